@@ -1,0 +1,94 @@
+/**
+ * An IPv4 or IPv6 address of a frontend or a backend, as Go's `netip.Addr` understands it.
+ *
+ * Parsing and formatting are Effect's own (`effect/net/NetAddress`); this file adds what the protocol needs
+ * beside them: the zone, the text to answer with, and the rule that an IPv4-mapped address is the IPv4 address.
+ */
+import { Result, Schema } from "effect"
+import { NetAddress } from "effect/net"
+
+export type Family = 4 | 6
+
+/**
+ * `text` is the address as it is answered, in Go's canonical form (an IPv4-mapped address keeps its `::ffff:`).
+ * `family`, `octets` (4 or 16, network order) and `key` are what the address means: those of the IPv4 address
+ * where `text` is IPv4-mapped. Two addresses are the same address exactly when their keys are equal.
+ */
+export interface Address {
+  readonly text: string
+  readonly family: Family
+  readonly octets: Uint8Array
+  readonly zone: string
+  readonly key: string
+}
+
+/** The reason a text is no address, in words that fit behind the text itself. */
+export const parseAddress = (text: string): Result.Result<Address, string> => {
+  const percent = text.indexOf("%")
+  const bare = percent === -1 ? text : text.slice(0, percent)
+  const zone = percent === -1 ? "" : text.slice(percent + 1)
+  if (percent !== -1 && zone === "") return Result.fail("the zone after % is empty")
+  if (percent !== -1 && !bare.includes(":")) return Result.fail("only an IPv6 address has a zone")
+  return Result.match(NetAddress.ipFromString(bare), {
+    onFailure: () => Result.fail("not an IPv4 or IPv6 address"),
+    onSuccess: (ip) => Result.succeed(fromIp(ip, zone))
+  })
+}
+
+/** For addresses written in source; throws where the text is no address. */
+export const addressUnsafe = (text: string): Address =>
+  Result.getOrThrowWith(parseAddress(text), (reason) => new Error(`${text}: ${reason}`))
+
+/** The address with these octets, 4 or 16 of them in network order. */
+export const fromOctets = (octets: Uint8Array): Address =>
+  fromIp(
+    octets.length === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets),
+    ""
+  )
+
+export const unspecified = (family: Family): Address => (family === 4 ? unspecified4 : unspecified6)
+
+export const isUnspecified = (address: Address): boolean => address.octets.every((octet) => octet === 0)
+
+/** 127.0.0.0/8 and ::1. */
+export const isLoopback = (address: Address): boolean =>
+  address.family === 4
+    ? address.octets[0] === 127
+    : address.octets[15] === 1 && address.octets.subarray(0, 15).every((octet) => octet === 0)
+
+/** 169.254.0.0/16 and fe80::/10. */
+export const isLinkLocal = ({ family, octets }: Address): boolean =>
+  family === 4
+    ? octets[0] === 169 && octets[1] === 254
+    : octets[0] === 0xfe && ((octets[1] ?? 0) & 0xc0) === 0x80
+
+/** The address as it stands before a port: IPv6 in brackets. */
+export const hostText = (address: Address): string =>
+  address.text.includes(":") ? `[${address.text}]` : address.text
+
+/** Whether `holder` takes in `address`: they are equal, or `holder` is the unspecified address of its family. */
+export const covers = (holder: Address, address: Address): boolean =>
+  holder.key === address.key || (holder.family === address.family && isUnspecified(holder))
+
+export const Address: Schema.declare<Address> = Schema.declare(
+  (value: unknown): value is Address =>
+    typeof value === "object" && value !== null && "octets" in value && "key" in value,
+  { expected: "an IP address" }
+)
+
+const fromIp = (ip: NetAddress.IpAddress, zone: string): Address => {
+  const meant = NetAddress.toCanonical(ip)
+  const suffix = zone === "" ? "" : `%${zone}`
+  return {
+    text: NetAddress.formatIp(ip) + suffix,
+    family: NetAddress.isIpv4Address(meant) ? 4 : 6,
+    octets: Uint8Array.from(
+      NetAddress.isIpv4Address(meant) ? NetAddress.ipv4ToOctets(meant) : NetAddress.ipv6ToOctets(meant)
+    ),
+    zone,
+    key: NetAddress.formatIp(meant) + suffix
+  }
+}
+
+const unspecified4 = fromIp(NetAddress.ipv4Unspecified, "")
+const unspecified6 = fromIp(NetAddress.ipv6Unspecified, "")

@@ -1,0 +1,60 @@
+/**
+ * The contract between the transports and a port mapper: the `Driver` interface of the Go package, in Effect.
+ * The built-in mapper is one driver; a user's own is `Driver.of({ mapPorts, unmapPorts })`, served by any transport.
+ */
+import { Context, type Effect, type Scope } from "effect"
+import type { Group, PortBinding, Release } from "./PortBinding.ts"
+
+/** A failure that depends on the state of the host. `message` is shown to the person who asked, so it is written for them. */
+export interface DriverError {
+  readonly _tag: string
+  readonly message: string
+}
+
+/** One live mapping as `ListPorts` tells it; see `INTERFACE` in the README for the fields' meaning. */
+export interface ListedMapping {
+  readonly protocol: number
+  readonly frontendIp: string
+  readonly frontendPort: number
+  readonly backendIp: string
+  readonly backendPort: number
+  readonly mode: string
+  readonly owner: string
+  readonly state: "live" | "unconfirmed" | "stale" | "conflicted"
+  /** Milliseconds since the Unix epoch. */
+  readonly sinceMillis: number
+  readonly labels: ReadonlyMap<string, string>
+  /** `undefined` where the host does not count them. */
+  readonly connections: number | undefined
+  readonly bytesIn: number | undefined
+  readonly bytesOut: number | undefined
+}
+
+export class Driver extends Context.Service<
+  Driver,
+  {
+    /**
+     * Publishes a group and answers one binding for each entry, in order.
+     *
+     * MUST give every entry the same port; MUST answer as before, and change nothing, for what is mapped already;
+     * MUST leave nothing behind when it fails or is interrupted. The scope is the delivery of the answer: when it
+     * closes with a failure the caller never saw the answer, and what this very call created (never what was there
+     * before) MUST be undone. A driver that needs no such undoing has no use for the scope.
+     */
+    readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * Releases bindings. What is not mapped is released already: it MUST succeed. MUST keep going past an error, and
+     * fail if any binding could not be released: the Engine reads no body of a success.
+     */
+    readonly unmapPorts: (release: Release) => Effect.Effect<void, DriverError>
+    /** What is mapped, in no particular order. */
+    readonly listPorts?: Effect.Effect<ReadonlyArray<ListedMapping>, DriverError>
+    /** An Engine began to use this plugin (`Plugin.Activate`); it may be a new start of an Engine seen before. */
+    readonly activated?: Effect.Effect<void>
+  }
+>()("portmapper/protocol/Driver") {}
+
+/** Who asks: `engine`, `cli`, `watch`, `session`, `cni:ID/IFNAME`. Set by the transport, for each call. */
+export const CurrentOwner = Context.Reference<string>("portmapper/protocol/CurrentOwner", {
+  defaultValue: () => "engine"
+})

@@ -1,0 +1,76 @@
+/**
+ * What a port mapper is asked for and what it grants: the domain side of the protocol's messages.
+ * Go's field names and JSON stop at `Messages.ts`; everything past it speaks these types.
+ */
+import { type Address, hostText } from "./Address.ts"
+import type { Protocol } from "./Protocol.ts"
+
+/** `port` is 0–65535; an endpoint that carries traffic has 1–65535. */
+export interface Endpoint {
+  readonly address: Address
+  readonly port: number
+}
+
+/** Which port a group asks for; bounds are inclusive. */
+export type PortRequest =
+  | { readonly _tag: "Exact"; readonly port: number }
+  | { readonly _tag: "Range"; readonly first: number; readonly last: number }
+  | { readonly _tag: "Ephemeral" }
+
+/**
+ * One entry of a group. `host` is where clients connect; where the caller gave none it is the unspecified address of
+ * the backend's family, and `asked` is `""`. `asked` is the text that the answer repeats.
+ */
+export interface Entry {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly asked: string
+  readonly backend: Endpoint
+}
+
+/** The container's labels, all of them, as the Engine sends them. */
+export type Labels = ReadonlyMap<string, string>
+
+/** The entries of one `MapPorts` call: all of them get the same port, or none gets any. */
+export interface Group {
+  readonly entries: ReadonlyArray<Entry>
+  readonly ports: PortRequest
+  readonly labels: Labels
+}
+
+/**
+ * The answer to one entry, in the order asked.
+ *
+ * - `discarded`: the reason this entry could not be served although its group was; the Engine logs it and does not
+ *   list the port. Otherwise `undefined`.
+ * - `allowForwarding`: the Engine should let forwarded traffic reach the backend.
+ * - `nat`: the Engine should redirect this address and port itself; takes precedence over `allowForwarding`.
+ */
+export interface PortBinding {
+  readonly entry: Entry
+  readonly port: number
+  readonly discarded: string | undefined
+  readonly allowForwarding: boolean
+  readonly nat: { readonly address: Address | undefined; readonly port: number } | undefined
+}
+
+/** What `UnmapPorts` names: a binding is known by its frontend and backend, never by what was answered beside them. */
+export interface Release {
+  readonly bindings: ReadonlyArray<ReleasedBinding>
+  readonly labels: Labels
+}
+
+/** `host` is resolved as in `Entry`. A backend without an address (`undefined`) means: whatever the frontend leads to. */
+export interface ReleasedBinding {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly backend: { readonly address: Address | undefined; readonly port: number }
+}
+
+/** `0.0.0.0:8080/tcp`, `[::1]:53/udp`. */
+export const frontendText = (protocol: Protocol, host: Address, port: number): string =>
+  `${hostText(host)}:${port}/${protocol}`
+
+/** `172.17.0.2:80`, `[fd00::2]:80`. */
+export const endpointText = ({ address, port }: Endpoint): string => `${hostText(address)}:${port}`

@@ -1,0 +1,24 @@
+/**
+ * The transport protocols a port can be published for, by their IANA protocol numbers
+ * (https://www.iana.org/assignments/protocol-numbers), which is how they travel.
+ */
+import { Schema } from "effect"
+
+export const Protocol = Schema.Literals(["tcp", "udp", "sctp"])
+export type Protocol = typeof Protocol.Type
+
+export const protocolNumber = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<Protocol, number>
+
+/** The protocol of an IANA number, or `undefined` for one that has no ports to publish. */
+export const protocolOfNumber = (number: number): Protocol | undefined => {
+  switch (number) {
+    case 6:
+      return "tcp"
+    case 17:
+      return "udp"
+    case 132:
+      return "sctp"
+    default:
+      return undefined
+  }
+}
