@@ -1,0 +1,172 @@
+/**
+ * The kernel's redirections for published ports. A change is a transaction: it happens as a whole or not at all.
+ * Nothing else on the host is touched, and nothing is read from it but what was put here.
+ */
+import { Context, Effect, Layer, Schema } from "effect"
+import { IpNetwork } from "effect/net"
+import { Steps } from "../memory/Steps.ts"
+import type { Address } from "../protocol/Address.ts"
+import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
+import type { Protocol } from "../protocol/Protocol.ts"
+
+/**
+ * New connections to `host:port` lead to `backend`, which is of the same family. An unspecified `host` stands for every
+ * address of this host but its loopback ones; a rule for one address wins over it.
+ * `allow`: only sources within these networks, others are dropped and counted; `undefined` lets every source in.
+ */
+export interface Redirect {
+  readonly _tag: "Redirect"
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly backend: Endpoint
+  readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+}
+
+/** Packets from outside to a port published on a loopback address are dropped, whatever the host's routes say. */
+export interface Guard {
+  readonly _tag: "Guard"
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+}
+
+/** The sources of a port that is relayed and not redirected, enforced before the packet reaches its socket. */
+export interface Limit {
+  readonly _tag: "Limit"
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly allow: ReadonlyArray<IpNetwork.IpNetwork>
+}
+
+export type Rule = Redirect | Guard | Limit
+
+export interface Change {
+  readonly add: ReadonlyArray<Rule>
+  readonly remove: ReadonlyArray<Rule>
+}
+
+/**
+ * `Denied`: no right to change the kernel's tables. `Unsupported`: the kernel or `nft` lacks what is needed. `Busy`: the
+ * kernel had no buffers; the same change may succeed later. `Gone`: the table is no longer there. `Failed`: other.
+ */
+export class FirewallError extends Schema.TaggedError<FirewallError>()("FirewallError", {
+  reason: Schema.Literals(["Denied", "Unsupported", "Busy", "Gone", "Failed"]),
+  operation: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.operation} failed: ${this.detail}`
+  }
+}
+
+/** What a redirection counted: connections since the rule was added, and packets dropped for their source. */
+export interface Counted {
+  readonly rule: Redirect
+  readonly connections: number
+}
+
+export class Firewall extends Context.Service<
+  Firewall,
+  {
+    /**
+     * One transaction: afterwards every rule of `add` holds and none of `remove` does, or nothing changed. A rule is known
+     * by its kind and frontend: adding one that is there replaces it, removing one that is not there succeeds. A rule
+     * that stands in both is replaced. Connections made before a change go on as they were.
+     */
+    readonly apply: (change: Change) => Effect.Effect<void, FirewallError>
+    /** Replaces everything by these rules in one transaction; used at start, and to repair what others removed. */
+    readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<void, FirewallError>
+    /** Reads the rules back from where they are enforced, with their counters. */
+    readonly read: Effect.Effect<
+      { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
+      FirewallError
+    >
+    /** Removes the whole table, whoever's process loaded it. */
+    readonly remove: Effect.Effect<void, FirewallError>
+  }
+>()("portmapper/firewall/Firewall") {
+  static readonly layerMemory = Layer.unwrap(
+    Effect.map(Effect.sync(makeMemoryFirewall), (firewall) =>
+      Layer.merge(Layer.succeed(Firewall, firewall.service), Layer.succeed(MemoryFirewall, firewall.control))
+    )
+  )
+}
+
+/** The in-memory table, for a test to look at and to make fail. */
+export class MemoryFirewall extends Context.Service<
+  MemoryFirewall,
+  {
+    /** Every rule as text, sorted; see `ruleText`. */
+    readonly rules: () => ReadonlyArray<string>
+    /** Every change is refused with this error until it is `undefined` again. */
+    readonly refuse: (error: FirewallError | undefined) => void
+    /** Someone else empties the table. */
+    readonly flush: () => void
+  }
+>()("portmapper/firewall/MemoryFirewall") {}
+
+/** What a rule is known by. */
+export const ruleKey = ({ _tag, protocol, host, port }: Rule): string =>
+  `${_tag} ${protocol} ${host.key} ${port}`
+
+/** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`. */
+export const ruleText = (rule: Rule): string => {
+  const frontend = frontendText(rule.protocol, rule.host, rule.port)
+  const backend = rule._tag === "Redirect" ? ` -> ${endpointText(rule.backend)}` : ""
+  const allow =
+    rule._tag === "Guard" || rule.allow === undefined ? "" : ` from ${rule.allow.map(networkText).join(",")}`
+  return `${rule._tag} ${frontend}${backend}${allow}`
+}
+
+const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(network)
+
+function makeMemoryFirewall() {
+  let table = new Map<string, Rule>()
+  let refused: FirewallError | undefined
+
+  const guarded = (operation: string, change: () => void) =>
+    Effect.gen(function* () {
+      const pass = yield* Steps
+      const step = (name: string) =>
+        Effect.mapError(
+          pass(name),
+          (failure) => new FirewallError({ reason: "Failed", operation, detail: failure.message })
+        )
+      yield* step(`Firewall.${operation}`)
+      if (refused !== undefined) return yield* refused
+      change()
+    })
+
+  const service = Firewall.of({
+    apply: (change) =>
+      guarded("apply", () => {
+        const next = new Map(table)
+        for (const rule of change.remove) next.delete(ruleKey(rule))
+        for (const rule of change.add) next.set(ruleKey(rule), rule)
+        table = next
+      }),
+    replace: (rules) =>
+      guarded("replace", () => {
+        table = new Map(rules.map((rule) => [ruleKey(rule), rule]))
+      }),
+    read: Effect.sync(() => ({
+      rules: [...table.values()],
+      counted: [...table.values()].flatMap((rule) =>
+        rule._tag === "Redirect" ? [{ rule, connections: 0 }] : []
+      )
+    })),
+    remove: guarded("remove", () => table.clear())
+  })
+
+  const control = MemoryFirewall.of({
+    rules: () => [...table.values()].map(ruleText).sort(),
+    refuse: (error) => {
+      refused = error
+    },
+    flush: () => table.clear()
+  })
+
+  return { service, control }
+}

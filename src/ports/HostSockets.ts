@@ -1,0 +1,174 @@
+/**
+ * The host's sockets, as far as reserving a port needs them: bind, listen, decide who gets in, close.
+ * What a reserved socket is then used for is the relay's business.
+ */
+import { Context, Effect, Layer, Schema } from "effect"
+import { Steps } from "../memory/Steps.ts"
+import { type Address, covers } from "../protocol/Address.ts"
+import { frontendText } from "../protocol/PortBinding.ts"
+import type { Protocol } from "../protocol/Protocol.ts"
+import { dynamicPorts, type PortRange } from "./PortRange.ts"
+
+/**
+ * What a reserved socket lets in. `nothing`: every packet is dropped in the kernel, so no client ever gets a handshake
+ * from a placeholder. `loopback`: only what comes from the host's own loopback addresses. `everything`: no filter.
+ */
+export type Admission = "nothing" | "loopback" | "everything"
+
+/** A bound socket, listening where its protocol listens. `fd` is the file descriptor; in memory a number of no meaning. */
+export interface HostSocket {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly fd: number
+}
+
+/**
+ * `InUse`: another process holds the port. `Denied`: a privileged port, or a security module. `NotLocal`: the address is
+ * not one of this host's. `Unsupported`: the kernel lacks the protocol or family. `Exhausted`: no descriptors or memory
+ * left. `Failed`: anything else. `detail` is the system's own word for it.
+ */
+export const SocketErrorReason = Schema.Literals([
+  "InUse",
+  "Denied",
+  "NotLocal",
+  "Unsupported",
+  "Exhausted",
+  "Failed"
+])
+export type SocketErrorReason = typeof SocketErrorReason.Type
+
+export class SocketError extends Schema.TaggedError<SocketError>()("SocketError", {
+  reason: SocketErrorReason,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The ports a system gives out by itself, and those it was told to leave alone; both ends of each range included. */
+export interface EphemeralPorts {
+  readonly range: PortRange
+  readonly reserved: ReadonlyArray<PortRange>
+}
+
+export class HostSockets extends Context.Service<
+  HostSockets,
+  {
+    /**
+     * Binds a port and holds it: TCP and SCTP listen, an IPv6 socket is for IPv6 alone, and nothing is admitted until
+     * `admit` says so, not even between bind and listen. A port in TIME_WAIT is free; one that another process listens
+     * on is `InUse`. Nothing is left open after a failure.
+     */
+    readonly open: (protocol: Protocol, host: Address, port: number) => Effect.Effect<HostSocket, SocketError>
+    /** Takes effect for packets that arrive from now on; connections established before keep what they had. */
+    readonly admit: (socket: HostSocket, admission: Admission) => Effect.Effect<void, SocketError>
+    /** Frees the port at once. Closing what is closed does nothing. */
+    readonly close: (socket: HostSocket) => Effect.Effect<void>
+    readonly ephemeral: Effect.Effect<EphemeralPorts>
+  }
+>()("portmapper/ports/HostSockets") {
+  static readonly layerMemory = Layer.unwrap(
+    Effect.map(Effect.sync(makeMemoryHost), (host) =>
+      Layer.merge(Layer.succeed(HostSockets, host.sockets), Layer.succeed(MemoryHost, host.control))
+    )
+  )
+}
+
+/** The world around the in-memory sockets, for a test to arrange and to look at. */
+export class MemoryHost extends Context.Service<
+  MemoryHost,
+  {
+    /** Another process takes a port; conflicts are not checked. */
+    readonly take: (protocol: Protocol, host: Address, port: number) => void
+    readonly free: (protocol: Protocol, host: Address, port: number) => void
+    /** The addresses of this host; `undefined` (as at first) means that every address is. */
+    readonly setAddresses: (addresses: ReadonlyArray<Address> | undefined) => void
+    readonly setEphemeral: (ports: EphemeralPorts) => void
+    /** The protocols the kernel lacks. */
+    readonly setUnsupported: (protocols: ReadonlyArray<Protocol>) => void
+    /** Every socket open now, as `0.0.0.0:8080/tcp`, with what it admits; sorted. */
+    readonly open: () => ReadonlyArray<{ readonly socket: string; readonly admits: Admission }>
+  }
+>()("portmapper/ports/MemoryHost") {}
+
+function makeMemoryHost() {
+  const opened = new Map<HostSocket, Admission>()
+  const others: Array<{ readonly protocol: Protocol; readonly host: Address; readonly port: number }> = []
+  let addresses: ReadonlyArray<Address> | undefined
+  let unsupported: ReadonlyArray<Protocol> = []
+  let ephemeral: EphemeralPorts = { range: dynamicPorts, reserved: [] }
+  let nextFd = 3
+
+  const collides = (protocol: Protocol, host: Address, port: number) => {
+    const meets = (other: { readonly protocol: Protocol; readonly host: Address; readonly port: number }) =>
+      other.protocol === protocol &&
+      other.port === port &&
+      (covers(other.host, host) || covers(host, other.host))
+    return others.some(meets) || [...opened.keys()].some(meets)
+  }
+
+  const refusal = (protocol: Protocol, host: Address, port: number): SocketError | undefined => {
+    if (unsupported.includes(protocol))
+      return new SocketError({
+        reason: "Unsupported",
+        detail: `${protocol.toUpperCase()} is not supported by this kernel`
+      })
+    if (addresses !== undefined && !addresses.some((own) => own.key === host.key || covers(host, own)))
+      return new SocketError({ reason: "NotLocal", detail: "cannot assign requested address" })
+    if (collides(protocol, host, port))
+      return new SocketError({ reason: "InUse", detail: "address already in use" })
+    return undefined
+  }
+
+  const step = (name: string) =>
+    Effect.flatMap(Steps, (pass) => pass(name)).pipe(
+      Effect.mapError((failure) => new SocketError({ reason: "Failed", detail: failure.message }))
+    )
+
+  const sockets = HostSockets.of({
+    open: Effect.fnUntraced(function* (protocol, host, port) {
+      yield* step("HostSockets.open")
+      const refused = refusal(protocol, host, port)
+      if (refused !== undefined) return yield* refused
+      const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
+      opened.set(socket, "nothing")
+      return socket
+    }),
+    admit: Effect.fnUntraced(function* (socket, admission) {
+      yield* step("HostSockets.admit")
+      if (opened.has(socket)) opened.set(socket, admission)
+    }),
+    close: (socket) => Effect.sync(() => void opened.delete(socket)),
+    ephemeral: Effect.sync(() => ephemeral)
+  })
+
+  const control = MemoryHost.of({
+    take: (protocol, host, port) => void others.push({ protocol, host, port }),
+    free: (protocol, host, port) => {
+      const index = others.findIndex(
+        (other) => other.protocol === protocol && other.host.key === host.key && other.port === port
+      )
+      if (index !== -1) others.splice(index, 1)
+    },
+    setAddresses: (own) => {
+      addresses = own
+    },
+    setEphemeral: (ports) => {
+      ephemeral = ports
+    },
+    setUnsupported: (protocols) => {
+      unsupported = protocols
+    },
+    open: () =>
+      [...opened]
+        .map(([socket, admits]) => ({
+          socket: frontendText(socket.protocol, socket.host, socket.port),
+          admits
+        }))
+        .sort((a, b) => (a.socket < b.socket ? -1 : 1))
+  })
+
+  return { sockets, control }
+}
