@@ -1,0 +1,114 @@
+/**
+ * The labels that steer one call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`, `portmapper.udp-idle`.
+ * Other names are someone else's and are ignored; an unknown one under `portmapper.` is a mistake and is told.
+ */
+import { Duration, Option, Result } from "effect"
+import { IpNetwork } from "effect/net"
+import type { Labels } from "../protocol/PortBinding.ts"
+import { type Issue, RequestError } from "../protocol/RequestError.ts"
+
+/**
+ * How traffic gets to a backend. `nat`: our kernel table redirects. `engine`: the answer asks the Engine to redirect.
+ * `proxy`: userland relay only. `routed`: no host port, the Engine only lets forwarded traffic in.
+ */
+export type Mode = "nat" | "engine" | "proxy" | "routed"
+export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
+
+export interface Policy {
+  /** `undefined`: the plugin's default. */
+  readonly mode: Mode | undefined
+  /** Sources let in; `undefined` lets all in. An address stands for itself alone. */
+  readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  readonly proxyProtocol: "v1" | "v2" | undefined
+  readonly udpIdle: Duration.Duration | undefined
+}
+
+export const noPolicy: Policy = {
+  mode: undefined,
+  allow: undefined,
+  proxyProtocol: undefined,
+  udpIdle: undefined
+}
+
+/** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
+const known = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"].map(
+  (name) => `portmapper.${name}`
+)
+
+export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
+  let policy = noPolicy
+  const issues: Array<Issue> = []
+  for (const [name, value] of labels) {
+    if (!name.startsWith("portmapper.")) continue
+    const parsed = parseLabel(name, value)
+    if (Result.isSuccess(parsed)) policy = { ...policy, ...parsed.success }
+    else
+      issues.push({
+        path: `Labels[${JSON.stringify(name)}]`,
+        value: JSON.stringify(value),
+        rule: parsed.failure
+      })
+  }
+  return issues.length === 0 ? Result.succeed(policy) : Result.fail(new RequestError({ issues }))
+}
+
+/** The labels that make a difference to the mapper, in one order, as one text: equal texts are equal policies. */
+export const policyText = (labels: Labels): string => {
+  const own = [...labels].filter(([name]) => name.startsWith("portmapper."))
+  return own.length === 0 ? "" : JSON.stringify(own.sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>, string> => {
+  switch (name) {
+    case "portmapper.mode":
+      return parseMode(value)
+    case "portmapper.allow":
+      return Result.map(parseNetworks(value), (allow) => ({ allow }))
+    case "portmapper.proxy-protocol":
+      return value === "v1" || value === "v2"
+        ? Result.succeed({ proxyProtocol: value })
+        : Result.fail("expected v1 or v2")
+    case "portmapper.udp-idle":
+      return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
+    case "portmapper.publish":
+    case "portmapper.network":
+      return Result.succeed({})
+    default:
+      return Result.fail(`unknown label; known are ${known.join(", ")}`)
+  }
+}
+
+/** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. At least one second. */
+export const parseIdle = (text: string): Result.Result<Duration.Duration, string> => {
+  const short = /^(\d+)\s*(ms|s|m|h)$/.exec(text)
+  const unit = { ms: "millis", s: "seconds", m: "minutes", h: "hours" }[short?.[2] ?? ""]
+  const idle = Duration.fromInput((short === null ? text : `${short[1]} ${unit}`) as Duration.Input)
+  if (Option.isNone(idle)) return Result.fail("expected a duration such as 90s or 5m")
+  return Duration.isFinite(idle.value) && Duration.toMillis(idle.value) >= 1000
+    ? Result.succeed(idle.value)
+    : Result.fail("expected a duration of at least 1s")
+}
+
+const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
+  if (value === "auto") return Result.succeed({ mode: undefined })
+  const mode = modes.find((candidate) => candidate === value)
+  return mode === undefined
+    ? Result.fail(`expected one of auto, ${modes.join(", ")}`)
+    : Result.succeed({ mode })
+}
+
+/** Comma-separated addresses or prefixes, at least one. */
+const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpNetwork>, string> => {
+  const networks: Array<IpNetwork.IpNetwork> = []
+  for (const part of value.split(",").map((text) => text.trim())) {
+    const parsed = IpNetwork.fromString(
+      part.includes("/") ? part : `${part}/${part.includes(":") ? 128 : 32}`
+    )
+    if (Result.isFailure(parsed))
+      return Result.fail(
+        `expected addresses or prefixes such as 10.0.0.0/8,2001:db8::/32; ${part === "" ? "one is empty" : `${part}: ${parsed.failure.message}`}`
+      )
+    networks.push(parsed.success)
+  }
+  return Result.succeed(networks)
+}

@@ -1,0 +1,133 @@
+/**
+ * A mapping is a binding that is live: who asked for it, how its traffic is led, and what it takes of the host.
+ * `Mappings` holds those of this process; what must survive it is in `MappingStore`.
+ */
+import { Context, Effect, Layer, Semaphore } from "effect"
+import type { Rule } from "../firewall/Firewall.ts"
+import type { Hold } from "../ports/PortAllocator.ts"
+import { type Address, covers } from "../protocol/Address.ts"
+import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
+import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
+import type { Route } from "../relay/Relay.ts"
+import type { Mode } from "./Labels.ts"
+
+export interface Mapping {
+  readonly protocol: Protocol
+  readonly host: Address
+  /** The frontend address as it was asked for, which answers repeat. */
+  readonly asked: string
+  /** 0 in `routed` mode, which has no host port. */
+  readonly port: number
+  readonly backend: Endpoint
+  readonly mode: Mode
+  readonly labels: Labels
+  readonly owner: string
+  /** The start of the Engine that confirmed it last; counts from 0. Means nothing for other owners. */
+  readonly epoch: number
+  readonly sinceMillis: number
+}
+
+/**
+ * `provisional`: made by a call whose answer is still on its way. `answered`: the caller knows. `unconfirmed`: found at a
+ * start, applied but perhaps never answered; any claim on its port displaces it. `conflicted`: found at a start, but its
+ * port was taken by someone else meanwhile; it serves nothing.
+ */
+export type Standing = "provisional" | "answered" | "unconfirmed" | "conflicted"
+
+/** A mapping and what it took. Mutable where a later call changes it; its frontend and backend never change. */
+export interface Live {
+  mapping: Mapping
+  standing: Standing
+  hold: Hold | undefined
+  rules: ReadonlyArray<Rule>
+  route: Route | undefined
+  /** The calls that answered with it and have not been delivered yet. */
+  readonly deliveries: Set<object>
+}
+
+/** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
+export const mappingKey = (
+  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode">
+): string =>
+  mapping.mode === "routed"
+    ? `routed ${protocolNumber[mapping.protocol]} ${mapping.backend.address.key} ${mapping.backend.port}`
+    : frontendKey(mapping.protocol, mapping.host, mapping.port)
+
+export const frontendKey = (protocol: Protocol, host: Address, port: number): string =>
+  `${protocolNumber[protocol]} ${host.key} ${port}`
+
+export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
+  a.port === b.port && a.address.key === b.address.key
+
+export const mappingText = ({ protocol, host, port }: Mapping): string => frontendText(protocol, host, port)
+
+/** The mappings of this process, found by frontend. Every change happens under `lock`. */
+export class Mappings extends Context.Service<
+  Mappings,
+  {
+    readonly lock: Semaphore.Semaphore
+    readonly get: (key: string) => Live | undefined
+    /** Those that have a host port and whose frontend collides with this one, itself included. */
+    readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<Live>
+    readonly add: (live: Live) => void
+    readonly delete: (live: Live) => void
+    readonly all: () => IterableIterator<Live>
+    readonly size: () => number
+    /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
+    readonly engine: EngineEpoch
+  }
+>()("portmapper/mapper/Mappings") {
+  static readonly layer = Layer.effect(Mappings, Effect.map(Semaphore.make(1), make))
+}
+
+/**
+ * A new Engine start begins an epoch: at the first `MapPorts` after a `Plugin.Activate`, so that an Activate which
+ * nothing follows changes nothing.
+ */
+export interface EngineEpoch {
+  number: number
+  sinceMillis: number
+  activated: boolean
+}
+
+/** How long a new Engine has to confirm the mappings of the one before it. */
+export const staleAfterMillis = 60_000
+
+/** Whether a mapping of an Engine's earlier start was given the time to be confirmed, and was not. */
+export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: number): boolean =>
+  mapping.owner === "engine" &&
+  mapping.epoch < engine.number &&
+  nowMillis - engine.sinceMillis >= staleAfterMillis
+
+function make(lock: Semaphore.Semaphore) {
+  const byKey = new Map<string, Live>()
+  const byPort = new Map<string, Set<Live>>()
+  const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
+
+  return Mappings.of({
+    lock,
+    get: (key) => byKey.get(key),
+    colliding: (protocol, host, port) =>
+      [...(byPort.get(portKey(protocol, port)) ?? [])].filter(
+        ({ mapping }) => covers(mapping.host, host) || covers(host, mapping.host)
+      ),
+    add: (live) => {
+      byKey.set(mappingKey(live.mapping), live)
+      if (live.mapping.mode === "routed") return
+      const key = portKey(live.mapping.protocol, live.mapping.port)
+      const there = byPort.get(key)
+      if (there === undefined) byPort.set(key, new Set([live]))
+      else there.add(live)
+    },
+    delete: (live) => {
+      const key = mappingKey(live.mapping)
+      if (byKey.get(key) === live) byKey.delete(key)
+      const there = byPort.get(portKey(live.mapping.protocol, live.mapping.port))
+      there?.delete(live)
+      if (there?.size === 0) byPort.delete(portKey(live.mapping.protocol, live.mapping.port))
+    },
+    all: () => byKey.values(),
+    size: () => byKey.size,
+    engine: { number: 0, sinceMillis: 0, activated: false }
+  })
+}

@@ -1,0 +1,200 @@
+/**
+ * What a group asks of the host, entry by entry: who leads its traffic, what the Engine is told, and what can't be
+ * served and why. Pure: the same group under the same capabilities is the same plan.
+ */
+import { Result, Schema } from "effect"
+import type { Rule } from "../firewall/Firewall.ts"
+import type { Admission } from "../ports/HostSockets.ts"
+import type { Hold } from "../ports/PortAllocator.ts"
+import { isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
+import type { Protocol } from "../protocol/Protocol.ts"
+import type { RequestError } from "../protocol/RequestError.ts"
+import type { Route } from "../relay/Relay.ts"
+import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
+
+/** What this host and this process can do. */
+export interface Capabilities {
+  /** The mode of calls that name none. */
+  readonly defaultMode: Mode
+  /** Why `nat` can't be had; `undefined` where it can. */
+  readonly natUnavailable: string | undefined
+  /** Whether redirected packets carry a mark that the Engine accepts by one rule of its own. */
+  readonly marksAccepted: boolean
+  /** What the relay can carry. */
+  readonly relayed: ReadonlyArray<Protocol>
+}
+
+export interface Plan {
+  readonly mode: Mode
+  readonly policy: Policy
+  readonly entries: ReadonlyArray<Planned>
+}
+
+export type Planned = Served | Discarded
+
+export interface Served {
+  readonly _tag: "Served"
+  readonly entry: Entry
+  readonly mode: Mode
+  /** Whether a host port is held. */
+  readonly reserves: boolean
+  /** Whether our kernel table leads new connections to the backend. */
+  readonly redirects: boolean
+  /** Whether the kernel keeps outsiders from what is relayed: those not allowed, and all of them on a loopback address. */
+  readonly shields: boolean
+  /** What the relay serves of it, if anything. */
+  readonly relays: Exclude<Admission, "nothing"> | undefined
+  readonly allowForwarding: boolean
+  readonly nat: boolean
+}
+
+export interface Discarded {
+  readonly _tag: "Discarded"
+  readonly entry: Entry
+  readonly reason: string
+}
+
+/** The mode asked for by label can't be had on this host. */
+export class ModeUnavailable extends Schema.TaggedError<ModeUnavailable>()("ModeUnavailable", {
+  mode: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `mode ${this.mode} is not available: ${this.detail}`
+  }
+}
+
+/** No entry of the group could be served. */
+export class NothingServed extends Schema.TaggedError<NothingServed>()("NothingServed", {
+  reasons: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    return [...new Set(this.reasons)].join("; ")
+  }
+}
+
+export type PlanError = RequestError | ModeUnavailable | NothingServed
+
+export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
+  Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
+    const mode = policy.mode ?? capabilities.defaultMode
+    const unavailable = modeUnavailable(mode, capabilities)
+    if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
+    const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
+    const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
+    return reasons.length > 0 && reasons.length === entries.length
+      ? Result.fail(new NothingServed({ reasons }))
+      : Result.succeed({ mode, policy, entries })
+  })
+
+/** The kernel rules of one served entry on the port it got. */
+export const rulesOf = (
+  { entry, redirects, relays, shields }: Served,
+  port: number,
+  { allow }: Policy
+): ReadonlyArray<Rule> => {
+  const frontend = { protocol: entry.protocol, host: entry.host, port }
+  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow }]
+  if (!shields) return []
+  if (isLoopback(entry.host)) return [{ _tag: "Guard", ...frontend }]
+  return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
+}
+
+/** The relay's route of one served entry, if it has one. */
+export const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
+  relays === undefined
+    ? undefined
+    : {
+        protocol: entry.protocol,
+        host: entry.host,
+        port: hold.port,
+        socket: hold.socket,
+        backend: entry.backend,
+        admits: relays,
+        allow: policy.allow,
+        proxyProtocol: policy.proxyProtocol,
+        udpIdle: policy.udpIdle
+      }
+
+/** The answer to one entry of a plan, on the port its group got. */
+export const bindingOf = (planned: Planned, port: number): PortBinding => {
+  const { entry } = planned
+  if (planned._tag === "Discarded")
+    return { entry, port, discarded: planned.reason, allowForwarding: false, nat: undefined }
+  return {
+    entry,
+    port,
+    discarded: undefined,
+    allowForwarding: planned.allowForwarding,
+    nat: planned.nat ? { address: entry.host, port } : undefined
+  }
+}
+
+const modeUnavailable = (mode: Mode, { natUnavailable, relayed }: Capabilities): string | undefined => {
+  if (mode === "nat") return natUnavailable
+  if (mode === "proxy" && relayed.length === 0) return "this build has no relay"
+  return undefined
+}
+
+const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planned => {
+  switch (mode) {
+    case "routed":
+      return served(entry, { mode, reserves: false, allowForwarding: true })
+    case "proxy":
+      return relay(entry, mode, capabilities, "all traffic is relayed in this mode")
+    case "nat":
+    case "engine": {
+      const why = notRedirectable(entry)
+      if (why !== undefined) return relay(entry, mode, capabilities, why)
+      const relays =
+        isUnspecified(entry.host) && capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
+      return mode === "engine"
+        ? served(entry, { mode, relays, allowForwarding: true, nat: true })
+        : served(entry, { mode, relays, redirects: true, allowForwarding: !capabilities.marksAccepted })
+    }
+  }
+}
+
+const served = (
+  entry: Entry,
+  options: Pick<Served, "mode"> & { [K in keyof Served]?: Served[K] | undefined }
+): Served => ({
+  _tag: "Served",
+  entry,
+  mode: options.mode,
+  reserves: options.reserves ?? true,
+  redirects: options.redirects ?? false,
+  shields: options.shields ?? false,
+  relays: options.relays,
+  allowForwarding: options.allowForwarding ?? false,
+  nat: options.nat ?? false
+})
+
+const relay = (entry: Entry, mode: Mode, capabilities: Capabilities, why: string): Planned => {
+  if (!capabilities.relayed.includes(entry.protocol)) {
+    const frontend = frontendText(entry.protocol, entry.host, 0).replace(":0/", "/")
+    const unrelayed = `${entry.protocol.toUpperCase()} is not relayed`
+    return {
+      _tag: "Discarded",
+      entry,
+      reason: `${frontend} to ${entry.backend.address.text}: ${why}, and ${unrelayed}`
+    }
+  }
+  const shields = mode !== "proxy" && capabilities.natUnavailable === undefined
+  return served(entry, {
+    mode,
+    shields,
+    relays: isLoopback(entry.host) && !shields ? "loopback" : "everything"
+  })
+}
+
+/** Why the kernel can't lead a new connection from this frontend to its backend. */
+const notRedirectable = ({ host, backend }: Entry): string | undefined => {
+  if (host.family !== backend.address.family)
+    return `the kernel redirects no IPv${host.family} traffic to IPv${backend.address.family}`
+  if (isLoopback(host)) return "the kernel redirects nothing sent to a loopback address"
+  if (host.zone !== "" || backend.address.zone !== "")
+    return "the kernel redirects nothing by link-local address"
+  return undefined
+}

@@ -1,0 +1,126 @@
+/**
+ * Userland forwarding on reserved sockets, for the traffic that the kernel can't or shall not redirect: from the host's
+ * own loopback addresses, from IPv6 to IPv4 and back, and all of it in `proxy` mode.
+ */
+import { Context, type Duration, Effect, Layer, Schema } from "effect"
+import type { IpNetwork } from "effect/net"
+import { Steps } from "../memory/Steps.ts"
+import type { Admission, HostSocket } from "../ports/HostSockets.ts"
+import type { Address } from "../protocol/Address.ts"
+import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
+import type { Protocol } from "../protocol/Protocol.ts"
+
+/**
+ * What arrives on `socket` for `host:port` is relayed to `backend`. Several routes may share a socket that is bound to the
+ * unspecified address: the route whose `host` is the address spoken to serves, else the one of the unspecified address.
+ */
+export interface Route {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly socket: HostSocket
+  readonly backend: Endpoint
+  /** Which packets reach the relay; the kernel drops the rest. */
+  readonly admits: Exclude<Admission, "nothing">
+  /** Sources served; `undefined` serves all. */
+  readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  /** The PROXY protocol header that each connection to the backend begins with. */
+  readonly proxyProtocol: "v1" | "v2" | undefined
+  /** After this long without a packet either way a UDP flow is closed; the relay's own setting where `undefined`. */
+  readonly udpIdle: Duration.Duration | undefined
+}
+
+export type RouteFrontend = Pick<Route, "protocol" | "host" | "port">
+
+export interface RelayCount extends RouteFrontend {
+  readonly connections: number
+  readonly refused: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
+  frontend: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `relay for ${this.frontend} failed: ${this.detail}`
+  }
+}
+
+export class Relay extends Context.Service<
+  Relay,
+  {
+    /** What can be relayed; empty where there is no relay. */
+    readonly protocols: ReadonlyArray<Protocol>
+    /**
+     * Serves from now on what the route admits. A route for a frontend that has one replaces it: established connections
+     * go on as they were, new ones follow the new route. Nothing is served after a failure or an interruption.
+     */
+    readonly open: (route: Route) => Effect.Effect<void, RelayError>
+    /**
+     * Takes no new connections, ends the established ones (after the relay's grace time, without waiting for it), and lets
+     * nothing in any more. Returns with the socket free to be closed. Closing what is not open does nothing.
+     */
+    readonly close: (frontend: RouteFrontend) => Effect.Effect<void>
+    readonly counted: Effect.Effect<ReadonlyArray<RelayCount>>
+  }
+>()("portmapper/relay/Relay") {
+  /** No relay: whatever would need one is discarded by the plan. */
+  static readonly layerNone = Layer.succeed(Relay, {
+    protocols: [],
+    open: (route) => Effect.fail(new RelayError({ frontend: routeText(route), detail: "there is no relay" })),
+    close: () => Effect.void,
+    counted: Effect.succeed([])
+  })
+
+  static readonly layerMemory = Layer.unwrap(
+    Effect.map(Effect.sync(makeMemoryRelay), (relay) =>
+      Layer.merge(Layer.succeed(Relay, relay.service), Layer.succeed(MemoryRelay, relay.control))
+    )
+  )
+}
+
+export class MemoryRelay extends Context.Service<
+  MemoryRelay,
+  {
+    /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. */
+    readonly routes: () => ReadonlyArray<string>
+  }
+>()("portmapper/relay/MemoryRelay") {}
+
+const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
+
+function makeMemoryRelay() {
+  const routes = new Map<string, Route>()
+  const service = Relay.of({
+    protocols: ["tcp", "udp"],
+    open: Effect.fnUntraced(function* (route) {
+      const pass = yield* Steps
+      yield* Effect.mapError(
+        pass("Relay.open"),
+        (failure) => new RelayError({ frontend: routeText(route), detail: failure.message })
+      )
+      routes.set(routeText(route), route)
+    }),
+    close: (frontend) => Effect.sync(() => void routes.delete(routeText(frontend))),
+    counted: Effect.sync(() =>
+      [...routes.values()].map(({ protocol, host, port }) => ({
+        protocol,
+        host,
+        port,
+        connections: 0,
+        refused: 0,
+        bytesIn: 0,
+        bytesOut: 0
+      }))
+    )
+  })
+  const control = MemoryRelay.of({
+    routes: () =>
+      [...routes.values()]
+        .map((route) => `${routeText(route)} -> ${endpointText(route.backend)} admits ${route.admits}`)
+        .sort()
+  })
+  return { service, control }
+}

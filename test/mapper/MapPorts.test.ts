@@ -1,0 +1,346 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, type Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
+import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { Backends } from "../../src/mapper/Backends.ts"
+import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
+import type { Capabilities } from "../../src/mapper/Plan.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import type { Group } from "../../src/protocol/PortBinding.ts"
+import { MemoryRelay } from "../../src/relay/Relay.ts"
+import { bindingText, group, releaseOf } from "../support/groups.ts"
+import { atEveryStep } from "../support/steps.ts"
+
+const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
+const mapped = (asked: Group) => Effect.map(map(asked), (bindings) => bindings.map(bindingText))
+const refused = (asked: Group) =>
+  Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
+const unmap = (bindings: Parameters<typeof releaseOf>[0]) =>
+  Driver.use((driver) => driver.unmapPorts(releaseOf(bindings)))
+
+/** All that a mapper can leave on its host. */
+const host = Effect.gen(function* () {
+  const sockets = yield* MemoryHost
+  const firewall = yield* MemoryFirewall
+  const relay = yield* MemoryRelay
+  const store = yield* MemoryStore
+  return {
+    sockets: sockets.open().map(({ socket }) => socket),
+    rules: firewall.rules(),
+    routes: relay.routes(),
+    stored: store.records().map(({ mapping, state }) => `${mapping.host.text}:${mapping.port} ${state}`)
+  }
+})
+const unmapAll = Effect.gen(function* () {
+  const driver = yield* Driver
+  const store = yield* MemoryStore
+  const bindings = store.records().map(({ mapping }) => mapping)
+  yield* driver.unmapPorts({ bindings, labels: new Map() })
+  assert.deepStrictEqual(yield* host, nothing)
+})
+const nothing = { sockets: [], rules: [], routes: [], stored: [] }
+
+type Services = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
+const test = (
+  title: string,
+  effect: () => Effect.Effect<void, unknown, Services>,
+  capabilities: Partial<Capabilities> = {}
+) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
+
+const noRelay = { relayed: [] }
+const web = "tcp 0.0.0.0 172.17.0.2:80"
+const webBy6 = "tcp :: 172.17.0.2:80"
+
+describe("mapPorts in nat mode", () => {
+  test("reserves, redirects, relays from loopback and records a group of two families", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* mapped(group("8080", [web, "tcp :: [fd00::2]:80"])), [
+        "0.0.0.0:8080/tcp -> 172.17.0.2:80, forward",
+        "[::]:8080/tcp -> [fd00::2]:80, forward"
+      ])
+      assert.deepStrictEqual(yield* host, {
+        sockets: ["0.0.0.0:8080/tcp", "[::]:8080/tcp"],
+        rules: ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80", "Redirect [::]:8080/tcp -> [fd00::2]:80"],
+        routes: [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback",
+          "[::]:8080/tcp -> [fd00::2]:80 admits loopback"
+        ],
+        stored: ["0.0.0.0:8080 answered", ":::8080 answered"]
+      })
+    }))
+
+  test("leaves nothing after unmapping, binding by binding, and unmapping again succeeds", () =>
+    Effect.gen(function* () {
+      const bindings = yield* map(group("0", [web, "tcp 10.99.0.1 172.17.0.2:80", webBy6]))
+      for (const binding of bindings) yield* unmap([binding])
+      assert.deepStrictEqual(yield* host, nothing)
+      yield* unmap(bindings)
+    }))
+
+  test("relays from IPv6 to IPv4, and guards what is published on a loopback address", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [
+        "127.0.0.1:8080/tcp -> 172.17.0.2:80",
+        "[::]:8080/tcp -> 172.17.0.2:80"
+      ])
+      const { rules, routes } = yield* host
+      assert.deepStrictEqual(rules, ["Guard 127.0.0.1:8080/tcp"])
+      assert.deepStrictEqual(routes, [
+        "127.0.0.1:8080/tcp -> 172.17.0.2:80 admits everything",
+        "[::]:8080/tcp -> 172.17.0.2:80 admits everything"
+      ])
+    }))
+
+  test(
+    "discards with the reason what only a relay could serve where there is none",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* mapped(group("8080", [web, webBy6])), [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80, forward",
+          "[::]:8080/tcp -> 172.17.0.2:80, discarded: [::]/tcp to 172.17.0.2: the kernel redirects no IPv6 traffic to IPv4, and TCP is not relayed"
+        ])
+        assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8080/tcp"])
+        assert.strictEqual(
+          yield* refused(group("8081", [webBy6])),
+          "NothingServed: [::]/tcp to 172.17.0.2: the kernel redirects no IPv6 traffic to IPv4, and TCP is not relayed"
+        )
+      }),
+    noRelay
+  )
+
+  test(
+    "asks the Engine for no forwarding where redirected packets carry the accepted mark",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* mapped(group("8080", [web])), ["0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+      }),
+    { marksAccepted: true }
+  )
+
+  test("answers as before, and changes nothing, for what is mapped already", () =>
+    Effect.gen(function* () {
+      const first = yield* map(group("0", [web, webBy6], { l: "1" }))
+      const before = yield* host
+      const again = yield* map(group(`${first[0]?.port}`, [web, webBy6], { l: "1" }))
+      assert.deepStrictEqual(again.map(bindingText), first.map(bindingText))
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("replaces the policy when the same mapping is asked with other labels", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
+      yield* map(group("8080", [web], { "portmapper.mode": "proxy" }))
+      assert.deepStrictEqual((yield* host).rules, [])
+      assert.deepStrictEqual((yield* host).routes, ["0.0.0.0:8080/tcp -> 172.17.0.2:80 admits everything"])
+    }))
+
+  test("refuses a port of another mapping and one of another process, and leaves nothing", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web]))
+      const before = yield* host
+      const sockets = yield* MemoryHost
+      sockets.take("tcp", addressUnsafe("::"), 8081)
+      assert.match(
+        yield* refused(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])),
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; free it with: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
+      )
+      assert.strictEqual(
+        yield* refused(group("8081", ["tcp 0.0.0.0 172.17.0.3:80", "tcp :: 172.17.0.3:80"])),
+        "BindFailed: bind for [::]:8081/tcp failed: address already in use"
+      )
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("forgets UDP flows that began before the mapping, and those of one removed", () =>
+    Effect.gen(function* () {
+      const conntrack = yield* MemoryConntrack
+      const bindings = yield* map(group("53", ["udp 0.0.0.0 172.17.0.2:53", "udp :: 172.17.0.2:53"]))
+      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp"])
+      yield* unmap(bindings)
+      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp", "0.0.0.0:53/udp"])
+    }))
+
+  test("keeps what the kernel refuses to give up, and gives it up later", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      const bindings = yield* map(group("8711", [web, webBy6]))
+      const before = yield* host
+      firewall.refuse(
+        new FirewallError({ reason: "Busy", operation: "change", detail: "no buffer space available" })
+      )
+      const error = yield* Effect.flip(unmap(bindings))
+      assert.strictEqual(
+        error.message,
+        "unmapping 0.0.0.0:8711/tcp failed: change failed: no buffer space available"
+      )
+      assert.deepStrictEqual((yield* host).rules, before.rules)
+      assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8711/tcp"])
+      firewall.refuse(undefined)
+      yield* unmap(bindings)
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("refuses new mappings while the store is full, and keeps the old", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web]))
+      const before = yield* host
+      const store = yield* MemoryStore
+      store.refuse(
+        new StoreError({
+          reason: "Full",
+          operation: "recording a mapping",
+          detail: "no space left on device"
+        })
+      )
+      assert.strictEqual(
+        yield* refused(group("8081", [web])),
+        "StoreError: recording a mapping failed: no space left on device"
+      )
+      assert.deepStrictEqual(yield* host, before)
+    }))
+})
+
+describe("mapPorts in the other modes", () => {
+  test("asks the Engine to redirect in engine mode", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* mapped(group("8080", [web, webBy6], { "portmapper.mode": "engine" })), [
+        "0.0.0.0:8080/tcp -> 172.17.0.2:80, forward, nat 0.0.0.0:8080",
+        "[::]:8080/tcp -> 172.17.0.2:80"
+      ])
+      assert.deepStrictEqual((yield* host).rules, [])
+    }))
+
+  test("reserves nothing in routed mode, and unmaps by the backend", () =>
+    Effect.gen(function* () {
+      const bindings = yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      assert.deepStrictEqual(bindings.map(bindingText), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
+      assert.deepStrictEqual((yield* host).sockets, [])
+      yield* unmap(bindings)
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test(
+    "says why a mode can't be had, and which labels there are",
+    () =>
+      Effect.gen(function* () {
+        assert.strictEqual(
+          yield* refused(group("8080", [web], { "portmapper.mode": "nat" })),
+          "ModeUnavailable: mode nat is not available: nft was not found"
+        )
+        assert.strictEqual(
+          yield* refused(
+            group("8080", [web], { "portmapper.mod": "nat", "portmapper.allow": "10.0.0.0/33" })
+          ),
+          'RequestError: bad request: Labels["portmapper.mod"] = "nat": unknown label; known are portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.publish, portmapper.network; Labels["portmapper.allow"] = "10.0.0.0/33": expected addresses or prefixes such as 10.0.0.0/8,2001:db8::/32; 10.0.0.0/33: prefix length must be an integer from 0 through 32'
+        )
+      }),
+    { natUnavailable: "nft was not found", defaultMode: "engine" }
+  )
+})
+
+describe("mapPorts undone", () => {
+  const everything = group("8000-8010", [
+    web,
+    "tcp 10.99.0.1 172.17.0.2:80",
+    webBy6,
+    "udp 0.0.0.0 172.17.0.2:80",
+    "tcp 127.0.0.1 172.17.0.2:80"
+  ])
+
+  test("leaves nothing after a failure or an interruption at any step", () =>
+    Effect.gen(function* () {
+      const steps = yield* atEveryStep(
+        map(everything),
+        (how, step) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+          }),
+        unmapAll
+      )
+      assert.deepStrictEqual(
+        [...new Set(steps)],
+        ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+      )
+    }))
+
+  test("puts the old policy back after a failure or an interruption at any step of a new one", () =>
+    Effect.gen(function* () {
+      const limited = map(group("8080", [web, webBy6], { "portmapper.allow": "10.0.0.0/8" }))
+      yield* limited
+      const before = yield* host
+      yield* atEveryStep(
+        map(group("8080", [web, webBy6, "udp 0.0.0.0 172.17.0.2:80"])),
+        (how, step) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)
+          }),
+        Effect.andThen(unmapAll, limited)
+      )
+    }))
+
+  test("undoes what a call created when its answer is not delivered, and nothing that was there before", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      const before = yield* host
+      const undelivered = (asked: Group) =>
+        Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(asked), Effect.fail("the client is gone"))))
+      yield* undelivered(group("8080", [web, webBy6], { "portmapper.allow": "10.0.0.0/8" }))
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("keeps what another call has answered with meanwhile", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const first = yield* Scope.make()
+      yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, first)
+      yield* map(group("8080", [web]))
+      yield* Scope.close(first, Exit.fail("the client is gone"))
+      assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
+      assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+    }))
+})
+
+describe("a mapping that stands in the way", () => {
+  const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
+
+  test("of an Engine's earlier start gives way once it had a minute to be confirmed", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      yield* map(group("8081", [web]))
+      yield* driver.activated ?? Effect.void
+      yield* TestClock.adjust("2 minutes")
+      yield* map(group("8081", [web]))
+      yield* TestClock.adjust("59 seconds")
+      assert.match(yield* refused(other), /port is already allocated/)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* mapped(other), ["0.0.0.0:8080/tcp -> 172.17.0.3:80, forward"])
+      assert.match(yield* refused(group("8081", ["tcp 0.0.0.0 172.17.0.3:80"])), /port is already allocated/)
+    }))
+
+  test("of another owner never goes stale", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* Effect.provideService(map(group("8080", [web])), CurrentOwner, "cli")
+      yield* driver.activated ?? Effect.void
+      yield* map(group("8081", [web]))
+      yield* TestClock.adjust("2 minutes")
+      assert.match(yield* refused(other), /held by cli/)
+    }))
+
+  it.effect("gives way when its container is gone", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web]))
+      assert.deepStrictEqual(yield* mapped(other), ["0.0.0.0:8080/tcp -> 172.17.0.3:80, forward"])
+      assert.match(yield* refused(group("8080", [web])), /port is already allocated/)
+    }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
+  )
+})
