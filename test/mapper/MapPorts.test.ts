@@ -16,6 +16,14 @@ import { bindingText, group, releaseOf } from "../support/groups.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
+/** Done once the answer is delivered. */
+const mapAndTell = (asked: Group) => (done: Effect.Effect<void>) =>
+  Effect.scoped(
+    Effect.tap(
+      Driver.use((driver) => driver.mapPorts(asked)),
+      done
+    )
+  )
 const mapped = (asked: Group) => Effect.map(map(asked), (bindings) => bindings.map(bindingText))
 const refused = (asked: Group) =>
   Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
@@ -257,7 +265,7 @@ describe("mapPorts undone", () => {
   test("leaves nothing after a failure or an interruption at any step", () =>
     Effect.gen(function* () {
       const steps = yield* atEveryStep(
-        map(everything),
+        mapAndTell(everything),
         (how, step) =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
@@ -276,7 +284,7 @@ describe("mapPorts undone", () => {
       yield* limited
       const before = yield* host
       yield* atEveryStep(
-        map(group("8080", [web, webBy6, "udp 0.0.0.0 172.17.0.2:80"])),
+        mapAndTell(group("8080", [web, webBy6, "udp 0.0.0.0 172.17.0.2:80"])),
         (how, step) =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)

@@ -131,7 +131,7 @@ describe("PortAllocator", () => {
     Effect.gen(function* () {
       const frontends = [at("10.0.0.1"), at("10.0.0.2"), at("fd00::1"), at("10.0.0.1", "udp")]
       const steps = yield* atEveryStep(
-        reserve("8080", frontends),
+        (done) => Effect.tap(reserve("8080", frontends), done),
         () =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* open, [])

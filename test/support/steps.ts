@@ -4,11 +4,11 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 
 /**
  * Runs `operation` again and again, stopped at its first step, its second, … until it passes a run without being
- * stopped. `check` runs after each stop that made it fail, and its second argument tells where it was; `afterSuccess`
- * after each run that succeeded all the same. Answers the names of the steps at which it can fail.
+ * stopped. `check` runs after each stop that kept it from its last act (see `done`), and its second argument tells where
+ * it was; `afterSuccess` after each run that came that far all the same. Answers the names of the steps at which it can fail.
  */
-export const atEveryStep = <A, E, R, R2>(
-  operation: Effect.Effect<A, E, R>,
+export const atEveryStep = <E, R, R2>(
+  operation: (done: Effect.Effect<void>) => Effect.Effect<unknown, E, R>,
   check: (how: "failure" | "interruption", step: string) => Effect.Effect<void, unknown, R2>,
   afterSuccess: Effect.Effect<void, unknown, R2>
 ): Effect.Effect<ReadonlyArray<string>, unknown, R | R2> =>
@@ -18,9 +18,14 @@ export const atEveryStep = <A, E, R, R2>(
       for (const how of ["failure", "interruption"] as const) {
         let passed = 0
         let stoppedAt: string | undefined
+        let done = false
         const reached = yield* Deferred.make<void>()
         const caller = yield* Effect.forkChild(
-          operation.pipe(
+          operation(
+            Effect.sync(() => {
+              done = true
+            })
+          ).pipe(
             Effect.provideService(Steps, (step) => {
               if (++passed !== stop) return Effect.void
               stoppedAt = step
@@ -39,7 +44,7 @@ export const atEveryStep = <A, E, R, R2>(
           yield* Exit.isSuccess(exit) ? afterSuccess : Effect.failCause(exit.cause)
           return steps
         }
-        if (Exit.isSuccess(exit)) {
+        if (done) {
           yield* afterSuccess
           continue
         }
