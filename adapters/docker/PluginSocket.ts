@@ -1,0 +1,122 @@
+/**
+ * The Unix socket of a plugin: where the Engine looks for it, who may use it, and that two processes never share it.
+ */
+import * as Fs from "node:fs"
+import type * as Http from "node:http"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import { Effect, Schema, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { type ServerOptions, serve } from "./PluginServer.ts"
+
+export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path}: ${this.detail}`
+  }
+}
+
+export interface SocketFileOptions extends ServerOptions {
+  /** The group that may use the socket, by number; the process's own where `undefined`. */
+  readonly groupId?: number | undefined
+}
+
+/** The longest path that `sockaddr_un` holds, less what the name of the unfinished socket takes more. */
+const maxPathBytes = 107
+
+/**
+ * Serves the plugin on a Unix socket of mode 0660 until the scope closes. The folder is made (0755) where it is missing. A
+ * socket file that nobody serves is replaced; one that is served, or a file that is no socket, is an error. The socket
+ * appears under its name only when it is ready, and at the end is removed if it is still ours.
+ */
+export const serveUnix = (
+  path: string,
+  options: SocketFileOptions = {}
+): Effect.Effect<void, SocketFileError, Driver | Scope.Scope> =>
+  serve((server) => listenUnix(server, path, options.groupId), options)
+
+const listenUnix = (server: Http.Server, path: string, groupId: number | undefined) =>
+  Effect.gen(function* () {
+    const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
+    const longest = path.length > unfinished.length ? path : unfinished
+    if (Buffer.byteLength(longest) > maxPathBytes)
+      return yield* new SocketFileError({
+        path,
+        detail: `a socket's path has at most ${maxPathBytes} bytes, this one ${Buffer.byteLength(longest)}`
+      })
+    yield* attempt(path, "making the folder", () =>
+      Fs.mkdirSync(Path.dirname(path), { recursive: true, mode: 0o755 })
+    )
+    yield* refuseServed(path)
+    yield* attempt(unfinished, "removing an unfinished socket", () => Fs.rmSync(unfinished, { force: true }))
+    yield* listen(server, unfinished)
+    yield* Effect.acquireRelease(
+      attempt(path, "putting the socket in its place", () => {
+        if (groupId !== undefined) Fs.chownSync(unfinished, process.getuid?.() ?? 0, groupId)
+        Fs.renameSync(unfinished, path)
+        return Fs.statSync(path).ino
+      }),
+      (inode) => Effect.sync(() => removeOwn(path, inode))
+    )
+  })
+
+/** Bound under the umask that makes its mode 0660, so that at no time anyone else may connect. */
+const listen = (server: Http.Server, path: string): Effect.Effect<void, SocketFileError> =>
+  Effect.callback((resume) => {
+    const failed = (error: Error) =>
+      resume(Effect.fail(new SocketFileError({ path, detail: `listening failed: ${error.message}` })))
+    server.once("error", failed)
+    const umask = process.umask(0o117)
+    try {
+      server.listen({ path, backlog: 1024 }, () => {
+        server.off("error", failed)
+        resume(Effect.void)
+      })
+    } finally {
+      process.umask(umask)
+    }
+  })
+
+/** A file that is in the way is left alone unless it is a socket that nobody listens on. */
+const refuseServed = (path: string): Effect.Effect<void, SocketFileError> =>
+  Effect.gen(function* () {
+    const found = yield* attempt(path, "looking for a socket", () =>
+      Fs.lstatSync(path, { throwIfNoEntry: false })
+    )
+    if (found === undefined) return
+    if (!found.isSocket()) return yield* new SocketFileError({ path, detail: "a file that is no socket is in the way" })
+    if (yield* isServed(path)) return yield* new SocketFileError({ path, detail: "another process is serving it" })
+  })
+
+const isServed = (path: string): Effect.Effect<boolean, SocketFileError> =>
+  Effect.callback((resume) => {
+    const probe = Net.connect(path)
+    probe.once("connect", () => {
+      probe.destroy()
+      resume(Effect.succeed(true))
+    })
+    probe.once("error", (error: NodeJS.ErrnoException) =>
+      resume(
+        error.code === "ECONNREFUSED" || error.code === "ENOENT"
+          ? Effect.succeed(false)
+          : Effect.fail(new SocketFileError({ path, detail: `asking who serves it failed: ${error.message}` }))
+      )
+    )
+  })
+
+const removeOwn = (path: string, inode: number): void => {
+  const found = Fs.lstatSync(path, { throwIfNoEntry: false })
+  if (found?.ino === inode) Fs.rmSync(path, { force: true })
+}
+
+const attempt = <A>(path: string, what: string, run: () => A): Effect.Effect<A, SocketFileError> =>
+  Effect.try({
+    try: run,
+    catch: (error) =>
+      new SocketFileError({
+        path,
+        detail: `${what} failed: ${error instanceof Error ? error.message : String(error)}`
+      })
+  })
