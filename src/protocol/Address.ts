@@ -22,7 +22,9 @@ export interface Address {
   readonly key: string
 }
 
-/** The reason a text is no address, in words that fit behind the text itself. */
+export const notAnAddress = "not an IPv4 or IPv6 address"
+
+/** The address, or the reason why the text is none, in words that fit behind the text itself. */
 export const parseAddress = (text: string): Result.Result<Address, string> => {
   const percent = text.indexOf("%")
   const bare = percent === -1 ? text : text.slice(0, percent)
@@ -30,7 +32,7 @@ export const parseAddress = (text: string): Result.Result<Address, string> => {
   if (percent !== -1 && zone === "") return Result.fail("the zone after % is empty")
   if (percent !== -1 && !bare.includes(":")) return Result.fail("only an IPv6 address has a zone")
   return Result.match(NetAddress.ipFromString(bare), {
-    onFailure: () => Result.fail("not an IPv4 or IPv6 address"),
+    onFailure: () => Result.fail(notAnAddress),
     onSuccess: (ip) => Result.succeed(fromIp(ip, zone))
   })
 }
@@ -61,6 +63,13 @@ export const isLinkLocal = ({ family, octets }: Address): boolean =>
   family === 4
     ? octets[0] === 169 && octets[1] === 254
     : octets[0] === 0xfe && ((octets[1] ?? 0) & 0xc0) === 0x80
+
+/** 224.0.0.0/4, ff00::/8 and 255.255.255.255: what no connection can be made to. */
+export const isMulticastOrBroadcast = ({ family, octets }: Address): boolean => {
+  const first = octets[0] ?? 0
+  if (family === 6) return first === 0xff
+  return (first >= 224 && first <= 239) || octets.every((octet) => octet === 255)
+}
 
 /** The address as it stands before a port: IPv6 in brackets. */
 export const hostText = (address: Address): string =>

@@ -3,17 +3,28 @@
  */
 import { Schema } from "effect"
 
-/** `path` as in `Reqs[1].FrontendPort`, `""` for the whole; `value` as JSON text, shortened; `rule` what it should be. */
+/**
+ * One thing that is wrong: `path` as in `Reqs[1].FrontendPort`, `""` for the whole; `value` as JSON text, shortened;
+ * `rule` what it must be, in words that follow "must be". Where there is no value to show (`path` and `value` are
+ * `""`: no readable JSON at all), `rule` is the whole sentence.
+ */
 export const Issue = Schema.Struct({ path: Schema.String, value: Schema.String, rule: Schema.String })
 export type Issue = typeof Issue.Type
+
+/** How many issues the message spells out; all of them are in `issues`. */
+const spelledOut = 8
 
 export class RequestError extends Schema.TaggedError<RequestError>()("RequestError", {
   issues: Schema.Array(Issue)
 }) {
   override get message(): string {
-    return `bad request: ${this.issues.map(issueText).join("; ")}`
+    const rest = this.issues.length - spelledOut
+    return `bad request: ${this.issues.slice(0, spelledOut).map(issueText).join("; ")}${rest > 0 ? `; and ${rest} more` : ""}`
   }
 }
 
-export const issueText = ({ path, value, rule }: Issue): string =>
-  [path, value].filter((part) => part !== "").join(" = ") + (path === "" && value === "" ? rule : `: ${rule}`)
+/** `Reqs[1].FrontendPort = 65536: must be an integer from 0 to 65535` */
+export const issueText = ({ path, value, rule }: Issue): string => {
+  if (path === "" && value === "") return rule
+  return `${[path, value].filter((part) => part !== "").join(" = ")}: must be ${rule}`
+}

@@ -1,0 +1,55 @@
+/**
+ * What is answered, as plain data in Go's field order, ready for `JSON.stringify`.
+ */
+import type { ListedMapping } from "./Driver.ts"
+import type {
+  ActivateResponse,
+  ListPortsResponse,
+  MapPortsResponse,
+  WireMapping,
+  WirePortBinding
+} from "./Messages.ts"
+import type { PortBinding } from "./PortBinding.ts"
+import { protocolNumber } from "./Protocol.ts"
+
+export const activateResponse: typeof ActivateResponse.Encoded = { Implements: ["PortMapper"] }
+
+export const unmapPortsResponse: Record<string, never> = {}
+
+export const mapPortsResponse = (bindings: ReadonlyArray<PortBinding>): typeof MapPortsResponse.Encoded => ({
+  PortBindings: bindings.map(wireBinding),
+  Err: ""
+})
+
+export const listPortsResponse = (
+  mappings: ReadonlyArray<ListedMapping>
+): typeof ListPortsResponse.Encoded => ({ Mappings: mappings.map(wireMapping) })
+
+/** The frontend is answered as it was asked: `""` stays `""`, and an IPv4-mapped address stays one. */
+const wireBinding = (binding: PortBinding): typeof WirePortBinding.Encoded => ({
+  Proto: protocolNumber[binding.entry.protocol],
+  BackendIP: binding.entry.backend.address.text,
+  BackendPort: binding.entry.backend.port,
+  FrontendIP: binding.entry.asked,
+  FrontendPort: binding.port,
+  DiscardReq: binding.discarded !== undefined,
+  AllowForwarding: binding.allowForwarding,
+  NAT: binding.nat ? { FromAddr: binding.nat.address?.text ?? "", FromPort: binding.nat.port } : null,
+  Error: binding.discarded ?? null
+})
+
+const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
+  Proto: mapping.protocol,
+  FrontendIP: mapping.frontendIp,
+  FrontendPort: mapping.frontendPort,
+  BackendIP: mapping.backendIp,
+  BackendPort: mapping.backendPort,
+  Mode: mapping.mode,
+  Owner: mapping.owner,
+  State: mapping.state,
+  Since: new Date(mapping.sinceMillis).toISOString(),
+  Labels: Object.fromEntries(mapping.labels),
+  Connections: mapping.connections ?? null,
+  BytesIn: mapping.bytesIn ?? null,
+  BytesOut: mapping.bytesOut ?? null
+})

@@ -1,0 +1,273 @@
+/**
+ * Schemas that decode what Go's `encoding/json` decodes, from a `GoJson` tree or from plain JavaScript values.
+ *
+ * `goStruct` holds Go's habits: keys match whatever their case, an unknown key is ignored, a missing one is the zero
+ * value, `null` is the zero value and overrides nothing, of repeated scalars the last in the text wins (all of them are
+ * checked), repeated objects merge. One is ours: a repeated array is refused, where Go would blend the two.
+ *
+ * Source: encoding/json/decode.go (object, literalStore), fold.go.
+ */
+import { Effect, Result, Schema, SchemaGetter, SchemaIssue, SchemaParser } from "effect"
+import { Address, notAnAddress, parseAddress } from "./Address.ts"
+import { JsonNumber, JsonObject, parse, preview } from "./GoJson.ts"
+import { type Issue, RequestError } from "./RequestError.ts"
+
+/** A field of a Go struct: its schema, the encoded zero value, and what a repeated key does. */
+export interface Field<S extends Schema.Constraint> {
+  readonly schema: S
+  readonly zero: S["Encoded"] & (null | boolean | number | string)
+  readonly repeated: "last" | "merge" | "refuse"
+}
+
+type Fields = { readonly [name: string]: Field<Schema.Constraint> }
+type SchemasOf<F extends Fields> = { readonly [K in keyof F]: F[K]["schema"] }
+
+const anAddress = "an IPv4 or IPv6 address"
+
+/** A Go struct. Its type and its encoded form have every field, in the order given. */
+export const goStruct = <const F extends Fields>(fields: F) => {
+  const named = Object.entries(fields)
+  const schemas = Object.fromEntries(named.map(([name, { schema }]) => [name, schema])) as SchemasOf<F>
+  const struct = Schema.Struct(schemas)
+  return Schema.declare<(typeof struct)["Encoded"]>((_): _ is (typeof struct)["Encoded"] => true).pipe(
+    Schema.decodeTo(struct, {
+      decode: SchemaGetter.transformEffect(foldInto<(typeof struct)["Encoded"]>(named)),
+      encode: SchemaGetter.passthrough()
+    })
+  )
+}
+
+/** A Go `int` (here: as far as a JavaScript number is exact). */
+export const Integer = numberThat(Number.isSafeInteger, "an integer")
+
+/** A Go `uint16`: a port, or 0 for none. */
+export const Uint16 = numberThat(
+  (value) => Number.isInteger(value) && value >= 0 && value <= 65535 && !Object.is(value, -0),
+  "an integer from 0 to 65535"
+)
+
+export const Bool = Schema.Boolean.annotate({ expected: "true or false" })
+
+/** A Go `string`: it has no lone surrogates, whoever sends it. */
+export const Text = Schema.String.annotate({ expected: "a string" }).pipe(
+  Schema.decodeTo(Schema.String, {
+    decode: SchemaGetter.transform((text: string) => text.toWellFormed()),
+    encode: SchemaGetter.passthrough()
+  })
+)
+
+/** A Go `netip.Addr`: `undefined` is the zero `Addr`, which travels as `""`. */
+export const OptionalAddress = Schema.String.annotate({ expected: anAddress }).pipe(
+  Schema.decodeTo(Schema.UndefinedOr(Address), {
+    decode: SchemaGetter.transformEffect((text: string, options) => {
+      if (text === "") return Effect.undefined
+      const address = parseAddress(text)
+      return Result.isSuccess(address)
+        ? Effect.succeed(address.success)
+        : Effect.fail(new SchemaIssue.InvalidValue({ expected: addressRule(address.failure) }, text, options))
+    }),
+    encode: SchemaGetter.transform((address: Address | undefined) => address?.text ?? "")
+  })
+)
+
+const LabelMap = Schema.declare<ReadonlyMap<string, string>>((value) => value instanceof Map)
+
+/** A Go `map[string]string`. Encoded it is an object; `__proto__` is a key like any other. */
+export const StringMap = Schema.declare<Readonly<Record<string, string>>>(
+  (_): _ is Readonly<Record<string, string>> => true
+).pipe(
+  Schema.decodeTo(LabelMap, {
+    decode: SchemaGetter.transformEffect((input: unknown, options) => {
+      const entries = entriesOf(input)
+      if (entries === undefined) return notAnObject(input, options)
+      const map = new Map<string, string>()
+      const issues: Array<SchemaIssue.Issue> = []
+      for (const [key, value] of entries) {
+        if (typeof value === "string") map.set(key.toWellFormed(), value.toWellFormed())
+        else if (value === null) map.set(key.toWellFormed(), "")
+        else if (value !== undefined) {
+          const issue = new SchemaIssue.InvalidValue({ expected: "a string" }, value, options)
+          issues.push(new SchemaIssue.Pointer([key], issue))
+        }
+      }
+      const [first, ...rest] = issues
+      return first === undefined
+        ? Effect.succeed(map)
+        : Effect.fail(new SchemaIssue.Composite(LabelMap.ast, [first, ...rest]))
+    }),
+    encode: SchemaGetter.transform((map: ReadonlyMap<string, string>) => Object.fromEntries(map))
+  })
+)
+
+/** A Go pointer: `null` or the thing itself. */
+export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) =>
+  Schema.Union([Schema.Null, schema]).annotate({ expected })
+
+/** A Go slice; `null` and `[]` stay apart, and a `null` in it is the zero element. */
+export const slice = <S extends Schema.Constraint>(schema: S) =>
+  pointer(Schema.Array(schema).annotate({ expected: "an array" }), "an array")
+
+/** The fields that the protocol's messages are made of. */
+export const int = field(Integer, 0)
+export const uint16 = field(Uint16, 0)
+export const bool = field(Bool, false)
+export const text = field(Text, "")
+export const address = field(OptionalAddress, "")
+export const labels = field(pointer(StringMap, "an object"), null, "merge")
+export const optionalText = field(pointer(Text, "a string or null"), null)
+export const optionalInt = field(pointer(Integer, "an integer or null"), null)
+export const optional = <S extends Schema.Constraint>(schema: S) =>
+  field(pointer(schema, "an object or null"), null, "merge")
+export const list = <S extends Schema.Constraint>(schema: S) => field(slice(schema), null, "refuse")
+
+/** Decodes a value, or a tree that `parse` gave, and reports everything that is wrong with it. */
+export const decodeValue = <T>(
+  schema: Schema.ConstraintDecoder<T>
+): ((input: unknown) => Result.Result<T, RequestError>) => {
+  const decode = SchemaParser.decodeUnknownResult(schema)
+  return (input) => {
+    const result = decode(input)
+    if (Result.isSuccess(result)) return Result.succeed(result.success)
+    // Once more for the whole report: what is right pays nothing for it.
+    const everything = decode(input, { errors: "all", reportInput: true })
+    const issues = Result.isFailure(everything) ? issuesOf(everything.failure) : issuesOf(result.failure)
+    return Result.fail(new RequestError({ issues }))
+  }
+}
+
+/** Decodes JSON text. */
+export const decodeText = <T>(
+  schema: Schema.ConstraintDecoder<T>
+): ((text: string) => Result.Result<T, RequestError>) => {
+  const decode = decodeValue(schema)
+  return (json) => {
+    const tree = parse(json)
+    return Result.isSuccess(tree) ? decode(tree.success) : Result.fail(unreadable(tree.failure))
+  }
+}
+
+/** The error for text that is no JSON. */
+export const unreadable = (problem: string): RequestError =>
+  new RequestError({ issues: [{ path: "", value: "", rule: problem }] })
+
+const addressRule = (reason: string): string =>
+  reason === notAnAddress ? anAddress : `${anAddress} (${reason})`
+
+function field<S extends Schema.Constraint>(
+  schema: S,
+  zero: Field<S>["zero"],
+  repeated: Field<S>["repeated"] = "last"
+): Field<S> {
+  return { schema, zero, repeated }
+}
+
+function numberThat(holds: (value: number) => boolean, expected: string) {
+  return Schema.Number.annotate({ expected }).check(Schema.makeFilter(holds, { expected }))
+}
+
+type Fold<A> = (
+  input: unknown,
+  options: { readonly reportInput?: boolean | undefined }
+) => Effect.Effect<A, SchemaIssue.Issue>
+
+/** Puts the entries of an object in the places of the fields that they name. */
+const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constraint>]>): Fold<A> => {
+  const places = new Map(
+    fields.flatMap(([name], place) => [[name, place] as const, [folded(name), place] as const])
+  )
+  const zeros = Object.fromEntries(fields.map(([name, { zero }]) => [name, zero]))
+  const checks = fields.map(([, { schema }]) =>
+    SchemaParser.decodeUnknownResult(schema as Schema.ConstraintDecoder<unknown>)
+  )
+  return (input, options) => {
+    const out: Record<string, unknown> = { ...zeros }
+    if (input === null) return Effect.succeed(out as A)
+    const entries = entriesOf(input)
+    if (entries === undefined) return notAnObject(input, options)
+    let seen = 0
+    for (const [key, given] of entries) {
+      const place = places.get(key) ?? places.get(folded(key))
+      const found = place === undefined ? undefined : fields[place]
+      if (place === undefined || found === undefined || given === undefined) continue
+      const [name, { zero, repeated }] = found
+      let value = given
+      if ((seen & (1 << place)) !== 0) {
+        if (repeated === "refuse") {
+          const issue = new SchemaIssue.InvalidValue({ expected: "given once" }, value, options)
+          return Effect.fail(new SchemaIssue.Pointer([name], issue))
+        }
+        const before = repeated === "merge" ? entriesOf(out[name]) : undefined
+        const after = repeated === "merge" ? entriesOf(value) : undefined
+        if (before !== undefined && after !== undefined) {
+          value = new JsonObject([...before, ...after] as JsonObject["entries"])
+        } else {
+          const earlier = checks[place]?.(out[name], options)
+          if (earlier !== undefined && Result.isFailure(earlier)) {
+            return Effect.fail(new SchemaIssue.Pointer([name], earlier.failure))
+          }
+        }
+      }
+      seen |= 1 << place
+      if (value !== null || zero === null) out[name] = value
+    }
+    return Effect.succeed(out as A)
+  }
+}
+
+/** Go's simple folding: of all characters beyond ASCII only U+017F and the Kelvin sign fold to a letter of ours. */
+const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "s")
+
+const entriesOf = (value: unknown): ReadonlyArray<readonly [string, unknown]> | undefined => {
+  if (value instanceof JsonObject) return value.entries
+  return typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    !(value instanceof JsonNumber)
+    ? Object.entries(value)
+    : undefined
+}
+
+const notAnObject = (input: unknown, options: Parameters<Fold<never>>[1]) =>
+  Effect.fail(new SchemaIssue.InvalidValue({ expected: "an object" }, input, options))
+
+/** The leaves of a schema issue, each with its path, value and rule. */
+const issuesOf = (issue: SchemaIssue.Issue, path = "", expected = "something else"): ReadonlyArray<Issue> => {
+  switch (issue._tag) {
+    case "Pointer":
+      return issuesOf(issue.issue, issue.path.reduce<string>(pathText, path), expected)
+    case "Composite":
+      return issue.issues.flatMap((inner) => issuesOf(inner, path, expected))
+    case "Encoding":
+      return issuesOf(issue.issue, path, expected)
+    case "AnyOf": {
+      // A union here is `null` or one thing: what is wrong with the thing is the report.
+      const inner = issue.issues.at(-1)
+      if (inner !== undefined) return issuesOf(inner, path, expected)
+      break
+    }
+    case "Filter":
+      return [leaf(path, issue, expectedOf(issue.filter.annotations) ?? expected)]
+  }
+  const annotations =
+    "annotations" in issue ? issue.annotations : "ast" in issue ? issue.ast.annotations : undefined
+  return [leaf(path, issue, expectedOf(annotations) ?? expected)]
+}
+
+const leaf = (path: string, issue: SchemaIssue.Issue, rule: string): Issue => ({
+  path,
+  value: SchemaIssue.hasInput(issue) ? preview(issue.input) : "",
+  rule
+})
+
+const expectedOf = (annotations: object | undefined): string | undefined =>
+  annotations !== undefined && "expected" in annotations && typeof annotations.expected === "string"
+    ? annotations.expected
+    : undefined
+
+/** `Reqs`, `[1]`, `.FrontendPort`; a key that is no name is quoted: `Labels["a.b"]`. */
+const pathText = (path: string, key: PropertyKey): string => {
+  if (typeof key === "number") return `${path}[${key}]`
+  const name = String(key)
+  if (!/^[A-Za-z_]\w*$/.test(name)) return `${path}[${preview(name)}]`
+  return path === "" ? name : `${path}.${name}`
+}

@@ -1,0 +1,150 @@
+/**
+ * The protocol's calls, as every transport makes them: decode, ask the `Driver`, answer plain data in Go's field order.
+ * How a call and its answer travel, and what an error looks like there, is the transport's; `kindOf` is what the
+ * transports agree on.
+ */
+import { Duration, Effect, Result, Schema, type Scope } from "effect"
+import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
+import { Driver, type DriverError } from "./Driver.ts"
+import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
+import {
+  type ActivateResponse,
+  ListPortsRequest,
+  type ListPortsResponse,
+  MapPortsRequest,
+  type MapPortsResponse,
+  UnmapPortsRequest,
+  type UnmapPortsResponse
+} from "./Messages.ts"
+import { RequestError } from "./RequestError.ts"
+import { groupOf, releaseOf } from "./Requests.ts"
+
+export const Method = Schema.Literals([
+  "Plugin.Activate",
+  "PortMapper.MapPorts",
+  "PortMapper.UnmapPorts",
+  "PortMapper.ListPorts"
+])
+export type Method = typeof Method.Type
+
+/** A request as it came: JSON text, or a value (plain data from a caller in process, or a tree of `GoJson.parse`). */
+export type Body =
+  | { readonly _tag: "Text"; readonly text: string }
+  | { readonly _tag: "Value"; readonly value: unknown }
+
+export const textBody = (text: string): Body => ({ _tag: "Text", text })
+export const valueBody = (value: unknown): Body => ({ _tag: "Value", value })
+
+/** Plain data, for `JSON.stringify`. */
+export type Answer =
+  | typeof ActivateResponse.Encoded
+  | typeof MapPortsResponse.Encoded
+  | typeof UnmapPortsResponse.Encoded
+  | typeof ListPortsResponse.Encoded
+
+export type CallError = RequestError | MethodNotFound | CallTimedOut | DriverError
+
+/** The bound of every call: the Engine waits without one, holding up every container start. */
+export const callTimeout = Duration.seconds(10)
+
+/** The driver does not offer this method. */
+export class MethodNotFound extends Schema.TaggedError<MethodNotFound>()("MethodNotFound", {
+  method: Schema.String
+}) {
+  override get message(): string {
+    return `${this.method}: this port mapper does not know the method`
+  }
+}
+
+/** The driver took too long. It was interrupted, and undoes by its contract what it had begun. */
+export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedOut", {
+  method: Method,
+  seconds: Schema.Number
+}) {
+  override get message(): string {
+    return `${this.method} failed: no answer within ${this.seconds} s; the call was given up and undone`
+  }
+}
+
+/**
+ * Makes one call. The scope is the delivery of the answer (see `Driver.mapPorts`): the transport closes it with
+ * success once the answer is written, with a failure otherwise. A defect of the driver stays a defect.
+ */
+export const call = (method: Method, body: Body): Effect.Effect<Answer, CallError, Driver | Scope.Scope> =>
+  Effect.timeoutOrElse(operations[method](body), {
+    duration: callTimeout,
+    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+  })
+
+/**
+ * Whose fault an error is: `request` is wrong in itself (HTTP 400, JSON-RPC −32602), `notFound` a method that is not
+ * there (404, −32601), `driver` depends on the state of the host (500, −32000). A defect is none of them (500, −32603).
+ */
+export const kindOf = (error: CallError): "request" | "notFound" | "driver" => {
+  if (error instanceof RequestError) return "request"
+  return error instanceof MethodNotFound ? "notFound" : "driver"
+}
+
+const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.activated !== undefined) yield* driver.activated
+  return activateResponse
+})
+
+const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
+  const group = yield* Effect.fromResult(Result.flatMap(decodeMapPorts(body), groupOf))
+  const driver = yield* Driver
+  const bindings = yield* driver.mapPorts(group)
+  if (bindings.length !== group.entries.length) {
+    return yield* Effect.die(
+      new Error(
+        `the driver answered ${bindings.length} bindings to a group of ${group.entries.length} entries`
+      )
+    )
+  }
+  return mapPortsResponse(bindings)
+})
+
+const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof UnmapPortsResponse.Encoded> {
+  const release = yield* Effect.fromResult(Result.flatMap(decodeUnmapPorts(body), releaseOf))
+  const driver = yield* Driver
+  yield* driver.unmapPorts(release)
+  return unmapPortsResponse
+})
+
+const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof ListPortsResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
+  yield* Effect.fromResult(decodeListPorts(body))
+  return listPortsResponse(yield* driver.listPorts)
+})
+
+type Operation<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
+
+const operations = {
+  "Plugin.Activate": activate,
+  "PortMapper.MapPorts": mapPorts,
+  "PortMapper.UnmapPorts": unmapPorts,
+  "PortMapper.ListPorts": listPorts
+} satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
+
+const decoder = <T>(
+  name: string,
+  schema: Schema.ConstraintDecoder<T>
+): ((body: Body) => Result.Result<T, RequestError>) => {
+  const fromText = decodeText(schema)
+  const fromValue = decodeValue(schema)
+  return (body) => {
+    if (body._tag === "Value") return fromValue(body.value)
+    return /^[ \t\r\n]*$/.test(body.text) ? Result.fail(unreadable(emptyBody(name))) : fromText(body.text)
+  }
+}
+
+/** The Engine repeats a call whose connection broke, but not its body: this is what its user then reads. */
+const emptyBody = (name: string): string =>
+  `the body of ${name} is empty (unexpected end of JSON input): the connection broke during a first attempt, ` +
+  "and the Engine repeats a call without its body; this one changed nothing, try again"
+
+const decodeMapPorts = decoder("MapPorts", MapPortsRequest)
+const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
+const decodeListPorts = decoder("ListPorts", ListPortsRequest)

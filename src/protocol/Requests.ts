@@ -1,0 +1,186 @@
+/**
+ * What a request means: from the message as it travelled to the words of `PortBinding.ts`, or every rule it breaks.
+ * Only what the request itself shows is decided here; what depends on the state of the host is the driver's.
+ */
+import { Result } from "effect"
+import {
+  type Address,
+  covers,
+  isLinkLocal,
+  isMulticastOrBroadcast,
+  isUnspecified,
+  unspecified
+} from "./Address.ts"
+import { preview } from "./GoJson.ts"
+import type { MapPortsRequest, PortBindingReq, UnmapPortsRequest, WirePortBinding } from "./Messages.ts"
+import type { Entry, Group, PortRequest, Release, ReleasedBinding } from "./PortBinding.ts"
+import { protocolOfNumber } from "./Protocol.ts"
+import { type Issue, RequestError } from "./RequestError.ts"
+
+/** A group with no entries asks for nothing; its `ports` say nothing either. */
+export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Group, RequestError> => {
+  const reqs = request.Reqs ?? []
+  const issues: Array<Issue> = []
+  const entries: Array<Entry | undefined> = []
+  const ports: Array<PortRequest | undefined> = []
+  reqs.forEach((req, index) => {
+    const found = issues.length
+    entries.push(entryOf(req, `Reqs[${index}]`, issues))
+    const asked = portsOf(req, `Reqs[${index}]`, issues)
+    ports.push(asked)
+    if (found === issues.length && index > 0) checkSamePorts(reqs, ports, index, issues)
+  })
+  checkFrontends(reqs, entries, issues)
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({
+        entries: entries.filter((entry) => entry !== undefined),
+        ports: ports[0] ?? { _tag: "Ephemeral" },
+        labels: request.Labels ?? noLabels
+      })
+}
+
+/**
+ * Labels are never a reason to refuse a release, nor is a binding that nothing could have mapped (a multicast address,
+ * say): what is not mapped is released already. Refused is only what names no binding at all: an unknown protocol; no
+ * frontend address and no backend to take its family from; no host port and no backend to know the binding by (a
+ * mapping in `routed` mode has no host port).
+ */
+export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result<Release, RequestError> => {
+  const issues: Array<Issue> = []
+  const bindings = (request.PortBindings ?? []).map((binding, index) =>
+    releasedOf(binding, `PortBindings[${index}]`, issues)
+  )
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({
+        bindings: bindings.filter((binding) => binding !== undefined),
+        labels: request.Labels ?? noLabels
+      })
+}
+
+const noLabels: ReadonlyMap<string, string> = new Map()
+
+const knownProtocols = "6 (tcp), 17 (udp) or 132 (sctp)"
+
+const entryOf = (req: typeof PortBindingReq.Type, path: string, issues: Array<Issue>): Entry | undefined => {
+  const broken = issues.length
+  const protocol = protocolOfNumber(req.Proto)
+  if (protocol === undefined) issues.push(issue(path, "Proto", req.Proto, knownProtocols))
+
+  const backend = req.BackendIP
+  if (backend === undefined || isUnspecified(backend) || isMulticastOrBroadcast(backend)) {
+    issues.push(issue(path, "BackendIP", backend, "the address of the container, a unicast one"))
+  } else if (!zoneFits(backend)) {
+    issues.push(issue(path, "BackendIP", backend, zoneRule))
+  }
+  if (req.BackendPort === 0) issues.push(issue(path, "BackendPort", 0, "an integer from 1 to 65535"))
+
+  const frontend = req.FrontendIP
+  if (frontend !== undefined) {
+    if (isMulticastOrBroadcast(frontend)) {
+      issues.push(
+        issue(path, "FrontendIP", frontend, "an address of this host, a unicast or the unspecified one")
+      )
+    } else if (!zoneFits(frontend)) {
+      issues.push(issue(path, "FrontendIP", frontend, zoneRule))
+    }
+  }
+  if (issues.length > broken || protocol === undefined || backend === undefined) return undefined
+  return {
+    protocol,
+    host: frontend ?? unspecified(backend.family),
+    asked: frontend?.text ?? "",
+    backend: { address: backend, port: req.BackendPort }
+  }
+}
+
+const zoneRule = "a link-local IPv6 address where it has a zone"
+
+const zoneFits = (address: Address): boolean =>
+  address.zone === "" || (address.family === 6 && isLinkLocal(address))
+
+const portsOf = (
+  { FrontendPort: first, FrontendPortEnd: last }: typeof PortBindingReq.Type,
+  path: string,
+  issues: Array<Issue>
+): PortRequest | undefined => {
+  if (first === last) return first === 0 ? { _tag: "Ephemeral" } : { _tag: "Exact", port: first }
+  if (first !== 0 && first < last) return { _tag: "Range", first, last }
+  const rule = first === 0 ? "0 where FrontendPort is 0 (any free port)" : `at least FrontendPort, ${first}`
+  issues.push(issue(path, "FrontendPortEnd", last, rule))
+  return undefined
+}
+
+/** All entries of a group get one port, so all of them ask for the same: what the first entry asks. */
+const checkSamePorts = (
+  reqs: ReadonlyArray<typeof PortBindingReq.Type>,
+  ports: ReadonlyArray<PortRequest | undefined>,
+  index: number,
+  issues: Array<Issue>
+): void => {
+  const [first, req] = [reqs[0], reqs[index]]
+  if (first === undefined || req === undefined || ports[0] === undefined || ports[index] === undefined) return
+  const differing = (["FrontendPort", "FrontendPortEnd"] as const).find((name) => first[name] !== req[name])
+  if (differing === undefined) return
+  const rule = `${first[differing]} as in Reqs[0], since the entries of one group get the same port`
+  issues.push(issue(`Reqs[${index}]`, differing, req[differing], rule))
+}
+
+/**
+ * No frontend twice, and where one frontend covers another, one backend. Linear: only the unspecified address of a
+ * family covers another frontend.
+ */
+const checkFrontends = (
+  reqs: ReadonlyArray<typeof PortBindingReq.Type>,
+  entries: ReadonlyArray<Entry | undefined>,
+  issues: Array<Issue>
+): void => {
+  const byFrontend = new Map<string, number>()
+  entries.forEach((entry, index) => {
+    if (entry === undefined) return
+    const frontend = `${entry.protocol} ${entry.host.key}`
+    const before = byFrontend.get(frontend)
+    if (before === undefined) byFrontend.set(frontend, index)
+    else {
+      const rule = `another frontend than that of Reqs[${before}]`
+      issues.push(issue(`Reqs[${index}]`, "FrontendIP", reqs[index]?.FrontendIP, rule))
+    }
+  })
+  entries.forEach((entry, index) => {
+    if (entry === undefined || isUnspecified(entry.host)) return
+    const covering = byFrontend.get(`${entry.protocol} ${unspecified(entry.host.family).key}`)
+    const holder = covering === undefined ? undefined : entries[covering]
+    if (holder === undefined || !covers(holder.host, entry.host) || sameBackend(holder, entry)) return
+    const rule = `for the backend of Reqs[${covering}], whose frontend covers it`
+    issues.push(issue(`Reqs[${index}]`, "FrontendIP", entry.host, rule))
+  })
+}
+
+const sameBackend = (one: Entry, other: Entry): boolean =>
+  one.backend.port === other.backend.port && one.backend.address.key === other.backend.address.key
+
+const releasedOf = (
+  binding: typeof WirePortBinding.Type,
+  path: string,
+  issues: Array<Issue>
+): ReleasedBinding | undefined => {
+  const broken = issues.length
+  const protocol = protocolOfNumber(binding.Proto)
+  if (protocol === undefined) issues.push(issue(path, "Proto", binding.Proto, knownProtocols))
+  const backend = { address: binding.BackendIP, port: binding.BackendPort }
+  if (binding.FrontendPort === 0 && (backend.address === undefined || backend.port === 0)) {
+    issues.push(issue(path, "FrontendPort", 0, "an integer from 1 to 65535 where no backend is named"))
+  }
+  const host = binding.FrontendIP ?? (backend.address && unspecified(backend.address.family))
+  if (host === undefined)
+    issues.push(issue(path, "FrontendIP", undefined, "an address where no backend is named"))
+  if (issues.length > broken || protocol === undefined || host === undefined) return undefined
+  return { protocol, host, port: binding.FrontendPort, backend }
+}
+
+const issue = (path: string, name: string, value: Address | number | undefined, rule: string): Issue => ({
+  path: `${path}.${name}`,
+  value: preview(typeof value === "number" ? value : (value?.text ?? "")),
+  rule
+})
