@@ -6,7 +6,7 @@
  */
 import * as Http from "node:http"
 import type * as Net from "node:net"
-import { Cause, type Context, Effect, Exit, type Fiber, type Scope } from "effect"
+import { Cause, type Context, Data, Effect, Exit, type Fiber, Option, type Scope } from "effect"
 import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
 import { type CallError, call, kindOf, Method, textBody } from "../../src/protocol/Operations.ts"
 
@@ -68,7 +68,7 @@ export const serveOn = <E, R>(
     yield* listen(server)
   })
 
-/** No host header is required: an Engine sends it empty. Idle connections are never closed: see `connectionsStayOpen`. */
+/** No host header is required: an Engine sends it empty. */
 export const httpOptions = {
   requireHostHeader: false,
   headersTimeout: headersTimeoutMillis,
@@ -101,16 +101,14 @@ const requestListener = (
       state.inFlight--
       if (state.inFlight === 0) state.idle?.()
     })
-    const refused = state.stopping
-      ? { status: 503, error: "the plugin is stopping; try again" }
-      : routeOf(request, options)
-    if ("error" in refused) {
+    const route = state.stopping ? stopping : routeOf(request, options)
+    if ("error" in route) {
       request.resume()
       if (state.stopping) response.setHeader("Connection", "close")
-      return fail(response, refused.status, refused.error)
+      return fail(response, route.status, route.error)
     }
-    if (refused.page !== undefined) return runPage(fork, refused.page, response)
-    const { method } = refused
+    if (route.page !== undefined) return runPage(fork, route.page, response)
+    const { method } = route
     readBody(request, response, (text) => {
       const owner = ownerOf(request, options)
       const answered = Effect.scoped(
@@ -128,6 +126,8 @@ type Route =
   | { readonly status: number; readonly error: string }
   | { readonly method: Method; readonly page: undefined }
   | { readonly page: Effect.Effect<Page, unknown, Driver> }
+
+const stopping: Route = { status: 503, error: "the plugin is stopping; try again" }
 
 const routeOf = (request: Http.IncomingMessage, { pages = {} }: ServerOptions): Route => {
   const path = request.url ?? ""
@@ -166,13 +166,16 @@ const readBody = (
     response.setHeader("Connection", "close")
     fail(response, 413, `the body is over the limit of ${maxBodyBytes} bytes`)
   }
-  if (Number(request.headers["content-length"] ?? 0) > maxBodyBytes) return tooLarge()
+  if (Number(request.headers["content-length"] ?? 0) > maxBodyBytes) {
+    tooLarge()
+    return
+  }
   const chunks: Array<Buffer> = []
   let length = 0
   request.on("data", (chunk: Buffer) => {
     length += chunk.length
-    if (length > maxBodyBytes) return tooLarge()
-    chunks.push(chunk)
+    if (length > maxBodyBytes) tooLarge()
+    else chunks.push(chunk)
   })
   request.once("end", () => {
     const [first] = chunks
@@ -181,9 +184,7 @@ const readBody = (
 }
 
 /** The client is gone, and never read the answer. */
-class Undelivered {
-  readonly _tag = "Undelivered"
-}
+class Undelivered extends Data.TaggedError("Undelivered") {}
 
 /** Succeeds once the system has taken the whole answer; fails when the client went before that. */
 const deliver = (
@@ -209,10 +210,10 @@ const settle = (fiber: Fiber.Fiber<void, CallError | Undelivered>, response: Htt
   })
   fiber.addObserver((exit) => {
     if (Exit.isSuccess(exit) || response.headersSent || response.destroyed) return
-    const error = Cause.findErrorOption(exit.cause)
-    if (error._tag === "Some" && error.value instanceof Undelivered) return
-    if (error._tag === "Some") fail(response, statusOf(error.value as CallError), error.value.message)
-    else fail(response, 500, `internal error: ${Cause.pretty(exit.cause).split("\n")[0]}`)
+    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+    if (error instanceof Undelivered) return
+    if (error !== undefined) fail(response, statusOf(error), error.message)
+    else fail(response, 500, `internal error: ${firstLine(exit.cause)}`)
   })
 }
 
@@ -222,15 +223,18 @@ const runPage = (
   fork: <A, E>(effect: Effect.Effect<A, E, Driver>) => Fiber.Fiber<A, E>,
   page: Effect.Effect<Page, unknown, Driver>,
   response: Http.ServerResponse
-): void =>
+): void => {
   fork(page).addObserver((exit) => {
-    if (Exit.isFailure(exit)) return fail(response, 500, Cause.pretty(exit.cause).split("\n")[0] ?? "")
+    if (Exit.isFailure(exit)) return fail(response, 500, firstLine(exit.cause))
     response.writeHead(200, {
       "Content-Type": exit.value.contentType,
       "Content-Length": Buffer.byteLength(exit.value.body)
     })
     response.end(exit.value.body)
-  }) as unknown as void
+  })
+}
+
+const firstLine = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0] ?? ""
 
 const fail = (response: Http.ServerResponse, status: number, message: string): void => {
   const text = `${JSON.stringify({ Err: message })}\n`

@@ -86,8 +86,10 @@ const refuseServed = (path: string): Effect.Effect<void, SocketFileError> =>
       Fs.lstatSync(path, { throwIfNoEntry: false })
     )
     if (found === undefined) return
-    if (!found.isSocket()) return yield* new SocketFileError({ path, detail: "a file that is no socket is in the way" })
-    if (yield* isServed(path)) return yield* new SocketFileError({ path, detail: "another process is serving it" })
+    if (!found.isSocket())
+      return yield* new SocketFileError({ path, detail: "a file that is no socket is in the way" })
+    if (yield* isServed(path))
+      return yield* new SocketFileError({ path, detail: "another process is serving it" })
   })
 
 const isServed = (path: string): Effect.Effect<boolean, SocketFileError> =>
@@ -101,7 +103,9 @@ const isServed = (path: string): Effect.Effect<boolean, SocketFileError> =>
       resume(
         error.code === "ECONNREFUSED" || error.code === "ENOENT"
           ? Effect.succeed(false)
-          : Effect.fail(new SocketFileError({ path, detail: `asking who serves it failed: ${error.message}` }))
+          : Effect.fail(
+              new SocketFileError({ path, detail: `asking who serves it failed: ${error.message}` })
+            )
       )
     )
   })

@@ -1,0 +1,295 @@
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber } from "effect"
+import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { raw, request } from "../support/http.ts"
+import http from "../vectors/http.json" with { type: "json" }
+
+const echo = Driver.of({
+  mapPorts: (group) =>
+    Effect.succeed(
+      group.entries.map((entry) => ({
+        entry,
+        port: group.ports._tag === "Exact" ? group.ports.port : 40000,
+        discarded: undefined,
+        allowForwarding: true,
+        nat: { address: entry.host, port: group.ports._tag === "Exact" ? group.ports.port : 40000 }
+      }))
+    ),
+  unmapPorts: () => Effect.void
+})
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-"))),
+  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+)
+
+const served = (driver: Driver["Service"], options = {}) =>
+  Effect.gen(function* () {
+    const path = Path.join(yield* folder, "plugins", "p.sock")
+    yield* Effect.provideService(serveUnix(path, options), Driver, driver)
+    return path
+  })
+
+const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
+const mapBody = http[2]?.body ?? ""
+
+describe("the plugin's HTTP", () => {
+  it.live("answers as the reference does; what is refused is told as JSON, and GET is not activate", () =>
+    Effect.gen(function* () {
+      const path = yield* served(echo)
+      for (const recorded of http) {
+        const [method, url] = recorded.request.split(" ") as [string, string]
+        const answer = yield* ask(path, url, recorded.body, { method })
+        assert.strictEqual(answer.contentType, "application/vnd.docker.plugins.v1.1+json")
+        if (method === "GET") assert.strictEqual(answer.status, 405)
+        else assert.strictEqual(answer.status, recorded.status, recorded.request + recorded.body)
+        if (answer.status === 200)
+          assert.strictEqual(answer.body.replace(/\s/g, ""), recorded.response.replace(/\s/g, ""))
+        else assert.deepStrictEqual(Object.keys(JSON.parse(answer.body)), ["Err"])
+        assert.isTrue(answer.body.endsWith("\n"))
+      }
+    })
+  )
+
+  it.live("takes the Engine's own bytes: an empty Host header, no Content-Type, an empty Activate body", () =>
+    Effect.gen(function* () {
+      const path = yield* served(echo)
+      for (const host of ["Host: plugin.moby.localhost\r\n", "Host: \r\n", "Host:\r\n", ""]) {
+        const answer = yield* Effect.promise(() =>
+          raw(
+            path,
+            `POST /Plugin.Activate HTTP/1.1\r\n${host}User-Agent: Go-http-client/1.1\r\nContent-Length: 0\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\nConnection: close\r\n\r\n`
+          )
+        )
+        assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/, host)
+        assert.match(answer, /\r\n\r\n\{"Implements":\["PortMapper"\]\}\n$/)
+      }
+    })
+  )
+
+  it.live("tells a wrong request, a driver's error and a defect apart", () =>
+    Effect.gen(function* () {
+      const path = yield* served({
+        mapPorts: () => Effect.fail({ _tag: "Busy", message: "the port is busy" }),
+        unmapPorts: () => Effect.die(new Error("unforeseen"))
+      })
+      const answers = [
+        yield* ask(path, "/PortMapper.MapPorts", mapBody),
+        yield* ask(path, "/PortMapper.MapPorts", '{"Reqs":[{"Proto":6,"BackendIP":"x"}]}'),
+        yield* ask(path, "/PortMapper.UnmapPorts", "{}"),
+        yield* ask(path, "/PortMapper.ListPorts", "{}")
+      ]
+      assert.deepStrictEqual(
+        answers.map(({ status, body }) => `${status} ${JSON.parse(body).Err}`),
+        [
+          "500 the port is busy",
+          `400 ${JSON.parse(answers[1]?.body ?? "").Err}`,
+          "500 internal error: Error: unforeseen",
+          "404 PortMapper.ListPorts: this port mapper does not know the method"
+        ]
+      )
+      assert.match(answers[1]?.body ?? "", /Reqs\[0\]\.BackendIP/)
+    })
+  )
+
+  it.live("refuses a body over the limit, whether it is announced or not", () =>
+    Effect.gen(function* () {
+      const path = yield* served(echo)
+      const big = "x".repeat(maxBodyBytes + 1)
+      const chunked = yield* Effect.promise(() =>
+        raw(
+          path,
+          `POST /PortMapper.MapPorts HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n${big.length.toString(16)}\r\n${big}\r\n0\r\n\r\n`
+        )
+      )
+      const announced = yield* Effect.promise(() =>
+        raw(path, `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${big.length}\r\n\r\n`)
+      )
+      for (const answer of [chunked, announced]) {
+        assert.match(answer, /^HTTP\/1\.1 413 /)
+        assert.match(answer, /\{"Err":"the body is over the limit of 1048576 bytes"\}\n$/)
+      }
+    })
+  )
+
+  it.live("tells what is no HTTP that it is none, and goes on", () =>
+    Effect.gen(function* () {
+      const path = yield* served(echo)
+      assert.match(
+        yield* Effect.promise(() => raw(path, "\x16\x03\x01 hello\r\n\r\n")),
+        /^HTTP\/1\.1 400 .*"Err":"this is no HTTP request"\}\n$/s
+      )
+      assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
+    })
+  )
+
+  it.live("names the owner of a call by its header", () =>
+    Effect.gen(function* () {
+      const owners: Array<string> = []
+      const path = yield* served({
+        ...echo,
+        unmapPorts: () => Effect.map(CurrentOwner, (owner) => void owners.push(owner))
+      })
+      yield* ask(path, "/PortMapper.UnmapPorts", "{}")
+      yield* ask(path, "/PortMapper.UnmapPorts", "{}", { headers: { "Portmapper-Owner": "cli" } })
+      assert.deepStrictEqual(owners, ["engine", "cli"])
+    })
+  )
+})
+
+describe("an answer that can't be delivered", () => {
+  it.live("interrupts the call when its client goes first, and closes its scope with a failure", () =>
+    Effect.gen(function* () {
+      const begun = yield* Deferred.make<void>()
+      const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+      const path = yield* served({
+        ...echo,
+        mapPorts: () =>
+          Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
+            Effect.andThen(Deferred.succeed(begun, undefined)),
+            Effect.andThen(Effect.never)
+          )
+      })
+      const socket = Net.connect(path)
+      socket.write(
+        `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
+      )
+      yield* Deferred.await(begun)
+      socket.destroy()
+      assert.isTrue(Exit.hasInterrupts(yield* Deferred.await(undone)))
+    })
+  )
+
+  it.live("is not delivered when the client went while the answer was made", () =>
+    Effect.gen(function* () {
+      const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+      const socketGone = yield* Deferred.make<void>()
+      const path = yield* served({
+        ...echo,
+        mapPorts: (group) =>
+          Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
+            Effect.andThen(Effect.uninterruptible(Deferred.await(socketGone))),
+            Effect.andThen(echo.mapPorts(group))
+          )
+      })
+      const socket = Net.connect(path)
+      socket.write(
+        `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
+      )
+      yield* Effect.sleep(50)
+      socket.destroy()
+      yield* Effect.sleep(50)
+      yield* Deferred.succeed(socketGone, undefined)
+      assert.isTrue(Exit.isFailure(yield* Deferred.await(undone)))
+    })
+  )
+
+  it.live("closes its scope with success once the client has it", () =>
+    Effect.gen(function* () {
+      const closed = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+      const path = yield* served({
+        ...echo,
+        mapPorts: (group) =>
+          Effect.andThen(
+            Effect.addFinalizer((exit) => Deferred.succeed(closed, exit)),
+            echo.mapPorts(group)
+          )
+      })
+      yield* ask(path, "/PortMapper.MapPorts", mapBody)
+      assert.isTrue(Exit.isSuccess(yield* Deferred.await(closed)))
+    })
+  )
+})
+
+describe("the plugin's socket", () => {
+  it.live("appears with its mode in a folder made for it, and is removed at the end", () =>
+    Effect.gen(function* () {
+      const base = yield* folder
+      const path = Path.join(base, "plugins", "p.sock")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* Effect.provideService(serveUnix(path, { groupId: process.getgid?.() }), Driver, echo)
+          assert.strictEqual(Fs.statSync(path).mode & 0o777, 0o660)
+          assert.strictEqual(Fs.statSync(Path.dirname(path)).mode & 0o777, 0o755)
+          assert.deepStrictEqual(Fs.readdirSync(Path.dirname(path)), ["p.sock"])
+        })
+      )
+      assert.deepStrictEqual(Fs.readdirSync(Path.dirname(path)), [])
+    })
+  )
+
+  it.live("replaces a socket that nobody serves, and refuses one that is served or a file that is none", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* folder, "p.sock")
+      const start = Effect.provideService(serveUnix(path), Driver, echo)
+      const abandoned = Net.createServer()
+      yield* Effect.callback<void>(
+        (resume) => void abandoned.listen(`${path}.other`, () => resume(Effect.void))
+      )
+      Fs.renameSync(`${path}.other`, path)
+      abandoned.close()
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* start
+          assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
+          const error = yield* Effect.flip(Effect.scoped(start))
+          assert.strictEqual(error.message, `${path}: another process is serving it`)
+          assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
+        })
+      )
+      Fs.writeFileSync(path, "")
+      assert.strictEqual(
+        (yield* Effect.flip(Effect.scoped(start))).message,
+        `${path}: a file that is no socket is in the way`
+      )
+    })
+  )
+
+  it.live("leaves the socket of a successor alone", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* folder, "p.sock")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* Effect.provideService(serveUnix(path), Driver, echo)
+          Fs.rmSync(path)
+          Fs.writeFileSync(path, "the successor's")
+        })
+      )
+      assert.strictEqual(Fs.readFileSync(path, "utf8"), "the successor's")
+    })
+  )
+
+  it.live("finishes the requests in flight when it stops, and takes no new ones", () =>
+    Effect.gen(function* () {
+      const begun = yield* Deferred.make<void>()
+      const proceed = yield* Deferred.make<void>()
+      const path = Path.join(yield* folder, "p.sock")
+      const driver = {
+        ...echo,
+        unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
+      }
+      const stop = yield* Deferred.make<void>()
+      const server = yield* Effect.forkChild(
+        Effect.scoped(
+          Effect.andThen(Effect.provideService(serveUnix(path), Driver, driver), Deferred.await(stop))
+        ),
+        { startImmediately: true }
+      )
+      yield* Effect.sleep(20)
+      const answer = yield* Effect.forkChild(ask(path, "/PortMapper.UnmapPorts", "{}"))
+      yield* Deferred.await(begun)
+      yield* Deferred.succeed(stop, undefined)
+      yield* Effect.sleep(20)
+      assert.isFalse(Fs.existsSync(path))
+      yield* Deferred.succeed(proceed, undefined)
+      assert.strictEqual((yield* Fiber.join(answer)).status, 200)
+      yield* Fiber.join(server)
+    })
+  )
+})

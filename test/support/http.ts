@@ -1,0 +1,51 @@
+/** A plain HTTP client for a Unix socket, as little of one as possible: what is sent is what the test wrote. */
+import * as Http from "node:http"
+import * as Net from "node:net"
+
+export interface HttpAnswer {
+  readonly status: number
+  readonly contentType: string | undefined
+  readonly body: string
+}
+
+export const request = (
+  socketPath: string,
+  path: string,
+  body = "",
+  options: Http.RequestOptions = {}
+): Promise<HttpAnswer> =>
+  new Promise((resolve, reject) => {
+    const sent = Http.request({ socketPath, path, method: "POST", ...options }, (response) => {
+      const chunks: Array<Buffer> = []
+      response.on("data", (chunk: Buffer) => chunks.push(chunk))
+      response.on("end", () =>
+        resolve({
+          status: response.statusCode ?? 0,
+          contentType: response.headers["content-type"],
+          body: Buffer.concat(chunks).toString()
+        })
+      )
+      response.on("error", reject)
+    })
+    sent.on("error", reject)
+    sent.end(body)
+  })
+
+/** Sends bytes as they are, and answers all that comes back until the other side closes or `millis` have passed. */
+export const raw = (
+  socketPath: string,
+  bytes: string | ReadonlyArray<string>,
+  millis = 500
+): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const socket = Net.connect(socketPath)
+    const chunks: Array<Buffer> = []
+    const timer = setTimeout(() => socket.destroy(), millis)
+    socket.on("data", (chunk) => chunks.push(chunk))
+    socket.on("error", reject)
+    socket.on("close", () => {
+      clearTimeout(timer)
+      resolve(Buffer.concat(chunks).toString())
+    })
+    for (const part of typeof bytes === "string" ? [bytes] : bytes) socket.write(part)
+  })
