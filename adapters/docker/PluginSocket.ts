@@ -21,13 +21,15 @@ export class SocketFileError extends Schema.TaggedError<SocketFileError>()("Sock
 export interface SocketFileOptions extends ServerOptions {
   /** The group that may use the socket, by number; the process's own where `undefined`. */
   readonly groupId?: number | undefined
+  /** The mode of the folder where it has to be made; 0755 where `undefined`. */
+  readonly folderMode?: number | undefined
 }
 
 /** The longest path that `sockaddr_un` holds, less what the name of the unfinished socket takes more. */
 const maxPathBytes = 107
 
 /**
- * Serves the plugin on a Unix socket of mode 0660 until the scope closes. The folder is made (0755) where it is missing. A
+ * Serves the plugin on a Unix socket of mode 0660 until the scope closes. The folder is made where it is missing. A
  * socket file that nobody serves is replaced; one that is served, or a file that is no socket, is an error. The socket
  * appears under its name only when it is ready, and at the end is removed if it is still ours.
  */
@@ -35,9 +37,9 @@ export const serveUnix = (
   path: string,
   options: SocketFileOptions = {}
 ): Effect.Effect<void, SocketFileError, Driver | Scope.Scope> =>
-  serve((server) => listenUnix(server, path, options.groupId), options)
+  serve((server) => listenUnix(server, path, options), options)
 
-const listenUnix = (server: Http.Server, path: string, groupId: number | undefined) =>
+const listenUnix = (server: Http.Server, path: string, { groupId, folderMode }: SocketFileOptions) =>
   Effect.gen(function* () {
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
     const longest = path.length > unfinished.length ? path : unfinished
@@ -47,7 +49,7 @@ const listenUnix = (server: Http.Server, path: string, groupId: number | undefin
         detail: `a socket's path has at most ${maxPathBytes} bytes, this one ${Buffer.byteLength(longest)}`
       })
     yield* attempt(path, "making the folder", () =>
-      Fs.mkdirSync(Path.dirname(path), { recursive: true, mode: 0o755 })
+      Fs.mkdirSync(Path.dirname(path), { recursive: true, mode: folderMode ?? 0o755 })
     )
     yield* refuseServed(path)
     yield* attempt(unfinished, "removing an unfinished socket", () => Fs.rmSync(unfinished, { force: true }))

@@ -87,6 +87,20 @@ export class Firewall extends Context.Service<
     readonly remove: Effect.Effect<void, FirewallError>
   }
 >()("portmapper/firewall/Firewall") {
+  /** Where the kernel's tables can't be had: there is nothing to change, and a rule is refused with the reason. */
+  static readonly layerNone = (reason: string) => {
+    const refuse = (rules: ReadonlyArray<Rule>) =>
+      rules.length === 0
+        ? Effect.void
+        : Effect.fail(new FirewallError({ reason: "Unsupported", operation: "redirecting", detail: reason }))
+    return Layer.succeed(Firewall, {
+      apply: ({ add }) => refuse(add),
+      replace: refuse,
+      read: Effect.succeed({ rules: [], counted: [] }),
+      remove: Effect.void
+    })
+  }
+
   static readonly layerMemory = Layer.unwrap(
     Effect.map(Effect.sync(makeMemoryFirewall), (firewall) =>
       Layer.merge(Layer.succeed(Firewall, firewall.service), Layer.succeed(MemoryFirewall, firewall.control))

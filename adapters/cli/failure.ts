@@ -1,0 +1,34 @@
+/** How a command ends: 0 done, 1 refused or failed with one line on stderr, 2 wrong usage. */
+import { Cause, Console, Effect, Option, Schema } from "effect"
+
+/** What failed and why, as one line. */
+export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {
+  message: Schema.String
+}) {}
+
+/** The command line itself is wrong. */
+export class WrongUsage extends Schema.TaggedError<WrongUsage>()("WrongUsage", {
+  message: Schema.String
+}) {}
+
+export const failed = (what: string, why: string): CommandFailed =>
+  new CommandFailed({ message: `${what}: ${why}` })
+
+/** Tells a failure as `portmapper: WHAT FAILED: WHY` and sets the exit status. */
+export const reportFailure = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
+  if (Cause.hasInterruptsOnly(cause)) return Effect.void
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  process.exitCode = error instanceof WrongUsage || isUsageError(error) ? 2 : 1
+  if (isUsageError(error)) return Effect.void
+  return Console.error(`portmapper: ${error === undefined ? Cause.pretty(cause) : oneLine(error)}`)
+}
+
+/** Help and parse errors of the command line are printed by the parser. */
+const isUsageError = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && "_tag" in error && error._tag === "ShowHelp"
+
+const oneLine = (error: unknown): string => {
+  const message = error instanceof Error ? error.message : String(error)
+  return message.replaceAll(/\s*\n\s*/g, "; ")
+}
+

@@ -1,0 +1,130 @@
+/** The options that several commands share, each with its rule and its default. */
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { Effect, Option, Result } from "effect"
+import { CliError, Flag } from "effect/cli"
+import { type Mode, modes } from "../../src/mapper/Labels.ts"
+import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+
+/** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
+const parsed = <A>(
+  name: string,
+  metavar: string,
+  description: string,
+  parse: (text: string) => Result.Result<A, string>
+) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar(metavar),
+    Flag.withDescription(description),
+    Flag.mapEffect((text) =>
+      Result.match(parse(text), {
+        onSuccess: (value) => Effect.succeed(value),
+        onFailure: (expected) => Effect.fail(new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" }))
+      })
+    ),
+    Flag.optional
+  )
+
+export const name = Flag.String("name").pipe(
+  Flag.withMetavar("NAME"),
+  Flag.withDescription("The plugin's name, by which the Engine finds its socket"),
+  Flag.withDefault("portmapper")
+)
+
+export const socket = Flag.String("socket").pipe(
+  Flag.withMetavar("PATH"),
+  Flag.withDescription("The plugin's Unix socket (root: /run/docker/plugins/NAME.sock)"),
+  Flag.optional
+)
+
+export const group = parsed("group", "NAME|GID", "The group that may use the socket", parseGroup)
+
+export const state = Flag.String("state").pipe(
+  Flag.withMetavar("DIR"),
+  Flag.withDescription("Where the state is kept (root: /run/portmapper; else beside the socket)"),
+  Flag.optional
+)
+
+/** `undefined` is `auto`. */
+export const mode = parsed(
+  "mode",
+  `auto|${modes.join("|")}`,
+  "How traffic gets to the backends",
+  (text): Result.Result<Mode | undefined, string> => {
+    if (text === "auto") return Result.succeed(undefined)
+    const found = modes.find((candidate) => candidate === text)
+    return found === undefined
+      ? Result.fail(`expected one of auto, ${modes.join(", ")}`)
+      : Result.succeed(found)
+  }
+)
+
+export const ephemeral = parsed(
+  "ephemeral",
+  "FIRST-LAST",
+  "The range for ephemeral ports, instead of the system's",
+  (text): Result.Result<PortRange, string> => parsePortRange(text)
+)
+
+/** A packet mark and the bits of it that count. */
+export interface Mark {
+  readonly mark: number
+  readonly mask: number
+}
+
+export const acceptFwmark = parsed(
+  "accept-fwmark",
+  "MARK[/MASK]",
+  "Mark what is redirected; give the Engine the same by --bridge-accept-fwmark",
+  parseMark
+)
+
+export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"]).pipe(
+  Flag.withDescription("How log lines on stderr are written"),
+  Flag.withDefault("logfmt")
+)
+
+/** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
+export const defaultSocket = (pluginName: string): string =>
+  isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)
+
+export const defaultState = (socketPath: string): string =>
+  isRoot() ? "/run/portmapper" : Path.dirname(socketPath)
+
+export const isRoot = (): boolean => process.getuid?.() === 0
+
+/** The mode of a folder made for a socket: the Engine's folder is for all to see, a user's own is private. */
+export const folderMode = (): number => (isRoot() ? 0o755 : 0o700)
+
+export const socketOf = (options: {
+  readonly socket: Option.Option<string>
+  readonly name: string
+}): string => Option.getOrElse(options.socket, () => defaultSocket(options.name))
+
+const runtimeFolder = (): string => {
+  const runtime = process.env["XDG_RUNTIME_DIR"]
+  return runtime === undefined || runtime === ""
+    ? Path.join(Os.tmpdir(), `portmapper-${process.getuid?.() ?? 0}`)
+    : Path.join(runtime, "portmapper")
+}
+
+function parseGroup(text: string): Result.Result<number, string> {
+  if (/^\d+$/.test(text)) return Result.succeed(Number(text))
+  const line = Fs.readFileSync("/etc/group", "utf8")
+    .split("\n")
+    .find((entry) => entry.startsWith(`${text}:`))
+  const id = line?.split(":")[2]
+  return id === undefined ? Result.fail("expected the name or number of a group of this host") : Result.succeed(Number(id))
+}
+
+/** Decimal or 0x hexadecimal, 32 bits; without a mask all bits count. A mark has bits, and only bits of its mask. */
+export function parseMark(text: string): Result.Result<Mark, string> {
+  const match = /^(0x[0-9a-f]{1,8}|\d{1,10})(?:\/(0x[0-9a-f]{1,8}|\d{1,10}))?$/i.exec(text)
+  if (match === null) return Result.fail("expected MARK or MARK/MASK, such as 0x1/0x1")
+  const mark = Number(match[1])
+  const mask = match[2] === undefined ? 0xffffffff : Number(match[2])
+  if (mark > 0xffffffff || mask > 0xffffffff) return Result.fail("a mark has 32 bits")
+  if (mark === 0) return Result.fail("a mark of 0 is on every packet")
+  return (mark & ~mask) === 0 ? Result.succeed({ mark, mask }) : Result.fail("the mark has bits outside its mask")
+}
