@@ -12,7 +12,7 @@ export const maxDepth = 500
 
 export type JsonValue = null | boolean | number | string | JsonNumber | JsonObject | ReadonlyArray<JsonValue>
 
-/** A number that is not a plain integer of up to 15 digits: its text, since Go tells `80.0` and `8e1` from `80`. */
+/** A number that is no plain integer, or none that is exact here: its text, since Go tells `80.0` and `8e1` from `80`. */
 export class JsonNumber {
   readonly text: string
   constructor(text: string) {
@@ -192,7 +192,7 @@ class Reader {
     for (let index = 1; index < word.length; index++) {
       this.at++
       if (this.text.charCodeAt(this.at) !== word.charCodeAt(index)) {
-        return this.refuse(`in literal ${word} (expecting '${word[index]}')`)
+        return this.refuseInside(`in literal ${word} (expecting '${word[index]}')`)
       }
     }
     this.at++
@@ -204,7 +204,7 @@ class Reader {
     let code = first
     if (code === 0x2d) {
       code = this.text.charCodeAt(++this.at)
-      if (!isDigit(code)) return this.refuse("in numeric literal")
+      if (!isDigit(code)) return this.refuseInside("in numeric literal")
     }
     let value = code - 0x30
     code = this.text.charCodeAt(++this.at)
@@ -214,20 +214,18 @@ class Reader {
     const digits = this.at - start
     if (code === 0x2e) {
       code = this.text.charCodeAt(++this.at)
-      if (!isDigit(code)) return this.refuse("after decimal point in numeric literal")
+      if (!isDigit(code)) return this.refuseInside("after decimal point in numeric literal")
       while (isDigit(code)) code = this.text.charCodeAt(++this.at)
     }
     if (code === 0x65 || code === 0x45) {
       code = this.text.charCodeAt(++this.at)
       if (code === 0x2b || code === 0x2d) code = this.text.charCodeAt(++this.at)
-      if (!isDigit(code)) return this.refuse("in exponent of numeric literal")
+      if (!isDigit(code)) return this.refuseInside("in exponent of numeric literal")
       while (isDigit(code)) code = this.text.charCodeAt(++this.at)
     }
-    return this.at - start > digits || digits > 15
-      ? new JsonNumber(this.text.slice(start, this.at))
-      : first === 0x2d
-        ? -value
-        : value
+    if (this.at - start === digits && digits <= 15) return first === 0x2d ? -value : value
+    const text = this.text.slice(start, this.at)
+    return text.length === digits && Number.isSafeInteger(Number(text)) ? Number(text) : new JsonNumber(text)
   }
 
   private string(): string {
@@ -261,23 +259,26 @@ class Reader {
       let unit = 0
       for (let index = 0; index < 4; index++) {
         const digit = hexValue(this.text.charCodeAt(++this.at))
-        if (digit === -1) return this.refuse("in \\u hexadecimal character escape")
+        if (digit === -1) return this.refuseInside("in \\u hexadecimal character escape")
         unit = unit * 16 + digit
       }
       this.at++
       return String.fromCharCode(unit)
     }
     const index = escapes.indexOf(String.fromCharCode(code))
-    if (index === -1 || Number.isNaN(code)) return this.refuse("in string escape code")
+    if (index === -1 || Number.isNaN(code)) return this.refuseInside("in string escape code")
     this.at++
     return escaped.charAt(index)
   }
 
   private refuse(where: string): never {
     const point = this.text.codePointAt(this.at)
-    return this.fail(
-      point === undefined ? "unexpected end of JSON input" : `invalid character ${quoted(point)} ${where}`
-    )
+    return this.fail(point === undefined ? "unexpected end of JSON input" : invalid(point, where))
+  }
+
+  /** Inside a number, a literal or an escape, Go takes the end of the text for a space. */
+  private refuseInside(where: string): never {
+    return this.fail(invalid(this.text.codePointAt(this.at) ?? 0x20, where))
   }
 
   private fail(problem: string): never {
@@ -299,6 +300,8 @@ const hexValue = (code: number): number =>
       : code >= 0x41 && code <= 0x46
         ? code - 0x37
         : -1
+
+const invalid = (point: number, where: string): string => `invalid character ${quoted(point)} ${where}`
 
 /** A character as Go's messages quote it: Go looks at bytes, so what is beyond ASCII shows its first UTF-8 byte. */
 const quoted = (point: number): string => {
