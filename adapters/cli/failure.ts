@@ -31,4 +31,3 @@ const oneLine = (error: unknown): string => {
   const message = error instanceof Error ? error.message : String(error)
   return message.replaceAll(/\s*\n\s*/g, "; ")
 }
-

@@ -1,13 +1,13 @@
 /**
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
-import { Effect, Layer, Option, type Scope } from "effect"
-import { Backends } from "../../src/mapper/Backends.ts"
+import { Context, Effect, Layer, Result } from "effect"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
-import { Firewall, type FirewallError } from "../../src/firewall/Firewall.ts"
+import { Firewall } from "../../src/firewall/Firewall.ts"
+import { Backends } from "../../src/mapper/Backends.ts"
 import type { Mode } from "../../src/mapper/Labels.ts"
-import { Mappings } from "../../src/mapper/Mapping.ts"
 import { MapperConfig } from "../../src/mapper/MapPorts.ts"
+import { Mappings } from "../../src/mapper/Mapping.ts"
 import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
@@ -15,6 +15,7 @@ import type { PortRange } from "../../src/ports/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
+import { failed } from "./failure.ts"
 import type { Mark } from "./options.ts"
 
 export interface MapperOptions {
@@ -23,3 +24,51 @@ export interface MapperOptions {
   readonly ephemeral: PortRange | undefined
   readonly acceptMark: Mark | undefined
 }
+
+/**
+ * The built-in mapper on this host. `auto` is `nat` where the kernel's tables can be changed, else `engine`; what was
+ * chosen, and what to do about it, is logged.
+ */
+export const mapperLayer = (options: MapperOptions) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const firewall = yield* firewallOrReason(options)
+      const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
+      const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "engine")
+      if (defaultMode === "nat" && natUnavailable !== undefined)
+        return yield* failed("serving in mode nat", natUnavailable)
+      yield* Effect.logInfo(
+        options.mode === undefined && natUnavailable !== undefined
+          ? `mode ${defaultMode}, since nat can't be had: ${natUnavailable}`
+          : `mode ${defaultMode}`
+      )
+      const services = Layer.mergeAll(
+        Mappings.layer,
+        PortAllocator.layer({ ephemeral: options.ephemeral }).pipe(Layer.provide(LinuxSockets.layer)),
+        Result.isSuccess(firewall)
+          ? Layer.succeed(Firewall, firewall.success)
+          : Firewall.layerNone(firewall.failure),
+        Conntrack.layerNone,
+        Relay.layerNone,
+        MappingStore.layerMemory,
+        Backends.layerUnknown,
+        Layer.succeed(MapperConfig, {
+          defaultMode,
+          natUnavailable,
+          marksAccepted: options.acceptMark !== undefined,
+          relayed: []
+        })
+      )
+      return PortMapper.layer.pipe(Layer.provide(services))
+    })
+  )
+
+/** The kernel's table, loaded; or why it can't be had and what to do about it. */
+const firewallOrReason = ({ acceptMark, mode }: MapperOptions) =>
+  mode !== undefined && mode !== "nat"
+    ? Effect.succeed(Result.fail(`mode ${mode} was asked for`))
+    : Layer.build(NftFirewall.layer({ acceptMark })).pipe(
+        Effect.map((built) => Context.get(built, Firewall)),
+        Effect.mapError((error) => error.message),
+        Effect.result
+      )

@@ -20,7 +20,8 @@ const parsed = <A>(
     Flag.mapEffect((text) =>
       Result.match(parse(text), {
         onSuccess: (value) => Effect.succeed(value),
-        onFailure: (expected) => Effect.fail(new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" }))
+        onFailure: (expected) =>
+          Effect.fail(new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" }))
       })
     ),
     Flag.optional
@@ -115,7 +116,9 @@ function parseGroup(text: string): Result.Result<number, string> {
     .split("\n")
     .find((entry) => entry.startsWith(`${text}:`))
   const id = line?.split(":")[2]
-  return id === undefined ? Result.fail("expected the name or number of a group of this host") : Result.succeed(Number(id))
+  return id === undefined
+    ? Result.fail("expected the name or number of a group of this host")
+    : Result.succeed(Number(id))
 }
 
 /** Decimal or 0x hexadecimal, 32 bits; without a mask all bits count. A mark has bits, and only bits of its mask. */
@@ -126,5 +129,7 @@ export function parseMark(text: string): Result.Result<Mark, string> {
   const mask = match[2] === undefined ? 0xffffffff : Number(match[2])
   if (mark > 0xffffffff || mask > 0xffffffff) return Result.fail("a mark has 32 bits")
   if (mark === 0) return Result.fail("a mark of 0 is on every packet")
-  return (mark & ~mask) === 0 ? Result.succeed({ mark, mask }) : Result.fail("the mark has bits outside its mask")
+  return (mark & ~mask) === 0
+    ? Result.succeed({ mark, mask })
+    : Result.fail("the mark has bits outside its mask")
 }

@@ -1,0 +1,18 @@
+/**
+ * `npm run bench -- NAME`: the figures that the project promises, each measured against its own yardstick in one run, so
+ * that a busy machine slows both. Benchmarks that need root or nftables say so.
+ */
+const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
+  map: () => import("./map.ts")
+}
+
+const [name = ""] = process.argv.slice(2)
+const load = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined
+if (load === undefined) {
+  process.stderr.write(`bench: expected one of ${Object.keys(benchmarks).join(", ")}\n`)
+  process.exit(2)
+}
+const { run } = await load()
+await run()
+
+export {}

@@ -1,0 +1,151 @@
+/**
+ * What `MapPorts` and `UnmapPorts` cost a keep-alive client over the Unix socket in nat mode, with 10 and with 10,000
+ * mappings live. Two plugins run side by side, each in a network namespace of its own, and are asked in turn.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Http from "node:http"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { createInterface } from "node:readline"
+import { millis, row, summarize } from "./stats.ts"
+
+const rounds = 40
+const callsPerRound = 50
+
+export const run = async (): Promise<void> => {
+  if (process.getuid?.() !== 0) throw new Error("bench map needs root, nftables and iproute2")
+  const few = await start("few", 10)
+  const many = await start("many", 10_000)
+  try {
+    const samples = { few: newSamples(), many: newSamples() }
+    for (const warm of [few, many]) await measure(warm, newSamples(), 300)
+    for (let round = 0; round < rounds; round++) {
+      await measure(few, samples.few, callsPerRound)
+      await measure(many, samples.many, callsPerRound)
+    }
+    console.log(row(["over the Unix socket, nat mode", "p50", "p99"]))
+    const result = Object.fromEntries(
+      (["few", "many"] as const).flatMap((which) =>
+        (["map", "unmap"] as const).map((call) => {
+          const summary = summarize(samples[which][call])
+          const live = which === "few" ? "10" : "10,000"
+          console.log(
+            row([
+              `${call === "map" ? "MapPorts" : "UnmapPorts"}, ${live} live`,
+              millis(summary.p50),
+              millis(summary.p99)
+            ])
+          )
+          return [`${which} ${call}`, summary.p50] as const
+        })
+      )
+    )
+    const ratio = (call: string) => ((result[`many ${call}`] ?? 0) / (result[`few ${call}`] ?? 1)).toFixed(2)
+    console.log(row(["10,000 live over 10 live, p50", `map ${ratio("map")}`, `unmap ${ratio("unmap")}`]))
+  } finally {
+    few.stop()
+    many.stop()
+  }
+}
+
+interface Plugin {
+  readonly call: (method: string, body: unknown) => Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>
+  readonly stop: () => void
+}
+
+const newSamples = () => ({ map: [] as number[], unmap: [] as number[] })
+
+const measure = async (plugin: Plugin, samples: ReturnType<typeof newSamples>, calls: number) => {
+  for (let index = 0; index < calls; index++) {
+    const begun = process.hrtime.bigint()
+    const { PortBindings } = await plugin.call("MapPorts", ask(40_000 + (index % 1000)))
+    const mapped = process.hrtime.bigint()
+    await plugin.call("UnmapPorts", { PortBindings, Labels: {} })
+    samples.map.push(Number(mapped - begun) / 1000)
+    samples.unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
+  }
+}
+
+const ask = (port: number) => ({
+  Reqs: [
+    {
+      Proto: 6,
+      BackendIP: "172.31.0.2",
+      BackendPort: 80,
+      FrontendIP: "0.0.0.0",
+      FrontendPort: port,
+      FrontendPortEnd: port
+    }
+  ],
+  Labels: {}
+})
+
+const start = async (name: string, live: number): Promise<Plugin> => {
+  const namespace = `pmbench-${process.pid}-${name}`
+  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
+  const socketPath = Path.join(folder, "p.sock")
+  execFileSync("ip", ["netns", "add", namespace])
+  execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
+  const command = [
+    "--import",
+    "tsx",
+    "adapters/cli/main.ts",
+    "serve",
+    "--socket",
+    socketPath,
+    "--state",
+    folder
+  ]
+  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
+    stdio: ["ignore", "ignore", "pipe"]
+  })
+  const stop = () => {
+    child.kill("SIGKILL")
+    execFileSync("ip", ["netns", "delete", namespace])
+    Fs.rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    await listening(child)
+    const agent = new Http.Agent({ keepAlive: true, maxSockets: 1 })
+    const call: Plugin["call"] = (method, body) => post(agent, socketPath, `/PortMapper.${method}`, body)
+    for (let port = 1; port <= live; port++) await call("MapPorts", ask(10_000 + port))
+    return { call, stop }
+  } catch (error) {
+    stop()
+    throw error
+  }
+}
+
+const listening = async (child: ChildProcess): Promise<void> => {
+  if (child.stderr === null) throw new Error("no stderr")
+  const seen: Array<string> = []
+  for await (const line of createInterface(child.stderr)) {
+    if (line.startsWith("listening on ")) {
+      child.stderr.resume()
+      return
+    }
+    seen.push(line)
+  }
+  throw new Error(`the plugin did not start:\n${seen.join("\n")}`)
+}
+
+const post = (agent: Http.Agent, socketPath: string, path: string, body: unknown) =>
+  new Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>((resolve, reject) => {
+    const text = `${JSON.stringify(body)}\n`
+    const request = Http.request(
+      { agent, socketPath, path, method: "POST", headers: { "Content-Length": Buffer.byteLength(text) } },
+      (response) => {
+        let answer = ""
+        response.setEncoding("utf8")
+        response.on("data", (chunk: string) => {
+          answer += chunk
+        })
+        response.on("end", () =>
+          response.statusCode === 200 ? resolve(JSON.parse(answer)) : reject(new Error(answer))
+        )
+      }
+    )
+    request.on("error", reject)
+    request.end(text)
+  })

@@ -1,0 +1,34 @@
+/** The functions, the messages, and the services they stand on. Transports and host implementations are entries of their own. */
+export * from "./firewall/Conntrack.ts"
+export * from "./firewall/Firewall.ts"
+export * from "./mapper/Backends.ts"
+export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
+export { type MapError, MapperConfig, type MapperServices, mapPorts } from "./mapper/MapPorts.ts"
+export { type Live, type Mapping, Mappings, type Standing } from "./mapper/Mapping.ts"
+export * from "./mapper/MappingStore.ts"
+export { type Capabilities, ModeUnavailable, NothingServed } from "./mapper/Plan.ts"
+export { PortMapper } from "./mapper/PortMapper.ts"
+export { type Restored, restore } from "./mapper/Restore.ts"
+export { UnmapError, unmapPorts } from "./mapper/UnmapPorts.ts"
+export { InjectedFailure, Steps } from "./memory/Steps.ts"
+export * from "./ports/HostSockets.ts"
+export * from "./ports/PortAllocator.ts"
+export { type PortRange, parsePortRange } from "./ports/PortRange.ts"
+export { Address, addressUnsafe, parseAddress } from "./protocol/Address.ts"
+export * from "./protocol/Driver.ts"
+export * from "./protocol/Messages.ts"
+export * from "./protocol/Operations.ts"
+export type {
+  Endpoint,
+  Entry,
+  Group,
+  Labels,
+  PortBinding,
+  PortRequest,
+  Release,
+  ReleasedBinding
+} from "./protocol/PortBinding.ts"
+export { Protocol } from "./protocol/Protocol.ts"
+export * from "./protocol/RequestError.ts"
+export { groupOf, releaseOf } from "./protocol/Requests.ts"
+export * from "./relay/Relay.ts"
