@@ -12,10 +12,14 @@ const dist = Path.join(root, "dist")
 
 Fs.rmSync(dist, { recursive: true, force: true })
 
-execFileSync(process.execPath, [Path.join(root, "node_modules/typescript/bin/tsc"), "-p", Path.join(import.meta.dirname, "tsconfig.json")], {
-  cwd: root,
-  stdio: "inherit"
-})
+execFileSync(
+  process.execPath,
+  [Path.join(root, "node_modules/typescript/bin/tsc"), "-p", Path.join(import.meta.dirname, "tsconfig.json")],
+  {
+    cwd: root,
+    stdio: "inherit"
+  }
+)
 
 await build({
   root,

@@ -111,6 +111,7 @@ export class Firewall extends Context.Service<
       apply: ({ add }) => refuse(add),
       replace: refuse,
       read: Effect.succeed({ rules: [], counted: [] }),
+      check: Effect.void,
       remove: Effect.void
     })
   }
