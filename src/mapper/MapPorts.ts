@@ -22,6 +22,7 @@ import {
 } from "./Mapping.ts"
 import type { StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
+import { repair } from "./Reconcile.ts"
 import { type Restore, type Step, transaction } from "./Transaction.ts"
 import { removeLives, type UnmapError } from "./UnmapPorts.ts"
 
@@ -224,14 +225,19 @@ const changeOf = (
 /** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
 const redirect = Effect.fnUntraced(function* (
   step: Step,
-  { firewall, conntrack }: Host,
+  on: Host,
   made: ReadonlyArray<Live>,
   changes: ReadonlyArray<PolicyChange>
 ) {
+  const { firewall, conntrack } = on
   const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
   const before = changes.flatMap(({ live }) => live.rules)
   if (add.length === 0 && before.length === 0) return
-  yield* step(firewall.apply({ add, remove: without(before, add) }), () =>
+  const change = { add, remove: without(before, add) }
+  const applied = Effect.catch(firewall.apply(change), (error) =>
+    error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
+  )
+  yield* step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
   const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)

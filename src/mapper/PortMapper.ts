@@ -15,16 +15,18 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
+import { reconcile } from "./Reconcile.ts"
 import { restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
-/** Restores what was mapped before, then serves. */
+/** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
 export const PortMapper = {
   layer: Layer.effect(
     Driver,
     Effect.gen(function* () {
       const on = yield* host
       yield* restore
+      yield* Effect.forkScoped(reconcile(on))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
@@ -66,7 +68,8 @@ const memoryCapabilities: Capabilities = {
 
 const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Host) {
   const now = yield* Clock.currentTimeMillis
-  const { counted } = yield* firewall.read
+  // Where the table was taken away there is nothing to count, and it is about to be put back.
+  const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
   const redirected = new Map(
     counted.map(({ rule, connections }) => [frontendKey(rule.protocol, rule.host, rule.port), connections])
   )
