@@ -12,7 +12,7 @@ import { Relay, type RelayError, type Route } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
 import { policyText } from "./Labels.ts"
 import { isStale, type Live, type Mapping, Mappings, mappingKey, sameBackend } from "./Mapping.ts"
-import { MappingStore, type StoreError } from "./MappingStore.ts"
+import { MappingStore, recordedState, type StoreError } from "./MappingStore.ts"
 import {
   bindingOf,
   type Capabilities,
@@ -140,12 +140,13 @@ const steps = Effect.fnUntraced(function* (group: Group, plan: Plan, placements:
   })
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, mappingOf(planned), plan))
 
+  yield* dislodge(made)
   yield* record(made.map(({ mapping }) => mapping))
   yield* redirect(made, changes)
   yield* relay(made, changes)
   return yield* settle(
     made,
-    kept.map(({ live }) => live),
+    kept.map(({ planned, live }) => ({ live, wanted: mappingOf(planned) })),
     changes,
     port
   )
@@ -168,6 +169,32 @@ const reserve = Effect.fnUntraced(function* (
     (held) => allocator.release(held)
   )
   return new Map(reserving.map((planned, index) => [planned, holds[index] as Hold]))
+})
+
+/**
+ * What is conflicted holds nothing, so it gives way only now that the port is had: to the same request, which serves it
+ * again, or to another one. Where a later step fails it is conflicted as before.
+ */
+const dislodge = Effect.fnUntraced(function* (made: ReadonlyArray<Live>) {
+  const mappings = yield* Mappings
+  const inTheWay = made.flatMap(({ mapping }) => [
+    mappings.get(mappingKey(mapping)),
+    ...(mapping.mode === "routed" ? [] : mappings.colliding(mapping.protocol, mapping.host, mapping.port))
+  ])
+  const conflicted = new Set(
+    inTheWay.filter((live) => live !== undefined).filter(({ standing }) => standing === "conflicted")
+  )
+  if (conflicted.size === 0) return
+  yield* undoable(removeLives([...conflicted]), () =>
+    reported("keeping what is conflicted", Effect.forEach(conflicted, keepConflicted, { discard: true }))
+  )
+})
+
+const keepConflicted = Effect.fnUntraced(function* (live: Live) {
+  const store = yield* MappingStore
+  const mappings = yield* Mappings
+  mappings.add(live)
+  yield* store.put([live.mapping], recordedState(live))
 })
 
 /** Writes down what is about to be done, so that a restart can undo it. */
@@ -221,7 +248,7 @@ const reroute = Effect.fnUntraced(function* (from: Route | undefined, to: Route 
 /** Makes it known: nothing after this fails but the record of it, which undoes all. */
 const settle = Effect.fnUntraced(function* (
   made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<Live>,
+  kept: ReadonlyArray<{ readonly live: Live; readonly wanted: Mapping }>,
   changes: ReadonlyArray<PolicyChange>,
   port: number
 ) {
@@ -237,12 +264,14 @@ const settle = Effect.fnUntraced(function* (
     })
     for (const live of made) mappings.add(live)
     const delivery = {}
-    const lives = [...made, ...kept]
-    for (const live of lives) {
-      live.deliveries.add(delivery)
-      live.mapping = { ...live.mapping, epoch: mappings.engine.number }
+    for (const { live, wanted } of kept) {
+      // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
+      const { owner, labels, asked } = live.standing === "unconfirmed" ? wanted : live.mapping
+      live.mapping = { ...live.mapping, owner, labels, asked, epoch: mappings.engine.number }
     }
-    return { port: kept[0]?.mapping.port ?? port, delivery, lives, changed }
+    const lives = [...made, ...kept.map(({ live }) => live)]
+    for (const live of lives) live.deliveries.add(delivery)
+    return { port: kept[0]?.live.mapping.port ?? port, delivery, lives, changed }
   })
 })
 
@@ -287,7 +316,7 @@ const settleConflicts = Effect.fnUntraced(function* (group: Group, plan: Plan) {
     if (live !== undefined || !planned.reserves) continue
     const { protocol, host } = planned.entry
     for (const holder of mappings.colliding(protocol, host, ports.port)) {
-      if (own.has(holder)) continue
+      if (own.has(holder) || holder.standing === "conflicted") continue
       if (!(yield* givesWay(holder)))
         return yield* new PortAllocated({
           frontend: frontendText(protocol, host, ports.port),
@@ -303,7 +332,7 @@ const settleConflicts = Effect.fnUntraced(function* (group: Group, plan: Plan) {
 const givesWay = Effect.fnUntraced(function* (holder: Live) {
   const mappings = yield* Mappings
   const now = yield* Clock.currentTimeMillis
-  if (holder.standing === "unconfirmed" || holder.standing === "conflicted") return true
+  if (holder.standing === "unconfirmed") return true
   if (isStale(holder, mappings.engine, now)) return true
   const backends = yield* Backends
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
@@ -323,7 +352,7 @@ const noticeEngineStart = Effect.gen(function* () {
   const { engine } = yield* Mappings
   if (!engine.activated || (yield* CurrentOwner) !== "engine") return
   const store = yield* MappingStore
-  yield* store.putEpoch(engine.number + 1)
+  yield* store.putEngine({ epoch: engine.number + 1, activated: false })
   engine.activated = false
   engine.number++
   engine.sinceMillis = yield* Clock.currentTimeMillis
@@ -383,7 +412,7 @@ const restorePolicies = Effect.fnUntraced(function* (changed: ReadonlyArray<Repl
   }
   yield* store.put(
     changed.map(({ before }) => before.mapping),
-    "answered"
+    "applied"
   )
 })
 

@@ -23,15 +23,12 @@ export const PortMapper = {
     Driver,
     Effect.gen(function* () {
       const services = pickServices(yield* Effect.context<MapperServices>())
-      const mappings = yield* Mappings
       yield* restore
       return Driver.of({
         mapPorts: (group) => Effect.provideContext(mapPorts(group), services),
         unmapPorts: (release) => Effect.provideContext(unmapPorts(release), services),
         listPorts: Effect.provideContext(listPorts, services),
-        activated: Effect.sync(() => {
-          mappings.engine.activated = true
-        })
+        activated: Effect.provideContext(noticeActivation, services)
       })
     })
   ),
@@ -75,6 +72,17 @@ const memoryCapabilities: Capabilities = {
   marksAccepted: false,
   relayed: ["tcp", "udp"]
 }
+
+/** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
+const noticeActivation = Effect.gen(function* () {
+  const { engine } = yield* Mappings
+  if (engine.activated) return
+  engine.activated = true
+  const store = yield* MappingStore
+  yield* Effect.catch(store.putEngine({ epoch: engine.number, activated: true }), (error) =>
+    Effect.logWarning(`an Engine's start was noticed, but not recorded: ${error.message}`)
+  )
+})
 
 const listPorts = Effect.gen(function* () {
   const mappings = yield* Mappings
