@@ -4,13 +4,13 @@
  */
 import { Effect, Schema } from "effect"
 import { Conntrack, type ConntrackError } from "../firewall/Conntrack.ts"
-import { Firewall, type FirewallError, type Rule } from "../firewall/Firewall.ts"
+import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay } from "../relay/Relay.ts"
 import { frontendKey, type Live, Mappings, mappingText } from "./Mapping.ts"
-import { MappingStore, type StoreError } from "./MappingStore.ts"
+import { MappingStore, recordedState, type StoreError } from "./MappingStore.ts"
 
 /** Some bindings could not be released; they are mapped as before. */
 export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
@@ -60,7 +60,10 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
     }))
   })
 
-/** The kernel and the record let go, or neither does; what follows can't fail. */
+/**
+ * The record and the kernel let go, or neither does; what follows can't fail. The record goes first: a removal cut short
+ * by a kill is then finished by the restore, where the other way round it would be undone, and nobody would ask again.
+ */
 const removeTogether = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>) {
   const firewall = yield* Firewall
   const userland = yield* Relay
@@ -68,9 +71,10 @@ const removeTogether = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>) 
   const store = yield* MappingStore
   const mappings = yield* Mappings
 
+  yield* store.remove(lives.map(({ mapping }) => mapping))
   const rules = lives.flatMap((live) => live.rules)
-  if (rules.length > 0) yield* firewall.apply({ add: [], remove: rules })
-  yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => redirectAgain(rules))
+  if (rules.length > 0)
+    yield* Effect.tapError(firewall.apply({ add: [], remove: rules }), () => recordAgain(lives))
   const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
   if (flows.length > 0) yield* forgetFlows(flows)
   for (const live of lives) {
@@ -80,12 +84,15 @@ const removeTogether = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>) 
   yield* allocator.release(lives.flatMap(({ hold }) => hold ?? []))
 })
 
-const redirectAgain = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-  if (rules.length === 0) return
-  const firewall = yield* Firewall
-  yield* Effect.catch(firewall.apply({ add: rules, remove: [] }), (error) =>
-    Effect.logError(`redirecting again what could not be forgotten: ${error.message}`)
-  )
+const recordAgain = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>) {
+  const store = yield* MappingStore
+  for (const state of ["answered", "applied"] as const) {
+    const again = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
+    if (again.length > 0)
+      yield* Effect.catch(store.put(again, state), (error) =>
+        Effect.logError(`recording again what the kernel did not give up: ${error.message}`)
+      )
+  }
 })
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
