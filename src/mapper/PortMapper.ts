@@ -15,8 +15,8 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
-import { reconcile } from "./Reconcile.ts"
-import { restore } from "./Restore.ts"
+import { checkInterval, reconcile } from "./Reconcile.ts"
+import { recoverConflicted, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
 /** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
@@ -26,14 +26,12 @@ export const PortMapper = {
     Effect.gen(function* () {
       const on = yield* host
       yield* restore
-      yield* Effect.forkScoped(reconcile(on))
+      yield* Effect.forkScoped(Effect.forever(watchOnce(on)))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
         listPorts: listPorts(on),
-        activated: Effect.sync(() => {
-          on.mappings.engine.activated = true
-        })
+        activated: noticeActivation(on)
       })
     })
   ),
@@ -65,6 +63,19 @@ const memoryCapabilities: Capabilities = {
   marksAccepted: false,
   relayed: ["tcp", "udp"]
 }
+
+/** What others do to the host, now and then looked at: a table taken away, a port given back. */
+const watchOnce = (on: Host) =>
+  Effect.sleep(checkInterval).pipe(Effect.andThen(reconcile(on)), Effect.andThen(recoverConflicted))
+
+/** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
+const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
+  if (engine.activated) return
+  engine.activated = true
+  yield* Effect.catch(store.putEngine({ epoch: engine.number, activated: true }), (error) =>
+    Effect.logWarning(`an Engine's start was noticed, but not recorded: ${error.message}`)
+  )
+})
 
 const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Host) {
   const now = yield* Clock.currentTimeMillis

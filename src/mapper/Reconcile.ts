@@ -9,11 +9,8 @@ import type { Host } from "./Host.ts"
 /** How often the table is looked at. A look is one netlink request. */
 export const checkInterval = Duration.seconds(1)
 
-/** Looks again and again, and puts back what is gone, told once for each time. */
-export const reconcile = (on: Host): Effect.Effect<never> =>
-  Effect.forever(Effect.andThen(Effect.sleep(checkInterval), lookOnce(on)))
-
-const lookOnce = (on: Host): Effect.Effect<void> =>
+/** Looks once, and puts back what is gone, told once for each time. */
+export const reconcile = (on: Host): Effect.Effect<void> =>
   on.mappings.lock.withPermits(1)(
     Effect.catch(on.firewall.check, (error) => (error.reason === "Gone" ? repairLoudly(on) : Effect.void))
   )

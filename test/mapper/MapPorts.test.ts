@@ -190,6 +190,7 @@ describe("mapPorts in nat mode", () => {
       )
       assert.deepStrictEqual((yield* host).rules, before.rules)
       assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8711/tcp"])
+      assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8711 answered"])
       firewall.refuse(undefined)
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
