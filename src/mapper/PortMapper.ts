@@ -16,7 +16,7 @@ import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./M
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 import { checkInterval, reconcile } from "./Reconcile.ts"
-import { recoverConflicted, restore } from "./Restore.ts"
+import { type Restored, recoverConflicted, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
 /** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
@@ -25,7 +25,7 @@ export const PortMapper = {
     Driver,
     Effect.gen(function* () {
       const on = yield* host
-      yield* restore
+      yield* tellRestored(yield* restore)
       yield* Effect.forkScoped(Effect.forever(watchOnce(on)))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
@@ -63,6 +63,17 @@ const memoryCapabilities: Capabilities = {
   marksAccepted: false,
   relayed: ["tcp", "udp"]
 }
+
+const tellRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored) =>
+  live + unconfirmed + conflicted.length + undone === 0 && lost === undefined
+    ? Effect.void
+    : Effect.logInfo(
+        `restored ${live} mappings, ${unconfirmed} unconfirmed, ${conflicted.length} conflicted; undid ${undone}${
+          lost === undefined
+            ? ""
+            : `; the record could not be used (${lost.why}), and is kept as ${lost.path}`
+        }`
+      )
 
 /** What others do to the host, now and then looked at: a table taken away, a port given back. */
 const watchOnce = (on: Host) =>

@@ -60,7 +60,18 @@ export const start = Effect.fn("Plugin.start")(function* (
 ): Effect.fn.Return<Plugin, LabError, Scope.Scope> {
   const folder = options.folder ?? (yield* temporaryFolder)
   const socket = join(folder, "portmapper.sock")
-  const serve = ["--import", "tsx", executable, "serve", "--socket", socket, ...(options.arguments ?? [])]
+  const state = join(folder, "state")
+  const serve = [
+    "--import",
+    "tsx",
+    executable,
+    "serve",
+    "--socket",
+    socket,
+    "--state",
+    state,
+    ...(options.arguments ?? [])
+  ]
   const [command, ...before] = [...(options.wrapper ?? []), process.execPath]
   const running = yield* host.spawn(command ?? process.execPath, [...before, ...serve], {
     label: "portmapper serve",
