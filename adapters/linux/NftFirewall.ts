@@ -33,12 +33,12 @@ export interface Options {
 }
 
 /** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
-export const layer = (options: Options = {}): Layer.Layer<Firewall, FirewallError> =>
-  Layer.effect(Firewall, make(options))
+export const layer = (options: Options = {}, load = C.libc): Layer.Layer<Firewall, FirewallError> =>
+  Layer.effect(Firewall, make(options, load))
 
-const make = Effect.fnUntraced(function* (options: Options) {
+const make = Effect.fnUntraced(function* (options: Options, loadLibc: () => C.Libc) {
   const { PATH = "" } = process.env
-  const libc = C.libc()
+  const libc = loadLibc()
   const table = makeTable({ name: options.table ?? "portmapper", acceptMark: options.acceptMark })
   const where = `nftables table inet ${table.name}`
 
