@@ -329,31 +329,38 @@ describeInNamespace("NftFirewall", () => {
     })
   )
 
-  let full = false
-  const crowded = (): Libc => ({
+  let trouble: "none" | "send" | "answer" = "none"
+  const troubled = (): Libc => ({
     ...libc(),
-    send: (...all) => (full ? -ENOBUFS : libc().send(...all))
+    send: (...all) => (trouble === "send" ? -ENOBUFS : libc().send(...all)),
+    recvfrom: (...all) => {
+      if (trouble !== "answer") return libc().recvfrom(...all)
+      trouble = "none"
+      return -ENOBUFS
+    }
   })
-  test(
-    "says that the kernel is busy, and changes nothing",
-    Effect.gen(function* () {
-      const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
-      full = true
-      const error = yield* Effect.flip(add(rule))
-      full = false
-      assert.deepStrictEqual(
-        [error.reason, error.message],
-        [
-          "Busy",
-          "changing nftables table inet portmapper failed: no buffer space available: the kernel could not take the change now"
-        ]
-      )
-      assert.deepStrictEqual(yield* standing, [])
-      yield* add(rule)
-      assert.deepStrictEqual(yield* standing, [ruleText(rule)])
-    }),
-    crowded
-  )
+  for (const kind of ["send", "answer"] as const)
+    test(
+      `says that the kernel is busy (${kind}), and knows afterwards what became of the change`,
+      Effect.gen(function* () {
+        const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+        trouble = kind
+        const error = yield* Effect.flip(add(rule))
+        trouble = "none"
+        assert.deepStrictEqual(
+          [error.reason, error.message],
+          [
+            "Busy",
+            "changing nftables table inet portmapper failed: no buffer space available: the kernel could not take the change now"
+          ]
+        )
+        yield* remove(rule)
+        assert.deepStrictEqual(yield* standing, [])
+        yield* add(rule)
+        assert.deepStrictEqual(yield* standing, [ruleText(rule)])
+      }),
+      troubled
+    )
 
   test(
     "removes its table and nothing else",
