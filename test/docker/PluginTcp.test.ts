@@ -48,7 +48,7 @@ const failure = (request: TcpRequest) =>
   Effect.promise(() =>
     requestTcp(request).then(
       ({ status }) => `answered ${status}`,
-      (error: NodeJS.ErrnoException) => /SSL alert number \d+/.exec(error.message)?.[0] ?? error.code
+      (error: NodeJS.ErrnoException) => /SSL alert number \d+/.exec(error.message)?.[0] ?? error.code ?? ""
     )
   )
 
