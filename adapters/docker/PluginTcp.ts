@@ -103,6 +103,8 @@ export const parseHostPort = (text: string): Result.Result<HostPort, string> => 
   const isAddress = Result.isSuccess(parseAddress(host))
   if (match?.[1] !== undefined && !(isAddress && host.includes(":")))
     return Result.fail("expected an IPv6 address in the brackets")
+  // URLs as browsers and Node read them have no zone, so no spec file could tell of it.
+  if (host.includes("%")) return Result.fail("expected an address without a zone")
   if (!isAddress && (/^[\d.]+$/.test(host) || !/^[\w.-]+$/.test(host)))
     return Result.fail("expected the name of a host or an IP address before the port")
   return Result.succeed({ host, port })
@@ -119,7 +121,7 @@ export const engineUrl = ({ host, port, secure }: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(host))
   const reached =
     address !== undefined && isUnspecified(address) ? (host.includes(":") ? "::1" : "127.0.0.1") : host
-  return `${secure ? "https" : "tcp"}://${hostPortText({ host: reached.replace("%", "%25"), port })}`
+  return `${secure ? "https" : "tcp"}://${hostPortText({ host: reached, port })}`
 }
 
 /** The files for a listener at an address: all three, or none on a loopback address. */

@@ -178,10 +178,12 @@ const giveWay = Effect.fnUntraced(function* (path: string, content: string, repl
 /** Whether anyone listens where a file of ours points to. */
 const isServed = (path: string, content: string): Effect.Effect<boolean, SpecFileError> =>
   Effect.flatMap(parseSpec(path, content), ({ url }) => {
-    const { hostname, pathname, port, protocol } = new URL(url)
+    const { hostname, port, protocol } = new URL(url)
     const host = hostname.replace(/^\[|\]$/g, "")
+    // Not `pathname`, which loses the dot of `//./pipe`.
+    const pipe = url.slice("npipe://".length)
     return Effect.callback<boolean>((resume) => {
-      const probe = Net.connect(protocol === "npipe:" ? { path: pathname } : { host, port: Number(port) })
+      const probe = Net.connect(protocol === "npipe:" ? { path: pipe } : { host, port: Number(port || 443) })
       const answer = (served: boolean) => () => {
         probe.destroy()
         resume(Effect.succeed(served))
