@@ -4,12 +4,13 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit } from "effect"
 import { Command } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
 import { serve } from "./serve.ts"
 
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve])
+  Command.withSubcommands([serve, doctor])
 )
 
 Command.run(portmapper, { version: manifest.version }).pipe(

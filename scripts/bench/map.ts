@@ -87,16 +87,7 @@ const start = async (name: string, live: number): Promise<Plugin> => {
   const socketPath = Path.join(folder, "p.sock")
   execFileSync("ip", ["netns", "add", namespace])
   execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
-  const command = [
-    "--import",
-    "tsx",
-    "adapters/cli/main.ts",
-    "serve",
-    "--socket",
-    socketPath,
-    "--state",
-    folder
-  ]
+  const command = ["--import", "tsx", "adapters/cli/main.ts", "serve", "--socket", socketPath]
   const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
     stdio: ["ignore", "ignore", "pipe"]
   })

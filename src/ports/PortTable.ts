@@ -39,6 +39,9 @@ export class PortSet {
   }
 }
 
+/** Up to so many addresses keep their set of 8 KiB while it is empty: most ports come and go on the same few. */
+const keptAddresses = 16
+
 /** All ports of one protocol and family, on any address. */
 interface Plane {
   readonly byAddress: Map<string, { readonly host: Address; readonly ports: PortSet; count: number }>
@@ -68,7 +71,7 @@ export class PortTable {
     if (held === undefined || !held.ports.has(port)) return
     held.ports.delete(port)
     held.count--
-    if (held.count === 0) plane.byAddress.delete(host.key)
+    if (held.count === 0 && plane.byAddress.size > keptAddresses) plane.byAddress.delete(host.key)
     for (const other of plane.byAddress.values()) if (other.ports.has(port)) return
     plane.anyAddress.delete(port)
   }

@@ -103,7 +103,7 @@ export const StringMap = Schema.declare<Readonly<Record<string, string>>>(
 export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) =>
   Schema.Union([Schema.Null, schema]).annotate({ expected })
 
-/** A Go slice; `null` and `[]` stay apart, and a `null` in it is the zero element. */
+/** A Go slice; `null` and `[]` stay apart. A struct in it takes `null` for its zero value. */
 export const slice = <S extends Schema.Constraint>(schema: S) =>
   pointer(Schema.Array(schema).annotate({ expected: "an array" }), "an array")
 
@@ -219,12 +219,9 @@ const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "
 
 const entriesOf = (value: unknown): ReadonlyArray<readonly [string, unknown]> | undefined => {
   if (value instanceof JsonObject) return value.entries
-  return typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    !(value instanceof JsonNumber)
-    ? Object.entries(value)
-    : undefined
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
+  // A Map has no properties of its own: taken for an object, its labels would be lost in silence.
+  return value instanceof JsonNumber || value instanceof Map ? undefined : Object.entries(value)
 }
 
 const notAnObject = (input: unknown, options: Parameters<Fold<never>>[1]) =>

@@ -5,7 +5,6 @@
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts` is ours.
  */
-import type { Schema } from "effect"
 import {
   address,
   bool,
@@ -78,6 +77,3 @@ export const WireMapping = goStruct({
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
-
-/** A message as plain data: what `JSON.stringify` writes and what a caller in process hands over. */
-export type Encoded<S extends Schema.Constraint> = S["Encoded"]

@@ -44,7 +44,10 @@ export type Answer =
 
 export type CallError = RequestError | MethodNotFound | CallTimedOut | DriverError
 
-/** The bound of every call: the Engine waits without one, holding up every container start. */
+/**
+ * The bound of every call: the Engine waits without one, holding up every container start. A driver is interrupted
+ * then, and what it cannot be interrupted in (a change half done, its undoing) is still waited for.
+ */
 export const callTimeout = Duration.seconds(10)
 
 /** The driver does not offer this method. */
@@ -56,13 +59,13 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>()("Method
   }
 }
 
-/** The driver took too long. It was interrupted, and undoes by its contract what it had begun. */
+/** The driver took too long and was interrupted: by its contract nothing is left of what it had begun to map. */
 export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedOut", {
   method: Method,
   seconds: Schema.Number
 }) {
   override get message(): string {
-    return `${this.method} failed: no answer within ${this.seconds} s; the call was given up and undone`
+    return `${this.method} failed: no answer within ${this.seconds} s, the call was given up`
   }
 }
 
@@ -143,7 +146,7 @@ const decoder = <T>(
 /** The Engine repeats a call whose connection broke, but not its body: this is what its user then reads. */
 const emptyBody = (name: string): string =>
   `the body of ${name} is empty (unexpected end of JSON input): the connection broke during a first attempt, ` +
-  "and the Engine repeats a call without its body; this one changed nothing, try again"
+  "and the Engine repeats the call without its body; this one changed nothing, try again"
 
 const decodeMapPorts = decoder("MapPorts", MapPortsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)

@@ -60,7 +60,11 @@ export interface Release {
   readonly labels: Labels
 }
 
-/** `host` is resolved as in `Entry`. A backend without an address (`undefined`) means: whatever the frontend leads to. */
+/**
+ * `host` is resolved as in `Entry`. `port` 0 is a mapping without a host port (mode `routed`), which is known by its
+ * backend. A backend without an address (`undefined`), or with port 0, means: whatever the frontend leads to. At least
+ * one of the two sides is whole.
+ */
 export interface ReleasedBinding {
   readonly protocol: Protocol
   readonly host: Address

@@ -246,7 +246,7 @@ describe("mapPorts in the other modes", () => {
           yield* refused(
             group("8080", [web], { "portmapper.mod": "nat", "portmapper.allow": "10.0.0.0/33" })
           ),
-          'RequestError: bad request: Labels["portmapper.mod"] = "nat": unknown label; known are portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.publish, portmapper.network; Labels["portmapper.allow"] = "10.0.0.0/33": expected addresses or prefixes such as 10.0.0.0/8,2001:db8::/32; 10.0.0.0/33: prefix length must be an integer from 0 through 32'
+          'RequestError: bad request: Labels["portmapper.mod"] = "nat": must be one of the known labels: portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.publish, portmapper.network; Labels["portmapper.allow"] = "10.0.0.0/33": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (10.0.0.0/33: prefix length must be an integer from 0 through 32)'
         )
       }),
     { natUnavailable: "nft was not found", defaultMode: "engine" }
@@ -313,6 +313,31 @@ describe("mapPorts undone", () => {
       yield* Scope.close(first, Exit.fail("the client is gone"))
       assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
       assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+    }))
+})
+
+describe("a table that someone else removed", () => {
+  test("is put back within two seconds with all that is mapped", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
+      const before = yield* host
+      firewall.flush()
+      assert.deepStrictEqual((yield* host).rules, [])
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("is put back at once by the next mapping", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map(group("8080", [web]))
+      firewall.flush()
+      yield* map(group("8081", [web]))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80",
+        "Redirect 0.0.0.0:8081/tcp -> 172.17.0.2:80"
+      ])
     }))
 })
 

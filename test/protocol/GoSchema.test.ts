@@ -157,6 +157,14 @@ describe("what is refused", () => {
     ])
   })
 
+  it("is a Map in place of a plain object, whose entries would be lost", () => {
+    const result = decodeValue(MapPortsRequest)({ Labels: new Map([["a", "b"]]) })
+    assert.strictEqual(
+      Result.isFailure(result) ? result.failure.message : "",
+      "bad request: Labels = {}: must be an object"
+    )
+  })
+
   it("is summed up where it is much", () => {
     const result = decodeValue(MapPortsRequest)({ Reqs: Array.from({ length: 20 }, () => 1) })
     const message = Result.isFailure(result) ? result.failure.message : ""

@@ -1,0 +1,167 @@
+/**
+ * The C library, as far as this package calls it: the only file that imports koffi, and every native call.
+ * A call takes numbers and byte arrays, and returns what the C function returns, or the negated `errno`.
+ * Constants are those of Linux on x86-64 and AArch64, which are equal but for the number of bpf(2).
+ */
+import { createRequire } from "node:module"
+import { getSystemErrorName } from "node:util"
+import { Schema } from "effect"
+import type Koffi from "koffi"
+
+/** A system call that failed; `code` is `errno` by name, `detail` the C library's words for it. */
+export class Errno extends Schema.TaggedError<Errno>()("Errno", {
+  syscall: Schema.String,
+  errno: Schema.Number,
+  code: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.syscall}: ${this.detail}`
+  }
+}
+
+export interface Libc {
+  readonly socket: (domain: number, type: number, protocol: number) => number
+  readonly bind: (fd: number, address: Uint8Array, length: number) => number
+  readonly listen: (fd: number, backlog: number) => number
+  readonly setsockopt: (fd: number, level: number, name: number, value: Uint8Array, length: number) => number
+  /** `address` is filled with the socket's own address; `length` holds its size (uint32) and is updated. */
+  readonly getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number
+  readonly send: (fd: number, bytes: Uint8Array, length: number, flags: number) => number
+  /** `address` is filled with the sender's; `addressLength` holds its size (uint32) and is updated. */
+  readonly recvfrom: (
+    fd: number,
+    bytes: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: Uint8Array
+  ) => number
+  readonly close: (fd: number) => number
+  /** The index of a network interface, whose name ends in a zero byte; there is no interface 0. */
+  readonly ifNameToIndex: (name: Uint8Array) => number
+  /** bpf(2); `-ENOSYS` on an architecture whose number for it is not known here. */
+  readonly bpf: (command: number, attributes: Uint8Array, length: number) => number
+  /** Moves the calling thread into new namespaces: what tests use to leave the machine's own. */
+  readonly unshare: (flags: number) => number
+  /** Copies bytes to where C can point at them for as long as the process lives; the address of the copy. */
+  readonly pin: (bytes: Uint8Array) => bigint
+  /** Calls back on the event loop whenever `fd` is readable, until the returned function is called. */
+  readonly onReadable: (fd: number, callback: () => void) => () => void
+  /** The failure that a negative result stands for. */
+  readonly errno: (syscall: string, result: number) => Errno
+}
+
+export const AF_INET = 2
+export const AF_INET6 = 10
+export const AF_NETLINK = 16
+export const SOCK_STREAM = 1
+export const SOCK_DGRAM = 2
+export const SOCK_RAW = 3
+export const SOCK_NONBLOCK = 0o4000
+export const SOCK_CLOEXEC = 0o2000000
+export const SOL_SOCKET = 1
+export const SO_REUSEADDR = 2
+export const SO_SNDBUF = 7
+export const SO_RCVBUF = 8
+export const SO_ATTACH_FILTER = 26
+export const SO_DETACH_FILTER = 27
+export const SO_SNDBUFFORCE = 32
+export const SO_RCVBUFFORCE = 33
+export const SO_ATTACH_BPF = 50
+export const IPPROTO_IPV6 = 41
+export const IPV6_V6ONLY = 26
+export const SOL_NETLINK = 270
+export const MSG_TRUNC = 0x20
+export const MSG_DONTWAIT = 0x40
+export const CLONE_NEWNET = 0x40000000
+
+export const EPERM = 1
+export const ENOENT = 2
+export const EINTR = 4
+export const EAGAIN = 11
+export const ENOMEM = 12
+export const EACCES = 13
+export const EBUSY = 16
+export const EEXIST = 17
+export const ENFILE = 23
+export const EMFILE = 24
+export const ENOSYS = 38
+export const ENOTEMPTY = 39
+export const EMSGSIZE = 90
+export const EPROTONOSUPPORT = 93
+export const ESOCKTNOSUPPORT = 94
+export const EOPNOTSUPP = 95
+export const EAFNOSUPPORT = 97
+export const EADDRINUSE = 98
+export const EADDRNOTAVAIL = 99
+export const ENOBUFS = 105
+
+/** Whether numbers in the host's own byte order are little-endian, as `DataView` asks. */
+export const hostLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
+
+/** The C library, loaded at first use: commands that need none of it start without it. */
+export const libc = (): Libc => {
+  loaded ??= load()
+  return loaded
+}
+
+let loaded: Libc | undefined
+
+const load = (): Libc => {
+  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
+  const library = koffi.load(null)
+  const strerror = library.func("const char *strerror(int errnum)")
+
+  const native = (prototype: string) => {
+    const call = library.func(prototype) as (...parameters: ReadonlyArray<unknown>) => number
+    return (...parameters: ReadonlyArray<unknown>): number => {
+      const result = call(...parameters)
+      return result < 0 ? -koffi.errno() : result
+    }
+  }
+
+  const syscall = native("long syscall(long number, int command, void *attributes, uint32_t length)")
+  const bpfNumber = { x64: 321, arm64: 280 }[process.arch as string]
+  const nameToIndex = library.func("uint32_t if_nametoindex(const void *name)")
+
+  return {
+    socket: native("int socket(int domain, int type, int protocol)"),
+    bind: native("int bind(int fd, const void *address, uint32_t length)"),
+    listen: native("int listen(int fd, int backlog)"),
+    setsockopt: native("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
+    getsockname: native("int getsockname(int fd, void *address, void *length)"),
+    send: native("intptr_t send(int fd, const void *bytes, size_t length, int flags)"),
+    recvfrom: native(
+      "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *addressLength)"
+    ),
+    close: native("int close(int fd)"),
+    ifNameToIndex: (name) => {
+      const index: number = nameToIndex(name)
+      return index === 0 ? -koffi.errno() : index
+    },
+    bpf: (command, attributes, length) =>
+      bpfNumber === undefined ? -ENOSYS : syscall(bpfNumber, command, attributes, length),
+    unshare: native("int unshare(int flags)"),
+    pin: (bytes) => {
+      const pointer = koffi.alloc("uint8_t", Math.max(bytes.length, 8))
+      new Uint8Array(koffi.view(pointer, bytes.length)).set(bytes)
+      return koffi.address(pointer)
+    },
+    onReadable: (fd, callback) => {
+      const handle = koffi.node.poll(fd, { readable: true }, callback)
+      handle.unref()
+      return () => handle.close()
+    },
+    errno: (name, result) => {
+      const errno = -result
+      const text: string = strerror(errno)
+      return new Errno({
+        syscall: name,
+        errno,
+        code: getSystemErrorName(result),
+        detail: text.charAt(0).toLowerCase() + text.slice(1)
+      })
+    }
+  }
+}

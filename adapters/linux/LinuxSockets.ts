@@ -1,0 +1,180 @@
+/**
+ * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). A socket is bound through the C library, so that no event
+ * loop handle stands for an idle port, and carries its filter before it is bound.
+ */
+import { readFileSync } from "node:fs"
+import { Effect, Layer, Result } from "effect"
+import { type Admission, type HostSocket, HostSockets, SocketError } from "../../src/ports/HostSockets.ts"
+import { dynamicPorts, type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+import type { Address } from "../../src/protocol/Address.ts"
+import { type Protocol, protocolNumber } from "../../src/protocol/Protocol.ts"
+import * as C from "./Libc.ts"
+import { admitLocal, dropAll, makeFilter } from "./SocketFilter.ts"
+
+/** The kernel lowers it to net.core.somaxconn. */
+const backlog = 4096
+
+export const layer: Layer.Layer<HostSockets> = Layer.effect(
+  HostSockets,
+  Effect.acquireRelease(
+    Effect.sync(() => makeLinuxSockets(C.libc())),
+    ({ dispose }) => Effect.sync(dispose)
+  ).pipe(Effect.map(({ sockets }) => sockets))
+)
+
+const makeLinuxSockets = (libc: C.Libc) => {
+  const opened = new Set<HostSocket>()
+  const filters = { nothing: makeFilter(libc, dropAll), loopback: makeFilter(libc, admitLocal) }
+  const one = new Uint8Array(4)
+  new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
+
+  const refusal = (protocol: Protocol, syscall: string, result: number): SocketError => {
+    const { detail } = libc.errno(syscall, result)
+    const reason = reasonOf(-result)
+    const lacksProtocol = reason === "Unsupported" && -result !== C.EAFNOSUPPORT
+    return new SocketError({
+      reason,
+      detail: lacksProtocol ? `${protocol.toUpperCase()} is not supported by this kernel` : detail
+    })
+  }
+
+  /** The failed call and its result, or `undefined` where all went well. */
+  const prepare = (
+    fd: number,
+    protocol: Protocol,
+    { bytes, length }: SocketAddress
+  ): readonly [string, number] | undefined => {
+    let result = filters.nothing.attach(fd)
+    if (result < 0) return ["setsockopt", result]
+    if (protocol !== "udp") {
+      result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
+      if (result < 0) return ["setsockopt", result]
+    }
+    if (length === sizeOfIpv6) {
+      result = libc.setsockopt(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, one, 4)
+      if (result < 0) return ["setsockopt", result]
+    }
+    result = libc.bind(fd, bytes, length)
+    if (result < 0) return ["bind", result]
+    if (protocol !== "udp") {
+      result = libc.listen(fd, backlog)
+      if (result < 0) return ["listen", result]
+    }
+    return undefined
+  }
+
+  const open = (protocol: Protocol, host: Address, port: number): Effect.Effect<HostSocket, SocketError> => {
+    const scope = host.zone === "" ? 0 : scopeOf(libc, host.zone)
+    if (scope < 0)
+      return Effect.fail(new SocketError({ reason: "NotLocal", detail: `no interface ${host.zone}` }))
+    const fd = libc.socket(
+      host.family === 4 ? C.AF_INET : C.AF_INET6,
+      (protocol === "udp" ? C.SOCK_DGRAM : C.SOCK_STREAM) | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK,
+      protocolNumber[protocol]
+    )
+    if (fd < 0) return Effect.fail(refusal(protocol, "socket", fd))
+    const failed = prepare(fd, protocol, socketAddress(host, port, scope))
+    if (failed !== undefined) {
+      libc.close(fd)
+      return Effect.fail(refusal(protocol, ...failed))
+    }
+    const socket: HostSocket = { protocol, host, port, fd }
+    opened.add(socket)
+    return Effect.succeed(socket)
+  }
+
+  const admit = (socket: HostSocket, admission: Admission): Effect.Effect<void, SocketError> => {
+    if (!opened.has(socket)) return Effect.void
+    const result =
+      admission === "everything"
+        ? libc.setsockopt(socket.fd, C.SOL_SOCKET, C.SO_DETACH_FILTER, one, 4)
+        : filters[admission].attach(socket.fd)
+    const hadNone = admission === "everything" && result === -C.ENOENT
+    return result < 0 && !hadNone ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
+  }
+
+  const close = (socket: HostSocket) => {
+    if (opened.delete(socket)) libc.close(socket.fd)
+  }
+
+  const sockets = HostSockets.of({
+    open: (protocol, host, port) => Effect.suspend(() => open(protocol, host, port)),
+    admit: (socket, admission) => Effect.suspend(() => admit(socket, admission)),
+    close: (socket) => Effect.sync(() => close(socket)),
+    ephemeral: Effect.sync(() => ({
+      range: readRanges("ip_local_port_range")[0] ?? dynamicPorts,
+      reserved: readRanges("ip_local_reserved_ports")
+    }))
+  })
+
+  const dispose = () => {
+    for (const socket of opened) close(socket)
+    filters.nothing.close()
+    filters.loopback.close()
+  }
+
+  return { sockets, dispose }
+}
+
+const reasonOf = (errno: number): SocketError["reason"] => {
+  switch (errno) {
+    case C.EADDRINUSE:
+      return "InUse"
+    case C.EACCES:
+    case C.EPERM:
+      return "Denied"
+    case C.EADDRNOTAVAIL:
+      return "NotLocal"
+    case C.EAFNOSUPPORT:
+    case C.EPROTONOSUPPORT:
+    case C.ESOCKTNOSUPPORT:
+      return "Unsupported"
+    case C.EMFILE:
+    case C.ENFILE:
+    case C.ENOBUFS:
+    case C.ENOMEM:
+      return "Exhausted"
+    default:
+      return "Failed"
+  }
+}
+
+interface SocketAddress {
+  readonly bytes: Uint8Array
+  readonly length: number
+}
+
+const sizeOfIpv4 = 16
+const sizeOfIpv6 = 28
+
+/** `struct sockaddr_in` or `struct sockaddr_in6`: the family and the scope in host order, the port in network order. */
+const socketAddress = (host: Address, port: number, scope: number): SocketAddress => {
+  const length = host.family === 4 ? sizeOfIpv4 : sizeOfIpv6
+  const bytes = new Uint8Array(length)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, host.family === 4 ? C.AF_INET : C.AF_INET6, C.hostLittleEndian)
+  view.setUint16(2, port)
+  bytes.set(host.octets, host.family === 4 ? 4 : 8)
+  if (host.family === 6) view.setUint32(24, scope, C.hostLittleEndian)
+  return { bytes, length }
+}
+
+/** The index of the interface that a zone names, by name or by number; negative where there is none. */
+const scopeOf = (libc: C.Libc, zone: string): number =>
+  /^[1-9]\d*$/.test(zone) ? Number(zone) : libc.ifNameToIndex(new TextEncoder().encode(`${zone}\0`))
+
+/** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none where it cannot be read. */
+const readRanges = (name: string): ReadonlyArray<PortRange> => {
+  try {
+    const text = readFileSync(`/proc/sys/net/ipv4/${name}`, "utf8")
+    return text
+      .trim()
+      .replace(/\s+/, "-")
+      .split(",")
+      .flatMap((range) =>
+        Result.match(parsePortRange(range), { onFailure: () => [], onSuccess: (one) => [one] })
+      )
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,173 @@
+import { createSocket } from "node:dgram"
+import { readdirSync, writeFileSync } from "node:fs"
+import { connect } from "node:net"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { libc, MSG_DONTWAIT } from "../../adapters/linux/Libc.ts"
+import { layer } from "../../adapters/linux/LinuxSockets.ts"
+import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { hostSocketsConformance } from "../ports/hostSocketsConformance.ts"
+import { describeInNamespace, ip, run } from "./namespace.ts"
+
+const any4 = addressUnsafe("0.0.0.0")
+const any6 = addressUnsafe("::")
+
+describeInNamespace("LinuxSockets", () => {
+  ip("link add eth0 type veth peer name eth1")
+  ip("link set eth0 up")
+  ip("link set eth1 up")
+  ip("address add 10.1.0.1/24 dev eth0")
+  ip("address add fd00:1::1/64 dev eth0 nodad")
+  ip("address add fe80::1/64 dev eth0 nodad")
+
+  hostSocketsConformance("HostSockets on Linux", layer)
+
+  const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>) =>
+    it.live(title, () => Effect.provide(body, layer))
+
+  /** Connecting to one's own address uses that address as the source, too. */
+  const sources = [
+    { host: any4, address: "127.0.0.1", local: true },
+    { host: any4, address: "127.1.2.3", local: true },
+    { host: any4, address: "10.1.0.1", local: false },
+    { host: any6, address: "::1", local: true },
+    { host: any6, address: "fe80::1%eth0", local: true },
+    { host: any6, address: "fd00:1::1", local: false }
+  ]
+  for (const { host, address, local } of sources)
+    for (const protocol of ["tcp", "udp"] as const)
+      test(
+        `admits ${protocol} from ${address} when told everything${local ? " or loopback" : ", not when told loopback"}`,
+        Effect.gen(function* () {
+          const sockets = yield* HostSockets
+          const socket = yield* sockets.open(protocol, host, 18100)
+          const reach = reaches(socket, address)
+          const seen = [yield* reach]
+          for (const admission of ["loopback", "everything", "nothing"] as const) {
+            yield* sockets.admit(socket, admission)
+            seen.push(yield* reach)
+          }
+          assert.deepStrictEqual(seen, [false, local, true, false])
+        })
+      )
+
+  test(
+    "opens a TCP port whose last connections are in TIME_WAIT",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const first = yield* sockets.open("tcp", any4, 18101)
+      yield* sockets.admit(first, "everything")
+      assert.isTrue(yield* reaches(first, "127.0.0.1"))
+      yield* sockets.close(first)
+      yield* sockets.open("tcp", any4, 18101)
+    })
+  )
+
+  test(
+    "says that an address is not this host's",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const foreign = yield* Effect.flip(sockets.open("tcp", addressUnsafe("192.0.2.1"), 18102))
+      assert.deepStrictEqual(
+        [foreign.reason, foreign.message],
+        ["NotLocal", "cannot assign requested address"]
+      )
+      const zone = yield* Effect.flip(sockets.open("tcp", addressUnsafe("fe80::1%eth9"), 18102))
+      assert.deepStrictEqual([zone.reason, zone.message], ["NotLocal", "no interface eth9"])
+    })
+  )
+
+  test(
+    "binds a link-local address in its zone, by name and by number",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const index = ip("-oneline link show eth0").split(":")[0]
+      yield* sockets.open("tcp", addressUnsafe("fe80::1%eth0"), 18103)
+      const again = yield* Effect.flip(sockets.open("tcp", addressUnsafe(`fe80::1%${index}`), 18103))
+      assert.strictEqual(again.reason, "InUse")
+    })
+  )
+
+  test(
+    "opens SCTP, or says that this kernel has none",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const outcome = yield* Effect.result(sockets.open("sctp", any4, 18104))
+      if (outcome._tag === "Failure")
+        assert.deepStrictEqual(
+          [outcome.failure.reason, outcome.failure.message],
+          ["Unsupported", "SCTP is not supported by this kernel"]
+        )
+    })
+  )
+
+  test(
+    "says that descriptors are exhausted, and leaves none open",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const before = readdirSync("/proc/self/fd").length
+      const limit = run(`prlimit --pid ${process.pid} --nofile --noheadings --output SOFT`).trim()
+      const held: Array<HostSocket> = []
+      const ports = Array.from({ length: 100 }, (_, index) => 18110 + index)
+      run(`prlimit --pid ${process.pid} --nofile=${before + 40}:`)
+      const error = yield* Effect.flip(
+        Effect.forEach(ports, (port) =>
+          Effect.map(sockets.open("tcp", any4, port), (socket) => held.push(socket))
+        )
+      )
+      for (const socket of held) yield* sockets.close(socket)
+      run(`prlimit --pid ${process.pid} --nofile=${limit}:`)
+      assert.deepStrictEqual([error.reason, error.message], ["Exhausted", "too many open files"])
+      assert.strictEqual(readdirSync("/proc/self/fd").length, before)
+    })
+  )
+
+  test(
+    "reads the host's ephemeral and reserved ports",
+    Effect.gen(function* () {
+      const { ephemeral } = yield* HostSockets
+      writeFileSync("/proc/sys/net/ipv4/ip_local_port_range", "40000 40999")
+      writeFileSync("/proc/sys/net/ipv4/ip_local_reserved_ports", "40010,40020-40030")
+      assert.deepStrictEqual(yield* ephemeral, {
+        range: { first: 40000, last: 40999 },
+        reserved: [
+          { first: 40010, last: 40010 },
+          { first: 40020, last: 40030 }
+        ]
+      })
+      writeFileSync("/proc/sys/net/ipv4/ip_local_reserved_ports", "\n")
+      assert.deepStrictEqual((yield* ephemeral).reserved, [])
+    })
+  )
+})
+
+/** Whether a packet sent to the socket by this address gets to it: a handshake, or a datagram to read. */
+const reaches = (socket: HostSocket, address: string): Effect.Effect<boolean> =>
+  socket.protocol === "tcp" ? connects(address, socket.port) : receives(socket, address)
+
+const connects = (host: string, port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const client = connect({ host, port })
+    client.on("connect", () => resume(Effect.succeed(true)))
+    client.on("error", () => resume(Effect.succeed(false)))
+    return Effect.sync(() => client.destroy())
+  }).pipe(Effect.timeoutOrElse({ duration: 200, orElse: () => Effect.succeed(false) }))
+
+const receives = (socket: HostSocket, address: string) =>
+  Effect.callback<boolean>((resume) => {
+    const client = createSocket(address.includes(":") ? "udp6" : "udp4")
+    client.send("ping", socket.port, address, () => {
+      client.close()
+      const bytes = new Uint8Array(16)
+      const received = libc().recvfrom(
+        socket.fd,
+        bytes,
+        16,
+        MSG_DONTWAIT,
+        new Uint8Array(28),
+        Uint8Array.of(28, 0, 0, 0)
+      )
+      resume(Effect.succeed(received === 4))
+    })
+  })

@@ -1,0 +1,84 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import {
+  addressUnsafe,
+  covers,
+  hostText,
+  isLinkLocal,
+  isLoopback,
+  isMulticastOrBroadcast,
+  isUnspecified,
+  parseAddress
+} from "../../src/protocol/Address.ts"
+
+describe("parseAddress", () => {
+  it.each([
+    ["10.0.0.1", { text: "10.0.0.1", family: 4, zone: "", key: "10.0.0.1" }],
+    ["2001:DB8::1", { text: "2001:db8::1", family: 6, zone: "", key: "2001:db8::1" }],
+    ["::FFFF:A00:1", { text: "::ffff:10.0.0.1", family: 4, zone: "", key: "10.0.0.1" }],
+    ["fe80::1%eth0", { text: "fe80::1%eth0", family: 6, zone: "eth0", key: "fe80::1%eth0" }]
+  ])("reads %s", (text, expected) => {
+    const { octets: _, ...address } = Result.getOrThrow(parseAddress(text))
+    assert.deepStrictEqual(address, expected as typeof address)
+  })
+
+  it("keeps the octets of what the address means", () => {
+    assert.deepStrictEqual(addressUnsafe("::ffff:10.0.0.1").octets, Uint8Array.of(10, 0, 0, 1))
+    assert.strictEqual(addressUnsafe("fe80::1").octets.length, 16)
+  })
+
+  it.each([
+    ["", "not an IPv4 or IPv6 address"],
+    ["10.0.0.256", "not an IPv4 or IPv6 address"],
+    ["fe80::1%", "the zone after % is empty"],
+    ["10.0.0.1%eth0", "only an IPv6 address has a zone"]
+  ])("refuses %j: %s", (text, reason) => {
+    assert.deepStrictEqual(parseAddress(text), Result.fail(reason))
+  })
+})
+
+describe("an address", () => {
+  it.each([
+    ["0.0.0.0", ["unspecified"]],
+    ["::ffff:0.0.0.0", ["unspecified"]],
+    ["::", ["unspecified"]],
+    ["127.1.2.3", ["loopback"]],
+    ["::1", ["loopback"]],
+    ["169.254.0.1", ["link-local"]],
+    ["febf::1", ["link-local"]],
+    ["fec0::1", []],
+    ["223.255.255.255", []],
+    ["224.0.0.0", ["multicast"]],
+    ["239.255.255.255", ["multicast"]],
+    ["240.0.0.0", []],
+    ["255.255.255.255", ["multicast"]],
+    ["ff02::1", ["multicast"]],
+    ["fe00::1", []]
+  ])("%s is %j", (text, expected) => {
+    const address = addressUnsafe(text)
+    const kinds = {
+      unspecified: isUnspecified,
+      loopback: isLoopback,
+      "link-local": isLinkLocal,
+      multicast: isMulticastOrBroadcast
+    }
+    assert.deepStrictEqual(
+      Object.entries(kinds).flatMap(([kind, is]) => (is(address) ? [kind] : [])),
+      expected
+    )
+  })
+
+  it("covers itself, and all of its family where it is unspecified", () => {
+    const covered = (holder: string, other: string) => covers(addressUnsafe(holder), addressUnsafe(other))
+    assert.isTrue(covered("0.0.0.0", "10.0.0.1"))
+    assert.isTrue(covered("10.0.0.1", "::ffff:10.0.0.1"))
+    assert.isTrue(covered("::", "fe80::1%eth0"))
+    assert.isFalse(covered("10.0.0.1", "0.0.0.0"))
+    assert.isFalse(covered("::", "0.0.0.0"))
+  })
+
+  it("stands in brackets before a port where it has colons", () => {
+    assert.strictEqual(hostText(addressUnsafe("10.0.0.1")), "10.0.0.1")
+    assert.strictEqual(hostText(addressUnsafe("::1")), "[::1]")
+  })
+})

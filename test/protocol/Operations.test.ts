@@ -1,0 +1,325 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Data, Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { type Body, call, kindOf, type Method, textBody, valueBody } from "../../src/protocol/Operations.ts"
+import type { Group, PortBinding, Release } from "../../src/protocol/PortBinding.ts"
+import { RequestError } from "../../src/protocol/RequestError.ts"
+
+class Refused extends Data.TaggedError("Refused")<{ readonly message: string }> {}
+
+const request = (fields: object = {}): string => {
+  const req = {
+    Proto: 6,
+    BackendIP: "172.17.0.2",
+    BackendPort: 80,
+    FrontendIP: "",
+    FrontendPort: 8080,
+    FrontendPortEnd: 8080
+  }
+  return JSON.stringify({ Reqs: [{ ...req, ...fields }], Labels: null })
+}
+
+/** Grants everything that is asked by an exact port. */
+const granted = (group: Group): ReadonlyArray<PortBinding> =>
+  group.entries.map((entry) => ({
+    entry,
+    port: group.ports._tag === "Exact" ? group.ports.port : 40001,
+    discarded: undefined,
+    allowForwarding: true,
+    nat: undefined
+  }))
+
+type Service = typeof Driver.Service
+const driverOf = (methods: Partial<Service>): Service =>
+  Driver.of({
+    mapPorts: (group) => Effect.succeed(granted(group)),
+    unmapPorts: () => Effect.void,
+    ...methods
+  })
+
+const ask = (method: Method, body: Body, driver: Partial<Service> = {}) =>
+  call(method, body).pipe(Effect.provideService(Driver, driverOf(driver)))
+
+describe("Plugin.Activate", () => {
+  it.effect("says what is implemented, whatever the body, and tells the driver", () =>
+    Effect.gen(function* () {
+      let activated = 0
+      const driver = { activated: Effect.sync(() => void activated++) }
+      for (const body of [textBody(""), textBody("no JSON"), valueBody(undefined)]) {
+        assert.deepStrictEqual(yield* ask("Plugin.Activate", body, driver), { Implements: ["PortMapper"] })
+      }
+      assert.strictEqual(activated, 3)
+      assert.deepStrictEqual(yield* ask("Plugin.Activate", textBody("")), { Implements: ["PortMapper"] })
+    })
+  )
+})
+
+describe("PortMapper.MapPorts", () => {
+  it.effect("answers one binding for each entry, in Go's field order, the frontend as asked", () =>
+    Effect.gen(function* () {
+      const answer = yield* ask("PortMapper.MapPorts", textBody(request()))
+      assert.strictEqual(
+        JSON.stringify(answer),
+        '{"PortBindings":[{"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"","FrontendPort":8080,' +
+          '"DiscardReq":false,"AllowForwarding":true,"NAT":null,"Error":null}],"Err":""}'
+      )
+    })
+  )
+
+  it.effect("answers what was discarded and what the Engine should redirect", () =>
+    Effect.gen(function* () {
+      const nat = { address: addressUnsafe("::ffff:10.0.0.1"), port: 8080 }
+      const driver = {
+        mapPorts: (group: Group) =>
+          Effect.succeed(
+            granted(group).map((one) => ({ ...one, discarded: "no IPv6", allowForwarding: false, nat }))
+          )
+      }
+      const body = valueBody(
+        JSON.parse(request({ BackendIP: "::ffff:10.0.0.2", FrontendIP: "::FFFF:A00:1" }))
+      )
+      assert.strictEqual(
+        JSON.stringify(yield* ask("PortMapper.MapPorts", body, driver)),
+        '{"PortBindings":[{"Proto":6,"BackendIP":"::ffff:10.0.0.2","BackendPort":80,"FrontendIP":"::ffff:10.0.0.1",' +
+          '"FrontendPort":8080,"DiscardReq":true,"AllowForwarding":false,' +
+          '"NAT":{"FromAddr":"::ffff:10.0.0.1","FromPort":8080},"Error":"no IPv6"}],"Err":""}'
+      )
+    })
+  )
+
+  it.effect("answers an empty list to a group of none", () =>
+    Effect.gen(function* () {
+      for (const body of [textBody("null"), textBody("{}"), valueBody({ Reqs: [] })]) {
+        assert.deepStrictEqual(yield* ask("PortMapper.MapPorts", body), { PortBindings: [], Err: "" })
+      }
+    })
+  )
+
+  it.effect("refuses a bad request without asking the driver", () =>
+    Effect.gen(function* () {
+      const driver = { mapPorts: () => Effect.die("asked") }
+      const bad = [
+        [textBody("{"), "bad request: unexpected end of JSON input"],
+        [
+          textBody(request({ Proto: 1 })),
+          "bad request: Reqs[0].Proto = 1: must be 6 (tcp), 17 (udp) or 132 (sctp)"
+        ],
+        [valueBody(undefined), "bad request: undefined: must be an object"],
+        [textBody("\ufeff"), "bad request: invalid character 'ï' looking for beginning of value"]
+      ] as const
+      for (const [body, message] of bad) {
+        const error = yield* Effect.flip(ask("PortMapper.MapPorts", body, driver))
+        assert.strictEqual(error.message, message)
+        assert.strictEqual(kindOf(error), "request")
+      }
+    })
+  )
+
+  it.effect("says that an empty body is empty, and why", () =>
+    Effect.gen(function* () {
+      for (const body of ["", "\n"]) {
+        const error = yield* Effect.flip(ask("PortMapper.MapPorts", textBody(body)))
+        assert.instanceOf(error, RequestError)
+        assert.strictEqual(
+          error.message,
+          "bad request: the body of MapPorts is empty (unexpected end of JSON input): the connection broke during a " +
+            "first attempt, and the Engine repeats the call without its body; this one changed nothing, try again"
+        )
+      }
+    })
+  )
+
+  it.effect("fails with the driver's error", () =>
+    Effect.gen(function* () {
+      const refused = new Refused({ message: "port is already allocated" })
+      const error = yield* Effect.flip(
+        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.fail(refused) })
+      )
+      assert.strictEqual(error, refused)
+      assert.strictEqual(kindOf(error), "driver")
+    })
+  )
+
+  it.effect("takes a driver's RequestError for what it is", () =>
+    Effect.gen(function* () {
+      const wrong = new RequestError({ issues: [{ path: "Labels", value: "{}", rule: "other labels" }] })
+      const error = yield* Effect.flip(
+        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.fail(wrong) })
+      )
+      assert.strictEqual(kindOf(error), "request")
+    })
+  )
+
+  it.effect("keeps a defect a defect, a wrong number of bindings among them", () =>
+    Effect.gen(function* () {
+      const boom = new Error("boom")
+      const died = yield* Effect.exit(
+        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.die(boom) })
+      )
+      assert.deepStrictEqual(died, Exit.die(boom))
+      const short = yield* Effect.exit(
+        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.succeed([]) })
+      )
+      assert.isTrue(Exit.hasDies(short))
+      assert.match(
+        Exit.isFailure(short) ? Cause.pretty(short.cause) : "",
+        /the driver answered 0 bindings to a group of 1 entries/
+      )
+    })
+  )
+})
+
+describe("PortMapper.UnmapPorts", () => {
+  it.effect("answers {} once everything is released", () =>
+    Effect.gen(function* () {
+      const released: Array<Release> = []
+      const driver = { unmapPorts: (release: Release) => Effect.sync(() => void released.push(release)) }
+      const body = textBody(
+        '{"PortBindings":[{"Proto":6,"FrontendIP":"::","FrontendPort":53}],"Labels":{"a":"b"}}'
+      )
+      assert.strictEqual(JSON.stringify(yield* ask("PortMapper.UnmapPorts", body, driver)), "{}")
+      assert.deepStrictEqual(released, [
+        {
+          bindings: [
+            { protocol: "tcp", host: addressUnsafe("::"), port: 53, backend: { address: undefined, port: 0 } }
+          ],
+          labels: new Map([["a", "b"]])
+        }
+      ])
+    })
+  )
+
+  it.effect("fails where the driver could not release", () =>
+    Effect.gen(function* () {
+      const refused = new Refused({ message: "the kernel refuses" })
+      const error = yield* Effect.flip(
+        ask("PortMapper.UnmapPorts", textBody("{}"), { unmapPorts: () => Effect.fail(refused) })
+      )
+      assert.strictEqual(error, refused)
+    })
+  )
+})
+
+describe("PortMapper.ListPorts", () => {
+  it.effect("answers what is mapped, with null for what is not counted", () =>
+    Effect.gen(function* () {
+      const listPorts = Effect.succeed([
+        {
+          protocol: 17,
+          frontendIp: "::",
+          frontendPort: 53,
+          backendIp: "172.17.0.2",
+          backendPort: 5353,
+          mode: "nat",
+          owner: "engine",
+          state: "live" as const,
+          sinceMillis: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
+          labels: new Map([["__proto__", "x"]]),
+          connections: 0,
+          bytesIn: undefined,
+          bytesOut: 7
+        }
+      ])
+      const json =
+        '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
+        '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.006Z","Labels":{"__proto__":"x"},' +
+        '"Connections":0,"BytesIn":null,"BytesOut":7}]}'
+      assert.strictEqual(
+        JSON.stringify(yield* ask("PortMapper.ListPorts", textBody("{}"), { listPorts })),
+        json
+      )
+      assert.strictEqual(
+        JSON.stringify(yield* ask("PortMapper.ListPorts", valueBody({}), { listPorts })),
+        json
+      )
+    })
+  )
+
+  it.effect("is not there in a driver that cannot list", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(ask("PortMapper.ListPorts", textBody("{}")))
+      assert.strictEqual(error.message, "PortMapper.ListPorts: this port mapper does not know the method")
+      assert.strictEqual(kindOf(error), "notFound")
+    })
+  )
+})
+
+describe("the bound of a call", () => {
+  it.effect.each(["PortMapper.MapPorts", "PortMapper.UnmapPorts"] as const)(
+    "interrupts a driver that takes longer than 10 s over %s, and fails whole",
+    (method) =>
+      Effect.gen(function* () {
+        let undone = false
+        const undo = Effect.sync(() => {
+          undone = true
+        })
+        const hangs = Effect.never.pipe(Effect.onInterrupt(() => undo))
+        const body = textBody(method === "PortMapper.MapPorts" ? request() : "{}")
+        const fiber = yield* Effect.forkChild(
+          ask(method, body, { mapPorts: () => hangs, unmapPorts: () => hangs })
+        )
+        yield* TestClock.adjust("9999 millis")
+        assert.isFalse(undone)
+        yield* TestClock.adjust("1 millis")
+        const error = yield* Effect.flip(Fiber.join(fiber))
+        assert.isTrue(undone)
+        assert.strictEqual(error.message, `${method} failed: no answer within 10 s, the call was given up`)
+        assert.strictEqual(kindOf(error), "driver")
+      })
+  )
+})
+
+describe("the scope of a call", () => {
+  /** Maps by adding to `held`, and undoes that where the answer could not be delivered. */
+  const holding = (held: Set<number>): Partial<Service> => ({
+    mapPorts: Effect.fnUntraced(function* (group) {
+      const bindings = granted(group)
+      for (const { port } of bindings) held.add(port)
+      yield* Effect.addFinalizer((exit) =>
+        Effect.sync(() => {
+          if (Exit.isFailure(exit)) for (const { port } of bindings) held.delete(port)
+        })
+      )
+      return bindings
+    })
+  })
+  const body = textBody(request())
+
+  it.effect("keeps what was mapped when the answer is delivered", () =>
+    Effect.gen(function* () {
+      const held = new Set<number>()
+      yield* Effect.scoped(ask("PortMapper.MapPorts", body, holding(held)))
+      assert.deepStrictEqual(held, new Set([8080]))
+    })
+  )
+
+  it.effect("undoes what was mapped when the answer is not delivered", () =>
+    Effect.gen(function* () {
+      const held = new Set<number>()
+      const delivery = yield* Scope.make()
+      yield* ask("PortMapper.MapPorts", body, holding(held)).pipe(Scope.provide(delivery))
+      assert.deepStrictEqual(held, new Set([8080]))
+      yield* Scope.close(delivery, Exit.fail("the client is gone"))
+      assert.deepStrictEqual(held, new Set())
+    })
+  )
+
+  it.effect("undoes what was mapped when the caller is interrupted before it answers", () =>
+    Effect.gen(function* () {
+      const held = new Set<number>()
+      const mapped = yield* Deferred.make<void>()
+      const fiber = yield* ask("PortMapper.MapPorts", body, holding(held)).pipe(
+        Effect.tap(Deferred.succeed(mapped, undefined)),
+        Effect.andThen(Effect.never),
+        Effect.scoped,
+        Effect.forkChild
+      )
+      yield* Deferred.await(mapped)
+      assert.deepStrictEqual(held, new Set([8080]))
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(held, new Set())
+    })
+  )
+})

@@ -1,0 +1,277 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { decodeText, decodeValue } from "../../src/protocol/GoSchema.ts"
+import { MapPortsRequest, UnmapPortsRequest } from "../../src/protocol/Messages.ts"
+import { groupOf, releaseOf } from "../../src/protocol/Requests.ts"
+import engine from "../vectors/engine.json" with { type: "json" }
+
+const req = {
+  Proto: 6,
+  BackendIP: "172.17.0.2",
+  BackendPort: 80,
+  FrontendIP: "0.0.0.0",
+  FrontendPort: 8080,
+  FrontendPortEnd: 8080
+}
+const binding = {
+  Proto: 6,
+  BackendIP: "172.17.0.2",
+  BackendPort: 80,
+  FrontendIP: "0.0.0.0",
+  FrontendPort: 8080
+}
+
+const group = (...reqs: ReadonlyArray<object>) =>
+  Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs, Labels: null }), groupOf)
+const release = (...bindings: ReadonlyArray<object>) =>
+  Result.flatMap(decodeValue(UnmapPortsRequest)({ PortBindings: bindings }), releaseOf)
+
+/** The message without its beginning, or `granted`. */
+const verdict = <A, E extends { readonly message: string }>(result: Result.Result<A, E>): string =>
+  Result.match(result, {
+    onFailure: ({ message }) => message.replace(/^bad request: /, ""),
+    onSuccess: () => "granted"
+  })
+
+describe("groupOf", () => {
+  it("turns a request into a group, the frontend of no address into the backend's family", () => {
+    const labels = { "a.b": "c" }
+    const reqs = [
+      { ...req, FrontendIP: "" },
+      { ...req, Proto: 17, BackendIP: "fd00::2", FrontendIP: "" },
+      { ...req, Proto: 132, FrontendIP: "::FFFF:10.0.0.1" }
+    ]
+    const backend = { address: addressUnsafe("172.17.0.2"), port: 80 }
+    const result = Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs, Labels: labels }), groupOf)
+    assert.deepStrictEqual(Result.getOrThrow(result), {
+      entries: [
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), asked: "", backend },
+        {
+          protocol: "udp",
+          host: addressUnsafe("::"),
+          asked: "",
+          backend: { ...backend, address: addressUnsafe("fd00::2") }
+        },
+        { protocol: "sctp", host: addressUnsafe("::ffff:10.0.0.1"), asked: "::ffff:10.0.0.1", backend }
+      ],
+      ports: { _tag: "Exact", port: 8080 },
+      labels: new Map([["a.b", "c"]])
+    })
+  })
+
+  it.each([
+    [0, 0, { _tag: "Ephemeral" }],
+    [65535, 65535, { _tag: "Exact", port: 65535 }],
+    [1, 65535, { _tag: "Range", first: 1, last: 65535 }]
+  ])("reads the ports %i-%i", (first, last, expected) => {
+    const result = group({ ...req, FrontendPort: first, FrontendPortEnd: last })
+    assert.deepStrictEqual(Result.getOrThrow(result).ports, expected)
+  })
+
+  it.each([[null], [[]]])("reads no entries (%j) as a group of none", (reqs) => {
+    const result = Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs }), groupOf)
+    assert.deepStrictEqual(Result.getOrThrow(result), {
+      entries: [],
+      ports: { _tag: "Ephemeral" },
+      labels: new Map()
+    })
+  })
+
+  it.each([
+    [{ Proto: 1 }, "Proto = 1: must be 6 (tcp), 17 (udp) or 132 (sctp)"],
+    [{ BackendIP: "" }, 'BackendIP = "": must be the address of the container, a unicast one'],
+    [{ BackendIP: "0.0.0.0" }, 'BackendIP = "0.0.0.0": must be the address of the container, a unicast one'],
+    [{ BackendIP: "::" }, 'BackendIP = "::": must be the address of the container, a unicast one'],
+    [
+      { BackendIP: "::ffff:0.0.0.0" },
+      'BackendIP = "::ffff:0.0.0.0": must be the address of the container, a unicast one'
+    ],
+    [
+      { BackendIP: "224.0.0.1" },
+      'BackendIP = "224.0.0.1": must be the address of the container, a unicast one'
+    ],
+    [{ BackendIP: "ff02::1" }, 'BackendIP = "ff02::1": must be the address of the container, a unicast one'],
+    [
+      { BackendIP: "255.255.255.255" },
+      'BackendIP = "255.255.255.255": must be the address of the container, a unicast one'
+    ],
+    [
+      { BackendIP: "fd00::2%eth0" },
+      'BackendIP = "fd00::2%eth0": must be a link-local IPv6 address where it has a zone'
+    ],
+    [{ BackendIP: "fe80::2%eth0" }, "granted"],
+    [{ BackendPort: 0 }, "BackendPort = 0: must be an integer from 1 to 65535"],
+    [
+      { FrontendIP: "239.1.2.3" },
+      'FrontendIP = "239.1.2.3": must be an address of this host, a unicast or the unspecified one'
+    ],
+    [
+      { FrontendIP: "::ffff:224.0.0.1" },
+      'FrontendIP = "::ffff:224.0.0.1": must be an address of this host, a unicast or the unspecified one'
+    ],
+    [
+      { FrontendIP: "::ffff:169.254.1.1%eth0" },
+      'FrontendIP = "::ffff:169.254.1.1%eth0": must be a link-local IPv6 address where it has a zone'
+    ],
+    [{ FrontendIP: "fe80::1%eth0" }, "granted"],
+    [{ FrontendIP: "fe80::1" }, "granted"],
+    [{ FrontendPortEnd: 8079 }, "FrontendPortEnd = 8079: must be at least FrontendPort, 8080"],
+    [{ FrontendPortEnd: undefined }, "FrontendPortEnd = 0: must be at least FrontendPort, 8080"],
+    [{ FrontendPort: 0 }, "FrontendPortEnd = 8080: must be 0 where FrontendPort is 0 (any free port)"]
+  ])("judges an entry with %j: %s", (fields, expected) => {
+    assert.strictEqual(
+      verdict(group({ ...req, ...fields })),
+      expected === "granted" ? expected : `Reqs[0].${expected}`
+    )
+  })
+
+  it.each([
+    [
+      "another port",
+      [{}, { FrontendIP: "::", FrontendPort: 8081, FrontendPortEnd: 8081 }],
+      "Reqs[1].FrontendPort = 8081: must be 8080 as in Reqs[0], since the entries of one group get the same port"
+    ],
+    [
+      "another range",
+      [{}, { FrontendIP: "::", FrontendPortEnd: 8090 }],
+      "Reqs[1].FrontendPortEnd = 8090: must be 8080 as in Reqs[0], since the entries of one group get the same port"
+    ],
+    [
+      "the same frontend twice",
+      [{}, {}],
+      'Reqs[1].FrontendIP = "0.0.0.0": must be another frontend than that of Reqs[0]'
+    ],
+    [
+      "the same frontend twice, once by no address",
+      [{}, { FrontendIP: "", BackendPort: 81 }],
+      'Reqs[1].FrontendIP = "": must be another frontend than that of Reqs[0]'
+    ],
+    [
+      "the same frontend twice, once IPv4-mapped",
+      [{ FrontendIP: "10.0.0.1" }, { FrontendIP: "::ffff:10.0.0.1" }],
+      'Reqs[1].FrontendIP = "::ffff:10.0.0.1": must be another frontend than that of Reqs[0]'
+    ],
+    [
+      "a frontend that covers another with another backend port",
+      [{}, { FrontendIP: "10.0.0.1", BackendPort: 81 }],
+      'Reqs[1].FrontendIP = "10.0.0.1": must be for the backend of Reqs[0], whose frontend covers it'
+    ],
+    [
+      "a frontend that covers an earlier one with another backend",
+      [{ FrontendIP: "::1", BackendIP: "fd00::2" }, { FrontendIP: "::" }],
+      'Reqs[0].FrontendIP = "::1": must be for the backend of Reqs[1], whose frontend covers it'
+    ],
+    [
+      "frontends that cover each other, for one backend",
+      [{}, { FrontendIP: "10.99.0.1" }, { FrontendIP: "::" }],
+      "granted"
+    ],
+    [
+      "one backend, once IPv4-mapped",
+      [{}, { FrontendIP: "10.0.0.1", BackendIP: "::ffff:172.17.0.2" }],
+      "granted"
+    ],
+    ["two families, each with its backend", [{}, { FrontendIP: "::", BackendIP: "fd00::2" }], "granted"],
+    ["two protocols on one frontend", [{}, { Proto: 17, BackendPort: 81 }], "granted"],
+    [
+      "two addresses, each with its backend",
+      [{ FrontendIP: "10.0.0.1" }, { FrontendIP: "10.0.0.2", BackendPort: 81 }],
+      "granted"
+    ],
+    [
+      "the same address in two zones",
+      [{ FrontendIP: "fe80::1%eth0" }, { FrontendIP: "fe80::1%eth1", BackendPort: 81 }],
+      "granted"
+    ]
+  ])("judges a group of %s", (_, fields, expected) => {
+    assert.strictEqual(verdict(group(...fields.map((some) => ({ ...req, ...some })))), expected)
+  })
+
+  it("reports everything that is wrong with a request", () => {
+    const result = group(
+      { ...req, Proto: 0, BackendIP: "", BackendPort: 0 },
+      { ...req, FrontendPortEnd: 1 },
+      { ...req, FrontendIP: "::" },
+      { ...req, FrontendIP: "::" }
+    )
+    assert.deepStrictEqual(Result.isFailure(result) ? result.failure.issues : [], [
+      { path: "Reqs[0].Proto", value: "0", rule: "6 (tcp), 17 (udp) or 132 (sctp)" },
+      { path: "Reqs[0].BackendIP", value: '""', rule: "the address of the container, a unicast one" },
+      { path: "Reqs[0].BackendPort", value: "0", rule: "an integer from 1 to 65535" },
+      { path: "Reqs[1].FrontendPortEnd", value: "1", rule: "at least FrontendPort, 8080" },
+      { path: "Reqs[3].FrontendIP", value: '"::"', rule: "another frontend than that of Reqs[2]" }
+    ])
+  })
+
+  it("judges a group of ten thousand entries within a second", () => {
+    const reqs = Array.from({ length: 10_000 }, (_, index) => ({
+      ...req,
+      FrontendIP: `10.1.${index >> 8}.${index & 255}`,
+      BackendPort: 1 + index
+    }))
+    const before = performance.now()
+    assert.strictEqual(verdict(group(...reqs)), "granted")
+    assert.isBelow(performance.now() - before, 1000)
+  })
+})
+
+describe("releaseOf", () => {
+  it("turns a request into what is to be released", () => {
+    const result = Result.flatMap(
+      decodeValue(UnmapPortsRequest)({
+        PortBindings: [
+          { ...binding, FrontendIP: "" },
+          { ...binding, Proto: 17, BackendIP: "", BackendPort: 0 },
+          { ...binding, FrontendPort: 0 },
+          { ...binding, FrontendIP: "224.0.0.1" }
+        ],
+        Labels: { "portmapper.mode": "no such mode" }
+      }),
+      releaseOf
+    )
+    const backend = { address: addressUnsafe("172.17.0.2"), port: 80 }
+    const any = addressUnsafe("0.0.0.0")
+    assert.deepStrictEqual(Result.getOrThrow(result), {
+      bindings: [
+        { protocol: "tcp", host: any, port: 8080, backend },
+        { protocol: "udp", host: any, port: 8080, backend: { address: undefined, port: 0 } },
+        { protocol: "tcp", host: any, port: 0, backend },
+        { protocol: "tcp", host: addressUnsafe("224.0.0.1"), port: 8080, backend }
+      ],
+      labels: new Map([["portmapper.mode", "no such mode"]])
+    })
+  })
+
+  it("releases nothing where nothing is named", () => {
+    assert.deepStrictEqual(Result.getOrThrow(release()), { bindings: [], labels: new Map() })
+  })
+
+  it.each([
+    [{ Proto: 1 }, "Proto = 1: must be 6 (tcp), 17 (udp) or 132 (sctp)"],
+    [{ FrontendIP: "", BackendIP: "" }, 'FrontendIP = "": must be an address where no backend is named'],
+    [
+      { FrontendPort: 0, BackendIP: "" },
+      "FrontendPort = 0: must be an integer from 1 to 65535 where no backend is named"
+    ],
+    [
+      { FrontendPort: 0, BackendPort: 0 },
+      "FrontendPort = 0: must be an integer from 1 to 65535 where no backend is named"
+    ]
+  ])("refuses a binding with %j: %s", (fields, expected) => {
+    assert.strictEqual(verdict(release({ ...binding, ...fields })), `PortBindings[0].${expected}`)
+  })
+})
+
+describe("what an Engine was seen to send", () => {
+  it.each(engine.scenarios)("has a meaning: $scenario", ({ requests }) => {
+    for (const { path, body } of requests) {
+      if (path === "/PortMapper.MapPorts" && body !== "") {
+        assert.strictEqual(verdict(Result.flatMap(decodeText(MapPortsRequest)(body), groupOf)), "granted")
+      }
+      if (path === "/PortMapper.UnmapPorts") {
+        assert.strictEqual(verdict(Result.flatMap(decodeText(UnmapPortsRequest)(body), releaseOf)), "granted")
+      }
+    }
+  })
+})
