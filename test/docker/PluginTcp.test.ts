@@ -12,6 +12,7 @@ import {
   serveTcp,
   type TcpOptions
 } from "../../adapters/docker/PluginTcp.ts"
+import { writeSpec } from "../../adapters/docker/SpecFile.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { type Certificates, makeCertificates, openssl } from "../support/certificates.ts"
 import { granting } from "../support/driver.ts"
@@ -203,37 +204,42 @@ describe("serveTcp with TLS", () => {
     20_000
   )
 
-  it.live("finishes the requests in flight when it stops, and drops unfinished handshakes", () =>
-    Effect.gen(function* () {
-      const begun = yield* Deferred.make<void>()
-      const proceed = yield* Deferred.make<void>()
-      const stop = yield* Deferred.make<void>()
-      const listening = yield* Deferred.make<number>()
-      const driver = Driver.of({
-        ...granting,
-        unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
-      })
-      const tls = clientTls(certificates.ca, certificates.client)
-      const server = yield* Effect.forkChild(
-        Effect.scoped(
-          Effect.gen(function* () {
-            yield* Deferred.succeed(listening, (yield* served({ tls: files }, driver)).port)
-            yield* Deferred.await(stop)
-          })
+  it.live(
+    "removes its spec file first when it stops, finishes requests in flight, drops unfinished handshakes",
+    () =>
+      Effect.gen(function* () {
+        const begun = yield* Deferred.make<void>()
+        const proceed = yield* Deferred.make<void>()
+        const stop = yield* Deferred.make<void>()
+        const listening = yield* Deferred.make<number>()
+        const driver = Driver.of({
+          ...granting,
+          unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
+        })
+        const tls = clientTls(certificates.ca, certificates.client)
+        const server = yield* Effect.forkChild(
+          Effect.scoped(
+            Effect.gen(function* () {
+              const { port } = yield* served({ tls: files }, driver)
+              yield* writeSpec({ name: "stopping", folder, url: `https://127.0.0.1:${port}` })
+              yield* Deferred.succeed(listening, port)
+              yield* Deferred.await(stop)
+            })
+          )
         )
-      )
-      const port = yield* Deferred.await(listening)
-      const silent = yield* Effect.forkChild(conversation(port, "", 5000), { startImmediately: true })
-      const unmap = yield* Effect.forkChild(ask({ port, tls, path: "/PortMapper.UnmapPorts", body: "{}" }))
-      yield* Deferred.await(begun)
-      yield* Deferred.succeed(stop, undefined)
-      yield* Effect.sleep(30)
-      assert.strictEqual(yield* failure({ port, tls }), "ECONNREFUSED")
-      yield* Deferred.succeed(proceed, undefined)
-      assert.strictEqual((yield* Fiber.join(unmap)).status, 200)
-      assert.isTrue((yield* Fiber.join(silent)).closed)
-      yield* Fiber.join(server)
-    })
+        const port = yield* Deferred.await(listening)
+        const silent = yield* Effect.forkChild(conversation(port, "", 5000), { startImmediately: true })
+        const unmap = yield* Effect.forkChild(ask({ port, tls, path: "/PortMapper.UnmapPorts", body: "{}" }))
+        yield* Deferred.await(begun)
+        yield* Deferred.succeed(stop, undefined)
+        yield* Effect.sleep(30)
+        assert.isFalse(Fs.existsSync(Path.join(folder, "stopping.spec")))
+        assert.strictEqual(yield* failure({ port, tls }), "ECONNREFUSED")
+        yield* Deferred.succeed(proceed, undefined)
+        assert.strictEqual((yield* Fiber.join(unmap)).status, 200)
+        assert.isTrue((yield* Fiber.join(silent)).closed)
+        yield* Fiber.join(server)
+      })
   )
 
   it.live("names the file that is wrong and why, before it listens", () =>
@@ -307,8 +313,8 @@ describe("parseHostPort", () => {
   })
 
   it("refuses the rest, and says what it expects", () => {
-    const form = "expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000"
-    const host = "expected the name of a host or an IP address before the port"
+    const form = "HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000"
+    const host = "the name of a host or an IP address before the port"
     const rows = [
       ["7000", form],
       [":7000", form],
@@ -317,11 +323,11 @@ describe("parseHostPort", () => {
       ["::1:80", form],
       ["[::1]", form],
       ["http://127.0.0.1:80", form],
-      ["127.0.0.1:65536", "expected a port from 0 to 65535"],
+      ["127.0.0.1:65536", "a port from 0 to 65535"],
       ["127.0.0.1:-1", form],
-      ["[example]:80", "expected an IPv6 address in the brackets"],
-      ["[127.0.0.1]:80", "expected an IPv6 address in the brackets"],
-      ["[fe80::1%eth0]:80", "expected an address without a zone"],
+      ["[example]:80", "an IPv6 address in the brackets"],
+      ["[127.0.0.1]:80", "an IPv6 address in the brackets"],
+      ["[fe80::1%eth0]:80", "an address without a zone"],
       ["256.0.0.1:80", host],
       ["a/b:80", host],
       ["", form]
