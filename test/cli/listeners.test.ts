@@ -28,41 +28,47 @@ const refusal = (args: ReadonlyArray<string>) =>
   })
 
 describe("portmapper serve, wrongly used", () => {
-  it.live("ends with 2 and says what to do instead, before it touches the host", () =>
-    Effect.gen(function* () {
-      const beyond = "it is reached from beyond this host, so clients must show certificates; missing:"
-      const instead = "or listen on 127.0.0.1 instead"
-      const rows: ReadonlyArray<readonly [string, string]> = [
-        [
-          "--tcp 0.0.0.0:7000",
-          `0.0.0.0:7000: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
-        ],
-        ["--tcp [::]:0 --tls-cert a --tls-key b", `[::]:0: ${beyond} --tls-ca; give it as well, ${instead}`],
-        [
-          "--tcp 127.0.0.1:0 --tls-ca a",
-          "127.0.0.1:0: TLS needs a certificate, its key and the clients' CA; missing: --tls-cert, --tls-key; give them as well"
-        ],
-        [
-          "--tls-cert a --tls-key b",
-          "--tls-cert, --tls-key: of no use without --tcp HOST:PORT; give it as well"
-        ],
-        ["--spec-dir /x", "--spec-dir: of no use without --tcp HOST:PORT; give it as well"],
-        ["--tcp 127.0.0.1:0 --spec-ca x", "--spec-ca: of no use without --tls-cert; give it as well"],
-        [
-          "--tcp 127.0.0.1:0 --tls-cert a --tls-key b --tls-ca c --spec-cert d",
-          "--spec-cert and --spec-key belong together: give both, or neither"
+  it.live(
+    "ends with 2 and says what to do instead, before it touches the host",
+    () =>
+      Effect.gen(function* () {
+        const beyond = "it is reached from beyond this host, so clients must show certificates; missing:"
+        const instead = "or listen on 127.0.0.1 instead"
+        const rows: ReadonlyArray<readonly [string, string]> = [
+          [
+            "--tcp 0.0.0.0:7000",
+            `0.0.0.0:7000: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
+          ],
+          [
+            "--tcp [::]:0 --tls-cert a --tls-key b",
+            `[::]:0: ${beyond} --tls-ca; give it as well, ${instead}`
+          ],
+          [
+            "--tcp 127.0.0.1:0 --tls-ca a",
+            "127.0.0.1:0: TLS needs a certificate, its key and the clients' CA; missing: --tls-cert, --tls-key; give them as well"
+          ],
+          [
+            "--tls-cert a --tls-key b",
+            "--tls-cert, --tls-key: of no use without --tcp HOST:PORT; give it as well"
+          ],
+          ["--spec-dir /x", "--spec-dir: of no use without --tcp HOST:PORT; give it as well"],
+          ["--tcp 127.0.0.1:0 --spec-ca x", "--spec-ca: of no use without --tls-cert; give it as well"],
+          [
+            "--tcp 127.0.0.1:0 --tls-cert a --tls-key b --tls-ca c --spec-cert d",
+            "--spec-cert and --spec-key belong together: give both, or neither"
+          ]
         ]
-      ]
-      const answers = yield* Effect.forEach(rows, ([args]) => refusal(args.split(" ")), { concurrency: 4 })
-      assert.deepStrictEqual(
-        answers,
-        rows.map(([, message]) => `2 portmapper: ${message}`)
-      )
-      assert.strictEqual(
-        yield* refusal(["--tcp", "::1:80"]),
-        '2 Invalid value for flag --tcp: "::1:80". Expected: HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000'
-      )
-    })
+        const answers = yield* Effect.forEach(rows, ([args]) => refusal(args.split(" ")), { concurrency: 4 })
+        assert.deepStrictEqual(
+          answers,
+          rows.map(([, message]) => `2 portmapper: ${message}`)
+        )
+        assert.strictEqual(
+          yield* refusal(["--tcp", "::1:80"]),
+          '2 Invalid value for flag --tcp: "::1:80". Expected: HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000'
+        )
+      }),
+    60_000
   )
 })
 
