@@ -11,7 +11,8 @@ import type { Protocol } from "../protocol/Protocol.ts"
 
 /**
  * New connections to `host:port` lead to `backend`, which is of the same family. An unspecified `host` stands for every
- * address of this host but its loopback ones; a rule for one address wins over it.
+ * address of this host but its loopback ones; a rule for one address wins over it. Packets from a loopback or a
+ * link-local IPv6 address are not redirected, since nobody forwards them: they are left to the socket that holds the port.
  * `allow`: only sources within these networks, others are dropped and counted; `undefined` lets every source in.
  */
 export interface Redirect {
@@ -31,7 +32,10 @@ export interface Guard {
   readonly port: number
 }
 
-/** The sources of a port that is relayed and not redirected, enforced before the packet reaches its socket. */
+/**
+ * The sources of a port that is relayed and not redirected, enforced before the packet reaches its socket. Sources on this
+ * host's loopback addresses always get there: they are for the relay to judge.
+ */
 export interface Limit {
   readonly _tag: "Limit"
   readonly protocol: Protocol
@@ -61,10 +65,14 @@ export class FirewallError extends Schema.TaggedError<FirewallError>()("Firewall
   }
 }
 
-/** What a redirection counted: connections since the rule was added, and packets dropped for their source. */
+/**
+ * What a rule counted since it was added: connections redirected (none for a `Limit`, whose relay counts them), and packets
+ * dropped for their source.
+ */
 export interface Counted {
-  readonly rule: Redirect
+  readonly rule: Redirect | Limit
   readonly connections: number
+  readonly dropped: number
 }
 
 export class Firewall extends Context.Service<
@@ -72,17 +80,23 @@ export class Firewall extends Context.Service<
   {
     /**
      * One transaction: afterwards every rule of `add` holds and none of `remove` does, or nothing changed. A rule is known
-     * by its kind and frontend: adding one that is there replaces it, removing one that is not there succeeds. A rule
-     * that stands in both is replaced. Connections made before a change go on as they were.
+     * by its frontend, guards apart from the others (see `ruleKey`): adding one that is there replaces it, removing one
+     * that is not there succeeds. A rule that stands in both is replaced. Connections made before a change go on as they were.
+     * Where someone removed the table, or `remove` did, adding fails as `Gone` until `replace` puts it back.
      */
     readonly apply: (change: Change) => Effect.Effect<void, FirewallError>
-    /** Replaces everything by these rules in one transaction; used at start, and to repair what others removed. */
+    /**
+     * Replaces everything by these rules in one transaction; used at start, and to repair what others removed. What a rule
+     * that was there and stays has counted is kept where it can be.
+     */
     readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<void, FirewallError>
     /** Reads the rules back from where they are enforced, with their counters. */
     readonly read: Effect.Effect<
       { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
       FirewallError
     >
+    /** Fails as `Gone` where what was put here no longer stands as it was put; cheap enough for every second. */
+    readonly check: Effect.Effect<void, FirewallError>
     /** Removes the whole table, whoever's process loaded it. */
     readonly remove: Effect.Effect<void, FirewallError>
   }
@@ -97,6 +111,7 @@ export class Firewall extends Context.Service<
       apply: ({ add }) => refuse(add),
       replace: refuse,
       read: Effect.succeed({ rules: [], counted: [] }),
+      check: Effect.void,
       remove: Effect.void
     })
   }
@@ -116,14 +131,14 @@ export class MemoryFirewall extends Context.Service<
     readonly rules: () => ReadonlyArray<string>
     /** Every change is refused with this error until it is `undefined` again. */
     readonly refuse: (error: FirewallError | undefined) => void
-    /** Someone else empties the table. */
+    /** Someone else removes the table. */
     readonly flush: () => void
   }
 >()("portmapper/firewall/MemoryFirewall") {}
 
-/** What a rule is known by. */
+/** What a rule is known by: a frontend is redirected or limited, never both, and may be guarded besides. */
 export const ruleKey = ({ _tag, protocol, host, port }: Rule): string =>
-  `${_tag} ${protocol} ${host.key} ${port}`
+  `${_tag === "Guard" ? "Guard" : "Frontend"} ${protocol} ${host.key} ${port}`
 
 /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`. */
 export const ruleText = (rule: Rule): string => {
@@ -137,10 +152,10 @@ export const ruleText = (rule: Rule): string => {
 const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(network)
 
 function makeMemoryFirewall() {
-  let table = new Map<string, Rule>()
+  let table: Map<string, Rule> | undefined = new Map()
   let refused: FirewallError | undefined
 
-  const guarded = (operation: string, change: () => void) =>
+  const guarded = (operation: string, change: () => Effect.Effect<void, FirewallError>) =>
     Effect.gen(function* () {
       const pass = yield* Steps
       const step = (name: string) =>
@@ -150,36 +165,53 @@ function makeMemoryFirewall() {
         )
       yield* step(`Firewall.${operation}`)
       if (refused !== undefined) return yield* refused
-      change()
+      yield* change()
     })
+
+  const standing = (operation: string): Effect.Effect<Map<string, Rule>, FirewallError> =>
+    Effect.suspend(() =>
+      table === undefined
+        ? Effect.fail(new FirewallError({ reason: "Gone", operation, detail: "the table is gone" }))
+        : Effect.succeed(table)
+    )
 
   const service = Firewall.of({
     apply: (change) =>
       guarded("apply", () => {
-        const next = new Map(table)
-        for (const rule of change.remove) next.delete(ruleKey(rule))
-        for (const rule of change.add) next.set(ruleKey(rule), rule)
-        table = next
+        if (table === undefined && change.add.length === 0) return Effect.void
+        return Effect.map(standing("apply"), (before) => {
+          const next = new Map(before)
+          for (const rule of change.remove) next.delete(ruleKey(rule))
+          for (const rule of change.add) next.set(ruleKey(rule), rule)
+          table = next
+        })
       }),
     replace: (rules) =>
       guarded("replace", () => {
         table = new Map(rules.map((rule) => [ruleKey(rule), rule]))
+        return Effect.void
       }),
-    read: Effect.sync(() => ({
-      rules: [...table.values()],
-      counted: [...table.values()].flatMap((rule) =>
-        rule._tag === "Redirect" ? [{ rule, connections: 0 }] : []
+    read: Effect.map(standing("read"), (rules) => ({
+      rules: [...rules.values()],
+      counted: [...rules.values()].flatMap((rule) =>
+        rule._tag === "Guard" ? [] : [{ rule, connections: 0, dropped: 0 }]
       )
     })),
-    remove: guarded("remove", () => table.clear())
+    check: Effect.asVoid(standing("check")),
+    remove: guarded("remove", () => {
+      table = undefined
+      return Effect.void
+    })
   })
 
   const control = MemoryFirewall.of({
-    rules: () => [...table.values()].map(ruleText).sort(),
+    rules: () => [...(table?.values() ?? [])].map(ruleText).sort(),
     refuse: (error) => {
       refused = error
     },
-    flush: () => table.clear()
+    flush: () => {
+      table = undefined
+    }
   })
 
   return { service, control }

@@ -67,14 +67,14 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
     case "portmapper.proxy-protocol":
       return value === "v1" || value === "v2"
         ? Result.succeed({ proxyProtocol: value })
-        : Result.fail("expected v1 or v2")
+        : Result.fail("v1 or v2")
     case "portmapper.udp-idle":
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
     default:
-      return Result.fail(`unknown label; known are ${known.join(", ")}`)
+      return Result.fail(`one of the known labels: ${known.join(", ")}`)
   }
 }
 
@@ -83,18 +83,16 @@ export const parseIdle = (text: string): Result.Result<Duration.Duration, string
   const short = /^(\d+)\s*(ms|s|m|h)$/.exec(text)
   const unit = { ms: "millis", s: "seconds", m: "minutes", h: "hours" }[short?.[2] ?? ""]
   const idle = Duration.fromInput((short === null ? text : `${short[1]} ${unit}`) as Duration.Input)
-  if (Option.isNone(idle)) return Result.fail("expected a duration such as 90s or 5m")
+  if (Option.isNone(idle)) return Result.fail("a duration such as 90s or 5m")
   return Duration.isFinite(idle.value) && Duration.toMillis(idle.value) >= 1000
     ? Result.succeed(idle.value)
-    : Result.fail("expected a duration of at least 1s")
+    : Result.fail("a duration of at least 1s")
 }
 
 const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
   if (value === "auto") return Result.succeed({ mode: undefined })
   const mode = modes.find((candidate) => candidate === value)
-  return mode === undefined
-    ? Result.fail(`expected one of auto, ${modes.join(", ")}`)
-    : Result.succeed({ mode })
+  return mode === undefined ? Result.fail(`one of auto, ${modes.join(", ")}`) : Result.succeed({ mode })
 }
 
 /** Comma-separated addresses or prefixes, at least one. */
@@ -106,7 +104,7 @@ const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpN
     )
     if (Result.isFailure(parsed))
       return Result.fail(
-        `expected addresses or prefixes such as 10.0.0.0/8,2001:db8::/32; ${part === "" ? "one is empty" : `${part}: ${parsed.failure.message}`}`
+        `addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (${part === "" ? "one is empty" : `${part}: ${parsed.failure.message}`})`
       )
     networks.push(parsed.success)
   }

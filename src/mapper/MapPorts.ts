@@ -2,73 +2,65 @@
  * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Context, Effect, Exit, type Scope } from "effect"
-import { Conntrack, type ConntrackError } from "../firewall/Conntrack.ts"
-import { Firewall, type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
-import { type Hold, PortAllocated, PortAllocator, type PortError } from "../ports/PortAllocator.ts"
+import { Clock, Effect, Exit, identity, type Scope } from "effect"
+import type { ConntrackError } from "../firewall/Conntrack.ts"
+import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
+import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner } from "../protocol/Driver.ts"
 import { frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
-import { Relay, type RelayError, type Route } from "../relay/Relay.ts"
-import { Backends } from "./Backends.ts"
+import type { RelayError, Route } from "../relay/Relay.ts"
+import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import { isStale, type Live, type Mapping, Mappings, mappingKey, sameBackend } from "./Mapping.ts"
-import { MappingStore, type StoreError } from "./MappingStore.ts"
 import {
-  bindingOf,
-  type Capabilities,
-  type Plan,
-  type PlanError,
-  planGroup,
-  routeOf,
-  rulesOf,
-  type Served
-} from "./Plan.ts"
+  frontendKey,
+  isStale,
+  type Live,
+  type Mapping,
+  mappingKey,
+  routedKey,
+  sameBackend
+} from "./Mapping.ts"
+import type { StoreError } from "./MappingStore.ts"
+import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
+import { type Restore, type Step, transaction } from "./Transaction.ts"
 import { removeLives, type UnmapError } from "./UnmapPorts.ts"
 
-export type MapError =
-  | PlanError
-  | PortError
-  | FirewallError
-  | ConntrackError
-  | RelayError
-  | StoreError
-  | UnmapError
-
-/** What the mapper knows of its host; see `Capabilities`. */
-export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
-  "portmapper/mapper/MapperConfig"
-) {}
-
-/** Everything a mapper stands on. */
-export type MapperServices =
-  | MapperConfig
-  | Mappings
-  | PortAllocator
-  | Firewall
-  | Conntrack
-  | Relay
-  | MappingStore
-  | Backends
+export type MapError = PlanError | PlaceError
+type PlaceError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
 
 /**
  * Publishes a group and answers one binding per entry, in order. What is mapped already is answered as before; with other
  * labels its policy is replaced. The scope is the delivery of the answer: closed with a failure, what this call created or
  * changed is undone, unless another call has answered with it meanwhile.
  */
-export const mapPorts = Effect.fnUntraced(function* (
+export const mapPorts = (
   group: Group
-): Effect.fn.Return<ReadonlyArray<PortBinding>, MapError, MapperServices | Scope.Scope> {
-  const capabilities = yield* MapperConfig
-  const plan = yield* Effect.fromResult(planGroup(group, capabilities))
-  if (plan.entries.length === 0) return []
-  const mappings = yield* Mappings
-  const placed = yield* Effect.acquireRelease(
-    mappings.lock.withPermits(1)(place(group, plan)),
-    (made, exit) => (Exit.isSuccess(exit) ? confirm(made) : mappings.lock.withPermits(1)(retract(made))),
-    { interruptible: true }
+): Effect.Effect<ReadonlyArray<PortBinding>, MapError, MapperServices | Scope.Scope> =>
+  Effect.flatMap(host, (on) => mapPortsOn(on, group))
+
+export const mapPortsOn = (
+  on: Host,
+  group: Group
+): Effect.Effect<ReadonlyArray<PortBinding>, MapError, Scope.Scope> =>
+  // From the first step to the delivery there is no moment in which an interruption could forget what was done.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const plan = yield* Effect.fromResult(planGroup(group, on.capabilities))
+      if (plan.entries.length === 0) return []
+      const placed = yield* locked(on, restore, place(on, restore, group, plan))
+      yield* Effect.addFinalizer((exit) =>
+        Exit.isSuccess(exit) ? confirm(on, placed) : locked(on, identity, retract(on, placed))
+      )
+      return plan.entries.map((planned) => bindingOf(planned, placed.port))
+    })
   )
-  return plan.entries.map((planned) => bindingOf(planned, placed.port))
-})
+
+/** One at a time; the wait for the turn may be interrupted where `restore` allows it. */
+const locked = <A, E>(
+  { mappings }: Host,
+  restore: Restore,
+  effect: Effect.Effect<A, E>
+): Effect.Effect<A, E> => Effect.scoped(Effect.andThen(restore(mappings.lock.takeScoped(1)), effect))
 
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
@@ -91,170 +83,137 @@ interface Placement {
 }
 
 const place = Effect.fnUntraced(function* (
+  on: Host,
+  restore: Restore,
   group: Group,
   plan: Plan
-): Effect.fn.Return<Placed, MapError, MapperServices> {
-  yield* noticeEngineStart
-  const placements = yield* settleConflicts(group, plan)
-  // The steps undo themselves in reverse when this scope closes with a failure.
-  return yield* Effect.scoped(steps(group, plan, placements))
+): Effect.fn.Return<Placed, PlaceError> {
+  const owner = yield* CurrentOwner
+  if (owner === "engine" && on.mappings.engine.activated) yield* beginEpoch(on)
+  const placements = yield* settleConflicts(on, group, plan)
+  return yield* transaction(restore, (step) => placeWith(step, on, group, plan, placements, owner))
 })
 
-const steps = Effect.fnUntraced(function* (group: Group, plan: Plan, placements: ReadonlyArray<Placement>) {
-  const mappings = yield* Mappings
+const placeWith = Effect.fnUntraced(function* (
+  step: Step,
+  on: Host,
+  group: Group,
+  plan: Plan,
+  placements: ReadonlyArray<Placement>,
+  owner: string
+): Effect.fn.Return<Placed, PlaceError> {
   const fresh = placements.filter(({ live }) => live === undefined).map(({ planned }) => planned)
   const kept = placements.flatMap(({ planned, live }) => (live === undefined ? [] : [{ planned, live }]))
 
-  const holds = yield* reserve(
-    group,
-    fresh,
-    kept.flatMap(({ live }) => live.hold ?? [])
-  )
-  const port = holds.values().next().value?.port ?? (group.ports._tag === "Exact" ? group.ports.port : 0)
-
-  const now = yield* Clock.currentTimeMillis
-  const owner = yield* CurrentOwner
-  const mappingOf = ({ entry, mode }: Served): Mapping => ({
-    protocol: entry.protocol,
-    host: entry.host,
-    asked: entry.asked,
-    port: mode === "routed" ? 0 : port,
-    backend: entry.backend,
-    mode,
-    labels: group.labels,
-    owner,
-    epoch: mappings.engine.number,
-    sinceMillis: now
-  })
-
-  const made = fresh.map((planned): Live => {
-    const hold = holds.get(planned)
-    return {
-      mapping: mappingOf(planned),
-      standing: "provisional",
-      hold,
-      rules: rulesOf(planned, port, plan.policy),
-      route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy),
-      deliveries: new Set()
-    }
-  })
-  const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, mappingOf(planned), plan))
-
-  yield* record(made.map(({ mapping }) => mapping))
-  yield* redirect(made, changes)
-  yield* relay(made, changes)
-  return yield* settle(
-    made,
-    kept.map(({ live }) => live),
-    changes,
-    port
-  )
-})
-
-/** Holds a port for the entries that need one; freed again when a later step fails. */
-const reserve = Effect.fnUntraced(function* (
-  group: Group,
-  fresh: ReadonlyArray<Served>,
-  beside: ReadonlyArray<Hold>
-) {
-  const allocator = yield* PortAllocator
   const reserving = fresh.filter(({ reserves }) => reserves)
-  const holds = yield* undoable(
-    allocator.reserve(
+  const beside = kept.flatMap(({ live }) => live.hold ?? [])
+  const holds = yield* step(
+    on.allocator.reserve(
       reserving.map(({ entry }) => entry),
       group.ports,
       beside
     ),
-    (held) => allocator.release(held)
+    on.allocator.release
   )
-  return new Map(reserving.map((planned, index) => [planned, holds[index] as Hold]))
+  const port = holds[0]?.port ?? (group.ports._tag === "Exact" ? group.ports.port : 0)
+  const sinceMillis = yield* Clock.currentTimeMillis
+
+  const made = fresh.map((planned) =>
+    newLive(planned, plan, port, holds[reserving.indexOf(planned)], {
+      labels: group.labels,
+      owner,
+      epoch: on.mappings.engine.number,
+      sinceMillis
+    })
+  )
+  const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan))
+
+  if (made.length > 0) {
+    const intents = made.map(({ mapping }) => mapping)
+    yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
+  }
+  yield* redirect(step, on, made, changes)
+  for (const { route } of made)
+    if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
+  for (const { live, after } of changes)
+    yield* step(reroute(on, live.route, after.route), () =>
+      told("relaying as before", reroute(on, after.route, live.route))
+    )
+  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
+  if (applied.length > 0) yield* on.store.put(applied, "applied")
+  return settled(
+    on,
+    made,
+    kept.map(({ live }) => live),
+    changes,
+    port,
+    owner
+  )
 })
 
-/** Writes down what is about to be done, so that a restart can undo it. */
-const record = Effect.fnUntraced(function* (made: ReadonlyArray<Mapping>) {
-  if (made.length === 0) return
-  const store = yield* MappingStore
-  yield* undoable(store.put(made, "intent"), () => reported("forgetting", store.remove(made)))
-})
+/** Makes it known; the last step, which can't fail. */
+const settled = (
+  { mappings }: Host,
+  made: ReadonlyArray<Live>,
+  kept: ReadonlyArray<Live>,
+  changes: ReadonlyArray<PolicyChange>,
+  port: number,
+  owner: string
+): Placed => {
+  const changed = changes.map(({ live, after }): Replaced => {
+    const { mapping, rules, route } = live
+    Object.assign(live, after)
+    return { live, before: { mapping, rules, route } }
+  })
+  for (const live of made) mappings.add(live)
+  if (owner === "engine")
+    for (const live of kept)
+      if (live.mapping.epoch !== mappings.engine.number)
+        live.mapping = { ...live.mapping, epoch: mappings.engine.number }
+  const delivery = {}
+  const lives = [...made, ...kept]
+  for (const live of lives) live.deliveries.add(delivery)
+  return { port: kept[0]?.mapping.port ?? port, delivery, lives, changed }
+}
+
+const newLive = (
+  planned: Served,
+  plan: Plan,
+  port: number,
+  hold: Hold | undefined,
+  told: Pick<Mapping, "labels" | "owner" | "epoch" | "sinceMillis">
+): Live => {
+  const { entry, mode } = planned
+  const { protocol, host, asked, backend } = entry
+  return {
+    mapping: { protocol, host, asked, port: mode === "routed" ? 0 : port, backend, mode, ...told },
+    standing: "provisional",
+    hold,
+    rules: rulesOf(planned, port, plan.policy),
+    route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy),
+    deliveries: new Set()
+  }
+}
 
 interface PolicyChange {
   readonly live: Live
   readonly after: Pick<Live, "mapping" | "rules" | "route">
 }
 
-/** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
-const redirect = Effect.fnUntraced(function* (
-  made: ReadonlyArray<Live>,
-  changes: ReadonlyArray<PolicyChange>
-) {
-  const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
-  const before = changes.flatMap(({ live }) => live.rules)
-  const added = new Set(add.map(ruleKey))
-  const restored = new Set(before.map(ruleKey))
-  if (add.length === 0 && before.length === 0) return
-  const firewall = yield* Firewall
-  yield* undoable(firewall.apply({ add, remove: before.filter((rule) => !added.has(ruleKey(rule))) }), () =>
-    reported(
-      "undoing redirections",
-      firewall.apply({ add: before, remove: add.filter((rule) => !restored.has(ruleKey(rule))) })
-    )
-  )
-  yield* flushFlows(made.flatMap(({ rules }) => rules))
-})
-
-const relay = Effect.fnUntraced(function* (made: ReadonlyArray<Live>, changes: ReadonlyArray<PolicyChange>) {
-  const userland = yield* Relay
-  for (const { route } of made)
-    if (route !== undefined) yield* undoable(userland.open(route), () => userland.close(route))
-  for (const { live, after } of changes)
-    yield* undoable(reroute(live.route, after.route), () =>
-      reported("relaying as before", reroute(after.route, live.route))
-    )
-})
-
-const reroute = Effect.fnUntraced(function* (from: Route | undefined, to: Route | undefined) {
-  const userland = yield* Relay
-  if (to !== undefined) yield* userland.open(to)
-  else if (from !== undefined) yield* userland.close(from)
-})
-
-/** Makes it known: nothing after this fails but the record of it, which undoes all. */
-const settle = Effect.fnUntraced(function* (
-  made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<Live>,
-  changes: ReadonlyArray<PolicyChange>,
-  port: number
-) {
-  const store = yield* MappingStore
-  const mappings = yield* Mappings
-  const all = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
-  if (all.length > 0) yield* store.put(all, "applied")
-  return yield* Effect.sync((): Placed => {
-    const changed = changes.map(({ live, after }): Replaced => {
-      const { mapping, rules, route } = live
-      Object.assign(live, after)
-      return { live, before: { mapping, rules, route } }
-    })
-    for (const live of made) mappings.add(live)
-    const delivery = {}
-    const lives = [...made, ...kept]
-    for (const live of lives) {
-      live.deliveries.add(delivery)
-      live.mapping = { ...live.mapping, epoch: mappings.engine.number }
-    }
-    return { port: kept[0]?.mapping.port ?? port, delivery, lives, changed }
-  })
-})
-
 /** The change of policy that the same mapping asked with other labels is; none where labels and mode are as before. */
-const changeOf = (planned: Served, live: Live, wanted: Mapping, plan: Plan): ReadonlyArray<PolicyChange> => {
+const changeOf = (
+  planned: Served,
+  live: Live,
+  { labels }: Group,
+  plan: Plan
+): ReadonlyArray<PolicyChange> => {
   const { mapping, hold } = live
-  if (mapping.mode === planned.mode && policyText(mapping.labels) === policyText(wanted.labels)) return []
+  if (mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)) return []
   return [
     {
       live,
       after: {
-        mapping: { ...mapping, mode: planned.mode, labels: wanted.labels, asked: wanted.asked },
+        mapping: { ...mapping, mode: planned.mode, labels, asked: planned.entry.asked },
         rules: rulesOf(planned, mapping.port, plan.policy),
         route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy)
       }
@@ -262,50 +221,104 @@ const changeOf = (planned: Served, live: Live, wanted: Mapping, plan: Plan): Rea
   ]
 }
 
+/** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
+const redirect = Effect.fnUntraced(function* (
+  step: Step,
+  { firewall, conntrack }: Host,
+  made: ReadonlyArray<Live>,
+  changes: ReadonlyArray<PolicyChange>
+) {
+  const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
+  const before = changes.flatMap(({ live }) => live.rules)
+  if (add.length === 0 && before.length === 0) return
+  yield* step(firewall.apply({ add, remove: without(before, add) }), () =>
+    told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
+  )
+  const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)
+  if (flows.length > 0) yield* conntrack.flush(flows)
+})
+
+/** The rules that no other of `others` takes the place of. */
+const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): ReadonlyArray<Rule> => {
+  if (rules.length === 0 || others.length === 0) return rules
+  const keys = new Set(others.map(ruleKey))
+  return rules.filter((rule) => !keys.has(ruleKey(rule)))
+}
+
+/** UDP flows that began before a redirection go on past it unless they are forgotten. */
+const redirectsFlows = (rule: Rule): boolean => rule._tag === "Redirect" && rule.protocol === "udp"
+
+const reroute = (
+  { relay }: Host,
+  from: Route | undefined,
+  to: Route | undefined
+): Effect.Effect<void, RelayError> => {
+  if (to !== undefined) return relay.open(to)
+  return from === undefined ? Effect.void : relay.close(from)
+}
+
 /**
  * Finds what of the group is mapped already, and settles what stands in its way: a mapping that nobody confirmed, one
  * of an Engine long gone, or one whose container is gone gives way; any other refuses the group.
  */
-const settleConflicts = Effect.fnUntraced(function* (group: Group, plan: Plan) {
-  const mappings = yield* Mappings
-  const served = plan.entries.filter((planned) => planned._tag === "Served")
+const settleConflicts = Effect.fnUntraced(function* (
+  on: Host,
+  group: Group,
+  plan: Plan
+): Effect.fn.Return<ReadonlyArray<Placement>, PortAllocated | UnmapError> {
+  const { mappings } = on
   const { ports } = group
-  const placements = served.map((planned): Placement => {
-    const { entry, mode } = planned
-    if (mode !== "routed" && ports._tag !== "Exact") return { planned, live: undefined }
-    const port = ports._tag === "Exact" ? ports.port : 0
-    const live = mappings.get(mappingKey({ ...entry, port, mode }))
-    const same =
-      live !== undefined && live.standing !== "conflicted" && sameBackend(live.mapping.backend, entry.backend)
-    return { planned, live: same ? live : undefined }
-  })
-  if (ports._tag !== "Exact") return placements
-
-  const own = new Set(placements.map(({ live }) => live))
-  const displaced = new Set<Live>()
-  for (const { planned, live } of placements) {
-    if (live !== undefined || !planned.reserves) continue
-    const { protocol, host } = planned.entry
-    for (const holder of mappings.colliding(protocol, host, ports.port)) {
-      if (own.has(holder)) continue
-      if (!(yield* givesWay(holder)))
-        return yield* new PortAllocated({
-          frontend: frontendText(protocol, host, ports.port),
-          hint: ` (${holderText(holder)})`
-        })
-      displaced.add(holder)
+  const placements = plan.entries
+    .filter((planned) => planned._tag === "Served")
+    .map((planned): Placement => ({ planned, live: mappedAlready(on, planned, group) }))
+  const displaced = new Set(placements.flatMap(({ planned }) => inOtherMode(on, planned, group)))
+  if (ports._tag === "Exact") {
+    const own = new Set(placements.map(({ live }) => live))
+    for (const { planned, live } of placements) {
+      if (live !== undefined || !planned.reserves) continue
+      const { protocol, host: address } = planned.entry
+      for (const holder of mappings.colliding(protocol, address, ports.port)) {
+        if (own.has(holder) || displaced.has(holder)) continue
+        if (!(yield* givesWay(on, holder)))
+          return yield* new PortAllocated({
+            frontend: frontendText(protocol, address, ports.port),
+            hint: ` (${holderText(holder)})`
+          })
+        displaced.add(holder)
+      }
     }
   }
-  if (displaced.size > 0) yield* removeLives([...displaced])
+  if (displaced.size > 0) yield* removeLives(on, [...displaced])
   return placements
 })
 
-const givesWay = Effect.fnUntraced(function* (holder: Live) {
-  const mappings = yield* Mappings
-  const now = yield* Clock.currentTimeMillis
+/** The mapping that this very entry has, if it asks for an exact port or for none at all. */
+const mappedAlready = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): Live | undefined => {
+  if (mode !== "routed" && ports._tag !== "Exact") return undefined
+  const port = ports._tag === "Exact" ? ports.port : 0
+  const live = mappings.get(mappingKey({ ...entry, port, mode }))
+  return live !== undefined &&
+    live.standing !== "conflicted" &&
+    sameBackend(live.mapping.backend, entry.backend)
+    ? live
+    : undefined
+}
+
+/** The same binding with a host port where the entry wants none, or the other way round: it is replaced. */
+const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): ReadonlyArray<Live> => {
+  const key =
+    mode !== "routed"
+      ? routedKey(entry.protocol, entry.backend)
+      : ports._tag === "Exact"
+        ? frontendKey(entry.protocol, entry.host, ports.port)
+        : undefined
+  const live = key === undefined ? undefined : mappings.get(key)
+  return live !== undefined && sameBackend(live.mapping.backend, entry.backend) ? [live] : []
+}
+
+const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
   if (holder.standing === "unconfirmed" || holder.standing === "conflicted") return true
-  if (isStale(holder, mappings.engine, now)) return true
-  const backends = yield* Backends
+  if (isStale(holder, mappings.engine, yield* Clock.currentTimeMillis)) return true
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
 })
 
@@ -313,16 +326,12 @@ const givesWay = Effect.fnUntraced(function* (holder: Live) {
 const holderText = ({ mapping }: Live): string => {
   const { protocol, backend, owner, sinceMillis } = mapping
   const since = new Date(sinceMillis).toISOString()
-  const host = mapping.host.text.includes(":") ? `[${mapping.host.text}]` : mapping.host.text
   const to = `${backend.address.text} port ${backend.port}`
-  return `held by ${owner} for ${to} since ${since}; free it with: portmapper unmap -p ${host}:${mapping.port}/${protocol} --owner any`
+  return `held by ${owner} for ${to} since ${since}; free it with: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
 }
 
 /** The first `MapPorts` after a `Plugin.Activate` begins the Engine's epoch. */
-const noticeEngineStart = Effect.gen(function* () {
-  const { engine } = yield* Mappings
-  if (!engine.activated || (yield* CurrentOwner) !== "engine") return
-  const store = yield* MappingStore
+const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
   yield* store.putEpoch(engine.number + 1)
   engine.activated = false
   engine.number++
@@ -330,82 +339,52 @@ const noticeEngineStart = Effect.gen(function* () {
 })
 
 /** The answer was delivered: what it named is answered for good. */
-const confirm = Effect.fnUntraced(function* ({ lives, delivery }: Placed) {
-  const store = yield* MappingStore
-  const mappings = yield* Mappings
+const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> => {
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
   for (const live of current) live.standing = "answered"
-  if (current.length === 0) return
-  yield* reported(
+  if (current.length === 0) return Effect.void
+  return told(
     "recording the answer",
     store.put(
       current.map(({ mapping }) => mapping),
       "answered"
     )
   )
-})
+}
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
-const retract = Effect.fnUntraced(function* ({ lives, delivery, changed }: Placed) {
-  const mappings = yield* Mappings
+const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
   for (const live of lives) live.deliveries.delete(delivery)
   const current = (live: Live) =>
-    mappings.get(mappingKey(live.mapping)) === live && live.deliveries.size === 0
+    on.mappings.get(mappingKey(live.mapping)) === live && live.deliveries.size === 0
   const orphaned = lives.filter((live) => live.standing === "provisional" && current(live))
-  yield* Effect.catch(removeLives(orphaned), (error) =>
-    Effect.logError(`undoing an undelivered answer: ${error.message}`).pipe(
-      Effect.tap(() =>
-        Effect.sync(() => {
-          for (const live of orphaned) live.standing = "unconfirmed"
-        })
-      )
-    )
-  )
-  yield* reported(
-    "undoing an undelivered change of policy",
-    restorePolicies(changed.filter(({ live }) => current(live)))
-  )
+  yield* Effect.catch(removeLives(on, orphaned), (error) => {
+    for (const live of orphaned) live.standing = "unconfirmed"
+    return Effect.logError(`undoing an undelivered answer: ${error.message}`)
+  })
+  const mine = changed.filter(({ live }) => current(live))
+  yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 
-const restorePolicies = Effect.fnUntraced(function* (changed: ReadonlyArray<Replaced>) {
+const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: ReadonlyArray<Replaced>) {
   if (changed.length === 0) return
-  const firewall = yield* Firewall
-  const store = yield* MappingStore
   const add = changed.flatMap(({ before }) => before.rules)
-  const kept = new Set(add.map(ruleKey))
-  const remove = changed.flatMap(({ live }) => live.rules).filter((rule) => !kept.has(ruleKey(rule)))
-  yield* firewall.apply({ add, remove })
+  const now = changed.flatMap(({ live }) => live.rules)
+  yield* on.firewall.apply({ add, remove: without(now, add) })
   for (const { live, before } of changed) {
-    yield* reroute(live.route, before.route)
+    yield* reroute(on, live.route, before.route)
     Object.assign(live, before)
   }
-  yield* store.put(
+  yield* on.store.put(
     changed.map(({ before }) => before.mapping),
     "answered"
   )
 })
 
-/** UDP flows that began before a redirection go on past it unless they are forgotten. */
-const flushFlows = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-  const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
-  if (flows.length === 0) return
-  const conntrack = yield* Conntrack
-  yield* conntrack.flush(flows)
-})
-
-/** A step and its undoing, which runs when the scope of all steps closes with a failure. */
-const undoable = <A, E, R, R2>(
-  step: Effect.Effect<A, E, R>,
-  undo: (a: A) => Effect.Effect<void, never, R2>
-) =>
-  Effect.acquireRelease(step, (a, exit) => (Exit.isSuccess(exit) ? Effect.void : undo(a)), {
-    interruptible: true
-  })
-
 /** An undoing can't fail, so what it could not do is told. */
-const reported = <E extends { readonly message: string }, R>(
+const told = <E extends { readonly message: string }>(
   what: string,
-  effect: Effect.Effect<void, E, R>
-) => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))
+  effect: Effect.Effect<void, E>
+): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))

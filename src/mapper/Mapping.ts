@@ -50,8 +50,11 @@ export const mappingKey = (
   mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode">
 ): string =>
   mapping.mode === "routed"
-    ? `routed ${protocolNumber[mapping.protocol]} ${mapping.backend.address.key} ${mapping.backend.port}`
+    ? routedKey(mapping.protocol, mapping.backend)
     : frontendKey(mapping.protocol, mapping.host, mapping.port)
+
+export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
+  `routed ${protocolNumber[protocol]} ${backend.address.key} ${backend.port}`
 
 export const frontendKey = (protocol: Protocol, host: Address, port: number): string =>
   `${protocolNumber[protocol]} ${host.key} ${port}`

@@ -2,7 +2,7 @@
  * The built-in port mapper as a driver: `mapPorts`, `unmapPorts` and the list of what is mapped, over the services that
  * this host provides.
  */
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
@@ -10,27 +10,27 @@ import { Driver, type ListedMapping } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
-import { MapperConfig, type MapperServices, mapPorts } from "./MapPorts.ts"
+import { type Host, host, MapperConfig } from "./Host.ts"
+import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 import { restore } from "./Restore.ts"
-import { unmapPorts } from "./UnmapPorts.ts"
+import { unmapPortsOn } from "./UnmapPorts.ts"
 
 /** Restores what was mapped before, then serves. */
 export const PortMapper = {
   layer: Layer.effect(
     Driver,
     Effect.gen(function* () {
-      const services = pickServices(yield* Effect.context<MapperServices>())
-      const mappings = yield* Mappings
+      const on = yield* host
       yield* restore
       return Driver.of({
-        mapPorts: (group) => Effect.provideContext(mapPorts(group), services),
-        unmapPorts: (release) => Effect.provideContext(unmapPorts(release), services),
-        listPorts: Effect.provideContext(listPorts, services),
+        mapPorts: (group) => mapPortsOn(on, group),
+        unmapPorts: (release) => unmapPortsOn(on, release),
+        listPorts: listPorts(on),
         activated: Effect.sync(() => {
-          mappings.engine.activated = true
+          on.mappings.engine.activated = true
         })
       })
     })
@@ -57,18 +57,6 @@ export const PortMapper = {
     )
 }
 
-/** Exactly these: what else the building context holds (a scope, references) is the caller's to set for each call. */
-const pickServices = Context.pick(
-  MapperConfig,
-  Mappings,
-  PortAllocator,
-  Firewall,
-  Conntrack,
-  Relay,
-  MappingStore,
-  Backends
-)
-
 const memoryCapabilities: Capabilities = {
   defaultMode: "nat",
   natUnavailable: undefined,
@@ -76,10 +64,7 @@ const memoryCapabilities: Capabilities = {
   relayed: ["tcp", "udp"]
 }
 
-const listPorts = Effect.gen(function* () {
-  const mappings = yield* Mappings
-  const firewall = yield* Firewall
-  const relay = yield* Relay
+const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Host) {
   const now = yield* Clock.currentTimeMillis
   const { counted } = yield* firewall.read
   const redirected = new Map(

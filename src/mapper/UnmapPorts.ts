@@ -2,15 +2,12 @@
  * `unmapPorts`: takes bindings back. Teardown keeps going past an error and reports them all; what the kernel refuses to
  * give up stays mapped, so that it can be unmapped later.
  */
-import { Effect, Schema } from "effect"
-import { Conntrack, type ConntrackError } from "../firewall/Conntrack.ts"
-import { Firewall, type FirewallError, type Rule } from "../firewall/Firewall.ts"
-import { PortAllocator } from "../ports/PortAllocator.ts"
+import { Effect, Exit, Result, Schema } from "effect"
+import type { FirewallError, Rule } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
-import { protocolNumber } from "../protocol/Protocol.ts"
-import { Relay } from "../relay/Relay.ts"
-import { frontendKey, type Live, Mappings, mappingText } from "./Mapping.ts"
-import { MappingStore, type StoreError } from "./MappingStore.ts"
+import { type Host, host, type MapperServices } from "./Host.ts"
+import { frontendKey, type Live, type Mappings, mappingText, routedKey } from "./Mapping.ts"
+import type { StoreError } from "./MappingStore.ts"
 
 /** Some bindings could not be released; they are mapped as before. */
 export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
@@ -21,33 +18,32 @@ export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
   }
 }
 
-export type UnmapServices = Mappings | PortAllocator | Firewall | Conntrack | Relay | MappingStore
-
 /** Releases bindings, each known by its frontend and backend. What is not mapped is released already. */
-export const unmapPorts = Effect.fnUntraced(function* (
-  release: Release
-): Effect.fn.Return<void, UnmapError, UnmapServices> {
-  const mappings = yield* Mappings
-  yield* mappings.lock.withPermits(1)(
+export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, MapperServices> =>
+  Effect.flatMap(host, (on) => unmapPortsOn(on, release))
+
+export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
+  on.mappings.lock.withPermits(1)(
     Effect.suspend(() => {
-      const lives = new Set(release.bindings.flatMap((binding) => find(mappings, binding) ?? []))
-      return removeLives([...lives])
+      const lives = new Set(release.bindings.flatMap((binding) => find(on.mappings, binding) ?? []))
+      return removeLives(on, [...lives])
     })
   )
-})
 
 /** Removes these mappings; the caller has the lock. One transaction for all, else one for each, so that one can't keep the others. */
 export const removeLives = Effect.fnUntraced(function* (
+  on: Host,
   lives: ReadonlyArray<Live>
-): Effect.fn.Return<void, UnmapError, UnmapServices> {
+): Effect.fn.Return<void, UnmapError> {
   if (lives.length === 0) return
-  const together = yield* Effect.result(Effect.uninterruptible(removeTogether(lives)))
-  if (together._tag === "Success") return
-  if (lives.length === 1) return yield* failureOf([[lives[0] as Live, together.failure]])
+  const together = yield* Effect.result(Effect.uninterruptible(removeTogether(on, lives)))
+  if (Result.isSuccess(together)) return
+  const [only] = lives
+  if (lives.length === 1 && only !== undefined) return yield* failureOf([[only, together.failure]])
   const failures: Array<readonly [Live, FirewallError | StoreError]> = []
   for (const live of lives) {
-    const alone = yield* Effect.result(Effect.uninterruptible(removeTogether([live])))
-    if (alone._tag === "Failure") failures.push([live, alone.failure])
+    const alone = yield* Effect.result(Effect.uninterruptible(removeTogether(on, [live])))
+    if (Result.isFailure(alone)) failures.push([live, alone.failure])
   }
   if (failures.length > 0) return yield* failureOf(failures)
 })
@@ -61,45 +57,39 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
   })
 
 /** The kernel and the record let go, or neither does; what follows can't fail. */
-const removeTogether = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>) {
-  const firewall = yield* Firewall
-  const userland = yield* Relay
-  const allocator = yield* PortAllocator
-  const store = yield* MappingStore
-  const mappings = yield* Mappings
-
+const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
+  const { firewall, store, relay, mappings, allocator } = on
   const rules = lives.flatMap((live) => live.rules)
   if (rules.length > 0) yield* firewall.apply({ add: [], remove: rules })
-  yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => redirectAgain(rules))
+  yield* Effect.onExit(store.remove(lives.map(({ mapping }) => mapping)), (exit) =>
+    Exit.isSuccess(exit) ? Effect.void : redirectAgain(on, rules)
+  )
   const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
-  if (flows.length > 0) yield* forgetFlows(flows)
+  if (flows.length > 0) yield* forgetFlows(on, flows)
   for (const live of lives) {
-    if (live.route !== undefined) yield* userland.close(live.route)
+    if (live.route !== undefined) yield* relay.close(live.route)
     mappings.delete(live)
   }
   yield* allocator.release(lives.flatMap(({ hold }) => hold ?? []))
 })
 
-const redirectAgain = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-  if (rules.length === 0) return
-  const firewall = yield* Firewall
-  yield* Effect.catch(firewall.apply({ add: rules, remove: [] }), (error) =>
-    Effect.logError(`redirecting again what could not be forgotten: ${error.message}`)
-  )
-})
+const redirectAgain = ({ firewall }: Host, rules: ReadonlyArray<Rule>): Effect.Effect<void> =>
+  rules.length === 0
+    ? Effect.void
+    : Effect.catch(firewall.apply({ add: rules, remove: [] }), (error) =>
+        Effect.logError(`redirecting again what could not be forgotten: ${error.message}`)
+      )
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = Effect.fnUntraced(function* (flows: Parameters<Conntrack["Service"]["flush"]>[0]) {
-  const conntrack = yield* Conntrack
-  yield* Effect.catch(conntrack.flush(flows), (error: ConntrackError) => Effect.logWarning(error.message))
-})
+const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<Rule>): Effect.Effect<void> =>
+  Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
 const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | undefined => {
   const { protocol, host, port, backend } = binding
   const published = mappings.get(frontendKey(protocol, host, port))
   if (published !== undefined && leadsTo(published, backend)) return published
   if (backend.address === undefined) return undefined
-  return mappings.get(`routed ${protocolNumber[protocol]} ${backend.address.key} ${backend.port}`)
+  return mappings.get(routedKey(protocol, { address: backend.address, port: backend.port }))
 }
 
 const leadsTo = ({ mapping }: Live, { address, port }: ReleasedBinding["backend"]): boolean =>

@@ -11,7 +11,8 @@ import { dynamicPorts, type PortRange } from "./PortRange.ts"
 
 /**
  * What a reserved socket lets in. `nothing`: every packet is dropped in the kernel, so no client ever gets a handshake
- * from a placeholder. `loopback`: only what comes from the host's own loopback addresses. `everything`: no filter.
+ * from a placeholder. `loopback`: only what comes from the host's own loopback addresses, or from a link-local IPv6 address:
+ * what the kernel's redirections leave to the socket. `everything`: no filter.
  */
 export type Admission = "nothing" | "loopback" | "everything"
 

@@ -1,0 +1,3 @@
+/** The plugin protocol over HTTP. */
+export * from "./PluginServer.ts"
+export * from "./PluginSocket.ts"

@@ -1,0 +1,271 @@
+/**
+ * A netlink socket kept open: transactions (nfnetlink batches), requests, dumps, and multicast events.
+ *
+ * Nothing here waits. The kernel works on a message while it is sent, so that every answer is in the socket's buffer when the
+ * call returns, and the next part of a dump is made while the last one is read.
+ * Sources: netlink(7), net/netfilter/nfnetlink.c.
+ */
+import { Result } from "effect"
+import * as C from "./Libc.ts"
+import {
+  errnoOf,
+  type Message,
+  MessageWriter,
+  NFNL_MSG_BATCH_BEGIN,
+  NFNL_MSG_BATCH_END,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  readMessages
+} from "./NetlinkMessage.ts"
+
+export const NETLINK_NETFILTER = 12
+
+/** A message of a batch that the kernel refused, counted from 0; -1 is the batch as a whole. */
+export interface Refusal {
+  readonly index: number
+  readonly errno: number
+}
+
+/** Adds the messages of a batch; they are numbered in the order they are begun. */
+export interface Batch {
+  readonly writer: MessageWriter
+  /** Begins a message of the batch's subsystem, whose `type` is the lower byte. End it by `writer.end()`. */
+  readonly begin: (type: number, flags: number, family: number) => void
+}
+
+export interface Request {
+  readonly subsystem: number
+  readonly type: number
+  readonly family: number
+  /** Adds the attributes. */
+  readonly write: (writer: MessageWriter) => void
+}
+
+export interface Netlink {
+  readonly fd: number
+  /**
+   * One transaction: no refusals, and all of it was done; else nothing was. The kernel looks at every message before it
+   * gives up, so each one that is wrong has its refusal. A failure is one of sending; nothing was done then.
+   */
+  readonly batch: (
+    subsystem: number,
+    write: (batch: Batch) => void
+  ) => Result.Result<ReadonlyArray<Refusal>, C.Errno>
+  /** The answer to a request for one object. */
+  readonly get: (request: Request) => Result.Result<Message, C.Errno>
+  /** All objects of a kind as they were at one moment: a dump that a change interrupted is made again. */
+  readonly dump: (request: Request) => Result.Result<ReadonlyArray<Message>, C.Errno>
+  /** Joins a multicast group; `receive` then has its messages. Use a socket of its own for events. */
+  readonly subscribe: (group: number) => Result.Result<void, C.Errno>
+  /** What has arrived, without waiting. `ENOBUFS`: events were lost. */
+  readonly receive: () => Result.Result<ReadonlyArray<Message>, C.Errno>
+  readonly close: () => void
+}
+
+const NETLINK_ADD_MEMBERSHIP = 1
+const NETLINK_CAP_ACK = 10
+const SUBSYSTEM_NONE = 0
+
+/** Limits, not reservations: room for a refusal of each of some ten thousand messages. */
+const receiveBuffer = 16 << 20
+const sendBuffer = 1 << 20
+/** More than any datagram that netlink makes. */
+const datagramLength = 1 << 16
+const dumpAttempts = 20
+/** Sequence numbers are 32 bits wide; a batch never gets from here to their end. */
+const lastSequence = 0xf0000000
+
+export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netlink, C.Errno> => {
+  const fd = libc.socket(C.AF_NETLINK, C.SOCK_RAW | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, protocol)
+  if (fd < 0) return Result.fail(libc.errno("socket", fd))
+
+  const number = new Uint8Array(4)
+  const setNumber = (level: number, name: number, value: number): number => {
+    new DataView(number.buffer).setUint32(0, value, C.hostLittleEndian)
+    return libc.setsockopt(fd, level, name, number, 4)
+  }
+  /** Past the host's limit where we may, up to it where we may not. */
+  const setBuffer = (forced: number, usual: number, length: number) => {
+    if (setNumber(C.SOL_SOCKET, forced, length) < 0) setNumber(C.SOL_SOCKET, usual, length)
+  }
+  setBuffer(C.SO_RCVBUFFORCE, C.SO_RCVBUF, receiveBuffer)
+  setBuffer(C.SO_SNDBUFFORCE, C.SO_SNDBUF, sendBuffer)
+  setNumber(C.SOL_NETLINK, NETLINK_CAP_ACK, 1)
+
+  const bound = bindAddress(libc, fd)
+  if (bound < 0) {
+    libc.close(fd)
+    return Result.fail(libc.errno("bind", bound))
+  }
+  const portId = bound
+
+  const writer = new MessageWriter()
+  const incoming = new Uint8Array(datagramLength)
+  const sender = new Uint8Array(sizeOfAddress)
+  const senderView = new DataView(sender.buffer)
+  const senderLength = new Uint8Array(4)
+  let sequence = 1
+  let sendable = sendBuffer
+
+  const send = (): number => {
+    if (writer.length > sendable) {
+      sendable = writer.length * 2
+      setBuffer(C.SO_SNDBUFFORCE, C.SO_SNDBUF, sendable)
+    }
+    for (;;) {
+      const result = libc.send(fd, writer.bytes, writer.length, 0)
+      if (result !== -C.EINTR) return result
+    }
+  }
+
+  /** The next datagram from the kernel, valid until the next call; or a negated `errno`. */
+  const receiveDatagram = (): Uint8Array | number => {
+    for (;;) {
+      new DataView(senderLength.buffer).setUint32(0, sizeOfAddress, C.hostLittleEndian)
+      const length = libc.recvfrom(
+        fd,
+        incoming,
+        datagramLength,
+        C.MSG_DONTWAIT | C.MSG_TRUNC,
+        sender,
+        senderLength
+      )
+      if (length === -C.EINTR) continue
+      if (length < 0) return length
+      if (length > datagramLength) return -C.EMSGSIZE
+      if (senderView.getUint32(4, C.hostLittleEndian) === 0) return incoming.subarray(0, length)
+    }
+  }
+
+  /** Calls back for each answer to the messages numbered from `first` on, until `visit` is true or there are no more. */
+  const answers = (first: number, last: number, visit: (message: Message) => boolean): number => {
+    for (;;) {
+      const datagram = receiveDatagram()
+      if (typeof datagram === "number") return datagram
+      for (const message of readMessages(datagram)) {
+        const ours = message.portId === portId && message.sequence >= first && message.sequence <= last
+        if (ours && visit(message)) return 0
+      }
+    }
+  }
+
+  const batch: Netlink["batch"] = (subsystem, write) => {
+    if (sequence > lastSequence) sequence = 1
+    const first = sequence
+    writer.clear()
+    writer.begin(NFNL_MSG_BATCH_BEGIN, 0, sequence++, 0, subsystem)
+    writer.end()
+    write({
+      writer,
+      begin: (type, flags, family) => writer.begin((subsystem << 8) | type, flags, sequence++, family)
+    })
+    const last = sequence - 1
+    writer.flagLast(NLM_F_ACK)
+    writer.begin(NFNL_MSG_BATCH_END, 0, sequence++, 0, subsystem)
+    writer.end()
+
+    const sent = send()
+    if (sent < 0) return Result.fail(libc.errno("send", sent))
+    const refusals: Array<Refusal> = []
+    let acknowledged = false
+    // Only the last message asks for an answer, and its answer comes last; the others answer when they are refused.
+    const result = answers(first, last + 1, (message) => {
+      if (message.type !== NLMSG_ERROR) return false
+      const errno = errnoOf(message)
+      if (errno !== 0) refusals.push({ index: message.sequence - first - 1, errno })
+      acknowledged = message.sequence === last
+      return acknowledged
+    })
+    if (!acknowledged && refusals.length === 0)
+      refusals.push({ index: -1, errno: result === -C.EAGAIN ? C.ENOBUFS : -result })
+    return Result.succeed(refusals)
+  }
+
+  const request = (flags: number, { subsystem, type, family, write }: Request): number => {
+    if (sequence > lastSequence) sequence = 1
+    const number = sequence++
+    writer.clear()
+    writer.begin((subsystem << 8) | type, flags, number, family, SUBSYSTEM_NONE)
+    write(writer)
+    writer.end()
+    const sent = send()
+    return sent < 0 ? sent : number
+  }
+
+  const get: Netlink["get"] = (asked) => {
+    const number = request(0, asked)
+    if (number < 0) return Result.fail(libc.errno("send", number))
+    let answer: Message | undefined
+    const result = answers(number, number, (message) => {
+      answer = copyOf(message)
+      return true
+    })
+    if (answer === undefined) return Result.fail(libc.errno("recv", result))
+    const errno = answer.type === NLMSG_ERROR ? errnoOf(answer) : 0
+    return errno === 0 ? Result.succeed(answer) : Result.fail(libc.errno("request", -errno))
+  }
+
+  const dumpOnce = (asked: Request): ReadonlyArray<Message> | number => {
+    const number = request(NLM_F_DUMP, asked)
+    if (number < 0) return number
+    const parts: Array<Message> = []
+    let errno = 0
+    let interrupted = false
+    const result = answers(number, number, (message) => {
+      if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true
+      if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) {
+        errno = errnoOf(message)
+        return true
+      }
+      parts.push(copyOf(message))
+      return false
+    })
+    if (result < 0) return result
+    if (errno !== 0) return -errno
+    return interrupted ? -C.EINTR : parts
+  }
+
+  const dump: Netlink["dump"] = (asked) => {
+    let outcome: ReadonlyArray<Message> | number = -C.EINTR
+    for (let attempt = 0; attempt < dumpAttempts && outcome === -C.EINTR; attempt++) outcome = dumpOnce(asked)
+    return typeof outcome === "number" ? Result.fail(libc.errno("dump", outcome)) : Result.succeed(outcome)
+  }
+
+  const subscribe: Netlink["subscribe"] = (group) => {
+    const result = setNumber(C.SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    return result < 0 ? Result.fail(libc.errno("setsockopt", result)) : Result.void
+  }
+
+  const receive: Netlink["receive"] = () => {
+    const messages: Array<Message> = []
+    for (;;) {
+      const datagram = receiveDatagram()
+      if (datagram === -C.EAGAIN) return Result.succeed(messages)
+      if (typeof datagram === "number") return Result.fail(libc.errno("recv", datagram))
+      for (const message of readMessages(datagram)) messages.push(copyOf(message))
+    }
+  }
+
+  return Result.succeed({ fd, batch, get, dump, subscribe, receive, close: () => void libc.close(fd) })
+}
+
+const copyOf = (message: Message): Message => ({ ...message, body: message.body.slice() })
+
+/** struct sockaddr_nl: family, port id, groups. */
+const sizeOfAddress = 12
+
+/** Binds to an address that the kernel picks; its port id, or a negated `errno`. */
+const bindAddress = (libc: C.Libc, fd: number): number => {
+  const address = new Uint8Array(sizeOfAddress)
+  const view = new DataView(address.buffer)
+  view.setUint16(0, C.AF_NETLINK, C.hostLittleEndian)
+  const bound = libc.bind(fd, address, sizeOfAddress)
+  if (bound < 0) return bound
+  const length = new Uint8Array(4)
+  new DataView(length.buffer).setUint32(0, sizeOfAddress, C.hostLittleEndian)
+  const named = libc.getsockname(fd, address, length)
+  return named < 0 ? named : view.getUint32(4, C.hostLittleEndian)
+}

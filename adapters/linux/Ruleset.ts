@@ -1,0 +1,183 @@
+/**
+ * The kernel table that redirects published ports, as text for `nft -f -` (nft(8)). Pure: nothing here loads it.
+ *
+ * What the kernel taught:
+ * - nat chains of all tables run at the hook's own nat priority (-100 on the way in), one after the other in the order of their priorities,
+ *   until one has chosen; a filter chain at -103 still sees the packet as it came. So marks are set at -95, and what a
+ *   redirection of ours is, as opposed to Docker's, is said by a bit of the packet's mark that lives from one to the other.
+ * - nat chains see a flow's first packet only, so their counters count connections. A UDP flow without answers stays
+ *   `new`: its later packets are known by a conntrack label, which unlike the conntrack mark nobody's routing looks at.
+ * - a lookup breaks off its rule where nothing is found; `dnat` ends the walk where something is.
+ * - a packet from a link-local IPv6 address is never forwarded, so it is not redirected: it is left to the socket.
+ */
+import { createHash } from "node:crypto"
+import type { Family } from "../../src/protocol/Address.ts"
+import { type Element, type Scope, setOf, setText, tableSets } from "./TableSets.ts"
+
+/** Both are unsigned 32-bit numbers. */
+export interface AcceptMark {
+  readonly mark: number
+  readonly mask: number
+}
+
+export interface TableOptions {
+  readonly name: string
+  /** Set on every packet of a new connection that the table redirected; the bits of `mask` are replaced by `mark`. */
+  readonly acceptMark: AcceptMark | undefined
+}
+
+export interface Table {
+  readonly name: string
+  /** Tells this definition from those of other options and other versions; the kernel keeps it with the table. */
+  readonly comment: string
+  readonly rules: number
+  /** One transaction that puts the table, with these elements, in the place of whatever had its name. */
+  readonly load: (elements: ReadonlyArray<Element>) => string
+}
+
+export const makeTable = (options: TableOptions): Table => {
+  const { name } = options
+  const chains = chainsOf(options)
+  const body = chains.map(chainText).join("\n")
+  const emptySets = tableSets.map((set) => setText(set, [])).join("\n")
+  const definition = createHash("sha256").update(`${emptySets}\n${body}`).digest("hex").slice(0, 12)
+  const comment = `published ports, kept by portmapper; definition ${definition}`
+
+  const load = (elements: ReadonlyArray<Element>): string => {
+    const bySet = Map.groupBy(elements, ({ set }) => set)
+    const sets = tableSets.map((set) => `  ${setText(set, bySet.get(set) ?? [])}`).join("\n")
+    return `table inet ${name}
+delete table inet ${name}
+table inet ${name} {
+  comment "${comment}"
+${sets}
+${body}
+}
+`
+  }
+
+  return { name, comment, rules: chains.reduce((sum, { rules }) => sum + rules.length, 0), load }
+}
+
+interface Chain {
+  readonly name: string
+  readonly hook?: string
+  readonly rules: ReadonlyArray<string>
+}
+
+const chainText = ({ name, hook, rules }: Chain): string =>
+  [
+    `  chain ${name} {`,
+    ...(hook === undefined ? [] : [`    type ${hook};`]),
+    ...rules.map((rule) => `    ${rule}`),
+    "  }"
+  ].join("\n")
+
+const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
+  const ours = hex(ourBit(acceptMark))
+  const notOurs = hex(~ourBit(acceptMark))
+  const accepted =
+    acceptMark === undefined
+      ? undefined
+      : `meta mark set meta mark and ${hex(~acceptMark.mask)} or ${hex(acceptMark.mark & acceptMark.mask)}`
+
+  return [
+    { name: "published4", rules: publishedRules(4) },
+    { name: "published6", rules: publishedRules(6) },
+    { name: "published", rules: ["meta nfproto vmap { ipv4 : jump published4, ipv6 : jump published6 }"] },
+    {
+      // Our bit stays set only where a redirection ended the walk. Where someone else uses the bit, it is left alone.
+      name: "arriving",
+      rules: [
+        `meta mark and ${ours} != 0 goto published`,
+        `meta mark set meta mark or ${ours}`,
+        "jump published",
+        `meta mark set meta mark and ${notOurs}`
+      ]
+    },
+    {
+      name: "prerouting",
+      hook: "nat hook prerouting priority -105",
+      rules: ["fib daddr type local jump arriving"]
+    },
+    {
+      name: "output",
+      hook: "nat hook output priority -105",
+      rules: ["fib daddr type local jump published"]
+    },
+    {
+      // From here on the bit says that the backend is reached through the interface that the packet came in on.
+      name: "redirected",
+      rules: [
+        ...(accepted === undefined ? [] : [`ct label set ${ourLabel}`]),
+        `meta mark set meta mark and ${notOurs}`,
+        ...(accepted === undefined ? [] : [accepted]),
+        `fib daddr . iif oif exists meta mark set meta mark or ${ours}`
+      ]
+    },
+    {
+      name: "marks",
+      hook: "filter hook prerouting priority -95",
+      rules: [
+        `ct state new ct status dnat meta mark and ${ours} != 0 goto redirected`,
+        ...(accepted === undefined ? [] : [`ct state new ct label ${ourLabel} ${accepted}`])
+      ]
+    },
+    {
+      name: "postrouting",
+      hook: "nat hook postrouting priority 95",
+      rules: [`ct status dnat meta mark and ${ours} != 0 masquerade`]
+    },
+    {
+      name: "guard",
+      hook: "filter hook prerouting priority raw",
+      rules: [
+        `iif != "lo" ip daddr 127.0.0.0/8 ip daddr . ${port} @${setOf("loopback", "addr", 4).name} drop`,
+        `iif != "lo" ip6 daddr ::1 ip6 daddr . ${port} @${setOf("loopback", "addr", 6).name} drop`
+      ]
+    }
+  ]
+}
+
+const port = "meta l4proto . th dport"
+
+/**
+ * Per scope, the specific address first: drop who is not on the allow-list of a port that has one, then redirect. A port
+ * without an allow-list costs a lookup in an often empty set, whatever the others have.
+ */
+const publishedRules = (family: Family): ReadonlyArray<string> => {
+  const ip = family === 4 ? "ip" : "ip6"
+  const loopback = family === 4 ? "127.0.0.0/8" : "::1"
+  const forwarded = family === 4 ? "" : "ip6 saddr != fe80::/10 "
+  const rules = (scope: Scope, key: string): ReadonlyArray<string> => {
+    const name = (kind: "limited" | "allowed" | "denied" | "redirect") => setOf(kind, scope, family).name
+    return [
+      `${key} @${name("limited")} ${key} . ${ip} saddr != @${name("allowed")} ${key} @${name("denied")} drop`,
+      `${forwarded}dnat ${ip} to ${key} map @${name("redirect")}`
+    ]
+  }
+  return [
+    `${ip} saddr ${loopback} return`,
+    `${ip} daddr ${loopback} return`,
+    ...rules("addr", `${ip} daddr . ${port}`),
+    ...rules("any", port)
+  ]
+}
+
+const ourLabel = 113
+
+/** Bits that neither Kubernetes, Calico, Cilium, Tailscale nor wg-quick use for themselves come first. */
+const candidates = [0x2000, 0x1000, 0x8000_0000, 0x4000_0000, 0x2000_0000, 0x1000_0000]
+
+/**
+ * A bit outside the accept mark's mask, so that neither disturbs the other. Where the mask is every bit there is none, and a packet
+ * from a container back to its own bridge carries both: whoever compares the whole mark does not know that one.
+ */
+const ourBit = (acceptMark: AcceptMark | undefined): number => {
+  const { mark, mask } = acceptMark ?? { mark: 0, mask: 0 }
+  return (
+    candidates.find((bit) => (bit & mask) === 0) ?? candidates.find((bit) => (bit & mark) === 0) ?? 0x2000
+  )
+}
+
+const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`

@@ -1,0 +1,50 @@
+/** Everything a mapper stands on, looked up once. */
+import { Context, Effect } from "effect"
+import { Conntrack } from "../firewall/Conntrack.ts"
+import { Firewall } from "../firewall/Firewall.ts"
+import { PortAllocator } from "../ports/PortAllocator.ts"
+import { Relay } from "../relay/Relay.ts"
+import { Backends } from "./Backends.ts"
+import { Mappings } from "./Mapping.ts"
+import { MappingStore } from "./MappingStore.ts"
+import type { Capabilities } from "./Plan.ts"
+
+/** What the mapper knows of its host; see `Capabilities`. */
+export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
+  "portmapper/mapper/MapperConfig"
+) {}
+
+export type MapperServices =
+  | MapperConfig
+  | Mappings
+  | PortAllocator
+  | Firewall
+  | Conntrack
+  | Relay
+  | MappingStore
+  | Backends
+
+export interface Host {
+  readonly capabilities: Capabilities
+  readonly mappings: Mappings["Service"]
+  readonly allocator: PortAllocator["Service"]
+  readonly firewall: Firewall["Service"]
+  readonly conntrack: Conntrack["Service"]
+  readonly relay: Relay["Service"]
+  readonly store: MappingStore["Service"]
+  readonly backends: Backends["Service"]
+}
+
+export const host: Effect.Effect<Host, never, MapperServices> = Effect.contextWith(
+  (services: Context.Context<MapperServices>) =>
+    Effect.succeed({
+      capabilities: Context.get(services, MapperConfig),
+      mappings: Context.get(services, Mappings),
+      allocator: Context.get(services, PortAllocator),
+      firewall: Context.get(services, Firewall),
+      conntrack: Context.get(services, Conntrack),
+      relay: Context.get(services, Relay),
+      store: Context.get(services, MappingStore),
+      backends: Context.get(services, Backends)
+    })
+)

@@ -1,0 +1,237 @@
+/** What every implementation of `Firewall` must do. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Layer } from "effect"
+import { IpNetwork } from "effect/net"
+import { Firewall, type FirewallError, type Rule, ruleText } from "../../src/firewall/Firewall.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+
+/** `redirect("tcp 0.0.0.0 8080", "10.0.0.2 80", "10.0.0.0/8")`; without networks, every source is let in. */
+export const redirect = (frontend: string, backend: string, ...allow: ReadonlyArray<string>): Rule => {
+  const [address = "", port] = backend.split(" ")
+  return {
+    _tag: "Redirect",
+    ...frontendOf(frontend),
+    backend: { address: addressUnsafe(address), port: Number(port) },
+    allow: allow.length === 0 ? undefined : allow.map(IpNetwork.fromStringUnsafe)
+  }
+}
+
+export const limit = (frontend: string, ...allow: ReadonlyArray<string>): Rule => ({
+  _tag: "Limit",
+  ...frontendOf(frontend),
+  allow: allow.map(IpNetwork.fromStringUnsafe)
+})
+
+export const guard = (frontend: string): Rule => ({ _tag: "Guard", ...frontendOf(frontend) })
+
+const frontendOf = (text: string) => {
+  const [protocol, host = "", port] = text.split(" ")
+  return { protocol: protocol as Protocol, host: addressUnsafe(host), port: Number(port) }
+}
+
+/** A rule of every shape; networks in the order in which a table gives them back. */
+const everyShape: ReadonlyArray<Rule> = [
+  redirect("tcp 0.0.0.0 80", "10.0.0.2 8080"),
+  redirect("tcp 10.1.0.1 80", "10.0.0.3 8081"),
+  redirect("udp 0.0.0.0 80", "10.0.0.2 8080", "10.0.0.0/8"),
+  redirect("udp 10.1.0.1 81", "10.0.0.2 65535", "0.0.0.0/0"),
+  redirect("sctp 0.0.0.0 65535", "10.0.0.2 1"),
+  redirect("tcp :: 80", "fd00::2 8080", "2001:db8::/32", "fd01::7/128"),
+  redirect("udp fd00::1 53", "fd00::2 5353"),
+  redirect("tcp fd00::1 80", "fd00::3 80", "::/0"),
+  limit("tcp 0.0.0.0 90", "10.0.0.0/8", "192.168.1.1/32"),
+  limit("udp 10.1.0.1 90"),
+  limit("tcp :: 90", "fd00::/8"),
+  limit("tcp fd00::1 91", "fe80::/10"),
+  guard("tcp 127.0.0.1 80"),
+  guard("udp 127.0.0.2 53"),
+  guard("tcp ::1 80")
+]
+
+/** `flush` is someone else who removes the table behind the implementation's back. */
+export const firewallConformance = <R>(
+  name: string,
+  layer: Layer.Layer<Firewall | R, FirewallError>,
+  flush: Effect.Effect<void, never, R>
+): void => {
+  describe(name, () => {
+    const test = <E>(title: string, body: Effect.Effect<void, E, Firewall | R>) =>
+      it.live(title, () => {
+        const fresh = Effect.andThen(
+          Firewall.use((firewall) => firewall.replace([])),
+          body
+        )
+        return Effect.provide(fresh, layer)
+      })
+
+    const texts = (rules: ReadonlyArray<Rule>) => rules.map(ruleText).sort()
+    const standing = Effect.flatMap(Firewall, ({ read }) => Effect.map(read, ({ rules }) => texts(rules)))
+    const add = (...rules: ReadonlyArray<Rule>) =>
+      Firewall.use(({ apply }) => apply({ add: rules, remove: [] }))
+    const remove = (...rules: ReadonlyArray<Rule>) =>
+      Firewall.use(({ apply }) => apply({ add: [], remove: rules }))
+
+    test(
+      "reads back rules of every shape as they were added",
+      Effect.gen(function* () {
+        yield* add(...everyShape)
+        assert.deepStrictEqual(yield* standing, texts(everyShape))
+      })
+    )
+
+    test(
+      "removes rules of every shape, and leaves nothing",
+      Effect.gen(function* () {
+        yield* add(...everyShape)
+        yield* remove(...everyShape)
+        assert.deepStrictEqual(yield* standing, [])
+      })
+    )
+
+    test(
+      "replaces the rule of a frontend, whatever it was",
+      Effect.gen(function* () {
+        const successors = [
+          redirect("tcp 0.0.0.0 80", "10.0.0.2 80"),
+          redirect("tcp 0.0.0.0 80", "10.0.0.3 80", "10.0.0.0/8", "192.168.0.0/16"),
+          redirect("tcp 0.0.0.0 80", "10.0.0.3 80", "192.168.0.0/16", "193.0.0.0/8"),
+          limit("tcp 0.0.0.0 80", "192.168.0.0/24"),
+          redirect("tcp 0.0.0.0 80", "10.0.0.3 80", "192.168.0.0/16"),
+          redirect("tcp 0.0.0.0 80", "10.0.0.4 81"),
+          limit("tcp 0.0.0.0 80"),
+          redirect("tcp 0.0.0.0 80", "10.0.0.4 81")
+        ]
+        for (const rule of successors) {
+          yield* add(rule)
+          assert.deepStrictEqual(yield* standing, texts([rule]))
+        }
+      })
+    )
+
+    test(
+      "adds what is there already",
+      Effect.gen(function* () {
+        yield* add(...everyShape)
+        yield* add(...everyShape)
+        assert.deepStrictEqual(yield* standing, texts(everyShape))
+      })
+    )
+
+    test(
+      "removes what is not there, alone and among others",
+      Effect.gen(function* () {
+        yield* remove(...everyShape)
+        yield* add(redirect("tcp 0.0.0.0 80", "10.0.0.2 80"))
+        yield* remove(...everyShape)
+        assert.deepStrictEqual(yield* standing, [])
+      })
+    )
+
+    test(
+      "knows a rule by its frontend when it removes it",
+      Effect.gen(function* () {
+        yield* add(redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8"), guard("tcp 127.0.0.1 80"))
+        yield* remove(redirect("tcp 0.0.0.0 80", "10.9.9.9 99"))
+        assert.deepStrictEqual(yield* standing, ["Guard 127.0.0.1:80/tcp"])
+      })
+    )
+
+    test(
+      "puts in place of a rule the one that stands in both lists of a change",
+      Effect.gen(function* () {
+        const before = redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8")
+        const after = redirect("tcp 0.0.0.0 80", "10.0.0.3 80")
+        yield* add(before)
+        yield* (yield* Firewall).apply({ add: [after], remove: [before] })
+        assert.deepStrictEqual(yield* standing, texts([after]))
+      })
+    )
+
+    test(
+      "keeps frontends apart by protocol, address, family and port",
+      Effect.gen(function* () {
+        const apart = [
+          redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8"),
+          redirect("udp 0.0.0.0 80", "10.0.0.3 80"),
+          redirect("tcp 10.1.0.1 80", "10.0.0.4 80"),
+          redirect("tcp 10.1.0.2 80", "10.0.0.5 80", "10.2.0.0/16"),
+          redirect("tcp :: 80", "fd00::2 80", "fd00::/8"),
+          redirect("tcp 0.0.0.0 81", "10.0.0.6 80", "10.3.0.0/16")
+        ]
+        yield* add(...apart)
+        for (let left = apart; left.length > 0; left = left.slice(1)) {
+          assert.deepStrictEqual(yield* standing, texts(left))
+          yield* remove(...left.slice(0, 1))
+        }
+      })
+    )
+
+    test(
+      "replaces everything",
+      Effect.gen(function* () {
+        const { replace } = yield* Firewall
+        yield* add(...everyShape)
+        const others = [redirect("tcp 0.0.0.0 80", "10.0.0.9 80"), limit("udp 10.1.0.1 90", "10.0.0.0/8")]
+        yield* replace(others)
+        assert.deepStrictEqual(yield* standing, texts(others))
+        yield* replace(everyShape)
+        assert.deepStrictEqual(yield* standing, texts(everyShape))
+        yield* replace(everyShape)
+        assert.deepStrictEqual(yield* standing, texts(everyShape))
+      })
+    )
+
+    test(
+      "counts nothing for rules that nobody used",
+      Effect.gen(function* () {
+        yield* add(
+          redirect("tcp 0.0.0.0 80", "10.0.0.2 80"),
+          limit("tcp 0.0.0.0 81"),
+          guard("tcp 127.0.0.1 80")
+        )
+        const { counted } = yield* (yield* Firewall).read
+        assert.deepStrictEqual(
+          counted.map(({ rule, connections, dropped }) => [ruleText(rule), connections, dropped]).sort(),
+          [
+            ["Limit 0.0.0.0:81/tcp from ", 0, 0],
+            ["Redirect 0.0.0.0:80/tcp -> 10.0.0.2:80", 0, 0]
+          ]
+        )
+      })
+    )
+
+    test(
+      "notices that the table is gone, and puts it back",
+      Effect.gen(function* () {
+        const { check, read, replace } = yield* Firewall
+        const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+        yield* add(rule)
+        yield* check
+        yield* flush
+        const errors = [yield* Effect.flip(check), yield* Effect.flip(read), yield* Effect.flip(add(rule))]
+        assert.deepStrictEqual(
+          errors.map(({ reason }) => reason),
+          ["Gone", "Gone", "Gone"]
+        )
+        yield* remove(rule)
+        yield* replace([rule])
+        yield* check
+        assert.deepStrictEqual(yield* standing, texts([rule]))
+      })
+    )
+
+    test(
+      "removes the table, and removes it again",
+      Effect.gen(function* () {
+        const firewall = yield* Firewall
+        yield* add(...everyShape)
+        yield* firewall.remove
+        yield* firewall.remove
+        assert.strictEqual((yield* Effect.flip(firewall.check)).reason, "Gone")
+        yield* firewall.replace(everyShape)
+        assert.deepStrictEqual(yield* standing, texts(everyShape))
+      })
+    )
+  })
+}
