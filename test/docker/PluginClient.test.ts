@@ -237,11 +237,14 @@ describe("a connection", () => {
   it.live("that the plugin closed while it was kept is replaced", () =>
     Effect.gen(function* () {
       let answered = 0
-      const { client } = yield* answering((request, response) => {
-        // The second request on a connection is never read: the plugin was closing it.
-        if (answered++ === 1) request.socket.destroy()
-        else response.end("{}")
-      })
+      const { client } = yield* answering(
+        (request, response) => {
+          // The second request on a connection is never read: the plugin was closing it.
+          if (answered++ === 1) request.socket.destroy()
+          else response.end("{}")
+        },
+        { connections: 1 }
+      )
       yield* client.activate
       yield* client.activate
       assert.strictEqual(answered, 3)
