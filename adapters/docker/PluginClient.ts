@@ -233,6 +233,7 @@ const send = (
   Effect.callback<Answer, ClientError | "again">((resume) => {
     const { address, target, connectTimeoutMillis } = wire
     let connected = false
+    let kept = false
     const request = wire.request({
       ...target,
       method: "POST",
@@ -249,6 +250,7 @@ const send = (
     request.once("socket", (socket) => {
       if (!socket.connecting) {
         connected = true
+        kept = true
         return
       }
       timer = setTimeout(() => {
@@ -279,7 +281,7 @@ const send = (
     })
     request.on("error", (error: NodeJS.ErrnoException) => {
       clearTimeout(timer)
-      const dead = request.reusedSocket && (error.code === "ECONNRESET" || error.code === "EPIPE")
+      const dead = kept && (error.code === "ECONNRESET" || error.code === "EPIPE")
       resume(Effect.fail(again && dead ? "again" : requestError(address, method, error, connected)))
     })
     request.end(body)
