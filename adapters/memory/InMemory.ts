@@ -9,6 +9,7 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import type {
   ActivateResponse,
   Encoded,
+  Given,
   ListPortsResponse,
   MapPortsRequest,
   MapPortsResponse,
@@ -34,10 +35,10 @@ export const callText = (method: Method, text: string): Effect.Effect<string, Ca
 
 export const activate = call("Plugin.Activate", {}) as Call<Encoded<typeof ActivateResponse>>
 
-export const mapPorts = (request: Partial<Encoded<typeof MapPortsRequest>>) =>
+export const mapPorts = (request: Given<typeof MapPortsRequest>) =>
   call("PortMapper.MapPorts", request) as Call<Encoded<typeof MapPortsResponse>>
 
-export const unmapPorts = (request: Partial<Encoded<typeof UnmapPortsRequest>>) =>
+export const unmapPorts = (request: Given<typeof UnmapPortsRequest>) =>
   call("PortMapper.UnmapPorts", request) as Call<Encoded<typeof UnmapPortsResponse>>
 
 export const listPorts = call("PortMapper.ListPorts", {}) as Call<Encoded<typeof ListPortsResponse>>

@@ -9,6 +9,7 @@ import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import {
   ActivateResponse,
   type Encoded,
+  type Given,
   ListPortsResponse,
   type MapPortsRequest,
   MapPortsResponse,
@@ -61,14 +62,7 @@ export interface StdioClient {
   readonly notify: (method: string, params?: object) => Effect.Effect<void, Disconnected>
 }
 
-type RequestOf<S extends Schema.Constraint> = DeepPartial<Encoded<S>> & { readonly Owner?: string }
-
-type DeepPartial<T> =
-  T extends ReadonlyArray<infer A>
-    ? ReadonlyArray<DeepPartial<A>>
-    : T extends object
-      ? { readonly [K in keyof T]?: DeepPartial<T[K]> }
-      : T
+type RequestOf<S extends Schema.Constraint> = Given<S> & { readonly Owner?: string }
 
 export interface ClientStreams {
   /** What the server writes. */
