@@ -14,7 +14,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { folder } from "../support/folder.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
-import { missing } from "../support/commands.ts"
+import { missing } from "../support/lab.ts"
 import { reference } from "../support/reference.ts"
 
 const web = ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: [fd00::2]:80"]
