@@ -47,10 +47,9 @@ export class LineReader {
     input.on("readable", this.wake).on("end", this.wake).on("close", this.wake).on("error", this.fail)
   }
 
-  /** Stops listening. */
+  /** Stops listening, but for errors: one that comes late, from a socket say, must not end the process. */
   close(): void {
-    const { input } = this
-    input.off("readable", this.wake).off("end", this.wake).off("close", this.wake).off("error", this.fail)
+    this.input.off("readable", this.wake).off("end", this.wake).off("close", this.wake)
   }
 
   /** The lines of what arrives next, to be taken before the next ones are asked for; `undefined` after the end. */

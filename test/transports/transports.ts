@@ -2,12 +2,8 @@
  * The transports, as a table of requests sees them: a way to ask, and what each can't express. A new one is added by one
  * line in `transports`.
  */
-import * as Fs from "node:fs"
 import * as Http from "node:http"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import { Cause, Effect, Exit, Option, Result, type Scope } from "effect"
-import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
@@ -15,6 +11,7 @@ import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
 import { openSession } from "../support/session.ts"
+import { socketFor } from "../support/socket.ts"
 import type { Row } from "./table.ts"
 
 export interface Asked {
@@ -55,12 +52,7 @@ export const transports: ReadonlyArray<Transport> = [
 ]
 
 const openSocket = Effect.gen(function* () {
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-"))),
-    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-  )
-  const socketPath = Path.join(folder, "p.sock")
-  yield* Effect.orDie(serveUnix(socketPath, { owner: "default" }))
+  const socketPath = yield* socketFor(yield* Driver, { owner: "default" })
   return ({ method, body, owner }: Asked) =>
     Effect.promise(
       () =>
