@@ -43,7 +43,7 @@ export const group = parsed("group", "NAME|GID", "The group that may use the soc
 
 export const state = Flag.String("state").pipe(
   Flag.withMetavar("DIR"),
-  Flag.withDescription("Where the state is kept (root: /run/portmapper; else beside the socket)"),
+  Flag.withDescription("The folder of the state, mode 0700 (root: /run/portmapper; else beside the socket)"),
   Flag.optional
 )
 
@@ -90,8 +90,9 @@ export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"
 export const defaultSocket = (pluginName: string): string =>
   isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)
 
+/** Root's is one for the host; any other user's lies beside the socket, a folder of its own since it is private. */
 export const defaultState = (socketPath: string): string =>
-  isRoot() ? "/run/portmapper" : Path.dirname(socketPath)
+  isRoot() ? "/run/portmapper" : `${socketPath.replace(/\.sock$/, "")}.state`
 
 export const isRoot = (): boolean => process.getuid?.() === 0
 
@@ -102,6 +103,12 @@ export const socketOf = (options: {
   readonly socket: Option.Option<string>
   readonly name: string
 }): string => Option.getOrElse(options.socket, () => defaultSocket(options.name))
+
+export const stateOf = (options: {
+  readonly state: Option.Option<string>
+  readonly socket: Option.Option<string>
+  readonly name: string
+}): string => Option.getOrElse(options.state, () => defaultState(socketOf(options)))
 
 const runtimeFolder = (): string => {
   const runtime = process.env["XDG_RUNTIME_DIR"]

@@ -12,6 +12,7 @@ const flags = {
   name: Options.name,
   socket: Options.socket,
   group: Options.group,
+  state: Options.state,
   mode: Options.mode,
   ephemeral: Options.ephemeral,
   acceptFwmark: Options.acceptFwmark,
@@ -37,8 +38,9 @@ export const serve = Command.make("serve", flags, (options) =>
   }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM"),
-  Command.provide(({ mode, ephemeral, acceptFwmark, logFormat }) =>
+  Command.provide(({ name, socket, state, mode, ephemeral, acceptFwmark, logFormat }) =>
     mapperLayer({
+      stateDirectory: Options.stateOf({ name, socket, state }),
       mode: Option.getOrUndefined(mode),
       ephemeral: Option.getOrUndefined(ephemeral),
       acceptMark: Option.getOrUndefined(acceptFwmark)

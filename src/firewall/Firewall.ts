@@ -90,7 +90,10 @@ export class Firewall extends Context.Service<
      * that was there and stays has counted is kept where it can be.
      */
     readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<void, FirewallError>
-    /** Reads the rules back from where they are enforced, with their counters. */
+    /**
+     * Reads the rules back from where they are enforced, with their counters. Of an allow-list it gives what it comes to:
+     * networks of the frontend's family in rising order, none within another.
+     */
     readonly read: Effect.Effect<
       { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
       FirewallError
