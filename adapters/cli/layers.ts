@@ -47,7 +47,7 @@ export const mapperLayer = (options: MapperOptions) =>
       )
       const services = Layer.mergeAll(
         Mappings.layer,
-        PortAllocator.layer({ ephemeral: options.ephemeral }).pipe(Layer.provide(LinuxSockets.layer)),
+        PortAllocator.layer({ ephemeral: options.ephemeral }).pipe(Layer.provide(LinuxSockets.layer())),
         Result.isSuccess(firewall)
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),

@@ -6,6 +6,7 @@ import { Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { type Mode, modes } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+import { parseHostPort } from "../docker/PluginTcp.ts"
 
 /** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
 const parsed = <A>(
@@ -40,6 +41,42 @@ export const socket = Flag.String("socket").pipe(
 )
 
 export const group = parsed("group", "NAME|GID", "The group that may use the socket", parseGroup)
+
+export const tcp = parsed(
+  "tcp",
+  "HOST:PORT",
+  "Listen on this TCP port, and on no Unix socket unless --socket is given; the Engine finds it by a spec file. Port 0: any that is free. Beyond loopback --tls-cert, --tls-key and --tls-ca are required",
+  parseHostPort
+)
+
+const file = (flag: string, metavar: string, description: string) =>
+  Flag.String(flag).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
+
+export const tlsCert = file("tls-cert", "FILE", "The server's certificate with its chain, PEM")
+
+export const tlsKey = file("tls-key", "FILE", "The key of that certificate, PEM without a passphrase")
+
+export const tlsCa = file("tls-ca", "FILE", "What clients' certificates must be signed by, PEM")
+
+export const specDir = file(
+  "spec-dir",
+  "DIR",
+  "Where the spec file is written while --tcp serves: NAME.spec, or NAME.json with TLS (/etc/docker/plugins)"
+)
+
+export const specCert = file(
+  "spec-cert",
+  "FILE",
+  "For NAME.json: the certificate that the Engine shows (--tls-cert, where it may be a client's too)"
+)
+
+export const specKey = file("spec-key", "FILE", "For NAME.json: the key of --spec-cert (--tls-key)")
+
+export const specCa = file(
+  "spec-ca",
+  "FILE",
+  "For NAME.json: what the Engine wants the server's certificate signed by (--tls-ca)"
+)
 
 export const state = Flag.String("state").pipe(
   Flag.withMetavar("DIR"),

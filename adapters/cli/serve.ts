@@ -2,16 +2,14 @@
 import { Console, Effect, Layer, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { serveUnix } from "../docker/PluginSocket.ts"
 import { mapperLayer } from "./layers.ts"
+import { checkUsage, listenerFlags, serveListeners } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { releaseAll } from "./release.ts"
 
 const flags = {
-  name: Options.name,
-  socket: Options.socket,
-  group: Options.group,
+  ...listenerFlags,
   state: Options.state,
   mode: Options.mode,
   ephemeral: Options.ephemeral,
@@ -25,27 +23,28 @@ const flags = {
 
 export const serve = Command.make("serve", flags, (options) =>
   Effect.gen(function* () {
-    const socket = Options.socketOf(options)
     const driver = yield* Driver
     if (options.releaseOnExit) yield* Effect.addFinalizer(() => releaseAtEnd(driver))
-    yield* serveUnix(socket, {
-      groupId: Option.getOrUndefined(options.group),
-      folderMode: Options.folderMode(),
+    const listeners = yield* serveListeners(options, {
       pages: { "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }) }
     })
-    yield* Console.error(`listening on ${socket}`)
+    for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
     return yield* Effect.never
   }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM"),
-  Command.provide(({ name, socket, state, mode, ephemeral, acceptFwmark, logFormat }) =>
-    mapperLayer({
-      stateDirectory: Options.stateOf({ name, socket, state }),
-      mode: Option.getOrUndefined(mode),
-      ephemeral: Option.getOrUndefined(ephemeral),
-      acceptMark: Option.getOrUndefined(acceptFwmark)
-    }).pipe(Layer.provideMerge(loggingLayer(logFormat)))
-  )
+  Command.provide((options) => {
+    const mapper = mapperLayer({
+      stateDirectory: Options.stateOf(options),
+      mode: Option.getOrUndefined(options.mode),
+      ephemeral: Option.getOrUndefined(options.ephemeral),
+      acceptMark: Option.getOrUndefined(options.acceptFwmark)
+    })
+    // Wrong usage is told before the mapper touches the host.
+    return Layer.unwrap(Effect.as(checkUsage(options), mapper)).pipe(
+      Layer.provideMerge(loggingLayer(options.logFormat))
+    )
+  })
 )
 
 const releaseAtEnd = (driver: Driver["Service"]) =>

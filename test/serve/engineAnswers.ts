@@ -81,10 +81,10 @@ export const expected = (first: number, sctp: boolean): Readonly<Record<string, 
   unmap500: [
     done,
     both(8711),
-    "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: device or resource busy",
+    "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: the table is gone",
     done,
     both(8711),
-    "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: device or resource busy",
+    "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: the table is gone",
     done
   ],
   "sctp-P": [

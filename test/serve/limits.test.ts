@@ -110,17 +110,16 @@ describeLab("the plugin and its host's limits", [], () => {
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const first = yield* Plugin.start(host)
-      const again = host.exec(process.execPath, [
-        "--import",
-        "tsx",
-        "adapters/cli/main.ts",
-        "serve",
-        "--socket",
-        first.socket
-      ])
-      const beside = yield* again
-      assert.strictEqual(beside.code, 1)
-      assert.match(beside.stderr, /portmapper: .*another process is serving it\n$/)
+      const again = ["--import", "tsx", "adapters/cli/main.ts", "serve", "--socket", first.socket]
+      const sameState = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/state`])
+      assert.strictEqual(sameState.code, 1)
+      assert.strictEqual(
+        sameState.stderr,
+        `portmapper: ${first.folder}/state is in use by process ${first.process.pid}\n`
+      )
+      const sameSocket = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/other`])
+      assert.strictEqual(sameSocket.code, 1)
+      assert.match(sameSocket.stderr, /portmapper: .*another process is serving it\n$/)
       yield* first.process.kill("SIGKILL")
       yield* first.process.wait()
       assert.isTrue(existsSync(first.socket))
