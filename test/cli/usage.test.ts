@@ -1,7 +1,10 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import { inShell, portmapper, run } from "../support/command.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { labTest, noCommand } from "../support/lab.ts"
 
 const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
@@ -124,9 +127,11 @@ describe("completions", { timeout: 60_000 }, () => {
     labTest(`are ${shell} that ${shell} can read`, noCommand(shell, "--version"), () =>
       Effect.runPromise(
         Effect.gen(function* () {
-          const ran = yield* run([shell, ...args], { input: yield* script(shell) })
+          const file = Path.join(yield* temporaryFolder, `completions.${shell}`)
+          Fs.writeFileSync(file, yield* script(shell))
+          const ran = yield* run([shell, ...args, file])
           assert.deepStrictEqual(ran, { status: 0, stdout: "", stderr: "" })
-        })
+        }).pipe(Effect.scoped)
       )
     )
   checked("bash", "-n")
