@@ -65,6 +65,7 @@ export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
     Command.withDescription(
       "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
     ),
+    Command.withShortDescription("Remove all that a plugin of ours left on this host"),
     Command.withExamples([
       { command: "portmapper reset", description: "Asks first" },
       { command: "portmapper reset --yes --state /run/portmapper" }
