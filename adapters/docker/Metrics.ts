@@ -9,7 +9,7 @@ import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { type CallError, CallTimedOut, kindOf, type Method } from "../../src/protocol/Operations.ts"
 import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
-import type { Page } from "./PluginServer.ts"
+import type { Page } from "./Routes.ts"
 
 export interface Metrics {
   /** For `CallObserver`. */

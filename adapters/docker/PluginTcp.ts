@@ -97,15 +97,16 @@ export const parseHostPort = (text: string): Result.Result<HostPort, string> => 
   const match = /^(?:\[([^[\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text)
   const host = match?.[1] ?? match?.[2]
   const port = Number(match?.[3])
-  if (host === undefined) return Result.fail("HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000")
-  if (port > 65535) return Result.fail("a port from 0 to 65535")
+  if (host === undefined)
+    return Result.fail("expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000")
+  if (port > 65535) return Result.fail("expected a port from 0 to 65535")
   const isAddress = Result.isSuccess(parseAddress(host))
   if (match?.[1] !== undefined && !(isAddress && host.includes(":")))
-    return Result.fail("an IPv6 address in the brackets")
+    return Result.fail("expected an IPv6 address in the brackets")
   // URLs as browsers and Node read them have no zone, so no spec file could tell of it.
-  if (host.includes("%")) return Result.fail("an address without a zone")
+  if (host.includes("%")) return Result.fail("expected an address without a zone")
   if (!isAddress && (/^[\d.]+$/.test(host) || !/^[\w.-]+$/.test(host)))
-    return Result.fail("the name of a host or an IP address before the port")
+    return Result.fail("expected the name of a host or an IP address before the port")
   return Result.succeed({ host, port })
 }
 

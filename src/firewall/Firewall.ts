@@ -182,11 +182,9 @@ function makeMemoryFirewall() {
     apply: (change) =>
       guarded("apply", () => {
         if (table === undefined && change.add.length === 0) return Effect.void
-        return Effect.map(standing("apply"), (before) => {
-          const next = new Map(before)
-          for (const rule of change.remove) next.delete(ruleKey(rule))
-          for (const rule of change.add) next.set(ruleKey(rule), rule)
-          table = next
+        return Effect.map(standing("apply"), (rules) => {
+          for (const rule of change.remove) rules.delete(ruleKey(rule))
+          for (const rule of change.add) rules.set(ruleKey(rule), rule)
         })
       }),
     replace: (rules) =>

@@ -6,7 +6,7 @@ import { Clock, Effect, Layer } from "effect"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import { Driver, type ListedMapping } from "../protocol/Driver.ts"
+import { CurrentOwner, Driver, type ListedMapping } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
@@ -81,7 +81,7 @@ const watchOnce = (on: Host) =>
 
 /** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
 const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
-  if (engine.activated) return
+  if (engine.activated || (yield* CurrentOwner) !== "engine") return
   engine.activated = true
   yield* Effect.catch(store.putEngine({ epoch: engine.number, activated: true }), (error) =>
     Effect.logWarning(`an Engine's start was noticed, but not recorded: ${error.message}`)

@@ -3,7 +3,7 @@
  * How a call and its answer travel, and what an error looks like there, is the transport's; `kindOf` is what the
  * transports agree on.
  */
-import { Duration, Effect, Result, Schema, type Scope } from "effect"
+import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
 import { CallObserver } from "./CallObserver.ts"
 import { Driver, type DriverError } from "./Driver.ts"
@@ -90,6 +90,18 @@ export const call = (method: Method, body: Body): Effect.Effect<Answer, CallErro
 export const kindOf = (error: CallError): "request" | "notFound" | "driver" => {
   if (error instanceof RequestError) return "request"
   return error instanceof MethodNotFound ? "notFound" : "driver"
+}
+
+/** What a call that failed is told as, whatever the transport. A defect has no error: it is nobody's to handle. */
+export type Failure =
+  | { readonly kind: "request" | "notFound" | "driver"; readonly message: string; readonly error: CallError }
+  | { readonly kind: "defect"; readonly message: string }
+
+export const failureOf = (cause: Cause.Cause<CallError>): Failure => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error === undefined
+    ? { kind: "defect", message: `internal error: ${Cause.pretty(cause).split("\n")[0]}` }
+    : { kind: kindOf(error), message: error.message, error }
 }
 
 const observed = <R>(

@@ -65,7 +65,7 @@ describe("portmapper serve, wrongly used", () => {
         )
         assert.strictEqual(
           yield* refusal(["--tcp", "::1:80"]),
-          '2 Invalid value for flag --tcp: "::1:80". Expected: HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000'
+          '2 portmapper: serve: --tcp "::1:80": expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000; see: portmapper serve --help'
         )
       }),
     60_000
@@ -81,7 +81,8 @@ describeLab("portmapper serve in a lab", [], () => {
         const folder = yield* temporaryFolder
         const [passed, asked] = [Path.join(folder, "passed.sock"), Path.join(folder, "asked.sock")]
         const sockets = JSON.stringify([passed, ["127.0.0.1", 7001]])
-        const activate = [path("../support/activate.py"), sockets, "1", process.execPath, ...serve]
+        const state = ["--state", Path.join(yield* temporaryFolder, "state")]
+        const activate = [path("../support/activate.py"), sockets, "1", process.execPath, ...serve, ...state]
         const plugin = yield* host.spawn(
           "python3",
           [...activate, "--socket", asked, "--tcp", "127.0.0.1:7002", "--spec-dir", folder],
@@ -132,7 +133,8 @@ describeLab("portmapper serve in a lab", [], () => {
         ]
         for (const [args, message] of rows) {
           const tcp = args.includes("--tcp") ? [] : ["--tcp", "127.0.0.1:0"]
-          const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...tcp, ...args], {
+          const state = ["--state", Path.join(folder, "state")]
+          const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...state, ...tcp, ...args], {
             timeoutMillis: 15_000
           })
           assert.strictEqual(`${code} ${stderr.trim().split("\n").at(-1)}`, `1 portmapper: ${message}`)

@@ -21,6 +21,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         const { host } = yield* Lab.make()
         const dockerd = yield* Dockerd.start(host)
         const folder = dockerd.specFolder
+        const state = ["--state", Path.join(yield* temporaryFolder, "state")]
         const tls = (own: Certificate) => ["--tls-cert", own.cert, "--tls-key", own.key, "--tls-ca", ca.cert]
         const shown = ["--spec-cert", client.cert, "--spec-key", client.key]
         const rows: ReadonlyArray<readonly [tcp: string, more: ReadonlyArray<string>, url: RegExp]> = [
@@ -34,7 +35,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         for (const [index, [tcp, more, url]] of rows.entries()) {
           // A name for each: an Engine asks a plugin that it knows no more than once.
           const name = `plugin${index}`
-          const serve = ["serve", "--tcp", tcp, "--spec-dir", folder, "--name", name, ...more]
+          const serve = ["serve", "--tcp", tcp, "--spec-dir", folder, "--name", name, ...state, ...more]
           const plugin = yield* host.spawn(process.execPath, ["--import", "tsx", executable, ...serve])
           yield* plugin.waitForLine(/^listening on /, { timeoutMillis: 15_000 })
           assert.notMatch(plugin.lines().join("\n"), /can't connect/)
@@ -62,9 +63,20 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
       Effect.gen(function* () {
         const { ca, server } = makeCertificates(yield* temporaryFolder)
         const folder = yield* temporaryFolder
+        const state = ["--state", Path.join(folder, "state")]
         const { host } = yield* Lab.make()
         const files = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
-        const serve = ["serve", "--tcp", "127.0.0.1:0", "--spec-dir", folder, "--name", "pm", ...files]
+        const serve = [
+          "serve",
+          "--tcp",
+          "127.0.0.1:0",
+          "--spec-dir",
+          folder,
+          "--name",
+          "pm",
+          ...state,
+          ...files
+        ]
         const plugin = yield* host.spawn(process.execPath, ["--import", "tsx", executable, ...serve])
         yield* plugin.waitForLine(/^listening on 127\.0\.0\.1:\d+ with TLS$/, { timeoutMillis: 15_000 })
         assert.match(

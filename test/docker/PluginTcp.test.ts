@@ -313,8 +313,8 @@ describe("parseHostPort", () => {
   })
 
   it("refuses the rest, and says what it expects", () => {
-    const form = "HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000"
-    const host = "the name of a host or an IP address before the port"
+    const form = "expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000"
+    const host = "expected the name of a host or an IP address before the port"
     const rows = [
       ["7000", form],
       [":7000", form],
@@ -323,11 +323,11 @@ describe("parseHostPort", () => {
       ["::1:80", form],
       ["[::1]", form],
       ["http://127.0.0.1:80", form],
-      ["127.0.0.1:65536", "a port from 0 to 65535"],
+      ["127.0.0.1:65536", "expected a port from 0 to 65535"],
       ["127.0.0.1:-1", form],
-      ["[example]:80", "an IPv6 address in the brackets"],
-      ["[127.0.0.1]:80", "an IPv6 address in the brackets"],
-      ["[fe80::1%eth0]:80", "an address without a zone"],
+      ["[example]:80", "expected an IPv6 address in the brackets"],
+      ["[127.0.0.1]:80", "expected an IPv6 address in the brackets"],
+      ["[fe80::1%eth0]:80", "expected an address without a zone"],
       ["256.0.0.1:80", host],
       ["a/b:80", host],
       ["", form]
