@@ -1,9 +1,11 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT. */
-import { Console, Effect, Layer, Option } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { Command, Flag } from "effect/cli"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { makeMetrics } from "../docker/Metrics.ts"
+import { announce, takeNotify } from "../docker/Systemd.ts"
+import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
 import { checkUsage, listenerFlags, serveListeners } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
@@ -11,10 +13,7 @@ import { releaseAll } from "./release.ts"
 
 const flags = {
   ...listenerFlags,
-  state: Options.state,
-  mode: Options.mode,
-  ephemeral: Options.ephemeral,
-  acceptFwmark: Options.acceptFwmark,
+  ...Options.mapperFlags,
   releaseOnExit: Flag.Boolean("release-on-exit").pipe(
     Flag.withDescription("Unmap everything at the end; else ports stay published for the successor"),
     Flag.withDefault(false)
@@ -34,6 +33,8 @@ export const serve = Command.make("serve", flags, (options) =>
       }
     }).pipe(Effect.provideService(CallObserver, metrics.observe))
     for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
+    const notify = yield* takeNotify(sendUnixDatagram)
+    yield* announce(notify, `listening on ${listeners.join(", ")}`)
     return yield* Effect.never
   }).pipe(Effect.scoped)
 ).pipe(
@@ -45,12 +46,7 @@ export const serve = Command.make("serve", flags, (options) =>
         yield* checkUsage(options)
         // Loaded by those who serve: the other commands start the sooner.
         const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-        return mapperLayer({
-          stateDirectory: Options.stateOf(options),
-          mode: Option.getOrUndefined(options.mode),
-          ephemeral: Option.getOrUndefined(options.ephemeral),
-          acceptMark: Option.getOrUndefined(options.acceptFwmark)
-        })
+        return mapperLayer(Options.mapperOptions(options))
       })
     ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
   )
