@@ -12,8 +12,10 @@ export interface Ran {
 export interface RunOptions {
   readonly input?: string
   readonly env?: NodeJS.ProcessEnv
-  /** Called with all of stdout so far; answers the signal to send, if any. */
-  readonly signal?: (stdout: string, stderr: string) => NodeJS.Signals | undefined
+  /** SIGINT is sent when this is done. */
+  readonly signalled?: Effect.Effect<void>
+  /** SIGINT is sent when this answers true to all of stdout so far. */
+  readonly enough?: (stdout: string) => boolean
 }
 
 const main = Path.join(import.meta.dirname, "../../adapters/cli/main.ts")
@@ -45,6 +47,16 @@ export const inShell = (script: string, options: RunOptions = {}): Effect.Effect
     options
   )
 
+/** `portmapper ARGS` in a network of its own, whose tables it may remove, between two commands of a shell. */
+export const resetIn = (args: ReadonlyArray<string>, before = "true", after = "true"): Effect.Effect<Ran> =>
+  run([
+    "unshare",
+    "--net",
+    "sh",
+    "-ec",
+    `${before}; ${[process.execPath, main, ...args].map(quoted).join(" ")}; ${after}`
+  ])
+
 export const run = (
   [command = "", ...args]: ReadonlyArray<string>,
   options: RunOptions = {}
@@ -52,20 +64,18 @@ export const run = (
   Effect.callback((resume) => {
     const child = spawn(command, args, { env: { ...process.env, ...options.env }, stdio: "pipe" })
     let [stdout, stderr] = ["", ""]
-    const look = () => {
-      const signal = options.signal?.(stdout, stderr)
-      if (signal !== undefined) child.kill(signal)
-    }
+    if (options.signalled !== undefined)
+      Effect.runFork(Effect.map(options.signalled, () => child.kill("SIGINT")))
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       stdout += chunk
-      look()
+      if (options.enough?.(stdout) === true) child.kill("SIGINT")
     })
     child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
       stderr += chunk
-      look()
     })
-    if (options.input === undefined && command === "script") child.stdin.on("error", () => undefined)
-    else child.stdin.on("error", () => undefined).end(options.input ?? "")
+    child.stdin.on("error", () => undefined)
+    // The end of input would end the terminal before its command.
+    if (options.input !== undefined || command !== "script") child.stdin.end(options.input ?? "")
     child.once("close", (code, signal) =>
       resume(Effect.succeed({ status: code ?? signal ?? "", stdout, stderr }))
     )

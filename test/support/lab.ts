@@ -34,3 +34,10 @@ export const noCommand = (command: string, ...args: ReadonlyArray<string>): stri
   spawnSync(command, args, { stdio: "ignore" }).error === undefined
     ? undefined
     : `${command} is not installed`
+
+/** Why this command can't be run in a network namespace of one's own. */
+export const noNetworkOfOnesOwn = (command = "true"): string | undefined => {
+  const tried = spawnSync("unshare", ["--net", command, "--version"], { encoding: "utf8" })
+  if (tried.error !== undefined) return tried.error.message
+  return tried.status === 0 ? undefined : `a network namespace is refused: ${tried.stderr.trim()}`
+}
