@@ -1,0 +1,215 @@
+/**
+ * `Relay` on Linux: the reserved sockets are served in this process, by threads that wait in epoll_wait(2) and move bytes by
+ * splice(2). Nothing is loaded or started before the first route.
+ *
+ * Own folder, since it is one thing of two halves: `LinuxRelay` and `RelayThreads` run in the plugin's thread, `relayThread`
+ * and all it imports in the relay's.
+ */
+import { availableParallelism } from "node:os"
+import { Duration, Effect, Layer, Result, type Scope } from "effect"
+import { type IpNetwork, NetAddress } from "effect/net"
+import { type Admission, type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
+import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
+import {
+  isRelayed,
+  Relay,
+  RelayError,
+  type Route,
+  type RouteFrontend,
+  relayedProtocols
+} from "../../src/relay/Relay.ts"
+import { libc } from "../linux/Libc.ts"
+import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
+import type { Serving } from "./Messages.ts"
+import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
+
+export interface RelayOptions {
+  /** For routes that do not say; 90 seconds. */
+  readonly udpIdle?: Duration.Duration | undefined
+  /** How long a backend may take to accept a connection; 10 seconds. */
+  readonly connectTimeout?: Duration.Duration | undefined
+  /** How long connections of a closed route may go on; 5 seconds. */
+  readonly grace?: Duration.Duration | undefined
+  /** UDP flows of one route, the longest idle of which gives way to the next; 8192. */
+  readonly maxFlows?: number | undefined
+  /** Threads, where all are busy; 4, or as many as there are processors if that is less. */
+  readonly maxThreads?: number | undefined
+}
+
+export const layer = (options: RelayOptions = {}): Layer.Layer<Relay, never, HostSockets> =>
+  Layer.effect(Relay, make(options))
+
+interface Entry {
+  readonly route: Route
+  readonly protocol: "tcp" | "udp"
+  readonly id: number
+  readonly thread: number | undefined
+  /** The interface of a link-local backend, else 0. */
+  readonly scope: number
+}
+
+/** The routes of one socket, and what it admits for them. */
+interface Shared {
+  entries: ReadonlyArray<Entry>
+  admission: Admission
+}
+
+const make = Effect.fnUntraced(function* (
+  options: RelayOptions
+): Effect.fn.Return<Relay["Service"], never, HostSockets | Scope.Scope> {
+  const sockets = yield* HostSockets
+  const entries = new Map<string, Entry>()
+  const sharedBy = new Map<HostSocket, Shared>()
+  const udpIdle = options.udpIdle ?? Duration.seconds(90)
+
+  const servingOf = ({ route, protocol, id, scope }: Entry): Serving => {
+    const { host, socket, backend, allow, proxyProtocol } = route
+    const wildcard = isUnspecified(socket.host)
+    return {
+      id,
+      fd: socket.fd,
+      protocol,
+      family: host.family,
+      wildcard,
+      local: wildcard && !isUnspecified(host) ? host.octets : undefined,
+      backend: socketAddress(backend.address, backend.port, scope),
+      allow: allow?.map(({ address, prefixLength }) => ({ octets: octetsOf(address), prefixLength })),
+      proxyProtocol,
+      udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle)
+    }
+  }
+  const assigned = (entry: Entry): Assigned => ({ serving: servingOf(entry), thread: entry.thread })
+
+  const threads: RelayThreads = yield* makeRelayThreads({
+    settings: {
+      connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
+      maxFlows: options.maxFlows ?? 8192
+    },
+    maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
+    graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
+    routes: () => entries.values().map(assigned)
+  })
+
+  const add = (entry: Entry) => {
+    const { socket } = entry.route
+    const shared = sharedBy.get(socket) ?? { entries: [], admission: "nothing" }
+    shared.entries = [...shared.entries.filter(({ id }) => id !== entry.id), entry]
+    sharedBy.set(socket, shared)
+    entries.set(routeKey(entry.route), entry)
+  }
+
+  const remove = ({ route, id }: Entry) => {
+    entries.delete(routeKey(route))
+    const shared = sharedBy.get(route.socket)
+    if (shared !== undefined) shared.entries = shared.entries.filter((other) => other.id !== id)
+  }
+
+  /** Lets in what the routes of this socket want, all of them together. */
+  const admit = Effect.fnUntraced(function* (socket: HostSocket) {
+    const shared = sharedBy.get(socket)
+    if (shared === undefined) return
+    const admission = admissionOf(socket, shared.entries)
+    if (shared.entries.length === 0) sharedBy.delete(socket)
+    if (admission === shared.admission) return
+    shared.admission = admission
+    yield* sockets.admit(socket, admission)
+  })
+
+  /** Whatever is removed is let in no more before the threads let go of it. */
+  const close = Effect.fnUntraced(function* (entry: Entry) {
+    const { socket } = entry.route
+    remove(entry)
+    yield* Effect.catch(admit(socket), (error) =>
+      Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
+    )
+    yield* threads.stop({ id: entry.id, fd: socket.fd, thread: entry.thread })
+  })
+
+  const newEntry = (route: Route, before: Entry | undefined): Entry | string => {
+    const { protocol, backend } = route
+    if (!isRelayed(protocol)) return `${protocol.toUpperCase()} is not relayed`
+    const scope = scopeOf(libc(), backend.address)
+    if (scope < 0) return `there is no interface ${backend.address.zone}`
+    const place =
+      before?.route.socket === route.socket
+        ? { id: before.id, thread: before.thread }
+        : threads.assign(protocol)
+    return place === undefined ? "there are too many routes" : { route, protocol, scope, ...place }
+  }
+
+  const open = Effect.fnUntraced(function* (route: Route) {
+    const before = entries.get(routeKey(route))
+    const entry = newEntry(route, before)
+    if (typeof entry === "string") return yield* failure(route, entry)
+    add(entry)
+    const served = yield* Effect.result(
+      Effect.andThen(
+        threads.serve(assigned(entry)),
+        Effect.mapError(admit(route.socket), ({ detail }) => detail)
+      )
+    )
+    const replaced = before?.id === entry.id ? undefined : before
+    if (Result.isSuccess(served)) {
+      if (replaced !== undefined) yield* leave(replaced)
+      return
+    }
+    if (before === undefined || replaced !== undefined) yield* close(entry)
+    if (before !== undefined) {
+      add(before)
+      yield* Effect.ignore(Effect.andThen(threads.serve(assigned(before)), admit(before.route.socket)))
+    }
+    return yield* failure(route, served.failure)
+  })
+
+  /** The route that another has taken the place of, on another socket. */
+  const leave = Effect.fnUntraced(function* (entry: Entry) {
+    const shared = sharedBy.get(entry.route.socket)
+    if (shared !== undefined) shared.entries = shared.entries.filter(({ id }) => id !== entry.id)
+    yield* Effect.ignore(admit(entry.route.socket))
+    yield* threads.stop({ id: entry.id, fd: entry.route.socket.fd, thread: entry.thread })
+  })
+
+  return Relay.of({
+    protocols: relayedProtocols,
+    open: (route) => Effect.uninterruptible(open(route)),
+    close: (frontend) =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          const entry = entries.get(routeKey(frontend))
+          return entry === undefined ? Effect.void : close(entry)
+        })
+      ),
+    counted: Effect.sync(() =>
+      Array.from(entries.values(), ({ id, route: { protocol, host, port } }) => ({
+        protocol,
+        host,
+        port,
+        ...threads.counters(id)
+      }))
+    )
+  })
+})
+
+/**
+ * The most that a route of the socket wants. On a socket that is bound to the unspecified address, what is meant for a loopback
+ * address comes from this host: more is not let in for its sake, since the rest of the port may be the kernel's to redirect.
+ */
+const admissionOf = (socket: HostSocket, entries: ReadonlyArray<Entry>): Admission => {
+  if (entries.length === 0) return "nothing"
+  const wide = entries.some(
+    ({ route }) => route.admits === "everything" && !(isUnspecified(socket.host) && isLoopback(route.host))
+  )
+  return wide ? "everything" : "loopback"
+}
+
+const routeKey = ({ protocol, host, port }: RouteFrontend): string => `${protocol} ${host.key} ${port}`
+
+const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
+
+const failure = (route: Route, detail: string) => new RelayError({ frontend: routeText(route), detail })
+
+const octetsOf = (address: IpNetwork.IpNetwork["address"]): Uint8Array =>
+  Uint8Array.from(
+    NetAddress.isIpv4Address(address) ? NetAddress.ipv4ToOctets(address) : NetAddress.ipv6ToOctets(address)
+  )
