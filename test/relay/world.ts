@@ -6,7 +6,7 @@ import { createSocket, type Socket as Datagrams } from "node:dgram"
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger } from "effect"
 import * as LinuxSockets from "../../adapters/linux/LinuxSockets.ts"
 import * as LinuxRelay from "../../adapters/relay/LinuxRelay.ts"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
@@ -26,10 +26,13 @@ export type Asked = Pick<Route, "port" | "backend"> & {
 
 export class World {
   private readonly closing: Array<() => void> = []
+  /** What the relay logged. */
+  readonly logged: ReadonlyArray<string>
   readonly run: <A, E>(effect: Effect.Effect<A, E, Relay | HostSockets>) => Promise<A>
 
-  constructor(run: World["run"]) {
+  constructor(run: World["run"], logged: ReadonlyArray<string>) {
     this.run = run
+    this.logged = logged
   }
 
   reserve(protocol: "tcp" | "udp", host: string, port: number): Promise<HostSocket> {
@@ -133,17 +136,19 @@ export const relayTest = (
   body: (world: World) => Promise<void>,
   options: LinuxRelay.RelayOptions = {}
 ): void => {
-  it.live(title, () =>
-    Effect.gen(function* () {
+  it.live(title, () => {
+    const logged: Array<string> = []
+    const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
+    return Effect.gen(function* () {
       const context = yield* Effect.context<Relay | HostSockets>()
       const run = Effect.runPromiseWith(context)
-      const world = new World(run)
+      const world = new World(run, logged)
       yield* Effect.ensuring(
         Effect.promise(() => body(world)),
         Effect.sync(() => world.end())
       )
-    }).pipe(Effect.provide(linuxRelay(options)))
-  )
+    }).pipe(Effect.provide(linuxRelay(options).pipe(Layer.provide(logger))))
+  })
 }
 
 export const sleep = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))
