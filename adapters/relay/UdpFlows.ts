@@ -1,7 +1,8 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
  * The flows of UDP: for each client and each address it spoke to, a socket connected to the backend. Found by a hash of
- * both; bounded for each route, where the longest idle gives way to the next, those first that the backend never answered.
+ * both; bounded for each route, where the longest idle gives way to the next: first of those that the backend never answered,
+ * then of those where nothing followed the answer, so that a flood of short exchanges ends no conversation.
  */
 import * as S from "../linux/Syscalls.ts"
 import { adopt, discard, EPOLLIN, routeIdOf, watch } from "./Epoll.ts"
@@ -22,15 +23,18 @@ const probeBytes = new Uint8Array(probe.buffer)
 
 export const keys = new Int32Array(maxDescriptors * keyWords)
 
-/** The flows of a route by the time of their last packet: oldest and newest of those never answered, and of the others. */
+/** The flows of a route in three lists, each by the time of the last packet. */
 export interface FlowLists {
   size: number
-  /** Oldest and newest at `list`, `list + 1`; `list` is 0 or 2. No descriptor of a flow is 0. */
+  /** The oldest of a list at its number, the newest beside it. No descriptor of a flow is 0. */
   readonly edges: Int32Array
 }
 
 const UNANSWERED = 0
 const ANSWERED = 2
+/** The client spoke again after an answer. */
+const CONVERSING = 4
+const lists = [UNANSWERED, ANSWERED, CONVERSING] as const
 
 const listOf = new Uint8Array(maxDescriptors)
 const older = new Int32Array(maxDescriptors)
@@ -86,7 +90,7 @@ const begin = (bucket: number): number => {
     count(route.id, counterOf.refused, 1)
     return -1
   }
-  route.flows ??= { size: 0, edges: new Int32Array(4) }
+  route.flows ??= { size: 0, edges: new Int32Array(6) }
   if (route.flows.size >= settings.maxFlows) endOldest(route.flows)
   const fd = connected(route)
   if (fd < 0) return -1
@@ -117,7 +121,7 @@ const newSocket = (route: Routes.Route): number =>
   S.socket(Routes.backendFamily(route), S.SOCK_DGRAM | S.NONBLOCK_CLOEXEC, 0)
 
 const endOldest = ({ edges }: FlowLists): boolean => {
-  const oldest = edges[UNANSWERED]! || edges[ANSWERED]!
+  const oldest = edges[UNANSWERED]! || edges[ANSWERED]! || edges[CONVERSING]!
   if (oldest !== 0) endFlow(oldest)
   return oldest !== 0
 }
@@ -139,21 +143,21 @@ export const endFlow = (fd: number): void => {
   if (--flows.size === 0) routesWithFlows.delete(route)
 }
 
-/** A packet passed, in whichever direction. */
-export const touch = (fd: number): void => {
-  if (seen[fd] === tick) return
-  const flows = Routes.routeById(routeIdOf[fd]!)!.flows!
-  unlink(flows, fd)
-  seen[fd] = tick
-  link(flows, fd)
+/** A packet came from the client. */
+export const heardClient = (fd: number): void => {
+  if (seen[fd] !== tick) move(fd, listOf[fd] === ANSWERED ? CONVERSING : listOf[fd]!)
 }
 
 /** A packet came from the backend. */
-export const answered = (fd: number) => {
-  if (listOf[fd] === ANSWERED) return touch(fd)
+export const heardBackend = (fd: number): void => {
+  if (listOf[fd] === UNANSWERED) move(fd, ANSWERED)
+  else if (seen[fd] !== tick) move(fd, listOf[fd]!)
+}
+
+const move = (fd: number, list: number): void => {
   const flows = Routes.routeById(routeIdOf[fd]!)!.flows!
   unlink(flows, fd)
-  listOf[fd] = ANSWERED
+  listOf[fd] = list
   seen[fd] = tick
   link(flows, fd)
 }
@@ -182,7 +186,7 @@ const unlink = ({ edges }: FlowLists, fd: number): void => {
 export const endIdle = (): void => {
   for (const route of routesWithFlows) {
     const last = tick - Math.ceil(route.udpIdleMillis / tickMillis)
-    for (const list of [UNANSWERED, ANSWERED])
+    for (const list of lists)
       for (let fd = route.flows!.edges[list]!; fd !== 0 && seen[fd]! <= last; fd = route.flows!.edges[list]!)
         endFlow(fd)
   }

@@ -55,7 +55,7 @@ export const onFront = (fd: number): void => {
     if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
     if (flow < 0) continue
     // At once, so that a later packet of this batch does not end this flow for being idle.
-    Flows.touch(flow)
+    Flows.heardClient(flow)
     nextWaiting[packet] = -1
     if (Flows.firstWaiting[flow] === 0) {
       Flows.firstWaiting[flow] = packet + 1
@@ -78,7 +78,7 @@ export const onFront = (fd: number): void => {
 export const onFlow = (fd: number): void => {
   const packets = Send.receive(fd, 0, 0)
   if (packets <= 0) return
-  Flows.answered(fd)
+  Flows.heardBackend(fd)
   addressToClient(fd * keyWords)
   for (let packet = 0; packet < packets; packet++) Send.order[packet] = packet
   count(routeIdOf[fd]!, counterOf.bytesOut, Send.send(keys[fd * keyWords + key.front]!, packets))

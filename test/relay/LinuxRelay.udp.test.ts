@@ -1,3 +1,4 @@
+import type { Socket as Datagrams } from "node:dgram"
 import { assert, describe } from "@effect/vitest"
 import { Duration } from "effect"
 import { IpNetwork } from "effect/net"
@@ -42,7 +43,7 @@ describe("LinuxRelay, UDP", () => {
       const backend = await world.echoDatagrams()
       await world.open({ protocol: udp, port: 23201, backend: backend.endpoint })
       const sizes = [100, 100, 100, 40, 0, 100, 700, 700, 1, 1, 1, 0, 0, 5]
-      const clients = await Promise.all(Array.from({ length: 20 }, () => world.datagrams()))
+      const clients = await Promise.all(Array.from({ length: 8 }, () => world.datagrams()))
       const answers = await Promise.all(
         clients.map(
           (client, index) =>
@@ -60,7 +61,7 @@ describe("LinuxRelay, UDP", () => {
         answers,
         clients.map((_, index) => sizes.map((size) => `${size} of ${size === 0 ? "none" : index}`))
       )
-      assert.strictEqual(backend.ports.size, 20)
+      assert.strictEqual(backend.ports.size, 8)
     }
   )
 
@@ -142,20 +143,32 @@ describe("LinuxRelay, UDP", () => {
   )
 
   relayTest(
-    "holds a bounded number of flows: the longest idle gives way, those unanswered first",
+    "holds a bounded number of flows, and ends no conversation for the sake of short exchanges",
     async (world) => {
       const backend = await world.echoDatagrams()
       const route = await world.open({ protocol: udp, port: 23207, backend: backend.endpoint })
-      const steady = await world.datagrams()
-      assert.strictEqual((await exchange(steady, "steady", 23207, "127.0.0.1"))?.text, "steady")
-      for (let round = 0; round < 40; round++) {
+      const ask = async (client: Datagrams, text: string) =>
+        assert.strictEqual((await exchange(client, text, 23207, "127.0.0.1"))?.text, text)
+      const conversing = await world.datagrams()
+      await ask(conversing, "first")
+      await sleep(600)
+      await ask(conversing, "second")
+      const [port] = backend.ports
+      for (let source = 0; source < 100; source++) await ask(await world.datagrams(), `${source}`)
+      assert.strictEqual((await world.count(route)).connections, 101)
+      // The backend speaks first, to a flow that has been silent longer than all others.
+      const heard = new Promise((resolve) => conversing.once("message", (bytes) => resolve(bytes.toString())))
+      backend.socket.send("still there?", port ?? 0, "127.0.0.1")
+      assert.strictEqual(await heard, "still there?")
+      for (let source = 0; source < 20; source++) {
         const client = await world.datagrams()
-        assert.strictEqual((await exchange(client, `${round}`, 23207, "127.0.0.1"))?.text, `${round}`)
-        if (round % 4 === 0) await exchange(steady, "again", 23207, "127.0.0.1")
-        if (round % 10 === 0) await sleep(300)
+        for (let said = 0; said < 2; said++) {
+          await ask(client, "chatty")
+          await sleep(260)
+        }
       }
-      const { connections } = await world.count(route)
-      assert.isAtLeast(connections, 41)
+      await ask(conversing, "third")
+      assert.strictEqual((await world.count(route)).connections, 122)
     },
     { maxFlows: 8 }
   )
