@@ -42,17 +42,12 @@ export const layer = (options: RelayOptions = {}): Layer.Layer<Relay, never, Hos
 
 interface Entry {
   readonly route: Route
-  readonly protocol: "tcp" | "udp"
   readonly id: number
   readonly thread: number | undefined
   /** The interface of a link-local backend, else 0. */
   readonly scope: number
-}
-
-/** The routes of one socket, and what it admits for them. */
-interface Shared {
-  entries: ReadonlyArray<Entry>
-  admission: Admission
+  /** Another route of the same socket. */
+  next: Entry | undefined
 }
 
 const make = Effect.fnUntraced(function* (
@@ -60,16 +55,17 @@ const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Relay["Service"], never, HostSockets | Scope.Scope> {
   const sockets = yield* HostSockets
   const entries = new Map<string, Entry>()
-  const sharedBy = new Map<HostSocket, Shared>()
+  /** The first entry of each socket, by its descriptor. */
+  const firstOf: Array<Entry | undefined> = []
   const udpIdle = options.udpIdle ?? Duration.seconds(90)
 
-  const servingOf = ({ route, protocol, id, scope }: Entry): Serving => {
-    const { host, socket, backend, allow, proxyProtocol } = route
+  const servingOf = ({ route, id, scope }: Entry): Serving => {
+    const { protocol, host, socket, backend, allow, proxyProtocol } = route
     const wildcard = isUnspecified(socket.host)
     return {
       id,
       fd: socket.fd,
-      protocol,
+      protocol: protocol === "udp" ? "udp" : "tcp",
       family: host.family,
       wildcard,
       local: wildcard && !isUnspecified(host) ? host.octets : undefined,
@@ -92,34 +88,34 @@ const make = Effect.fnUntraced(function* (
   })
 
   const add = (entry: Entry) => {
-    const { socket } = entry.route
-    const shared = sharedBy.get(socket) ?? { entries: [], admission: "nothing" }
-    shared.entries = [...shared.entries.filter(({ id }) => id !== entry.id), entry]
-    sharedBy.set(socket, shared)
     entries.set(routeKey(entry.route), entry)
+    link(entry)
   }
 
-  const remove = ({ route, id }: Entry) => {
-    entries.delete(routeKey(route))
-    const shared = sharedBy.get(route.socket)
-    if (shared !== undefined) shared.entries = shared.entries.filter((other) => other.id !== id)
+  /** In the place of the entry with its id, if there is one. */
+  const link = (entry: Entry) => {
+    const { socket } = entry.route
+    unlink(entry)
+    entry.next = firstOf[socket.fd]
+    firstOf[socket.fd] = entry
+  }
+
+  const unlink = ({ route, id }: Entry) => {
+    const { fd } = route.socket
+    const first = firstOf[fd]
+    if (first?.id === id) firstOf[fd] = first.next
+    for (let entry = first; entry?.next !== undefined; entry = entry.next)
+      if (entry.next.id === id) entry.next = entry.next.next
   }
 
   /** Lets in what the routes of this socket want, all of them together. */
-  const admit = Effect.fnUntraced(function* (socket: HostSocket) {
-    const shared = sharedBy.get(socket)
-    if (shared === undefined) return
-    const admission = admissionOf(socket, shared.entries)
-    if (shared.entries.length === 0) sharedBy.delete(socket)
-    if (admission === shared.admission) return
-    shared.admission = admission
-    yield* sockets.admit(socket, admission)
-  })
+  const admit = (socket: HostSocket) => sockets.admit(socket, admissionOf(socket, firstOf[socket.fd]))
 
   /** Whatever is removed is let in no more before the threads let go of it. */
   const close = Effect.fnUntraced(function* (entry: Entry) {
     const { socket } = entry.route
-    remove(entry)
+    if (entries.get(routeKey(entry.route)) === entry) entries.delete(routeKey(entry.route))
+    unlink(entry)
     yield* Effect.catch(admit(socket), (error) =>
       Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
     )
@@ -135,7 +131,8 @@ const make = Effect.fnUntraced(function* (
       before?.route.socket === route.socket
         ? { id: before.id, thread: before.thread }
         : threads.assign(protocol)
-    return place === undefined ? "there are too many routes" : { route, protocol, scope, ...place }
+    if (place === undefined) return "there are too many routes"
+    return { route, id: place.id, thread: place.thread, scope, next: undefined }
   }
 
   const open = Effect.fnUntraced(function* (route: Route) {
@@ -149,25 +146,17 @@ const make = Effect.fnUntraced(function* (
         Effect.mapError(admit(route.socket), ({ detail }) => detail)
       )
     )
-    const replaced = before?.id === entry.id ? undefined : before
+    const onOtherSocket = before !== undefined && before.id !== entry.id
     if (Result.isSuccess(served)) {
-      if (replaced !== undefined) yield* leave(replaced)
+      if (onOtherSocket) yield* close(before)
       return
     }
-    if (before === undefined || replaced !== undefined) yield* close(entry)
+    if (before === undefined || onOtherSocket) yield* close(entry)
     if (before !== undefined) {
       add(before)
       yield* Effect.ignore(Effect.andThen(threads.serve(assigned(before)), admit(before.route.socket)))
     }
     return yield* failure(route, served.failure)
-  })
-
-  /** The route that another has taken the place of, on another socket. */
-  const leave = Effect.fnUntraced(function* (entry: Entry) {
-    const shared = sharedBy.get(entry.route.socket)
-    if (shared !== undefined) shared.entries = shared.entries.filter(({ id }) => id !== entry.id)
-    yield* Effect.ignore(admit(entry.route.socket))
-    yield* threads.stop({ id: entry.id, fd: entry.route.socket.fd, thread: entry.thread })
   })
 
   return Relay.of({
@@ -195,12 +184,14 @@ const make = Effect.fnUntraced(function* (
  * The most that a route of the socket wants. On a socket that is bound to the unspecified address, what is meant for a loopback
  * address comes from this host: more is not let in for its sake, since the rest of the port may be the kernel's to redirect.
  */
-const admissionOf = (socket: HostSocket, entries: ReadonlyArray<Entry>): Admission => {
-  if (entries.length === 0) return "nothing"
-  const wide = entries.some(
-    ({ route }) => route.admits === "everything" && !(isUnspecified(socket.host) && isLoopback(route.host))
-  )
-  return wide ? "everything" : "loopback"
+const admissionOf = (socket: HostSocket, first: Entry | undefined): Admission => {
+  let admission: Admission = "nothing"
+  for (let entry = first; entry !== undefined; entry = entry.next) {
+    const { admits, host } = entry.route
+    if (admits === "everything" && !(isUnspecified(socket.host) && isLoopback(host))) return "everything"
+    admission = "loopback"
+  }
+  return admission
 }
 
 const routeKey = ({ protocol, host, port }: RouteFrontend): string => `${protocol} ${host.key} ${port}`

@@ -30,10 +30,11 @@ export const backendAddress = (route: Route): number => backends.address + route
 export const backendFamily = (route: Route): number => backendWords[(route.id * sizeOfBackend) / 2]!
 
 const byId: Array<Route | undefined> = []
-const firstOf = new Map<number, Route>()
+/** By the descriptor of their socket. */
+const firstOf: Array<Route | undefined> = []
 
 export const routeById = (id: number): Route | undefined => byId[id]
-export const firstRoute = (fd: number): Route | undefined => firstOf.get(fd)
+export const firstRoute = (fd: number): Route | undefined => firstOf[fd]
 
 /** Adds a route, or puts another in the place of the one with its id, whose connections do not notice. */
 export const putRoute = (serving: Serving): Route => {
@@ -52,22 +53,21 @@ export const putRoute = (serving: Serving): Route => {
     allow,
     proxyProtocol,
     udpIdleMillis,
-    next: firstOf.get(fd),
+    next: firstOf[fd],
     flows: undefined
   }
   byId[id] = route
-  firstOf.set(fd, route)
+  firstOf[fd] = route
   return route
 }
 
 /** Removes a route; `true` where it was the last of its socket. */
 export const removeRoute = (route: Route): boolean => {
   byId[route.id] = undefined
-  const first = firstOf.get(route.fd)
+  const first = firstOf[route.fd]
   if (first === route) {
-    if (route.next === undefined) return firstOf.delete(route.fd)
-    firstOf.set(route.fd, route.next)
-    return false
+    firstOf[route.fd] = route.next
+    return route.next === undefined
   }
   for (let other = first; other !== undefined; other = other.next)
     if (other.next === route) other.next = route.next
