@@ -173,7 +173,7 @@ const settled = (
   const delivery = {}
   const lives = [...made, ...kept]
   for (const live of lives) live.deliveries.add(delivery)
-  return { port: kept[0]?.mapping.port ?? port, delivery, lives, changed }
+  return { port, delivery, lives, changed }
 }
 
 const newLive = (

@@ -225,10 +225,12 @@ describe("mapPorts in the other modes", () => {
       assert.deepStrictEqual((yield* host).rules, [])
     }))
 
-  test("reserves nothing in routed mode, and unmaps by the backend", () =>
+  test("reserves nothing in routed mode, answers as before when asked again, and unmaps by the backend", () =>
     Effect.gen(function* () {
-      const bindings = yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const routed = group("8080", [web], { "portmapper.mode": "routed" })
+      const bindings = yield* map(routed)
       assert.deepStrictEqual(bindings.map(bindingText), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
+      assert.deepStrictEqual(yield* mapped(routed), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
       assert.deepStrictEqual((yield* host).sockets, [])
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
