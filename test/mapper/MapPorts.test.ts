@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, type Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -7,6 +7,7 @@ import { Backends } from "../../src/mapper/Backends.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
@@ -304,6 +305,27 @@ describe("mapPorts undone", () => {
         Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(asked), Effect.fail("the client is gone"))))
       yield* undelivered(group("8080", [web, webBy6], { "portmapper.allow": "10.0.0.0/8" }))
       assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("records no answer for what is unmapped while the answer is recorded", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const [scope, writing, written] = [
+        yield* Scope.make(),
+        yield* Deferred.make<void>(),
+        yield* Deferred.make<void>()
+      ]
+      const bindings = yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, scope)
+      const confirming = yield* Effect.forkChild(
+        Effect.provideService(Scope.close(scope, Exit.void), Steps, () =>
+          Effect.andThen(Deferred.succeed(writing, undefined), Deferred.await(written))
+        )
+      )
+      yield* Deferred.await(writing)
+      const unmapping = yield* Effect.forkChild(unmap(bindings), { startImmediately: true })
+      yield* Deferred.succeed(written, undefined)
+      yield* Fiber.joinAll([confirming, unmapping])
+      assert.deepStrictEqual(yield* host, nothing)
     }))
 
   test("keeps what another call has answered with meanwhile", () =>
