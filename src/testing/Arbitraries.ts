@@ -141,12 +141,10 @@ const replaceAt = <A>(
 
 /** A request for a group that is wrong by one fault: it must be refused, whatever the state of the host. */
 export const nearlyMapRequest: fc.Arbitrary<unknown> = fc.oneof(
-  fc
-    .tuple(reqs, fc.nat({ max: 4 }), wrongFields)
-    .map(([entries, at, fields]) => ({
-      Reqs: replaceAt(entries, at, (req) => ({ ...req, ...fields })),
-      Labels: {}
-    })),
+  fc.tuple(reqs, fc.nat({ max: 4 }), wrongFields).map(([entries, at, fields]) => ({
+    Reqs: replaceAt(entries, at, (req) => ({ ...req, ...fields })),
+    Labels: {}
+  })),
   fc.tuple(reqs, wrongLabels).map(([entries, Labels]) => ({ Reqs: entries, Labels })),
   reqs.map((entries) => ({ Reqs: [...entries, ...entries.slice(0, 1)], Labels: null })),
   reqs.map((entries) => ({
@@ -186,13 +184,19 @@ export const nearlyUnmapRequest: fc.Arbitrary<unknown> = fc.constantFrom<unknown
   []
 )
 
+/** Any code units at all, lone surrogates among them. */
+const garbage = (maxLength: number): fc.Arbitrary<string> =>
+  fc
+    .array(fc.oneof(fc.nat({ max: 0x7f }), fc.nat({ max: 0xffff })), { maxLength })
+    .map((units) => String.fromCharCode(...units))
+
 /** Text that someone may have meant to do harm with, or a bug may have made: never a crash, never a hang. */
 export const hostileText: fc.Arbitrary<string> = fc.oneof(
-  fc.string({ unit: "binary", maxLength: 200 }),
+  garbage(200),
   fc.json({ maxDepth: 6 }),
   fc.nat({ max: 600 }).map((depth) => "[".repeat(depth) + "]".repeat(depth)),
   fc.nat({ max: 600 }).map((depth) => '{"Reqs":'.repeat(depth)),
-  fc.tuple(mapRequest, fc.nat(), fc.string({ unit: "binary", maxLength: 3 })).map(([request, at, text]) => {
+  fc.tuple(mapRequest, fc.nat(), garbage(3)).map(([request, at, text]) => {
     const whole = JSON.stringify(request)
     const cut = at % (whole.length + 1)
     return whole.slice(0, cut) + text + whole.slice(cut + text.length)

@@ -5,7 +5,7 @@
 import fc from "fast-check"
 import { run, type Violation } from "./Harness.ts"
 import type { ModelHost } from "./Model.ts"
-import type { Script } from "./Script.ts"
+import type { Script, Step } from "./Script.ts"
 import { type ScriptOptions, scripts } from "./ScriptArbitrary.ts"
 import type { SyncTarget } from "./Target.ts"
 
@@ -41,9 +41,26 @@ export const explore = ({ seed, runs, host, target, ...options }: ExploreOptions
 
 /** Leaves out whatever can be left out, step by step, until nothing can. */
 export const shorten = (script: Script, stillFails: (script: Script) => boolean): Script => {
-  for (let index = 0; index < script.length; index++) {
+  for (const [index, step] of script.entries()) {
     const without = script.filter((_, other) => other !== index)
     if (stillFails(without)) return shorten(without, stillFails)
+    for (const simpler of simplerSteps(step)) {
+      const simplified = script.map((each, other) => (other === index ? simpler : each))
+      if (stillFails(simplified)) return shorten(simplified, stillFails)
+    }
   }
   return script
+}
+
+const simplerSteps = (step: Step): ReadonlyArray<Step> => {
+  const unfated = "fate" in step && step.fate !== undefined ? [{ ...step, fate: undefined }] : []
+  if (step.do !== "map") return unfated
+  return [
+    ...unfated,
+    ...(Object.keys(step.labels).length > 0 ? [{ ...step, labels: {} }] : []),
+    ...(step.reqs.length > 1
+      ? step.reqs.map((_, index) => ({ ...step, reqs: step.reqs.filter((_, other) => other !== index) }))
+      : []),
+    ...(step.owner !== "engine" ? [{ ...step, owner: "engine" }] : [])
+  ]
 }

@@ -3,6 +3,7 @@
  * decided by the script alone.
  */
 import { bindingOf } from "./Arbitraries.ts"
+import { modelsKey } from "./Linearizability.ts"
 import {
   afterCall,
   afterRestart,
@@ -190,7 +191,10 @@ class Runner {
     return this.#judge((model) => afterWrongCall(model, ended))
   }
 
-  #call(call: Call, fate: Fate): { readonly ended: Ended; readonly problem: Problem } {
+  #call(call: Call, wanted: Fate): { readonly ended: Ended; readonly problem: Problem } {
+    // One fault at a time: where an undoing fails as well, something is left and no one can help it.
+    const faulty = wanted?.how === "fail" && this.#models.some(({ refusing }) => refusing.length > 0)
+    const fate = faulty ? undefined : wanted
     const ended = this.#target.call(call, fate)
     this.calls.push({ call, fate, ended })
     return { ended, problem: this.#judge((model) => afterCall(this.#host, model, call, ended)) }
@@ -226,7 +230,5 @@ class Runner {
 const unmapped = { DiscardReq: false, AllowForwarding: false, NAT: null, Error: null } as const
 
 const distinct = (models: ReadonlyArray<Model>): ReadonlyArray<Model> => [
-  ...new Map(
-    models.map((model) => [JSON.stringify({ ...model, last: [...model.last] }), model] as const)
-  ).values()
+  ...new Map(models.map((model) => [modelsKey([model]), model] as const)).values()
 ]

@@ -13,7 +13,7 @@ import { PortMapper } from "../mapper/PortMapper.ts"
 import { InjectedFailure, Steps } from "../memory/Steps.ts"
 import { type EphemeralPorts, type HostSocket, HostSockets, MemoryHost } from "../ports/HostSockets.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import { addressUnsafe } from "../protocol/Address.ts"
+import { type Address, addressUnsafe } from "../protocol/Address.ts"
 import { CurrentOwner, Driver } from "../protocol/Driver.ts"
 import { type CallError, call, kindOf, valueBody } from "../protocol/Operations.ts"
 import { endpointText, frontendText } from "../protocol/PortBinding.ts"
@@ -246,17 +246,22 @@ const heldOf = (
       .records()
       .map(
         ({ mapping: { protocol, host: address, port, backend, mode }, state }) =>
-          `${frontendText(protocol, address, port)} -> ${endpointText(backend)} ${mode} ${state}`
+          `${whereText(protocol, address, port, mode)} -> ${endpointText(backend)} ${mode} ${state}`
       )
       .sort(),
     listed: (listPorts === undefined ? [] : now(listPorts))
       .map(({ protocol, frontendIp, frontendPort, backendIp, backendPort, mode, state }) => {
         const backend = { address: addressUnsafe(backendIp), port: backendPort }
-        return `${frontendText(protocolUnsafe(protocol), addressUnsafe(frontendIp), frontendPort)} -> ${endpointText(backend)} ${mode} ${state}`
+        const where = whereText(protocolUnsafe(protocol), addressUnsafe(frontendIp), frontendPort, mode)
+        return `${where} -> ${endpointText(backend)} ${mode} ${state}`
       })
       .sort()
   }
 }
+
+/** A mapping without a host port is known by its backend alone. */
+const whereText = (protocol: Protocol, host: Address, port: number, mode: string): string =>
+  mode === "routed" ? protocol : frontendText(protocol, host, port)
 
 const refuse = (
   service: Refusable,

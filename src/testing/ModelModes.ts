@@ -79,7 +79,9 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
   const listed: Array<string> = []
   for (const mapping of model.mappings) {
     const text = frontendTextOf(mapping)
-    const binding = `${text} -> ${mapping.backend} ${mapping.mode}`
+    // Without a host port, which address it was asked for on means nothing.
+    const where = mapping.mode === "routed" ? (protocols[mapping.proto] ?? "") : text
+    const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
     stored.push(`${binding} ${mapping.recorded}`)
     listed.push(`${binding} ${stateOf(mapping, model)}`)
     if (mapping.standing === "conflicted") continue

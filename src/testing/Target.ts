@@ -61,7 +61,7 @@ export interface Held {
   readonly rules: ReadonlyArray<string>
   /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`. */
   readonly routes: ReadonlyArray<string>
-  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat answered`: what the record keeps. */
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat answered`, `tcp -> 172.17.0.2:80 routed answered`: what the record keeps. */
   readonly stored: ReadonlyArray<string>
   /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat live`: what the mapper tells of itself. */
   readonly listed: ReadonlyArray<string>

@@ -1,0 +1,13 @@
+/** Everything to test a port mapper with: requests to draw, the model, the harness, the conformance kit. */
+export * from "./Arbitraries.ts"
+export * from "./Concurrent.ts"
+export * from "./Explore.ts"
+export * from "./Harness.ts"
+export * from "./Linearizability.ts"
+export * from "./MemoryTarget.ts"
+export * from "./Model.ts"
+export { misheld, mustHold } from "./ModelModes.ts"
+export * from "./Script.ts"
+export * from "./ScriptArbitrary.ts"
+export * from "./ScriptText.ts"
+export * from "./Target.ts"
