@@ -4,13 +4,14 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit } from "effect"
 import { Command } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
 import { serve } from "./serve.ts"
 
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, doctor])
+  Command.withSubcommands([serve, conform, doctor])
 )
 
 Command.run(portmapper, { version: manifest.version }).pipe(

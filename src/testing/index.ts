@@ -1,6 +1,10 @@
 /** Everything to test a port mapper with: requests to draw, the model, the harness, the conformance kit. */
 export * from "./Arbitraries.ts"
 export * from "./Concurrent.ts"
+export { type Check, checks, handshake } from "./conformance/Checks.ts"
+export * from "./conformance/Conform.ts"
+export * from "./conformance/Report.ts"
+export * from "./conformance/Wire.ts"
 export * from "./Explore.ts"
 export * from "./Harness.ts"
 export * from "./Linearizability.ts"
