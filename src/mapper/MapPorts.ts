@@ -367,7 +367,7 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   if (changed.length === 0) return
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
-  yield* on.firewall.apply({ add, remove: without(now, add) })
+  if (add.length > 0 || now.length > 0) yield* on.firewall.apply({ add, remove: without(now, add) })
   for (const { live, before } of changed) {
     yield* reroute(on, live.route, before.route)
     Object.assign(live, before)

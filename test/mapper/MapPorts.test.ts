@@ -307,6 +307,23 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  test("puts back the policy of a mapping without rules whatever the kernel's table says", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const firewall = yield* MemoryFirewall
+      const store = yield* MemoryStore
+      yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const before = store.records()
+      firewall.refuse(new FirewallError({ reason: "Gone", operation: "change", detail: "no table" }))
+      const other = { "portmapper.mode": "routed", "portmapper.allow": "10.0.0.0/8" }
+      const lost = Effect.andThen(
+        driver.mapPorts(group("8080", [web], other)),
+        Effect.fail("the client is gone")
+      )
+      yield* Effect.exit(Effect.scoped(lost))
+      assert.deepStrictEqual(store.records(), before)
+    }))
+
   test("records no answer for what is unmapped while the answer is recorded", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
