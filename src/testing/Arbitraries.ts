@@ -9,7 +9,7 @@ import type { WireBinding, WireMapRequest, WireReq } from "./Target.ts"
 export const backends4 = ["172.17.0.2", "172.17.0.3"] as const
 export const backends6 = ["fd00::2", "fd00::3"] as const
 export const hosts4 = ["0.0.0.0", "192.0.2.1", "192.0.2.2", "127.0.0.1"] as const
-export const hosts6 = ["::", "2001:db8::1", "::1"] as const
+export const hosts6 = ["::", "2001:db8::1", "::1", "fe80::1%eth0"] as const
 
 /** Ports that are asked for: exactly, as a range, or any. */
 export const askedPorts: fc.Arbitrary<readonly [first: number, last: number]> = fc.oneof(

@@ -6,6 +6,7 @@ import { bindingOf } from "./Arbitraries.ts"
 import { modelsKey } from "./Linearizability.ts"
 import {
   afterCall,
+  afterCrash,
   afterRestart,
   afterWrongCall,
   type Model,
@@ -197,7 +198,9 @@ class Runner {
     const fate = faulty ? undefined : wanted
     const ended = this.#target.call(call, fate)
     this.calls.push({ call, fate, ended })
-    return { ended, problem: this.#judge((model) => afterCall(this.#host, model, call, ended)) }
+    const crashed = fate?.how === "crash" && ended.struck
+    const verdictOn = crashed ? afterCrash : afterCall
+    return { ended, problem: this.#judge((model) => verdictOn(this.#host, model, call, ended)) }
   }
 
   #judge(verdictOn: (model: Model) => Verdict): Problem {

@@ -72,6 +72,14 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   let life = live()
   let context = contextOf(base, life, options)
 
+  const restart = () => {
+    for (const service of ["firewall", "store"] as const) refuse(service, false, firewall, store)
+    clock.forgetAll()
+    now(closeAll)
+    life = live()
+    context = contextOf(base, life, options)
+  }
+
   const start = (
     asked: Call,
     steps: (step: string) => Effect.Effect<void, InjectedFailure>,
@@ -112,6 +120,10 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
     }
     const { fiber, outcome } = start(asked, pass, fate?.how === "lose")
     turns.flush()
+    if (paused !== undefined && fate?.how === "crash") {
+      restart()
+      return { outcome: { _tag: "Unanswered" }, struck }
+    }
     if (paused !== undefined) {
       fiber.interruptUnsafe()
       turns.flush()
@@ -158,12 +170,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
       free: (frontend) => host.free(...frontendOf(frontend)),
       refuse: (service, on) => refuse(service, on, firewall, store),
       wait: (seconds) => clock.advance(seconds * 1000),
-      restart: () => {
-        for (const service of ["firewall", "store"] as const) refuse(service, false, firewall, store)
-        now(closeAll)
-        life = live()
-        context = contextOf(base, life, options)
-      }
+      restart
     }
   }
 }

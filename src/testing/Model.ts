@@ -116,6 +116,53 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
     : [{ ...restarted, engine }]
 }
 
+/** The mapper's process ended in the middle of a call. It was done, recorded or not, or not done; nothing is half done. */
+export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
+  const answers =
+    call.method === "PortMapper.MapPorts" ? possibleAnswers(host, call.value as WireMapRequest) : []
+  const verdicts = [
+    afterCall(host, model, call, ended),
+    ...answers.map((answer) =>
+      afterCall(host, model, call, { outcome: { _tag: "Answered", answer }, struck: true })
+    )
+  ]
+  return may(
+    ...verdicts.flatMap((verdict) => (verdict._tag === "May" ? verdict.models : [])).flatMap(afterRestart)
+  )
+}
+
+/** Every answer that a call may come to when nothing keeps it from being granted. */
+const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): ReadonlyArray<WireMapAnswer> => {
+  const reqs = Reqs ?? []
+  const [first] = reqs
+  const labels = Labels ?? {}
+  const mode = modeOf(labels, host.capabilities)
+  if (first === undefined || mode === undefined) return []
+  const range = rangeOf(first, host)
+  const ports = Array.from({ length: range.last - range.first + 1 }, (_, index) => range.first + index)
+  const answered = (port: number) =>
+    reqs.map((req): WireBinding => {
+      const { discarded, allowForwarding, nat } = led(req, mode, host.capabilities, labels)
+      return {
+        ...{
+          Proto: req.Proto,
+          BackendIP: req.BackendIP,
+          BackendPort: req.BackendPort,
+          FrontendIP: req.FrontendIP
+        },
+        FrontendPort: port,
+        DiscardReq: discarded ?? false,
+        AllowForwarding: allowForwarding,
+        NAT: nat === undefined ? null : { FromAddr: nat, FromPort: port },
+        Error: discarded ? "discarded" : null
+      }
+    })
+  return (mode === "routed" ? [...ports, 0] : ports).map((port) => ({
+    PortBindings: answered(port),
+    Err: ""
+  }))
+}
+
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
   !model.mappings.some(
@@ -227,9 +274,12 @@ const afterMap = (
 
   if (lost) {
     if (!struck) return wrong("answers", "the call was not answered")
-    const confirmed =
-      ownMappings.size === 0 ? [] : unchanged().map((each) => touched(each, ownMappings, owner, begun.epoch))
-    return may(...unchanged(), ...confirmed)
+    // Asked for and granted once more, if not answered: it counts as confirmed or not, in time and in the record.
+    const asked =
+      ownMappings.size === 0
+        ? []
+        : unchanged().flatMap((each) => askedAgain(each, ownMappings, owner, begun.epoch))
+    return may(...unchanged(), ...asked)
   }
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
@@ -368,17 +418,22 @@ const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Mode
   ]
 }
 
-const touched = (
+const askedAgain = (
   model: Model,
   own: ReadonlySet<ModelMapping | undefined>,
   owner: string,
   epoch: number
-): Model => ({
-  ...model,
-  mappings: model.mappings.map((mapping) =>
-    own.has(mapping) && owner === "engine" ? { ...mapping, epoch } : mapping
+): ReadonlyArray<Model> =>
+  (["answered", "applied"] as const).flatMap((recorded) =>
+    [true, false].map((renewed) => ({
+      ...model,
+      mappings: model.mappings.map((mapping) =>
+        own.has(mapping)
+          ? { ...mapping, recorded, epoch: renewed && owner === "engine" ? epoch : mapping.epoch }
+          : mapping
+      )
+    }))
   )
-})
 
 /** Why a group can't be mapped, as the texts that tools look for; `undefined` where it can be. */
 const whyRefused = (about: {

@@ -18,7 +18,7 @@ const fate: fc.Arbitrary<Fate> = fc.oneof(
   {
     weight: 3,
     arbitrary: fc.record({
-      how: fc.constantFrom("fail" as const, "interrupt" as const),
+      how: fc.constantFrom("fail" as const, "interrupt" as const, "crash" as const),
       at: fc.integer({ min: 1, max: 12 })
     })
   },

@@ -28,11 +28,12 @@ export interface Call {
 }
 
 /**
- * What happens to a call on its way. `fail` and `interrupt` strike at its `at`th step (from 1), if it takes that many;
- * `lose` lets it be answered, and the answer get lost.
+ * What happens to a call on its way. `fail`, `interrupt` and `crash` strike at its `at`th step (from 1), if it takes that
+ * many; `crash` ends the mapper's process there, and another one begins. `lose` lets the call be answered, and the
+ * answer get lost.
  */
 export type Fate =
-  | { readonly how: "fail" | "interrupt"; readonly at: number }
+  | { readonly how: "fail" | "interrupt" | "crash"; readonly at: number }
   | { readonly how: "lose" }
   | undefined
 

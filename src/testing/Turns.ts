@@ -86,6 +86,11 @@ export class StandingClock implements Clock.Clock {
     this.#nowMillis = end
   }
 
+  /** Whoever sleeps now never wakes: their process is gone. */
+  forgetAll(): void {
+    this.#sleepers.length = 0
+  }
+
   #forget(sleeper: { readonly atMillis: number; readonly wake: () => void }): void {
     const index = this.#sleepers.indexOf(sleeper)
     if (index !== -1) this.#sleepers.splice(index, 1)
