@@ -54,6 +54,7 @@ export const shorten = (script: Script, stillFails: (script: Script) => boolean)
 
 const simplerSteps = (step: Step): ReadonlyArray<Step> => {
   const unfated = "fate" in step && step.fate !== undefined ? [{ ...step, fate: undefined }] : []
+  if (step.do === "restart" && step.meanwhile !== undefined) return [{ ...step, meanwhile: undefined }]
   if (step.do !== "map") return unfated
   return [
     ...unfated,

@@ -9,6 +9,7 @@ import {
   afterCrash,
   afterRestart,
   afterWrongCall,
+  isUntaken,
   type Model,
   type ModelHost,
   mayTake,
@@ -91,9 +92,16 @@ class Runner {
         return this.#call({ method: "Plugin.Activate", value: undefined, owner: "engine" }, undefined).problem
       case "engineStart":
         return this.#engineStart()
-      case "restart":
-        this.#target.world.restart()
-        return this.#settle(this.#models.flatMap(afterRestart))
+      case "restart": {
+        const { meanwhile } = step
+        const free = meanwhile !== undefined && this.#models.every((model) => isUntaken(model, meanwhile))
+        this.#target.world.restart(free ? meanwhile : undefined)
+        return this.#settle(
+          this.#models.flatMap((model) =>
+            afterRestart(free ? { ...model, taken: [...model.taken, meanwhile] } : model)
+          )
+        )
+      }
       case "take": {
         const { frontend } = step
         if (!this.#models.every((model) => mayTake(model, frontend))) return undefined

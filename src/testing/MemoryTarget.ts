@@ -72,10 +72,11 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   let life = live()
   let context = contextOf(base, life, options)
 
-  const restart = () => {
+  const restart = (meanwhile?: Elsewhere) => {
     for (const service of ["firewall", "store"] as const) refuse(service, false, firewall, store)
     clock.forgetAll()
     now(closeAll)
+    if (meanwhile !== undefined) host.take(...frontendOf(meanwhile))
     life = live()
     context = contextOf(base, life, options)
   }

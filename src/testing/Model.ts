@@ -165,13 +165,15 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
 
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
-  !model.mappings.some(
-    (mapping) => mapping.standing !== "conflicted" && meets(other, mapping, mapping.wide)
-  ) &&
+  isUntaken(model, other) &&
+  !model.mappings.some((mapping) => mapping.standing !== "conflicted" && meets(other, mapping, mapping.wide))
+
+/** Whether no other process has it. */
+export const isUntaken = (model: Model, other: Elsewhere): boolean =>
   !model.taken.some(
     (taken) =>
-      conflict(frontend(taken.proto, taken.host), frontend(other.proto, other.host)) &&
-      taken.port === other.port
+      taken.port === other.port &&
+      conflict(frontend(taken.proto, taken.host), frontend(other.proto, other.host))
   )
 
 const afterMap = (
@@ -242,7 +244,7 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding in another mode is replaced.
+  // The same binding in another mode is replaced. KNOWN: it is lost as well where the call then fails.
   const otherMode = model.mappings.filter((mapping) =>
     served.some(
       ({ at, req }) =>
@@ -353,8 +355,17 @@ const afterMap = (
       made.findLastIndex((later) => later.backend === mapping.backend && later.proto === mapping.proto) ===
         index
   )
+  // What holds nothing stands in no one's way: where its port is given to another it is gone, or stays as it is.
+  const powerless = model.mappings.filter(
+    (mapping) =>
+      exact === undefined &&
+      mapping.standing === "conflicted" &&
+      mapping.port === port &&
+      reserved.some(({ at }) => conflict(mapping, at))
+  )
+  const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
   const kept = model.mappings
-    .filter((mapping) => !giving.includes(mapping))
+    .filter((mapping) => !giving.includes(mapping) && !replaced.includes(mapping))
     .map((mapping): ModelMapping => {
       if (!ownMappings.has(mapping)) return mapping
       const each = served.find((candidate) => own.get(candidate) === mapping)
@@ -376,7 +387,10 @@ const afterMap = (
       [...ownMappings].some((one) => one !== undefined && sameMapping(one, mapping))
     )
   ])
-  const taken = ownersOf(done, model, owner)
+  const cleared = { ...done, mappings: done.mappings.filter((mapping) => !powerless.includes(mapping)) }
+  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])].flatMap((each) =>
+    ownersOf(each, model, owner)
+  )
   // The confirmation may have failed: then the record says that it was applied.
   if (!struck && !model.refusing.includes("store")) return may(...taken)
   return may(

@@ -27,8 +27,8 @@ export type Step =
   | { readonly do: "activate" }
   /** An Engine starts and asks again for all that it was granted and has not unmapped. */
   | { readonly do: "engineStart" }
-  /** The plugin's process dies and another one begins. */
-  | { readonly do: "restart" }
+  /** The plugin's process dies and another one begins; someone else may take a port meanwhile. */
+  | { readonly do: "restart"; readonly meanwhile: Elsewhere | undefined }
   | { readonly do: "take"; readonly frontend: Elsewhere }
   /** The `of`th port taken by others is freed. */
   | { readonly do: "free"; readonly of: number }

@@ -71,7 +71,12 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: wrongStep },
   { weight: 2, arbitrary: fc.constant<Step>({ do: "activate" }) },
   { weight: 3, arbitrary: fc.constant<Step>({ do: "engineStart" }) },
-  { weight: 3, arbitrary: fc.constant<Step>({ do: "restart" }) },
+  {
+    weight: 4,
+    arbitrary: fc
+      .option(elsewhere, { nil: undefined, freq: 2 })
+      .map((meanwhile): Step => ({ do: "restart", meanwhile }))
+  },
   { weight: 3, arbitrary: elsewhere.map((frontend): Step => ({ do: "take", frontend })) },
   { weight: 2, arbitrary: of.map((each): Step => ({ do: "free", of: each })) },
   {

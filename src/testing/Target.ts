@@ -85,8 +85,11 @@ export interface World {
   /** From now on, or no more, every change is refused. */
   readonly refuse: (service: Refusable, on: boolean) => void
   readonly wait: (seconds: number) => void
-  /** The process dies, with its sockets and its relay; another one starts on the same record and kernel. */
-  readonly restart: () => void
+  /**
+   * The process dies, with its sockets and its relay; another one starts on the same record and kernel. `meanwhile` is
+   * taken by someone else while there is none.
+   */
+  readonly restart: (meanwhile?: Elsewhere) => void
 }
 
 /** One call under way among several; the harness gives out the turns. */
