@@ -11,17 +11,10 @@ import { frontendText, type Group, type PortBinding } from "../protocol/PortBind
 import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import {
-  frontendKey,
-  isStale,
-  type Live,
-  type Mapping,
-  mappingKey,
-  routedKey,
-  sameBackend
-} from "./Mapping.ts"
-import type { StoreError } from "./MappingStore.ts"
+import { frontendKey, isStale, type Live, type Mapping, mappingKey, sameBackend } from "./Mapping.ts"
+import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
+import { repair } from "./Reconcile.ts"
 import { type Restore, type Step, transaction } from "./Transaction.ts"
 import { removeLives, type UnmapError } from "./UnmapPorts.ts"
 
@@ -128,6 +121,7 @@ const placeWith = Effect.fnUntraced(function* (
   )
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan))
 
+  yield* dislodge(step, on, made)
   if (made.length > 0) {
     const intents = made.map(({ mapping }) => mapping)
     yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
@@ -141,24 +135,17 @@ const placeWith = Effect.fnUntraced(function* (
     )
   const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
   if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(
-    on,
-    made,
-    kept.map(({ live }) => live),
-    changes,
-    port,
-    owner
-  )
+  return settled(on, made, kept, changes, port, { owner, labels: group.labels })
 })
 
 /** Makes it known; the last step, which can't fail. */
 const settled = (
   { mappings }: Host,
   made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<Live>,
+  kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>,
   changes: ReadonlyArray<PolicyChange>,
   port: number,
-  owner: string
+  { owner, labels }: Pick<Mapping, "owner" | "labels">
 ): Placed => {
   const changed = changes.map(({ live, after }): Replaced => {
     const { mapping, rules, route } = live
@@ -166,12 +153,15 @@ const settled = (
     return { live, before: { mapping, rules, route } }
   })
   for (const live of made) mappings.add(live)
-  if (owner === "engine")
-    for (const live of kept)
-      if (live.mapping.epoch !== mappings.engine.number)
-        live.mapping = { ...live.mapping, epoch: mappings.engine.number }
+  const epoch = mappings.engine.number
+  for (const { planned, live } of kept) {
+    // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
+    if (live.standing === "unconfirmed")
+      live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
+    else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
+  }
   const delivery = {}
-  const lives = [...made, ...kept]
+  const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
   return { port, delivery, lives, changed }
 }
@@ -194,6 +184,29 @@ const newLive = (
     deliveries: new Set()
   }
 }
+
+/**
+ * What is conflicted holds nothing, so it gives way only now that the port is had: to the same request, which serves it
+ * again, or to another one. Where a later step fails it is conflicted as before.
+ */
+const dislodge = Effect.fnUntraced(function* (step: Step, on: Host, made: ReadonlyArray<Live>) {
+  const { mappings, store } = on
+  const inTheWay = made.flatMap(({ mapping }) => [
+    mappings.get(mappingKey(mapping)),
+    ...(mapping.mode === "routed" ? [] : mappings.colliding(mapping.protocol, mapping.host, mapping.port))
+  ])
+  const conflicted = new Set(
+    inTheWay.filter((live) => live !== undefined).filter(({ standing }) => standing === "conflicted")
+  )
+  if (conflicted.size === 0) return
+  const keepConflicted = (live: Live) => {
+    mappings.add(live)
+    return store.put([live.mapping], recordedState(live))
+  }
+  yield* step(removeLives(on, [...conflicted]), () =>
+    told("keeping what is conflicted", Effect.forEach(conflicted, keepConflicted, { discard: true }))
+  )
+})
 
 interface PolicyChange {
   readonly live: Live
@@ -224,14 +237,19 @@ const changeOf = (
 /** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
 const redirect = Effect.fnUntraced(function* (
   step: Step,
-  { firewall, conntrack }: Host,
+  on: Host,
   made: ReadonlyArray<Live>,
   changes: ReadonlyArray<PolicyChange>
 ) {
+  const { firewall, conntrack } = on
   const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
   const before = changes.flatMap(({ live }) => live.rules)
   if (add.length === 0 && before.length === 0) return
-  yield* step(firewall.apply({ add, remove: without(before, add) }), () =>
+  const change = { add, remove: without(before, add) }
+  const applied = Effect.catch(firewall.apply(change), (error) =>
+    error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
+  )
+  yield* step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
   const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)
@@ -278,7 +296,7 @@ const settleConflicts = Effect.fnUntraced(function* (
       if (live !== undefined || !planned.reserves) continue
       const { protocol, host: address } = planned.entry
       for (const holder of mappings.colliding(protocol, address, ports.port)) {
-        if (own.has(holder) || displaced.has(holder)) continue
+        if (own.has(holder) || displaced.has(holder) || holder.standing === "conflicted") continue
         if (!(yield* givesWay(on, holder)))
           return yield* new PortAllocated({
             frontend: frontendText(protocol, address, ports.port),
@@ -304,20 +322,15 @@ const mappedAlready = ({ mappings }: Host, { entry, mode }: Served, { ports }: G
     : undefined
 }
 
-/** The same binding with a host port where the entry wants none, or the other way round: it is replaced. */
+/** The same binding with a host port, where the entry wants none from now on: it is replaced. */
 const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): ReadonlyArray<Live> => {
-  const key =
-    mode !== "routed"
-      ? routedKey(entry.protocol, entry.backend)
-      : ports._tag === "Exact"
-        ? frontendKey(entry.protocol, entry.host, ports.port)
-        : undefined
-  const live = key === undefined ? undefined : mappings.get(key)
+  if (mode !== "routed" || ports._tag !== "Exact") return []
+  const live = mappings.get(frontendKey(entry.protocol, entry.host, ports.port))
   return live !== undefined && sameBackend(live.mapping.backend, entry.backend) ? [live] : []
 }
 
 const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
-  if (holder.standing === "unconfirmed" || holder.standing === "conflicted") return true
+  if (holder.standing === "unconfirmed") return true
   if (isStale(holder, mappings.engine, yield* Clock.currentTimeMillis)) return true
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
 })
@@ -332,7 +345,7 @@ const holderText = ({ mapping }: Live): string => {
 
 /** The first `MapPorts` after a `Plugin.Activate` begins the Engine's epoch. */
 const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
-  yield* store.putEpoch(engine.number + 1)
+  yield* store.putEngine({ epoch: engine.number + 1, activated: false })
   engine.activated = false
   engine.number++
   engine.sinceMillis = yield* Clock.currentTimeMillis
@@ -374,7 +387,7 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   }
   yield* on.store.put(
     changed.map(({ before }) => before.mapping),
-    "answered"
+    "applied"
   )
 })
 

@@ -38,6 +38,8 @@ export type Standing = "provisional" | "answered" | "unconfirmed" | "conflicted"
 export interface Live {
   mapping: Mapping
   standing: Standing
+  /** What a conflicted one was before, and is again once its port is free. */
+  was?: "answered" | "unconfirmed"
   hold: Hold | undefined
   rules: ReadonlyArray<Rule>
   route: Route | undefined
@@ -70,7 +72,10 @@ export class Mappings extends Context.Service<
   {
     readonly lock: Semaphore.Semaphore
     readonly get: (key: string) => Live | undefined
-    /** Those that have a host port and whose frontend collides with this one, itself included. */
+    /**
+     * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
+     * the socket they rest on is bound to.
+     */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<Live>
     readonly add: (live: Live) => void
     readonly delete: (live: Live) => void
@@ -112,7 +117,10 @@ function make(lock: Semaphore.Semaphore) {
     get: (key) => byKey.get(key),
     colliding: (protocol, host, port) =>
       [...(byPort.get(portKey(protocol, port)) ?? [])].filter(
-        ({ mapping }) => covers(mapping.host, host) || covers(host, mapping.host)
+        ({ mapping, hold }) =>
+          covers(mapping.host, host) ||
+          covers(host, mapping.host) ||
+          (hold !== undefined && covers(hold.socket.host, host))
       ),
     add: (live) => {
       byKey.set(mappingKey(live.mapping), live)

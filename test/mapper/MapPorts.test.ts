@@ -204,6 +204,7 @@ describe("mapPorts in nat mode", () => {
       )
       assert.deepStrictEqual((yield* host).rules, before.rules)
       assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8711/tcp"])
+      assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8711 answered"])
       firewall.refuse(undefined)
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
@@ -367,6 +368,31 @@ describe("mapPorts undone", () => {
       yield* Scope.close(first, Exit.fail("the client is gone"))
       assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
       assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+    }))
+})
+
+describe("a table that someone else removed", () => {
+  test("is put back within two seconds with all that is mapped", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
+      const before = yield* host
+      firewall.flush()
+      assert.deepStrictEqual((yield* host).rules, [])
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("is put back at once by the next mapping", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map(group("8080", [web]))
+      firewall.flush()
+      yield* map(group("8081", [web]))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80",
+        "Redirect 0.0.0.0:8081/tcp -> 172.17.0.2:80"
+      ])
     }))
 })
 
