@@ -42,7 +42,7 @@ export const mapPortsOn = (
       if (plan.entries.length === 0) return []
       const placed = yield* locked(on, restore, place(on, restore, group, plan))
       yield* Effect.addFinalizer((exit) =>
-        Exit.isSuccess(exit) ? confirm(on, placed) : locked(on, identity, retract(on, placed))
+        locked(on, identity, Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
       )
       return plan.entries.map((planned) => bindingOf(planned, placed.port))
     })
@@ -163,7 +163,7 @@ const settled = (
   const delivery = {}
   const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
-  return { port: kept[0]?.live.mapping.port ?? port, delivery, lives, changed }
+  return { port, delivery, lives, changed }
 }
 
 const newLive = (
@@ -351,21 +351,16 @@ const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }:
   engine.sinceMillis = yield* Clock.currentTimeMillis
 })
 
-/** The answer was delivered: what it named is answered for good. */
-const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> => {
+/** The answer was delivered: what it named, and is still there, is answered for good. */
+const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives, delivery }: Placed) {
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
   for (const live of current) live.standing = "answered"
-  if (current.length === 0) return Effect.void
-  return told(
-    "recording the answer",
-    store.put(
-      current.map(({ mapping }) => mapping),
-      "answered"
-    )
-  )
-}
+  if (current.length === 0) return
+  const answered = current.map(({ mapping }) => mapping)
+  yield* told("recording the answer", store.put(answered, "answered"))
+})
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
 const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
@@ -385,7 +380,7 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   if (changed.length === 0) return
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
-  yield* on.firewall.apply({ add, remove: without(now, add) })
+  if (add.length > 0 || now.length > 0) yield* on.firewall.apply({ add, remove: without(now, add) })
   for (const { live, before } of changed) {
     yield* reroute(on, live.route, before.route)
     Object.assign(live, before)
