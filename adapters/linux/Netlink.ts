@@ -297,7 +297,7 @@ const copyOf = (message: Message): Message => ({ ...message, body: message.body.
 const sizeOfAddress = 12
 
 /** Binds to an address that the kernel picks; its port id, or a negated `errno`. */
-const bindAddress = (libc: C.Libc, fd: number): number => {
+export const bindAddress = (libc: C.Libc, fd: number): number => {
   const address = new Uint8Array(sizeOfAddress)
   const view = new DataView(address.buffer)
   view.setUint16(0, C.AF_NETLINK, C.hostLittleEndian)

@@ -4,7 +4,7 @@
  */
 import { Effect, Result, type Scope, Semaphore } from "effect"
 import * as C from "./Libc.ts"
-import type { Request } from "./Netlink.ts"
+import { bindAddress, type Request } from "./Netlink.ts"
 import {
   errnoOf,
   type Message,
@@ -36,6 +36,8 @@ export const openWalk = Effect.fnUntraced(function* (
     }),
     (opened) => Effect.sync(() => void libc.close(opened))
   )
+  const bound = bindAddress(libc, fd)
+  if (bound < 0) return yield* libc.errno("bind", bound)
   const permits = yield* Semaphore.make(1)
   const writer = new MessageWriter()
   const incoming = new Uint8Array(datagramLength)
@@ -70,7 +72,7 @@ export const openWalk = Effect.fnUntraced(function* (
       if (length > datagramLength) return Result.fail(libc.errno("recv", -C.EMSGSIZE))
       if (new DataView(sender.buffer).getUint32(4, C.hostLittleEndian) !== 0) continue
       for (const message of readMessages(incoming.subarray(0, length))) {
-        if (message.sequence !== sequence) continue
+        if (message.portId !== bound || message.sequence !== sequence) continue
         if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) visit(message)
         else {
           const errno = errnoOf(message)
