@@ -8,10 +8,12 @@ export interface Column {
   readonly header: string
   readonly cells: ReadonlyArray<string>
   readonly align?: "right"
-  /** Left out where the width does not suffice, the greatest first; never where `undefined`. */
+  /** Left out where the width does not suffice, the greatest first and equal ones together; never where `undefined`. */
   readonly dispensable?: number
   /** May be cut down to this width. */
   readonly shrinksTo?: number
+  /** Cut in the middle: its end tells as much as its beginning. */
+  readonly keepsEnd?: boolean
 }
 
 const gap = "  "
@@ -23,7 +25,7 @@ const gap = "  "
 export const tableLines = (columns: ReadonlyArray<Column>, width: number): ReadonlyArray<string> => {
   const fitting = fitted(columns, width)
   if (lineWidth(fitting) <= width) return sideBySide(fitting)
-  const [first, second, ...rest] = fitting
+  const [first, second, ...rest] = columns
   if (first === undefined || second === undefined) return sideBySide(fitting)
   const below = second.cells.map((cell) => `${gap}-> ${cell}`)
   const above = fitted([{ ...first, header: `${first.header} -> ${second.header}` }, ...rest], width)
@@ -31,10 +33,11 @@ export const tableLines = (columns: ReadonlyArray<Column>, width: number): Reado
     const [header = "", ...lines] = sideBySide(above)
     return [header, ...lines.flatMap((line, row) => [line, below[row] ?? ""])]
   }
+  const others = fitted(rest, width - gap.length)
   return first.cells.flatMap((cell, row) => [
     cell,
     below[row] ?? "",
-    `${gap}${rest.map((column) => column.cells[row] ?? "").join(gap)}`
+    `${gap}${others.map((column) => column.cells[row] ?? "").join(gap)}`
   ])
 }
 
@@ -48,14 +51,11 @@ export const printable = (text: string): string =>
 const fitted = (columns: ReadonlyArray<Column>, width: number): ReadonlyArray<Column> => {
   const shrunk = lineWidth(columns) <= width ? columns : shrink(columns, width)
   if (lineWidth(shrunk) <= width) return shrunk
-  const least = columns.reduce<Column | undefined>(
-    (found, column) => ((column.dispensable ?? 0) > (found?.dispensable ?? 0) ? column : found),
-    undefined
-  )
-  return least === undefined
+  const least = Math.max(...columns.map(({ dispensable = 0 }) => dispensable))
+  return least === 0
     ? shrunk
     : fitted(
-        columns.filter((column) => column !== least),
+        columns.filter(({ dispensable = 0 }) => dispensable < least),
         width
       )
 }
@@ -67,17 +67,25 @@ const shrink = (columns: ReadonlyArray<Column>, width: number): ReadonlyArray<Co
     const target = Math.max(column.shrinksTo ?? natural, natural - excess)
     if (excess <= 0 || target >= natural) return column
     excess -= natural - target
-    return { ...column, cells: column.cells.map((cell) => cut(cell, target)) }
+    return { ...column, cells: column.cells.map((cell) => cut(cell, target, column.keepsEnd === true)) }
   })
 }
 
-/** Both ends of a text tell more than its beginning: `cni:3f…/eth0`. */
-const cut = (text: string, width: number): string => {
+const cut = (text: string, width: number, keepsEnd: boolean): string => {
   if (cellWidth(text) <= width) return text
+  const tail = keepsEnd ? Math.floor((width - 1) / 2) : 0
   const characters = [...text]
-  const tail = Math.floor((width - 1) / 2)
-  const head = width - 1 - tail
-  return `${characters.slice(0, head).join("")}…${tail === 0 ? "" : characters.slice(-tail).join("")}`
+  return `${within(characters, width - 1 - tail).join("")}…${within(characters.reverse(), tail).reverse().join("")}`
+}
+
+/** As many of the first characters as so many columns hold. */
+const within = (characters: ReadonlyArray<string>, width: number): Array<string> => {
+  let taken = 0
+  const end = characters.findIndex((character) => {
+    taken += cellWidth(character)
+    return taken > width
+  })
+  return characters.slice(0, end === -1 ? characters.length : end)
 }
 
 const sideBySide = (columns: ReadonlyArray<Column>): ReadonlyArray<string> => {

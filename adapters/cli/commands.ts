@@ -10,6 +10,7 @@ import { ls } from "./ls.ts"
 import { map } from "./map.ts"
 import { presenter } from "./presenter.ts"
 import { type HostRemoval, makeReset } from "./reset.ts"
+import { rpc } from "./rpc.ts"
 import { serve } from "./serve.ts"
 import { unmap } from "./unmap.ts"
 
@@ -23,7 +24,7 @@ const table: HostRemoval = {
 
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, map, unmap, ls, doctor, makeReset([table])])
+  Command.withSubcommands([serve, rpc, map, unmap, ls, doctor, makeReset([table])])
 )
 
 /** Every built-in option but `--wizard`. */

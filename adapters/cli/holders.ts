@@ -5,12 +5,21 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
-/** The process that listens on this Unix socket. */
+/**
+ * The process that listens on this Unix socket. The kernel knows a socket by the name it was bound to: ours are bound
+ * beside their place (`PluginSocket`), so where several listen in one folder it is not known which is whose.
+ */
 export const listenerOf = (socketPath: string): number | undefined => {
-  const inode = lines("/proc/net/unix")
+  const folder = Path.dirname(socketPath)
+  const listening = lines("/proc/net/unix")
     .map((line) => line.trim().split(/\s+/))
     // __SO_ACCEPTCON: it listens.
-    .find(([, , , flags, , , , path]) => path === socketPath && flags === "00010000")?.[6]
+    .flatMap(([, , , flags, , , inode, path = ""]) => (flags === "00010000" ? [{ inode, path }] : []))
+  const named = listening.find(({ path }) => path === socketPath)
+  const beside = listening.filter(
+    ({ path }) => Path.dirname(path) === folder && /^\.\d+\.sock$/.test(Path.basename(path))
+  )
+  const inode = (named ?? (beside.length === 1 ? beside[0] : undefined))?.inode
   if (inode === undefined) return undefined
   return names("/proc")
     .filter((name) => /^\d+$/.test(name))

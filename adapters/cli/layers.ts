@@ -14,6 +14,7 @@ import type { PortRange } from "../../src/ports/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
+import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
@@ -29,8 +30,8 @@ export interface MapperOptions {
 }
 
 /**
- * The built-in mapper on this host, alone on its state directory. `auto` is `nat` where the kernel's tables can be changed, else `engine`; what was
- * chosen, and what to do about it, is logged.
+ * The built-in mapper on this host, alone on its state directory and, in `nat` mode, in its network namespace. `auto` is
+ * `nat` where the kernel's tables can be changed, else `engine`; what was chosen, and what to do about it, is logged.
  */
 export const mapperLayer = (options: MapperOptions) =>
   Layer.unwrap(
@@ -67,12 +68,13 @@ export const mapperLayer = (options: MapperOptions) =>
     })
   )
 
-/** The kernel's table, loaded; or why it can't be had and what to do about it. */
-const firewallOrReason = ({ acceptMark, mode }: MapperOptions) =>
-  mode !== undefined && mode !== "nat"
-    ? Effect.succeed(Result.fail(`mode ${mode} was asked for`))
-    : Layer.build(NftFirewall.layer({ acceptMark })).pipe(
-        Effect.map((built) => Context.get(built, Firewall)),
-        Effect.mapError((error) => error.message),
-        Effect.result
-      )
+/** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
+const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, mode }: MapperOptions) {
+  if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
+  yield* lockNamespace
+  return yield* Layer.build(NftFirewall.layer({ acceptMark })).pipe(
+    Effect.map((built) => Context.get(built, Firewall)),
+    Effect.mapError((error) => error.message),
+    Effect.result
+  )
+})

@@ -45,13 +45,13 @@ const columnsOf = (rows: ReadonlyArray<ListedMapping>, nowMillis: number): Reado
     column("FRONTEND", frontend),
     column("BACKEND", backend),
     column("MODE", ({ mode }) => printable(mode)),
-    column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12 }),
+    column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
     column("STATE", ({ state }) => state),
     column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
     column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
-    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
-    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 5, shrinksTo: 20 })
+    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
   ]
   // Where nothing is labelled, or the host counts no bytes, the room is better used.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")

@@ -123,6 +123,24 @@ export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"
   Flag.withDefault("logfmt")
 )
 
+/** How a mapper of this host works; shared by the commands that run one. */
+export const mapperFlags = { state, mode, ephemeral, acceptFwmark }
+
+/** The same as the layers take them. */
+export const mapperOptions = (options: {
+  readonly name: string
+  readonly socket: Option.Option<string>
+  readonly state: Option.Option<string>
+  readonly mode: Option.Option<Mode | undefined>
+  readonly ephemeral: Option.Option<PortRange>
+  readonly acceptFwmark: Option.Option<Mark>
+}) => ({
+  stateDirectory: stateOf(options),
+  mode: Option.getOrUndefined(options.mode),
+  ephemeral: Option.getOrUndefined(options.ephemeral),
+  acceptMark: Option.getOrUndefined(options.acceptFwmark)
+})
+
 /** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
 export const defaultSocket = (pluginName: string): string =>
   isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)

@@ -66,7 +66,7 @@ export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
   const options = [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow)
   const globals = (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
   const commands = (doc.subcommands ?? []).flatMap(({ commands }) =>
-    commands.map(({ name, description }): Row => [name, description])
+    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
   )
   const sections = [
     [`Usage: ${doc.usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")}`],

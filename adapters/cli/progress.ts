@@ -32,8 +32,8 @@ export const progress = (
 export const barText = (what: string, done: number, total: number, columns: number): string => {
   const share = total === 0 ? 1 : Math.min(1, done / total)
   const head = `${what} ${`${done}`.padStart(`${total}`.length)} of ${total}`
-  const tail = `${Math.floor(share * 100)}%`.padStart(4)
-  const width = Math.min(40, columns - head.length - tail.length - 5)
+  const tail = `${Math.floor(share * 100)}%`.padStart(5)
+  const width = Math.min(40, columns - head.length - tail.length - 4)
   if (width < 5) return `${head}${tail}`.slice(0, Math.max(0, columns - 1))
   const filled = Math.round(share * width)
   const bar = `${"=".repeat(filled)}${filled < width ? ">" : ""}`.padEnd(width)

@@ -65,6 +65,7 @@ export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
     Command.withDescription(
       "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
     ),
+    Command.withShortDescription("Remove all that a plugin of ours left on this host"),
     Command.withExamples([
       { command: "portmapper reset", description: "Asks first" },
       { command: "portmapper reset --yes --state /run/portmapper" }
@@ -80,7 +81,7 @@ interface Found {
 }
 
 /** A state folder may be shared with other files (that of a socket): only those that we write are ours to remove. */
-const stateFile = /^\.?(mappings\.db|spare|lock)(-wal|-shm|-journal|\.\d+)?$/
+const stateFile = /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$/
 
 const filesOf = (options: ResetFlags): Found => {
   const socket = Options.socketOf(options)
@@ -134,7 +135,7 @@ const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: Readonly
   if (!process.stdin.isTTY)
     return yield* wrongUsage("reset", "it asks first, and nobody can answer here; give --yes")
   const answer = yield* Effect.callback<string>((resume) => {
-    const asking = Readline.createInterface({ input: process.stdin, output: process.stderr })
+    const asking = Readline.createInterface({ input: process.stdin, output: process.stderr, terminal: false })
     // End of input is no.
     asking.once("close", () => resume(Effect.succeed("")))
     asking

@@ -2,16 +2,15 @@
  * The plugin protocol over HTTP: `POST /<Method>` with a JSON body, as the Docker Engine calls it. Owns the sockets:
  * limits of time, delivery, the stop. What HTTP means to a call is in `Routes`; what a call does is the driver's.
  *
- * Stands on `node:http` itself, with the Effect runtime behind it: an answer costs a tenth more than the bare server's.
+ * Stands on `node:http`, with the Effect runtime behind it and a shorter way for plain requests (`WholeRequests`).
  */
 import * as Http from "node:http"
 import type * as Net from "node:net"
-import { type Context, Data, Effect, Exit, type Fiber, type Scope } from "effect"
-import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
-import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
+import { Server as TlsServer } from "node:tls"
+import { type Context, Effect, Exit, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { type Exchange, startCall, Undelivered } from "./Exchange.ts"
 import {
-  answerText,
-  type CallRoute,
   contentType,
   decodeBody,
   errorText,
@@ -21,11 +20,11 @@ import {
   pageFailed,
   type Refusal,
   type RouteOptions,
-  refusedAs,
   routeOf,
   stopping,
   tooLarge
 } from "./Routes.ts"
+import { type Interception, interceptWholeRequests, type ShortWay } from "./WholeRequests.ts"
 
 export { contentType, maxBodyBytes }
 
@@ -59,11 +58,17 @@ export const serveOn = <E, R>(
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
     const services = yield* Effect.context<Driver>()
-    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined }
+    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined, shortWay: undefined }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const created = create(requestListener(services, options, state))
         created.on("clientError", refuseClient)
+        // What TLS has to unwrap first has no short way.
+        if (!(created instanceof TlsServer))
+          state.shortWay = interceptWholeRequests(created, {
+            take: takeWhole(services, options, state),
+            silenceMillis: requestTimeoutMillis
+          })
         return created
       }),
       (server) => stop(server, state)
@@ -90,20 +95,14 @@ interface ServerState {
   inFlight: number
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
+  shortWay: ShortWay | undefined
 }
 
-const requestListener = (
-  services: Context.Context<Driver>,
-  options: ServerOptions,
-  state: ServerState
-): Http.RequestListener => {
-  const fork = Effect.runForkWith(services)
-  return (request, response) => {
+const requestListener =
+  (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Http.RequestListener =>
+  (request, response) => {
     state.inFlight++
-    response.once("close", () => {
-      state.inFlight--
-      if (state.inFlight === 0) state.idle?.()
-    })
+    response.once("close", () => requestDone(state))
     const route = state.stopping
       ? stopping
       : routeOf(request.method ?? "", request.url ?? "", ownerNamed(request), options)
@@ -113,19 +112,31 @@ const requestListener = (
         if (state.stopping) response.setHeader("Connection", "close")
         return refuse(response, route)
       case "Page":
-        return runPage(fork, route, response)
+        return runPage(services, route, response)
       case "Call":
-        return readBody(request, response, (text) =>
-          settle(fork(answerCall(route, text, response)), response)
-        )
+        return readBody(request, response, (text) => startCall(services, route, text, exchangeOf(response)))
     }
   }
-}
 
-const answerCall = ({ method, owner }: CallRoute, text: string, response: Http.ServerResponse) =>
-  Effect.scoped(
-    Effect.flatMap(call(method, textBody(text)), (answer) => deliver(response, answerText(answer)))
-  ).pipe(Effect.provideService(CurrentOwner, owner))
+/** What comes whole and asks for a call is answered at once; pages, refusals and the stop go the long way. */
+const takeWhole =
+  (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
+  ({ path, owner, body }, exchange, done) => {
+    if (state.stopping) return false
+    const route = routeOf("POST", path, owner, options)
+    if (route._tag !== "Call") return false
+    state.inFlight++
+    startCall(services, route, body, exchange, () => {
+      requestDone(state)
+      done()
+    })
+    return true
+  }
+
+const requestDone = (state: ServerState): void => {
+  state.inFlight--
+  if (state.inFlight === 0) state.idle?.()
+}
 
 const ownerNamed = ({ headers }: Http.IncomingMessage): string | undefined => headers[ownerHeader]?.toString()
 
@@ -153,36 +164,31 @@ const readBody = (
   request.once("end", () => done(decodeBody(chunks)))
 }
 
-/** The client is gone, and never read the answer. */
-class Undelivered extends Data.TaggedError("Undelivered") {}
-
-/** Succeeds once the system has taken the whole answer; fails when the client went before that. */
-const deliver = (response: Http.ServerResponse, text: string): Effect.Effect<void, Undelivered> =>
-  Effect.callback((resume) => {
-    if (response.destroyed) return resume(Effect.fail(new Undelivered()))
-    response.once("finish", () => resume(Effect.void))
-    response.once("close", () => resume(Effect.fail(new Undelivered())))
-    response.writeHead(200, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
-    response.end(text)
-  })
-
-/** A call whose client goes is interrupted, and undoes itself; one that fails is answered with its reason. */
-const settle = (fiber: Fiber.Fiber<void, CallError | Undelivered>, response: Http.ServerResponse): void => {
-  response.once("close", () => {
-    if (!response.writableFinished) fiber.interruptUnsafe()
-  })
-  fiber.addObserver((exit) => {
-    if (Exit.isSuccess(exit) || response.headersSent || response.destroyed) return
-    refuse(response, refusedAs(failureOf(exit.cause)))
-  })
-}
+const exchangeOf = (response: Http.ServerResponse): Exchange => ({
+  deliver: (text) =>
+    Effect.callback((resume) => {
+      if (response.destroyed) return resume(Effect.fail(new Undelivered()))
+      response.once("finish", () => resume(Effect.void))
+      response.once("close", () => {
+        if (!response.writableFinished) resume(Effect.fail(new Undelivered()))
+      })
+      response.writeHead(200, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
+      response.end(text)
+    }),
+  open: () => !response.headersSent && !response.destroyed,
+  refuse: (refusal) => refuse(response, refusal),
+  onGone: (gone) =>
+    response.once("close", () => {
+      if (!response.writableFinished) gone()
+    })
+})
 
 const runPage = (
-  fork: <A, E>(effect: Effect.Effect<A, E, Driver>) => Fiber.Fiber<A, E>,
+  services: Context.Context<Driver>,
   { page }: PageRoute,
   response: Http.ServerResponse
 ): void => {
-  fork(page).addObserver((exit) => {
+  Effect.runForkWith(services)(page).addObserver((exit) => {
     if (Exit.isFailure(exit)) return refuse(response, pageFailed(exit.cause))
     response.writeHead(200, {
       "Content-Type": exit.value.contentType,
@@ -217,16 +223,22 @@ const stop = (server: Http.Server, state: ServerState): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     state.stopping = true
     const closed = () => {
-      server.closeAllConnections()
+      closeAll(server, state)
       resume(Effect.void)
     }
     server.close()
     server.closeIdleConnections()
+    state.shortWay?.closeIdle()
     if (state.inFlight === 0) return closed()
     state.idle = closed
   }).pipe(
     Effect.timeoutOrElse({
       duration: stopTimeoutMillis,
-      orElse: () => Effect.sync(() => server.closeAllConnections())
+      orElse: () => Effect.sync(() => closeAll(server, state))
     })
   )
+
+const closeAll = (server: Http.Server, { shortWay }: ServerState): void => {
+  server.closeAllConnections()
+  shortWay?.closeAll()
+}

@@ -27,6 +27,7 @@ export interface Libc {
   readonly setsockopt: (fd: number, level: number, name: number, value: Uint8Array, length: number) => number
   /** `address` is filled with the socket's own address; `length` holds its size (uint32) and is updated. */
   readonly getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number
+  readonly connect: (fd: number, address: Uint8Array, length: number) => number
   readonly send: (fd: number, bytes: Uint8Array, length: number, flags: number) => number
   /** `address` is filled with the sender's; `addressLength` holds its size (uint32) and is updated. */
   readonly recvfrom: (
@@ -65,6 +66,7 @@ export interface Libc {
   readonly errno: (syscall: string, result: number) => Errno
 }
 
+export const AF_UNIX = 1
 export const AF_INET = 2
 export const AF_INET6 = 10
 export const AF_NETLINK = 16
@@ -166,6 +168,7 @@ const load = (): Libc => {
     listen: native("int listen(int fd, int backlog)"),
     setsockopt: native("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
     getsockname: native("int getsockname(int fd, void *address, void *length)"),
+    connect: native("int connect(int fd, const void *address, uint32_t length)"),
     send: native(send),
     recvfrom: native(recvfrom),
     sendLater: nativeLater(send),

@@ -3,7 +3,8 @@
  * that a busy machine slows both. Benchmarks that need root or nftables say so.
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
-  map: () => import("./map.ts")
+  map: () => import("./map.ts"),
+  transports: () => import("./transports.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

@@ -1,6 +1,6 @@
 /**
  * Requests a second over stdio, pipelined: maps and unmaps by turns, in process over two `PassThrough`s and to a child
- * process over pipes. `node scripts/bench/stdio.ts [REQUESTS]`.
+ * process over pipes.
  */
 import { spawn } from "node:child_process"
 import { PassThrough, type Readable, type Writable } from "node:stream"
@@ -8,7 +8,7 @@ import { Effect } from "effect"
 import { serve } from "../../adapters/stdio/StdioServer.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 
-const count = Number(process.argv[2] ?? 100_000)
+const count = 50_000
 const frontend = (port: number) =>
   `"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"0.0.0.0","FrontendPort":${port}`
 
@@ -47,20 +47,22 @@ const measure = async (name: string, lines: ReadonlyArray<string>, to: Writable,
   console.log(`${name}: ${Math.round(lines.length / seconds)} requests/s (${chunks} chunks of answers)`)
 }
 
-const input = new PassThrough()
-const output = new PassThrough()
-Effect.runFork(serve({ input, output }).pipe(Effect.provide(PortMapper.layerMemory())))
-for (let round = 0; round < 3; round++) {
-  await measure("in process, map and unmap", requests, input, output)
-  await measure("in process, activate", activations, input, output)
-}
-input.end()
+export const run = async (): Promise<void> => {
+  const input = new PassThrough()
+  const output = new PassThrough()
+  Effect.runFork(serve({ input, output }).pipe(Effect.provide(PortMapper.layerMemory())))
+  for (let round = 0; round < 3; round++) {
+    await measure("in process, map and unmap", requests, input, output)
+    await measure("in process, activate", activations, input, output)
+  }
+  input.end()
 
-const child = spawn(process.execPath, [new URL("stdio-server.ts", import.meta.url).pathname], {
-  stdio: ["pipe", "pipe", "inherit"]
-})
-for (let round = 0; round < 3; round++) {
-  await measure("child process, map and unmap", requests, child.stdin, child.stdout)
-  await measure("child process, activate", activations, child.stdin, child.stdout)
+  const child = spawn(process.execPath, [new URL("stdio-server.ts", import.meta.url).pathname], {
+    stdio: ["pipe", "pipe", "inherit"]
+  })
+  for (let round = 0; round < 3; round++) {
+    await measure("child process, map and unmap", requests, child.stdin, child.stdout)
+    await measure("child process, activate", activations, child.stdin, child.stdout)
+  }
+  child.stdin.end()
 }
-child.stdin.end()

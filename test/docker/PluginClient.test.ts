@@ -5,24 +5,26 @@ import * as Https from "node:https"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Result } from "effect"
+import { Deferred, Effect, Fiber, Result, type Scope } from "effect"
 import { requestError } from "../../adapters/docker/ClientError.ts"
 import { parsePluginUrl, socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { type ClientOptions, makeClient } from "../../adapters/docker/PluginClient.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
-import { folder } from "../support/folder.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
-import { missing } from "../support/lab.ts"
+import { labTest, noCommand } from "../support/lab.ts"
 import { reference } from "../support/reference.ts"
+
+const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Effect.scoped(effect))
 
 const web = ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: [fd00::2]:80"]
 
 /** A server that answers as it is told, and the client of it; `requests` is what arrived. */
 const answering = (listener: Http.RequestListener, options: ClientOptions = {}) =>
   Effect.gen(function* () {
-    const path = Path.join(yield* folder, "p.sock")
+    const path = Path.join(yield* temporaryFolder, "p.sock")
     const server = yield* listening(Http.createServer(listener), path)
     return { path, server, client: yield* makeClient(socketAddress(path), options) }
   })
@@ -50,7 +52,7 @@ const told = <A, R>(effect: Effect.Effect<A, { readonly _tag: string; readonly m
 describe("a client of our own plugin", () => {
   it.live("maps, lists and unmaps in its owner's name, and is a driver", () =>
     Effect.gen(function* () {
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* serveUnix(path)
       const client = yield* makeClient(socketAddress(path), { owner: "cli" })
       const driver = Driver.of(client)
@@ -90,7 +92,7 @@ describe("a client of our own plugin", () => {
 
   it.live("tells a refusal in the plugin's words", () =>
     Effect.gen(function* () {
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* serveUnix(path)
       const client = yield* makeClient(socketAddress(path), { owner: "cli" })
       yield* client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.2:80"]))
@@ -106,9 +108,8 @@ describe("a client of our own plugin", () => {
 })
 
 describe("a client of the Go reference", { timeout: 120_000 }, () => {
-  it.live.skipIf(missing("go", "version"))(
-    "activates, maps and unmaps, and learns that it does not list",
-    () =>
+  labTest("activates, maps and unmaps, and learns that it does not list", noCommand("go", "version"), () =>
+    run(
       Effect.gen(function* () {
         const client = yield* makeClient(socketAddress(yield* reference))
         assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
@@ -131,6 +132,7 @@ describe("a client of the Go reference", { timeout: 120_000 }, () => {
           `NotOffered: the plugin at ${client.address.text} does not know PortMapper.ListPorts: only portmapper's own plugin can be asked for that`
         )
       })
+    )
   )
 })
 
@@ -175,7 +177,7 @@ describe("an answer", () => {
           `NotTheProtocol: ${path} answered PortMapper.MapPorts with what is no plugin's answer: ${expected}`
         )
       }
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* listening(
         Net.createServer((socket) => void socket.end("220 smtp ready\r\n")),
         path
@@ -253,7 +255,7 @@ describe("a connection", () => {
 
   it.live("that can't be made is told with what to do", () =>
     Effect.gen(function* () {
-      const at = yield* folder
+      const at = yield* temporaryFolder
       const path = Path.join(at, "p.sock")
       const asked = (where: string) =>
         Effect.flatMap(makeClient(socketAddress(where)), (client) => told(client.activate))
@@ -298,67 +300,75 @@ const freePort = Effect.callback<number>((resume) => {
 })
 
 describe("TLS", () => {
-  it.live.skipIf(missing("openssl", "version"))("trusts the given authority and shows its certificate", () =>
-    Effect.gen(function* () {
-      const at = yield* folder
-      const file = (name: string) => Path.join(at, name)
-      const openssl = (...args: ReadonlyArray<string>) =>
-        execFileSync("openssl", args, { cwd: at, stdio: "ignore" })
-      for (const [name, subject] of [
-        ["server", "/CN=localhost"],
-        ["client", "/CN=client"]
-      ] as const)
-        openssl(
-          "req",
-          "-x509",
-          "-newkey",
-          "ec",
-          "-pkeyopt",
-          "ec_paramgen_curve:P-256",
-          "-nodes",
-          "-days",
-          "1",
-          "-keyout",
-          `${name}.key`,
-          "-out",
-          `${name}.pem`,
-          "-subj",
-          subject,
-          "-addext",
-          "subjectAltName=IP:127.0.0.1"
+  labTest("trusts the given authority and shows its certificate", noCommand("openssl", "version"), () =>
+    run(
+      Effect.gen(function* () {
+        const at = yield* temporaryFolder
+        const file = (name: string) => Path.join(at, name)
+        const openssl = (...args: ReadonlyArray<string>) =>
+          execFileSync("openssl", args, { cwd: at, stdio: "ignore" })
+        for (const [name, subject] of [
+          ["server", "/CN=localhost"],
+          ["client", "/CN=client"]
+        ] as const)
+          openssl(
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+            "-keyout",
+            `${name}.key`,
+            "-out",
+            `${name}.pem`,
+            "-subj",
+            subject,
+            "-addext",
+            "subjectAltName=IP:127.0.0.1"
+          )
+        const server = yield* listening(
+          Https.createServer(
+            {
+              key: Fs.readFileSync(file("server.key")),
+              cert: Fs.readFileSync(file("server.pem")),
+              ca: Fs.readFileSync(file("client.pem")),
+              requestCert: true
+            },
+            always(200, '{"Implements":["PortMapper"]}')
+          ),
+          0
         )
-      const server = yield* listening(
-        Https.createServer(
-          {
-            key: Fs.readFileSync(file("server.key")),
-            cert: Fs.readFileSync(file("server.pem")),
-            ca: Fs.readFileSync(file("client.pem")),
-            requestCert: true
-          },
-          always(200, '{"Implements":["PortMapper"]}')
-        ),
-        0
-      )
-      const { port } = server.address() as Net.AddressInfo
-      const asking = (tls: ClientOptions["tls"], scheme = "tcp") =>
-        Effect.flatMap(
-          makeClient(Result.getOrThrow(parsePluginUrl(`${scheme}://127.0.0.1:${port}`, tls !== undefined)), {
-            tls
-          }),
-          (client) => client.activate
+        const { port } = server.address() as Net.AddressInfo
+        const asking = (tls: ClientOptions["tls"], scheme = "tcp") =>
+          Effect.flatMap(
+            makeClient(
+              Result.getOrThrow(parsePluginUrl(`${scheme}://127.0.0.1:${port}`, tls !== undefined)),
+              {
+                tls
+              }
+            ),
+            (client) => client.activate
+          )
+        const ca = file("server.pem")
+        const [cert, key] = [file("client.pem"), file("client.key")]
+        assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
+        assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
+        assert.match(
+          yield* told(asking({ ca })),
+          /asks for a client certificate; give one by --tls-cert and --tls-key$/
         )
-      const ca = file("server.pem")
-      const [cert, key] = [file("client.pem"), file("client.key")]
-      assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
-      assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
-      assert.match(
-        yield* told(asking({ ca })),
-        /asks for a client certificate; give one by --tls-cert and --tls-key$/
-      )
-      assert.match(yield* told(asking({ ca, cert: ca, key: file("server.key") })), /CannotConnect|AnswerLost/)
-      assert.match(yield* told(asking({ ca: file("none.pem") })), /^TlsFileError: .*none\.pem: ENOENT/)
-      assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
-    })
+        assert.match(
+          yield* told(asking({ ca, cert: ca, key: file("server.key") })),
+          /CannotConnect|AnswerLost/
+        )
+        assert.match(yield* told(asking({ ca: file("none.pem") })), /^TlsFileError: .*none\.pem: ENOENT/)
+        assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
+      })
+    )
   )
 })
 

@@ -29,11 +29,15 @@ export const noPrivateMounts = (): string | undefined => {
   return tried.status === 0 ? undefined : `mounting is refused: ${tried.stderr.trim()}`
 }
 
-/** Whether to skip what needs this command. Throws where `PORTMAPPER_REQUIRE_LAB=1` wants it there. */
-export const missing = (command: string, ...args: ReadonlyArray<string>): boolean => {
-  if (spawnSync(command, args, { stdio: "ignore" }).error === undefined) return false
-  const reason = `${command} is not installed`
-  if (required) throw new Error(`${reason}, and PORTMAPPER_REQUIRE_LAB=1 requires it`)
-  process.stderr.write(`SKIPPED: ${reason}\n`)
-  return true
+/** Why this command can't be run. */
+export const noCommand = (command: string, ...args: ReadonlyArray<string>): string | undefined =>
+  spawnSync(command, args, { stdio: "ignore" }).error === undefined
+    ? undefined
+    : `${command} is not installed`
+
+/** Why this command can't be run in a network namespace of one's own. */
+export const noNetworkOfOnesOwn = (command = "true"): string | undefined => {
+  const tried = spawnSync("unshare", ["--net", command, "--version"], { encoding: "utf8" })
+  if (tried.error !== undefined) return tried.error.message
+  return tried.status === 0 ? undefined : `a network namespace is refused: ${tried.stderr.trim()}`
 }

@@ -2,13 +2,13 @@
 import { execFileSync, spawn } from "node:child_process"
 import * as Path from "node:path"
 import { Effect } from "effect"
-import { folder } from "./folder.ts"
+import { temporaryFolder } from "./folders.ts"
 
 const source = Path.join(import.meta.dirname, "../conformance/reference")
 
 /** The socket on which the reference answers until the scope closes. */
 export const reference = Effect.gen(function* () {
-  const path = yield* folder
+  const path = yield* temporaryFolder
   const program = Path.join(path, "reference")
   const socket = Path.join(path, "reference.sock")
   yield* Effect.sync(() => execFileSync("go", ["build", "-o", program, "."], { cwd: source }))
