@@ -3,7 +3,7 @@
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
 import { Clock, Effect, Exit, identity, type Scope } from "effect"
-import type { ConntrackError } from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner } from "../protocol/Driver.ts"
@@ -252,7 +252,7 @@ const redirect = Effect.fnUntraced(function* (
   yield* step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
-  const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
   if (flows.length > 0) yield* conntrack.flush(flows)
 })
 
@@ -262,9 +262,6 @@ const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): Reado
   const keys = new Set(others.map(ruleKey))
   return rules.filter((rule) => !keys.has(ruleKey(rule)))
 }
-
-/** UDP flows that began before a redirection go on past it unless they are forgotten. */
-const redirectsFlows = (rule: Rule): boolean => rule._tag === "Redirect" && rule.protocol === "udp"
 
 const reroute = (
   { relay }: Host,
@@ -380,7 +377,10 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   if (changed.length === 0) return
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
-  if (add.length > 0 || now.length > 0) yield* on.firewall.apply({ add, remove: without(now, add) })
+  const remove = without(now, add)
+  if (add.length > 0 || remove.length > 0) yield* on.firewall.apply({ add, remove })
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
+  if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
   for (const { live, before } of changed) {
     yield* reroute(on, live.route, before.route)
     Object.assign(live, before)
