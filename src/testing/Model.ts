@@ -163,6 +163,28 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   }))
 }
 
+/** Time went by: what was in conflict is served again once nothing stands in its way. */
+export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
+  const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
+  const free = model.mappings.filter(
+    (mapping) =>
+      mapping.standing === "conflicted" && mapping.port !== 0 && isFree(model, [mapping], mapping.port, false)
+  )
+  if (free.length === 0) return [later]
+  const surely = free.filter(
+    (mapping) => model.refusing.length === 0 && isFree(model, [mapping], mapping.port, true)
+  )
+  return subsets(free.filter((mapping) => !surely.includes(mapping))).map((perhaps) => ({
+    ...later,
+    mappings: model.mappings.map(
+      (mapping): ModelMapping =>
+        surely.includes(mapping) || perhaps.includes(mapping)
+          ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
+          : mapping
+    )
+  }))
+}
+
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
   isUntaken(model, other) &&
@@ -244,23 +266,35 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding in another mode is replaced. KNOWN: it is lost as well where the call then fails.
-  const otherMode = model.mappings.filter((mapping) =>
-    served.some(
-      ({ at, req }) =>
-        mapping.backend === backends.get(req) &&
-        mapping.proto === at.proto &&
-        (mode === "routed"
-          ? mapping.mode !== "routed" && mapping.key === at.key && mapping.port === exact
-          : mapping.mode === "routed")
-    )
+  // The same binding with a host port is replaced by one that has none from now on.
+  const otherMode = model.mappings.filter(
+    (mapping) =>
+      mode === "routed" &&
+      mapping.mode !== "routed" &&
+      mapping.port === exact &&
+      served.some(
+        ({ at, req }) =>
+          mapping.backend === backends.get(req) && mapping.proto === at.proto && mapping.key === at.key
+      )
   )
   const giving = [...new Set([...holders, ...otherMode])]
+  // What rests on a socket that is in the way goes with it, where it may go.
+  const along = model.mappings.filter(
+    (mapping) =>
+      exact !== undefined &&
+      mode !== "routed" &&
+      mapping.wide &&
+      mapping.port === exact &&
+      !ownMappings.has(mapping) &&
+      !giving.includes(mapping) &&
+      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
+  )
 
   // Not done: nothing is left of it. What had to give way may be gone all the same.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
-    const unsettled = standing.length > 0 ? [] : giving
+    const unsettled = standing.length > 0 ? [] : [...giving, ...along]
     const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
     return bases.flatMap((base) =>
       subsets(unsettled).flatMap((gone) => [
@@ -388,9 +422,14 @@ const afterMap = (
     )
   ])
   const cleared = { ...done, mappings: done.mappings.filter((mapping) => !powerless.includes(mapping)) }
-  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])].flatMap((each) =>
-    ownersOf(each, model, owner)
-  )
+  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])]
+    .flatMap((each) =>
+      subsets(along).map((gone) => ({
+        ...each,
+        mappings: each.mappings.filter((mapping) => !gone.includes(mapping))
+      }))
+    )
+    .flatMap((each) => ownersOf(each, model, owner))
   // The confirmation may have failed: then the record says that it was applied.
   if (!struck && !model.refusing.includes("store")) return may(...taken)
   return may(
@@ -629,7 +668,16 @@ const afterUnmap = (
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
   if (outcome._tag === "Answered") return may(without([...named]))
-  const any = subsets([...named]).map(without)
+  // What stays is recorded as before, or as what the mapper knows it to be.
+  const staying = (gone: ReadonlyArray<ModelMapping>): ReadonlyArray<Model> => {
+    const left = without(gone)
+    const known = left.mappings.map(
+      (mapping): ModelMapping =>
+        named.has(mapping) && mapping.standing === "answered" ? { ...mapping, recorded: "answered" } : mapping
+    )
+    return [left, { ...left, mappings: known }]
+  }
+  const any = subsets([...named]).flatMap(staying)
   if (outcome._tag === "Unanswered")
     return struck ? may(...any) : wrong("answers", "the call was not answered")
   if (outcome._tag !== "Refused") return may(model)
@@ -637,7 +685,7 @@ const afterUnmap = (
   if (!struck && model.refusing.length === 0) return wrong("unmaps", `unmapping failed: ${outcome.text}`)
   const left = [...named].filter((mapping) => outcome.text.includes(frontendTextOf(mapping)))
   if (left.length === 0) return wrong("unmaps", `a failure that names nothing it kept: ${outcome.text}`)
-  return may(without([...named].filter((mapping) => !left.includes(mapping))))
+  return may(...staying([...named].filter((mapping) => !left.includes(mapping))))
 }
 
 const frontendOf = (req: WireReq): Frontend => frontend(req.Proto, req.FrontendIP, req.BackendIP)
