@@ -32,6 +32,8 @@ export interface ModelMapping extends Frontend {
   readonly epoch: number
   readonly standing: "answered" | "unconfirmed" | "conflicted"
   readonly recorded: "answered" | "applied"
+  /** The call that made it or changed its policy, while its answer may still get lost; and what it was before. */
+  readonly pending?: { readonly by: number; readonly before: ModelMapping | undefined } | undefined
   /** Its port may be held on the unspecified address, for it was granted together with that. */
   readonly wide: boolean
 }
@@ -90,6 +92,14 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
   if (outcome._tag === "Refused" && outcome.fault === "request") return may(model)
   return wrong("refused", `a request that means nothing was not refused as such: ${JSON.stringify(outcome)}`)
 }
+
+/** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
+export const afterLoss = (model: Model, lost: number): Model => ({
+  ...model,
+  mappings: model.mappings.flatMap((mapping) =>
+    mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]
+  )
+})
 
 /** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
@@ -203,7 +213,7 @@ const afterMap = (
   model: Model,
   request: WireMapRequest,
   owner: string,
-  { outcome, struck }: Ended
+  { outcome, struck, lost: lostBy }: Ended
 ): Verdict => {
   const reqs = request.Reqs ?? []
   const [first] = reqs
@@ -379,7 +389,8 @@ const afterMap = (
       owner,
       epoch: begun.epoch,
       standing: "answered",
-      recorded: "answered",
+      recorded: lostBy === undefined ? "answered" : "applied",
+      pending: lostBy === undefined ? undefined : { by: lostBy, before: undefined },
       wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
     })
   )
@@ -407,12 +418,19 @@ const afterMap = (
         ...mapping,
         mode,
         standing: "answered" as const,
-        recorded: "answered" as const,
+        recorded: lostBy === undefined ? ("answered" as const) : mapping.recorded,
+        pending: lostBy === undefined ? undefined : mapping.pending,
         epoch: owner === "engine" ? begun.epoch : mapping.epoch
       }
       return each === undefined || (policyOf(labels) === mapping.policy && mapping.mode === mode)
         ? renewed
-        : { ...renewed, policy: policyOf(labels), allow: each.led.allow, asked: each.req.FrontendIP }
+        : {
+            ...renewed,
+            policy: policyOf(labels),
+            allow: each.led.allow,
+            asked: each.req.FrontendIP,
+            pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
+          }
     })
   const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
   const named = new Set([
