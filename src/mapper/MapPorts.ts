@@ -11,7 +11,15 @@ import { frontendText, type Group, type PortBinding } from "../protocol/PortBind
 import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import { frontendKey, isStale, type Live, type Mapping, mappingKey, sameBackend } from "./Mapping.ts"
+import {
+  type Delivery,
+  frontendKey,
+  isStale,
+  type Live,
+  type Mapping,
+  mappingKey,
+  sameBackend
+} from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
@@ -58,7 +66,7 @@ const locked = <A, E>(
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
   readonly port: number
-  readonly delivery: object
+  readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
   readonly changed: ReadonlyArray<Replaced>
 }
@@ -160,7 +168,7 @@ const settled = (
       live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
     else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
   }
-  const delivery = {}
+  const delivery = mappings.newDelivery()
   const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
   return { port, delivery, lives, changed }
@@ -353,7 +361,10 @@ const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives,
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
-  for (const live of current) live.standing = "answered"
+  for (const live of current) {
+    live.standing = "answered"
+    live.delivered = Math.max(live.delivered ?? 0, delivery.number)
+  }
   if (current.length === 0) return
   const answered = current.map(({ mapping }) => mapping)
   yield* told("recording the answer", store.put(answered, "answered"))
@@ -369,7 +380,7 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     for (const live of orphaned) live.standing = "unconfirmed"
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
-  const mine = changed.filter(({ live }) => current(live))
+  const mine = changed.filter(({ live }) => current(live) && (live.delivered ?? 0) < delivery.number)
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 

@@ -398,6 +398,20 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
+  test("keeps the policy that another call has answered with meanwhile", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      const limited = group("8080", [web], { "portmapper.allow": "10.0.0.0/8" })
+      const first = yield* Scope.make()
+      yield* Effect.provideService(driver.mapPorts(limited), Scope.Scope, first)
+      yield* map(limited)
+      yield* Scope.close(first, Exit.fail("the client is gone"))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
+    }))
+
   test("keeps what another call has answered with meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
