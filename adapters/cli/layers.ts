@@ -2,6 +2,7 @@
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
 import { Context, type Duration, Effect, Layer, Result } from "effect"
+import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
@@ -12,6 +13,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
 import { relayedProtocols } from "../../src/relay/Relay.ts"
+import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
@@ -57,6 +59,7 @@ export const mapperLayer = (options: MapperOptions) =>
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),
         Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
+        Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
         LinuxRelay.layer({ udpIdle: options.udpIdle }),
         SqliteMappingStore.layer(options.stateDirectory),
         Backends.layerUnknown,

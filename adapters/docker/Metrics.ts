@@ -9,6 +9,7 @@ import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { type CallError, CallTimedOut, kindOf, type Method } from "../../src/protocol/Operations.ts"
 import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { mappingSamples } from "./MappingSamples.ts"
 import type { Page } from "./Routes.ts"
 
 export interface Metrics {
@@ -43,7 +44,8 @@ export const makeMetrics = (): Metrics => {
       // Loaded by the first who asks: most plugins are never asked.
       const { formatUnsafe } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))
       const driver = yield* Driver
-      const mapped = driver.listPorts === undefined ? "" : formatUnsafe(gaugesOf(yield* driver.listPorts))
+      const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
+      const mapped = listed === undefined ? "" : formatUnsafe(gaugesOf(listed)) + mappingSamples(listed)
       return { contentType: "text/plain; version=0.0.4; charset=utf-8", body: mapped + formatUnsafe(calls) }
     })
   }

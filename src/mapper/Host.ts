@@ -1,5 +1,6 @@
 /** Everything a mapper stands on, looked up once. */
 import { Context, Effect } from "effect"
+import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
@@ -20,6 +21,7 @@ export type MapperServices =
   | PortAllocator
   | Firewall
   | Conntrack
+  | ByteCounter
   | Relay
   | MappingStore
   | Backends
@@ -30,6 +32,7 @@ export interface Host {
   readonly allocator: PortAllocator["Service"]
   readonly firewall: Firewall["Service"]
   readonly conntrack: Conntrack["Service"]
+  readonly byteCounter: ByteCounter["Service"]
   readonly relay: Relay["Service"]
   readonly store: MappingStore["Service"]
   readonly backends: Backends["Service"]
@@ -43,6 +46,7 @@ export const host: Effect.Effect<Host, never, MapperServices> = Effect.contextWi
       allocator: Context.get(services, PortAllocator),
       firewall: Context.get(services, Firewall),
       conntrack: Context.get(services, Conntrack),
+      byteCounter: Context.get(services, ByteCounter),
       relay: Context.get(services, Relay),
       store: Context.get(services, MappingStore),
       backends: Context.get(services, Backends)

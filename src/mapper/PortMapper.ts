@@ -3,12 +3,13 @@
  * this host provides.
  */
 import { Clock, Effect, Layer } from "effect"
+import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
-import { Firewall } from "../firewall/Firewall.ts"
+import { Firewall, type Rule } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
-import { Relay } from "../relay/Relay.ts"
+import { Relay, type RelayCount } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
 import { type Host, host, MapperConfig } from "./Host.ts"
 import { mapPortsOn } from "./MapPorts.ts"
@@ -48,6 +49,7 @@ export const PortMapper = {
           PortAllocator.layerMemory,
           Firewall.layerMemory,
           Conntrack.layerMemory,
+          ByteCounter.layerMemory,
           Relay.layerMemory,
           MappingStore.layerMemory,
           backends,
@@ -88,7 +90,7 @@ const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, st
   )
 })
 
-const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Host) {
+const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: Host) {
   const now = yield* Clock.currentTimeMillis
   // Where the table was taken away there is nothing to count, and it is about to be put back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
@@ -98,10 +100,15 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Ho
   const relayed = new Map(
     (yield* relay.counted).map((count) => [frontendKey(count.protocol, count.host, count.port), count])
   )
-  return [...mappings.all()].map((live): ListedMapping => {
+  const lives = [...mappings.all()]
+  const rules = lives.flatMap((live) => live.rules).filter((rule) => rule._tag === "Redirect")
+  const sums = yield* byteCounter.read(rules)
+  const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
+  return lives.map((live): ListedMapping => {
     const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
     const key = frontendKey(protocol, host, port)
     const userland = relayed.get(key)
+    const bytes = bytesOf(live, carried, userland)
     return {
       protocol: protocolNumber[protocol],
       frontendIp: asked === "" ? host.text : asked,
@@ -114,11 +121,24 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Ho
       sinceMillis,
       labels,
       connections: mode === "routed" ? undefined : (redirected.get(key) ?? 0) + (userland?.connections ?? 0),
-      bytesIn: mode === "proxy" ? userland?.bytesIn : undefined,
-      bytesOut: mode === "proxy" ? userland?.bytesOut : undefined
+      bytesIn: bytes?.in,
+      bytesOut: bytes?.out
     }
   })
 })
+
+/** Of all that leads its traffic: `undefined` where some of that does not count. */
+const bytesOf = (
+  { rules, route }: Live,
+  carried: ReadonlyMap<Rule, Bytes | undefined>,
+  userland: RelayCount | undefined
+): Bytes | undefined => {
+  const relayed = { in: userland?.bytesIn ?? 0, out: userland?.bytesOut ?? 0 }
+  const redirect = rules.find(({ _tag }) => _tag === "Redirect")
+  if (redirect === undefined) return route?.admits === "everything" ? relayed : undefined
+  const kernel = carried.get(redirect)
+  return kernel && { in: kernel.in + relayed.in, out: kernel.out + relayed.out }
+}
 
 const stateOf = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
   if (live.standing === "conflicted" || live.standing === "unconfirmed") return live.standing

@@ -62,7 +62,7 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
  * by a kill is then finished by the restore, where the other way round it would be undone, and nobody would ask again.
  */
 const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
-  const { firewall, store, relay, mappings, allocator } = on
+  const { firewall, store, relay, mappings, allocator, byteCounter } = on
   yield* store.remove(lives.map(({ mapping }) => mapping))
   const rules = lives.flatMap((live) => live.rules)
   if (rules.length > 0)
@@ -71,6 +71,7 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
     )
   const flows = flowsOfRemoved(rules)
   if (flows.length > 0) yield* forgetFlows(on, flows)
+  yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
     mappings.delete(live)

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { MemoryByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
@@ -307,6 +308,29 @@ describe("mapPorts in the other modes", () => {
       }),
     { natUnavailable: "nft was not found", defaultMode: "engine" }
   )
+})
+
+describe("listPorts", () => {
+  test("adds up what the kernel and the relay carried, where both count", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const kernel = yield* MemoryByteCounter
+      const bytes = Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
+        listed.map(
+          ({ frontendIp, mode, bytesIn, bytesOut }) => `${frontendIp} ${mode} ${bytesIn} ${bytesOut}`
+        )
+      )
+      const bindings = yield* map(group("8080", [web, webBy6]))
+      yield* map(group("8081", [web], { "portmapper.mode": "proxy" }))
+      yield* map(group("8082", [web], { "portmapper.mode": "engine" }))
+      const others = ["0.0.0.0 proxy 0 0", "0.0.0.0 engine undefined undefined"]
+      assert.deepStrictEqual(yield* bytes, ["0.0.0.0 nat undefined undefined", ":: nat 0 0", ...others])
+      kernel.carry("0.0.0.0:8080/tcp", { in: 10, out: 200 })
+      assert.deepStrictEqual(yield* bytes, ["0.0.0.0 nat 10 200", ":: nat 0 0", ...others])
+      yield* unmap(bindings)
+      yield* map(group("8080", [web]))
+      assert.deepStrictEqual(yield* bytes, [...others, "0.0.0.0 nat 0 0"])
+    }))
 })
 
 describe("mapPorts undone", () => {

@@ -6,6 +6,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
+import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack, MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall, MemoryFirewall, type Rule } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
@@ -27,6 +28,7 @@ const layers = Layer.mergeAll(
   HostSockets.layerMemory,
   Firewall.layerMemory,
   Conntrack.layerMemory,
+  ByteCounter.layerMemory,
   Relay.layerMemory,
   Backends.layerUnknown
 )

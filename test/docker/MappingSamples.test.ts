@@ -1,0 +1,40 @@
+import { assert, it } from "@effect/vitest"
+import { mappingSamples } from "../../adapters/docker/MappingSamples.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+
+const mapping = (more: Partial<ListedMapping>): ListedMapping => ({
+  protocol: 6,
+  frontendIp: "0.0.0.0",
+  frontendPort: 8080,
+  backendIp: "172.17.0.2",
+  backendPort: 80,
+  mode: "nat",
+  owner: "engine",
+  state: "live",
+  sinceMillis: 0,
+  labels: new Map(),
+  connections: 3,
+  bytesIn: undefined,
+  bytesOut: undefined,
+  ...more
+})
+
+it("tells what each mapping carried, and nothing of what the host does not count", () => {
+  const text = mappingSamples([
+    mapping({}),
+    mapping({ protocol: 17, frontendIp: "::", backendIp: "fd00::2", bytesIn: 10, bytesOut: 20 }),
+    mapping({ frontendPort: 0, mode: "routed", connections: undefined })
+  ])
+  assert.deepStrictEqual(
+    text.split("\n").filter((line) => !line.startsWith("# HELP")),
+    [
+      "# TYPE portmapper_connections_total counter",
+      'portmapper_connections_total{protocol="tcp",frontend="0.0.0.0:8080",backend="172.17.0.2:80"} 3',
+      'portmapper_connections_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80"} 3',
+      "# TYPE portmapper_bytes_total counter",
+      'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="in"} 10',
+      'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="out"} 20',
+      ""
+    ]
+  )
+})
