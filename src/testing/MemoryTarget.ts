@@ -2,6 +2,7 @@
  * The built-in mapper over its in-memory services, run turn by turn: no timers, no promises, thousands of worlds a second.
  */
 import { Cause, Clock, Context, Effect, Exit, Layer, Option, References, Scheduler, Scope } from "effect"
+import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../firewall/Firewall.ts"
 import { Backends } from "../mapper/Backends.ts"
@@ -202,6 +203,7 @@ const lifeLayer = ({ capabilities }: MemoryTargetOptions) =>
         PortAllocator.layer(),
         Relay.layerMemory,
         Backends.layerUnknown,
+        ByteCounter.layerNone,
         Layer.succeed(MapperConfig, capabilities)
       )
     )
