@@ -62,7 +62,7 @@ const busyMillis = 1200
 interface Thread {
   readonly index: number
   readonly kinds: SharedArrayBuffer
-  readonly counters: SharedArrayBuffer
+  readonly counters: Float64Array<SharedArrayBuffer>
   readonly wake: number
   readonly waiting: Map<number, (failure: string | undefined) => void>
   life: Life | undefined
@@ -146,11 +146,9 @@ class Threads {
 
   countersOf(id: number): Counters {
     const sum = { connections: 0, refused: 0, bytesIn: 0, bytesOut: 0 }
-    for (const { counters } of this.threads) {
-      const own = new Float64Array(counters, id * countersPerRoute * 8, countersPerRoute)
+    for (const { counters } of this.threads)
       for (const name of ["connections", "refused", "bytesIn", "bytesOut"] as const)
-        sum[name] += own[counterOf[name]] ?? 0
-    }
+        sum[name] += counters[id * countersPerRoute + counterOf[name]] ?? 0
     return sum
   }
 
@@ -180,7 +178,7 @@ class Threads {
     const thread: Thread = {
       index: this.threads.length,
       kinds: new SharedArrayBuffer(maxDescriptors),
-      counters: new SharedArrayBuffer(maxRoutes * countersPerRoute * 8),
+      counters: new Float64Array(new SharedArrayBuffer(maxRoutes * countersPerRoute * 8)),
       wake: this.libc.eventfd(0, C.SOCK_NONBLOCK | C.SOCK_CLOEXEC),
       waiting: new Map(),
       life: undefined,
@@ -200,7 +198,7 @@ class Threads {
       port: port2,
       wake: thread.wake,
       kinds: thread.kinds,
-      counters: thread.counters,
+      counters: thread.counters.buffer,
       settings: this.options.settings
     }
     const worker = new Worker(threadUrl, {
@@ -262,7 +260,7 @@ class Threads {
     if (left.size > 0) return
     this.ending.delete(id)
     for (const { counters } of this.threads)
-      new Float64Array(counters, id * countersPerRoute * 8, countersPerRoute).fill(0)
+      counters.fill(0, id * countersPerRoute, (id + 1) * countersPerRoute)
     this.freeIds.push(id)
   }
 

@@ -4,7 +4,8 @@
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),
-  relay: () => import("./relay.ts")
+  relay: () => import("./relay.ts"),
+  "relay-udp": () => import("./relayUdp.ts")
 }
 
 const [name = ""] = process.argv.slice(2)
