@@ -1,24 +1,63 @@
 /** The command line as a whole: every command, run once, its end told as an exit status. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, Effect, Exit } from "effect"
-import { Command } from "effect/cli"
+import { Cause, Effect, Exit, Layer } from "effect"
+import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
+import { ls } from "./ls.ts"
+import { map } from "./map.ts"
+import { presenter } from "./presenter.ts"
+import { type HostRemoval, makeReset } from "./reset.ts"
+import { rpc } from "./rpc.ts"
 import { serve } from "./serve.ts"
+import { unmap } from "./unmap.ts"
+
+const table: HostRemoval = {
+  what: "nftables table inet portmapper",
+  remove: Effect.flatMap(
+    Effect.promise(() => import("./removeTable.ts")),
+    ({ removeTable }) => removeTable
+  )
+}
 
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, doctor])
+  Command.withSubcommands([serve, rpc, map, unmap, ls, conform, doctor, makeReset([table])])
 )
 
-Command.run(portmapper, { version: manifest.version }).pipe(
+/** Every built-in option but `--wizard`. */
+const settings = Layer.mergeAll(
+  CliConfig.layer({
+    builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
+  }),
+  CliOutput.layerPresenter(presenter)
+)
+
+/** `-p8080:80` as Docker takes it; the parser knows only `-p 8080:80` and `-p=8080:80`. */
+const separated = (args: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const end = args.indexOf("--")
+  return args.flatMap((arg, index) =>
+    /^-p[\d[:]/.test(arg) && (end === -1 || index < end) ? ["-p", arg.slice(2)] : [arg]
+  )
+}
+
+/** A reader that has seen enough, such as `head`, ends the command as it ends others: by SIGPIPE's exit status. */
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error
+  process.exit(141)
+})
+
+Command.runWith(portmapper, { version: manifest.version })(separated(process.argv.slice(2))).pipe(
   Effect.tapCause(reportFailure),
-  Effect.provide(NodeServices.layer),
+  Effect.provide(Layer.merge(settings, NodeServices.layer)),
   NodeRuntime.runMain({
     disableErrorReporting: true,
-    teardown: (exit, onExit) =>
-      onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : Number(process.exitCode ?? 1))
+    teardown: (exit, onExit) => {
+      const fine = Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+      onExit(Number(process.exitCode ?? (fine ? 0 : 1)))
+    }
   })
 )

@@ -1,7 +1,7 @@
 /** `portmapper doctor`: what this host can do, and what to do about what it can't. */
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
-import { type Check, hostChecks } from "../linux/HostChecks.ts"
+import type { Check } from "../linux/HostChecks.ts"
 import { failed } from "./failure.ts"
 
 const flags = {
@@ -10,6 +10,8 @@ const flags = {
 
 export const doctor = Command.make("doctor", flags, ({ json }) =>
   Effect.gen(function* () {
+    // Loaded here: the other commands start the sooner.
+    const { hostChecks } = yield* Effect.promise(() => import("../linux/HostChecks.ts"))
     const checks = yield* Effect.promise(hostChecks)
     yield* Console.log(json ? JSON.stringify({ checks }, undefined, 2) : checks.map(checkText).join("\n"))
     const failing = checks.filter(({ status }) => status === "fail").map(({ name }) => name)

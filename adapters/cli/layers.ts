@@ -1,40 +1,48 @@
 /**
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
-import { Context, Effect, Layer, Result } from "effect"
+import { Context, type Duration, Effect, Layer, Result } from "effect"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
 import { MapperConfig } from "../../src/mapper/Host.ts"
 import type { Mode } from "../../src/mapper/Labels.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
-import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
-import { Relay } from "../../src/relay/Relay.ts"
+import { relayedProtocols } from "../../src/relay/Relay.ts"
+import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
+import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
+import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
+import { lockState } from "../node/StateLock.ts"
+import * as LinuxRelay from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
 import type { Mark } from "./options.ts"
 
 export interface MapperOptions {
+  readonly stateDirectory: string
   /** `undefined` is `auto`. */
   readonly mode: Mode | undefined
   readonly ephemeral: PortRange | undefined
   readonly acceptMark: Mark | undefined
+  /** After this long without a packet either way a relayed UDP flow is closed. */
+  readonly udpIdle: Duration.Duration | undefined
 }
 
 /**
- * The built-in mapper on this host. `auto` is `nat` where the kernel's tables can be changed, else `engine`; what was
- * chosen, and what to do about it, is logged.
+ * The built-in mapper on this host, alone on its state directory and, in `nat` mode, in its network namespace. `auto` is
+ * `nat` where the kernel's tables can be changed, else `proxy`; what was chosen, and what to do about it, is logged.
  */
 export const mapperLayer = (options: MapperOptions) =>
   Layer.unwrap(
     Effect.gen(function* () {
+      yield* lockState(options.stateDirectory)
       const firewall = yield* firewallOrReason(options)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
-      const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "engine")
+      const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
         return yield* failed("serving in mode nat", natUnavailable)
       yield* Effect.logInfo(
@@ -44,31 +52,32 @@ export const mapperLayer = (options: MapperOptions) =>
       )
       const services = Layer.mergeAll(
         Mappings.layer,
-        PortAllocator.layer({ ephemeral: options.ephemeral }).pipe(Layer.provide(LinuxSockets.layer)),
+        PortAllocator.layer({ ephemeral: options.ephemeral }),
         Result.isSuccess(firewall)
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),
-        Conntrack.layerNone,
-        Relay.layerNone,
-        MappingStore.layerMemory,
+        Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
+        LinuxRelay.layer({ udpIdle: options.udpIdle }),
+        SqliteMappingStore.layer(options.stateDirectory),
         Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
-          relayed: []
+          relayed: relayedProtocols
         })
-      )
+      ).pipe(Layer.provide(LinuxSockets.layer()))
       return PortMapper.layer.pipe(Layer.provide(services))
     })
   )
 
-/** The kernel's table, loaded; or why it can't be had and what to do about it. */
-const firewallOrReason = ({ acceptMark, mode }: MapperOptions) =>
-  mode !== undefined && mode !== "nat"
-    ? Effect.succeed(Result.fail(`mode ${mode} was asked for`))
-    : Layer.build(NftFirewall.layer({ acceptMark })).pipe(
-        Effect.map((built) => Context.get(built, Firewall)),
-        Effect.mapError((error) => error.message),
-        Effect.result
-      )
+/** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
+const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, mode }: MapperOptions) {
+  if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
+  yield* lockNamespace
+  return yield* Layer.build(NftFirewall.layer({ acceptMark })).pipe(
+    Effect.map((built) => Context.get(built, Firewall)),
+    Effect.mapError((error) => error.message),
+    Effect.result
+  )
+})

@@ -2,10 +2,11 @@
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { Effect, Option, Result } from "effect"
+import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
-import { type Mode, modes } from "../../src/mapper/Labels.ts"
+import { type Mode, modes, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+import { parseHostPort } from "../docker/PluginTcp.ts"
 
 /** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
 const parsed = <A>(
@@ -41,9 +42,45 @@ export const socket = Flag.String("socket").pipe(
 
 export const group = parsed("group", "NAME|GID", "The group that may use the socket", parseGroup)
 
+export const tcp = parsed(
+  "tcp",
+  "HOST:PORT",
+  "Listen on this TCP port, and on no Unix socket unless --socket is given; the Engine finds it by a spec file. Port 0: any that is free. Beyond loopback --tls-cert, --tls-key and --tls-ca are required",
+  parseHostPort
+)
+
+const file = (flag: string, metavar: string, description: string) =>
+  Flag.String(flag).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
+
+export const tlsCert = file("tls-cert", "FILE", "The server's certificate with its chain, PEM")
+
+export const tlsKey = file("tls-key", "FILE", "The key of that certificate, PEM without a passphrase")
+
+export const tlsCa = file("tls-ca", "FILE", "What clients' certificates must be signed by, PEM")
+
+export const specDir = file(
+  "spec-dir",
+  "DIR",
+  "Where the spec file is written while --tcp serves: NAME.spec, or NAME.json with TLS (/etc/docker/plugins)"
+)
+
+export const specCert = file(
+  "spec-cert",
+  "FILE",
+  "For NAME.json: the certificate that the Engine shows (--tls-cert, where it may be a client's too)"
+)
+
+export const specKey = file("spec-key", "FILE", "For NAME.json: the key of --spec-cert (--tls-key)")
+
+export const specCa = file(
+  "spec-ca",
+  "FILE",
+  "For NAME.json: what the Engine wants the server's certificate signed by (--tls-ca)"
+)
+
 export const state = Flag.String("state").pipe(
   Flag.withMetavar("DIR"),
-  Flag.withDescription("Where the state is kept (root: /run/portmapper; else beside the socket)"),
+  Flag.withDescription("The folder of the state, mode 0700 (root: /run/portmapper; else beside the socket)"),
   Flag.optional
 )
 
@@ -86,12 +123,40 @@ export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"
   Flag.withDefault("logfmt")
 )
 
+export const udpIdle = parsed(
+  "udp-idle",
+  "DURATION",
+  "Close a relayed UDP flow after so long without a packet (90s)",
+  parseIdle
+)
+
+/** How a mapper of this host works; shared by the commands that run one. */
+export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle }
+
+/** The same as the layers take them. */
+export const mapperOptions = (options: {
+  readonly name: string
+  readonly socket: Option.Option<string>
+  readonly state: Option.Option<string>
+  readonly mode: Option.Option<Mode | undefined>
+  readonly ephemeral: Option.Option<PortRange>
+  readonly acceptFwmark: Option.Option<Mark>
+  readonly udpIdle: Option.Option<Duration.Duration>
+}) => ({
+  stateDirectory: stateOf(options),
+  mode: Option.getOrUndefined(options.mode),
+  ephemeral: Option.getOrUndefined(options.ephemeral),
+  acceptMark: Option.getOrUndefined(options.acceptFwmark),
+  udpIdle: Option.getOrUndefined(options.udpIdle)
+})
+
 /** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
 export const defaultSocket = (pluginName: string): string =>
   isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)
 
+/** Root's is one for the host; any other user's lies beside the socket, a folder of its own since it is private. */
 export const defaultState = (socketPath: string): string =>
-  isRoot() ? "/run/portmapper" : Path.dirname(socketPath)
+  isRoot() ? "/run/portmapper" : `${socketPath.replace(/\.sock$/, "")}.state`
 
 export const isRoot = (): boolean => process.getuid?.() === 0
 
@@ -102,6 +167,12 @@ export const socketOf = (options: {
   readonly socket: Option.Option<string>
   readonly name: string
 }): string => Option.getOrElse(options.socket, () => defaultSocket(options.name))
+
+export const stateOf = (options: {
+  readonly state: Option.Option<string>
+  readonly socket: Option.Option<string>
+  readonly name: string
+}): string => Option.getOrElse(options.state, () => defaultState(socketOf(options)))
 
 const runtimeFolder = (): string => {
   const runtime = process.env["XDG_RUNTIME_DIR"]

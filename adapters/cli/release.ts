@@ -17,7 +17,7 @@ export const releaseAll = (
     return bindings.length
   })
 
-const releasedBinding = (mapping: ListedMapping): ReadonlyArray<ReleasedBinding> => {
+export const releasedBinding = (mapping: ListedMapping): ReadonlyArray<ReleasedBinding> => {
   const protocol = protocolOfNumber(mapping.protocol)
   const host = parseAddress(mapping.frontendIp)
   const address = parseAddress(mapping.backendIp)

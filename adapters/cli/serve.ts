@@ -1,20 +1,19 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT. */
-import { Console, Effect, Layer, Option } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { Command, Flag } from "effect/cli"
+import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { serveUnix } from "../docker/PluginSocket.ts"
-import { mapperLayer } from "./layers.ts"
+import { makeMetrics } from "../docker/Metrics.ts"
+import { announce, takeNotify } from "../docker/Systemd.ts"
+import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
+import { checkUsage, listenerFlags, serveListeners } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { releaseAll } from "./release.ts"
 
 const flags = {
-  name: Options.name,
-  socket: Options.socket,
-  group: Options.group,
-  mode: Options.mode,
-  ephemeral: Options.ephemeral,
-  acceptFwmark: Options.acceptFwmark,
+  ...listenerFlags,
+  ...Options.mapperFlags,
   releaseOnExit: Flag.Boolean("release-on-exit").pipe(
     Flag.withDescription("Unmap everything at the end; else ports stay published for the successor"),
     Flag.withDefault(false)
@@ -24,25 +23,32 @@ const flags = {
 
 export const serve = Command.make("serve", flags, (options) =>
   Effect.gen(function* () {
-    const socket = Options.socketOf(options)
     const driver = yield* Driver
     if (options.releaseOnExit) yield* Effect.addFinalizer(() => releaseAtEnd(driver))
-    yield* serveUnix(socket, {
-      groupId: Option.getOrUndefined(options.group),
-      folderMode: Options.folderMode(),
-      pages: { "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }) }
-    })
-    yield* Console.error(`listening on ${socket}`)
+    const metrics = makeMetrics()
+    const listeners = yield* serveListeners(options, {
+      pages: {
+        "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
+        "/metrics": metrics.page
+      }
+    }).pipe(Effect.provideService(CallObserver, metrics.observe))
+    for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
+    const notify = yield* takeNotify(sendUnixDatagram)
+    yield* announce(notify, `listening on ${listeners.join(", ")}`)
     return yield* Effect.never
   }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM"),
-  Command.provide(({ mode, ephemeral, acceptFwmark, logFormat }) =>
-    mapperLayer({
-      mode: Option.getOrUndefined(mode),
-      ephemeral: Option.getOrUndefined(ephemeral),
-      acceptMark: Option.getOrUndefined(acceptFwmark)
-    }).pipe(Layer.provideMerge(loggingLayer(logFormat)))
+  Command.provide((options) =>
+    Layer.unwrap(
+      Effect.gen(function* () {
+        // Wrong usage is told before the mapper touches the host.
+        yield* checkUsage(options)
+        // Loaded by those who serve: the other commands start the sooner.
+        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+        return mapperLayer(Options.mapperOptions(options))
+      })
+    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
   )
 )
 

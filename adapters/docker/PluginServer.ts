@@ -1,19 +1,34 @@
 /**
- * The plugin protocol over HTTP: `POST /<Method>` with a JSON body, as the Docker Engine calls it. Owns what HTTP means to
- * a call (paths, status codes, limits, delivery); what a call does is `Operations`' and the driver's.
+ * The plugin protocol over HTTP: `POST /<Method>` with a JSON body, as the Docker Engine calls it. Owns the sockets:
+ * limits of time, delivery, the stop. What HTTP means to a call is in `Routes`; what a call does is the driver's.
  *
- * Stands on `node:http` itself, with the Effect runtime behind it: an answer costs a tenth more than the bare server's.
+ * Stands on `node:http`, with the Effect runtime behind it and a shorter way for plain requests (`WholeRequests`).
  */
 import * as Http from "node:http"
 import type * as Net from "node:net"
-import { Cause, type Context, Data, Effect, Exit, type Fiber, Option, type Scope } from "effect"
-import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
-import { type CallError, call, kindOf, Method, textBody } from "../../src/protocol/Operations.ts"
+import { Server as TlsServer } from "node:tls"
+import { type Context, Effect, Exit, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { type Exchange, startCall, Undelivered } from "./Exchange.ts"
+import {
+  contentType,
+  decodeBody,
+  errorText,
+  maxBodyBytes,
+  ownerHeader,
+  type PageRoute,
+  pageFailed,
+  type Refusal,
+  type RouteOptions,
+  routeOf,
+  stopping,
+  tooLarge
+} from "./Routes.ts"
+import { type Interception, interceptWholeRequests, type ShortWay } from "./WholeRequests.ts"
 
-export const contentType = "application/vnd.docker.plugins.v1.1+json"
+export { contentType, maxBodyBytes }
 
-/** The Engine's own limit on what it sends is far below. */
-export const maxBodyBytes = 1024 * 1024
+export type ServerOptions = RouteOptions
 
 /** How long a client may take to send its headers, and its whole request. */
 const headersTimeoutMillis = 10_000
@@ -21,19 +36,6 @@ const requestTimeoutMillis = 30_000
 
 /** How long a stop waits for the requests in flight; a call itself is bounded to less. */
 const stopTimeoutMillis = 12_000
-
-/** An answer that is not a call's: `GET /healthz` and the like. */
-export interface Page {
-  readonly contentType: string
-  readonly body: string
-}
-
-export interface ServerOptions {
-  /** Further `GET` paths. */
-  readonly pages?: Readonly<Record<string, Effect.Effect<Page, unknown, Driver>>>
-  /** The owner of calls that name none by the header `Portmapper-Owner`. */
-  readonly owner?: string
-}
 
 /**
  * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
@@ -56,11 +58,17 @@ export const serveOn = <E, R>(
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
     const services = yield* Effect.context<Driver>()
-    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined }
+    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined, shortWay: undefined }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const created = create(requestListener(services, options, state))
         created.on("clientError", refuseClient)
+        // What TLS has to unwrap first has no short way.
+        if (!(created instanceof TlsServer))
+          state.shortWay = interceptWholeRequests(created, {
+            take: takeWhole(services, options, state),
+            silenceMillis: requestTimeoutMillis
+          })
         return created
       }),
       (server) => stop(server, state)
@@ -87,145 +95,101 @@ interface ServerState {
   inFlight: number
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
+  shortWay: ShortWay | undefined
 }
 
-const requestListener = (
-  services: Context.Context<Driver>,
-  options: ServerOptions,
-  state: ServerState
-): Http.RequestListener => {
-  const fork = Effect.runForkWith(services)
-  return (request, response) => {
+const requestListener =
+  (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Http.RequestListener =>
+  (request, response) => {
     state.inFlight++
-    response.once("close", () => {
-      state.inFlight--
-      if (state.inFlight === 0) state.idle?.()
-    })
-    const route = state.stopping ? stopping : routeOf(request, options)
-    if ("error" in route) {
-      request.resume()
-      if (state.stopping) response.setHeader("Connection", "close")
-      return fail(response, route.status, route.error)
+    response.once("close", () => requestDone(state))
+    const route = state.stopping
+      ? stopping
+      : routeOf(request.method ?? "", request.url ?? "", ownerNamed(request), options)
+    switch (route._tag) {
+      case "Refusal":
+        request.resume()
+        if (state.stopping) response.setHeader("Connection", "close")
+        return refuse(response, route)
+      case "Page":
+        return runPage(services, route, response)
+      case "Call":
+        return readBody(request, response, (text) => startCall(services, route, text, exchangeOf(response)))
     }
-    if (route.page !== undefined) return runPage(fork, route.page, response)
-    const { method } = route
-    readBody(request, response, (text) => {
-      const owner = ownerOf(request, options)
-      const answered = Effect.scoped(
-        Effect.flatMap(call(method, textBody(text)), (answer) =>
-          deliver(response, 200, `${JSON.stringify(answer)}\n`)
-        )
-      )
-      const fiber = fork(Effect.provideService(answered, CurrentOwner, owner))
-      settle(fiber, response)
-    })
   }
+
+/** What comes whole and asks for a call is answered at once; pages, refusals and the stop go the long way. */
+const takeWhole =
+  (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
+  ({ path, owner, body }, exchange, done) => {
+    if (state.stopping) return false
+    const route = routeOf("POST", path, owner, options)
+    if (route._tag !== "Call") return false
+    state.inFlight++
+    startCall(services, route, body, exchange, () => {
+      requestDone(state)
+      done()
+    })
+    return true
+  }
+
+const requestDone = (state: ServerState): void => {
+  state.inFlight--
+  if (state.inFlight === 0) state.idle?.()
 }
 
-type Route =
-  | { readonly status: number; readonly error: string }
-  | { readonly method: Method; readonly page: undefined }
-  | { readonly page: Effect.Effect<Page, unknown, Driver> }
-
-const stopping: Route = { status: 503, error: "the plugin is stopping; try again" }
-
-const routeOf = (request: Http.IncomingMessage, { pages = {} }: ServerOptions): Route => {
-  const path = request.url ?? ""
-  const method = methodsByPath.get(path)
-  if (method !== undefined)
-    return request.method === "POST"
-      ? { method, page: undefined }
-      : { status: 405, error: `${request.method} ${path}: the method must be POST` }
-  const page = Object.hasOwn(pages, path) ? pages[path] : undefined
-  if (page === undefined)
-    return { status: 404, error: `${path}: no such path; known are ${[...methodsByPath.keys()].join(", ")}` }
-  return request.method === "GET" || request.method === "HEAD"
-    ? { page }
-    : { status: 405, error: `${request.method} ${path}: the method must be GET` }
-}
-
-const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, method]))
-
-const ownerHeader = "portmapper-owner"
-
-const ownerOf = ({ headers }: Http.IncomingMessage, { owner = "engine" }: ServerOptions): string => {
-  const named = headers[ownerHeader]
-  return typeof named === "string" && named !== "" ? named : owner
-}
-
-/** Invalid UTF-8 becomes U+FFFD, as in Go; a byte order mark stays and is refused with the rest of the text. */
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+const ownerNamed = ({ headers }: Http.IncomingMessage): string | undefined => headers[ownerHeader]?.toString()
 
 const readBody = (
   request: Http.IncomingMessage,
   response: Http.ServerResponse,
   done: (text: string) => void
 ): void => {
-  const tooLarge = () => {
+  const giveUp = () => {
     request.removeAllListeners("data").removeAllListeners("end").resume()
     response.setHeader("Connection", "close")
-    fail(response, 413, `the body is over the limit of ${maxBodyBytes} bytes`)
+    refuse(response, tooLarge)
   }
   if (Number(request.headers["content-length"] ?? 0) > maxBodyBytes) {
-    tooLarge()
+    giveUp()
     return
   }
   const chunks: Array<Buffer> = []
   let length = 0
   request.on("data", (chunk: Buffer) => {
     length += chunk.length
-    if (length > maxBodyBytes) tooLarge()
+    if (length > maxBodyBytes) giveUp()
     else chunks.push(chunk)
   })
-  request.once("end", () => {
-    const [first] = chunks
-    done(utf8.decode(chunks.length === 1 ? first : Buffer.concat(chunks)))
-  })
+  request.once("end", () => done(decodeBody(chunks)))
 }
 
-/** The client is gone, and never read the answer. */
-class Undelivered extends Data.TaggedError("Undelivered") {}
-
-/** Succeeds once the system has taken the whole answer; fails when the client went before that. */
-const deliver = (
-  response: Http.ServerResponse,
-  status: number,
-  text: string
-): Effect.Effect<void, Undelivered> =>
-  Effect.callback((resume) => {
-    if (response.destroyed) return resume(Effect.fail(new Undelivered()))
-    response.once("finish", () => resume(Effect.void))
-    response.once("close", () => resume(Effect.fail(new Undelivered())))
-    response.writeHead(status, {
-      "Content-Type": contentType,
-      "Content-Length": Buffer.byteLength(text)
+const exchangeOf = (response: Http.ServerResponse): Exchange => ({
+  deliver: (text) =>
+    Effect.callback((resume) => {
+      if (response.destroyed) return resume(Effect.fail(new Undelivered()))
+      response.once("finish", () => resume(Effect.void))
+      response.once("close", () => {
+        if (!response.writableFinished) resume(Effect.fail(new Undelivered()))
+      })
+      response.writeHead(200, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
+      response.end(text)
+    }),
+  open: () => !response.headersSent && !response.destroyed,
+  refuse: (refusal) => refuse(response, refusal),
+  onGone: (gone) =>
+    response.once("close", () => {
+      if (!response.writableFinished) gone()
     })
-    response.end(text)
-  })
-
-/** A call whose client goes is interrupted, and undoes itself; one that fails is answered with its reason. */
-const settle = (fiber: Fiber.Fiber<void, CallError | Undelivered>, response: Http.ServerResponse): void => {
-  response.once("close", () => {
-    if (!response.writableFinished) fiber.interruptUnsafe()
-  })
-  fiber.addObserver((exit) => {
-    if (Exit.isSuccess(exit) || response.headersSent || response.destroyed) return
-    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-    if (error instanceof Undelivered) return
-    if (error !== undefined) fail(response, statusOf(error), error.message)
-    else fail(response, 500, `internal error: ${firstLine(exit.cause)}`)
-  })
-}
-
-const statusOf = (error: CallError): number => ({ request: 400, notFound: 404, driver: 500 })[kindOf(error)]
+})
 
 const runPage = (
-  fork: <A, E>(effect: Effect.Effect<A, E, Driver>) => Fiber.Fiber<A, E>,
-  page: Effect.Effect<Page, unknown, Driver>,
+  services: Context.Context<Driver>,
+  { page }: PageRoute,
   response: Http.ServerResponse
 ): void => {
-  fork(page).addObserver((exit) => {
-    if (Exit.isFailure(exit)) return fail(response, 500, firstLine(exit.cause))
+  Effect.runForkWith(services)(page).addObserver((exit) => {
+    if (Exit.isFailure(exit)) return refuse(response, pageFailed(exit.cause))
     response.writeHead(200, {
       "Content-Type": exit.value.contentType,
       "Content-Length": Buffer.byteLength(exit.value.body)
@@ -234,10 +198,8 @@ const runPage = (
   })
 }
 
-const firstLine = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0] ?? ""
-
-const fail = (response: Http.ServerResponse, status: number, message: string): void => {
-  const text = `${JSON.stringify({ Err: message })}\n`
+const refuse = (response: Http.ServerResponse, { status, reason }: Refusal): void => {
+  const text = errorText(reason)
   response.writeHead(status, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
   response.end(text)
 }
@@ -251,7 +213,7 @@ const refuseClient = (error: NodeJS.ErrnoException, socket: Net.Socket): void =>
       : error.code === "HPE_HEADER_OVERFLOW"
         ? (["431 Request Header Fields Too Large", "the headers are too large"] as const)
         : (["400 Bad Request", "this is no HTTP request"] as const)
-  const text = `${JSON.stringify({ Err: reason })}\n`
+  const text = errorText(reason)
   socket.end(
     `HTTP/1.1 ${status}\r\nContent-Type: ${contentType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`
   )
@@ -261,16 +223,22 @@ const stop = (server: Http.Server, state: ServerState): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     state.stopping = true
     const closed = () => {
-      server.closeAllConnections()
+      closeAll(server, state)
       resume(Effect.void)
     }
     server.close()
     server.closeIdleConnections()
+    state.shortWay?.closeIdle()
     if (state.inFlight === 0) return closed()
     state.idle = closed
   }).pipe(
     Effect.timeoutOrElse({
       duration: stopTimeoutMillis,
-      orElse: () => Effect.sync(() => server.closeAllConnections())
+      orElse: () => Effect.sync(() => closeAll(server, state))
     })
   )
+
+const closeAll = (server: Http.Server, { shortWay }: ServerState): void => {
+  server.closeAllConnections()
+  shortWay?.closeAll()
+}

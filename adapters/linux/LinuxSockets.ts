@@ -15,13 +15,15 @@ import { admitLocal, dropAll, makeFilter } from "./SocketFilter.ts"
 /** The kernel lowers it to net.core.somaxconn. */
 const backlog = 4096
 
-export const layer: Layer.Layer<HostSockets> = Layer.effect(
-  HostSockets,
-  Effect.acquireRelease(
-    Effect.sync(() => makeLinuxSockets(C.libc())),
-    ({ dispose }) => Effect.sync(dispose)
-  ).pipe(Effect.map(({ sockets }) => sockets))
-)
+/** What is open when the layer is closed is closed with it. */
+export const layer = (load = C.libc): Layer.Layer<HostSockets> =>
+  Layer.effect(
+    HostSockets,
+    Effect.acquireRelease(
+      Effect.sync(() => makeLinuxSockets(load())),
+      ({ dispose }) => Effect.sync(dispose)
+    ).pipe(Effect.map(({ sockets }) => sockets))
+  )
 
 const makeLinuxSockets = (libc: C.Libc) => {
   const opened = new Set<HostSocket>()

@@ -11,20 +11,11 @@ import {
   ruleKey,
   ruleText
 } from "../../src/firewall/Firewall.ts"
-import * as C from "./Libc.ts"
-import { NETLINK_NETFILTER, openNetlink, type Refusal } from "./Netlink.ts"
-import { findNft, loadByNft } from "./NftCommand.ts"
-import {
-  NFNL_SUBSYS_NFTABLES,
-  readElements,
-  readGeneration,
-  readTable,
-  writeDeleteTable,
-  writeElements
-} from "./NftMessages.ts"
-import { type CountedElement, elementsOf, rulesOf, unfit } from "./RuleElements.ts"
+import { libc } from "./Libc.ts"
+import { openTable } from "./NftTable.ts"
+import { elementsOf, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
-import { type Element, elementKey, sameData, tableSets } from "./TableSets.ts"
+import { type Element, elementKey, sameData } from "./TableSets.ts"
 
 export interface Options {
   readonly acceptMark?: AcceptMark | undefined
@@ -33,281 +24,165 @@ export interface Options {
 }
 
 /** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
-export const layer = (options: Options = {}): Layer.Layer<Firewall, FirewallError> =>
-  Layer.effect(Firewall, make(options))
+export const layer = (options: Options = {}, load = libc): Layer.Layer<Firewall, FirewallError> =>
+  Layer.effect(Firewall, make(options, load))
 
-const make = Effect.fnUntraced(function* (options: Options) {
-  const { PATH = "" } = process.env
-  const libc = C.libc()
-  const table = makeTable({ name: options.table ?? "portmapper", acceptMark: options.acceptMark })
-  const where = `nftables table inet ${table.name}`
+const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof libc) {
+  const definition = makeTable({ name: options.table ?? "portmapper", acceptMark: options.acceptMark })
+  const table = yield* openTable(definition, loadLibc())
+  const permits = yield* Semaphore.make(1)
 
-  const failed = (operation: string, { errno, detail }: C.Errno): FirewallError =>
-    new FirewallError({
-      reason: reasonOf(errno),
-      operation: `${operation} ${where}`,
-      detail: remedied(errno, detail)
-    })
+  /**
+   * The rules in the table, to know what a change takes the place of. `undefined` where that is not known: after an error
+   * whose outcome is not, or before this process looked.
+   */
+  let known: Map<string, Rule> | undefined
+  /** Whether the table is, or was before others came, of our definition; until it is, a change loads it whole. */
+  let ours = false
+  /** The generation of the tables in which ours was last seen to stand. */
+  let checked: number | undefined
 
-  const nft = findNft(PATH)
-  if (nft === undefined)
-    return yield* new FirewallError({
-      reason: "Unsupported",
-      operation: `loading ${where}`,
-      detail: "nft is not installed (Debian's package nftables)"
-    })
-  const netlink = yield* Effect.acquireRelease(
-    Effect.suspend(() =>
-      Result.match(openNetlink(libc, NETLINK_NETFILTER), {
-        onFailure: (errno) => Effect.fail(failed("opening", errno)),
-        onSuccess: Effect.succeed
-      })
-    ),
-    ({ close }) => Effect.sync(close)
-  )
-
-  /** What the table holds, as far as this process knows: kept to know what a change replaces. */
-  let known = new Map<string, Rule>()
-  /** Whether the table was loaded with this very definition; until it was, a change loads it whole. */
-  let loaded = false
-  let generation = -1
-
-  const gone = (operation: string) =>
-    new FirewallError({ reason: "Gone", operation: `${operation} ${where}`, detail: "the table is gone" })
-
-  /** `intact`, `absent`, or there with another definition or without some of its rules. */
-  const standing = (): Result.Result<"intact" | "absent" | "different", C.Errno> =>
-    Result.map(readTable(netlink, table.name), (read) => {
-      if (read === undefined) return "absent"
-      return read.comment === table.comment && read.rules === table.rules ? "intact" : "different"
-    })
-
-  const readAll = (): Result.Result<ReadonlyArray<CountedElement>, C.Errno> => {
-    const elements: Array<CountedElement> = []
-    for (const set of tableSets) {
-      const read = readElements(netlink, table.name, set)
-      if (Result.isFailure(read)) return Result.fail(read.failure)
-      for (const element of read.success) elements.push(element)
-    }
-    return Result.succeed(elements)
-  }
-
-  const transact = (removed: ReadonlyArray<Element>, added: ReadonlyArray<Element>) =>
-    netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => writeElements(batch, table.name, removed, added))
-
-  const learn = (rules: Iterable<Rule>) => {
+  const learn = (rules: Iterable<Rule>): Map<string, Rule> => {
     known = new Map()
     for (const rule of rules) known.set(keyOf(rule), rule)
+    return known
   }
+
+  const look = (operation: string): Result.Result<Map<string, Rule>, FirewallError> =>
+    Result.map(table.read(operation), (elements) => learn(rulesOf(elements).rules))
 
   const load = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-    yield* loadByNft(nft, `loading ${where}`, table.load(rules.flatMap(elementsOf)))
+    known = undefined
+    yield* table.load(rules.flatMap(elementsOf))
     learn(rules)
-    loaded = true
+    ours = true
   }, Effect.uninterruptible)
 
-  const refused = (operation: string, refusals: ReadonlyArray<Refusal>): FirewallError => {
-    const worst = refusals.find(({ errno }) => !disagreements.has(errno)) ?? refusals[0]
-    return failed(operation, libc.errno("batch", -(worst?.errno ?? C.ENOBUFS)))
-  }
-
-  const changed = (change: Change): ReadonlyMap<string, Rule | undefined> => {
-    const after = new Map<string, Rule | undefined>()
-    for (const rule of change.remove) after.set(keyOf(rule), undefined)
-    for (const rule of change.add) after.set(keyOf(rule), rule)
-    return after
-  }
-
-  const applyOnce = (after: ReadonlyMap<string, Rule | undefined>) => {
+  const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
     const removed: Array<Element> = []
     const added: Array<Element> = []
     for (const [key, rule] of after) {
-      const before = known.get(key)
+      const replaced = before.get(key)
       const elements = rule === undefined ? [] : elementsOf(rule)
-      if (before !== undefined) removed.push(...missing(elementsOf(before), elements))
+      if (replaced !== undefined) removed.push(...missing(elementsOf(replaced), elements))
       added.push(...elements)
     }
-    if (removed.length === 0 && added.length === 0) return Result.succeed([])
-    return transact(removed, added)
+    const outcome = table.transact(removed, added)
+    if (Result.isFailure(outcome)) known = undefined
+    else if (outcome.success === "done")
+      for (const [key, rule] of after)
+        if (rule === undefined) before.delete(key)
+        else before.set(key, rule)
+    return outcome
   }
 
-  const remember = (after: ReadonlyMap<string, Rule | undefined>): undefined => {
-    for (const [key, rule] of after)
-      if (rule === undefined) known.delete(key)
-      else known.set(key, rule)
-  }
-
-  /** `undefined` where all is done. */
-  const apply = (change: Change): FirewallError | undefined => {
-    const after = changed(change)
-    const first = applyOnce(after)
-    if (Result.isFailure(first)) return failed("changing", first.failure)
-    if (first.success.length === 0) return remember(after)
-    if (first.success.some(({ errno }) => !disagreements.has(errno)))
-      return refused("changing", first.success)
-
-    // Someone else changed the table: look at what is there, and change that.
-    const read = readAll()
-    if (Result.isFailure(read)) {
-      if (read.failure.errno !== C.ENOENT) return failed("changing", read.failure)
-      known.clear()
-      return change.add.length === 0 ? undefined : gone("changing")
+  const apply = ({ add, remove }: Change): Result.Result<unknown, FirewallError> => {
+    const after = new Map<string, Rule | undefined>()
+    for (const rule of remove) after.set(keyOf(rule), undefined)
+    for (const rule of add) after.set(keyOf(rule), rule)
+    if (known !== undefined) {
+      const outcome = change(known, after)
+      if (Result.isFailure(outcome) || outcome.success === "done") return outcome
     }
-    learn(rulesOf(read.success).rules)
-    const second = applyOnce(after)
-    if (Result.isFailure(second)) return failed("changing", second.failure)
-    return second.success.length === 0 ? remember(after) : refused("changing", second.success)
-  }
-
-  const checkFit = (rules: ReadonlyArray<Rule>): FirewallError | undefined => {
-    for (const rule of rules) {
-      const reason = unfit(rule)
-      if (reason !== undefined)
-        return new FirewallError({ reason: "Failed", operation: ruleText(rule), detail: reason })
+    // Not known, or someone else changed the table: look at what is there, and change that.
+    known = undefined
+    const before = look("changing")
+    if (Result.isFailure(before)) {
+      const nothingThere = before.failure.reason === "Gone" && add.length === 0
+      return nothingThere ? Result.void : before
     }
-    return undefined
+    const outcome = change(before.success, after)
+    if (Result.isFailure(outcome) || outcome.success === "done") return outcome
+    known = undefined
+    return Result.fail(table.gone("changing"))
   }
 
-  /** One batch of the elements that differ; `false` where the table is not there as it should be. */
+  /** One batch of the elements that differ; `false` where the table is not there as it should be, or refuses. */
   const replaceElements = (rules: ReadonlyArray<Rule>): boolean => {
-    if (Result.getOrUndefined(standing()) !== "intact") return false
-    const read = readAll()
-    if (Result.isFailure(read)) return false
+    if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return false
+    const there = table.read("replacing")
+    if (Result.isFailure(there)) return false
     const wanted = rules.flatMap(elementsOf)
-    const removed = missing(read.success, wanted)
-    const added = missing(wanted, read.success)
-    if (removed.length + added.length > 0) {
-      const outcome = transact(removed, added)
-      if (Result.isFailure(outcome) || outcome.success.length > 0) return false
-    }
+    const outcome = table.transact(missing(there.success, wanted), missing(wanted, there.success))
+    if (Result.isFailure(outcome) || outcome.success !== "done") return false
     learn(rules)
-    loaded = true
+    ours = true
     return true
   }
 
-  const permits = yield* Semaphore.make(1)
-
-  const service = Firewall.of({
-    apply: (change) =>
-      permits.withPermit(
-        Effect.suspend(() => {
-          const wrong = checkFit(change.add)
-          if (wrong !== undefined) return Effect.fail(wrong)
-          if (!loaded) return load(change.add)
-          const error = apply(change)
-          return error === undefined ? Effect.void : Effect.fail(error)
-        })
-      ),
-    replace: (rules) =>
-      permits.withPermit(
-        Effect.suspend(() => {
-          const wrong = checkFit(rules)
-          if (wrong !== undefined) return Effect.fail(wrong)
-          const last = [...new Map(rules.map((rule) => [keyOf(rule), rule])).values()]
-          return replaceElements(last) ? Effect.void : load(last)
-        })
-      ),
-    read: permits.withPermit(
-      Effect.suspend(() => {
-        const read = readAll()
-        if (Result.isSuccess(read)) return Effect.succeed(rulesOf(read.success))
-        return Effect.fail(
-          read.failure.errno === C.ENOENT ? gone("reading") : failed("reading", read.failure)
-        )
-      })
-    ),
-    check: permits.withPermit(
-      Effect.suspend(() => {
-        const now = readGeneration(netlink)
-        if (Result.isSuccess(now) && now.success === generation) return Effect.void
-        const state = standing()
-        if (Result.isFailure(state)) return Effect.fail(failed("checking", state.failure))
-        if (state.success !== "intact") return Effect.fail(gone("checking"))
-        generation = Result.getOrElse(now, () => -1)
-        return Effect.void
-      })
-    ),
-    remove: permits.withPermit(
-      Effect.suspend(() => {
-        const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => writeDeleteTable(batch, table.name))
-        if (Result.isFailure(outcome)) return Effect.fail(failed("removing", outcome.failure))
-        const refusals = outcome.success.filter(({ errno }) => errno !== C.ENOENT)
-        if (refusals.length > 0) return Effect.fail(refused("removing", refusals))
-        known.clear()
-        loaded = true
-        return Effect.void
-      })
-    )
-  })
-
-  const state = yield* Effect.suspend(() =>
-    Result.match(standing(), {
-      onFailure: (errno) => Effect.fail(failed("reading", errno)),
-      onSuccess: Effect.succeed
-    })
-  )
-  if (state === "absent") yield* load([])
-  if (state === "intact") {
-    const read = readAll()
-    if (Result.isSuccess(read)) learn(rulesOf(read.success).rules)
-    loaded = Result.isSuccess(read)
+  const check = (): Result.Result<void, FirewallError> => {
+    const generation = table.generation()
+    if (generation !== undefined && generation === checked) return Result.void
+    const standing = table.standing("checking")
+    if (Result.isFailure(standing)) return Result.fail(standing.failure)
+    if (standing.success !== "intact") return Result.fail(table.gone("checking"))
+    checked = generation
+    return Result.void
   }
-  return service
+
+  const remove = (): Result.Result<void, FirewallError> => {
+    known = undefined
+    // What is gone by our own hand is as gone as by another's: only `replace` puts it back.
+    ours = true
+    return table.remove()
+  }
+
+  /** One at a time: `nft` may be at work for a while. */
+  const exclusively = <A>(effect: () => Effect.Effect<A, FirewallError>): Effect.Effect<A, FirewallError> =>
+    permits.withPermit(Effect.suspend(effect))
+
+  const standing = yield* Effect.fromResult(table.standing("reading"))
+  if (standing === "absent") yield* load([])
+  if (standing === "intact") {
+    yield* Effect.fromResult(look("reading"))
+    ours = true
+  }
+
+  return Firewall.of({
+    apply: (change) =>
+      exclusively(() => {
+        const wrong = misfit(change.add)
+        if (wrong !== undefined) return Effect.fail(wrong)
+        return ours ? Effect.asVoid(Effect.fromResult(apply(change))) : load(change.add)
+      }),
+    replace: (rules) =>
+      exclusively(() => {
+        const wrong = misfit(rules)
+        if (wrong !== undefined) return Effect.fail(wrong)
+        const last = [...new Map(rules.map((rule) => [keyOf(rule), rule])).values()]
+        return replaceElements(last) ? Effect.void : load(last)
+      }),
+    read: exclusively(() => Effect.fromResult(Result.map(table.read("reading"), rulesOf))),
+    check: exclusively(() => Effect.fromResult(check())),
+    remove: exclusively(() => Effect.fromResult(remove()))
+  })
 })
 
 /** As `ruleKey`, but without the zone of a link-local address, which no key of the table holds. */
-const keyOf = (rule: Rule): string =>
-  rule.host.zone === ""
-    ? ruleKey(rule)
-    : ruleKey({ ...rule, host: { ...rule.host, key: bare(rule.host.key) } })
+const keyOf = (rule: Rule): string => {
+  const { host } = rule
+  if (host.zone === "") return ruleKey(rule)
+  return ruleKey({ ...rule, host: { ...host, key: host.key.slice(0, host.key.indexOf("%")) } })
+}
 
-const bare = (key: string): string => key.slice(0, key.indexOf("%"))
+const misfit = (rules: ReadonlyArray<Rule>): FirewallError | undefined => {
+  for (const rule of rules) {
+    const detail = unfit(rule)
+    if (detail !== undefined)
+      return new FirewallError({ reason: "Failed", operation: ruleText(rule), detail })
+  }
+  return undefined
+}
 
 /** The elements that are not, or not with the same data, among the others. */
-const missing = <A extends Element>(
-  elements: ReadonlyArray<A>,
+const missing = (
+  elements: ReadonlyArray<Element>,
   others: ReadonlyArray<Element>
-): ReadonlyArray<A> => {
+): ReadonlyArray<Element> => {
   if (elements.length === 0 || others.length === 0) return elements
   const present = new Map(others.map((element) => [elementKey(element), element]))
   return elements.filter((element) => {
     const other = present.get(elementKey(element))
     return other === undefined || !sameData(element, other)
   })
-}
-
-/** What the kernel says where an element is not, or is, where it was not expected to be. */
-const disagreements = new Set([C.ENOENT, C.EEXIST, C.EBUSY, C.ENOTEMPTY])
-
-const reasonOf = (errno: number): FirewallError["reason"] => {
-  switch (errno) {
-    case C.EPERM:
-    case C.EACCES:
-      return "Denied"
-    case C.EPROTONOSUPPORT:
-    case C.EAFNOSUPPORT:
-    case C.EOPNOTSUPP:
-      return "Unsupported"
-    case C.ENOBUFS:
-    case C.ENOMEM:
-    case C.EAGAIN:
-    case C.EINTR:
-    case C.EMSGSIZE:
-      return "Busy"
-    case C.ENOENT:
-      return "Gone"
-    default:
-      return "Failed"
-  }
-}
-
-const remedied = (errno: number, detail: string): string => {
-  switch (reasonOf(errno)) {
-    case "Denied":
-      return `${detail}: it takes root, or the capability CAP_NET_ADMIN`
-    case "Busy":
-      return `${detail}: the kernel could not take the change now`
-    default:
-      return detail
-  }
 }

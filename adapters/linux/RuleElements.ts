@@ -83,6 +83,7 @@ export const rulesOf = (
     networks.push(networkOf(key, last, family))
     allowed.set(frontend, networks)
   }
+  for (const networks of allowed.values()) networks.sort(byAddress)
   const limits = new Set(
     elements.filter(({ set }) => set.kind === "limited").map(({ set, key }) => frontendKey(set.place, key))
   )
@@ -111,6 +112,10 @@ export const rulesOf = (
   }
   return { rules, counted }
 }
+
+/** Networks of one set: no two start at the same address. */
+const byAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): number =>
+  Buffer.compare(octetsOf(one.address), octetsOf(other.address))
 
 const frontendKey = ({ scope, family }: Place, key: Uint8Array): string =>
   `${scope}${family} ${key.join(" ")}`

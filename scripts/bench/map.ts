@@ -4,10 +4,10 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Http from "node:http"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { createInterface } from "node:readline"
+import { connect } from "./keepAliveClient.ts"
 import { millis, row, summarize } from "./stats.ts"
 
 const rounds = 40
@@ -95,7 +95,7 @@ const start = async (name: string, live: number): Promise<Plugin> => {
     "--socket",
     socketPath,
     "--state",
-    folder
+    Path.join(folder, "state")
   ]
   const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
     stdio: ["ignore", "ignore", "pipe"]
@@ -107,8 +107,9 @@ const start = async (name: string, live: number): Promise<Plugin> => {
   }
   try {
     await listening(child)
-    const agent = new Http.Agent({ keepAlive: true, maxSockets: 1 })
-    const call: Plugin["call"] = (method, body) => post(agent, socketPath, `/PortMapper.${method}`, body)
+    const client = await connect(socketPath)
+    const call: Plugin["call"] = async (method, body) =>
+      JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
     for (let port = 1; port <= live; port++) await call("MapPorts", ask(10_000 + port))
     return { call, stop }
   } catch (error) {
@@ -129,23 +130,3 @@ const listening = async (child: ChildProcess): Promise<void> => {
   }
   throw new Error(`the plugin did not start:\n${seen.join("\n")}`)
 }
-
-const post = (agent: Http.Agent, socketPath: string, path: string, body: unknown) =>
-  new Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>((resolve, reject) => {
-    const text = `${JSON.stringify(body)}\n`
-    const request = Http.request(
-      { agent, socketPath, path, method: "POST", headers: { "Content-Length": Buffer.byteLength(text) } },
-      (response) => {
-        let answer = ""
-        response.setEncoding("utf8")
-        response.on("data", (chunk: string) => {
-          answer += chunk
-        })
-        response.on("end", () =>
-          response.statusCode === 200 ? resolve(JSON.parse(answer)) : reject(new Error(answer))
-        )
-      }
-    )
-    request.on("error", reject)
-    request.end(text)
-  })

@@ -68,4 +68,4 @@ await Effect.gen(function* () {
     told(JSON.stringify({ took, rss: residentKilobytes() }))
   })
   return yield* Effect.never
-}).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer))), Effect.runPromise)
+}).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer()))), Effect.runPromise)

@@ -90,7 +90,10 @@ export class Firewall extends Context.Service<
      * that was there and stays has counted is kept where it can be.
      */
     readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<void, FirewallError>
-    /** Reads the rules back from where they are enforced, with their counters. */
+    /**
+     * Reads the rules back from where they are enforced, with their counters. Of an allow-list it gives what it comes to:
+     * networks of the frontend's family in rising order, none within another.
+     */
     readonly read: Effect.Effect<
       { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
       FirewallError
@@ -179,11 +182,9 @@ function makeMemoryFirewall() {
     apply: (change) =>
       guarded("apply", () => {
         if (table === undefined && change.add.length === 0) return Effect.void
-        return Effect.map(standing("apply"), (before) => {
-          const next = new Map(before)
-          for (const rule of change.remove) next.delete(ruleKey(rule))
-          for (const rule of change.add) next.set(ruleKey(rule), rule)
-          table = next
+        return Effect.map(standing("apply"), (rules) => {
+          for (const rule of change.remove) rules.delete(ruleKey(rule))
+          for (const rule of change.add) rules.set(ruleKey(rule), rule)
         })
       }),
     replace: (rules) =>

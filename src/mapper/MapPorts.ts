@@ -3,7 +3,7 @@
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
 import { Clock, Effect, Exit, identity, type Scope } from "effect"
-import type { ConntrackError } from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner } from "../protocol/Driver.ts"
@@ -12,16 +12,17 @@ import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
 import {
+  type Delivery,
   frontendKey,
   isStale,
   type Live,
   type Mapping,
   mappingKey,
-  routedKey,
   sameBackend
 } from "./Mapping.ts"
-import type { StoreError } from "./MappingStore.ts"
+import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
+import { repair } from "./Reconcile.ts"
 import { type Restore, type Step, transaction } from "./Transaction.ts"
 import { removeLives, type UnmapError } from "./UnmapPorts.ts"
 
@@ -49,7 +50,7 @@ export const mapPortsOn = (
       if (plan.entries.length === 0) return []
       const placed = yield* locked(on, restore, place(on, restore, group, plan))
       yield* Effect.addFinalizer((exit) =>
-        Exit.isSuccess(exit) ? confirm(on, placed) : locked(on, identity, retract(on, placed))
+        locked(on, identity, Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
       )
       return plan.entries.map((planned) => bindingOf(planned, placed.port))
     })
@@ -65,7 +66,7 @@ const locked = <A, E>(
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
   readonly port: number
-  readonly delivery: object
+  readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
   readonly changed: ReadonlyArray<Replaced>
 }
@@ -128,6 +129,7 @@ const placeWith = Effect.fnUntraced(function* (
   )
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan))
 
+  yield* dislodge(step, on, made)
   if (made.length > 0) {
     const intents = made.map(({ mapping }) => mapping)
     yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
@@ -141,24 +143,17 @@ const placeWith = Effect.fnUntraced(function* (
     )
   const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
   if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(
-    on,
-    made,
-    kept.map(({ live }) => live),
-    changes,
-    port,
-    owner
-  )
+  return settled(on, made, kept, changes, port, { owner, labels: group.labels })
 })
 
 /** Makes it known; the last step, which can't fail. */
 const settled = (
   { mappings }: Host,
   made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<Live>,
+  kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>,
   changes: ReadonlyArray<PolicyChange>,
   port: number,
-  owner: string
+  { owner, labels }: Pick<Mapping, "owner" | "labels">
 ): Placed => {
   const changed = changes.map(({ live, after }): Replaced => {
     const { mapping, rules, route } = live
@@ -166,14 +161,17 @@ const settled = (
     return { live, before: { mapping, rules, route } }
   })
   for (const live of made) mappings.add(live)
-  if (owner === "engine")
-    for (const live of kept)
-      if (live.mapping.epoch !== mappings.engine.number)
-        live.mapping = { ...live.mapping, epoch: mappings.engine.number }
-  const delivery = {}
-  const lives = [...made, ...kept]
+  const epoch = mappings.engine.number
+  for (const { planned, live } of kept) {
+    // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
+    if (live.standing === "unconfirmed")
+      live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
+    else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
+  }
+  const delivery = mappings.newDelivery()
+  const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
-  return { port: kept[0]?.mapping.port ?? port, delivery, lives, changed }
+  return { port, delivery, lives, changed }
 }
 
 const newLive = (
@@ -194,6 +192,29 @@ const newLive = (
     deliveries: new Set()
   }
 }
+
+/**
+ * What is conflicted holds nothing, so it gives way only now that the port is had: to the same request, which serves it
+ * again, or to another one. Where a later step fails it is conflicted as before.
+ */
+const dislodge = Effect.fnUntraced(function* (step: Step, on: Host, made: ReadonlyArray<Live>) {
+  const { mappings, store } = on
+  const inTheWay = made.flatMap(({ mapping }) => [
+    mappings.get(mappingKey(mapping)),
+    ...(mapping.mode === "routed" ? [] : mappings.colliding(mapping.protocol, mapping.host, mapping.port))
+  ])
+  const conflicted = new Set(
+    inTheWay.filter((live) => live !== undefined).filter(({ standing }) => standing === "conflicted")
+  )
+  if (conflicted.size === 0) return
+  const keepConflicted = (live: Live) => {
+    mappings.add(live)
+    return store.put([live.mapping], recordedState(live))
+  }
+  yield* step(removeLives(on, [...conflicted]), () =>
+    told("keeping what is conflicted", Effect.forEach(conflicted, keepConflicted, { discard: true }))
+  )
+})
 
 interface PolicyChange {
   readonly live: Live
@@ -224,17 +245,22 @@ const changeOf = (
 /** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
 const redirect = Effect.fnUntraced(function* (
   step: Step,
-  { firewall, conntrack }: Host,
+  on: Host,
   made: ReadonlyArray<Live>,
   changes: ReadonlyArray<PolicyChange>
 ) {
+  const { firewall, conntrack } = on
   const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
   const before = changes.flatMap(({ live }) => live.rules)
   if (add.length === 0 && before.length === 0) return
-  yield* step(firewall.apply({ add, remove: without(before, add) }), () =>
+  const change = { add, remove: without(before, add) }
+  const applied = Effect.catch(firewall.apply(change), (error) =>
+    error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
+  )
+  yield* step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
-  const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
   if (flows.length > 0) yield* conntrack.flush(flows)
 })
 
@@ -244,9 +270,6 @@ const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): Reado
   const keys = new Set(others.map(ruleKey))
   return rules.filter((rule) => !keys.has(ruleKey(rule)))
 }
-
-/** UDP flows that began before a redirection go on past it unless they are forgotten. */
-const redirectsFlows = (rule: Rule): boolean => rule._tag === "Redirect" && rule.protocol === "udp"
 
 const reroute = (
   { relay }: Host,
@@ -278,7 +301,7 @@ const settleConflicts = Effect.fnUntraced(function* (
       if (live !== undefined || !planned.reserves) continue
       const { protocol, host: address } = planned.entry
       for (const holder of mappings.colliding(protocol, address, ports.port)) {
-        if (own.has(holder) || displaced.has(holder)) continue
+        if (own.has(holder) || displaced.has(holder) || holder.standing === "conflicted") continue
         if (!(yield* givesWay(on, holder)))
           return yield* new PortAllocated({
             frontend: frontendText(protocol, address, ports.port),
@@ -304,20 +327,15 @@ const mappedAlready = ({ mappings }: Host, { entry, mode }: Served, { ports }: G
     : undefined
 }
 
-/** The same binding with a host port where the entry wants none, or the other way round: it is replaced. */
+/** The same binding with a host port, where the entry wants none from now on: it is replaced. */
 const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): ReadonlyArray<Live> => {
-  const key =
-    mode !== "routed"
-      ? routedKey(entry.protocol, entry.backend)
-      : ports._tag === "Exact"
-        ? frontendKey(entry.protocol, entry.host, ports.port)
-        : undefined
-  const live = key === undefined ? undefined : mappings.get(key)
+  if (mode !== "routed" || ports._tag !== "Exact") return []
+  const live = mappings.get(frontendKey(entry.protocol, entry.host, ports.port))
   return live !== undefined && sameBackend(live.mapping.backend, entry.backend) ? [live] : []
 }
 
 const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
-  if (holder.standing === "unconfirmed" || holder.standing === "conflicted") return true
+  if (holder.standing === "unconfirmed") return true
   if (isStale(holder, mappings.engine, yield* Clock.currentTimeMillis)) return true
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
 })
@@ -332,27 +350,25 @@ const holderText = ({ mapping }: Live): string => {
 
 /** The first `MapPorts` after a `Plugin.Activate` begins the Engine's epoch. */
 const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
-  yield* store.putEpoch(engine.number + 1)
+  yield* store.putEngine({ epoch: engine.number + 1, activated: false })
   engine.activated = false
   engine.number++
   engine.sinceMillis = yield* Clock.currentTimeMillis
 })
 
-/** The answer was delivered: what it named is answered for good. */
-const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> => {
+/** The answer was delivered: what it named, and is still there, is answered for good. */
+const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives, delivery }: Placed) {
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
-  for (const live of current) live.standing = "answered"
-  if (current.length === 0) return Effect.void
-  return told(
-    "recording the answer",
-    store.put(
-      current.map(({ mapping }) => mapping),
-      "answered"
-    )
-  )
-}
+  for (const live of current) {
+    live.standing = "answered"
+    live.delivered = Math.max(live.delivered ?? 0, delivery.number)
+  }
+  if (current.length === 0) return
+  const answered = current.map(({ mapping }) => mapping)
+  yield* told("recording the answer", store.put(answered, "answered"))
+})
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
 const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
@@ -364,7 +380,7 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     for (const live of orphaned) live.standing = "unconfirmed"
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
-  const mine = changed.filter(({ live }) => current(live))
+  const mine = changed.filter(({ live }) => current(live) && (live.delivered ?? 0) < delivery.number)
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 
@@ -372,14 +388,17 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   if (changed.length === 0) return
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
-  yield* on.firewall.apply({ add, remove: without(now, add) })
+  const remove = without(now, add)
+  if (add.length > 0 || remove.length > 0) yield* on.firewall.apply({ add, remove })
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
+  if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
   for (const { live, before } of changed) {
     yield* reroute(on, live.route, before.route)
     Object.assign(live, before)
   }
   yield* on.store.put(
     changed.map(({ before }) => before.mapping),
-    "answered"
+    "applied"
   )
 })
 

@@ -38,11 +38,20 @@ export type Standing = "provisional" | "answered" | "unconfirmed" | "conflicted"
 export interface Live {
   mapping: Mapping
   standing: Standing
+  /** What a conflicted one was before, and is again once its port is free. */
+  was?: "answered" | "unconfirmed"
   hold: Hold | undefined
   rules: ReadonlyArray<Rule>
   route: Route | undefined
   /** The calls that answered with it and have not been delivered yet. */
-  readonly deliveries: Set<object>
+  readonly deliveries: Set<Delivery>
+  /** The number of the last call that was answered with it and delivered; none was where `undefined`. */
+  delivered?: number
+}
+
+/** One call on its way to its caller; numbers rise in the order in which the calls were done. */
+export interface Delivery {
+  readonly number: number
 }
 
 /** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
@@ -70,12 +79,16 @@ export class Mappings extends Context.Service<
   {
     readonly lock: Semaphore.Semaphore
     readonly get: (key: string) => Live | undefined
-    /** Those that have a host port and whose frontend collides with this one, itself included. */
+    /**
+     * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
+     * the socket they rest on is bound to.
+     */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<Live>
     readonly add: (live: Live) => void
     readonly delete: (live: Live) => void
     readonly all: () => IterableIterator<Live>
     readonly size: () => number
+    readonly newDelivery: () => Delivery
     /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
     readonly engine: EngineEpoch
   }
@@ -105,6 +118,7 @@ export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: numbe
 function make(lock: Semaphore.Semaphore) {
   const byKey = new Map<string, Live>()
   const byPort = new Map<string, Set<Live>>()
+  let deliveries = 0
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
 
   return Mappings.of({
@@ -112,7 +126,10 @@ function make(lock: Semaphore.Semaphore) {
     get: (key) => byKey.get(key),
     colliding: (protocol, host, port) =>
       [...(byPort.get(portKey(protocol, port)) ?? [])].filter(
-        ({ mapping }) => covers(mapping.host, host) || covers(host, mapping.host)
+        ({ mapping, hold }) =>
+          covers(mapping.host, host) ||
+          covers(host, mapping.host) ||
+          (hold !== undefined && covers(hold.socket.host, host))
       ),
     add: (live) => {
       byKey.set(mappingKey(live.mapping), live)
@@ -131,6 +148,7 @@ function make(lock: Semaphore.Semaphore) {
     },
     all: () => byKey.values(),
     size: () => byKey.size,
+    newDelivery: () => ({ number: ++deliveries }),
     engine: { number: 0, sinceMillis: 0, activated: false }
   })
 }

@@ -3,23 +3,45 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { Steps } from "../memory/Steps.ts"
-import { type Mapping, mappingKey } from "./Mapping.ts"
+import { type Live, type Mapping, mappingKey } from "./Mapping.ts"
 
 /**
  * `intent`: written before the kernel changes; undone by a restore. `applied`: the kernel changed, the answer is on its
- * way; kept by a restore as unconfirmed. `answered`: the caller knows; kept.
+ * way; kept by a restore as unconfirmed. `answered`: the caller knows; kept. What was answered once is not made uncertain
+ * by a later answer on its way: `applied` put over `answered` stays `answered`; only an `intent` begins anew.
  */
 export type StoredState = "intent" | "applied" | "answered"
+
+/** How a mapping that lives here stands in the record. */
+export const recordedState = ({ standing, was }: Pick<Live, "standing" | "was">): StoredState =>
+  standing === "answered" || (standing === "conflicted" && was === "answered") ? "answered" : "applied"
 
 export interface Stored {
   readonly mapping: Mapping
   readonly state: StoredState
 }
 
-export interface StoredAll {
-  readonly mappings: ReadonlyArray<Stored>
+/** The Engine's starts as far as they were noticed; `activated`: one began that no `MapPorts` has followed yet. */
+export interface StoredEngine {
   readonly epoch: number
+  readonly activated: boolean
 }
+
+/** An earlier record that could not be used: why, and where it was put aside. */
+export interface LostRecord {
+  readonly why: string
+  readonly path: string
+}
+
+export interface StoredAll {
+  /** In no particular order. */
+  readonly mappings: ReadonlyArray<Stored>
+  readonly engine: StoredEngine
+  /** Told by every `load` of the process that lost it. */
+  readonly lost: LostRecord | undefined
+}
+
+export const newEngine: StoredEngine = { epoch: 0, activated: false }
 
 /** `Full`: the file system has no space left. `Failed`: anything else. */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
@@ -36,12 +58,15 @@ export class MappingStore extends Context.Service<
   MappingStore,
   {
     readonly load: Effect.Effect<StoredAll, StoreError>
-    /** Records mappings, all or none; one that is known by its key is replaced. */
+    /**
+     * Records mappings, all or none; one that is known by its key is replaced. Once it succeeded, the record outlives the
+     * process, however that ends. Where space runs out an `intent` is refused first (`Full`), so that what is mapped
+     * can still be confirmed and removed.
+     */
     readonly put: (mappings: ReadonlyArray<Mapping>, state: StoredState) => Effect.Effect<void, StoreError>
     /** Forgets mappings, all or none; forgetting what is not there succeeds. */
     readonly remove: (mappings: ReadonlyArray<Mapping>) => Effect.Effect<void, StoreError>
-    /** Records the Engine's epoch. */
-    readonly putEpoch: (epoch: number) => Effect.Effect<void, StoreError>
+    readonly putEngine: (engine: StoredEngine) => Effect.Effect<void, StoreError>
   }
 >()("portmapper/mapper/MappingStore") {
   static readonly layerMemory = Layer.unwrap(
@@ -57,12 +82,15 @@ export class MemoryStore extends Context.Service<
     readonly records: () => ReadonlyArray<Stored>
     /** Every write is refused with this error until it is `undefined` again. */
     readonly refuse: (error: StoreError | undefined) => void
+    /** Loses every record, as a store does that finds its file damaged. */
+    readonly lose: (lost: LostRecord) => void
   }
 >()("portmapper/mapper/MemoryStore") {}
 
 function makeMemoryStore() {
   const records = new Map<string, Stored>()
-  let epoch = 0
+  let engine = newEngine
+  let lost: LostRecord | undefined
   let refused: StoreError | undefined
 
   const write = (operation: string, change: () => void) =>
@@ -77,18 +105,22 @@ function makeMemoryStore() {
     })
 
   const service = MappingStore.of({
-    load: Effect.sync(() => ({ mappings: [...records.values()], epoch })),
+    load: Effect.sync(() => ({ mappings: [...records.values()], engine, lost })),
     put: (mappings, state) =>
       write("put", () => {
-        for (const mapping of mappings) records.set(mappingKey(mapping), { mapping, state })
+        for (const mapping of mappings) {
+          const key = mappingKey(mapping)
+          const answered = state === "applied" && records.get(key)?.state === "answered"
+          records.set(key, { mapping, state: answered ? "answered" : state })
+        }
       }),
     remove: (mappings) =>
       write("remove", () => {
         for (const mapping of mappings) records.delete(mappingKey(mapping))
       }),
-    putEpoch: (number) =>
-      write("putEpoch", () => {
-        epoch = number
+    putEngine: (next) =>
+      write("putEngine", () => {
+        engine = next
       })
   })
 
@@ -96,6 +128,11 @@ function makeMemoryStore() {
     records: () => [...records.values()],
     refuse: (error) => {
       refused = error
+    },
+    lose: (record) => {
+      records.clear()
+      engine = newEngine
+      lost = record
     }
   })
 

@@ -6,7 +6,7 @@ import { Clock, Effect, Layer } from "effect"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import { Driver, type ListedMapping } from "../protocol/Driver.ts"
+import { CurrentOwner, Driver, type ListedMapping } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
@@ -15,23 +15,23 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
-import { restore } from "./Restore.ts"
+import { checkInterval, reconcile } from "./Reconcile.ts"
+import { type Restored, recoverConflicted, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
-/** Restores what was mapped before, then serves. */
+/** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
 export const PortMapper = {
   layer: Layer.effect(
     Driver,
     Effect.gen(function* () {
       const on = yield* host
-      yield* restore
+      yield* tellRestored(yield* restore)
+      yield* Effect.forkScoped(Effect.forever(watchOnce(on)))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
         listPorts: listPorts(on),
-        activated: Effect.sync(() => {
-          on.mappings.engine.activated = true
-        })
+        activated: noticeActivation(on)
       })
     })
   ),
@@ -64,9 +64,34 @@ const memoryCapabilities: Capabilities = {
   relayed: ["tcp", "udp"]
 }
 
+const tellRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored) =>
+  live + unconfirmed + conflicted.length + undone === 0 && lost === undefined
+    ? Effect.void
+    : Effect.logInfo(
+        `restored ${live} mappings, ${unconfirmed} unconfirmed, ${conflicted.length} conflicted; undid ${undone}${
+          lost === undefined
+            ? ""
+            : `; the record could not be used (${lost.why}), and is kept as ${lost.path}`
+        }`
+      )
+
+/** What others do to the host, now and then looked at: a table taken away, a port given back. */
+const watchOnce = (on: Host) =>
+  Effect.sleep(checkInterval).pipe(Effect.andThen(reconcile(on)), Effect.andThen(recoverConflicted))
+
+/** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
+const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
+  if (engine.activated || (yield* CurrentOwner) !== "engine") return
+  engine.activated = true
+  yield* Effect.catch(store.putEngine({ epoch: engine.number, activated: true }), (error) =>
+    Effect.logWarning(`an Engine's start was noticed, but not recorded: ${error.message}`)
+  )
+})
+
 const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Host) {
   const now = yield* Clock.currentTimeMillis
-  const { counted } = yield* firewall.read
+  // Where the table was taken away there is nothing to count, and it is about to be put back.
+  const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
   const redirected = new Map(
     counted.map(({ rule, connections }) => [frontendKey(rule.protocol, rule.host, rule.port), connections])
   )

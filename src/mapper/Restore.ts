@@ -1,16 +1,19 @@
 /**
  * `restore`: brings back what was mapped when an earlier process ended. Ports are held again, the kernel's table is
  * replaced in one transaction so that traffic never notices, and what was never finished is undone.
+ * `recoverConflicted`: the same, later, for what could not be brought back because its port was not to be had.
  */
 import { Clock, Effect, Result } from "effect"
+import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import { Relay } from "../relay/Relay.ts"
 import { MapperConfig, type MapperServices } from "./Host.ts"
 import { type Live, type Mapping, Mappings, mappingText, sameBackend } from "./Mapping.ts"
-import { MappingStore, type Stored, type StoreError } from "./MappingStore.ts"
-import { type Capabilities, type Plan, planGroup, routeOf, rulesOf } from "./Plan.ts"
+import { type LostRecord, MappingStore, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
+import { type Capabilities, type Plan, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
+import { salvage } from "./Salvage.ts"
 
 export interface Restored {
   readonly live: number
@@ -18,124 +21,259 @@ export interface Restored {
   /** Each as `0.0.0.0:8080/tcp: why`. */
   readonly conflicted: ReadonlyArray<string>
   readonly undone: number
+  /** The record that could not be used, if so; what the kernel still had of it is among the unconfirmed. */
+  readonly lost: LostRecord | undefined
 }
 
-/** Runs once, before the first call is served. Fails only where the store can't be read or the kernel's table can't be set. */
+/**
+ * Runs once, before the first call is served. Fails only where the store can't be read or the kernel's table can't be set,
+ * and then holds nothing.
+ */
 export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices> = Effect.gen(
   function* () {
     const store = yield* MappingStore
     const mappings = yield* Mappings
-    const firewall = yield* Firewall
     const stored = yield* store.load
-    mappings.engine.number = stored.epoch
+    mappings.engine.number = stored.engine.epoch
+    mappings.engine.activated = stored.engine.activated
     mappings.engine.sinceMillis = yield* Clock.currentTimeMillis
 
-    const intents = stored.mappings.filter(({ state }) => state === "intent")
-    const kept = stored.mappings.filter(({ state }) => state !== "intent").sort(widestFirst)
+    const intents = stored.mappings.filter(({ state }) => state === "intent").map(({ mapping }) => mapping)
+    const kept = stored.mappings.filter(({ state }) => state !== "intent")
+    if (stored.lost !== undefined && stored.mappings.length === 0)
+      kept.push(...(yield* readBack(stored.lost)))
+    const attempts = yield* bringBackAll(kept)
     const conflicted: Array<string> = []
-    const lives: Array<Live> = []
-    for (const each of kept) {
-      const live = yield* bringBack(each, lives)
-      lives.push(live.live)
-      if (live.why !== undefined) conflicted.push(`${mappingText(each.mapping)}: ${live.why}`)
+    for (const attempt of attempts) {
+      const why = attempt.why ?? (yield* serveAgain(attempt))
+      if (why !== undefined) conflicted.push(`${mappingText(attempt.live.mapping)}: ${why}`)
+      mappings.add(attempt.live)
     }
-    yield* firewall.replace(lives.flatMap(({ rules }) => rules))
-    for (const live of lives) {
-      const why = yield* serveAgain(live)
-      if (why !== undefined) conflicted.push(`${mappingText(live.mapping)}: ${why}`)
-      mappings.add(live)
-    }
-    if (intents.length > 0) yield* store.remove(intents.map(({ mapping }) => mapping))
+    if (intents.length > 0) yield* undo(intents)
     for (const text of conflicted)
       yield* Effect.logWarning(`could not be restored, and is kept as conflicted: ${text}`)
+    const lives = attempts.map(({ live }) => live)
     return {
       live: lives.filter(({ standing }) => standing === "answered").length,
       unconfirmed: lives.filter(({ standing }) => standing === "unconfirmed").length,
       conflicted,
-      undone: intents.length
+      undone: intents.length,
+      lost: stored.lost
     }
   }
 )
 
+/**
+ * Tries again to serve what is conflicted: its port may be free by now. Answers the frontends that are served again. To
+ * be run from time to time; costs nothing where nothing is conflicted.
+ */
+export const recoverConflicted: Effect.Effect<ReadonlyArray<string>, never, MapperServices> = Effect.gen(
+  function* () {
+    const mappings = yield* Mappings
+    if (![...mappings.all()].some(isConflicted)) return []
+    return yield* mappings.lock.withPermits(1)(
+      Effect.gen(function* () {
+        const recovered: Array<string> = []
+        for (const live of [...mappings.all()].filter(isConflicted).sort(widestFirst))
+          if (yield* Effect.uninterruptible(recover(live))) recovered.push(mappingText(live.mapping))
+        return recovered
+      })
+    )
+  }
+)
+
+const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
+
+/** A mapping that was tried to bring back, and why that could not be done. */
+interface Attempt {
+  readonly live: Live
+  readonly planned: Served | undefined
+  readonly why: string | undefined
+}
+
+/** Everything but the relay: the ports first, then the kernel's whole table at once. */
+const bringBackAll = Effect.fnUntraced(function* (kept: ReadonlyArray<Stored>) {
+  const firewall = yield* Firewall
+  const allocator = yield* PortAllocator
+  const attempts: Array<Attempt> = []
+  const wide = new Map<string, Live>()
+  const all = Effect.gen(function* () {
+    for (const { mapping, state } of [...kept].sort(widestFirst)) {
+      const covering = isUnspecified(mapping.host) ? undefined : wide.get(familyPort(mapping))
+      const was = state === "answered" ? "answered" : "unconfirmed"
+      const attempt = yield* bringBack(mapping, was, covering === undefined ? [] : [covering])
+      if (isUnspecified(mapping.host)) wide.set(familyPort(mapping), attempt.live)
+      attempts.push(attempt)
+    }
+    const rules = attempts.flatMap(({ live }) => live.rules)
+    yield* firewall.replace(rules)
+    // Where the table was gone for a while, flows may have gone past it.
+    yield* forgetFlows(flowsOfAdded(rules))
+  })
+  yield* Effect.onError(all, () => allocator.release(attempts.flatMap(({ live }) => live.hold ?? [])))
+  return attempts
+})
+
 /** Sockets of unspecified addresses are bound first, since they cover the others of their group. */
-const widestFirst = (a: Stored, b: Stored): number =>
+const widestFirst = (a: { readonly mapping: Mapping }, b: { readonly mapping: Mapping }): number =>
   Number(isUnspecified(b.mapping.host)) - Number(isUnspecified(a.mapping.host))
 
-const bringBack = Effect.fnUntraced(function* ({ mapping, state }: Stored, earlier: ReadonlyArray<Live>) {
+const familyPort = ({ protocol, host, port }: Mapping): string => `${protocol} ${host.family} ${port}`
+
+/** Plans and holds it again; what it serves is not changed. `siblings` may be of its group: same port, other address. */
+const bringBack = Effect.fnUntraced(function* (
+  mapping: Mapping,
+  was: "answered" | "unconfirmed",
+  siblings: ReadonlyArray<Live>
+) {
   const capabilities = yield* MapperConfig
-  const standing = state === "answered" ? "answered" : "unconfirmed"
-  const replanned = planAgain(mapping, capabilities)
-  if (Result.isFailure(replanned)) return conflictedLive(mapping, replanned.failure)
-  const { plan } = replanned.success
-  const [planned] = plan.entries
-  if (planned === undefined || planned._tag === "Discarded")
-    return conflictedLive(mapping, planned?.reason ?? "there is nothing to serve")
   const allocator = yield* PortAllocator
+  const replanned = planAgain(mapping, capabilities)
+  if (Result.isFailure(replanned)) return conflict(mapping, was, replanned.failure)
+  const { plan, planned } = replanned.success
+  const beside = siblings.flatMap(({ mapping: { backend }, hold }) =>
+    hold !== undefined && sameBackend(backend, mapping.backend) ? [hold] : []
+  )
   const held = planned.reserves
-    ? yield* Effect.result(
-        allocator.reserve([mapping], { _tag: "Exact", port: mapping.port }, coveringHolds(mapping, earlier))
-      )
+    ? yield* Effect.result(allocator.reserve([mapping], { _tag: "Exact", port: mapping.port }, beside))
     : Result.succeed<ReadonlyArray<Hold>>([])
-  if (Result.isFailure(held)) return conflictedLive(mapping, held.failure.message)
+  if (Result.isFailure(held)) return conflict(mapping, was, held.failure.message)
   const [hold] = held.success
   const live: Live = {
     mapping,
-    standing,
+    standing: was,
     hold,
     rules: rulesOf(planned, mapping.port, plan.policy),
     route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy),
     deliveries: new Set()
   }
-  return { live, why: undefined }
-})
-
-const serveAgain = Effect.fnUntraced(function* (live: Live) {
-  if (live.route === undefined) return undefined
-  const userland = yield* Relay
-  const opened = yield* Effect.result(userland.open(live.route))
-  if (Result.isSuccess(opened)) return undefined
-  live.route = undefined
-  return opened.failure.message
+  return { live, planned, why: undefined } satisfies Attempt
 })
 
 /** The same plan as when it was asked, in the mode that it got then. */
 const planAgain = (
   mapping: Mapping,
   capabilities: Capabilities
-): Result.Result<{ readonly plan: Plan }, string> => {
+): Result.Result<{ readonly plan: Plan; readonly planned: Served }, string> => {
   const { protocol, host, asked, backend, port, labels } = mapping
   const group = {
     entries: [{ protocol, host, asked, backend }],
     ports: { _tag: "Exact", port },
     labels
   } as const
-  return Result.mapBoth(planGroup(group, { ...capabilities, defaultMode: mapping.mode }), {
-    onFailure: (error) => error.message,
-    onSuccess: (plan) => ({ plan })
-  })
+  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
+  const [planned] = plan.success.entries
+  return planned?._tag === "Served"
+    ? Result.succeed({ plan: plan.success, planned })
+    : Result.fail(planned?.reason ?? "there is nothing to serve")
 }
 
-/** The holds of the same group: same port, same backend. */
-const coveringHolds = (mapping: Mapping, earlier: ReadonlyArray<Live>): ReadonlyArray<Hold> =>
-  isUnspecified(mapping.host)
-    ? []
-    : earlier.flatMap(({ mapping: other, hold }) =>
-        other.port === mapping.port &&
-        other.protocol === mapping.protocol &&
-        hold !== undefined &&
-        sameBackend(other.backend, mapping.backend)
-          ? [hold]
-          : []
-      )
-
-const conflictedLive = (mapping: Mapping, why: string): { readonly live: Live; readonly why: string } => ({
+const conflict = (mapping: Mapping, was: "answered" | "unconfirmed", why: string): Attempt => ({
   live: {
     mapping,
     standing: "conflicted",
+    was,
     hold: undefined,
     rules: [],
     route: undefined,
     deliveries: new Set()
   },
+  planned: undefined,
   why
 })
+
+/** Lets the relay serve it. Where nothing else leads its traffic, a relay that refuses makes it conflicted. */
+const serveAgain = Effect.fnUntraced(function* ({ live, planned }: Attempt) {
+  if (live.route === undefined) return undefined
+  const userland = yield* Relay
+  const opened = yield* Effect.result(userland.open(live.route))
+  if (Result.isSuccess(opened)) return undefined
+  const why = opened.failure.message
+  live.route = undefined
+  if (planned?.redirects || planned?.nat) {
+    yield* Effect.logWarning(`${mappingText(live.mapping)} is redirected, but not relayed: ${why}`)
+    return undefined
+  }
+  yield* letGo(live)
+  live.was = live.standing === "answered" ? "answered" : "unconfirmed"
+  live.standing = "conflicted"
+  return why
+})
+
+const letGo = Effect.fnUntraced(function* (live: Live) {
+  const firewall = yield* Firewall
+  const allocator = yield* PortAllocator
+  if (live.rules.length > 0)
+    yield* reported("removing rules", firewall.apply({ add: [], remove: live.rules }))
+  if (live.hold !== undefined) yield* allocator.release([live.hold])
+  live.rules = []
+  live.hold = undefined
+})
+
+/** Whether it is served again; if not, it is as it was. */
+const recover = Effect.fnUntraced(function* (live: Live) {
+  const mappings = yield* Mappings
+  const firewall = yield* Firewall
+  const { mapping } = live
+  const siblings = mappings.colliding(mapping.protocol, mapping.host, mapping.port)
+  const was = recordedState(live) === "answered" ? "answered" : "unconfirmed"
+  const attempt = yield* bringBack(mapping, was, siblings)
+  if (attempt.why !== undefined) return false
+  const { standing, hold, rules } = attempt.live
+  if (rules.length > 0) {
+    const applied = yield* Effect.result(firewall.apply({ add: rules, remove: [] }))
+    if (Result.isFailure(applied)) {
+      const allocator = yield* PortAllocator
+      if (hold !== undefined) yield* allocator.release([hold])
+      return false
+    }
+    yield* forgetFlows(flowsOfAdded(rules))
+  }
+  if ((yield* serveAgain(attempt)) !== undefined) return false
+  Object.assign(live, { standing, hold, rules, route: attempt.live.route })
+  delete live.was
+  return true
+})
+
+/** What an unfinished call left: no rule and no socket any more, but flows perhaps, and its record. */
+const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
+  const capabilities = yield* MapperConfig
+  const store = yield* MappingStore
+  const rules = intents.flatMap((mapping) => {
+    const again = planAgain(mapping, capabilities)
+    return Result.isSuccess(again)
+      ? rulesOf(again.success.planned, mapping.port, again.success.plan.policy)
+      : []
+  })
+  yield* forgetFlows(flowsOfRemoved(rules))
+  // One that stays in the record is undone again at the next start.
+  yield* reported("forgetting what was never finished", store.remove(intents))
+})
+
+/** What the kernel still redirects of a record that is lost. */
+const readBack = Effect.fnUntraced(function* ({ why, path }: LostRecord) {
+  const store = yield* MappingStore
+  const firewall = yield* Firewall
+  yield* Effect.logWarning(`${why}; it was set aside as ${path}, and what the kernel still redirects is kept`)
+  const read = yield* Effect.result(firewall.read)
+  if (Result.isFailure(read)) {
+    yield* Effect.logWarning(`nothing could be read back: ${read.failure.message}`)
+    return []
+  }
+  const found = salvage(read.success.rules, yield* Clock.currentTimeMillis)
+  if (found.length > 0) yield* reported("recording what was read back", store.put(found, "applied"))
+  return found.map((mapping): Stored => ({ mapping, state: "applied" }))
+})
+
+const forgetFlows = Effect.fnUntraced(function* (flows: ReadonlyArray<FlowFrontend>) {
+  if (flows.length === 0) return
+  const conntrack = yield* Conntrack
+  yield* reported("forgetting flows", conntrack.flush(flows))
+})
+
+/** A restore goes on past what it can't do, and tells. */
+const reported = <E extends { readonly message: string }, R>(
+  what: string,
+  effect: Effect.Effect<void, E, R>
+) => Effect.catch(effect, (error) => Effect.logWarning(`${what}: ${error.message}`))

@@ -3,11 +3,12 @@
  * give up stays mapped, so that it can be unmapped later.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import type { FirewallError, Rule } from "../firewall/Firewall.ts"
+import { type FlowFrontend, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { frontendKey, type Live, type Mappings, mappingText, routedKey } from "./Mapping.ts"
-import type { StoreError } from "./MappingStore.ts"
+import { recordedState, type StoreError } from "./MappingStore.ts"
 
 /** Some bindings could not be released; they are mapped as before. */
 export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
@@ -56,15 +57,19 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
     }))
   })
 
-/** The kernel and the record let go, or neither does; what follows can't fail. */
+/**
+ * The record and the kernel let go, or neither does; what follows can't fail. The record goes first: a removal cut short
+ * by a kill is then finished by the restore, where the other way round it would be undone, and nobody would ask again.
+ */
 const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
   const { firewall, store, relay, mappings, allocator } = on
+  yield* store.remove(lives.map(({ mapping }) => mapping))
   const rules = lives.flatMap((live) => live.rules)
-  if (rules.length > 0) yield* firewall.apply({ add: [], remove: rules })
-  yield* Effect.onExit(store.remove(lives.map(({ mapping }) => mapping)), (exit) =>
-    Exit.isSuccess(exit) ? Effect.void : redirectAgain(on, rules)
-  )
-  const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
+  if (rules.length > 0)
+    yield* Effect.onExit(firewall.apply({ add: [], remove: rules }), (exit) =>
+      Exit.isSuccess(exit) ? Effect.void : recordAgain(on, lives)
+    )
+  const flows = flowsOfRemoved(rules)
   if (flows.length > 0) yield* forgetFlows(on, flows)
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
@@ -73,15 +78,18 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
   yield* allocator.release(lives.flatMap(({ hold }) => hold ?? []))
 })
 
-const redirectAgain = ({ firewall }: Host, rules: ReadonlyArray<Rule>): Effect.Effect<void> =>
-  rules.length === 0
-    ? Effect.void
-    : Effect.catch(firewall.apply({ add: rules, remove: [] }), (error) =>
-        Effect.logError(`redirecting again what could not be forgotten: ${error.message}`)
+const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: ReadonlyArray<Live>) {
+  for (const state of ["answered", "applied"] as const) {
+    const again = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
+    if (again.length > 0)
+      yield* Effect.catch(store.put(again, state), (error) =>
+        Effect.logError(`recording again what the kernel did not give up: ${error.message}`)
       )
+  }
+})
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<Rule>): Effect.Effect<void> =>
+const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
   Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
 const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | undefined => {
@@ -93,4 +101,6 @@ const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | u
 }
 
 const leadsTo = ({ mapping }: Live, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined || (mapping.backend.address.key === address.key && mapping.backend.port === port)
+  address === undefined ||
+  port === 0 ||
+  (mapping.backend.address.key === address.key && mapping.backend.port === port)

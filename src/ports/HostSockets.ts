@@ -96,6 +96,7 @@ export class MemoryHost extends Context.Service<
 
 function makeMemoryHost() {
   const opened = new Map<HostSocket, Admission>()
+  const byPort = new Map<number, Set<HostSocket>>()
   const others: Array<{ readonly protocol: Protocol; readonly host: Address; readonly port: number }> = []
   let addresses: ReadonlyArray<Address> | undefined
   let unsupported: ReadonlyArray<Protocol> = []
@@ -107,7 +108,7 @@ function makeMemoryHost() {
       other.protocol === protocol &&
       other.port === port &&
       (covers(other.host, host) || covers(host, other.host))
-    return others.some(meets) || [...opened.keys()].some(meets)
+    return others.some(meets) || [...(byPort.get(port) ?? [])].some(meets)
   }
 
   const refusal = (protocol: Protocol, host: Address, port: number): SocketError | undefined => {
@@ -135,13 +136,18 @@ function makeMemoryHost() {
       if (refused !== undefined) return yield* refused
       const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
       opened.set(socket, "nothing")
+      byPort.set(port, (byPort.get(port) ?? new Set()).add(socket))
       return socket
     }),
     admit: Effect.fnUntraced(function* (socket, admission) {
       yield* step("HostSockets.admit")
       if (opened.has(socket)) opened.set(socket, admission)
     }),
-    close: (socket) => Effect.sync(() => void opened.delete(socket)),
+    close: (socket) =>
+      Effect.sync(() => {
+        opened.delete(socket)
+        byPort.get(socket.port)?.delete(socket)
+      }),
     ephemeral: Effect.sync(() => ephemeral)
   })
 

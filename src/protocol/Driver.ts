@@ -54,6 +54,11 @@ export class Driver extends Context.Service<
   }
 >()("portmapper/protocol/Driver") {}
 
+/** What names an owner: it is shown on terminals and travels in a header. */
+export const isOwner = (text: string): boolean => /^[\x21-\x7e]{1,128}$/.test(text)
+
+export const ownerRule = "1 to 128 printable ASCII characters, none of them a space"
+
 /** Who asks: `engine`, `cli`, `watch`, `session`, `cni:ID/IFNAME`. Set by the transport, for each call. */
 export const CurrentOwner = Context.Reference<string>("portmapper/protocol/CurrentOwner", {
   defaultValue: () => "engine"

@@ -5,6 +5,7 @@
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts` is ours.
  */
+import type { Schema } from "effect"
 import {
   address,
   bool,
@@ -77,3 +78,16 @@ export const WireMapping = goStruct({
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
+
+/** A message as plain data: what `JSON.stringify` writes and what a caller in process hands over. */
+export type Encoded<S extends Schema.Constraint> = S["Encoded"]
+
+/** A request as a caller may write it: what is left out is its zero value. */
+export type Given<S extends Schema.Constraint> = Partially<Encoded<S>>
+
+type Partially<T> =
+  T extends ReadonlyArray<infer A>
+    ? ReadonlyArray<Partially<A>>
+    : T extends object
+      ? { readonly [K in keyof T]?: Partially<T[K]> }
+      : T

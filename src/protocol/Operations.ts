@@ -3,8 +3,9 @@
  * How a call and its answer travel, and what an error looks like there, is the transport's; `kindOf` is what the
  * transports agree on.
  */
-import { Duration, Effect, Result, Schema, type Scope } from "effect"
+import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
+import { CallObserver } from "./CallObserver.ts"
 import { Driver, type DriverError } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
@@ -74,10 +75,13 @@ export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedO
  * success once the answer is written, with a failure otherwise. A defect of the driver stays a defect.
  */
 export const call = (method: Method, body: Body): Effect.Effect<Answer, CallError, Driver | Scope.Scope> =>
-  Effect.timeoutOrElse(operations[method](body), {
-    duration: callTimeout,
-    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
-  })
+  observed(
+    method,
+    Effect.timeoutOrElse(operations[method](body), {
+      duration: callTimeout,
+      orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+    })
+  )
 
 /**
  * Whose fault an error is: `request` is wrong in itself (HTTP 400, JSON-RPC −32602), `notFound` a method that is not
@@ -87,6 +91,34 @@ export const kindOf = (error: CallError): "request" | "notFound" | "driver" => {
   if (error instanceof RequestError) return "request"
   return error instanceof MethodNotFound ? "notFound" : "driver"
 }
+
+/** What a call that failed is told as, whatever the transport. A defect has no error: it is nobody's to handle. */
+export type Failure =
+  | { readonly kind: "request" | "notFound" | "driver"; readonly message: string; readonly error: CallError }
+  | { readonly kind: "defect"; readonly message: string }
+
+export const failureOf = (cause: Cause.Cause<CallError>): Failure => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error === undefined
+    ? { kind: "defect", message: `internal error: ${Cause.pretty(cause).split("\n")[0]}` }
+    : { kind: kindOf(error), message: error.message, error }
+}
+
+const observed = <R>(
+  method: Method,
+  called: Effect.Effect<Answer, CallError, R>
+): Effect.Effect<Answer, CallError, R> =>
+  Effect.flatMap(CallObserver, (observe) => {
+    if (observe === undefined) return called
+    return Effect.clockWith((clock) => {
+      const begun = clock.currentTimeNanosUnsafe()
+      return Effect.onExit(called, (exit) =>
+        Effect.sync(() =>
+          observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
+        )
+      )
+    })
+  })
 
 const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
   const driver = yield* Driver

@@ -2,12 +2,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer } from "effect"
 import { IpNetwork } from "effect/net"
-import { Firewall, type FirewallError, type Rule, ruleText } from "../../src/firewall/Firewall.ts"
+import {
+  Firewall,
+  type FirewallError,
+  type Guard,
+  type Limit,
+  type Redirect,
+  type Rule,
+  ruleText
+} from "../../src/firewall/Firewall.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 
 /** `redirect("tcp 0.0.0.0 8080", "10.0.0.2 80", "10.0.0.0/8")`; without networks, every source is let in. */
-export const redirect = (frontend: string, backend: string, ...allow: ReadonlyArray<string>): Rule => {
+export const redirect = (frontend: string, backend: string, ...allow: ReadonlyArray<string>): Redirect => {
   const [address = "", port] = backend.split(" ")
   return {
     _tag: "Redirect",
@@ -17,20 +25,20 @@ export const redirect = (frontend: string, backend: string, ...allow: ReadonlyAr
   }
 }
 
-export const limit = (frontend: string, ...allow: ReadonlyArray<string>): Rule => ({
+export const limit = (frontend: string, ...allow: ReadonlyArray<string>): Limit => ({
   _tag: "Limit",
   ...frontendOf(frontend),
   allow: allow.map(IpNetwork.fromStringUnsafe)
 })
 
-export const guard = (frontend: string): Rule => ({ _tag: "Guard", ...frontendOf(frontend) })
+export const guard = (frontend: string): Guard => ({ _tag: "Guard", ...frontendOf(frontend) })
 
 const frontendOf = (text: string) => {
   const [protocol, host = "", port] = text.split(" ")
   return { protocol: protocol as Protocol, host: addressUnsafe(host), port: Number(port) }
 }
 
-/** A rule of every shape; networks in the order in which a table gives them back. */
+/** A rule of every shape; the networks of each in rising order. */
 const everyShape: ReadonlyArray<Rule> = [
   redirect("tcp 0.0.0.0 80", "10.0.0.2 8080"),
   redirect("tcp 10.1.0.1 80", "10.0.0.3 8081"),

@@ -3,7 +3,7 @@ import { readdirSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { libc, MSG_DONTWAIT } from "../../adapters/linux/Libc.ts"
+import { EPERM, type Libc, libc, MSG_DONTWAIT } from "../../adapters/linux/Libc.ts"
 import { layer } from "../../adapters/linux/LinuxSockets.ts"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -21,10 +21,11 @@ describeInNamespace("LinuxSockets", () => {
   ip("address add fd00:1::1/64 dev eth0 nodad")
   ip("address add fe80::1/64 dev eth0 nodad")
 
-  hostSocketsConformance("HostSockets on Linux", layer)
+  hostSocketsConformance("HostSockets on Linux", layer())
 
-  const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>) =>
-    it.live(title, () => Effect.provide(body, layer))
+  const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>, load = libc) =>
+    it.live(title, () => Effect.provide(body, layer(load)))
+  const withoutBpf = (): Libc => ({ ...libc(), bpf: () => -EPERM })
 
   /** Connecting to one's own address uses that address as the source, too. */
   const sources = [
@@ -35,10 +36,15 @@ describeInNamespace("LinuxSockets", () => {
     { host: any6, address: "fe80::1%eth0", local: true },
     { host: any6, address: "fd00:1::1", local: false }
   ]
-  for (const { host, address, local } of sources)
+  const programs = [
+    { load: libc, filter: "one filter for all sockets" },
+    { load: withoutBpf, filter: "a filter for each socket" }
+  ]
+  const cases = programs.flatMap((program) => sources.map((source) => ({ ...program, ...source })))
+  for (const { host, address, local, load, filter } of cases)
     for (const protocol of ["tcp", "udp"] as const)
       test(
-        `admits ${protocol} from ${address} when told everything${local ? " or loopback" : ", not when told loopback"}`,
+        `with ${filter}, admits ${protocol} from ${address} when told everything${local ? " or loopback" : ", not when told loopback"}`,
         Effect.gen(function* () {
           const sockets = yield* HostSockets
           const socket = yield* sockets.open(protocol, host, 18100)
@@ -49,7 +55,8 @@ describeInNamespace("LinuxSockets", () => {
             seen.push(yield* reach)
           }
           assert.deepStrictEqual(seen, [false, local, true, false])
-        })
+        }),
+        load
       )
 
   test(
@@ -119,6 +126,17 @@ describeInNamespace("LinuxSockets", () => {
       for (const socket of held) yield* sockets.close(socket)
       run(`prlimit --pid ${process.pid} --nofile=${limit}:`)
       assert.deepStrictEqual([error.reason, error.message], ["Exhausted", "too many open files"])
+      assert.strictEqual(readdirSync("/proc/self/fd").length, before)
+    })
+  )
+
+  it.live("closes what is open with its layer", () =>
+    Effect.gen(function* () {
+      const before = readdirSync("/proc/self/fd").length
+      yield* Effect.provide(
+        HostSockets.use((sockets) => sockets.open("tcp", any4, 18105)),
+        layer()
+      )
       assert.strictEqual(readdirSync("/proc/self/fd").length, before)
     })
   )

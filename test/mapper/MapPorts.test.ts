@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, type Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -7,6 +7,7 @@ import { Backends } from "../../src/mapper/Backends.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
@@ -89,6 +90,19 @@ describe("mapPorts in nat mode", () => {
       yield* unmap(bindings)
     }))
 
+  test("unmaps whatever a frontend leads to where the backend's address or port is not named", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      for (const named of [
+        { address: undefined, port: 80 },
+        { address: addressUnsafe("172.17.0.2"), port: 0 }
+      ]) {
+        const { bindings, labels } = releaseOf(yield* map(group("8080", [web])))
+        yield* driver.unmapPorts({ bindings: bindings.map((each) => ({ ...each, backend: named })), labels })
+        assert.deepStrictEqual(yield* host, nothing)
+      }
+    }))
+
   test("relays from IPv6 to IPv4, and guards what is published on a loopback address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [
@@ -166,13 +180,52 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("forgets UDP flows that began before the mapping, and those of one removed", () =>
+  test("forgets flows that don't go where their mapping leads, and those of one removed", () =>
     Effect.gen(function* () {
       const conntrack = yield* MemoryConntrack
-      const bindings = yield* map(group("53", ["udp 0.0.0.0 172.17.0.2:53", "udp :: 172.17.0.2:53"]))
-      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp"])
+      let seen = 0
+      const flushed = () => {
+        const fresh = conntrack.flushed().slice(seen)
+        seen += fresh.length
+        return fresh
+      }
+      const dns = ["udp 0.0.0.0 172.17.0.2:53", "udp :: 172.17.0.2:53", "tcp 0.0.0.0 172.17.0.2:53"]
+      const bindings = yield* map(group("53", dns))
+      assert.deepStrictEqual(flushed(), [
+        "0.0.0.0:53/udp unless to 172.17.0.2:53",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53"
+      ])
+      yield* map(group("53", dns))
+      assert.deepStrictEqual(flushed(), [])
+      yield* map(group("53", dns, { "portmapper.allow": "10.0.0.0/8" }))
+      assert.deepStrictEqual(flushed(), [
+        "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8",
+        "[::]:53/udp",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8"
+      ])
+      yield* map(group("53", dns, { "portmapper.mode": "proxy" }))
+      assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
+      yield* map(group("53", dns))
+      flushed()
       yield* unmap(bindings)
-      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp", "0.0.0.0:53/udp"])
+      assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
+    }))
+
+  test("forgets the flows that a policy let in whose answer was never delivered", () =>
+    Effect.gen(function* () {
+      const conntrack = yield* MemoryConntrack
+      const driver = yield* Driver
+      const dns = ["udp 0.0.0.0 172.17.0.2:53"]
+      yield* map(group("53", dns, { "portmapper.allow": "10.0.0.0/8" }))
+      yield* Effect.exit(
+        Effect.scoped(Effect.andThen(driver.mapPorts(group("53", dns)), Effect.fail("the client is gone")))
+      )
+      const limited = "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8"
+      assert.deepStrictEqual(conntrack.flushed(), [
+        limited,
+        "0.0.0.0:53/udp unless to 172.17.0.2:53",
+        limited
+      ])
     }))
 
   test("keeps what the kernel refuses to give up, and gives it up later", () =>
@@ -190,6 +243,7 @@ describe("mapPorts in nat mode", () => {
       )
       assert.deepStrictEqual((yield* host).rules, before.rules)
       assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8711/tcp"])
+      assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8711 answered"])
       firewall.refuse(undefined)
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
@@ -225,10 +279,12 @@ describe("mapPorts in the other modes", () => {
       assert.deepStrictEqual((yield* host).rules, [])
     }))
 
-  test("reserves nothing in routed mode, and unmaps by the backend", () =>
+  test("reserves nothing in routed mode, answers as before when asked again, and unmaps by the backend", () =>
     Effect.gen(function* () {
-      const bindings = yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const routed = group("8080", [web], { "portmapper.mode": "routed" })
+      const bindings = yield* map(routed)
       assert.deepStrictEqual(bindings.map(bindingText), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
+      assert.deepStrictEqual(yield* mapped(routed), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
       assert.deepStrictEqual((yield* host).sockets, [])
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
@@ -304,6 +360,58 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  test("puts back the policy of a mapping without rules whatever the kernel's table says", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const firewall = yield* MemoryFirewall
+      const store = yield* MemoryStore
+      yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const before = store.records()
+      firewall.refuse(new FirewallError({ reason: "Gone", operation: "change", detail: "no table" }))
+      const other = { "portmapper.mode": "routed", "portmapper.allow": "10.0.0.0/8" }
+      const lost = Effect.andThen(
+        driver.mapPorts(group("8080", [web], other)),
+        Effect.fail("the client is gone")
+      )
+      yield* Effect.exit(Effect.scoped(lost))
+      assert.deepStrictEqual(store.records(), before)
+    }))
+
+  test("records no answer for what is unmapped while the answer is recorded", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const [scope, writing, written] = [
+        yield* Scope.make(),
+        yield* Deferred.make<void>(),
+        yield* Deferred.make<void>()
+      ]
+      const bindings = yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, scope)
+      const confirming = yield* Effect.forkChild(
+        Effect.provideService(Scope.close(scope, Exit.void), Steps, () =>
+          Effect.andThen(Deferred.succeed(writing, undefined), Deferred.await(written))
+        )
+      )
+      yield* Deferred.await(writing)
+      const unmapping = yield* Effect.forkChild(unmap(bindings), { startImmediately: true })
+      yield* Deferred.succeed(written, undefined)
+      yield* Fiber.joinAll([confirming, unmapping])
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("keeps the policy that another call has answered with meanwhile", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      const limited = group("8080", [web], { "portmapper.allow": "10.0.0.0/8" })
+      const first = yield* Scope.make()
+      yield* Effect.provideService(driver.mapPorts(limited), Scope.Scope, first)
+      yield* map(limited)
+      yield* Scope.close(first, Exit.fail("the client is gone"))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
+    }))
+
   test("keeps what another call has answered with meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
@@ -313,6 +421,36 @@ describe("mapPorts undone", () => {
       yield* Scope.close(first, Exit.fail("the client is gone"))
       assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
       assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+    }))
+})
+
+describe("a table that someone else removed", () => {
+  test("is put back within two seconds with all that is mapped", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      const conntrack = yield* MemoryConntrack
+      yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
+      const before = yield* host
+      const flushed = conntrack.flushed()
+      const once = [...flushed]
+      firewall.flush()
+      assert.deepStrictEqual((yield* host).rules, [])
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(yield* host, before)
+      // What went past it meanwhile is led again.
+      assert.deepStrictEqual(flushed, [...once, ...once])
+    }))
+
+  test("is put back at once by the next mapping", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map(group("8080", [web]))
+      firewall.flush()
+      yield* map(group("8081", [web]))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80",
+        "Redirect 0.0.0.0:8081/tcp -> 172.17.0.2:80"
+      ])
     }))
 })
 

@@ -15,7 +15,7 @@ import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import { Relay, type RelayCount, type Route } from "../../src/relay/Relay.ts"
 
 export const linuxRelay = (options: LinuxRelay.RelayOptions = {}) =>
-  LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer))
+  LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
 export type Asked = Pick<Route, "port" | "backend"> & {
   readonly protocol: "tcp" | "udp"

@@ -1,0 +1,129 @@
+/** What the commands that ask a running plugin have in common: which plugin, how to reach it, and how answers are told. */
+import * as Fs from "node:fs"
+import { Console, Effect, Option, Result, type Scope } from "effect"
+import { CliError, Flag } from "effect/cli"
+import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
+import { makeClient, type PluginClient, type TlsFileError } from "../docker/PluginClient.ts"
+import { WrongUsage } from "./failure.ts"
+import { defaultSocket } from "./options.ts"
+import { usageText } from "./presenter.ts"
+
+/** Whom mappings made by these commands belong to. */
+export const owner = "cli"
+
+export const clientFlags = {
+  name: Flag.String("name").pipe(
+    Flag.withMetavar("NAME"),
+    Flag.withDescription("Ask the plugin of this name (portmapper)"),
+    Flag.withDefault("portmapper")
+  ),
+  socket: Flag.String("socket").pipe(
+    Flag.withMetavar("PATH"),
+    Flag.withDescription("Ask the plugin on this Unix socket"),
+    Flag.optional
+  ),
+  url: Flag.String("url").pipe(
+    Flag.withMetavar("URL"),
+    Flag.withDescription("Ask the plugin at this URL: http://, https://, tcp:// or unix://"),
+    Flag.optional
+  ),
+  tlsCa: file("tls-ca", "With --url: trust this authority (PEM), not the system's"),
+  tlsCert: file("tls-cert", "With --url: the client's certificate (PEM)"),
+  tlsKey: file("tls-key", "With --url: the key of that certificate (PEM)"),
+  json: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print one JSON document and nothing else"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  )
+}
+
+export interface ClientFlags {
+  readonly name: string
+  readonly socket: Option.Option<string>
+  readonly url: Option.Option<string>
+  readonly tlsCa: Option.Option<string>
+  readonly tlsCert: Option.Option<string>
+  readonly tlsKey: Option.Option<string>
+  readonly json: boolean
+}
+
+/** An option that may be given again and again, each text of it read by a rule; one against the rule is wrong usage. */
+export const repeated = <A>(
+  name: string,
+  metavar: string,
+  description: string,
+  parse: (text: string) => Result.Result<A, string>
+) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar(metavar),
+    Flag.withDescription(description),
+    Flag.mapEffect((text) =>
+      Effect.fromResult(
+        Result.mapError(
+          parse(text),
+          (expected) => new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" })
+        )
+      )
+    )
+  )
+
+export const wrongUsage = (command: string, what: string): WrongUsage =>
+  new WrongUsage({ message: usageText(["portmapper", command], what) })
+
+/** A client of the plugin that the options name. */
+export const clientOf = (
+  command: string,
+  flags: ClientFlags
+): Effect.Effect<PluginClient, WrongUsage | TlsFileError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const [ca, cert, key] = [flags.tlsCa, flags.tlsCert, flags.tlsKey].map(Option.getOrUndefined)
+    const address = yield* addressOf(command, flags, (ca ?? cert ?? key) !== undefined)
+    if ((cert === undefined) !== (key === undefined))
+      return yield* wrongUsage(command, "--tls-cert and --tls-key go together")
+    return yield* makeClient(address, { owner, tls: { ca, cert, key } })
+  })
+
+/** A command that was interrupted did not do what it was asked for, whatever it undid. */
+export const interruptedIsFailure = Effect.onInterrupt(() =>
+  Effect.sync(() => {
+    process.exitCode = 130
+  })
+)
+
+/** With `--json` a failure is a document too, like the protocol's own; its line on stderr is printed all the same. */
+export const answering =
+  (json: boolean) =>
+  <A, E extends { readonly message: string }, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    json
+      ? Effect.tapError(effect, (error) =>
+          error instanceof WrongUsage ? Effect.void : Console.log(JSON.stringify({ Err: error.message }))
+        )
+      : effect
+
+const addressOf = (
+  command: string,
+  { name, socket, url }: ClientFlags,
+  tls: boolean
+): Effect.Effect<PluginAddress, WrongUsage> => {
+  if (Option.isSome(url)) {
+    if (Option.isSome(socket)) return wrongUsage(command, "give --socket or --url, not both")
+    return Effect.fromResult(
+      Result.mapError(parsePluginUrl(url.value, tls), (rule) =>
+        wrongUsage(command, `--url "${url.value}": ${rule}`)
+      )
+    )
+  }
+  if (tls) return wrongUsage(command, "the TLS files go with --url")
+  return Effect.succeed(socketAddress(Option.getOrElse(socket, () => findSocket(name))))
+}
+
+/** Where `serve` of this user would listen; failing that, where root's does, which a group may be let in to. */
+const findSocket = (name: string): string => {
+  const own = defaultSocket(name)
+  const candidates = [own, `/run/docker/plugins/${name}.sock`, `/run/docker/plugins/${name}/${name}.sock`]
+  return candidates.find((path) => Fs.existsSync(path)) ?? own
+}
+
+function file(name: string, description: string) {
+  return Flag.String(name).pipe(Flag.withMetavar("FILE"), Flag.withDescription(description), Flag.optional)
+}

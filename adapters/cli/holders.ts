@@ -1,0 +1,74 @@
+/**
+ * Which process has a socket or a lock, as far as `/proc` tells: it does not of other users' processes, nor of those
+ * outside this container. Sources: proc_pid_fd(5), proc_locks(5), unix(7) on `/proc/net/unix`.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+
+/**
+ * The process that listens on this Unix socket. The kernel knows a socket by the name it was bound to: ours are bound
+ * beside their place (`PluginSocket`), so where several listen in one folder it is not known which is whose.
+ */
+export const listenerOf = (socketPath: string): number | undefined => {
+  const folder = Path.dirname(socketPath)
+  const listening = lines("/proc/net/unix")
+    .map((line) => line.trim().split(/\s+/))
+    // __SO_ACCEPTCON: it listens.
+    .flatMap(([, , , flags, , , inode, path = ""]) => (flags === "00010000" ? [{ inode, path }] : []))
+  const named = listening.find(({ path }) => path === socketPath)
+  const beside = listening.filter(
+    ({ path }) => Path.dirname(path) === folder && /^\.\d+\.sock$/.test(Path.basename(path))
+  )
+  const inode = (named ?? (beside.length === 1 ? beside[0] : undefined))?.inode
+  if (inode === undefined) return undefined
+  return names("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .find((pid) =>
+      names(`/proc/${pid}/fd`).some((fd) => link(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`)
+    )
+}
+
+/** The process that has a lock on one of these files. */
+export const lockerOf = (files: ReadonlyArray<string>): number | undefined => {
+  const locked = new Set(files.flatMap(fileId))
+  const found = lines("/proc/locks")
+    .map((line) => line.trim().split(/\s+/))
+    .find(([, , , , , file]) => file !== undefined && locked.has(file))
+  // A lock of a process outside this container has no number here.
+  return found === undefined ? undefined : Number(found[4])
+}
+
+/** As `/proc/locks` names a file: the device's two halves in hexadecimal, and the inode. */
+const fileId = (path: string): ReadonlyArray<string> => {
+  const found = Fs.statSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return []
+  const major = ((found.dev >>> 8) & 0xfff).toString(16).padStart(2, "0")
+  const minor = ((found.dev & 0xff) | ((found.dev >>> 12) & 0xfff00)).toString(16).padStart(2, "0")
+  return [`${major}:${minor}:${found.ino}`]
+}
+
+const lines = (path: string): ReadonlyArray<string> =>
+  attempt(() => Fs.readFileSync(path, "utf8").split("\n")) ?? []
+
+const names = (path: string): ReadonlyArray<string> => attempt(() => Fs.readdirSync(path)) ?? []
+
+const link = (path: string): string | undefined => attempt(() => Fs.readlinkSync(path))
+
+/** Processes come and go, and most are not ours to look at. */
+const attempt = <A>(look: () => A): A | undefined => {
+  try {
+    return look()
+  } catch {
+    return undefined
+  }
+}
+
+/** `process 1234`, or `another process` where it is not known which. */
+export const processText = (pid: number | undefined): string =>
+  pid === undefined || !(pid > 0) ? "another process" : `process ${pid}${commandOf(pid)}`
+
+const commandOf = (pid: number): string => {
+  const name = attempt(() => Fs.readFileSync(Path.join("/proc", `${pid}`, "comm"), "utf8").trim())
+  return name === undefined || name === "" ? "" : ` (${name})`
+}

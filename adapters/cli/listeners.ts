@@ -1,0 +1,167 @@
+/** Where `serve` listens: systemd's sockets, a Unix socket, a TCP port with its spec file; and the rules of usage for them. */
+import * as Fs from "node:fs"
+import { Effect, Option, Result } from "effect"
+import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
+import { serveFd } from "../docker/InheritedSocket.ts"
+import type { ServerOptions } from "../docker/PluginServer.ts"
+import { serveUnix } from "../docker/PluginSocket.ts"
+import {
+  engineUrl,
+  type HostPort,
+  hostPortText,
+  type Listening,
+  serveTcp,
+  type TlsFilesMissing,
+  tlsFor
+} from "../docker/PluginTcp.ts"
+import { checkSpec } from "../docker/SpecCheck.ts"
+import { type ClientTls, writeSpec } from "../docker/SpecFile.ts"
+import { type PassedSocket, takePassedSockets } from "../docker/Systemd.ts"
+import { WrongUsage } from "./failure.ts"
+import * as Options from "./options.ts"
+
+export const listenerFlags = {
+  name: Options.name,
+  socket: Options.socket,
+  group: Options.group,
+  tcp: Options.tcp,
+  tlsCert: Options.tlsCert,
+  tlsKey: Options.tlsKey,
+  tlsCa: Options.tlsCa,
+  specDir: Options.specDir,
+  specCert: Options.specCert,
+  specKey: Options.specKey,
+  specCa: Options.specCa
+}
+
+export interface ListenerOptions {
+  readonly name: string
+  readonly socket: Option.Option<string>
+  readonly group: Option.Option<number>
+  readonly tcp: Option.Option<HostPort>
+  readonly tlsCert: Option.Option<string>
+  readonly tlsKey: Option.Option<string>
+  readonly tlsCa: Option.Option<string>
+  readonly specDir: Option.Option<string>
+  readonly specCert: Option.Option<string>
+  readonly specKey: Option.Option<string>
+  readonly specCa: Option.Option<string>
+}
+
+/** What the options alone show wrong, for all to be told before anything is touched. */
+export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions) {
+  const ownPort = Option.isSome(options.tcp)
+  if (!ownPort && process.env["LISTEN_FDS"] === undefined)
+    yield* refuseUseless(options, ["tlsCert", "tlsKey", "tlsCa"], "--tcp HOST:PORT")
+  if (!ownPort) yield* refuseUseless(options, specFlags, "--tcp HOST:PORT")
+  if (Option.isNone(options.tlsCert))
+    yield* refuseUseless(options, ["specCert", "specKey", "specCa"], "--tls-cert")
+  if (Option.isSome(options.specCert) !== Option.isSome(options.specKey))
+    return yield* new WrongUsage({
+      message: "--spec-cert and --spec-key belong together: give both, or neither"
+    })
+  // A name is resolved later, once.
+  if (Option.isSome(options.tcp) && Result.isSuccess(parseAddress(options.tcp.value.host)))
+    yield* tlsFor(hostPortText(options.tcp.value), options.tcp.value.host, tlsOf(options)).pipe(
+      Effect.mapError(missingOptions)
+    )
+})
+
+/** Serves on all of them until the scope closes; answers each in words that follow "listening on". */
+export const serveListeners = Effect.fnUntraced(
+  function* (options: ListenerOptions, server: ServerOptions) {
+    const passed = yield* takePassedSockets()
+    const tls = tlsOf(options)
+    const listening: Array<string> = []
+    for (const socket of passed)
+      listening.push(passedText(socket, yield* serveFd(socket.fd, { ...server, tls })))
+    if (Option.isSome(options.socket) || (Option.isNone(options.tcp) && passed.length === 0)) {
+      const path = Options.socketOf(options)
+      const groupId = Option.getOrUndefined(options.group)
+      yield* serveUnix(path, { ...server, groupId, folderMode: Options.folderMode() })
+      listening.push(path)
+    }
+    if (Option.isSome(options.tcp)) {
+      const served = yield* serveTcp({ ...server, ...options.tcp.value, tls })
+      yield* describe(options, served)
+      listening.push(tcpText(served))
+    }
+    return listening
+  },
+  Effect.catchTag("TlsFilesMissing", (error) => Effect.fail(missingOptions(error)))
+)
+
+type FlagName = Exclude<keyof typeof flagNames, "certFile" | "keyFile" | "caFile">
+
+const flagNames = {
+  certFile: "--tls-cert",
+  keyFile: "--tls-key",
+  caFile: "--tls-ca",
+  tlsCert: "--tls-cert",
+  tlsKey: "--tls-key",
+  tlsCa: "--tls-ca",
+  specDir: "--spec-dir",
+  specCert: "--spec-cert",
+  specKey: "--spec-key",
+  specCa: "--spec-ca"
+}
+
+const specFlags = ["specDir", "specCert", "specKey", "specCa"] as const
+
+const refuseUseless = (options: ListenerOptions, names: ReadonlyArray<FlagName>, needed: string) => {
+  const given = names.filter((name) => Option.isSome(options[name])).map((name) => flagNames[name])
+  return given.length === 0
+    ? Effect.void
+    : Effect.fail(
+        new WrongUsage({ message: `${given.join(", ")}: of no use without ${needed}; give it as well` })
+      )
+}
+
+const missingOptions = (error: TlsFilesMissing): WrongUsage => {
+  const options = error.missing.map((name) => flagNames[name])
+  const instead = error.beyondLoopback ? ", or listen on 127.0.0.1 instead" : ""
+  return new WrongUsage({
+    message: `${error.explain(options)}; give ${options.length === 1 ? "it" : "them"} as well${instead}`
+  })
+}
+
+const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
+  certFile: Option.getOrUndefined(tlsCert),
+  keyFile: Option.getOrUndefined(tlsKey),
+  caFile: Option.getOrUndefined(tlsCa)
+})
+
+/** Tells the Engine by the spec file, and the user where the Engine will not get through by it. */
+const describe = Effect.fnUntraced(function* (options: ListenerOptions, served: Listening) {
+  const { name, specDir } = options
+  const url = engineUrl(served)
+  const tls = served.secure ? clientTls(options) : undefined
+  const path = yield* writeSpec({ name, folder: Option.getOrUndefined(specDir), url, tls })
+  const socket = `/run/docker/plugins/${name}.sock`
+  if (Fs.existsSync(socket))
+    yield* Effect.logWarning(`the Engine does not read ${path} as long as ${socket} is there`)
+  if (tls === undefined) return
+  yield* Effect.catch(checkSpec(url, tls), ({ message }) =>
+    Effect.logWarning(
+      `an Engine that follows ${path} can't connect: ${message}; --spec-cert and --spec-key name what it shows, --spec-ca what it trusts, and the certificate in --tls-cert must be for the host in --tcp`
+    )
+  )
+})
+
+const clientTls = ({ specCa, specCert, specKey, tlsCa, tlsCert, tlsKey }: ListenerOptions): ClientTls => ({
+  caFile: Option.getOrUndefined(Option.orElse(specCa, () => tlsCa)),
+  certFile: Option.getOrUndefined(Option.orElse(specCert, () => tlsCert)),
+  keyFile: Option.getOrUndefined(Option.orElse(specKey, () => tlsKey)),
+  insecureSkipVerify: false
+})
+
+const passedText = ({ name }: PassedSocket, served: Listening | undefined): string =>
+  served === undefined ? `systemd's socket ${name}` : `${tcpText(served)}, systemd's socket ${name}`
+
+const tcpText = (served: Listening): string => {
+  const address = Result.getOrUndefined(parseAddress(served.address))
+  const local = address !== undefined && isLoopback(address)
+  const text = hostPortText({ host: served.address, port: served.port })
+  if (served.secure) return `${text} with TLS`
+  return local ? `${text} without TLS, for every user of this host` : text
+}

@@ -1,0 +1,225 @@
+/** `portmapper map`: asks a running plugin to map ports, all of them or none. */
+import { Console, Effect, Result } from "effect"
+import { Command, Flag } from "effect/cli"
+import { type Address, parseAddress } from "../../src/protocol/Address.ts"
+import { mapPortsResponse } from "../../src/protocol/Answers.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import {
+  groupsOf,
+  type Publish,
+  parsePublish,
+  publishForm,
+  publishText
+} from "../../src/protocol/PublishSyntax.ts"
+import type { ClientError } from "../docker/ClientError.ts"
+import type { PluginClient } from "../docker/PluginClient.ts"
+import {
+  answering,
+  clientFlags,
+  clientOf,
+  interruptedIsFailure,
+  repeated,
+  wrongUsage
+} from "./clientFlags.ts"
+import { type CommandFailed, failed, type WrongUsage } from "./failure.ts"
+import { portLines } from "./portRuns.ts"
+import { progress } from "./progress.ts"
+import { printable } from "./Table.ts"
+import { errorsText, unmapEach } from "./unmapping.ts"
+
+/** How many calls are under way at once: the plugin does them one by one, so this hides the way there and back. */
+const connections = 4
+
+const flags = {
+  publish: repeated(
+    "publish",
+    publishForm,
+    "The ports to map, in Docker's own syntax; again for more",
+    parsePublish
+  ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
+  to: repeated(
+    "to",
+    "ADDRESS",
+    "The container's address; again for one of the other family",
+    backendAddress
+  ).pipe(Flag.atLeast(0)),
+  label: repeated(
+    "label",
+    "KEY=VALUE",
+    "A label that steers the mapper, such as portmapper.mode=proxy; again for more",
+    parseLabel
+  ).pipe(Flag.atLeast(0)),
+  ...clientFlags
+}
+
+export const map = Command.make("map", flags, (options) =>
+  Effect.gen(function* () {
+    const jobs = yield* jobsOf(options.publish, options.to, new Map(options.label))
+    const client = yield* clientOf("map", options)
+    const bindings = yield* mapJobs(client, jobs)
+    yield* Console.log(
+      options.json
+        ? JSON.stringify({ PortBindings: mapPortsResponse(bindings).PortBindings })
+        : portLines(bindings.map(lineOf)).join("\n")
+    )
+  }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
+).pipe(
+  Command.withDescription("Ask a running plugin to map ports to an address"),
+  Command.withExamples([
+    {
+      command: "portmapper map -p 8080:80 --to 172.17.0.2",
+      description: "Port 8080 of every address of this host"
+    },
+    {
+      command: "portmapper map -p 127.0.0.1::53/udp --to 172.17.0.2",
+      description: "Any free UDP port of one address"
+    },
+    {
+      command: "portmapper map -p 8000-9000:80 --to 172.17.0.2 --to fd00::2",
+      description: "The first free port of a range, for both families"
+    },
+    {
+      command: "portmapper map -p '[::1]:7000-7010:7000-7010' --to 172.17.0.2 --label portmapper.mode=proxy",
+      description: "Eleven ports of one IPv6 address, relayed in userland"
+    }
+  ])
+)
+
+/** One call to make, and the `-p` that it comes from. */
+interface Job {
+  readonly text: string
+  readonly group: Group
+}
+
+const jobsOf = Effect.fnUntraced(function* (
+  published: ReadonlyArray<Publish>,
+  addresses: ReadonlyArray<Address>,
+  labels: ReadonlyMap<string, string>
+): Effect.fn.Return<ReadonlyArray<Job>, WrongUsage> {
+  if (published.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
+  if (addresses.length === 0) return yield* wrongUsage("map", "name where to by --to ADDRESS")
+  const v4 = addresses.filter(({ family }) => family === 4)
+  const v6 = addresses.filter(({ family }) => family === 6)
+  const twice = [v4, v6].find((family) => family.length > 1)
+  if (twice !== undefined)
+    return yield* wrongUsage(
+      "map",
+      `--to ${twice.map(({ text }) => text).join(" --to ")}: one IPv4 and one IPv6 address at most`
+    )
+  const jobs: Array<Job> = []
+  for (const publish of published) {
+    const text = publishText(publish)
+    const groups = groupsOf(publish, { v4: v4[0], v6: v6[0] }, labels)
+    if (Result.isFailure(groups)) return yield* wrongUsage("map", `-p ${text}: ${groups.failure}`)
+    for (const group of groups.success) jobs.push({ text, group })
+  }
+  return jobs
+})
+
+/** Maps all or none: what was mapped before a failure, or an interruption, is unmapped again, unless it was mapped before. */
+const mapJobs = (
+  client: PluginClient,
+  jobs: ReadonlyArray<Job>
+): Effect.Effect<ReadonlyArray<PortBinding>, CommandFailed> =>
+  Effect.gen(function* () {
+    const before = yield* mappedBefore(client, jobs)
+    const granted = new Map<Job, ReadonlyArray<PortBinding>>()
+    const undo = () =>
+      unmapEach(
+        client,
+        [...granted.values()]
+          .flat()
+          .flatMap((binding) => (before.has(keyOf(binding)) ? [] : releaseOf(binding)))
+      )
+    const done = yield* progress("mapping", jobs.length)
+    const mapOne = (job: Job) =>
+      client.mapPorts(job.group).pipe(
+        Effect.tap((bindings) =>
+          Effect.sync(() => {
+            granted.set(job, bindings)
+            done(1)
+          })
+        ),
+        Effect.mapError((error) => ({ job, error })),
+        // An answer on its way is waited for: only what is known to be granted can be undone.
+        Effect.uninterruptible
+      )
+    // Exact ports first, as the Engine has it, so that no range picks one of them.
+    const [others, exact] = partition(jobs, ({ group }) => group.ports._tag === "Exact")
+    yield* Effect.forEach(exact, mapOne, { concurrency: connections, discard: true }).pipe(
+      Effect.andThen(Effect.forEach(others, mapOne, { concurrency: connections, discard: true })),
+      Effect.catch(({ job, error }) => Effect.flatMap(undo(), (undone) => mappingFailed(job, error, undone))),
+      Effect.onInterrupt(undo)
+    )
+    return jobs.flatMap((job) => granted.get(job) ?? [])
+  }).pipe(Effect.scoped)
+
+const mappingFailed = (
+  job: Job,
+  error: ClientError,
+  undone: { count: number; errors: ReadonlyArray<ClientError> }
+) => {
+  const ports = undone.count === 1 ? "1 port" : `${undone.count} ports`
+  const notes = [
+    undone.count === 0 ? undefined : `what was mapped before it (${ports}) was unmapped again`,
+    undone.errors.length === 0
+      ? undefined
+      : `unmapping what was mapped before it failed: ${errorsText(undone.errors)}; see: portmapper ls`
+  ].filter((note) => note !== undefined)
+  return failed(`mapping ${job.text} failed`, [error.message, ...notes].join("; "))
+}
+
+/** Only where several calls are made: a single one undoes itself. Another's plugin does not tell; it has nothing of ours. */
+const mappedBefore = (client: PluginClient, jobs: ReadonlyArray<Job>) =>
+  jobs.length < 2
+    ? Effect.succeed(new Set<string>())
+    : client.listPorts.pipe(
+        Effect.map((listed) => new Set(listed.map(listedKey))),
+        Effect.catchTag("NotOffered", () => Effect.succeed(new Set<string>())),
+        Effect.mapError((error) => failed(`mapping ${jobs[0]?.text} failed`, error.message))
+      )
+
+const keyOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
+  `${protocolNumber[protocol]} ${host.key} ${port} ${backend.address.key} ${backend.port}`
+
+const listedKey = ({ protocol, frontendIp, frontendPort, backendIp, backendPort }: ListedMapping): string =>
+  `${protocol} ${addressKey(frontendIp)} ${frontendPort} ${addressKey(backendIp)} ${backendPort}`
+
+const addressKey = (text: string): string =>
+  Result.match(parseAddress(text), { onFailure: () => text, onSuccess: ({ key }) => key })
+
+const releaseOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
+  discarded === undefined
+    ? [{ protocol: entry.protocol, host: entry.host, port, backend: entry.backend }]
+    : []
+
+const lineOf = ({ entry: { protocol, host, backend }, port, discarded }: PortBinding) => ({
+  protocol,
+  host,
+  port,
+  ...(discarded === undefined ? { backend } : { note: ` discarded: ${printable(discarded)}` })
+})
+
+const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Array<A>, Array<A>] => {
+  const [no, yes]: [Array<A>, Array<A>] = [[], []]
+  for (const item of items) (holds(item) ? yes : no).push(item)
+  return [no, yes]
+}
+
+function backendAddress(text: string): Result.Result<Address, string> {
+  return Result.mapError(
+    parseAddress(text),
+    () => "expected an IPv4 or IPv6 address; the name of a container is not followed from here"
+  )
+}
+
+/** As Docker's `--label`: without `=` the value is empty. */
+function parseLabel(text: string): Result.Result<readonly [string, string], string> {
+  const at = text.indexOf("=")
+  const name = at === -1 ? text : text.slice(0, at)
+  return name.trim() === ""
+    ? Result.fail("expected KEY=VALUE, with a key")
+    : Result.succeed([name, at === -1 ? "" : text.slice(at + 1)])
+}

@@ -1,0 +1,79 @@
+/** What is mapped, as a table: by port, one mapping a row. */
+import { Result } from "effect"
+import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { age, bytes, count } from "./humanise.ts"
+import { type Column, printable, tableLines } from "./Table.ts"
+
+export const mappingLines = (
+  mappings: ReadonlyArray<ListedMapping>,
+  nowMillis: number,
+  width: number
+): ReadonlyArray<string> => tableLines(columnsOf(sorted(mappings), nowMillis), width)
+
+/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
+export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
+  const name = protocolOfNumber(protocol) ?? `${protocol}`
+  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
+}
+
+export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
+  `${hostOf(backendIp)}:${backendPort}`
+
+/** As a person looks for it: by port, then protocol, then address; what has no host port comes last. */
+export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<ListedMapping> =>
+  mappings
+    .map((mapping) => ({ mapping, host: addressOf(mapping.frontendIp), to: addressOf(mapping.backendIp) }))
+    .sort(
+      (a, b) =>
+        (a.mapping.frontendPort || 65536) - (b.mapping.frontendPort || 65536) ||
+        a.mapping.protocol - b.mapping.protocol ||
+        compare(a.host, b.host) ||
+        compare(a.to, b.to) ||
+        a.mapping.backendPort - b.mapping.backendPort
+    )
+    .map(({ mapping }) => mapping)
+
+const columnsOf = (rows: ReadonlyArray<ListedMapping>, nowMillis: number): ReadonlyArray<Column> => {
+  const column = (header: string, cell: (row: ListedMapping) => string, more: Partial<Column> = {}) => ({
+    header,
+    cells: rows.map(cell),
+    ...more
+  })
+  const columns: ReadonlyArray<Column> = [
+    column("FRONTEND", frontend),
+    column("BACKEND", backend),
+    column("MODE", ({ mode }) => printable(mode)),
+    column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
+    column("STATE", ({ state }) => state),
+    column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
+    column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
+    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
+    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
+  ]
+  // Where nothing is labelled, or the host counts no bytes, the room is better used.
+  const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
+  return columns.filter(({ header, cells }) => !["IN", "OUT", "LABELS"].includes(header) || known(cells))
+}
+
+const labelsText = (labels: ReadonlyMap<string, string>): string =>
+  printable([...labels].map(([name, value]) => `${name}=${value}`).join(","))
+
+const optional = (text: (value: number) => string, value: number | undefined): string =>
+  value === undefined ? "-" : text(value)
+
+const addressOf = (text: string): Address | undefined => Result.getOrUndefined(parseAddress(text))
+
+const hostOf = (text: string): string => {
+  const address = addressOf(text)
+  return address === undefined ? printable(text) : hostText(address)
+}
+
+const compare = (a: Address | undefined, b: Address | undefined): number => {
+  if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined)
+  if (a.family !== b.family) return a.family - b.family
+  const index = a.octets.findIndex((octet, at) => octet !== b.octets[at])
+  return index === -1 ? 0 : (a.octets[index] ?? 0) - (b.octets[index] ?? 0)
+}

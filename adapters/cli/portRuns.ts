@@ -1,0 +1,48 @@
+/** Thousands of ports in a few lines: neighbours that differ by their port alone are told as one range. */
+import { type Address, hostText } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+
+/** `note` follows the ports; what differs in it is not told together. `backend` is told where it is given. */
+export interface PortLine {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly backend?: Endpoint | undefined
+  readonly note?: string | undefined
+}
+
+/** `0.0.0.0:8000-8009/tcp -> 172.17.0.2:80-89`, in the order in which the first port of each came. */
+export const portLines = (ports: ReadonlyArray<PortLine>): ReadonlyArray<string> => {
+  const runs: Array<Run> = []
+  const open = new Map<string, Run>()
+  for (const line of ports) {
+    const { protocol, host, backend, note } = line
+    const key = JSON.stringify([protocol, host.text, backend?.address.text, note])
+    const run = open.get(key)
+    if (run !== undefined && continues(run, line)) run.length++
+    else {
+      const begun = { first: line, length: 1 }
+      runs.push(begun)
+      open.set(key, begun)
+    }
+  }
+  return runs.map(runText)
+}
+
+interface Run {
+  readonly first: PortLine
+  length: number
+}
+
+const continues = ({ first, length }: Run, { port, backend }: PortLine): boolean =>
+  port === first.port + length && backend?.port === (first.backend && first.backend.port + length)
+
+const runText = ({ first: { protocol, host, port, backend, note }, length }: Run): string => {
+  const frontend = `${hostText(host)}:${range(port, length)}/${protocol}`
+  const to = backend === undefined ? "" : ` -> ${hostText(backend.address)}:${range(backend.port, length)}`
+  return `${frontend}${to}${note ?? ""}`
+}
+
+const range = (first: number, length: number): string =>
+  length === 1 ? `${first}` : `${first}-${first + length - 1}`

@@ -1,0 +1,142 @@
+/** What the command line says of itself: help that fits a terminal, the version, and wrong usage on one line. */
+import { Console, Option } from "effect"
+import type { CliError, CliOutput, HelpDoc } from "effect/cli"
+import { printable } from "./Table.ts"
+
+/** Help is asked for on stdout; shown unasked it goes to stderr, with exit status 2. */
+export const presenter: CliOutput.Presenter = {
+  present: (event) => {
+    switch (event._tag) {
+      case "Help":
+        return event.reason === "Requested"
+          ? Console.log(helpText(event.helpDoc, helpWidth(process.stdout)))
+          : Console.error(helpText(event.helpDoc, helpWidth(process.stderr)))
+      case "InvalidInvocation":
+        return Console.error(
+          `portmapper: ${usageText(event.commandPath, event.errors.map((error) => problem(error, event.commandPath)).join("; "))}`
+        )
+      case "Version":
+        return Console.log(`${event.name} ${event.version}`)
+    }
+  }
+}
+
+/** `map: --to is missing; see: portmapper map --help` */
+export const usageText = (commandPath: ReadonlyArray<string>, what: string): string => {
+  const command = commandPath.slice(1).join(" ")
+  return `${command === "" ? "" : `${command}: `}${what}; see: ${commandPath.join(" ")} --help`
+}
+
+/** One thing wrong with a command line. `--publish` is known to everyone as `-p`. */
+const problem = (error: CliError.NonShowHelpErrors, commandPath: ReadonlyArray<string>): string => {
+  switch (error._tag) {
+    case "UnrecognizedOption":
+      return `${error.option} is no option of ${commandPath.join(" ")}${didYouMean(error.suggestions)}`
+    case "UnknownSubcommand":
+      return `${quoted(error.subcommand)} is no command${didYouMean(error.suggestions)}`
+    case "MissingOption":
+      return `${optionText(error.option)} is missing`
+    case "MissingArgument":
+      return `${error.argument} is missing`
+    case "UnexpectedArgument":
+      return `${error.arguments.map(quoted).join(", ")} is not expected here`
+    case "InvalidValue":
+      return error.value === ""
+        ? `${optionText(error.option)} is missing its value`
+        : `${optionText(error.option)} ${quoted(error.value)}: ${lowerFirst(error.expected)}`
+    default:
+      return printable(error.message.replaceAll(/\s*\n\s*/g, " "))
+  }
+}
+
+const optionText = (name: string): string => (name === "publish" ? "-p" : `--${name}`)
+
+const quoted = (text: string): string => `"${printable(text)}"`
+
+const lowerFirst = (text: string): string => printable(text.replace(/^Expected:?/, "expected"))
+
+const didYouMean = (suggestions: ReadonlyArray<string>): string =>
+  suggestions.length === 0 ? "" : `, did you mean ${suggestions.join(" or ")}?`
+
+const helpWidth = (stream: { readonly columns?: number }): number =>
+  Math.min(100, Math.max(60, stream.columns ?? 80))
+
+/** Descriptions are wrapped in a column of their own, below the name where that is long. */
+export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
+  const options = [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow)
+  const globals = (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
+  const commands = (doc.subcommands ?? []).flatMap(({ commands }) =>
+    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
+  )
+  const sections = [
+    [`Usage: ${doc.usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")}`],
+    wrapped(doc.description, width),
+    section("Commands", commands, width),
+    section("Options", options, width),
+    section("Everywhere", globals, width),
+    doc.examples === undefined || doc.examples.length === 0
+      ? []
+      : [
+          "Examples:",
+          ...doc.examples.flatMap(({ command, description }) => exampleLines(command, description, width))
+        ]
+  ]
+  return sections
+    .filter((lines) => lines.length > 0)
+    .map((lines) => lines.join("\n"))
+    .join("\n\n")
+}
+
+type Row = readonly [name: string, description: string]
+
+/** The options of every command, told shorter than the parser tells them. */
+const globalRows = new Map<string, Row>([
+  ["completions", ["--completions SHELL", "Print a completion script for bash, zsh, fish or powershell"]],
+  ["log-level", ["--log-level LEVEL", "Log from this level on: debug, info, warn, error or none"]],
+  ["help", ["-h, --help", "Print this help"]],
+  ["version", ["--version", "Print the version"]]
+])
+
+const flagRow = (flag: HelpDoc.FlagDoc): Row => {
+  const short = flag.aliases.filter((alias) => /^-[^-]$/.test(alias))
+  const description = Option.getOrElse(flag.description, () => "")
+  const choices = / ?\(choices: ([^)]*)\)$/.exec(description)
+  const metavar =
+    flag.type === "boolean"
+      ? ""
+      : ` ${choices?.[1] === undefined ? flag.type : choices[1].replaceAll(", ", "|")}`
+  return [
+    `${short.length === 0 ? "    " : `${short.join(", ")}, `}--${flag.name}${metavar}`,
+    choices === null ? description : description.slice(0, choices.index)
+  ]
+}
+
+const section = (title: string, rows: ReadonlyArray<Row>, width: number): ReadonlyArray<string> => {
+  if (rows.length === 0) return []
+  const column = 2 + Math.min(26, Math.max(...rows.map(([name]) => name.length)) + 2)
+  return [
+    `${title}:`,
+    ...rows.flatMap(([name, description]) => {
+      const lines = wrapped(description, width - column).map((line) => `${" ".repeat(column)}${line}`)
+      const first = lines[0]?.trimStart() ?? ""
+      return 2 + name.length + 2 <= column
+        ? [`  ${name.padEnd(column - 2)}${first}`.trimEnd(), ...lines.slice(1)]
+        : [`  ${name}`, ...lines]
+    })
+  ]
+}
+
+const exampleLines = (command: string, description: string | undefined, width: number) => [
+  ...wrapped(description ?? "", width - 4).map((line) => `  # ${line}`),
+  `  ${command}`
+]
+
+const wrapped = (text: string, width: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  for (const word of text.split(/\s+/).filter((word) => word !== "")) {
+    const line = lines.at(-1)
+    if (line === undefined || line.length + 1 + word.length > width) lines.push(word)
+    else lines[lines.length - 1] = `${line} ${word}`
+  }
+  return lines
+}

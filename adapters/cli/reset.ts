@@ -1,0 +1,185 @@
+/** `portmapper reset`: removes what a plugin of ours left on this host. A plugin that still serves is never pulled away from under its ports. */
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import * as Readline from "node:readline/promises"
+import { Console, Effect, Option, Result } from "effect"
+import { Command, Flag } from "effect/cli"
+import { wrongUsage } from "./clientFlags.ts"
+import { failed } from "./failure.ts"
+import { listenerOf, lockerOf, processText } from "./holders.ts"
+import * as Options from "./options.ts"
+
+/** What only this kind of host has; provided where commands are put together. */
+export interface HostRemoval {
+  readonly what: string
+  /** Whether there was anything. */
+  readonly remove: Effect.Effect<boolean, { readonly message: string }>
+}
+
+const flags = {
+  yes: Flag.Boolean("yes").pipe(
+    Flag.withAlias("y"),
+    Flag.withDescription("Do not ask"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  state: Options.state,
+  name: Options.name,
+  socket: Options.socket,
+  specDir: Flag.String("spec-dir").pipe(
+    Flag.withMetavar("DIR"),
+    Flag.withDescription("Where serve --tcp wrote its spec file (/etc/docker/plugins)"),
+    Flag.withDefault("/etc/docker/plugins")
+  )
+}
+
+interface ResetFlags {
+  readonly yes: boolean
+  readonly state: Option.Option<string>
+  readonly name: string
+  readonly socket: Option.Option<string>
+  readonly specDir: string
+}
+
+export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
+  Command.make("reset", flags, (options) =>
+    Effect.gen(function* () {
+      const found = filesOf(options)
+      yield* refuseServed(found)
+      const files = [...found.state, ...found.sockets, ...found.specs]
+      yield* confirm(options, [...files, ...host.map(({ what }) => what)])
+      const removals = [...files.map(removeFile), ...host]
+      const results = yield* Effect.forEach(removals, ({ what, remove }) =>
+        Effect.map(Effect.result(remove), (result) => ({ what, result }))
+      )
+      removeEmpty(found.folders)
+      const removed = results.filter(({ result }) => Result.isSuccess(result) && result.success)
+      yield* Console.log(removed.map(({ what }) => `removed ${what}`).join("\n") || "nothing to remove")
+      const kept = results.flatMap(({ what, result }) =>
+        Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
+      )
+      if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
+    })
+  ).pipe(
+    Command.withDescription(
+      "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
+    ),
+    Command.withShortDescription("Remove all that a plugin of ours left on this host"),
+    Command.withExamples([
+      { command: "portmapper reset", description: "Asks first" },
+      { command: "portmapper reset --yes --state /run/portmapper" }
+    ])
+  )
+
+interface Found {
+  readonly state: ReadonlyArray<string>
+  readonly sockets: ReadonlyArray<string>
+  readonly specs: ReadonlyArray<string>
+  /** Removed when nothing else is in them. */
+  readonly folders: ReadonlyArray<string>
+}
+
+/** A state folder may be shared with other files (that of a socket): only those that we write are ours to remove. */
+const stateFile = /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$/
+
+const filesOf = (options: ResetFlags): Found => {
+  const socket = Options.socketOf(options)
+  const state = Option.getOrElse(options.state, () => Options.defaultState(socket))
+  const folder = Path.dirname(socket)
+  return {
+    state: entries(state)
+      .filter((name) => stateFile.test(name))
+      .map((name) => Path.join(state, name)),
+    sockets: [
+      socket,
+      ...entries(folder)
+        .filter((name) => /^\.\d+\.sock$/.test(name))
+        .map((name) => Path.join(folder, name))
+    ].filter((path) => Fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true),
+    specs: [`${options.name}.spec`, `${options.name}.json`]
+      .map((name) => Path.join(options.specDir, name))
+      .filter((path) => Fs.existsSync(path)),
+    // The Engine's own folders are not ours to remove.
+    folders: [state, folder].filter((path) => Path.basename(path) === "portmapper")
+  }
+}
+
+const refuseServed = Effect.fnUntraced(function* ({ sockets, state }: Found) {
+  for (const path of sockets)
+    if (yield* isServed(path))
+      return yield* failed(
+        "reset refused",
+        `${processText(listenerOf(path))} is serving ${path}; stop it first`
+      )
+  const locker = lockerOf(state)
+  if (locker !== undefined)
+    return yield* failed(
+      "reset refused",
+      `${processText(locker)} is using ${Path.dirname(state[0] ?? "")}; stop it first`
+    )
+})
+
+const isServed = (path: string): Effect.Effect<boolean> =>
+  Effect.callback((resume) => {
+    const probe = Net.connect(path)
+    probe.once("connect", () => {
+      probe.destroy()
+      resume(Effect.succeed(true))
+    })
+    probe.once("error", () => resume(Effect.succeed(false)))
+  })
+
+const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: ReadonlyArray<string>) {
+  if (yes) return
+  if (!process.stdin.isTTY)
+    return yield* wrongUsage("reset", "it asks first, and nobody can answer here; give --yes")
+  const answer = yield* Effect.callback<string>((resume) => {
+    const asking = Readline.createInterface({ input: process.stdin, output: process.stderr, terminal: false })
+    // End of input is no.
+    asking.once("close", () => resume(Effect.succeed("")))
+    asking
+      .question(
+        `This removes, where it is there:\n${what.map((each) => `  ${each}\n`).join("")}Remove it? [y/N] `
+      )
+      .then(
+        (text) => {
+          resume(Effect.succeed(text))
+          asking.close()
+        },
+        () => resume(Effect.succeed(""))
+      )
+    return Effect.sync(() => asking.close())
+  })
+  if (!/^y(es)?$/i.test(answer.trim())) return yield* failed("reset refused", "nothing was removed")
+})
+
+const removeFile = (path: string): HostRemoval => ({
+  what: path,
+  remove: Effect.try({
+    try: () => {
+      if (!Fs.existsSync(path)) return false
+      Fs.rmSync(path)
+      return true
+    },
+    catch: (error) => error as Error
+  })
+})
+
+const removeEmpty = (folders: ReadonlyArray<string>): void => {
+  for (const path of new Set(folders)) {
+    try {
+      Fs.rmdirSync(path)
+    } catch {
+      // Someone else's files are in it, or it is not there.
+    }
+  }
+}
+
+const entries = (path: string): ReadonlyArray<string> => {
+  try {
+    return Fs.readdirSync(path)
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,63 @@
+/** `portmapper rpc`: JSON-RPC 2.0 on stdin and stdout, for scripts. What a session maps lives as long as its input. */
+import { Effect, Layer, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { WrongUsage } from "./failure.ts"
+import { loggingLayer } from "./logging.ts"
+import * as Options from "./options.ts"
+
+const flags = {
+  memory: Flag.Boolean("memory").pipe(
+    Flag.withDescription("Touch no kernel: everything is in memory, for trying scripts out"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  connect: Flag.String("connect").pipe(
+    Flag.withMetavar("SOCKET"),
+    Flag.withDescription("Forward to the plugin that serves this Unix socket"),
+    Flag.optional
+  ),
+  ...Options.mapperFlags,
+  logFormat: Options.logFormat
+}
+
+export const rpc = Command.make("rpc", flags, () =>
+  Effect.gen(function* () {
+    const { serve } = yield* Effect.promise(() => import("../stdio/StdioServer.ts"))
+    yield* serve({ input: process.stdin, output: process.stdout })
+  })
+).pipe(
+  Command.withDescription("Answer JSON-RPC 2.0 on stdin and stdout, one message a line"),
+  Command.withExamples([
+    {
+      command: `echo '{"jsonrpc":"2.0","id":1,"method":"ListPorts","params":{}}' | portmapper rpc --connect /run/docker/plugins/portmapper.sock`,
+      description: "Ask a running plugin what is mapped"
+    }
+  ]),
+  Command.provide((options) =>
+    Layer.unwrap(
+      driverLayer(Option.isSome(options.connect) ? options.connect.value : undefined, options.memory, () =>
+        Options.mapperOptions({ ...options, name: "portmapper", socket: Option.none() })
+      )
+    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
+  )
+)
+
+const driverLayer = Effect.fnUntraced(function* (
+  socketPath: string | undefined,
+  memory: boolean,
+  ofThisHost: () => ReturnType<typeof Options.mapperOptions>
+): Effect.fn.Return<Layer.Layer<Driver, { readonly message: string }>, WrongUsage> {
+  if (memory && socketPath !== undefined)
+    return yield* new WrongUsage({ message: "--memory and --connect: choose one" })
+  if (memory) {
+    const { PortMapper } = yield* Effect.promise(() => import("../../src/mapper/PortMapper.ts"))
+    return PortMapper.layerMemory()
+  }
+  if (socketPath !== undefined) {
+    const { layerDriver } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))
+    return layerDriver(socketPath)
+  }
+  const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+  return mapperLayer(ofThisHost())
+})

@@ -1,0 +1,194 @@
+/** `portmapper unmap`: takes mappings back. Those of another owner only when told to. */
+import { Console, Effect, Option, Result } from "effect"
+import { Command, Flag } from "effect/cli"
+import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import {
+  hostsOf,
+  parseUnpublish,
+  type Unpublish,
+  unpublishForm,
+  unpublishText
+} from "../../src/protocol/PublishSyntax.ts"
+import type { ClientError } from "../docker/ClientError.ts"
+import type { PluginClient } from "../docker/PluginClient.ts"
+import {
+  answering,
+  type ClientFlags,
+  clientFlags,
+  clientOf,
+  interruptedIsFailure,
+  owner as ownOwner,
+  repeated,
+  wrongUsage
+} from "./clientFlags.ts"
+import { failed } from "./failure.ts"
+import { frontend, sorted } from "./mappingTable.ts"
+import { portLines } from "./portRuns.ts"
+import { progress } from "./progress.ts"
+import { releasedBinding } from "./release.ts"
+import { printable } from "./Table.ts"
+import { errorsText, unmapEach } from "./unmapping.ts"
+
+const flags = {
+  publish: repeated("publish", unpublishForm, "The host ports to unmap; again for more", parseUnpublish).pipe(
+    Flag.withAlias("p"),
+    Flag.atLeast(0)
+  ),
+  all: Flag.Boolean("all").pipe(
+    Flag.withDescription("Unmap all that the owner has"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  stale: Flag.Boolean("stale").pipe(
+    Flag.withDescription("Unmap what an earlier start of the Engine left behind"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  owner: Flag.String("owner").pipe(
+    Flag.withMetavar("OWNER|any"),
+    Flag.withDescription(
+      "Whose mappings may be unmapped: cli (what map made, the default), engine, watch, … or any"
+    ),
+    Flag.optional
+  ),
+  ...clientFlags
+}
+
+interface UnmapFlags extends ClientFlags {
+  readonly publish: ReadonlyArray<Unpublish>
+  readonly all: boolean
+  readonly stale: boolean
+  readonly owner: Option.Option<string>
+}
+
+export const unmap = Command.make("unmap", flags, (options) =>
+  Effect.gen(function* () {
+    yield* checkUsage(options)
+    const client = yield* clientOf("unmap", options)
+    const listed = yield* Effect.result(client.listPorts)
+    if (Result.isFailure(listed) && !(listed.failure._tag === "NotOffered" && options.publish.length > 0))
+      return yield* failed("unmapping failed", listed.failure.message)
+    const chosen = Result.isSuccess(listed)
+      ? yield* choose(options, listed.success)
+      : { bindings: options.publish.flatMap(namedOnly), missing: [] }
+    yield* release(client, chosen.bindings)
+    yield* Console.log(options.json ? jsonOf(chosen) : linesOf(chosen).join("\n"))
+  }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
+).pipe(
+  Command.withDescription("Take mappings back; what is not mapped is no error"),
+  Command.withExamples([
+    { command: "portmapper unmap -p 8080", description: "What map -p 8080:80 made" },
+    { command: "portmapper unmap -p 127.0.0.1:53/udp -p 7000-7010" },
+    { command: "portmapper unmap --all", description: "All that map made" },
+    { command: "portmapper unmap --stale", description: "What an Engine forgot while the plugin was away" },
+    { command: "portmapper unmap -p 8080 --owner any", description: "Whoever has it" }
+  ])
+)
+
+interface Chosen {
+  readonly bindings: ReadonlyArray<ReleasedBinding>
+  /** What was named and is not mapped, each with a hint where there is one. */
+  readonly missing: ReadonlyArray<string>
+}
+
+const checkUsage = ({ publish, all, stale, owner }: UnmapFlags) => {
+  const named = [publish.length > 0, all, stale].filter((given) => given).length
+  if (named === 0) return wrongUsage("unmap", `name what to unmap by -p ${unpublishForm}, --all or --stale`)
+  if (named > 1) return wrongUsage("unmap", "give one of -p, --all and --stale")
+  return Option.contains(owner, "") ? wrongUsage("unmap", "--owner is missing its value") : Effect.void
+}
+
+/** Nothing is unmapped if anything that was named belongs to someone else. */
+const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: ReadonlyArray<ListedMapping>) {
+  // Only an Engine's mappings go stale.
+  const whose = Option.getOrElse(options.owner, () => (options.stale ? "any" : ownOwner))
+  const owned = ({ owner }: ListedMapping) => whose === "any" || owner === whose
+  if (options.publish.length === 0) {
+    const mine = listed.filter((mapping) => owned(mapping) && (!options.stale || mapping.state === "stale"))
+    return { bindings: sorted(mine).flatMap(releasedBinding), missing: [] } satisfies Chosen
+  }
+  const found = new Map(
+    options.publish.map((named) => [named, listed.filter((mapping) => matches(named, mapping))])
+  )
+  const mappings = new Set([...found.values()].flat())
+  const foreign = [...mappings].find((mapping) => !owned(mapping))
+  if (foreign !== undefined) {
+    const whoseIs = printable(foreign.owner)
+    return yield* failed(
+      `unmapping ${frontend(foreign)} failed`,
+      `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
+    )
+  }
+  const missing = [...found].flatMap(([named, there]) =>
+    there.length === 0 ? [missingText(named, listed)] : []
+  )
+  return { bindings: sorted([...mappings]).flatMap(releasedBinding), missing } satisfies Chosen
+})
+
+const matches = ({ protocol, host, ports }: Unpublish, mapping: ListedMapping): boolean =>
+  mapping.protocol === protocolNumber[protocol] &&
+  mapping.frontendPort >= ports.first &&
+  mapping.frontendPort <= ports.last &&
+  hostsOf(host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
+
+/** Without an address a port of every address is meant; where it is mapped on another one, that one is told. */
+const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): string => {
+  const elsewhere = listed.flatMap((mapping) => {
+    const host = addressOf(mapping.frontendIp)
+    return host !== undefined && matches({ ...named, host }, mapping) ? [hostText(host)] : []
+  })
+  const hint = elsewhere.length === 0 ? "" : ` (but on ${[...new Set(elsewhere)].slice(0, 4).join(", ")})`
+  return `${unpublishText(named)}${named.protocol === "tcp" ? "/tcp" : ""}${hint}`
+}
+
+/** Of a plugin that lists nothing: just what was named, and it is taken at its word. */
+const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<ReleasedBinding> =>
+  Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap((port) =>
+    hostsOf(host).map((address) => ({
+      protocol,
+      host: address,
+      port,
+      backend: { address: undefined, port: 0 }
+    }))
+  )
+
+const release = Effect.fnUntraced(function* (client: PluginClient, bindings: ReadonlyArray<ReleasedBinding>) {
+  const done = yield* progress("unmapping", bindings.length)
+  const { count, errors }: { count: number; errors: ReadonlyArray<ClientError> } = yield* unmapEach(
+    client,
+    bindings,
+    done
+  )
+  if (errors.length > 0)
+    return yield* failed(
+      `unmapping ${bindings.length} mappings failed`,
+      `${errorsText(errors)}; ${count} were unmapped, see: portmapper ls`
+    )
+}, Effect.scoped)
+
+const linesOf = ({ bindings, missing }: Chosen): ReadonlyArray<string> => {
+  const lines = [
+    ...portLines(bindings.map(({ protocol, host, port }) => ({ protocol, host, port }))).map(
+      (line) => `unmapped ${line}`
+    ),
+    ...missing.map((text) => `not mapped: ${text}`)
+  ]
+  return lines.length === 0 ? ["nothing to unmap"] : lines
+}
+
+const jsonOf = ({ bindings, missing }: Chosen): string =>
+  JSON.stringify({
+    Unmapped: bindings.map(({ protocol, host, port, backend }) => ({
+      Proto: protocolNumber[protocol],
+      FrontendIP: host.text,
+      FrontendPort: port,
+      BackendIP: backend.address?.text ?? "",
+      BackendPort: backend.port
+    })),
+    NotMapped: missing
+  })
+
+const addressOf = (text: string): Address | undefined => Result.getOrUndefined(parseAddress(text))

@@ -1,0 +1,147 @@
+/** What can go wrong when a plugin is asked, each told so that a person knows what to do about it. */
+import * as Fs from "node:fs"
+import { Schema } from "effect"
+import type { PluginAddress } from "./PluginAddress.ts"
+
+/** Nobody was reached. `Denied`: the socket is not ours to use. `Tls`: the two sides don't trust each other. */
+export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotConnect", {
+  where: Schema.String,
+  reason: Schema.Literals(["NotThere", "NotServed", "Denied", "Tls", "TimedOut", "Failed"]),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.where}: ${this.detail}`
+  }
+}
+
+/** The plugin answered, and its answer is no. `detail` is its own text, written for the person who asked. */
+export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused", {
+  where: Schema.String,
+  method: Schema.String,
+  /** A 200 refuses by an `Err` that is not empty. */
+  status: Schema.Number,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** What answered is no plugin, or not one that keeps to the protocol. */
+export class NotTheProtocol extends Schema.TaggedError<NotTheProtocol>()("NotTheProtocol", {
+  where: Schema.String,
+  method: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.where} answered ${this.method} with what is no plugin's answer: ${this.detail}`
+  }
+}
+
+/** The plugin does not offer a method that is ours, such as `PortMapper.ListPorts`. */
+export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
+  where: Schema.String,
+  method: Schema.String
+}) {
+  override get message(): string {
+    return `the plugin at ${this.where} does not know ${this.method}: only portmapper's own plugin can be asked for that`
+  }
+}
+
+/** The call was sent and no answer came: what became of it is not known here. A plugin undoes what it can't answer. */
+export class AnswerLost extends Schema.TaggedError<AnswerLost>()("AnswerLost", {
+  where: Schema.String,
+  method: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.where} gave no answer to ${this.method}: ${this.detail}`
+  }
+}
+
+export type ClientError = CannotConnect | CallRefused | NotTheProtocol | NotOffered | AnswerLost
+
+/** The error of a request that brought no answer: before `connected` nobody was reached. */
+export const requestError = (
+  address: PluginAddress,
+  method: string,
+  error: NodeJS.ErrnoException,
+  connected: boolean
+): ClientError => {
+  const where = address.text
+  const code = error.code ?? ""
+  if (code.startsWith("HPE_"))
+    return new NotTheProtocol({ where, method, detail: `it is no HTTP (${error.message})` })
+  const tls = tlsProblem(code, error.message)
+  if (tls !== undefined) return new CannotConnect({ where, reason: "Tls", detail: tls })
+  if (connected) return new AnswerLost({ where, method, detail: "the connection broke" })
+  return new CannotConnect({ where, ...connectProblem(address, code, error) })
+}
+
+const connectProblem = (
+  address: PluginAddress,
+  code: string,
+  error: Error
+): { readonly reason: CannotConnect["reason"]; readonly detail: string } => {
+  const pipe = address._tag === "Pipe"
+  switch (code) {
+    case "ENOENT":
+    case "ENOTDIR":
+      return {
+        reason: "NotThere",
+        detail: pipe
+          ? "no such socket; start the plugin with: portmapper serve"
+          : `no such host (${error.message})`
+      }
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return { reason: "NotThere", detail: "no such host" }
+    case "ECONNREFUSED":
+      return {
+        reason: "NotServed",
+        detail: pipe
+          ? "nobody serves this socket; start the plugin with: portmapper serve"
+          : "connection refused; is the plugin listening there?"
+      }
+    case "EACCES":
+    case "EPERM":
+      return { reason: "Denied", detail: `permission denied; ${whoMay(address)}` }
+    case "ENOTSOCK":
+      return { reason: "Failed", detail: "is no socket" }
+    case "ETIMEDOUT":
+      return { reason: "TimedOut", detail: "no connection in time" }
+    default:
+      return { reason: "Failed", detail: error.message }
+  }
+}
+
+/** Whom the socket's mode lets in; where not even that can be seen, its folder is root's alone. */
+const whoMay = (address: PluginAddress): string => {
+  if (address._tag === "Net") return "use sudo"
+  try {
+    const { gid, mode } = Fs.statSync(address.path)
+    return (mode & 0o020) === 0 || gid === 0 ? "use sudo" : `use sudo, or join the group ${groupName(gid)}`
+  } catch {
+    return "use sudo"
+  }
+}
+
+const groupName = (gid: number): string => {
+  const line = Fs.readFileSync("/etc/group", "utf8")
+    .split("\n")
+    .find((entry) => entry.split(":")[2] === `${gid}`)
+  return line?.split(":")[0] ?? `${gid}`
+}
+
+/** What OpenSSL said, and the option that answers it. */
+const tlsProblem = (code: string, message: string): string | undefined => {
+  if (/CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/.test(code))
+    return "the plugin asks for a client certificate; give one by --tls-cert and --tls-key"
+  if (/UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_UNKNOWN/.test(code))
+    return `the plugin does not trust the client certificate (${message})`
+  if (/SELF_SIGNED|UNABLE_TO_(VERIFY|GET)|CERT_UNTRUSTED/.test(code))
+    return `its certificate is of no authority known here (${message}); give one by --tls-ca`
+  if (/CERT_|ALTNAME/.test(code)) return `its certificate does not fit (${message})`
+  if (/^ERR_SSL_|^EPROTO$/.test(code)) return `no TLS was agreed on (${message})`
+  return undefined
+}

@@ -1,0 +1,108 @@
+/** The plugin on a socket that somebody else bound, and that this process inherited: systemd, a supervisor, a test. */
+import type * as Http from "node:http"
+import type * as Net from "node:net"
+import { Effect, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { type ServerOptions, serveOn } from "./PluginServer.ts"
+import {
+  hostPortText,
+  ListenError,
+  type Listening,
+  openConnections,
+  plain,
+  type SomeTlsFiles,
+  secure,
+  type TcpError,
+  type TlsFilesMissing,
+  tlsFor
+} from "./PluginTcp.ts"
+import { systemReason } from "./systemReason.ts"
+import { readTlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+
+export interface InheritedOptions extends ServerOptions {
+  /** For a TCP socket, by the rules of `serveTcp`; a Unix socket has no use for them. */
+  readonly tls?: SomeTlsFiles | undefined
+}
+
+/**
+ * Serves the plugin on a listening stream socket, Unix or TCP, until the scope closes; then it is closed, but neither
+ * removed nor refused to others who hold it, so that what connects meanwhile waits for the successor. Answers where a
+ * TCP socket listens, and `undefined` for a Unix socket.
+ */
+export const serveFd = Effect.fnUntraced(function* (
+  fd: number,
+  options: InheritedOptions = {}
+): Effect.fn.Return<Listening | undefined, TcpError, Driver | Scope.Scope> {
+  const listener = `file descriptor ${fd}`
+  const tls = yield* tlsFor(listener, "127.0.0.1", options.tls)
+  const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
+  const connections = yield* openConnections
+  let adopted: Adopted | undefined
+  yield* serveOn(
+    (requests) => {
+      adopted = adopt(requests, fd, material)
+      return connections.of(adopted.server)
+    },
+    () => ready(adopted, listener, options.tls),
+    options
+  )
+  const address = adopted?.address
+  if (address === undefined) return undefined
+  return {
+    host: address.address,
+    address: address.address,
+    port: address.port,
+    secure: material !== undefined
+  }
+})
+
+interface Adopted {
+  readonly server: Http.Server
+  /** Of a TCP socket. */
+  readonly address: Net.AddressInfo | undefined
+  /** Resolves to what went wrong, or to `undefined` once the server listens. */
+  readonly problem: Promise<string | undefined>
+}
+
+/**
+ * Listens in one go, since a connection may wait already: the kind of socket is known only of one that is listened on,
+ * and a TCP socket is handed over to a TLS server then.
+ */
+const adopt = (requests: Http.RequestListener, fd: number, material: TlsMaterial | undefined): Adopted => {
+  const server = plain(requests)
+  const problem = problemOf(server)
+  try {
+    server.listen({ fd, backlog: 1024 })
+  } catch (error) {
+    return { server, address: undefined, problem: Promise.resolve(systemReason(error)) }
+  }
+  const found = server.address()
+  const address = typeof found === "object" ? (found ?? undefined) : undefined
+  if (address === undefined || material === undefined) return { server, address, problem }
+  const secured = secure(requests, material)
+  // The plain server serves nothing from here on, and shall not begin to watch over its connections.
+  server.removeAllListeners("listening")
+  const securedProblem = problemOf(secured)
+  secured.listen(server)
+  return { server: secured, address, problem: securedProblem }
+}
+
+const problemOf = (server: Net.Server): Promise<string | undefined> =>
+  new Promise((resolve) => {
+    server.once("listening", () => resolve(undefined))
+    server.once("error", (error) => resolve(systemReason(error)))
+  })
+
+const ready = Effect.fnUntraced(function* (
+  adopted: Adopted | undefined,
+  listener: string,
+  tls: SomeTlsFiles | undefined
+): Effect.fn.Return<void, ListenError | TlsFilesMissing> {
+  const { address, problem } = adopted ?? { address: undefined, problem: Promise.resolve("no server") }
+  if (address !== undefined) {
+    const { address: host, port } = address
+    yield* tlsFor(`${listener}, ${hostPortText({ host, port })}`, host, tls)
+  }
+  const detail = yield* Effect.promise(() => problem)
+  if (detail !== undefined) return yield* new ListenError({ listener, detail })
+})

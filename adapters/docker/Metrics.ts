@@ -1,0 +1,133 @@
+/**
+ * The page `/metrics` in the text format of Prometheus: what is mapped, how calls end and how long they take, why ports
+ * could not be had. Source: prometheus.io/docs/instrumenting/exposition_formats.
+ */
+import { Cause, Context, Effect, Exit, Metric, Option } from "effect"
+import { type Mode, modes } from "../../src/mapper/Labels.ts"
+import { BindFailed, PortAllocated, PortsExhausted } from "../../src/ports/PortAllocator.ts"
+import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
+import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { type CallError, CallTimedOut, kindOf, type Method } from "../../src/protocol/Operations.ts"
+import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import type { Page } from "./Routes.ts"
+
+export interface Metrics {
+  /** For `CallObserver`. */
+  readonly observe: (call: FinishedCall) => void
+  readonly page: Effect.Effect<Page, DriverError, Driver>
+}
+
+/** Metrics of their own, beginning at zero. */
+export const makeMetrics = (): Metrics => {
+  const registry: Metric.MetricRegistry = new Map()
+  const calls = Context.make(Metric.MetricRegistry, registry)
+  const durations = new Map<string, typeof duration>()
+  for (const reason of failureReasons) failures(reason).updateUnsafe(0, calls)
+
+  const durationOf = (method: Method, outcome: Outcome) => {
+    const key = `${method} ${outcome}`
+    const known = durations.get(key)
+    if (known !== undefined) return known
+    const made = Metric.withAttributes(duration, { method, outcome })
+    durations.set(key, made)
+    return made
+  }
+
+  return {
+    observe: ({ method, millis, exit }) => {
+      durationOf(method, outcomeOf(exit)).updateUnsafe(millis / 1000, calls)
+      const reason = Exit.isFailure(exit) ? failureReason(errorOf(exit.cause)) : undefined
+      if (reason !== undefined) failures(reason).updateUnsafe(1, calls)
+    },
+    page: Effect.gen(function* () {
+      // Loaded by the first who asks: most plugins are never asked.
+      const { formatUnsafe } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))
+      const driver = yield* Driver
+      const mapped = driver.listPorts === undefined ? "" : formatUnsafe(gaugesOf(yield* driver.listPorts))
+      return { contentType: "text/plain; version=0.0.4; charset=utf-8", body: mapped + formatUnsafe(calls) }
+    })
+  }
+}
+
+/** How a call ended; `interrupted` is one whose caller went away. */
+type Outcome = "ok" | "bad_request" | "unknown_method" | "refused" | "timed_out" | "interrupted" | "defect"
+
+const outcomeOf = (exit: FinishedCall["exit"]): Outcome => {
+  if (Exit.isSuccess(exit)) return "ok"
+  const error = errorOf(exit.cause)
+  if (error === undefined) return Cause.hasInterruptsOnly(exit.cause) ? "interrupted" : "defect"
+  if (error instanceof CallTimedOut) return "timed_out"
+  return ({ request: "bad_request", notFound: "unknown_method", driver: "refused" } as const)[kindOf(error)]
+}
+
+const errorOf = (cause: Cause.Cause<CallError>): CallError | undefined =>
+  Option.getOrUndefined(Cause.findErrorOption(cause))
+
+/** From a tenth of a millisecond to the bound of a call, 10 s. */
+const duration = Metric.histogram("portmapper_call_duration_seconds", {
+  description: "How long the plugin's calls took, by method and outcome",
+  boundaries: [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
+  ]
+})
+
+const failureReasons = [
+  "already_allocated",
+  "all_allocated",
+  "address_in_use",
+  "denied",
+  "not_local",
+  "unsupported",
+  "exhausted",
+  "failed"
+] as const
+type FailureReason = (typeof failureReasons)[number]
+
+const failureCounter = Metric.counter("portmapper_allocation_failures_total", {
+  description: "Ports that could not be allocated, by reason",
+  incremental: true
+})
+const counters = new Map(
+  failureReasons.map((reason) => [reason, Metric.withAttributes(failureCounter, { reason })])
+)
+const failures = (reason: FailureReason) => counters.get(reason) ?? failureCounter
+
+const failureReason = (error: CallError | undefined): FailureReason | undefined => {
+  if (error instanceof PortAllocated) return "already_allocated"
+  if (error instanceof PortsExhausted) return "all_allocated"
+  return error instanceof BindFailed ? bindReasons[error.reason] : undefined
+}
+
+/** `exhausted` is the system's memory or descriptors, `all_allocated` a range's ports. */
+const bindReasons = {
+  InUse: "address_in_use",
+  Denied: "denied",
+  NotLocal: "not_local",
+  Unsupported: "unsupported",
+  Exhausted: "exhausted",
+  Failed: "failed"
+} as const satisfies Record<BindFailed["reason"], FailureReason>
+
+const mappingsGauge = Metric.gauge("portmapper_mappings", {
+  description: "What is mapped, by mode and protocol"
+})
+
+/** Counted anew for each page: every mode and protocol is told, also at zero. */
+const gaugesOf = (mappings: ReadonlyArray<ListedMapping>): Context.Context<never> => {
+  const registry: Metric.MetricRegistry = new Map()
+  const context = Context.make(Metric.MetricRegistry, registry)
+  const counts = new Map<string, number>()
+  for (const { mode, protocol } of mappings) {
+    const key = `${mode} ${protocol}`
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  const own = modes.flatMap((mode) =>
+    Protocol.literals.map((protocol) => `${mode satisfies Mode} ${protocolNumber[protocol]}`)
+  )
+  for (const key of new Set([...own, ...counts.keys()])) {
+    const [mode = "", number = ""] = key.split(" ")
+    const protocol = protocolOfNumber(Number(number)) ?? number
+    Metric.withAttributes(mappingsGauge, { mode, protocol }).updateUnsafe(counts.get(key) ?? 0, context)
+  }
+  return context
+}

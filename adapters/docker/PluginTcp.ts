@@ -1,0 +1,220 @@
+/**
+ * The plugin on a TCP port. On a loopback address the host's own users may all call it; beyond, only who shows a
+ * certificate. Owns who may connect; what is said over a connection is `PluginServer`'s.
+ */
+import * as Dns from "node:dns/promises"
+import * as Http from "node:http"
+import * as Https from "node:https"
+import type * as Net from "node:net"
+import { Effect, Result, Schema, type Scope } from "effect"
+import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
+import { systemReason } from "./systemReason.ts"
+import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+
+export interface HostPort {
+  /** A name or an address; IPv6 without brackets. */
+  readonly host: string
+  /** 0 for one that the system picks. */
+  readonly port: number
+}
+
+/** Files of which some may be missing: all of them are needed, or none. */
+export type SomeTlsFiles = { readonly [K in keyof TlsFiles]?: TlsFiles[K] | undefined }
+
+export interface TcpOptions extends HostPort, ServerOptions {
+  readonly tls?: SomeTlsFiles | undefined
+}
+
+/** Where a server listens: `host` as it was asked for, `address` what it stands for, and the port it got. */
+export interface Listening extends HostPort {
+  readonly address: string
+  readonly secure: boolean
+}
+
+/** The files that are missing for TLS, by their names in `TlsFiles`. */
+export class TlsFilesMissing extends Schema.TaggedError<TlsFilesMissing>()("TlsFilesMissing", {
+  /** `HOST:PORT` */
+  listener: Schema.String,
+  beyondLoopback: Schema.Boolean,
+  missing: Schema.NonEmptyArray(Schema.Literals(["certFile", "keyFile", "caFile"]))
+}) {
+  override get message(): string {
+    return this.explain(this.missing)
+  }
+
+  /** The message, with other names for what is missing, in the order of `missing`. */
+  explain(names: ReadonlyArray<string>): string {
+    const why = this.beyondLoopback
+      ? "it is reached from beyond this host, so clients must show certificates"
+      : "TLS needs a certificate, its key and the clients' CA"
+    return `${this.listener}: ${why}; missing: ${names.join(", ")}`
+  }
+}
+
+export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
+  listener: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `listening on ${this.listener} failed: ${this.detail}`
+  }
+}
+
+export type TcpError = TlsFilesMissing | TlsFileError | ListenError
+
+/** A client that has not finished its TLS handshake by then is dropped. */
+const handshakeTimeoutMillis = 10_000
+
+/**
+ * Serves the plugin on a TCP port until the scope closes. With TLS (1.2 or later) a client must show a certificate
+ * signed by one of `caFile`; without TLS only a loopback address is served. A name is resolved once, and served at that
+ * address.
+ */
+export const serveTcp = Effect.fnUntraced(function* (
+  options: TcpOptions
+): Effect.fn.Return<Listening, TcpError, Driver | Scope.Scope> {
+  const listener = hostPortText(options)
+  const address = yield* resolve(options, listener)
+  const tls = yield* tlsFor(listener, address, options.tls)
+  const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
+  const connections = yield* openConnections
+  let port = options.port
+  yield* serveOn(
+    (requests) => connections.of(material === undefined ? plain(requests) : secure(requests, material)),
+    (server) =>
+      Effect.map(listen(server, { host: address, port, backlog: 1024 }, listener), () => {
+        port = portOf(server) ?? port
+      }),
+    options
+  )
+  return { host: options.host, address, port, secure: material !== undefined }
+})
+
+/** `HOST:PORT`, IPv6 in brackets; or what is expected instead. */
+export const parseHostPort = (text: string): Result.Result<HostPort, string> => {
+  const match = /^(?:\[([^[\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text)
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  if (host === undefined)
+    return Result.fail("expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000")
+  if (port > 65535) return Result.fail("expected a port from 0 to 65535")
+  const isAddress = Result.isSuccess(parseAddress(host))
+  if (match?.[1] !== undefined && !(isAddress && host.includes(":")))
+    return Result.fail("expected an IPv6 address in the brackets")
+  // URLs as browsers and Node read them have no zone, so no spec file could tell of it.
+  if (host.includes("%")) return Result.fail("expected an address without a zone")
+  if (!isAddress && (/^[\d.]+$/.test(host) || !/^[\w.-]+$/.test(host)))
+    return Result.fail("expected the name of a host or an IP address before the port")
+  return Result.succeed({ host, port })
+}
+
+export const hostPortText = ({ host, port }: HostPort): string =>
+  `${host.includes(":") ? `[${host}]` : host}:${port}`
+
+/**
+ * The URL by which the Engine on this host reaches a listener: `tcp://` without TLS, `https://` with it. The name is kept
+ * where one was given, since the server's certificate is for names; any address is the loopback one.
+ */
+export const engineUrl = ({ host, port, secure }: Listening): string => {
+  const address = Result.getOrUndefined(parseAddress(host))
+  const reached =
+    address !== undefined && isUnspecified(address) ? (host.includes(":") ? "::1" : "127.0.0.1") : host
+  return `${secure ? "https" : "tcp"}://${hostPortText({ host: reached, port })}`
+}
+
+/** The files for a listener at an address: all three, or none on a loopback address. */
+export const tlsFor = (
+  listener: string,
+  address: string,
+  files: SomeTlsFiles = {}
+): Effect.Effect<TlsFiles | undefined, TlsFilesMissing> => {
+  const { certFile, keyFile, caFile } = files
+  if (certFile !== undefined && keyFile !== undefined && caFile !== undefined)
+    return Effect.succeed({ certFile, keyFile, caFile })
+  const parsed = Result.getOrUndefined(parseAddress(address))
+  const beyondLoopback = parsed === undefined || !isLoopback(parsed)
+  const [first, ...rest] = (["certFile", "keyFile", "caFile"] as const).filter(
+    (name) => files[name] === undefined
+  )
+  if (first === undefined || (rest.length === 2 && !beyondLoopback)) return Effect.succeed(undefined)
+  return Effect.fail(new TlsFilesMissing({ listener, beyondLoopback, missing: [first, ...rest] }))
+}
+
+export const plain = (requests: Http.RequestListener): Http.Server =>
+  Http.createServer(httpOptions, refuseBrowsers(requests))
+
+export const secure = (requests: Http.RequestListener, material: TlsMaterial): Http.Server => {
+  const server = Https.createServer(
+    {
+      ...httpOptions,
+      ...material,
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: "TLSv1.2",
+      handshakeTimeout: handshakeTimeoutMillis
+    },
+    refuseBrowsers(requests)
+  )
+  // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
+  server.on("tlsClientError", (_, socket) => socket.destroy())
+  return server
+}
+
+/** Waits until the server listens; the system's reason where it can't. */
+export const listen = (
+  server: Net.Server,
+  options: Net.ListenOptions,
+  listener: string
+): Effect.Effect<void, ListenError> =>
+  Effect.callback((resume) => {
+    const failed = (error: unknown) =>
+      resume(Effect.fail(new ListenError({ listener, detail: systemReason(error) })))
+    server.once("error", failed)
+    server.listen(options, () => {
+      server.off("error", failed)
+      resume(Effect.void)
+    })
+  })
+
+/**
+ * The connections of a server, dropped with the scope: an HTTP server knows of those with a finished handshake alone, and
+ * the others would hold the process for as long as a handshake may take.
+ */
+export const openConnections = Effect.map(
+  Effect.acquireRelease(
+    Effect.sync(() => new Set<Net.Socket>()),
+    (open) => Effect.sync(() => open.forEach((socket) => void socket.destroy()))
+  ),
+  (open) => ({
+    of: (server: Http.Server): Http.Server =>
+      server.on("connection", (socket: Net.Socket) => {
+        open.add(socket)
+        socket.once("close", () => open.delete(socket))
+      })
+  })
+)
+
+const portOf = (server: Net.Server): number | undefined => {
+  const address = server.address()
+  return typeof address === "object" ? address?.port : undefined
+}
+
+const resolve = ({ host }: HostPort, listener: string): Effect.Effect<string, ListenError> =>
+  Result.isSuccess(parseAddress(host))
+    ? Effect.succeed(host)
+    : Effect.tryPromise({
+        try: async () => (await Dns.lookup(host)).address,
+        catch: () => new ListenError({ listener, detail: `no address is known for ${host}` })
+      })
+
+/** Any web page may send requests to a port of its reader's host; a browser says so by `Origin`, which no plugin's client sends. */
+const refuseBrowsers =
+  (requests: Http.RequestListener): Http.RequestListener =>
+  (request, response) => {
+    if (request.headers.origin === undefined) return requests(request, response)
+    request.resume()
+    response.writeHead(400, { "Content-Type": contentType, Connection: "close" })
+    response.end(`${JSON.stringify({ Err: "requests of web pages are refused" })}\n`)
+  }

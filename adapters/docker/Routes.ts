@@ -1,0 +1,97 @@
+/**
+ * What HTTP means to the plugin protocol, whoever carries it: which paths there are, what status an outcome has, and in
+ * which words a request is refused. `PluginServer` serves it on sockets, `WebHandler` as a `fetch` handler.
+ */
+import { Cause, type Effect } from "effect"
+import { type Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
+import { type Answer, type Failure, Method } from "../../src/protocol/Operations.ts"
+
+export const contentType = "application/vnd.docker.plugins.v1.1+json"
+
+/** The Engine's own limit on what it sends is far below. */
+export const maxBodyBytes = 1024 * 1024
+
+/** An answer that is not a call's: `GET /healthz` and the like. */
+export interface Page {
+  readonly contentType: string
+  readonly body: string
+}
+
+export interface RouteOptions {
+  /** Further `GET` paths. */
+  readonly pages?: Readonly<Record<string, Effect.Effect<Page, unknown, Driver>>>
+  /** The owner of calls that name none by the header `Portmapper-Owner`. */
+  readonly owner?: string
+}
+
+export type Route = Refusal | CallRoute | PageRoute
+
+export interface Refusal {
+  readonly _tag: "Refusal"
+  readonly status: number
+  readonly reason: string
+}
+
+export interface CallRoute {
+  readonly _tag: "Call"
+  readonly method: Method
+  readonly owner: string
+}
+
+export interface PageRoute {
+  readonly _tag: "Page"
+  readonly page: Effect.Effect<Page, unknown, Driver>
+}
+
+export const ownerHeader = "portmapper-owner"
+
+/** `path` is the request's target as sent, its query included: no path of ours has one. `ownerNamed` is the header. */
+export const routeOf = (
+  verb: string,
+  path: string,
+  ownerNamed: string | undefined,
+  { pages = {}, owner = "engine" }: RouteOptions
+): Route => {
+  const method = methodsByPath.get(path)
+  if (method !== undefined) {
+    if (verb !== "POST") return refusal(405, `${verb} ${path}: the method must be POST`)
+    if (!ownerNamed) return { _tag: "Call", method, owner }
+    return isOwner(ownerNamed)
+      ? { _tag: "Call", method, owner: ownerNamed }
+      : refusal(400, `the header Portmapper-Owner must be ${ownerRule}`)
+  }
+  const page = Object.hasOwn(pages, path) ? pages[path] : undefined
+  if (page === undefined)
+    return refusal(404, `${path}: no such path; known are ${[...methodsByPath.keys()].join(", ")}`)
+  return verb === "GET" || verb === "HEAD"
+    ? { _tag: "Page", page }
+    : refusal(405, `${verb} ${path}: the method must be GET`)
+}
+
+export const stopping: Refusal = refusal(503, "the plugin is stopping; try again")
+
+export const tooLarge: Refusal = refusal(413, `the body is over the limit of ${maxBodyBytes} bytes`)
+
+export const refusedAs = ({ kind, message }: Failure): Refusal =>
+  refusal({ request: 400, notFound: 404, driver: 500, defect: 500 }[kind], message)
+
+export const pageFailed = (cause: Cause.Cause<unknown>): Refusal =>
+  refusal(500, Cause.pretty(cause).split("\n")[0] ?? "")
+
+export const answerText = (answer: Answer): string => `${JSON.stringify(answer)}\n`
+
+export const errorText = (message: string): string => `${JSON.stringify({ Err: message })}\n`
+
+/** Invalid UTF-8 becomes U+FFFD, as in Go; a byte order mark stays and is refused with the rest of the text. */
+export const decodeBody = (chunks: ReadonlyArray<Uint8Array>): string => {
+  const [first] = chunks
+  return utf8.decode(chunks.length === 1 ? first : Buffer.concat(chunks))
+}
+
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+
+const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, method]))
+
+function refusal(status: number, reason: string): Refusal {
+  return { _tag: "Refusal", status, reason }
+}

@@ -1,0 +1,72 @@
+/**
+ * Whether an Engine can reach a plugin by what its spec file says about TLS. A wrong file shows in the Engine's log alone,
+ * when the first container starts; asked by ourselves, the same way, it shows at once.
+ */
+import { X509Certificate } from "node:crypto"
+import * as Fs from "node:fs"
+import * as Https from "node:https"
+import { isIP } from "node:net"
+import { Effect, Schema } from "effect"
+import type { ClientTls } from "./SpecFile.ts"
+import { systemReason } from "./systemReason.ts"
+
+/** What keeps the Engine from the plugin, in one clause. */
+export class SpecCheckError extends Schema.TaggedError<SpecCheckError>()("SpecCheckError", {
+  url: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.url}: ${this.detail}`
+  }
+}
+
+const timeoutMillis = 5_000
+
+/** Makes one request, with the files of the client, that changes nothing; any answer is a success. */
+export const checkSpec = Effect.fnUntraced(function* (
+  url: string,
+  { caFile, certFile, keyFile }: ClientTls
+): Effect.fn.Return<void, SpecCheckError> {
+  const [ca, cert, key] = yield* Effect.forEach([caFile, certFile, keyFile], (file) => read(url, file))
+  yield* Effect.callback<void, SpecCheckError>((resume) => {
+    const failed = (error: unknown) =>
+      resume(Effect.fail(new SpecCheckError({ url, detail: systemReason(error) })))
+    try {
+      const request = Https.request(url, {
+        method: "GET",
+        path: "/Plugin.Activate",
+        agent: false,
+        timeout: timeoutMillis,
+        ca,
+        cert,
+        key,
+        checkServerIdentity: (host, { raw }) => refusal(host, new X509Certificate(raw))
+      })
+      request.once("response", (response) => {
+        response.resume()
+        resume(Effect.void)
+      })
+      request.once("timeout", () => request.destroy(new Error("no answer")))
+      request.once("error", failed)
+      request.end()
+    } catch (error) {
+      failed(error)
+    }
+  })
+})
+
+const read = (url: string, file: string | undefined): Effect.Effect<Buffer | undefined, SpecCheckError> =>
+  Effect.try({
+    try: () => (file === undefined ? undefined : Fs.readFileSync(file)),
+    catch: (error) => new SpecCheckError({ url, detail: `${file}: ${systemReason(error)}` })
+  })
+
+/** Go's rule: the subject's common name counts for nothing. */
+const refusal = (host: string, certificate: X509Certificate): Error | undefined => {
+  const named =
+    isIP(host) === 0 ? certificate.checkHost(host, { subject: "never" }) : certificate.checkIP(host)
+  if (named !== undefined) return undefined
+  return new Error(
+    `the server's certificate is not for ${host} (it is for ${certificate.subjectAltName ?? "no name at all"})`
+  )
+}

@@ -1,0 +1,89 @@
+/**
+ * The three files of a TLS server that asks its clients for certificates. What is wrong with one of them is found before
+ * anything listens, and told with the file's name; OpenSSL's own words name neither the file nor the reason.
+ */
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
+import * as Fs from "node:fs"
+import { createSecureContext } from "node:tls"
+import { Effect, Schema } from "effect"
+import { systemReason } from "./systemReason.ts"
+
+export interface TlsFiles {
+  /** The server's certificate, and those between it and its root, as PEM. */
+  readonly certFile: string
+  /** The key of that certificate, as PEM without a passphrase. */
+  readonly keyFile: string
+  /** The certificates that clients' certificates must be signed by, as PEM. */
+  readonly caFile: string
+}
+
+/** The contents of the three files, fit for `node:tls`. */
+export interface TlsMaterial {
+  readonly cert: string
+  readonly key: string
+  readonly ca: string
+}
+
+export class TlsFileError extends Schema.TaggedError<TlsFileError>()("TlsFileError", {
+  file: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.file}: ${this.detail}`
+  }
+}
+
+/** Reads the files and checks that each is what it should be, and that the key belongs to the certificate. */
+export const readTlsFiles = Effect.fnUntraced(function* ({
+  certFile,
+  keyFile,
+  caFile
+}: TlsFiles): Effect.fn.Return<TlsMaterial, TlsFileError> {
+  const cert = yield* read(certFile)
+  const key = yield* read(keyFile)
+  const ca = yield* read(caFile)
+  const [own] = yield* certificates(certFile, cert)
+  yield* certificates(caFile, ca)
+  const privateKey = yield* attempt(keyFile, keyDetail(key), () => createPrivateKey(key))
+  if (!belongs(own, privateKey))
+    return yield* new TlsFileError({
+      file: keyFile,
+      detail: `the key does not belong to the certificate in ${certFile}`
+    })
+  yield* attempt(certFile, "OpenSSL refuses it", () => createSecureContext({ cert, key, ca }))
+  return { cert, key, ca }
+})
+
+const read = (file: string): Effect.Effect<string, TlsFileError> =>
+  Effect.try({
+    try: () => Fs.readFileSync(file, "utf8"),
+    catch: (error) => new TlsFileError({ file, detail: systemReason(error) })
+  })
+
+const pemCertificate = /-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----/gs
+
+const certificates = Effect.fnUntraced(function* (file: string, text: string) {
+  const [first, ...rest] = text.match(pemCertificate) ?? []
+  if (first === undefined) return yield* new TlsFileError({ file, detail: "no PEM certificate is in it" })
+  const parse = (pem: string) =>
+    attempt(file, "a certificate in it can't be read", () => new X509Certificate(pem))
+  return [yield* parse(first), ...(yield* Effect.forEach(rest, parse))] as const
+})
+
+const keyDetail = (text: string): string => {
+  if (!text.includes("PRIVATE KEY-----")) return "no PEM private key is in it"
+  return text.includes("ENCRYPTED")
+    ? "the key has a passphrase; a key without one is needed"
+    : "the key in it can't be read"
+}
+
+const belongs = (certificate: X509Certificate, key: KeyObject): boolean => {
+  try {
+    return certificate.checkPrivateKey(key)
+  } catch {
+    return false
+  }
+}
+
+const attempt = <A>(file: string, detail: string, run: () => A): Effect.Effect<A, TlsFileError> =>
+  Effect.try({ try: run, catch: () => new TlsFileError({ file, detail }) })

@@ -1,0 +1,160 @@
+/**
+ * The short way of a request: nearly every one comes whole in one piece, is a `POST` of known headers, and is answered in
+ * one piece. Such a request is read and answered here, on the bare socket, for half of what `node:http` takes; at the
+ * first byte that is anything else (a part of a request, another header, a second request behind the first, no HTTP at
+ * all) the connection goes over to `node:http`, from that byte on and for good.
+ */
+import type * as Http from "node:http"
+import type * as Net from "node:net"
+import { Effect } from "effect"
+import { type Exchange, Undelivered } from "./Exchange.ts"
+import { contentType, decodeBody, errorText, maxBodyBytes, ownerHeader } from "./Routes.ts"
+
+export interface WholeRequest {
+  readonly path: string
+  readonly owner: string | undefined
+  readonly body: string
+}
+
+export interface Interception {
+  /** Answers a request; `false` leaves it to `node:http`, and then nothing was done with it. */
+  readonly take: (request: WholeRequest, exchange: Exchange, done: () => void) => boolean
+  /** How long a connection may say nothing at all. */
+  readonly silenceMillis: number
+}
+
+/** Connections on the short way; `closeIdle` ends those without a request in flight, `closeAll` all of them. */
+export interface ShortWay {
+  readonly closeIdle: () => void
+  readonly closeAll: () => void
+}
+
+export const interceptWholeRequests = (
+  server: Http.Server,
+  { take, silenceMillis }: Interception
+): ShortWay => {
+  const onward = server.listeners("connection")
+  const connections = new Map<Net.Socket, { busy: boolean }>()
+
+  const accept = (socket: Net.Socket) => {
+    const state = { busy: false }
+    const waiting: Array<Buffer> = []
+    let gone: (() => void) | undefined
+    connections.set(socket, state)
+
+    const handOver = (bytes: Buffer) => {
+      socket.off("data", onData).off("end", onEnd).off("close", onClose).off("error", ignore).setTimeout(0)
+      socket.off("timeout", destroy)
+      connections.delete(socket)
+      for (const listener of onward) listener.call(server, socket)
+      socket.unshift(bytes)
+    }
+    const done = () => {
+      state.busy = false
+      gone = undefined
+      if (waiting.length > 0 && !socket.destroyed) handOver(Buffer.concat(waiting.splice(0)))
+    }
+    const exchange: Exchange = {
+      deliver: (text) =>
+        Effect.callback((resume) => {
+          if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
+          state.busy = false
+          socket.write(head(200, text) + text, (error) =>
+            resume(error ? Effect.fail(new Undelivered()) : Effect.void)
+          )
+        }),
+      open: () => state.busy && !socket.destroyed,
+      refuse: ({ status, reason }) => {
+        const text = errorText(reason)
+        state.busy = false
+        socket.write(head(status, text) + text)
+      },
+      onGone: (listener) => {
+        gone = listener
+      }
+    }
+    const onData = (chunk: Buffer) => {
+      if (gone !== undefined) return void waiting.push(chunk)
+      socket.setTimeout(0)
+      const request = parseWhole(chunk)
+      state.busy = true
+      if (request !== undefined && take(request, exchange, done)) return
+      state.busy = false
+      handOver(chunk)
+    }
+    const onEnd = () => (gone === undefined ? socket.end() : socket.destroy())
+    const onClose = () => {
+      connections.delete(socket)
+      gone?.()
+    }
+    const destroy = () => socket.destroy()
+    socket.on("data", onData).on("end", onEnd).on("close", onClose).on("error", ignore)
+    socket.setTimeout(silenceMillis).once("timeout", destroy)
+  }
+
+  server.removeAllListeners("connection").on("connection", accept)
+  return {
+    closeIdle: () => {
+      for (const [socket, { busy }] of connections) if (!busy) socket.end()
+    },
+    closeAll: () => {
+      for (const socket of connections.keys()) socket.destroy()
+    }
+  }
+}
+
+/** The headers that change nothing about how a request is read or answered; any other goes the long way. */
+const plainHeaders = new Set(["host", "user-agent", "accept", "content-length", "content-type", ownerHeader])
+
+const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
+  if (chunk[0] !== 0x50 /* P */) return undefined
+  const end = chunk.indexOf("\r\n\r\n")
+  if (end === -1) return undefined
+  const [requestLine = "", ...lines] = chunk.toString("latin1", 0, end).split("\r\n")
+  const path = /^POST (\/\S*) HTTP\/1\.1$/.exec(requestLine)?.[1]
+  if (path === undefined) return undefined
+  let length = 0
+  let lengths = 0
+  let owner: string | undefined
+  for (const line of lines) {
+    const colon = line.indexOf(":")
+    const name = line.slice(0, colon).toLowerCase()
+    if (!plainHeaders.has(name)) return undefined
+    if (name === "content-length") {
+      const value = line.slice(colon + 1).trim()
+      if (!/^\d{1,7}$/.test(value)) return undefined
+      length = Number(value)
+      lengths++
+    } else if (name === ownerHeader) {
+      if (owner !== undefined) return undefined
+      owner = line.slice(colon + 1).trim()
+    }
+  }
+  if (lengths > 1 || length > maxBodyBytes || chunk.length !== end + 4 + length) return undefined
+  return { path, owner, body: decodeBody([chunk.subarray(end + 4)]) }
+}
+
+const reasons: Readonly<Record<number, string>> = {
+  200: "OK",
+  400: "Bad Request",
+  404: "Not Found",
+  500: "Internal Server Error"
+}
+
+const head = (status: number, text: string): string =>
+  `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nDate: ${httpDate()}\r\n\r\n`
+
+let dateSecond = 0
+let dateText = ""
+
+/** The time as HTTP writes it, made anew once a second. */
+const httpDate = (): string => {
+  const second = Math.floor(Date.now() / 1000)
+  if (second !== dateSecond) {
+    dateSecond = second
+    dateText = new Date(second * 1000).toUTCString()
+  }
+  return dateText
+}
+
+const ignore = () => {}

@@ -1,0 +1,234 @@
+/**
+ * The SQLite file of the mappings: open it, read it, change it. Everything here throws; `SqliteMappingStore` tells the
+ * errors apart. The file is ours alone while it is open (`locking_mode=EXCLUSIVE`): then SQLite needs no memory shared
+ * with other processes, and none can get in between.
+ */
+import { randomFillSync } from "node:crypto"
+import * as Fs from "node:fs"
+import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
+import { Result } from "effect"
+import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
+import type { Stored, StoredEngine, StoredState } from "../../src/mapper/MappingStore.ts"
+import {
+  applicationId,
+  makeRowReader,
+  migrateUnsafe,
+  migrations,
+  rowOf,
+  selectMappings,
+  upsertMapping
+} from "./MappingSchema.ts"
+import { isDamage, isFull, isMisfit, openDatabaseUnsafe } from "./Sqlite.ts"
+import { touchPrivateUnsafe } from "./StateDirectory.ts"
+
+/** The file can't be used as it is: damaged, of a later version, or not ours. */
+export class UnusableFile extends Error {}
+
+export interface MappingFileOptions {
+  /** Space kept aside for confirming and removing what is mapped once the file system is full. */
+  readonly sparePath: string
+  /** The most pages the database may have; for tests. */
+  readonly maxPages?: number | undefined
+  readonly migrations?: ReadonlyArray<string> | undefined
+}
+
+/** How long to wait for someone who looks into the file from outside. */
+const busyMillis = 500
+
+/** The log is written back to the database after this many pages of 4 KiB, so it takes about 1 MiB. */
+const checkpointPages = 256
+
+/** Enough for the pages that a write back can add to the database, and then some. */
+const spareBytes = 128 * 1024
+
+export class MappingFile {
+  readonly #database: DatabaseSync
+  readonly #sparePath: string
+  #spare: boolean
+  readonly #begin: StatementSync
+  readonly #commit: StatementSync
+  readonly #rollback: StatementSync
+  readonly #select: StatementSync
+  readonly #selectEngine: StatementSync
+  readonly #upsert: StatementSync
+  readonly #delete: StatementSync
+  readonly #updateEngine: StatementSync
+
+  /** Opens the file, which is made where it is missing and migrated where it is old. */
+  constructor(path: string, options: MappingFileOptions) {
+    touchPrivateUnsafe(path)
+    this.#sparePath = options.sparePath
+    this.#database = openDatabaseUnsafe(path, busyMillis)
+    try {
+      prepare(this.#database, options)
+      const statement = (sql: string) => this.#database.prepare(sql)
+      this.#begin = statement("BEGIN IMMEDIATE")
+      this.#commit = statement("COMMIT")
+      this.#rollback = statement("ROLLBACK")
+      this.#select = statement(selectMappings)
+      this.#select.setReturnArrays(true)
+      this.#selectEngine = statement("SELECT epoch, activated FROM engine WHERE id = 1")
+      this.#upsert = statement(upsertMapping)
+      this.#delete = statement("DELETE FROM mapping WHERE key = ?")
+      this.#updateEngine = statement("UPDATE engine SET epoch = ?, activated = ? WHERE id = 1")
+    } catch (cause) {
+      this.#database.close()
+      if (isDamage(cause)) throw damaged(cause)
+      if (isMisfit(cause))
+        throw new UnusableFile(`its tables are not those of portmapper: ${messageOf(cause)}`)
+      throw cause
+    }
+    this.#spare = hasSpare(this.#sparePath)
+    if (!this.#spare) this.#tryMakeSpare()
+  }
+
+  load(): { readonly mappings: ReadonlyArray<Stored>; readonly engine: StoredEngine } {
+    try {
+      const [epoch, activated] = Object.values(this.#selectEngine.get() ?? {})
+      if (epoch === undefined) throw new UnusableFile("a row is missing")
+      const mappings: Array<Stored> = []
+      const read = makeRowReader()
+      for (const row of this.#select.all() as Array<unknown> as Array<Array<SQLOutputValue>>) {
+        const stored = read(row)
+        if (Result.isFailure(stored)) throw new UnusableFile(`a row can't be read: ${stored.failure}`)
+        mappings.push(stored.success)
+      }
+      return {
+        mappings,
+        engine: { epoch: Number(epoch), activated: activated === 1 }
+      }
+    } catch (cause) {
+      throw isDamage(cause) ? damaged(cause) : cause
+    }
+  }
+
+  put(mappings: ReadonlyArray<Mapping>, state: StoredState): void {
+    if (state === "intent" && !this.#spare) this.#makeSpare()
+    this.#write(
+      mappings.length,
+      () => {
+        for (const mapping of mappings) this.#upsert.run(...rowOf({ mapping, state }))
+      },
+      state !== "intent"
+    )
+  }
+
+  remove(mappings: ReadonlyArray<Mapping>): void {
+    this.#write(
+      mappings.length,
+      () => {
+        for (const mapping of mappings) this.#delete.run(mappingKey(mapping))
+      },
+      true
+    )
+  }
+
+  putEngine({ epoch, activated }: StoredEngine): void {
+    this.#write(1, () => this.#updateEngine.run(epoch, activated ? 1 : 0), true)
+  }
+
+  /** The log goes with it, and its space may make up for a spare that was used. */
+  close(): void {
+    this.#database.close()
+    if (!this.#spare) this.#tryMakeSpare()
+  }
+
+  /**
+   * One transaction. Where there is no space left it is tried again with the log written back, which makes room in the
+   * log without more of the disk; and where it must not fail, with the spare given up.
+   */
+  #write(statements: number, run: () => void, mustFit: boolean): void {
+    try {
+      this.#transaction(statements, run)
+    } catch (cause) {
+      if (!isFull(cause)) throw cause
+      this.#writeBack()
+      try {
+        this.#transaction(statements, run)
+      } catch (again) {
+        if (!isFull(again) || !mustFit || !this.#spare) throw again
+        Fs.rmSync(this.#sparePath, { force: true })
+        this.#spare = false
+        this.#writeBack()
+        this.#transaction(statements, run)
+      }
+    }
+  }
+
+  /** A single statement is a transaction by itself. */
+  #transaction(statements: number, run: () => void): void {
+    if (statements <= 1) {
+      run()
+      return
+    }
+    this.#begin.run()
+    try {
+      run()
+      this.#commit.run()
+    } catch (cause) {
+      if (this.#database.isTransaction) this.#rollback.run()
+      throw cause
+    }
+  }
+
+  #writeBack(): void {
+    try {
+      this.#database.exec("PRAGMA wal_checkpoint(RESTART)")
+    } catch (cause) {
+      if (!isFull(cause)) throw cause
+    }
+  }
+
+  #makeSpare(): void {
+    try {
+      // Random, since a file system that compresses would keep no space for zeros.
+      Fs.writeFileSync(this.#sparePath, randomFillSync(new Uint8Array(spareBytes)), { mode: 0o600 })
+      this.#spare = true
+    } catch (cause) {
+      Fs.rmSync(this.#sparePath, { force: true })
+      throw cause
+    }
+  }
+
+  #tryMakeSpare(): void {
+    try {
+      this.#makeSpare()
+    } catch (cause) {
+      if (!isFull(cause)) throw cause
+    }
+  }
+}
+
+const hasSpare = (path: string): boolean => Fs.statSync(path, { throwIfNoEntry: false })?.size === spareBytes
+
+/** Nothing is changed in a file that turns out to be unusable. */
+const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {
+  const steps = options.migrations ?? migrations
+  database.exec("PRAGMA locking_mode = EXCLUSIVE")
+  const version = Number(valueOf(database, "PRAGMA user_version"))
+  const isNew = version === 0 && valueOf(database, "SELECT count(*) FROM sqlite_schema") === 0
+  if (!isNew) {
+    if (valueOf(database, "PRAGMA application_id") !== applicationId)
+      throw new UnusableFile("it is not a file of portmapper")
+    if (version > steps.length)
+      throw new UnusableFile(
+        `it was written by a later portmapper (version ${version}, this one knows ${steps.length})`
+      )
+    const check = valueOf(database, "PRAGMA quick_check(1)")
+    if (check !== "ok") throw damaged(check)
+  }
+  // In the log a commit survives a kill at once. NORMAL: after a power failure the last ones may be missing, as the
+  // kernel's rules are that they describe, but the file is whole.
+  database.exec("PRAGMA journal_mode = WAL")
+  database.exec("PRAGMA synchronous = NORMAL")
+  database.exec(`PRAGMA wal_autocheckpoint = ${checkpointPages}`)
+  if (options.maxPages !== undefined) database.exec(`PRAGMA max_page_count = ${options.maxPages}`)
+  migrateUnsafe(database, version, steps)
+}
+
+const valueOf = (database: DatabaseSync, sql: string): unknown =>
+  Object.values(database.prepare(sql).get() ?? {})[0]
+
+const damaged = (cause: unknown): UnusableFile => new UnusableFile(`it is damaged: ${messageOf(cause)}`)
+
+const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

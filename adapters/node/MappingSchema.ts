@@ -1,0 +1,172 @@
+/**
+ * The tables of the mapping file, how they came to be version by version, and a mapping as one row of them.
+ */
+import type { DatabaseSync, SQLInputValue, SQLOutputValue } from "node:sqlite"
+import { Result } from "effect"
+import { modes } from "../../src/mapper/Labels.ts"
+import { mappingKey } from "../../src/mapper/Mapping.ts"
+import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+
+/** `application_id` in the file's header: "pmap". */
+export const applicationId = 0x706d6170
+
+/**
+ * What makes version n + 1 of version n, in order; never changed once released. `since_millis` counts from the Unix
+ * epoch, addresses are texts as they were asked, labels a JSON array of pairs.
+ */
+export const migrations: ReadonlyArray<string> = [
+  `
+  CREATE TABLE mapping (
+    key TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('intent', 'applied', 'answered')),
+    protocol INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    port INTEGER NOT NULL CHECK (port BETWEEN 0 AND 65535),
+    backend_host TEXT NOT NULL,
+    backend_port INTEGER NOT NULL CHECK (backend_port BETWEEN 0 AND 65535),
+    mode TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    since_millis INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE engine (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch INTEGER NOT NULL,
+    activated INTEGER NOT NULL CHECK (activated IN (0, 1))
+  ) STRICT;
+  INSERT INTO engine VALUES (1, 0, 0);
+  PRAGMA application_id = ${applicationId};
+  `
+]
+
+/** Brings a file from its version to that of the last migration; each is a transaction of its own. Throws. */
+export const migrateUnsafe = (database: DatabaseSync, from: number, steps: ReadonlyArray<string>): void => {
+  steps.slice(from).forEach((step, index) => {
+    database.exec("BEGIN IMMEDIATE")
+    try {
+      database.exec(step)
+      database.exec(`PRAGMA user_version = ${from + index + 1}`)
+      database.exec("COMMIT")
+    } catch (cause) {
+      if (database.isTransaction) database.exec("ROLLBACK")
+      throw cause
+    }
+  })
+}
+
+const columns = [
+  "key",
+  "state",
+  "protocol",
+  "host",
+  "asked",
+  "port",
+  "backend_host",
+  "backend_port",
+  "mode",
+  "labels",
+  "owner",
+  "epoch",
+  "since_millis"
+]
+
+export const selectMappings = `SELECT ${columns.join(", ")} FROM mapping`
+
+/** An `applied` put over `answered` stays `answered`; see `StoredState`. */
+export const upsertMapping = `
+  INSERT INTO mapping (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})
+  ON CONFLICT (key) DO UPDATE SET
+    state = CASE WHEN excluded.state = 'applied' AND state = 'answered' THEN state ELSE excluded.state END,
+    ${columns
+      .slice(2)
+      .map((column) => `${column} = excluded.${column}`)
+      .join(", ")}`
+
+/** In the order of `columns`. */
+export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
+  mappingKey(mapping),
+  state,
+  protocolNumber[mapping.protocol],
+  mapping.host.text,
+  mapping.asked,
+  mapping.port,
+  mapping.backend.address.text,
+  mapping.backend.port,
+  mapping.mode,
+  mapping.labels.size === 0 ? "[]" : JSON.stringify([...mapping.labels]),
+  mapping.owner,
+  mapping.epoch,
+  mapping.sinceMillis
+]
+
+/**
+ * Reads rows in the order of `columns`, whose types the tables make sure of, as mappings; a failure is what is wrong with
+ * one. Rows share addresses and labels, so each text is parsed once.
+ */
+export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result.Result<Stored, string>) => {
+  const addressOf = remembering(parseAddress)
+  const labelsOf = remembering(parseLabels)
+  return (row) => {
+    const [key, state, number, hostText, asked, port, backendText, backendPort, modeText, labelsText] =
+      row as Row
+    const [owner, epoch, sinceMillis] = row.slice(10) as [string, number, number]
+    const host = addressOf(hostText)
+    const backend = addressOf(backendText)
+    const protocol = protocolOfNumber(number)
+    const mode = modes.find((known) => known === modeText)
+    const labels = labelsOf(labelsText)
+    if (Result.isFailure(host)) return Result.fail(`${hostText}: ${host.failure}`)
+    if (Result.isFailure(backend)) return Result.fail(`${backendText}: ${backend.failure}`)
+    if (protocol === undefined) return Result.fail(`there is no protocol ${number}`)
+    if (mode === undefined) return Result.fail(`there is no mode ${modeText}`)
+    if (labels === undefined) return Result.fail(`the labels of ${key} are not pairs of texts`)
+    const mapping = {
+      protocol,
+      host: host.success,
+      asked,
+      port,
+      backend: { address: backend.success, port: backendPort },
+      mode,
+      labels,
+      owner,
+      epoch,
+      sinceMillis
+    }
+    return mappingKey(mapping) === key
+      ? Result.succeed({ mapping, state })
+      : Result.fail(`${key} is not the key of its mapping`)
+  }
+}
+
+type Row = [string, StoredState, number, string, string, number, string, number, string, string]
+
+const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {
+  const known = new Map<string, A>()
+  return (text) => {
+    const before = known.get(text)
+    if (before !== undefined) return before
+    const parsed = parse(text)
+    known.set(text, parsed)
+    return parsed
+  }
+}
+
+const parseLabels = (text: string): ReadonlyMap<string, string> | undefined => {
+  const pairs = parsed(text)
+  return Array.isArray(pairs) && pairs.every(isPair) ? new Map(pairs) : undefined
+}
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const isPair = (value: unknown): value is [string, string] =>
+  Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === "string")

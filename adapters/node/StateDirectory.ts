@@ -1,0 +1,56 @@
+/**
+ * The directory of a plugin's state and the files in it: private to one user, since who may write there decides where
+ * the host's traffic goes.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { Effect } from "effect"
+import { StoreError } from "../../src/mapper/MappingStore.ts"
+import { hasCode, storeErrorOf } from "./Sqlite.ts"
+
+/**
+ * Makes the directory with mode 0700 where it is missing. One that is there is left as it is (its files are private
+ * anyhow) but refused where another user owns it or others may write to it.
+ */
+export const prepareDirectory = (directory: string): Effect.Effect<void, StoreError> =>
+  Effect.suspend(() => {
+    const operation = "preparing the state directory"
+    const refuse = (detail: string) => Effect.fail(new StoreError({ reason: "Failed", operation, detail }))
+    try {
+      Fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+      const found = Fs.statSync(directory)
+      const user = process.getuid?.() ?? found.uid
+      if (found.uid !== user)
+        return refuse(`${directory} belongs to user ${found.uid}, this process to user ${user}`)
+      if ((found.mode & 0o022) !== 0)
+        return refuse(
+          `${directory} can be written by others (mode ${(found.mode & 0o7777).toString(8)}); use chmod 700`
+        )
+      Fs.accessSync(directory, Fs.constants.W_OK)
+      return Effect.void
+    } catch (cause) {
+      return Effect.fail(storeErrorOf(operation, directory, cause))
+    }
+  })
+
+/**
+ * Makes the file with mode 0600 where it is missing. One that is there is not opened: closing it would drop the locks
+ * that this process has on it (fcntl(2)). Throws.
+ */
+export const touchPrivateUnsafe = (path: string): void => {
+  try {
+    Fs.closeSync(Fs.openSync(path, "wx", 0o600))
+  } catch (cause) {
+    if (!hasCode(cause, "EEXIST")) throw cause
+    const found = Fs.lstatSync(path)
+    if (!found.isFile()) throw new Error(`${path} is not a file`)
+    if ((found.mode & 0o777) !== 0o600) Fs.chmodSync(path, 0o600)
+  }
+}
+
+/** Writes a small private file as a whole: a reader sees the old text or the new. Throws. */
+export const writePrivateUnsafe = (path: string, text: string): void => {
+  const unfinished = Path.join(Path.dirname(path), `.${Path.basename(path)}.${process.pid}`)
+  Fs.writeFileSync(unfinished, text, { mode: 0o600 })
+  Fs.renameSync(unfinished, path)
+}

@@ -1,0 +1,128 @@
+/**
+ * One process at a time on a state directory. The lock is SQLite's own on an empty database, `fcntl` record locks
+ * underneath: the kernel drops it with the process, however that ends, and no number in a file is taken for it. Who holds
+ * it is written beside it, for people to read.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import type { DatabaseSync } from "node:sqlite"
+import { Clock, Duration, Effect, Result, Schema, type Scope } from "effect"
+import type { StoreError } from "../../src/mapper/MappingStore.ts"
+import { isBusy, openDatabaseUnsafe, storeErrorOf } from "./Sqlite.ts"
+import { prepareDirectory, touchPrivateUnsafe, writePrivateUnsafe } from "./StateDirectory.ts"
+
+/** Another process works on this directory; `pid` where it could be found out. */
+export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked", {
+  directory: Schema.String,
+  pid: Schema.UndefinedOr(Schema.Int)
+}) {
+  override get message(): string {
+    return `${this.directory} is in use by ${this.pid === undefined ? "another process" : `process ${this.pid}`}`
+  }
+}
+
+export interface LockOptions {
+  /** How long to wait for another process to be done; not at all where `undefined`. */
+  readonly wait?: Duration.Input | undefined
+}
+
+/**
+ * Holds the directory, which is made where it is missing, until the scope closes. Those who wait are served in no
+ * particular order. Never open and close the file `lock` in a process that holds it: that drops the lock.
+ */
+export const lockState = Effect.fnUntraced(function* (
+  directory: string,
+  { wait = 0 }: LockOptions = {}
+): Effect.fn.Return<void, StateLocked | StoreError, Scope.Scope> {
+  yield* prepareDirectory(directory)
+  const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(wait)
+  while (true) {
+    const locked = yield* Effect.result(Effect.acquireRelease(tryLock(directory), release(directory)))
+    if (Result.isSuccess(locked)) return
+    if (locked.failure._tag === "StoreError") return yield* locked.failure
+    if ((yield* Clock.currentTimeMillis) >= deadline)
+      return yield* new StateLocked({ directory, pid: yield* holderOf(directory) })
+    yield* Effect.sleep(retryMillis)
+  }
+})
+
+class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
+
+const retryMillis = 20
+
+const tryLock = (directory: string): Effect.Effect<DatabaseSync, Busy | StoreError> =>
+  Effect.suspend(() => {
+    const path = Path.join(directory, "lock")
+    let database: DatabaseSync | undefined
+    try {
+      touchPrivateUnsafe(path)
+      database = openDatabaseUnsafe(path)
+      database.exec("PRAGMA journal_mode = OFF")
+      database.exec("BEGIN EXCLUSIVE")
+      tellHolder(directory)
+      return Effect.succeed(database)
+    } catch (cause) {
+      database?.close()
+      return Effect.fail(
+        isBusy(cause) ? new Busy() : storeErrorOf("locking the state directory", path, cause)
+      )
+    }
+  })
+
+const release = (directory: string) => (database: DatabaseSync) =>
+  Effect.sync(() => {
+    try {
+      Fs.rmSync(holderPath(directory), { force: true })
+    } finally {
+      database.close()
+    }
+  })
+
+const Holder = Schema.fromJsonString(
+  Schema.Struct({ pid: Schema.Int, started: Schema.UndefinedOr(Schema.String) })
+)
+
+const holderPath = (directory: string): string => Path.join(directory, "holder")
+
+/** The lock holds whether or not it can be told whose it is. */
+const tellHolder = (directory: string): void => {
+  try {
+    const holder = { pid: process.pid, started: startOf(process.pid) }
+    writePrivateUnsafe(holderPath(directory), `${JSON.stringify(holder)}\n`)
+  } catch {
+    // Nobody is named then.
+  }
+}
+
+/** A new holder takes a moment to write its name: until then the one that is read is dead, and asked for again. */
+const holderOf = Effect.fnUntraced(function* (directory: string) {
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const pid = yield* Effect.sync(() => liveHolder(directory))
+    if (pid !== undefined) return pid
+    yield* Effect.sleep(retryMillis)
+  }
+  return undefined
+})
+
+const liveHolder = (directory: string): number | undefined => {
+  const text = readText(holderPath(directory))
+  if (text === undefined) return undefined
+  const holder = Schema.decodeUnknownOption(Holder)(text)
+  if (holder._tag === "None") return undefined
+  const { pid, started } = holder.value
+  return started === startOf(pid) ? pid : undefined
+}
+
+/** When a process started, in clock ticks since boot: with its id, that is one process. See proc_pid_stat(5). */
+const startOf = (pid: number): string | undefined => {
+  const stat = readText(`/proc/${pid}/stat`)
+  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19]
+}
+
+const readText = (path: string): string | undefined => {
+  try {
+    return Fs.readFileSync(path, "utf8")
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Lines into a stream, as few writes as it takes: what is ready while the stream is busy goes in one. Each line may carry
+ * something to be told about when the system has taken it.
+ */
+import type { Writable } from "node:stream"
+
+/** How much may wait for the stream before the writer is full, in characters. */
+const fullAt = 256 * 1024
+
+export interface LineWriterEvents<A> {
+  /** The system has taken the lines of these, in order. */
+  readonly written: (items: ReadonlyArray<A>) => void
+  /** The stream is gone; what was not told as written never arrives. Called once at most. */
+  readonly gone: (reason: string) => void
+}
+
+export class LineWriter<A> {
+  private readonly output: Writable
+  private readonly events: LineWriterEvents<A>
+  private lines: Array<string> = []
+  private items: Array<A> = []
+  /** Characters that wait or are being written. */
+  private load = 0
+  private scheduled: NodeJS.Immediate | undefined
+  private busy = false
+  private broken = false
+  private waiting: { readonly until: () => boolean; readonly done: () => void } | undefined
+
+  constructor(output: Writable, events: LineWriterEvents<A>) {
+    this.output = output
+    this.events = events
+    output.on("error", this.failed).on("close", this.closed)
+    if (output.destroyed || output.writableEnded) queueMicrotask(() => this.lost("the stream is closed"))
+  }
+
+  write(line: string, items: ReadonlyArray<A>): void {
+    if (this.broken) return
+    this.lines.push(line, "\n")
+    this.load += line.length + 1
+    for (const item of items) this.items.push(item)
+    if (!this.busy) this.scheduled ??= setImmediate(this.flush)
+  }
+
+  /** Whether to wait before giving it more. */
+  get isFull(): boolean {
+    return this.load >= fullAt
+  }
+
+  get isIdle(): boolean {
+    return this.load === 0
+  }
+
+  /** Calls back, once, as soon as the writer is not full any more or is idle. It has one waiter at a time. */
+  wait(what: "room" | "idle", done: () => void): () => void {
+    const until = () => (what === "room" ? !this.isFull : this.isIdle)
+    this.waiting = { until, done }
+    this.wake()
+    return () => {
+      this.waiting = undefined
+    }
+  }
+
+  /** Stops listening, and writes nothing more. A stream that broke keeps its listener: its error may come later. */
+  close(): void {
+    clearImmediate(this.scheduled)
+    this.output.off("close", this.closed)
+    if (this.isIdle && !this.broken) this.output.off("error", this.failed)
+    this.broken = true
+  }
+
+  private readonly flush = (): void => {
+    this.scheduled = undefined
+    if (this.broken || this.lines.length === 0) return
+    const { lines, items } = this
+    this.lines = []
+    this.items = []
+    this.busy = true
+    const text = lines.join("")
+    this.output.write(text, (error) => {
+      if (this.broken) return
+      if (error) return this.failed(error)
+      this.busy = false
+      this.load -= text.length
+      if (items.length > 0) this.events.written(items)
+      this.flush()
+      this.wake()
+    })
+  }
+
+  private wake(): void {
+    const { waiting } = this
+    if (waiting === undefined || !waiting.until()) return
+    this.waiting = undefined
+    waiting.done()
+  }
+
+  private readonly failed = (error: Error): void => this.lost(error.message)
+
+  private readonly closed = (): void => this.lost("the stream was closed")
+
+  private lost(reason: string): void {
+    if (this.broken) return
+    this.broken = true
+    this.events.gone(reason)
+  }
+}

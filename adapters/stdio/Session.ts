@@ -1,0 +1,142 @@
+/**
+ * What one session mapped, so that it can be released at its end: a driver around a driver, which remembers what was
+ * granted through it.
+ *
+ * Granted is not made: a binding that was there before is answered as before, and stays. Which ones this session made the
+ * driver's list tells, wherever the driver is: those with the owner that this session asked with, that began while it
+ * asked. A driver that has no list made them all. (Another caller of the same owner who made the same binding in the very
+ * milliseconds of our call can't be told apart.)
+ */
+import { Clock, Effect, Fiber } from "effect"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import { CurrentOwner, type Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { callTimeout } from "../../src/protocol/Operations.ts"
+import type { Group, PortBinding, Release, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+
+export interface Session {
+  readonly driver: Driver["Service"]
+  /** Releases what this session made and has not unmapped. Bounded; what could not be released is logged. */
+  readonly release: Effect.Effect<void>
+}
+
+/** When it was granted: from the beginning of the first call that was answered with it to the end of the last. */
+interface Granted {
+  readonly binding: PortBinding
+  readonly labels: Group["labels"]
+  readonly owner: string
+  readonly sinceMillis: number
+  untilMillis: number
+}
+
+export const makeSession = (driver: Driver["Service"]): Session => {
+  const granted = new Map<string, ReadonlyArray<Granted>>()
+
+  const mapPorts = Effect.fnUntraced(function* (group: Group) {
+    const owner = yield* CurrentOwner
+    const sinceMillis = yield* Clock.currentTimeMillis
+    const bindings = yield* driver.mapPorts(group)
+    const untilMillis = yield* Clock.currentTimeMillis
+    for (const binding of bindings) {
+      if (binding.discarded !== undefined) continue
+      const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
+      const there = granted.get(key) ?? []
+      const before = there.find(
+        (other) => other.owner === owner && backendText(other.binding) === backendText(binding)
+      )
+      if (before !== undefined) before.untilMillis = untilMillis
+      else granted.set(key, [...there, { binding, labels: group.labels, owner, sinceMillis, untilMillis }])
+    }
+    return bindings
+  })
+
+  const unmapPorts = (release: Release) =>
+    Effect.tap(driver.unmapPorts(release), () => Effect.sync(() => release.bindings.forEach(forget)))
+
+  const forget = ({ protocol, host, port, backend }: ReleasedBinding): void => {
+    const key = frontendKey(protocol, host.key, port)
+    const kept = granted
+      .get(key)
+      ?.filter(
+        ({ binding: { entry } }) =>
+          backend.address !== undefined &&
+          (entry.backend.address.key !== backend.address.key || entry.backend.port !== backend.port)
+      )
+    if (kept === undefined || kept.length === 0) granted.delete(key)
+    else granted.set(key, kept)
+  }
+
+  const made = Effect.gen(function* () {
+    const all = [...granted.values()].flat()
+    if (all.length === 0 || driver.listPorts === undefined) return all
+    const listed = yield* driver.listPorts.pipe(
+      Effect.catchIf(
+        (error: DriverError) => error._tag === "MethodNotFound",
+        () => Effect.undefined
+      )
+    )
+    if (listed === undefined) return all
+    const byKey = new Map(listed.map((mapping) => [listedKey(mapping), mapping]))
+    return all.filter(({ binding, owner, sinceMillis, untilMillis }) => {
+      const { protocol, host } = binding.entry
+      const found =
+        byKey.get(`${frontendKey(protocol, host.key, binding.port)} ${backendText(binding)}`) ??
+        byKey.get(`routed ${protocolNumber[protocol]} ${backendText(binding)}`)
+      return found?.owner === owner && found.sinceMillis >= sinceMillis && found.sinceMillis <= untilMillis
+    })
+  })
+
+  return {
+    driver: { ...driver, mapPorts, unmapPorts },
+    // In a fiber of its own: the session's may be interrupted, and this must end all the same.
+    release: Effect.gen(function* () {
+      for (const release of releasesOf(yield* made)) yield* driver.unmapPorts(release)
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: callTimeout,
+        orElse: () => Effect.fail({ message: "the driver did not answer in time" })
+      }),
+      Effect.catch((error) => Effect.logError(`releasing what the session mapped failed: ${error.message}`)),
+      Effect.catchDefect((defect) => Effect.logError("releasing what the session mapped failed", defect)),
+      Effect.interruptible,
+      Effect.forkDetach({ startImmediately: true }),
+      Effect.flatMap(Fiber.await),
+      Effect.asVoid,
+      Effect.uninterruptible
+    )
+  }
+}
+
+const frontendKey = (protocol: PortBinding["entry"]["protocol"], host: string, port: number): string =>
+  `${protocolNumber[protocol]} ${host} ${port}`
+
+const backendText = ({ entry: { backend } }: PortBinding): string => `${backend.address.key} ${backend.port}`
+
+/** A mapping without a host port, in `routed` mode, is known by its backend. */
+const listedKey = (mapping: ListedMapping): string => {
+  const { protocol, frontendIp, frontendPort, backendIp, backendPort, mode } = mapping
+  const frontend =
+    mode === "routed" ? `routed ${protocol}` : `${protocol} ${addressKey(frontendIp)} ${frontendPort}`
+  return `${frontend} ${addressKey(backendIp)} ${backendPort}`
+}
+
+const addressKey = (text: string): string => {
+  const address = parseAddress(text)
+  return address._tag === "Success" ? address.success.key : text
+}
+
+/** One release for each set of labels, which go with a release as they went with the request. */
+const releasesOf = (grants: ReadonlyArray<Granted>): Iterable<Release> => {
+  const byLabels = new Map<
+    string,
+    { readonly bindings: Array<ReleasedBinding>; readonly labels: Group["labels"] }
+  >()
+  for (const { binding, labels } of grants) {
+    const { protocol, host, backend } = binding.entry
+    const key = JSON.stringify([...labels])
+    const release = byLabels.get(key) ?? { bindings: [], labels }
+    release.bindings.push({ protocol, host, port: binding.port, backend })
+    byLabels.set(key, release)
+  }
+  return byLabels.values()
+}

@@ -1,0 +1,234 @@
+/**
+ * A driver over JSON-RPC 2.0, one message a line, on any pair of streams. Owns what a session is: its requests run strictly
+ * in order, an answer is delivered when the system has taken its line, and what the session made is released at its end.
+ */
+import type { Readable, Writable } from "node:stream"
+import { type Cause, Deferred, Effect, Exit, Logger, Result, Scope } from "effect"
+import { CurrentOwner, Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
+import { JsonObject, type JsonValue, preview } from "../../src/protocol/GoJson.ts"
+import { type CallError, call, failureOf, Method, valueBody } from "../../src/protocol/Operations.ts"
+import { RequestError } from "../../src/protocol/RequestError.ts"
+import * as JsonRpc from "./JsonRpc.ts"
+import { type Line, LineReader, maxLineBytes, StreamFailed, tooLong } from "./LineReader.ts"
+import { LineWriter } from "./LineWriter.ts"
+import { makeSession } from "./Session.ts"
+
+export interface SessionOptions {
+  /** Bytes of requests. Nobody else may read it. */
+  readonly input: Readable
+  /** Carries answers and nothing else; logs go to stderr. Not ended with the session. */
+  readonly output: Writable
+  /** The owner of requests that name none by `params.Owner`. */
+  readonly owner?: string
+}
+
+/**
+ * Serves one session until its input ends. Fails when a stream does; releases what the session made however it ends, by
+ * interruption (SIGTERM) too. A blank line is no message. A line over the limit is answered and skipped.
+ */
+export const serve = Effect.fnUntraced(
+  function* ({
+    input,
+    output,
+    owner = "session"
+  }: SessionOptions): Effect.fn.Return<void, StreamFailed, Driver> {
+    const session = makeSession(yield* Driver)
+    const outputGone = yield* Deferred.make<never, StreamFailed>()
+    const deliveries = yield* makeDeliveries
+    const lines = new LineReader(input, maxLineBytes)
+    const answers = new LineWriter<Scope.Closeable>(output, {
+      written: deliveries.delivered,
+      gone: (detail) =>
+        Deferred.doneUnsafe(
+          outputGone,
+          Effect.fail(new StreamFailed({ operation: "writing answers", detail }))
+        )
+    })
+    const room = Effect.callback<void>((resume) => {
+      const cancel = answers.wait("room", () => resume(Effect.void))
+      return Effect.sync(cancel)
+    })
+    const written = Effect.callback<void>((resume) => {
+      const cancel = answers.wait("idle", () => resume(Effect.void))
+      return Effect.sync(cancel)
+    })
+
+    const answerLine = Effect.fnUntraced(function* (line: Line) {
+      if (line === tooLong) return answers.write(JsonRpc.errorText(null, lineTooLong), [])
+      if (isBlank(line)) return
+      const open: Array<Scope.Closeable> = []
+      const text = yield* JsonRpc.answer(line, (call) => invoke(call, deliveries, open))
+      if (text !== undefined) return answers.write(text, open)
+      if (open.length > 0) deliveries.delivered(open)
+    })
+
+    const run = Effect.gen(function* () {
+      for (;;) {
+        const next = yield* lines.next
+        for (const line of next ?? [lines.rest() ?? ""]) {
+          if (answers.isFull) yield* room
+          yield* answerLine(line)
+        }
+        if (next === undefined) break
+      }
+      yield* written
+    })
+
+    yield* Effect.raceFirst(run, Deferred.await(outputGone)).pipe(
+      Effect.provideService(Driver, session.driver),
+      Effect.provideService(CurrentOwner, owner),
+      Effect.onExit(() => {
+        lines.close()
+        answers.close()
+        return Effect.andThen(deliveries.giveUp, session.release)
+      })
+    )
+  },
+  Effect.provideService(Logger.LogToStderr, true)
+)
+
+const lineTooLong = JsonRpc.invalidRequest(`the message is over the limit of ${maxLineBytes} bytes`)
+
+const isBlank = (line: string): boolean => line.charCodeAt(0) !== 0x7b && line.trim() === ""
+
+/** The calls whose answers are on their way. The scope of each is closed by what becomes of its answer. */
+interface Deliveries {
+  readonly begin: () => Scope.Closeable
+  /** Nothing depends on its delivery. */
+  readonly forget: (scope: Scope.Closeable) => void
+  readonly delivered: (scopes: ReadonlyArray<Scope.Closeable>) => void
+  /** Those not delivered until now never will be. Ends when all of them are settled. */
+  readonly giveUp: Effect.Effect<void>
+}
+
+const makeDeliveries: Effect.Effect<Deliveries> = Effect.map(Effect.context<never>(), (services) => {
+  const open = new Set<Scope.Closeable>()
+  const closing = new Set<Promise<void>>()
+  const runPromise = Effect.runPromiseWith(services)
+  return {
+    begin: () => {
+      const scope = Scope.makeUnsafe()
+      open.add(scope)
+      return scope
+    },
+    forget: (scope) => void open.delete(scope),
+    delivered: (scopes) => {
+      for (const scope of scopes) open.delete(scope)
+      const closed = runPromise(closeAll(scopes, Exit.void))
+      closing.add(closed)
+      const done = () => void closing.delete(closed)
+      closed.then(done, done)
+    },
+    giveUp: Effect.suspend(() =>
+      Effect.andThen(
+        closeAll([...open].reverse(), Exit.fail("the answer was not delivered")),
+        Effect.promise(() => Promise.allSettled(closing))
+      )
+    )
+  }
+})
+
+/** A finalizer that dies is the driver's fault, and keeps no other from running. */
+const closeAll = Effect.fnUntraced(function* (
+  scopes: ReadonlyArray<Scope.Closeable>,
+  exit: Exit.Exit<void, string>
+) {
+  for (const scope of scopes) {
+    yield* Effect.catchCause(Scope.close(scope, exit), (cause) =>
+      Effect.logError("settling the delivery of an answer failed", cause)
+    )
+  }
+})
+
+/** One call. Its scope is added to `open` where something depends on the delivery of its answer. */
+const invoke = (
+  { method: name, params }: JsonRpc.Call,
+  deliveries: Deliveries,
+  open: Array<Scope.Closeable>
+): Effect.Effect<unknown, JsonRpc.RpcError, Driver> => {
+  const method = methods.get(name)
+  if (method === undefined) {
+    return Effect.fail(JsonRpc.methodNotFound(`${preview(name)} is not one of ${Method.literals.join(", ")}`))
+  }
+  const request = requestOf(method, params)
+  if (Result.isFailure(request)) return Effect.fail(paramsError(request.failure))
+  const { value, owner } = request.success
+  const scope = deliveries.begin()
+  const answered = Effect.provideService(call(method, valueBody(value)), Scope.Scope, scope)
+  return Effect.matchCauseEffect(
+    owner === undefined ? answered : Effect.provideService(answered, CurrentOwner, owner),
+    {
+      onSuccess: (answer) => {
+        if (scope.state._tag === "Empty") deliveries.forget(scope)
+        else open.push(scope)
+        return Effect.succeed(answer)
+      },
+      onFailure: (cause) => {
+        deliveries.forget(scope)
+        return Effect.andThen(closeAll([scope], Exit.fail("the call failed")), Effect.fail(errorOf(cause)))
+      }
+    }
+  )
+}
+
+const methods = new Map<string, Method>(
+  Method.literals.flatMap((method): ReadonlyArray<readonly [string, Method]> => {
+    const [service, short] = method.split(".") as [string, string]
+    return service === "PortMapper"
+      ? [[method, method] as const, [short, method] as const]
+      : [[method, method]]
+  })
+)
+
+/** The request that `params` hold, and the owner taken out of it. */
+const requestOf = (
+  method: Method,
+  params: JsonRpc.Call["params"]
+): Result.Result<{ readonly value: unknown; readonly owner: string | undefined }, RequestError> => {
+  if (params instanceof JsonObject) return takeOwner(params)
+  if (params !== undefined && params.length > 1)
+    return badParams("params", params, `one request, ${oneRequest}`)
+  const [value] = params ?? []
+  if (value instanceof JsonObject) return takeOwner(value)
+  if (value !== undefined) return Result.succeed({ value, owner: undefined })
+  return method === "PortMapper.MapPorts" || method === "PortMapper.UnmapPorts"
+    ? badParams("", undefined, `params are missing: they must be the request, ${oneRequest}`)
+    : Result.succeed({ value: null, owner: undefined })
+}
+
+const oneRequest = "an object, or an array that holds it"
+
+const takeOwner = (
+  request: JsonObject
+): Result.Result<{ readonly value: unknown; readonly owner: string | undefined }, RequestError> => {
+  const named = request.entries.findLast(isOwnerEntry)?.[1]
+  if (named === undefined) return Result.succeed({ value: request, owner: undefined })
+  const value = new JsonObject(request.entries.filter((entry) => !isOwnerEntry(entry)))
+  if (named === null || named === "") return Result.succeed({ value, owner: undefined })
+  return typeof named === "string" && isOwner(named)
+    ? Result.succeed({ value, owner: named })
+    : badParams("Owner", named, ownerRule)
+}
+
+/** In any case, as the fields beside it. */
+const isOwnerEntry = ([key]: readonly [string, JsonValue]): boolean => key.toLowerCase() === "owner"
+
+const badParams = (path: string, value: unknown, rule: string): Result.Result<never, RequestError> =>
+  Result.fail(new RequestError({ issues: [{ path, value: path === "" ? "" : preview(value), rule }] }))
+
+const paramsError = ({ message, issues }: RequestError): JsonRpc.RpcError => ({
+  code: JsonRpc.code.invalidParams,
+  message,
+  data: { issues }
+})
+
+const errorOf = (cause: Cause.Cause<CallError>): JsonRpc.RpcError => {
+  const failure = failureOf(cause)
+  const { kind, message } = failure
+  if (kind === "defect") return { code: JsonRpc.code.internalError, message }
+  const { error } = failure
+  if (error instanceof RequestError) return paramsError(error)
+  return kind === "notFound"
+    ? { code: JsonRpc.code.methodNotFound, message }
+    : { code: JsonRpc.code.driverError, message, data: { code: error._tag } }
+}

@@ -1,0 +1,130 @@
+/**
+ * The caller's side of the protocol: what is asked, as plain data in Go's field order, and what an answer grants. The
+ * mirror image of `Requests.ts` and `Answers.ts`.
+ */
+import { Result } from "effect"
+import { type Address, unspecified } from "./Address.ts"
+import type { ListedMapping } from "./Driver.ts"
+import type {
+  ListPortsResponse,
+  MapPortsRequest,
+  MapPortsResponse,
+  UnmapPortsRequest,
+  WireMapping,
+  WirePortBinding
+} from "./Messages.ts"
+import type { Entry, Group, Labels, PortBinding, PortRequest, Release } from "./PortBinding.ts"
+import { protocolNumber, protocolOfNumber } from "./Protocol.ts"
+
+export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPortsRequest.Encoded => ({
+  Reqs: entries.map(({ protocol, asked, backend }) => ({
+    Proto: protocolNumber[protocol],
+    BackendIP: backend.address.text,
+    BackendPort: backend.port,
+    FrontendIP: asked,
+    ...frontendPorts(ports)
+  })),
+  Labels: Object.fromEntries(labels)
+})
+
+/** As an Engine asks: the frontend and backend of each binding, and nothing of what was answered beside them. */
+export const unmapPortsRequest = ({ bindings, labels }: Release): typeof UnmapPortsRequest.Encoded => ({
+  PortBindings: bindings.map(({ protocol, host, port, backend }) => ({
+    Proto: protocolNumber[protocol],
+    BackendIP: backend.address?.text ?? "",
+    BackendPort: backend.port,
+    FrontendIP: host.text,
+    FrontendPort: port,
+    DiscardReq: false,
+    AllowForwarding: false,
+    NAT: null,
+    Error: null
+  })),
+  Labels: Object.fromEntries(labels)
+})
+
+/**
+ * The bindings granted, in the order asked. An answer is trusted, as the Engine trusts it: another address or port than
+ * asked is what was granted. The failure is what makes the answer no answer to this group.
+ */
+export const bindingsGranted = (
+  { entries }: Group,
+  { PortBindings }: typeof MapPortsResponse.Type
+): Result.Result<ReadonlyArray<PortBinding>, string> => {
+  const answered = PortBindings ?? []
+  if (answered.length !== entries.length)
+    return Result.fail(`${answered.length} bindings were answered to a group of ${entries.length}`)
+  return Result.all(answered.map((binding, index) => bindingGranted(binding, entries[index] as Entry)))
+}
+
+export const mappingsListed = ({
+  Mappings
+}: typeof ListPortsResponse.Type): Result.Result<ReadonlyArray<ListedMapping>, string> =>
+  Result.all((Mappings ?? []).map(mappingListed))
+
+const frontendPorts = (
+  ports: PortRequest
+): { readonly FrontendPort: number; readonly FrontendPortEnd: number } => {
+  switch (ports._tag) {
+    case "Exact":
+      return { FrontendPort: ports.port, FrontendPortEnd: ports.port }
+    case "Range":
+      return { FrontendPort: ports.first, FrontendPortEnd: ports.last }
+    case "Ephemeral":
+      return { FrontendPort: 0, FrontendPortEnd: 0 }
+  }
+}
+
+const bindingGranted = (
+  binding: typeof WirePortBinding.Type,
+  entry: Entry
+): Result.Result<PortBinding, string> => {
+  const protocol = protocolOfNumber(binding.Proto)
+  if (protocol === undefined) return Result.fail(unknownProtocol(binding.Proto))
+  const address = binding.BackendIP ?? entry.backend.address
+  return Result.succeed({
+    entry: {
+      protocol,
+      host: binding.FrontendIP ?? unspecified(address.family),
+      asked: textOf(binding.FrontendIP),
+      backend: { address, port: binding.BackendPort }
+    },
+    port: binding.FrontendPort,
+    discarded: binding.DiscardReq ? (binding.Error ?? "no reason was given") : undefined,
+    allowForwarding: binding.AllowForwarding,
+    nat: binding.NAT === null ? undefined : { address: binding.NAT.FromAddr, port: binding.NAT.FromPort }
+  })
+}
+
+const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMapping, string> => {
+  const state = states.find((known) => known === mapping.State)
+  const sinceMillis = Date.parse(mapping.Since)
+  if (state === undefined) return Result.fail(`the state ${JSON.stringify(mapping.State)} is unknown`)
+  if (protocolOfNumber(mapping.Proto) === undefined) return Result.fail(unknownProtocol(mapping.Proto))
+  if (Number.isNaN(sinceMillis)) return Result.fail(`${JSON.stringify(mapping.Since)} is no time`)
+  return Result.succeed({
+    protocol: mapping.Proto,
+    frontendIp: textOf(mapping.FrontendIP),
+    frontendPort: mapping.FrontendPort,
+    backendIp: textOf(mapping.BackendIP),
+    backendPort: mapping.BackendPort,
+    mode: mapping.Mode,
+    owner: mapping.Owner,
+    state,
+    sinceMillis,
+    labels: mapping.Labels ?? noLabels,
+    connections: mapping.Connections ?? undefined,
+    bytesIn: mapping.BytesIn ?? undefined,
+    bytesOut: mapping.BytesOut ?? undefined
+  })
+}
+
+const states = ["live", "unconfirmed", "stale", "conflicted"] as const satisfies ReadonlyArray<
+  ListedMapping["state"]
+>
+
+const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
+
+const textOf = (address: Address | undefined): string => address?.text ?? ""
+
+const noLabels: Labels = new Map()

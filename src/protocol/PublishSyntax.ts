@@ -1,0 +1,184 @@
+/**
+ * Docker's `-p` syntax: `[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]` says what to publish, and its host side
+ * alone, `[HOSTIP:]PORT[-END][/PROTO]`, what to take back. A failure is the rule that was broken, in words that follow
+ * the text itself.
+ *
+ * Source: docker/go-connections nat/nat.go (ParsePortSpec). Two things differ: port 0 means any free port where it is the
+ * host port, and is no port anywhere else; an IPv6 address may have a zone.
+ */
+import { Result } from "effect"
+import { type PortRange, parsePortRange, rangeText } from "../ports/PortRange.ts"
+import { type Address, type Family, hostText, parseAddress, unspecified } from "./Address.ts"
+import type { Entry, Group, Labels, PortRequest } from "./PortBinding.ts"
+import { Protocol } from "./Protocol.ts"
+
+export const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
+export const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
+
+/**
+ * `host` is `undefined` for every address of the host, of both families; `hostPorts` is `undefined` for any free port.
+ * There are as many host ports as container ports, which then go in pairs, or there is one container port and the host
+ * ports are a range to pick from.
+ */
+export interface Publish {
+  readonly protocol: Protocol
+  readonly host: Address | undefined
+  readonly hostPorts: PortRange | undefined
+  readonly containerPorts: PortRange
+}
+
+/** The host side of a `Publish`. */
+export interface Unpublish {
+  readonly protocol: Protocol
+  readonly host: Address | undefined
+  readonly ports: PortRange
+}
+
+/** Where published traffic goes: an address of either family, or one of each. */
+export interface PublishTo {
+  readonly v4: Address | undefined
+  readonly v6: Address | undefined
+}
+
+export const parsePublish = (text: string): Result.Result<Publish, string> =>
+  Result.gen(function* () {
+    const { protocol, host, ports } = yield* splitText(text, publishForm, 2)
+    const container = ports.at(-1) ?? ""
+    const before = ports.at(-2)
+    const lone = before === undefined ? host : Result.getOrUndefined(parseAddress(before))
+    if (lone !== undefined)
+      return yield* Result.fail(`for any free host port leave it empty: ${hostText(lone)}::${container}`)
+    if (container === "") return yield* Result.fail(`the container port is missing; expected ${publishForm}`)
+    const containerPorts = yield* portsOf("container port", container)
+    const hostPorts =
+      before === undefined || /^0*$/.test(before) ? undefined : yield* portsOf("host port", before)
+    const wanted = count(containerPorts)
+    if (
+      before !== undefined &&
+      before !== "" &&
+      wanted > 1 &&
+      count(hostPorts ?? { first: 0, last: 0 }) !== wanted
+    )
+      return yield* Result.fail(
+        `host port "${before}" for ${wanted} container ports (${rangeText(containerPorts)}); expected as many, none, or one container port`
+      )
+    return { protocol, host, hostPorts, containerPorts }
+  })
+
+export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =>
+  Result.gen(function* () {
+    // A port where the address stands is a `-p` of `map`.
+    if (/^[\d-]*:[\d-]*(\/|$)/.test(text))
+      return yield* Result.fail(`only the host's side is named here; expected ${unpublishForm}`)
+    const { protocol, host, ports } = yield* splitText(text, unpublishForm, 1)
+    const port = ports.at(-1) ?? ""
+    if (port === "") return yield* Result.fail(`the host port is missing; expected ${unpublishForm}`)
+    return { protocol, host, ports: yield* portsOf("host port", port) }
+  })
+
+/** The shortest text that `parsePublish` reads as this. */
+export const publishText = ({ protocol, host, hostPorts, containerPorts }: Publish): string => {
+  const before = host === undefined ? "" : `${hostText(host)}:`
+  const middle = hostPorts === undefined ? (host === undefined ? "" : ":") : `${rangeText(hostPorts)}:`
+  return `${before}${middle}${rangeText(containerPorts)}${protocolText(protocol)}`
+}
+
+/** The shortest text that `parseUnpublish` reads as this. */
+export const unpublishText = ({ protocol, host, ports }: Unpublish): string =>
+  `${host === undefined ? "" : `${hostText(host)}:`}${rangeText(ports)}${protocolText(protocol)}`
+
+/** The host addresses that a `-p` stands for. */
+export const hostsOf = (host: Address | undefined): ReadonlyArray<Address> =>
+  host === undefined ? [unspecified(4), unspecified(6)] : [host]
+
+/**
+ * The groups to ask for: one for each pair of ports, or a single one. An IPv4 frontend leads to the IPv4 address; an
+ * IPv6 frontend to the IPv6 address where there is one, else to the IPv4 address.
+ */
+export const groupsOf = (
+  publish: Publish,
+  to: PublishTo,
+  labels: Labels
+): Result.Result<ReadonlyArray<Group>, string> => {
+  const { protocol, host, hostPorts, containerPorts } = publish
+  const pairs = hostsOf(host).flatMap((frontend) => {
+    const backend = backendFor(frontend.family, to)
+    return backend === undefined ? [] : [{ frontend, backend }]
+  })
+  if (pairs.length === 0)
+    return Result.fail(`${host?.text ?? "the host address"} is IPv4, which leads to an IPv4 address only`)
+  const entries = (port: number): ReadonlyArray<Entry> =>
+    pairs.map(({ frontend, backend }) => ({
+      protocol,
+      host: frontend,
+      asked: frontend.text,
+      backend: { address: backend, port }
+    }))
+  return Result.succeed(
+    Array.from({ length: count(containerPorts) }, (_, index) => ({
+      entries: entries(containerPorts.first + index),
+      ports: portRequest(hostPorts, containerPorts, index),
+      labels
+    }))
+  )
+}
+
+const backendFor = (family: Family, { v4, v6 }: PublishTo): Address | undefined =>
+  family === 4 ? v4 : (v6 ?? v4)
+
+const portRequest = (
+  hostPorts: PortRange | undefined,
+  containerPorts: PortRange,
+  index: number
+): PortRequest => {
+  if (hostPorts === undefined) return { _tag: "Ephemeral" }
+  if (count(containerPorts) > 1 || count(hostPorts) === 1)
+    return { _tag: "Exact", port: hostPorts.first + index }
+  return { _tag: "Range", ...hostPorts }
+}
+
+interface Parts {
+  readonly protocol: Protocol
+  readonly host: Address | undefined
+  /** The texts between the colons behind the address, not read yet; `most` of them, or fewer where there is no address. */
+  readonly ports: ReadonlyArray<string>
+}
+
+/** Takes the protocol off the end and the host address off the front, where there is one. */
+const splitText = (text: string, form: string, most: number): Result.Result<Parts, string> =>
+  Result.gen(function* () {
+    if (text === "") return yield* Result.fail(`expected ${form}`)
+    const slash = text.lastIndexOf("/")
+    const protocol = slash === -1 ? "tcp" : yield* protocolOf(text.slice(slash + 1))
+    const body = slash === -1 ? text : text.slice(0, slash)
+    const bracketed = /^\[([^\]]*)\]:(.*)$/.exec(body)
+    const parts = (bracketed?.[2] ?? body).split(":")
+    const before = bracketed?.[1] ?? parts.slice(0, -most).join(":")
+    if (bracketed !== null && parts.length > most)
+      return yield* Result.fail(`too many colons; expected ${form}`)
+    if (bracketed === null && before === "") return { protocol, host: undefined, ports: parts.slice(-most) }
+    const host = yield* Result.mapError(parseAddress(before), (reason) =>
+      addressProblem(before, reason, form)
+    )
+    return { protocol, host, ports: parts.slice(-most) }
+  })
+
+const addressProblem = (text: string, reason: string, form: string): string => {
+  const hint = text.includes(":") ? `; expected ${form}, an IPv6 address in brackets` : ""
+  return `host address "${text}": ${reason}${hint}`
+}
+
+const portsOf = (what: string, text: string): Result.Result<PortRange, string> =>
+  Result.mapError(parsePortRange(text), (reason) => `${what} "${text}": ${reason}`)
+
+const protocolOf = (text: string): Result.Result<Protocol, string> => {
+  if (text === "") return Result.succeed("tcp")
+  const found = Protocol.literals.find((protocol) => protocol === text.toLowerCase())
+  return found === undefined
+    ? Result.fail(`protocol "${text}": expected ${Protocol.literals.join(", ")}`)
+    : Result.succeed(found)
+}
+
+const protocolText = (protocol: Protocol): string => (protocol === "tcp" ? "" : `/${protocol}`)
+
+const count = ({ first, last }: PortRange): number => last - first + 1

@@ -1,0 +1,452 @@
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, type Scope } from "effect"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { inShell, onTerminal, portmapper, type Ran, type RunOptions } from "../support/command.ts"
+import { temporaryFolder } from "../support/folders.ts"
+import { group } from "../support/groups.ts"
+import { labTest, noCommand } from "../support/lab.ts"
+import { reference } from "../support/reference.ts"
+
+/** Serves a driver on a socket of its own; answers the socket and what runs a command against it. */
+const served = Effect.gen(function* () {
+  const socket = Path.join(yield* temporaryFolder, "p.sock")
+  yield* serveUnix(socket)
+  return { socket, ask: asking(socket) }
+})
+
+/** `map -p 8080:80` as it would be typed; a word with spaces is not. */
+const asking =
+  (socket: string) =>
+  (line: string, options?: RunOptions): Effect.Effect<Ran> =>
+    portmapper([...line.split(" "), "--socket", socket], options)
+
+const withMemory = <A, E>(effect: Effect.Effect<A, E, Driver | Scope.Scope>) =>
+  Effect.provide(Effect.scoped(effect), PortMapper.layerMemory())
+
+const done = (...lines: ReadonlyArray<string>): Ran => ({
+  status: 0,
+  stdout: lines.map((line) => `${line}\n`).join(""),
+  stderr: ""
+})
+const failed = (why: string): Ran => ({ status: 1, stdout: "", stderr: `portmapper: ${why}\n` })
+
+const mapped = Driver.use((driver) =>
+  Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
+    listed.map(
+      ({ frontendIp, frontendPort, backendIp, backendPort, owner }) =>
+        `${frontendIp} ${frontendPort} ${backendIp} ${backendPort} ${owner}`
+    )
+  )
+)
+
+const mapAs = (owner: string, port: string, entries: ReadonlyArray<string>) =>
+  Driver.use((driver) => Effect.scoped(driver.mapPorts(group(port, entries)))).pipe(
+    Effect.provideService(CurrentOwner, owner)
+  )
+
+describe("map, ls and unmap", { timeout: 60_000 }, () => {
+  it.live("map what is asked, show it, and take it back", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        assert.deepStrictEqual(
+          yield* ask(
+            "map -p 8080:80 -p127.0.0.1::53/udp --publish [::1]:7000-7001:7000-7001 --to 172.17.0.2"
+          ),
+          done(
+            "0.0.0.0:8080/tcp -> 172.17.0.2:80",
+            "[::]:8080/tcp -> 172.17.0.2:80",
+            "127.0.0.1:49153/udp -> 172.17.0.2:53",
+            "[::1]:7000-7001/tcp -> 172.17.0.2:7000-7001"
+          )
+        )
+        const table = yield* ask("ls")
+        assert.deepStrictEqual(
+          { ...table, stdout: table.stdout.replaceAll(/\d+s/g, "0s") },
+          done(
+            "FRONTEND             BACKEND          MODE  OWNER  STATE  AGE  CONNS",
+            "[::1]:7000/tcp       172.17.0.2:7000  nat   cli    live    0s      0",
+            "[::1]:7001/tcp       172.17.0.2:7001  nat   cli    live    0s      0",
+            "0.0.0.0:8080/tcp     172.17.0.2:80    nat   cli    live    0s      0",
+            "[::]:8080/tcp        172.17.0.2:80    nat   cli    live    0s      0",
+            "127.0.0.1:49153/udp  172.17.0.2:53    nat   cli    live    0s      0"
+          )
+        )
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080 -p 8081 -p 49153/udp -p [::1]:7000-7009"),
+          done(
+            "unmapped [::1]:7000-7001/tcp",
+            "unmapped 0.0.0.0:8080/tcp",
+            "unmapped [::]:8080/tcp",
+            "not mapped: 8081/tcp",
+            "not mapped: 49153/udp (but on 127.0.0.1)"
+          )
+        )
+        assert.deepStrictEqual(yield* ask("unmap --all"), done("unmapped 127.0.0.1:49153/udp"))
+        assert.deepStrictEqual(yield* ask("unmap --all"), done("nothing to unmap"))
+        assert.deepStrictEqual(yield* mapped, [])
+      })
+    )
+  )
+
+  it.live("print one JSON document with --json, also when they fail", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const json = (line: string) =>
+          Effect.map(ask(`${line} --json`), ({ status, stdout }) => [status, JSON.parse(stdout)])
+        const binding = {
+          Proto: 6,
+          BackendIP: "172.17.0.2",
+          BackendPort: 80,
+          FrontendIP: "0.0.0.0",
+          FrontendPort: 8080
+        }
+        assert.deepStrictEqual(
+          yield* json("map -p 0.0.0.0:8080:80 --to 172.17.0.2 --label a=b=c --label d"),
+          [
+            0,
+            {
+              PortBindings: [{ ...binding, DiscardReq: false, AllowForwarding: true, NAT: null, Error: null }]
+            }
+          ]
+        )
+        const [status, listed] = yield* json("ls")
+        assert.strictEqual(status, 0)
+        assert.match(listed.Mappings[0].Since, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+        assert.deepStrictEqual(
+          { Mappings: [{ ...listed.Mappings[0], Since: "" }] },
+          {
+            Mappings: [
+              {
+                Proto: 6,
+                FrontendIP: "0.0.0.0",
+                FrontendPort: 8080,
+                BackendIP: "172.17.0.2",
+                BackendPort: 80,
+                Mode: "nat",
+                Owner: "cli",
+                State: "live",
+                Since: "",
+                Labels: { a: "b=c", d: "" },
+                Connections: 0,
+                BytesIn: null,
+                BytesOut: null
+              }
+            ]
+          }
+        )
+        const [code, error] = yield* json("map -p 8080:81 --to 172.17.0.2")
+        assert.strictEqual(code, 1)
+        assert.match(
+          error.Err,
+          /^mapping 8080:81 failed: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated/
+        )
+        assert.deepStrictEqual(yield* json("unmap -p 0.0.0.0:8080 -p 9"), [
+          0,
+          { Unmapped: [binding].map(({ ...named }) => named), NotMapped: ["9/tcp"] }
+        ])
+      })
+    )
+  )
+
+  it.live("tell what stands in the way on one line", () =>
+    Effect.gen(function* () {
+      const socket = Path.join(yield* temporaryFolder, "none.sock")
+      const nobody = `${socket}: no such socket; start the plugin with: portmapper serve`
+      const ask = asking(socket)
+      assert.deepStrictEqual(yield* ask("ls"), failed(`listing failed: ${nobody}`))
+      assert.deepStrictEqual(
+        yield* ask("map -p 80:80 --to 10.0.0.1"),
+        failed(`mapping 80:80 failed: ${nobody}`)
+      )
+      assert.deepStrictEqual(yield* ask("unmap --all"), failed(`unmapping failed: ${nobody}`))
+      assert.deepStrictEqual(yield* portmapper(["ls", "--json", "--url", `unix://${socket}`]), {
+        ...failed(`listing failed: ${nobody}`),
+        stdout: `${JSON.stringify({ Err: `listing failed: ${nobody}` })}\n`
+      })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("end with their reader", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { socket } = yield* served
+        for (let port = 1; port < 2000; port++) yield* mapAs("engine", `${port}`, ["tcp 0.0.0.0 10.0.0.1:80"])
+        const { stdout, stderr } = yield* inShell(`portmapper ls --socket '${socket}' | head -n 1`)
+        assert.match(stdout, /^FRONTEND.*\n$/)
+        assert.strictEqual(stderr, "")
+      })
+    )
+  )
+})
+
+describe("map", { timeout: 60_000 }, () => {
+  it.live("unmaps what it mapped before a failure, but not what was mapped before it", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        yield* ask("map -p 127.0.0.1:7005:80 --to 10.0.0.1")
+        yield* mapAs("engine", "7100", ["tcp 127.0.0.1 10.0.0.9:80"])
+        const before = yield* mapped
+        const { status, stdout, stderr } = yield* ask(
+          "map -p 127.0.0.1:7000-7004:80-84 -p 127.0.0.1:7005:80 -p 127.0.0.1:7100:80 --to 10.0.0.1"
+        )
+        assert.deepStrictEqual([status, stdout], [1, ""])
+        assert.match(
+          stderr,
+          /^portmapper: mapping 127\.0\.0\.1:7100:80 failed: bind for 127\.0\.0\.1:7100\/tcp failed: port is already allocated \(held by engine .*\); what was mapped before it \(5 ports\) was unmapped again\n$/
+        )
+        assert.deepStrictEqual(yield* mapped, before)
+      })
+    )
+  )
+
+  it.live("asks for exact ports before those it may choose", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        assert.deepStrictEqual(
+          yield* ask("map -p 127.0.0.1:8000-8001:80 -p 127.0.0.1:8000:81 --to 10.0.0.1"),
+          done("127.0.0.1:8001/tcp -> 10.0.0.1:80", "127.0.0.1:8000/tcp -> 10.0.0.1:81")
+        )
+      })
+    )
+  )
+
+  it.live("tells what was discarded, and why", () =>
+    Effect.gen(function* () {
+      const { ask } = yield* served
+      assert.deepStrictEqual(
+        yield* ask("map -p 80:80 --to 10.0.0.1"),
+        done("0.0.0.0:80/tcp -> 10.0.0.1:80", "[::]:80/tcp discarded: no \\x1b IPv6 here")
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(
+        Driver,
+        Driver.of({
+          mapPorts: ({ entries }) =>
+            Effect.succeed(
+              entries.map((entry) => ({
+                entry,
+                port: 80,
+                discarded: entry.host.family === 6 ? "no \u001b IPv6 here" : undefined,
+                allowForwarding: false,
+                nat: undefined
+              }))
+            ),
+          unmapPorts: () => Effect.void
+        })
+      )
+    )
+  )
+
+  it.live("undoes what it did when it is interrupted, and says so by its exit status", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const memory = yield* Driver
+        const reached = yield* Deferred.make<void>()
+        let calls = 0
+        const slow = Driver.of({
+          ...memory,
+          mapPorts: (asked) =>
+            Effect.gen(function* () {
+              if (++calls === 8) yield* Deferred.succeed(reached, undefined)
+              yield* Effect.sleep(calls > 8 ? 300 : 1)
+              return yield* memory.mapPorts(asked)
+            })
+        })
+        const { ask } = yield* Effect.provideService(served, Driver, slow)
+        const asked = yield* Effect.forkChild(
+          ask("map -p 7000-7099:80-179 --to 10.0.0.1", { signalled: Deferred.await(reached) })
+        )
+        assert.deepStrictEqual(yield* Fiber.join(asked), { status: 130, stdout: "", stderr: "" })
+        assert.isAbove(calls, 8)
+        assert.deepStrictEqual(yield* mapped, [])
+      })
+    )
+  )
+
+  it.live("maps thousands of ports over a few connections, and shows a bar on a terminal alone", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask, socket } = yield* served
+        assert.deepStrictEqual(
+          yield* ask("map -p 127.0.0.1:10000-11999:10000-11999 --to 10.0.0.1"),
+          done("127.0.0.1:10000-11999/tcp -> 10.0.0.1:10000-11999")
+        )
+        assert.strictEqual((yield* mapped).length, 2000)
+        assert.deepStrictEqual(yield* ask("unmap --all"), done("unmapped 127.0.0.1:10000-11999/tcp"))
+        const { status, stdout } = yield* onTerminal(
+          ["map", "-p", "127.0.0.1:10000-10999:1-1000", "--to", "10.0.0.1", "--socket", socket],
+          80
+        )
+        assert.strictEqual(status, 0)
+        const [first = "", last] = [stdout.split("\r")[1], stdout.split("\r").at(-1)]
+        assert.match(first.replace("\u001b", "ESC"), /^mapping +\d+ of 1000 \[=*>? *\] +\d+%ESC\[K$/)
+        assert.strictEqual(last, "\u001b[K127.0.0.1:10000-10999/tcp -> 10.0.0.1:1-1000\n")
+        for (const drawn of stdout.split("\r")) assert.isBelow(drawn.length, 80 + "\u001b[K".length)
+      })
+    )
+  )
+})
+
+describe("unmap", { timeout: 60_000 }, () => {
+  it.live("leaves another owner's mappings alone unless told to", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        yield* mapAs("engine", "80", ["tcp 0.0.0.0 10.0.0.1:80"])
+        yield* mapAs("watch", "81", ["tcp 0.0.0.0 10.0.0.1:80"])
+        yield* mapAs("cli", "82", ["tcp 0.0.0.0 10.0.0.1:80"])
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 82 -p 80"),
+          failed(
+            "unmapping 0.0.0.0:80/tcp failed: it belongs to engine, not to cli; to unmap it all the same add --owner engine"
+          )
+        )
+        assert.strictEqual((yield* mapped).length, 3)
+        assert.deepStrictEqual(yield* ask("unmap -p 80 --owner engine"), done("unmapped 0.0.0.0:80/tcp"))
+        assert.deepStrictEqual(yield* ask("unmap --all"), done("unmapped 0.0.0.0:82/tcp"))
+        assert.deepStrictEqual(yield* ask("unmap --all --owner any"), done("unmapped 0.0.0.0:81/tcp"))
+      })
+    )
+  )
+
+  it.live("takes back what is stale, and says which ports could not be", () =>
+    Effect.gen(function* () {
+      const { ask } = yield* served
+      assert.deepStrictEqual(yield* ask("unmap --stale"), done("unmapped 0.0.0.0:81/tcp"))
+      assert.deepStrictEqual(
+        yield* ask("unmap --all --owner engine"),
+        failed("unmapping 2 mappings failed: the kernel says no; 0 were unmapped, see: portmapper ls")
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(
+        Driver,
+        Driver.of({
+          mapPorts: () => Effect.succeed([]),
+          unmapPorts: ({ bindings }) =>
+            bindings.length > 1 ? Effect.fail({ _tag: "No", message: "the kernel says no" }) : Effect.void,
+          listPorts: Effect.succeed([listed(80, "live"), listed(81, "stale")])
+        })
+      )
+    )
+  )
+})
+
+const listed = (port: number, state: ListedMapping["state"]): ListedMapping => ({
+  protocol: 6,
+  frontendIp: "0.0.0.0",
+  frontendPort: port,
+  backendIp: "10.0.0.1",
+  backendPort: 80,
+  mode: "nat",
+  owner: "engine",
+  state,
+  sinceMillis: 0,
+  labels: new Map(),
+  connections: undefined,
+  bytesIn: undefined,
+  bytesOut: undefined
+})
+
+describe("ls", { timeout: 60_000 }, () => {
+  it.live("fits the terminal it is on, and is whole where it is on none", () =>
+    Effect.gen(function* () {
+      const { ask, socket } = yield* served
+      const narrow = yield* onTerminal(["ls", "--socket", socket], 50)
+      assert.strictEqual(
+        narrow.stdout,
+        "FRONTEND        BACKEND      MODE  OWNER   STATE\n0.0.0.0:80/tcp  10.0.0.1:80  nat   engine  live\n"
+      )
+      const whole = yield* ask("ls")
+      assert.match(
+        whole.stdout,
+        /^FRONTEND {8}BACKEND {6}MODE {2}OWNER {3}STATE {2}AGE {2}CONNS\n.* {2}\d+y {6}-\n$/
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(
+        Driver,
+        Driver.of({
+          mapPorts: () => Effect.succeed([]),
+          unmapPorts: () => Effect.void,
+          listPorts: Effect.succeed([listed(80, "live")])
+        })
+      )
+    )
+  )
+
+  it.live("watches: a table whenever it is another one, until it is interrupted", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const seen = yield* Deferred.make<void>()
+        const watching = yield* Effect.forkChild(
+          ask("ls --watch", {
+            enough: (stdout) => {
+              if (stdout !== "") Deferred.doneUnsafe(seen, Effect.void)
+              return stdout.includes("8080/tcp")
+            }
+          })
+        )
+        yield* Deferred.await(seen)
+        yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
+        const { status, stdout, stderr } = yield* Fiber.join(watching)
+        assert.deepStrictEqual([status, stderr], [0, ""])
+        assert.match(
+          stdout,
+          /^FRONTEND {2}BACKEND {2}MODE {2}OWNER {2}STATE {2}AGE {2}CONNS\n\nFRONTEND .*\n0\.0\.0\.0:8080\/tcp .*\n$/
+        )
+      })
+    )
+  )
+
+  it.live("draws on a screen of its own on a terminal, and leaves the cursor as it was", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { socket } = yield* served
+        yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
+        const { stdout } = yield* inShell(
+          `timeout -s INT 4 script -qefc "stty cols 80 rows 24; timeout --foreground -s INT 2 '${process.execPath}' adapters/cli/main.ts ls --watch --socket '${socket}'" /dev/null`
+        )
+        assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
+        assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
+      })
+    )
+  )
+})
+
+describe("another's plugin", { timeout: 120_000 }, () => {
+  labTest("can be asked to map and unmap, and told that it does not list", noCommand("go", "version"), () =>
+    Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const socket = yield* reference
+          const ask = asking(socket)
+          const notOffered = `the plugin at ${socket} does not know PortMapper.ListPorts: only portmapper's own plugin can be asked for that`
+          assert.deepStrictEqual(
+            yield* ask("map -p 8000-8002:80-82 --to 10.0.0.1"),
+            done("0.0.0.0:8000-8002/tcp -> 10.0.0.1:80-82", "[::]:8000-8002/tcp -> 10.0.0.1:80-82")
+          )
+          assert.deepStrictEqual(
+            yield* ask("unmap -p 127.0.0.1:8000-8002"),
+            done("unmapped 127.0.0.1:8000-8002/tcp")
+          )
+          assert.deepStrictEqual(yield* ask("ls"), failed(`listing failed: ${notOffered}`))
+          assert.deepStrictEqual(yield* ask("unmap --all"), failed(`unmapping failed: ${notOffered}`))
+          assert.deepStrictEqual(
+            yield* ask("map -p 1:80 --to 10.0.0.1"),
+            failed("mapping 1:80 failed: bind for port 1 failed: port is already allocated")
+          )
+        })
+      )
+    )
+  )
+})

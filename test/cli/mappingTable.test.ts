@@ -1,0 +1,244 @@
+import { assert, describe, it } from "@effect/vitest"
+import { age, bytes, count } from "../../adapters/cli/humanise.ts"
+import { mappingLines } from "../../adapters/cli/mappingTable.ts"
+import { portLines } from "../../adapters/cli/portRuns.ts"
+import { barText } from "../../adapters/cli/progress.ts"
+import { printable } from "../../adapters/cli/Table.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import { endpoint } from "../support/groups.ts"
+
+const now = Date.UTC(2026, 0, 2)
+
+/** `tcp 0.0.0.0 8080 172.17.0.2 80`, and what differs from a plain mapping. */
+const mapping = (text: string, more: Partial<ListedMapping> = {}): ListedMapping => {
+  const [protocol, frontendIp, port, backendIp, backendPort] = text.split(" ") as [
+    Protocol,
+    string,
+    string,
+    string,
+    string
+  ]
+  return {
+    protocol: protocolNumber[protocol],
+    frontendIp,
+    frontendPort: Number(port),
+    backendIp,
+    backendPort: Number(backendPort),
+    mode: "nat",
+    owner: "engine",
+    state: "live",
+    sinceMillis: now - 90_000,
+    labels: new Map(),
+    connections: 0,
+    bytesIn: undefined,
+    bytesOut: undefined,
+    ...more
+  }
+}
+
+const text = (mappings: ReadonlyArray<ListedMapping>, width: number) =>
+  `\n${mappingLines(mappings, now, width).join("\n")}\n`
+
+describe("the table of what is mapped", () => {
+  it("is sorted by port, protocol and address, and fits a terminal of 80 columns", () => {
+    const mixed = [
+      mapping("tcp 0.0.0.0 10080 172.17.0.2 80", { connections: 123_456 }),
+      mapping("tcp :: 8080 172.17.0.3 80", { mode: "proxy", connections: 7 }),
+      mapping("tcp 0.0.0.0 8080 172.17.0.3 80", { mode: "proxy", connections: 3 }),
+      mapping("udp 127.0.0.1 53 172.17.0.4 5353", { owner: "cli", sinceMillis: now - 5 * 86_400_000 }),
+      mapping("sctp 10.0.0.9 53 172.17.0.4 53", { owner: "watch", state: "stale" }),
+      mapping("tcp 0.0.0.0 0 172.17.0.5 443", { mode: "routed", connections: undefined }),
+      mapping("tcp 10.0.0.10 53 172.17.0.4 53"),
+      mapping("tcp 10.0.0.9 53 172.17.0.4 53", { state: "unconfirmed" })
+    ]
+    assert.strictEqual(
+      text(mixed, 80),
+      `
+FRONTEND           BACKEND          MODE    OWNER   STATE        AGE  CONNS
+10.0.0.9:53/tcp    172.17.0.4:53    nat     engine  unconfirmed   1m      0
+10.0.0.10:53/tcp   172.17.0.4:53    nat     engine  live          1m      0
+127.0.0.1:53/udp   172.17.0.4:5353  nat     cli     live          5d      0
+10.0.0.9:53/sctp   172.17.0.4:53    nat     watch   stale         1m      0
+0.0.0.0:8080/tcp   172.17.0.3:80    proxy   engine  live          1m      3
+[::]:8080/tcp      172.17.0.3:80    proxy   engine  live          1m      7
+0.0.0.0:10080/tcp  172.17.0.2:80    nat     engine  live          1m   123k
+-/tcp              172.17.0.5:443   routed  engine  live          1m      -
+`
+    )
+  })
+
+  it("leaves out the bytes first where the width does not suffice, then the connections, then the age", () => {
+    const proxied = [
+      mapping("tcp 0.0.0.0 80 172.17.0.3 80", { mode: "proxy", bytesIn: 0, bytesOut: 999 }),
+      mapping("tcp :: 80 172.17.0.3 80", { mode: "proxy", bytesIn: 1234, bytesOut: 56_700_000 })
+    ]
+    assert.strictEqual(
+      text(proxied, 80),
+      `
+FRONTEND        BACKEND        MODE   OWNER   STATE  AGE  CONNS      IN     OUT
+0.0.0.0:80/tcp  172.17.0.3:80  proxy  engine  live    1m      0      0B    999B
+[::]:80/tcp     172.17.0.3:80  proxy  engine  live    1m      0  1.23kB  56.7MB
+`
+    )
+    assert.match(text(proxied, 75), /^\nFRONTEND {8}BACKEND {8}MODE {3}OWNER {3}STATE {2}AGE {2}CONNS\n/)
+    assert.match(text(proxied, 60), /^\nFRONTEND {8}BACKEND {8}MODE {3}OWNER {3}STATE {2}AGE\n/)
+    assert.match(text(proxied, 54), /^\nFRONTEND {8}BACKEND {8}MODE {3}OWNER {3}STATE\n/)
+  })
+
+  it("puts long IPv6 backends below their frontends, and cuts only owners", () => {
+    const six = [
+      mapping("tcp :: 8080 fd12:3456:789a:1::2 80"),
+      mapping("udp 2001:db8:1:2:3:4:5:6 65535 fd12:3456:789a:1:ffff:ffff:ffff:ffff 65535", {
+        state: "conflicted",
+        owner: "cni:3f1c9a2b7d5e4f60718293a4b5c6d7e8f901/eth0"
+      })
+    ]
+    assert.strictEqual(
+      text(six.slice(0, 1), 80),
+      `
+FRONTEND       BACKEND                   MODE  OWNER   STATE  AGE  CONNS
+[::]:8080/tcp  [fd12:3456:789a:1::2]:80  nat   engine  live    1m      0
+`
+    )
+    assert.strictEqual(
+      text(six, 80),
+      `
+FRONTEND -> BACKEND               MODE  OWNER             STATE       AGE  CONNS
+[::]:8080/tcp                     nat   engine            live         1m      0
+  -> [fd12:3456:789a:1::2]:80
+[2001:db8:1:2:3:4:5:6]:65535/udp  nat   cni:3f1c…01/eth0  conflicted   1m      0
+  -> [fd12:3456:789a:1:ffff:ffff:ffff:ffff]:65535
+`
+    )
+    assert.strictEqual(
+      text(six, 40),
+      `
+[::]:8080/tcp
+  -> [fd12:3456:789a:1::2]:80
+  nat  engine  live  1m
+[2001:db8:1:2:3:4:5:6]:65535/udp
+  -> [fd12:3456:789a:1:ffff:ffff:ffff:ffff]:65535
+  nat  cni:3f1…01/eth0  conflicted  1m
+`
+    )
+  })
+
+  it("shows labels where there is room, whole where nobody says how much", () => {
+    const labelled = [
+      mapping("tcp 0.0.0.0 80 172.17.0.2 80", {
+        labels: new Map([
+          ["com.docker.compose.project", "webshop"],
+          ["note", "a\u001b[31mred\nline"],
+          ["name", "ウェブ"]
+        ])
+      }),
+      mapping("tcp 0.0.0.0 81 172.17.0.2 81")
+    ]
+    assert.notInclude(text(labelled, 80), "LABELS")
+    assert.strictEqual(
+      text(labelled, 100),
+      `
+FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
+0.0.0.0:80/tcp  172.17.0.2:80  nat   engine  live    1m      0  com.docker.compose.project=webshop,…
+0.0.0.0:81/tcp  172.17.0.2:81  nat   engine  live    1m      0
+`
+    )
+    assert.include(
+      text(labelled, Number.POSITIVE_INFINITY),
+      "  com.docker.compose.project=webshop,note=a\\x1b[31mred\\x0aline,name=ウェブ\n"
+    )
+  })
+
+  it("has its header also where nothing is mapped", () => {
+    assert.strictEqual(text([], 80), "\nFRONTEND  BACKEND  MODE  OWNER  STATE  AGE  CONNS\n")
+  })
+})
+
+describe("a figure", () => {
+  it("is short: an age", () => {
+    const [minute, hour, day] = [60_000, 3_600_000, 86_400_000]
+    assert.deepStrictEqual(
+      [
+        -5,
+        0,
+        59_999,
+        minute,
+        hour - 1,
+        hour,
+        47 * hour,
+        2 * day,
+        13 * day,
+        14 * day,
+        729 * day,
+        730 * day
+      ].map(age),
+      ["0s", "0s", "59s", "1m", "59m", "1h", "47h", "2d", "13d", "2w", "104w", "2y"]
+    )
+  })
+
+  it("is short: a number of bytes or of connections", () => {
+    assert.deepStrictEqual(
+      [0, 999, 1000, 1234, 9995, 99_949, 99_950, 999_499, 999_500, 1e9, 2 ** 53].map(bytes),
+      ["0B", "999B", "1.00kB", "1.23kB", "10.0kB", "99.9kB", "100kB", "999kB", "1.00MB", "1.00GB", "9.01PB"]
+    )
+    assert.deepStrictEqual([0, 99_999, 100_000, 1_234_567].map(count), ["0", "99999", "100k", "1.23M"])
+  })
+})
+
+describe("text from elsewhere", () => {
+  it("does nothing to a terminal", () => {
+    assert.strictEqual(
+      printable("a\u0000\t\u009b31m\u202e\u2028é日"),
+      "a\\x00\\x09\\x9b31m\\u{202e}\\u{2028}é日"
+    )
+  })
+})
+
+describe("many ports", () => {
+  const line = (host: string, port: number, backend?: string, note?: string) => ({
+    protocol: "tcp" as const,
+    host: addressUnsafe(host),
+    port,
+    backend: backend === undefined ? undefined : endpoint(backend),
+    note
+  })
+
+  it("are told as ranges where neighbours differ by the port alone", () => {
+    assert.deepStrictEqual(
+      portLines([
+        line("0.0.0.0", 80, "10.0.0.1:8080"),
+        line("::", 80, "10.0.0.1:8080"),
+        line("0.0.0.0", 81, "10.0.0.1:8081"),
+        line("::", 81, "10.0.0.1:8081"),
+        line("0.0.0.0", 82, "10.0.0.1:8090"),
+        line("0.0.0.0", 83, undefined, " discarded: no"),
+        line("0.0.0.0", 84, undefined, " discarded: no"),
+        line("0.0.0.0", 85, "10.0.0.2:1")
+      ]),
+      [
+        "0.0.0.0:80-81/tcp -> 10.0.0.1:8080-8081",
+        "[::]:80-81/tcp -> 10.0.0.1:8080-8081",
+        "0.0.0.0:82/tcp -> 10.0.0.1:8090",
+        "0.0.0.0:83-84/tcp discarded: no",
+        "0.0.0.0:85/tcp -> 10.0.0.2:1"
+      ]
+    )
+  })
+})
+
+describe("the bar", () => {
+  it("never wraps", () => {
+    assert.strictEqual(
+      barText("mapping", 2500, 10_000, 80),
+      "mapping  2500 of 10000 [==========>                             ]  25%"
+    )
+    assert.strictEqual(barText("mapping", 0, 50, 40), "mapping  0 of 50 [>              ]   0%")
+    assert.strictEqual(barText("mapping", 50, 50, 40), "mapping 50 of 50 [===============] 100%")
+    assert.strictEqual(barText("mapping", 5, 50, 24), "mapping  5 of 50  10%")
+    for (let columns = 1; columns < 100; columns++)
+      assert.isBelow(barText("mapping", 3, 50, columns).length, Math.max(columns, 1))
+  })
+})

@@ -1,0 +1,165 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import manifest from "../../package.json" with { type: "json" }
+import { inShell, portmapper, run } from "../support/command.ts"
+import { temporaryFolder } from "../support/folders.ts"
+import { labTest, noCommand } from "../support/lab.ts"
+
+const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
+const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
+
+describe("wrong usage", { timeout: 120_000 }, () => {
+  it.live("exits 2 with one line that says what to do instead, and nothing on stdout", () =>
+    Effect.forEach(
+      [
+        ["mapp", '"mapp" is no command, did you mean map?; see: portmapper --help'],
+        ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
+        ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
+        ["map -p 80:80", "map: name where to by --to ADDRESS; see: portmapper map --help"],
+        ["map -p", "map: -p is missing its value; see: portmapper map --help"],
+        [
+          "map -p 80: --to 10.0.0.1",
+          `map: -p "80:": the container port is missing; expected ${publishForm}; see: portmapper map --help`
+        ],
+        [
+          "map -p99999:80 --to 10.0.0.1",
+          'map: -p "99999:80": host port "99999": ports are 1 to 65535; see: portmapper map --help'
+        ],
+        [
+          "map -p 80 --to web",
+          'map: --to "web": expected an IPv4 or IPv6 address; the name of a container is not followed from here; see: portmapper map --help'
+        ],
+        [
+          "map -p 80 --to 10.0.0.1 --to 10.0.0.2",
+          "map: --to 10.0.0.1 --to 10.0.0.2: one IPv4 and one IPv6 address at most; see: portmapper map --help"
+        ],
+        [
+          "map -p 127.0.0.1::80 --to fd00::2",
+          "map: -p 127.0.0.1::80: 127.0.0.1 is IPv4, which leads to an IPv4 address only; see: portmapper map --help"
+        ],
+        [
+          "map -p 80 --to 10.0.0.1 --label =x",
+          'map: --label "=x": expected KEY=VALUE, with a key; see: portmapper map --help'
+        ],
+        ["map 8080:80", 'map: "8080:80" is not expected here; see: portmapper map --help'],
+        [
+          "unmap",
+          `unmap: name what to unmap by -p ${unpublishForm}, --all or --stale; see: portmapper unmap --help`
+        ],
+        ["unmap --all --stale", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
+        ["unmap --all -p 80", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
+        [
+          "unmap -p 8080:80",
+          `unmap: -p "8080:80": only the host's side is named here; expected ${unpublishForm}; see: portmapper unmap --help`
+        ],
+        [
+          "ls --watch --json",
+          "ls: --json prints one document, --watch has no end; give one of them; see: portmapper ls --help"
+        ],
+        [
+          "ls --watc",
+          "ls: --watc is no option of portmapper ls, did you mean --watch?; see: portmapper ls --help"
+        ],
+        ["ls --socket /x --url unix:///x", "ls: give --socket or --url, not both; see: portmapper ls --help"],
+        [
+          "ls --url ftp://x",
+          'ls: --url "ftp://x": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT; see: portmapper ls --help'
+        ],
+        ["ls --tls-ca x", "ls: the TLS files go with --url; see: portmapper ls --help"],
+        [
+          "ls --url http://x --tls-ca x",
+          'ls: --url "http://x": the TLS files are for https:// or tcp://; see: portmapper ls --help'
+        ],
+        [
+          "ls --url https://x --tls-cert x",
+          "ls: --tls-cert and --tls-key go together; see: portmapper ls --help"
+        ],
+        [
+          "reset --socket /nowhere/p.sock --state /nowhere",
+          "reset: it asks first, and nobody can answer here; give --yes; see: portmapper reset --help"
+        ]
+      ] as const,
+      ([line, expected]) =>
+        Effect.map(portmapper(line.split(" ")), (ran) =>
+          assert.deepStrictEqual(ran, { status: 2, stdout: "", stderr: `portmapper: ${expected}\n` }, line)
+        ),
+      { concurrency: 4 }
+    )
+  )
+
+  it.live("of no command at all shows the commands, on stderr", () =>
+    Effect.map(portmapper([]), ({ status, stdout, stderr }) => {
+      assert.deepStrictEqual([status, stdout], [2, ""])
+      assert.match(stderr, /^Usage: portmapper COMMAND \[options\]\n/)
+    })
+  )
+})
+
+describe("help", { timeout: 60_000 }, () => {
+  it.live("tells each command's options in 80 columns, with examples", () =>
+    Effect.forEach(
+      ["map", "unmap", "ls", "reset", "serve", "doctor"],
+      (command) =>
+        Effect.map(portmapper([command, "--help"]), ({ status, stdout, stderr }) => {
+          assert.deepStrictEqual([status, stderr], [0, ""])
+          assert.match(stdout, new RegExp(`^Usage: portmapper ${command} \\[options\\]\n\n`))
+          const [help = "", examples] = stdout.split("\nExamples:\n")
+          for (const line of help.split("\n")) assert.isAtMost(line.length, 80, line)
+          if (["map", "unmap", "ls", "reset"].includes(command))
+            assert.match(examples ?? "", new RegExp(`^  portmapper ${command}`, "m"))
+        }),
+      { concurrency: 4 }
+    )
+  )
+
+  it.live("names the version", () =>
+    Effect.map(portmapper(["--version"]), (ran) =>
+      assert.deepStrictEqual(ran, { status: 0, stdout: `portmapper ${manifest.version}\n`, stderr: "" })
+    )
+  )
+})
+
+describe("completions", { timeout: 60_000 }, () => {
+  const script = (shell: string) => Effect.map(portmapper(["--completions", shell]), ({ stdout }) => stdout)
+  const checked = (shell: string, ...args: ReadonlyArray<string>) =>
+    labTest(`are ${shell} that ${shell} can read`, noCommand(shell, "--version"), () =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const file = Path.join(yield* temporaryFolder, `completions.${shell}`)
+          Fs.writeFileSync(file, yield* script(shell))
+          const ran = yield* run([shell, ...args, file])
+          assert.deepStrictEqual(ran, { status: 0, stdout: "", stderr: "" })
+        }).pipe(Effect.scoped)
+      )
+    )
+  checked("bash", "-n")
+  checked("zsh", "-n")
+  checked("fish", "--no-execute")
+
+  it.live("complete commands, options and their values in bash", () =>
+    Effect.gen(function* () {
+      const complete = (line: string) => {
+        const words = line.split(" ")
+        return `COMP_WORDS=(${words.map((word) => `'${word}'`).join(" ")}); COMP_CWORD=${words.length - 1}; COMP_LINE='${line}'; COMP_POINT=${line.length}; COMPREPLY=(); _portmapper portmapper '${words.at(-1)}' '${words.at(-2)}'; echo "\${COMPREPLY[*]}"`
+      }
+      const { stdout, stderr } = yield* inShell(
+        [
+          'eval "$(portmapper --completions bash)"',
+          complete("portmapper "),
+          complete("portmapper un"),
+          complete("portmapper ls --w"),
+          complete("portmapper unmap --st"),
+          complete("portmapper serve --log-format "),
+          complete("portmapper map --to 10.0.0.1 --lab")
+        ].join("\n")
+      )
+      assert.strictEqual(stderr, "")
+      const [commands = "", ...rest] = stdout.split("\n")
+      for (const command of ["serve", "map", "unmap", "ls", "doctor", "reset"])
+        assert.include(commands.split(" "), command)
+      assert.deepStrictEqual(rest, ["unmap", "--watch", "--stale", "pretty json logfmt", "--label", ""])
+    })
+  )
+})

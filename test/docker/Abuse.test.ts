@@ -1,0 +1,235 @@
+import * as Http from "node:http"
+import * as Net from "node:net"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit } from "effect"
+import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import {
+  collectGarbage,
+  descriptors,
+  malformed,
+  malformedCount,
+  malformedTimeoutMillis
+} from "../support/abuse.ts"
+import { echo, grant } from "../support/drivers.ts"
+import { raw, request } from "../support/http.ts"
+import { mapRequest } from "../support/session.ts"
+import { socketFor } from "../support/socket.ts"
+
+const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
+const mapBody = (port: number) => JSON.stringify(mapRequest(port))
+
+/** Runs, and then finds the descriptors as they were, once what is closing has closed. */
+const withoutLeak = <E, R>(run: Effect.Effect<void, E, R>) =>
+  Effect.gen(function* () {
+    const before = descriptors()
+    yield* run
+    for (let tries = 0; tries < 100 && descriptors() > before + 2; tries++) yield* Effect.sleep(20)
+    assert.isAtMost(descriptors(), before + 2)
+  })
+
+describe("the Unix socket", () => {
+  it.live("serves a thousand clients at once", () =>
+    Effect.gen(function* () {
+      const path = yield* socketFor(yield* Driver)
+      yield* withoutLeak(
+        Effect.gen(function* () {
+          const ports = Array.from({ length: 1000 }, (_, index) => 20_000 + index)
+          const answers = yield* Effect.forEach(
+            ports,
+            (port) => ask(path, "/PortMapper.MapPorts", mapBody(port), { agent: new Http.Agent() }),
+            { concurrency: "unbounded" }
+          )
+          assert.deepStrictEqual(
+            answers.map(({ body }) => JSON.parse(body).PortBindings[0].FrontendPort),
+            ports
+          )
+        })
+      )
+      const firewall = yield* MemoryFirewall
+      assert.strictEqual(firewall.rules().length, 1000)
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+
+  it.live("serves others while a hundred clients send a byte at a time, and those in the end", () =>
+    Effect.gen(function* () {
+      const path = yield* socketFor(echo)
+      const text = `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}`
+      let finished = false
+      const slow = Promise.all(
+        Array.from(
+          { length: 100 },
+          () =>
+            new Promise<string>((resolve, reject) => {
+              const socket = Net.connect(path)
+              let answer = ""
+              socket.on("data", (chunk) => {
+                answer += chunk
+              })
+              socket.on("close", () => resolve(answer))
+              socket.on("error", reject)
+              let sent = 0
+              const timer = setInterval(() => {
+                socket.write(text.slice(sent, ++sent))
+                if (sent === text.length) clearInterval(timer)
+              }, 5)
+            })
+        )
+      ).finally(() => {
+        finished = true
+      })
+      yield* Effect.sleep(50)
+      for (let port = 1; port <= 50; port++) {
+        assert.strictEqual((yield* ask(path, "/PortMapper.MapPorts", mapBody(port))).status, 200)
+      }
+      assert.isFalse(finished)
+      for (const answer of yield* Effect.promise(() => slow)) assert.match(answer, /^HTTP\/1\.1 200 /)
+    })
+  )
+
+  it.live("either answers or undoes the call of a client that goes in its middle", () =>
+    Effect.gen(function* () {
+      const path = yield* socketFor(yield* Driver)
+      const firewall = yield* MemoryFirewall
+      yield* withoutLeak(
+        Effect.gen(function* () {
+          const answered = yield* Effect.forEach(
+            Array.from({ length: 300 }, (_, index) => index),
+            (index) =>
+              Effect.promise(
+                () =>
+                  new Promise<number | undefined>((resolve) => {
+                    const port = 30_000 + index
+                    const body = mapBody(port)
+                    const text = `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+                    const socket = Net.connect(path)
+                    let seen = false
+                    socket.on("error", () => {})
+                    socket.on("data", () => {
+                      seen = true
+                    })
+                    socket.on("close", () => resolve(seen ? port : undefined))
+                    // Some in the headers, some in the body, the others somewhere in the call.
+                    if (index % 3 === 0) socket.write(text.slice(0, (index * 7) % text.length))
+                    else socket.write(text)
+                    setTimeout(() => socket.destroy(), index % 7)
+                  })
+              ),
+            { concurrency: 50 }
+          )
+          yield* Effect.sleep(100)
+          const listed = yield* (yield* Driver).listPorts ?? Effect.succeed([])
+          const live = new Set(listed.map(({ frontendPort }) => frontendPort))
+          for (const port of answered) if (port !== undefined) assert.isTrue(live.has(port), `${port}`)
+          assert.strictEqual(firewall.rules().length, live.size)
+        })
+      )
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+
+  it.live("undoes what it could not answer, whether the client goes before or after the call", () =>
+    Effect.gen(function* () {
+      const exits: Array<boolean> = []
+      const ended = yield* Deferred.make<void>()
+      const count = 200
+      const path = yield* socketFor({
+        ...echo,
+        mapPorts: (group) =>
+          Effect.addFinalizer((exit) =>
+            Effect.suspend(() => {
+              exits.push(Exit.isSuccess(exit))
+              return exits.length === count ? Deferred.succeed(ended, undefined) : Effect.void
+            })
+          ).pipe(Effect.andThen(Effect.sleep(50)), Effect.as(grant(group)))
+      })
+      for (let index = 0; index < count; index++) {
+        const body = mapBody(1000 + index)
+        const socket = Net.connect(path)
+        socket.on("error", () => {})
+        socket.write(`POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+        setTimeout(() => socket.destroy(), 25)
+      }
+      yield* Deferred.await(ended)
+      assert.isFalse(exits.some((delivered) => delivered))
+    })
+  )
+
+  it.live(
+    `refuses ${malformedCount} malformed requests, keeps no memory of them, and goes on`,
+    () =>
+      Effect.gen(function* () {
+        const path = yield* socketFor(echo)
+        yield* withoutLeak(refuseAll((body, index) => send(path, body, index)))
+        assert.match(
+          yield* Effect.promise(() => raw(path, "\x00\xff nothing like HTTP\r\n\r\n")),
+          /^HTTP\/1\.1 400 /
+        )
+        assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
+      }),
+    malformedTimeoutMillis
+  )
+})
+
+describe("the fetch handler", () => {
+  it.live(
+    `refuses ${malformedCount} malformed requests, keeps no memory of them, and goes on`,
+    () =>
+      Effect.gen(function* () {
+        const handler = toWebHandler(echo)
+        yield* refuseAll(async (body, index) => {
+          const path = index % 10 === 0 ? "/Nope" : "/PortMapper.MapPorts"
+          const response = await handler(
+            new Request(`http://plugin.example${path}`, { method: "POST", body: new Uint8Array(body) })
+          )
+          await response.text()
+          return response.status
+        })
+        const response = yield* Effect.promise(() =>
+          handler(new Request("http://plugin.example/Plugin.Activate", { method: "POST" }))
+        )
+        assert.strictEqual(response.status, 200)
+      }),
+    malformedTimeoutMillis
+  )
+})
+
+const agent = new Http.Agent({ keepAlive: true, maxSockets: 50 })
+
+const send = (path: string, body: Buffer, index: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const sent = Http.request(
+      {
+        socketPath: path,
+        method: index % 11 === 0 ? "PUT" : "POST",
+        path: index % 10 === 0 ? "/Nope" : "/PortMapper.MapPorts",
+        agent
+      },
+      (response) => {
+        response.resume().on("end", () => resolve(response.statusCode ?? 0))
+      }
+    )
+    sent.on("error", reject)
+    sent.end(body)
+  })
+
+/** Fifty at a time; every one is the client's fault, and the memory after the second half is that after the first. */
+const refuseAll = (send: (body: Buffer, index: number) => Promise<number>): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const bodies = malformed()
+    const half = Effect.forEach(
+      Array.from({ length: malformedCount / 2 }, (_, index) => index),
+      (index) =>
+        Effect.promise(async () => {
+          const status = await send(bodies(index), index)
+          assert.isTrue(status >= 400 && status < 500, `${status} ${bodies(index)}`)
+        }),
+      { concurrency: 50, discard: true }
+    )
+    yield* half
+    const before = collectGarbage()
+    yield* half
+    assert.isBelow(collectGarbage() - before, 8 * 1024 * 1024)
+    agent.destroy()
+  })

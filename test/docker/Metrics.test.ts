@@ -1,0 +1,102 @@
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { makeMetrics } from "../../adapters/docker/Metrics.ts"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { CallObserver } from "../../src/protocol/CallObserver.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { temporaryFolder } from "../support/folders.ts"
+import { request } from "../support/http.ts"
+
+const body = (port: number, backend: string, protocol = 6) =>
+  JSON.stringify({
+    Reqs: [
+      {
+        Proto: protocol,
+        BackendIP: backend,
+        BackendPort: 80,
+        FrontendIP: "0.0.0.0",
+        FrontendPort: port,
+        FrontendPortEnd: port
+      }
+    ]
+  })
+
+/** The samples of a page whose values do not depend on time, those at zero left out. */
+const samples = (page: string): ReadonlyArray<string> =>
+  page
+    .split("\n")
+    .filter((line) => line !== "" && !line.startsWith("#") && !/_bucket|_sum/.test(line) && !/ 0$/.test(line))
+    .sort()
+
+describe("the page of metrics", () => {
+  it.live("counts mappings, calls and failures to allocate", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      const metrics = makeMetrics()
+      yield* Effect.provideService(
+        serveUnix(path, { pages: { "/metrics": metrics.page } }),
+        CallObserver,
+        metrics.observe
+      )
+      const ask = (url: string, text = "", method = "POST") =>
+        Effect.promise(() => request(path, url, text, { method }))
+      yield* ask("/Plugin.Activate")
+      yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
+      yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
+      yield* ask("/PortMapper.MapPorts", body(53, "172.17.0.2", 17))
+      yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.3"))
+      yield* ask("/PortMapper.MapPorts", "{")
+      yield* ask("/PortMapper.UnmapPorts", "{}")
+      const { status, contentType, body: page } = yield* ask("/metrics", "", "GET")
+      assert.deepStrictEqual([status, contentType], [200, "text/plain; version=0.0.4; charset=utf-8"])
+      assert.deepStrictEqual(samples(page), [
+        'portmapper_allocation_failures_total{reason="already_allocated"} 1',
+        'portmapper_call_duration_seconds_count{method="Plugin.Activate",outcome="ok"} 1',
+        'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="bad_request"} 1',
+        'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="ok"} 3',
+        'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="refused"} 1',
+        'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="ok"} 1',
+        'portmapper_mappings{mode="nat",protocol="tcp"} 1',
+        'portmapper_mappings{mode="nat",protocol="udp"} 1'
+      ])
+      for (const line of [
+        "# TYPE portmapper_mappings gauge",
+        'portmapper_mappings{mode="proxy",protocol="sctp"} 0',
+        "# TYPE portmapper_call_duration_seconds histogram",
+        'portmapper_call_duration_seconds_bucket{method="PortMapper.MapPorts",outcome="ok",le="+Inf"} 3',
+        "# TYPE portmapper_allocation_failures_total counter",
+        'portmapper_allocation_failures_total{reason="address_in_use"} 0'
+      ])
+        assert.include(page.split("\n"), line)
+      assert.isTrue(page.endsWith("\n"))
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+
+  it.live("tells a defect, an unknown method and a caller that went from a refusal, of any driver", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      const metrics = makeMetrics()
+      const driver = Driver.of({ mapPorts: () => Effect.never, unmapPorts: () => Effect.die(new Error("x")) })
+      yield* serveUnix(path, { pages: { "/metrics": metrics.page } }).pipe(
+        Effect.provideService(CallObserver, metrics.observe),
+        Effect.provideService(Driver, driver)
+      )
+      yield* Effect.promise(() => request(path, "/PortMapper.UnmapPorts", "{}"))
+      yield* Effect.promise(() => request(path, "/PortMapper.ListPorts", "{}"))
+      yield* Effect.promise(() =>
+        request(path, "/PortMapper.MapPorts", body(1, "172.17.0.2"), {
+          signal: AbortSignal.timeout(50)
+        }).catch(() => undefined)
+      )
+      yield* Effect.sleep(50)
+      const page = yield* Effect.promise(() => request(path, "/metrics", "", { method: "GET" }))
+      assert.deepStrictEqual(samples(page.body), [
+        'portmapper_call_duration_seconds_count{method="PortMapper.ListPorts",outcome="unknown_method"} 1',
+        'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="interrupted"} 1',
+        'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="defect"} 1'
+      ])
+    })
+  )
+})

@@ -1,0 +1,406 @@
+import { execFileSync } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Http from "node:http"
+import * as Https from "node:https"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Result, type Scope } from "effect"
+import { requestError } from "../../adapters/docker/ClientError.ts"
+import { parsePluginUrl, socketAddress } from "../../adapters/docker/PluginAddress.ts"
+import { type ClientOptions, makeClient } from "../../adapters/docker/PluginClient.ts"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { temporaryFolder } from "../support/folders.ts"
+import { bindingText, group, releaseOf } from "../support/groups.ts"
+import { labTest, noCommand } from "../support/lab.ts"
+import { reference } from "../support/reference.ts"
+
+const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Effect.scoped(effect))
+
+const web = ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: [fd00::2]:80"]
+
+/** A server that answers as it is told, and the client of it; `requests` is what arrived. */
+const answering = (listener: Http.RequestListener, options: ClientOptions = {}) =>
+  Effect.gen(function* () {
+    const path = Path.join(yield* temporaryFolder, "p.sock")
+    const server = yield* listening(Http.createServer(listener), path)
+    return { path, server, client: yield* makeClient(socketAddress(path), options) }
+  })
+
+const listening = <S extends Net.Server>(server: S, at: string | number) =>
+  Effect.acquireRelease(
+    Effect.callback<S>((resume) => void server.listen(at, () => resume(Effect.succeed(server)))),
+    () =>
+      Effect.sync(() => {
+        if (server instanceof Http.Server) server.closeAllConnections()
+        server.close()
+      })
+  )
+
+const always =
+  (status: number, body: string, contentType = "text/plain"): Http.RequestListener =>
+  (request, response) => {
+    request.resume()
+    request.once("end", () => response.writeHead(status, { "Content-Type": contentType }).end(body))
+  }
+
+const told = <A, R>(effect: Effect.Effect<A, { readonly _tag: string; readonly message: string }, R>) =>
+  Effect.map(Effect.flip(effect), ({ _tag, message }) => `${_tag}: ${message}`)
+
+describe("a client of our own plugin", () => {
+  it.live("maps, lists and unmaps in its owner's name, and is a driver", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      yield* serveUnix(path)
+      const client = yield* makeClient(socketAddress(path), { owner: "cli" })
+      const driver = Driver.of(client)
+      assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
+      const bindings = yield* client.mapPorts(group("8000-8010", web, { a: "b" }))
+      assert.deepStrictEqual(bindings.map(bindingText), [
+        "0.0.0.0:8000/tcp -> 172.17.0.2:80, forward",
+        "[::]:8000/tcp -> [fd00::2]:80, forward"
+      ])
+      const [listed, ...rest] = yield* client.listPorts
+      assert.strictEqual(rest.length, 1)
+      assert.deepStrictEqual(listed && { ...listed, sinceMillis: 0 }, {
+        protocol: 6,
+        frontendIp: "0.0.0.0",
+        frontendPort: 8000,
+        backendIp: "172.17.0.2",
+        backendPort: 80,
+        mode: "nat",
+        owner: "cli",
+        state: "live",
+        sinceMillis: 0,
+        labels: new Map([["a", "b"]]),
+        connections: 0,
+        bytesIn: undefined,
+        bytesOut: undefined
+      })
+      yield* driver.unmapPorts(releaseOf(bindings))
+      assert.deepStrictEqual(yield* client.listPorts, [])
+      const forwarding = yield* makeClient(socketAddress(path))
+      yield* Effect.provideService(forwarding.mapPorts(group("9000", web)), CurrentOwner, "session")
+      assert.deepStrictEqual(
+        (yield* client.listPorts).map(({ owner }) => owner),
+        ["session", "session"]
+      )
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+
+  it.live("tells a refusal in the plugin's words", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      yield* serveUnix(path)
+      const client = yield* makeClient(socketAddress(path), { owner: "cli" })
+      yield* client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.2:80"]))
+      const error = yield* told(client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])))
+      assert.match(
+        error,
+        /^CallRefused: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by cli/
+      )
+      const wrong = yield* told(client.mapPorts(group("8080", web, { "portmapper.x": "" })))
+      assert.match(wrong, /^CallRefused: bad request: Labels\["portmapper.x"\]/)
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+})
+
+describe("a client of the Go reference", { timeout: 120_000 }, () => {
+  labTest("activates, maps and unmaps, and learns that it does not list", noCommand("go", "version"), () =>
+    run(
+      Effect.gen(function* () {
+        const client = yield* makeClient(socketAddress(yield* reference))
+        assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
+        const bindings = yield* client.mapPorts(group("0", web))
+        assert.deepStrictEqual(bindings.map(bindingText), [
+          "0.0.0.0:49153/tcp -> 172.17.0.2:80, forward, nat 0.0.0.0:49153",
+          "[::]:49153/tcp -> [fd00::2]:80, forward, nat :::49153"
+        ])
+        yield* client.unmapPorts(releaseOf(bindings))
+        assert.deepStrictEqual(yield* client.mapPorts(group("0", [])), [])
+        const refused = "CallRefused: bind for port 1 failed: port is already allocated"
+        assert.strictEqual(yield* told(client.mapPorts(group("1", web))), refused)
+        assert.strictEqual(yield* told(client.mapPorts(group("1", web, { status: "500" }))), refused)
+        assert.strictEqual(
+          yield* told(client.call("PortMapper.MapPorts", "{")),
+          "CallRefused: HTTP status 400 unexpected EOF"
+        )
+        assert.strictEqual(
+          yield* told(client.listPorts),
+          `NotOffered: the plugin at ${client.address.text} does not know PortMapper.ListPorts: only portmapper's own plugin can be asked for that`
+        )
+      })
+    )
+  )
+})
+
+describe("an answer", () => {
+  it.live("is refused by an Err with any status, by a status with any body", () =>
+    Effect.gen(function* () {
+      for (const [status, body, expected] of [
+        [200, '{"Err":"no"}', "no"],
+        [200, '{"PortBindings":null,"Err":"no"}', "no"],
+        [500, '{"Err":"no"}\n', "no"],
+        [500, '{"err":"no"}', "no"],
+        [503, "", "HTTP status 503"],
+        [502, "<html>\nbad gateway", "HTTP status 502 <html>"],
+        [500, '{"Err":""}', 'HTTP status 500 {"Err":""}']
+      ] as const) {
+        const { client } = yield* answering(always(status, body))
+        assert.strictEqual(yield* told(client.mapPorts(group("0", web))), `CallRefused: ${expected}`)
+      }
+    })
+  )
+
+  it.live("is taken with any Content-Type, and an unmap's whatever it says", () =>
+    Effect.gen(function* () {
+      const { client } = yield* answering(always(200, '{"Implements":["PortMapper"]}', "x/y"))
+      assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
+      yield* client.unmapPorts({ bindings: [], labels: new Map() })
+      yield* (yield* answering(always(200, ""))).client.unmapPorts({ bindings: [], labels: new Map() })
+    })
+  )
+
+  it.live("that is no plugin's is told as that", () =>
+    Effect.gen(function* () {
+      for (const [body, expected] of [
+        ["<html>hello", '"<html>hello"'],
+        ['{"PortBindings":[]}', "0 bindings were answered to a group of 2"],
+        ['{"PortBindings":{}}', "bad request: PortBindings = {}: must be an array"],
+        ['{"PortBindings":[{"Proto":6},{"Proto":1}]}', "the protocol 1 is none with ports"]
+      ] as const) {
+        const { client, path } = yield* answering(always(200, body))
+        assert.strictEqual(
+          yield* told(client.mapPorts(group("0", web))),
+          `NotTheProtocol: ${path} answered PortMapper.MapPorts with what is no plugin's answer: ${expected}`
+        )
+      }
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      yield* listening(
+        Net.createServer((socket) => void socket.end("220 smtp ready\r\n")),
+        path
+      )
+      const client = yield* makeClient(socketAddress(path))
+      assert.match(yield* told(client.activate), /^NotTheProtocol: .* it is no HTTP \(Parse Error/)
+    })
+  )
+
+  it.live("that never comes is given up, and one that broke off is told", () =>
+    Effect.gen(function* () {
+      const silent = yield* answering((request) => void request.resume(), { answerTimeoutMillis: 100 })
+      assert.strictEqual(
+        yield* told(silent.client.activate),
+        `AnswerLost: ${silent.path} gave no answer to Plugin.Activate: none came within 0.1 s`
+      )
+      const breaking = yield* answering((request) => void request.socket.destroy())
+      assert.strictEqual(
+        yield* told(breaking.client.activate),
+        `AnswerLost: ${breaking.path} gave no answer to Plugin.Activate: the connection broke`
+      )
+      const half = yield* answering((request, response) => {
+        request.resume()
+        response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.destroy())
+      })
+      assert.match(yield* told(half.client.activate), /^AnswerLost: /)
+    })
+  )
+
+  it.live("stops being waited for when the caller is interrupted, and the plugin notices", () =>
+    Effect.gen(function* () {
+      const begun = yield* Deferred.make<void>()
+      const gone = yield* Deferred.make<void>()
+      const { client } = yield* answering((request, response) => {
+        request.resume()
+        response.once("close", () => Deferred.doneUnsafe(gone, Effect.void))
+        Deferred.doneUnsafe(begun, Effect.void)
+      })
+      const fiber = yield* Effect.forkChild(client.activate)
+      yield* Deferred.await(begun)
+      yield* Fiber.interrupt(fiber)
+      yield* Deferred.await(gone)
+    })
+  )
+})
+
+describe("a connection", () => {
+  it.live("is kept, and no more are made than were asked for", () =>
+    Effect.gen(function* () {
+      const { client, server } = yield* answering(always(200, "{}"), { connections: 3 })
+      let connections = 0
+      server.on("connection", () => connections++)
+      yield* Effect.forEach(Array.from({ length: 30 }), () => client.activate, { concurrency: 10 })
+      yield* client.activate
+      assert.strictEqual(connections, 3)
+    })
+  )
+
+  it.live("that the plugin closed while it was kept is replaced", () =>
+    Effect.gen(function* () {
+      let answered = 0
+      const { client } = yield* answering(
+        (request, response) => {
+          // The second request on a connection is never read: the plugin was closing it.
+          if (answered++ === 1) request.socket.destroy()
+          else response.end("{}")
+        },
+        { connections: 1 }
+      )
+      yield* client.activate
+      yield* client.activate
+      assert.strictEqual(answered, 3)
+    })
+  )
+
+  it.live("that can't be made is told with what to do", () =>
+    Effect.gen(function* () {
+      const at = yield* temporaryFolder
+      const path = Path.join(at, "p.sock")
+      const asked = (where: string) =>
+        Effect.flatMap(makeClient(socketAddress(where)), (client) => told(client.activate))
+      assert.strictEqual(
+        yield* asked(path),
+        `CannotConnect: ${path}: no such socket; start the plugin with: portmapper serve`
+      )
+      const abandoned = Net.createServer()
+      yield* Effect.callback<void>((resume) => void abandoned.listen(`${path}.x`, () => resume(Effect.void)))
+      Fs.renameSync(`${path}.x`, path)
+      abandoned.close()
+      assert.strictEqual(
+        yield* asked(path),
+        `CannotConnect: ${path}: nobody serves this socket; start the plugin with: portmapper serve`
+      )
+      const denied = (mode: number, gid: number) => {
+        Fs.chmodSync(path, mode)
+        Fs.chownSync(path, process.getuid?.() ?? 0, gid)
+        return requestError(socketAddress(path), "", Object.assign(new Error(), { code: "EACCES" }), false)
+          .message
+      }
+      assert.strictEqual(denied(0o600, 0), `${path}: permission denied; use sudo`)
+      if (process.getuid?.() === 0)
+        assert.strictEqual(denied(0o660, 1), `${path}: permission denied; use sudo, or join the group daemon`)
+      const closed = yield* makeClient(
+        Result.getOrThrow(parsePluginUrl(`http://127.0.0.1:${yield* freePort}`, false))
+      )
+      assert.strictEqual(
+        yield* told(closed.activate),
+        `CannotConnect: ${closed.address.text}: connection refused; is the plugin listening there?`
+      )
+    })
+  )
+})
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = Net.createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as Net.AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+describe("TLS", () => {
+  labTest("trusts the given authority and shows its certificate", noCommand("openssl", "version"), () =>
+    run(
+      Effect.gen(function* () {
+        const at = yield* temporaryFolder
+        const file = (name: string) => Path.join(at, name)
+        const openssl = (...args: ReadonlyArray<string>) =>
+          execFileSync("openssl", args, { cwd: at, stdio: "ignore" })
+        for (const [name, subject] of [
+          ["server", "/CN=localhost"],
+          ["client", "/CN=client"]
+        ] as const)
+          openssl(
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+            "-keyout",
+            `${name}.key`,
+            "-out",
+            `${name}.pem`,
+            "-subj",
+            subject,
+            "-addext",
+            "subjectAltName=IP:127.0.0.1"
+          )
+        const server = yield* listening(
+          Https.createServer(
+            {
+              key: Fs.readFileSync(file("server.key")),
+              cert: Fs.readFileSync(file("server.pem")),
+              ca: Fs.readFileSync(file("client.pem")),
+              requestCert: true
+            },
+            always(200, '{"Implements":["PortMapper"]}')
+          ),
+          0
+        )
+        const { port } = server.address() as Net.AddressInfo
+        const asking = (tls: ClientOptions["tls"], scheme = "tcp") =>
+          Effect.flatMap(
+            makeClient(
+              Result.getOrThrow(parsePluginUrl(`${scheme}://127.0.0.1:${port}`, tls !== undefined)),
+              {
+                tls
+              }
+            ),
+            (client) => client.activate
+          )
+        const ca = file("server.pem")
+        const [cert, key] = [file("client.pem"), file("client.key")]
+        assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
+        assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
+        assert.match(
+          yield* told(asking({ ca })),
+          /asks for a client certificate; give one by --tls-cert and --tls-key$/
+        )
+        assert.match(
+          yield* told(asking({ ca, cert: ca, key: file("server.key") })),
+          /CannotConnect|AnswerLost/
+        )
+        assert.match(yield* told(asking({ ca: file("none.pem") })), /^TlsFileError: .*none\.pem: ENOENT/)
+        assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
+      })
+    )
+  )
+})
+
+describe("a URL", () => {
+  it.each([
+    ["unix:///run/p.sock", { _tag: "Pipe", path: "/run/p.sock", text: "/run/p.sock" }],
+    ["npipe:////./pipe/p", { _tag: "Pipe", path: "\\\\.\\pipe\\p", text: "//./pipe/p" }],
+    [
+      "http://localhost",
+      { _tag: "Net", host: "localhost", port: 80, tls: false, text: "http://localhost:80" }
+    ],
+    ["http://[::1]:9000/", { _tag: "Net", host: "::1", port: 9000, tls: false, text: "http://[::1]:9000" }],
+    ["https://h", { _tag: "Net", host: "h", port: 443, tls: true, text: "https://h:443" }],
+    ["tcp://h:1", { _tag: "Net", host: "h", port: 1, tls: false, text: "http://h:1" }],
+    ["tcp://h", "the port is missing"],
+    ["http://h:0", "ports are 1 to 65535"],
+    ["http://h/x", "expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT"],
+    ["/run/p.sock", "expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT"],
+    ["http://u@h", "expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT"]
+  ] as const)("%s", (url, expected) => {
+    const address = parsePluginUrl(url, false)
+    assert.deepStrictEqual(Result.isSuccess(address) ? address.success : address.failure, expected as unknown)
+  })
+
+  it("with TLS files is HTTPS or wrong", () => {
+    assert.deepStrictEqual(
+      Result.map(parsePluginUrl("tcp://h:1", true), ({ text }) => text),
+      Result.succeed("https://h:1")
+    )
+    assert.deepStrictEqual(
+      parsePluginUrl("http://h", true),
+      Result.fail("the TLS files are for https:// or tcp://")
+    )
+  })
+})

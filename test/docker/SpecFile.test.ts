@@ -1,0 +1,266 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
+import { checkSpec } from "../../adapters/docker/SpecCheck.ts"
+import {
+  type ClientTls,
+  parseSpec,
+  readSpec,
+  type SpecOptions,
+  writeSpec
+} from "../../adapters/docker/SpecFile.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { makeCertificates } from "../support/certificates.ts"
+import { granting, temporaryFolder } from "../support/driver.ts"
+import { pluginCommand, start } from "../support/process.ts"
+import { requestTcp } from "../support/tcp.ts"
+
+const tls: ClientTls = {
+  caFile: "/tls/ca.pem",
+  certFile: "/tls/engine.pem",
+  keyFile: "/tls/engine.key",
+  insecureSkipVerify: false
+}
+
+const refused = (options: SpecOptions) =>
+  Effect.map(Effect.flip(Effect.scoped(writeSpec(options))), (error) => error.message)
+
+describe("writeSpec", () => {
+  it.live("writes one URL to NAME.spec, readable by all, and removes it at the end", () =>
+    Effect.gen(function* () {
+      const folder = Path.join(yield* temporaryFolder, "docker", "plugins")
+      const umask = process.umask(0o077)
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.umask(umask)))
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const path = yield* writeSpec({ name: "pm", folder, url: "tcp://127.0.0.1:7000" })
+          assert.strictEqual(path, Path.join(folder, "pm.spec"))
+          assert.strictEqual(Fs.readFileSync(path, "utf8"), "tcp://127.0.0.1:7000#portmapper\n")
+          assert.strictEqual(Fs.statSync(path).mode & 0o777, 0o644)
+          assert.deepStrictEqual(Fs.readdirSync(folder), ["pm.spec"])
+          assert.deepStrictEqual(yield* readSpec("pm", [folder]), { url: "tcp://127.0.0.1:7000" })
+        })
+      )
+      assert.deepStrictEqual(Fs.readdirSync(folder), [])
+    })
+  )
+
+  it.live("writes NAME.json with the files of the client, as absolute paths", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const url = "https://127.0.0.1:7000"
+      const path = yield* writeSpec({ name: "pm", folder, url, tls: { ...tls, keyFile: "engine.key" } })
+      assert.deepStrictEqual(JSON.parse(Fs.readFileSync(path, "utf8")), {
+        Name: "pm",
+        Addr: url,
+        TLSConfig: {
+          InsecureSkipVerify: false,
+          CAFile: "/tls/ca.pem",
+          CertFile: "/tls/engine.pem",
+          KeyFile: Path.resolve("engine.key")
+        },
+        WrittenBy: "portmapper"
+      })
+      assert.deepStrictEqual(yield* readSpec("pm", [folder]), {
+        url,
+        tls: { ...tls, keyFile: Path.resolve("engine.key") }
+      })
+    })
+  )
+
+  it.live("leaves another plugin's file alone, and one that the Engine would read before ours", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const url = "tcp://127.0.0.1:1"
+      for (const [file, content] of [
+        ["pm.spec", "tcp://127.0.0.1:7000\n"],
+        ["pm.json", '{"Name":"pm","Addr":"https://127.0.0.1:1"}'],
+        ["pm.json", "not JSON"],
+        ["pm/pm.spec", "tcp://127.0.0.1:7000\n"]
+      ] as const) {
+        const path = Path.join(folder, file)
+        Fs.mkdirSync(Path.dirname(path), { recursive: true })
+        Fs.writeFileSync(path, content)
+        for (const client of [undefined, tls])
+          assert.strictEqual(
+            yield* refused({ name: "pm", folder, url, tls: client }),
+            `${path}: another plugin of this name is described here; remove the file, or choose another name`
+          )
+        assert.strictEqual(Fs.readFileSync(path, "utf8"), content)
+        Fs.rmSync(path)
+      }
+    })
+  )
+
+  it.live("takes a file with the very contents for its own, whoever wrote it", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const options = { name: "pm", folder, url: "tcp://127.0.0.1:1" }
+      const scope = yield* Scope.make()
+      const path = yield* Effect.provideService(writeSpec(options), Scope.Scope, scope)
+      yield* Effect.scoped(writeSpec(options))
+      assert.isFalse(Fs.existsSync(path))
+      yield* Scope.close(scope, Exit.void)
+    })
+  )
+
+  it.live("leaves a successor's file alone at the end", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const path = yield* Effect.scoped(
+        Effect.tap(writeSpec({ name: "pm", folder, url: "tcp://127.0.0.1:1" }), (path) =>
+          Effect.sync(() => Fs.writeFileSync(path, "tcp://127.0.0.1:2#portmapper\n"))
+        )
+      )
+      assert.strictEqual(Fs.readFileSync(path, "utf8"), "tcp://127.0.0.1:2#portmapper\n")
+    })
+  )
+
+  it.live("refuses names that lead out of the folder, and tells a folder it can't write to", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      for (const name of ["", ".", "..", "a/b", "a\\b"])
+        assert.match(yield* refused({ name, folder, url: "tcp://x:1" }), / can't be a plugin's name$/)
+      Fs.writeFileSync(Path.join(folder, "file"), "")
+      const inFile = Path.join(folder, "file")
+      assert.strictEqual(
+        yield* refused({ name: "pm", folder: inFile, url: "tcp://x:1" }),
+        `${inFile}: making the folder failed: file already exists`
+      )
+    })
+  )
+
+  it.live("replaces the file that a killed process left behind, and refuses that of a living one", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const command = pluginCommand({ tcp: { host: "127.0.0.1", port: 0, name: "pm", folder } })
+      const spec = Path.join(folder, "pm.spec")
+
+      const first = yield* start(command)
+      yield* first.next
+      const left = Fs.readFileSync(spec, "utf8")
+      const second = yield* start(command)
+      assert.deepStrictEqual(yield* second.next, {
+        failed: `${spec}: what is described here is being served; stop that process, remove the file or choose another name`
+      })
+      assert.strictEqual(Fs.readFileSync(spec, "utf8"), left)
+
+      assert.strictEqual(yield* first.end("SIGKILL"), "SIGKILL")
+      assert.strictEqual(Fs.readFileSync(spec, "utf8"), left)
+      const third = yield* start(command)
+      const { listening } = (yield* third.next) as { listening: [{ port: number }] }
+      assert.strictEqual(Fs.readFileSync(spec, "utf8"), `tcp://127.0.0.1:${listening[0].port}#portmapper\n`)
+      assert.notStrictEqual(Fs.readFileSync(spec, "utf8"), left)
+      assert.strictEqual((yield* Effect.promise(() => requestTcp({ port: listening[0].port }))).status, 200)
+      yield* third.end("SIGTERM")
+      assert.deepStrictEqual(Fs.readdirSync(folder), [])
+    })
+  )
+
+  it.live("replaces what was left behind in the other form", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      Fs.writeFileSync(Path.join(folder, "pm.spec"), "tcp://127.0.0.1:1#portmapper\n")
+      yield* writeSpec({ name: "pm", folder, url: "https://127.0.0.1:2", tls })
+      assert.deepStrictEqual(Fs.readdirSync(folder), ["pm.json"])
+    })
+  )
+})
+
+describe("readSpec", () => {
+  it.live("looks where the Engine looks, in its order", () =>
+    Effect.gen(function* () {
+      const [a, b] = [yield* temporaryFolder, yield* temporaryFolder]
+      const found = () => Effect.map(readSpec("pm", [a, b]), (address) => address?.url)
+      assert.isUndefined(yield* found())
+      Fs.mkdirSync(Path.join(a, "pm"))
+      for (const [folder, file, content, url] of [
+        [b, "pm.spec", "tcp://h:5", "tcp://h:5"],
+        [a, "pm/pm.json", '{"Addr":"http://h:4"}', "http://h:4"],
+        [a, "pm.json", '{"Addr":"http://h:3"}', "http://h:3"],
+        [a, "pm/pm.spec", "\n unix:///run/x.sock \n", "unix:///run/x.sock"],
+        [a, "pm.spec", "npipe:////./pipe/pm#portmapper", "npipe:////./pipe/pm"]
+      ] as const) {
+        Fs.writeFileSync(Path.join(folder, file), content)
+        assert.strictEqual(yield* found(), url)
+      }
+      assert.isUndefined(yield* readSpec("../pm", [a]))
+    })
+  )
+
+  it.effect(
+    "reads NAME.json as Go does, and takes a missing CA for leave to trust anyone, as the Engine",
+    () =>
+      Effect.gen(function* () {
+        const files = { caFile: undefined, certFile: undefined, keyFile: undefined }
+        for (const [json, expected] of [
+          ['{"addr":"https://h:1","Unknown":[]}', { url: "https://h:1" }],
+          ['{"Addr":"https://h:1","TLSConfig":null}', { url: "https://h:1" }],
+          [
+            '{"Addr":"https://h:1","TLSConfig":{}}',
+            { url: "https://h:1", tls: { ...files, insecureSkipVerify: true } }
+          ],
+          [
+            '{"Addr":"https://h:1","TLSConfig":{"CAFile":"/ca","InsecureSkipVerify":false}}',
+            { url: "https://h:1", tls: { ...files, caFile: "/ca", insecureSkipVerify: false } }
+          ]
+        ] as const)
+          assert.deepStrictEqual(yield* parseSpec("pm.json", json), expected)
+      })
+  )
+
+  it.effect("names the file and what is wrong in it", () =>
+    Effect.gen(function* () {
+      const schemes = "is not the URL of a plugin (unix://, tcp://, http://, https://, npipe://)"
+      for (const [file, content, message] of [
+        ["pm.spec", "", `pm.spec: "" ${schemes}`],
+        ["pm.spec", "127.0.0.1:80", `pm.spec: "127.0.0.1:80" ${schemes}`],
+        ["pm.spec", "ftp://h", `pm.spec: "ftp://h" ${schemes}`],
+        ["pm.json", "{}", `pm.json: "" ${schemes}`],
+        ["pm.json", '{"Addr":1}', "pm.json: bad request: Addr = 1: must be a string"],
+        ["pm.json", "[]", "pm.json: bad request: []: must be an object"]
+      ] as const)
+        assert.strictEqual((yield* Effect.flip(parseSpec(file, content))).message, message)
+    })
+  )
+})
+
+describe("checkSpec", () => {
+  it.live("tells whether an Engine gets through by the files, and what keeps it from that", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const { both, ca, client, foreign, server } = makeCertificates(folder)
+      const serve = (own: { cert: string; key: string }) =>
+        serveTcp({
+          host: "127.0.0.1",
+          port: 0,
+          tls: { certFile: own.cert, keyFile: own.key, caFile: ca.cert }
+        }).pipe(
+          Effect.provideService(Driver, granting),
+          Effect.map(({ port }) => port)
+        )
+      const port = yield* serve(server)
+      const named = yield* serve(both)
+      const check = (url: string, own = client, caFile = ca.cert) =>
+        checkSpec(url, { caFile, certFile: own.cert, keyFile: own.key, insecureSkipVerify: false }).pipe(
+          Effect.match({ onSuccess: () => "reached", onFailure: ({ detail }) => detail })
+        )
+      assert.strictEqual(yield* check(`https://127.0.0.1:${port}`), "reached")
+      assert.strictEqual(yield* check(`https://localhost:${port}`), "reached")
+      assert.strictEqual(yield* check(`https://localhost:${named}`, both), "reached")
+      assert.strictEqual(
+        yield* check(`https://127.0.0.1:${named}`, both),
+        "the server's certificate is not for 127.0.0.1 (it is for DNS:localhost)"
+      )
+      for (const own of [server, foreign])
+        assert.match(yield* check(`https://127.0.0.1:${port}`, own), /alert|ECONNRESET|socket hang up/)
+      assert.match(yield* check(`https://127.0.0.1:${port}`, client, foreign.cert), /certificate/)
+      assert.strictEqual(
+        yield* check(`https://127.0.0.1:${port}`, { cert: "/none.pem", key: client.key }),
+        "/none.pem: no such file or directory"
+      )
+    })
+  )
+})

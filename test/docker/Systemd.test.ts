@@ -1,0 +1,191 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Logger } from "effect"
+import { announce, takeNotify, takePassedSockets } from "../../adapters/docker/Systemd.ts"
+import { makeCertificates } from "../support/certificates.ts"
+import { temporaryFolder } from "../support/driver.ts"
+import { request } from "../support/http.ts"
+import type { PluginOptions } from "../support/plugin.ts"
+import { pluginCommand, start } from "../support/process.ts"
+import { clientTls, requestTcp } from "../support/tcp.ts"
+
+const script = (name: string) => new URL(`../support/${name}`, import.meta.url).pathname
+
+type Address = string | readonly [host: string, port: number]
+
+/** Starts a plugin that gets these sockets as systemd would pass them, again after each of its lives but the last. */
+const activated = (
+  sockets: ReadonlyArray<Address>,
+  options: PluginOptions["systemd"] = {},
+  env: NodeJS.ProcessEnv = {},
+  lives = 1
+) => {
+  const command = pluginCommand({ systemd: options })
+  return start(["python3", script("activate.py"), JSON.stringify(sockets), String(lives), ...command], {
+    ...process.env,
+    ...env
+  })
+}
+
+describe("takePassedSockets", () => {
+  const take = (environment: Record<string, string | undefined>) =>
+    Effect.map(takePassedSockets(environment, 42), (sockets) => ({ sockets, environment }))
+
+  it.effect("answers the sockets from 3 on with their names, and removes the variables", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(
+        yield* take({ LISTEN_PID: "42", LISTEN_FDS: "3", LISTEN_FDNAMES: "a:", LISTEN_PIDFDID: "1", A: "b" }),
+        {
+          sockets: [
+            { fd: 3, name: "a" },
+            { fd: 4, name: "unknown" },
+            { fd: 5, name: "unknown" }
+          ],
+          environment: { A: "b" }
+        }
+      )
+      assert.deepStrictEqual(yield* take({ LISTEN_PID: "42", LISTEN_FDS: "0" }), {
+        sockets: [],
+        environment: {}
+      })
+    })
+  )
+
+  it.effect("answers none where they are another process's, and says what is wrong with a number", () =>
+    Effect.gen(function* () {
+      for (const environment of [{ LISTEN_PID: "41", LISTEN_FDS: "1" }, { LISTEN_FDS: "1" }, {}])
+        assert.deepStrictEqual(yield* take(environment), { sockets: [], environment: {} })
+      assert.strictEqual(
+        (yield* Effect.flip(take({ LISTEN_PID: "42", LISTEN_FDS: "x" }))).message,
+        "LISTEN_FDS=x: expected the number of sockets"
+      )
+    })
+  )
+})
+
+describe("a plugin that systemd activates", () => {
+  it.live("serves a Unix socket and a TCP port that were bound before, and leaves the socket's file", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      const plugin = yield* activated([path, ["127.0.0.1", 0]], {}, { LISTEN_FDNAMES: "plugin:tcp" })
+      const { environment, listening } = (yield* plugin.next) as {
+        environment: unknown
+        listening: [unknown, { port: number }]
+      }
+      const { port } = listening[1]
+      assert.deepStrictEqual(listening as unknown, [
+        { fd: 3, name: "plugin" },
+        { fd: 4, name: "tcp", host: "127.0.0.1", address: "127.0.0.1", port, secure: false }
+      ])
+      assert.deepStrictEqual(environment, [])
+      assert.strictEqual((yield* Effect.promise(() => request(path, "/Plugin.Activate"))).status, 200)
+      assert.strictEqual((yield* Effect.promise(() => requestTcp({ port }))).status, 200)
+      assert.strictEqual(yield* plugin.end("SIGTERM"), 130)
+      assert.isTrue(Fs.lstatSync(path).isSocket())
+    })
+  )
+
+  it.live("leaves who connects between two lives of it to the second", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "p.sock")
+      const plugin = yield* activated([path], {}, {}, 2)
+      const first = yield* plugin.next
+      process.kill(Number(first["pid"]), "SIGTERM")
+      yield* Effect.sleep(50)
+      const answer = yield* Effect.forkChild(
+        Effect.promise(() => request(path, "/Plugin.Activate")),
+        { startImmediately: true }
+      )
+      assert.notStrictEqual((yield* plugin.next)["pid"], first["pid"])
+      assert.strictEqual((yield* Fiber.join(answer)).status, 200)
+      yield* plugin.end("SIGTERM")
+    })
+  )
+
+  it.live("asks for certificates on a TCP port with TLS, though systemd bound it", () =>
+    Effect.gen(function* () {
+      const { ca, client, server } = makeCertificates(yield* temporaryFolder)
+      const tls = { certFile: server.cert, keyFile: server.key, caFile: ca.cert }
+      const plugin = yield* activated([["0.0.0.0", 0]], { tls })
+      const { listening } = (yield* plugin.next) as { listening: [{ port: number; secure: boolean }] }
+      const [{ port, secure }] = listening
+      assert.isTrue(secure)
+      const answers = yield* Effect.promise(() =>
+        Promise.allSettled([
+          requestTcp({ port, tls: clientTls(ca, client) }),
+          requestTcp({ port, tls: clientTls(ca) }),
+          requestTcp({ port })
+        ])
+      )
+      assert.deepStrictEqual(
+        answers.map(({ status }) => status),
+        ["fulfilled", "rejected", "rejected"]
+      )
+      assert.strictEqual(yield* plugin.end("SIGTERM"), 130)
+    })
+  )
+
+  it.live("refuses a port beyond loopback without TLS", () =>
+    Effect.gen(function* () {
+      const plugin = yield* activated([["0.0.0.0", 0]])
+      assert.match(
+        String((yield* plugin.next)["failed"]),
+        /^file descriptor 3, 0\.0\.0\.0:\d+: it is reached from beyond this host, .* missing: certFile, keyFile, caFile$/
+      )
+    })
+  )
+})
+
+describe("notifying systemd", () => {
+  it.live("says READY once it serves and STOPPING at the end, to a path and to an abstract name", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      for (const address of [Path.join(folder, "notify"), `@portmapper-test-${process.pid}`]) {
+        const receiver = yield* start(["python3", script("receive.py"), address])
+        yield* receiver.next
+        const path = Path.join(folder, `${address.length}.sock`)
+        const plugin = yield* activated([path], {}, { NOTIFY_SOCKET: address })
+        assert.deepStrictEqual(yield* receiver.next, { datagram: "READY=1\nSTATUS=listening on 1 sockets" })
+        assert.deepStrictEqual((yield* plugin.next)["environment"], [])
+        assert.strictEqual((yield* Effect.promise(() => request(path, "/Plugin.Activate"))).status, 200)
+        yield* plugin.end("SIGTERM")
+        assert.deepStrictEqual(yield* receiver.next, {
+          datagram: "STOPPING=1\nSTATUS=finishing the requests in flight"
+        })
+      }
+    })
+  )
+
+  it.effect("is silent where no systemd asks, and logs what it can't send", () =>
+    Effect.gen(function* () {
+      const lines: Array<unknown> = []
+      const sent: Array<readonly [string, string]> = []
+      const collect = Logger.layer([Logger.make(({ message }) => void lines.push(message))])
+      const send = (path: string, bytes: Uint8Array) =>
+        path === "/gone"
+          ? Effect.fail({ message: "no such file or directory" })
+          : Effect.sync(() => void sent.push([path, new TextDecoder().decode(bytes)]))
+      const say = (environment: Record<string, string | undefined>) =>
+        Effect.scoped(
+          Effect.flatMap(takeNotify(send, environment), (notify) => announce(notify, "one\ntwo"))
+        ).pipe(Effect.provide(collect), Effect.as(environment))
+      yield* say({})
+      yield* say({ NOTIFY_SOCKET: "" })
+      assert.deepStrictEqual(sent, [])
+      assert.deepStrictEqual(yield* say({ NOTIFY_SOCKET: "@name" }), {})
+      assert.deepStrictEqual(sent, [
+        ["\0name", "READY=1\nSTATUS=one two"],
+        ["\0name", "STOPPING=1\nSTATUS=finishing the requests in flight"]
+      ])
+      assert.deepStrictEqual(lines, [])
+      yield* say({ NOTIFY_SOCKET: "/gone" })
+      yield* say({ NOTIFY_SOCKET: "vsock:2:1" })
+      assert.deepStrictEqual(lines.flat(), [
+        "systemd was not notified: no such file or directory",
+        "systemd was not notified: no such file or directory",
+        "systemd is not notified: NOTIFY_SOCKET=vsock:2:1 is neither a path nor @NAME"
+      ])
+    })
+  )
+})

@@ -1,0 +1,143 @@
+/**
+ * What travels between `Agent.ts` and `agent-process.ts`: JSON lines, requests with ids one way and answers the other.
+ * Types alone, erased when either runs.
+ */
+
+export interface Endpoint {
+  readonly address: string
+  readonly port: number
+}
+
+export type Protocol = "tcp" | "udp"
+
+export interface EchoRequest {
+  readonly protocol: Protocol
+  /** Default `0.0.0.0`. An IPv6 address binds for IPv6 alone unless `dual`. */
+  readonly host?: string
+  /** 0, the default, lets the system choose. */
+  readonly port?: number
+  /** What the echo says it is. Default: the namespace's role. */
+  readonly who?: string
+  readonly dual?: boolean
+}
+
+/** Holds a port and answers nothing: TCP accepts and stays silent. */
+export interface HoldRequest {
+  readonly protocol: Protocol
+  readonly host?: string
+  readonly port: number
+  readonly dual?: boolean
+}
+
+export interface TcpRequest {
+  readonly host: string
+  readonly port: number
+  readonly payload?: string
+  readonly sourceAddress?: string
+  readonly sourcePort?: number
+  /** For the whole exchange. Default 500. */
+  readonly timeoutMillis?: number
+  /** How the connection ends once it is answered. `reset` leaves no TIME_WAIT, so that the same source port serves again. */
+  readonly close?: "fin" | "reset"
+}
+
+/**
+ * `answered`: a line came back. `refused`: a reset, or an ICMP port unreachable, before the handshake. `reset`: after it.
+ * `closed`: the other side ended the connection without a word. `timeout`: silence; `connected` says whether there was
+ * a handshake. `unreachable`: no route, or an ICMP unreachable of another kind.
+ */
+export type TcpOutcome = "answered" | "refused" | "reset" | "closed" | "timeout" | "unreachable"
+
+export interface Answer {
+  /** The whole line, or datagram. */
+  readonly text: string
+  /** The parts of an echo's answer: who said it, the source it saw, the payload it got. */
+  readonly who?: string
+  readonly seen?: Endpoint
+  readonly payload?: string
+}
+
+export interface TcpResult {
+  readonly outcome: TcpOutcome
+  readonly connected: boolean
+  readonly answer?: Answer
+  readonly local?: Endpoint
+  readonly millis: number
+  /** The system's name for what happened, such as `EHOSTUNREACH`. */
+  readonly code?: string
+}
+
+export interface UdpRequest {
+  readonly host: string
+  readonly port: number
+  readonly payload?: string
+  readonly sourceAddress?: string
+  readonly sourcePort?: number
+  /** How often to send and await, one after the other, from one socket. Default 1. */
+  readonly rounds?: number
+  /** For each round. Default 500. */
+  readonly timeoutMillis?: number
+  /** Takes answers from whatever source, and is told of no ICMP error. Default false. */
+  readonly unconnected?: boolean
+}
+
+export interface UdpReply extends Answer {
+  readonly from: Endpoint
+}
+
+export interface UdpResult {
+  /** Of the last round. */
+  readonly outcome: "answered" | "refused" | "timeout" | "unreachable"
+  /** One for each round that was answered. */
+  readonly replies: ReadonlyArray<UdpReply>
+  readonly local?: Endpoint
+  readonly code?: string
+}
+
+export interface TransferRequest {
+  readonly host: string
+  readonly port: number
+  readonly sourceAddress?: string
+  readonly sourcePort?: number
+  /** Of one round: a line that is sent, echoed, and compared. Default 64. */
+  readonly chunkBytes?: number
+  /** From an answer to the next line. Default 10. */
+  readonly intervalMillis?: number
+  /** For the handshake. Default 500. */
+  readonly timeoutMillis?: number
+}
+
+export interface TransferProgress {
+  /** `failed` after a reset or a wrong echo, `closed` after the other side's end. */
+  readonly state: "open" | "closed" | "failed"
+  /** Lines that came back as they were sent. */
+  readonly rounds: number
+  readonly bytes: number
+  /** The first answer, which says who is at the other end. */
+  readonly first?: Answer
+  readonly code?: string
+}
+
+export interface Opened {
+  readonly handle: number
+  readonly local: Endpoint
+}
+
+/** Operation to its request and answer. */
+export interface Operations {
+  readonly ping: [Record<string, never>, { readonly pid: number }]
+  readonly echo: [EchoRequest, Opened]
+  readonly hold: [HoldRequest, Opened]
+  readonly tcp: [TcpRequest, TcpResult]
+  readonly udp: [UdpRequest, UdpResult]
+  readonly transfer: [TransferRequest, Opened]
+  readonly progress: [{ readonly handle: number }, TransferProgress]
+  readonly stop: [{ readonly handle: number }, Record<string, never>]
+}
+
+export interface AgentAnswer {
+  readonly id: number
+  readonly ok?: unknown
+  readonly code?: string
+  readonly detail?: string
+}

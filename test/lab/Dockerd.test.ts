@@ -1,0 +1,79 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { createServer } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Dockerd from "./Dockerd.ts"
+import { describeLab } from "./describeLab.ts"
+import * as Lab from "./Lab.ts"
+
+/** The least of a plugin: writes down what it is asked, and says that it does volumes. */
+const plugin = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const folder = mkdtempSync(join(tmpdir(), "portmapper-fake-"))
+    const path = join(folder, "any.sock")
+    const asked: Array<string> = []
+    const server = createServer((request, response) => {
+      asked.push(`${request.method} ${request.url}`)
+      request.resume()
+      response.end(request.url === "/Plugin.Activate" ? `{"Implements":["VolumeDriver"]}` : `{"Err":""}`)
+    })
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    return { asked, folder, path, server }
+  }),
+  ({ folder, server }) =>
+    Effect.sync(() => {
+      server.closeAllConnections()
+      server.close()
+      rmSync(folder, { recursive: true })
+    })
+)
+
+describeLab("a dockerd in a lab", ["dockerd"], () => {
+  it.live(
+    "activates a plugin whose socket lies anywhere, and sees nothing of the machine's own Engine",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const { asked, path } = yield* plugin
+        const dockerd = yield* Dockerd.start(host)
+        yield* dockerd.plugin("fake", path)
+        const version = yield* dockerd.api("GET", "/version")
+        assert.strictEqual(version.status, 200)
+        const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "fake" })
+        assert.strictEqual(made.status, 201, made.body)
+        assert.strictEqual(asked[0], "POST /Plugin.Activate")
+        assert.include(asked, "POST /VolumeDriver.Create")
+        assert.strictEqual(yield* dockerd.check("ls", ["/run/docker/plugins"]), "fake.sock\n")
+        assert.match(yield* dockerd.check("ip", ["-o", "address"]), /10\.99\.0\.1\/24/)
+        assert.match(
+          (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
+          /the Engine's \/run is its own$/
+        )
+      }),
+    60_000
+  )
+
+  it.live(
+    "makes docker0 and rules in its own namespace where it is told to, and starts again on the same folder",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-engine-"))),
+          (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+        )
+        const id = Effect.gen(function* () {
+          const dockerd = yield* Dockerd.start(host, { folder, bridge: true, iptables: true })
+          const links = yield* host.check("ip", ["-o", "link"])
+          assert.match(links, /docker0/)
+          assert.match(yield* host.check("iptables", ["-S"]), /-N DOCKER\n/)
+          const { body } = yield* dockerd.api("GET", "/info")
+          return (JSON.parse(body) as { ID: string }).ID
+        }).pipe(Effect.scoped)
+        assert.strictEqual(yield* id, yield* id)
+      }),
+    60_000
+  )
+})

@@ -1,0 +1,138 @@
+/**
+ * The real plugin, as `npm start` runs it, inside the host of a lab: its socket lies in a temporary folder, its tables and
+ * ports are the namespace's own.
+ */
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { Effect, type Scope } from "effect"
+import { type HttpAnswer, request } from "../support/http.ts"
+import type { Namespace } from "./Namespace.ts"
+import { LabError } from "./Process.ts"
+import type { Running } from "./Running.ts"
+
+export interface Plugin {
+  readonly socket: string
+  readonly folder: string
+  readonly process: Running
+  /** One call, by the last part of its path; any status is a success. */
+  readonly call: (method: string, body: unknown) => Effect.Effect<HttpAnswer, LabError>
+  /** Maps a group of entries written as `tcp 0.0.0.0:8080 172.31.0.2:80`; a port may be `8000-8010` or `0`. */
+  readonly map: (
+    entries: ReadonlyArray<string>,
+    labels?: Record<string, string>
+  ) => Effect.Effect<Answered, LabError>
+  readonly unmap: (bindings: ReadonlyArray<WireBinding>) => Effect.Effect<HttpAnswer, LabError>
+}
+
+export interface WireBinding {
+  readonly Proto: number
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+  readonly BackendIP: string
+  readonly BackendPort: number
+  readonly DiscardReq: boolean
+  readonly AllowForwarding: boolean
+  readonly NAT: unknown
+  readonly Error: string | null
+}
+
+export interface Answered {
+  readonly status: number
+  readonly error: string
+  readonly bindings: ReadonlyArray<WireBinding>
+}
+
+export interface PluginOptions {
+  /** Options of `portmapper serve` besides its socket. */
+  readonly arguments?: ReadonlyArray<string>
+  /** Keeps the socket and the state of an earlier start. */
+  readonly folder?: string
+  readonly env?: Readonly<Record<string, string>>
+  /** What runs before the executable, such as `prlimit --nofile=512`. */
+  readonly wrapper?: ReadonlyArray<string>
+}
+
+export const start = Effect.fn("Plugin.start")(function* (
+  host: Namespace,
+  options: PluginOptions = {}
+): Effect.fn.Return<Plugin, LabError, Scope.Scope> {
+  const folder = options.folder ?? (yield* temporaryFolder)
+  const socket = join(folder, "portmapper.sock")
+  const state = join(folder, "state")
+  const serve = [
+    "--import",
+    "tsx",
+    executable,
+    "serve",
+    "--socket",
+    socket,
+    "--state",
+    state,
+    ...(options.arguments ?? [])
+  ]
+  const [command, ...before] = [...(options.wrapper ?? []), process.execPath]
+  const running = yield* host.spawn(command ?? process.execPath, [...before, ...serve], {
+    label: "portmapper serve",
+    ...(options.env === undefined ? {} : { env: options.env })
+  })
+  yield* running.waitForLine(/^listening on /, { timeoutMillis: 15_000 })
+
+  const call: Plugin["call"] = (method, body) =>
+    Effect.tryPromise({
+      try: () =>
+        request(socket, `/PortMapper.${method}`, typeof body === "string" ? body : JSON.stringify(body)),
+      catch: (error) => new LabError({ operation: method, detail: String(error) })
+    })
+  return {
+    socket,
+    folder,
+    process: running,
+    call,
+    map: (entries, labels = {}) =>
+      Effect.map(call("MapPorts", { Reqs: entries.map(wireEntry), Labels: labels }), ({ status, body }) => {
+        const answer = JSON.parse(body) as {
+          readonly PortBindings?: ReadonlyArray<WireBinding>
+          readonly Err: string
+        }
+        return { status, error: answer.Err, bindings: answer.PortBindings ?? [] }
+      }),
+    unmap: (bindings) =>
+      call("UnmapPorts", {
+        PortBindings: bindings
+          .filter(({ DiscardReq }) => !DiscardReq)
+          .map((binding) => ({ ...binding, AllowForwarding: false, NAT: null })),
+        Labels: {}
+      })
+  }
+})
+
+export const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-lab-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+)
+
+const executable = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))
+
+const numbers: Readonly<Record<string, number>> = { tcp: 6, udp: 17, sctp: 132 }
+
+const wireEntry = (text: string) => {
+  const [protocol = "", frontend = "", backend = ""] = text.split(" ")
+  const [host, port] = split(frontend)
+  const [to, backendPort] = split(backend)
+  const [first = "", last = first] = port.split("-")
+  return {
+    Proto: numbers[protocol] ?? 0,
+    BackendIP: to,
+    BackendPort: Number(backendPort),
+    FrontendIP: host,
+    FrontendPort: Number(first),
+    FrontendPortEnd: Number(last)
+  }
+}
+
+const split = (endpoint: string): readonly [string, string] => {
+  const colon = endpoint.lastIndexOf(":")
+  return [endpoint.slice(0, colon).replace(/^\[|\]$/g, ""), endpoint.slice(colon + 1)]
+}

@@ -1,0 +1,167 @@
+/**
+ * A process that lives as long as its scope, and what it says. It never outlives the scope: SIGTERM first, SIGKILL after a
+ * grace time. Every wait is bounded.
+ */
+import type { ChildProcess } from "node:child_process"
+import { Effect, type Scope } from "effect"
+import { type Ended, LabError, onEnd, type RunOptions, start } from "./Process.ts"
+
+export interface SpawnOptions extends Omit<RunOptions, "input"> {
+  /** From SIGTERM to SIGKILL when the scope closes. Default 2,000. */
+  readonly graceMillis?: number
+}
+
+export interface Line {
+  readonly stream: "stdout" | "stderr"
+  readonly text: string
+}
+
+export interface Running {
+  readonly pid: number
+  /** All complete lines so far, of one stream or of both in the order they came. */
+  readonly lines: (stream?: Line["stream"]) => ReadonlyArray<string>
+  /**
+   * The first line that matches, those already there included. `after` skips as many lines of the kind asked for.
+   * Fails after `timeoutMillis` (default 5,000), and at once when the process ends without saying it.
+   */
+  readonly waitForLine: (
+    pattern: RegExp | string,
+    options?: { readonly stream?: Line["stream"]; readonly after?: number; readonly timeoutMillis?: number }
+  ) => Effect.Effect<string, LabError>
+  readonly write: (text: string) => Effect.Effect<void>
+  readonly closeInput: Effect.Effect<void>
+  /** False when it had ended already. */
+  readonly kill: (signal?: NodeJS.Signals) => Effect.Effect<boolean>
+  readonly ended: () => Ended | undefined
+  /** Waits for the end and for the last of its output. Fails after `timeoutMillis` (default 5,000). */
+  readonly wait: (options?: { readonly timeoutMillis?: number }) => Effect.Effect<Ended, LabError>
+  /** What the scope's end does: SIGTERM, then SIGKILL when it has not ended `graceMillis` later. */
+  readonly stop: Effect.Effect<void>
+}
+
+/** Starts a command that lives until its scope closes. Its `pid` is its own where each wrapper before it `exec`s. */
+export const spawn = (
+  command: string,
+  args: ReadonlyArray<string>,
+  options: SpawnOptions = {}
+): Effect.Effect<Running, LabError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.callback<Running, LabError>((resume) => {
+      const child = start(command, args, options)
+      const operation = options.label ?? [command, ...args].join(" ")
+      const running = follow(child, operation, options.graceMillis ?? 2_000)
+      child.once("spawn", () => resume(Effect.succeed(running)))
+      child.once("error", (error) => resume(Effect.fail(new LabError({ operation, detail: error.message }))))
+    }),
+    (running) => running.stop
+  )
+
+/** Watches a child that was started with pipes. Without a scope: the caller owes it a `stop`. */
+export const follow = (child: ChildProcess, operation: string, graceMillis: number): Running => {
+  const lines: Array<Line> = []
+  const watchers = new Set<() => void>()
+  const wake = () => {
+    for (const watcher of [...watchers]) watcher()
+  }
+  let ended: Ended | undefined
+  let closed = false
+  for (const stream of ["stdout", "stderr"] as const) {
+    let rest = ""
+    child[stream]?.setEncoding("utf8").on("data", (text: string) => {
+      const parts = (rest + text).split("\n")
+      rest = parts.pop() ?? ""
+      for (const part of parts) lines.push({ stream, text: part })
+      wake()
+    })
+    child[stream]?.on("end", () => {
+      if (rest !== "") lines.push({ stream, text: rest })
+      rest = ""
+    })
+  }
+  child.on("error", () => {})
+  child.stdin?.on("error", () => {})
+  child.on("exit", (code, signal) => {
+    ended = { code, signal }
+    wake()
+  })
+  onEnd(child, () => {
+    closed = true
+    wake()
+  })
+
+  const texts = (stream?: Line["stream"]) =>
+    lines.filter((line) => stream === undefined || line.stream === stream).map((line) => line.text)
+
+  /** Looks at once and at every change; `undefined` means not yet. */
+  const when = <A>(
+    what: string,
+    timeoutMillis: number,
+    look: () => Effect.Effect<A, LabError> | undefined
+  ): Effect.Effect<A, LabError> =>
+    Effect.callback<A, LabError>((resume) => {
+      const settle = (effect: Effect.Effect<A, LabError>) => {
+        forget()
+        resume(effect)
+      }
+      const watcher = () => {
+        const found = look()
+        if (found !== undefined) settle(found)
+      }
+      const timer = setTimeout(
+        () => settle(failure(`${what} did not come within ${timeoutMillis} ms`)),
+        timeoutMillis
+      )
+      const forget = () => {
+        clearTimeout(timer)
+        watchers.delete(watcher)
+      }
+      watchers.add(watcher)
+      watcher()
+      return Effect.sync(forget)
+    })
+
+  const failure = (what: string) =>
+    Effect.fail(new LabError({ operation, detail: [what, ...texts().slice(-20)].join("\n  ") }))
+
+  const kill = (signal: NodeJS.Signals = "SIGTERM") =>
+    Effect.sync(() => ended === undefined && child.kill(signal))
+
+  const wait: Running["wait"] = (waiting = {}) =>
+    when("its end", waiting.timeoutMillis ?? 5_000, () =>
+      closed && ended !== undefined ? Effect.succeed(ended) : undefined
+    )
+
+  const gone = (timeoutMillis: number) =>
+    when("its end", timeoutMillis, () => (ended === undefined ? undefined : Effect.void))
+
+  return {
+    pid: child.pid ?? -1,
+    lines: texts,
+    waitForLine: (pattern, waiting = {}) =>
+      when(`a line like ${pattern}`, waiting.timeoutMillis ?? 5_000, () => {
+        const line = texts(waiting.stream)
+          .slice(waiting.after ?? 0)
+          .find((text) => (typeof pattern === "string" ? text.includes(pattern) : pattern.test(text)))
+        if (line !== undefined) return Effect.succeed(line)
+        if (closed) return failure(`ended with ${ended?.code ?? ended?.signal} before a line like ${pattern}`)
+        return undefined
+      }),
+    write: (text) => Effect.sync(() => void child.stdin?.write(text)),
+    closeInput: Effect.sync(() => void child.stdin?.end()),
+    kill,
+    ended: () => ended,
+    wait,
+    stop: kill("SIGTERM").pipe(
+      Effect.andThen(gone(graceMillis)),
+      Effect.catch(() => Effect.andThen(kill("SIGKILL"), gone(2_000))),
+      Effect.ignore,
+      Effect.andThen(
+        Effect.sync(() => {
+          child.stdout?.destroy()
+          child.stderr?.destroy()
+          child.stdin?.destroy()
+        })
+      )
+    )
+  }
+}

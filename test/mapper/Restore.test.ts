@@ -1,0 +1,610 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { recoverConflicted, restore } from "../../src/mapper/Restore.ts"
+import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { call, type Method, textBody } from "../../src/protocol/Operations.ts"
+import type { Group } from "../../src/protocol/PortBinding.ts"
+import { group, releaseOf } from "../support/groups.ts"
+import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { mapping } from "../support/mappings.ts"
+import vectors from "../vectors/engine.json" with { type: "json" }
+
+const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
+const refused = (asked: Group) => Effect.map(Effect.flip(map(asked)), ({ message }) => message)
+const unmap = (asked: Group, port = asked.ports._tag === "Exact" ? asked.ports.port : 0) =>
+  Driver.use((driver) =>
+    driver.unmapPorts(
+      releaseOf(
+        asked.entries.map((entry) => ({
+          entry,
+          port,
+          discarded: undefined,
+          allowForwarding: false,
+          nat: undefined
+        }))
+      )
+    )
+  )
+/** Answered, but killed before the answer was delivered. */
+const mapUndelivered = (asked: Group, kill: Effect.Effect<void, never, Firewall>) =>
+  Effect.scoped(
+    Effect.andThen(
+      Driver.use((driver) => driver.mapPorts(asked)),
+      kill
+    )
+  )
+const listed = Effect.map(snapshot, ({ listed: lines }) => lines)
+
+const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
+const everything = group("8080", [
+  "tcp 10.99.0.1 172.17.0.2:80",
+  "tcp 0.0.0.0 172.17.0.2:80",
+  "tcp 127.0.0.1 172.17.0.2:80",
+  "tcp :: 172.17.0.2:80",
+  "udp 0.0.0.0 172.17.0.2:80"
+])
+const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
+
+describe("restore after a kill", () => {
+  it.effect("brings back what was answered, as often as need be", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      const before = yield* life(Effect.andThen(map(everything), snapshot))
+      assert.strictEqual(before.sockets.length, 3)
+      assert.strictEqual(before.listed.length, 5)
+      for (const _ of [1, 2, 3]) assert.deepStrictEqual(yield* life(snapshot), before)
+    })
+  )
+
+  it.effect("undoes a call that it cut short, at whichever step", () =>
+    Effect.gen(function* () {
+      const stops: Array<string> = []
+      for (let stop = 1; ; stop++) {
+        const { life, kill } = yield* makeLives
+        const stoppedAt = yield* life(killedAt(stop, kill, map(everything)))
+        if (stoppedAt === undefined) break
+        stops.push(stoppedAt)
+        const { after, flows } = yield* life(Effect.all({ after: snapshot, flows: flushed }))
+        assert.deepStrictEqual(after, nothing, `killed at ${stop} ${stoppedAt}`)
+        if (stops.includes("Firewall.apply")) assert.deepStrictEqual(flows, ["0.0.0.0:8080/udp"])
+      }
+      assert.deepStrictEqual(
+        [...new Set(stops)],
+        ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+      )
+    })
+  )
+
+  it.effect("finishes a removal that it cut short, at whichever step", () =>
+    Effect.gen(function* () {
+      for (let stop = 1; ; stop++) {
+        const { life, kill } = yield* makeLives
+        yield* life(map(everything))
+        const stoppedAt = yield* life(killedAt(stop, kill, unmap(everything)))
+        if (stoppedAt === undefined) break
+        assert.deepStrictEqual(yield* life(snapshot), nothing, `killed at ${stop} ${stoppedAt}`)
+      }
+    })
+  )
+
+  it.effect("keeps what was answered through a change of policy cut short, at whichever step", () =>
+    Effect.gen(function* () {
+      const limited = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.allow": "10.0.0.0/8" })
+      for (let stop = 1; ; stop++) {
+        const { life, kill } = yield* makeLives
+        yield* life(map(web))
+        const stoppedAt = yield* life(killedAt(stop, kill, map(limited)))
+        assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 8080 engine live"], `${stop} ${stoppedAt}`)
+        if (stoppedAt === undefined) break
+      }
+      const { life, kill } = yield* makeLives
+      yield* life(map(web))
+      yield* life(mapUndelivered(limited, kill))
+      assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 8080 engine live"])
+    })
+  )
+
+  it.effect("keeps what was perhaps answered as unconfirmed, until the same request confirms it", () =>
+    Effect.gen(function* () {
+      const { life, kill } = yield* makeLives
+      yield* life(mapUndelivered(everything, kill))
+      const unconfirmed = yield* life(snapshot)
+      assert.isTrue(unconfirmed.listed.every((line) => line.endsWith(" unconfirmed")))
+      assert.strictEqual(unconfirmed.rules.length, 4)
+      yield* life(
+        Effect.gen(function* () {
+          yield* Effect.provideService(map(everything), CurrentOwner, "cli")
+          assert.match(yield* refused(other), /port is already allocated \(held by cli/)
+          assert.isTrue((yield* listed).every((line) => line.endsWith(" cli live")))
+        })
+      )
+      assert.isTrue((yield* life(listed)).every((line) => line.endsWith(" cli live")))
+    })
+  )
+
+  it.effect("stays unconfirmed where the confirming answer is not delivered either", () =>
+    Effect.gen(function* () {
+      const { life, kill } = yield* makeLives
+      yield* life(mapUndelivered(web, kill))
+      const limited = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.allow": "10.0.0.0/8" })
+      yield* life(
+        Effect.exit(
+          Effect.scoped(
+            Effect.andThen(
+              Driver.use((driver) => driver.mapPorts(limited)),
+              Effect.fail("the client is gone")
+            )
+          )
+        )
+      )
+      const after = yield* life(snapshot)
+      assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine unconfirmed"])
+      assert.deepStrictEqual(after.rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+    })
+  )
+
+  it.effect("lets any other claim displace what is unconfirmed", () =>
+    Effect.gen(function* () {
+      for (const [claim, left] of [
+        ["tcp 0.0.0.0 172.17.0.3:80", 2],
+        // The socket of 0.0.0.0 stands in the way as long as anything rests on it.
+        ["tcp 10.99.0.1 172.17.0.3:80", 2],
+        ["tcp 10.99.0.2 172.17.0.3:80", 2]
+      ] as const) {
+        const { life, kill } = yield* makeLives
+        yield* life(mapUndelivered(everything, kill))
+        const after = yield* life(Effect.andThen(map(group("8080", [claim])), snapshot))
+        const [, host] = claim.split(" ")
+        assert.deepStrictEqual(
+          after.listed.filter((line) => line.endsWith(" live")),
+          [`${host} 8080 engine live`]
+        )
+        assert.strictEqual(after.listed.filter((line) => line.endsWith(" unconfirmed")).length, left, claim)
+      }
+    })
+  )
+
+  it.effect("holds one socket for the addresses of a group that one of them covers", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      const covered = group("8080", ["tcp 10.99.0.1 172.17.0.2:80", "tcp 0.0.0.0 172.17.0.2:80"])
+      yield* life(map(covered))
+      const specific = group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])
+      yield* life(
+        Effect.gen(function* () {
+          assert.deepStrictEqual((yield* snapshot).sockets, ["0.0.0.0:8080/tcp"])
+          yield* unmap(web)
+          const left = yield* snapshot
+          assert.deepStrictEqual(left.sockets, ["0.0.0.0:8080/tcp"])
+          assert.deepStrictEqual(left.listed, ["10.99.0.1 8080 engine live"])
+        })
+      )
+      yield* life(
+        Effect.gen(function* () {
+          assert.deepStrictEqual((yield* snapshot).sockets, ["10.99.0.1:8080/tcp"])
+          yield* unmap(specific)
+          assert.deepStrictEqual(yield* snapshot, nothing)
+        })
+      )
+    })
+  )
+
+  it.effect("keeps other modes as they were granted", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      yield* life(
+        Effect.gen(function* () {
+          yield* map(group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.mode": "engine" }))
+          yield* map(group("8081", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.mode": "routed" }))
+          yield* map(group("8082", ["tcp - 172.17.0.2:80"]))
+        }),
+        { defaultMode: "proxy" }
+      )
+      const after = yield* life(snapshot)
+      assert.deepStrictEqual(after.routes, [
+        "0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback",
+        "0.0.0.0:8082/tcp -> 172.17.0.2:80 admits everything"
+      ])
+      assert.deepStrictEqual(after.rules, [])
+      assert.deepStrictEqual(after.listed, [
+        "0.0.0.0 0 engine live",
+        "0.0.0.0 8080 engine live",
+        "0.0.0.0 8082 engine live"
+      ])
+    })
+  )
+})
+
+describe("restore, where a port was taken meanwhile", () => {
+  const why = "bind for 0.0.0.0:8080/tcp failed: address already in use"
+  const pair = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])
+
+  const taken = Effect.gen(function* () {
+    const lives = yield* makeLives
+    yield* lives.life(map(pair))
+    lives.take("tcp 0.0.0.0 8080")
+    return lives
+  })
+  const free = MemoryHost.useSync((host) => host.free("tcp", addressUnsafe("0.0.0.0"), 8080))
+  const conflicted = ["0.0.0.0 8080 engine conflicted", ":: 8080 engine live"]
+  const live = ["0.0.0.0 8080 engine live", ":: 8080 engine live"]
+
+  it.effect("tells, keeps the mapping as conflicted, and serves the rest of its group", () =>
+    Effect.gen(function* () {
+      const { mapperLife, life } = yield* taken
+      const restored = yield* mapperLife(restore)
+      assert.deepStrictEqual(restored, {
+        live: 1,
+        unconfirmed: 0,
+        conflicted: [`0.0.0.0:8080/tcp: ${why}`],
+        undone: 0,
+        lost: undefined
+      })
+      assert.deepStrictEqual(yield* life(snapshot), {
+        sockets: ["[::]:8080/tcp"],
+        rules: [],
+        routes: ["[::]:8080/tcp -> 172.17.0.2:80 admits everything"],
+        stored: ["0.0.0.0:8080/tcp -> 172.17.0.2:80 answered", "[::]:8080/tcp -> 172.17.0.2:80 answered"],
+        listed: conflicted
+      })
+    })
+  )
+
+  it.effect("serves it again at the next start at which the port is free", () =>
+    Effect.gen(function* () {
+      const lives = yield* taken
+      yield* lives.life(Effect.void)
+      lives.free("tcp 0.0.0.0 8080")
+      assert.deepStrictEqual(yield* lives.life(listed), live)
+    })
+  )
+
+  it.effect("serves it again when it is tried again and the port is free", () =>
+    Effect.gen(function* () {
+      const { mapperLife } = yield* taken
+      yield* mapperLife(
+        Effect.gen(function* () {
+          const before = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const driver = yield* Layer.build(PortMapper.layer)
+              assert.deepStrictEqual(yield* recoverConflicted, [])
+              assert.deepStrictEqual(yield* Effect.provideContext(listed, driver), conflicted)
+              yield* free
+              assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp"])
+              assert.deepStrictEqual(yield* recoverConflicted, [])
+              return yield* Effect.provideContext(snapshot, driver)
+            })
+          )
+          assert.deepStrictEqual(before.listed, live)
+          assert.deepStrictEqual(before.rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+          assert.strictEqual(before.routes.length, 2)
+        })
+      )
+    })
+  )
+
+  it.effect("is unconfirmed again when it is tried again, if that is what it was", () =>
+    Effect.gen(function* () {
+      const lives = yield* makeLives
+      yield* lives.life(mapUndelivered(web, lives.kill))
+      lives.take("tcp 0.0.0.0 8080")
+      yield* lives.mapperLife(
+        Effect.scoped(
+          Effect.gen(function* () {
+            const driver = yield* Layer.build(PortMapper.layer)
+            yield* free
+            assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp"])
+            assert.deepStrictEqual(yield* Effect.provideContext(listed, driver), [
+              "0.0.0.0 8080 engine unconfirmed"
+            ])
+          })
+        )
+      )
+    })
+  )
+
+  it.effect("refuses the same request as long as the port is taken, and grants it then", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(pair), why)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* free
+          yield* map(pair)
+          assert.deepStrictEqual(yield* listed, live)
+        })
+      )
+    })
+  )
+
+  it.effect("lets another claim have the port, but is not dropped for one that fails", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      const after = yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(other), why)
+          yield* free
+          const firewall = yield* MemoryFirewall
+          firewall.refuse(new FirewallError({ reason: "Busy", operation: "change", detail: "no buffers" }))
+          assert.strictEqual(yield* refused(other), "change failed: no buffers")
+          firewall.refuse(undefined)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* map(other)
+          return yield* snapshot
+        })
+      )
+      assert.deepStrictEqual(after.listed, live)
+      assert.deepStrictEqual(after.stored, [
+        "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
+        "[::]:8080/tcp -> 172.17.0.2:80 answered"
+      ])
+    })
+  )
+
+  it.effect("gives way to a claim on a range or on another address that meets it", () =>
+    Effect.gen(function* () {
+      for (const claim of [
+        group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
+        group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
+      ]) {
+        const { life } = yield* taken
+        const after = yield* life(
+          Effect.gen(function* () {
+            yield* free
+            yield* map(claim)
+            return yield* snapshot
+          })
+        )
+        assert.strictEqual(after.listed.filter((line) => line.endsWith(" live")).length, 2)
+        assert.strictEqual(after.stored.length, 2)
+        assert.strictEqual(after.listed.length, 2)
+      }
+    })
+  )
+
+  it.effect("forgets it when it is unmapped, and not before", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      yield* life(
+        Effect.gen(function* () {
+          yield* unmap(other)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* unmap(pair)
+          assert.deepStrictEqual(yield* snapshot, nothing)
+        })
+      )
+      assert.deepStrictEqual(yield* life(snapshot), nothing)
+    })
+  )
+
+  it.effect(
+    "keeps as conflicted what only a relay serves that refuses, and goes on without where the kernel redirects",
+    () =>
+      Effect.gen(function* () {
+        const { life } = yield* makeLives
+        yield* life(map(pair))
+        const after = yield* life(snapshot).pipe(
+          Effect.provideService(Steps, (step) =>
+            step === "Relay.open" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+          )
+        )
+        assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine live", ":: 8080 engine conflicted"])
+        assert.deepStrictEqual(after.sockets, ["0.0.0.0:8080/tcp"])
+        assert.deepStrictEqual(yield* life(listed), live)
+      })
+  )
+})
+
+describe("restore, where something else fails", () => {
+  it.effect("starts on a full disk", () =>
+    Effect.gen(function* () {
+      const store = yield* MappingStore
+      yield* store.put([mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)], "answered")
+      yield* store.put([mapping("tcp 0.0.0.0 172.17.0.2:80", 8081)], "intent")
+      const memory = yield* MemoryStore
+      memory.refuse(new StoreError({ reason: "Full", operation: "forgetting", detail: "no space left" }))
+      const restored = yield* restore
+      assert.deepStrictEqual([restored.live, restored.undone], [1, 1])
+    }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+
+  it.effect("holds nothing where the kernel's table can't be set", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      yield* life(map(everything))
+      yield* mapperLife(
+        Effect.gen(function* () {
+          const firewall = yield* MemoryFirewall
+          firewall.refuse(
+            new FirewallError({ reason: "Denied", operation: "replacing", detail: "not permitted" })
+          )
+          const error = yield* Effect.flip(restore)
+          assert.strictEqual(error.message, "replacing failed: not permitted")
+          const host = yield* MemoryHost
+          assert.deepStrictEqual(host.open(), [])
+        })
+      )
+      assert.strictEqual((yield* life(listed)).length, 5)
+    })
+  )
+
+  it.effect("reads the redirections back from the kernel where the record is lost", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_700_000_000_000)
+      const { life, mapperLife, directory } = yield* makeLives
+      const limited = group("8081", ["tcp 10.99.0.1 172.17.0.2:80"], {
+        "portmapper.allow": "10.0.0.0/8,192.168.1.1"
+      })
+      const before = yield* life(
+        Effect.gen(function* () {
+          yield* map(everything)
+          yield* map(limited)
+          return yield* snapshot
+        })
+      )
+      const path = Path.join(directory(), "mappings.db")
+      // The log alone would do: a file is whole again with it.
+      Fs.rmSync(`${path}-wal`)
+      Fs.writeFileSync(path, "no database".repeat(100))
+      assert.deepStrictEqual(yield* mapperLife(restore), {
+        live: 0,
+        unconfirmed: 4,
+        conflicted: [],
+        undone: 0,
+        lost: {
+          why: `${path} can't be used: it is damaged: file is not a database`,
+          path: `${path}.20231114T221320000Z`
+        }
+      })
+      const after = yield* life(snapshot)
+      assert.deepStrictEqual(
+        after.rules,
+        before.rules.filter((rule) => rule.startsWith("Redirect "))
+      )
+      assert.deepStrictEqual(after.listed, [
+        "0.0.0.0 8080 unknown unconfirmed",
+        "0.0.0.0 8080 unknown unconfirmed",
+        "10.99.0.1 8080 unknown unconfirmed",
+        "10.99.0.1 8081 unknown unconfirmed"
+      ])
+      yield* life(
+        Effect.gen(function* () {
+          yield* map(everything)
+          yield* map(limited)
+          const confirmed = yield* snapshot
+          assert.deepStrictEqual(confirmed, before)
+        })
+      )
+      assert.deepStrictEqual(yield* life(snapshot), before)
+    })
+  )
+})
+
+describe("the Engine's starts, over restarts of the mapper", () => {
+  const activate = Driver.use((driver) => driver.activated ?? Effect.void)
+
+  it.effect("are counted on, also where the mapper is killed before the first call that follows", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      yield* life(map(web))
+      yield* life(activate)
+      yield* life(map(group("8081", ["tcp 0.0.0.0 172.17.0.2:80"])))
+      yield* life(
+        Effect.gen(function* () {
+          assert.match(yield* refused(other), /port is already allocated/)
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine stale", "0.0.0.0 8081 engine live"])
+          yield* map(other)
+        })
+      )
+    })
+  )
+})
+
+describe("the recorded calls of an Engine, with the mapper killed between any two of them", () => {
+  const requestsOf = (...names: ReadonlyArray<string>) =>
+    names.flatMap((name) => vectors.scenarios.find(({ scenario }) => scenario === name)?.requests ?? [])
+  type Requests = ReturnType<typeof requestsOf>
+
+  const answers = (requests: Requests): Effect.Effect<ReadonlyArray<string>, never, Life> =>
+    Effect.forEach(requests, ({ path, body }) =>
+      Effect.scoped(call(path.slice(1) as Method, textBody(body))).pipe(
+        Effect.match({ onSuccess: (answer) => JSON.stringify(answer), onFailure: (error) => error.message })
+      )
+    )
+
+  for (const names of [
+    ["run-p-8080-80", "restart-8080-80", "rm-f-8080-80"],
+    ["fail-second-group"],
+    ["daemon-restart-no-live-restore"],
+    ["live-restore"],
+    ["live-restore-kill9"],
+    ["kill9-no-live-restore"]
+  ])
+    it.effect(names.join(", "), () =>
+      Effect.gen(function* () {
+        const requests = requestsOf(...names)
+        assert.isAbove(requests.length, 4)
+        const whole = yield* makeLives
+        const expected = yield* whole.life(Effect.all({ answered: answers(requests), left: snapshot }))
+        const everywhere = requests.map((_, index) => index + 1)
+        for (const kills of [...everywhere.map((at) => [at]), everywhere]) {
+          const { life } = yield* makeLives
+          const answered: Array<string> = []
+          let from = 0
+          for (const at of kills) {
+            answered.push(...(yield* life(answers(requests.slice(from, at)))))
+            from = at
+          }
+          const rest = yield* life(Effect.all({ answered: answers(requests.slice(from)), left: snapshot }))
+          answered.push(...rest.answered)
+          assert.deepStrictEqual({ answered, left: rest.left }, expected, `killed before ${kills}`)
+        }
+      })
+    )
+})
+
+describe("restore of many", () => {
+  it.effect("brings back 10,000 mappings within a second", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      yield* life(
+        MappingStore.use((store) =>
+          store.put(
+            Array.from({ length: 5000 }, (_, index) =>
+              ["0.0.0.0", "10.99.0.1"].map((host) =>
+                mapping(`tcp ${host} 172.17.${index % 200}.2:80`, 1024 + index)
+              )
+            ).flat(),
+            "answered"
+          )
+        )
+      )
+      const began = performance.now()
+      const restored = yield* mapperLife(
+        Effect.gen(function* () {
+          const opened = performance.now()
+          const result = yield* restore
+          return { ...result, millis: performance.now() - opened, sinceStart: performance.now() - began }
+        })
+      )
+      console.log(`10,000 mappings restored in ${restored.millis.toFixed(0)} ms`)
+      assert.strictEqual(restored.live, 10_000)
+      assert.isBelow(restored.millis, 1000)
+    })
+  )
+})
+
+/** Runs it in a process that is killed at its nth step from now; answers the step, or `undefined` where there are fewer. */
+const killedAt = <A, E, R>(
+  stop: number,
+  kill: Effect.Effect<void, never, Firewall>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<string | undefined, E, R | Firewall> =>
+  Effect.gen(function* () {
+    const firewall = yield* Firewall
+    let passed = 0
+    let stoppedAt: string | undefined
+    const exit = yield* Effect.exit(
+      Effect.provideService(effect, Steps, (step) => {
+        if (++passed !== stop) return Effect.void
+        stoppedAt = step
+        return Effect.andThen(
+          Effect.provideService(kill, Firewall, firewall),
+          Effect.fail(new InjectedFailure({ step }))
+        )
+      })
+    )
+    if (stoppedAt === undefined) yield* exit
+    return stoppedAt
+  })

@@ -1,0 +1,149 @@
+/** What every `MappingStore` owes its callers; run against each implementation. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Layer } from "effect"
+import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
+import { MappingStore, type Stored, type StoreError } from "../../src/mapper/MappingStore.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { mapping, storedTexts } from "../support/mappings.ts"
+
+const web = mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)
+const dns = mapping("udp 10.99.0.1 172.17.0.2:53", 53)
+
+/** Whatever a request can carry. */
+export const remarkable: ReadonlyArray<Mapping> = [
+  web,
+  dns,
+  mapping("sctp :: [fd00::2]:80", 1, { mode: "proxy", owner: "cni:0123/eth0", epoch: 7 }),
+  mapping("tcp fe80::1%eth0 [fe80::2%br-é]:65535", 65535),
+  mapping("tcp - 172.17.0.2:80", 8081),
+  mapping("tcp ::ffff:10.0.0.1 [::ffff:172.17.0.2]:80", 8082),
+  mapping("tcp 0.0.0.0 172.17.0.2:80", 0, { mode: "routed", owner: "session" }),
+  mapping("tcp 127.0.0.1 172.17.0.2:80", 8083, {
+    mode: "engine",
+    labels: new Map([
+      ["__proto__", "polluted"],
+      ["constructor", ""],
+      ["", "an empty name"],
+      ["über.straße", "日本語 \u{1f433} \u0000 \ud800"],
+      ['quote"\\', "line\nbreak"]
+    ]),
+    sinceMillis: Number.MAX_SAFE_INTEGER
+  })
+]
+
+export const mappingStoreConformance = <R>(
+  name: string,
+  layer: () => Layer.Layer<MappingStore | R, StoreError>
+) => {
+  const test = (title: string, effect: Effect.Effect<void, StoreError, MappingStore>) =>
+    it.effect(title, () => Effect.suspend(() => Effect.provide(effect, layer())))
+
+  describe(`${name} as a MappingStore`, () => {
+    test(
+      "is empty at first",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        assert.deepStrictEqual(yield* store.load, {
+          mappings: [],
+          engine: { epoch: 0, activated: false },
+          lost: undefined
+        })
+      })
+    )
+
+    test(
+      "gives back every field as it was put",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.put(remarkable, "answered")
+        const { mappings } = yield* store.load
+        assert.deepStrictEqual(
+          byKey(mappings),
+          byKey(remarkable.map((each) => ({ mapping: each, state: "answered" })))
+        )
+      })
+    )
+
+    test(
+      "replaces what is known by its key",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.put([web, dns], "intent")
+        const other: Mapping = {
+          ...web,
+          backend: { address: addressUnsafe("172.17.0.3"), port: 81 },
+          mode: "proxy",
+          labels: new Map([["portmapper.mode", "proxy"]]),
+          owner: "cli",
+          epoch: 3,
+          sinceMillis: 4
+        }
+        yield* store.put([other], "applied")
+        const { mappings } = yield* store.load
+        assert.deepStrictEqual(
+          byKey(mappings),
+          byKey([
+            { mapping: other, state: "applied" },
+            { mapping: dns, state: "intent" }
+          ])
+        )
+      })
+    )
+
+    test(
+      "leads from intent over applied to answered, back only by a new intent",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        for (const [state, then] of [
+          ["intent", "intent"],
+          ["applied", "applied"],
+          ["answered", "answered"],
+          ["applied", "answered"],
+          ["intent", "intent"]
+        ] as const) {
+          yield* store.put([web], state)
+          assert.deepStrictEqual(storedTexts((yield* store.load).mappings), [
+            `0.0.0.0:8080/tcp -> 172.17.0.2:80 ${then}`
+          ])
+        }
+      })
+    )
+
+    test(
+      "forgets mappings, and forgetting what is not there succeeds",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.put(remarkable, "applied")
+        yield* store.remove([web, dns])
+        yield* store.remove([web, mapping("tcp :: [fd00::2]:80", 9)])
+        assert.strictEqual((yield* store.load).mappings.length, remarkable.length - 2)
+        yield* store.remove(remarkable)
+        assert.deepStrictEqual((yield* store.load).mappings, [])
+      })
+    )
+
+    test(
+      "does nothing for no mappings",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.put([], "intent")
+        yield* store.remove([])
+        assert.deepStrictEqual((yield* store.load).mappings, [])
+      })
+    )
+
+    test(
+      "keeps the Engine's starts",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.putEngine({ epoch: 3, activated: true })
+        assert.deepStrictEqual((yield* store.load).engine, { epoch: 3, activated: true })
+        yield* store.putEngine({ epoch: 4, activated: false })
+        assert.deepStrictEqual((yield* store.load).engine, { epoch: 4, activated: false })
+      })
+    )
+  })
+}
+
+const byKey = (stored: ReadonlyArray<Stored>) =>
+  Object.fromEntries(stored.map((each) => [mappingKey(each.mapping), each]))

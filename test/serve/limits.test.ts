@@ -1,0 +1,170 @@
+/** The real plugin where the host has little to give, or is used in other ways than meant. */
+import { existsSync, statSync } from "node:fs"
+import { isDeepStrictEqual } from "node:util"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Dockerd from "../lab/Dockerd.ts"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import { contents } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { descriptorKinds, listening } from "../lab/Probe.ts"
+import { request } from "../support/http.ts"
+
+describeLab("the plugin and its host's limits", [], () => {
+  it.live("survives the end of its 512 descriptors with a clear error, and serves on", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host, { wrapper: ["prlimit", "--nofile=512:512"] })
+      // The relay's thread starts with the first route, and stays.
+      yield* plugin.unmap((yield* plugin.map(["tcp 0.0.0.0:9999 172.31.0.2:80"])).bindings)
+      const before = yield* descriptorKinds(plugin.process.pid)
+      const granted: Array<Plugin.WireBinding> = []
+      let refusal: Plugin.Answered | undefined
+      for (let port = 10_000; refusal === undefined && port < 10_600; port++) {
+        const mapped = yield* plugin.map([
+          `tcp 0.0.0.0:${port} 172.31.0.2:80`,
+          `tcp [::]:${port} [fd66::2]:80`
+        ])
+        if (mapped.status === 200) granted.push(...mapped.bindings)
+        else refusal = mapped
+      }
+      assert.strictEqual(refusal?.status, 500)
+      assert.match(refusal?.error ?? "", /^bind for \S+ failed: too many open files/)
+      assert.isAbove(granted.length, 400)
+      const held = yield* listening(host, { pid: plugin.process.pid })
+      assert.strictEqual(held.length, granted.length)
+      assert.strictEqual((yield* plugin.unmap(granted)).status, 200)
+      assert.deepStrictEqual(yield* contents(host), {})
+      yield* eventually(descriptorKinds(plugin.process.pid), before)
+      assert.strictEqual((yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])).status, 200)
+    })
+  )
+
+  it.live(
+    "publishes and releases ten thousand ports in one table",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const plugin = yield* Plugin.start(host)
+        const bindings: Array<Plugin.WireBinding> = []
+        for (let port = 10_000; port < 20_000; port++) {
+          const mapped = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
+          assert.strictEqual(mapped.status, 200, mapped.error)
+          bindings.push(...mapped.bindings)
+        }
+        assert.strictEqual((yield* contents(host))["any4"]?.length, 10_000)
+        for (let first = 0; first < bindings.length; first += 2500)
+          assert.strictEqual((yield* plugin.unmap(bindings.slice(first, first + 2500))).status, 200)
+        assert.deepStrictEqual(yield* contents(host), {})
+      }),
+    60_000
+  )
+
+  it.live("refuses wrong input with what is wrong, and changes nothing", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host)
+      const refused = (entries: ReadonlyArray<string>, labels?: Record<string, string>) =>
+        Effect.map(plugin.map(entries, labels), ({ status, error }) => `${status} ${error}`)
+      assert.deepStrictEqual(
+        [
+          yield* refused(["icmp 0.0.0.0:8080 172.31.0.2:80"]),
+          yield* refused(["tcp 0.0.0.0:8080 172.31.0.2:0"]),
+          yield* refused(["tcp 0.0.0.0:8080-8000 172.31.0.2:80"]),
+          yield* refused(["tcp 0.0.0.0:8080 172.31.0.2:80", "tcp [::]:8081 172.31.0.2:80"]),
+          yield* refused(["tcp 0.0.0.0:8080 172.31.0.2:80", "tcp 0.0.0.0:8080 172.31.0.2:80"]),
+          yield* refused(["tcp 0.0.0.0:8080 172.31.0.2:80"], { "portmapper.allow": "10.0.0.0/8,nonsense" })
+        ],
+        expectedRefusals
+      )
+      assert.deepStrictEqual(yield* contents(host), {})
+      assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [])
+    })
+  )
+
+  it.live("is told by SIGTERM to stop, and leaves its socket to nobody and the ports to the successor", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host)
+      assert.strictEqual(statSync(plugin.socket).mode & 0o777, 0o660)
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+      yield* plugin.process.kill("SIGTERM")
+      assert.deepStrictEqual(yield* plugin.process.wait(), { code: 0, signal: null })
+      assert.isFalse(existsSync(plugin.socket))
+      assert.deepStrictEqual(yield* contents(host), { any4: ["tcp . 8080 : 172.31.0.2 . 80"] })
+    })
+  )
+
+  it.live("releases everything at the end where it was told to", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host, { arguments: ["--release-on-exit"] })
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80", "udp [::]:8080 [fd66::2]:80"])
+      yield* plugin.process.kill("SIGTERM")
+      yield* plugin.process.wait()
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
+  )
+
+  it.live("takes the place of one that was killed, and refuses to run beside one that lives", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const first = yield* Plugin.start(host)
+      const again = ["--import", "tsx", "adapters/cli/main.ts", "serve", "--socket", first.socket]
+      const sameState = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/state`])
+      assert.strictEqual(sameState.code, 1)
+      assert.strictEqual(
+        sameState.stderr,
+        `portmapper: ${first.folder}/state is in use by process ${first.process.pid}\n`
+      )
+      const sameSocket = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/other`])
+      assert.strictEqual(sameSocket.code, 1)
+      assert.match(
+        sameSocket.stderr,
+        /^portmapper: another process keeps the table inet portmapper of this network namespace$/m
+      )
+      yield* first.process.kill("SIGKILL")
+      yield* first.process.wait()
+      assert.isTrue(existsSync(first.socket))
+      const second = yield* Plugin.start(host, { folder: first.folder })
+      assert.strictEqual((yield* second.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])).status, 200)
+    })
+  )
+})
+
+const expectedRefusals = [
+  "400 bad request: Reqs[0].Proto = 0: must be 6 (tcp), 17 (udp) or 132 (sctp)",
+  "400 bad request: Reqs[0].BackendPort = 0: must be an integer from 1 to 65535",
+  "400 bad request: Reqs[0].FrontendPortEnd = 8000: must be at least FrontendPort, 8080",
+  "400 bad request: Reqs[1].FrontendPort = 8081: must be 8080 as in Reqs[0], since the entries of one group get the same port",
+  '400 bad request: Reqs[1].FrontendIP = "0.0.0.0": must be another frontend than that of Reqs[0]',
+  '400 bad request: Labels["portmapper.allow"] = "10.0.0.0/8,nonsense": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (nonsense: expected exactly four decimal octets)'
+]
+
+/** What is closed on the other side takes a moment to be closed here. */
+const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
+  Effect.gen(function* () {
+    const deadline = performance.now() + 1000
+    while (performance.now() < deadline && !isDeepStrictEqual(yield* look, wanted)) yield* Effect.sleep(20)
+    assert.deepStrictEqual(yield* look, wanted)
+  })
+
+describeLab("a real Engine", ["dockerd"], () => {
+  it.live(
+    "activates the plugin by its name",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const plugin = yield* Plugin.start(host)
+        const dockerd = yield* Dockerd.start(host)
+        yield* dockerd.plugin("portmapper", plugin.socket)
+        const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "portmapper" })
+        // The Engine asked what the plugin is, was told, and so knows that it makes no volumes.
+        assert.match(made.body, /volume plugin portmapper: .*Plugin does not implement the requested driver/)
+        const { body } = yield* Effect.promise(() => request(plugin.socket, "/Plugin.Activate"))
+        assert.strictEqual(body, '{"Implements":["PortMapper"]}\n')
+      }),
+    60_000
+  )
+})

@@ -1,0 +1,229 @@
+/** Real packets through the real plugin: what is mapped is reached, from everywhere; what is unmapped leaves nothing. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import { contents, tables } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { descriptorKinds, listening } from "../lab/Probe.ts"
+
+const protocols = ["tcp", "udp"] as const
+const families = [
+  {
+    family: 4,
+    any: "0.0.0.0",
+    backend: "172.31.0.2",
+    host: "10.99.0.1",
+    bridge: "172.31.0.1",
+    client: "10.99.0.2"
+  },
+  { family: 6, any: "::", backend: "fd66::2", host: "fd99::1", bridge: "fd66::1", client: "fd99::2" }
+] as const
+
+const bracketed = (address: string) => (address.includes(":") ? `[${address}]` : address)
+
+/** Echo servers on port 80 of c1, both protocols, both families. */
+const echoes = (c1: Namespace) =>
+  Effect.forEach(protocols, (protocol) =>
+    Effect.forEach(["0.0.0.0", "::"], (host) => c1.agent.echo({ protocol, host, port: 80 }))
+  )
+
+/** `answered c1 FROM`, with the source that the backend saw, or what happened instead. */
+const ask = (from: Namespace, protocol: "tcp" | "udp", host: string, port: number) =>
+  protocol === "tcp"
+    ? Effect.map(from.agent.tcp({ host, port, close: "reset" }), ({ outcome, answer }) =>
+        answer === undefined ? outcome : `${outcome} ${answer.who} ${answer.seen?.address}`
+      )
+    : Effect.map(from.agent.udp({ host, port }), ({ outcome, replies }) =>
+        replies[0] === undefined ? outcome : `${outcome} ${replies[0].who} ${replies[0].seen?.address}`
+      )
+
+/** What may be granted for each port asked; the system's own range is the kernel's default. */
+const within: Readonly<Record<string, (port: number) => boolean>> = {
+  "8080": (port) => port === 8080,
+  "8100-8110": (port) => port >= 8100 && port <= 8110,
+  "0": (port) => port >= 32768 && port <= 60999
+}
+
+describeLab("published ports in nat mode", [], () => {
+  it.live(
+    "are reached through an exact, a ranged and an ephemeral port from everywhere, and unmapped leave nothing",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1, c2 } = yield* Lab.make()
+        yield* echoes(c1)
+        const plugin = yield* Plugin.start(host)
+        // The relay's thread starts with the first route, and stays.
+        yield* plugin.unmap((yield* plugin.map(["tcp 0.0.0.0:9999 172.31.0.2:80"])).bindings)
+        const before = {
+          descriptors: yield* descriptorKinds(plugin.process.pid),
+          sockets: yield* listening(host, { pid: plugin.process.pid })
+        }
+        for (const { any, backend, host: address, client: source } of families)
+          for (const protocol of protocols)
+            for (const port of ["8080", "8100-8110", "0"]) {
+              const title = `${protocol} ${any}:${port}`
+              const mapped = yield* plugin.map([
+                `${protocol} ${bracketed(any)}:${port} ${bracketed(backend)}:80`
+              ])
+              assert.strictEqual(mapped.status, 200, mapped.error)
+              const [binding] = mapped.bindings
+              const granted = binding?.FrontendPort ?? 0
+              assert.isTrue(within[port]?.(granted), `${title} got ${granted}`)
+              assert.deepInclude(binding, {
+                DiscardReq: false,
+                AllowForwarding: true,
+                NAT: null,
+                Error: null
+              })
+              assert.strictEqual(
+                yield* ask(client, protocol, address, granted),
+                `answered c1 ${source}`,
+                title
+              )
+              assert.match(yield* ask(c2, protocol, address, granted), /^answered c1 /, `neighbour, ${title}`)
+              assert.match(yield* ask(c1, protocol, address, granted), /^answered c1 /, `itself, ${title}`)
+              assert.match(yield* ask(host, protocol, address, granted), /^answered c1 /, `host, ${title}`)
+              assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
+              assert.deepStrictEqual(yield* contents(host), {})
+              assert.notMatch(yield* ask(client, protocol, address, granted), /^answered/, title)
+              assert.notMatch(yield* ask(host, protocol, address, granted), /^answered/, title)
+            }
+        assert.deepStrictEqual(
+          {
+            descriptors: yield* descriptorKinds(plugin.process.pid),
+            sockets: yield* listening(host, { pid: plugin.process.pid })
+          },
+          before
+        )
+        assert.deepStrictEqual(yield* tables(host), ["inet portmapper"])
+      }),
+    60_000
+  )
+
+  it.live("on one address of the host are reached by that address alone", () =>
+    Effect.gen(function* () {
+      const { host, client, c1, c2 } = yield* Lab.make({ hostAddresses: ["10.99.0.9/24"] })
+      yield* echoes(c1)
+      yield* c2.agent.echo({ protocol: "tcp", port: 80 })
+      const plugin = yield* Plugin.start(host)
+      const one = yield* plugin.map(["tcp 10.99.0.9:8080 172.31.0.2:80"])
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.9", 8080), "answered c1 10.99.0.2")
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "refused")
+      const other = yield* plugin.map(["tcp 10.99.0.1:8080 172.31.0.3:80"])
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "answered c2 10.99.0.2")
+      yield* plugin.unmap(one.bindings)
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.9", 8080), "refused")
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "answered c2 10.99.0.2")
+      yield* plugin.unmap(other.bindings)
+    })
+  )
+
+  it.live("never get a handshake from a placeholder", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host, { arguments: ["--mode", "engine"] })
+      const mapped = yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80", "udp 0.0.0.0:8080 172.31.0.2:80"])
+      assert.deepStrictEqual(
+        mapped.bindings.map(({ NAT, AllowForwarding }) => ({ NAT, AllowForwarding })),
+        [1, 2].map(() => ({ NAT: { FromAddr: "0.0.0.0", FromPort: 8080 }, AllowForwarding: true }))
+      )
+      const { outcome, connected } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080 })
+      assert.deepStrictEqual({ outcome, connected }, { outcome: "timeout", connected: false })
+      assert.strictEqual(yield* ask(client, "udp", "10.99.0.1", 8080), "timeout")
+      yield* plugin.unmap(mapped.bindings)
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "refused")
+    })
+  )
+
+  it.live("give a group of both families the next port when the first of a range is taken on one", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host)
+      yield* host.agent.hold({ protocol: "tcp", host: "::", port: 8200 })
+      const group = ["tcp 0.0.0.0:8200-8210 172.31.0.2:80", "tcp [::]:8200-8210 [fd66::2]:80"]
+      const mapped = yield* plugin.map(group)
+      assert.deepStrictEqual(
+        mapped.bindings.map(({ FrontendPort }) => FrontendPort),
+        [8201, 8201]
+      )
+      assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [
+        "tcp 0.0.0.0:8201",
+        "tcp [::]:8201"
+      ])
+    })
+  )
+
+  it.live(
+    "refuse a port of another process and of another mapping by their two texts, and leave nothing",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const plugin = yield* Plugin.start(host)
+        yield* host.agent.hold({ protocol: "tcp", host: "::", port: 8300 })
+        yield* plugin.map(["tcp 0.0.0.0:8301 172.31.0.2:80"])
+        const before = { sockets: yield* listening(host), table: yield* contents(host) }
+        const inUse = yield* plugin.map(["tcp 0.0.0.0:8300 172.31.0.3:80", "tcp [::]:8300 [fd66::3]:80"])
+        assert.deepStrictEqual(inUse, {
+          status: 500,
+          error: "bind for [::]:8300/tcp failed: address already in use",
+          bindings: []
+        })
+        const allocated = yield* plugin.map(["tcp 10.99.0.1:8301 172.31.0.3:80"])
+        assert.strictEqual(allocated.status, 500)
+        assert.match(
+          allocated.error,
+          /^bind for 10\.99\.0\.1:8301\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; free it with: portmapper unmap -p 0\.0\.0\.0:8301\/tcp --owner any\)$/
+        )
+        const notOurs = yield* plugin.map(["tcp 10.1.2.3:8302 172.31.0.3:80"])
+        assert.strictEqual(
+          notOurs.error,
+          "bind for 10.1.2.3:8302/tcp failed: cannot assign requested address"
+        )
+        assert.deepStrictEqual({ sockets: yield* listening(host), table: yield* contents(host) }, before)
+      })
+  )
+
+  it.live("carry the accepted mark on every packet of a new connection, and on no other", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+      const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x1000000/0x1000000"] })
+      // An Engine's filter: nothing is forwarded into the bridge but what is established or carries the mark.
+      yield* host.check("nft", ["-f", "-"], {
+        input: `table inet engine {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    oifname br0 ct state established,related accept
+    oifname br0 meta mark & 0x1000000 == 0x1000000 counter accept
+    oifname br0 drop
+  }
+}
+`
+      })
+      const mapped = yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80", "udp 0.0.0.0:8080 172.31.0.2:99"])
+      assert.deepStrictEqual(
+        mapped.bindings.map(({ AllowForwarding }) => AllowForwarding),
+        [false, false]
+      )
+      assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "answered c1 10.99.0.2")
+      assert.strictEqual(yield* ask(client, "tcp", "172.31.0.2", 80), "timeout")
+      // A flow that is never answered stays new: each of its packets needs the mark.
+      yield* c1.agent.hold({ protocol: "udp", port: 99 })
+      const counted = () =>
+        Effect.map(host.check("nft", ["list", "table", "inet", "engine"]), (text) =>
+          Number(/counter packets (\d+)/.exec(text)?.[1])
+        )
+      const first = yield* counted()
+      yield* client.agent.udp({
+        host: "10.99.0.1",
+        port: 8080,
+        rounds: 3,
+        timeoutMillis: 100,
+        sourcePort: 5000
+      })
+      assert.strictEqual((yield* counted()) - first, 3)
+    })
+  )
+})

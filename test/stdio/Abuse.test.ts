@@ -1,0 +1,110 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import * as InMemory from "../../adapters/memory/InMemory.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { collectGarbage, malformed, malformedCount, malformedTimeoutMillis } from "../support/abuse.ts"
+import { echo } from "../support/drivers.ts"
+import { openSession, rpc } from "../support/session.ts"
+
+/** One line, which is no valid message or whose params are none. */
+const malformedLine = (body: Buffer, index: number): Buffer => {
+  const line = Buffer.from(body.map((byte) => (byte === 0x0a || byte === 0x0d ? 0x20 : byte)))
+  if (index % 3 > 0) return Buffer.concat([Buffer.from("!"), line])
+  return Buffer.concat([
+    Buffer.from('{"jsonrpc":"2.0","id":7,"method":"MapPorts","params":['),
+    line,
+    Buffer.from("]}")
+  ])
+}
+
+describe("a session", () => {
+  it.live(
+    `answers ${malformedCount} malformed lines, keeps no memory of them, and goes on`,
+    () =>
+      Effect.gen(function* () {
+        const session = yield* openSession
+        const bodies = malformed()
+        let refused = 0
+        const half = Effect.gen(function* () {
+          const reading = yield* Effect.forkChild(
+            Effect.gen(function* () {
+              for (let count = 0; count < malformedCount / 2; count++) {
+                const { error } = yield* session.next
+                assert.include([-32700, -32602], error.code)
+                refused++
+              }
+            })
+          )
+          for (let index = 0; index < malformedCount / 2; index++) {
+            const room = session.input.write(
+              Buffer.concat([malformedLine(bodies(index), index), Buffer.from("\n")])
+            )
+            if (!room)
+              yield* Effect.promise(() => new Promise((resolve) => session.input.once("drain", resolve)))
+          }
+          yield* Fiber.join(reading)
+        })
+        yield* half
+        const before = collectGarbage()
+        yield* half
+        assert.isBelow(collectGarbage() - before, 8 * 1024 * 1024)
+        assert.strictEqual(refused, malformedCount)
+        yield* session.send(rpc(1, "Plugin.Activate"))
+        assert.deepStrictEqual((yield* session.next).result, { Implements: ["PortMapper"] })
+        yield* session.end
+      }).pipe(Effect.provideService(Driver, echo)),
+    malformedTimeoutMillis
+  )
+
+  it.live("keeps nothing of a line that never ends", () =>
+    Effect.gen(function* () {
+      const session = yield* openSession
+      const part = Buffer.alloc(1024 * 1024, 0x78)
+      session.input.write(part)
+      session.input.write(part)
+      assert.strictEqual((yield* session.next).error.code, -32600)
+      const before = collectGarbage()
+      for (let count = 0; count < 200; count++) {
+        if (!session.input.write(part)) {
+          yield* Effect.promise(() => new Promise((resolve) => session.input.once("drain", resolve)))
+        }
+      }
+      assert.isBelow(collectGarbage() - before, 8 * 1024 * 1024)
+      yield* session.send("", rpc(1, "Plugin.Activate"))
+      assert.deepStrictEqual((yield* session.next).result, { Implements: ["PortMapper"] })
+      yield* session.end
+    }).pipe(Effect.provideService(Driver, echo))
+  )
+
+  it.live("answers a batch as long as a line can be", () =>
+    Effect.gen(function* () {
+      const session = yield* openSession
+      yield* session.send(`[${"1,".repeat(500_000)}1]`)
+      assert.strictEqual((yield* session.next).length, 500_001)
+      yield* session.end
+    }).pipe(Effect.provideService(Driver, echo))
+  )
+})
+
+describe("calls in process", () => {
+  it.live(
+    `are refused ${malformedCount} times when malformed, without keeping memory of it`,
+    () =>
+      Effect.gen(function* () {
+        const bodies = malformed()
+        const half = Effect.gen(function* () {
+          for (let index = 0; index < malformedCount / 2; index++) {
+            const error = yield* Effect.flip(
+              InMemory.callText("PortMapper.MapPorts", bodies(index).toString())
+            )
+            assert.strictEqual(error._tag, "RequestError")
+          }
+        })
+        yield* half
+        const before = collectGarbage()
+        yield* half
+        assert.isBelow(collectGarbage() - before, 8 * 1024 * 1024)
+      }).pipe(Effect.provideService(Driver, echo)),
+    malformedTimeoutMillis
+  )
+})

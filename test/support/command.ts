@@ -1,0 +1,85 @@
+/** The command line as a person or a script runs it: a process of its own, and all that it said. */
+import { spawn } from "node:child_process"
+import * as Path from "node:path"
+import { Effect } from "effect"
+
+export interface Ran {
+  readonly status: number | string
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface RunOptions {
+  readonly input?: string
+  readonly env?: NodeJS.ProcessEnv
+  /** SIGINT is sent when this is done. */
+  readonly signalled?: Effect.Effect<void>
+  /** SIGINT is sent when this answers true to all of stdout so far. */
+  readonly enough?: (stdout: string) => boolean
+}
+
+const main = Path.join(import.meta.dirname, "../../adapters/cli/main.ts")
+
+/** `portmapper ARGS`. */
+export const portmapper = (args: ReadonlyArray<string>, options: RunOptions = {}): Effect.Effect<Ran> =>
+  run([process.execPath, main, ...args], options)
+
+/** The same on a terminal so many columns wide, where stdout and stderr are one. */
+export const onTerminal = (
+  args: ReadonlyArray<string>,
+  columns: number,
+  options: RunOptions = {}
+): Effect.Effect<Ran> =>
+  run(
+    [
+      "script",
+      "-qec",
+      `stty cols ${columns} rows 24 -onlcr; ${[process.execPath, main, ...args].map(quoted).join(" ")}`,
+      "/dev/null"
+    ],
+    options
+  )
+
+/** The same as part of a shell's command line, where `portmapper` is a function. */
+export const inShell = (script: string, options: RunOptions = {}): Effect.Effect<Ran> =>
+  run(
+    ["bash", "-c", `portmapper() { ${quoted(process.execPath)} ${quoted(main)} "$@"; }\n${script}`],
+    options
+  )
+
+/** `portmapper ARGS` in a network of its own, whose tables it may remove, between two commands of a shell. */
+export const resetIn = (args: ReadonlyArray<string>, before = "true", after = "true"): Effect.Effect<Ran> =>
+  run([
+    "unshare",
+    "--net",
+    "sh",
+    "-ec",
+    `${before}; ${[process.execPath, main, ...args].map(quoted).join(" ")}; ${after}`
+  ])
+
+export const run = (
+  [command = "", ...args]: ReadonlyArray<string>,
+  options: RunOptions = {}
+): Effect.Effect<Ran> =>
+  Effect.callback((resume) => {
+    const child = spawn(command, args, { env: { ...process.env, ...options.env }, stdio: "pipe" })
+    let [stdout, stderr] = ["", ""]
+    if (options.signalled !== undefined)
+      Effect.runFork(Effect.map(options.signalled, () => child.kill("SIGINT")))
+    child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+      stdout += chunk
+      if (options.enough?.(stdout) === true) child.kill("SIGINT")
+    })
+    child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+      stderr += chunk
+    })
+    child.stdin.on("error", () => undefined)
+    // The end of input would end the terminal before its command.
+    if (options.input !== undefined || command !== "script") child.stdin.end(options.input ?? "")
+    child.once("close", (code, signal) =>
+      resume(Effect.succeed({ status: code ?? signal ?? "", stdout, stderr }))
+    )
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
+
+const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`

@@ -1,0 +1,21 @@
+/** Small drivers for the tests of transports. */
+import { Effect } from "effect"
+import { Driver } from "../../src/protocol/Driver.ts"
+import type { Group } from "../../src/protocol/PortBinding.ts"
+
+/** Grants whatever is asked, on port 40000 where any will do, and keeps nothing. */
+export const echo = Driver.of({
+  mapPorts: (group) => Effect.succeed(grant(group)),
+  unmapPorts: () => Effect.void
+})
+
+export const grant = ({ entries, ports }: Group) => {
+  const port = ports._tag === "Exact" ? ports.port : ports._tag === "Range" ? ports.first : 40000
+  return entries.map((entry) => ({
+    entry,
+    port,
+    discarded: undefined,
+    allowForwarding: true,
+    nat: { address: entry.host, port }
+  }))
+}

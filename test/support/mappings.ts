@@ -1,0 +1,26 @@
+/** Mappings written as a person would say them, and as text again. */
+import type { Mapping } from "../../src/mapper/Mapping.ts"
+import type { Stored } from "../../src/mapper/MappingStore.ts"
+import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
+import { entry } from "./groups.ts"
+
+/** `tcp 0.0.0.0 172.17.0.2:80` on a port. */
+export const mapping = (text: string, port: number, rest: Partial<Mapping> = {}): Mapping => ({
+  ...entry(text),
+  port,
+  mode: "nat",
+  labels: new Map(),
+  owner: "engine",
+  epoch: 0,
+  sinceMillis: 1_700_000_000_000,
+  ...rest
+})
+
+/** `0.0.0.0:8080/tcp -> 172.17.0.2:80 answered`, sorted. */
+export const storedTexts = (stored: ReadonlyArray<Stored>): ReadonlyArray<string> =>
+  stored
+    .map(
+      ({ mapping: { protocol, host, port, backend }, state }) =>
+        `${frontendText(protocol, host, port)} -> ${endpointText(backend)} ${state}`
+    )
+    .sort()

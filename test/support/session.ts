@@ -1,0 +1,74 @@
+/** A session over two in-process streams, for a test to write to and to read from line by line. */
+import { PassThrough } from "node:stream"
+import { Effect, Fiber } from "effect"
+import { serve } from "../../adapters/stdio/StdioServer.ts"
+
+export const openSession = Effect.gen(function* () {
+  const input = new PassThrough()
+  const output = new PassThrough()
+  const fiber = yield* Effect.forkScoped(serve({ input, output }), { startImmediately: true })
+  const lines = readLines(output)
+  return {
+    input,
+    output,
+    fiber,
+    /** The next line answered, as a value. */
+    next: Effect.promise(() => lines.next()).pipe(Effect.map(({ value }) => value && JSON.parse(value))),
+    send: (...messages: ReadonlyArray<string | object>) =>
+      Effect.sync(() => {
+        for (const message of messages) {
+          input.write(`${typeof message === "string" ? message : JSON.stringify(message)}\n`)
+        }
+      }),
+    end: Effect.andThen(
+      Effect.sync(() => input.end()),
+      Fiber.join(fiber)
+    ),
+    /** All lines answered and not taken yet, once the session has ended. */
+    rest: Effect.suspend(() => {
+      output.end()
+      return Effect.promise(async () => {
+        const values: Array<unknown> = []
+        for (let line = await lines.next(); !line.done; line = await lines.next())
+          values.push(JSON.parse(line.value))
+        return values
+      })
+    })
+  }
+})
+
+async function* readLines(output: PassThrough): AsyncGenerator<string> {
+  let text = ""
+  for await (const chunk of output) {
+    text += chunk
+    for (let end = text.indexOf("\n"); end !== -1; end = text.indexOf("\n")) {
+      yield text.slice(0, end)
+      text = text.slice(end + 1)
+    }
+  }
+  if (text !== "") throw new Error(`half a line: ${text}`)
+}
+
+export const rpc = (id: unknown, method: string, params?: unknown) => ({ jsonrpc: "2.0", id, method, params })
+
+/** A `MapPorts` request for `-p PORT:80`. */
+export const mapRequest = (port: number, fields: object = {}) => ({
+  Reqs: [
+    {
+      Proto: 6,
+      BackendIP: "172.17.0.2",
+      BackendPort: 80,
+      FrontendIP: "0.0.0.0",
+      FrontendPort: port,
+      FrontendPortEnd: port
+    }
+  ],
+  Labels: {},
+  ...fields
+})
+
+export const unmapRequest = (port: number) => ({
+  PortBindings: [
+    { Proto: 6, BackendIP: "172.17.0.2", BackendPort: 80, FrontendIP: "0.0.0.0", FrontendPort: port }
+  ]
+})

@@ -1,0 +1,76 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { type Row, table } from "./table.ts"
+import { type Asked, type Told, type Transport, transports } from "./transports.ts"
+
+const askedOf = ({ method, body, owner }: Pick<Row, "method" | "body" | "owner">): Asked => ({
+  method,
+  body: Buffer.from(body, "latin1"),
+  owner
+})
+
+/** Each row has a driver of its own, so that none depends on another. */
+const run = (row: Row, { open }: Transport): Effect.Effect<Told> =>
+  Effect.gen(function* () {
+    const ask = yield* open
+    for (const [method, body] of row.before ?? []) {
+      const told = yield* ask(askedOf({ method, body }))
+      assert.strictEqual(told.outcome, "answer")
+    }
+    return yield* ask(askedOf(row))
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(row.driver === undefined ? PortMapper.layerMemory() : Layer.succeed(Driver, row.driver)),
+    Effect.orDie
+  )
+
+describe("every transport answers alike", () => {
+  for (const row of table) {
+    it.live(row.name, () =>
+      Effect.gen(function* () {
+        const able = transports.filter(({ cannot }) => cannot(row) === undefined)
+        assert.isAbove(able.length, 1, transports.map(({ cannot }) => cannot(row)).join("; "))
+        const answers = yield* Effect.forEach(able, (transport) =>
+          Effect.map(run(row, transport), (told) => ({ ...told, transport: transport.name }))
+        )
+        const { expected } = row
+        const spoken = answers.find(({ ownWords }) => ownWords !== true)
+        const message = expected.message ?? spoken?.message
+        const issues = expected.issues ?? answers.find(({ issues }) => issues !== undefined)?.issues
+        for (const told of answers) {
+          const { transport } = told
+          assert.strictEqual(told.outcome, expected.outcome, `${transport}: ${told.message}`)
+          if (told.ownWords !== true) assert.strictEqual(told.message, message, transport)
+          if (told.issues !== undefined) assert.deepStrictEqual(told.issues, issues, transport)
+        }
+      })
+    )
+  }
+})
+
+describe("the table", () => {
+  it("has a row for each transport that it can't express, with the reason", () => {
+    const reasons = new Set(
+      transports.flatMap(({ name, cannot }) =>
+        table.flatMap((row) => {
+          const reason = cannot(row)
+          return reason === undefined ? [] : [`${name}: ${reason}`]
+        })
+      )
+    )
+    assert.deepStrictEqual([...reasons].sort(), [
+      "memory, text: a method that is not there can't be called",
+      "memory, text: there is no limit in process",
+      "memory, values: a method that is not there can't be called",
+      "memory, values: a value has no other spelling of its numbers",
+      "memory, values: an object has no equal keys",
+      "memory, values: there is no limit in process",
+      "memory, values: there is no value of no text",
+      "memory, values: what is no JSON is no value",
+      "stdio: an empty body is params left out, which has words of its own",
+      "stdio: what is no JSON breaks the envelope around it"
+    ])
+  })
+})

@@ -1,0 +1,217 @@
+/**
+ * The transports, as a table of requests sees them: a way to ask, and what each can't express. A new one is added by one
+ * line in `transports`.
+ */
+import * as Http from "node:http"
+import { Cause, Effect, Exit, Option, Result, type Scope } from "effect"
+import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
+import * as InMemory from "../../adapters/memory/InMemory.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
+import { failureOf, Method } from "../../src/protocol/Operations.ts"
+import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import { openSession } from "../support/session.ts"
+import { socketFor } from "../support/socket.ts"
+import type { Row } from "./table.ts"
+
+export interface Asked {
+  readonly method: string
+  readonly body: Buffer
+  readonly owner: string | undefined
+}
+
+/**
+ * `outcome` is the same word everywhere; `message` is the text of an error or the JSON of an answer; `issues` are
+ * `undefined` where the transport doesn't carry them. `ownWords`: the text is the transport's and compares with no other.
+ */
+export interface Told {
+  readonly outcome: "answer" | "request" | "notFound" | "driver" | "defect"
+  readonly message: string
+  readonly issues: ReadonlyArray<Issue> | undefined
+  readonly ownWords?: boolean
+}
+
+export interface Transport {
+  readonly name: string
+  /** Ready to be asked, with the driver of the fiber that opens it. */
+  readonly open: Effect.Effect<(asked: Asked) => Effect.Effect<Told>, never, Driver | Scope.Scope>
+  /** Why a row can't be asked here. */
+  readonly cannot: (row: Row) => string | undefined
+}
+
+export const transports: ReadonlyArray<Transport> = [
+  { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },
+  { name: "stdio", open: Effect.suspend(() => openStdio), cannot: (row) => brokenEnvelope(row) },
+  { name: "fetch handler", open: Effect.suspend(() => openFetch), cannot: () => undefined },
+  { name: "memory, text", open: Effect.suspend(() => openText), cannot: (row) => notACall(row) },
+  {
+    name: "memory, values",
+    open: Effect.suspend(() => openValue),
+    cannot: (row) => notACall(row) ?? notAValue(row)
+  }
+]
+
+const openSocket = Effect.gen(function* () {
+  const socketPath = yield* socketFor(yield* Driver, { owner: "default" })
+  return ({ method, body, owner }: Asked) =>
+    Effect.promise(
+      () =>
+        new Promise<Told>((resolve, reject) => {
+          const options = { socketPath, path: `/${method}`, method: "POST", headers: headersOf(owner) }
+          const request = Http.request(options, (response) => {
+            const chunks: Array<Buffer> = []
+            response.on("data", (chunk) => chunks.push(chunk))
+            response.on("end", () =>
+              resolve(toldByHttp(response.statusCode ?? 0, Buffer.concat(chunks).toString()))
+            )
+          })
+          request.on("error", reject)
+          request.end(body)
+        })
+    )
+})
+
+const openFetch = Effect.gen(function* () {
+  const handler = toWebHandler(yield* Driver, { owner: "default" })
+  yield* Effect.addFinalizer(() => Effect.promise(handler.dispose))
+  return ({ method, body, owner }: Asked) =>
+    Effect.promise(async () => {
+      const request = new Request(`http://plugin.example/${method}`, {
+        method: "POST",
+        headers: headersOf(owner),
+        body: new Uint8Array(body)
+      })
+      const response = await handler(request)
+      return toldByHttp(response.status, await response.text())
+    })
+})
+
+const openStdio = Effect.gen(function* () {
+  const session = yield* openSession
+  return ({ method, body, owner }: Asked) =>
+    Effect.gen(function* () {
+      const params = body.toString("latin1").trim()
+      const empty = /^\{\s*\}$/.test(params)
+      const named = owner === undefined ? "" : `"Owner":${JSON.stringify(owner)}${empty ? "" : ","}`
+      const text = params.startsWith("{")
+        ? `,"params":{${named}${params.slice(1)}`
+        : params === ""
+          ? ""
+          : `,"params":[${params}]`
+      session.input.write(
+        Buffer.from(`{"jsonrpc":"2.0","id":1,"method":${JSON.stringify(method)}${text}}\n`, "latin1")
+      )
+      return toldByRpc(yield* session.next)
+    })
+})
+
+const openText = Effect.succeed(({ method, body, owner }: Asked) =>
+  told(InMemory.callText(method as Method, new TextDecoder("utf-8", { ignoreBOM: true }).decode(body)), owner)
+).pipe(withDriver)
+
+const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
+  told(
+    Effect.map(
+      InMemory.call(method as Method, body.length === 0 ? undefined : JSON.parse(body.toString())),
+      (answer) => JSON.stringify(answer)
+    ),
+    owner
+  )
+).pipe(withDriver)
+
+/** Asks with the driver of the fiber that opened the transport. */
+function withDriver(
+  opened: Effect.Effect<(asked: Asked) => Effect.Effect<Told, never, Driver>>
+): Transport["open"] {
+  return Effect.gen(function* () {
+    const driver = yield* Driver
+    const ask = yield* opened
+    return (asked) => Effect.provideService(ask(asked), Driver, driver)
+  })
+}
+
+const told = <E extends { readonly _tag: string; readonly message: string }>(
+  call: Effect.Effect<string, E, Driver>,
+  owner: string | undefined
+): Effect.Effect<Told, never, Driver> =>
+  Effect.map(Effect.exit(Effect.provideService(call, CurrentOwner, owner ?? "default")), (exit) => {
+    if (Exit.isSuccess(exit)) return { outcome: "answer", message: exit.value, issues: undefined }
+    const { kind, message } = failureOf(exit.cause)
+    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+    return { outcome: kind, message, issues: error instanceof RequestError ? error.issues : undefined }
+  })
+
+const headersOf = (owner: string | undefined): Record<string, string> =>
+  owner === undefined ? {} : { "Portmapper-Owner": owner }
+
+const toldByHttp = (status: number, text: string): Told => {
+  if (status === 200) return { outcome: "answer", message: text.trimEnd(), issues: undefined }
+  const { Err: message, ...rest } = JSON.parse(text)
+  if (Object.keys(rest).length > 0) throw new Error(`more than Err: ${text}`)
+  const ownWords = status === 413 || (status === 404 && message.startsWith("/"))
+  const outcome =
+    status === 404
+      ? "notFound"
+      : status === 500
+        ? message.startsWith("internal error: ")
+          ? "defect"
+          : "driver"
+        : "request"
+  return { outcome, message, issues: undefined, ownWords }
+}
+
+const toldByRpc = (answer: {
+  readonly result?: unknown
+  readonly error?: {
+    readonly code: number
+    readonly message: string
+    readonly data?: { readonly issues?: ReadonlyArray<Issue> }
+  }
+}): Told => {
+  if (answer.error === undefined)
+    return { outcome: "answer", message: JSON.stringify(answer.result), issues: undefined }
+  const { code, message, data } = answer.error
+  const outcome = outcomes.get(code) ?? "request"
+  return {
+    outcome,
+    message,
+    issues: data?.issues,
+    ownWords: message === "Method not found" || message === "Invalid Request"
+  }
+}
+
+const outcomes = new Map<number, Told["outcome"]>([
+  [-32601, "notFound"],
+  [-32603, "defect"],
+  [-32000, "driver"]
+])
+
+/** What `params` of JSON-RPC can't hold. */
+const brokenEnvelope = ({ body, method }: Row): string | undefined => {
+  if (method !== "Plugin.Activate" && body.trim() === "") {
+    return "an empty body is params left out, which has words of its own"
+  }
+  const tree = parse(Buffer.from(body, "latin1").toString())
+  if (Result.isSuccess(tree)) return undefined
+  return body.trim() === "" ? undefined : "what is no JSON breaks the envelope around it"
+}
+
+const notACall = ({ method, body }: Row): string | undefined => {
+  if (!Method.literals.some((known) => known === method)) return "a method that is not there can't be called"
+  return body.length > 1024 * 1024 ? "there is no limit in process" : undefined
+}
+
+const notAValue = ({ body, method }: Row): string | undefined => {
+  if (body.trim() === "") return method === "Plugin.Activate" ? undefined : "there is no value of no text"
+  const tree = parse(Buffer.from(body, "latin1").toString())
+  if (Result.isFailure(tree)) return "what is no JSON is no value"
+  if (repeats(tree.success)) return "an object has no equal keys"
+  return /\d\.0\b|\de\d/.test(body) ? "a value has no other spelling of its numbers" : undefined
+}
+
+const repeats = (value: JsonValue): boolean => {
+  if (Array.isArray(value)) return value.some(repeats)
+  if (!(value instanceof JsonObject)) return false
+  const keys = new Set(value.entries.map(([key]) => key))
+  return keys.size < value.entries.length || value.entries.some(([, item]) => repeats(item))
+}
