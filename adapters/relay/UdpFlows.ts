@@ -2,7 +2,7 @@
 /**
  * The flows of UDP: for each client and each address it spoke to, a socket connected to the backend. Found by a hash of
  * both; bounded for each route, where the longest idle gives way to the next: first of those that the backend never answered,
- * then of those where nothing followed the answer, so that a flood of short exchanges ends no conversation.
+ * then of those where nothing followed the answer, so that neither a flood nor many short exchanges end a conversation.
  */
 import * as S from "../linux/Syscalls.ts"
 import { adopt, discard, EPOLLIN, routeIdOf, watch } from "./Epoll.ts"
@@ -121,9 +121,26 @@ const newSocket = (route: Routes.Route): number =>
   S.socket(Routes.backendFamily(route), S.SOCK_DGRAM | S.NONBLOCK_CLOEXEC, 0)
 
 const endOldest = ({ edges }: FlowLists): boolean => {
-  const oldest = edges[UNANSWERED]! || edges[ANSWERED]! || edges[CONVERSING]!
-  if (oldest !== 0) endFlow(oldest)
-  return oldest !== 0
+  const victim =
+    idleFor(edges, UNANSWERED, answerMillis) ||
+    idleFor(edges, ANSWERED, answerMillis) ||
+    idleFor(edges, CONVERSING, pauseMillis) ||
+    edges[ANSWERED]! ||
+    edges[UNANSWERED]! ||
+    edges[CONVERSING]!
+  if (victim !== 0) endFlow(victim)
+  return victim !== 0
+}
+
+/** Within this time an answer is on its way, and what has begun in one burst does not push itself out. */
+const answerMillis = 1000
+/** A conversation may pause for so long. */
+const pauseMillis = 15_000
+
+/** The oldest flow of a list, if it has been idle for so long; else 0. */
+const idleFor = (edges: Int32Array, list: number, millis: number): number => {
+  const oldest = edges[list]!
+  return oldest !== 0 && seen[oldest]! <= tick - millis / tickMillis ? oldest : 0
 }
 
 export const endFlow = (fd: number): void => {

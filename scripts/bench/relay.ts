@@ -7,7 +7,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { measureMemory } from "./relayMemory.ts"
+import { measureMemory, memoryTitle } from "./relayMemory.ts"
 import {
   compileLoad,
   host,
@@ -20,6 +20,8 @@ import {
 import { row } from "./stats.ts"
 
 const rounds = Number(process.env["ROUNDS"] ?? 5)
+/** A part of the titles to run; all of them without it. */
+const only = process.env["ONLY"] ?? ""
 
 interface Test {
   readonly title: string
@@ -58,7 +60,7 @@ const test = (
   return { title, service, words: [command, ...timed], seconds, unit, cost }
 }
 
-const tests: ReadonlyArray<Test> = [
+const allTests: ReadonlyArray<Test> = [
   test("bulk, 1 stream", "sink", "bulk", [1], 1.2, "Gbit/s"),
   test("bulk, 4 streams", "sink", "bulk", [4], 1.2, "Gbit/s"),
   test("new connections, 16 at a time", "echo", "connect", [16], 1.2, "/s"),
@@ -66,6 +68,8 @@ const tests: ReadonlyArray<Test> = [
   test("round trips of 1 byte, 32 connections", "echo", "pingpong", [32], 0.8, "/s"),
   test("packets of 64 bytes, 8 flows of 32", "packets", "flood", [8, 32, 64], 1, "/s")
 ]
+
+const tests = allTests.filter(({ title }) => title.includes(only))
 
 export const run = async (): Promise<void> => {
   const folder = mkdtempSync(join(tmpdir(), "portmapper-bench-"))
@@ -75,7 +79,7 @@ export const run = async (): Promise<void> => {
     const subjects = await startSubjects(processes, load, folder)
     const results = measure(load, subjects)
     for (const { title, unit, cost } of tests) print(title, unit, cost, subjects, results)
-    await measureMemory(processes, folder)
+    if (memoryTitle.includes(only)) await measureMemory(processes, folder)
   } finally {
     processes.end()
     rmSync(folder, { recursive: true, force: true })

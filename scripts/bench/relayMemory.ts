@@ -13,13 +13,15 @@ import {
 } from "./relaySubjects.ts"
 import { row } from "./stats.ts"
 
+export const memoryTitle = "memory of an idle port"
+
 const portCount = 10_000
 /** Each is a process, so fewer say as much. */
 const proxyCount = 100
 const portsPerAddress = 4000
 
 export const measureMemory = async (processes: Processes, folder: string): Promise<void> => {
-  console.log(`\n${row(["memory of an idle port", "ports", "KB", "of it kernel", "us to open"])}`)
+  console.log(`\n${row([memoryTitle, "ports", "KB", "of it kernel", "us to open"])}`)
   for (const protocol of ["tcp", "udp"] as const) await ours(processes, protocol)
   if (available("docker-proxy"))
     await others("docker-proxy", proxyCount, () =>

@@ -36,7 +36,7 @@ await build({
       input: {
         portmapper: Path.join(root, "adapters/cli/main.ts"),
         // Looked for beside the chunk that starts it; it shares with that one nothing that would load Effect.
-        "chunks/relayThread": Path.join(root, "adapters/relay/relayThread.ts")
+        "chunks/threadMain": Path.join(root, "adapters/relay/threadMain.ts")
       },
       output: { entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js" }
     }

@@ -1,5 +1,6 @@
-import { spawn } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
+import { readdirSync } from "node:fs"
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
@@ -319,14 +320,22 @@ describe("LinuxRelay, TCP", () => {
     assert.match(await heard.promise, /^PROXY TCP4 127.0.0.1 127.0.0.1 \d+ 23118\r\n$/)
   })
 
+  relayTest("keeps its connections to clients alive", async (world) => {
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    await world.open({ protocol: tcp, port: 23120, backend })
+    const client = world.dial(23120)
+    client.write("x")
+    await nextData(client)
+    const table = execFileSync("ss", ["-Htno", "sport", "=", ":23120"], { encoding: "utf8" })
+    assert.match(table, /timer:\(keepalive/)
+  })
+
   relayTest("survives the lack of descriptors, and serves everyone in turn", async (world) => {
     const backend = await world.backend((socket) => socket.pipe(socket))
     await world.open({ protocol: tcp, port: 23119, backend })
     const warm = world.dial(23119)
     warm.write("x")
     await nextData(warm)
-    const { readdirSync } = await import("node:fs")
-    const { execFileSync } = await import("node:child_process")
     const limit = execFileSync("prlimit", [
       "--pid",
       `${process.pid}`,

@@ -173,6 +173,21 @@ describe("LinuxRelay, UDP", () => {
     { maxFlows: 8 }
   )
 
+  relayTest(
+    "answers every source of a burst while its table is full",
+    async (world) => {
+      const backend = await world.echoDatagrams()
+      await world.open({ protocol: udp, port: 23210, backend: backend.endpoint })
+      const ask = async (text: string) =>
+        (await exchange(await world.datagrams(), text, 23210, "127.0.0.1"))?.text
+      for (let source = 0; source < 64; source++) await ask(`${source}`)
+      await sleep(1500)
+      const burst = Array.from({ length: 50 }, (_, source) => `burst ${source}`)
+      assert.deepStrictEqual(await Promise.all(burst.map(ask)), burst)
+    },
+    { maxFlows: 64 }
+  )
+
   relayTest("drops packets of sources that are not allowed, and counts them", async (world) => {
     const backend = await world.echoDatagrams()
     const route = await world.open({

@@ -156,4 +156,4 @@ const program = `
     const answer = yield* Effect.callback((resume) => client.once("data", (bytes) => resume(Effect.succeed(bytes))))
     console.log(String(answer), Date.now())
     process.exit()
-  }).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer))), Effect.runPromise)`
+  }).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer()))), Effect.runPromise)`

@@ -2,6 +2,7 @@
  * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port that is
  * read synchronously, announced by an eventfd. It exits at a command; whoever started it closes what is left.
  */
+import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../linux/Syscalls.ts"
 import * as Epoll from "./Epoll.ts"
@@ -18,15 +19,14 @@ import * as Forward from "./UdpForward.ts"
 const tickMillis = Flows.tickMillis
 /** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
 const restMillis = 10_000
-/** How long little rest makes a thread busy, and how little. */
+/** A thread is busy that wanted a processor for more than this share of this time. */
 const busyMillis = 500
 const busyShare = 0.5
 
 let running = true
 let now = performance.now()
 let lastTick = now
-let rested = 0
-let lastReport = now
+let lastLook = now
 
 const report = (message: Report): void => port.postMessage(message)
 
@@ -36,10 +36,8 @@ Epoll.watch(wake, Epoll.EPOLLIN)
 
 const run = (): void => {
   while (running) {
-    const before = performance.now()
     const events = Epoll.wait(timeout())
     now = performance.now()
-    rested += now - before
     Flows.setTime(now)
     for (let index = 0; index < events; index++) {
       const fd = Epoll.eventDescriptor(index)
@@ -77,11 +75,27 @@ const onTick = (): void => {
   Flows.endIdle()
   runEndings(now, (id) => report({ _tag: "Ended", id }))
   Epoll.resumeListeners()
-  if (now - lastReport < busyMillis) return
-  if (1 - rested / (now - lastReport) > busyShare) report({ _tag: "Busy" })
-  lastReport = now
-  rested = 0
+  if (now - lastLook >= busyMillis) look()
 }
+
+const look = (): void => {
+  const until = processorMillis()
+  if (until - wanted > (now - lastLook) * busyShare) report({ _tag: "Busy" })
+  wanted = until
+  lastLook = now
+}
+
+/** How long this thread has run on a processor or waited for one, if the kernel tells; else how long it has run. */
+const processorMillis = (): number => {
+  try {
+    const [ran = 0, waited = 0] = readFileSync("/proc/thread-self/schedstat", "latin1").split(" ").map(Number)
+    return (ran + waited) / 1e6
+  } catch {
+    const { user, system } = process.threadCpuUsage()
+    return (user + system) / 1000
+  }
+}
+let wanted = processorMillis()
 
 const readCommands = (): void => {
   S.read(wake, counter.address, 8)
