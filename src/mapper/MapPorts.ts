@@ -373,14 +373,18 @@ const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives,
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
 const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
   for (const live of lives) live.deliveries.delete(delivery)
-  const current = (live: Live) =>
-    on.mappings.get(mappingKey(live.mapping)) === live && live.deliveries.size === 0
-  const orphaned = lives.filter((live) => live.standing === "provisional" && current(live))
+  const current = (live: Live) => on.mappings.get(mappingKey(live.mapping)) === live
+  const orphaned = lives.filter(
+    (live) => live.standing === "provisional" && live.deliveries.size === 0 && current(live)
+  )
   yield* Effect.catch(removeLives(on, orphaned), (error) => {
     for (const live of orphaned) live.standing = "unconfirmed"
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
-  const mine = changed.filter(({ live }) => current(live) && (live.delivered ?? 0) < delivery.number)
+  // A later call answers with the policy as it is now; an earlier one, delivered or not yet, with the policy as it was.
+  const last = (live: Live) =>
+    Math.max(live.delivered ?? 0, ...[...live.deliveries].map(({ number }) => number))
+  const mine = changed.filter(({ live }) => current(live) && last(live) < delivery.number)
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 

@@ -436,6 +436,21 @@ describe("mapPorts undone", () => {
       ])
     }))
 
+  test("puts back the policy of a call whose own answer is still on its way", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const [limited, open] = [yield* Scope.make(), yield* Scope.make()]
+      const asked = group("8080", [web], { "portmapper.allow": "10.0.0.0/8" })
+      yield* Effect.provideService(driver.mapPorts(asked), Scope.Scope, limited)
+      yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, open)
+      yield* Scope.close(open, Exit.fail("the client is gone"))
+      yield* Scope.close(limited, Exit.void)
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
+      assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
+    }))
+
   test("keeps what another call has answered with meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
