@@ -4,6 +4,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
 import { ls } from "./ls.ts"
@@ -24,7 +25,7 @@ const table: HostRemoval = {
 
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, rpc, map, unmap, ls, doctor, makeReset([table])])
+  Command.withSubcommands([serve, rpc, map, unmap, ls, conform, doctor, makeReset([table])])
 )
 
 /** Every built-in option but `--wizard`. */

@@ -1,7 +1,7 @@
 /**
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
-import { Context, Effect, Layer, Result } from "effect"
+import { Context, type Duration, Effect, Layer, Result } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall } from "../../src/firewall/Firewall.ts"
@@ -12,7 +12,7 @@ import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
-import { Relay } from "../../src/relay/Relay.ts"
+import { relayedProtocols } from "../../src/relay/Relay.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
@@ -20,6 +20,7 @@ import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
+import * as LinuxRelay from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
 import type { Mark } from "./options.ts"
 
@@ -29,11 +30,13 @@ export interface MapperOptions {
   readonly mode: Mode | undefined
   readonly ephemeral: PortRange | undefined
   readonly acceptMark: Mark | undefined
+  /** After this long without a packet either way a relayed UDP flow is closed. */
+  readonly udpIdle: Duration.Duration | undefined
 }
 
 /**
  * The built-in mapper on this host, alone on its state directory and, in `nat` mode, in its network namespace. `auto` is
- * `nat` where the kernel's tables can be changed, else `engine`; what was chosen, and what to do about it, is logged.
+ * `nat` where the kernel's tables can be changed, else `proxy`; what was chosen, and what to do about it, is logged.
  */
 export const mapperLayer = (options: MapperOptions) =>
   Layer.unwrap(
@@ -41,7 +44,7 @@ export const mapperLayer = (options: MapperOptions) =>
       yield* lockState(options.stateDirectory)
       const firewall = yield* firewallOrReason(options)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
-      const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "engine")
+      const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
         return yield* failed("serving in mode nat", natUnavailable)
       yield* Effect.logInfo(
@@ -51,22 +54,22 @@ export const mapperLayer = (options: MapperOptions) =>
       )
       const services = Layer.mergeAll(
         Mappings.layer,
-        PortAllocator.layer({ ephemeral: options.ephemeral }).pipe(Layer.provide(LinuxSockets.layer())),
+        PortAllocator.layer({ ephemeral: options.ephemeral }),
         Result.isSuccess(firewall)
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),
         Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
-        Relay.layerNone,
+        LinuxRelay.layer({ udpIdle: options.udpIdle }),
         SqliteMappingStore.layer(options.stateDirectory),
         Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
-          relayed: []
+          relayed: relayedProtocols
         })
-      )
+      ).pipe(Layer.provide(LinuxSockets.layer()))
       return PortMapper.layer.pipe(Layer.provide(services))
     })
   )

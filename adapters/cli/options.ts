@@ -2,9 +2,9 @@
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { Effect, Option, Result } from "effect"
+import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
-import { type Mode, modes } from "../../src/mapper/Labels.ts"
+import { type Mode, modes, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
 
@@ -123,8 +123,15 @@ export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"
   Flag.withDefault("logfmt")
 )
 
+export const udpIdle = parsed(
+  "udp-idle",
+  "DURATION",
+  "Close a relayed UDP flow after so long without a packet (90s)",
+  parseIdle
+)
+
 /** How a mapper of this host works; shared by the commands that run one. */
-export const mapperFlags = { state, mode, ephemeral, acceptFwmark }
+export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle }
 
 /** The same as the layers take them. */
 export const mapperOptions = (options: {
@@ -134,11 +141,13 @@ export const mapperOptions = (options: {
   readonly mode: Option.Option<Mode | undefined>
   readonly ephemeral: Option.Option<PortRange>
   readonly acceptFwmark: Option.Option<Mark>
+  readonly udpIdle: Option.Option<Duration.Duration>
 }) => ({
   stateDirectory: stateOf(options),
   mode: Option.getOrUndefined(options.mode),
   ephemeral: Option.getOrUndefined(options.ephemeral),
-  acceptMark: Option.getOrUndefined(options.acceptFwmark)
+  acceptMark: Option.getOrUndefined(options.acceptFwmark),
+  udpIdle: Option.getOrUndefined(options.udpIdle)
 })
 
 /** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */

@@ -1,12 +1,11 @@
 /**
- * The C library, as far as this package calls it: the only file that imports koffi, and every native call.
+ * The C library, as far as this package calls it outside the relay's threads (see `Koffi.ts`).
  * A call takes numbers and byte arrays, and returns what the C function returns, or the negated `errno`.
  * Constants are those of Linux on x86-64 and AArch64, which are equal but for the number of bpf(2).
  */
-import { createRequire } from "node:module"
 import { getSystemErrorName } from "node:util"
 import { Schema } from "effect"
-import type Koffi from "koffi"
+import { koffi as loadKoffi } from "./Koffi.ts"
 
 /** A system call that failed; `code` is `errno` by name, `detail` the C library's words for it. */
 export class Errno extends Schema.TaggedError<Errno>()("Errno", {
@@ -52,6 +51,9 @@ export interface Libc {
     addressLength: Uint8Array
   ) => Promise<number>
   readonly close: (fd: number) => number
+  /** A counter to wake a waiting thread by: readable once 8 bytes, a number, were written to it. */
+  readonly eventfd: (initial: number, flags: number) => number
+  readonly write: (fd: number, bytes: Uint8Array, length: number) => number
   /** The index of a network interface, whose name ends in a zero byte; there is no interface 0. */
   readonly ifNameToIndex: (name: Uint8Array) => number
   /** bpf(2); `-ENOSYS` on an architecture whose number for it is not known here. */
@@ -79,6 +81,7 @@ export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
+export const SO_LINGER = 13
 export const SO_ATTACH_FILTER = 26
 export const SO_DETACH_FILTER = 27
 export const SO_SNDBUFFORCE = 32
@@ -129,7 +132,7 @@ const recvfrom =
   "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *addressLength)"
 
 const load = (): Libc => {
-  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
+  const koffi = loadKoffi()
   const library = koffi.load(null)
   const strerror = library.func("const char *strerror(int errnum)")
 
@@ -174,6 +177,8 @@ const load = (): Libc => {
     sendLater: nativeLater(send),
     recvfromLater: nativeLater(recvfrom),
     close: native("int close(int fd)"),
+    eventfd: native("int eventfd(uint32_t initial, int flags)"),
+    write: native("intptr_t write(int fd, const void *bytes, size_t length)"),
     ifNameToIndex: (name) => {
       const index: number = nameToIndex(name)
       return index === 0 ? -koffi.errno() : index

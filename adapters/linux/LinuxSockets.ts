@@ -9,6 +9,7 @@ import { dynamicPorts, type PortRange, parsePortRange } from "../../src/ports/Po
 import type { Address } from "../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber } from "../../src/protocol/Protocol.ts"
 import * as C from "./Libc.ts"
+import { scopeOf, sizeOfIpv6, socketAddress } from "./SocketAddress.ts"
 import { admitLocal, dropAll, makeFilter } from "./SocketFilter.ts"
 
 /** The kernel lowers it to net.core.somaxconn. */
@@ -44,7 +45,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
   const prepare = (
     fd: number,
     protocol: Protocol,
-    { bytes, length }: SocketAddress
+    address: Uint8Array
   ): readonly [string, number] | undefined => {
     let result = filters.nothing.attach(fd)
     if (result < 0) return ["setsockopt", result]
@@ -52,11 +53,11 @@ const makeLinuxSockets = (libc: C.Libc) => {
       result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
       if (result < 0) return ["setsockopt", result]
     }
-    if (length === sizeOfIpv6) {
+    if (address.length === sizeOfIpv6) {
       result = libc.setsockopt(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, one, 4)
       if (result < 0) return ["setsockopt", result]
     }
-    result = libc.bind(fd, bytes, length)
+    result = libc.bind(fd, address, address.length)
     if (result < 0) return ["bind", result]
     if (protocol !== "udp") {
       result = libc.listen(fd, backlog)
@@ -66,7 +67,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
   }
 
   const open = (protocol: Protocol, host: Address, port: number): Effect.Effect<HostSocket, SocketError> => {
-    const scope = host.zone === "" ? 0 : scopeOf(libc, host.zone)
+    const scope = scopeOf(libc, host)
     if (scope < 0)
       return Effect.fail(new SocketError({ reason: "NotLocal", detail: `no interface ${host.zone}` }))
     const fd = libc.socket(
@@ -140,30 +141,6 @@ const reasonOf = (errno: number): SocketError["reason"] => {
       return "Failed"
   }
 }
-
-interface SocketAddress {
-  readonly bytes: Uint8Array
-  readonly length: number
-}
-
-const sizeOfIpv4 = 16
-const sizeOfIpv6 = 28
-
-/** `struct sockaddr_in` or `struct sockaddr_in6`: the family and the scope in host order, the port in network order. */
-const socketAddress = (host: Address, port: number, scope: number): SocketAddress => {
-  const length = host.family === 4 ? sizeOfIpv4 : sizeOfIpv6
-  const bytes = new Uint8Array(length)
-  const view = new DataView(bytes.buffer)
-  view.setUint16(0, host.family === 4 ? C.AF_INET : C.AF_INET6, C.hostLittleEndian)
-  view.setUint16(2, port)
-  bytes.set(host.octets, host.family === 4 ? 4 : 8)
-  if (host.family === 6) view.setUint32(24, scope, C.hostLittleEndian)
-  return { bytes, length }
-}
-
-/** The index of the interface that a zone names, by name or by number; negative where there is none. */
-const scopeOf = (libc: C.Libc, zone: string): number =>
-  /^[1-9]\d*$/.test(zone) ? Number(zone) : libc.ifNameToIndex(new TextEncoder().encode(`${zone}\0`))
 
 /** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none where it cannot be read. */
 const readRanges = (name: string): ReadonlyArray<PortRange> => {

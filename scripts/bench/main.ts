@@ -4,7 +4,8 @@
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),
-  transports: () => import("./transports.ts")
+  transports: () => import("./transports.ts"),
+  relay: () => import("./relay.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

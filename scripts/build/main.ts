@@ -33,7 +33,11 @@ await build({
     emptyOutDir: true,
     minify: false,
     rollupOptions: {
-      input: { portmapper: Path.join(root, "adapters/cli/main.ts") },
+      input: {
+        portmapper: Path.join(root, "adapters/cli/main.ts"),
+        // Looked for beside the chunk that starts it; it shares with that one nothing that would load Effect.
+        "chunks/relayThread": Path.join(root, "adapters/relay/relayThread.ts")
+      },
       output: { entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js" }
     }
   }

@@ -11,7 +11,15 @@ import { frontendText, type Group, type PortBinding } from "../protocol/PortBind
 import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import { frontendKey, isStale, type Live, type Mapping, mappingKey, sameBackend } from "./Mapping.ts"
+import {
+  type Delivery,
+  frontendKey,
+  isStale,
+  type Live,
+  type Mapping,
+  mappingKey,
+  sameBackend
+} from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
@@ -42,7 +50,7 @@ export const mapPortsOn = (
       if (plan.entries.length === 0) return []
       const placed = yield* locked(on, restore, place(on, restore, group, plan))
       yield* Effect.addFinalizer((exit) =>
-        Exit.isSuccess(exit) ? confirm(on, placed) : locked(on, identity, retract(on, placed))
+        locked(on, identity, Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
       )
       return plan.entries.map((planned) => bindingOf(planned, placed.port))
     })
@@ -58,7 +66,7 @@ const locked = <A, E>(
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
   readonly port: number
-  readonly delivery: object
+  readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
   readonly changed: ReadonlyArray<Replaced>
 }
@@ -160,10 +168,10 @@ const settled = (
       live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
     else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
   }
-  const delivery = {}
+  const delivery = mappings.newDelivery()
   const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
-  return { port: kept[0]?.live.mapping.port ?? port, delivery, lives, changed }
+  return { port, delivery, lives, changed }
 }
 
 const newLive = (
@@ -348,21 +356,19 @@ const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }:
   engine.sinceMillis = yield* Clock.currentTimeMillis
 })
 
-/** The answer was delivered: what it named is answered for good. */
-const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> => {
+/** The answer was delivered: what it named, and is still there, is answered for good. */
+const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives, delivery }: Placed) {
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
-  for (const live of current) live.standing = "answered"
-  if (current.length === 0) return Effect.void
-  return told(
-    "recording the answer",
-    store.put(
-      current.map(({ mapping }) => mapping),
-      "answered"
-    )
-  )
-}
+  for (const live of current) {
+    live.standing = "answered"
+    live.delivered = Math.max(live.delivered ?? 0, delivery.number)
+  }
+  if (current.length === 0) return
+  const answered = current.map(({ mapping }) => mapping)
+  yield* told("recording the answer", store.put(answered, "answered"))
+})
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
 const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
@@ -374,7 +380,7 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     for (const live of orphaned) live.standing = "unconfirmed"
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
-  const mine = changed.filter(({ live }) => current(live))
+  const mine = changed.filter(({ live }) => current(live) && (live.delivered ?? 0) < delivery.number)
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 
@@ -383,7 +389,7 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
   const remove = without(now, add)
-  yield* on.firewall.apply({ add, remove })
+  if (add.length > 0 || remove.length > 0) yield* on.firewall.apply({ add, remove })
   const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
   if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
   for (const { live, before } of changed) {

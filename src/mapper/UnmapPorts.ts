@@ -102,4 +102,6 @@ const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | u
 }
 
 const leadsTo = ({ mapping }: Live, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined || (mapping.backend.address.key === address.key && mapping.backend.port === port)
+  address === undefined ||
+  port === 0 ||
+  (mapping.backend.address.key === address.key && mapping.backend.port === port)

@@ -24,7 +24,7 @@ export interface Route {
   readonly admits: Exclude<Admission, "nothing">
   /** Sources served; `undefined` serves all. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
-  /** The PROXY protocol header that each connection to the backend begins with. */
+  /** The PROXY protocol header that each TCP connection to the backend begins with; UDP packets travel as they are. */
   readonly proxyProtocol: "v1" | "v2" | undefined
   /** After this long without a packet either way a UDP flow is closed; the relay's own setting where `undefined`. */
   readonly udpIdle: Duration.Duration | undefined
@@ -32,12 +32,21 @@ export interface Route {
 
 export type RouteFrontend = Pick<Route, "protocol" | "host" | "port">
 
+/**
+ * What a route has carried since it was opened; a route that replaced another goes on counting. A UDP flow is a connection.
+ * `refused` are those that `allow` kept out: connections, and packets of UDP. Bytes are those of the payload, `bytesIn` from
+ * clients.
+ */
 export interface RelayCount extends RouteFrontend {
   readonly connections: number
   readonly refused: number
   readonly bytesIn: number
   readonly bytesOut: number
 }
+
+export const relayedProtocols = ["tcp", "udp"] as const
+export const isRelayed = (protocol: Protocol): protocol is (typeof relayedProtocols)[number] =>
+  protocol !== "sctp"
 
 export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
   frontend: Schema.String,
@@ -55,7 +64,8 @@ export class Relay extends Context.Service<
     readonly protocols: ReadonlyArray<Protocol>
     /**
      * Serves from now on what the route admits. A route for a frontend that has one replaces it: established connections
-     * go on as they were, new ones follow the new route. Nothing is served after a failure or an interruption.
+     * go on as they were, new ones follow the new route. After a failure or an interruption the frontend is served as
+     * before: by the route it had, or not at all.
      */
     readonly open: (route: Route) => Effect.Effect<void, RelayError>
     /**
@@ -94,8 +104,14 @@ const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendT
 function makeMemoryRelay() {
   const routes = new Map<string, Route>()
   const service = Relay.of({
-    protocols: ["tcp", "udp"],
+    protocols: relayedProtocols,
     open: Effect.fnUntraced(function* (route) {
+      const { protocol } = route
+      if (!isRelayed(protocol))
+        return yield* new RelayError({
+          frontend: routeText(route),
+          detail: `${protocol.toUpperCase()} is not relayed`
+        })
       const pass = yield* Steps
       yield* Effect.mapError(
         pass("Relay.open"),

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, type Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
@@ -8,6 +8,7 @@ import { Backends } from "../../src/mapper/Backends.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
@@ -88,6 +89,19 @@ describe("mapPorts in nat mode", () => {
       for (const binding of bindings) yield* unmap([binding])
       assert.deepStrictEqual(yield* host, nothing)
       yield* unmap(bindings)
+    }))
+
+  test("unmaps whatever a frontend leads to where the backend's address or port is not named", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      for (const named of [
+        { address: undefined, port: 80 },
+        { address: addressUnsafe("172.17.0.2"), port: 0 }
+      ]) {
+        const { bindings, labels } = releaseOf(yield* map(group("8080", [web])))
+        yield* driver.unmapPorts({ bindings: bindings.map((each) => ({ ...each, backend: named })), labels })
+        assert.deepStrictEqual(yield* host, nothing)
+      }
     }))
 
   test("relays from IPv6 to IPv4, and guards what is published on a loopback address", () =>
@@ -266,10 +280,12 @@ describe("mapPorts in the other modes", () => {
       assert.deepStrictEqual((yield* host).rules, [])
     }))
 
-  test("reserves nothing in routed mode, and unmaps by the backend", () =>
+  test("reserves nothing in routed mode, answers as before when asked again, and unmaps by the backend", () =>
     Effect.gen(function* () {
-      const bindings = yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const routed = group("8080", [web], { "portmapper.mode": "routed" })
+      const bindings = yield* map(routed)
       assert.deepStrictEqual(bindings.map(bindingText), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
+      assert.deepStrictEqual(yield* mapped(routed), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
       assert.deepStrictEqual((yield* host).sockets, [])
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
@@ -366,6 +382,58 @@ describe("mapPorts undone", () => {
         Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(asked), Effect.fail("the client is gone"))))
       yield* undelivered(group("8080", [web, webBy6], { "portmapper.allow": "10.0.0.0/8" }))
       assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("puts back the policy of a mapping without rules whatever the kernel's table says", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const firewall = yield* MemoryFirewall
+      const store = yield* MemoryStore
+      yield* map(group("8080", [web], { "portmapper.mode": "routed" }))
+      const before = store.records()
+      firewall.refuse(new FirewallError({ reason: "Gone", operation: "change", detail: "no table" }))
+      const other = { "portmapper.mode": "routed", "portmapper.allow": "10.0.0.0/8" }
+      const lost = Effect.andThen(
+        driver.mapPorts(group("8080", [web], other)),
+        Effect.fail("the client is gone")
+      )
+      yield* Effect.exit(Effect.scoped(lost))
+      assert.deepStrictEqual(store.records(), before)
+    }))
+
+  test("records no answer for what is unmapped while the answer is recorded", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const [scope, writing, written] = [
+        yield* Scope.make(),
+        yield* Deferred.make<void>(),
+        yield* Deferred.make<void>()
+      ]
+      const bindings = yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, scope)
+      const confirming = yield* Effect.forkChild(
+        Effect.provideService(Scope.close(scope, Exit.void), Steps, () =>
+          Effect.andThen(Deferred.succeed(writing, undefined), Deferred.await(written))
+        )
+      )
+      yield* Deferred.await(writing)
+      const unmapping = yield* Effect.forkChild(unmap(bindings), { startImmediately: true })
+      yield* Deferred.succeed(written, undefined)
+      yield* Fiber.joinAll([confirming, unmapping])
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("keeps the policy that another call has answered with meanwhile", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      const limited = group("8080", [web], { "portmapper.allow": "10.0.0.0/8" })
+      const first = yield* Scope.make()
+      yield* Effect.provideService(driver.mapPorts(limited), Scope.Scope, first)
+      yield* map(limited)
+      yield* Scope.close(first, Exit.fail("the client is gone"))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
     }))
 
   test("keeps what another call has answered with meanwhile", () =>

@@ -91,6 +91,10 @@ const waitForRepair = (host: Namespace, mappings: number) =>
     }
   })
 
+/** What the kernel redirects, or guards where it is published on a loopback address; the rest is relayed alone. */
+const inKernel = ({ FrontendIP, BackendIP }: Entry): boolean =>
+  FrontendIP.includes(":") === BackendIP.includes(":")
+
 const tableText = (host: Namespace) => host.check("nft", ["list", "table", "inet", "portmapper"])
 
 describeLab("an Engine's recorded requests", [], () => {
@@ -120,16 +124,17 @@ describeLab("an Engine's recorded requests", [], () => {
           )
 
         const reached = (entry: Entry) => {
-          const to = {
-            host: entry.FrontendIP.includes(":") ? "fd99::1" : "10.99.0.1",
-            port: entry.FrontendPort
-          }
+          // What is published on a loopback address is for the host itself.
+          const inside = entry.FrontendIP === "127.0.0.1"
+          const from = inside ? host : client
+          const outside = entry.FrontendIP.includes(":") ? "fd99::1" : "10.99.0.1"
+          const to = { host: inside ? "127.0.0.1" : outside, port: entry.FrontendPort }
           return entry.Proto === 6
             ? Effect.map(
-                client.agent.tcp({ ...to, close: "reset" }),
+                from.agent.tcp({ ...to, close: "reset" }),
                 ({ answer, outcome }) => answer?.who ?? outcome
               )
-            : Effect.map(client.agent.udp(to), ({ replies, outcome }) => replies[0]?.who ?? outcome)
+            : Effect.map(from.agent.udp(to), ({ replies, outcome }) => replies[0]?.who ?? outcome)
         }
 
         const compareHost = (title: string) =>
@@ -142,7 +147,11 @@ describeLab("an Engine's recorded requests", [], () => {
               title
             )
             const elements = Object.values(yield* contents(host)).flat()
-            assert.strictEqual(elements.length, entries.length, `${title}: ${elements.join(", ")}`)
+            assert.strictEqual(
+              elements.length,
+              entries.filter(inKernel).length,
+              `${title}: ${elements.join(", ")}`
+            )
             for (const entry of entries)
               assert.strictEqual(
                 yield* reached(entry),

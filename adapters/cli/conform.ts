@@ -1,0 +1,84 @@
+/** `portmapper conform`: checks any port-mapper plugin against the protocol, as a black box. */
+import * as Fs from "node:fs"
+import { Console, Effect, Option, Result } from "effect"
+import { CliError, Command, Flag } from "effect/cli"
+import { httpWire, type WireAddress } from "../docker/HttpWire.ts"
+import { failed, WrongUsage } from "./failure.ts"
+
+const flags = {
+  socket: Flag.String("socket").pipe(
+    Flag.withMetavar("PATH"),
+    Flag.withDescription("The Unix socket of the plugin"),
+    Flag.optional
+  ),
+  url: Flag.String("url").pipe(
+    Flag.withMetavar("URL"),
+    Flag.withDescription("Where the plugin is served instead: http://, https:// or tcp://"),
+    Flag.mapEffect((text) =>
+      Result.match(parseUrl(text), {
+        onSuccess: (value) => Effect.succeed(value),
+        onFailure: (expected) =>
+          Effect.fail(new CliError.InvalidValue({ option: "url", value: text, expected, kind: "flag" }))
+      })
+    ),
+    Flag.optional
+  ),
+  json: Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON document"), Flag.withDefault(false)),
+  junit: Flag.String("junit").pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Write the result as JUnit XML besides"),
+    Flag.optional
+  ),
+  seed: Flag.Int("seed").pipe(
+    Flag.withMetavar("N"),
+    Flag.withDescription("Which ports and which random calls; the same ones for the same seed"),
+    Flag.withDefault(1)
+  ),
+  runs: Flag.Int("runs").pipe(
+    Flag.withMetavar("N"),
+    Flag.withDescription("How many runs of random calls follow the checks"),
+    Flag.withDefault(20)
+  ),
+  activate: Flag.Boolean("activate").pipe(
+    Flag.withDescription("Send Plugin.Activate too, which a live plugin takes for an Engine's start"),
+    Flag.withDefault(false)
+  )
+}
+
+export const conform = Command.make("conform", flags, ({ socket, url, json, junit, ...options }) =>
+  Effect.gen(function* () {
+    if (Option.isSome(socket) === Option.isSome(url))
+      return yield* new WrongUsage({ message: "conform: give either --socket PATH or --url URL" })
+    // Loaded only here: no other command has a use for it, and all of them start with this file.
+    const {
+      conform: conformPlugin,
+      conformanceJunit,
+      conformanceText
+    } = yield* Effect.promise(() => import("../../src/testing/index.ts"))
+    const address: WireAddress = Option.isSome(socket)
+      ? { socketPath: socket.value }
+      : { url: Option.getOrThrow(url) }
+    const result = yield* conformPlugin(httpWire(address), options).pipe(
+      Effect.mapError((error) => failed("conform: asking the plugin", error.message))
+    )
+    yield* Console.log(json ? JSON.stringify(result, undefined, 2) : conformanceText(result))
+    if (Option.isSome(junit)) yield* write(junit.value, conformanceJunit(result))
+    if (!result.conforms) {
+      const broken = result.checked.filter(({ required, standing }) => required && standing === "broken")
+      return yield* failed("conform", `broken: ${broken.map(({ id }) => id).join(", ")}`)
+    }
+  })
+).pipe(Command.withDescription("Check any port-mapper plugin against the protocol"))
+
+const write = (path: string, text: string) =>
+  Effect.try({
+    try: () => Fs.writeFileSync(path, text),
+    catch: (error) => failed(`writing ${path}`, error instanceof Error ? error.message : String(error))
+  })
+
+function parseUrl(text: string): Result.Result<URL, string> {
+  const url = URL.parse(text.replace(/^tcp:/, "http:"))
+  return url !== null && (url.protocol === "http:" || url.protocol === "https:")
+    ? Result.succeed(url)
+    : Result.fail("expected http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT")
+}

@@ -1,0 +1,23 @@
+/** `struct sockaddr_in` and `struct sockaddr_in6`, as ip(7) and ipv6(7) lay them out. */
+import type { Address } from "../../src/protocol/Address.ts"
+import { AF_INET, AF_INET6, hostLittleEndian, type Libc } from "./Libc.ts"
+
+export const sizeOfIpv4 = 16
+export const sizeOfIpv6 = 28
+
+/** The family and the scope in host order, the port in network order. */
+export const socketAddress = (host: Address, port: number, scope: number): Uint8Array => {
+  const bytes = new Uint8Array(host.family === 4 ? sizeOfIpv4 : sizeOfIpv6)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, host.family === 4 ? AF_INET : AF_INET6, hostLittleEndian)
+  view.setUint16(2, port)
+  bytes.set(host.octets, host.family === 4 ? 4 : 8)
+  if (host.family === 6) view.setUint32(24, scope, hostLittleEndian)
+  return bytes
+}
+
+/** The index of the interface that an address's zone names, by name or by number: 0 without a zone, negative where there is none. */
+export const scopeOf = (libc: Libc, { zone }: Address): number => {
+  if (zone === "") return 0
+  return /^[1-9]\d*$/.test(zone) ? Number(zone) : libc.ifNameToIndex(new TextEncoder().encode(`${zone}\0`))
+}

@@ -1,0 +1,109 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
+/**
+ * The one epoll instance of a thread, and what each descriptor is: tables indexed by descriptor, so that a connection is no
+ * object and the collector has nothing to do.
+ */
+import * as S from "../linux/Syscalls.ts"
+import { memory } from "./Memory.ts"
+import { kindOf, maxDescriptors } from "./Messages.ts"
+import { kind } from "./Thread.ts"
+
+export const EPOLLIN = 0x1
+export const EPOLLOUT = 0x4
+export const EPOLLERR = 0x8
+export const EPOLLHUP = 0x10
+export const EPOLLRDHUP = 0x2000
+/** Several threads share a listener and one of them wakes. Such an entry can't be changed, only removed and added. */
+export const EPOLLEXCLUSIVE = 1 << 28
+export const EPOLLET = 1 << 31
+
+const ADD = 1
+const REMOVE = 2
+const MODIFY = 3
+
+/** Rises when a descriptor is closed: an event of an older generation is about what was there before. */
+export const generation = new Uint16Array(maxDescriptors)
+export const routeIdOf = new Int32Array(maxDescriptors)
+let highest = 0
+
+/** `struct epoll_event` is packed on x86-64 alone; the offsets are in 32-bit words. */
+const stride = process.arch === "x64" ? 3 : 4
+const dataAt = process.arch === "x64" ? 1 : 2
+
+const maxEvents = 512
+const events = memory(maxEvents * stride * 4)
+const eventWords = new Int32Array(events.buffer)
+const change = memory(stride * 4)
+const changeWords = new Int32Array(change.buffer)
+
+const epoll = S.epoll_create1(S.NONBLOCK_CLOEXEC & ~0o4000)
+if (epoll < 0) throw new Error(`epoll_create1: errno ${S.errno()}`)
+kind[epoll] = kindOf.epoll
+
+const control = (operation: number, fd: number, mask: number): number => {
+  changeWords[0] = mask
+  changeWords[dataAt] = fd
+  changeWords[dataAt + 1] = generation[fd]!
+  return S.epoll_ctl(epoll, operation, fd, change.address)
+}
+
+/** Below 0 where it failed; `errno()` says why. */
+export const watch = (fd: number, mask: number): number => control(ADD, fd, mask)
+export const rewatch = (fd: number, mask: number): number => control(MODIFY, fd, mask)
+export const unwatch = (fd: number): number => control(REMOVE, fd, 0)
+
+/** Takes a descriptor of this thread's own into the tables; `false` where it is past their end, and closed. */
+export const adopt = (fd: number, as: number, route: number): boolean => {
+  if (fd >= maxDescriptors) {
+    S.close(fd)
+    return false
+  }
+  kind[fd] = as
+  routeIdOf[fd] = route
+  if (fd > highest) highest = fd
+  return true
+}
+
+/** Forgets a descriptor; it is not closed. */
+export const forget = (fd: number): void => {
+  kind[fd] = kindOf.none
+  generation[fd] = generation[fd]! + 1
+}
+
+export const discard = (fd: number): void => {
+  forget(fd)
+  S.close(fd)
+}
+
+/** Every end of a connection. */
+export function* ends(): Generator<number> {
+  for (let fd = 0; fd <= highest; fd++) if (kind[fd] === kindOf.end && routeIdOf[fd]! >= 0) yield fd
+}
+
+/** The number of events; below 0 where it failed. */
+export const wait = (timeoutMillis: number): number =>
+  S.epoll_wait(epoll, events.address, maxEvents, timeoutMillis)
+
+/** The descriptor of event `index`, or -1 if it was closed since, and perhaps is another's now. */
+export const eventDescriptor = (index: number): number => {
+  const fd = eventWords[index * stride + dataAt]!
+  return generation[fd] === eventWords[index * stride + dataAt + 1]! ? fd : -1
+}
+
+export const eventMask = (index: number): number => eventWords[index * stride]!
+
+const paused: Array<number> = []
+
+/** A listener that can't be accepted from while descriptors lack, and would be ready all the time. */
+export const pauseListener = (fd: number): void => {
+  unwatch(fd)
+  paused.push(fd)
+}
+
+export const resumeListeners = (): void => {
+  if (paused.length === 0) return
+  for (const fd of paused) if (kind[fd] === kindOf.listener) watch(fd, EPOLLIN | EPOLLEXCLUSIVE)
+  paused.length = 0
+}
+
+export const hasPaused = (): boolean => paused.length > 0

@@ -1,0 +1,206 @@
+/**
+ * `Relay` on Linux: the reserved sockets are served in this process, by threads that wait in epoll_wait(2) and move bytes by
+ * splice(2). Nothing is loaded or started before the first route.
+ *
+ * Own folder, since it is one thing of two halves: `LinuxRelay` and `RelayThreads` run in the plugin's thread, `relayThread`
+ * and all it imports in the relay's.
+ */
+import { availableParallelism } from "node:os"
+import { Duration, Effect, Layer, Result, type Scope } from "effect"
+import { type IpNetwork, NetAddress } from "effect/net"
+import { type Admission, type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
+import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
+import {
+  isRelayed,
+  Relay,
+  RelayError,
+  type Route,
+  type RouteFrontend,
+  relayedProtocols
+} from "../../src/relay/Relay.ts"
+import { libc } from "../linux/Libc.ts"
+import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
+import type { Serving } from "./Messages.ts"
+import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
+
+export interface RelayOptions {
+  /** For routes that do not say; 90 seconds. */
+  readonly udpIdle?: Duration.Duration | undefined
+  /** How long a backend may take to accept a connection; 10 seconds. */
+  readonly connectTimeout?: Duration.Duration | undefined
+  /** How long connections of a closed route may go on; 5 seconds. */
+  readonly grace?: Duration.Duration | undefined
+  /** UDP flows of one route, the longest idle of which gives way to the next; 8192. */
+  readonly maxFlows?: number | undefined
+  /** Threads, where all are busy; 4, or as many as there are processors if that is less. */
+  readonly maxThreads?: number | undefined
+}
+
+export const layer = (options: RelayOptions = {}): Layer.Layer<Relay, never, HostSockets> =>
+  Layer.effect(Relay, make(options))
+
+interface Entry {
+  readonly route: Route
+  readonly id: number
+  readonly thread: number | undefined
+  /** The interface of a link-local backend, else 0. */
+  readonly scope: number
+  /** Another route of the same socket. */
+  next: Entry | undefined
+}
+
+const make = Effect.fnUntraced(function* (
+  options: RelayOptions
+): Effect.fn.Return<Relay["Service"], never, HostSockets | Scope.Scope> {
+  const sockets = yield* HostSockets
+  const entries = new Map<string, Entry>()
+  /** The first entry of each socket, by its descriptor. */
+  const firstOf: Array<Entry | undefined> = []
+  const udpIdle = options.udpIdle ?? Duration.seconds(90)
+
+  const servingOf = ({ route, id, scope }: Entry): Serving => {
+    const { protocol, host, socket, backend, allow, proxyProtocol } = route
+    const wildcard = isUnspecified(socket.host)
+    return {
+      id,
+      fd: socket.fd,
+      protocol: protocol === "udp" ? "udp" : "tcp",
+      family: host.family,
+      wildcard,
+      local: wildcard && !isUnspecified(host) ? host.octets : undefined,
+      backend: socketAddress(backend.address, backend.port, scope),
+      allow: allow?.map(({ address, prefixLength }) => ({ octets: octetsOf(address), prefixLength })),
+      proxyProtocol,
+      udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle)
+    }
+  }
+  const assigned = (entry: Entry): Assigned => ({ serving: servingOf(entry), thread: entry.thread })
+
+  const threads: RelayThreads = yield* makeRelayThreads({
+    settings: {
+      connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
+      maxFlows: options.maxFlows ?? 8192
+    },
+    maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
+    graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
+    routes: () => entries.values().map(assigned)
+  })
+
+  const add = (entry: Entry) => {
+    entries.set(routeKey(entry.route), entry)
+    link(entry)
+  }
+
+  /** In the place of the entry with its id, if there is one. */
+  const link = (entry: Entry) => {
+    const { socket } = entry.route
+    unlink(entry)
+    entry.next = firstOf[socket.fd]
+    firstOf[socket.fd] = entry
+  }
+
+  const unlink = ({ route, id }: Entry) => {
+    const { fd } = route.socket
+    const first = firstOf[fd]
+    if (first?.id === id) firstOf[fd] = first.next
+    for (let entry = first; entry?.next !== undefined; entry = entry.next)
+      if (entry.next.id === id) entry.next = entry.next.next
+  }
+
+  /** Lets in what the routes of this socket want, all of them together. */
+  const admit = (socket: HostSocket) => sockets.admit(socket, admissionOf(socket, firstOf[socket.fd]))
+
+  /** Whatever is removed is let in no more before the threads let go of it. */
+  const close = Effect.fnUntraced(function* (entry: Entry) {
+    const { socket } = entry.route
+    if (entries.get(routeKey(entry.route)) === entry) entries.delete(routeKey(entry.route))
+    unlink(entry)
+    yield* Effect.catch(admit(socket), (error) =>
+      Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
+    )
+    yield* threads.stop({ id: entry.id, fd: socket.fd, thread: entry.thread })
+  })
+
+  const newEntry = (route: Route, before: Entry | undefined): Entry | string => {
+    const { protocol, backend } = route
+    if (!isRelayed(protocol)) return `${protocol.toUpperCase()} is not relayed`
+    const scope = scopeOf(libc(), backend.address)
+    if (scope < 0) return `there is no interface ${backend.address.zone}`
+    const place =
+      before?.route.socket === route.socket
+        ? { id: before.id, thread: before.thread }
+        : threads.assign(protocol)
+    if (place === undefined) return "there are too many routes"
+    return { route, id: place.id, thread: place.thread, scope, next: undefined }
+  }
+
+  const open = Effect.fnUntraced(function* (route: Route) {
+    const before = entries.get(routeKey(route))
+    const entry = newEntry(route, before)
+    if (typeof entry === "string") return yield* failure(route, entry)
+    add(entry)
+    const served = yield* Effect.result(
+      Effect.andThen(
+        threads.serve(assigned(entry)),
+        Effect.mapError(admit(route.socket), ({ detail }) => detail)
+      )
+    )
+    const onOtherSocket = before !== undefined && before.id !== entry.id
+    if (Result.isSuccess(served)) {
+      if (onOtherSocket) yield* close(before)
+      return
+    }
+    if (before === undefined || onOtherSocket) yield* close(entry)
+    if (before !== undefined) {
+      add(before)
+      yield* Effect.ignore(Effect.andThen(threads.serve(assigned(before)), admit(before.route.socket)))
+    }
+    return yield* failure(route, served.failure)
+  })
+
+  return Relay.of({
+    protocols: relayedProtocols,
+    open: (route) => Effect.uninterruptible(open(route)),
+    close: (frontend) =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          const entry = entries.get(routeKey(frontend))
+          return entry === undefined ? Effect.void : close(entry)
+        })
+      ),
+    counted: Effect.sync(() =>
+      Array.from(entries.values(), ({ id, route: { protocol, host, port } }) => ({
+        protocol,
+        host,
+        port,
+        ...threads.counters(id)
+      }))
+    )
+  })
+})
+
+/**
+ * The most that a route of the socket wants. On a socket that is bound to the unspecified address, what is meant for a loopback
+ * address comes from this host: more is not let in for its sake, since the rest of the port may be the kernel's to redirect.
+ */
+const admissionOf = (socket: HostSocket, first: Entry | undefined): Admission => {
+  let admission: Admission = "nothing"
+  for (let entry = first; entry !== undefined; entry = entry.next) {
+    const { admits, host } = entry.route
+    if (admits === "everything" && !(isUnspecified(socket.host) && isLoopback(host))) return "everything"
+    admission = "loopback"
+  }
+  return admission
+}
+
+const routeKey = ({ protocol, host, port }: RouteFrontend): string => `${protocol} ${host.key} ${port}`
+
+const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
+
+const failure = (route: Route, detail: string) => new RelayError({ frontend: routeText(route), detail })
+
+const octetsOf = (address: IpNetwork.IpNetwork["address"]): Uint8Array =>
+  Uint8Array.from(
+    NetAddress.isIpv4Address(address) ? NetAddress.ipv4ToOctets(address) : NetAddress.ipv6ToOctets(address)
+  )

@@ -1,0 +1,86 @@
+/**
+ * What the plugin's thread and the relay's threads tell each other, and the tables that both see. Plain data: it is read on
+ * either side without loading the other.
+ */
+import type { MessagePort } from "node:worker_threads"
+
+/** A route as a thread serves it. */
+export interface Serving {
+  /** Small and dense; given to another route only after `ended` was reported. */
+  readonly id: number
+  /** The reserved socket. It stays its owner's: a thread neither opens nor closes it. */
+  readonly fd: number
+  readonly protocol: "tcp" | "udp"
+  readonly family: 4 | 6
+  /** Whether the socket is bound to the unspecified address. */
+  readonly wildcard: boolean
+  /** The one address of such a socket that this route is for; `undefined`: whatever no other route is for. */
+  readonly local: Uint8Array | undefined
+  /** `struct sockaddr_in` or `sockaddr_in6`. */
+  readonly backend: Uint8Array
+  readonly allow: ReadonlyArray<Network> | undefined
+  readonly proxyProtocol: "v1" | "v2" | undefined
+  readonly udpIdleMillis: number
+}
+
+export interface Network {
+  readonly octets: Uint8Array
+  readonly prefixLength: number
+}
+
+/** A command is answered by `done` with its number; `exit` has none. */
+export type Command =
+  | { readonly _tag: "Serve"; readonly number: number; readonly servings: ReadonlyArray<Serving> }
+  | {
+      readonly _tag: "Stop"
+      readonly number: number
+      readonly id: number
+      readonly fd: number
+      readonly graceMillis: number
+    }
+  | { readonly _tag: "Exit" }
+
+export type Report =
+  | { readonly _tag: "Done"; readonly number: number; readonly failure: string | undefined }
+  /** The last connection of a stopped route is gone. */
+  | { readonly _tag: "Ended"; readonly id: number }
+  /** This thread has had little rest lately. */
+  | { readonly _tag: "Busy" }
+
+export interface Settings {
+  readonly connectMillis: number
+  readonly maxFlows: number
+}
+
+/** What a thread is started with. */
+export interface ThreadData {
+  readonly port: MessagePort
+  /** An eventfd: written to when `port` has something. */
+  readonly wake: number
+  /** A byte for each descriptor: what it is to this thread. Whoever buries the thread closes what was its own. */
+  readonly kinds: SharedArrayBuffer
+  /** Four float64 for each route: see `counterOf`. */
+  readonly counters: SharedArrayBuffer
+  readonly settings: Settings
+}
+
+/** More descriptors than a process gets by default; memory is used only for those that are. */
+export const maxDescriptors = 1 << 20
+export const maxRoutes = 1 << 17
+
+export const kindOf = {
+  none: 0,
+  wake: 1,
+  listener: 2,
+  front: 3,
+  /** From here on a thread's own. */
+  end: 4,
+  flow: 5,
+  pipe: 6,
+  epoll: 7
+} as const
+
+export const isOwn = (kind: number): boolean => kind >= kindOf.end
+
+export const countersPerRoute = 4
+export const counterOf = { connections: 0, refused: 1, bytesIn: 2, bytesOut: 3 } as const

@@ -1,0 +1,99 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
+/** The routes of a thread: which one serves what arrives on a socket, where it leads and who may come. */
+import { memory } from "./Memory.ts"
+import { maxRoutes, type Network, type Serving } from "./Messages.ts"
+import type { FlowLists } from "./UdpFlows.ts"
+
+export interface Route {
+  readonly id: number
+  readonly fd: number
+  readonly family: 4 | 6
+  readonly wildcard: boolean
+  readonly local: Uint8Array | undefined
+  backendLength: number
+  allow: ReadonlyArray<Network> | undefined
+  proxyProtocol: "v1" | "v2" | undefined
+  udpIdleMillis: number
+  /** The next route of the same socket. */
+  next: Route | undefined
+  flows: FlowLists | undefined
+}
+
+/** The backends' addresses, 32 bytes each. */
+const sizeOfBackend = 32
+const backends = memory(sizeOfBackend * maxRoutes)
+const backendBytes = new Uint8Array(backends.buffer)
+const backendWords = new Uint16Array(backends.buffer)
+
+export const backendAddress = (route: Route): number => backends.address + route.id * sizeOfBackend
+/** `AF_INET` or `AF_INET6`. */
+export const backendFamily = (route: Route): number => backendWords[(route.id * sizeOfBackend) / 2]!
+
+const byId: Array<Route | undefined> = []
+/** By the descriptor of their socket. */
+const firstOf: Array<Route | undefined> = []
+
+export const routeById = (id: number): Route | undefined => byId[id]
+export const firstRoute = (fd: number): Route | undefined => firstOf[fd]
+
+/** Adds a route, or puts another in the place of the one with its id, whose connections do not notice. */
+export const putRoute = (serving: Serving): Route => {
+  const { id, fd, family, wildcard, local, backend, allow, proxyProtocol, udpIdleMillis } = serving
+  backendBytes.set(backend, id * sizeOfBackend)
+  const present = byId[id]
+  if (present !== undefined)
+    return Object.assign(present, { backendLength: backend.length, allow, proxyProtocol, udpIdleMillis })
+  const route: Route = {
+    id,
+    fd,
+    family,
+    wildcard,
+    local,
+    backendLength: backend.length,
+    allow,
+    proxyProtocol,
+    udpIdleMillis,
+    next: firstOf[fd],
+    flows: undefined
+  }
+  byId[id] = route
+  firstOf[fd] = route
+  return route
+}
+
+/** Removes a route; `true` where it was the last of its socket. */
+export const removeRoute = (route: Route): boolean => {
+  byId[route.id] = undefined
+  const first = firstOf[route.fd]
+  if (first === route) {
+    firstOf[route.fd] = route.next
+    return route.next === undefined
+  }
+  for (let other = first; other !== undefined; other = other.next)
+    if (other.next === route) other.next = route.next
+  return false
+}
+
+/** Whether there is but one answer to which route serves, whatever address was spoken to. */
+export const servesAll = (first: Route): boolean => first.next === undefined && first.local === undefined
+
+/** The route for the address at `offset`: the one for this address, else the one for all others. */
+export const routeFor = (first: Route, bytes: Uint8Array, offset: number): Route | undefined => {
+  let rest: Route | undefined
+  for (let route: Route | undefined = first; route !== undefined; route = route.next) {
+    if (route.local === undefined) rest = route
+    else if (route.local.every((octet, index) => octet === bytes[offset + index])) return route
+  }
+  return rest
+}
+
+/** Whether the source at `offset` may come. */
+export const admitsSource = ({ allow, family }: Route, bytes: Uint8Array, offset: number): boolean =>
+  allow === undefined ||
+  allow.some(({ octets, prefixLength }) => {
+    if (octets.length !== (family === 4 ? 4 : 16)) return false
+    const whole = prefixLength >> 3
+    for (let index = 0; index < whole; index++) if (octets[index] !== bytes[offset + index]) return false
+    const mask = (0xff00 >> (prefixLength & 7)) & 0xff
+    return mask === 0 || ((octets[whole]! ^ bytes[offset + whole]!) & mask) === 0
+  })

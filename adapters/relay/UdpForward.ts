@@ -1,0 +1,131 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch and every descriptor has its place in every table
+/** Packets from clients to the flows' backends, and their answers back, from the address that the client spoke to. */
+import * as S from "../linux/Syscalls.ts"
+import { EPOLLIN, forget, routeIdOf, unwatch, watch } from "./Epoll.ts"
+import { memory } from "./Memory.ts"
+import { counterOf, kindOf, maxDescriptors } from "./Messages.ts"
+import type * as Routes from "./Routes.ts"
+import { count, kind } from "./Thread.ts"
+import * as Flows from "./UdpFlows.ts"
+import * as Send from "./UdpSend.ts"
+
+const { key, keys, keyWords, probe } = Flows
+
+/** Bursts wait here while the thread has others to serve; only packets that wait use it. */
+const receiveBuffer = 1 << 20
+
+const wildcardFronts = new Uint8Array(maxDescriptors)
+const fronts6 = new Uint8Array(maxDescriptors)
+
+const options = memory(8)
+const optionWords = new Int32Array(options.buffer)
+optionWords.set([1, receiveBuffer])
+
+/** Serves packets of this socket. 0, or a negated `errno`. */
+export const front = (fd: number, { family, wildcard }: Routes.Route): number => {
+  wildcardFronts[fd] = wildcard ? 1 : 0
+  fronts6[fd] = family === 6 ? 1 : 0
+  if (S.setsockopt(fd, S.SOL_SOCKET, S.SO_RCVBUFFORCE, options.address + 4, 4) < 0)
+    S.setsockopt(fd, S.SOL_SOCKET, S.SO_RCVBUF, options.address + 4, 4)
+  if (wildcard) {
+    const level = family === 4 ? S.IPPROTO_IP : S.IPPROTO_IPV6
+    const name = family === 4 ? S.IP_PKTINFO : S.IPV6_RECVPKTINFO
+    if (S.setsockopt(fd, level, name, options.address, 4) < 0) return -S.errno()
+  }
+  kind[fd] = kindOf.front
+  return watch(fd, EPOLLIN) < 0 ? -S.errno() : 0
+}
+
+export const stopFront = (fd: number): void => {
+  unwatch(fd)
+  forget(fd)
+}
+
+/** The other packets of the batch that wait for a flow: its last one, and each one's next, -1 where there is none. */
+const lastWaiting = new Int32Array(maxDescriptors)
+const nextWaiting = new Int32Array(Send.batchSize)
+const flowsOfBatch = new Int32Array(Send.batchSize)
+
+export const onFront = (fd: number): void => {
+  const packets = Send.receive(fd, Send.sizeOfName, wildcardFronts[fd] === 1 ? Send.sizeOfControl : 0)
+  let flows = 0
+  let flow = -1
+  for (let packet = 0; packet < packets; packet++) {
+    readKey(fd, packet)
+    if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
+    if (flow < 0) continue
+    // At once, so that a later packet of this batch does not end this flow for being idle.
+    Flows.heardClient(flow)
+    nextWaiting[packet] = -1
+    if (Flows.firstWaiting[flow] === 0) {
+      Flows.firstWaiting[flow] = packet + 1
+      flowsOfBatch[flows++] = flow
+    } else nextWaiting[lastWaiting[flow]!] = packet
+    lastWaiting[flow] = packet
+  }
+  Send.sendConnected()
+  for (let index = 0; index < flows; index++) {
+    const to = flowsOfBatch[index]!
+    let length = 0
+    for (let packet = Flows.firstWaiting[to]! - 1; packet !== -1; packet = nextWaiting[packet]!)
+      Send.order[length++] = packet
+    Flows.firstWaiting[to] = 0
+    if (length > 0) count(routeIdOf[to]!, counterOf.bytesIn, Send.send(to, length))
+  }
+}
+
+/** What the backend says, or that it is not there: an ICMP refusal is read here, and the flow goes on. */
+export const onFlow = (fd: number): void => {
+  const packets = Send.receive(fd, 0, 0)
+  if (packets <= 0) return
+  Flows.heardBackend(fd)
+  addressToClient(fd * keyWords)
+  for (let packet = 0; packet < packets; packet++) Send.order[packet] = packet
+  count(routeIdOf[fd]!, counterOf.bytesOut, Send.send(keys[fd * keyWords + key.front]!, packets))
+}
+
+/** Who sent a packet, and to which address: the key of its flow, in `probe`. */
+const readKey = (fd: number, packet: number): void => {
+  const { nameWords, controlWords } = Send
+  const name = packet * (Send.sizeOfName / 4)
+  const control = packet * (Send.sizeOfControl / 4)
+  probe.fill(0)
+  probe[key.front] = fd
+  probe[key.port] = nameWords[name]! >>> 16
+  const hasLocal = wildcardFronts[fd] === 1 && Send.controlLengthOf(packet) >= 28
+  if (fronts6[fd] === 0) {
+    probe[key.client] = nameWords[name + 1]!
+    if (hasLocal) probe[key.local] = controlWords[control + 5]!
+    return
+  }
+  for (let word = 0; word < 4; word++) probe[key.client + word] = nameWords[name + 2 + word]!
+  probe[key.clientScope] = nameWords[name + 6]!
+  if (!hasLocal) return
+  for (let word = 0; word < 4; word++) probe[key.local + word] = controlWords[control + 4 + word]!
+  if (isLinkLocal(controlWords[control + 4]!)) probe[key.localScope] = controlWords[control + 8]!
+}
+
+/** fe80::/10, of the first word as it lies in memory. */
+const isLinkLocal = (word: number): boolean => (word & 0xc0ff) === 0x80fe
+
+/** Makes ready to send to the client of the key at `start`, from the address it spoke to. */
+const addressToClient = (start: number): void => {
+  const { targetWords } = Send
+  const fd = keys[start + key.front]!
+  const port = keys[start + key.port]! << 16
+  if (fronts6[fd] === 0) {
+    targetWords[0] = S.AF_INET | port
+    targetWords[1] = keys[start + key.client]!
+    targetWords[2] = 0
+    targetWords[3] = 0
+    Send.sendToTarget(16)
+    if (wildcardFronts[fd] === 1) Send.sendFrom4(keys, start + key.local)
+    return
+  }
+  targetWords[0] = S.AF_INET6 | port
+  targetWords[1] = 0
+  for (let word = 0; word < 4; word++) targetWords[2 + word] = keys[start + key.client + word]!
+  targetWords[6] = keys[start + key.clientScope]!
+  Send.sendToTarget(28)
+  if (wildcardFronts[fd] === 1) Send.sendFrom6(keys, start + key.local, keys[start + key.localScope]!)
+}

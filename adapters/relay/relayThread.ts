@@ -1,0 +1,132 @@
+/**
+ * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port that is
+ * read synchronously, announced by an eventfd. It exits at a command; whoever started it closes what is left.
+ */
+import { receiveMessageOnPort } from "node:worker_threads"
+import * as S from "../linux/Syscalls.ts"
+import * as Epoll from "./Epoll.ts"
+import { memory } from "./Memory.ts"
+import { type Command, kindOf, type Report, type Serving } from "./Messages.ts"
+import * as Routes from "./Routes.ts"
+import { endConnections, hasEndings, runEndings } from "./TcpEndings.ts"
+import * as Ends from "./TcpEnds.ts"
+import * as Listeners from "./TcpListeners.ts"
+import { kind, port, wake } from "./Thread.ts"
+import * as Flows from "./UdpFlows.ts"
+import * as Forward from "./UdpForward.ts"
+
+const tickMillis = Flows.tickMillis
+/** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
+const restMillis = 10_000
+/** How long little rest makes a thread busy, and how little. */
+const busyMillis = 500
+const busyShare = 0.5
+
+let running = true
+let now = performance.now()
+let lastTick = now
+let rested = 0
+let lastReport = now
+
+const report = (message: Report): void => port.postMessage(message)
+
+const counter = memory(8)
+kind[wake] = kindOf.wake
+Epoll.watch(wake, Epoll.EPOLLIN)
+
+const run = (): void => {
+  while (running) {
+    const before = performance.now()
+    const events = Epoll.wait(timeout())
+    now = performance.now()
+    rested += now - before
+    Flows.setTime(now)
+    for (let index = 0; index < events; index++) {
+      const fd = Epoll.eventDescriptor(index)
+      if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
+    }
+    if (Ends.hasQueued()) Ends.nextTurn()
+    if (now - lastTick >= tickMillis) onTick()
+  }
+}
+
+const dispatch = (fd: number, events: number) => {
+  switch (kind[fd]) {
+    case kindOf.end:
+      return Ends.onEnd(fd, events)
+    case kindOf.listener:
+      return Listeners.onListener(fd, now)
+    case kindOf.front:
+      return Forward.onFront(fd)
+    case kindOf.flow:
+      return Forward.onFlow(fd)
+    case kindOf.wake:
+      return readCommands()
+  }
+}
+
+const timeout = (): number => {
+  if (Ends.hasQueued()) return 0
+  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Epoll.hasPaused()
+  return timed ? tickMillis : restMillis
+}
+
+const onTick = (): void => {
+  lastTick = now
+  Listeners.runTimers(now)
+  Flows.endIdle()
+  runEndings(now, (id) => report({ _tag: "Ended", id }))
+  Epoll.resumeListeners()
+  if (now - lastReport < busyMillis) return
+  if (1 - rested / (now - lastReport) > busyShare) report({ _tag: "Busy" })
+  lastReport = now
+  rested = 0
+}
+
+const readCommands = (): void => {
+  S.read(wake, counter.address, 8)
+  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+    obey(next.message as Command)
+}
+
+const obey = (command: Command) => {
+  switch (command._tag) {
+    case "Serve": {
+      const failures = command.servings.map(serve).filter((failure) => failure !== undefined)
+      return report({ _tag: "Done", number: command.number, failure: failures[0] })
+    }
+    case "Stop":
+      stop(command.id, command.graceMillis)
+      return report({ _tag: "Done", number: command.number, failure: undefined })
+    case "Exit":
+      running = false
+  }
+}
+
+/** Why it can't be served, if it can't. */
+const serve = (serving: Serving): string | undefined => {
+  const isServed = Routes.firstRoute(serving.fd) !== undefined
+  const route = Routes.putRoute(serving)
+  if (isServed) return undefined
+  const result = serving.protocol === "tcp" ? Listeners.listen(serving.fd) : Forward.front(serving.fd, route)
+  if (result >= 0) return undefined
+  Routes.removeRoute(route)
+  return `its socket can't be watched: errno ${-result}`
+}
+
+const stop = (id: number, graceMillis: number) => {
+  const route = Routes.routeById(id)
+  if (route === undefined) return report({ _tag: "Ended", id })
+  const wasListener = kind[route.fd] === kindOf.listener
+  Flows.endFlows(route)
+  if (Routes.removeRoute(route)) {
+    if (wasListener) Listeners.stopListening(route.fd)
+    else Forward.stopFront(route.fd)
+  }
+  if (graceMillis === 0 || !wasListener) endConnections(id, now)
+  else endConnections(id, now + graceMillis)
+  runEndings(now, (ended) => report({ _tag: "Ended", id: ended }))
+}
+
+run()
+port.close()

@@ -1,0 +1,89 @@
+/** What an idle port costs: memory of the processes and of the kernel, before and after many of them. */
+import type { ChildProcess } from "node:child_process"
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Routes } from "./relayProcess.ts"
+import {
+  answer,
+  available,
+  kernelMemory,
+  type Processes,
+  proportionalMemory,
+  startDockerProxy,
+  startNginx
+} from "./relaySubjects.ts"
+import { row } from "./stats.ts"
+
+const portCount = 10_000
+/** Each is a process, so fewer say as much. */
+const proxyCount = 100
+const portsPerAddress = 4000
+
+export const measureMemory = async (processes: Processes, folder: string): Promise<void> => {
+  console.log(`\n${row(["memory of an idle port", "ports", "KB", "of it kernel", "us to open"])}`)
+  for (const protocol of ["tcp", "udp"] as const) await ours(processes, protocol)
+  if (available("docker-proxy"))
+    await others("docker-proxy", proxyCount, () =>
+      Array.from({ length: proxyCount }, (_, index) =>
+        startDockerProxy(processes, "127.0.60.1", 10_000 + index, "echo")
+      )
+    )
+  if (available("nginx"))
+    await others("nginx", portCount, () => {
+      const listens = Array.from(
+        { length: portCount },
+        (_, index) =>
+          `server { listen 127.0.${70 + Math.floor(index / portsPerAddress)}.1:${10_000 + (index % portsPerAddress)}; proxy_pass 127.0.0.1:21001; }`
+      )
+      return [startNginx(processes, folder, "idle", listens)]
+    })
+}
+
+/** The relay runs already, with one route: what 10,000 more of them add. */
+const ours = async (processes: Processes, protocol: "tcp" | "udp") => {
+  const routes = (count: number, host: string): ReadonlyArray<Routes> => [
+    { protocol, host, port: 10_000, count, backendPort: 21_001 }
+  ]
+  const relay = await processes.relay(routes(1, "127.0.40.1"), ["--expose-gc"])
+  const ask = async (more: ReadonlyArray<Routes>) => {
+    relay.stdin?.write(`${JSON.stringify(more)}\n`)
+    return JSON.parse(await answer(relay)) as { readonly took: number; readonly rss: number }
+  }
+  const before = await ask(routes(100, "127.0.41.1"))
+  const kernelBefore = kernelMemory()
+  const after = await ask(routes(portCount, "127.0.50.1"))
+  print(
+    `  portmapper, ${protocol}`,
+    portCount,
+    after.rss - before.rss,
+    kernelMemory() - kernelBefore,
+    (after.took / portCount) * 1000
+  )
+  relay.kill()
+  await sleep(500)
+}
+
+const others = async (name: string, ports: number, start: () => ReadonlyArray<ChildProcess>) => {
+  const kernelBefore = kernelMemory()
+  const started = start()
+  await sleep(3000)
+  print(`  ${name}`, ports, proportionalMemory(started), kernelMemory() - kernelBefore, Number.NaN)
+  for (const child of started) child.kill()
+  await sleep(500)
+}
+
+const print = (
+  title: string,
+  ports: number,
+  processKilobytes: number,
+  kernelKilobytes: number,
+  micros: number
+) =>
+  console.log(
+    row([
+      title,
+      ports,
+      ((processKilobytes + kernelKilobytes) / ports).toFixed(2),
+      (kernelKilobytes / ports).toFixed(2),
+      Number.isNaN(micros) ? "" : micros.toFixed(0)
+    ])
+  )

@@ -1,0 +1,178 @@
+/** What the relay is measured against, each started with the same three routes: two of TCP and one of UDP. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Routes } from "./relayProcess.ts"
+
+export const host = "127.0.0.1"
+/** Of the backends; a subject's ports are as much above `base` as these are above 21000. */
+export const ports = { echo: 21_001, sink: 21_002, packets: 21_004 } as const
+export type Service = keyof typeof ports
+
+export interface Subject {
+  readonly name: string
+  readonly port: (service: Service) => number
+  readonly processes: ReadonlyArray<ChildProcess>
+}
+
+export const services = Object.keys(ports) as ReadonlyArray<Service>
+
+/** Everything started here ends with this. */
+export class Processes {
+  private readonly children: Array<ChildProcess> = []
+
+  start(command: string, words: ReadonlyArray<string>): ChildProcess {
+    // docker-proxy reports on descriptor 3.
+    const child = spawn(command, words, { stdio: ["pipe", "pipe", "ignore", "pipe"] })
+    this.children.push(child)
+    return child
+  }
+
+  async relay(routes: ReadonlyArray<Routes>, nodeOptions: ReadonlyArray<string> = []): Promise<ChildProcess> {
+    const script = join(import.meta.dirname, "relayProcess.ts")
+    const child = this.start(process.execPath, [...nodeOptions, script, JSON.stringify(routes)])
+    await answer(child)
+    return child
+  }
+
+  end(): void {
+    for (const child of this.children) child.kill()
+  }
+}
+
+/** The next line that a process writes. */
+export const answer = (child: ChildProcess): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = ""
+    const onData = (bytes: Buffer) => {
+      text += bytes.toString()
+      if (!text.includes("\n")) return
+      child.stdout?.off("data", onData)
+      resolve(text.trim())
+    }
+    child.stdout?.on("data", onData)
+    child.on("exit", () => reject(new Error("a measured process ended")))
+  })
+
+export const compileLoad = (folder: string): string => {
+  const load = join(folder, "load")
+  execFileSync("gcc", ["-O2", "-o", load, join(import.meta.dirname, "load.c"), "-lpthread"])
+  return load
+}
+
+const protocolOf = (service: Service) => (service === "packets" ? "udp" : "tcp")
+
+const at = (base: number) => (service: Service) => base + ports[service] - 21_000
+
+export const startSubjects = async (
+  processes: Processes,
+  load: string,
+  folder: string
+): Promise<ReadonlyArray<Subject>> => {
+  for (const service of services) processes.start(load, [service, host, `${ports[service]}`])
+  const subjects: Array<Subject> = [{ name: "direct", port: at(21_000), processes: [] }]
+  const ours = at(21_100)
+  const routes = services.map(
+    (service) =>
+      ({
+        protocol: protocolOf(service),
+        host,
+        port: ours(service),
+        count: 1,
+        backendPort: ports[service]
+      }) satisfies Routes
+  )
+  subjects.push({ name: "portmapper", port: ours, processes: [await processes.relay(routes)] })
+  if (available("docker-proxy")) subjects.push(dockerProxy(processes))
+  if (available("nginx") && existsSync(streamModule)) subjects.push(nginx(processes, folder))
+  await sleep(1000)
+  return subjects
+}
+
+export const available = (command: string): boolean => {
+  try {
+    execFileSync("sh", ["-c", `command -v ${command}`], { stdio: "ignore" })
+    return true
+  } catch {
+    process.stderr.write(`bench relay: ${command} is not installed and not measured\n`)
+    return false
+  }
+}
+
+const dockerProxy = (processes: Processes): Subject => {
+  const port = at(21_400)
+  const children = services.map((service) => startDockerProxy(processes, host, port(service), service))
+  return { name: "docker-proxy", port, processes: children }
+}
+
+export const startDockerProxy = (
+  processes: Processes,
+  address: string,
+  port: number,
+  service: Service
+): ChildProcess =>
+  processes.start("docker-proxy", [
+    ...["-proto", protocolOf(service), "-host-ip", address, "-host-port", `${port}`],
+    ...["-container-ip", host, "-container-port", `${ports[service]}`]
+  ])
+
+const streamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+const nginx = (processes: Processes, folder: string): Subject => {
+  const port = at(21_500)
+  const servers = services.map((service) =>
+    service === "packets"
+      ? `server { listen ${host}:${port(service)} udp reuseport; proxy_pass ${host}:${ports[service]}; }`
+      : `server { listen ${host}:${port(service)}; proxy_half_close on; proxy_pass ${host}:${ports[service]}; }`
+  )
+  return { name: "nginx", port, processes: [startNginx(processes, folder, "measured", servers)] }
+}
+
+export const startNginx = (
+  processes: Processes,
+  folder: string,
+  name: string,
+  servers: ReadonlyArray<string>
+): ChildProcess => {
+  const file = join(folder, `${name}.conf`)
+  writeFileSync(
+    file,
+    `load_module ${streamModule}; user root; worker_processes auto; daemon off;
+pid ${folder}/${name}.pid; error_log ${folder}/${name}.log;
+events { worker_connections 32768; }
+stream { ${servers.join("\n")} }\n`
+  )
+  return processes.start("nginx", ["-c", file])
+}
+
+/** A process and its children. */
+const family = ({ pid }: ChildProcess): ReadonlyArray<number> => {
+  if (pid === undefined) return []
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim()
+  return [pid, ...children.split(" ").filter(Boolean).map(Number)]
+}
+
+/** Seconds of processor time that a subject has used. */
+export const processorTime = (processes: ReadonlyArray<ChildProcess>): number => {
+  let nanoseconds = 0
+  for (const pid of processes.flatMap(family))
+    for (const thread of readdirSync(`/proc/${pid}/task`))
+      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0])
+  return nanoseconds / 1e9
+}
+
+/** Memory of these processes alone and their share of what they have in common, in kilobytes. */
+export const proportionalMemory = (processes: ReadonlyArray<ChildProcess>): number => {
+  let kilobytes = 0
+  for (const pid of processes.flatMap(family))
+    kilobytes += Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1])
+  return kilobytes
+}
+
+/** The kernel's own memory: slab and vmalloc, in kilobytes. */
+export const kernelMemory = (): number => {
+  const text = readFileSync("/proc/meminfo", "utf8")
+  const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1])
+  return of("Slab") + of("VmallocUsed")
+}

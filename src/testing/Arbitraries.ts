@@ -1,0 +1,225 @@
+/**
+ * Requests to draw from: those that mean something, those that fail to by one fault, and those made to do harm. All
+ * shrink: to fewer entries, to simpler addresses and ports, to fewer labels.
+ */
+import fc from "fast-check"
+import type { WireBinding, WireMapRequest, WireReq } from "./Target.ts"
+
+/** Few of each, so that requests meet. The simplest first: that is where shrinking goes. */
+export const backends4 = ["172.17.0.2", "172.17.0.3"] as const
+export const backends6 = ["fd00::2", "fd00::3"] as const
+export const hosts4 = ["0.0.0.0", "192.0.2.1", "192.0.2.2", "127.0.0.1"] as const
+export const hosts6 = ["::", "2001:db8::1", "::1", "fe80::1%eth0"] as const
+
+/** Ports that are asked for: exactly, as a range, or any. */
+export const askedPorts: fc.Arbitrary<readonly [first: number, last: number]> = fc.oneof(
+  { weight: 4, arbitrary: fc.integer({ min: 8080, max: 8083 }).map((port) => [port, port] as const) },
+  { weight: 2, arbitrary: fc.constant([0, 0] as const) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom([8081, 8082] as const, [8080, 8083] as const, [8081, 8082] as const)
+  }
+)
+
+const protocol = fc.constantFrom(6, 6, 6, 17, 132)
+
+/** The entries of a group: each host address once, and for each family of them one backend, as the Engine asks. */
+export const reqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
+  .tuple(
+    protocol,
+    askedPorts,
+    fc.subarray([...hosts4, ""], { minLength: 0, maxLength: 3 }),
+    fc.subarray([...hosts6], { maxLength: 2 }),
+    fc.constantFrom(...backends4),
+    fc.option(fc.constantFrom(...backends6), { nil: undefined, freq: 2 }),
+    fc.constantFrom(80, 53)
+  )
+  .map(([proto, [first, last], by4, by6, backend4, backend6, backendPort]) => {
+    const entry = (host: string, backend: string): WireReq => ({
+      Proto: proto,
+      BackendIP: backend,
+      BackendPort: backendPort,
+      FrontendIP: host,
+      FrontendPort: first,
+      FrontendPortEnd: last
+    })
+    const v4 = by4.includes("0.0.0.0") ? by4.filter((host) => host !== "") : by4
+    const entries = [
+      ...v4.map((host) => entry(host, backend4)),
+      ...by6.map((host) => entry(host, backend6 ?? backend4))
+    ]
+    return entries.length === 0 ? [entry("0.0.0.0", backend4)] : entries
+  })
+
+/** Labels that a mapper takes: other people's, and its own with good values. */
+export const labels: fc.Arbitrary<Readonly<Record<string, string>>> = fc.oneof(
+  { weight: 6, arbitrary: fc.constant({}) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom<Readonly<Record<string, string>>>(
+      { "com.example.app": "web" },
+      { "portmapper.allow": "10.0.0.0/8" },
+      { "portmapper.allow": "192.0.2.0/24,2001:db8::/32" },
+      { "portmapper.udp-idle": "90s" },
+      { "portmapper.proxy-protocol": "v2" }
+    )
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .constantFrom("proxy", "engine", "routed", "nat", "auto")
+      .map((mode) => ({ "portmapper.mode": mode }))
+  }
+)
+
+/** A request for a group, as `MapPorts` takes it. */
+export const mapRequest: fc.Arbitrary<WireMapRequest> = fc.record({
+  Reqs: fc.oneof({ weight: 9, arbitrary: reqs }, { weight: 1, arbitrary: fc.constantFrom(null, []) }),
+  Labels: fc.option(labels, { nil: null })
+})
+
+/** What an Engine sends to take an entry back: of the answer it keeps the addresses and ports. */
+export const bindingOf = (req: WireReq, port: number): WireBinding => ({
+  Proto: req.Proto,
+  BackendIP: req.BackendIP,
+  BackendPort: req.BackendPort,
+  FrontendIP: req.FrontendIP,
+  FrontendPort: port,
+  DiscardReq: false,
+  AllowForwarding: false,
+  NAT: null,
+  Error: null
+})
+
+export const unmapRequest = reqs.map((entries) => ({
+  PortBindings: entries.map((req) => bindingOf(req, req.FrontendPort === 0 ? 40000 : req.FrontendPort)),
+  Labels: {}
+}))
+
+/** A label that is no use to anyone: an unknown one under our name, or a bad value. */
+const wrongLabels = fc.constantFrom<Record<string, unknown>>(
+  { "portmapper.mod": "nat" },
+  { "portmapper.mode": "NAT" },
+  { "portmapper.allow": "" },
+  { "portmapper.allow": "10.0.0.0/33" },
+  { "portmapper.udp-idle": "0s" },
+  { "portmapper.proxy-protocol": "v3" },
+  { app: 1 },
+  { app: ["web"] }
+)
+
+/** One thing wrong with one entry. */
+const wrongFields = fc.constantFrom<Record<string, unknown>>(
+  { Proto: 7 },
+  { Proto: "tcp" },
+  { Proto: 6.5 },
+  { BackendIP: "" },
+  { BackendIP: "0.0.0.0" },
+  { BackendIP: "224.0.0.1" },
+  { BackendIP: "172.17.0.256" },
+  { BackendIP: "localhost" },
+  { BackendPort: 0 },
+  { BackendPort: -1 },
+  { BackendPort: 65536 },
+  { BackendPort: "80" },
+  { FrontendIP: "255.255.255.255" },
+  { FrontendIP: "ff02::1" },
+  { FrontendIP: "2001:db8::1%eth0" },
+  { FrontendIP: "10.0.0.1%eth0" },
+  { FrontendIP: " 0.0.0.0" },
+  { FrontendIP: 0 },
+  { FrontendPort: 8082, FrontendPortEnd: 8081 },
+  { FrontendPort: 0, FrontendPortEnd: 8081 },
+  { FrontendPort: 65536, FrontendPortEnd: 65536 },
+  { FrontendPort: 80.5, FrontendPortEnd: 80.5 },
+  { FrontendPort: 1e300, FrontendPortEnd: 1e300 },
+  { FrontendPort: {}, FrontendPortEnd: [] }
+)
+
+const replaceAt = <A>(
+  all: ReadonlyArray<A>,
+  at: number,
+  change: (each: A) => unknown
+): ReadonlyArray<unknown> => all.map((each, index) => (index === at % all.length ? change(each) : each))
+
+/** A request for a group that is wrong by one fault: it must be refused, whatever the state of the host. */
+export const nearlyMapRequest: fc.Arbitrary<unknown> = fc.oneof(
+  fc.tuple(reqs, fc.nat({ max: 4 }), wrongFields).map(([entries, at, fields]) => ({
+    Reqs: replaceAt(entries, at, (req) => ({ ...req, ...fields })),
+    Labels: {}
+  })),
+  fc.tuple(reqs, wrongLabels).map(([entries, Labels]) => ({ Reqs: entries, Labels })),
+  reqs.map((entries) => ({ Reqs: [...entries, ...entries.slice(0, 1)], Labels: null })),
+  reqs.map((entries) => ({
+    Reqs: [
+      ...entries,
+      ...entries
+        .slice(0, 1)
+        .map((req) => ({ ...req, FrontendIP: "203.0.113.9", FrontendPort: 9, FrontendPortEnd: 9 }))
+    ]
+  })),
+  fc.constantFrom<unknown>(
+    { Reqs: {} },
+    { Reqs: "x" },
+    { Reqs: [null] },
+    { Reqs: [[]] },
+    { Reqs: [{}] },
+    { Reqs: [1] },
+    [],
+    "MapPorts",
+    1,
+    true
+  )
+)
+
+export const nearlyUnmapRequest: fc.Arbitrary<unknown> = fc.constantFrom<unknown>(
+  { PortBindings: {} },
+  { PortBindings: [{}] },
+  {
+    PortBindings: [
+      { Proto: 7, FrontendIP: "0.0.0.0", FrontendPort: 80, BackendIP: "172.17.0.2", BackendPort: 80 }
+    ]
+  },
+  { PortBindings: [{ Proto: 6, FrontendIP: "", FrontendPort: 80, BackendIP: "", BackendPort: 80 }] },
+  { PortBindings: [{ Proto: 6, FrontendIP: "0.0.0.0", FrontendPort: 0, BackendIP: "", BackendPort: 0 }] },
+  { PortBindings: [{ Proto: 6, FrontendIP: "0.0.0.0", FrontendPort: "80" }] },
+  { PortBindings: "x" },
+  []
+)
+
+/** Any code units at all, lone surrogates among them. */
+const garbage = (maxLength: number): fc.Arbitrary<string> =>
+  fc
+    .array(fc.oneof(fc.nat({ max: 0x7f }), fc.nat({ max: 0xffff })), { maxLength })
+    .map((units) => String.fromCharCode(...units))
+
+/** Text that someone may have meant to do harm with, or a bug may have made: never a crash, never a hang. */
+export const hostileText: fc.Arbitrary<string> = fc.oneof(
+  garbage(200),
+  fc.json({ maxDepth: 6 }),
+  fc.nat({ max: 600 }).map((depth) => "[".repeat(depth) + "]".repeat(depth)),
+  fc.nat({ max: 600 }).map((depth) => '{"Reqs":'.repeat(depth)),
+  fc.tuple(mapRequest, fc.nat(), garbage(3)).map(([request, at, text]) => {
+    const whole = JSON.stringify(request)
+    const cut = at % (whole.length + 1)
+    return whole.slice(0, cut) + text + whole.slice(cut + text.length)
+  }),
+  fc.tuple(nearlyMapRequest, fc.nat()).map(([request, at]) => {
+    const whole = JSON.stringify(request)
+    return whole.slice(0, at % (whole.length + 1))
+  }),
+  fc.constantFrom(
+    '{"__proto__":{"Reqs":[]}}',
+    '{"Reqs":[],"Reqs":[]}',
+    '{"Labels":{"__proto__":"x","constructor":"y"}}',
+    '{"Reqs":[{"Proto":6e0}]}',
+    '{"Reqs":[{"FrontendPort":-0}]}',
+    `{"Reqs":[{"FrontendPort":${"9".repeat(400)}}]}`,
+    '"\\ud800"',
+    "\u0000",
+    "\ufeff{}",
+    "nul",
+    "1e",
+    "-"
+  )
+)

@@ -1,0 +1,67 @@
+/**
+ * Draws scripts from a seed until one goes wrong, and makes that one as short as it gets. The same seed draws the same
+ * scripts on every machine; how many is the caller's word, so that no clock is asked.
+ */
+import fc from "fast-check"
+import { run, type Violation } from "./Harness.ts"
+import type { ModelHost } from "./Model.ts"
+import type { Script, Step } from "./Script.ts"
+import { type ScriptOptions, scripts } from "./ScriptArbitrary.ts"
+import type { SyncTarget } from "./Target.ts"
+
+export interface ExploreOptions extends ScriptOptions {
+  readonly seed: number
+  /** How many scripts. */
+  readonly runs: number
+  readonly host: ModelHost
+  /** A fresh world for each script. */
+  readonly target: () => SyncTarget
+}
+
+export interface Found {
+  readonly seed: number
+  readonly script: Script
+  readonly violation: Violation
+}
+
+/** The shortest script found that goes wrong, or `undefined` where none does. */
+export const explore = ({ seed, runs, host, target, ...options }: ExploreOptions): Found | undefined => {
+  const fails = (script: Script) => run(script, host, target())
+  const details = fc.check(
+    fc.property(scripts(options), (script) => fails(script) === undefined),
+    { seed, numRuns: runs, verbose: 0 }
+  )
+  const [script] = details.counterexample ?? []
+  if (script === undefined) return undefined
+  const shortest = shorten(script, (candidate) => fails(candidate) !== undefined)
+  const violation = fails(shortest)
+  if (violation === undefined) throw new Error("the same script went wrong once and right once")
+  return { seed, script: shortest, violation }
+}
+
+/** Leaves out whatever can be left out, step by step, until nothing can. */
+export const shorten = (script: Script, stillFails: (script: Script) => boolean): Script => {
+  for (const [index, step] of script.entries()) {
+    const without = script.filter((_, other) => other !== index)
+    if (stillFails(without)) return shorten(without, stillFails)
+    for (const simpler of simplerSteps(step)) {
+      const simplified = script.map((each, other) => (other === index ? simpler : each))
+      if (stillFails(simplified)) return shorten(simplified, stillFails)
+    }
+  }
+  return script
+}
+
+const simplerSteps = (step: Step): ReadonlyArray<Step> => {
+  const unfated = "fate" in step && step.fate !== undefined ? [{ ...step, fate: undefined }] : []
+  if (step.do === "restart" && step.meanwhile !== undefined) return [{ ...step, meanwhile: undefined }]
+  if (step.do !== "map") return unfated
+  return [
+    ...unfated,
+    ...(Object.keys(step.labels).length > 0 ? [{ ...step, labels: {} }] : []),
+    ...(step.reqs.length > 1
+      ? step.reqs.map((_, index) => ({ ...step, reqs: step.reqs.filter((_, other) => other !== index) }))
+      : []),
+    ...(step.owner !== "engine" ? [{ ...step, owner: "engine" }] : [])
+  ]
+}

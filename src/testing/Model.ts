@@ -1,0 +1,734 @@
+/**
+ * What a port mapper owes its caller, as plainly as it can be said: a list of mappings, and for each call what may have
+ * become of it. Where several things may have happened (a call that was interrupted) the answer is all of them; where a
+ * choice is free (which ephemeral port) the answer is checked and not predicted.
+ *
+ * Source: PROTOCOL, "What the Engine relies on"; DESIGN, decisions 4 to 7, 11 and 13.
+ */
+import type { Capabilities } from "../mapper/Plan.ts"
+import type { EphemeralPorts } from "../ports/HostSockets.ts"
+import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
+import { led, modeOf, policyOf } from "./ModelModes.ts"
+import type { Call, Elsewhere, Ended, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
+
+/** What the model knows of the host from the start. */
+export interface ModelHost {
+  readonly capabilities: Capabilities
+  readonly ephemeral: EphemeralPorts
+}
+
+export interface ModelMapping extends Frontend {
+  /** 0 where it has no host port. */
+  readonly port: number
+  /** The frontend address as it was asked for. */
+  readonly asked: string
+  readonly backend: string
+  readonly backendIp: string
+  readonly mode: string
+  /** The labels that make a difference, as one text. */
+  readonly policy: string
+  readonly allow: string
+  readonly owner: string
+  readonly epoch: number
+  readonly standing: "answered" | "unconfirmed" | "conflicted"
+  readonly recorded: "answered" | "applied"
+  /** The call that made it or changed its policy, while its answer may still get lost; and what it was before. */
+  readonly pending?: { readonly by: number; readonly before: ModelMapping | undefined } | undefined
+  /** Its port may be held on the unspecified address, for it was granted together with that. */
+  readonly wide: boolean
+}
+
+export interface Model {
+  readonly mappings: ReadonlyArray<ModelMapping>
+  /** Ports that other processes have. */
+  readonly taken: ReadonlyArray<Elsewhere>
+  readonly refusing: ReadonlyArray<"firewall" | "store">
+  readonly nowMillis: number
+  readonly engine: { readonly epoch: number; readonly sinceMillis: number; readonly activated: boolean }
+  /** The port last given from a range, `undefined` where that is not known. */
+  readonly last: ReadonlyMap<string, number | undefined>
+}
+
+/** Everything that may be the case after a call; or what was wrong with it, whatever is the case. */
+export type Verdict =
+  | { readonly _tag: "May"; readonly models: ReadonlyArray<Model> }
+  | { readonly _tag: "Wrong"; readonly rule: string; readonly why: string }
+
+export const noMappings: Model = {
+  mappings: [],
+  taken: [],
+  refusing: [],
+  nowMillis: 0,
+  engine: { epoch: 0, sinceMillis: 0, activated: false },
+  last: new Map()
+}
+
+const may = (...models: ReadonlyArray<Model>): Verdict => ({ _tag: "May", models })
+const wrong = (rule: string, why: string): Verdict => ({ _tag: "Wrong", rule, why })
+
+/** What a call that ended so may have left behind. `value` is a request that means something. */
+export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
+  if (ended.outcome._tag === "Broken") return wrong("total", `a defect: ${ended.outcome.text}`)
+  if (ended.outcome._tag === "Hung") return wrong("bounded", "the call never ended")
+  switch (call.method) {
+    case "Plugin.Activate":
+      return may({ ...model, engine: { ...model.engine, activated: true } })
+    case "PortMapper.MapPorts":
+      return afterMap(host, model, call.value as WireMapRequest, call.owner, ended)
+    case "PortMapper.UnmapPorts":
+      return afterUnmap(
+        model,
+        (call.value as { PortBindings: ReadonlyArray<WireBinding> }).PortBindings,
+        ended
+      )
+    case "PortMapper.ListPorts":
+      return may(model)
+  }
+}
+
+/** A request that is wrong in itself is refused as such, and changes nothing. */
+export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
+  if (outcome._tag === "Broken") return wrong("total", `a defect: ${outcome.text}`)
+  if (outcome._tag === "Refused" && outcome.fault === "request") return may(model)
+  return wrong("refused", `a request that means nothing was not refused as such: ${JSON.stringify(outcome)}`)
+}
+
+/** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
+export const afterLoss = (model: Model, lost: number): Model => ({
+  ...model,
+  mappings: model.mappings.flatMap((mapping) =>
+    mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]
+  )
+})
+
+/** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
+export const afterRestart = (model: Model): ReadonlyArray<Model> => {
+  const mappings = model.mappings.map((mapping): ModelMapping => {
+    const lost = mapping.port !== 0 && model.taken.some((other) => meets(other, mapping))
+    const wide = model.mappings.some(
+      (other) =>
+        other.any &&
+        other.port === mapping.port &&
+        other.backend === mapping.backend &&
+        sameGround(other, mapping)
+    )
+    const standing = lost ? "conflicted" : mapping.recorded === "answered" ? "answered" : "unconfirmed"
+    return { ...mapping, standing, wide }
+  })
+  const restarted = { ...model, mappings, refusing: [], last: new Map() }
+  const engine = { ...model.engine, sinceMillis: model.nowMillis }
+  // Whether an Activate that nothing followed is remembered is the mapper's choice.
+  return model.engine.activated
+    ? [
+        { ...restarted, engine },
+        { ...restarted, engine: { ...engine, activated: false } }
+      ]
+    : [{ ...restarted, engine }]
+}
+
+/** The mapper's process ended in the middle of a call. It was done, recorded or not, or not done; nothing is half done. */
+export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
+  const answers =
+    call.method === "PortMapper.MapPorts" ? possibleAnswers(host, call.value as WireMapRequest) : []
+  const verdicts = [
+    afterCall(host, model, call, ended),
+    ...answers.map((answer) =>
+      afterCall(host, model, call, { outcome: { _tag: "Answered", answer }, struck: true })
+    )
+  ]
+  return may(
+    ...verdicts.flatMap((verdict) => (verdict._tag === "May" ? verdict.models : [])).flatMap(afterRestart)
+  )
+}
+
+/** Every answer that a call may come to when nothing keeps it from being granted. */
+const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): ReadonlyArray<WireMapAnswer> => {
+  const reqs = Reqs ?? []
+  const [first] = reqs
+  const labels = Labels ?? {}
+  const mode = modeOf(labels, host.capabilities)
+  if (first === undefined || mode === undefined) return []
+  const range = rangeOf(first, host)
+  const ports = Array.from({ length: range.last - range.first + 1 }, (_, index) => range.first + index)
+  const answered = (port: number) =>
+    reqs.map((req): WireBinding => {
+      const { discarded, allowForwarding, nat } = led(req, mode, host.capabilities, labels)
+      return {
+        ...{
+          Proto: req.Proto,
+          BackendIP: req.BackendIP,
+          BackendPort: req.BackendPort,
+          FrontendIP: req.FrontendIP
+        },
+        FrontendPort: port,
+        DiscardReq: discarded ?? false,
+        AllowForwarding: allowForwarding,
+        NAT: nat === undefined ? null : { FromAddr: nat, FromPort: port },
+        Error: discarded ? "discarded" : null
+      }
+    })
+  return (mode === "routed" ? [...ports, 0] : ports).map((port) => ({
+    PortBindings: answered(port),
+    Err: ""
+  }))
+}
+
+/** Time went by: what was in conflict is served again once nothing stands in its way. */
+export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
+  const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
+  const free = model.mappings.filter(
+    (mapping) =>
+      mapping.standing === "conflicted" && mapping.port !== 0 && isFree(model, [mapping], mapping.port, false)
+  )
+  if (free.length === 0) return [later]
+  const surely = free.filter(
+    (mapping) => model.refusing.length === 0 && isFree(model, [mapping], mapping.port, true)
+  )
+  return subsets(free.filter((mapping) => !surely.includes(mapping))).map((perhaps) => ({
+    ...later,
+    mappings: model.mappings.map(
+      (mapping): ModelMapping =>
+        surely.includes(mapping) || perhaps.includes(mapping)
+          ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
+          : mapping
+    )
+  }))
+}
+
+/** Whether another process could take this port: not while a mapping holds it. */
+export const mayTake = (model: Model, other: Elsewhere): boolean =>
+  isUntaken(model, other) &&
+  !model.mappings.some((mapping) => mapping.standing !== "conflicted" && meets(other, mapping, mapping.wide))
+
+/** Whether no other process has it. */
+export const isUntaken = (model: Model, other: Elsewhere): boolean =>
+  !model.taken.some(
+    (taken) =>
+      taken.port === other.port &&
+      conflict(frontend(taken.proto, taken.host), frontend(other.proto, other.host))
+  )
+
+const afterMap = (
+  host: ModelHost,
+  model: Model,
+  request: WireMapRequest,
+  owner: string,
+  { outcome, struck, lost: lostBy }: Ended
+): Verdict => {
+  const reqs = request.Reqs ?? []
+  const [first] = reqs
+  if (first === undefined)
+    return outcome._tag === "Answered"
+      ? sameJson(outcome.answer, { PortBindings: [], Err: "" })
+        ? may(model)
+        : wrong("7", "no entries are answered with no bindings")
+      : wrong("7", "no entries are asked for, which can't fail")
+  const labels = request.Labels ?? {}
+  const mode = modeOf(labels, host.capabilities)
+  const lost = outcome._tag === "Unanswered"
+  if (mode === undefined)
+    return outcome._tag === "Refused"
+      ? may(model)
+      : wrong("modes", `the mode asked for can't be had on this host, but was ${outcome._tag}`)
+  const asked = reqs.map((req) => ({
+    req,
+    at: frontendOf(req),
+    led: led(req, mode, host.capabilities, labels)
+  }))
+  const served = asked.filter(({ led }) => led.discarded === undefined)
+  if (served.length === 0)
+    return outcome._tag === "Refused"
+      ? may(model)
+      : wrong("7", "every entry of the group would be discarded, which fails the call")
+
+  const exact =
+    first.FrontendPort === first.FrontendPortEnd && first.FrontendPort !== 0 ? first.FrontendPort : undefined
+  const backends = new Map(served.map(({ req }) => [req, backendOf(req)]))
+  const isOwn = (mapping: ModelMapping, at: Frontend, req: WireReq) =>
+    mapping.backend === backends.get(req) &&
+    mapping.proto === at.proto &&
+    (mode === "routed"
+      ? mapping.mode === "routed"
+      : mapping.mode !== "routed" && mapping.key === at.key && mapping.port === exact)
+  const own = new Map(
+    served.map((each) => [
+      each,
+      model.mappings.find((mapping) => mapping.standing !== "conflicted" && isOwn(mapping, each.at, each.req))
+    ])
+  )
+  const ownMappings = new Set([...own.values()])
+  const fresh = served.filter((each) => own.get(each) === undefined)
+  const holders =
+    exact === undefined || mode === "routed"
+      ? []
+      : model.mappings.filter(
+          (mapping) =>
+            mapping.port === exact &&
+            !ownMappings.has(mapping) &&
+            fresh.some(({ at }) => conflict(mapping, at))
+        )
+  const stale = (mapping: ModelMapping, epoch: number, sinceMillis: number) =>
+    mapping.owner === "engine" && mapping.epoch < epoch && model.nowMillis - sinceMillis >= 60_000
+  const begins = owner === "engine" && model.engine.activated
+  const begun = begins
+    ? { epoch: model.engine.epoch + 1, sinceMillis: model.nowMillis, activated: false }
+    : model.engine
+  const standing = holders.filter(
+    (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
+  )
+  // The same binding with a host port is replaced by one that has none from now on.
+  const otherMode = model.mappings.filter(
+    (mapping) =>
+      mode === "routed" &&
+      mapping.mode !== "routed" &&
+      mapping.port === exact &&
+      served.some(
+        ({ at, req }) =>
+          mapping.backend === backends.get(req) && mapping.proto === at.proto && mapping.key === at.key
+      )
+  )
+  const giving = [...new Set([...holders, ...otherMode])]
+  // What rests on a socket that is in the way goes with it, where it may go.
+  const along = model.mappings.filter(
+    (mapping) =>
+      exact !== undefined &&
+      mode !== "routed" &&
+      mapping.wide &&
+      mapping.port === exact &&
+      !ownMappings.has(mapping) &&
+      !giving.includes(mapping) &&
+      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
+  )
+
+  // Not done: nothing is left of it. What had to give way may be gone all the same.
+  const unchanged = (): ReadonlyArray<Model> => {
+    const bases = begins ? [model, { ...model, engine: begun }] : [model]
+    const unsettled = standing.length > 0 ? [] : [...giving, ...along]
+    const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
+    return bases.flatMap((base) =>
+      subsets(unsettled).flatMap((gone) => [
+        { ...base, mappings: base.mappings.filter((mapping) => !gone.includes(mapping)) },
+        ...dynamic.map((last) => ({
+          ...base,
+          last,
+          mappings: base.mappings.filter((mapping) => !gone.includes(mapping))
+        }))
+      ])
+    )
+  }
+
+  if (lost) {
+    if (!struck) return wrong("answers", "the call was not answered")
+    // Asked for and granted once more, if not answered: it counts as confirmed or not, in time and in the record.
+    const asked =
+      ownMappings.size === 0
+        ? []
+        : unchanged().flatMap((each) => askedAgain(each, ownMappings, owner, begun.epoch))
+    return may(...unchanged(), ...asked)
+  }
+  if (outcome._tag === "Refused") {
+    const mayFail = struck || model.refusing.length > 0
+    const reason = whyRefused({ model, exact, mode, fresh, standing, first, host, own: [...ownMappings] })
+    if (reason === undefined)
+      return mayFail
+        ? may(...unchanged())
+        : wrong("maps", `a group that can be mapped was refused: ${outcome.text}`)
+    if (mayFail || reason.texts.some((text) => outcome.text.includes(text))) return may(...unchanged())
+    return wrong("2", `refused with "${outcome.text}", which lacks "${reason.texts.join('" or "')}"`)
+  }
+  if (outcome._tag !== "Answered") return may(model)
+
+  const answer = outcome.answer as WireMapAnswer
+  if (answer.Err !== "") return wrong("answers", `a success with Err ${JSON.stringify(answer.Err)}`)
+  const bindings = answer.PortBindings ?? []
+  if (bindings.length !== reqs.length)
+    return wrong("answers", `${bindings.length} bindings for ${reqs.length} entries`)
+  const port = bindings[0]?.FrontendPort ?? 0
+  if (bindings.some((binding) => binding.FrontendPort !== port))
+    return wrong("1", "the ports of one group differ")
+  for (const [index, each] of asked.entries()) {
+    const binding = bindings[index]
+    const problem = binding === undefined ? "missing" : differs(each.req, each.led, port, binding)
+    if (problem !== undefined) return wrong("answers", `binding ${index}: ${problem}`)
+  }
+  if (exact !== undefined && port !== exact)
+    return wrong("5", `port ${port} was given for the exact port ${exact}`)
+  if (standing.length > 0)
+    return wrong("6", `${frontendTextOf(standing[0] as ModelMapping)} was mapped already, and mapped again`)
+  const reserved = mode === "routed" ? [] : fresh
+  const other = model.taken.find(
+    (taken) =>
+      taken.port === port && reserved.some(({ at }) => conflict(at, frontend(taken.proto, taken.host)))
+  )
+  if (other !== undefined) return wrong("2", `port ${port} was given, which another process has`)
+  let last = model.last
+  if (exact === undefined && mode !== "routed") {
+    const chosen = checkChoice(
+      host,
+      model,
+      first,
+      reserved.map(({ at }) => at),
+      port
+    )
+    if (typeof chosen === "string") return wrong("5", chosen)
+    last = chosen
+  }
+
+  const wideHosts = served.filter(({ at }) => at.any)
+  const made = fresh.map(
+    ({ at, req, led }): ModelMapping => ({
+      ...at,
+      port: mode === "routed" ? 0 : port,
+      asked: req.FrontendIP,
+      backend: backends.get(req) as string,
+      backendIp: req.BackendIP,
+      mode,
+      policy: policyOf(labels),
+      allow: led.allow,
+      owner,
+      epoch: begun.epoch,
+      standing: "answered",
+      recorded: lostBy === undefined ? "answered" : "applied",
+      pending: lostBy === undefined ? undefined : { by: lostBy, before: undefined },
+      wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
+    })
+  )
+  const unique = made.filter(
+    (mapping, index) =>
+      mode !== "routed" ||
+      made.findLastIndex((later) => later.backend === mapping.backend && later.proto === mapping.proto) ===
+        index
+  )
+  // What holds nothing stands in no one's way: where its port is given to another it is gone, or stays as it is.
+  const powerless = model.mappings.filter(
+    (mapping) =>
+      exact === undefined &&
+      mapping.standing === "conflicted" &&
+      mapping.port === port &&
+      reserved.some(({ at }) => conflict(mapping, at))
+  )
+  const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
+  const kept = model.mappings
+    .filter((mapping) => !giving.includes(mapping) && !replaced.includes(mapping))
+    .map((mapping): ModelMapping => {
+      if (!ownMappings.has(mapping)) return mapping
+      const each = served.find((candidate) => own.get(candidate) === mapping)
+      const renewed = {
+        ...mapping,
+        mode,
+        standing: "answered" as const,
+        recorded: lostBy === undefined ? ("answered" as const) : mapping.recorded,
+        pending: lostBy === undefined ? undefined : mapping.pending,
+        epoch: owner === "engine" ? begun.epoch : mapping.epoch
+      }
+      return each === undefined || (policyOf(labels) === mapping.policy && mapping.mode === mode)
+        ? renewed
+        : {
+            ...renewed,
+            policy: policyOf(labels),
+            allow: each.led.allow,
+            asked: each.req.FrontendIP,
+            pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
+          }
+    })
+  const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
+  const named = new Set([
+    ...unique,
+    ...kept.filter((mapping) =>
+      [...ownMappings].some((one) => one !== undefined && sameMapping(one, mapping))
+    )
+  ])
+  const cleared = { ...done, mappings: done.mappings.filter((mapping) => !powerless.includes(mapping)) }
+  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])]
+    .flatMap((each) =>
+      subsets(along).map((gone) => ({
+        ...each,
+        mappings: each.mappings.filter((mapping) => !gone.includes(mapping))
+      }))
+    )
+    .flatMap((each) => ownersOf(each, model, owner))
+  // The confirmation may have failed: then the record says that it was applied.
+  if (!struck && !model.refusing.includes("store")) return may(...taken)
+  return may(
+    ...taken,
+    ...taken.map((each) => ({
+      ...each,
+      mappings: each.mappings.map((mapping): ModelMapping => {
+        const before = model.mappings.find((one) => sameMapping(one, mapping))
+        const unrecorded = [...named].some((one) => sameMapping(one, mapping))
+        return unrecorded ? { ...mapping, recorded: before?.recorded ?? "applied" } : mapping
+      })
+    })),
+    ...taken.map((each) => ({
+      ...each,
+      mappings: each.mappings.map(
+        (mapping): ModelMapping =>
+          [...named].some((one) => sameMapping(one, mapping)) ? { ...mapping, recorded: "applied" } : mapping
+      )
+    }))
+  )
+}
+
+/** What nobody had confirmed may become the caller's. */
+const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Model> => {
+  const unconfirmed = before.mappings.filter(
+    (mapping) => mapping.standing === "unconfirmed" && mapping.owner !== owner
+  )
+  const isThat = (mapping: ModelMapping) =>
+    mapping.standing === "answered" && unconfirmed.some((one) => sameMapping(one, mapping))
+  if (!done.mappings.some(isThat)) return [done]
+  return [
+    done,
+    {
+      ...done,
+      mappings: done.mappings.map((mapping) =>
+        isThat(mapping) ? { ...mapping, owner, epoch: done.engine.epoch } : mapping
+      )
+    }
+  ]
+}
+
+const askedAgain = (
+  model: Model,
+  own: ReadonlySet<ModelMapping | undefined>,
+  owner: string,
+  epoch: number
+): ReadonlyArray<Model> =>
+  (["answered", "applied"] as const).flatMap((recorded) =>
+    [true, false].map((renewed) => ({
+      ...model,
+      mappings: model.mappings.map((mapping) =>
+        own.has(mapping)
+          ? { ...mapping, recorded, epoch: renewed && owner === "engine" ? epoch : mapping.epoch }
+          : mapping
+      )
+    }))
+  )
+
+/** Why a group can't be mapped, as the texts that tools look for; `undefined` where it can be. */
+const whyRefused = (about: {
+  readonly model: Model
+  readonly exact: number | undefined
+  readonly mode: string
+  readonly fresh: ReadonlyArray<{ readonly at: Frontend; readonly req: WireReq }>
+  readonly standing: ReadonlyArray<ModelMapping>
+  readonly first: WireReq
+  readonly host: ModelHost
+  readonly own: ReadonlyArray<ModelMapping | undefined>
+}): { readonly texts: ReadonlyArray<string> } | undefined => {
+  const { model, exact, mode, fresh, standing, own } = about
+  if (mode === "routed" || fresh.length === 0) return undefined
+  if (exact === undefined) {
+    const range = rangeOf(about.first, about.host)
+    for (let port = range.first; port <= range.last; port++)
+      if (
+        range.gives(port) &&
+        isFree(
+          model,
+          fresh.map(({ at }) => at),
+          port,
+          true
+        )
+      )
+        return undefined
+    return { texts: ["all ports are allocated"] }
+  }
+  const texts: Array<string> = []
+  if (standing.length > 0) return { texts: ["port is already allocated"] }
+  // The socket of a mapping may be bound wider than the mapping itself, as long as it lives.
+  if (
+    model.mappings.some(
+      (mapping) =>
+        mapping.wide &&
+        mapping.port === exact &&
+        !own.includes(mapping) &&
+        mapping.standing !== "conflicted" &&
+        fresh.some(({ at }) => sameGround(mapping, at))
+    )
+  )
+    texts.push("port is already allocated")
+  // KNOWN: a socket that is bound to one address can't be widened to all of them while it is held.
+  if (
+    own.some(
+      (mapping) =>
+        mapping !== undefined &&
+        !mapping.any &&
+        !mapping.wide &&
+        fresh.some(({ at }) => at.any && sameGround(mapping, at))
+    )
+  )
+    texts.push("address already in use")
+  if (
+    model.taken.some(
+      (taken) =>
+        taken.port === exact && fresh.some(({ at }) => conflict(at, frontend(taken.proto, taken.host)))
+    )
+  )
+    texts.push("address already in use")
+  return texts.length === 0 ? undefined : { texts }
+}
+
+/** The range of a group that asks for any port of it. */
+const rangeOf = (req: WireReq, { ephemeral }: ModelHost) => {
+  if (req.FrontendPort !== 0)
+    return {
+      first: req.FrontendPort,
+      last: req.FrontendPortEnd,
+      gives: () => true,
+      name: `${req.FrontendPort}-${req.FrontendPortEnd}`
+    }
+  const reserved = (port: number) =>
+    ephemeral.reserved.some(({ first, last }) => first <= port && port <= last)
+  return { ...ephemeral.range, gives: (port: number) => !reserved(port), name: "ephemeral" }
+}
+
+/** Whether nothing stands in the way of these frontends on this port; `surely`: nor might. */
+const isFree = (model: Model, frontends: ReadonlyArray<Frontend>, port: number, surely: boolean): boolean =>
+  !model.mappings.some(
+    (mapping) =>
+      mapping.port === port &&
+      mapping.standing !== "conflicted" &&
+      frontends.some((at) => conflict(mapping, at) || (surely && mapping.wide && sameGround(mapping, at)))
+  ) &&
+  !model.taken.some(
+    (taken) => taken.port === port && frontends.some((at) => conflict(at, frontend(taken.proto, taken.host)))
+  )
+
+/** A port of a range: free on all addresses, and the next free one after the last that was given. */
+const checkChoice = (
+  host: ModelHost,
+  model: Model,
+  req: WireReq,
+  frontends: ReadonlyArray<Frontend>,
+  port: number
+): ReadonlyMap<string, number | undefined> | string => {
+  const range = rangeOf(req, host)
+  if (port < range.first || port > range.last) return `port ${port} is not in ${range.first}-${range.last}`
+  if (!range.gives(port)) return `port ${port} is one that the system reserves`
+  if (!isFree(model, frontends, port, false)) return `port ${port} is not free on every address of the group`
+  const key = `${frontends[0]?.proto} ${range.name}`
+  const last = model.last.get(key)
+  if (last !== undefined) {
+    for (
+      let next = last === range.last ? range.first : last + 1;
+      next !== port;
+      next = next === range.last ? range.first : next + 1
+    )
+      if (range.gives(next) && isFree(model, frontends, next, true))
+        return `port ${port} was given after ${last}, though ${next} comes first`
+  }
+  return new Map([...model.last, [key, port]])
+}
+
+const unknownLast = (
+  model: Model,
+  req: WireReq,
+  at: Frontend | undefined
+): ReadonlyMap<string, number | undefined> => {
+  const name = req.FrontendPort === 0 ? "ephemeral" : `${req.FrontendPort}-${req.FrontendPortEnd}`
+  return new Map([...model.last, [`${at?.proto} ${name}`, undefined]])
+}
+
+/** What the answer to one entry must be, or what is wrong with it. */
+const differs = (
+  req: WireReq,
+  { discarded, allowForwarding, nat }: ReturnType<typeof led>,
+  port: number,
+  binding: WireBinding
+): string | undefined => {
+  const told = (name: keyof WireBinding, expected: unknown) =>
+    sameJson(binding[name], expected)
+      ? undefined
+      : `${name} is ${JSON.stringify(binding[name])} instead of ${JSON.stringify(expected)}`
+  return (
+    told("Proto", req.Proto) ??
+    told("BackendIP", req.BackendIP) ??
+    told("BackendPort", req.BackendPort) ??
+    told("FrontendIP", req.FrontendIP) ??
+    told("DiscardReq", discarded !== undefined) ??
+    told("AllowForwarding", allowForwarding) ??
+    told("NAT", nat ? { FromAddr: nat, FromPort: port } : null) ??
+    (discarded === undefined
+      ? told("Error", null)
+      : typeof binding.Error === "string" && binding.Error !== ""
+        ? undefined
+        : "Error does not say why it was discarded")
+  )
+}
+
+const afterUnmap = (
+  model: Model,
+  bindings: ReadonlyArray<WireBinding>,
+  { outcome, struck }: Ended
+): Verdict => {
+  const named = new Set(
+    bindings.flatMap((binding) => {
+      const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
+      const whatever = binding.BackendIP === "" || binding.BackendPort === 0
+      const backend = whatever ? undefined : backendOf(binding)
+      const published = model.mappings.find(
+        (mapping) =>
+          mapping.mode !== "routed" &&
+          mapping.proto === at.proto &&
+          mapping.key === at.key &&
+          mapping.port === binding.FrontendPort &&
+          (backend === undefined || mapping.backend === backend)
+      )
+      const routed = model.mappings.find(
+        (mapping) => mapping.mode === "routed" && mapping.proto === at.proto && mapping.backend === backend
+      )
+      return published ?? routed ?? []
+    })
+  )
+  const without = (gone: ReadonlyArray<ModelMapping>): Model => ({
+    ...model,
+    mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
+  })
+  if (outcome._tag === "Answered") return may(without([...named]))
+  // What stays is recorded as before, or as what the mapper knows it to be.
+  const staying = (gone: ReadonlyArray<ModelMapping>): ReadonlyArray<Model> => {
+    const left = without(gone)
+    const known = left.mappings.map(
+      (mapping): ModelMapping =>
+        named.has(mapping) && mapping.standing === "answered" ? { ...mapping, recorded: "answered" } : mapping
+    )
+    return [left, { ...left, mappings: known }]
+  }
+  const any = subsets([...named]).flatMap(staying)
+  if (outcome._tag === "Unanswered")
+    return struck ? may(...any) : wrong("answers", "the call was not answered")
+  if (outcome._tag !== "Refused") return may(model)
+  if (named.size === 0) return wrong("4", `unmapping what is not mapped failed: ${outcome.text}`)
+  if (!struck && model.refusing.length === 0) return wrong("unmaps", `unmapping failed: ${outcome.text}`)
+  const left = [...named].filter((mapping) => outcome.text.includes(frontendTextOf(mapping)))
+  if (left.length === 0) return wrong("unmaps", `a failure that names nothing it kept: ${outcome.text}`)
+  return may(...staying([...named].filter((mapping) => !left.includes(mapping))))
+}
+
+const frontendOf = (req: WireReq): Frontend => frontend(req.Proto, req.FrontendIP, req.BackendIP)
+
+const backendOf = (req: { readonly BackendIP: string; readonly BackendPort: number }): string =>
+  endpointTextOf(req.BackendIP, req.BackendPort)
+
+const meets = (other: Elsewhere, mapping: ModelMapping, wide = false): boolean => {
+  const at = frontend(other.proto, other.host)
+  return other.port === mapping.port && (conflict(at, mapping) || (wide && sameGround(at, mapping)))
+}
+
+const sameGround = (one: Frontend, other: Frontend): boolean =>
+  one.proto === other.proto && one.family === other.family
+
+const sameMapping = (one: ModelMapping, other: ModelMapping): boolean =>
+  one.proto === other.proto &&
+  one.key === other.key &&
+  one.port === other.port &&
+  one.backend === other.backend
+
+const sameJson = (one: unknown, other: unknown): boolean => JSON.stringify(one) === JSON.stringify(other)
+
+const subsets = <A>(all: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
+  all.reduce<ReadonlyArray<ReadonlyArray<A>>>(
+    (found, each) => found.flatMap((subset) => [subset, [...subset, each]]),
+    [[]]
+  )

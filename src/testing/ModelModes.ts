@@ -1,0 +1,143 @@
+/**
+ * How the traffic of one entry must be led, mode by mode, as DESIGN tells it ("The way of a request", decisions 1, 2, 3,
+ * 10, 11), and everything that a mapper may therefore hold of its host.
+ */
+import type { Capabilities } from "../mapper/Plan.ts"
+import type { Model, ModelMapping } from "./Model.ts"
+import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import type { Held, WireReq } from "./Target.ts"
+
+type Labels = Readonly<Record<string, string>>
+
+/** The mode that these labels ask for, or `undefined` where it can't be had. */
+export const modeOf = (labels: Labels, capabilities: Capabilities): string | undefined => {
+  const asked = labels["portmapper.mode"] ?? "auto"
+  const mode = asked === "auto" ? capabilities.defaultMode : asked
+  if (mode === "nat" && capabilities.natUnavailable !== undefined) return undefined
+  if (mode === "proxy" && capabilities.relayed.length === 0) return undefined
+  return mode
+}
+
+/** The labels that make a difference, in one order. */
+export const policyOf = (labels: Labels): string =>
+  JSON.stringify(
+    Object.entries(labels)
+      .filter(([name]) => name.startsWith("portmapper."))
+      .sort()
+  )
+
+/** What one entry is answered and how it is led; all of it but the port is known beforehand. */
+export interface Led {
+  readonly discarded: true | undefined
+  readonly allowForwarding: boolean
+  /** The address that the Engine is asked to redirect. */
+  readonly nat: string | undefined
+  readonly rule: "Redirect" | "Guard" | "Limit" | undefined
+  readonly admits: "loopback" | "everything" | undefined
+  readonly allow: string
+}
+
+export const led = (
+  req: Pick<WireReq, "Proto" | "FrontendIP" | "BackendIP">,
+  mode: string,
+  capabilities: Capabilities,
+  labels: Labels
+): Led => {
+  const at = frontend(req.Proto, req.FrontendIP, req.BackendIP)
+  const backend = frontend(req.Proto, req.BackendIP)
+  const allow = labels["portmapper.allow"] ?? ""
+  const answer = {
+    discarded: undefined,
+    allowForwarding: false,
+    nat: undefined,
+    rule: undefined,
+    admits: undefined,
+    allow
+  } as const
+  const relayed = capabilities.relayed.some((protocol) => protocol === protocols[req.Proto])
+  if (mode === "routed") return { ...answer, allowForwarding: true }
+  const redirected =
+    mode !== "proxy" && at.family === backend.family && !at.loopback && !at.zoned && !backend.zoned
+  if (redirected) {
+    const admits = at.any && relayed ? "loopback" : undefined
+    return mode === "engine"
+      ? { ...answer, allowForwarding: true, nat: addressTextOf(req), admits }
+      : { ...answer, allowForwarding: !capabilities.marksAccepted, rule: "Redirect", admits }
+  }
+  if (!relayed) return { ...answer, discarded: true }
+  // Where the kernel's table can be had it keeps outsiders from loopback ports, and from ports with an allow-list.
+  const shielded = mode !== "proxy" && capabilities.natUnavailable === undefined
+  if (!shielded) return { ...answer, admits: at.loopback ? "loopback" : "everything" }
+  return { ...answer, admits: "everything", rule: at.loopback ? "Guard" : allow === "" ? undefined : "Limit" }
+}
+
+/** Everything but the sockets, which may be shared, and what the list says of the Engine's epochs. */
+export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "sockets"> => {
+  const rules: Array<string> = []
+  const routes: Array<string> = []
+  const stored: Array<string> = []
+  const listed: Array<string> = []
+  for (const mapping of model.mappings) {
+    const text = frontendTextOf(mapping)
+    // Without a host port, which address it was asked for on means nothing.
+    const where = mapping.mode === "routed" ? (protocols[mapping.proto] ?? "") : text
+    const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
+    stored.push(`${binding} ${mapping.recorded}`)
+    listed.push(`${binding} ${stateOf(mapping, model)}`)
+    if (mapping.standing === "conflicted") continue
+    const labels = mapping.allow === "" ? {} : { "portmapper.allow": mapping.allow }
+    const asked = { Proto: mapping.proto, FrontendIP: mapping.key, BackendIP: mapping.backendIp }
+    const { rule, admits } = led(asked, mapping.mode, capabilities, labels)
+    const from = mapping.allow === "" ? "" : ` from ${mapping.allow}`
+    if (rule === "Guard") rules.push(`Guard ${text}`)
+    if (rule === "Limit") rules.push(`Limit ${text}${from}`)
+    if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${from}`)
+    if (admits !== undefined) routes.push(`${text} -> ${mapping.backend} admits ${admits}`)
+  }
+  return { rules: rules.sort(), routes: routes.sort(), stored: stored.sort(), listed: listed.sort() }
+}
+
+/** What is held and should not be, or is not and should be; `undefined` where all is as it must be. */
+export const misheld = (model: Model, held: Held, capabilities: Capabilities): string | undefined => {
+  const must = mustHold(model, capabilities)
+  for (const name of ["rules", "routes", "stored", "listed"] as const) {
+    const [is, should] = [held[name], must[name]]
+    if (is.length === should.length && is.every((line, index) => line === should[index])) continue
+    const lacking = should.filter((line) => !is.includes(line))
+    const spare = is.filter((line) => !should.includes(line))
+    return `${name}: ${[...lacking.map((line) => `lacks ${line}`), ...spare.map((line) => `should not have ${line}`)].join("; ") || "the same line more than once"}`
+  }
+  return missocketed(model, held.sockets)
+}
+
+/** Each host port is held by a socket of its address or of the unspecified one, and no socket is held for nothing. */
+const missocketed = (model: Model, sockets: ReadonlyArray<string>): string | undefined => {
+  const needed = model.mappings.filter(({ standing, port }) => standing !== "conflicted" && port !== 0)
+  const covering = (mapping: ModelMapping) => [
+    frontendTextOf(mapping),
+    frontendTextOf({ ...mapping, key: mapping.family === 4 ? "0.0.0.0" : "::" })
+  ]
+  const used = new Set<string>()
+  for (const mapping of needed) {
+    const found = covering(mapping).filter((socket) => sockets.includes(socket))
+    if (found.length === 0) return `sockets: none holds ${frontendTextOf(mapping)}`
+    for (const socket of found) used.add(socket)
+  }
+  const spare = sockets.find((socket) => !used.has(socket))
+  return spare === undefined ? undefined : `sockets: ${spare} is held for nothing`
+}
+
+const stateOf = (mapping: ModelMapping, { engine, nowMillis }: Model): string => {
+  if (mapping.standing !== "answered") return mapping.standing
+  const stale =
+    mapping.owner === "engine" && mapping.epoch < engine.epoch && nowMillis - engine.sinceMillis >= 60_000
+  return stale ? "stale" : "live"
+}
+
+/** The address whose traffic the Engine redirects: as it was asked for, or the unspecified one. */
+const addressTextOf = ({
+  Proto,
+  FrontendIP,
+  BackendIP
+}: Pick<WireReq, "Proto" | "FrontendIP" | "BackendIP">): string =>
+  FrontendIP === "" ? frontend(Proto, FrontendIP, BackendIP).key : addressOf(FrontendIP).text

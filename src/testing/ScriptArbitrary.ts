@@ -1,0 +1,143 @@
+/** Scripts to draw from. */
+import fc from "fast-check"
+import {
+  backends4,
+  hosts4,
+  hosts6,
+  labels,
+  nearlyMapRequest,
+  nearlyUnmapRequest,
+  reqs
+} from "./Arbitraries.ts"
+import type { Script, Step } from "./Script.ts"
+import type { Fate, WireReq } from "./Target.ts"
+
+export interface ScriptOptions {
+  readonly maxSteps?: number
+  /** Steps that need a hand in the world around the mapper; without, callers' steps alone. */
+  readonly world?: boolean
+}
+
+export const scripts = ({ maxSteps = 12, world = true }: ScriptOptions = {}): fc.Arbitrary<Script> =>
+  fc.array(world ? anyStep : callersStep, { minLength: 1, maxLength: maxSteps, size: "max" })
+
+const fate: fc.Arbitrary<Fate> = fc.oneof(
+  { weight: 6, arbitrary: fc.constant(undefined) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      how: fc.constantFrom("fail" as const, "interrupt" as const, "crash" as const),
+      at: fc.integer({ min: 1, max: 12 })
+    })
+  },
+  { weight: 1, arbitrary: fc.constant({ how: "lose" as const }) }
+)
+
+const of = fc.nat({ max: 9 })
+
+const mapStep = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
+  fc.record({
+    do: fc.constant("map" as const),
+    reqs,
+    labels,
+    owner: fc.constantFrom("engine", "engine", "engine", "cli"),
+    fate: fated
+  })
+
+const remapStep = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
+  fc.record({ do: fc.constant("remap" as const), of, fate: fated })
+
+const unmapStep = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
+  fc.record({
+    do: fc.constant("unmap" as const),
+    of,
+    entry: fc.oneof(fc.constant("all" as const), fc.nat({ max: 3 })),
+    fate: fated
+  })
+
+const unmapOther: fc.Arbitrary<Step> = reqs.map((entries) => ({
+  do: "unmapOther",
+  req: entries[0] as (typeof entries)[number]
+}))
+
+const wrongStep: fc.Arbitrary<Step> = fc.oneof(
+  nearlyMapRequest.map((value): Step => ({ do: "wrong", method: "PortMapper.MapPorts", value })),
+  nearlyUnmapRequest.map((value): Step => ({ do: "wrong", method: "PortMapper.UnmapPorts", value }))
+)
+
+const elsewhere = fc.record({
+  proto: fc.constantFrom(6, 17),
+  host: fc.constantFrom(...hosts4, ...hosts6),
+  port: fc.oneof(fc.integer({ min: 8080, max: 8083 }), fc.integer({ min: 40000, max: 40007 }))
+})
+
+const anyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 20, arbitrary: mapStep(fate) },
+  { weight: 6, arbitrary: remapStep(fate) },
+  { weight: 14, arbitrary: unmapStep(fate) },
+  { weight: 2, arbitrary: unmapOther },
+  { weight: 2, arbitrary: wrongStep },
+  { weight: 2, arbitrary: fc.constant<Step>({ do: "activate" }) },
+  { weight: 3, arbitrary: fc.constant<Step>({ do: "engineStart" }) },
+  {
+    weight: 4,
+    arbitrary: fc
+      .option(elsewhere, { nil: undefined, freq: 2 })
+      .map((meanwhile): Step => ({ do: "restart", meanwhile }))
+  },
+  { weight: 3, arbitrary: elsewhere.map((frontend): Step => ({ do: "take", frontend })) },
+  { weight: 2, arbitrary: of.map((each): Step => ({ do: "free", of: each })) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("refuse" as const),
+      service: fc.constantFrom("firewall" as const, "store" as const),
+      on: fc.boolean()
+    })
+  },
+  { weight: 3, arbitrary: fc.constantFrom(1, 59, 61).map((seconds): Step => ({ do: "wait", seconds })) }
+)
+
+const never = fc.constant<Fate>(undefined)
+
+export const callersStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 10, arbitrary: mapStep(never) },
+  { weight: 3, arbitrary: remapStep(never) },
+  { weight: 7, arbitrary: unmapStep(never) },
+  { weight: 1, arbitrary: unmapOther },
+  { weight: 1, arbitrary: wrongStep }
+)
+
+const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
+  .tuple(
+    fc.constantFrom([8080, 8080] as const, [8080, 8080] as const, [8080, 8081] as const, [0, 0] as const),
+    fc.subarray(["0.0.0.0", "192.0.2.1"], { minLength: 1 }),
+    fc.constantFrom(...backends4)
+  )
+  .map(([[first, last], hosts, backend]) =>
+    hosts.map((host) => ({
+      Proto: 6,
+      BackendIP: backend,
+      BackendPort: 80,
+      FrontendIP: host,
+      FrontendPort: first,
+      FrontendPortEnd: last
+    }))
+  )
+
+/** Steps that nearly all want the same. */
+export const crowdedStep: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      do: fc.constant("map" as const),
+      reqs: crowdedReqs,
+      labels: fc.constantFrom<Readonly<Record<string, string>>>({}, {}, { "portmapper.allow": "10.0.0.0/8" }),
+      owner: fc.constant("engine"),
+      fate: never
+    })
+  },
+  { weight: 1, arbitrary: remapStep(never) },
+  { weight: 2, arbitrary: unmapStep(never) },
+  { weight: 1, arbitrary: crowdedReqs.map(([req]): Step => ({ do: "unmapOther", req: req as WireReq })) }
+)

@@ -1,0 +1,120 @@
+/**
+ * What the harness drives: anything that answers the protocol's calls. A target over a transport answers calls and no
+ * more; one in process also shows what it holds of its host, and lets the world around it be changed.
+ */
+import type { Effect } from "effect"
+import type {
+  ActivateResponse,
+  MapPortsRequest,
+  MapPortsResponse,
+  PortBindingReq,
+  UnmapPortsRequest,
+  WirePortBinding
+} from "../protocol/Messages.ts"
+import type { Method } from "../protocol/Operations.ts"
+
+export type WireReq = typeof PortBindingReq.Encoded
+export type WireBinding = typeof WirePortBinding.Encoded
+export type WireMapRequest = typeof MapPortsRequest.Encoded
+export type WireUnmapRequest = typeof UnmapPortsRequest.Encoded
+export type WireMapAnswer = typeof MapPortsResponse.Encoded
+export type WireActivateAnswer = typeof ActivateResponse.Encoded
+
+/** One call; `value` is the request as plain data, which may be anything at all. */
+export interface Call {
+  readonly method: Method
+  readonly value: unknown
+  readonly owner: string
+}
+
+/**
+ * What happens to a call on its way. `fail`, `interrupt` and `crash` strike at its `at`th step (from 1), if it takes that
+ * many; `crash` ends the mapper's process there, and another one begins. `lose` lets the call be answered, and the
+ * answer get lost.
+ */
+export type Fate =
+  | { readonly how: "fail" | "interrupt" | "crash"; readonly at: number }
+  | { readonly how: "lose" }
+  | undefined
+
+/**
+ * What a call came to. `Refused`: an error was answered, the caller's own fault or not. `Broken`: a defect, which no
+ * request may ever cause. `Unanswered`: the caller was gone before the answer. `Hung`: it never ended.
+ */
+export type Outcome =
+  | { readonly _tag: "Answered"; readonly answer: unknown }
+  | { readonly _tag: "Refused"; readonly fault: "request" | "notFound" | "driver"; readonly text: string }
+  | { readonly _tag: "Broken"; readonly text: string }
+  | { readonly _tag: "Unanswered" }
+  | { readonly _tag: "Hung" }
+
+/**
+ * An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. `lost` numbers a
+ * call whose answer is on its way to be lost: it is to be taken back.
+ */
+export interface Ended {
+  readonly outcome: Outcome
+  readonly struck: boolean
+  readonly lost?: number
+}
+
+/** Everything a mapper holds of its host, as sorted lines. */
+export interface Held {
+  /** `0.0.0.0:8080/tcp`: bound sockets. */
+  readonly sockets: ReadonlyArray<string>
+  /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80`: see `ruleText`. */
+  readonly rules: ReadonlyArray<string>
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`. */
+  readonly routes: ReadonlyArray<string>
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat answered`, `tcp -> 172.17.0.2:80 routed answered`: what the record keeps. */
+  readonly stored: ReadonlyArray<string>
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat live`: what the mapper tells of itself. */
+  readonly listed: ReadonlyArray<string>
+}
+
+/** A frontend that someone else's process takes or frees. */
+export interface Elsewhere {
+  readonly proto: number
+  readonly host: string
+  readonly port: number
+}
+
+export type Refusable = "firewall" | "store"
+
+/** The world around a mapper in process. */
+export interface World {
+  readonly held: () => Held
+  readonly take: (frontend: Elsewhere) => void
+  readonly free: (frontend: Elsewhere) => void
+  /** From now on, or no more, every change is refused. */
+  readonly refuse: (service: Refusable, on: boolean) => void
+  readonly wait: (seconds: number) => void
+  /**
+   * The process dies, with its sockets and its relay; another one starts on the same record and kernel. `meanwhile` is
+   * taken by someone else while there is none.
+   */
+  readonly restart: (meanwhile?: Elsewhere) => void
+}
+
+/** One call under way among several; the harness gives out the turns. */
+export interface Running {
+  /** Whether it stands at a step, waiting for its turn. */
+  readonly waits: () => boolean
+  readonly proceed: () => void
+  readonly interrupt: () => void
+  readonly ended: () => Ended | undefined
+  /** Of a call whose answer gets lost: the answer, from when it is given. */
+  readonly given: () => unknown
+}
+
+/** A target in process, which runs when told to and never by itself: the same calls in the same order do the same. */
+export interface SyncTarget {
+  readonly call: (call: Call, fate: Fate) => Ended
+  readonly start: (call: Call, lost?: boolean) => Running
+  readonly world: World
+}
+
+/** A target over a transport. */
+export interface RemoteTarget {
+  readonly call: (call: Call) => Effect.Effect<Outcome>
+}

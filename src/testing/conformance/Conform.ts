@@ -1,0 +1,103 @@
+/** Runs the checks against a plugin and says what holds. Whatever was mapped for a check is unmapped after it. */
+import { Effect, Result } from "effect"
+import { type Check, checks, handshake } from "./Checks.ts"
+import { backend, entry, Probe, type Stop } from "./Probe.ts"
+import { randomRun } from "./RandomRun.ts"
+import type { Exchange, NoAnswer, Wire } from "./Wire.ts"
+
+export interface ConformOptions {
+  /** Whether `Plugin.Activate` may be sent: a live plugin takes it for the start of an Engine. */
+  readonly activate: boolean
+  readonly seed: number
+  /** How many random runs; they follow only where all else holds. */
+  readonly runs: number
+}
+
+export type Standing = "holds" | "broken" | "skipped"
+
+export interface Checked {
+  readonly id: string
+  readonly holds: string
+  readonly required: boolean
+  readonly standing: Standing
+  /** Why it does not hold, or was skipped; else `""`. */
+  readonly why: string
+  /** Of what does not hold: everything that was said, in order. */
+  readonly exchanges: ReadonlyArray<Exchange>
+}
+
+export interface Conformance {
+  /** Whether everything required holds. */
+  readonly conforms: boolean
+  readonly seed: number
+  readonly checked: ReadonlyArray<Checked>
+}
+
+export const conform = Effect.fnUntraced(function* (
+  wire: Wire,
+  options: ConformOptions
+): Effect.fn.Return<Conformance, NoAnswer> {
+  // Nothing can be told of a plugin that is not there.
+  yield* new Probe(wire, 0).map({ Reqs: null, Labels: null })
+  // Below the ephemeral ports, away from what is commonly in use, and elsewhere with every seed.
+  const firstPort = 20000 + (Math.abs(options.seed) % 97) * 100
+  let probe = new Probe(wire, firstPort)
+  const checked: Array<Checked> = []
+
+  const one = Effect.fnUntraced(function* (check: Check) {
+    probe = new Probe(wire, probe.port())
+    const result: Result.Result<void, Stop> = yield* Effect.result(check.run(probe))
+    const exchanges = [...probe.exchanges]
+    yield* probe.takeBack
+    const { id, holds, required } = check
+    checked.push({ id, holds, required, ...standingOf(result, exchanges) })
+  })
+  const skipped = ({ id, holds, required }: Check, why: string) =>
+    void checked.push({ id, holds, required, standing: "skipped", why, exchanges: [] })
+
+  if (options.activate) yield* one(handshake)
+  else skipped(handshake, "a live plugin is not activated unless told")
+
+  const givesPorts = yield* hasHostPorts(probe)
+  for (const check of checks) {
+    if (givesPorts || !check.needsPorts) yield* one(check)
+    else skipped(check, "it gives out no host ports")
+  }
+  if (options.runs > 0 && givesPorts) {
+    const random = randomRun(options.seed, options.runs)
+    if (checked.some(({ standing }) => standing === "broken"))
+      skipped(random, "what is broken would break it too")
+    else yield* one(random)
+  }
+  return {
+    conforms: checked.every(({ required, standing }) => !required || standing !== "broken"),
+    seed: options.seed,
+    checked
+  }
+})
+
+const standingOf = (result: Result.Result<void, Stop>, exchanges: ReadonlyArray<Exchange>) => {
+  if (Result.isSuccess(result)) return { standing: "holds", why: "", exchanges: [] } as const
+  const stop = result.failure
+  switch (stop._tag) {
+    case "Skipped":
+      return { standing: "skipped", why: stop.why, exchanges: [] } as const
+    case "Broken":
+      return { standing: "broken", why: stop.why, exchanges } as const
+    case "NoAnswer":
+      return { standing: "broken", why: `no answer: ${stop.message}`, exchanges } as const
+  }
+}
+
+/** A plugin that only routes answers port 0 where it is asked for any. */
+const hasHostPorts = (probe: Probe): Effect.Effect<boolean> =>
+  Effect.gen(function* () {
+    const mapped = yield* Effect.result(probe.mapGroup([entry("0.0.0.0", backend(0), 0)]))
+    yield* probe.takeBack
+    return !(
+      Result.isSuccess(mapped) &&
+      mapped.success._tag === "Granted" &&
+      mapped.success.bindings[0]?.FrontendPort === 0 &&
+      mapped.success.bindings[0].AllowForwarding
+    )
+  })

@@ -1,0 +1,56 @@
+/** What a plugin's conformance looks like: for people, for programs, for a CI. */
+import type { Checked, Conformance } from "./Conform.ts"
+import { exchangeText } from "./Wire.ts"
+
+/** A line for each check, then whatever does not hold with everything that was said. */
+export const conformanceText = ({ checked, conforms, seed }: Conformance): string => {
+  const width = Math.max(...checked.map(({ id }) => id.length))
+  const lines = checked.map(
+    ({ id, holds, required, standing, why }) =>
+      `${standing.padEnd(8)}${id.padEnd(width + 2)}${required ? "" : "(optional) "}${holds}${why === "" ? "" : `\n${" ".repeat(width + 10)}-> ${why}`}`
+  )
+  const broken = checked.filter(({ standing }) => standing === "broken")
+  const count = (standing: Checked["standing"]) => checked.filter((each) => each.standing === standing).length
+  return [
+    ...lines,
+    "",
+    ...broken.flatMap((each) => [`--- ${each.id}: ${each.why}`, ...each.exchanges.map(exchangeText), ""]),
+    `${conforms ? "conforms" : "does not conform"}: ${count("holds")} hold, ${count("broken")} broken, ${count("skipped")} skipped (seed ${seed})`
+  ].join("\n")
+}
+
+/** JUnit's XML; what is broken and optional counts as skipped. */
+export const conformanceJunit = ({ checked }: Conformance): string => {
+  const failures = checked.filter(({ required, standing }) => required && standing === "broken").length
+  const skipped = checked.filter(
+    ({ required, standing }) => standing === "skipped" || (!required && standing === "broken")
+  ).length
+  return [
+    '<?xml version="1.0" encoding="UTF-8"?>',
+    `<testsuite name="portmapper conform" tests="${checked.length}" failures="${failures}" errors="0" skipped="${skipped}">`,
+    ...checked.map(
+      (each) => `  <testcase classname="conform" name="${xml(each.id)}">${inside(each)}</testcase>`
+    ),
+    "</testsuite>",
+    ""
+  ].join("\n")
+}
+
+const inside = ({ standing, required, why, exchanges }: Checked): string => {
+  if (standing === "holds") return ""
+  if (standing === "skipped") return `<skipped message="${xml(why)}"/>`
+  return required
+    ? `<failure message="${xml(why)}">${xml(exchanges.map(exchangeText).join("\n\n"))}</failure>`
+    : `<skipped message="${xml(`optional, and does not hold: ${why}`)}"/>`
+}
+
+/** What XML 1.0 can't hold at all becomes a replacement character. */
+const xml = (text: string): string =>
+  text
+    .toWellFormed()
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd")
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;")

@@ -1,0 +1,49 @@
+/** Our plugin as a black box: in process, or served over a Unix socket. */
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { Effect, Layer } from "effect"
+import { httpWire } from "../../adapters/docker/HttpWire.ts"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import type { Capabilities } from "../../src/mapper/Plan.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { call, kindOf, Method, textBody } from "../../src/protocol/Operations.ts"
+import type { Wire, WireAnswer } from "../../src/testing/index.ts"
+
+const contentType = "application/vnd.docker.plugins.v1.1+json"
+
+/** What a plugin of this driver answers, without HTTP around it. */
+export const wireOf = (driver: Driver["Service"]): Wire => ({
+  send: ({ path, body }) => {
+    const method = Method.literals.find((each) => `/${each}` === path)
+    if (method === undefined) return Effect.succeed(answer(404, { Err: `${path}: no such path` }))
+    return Effect.scoped(call(method, textBody(body))).pipe(
+      Effect.map((value) => answer(200, value)),
+      Effect.catch((error) =>
+        Effect.succeed(
+          answer({ request: 400, notFound: 404, driver: 500 }[kindOf(error)], { Err: error.message })
+        )
+      ),
+      Effect.provideService(Driver, driver)
+    )
+  }
+})
+
+export const answer = (status: number, value: unknown): WireAnswer => ({
+  status,
+  headers: { "content-type": contentType },
+  body: `${JSON.stringify(value)}\n`
+})
+
+/** Served over a Unix socket until the scope closes. */
+export const servedWire = Effect.fnUntraced(function* (capabilities: Partial<Capabilities> = {}) {
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "conform-"))),
+    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+  )
+  const socketPath = Path.join(folder, "plugin.sock")
+  const services = yield* Layer.build(PortMapper.layerMemory(capabilities))
+  yield* Effect.provide(serveUnix(socketPath), services)
+  return { socketPath, wire: httpWire({ socketPath }) }
+})

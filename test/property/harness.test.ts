@@ -1,0 +1,106 @@
+import { assert, describe, it } from "@effect/vitest"
+import {
+  explore,
+  exploreTogether,
+  foundText,
+  memoryTarget,
+  run,
+  type Script,
+  unexplainedText
+} from "../../src/testing/index.ts"
+import { hosts } from "./hosts.ts"
+import { search, seed } from "./seed.ts"
+
+console.log(`the harness's seed: PORTMAPPER_SEED=${seed}`)
+
+const runs = 100
+
+describe("the mapper, held against the model", () => {
+  for (const [name, host] of Object.entries(hosts)) {
+    it(`does what it must on a host of ${name}, one call after the other`, () => {
+      const target = () => memoryTarget(host)
+      const { found } = search((from) => explore({ seed: from, runs, host, target }))
+      if (found !== undefined) assert.fail(foundText(found, host, "../../src/testing/index.ts"))
+    })
+
+    it(`answers clients at once on a host of ${name} as if they had come one after the other`, () => {
+      const target = () => memoryTarget(host)
+      const { found } = search((from) => exploreTogether({ seed: from, runs, host, target }))
+      if (found !== undefined) assert.fail(unexplainedText(found))
+    })
+  }
+})
+
+describe("the harness", () => {
+  const host = hosts["nat"]
+  if (host === undefined) throw new Error("there is no such host")
+
+  const web = {
+    Proto: 6,
+    BackendIP: "172.17.0.2",
+    BackendPort: 80,
+    FrontendIP: "0.0.0.0",
+    FrontendPort: 8080,
+    FrontendPortEnd: 8080
+  }
+  const forgetful = () =>
+    memoryTarget({
+      ...host,
+      wrap: (driver) => ({
+        ...driver,
+        unmapPorts: ({ bindings, labels }) => driver.unmapPorts({ bindings: bindings.slice(1), labels })
+      })
+    })
+
+  it("finds a fault, makes the script short, and finds it again from the same seed", () => {
+    const first = explore({ seed: 7, runs: 500, host, target: forgetful })
+    const second = explore({ seed: 7, runs: 500, host, target: forgetful })
+    assert.isDefined(first)
+    assert.deepStrictEqual(first, second)
+    assert.strictEqual(first?.script.filter((step) => step.do === "map").length, 1)
+    assert.isAtMost(first?.script.length ?? 0, 2)
+  })
+
+  it("tells what went wrong as a program and as JSON-RPC lines", () => {
+    const script: Script = [
+      { do: "map", reqs: [web], labels: {}, owner: "cli", fate: undefined },
+      { do: "unmap", of: 0, entry: "all", fate: undefined }
+    ]
+    const violation = run(script, host, forgetful())
+    if (violation === undefined) return assert.fail("the fault was not found")
+    const text = foundText({ seed: 1, script, violation }, host)
+    assert.include(
+      text,
+      "step 2 of 2 broke rule held: rules: should not have Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"
+    )
+    assert.include(
+      text,
+      '{"jsonrpc":"2.0","id":1,"method":"PortMapper.MapPorts","params":{"Reqs":[{"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"0.0.0.0","FrontendPort":8080,"FrontendPortEnd":8080}],"Labels":{},"Owner":"cli"}}'
+    )
+    assert.include(text, 'from "portmapper/testing"')
+  })
+
+  it("does the same in the same order whatever the time", () => {
+    const calls = () => {
+      const seen: Array<string> = []
+      explore({
+        seed: 11,
+        runs: 30,
+        host,
+        target: () => {
+          const target = memoryTarget(host)
+          return {
+            ...target,
+            call: (call, fate) => {
+              const ended = target.call(call, fate)
+              seen.push(JSON.stringify([call, fate, ended]))
+              return ended
+            }
+          }
+        }
+      })
+      return seen
+    }
+    assert.deepStrictEqual(calls(), calls())
+  })
+})

@@ -1,0 +1,367 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { assert, describe } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { IpNetwork } from "effect/net"
+import { HostSockets } from "../../src/ports/HostSockets.ts"
+import { Relay } from "../../src/relay/Relay.ts"
+import { ending, endpoint, nextData, readAll, relayTest, sleep } from "./world.ts"
+
+const tcp = "tcp" as const
+
+describe("LinuxRelay, TCP", () => {
+  for (const [frontHost, backendHost] of [
+    ["127.0.0.1", "127.0.0.1"],
+    ["127.0.0.1", "::1"],
+    ["::1", "127.0.0.1"],
+    ["::1", "::1"]
+  ] as const)
+    relayTest(`carries bytes both ways from ${frontHost} to ${backendHost}`, async (world) => {
+      const backend = await world.backend((socket) => socket.pipe(socket), backendHost)
+      const route = await world.open({ protocol: tcp, host: frontHost, port: 23100, backend })
+      const client = world.dial(23100, frontHost)
+      const sent = Buffer.alloc(300_000, "abc")
+      client.end(sent)
+      assert.isTrue((await readAll(client)).equals(sent))
+      assert.deepStrictEqual(await world.count(route), {
+        connections: 1,
+        refused: 0,
+        bytesIn: 300_000,
+        bytesOut: 300_000
+      })
+    })
+
+  relayTest("passes on the client's end while the backend goes on", async (world) => {
+    const backend = await world.backend(async (socket) => {
+      const received = await readAll(socket)
+      socket.end(`got ${received.length}`)
+    })
+    await world.open({ protocol: tcp, port: 23101, backend })
+    const client = world.dial(23101)
+    client.end(Buffer.alloc(3_000_001))
+    assert.strictEqual((await readAll(client)).toString(), "got 3000001")
+  })
+
+  relayTest("passes on the backend's end while the client goes on", async (world) => {
+    let received = 0
+    const all = Promise.withResolvers<void>()
+    const backend = await world.backend((socket) => {
+      socket.on("data", (bytes) => {
+        received += bytes.length
+      })
+      socket.on("end", () => all.resolve())
+      socket.end("hello")
+    })
+    await world.open({ protocol: tcp, port: 23102, backend })
+    const client = world.dial(23102)
+    assert.strictEqual((await readAll(client)).toString(), "hello")
+    client.end(Buffer.alloc(1_000_000))
+    await all.promise
+    assert.strictEqual(received, 1_000_000)
+  })
+
+  relayTest("hands on what a backend says first", async (world) => {
+    const backend = await world.backend((socket) => {
+      socket.write("banner")
+      socket.pipe(socket)
+    })
+    await world.open({ protocol: tcp, port: 23103, backend })
+    const client = world.dial(23103)
+    assert.strictEqual(await nextData(client), "banner")
+    client.write("abc")
+    assert.strictEqual(await nextData(client), "abc")
+  })
+
+  for (const said of ["", "x"])
+    relayTest(
+      `resets the client where the backend refuses${said === "" ? "" : ", whatever it has sent"}`,
+      async (world) => {
+        await world.open({ protocol: tcp, port: 23104, backend: endpoint("127.0.0.1", 1) })
+        const client = world.dial(23104)
+        const ended = ending(client)
+        if (said !== "") client.write(said)
+        assert.deepStrictEqual(await ended, { how: "ECONNRESET", text: "" })
+      }
+    )
+
+  relayTest("resets the backend where the client resets", async (world) => {
+    const seen = Promise.withResolvers<string>()
+    const backend = await world.backend((socket) => void ending(socket).then(({ how }) => seen.resolve(how)))
+    await world.open({ protocol: tcp, port: 23105, backend })
+    const client = world.dial(23105)
+    client.write("x")
+    await sleep(50)
+    client.resetAndDestroy()
+    assert.strictEqual(await seen.promise, "ECONNRESET")
+  })
+
+  relayTest("delivers what a backend said before it reset, then resets the client", async (world) => {
+    const backend = await world.backend((socket) => {
+      socket.write("last words")
+      setTimeout(() => socket.resetAndDestroy(), 30)
+    })
+    await world.open({ protocol: tcp, port: 23106, backend })
+    assert.deepStrictEqual(await ending(world.dial(23106)), { how: "ECONNRESET", text: "last words" })
+  })
+
+  relayTest("resets the client where the backend ended and then reset", async (world) => {
+    const backend = await world.backend((socket) => {
+      socket.resume()
+      socket.end("bye")
+      setTimeout(() => socket.resetAndDestroy(), 50)
+    })
+    await world.open({ protocol: tcp, port: 23107, backend })
+    const client = world.dial(23107)
+    const reset = new Promise<string>((resolve) =>
+      client.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? ""))
+    )
+    client.resume()
+    await once(client, "end")
+    const writing = setInterval(() => client.write("x"), 20)
+    assert.match(await reset, /ECONNRESET|EPIPE/)
+    clearInterval(writing)
+  })
+
+  relayTest("stops a client whose backend does not read, and loses nothing", async (world) => {
+    const accepted = Promise.withResolvers<import("node:net").Socket>()
+    const backend = await world.backend((socket) => {
+      socket.pause()
+      accepted.resolve(socket)
+    })
+    await world.open({ protocol: tcp, port: 23108, backend })
+    const client = world.dial(23108)
+    await once(client, "connect")
+    const chunk = Buffer.alloc(65536, 7)
+    let sent = 0
+    let lastDrain = Date.now()
+    while (Date.now() - lastDrain < 300)
+      if (client.writableNeedDrain) await sleep(20)
+      else {
+        client.write(chunk)
+        sent += chunk.length
+        lastDrain = Date.now()
+      }
+    assert.isBelow(sent, 64 << 20)
+    client.end()
+    const received = await readAll(await accepted.promise)
+    assert.strictEqual(received.length, sent)
+  })
+
+  relayTest("delivers to a slow client all that the backend said before its end", async (world) => {
+    const size = 20_000_000
+    const backend = await world.backend((socket) => socket.end(Buffer.alloc(size, 1)))
+    await world.open({ protocol: tcp, port: 23109, backend })
+    const client = world.dial(23109)
+    client.pause()
+    await sleep(300)
+    assert.strictEqual((await readAll(client)).length, size)
+  })
+
+  relayTest(
+    "resets the client where the backend does not accept in time",
+    async (world) => {
+      // A listener whose backlog is full answers nothing.
+      const full = await world.reserve("tcp", "127.0.0.1", 23111)
+      await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.admit(full, "nothing")))
+      await world.open({ protocol: tcp, port: 23110, backend: endpoint("127.0.0.1", 23111) })
+      const begun = Date.now()
+      const { how } = await ending(world.dial(23110))
+      assert.strictEqual(how, "ECONNRESET")
+      assert.isTrue(Date.now() - begun >= 300 && Date.now() - begun < 1500)
+    },
+    { connectTimeout: Duration.millis(300) }
+  )
+
+  relayTest("keeps 2,000 connections open at once", async (world) => {
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    await world.open({ protocol: tcp, port: 23112, backend })
+    const answers = await Promise.all(
+      Array.from({ length: 2000 }, async (_, index) => {
+        const client = world.dial(23112, `127.0.0.1`)
+        client.write(`number ${index}`)
+        return [client, await nextData(client)] as const
+      })
+    )
+    assert.deepStrictEqual(
+      answers.map(([, text]) => text),
+      answers.map((_, index) => `number ${index}`)
+    )
+    await Promise.all(
+      answers.map(([client]) => {
+        client.end()
+        return readAll(client)
+      })
+    )
+  })
+
+  relayTest(
+    "takes no more connections once closed, ends those it had after the grace time, and frees the port at once",
+    async (world) => {
+      const backend = await world.backend((socket) => socket.pipe(socket))
+      const route = await world.open({ protocol: tcp, port: 23113, backend })
+      const client = world.dial(23113)
+      client.write("before")
+      await nextData(client)
+      const begun = Date.now()
+      const ended = new Promise<string>((resolve) =>
+        client.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? ""))
+      )
+      await world.close(route)
+      assert.isBelow(Date.now() - begun, 300)
+      const refused = await ending(world.dial(23113))
+      assert.strictEqual(refused.how, "ECONNREFUSED")
+
+      const other = await world.backend((socket) => socket.end("other"))
+      await world.open({ protocol: tcp, port: 23113, backend: other })
+      assert.strictEqual((await ending(world.dial(23113))).text, "other")
+      client.write("within grace")
+      assert.strictEqual(await nextData(client), "within grace")
+      assert.strictEqual(await ended, "ECONNRESET")
+      assert.isTrue(Date.now() - begun >= 1000 && Date.now() - begun < 2500)
+      assert.strictEqual((await ending(world.dial(23113))).text, "other")
+    },
+    { grace: Duration.seconds(1) }
+  )
+
+  relayTest(
+    "leads new connections by a route that replaced another, and lets the old go on",
+    async (world) => {
+      const first = await world.backend((socket) =>
+        socket.on("data", (bytes) => socket.write(`first ${bytes}`))
+      )
+      const second = await world.backend((socket) =>
+        socket.on("data", (bytes) => socket.write(`second ${bytes}`))
+      )
+      const route = await world.open({ protocol: tcp, port: 23114, backend: first })
+      const old = world.dial(23114)
+      old.write("a")
+      assert.strictEqual(await nextData(old), "first a")
+      await world.reopen({ ...route, backend: second })
+      const young = world.dial(23114)
+      young.write("b")
+      assert.strictEqual(await nextData(young), "second b")
+      old.write("c")
+      assert.strictEqual(await nextData(old), "first c")
+      assert.strictEqual((await world.count(route)).connections, 2)
+    }
+  )
+
+  relayTest("serves on as before where a replacement fails", async (world) => {
+    const backend = await world.backend((socket) => socket.end("here"))
+    const route = await world.open({ protocol: tcp, port: 23115, backend })
+    const error = await world.run(
+      Effect.flatMap(Relay, (relay) =>
+        Effect.flip(relay.open({ ...route, backend: endpoint("fe80::1%nowhere", 80) }))
+      )
+    )
+    assert.strictEqual(error.message, "relay for 127.0.0.1:23115/tcp failed: there is no interface nowhere")
+    assert.strictEqual((await ending(world.dial(23115))).text, "here")
+  })
+
+  relayTest("resets sources that are not allowed, and counts them", async (world) => {
+    const backend = await world.backend((socket) => socket.end("welcome"))
+    const route = await world.open({
+      protocol: tcp,
+      port: 23116,
+      backend,
+      allow: ["127.0.1.0/25", "10.0.0.0/8", "::1/128"].map(IpNetwork.fromStringUnsafe)
+    })
+    const from = async (localAddress: string) =>
+      (await ending(world.dial(23116, "127.0.0.1", { localAddress }))).text
+    assert.deepStrictEqual(
+      [
+        await from("127.0.1.1"),
+        await from("127.0.1.127"),
+        await from("127.0.1.128"),
+        await from("127.0.0.1")
+      ],
+      ["welcome", "welcome", "", ""]
+    )
+    const { connections, refused } = await world.count(route)
+    assert.deepStrictEqual({ connections, refused }, { connections: 2, refused: 2 })
+    await world.reopen({ ...route, allow: undefined })
+    assert.strictEqual(await from("127.0.0.1"), "welcome")
+  })
+
+  relayTest("tells the backend who called, by the PROXY protocol", async (world) => {
+    const backend = await world.backend(async (socket) => {
+      socket.end(await readAll(socket))
+    })
+    const local4 = await world.open({ protocol: tcp, port: 23117, backend, proxyProtocol: "v1" })
+    const local6 = await world.open({ protocol: tcp, host: "::1", port: 23117, backend, proxyProtocol: "v2" })
+    const heard = async (host: string, said: string) => {
+      const client = world.dial(23117, host)
+      await once(client, "connect")
+      const port = client.localPort ?? 0
+      client.end(said)
+      return [port, await readAll(client)] as const
+    }
+    const [port, text] = await heard("127.0.0.1", "hi")
+    assert.strictEqual(text.toString(), `PROXY TCP4 127.0.0.1 127.0.0.1 ${port} 23117\r\nhi`)
+    const [port6, bytes] = await heard("::1", "")
+    assert.strictEqual(
+      bytes.toString("hex"),
+      `0d0a0d0a000d0a515549540a21210024${`${"0".repeat(31)}1`.repeat(2)}${hex16(port6)}${hex16(23117)}`
+    )
+    assert.strictEqual((await world.count(local4)).bytesIn, 2)
+    assert.strictEqual((await world.count(local6)).bytesIn, 0)
+  })
+
+  relayTest("sends the PROXY protocol's header to a backend that speaks first", async (world) => {
+    const heard = Promise.withResolvers<string>()
+    const backend = await world.backend((socket) => {
+      socket.write("220 ready")
+      socket.once("data", (bytes) => heard.resolve(bytes.toString()))
+    })
+    await world.open({ protocol: tcp, port: 23118, backend, proxyProtocol: "v1" })
+    const client = world.dial(23118)
+    assert.strictEqual(await nextData(client), "220 ready")
+    assert.match(await heard.promise, /^PROXY TCP4 127.0.0.1 127.0.0.1 \d+ 23118\r\n$/)
+  })
+
+  relayTest("survives the lack of descriptors, and serves everyone in turn", async (world) => {
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    await world.open({ protocol: tcp, port: 23119, backend })
+    const warm = world.dial(23119)
+    warm.write("x")
+    await nextData(warm)
+    const { readdirSync } = await import("node:fs")
+    const { execFileSync } = await import("node:child_process")
+    const limit = execFileSync("prlimit", [
+      "--pid",
+      `${process.pid}`,
+      "--nofile",
+      "--noheadings",
+      "--output",
+      "SOFT"
+    ])
+    const used = Math.max(...readdirSync("/proc/self/fd").map(Number))
+    const script = `
+      import { connect } from "node:net"
+      const clients = Array.from({ length: 30 }, () => connect(23119, "127.0.0.1"))
+      let served = 0
+      for (const client of clients) await new Promise((resolve) => {
+        client.on("error", resolve).on("close", resolve)
+        client.on("data", () => { served++; client.destroy() })
+        client.write("x")
+        setTimeout(resolve, 8000)
+      })
+      console.log(served)
+      process.exit()`
+    const child = spawn(process.execPath, ["--input-type=module", "--eval", script], {
+      stdio: ["ignore", "pipe", "inherit"]
+    })
+    execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${used + 16}:`])
+    try {
+      const before = process.cpuUsage()
+      const [served] = (await once(child.stdout, "data")) as [Buffer]
+      const { user, system } = process.cpuUsage(before)
+      assert.strictEqual(served.toString().trim(), "30")
+      assert.isBelow((user + system) / 1000, 1000)
+    } finally {
+      execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${limit.toString().trim()}:`])
+    }
+  })
+})
+
+const hex16 = (number: number): string => number.toString(16).padStart(4, "0")

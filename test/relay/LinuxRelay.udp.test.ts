@@ -1,0 +1,205 @@
+import type { Socket as Datagrams } from "node:dgram"
+import { assert, describe } from "@effect/vitest"
+import { Duration } from "effect"
+import { IpNetwork } from "effect/net"
+import { endpoint, exchange, relayTest, sleep } from "./world.ts"
+
+const udp = "udp" as const
+
+describe("LinuxRelay, UDP", () => {
+  for (const [frontHost, backendHost] of [
+    ["127.0.0.1", "127.0.0.1"],
+    ["127.0.0.1", "::1"],
+    ["::1", "127.0.0.1"],
+    ["::1", "::1"]
+  ] as const)
+    relayTest(`carries packets both ways from ${frontHost} to ${backendHost}`, async (world) => {
+      const backend = await world.echoDatagrams(backendHost)
+      const route = await world.open({
+        protocol: udp,
+        host: frontHost,
+        port: 23200,
+        backend: backend.endpoint
+      })
+      const client = await world.datagrams(frontHost)
+      for (const size of [0, 1, 1200, 60_000])
+        assert.deepStrictEqual(
+          [size, (await exchange(client, Buffer.alloc(size), 23200, frontHost))?.size],
+          [size, size]
+        )
+      // The last answer is counted once it is on its way.
+      await sleep(50)
+      assert.deepStrictEqual(await world.count(route), {
+        connections: 1,
+        refused: 0,
+        bytesIn: 61_201,
+        bytesOut: 61_201
+      })
+    })
+
+  relayTest(
+    "keeps a flow for each client, and packets of different sizes apart and in order",
+    async (world) => {
+      const backend = await world.echoDatagrams()
+      await world.open({ protocol: udp, port: 23201, backend: backend.endpoint })
+      const sizes = [100, 100, 100, 40, 0, 100, 700, 700, 1, 1, 1, 0, 0, 5]
+      const clients = await Promise.all(Array.from({ length: 8 }, () => world.datagrams()))
+      const answers = await Promise.all(
+        clients.map(
+          (client, index) =>
+            new Promise<ReadonlyArray<string>>((resolve) => {
+              const seen: Array<string> = []
+              client.on("message", (bytes) => {
+                seen.push(`${bytes.length} of ${bytes[0] ?? "none"}`)
+                if (seen.length === sizes.length) resolve(seen)
+              })
+              for (const size of sizes) client.send(Buffer.alloc(size, index), 23201, "127.0.0.1")
+            })
+        )
+      )
+      assert.deepStrictEqual(
+        answers,
+        clients.map((_, index) => sizes.map((size) => `${size} of ${size === 0 ? "none" : index}`))
+      )
+      assert.strictEqual(backend.ports.size, 8)
+    }
+  )
+
+  relayTest("keeps a flow through refusals, and reaches a backend that was started again", async (world) => {
+    const first = await world.echoDatagrams("127.0.0.1", 23250)
+    const route = await world.open({ protocol: udp, port: 23202, backend: first.endpoint })
+    const client = await world.datagrams()
+    const ask = (text: string, patience?: number) => exchange(client, text, 23202, "127.0.0.1", patience)
+    assert.strictEqual((await ask("a"))?.text, "a")
+    first.socket.close()
+    await sleep(20)
+    for (let round = 0; round < 3; round++) assert.isUndefined(await ask("lost", 50))
+    const second = await world.echoDatagrams("127.0.0.1", 23250)
+    assert.strictEqual((await ask("b"))?.text, "b")
+    assert.deepStrictEqual([...second.ports], [...first.ports])
+    assert.strictEqual((await world.count(route)).connections, 1)
+  })
+
+  relayTest(
+    "closes a flow that is idle, by the route's own time and by the relay's",
+    async (world) => {
+      const backend = await world.echoDatagrams()
+      const usual = await world.open({ protocol: udp, port: 23203, backend: backend.endpoint })
+      const longer = await world.open({
+        protocol: udp,
+        port: 23204,
+        backend: backend.endpoint,
+        udpIdle: Duration.seconds(60)
+      })
+      const client = await world.datagrams()
+      for (let round = 0; round < 2; round++) {
+        for (const port of [23203, 23204]) await exchange(client, "x", port, "127.0.0.1")
+        await sleep(1800)
+      }
+      assert.deepStrictEqual(
+        [(await world.count(usual)).connections, (await world.count(longer)).connections],
+        [2, 1]
+      )
+    },
+    { udpIdle: Duration.seconds(1) }
+  )
+
+  relayTest(
+    "keeps a flow that has packets one way only, whichever way",
+    async (world) => {
+      const silent = await world.datagrams()
+      const senders = new Set<number>()
+      silent.on("message", (_, { port }) => senders.add(port))
+      const talking = await world.datagrams()
+      const sayings: Array<NodeJS.Timeout> = []
+      talking.on("message", (_, { port, address }) =>
+        sayings.push(setInterval(() => talking.send("news", port, address), 200))
+      )
+      const toSilent = await world.open({
+        protocol: udp,
+        port: 23205,
+        backend: endpoint("127.0.0.1", silent.address().port)
+      })
+      const toTalking = await world.open({
+        protocol: udp,
+        port: 23206,
+        backend: endpoint("127.0.0.1", talking.address().port)
+      })
+      const client = await world.datagrams()
+      let news = 0
+      client.on("message", () => news++)
+      client.send("subscribe", 23206, "127.0.0.1")
+      for (let round = 0; round < 15; round++) {
+        client.send("x", 23205, "127.0.0.1")
+        await sleep(200)
+      }
+      for (const saying of sayings) clearInterval(saying)
+      assert.isAtLeast(news, 12)
+      assert.strictEqual(senders.size, 1)
+      assert.strictEqual((await world.count(toSilent)).connections, 1)
+      assert.strictEqual((await world.count(toTalking)).connections, 1)
+    },
+    { udpIdle: Duration.seconds(1) }
+  )
+
+  relayTest(
+    "holds a bounded number of flows, and ends no conversation for the sake of short exchanges",
+    async (world) => {
+      const backend = await world.echoDatagrams()
+      const route = await world.open({ protocol: udp, port: 23207, backend: backend.endpoint })
+      const ask = async (client: Datagrams, text: string) =>
+        assert.strictEqual((await exchange(client, text, 23207, "127.0.0.1"))?.text, text)
+      const conversing = await world.datagrams()
+      await ask(conversing, "first")
+      await sleep(600)
+      await ask(conversing, "second")
+      const [port] = backend.ports
+      for (let source = 0; source < 100; source++) await ask(await world.datagrams(), `${source}`)
+      assert.strictEqual((await world.count(route)).connections, 101)
+      // The backend speaks first, to a flow that has been silent longer than all others.
+      const heard = new Promise((resolve) => conversing.once("message", (bytes) => resolve(bytes.toString())))
+      backend.socket.send("still there?", port ?? 0, "127.0.0.1")
+      assert.strictEqual(await heard, "still there?")
+      for (let source = 0; source < 20; source++) {
+        const client = await world.datagrams()
+        for (let said = 0; said < 2; said++) {
+          await ask(client, "chatty")
+          await sleep(260)
+        }
+      }
+      await ask(conversing, "third")
+      assert.strictEqual((await world.count(route)).connections, 122)
+    },
+    { maxFlows: 8 }
+  )
+
+  relayTest("drops packets of sources that are not allowed, and counts them", async (world) => {
+    const backend = await world.echoDatagrams()
+    const route = await world.open({
+      protocol: udp,
+      port: 23208,
+      backend: backend.endpoint,
+      allow: [IpNetwork.fromStringUnsafe("127.0.2.0/24")]
+    })
+    const allowed = await world.datagrams("127.0.2.9")
+    const other = await world.datagrams("127.0.3.9")
+    assert.strictEqual((await exchange(allowed, "in", 23208, "127.0.0.1"))?.text, "in")
+    assert.isUndefined(await exchange(other, "out", 23208, "127.0.0.1", 100))
+    assert.isUndefined(await exchange(other, "out", 23208, "127.0.0.1", 100))
+    const { connections, refused } = await world.count(route)
+    assert.deepStrictEqual({ connections, refused }, { connections: 1, refused: 2 })
+  })
+
+  relayTest("ends its flows when it is closed, and frees the port at once", async (world) => {
+    const first = await world.echoDatagrams()
+    const second = await world.echoDatagrams()
+    const route = await world.open({ protocol: udp, port: 23209, backend: first.endpoint })
+    const client = await world.datagrams()
+    assert.strictEqual((await exchange(client, "a", 23209, "127.0.0.1"))?.text, "a")
+    await world.close(route)
+    assert.isUndefined(await exchange(client, "b", 23209, "127.0.0.1", 100))
+    await world.open({ protocol: udp, port: 23209, backend: second.endpoint })
+    assert.strictEqual((await exchange(client, "c", 23209, "127.0.0.1"))?.text, "c")
+    assert.strictEqual(second.ports.size, 1)
+  })
+})

@@ -1,0 +1,159 @@
+import { execFile, spawn } from "node:child_process"
+import { readdirSync, readlinkSync } from "node:fs"
+import { promisify } from "node:util"
+import type { Worker } from "node:worker_threads"
+import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.ts"
+
+/** Threads that this process has started. */
+const started: Array<Worker> = []
+const onWorker = (worker: Worker) => void started.push(worker)
+
+describe("RelayThreads", () => {
+  beforeAll(() => void process.on("worker", onWorker))
+  afterAll(() => void process.off("worker", onWorker))
+
+  relayTest("starts no thread before the first route, and one for it", async (world) => {
+    started.length = 0
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    assert.strictEqual(started.length, 0)
+    await world.open({ protocol: "tcp", port: 23300, backend })
+    await world.open({ protocol: "udp", port: 23300, backend })
+    assert.strictEqual(started.length, 1)
+  })
+
+  relayTest(
+    "starts a thread that died again, serves the same sockets and leaves nothing open",
+    async (world) => {
+      started.length = 0
+      const backend = await world.backend((socket) => socket.pipe(socket))
+      const packets = await world.echoDatagrams()
+      const route = await world.open({ protocol: "tcp", port: 23301, backend })
+      await world.open({ protocol: "udp", port: 23301, backend: packets.endpoint })
+      const said = async (text: string) => {
+        const client = world.dial(23301)
+        client.write(text)
+        return [client, await nextData(client)] as const
+      }
+      const [lost, answer] = await said("before")
+      const speaker = await world.datagrams()
+      assert.strictEqual(answer, "before")
+      assert.strictEqual((await exchange(speaker, "packet", 23301, "127.0.0.1"))?.text, "packet")
+      const before = openDescriptors()
+
+      const reset = ending(lost)
+      const begun = Date.now()
+      const death = started[0]?.terminate()
+      // What ends the wait of a thread that has to die.
+      const waiting = said("meanwhile")
+      await death
+      assert.strictEqual((await reset).how, "ECONNRESET")
+      const [client] = await waiting.catch(() => said("again"))
+      assert.isBelow(Date.now() - begun, 5000)
+      assert.strictEqual((await exchange(speaker, "packet", 23301, "127.0.0.1"))?.text, "packet")
+      assert.match(
+        world.logged.join(),
+        /^a relay thread died \(it ended by itself\); its connections are lost, another serves in 100 ms$/
+      )
+      assert.strictEqual(started.length, 2)
+      assert.isAtLeast((await world.count(route)).connections, 2)
+      client.destroy()
+      await sleep(100)
+      // One connection less than before on either side.
+      assert.isAtMost(openDescriptors(), before)
+      await world.close(route)
+    }
+  )
+
+  relayTest(
+    "starts a second thread when the first is busy, and both serve",
+    async (world) => {
+      started.length = 0
+      const echoing = await world.backend((socket) => socket.pipe(socket))
+      await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
+      const route = await world.open({ protocol: "tcp", port: 23303, backend: echoing })
+      const load = [sink, source].map((script) =>
+        spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })
+      )
+      try {
+        for (let wait = 0; started.length < 2 && wait < 200; wait++) await sleep(50)
+      } finally {
+        for (const child of load) child.kill("SIGKILL")
+      }
+      assert.strictEqual(started.length, 2)
+      await sleep(500)
+      const answers = await Promise.all(
+        Array.from({ length: 200 }, async () => {
+          const one = world.dial(23303)
+          one.write("x")
+          return nextData(one)
+        })
+      )
+      assert.strictEqual(answers.join(""), "x".repeat(200))
+      await world.close(route)
+    },
+    { maxThreads: 2 }
+  )
+
+  for (const [how, more] of [
+    ["Node's own type stripping", []],
+    ["tsx", ["--import", "tsx"]]
+  ] as const)
+    relayTest(`runs from the sources by ${how}, and lets the process exit at once`, async () => {
+      const { stdout } = await promisify(execFile)(process.execPath, [
+        ...more,
+        "--input-type=module",
+        "--eval",
+        program
+      ])
+      const [answer, exit] = stdout.trim().split(" ")
+      assert.strictEqual(answer, "hello")
+      assert.isBelow(Date.now() - Number(exit), 1500)
+    })
+})
+
+/** Sockets and pipes that this process has. */
+const openDescriptors = (): number =>
+  readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return /^(socket|pipe):/.test(readlinkSync(`/proc/self/fd/${fd}`))
+    } catch {
+      return false
+    }
+  }).length
+
+const sink = `
+  import { createServer } from "node:net"
+  createServer((socket) => socket.on("error", () => {}).resume()).listen(23392, "127.0.0.1")`
+
+const source = `
+  import { connect } from "node:net"
+  const chunk = Buffer.alloc(1 << 20)
+  const begin = () => {
+    const socket = connect(23302, "127.0.0.1")
+    const push = () => { while (socket.write(chunk)); }
+    socket.on("connect", push).on("drain", push).on("error", () => {}).on("close", () => setTimeout(begin, 50))
+  }
+  for (let stream = 0; stream < 4; stream++) begin()`
+
+const program = `
+  import { connect, createServer } from "node:net"
+  import { Effect, Layer } from "effect"
+  import * as LinuxSockets from "./adapters/linux/LinuxSockets.ts"
+  import * as LinuxRelay from "./adapters/relay/LinuxRelay.ts"
+  import { HostSockets } from "./src/ports/HostSockets.ts"
+  import { addressUnsafe } from "./src/protocol/Address.ts"
+  import { Relay } from "./src/relay/Relay.ts"
+
+  const host = addressUnsafe("127.0.0.1")
+  createServer((socket) => socket.pipe(socket)).listen(23390, "127.0.0.1")
+  Effect.gen(function* () {
+    const socket = yield* (yield* HostSockets).open("tcp", host, 23391)
+    const backend = { address: host, port: 23390 }
+    yield* (yield* Relay).open({ protocol: "tcp", host, port: 23391, socket, backend, admits: "everything" })
+    const client = connect(23391, "127.0.0.1")
+    client.write("hello")
+    const answer = yield* Effect.callback((resume) => client.once("data", (bytes) => resume(Effect.succeed(bytes))))
+    console.log(String(answer), Date.now())
+    process.exit()
+  }).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer))), Effect.runPromise)`

@@ -1,0 +1,198 @@
+/**
+ * What a test of the relay stands in: routes to open, and clients and backends of Node's own on either side of them.
+ * Everything is closed at the end, whatever happened.
+ */
+import { createSocket, type Socket as Datagrams } from "node:dgram"
+import { once } from "node:events"
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
+import { it } from "@effect/vitest"
+import { Effect, Layer, Logger } from "effect"
+import * as LinuxSockets from "../../adapters/linux/LinuxSockets.ts"
+import * as LinuxRelay from "../../adapters/relay/LinuxRelay.ts"
+import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
+import { Relay, type RelayCount, type Route } from "../../src/relay/Relay.ts"
+
+export const linuxRelay = (options: LinuxRelay.RelayOptions = {}) =>
+  LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
+
+export type Asked = Pick<Route, "port" | "backend"> & {
+  readonly protocol: "tcp" | "udp"
+  readonly host?: string
+  /** Shared with another route; reserved for this one where there is none. */
+  readonly socket?: HostSocket
+} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle">>
+
+export class World {
+  private readonly closing: Array<() => void> = []
+  /** What the relay logged. */
+  readonly logged: ReadonlyArray<string>
+  readonly run: <A, E>(effect: Effect.Effect<A, E, Relay | HostSockets>) => Promise<A>
+
+  constructor(run: World["run"], logged: ReadonlyArray<string>) {
+    this.run = run
+    this.logged = logged
+  }
+
+  reserve(protocol: "tcp" | "udp", host: string, port: number): Promise<HostSocket> {
+    return this.run(
+      Effect.flatMap(HostSockets, (sockets) => sockets.open(protocol, addressUnsafe(host), port))
+    )
+  }
+
+  async open(asked: Asked): Promise<Route> {
+    const { host = "127.0.0.1", protocol, port, socket } = asked
+    const route: Route = {
+      admits: "everything",
+      allow: undefined,
+      proxyProtocol: undefined,
+      udpIdle: undefined,
+      ...asked,
+      host: addressUnsafe(host),
+      socket: socket ?? (await this.reserve(protocol, host, port))
+    }
+    await this.run(Effect.flatMap(Relay, (relay) => relay.open(route)))
+    return route
+  }
+
+  /** Opens a route in the place of another. */
+  async reopen(route: Route): Promise<void> {
+    await this.run(Effect.flatMap(Relay, (relay) => relay.open(route)))
+  }
+
+  /** As unmapping does: the relay lets go, then the socket is closed. */
+  async close(route: Route): Promise<void> {
+    await this.run(
+      Effect.gen(function* () {
+        yield* (yield* Relay).close(route)
+        yield* (yield* HostSockets).close(route.socket)
+      })
+    )
+  }
+
+  async count({ protocol, host, port }: Route): Promise<Omit<RelayCount, "protocol" | "host" | "port">> {
+    const counted = await this.run(Effect.flatMap(Relay, (relay) => relay.counted))
+    const own = counted.find(
+      (one) => one.protocol === protocol && one.port === port && one.host.key === host.key
+    )
+    if (own === undefined) throw new Error("the route is not counted")
+    const { connections, refused, bytesIn, bytesOut } = own
+    return { connections, refused, bytesIn, bytesOut }
+  }
+
+  /** A backend; what it accepts is half-open until it ends its own side. */
+  async backend(serve: (socket: Socket) => void, host = "127.0.0.1", port = 0): Promise<Endpoint> {
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      this.closing.push(() => socket.destroy())
+      socket.on("error", () => {})
+      serve(socket)
+    })
+    this.closing.push(() => server.close())
+    server.listen({ port, host, backlog: 4096 })
+    await once(server, "listening")
+    return endpoint(host, (server.address() as AddressInfo).port)
+  }
+
+  dial(port: number, host = "127.0.0.1", options: { readonly localAddress?: string } = {}): Socket {
+    const socket = connect({ port, host, allowHalfOpen: true, noDelay: true, ...options })
+    this.closing.push(() => socket.destroy())
+    socket.on("error", () => {})
+    return socket
+  }
+
+  async datagrams(host = "127.0.0.1", port = 0): Promise<Datagrams> {
+    const socket = createSocket(host.includes(":") ? "udp6" : "udp4")
+    this.closing.push(() => {
+      try {
+        socket.close()
+      } catch {}
+    })
+    socket.bind(port, host)
+    await once(socket, "listening")
+    return socket
+  }
+
+  /** A backend that sends each packet back, and tells the ports it heard from. */
+  async echoDatagrams(host = "127.0.0.1", port = 0) {
+    const socket = await this.datagrams(host, port)
+    const ports = new Set<number>()
+    socket.on("message", (bytes, from) => {
+      ports.add(from.port)
+      socket.send(bytes, from.port, from.address)
+    })
+    return { socket, ports, endpoint: endpoint(host, socket.address().port) }
+  }
+
+  end(): void {
+    for (const close of this.closing.reverse()) close()
+  }
+}
+
+export const endpoint = (host: string, port: number): Endpoint => ({ address: addressUnsafe(host), port })
+
+export const relayTest = (
+  title: string,
+  body: (world: World) => Promise<void>,
+  options: LinuxRelay.RelayOptions = {}
+): void => {
+  it.live(title, () => {
+    const logged: Array<string> = []
+    const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
+    return Effect.gen(function* () {
+      const context = yield* Effect.context<Relay | HostSockets>()
+      const run = Effect.runPromiseWith(context)
+      const world = new World(run, logged)
+      yield* Effect.ensuring(
+        Effect.promise(() => body(world)),
+        Effect.sync(() => world.end())
+      )
+    }).pipe(Effect.provide(linuxRelay(options).pipe(Layer.provide(logger))))
+  })
+}
+
+export const sleep = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))
+
+/** All that comes until the end, or an error. */
+export const readAll = async (socket: Socket): Promise<Buffer> => {
+  const chunks: Array<Buffer> = []
+  for await (const chunk of socket) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}
+
+export const nextData = async (socket: Socket): Promise<string> => {
+  const [bytes] = (await once(socket, "data")) as [Buffer]
+  return bytes.toString()
+}
+
+/** How a connection ends: `end`, or the code of the error; and what came before it. */
+export const ending = (socket: Socket): Promise<{ readonly how: string; readonly text: string }> =>
+  new Promise((resolve) => {
+    let text = ""
+    socket.on("data", (bytes: Buffer) => {
+      text += bytes.toString()
+    })
+    socket.on("end", () => resolve({ how: "end", text }))
+    socket.on("error", (error: NodeJS.ErrnoException) => resolve({ how: error.code ?? "?", text }))
+  })
+
+/** The answer to one packet with where it came from, or `undefined` where none came in time. */
+export const exchange = (
+  socket: Datagrams,
+  bytes: Uint8Array | string,
+  port: number,
+  host: string,
+  patienceMillis = 500
+): Promise<{ readonly size: number; readonly text: string; readonly from: string } | undefined> =>
+  new Promise((resolve) => {
+    const onMessage = (answer: Buffer, { address }: { readonly address: string }) => {
+      clearTimeout(patience)
+      resolve({ size: answer.length, text: answer.subarray(0, 100).toString(), from: address })
+    }
+    const patience = setTimeout(() => {
+      socket.off("message", onMessage)
+      resolve(undefined)
+    }, patienceMillis)
+    socket.once("message", onMessage)
+    socket.send(bytes, port, host)
+  })
