@@ -2,6 +2,7 @@
  * The built-in mapper over its in-memory services, run turn by turn: no timers, no promises, thousands of worlds a second.
  */
 import { Cause, Clock, Context, Effect, Exit, Layer, Option, References, Scheduler, Scope } from "effect"
+import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../firewall/Firewall.ts"
 import { Backends } from "../mapper/Backends.ts"
@@ -29,7 +30,15 @@ export interface MemoryTargetOptions {
   readonly wrap?: (driver: Driver["Service"]) => Driver["Service"]
 }
 
-type Kernel = HostSockets | MemoryHost | Firewall | MemoryFirewall | Conntrack | MappingStore | MemoryStore
+type Kernel =
+  | HostSockets
+  | MemoryHost
+  | Firewall
+  | MemoryFirewall
+  | Conntrack
+  | ByteCounter
+  | MappingStore
+  | MemoryStore
 type Life = Driver | MemoryRelay
 
 /** A fresh world with a mapper in it. */
@@ -191,6 +200,7 @@ const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
   Firewall.layerMemory,
   Conntrack.layerMemory,
+  ByteCounter.layerMemory,
   MappingStore.layerMemory
 )
 
