@@ -1,23 +1,28 @@
 /** `portmapper doctor`: what this host can do, and what to do about what it can't. */
 import { Console, Effect } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Command } from "effect/cli"
 import type { Check } from "../linux/HostChecks.ts"
+import { type ClientFlags, clientFlags, clientOf } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
 
-const flags = {
-  json: Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON document"), Flag.withDefault(false))
-}
-
-export const doctor = Command.make("doctor", flags, ({ json }) =>
+export const doctor = Command.make("doctor", clientFlags, (options) =>
   Effect.gen(function* () {
     // Loaded here: the other commands start the sooner.
     const { hostChecks } = yield* Effect.promise(() => import("../linux/HostChecks.ts"))
-    const checks = yield* Effect.promise(hostChecks)
-    yield* Console.log(json ? JSON.stringify({ checks }, undefined, 2) : checks.map(checkText).join("\n"))
+    const { droppedTraffic } = yield* Effect.promise(() => import("../linux/DroppedTraffic.ts"))
+    const { drops, checks: dropChecks } = droppedTraffic(yield* mapped(options))
+    const checks = [...(yield* Effect.promise(hostChecks)), ...dropChecks]
+    yield* Console.log(
+      options.json ? JSON.stringify({ checks, drops }, undefined, 2) : checks.map(checkText).join("\n")
+    )
     const failing = checks.filter(({ status }) => status === "fail").map(({ name }) => name)
     if (failing.length > 0) return yield* failed("doctor", `this host lacks ${failing.join(", ")}`)
-  })
+  }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Check what this host can do, with a remedy for what it can't"))
+
+/** What a running plugin has mapped; nothing where none answers, for a doctor is called when things don't work. */
+const mapped = (options: ClientFlags) =>
+  Effect.flatMap(clientOf("doctor", options), ({ listPorts }) => Effect.orElseSucceed(listPorts, () => []))
 
 const checkText = ({ name, status, found, remedy }: Check): string =>
   [

@@ -30,7 +30,15 @@ export interface MemoryTargetOptions {
   readonly wrap?: (driver: Driver["Service"]) => Driver["Service"]
 }
 
-type Kernel = HostSockets | MemoryHost | Firewall | MemoryFirewall | Conntrack | MappingStore | MemoryStore
+type Kernel =
+  | HostSockets
+  | MemoryHost
+  | Firewall
+  | MemoryFirewall
+  | Conntrack
+  | ByteCounter
+  | MappingStore
+  | MemoryStore
 type Life = Driver | MemoryRelay
 
 /** A fresh world with a mapper in it. */
@@ -192,6 +200,7 @@ const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
   Firewall.layerMemory,
   Conntrack.layerMemory,
+  ByteCounter.layerMemory,
   MappingStore.layerMemory
 )
 
