@@ -1,8 +1,13 @@
-/** The plugin protocol over HTTP. */
-
+/** The plugin protocol over HTTP: servers for sockets, ports and `fetch`, and a client for any plugin. */
 export * from "./ClientError.ts"
+export * from "./InheritedSocket.ts"
 export { type Metrics, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
-export * from "./PluginClient.ts"
+export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"
+export * from "./PluginDriver.ts"
+export * from "./PluginPipe.ts"
 export * from "./PluginServer.ts"
 export * from "./PluginSocket.ts"
+export { type HostPort, ListenError, parseHostPort, serveTcp, TlsFilesMissing } from "./PluginTcp.ts"
+export * from "./SpecFile.ts"
+export * from "./WebHandler.ts"

@@ -1,0 +1,2 @@
+/** The operations in process, with messages as values or as JSON text. */
+export * from "./InMemory.ts"

@@ -1,0 +1,3 @@
+/** JSON-RPC 2.0, one message a line, over any pair of streams: the server and a client of it. */
+export * as StdioClient from "./StdioClient.ts"
+export * as StdioServer from "./StdioServer.ts"
