@@ -12,6 +12,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
 import { relayedProtocols } from "../../src/relay/Relay.ts"
+import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
@@ -55,7 +56,7 @@ export const mapperLayer = (options: MapperOptions) =>
         Result.isSuccess(firewall)
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),
-        Conntrack.layerNone,
+        Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
         LinuxRelay.layer({ udpIdle: options.udpIdle }),
         SqliteMappingStore.layer(options.stateDirectory),
         Backends.layerUnknown,

@@ -37,6 +37,19 @@ export interface Libc {
     address: Uint8Array,
     addressLength: Uint8Array
   ) => number
+  /**
+   * `send` and `recvfrom` in a thread of koffi's pool, for what keeps the kernel busy for long: the event loop goes on
+   * meanwhile. The arrays are the call's until it has answered.
+   */
+  readonly sendLater: (fd: number, bytes: Uint8Array, length: number, flags: number) => Promise<number>
+  readonly recvfromLater: (
+    fd: number,
+    bytes: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: Uint8Array
+  ) => Promise<number>
   readonly close: (fd: number) => number
   /** A counter to wake a waiting thread by: readable once 8 bytes, a number, were written to it. */
   readonly eventfd: (initial: number, flags: number) => number
@@ -89,6 +102,7 @@ export const ENOMEM = 12
 export const EACCES = 13
 export const EBUSY = 16
 export const EEXIST = 17
+export const EINVAL = 22
 export const ENFILE = 23
 export const EMFILE = 24
 export const ENOSYS = 38
@@ -113,17 +127,38 @@ export const libc = (): Libc => {
 
 let loaded: Libc | undefined
 
+const send = "intptr_t send(int fd, const void *bytes, size_t length, int flags)"
+const recvfrom =
+  "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *addressLength)"
+
 const load = (): Libc => {
   const koffi = loadKoffi()
   const library = koffi.load(null)
   const strerror = library.func("const char *strerror(int errnum)")
 
+  const functionOf = (prototype: string) =>
+    library.func(prototype) as {
+      (...parameters: ReadonlyArray<unknown>): number
+      readonly async: (...parameters: ReadonlyArray<unknown>) => void
+    }
+
   const native = (prototype: string) => {
-    const call = library.func(prototype) as (...parameters: ReadonlyArray<unknown>) => number
+    const call = functionOf(prototype)
     return (...parameters: ReadonlyArray<unknown>): number => {
       const result = call(...parameters)
       return result < 0 ? -koffi.errno() : result
     }
+  }
+
+  const nativeLater = (prototype: string) => {
+    const call = functionOf(prototype)
+    return (...parameters: ReadonlyArray<unknown>): Promise<number> =>
+      new Promise((resolve, reject) =>
+        call.async(...parameters, (error: Error | null, result: number) => {
+          if (error !== null) reject(error)
+          else resolve(result < 0 ? -koffi.errno() : result)
+        })
+      )
   }
 
   const syscall = native("long syscall(long number, int command, void *attributes, uint32_t length)")
@@ -137,10 +172,10 @@ const load = (): Libc => {
     setsockopt: native("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
     getsockname: native("int getsockname(int fd, void *address, void *length)"),
     connect: native("int connect(int fd, const void *address, uint32_t length)"),
-    send: native("intptr_t send(int fd, const void *bytes, size_t length, int flags)"),
-    recvfrom: native(
-      "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *addressLength)"
-    ),
+    send: native(send),
+    recvfrom: native(recvfrom),
+    sendLater: nativeLater(send),
+    recvfromLater: nativeLater(recvfrom),
     close: native("int close(int fd)"),
     eventfd: native("int eventfd(uint32_t initial, int flags)"),
     write: native("intptr_t write(int fd, const void *bytes, size_t length)"),

@@ -21,9 +21,10 @@ import {
   readMessages
 } from "./NetlinkMessage.ts"
 
+export const NETLINK_ROUTE = 0
 export const NETLINK_NETFILTER = 12
 
-/** A message of a batch that the kernel refused, counted from 0; -1 is the batch as a whole. */
+/** A message of a batch or a series that the kernel refused, counted from 0; -1 is the whole of it. */
 export interface Refusal {
   readonly index: number
   readonly errno: number
@@ -54,6 +55,11 @@ export interface Netlink {
     subsystem: number,
     write: (batch: Batch) => void
   ) => Result.Result<ReadonlyArray<Refusal>, C.Errno>
+  /** Messages one after the other, each done or refused for itself. */
+  readonly series: (
+    subsystem: number,
+    write: (series: Batch) => void
+  ) => Result.Result<ReadonlyArray<Refusal>, C.Errno>
   /** The answer to a request for one object. */
   readonly get: (request: Request) => Result.Result<Message, C.Errno>
   /** All objects of a kind as they were at one moment: a dump that a change interrupted is made again. */
@@ -67,6 +73,7 @@ export interface Netlink {
 
 const NETLINK_ADD_MEMBERSHIP = 1
 const NETLINK_CAP_ACK = 10
+const NETLINK_GET_STRICT_CHK = 12
 const SUBSYSTEM_NONE = 0
 
 /** Limits, not reservations: room for a refusal of each of some ten thousand messages. */
@@ -94,6 +101,7 @@ export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netli
   setBuffer(C.SO_RCVBUFFORCE, C.SO_RCVBUF, receiveBuffer)
   setBuffer(C.SO_SNDBUFFORCE, C.SO_SNDBUF, sendBuffer)
   setNumber(C.SOL_NETLINK, NETLINK_CAP_ACK, 1)
+  setNumber(C.SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
   const bound = bindAddress(libc, fd)
   if (bound < 0) {
@@ -154,34 +162,56 @@ export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netli
 
   const batch: Netlink["batch"] = (subsystem, write) => {
     if (sequence > lastSequence) sequence = 1
-    const first = sequence
     writer.clear()
     writer.begin(NFNL_MSG_BATCH_BEGIN, 0, sequence++, 0, subsystem)
     writer.end()
-    write({
-      writer,
-      begin: (type, flags, family) => writer.begin((subsystem << 8) | type, flags, sequence++, family)
-    })
+    const first = sequence
+    write(messages(subsystem))
     const last = sequence - 1
     writer.flagLast(NLM_F_ACK)
     writer.begin(NFNL_MSG_BATCH_END, 0, sequence++, 0, subsystem)
     writer.end()
+    return refusals(first - 1, first, last)
+  }
 
+  const series: Netlink["series"] = (subsystem, write) => {
+    if (sequence > lastSequence) sequence = 1
+    writer.clear()
+    const first = sequence
+    write(messages(subsystem))
+    if (sequence === first) return Result.succeed([])
+    writer.flagLast(NLM_F_ACK)
+    return refusals(first, first, sequence - 1)
+  }
+
+  const messages = (subsystem: number): Batch => ({
+    writer,
+    begin: (type, flags, family) => writer.begin((subsystem << 8) | type, flags, sequence++, family)
+  })
+
+  /**
+   * Sends what was written, and has the answers to the messages from `earliest` on, `first` being number 0. Only the last
+   * one asks for an answer, and its answer comes last; the others answer when they are refused.
+   */
+  const refusals = (
+    earliest: number,
+    first: number,
+    last: number
+  ): Result.Result<ReadonlyArray<Refusal>, C.Errno> => {
     const sent = send()
     if (sent < 0) return Result.fail(libc.errno("send", sent))
-    const refusals: Array<Refusal> = []
+    const refused: Array<Refusal> = []
     let acknowledged = false
-    // Only the last message asks for an answer, and its answer comes last; the others answer when they are refused.
-    const result = answers(first, last + 1, (message) => {
+    const result = answers(earliest, last + 1, (message) => {
       if (message.type !== NLMSG_ERROR) return false
       const errno = errnoOf(message)
-      if (errno !== 0) refusals.push({ index: message.sequence - first - 1, errno })
+      if (errno !== 0) refused.push({ index: message.sequence - first, errno })
       acknowledged = message.sequence === last
       return acknowledged
     })
-    if (!acknowledged && refusals.length === 0)
-      refusals.push({ index: -1, errno: result === -C.EAGAIN ? C.ENOBUFS : -result })
-    return Result.succeed(refusals)
+    if (!acknowledged && refused.length === 0)
+      refused.push({ index: -1, errno: result === -C.EAGAIN ? C.ENOBUFS : -result })
+    return Result.succeed(refused)
   }
 
   const request = (flags: number, { subsystem, type, family, write }: Request): number => {
@@ -249,7 +279,16 @@ export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netli
     }
   }
 
-  return Result.succeed({ fd, batch, get, dump, subscribe, receive, close: () => void libc.close(fd) })
+  return Result.succeed({
+    fd,
+    batch,
+    series,
+    get,
+    dump,
+    subscribe,
+    receive,
+    close: () => void libc.close(fd)
+  })
 }
 
 const copyOf = (message: Message): Message => ({ ...message, body: message.body.slice() })
@@ -258,7 +297,7 @@ const copyOf = (message: Message): Message => ({ ...message, body: message.body.
 const sizeOfAddress = 12
 
 /** Binds to an address that the kernel picks; its port id, or a negated `errno`. */
-const bindAddress = (libc: C.Libc, fd: number): number => {
+export const bindAddress = (libc: C.Libc, fd: number): number => {
   const address = new Uint8Array(sizeOfAddress)
   const view = new DataView(address.buffer)
   view.setUint16(0, C.AF_NETLINK, C.hostLittleEndian)

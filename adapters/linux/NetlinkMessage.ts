@@ -67,7 +67,31 @@ export class MessageWriter {
   }
 
   uint32(type: number, value: number): void {
-    this.view.setUint32(this.attributeHeader(type, 4), value)
+    const at = this.attributeHeader(type, 4)
+    this.view.setUint32(at, value)
+  }
+
+  /** A number in the host's byte order, as the kernel's own masks travel. */
+  hostUint32(type: number, value: number): void {
+    const at = this.attributeHeader(type, 4)
+    this.view.setUint32(at, value, hostLittleEndian)
+  }
+
+  uint16(type: number, value: number): void {
+    const at = this.attributeHeader(type, 2)
+    this.view.setUint16(at, value)
+  }
+
+  uint8(type: number, value: number): void {
+    const at = this.attributeHeader(type, 1)
+    this.view.setUint8(at, value)
+  }
+
+  /** The rest of a header that is longer than netfilter's; a multiple of four bytes. */
+  header(bytes: Uint8Array): void {
+    this.reserve(bytes.length)
+    this.bytes.set(bytes, this.length)
+    this.length += bytes.length
   }
 
   /** The text's bytes and a zero byte. */

@@ -1,17 +1,23 @@
 /**
- * The kernel's memory of flows, as far as published UDP ports need it changed: a flow that began before its mapping, or
- * belongs to one removed, would go on to where it went before.
+ * The kernel's memory of flows, as far as published ports need it changed. A flow goes on to where its first packet went:
+ * one that began before its mapping, or belongs to one removed, would never be led to where the port leads now.
  */
 import { Context, Effect, Layer, Schema } from "effect"
+import { IpNetwork } from "effect/net"
 import { Steps } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
-import { frontendText } from "../protocol/PortBinding.ts"
+import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
+import type { Rule } from "./Firewall.ts"
 
+/** A frontend, and where the kernel leads its flows now: to `backend`, from sources within `allow`; nowhere if `undefined`. */
 export interface FlowFrontend {
   readonly protocol: Protocol
   readonly host: Address
   readonly port: number
+  readonly backend: Endpoint | undefined
+  /** `undefined` lets every source in. */
+  readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
 }
 
 export class ConntrackError extends Schema.TaggedError<ConntrackError>()("ConntrackError", {
@@ -26,9 +32,14 @@ export class Conntrack extends Context.Service<
   Conntrack,
   {
     /**
-     * Forgets the flows whose original destination is one of these frontends: protocol, port and address, where an
-     * unspecified address stands for the addresses of this host. No other host's forwarded flow is touched. One pass
-     * over the kernel's table, whatever the number of frontends.
+     * Forgets the flows whose original destination is one of these frontends (protocol, port and address, where an
+     * unspecified address stands for the addresses of this host but its loopback ones) and that don't go where the
+     * frontend leads now. No other host's forwarded flow is touched. One pass over the kernel's table for each family,
+     * whatever the number of frontends.
+     *
+     * UDP flows are gone when this returns. A TCP or SCTP connection ends with its backend and is left alone, but for one
+     * whose first packet came between two changes and was neither redirected nor answered: what is sent again would
+     * follow it for minutes. Such are forgotten within two seconds, before the second attempt to send again.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
   }
@@ -47,7 +58,7 @@ export class Conntrack extends Context.Service<
               pass("Conntrack.flush"),
               (failure) => new ConntrackError({ detail: failure.message })
             )
-            for (const { protocol, host, port } of frontends) flushed.push(frontendText(protocol, host, port))
+            flushed.push(...frontends.map(flowText))
           })
         })
         return { service, control: MemoryConntrack.of({ flushed: () => flushed }) }
@@ -61,7 +72,33 @@ export class Conntrack extends Context.Service<
 export class MemoryConntrack extends Context.Service<
   MemoryConntrack,
   {
-    /** The frontends flushed so far, in order. */
+    /** The frontends flushed so far, in order; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
   }
 >()("portmapper/firewall/MemoryConntrack") {}
+
+/** The flows that rules lead elsewhere from now on. */
+export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
+  rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
+    const { _tag, protocol, host, port } = rule
+    if (_tag === "Redirect") return [{ protocol, host, port, backend: rule.backend, allow: rule.allow }]
+    return _tag === "Limit" && protocol === "udp"
+      ? [{ protocol, host, port, backend: undefined, allow: undefined }]
+      : []
+  })
+
+/** The flows that rules which are gone would still lead; connections go on as they were. */
+export const flowsOfRemoved = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
+  rules.flatMap(({ _tag, protocol, host, port }) =>
+    _tag === "Redirect" && protocol === "udp"
+      ? [{ protocol, host, port, backend: undefined, allow: undefined }]
+      : []
+  )
+
+/** `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`. */
+export const flowText = ({ protocol, host, port, backend, allow }: FlowFrontend): string => {
+  const from =
+    allow === undefined ? "" : ` from ${allow.map((network) => IpNetwork.format(network)).join(",")}`
+  const unless = backend === undefined ? "" : ` unless to ${endpointText(backend)}${from}`
+  return `${frontendText(protocol, host, port)}${unless}`
+}

@@ -3,7 +3,7 @@
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
 import { Clock, Effect, Exit, identity, type Scope } from "effect"
-import type { ConntrackError } from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner } from "../protocol/Driver.ts"
@@ -11,7 +11,15 @@ import { frontendText, type Group, type PortBinding } from "../protocol/PortBind
 import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import { frontendKey, isStale, type Live, type Mapping, mappingKey, sameBackend } from "./Mapping.ts"
+import {
+  type Delivery,
+  frontendKey,
+  isStale,
+  type Live,
+  type Mapping,
+  mappingKey,
+  sameBackend
+} from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
@@ -58,7 +66,7 @@ const locked = <A, E>(
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
   readonly port: number
-  readonly delivery: object
+  readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
   readonly changed: ReadonlyArray<Replaced>
 }
@@ -160,7 +168,7 @@ const settled = (
       live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
     else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
   }
-  const delivery = {}
+  const delivery = mappings.newDelivery()
   const lives = [...made, ...kept.map(({ live }) => live)]
   for (const live of lives) live.deliveries.add(delivery)
   return { port, delivery, lives, changed }
@@ -252,7 +260,7 @@ const redirect = Effect.fnUntraced(function* (
   yield* step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
-  const flows = made.flatMap(({ rules }) => rules).filter(redirectsFlows)
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
   if (flows.length > 0) yield* conntrack.flush(flows)
 })
 
@@ -262,9 +270,6 @@ const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): Reado
   const keys = new Set(others.map(ruleKey))
   return rules.filter((rule) => !keys.has(ruleKey(rule)))
 }
-
-/** UDP flows that began before a redirection go on past it unless they are forgotten. */
-const redirectsFlows = (rule: Rule): boolean => rule._tag === "Redirect" && rule.protocol === "udp"
 
 const reroute = (
   { relay }: Host,
@@ -356,7 +361,10 @@ const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives,
   const current = lives.filter(
     (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
   )
-  for (const live of current) live.standing = "answered"
+  for (const live of current) {
+    live.standing = "answered"
+    live.delivered = Math.max(live.delivered ?? 0, delivery.number)
+  }
   if (current.length === 0) return
   const answered = current.map(({ mapping }) => mapping)
   yield* told("recording the answer", store.put(answered, "answered"))
@@ -372,7 +380,7 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     for (const live of orphaned) live.standing = "unconfirmed"
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
-  const mine = changed.filter(({ live }) => current(live))
+  const mine = changed.filter(({ live }) => current(live) && (live.delivered ?? 0) < delivery.number)
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
 
@@ -380,7 +388,10 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   if (changed.length === 0) return
   const add = changed.flatMap(({ before }) => before.rules)
   const now = changed.flatMap(({ live }) => live.rules)
-  if (add.length > 0 || now.length > 0) yield* on.firewall.apply({ add, remove: without(now, add) })
+  const remove = without(now, add)
+  if (add.length > 0 || remove.length > 0) yield* on.firewall.apply({ add, remove })
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
+  if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
   for (const { live, before } of changed) {
     yield* reroute(on, live.route, before.route)
     Object.assign(live, before)

@@ -44,7 +44,14 @@ export interface Live {
   rules: ReadonlyArray<Rule>
   route: Route | undefined
   /** The calls that answered with it and have not been delivered yet. */
-  readonly deliveries: Set<object>
+  readonly deliveries: Set<Delivery>
+  /** The number of the last call that was answered with it and delivered; none was where `undefined`. */
+  delivered?: number
+}
+
+/** One call on its way to its caller; numbers rise in the order in which the calls were done. */
+export interface Delivery {
+  readonly number: number
 }
 
 /** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
@@ -81,6 +88,7 @@ export class Mappings extends Context.Service<
     readonly delete: (live: Live) => void
     readonly all: () => IterableIterator<Live>
     readonly size: () => number
+    readonly newDelivery: () => Delivery
     /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
     readonly engine: EngineEpoch
   }
@@ -110,6 +118,7 @@ export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: numbe
 function make(lock: Semaphore.Semaphore) {
   const byKey = new Map<string, Live>()
   const byPort = new Map<string, Set<Live>>()
+  let deliveries = 0
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
 
   return Mappings.of({
@@ -139,6 +148,7 @@ function make(lock: Semaphore.Semaphore) {
     },
     all: () => byKey.values(),
     size: () => byKey.size,
+    newDelivery: () => ({ number: ++deliveries }),
     engine: { number: 0, sinceMillis: 0, activated: false }
   })
 }

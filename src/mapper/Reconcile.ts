@@ -3,6 +3,7 @@
  * that were redirected go on meanwhile; new ones are led again as soon as it is noticed.
  */
 import { Duration, Effect } from "effect"
+import { flowsOfAdded } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Host } from "./Host.ts"
 
@@ -22,6 +23,15 @@ const repairLoudly = (on: Host): Effect.Effect<void> =>
       Effect.logWarning(`someone removed the table; put back with ${on.mappings.size()} mappings`)
   })
 
-/** One atomic replacement by what is mapped. The caller has the lock. */
-export const repair = (on: Host): Effect.Effect<void, FirewallError> =>
-  on.firewall.replace([...on.mappings.all()].flatMap(({ rules }) => rules))
+/** One atomic replacement by what is mapped; flows that went past it meanwhile are forgotten. The caller has the lock. */
+export const repair = Effect.fnUntraced(function* ({
+  mappings,
+  firewall,
+  conntrack
+}: Host): Effect.fn.Return<void, FirewallError> {
+  const rules = [...mappings.all()].flatMap((live) => live.rules)
+  yield* firewall.replace(rules)
+  const flows = flowsOfAdded(rules)
+  if (flows.length > 0)
+    yield* Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
+})

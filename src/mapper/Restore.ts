@@ -4,8 +4,8 @@
  * `recoverConflicted`: the same, later, for what could not be brought back because its port was not to be had.
  */
 import { Clock, Effect, Result } from "effect"
-import { Conntrack } from "../firewall/Conntrack.ts"
-import { Firewall, type FirewallError, type Rule } from "../firewall/Firewall.ts"
+import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import { Relay } from "../relay/Relay.ts"
@@ -105,7 +105,10 @@ const bringBackAll = Effect.fnUntraced(function* (kept: ReadonlyArray<Stored>) {
       if (isUnspecified(mapping.host)) wide.set(familyPort(mapping), attempt.live)
       attempts.push(attempt)
     }
-    yield* firewall.replace(attempts.flatMap(({ live }) => live.rules))
+    const rules = attempts.flatMap(({ live }) => live.rules)
+    yield* firewall.replace(rules)
+    // Where the table was gone for a while, flows may have gone past it.
+    yield* forgetFlows(flowsOfAdded(rules))
   })
   yield* Effect.onError(all, () => allocator.release(attempts.flatMap(({ live }) => live.hold ?? [])))
   return attempts
@@ -225,7 +228,7 @@ const recover = Effect.fnUntraced(function* (live: Live) {
       if (hold !== undefined) yield* allocator.release([hold])
       return false
     }
-    yield* forgetFlows(rules)
+    yield* forgetFlows(flowsOfAdded(rules))
   }
   if ((yield* serveAgain(attempt)) !== undefined) return false
   Object.assign(live, { standing, hold, rules, route: attempt.live.route })
@@ -237,14 +240,13 @@ const recover = Effect.fnUntraced(function* (live: Live) {
 const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
   const capabilities = yield* MapperConfig
   const store = yield* MappingStore
-  yield* forgetFlows(
-    intents.flatMap((mapping) => {
-      const again = planAgain(mapping, capabilities)
-      return Result.isSuccess(again)
-        ? rulesOf(again.success.planned, mapping.port, again.success.plan.policy)
-        : []
-    })
-  )
+  const rules = intents.flatMap((mapping) => {
+    const again = planAgain(mapping, capabilities)
+    return Result.isSuccess(again)
+      ? rulesOf(again.success.planned, mapping.port, again.success.plan.policy)
+      : []
+  })
+  yield* forgetFlows(flowsOfRemoved(rules))
   // One that stays in the record is undone again at the next start.
   yield* reported("forgetting what was never finished", store.remove(intents))
 })
@@ -264,8 +266,7 @@ const readBack = Effect.fnUntraced(function* ({ why, path }: LostRecord) {
   return found.map((mapping): Stored => ({ mapping, state: "applied" }))
 })
 
-const forgetFlows = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-  const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
+const forgetFlows = Effect.fnUntraced(function* (flows: ReadonlyArray<FlowFrontend>) {
   if (flows.length === 0) return
   const conntrack = yield* Conntrack
   yield* reported("forgetting flows", conntrack.flush(flows))

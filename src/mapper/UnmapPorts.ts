@@ -3,7 +3,8 @@
  * give up stays mapped, so that it can be unmapped later.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import type { FirewallError, Rule } from "../firewall/Firewall.ts"
+import { type FlowFrontend, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { frontendKey, type Live, type Mappings, mappingText, routedKey } from "./Mapping.ts"
@@ -68,7 +69,7 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
     yield* Effect.onExit(firewall.apply({ add: [], remove: rules }), (exit) =>
       Exit.isSuccess(exit) ? Effect.void : recordAgain(on, lives)
     )
-  const flows = rules.filter((rule) => rule._tag === "Redirect" && rule.protocol === "udp")
+  const flows = flowsOfRemoved(rules)
   if (flows.length > 0) yield* forgetFlows(on, flows)
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
@@ -88,7 +89,7 @@ const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: Readonl
 })
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<Rule>): Effect.Effect<void> =>
+const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
   Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
 const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | undefined => {

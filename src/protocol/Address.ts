@@ -53,10 +53,8 @@ export const unspecified = (family: Family): Address => (family === 4 ? unspecif
 export const isUnspecified = (address: Address): boolean => address.octets.every((octet) => octet === 0)
 
 /** 127.0.0.0/8 and ::1. */
-export const isLoopback = (address: Address): boolean =>
-  address.family === 4
-    ? address.octets[0] === 127
-    : address.octets[15] === 1 && address.octets.subarray(0, 15).every((octet) => octet === 0)
+export const isLoopback = ({ family, octets }: Pick<Address, "family" | "octets">): boolean =>
+  family === 4 ? octets[0] === 127 : octets[15] === 1 && octets.subarray(0, 15).every((octet) => octet === 0)
 
 /** 169.254.0.0/16 and fe80::/10. */
 export const isLinkLocal = ({ family, octets }: Address): boolean =>

@@ -15,7 +15,10 @@ export const hosts6 = ["::", "2001:db8::1", "::1", "fe80::1%eth0"] as const
 export const askedPorts: fc.Arbitrary<readonly [first: number, last: number]> = fc.oneof(
   { weight: 4, arbitrary: fc.integer({ min: 8080, max: 8083 }).map((port) => [port, port] as const) },
   { weight: 2, arbitrary: fc.constant([0, 0] as const) },
-  { weight: 1, arbitrary: fc.constantFrom([8080, 8083] as const, [8081, 8082] as const) }
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom([8081, 8082] as const, [8080, 8083] as const, [8081, 8082] as const)
+  }
 )
 
 const protocol = fc.constantFrom(6, 6, 6, 17, 132)

@@ -4,11 +4,11 @@
  */
 import fc from "fast-check"
 import { bindingOf } from "./Arbitraries.ts"
-import { linearize, type Overlapping } from "./Linearizability.ts"
+import { linearize, type Overlapping, type TakenBack } from "./Linearizability.ts"
 import { type Model, type ModelHost, noMappings } from "./Model.ts"
 import { misheld } from "./ModelModes.ts"
 import type { Step } from "./Script.ts"
-import { callersStep } from "./ScriptArbitrary.ts"
+import { callersStep, crowdedStep } from "./ScriptArbitrary.ts"
 import type { Call, Running, SyncTarget, WireBinding, WireMapAnswer } from "./Target.ts"
 
 /** What each client does, and whose turn it is each time; `turns` is counted round. */
@@ -17,8 +17,15 @@ export interface Interleaving {
   readonly turns: ReadonlyArray<number>
 }
 
+/** A client may be gone before its answer. */
+const clientsStep: fc.Arbitrary<Step> = fc
+  .tuple(fc.oneof(crowdedStep, callersStep.filter(isCall)), fc.nat({ max: 4 }))
+  .map(([step, luck]) =>
+    luck === 4 && (step.do === "map" || step.do === "remap") ? { ...step, fate: { how: "lose" } } : step
+  )
+
 export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
-  clients: fc.array(fc.array(callersStep.filter(isCall), { minLength: 1, maxLength: 3, size: "max" }), {
+  clients: fc.array(fc.array(clientsStep, { minLength: 1, maxLength: 3, size: "max" }), {
     minLength: 2,
     maxLength: 3,
     size: "max"
@@ -29,8 +36,16 @@ export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
 export interface Unexplained {
   readonly seed: number
   readonly interleaving: Interleaving
-  readonly history: ReadonlyArray<Overlapping>
+  readonly history: ReadonlyArray<Overlapping | TakenBack>
   readonly why: string
+}
+
+interface UnderWay {
+  readonly call: Call
+  readonly running: Running
+  from: number
+  /** Its number, once it was answered to nobody. */
+  lost: number | undefined
 }
 
 /** What no order of the calls explains, or `undefined`. */
@@ -39,19 +54,29 @@ export const runTogether = (
   host: ModelHost,
   target: SyncTarget
 ): Omit<Unexplained, "seed" | "interleaving"> | undefined => {
-  const history: Array<Overlapping> = []
+  const history: Array<Overlapping | TakenBack> = []
   const granted: Array<ReadonlyArray<WireBinding>> = []
   const todo = clients.map((steps) => [...steps])
-  const under: Array<{ call: Call; running: Running; from: number } | undefined> = clients.map(
-    () => undefined
-  )
+  const under: Array<UnderWay | undefined> = clients.map(() => undefined)
   let moment = 0
 
   const collect = () => {
     for (const [client, each] of under.entries()) {
-      const ended = each?.running.ended()
-      if (each === undefined || ended === undefined) continue
+      if (each === undefined) continue
+      const answer = each.running.given()
+      if (answer !== undefined && each.lost === undefined) {
+        each.lost = history.length
+        const ended = { outcome: { _tag: "Answered", answer }, struck: false, lost: each.lost } as const
+        history.push({ call: each.call, ended, from: each.from, to: moment++ })
+        each.from = moment++
+      }
+      const ended = each.running.ended()
+      if (ended === undefined) continue
       under[client] = undefined
+      if (each.lost !== undefined) {
+        history.push({ lost: each.lost, from: each.from, to: moment++ })
+        continue
+      }
       history.push({ call: each.call, ended, from: each.from, to: moment++ })
       if (each.call.method === "PortMapper.MapPorts" && ended.outcome._tag === "Answered") {
         const bindings = (ended.outcome.answer as WireMapAnswer).PortBindings ?? []
@@ -74,7 +99,9 @@ export const runTogether = (
     else {
       const step = todo[client]?.shift()
       const asked = step === undefined ? undefined : callOf(step, granted)
-      if (asked !== undefined) under[client] = { call: asked, running: target.start(asked), from: moment++ }
+      const lost = step !== undefined && "fate" in step && step.fate?.how === "lose"
+      if (asked !== undefined)
+        under[client] = { call: asked, running: target.start(asked, lost), from: moment++, lost: undefined }
     }
   }
 

@@ -8,6 +8,7 @@ import {
   afterCall,
   afterCrash,
   afterRestart,
+  afterWait,
   afterWrongCall,
   isUntaken,
   type Model,
@@ -125,7 +126,7 @@ class Runner {
       }
       case "wait":
         this.#target.world.wait(step.seconds)
-        return this.#change((model) => ({ ...model, nowMillis: model.nowMillis + step.seconds * 1000 }))
+        return this.#settle(this.#models.flatMap((model) => afterWait(model, step.seconds)))
     }
   }
 

@@ -2,8 +2,15 @@
  * Whether calls that overlapped came to what they would have come to one after the other, in some order that keeps apart
  * what did not overlap. Brute force with a memory (Wing & Gong, Lowe): for histories of a dozen calls.
  */
-import { afterCall, type Model, type ModelHost } from "./Model.ts"
+import { afterCall, afterLoss, type Model, type ModelHost } from "./Model.ts"
 import type { Call, Ended } from "./Target.ts"
+
+/** The moment in which what a lost answer named is taken back; it comes after the call itself. */
+export interface TakenBack {
+  readonly lost: number
+  readonly from: number
+  readonly to: number
+}
 
 /** A call that began and ended at these moments, in no unit but order. */
 export interface Overlapping {
@@ -17,7 +24,7 @@ export interface Overlapping {
 export const linearize = (
   host: ModelHost,
   before: Model,
-  history: ReadonlyArray<Overlapping>,
+  history: ReadonlyArray<Overlapping | TakenBack>,
   fits: (model: Model) => boolean
 ): ReadonlyArray<Model> => {
   const seen = new Set<string>()
@@ -31,6 +38,7 @@ export const linearize = (
     for (const { each, index } of open) {
       if (each.from > firstEnd) continue
       const next = models.flatMap((model) => {
+        if ("lost" in each) return [afterLoss(model, each.lost)]
         const verdict = afterCall(host, model, each.call, each.ended)
         return verdict._tag === "May" ? verdict.models : []
       })

@@ -84,13 +84,19 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   const start = (
     asked: Call,
     steps: (step: string) => Effect.Effect<void, InjectedFailure>,
-    lost: boolean
+    lost: boolean,
+    /** Writing the answer takes its time. */
+    writing: Effect.Effect<void> = Effect.void
   ) => {
     let answered: Outcome | undefined
+    let given: unknown
     const answering = Effect.flatMap(call(asked.method, valueBody(asked.value)), (answer) =>
       lost
-        ? Effect.fail(undelivered)
-        : Effect.sync(() => {
+        ? Effect.suspend(() => {
+            given = answer
+            return Effect.andThen(writing, Effect.fail(undelivered))
+          })
+        : Effect.map(writing, () => {
             answered = { _tag: "Answered", answer }
           })
     )
@@ -99,6 +105,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
     )(Effect.scoped(answering))
     return {
       fiber,
+      given: () => given,
       outcome: (): Outcome | undefined => {
         const exit = fiber.pollUnsafe()
         return exit === undefined ? undefined : (answered ?? failureOf(exit))
@@ -134,15 +141,16 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
     return { outcome: outcome() ?? { _tag: "Hung" }, struck }
   }
 
-  const startPaused = (asked: Call): Running => {
+  const startPaused = (asked: Call, lost = false): Running => {
     let resume: (() => void) | undefined
     let interrupted = false
     const pause: Effect.Effect<void> = Effect.callback((go) => {
       resume = () => go(Effect.void)
     })
-    const { fiber, outcome } = start(asked, () => pause, false)
+    const { fiber, outcome, given } = start(asked, () => pause, lost, pause)
     turns.flush()
     return {
+      given,
       waits: () => resume !== undefined && outcome() === undefined,
       proceed: () => {
         const go = resume

@@ -32,6 +32,8 @@ export interface ModelMapping extends Frontend {
   readonly epoch: number
   readonly standing: "answered" | "unconfirmed" | "conflicted"
   readonly recorded: "answered" | "applied"
+  /** The call that made it or changed its policy, while its answer may still get lost; and what it was before. */
+  readonly pending?: { readonly by: number; readonly before: ModelMapping | undefined } | undefined
   /** Its port may be held on the unspecified address, for it was granted together with that. */
   readonly wide: boolean
 }
@@ -92,6 +94,14 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
   if (outcome._tag === "Refused" && outcome.fault === "request") return may(model)
   return wrong("refused", `a request that means nothing was not refused as such: ${JSON.stringify(outcome)}`)
 }
+
+/** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
+export const afterLoss = (model: Model, lost: number): Model => ({
+  ...model,
+  mappings: model.mappings.flatMap((mapping) =>
+    mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]
+  )
+})
 
 /** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
@@ -165,6 +175,28 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   }))
 }
 
+/** Time went by: what was in conflict is served again once nothing stands in its way. */
+export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
+  const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
+  const free = model.mappings.filter(
+    (mapping) =>
+      mapping.standing === "conflicted" && mapping.port !== 0 && isFree(model, [mapping], mapping.port, false)
+  )
+  if (free.length === 0) return [later]
+  const surely = free.filter(
+    (mapping) => model.refusing.length === 0 && isFree(model, [mapping], mapping.port, true)
+  )
+  return subsets(free.filter((mapping) => !surely.includes(mapping))).map((perhaps) => ({
+    ...later,
+    mappings: model.mappings.map(
+      (mapping): ModelMapping =>
+        surely.includes(mapping) || perhaps.includes(mapping)
+          ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
+          : mapping
+    )
+  }))
+}
+
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
   isUntaken(model, other) &&
@@ -183,7 +215,7 @@ const afterMap = (
   model: Model,
   request: WireMapRequest,
   owner: string,
-  { outcome, struck }: Ended
+  { outcome, struck, lost: lostBy }: Ended
 ): Verdict => {
   const reqs = request.Reqs ?? []
   const [first] = reqs
@@ -246,23 +278,35 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding in another mode is replaced. KNOWN: it is lost as well where the call then fails.
-  const otherMode = model.mappings.filter((mapping) =>
-    served.some(
-      ({ at, req }) =>
-        mapping.backend === backends.get(req) &&
-        mapping.proto === at.proto &&
-        (mode === "routed"
-          ? mapping.mode !== "routed" && mapping.key === at.key && mapping.port === exact
-          : mapping.mode === "routed")
-    )
+  // The same binding with a host port is replaced by one that has none from now on.
+  const otherMode = model.mappings.filter(
+    (mapping) =>
+      mode === "routed" &&
+      mapping.mode !== "routed" &&
+      mapping.port === exact &&
+      served.some(
+        ({ at, req }) =>
+          mapping.backend === backends.get(req) && mapping.proto === at.proto && mapping.key === at.key
+      )
   )
   const giving = [...new Set([...holders, ...otherMode])]
+  // What rests on a socket that is in the way goes with it, where it may go.
+  const along = model.mappings.filter(
+    (mapping) =>
+      exact !== undefined &&
+      mode !== "routed" &&
+      mapping.wide &&
+      mapping.port === exact &&
+      !ownMappings.has(mapping) &&
+      !giving.includes(mapping) &&
+      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
+  )
 
   // Not done: nothing is left of it. What had to give way may be gone all the same.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
-    const unsettled = standing.length > 0 ? [] : giving
+    const unsettled = standing.length > 0 ? [] : [...giving, ...along]
     const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
     return bases.flatMap((base) =>
       subsets(unsettled).flatMap((gone) => [
@@ -347,7 +391,8 @@ const afterMap = (
       owner,
       epoch: begun.epoch,
       standing: "answered",
-      recorded: "answered",
+      recorded: lostBy === undefined ? "answered" : "applied",
+      pending: lostBy === undefined ? undefined : { by: lostBy, before: undefined },
       wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
     })
   )
@@ -375,12 +420,19 @@ const afterMap = (
         ...mapping,
         mode,
         standing: "answered" as const,
-        recorded: "answered" as const,
+        recorded: lostBy === undefined ? ("answered" as const) : mapping.recorded,
+        pending: lostBy === undefined ? undefined : mapping.pending,
         epoch: owner === "engine" ? begun.epoch : mapping.epoch
       }
       return each === undefined || (policyOf(labels) === mapping.policy && mapping.mode === mode)
         ? renewed
-        : { ...renewed, policy: policyOf(labels), allow: each.led.allow, asked: each.req.FrontendIP }
+        : {
+            ...renewed,
+            policy: policyOf(labels),
+            allow: each.led.allow,
+            asked: each.req.FrontendIP,
+            pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
+          }
     })
   const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
   const named = new Set([
@@ -390,9 +442,14 @@ const afterMap = (
     )
   ])
   const cleared = { ...done, mappings: done.mappings.filter((mapping) => !powerless.includes(mapping)) }
-  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])].flatMap((each) =>
-    ownersOf(each, model, owner)
-  )
+  const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])]
+    .flatMap((each) =>
+      subsets(along).map((gone) => ({
+        ...each,
+        mappings: each.mappings.filter((mapping) => !gone.includes(mapping))
+      }))
+    )
+    .flatMap((each) => ownersOf(each, model, owner))
   // The confirmation may have failed: then the record says that it was applied.
   if (!struck && !model.refusing.includes("store")) return may(...taken)
   return may(
@@ -631,7 +688,16 @@ const afterUnmap = (
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
   if (outcome._tag === "Answered") return may(without([...named]))
-  const any = subsets([...named]).map(without)
+  // What stays is recorded as before, or as what the mapper knows it to be.
+  const staying = (gone: ReadonlyArray<ModelMapping>): ReadonlyArray<Model> => {
+    const left = without(gone)
+    const known = left.mappings.map(
+      (mapping): ModelMapping =>
+        named.has(mapping) && mapping.standing === "answered" ? { ...mapping, recorded: "answered" } : mapping
+    )
+    return [left, { ...left, mappings: known }]
+  }
+  const any = subsets([...named]).flatMap(staying)
   if (outcome._tag === "Unanswered")
     return struck ? may(...any) : wrong("answers", "the call was not answered")
   if (outcome._tag !== "Refused") return may(model)
@@ -639,7 +705,7 @@ const afterUnmap = (
   if (!struck && model.refusing.length === 0) return wrong("unmaps", `unmapping failed: ${outcome.text}`)
   const left = [...named].filter((mapping) => outcome.text.includes(frontendTextOf(mapping)))
   if (left.length === 0) return wrong("unmaps", `a failure that names nothing it kept: ${outcome.text}`)
-  return may(without([...named].filter((mapping) => !left.includes(mapping))))
+  return may(...staying([...named].filter((mapping) => !left.includes(mapping))))
 }
 
 const frontendOf = (req: WireReq): Frontend => frontend(req.Proto, req.FrontendIP, req.BackendIP)

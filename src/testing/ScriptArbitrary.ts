@@ -1,8 +1,16 @@
 /** Scripts to draw from. */
 import fc from "fast-check"
-import { hosts4, hosts6, labels, nearlyMapRequest, nearlyUnmapRequest, reqs } from "./Arbitraries.ts"
+import {
+  backends4,
+  hosts4,
+  hosts6,
+  labels,
+  nearlyMapRequest,
+  nearlyUnmapRequest,
+  reqs
+} from "./Arbitraries.ts"
 import type { Script, Step } from "./Script.ts"
-import type { Fate } from "./Target.ts"
+import type { Fate, WireReq } from "./Target.ts"
 
 export interface ScriptOptions {
   readonly maxSteps?: number
@@ -98,4 +106,38 @@ export const callersStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 7, arbitrary: unmapStep(never) },
   { weight: 1, arbitrary: unmapOther },
   { weight: 1, arbitrary: wrongStep }
+)
+
+const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
+  .tuple(
+    fc.constantFrom([8080, 8080] as const, [8080, 8080] as const, [8080, 8081] as const, [0, 0] as const),
+    fc.subarray(["0.0.0.0", "192.0.2.1"], { minLength: 1 }),
+    fc.constantFrom(...backends4)
+  )
+  .map(([[first, last], hosts, backend]) =>
+    hosts.map((host) => ({
+      Proto: 6,
+      BackendIP: backend,
+      BackendPort: 80,
+      FrontendIP: host,
+      FrontendPort: first,
+      FrontendPortEnd: last
+    }))
+  )
+
+/** Steps that nearly all want the same. */
+export const crowdedStep: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      do: fc.constant("map" as const),
+      reqs: crowdedReqs,
+      labels: fc.constantFrom<Readonly<Record<string, string>>>({}, {}, { "portmapper.allow": "10.0.0.0/8" }),
+      owner: fc.constant("engine"),
+      fate: never
+    })
+  },
+  { weight: 1, arbitrary: remapStep(never) },
+  { weight: 2, arbitrary: unmapStep(never) },
+  { weight: 1, arbitrary: crowdedReqs.map(([req]): Step => ({ do: "unmapOther", req: req as WireReq })) }
 )

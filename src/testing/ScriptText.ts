@@ -43,9 +43,13 @@ export const unexplainedText = ({ seed, interleaving, history, why }: Unexplaine
   [
     why,
     `replay with PORTMAPPER_SEED=${seed}: runTogether(${json(interleaving)}, host, memoryTarget(host))`,
-    ...history.map(({ call, ended, from, to }, index) =>
-      [`[${from}..${to}] ${rpcLine(call, index + 1, undefined)}`, `  -> ${json(ended.outcome)}`].join("\n")
-    )
+    ...history.map((each, index) => {
+      const when = `[${each.from}..${each.to}]`
+      if ("lost" in each) return `${when} the answer to call ${each.lost + 1} is lost`
+      return [`${when} ${rpcLine(each.call, index + 1, undefined)}`, `  -> ${json(each.ended.outcome)}`].join(
+        "\n"
+      )
+    })
   ].join("\n")
 
 const rpcLine = ({ method, value, owner }: Call, id: number, fate: unknown): string => {

@@ -48,10 +48,14 @@ export type Outcome =
   | { readonly _tag: "Unanswered" }
   | { readonly _tag: "Hung" }
 
-/** An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. */
+/**
+ * An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. `lost` numbers a
+ * call whose answer is on its way to be lost: it is to be taken back.
+ */
 export interface Ended {
   readonly outcome: Outcome
   readonly struck: boolean
+  readonly lost?: number
 }
 
 /** Everything a mapper holds of its host, as sorted lines. */
@@ -99,12 +103,14 @@ export interface Running {
   readonly proceed: () => void
   readonly interrupt: () => void
   readonly ended: () => Ended | undefined
+  /** Of a call whose answer gets lost: the answer, from when it is given. */
+  readonly given: () => unknown
 }
 
 /** A target in process, which runs when told to and never by itself: the same calls in the same order do the same. */
 export interface SyncTarget {
   readonly call: (call: Call, fate: Fate) => Ended
-  readonly start: (call: Call) => Running
+  readonly start: (call: Call, lost?: boolean) => Running
   readonly world: World
 }
 

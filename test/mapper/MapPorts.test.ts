@@ -180,13 +180,52 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("forgets UDP flows that began before the mapping, and those of one removed", () =>
+  test("forgets flows that don't go where their mapping leads, and those of one removed", () =>
     Effect.gen(function* () {
       const conntrack = yield* MemoryConntrack
-      const bindings = yield* map(group("53", ["udp 0.0.0.0 172.17.0.2:53", "udp :: 172.17.0.2:53"]))
-      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp"])
+      let seen = 0
+      const flushed = () => {
+        const fresh = conntrack.flushed().slice(seen)
+        seen += fresh.length
+        return fresh
+      }
+      const dns = ["udp 0.0.0.0 172.17.0.2:53", "udp :: 172.17.0.2:53", "tcp 0.0.0.0 172.17.0.2:53"]
+      const bindings = yield* map(group("53", dns))
+      assert.deepStrictEqual(flushed(), [
+        "0.0.0.0:53/udp unless to 172.17.0.2:53",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53"
+      ])
+      yield* map(group("53", dns))
+      assert.deepStrictEqual(flushed(), [])
+      yield* map(group("53", dns, { "portmapper.allow": "10.0.0.0/8" }))
+      assert.deepStrictEqual(flushed(), [
+        "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8",
+        "[::]:53/udp",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8"
+      ])
+      yield* map(group("53", dns, { "portmapper.mode": "proxy" }))
+      assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
+      yield* map(group("53", dns))
+      flushed()
       yield* unmap(bindings)
-      assert.deepStrictEqual(conntrack.flushed(), ["0.0.0.0:53/udp", "0.0.0.0:53/udp"])
+      assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
+    }))
+
+  test("forgets the flows that a policy let in whose answer was never delivered", () =>
+    Effect.gen(function* () {
+      const conntrack = yield* MemoryConntrack
+      const driver = yield* Driver
+      const dns = ["udp 0.0.0.0 172.17.0.2:53"]
+      yield* map(group("53", dns, { "portmapper.allow": "10.0.0.0/8" }))
+      yield* Effect.exit(
+        Effect.scoped(Effect.andThen(driver.mapPorts(group("53", dns)), Effect.fail("the client is gone")))
+      )
+      const limited = "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8"
+      assert.deepStrictEqual(conntrack.flushed(), [
+        limited,
+        "0.0.0.0:53/udp unless to 172.17.0.2:53",
+        limited
+      ])
     }))
 
   test("keeps what the kernel refuses to give up, and gives it up later", () =>
@@ -359,6 +398,20 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
+  test("keeps the policy that another call has answered with meanwhile", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web]))
+      const limited = group("8080", [web], { "portmapper.allow": "10.0.0.0/8" })
+      const first = yield* Scope.make()
+      yield* Effect.provideService(driver.mapPorts(limited), Scope.Scope, first)
+      yield* map(limited)
+      yield* Scope.close(first, Exit.fail("the client is gone"))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
+      ])
+    }))
+
   test("keeps what another call has answered with meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
@@ -375,12 +428,17 @@ describe("a table that someone else removed", () => {
   test("is put back within two seconds with all that is mapped", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
+      const conntrack = yield* MemoryConntrack
       yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
       const before = yield* host
+      const flushed = conntrack.flushed()
+      const once = [...flushed]
       firewall.flush()
       assert.deepStrictEqual((yield* host).rules, [])
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(yield* host, before)
+      // What went past it meanwhile is led again.
+      assert.deepStrictEqual(flushed, [...once, ...once])
     }))
 
   test("is put back at once by the next mapping", () =>

@@ -1,0 +1,147 @@
+/** Clients that keep their source port, as DNS, VoIP and VPN clients do: they reach whatever the port leads to now. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import { contents } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { conntrack } from "../lab/Probe.ts"
+
+/** A flow that never pauses: a datagram every 50 ms from the same source port, whether or not the last was answered. */
+const steadyClient = Effect.fnUntraced(function* (from: Namespace, host: string, port: number) {
+  const sent: Array<{ readonly at: number; readonly who: string }> = []
+  const once = Effect.gen(function* () {
+    const at = performance.now()
+    const { outcome, replies } = yield* from.agent.udp({
+      host,
+      port,
+      sourcePort: 5000,
+      timeoutMillis: 45,
+      unconnected: true
+    })
+    sent.push({ at, who: replies[0]?.who ?? outcome })
+    yield* Effect.sleep(Math.max(0, 50 - (performance.now() - at)))
+  })
+  yield* Effect.forkScoped(Effect.forever(once))
+  return {
+    /** What became of the next datagrams that are sent from now on. */
+    next: (count: number) =>
+      Effect.gen(function* () {
+        const now = performance.now()
+        const after = () => sent.filter(({ at }) => at >= now)
+        while (after().length < count) yield* Effect.sleep(10)
+        return after().map(({ who }) => who)
+      })
+  }
+})
+
+const families = [
+  { any: "0.0.0.0", host: "10.99.0.1", c1: "172.31.0.2", c2: "172.31.0.3" },
+  { any: "[::]", host: "fd99::1", c1: "[fd66::2]", c2: "[fd66::3]" }
+]
+
+describeLab("flows of published UDP ports", ["conntrack"], () => {
+  for (const { any, host: address, c1: first, c2: second } of families)
+    it.live(`follow the port to another container at once: ${any}`, () =>
+      Effect.gen(function* () {
+        const { host, client, c1, c2 } = yield* Lab.make()
+        for (const [container, bind] of [c1, c2].flatMap((one) =>
+          ["0.0.0.0", "::"].map((on) => [one, on] as const)
+        ))
+          yield* container.agent.echo({ protocol: "udp", host: bind, port: 53 })
+        const plugin = yield* Plugin.start(host)
+        const flow = yield* steadyClient(client, address, 53)
+        assert.deepStrictEqual(yield* flow.next(2), ["timeout", "timeout"])
+        for (const [backend, who] of [
+          [first, "c1"],
+          [second, "c2"],
+          [first, "c1"]
+        ]) {
+          const mapped = yield* plugin.map([`udp ${any}:53 ${backend}:53`])
+          assert.strictEqual(mapped.status, 200, mapped.error)
+          assert.deepStrictEqual(yield* flow.next(2), [who, who])
+          assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
+          assert.deepStrictEqual(yield* flow.next(2), ["timeout", "timeout"])
+        }
+      })
+    )
+
+  it.live(
+    "follow the container when it takes another policy, and end where they are not allowed any more",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+        const plugin = yield* Plugin.start(host)
+        const map = (allow: string) =>
+          plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"], { "portmapper.allow": allow })
+        const flow = yield* steadyClient(client, "10.99.0.1", 53)
+        yield* map("10.99.0.0/24")
+        assert.deepStrictEqual(yield* flow.next(2), ["c1", "c1"])
+        yield* map("10.98.0.0/24")
+        assert.deepStrictEqual(yield* flow.next(2), ["timeout", "timeout"])
+        yield* map("10.98.0.0/24,10.99.0.2")
+        assert.deepStrictEqual(yield* flow.next(2), ["c1", "c1"])
+      })
+  )
+
+  it.live("leave the flows alone that the host forwards for others, on the same port", () =>
+    Effect.gen(function* () {
+      const { host, client, c1, c2 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      yield* c2.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      const plugin = yield* Plugin.start(host)
+      yield* client.agent.udp({ host: "172.31.0.3", port: 53, sourcePort: 6000 })
+      yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 6000 })
+      const ids = Effect.map(host.check("conntrack", ["-L", "-o", "id", "-p", "udp"]), (text) =>
+        text
+          .split("\n")
+          .filter((line) => line.includes("sport=6000"))
+          .map((line) => `${/dst=(\S+)/.exec(line)?.[1]} ${/id=(\d+)/.exec(line)?.[1]}`)
+          .sort()
+      )
+      const before = yield* ids
+      assert.strictEqual(before.length, 2)
+      const mapped = yield* plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"])
+      const kept = before.filter((line) => line.startsWith("172.31.0.3 "))
+      assert.deepStrictEqual(yield* ids, kept)
+      yield* plugin.unmap(mapped.bindings)
+      assert.deepStrictEqual(yield* ids, kept)
+    })
+  )
+
+  it.live("that went past a table which someone removed are led again once it is back, connections too", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 53 })
+      const plugin = yield* Plugin.start(host)
+      yield* plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"])
+      yield* plugin.map(["tcp 0.0.0.0:53 172.31.0.2:53"])
+      yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 7000 })
+      const established = (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000"))
+      // Connection tracking goes with the last table that asks for it, and with it all that went past.
+      yield* host.check("nft", [
+        "add table ip others; add chain ip others x { type nat hook prerouting priority 0; }"
+      ])
+      yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
+      const flow = yield* steadyClient(client, "10.99.0.1", 53)
+      assert.deepStrictEqual(yield* flow.next(1), ["timeout"])
+      const { outcome, answer } = yield* client.agent.tcp({
+        host: "10.99.0.1",
+        port: 53,
+        timeoutMillis: 5000
+      })
+      assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
+      assert.deepStrictEqual(yield* contents(host), {
+        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"]
+      })
+      assert.deepStrictEqual(yield* flow.next(2), ["c1", "c1"])
+      assert.deepStrictEqual(
+        (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000")),
+        established
+      )
+    })
+  )
+})
