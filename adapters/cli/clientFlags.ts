@@ -1,11 +1,12 @@
 /** What the commands that ask a running plugin have in common: which plugin, how to reach it, and how answers are told. */
 import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
 import { makeClient, type PluginClient, type TlsFileError } from "../docker/PluginClient.ts"
 import { WrongUsage } from "./failure.ts"
-import { defaultSocket } from "./options.ts"
+import { defaultSocket, defaultState, watchSocket } from "./options.ts"
 import { usageText } from "./presenter.ts"
 
 /** Whom mappings made by these commands belong to. */
@@ -117,10 +118,15 @@ const addressOf = (
   return Effect.succeed(socketAddress(Option.getOrElse(socket, () => findSocket(name))))
 }
 
-/** Where `serve` of this user would listen; failing that, where root's does, which a group may be let in to. */
+/** Where `serve` or `watch` of this user would listen; failing that, where root's does, which a group may be let in to. */
 const findSocket = (name: string): string => {
   const own = defaultSocket(name)
-  const candidates = [own, `/run/docker/plugins/${name}.sock`, `/run/docker/plugins/${name}/${name}.sock`]
+  const candidates = [
+    own,
+    Path.join(defaultState(own), watchSocket),
+    `/run/docker/plugins/${name}.sock`,
+    `/run/docker/plugins/${name}/${name}.sock`
+  ]
   return candidates.find((path) => Fs.existsSync(path)) ?? own
 }
 

@@ -9,11 +9,13 @@ import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
 import { ls } from "./ls.ts"
 import { map } from "./map.ts"
+import { isRoot } from "./options.ts"
 import { presenter } from "./presenter.ts"
 import { type HostRemoval, makeReset } from "./reset.ts"
 import { rpc } from "./rpc.ts"
 import { serve } from "./serve.ts"
 import { unmap } from "./unmap.ts"
+import { watch } from "./watch.ts"
 
 const table: HostRemoval = {
   what: "nftables table inet portmapper",
@@ -23,9 +25,27 @@ const table: HostRemoval = {
   )
 }
 
+const dockerUser: HostRemoval = {
+  what: "our rule in DOCKER-USER",
+  remove: Effect.flatMap(
+    Effect.promise(() => import("../linux/DockerUser.ts")),
+    ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
+  )
+}
+
 const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, rpc, map, unmap, ls, conform, doctor, makeReset([table])])
+  Command.withSubcommands([
+    serve,
+    watch,
+    rpc,
+    map,
+    unmap,
+    ls,
+    conform,
+    doctor,
+    makeReset([table, dockerUser])
+  ])
 )
 
 /** Every built-in option but `--wizard`. */

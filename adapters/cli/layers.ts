@@ -30,6 +30,10 @@ export interface MapperOptions {
   readonly mode: Mode | undefined
   readonly ephemeral: PortRange | undefined
   readonly acceptMark: Mark | undefined
+  /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
+  readonly dockerUserMark?: Mark | undefined
+  /** Who knows whether a container is gone; nobody where `undefined`. */
+  readonly backends?: Layer.Layer<Backends, { readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
 }
@@ -62,7 +66,7 @@ export const mapperLayer = (options: MapperOptions) =>
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
         LinuxRelay.layer({ udpIdle: options.udpIdle }),
         SqliteMappingStore.layer(options.stateDirectory),
-        Backends.layerUnknown,
+        options.backends ?? Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
@@ -75,10 +79,10 @@ export const mapperLayer = (options: MapperOptions) =>
   )
 
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
-const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, mode }: MapperOptions) {
+const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, dockerUserMark, mode }: MapperOptions) {
   if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
   yield* lockNamespace
-  return yield* Layer.build(NftFirewall.layer({ acceptMark })).pipe(
+  return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark })).pipe(
     Effect.map((built) => Context.get(built, Firewall)),
     Effect.mapError((error) => error.message),
     Effect.result

@@ -3,7 +3,7 @@ import { Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
-import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { Follow, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
@@ -17,6 +17,7 @@ import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
   answering,
+  type ClientFlags,
   clientFlags,
   clientOf,
   interruptedIsFailure,
@@ -41,9 +42,9 @@ const flags = {
   ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
   to: repeated(
     "to",
-    "ADDRESS",
-    "The container's address; again for one of the other family",
-    backendAddress
+    "ADDRESS|CONTAINER",
+    "The container's address, again for one of the other family; or its name or id, which serve --watch follows",
+    parseTarget
   ).pipe(Flag.atLeast(0)),
   label: repeated(
     "label",
@@ -56,9 +57,12 @@ const flags = {
 
 export const map = Command.make("map", flags, (options) =>
   Effect.gen(function* () {
-    const jobs = yield* jobsOf(options.publish, options.to, new Map(options.label))
-    const client = yield* clientOf("map", options)
-    const bindings = yield* mapJobs(client, jobs)
+    const labels = new Map(options.label)
+    const container = yield* containerOf(options.to)
+    const bindings =
+      container === undefined
+        ? yield* mapTo(options, yield* jobsOf(options.publish, options.to.flatMap(addressesOf), labels))
+        : yield* followTo(options, { container, publish: options.publish, labels })
     yield* Console.log(
       options.json
         ? JSON.stringify({ PortBindings: mapPortsResponse(bindings).PortBindings })
@@ -66,7 +70,7 @@ export const map = Command.make("map", flags, (options) =>
     )
   }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
 ).pipe(
-  Command.withDescription("Ask a running plugin to map ports to an address"),
+  Command.withDescription("Ask a running plugin to map ports to an address, or to a container"),
   Command.withExamples([
     {
       command: "portmapper map -p 8080:80 --to 172.17.0.2",
@@ -81,11 +85,47 @@ export const map = Command.make("map", flags, (options) =>
       description: "The first free port of a range, for both families"
     },
     {
+      command: "portmapper map -p 8080:80 --to web",
+      description: "A running container, followed through restarts until unmap (needs serve --watch)"
+    },
+    {
       command: "portmapper map -p '[::1]:7000-7010:7000-7010' --to 172.17.0.2 --label portmapper.mode=proxy",
       description: "Eleven ports of one IPv6 address, relayed in userland"
     }
   ])
 )
+
+type Target =
+  | { readonly _tag: "Address"; readonly address: Address }
+  | { readonly _tag: "Container"; readonly container: string }
+
+const addressesOf = (target: Target): ReadonlyArray<Address> =>
+  target._tag === "Address" ? [target.address] : []
+
+/** A container has all the addresses it needs. */
+const containerOf = (targets: ReadonlyArray<Target>): Effect.Effect<string | undefined, WrongUsage> => {
+  const [first] = targets.flatMap((target) => (target._tag === "Container" ? [target.container] : []))
+  return first === undefined || targets.length === 1
+    ? Effect.succeed(first)
+    : wrongUsage("map", `--to ${first}: with a container there is no other --to`)
+}
+
+const mapTo = (options: ClientFlags, jobs: ReadonlyArray<Job>) =>
+  Effect.flatMap(clientOf("map", options), (client) => mapJobs(client, jobs))
+
+/** One call for all of it: whoever follows the container undoes what it can't do whole. */
+const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: Follow) {
+  if (follow.publish.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
+  const client = yield* clientOf("map", options)
+  return yield* Effect.mapError(client.followContainer(follow), (error) =>
+    failed(
+      `mapping to container ${follow.container} failed`,
+      error._tag === "NotOffered"
+        ? `the plugin at ${error.where} watches no Engine, and knows no containers by name: start it with: portmapper serve --watch; or give --to the container's address`
+        : error.message
+    )
+  )
+})
 
 /** One call to make, and the `-p` that it comes from. */
 interface Job {
@@ -99,7 +139,8 @@ const jobsOf = Effect.fnUntraced(function* (
   labels: ReadonlyMap<string, string>
 ): Effect.fn.Return<ReadonlyArray<Job>, WrongUsage> {
   if (published.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
-  if (addresses.length === 0) return yield* wrongUsage("map", "name where to by --to ADDRESS")
+  if (addresses.length === 0)
+    return yield* wrongUsage("map", "name where to by --to ADDRESS or --to CONTAINER")
   const v4 = addresses.filter(({ family }) => family === 4)
   const v6 = addresses.filter(({ family }) => family === 6)
   const twice = [v4, v6].find((family) => family.length > 1)
@@ -208,11 +249,13 @@ const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Ar
   return [no, yes]
 }
 
-function backendAddress(text: string): Result.Result<Address, string> {
-  return Result.mapError(
-    parseAddress(text),
-    () => "expected an IPv4 or IPv6 address; the name of a container is not followed from here"
-  )
+/** What is no address is a name, if Docker would take it for one. */
+function parseTarget(text: string): Result.Result<Target, string> {
+  const address = parseAddress(text)
+  if (Result.isSuccess(address)) return Result.succeed({ _tag: "Address", address: address.success })
+  return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text)
+    ? Result.succeed({ _tag: "Container", container: text })
+    : Result.fail("expected an IPv4 or IPv6 address, or the name or id of a container")
 }
 
 /** As Docker's `--label`: without `=` the value is empty. */

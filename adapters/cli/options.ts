@@ -150,6 +150,20 @@ export const mapperOptions = (options: {
   udpIdle: Option.getOrUndefined(options.udpIdle)
 })
 
+/** Root alone has rules to mark for; a mark agreed on with the Engine needs no rule of ours, and gets one all the same. */
+export const withDockerUser = <O extends { readonly mode: Mode | undefined }>(options: O, mark: Mark) => ({
+  ...options,
+  dockerUserMark: isRoot() && (options.mode ?? "nat") === "nat" ? mark : undefined
+})
+
+export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
+  Flag.withDescription("Unmap everything at the end; else ports stay published for the successor"),
+  Flag.withDefault(false)
+)
+
+/** In the state directory of a `watch`: where the other commands reach it. */
+export const watchSocket = "watch.sock"
+
 /** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
 export const defaultSocket = (pluginName: string): string =>
   isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)

@@ -31,3 +31,9 @@ export const releasedBinding = (mapping: ListedMapping): ReadonlyArray<ReleasedB
     }
   ]
 }
+
+export const releaseAtEnd = (driver: Driver["Service"]): Effect.Effect<void> =>
+  releaseAll(driver).pipe(
+    Effect.flatMap((count) => Effect.logInfo(`released ${count} mappings`)),
+    Effect.catch((error) => Effect.logError(`releasing at the end: ${error.message}`))
+  )

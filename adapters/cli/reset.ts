@@ -93,6 +93,7 @@ const filesOf = (options: ResetFlags): Found => {
       .map((name) => Path.join(state, name)),
     sockets: [
       socket,
+      Path.join(state, Options.watchSocket),
       ...entries(folder)
         .filter((name) => /^\.\d+\.sock$/.test(name))
         .map((name) => Path.join(folder, name))

@@ -8,12 +8,14 @@ import * as Http from "node:http"
 import type * as Https from "node:https"
 import { Duration, Effect, Result, Schema, type Scope } from "effect"
 import {
+  bindingsFollowed,
   bindingsGranted,
+  followContainerRequest,
   mapPortsRequest,
   mappingsListed,
   unmapPortsRequest
 } from "../../src/protocol/ClientCalls.ts"
-import { CurrentOwner, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, type Follow, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
 import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import {
@@ -43,6 +45,8 @@ export interface PluginClient {
   readonly activate: Effect.Effect<ReadonlyArray<string>, ClientError>
   readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
+  /** Only ours follows containers, and only where it watches an Engine; `NotOffered` of any other. */
+  readonly followContainer: (follow: Follow) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only ours knows what it has mapped; `NotOffered` of any other. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
@@ -131,6 +135,12 @@ export const makeClient = Effect.fnUntraced(function* (
     )
   })
 
+  const offered = Effect.mapError((error: ClientError) =>
+    error._tag === "CallRefused" && error.status === 404
+      ? new NotOffered({ where, method: error.method })
+      : error
+  )
+
   return {
     address,
     call,
@@ -145,13 +155,11 @@ export const makeClient = Effect.fnUntraced(function* (
       asked("PortMapper.UnmapPorts", unmapPortsRequest(release), Result.succeed, () =>
         Result.succeed(undefined)
       ),
-    listPorts: asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed).pipe(
-      Effect.mapError((error) =>
-        error._tag === "CallRefused" && error.status === 404
-          ? new NotOffered({ where, method: error.method })
-          : error
-      )
-    )
+    followContainer: (follow) =>
+      offered(
+        asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
+      ),
+    listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
   }
 })
 

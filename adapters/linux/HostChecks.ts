@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
+import { defaultMark, findChains, markText } from "./DockerUser.ts"
 
 /** `fail`: ports can't be published as asked until it is mended. `warn`: some can't, or not as well as they could. */
 export type CheckStatus = "ok" | "warn" | "fail"
@@ -26,7 +27,8 @@ export const hostChecks = async (): Promise<ReadonlyArray<Check>> => [
   checkConntrack(),
   checkBridgeFilter(),
   checkDescriptors(),
-  await checkEngine()
+  await checkEngine(),
+  await checkEngineFilter()
 ]
 
 const ok = (name: string, found: string): Check => ({ name, status: "ok", found, remedy: undefined })
@@ -142,6 +144,25 @@ const checkEngine = (): Promise<Check> => {
       )
     )
   })
+}
+
+/** Whether what our table redirects gets past an Engine's own rules, where there are any. */
+const checkEngineFilter = async (): Promise<Check> => {
+  const chains = await findChains()
+  if (chains.length > 0) {
+    const names = chains.map(({ command }) => command).join(", ")
+    return chains.every(({ accepts }) => accepts)
+      ? ok("Engine's filter", `DOCKER-USER accepts what is redirected (${names})`)
+      : ok("Engine's filter", `DOCKER-USER is there (${names}); serve --watch and watch put one rule in it`)
+  }
+  const tables = spawnSync("nft", ["list", "tables"], { encoding: "utf8" })
+  return tables.error === undefined && /^table ip6? docker-bridges$/m.test(tables.stdout)
+    ? warn(
+        "Engine's filter",
+        "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
+        `start dockerd with --bridge-accept-fwmark=${markText(defaultMark)}, and portmapper with --accept-fwmark ${markText(defaultMark)}`
+      )
+    : ok("Engine's filter", "none here")
 }
 
 const readText = (path: string): string | undefined => {

@@ -72,6 +72,8 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
     case "portmapper.publish":
     case "portmapper.network":
+    // Written by `portmapper watch`, for people to read: not among the known ones.
+    case "portmapper.container":
       return Result.succeed({})
     default:
       return Result.fail(`one of the known labels: ${known.join(", ")}`)

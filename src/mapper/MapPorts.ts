@@ -336,9 +336,14 @@ const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Gro
 
 const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
   if (holder.standing === "unconfirmed") return true
-  if (isStale(holder, mappings.engine, yield* Clock.currentTimeMillis)) return true
+  const nowMillis = yield* Clock.currentTimeMillis
+  if (isStale(holder, mappings.engine, nowMillis)) return true
+  if (nowMillis - holder.mapping.sinceMillis < startMillis) return false
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
 })
+
+/** A container is published before it runs: for so long after it nobody takes it for gone. */
+const startMillis = 30_000
 
 /** Who holds the port, since when, and how to free it. */
 const holderText = ({ mapping }: Live): string => {

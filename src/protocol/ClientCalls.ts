@@ -4,8 +4,9 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { ListedMapping } from "./Driver.ts"
+import type { Follow, ListedMapping } from "./Driver.ts"
 import type {
+  FollowContainerRequest,
   ListPortsResponse,
   MapPortsRequest,
   MapPortsResponse,
@@ -15,6 +16,7 @@ import type {
 } from "./Messages.ts"
 import type { Entry, Group, Labels, PortBinding, PortRequest, Release } from "./PortBinding.ts"
 import { protocolNumber, protocolOfNumber } from "./Protocol.ts"
+import { publishText } from "./PublishSyntax.ts"
 
 export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPortsRequest.Encoded => ({
   Reqs: entries.map(({ protocol, asked, backend }) => ({
@@ -24,6 +26,16 @@ export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPo
     FrontendIP: asked,
     ...frontendPorts(ports)
   })),
+  Labels: Object.fromEntries(labels)
+})
+
+export const followContainerRequest = ({
+  container,
+  publish,
+  labels
+}: Follow): typeof FollowContainerRequest.Encoded => ({
+  Container: container,
+  Publish: publish.map(publishText),
   Labels: Object.fromEntries(labels)
 })
 
@@ -56,6 +68,19 @@ export const bindingsGranted = (
     return Result.fail(`${answered.length} bindings were answered to a group of ${entries.length}`)
   return Result.all(answered.map((binding, index) => bindingGranted(binding, entries[index] as Entry)))
 }
+
+/** What was granted to a container that is followed: the answer alone says where it is. */
+export const bindingsFollowed = ({
+  PortBindings
+}: typeof MapPortsResponse.Type): Result.Result<ReadonlyArray<PortBinding>, string> =>
+  Result.all(
+    (PortBindings ?? []).map((binding) => {
+      const { BackendIP: address, BackendPort: port } = binding
+      if (address === undefined) return Result.fail("a binding was answered that leads nowhere")
+      const host = unspecified(address.family)
+      return bindingGranted(binding, { protocol: "tcp", host, asked: "", backend: { address, port } })
+    })
+  )
 
 export const mappingsListed = ({
   Mappings

@@ -3,7 +3,8 @@
  * The built-in mapper is one driver; a user's own is `Driver.of({ mapPorts, unmapPorts })`, served by any transport.
  */
 import { Context, type Effect, type Scope } from "effect"
-import type { Group, PortBinding, Release } from "./PortBinding.ts"
+import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
+import type { Publish } from "./PublishSyntax.ts"
 
 /** A failure that depends on the state of the host. `message` is shown to the person who asked, so it is written for them. */
 export interface DriverError {
@@ -30,6 +31,13 @@ export interface ListedMapping {
   readonly bytesOut: number | undefined
 }
 
+/** Ports of a container known by its name or id, each as `-p` asks for them. */
+export interface Follow {
+  readonly container: string
+  readonly publish: ReadonlyArray<Publish>
+  readonly labels: Labels
+}
+
 export class Driver extends Context.Service<
   Driver,
   {
@@ -49,6 +57,13 @@ export class Driver extends Context.Service<
     readonly unmapPorts: (release: Release) => Effect.Effect<void, DriverError>
     /** What is mapped, in no particular order. */
     readonly listPorts?: Effect.Effect<ReadonlyArray<ListedMapping>, DriverError>
+    /**
+     * Publishes ports of a running container, all of them or none, and follows it: they lead to wherever it is after a
+     * restart, until they are unmapped. Answers and scope as with `mapPorts`, group after group.
+     */
+    readonly followContainer?: (
+      follow: Follow
+    ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /** An Engine began to use this plugin (`Plugin.Activate`); it may be a new start of an Engine seen before. */
     readonly activated?: Effect.Effect<void>
   }

@@ -3,7 +3,7 @@
  * (an address is an `Address`, labels are a `Map`). What a message means, and which messages mean nothing, is decided
  * in `Requests.ts`; both are left behind there, and the rest of the program speaks the words of `PortBinding.ts`.
  *
- * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts` is ours.
+ * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts` and `FollowContainer` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -78,6 +78,9 @@ export const WireMapping = goStruct({
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
+
+/** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
+export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text), Labels: labels })
 
 /** A message as plain data: what `JSON.stringify` writes and what a caller in process hands over. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]

@@ -10,6 +10,7 @@ import { Driver, type DriverError } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
+  FollowContainerRequest,
   ListPortsRequest,
   type ListPortsResponse,
   MapPortsRequest,
@@ -18,13 +19,14 @@ import {
   type UnmapPortsResponse
 } from "./Messages.ts"
 import { RequestError } from "./RequestError.ts"
-import { groupOf, releaseOf } from "./Requests.ts"
+import { followOf, groupOf, releaseOf } from "./Requests.ts"
 
 export const Method = Schema.Literals([
   "Plugin.Activate",
   "PortMapper.MapPorts",
   "PortMapper.UnmapPorts",
-  "PortMapper.ListPorts"
+  "PortMapper.ListPorts",
+  "PortMapper.FollowContainer"
 ])
 export type Method = typeof Method.Type
 
@@ -154,13 +156,22 @@ const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof Lis
   return listPortsResponse(yield* driver.listPorts)
 })
 
+const followContainer = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.followContainer === undefined)
+    return yield* new MethodNotFound({ method: "PortMapper.FollowContainer" })
+  const follow = yield* Effect.fromResult(Result.flatMap(decodeFollow(body), followOf))
+  return mapPortsResponse(yield* driver.followContainer(follow))
+})
+
 type Operation<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
 const operations = {
   "Plugin.Activate": activate,
   "PortMapper.MapPorts": mapPorts,
   "PortMapper.UnmapPorts": unmapPorts,
-  "PortMapper.ListPorts": listPorts
+  "PortMapper.ListPorts": listPorts,
+  "PortMapper.FollowContainer": followContainer
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
 
 const decoder = <T>(
@@ -183,3 +194,4 @@ const emptyBody = (name: string): string =>
 const decodeMapPorts = decoder("MapPorts", MapPortsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
+const decodeFollow = decoder("FollowContainer", FollowContainerRequest)

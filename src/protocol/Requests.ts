@@ -11,10 +11,18 @@ import {
   isUnspecified,
   unspecified
 } from "./Address.ts"
+import type { Follow } from "./Driver.ts"
 import { preview } from "./GoJson.ts"
-import type { MapPortsRequest, PortBindingReq, UnmapPortsRequest, WirePortBinding } from "./Messages.ts"
+import type {
+  FollowContainerRequest,
+  MapPortsRequest,
+  PortBindingReq,
+  UnmapPortsRequest,
+  WirePortBinding
+} from "./Messages.ts"
 import type { Entry, Group, PortRequest, Release, ReleasedBinding } from "./PortBinding.ts"
 import { protocolOfNumber } from "./Protocol.ts"
+import { parsePublish, publishForm } from "./PublishSyntax.ts"
 import { type Issue, RequestError } from "./RequestError.ts"
 
 /** A group with no entries asks for nothing; its `ports` say nothing either. */
@@ -57,6 +65,28 @@ export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result
         bindings: bindings.filter((binding) => binding !== undefined),
         labels: request.Labels ?? noLabels
       })
+}
+
+/** Something is named, and something to publish; each `-p` is one that Docker would take. */
+export const followOf = ({
+  Container,
+  Publish: published,
+  Labels
+}: typeof FollowContainerRequest.Type): Result.Result<Follow, RequestError> => {
+  const issues: Array<Issue> = []
+  if (Container === "")
+    issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })
+  if ((published ?? []).length === 0)
+    issues.push({ path: "Publish", value: preview([]), rule: `at least one ${publishForm}` })
+  const publish = (published ?? []).flatMap((text, index) => {
+    const parsed = parsePublish(text)
+    if (Result.isSuccess(parsed)) return [parsed.success]
+    issues.push({ path: `Publish[${index}]`, value: preview(text), rule: parsed.failure })
+    return []
+  })
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({ container: Container, publish, labels: Labels ?? noLabels })
 }
 
 const noLabels: ReadonlyMap<string, string> = new Map()

@@ -117,7 +117,10 @@ describe("reset", { timeout: 60_000 }, () => {
         const { status, stdout } = yield* onTerminal(args, 80, { input })
         assert.strictEqual(status, 1, stdout)
         assert.include(stdout, `  ${socket}\n`)
-        assert.include(stdout, "  nftables table inet portmapper\nRemove it? [y/N] ")
+        assert.include(
+          stdout,
+          "  nftables table inet portmapper\n  our rule in DOCKER-USER\nRemove it? [y/N] "
+        )
         assert.isTrue(stdout.endsWith("portmapper: reset refused: nothing was removed\n"), stdout)
       }
       assert.deepStrictEqual(left(), before)

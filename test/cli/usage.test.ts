@@ -17,7 +17,7 @@ describe("wrong usage", { timeout: 120_000 }, () => {
         ["mapp", '"mapp" is no command, did you mean map?; see: portmapper --help'],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
-        ["map -p 80:80", "map: name where to by --to ADDRESS; see: portmapper map --help"],
+        ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],
         ["map -p", "map: -p is missing its value; see: portmapper map --help"],
         [
           "map -p 80: --to 10.0.0.1",
@@ -28,8 +28,12 @@ describe("wrong usage", { timeout: 120_000 }, () => {
           'map: -p "99999:80": host port "99999": ports are 1 to 65535; see: portmapper map --help'
         ],
         [
-          "map -p 80 --to web",
-          'map: --to "web": expected an IPv4 or IPv6 address; the name of a container is not followed from here; see: portmapper map --help'
+          "map -p 80 --to /web",
+          'map: --to "/web": expected an IPv4 or IPv6 address, or the name or id of a container; see: portmapper map --help'
+        ],
+        [
+          "map -p 80 --to web --to 10.0.0.1",
+          "map: --to web: with a container there is no other --to; see: portmapper map --help"
         ],
         [
           "map -p 80 --to 10.0.0.1 --to 10.0.0.2",

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 /** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "go"
+export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "busybox" | "go"
 
 /** For each need what is missing, in words; `undefined` where nothing is. */
 export type Capabilities = Readonly<Record<Need, string | undefined>>
@@ -17,6 +17,7 @@ export const capabilities = (): Capabilities => {
     conntrack: command("conntrack", "--version") ? undefined : "the conntrack tool",
     sctp: hasSctp() ? undefined : "SCTP in the kernel",
     dockerd: command("dockerd", "--version") ? undefined : "dockerd",
+    busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
     go: command("go", "version") ? undefined : "Go"
   }
   return known
@@ -30,6 +31,12 @@ let known: Capabilities | undefined
 
 const command = (name: string, ...args: ReadonlyArray<string>): boolean =>
   spawnSync(name, args, { stdio: "ignore", timeout: 5_000 }).status === 0
+
+/** As what a container has for an image: nothing else, no library either. */
+const isStatic = (): boolean =>
+  spawnSync("ldd", ["/bin/busybox"], { encoding: "utf8", timeout: 5_000 }).stderr?.includes(
+    "not a dynamic"
+  ) === true
 
 const labMissing = (): string | undefined => {
   if (process.getuid?.() !== 0) return "root and nftables"

@@ -1,0 +1,78 @@
+/**
+ * `portmapper watch`: a mapper that works for containers' labels alone, with no plugin for an Engine to find. The other
+ * commands reach it on a socket of its own in the state directory.
+ */
+import * as Path from "node:path"
+import { Console, Effect, Layer, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { serveUnix } from "../docker/PluginSocket.ts"
+import { announce, takeNotify } from "../docker/Systemd.ts"
+import { defaultMark } from "../linux/DockerUser.ts"
+import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
+import * as EngineFlags from "./engineFlags.ts"
+import { loggingLayer } from "./logging.ts"
+import * as Options from "./options.ts"
+import { releaseAtEnd } from "./release.ts"
+
+const flags = {
+  engine: EngineFlags.engine,
+  trustImageLabels: EngineFlags.trustImageLabels,
+  name: Options.name,
+  socket: Flag.String("socket").pipe(
+    Flag.withMetavar("PATH"),
+    Flag.withDescription("Where the other commands reach it (watch.sock in the state directory)"),
+    Flag.optional
+  ),
+  group: Options.group,
+  ...Options.mapperFlags,
+  releaseOnExit: Options.releaseOnExit,
+  logFormat: Options.logFormat
+}
+
+export const watch = Command.make("watch", flags, (options) =>
+  Effect.gen(function* () {
+    const base = yield* Driver
+    const engine = yield* EngineFlags.engineOf(options)
+    const { releaseFilter, watching } = yield* Effect.promise(() => import("./watching.ts"))
+    const { acceptMark, dockerUserMark, stateDirectory } = mapperOptions(options)
+    if (options.releaseOnExit)
+      yield* Effect.addFinalizer(() => Effect.andThen(releaseAtEnd(base), releaseFilter))
+    const { trustImageLabels } = options
+    const mark = acceptMark ?? dockerUserMark
+    const driver = yield* watching({ engine, trustImageLabels, stateDirectory, mark })
+    const path = Option.getOrElse(options.socket, () => Path.join(stateDirectory, Options.watchSocket))
+    const groupId = Option.getOrUndefined(options.group)
+    yield* serveUnix(path, { owner: "cli", groupId, folderMode: 0o700 }).pipe(
+      Effect.provideService(Driver, driver)
+    )
+    yield* Console.error(`listening on ${path}`)
+    yield* announce(yield* takeNotify(sendUnixDatagram), `listening on ${path}`)
+    return yield* Effect.never
+  }).pipe(Effect.scoped)
+).pipe(
+  Command.withDescription(
+    "Publish what containers ask for by portmapper.publish labels, on any Docker Engine"
+  ),
+  Command.withExamples([
+    {
+      command: "portmapper watch",
+      description: "For containers made with docker run -l portmapper.publish=8080:80"
+    },
+    { command: "portmapper watch --engine tcp://10.0.0.5:2376" }
+  ]),
+  Command.provide((options) =>
+    Layer.unwrap(
+      Effect.gen(function* () {
+        const engine = yield* EngineFlags.engineOf(options)
+        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+        const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
+        return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
+      })
+    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
+  )
+)
+
+/** The socket is not one of a plugin: the state lies where `serve` without options would have it. */
+const mapperOptions = (options: Parameters<typeof Options.mapperOptions>[0]) =>
+  Options.withDockerUser(Options.mapperOptions({ ...options, socket: Option.none() }), defaultMark)

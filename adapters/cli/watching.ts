@@ -1,0 +1,82 @@
+/**
+ * The watch as a process runs it: over HTTP to an Engine, its record in the state directory, and the Engine's filter kept
+ * open for what our table redirects.
+ */
+import { Effect, Layer, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { Engine, type EngineError } from "../engine/Engine.ts"
+import type { EngineAddress } from "../engine/EngineAddress.ts"
+import * as EngineBackends from "../engine/EngineBackends.ts"
+import * as EngineHttp from "../engine/EngineHttp.ts"
+import { startWatch } from "../engine/Watch.ts"
+import { type RecordError, WatchRecord } from "../engine/WatchRecord.ts"
+import { keepAccepted, markText, removeAccepted } from "../linux/DockerUser.ts"
+import type { AcceptMark } from "../linux/Ruleset.ts"
+
+export interface WatchingOptions {
+  readonly engine: EngineAddress
+  readonly trustImageLabels: boolean
+  readonly stateDirectory: string
+  /** What our table marks redirected packets with; `undefined` where it redirects none. */
+  readonly mark: AcceptMark | undefined
+}
+
+/** Answers the driver to serve. What is published stays so when the scope closes. */
+export const watching = ({
+  engine,
+  trustImageLabels,
+  stateDirectory,
+  mark
+}: WatchingOptions): Effect.Effect<Driver["Service"], EngineError | RecordError, Driver | Scope.Scope> =>
+  Effect.gen(function* () {
+    const services = yield* Layer.build(
+      Layer.merge(EngineHttp.layer(engine), WatchRecord.layer(stateDirectory))
+    )
+    return yield* Effect.gen(function* () {
+      const keep = mark === undefined ? Effect.void : yield* keepOpen(mark)
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(keep, Effect.sleep(checkInterval))))
+      return yield* startWatch({ trustImageLabels, onConnected: keep })
+    }).pipe(Effect.provide(services))
+  })
+
+/** For `serve` with an Engine to ask and nothing to watch. */
+export const backendsOf = (engine: EngineAddress) =>
+  EngineBackends.layer.pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
+
+/** The rule goes with the mappings, not before them. */
+export const releaseFilter = Effect.catch(Effect.asVoid(removeAccepted), (error) =>
+  Effect.logError(`removing the rule in DOCKER-USER: ${error.message}`)
+)
+
+/** How often the rule is looked for: firewalld's reload and `iptables -F` take it away unannounced. */
+const checkInterval = "10 seconds"
+
+/** Looks after the rule; each thing that it finds is told once. */
+const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
+  const engine = yield* Engine
+  const told = new Set<string>()
+  const once = (text: string, tell: (text: string) => Effect.Effect<void>) => {
+    if (told.has(text)) return Effect.void
+    told.add(text)
+    return tell(text)
+  }
+  return Effect.gen(function* () {
+    const { chains, changed, failures } = yield* keepAccepted(mark)
+    if (changed.length > 0)
+      yield* Effect.logInfo(`DOCKER-USER accepts the mark ${markText(mark)} now (${changed.join(", ")})`)
+    for (const failure of failures)
+      yield* once(`the Engine's filter may drop what is redirected: ${failure}`, Effect.logWarning)
+    if (chains.length > 0 || failures.length > 0) return
+    const info = yield* Effect.option(engine.info)
+    if (info._tag === "None") return
+    yield* info.value.firewall?.startsWith("nftables") === true
+      ? once(
+          `the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=${markText(mark)}, else it drops what is redirected`,
+          Effect.logWarning
+        )
+      : once(
+          "there is no DOCKER-USER chain: the Engine writes no rules here, and needs none of ours",
+          Effect.logInfo
+        )
+  })
+})

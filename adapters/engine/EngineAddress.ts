@@ -1,0 +1,58 @@
+/**
+ * Where the Engine is, by `--engine` or by the environment as Docker's own clients read it.
+ *
+ * Source: moby/client/client.go and options.go (`FromEnv`): DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY.
+ */
+import * as Path from "node:path"
+import { Result } from "effect"
+import { type PluginAddress, parsePluginUrl } from "../docker/PluginAddress.ts"
+
+export interface EngineAddress {
+  readonly address: PluginAddress
+  /** PEM files, where TLS is used. */
+  readonly tls: EngineTls | undefined
+}
+
+export interface EngineTls {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+  /** Without DOCKER_TLS_VERIFY anyone may claim to be the Engine, as with Docker's own clients. */
+  readonly verify: boolean
+}
+
+export const defaultEngine = "unix:///var/run/docker.sock"
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Whether someone said which Engine is meant. */
+export const namesEngine = (url: string | undefined, env: Environment): boolean =>
+  url !== undefined || (env["DOCKER_HOST"] ?? "") !== ""
+
+/** `url` is `--engine`. The failure names the text that is wrong, and follows no other. */
+export const parseEngine = (
+  url: string | undefined,
+  env: Environment
+): Result.Result<EngineAddress, string> => {
+  const fromEnvironment = env["DOCKER_HOST"] || undefined
+  const text = url ?? fromEnvironment ?? defaultEngine
+  const name = url === undefined && fromEnvironment !== undefined ? "DOCKER_HOST" : "--engine"
+  if (text.startsWith("ssh://"))
+    return Result.fail(
+      `${name} "${text}": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://`
+    )
+  const folder = env["DOCKER_CERT_PATH"] || undefined
+  const secure = /^https:/.test(text) || (/^tcp:/.test(text) && folder !== undefined)
+  const parsed = parsePluginUrl(text.replace(/\/$/, ""), secure)
+  if (Result.isFailure(parsed)) return Result.fail(`${name} "${text}": ${parsed.failure}`)
+  const tls =
+    secure && folder !== undefined
+      ? {
+          ca: Path.join(folder, "ca.pem"),
+          cert: Path.join(folder, "cert.pem"),
+          key: Path.join(folder, "key.pem"),
+          verify: (env["DOCKER_TLS_VERIFY"] ?? "") !== ""
+        }
+      : undefined
+  return Result.succeed({ address: parsed.success, tls })
+}

@@ -1,0 +1,61 @@
+/**
+ * `Backends` as the Engine knows them: whether any running container has an address. Asked in the middle of a mapping, which
+ * may be one that the Engine itself waits for, so it is asked only what it answers at all times, and never for long.
+ */
+import { Clock, Effect, Layer } from "effect"
+import { IpNetwork, NetAddress } from "effect/net"
+import { type BackendState, Backends } from "../../src/mapper/Backends.ts"
+import type { Address } from "../../src/protocol/Address.ts"
+import { Engine } from "./Engine.ts"
+
+/** How long an answer may take, how long it is good for, and how long an Engine that gave none is left alone. */
+const patienceMillis = 1_000
+const freshMillis = 1_000
+const restMillis = 10_000
+
+/**
+ * `gone` only for an address from one of the Engine's own networks: what has another is no container of this Engine, and not
+ * for it to say.
+ */
+export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
+  Backends,
+  Effect.gen(function* () {
+    const engine = yield* Engine
+    let known: { readonly untilMillis: number; readonly stateOf: (address: Address) => BackendState } = {
+      untilMillis: Number.NEGATIVE_INFINITY,
+      stateOf: () => "unknown"
+    }
+    const look = Effect.all([engine.containers, engine.subnets], { concurrency: 2 }).pipe(
+      Effect.map(([containers, subnets]) => {
+        const there = new Set(
+          containers.flatMap(({ attachments }) => attachments.flatMap(({ v4, v6 }) => [v4?.key, v6?.key]))
+        )
+        return {
+          forMillis: freshMillis,
+          stateOf: (address: Address): BackendState => {
+            if (there.has(address.key)) return "running"
+            return subnets.some((subnet) => contains(subnet, address)) ? "gone" : "unknown"
+          }
+        }
+      }),
+      Effect.timeoutOrElse({ duration: patienceMillis, orElse: () => Effect.succeed(silent) }),
+      Effect.catch(() => Effect.succeed(silent))
+    )
+    return {
+      stateOf: Effect.fnUntraced(function* ({ address }) {
+        if (known.untilMillis <= (yield* Clock.currentTimeMillis)) {
+          const { forMillis, stateOf } = yield* look
+          known = { untilMillis: (yield* Clock.currentTimeMillis) + forMillis, stateOf }
+        }
+        return known.stateOf(address)
+      })
+    }
+  })
+)
+
+const silent = { forMillis: restMillis, stateOf: (): BackendState => "unknown" }
+
+const contains = (network: IpNetwork.IpNetwork, { family, octets }: Address): boolean =>
+  family === 4
+    ? IpNetwork.contains(network, NetAddress.ipv4FromBytesUnsafe(octets))
+    : IpNetwork.contains(network, NetAddress.ipv6FromBytesUnsafe(octets))

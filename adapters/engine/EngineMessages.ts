@@ -1,0 +1,128 @@
+/**
+ * The parts of the Engine's answers that are used here, as schemas, and what they mean. Stable since API 1.24.
+ *
+ * Source: the Engine API's reference: /containers/json, /images/{name}/json, /networks, /info, /events.
+ */
+import { Result, Schema } from "effect"
+import { IpNetwork } from "effect/net"
+import { type Address, parseAddress } from "../../src/protocol/Address.ts"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
+import type { Attachment, Container, EngineEvent, EngineInfo } from "./Engine.ts"
+
+const text = Schema.optionalKey(Schema.NullOr(Schema.String))
+const texts = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
+
+const Endpoint = Schema.Struct({ NetworkID: text, IPAddress: text, GlobalIPv6Address: text })
+
+const ListedContainer = Schema.Struct({
+  Id: Schema.String,
+  Names: Schema.NullOr(Schema.Array(Schema.String)),
+  ImageID: text,
+  Created: Schema.optionalKey(Schema.Number),
+  State: text,
+  Labels: texts,
+  HostConfig: Schema.optionalKey(Schema.Struct({ NetworkMode: text })),
+  NetworkSettings: Schema.optionalKey(
+    Schema.NullOr(
+      Schema.Struct({ Networks: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Endpoint))) })
+    )
+  )
+})
+
+const Image = Schema.Struct({ Config: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Labels: texts }))) })
+
+const Network = Schema.Struct({
+  Name: text,
+  IPAM: Schema.optionalKey(
+    Schema.NullOr(
+      Schema.Struct({
+        Config: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Struct({ Subnet: text }))))
+      })
+    )
+  )
+})
+
+const Info = Schema.Struct({
+  ServerVersion: text,
+  FirewallBackend: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Driver: text })))
+})
+
+const Event = Schema.Struct({
+  Type: text,
+  Action: text,
+  Actor: Schema.optionalKey(Schema.Struct({ ID: text, Attributes: texts }))
+})
+
+const decoder = <T, A>(schema: Schema.ConstraintDecoder<T>, meaning: (message: T) => A) => {
+  const decode = Schema.decodeUnknownResult(schema)
+  return (value: unknown): Result.Result<A, string> =>
+    Result.mapBoth(decode(value), { onSuccess: meaning, onFailure: (error) => error.message })
+}
+
+export const decodeContainers = decoder(
+  Schema.Array(ListedContainer),
+  (listed): ReadonlyArray<Container> =>
+    [...listed]
+      .sort((a, b) => (a.Created ?? 0) - (b.Created ?? 0) || (a.Id < b.Id ? -1 : 1))
+      .map((container) => ({
+        id: container.Id,
+        name: nameOf(container.Names ?? []) || container.Id.slice(0, 12),
+        image: container.ImageID ?? "",
+        running: container.State === "running" || container.State === "paused",
+        networkMode: container.HostConfig?.NetworkMode ?? "default",
+        labels: labelsOf(container.Labels),
+        attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).map(attachmentOf)
+      }))
+)
+
+export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Config?.Labels))
+
+/** Not those of `docker_gwbridge`: the Engine does not say which containers are in it. */
+export const decodeSubnets = decoder(
+  Schema.Array(Network),
+  (networks): ReadonlyArray<IpNetwork.IpNetwork> =>
+    networks
+      .filter(({ Name }) => Name !== "docker_gwbridge")
+      .flatMap(({ IPAM }) => IPAM?.Config ?? [])
+      .flatMap(({ Subnet }) => {
+        const parsed = IpNetwork.fromString(Subnet ?? "")
+        return Result.isSuccess(parsed) ? [parsed.success] : []
+      })
+)
+
+export const decodeInfo = decoder(
+  Info,
+  ({ ServerVersion, FirewallBackend }): EngineInfo => ({
+    version: ServerVersion ?? "",
+    firewall: FirewallBackend?.Driver ?? undefined
+  })
+)
+
+/** An event of a network names the container among its attributes. Empty where it names none. */
+export const decodeEvent = decoder(Event, ({ Type, Action, Actor }): ReadonlyArray<EngineEvent> => {
+  const id = Type === "network" ? Actor?.Attributes?.["container"] : Actor?.ID
+  return typeof id === "string" && id !== "" ? [{ _tag: "Changed", id, action: Action ?? "" }] : []
+})
+
+/** What `events` asks for; health checks and the like would be many more. */
+export const eventFilters = {
+  type: ["container", "network"],
+  event: ["start", "die", "rename", "destroy", "connect", "disconnect"]
+}
+
+/** A legacy link gives a container further names, `/other/alias`. */
+const nameOf = (names: ReadonlyArray<string>): string =>
+  names.map((name) => name.replace(/^\//, "")).find((name) => !name.includes("/")) ?? ""
+
+const labelsOf = (labels: Readonly<Record<string, string>> | null | undefined): Labels =>
+  new Map(Object.entries(labels ?? {}))
+
+const attachmentOf = ([network, endpoint]: readonly [string, typeof Endpoint.Type]): Attachment => ({
+  network,
+  networkId: endpoint.NetworkID ?? "",
+  v4: addressOf(endpoint.IPAddress),
+  v6: addressOf(endpoint.GlobalIPv6Address)
+})
+
+const addressOf = (address: string | null | undefined): Address | undefined =>
+  Result.getOrUndefined(parseAddress(address ?? ""))

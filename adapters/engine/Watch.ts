@@ -1,0 +1,516 @@
+/**
+ * Publishes what an Engine's containers ask for, and keeps to it: the Engine is listened to, and after each change, each lost
+ * connection and now and then what is mapped is made what is wanted. What that is, is `Wanted`'s and `Changes`'s to say; here
+ * it is done. One failure never keeps anything else from being published.
+ */
+import { Clock, Effect, Exit, Queue, Result, Schema, type Scope, Semaphore, Stream } from "effect"
+import {
+  CurrentOwner,
+  Driver,
+  type DriverError,
+  type Follow as FollowRequest,
+  type ListedMapping
+} from "../../src/protocol/Driver.ts"
+import {
+  frontendText,
+  type Labels,
+  type PortBinding,
+  type Release,
+  type ReleasedBinding
+} from "../../src/protocol/PortBinding.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import { publishText } from "../../src/protocol/PublishSyntax.ts"
+import { type Ask, type Changes, changesFor, type Held, heldFrom, signatureOf } from "./Changes.ts"
+import { type Container, Engine, type EngineEvent } from "./Engine.ts"
+import {
+  asksByLabel,
+  type Follow,
+  findContainer,
+  followed,
+  ownLabels,
+  type Problem,
+  shortId,
+  type Want,
+  type Wanted,
+  wantedByFollow,
+  wantedByLabels
+} from "./Wanted.ts"
+import { type RecordError, WatchRecord } from "./WatchRecord.ts"
+
+export interface WatchOptions {
+  /** Whether labels that came with an image count as the container's own. */
+  readonly trustImageLabels: boolean
+  /** Run each time that the Engine was connected to: it may have been started anew. */
+  readonly onConnected?: Effect.Effect<void>
+}
+
+/** A container that can't be followed. */
+export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRefused", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Events come in bunches: a restart is some six of them. */
+const settleMillis = 20
+const resyncSeconds = 30
+const retryMillis = 5_000
+const backOffMillis = { first: 100, most: 10_000 }
+
+/**
+ * Watches until the scope closes, which leaves everything published. Answers the driver to serve in the place of the one it
+ * stands on: it lists what could not be published too, follows containers, and learns what is unmapped.
+ */
+export const startWatch = Effect.fnUntraced(function* ({
+  trustImageLabels,
+  onConnected = Effect.void
+}: WatchOptions): Effect.fn.Return<
+  Driver["Service"],
+  RecordError,
+  Engine | Driver | WatchRecord | Scope.Scope
+> {
+  const engine = yield* Engine
+  const base = yield* Driver
+  const record = yield* WatchRecord
+  const recorded = yield* record.load
+
+  /** What is mapped for each want, as far as is known; refreshed from the driver in full now and then. */
+  const held = new Map<string, Held>()
+  /** Which want a frontend is mapped for. */
+  const frontends = new Map<string, string>()
+  const granted = new Map(recorded.granted)
+  let follows = recorded.follows
+  let problems = new Map<string, Standing>()
+  const told = new Map<string, string>()
+  /** Unmapped by hand while their containers ran: not mapped again until they are started anew. */
+  const dismissed = new Set<string>()
+  const images = new Map<string, Labels | undefined>()
+  const unnoticed = new Set<string>()
+  let unsaved = false
+
+  const turns = yield* Semaphore.make(1)
+  const wakes = yield* Queue.unbounded<EngineEvent | Resync>()
+  const wake = (event: EngineEvent | Resync) => Queue.offerUnsafe(wakes, event)
+
+  const hold = (key: string, what: Held | undefined) => {
+    for (const binding of held.get(key)?.bindings ?? []) frontends.delete(frontendOf(binding))
+    if (what === undefined || what.bindings.length === 0) return void held.delete(key)
+    held.set(key, what)
+    for (const binding of what.bindings) frontends.set(frontendOf(binding), key)
+  }
+
+  /** Looks at everything; `full` also at what is mapped, which others may have changed. */
+  const reconcile = Effect.fnUntraced(function* (full: boolean) {
+    const containers = yield* engine.containers
+    if (full && base.listPorts !== undefined) {
+      const found = heldFrom(yield* base.listPorts, held)
+      for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
+      for (const [key, what] of found) hold(key, what)
+    }
+    follows = renamed(follows, containers)
+    const wanted = yield* wantedNow(containers)
+    const keys = new Set(wanted.wants.map(({ key }) => key))
+    for (const key of dismissed) if (!keys.has(key)) dismissed.delete(key)
+    const wants = wanted.wants.filter(({ key }) => !dismissed.has(key))
+    const changes = changesFor(wants, held, granted)
+    yield* release(changes.release)
+    const failures: Array<Problem> = []
+    const counts = new Map<string, number>()
+    for (const ask of changes.map) {
+      const failure = yield* mapOne(ask)
+      const { name } = ask.want
+      if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
+      else failures.push(failure)
+    }
+    for (const [name, count] of counts)
+      yield* Effect.logInfo(`${name}: ${count === 1 ? "1 port" : `${count} ports`} published`)
+    yield* tell([...wanted.problems, ...failures])
+    forgetGranted(containers)
+    yield* save
+  })
+
+  const wantedNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
+    const all: Array<Wanted> = []
+    for (const container of containers) {
+      if (!container.running || !asksByLabel(container)) continue
+      const labels = trustImageLabels ? container.labels : yield* labelsWithoutImage(container)
+      if (labels !== undefined) all.push(wantedByLabels(container, labels, containers))
+    }
+    for (const follow of follows) all.push(wantedByFollow(follow, containers))
+    return {
+      wants: all.flatMap(({ wants }) => wants),
+      problems: all.flatMap(({ problems }) => problems)
+    }
+  })
+
+  /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
+  const labelsWithoutImage = Effect.fnUntraced(function* (container: Container) {
+    const { image, name, id } = container
+    if (!images.has(image)) images.set(image, yield* engine.imageLabels(image))
+    const ofImage = images.get(image)
+    const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
+    if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
+      unnoticed.add(id)
+      const why =
+        ofImage === undefined
+          ? "its image is gone, so its labels may be the image's"
+          : "the label is its image's"
+      yield* Effect.logWarning(
+        `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
+      )
+    }
+    return labels
+  })
+
+  const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
+    if (gone.length === 0) return
+    const bindings = gone.flatMap((each) => each.bindings)
+    const result = yield* Effect.result(base.unmapPorts({ bindings, labels: new Map() }))
+    if (Result.isFailure(result)) {
+      yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
+      yield* later(retryMillis)
+      return
+    }
+    for (const each of gone) {
+      const what = held.get(each.key)
+      if (what === undefined) continue
+      const left = what.bindings.filter((binding) => !each.bindings.includes(binding))
+      hold(each.key, { ...what, bindings: left, signature: undefined })
+    }
+  })
+
+  const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {
+    if (dismissed.has(want.key)) return undefined
+    let failure: DriverError | undefined
+    for (const ports of tries) {
+      const mapped = yield* Effect.result(Effect.scoped(mapGroup(want, ports)))
+      if (Result.isSuccess(mapped)) {
+        if (failure !== undefined)
+          yield* Effect.logWarning(
+            `${want.name}: got another port than before for ${want.group.labels.get("portmapper.publish")}: ${failure.message}`
+          )
+        keep(want, mapped.success)
+        return undefined
+      }
+      failure = mapped.failure
+    }
+    return failure === undefined ? undefined : problemOf(want, failure)
+  })
+
+  const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
+    Effect.provideService(base.mapPorts({ ...want.group, ports }), CurrentOwner, want.owner)
+
+  const keep = (want: Want, bindings: ReadonlyArray<PortBinding>) => {
+    const [first] = bindings
+    if (first === undefined) return
+    hold(want.key, {
+      owner: want.owner,
+      port: first.port,
+      bindings: bindings.flatMap(releasedOf),
+      signature: signatureOf(want.group)
+    })
+    if (want.group.ports._tag === "Exact" || granted.get(want.key) === first.port) return
+    granted.set(want.key, first.port)
+    unsaved = true
+  }
+
+  /** Each container's trouble is told once, and again when it is another one. */
+  const tell = Effect.fnUntraced(function* (now: ReadonlyArray<Problem>) {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const next = new Map<string, Standing>()
+    for (const problem of now) {
+      const key = `${problem.owner} ${problem.name} ${problem.publish ?? ""} ${problem.want?.key ?? ""}`
+      next.set(key, { problem, sinceMillis: problems.get(key)?.sinceMillis ?? nowMillis })
+    }
+    problems = next
+    const byName = Map.groupBy(now, ({ name }) => name)
+    for (const [name, each] of byName) {
+      const text = problemsText(each)
+      if (told.get(name) === text) continue
+      told.set(name, text)
+      yield* each.every(({ waiting }) => waiting) ? Effect.logInfo(text) : Effect.logWarning(text)
+    }
+    for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
+  })
+
+  /** Ports are kept for containers that are still there, and for what is followed. */
+  const forgetGranted = (containers: ReadonlyArray<Container>) => {
+    const known = new Set([
+      ...containers.map(({ id }) => shortId(id)),
+      ...follows.map(({ id }) => shortId(id))
+    ])
+    for (const key of granted.keys()) {
+      if (known.has(key.split(" ")[1] ?? "")) continue
+      granted.delete(key)
+      unsaved = true
+    }
+  }
+
+  const save = Effect.suspend(() => {
+    if (!unsaved) return Effect.void
+    unsaved = false
+    return Effect.catch(record.save({ follows, granted }), (error) =>
+      Effect.logError(`recording what is followed: ${error.message}`)
+    )
+  })
+
+  const later = (millis: number) =>
+    Effect.forkIn(
+      Effect.andThen(
+        Effect.sleep(millis),
+        Effect.sync(() => wake({ _tag: "Resync" }))
+      ),
+      scope
+    )
+
+  const reconcileOrTell = (full: boolean) =>
+    turns.withPermits(1)(
+      Effect.catch(reconcile(full), (error) =>
+        Effect.andThen(Effect.logWarning(`looking at the containers: ${error.message}`), later(retryMillis))
+      )
+    )
+
+  const work = Effect.gen(function* () {
+    const first = yield* Queue.take(wakes)
+    yield* Effect.sleep(settleMillis)
+    const events = [first, ...(yield* Queue.clear(wakes))]
+    const connected = events.some(({ _tag }) => _tag === "Connected")
+    if (connected) yield* onConnected
+    yield* reconcileOrTell(connected || events.some(({ _tag }) => _tag === "Resync"))
+    const rewired = new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : [])))
+    if (rewired.size === 0) return
+    // The Engine tells of a network before its lists show it.
+    yield* Effect.forEach(rewired, (id) => Effect.ignore(engine.settled(id)), { discard: true })
+    yield* reconcileOrTell(false)
+  })
+
+  const listen = Effect.gen(function* () {
+    let wait = backOffMillis.first
+    let lost: string | undefined
+    for (;;) {
+      const ended = yield* Effect.result(
+        Stream.runForEach(engine.events, (event) =>
+          Effect.gen(function* () {
+            wake(event)
+            if (event._tag !== "Connected") return
+            wait = backOffMillis.first
+            yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)
+            lost = undefined
+          })
+        )
+      )
+      const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
+      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
+      lost = why
+      yield* Effect.sleep(wait)
+      wait = Math.min(wait * 2, backOffMillis.most)
+    }
+  })
+
+  /** Takes note of what others unmapped, so that it is not mapped again. */
+  const noticeUnmapped = ({ bindings }: Release) =>
+    Effect.suspend(() => {
+      const keys = new Set(bindings.flatMap((binding) => frontends.get(frontendOf(binding)) ?? []))
+      for (const { problem } of problems.values())
+        if (problem.want !== undefined && bindings.some((binding) => waitsFor(problem, binding, granted)))
+          keys.add(problem.want.key)
+      if (keys.size === 0) return Effect.void
+      const before = follows
+      follows = follows.flatMap((follow) => withoutPorts(follow, keys))
+      for (const key of keys) {
+        if (key.startsWith("watch ")) dismissed.add(key)
+        hold(key, undefined)
+      }
+      for (const [key, { problem }] of problems)
+        if (problem.want !== undefined && keys.has(problem.want.key)) problems.delete(key)
+      if (follows !== before) unsaved = true
+      wake({ _tag: "Resync" })
+      return save
+    })
+
+  const follow = Effect.fnUntraced(function* (request: FollowRequest) {
+    const owner = yield* CurrentOwner
+    const containers = yield* engine.containers
+    const container = yield* refusing(findContainer(request.container, containers))
+    if (!container.running)
+      return yield* new FollowRefused({ detail: `container ${container.name} is not running` })
+    const added = request.publish.map(
+      (publish): Follow => ({
+        id: container.id,
+        name: container.name,
+        publish: publishText(publish),
+        labels: Object.fromEntries(request.labels),
+        owner,
+        without: []
+      })
+    )
+    const wanted = added.map((each) => wantedByFollow(each, containers))
+    const [problem] = wanted.flatMap(({ problems }) => problems)
+    if (problem !== undefined)
+      return yield* new FollowRefused({ detail: `container ${container.name}: ${problem.detail}` })
+    const wants = wanted.flatMap((each) => each.wants)
+    const before = follows
+    yield* Effect.addFinalizer((exit) => {
+      if (Exit.isSuccess(exit)) return Effect.void
+      // What was mapped is undone by the driver; what was followed before still is.
+      follows = before
+      for (const { key } of wants) hold(key, undefined)
+      unsaved = true
+      wake({ _tag: "Resync" })
+      return save
+    })
+    const answers = new Map<string, ReadonlyArray<PortBinding>>()
+    for (const { want, tries } of changesFor(wants, withoutSignatures(held), granted).map) {
+      const [first, second] = tries
+      if (first === undefined) continue
+      const mapped = mapGroup(want, first)
+      const bindings = yield* second === undefined
+        ? mapped
+        : Effect.catch(mapped, () => mapGroup(want, second))
+      answers.set(want.key, bindings)
+    }
+    for (const want of wants) keep(want, answers.get(want.key) ?? [])
+    const same = new Set(added.map(followKey))
+    follows = [...follows.filter((each) => !same.has(followKey(each))), ...added]
+    unsaved = true
+    yield* save
+    return wants.flatMap(({ key }) => answers.get(key) ?? [])
+  })
+
+  const scope = yield* Effect.scope
+  yield* Effect.forkIn(listen, scope)
+  yield* Effect.forkIn(Effect.forever(work), scope)
+  yield* Effect.forkIn(
+    Effect.forever(
+      Effect.andThen(
+        Effect.sleep(`${resyncSeconds} seconds`),
+        Effect.sync(() => wake({ _tag: "Resync" }))
+      )
+    ),
+    scope
+  )
+
+  const { listPorts } = base
+  return Driver.of({
+    ...base,
+    unmapPorts: (release) => Effect.andThen(base.unmapPorts(release), noticeUnmapped(release)),
+    followContainer: (request) => turns.withPermits(1)(follow(request)),
+    ...(listPorts === undefined
+      ? {}
+      : {
+          listPorts: Effect.map(listPorts, (listed) => [
+            ...listed,
+            ...[...problems.values()].map((standing) => listedProblem(standing, granted))
+          ])
+        })
+  })
+})
+
+interface Resync {
+  readonly _tag: "Resync"
+}
+
+interface Standing {
+  readonly problem: Problem
+  readonly sinceMillis: number
+}
+
+const refusing = <A>(result: Result.Result<A, string>): Effect.Effect<A, FollowRefused> =>
+  Effect.fromResult(Result.mapError(result, (detail) => new FollowRefused({ detail })))
+
+const isRewiring = (event: EngineEvent | Resync): event is Extract<EngineEvent, { _tag: "Changed" }> =>
+  event._tag === "Changed" && (event.action === "connect" || event.action === "disconnect")
+
+/** What a person asks for is asked of the driver again, whatever was answered before. */
+const withoutSignatures = (held: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> =>
+  new Map([...held].map(([key, what]) => [key, { ...what, signature: undefined }]))
+
+const followKey = ({ id, publish, owner }: Follow): string => `${owner} ${id} ${publish}`
+
+/** A container that was renamed is followed under its new name. */
+const renamed = (
+  follows: ReadonlyArray<Follow>,
+  containers: ReadonlyArray<Container>
+): ReadonlyArray<Follow> =>
+  follows.map((follow) => {
+    const name = followed(follow, containers)?.name ?? follow.name
+    return name === follow.name ? follow : { ...follow, name }
+  })
+
+/** Without the ports whose wants have these keys; nothing where none is left. */
+const withoutPorts = (follow: Follow, keys: ReadonlySet<string>): ReadonlyArray<Follow> => {
+  const prefix = `${follow.owner} ${shortId(follow.id)} ${follow.publish} `
+  const gone = [...keys].flatMap((key) => (key.startsWith(prefix) ? [Number(key.slice(prefix.length))] : []))
+  if (gone.length === 0) return [follow]
+  const less = { ...follow, without: [...new Set([...follow.without, ...gone])] }
+  const left = wantedByFollow(less, [])
+  return left.wants.length + left.problems.length === 0 ? [] : [less]
+}
+
+const problemOf = (want: Want, error: DriverError): Problem => ({
+  name: want.name,
+  owner: want.owner,
+  publish: want.group.labels.get("portmapper.publish"),
+  detail: error.message,
+  want,
+  waiting: false
+})
+
+const problemsText = (problems: ReadonlyArray<Problem>): string => {
+  const [first, ...rest] = problems
+  if (first === undefined) return ""
+  const more = rest.length === 0 ? "" : ` (and ${rest.length} more)`
+  const what = first.publish === undefined ? "" : `${first.publish}: `
+  return `${first.name}: ${first.waiting ? "waiting: " : "not published: "}${what}${first.detail}${more}`
+}
+
+const frontendOf = ({ protocol, host, port, backend }: ReleasedBinding): string =>
+  port === 0 ? `${protocol} ${backend.address?.key} ${backend.port}` : frontendText(protocol, host, port)
+
+const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
+  discarded === undefined
+    ? [{ protocol: entry.protocol, host: entry.host, port, backend: entry.backend }]
+    : []
+
+/** The port that a want asks for or had; 0 where any will do. */
+const portOf = ({ key, group: { ports } }: Want, granted: ReadonlyMap<string, number>): number =>
+  ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
+
+const waitsFor = (
+  { want }: Problem,
+  { protocol, host, port }: ReleasedBinding,
+  granted: ReadonlyMap<string, number>
+): boolean =>
+  want !== undefined &&
+  port === portOf(want, granted) &&
+  want.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
+
+/** What could not be published is listed as conflicted, with the reason among its labels. */
+const listedProblem = (
+  { problem, sinceMillis }: Standing,
+  granted: ReadonlyMap<string, number>
+): ListedMapping => {
+  const { name, owner, publish, detail, want } = problem
+  const entry = want?.group.entries[0]
+  return {
+    protocol: protocolNumber[entry?.protocol ?? "tcp"],
+    frontendIp: entry?.asked ?? "",
+    frontendPort: want === undefined ? 0 : portOf(want, granted),
+    backendIp: entry?.backend.address.text ?? "",
+    backendPort: entry?.backend.port ?? 0,
+    mode: want?.group.labels.get("portmapper.mode") ?? "",
+    owner,
+    state: "conflicted",
+    sinceMillis,
+    labels: new Map([
+      ["portmapper.container", name],
+      ...(publish === undefined ? [] : [["portmapper.publish", publish] as const]),
+      ["portmapper.error", detail]
+    ]),
+    connections: undefined,
+    bytesIn: undefined,
+    bytesOut: undefined
+  }
+}

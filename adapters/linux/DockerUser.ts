@@ -1,0 +1,154 @@
+/**
+ * One rule in `DOCKER-USER`, the chain that an Engine with the iptables backend passes forwarded packets through first: it
+ * accepts what our table redirected, known by its mark, for all ports at once. The chain is the Engine's and its user's; only
+ * the rule with our comment is ours. It stands last, so that what the user drops there is dropped.
+ *
+ * Source: docs.docker.com/engine/network/packet-filtering-firewalls; iptables(8), iptables-extensions(8).
+ */
+import { execFile } from "node:child_process"
+import * as Fs from "node:fs"
+import { Effect } from "effect"
+import type { AcceptMark } from "./Ruleset.ts"
+
+/** For `serve --watch` without a mark of its own: a bit that no well-known network software uses for itself. */
+export const defaultMark: AcceptMark = { mark: 0x1000, mask: 0x1000 }
+
+/** As `--bridge-accept-fwmark` and `iptables -m mark` take it. */
+export const markText = ({ mark, mask }: AcceptMark): string =>
+  mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
+
+export interface Kept {
+  /** The commands in whose tables there is such a chain. */
+  readonly chains: ReadonlyArray<string>
+  /** Those of them in which the rule was put, or put back, or moved to its place. */
+  readonly changed: ReadonlyArray<string>
+  /** What went wrong, each with its command. */
+  readonly failures: ReadonlyArray<string>
+}
+
+/** Puts the rule where it is missing. Costs a child process for each kind of table on this host. */
+export const keepAccepted = (mark: AcceptMark): Effect.Effect<Kept> =>
+  Effect.promise(async () => {
+    const kept = { chains: [] as Array<string>, changed: [] as Array<string>, failures: [] as Array<string> }
+    for (const command of commands()) {
+      try {
+        const rules = await rulesOf(command)
+        if (rules === undefined) continue
+        kept.chains.push(command)
+        const wanted = ruleFor(mark)
+        const ours = rules.filter(isOurs)
+        if (ours.length === 1 && standsLast(rules, wanted)) continue
+        const end = rules.at(-1) === "-j RETURN" ? rules.length : rules.length + 1
+        await run(command, ["-I", chain, `${end}`, ...wanted.split(" ")])
+        // The new one is the last of its kind: `-D` takes the first.
+        for (const rule of ours) await run(command, ["-D", chain, ...rule.split(" ")])
+        kept.changed.push(command)
+      } catch (error) {
+        kept.failures.push((error as Error).message)
+      }
+    }
+    return kept
+  })
+
+/** Takes the rule out, whatever its mark. Answers whether there was any; goes on past an error, and tells them all. */
+export const removeAccepted: Effect.Effect<boolean, { readonly message: string }> = Effect.flatMap(
+  Effect.promise(async () => {
+    let removed = false
+    const failures: Array<string> = []
+    for (const command of commands()) {
+      try {
+        for (const rule of (await rulesOf(command))?.filter(isOurs) ?? []) {
+          await run(command, ["-D", chain, ...rule.split(" ")])
+          removed = true
+        }
+      } catch (error) {
+        failures.push((error as Error).message)
+      }
+    }
+    return { removed, failures }
+  }),
+  ({ removed, failures }) =>
+    failures.length === 0 ? Effect.succeed(removed) : Effect.fail({ message: failures.join("; ") })
+)
+
+/** The commands in whose tables there is a `DOCKER-USER` just now, and whether our rule is in it. Changes nothing. */
+export const findChains = async (): Promise<
+  ReadonlyArray<{ readonly command: string; readonly accepts: boolean }>
+> => {
+  const found: Array<{ readonly command: string; readonly accepts: boolean }> = []
+  for (const command of commands()) {
+    const rules = await rulesOf(command).catch(() => undefined)
+    if (rules !== undefined) found.push({ command, accepts: rules.some(isOurs) })
+  }
+  return found
+}
+
+const chain = "DOCKER-USER"
+
+/** One word, so that the text of a rule is its arguments. */
+const comment = "portmapper"
+
+/** As `iptables -S` prints it. That the destination was changed is asked as well: a mark alone anyone may set. */
+const ruleFor = (mark: AcceptMark): string =>
+  `-m mark --mark ${markText(mark)} -m conntrack --ctstate DNAT -m comment --comment ${comment} -j ACCEPT`
+
+const isOurs = (rule: string): boolean => rule.includes(`--comment ${comment} `)
+
+/** Last but for Docker's own RETURN, which an Engine before 28 puts at the end. */
+const standsLast = (rules: ReadonlyArray<string>, wanted: string): boolean =>
+  rules.at(-1) === wanted || (rules.at(-1) === "-j RETURN" && rules.at(-2) === wanted)
+
+/** The rules of the chain without its name; `undefined` where there is none. */
+const rulesOf = async (command: string): Promise<ReadonlyArray<string> | undefined> => {
+  try {
+    const text = await run(command, ["-S", chain])
+    return text
+      .split("\n")
+      .filter((line) => line.startsWith(`-A ${chain} `))
+      .map((line) => line.slice(`-A ${chain} `.length).trim())
+  } catch (error) {
+    if (/No chain|does not exist|doesn't exist|No such file|incompatible/i.test((error as Error).message)) return undefined
+    throw error
+  }
+}
+
+/**
+ * Each kind of table that is here. The legacy command makes the tables that it asks for, so it is asked only where they are:
+ * where neither variant goes by its own name, there is but one.
+ */
+const commands = (): ReadonlyArray<string> =>
+  [
+    { command: "iptables", names: "/proc/net/ip_tables_names" },
+    { command: "ip6tables", names: "/proc/net/ip6_tables_names" }
+  ].flatMap(({ command, names }) => {
+    const legacy = hasFilterTable(names) && isInstalled(`${command}-legacy`) ? [`${command}-legacy`] : []
+    if (isInstalled(`${command}-nft`)) return [`${command}-nft`, ...legacy]
+    return legacy.length > 0 ? legacy : isInstalled(command) ? [command] : []
+  })
+
+const hasFilterTable = (path: string): boolean => {
+  try {
+    return /^filter$/m.test(Fs.readFileSync(path, "utf8"))
+  } catch {
+    return false
+  }
+}
+
+const places = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
+
+const isInstalled = (command: string): boolean =>
+  [...(process.env["PATH"] ?? "").split(":"), ...places].some(
+    (folder) => folder !== "" && Fs.existsSync(`${folder}/${command}`)
+  )
+
+const run = (command: string, args: ReadonlyArray<string>): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const env = { LC_ALL: "C", PATH: `${process.env["PATH"] ?? ""}:${places.join(":")}` }
+    execFile(command, ["-w", "5", ...args], { env, timeout: 10_000 }, (error, stdout, stderr) => {
+      if (error === null) return resolve(stdout)
+      const words = stderr.trim().split("\n")[0] || error.message
+      reject(new Error(`${command}: ${words.replace(/^\S+ v[^:]*: /, "")}`))
+    })
+  })
+
+const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`

@@ -1,0 +1,425 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Engine } from "../../adapters/engine/Engine.ts"
+import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
+import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
+import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
+import { group } from "../support/groups.ts"
+
+const publish = (text: string, more: Record<string, string> = {}) => ({
+  "portmapper.publish": text,
+  ...more
+})
+
+/** What the driver that is served tells, as `FRONTEND -> BACKEND STATE OWNER`, IPv4 alone. */
+const listed = (driver: Driver["Service"]) =>
+  Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
+    mappings
+      .filter(({ frontendIp }) => !frontendIp.includes(":"))
+      .map(
+        ({ frontendIp, frontendPort, backendIp, backendPort, state, owner }) =>
+          `${frontendIp}:${frontendPort} -> ${backendIp}:${backendPort} ${state} ${owner}`
+      )
+      .sort()
+  )
+
+const errors = (driver: Driver["Service"]) =>
+  Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
+    mappings.flatMap(({ labels }) => {
+      const error = labels.get("portmapper.error")
+      return error === undefined ? [] : [`${labels.get("portmapper.container")}: ${error}`]
+    })
+  )
+
+/** Time for what happened to be seen and done. */
+const settle = TestClock.adjust("100 millis")
+
+const lines: Array<string> = []
+const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
+
+type Services = Scope.Scope | Driver | Engine | MemoryEngine | WatchRecord | MemoryHost | MemoryFirewall
+
+const test = (title: string, effect: () => Effect.Effect<void, unknown, Services>) =>
+  it.effect(title, () => {
+    lines.length = 0
+    return effect().pipe(
+      Effect.provide(
+        Layer.mergeAll(PortMapper.layerMemory(), Memory.layer(), WatchRecord.layerMemory, logged)
+      )
+    )
+  })
+
+const start = (options: Partial<WatchOptions> = {}) =>
+  Effect.tap(startWatch({ trustImageLabels: false, ...options }), settle)
+
+/** As `start`, for a part of a test: the watch ends with it, and what it published stays. */
+const during = <A, E, R>(body: (driver: Driver["Service"]) => Effect.Effect<A, E, R>) =>
+  Effect.scoped(Effect.flatMap(start(), body))
+
+const parsed = (text: string) => {
+  const result = parsePublish(text)
+  if (result._tag === "Failure") throw new Error(result.failure)
+  return result.success
+}
+
+const follow = (driver: Driver["Service"], container: string, ...texts: ReadonlyArray<string>) =>
+  Effect.scoped(
+    driver.followContainer?.({ container, publish: texts.map(parsed), labels: new Map() }) ??
+      Effect.die("not offered")
+  ).pipe(Effect.provideService(CurrentOwner, "cli"))
+
+describe("a watch", () => {
+  test("publishes what runs already and what is started, and unpublishes what ends", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("8080:80,127.0.0.1:9000-9001:9000-9001/udp") })
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* listed(driver), [
+        "0.0.0.0:8080 -> 172.17.0.2:80 live watch",
+        "127.0.0.1:9000 -> 172.17.0.2:9000 live watch",
+        "127.0.0.1:9001 -> 172.17.0.2:9001 live watch"
+      ])
+      yield* engine.run({ name: "plain" })
+      yield* engine.run({ name: "db", labels: publish("5432:5432") })
+      yield* engine.stop("web")
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:5432 -> 172.17.0.4:5432 live watch"])
+      yield* engine.remove("db")
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), [])
+      assert.deepStrictEqual((yield* MemoryHost).open(), [])
+    }))
+
+  test("keeps the ephemeral port of a container that is restarted with another address", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("80,7000-7010:81") })
+      const driver = yield* start()
+      const [first = ""] = yield* listed(driver)
+      yield* engine.stop("web")
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), [])
+      // Others take the next ones meanwhile.
+      yield* engine.run({ name: "other", labels: publish("80") })
+      yield* engine.start("web", { bridge: ["172.17.0.9"] })
+      yield* settle
+      const now = yield* listed(driver)
+      const port = /:(\d+) /.exec(first)?.[1]
+      assert.include(now, `0.0.0.0:${port} -> 172.17.0.9:80 live watch`)
+      assert.include(now, "0.0.0.0:7000 -> 172.17.0.9:81 live watch")
+    }))
+
+  test("keeps it through a restart of its own, whether or not the container runs meanwhile", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("80") })
+      yield* engine.run({ name: "db", labels: publish("5432") })
+      const before = yield* during((driver) =>
+        Effect.gen(function* () {
+          const all = yield* listed(driver)
+          yield* engine.stop("db")
+          yield* settle
+          return all
+        })
+      )
+      yield* engine.run({ name: "third", labels: publish("1") })
+      yield* engine.start("db", { bridge: ["172.17.0.3"] })
+      const driver = yield* start()
+      const after = yield* listed(driver)
+      for (const line of before) assert.include(after, line)
+      assert.lengthOf(after, 3)
+    }))
+
+  test("takes back what nobody asks for any more since it last ran", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      yield* during(() => Effect.void)
+      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
+      yield* Effect.scoped(base.mapPorts(group("9999", ["tcp 0.0.0.0 172.17.0.2:80"])))
+      yield* engine.remove("web")
+      yield* start()
+      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:9999 -> 172.17.0.2:80 live engine"])
+    }))
+
+  test("tells what is wrong by the container's name, lists it, and publishes the others", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const host = yield* MemoryHost
+      host.take("tcp", addressUnsafe("0.0.0.0"), 8081)
+      yield* engine.run({ name: "typo", labels: publish("80:80:80:80") })
+      yield* engine.run({ name: "guarded", labels: publish("8080:80", { "portmapper.allow": "everyone" }) })
+      yield* engine.run({ name: "strange", labels: publish("8080:80", { "portmapper.alow": "10.0.0.0/8" }) })
+      yield* engine.run({ name: "taken", labels: publish("8081:80,8082:80") })
+      yield* engine.run({ name: "second", labels: publish("8082:80") })
+      yield* engine.run({ name: "hostly", labels: publish("8083:80"), networkMode: "host", networks: {} })
+      yield* engine.run({ name: "fine", labels: publish("8084:80") })
+      const driver = yield* start()
+      const all = yield* errors(driver)
+      assert.lengthOf(all, 6)
+      assert.match(
+        all.find((text) => text.startsWith("typo: ")) ?? "",
+        /host address "80:80": not an IPv4 or IPv6 address/
+      )
+      assert.match(all.find((text) => text.startsWith("guarded: ")) ?? "", /portmapper.allow.*everyone/)
+      assert.match(all.find((text) => text.startsWith("strange: ")) ?? "", /one of the known labels/)
+      assert.include(all, "taken: bind for 0.0.0.0:8081/tcp failed: address already in use")
+      assert.match(all.find((text) => text.startsWith("second: ")) ?? "", /8082.*port is already allocated/)
+      assert.include(all, "hostly: it is in the host's own network, where its ports are the host's already")
+      const live = (yield* listed(driver)).filter((line) => line.includes(" live "))
+      assert.deepStrictEqual(live, [
+        "0.0.0.0:8082 -> 172.17.0.5:80 live watch",
+        "0.0.0.0:8084 -> 172.17.0.8:80 live watch"
+      ])
+      const tellings = () => lines.filter((line) => line.startsWith("taken: not published: "))
+      assert.deepStrictEqual(tellings(), [
+        "taken: not published: 8081:80: bind for 0.0.0.0:8081/tcp failed: address already in use"
+      ])
+      yield* TestClock.adjust("2 minutes")
+      assert.lengthOf(tellings(), 1)
+      host.free("tcp", addressUnsafe("0.0.0.0"), 8081)
+      yield* TestClock.adjust("1 minute")
+      assert.include(yield* listed(driver), "0.0.0.0:8081 -> 172.17.0.5:80 live watch")
+    }))
+
+  test("takes no label of an image for the container's own, unless it is told to", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.image("greedy", publish("22:22"))
+      yield* engine.run({ name: "pulled", image: "greedy", labels: publish("22:22") })
+      yield* engine.run({ name: "overridden", image: "greedy", labels: publish("2222:22") })
+      yield* during((driver) =>
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:2222 -> 172.17.0.3:22 live watch"])
+        })
+      )
+      assert.deepStrictEqual(
+        lines.filter((line) => line.startsWith("pulled: ")),
+        [
+          "pulled: portmapper.publish=22:22 is ignored: the label is its image's; --trust-image-labels publishes it"
+        ]
+      )
+      const driver = yield* start({ trustImageLabels: true })
+      assert.include(yield* listed(driver), "0.0.0.0:22 -> 172.17.0.2:22 live watch")
+    }))
+
+  test("follows a rename and the networks a container is in", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("8080:80", { "portmapper.network": "front" }) })
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* errors(driver), [
+        "web: portmapper.network=front: it has no address in that network; its networks are bridge"
+      ])
+      yield* engine.connect("web", "front", ["172.18.0.2", "fd00::2"])
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.18.0.2:80 live watch"])
+      const rules = (yield* MemoryFirewall).rules()
+      assert.include(rules, "Redirect [::]:8080/tcp -> [fd00::2]:80")
+      yield* engine.rename("web", "site")
+      yield* settle
+      const [mapping] = yield* driver.listPorts ?? Effect.succeed([])
+      assert.match(mapping?.labels.get("portmapper.container") ?? "", /^site\//)
+      yield* engine.disconnect("site", "front")
+      yield* settle
+      assert.deepStrictEqual((yield* MemoryFirewall).rules(), [])
+    }))
+
+  test("publishes one that shares another's network where that one is", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const id = yield* engine.run({ name: "pod", networks: { bridge: ["172.17.0.7"] } })
+      yield* engine.run({
+        name: "side",
+        labels: publish("8080:80"),
+        networkMode: `container:${id}`,
+        networks: {}
+      })
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.7:80 live watch"])
+      yield* engine.stop("pod")
+      yield* settle
+      assert.include((yield* errors(driver)).join(), "it shares the network of pod, which is not running")
+    }))
+
+  test("looks at everything again once a lost Engine is back, and tells the loss once", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      const driver = yield* start()
+      yield* engine.away
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
+      yield* engine.stop("web")
+      yield* engine.run({ name: "db", labels: publish("5432:5432") })
+      yield* engine.back
+      yield* TestClock.adjust("15 seconds")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:5432 -> 172.17.0.3:5432 live watch"])
+      assert.lengthOf(
+        lines.filter((line) => line.includes("it is tried again")),
+        1
+      )
+    }))
+
+  test("waits for an Engine that is not there yet", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      yield* engine.away
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* listed(driver), [])
+      yield* engine.back
+      yield* TestClock.adjust("15 seconds")
+      assert.lengthOf(yield* listed(driver), 1)
+    }))
+
+  test("does not map again what was unmapped by hand until its container is started anew", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", labels: publish("8080:80,8081:80") })
+      const driver = yield* start()
+      const unpublish = ["0.0.0.0", "::"].map((text) => ({
+        protocol: "tcp" as const,
+        host: addressUnsafe(text),
+        port: 8080,
+        backend: { address: undefined, port: 0 }
+      }))
+      yield* driver.unmapPorts({ bindings: unpublish, labels: new Map() })
+      yield* TestClock.adjust("2 minutes")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8081 -> 172.17.0.2:80 live watch"])
+      yield* engine.stop("web")
+      yield* settle
+      yield* engine.start("web")
+      yield* settle
+      assert.lengthOf(yield* listed(driver), 2)
+    }))
+
+  test("puts back what vanished behind its back", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      const driver = yield* start()
+      const bindings = ["0.0.0.0", "::"].map((text) => ({
+        protocol: "tcp" as const,
+        host: addressUnsafe(text),
+        port: 8080,
+        backend: { address: undefined, port: 0 }
+      }))
+      yield* base.unmapPorts({ bindings, labels: new Map() })
+      yield* TestClock.adjust("31 seconds")
+      assert.lengthOf(yield* listed(driver), 1)
+    }))
+})
+
+describe("a container that is followed", () => {
+  test("is published at once, through restarts, renames and a new container of its name, until it is unmapped", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web" })
+      const driver = yield* start()
+      const bindings = yield* follow(driver, "web", "8080:80", "81")
+      assert.lengthOf(bindings, 4)
+      const port = bindings[2]?.port
+      const expected = (address: string) =>
+        [`0.0.0.0:8080 -> ${address}:80 live cli`, `0.0.0.0:${port} -> ${address}:81 live cli`].sort()
+      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.2"))
+      yield* engine.stop("web")
+      yield* settle
+      assert.deepStrictEqual(yield* errors(driver), [
+        "web: container web is not running",
+        "web: container web is not running"
+      ])
+      yield* engine.start("web", { bridge: ["172.17.0.20"] })
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.20"))
+      yield* engine.rename("web", "site")
+      yield* settle
+      yield* engine.remove("site")
+      yield* settle
+      assert.include(yield* errors(driver), "site: there is no container site now")
+      yield* engine.run({ name: "site", networks: { bridge: ["172.17.0.30"] } })
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.30"))
+      const unmapping = bindings.map(({ entry, port }) => ({
+        protocol: entry.protocol,
+        host: entry.host,
+        port,
+        backend: { address: undefined, port: 0 }
+      }))
+      yield* driver.unmapPorts({ bindings: unmapping, labels: new Map() })
+      yield* TestClock.adjust("2 minutes")
+      assert.deepStrictEqual(yield* listed(driver), [])
+      assert.deepStrictEqual((yield* (yield* WatchRecord).load).follows, [])
+    }))
+
+  test("is let go while it does not run, too", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web" })
+      const driver = yield* start()
+      yield* follow(driver, "web", "8080-8081:80-81")
+      yield* engine.stop("web")
+      yield* settle
+      const unmapping = [
+        {
+          protocol: "tcp" as const,
+          host: addressUnsafe("0.0.0.0"),
+          port: 8081,
+          backend: { address: undefined, port: 0 }
+        }
+      ]
+      yield* driver.unmapPorts({ bindings: unmapping, labels: new Map() })
+      yield* engine.start("web", { bridge: ["172.17.0.2"] })
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
+    }))
+
+  test("is still followed by the next process", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web" })
+      const before = yield* during((driver) => Effect.andThen(follow(driver, "web", "80"), listed(driver)))
+      yield* engine.stop("web")
+      const driver = yield* start()
+      assert.deepStrictEqual(
+        (yield* listed(driver)).filter((line) => line.includes(" live ")),
+        []
+      )
+      yield* engine.start("web", { bridge: ["172.17.0.2"] })
+      yield* settle
+      assert.deepStrictEqual(yield* listed(driver), before)
+    }))
+
+  test("is refused where it is not there, does not run or can't have a port, and then nothing is left", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const host = yield* MemoryHost
+      const driver = yield* start()
+      const refusal = (name: string, ...texts: ReadonlyArray<string>) =>
+        Effect.map(Effect.flip(follow(driver, name, ...texts)), ({ message }) => message)
+      assert.strictEqual(yield* refusal("web", "80"), "no such container: web")
+      yield* engine.run({ name: "web" })
+      yield* engine.stop("web")
+      assert.strictEqual(yield* refusal("web", "80"), "container web is not running")
+      yield* engine.start("web")
+      host.take("tcp", addressUnsafe("0.0.0.0"), 8081)
+      assert.strictEqual(
+        yield* refusal("web", "8080:80", "8081:80"),
+        "bind for 0.0.0.0:8081/tcp failed: address already in use"
+      )
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* listed(driver), [])
+      yield* engine.away
+      assert.match(yield* refusal("web", "80"), /^the Engine at memory: nobody is listening there/)
+    }))
+})

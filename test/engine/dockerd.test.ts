@@ -1,0 +1,296 @@
+/**
+ * The watch on a real Engine: containers with labels and without `-p`, reached from outside by real packets, past restarts of
+ * the container, the Engine and the watch. Forwarding is denied by default, so that only our rule in DOCKER-USER lets them in.
+ */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import {
+  docker,
+  leaveContainer,
+  prepareImages,
+  runContainer,
+  servedAt,
+  servedSoon
+} from "../lab/Containers.ts"
+import * as Dockerd from "../lab/Dockerd.ts"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { temporaryFolder } from "../lab/Plugin.ts"
+
+const outside = "10.99.0.1"
+
+/** A lab without containers of its own: the Engine makes them. */
+const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+
+const engine = (host: Namespace, folder?: string) =>
+  Effect.tap(
+    Dockerd.start(host, { bridge: true, iptables: true, ...(folder === undefined ? {} : { folder }) }),
+    () => host.check("iptables", ["-P", "FORWARD", "DROP"])
+  )
+
+const watching = (socket: string, more: ReadonlyArray<string> = []) => [
+  "--watch",
+  "--engine",
+  `unix://${socket}`,
+  ...more
+]
+
+interface Listed {
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+  readonly BackendPort: number
+  readonly State: string
+  readonly Owner: string
+  readonly Labels: Readonly<Record<string, string>>
+}
+
+const list = (plugin: Plugin.Plugin) =>
+  Effect.map(
+    plugin.call("ListPorts", {}),
+    ({ body }) => (JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }).Mappings
+  )
+
+const ipv4 = (listed: ReadonlyArray<Listed>) => listed.filter(({ FrontendIP }) => !FrontendIP.includes(":"))
+
+const dockerUser = (host: Namespace) =>
+  Effect.map(host.check("iptables", ["-S", "DOCKER-USER"]), (text) =>
+    text.split("\n").filter((line) => line.startsWith("-A "))
+  )
+
+const ourRule =
+  "-A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -m comment --comment portmapper -j ACCEPT"
+
+describeLab("a watch on a real Engine", ["dockerd", "busybox"], () => {
+  it.live(
+    "publishes labelled containers past restarts of them, of itself and of the Engine",
+    () =>
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const folder = yield* temporaryFolder
+        const state = yield* temporaryFolder
+        const first = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const dockerd = yield* engine(host, folder)
+            yield* prepareImages(dockerd, { greedy: { "portmapper.publish": "2200:80" } })
+            const ports = yield* Effect.scoped(
+              Effect.gen(function* () {
+                const plugin = yield* Plugin.start(host, {
+                  folder: state,
+                  arguments: watching(dockerd.socket)
+                })
+                yield* docker(dockerd, ["network", "create", "front"])
+                yield* leaveContainer(dockerd, "web", {
+                  labels: { "portmapper.publish": "8080:80,80" },
+                  args: ["--restart=always"]
+                })
+                yield* leaveContainer(dockerd, "pulled", { image: "greedy" })
+                yield* leaveContainer(dockerd, "wrong", { labels: { "portmapper.publish": "80:http" } })
+                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
+                assert.deepStrictEqual(yield* dockerUser(host), [ourRule, "-A DOCKER-USER -j RETURN"])
+                assert.strictEqual(yield* servedAt(host, "127.0.0.1", 8080), "web")
+                assert.strictEqual(yield* servedAt(client, outside, 2200), "nobody")
+                const listed = ipv4(yield* list(plugin))
+                const ephemeral = listed.find(
+                  ({ FrontendPort, State }) => FrontendPort !== 8080 && State === "live"
+                )
+                const port = ephemeral?.FrontendPort ?? 0
+                assert.strictEqual(yield* servedAt(client, outside, port), "web")
+                assert.deepStrictEqual(
+                  listed
+                    .filter(({ State }) => State === "conflicted")
+                    .map(({ Labels }) => Labels["portmapper.container"]),
+                  ["wrong"]
+                )
+                assert.isTrue(plugin.process.lines().some((line) => line.includes("wrong: not published")))
+                assert.isTrue(
+                  plugin.process
+                    .lines()
+                    .some((line) => line.includes("pulled: portmapper.publish=2200:80 is ignored"))
+                )
+
+                // The container takes the address of another that came before it was started again.
+                yield* docker(dockerd, ["stop", "web"])
+                assert.strictEqual(yield* servedSoon(client, outside, 8080, "nobody"), "nobody")
+                yield* leaveContainer(dockerd, "between", { labels: { "portmapper.publish": "8081:80" } })
+                yield* docker(dockerd, ["start", "web"])
+                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
+                assert.strictEqual(yield* servedAt(client, outside, 8081), "between")
+                assert.strictEqual(yield* servedAt(client, outside, port), "web")
+
+                // The rule is put back when someone flushes the chain.
+                yield* host.check("iptables", ["-F", "DOCKER-USER"])
+                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 15), "web")
+
+                yield* docker(dockerd, ["network", "connect", "front", "between"])
+                yield* docker(dockerd, ["network", "disconnect", "bridge", "between"])
+                assert.strictEqual(yield* servedSoon(client, outside, 8081, "between"), "between")
+                return { port }
+              })
+            )
+            // Nobody watches: what is published stays so.
+            assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
+            yield* docker(dockerd, ["rm", "--force", "between"])
+            const plugin = yield* Plugin.start(host, { folder: state, arguments: watching(dockerd.socket) })
+            assert.strictEqual(yield* servedSoon(client, outside, 8081, "nobody"), "nobody")
+            assert.strictEqual(yield* servedAt(client, outside, ports.port), "web")
+            assert.notInclude(
+              (yield* list(plugin)).map(({ FrontendPort }) => FrontendPort),
+              8081
+            )
+            yield* plugin.process.stop
+            return ports
+          })
+        )
+        // The Engine starts anew, and with it the container; the watch was started before it.
+        const plugin = yield* Plugin.start(host, {
+          folder: state,
+          arguments: watching(`${folder}/api.sock`, ["--release-on-exit"])
+        })
+        const dockerd = yield* engine(host, folder)
+        yield* Effect.addFinalizer(() =>
+          Effect.ignore(dockerd.docker(["rm", "--force", "web", "pulled", "wrong"]))
+        )
+        assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 20), "web")
+        assert.strictEqual(yield* servedAt(client, outside, first.port), "web")
+        yield* plugin.process.stop
+        assert.strictEqual(yield* servedAt(client, outside, 8080), "nobody")
+        assert.deepStrictEqual(yield* dockerUser(host), ["-A DOCKER-USER -j RETURN"])
+      }),
+    180_000
+  )
+
+  it.live(
+    "publishes a range of a thousand ports, and ports of a running container until they are unmapped",
+    () =>
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const dockerd = yield* engine(host)
+        yield* prepareImages(dockerd)
+        const plugin = yield* Plugin.start(host, { arguments: watching(dockerd.socket) })
+        yield* runContainer(dockerd, "many", {
+          labels: { "portmapper.publish": "20000-20999:20000-20999" },
+          ports: [20000, 20500, 20999]
+        })
+        for (const port of [20000, 20500, 20999])
+          assert.strictEqual(yield* servedSoon(client, outside, port, "many"), "many", `${port}`)
+        assert.lengthOf(ipv4(yield* list(plugin)), 1000)
+        yield* docker(dockerd, ["stop", "many"])
+        assert.strictEqual(yield* servedSoon(client, outside, 20999, "nobody"), "nobody")
+        yield* Effect.sleep("500 millis")
+        assert.deepStrictEqual(yield* list(plugin), [])
+
+        yield* runContainer(dockerd, "db")
+        const follow = yield* plugin.call("FollowContainer", { Container: "db", Publish: ["5432:80"] })
+        assert.strictEqual(follow.status, 200, follow.body)
+        assert.strictEqual(yield* servedAt(client, outside, 5432), "db")
+        yield* docker(dockerd, ["restart", "db"])
+        assert.strictEqual(yield* servedSoon(client, outside, 5432, "db"), "db")
+        const unmapping = yield* portmapper(host, ["unmap", "-p", "5432", "--socket", plugin.socket])
+        assert.strictEqual(unmapping.code, 0, unmapping.stderr)
+        yield* docker(dockerd, ["restart", "db"])
+        yield* Effect.sleep("1 second")
+        assert.strictEqual(yield* servedAt(client, outside, 5432), "nobody")
+        const mapping = yield* portmapper(host, [
+          "map",
+          "-p",
+          "5433:80",
+          "--to",
+          "db",
+          "--socket",
+          plugin.socket
+        ])
+        assert.deepStrictEqual([mapping.code, mapping.stderr], [0, ""])
+        assert.match(mapping.stdout, /^0\.0\.0\.0:5433\/tcp -> 172\.17\.0\.\d+:80$/m)
+        assert.strictEqual(yield* servedAt(client, outside, 5433), "db")
+        const missing = yield* portmapper(host, [
+          "map",
+          "-p",
+          "1:80",
+          "--to",
+          "nobody",
+          "--socket",
+          plugin.socket
+        ])
+        assert.deepStrictEqual(
+          [missing.code, missing.stderr],
+          [1, "portmapper: mapping to container nobody failed: no such container: nobody\n"]
+        )
+      }),
+    120_000
+  )
+
+  it.live(
+    "settles a conflict with what the Engine knows to be gone, and with nothing else",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* lab
+        const dockerd = yield* engine(host)
+        const folder = yield* temporaryFolder
+        const socket = ["--engine", `unix://${dockerd.socket}`]
+        yield* prepareImages(dockerd)
+        yield* runContainer(dockerd, "there")
+        const plugin = yield* Plugin.start(host, { folder, arguments: socket })
+        yield* plugin.map(["tcp 0.0.0.0:8080 172.17.0.2:80"])
+        yield* plugin.map(["tcp 0.0.0.0:8081 172.17.0.77:80"])
+        yield* plugin.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
+        const claim = (port: number) =>
+          Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.17.0.5:80`]), ({ status }) => status)
+        // A container is published before it runs.
+        assert.strictEqual(yield* claim(8081), 500)
+        yield* Effect.sleep("31 seconds")
+        assert.deepStrictEqual(yield* Effect.forEach([8080, 8081, 8082], claim), [500, 200, 500])
+      }),
+    120_000
+  )
+})
+
+describeLab("the rule in DOCKER-USER", [], () => {
+  it.live(
+    "is put into every kind of table that has the chain, behind its user's rules, and taken out by reset",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* lab
+        const commands = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]
+        for (const command of commands) {
+          yield* host.check(command, ["-N", "DOCKER-USER"])
+          yield* host.check(command, ["-A", "DOCKER-USER", "-i", "up0", "-j", "DROP"])
+        }
+        const rules = (command: string) =>
+          Effect.map(host.check(command, ["-S", "DOCKER-USER"]), (text) =>
+            text.split("\n").filter((line) => line.startsWith("-A "))
+          )
+        const users = "-A DOCKER-USER -i up0 -j DROP"
+        const folder = yield* temporaryFolder
+        const plugin = yield* Plugin.start(host, {
+          folder,
+          arguments: watching(`${folder}/nobody.sock`)
+        })
+        yield* plugin.process.waitForLine("DOCKER-USER accepts the mark 0x1000/0x1000")
+        for (const command of commands)
+          assert.deepStrictEqual(yield* rules(command), [users, ourRule], command)
+        // What comes behind it later gets before it again.
+        yield* host.check("iptables-nft", ["-A", "DOCKER-USER", "-i", "up1", "-j", "DROP"])
+        yield* plugin.process.waitForLine("(iptables-nft)", { timeoutMillis: 15_000 })
+        assert.deepStrictEqual(yield* rules("iptables-nft"), [
+          users,
+          "-A DOCKER-USER -i up1 -j DROP",
+          ourRule
+        ])
+        yield* plugin.process.stop
+        const reset = yield* portmapper(host, [
+          ...["reset", "--yes", "--state", `${folder}/state`, "--socket", plugin.socket],
+          ...["--spec-dir", folder]
+        ])
+        assert.strictEqual(reset.code, 0, reset.stderr)
+        assert.include(reset.stdout, "removed our rule in DOCKER-USER\n")
+        for (const command of commands) assert.notInclude(yield* rules(command), ourRule, command)
+      }),
+    60_000
+  )
+})
+
+/** The command line as a user on the host has it. */
+const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>
+  host.exec(process.execPath, ["--import", "tsx", "adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })

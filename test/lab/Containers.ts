@@ -1,0 +1,100 @@
+/**
+ * Containers of a lab's Engine, from an image made on the spot: a static busybox and nothing else, since no registry can be
+ * reached. Each serves its name by HTTP on the ports that it is told.
+ */
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, type Scope } from "effect"
+import type { Dockerd } from "./Dockerd.ts"
+import type { Namespace } from "./Namespace.ts"
+import { check, type LabError } from "./Process.ts"
+
+export interface RunOptions {
+  readonly labels?: Readonly<Record<string, string>>
+  /** Options of `docker run` besides. */
+  readonly args?: ReadonlyArray<string>
+  readonly ports?: ReadonlyArray<number>
+  readonly image?: string
+}
+
+/** Puts the image `busybox` into the Engine, and others that have it with labels of their own. */
+export const prepareImages = Effect.fn("Containers.prepareImages")(function* (
+  dockerd: Dockerd,
+  labelled: Readonly<Record<string, Readonly<Record<string, string>>>> = {}
+) {
+  const folder = mkdtempSync(join(tmpdir(), "portmapper-image-"))
+  mkdirSync(join(folder, "bin"))
+  mkdirSync(join(folder, "www"))
+  copyFileSync("/bin/busybox", join(folder, "bin", "busybox"))
+  for (const applet of ["sh", "httpd", "sleep", "cat"]) symlinkSync("busybox", join(folder, "bin", applet))
+  const images = Object.entries({ busybox: {}, ...labelled })
+  for (const [name, labels] of images) {
+    const changes = Object.entries(labels).map(([label, value]) => `-c 'LABEL ${label}="${value}"'`)
+    yield* check("sh", [
+      "-ec",
+      `tar -C ${folder} -c . | docker --host unix://${dockerd.socket} import ${changes.join(" ")} - ${name}`
+    ])
+  }
+  rmSync(folder, { recursive: true })
+})
+
+/** Runs one in the background; it is removed with the scope. Answers its id. */
+export const runContainer = (
+  dockerd: Dockerd,
+  name: string,
+  options: RunOptions = {}
+): Effect.Effect<string, LabError, Scope.Scope> =>
+  Effect.acquireRelease(leaveContainer(dockerd, name, options), (id) =>
+    Effect.ignore(dockerd.docker(["rm", "--force", id]))
+  )
+
+/** As `runContainer`; it is there until someone removes it. */
+export const leaveContainer = (
+  dockerd: Dockerd,
+  name: string,
+  { labels = {}, args = [], ports = [80], image = "busybox" }: RunOptions = {}
+): Effect.Effect<string, LabError> =>
+  Effect.map(
+    docker(dockerd, [
+      "run",
+      "--detach",
+      "--stop-signal=KILL",
+      `--name=${name}`,
+      ...Object.entries(labels).map(([label, value]) => `--label=${label}=${value}`),
+      ...args,
+      image,
+      "/bin/sh",
+      "-c",
+      `echo ${name} > /www/index.html; ${ports.map((port) => `httpd -p ${port} -h /www;`).join(" ")} exec sleep 3600`
+    ]),
+    (id) => id.trim()
+  )
+
+/** `docker`, whose failure is the test's. */
+export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Effect<string, LabError> =>
+  check("docker", ["--host", `unix://${dockerd.socket}`, ...args], { timeoutMillis: 30_000 })
+
+/** The name that is served at a host's port, or `nobody`. */
+export const servedAt = (from: Namespace, host: string, port: number): Effect.Effect<string, LabError> =>
+  Effect.map(
+    from.exec("busybox", ["wget", "-q", "-T", "2", "-O", "-", `http://${host}:${port}/`]),
+    ({ code, stdout }) => (code === 0 ? stdout.trim() : "nobody")
+  )
+
+/** Asks until it is the one that is expected, for some seconds; answers what was served last. */
+export const servedSoon = (
+  from: Namespace,
+  host: string,
+  port: number,
+  expected: string,
+  seconds = 10
+): Effect.Effect<string, LabError> =>
+  Effect.gen(function* () {
+    const until = Date.now() + seconds * 1000
+    for (;;) {
+      const served = yield* servedAt(from, host, port)
+      if (served === expected || Date.now() > until) return served
+      yield* Effect.sleep("100 millis")
+    }
+  })
