@@ -6,7 +6,7 @@ import { Clock, Effect, Layer } from "effect"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import { CurrentOwner, Driver, type ListedMapping } from "../protocol/Driver.ts"
+import { CurrentOwner, Driver, type ListedMapping, ListedOwner } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
@@ -30,7 +30,9 @@ export const PortMapper = {
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
-        listPorts: listPorts(on),
+        listPorts: Effect.flatMap(ListedOwner, (owner) =>
+          owner === undefined ? listPorts(on) : listOwned(on, owner)
+        ),
         activated: noticeActivation(on)
       })
     })
@@ -99,26 +101,45 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay }: Ho
     (yield* relay.counted).map((count) => [frontendKey(count.protocol, count.host, count.port), count])
   )
   return [...mappings.all()].map((live): ListedMapping => {
-    const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
+    const { protocol, host, port, mode } = live.mapping
     const key = frontendKey(protocol, host, port)
     const userland = relayed.get(key)
     return {
-      protocol: protocolNumber[protocol],
-      frontendIp: asked === "" ? host.text : asked,
-      frontendPort: port,
-      backendIp: backend.address.text,
-      backendPort: backend.port,
-      mode,
-      owner,
-      state: stateOf(live, mappings.engine, now),
-      sinceMillis,
-      labels,
+      ...uncounted(live, mappings.engine, now),
       connections: mode === "routed" ? undefined : (redirected.get(key) ?? 0) + (userland?.connections ?? 0),
       bytesIn: mode === "proxy" ? userland?.bytesIn : undefined,
       bytesOut: mode === "proxy" ? userland?.bytesOut : undefined
     }
   })
 })
+
+/** Nothing is asked of the kernel or the relay: the cost is that of a look at each mapping, whatever they count. */
+const listOwned = Effect.fnUntraced(function* ({ mappings }: Host, owner: string) {
+  const now = yield* Clock.currentTimeMillis
+  const owned: Array<ListedMapping> = []
+  for (const live of mappings.all())
+    if (live.mapping.owner === owner) owned.push(uncounted(live, mappings.engine, now))
+  return owned
+})
+
+const uncounted = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping => {
+  const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
+  return {
+    protocol: protocolNumber[protocol],
+    frontendIp: asked === "" ? host.text : asked,
+    frontendPort: port,
+    backendIp: backend.address.text,
+    backendPort: backend.port,
+    mode,
+    owner,
+    state: stateOf(live, engine, nowMillis),
+    sinceMillis,
+    labels,
+    connections: undefined,
+    bytesIn: undefined,
+    bytesOut: undefined
+  }
+}
 
 const stateOf = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
   if (live.standing === "conflicted" || live.standing === "unconfirmed") return live.standing
