@@ -11,7 +11,7 @@ import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
-import { relayedProtocols } from "../../src/relay/Relay.ts"
+import { Relay, relayedProtocols } from "../../src/relay/Relay.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
@@ -29,6 +29,11 @@ export interface MapperOptions {
   readonly acceptMark: Mark | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
+  /**
+   * For a process that ends with its call: it waits so long for its turn on the state, and relays nothing, since a relay
+   * would end with it.
+   */
+  readonly transient?: { readonly wait: Duration.Input } | undefined
 }
 
 /**
@@ -38,7 +43,8 @@ export interface MapperOptions {
 export const mapperLayer = (options: MapperOptions) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      yield* lockState(options.stateDirectory)
+      const { transient } = options
+      yield* lockState(options.stateDirectory, transient)
       const firewall = yield* firewallOrReason(options)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
@@ -56,14 +62,14 @@ export const mapperLayer = (options: MapperOptions) =>
           ? Layer.succeed(Firewall, firewall.success)
           : Firewall.layerNone(firewall.failure),
         Conntrack.layerNone,
-        LinuxRelay.layer({ udpIdle: options.udpIdle }),
+        transient === undefined ? LinuxRelay.layer({ udpIdle: options.udpIdle }) : Relay.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
-          relayed: relayedProtocols
+          relayed: transient === undefined ? relayedProtocols : []
         })
       ).pipe(Layer.provide(LinuxSockets.layer()))
       return PortMapper.layer.pipe(Layer.provide(services))
