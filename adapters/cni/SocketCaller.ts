@@ -142,7 +142,9 @@ const valueOf = ({ status, body }: Answer, method: Method, path: string): unknow
   }
   const said = (value as { readonly Err?: unknown } | null)?.Err
   if (status === 200 && (said === undefined || said === "")) return value
-  throw refusal(kinds[status] ?? "driver", typeof said === "string" ? said : `HTTP status ${status}`)
+  const message = typeof said === "string" ? said : `HTTP status ${status}`
+  const kind = kinds[status] ?? (message.startsWith("internal error: ") ? "defect" : "driver")
+  throw refusal(kind, message)
 }
 
 const kinds: Readonly<Record<number, RefusalKind>> = {
