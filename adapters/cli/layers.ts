@@ -12,7 +12,7 @@ import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
-import { relayedProtocols } from "../../src/relay/Relay.ts"
+import { Relay, relayedProtocols } from "../../src/relay/Relay.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
@@ -36,6 +36,11 @@ export interface MapperOptions {
   readonly backends?: Layer.Layer<Backends, { readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
+  /**
+   * For a process that ends with its call: it waits so long for its turn on the state, and relays nothing, since a relay
+   * would end with it.
+   */
+  readonly transient?: { readonly wait: Duration.Input } | undefined
 }
 
 /**
@@ -45,7 +50,8 @@ export interface MapperOptions {
 export const mapperLayer = (options: MapperOptions) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      yield* lockState(options.stateDirectory)
+      const { transient } = options
+      yield* lockState(options.stateDirectory, transient)
       const firewall = yield* firewallOrReason(options)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
@@ -64,14 +70,14 @@ export const mapperLayer = (options: MapperOptions) =>
           : Firewall.layerNone(firewall.failure),
         Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
-        LinuxRelay.layer({ udpIdle: options.udpIdle }),
+        transient === undefined ? LinuxRelay.layer({ udpIdle: options.udpIdle }) : Relay.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         options.backends ?? Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
-          relayed: relayedProtocols
+          relayed: transient === undefined ? relayedProtocols : []
         })
       ).pipe(Layer.provide(LinuxSockets.layer()))
       return PortMapper.layer.pipe(Layer.provide(services))

@@ -1,12 +1,13 @@
 /** The options that several commands share, each with its rule and its default. */
 import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { type Mode, modes, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
+import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
+
+export { defaultSocket, defaultState, isRoot }
 
 /** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
 const parsed = <A>(
@@ -164,16 +165,6 @@ export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
 /** In the state directory of a `watch`: where the other commands reach it. */
 export const watchSocket = "watch.sock"
 
-/** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
-export const defaultSocket = (pluginName: string): string =>
-  isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)
-
-/** Root's is one for the host; any other user's lies beside the socket, a folder of its own since it is private. */
-export const defaultState = (socketPath: string): string =>
-  isRoot() ? "/run/portmapper" : `${socketPath.replace(/\.sock$/, "")}.state`
-
-export const isRoot = (): boolean => process.getuid?.() === 0
-
 /** The mode of a folder made for a socket: the Engine's folder is for all to see, a user's own is private. */
 export const folderMode = (): number => (isRoot() ? 0o755 : 0o700)
 
@@ -187,13 +178,6 @@ export const stateOf = (options: {
   readonly socket: Option.Option<string>
   readonly name: string
 }): string => Option.getOrElse(options.state, () => defaultState(socketOf(options)))
-
-const runtimeFolder = (): string => {
-  const runtime = process.env["XDG_RUNTIME_DIR"]
-  return runtime === undefined || runtime === ""
-    ? Path.join(Os.tmpdir(), `portmapper-${process.getuid?.() ?? 0}`)
-    : Path.join(runtime, "portmapper")
-}
 
 function parseGroup(text: string): Result.Result<number, string> {
   if (/^\d+$/.test(text)) return Result.succeed(Number(text))

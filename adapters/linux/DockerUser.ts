@@ -107,7 +107,8 @@ const rulesOf = async (command: string): Promise<ReadonlyArray<string> | undefin
       .filter((line) => line.startsWith(`-A ${chain} `))
       .map((line) => line.slice(`-A ${chain} `.length).trim())
   } catch (error) {
-    if (/No chain|does not exist|doesn't exist|No such file|incompatible/i.test((error as Error).message)) return undefined
+    if (/No chain|does not exist|doesn't exist|No such file|incompatible/i.test((error as Error).message))
+      return undefined
     throw error
   }
 }

@@ -127,7 +127,7 @@ const placeWith = Effect.fnUntraced(function* (
       sinceMillis
     })
   )
-  const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan))
+  const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
 
   yield* dislodge(step, on, made)
   if (made.length > 0) {
@@ -221,25 +221,40 @@ interface PolicyChange {
   readonly after: Pick<Live, "mapping" | "rules" | "route">
 }
 
-/** The change of policy that the same mapping asked with other labels is; none where labels and mode are as before. */
+/**
+ * The change of policy that the same mapping asked with other labels is, or in another name of the same kind; none where
+ * labels, mode and owner are as before.
+ */
 const changeOf = (
   planned: Served,
   live: Live,
   { labels }: Group,
-  plan: Plan
+  plan: Plan,
+  asker: string
 ): ReadonlyArray<PolicyChange> => {
   const { mapping, hold } = live
-  if (mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)) return []
+  const owner = handsOver(mapping.owner, asker) ? asker : mapping.owner
+  const asBefore = mapping.mode === planned.mode && owner === mapping.owner
+  if (asBefore && policyText(mapping.labels) === policyText(labels)) return []
   return [
     {
       live,
       after: {
-        mapping: { ...mapping, mode: planned.mode, labels, asked: planned.entry.asked },
+        mapping: { ...mapping, mode: planned.mode, labels, asked: planned.entry.asked, owner },
         rules: rulesOf(planned, mapping.port, plan.policy),
         route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy)
       }
     }
   ]
+}
+
+/**
+ * Owners that are named one by one, `KIND:NAME`, follow each other at a backend address: the one who asks has it now, and
+ * what the one before gives back late is not theirs any more. Any other owner keeps what it has.
+ */
+const handsOver = (from: string, to: string): boolean => {
+  const kind = to.slice(0, to.indexOf(":") + 1)
+  return kind !== "" && from !== to && from.startsWith(kind)
 }
 
 /** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */

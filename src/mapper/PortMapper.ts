@@ -7,7 +7,7 @@ import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, type Rule } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import { CurrentOwner, Driver, type ListedMapping } from "../protocol/Driver.ts"
+import { CurrentOwner, Driver, type ListedMapping, ListedOwner } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
@@ -31,7 +31,9 @@ export const PortMapper = {
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
-        listPorts: listPorts(on),
+        listPorts: Effect.flatMap(ListedOwner, (owner) =>
+          owner === undefined ? listPorts(on) : listOwned(on, owner)
+        ),
         activated: noticeActivation(on)
       })
     })
@@ -105,21 +107,12 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const sums = yield* byteCounter.read(rules)
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return lives.map((live): ListedMapping => {
-    const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
+    const { protocol, host, port, mode } = live.mapping
     const key = frontendKey(protocol, host, port)
     const userland = relayed.get(key)
     const bytes = bytesOf(live, carried, userland)
     return {
-      protocol: protocolNumber[protocol],
-      frontendIp: asked === "" ? host.text : asked,
-      frontendPort: port,
-      backendIp: backend.address.text,
-      backendPort: backend.port,
-      mode,
-      owner,
-      state: stateOf(live, mappings.engine, now),
-      sinceMillis,
-      labels,
+      ...uncounted(live, mappings.engine, now),
       connections: mode === "routed" ? undefined : (redirected.get(key) ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out
@@ -138,6 +131,34 @@ const bytesOf = (
   if (redirect === undefined) return route?.admits === "everything" ? relayed : undefined
   const kernel = carried.get(redirect)
   return kernel && { in: kernel.in + relayed.in, out: kernel.out + relayed.out }
+}
+
+/** Nothing is asked of the kernel or the relay: the cost is that of a look at each mapping, whatever they count. */
+const listOwned = Effect.fnUntraced(function* ({ mappings }: Host, owner: string) {
+  const now = yield* Clock.currentTimeMillis
+  const owned: Array<ListedMapping> = []
+  for (const live of mappings.all())
+    if (live.mapping.owner === owner) owned.push(uncounted(live, mappings.engine, now))
+  return owned
+})
+
+const uncounted = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping => {
+  const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
+  return {
+    protocol: protocolNumber[protocol],
+    frontendIp: asked === "" ? host.text : asked,
+    frontendPort: port,
+    backendIp: backend.address.text,
+    backendPort: backend.port,
+    mode,
+    owner,
+    state: stateOf(live, engine, nowMillis),
+    sinceMillis,
+    labels,
+    connections: undefined,
+    bytesIn: undefined,
+    bytesOut: undefined
+  }
 }
 
 const stateOf = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {

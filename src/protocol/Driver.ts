@@ -69,6 +69,14 @@ export class Driver extends Context.Service<
   }
 >()("portmapper/protocol/Driver") {}
 
+/**
+ * Whose mappings `listPorts` is asked for; `undefined` asks for all. A driver that narrows itself to them, and leaves their
+ * counters unread, answers the sooner; what it tells of others is left out in any case.
+ */
+export const ListedOwner = Context.Reference<string | undefined>("portmapper/protocol/ListedOwner", {
+  defaultValue: () => undefined
+})
+
 /** What names an owner: it is shown on terminals and travels in a header. */
 export const isOwner = (text: string): boolean => /^[\x21-\x7e]{1,128}$/.test(text)
 

@@ -58,7 +58,8 @@ export const ActivateResponse = goStruct({ Implements: list(Text) })
 
 export const ErrorResponse = goStruct({ Err: text })
 
-export const ListPortsRequest = goStruct({})
+/** `OwnedBy`: only what this owner has mapped, without its counters, which are not read then; `""` is everything. */
+export const ListPortsRequest = goStruct({ OwnedBy: text })
 
 /** `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count. */
 export const WireMapping = goStruct({

@@ -6,7 +6,7 @@
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
 import { CallObserver } from "./CallObserver.ts"
-import { Driver, type DriverError } from "./Driver.ts"
+import { Driver, type DriverError, ListedOwner } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
@@ -152,8 +152,10 @@ const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof Un
 const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof ListPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
-  yield* Effect.fromResult(decodeListPorts(body))
-  return listPortsResponse(yield* driver.listPorts)
+  const { OwnedBy: owner } = yield* Effect.fromResult(decodeListPorts(body))
+  if (owner === "") return listPortsResponse(yield* driver.listPorts)
+  const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
+  return listPortsResponse(listed.filter((mapping) => mapping.owner === owner))
 })
 
 const followContainer = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {

@@ -6,7 +6,10 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 /** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "busybox" | "go"
+export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "busybox" | "go" | "cni"
+
+/** Where Debian has the plugins of the CNI project. */
+export const cniPlugins = "/usr/lib/cni"
 
 /** For each need what is missing, in words; `undefined` where nothing is. */
 export type Capabilities = Readonly<Record<Need, string | undefined>>
@@ -18,7 +21,8 @@ export const capabilities = (): Capabilities => {
     sctp: hasSctp() ? undefined : "SCTP in the kernel",
     dockerd: command("dockerd", "--version") ? undefined : "dockerd",
     busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
-    go: command("go", "version") ? undefined : "Go"
+    go: command("go", "version") ? undefined : "Go",
+    cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins"
   }
   return known
 }

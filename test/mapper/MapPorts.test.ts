@@ -11,7 +11,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
@@ -531,4 +531,43 @@ describe("a mapping that stands in the way", () => {
       assert.match(yield* refused(group("8080", [web])), /port is already allocated/)
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
+})
+
+describe("the owner of a mapping", () => {
+  const as = (owner: string) => Effect.provideService(map(group("8080", [web])), CurrentOwner, owner)
+  const owners = Driver.use((driver) => driver.listPorts ?? Effect.succeed([])).pipe(
+    Effect.map((listed) => listed.map(({ owner, connections }) => `${owner} ${connections}`))
+  )
+
+  test("is the last one of its kind to ask, if that one hears of it", () =>
+    Effect.gen(function* () {
+      yield* as("cni:one/eth0")
+      yield* as("cni:other/eth0")
+      assert.deepStrictEqual(yield* owners, ["cni:other/eth0 0"])
+      const undelivered = Effect.scoped(
+        Effect.andThen(
+          Driver.use((driver) => driver.mapPorts(group("8080", [web]))),
+          Effect.fail("gone")
+        )
+      )
+      yield* Effect.flip(Effect.provideService(undelivered, CurrentOwner, "cni:third/eth0"))
+      assert.deepStrictEqual(yield* owners, ["cni:other/eth0 0"])
+    }))
+
+  test("stays the one it is where another kind asks", () =>
+    Effect.gen(function* () {
+      yield* as("engine")
+      yield* as("cni:one/eth0")
+      yield* as("cli")
+      assert.deepStrictEqual(yield* owners, ["engine 0"])
+    }))
+
+  test("may ask for what is his alone, without its counters", () =>
+    Effect.gen(function* () {
+      yield* as("cli")
+      yield* map(group("8081", [web]))
+      const listed = (owner: string) => Effect.provideService(owners, ListedOwner, owner)
+      assert.deepStrictEqual(yield* listed("cli"), ["cli undefined"])
+      assert.deepStrictEqual(yield* listed("cni:one/eth0"), [])
+    }))
 })

@@ -234,6 +234,9 @@ describe("PortMapper.ListPorts", () => {
         JSON.stringify(yield* ask("PortMapper.ListPorts", valueBody({}), { listPorts })),
         json
       )
+      const ownedBy = (OwnedBy: string) => ask("PortMapper.ListPorts", valueBody({ OwnedBy }), { listPorts })
+      assert.strictEqual(JSON.stringify(yield* ownedBy("engine")), json)
+      assert.deepStrictEqual(yield* ownedBy("cli"), { Mappings: [] })
     })
   )
 

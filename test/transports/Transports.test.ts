@@ -61,6 +61,11 @@ describe("the table", () => {
       )
     )
     assert.deepStrictEqual([...reasons].sort(), [
+      "CNI: a port mapping has an exact port and addresses",
+      "CNI: a runtime asks by other commands, whose answers are its own",
+      "CNI: the labels are the configuration's, and one of its own",
+      "CNI: the request is put together by the plugin",
+      "CNI: where nothing is published nobody is asked",
       "memory, text: a method that is not there can't be called",
       "memory, text: there is no limit in process",
       "memory, values: a method that is not there can't be called",

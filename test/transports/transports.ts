@@ -3,7 +3,9 @@
  * line in `transports`.
  */
 import * as Http from "node:http"
+import * as Net from "node:net"
 import { Cause, Effect, Exit, Option, Result, type Scope } from "effect"
+import { execute } from "../../adapters/cni/execute.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
@@ -48,7 +50,8 @@ export const transports: ReadonlyArray<Transport> = [
     name: "memory, values",
     open: Effect.suspend(() => openValue),
     cannot: (row) => notACall(row) ?? notAValue(row)
-  }
+  },
+  { name: "CNI", open: Effect.suspend(() => openCni), cannot: (row) => notAnAdd(row) }
 ]
 
 const openSocket = Effect.gen(function* () {
@@ -118,6 +121,43 @@ const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
     owner
   )
 ).pipe(withDriver)
+
+/** `ADD` of a container that has the backends' addresses; the plugin that it asks has the driver. */
+const openCni = Effect.gen(function* () {
+  const socket = yield* socketFor(yield* Driver)
+  return ({ body }: Asked) =>
+    Effect.promise(async (): Promise<Told> => {
+      const entries = entriesIn(body)
+      const config = {
+        cniVersion: "1.1.0",
+        name: "table",
+        socket,
+        runtimeConfig: {
+          portMappings: entries.map(({ Proto, FrontendIP, FrontendPort, BackendPort }) => ({
+            protocol: { 6: "tcp", 17: "udp", 132: "sctp" }[Proto],
+            hostIP: FrontendIP,
+            hostPort: FrontendPort,
+            containerPort: BackendPort
+          }))
+        },
+        prevResult: {
+          cniVersion: "1.1.0",
+          ips: [...new Set(entries.map(({ BackendIP }) => BackendIP))].map((address) => ({ address }))
+        }
+      }
+      const variables = {
+        CNI_COMMAND: "ADD",
+        CNI_CONTAINERID: "table",
+        CNI_NETNS: "/run/netns/table",
+        CNI_IFNAME: "eth0"
+      }
+      const { status, stdout } = await execute({ variables, input: () => JSON.stringify(config) })
+      if (status === 0) return { outcome: "answer", message: stdout, issues: undefined, ownWords: true }
+      const { code, msg } = JSON.parse(stdout)
+      const outcome = code === 7 ? "request" : code === 100 ? "driver" : "defect"
+      return { outcome, message: msg, issues: undefined }
+    })
+})
 
 /** Asks with the driver of the fiber that opened the transport. */
 function withDriver(
@@ -208,6 +248,37 @@ const notAValue = ({ body, method }: Row): string | undefined => {
   if (repeats(tree.success)) return "an object has no equal keys"
   return /\d\.0\b|\de\d/.test(body) ? "a value has no other spelling of its numbers" : undefined
 }
+
+/** What no port mapping says: a runtime knows exact ports and addresses, one container at a time. */
+const notAnAdd = ({ body, method, name }: Row): string | undefined => {
+  if (method !== "PortMapper.MapPorts") return "a runtime asks by other commands, whose answers are its own"
+  const text = body.toString()
+  const tree = parse(text)
+  if (name.startsWith("odd input") || Result.isFailure(tree))
+    return "the request is put together by the plugin"
+  const { Labels, Reqs, ...rest } = JSON.parse(text) ?? {}
+  if (Labels || Object.keys(rest).length > 0) return "the labels are the configuration's, and one of its own"
+  if (!Array.isArray(Reqs) || Reqs.length === 0) return "where nothing is published nobody is asked"
+  const sayable = entriesIn(Buffer.from(body)).every(
+    ({ BackendIP, BackendPort, FrontendIP, FrontendPort, FrontendPortEnd, Proto }) =>
+      [6, 17, 132].includes(Proto) &&
+      [FrontendPort, BackendPort].every((port) => Number.isInteger(port) && port > 0 && port < 65536) &&
+      FrontendPort === FrontendPortEnd &&
+      [FrontendIP, BackendIP].every((address) => Net.isIP(address) !== 0)
+  )
+  return sayable ? undefined : "a port mapping has an exact port and addresses"
+}
+
+interface WireEntry {
+  readonly Proto: 6 | 17 | 132
+  readonly BackendIP: string
+  readonly BackendPort: number
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+  readonly FrontendPortEnd: number
+}
+
+const entriesIn = (body: Buffer): ReadonlyArray<WireEntry> => JSON.parse(body.toString()).Reqs
 
 const repeats = (value: JsonValue): boolean => {
   if (Array.isArray(value)) return value.some(repeats)

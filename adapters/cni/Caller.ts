@@ -1,0 +1,25 @@
+/** Who does the work: the running plugin behind its socket, or this process itself. Both answer the protocol's calls. */
+import { CniError, codes } from "./CniError.ts"
+
+export type Method = "MapPorts" | "UnmapPorts" | "ListPorts"
+
+export interface Caller {
+  /** One call in the name of an owner; answers the parsed JSON of a success. Throws a `CniError`. */
+  readonly call: (method: Method, request: object, owner: string) => Promise<unknown>
+  readonly close: () => Promise<void>
+}
+
+/** Whose fault a refusal is, as the operations tell it; `stopping` is a plugin on its way out. */
+export type RefusalKind = "request" | "notFound" | "driver" | "defect" | "stopping"
+
+export const refusal = (kind: RefusalKind, message: string): CniError =>
+  new CniError(
+    {
+      request: codes.config,
+      stopping: codes.tryAgain,
+      driver: codes.refused,
+      notFound: codes.refused,
+      defect: codes.internal
+    }[kind],
+    message
+  )

@@ -1,0 +1,240 @@
+/**
+ * The configuration as the runtime hands it over on stdin: what every command needs of it, what publishing needs, and what
+ * `GC` needs, each read when it is needed. A teardown never fails for what only publishing would refuse.
+ *
+ * Sources: https://www.cni.dev/docs/spec/#section-1-network-configuration-format, CONVENTIONS.md (`portMappings`), and
+ * containernetworking/plugins plugins/meta/portmap for the options of the plugin that this one takes the place of.
+ */
+import { defaultSocket, defaultState } from "../node/DefaultPaths.ts"
+import { CniError, codes } from "./CniError.ts"
+import { type Attachment, type Invocation, isName } from "./Environment.ts"
+
+export const supportedVersions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+export const latestVersion = "1.1.0"
+
+/** Commands that came with a later version of the specification. */
+const since: Partial<Record<Invocation["command"], string>> = { CHECK: "0.4.0", GC: "1.1.0", STATUS: "1.1.0" }
+
+export type Json = Readonly<Record<string, unknown>>
+
+/** What every command needs. `raw` is the whole of it. */
+export interface NetworkConfig {
+  readonly version: string
+  readonly name: string
+  /** The Unix socket of the plugin that is asked. */
+  readonly socket: string
+  /** The folder of the state, for when none is running. */
+  readonly state: string
+  readonly raw: Json
+}
+
+export type ProtocolName = "tcp" | "udp" | "sctp"
+
+/** `hostIp` is `""` where none was given. */
+export interface PortMapping {
+  readonly protocol: ProtocolName
+  readonly hostPort: number
+  readonly containerPort: number
+  readonly hostIp: string
+}
+
+export interface Publication {
+  readonly mappings: ReadonlyArray<PortMapping>
+  /** The labels of each `MapPorts`, such as `portmapper.allow`. */
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/** The label that tells `GC` which network a port was published for. */
+export const networkLabel = "cni.network"
+
+/** The version that a text asks for, as far as it can be read; for errors, which name one. */
+export const versionIn = (text: string): string => {
+  try {
+    const { cniVersion } = JSON.parse(text) as Json
+    return typeof cniVersion === "string" && supportedVersions.includes(cniVersion)
+      ? cniVersion
+      : latestVersion
+  } catch {
+    return latestVersion
+  }
+}
+
+/** Throws a `CniError` for what is no configuration, of no version that we know, or too old for the command. */
+export const configOf = (text: string, command: Invocation["command"]): NetworkConfig => {
+  const raw = objectIn(text)
+  const version = raw["cniVersion"] ?? "0.1.0"
+  if (typeof version !== "string")
+    throw new CniError(codes.decoding, `cniVersion = ${shown(version)}: must be a string`)
+  if (!supportedVersions.includes(version))
+    throw new CniError(
+      codes.incompatibleVersion,
+      "incompatible CNI versions",
+      `config is ${shown(version)}, plugin supports ${JSON.stringify(supportedVersions)}`
+    )
+  const first = since[command]
+  if (first !== undefined && supportedVersions.indexOf(version) < supportedVersions.indexOf(first))
+    throw new CniError(
+      codes.incompatibleVersion,
+      `config version does not allow ${command}`,
+      `it came with ${first}, the configuration is of ${version}`
+    )
+  const issues: Array<string> = []
+  const name = raw["name"]
+  if (typeof name !== "string" || !isName(name))
+    issues.push(
+      `name = ${shown(name)}: must be the name of a network, alphanumeric, with _ . - after the first character`
+    )
+  const socket = pathIn(raw, "socket", issues) ?? defaultSocket("portmapper")
+  const state = pathIn(raw, "state", issues) ?? defaultState(socket)
+  refuse(issues)
+  return { version, name: String(name), socket, state, raw }
+}
+
+/** What is to be published. Throws where an option asks for what can't be done here, and for all that is wrong. */
+export const publicationOf = ({ name, raw }: NetworkConfig): Publication => {
+  refuseUnsupported(raw)
+  const issues: Array<string> = []
+  const runtime = raw["runtimeConfig"] ?? {}
+  const listed = isObject(runtime) ? (runtime["portMappings"] ?? []) : undefined
+  const mappings = Array.isArray(listed)
+    ? listed.flatMap((entry, index) => mappingOf(entry, `runtimeConfig.portMappings[${index}]`, issues))
+    : []
+  if (!Array.isArray(listed))
+    issues.push(`runtimeConfig = ${shown(runtime)}: must be an object whose portMappings are an array`)
+  const labels = raw["labels"] ?? {}
+  if (!isObject(labels) || !Object.values(labels).every((value) => typeof value === "string"))
+    issues.push(`labels = ${shown(labels)}: must be an object of strings`)
+  refuse(issues)
+  return { mappings, labels: { ...(labels as Record<string, string>), [networkLabel]: name } }
+}
+
+/** The attachments that are still there; none where the runtime names none, as for the reference plugins. */
+export const validAttachments = ({ raw }: NetworkConfig): ReadonlyArray<Attachment> => {
+  // libcni writes the second name as well, which an earlier draft had.
+  const given = raw["cni.dev/valid-attachments"] ?? raw["cni.dev/attachments"] ?? []
+  const issues: Array<string> = []
+  const attachments = Array.isArray(given)
+    ? given.flatMap((entry: unknown, index): ReadonlyArray<Attachment> => {
+        const { containerID, ifname } = isObject(entry) ? entry : {}
+        if (typeof containerID === "string" && typeof ifname === "string")
+          return [{ containerId: containerID, ifName: ifname }]
+        issues.push(
+          `cni.dev/valid-attachments[${index}] = ${shown(entry)}: must have a containerID and an ifname`
+        )
+        return []
+      })
+    : []
+  if (!Array.isArray(given)) issues.push(`cni.dev/valid-attachments = ${shown(given)}: must be an array`)
+  refuse(issues)
+  return attachments
+}
+
+/**
+ * The options of the reference plugin that would change what traffic is published, or how it arrives, and can't be had here.
+ * The others say how its rules are made and mean nothing to ours: `snat` (what could not be answered otherwise is
+ * masqueraded, hairpin and the host's own, and nothing else), `markMasqBit`, `externalSetMarkChain`, `backend`.
+ */
+const refuseUnsupported = (raw: Json): void => {
+  const unsupported: Array<readonly [string, string]> = []
+  if ((raw["masqAll"] ?? false) !== false)
+    unsupported.push([
+      "masqAll",
+      'sources are kept; for a relay that shows the host\'s address set "labels": {"portmapper.mode": "proxy"}'
+    ])
+  for (const key of ["conditionsV4", "conditionsV6"]) {
+    const given = raw[key] ?? []
+    const none = Array.isArray(given) && given.every((condition) => condition === "")
+    if (!none)
+      unsupported.push([
+        key,
+        'no rules of iptables or nft are taken; to let in some sources only set "labels": {"portmapper.allow": "10.0.0.0/8"}'
+      ])
+  }
+  const backend = raw["backend"] ?? "nftables"
+  if (backend !== "nftables" && backend !== "iptables")
+    unsupported.push(["backend", "iptables and nftables are known, and make no difference here"])
+  if (unsupported.length === 0) return
+  throw new CniError(
+    codes.unsupportedField,
+    `unsupported field: ${unsupported.map(([key]) => `${key} = ${shown(raw[key])}`).join(", ")}`,
+    unsupported.map(([key, why]) => `${key}: ${why}`).join("; ")
+  )
+}
+
+const mappingOf = (entry: unknown, path: string, issues: Array<string>): ReadonlyArray<PortMapping> => {
+  const before = issues.length
+  if (!isObject(entry)) {
+    issues.push(`${path} = ${shown(entry)}: must be an object`)
+    return []
+  }
+  const { hostPort, containerPort } = entry
+  const hostIp = entry["hostIP"] ?? ""
+  const asked = entry["protocol"] ?? ""
+  const protocol = asked === "" ? "tcp" : protocols.find((known) => known === String(asked).toLowerCase())
+  if (protocol === undefined)
+    issues.push(`${path}.protocol = ${shown(asked)}: must be ${protocols.join(", ")}`)
+  if (!isPort(hostPort))
+    issues.push(`${path}.hostPort = ${shown(hostPort)}: must be an integer from 1 to 65535`)
+  if (!isPort(containerPort))
+    issues.push(`${path}.containerPort = ${shown(containerPort)}: must be an integer from 1 to 65535`)
+  if (typeof hostIp !== "string" || (hostIp !== "" && familyOf(hostIp) === undefined))
+    issues.push(`${path}.hostIP = ${shown(hostIp)}: must be an IPv4 or IPv6 address`)
+  return issues.length > before || protocol === undefined
+    ? []
+    : [
+        {
+          protocol,
+          hostPort: Number(hostPort),
+          containerPort: Number(containerPort),
+          hostIp: String(hostIp)
+        }
+      ]
+}
+
+/** An IPv4-mapped address is the IPv4 address. */
+export const familyOf = (address: string): 4 | 6 | undefined => {
+  const family = process.getBuiltinModule("node:net").isIP(address)
+  if (family === 0) return undefined
+  return family === 4 || /^::ffff:\d+\./i.test(address) ? 4 : 6
+}
+
+const protocols = ["tcp", "udp", "sctp"] as const
+
+const isPort = (value: unknown): boolean =>
+  Number.isInteger(value) && Number(value) >= 1 && Number(value) <= 65535
+
+const pathIn = (raw: Json, key: string, issues: Array<string>): string | undefined => {
+  const path = raw[key] ?? undefined
+  if (path === undefined) return undefined
+  if (typeof path === "string" && path.startsWith("/")) return path
+  issues.push(`${key} = ${shown(path)}: must be an absolute path`)
+  return undefined
+}
+
+const objectIn = (text: string): Json => {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new CniError(
+      codes.decoding,
+      "the network configuration on stdin is no JSON",
+      error instanceof Error ? error.message : ""
+    )
+  }
+  if (!isObject(value))
+    throw new CniError(codes.decoding, `the network configuration on stdin is no object: ${shown(value)}`)
+  return value
+}
+
+const refuse = (issues: ReadonlyArray<string>): void => {
+  if (issues.length > 0) throw new CniError(codes.config, "invalid network configuration", issues.join("; "))
+}
+
+export const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const shown = (value: unknown): string => {
+  const text = JSON.stringify(value) ?? "missing"
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text
+}

@@ -1,0 +1,143 @@
+/**
+ * From port mappings and the addresses of a container to the groups that are asked for. As the Engine groups: one protocol,
+ * one host port and one container port make a group of all the host addresses that are asked for.
+ */
+import { CniError, codes } from "./CniError.ts"
+import type { Attachment } from "./Environment.ts"
+import { familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
+
+/** The addresses of a container's interface; at least one where ports are published. */
+export interface ContainerAddresses {
+  readonly v4: string | undefined
+  readonly v6: string | undefined
+}
+
+/** One entry of a `MapPorts` request, and what of a binding names it. */
+export interface WireEntry {
+  readonly Proto: number
+  readonly BackendIP: string
+  readonly BackendPort: number
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+  readonly FrontendPortEnd: number
+}
+
+/**
+ * Without a host address a port is published on all of them, of the families that the container has. With one it leads to
+ * the container's address of its family, else to that of the other, which takes a relay.
+ */
+export const groupsOf = (
+  mappings: ReadonlyArray<PortMapping>,
+  container: ContainerAddresses
+): ReadonlyArray<ReadonlyArray<WireEntry>> => {
+  const groups = new Map<string, Map<string, WireEntry>>()
+  for (const { protocol, hostPort, containerPort, hostIp } of mappings) {
+    const key = `${protocol} ${hostPort} ${containerPort}`
+    const group = groups.get(key) ?? new Map<string, WireEntry>()
+    groups.set(key, group)
+    for (const [frontend, backend] of endsOf(hostIp, container))
+      group.set(canonical(frontend), {
+        Proto: protocolNumbers[protocol],
+        BackendIP: backend,
+        BackendPort: containerPort,
+        FrontendIP: frontend,
+        FrontendPort: hostPort,
+        FrontendPortEnd: hostPort
+      })
+  }
+  return [...groups.values()].map((group) => [...group.values()])
+}
+
+/**
+ * The first address of each family that the result gives to this interface, or to none that it names. A result before 0.3.0
+ * has one address of each family. Throws where there is none at all.
+ */
+export const containerAddresses = (prevResult: Json, { ifName }: Attachment): ContainerAddresses => {
+  const listed = Array.isArray(prevResult["ips"])
+    ? prevResult["ips"]
+        .filter((ip) => isOfContainer(ip, prevResult["interfaces"], ifName))
+        .map((ip) => addressIn(ip, "address"))
+    : [addressIn(prevResult["ip4"], "ip"), addressIn(prevResult["ip6"], "ip")]
+  const addresses = listed.filter((address) => address !== undefined)
+  const v4 = addresses.find((address) => familyOf(address) === 4)
+  const v6 = addresses.find((address) => familyOf(address) === 6)
+  if (v4 === undefined && v6 === undefined)
+    throw new CniError(
+      codes.config,
+      "invalid network configuration",
+      `prevResult has no address of ${ifName} that ports could lead to`
+    )
+  return { v4, v6 }
+}
+
+/** `8080/tcp to 10.88.0.2:80`: a group as errors name it. */
+export const groupText = ([entry]: ReadonlyArray<WireEntry>): string => {
+  if (entry === undefined) return ""
+  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
+  return `${entry.FrontendPort}/${protocol} to ${joined(entry.BackendIP, entry.BackendPort)}`
+}
+
+/** What two bindings have in common when they are the same. */
+export const bindingKey = (binding: {
+  readonly Proto: number
+  readonly BackendIP: string
+  readonly BackendPort: number
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+}): string =>
+  [
+    binding.Proto,
+    canonical(binding.FrontendIP),
+    binding.FrontendPort,
+    canonical(binding.BackendIP),
+    binding.BackendPort
+  ].join(" ")
+
+export const frontendText = (entry: Pick<WireEntry, "FrontendIP" | "FrontendPort" | "Proto">): string => {
+  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
+  return `${joined(entry.FrontendIP, entry.FrontendPort)}/${protocol}`
+}
+
+const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
+
+const endsOf = (
+  hostIp: string,
+  { v4, v6 }: ContainerAddresses
+): ReadonlyArray<readonly [frontend: string, backend: string]> => {
+  if (hostIp !== "") {
+    const backend = familyOf(hostIp) === 4 ? (v4 ?? v6) : (v6 ?? v4)
+    return backend === undefined ? [] : [[hostIp, backend]]
+  }
+  return [
+    ...(v4 === undefined ? [] : ([["0.0.0.0", v4]] as const)),
+    ...(v6 === undefined ? [] : ([["::", v6]] as const))
+  ]
+}
+
+/** An address that names no interface of the result may be the container's; one that names another's is not. */
+const isOfContainer = (ip: unknown, interfaces: unknown, ifName: string): boolean => {
+  const index = isObject(ip) ? ip["interface"] : undefined
+  if (!Array.isArray(interfaces) || typeof index !== "number" || index < 0) return true
+  if (index >= interfaces.length) return true
+  const named: unknown = interfaces[index]
+  return isObject(named) && named["name"] === ifName && Boolean(named["sandbox"])
+}
+
+const addressIn = (ip: unknown, key: "address" | "ip"): string | undefined => {
+  const text = isObject(ip) ? ip[key] : undefined
+  const address = typeof text === "string" ? text.replace(/\/\d+$/, "") : ""
+  return familyOf(address) === undefined ? undefined : address
+}
+
+/** One spelling for each address. */
+const canonical = (address: string): string => {
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
+  if (mapped !== undefined) return mapped
+  const [bare = "", zone] = address.split("%")
+  if (!bare.includes(":")) return address
+  const short = new URL(`http://[${bare}]`).hostname
+  return zone === undefined ? short : `${short}%${zone}`
+}
+
+const joined = (address: string, port: number): string =>
+  address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`

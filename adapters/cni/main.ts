@@ -1,0 +1,68 @@
+#!/usr/bin/env node
+/**
+ * The executable of the CNI plugin. Runtimes start it for each container that comes or goes, so that what counts is how
+ * soon it is done: one static import chain without dependencies, files and streams by their descriptors.
+ */
+import manifest from "../../package.json" with { type: "json" }
+import { execute } from "./execute.ts"
+import { supportedVersions } from "./NetworkConfig.ts"
+
+const required = 24
+const Fs = process.getBuiltinModule("node:fs")
+
+/** Reads or writes by descriptor; one that can't be read or written just now is tried again. */
+const patiently = <A>(attempt: () => A): A => {
+  while (true) {
+    try {
+      return attempt()
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+    }
+  }
+}
+
+const readAll = (): string => {
+  const chunks: Array<Buffer> = []
+  const chunk = Buffer.allocUnsafe(64 * 1024)
+  while (true) {
+    const length = patiently(() => Fs.readSync(0, chunk))
+    if (length === 0) return Buffer.concat(chunks).toString()
+    chunks.push(Buffer.from(chunk.subarray(0, length)))
+  }
+}
+
+const writeAll = (descriptor: number, text: string): void => {
+  const bytes = Buffer.from(text)
+  for (let at = 0; at < bytes.length; ) at += patiently(() => Fs.writeSync(descriptor, bytes, at))
+}
+
+const about = `CNI plugin portmapper-cni v${manifest.version}
+CNI protocol versions supported: ${supportedVersions.join(", ")}
+`
+
+const main = async (): Promise<number> => {
+  if (Number(process.versions.node.split(".")[0]) < required) {
+    writeAll(2, `portmapper-cni: needs Node.js ${required} or later, this is ${process.versions.node}\n`)
+    return 2
+  }
+  const [option] = process.argv.slice(2)
+  if (option === "--version") {
+    writeAll(1, `portmapper-cni v${manifest.version}\n`)
+    return 0
+  }
+  if (option !== undefined && option !== "--help") {
+    writeAll(2, `portmapper-cni: ${option}: takes no arguments; a container runtime runs it, see --help\n`)
+    return 2
+  }
+  // Without a command the plugins of the CNI project say what they are, and runtimes ask them so.
+  if (option === "--help" || !process.env["CNI_COMMAND"]) {
+    writeAll(option === "--help" ? 1 : 2, about)
+    return 0
+  }
+  const { status, stdout } = await execute({ variables: process.env, input: readAll })
+  writeAll(1, stdout)
+  return status
+}
+
+process.exit(await main())

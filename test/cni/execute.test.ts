@@ -1,0 +1,318 @@
+/** The plugin as a process, beside a mapper in memory that is served on a socket: its stdout and exit status, to the byte. */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { supportedVersions } from "../../adapters/cni/NetworkConfig.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { bridgeResult, cni, cniProgram, type Ports, portMappings } from "../support/cni.ts"
+import { run } from "../support/command.ts"
+import { granting } from "../support/driver.ts"
+import { socketFor, temporaryFolder } from "../support/socket.ts"
+
+const web: Ports = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
+const result = bridgeResult("10.88.0.2/16")
+
+interface Network {
+  readonly name?: string
+  readonly cniVersion?: string
+  readonly prevResult?: object
+  readonly labels?: object
+}
+
+/** A mapper in memory, and how its ports stand. */
+const test = (
+  title: string,
+  body: (host: {
+    readonly config: (network?: Network, ...ports: ReadonlyArray<Ports>) => object
+    readonly ports: Effect.Effect<ReadonlyArray<string>>
+  }) => Effect.Effect<void, unknown, Scope.Scope>
+) =>
+  it.live(title, () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const socket = yield* socketFor(driver)
+      yield* body({
+        config: (network = {}, ...ports) => ({
+          cniVersion: "1.0.0",
+          name: "net",
+          type: "portmapper-cni",
+          socket,
+          ...network,
+          ...portMappings(...ports)
+        }),
+        ports: Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
+          listed
+            .map(
+              ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
+                `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
+            )
+            .sort()
+        ).pipe(Effect.orDie)
+      })
+    }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
+  )
+
+const done = { status: 0, stdout: "", stderr: "" }
+const answered = (answer: object) => ({ status: 0, stdout: `${JSON.stringify(answer)}\n`, stderr: "" })
+const failed = (error: object) => ({ status: 1, stdout: `${JSON.stringify(error)}\n`, stderr: "" })
+
+describe("ADD", () => {
+  test("publishes what the runtime asks for, and passes the result on as it came", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const asked = config({ prevResult: result }, web, { ...web, hostPort: 53, protocol: "udp" })
+      assert.deepStrictEqual(yield* cni("ADD", asked), answered(result))
+      assert.deepStrictEqual(yield* ports, [
+        "cni:c1/eth0 0.0.0.0 53 -> 10.88.0.2 80 net",
+        "cni:c1/eth0 0.0.0.0 8080 -> 10.88.0.2 80 net"
+      ])
+      assert.deepStrictEqual(yield* cni("ADD", asked), answered(result))
+      assert.strictEqual((yield* ports).length, 2)
+    }))
+
+  test("passes on a result of every version, whatever is in it", ({ config }) =>
+    Effect.forEach(
+      supportedVersions,
+      (cniVersion) =>
+        Effect.gen(function* () {
+          const old = { cniVersion, ip4: { ip: "10.88.0.2/16" }, dns: {}, unknown: [1, null, "é"] }
+          const prevResult =
+            cniVersion.startsWith("0.1") || cniVersion === "0.2.0" ? old : { ...result, cniVersion }
+          const asked = config({ cniVersion, prevResult }, web)
+          assert.deepStrictEqual(yield* cni("ADD", asked), answered(prevResult), cniVersion)
+        }),
+      { concurrency: 2, discard: true }
+    ))
+
+  test("adds the version to a result without one", ({ config }) =>
+    Effect.gen(function* () {
+      const { cniVersion, ...rest } = result
+      assert.deepStrictEqual(
+        yield* cni("ADD", config({ prevResult: rest })),
+        answered({ cniVersion, ...rest })
+      )
+    }))
+
+  test("publishes all or nothing, and leaves what others have", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const other = { CNI_CONTAINERID: "other" }
+      const prevResult = bridgeResult("10.88.0.3/16")
+      yield* cni("ADD", config({ prevResult: bridgeResult("10.88.0.2/16") }, web), other)
+      const before = yield* ports
+      const asked = config({ prevResult }, { ...web, hostPort: 8000 }, { ...web, hostPort: 8001 }, web, {
+        ...web,
+        hostPort: 8002
+      })
+      const { status, stdout } = yield* cni("ADD", asked)
+      const { msg, ...error } = JSON.parse(stdout)
+      assert.match(
+        msg,
+        /^bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by cni:other\/eth0 for 10\.88\.0\.2 port 80 since .*\)$/
+      )
+      assert.deepStrictEqual(
+        { status, error },
+        {
+          status: 1,
+          error: { cniVersion: "1.0.0", code: 100, details: "publishing 8080/tcp to 10.88.0.3:80" }
+        }
+      )
+      assert.deepStrictEqual(yield* ports, before)
+    }))
+
+  test("publishes for sources that a label names, and refuses a label that is wrong", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const network = { prevResult: result, labels: { "portmapper.allow": "10.0.0.0/33" } }
+      const { status, stdout } = yield* cni("ADD", config(network, web))
+      assert.strictEqual(status, 1)
+      const { code, msg } = JSON.parse(stdout)
+      assert.strictEqual(code, 7)
+      assert.match(msg, /^bad request: Labels\["portmapper\.allow"\] = "10\.0\.0\.0\/33": must be /)
+      assert.deepStrictEqual(yield* ports, [])
+    }))
+
+  test("needs a result with an address of the interface", ({ config }) =>
+    Effect.gen(function* () {
+      const error = { cniVersion: "1.0.0", code: 7, msg: "invalid network configuration" }
+      assert.deepStrictEqual(
+        yield* cni("ADD", config({}, web)),
+        failed({
+          ...error,
+          details:
+            "prevResult is missing: this plugin publishes ports of an interface that a plugin before it in the chain has made"
+        })
+      )
+      assert.deepStrictEqual(
+        yield* cni("ADD", config({ prevResult: bridgeResult() }, web)),
+        failed({ ...error, details: "prevResult has no address of eth0 that ports could lead to" })
+      )
+    }))
+})
+
+describe("DEL", () => {
+  test("succeeds without an ADD before it, again and again, with nothing but a name", ({ config, ports }) =>
+    Effect.gen(function* () {
+      yield* cni("ADD", config({ prevResult: result }, web), { CNI_CONTAINERID: "other" })
+      assert.deepStrictEqual(yield* cni("DEL", config()), done)
+      assert.deepStrictEqual(yield* cni("DEL", config(), { CNI_CONTAINERID: "other" }), done)
+      assert.deepStrictEqual(yield* cni("DEL", config({ prevResult: result }, web)), done)
+      assert.deepStrictEqual(yield* ports, [])
+    }))
+
+  test("is not stopped by what ADD would refuse", ({ config, ports }) =>
+    Effect.gen(function* () {
+      yield* cni("ADD", config({ prevResult: result }, web))
+      const odd = { ...config({}, { ...web, hostPort: 0 }), masqAll: true, prevResult: 5 }
+      assert.deepStrictEqual(yield* cni("DEL", odd), done)
+      assert.deepStrictEqual(yield* ports, [])
+    }))
+
+  test("comes too late for a port that the next container at the address has", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const asked = config({ prevResult: result }, web)
+      yield* cni("ADD", asked)
+      assert.deepStrictEqual(yield* cni("ADD", asked, { CNI_CONTAINERID: "next" }), answered(result))
+      assert.deepStrictEqual(yield* cni("DEL", asked), done)
+      assert.deepStrictEqual(yield* ports, ["cni:next/eth0 0.0.0.0 8080 -> 10.88.0.2 80 net"])
+    }))
+})
+
+describe("CHECK", () => {
+  test("tells what is not published any more", ({ config }) =>
+    Effect.gen(function* () {
+      const asked = config({ prevResult: bridgeResult("10.88.0.2/16", "fd00::2/64") }, web)
+      yield* cni("ADD", asked)
+      assert.deepStrictEqual(yield* cni("CHECK", asked), done)
+      yield* cni("DEL", asked)
+      assert.deepStrictEqual(
+        yield* cni("CHECK", asked),
+        failed({
+          cniVersion: "1.0.0",
+          code: 101,
+          msg: "ports are not published as they should be",
+          details: "0.0.0.0:8080/tcp is not published; [::]:8080/tcp is not published"
+        })
+      )
+      assert.deepStrictEqual(yield* cni("CHECK", config({ prevResult: result })), done)
+    }))
+})
+
+describe("GC", () => {
+  test("frees what is of the network and of no valid attachment", ({ config, ports }) =>
+    Effect.gen(function* () {
+      for (const [id, name, port] of [
+        ["c1", "net", 8001],
+        ["c2", "net", 8002],
+        ["c3", "other", 8003]
+      ] as const)
+        yield* cni("ADD", config({ name, prevResult: result }, { ...web, hostPort: port }), {
+          CNI_CONTAINERID: id
+        })
+      const network = config({ cniVersion: "1.1.0" })
+      const valid = [{ containerID: "c2", ifname: "eth0" }]
+      assert.deepStrictEqual(yield* cni("GC", { ...network, "cni.dev/valid-attachments": valid }), done)
+      assert.deepStrictEqual(yield* ports, [
+        "cni:c2/eth0 0.0.0.0 8002 -> 10.88.0.2 80 net",
+        "cni:c3/eth0 0.0.0.0 8003 -> 10.88.0.2 80 other"
+      ])
+      assert.deepStrictEqual(yield* cni("GC", network), done)
+      assert.deepStrictEqual(yield* ports, ["cni:c3/eth0 0.0.0.0 8003 -> 10.88.0.2 80 other"])
+    }))
+})
+
+describe("STATUS", () => {
+  test("is fine where the plugin answers", ({ config }) =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* cni("STATUS", config({ cniVersion: "1.1.0" })), done)
+      const { stdout } = yield* cni("STATUS", { ...config({ cniVersion: "1.1.0" }), masqAll: true })
+      assert.strictEqual(JSON.parse(stdout).code, 2)
+    }))
+})
+
+describe("the executable", () => {
+  it.live("answers VERSION with the version it was asked in, or its own", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(
+        yield* cni("VERSION", { cniVersion: "0.4.0" }),
+        answered({ cniVersion: "0.4.0", supportedVersions })
+      )
+      assert.deepStrictEqual(yield* cni("VERSION", ""), answered({ cniVersion: "1.1.0", supportedVersions }))
+    })
+  )
+
+  it.live("says what it is where no command is given, and takes no arguments", () =>
+    Effect.gen(function* () {
+      const about = yield* cni("", "")
+      assert.strictEqual(about.status, 0)
+      assert.strictEqual(about.stdout, "")
+      assert.match(about.stderr, /^CNI plugin portmapper-cni v\d/)
+      const version = yield* run([process.execPath, cniProgram, "--version"])
+      assert.match(version.stdout, /^portmapper-cni v\d+\.\d+\.\d+\n$/)
+      const wrong = yield* run([process.execPath, cniProgram, "serve"])
+      assert.deepStrictEqual([wrong.status, wrong.stdout], [2, ""])
+    })
+  )
+
+  it.live(
+    "tells what is wrong with its parameters and its configuration, in the version asked where it knows it",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(
+          yield* cni("ADD", "{}", { CNI_CONTAINERID: "" }),
+          failed({ cniVersion: "1.1.0", code: 4, msg: "required env variables [CNI_CONTAINERID] missing" })
+        )
+        assert.deepStrictEqual(
+          yield* cni("CHECK", { cniVersion: "0.3.0", name: "net" }),
+          failed({
+            cniVersion: "0.3.0",
+            code: 1,
+            msg: "config version does not allow CHECK",
+            details: "it came with 0.4.0, the configuration is of 0.3.0"
+          })
+        )
+        assert.strictEqual(JSON.parse((yield* cni("ADD", "")).stdout).code, 6)
+      })
+  )
+
+  it.live("says so where what it published can't be taken back", () =>
+    Effect.gen(function* () {
+      const driver = Driver.of({ ...granting, mapPorts: () => Effect.fail({ _tag: "Odd", message: "no" }) })
+      const socket = yield* socketFor(driver)
+      const asked = { cniVersion: "1.0.0", name: "net", socket, prevResult: result, ...portMappings(web) }
+      const { stdout } = yield* cni("ADD", asked)
+      assert.deepStrictEqual(JSON.parse(stdout), {
+        cniVersion: "1.0.0",
+        code: 100,
+        msg: "no",
+        details:
+          "publishing 8080/tcp to 10.88.0.2:80; what was published before it could not be taken back: PortMapper.ListPorts: this port mapper does not know the method"
+      })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("has nothing to take back, and loads nothing, where no plugin ever ran", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const asked = { cniVersion: "1.1.0", name: "net", socket: Path.join(folder, "p.sock"), state: folder }
+      assert.deepStrictEqual(yield* cni("DEL", asked), done)
+      assert.deepStrictEqual(yield* cni("GC", asked), done)
+      assert.deepStrictEqual(Fs.readdirSync(folder), [])
+    }).pipe(Effect.scoped)
+  )
+
+  it("imports nothing but itself and Node's small modules until it has asked", () => {
+    const seen = new Set<string>()
+    const outside = new Set<string>()
+    const visit = (path: string) => {
+      if (seen.has(path)) return
+      seen.add(path)
+      const source = Fs.readFileSync(path, "utf8")
+      for (const [, what = ""] of source.matchAll(/^import (?!type )(?:[^"]*? from )?"([^"]+)"/gms))
+        if (!what.startsWith(".")) outside.add(what)
+        else if (what.endsWith(".ts")) visit(Path.resolve(Path.dirname(path), what))
+    }
+    visit(cniProgram)
+    assert.deepStrictEqual([...outside].sort(), ["node:os", "node:path"])
+    assert.isFalse([...seen].some((path) => path.includes("/src/")))
+  })
+})

@@ -1,0 +1,133 @@
+/**
+ * A CNI network in a lab's host: Debian's bridge and our plugin after it in the chain, run by the CNI project's own
+ * `cnitool`. Its files lie in a folder of their own; of the machine's `/var/lib` the plugins see nothing.
+ */
+import { createHash } from "node:crypto"
+import { chmodSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { Effect, type Scope } from "effect"
+import { cniProgram, type Ports } from "../support/cni.ts"
+import { cniPlugins } from "./Capabilities.ts"
+import * as Namespace from "./Namespace.ts"
+import { temporaryFolder } from "./Plugin.ts"
+import { check, type LabError, type Output } from "./Process.ts"
+
+export interface Network {
+  readonly folder: string
+  readonly socket: string
+  /** The plugin's own state folder, which is that of `Plugin.start` with this folder. */
+  readonly state: string
+  /** `add`, `check`, `del`, `gc` or `status` of a pod. Any exit code is a success. */
+  readonly tool: (
+    command: string,
+    pod: Namespace.Namespace,
+    ports?: ReadonlyArray<Ports>
+  ) => Effect.Effect<Output, LabError>
+  /** Forgets what the runtime has cached, as one does that has lost its state. */
+  readonly forget: Effect.Effect<void>
+  /** Our plugin alone, as a runtime of specification 1.1 runs it for this network. */
+  readonly plugin: (command: string, fields?: object) => Effect.Effect<Output, LabError>
+}
+
+/** The addresses of pods are given out from .2 and ::2 on; the bridge is `cni0`. */
+export const subnets = ["172.29.0.0/24", "fd55::/64"]
+
+const name = "labnet"
+
+export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) {
+  const folder = yield* temporaryFolder
+  const [bin, net, alone, state] = ["bin", "net", "alone", "var"].map((part) => join(folder, part)) as [
+    string,
+    string,
+    string,
+    string
+  ]
+  for (const path of [bin, net, alone, state]) mkdirSync(path)
+  yield* check("go", ["install", "github.com/containernetworking/cni/cnitool@v1.3.0"], {
+    env: { GOBIN: bin, GOFLAGS: "-mod=mod" },
+    timeoutMillis: 120_000
+  })
+  for (const plugin of ["bridge", "host-local"]) symlinkSync(join(cniPlugins, plugin), join(bin, plugin))
+  const executable = join(bin, "portmapper-cni")
+  writeFileSync(executable, `#!/bin/sh\nexec ${process.execPath} ${cniProgram} "$@"\n`)
+  chmodSync(executable, 0o755)
+  const ours = {
+    type: "portmapper-cni",
+    capabilities: { portMappings: true },
+    socket: join(folder, "portmapper.sock"),
+    state: join(folder, "state")
+  }
+  // Debian's bridge is older than specification 1.1.
+  writeFileSync(
+    join(net, "net.conflist"),
+    JSON.stringify({ cniVersion: "1.0.0", name, plugins: [bridge(state), ours] })
+  )
+  writeFileSync(join(alone, "net.conflist"), JSON.stringify({ cniVersion: "1.1.0", name, plugins: [ours] }))
+  const run = (networks: string, command: string, path: string, ports: ReadonlyArray<Ports>) =>
+    host.exec(
+      "unshare",
+      [
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        privateState,
+        "sh",
+        state,
+        join(bin, "cnitool"),
+        command,
+        name,
+        path
+      ],
+      {
+        env: { CNI_PATH: bin, NETCONFPATH: networks, CAP_ARGS: JSON.stringify({ portMappings: ports }) },
+        label: `cnitool ${command}`
+      }
+    )
+  return {
+    folder,
+    socket: ours.socket,
+    state: ours.state,
+    tool: (command, pod, ports = []) =>
+      run(command === "gc" || command === "status" ? alone : net, command, pod.path, ports),
+    forget: Effect.sync(() => rmSync(join(state, "cni"), { recursive: true, force: true })),
+    plugin: (command, fields = {}) =>
+      host.exec(executable, [], {
+        input: JSON.stringify({ cniVersion: "1.1.0", name, ...ours, capabilities: undefined, ...fields }),
+        env: { CNI_COMMAND: command, CNI_PATH: bin },
+        label: `portmapper-cni ${command}`
+      })
+  } satisfies Network
+})
+
+/** A namespace that nothing is in yet but loopback; it goes with the scope. */
+export const pod = (
+  prefix: string,
+  role: string
+): Effect.Effect<Namespace.Namespace, LabError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const made = Namespace.make(role, `${prefix}${role}`)
+      return Effect.as(check("ip", ["netns", "add", made.name]), made)
+    }),
+    (made) => Effect.andThen(made.agent.stop, Effect.ignore(check("ip", ["netns", "del", made.name])))
+  )
+
+/** What `cnitool` calls the container of a pod. */
+export const containerId = ({ path }: Namespace.Namespace): string =>
+  `cnitool-${createHash("sha512").update(path).digest("hex").slice(0, 20)}`
+
+const privateState = 'mount --bind "$1" /var/lib; shift; exec "$@"'
+
+const bridge = (state: string) => ({
+  type: "bridge",
+  bridge: "cni0",
+  isGateway: true,
+  ipam: {
+    type: "host-local",
+    dataDir: join(state, "ipam"),
+    ranges: subnets.map((subnet) => [{ subnet }]),
+    routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }]
+  }
+})
