@@ -33,7 +33,7 @@ export interface MapperOptions {
   /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
   readonly dockerUserMark?: Mark | undefined
   /** Who knows whether a container is gone; nobody where `undefined`. */
-  readonly backends?: Layer.Layer<Backends, { readonly message: string }> | undefined
+  readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
   /**
