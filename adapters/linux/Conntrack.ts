@@ -100,6 +100,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
       while (waiting.size > 0) {
         const frontends = [...waiting.values()]
         waiting = new Map()
+        if (noFlows()) continue
         yield* Effect.catch(orMissing(forget([halfOpen], frontends)), (error) =>
           Effect.logWarning(error.message)
         )
@@ -118,9 +119,9 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
 
     return Conntrack.of({
       flush: Effect.fnUntraced(function* (frontends) {
-        if (missing || noFlows()) return
+        if (missing) return
         const udp = frontends.filter(({ protocol }) => protocol === "udp")
-        yield* orMissing(forget(requestsFor(udp), udp))
+        if (udp.length > 0 && !noFlows()) yield* orMissing(forget(requestsFor(udp), udp))
         yield* sweepLater(frontends.filter(({ protocol }) => protocol !== "udp"))
       })
     })

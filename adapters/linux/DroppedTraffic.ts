@@ -2,7 +2,7 @@
  * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and what to do about it.
  *
  * The rules of every tool are read, and the packets of each mapping are led through them in thought, an ordinary client's.
- * What depends on the client (its address, its rate) is told as an exception, not as a drop. Dockers's own chains drop what
+ * What depends on the client (its address, its rate) is told as an exception, not as a drop. Docker's own chains drop what
  * the Engine did not open: a mapping that the Engine opened is let through by the rule that it added, and where nothing is
  * mapped that rule is taken as given; a mapping without it is dropped indeed, and told.
  * Not looked at: tables of family bridge, arp and netdev, and what a program does that a rule queues packets for.

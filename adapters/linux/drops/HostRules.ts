@@ -46,11 +46,11 @@ const acceptMarkOf = (json: string, ourTable: string): number => {
     const { family, table, chain, expr } = record(record(object)["rule"])
     if (family !== "inet" || table !== ourTable || chain !== "redirected" || !Array.isArray(expr)) continue
     if (expr.length !== 1) continue
-    const { value } = record(record(expr[0])["mangle"])
+    const { key, value } = record(record(expr[0])["mangle"])
+    if (record(record(key)["meta"])["key"] !== "mark") continue
     const { "|": or, "^": xor } = record(value)
-    const constant = (Array.isArray(or) ? or : Array.isArray(xor) ? xor : [])[1]
+    const constant = (Array.isArray(or) ? or : Array.isArray(xor) ? xor : [])[1] ?? value
     if (typeof constant === "number") return constant
-    if (typeof value === "number") return value
   }
   return 0
 }

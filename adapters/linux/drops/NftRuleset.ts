@@ -148,7 +148,10 @@ const ruleTexts = (text: string): ReadonlyMap<string, string> => {
     if (line === "\t}") chain = undefined
     const [, words, handle] = /^\t\t(.*) # handle (\d+)$/.exec(line) ?? []
     if (chain !== undefined && words !== undefined)
-      texts.set(`${table} ${chain} ${handle}`, words.replaceAll(/ counter packets \d+ bytes \d+/g, "").trim())
+      texts.set(
+        `${table} ${chain} ${handle}`,
+        words.replaceAll(/(^| )counter packets \d+ bytes \d+/g, "").trim()
+      )
   }
   return texts
 }
