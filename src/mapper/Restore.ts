@@ -3,7 +3,7 @@
  * replaced in one transaction so that traffic never notices, and what was never finished is undone.
  * `recoverConflicted`: the same, later, for what could not be brought back because its port was not to be had.
  */
-import { Clock, Effect, Result } from "effect"
+import { Clock, Duration, Effect, Result } from "effect"
 import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
@@ -62,6 +62,9 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
     }
   }
 )
+
+/** How often what is conflicted is tried again. */
+export const recoverInterval = Duration.seconds(1)
 
 /**
  * Tries again to serve what is conflicted: its port may be free by now. Answers the frontends that are served again. To
