@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 /** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "go" | "cni"
+export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "go" | "cni" | "podman"
 
 /** Where Debian has the plugins of the CNI project. */
 export const cniPlugins = "/usr/lib/cni"
@@ -21,7 +21,8 @@ export const capabilities = (): Capabilities => {
     sctp: hasSctp() ? undefined : "SCTP in the kernel",
     dockerd: command("dockerd", "--version") ? undefined : "dockerd",
     go: command("go", "version") ? undefined : "Go",
-    cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins"
+    cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins",
+    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox"
   }
   return known
 }
