@@ -5,7 +5,8 @@
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),
   transports: () => import("./transports.ts"),
-  relay: () => import("./relay.ts")
+  relay: () => import("./relay.ts"),
+  cni: () => import("./cni.ts")
 }
 
 const [name = ""] = process.argv.slice(2)
