@@ -7,7 +7,8 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   transports: () => import("./transports.ts"),
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),
-  restore: () => import("./restore.ts")
+  restore: () => import("./restore.ts"),
+  cni: () => import("./cni.ts")
 }
 
 const [name = ""] = process.argv.slice(2)
