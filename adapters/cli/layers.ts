@@ -18,6 +18,7 @@ import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
+import * as TransientSockets from "../linux/TransientSockets.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
@@ -37,8 +38,8 @@ export interface MapperOptions {
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
   /**
-   * For a process that ends with its call: it waits so long for its turn on the state, and relays nothing, since a relay
-   * would end with it.
+   * For a process that ends with its call: it waits so long for its turn on the state, relays nothing, since a relay would
+   * end with it, and holds no port of an earlier call.
    */
   readonly transient?: { readonly wait: Duration.Input } | undefined
 }
@@ -79,8 +80,19 @@ export const mapperLayer = (options: MapperOptions) =>
           marksAccepted: options.acceptMark !== undefined,
           relayed: transient === undefined ? relayedProtocols : []
         })
-      ).pipe(Layer.provide(LinuxSockets.layer()))
-      return PortMapper.layer.pipe(Layer.provide(services))
+      )
+      if (transient === undefined)
+        return PortMapper.layer.pipe(Layer.provide(services), Layer.provide(LinuxSockets.layer()))
+      let restored = false
+      return PortMapper.layer.pipe(
+        Layer.tap(() =>
+          Effect.sync(() => {
+            restored = true
+          })
+        ),
+        Layer.provide(services),
+        Layer.provide(TransientSockets.layer(() => restored))
+      )
     })
   )
 

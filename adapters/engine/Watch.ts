@@ -331,7 +331,9 @@ export const startWatch = Effect.fnUntraced(function* ({
     })
 
   const follow = Effect.fnUntraced(function* (request: FollowRequest) {
-    const owner = yield* CurrentOwner
+    // An Engine asks for nothing by name: a caller who does not say who it is, is a person.
+    const caller = yield* CurrentOwner
+    const owner = caller === "engine" ? "cli" : caller
     const containers = yield* engine.containers
     const container = yield* refusing(findContainer(request.container, containers))
     if (!container.running)

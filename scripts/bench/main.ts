@@ -6,7 +6,9 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   map: () => import("./map.ts"),
   transports: () => import("./transports.ts"),
   relay: () => import("./relay.ts"),
-  "relay-udp": () => import("./relayUdp.ts")
+  "relay-udp": () => import("./relayUdp.ts"),
+  restore: () => import("./restore.ts"),
+  cni: () => import("./cni.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

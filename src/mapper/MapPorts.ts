@@ -2,17 +2,24 @@
  * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Effect, Exit, identity, type Scope } from "effect"
+import { Clock, Effect, Exit, identity, Result, type Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner } from "../protocol/Driver.ts"
-import { frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
+import {
+  type Entry,
+  frontendText,
+  type Group,
+  type PortBinding,
+  type PortRequest
+} from "../protocol/PortBinding.ts"
 import type { RelayError, Route } from "../relay/Relay.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
 import {
   type Delivery,
+  type EngineEpoch,
   frontendKey,
   isStale,
   type Live,
@@ -109,7 +116,8 @@ const placeWith = Effect.fnUntraced(function* (
   const reserving = fresh.filter(({ reserves }) => reserves)
   const beside = kept.flatMap(({ live }) => live.hold ?? [])
   const holds = yield* step(
-    on.allocator.reserve(
+    reserve(
+      on,
       reserving.map(({ entry }) => entry),
       group.ports,
       beside
@@ -173,6 +181,40 @@ const settled = (
   for (const live of lives) live.deliveries.add(delivery)
   return { port, delivery, lives, changed }
 }
+
+/**
+ * Where nothing is left of a range, what nobody confirmed and what an Engine long gone left there gives way, the oldest
+ * first and no more than is needed: nobody may ever come to unmap it.
+ */
+const reserve = Effect.fnUntraced(function* (
+  on: Host,
+  frontends: ReadonlyArray<Entry>,
+  ports: PortRequest,
+  beside: ReadonlyArray<Hold>
+): Effect.fn.Return<ReadonlyArray<Hold>, PortError | UnmapError> {
+  const { allocator, mappings } = on
+  const reserved = yield* Effect.result(allocator.reserve(frontends, ports, beside))
+  if (Result.isSuccess(reserved)) return reserved.success
+  if (reserved.failure._tag !== "PortsExhausted") return yield* reserved.failure
+  const now = yield* Clock.currentTimeMillis
+  const abandoned = [...mappings.all()]
+    .filter((live) => live.mapping.mode !== "routed" && allocator.gives(ports, live.mapping.port))
+    .filter((live) => isAbandoned(live, mappings.engine, now))
+    .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
+  for (const port of new Set(abandoned.map(({ mapping }) => mapping.port))) {
+    const holders = new Set(
+      frontends.flatMap(({ protocol, host: address }) => mappings.colliding(protocol, address, port))
+    )
+    const held = [...holders].filter(({ standing }) => standing !== "conflicted")
+    if (held.length === 0 || !held.every((live) => isAbandoned(live, mappings.engine, now))) continue
+    yield* removeLives(on, held)
+    // Another process may have it on another address: then the next one is tried.
+    const again = yield* Effect.result(allocator.reserve(frontends, ports, beside))
+    if (Result.isSuccess(again)) return again.success
+    if (again.failure._tag !== "PortsExhausted") return yield* again.failure
+  }
+  return yield* reserved.failure
+})
 
 const newLive = (
   planned: Served,
@@ -350,15 +392,17 @@ const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Gro
 }
 
 const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
-  if (holder.standing === "unconfirmed") return true
   const nowMillis = yield* Clock.currentTimeMillis
-  if (isStale(holder, mappings.engine, nowMillis)) return true
+  if (isAbandoned(holder, mappings.engine, nowMillis)) return true
   if (nowMillis - holder.mapping.sinceMillis < startMillis) return false
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
 })
 
 /** A container is published before it runs: for so long after it nobody takes it for gone. */
 const startMillis = 30_000
+
+const isAbandoned = (live: Live, engine: EngineEpoch, nowMillis: number): boolean =>
+  live.standing === "unconfirmed" || isStale(live, engine, nowMillis)
 
 /** Who holds the port, since when, and how to free it. */
 const holderText = ({ mapping }: Live): string => {

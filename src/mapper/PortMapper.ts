@@ -2,7 +2,7 @@
  * The built-in port mapper as a driver: `mapPorts`, `unmapPorts` and the list of what is mapped, over the services that
  * this host provides.
  */
-import { Clock, Effect, Layer } from "effect"
+import { Clock, type Duration, Effect, Layer } from "effect"
 import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, type Rule } from "../firewall/Firewall.ts"
@@ -17,7 +17,7 @@ import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./M
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 import { checkInterval, reconcile } from "./Reconcile.ts"
-import { type Restored, recoverConflicted, restore } from "./Restore.ts"
+import { type Restored, recoverConflicted, recoverInterval, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
 /** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
@@ -27,7 +27,8 @@ export const PortMapper = {
     Effect.gen(function* () {
       const on = yield* host
       yield* tellRestored(yield* restore)
-      yield* Effect.forkScoped(Effect.forever(watchOnce(on)))
+      yield* Effect.forkScoped(every(checkInterval, reconcile(on)))
+      yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         unmapPorts: (release) => unmapPortsOn(on, release),
@@ -79,9 +80,8 @@ const tellRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored)
         }`
       )
 
-/** What others do to the host, now and then looked at: a table taken away, a port given back. */
-const watchOnce = (on: Host) =>
-  Effect.sleep(checkInterval).pipe(Effect.andThen(reconcile(on)), Effect.andThen(recoverConflicted))
+const every = <A, E, R>(interval: Duration.Duration, look: Effect.Effect<A, E, R>) =>
+  Effect.forever(Effect.andThen(Effect.sleep(interval), look))
 
 /** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
 const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {

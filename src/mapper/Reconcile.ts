@@ -7,8 +7,12 @@ import { flowsOfAdded } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Host } from "./Host.ts"
 
-/** How often the table is looked at. A look is one netlink request. */
-export const checkInterval = Duration.seconds(1)
+/**
+ * How often the table is looked at; a look is one netlink request. Without the table a backend's packets reach the client
+ * under the backend's own address, and the client resets the connection: a backend that misses an acknowledgement sends
+ * again after 200 ms at the earliest, so the table has to be back before.
+ */
+export const checkInterval = Duration.millis(100)
 
 /** Looks once, and puts back what is gone, told once for each time. */
 export const reconcile = (on: Host): Effect.Effect<void> =>

@@ -3,7 +3,7 @@
  * replaced in one transaction so that traffic never notices, and what was never finished is undone.
  * `recoverConflicted`: the same, later, for what could not be brought back because its port was not to be had.
  */
-import { Clock, Effect, Result } from "effect"
+import { Clock, Duration, Effect, Result } from "effect"
 import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
@@ -44,10 +44,15 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       kept.push(...(yield* readBack(stored.lost)))
     const attempts = yield* bringBackAll(kept)
     const conflicted: Array<string> = []
-    for (const attempt of attempts) {
-      const why = attempt.why ?? (yield* serveAgain(attempt))
-      if (why !== undefined) conflicted.push(`${mappingText(attempt.live.mapping)}: ${why}`)
-      mappings.add(attempt.live)
+    const reasons = yield* Effect.forEach(
+      attempts,
+      (attempt) => (attempt.why === undefined ? serveAgain(attempt) : Effect.succeed(attempt.why)),
+      { concurrency: opensAtOnce }
+    )
+    for (const [index, { live }] of attempts.entries()) {
+      const why = reasons[index]
+      if (why !== undefined) conflicted.push(`${mappingText(live.mapping)}: ${why}`)
+      mappings.add(live)
     }
     if (intents.length > 0) yield* undo(intents)
     for (const text of conflicted)
@@ -62,6 +67,12 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
     }
   }
 )
+
+/** A relay that works on another thread answers each with a delay; they are asked for in order all the same. */
+const opensAtOnce = 64
+
+/** How often what is conflicted is tried again. */
+export const recoverInterval = Duration.seconds(1)
 
 /**
  * Tries again to serve what is conflicted: its port may be free by now. Answers the frontends that are served again. To

@@ -70,6 +70,8 @@ export class PortAllocator extends Context.Service<
       ports: PortRequest,
       beside: ReadonlyArray<Hold>
     ) => Effect.Effect<ReadonlyArray<Hold>, PortError>
+    /** Whether this port may be the one that such a request gets. */
+    readonly gives: (ports: PortRequest, port: number) => boolean
     /** Frees what the holds held. Releasing what is released does nothing. */
     readonly release: (holds: ReadonlyArray<Hold>) => Effect.Effect<void>
   }
@@ -251,6 +253,16 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
           return reserveWithin(frontends, ports, undefined)
         case "Ephemeral":
           return reserveWithin(frontends, ephemeral, reserved)
+      }
+    },
+    gives: (ports, port) => {
+      switch (ports._tag) {
+        case "Exact":
+          return port === ports.port
+        case "Range":
+          return port >= ports.first && port <= ports.last
+        case "Ephemeral":
+          return port >= ephemeral.first && port <= ephemeral.last && !reserved.has(port)
       }
     },
     release

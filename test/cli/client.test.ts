@@ -67,12 +67,12 @@ describe("map, ls and unmap", { timeout: 60_000 }, () => {
         assert.deepStrictEqual(
           { ...table, stdout: table.stdout.replaceAll(/\d+s/g, "0s") },
           done(
-            "FRONTEND             BACKEND          MODE  OWNER  STATE  AGE  CONNS",
-            "[::1]:7000/tcp       172.17.0.2:7000  nat   cli    live    0s      0",
-            "[::1]:7001/tcp       172.17.0.2:7001  nat   cli    live    0s      0",
-            "0.0.0.0:8080/tcp     172.17.0.2:80    nat   cli    live    0s      0",
-            "[::]:8080/tcp        172.17.0.2:80    nat   cli    live    0s      0",
-            "127.0.0.1:49153/udp  172.17.0.2:53    nat   cli    live    0s      0"
+            "FRONTEND             BACKEND          MODE  OWNER  STATE  AGE  CONNS  IN  OUT",
+            "[::1]:7000/tcp       172.17.0.2:7000  nat   cli    live    0s      0  0B   0B",
+            "[::1]:7001/tcp       172.17.0.2:7001  nat   cli    live    0s      0  0B   0B",
+            "0.0.0.0:8080/tcp     172.17.0.2:80    nat   cli    live    0s      0   -    -",
+            "[::]:8080/tcp        172.17.0.2:80    nat   cli    live    0s      0  0B   0B",
+            "127.0.0.1:49153/udp  172.17.0.2:53    nat   cli    live    0s      0  0B   0B"
           )
         )
         assert.deepStrictEqual(

@@ -77,10 +77,17 @@ export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Ef
 
 /** The name that is served at a host's port, or `nobody`. */
 export const servedAt = (from: Namespace, host: string, port: number): Effect.Effect<string, LabError> =>
-  Effect.map(
-    from.exec("busybox", ["wget", "-q", "-T", "2", "-O", "-", `http://${host}:${port}/`]),
-    ({ code, stdout }) => (code === 0 ? stdout.trim() : "nobody")
+  Effect.map(from.exec(process.execPath, ["-e", fetching, `http://${host}:${port}/`]), ({ code, stdout }) =>
+    code === 0 ? stdout.trim() : "nobody"
   )
+
+/** Debian's static busybox dies of its own wget. */
+const fetching = `
+const [, url] = process.argv
+fetch(url, { signal: AbortSignal.timeout(2000) })
+  .then((response) => response.text())
+  .then((text) => process.stdout.write(text), () => process.exit(1))
+`
 
 /** Asks until it is the one that is expected, for some seconds; answers what was served last. */
 export const servedSoon = (

@@ -52,6 +52,12 @@ export interface PluginOptions {
   readonly env?: Readonly<Record<string, string>>
   /** What runs before the executable, such as `prlimit --nofile=512`. */
   readonly wrapper?: ReadonlyArray<string>
+  /** What Node is given to run; by default the sources. */
+  readonly program?: ReadonlyArray<string>
+  /** Told as soon as the process runs, before it serves. */
+  readonly onSpawn?: (running: Running) => void
+  /** How long its start may take. Default 15,000. */
+  readonly startMillis?: number
 }
 
 export const start = Effect.fn("Plugin.start")(function* (
@@ -62,9 +68,7 @@ export const start = Effect.fn("Plugin.start")(function* (
   const socket = join(folder, "portmapper.sock")
   const state = join(folder, "state")
   const serve = [
-    "--import",
-    "tsx",
-    executable,
+    ...(options.program ?? ["--import", "tsx", executable]),
     "serve",
     "--socket",
     socket,
@@ -77,7 +81,8 @@ export const start = Effect.fn("Plugin.start")(function* (
     label: "portmapper serve",
     ...(options.env === undefined ? {} : { env: options.env })
   })
-  yield* running.waitForLine(/^listening on /, { timeoutMillis: 15_000 })
+  options.onSpawn?.(running)
+  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? 15_000 })
 
   const call: Plugin["call"] = (method, body) =>
     Effect.tryPromise({

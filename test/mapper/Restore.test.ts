@@ -173,6 +173,37 @@ describe("restore after a kill", () => {
     })
   )
 
+  it.effect(
+    "lets a claim on a range displace what is unconfirmed, once nothing else of the range is left",
+    () =>
+      Effect.gen(function* () {
+        const { life, kill } = yield* makeLives
+        yield* life(map(group("8001", ["tcp 0.0.0.0 172.17.0.2:81"])))
+        yield* life(mapUndelivered(web, kill))
+        yield* life(
+          Effect.gen(function* () {
+            const claim = (backend: string) => group("8080-8081", [`tcp 0.0.0.0 ${backend}`])
+            yield* map(claim("172.17.0.3:80"))
+            assert.deepStrictEqual(yield* listed, [
+              "0.0.0.0 8001 engine live",
+              "0.0.0.0 8080 engine unconfirmed",
+              "0.0.0.0 8081 engine live"
+            ])
+            yield* map(claim("172.17.0.4:80"))
+            assert.deepStrictEqual(yield* listed, [
+              "0.0.0.0 8001 engine live",
+              "0.0.0.0 8080 engine live",
+              "0.0.0.0 8081 engine live"
+            ])
+            assert.strictEqual(
+              yield* refused(claim("172.17.0.5:80")),
+              "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
+            )
+          })
+        )
+      })
+  )
+
   it.effect("holds one socket for the addresses of a group that one of them covers", () =>
     Effect.gen(function* () {
       const { life } = yield* makeLives

@@ -1,0 +1,192 @@
+/**
+ * What a container with one published port waits for at its start (ADD) and its end (DEL), process start included, with 0, 100
+ * and 1,000 ports of others live: our plugin beside the reference `portmap` on iptables and on nftables, each in a network
+ * namespace of its own, asked in turn. The start of an empty Node program is measured beside them.
+ *
+ * Needs root, Go with its module proxy (or cache), nftables, iptables, and `npm run build`.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { createInterface, type Interface } from "node:readline"
+import type { Run, Took } from "./cniRunner.ts"
+import { millis, row, summarize } from "./stats.ts"
+
+const reference = "github.com/containernetworking/plugins/plugins/meta/portmap@v1.9.0"
+const bin = Path.resolve(import.meta.dirname, "../../dist/bin")
+const levels = [0, 100, 1_000]
+const rounds = 15
+/** How many ports one of the other containers has. */
+const portsEach = 10
+
+export const run = async (): Promise<void> => {
+  if (process.getuid?.() !== 0) throw new Error("bench cni needs root, nftables, iptables and Go")
+  if (!Fs.existsSync(Path.join(bin, "portmapper-cni.js"))) throw new Error("bench cni needs npm run build")
+  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
+  const subjects: Array<Subject> = []
+  try {
+    execFileSync("go", ["install", reference], { env: { ...process.env, GOBIN: folder }, stdio: "ignore" })
+    const portmap = [Path.join(folder, "portmap")]
+    const ours = [process.execPath, Path.join(bin, "portmapper-cni.js")]
+    subjects.push(
+      await start("portmapper-cni", folder, ours, { serves: true }),
+      await start("portmapper-cni, no plugin", folder, ours, {}),
+      await start("portmap, nftables", folder, portmap, { backend: "nftables" }),
+      await start("portmap, iptables", folder, portmap, { backend: "iptables" })
+    )
+    console.log(row(["one port, p50 (fastest)", ...levels.map((level) => `${level} live`)]))
+    const cells = new Map<string, Array<string>>()
+    for (const level of levels) {
+      for (const subject of subjects) await subject.fill(level)
+      const samples = new Map<string, Array<number>>()
+      const sample = (name: string, micros: number) =>
+        samples.set(name, [...(samples.get(name) ?? []), micros])
+      for (let round = 0; round < rounds; round++)
+        for (const [index, subject] of subjects.entries()) {
+          if (index === 0) sample("node -e 0", await subject.bare())
+          sample(`${subject.name}: ADD`, await subject.call("ADD", "bench", [60_000]))
+          sample(`${subject.name}: DEL`, await subject.call("DEL", "bench", [60_000]))
+        }
+      for (const [name, micros] of samples)
+        cells.set(name, [...(cells.get(name) ?? []), `${text(micros)} (${millis(Math.min(...micros))})`])
+    }
+    for (const [name, texts] of cells) console.log(row([name, ...texts.map((cell) => cell.padStart(24))]))
+
+    console.log(row(["100 ports of one container, 1,000 live", "ADD", "DEL"]))
+    const many = Array.from({ length: 100 }, (_, index) => 61_000 + index)
+    for (const subject of subjects) {
+      const [added, deleted] = [[] as Array<number>, [] as Array<number>]
+      for (let round = 0; round < 3; round++) {
+        added.push(await subject.call("ADD", "bench", many))
+        deleted.push(await subject.call("DEL", "bench", many))
+      }
+      console.log(row([subject.name, text(added), text(deleted)]))
+    }
+  } finally {
+    for (const subject of subjects) subject.stop()
+    Fs.rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const text = (micros: ReadonlyArray<number>): string => millis(summarize(micros).p50)
+
+interface Subject {
+  readonly name: string
+  /** Answers how long it took, in microseconds. */
+  readonly call: (command: string, id: string, ports: ReadonlyArray<number>) => Promise<number>
+  readonly bare: () => Promise<number>
+  /** Publishes ports of other containers until so many are live. */
+  readonly fill: (level: number) => Promise<void>
+  readonly stop: () => void
+}
+
+interface Options {
+  readonly serves?: boolean
+  readonly backend?: string
+}
+
+const start = async (
+  name: string,
+  parent: string,
+  command: ReadonlyArray<string>,
+  { backend, serves }: Options
+): Promise<Subject> => {
+  const folder = Fs.mkdtempSync(Path.join(parent, "subject-"))
+  const namespace = `pmbench-${process.pid}-${Path.basename(folder)}`
+  const socket = Path.join(folder, "p.sock")
+  const state = Path.join(folder, "state")
+  const processes: Array<ChildProcess> = []
+  execFileSync("ip", ["netns", "add", namespace])
+  const stop = () => {
+    for (const child of processes) child.kill("SIGKILL")
+    execFileSync("ip", ["netns", "delete", namespace])
+  }
+  const inside = (args: ReadonlyArray<string>, errors: "pipe" | "inherit") => {
+    const child = spawn("ip", ["netns", "exec", namespace, ...args], { stdio: ["pipe", "pipe", errors] })
+    processes.push(child)
+    return child
+  }
+  try {
+    // A bridge with the containers' network, on which the reference plugin looks for its route.
+    const setUp = `ip link set lo up; ip link add cni0 type bridge; ip address add 10.88.0.1/16 dev cni0; ip link set cni0 up`
+    execFileSync("ip", ["netns", "exec", namespace, "sh", "-ec", setUp])
+    if (serves === true)
+      await listening(
+        inside(
+          [process.execPath, Path.join(bin, "portmapper.js"), "serve", "--socket", socket, "--state", state],
+          "pipe"
+        )
+      )
+    const runner = inside(
+      [process.execPath, "--import", "tsx", Path.join(import.meta.dirname, "cniRunner.ts")],
+      "inherit"
+    )
+    const answers = createInterface(runner.stdout as NonNullable<typeof runner.stdout>)
+    const take = linesOf(answers)
+    const once = async (asked: Run): Promise<number> => {
+      runner.stdin?.write(`${JSON.stringify(asked)}\n`)
+      const took = JSON.parse(await take()) as Took
+      if (took.status !== 0)
+        throw new Error(`${name}: ${asked.env["CNI_COMMAND"]} failed: ${took.stdout}${took.stderr}`)
+      return took.micros
+    }
+    const env = { PATH: process.env["PATH"] ?? "", CNI_PATH: folder, CNI_IFNAME: "eth0" }
+    const call: Subject["call"] = (CNI_COMMAND, id, ports) =>
+      once({
+        command,
+        env: { ...env, CNI_COMMAND, CNI_CONTAINERID: id, CNI_NETNS: "/proc/1/ns/net" },
+        input: JSON.stringify({
+          cniVersion: "1.0.0",
+          name: "bench",
+          type: "portmap",
+          ...(backend === undefined ? { socket, state } : { backend }),
+          runtimeConfig: {
+            portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
+          },
+          prevResult: {
+            cniVersion: "1.0.0",
+            interfaces: [{ name: "eth0", sandbox: "/proc/1/ns/net" }],
+            ips: [{ address: "10.88.0.2/16", interface: 0 }]
+          }
+        })
+      })
+    let live = 0
+    return {
+      name,
+      call,
+      bare: () => once({ command: [process.execPath, "-e", "0"], env, input: "" }),
+      fill: async (level) => {
+        for (; live < level; live += portsEach)
+          await call(
+            "ADD",
+            `other${live}`,
+            Array.from({ length: portsEach }, (_, index) => 10_000 + live + index)
+          )
+      },
+      stop
+    }
+  } catch (error) {
+    stop()
+    throw error
+  }
+}
+
+const linesOf = (lines: Interface) => {
+  const iterator = lines[Symbol.asyncIterator]()
+  return async (): Promise<string> => {
+    const { done, value } = await iterator.next()
+    if (done === true) throw new Error("the runner ended")
+    return value
+  }
+}
+
+const listening = async (child: ChildProcess): Promise<void> => {
+  if (child.stderr === null) throw new Error("no stderr")
+  for await (const line of createInterface(child.stderr))
+    if (line.startsWith("listening on ")) {
+      child.stderr.resume()
+      return
+    }
+  throw new Error("the plugin did not start")
+}

@@ -1,0 +1,119 @@
+/**
+ * Clients that map and unmap at random over the plugin's socket, each one call at a time, all at once, until the plugin
+ * is gone. Exact ports are each client's own; ranges and ephemeral ports are shared, and small enough to run out.
+ */
+import { Agent } from "node:http"
+import { request } from "../../test/support/http.ts"
+import { type Binding, keyOf, type Ledger } from "./Ledger.ts"
+import type { Random } from "./Random.ts"
+
+export const clientCount = 4
+/** What each client has of its own, from `20000 + 100 × client` on. */
+const ownPorts = 8
+export const range = { first: 21_000, last: 21_011 } as const
+export const ephemeral = { first: 22_000, last: 22_011 } as const
+const mappedAtMost = 14
+
+/** Each client's backends have a port of their own. */
+export const backendPort = (client: number) => 80 + client
+export const containers = [
+  { name: "c1", ipv4: "172.31.0.2", ipv6: "fd66::2" },
+  { name: "c2", ipv4: "172.31.0.3", ipv6: "fd66::3" }
+] as const
+
+export interface Calls {
+  answered: number
+  unanswered: number
+  /** Refused, though nothing that was answered stood in the way. */
+  readonly refused: Array<string>
+}
+
+/** Works until the plugin answers no more. */
+export const work = async (
+  client: number,
+  socket: string,
+  random: Random,
+  ledger: Ledger,
+  calls: Calls
+): Promise<void> => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const post = (method: string, body: unknown) =>
+    request(socket, `/PortMapper.${method}`, JSON.stringify(body), { agent })
+  const mine = () =>
+    [...ledger.answered.values()].filter(({ BackendPort }) => BackendPort === backendPort(client))
+
+  const mapSome = async () => {
+    const asked = randomGroup(client, random, ledger)
+    if (asked === undefined) return
+    const { status, body } = await post("MapPorts", { Reqs: asked, Labels: {} })
+    calls.answered++
+    const answer = JSON.parse(body) as {
+      readonly PortBindings?: ReadonlyArray<Binding>
+      readonly Err: string
+    }
+    if (status === 200) ledger.map(answer.PortBindings ?? [])
+    else if (!(answer.Err.includes("all ports are allocated") && isFull(asked, ledger)))
+      calls.refused.push(`${JSON.stringify(asked)}: ${answer.Err}`)
+  }
+
+  const unmapSome = async (bindings: ReadonlyArray<Binding>) => {
+    if (bindings.length === 0) return
+    ledger.unmapBegins(bindings)
+    const { status, body } = await post("UnmapPorts", { PortBindings: bindings, Labels: {} })
+    calls.answered++
+    if (status === 200) ledger.unmapped(bindings)
+    else calls.refused.push(`unmapping ${bindings.map(keyOf)}: ${body}`)
+  }
+
+  try {
+    while (true) {
+      const mapped = mine()
+      const crowded = mapped.length >= mappedAtMost
+      if (crowded || random.chance(0.4)) await unmapSome(random.some(mapped, 1 + random.below(3)))
+      else await mapSome()
+    }
+  } catch {
+    calls.unanswered++
+  } finally {
+    agent.destroy()
+  }
+}
+
+export type Request = Binding & { readonly FrontendPortEnd: number }
+
+const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyArray<Request> | undefined => {
+  const Proto = random.pick([6, 17])
+  const container = random.pick(containers)
+  const shape = random.pick([["0.0.0.0"], ["10.99.0.1"], ["::"], ["0.0.0.0", "::"]])
+  const entries = (first: number, last = first) =>
+    shape.map((FrontendIP) => ({
+      Proto,
+      FrontendIP,
+      FrontendPort: first,
+      FrontendPortEnd: last,
+      BackendIP: FrontendIP === "::" ? container.ipv6 : container.ipv4,
+      BackendPort: backendPort(client)
+    }))
+  if (random.chance(0.2)) return entries(range.first, range.last)
+  if (random.chance(0.2)) return entries(0)
+  const port = 20_000 + 100 * client + random.below(ownPorts)
+  const taken = [...ledger.answered.values(), ...ledger.leaving.values()].some(
+    (binding) => binding.Proto === Proto && binding.FrontendPort === port
+  )
+  return taken ? undefined : entries(port)
+}
+
+/**
+ * Whether what was answered, or is about to be by others, may take all the ports that were asked for. Calls of others on
+ * their way take one port each at most.
+ */
+const isFull = ([asked]: ReadonlyArray<Request>, ledger: Ledger): boolean => {
+  if (asked === undefined) return false
+  const { first, last } = asked.FrontendPort === 0 ? ephemeral : range
+  const ports = new Set(
+    [...ledger.answered.values(), ...ledger.leaving.values()]
+      .filter(({ Proto, FrontendPort: port }) => Proto === asked.Proto && port >= first && port <= last)
+      .map(({ FrontendPort }) => FrontendPort)
+  )
+  return ports.size + clientCount >= last - first + 1
+}

@@ -1,0 +1,52 @@
+/**
+ * `npm run crash -- [--kills N] [--seed N] [--built]`: kills the plugin again and again and looks for what was lost. The
+ * seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build` makes it), which starts
+ * sooner than the sources. Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
+ */
+import { randomInt } from "node:crypto"
+import { parseArgs } from "node:util"
+import { Effect } from "effect"
+import { crash, type Tally } from "./Crash.ts"
+
+const { values } = parseArgs({
+  options: {
+    kills: { type: "string", default: "1000" },
+    seed: { type: "string", default: String(randomInt(2 ** 31)) },
+    minutes: { type: "string", default: "Infinity" },
+    built: { type: "boolean", default: false }
+  }
+})
+
+const program = values.built ? ["dist/bin/portmapper.js"] : ["adapters/cli/main.ts"]
+const told = { wrong: 0 }
+
+const tell = (tally: Tally) => {
+  const wrong = [
+    ...tally.lost.map((text) => `lost, after kill ${text}`),
+    ...tally.doubled.map((text) => `doubled, after kill ${text}`),
+    ...tally.blocking.map((text) => `blocking, after kill ${text}`)
+  ]
+  if (wrong.length > told.wrong) for (const text of wrong) console.log(text)
+  told.wrong = wrong.length
+  if (tally.kills % 50 === 0) console.log(summary(tally))
+}
+
+const summary = (tally: Tally) =>
+  `kills ${tally.kills} (${tally.killedStarting} while starting) / answered ${tally.answered} / lost ${tally.lost.length} / doubled ${tally.doubled.length} / blocking ${tally.blocking.length} / unconfirmed ${tally.unconfirmed} (and ${tally.unrecorded} answered but not yet recorded); calls cut short ${tally.unanswered}`
+
+const seed = Number(values.seed)
+console.log(`--seed ${seed}`)
+const tally = await Effect.runPromise(
+  Effect.scoped(
+    crash({
+      seed,
+      kills: Number(values.kills),
+      withinMillis: Number(values.minutes) * 60_000,
+      program,
+      onKill: tell
+    })
+  )
+)
+tell(tally)
+console.log(summary(tally))
+process.exit(told.wrong === 0 ? 0 : 1)

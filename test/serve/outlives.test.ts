@@ -1,0 +1,55 @@
+/** What clients notice of a plugin that is killed, started again, and robbed of its table: their connections go on. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import { contents } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+
+const published = { host: "10.99.0.1", port: 8080 }
+const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
+
+describeLab("a redirected connection", [], () => {
+  it.live(
+    "goes on over a kill, a restart and a flush of the table, and new ones are served within 2 s of the flush",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+        const program = ["adapters/cli/main.ts"]
+        const first = yield* Plugin.start(host, { program, startMillis: 30_000 })
+        assert.strictEqual((yield* first.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])).status, 200)
+        const transfer = yield* client.agent.transfer(published)
+        yield* transfer.advance(5)
+
+        yield* first.process.kill("SIGKILL")
+        yield* first.process.wait()
+        yield* transfer.advance(5)
+        const whileDead = yield* client.agent.tcp({ ...published, close: "reset" })
+        assert.strictEqual(whileDead.outcome, "answered")
+
+        const { folder } = first
+        const second = yield* Plugin.start(host, { folder, program, startMillis: 30_000 })
+        yield* transfer.advance(5)
+        assert.deepStrictEqual(yield* contents(host), element)
+
+        yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
+        const flushed = performance.now()
+        let millis = Infinity
+        while (millis === Infinity && performance.now() - flushed < 10_000) {
+          const { outcome } = yield* client.agent.tcp({ ...published, timeoutMillis: 100, close: "reset" })
+          if (outcome === "answered") millis = performance.now() - flushed
+        }
+        assert.isBelow(millis, 2000)
+        assert.deepStrictEqual(yield* contents(host), element)
+        const { state, first: answer } = yield* transfer.advance(5)
+        assert.deepStrictEqual({ state, who: answer?.who }, { state: "open", who: "c1" })
+        const said = second.process
+          .lines("stderr")
+          .filter((line) => line.includes("someone removed the table"))
+        assert.strictEqual(said.length, 1)
+        assert.match(said[0] ?? "", /put back with 1 mappings/)
+      }),
+    90_000
+  )
+})
