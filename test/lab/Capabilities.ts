@@ -6,7 +6,17 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 /** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "busybox" | "go" | "cni" | "podman"
+export type Need =
+  | "lab"
+  | "conntrack"
+  | "sctp"
+  | "dockerd"
+  | "busybox"
+  | "go"
+  | "cni"
+  | "podman"
+  | "haproxy"
+  | "nginx"
 
 /** Where Debian has the plugins of the CNI project. */
 export const cniPlugins = "/usr/lib/cni"
@@ -23,7 +33,9 @@ export const capabilities = (): Capabilities => {
     busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
     go: command("go", "version") ? undefined : "Go",
     cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins",
-    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox"
+    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox",
+    haproxy: command("haproxy", "-v") ? undefined : "HAProxy",
+    nginx: command("nginx", "-v") ? undefined : "nginx"
   }
   return known
 }
