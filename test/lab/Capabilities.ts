@@ -13,6 +13,7 @@ export type Need =
   | "dockerd"
   | "busybox"
   | "go"
+  | "python"
   | "cni"
   | "podman"
   | "haproxy"
@@ -32,6 +33,7 @@ export const capabilities = (): Capabilities => {
     dockerd: command("dockerd", "--version") ? undefined : "dockerd",
     busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
     go: command("go", "version") ? undefined : "Go",
+    python: command("python3", "--version") ? undefined : "Python 3",
     cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins",
     podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox",
     haproxy: command("haproxy", "-v") ? undefined : "HAProxy",
