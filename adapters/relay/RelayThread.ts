@@ -22,10 +22,12 @@ const threadUrl = new URL(
 )
 
 /**
- * How long a thread may take to answer, its start included; one that takes longer is ended, since only then its descriptors
- * are free to be closed. Just less than a call of the Engine may take.
+ * How long a thread may take to answer; one that takes longer is ended, since only then its descriptors are free to be
+ * closed. Just less than a call of the Engine may take.
  */
 const patienceMillis = 9000
+/** While it starts it has nothing to lose, and another would not start sooner. */
+const startPatienceMillis = 20_000
 
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
@@ -103,10 +105,13 @@ export class RelayThread {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
     const number = ++this.commands
-    const patience = setTimeout(() => {
-      this.settle(number, "its thread does not answer")
-      void life.worker.terminate()
-    }, patienceMillis)
+    const patience = setTimeout(
+      () => {
+        this.settle(number, "its thread does not answer")
+        void life.worker.terminate()
+      },
+      life.hasAnswered ? patienceMillis : startPatienceMillis
+    )
     this.waiting.set(number, (failure) => {
       clearTimeout(patience)
       done(failure)
@@ -127,7 +132,9 @@ export class RelayThread {
     if (life !== undefined) {
       const exit = new Promise((resolve) => life.worker.once("exit", resolve))
       this.tellToExit()
+      const patience = setTimeout(() => void life.worker.terminate(), patienceMillis)
       await exit
+      clearTimeout(patience)
     }
     this.libc.close(this.wake)
   }
