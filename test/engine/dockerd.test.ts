@@ -335,4 +335,4 @@ describeLab("the rule in DOCKER-USER", [], () => {
 
 /** The command line as a user on the host has it. */
 const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>
-  host.exec(process.execPath, ["--import", "tsx", "adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })
+  host.exec(process.execPath, ["adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })
