@@ -23,6 +23,7 @@ import {
   type Follow as FollowRequest,
   type ListedMapping
 } from "../../src/protocol/Driver.ts"
+import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
   type Labels,
@@ -188,7 +189,10 @@ export const startWatch = Effect.fnUntraced(function* ({
   const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
     if (gone.length === 0) return
     const bindings = gone.flatMap((each) => each.bindings)
-    const result = yield* Effect.result(base.unmapPorts({ bindings, labels: new Map() }))
+    const result = yield* unmapBindings({ bindings, labels: new Map() }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.result
+    )
     if (Result.isFailure(result)) {
       yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
       yield* later(retryMillis)
@@ -209,7 +213,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     if (dismissed.has(want.key)) return undefined
     let failure: DriverError | undefined
     for (const ports of tries) {
-      const mapped = yield* Effect.result(Effect.scoped(mapGroup(want, ports)))
+      const mapped = yield* Effect.result(Effect.scoped(mapWant(want, ports)))
       if (Result.isSuccess(mapped)) {
         if (failure !== undefined)
           yield* Effect.logWarning(
@@ -224,8 +228,9 @@ export const startWatch = Effect.fnUntraced(function* ({
   })
 
   /** A defect of the driver is this want's trouble, and no other's. */
-  const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
-    base.mapPorts({ ...want.group, ports }).pipe(
+  const mapWant = (want: Want, ports: Want["group"]["ports"]) =>
+    mapGroup({ ...want.group, ports }).pipe(
+      Effect.provideService(Driver, base),
       Effect.provideService(CurrentOwner, want.owner),
       Effect.catchDefect(
         (defect): Effect.Effect<never, DriverError> =>
@@ -413,10 +418,10 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const { want, tries } of changesFor(wants, withoutSignatures(held), granted).map) {
       const [first, second] = tries
       if (first === undefined) continue
-      const mapped = mapGroup(want, first)
+      const mapped = mapWant(want, first)
       const bindings = yield* second === undefined
         ? mapped
-        : Effect.catch(mapped, () => mapGroup(want, second))
+        : Effect.catch(mapped, () => mapWant(want, second))
       answers.set(want.key, bindings)
     }
     for (const want of wants) keep(want, answers.get(want.key) ?? [])
