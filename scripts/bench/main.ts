@@ -8,7 +8,8 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),
   restore: () => import("./restore.ts"),
-  cni: () => import("./cni.ts")
+  cni: () => import("./cni.ts"),
+  docker: () => import("./docker.ts")
 }
 
 const [name = ""] = process.argv.slice(2)
