@@ -1,60 +1,44 @@
 /** What a kill leaves that no answer named: it is confirmed by the same request, and gives way to any other. */
 import { Effect } from "effect"
-import type { Lab } from "../../test/lab/Lab.ts"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { containers } from "./Clients.ts"
-import { type Binding, keyOf, type Ledger, type Listed, textOf } from "./Ledger.ts"
-import type { Random } from "./Random.ts"
+import { type Binding, keyOf, type Listed, textOf } from "./Ledger.ts"
 import { traffic } from "./Traffic.ts"
-
-export interface Claimed {
-  /** Answered, but killed before that was recorded: confirmed by asking again. */
-  readonly unrecorded: number
-  readonly unconfirmed: number
-  readonly lost: ReadonlyArray<string>
-  readonly blocking: ReadonlyArray<string>
-}
+import type { World } from "./World.ts"
 
 export const claim = Effect.fnUntraced(function* (
-  lab: Lab,
+  { lab, ledger, tally, random }: World,
   plugin: Plugin,
-  ledger: Ledger,
-  listed: ReadonlyArray<Listed>,
-  random: Random
+  listed: ReadonlyArray<Listed>
 ) {
-  const lost: Array<string> = []
-  const blocking: Array<string> = []
+  const at = (text: string) => `${tally.kills}: ${text}`
   const unrecorded = listed
     .filter(({ State }) => State === "unconfirmed")
     .flatMap((one) => ledger.answered.get(keyOf(one)) ?? [])
+  tally.unrecorded += unrecorded.length
   for (const answered of unrecorded) {
     const again = yield* mapExactly(plugin, answered, answered)
-    if (again !== "") lost.push(`asked again for ${textOf(answered)}: ${again}`)
+    if (again !== "") tally.lost.push(at(`asked again for ${textOf(answered)}: ${again}`))
   }
   const unanswered = ledger.unanswered(listed)
+  tally.unconfirmed += unanswered.length
   for (const one of unanswered) {
     // Half of them stay, so that ranges fill up with what nobody will ever unmap.
     if (one.State === "unconfirmed" && random.chance(0.5)) continue
     const other = otherBackend(one)
     const refusal = yield* mapExactly(plugin, one, other)
     if (refusal !== "") {
-      blocking.push(`${textOf(one)} (${one.State}): ${refusal}`)
+      tally.blocking.push(at(`${textOf(one)} (${one.State}): ${refusal}`))
       continue
     }
     const claimed = { ...one, ...other }
     ledger.map([claimed])
-    lost.push(...(yield* traffic(lab, [claimed])))
+    tally.lost.push(...(yield* traffic(lab, [claimed])).map(at))
     ledger.unmapBegins([claimed])
     const { status, body } = yield* plugin.call("UnmapPorts", { PortBindings: [claimed], Labels: {} })
     if (status === 200) ledger.unmapped([claimed])
-    else blocking.push(body)
+    else tally.blocking.push(at(body))
   }
-  return {
-    unrecorded: unrecorded.length,
-    unconfirmed: unanswered.length,
-    lost,
-    blocking
-  } satisfies Claimed
 })
 
 /** What it was refused with; empty where it was granted. */
