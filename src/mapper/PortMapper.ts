@@ -17,7 +17,7 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
-import { checkInterval, reconcile } from "./Reconcile.ts"
+import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, recoverConflicted, recoverInterval, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
@@ -28,7 +28,7 @@ export const PortMapper = {
     Effect.gen(function* () {
       const on = yield* host
       yield* tellRestored(yield* restore)
-      yield* Effect.forkScoped(every(checkInterval, reconcile(on)))
+      yield* Effect.forkScoped(every(checkInterval, reconciler(on)))
       yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
