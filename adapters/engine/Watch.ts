@@ -68,6 +68,8 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
 
 const resyncSeconds = 30
 const retryMillis = 5_000
+/** An image is used again and again: those of containers that are gone are forgotten where they are many. */
+const imagesKept = 256
 const backOffMillis = { first: 100, most: 10_000 }
 
 /**
@@ -276,8 +278,6 @@ export const startWatch = Effect.fnUntraced(function* ({
   const forget = (containers: ReadonlyArray<Container>) => {
     const ids = new Set(containers.map(({ id }) => id))
     for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)
-    const used = new Set(containers.map(({ image }) => image))
-    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -287,6 +287,9 @@ export const startWatch = Effect.fnUntraced(function* ({
       granted.delete(key)
       unsaved = true
     }
+    if (images.size <= imagesKept) return
+    const used = new Set(containers.map(({ image }) => image))
+    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
   }
 
   const save = Effect.suspend(() => {
