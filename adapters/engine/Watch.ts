@@ -21,7 +21,8 @@ import {
   Driver,
   type DriverError,
   type Follow as FollowRequest,
-  type ListedMapping
+  type ListedMapping,
+  ListedOwner
 } from "../../src/protocol/Driver.ts"
 import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
@@ -46,7 +47,8 @@ import {
   type Want,
   type Wanted,
   wantedByFollow,
-  wantedByLabels
+  wantedByLabels,
+  watchOwner
 } from "./Wanted.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 
@@ -65,6 +67,9 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
     return this.detail
   }
 }
+
+/** Of what a person asked for on the command line. */
+const personsOwner = "cli"
 
 const resyncSeconds = 30
 const retryMillis = 5_000
@@ -118,7 +123,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
     const containers = yield* engine.containers
     if (full && base.listPorts !== undefined) {
-      const found = heldFrom(yield* base.listPorts, held)
+      const found = heldFrom(yield* ownPorts(base.listPorts), held)
       for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
       for (const [key, what] of found) hold(key, what)
     }
@@ -141,6 +146,18 @@ export const startWatch = Effect.fnUntraced(function* ({
     yield* tell([...wanted.problems, ...failures])
     forget(containers)
     yield* save
+  })
+
+  /** Owner by owner, which leaves all counters unread: those of the whole host may take a while. */
+  const ownPorts = Effect.fnUntraced(function* (listPorts: NonNullable<Driver["Service"]["listPorts"]>) {
+    const owners = new Set([watchOwner, personsOwner])
+    for (const { owner } of [...follows, ...held.values()]) owners.add(owner)
+    const all: Array<ListedMapping> = []
+    for (const owner of owners) {
+      const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
+      for (const mapping of listed) if (mapping.owner === owner) all.push(mapping)
+    }
+    return all
   })
 
   const wantedNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
@@ -387,7 +404,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const follow = Effect.fnUntraced(function* (request: FollowRequest) {
     // An Engine asks for nothing by name: a caller who does not say who it is, is a person.
     const caller = yield* CurrentOwner
-    const owner = caller === "engine" ? "cli" : caller
+    const owner = caller === "engine" ? personsOwner : caller
     const containers = yield* engine.containers
     const container = yield* refusing(findContainer(request.container, containers))
     if (!container.running)
