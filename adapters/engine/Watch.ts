@@ -3,7 +3,19 @@
  * connection and now and then what is mapped is made what is wanted. What that is, is `Wanted`'s and `Changes`'s to say; here
  * it is done. One failure never keeps anything else from being published.
  */
-import { Clock, Effect, Exit, Queue, Result, Schema, type Scope, Semaphore, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  Effect,
+  Exit,
+  Option,
+  Queue,
+  Result,
+  Schema,
+  type Scope,
+  Semaphore,
+  Stream
+} from "effect"
 import {
   CurrentOwner,
   Driver,
@@ -21,7 +33,7 @@ import {
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { publishText } from "../../src/protocol/PublishSyntax.ts"
 import { type Ask, type Changes, changesFor, type Held, heldFrom, signatureOf } from "./Changes.ts"
-import { type Container, Engine, type EngineEvent } from "./Engine.ts"
+import { type Container, Engine, type EngineError, type EngineEvent } from "./Engine.ts"
 import {
   asksByLabel,
   type Follow,
@@ -53,8 +65,6 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
-/** Events come in bunches: a restart is some six of them. */
-const settleMillis = 20
 const resyncSeconds = 30
 const retryMillis = 5_000
 const backOffMillis = { first: 100, most: 10_000 }
@@ -86,7 +96,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const told = new Map<string, string>()
   /** Unmapped by hand while their containers ran: not mapped again until they are started anew. */
   const dismissed = new Set<string>()
-  const images = new Map<string, Labels | undefined>()
+  const images = new Map<string, Labels>()
   const unnoticed = new Set<string>()
   let unsaved = false
 
@@ -124,10 +134,9 @@ export const startWatch = Effect.fnUntraced(function* ({
       if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
       else failures.push(failure)
     }
-    for (const [name, count] of counts)
-      yield* Effect.logInfo(`${name}: ${count === 1 ? "1 port" : `${count} ports`} published`)
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} published`)
     yield* tell([...wanted.problems, ...failures])
-    forgetGranted(containers)
+    forget(containers)
     yield* save
   })
 
@@ -145,17 +154,29 @@ export const startWatch = Effect.fnUntraced(function* ({
     }
   })
 
+  /** Images never change; one that the Engine can't tell of now, while it tells of others, is asked for again. */
+  const imageLabels = Effect.fnUntraced(function* (image: string) {
+    const known = images.get(image)
+    if (known !== undefined) return known
+    const labels = yield* Effect.catchIf(
+      engine.imageLabels(image),
+      ({ reason }) => reason === "Refused" || reason === "NotAnEngine",
+      () => Effect.succeed(undefined)
+    )
+    if (labels !== undefined) images.set(image, labels)
+    return labels
+  })
+
   /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
   const labelsWithoutImage = Effect.fnUntraced(function* (container: Container) {
     const { image, name, id } = container
-    if (!images.has(image)) images.set(image, yield* engine.imageLabels(image))
-    const ofImage = images.get(image)
+    const ofImage = yield* imageLabels(image)
     const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
     if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
       unnoticed.add(id)
       const why =
         ofImage === undefined
-          ? "its image is gone, so its labels may be the image's"
+          ? "the Engine does not know its image, so its labels may be the image's"
           : "the label is its image's"
       yield* Effect.logWarning(
         `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
@@ -173,12 +194,15 @@ export const startWatch = Effect.fnUntraced(function* ({
       yield* later(retryMillis)
       return
     }
+    const counts = new Map<string, number>()
     for (const each of gone) {
       const what = held.get(each.key)
       if (what === undefined) continue
+      counts.set(what.name, (counts.get(what.name) ?? 0) + 1)
       const left = what.bindings.filter((binding) => !each.bindings.includes(binding))
       hold(each.key, { ...what, bindings: left, signature: undefined })
     }
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} released`)
   })
 
   const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {
@@ -199,13 +223,21 @@ export const startWatch = Effect.fnUntraced(function* ({
     return failure === undefined ? undefined : problemOf(want, failure)
   })
 
+  /** A defect of the driver is this want's trouble, and no other's. */
   const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
-    Effect.provideService(base.mapPorts({ ...want.group, ports }), CurrentOwner, want.owner)
+    base.mapPorts({ ...want.group, ports }).pipe(
+      Effect.provideService(CurrentOwner, want.owner),
+      Effect.catchDefect(
+        (defect): Effect.Effect<never, DriverError> =>
+          Effect.fail({ _tag: "Defect", message: `internal error: ${defect}` })
+      )
+    )
 
   const keep = (want: Want, bindings: ReadonlyArray<PortBinding>) => {
     const [first] = bindings
     if (first === undefined) return
     hold(want.key, {
+      name: want.name,
       owner: want.owner,
       port: first.port,
       bindings: bindings.flatMap(releasedOf),
@@ -235,8 +267,12 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
   })
 
-  /** Ports are kept for containers that are still there, and for what is followed. */
-  const forgetGranted = (containers: ReadonlyArray<Container>) => {
+  /** What is known of containers that are gone. Ports are kept for those that are still there, and for what is followed. */
+  const forget = (containers: ReadonlyArray<Container>) => {
+    const ids = new Set(containers.map(({ id }) => id))
+    for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)
+    const used = new Set(containers.map(({ image }) => image))
+    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -265,25 +301,35 @@ export const startWatch = Effect.fnUntraced(function* ({
       scope
     )
 
+  /** Whatever goes wrong, a defect of the driver included, the next look is not given up. */
   const reconcileOrTell = (full: boolean) =>
     turns.withPermits(1)(
-      Effect.catch(reconcile(full), (error) =>
-        Effect.andThen(Effect.logWarning(`looking at the containers: ${error.message}`), later(retryMillis))
+      Effect.flatMap(Effect.exit(reconcile(full)), (exit) =>
+        Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+          ? Effect.void
+          : Effect.andThen(
+              Effect.logWarning(`looking at the containers: ${failureText(exit.cause)}`),
+              later(retryMillis)
+            )
       )
     )
 
+  /** What comes while one look is under way, a restart is some six events, is all looked at by the next. */
   const work = Effect.gen(function* () {
     const first = yield* Queue.take(wakes)
-    yield* Effect.sleep(settleMillis)
     const events = [first, ...(yield* Queue.clear(wakes))]
     const connected = events.some(({ _tag }) => _tag === "Connected")
     if (connected) yield* onConnected
     yield* reconcileOrTell(connected || events.some(({ _tag }) => _tag === "Resync"))
-    const rewired = new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : [])))
-    if (rewired.size === 0) return
     // The Engine tells of a network before its lists show it.
-    yield* Effect.forEach(rewired, (id) => Effect.ignore(engine.settled(id)), { discard: true })
-    yield* reconcileOrTell(false)
+    for (const id of new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : []))))
+      yield* Effect.forkIn(
+        Effect.andThen(
+          Effect.ignore(engine.settled(id)),
+          Effect.sync(() => wake({ _tag: "Changed", id, action: "settled" }))
+        ),
+        scope
+      )
   })
 
   const listen = Effect.gen(function* () {
@@ -450,6 +496,13 @@ const withoutPorts = (follow: Follow, keys: ReadonlySet<string>): ReadonlyArray<
   const left = wantedByFollow(less, [])
   return left.wants.length + left.problems.length === 0 ? [] : [less]
 }
+
+const failureText = (cause: Cause.Cause<EngineError | DriverError>): string => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error === undefined ? `internal error: ${Cause.pretty(cause).split("\n")[0]}` : error.message
+}
+
+const portsText = (count: number): string => (count === 1 ? "1 port" : `${count} ports`)
 
 const problemOf = (want: Want, error: DriverError): Problem => ({
   name: want.name,

@@ -2,18 +2,25 @@
  * The transports, as a table of requests sees them: a way to ask, and what each can't express. A new one is added by one
  * line in `transports`.
  */
+import * as Fs from "node:fs"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { afterAll } from "@effect/vitest"
 import { Cause, Effect, Exit, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
+import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
+import { clientTls, requestTcp } from "../support/tcp.ts"
 import type { Row } from "./table.ts"
 
 export interface Asked {
@@ -43,6 +50,7 @@ export interface Transport {
 
 export const transports: ReadonlyArray<Transport> = [
   { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },
+  { name: "TCP with TLS", open: Effect.suspend(() => openTls), cannot: () => undefined },
   { name: "stdio", open: Effect.suspend(() => openStdio), cannot: (row) => brokenEnvelope(row) },
   { name: "fetch handler", open: Effect.suspend(() => openFetch), cannot: () => undefined },
   { name: "memory, text", open: Effect.suspend(() => openText), cannot: (row) => notACall(row) },
@@ -73,6 +81,30 @@ const openSocket = Effect.gen(function* () {
         })
     )
 })
+
+const openTls = Effect.gen(function* () {
+  const { ca, client, server } = certificates()
+  const files = { certFile: server.cert, keyFile: server.key, caFile: ca.cert }
+  const { address, port } = yield* Effect.orDie(
+    serveTcp({ host: "127.0.0.1", port: 0, tls: files, owner: "default" })
+  )
+  const tls = clientTls(ca, client)
+  return ({ method, body, owner }: Asked) =>
+    Effect.promise(async () => {
+      const headers = headersOf(owner)
+      const answer = await requestTcp({ host: address, port, path: `/${method}`, body, headers, tls })
+      return toldByHttp(answer.status, answer.body)
+    })
+})
+
+/** Made for the first row that asks, and gone with the last test. */
+const certificates = (): Certificates => {
+  made ??= makeCertificates(folder)
+  return made
+}
+let made: Certificates | undefined
+const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-tls-"))
+afterAll(() => Fs.rmSync(folder, { recursive: true, force: true }))
 
 const openFetch = Effect.gen(function* () {
   const handler = toWebHandler(yield* Driver, { owner: "default" })
