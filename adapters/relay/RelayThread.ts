@@ -34,6 +34,8 @@ export interface ThreadEvents {
 interface Life {
   readonly worker: Worker
   readonly port: MessagePort
+  /** Commands that are on their way to the port. */
+  readonly untold: Array<Command>
   readonly begun: number
   hasAnswered: boolean
   error: string | undefined
@@ -81,14 +83,23 @@ export class RelayThread {
       env: SHARE_ENV,
       resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
     })
-    const life: Life = { worker, port: port1, begun: Date.now(), hasAnswered: false, error: undefined }
+    const life: Life = {
+      worker,
+      port: port1,
+      untold: [],
+      begun: Date.now(),
+      hasAnswered: false,
+      error: undefined
+    }
     this.life = life
     worker.on("error", (error) => {
       life.error = error instanceof Error ? error.message : String(error)
     })
     worker.on("exit", () => this.died(life))
     worker.unref()
-    port1.on("message", (report: Report) => this.heard(life, report))
+    port1.on("message", (reports: ReadonlyArray<Report>) => {
+      for (const report of reports) this.heard(life, report)
+    })
     port1.unref()
   }
 
@@ -106,13 +117,13 @@ export class RelayThread {
       done(failure)
     })
     life.port.ref()
-    life.port.postMessage(command(number))
-    this.wakeUp()
+    this.tell(life, command(number))
   }
 
   tellToExit(): void {
-    this.life?.port.postMessage({ _tag: "Exit" } satisfies Command)
-    this.wakeUp()
+    if (this.life === undefined) return
+    this.life.untold.push({ _tag: "Exit" })
+    this.tellAll(this.life)
   }
 
   /** Ends it for good. */
@@ -126,7 +137,16 @@ export class RelayThread {
     this.libc.close(this.wake)
   }
 
-  private wakeUp(): void {
+  /** What is asked in one go is told together, and the thread woken once. */
+  private tell(life: Life, command: Command): void {
+    life.untold.push(command)
+    if (life.untold.length === 1) queueMicrotask(() => this.tellAll(life))
+  }
+
+  private tellAll({ port, untold }: Life): void {
+    if (untold.length === 0) return
+    port.postMessage(untold)
+    untold.length = 0
     this.libc.write(this.wake, one, one.length)
   }
 
