@@ -21,8 +21,10 @@ import {
   Driver,
   type DriverError,
   type Follow as FollowRequest,
-  type ListedMapping
+  type ListedMapping,
+  ListedOwner
 } from "../../src/protocol/Driver.ts"
+import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
   type Labels,
@@ -45,7 +47,8 @@ import {
   type Want,
   type Wanted,
   wantedByFollow,
-  wantedByLabels
+  wantedByLabels,
+  watchOwner
 } from "./Wanted.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 
@@ -65,8 +68,13 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
+/** Of what a person asked for on the command line. */
+const personsOwner = "cli"
+
 const resyncSeconds = 30
 const retryMillis = 5_000
+/** An image is used again and again: those of containers that are gone are forgotten where they are many. */
+const imagesKept = 256
 const backOffMillis = { first: 100, most: 10_000 }
 
 /**
@@ -115,7 +123,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
     const containers = yield* engine.containers
     if (full && base.listPorts !== undefined) {
-      const found = heldFrom(yield* base.listPorts, held)
+      const found = heldFrom(yield* ownPorts(base.listPorts), held)
       for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
       for (const [key, what] of found) hold(key, what)
     }
@@ -138,6 +146,18 @@ export const startWatch = Effect.fnUntraced(function* ({
     yield* tell([...wanted.problems, ...failures])
     forget(containers)
     yield* save
+  })
+
+  /** Owner by owner, which leaves all counters unread: those of the whole host may take a while. */
+  const ownPorts = Effect.fnUntraced(function* (listPorts: NonNullable<Driver["Service"]["listPorts"]>) {
+    const owners = new Set([watchOwner, personsOwner])
+    for (const { owner } of [...follows, ...held.values()]) owners.add(owner)
+    const all: Array<ListedMapping> = []
+    for (const owner of owners) {
+      const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
+      for (const mapping of listed) if (mapping.owner === owner) all.push(mapping)
+    }
+    return all
   })
 
   const wantedNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
@@ -188,7 +208,10 @@ export const startWatch = Effect.fnUntraced(function* ({
   const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
     if (gone.length === 0) return
     const bindings = gone.flatMap((each) => each.bindings)
-    const result = yield* Effect.result(base.unmapPorts({ bindings, labels: new Map() }))
+    const result = yield* unmapBindings({ bindings, labels: new Map() }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.result
+    )
     if (Result.isFailure(result)) {
       yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
       yield* later(retryMillis)
@@ -209,7 +232,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     if (dismissed.has(want.key)) return undefined
     let failure: DriverError | undefined
     for (const ports of tries) {
-      const mapped = yield* Effect.result(Effect.scoped(mapGroup(want, ports)))
+      const mapped = yield* Effect.result(Effect.scoped(mapWant(want, ports)))
       if (Result.isSuccess(mapped)) {
         if (failure !== undefined)
           yield* Effect.logWarning(
@@ -224,8 +247,9 @@ export const startWatch = Effect.fnUntraced(function* ({
   })
 
   /** A defect of the driver is this want's trouble, and no other's. */
-  const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
-    base.mapPorts({ ...want.group, ports }).pipe(
+  const mapWant = (want: Want, ports: Want["group"]["ports"]) =>
+    mapGroup({ ...want.group, ports }).pipe(
+      Effect.provideService(Driver, base),
       Effect.provideService(CurrentOwner, want.owner),
       Effect.catchDefect(
         (defect): Effect.Effect<never, DriverError> =>
@@ -271,8 +295,6 @@ export const startWatch = Effect.fnUntraced(function* ({
   const forget = (containers: ReadonlyArray<Container>) => {
     const ids = new Set(containers.map(({ id }) => id))
     for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)
-    const used = new Set(containers.map(({ image }) => image))
-    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -282,6 +304,9 @@ export const startWatch = Effect.fnUntraced(function* ({
       granted.delete(key)
       unsaved = true
     }
+    if (images.size <= imagesKept) return
+    const used = new Set(containers.map(({ image }) => image))
+    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
   }
 
   const save = Effect.suspend(() => {
@@ -379,7 +404,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const follow = Effect.fnUntraced(function* (request: FollowRequest) {
     // An Engine asks for nothing by name: a caller who does not say who it is, is a person.
     const caller = yield* CurrentOwner
-    const owner = caller === "engine" ? "cli" : caller
+    const owner = caller === "engine" ? personsOwner : caller
     const containers = yield* engine.containers
     const container = yield* refusing(findContainer(request.container, containers))
     if (!container.running)
@@ -413,10 +438,10 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const { want, tries } of changesFor(wants, withoutSignatures(held), granted).map) {
       const [first, second] = tries
       if (first === undefined) continue
-      const mapped = mapGroup(want, first)
+      const mapped = mapWant(want, first)
       const bindings = yield* second === undefined
         ? mapped
-        : Effect.catch(mapped, () => mapGroup(want, second))
+        : Effect.catch(mapped, () => mapWant(want, second))
       answers.set(want.key, bindings)
     }
     for (const want of wants) keep(want, answers.get(want.key) ?? [])

@@ -9,7 +9,8 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   "relay-udp": () => import("./relayUdp.ts"),
   redirect: () => import("./redirect.ts"),
   restore: () => import("./restore.ts"),
-  cni: () => import("./cni.ts")
+  cni: () => import("./cni.ts"),
+  docker: () => import("./docker.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

@@ -83,12 +83,12 @@ describe("an Engine over HTTP", () => {
       const ask = Effect.provide(Effect.flatMap(Engine, info), engineAt(`unix://${path}`))
       assert.strictEqual(
         reason(yield* Effect.result(ask), path),
-        "the Engine at SOCKET: no such socket; is Docker installed and running?"
+        "the Engine at SOCKET: no such socket (is Docker installed, and running?)"
       )
       Fs.writeFileSync(path, "")
       assert.strictEqual(
         reason(yield* Effect.result(ask), path),
-        "the Engine at SOCKET: nobody is listening there; is Docker running?"
+        "the Engine at SOCKET: nobody is listening there (is Docker running?)"
       )
     }).pipe(Effect.scoped)
   )
@@ -229,7 +229,10 @@ describe("an Engine over HTTP", () => {
       assert.match(yield* ask(distrusting, "1"), /^the Engine at https:\/\/127\.0\.0\.1:PORT: .*certificate/)
       assert.strictEqual(yield* ask(distrusting, ""), "28.0.0")
       assert.match(yield* ask(folderOf("unknown", ca.cert, foreign), "1"), /^the Engine at .*PORT: /)
-      assert.match(yield* ask("/nowhere", "1"), /^the Engine at .*: ENOENT: .*'\/nowhere\/ca\.pem'/)
+      assert.match(
+        yield* ask("/nowhere", "1"),
+        /^the Engine at .*: a file for TLS can't be read: ENOENT: .*'\/nowhere\/ca\.pem'/
+      )
     }).pipe(Effect.scoped)
   )
 })

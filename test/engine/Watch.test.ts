@@ -10,7 +10,7 @@ import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 
@@ -344,7 +344,15 @@ describe("a watch", () => {
       const engine = yield* MemoryEngine
       const base = yield* Driver
       yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const driver = yield* start()
+      const asked: Array<string | undefined> = []
+      const counting = Driver.of({
+        ...base,
+        listPorts: Effect.gen(function* () {
+          asked.push(yield* ListedOwner)
+          return yield* base.listPorts ?? Effect.succeed([])
+        })
+      })
+      yield* Effect.provideService(start(), Driver, counting)
       const bindings = ["0.0.0.0", "::"].map((text) => ({
         protocol: "tcp" as const,
         host: addressUnsafe(text),
@@ -353,7 +361,9 @@ describe("a watch", () => {
       }))
       yield* base.unmapPorts({ bindings, labels: new Map() })
       yield* TestClock.adjust("31 seconds")
-      assert.lengthOf(yield* listed(driver), 1)
+      assert.lengthOf(yield* listed(base), 1)
+      // Never everyone's, whose counters would be read each time.
+      assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
     }))
 })
 
