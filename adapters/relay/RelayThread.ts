@@ -108,16 +108,20 @@ export class RelayThread {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
     const number = ++this.commands
-    const patience = setTimeout(() => {
-      this.settle(number, "its thread does not answer")
-      void life.worker.terminate()
-    }, patienceMillis)
+    // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
+    const patience = setTimeout(() => setImmediate(() => this.giveUp(life, number)), patienceMillis)
     this.waiting.set(number, (failure) => {
       clearTimeout(patience)
       done(failure)
     })
     life.port.ref()
     this.tell(life, command(number))
+  }
+
+  private giveUp({ worker }: Life, number: number): void {
+    if (!this.waiting.has(number)) return
+    this.settle(number, "its thread does not answer")
+    void worker.terminate()
   }
 
   tellToExit(): void {
