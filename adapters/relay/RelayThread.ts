@@ -39,6 +39,8 @@ export interface ThreadEvents {
 interface Life {
   readonly worker: Worker
   readonly port: MessagePort
+  /** Commands that are on their way to the port. */
+  readonly untold: Array<Command>
   readonly begun: number
   hasAnswered: boolean
   error: string | undefined
@@ -89,14 +91,23 @@ export class RelayThread {
       this.startFailure = `its thread did not start: ${worker}`
       return void setImmediate(() => this.events.onDeath(worker, 0))
     }
-    const life: Life = { worker, port: port1, begun: Date.now(), hasAnswered: false, error: undefined }
+    const life: Life = {
+      worker,
+      port: port1,
+      untold: [],
+      begun: Date.now(),
+      hasAnswered: false,
+      error: undefined
+    }
     this.life = life
     worker.on("error", (error) => {
       life.error = error instanceof Error ? error.message : String(error)
     })
     worker.on("exit", () => this.died(life))
     worker.unref()
-    port1.on("message", (report: Report) => this.heard(life, report))
+    port1.on("message", (reports: ReadonlyArray<Report>) => {
+      for (const report of reports) this.heard(life, report)
+    })
     port1.unref()
   }
 
@@ -105,11 +116,9 @@ export class RelayThread {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
     const number = ++this.commands
+    // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
     const patience = setTimeout(
-      () => {
-        this.settle(number, "its thread does not answer")
-        void life.worker.terminate()
-      },
+      () => setImmediate(() => this.giveUp(life, number)),
       life.hasAnswered ? patienceMillis : startPatienceMillis
     )
     this.waiting.set(number, (failure) => {
@@ -117,13 +126,19 @@ export class RelayThread {
       done(failure)
     })
     life.port.ref()
-    life.port.postMessage(command(number))
-    this.wakeUp()
+    this.tell(life, command(number))
+  }
+
+  private giveUp({ worker }: Life, number: number): void {
+    if (!this.waiting.has(number)) return
+    this.settle(number, "its thread does not answer")
+    void worker.terminate()
   }
 
   tellToExit(): void {
-    this.life?.port.postMessage({ _tag: "Exit" } satisfies Command)
-    this.wakeUp()
+    if (this.life === undefined) return
+    this.life.untold.push({ _tag: "Exit" })
+    this.tellAll(this.life)
   }
 
   /** Ends it for good. */
@@ -139,7 +154,16 @@ export class RelayThread {
     this.libc.close(this.wake)
   }
 
-  private wakeUp(): void {
+  /** What is asked in one go is told together, and the thread woken once. */
+  private tell(life: Life, command: Command): void {
+    life.untold.push(command)
+    if (life.untold.length === 1) queueMicrotask(() => this.tellAll(life))
+  }
+
+  private tellAll({ port, untold }: Life): void {
+    if (untold.length === 0) return
+    port.postMessage(untold)
+    untold.length = 0
     this.libc.write(this.wake, one, one.length)
   }
 
