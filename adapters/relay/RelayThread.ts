@@ -21,8 +21,13 @@ const threadUrl = new URL(
   import.meta.url
 )
 
-/** How long a thread may take to answer; one that takes longer is ended. */
-const patienceMillis = 5000
+/**
+ * How long a thread may take to answer; one that takes longer is ended, since only then its descriptors are free to be
+ * closed. Just less than a call of the Engine may take.
+ */
+const patienceMillis = 9000
+/** While it starts it has nothing to lose, and another would not start sooner. */
+const startPatienceMillis = 20_000
 
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
@@ -66,6 +71,11 @@ export class RelayThread {
     return this.life !== undefined
   }
 
+  /** False from a start that failed to the next that does not. */
+  get hasStarted(): boolean {
+    return this.startFailure === undefined
+  }
+
   begin(): void {
     const { port1, port2 } = new MessageChannel()
     const workerData: ThreadData = {
@@ -75,14 +85,12 @@ export class RelayThread {
       counters: this.counters.buffer,
       settings: this.settings
     }
-    const worker = new Worker(threadUrl, {
-      name: "portmapper-relay",
-      workerData,
-      transferList: [port2],
-      execArgv: [],
-      env: SHARE_ENV,
-      resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
-    })
+    const worker = newWorker(workerData)
+    if (typeof worker === "string") {
+      port1.close()
+      this.startFailure = `its thread did not start: ${worker}`
+      return void setImmediate(() => this.events.onDeath(worker, 0))
+    }
     const life: Life = {
       worker,
       port: port1,
@@ -109,7 +117,10 @@ export class RelayThread {
     if (life === undefined) return done(this.startFailure)
     const number = ++this.commands
     // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
-    const patience = setTimeout(() => setImmediate(() => this.giveUp(life, number)), patienceMillis)
+    const patience = setTimeout(
+      () => setImmediate(() => this.giveUp(life, number)),
+      life.hasAnswered ? patienceMillis : startPatienceMillis
+    )
     this.waiting.set(number, (failure) => {
       clearTimeout(patience)
       done(failure)
@@ -136,7 +147,9 @@ export class RelayThread {
     if (life !== undefined) {
       const exit = new Promise((resolve) => life.worker.once("exit", resolve))
       this.tellToExit()
+      const patience = setTimeout(() => void life.worker.terminate(), patienceMillis)
       await exit
+      clearTimeout(patience)
     }
     this.libc.close(this.wake)
   }
@@ -194,6 +207,22 @@ export class RelayThread {
         this.libc.close(fd)
       }
     this.kinds.fill(0)
+  }
+}
+
+/** Why there is none, where the system has no thread left. */
+const newWorker = (workerData: ThreadData): Worker | string => {
+  try {
+    return new Worker(threadUrl, {
+      name: "portmapper-relay",
+      workerData,
+      transferList: [workerData.port],
+      execArgv: [],
+      env: SHARE_ENV,
+      resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
+    })
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
   }
 }
 
