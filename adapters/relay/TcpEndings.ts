@@ -13,15 +13,20 @@ export const endConnections = (route: number, due: number): void => {
 
 /** Resets what is over its time, and tells of each route whose last connection is gone. */
 export const runEndings = (now: number, ended: (route: number) => void): void => {
-  for (const [route, due] of endings) {
-    if (due <= now && openConnections[route]! > 0) resetAll(route)
+  const over = new Set<number>()
+  for (const [route, due] of endings) if (due <= now && openConnections[route]! > 0) over.add(route)
+  if (over.size > 0) resetAll(over)
+  for (const route of endings.keys()) {
     if (openConnections[route] !== 0) continue
     endings.delete(route)
     ended(route)
   }
 }
 
-const resetAll = (route: number): void => {
-  const own = [...ends()].filter((fd) => routeIdOf[fd] === route).map((fd) => [fd, generation[fd]] as const)
+/** In one pass, however many routes end at once. */
+const resetAll = (routes: ReadonlySet<number>): void => {
+  const own = [...ends()]
+    .filter((fd) => routes.has(routeIdOf[fd]!))
+    .map((fd) => [fd, generation[fd]] as const)
   for (const [fd, then] of own) if (generation[fd] === then) reset(fd)
 }
