@@ -55,10 +55,13 @@ const patiently = (settle: Effect.Effect<void, string>): Effect.Effect<void> => 
 
 const settleTable = Effect.fnUntraced(function* (on: Host): Effect.fn.Return<void, string> {
   const { firewall, mappings } = on
-  const gone = yield* Effect.match(firewall.check, {
-    onFailure: ({ reason }) => reason === "Gone",
-    onSuccess: () => false
-  })
+  const gone = yield* Effect.as(firewall.check, false).pipe(
+    Effect.catch((error) =>
+      error.reason === "Gone" || mappings.doubts.table
+        ? Effect.succeed(error.reason === "Gone")
+        : Effect.fail(error.message)
+    )
+  )
   if (!gone && !mappings.doubts.table) return
   const why = gone ? "someone removed the table" : "a change of the table failed"
   yield* Effect.mapError(repair(on), (error) => `${why}, and ${error.message}`)

@@ -20,6 +20,7 @@ const unmapWeb = Driver.use((driver) => driver.unmapPorts(bindings(8080, web.ent
 
 /** When which calls of the firewall and the store fail: `late` ones are made all the same. */
 interface Failing {
+  check?: "early" | undefined
   apply?: (change: Change) => "early" | "late" | undefined
   put?: (state: string) => "early" | "late" | undefined
   remove?: "early" | "late" | undefined
@@ -37,6 +38,7 @@ const failingFirewall =
   (fail: Failing) =>
   (firewall: Firewall["Service"]): Firewall["Service"] => ({
     ...firewall,
+    check: Effect.suspend(() => failing(firewall.check, fail.check, firewallError)),
     apply: (change) =>
       Effect.suspend(() => failing(firewall.apply(change), fail.apply?.(change), firewallError))
   })
@@ -184,6 +186,23 @@ describe("a change of the record that fails", () => {
         delete fail.put
         yield* TestClock.adjust("2 seconds")
         assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; it is as it should be again"])
+      })
+    )
+  )
+})
+
+describe("a look at the table that fails", () => {
+  it.effect("is told once as long as it does", () =>
+    life((fail, lines) =>
+      Effect.gen(function* () {
+        fail.check = "early"
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(lines, ["changing failed: no buffers"])
+        delete fail.check
+        yield* TestClock.adjust("2 seconds")
+        fail.check = "early"
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(lines.length, 2)
       })
     )
   )

@@ -46,6 +46,12 @@ const messages = (running: Running) =>
     .filter((line) => line.startsWith("{"))
     .map((line) => (JSON.parse(line) as { readonly message: string }).message)
 
+/** Asked again: by then the first answer is recorded. */
+const mapForSure = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
+  assert.strictEqual((yield* plugin.map([web])).status, 200)
+  assert.strictEqual((yield* plugin.map([web])).status, 200)
+})
+
 const kill = Effect.fnUntraced(function* ({ process }: Plugin.Plugin) {
   yield* process.kill("SIGKILL")
   yield* process.wait({ timeoutMillis: 30_000 })
@@ -147,6 +153,36 @@ describeLab("a plugin whose state directory", [], () => {
     )
 
   it.live(
+    "names a port that someone else took meanwhile tells, keeps it as conflicted, and serves it once it is free",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+        const first = yield* Plugin.start(host, { startMillis })
+        yield* mapForSure(first)
+        yield* kill(first)
+        const thief = yield* host.agent.hold({ protocol: "tcp", port: 8080 })
+        const second = yield* Plugin.start(host, {
+          folder: first.folder,
+          arguments: ["--log-format", "json"],
+          startMillis
+        })
+        assert.deepStrictEqual(messages(second.process).slice(1), [
+          "could not be restored, and is kept as conflicted: 0.0.0.0:8080/tcp: bind for 0.0.0.0:8080/tcp failed: address already in use",
+          "restored 0 mappings, 0 unconfirmed, 1 conflicted; undid 0"
+        ])
+        assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine conflicted"])
+        assert.deepStrictEqual(yield* contents(host), {})
+        yield* thief.stop
+        yield* until(Effect.map(listed(second), (lines) => lines.join() === "0.0.0.0:8080 engine live"))
+        assert.deepStrictEqual(yield* contents(host), { any4: [webElement] })
+        const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
+        assert.strictEqual(outcome, "answered")
+      }),
+    120_000
+  )
+
+  it.live(
     "is on a full disk refuses new mappings with the reason, keeps the old, and unmaps them",
     () =>
       Effect.gen(function* () {
@@ -219,9 +255,9 @@ describeLab("a plugin that is told to stop", [], () => {
         const calling = yield* Effect.forkChild(plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"]), {
           startImmediately: true
         })
-        yield* until(() => existsSync(nft.begun))
+        yield* until(Effect.sync(() => existsSync(nft.begun)))
         yield* plugin.process.kill("SIGTERM")
-        yield* until(() => !existsSync(plugin.socket))
+        yield* until(Effect.sync(() => !existsSync(plugin.socket)))
         yield* plugin.process.kill("SIGTERM")
         yield* plugin.process.kill("SIGINT")
         const refused = yield* Effect.flip(plugin.call("ListPorts", {}))
@@ -244,9 +280,9 @@ describeLab("a plugin that is told to stop", [], () => {
   )
 })
 
-const until = Effect.fnUntraced(function* (isSo: () => boolean) {
+const until = Effect.fnUntraced(function* <E>(isSo: Effect.Effect<boolean, E>) {
   const deadline = performance.now() + 20_000
-  while (!isSo()) {
+  while (!(yield* isSo)) {
     assert.isBelow(performance.now(), deadline)
     yield* Effect.sleep(20)
   }
