@@ -64,9 +64,10 @@ export class RelayThread {
     return this.life !== undefined
   }
 
-  begin(): void {
+  begin(paused: boolean): void {
     const { port1, port2 } = new MessageChannel()
     const workerData: ThreadData = {
+      paused,
       port: port2,
       wake: this.wake,
       kinds: this.kinds.buffer,
