@@ -23,9 +23,10 @@ export interface Interception {
   readonly silenceMillis: number
 }
 
-/** Connections on the short way; `closeIdle` ends those without a request in flight, `closeAll` all of them. */
+/** Connections on the short way. */
 export interface ShortWay {
-  readonly closeIdle: () => void
+  /** Ends those without a request in flight, in this way, and the others as soon as theirs is answered. */
+  readonly endIdle: (end: (socket: Net.Socket) => void) => void
   readonly closeAll: () => void
 }
 
@@ -35,6 +36,7 @@ export const interceptWholeRequests = (
 ): ShortWay => {
   const onward = server.listeners("connection")
   const connections = new Map<Net.Socket, { busy: boolean }>()
+  let endNext: ((socket: Net.Socket) => void) | undefined
 
   const accept = (socket: Net.Socket) => {
     const state = { busy: false }
@@ -52,7 +54,9 @@ export const interceptWholeRequests = (
     const done = () => {
       state.busy = false
       gone = undefined
-      if (waiting.length > 0 && !socket.destroyed) handOver(Buffer.concat(waiting.splice(0)))
+      if (socket.destroyed) return
+      if (waiting.length > 0) handOver(Buffer.concat(waiting.splice(0)))
+      else endNext?.(socket)
     }
     const exchange: Exchange = {
       deliver: (text) =>
@@ -94,8 +98,9 @@ export const interceptWholeRequests = (
 
   server.removeAllListeners("connection").on("connection", accept)
   return {
-    closeIdle: () => {
-      for (const [socket, { busy }] of connections) if (!busy) socket.end()
+    endIdle: (end) => {
+      endNext = end
+      for (const [socket, { busy }] of connections) if (!busy) end(socket)
     },
     closeAll: () => {
       for (const socket of connections.keys()) socket.destroy()
