@@ -2,7 +2,7 @@
 import * as Fs from "node:fs"
 import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
-import { type Mode, modes, parseIdle } from "../../src/mapper/Labels.ts"
+import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
@@ -129,6 +129,21 @@ export const udpIdle = parsed(
   "DURATION",
   "Close a relayed UDP flow after so long without a packet (90s)",
   parseIdle
+)
+
+export const takeover = Flag.Boolean("takeover").pipe(
+  Flag.withDescription(
+    "Take over from the process that serves on this state: its sockets stay open throughout. Where none serves, just start"
+  ),
+  Flag.withoutNegation,
+  Flag.withDefault(false)
+)
+
+export const grace = parsed(
+  "grace",
+  "DURATION",
+  "How long relayed connections may go on after a stop or a takeover (10s)",
+  parseDuration
 )
 
 /** How a mapper of this host works; shared by the commands that run one. */
