@@ -54,24 +54,29 @@ export const listenKept = <E, R>(
 ): Effect.Effect<void, E, R | Scope.Scope> =>
   Effect.gen(function* () {
     if (kept !== undefined)
-      return yield* Effect.asVoid(
-        Effect.forkScoped(
-          Effect.andThen(
-            keeper.mayAccept,
-            Effect.sync(() => goOn(server, place, keeper, kept.fd))
-          )
-        )
-      )
+      return yield* once(keeper, () => {
+        server.listen({ fd: kept.fd, backlog: 1024 })
+        takeUpConnections(server, place, keeper)
+      })
     const details = yield* bind
     const fd = descriptorOf(server)
     if (fd !== undefined) keeper.keep(place, fd, details)
   })
 
-const goOn = (server: Net.Server, place: Place, keeper: Keeper, fd: number): void => {
-  server.listen({ fd, backlog: 1024 })
-  for (const connection of keeper.takeConnections(place))
-    server.emit("connection", new Net.Socket({ fd: connection, allowHalfOpen: true }))
+/** Goes on with the connections that were kept for a place, as soon as that may be. */
+export const goOnWithConnections = (
+  server: Net.Server,
+  place: Place,
+  keeper: Keeper
+): Effect.Effect<void, never, Scope.Scope> => once(keeper, () => takeUpConnections(server, place, keeper))
+
+const takeUpConnections = (server: Net.Server, place: Place, keeper: Keeper): void => {
+  for (const fd of keeper.takeConnections(place))
+    server.emit("connection", new Net.Socket({ fd, allowHalfOpen: true }))
 }
+
+const once = ({ mayAccept }: Keeper, act: () => void): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(Effect.forkScoped(Effect.andThen(mayAccept, Effect.sync(act))))
 
 /** Lets go of an idle connection so that a successor can go on with it; ends it where that can't be. */
 export const leaveConnection = (socket: Net.Socket, place: Place, keeper: Keeper): void => {

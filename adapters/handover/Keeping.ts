@@ -13,7 +13,7 @@ export interface Keeping extends Keeper {
   readonly letAccept: Effect.Effect<void>
   readonly listeners: () => ReadonlyArray<KeptListener>
   readonly connections: () => ReadonlyArray<KeptConnection>
-  /** Closes the sockets that were taken over and that nobody listens on, with their files; answers their places. */
+  /** Closes what was taken over for places where nobody listens, files and connections included; answers the places. */
   readonly closeUnadopted: () => ReadonlyArray<Place>
   readonly close: () => void
 }
@@ -48,6 +48,12 @@ const keepingOf = (
     return kept
   }
 
+  const takeConnections = (place: Place): ReadonlyArray<number> => {
+    const taken = connections.filter((connection) => connection.place === place)
+    connections = connections.filter((connection) => connection.place !== place)
+    return taken.map(({ fd }) => fd)
+  }
+
   return {
     places: () => [...listeners.keys()],
     adopt: (place) => {
@@ -63,11 +69,7 @@ const keepingOf = (
       if (copy !== undefined) listeners.set(place, { ...details, place, fd: copy })
       return copy !== undefined
     },
-    takeConnections: (place) => {
-      const taken = connections.filter((connection) => connection.place === place)
-      connections = connections.filter((connection) => connection.place !== place)
-      return taken.map(({ fd }) => fd)
-    },
+    takeConnections,
     keepConnection: (place, fd) => {
       const copy = duplicate(fd)
       if (copy !== undefined) connections.push({ place, fd: copy })
@@ -89,6 +91,7 @@ const keepingOf = (
       for (const place of places) {
         const kept = closeListener(place)
         if (kept?.inode !== undefined) removeFile(place, kept.inode)
+        for (const fd of takeConnections(place)) Fs.closeSync(fd)
       }
       return places
     },

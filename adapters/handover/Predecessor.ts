@@ -66,12 +66,28 @@ const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { hello }:
         ? heard.failure.message
         : heard.success === undefined
           ? `process ${pid} left without a word`
-          : versionRefusal(heard.success.message.version, process.pid)
+          : (versionRefusal(heard.success.message.version, process.pid) ?? networkRefusal(pid))
   if (Result.isSuccess(heard)) for (const fd of heard.success?.fds ?? []) Fs.closeSync(fd)
   if (refusal === undefined) return yield* say(socket, { _tag: "Accepted" })
   yield* Effect.ignore(say(socket, { _tag: "Refused", reason: refusal }))
   return yield* handoverFailed(refusal)
 })
+
+/** The ports would stay in this namespace, and the kernel's table go to that one. Unknown where `/proc` does not tell. */
+const networkRefusal = (pid: number): string | undefined => {
+  const [own, other] = ["self", pid].map((of) => networkOf(`/proc/${of}/ns/net`))
+  return own === undefined || other === undefined || own === other
+    ? undefined
+    : `process ${pid} is in another network namespace than process ${process.pid}`
+}
+
+const networkOf = (path: string): string | undefined => {
+  try {
+    return Fs.readlinkSync(path)
+  } catch {
+    return undefined
+  }
+}
 
 const successionOf = (socket: DescriptorSocket, { ready, gone }: Patience): Succession => {
   const { pid } = socket.peer
