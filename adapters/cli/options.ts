@@ -180,6 +180,9 @@ export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
 /** In the state directory of a `watch`: where the other commands reach it. */
 export const watchSocket = "watch.sock"
 
+/** In the state directory of a `serve`: where its successor asks for all that it has. */
+export const handoverSocket = "handover.sock"
+
 /** The mode of a folder made for a socket: the Engine's folder is for all to see, a user's own is private. */
 export const folderMode = (): number => (isRoot() ? 0o755 : 0o700)
 

@@ -22,6 +22,7 @@ import { RelayHandover } from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
 import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
+import { handoverSocket } from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
 import { releaseFilter, watching } from "./watching.ts"
 
@@ -92,7 +93,7 @@ interface Offer {
 const begin = Effect.fnUntraced(function* (options: ServingOptions) {
   const { stateDirectory, udpIdle } = options.mapper
   const grace = Option.getOrElse(options.grace, () => defaultGrace)
-  const handoverPath = Path.join(stateDirectory, "handover.sock")
+  const handoverPath = Path.join(stateDirectory, handoverSocket)
   const passed = yield* takePassedSockets()
   const notify = yield* takeNotify(sendUnixDatagram)
   const inheritance = options.takeover ? yield* inherit(handoverPath) : undefined

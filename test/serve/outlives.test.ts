@@ -1,4 +1,4 @@
-/** What clients notice of a plugin that is killed, started again, and robbed of its table: their connections go on. */
+/** What clients notice of a plugin that is killed, started again, taken over from, and robbed of its table: their connections go on. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -11,7 +11,7 @@ const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
 
 describeLab("a redirected connection", [], () => {
   it.live(
-    "goes on over a kill, a restart and a flush of the table, and new ones are served within 2 s of the flush",
+    "goes on over a kill, a restart, a takeover and a flush of the table, and new ones are served within 2 s of the flush",
     () =>
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
@@ -33,6 +33,19 @@ describeLab("a redirected connection", [], () => {
         yield* transfer.advance(5)
         assert.deepStrictEqual(yield* contents(host), element)
 
+        const third = yield* Plugin.start(host, {
+          folder,
+          program,
+          startMillis: 30_000,
+          arguments: ["--takeover"]
+        })
+        assert.deepStrictEqual(yield* second.process.wait({ timeoutMillis: 30_000 }), {
+          code: 0,
+          signal: null
+        })
+        yield* transfer.advance(5)
+        assert.deepStrictEqual(yield* contents(host), element)
+
         yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
         const flushed = performance.now()
         let millis = Infinity
@@ -44,7 +57,7 @@ describeLab("a redirected connection", [], () => {
         assert.deepStrictEqual(yield* contents(host), element)
         const { state, first: answer } = yield* transfer.advance(5)
         assert.deepStrictEqual({ state, who: answer?.who }, { state: "open", who: "c1" })
-        const said = second.process
+        const said = third.process
           .lines("stderr")
           .filter((line) => line.includes("someone removed the table"))
         assert.strictEqual(said.length, 1)
