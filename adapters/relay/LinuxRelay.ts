@@ -31,6 +31,8 @@ export interface RelayOptions {
   readonly connectTimeout?: Duration.Duration | undefined
   /** How long connections of a closed route may go on; 5 seconds. */
   readonly grace?: Duration.Duration | undefined
+  /** How long a UDP flow waits for its backend's answer once the relay takes nothing more; 2 seconds. */
+  readonly answerTimeout?: Duration.Duration | undefined
   /** UDP flows of one route, the longest idle of which gives way to the next; 8192. */
   readonly maxFlows?: number | undefined
   /** Threads, where all are busy; 4, or as many as there are processors if that is less. */
@@ -97,7 +99,8 @@ const make = Effect.fnUntraced(function* (
   const threads: RelayThreads = yield* makeRelayThreads({
     settings: {
       connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
-      maxFlows: options.maxFlows ?? 8192
+      maxFlows: options.maxFlows ?? 8192,
+      answerMillis: Duration.toMillis(options.answerTimeout ?? Duration.seconds(2))
     },
     maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),

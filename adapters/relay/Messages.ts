@@ -52,6 +52,8 @@ export type Report =
   | { readonly _tag: "Busy" }
 
 export interface Settings {
+  /** A drained UDP flow goes on for so long. */
+  readonly answerMillis: number
   readonly connectMillis: number
   readonly maxFlows: number
 }

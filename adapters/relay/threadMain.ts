@@ -12,7 +12,7 @@ import { type Command, kindOf, type Report, type Serving } from "./Messages.ts"
 import * as Routes from "./Routes.ts"
 import * as Ends from "./TcpEnds.ts"
 import * as Listeners from "./TcpListeners.ts"
-import { kind, port, paused as startsPaused, wake } from "./Thread.ts"
+import { kind, port, settings, paused as startsPaused, wake } from "./Thread.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
@@ -160,14 +160,11 @@ const drain = (graceMillis: number) => {
     letGo(route.fd)
     endConnections(
       route,
-      now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, answerMillis))
+      now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, settings.answerMillis))
     )
   }
   runEndings(now, reportEnded)
 }
-
-/** Within this time a backend answers, if it does: a flow that is drained goes on for so long. */
-const answerMillis = 1000
 
 const reportEnded = (id: number) => report({ _tag: "Ended", id })
 
