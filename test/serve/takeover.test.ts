@@ -11,7 +11,9 @@ import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { descriptorKinds, listening } from "../lab/Probe.ts"
+import { makeCertificates } from "../support/certificates.ts"
 import type { Halfway } from "../support/halfSuccessor.ts"
+import { request } from "../support/http.ts"
 import type { Knocked, Knocks } from "../support/knocker.ts"
 
 /** The machine may have other things to do: a start, a handover, an end. */
@@ -126,7 +128,11 @@ describeLab("a takeover", [], () => {
           request: requestOf(8080)
         })
         for (const [index, halfway] of halfways.entries()) {
-          const half = yield* host.spawn(process.execPath, [halfSuccessor, handoverOf(plugin), halfway])
+          const half = yield* host.spawn(process.execPath, [
+            support("halfSuccessor.ts"),
+            handoverOf(plugin),
+            halfway
+          ])
           yield* half.wait({ timeoutMillis: startMillis })
           const port = 9000 + index
           const mapped = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
@@ -152,6 +158,76 @@ describeLab("a takeover", [], () => {
         assert.strictEqual((yield* plugin.unmap(bindings)).status, 200)
         assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [])
         assert.deepStrictEqual(yield* contents(host), {})
+      }),
+    180_000
+  )
+
+  it.live(
+    "goes on with every socket the plugin listens on, and tells systemd which process it is now",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Plugin.temporaryFolder
+        const at = (name: string) => join(folder, name)
+        const { ca, client, server } = makeCertificates(folder)
+        const receiver = yield* host.spawn("python3", [support("receive.py"), at("notify")])
+        yield* receiver.waitForLine("{", { timeoutMillis: startMillis })
+        const start = Effect.fnUntraced(function* (
+          before: ReadonlyArray<string>,
+          ...more: ReadonlyArray<string>
+        ) {
+          const [command = "", ...rest] = [...before, process.execPath, ...program, "serve"]
+          const running = yield* host.spawn(command, [...rest, "--state", at("state"), ...more], {
+            env: { NOTIFY_SOCKET: at("notify"), LISTEN_FDNAMES: "plugin" }
+          })
+          const line = yield* running.waitForLine(/^listening on (127\.\S+ with TLS|.*b\.sock)/, {
+            timeoutMillis: startMillis
+          })
+          return { running, port: /127\.0\.0\.1:(\d+)/.exec(line)?.[1] ?? "" }
+        })
+        const tls = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
+        const tcp = ["--tcp", "127.0.0.1:0", "--spec-dir", folder, ...tls]
+        const isAsked = (port: string) =>
+          host.check("curl", [
+            ...["--silent", "--show-error", "--request", "POST", "--cacert", ca.cert],
+            ...["--cert", client.cert, "--key", client.key, `https://127.0.0.1:${port}/Plugin.Activate`]
+          ])
+        const activate = ["python3", support("activate.py"), JSON.stringify([at("passed.sock")]), "1"]
+        const first = yield* start(activate, "--socket", at("a.sock"), ...tcp)
+        const activated = yield* isAsked(first.port)
+        assert.match(activated, /"PortMapper"/)
+
+        const second = yield* start([], "--takeover", "--socket", at("a.sock"), ...tcp)
+        assert.deepStrictEqual(yield* first.running.wait({ timeoutMillis: startMillis }), ended)
+        assert.strictEqual(second.port, first.port)
+        assert.strictEqual(yield* isAsked(second.port), activated)
+        for (const name of ["a.sock", "passed.sock"])
+          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+        assert.isTrue(existsSync(at("portmapper.json")))
+
+        const third = yield* start([], "--takeover", "--socket", at("b.sock"))
+        assert.deepStrictEqual(yield* second.running.wait({ timeoutMillis: startMillis }), ended)
+        assert.deepStrictEqual(
+          ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
+          ["b.sock", "passed.sock"]
+        )
+        const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
+        assert.strictEqual(closed.code, 7, "curl couldn't connect")
+        for (const name of ["b.sock", "passed.sock"])
+          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+        yield* third.running.kill("SIGTERM")
+        assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
+
+        yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
+        const told = receiver
+          .lines("stdout")
+          .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
+        assert.deepStrictEqual(told, [
+          "READY",
+          `MAINPID=${second.running.pid}`,
+          `MAINPID=${third.running.pid}`,
+          "STOPPING"
+        ])
       }),
     180_000
   )
@@ -201,7 +277,7 @@ const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
     assert.deepStrictEqual(yield* look, wanted)
   })
 
-const halfSuccessor = fileURLToPath(new URL("../support/halfSuccessor.ts", import.meta.url))
+const support = (name: string): string => fileURLToPath(new URL(`../support/${name}`, import.meta.url))
 
 const handoverOf = ({ folder }: Plugin.Plugin): string => join(folder, "state", "handover.sock")
 
@@ -220,8 +296,7 @@ const requestOf = (port: number) => ({
 })
 
 const knock = Effect.fnUntraced(function* (host: Namespace, knocks: Knocks) {
-  const knocker = fileURLToPath(new URL("../support/knocker.ts", import.meta.url))
-  const running = yield* host.spawn(process.execPath, [knocker, JSON.stringify(knocks)])
+  const running = yield* host.spawn(process.execPath, [support("knocker.ts"), JSON.stringify(knocks)])
   yield* running.waitForLine("knocking", { timeoutMillis: startMillis })
   return {
     end: Effect.gen(function* () {
