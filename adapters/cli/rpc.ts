@@ -52,7 +52,12 @@ const driverLayer = Effect.fnUntraced(function* (
     return yield* new WrongUsage({ message: "--memory and --connect: choose one" })
   if (memory) {
     const { PortMapper } = yield* Effect.promise(() => import("../../src/mapper/PortMapper.ts"))
-    return PortMapper.layerMemory()
+    const { mode, ephemeral, acceptMark } = ofThisHost()
+    return PortMapper.layerMemory(
+      { ...(mode === undefined ? {} : { defaultMode: mode }), marksAccepted: acceptMark !== undefined },
+      undefined,
+      { ephemeral }
+    )
   }
   if (socketPath !== undefined) {
     const { layerDriver } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))

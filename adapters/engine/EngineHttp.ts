@@ -49,7 +49,7 @@ const make = Effect.fnUntraced(function* (
             key: Fs.readFileSync(tls.key),
             rejectUnauthorized: tls.verify
           },
-    catch: (error) => fail("Denied", (error as Error).message)
+    catch: (error) => fail("Denied", `a file for TLS can't be read: ${(error as Error).message}`)
   })
   const http = secure ? Https : Http
   const agent = yield* Effect.acquireRelease(
@@ -224,9 +224,9 @@ const compare = (a: Version, b: Version): number => a[0] - b[0] || a[1] - b[1]
 const reasonOf = (error: NodeJS.ErrnoException): [reason: EngineError["reason"], detail: string] => {
   switch (error.code) {
     case "ENOENT":
-      return ["Unreachable", "no such socket; is Docker installed and running?"]
+      return ["Unreachable", "no such socket (is Docker installed, and running?)"]
     case "ECONNREFUSED":
-      return ["Unreachable", "nobody is listening there; is Docker running?"]
+      return ["Unreachable", "nobody is listening there (is Docker running?)"]
     case "EACCES":
     case "EPERM":
       return ["Denied", "permission denied; run as root, or join the group docker"]

@@ -3,14 +3,28 @@
  * connection and now and then what is mapped is made what is wanted. What that is, is `Wanted`'s and `Changes`'s to say; here
  * it is done. One failure never keeps anything else from being published.
  */
-import { Clock, Effect, Exit, Queue, Result, Schema, type Scope, Semaphore, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  Effect,
+  Exit,
+  Option,
+  Queue,
+  Result,
+  Schema,
+  type Scope,
+  Semaphore,
+  Stream
+} from "effect"
 import {
   CurrentOwner,
   Driver,
   type DriverError,
   type Follow as FollowRequest,
-  type ListedMapping
+  type ListedMapping,
+  ListedOwner
 } from "../../src/protocol/Driver.ts"
+import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
   type Labels,
@@ -21,7 +35,7 @@ import {
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { publishText } from "../../src/protocol/PublishSyntax.ts"
 import { type Ask, type Changes, changesFor, type Held, heldFrom, signatureOf } from "./Changes.ts"
-import { type Container, Engine, type EngineEvent } from "./Engine.ts"
+import { type Container, Engine, type EngineError, type EngineEvent } from "./Engine.ts"
 import {
   asksByLabel,
   type Follow,
@@ -33,7 +47,8 @@ import {
   type Want,
   type Wanted,
   wantedByFollow,
-  wantedByLabels
+  wantedByLabels,
+  watchOwner
 } from "./Wanted.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 
@@ -53,10 +68,13 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
-/** Events come in bunches: a restart is some six of them. */
-const settleMillis = 20
+/** Of what a person asked for on the command line. */
+const personsOwner = "cli"
+
 const resyncSeconds = 30
 const retryMillis = 5_000
+/** An image is used again and again: those of containers that are gone are forgotten where they are many. */
+const imagesKept = 256
 const backOffMillis = { first: 100, most: 10_000 }
 
 /**
@@ -86,7 +104,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const told = new Map<string, string>()
   /** Unmapped by hand while their containers ran: not mapped again until they are started anew. */
   const dismissed = new Set<string>()
-  const images = new Map<string, Labels | undefined>()
+  const images = new Map<string, Labels>()
   const unnoticed = new Set<string>()
   let unsaved = false
 
@@ -105,7 +123,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
     const containers = yield* engine.containers
     if (full && base.listPorts !== undefined) {
-      const found = heldFrom(yield* base.listPorts, held)
+      const found = heldFrom(yield* ownPorts(base.listPorts), held)
       for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
       for (const [key, what] of found) hold(key, what)
     }
@@ -124,11 +142,22 @@ export const startWatch = Effect.fnUntraced(function* ({
       if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
       else failures.push(failure)
     }
-    for (const [name, count] of counts)
-      yield* Effect.logInfo(`${name}: ${count === 1 ? "1 port" : `${count} ports`} published`)
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} published`)
     yield* tell([...wanted.problems, ...failures])
-    forgetGranted(containers)
+    forget(containers)
     yield* save
+  })
+
+  /** Owner by owner, which leaves all counters unread: those of the whole host may take a while. */
+  const ownPorts = Effect.fnUntraced(function* (listPorts: NonNullable<Driver["Service"]["listPorts"]>) {
+    const owners = new Set([watchOwner, personsOwner])
+    for (const { owner } of [...follows, ...held.values()]) owners.add(owner)
+    const all: Array<ListedMapping> = []
+    for (const owner of owners) {
+      const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
+      for (const mapping of listed) if (mapping.owner === owner) all.push(mapping)
+    }
+    return all
   })
 
   const wantedNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
@@ -145,17 +174,29 @@ export const startWatch = Effect.fnUntraced(function* ({
     }
   })
 
+  /** Images never change; one that the Engine can't tell of now, while it tells of others, is asked for again. */
+  const imageLabels = Effect.fnUntraced(function* (image: string) {
+    const known = images.get(image)
+    if (known !== undefined) return known
+    const labels = yield* Effect.catchIf(
+      engine.imageLabels(image),
+      ({ reason }) => reason === "Refused" || reason === "NotAnEngine",
+      () => Effect.succeed(undefined)
+    )
+    if (labels !== undefined) images.set(image, labels)
+    return labels
+  })
+
   /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
   const labelsWithoutImage = Effect.fnUntraced(function* (container: Container) {
     const { image, name, id } = container
-    if (!images.has(image)) images.set(image, yield* engine.imageLabels(image))
-    const ofImage = images.get(image)
+    const ofImage = yield* imageLabels(image)
     const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
     if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
       unnoticed.add(id)
       const why =
         ofImage === undefined
-          ? "its image is gone, so its labels may be the image's"
+          ? "the Engine does not know its image, so its labels may be the image's"
           : "the label is its image's"
       yield* Effect.logWarning(
         `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
@@ -167,25 +208,31 @@ export const startWatch = Effect.fnUntraced(function* ({
   const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
     if (gone.length === 0) return
     const bindings = gone.flatMap((each) => each.bindings)
-    const result = yield* Effect.result(base.unmapPorts({ bindings, labels: new Map() }))
+    const result = yield* unmapBindings({ bindings, labels: new Map() }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.result
+    )
     if (Result.isFailure(result)) {
       yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
       yield* later(retryMillis)
       return
     }
+    const counts = new Map<string, number>()
     for (const each of gone) {
       const what = held.get(each.key)
       if (what === undefined) continue
+      counts.set(what.name, (counts.get(what.name) ?? 0) + 1)
       const left = what.bindings.filter((binding) => !each.bindings.includes(binding))
       hold(each.key, { ...what, bindings: left, signature: undefined })
     }
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} released`)
   })
 
   const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {
     if (dismissed.has(want.key)) return undefined
     let failure: DriverError | undefined
     for (const ports of tries) {
-      const mapped = yield* Effect.result(Effect.scoped(mapGroup(want, ports)))
+      const mapped = yield* Effect.result(Effect.scoped(mapWant(want, ports)))
       if (Result.isSuccess(mapped)) {
         if (failure !== undefined)
           yield* Effect.logWarning(
@@ -199,13 +246,22 @@ export const startWatch = Effect.fnUntraced(function* ({
     return failure === undefined ? undefined : problemOf(want, failure)
   })
 
-  const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
-    Effect.provideService(base.mapPorts({ ...want.group, ports }), CurrentOwner, want.owner)
+  /** A defect of the driver is this want's trouble, and no other's. */
+  const mapWant = (want: Want, ports: Want["group"]["ports"]) =>
+    mapGroup({ ...want.group, ports }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.provideService(CurrentOwner, want.owner),
+      Effect.catchDefect(
+        (defect): Effect.Effect<never, DriverError> =>
+          Effect.fail({ _tag: "Defect", message: `internal error: ${defect}` })
+      )
+    )
 
   const keep = (want: Want, bindings: ReadonlyArray<PortBinding>) => {
     const [first] = bindings
     if (first === undefined) return
     hold(want.key, {
+      name: want.name,
       owner: want.owner,
       port: first.port,
       bindings: bindings.flatMap(releasedOf),
@@ -235,8 +291,10 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
   })
 
-  /** Ports are kept for containers that are still there, and for what is followed. */
-  const forgetGranted = (containers: ReadonlyArray<Container>) => {
+  /** What is known of containers that are gone. Ports are kept for those that are still there, and for what is followed. */
+  const forget = (containers: ReadonlyArray<Container>) => {
+    const ids = new Set(containers.map(({ id }) => id))
+    for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -246,6 +304,9 @@ export const startWatch = Effect.fnUntraced(function* ({
       granted.delete(key)
       unsaved = true
     }
+    if (images.size <= imagesKept) return
+    const used = new Set(containers.map(({ image }) => image))
+    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
   }
 
   const save = Effect.suspend(() => {
@@ -265,25 +326,35 @@ export const startWatch = Effect.fnUntraced(function* ({
       scope
     )
 
+  /** Whatever goes wrong, a defect of the driver included, the next look is not given up. */
   const reconcileOrTell = (full: boolean) =>
     turns.withPermits(1)(
-      Effect.catch(reconcile(full), (error) =>
-        Effect.andThen(Effect.logWarning(`looking at the containers: ${error.message}`), later(retryMillis))
+      Effect.flatMap(Effect.exit(reconcile(full)), (exit) =>
+        Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+          ? Effect.void
+          : Effect.andThen(
+              Effect.logWarning(`looking at the containers: ${failureText(exit.cause)}`),
+              later(retryMillis)
+            )
       )
     )
 
+  /** What comes while one look is under way, a restart is some six events, is all looked at by the next. */
   const work = Effect.gen(function* () {
     const first = yield* Queue.take(wakes)
-    yield* Effect.sleep(settleMillis)
     const events = [first, ...(yield* Queue.clear(wakes))]
     const connected = events.some(({ _tag }) => _tag === "Connected")
     if (connected) yield* onConnected
     yield* reconcileOrTell(connected || events.some(({ _tag }) => _tag === "Resync"))
-    const rewired = new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : [])))
-    if (rewired.size === 0) return
     // The Engine tells of a network before its lists show it.
-    yield* Effect.forEach(rewired, (id) => Effect.ignore(engine.settled(id)), { discard: true })
-    yield* reconcileOrTell(false)
+    for (const id of new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : []))))
+      yield* Effect.forkIn(
+        Effect.andThen(
+          Effect.ignore(engine.settled(id)),
+          Effect.sync(() => wake({ _tag: "Changed", id, action: "settled" }))
+        ),
+        scope
+      )
   })
 
   const listen = Effect.gen(function* () {
@@ -333,7 +404,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const follow = Effect.fnUntraced(function* (request: FollowRequest) {
     // An Engine asks for nothing by name: a caller who does not say who it is, is a person.
     const caller = yield* CurrentOwner
-    const owner = caller === "engine" ? "cli" : caller
+    const owner = caller === "engine" ? personsOwner : caller
     const containers = yield* engine.containers
     const container = yield* refusing(findContainer(request.container, containers))
     if (!container.running)
@@ -367,10 +438,10 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const { want, tries } of changesFor(wants, withoutSignatures(held), granted).map) {
       const [first, second] = tries
       if (first === undefined) continue
-      const mapped = mapGroup(want, first)
+      const mapped = mapWant(want, first)
       const bindings = yield* second === undefined
         ? mapped
-        : Effect.catch(mapped, () => mapGroup(want, second))
+        : Effect.catch(mapped, () => mapWant(want, second))
       answers.set(want.key, bindings)
     }
     for (const want of wants) keep(want, answers.get(want.key) ?? [])
@@ -450,6 +521,13 @@ const withoutPorts = (follow: Follow, keys: ReadonlySet<string>): ReadonlyArray<
   const left = wantedByFollow(less, [])
   return left.wants.length + left.problems.length === 0 ? [] : [less]
 }
+
+const failureText = (cause: Cause.Cause<EngineError | DriverError>): string => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error === undefined ? `internal error: ${Cause.pretty(cause).split("\n")[0]}` : error.message
+}
+
+const portsText = (count: number): string => (count === 1 ? "1 port" : `${count} ports`)
 
 const problemOf = (want: Want, error: DriverError): Problem => ({
   name: want.name,

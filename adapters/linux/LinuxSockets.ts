@@ -1,6 +1,6 @@
 /**
  * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). A socket is bound through the C library, so that no event
- * loop handle stands for an idle port, and carries its filter before it is bound.
+ * loop handle stands for an idle port, and admits nothing before it is bound.
  */
 import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
@@ -12,7 +12,7 @@ import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../../src/protocol/Protocol.ts"
 import * as C from "./Libc.ts"
 import { scopeOf, sizeOfIpv6, socketAddress } from "./SocketAddress.ts"
-import { admitLocal, dropAll, makeFilter } from "./SocketFilter.ts"
+import { makeAdmission } from "./SocketAdmission.ts"
 
 /** The kernel lowers it to net.core.somaxconn. */
 const backlog = 4096
@@ -30,7 +30,7 @@ export const layer = (load = C.libc): Layer.Layer<HostSockets> =>
 const makeLinuxSockets = (libc: C.Libc) => {
   const opened = new Set<HostSocket>()
   const adopted = new AdoptedSockets()
-  const filters = { nothing: makeFilter(libc, dropAll), loopback: makeFilter(libc, admitLocal) }
+  const admission = makeAdmission(libc)
   const one = new Uint8Array(4)
   new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
 
@@ -45,12 +45,9 @@ const makeLinuxSockets = (libc: C.Libc) => {
   }
 
   /** The failed call and its result, or `undefined` where all went well. */
-  const prepare = (
-    fd: number,
-    protocol: Protocol,
-    address: Uint8Array
-  ): readonly [string, number] | undefined => {
-    let result = filters.nothing.attach(fd)
+  const prepare = (socket: HostSocket, address: Uint8Array): readonly [string, number] | undefined => {
+    const { fd, protocol } = socket
+    let result = admission.set(socket, "nothing")
     if (result < 0) return ["setsockopt", result]
     if (protocol !== "udp") {
       result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
@@ -81,24 +78,19 @@ const makeLinuxSockets = (libc: C.Libc) => {
       protocolNumber[protocol]
     )
     if (fd < 0) return Effect.fail(refusal(protocol, "socket", fd))
-    const failed = prepare(fd, protocol, socketAddress(host, port, scope))
+    const socket: HostSocket = { protocol, host, port, fd }
+    const failed = prepare(socket, socketAddress(host, port, scope))
     if (failed !== undefined) {
       libc.close(fd)
       return Effect.fail(refusal(protocol, ...failed))
     }
-    const socket: HostSocket = { protocol, host, port, fd }
     opened.add(socket)
     return Effect.succeed(socket)
   }
 
-  const admit = (socket: HostSocket, admission: Admission): Effect.Effect<void, SocketError> => {
-    if (!opened.has(socket)) return Effect.void
-    const result =
-      admission === "everything"
-        ? libc.setsockopt(socket.fd, C.SOL_SOCKET, C.SO_DETACH_FILTER, one, 4)
-        : filters[admission].attach(socket.fd)
-    const hadNone = admission === "everything" && result === -C.ENOENT
-    return result < 0 && !hadNone ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
+  const admit = (socket: HostSocket, admitted: Admission): Effect.Effect<void, SocketError> => {
+    const result = opened.has(socket) ? admission.set(socket, admitted) : 0
+    return result < 0 ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
   }
 
   const close = (socket: HostSocket) => {
@@ -142,8 +134,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const dispose = () => {
     for (const socket of opened) close(socket)
-    filters.nothing.close()
-    filters.loopback.close()
+    admission.close()
   }
 
   return { sockets, dispose }

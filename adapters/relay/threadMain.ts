@@ -19,7 +19,10 @@ import * as Forward from "./UdpForward.ts"
 const tickMillis = Flows.tickMillis
 /** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
 const restMillis = 10_000
-/** A thread is busy that wanted a processor for more than this share of this time. */
+/**
+ * A thread is busy that wanted a processor for more than this share of this time, and for traffic: what it is told to serve
+ * each other thread would have to be told as well.
+ */
 const busyMillis = 500
 const busyShare = 0.5
 
@@ -29,6 +32,9 @@ let waiting: Map<number, Serving> | undefined = startsPaused ? new Map() : undef
 let now = performance.now()
 let lastTick = now
 let lastLook = now
+/** Events since the last look: what clients and backends did, and commands. */
+let traffic = 0
+let commands = 0
 
 const report = (message: Report): void => port.postMessage(message)
 
@@ -51,6 +57,8 @@ const run = (): void => {
 }
 
 const dispatch = (fd: number, events: number) => {
+  if (fd === wake) return readCommands()
+  traffic++
   switch (kind[fd]) {
     case kindOf.end:
       return Ends.onEnd(fd, events)
@@ -60,8 +68,6 @@ const dispatch = (fd: number, events: number) => {
       return Forward.onFront(fd)
     case kindOf.flow:
       return Forward.onFlow(fd)
-    case kindOf.wake:
-      return readCommands()
   }
 }
 
@@ -82,9 +88,12 @@ const onTick = (): void => {
 
 const look = (): void => {
   const until = processorMillis()
-  if (until - wanted > (now - lastLook) * busyShare) report({ _tag: "Busy" })
+  const forTraffic = (until - wanted) * (traffic / Math.max(traffic + commands, 1))
+  if (forTraffic > (now - lastLook) * busyShare) report({ _tag: "Busy" })
   wanted = until
   lastLook = now
+  traffic = 0
+  commands = 0
 }
 
 /** How long this thread has run on a processor or waited for one, if the kernel tells; else how long it has run. */
@@ -100,6 +109,7 @@ const processorMillis = (): number => {
 let wanted = processorMillis()
 
 const readCommands = (): void => {
+  commands++
   S.read(wake, counter.address, 8)
   for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
     obey(next.message as Command)

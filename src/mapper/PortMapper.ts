@@ -6,7 +6,8 @@ import { Clock, type Duration, Effect, Layer } from "effect"
 import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, type Rule } from "../firewall/Firewall.ts"
-import { PortAllocator } from "../ports/PortAllocator.ts"
+import { HostSockets } from "../ports/HostSockets.ts"
+import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator.ts"
 import { CurrentOwner, Driver, type ListedMapping, ListedOwner } from "../protocol/Driver.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
@@ -16,7 +17,7 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
-import { checkInterval, reconcile } from "./Reconcile.ts"
+import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, recoverConflicted, recoverInterval, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
@@ -27,7 +28,7 @@ export const PortMapper = {
     Effect.gen(function* () {
       const on = yield* host
       yield* tellRestored(yield* restore)
-      yield* Effect.forkScoped(every(checkInterval, reconcile(on)))
+      yield* Effect.forkScoped(every(checkInterval, reconciler(on)))
       yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
@@ -43,13 +44,14 @@ export const PortMapper = {
   /** Everything in memory: deterministic, for tests and for trying things out. `Memory*` services control it. */
   layerMemory: (
     capabilities: Partial<Capabilities> = {},
-    backends: Layer.Layer<Backends> = Backends.layerUnknown
+    backends: Layer.Layer<Backends> = Backends.layerUnknown,
+    ports: PortAllocatorOptions = {}
   ) =>
     PortMapper.layer.pipe(
       Layer.provideMerge(
         Layer.mergeAll(
           Mappings.layer,
-          PortAllocator.layerMemory,
+          PortAllocator.layer(ports).pipe(Layer.provideMerge(HostSockets.layerMemory)),
           Firewall.layerMemory,
           Conntrack.layerMemory,
           ByteCounter.layerMemory,

@@ -11,7 +11,7 @@ import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import { Relay, type RouteFrontend } from "../relay/Relay.ts"
-import { MapperConfig, type MapperServices } from "./Host.ts"
+import { host, MapperConfig, type MapperServices } from "./Host.ts"
 import { type Live, type Mapping, Mappings, mappingText, sameBackend } from "./Mapping.ts"
 import { type LostRecord, MappingStore, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { type Capabilities, type Plan, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
@@ -78,25 +78,34 @@ const opensAtOnce = 64
 export const recoverInterval = Duration.seconds(1)
 
 /**
- * Tries again to serve what is conflicted: its port may be free by now. Answers the frontends that are served again. To
- * be run from time to time; costs nothing where nothing is conflicted.
+ * Tries again to serve what is conflicted, since its port may be free by now, and to relay what is redirected alone. Answers
+ * the frontends that are served again. To be run from time to time; costs nothing where there is nothing to try.
  */
 export const recoverConflicted: Effect.Effect<ReadonlyArray<string>, never, MapperServices> = Effect.gen(
   function* () {
     const mappings = yield* Mappings
-    if (![...mappings.all()].some(isConflicted)) return []
+    if (!isAny(mappings.all(), isWanting)) return []
     return yield* mappings.lock.withPermits(1)(
       Effect.gen(function* () {
         const recovered: Array<string> = []
-        for (const live of [...mappings.all()].filter(isConflicted).sort(widestFirst))
-          if (yield* Effect.uninterruptible(recover(live))) recovered.push(mappingText(live.mapping))
+        for (const live of [...mappings.all()].filter(isWanting).sort(widestFirst)) {
+          const again = isConflicted(live) ? recover(live) : relayAgain(live)
+          if (yield* Effect.uninterruptible(again)) recovered.push(mappingText(live.mapping))
+        }
         return recovered
       })
     )
   }
 )
 
+const isAny = <A>(all: Iterable<A>, is: (a: A) => boolean): boolean => {
+  for (const one of all) if (is(one)) return true
+  return false
+}
+
 const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
+
+const isWanting = (live: Live): boolean => isConflicted(live) || live.unrelayed === true
 
 /** A mapping that was tried to bring back, and why that could not be done. */
 interface Attempt {
@@ -208,6 +217,7 @@ const serveAgain = Effect.fnUntraced(function* ({ live, planned }: Attempt) {
   const why = opened.failure.message
   live.route = undefined
   if (planned?.redirects || planned?.nat) {
+    live.unrelayed = true
     yield* Effect.logWarning(`${mappingText(live.mapping)} is redirected, but not relayed: ${why}`)
     return undefined
   }
@@ -238,8 +248,7 @@ const letGoOfTheRest = Effect.gen(function* () {
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
 const letGo = Effect.fnUntraced(function* (live: Live) {
-  const firewall = yield* Firewall
-  const allocator = yield* PortAllocator
+  const { firewall, allocator } = yield* host
   if (live.rules.length > 0)
     yield* reported("removing rules", firewall.apply({ add: [], remove: live.rules }))
   if (live.hold !== undefined) yield* allocator.release([live.hold])
@@ -249,8 +258,7 @@ const letGo = Effect.fnUntraced(function* (live: Live) {
 
 /** Whether it is served again; if not, it is as it was. */
 const recover = Effect.fnUntraced(function* (live: Live) {
-  const mappings = yield* Mappings
-  const firewall = yield* Firewall
+  const { mappings, firewall, allocator } = yield* host
   const { mapping } = live
   const siblings = mappings.colliding(mapping.protocol, mapping.host, mapping.port)
   const was = recordedState(live) === "answered" ? "answered" : "unconfirmed"
@@ -260,22 +268,36 @@ const recover = Effect.fnUntraced(function* (live: Live) {
   if (rules.length > 0) {
     const applied = yield* Effect.result(firewall.apply({ add: rules, remove: [] }))
     if (Result.isFailure(applied)) {
-      const allocator = yield* PortAllocator
       if (hold !== undefined) yield* allocator.release([hold])
       return false
     }
     yield* forgetFlows(flowsOfAdded(rules))
   }
   if ((yield* serveAgain(attempt)) !== undefined) return false
-  Object.assign(live, { standing, hold, rules, route: attempt.live.route })
+  const { route, unrelayed } = attempt.live
+  Object.assign(live, { standing, hold, rules, route }, unrelayed && { unrelayed })
   delete live.was
+  return true
+})
+
+/** The route as it is now: a change of policy may have opened it meanwhile. */
+const relayAgain = Effect.fnUntraced(function* (live: Live) {
+  const { capabilities, relay } = yield* host
+  const { mapping, hold } = live
+  const again = planAgain(mapping, capabilities)
+  if (live.route === undefined && hold !== undefined && Result.isSuccess(again)) {
+    const { plan, planned } = again.success
+    const route = routeOf(planned, hold, plan.policy)
+    if (route !== undefined && Result.isFailure(yield* Effect.result(relay.open(route)))) return false
+    live.route = route
+  }
+  delete live.unrelayed
   return true
 })
 
 /** What an unfinished call left: no rule and no socket any more, but flows perhaps, and its record. */
 const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
-  const capabilities = yield* MapperConfig
-  const store = yield* MappingStore
+  const { capabilities, store } = yield* host
   const rules = intents.flatMap((mapping) => {
     const again = planAgain(mapping, capabilities)
     return Result.isSuccess(again)
@@ -283,14 +305,13 @@ const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
       : []
   })
   yield* forgetFlows(flowsOfRemoved(rules))
-  // One that stays in the record is undone again at the next start.
+  // One that stays in the record is forgotten by the next look at what is in doubt.
   yield* reported("forgetting what was never finished", store.remove(intents))
 })
 
 /** What the kernel still redirects of a record that is lost. */
 const readBack = Effect.fnUntraced(function* ({ why, path }: LostRecord) {
-  const store = yield* MappingStore
-  const firewall = yield* Firewall
+  const { store, firewall } = yield* host
   yield* Effect.logWarning(`${why}; it was set aside as ${path}, and what the kernel still redirects is kept`)
   const read = yield* Effect.result(firewall.read)
   if (Result.isFailure(read)) {

@@ -3,7 +3,7 @@
  * scripts on every machine; how many is the caller's word, so that no clock is asked.
  */
 import fc from "fast-check"
-import { run, type Violation } from "./Harness.ts"
+import { ownPort, run, type Violation } from "./Harness.ts"
 import type { ModelHost } from "./Model.ts"
 import type { Script, Step } from "./Script.ts"
 import { type ScriptOptions, scripts } from "./ScriptArbitrary.ts"
@@ -41,12 +41,20 @@ export const explore = ({ seed, runs, host, target, ...options }: ExploreOptions
 
 /** Leaves out whatever can be left out, step by step, until nothing can. */
 export const shorten = (script: Script, stillFails: (script: Script) => boolean): Script => {
+  const shorter = shortening(script)
+  let next = shorter.next()
+  while (next.done !== true) next = shorter.next(stillFails(next.value))
+  return next.value
+}
+
+/** The same for whoever tries the candidates: each wants to be told whether it still fails. */
+export function* shortening(script: Script): Generator<Script, Script, boolean> {
   for (const [index, step] of script.entries()) {
     const without = script.filter((_, other) => other !== index)
-    if (stillFails(without)) return shorten(without, stillFails)
+    if (yield without) return yield* shortening(without)
     for (const simpler of simplerSteps(step)) {
       const simplified = script.map((each, other) => (other === index ? simpler : each))
-      if (stillFails(simplified)) return shorten(simplified, stillFails)
+      if (yield simplified) return yield* shortening(simplified)
     }
   }
   return script
@@ -55,6 +63,7 @@ export const shorten = (script: Script, stillFails: (script: Script) => boolean)
 const simplerSteps = (step: Step): ReadonlyArray<Step> => {
   const unfated = "fate" in step && step.fate !== undefined ? [{ ...step, fate: undefined }] : []
   if (step.do === "restart" && step.meanwhile !== undefined) return [{ ...step, meanwhile: undefined }]
+  if (step.do === "otherEngine") return [ownPort]
   if (step.do !== "map") return unfated
   return [
     ...unfated,

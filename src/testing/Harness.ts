@@ -1,6 +1,6 @@
 /**
- * Runs a script against a target and holds every step against the model. Sequential and synchronous: what it does is
- * decided by the script alone.
+ * Runs a script against a target and holds every step against the model. Sequential: what it does is decided by the script
+ * alone. Whether its target answers at once or in its own time is not known here: a run is a generator of demands.
  */
 import { bindingOf } from "./Arbitraries.ts"
 import { modelsKey } from "./Linearizability.ts"
@@ -17,9 +17,20 @@ import {
   noMappings,
   type Verdict
 } from "./Model.ts"
+import { frontend } from "./ModelAddress.ts"
 import { misheld } from "./ModelModes.ts"
 import type { Script, Step } from "./Script.ts"
-import type { Call, Ended, Fate, SyncTarget, WireBinding, WireMapAnswer, WireReq } from "./Target.ts"
+import type {
+  Call,
+  Ended,
+  Fate,
+  Held,
+  Services,
+  SyncTarget,
+  WireBinding,
+  WireMapAnswer,
+  WireReq
+} from "./Target.ts"
 
 /** What a target did that it must not do. */
 export interface Violation {
@@ -40,15 +51,46 @@ interface Granted {
   readonly left: Set<number>
 }
 
+/** What a run wants of its target next; the answer to `call` is an `Ended`, to `held` a `Held` or a part of one. */
+export type Demand =
+  | { readonly want: "call"; readonly call: Call; readonly fate: Fate }
+  | { readonly want: "held" }
+  | { readonly want: "change"; readonly change: <Done>(services: Services<Done>) => Done }
+
+type Asking<A> = Generator<Demand, A, unknown>
+
 /** The first thing wrong, or `undefined`. */
 export const run = (script: Script, host: ModelHost, target: SyncTarget): Violation | undefined => {
-  const runner = new Runner(host, target)
+  const running = runOn(script, host)
+  let next = running.next()
+  while (next.done !== true) next = running.next(meet(next.value, target))
+  return next.value
+}
+
+/** The same for whoever meets the demands. */
+export function* runOn(script: Script, host: ModelHost): Asking<Violation | undefined> {
+  const runner = new Runner(host)
   for (const [index, step] of script.entries()) {
-    const problem = runner.step(step)
+    const problem = yield* runner.step(step)
     if (problem !== undefined) return { step: index, ...problem, calls: runner.calls }
   }
-  const problem = runner.unmapAll()
+  const problem = yield* runner.unmapAll()
   return problem === undefined ? undefined : { step: script.length, ...problem, calls: runner.calls }
+}
+
+const meet = (demand: Demand, { call, world }: SyncTarget): unknown => {
+  switch (demand.want) {
+    case "call":
+      return call(demand.call, demand.fate)
+    case "held":
+      return world.held()
+    case "change":
+      return demand.change(world)
+  }
+}
+
+function* change(how: <Done>(services: Services<Done>) => Done): Asking<void> {
+  yield { want: "change", change: how }
 }
 
 type Problem = Pick<Violation, "rule" | "why"> | undefined
@@ -56,23 +98,21 @@ type Problem = Pick<Violation, "rule" | "why"> | undefined
 class Runner {
   readonly calls: Array<{ readonly call: Call; readonly fate: Fate; readonly ended: Ended }> = []
   readonly #host: ModelHost
-  readonly #target: SyncTarget
   /** Everything that may be the case; the host tells them apart. */
   #models: ReadonlyArray<Model> = [noMappings]
   readonly #granted: Array<Granted> = []
 
-  constructor(host: ModelHost, target: SyncTarget) {
+  constructor(host: ModelHost) {
     this.#host = host
-    this.#target = target
   }
 
-  step(step: Step): Problem {
+  *step(step: Step): Asking<Problem> {
     switch (step.do) {
       case "map":
-        return this.#map(step.reqs, step.labels, step.owner, step.fate)
+        return yield* this.#map(step.reqs, step.labels, step.owner, step.fate)
       case "remap": {
         const granted = this.#ofGranted(step.of)
-        return granted === undefined ? undefined : this.#remap(granted, step.fate)
+        return granted === undefined ? undefined : yield* this.#remap(granted, step.fate)
       }
       case "unmap": {
         const granted = this.#ofGranted(step.of)
@@ -83,21 +123,41 @@ class Runner {
         )
         const indices = each === undefined ? granted.bindings.keys() : [each]
         for (const index of indices) granted.left.delete(index)
-        return this.#unmap(chosen, granted.owner, step.fate)
+        return yield* this.#unmap(chosen, granted.owner, step.fate)
       }
       case "unmapOther":
-        return this.#unmap([bindingOf(step.req, step.req.FrontendPort || 40000)], "engine", undefined)
+        return yield* this.#unmap([bindingOf(step.req, step.req.FrontendPort || 40000)], "engine", undefined)
+      case "unmapAs": {
+        const granted = this.#ofGranted(step.of)
+        if (granted === undefined) return undefined
+        // Without port and backend nothing is named.
+        const bindings = granted.bindings.filter(
+          ({ DiscardReq, FrontendPort }) => !DiscardReq && (step.backend === "another" || FrontendPort !== 0)
+        )
+        const led = bindings.map((binding) => ledAs(binding, step.backend))
+        if (step.backend === "any") granted.left.clear()
+        return yield* this.#unmap(led, granted.owner, undefined)
+      }
       case "wrong":
-        return this.#wrong({ method: step.method, value: step.value, owner: "engine" })
+        return yield* this.#wrong({ method: step.method, value: step.value, owner: "engine" })
       case "activate":
-        return this.#call({ method: "Plugin.Activate", value: undefined, owner: "engine" }, undefined).problem
+        return (yield* this.#call(
+          { method: "Plugin.Activate", value: undefined, owner: "engine" },
+          undefined
+        )).problem
       case "engineStart":
-        return this.#engineStart()
+        return yield* this.#engineStart()
+      case "otherEngine":
+        return (
+          (yield* this.step({ do: "activate" })) ??
+          (yield* this.step(ownPort)) ??
+          (yield* this.step({ do: "wait", seconds: 61 }))
+        )
       case "restart": {
         const { meanwhile } = step
         const free = meanwhile !== undefined && this.#models.every((model) => isUntaken(model, meanwhile))
-        this.#target.world.restart(free ? meanwhile : undefined)
-        return this.#settle(
+        yield* change(({ restart }) => restart(free ? meanwhile : undefined))
+        return yield* this.#settle(
           this.#models.flatMap((model) =>
             afterRestart(free ? { ...model, taken: [...model.taken, meanwhile] } : model)
           )
@@ -106,33 +166,34 @@ class Runner {
       case "take": {
         const { frontend } = step
         if (!this.#models.every((model) => mayTake(model, frontend))) return undefined
-        this.#target.world.take(frontend)
+        yield* change(({ take }) => take(frontend))
         return this.#change((model) => ({ ...model, taken: [...model.taken, frontend] }))
       }
       case "free": {
         const taken = this.#models[0]?.taken ?? []
         const frontend = taken[step.of % Math.max(1, taken.length)]
         if (frontend === undefined) return undefined
-        this.#target.world.free(frontend)
+        yield* change(({ free }) => free(frontend))
         return this.#change((model) => ({ ...model, taken: model.taken.filter((each) => each !== frontend) }))
       }
       case "refuse": {
         const { service, on } = step
-        this.#target.world.refuse(service, on)
+        yield* change(({ refuse }) => refuse(service, on))
         return this.#change((model) => {
           const others = model.refusing.filter((each) => each !== service)
           return { ...model, refusing: on ? [...others, service] : others }
         })
       }
       case "wait":
-        this.#target.world.wait(step.seconds)
-        return this.#settle(this.#models.flatMap((model) => afterWait(model, step.seconds)))
+        yield* change(({ wait }) => wait(step.seconds))
+        return yield* this.#settle(this.#models.flatMap((model) => afterWait(model, step.seconds)))
     }
   }
 
   /** At the end everything is given back, and nothing may be left. */
-  unmapAll(): Problem {
-    for (const service of ["firewall", "store"] as const) this.step({ do: "refuse", service, on: false })
+  *unmapAll(): Asking<Problem> {
+    for (const service of this.#models[0]?.refusing ?? [])
+      yield* this.step({ do: "refuse", service, on: false })
     const mappings = this.#models[0]?.mappings ?? []
     const bindings = mappings.map((mapping): WireBinding => {
       const colon = mapping.backend.lastIndexOf(":")
@@ -145,17 +206,17 @@ class Runner {
         BackendPort: Number(mapping.backend.slice(colon + 1))
       }
     })
-    return bindings.length === 0 ? undefined : this.#unmap(bindings, "engine", undefined)
+    return bindings.length === 0 ? undefined : yield* this.#unmap(bindings, "engine", undefined)
   }
 
-  #map(
+  *#map(
     reqs: ReadonlyArray<WireReq>,
     labels: Readonly<Record<string, string>>,
     owner: string,
     fate: Fate
-  ): Problem {
+  ): Asking<Problem> {
     const value = { Reqs: reqs, Labels: labels }
-    const { ended, problem } = this.#call({ method: "PortMapper.MapPorts", value, owner }, fate)
+    const { ended, problem } = yield* this.#call({ method: "PortMapper.MapPorts", value, owner }, fate)
     if (problem === undefined && ended.outcome._tag === "Answered") {
       const bindings = (ended.outcome.answer as WireMapAnswer).PortBindings ?? []
       const left = new Set(bindings.keys())
@@ -164,7 +225,7 @@ class Runner {
     return problem
   }
 
-  #remap({ reqs, labels, owner, bindings }: Granted, fate: Fate): Problem {
+  *#remap({ reqs, labels, owner, bindings }: Granted, fate: Fate): Asking<Problem> {
     const again = reqs
       .filter((_, index) => bindings[index]?.DiscardReq === false)
       .map((req) => {
@@ -173,50 +234,51 @@ class Runner {
       })
     if (again.length === 0) return undefined
     const value = { Reqs: again, Labels: labels }
-    return this.#call({ method: "PortMapper.MapPorts", value, owner }, fate).problem
+    return (yield* this.#call({ method: "PortMapper.MapPorts", value, owner }, fate)).problem
   }
 
-  #engineStart(): Problem {
-    const activated = this.step({ do: "activate" })
+  *#engineStart(): Asking<Problem> {
+    const activated = yield* this.step({ do: "activate" })
     if (activated !== undefined) return activated
     for (const granted of this.#granted) {
       if (granted.owner !== "engine" || granted.left.size < granted.bindings.length) continue
-      const problem = this.#remap(granted, undefined)
+      const problem = yield* this.#remap(granted, undefined)
       if (problem !== undefined) return problem
     }
     return undefined
   }
 
-  #unmap(bindings: ReadonlyArray<WireBinding>, owner: string, fate: Fate): Problem {
+  *#unmap(bindings: ReadonlyArray<WireBinding>, owner: string, fate: Fate): Asking<Problem> {
     const value = {
       PortBindings: bindings.map((binding) => ({ ...binding, AllowForwarding: false, NAT: null })),
       Labels: {}
     }
-    return this.#call({ method: "PortMapper.UnmapPorts", value, owner }, fate).problem
+    return (yield* this.#call({ method: "PortMapper.UnmapPorts", value, owner }, fate)).problem
   }
 
-  #wrong(call: Call): Problem {
-    const ended = this.#target.call(call, undefined)
+  *#wrong(call: Call): Asking<Problem> {
+    const ended = (yield { want: "call", call, fate: undefined }) as Ended
     this.calls.push({ call, fate: undefined, ended })
-    return this.#judge((model) => afterWrongCall(model, ended))
+    return yield* this.#judge((model) => afterWrongCall(model, ended))
   }
 
-  #call(call: Call, wanted: Fate): { readonly ended: Ended; readonly problem: Problem } {
+  *#call(call: Call, wanted: Fate): Asking<{ readonly ended: Ended; readonly problem: Problem }> {
     // One fault at a time: where an undoing fails as well, something is left and no one can help it.
     const faulty = wanted?.how === "fail" && this.#models.some(({ refusing }) => refusing.length > 0)
     const fate = faulty ? undefined : wanted
-    const ended = this.#target.call(call, fate)
+    const ended = (yield { want: "call", call, fate }) as Ended
     this.calls.push({ call, fate, ended })
     const crashed = fate?.how === "crash" && ended.struck
     const verdictOn = crashed ? afterCrash : afterCall
-    return { ended, problem: this.#judge((model) => verdictOn(this.#host, model, call, ended)) }
+    const problem = yield* this.#judge((model) => verdictOn(this.#host, model, call, ended))
+    return { ended, problem }
   }
 
-  #judge(verdictOn: (model: Model) => Verdict): Problem {
+  *#judge(verdictOn: (model: Model) => Verdict): Asking<Problem> {
     const verdicts = this.#models.map(verdictOn)
     const models = verdicts.flatMap((verdict) => (verdict._tag === "May" ? verdict.models : []))
     const [first] = verdicts
-    return models.length === 0 && first?._tag === "Wrong" ? first : this.#settle(models)
+    return models.length === 0 && first?._tag === "Wrong" ? first : yield* this.#settle(models)
   }
 
   #change(change: (model: Model) => Model): Problem {
@@ -225,8 +287,8 @@ class Runner {
   }
 
   /** Of all that may be the case, keeps what the host bears out. */
-  #settle(models: ReadonlyArray<Model>): Problem {
-    const held = this.#target.world.held()
+  *#settle(models: ReadonlyArray<Model>): Asking<Problem> {
+    const held = (yield { want: "held" }) as Partial<Held>
     const problems = models.map((model) => misheld(model, held, this.#host.capabilities))
     const borneOut = models.filter((_, index) => problems[index] === undefined)
     if (borneOut.length === 0) return { rule: "held", why: problems[0] ?? "nothing may be the case" }
@@ -237,6 +299,31 @@ class Runner {
   #ofGranted(of: number): Granted | undefined {
     return this.#granted[of % Math.max(1, this.#granted.length)]
   }
+}
+
+/** What an Engine maps that nobody else asks for. */
+export const ownPort: Step = {
+  do: "map",
+  reqs: [
+    {
+      Proto: 6,
+      BackendIP: "172.17.0.9",
+      BackendPort: 80,
+      FrontendIP: "0.0.0.0",
+      FrontendPort: 9000,
+      FrontendPortEnd: 9000
+    }
+  ],
+  labels: {},
+  owner: "engine",
+  fate: undefined
+}
+
+/** A frontend that was not given is of the backend's family, so that it has to be said where the backend is not. */
+const ledAs = (binding: WireBinding, backend: "another" | "any"): WireBinding => {
+  if (backend === "another") return { ...binding, BackendPort: binding.BackendPort + 1 }
+  const { key } = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
+  return { ...binding, FrontendIP: key, BackendIP: "", BackendPort: 0 }
 }
 
 const unmapped = { DiscardReq: false, AllowForwarding: false, NAT: null, Error: null } as const

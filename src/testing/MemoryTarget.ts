@@ -125,10 +125,12 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   const callAlone = (asked: Call, fate: Fate): Ended => {
     let step = 0
     let struck = fate?.how === "lose"
+    let at: { readonly at?: string } = {}
     let paused: (() => void) | undefined
     const pass = (name: string): Effect.Effect<void, InjectedFailure> => {
       if (fate === undefined || fate.how === "lose" || ++step !== fate.at) return Effect.void
       struck = true
+      at = { at: name }
       return fate.how === "fail"
         ? Effect.fail(new InjectedFailure({ step: name }))
         : Effect.callback((resume) => {
@@ -139,7 +141,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
     turns.flush()
     if (paused !== undefined && fate?.how === "crash") {
       restart()
-      return { outcome: { _tag: "Unanswered" }, struck }
+      return { outcome: { _tag: "Unanswered" }, struck, ...at }
     }
     if (paused !== undefined) {
       fiber.interruptUnsafe()
@@ -147,7 +149,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
       paused()
       turns.flush()
     }
-    return { outcome: outcome() ?? { _tag: "Hung" }, struck }
+    return { outcome: outcome() ?? { _tag: "Hung" }, struck, ...at }
   }
 
   const startPaused = (asked: Call, lost = false): Running => {

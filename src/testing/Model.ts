@@ -82,6 +82,8 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
         ended
       )
     case "PortMapper.ListPorts":
+    // One `MapPorts` after the other, in one delivery; never made by the harness.
+    case "PortMapper.MapGroups":
     // Only a driver with a watch has it.
     case "PortMapper.FollowContainer":
       return may(model)
@@ -303,10 +305,25 @@ const afterMap = (
       (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
   )
 
+  // Where nothing is left of a range, what nobody confirmed there gives way, as far as it is needed.
+  const abandoned = (mapping: ModelMapping) =>
+    mapping.standing === "unconfirmed" ||
+    (mapping.standing === "answered" && stale(mapping, begun.epoch, begun.sinceMillis))
+  const ranged = exact === undefined && mode !== "routed" ? rangeOf(first, host) : undefined
+  const yielding =
+    ranged === undefined
+      ? []
+      : yieldingOf(
+          model,
+          ranged,
+          fresh.map(({ at }) => at),
+          abandoned
+        )
+
   // Not done: nothing is left of it. What had to give way may be gone all the same.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
-    const unsettled = standing.length > 0 ? [] : [...giving, ...along]
+    const unsettled = standing.length > 0 ? [] : [...giving, ...along, ...yielding]
     const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
     return bases.flatMap((base) =>
       subsets(unsettled).flatMap((gone) => [
@@ -331,7 +348,9 @@ const afterMap = (
   }
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
-    const reason = whyRefused({ model, exact, mode, fresh, standing, first, host, own: [...ownMappings] })
+    const reason = whyRefused({
+      ...{ model, exact, mode, fresh, standing, first, host, yielding, own: [...ownMappings] }
+    })
     if (reason === undefined)
       return mayFail
         ? may(...unchanged())
@@ -365,11 +384,12 @@ const afterMap = (
   )
   if (other !== undefined) return wrong("2", `port ${port} was given, which another process has`)
   let last = model.last
-  if (exact === undefined && mode !== "routed") {
+  const displaced = yielding.filter((mapping) => mapping.port === port)
+  if (ranged !== undefined) {
+    const before = { ...model, mappings: model.mappings.filter((mapping) => !displaced.includes(mapping)) }
     const chosen = checkChoice(
-      host,
-      model,
-      first,
+      before,
+      ranged,
       reserved.map(({ at }) => at),
       port
     )
@@ -412,7 +432,7 @@ const afterMap = (
   )
   const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
   const kept = model.mappings
-    .filter((mapping) => !giving.includes(mapping) && !replaced.includes(mapping))
+    .filter((mapping) => ![...giving, ...replaced, ...displaced].includes(mapping))
     .map((mapping): ModelMapping => {
       if (!ownMappings.has(mapping)) return mapping
       const each = served.find((candidate) => own.get(candidate) === mapping)
@@ -444,7 +464,7 @@ const afterMap = (
   const cleared = { ...done, mappings: done.mappings.filter((mapping) => !powerless.includes(mapping)) }
   const taken = [done, ...(powerless.length > replaced.length ? [cleared] : [])]
     .flatMap((each) =>
-      subsets(along).map((gone) => ({
+      subsets([...along, ...yielding.filter((mapping) => mapping.port !== port)]).map((gone) => ({
         ...each,
         mappings: each.mappings.filter((mapping) => !gone.includes(mapping))
       }))
@@ -517,24 +537,18 @@ const whyRefused = (about: {
   readonly standing: ReadonlyArray<ModelMapping>
   readonly first: WireReq
   readonly host: ModelHost
+  readonly yielding: ReadonlyArray<ModelMapping>
   readonly own: ReadonlyArray<ModelMapping | undefined>
 }): { readonly texts: ReadonlyArray<string> } | undefined => {
   const { model, exact, mode, fresh, standing, own } = about
   if (mode === "routed" || fresh.length === 0) return undefined
   if (exact === undefined) {
-    const range = rangeOf(about.first, about.host)
-    for (let port = range.first; port <= range.last; port++)
-      if (
-        range.gives(port) &&
-        isFree(
-          model,
-          fresh.map(({ at }) => at),
-          port,
-          true
-        )
-      )
-        return undefined
-    return { texts: ["all ports are allocated"] }
+    const before = { ...model, mappings: model.mappings.filter((each) => !about.yielding.includes(each)) }
+    const frontends = fresh.map(({ at }) => at)
+    const free = portsOf(rangeOf(about.first, about.host)).some((port) =>
+      isFree(before, frontends, port, true)
+    )
+    return free ? undefined : { texts: ["all ports are allocated"] }
   }
   const texts: Array<string> = []
   if (standing.length > 0) return { texts: ["port is already allocated"] }
@@ -571,8 +585,15 @@ const whyRefused = (about: {
   return texts.length === 0 ? undefined : { texts }
 }
 
+interface AskedRange {
+  readonly first: number
+  readonly last: number
+  readonly gives: (port: number) => boolean
+  readonly name: string
+}
+
 /** The range of a group that asks for any port of it. */
-const rangeOf = (req: WireReq, { ephemeral }: ModelHost) => {
+const rangeOf = (req: WireReq, { ephemeral }: ModelHost): AskedRange => {
   if (req.FrontendPort !== 0)
     return {
       first: req.FrontendPort,
@@ -583,6 +604,29 @@ const rangeOf = (req: WireReq, { ephemeral }: ModelHost) => {
   const reserved = (port: number) =>
     ephemeral.reserved.some(({ first, last }) => first <= port && port <= last)
   return { ...ephemeral.range, gives: (port: number) => !reserved(port), name: "ephemeral" }
+}
+
+const portsOf = ({ first, last, gives }: AskedRange): ReadonlyArray<number> =>
+  Array.from({ length: last - first + 1 }, (_, index) => first + index).filter(gives)
+
+/** What stands between these frontends and a port of a range that has none left, and may give way. */
+const yieldingOf = (
+  model: Model,
+  range: AskedRange,
+  frontends: ReadonlyArray<Frontend>,
+  abandoned: (mapping: ModelMapping) => boolean
+): ReadonlyArray<ModelMapping> => {
+  const ports = portsOf(range)
+  if (ports.some((port) => isFree(model, frontends, port, true))) return []
+  return ports.flatMap((port) => {
+    const holders = model.mappings.filter(
+      (mapping) =>
+        mapping.port === port &&
+        mapping.standing !== "conflicted" &&
+        frontends.some((at) => conflict(mapping, at))
+    )
+    return holders.every(abandoned) ? holders : []
+  })
 }
 
 /** Whether nothing stands in the way of these frontends on this port; `surely`: nor might. */
@@ -599,13 +643,11 @@ const isFree = (model: Model, frontends: ReadonlyArray<Frontend>, port: number, 
 
 /** A port of a range: free on all addresses, and the next free one after the last that was given. */
 const checkChoice = (
-  host: ModelHost,
   model: Model,
-  req: WireReq,
+  range: AskedRange,
   frontends: ReadonlyArray<Frontend>,
   port: number
 ): ReadonlyMap<string, number | undefined> | string => {
-  const range = rangeOf(req, host)
   if (port < range.first || port > range.last) return `port ${port} is not in ${range.first}-${range.last}`
   if (!range.gives(port)) return `port ${port} is one that the system reserves`
   if (!isFree(model, frontends, port, false)) return `port ${port} is not free on every address of the group`

@@ -97,17 +97,22 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
   return { rules: rules.sort(), routes: routes.sort(), stored: stored.sort(), listed: listed.sort() }
 }
 
-/** What is held and should not be, or is not and should be; `undefined` where all is as it must be. */
-export const misheld = (model: Model, held: Held, capabilities: Capabilities): string | undefined => {
+/** What is held and should not be, or is not and should be, of what can be seen; `undefined` where all is as it must be. */
+export const misheld = (
+  model: Model,
+  held: Partial<Held>,
+  capabilities: Capabilities
+): string | undefined => {
   const must = mustHold(model, capabilities)
   for (const name of ["rules", "routes", "stored", "listed"] as const) {
     const [is, should] = [held[name], must[name]]
+    if (is === undefined) continue
     if (is.length === should.length && is.every((line, index) => line === should[index])) continue
     const lacking = should.filter((line) => !is.includes(line))
     const spare = is.filter((line) => !should.includes(line))
     return `${name}: ${[...lacking.map((line) => `lacks ${line}`), ...spare.map((line) => `should not have ${line}`)].join("; ") || "the same line more than once"}`
   }
-  return missocketed(model, held.sockets)
+  return held.sockets === undefined ? undefined : missocketed(model, held.sockets)
 }
 
 /** Each host port is held by a socket of its address or of the unspecified one, and no socket is held for nothing. */

@@ -18,6 +18,8 @@ export type Step =
   | { readonly do: "unmap"; readonly of: number; readonly entry: number | "all"; readonly fate: Fate }
   /** Something is unmapped that perhaps was never mapped. */
   | { readonly do: "unmapOther"; readonly req: WireReq }
+  /** The `of`th group granted is unmapped as if it led to another backend, or whichever it leads to. */
+  | { readonly do: "unmapAs"; readonly of: number; readonly backend: "another" | "any" }
   /** A request that means nothing. */
   | {
       readonly do: "wrong"
@@ -27,6 +29,8 @@ export type Step =
   | { readonly do: "activate" }
   /** An Engine starts and asks again for all that it was granted and has not unmapped. */
   | { readonly do: "engineStart" }
+  /** An Engine starts that knows nothing of what there is, maps something of its own, and a minute goes by. */
+  | { readonly do: "otherEngine" }
   /** The plugin's process dies and another one begins; someone else may take a port meanwhile. */
   | { readonly do: "restart"; readonly meanwhile: Elsewhere | undefined }
   | { readonly do: "take"; readonly frontend: Elsewhere }

@@ -13,13 +13,27 @@ import type { Script, Step } from "./Script.ts"
 import type { Fate, WireReq } from "./Target.ts"
 
 export interface ScriptOptions {
+  /** Default 1. */
+  readonly minSteps?: number
+  /** Default 12. */
   readonly maxSteps?: number
-  /** Steps that need a hand in the world around the mapper; without, callers' steps alone. */
-  readonly world?: boolean
+  /**
+   * What there is a hand in: nothing but calls; the host too, where others take ports and the mapper's process dies; or
+   * (the default) all the services, with failures put into them and a clock of one's own.
+   */
+  readonly reach?: "callers" | "host" | "services"
 }
 
-export const scripts = ({ maxSteps = 12, world = true }: ScriptOptions = {}): fc.Arbitrary<Script> =>
-  fc.array(world ? anyStep : callersStep, { minLength: 1, maxLength: maxSteps, size: "max" })
+export const scripts = ({
+  minSteps = 1,
+  maxSteps = 12,
+  reach = "services"
+}: ScriptOptions = {}): fc.Arbitrary<Script> =>
+  fc.array({ callers: anyCallersStep, host: hostStep, services: anyStep }[reach], {
+    minLength: minSteps,
+    maxLength: maxSteps,
+    size: "max"
+  })
 
 const fate: fc.Arbitrary<Fate> = fc.oneof(
   { weight: 6, arbitrary: fc.constant(undefined) },
@@ -60,6 +74,12 @@ const unmapOther: fc.Arbitrary<Step> = reqs.map((entries) => ({
   req: entries[0] as (typeof entries)[number]
 }))
 
+const unmapAs: fc.Arbitrary<Step> = fc.record({
+  do: fc.constant("unmapAs" as const),
+  of,
+  backend: fc.constantFrom("another" as const, "any" as const)
+})
+
 const wrongStep: fc.Arbitrary<Step> = fc.oneof(
   nearlyMapRequest.map((value): Step => ({ do: "wrong", method: "PortMapper.MapPorts", value })),
   nearlyUnmapRequest.map((value): Step => ({ do: "wrong", method: "PortMapper.UnmapPorts", value }))
@@ -71,14 +91,12 @@ const elsewhere = fc.record({
   port: fc.oneof(fc.integer({ min: 8080, max: 8083 }), fc.integer({ min: 40000, max: 40007 }))
 })
 
-const anyStep: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 20, arbitrary: mapStep(fate) },
-  { weight: 6, arbitrary: remapStep(fate) },
-  { weight: 14, arbitrary: unmapStep(fate) },
-  { weight: 2, arbitrary: unmapOther },
-  { weight: 2, arbitrary: wrongStep },
+const engineSteps: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: fc.constant<Step>({ do: "activate" }) },
-  { weight: 3, arbitrary: fc.constant<Step>({ do: "engineStart" }) },
+  { weight: 3, arbitrary: fc.constant<Step>({ do: "engineStart" }) }
+)
+
+const hostSteps: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 4,
     arbitrary: fc
@@ -86,7 +104,19 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
       .map((meanwhile): Step => ({ do: "restart", meanwhile }))
   },
   { weight: 3, arbitrary: elsewhere.map((frontend): Step => ({ do: "take", frontend })) },
-  { weight: 2, arbitrary: of.map((each): Step => ({ do: "free", of: each })) },
+  { weight: 2, arbitrary: of.map((each): Step => ({ do: "free", of: each })) }
+)
+
+const anyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 20, arbitrary: mapStep(fate) },
+  { weight: 6, arbitrary: remapStep(fate) },
+  { weight: 14, arbitrary: unmapStep(fate) },
+  { weight: 2, arbitrary: unmapOther },
+  { weight: 2, arbitrary: unmapAs },
+  { weight: 2, arbitrary: wrongStep },
+  { weight: 5, arbitrary: engineSteps },
+  { weight: 2, arbitrary: fc.constant<Step>({ do: "otherEngine" }) },
+  { weight: 9, arbitrary: hostSteps },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -105,7 +135,18 @@ export const callersStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: remapStep(never) },
   { weight: 7, arbitrary: unmapStep(never) },
   { weight: 1, arbitrary: unmapOther },
+  { weight: 1, arbitrary: unmapAs },
   { weight: 1, arbitrary: wrongStep }
+)
+
+const anyCallersStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 9, arbitrary: callersStep },
+  { weight: 1, arbitrary: engineSteps }
+)
+
+const hostStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 8, arbitrary: anyCallersStep },
+  { weight: 2, arbitrary: hostSteps }
 )
 
 const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc

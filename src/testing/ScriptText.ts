@@ -3,39 +3,56 @@ import type { Unexplained } from "./Concurrent.ts"
 import type { Found } from "./Explore.ts"
 import type { Violation } from "./Harness.ts"
 import type { ModelHost } from "./Model.ts"
-import type { Call } from "./Target.ts"
+import { rpcText } from "./RemoteTargets.ts"
+import type { Script } from "./Script.ts"
 
 /** A module for `node`, in a checkout; `entry` is what it imports. */
 export const asTypeScript = (
   { seed, script, violation }: Found,
   host: ModelHost,
   entry = "portmapper/testing"
-): string => `// Seed ${seed}. Rule ${violation.rule}: ${violation.why}
-import { memoryTarget, run, type ModelHost, type Script } from ${JSON.stringify(entry)}
+): string => `// Seed ${seed}. Rule ${violation.rule}: ${oneLine(violation.why)}
+import { memoryTarget, type ModelHost, run, type Script, violationText } from ${JSON.stringify(entry)}
 
-const host: ModelHost = ${json(host)}
+const host: ModelHost = ${literal(host)}
 const script: Script = [
-${script.map((step) => `  ${json(step)}`).join(",\n")}
+${script.map((step) => `  ${literal(step)}`).join(",\n")}
 ]
-console.log(run(script, host, memoryTarget(host)))
+const violation = run(script, host, memoryTarget(host))
+console.log(violation === undefined ? "nothing is wrong" : violationText(violation, script))
+process.exitCode = violation === undefined ? 0 : 1
 `
 
 /** What `portmapper rpc --memory` reads. A fate, which no message can tell, stands beside it as `fate`. */
 export const asJsonRpc = ({ calls }: Pick<Violation, "calls">): string =>
-  calls.map(({ call, fate }, index) => rpcLine(call, index + 1, fate)).join("\n")
+  calls.map(({ call, fate }, index) => rpcText(call, index + 1, fate)).join("\n")
+
+/** What answers these lines as this host would, as far as a command line can tell it. */
+export const rpcCommand = ({ capabilities, ephemeral: { range } }: ModelHost): string =>
+  [
+    "portmapper rpc --memory",
+    ...["--mode", capabilities.defaultMode, "--ephemeral", `${range.first}-${range.last}`],
+    ...(capabilities.marksAccepted ? ["--accept-fwmark", "0x1/0x1"] : [])
+  ].join(" ")
+
+/** What was wrong, and every call up to it with what it came to. */
+export const violationText = ({ step, rule, why, calls }: Violation, script: Script): string =>
+  [
+    `${step < script.length ? `step ${step + 1} of ${script.length}` : "unmapping all at the end"} broke rule ${rule}: ${why}`,
+    ...calls.flatMap(({ call, fate, ended: { outcome, at } }, index) => [
+      rpcText(call, index + 1, fate),
+      `  -> ${json(outcome)}${at === undefined ? "" : `, struck at ${at}`}`
+    ])
+  ].join("\n")
 
 /** The whole report of a sequential run. */
 export const foundText = (found: Found, host: ModelHost, entry?: string): string =>
   [
-    `step ${found.violation.step + 1} of ${found.script.length} broke rule ${found.violation.rule}: ${found.violation.why}`,
-    `replay with PORTMAPPER_SEED=${found.seed}, or run:`,
+    violationText(found.violation, found.script),
     "",
-    asTypeScript(found, host, entry),
-    "The calls, as JSON-RPC, and what they came to:",
-    ...found.violation.calls.flatMap(({ call, fate, ended }, index) => [
-      rpcLine(call, index + 1, fate),
-      `  -> ${json(ended.outcome)}`
-    ])
+    `Replay with PORTMAPPER_SEED=${found.seed}; or send the lines above that begin with { to: ${rpcCommand(host)}; or run:`,
+    "",
+    asTypeScript(found, host, entry)
   ].join("\n")
 
 /** The whole report of clients that ran at once. */
@@ -46,16 +63,15 @@ export const unexplainedText = ({ seed, interleaving, history, why }: Unexplaine
     ...history.map((each, index) => {
       const when = `[${each.from}..${each.to}]`
       if ("lost" in each) return `${when} the answer to call ${each.lost + 1} is lost`
-      return [`${when} ${rpcLine(each.call, index + 1, undefined)}`, `  -> ${json(each.ended.outcome)}`].join(
-        "\n"
-      )
+      return [`${when} ${rpcText(each.call, index + 1)}`, `  -> ${json(each.ended.outcome)}`].join("\n")
     })
   ].join("\n")
 
-const rpcLine = ({ method, value, owner }: Call, id: number, fate: unknown): string => {
-  const named = typeof value === "object" && value !== null && !Array.isArray(value) && owner !== "engine"
-  const params = value === undefined ? undefined : named ? { ...value, Owner: owner } : value
-  return json({ jsonrpc: "2.0", id, method, params, fate })
-}
+const oneLine = (text: string): string => text.replaceAll(/[\r\n\u2028\u2029]+/g, " ")
 
-const json = (value: unknown): string => JSON.stringify(value) ?? "null"
+/** As JSON, but what is there and undefined is said. */
+const literal = (value: unknown): string =>
+  json(value, (each) => (each === undefined ? "\u0000" : each)).replaceAll('"\\u0000"', "undefined")
+
+const json = (value: unknown, change = (each: unknown) => each): string =>
+  JSON.stringify(value, (_, each) => change(each)) ?? "null"

@@ -55,6 +55,8 @@ export type Outcome =
 export interface Ended {
   readonly outcome: Outcome
   readonly struck: boolean
+  /** The step at which it was struck, where there was one: `Firewall.apply`. */
+  readonly at?: string
   readonly lost?: number
 }
 
@@ -81,19 +83,27 @@ export interface Elsewhere {
 
 export type Refusable = "firewall" | "store"
 
-/** The world around a mapper in process. */
-export interface World {
-  readonly held: () => Held
-  readonly take: (frontend: Elsewhere) => void
-  readonly free: (frontend: Elsewhere) => void
-  /** From now on, or no more, every change is refused. */
-  readonly refuse: (service: Refusable, on: boolean) => void
-  readonly wait: (seconds: number) => void
+/** The host around a mapper, as far as a harness may change it; `Done` tells how: at once, or in its own time. */
+export interface Surroundings<Done> {
+  readonly take: (frontend: Elsewhere) => Done
+  readonly free: (frontend: Elsewhere) => Done
   /**
    * The process dies, with its sockets and its relay; another one starts on the same record and kernel. `meanwhile` is
    * taken by someone else while there is none.
    */
-  readonly restart: (meanwhile?: Elsewhere) => void
+  readonly restart: (meanwhile?: Elsewhere) => Done
+}
+
+/** What only services in memory let be done to them. */
+export interface Services<Done> extends Surroundings<Done> {
+  /** From now on, or no more, every change is refused. */
+  readonly refuse: (service: Refusable, on: boolean) => Done
+  readonly wait: (seconds: number) => Done
+}
+
+/** The world around a mapper in process. */
+export interface World extends Services<void> {
+  readonly held: () => Held
 }
 
 /** One call under way among several; the harness gives out the turns. */
@@ -114,7 +124,11 @@ export interface SyncTarget {
   readonly world: World
 }
 
-/** A target over a transport. */
+/** A target over a transport: it answers in its own time. */
 export interface RemoteTarget {
   readonly call: (call: Call) => Effect.Effect<Outcome>
+  /** As much as can be seen of what it holds. */
+  readonly held: Effect.Effect<Partial<Held>>
+  /** Where the host is there to be changed. */
+  readonly host?: Surroundings<Effect.Effect<void>>
 }

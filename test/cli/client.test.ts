@@ -249,23 +249,37 @@ describe("map", { timeout: 60_000 }, () => {
     withMemory(
       Effect.gen(function* () {
         const memory = yield* Driver
-        const reached = yield* Deferred.make<void>()
-        let calls = 0
+        const [reached, signalled] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const calls = { begun: 0, waiting: 0, waitingAtTheSignal: 0, unmapped: 0 }
         const slow = Driver.of({
           ...memory,
-          mapPorts: (asked) =>
-            Effect.gen(function* () {
-              if (++calls === 8) yield* Deferred.succeed(reached, undefined)
-              yield* Effect.sleep(calls > 8 ? 300 : 1)
-              return yield* memory.mapPorts(asked)
-            })
+          // Eight are answered at once; whatever follows is worked on until the signal was sent.
+          mapPorts: Effect.fnUntraced(function* (asked) {
+            if (++calls.begun > 8) {
+              calls.waiting++
+              yield* Deferred.succeed(reached, undefined)
+              yield* Deferred.await(signalled)
+            }
+            return yield* memory.mapPorts(asked)
+          }),
+          unmapPorts: (asked) => {
+            calls.unmapped += asked.bindings.length
+            return memory.unmapPorts(asked)
+          }
         })
         const { ask } = yield* Effect.provideService(served, Driver, slow)
-        const asked = yield* Effect.forkChild(
-          ask("map -p 7000-7099:80-179 --to 10.0.0.1", { signalled: Deferred.await(reached) })
-        )
-        assert.deepStrictEqual(yield* Fiber.join(asked), { status: 130, stdout: "", stderr: "" })
-        assert.isAbove(calls, 8)
+        const asked = yield* ask("map -p 7000-7099:80-179 --to 10.0.0.1", {
+          signalled: Deferred.await(reached),
+          afterwards: Effect.suspend(() => {
+            calls.waitingAtTheSignal = calls.waiting
+            return Deferred.succeed(signalled, undefined)
+          })
+        })
+        assert.deepStrictEqual(asked, { status: 130, stdout: "", stderr: "" })
+        assert.isAtLeast(calls.waitingAtTheSignal, 1)
+        assert.isBelow(calls.begun, 100)
+        // Those that had been answered, and those that were under way: each port is asked for on both families.
+        assert.strictEqual(calls.unmapped, calls.begun * 2)
         assert.deepStrictEqual(yield* mapped, [])
       })
     )

@@ -85,13 +85,15 @@ describe("ADD", () => {
       { concurrency: 2, discard: true }
     ))
 
-  test("adds the version to a result without one", ({ config }) =>
+  test("answers in the version of the configuration, whatever that of the result is", ({ config }) =>
     Effect.gen(function* () {
       const { cniVersion, ...rest } = result
       assert.deepStrictEqual(
         yield* cni("ADD", config({ prevResult: rest })),
         answered({ cniVersion, ...rest })
       )
+      const odd = { ...rest, cniVersion: "0.4.0", mtu: 1500 }
+      assert.deepStrictEqual(yield* cni("ADD", config({ prevResult: odd })), answered({ ...odd, cniVersion }))
     }))
 
   test("publishes all or nothing, and leaves what others have", ({ config, ports }) =>

@@ -469,6 +469,27 @@ describe("restore, where a port was taken meanwhile", () => {
         assert.deepStrictEqual(yield* life(listed), live)
       })
   )
+
+  it.effect("relays what only the kernel led, and serves the rest, once the relay no longer refuses", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      const before = yield* life(Effect.andThen(map(pair), snapshot))
+      yield* mapperLife(
+        Effect.scoped(
+          Effect.gen(function* () {
+            const refusing = (step: string) =>
+              step === "Relay.open" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+            const driver = yield* Effect.provideService(Layer.build(PortMapper.layer), Steps, refusing)
+            assert.deepStrictEqual((yield* Effect.provideContext(snapshot, driver)).routes, [])
+            assert.deepStrictEqual(yield* Effect.provideService(recoverConflicted, Steps, refusing), [])
+            assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp", "[::]:8080/tcp"])
+            assert.deepStrictEqual(yield* recoverConflicted, [])
+            assert.deepStrictEqual(yield* Effect.provideContext(snapshot, driver), before)
+          })
+        )
+      )
+    })
+  )
 })
 
 describe("restore, where something else fails", () => {

@@ -1,19 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
+  type Call,
   explore,
   exploreTogether,
+  type Fate,
   foundText,
   memoryTarget,
   run,
   type Script,
-  unexplainedText
+  type Step,
+  unexplainedText,
+  type WireMapAnswer
 } from "../../src/testing/index.ts"
 import { hosts } from "./hosts.ts"
-import { search, seed } from "./seed.ts"
+import { runs, search, seed } from "./seed.ts"
 
 console.log(`the harness's seed: PORTMAPPER_SEED=${seed}`)
-
-const runs = 100
 
 describe("the mapper, held against the model", () => {
   for (const [name, host] of Object.entries(hosts)) {
@@ -30,6 +32,51 @@ describe("the mapper, held against the model", () => {
     })
   }
 })
+
+describe("the model", () => {
+  it("knows that a full range takes what an Engine long gone left in it, and nothing else", () => {
+    const host = hosts["nat"]
+    if (host === undefined) throw new Error("there is no such host")
+    const map = (BackendIP: string, owner = "engine"): Step => ({
+      do: "map",
+      reqs: [
+        {
+          ...{ Proto: 6, BackendIP, BackendPort: 80, FrontendIP: "0.0.0.0" },
+          ...{ FrontendPort: 8081, FrontendPortEnd: 8082 }
+        }
+      ],
+      labels: {},
+      owner,
+      fate: undefined
+    })
+    const outcomes: Array<string> = []
+    const recording = () => {
+      const target = memoryTarget(host)
+      return {
+        ...target,
+        call: (call: Call, fate: Fate) => {
+          const ended = target.call(call, fate)
+          const { outcome } = ended
+          outcomes.push(outcome._tag === "Answered" ? portsOf(outcome.answer) : outcome._tag)
+          return ended
+        }
+      }
+    }
+    const script: Script = [
+      map("172.17.0.2", "cli"),
+      map("172.17.0.3"),
+      map("172.17.0.4"),
+      { do: "otherEngine" },
+      map("172.17.0.4"),
+      map("172.17.0.5")
+    ]
+    assert.isUndefined(run(script, host, recording()))
+    assert.deepStrictEqual(outcomes, ["8081", "8082", "Refused", "", "9000", "8082", "Refused", ""])
+  })
+})
+
+const portsOf = (answer: unknown): string =>
+  ((answer as Partial<WireMapAnswer>).PortBindings ?? []).map(({ FrontendPort }) => FrontendPort).join()
 
 describe("the harness", () => {
   const host = hosts["nat"]
@@ -71,7 +118,7 @@ describe("the harness", () => {
     const text = foundText({ seed: 1, script, violation }, host)
     assert.include(
       text,
-      "step 2 of 2 broke rule held: rules: should not have Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"
+      "step 2 of 2 broke rule held: rules: should not have Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80\n"
     )
     assert.include(
       text,

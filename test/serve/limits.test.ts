@@ -111,7 +111,7 @@ describeLab("the plugin and its host's limits", [], () => {
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const first = yield* Plugin.start(host)
-      const again = ["--import", "tsx", "adapters/cli/main.ts", "serve", "--socket", first.socket]
+      const again = ["adapters/cli/main.ts", "serve", "--socket", first.socket]
       const sameState = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/state`])
       assert.strictEqual(sameState.code, 1)
       assert.strictEqual(

@@ -12,8 +12,9 @@ export interface Ran {
 export interface RunOptions {
   readonly input?: string
   readonly env?: NodeJS.ProcessEnv
-  /** SIGINT is sent when this is done. */
+  /** SIGINT is sent when this is done; `afterwards` follows at once. */
   readonly signalled?: Effect.Effect<void>
+  readonly afterwards?: Effect.Effect<void>
   /** SIGINT is sent when this answers true to all of stdout so far. */
   readonly enough?: (stdout: string) => boolean
 }
@@ -65,7 +66,12 @@ export const run = (
     const child = spawn(command, args, { env: { ...process.env, ...options.env }, stdio: "pipe" })
     let [stdout, stderr] = ["", ""]
     if (options.signalled !== undefined)
-      Effect.runFork(Effect.map(options.signalled, () => child.kill("SIGINT")))
+      Effect.runFork(
+        options.signalled.pipe(
+          Effect.andThen(Effect.sync(() => child.kill("SIGINT"))),
+          Effect.andThen(options.afterwards ?? Effect.void)
+        )
+      )
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       stdout += chunk
       if (options.enough?.(stdout) === true) child.kill("SIGINT")
