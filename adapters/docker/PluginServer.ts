@@ -67,7 +67,13 @@ export const serveOn = <E, R>(
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
     const services = yield* Effect.context<Driver>()
-    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined, shortWay: undefined }
+    const state: ServerState = {
+      stopping: false,
+      leaving: false,
+      inFlight: 0,
+      idle: undefined,
+      shortWay: undefined
+    }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const created = create(requestListener(services, options, state))
@@ -101,6 +107,8 @@ export const httpOptions = {
 
 interface ServerState {
   stopping: boolean
+  /** Whether it stops for a successor's sake: what was read of connections that it gets is answered, not refused. */
+  leaving: boolean
   inFlight: number
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
@@ -131,7 +139,7 @@ const requestListener =
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
   ({ path, owner, body }, exchange, done) => {
-    if (state.stopping) return false
+    if (state.stopping && !state.leaving) return false
     const route = routeOf("POST", path, owner, options)
     if (route._tag !== "Call") return false
     state.inFlight++
@@ -235,17 +243,18 @@ const stop = (
 ): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     state.stopping = true
-    const leave =
-      keeper !== undefined && place !== undefined && keeper.isLeaving()
-        ? (socket: Net.Socket) => leaveConnection(socket, place, keeper)
-        : (socket: Net.Socket) => void socket.end()
+    let end = (socket: Net.Socket): void => void socket.end()
+    if (keeper !== undefined && place !== undefined && keeper.isLeaving()) {
+      state.leaving = true
+      end = (socket) => leaveConnection(socket, place, keeper)
+    }
     const closed = () => {
       closeAll(server, state)
       resume(Effect.void)
     }
     server.close()
     server.closeIdleConnections()
-    state.shortWay?.endIdle(leave)
+    state.shortWay?.endIdle(end)
     if (state.inFlight === 0) return closed()
     state.idle = closed
   }).pipe(
