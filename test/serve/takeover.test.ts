@@ -4,13 +4,14 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Exit, Fiber } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { descriptorKinds, listening } from "../lab/Probe.ts"
+import type { Running } from "../lab/Running.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import type { Halfway } from "../support/halfSuccessor.ts"
 import { request } from "../support/http.ts"
@@ -163,6 +164,56 @@ describeLab("a takeover", [], () => {
   )
 
   it.live(
+    "leaves somebody who serves, or everything for the next start, whichever of the two is killed and when",
+    () =>
+      Effect.gen(function* () {
+        const { host, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+        let holder = yield* Plugin.start(host, { program, startMillis })
+        yield* holder.map([web])
+        for (const [index, millis] of [0, 60, 300].entries())
+          for (const killed of ["old", "new"] as const) {
+            const old = holder
+            const said = old.process.lines("stderr").length
+            let successor: Running | undefined
+            const starting = yield* Effect.forkChild(
+              Effect.exit(
+                Plugin.start(host, {
+                  folder: old.folder,
+                  program,
+                  startMillis,
+                  arguments: ["--takeover"],
+                  onSpawn: (running) => {
+                    successor = running
+                  }
+                })
+              ),
+              { startImmediately: true }
+            )
+            const waiting = { stream: "stderr", after: said, timeoutMillis: startMillis } as const
+            yield* old.process.waitForLine(/process \d+ takes over/, waiting)
+            yield* Effect.sleep(millis)
+            yield* (killed === "old" ? old.process : (successor ?? old.process)).kill("SIGKILL")
+            const started = yield* Fiber.join(starting)
+            if (killed === "old") holder = yield* started
+            else holder = yield* whoServes(host, old)
+            const where = `${killed} one killed after ${millis} ms`
+            const mapped = yield* holder.map([`tcp 0.0.0.0:${9000 + index} 172.31.0.2:80`])
+            assert.strictEqual(mapped.status, 200, `${where}: ${mapped.error}`)
+            assert.strictEqual((yield* holder.unmap(mapped.bindings)).status, 200, where)
+            const { outcome } = yield* host.agent.tcp({ ...relayed, timeoutMillis: 10_000 })
+            assert.strictEqual(outcome, "answered", where)
+            assert.deepStrictEqual(
+              yield* listening(host, { pid: holder.process.pid }),
+              ["tcp 0.0.0.0:8080"],
+              where
+            )
+          }
+      }),
+    300_000
+  )
+
+  it.live(
     "goes on with every socket the plugin listens on, and tells systemd which process it is now",
     () =>
       Effect.gen(function* () {
@@ -269,6 +320,17 @@ const halfways: ReadonlyArray<Halfway> = [
 ]
 
 const ended = { code: 0, signal: null }
+
+/** The old one, once it serves again; or one that was started where the old one had let go already. */
+const whoServes = Effect.fnUntraced(function* (host: Namespace, old: Plugin.Plugin) {
+  while (true) {
+    if (old.process.ended() !== undefined)
+      return yield* Plugin.start(host, { folder: old.folder, program, startMillis })
+    const asked = yield* Effect.exit(old.map([web]))
+    if (Exit.isSuccess(asked) && old.process.ended() === undefined) return old
+    yield* Effect.sleep(50)
+  }
+})
 
 const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
   Effect.gen(function* () {
