@@ -1,14 +1,14 @@
 /**
- * `node --import tsx scripts/fuzz.ts [INPUTS [PART-OF-A-NAME]]`: 1,000,000 inputs to each decoder, over the Unix socket
- * too. Ends with status 1 at the first input that breaks one, hangs it or makes it hold ever more memory.
+ * `node --import tsx scripts/fuzz.ts [INPUTS [PART-OF-A-NAME]]`: 1,000,000 inputs to each decoder and over each transport.
+ * Ends with status 1 at the first input that breaks one or hangs it, and where memory or descriptors are held for them.
  */
+import * as Fs from "node:fs"
 import * as V8 from "node:v8"
 import * as Vm from "node:vm"
 import { Effect } from "effect"
 import { fuzzInputs } from "../src/testing/index.ts"
-import { servedWire } from "../test/conformance/plugin.ts"
 import { bytesOf, corpusOf, decoders } from "../test/fuzz/decoders.ts"
-import { sendBytes } from "../test/fuzz/http.ts"
+import { sendAll, transports } from "../test/fuzz/transports.ts"
 import { seed } from "../test/property/seed.ts"
 
 const count = Number(process.argv[2] ?? 1_000_000)
@@ -29,57 +29,58 @@ const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 console.log(`PORTMAPPER_SEED=${seed}, ${count} inputs each`)
 
-const report = (name: string, began: number, before: number) => {
-  const seconds = (performance.now() - began) / 1000
-  const grown = heldBytes() - before
-  console.log(
-    `${name}: ${count} inputs in ${seconds.toFixed(1)} s, ${(count / seconds).toFixed(0)} a second, memory +${(grown / 1048576).toFixed(0)} MiB`
-  )
-  if (grown > grownBytes) throw new Error(`${name} holds ${grown} bytes more than before`)
+const descriptors = (): number => Fs.readdirSync("/proc/self/fd").length
+
+/** To be called at the end, when all is closed that was opened for it. */
+const watch = (name: string, inputs: number) => {
+  const before = { at: performance.now(), bytes: heldBytes(), descriptors: descriptors() }
+  return () => {
+    const seconds = (performance.now() - before.at) / 1000
+    const grown = heldBytes() - before.bytes
+    const left = descriptors() - before.descriptors
+    console.log(
+      `${name}: ${inputs} inputs in ${seconds.toFixed(1)} s, ${(inputs / seconds).toFixed(0)} a second, memory ${(grown / 1048576).toFixed(1)} MiB, descriptors ${left}`
+    )
+    if (grown > grownBytes) throw new Error(`${name} holds ${grown} bytes more than before`)
+    if (left > 0) throw new Error(`${name} holds ${left} descriptors more than before`)
+  }
 }
 
-for (const { name, corpus, words, take } of decoders) {
+for (const { name, corpus, words, take, share = 1 } of decoders) {
   if (!name.includes(wanted)) continue
   const inputs = fuzzInputs(seed, corpusOf(corpus), bytesOf(words))
-  const [began, before] = [performance.now(), heldBytes()]
-  for (let index = 0; index < count; index++) {
-    const text = utf8.decode(inputs.next().value)
-    const from = performance.now()
+  const end = watch(name, count * share)
+  for (let index = 0; index < count * share; index++) {
+    const bytes = inputs.next().value
+    const text = utf8.decode(bytes)
+    const from = process.cpuUsage()
     try {
-      take(text)
+      take(text, bytes)
     } catch (error) {
       throw new Error(`${name}: input ${index}: ${JSON.stringify(text)}`, { cause: error })
     }
-    if (performance.now() - from > slowMillis) throw new Error(`${name} is slow: ${JSON.stringify(text)}`)
+    if (process.cpuUsage(from).user > slowMillis * 1000)
+      throw new Error(`${name} is slow: ${JSON.stringify(text)}`)
   }
-  report(name, began, before)
+  end()
 }
 
-const http = "HTTP over the Unix socket"
-if (http.includes(wanted))
-  await Effect.runPromise(
-    Effect.scoped(
-      Effect.gen(function* () {
-        const { socketPath, wire } = yield* servedWire()
-        const inputs = fuzzInputs(
-          seed,
-          corpusOf("http"),
-          bytesOf(["\r\n", ":", "Content-Length: 9\r\n", "chunked"])
-        )
-        const [began, before] = [performance.now(), heldBytes()]
-        for (let done = 0; done < count; done += 50) {
-          const some = Array.from({ length: 50 }, () => inputs.next().value)
-          yield* Effect.promise(() => Promise.all(some.map((bytes) => sendBytes(socketPath, bytes))))
-        }
-        const request = {
-          method: "POST",
-          path: "/PortMapper.ListPorts",
-          headers: [["Host", "x"]],
-          body: "{}"
-        } as const
-        const { status } = yield* wire.send(request)
-        if (status !== 200) throw new Error(`status ${status} at the end`)
-        report(http, began, before)
-      })
-    )
-  )
+for (const transport of transports) {
+  const { name, corpus, words, open, answer } = transport
+  if (!name.includes(wanted)) continue
+  const inputs = fuzzInputs(seed, corpusOf(corpus), bytesOf(words))
+  const fuzz = Effect.gen(function* () {
+    const opened = yield* open
+    const told = () => Effect.promise(opened.ask)
+    // What is made once for all is made before.
+    yield* Effect.promise(() => sendAll(opened, transport, inputs, 1000))
+    const end = watch(name, count)
+    yield* Effect.promise(() => sendAll(opened, transport, inputs, count))
+    const last = yield* told()
+    if (last !== answer) throw new Error(`${name} answers ${last} at the end`)
+    // The other end of what was closed here goes a moment later.
+    yield* Effect.sleep(1000)
+    end()
+  })
+  await Effect.runPromise(Effect.scoped(fuzz))
+}

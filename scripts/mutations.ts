@@ -1,8 +1,8 @@
 /**
  * Whether the harness finds faults that are known to be there: applies each patch of test/property/mutations to a copy of
- * the sources, searches for at most 60 s, and runs the example tests besides. Prints a list; ends with status 1 where a
- * fault was not found or a patch does not apply. Arguments: parts of names, to try those alone; `--harness-only` leaves out
- * the example tests.
+ * the sources, searches for at most 60 s of a processor (by the clock, and in the lab, where the patch says `Search: lab`),
+ * and runs the example tests besides. Prints a list; ends with status 1 where a fault was not found or a patch does not
+ * apply. Arguments: parts of names, to try those alone; `--harness-only` leaves out the example tests.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -18,7 +18,7 @@ const wanted = process.argv.slice(2).filter((each) => each !== "--harness-only")
 interface Tried {
   readonly name: string
   readonly breaks: string
-  /** Seconds until it was found; `undefined` where it was not. */
+  /** Seconds of a processor until it was found; `undefined` where it was not. */
   readonly found: number | undefined
   readonly rule: string
   readonly examples: "found" | "not" | "not run"
@@ -34,14 +34,31 @@ const examplesPass = (folder: string): boolean =>
       "--bail=1",
       // What depends on the machine's speed says nothing of a fault.
       ...["--testNamePattern", "^(?!.*within a second)"],
-      ...["test/protocol", "test/ports", "test/mapper", "test/firewall", "test/docker"]
+      ...["test/protocol", "test/ports", "test/mapper", "test/firewall", "test/docker", "test/linux"]
     ],
     { cwd: folder }
   ).status === 0
 
+const textOf = (file: string): string => Fs.readFileSync(Path.join(patches, file), "utf8")
+const programOf = (file: string): string =>
+  textOf(file).includes("\nSearch: lab\n") ? "searchLab.ts" : "search.ts"
+
+/** What the search prints of what it found; `undefined` where it found nothing. */
+const searchIn = (folder: string, program: string): string | undefined => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ["--import", "tsx", `test/property/${program}`, String(boundSeconds)],
+    { cwd: folder, encoding: "utf8", env: { ...process.env, PORTMAPPER_SEED: "1" } }
+  )
+  if (status === 0) return undefined
+  if (!stdout.includes("on a host of")) throw new Error(`the search itself failed: ${stderr}`)
+  return stdout
+}
+
 const tryPatch = (file: string): Tried => {
   const name = file.replace(/\.patch$/, "")
-  const breaks = /^Breaks: (.*)$/m.exec(Fs.readFileSync(Path.join(patches, file), "utf8"))?.[1] ?? ""
+  const breaks = /^Breaks: (.*)$/m.exec(textOf(file))?.[1] ?? ""
+  const program = programOf(file)
   const copy = Fs.mkdtempSync(Path.join(Os.tmpdir(), "mutation-"))
   try {
     for (const part of ["src", "test", "adapters", "package.json", "tsconfig.json", "vitest.config.ts"])
@@ -51,22 +68,13 @@ const tryPatch = (file: string): Tried => {
     if (applied.status !== 0)
       return { name, breaks, found: undefined, rule: "", examples: "not run", applies: false }
 
-    const began = performance.now()
-    const search = spawnSync(
-      process.execPath,
-      ["--import", "tsx", "test/property/search.ts", String(boundSeconds)],
-      { cwd: copy, encoding: "utf8", env: { ...process.env, PORTMAPPER_SEED: "1" } }
-    )
-    const seconds = (performance.now() - began) / 1000
-    const said = search.stdout + search.stderr
-    const found = search.status !== 0
-    if (found && !said.includes("on a host of"))
-      throw new Error(`${name}: the search itself failed: ${search.stderr}`)
+    const said = searchIn(copy, program)
+    const found = said !== undefined
     return {
       name,
       breaks,
-      found: found ? seconds : undefined,
-      rule: /broke rule (\S+):/.exec(said)?.[1] ?? (found ? "order" : ""),
+      found: found ? Number(/, after ([\d.]+) s:/.exec(said)?.[1]) : undefined,
+      rule: found ? (/broke rule (\S+):/.exec(said)?.[1] ?? "order") : "",
       examples: alone ? "not run" : examplesPass(copy) ? "not" : "found",
       applies: true
     }
@@ -84,12 +92,20 @@ const lineOf = ({ name, breaks, found, rule, examples, applies }: Tried): string
     `(${breaks})`
   ].join("  ")
 
+const files = Fs.readdirSync(patches)
+  .filter((file) => file.endsWith(".patch"))
+  .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
+  .sort()
+
+// What is found without any fault says nothing of one.
+for (const program of new Set(files.map(programOf))) {
+  const said = searchIn(root, program)
+  if (said !== undefined) throw new Error(`${program} finds something without any fault: ${said}`)
+}
 if (!alone && !examplesPass(root)) throw new Error("the example tests fail without any fault")
 
 const tried: Array<Tried> = []
-for (const file of Fs.readdirSync(patches).sort()) {
-  if (!file.endsWith(".patch")) continue
-  if (wanted.length > 0 && !wanted.some((part) => file.includes(part))) continue
+for (const file of files) {
   const each = tryPatch(file)
   tried.push(each)
   console.log(lineOf(each))

@@ -2,7 +2,9 @@
 import * as Fs from "node:fs"
 import { Console, Effect, Option, Result } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
+import type { Checked } from "../../src/testing/conformance/Conform.ts"
 import { httpWire, type WireAddress } from "../docker/HttpWire.ts"
+import { answering, interruptedIsFailure } from "./clientFlags.ts"
 import { failed, WrongUsage } from "./failure.ts"
 
 const flags = {
@@ -51,29 +53,37 @@ export const conform = Command.make("conform", flags, ({ socket, url, json, juni
       return yield* new WrongUsage({ message: "conform: give either --socket PATH or --url URL" })
     // Loaded only here: no other command has a use for it, and all of them start with this file.
     const {
+      checkedText,
       conform: conformPlugin,
       conformanceJunit,
-      conformanceText
+      conformanceSummary
     } = yield* Effect.promise(() => import("../../src/testing/index.ts"))
     const address: WireAddress = Option.isSome(socket)
       ? { socketPath: socket.value }
       : { url: Option.getOrThrow(url) }
-    const result = yield* conformPlugin(httpWire(address), options).pipe(
-      Effect.mapError((error) => failed("conform: asking the plugin", error.message))
+    const where = "socketPath" in address ? address.socketPath : address.url.href
+    // A slow plugin takes its time: each check is told as it ends.
+    const told = json ? () => Effect.void : (checked: Checked) => Console.log(checkedText(checked))
+    // A file that can't be written is told before, not after.
+    if (Option.isSome(junit)) yield* write(junit.value, "")
+    const result = yield* conformPlugin(httpWire(address), { ...options, told }).pipe(
+      Effect.mapError((error) => failed(`conform: asking the plugin at ${where} failed`, error.message)),
+      answering(json)
     )
-    yield* Console.log(json ? JSON.stringify(result, undefined, 2) : conformanceText(result))
+    yield* Console.log(json ? JSON.stringify(result, undefined, 2) : conformanceSummary(result))
     if (Option.isSome(junit)) yield* write(junit.value, conformanceJunit(result))
     if (!result.conforms) {
       const broken = result.checked.filter(({ required, standing }) => required && standing === "broken")
       return yield* failed("conform", `broken: ${broken.map(({ id }) => id).join(", ")}`)
     }
-  })
+  }).pipe(interruptedIsFailure)
 ).pipe(Command.withDescription("Check any port-mapper plugin against the protocol"))
 
 const write = (path: string, text: string) =>
   Effect.try({
     try: () => Fs.writeFileSync(path, text),
-    catch: (error) => failed(`writing ${path}`, error instanceof Error ? error.message : String(error))
+    catch: (error) =>
+      failed(`conform: writing ${path} failed`, error instanceof Error ? error.message : String(error))
   })
 
 function parseUrl(text: string): Result.Result<URL, string> {

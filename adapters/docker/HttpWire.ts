@@ -31,7 +31,7 @@ export const httpWire = (address: WireAddress): Wire => ({
       request.setTimeout(timeoutMillis, () =>
         request.destroy(new Error(`none within ${timeoutMillis / 1000} s`))
       )
-      request.on("error", (error) => failed(error.message))
+      request.on("error", (error) => failed(problemText(error)))
       request.on("response", (response) => {
         const chunks: Array<Buffer> = []
         let length = 0
@@ -57,6 +57,18 @@ export const httpWire = (address: WireAddress): Wire => ({
       return Effect.sync(() => request.destroy())
     })
 })
+
+const problemText = (error: NodeJS.ErrnoException): string => {
+  const code = error.code ?? ""
+  if (code.startsWith("HPE_")) return `what answers is no HTTP (${error.message})`
+  const known: Readonly<Record<string, string>> = {
+    ENOENT: "no such socket",
+    ECONNREFUSED: "nobody serves it",
+    EACCES: "this user may not use it",
+    ECONNRESET: "the connection broke"
+  }
+  return known[code] ?? error.message
+}
 
 const open = (address: WireAddress, options: Http.RequestOptions): Http.ClientRequest => {
   if ("socketPath" in address) return Http.request({ ...options, socketPath: address.socketPath })

@@ -3,19 +3,7 @@
  * connection and now and then what is mapped is made what is wanted. What that is, is `Wanted`'s and `Changes`'s to say; here
  * it is done. One failure never keeps anything else from being published.
  */
-import {
-  Cause,
-  Clock,
-  Effect,
-  Exit,
-  Option,
-  Queue,
-  Result,
-  Schema,
-  type Scope,
-  Semaphore,
-  Stream
-} from "effect"
+import { Cause, Effect, Exit, Option, Queue, Result, Schema, type Scope, Semaphore } from "effect"
 import {
   CurrentOwner,
   Driver,
@@ -27,21 +15,21 @@ import {
 import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
-  type Labels,
   type PortBinding,
   type Release,
   type ReleasedBinding
 } from "../../src/protocol/PortBinding.ts"
-import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { publishText } from "../../src/protocol/PublishSyntax.ts"
 import { type Ask, type Changes, changesFor, type Held, heldFrom, signatureOf } from "./Changes.ts"
 import { type Container, Engine, type EngineError, type EngineEvent } from "./Engine.ts"
+import { followKey, renamed, withoutPorts } from "./Follows.ts"
+import { makeImageLabels } from "./ImageLabels.ts"
+import { listen } from "./Listen.ts"
+import { listedProblem, makeProblems, problemOf, waitsFor } from "./Problems.ts"
 import {
   asksByLabel,
   type Follow,
   findContainer,
-  followed,
-  ownLabels,
   type Problem,
   shortId,
   type Want,
@@ -73,9 +61,6 @@ const personsOwner = "cli"
 
 const resyncSeconds = 30
 const retryMillis = 5_000
-/** An image is used again and again: those of containers that are gone are forgotten where they are many. */
-const imagesKept = 256
-const backOffMillis = { first: 100, most: 10_000 }
 
 /**
  * Watches until the scope closes, which leaves everything published. Answers the driver to serve in the place of the one it
@@ -92,6 +77,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   const engine = yield* Engine
   const base = yield* Driver
   const record = yield* WatchRecord
+  const images = makeImageLabels(engine)
+  const problems = makeProblems()
   const recorded = yield* record.load
 
   /** What is mapped for each want, as far as is known; refreshed from the driver in full now and then. */
@@ -100,12 +87,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   const frontends = new Map<string, string>()
   const granted = new Map(recorded.granted)
   let follows = recorded.follows
-  let problems = new Map<string, Standing>()
-  const told = new Map<string, string>()
   /** Unmapped by hand while their containers ran: not mapped again until they are started anew. */
   const dismissed = new Set<string>()
-  const images = new Map<string, Labels>()
-  const unnoticed = new Set<string>()
   let unsaved = false
 
   const turns = yield* Semaphore.make(1)
@@ -127,7 +110,9 @@ export const startWatch = Effect.fnUntraced(function* ({
       for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
       for (const [key, what] of found) hold(key, what)
     }
-    follows = renamed(follows, containers)
+    const named = renamed(follows, containers)
+    if (named.some((each, index) => each !== follows[index])) unsaved = true
+    follows = named
     const wanted = yield* wantedNow(containers)
     const keys = new Set(wanted.wants.map(({ key }) => key))
     for (const key of dismissed) if (!keys.has(key)) dismissed.delete(key)
@@ -143,7 +128,7 @@ export const startWatch = Effect.fnUntraced(function* ({
       else failures.push(failure)
     }
     for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} published`)
-    yield* tell([...wanted.problems, ...failures])
+    yield* problems.tell([...wanted.problems, ...failures])
     forget(containers)
     yield* save
   })
@@ -164,7 +149,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     const all: Array<Wanted> = []
     for (const container of containers) {
       if (!container.running || !asksByLabel(container)) continue
-      const labels = trustImageLabels ? container.labels : yield* labelsWithoutImage(container)
+      const labels = trustImageLabels ? container.labels : yield* images.ownLabelsOf(container)
       if (labels !== undefined) all.push(wantedByLabels(container, labels, containers))
     }
     for (const follow of follows) all.push(wantedByFollow(follow, containers))
@@ -172,37 +157,6 @@ export const startWatch = Effect.fnUntraced(function* ({
       wants: all.flatMap(({ wants }) => wants),
       problems: all.flatMap(({ problems }) => problems)
     }
-  })
-
-  /** Images never change; one that the Engine can't tell of now, while it tells of others, is asked for again. */
-  const imageLabels = Effect.fnUntraced(function* (image: string) {
-    const known = images.get(image)
-    if (known !== undefined) return known
-    const labels = yield* Effect.catchIf(
-      engine.imageLabels(image),
-      ({ reason }) => reason === "Refused" || reason === "NotAnEngine",
-      () => Effect.succeed(undefined)
-    )
-    if (labels !== undefined) images.set(image, labels)
-    return labels
-  })
-
-  /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
-  const labelsWithoutImage = Effect.fnUntraced(function* (container: Container) {
-    const { image, name, id } = container
-    const ofImage = yield* imageLabels(image)
-    const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
-    if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
-      unnoticed.add(id)
-      const why =
-        ofImage === undefined
-          ? "the Engine does not know its image, so its labels may be the image's"
-          : "the label is its image's"
-      yield* Effect.logWarning(
-        `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
-      )
-    }
-    return labels
   })
 
   const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
@@ -272,29 +226,9 @@ export const startWatch = Effect.fnUntraced(function* ({
     unsaved = true
   }
 
-  /** Each container's trouble is told once, and again when it is another one. */
-  const tell = Effect.fnUntraced(function* (now: ReadonlyArray<Problem>) {
-    const nowMillis = yield* Clock.currentTimeMillis
-    const next = new Map<string, Standing>()
-    for (const problem of now) {
-      const key = `${problem.owner} ${problem.name} ${problem.publish ?? ""} ${problem.want?.key ?? ""}`
-      next.set(key, { problem, sinceMillis: problems.get(key)?.sinceMillis ?? nowMillis })
-    }
-    problems = next
-    const byName = Map.groupBy(now, ({ name }) => name)
-    for (const [name, each] of byName) {
-      const text = problemsText(each)
-      if (told.get(name) === text) continue
-      told.set(name, text)
-      yield* each.every(({ waiting }) => waiting) ? Effect.logInfo(text) : Effect.logWarning(text)
-    }
-    for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
-  })
-
   /** What is known of containers that are gone. Ports are kept for those that are still there, and for what is followed. */
   const forget = (containers: ReadonlyArray<Container>) => {
-    const ids = new Set(containers.map(({ id }) => id))
-    for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)
+    images.forget(containers)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -304,9 +238,6 @@ export const startWatch = Effect.fnUntraced(function* ({
       granted.delete(key)
       unsaved = true
     }
-    if (images.size <= imagesKept) return
-    const used = new Set(containers.map(({ image }) => image))
-    for (const image of images.keys()) if (!used.has(image)) images.delete(image)
   }
 
   const save = Effect.suspend(() => {
@@ -357,34 +288,11 @@ export const startWatch = Effect.fnUntraced(function* ({
       )
   })
 
-  const listen = Effect.gen(function* () {
-    let wait = backOffMillis.first
-    let lost: string | undefined
-    for (;;) {
-      const ended = yield* Effect.result(
-        Stream.runForEach(engine.events, (event) =>
-          Effect.gen(function* () {
-            wake(event)
-            if (event._tag !== "Connected") return
-            wait = backOffMillis.first
-            yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)
-            lost = undefined
-          })
-        )
-      )
-      const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
-      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
-      lost = why
-      yield* Effect.sleep(wait)
-      wait = Math.min(wait * 2, backOffMillis.most)
-    }
-  })
-
   /** Takes note of what others unmapped, so that it is not mapped again. */
   const noticeUnmapped = ({ bindings }: Release) =>
     Effect.suspend(() => {
       const keys = new Set(bindings.flatMap((binding) => frontends.get(frontendOf(binding)) ?? []))
-      for (const { problem } of problems.values())
+      for (const { problem } of problems.standing())
         if (problem.want !== undefined && bindings.some((binding) => waitsFor(problem, binding, granted)))
           keys.add(problem.want.key)
       if (keys.size === 0) return Effect.void
@@ -394,8 +302,7 @@ export const startWatch = Effect.fnUntraced(function* ({
         if (key.startsWith("watch ")) dismissed.add(key)
         hold(key, undefined)
       }
-      for (const [key, { problem }] of problems)
-        if (problem.want !== undefined && keys.has(problem.want.key)) problems.delete(key)
+      problems.forget(keys)
       if (follows !== before) unsaved = true
       wake({ _tag: "Resync" })
       return save
@@ -424,11 +331,15 @@ export const startWatch = Effect.fnUntraced(function* ({
     if (problem !== undefined)
       return yield* new FollowRefused({ detail: `container ${container.name}: ${problem.detail}` })
     const wants = wanted.flatMap((each) => each.wants)
-    const before = follows
+    const same = new Set(added.map(followKey))
+    const before = follows.filter((each) => same.has(followKey(each)))
+    const followInstead = (these: ReadonlyArray<Follow>) => {
+      follows = [...follows.filter((each) => !same.has(followKey(each))), ...these]
+    }
     yield* Effect.addFinalizer((exit) => {
       if (Exit.isSuccess(exit)) return Effect.void
-      // What was mapped is undone by the driver; what was followed before still is.
-      follows = before
+      // What was mapped is undone by the driver; what was followed before still is, and what others followed since.
+      followInstead(before)
       for (const { key } of wants) hold(key, undefined)
       unsaved = true
       wake({ _tag: "Resync" })
@@ -445,15 +356,14 @@ export const startWatch = Effect.fnUntraced(function* ({
       answers.set(want.key, bindings)
     }
     for (const want of wants) keep(want, answers.get(want.key) ?? [])
-    const same = new Set(added.map(followKey))
-    follows = [...follows.filter((each) => !same.has(followKey(each))), ...added]
+    followInstead(added)
     unsaved = true
     yield* save
     return wants.flatMap(({ key }) => answers.get(key) ?? [])
   })
 
   const scope = yield* Effect.scope
-  yield* Effect.forkIn(listen, scope)
+  yield* Effect.forkIn(listen(engine, wake), scope)
   yield* Effect.forkIn(Effect.forever(work), scope)
   yield* Effect.forkIn(
     Effect.forever(
@@ -475,7 +385,7 @@ export const startWatch = Effect.fnUntraced(function* ({
       : {
           listPorts: Effect.map(listPorts, (listed) => [
             ...listed,
-            ...[...problems.values()].map((standing) => listedProblem(standing, granted))
+            ...problems.standing().map((standing) => listedProblem(standing, granted))
           ])
         })
   })
@@ -483,11 +393,6 @@ export const startWatch = Effect.fnUntraced(function* ({
 
 interface Resync {
   readonly _tag: "Resync"
-}
-
-interface Standing {
-  readonly problem: Problem
-  readonly sinceMillis: number
 }
 
 const refusing = <A>(result: Result.Result<A, string>): Effect.Effect<A, FollowRefused> =>
@@ -500,51 +405,12 @@ const isRewiring = (event: EngineEvent | Resync): event is Extract<EngineEvent, 
 const withoutSignatures = (held: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> =>
   new Map([...held].map(([key, what]) => [key, { ...what, signature: undefined }]))
 
-const followKey = ({ id, publish, owner }: Follow): string => `${owner} ${id} ${publish}`
-
-/** A container that was renamed is followed under its new name. */
-const renamed = (
-  follows: ReadonlyArray<Follow>,
-  containers: ReadonlyArray<Container>
-): ReadonlyArray<Follow> =>
-  follows.map((follow) => {
-    const name = followed(follow, containers)?.name ?? follow.name
-    return name === follow.name ? follow : { ...follow, name }
-  })
-
-/** Without the ports whose wants have these keys; nothing where none is left. */
-const withoutPorts = (follow: Follow, keys: ReadonlySet<string>): ReadonlyArray<Follow> => {
-  const prefix = `${follow.owner} ${shortId(follow.id)} ${follow.publish} `
-  const gone = [...keys].flatMap((key) => (key.startsWith(prefix) ? [Number(key.slice(prefix.length))] : []))
-  if (gone.length === 0) return [follow]
-  const less = { ...follow, without: [...new Set([...follow.without, ...gone])] }
-  const left = wantedByFollow(less, [])
-  return left.wants.length + left.problems.length === 0 ? [] : [less]
-}
-
 const failureText = (cause: Cause.Cause<EngineError | DriverError>): string => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   return error === undefined ? `internal error: ${Cause.pretty(cause).split("\n")[0]}` : error.message
 }
 
 const portsText = (count: number): string => (count === 1 ? "1 port" : `${count} ports`)
-
-const problemOf = (want: Want, error: DriverError): Problem => ({
-  name: want.name,
-  owner: want.owner,
-  publish: want.group.labels.get("portmapper.publish"),
-  detail: error.message,
-  want,
-  waiting: false
-})
-
-const problemsText = (problems: ReadonlyArray<Problem>): string => {
-  const [first, ...rest] = problems
-  if (first === undefined) return ""
-  const more = rest.length === 0 ? "" : ` (and ${rest.length} more)`
-  const what = first.publish === undefined ? "" : `${first.publish}: `
-  return `${first.name}: ${first.waiting ? "waiting: " : "not published: "}${what}${first.detail}${more}`
-}
 
 const frontendOf = ({ protocol, host, port, backend }: ReleasedBinding): string =>
   port === 0 ? `${protocol} ${backend.address?.key} ${backend.port}` : frontendText(protocol, host, port)
@@ -553,44 +419,3 @@ const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<Rele
   discarded === undefined
     ? [{ protocol: entry.protocol, host: entry.host, port, backend: entry.backend }]
     : []
-
-/** The port that a want asks for or had; 0 where any will do. */
-const portOf = ({ key, group: { ports } }: Want, granted: ReadonlyMap<string, number>): number =>
-  ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
-
-const waitsFor = (
-  { want }: Problem,
-  { protocol, host, port }: ReleasedBinding,
-  granted: ReadonlyMap<string, number>
-): boolean =>
-  want !== undefined &&
-  port === portOf(want, granted) &&
-  want.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
-
-/** What could not be published is listed as conflicted, with the reason among its labels. */
-const listedProblem = (
-  { problem, sinceMillis }: Standing,
-  granted: ReadonlyMap<string, number>
-): ListedMapping => {
-  const { name, owner, publish, detail, want } = problem
-  const entry = want?.group.entries[0]
-  return {
-    protocol: protocolNumber[entry?.protocol ?? "tcp"],
-    frontendIp: entry?.asked ?? "",
-    frontendPort: want === undefined ? 0 : portOf(want, granted),
-    backendIp: entry?.backend.address.text ?? "",
-    backendPort: entry?.backend.port ?? 0,
-    mode: want?.group.labels.get("portmapper.mode") ?? "",
-    owner,
-    state: "conflicted",
-    sinceMillis,
-    labels: new Map([
-      ["portmapper.container", name],
-      ...(publish === undefined ? [] : [["portmapper.publish", publish] as const]),
-      ["portmapper.error", detail]
-    ]),
-    connections: undefined,
-    bytesIn: undefined,
-    bytesOut: undefined
-  }
-}

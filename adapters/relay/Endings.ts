@@ -20,18 +20,24 @@ export const endConnections = (route: Route, due: number): void => {
 
 /** Ends what is over its time, and tells of each route of which nothing is left. */
 export const runEndings = (now: number, ended: (id: number) => void): void => {
+  const over = new Set<number>()
   for (const [id, { route, due }] of endings) {
-    if (due <= now) {
-      if (openConnections[id]! > 0) resetAll(id)
-      endFlows(route)
-    }
+    if (due > now) continue
+    if (openConnections[id]! > 0) over.add(id)
+    endFlows(route)
+  }
+  if (over.size > 0) resetAll(over)
+  for (const [id, { route }] of endings) {
     if (openConnections[id]! > 0 || (route.flows?.size ?? 0) > 0) continue
     endings.delete(id)
     ended(id)
   }
 }
 
-const resetAll = (id: number): void => {
-  const own = [...ends()].filter((fd) => routeIdOf[fd] === id).map((fd) => [fd, generation[fd]] as const)
+/** In one pass, however many routes end at once. */
+const resetAll = (routes: ReadonlySet<number>): void => {
+  const own = [...ends()]
+    .filter((fd) => routes.has(routeIdOf[fd]!))
+    .map((fd) => [fd, generation[fd]] as const)
   for (const [fd, then] of own) if (generation[fd] === then) reset(fd)
 }

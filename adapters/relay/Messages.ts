@@ -28,7 +28,7 @@ export interface Network {
   readonly prefixLength: number
 }
 
-/** A command is answered by `done` with its number; `exit` has none. */
+/** Commands and reports travel in arrays. A command is answered by `Done` with its number; `Exit` has none. */
 export type Command =
   | { readonly _tag: "Serve"; readonly number: number; readonly servings: ReadonlyArray<Serving> }
   | {

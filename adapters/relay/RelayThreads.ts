@@ -67,6 +67,8 @@ const routesPerMessage = 500
 const maxBackoffMillis = 30_000
 /** Busy are those who said so no longer ago than this. */
 const busyMillis = 1200
+/** For so long no thread is added after one that could not be. */
+const noMoreMillis = 30_000
 
 export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayThreads, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -116,6 +118,7 @@ class Crew {
   private paused: boolean
   /** Nothing is served any more: a thread that dies is not begun again. */
   private hasEnded = false
+  private noMoreBefore = 0
   /** Nothing but an event ends the native call that a thread waits in. */
   private readonly onProcessExit = () => {
     for (const { thread } of this.members) thread.tellToExit()
@@ -130,7 +133,8 @@ class Crew {
   assign(protocol: "tcp" | "udp") {
     const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
     if (id === undefined) return undefined
-    return { id, thread: protocol === "tcp" ? undefined : id % Math.max(this.members.length, 1) }
+    const alive = this.members.filter(({ thread }) => thread.isAlive)
+    return { id, thread: protocol === "tcp" ? undefined : (alive[id % alive.length]?.index ?? 0) }
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {
@@ -232,7 +236,9 @@ class Crew {
       thread.ask(
         (number) => ({ _tag: "Serve", number, servings }),
         (failure) => {
-          if (failure !== undefined) this.logError(`a relay thread serves less than it should: ${failure}`)
+          // That it did not start is told by its death.
+          if (failure !== undefined && thread.hasStarted)
+            this.logError(`a relay thread serves less than it should: ${failure}`)
         }
       )
     }
@@ -255,13 +261,28 @@ class Crew {
     const now = Date.now()
     member.busySince = now
     const allAre = this.members.every(({ busySince }) => now - busySince < busyMillis)
-    if (allAre && !this.hasEnded && this.members.length < this.options.maxThreads) this.add()
+    const mayAdd = !this.hasEnded && now >= this.noMoreBefore
+    if (allAre && mayAdd && this.members.length < this.options.maxThreads) this.add()
+  }
+
+  /** Added last, and nothing is this thread's alone. */
+  private isSpare(member: Member): boolean {
+    if (this.members.length < 2 || member !== this.members.at(-1)) return false
+    for (const { thread } of this.options.routes()) if (thread === member.index) return false
+    return true
   }
 
   /** Its connections are gone; its sockets wait for it to begin again. */
   private died(member: Member, why: string, ranMillis: number): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
     if (this.hasEnded) return
+    if (!member.thread.hasStarted && this.isSpare(member)) {
+      this.members.pop()
+      this.noMoreBefore = Date.now() + noMoreMillis
+      void member.thread.end()
+      this.logError(`a relay thread could not be added (${why}); those that run serve all`)
+      return
+    }
     if (ranMillis > maxBackoffMillis) member.deaths = 0
     const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
     this.logError(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
@@ -273,13 +294,16 @@ class Crew {
   }
 }
 
+/** Fails where none of them could do it: a connection is served by whichever thread takes it. */
 const askAll = (members: ReadonlyArray<Member>, command: (number: number) => Command, done: Done) => {
   let left = members.length
+  let obeyed = 0
   let failed: string | undefined
   if (left === 0) return done(undefined)
   for (const { thread } of members)
     thread.ask(command, (failure) => {
-      failed ??= failure
-      if (--left === 0) done(failed)
+      if (failure === undefined) obeyed++
+      else failed ??= failure
+      if (--left === 0) done(obeyed > 0 ? undefined : failed)
     })
 }

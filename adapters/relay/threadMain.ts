@@ -36,7 +36,15 @@ let lastLook = now
 let traffic = 0
 let commands = 0
 
-const report = (message: Report): void => port.postMessage(message)
+/** Told together once a turn is over: the plugin's thread is woken for each message. */
+let reports: Array<Report> = []
+const report = (message: Report): void => void reports.push(message)
+
+const tell = () => {
+  if (reports.length === 0) return
+  port.postMessage(reports)
+  reports = []
+}
 
 const counter = memory(8)
 kind[wake] = kindOf.wake
@@ -53,6 +61,7 @@ const run = (): void => {
     }
     if (Ends.hasQueued()) Ends.nextTurn()
     if (now - lastTick >= tickMillis) onTick()
+    tell()
   }
 }
 
@@ -112,7 +121,7 @@ const readCommands = (): void => {
   commands++
   S.read(wake, counter.address, 8)
   for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
-    obey(next.message as Command)
+    for (const command of next.message as ReadonlyArray<Command>) obey(command)
 }
 
 const obey = (command: Command) => {

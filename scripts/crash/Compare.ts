@@ -39,11 +39,14 @@ export const differences = Effect.fnUntraced(function* (
     differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
+  const unserved = yield* traffic(lab, [...ledger.answered.values()])
+  // Why, if the plugin knows.
+  const said = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
   return {
     lost: [
       ...ledger.lost(listed),
       ...seen.flatMap(({ lacking }) => lacking),
-      ...(yield* traffic(lab, [...ledger.answered.values()]))
+      ...unserved.map((text) => [text, ...said].join("\n  "))
     ],
     doubled: [...doubled(listed), ...seen.flatMap(({ beyond }) => beyond)]
   } satisfies Differences

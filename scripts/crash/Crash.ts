@@ -78,7 +78,7 @@ const killStarting = Effect.fnUntraced(function* (world: World) {
       setTimeout(() => {
         killed = Effect.runSync(running.kill("SIGKILL"))
       }, after)
-    }).pipe(Effect.flatMap(({ process }) => process.wait()))
+    }).pipe(Effect.flatMap(({ process }) => process.wait({ timeoutMillis: 60_000 })))
   )
   if (!killed && Exit.isFailure(exit)) yield* exit
   tally.kills++

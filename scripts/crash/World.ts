@@ -67,7 +67,7 @@ export const start = ({ lab, folder, program, ...world }: World, onSpawn?: (runn
 
 export const kill = Effect.fnUntraced(function* ({ tally }: World, process: Running) {
   yield* process.kill("SIGKILL")
-  yield* process.wait()
+  yield* process.wait({ timeoutMillis: 60_000 })
   tally.kills++
 })
 

@@ -72,7 +72,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
   })
 
 /** A relay that works on another thread answers each with a delay; they are asked for in order all the same. */
-const opensAtOnce = 64
+const opensAtOnce = 256
 
 /** How often what is conflicted is tried again. */
 export const recoverInterval = Duration.seconds(1)

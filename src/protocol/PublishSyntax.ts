@@ -8,7 +8,7 @@
  */
 import { Result } from "effect"
 import { type PortRange, parsePortRange, rangeText } from "../ports/PortRange.ts"
-import { type Address, type Family, hostText, parseAddress, unspecified } from "./Address.ts"
+import { type Address, type Family, hostText, notAnAddress, parseAddress, unspecified } from "./Address.ts"
 import type { Entry, Group, Labels, PortRequest } from "./PortBinding.ts"
 import { Protocol } from "./Protocol.ts"
 
@@ -157,9 +157,10 @@ const splitText = (text: string, form: string, most: number): Result.Result<Part
     if (bracketed !== null && parts.length > most)
       return yield* Result.fail(`too many colons; expected ${form}`)
     if (bracketed === null && before === "") return { protocol, host: undefined, ports: parts.slice(-most) }
-    const host = yield* Result.mapError(parseAddress(before), (reason) =>
-      addressProblem(before, reason, form)
-    )
+    // Go takes anything for a zone, half a pair of brackets too; whoever typed it meant the pair.
+    const stray = bracketed === null && /[[\]]/.test(before)
+    const address = stray ? Result.fail(notAnAddress) : parseAddress(before)
+    const host = yield* Result.mapError(address, (reason) => addressProblem(before, reason, form))
     return { protocol, host, ports: parts.slice(-most) }
   })
 

@@ -88,7 +88,7 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
     const labels = mapping.allow === "" ? {} : { "portmapper.allow": mapping.allow }
     const asked = { Proto: mapping.proto, FrontendIP: mapping.key, BackendIP: mapping.backendIp }
     const { rule, admits } = led(asked, mapping.mode, capabilities, labels)
-    const from = mapping.allow === "" ? "" : ` from ${mapping.allow}`
+    const from = mapping.allow === "" ? "" : ofOneFamily(` from ${mapping.allow}`, mapping.family)
     if (rule === "Guard") rules.push(`Guard ${text}`)
     if (rule === "Limit") rules.push(`Limit ${text}${from}`)
     if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${from}`)
@@ -105,14 +105,23 @@ export const misheld = (
 ): string | undefined => {
   const must = mustHold(model, capabilities)
   for (const name of ["rules", "routes", "stored", "listed"] as const) {
-    const [is, should] = [held[name], must[name]]
-    if (is === undefined) continue
+    const [seen, should] = [held[name], must[name]]
+    if (seen === undefined) continue
+    const is = name === "rules" ? seen.map((rule) => ofOneFamily(rule)).sort() : seen
     if (is.length === should.length && is.every((line, index) => line === should[index])) continue
     const lacking = should.filter((line) => !is.includes(line))
     const spare = is.filter((line) => !should.includes(line))
     return `${name}: ${[...lacking.map((line) => `lacks ${line}`), ...spare.map((line) => `should not have ${line}`)].join("; ") || "the same line more than once"}`
   }
   return held.sockets === undefined ? undefined : missocketed(model, held.sockets)
+}
+
+/** Of an allow-list only the networks of the frontend's own family mean something, and some hosts keep no others. */
+const ofOneFamily = (rule: string, family = rule.includes(" [") ? 6 : 4): string => {
+  const [frontend = "", list] = rule.split(" from ")
+  if (list === undefined) return rule
+  const networks = list.split(",").filter((network) => network.includes(":") === (family === 6))
+  return `${frontend} from ${networks.join(",") || "nobody"}`
 }
 
 /** Each host port is held by a socket of its address or of the unspecified one, and no socket is held for nothing. */

@@ -30,6 +30,8 @@ export interface ExploreRemoteOptions<E, R> extends ScriptOptions {
   readonly host: ModelHost
   /** For each script one on which nothing is mapped; its scope ends with the script. */
   readonly target: Effect.Effect<RemoteTarget, E, R | Scope.Scope>
+  /** Told as soon as a script goes wrong, before it is made short. */
+  readonly noticed?: () => void
 }
 
 /** The shortest script found that goes wrong, or `undefined` where none does. */
@@ -38,6 +40,7 @@ export const exploreRemote = Effect.fnUntraced(function* <E, R>({
   runs,
   host,
   target,
+  noticed,
   ...options
 }: ExploreRemoteOptions<E, R>): Effect.fn.Return<Found | undefined, E, R> {
   const fails = (script: Script): Effect.Effect<Violation | undefined, E, R> =>
@@ -46,6 +49,7 @@ export const exploreRemote = Effect.fnUntraced(function* <E, R>({
   for (const script of drawn) {
     const violation = yield* fails(script)
     if (violation === undefined) continue
+    noticed?.()
     const shorter = shortening(script)
     let next = shorter.next()
     while (next.done !== true) next = shorter.next((yield* fails(next.value)) !== undefined)

@@ -1,10 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer } from "effect"
+import { httpWire } from "../../adapters/docker/HttpWire.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { conform, conformanceJunit, conformanceText } from "../../src/testing/index.ts"
-import { servedWire } from "./plugin.ts"
+import {
+  conform,
+  conformanceJunit,
+  conformanceText,
+  NoAnswer,
+  type Standing,
+  type Wire
+} from "../../src/testing/index.ts"
+import { labTest, noCommand } from "../support/lab.ts"
+import { reference } from "../support/reference.ts"
+import { servedWire, wireOf } from "./plugin.ts"
 import { wrong } from "./wrong.ts"
 
 const options = { activate: true, seed: 1, runs: 10 }
@@ -54,6 +64,88 @@ describe("conform on our plugin, over its Unix socket", () => {
   )
 })
 
+describe("conform on the Go reference, which grants whatever it is asked for", () => {
+  labTest("tells so, and holds nothing against it but that", noCommand("go", "version"), () =>
+    Effect.gen(function* () {
+      const wire = httpWire({ socketPath: yield* reference })
+      const result = yield* conform(wire, options)
+      const of = (standing: Standing) =>
+        result.checked.filter((each) => each.standing === standing).map(({ id, why }) => `${id}: ${why}`)
+      assert.deepStrictEqual(of("broken"), [
+        "conflict: port 20103 was granted twice",
+        "ephemeral: port 49153 was given twice",
+        "ephemeral-rising: port 49153 was given again",
+        "range-exhausted: it was granted",
+        "differing-ports: they were granted",
+        "bad-protocol: it was granted",
+        "bad-range: it was granted",
+        `at-once-ephemeral: ports ${Array.from({ length: 12 }, () => "49153").join(", ")}`
+      ])
+      assert.deepStrictEqual(of("skipped"), [
+        "conflict-text: it was granted",
+        "failure-status: it was granted",
+        "failure-body: it was granted",
+        "range-exhausted-text: it was granted",
+        "unmap-one: conflicts are granted",
+        "failed-group: it was granted",
+        "failed-group-others: it was granted",
+        "any-address: conflicts are granted",
+        "at-once-exact: conflicts are granted",
+        "random-runs: what is broken would break it too"
+      ])
+      assert.isFalse(result.conforms)
+    }).pipe(Effect.scoped, Effect.runPromise)
+  )
+})
+
+const unmapping = (FrontendIP: string, FrontendPort: number, BackendIP: string, BackendPort: number) => ({
+  method: "POST",
+  path: "/PortMapper.UnmapPorts",
+  headers: [],
+  body: JSON.stringify({ PortBindings: [{ Proto: 6, FrontendIP, FrontendPort, BackendIP, BackendPort }] })
+})
+
+describe("conform that is interrupted, or gets no answer", () => {
+  it.live("takes back what it mapped, whenever it happens", () =>
+    Effect.gen(function* () {
+      const driver = Context.get(yield* Layer.build(PortMapper.layerMemory()), Driver)
+      const right = wireOf(driver)
+      let total = Number.POSITIVE_INFINITY
+      // Every 7th call is enough to meet each kind of check.
+      for (let stop = 3; stop < total; stop += 7)
+        for (const how of ["interrupted", "lost"] as const) {
+          let calls = 0
+          const reached = yield* Deferred.make<void>()
+          const wire: Wire = {
+            send: (request) =>
+              Effect.suspend(() => {
+                if (++calls !== stop) return right.send(request)
+                return Deferred.succeed(reached, undefined).pipe(
+                  Effect.andThen(Effect.sleep(0)),
+                  Effect.andThen(right.send(request)),
+                  Effect.andThen((answer) =>
+                    how === "lost" ? Effect.fail(new NoAnswer({ detail: "gone" })) : Effect.succeed(answer)
+                  )
+                )
+              })
+          }
+          const running = yield* Effect.forkChild(Effect.ignore(conform(wire, { ...options, runs: 2 })))
+          if (how === "interrupted") {
+            yield* Effect.raceFirst(Deferred.await(reached), Fiber.await(running))
+            yield* Fiber.interrupt(running)
+          } else yield* Fiber.await(running)
+          if (calls < stop) total = stop
+          const listed = yield* driver.listPorts ?? Effect.succeed([])
+          // Whoever asked for any port, or one of a range, and got no answer, knows nothing to take back.
+          const unknown = how === "lost" ? 1 : 0
+          assert.isAtMost(listed.length, unknown, `${how} at call ${stop}: ${JSON.stringify(listed)}`)
+          for (const { frontendIp, frontendPort, backendIp, backendPort } of listed)
+            yield* wireOf(driver).send(unmapping(frontendIp, frontendPort, backendIp, backendPort))
+        }
+    }).pipe(Effect.scoped)
+  )
+})
+
 describe("conform on a plugin with one fault", () => {
   for (const { fault, named, wire } of wrong)
     it.live(`names it and no other: it ${fault}`, () =>
@@ -81,7 +173,8 @@ describe("the report of conform", () => {
       )
       const text = conformanceText(result)
       assert.include(text, "broken  map-answer")
-      assert.include(text, "POST /PortMapper.MapPorts HTTP/1.1\nHost: plugin.moby.localhost\n")
+      assert.include(text, "> POST /PortMapper.MapPorts HTTP/1.1\n> Host: plugin.moby.localhost\n")
+      assert.include(text, '< HTTP/1.1 500\n<\n< {"Err":"<no> & \\u0001"}\n')
       assert.match(text, /does not conform: \d+ hold, \d+ broken, \d+ skipped \(seed 3\)$/)
       const xml = conformanceJunit(result)
       assert.include(

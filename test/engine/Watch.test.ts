@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, type Scope } from "effect"
+import { Effect, Exit, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Engine } from "../../adapters/engine/Engine.ts"
 import * as Memory from "../../adapters/engine/MemoryEngine.ts"
@@ -406,6 +406,29 @@ describe("a container that is followed", () => {
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* listed(driver), [])
       assert.deepStrictEqual((yield* (yield* WatchRecord).load).follows, [])
+    }))
+
+  test("is followed no longer where the answer was lost, and others that were followed meanwhile are", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const record = yield* WatchRecord
+      yield* engine.run({ name: "web" })
+      const driver = yield* start()
+      const delivery = yield* Scope.make()
+      yield* (
+        driver.followContainer?.({ container: "web", publish: [parsed("8080:80")], labels: new Map() }) ??
+        Effect.die("not offered")
+      ).pipe(Scope.provide(delivery), Effect.provideService(CurrentOwner, "cli"))
+      yield* follow(driver, "web", "8081:80")
+      yield* Scope.close(delivery, Exit.fail("the client is gone"))
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8081 -> 172.17.0.2:80 live cli"])
+      yield* engine.rename("web", "site")
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* record.load).follows.map(({ name, publish }) => `${name} ${publish}`),
+        ["site 8081:80"]
+      )
     }))
 
   test("is let go while it does not run, too", () =>

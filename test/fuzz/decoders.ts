@@ -1,21 +1,31 @@
 /** Every decoder that meets bytes of strangers, and what must be true of it whatever the bytes. */
 import * as Fs from "node:fs"
+import * as Os from "node:os"
 import * as Path from "node:path"
 import { Cause, Effect, Exit, Result } from "effect"
+import { CniError } from "../../adapters/cni/CniError.ts"
+import { configOf, isObject, publicationOf, validAttachments } from "../../adapters/cni/NetworkConfig.ts"
+import { containerAddresses, groupsOf } from "../../adapters/cni/PortMappings.ts"
+import { parseSpec } from "../../adapters/docker/SpecFile.ts"
+import { MappingFile, UnusableFile } from "../../adapters/node/MappingFile.ts"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
 import { parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { parse, stringify } from "../../src/protocol/GoJson.ts"
-import { call, textBody } from "../../src/protocol/Operations.ts"
+import { call, textBody, valueBody } from "../../src/protocol/Operations.ts"
+import { parsePublish, parseUnpublish, publishText, unpublishText } from "../../src/protocol/PublishSyntax.ts"
+import { mapping } from "../support/mappings.ts"
 
 export interface Decoder {
   readonly name: string
-  /** The folder of test/fuzz/corpus that its inputs begin with. */
-  readonly corpus: string
+  /** What its inputs begin with: a folder of test/fuzz/corpus, or what makes it. */
+  readonly corpus: string | (() => ReadonlyArray<Uint8Array>)
   readonly words: ReadonlyArray<string>
   /** Throws where something that must be true is not. */
-  readonly take: (text: string) => void
+  readonly take: (text: string, bytes: Uint8Array) => void
+  /** Of an input that takes so much longer than others, fewer are tried in the time. Default 1. */
+  readonly share?: number
 }
 
 const jsonWords = [
@@ -31,7 +41,8 @@ const jsonWords = [
   ]
 ]
 
-const driver = Driver.of({
+/** Grants whatever it is asked for and holds nothing. */
+export const driver = Driver.of({
   mapPorts: ({ entries }) =>
     Effect.succeed(
       entries.map((entry) => ({
@@ -53,6 +64,9 @@ const methods = [
   "Plugin.Activate"
 ] as const
 
+/** Methods and ways take turns. */
+let calls = 0
+
 export const decoders: ReadonlyArray<Decoder> = [
   {
     name: "JSON as Go reads it",
@@ -67,16 +81,18 @@ export const decoders: ReadonlyArray<Decoder> = [
     }
   },
   {
-    name: "the calls",
+    name: "the calls, in memory as text and as values",
     corpus: "requests",
     words: jsonWords,
     take: (text) => {
-      for (const method of methods) {
-        const exit = Effect.runSyncExit(
-          Effect.provideService(Effect.scoped(call(method, textBody(text))), Driver, driver)
-        )
-        if (Exit.isFailure(exit) && !Cause.hasFails(exit.cause)) throw new Error(Cause.pretty(exit.cause))
-      }
+      const read = Result.try(() => JSON.parse(text) as unknown)
+      const turn = calls++
+      const body = turn % 2 === 0 || Result.isFailure(read) ? textBody(text) : valueBody(read.success)
+      const method = methods[(turn >> 1) % methods.length] ?? "Plugin.Activate"
+      const exit = Effect.runSyncExit(
+        Effect.provideService(Effect.scoped(call(method, body)), Driver, driver)
+      )
+      if (Exit.isFailure(exit) && !Cause.hasFails(exit.cause)) throw new Error(Cause.pretty(exit.cause))
     }
   },
   {
@@ -112,11 +128,119 @@ export const decoders: ReadonlyArray<Decoder> = [
       if (Result.isFailure(again) || again.success.key !== parsed.success.key)
         throw new Error(`${JSON.stringify(text)} is answered as ${parsed.success.text}, which is another`)
     }
+  },
+  {
+    name: "-p",
+    corpus: "publish",
+    words: [":", "::", "-", "/", "/udp", "[", "]", "%", "0", "65535", "65536", "0.0.0.0", "[::1]"],
+    take: (text) => {
+      const parsed = parsePublish(text)
+      if (Result.isSuccess(parsed)) {
+        const again = parsePublish(publishText(parsed.success))
+        if (Result.isFailure(again) || publishText(again.success) !== publishText(parsed.success))
+          throw new Error(
+            `${JSON.stringify(text)} is written as ${publishText(parsed.success)}, which is another`
+          )
+      } else if (parsed.failure === "") throw new Error("refused without a word")
+      const back = parseUnpublish(text)
+      if (Result.isSuccess(back) && Result.isFailure(parseUnpublish(unpublishText(back.success))))
+        throw new Error(`${JSON.stringify(text)} is written as what is not read`)
+    }
+  },
+  {
+    name: "spec files",
+    corpus: "spec",
+    words: [
+      ...jsonWords,
+      "tcp://",
+      "unix://",
+      "https://",
+      "#portmapper",
+      '"Addr"',
+      '"TLSConfig"',
+      "..",
+      "%00"
+    ],
+    take: (text) => {
+      for (const path of ["/etc/docker/plugins/p.spec", "/etc/docker/plugins/p.json"]) {
+        const exit = Effect.runSyncExit(parseSpec(path, text))
+        if (Exit.isFailure(exit) && !Cause.hasFails(exit.cause)) throw new Error(Cause.pretty(exit.cause))
+      }
+    }
+  },
+  {
+    name: "CNI configurations",
+    corpus: "cni",
+    words: [...jsonWords, '"cniVersion"', '"1.1.0"', '"portMappings"', '"prevResult"', '"ips"', '"hostIP"'],
+    take: (text) => {
+      for (const command of ["ADD", "DEL", "CHECK", "GC", "STATUS"] as const)
+        refusing(() => {
+          const config = configOf(text, command)
+          refusing(() => validAttachments(config))
+          const { mappings } = publicationOf(config)
+          const previous = config.raw["prevResult"]
+          if (!isObject(previous)) return
+          groupsOf(mappings, containerAddresses(previous, { containerId: "c", ifName: "eth0" }))
+        })
+    }
+  },
+  {
+    name: "store files",
+    corpus: () => [storeFile()],
+    words: ["mapping", "answered", "CREATE TABLE", "\u0000\u0000\u0000\u0000", "127.0.0.1"],
+    share: 0.02,
+    take: (_, bytes) => {
+      const folder = storeFolder()
+      const path = Path.join(folder, "mappings.db")
+      for (const name of Fs.readdirSync(folder)) Fs.rmSync(Path.join(folder, name))
+      Fs.writeFileSync(path, bytes)
+      let file: MappingFile | undefined
+      try {
+        file = new MappingFile(path, { sparePath: Path.join(folder, "spare") })
+        file.load()
+      } catch (error) {
+        if (!(error instanceof UnusableFile)) throw error
+      } finally {
+        file?.close()
+      }
+    }
   }
 ]
 
-export const corpusOf = (folder: string): ReadonlyArray<Uint8Array> => {
-  const path = Path.join(import.meta.dirname, "corpus", folder)
+/** Only in its own words may the CNI plugin refuse. */
+const refusing = (read: () => void): void => {
+  try {
+    read()
+  } catch (error) {
+    if (!(error instanceof CniError)) throw error
+  }
+}
+
+let folder: string | undefined
+
+const storeFolder = (): string => {
+  if (folder === undefined) {
+    const made = Fs.mkdtempSync(Path.join(Os.tmpdir(), "fuzzed-store-"))
+    process.on("exit", () => Fs.rmSync(made, { recursive: true, force: true }))
+    folder = made
+  }
+  return folder
+}
+
+/** A store as it lies on the disk, with a mapping in each state. */
+const storeFile = (): Uint8Array => {
+  const path = Path.join(storeFolder(), "mappings.db")
+  const file = new MappingFile(path, { sparePath: Path.join(storeFolder(), "spare") })
+  file.put([mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)], "answered")
+  file.put([mapping("udp :: [fd00::2]:53", 5353)], "applied")
+  file.put([mapping("tcp 127.0.0.1 172.17.0.3:80", 8081)], "intent")
+  file.close()
+  return new Uint8Array(Fs.readFileSync(path))
+}
+
+export const corpusOf = (corpus: Decoder["corpus"]): ReadonlyArray<Uint8Array> => {
+  if (typeof corpus !== "string") return corpus()
+  const path = Path.join(import.meta.dirname, "corpus", corpus)
   return Fs.readdirSync(path)
     .sort()
     .map((file) => new Uint8Array(Fs.readFileSync(Path.join(path, file))))

@@ -1,48 +1,38 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { fuzzInputs } from "../../src/testing/index.ts"
-import { servedWire } from "../conformance/plugin.ts"
 import { seed } from "../property/seed.ts"
 import { bytesOf, corpusOf, decoders } from "./decoders.ts"
-import { sendBytes } from "./http.ts"
+import { sendAll, transports } from "./transports.ts"
 
 console.log(`the fuzzer's seed: PORTMAPPER_SEED=${seed}`)
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 describe("whatever the bytes", () => {
-  for (const { name, corpus, words, take } of decoders)
+  for (const { name, corpus, words, take, share = 1 } of decoders)
     it(`a decoder neither breaks nor hangs: ${name}`, () => {
       const inputs = fuzzInputs(seed, corpusOf(corpus), bytesOf(words))
-      for (let count = 0; count < 3000; count++) {
-        const text = utf8.decode(inputs.next().value)
+      for (let count = 0; count < 3000 * share; count++) {
+        const bytes = inputs.next().value
+        const text = utf8.decode(bytes)
         try {
-          take(text)
+          take(text, bytes)
         } catch (error) {
           assert.fail(`${JSON.stringify(text)}: ${error instanceof Error ? error.message : error}`)
         }
       }
     })
 
-  it.live("the plugin's socket answers the next request", () =>
-    Effect.gen(function* () {
-      const { socketPath, wire } = yield* servedWire()
-      const inputs = fuzzInputs(
-        seed,
-        corpusOf("http"),
-        bytesOf(["\r\n", ":", "Content-Length: 9\r\n", "chunked"])
-      )
-      for (let batch = 0; batch < 10; batch++) {
-        const some = Array.from({ length: 20 }, () => inputs.next().value)
-        yield* Effect.promise(() => Promise.all(some.map((bytes) => sendBytes(socketPath, bytes))))
-        const request = {
-          method: "POST",
-          path: "/PortMapper.ListPorts",
-          headers: [["Host", "x"]],
-          body: "{}"
-        } as const
-        assert.strictEqual((yield* wire.send(request)).status, 200)
-      }
-    }).pipe(Effect.scoped)
-  )
+  for (const transport of transports)
+    it.live(`a transport answers the next request: ${transport.name}`, () =>
+      Effect.gen(function* () {
+        const opened = yield* transport.open
+        const inputs = fuzzInputs(seed, corpusOf(transport.corpus), bytesOf(transport.words))
+        for (let batch = 0; batch < 10; batch++) {
+          yield* Effect.promise(() => sendAll(opened, transport, inputs, 20))
+          assert.strictEqual(yield* Effect.promise(opened.ask), transport.answer)
+        }
+      }).pipe(Effect.scoped)
+    )
 })

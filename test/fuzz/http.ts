@@ -5,9 +5,9 @@ import * as Net from "node:net"
  * Sends one input over a connection of its own; resolves with what came back once the plugin or we closed. A request cut
  * short would be waited for, so our side is closed at the end of the bytes.
  */
-export const sendBytes = (socketPath: string, bytes: Uint8Array, millis = 5000): Promise<string> =>
+export const sendBytes = (address: Net.NetConnectOpts, bytes: Uint8Array, millis = 60_000): Promise<string> =>
   new Promise((resolve, reject) => {
-    const socket = Net.connect(socketPath)
+    const socket = Net.connect(address)
     let text = ""
     const timer = setTimeout(() => {
       socket.destroy()

@@ -9,6 +9,9 @@ export const seed = named === undefined || named === "" ? Crypto.randomInt(2 ** 
 /** How many runs a seed stands for; where time is short, only the first of them. */
 export const runs = named === undefined ? 25 : 100
 
+/** The same in the lab, where each takes seconds. */
+export const labRuns = named === undefined ? 5 : 50
+
 /** How long each search goes on, in milliseconds; a named seed is searched once. */
 export const searchMillis = Number(process.env["PORTMAPPER_SEARCH_MILLIS"] ?? 400)
 

@@ -11,6 +11,8 @@ export interface ConformOptions {
   readonly seed: number
   /** How many random runs; they follow only where all else holds. */
   readonly runs: number
+  /** Told of each check as it ends. */
+  readonly told?: (checked: Checked) => Effect.Effect<void>
 }
 
 export type Standing = "holds" | "broken" | "skipped"
@@ -46,27 +48,35 @@ export const conform = Effect.fnUntraced(function* (
 
   const one = Effect.fnUntraced(function* (check: Check) {
     probe = new Probe(wire, probe.port())
-    const result: Result.Result<void, Stop> = yield* Effect.result(check.run(probe))
-    const exchanges = [...probe.exchanges]
-    yield* probe.takeBack
+    const { takeBack, exchanges } = probe
+    const result: Result.Result<void, Stop> = yield* Effect.result(check.run(probe)).pipe(
+      Effect.onInterrupt(() => takeBack)
+    )
+    const said = [...exchanges]
+    yield* takeBack
     const { id, holds, required } = check
-    checked.push({ id, holds, required, ...standingOf(result, exchanges) })
+    yield* note({ id, holds, required, ...standingOf(result, said) })
   })
+  const note = (each: Checked) =>
+    Effect.suspend(() => {
+      checked.push(each)
+      return options.told === undefined ? Effect.void : options.told(each)
+    })
   const skipped = ({ id, holds, required }: Check, why: string) =>
-    void checked.push({ id, holds, required, standing: "skipped", why, exchanges: [] })
+    note({ id, holds, required, standing: "skipped", why, exchanges: [] })
 
   if (options.activate) yield* one(handshake)
-  else skipped(handshake, "a live plugin is not activated unless told")
+  else yield* skipped(handshake, "a live plugin is not activated unless told")
 
   const givesPorts = yield* hasHostPorts(probe)
   for (const check of checks) {
     if (givesPorts || !check.needsPorts) yield* one(check)
-    else skipped(check, "it gives out no host ports")
+    else yield* skipped(check, "it gives out no host ports")
   }
   if (options.runs > 0 && givesPorts) {
     const random = randomRun(options.seed, options.runs)
     if (checked.some(({ standing }) => standing === "broken"))
-      skipped(random, "what is broken would break it too")
+      yield* skipped(random, "what is broken would break it too")
     else yield* one(random)
   }
   return {
@@ -92,8 +102,9 @@ const standingOf = (result: Result.Result<void, Stop>, exchanges: ReadonlyArray<
 /** A plugin that only routes answers port 0 where it is asked for any. */
 const hasHostPorts = (probe: Probe): Effect.Effect<boolean> =>
   Effect.gen(function* () {
-    const mapped = yield* Effect.result(probe.mapGroup([entry("0.0.0.0", backend(0), 0)]))
-    yield* probe.takeBack
+    const mapped = yield* Effect.result(probe.mapGroup([entry("0.0.0.0", backend(0), 0)])).pipe(
+      Effect.onExit(() => probe.takeBack)
+    )
     return !(
       Result.isSuccess(mapped) &&
       mapped.success._tag === "Granted" &&

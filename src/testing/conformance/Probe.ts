@@ -63,16 +63,21 @@ export class Probe {
   /** `value` as JSON, or JSON text as it is. */
   map(value: unknown, options: { readonly host?: string } = {}): Effect.Effect<Mapped, NoAnswer> {
     const body = typeof value === "string" ? value : `${JSON.stringify(value)}\n`
-    return Effect.map(this.send("/PortMapper.MapPorts", body, options), (answer): Mapped => {
-      const read = json(answer.body)
-      const said = errorOf(read)
-      if (answer.status !== 200 || said !== "")
-        return { _tag: "Refused", text: said === "" ? answer.body.trim() : said, answer }
-      const listed = field(read, "PortBindings")
-      const bindings = (Array.isArray(listed) ? listed : []) as ReadonlyArray<WireBinding>
-      this.#granted.push(...bindings.filter((binding) => binding?.DiscardReq !== true))
-      return { _tag: "Granted", bindings, answer }
-    })
+    return this.send("/PortMapper.MapPorts", body, options).pipe(
+      Effect.tapError(() => Effect.sync(() => void this.#granted.push(...perhapsGranted(body)))),
+      Effect.map((answer): Mapped => {
+        const read = json(answer.body)
+        const said = errorOf(read)
+        if (answer.status !== 200 || said !== "")
+          return { _tag: "Refused", text: said === "" ? answer.body.trim() : said, answer }
+        const listed = field(read, "PortBindings")
+        const bindings = (Array.isArray(listed) ? listed : []) as ReadonlyArray<WireBinding>
+        this.#granted.push(...bindings.filter((binding) => binding?.DiscardReq !== true))
+        return { _tag: "Granted", bindings, answer }
+      }),
+      // An answer on its way is waited for: only what is known to be granted can be taken back.
+      Effect.uninterruptible
+    )
   }
 
   mapGroup(
@@ -94,18 +99,14 @@ export class Probe {
 
   /** As an Engine: of what was granted it keeps the addresses and ports. */
   unmap(bindings: ReadonlyArray<WireBinding>): Effect.Effect<WireAnswer, NoAnswer> {
-    const kept = bindings.map((binding) => ({
-      ...binding,
-      DiscardReq: false,
-      AllowForwarding: false,
-      NAT: null,
-      Error: null
-    }))
-    for (const binding of bindings) {
-      const index = this.#granted.indexOf(binding)
-      if (index !== -1) this.#granted.splice(index, 1)
-    }
-    return this.send("/PortMapper.UnmapPorts", `${JSON.stringify({ PortBindings: kept, Labels: {} })}\n`)
+    const kept = bindings.map((binding) => ({ ...binding, ...forgotten }))
+    return Effect.suspend(() => {
+      for (const binding of bindings) {
+        const index = this.#granted.indexOf(binding)
+        if (index !== -1) this.#granted.splice(index, 1)
+      }
+      return this.send("/PortMapper.UnmapPorts", `${JSON.stringify({ PortBindings: kept, Labels: {} })}\n`)
+    }).pipe(Effect.uninterruptible)
   }
 
   /** Takes back all that is left, binding by binding; it is no part of a check. */
@@ -115,6 +116,18 @@ export class Probe {
     return Effect.forEach(left, (binding) => Effect.ignore(this.unmap([binding])), { discard: true }).pipe(
       Effect.andThen(Effect.sync(() => void this.exchanges.splice(kept)))
     )
+  }).pipe(Effect.uninterruptible)
+}
+
+/** What an Engine does not keep of an answer. */
+const forgotten = { DiscardReq: false, AllowForwarding: false, NAT: null, Error: null } as const
+
+/** What a request without an answer may have mapped, as far as it said where. */
+const perhapsGranted = (body: string): ReadonlyArray<WireBinding> => {
+  const reqs = field(json(body), "Reqs")
+  return (Array.isArray(reqs) ? (reqs as ReadonlyArray<WireReq>) : []).flatMap((req) => {
+    const { FrontendPortEnd, ...asked } = req
+    return asked.FrontendPort === FrontendPortEnd && FrontendPortEnd > 0 ? [{ ...asked, ...forgotten }] : []
   })
 }
 

@@ -1,23 +1,36 @@
 /** What a plugin's conformance looks like: for people, for programs, for a CI. */
+import { checks, handshake } from "./Checks.ts"
 import type { Checked, Conformance } from "./Conform.ts"
 import { exchangeText } from "./Wire.ts"
 
 /** A line for each check, then whatever does not hold with everything that was said. */
-export const conformanceText = ({ checked, conforms, seed }: Conformance): string => {
-  const width = Math.max(...checked.map(({ id }) => id.length))
-  const lines = checked.map(
-    ({ id, holds, required, standing, why }) =>
-      `${standing.padEnd(8)}${id.padEnd(width + 2)}${required ? "" : "(optional) "}${holds}${why === "" ? "" : `\n${" ".repeat(width + 10)}-> ${why}`}`
-  )
+export const conformanceText = (conformance: Conformance): string =>
+  [...conformance.checked.map(checkedText), conformanceSummary(conformance)].join("\n")
+
+/** One check, as one line or two. */
+export const checkedText = ({ id, holds, required, standing, why }: Checked): string =>
+  [
+    `${standing.padEnd(8)}${id.padEnd(idWidth)}${required ? "" : "(optional) "}${holds}`,
+    ...(why === "" ? [] : [`${" ".repeat(8 + idWidth)}-> ${why}`])
+  ].join("\n")
+
+/** What follows the checks: each that does not hold with everything that was said, and how many there are of each. */
+export const conformanceSummary = ({ checked, conforms, seed }: Conformance): string => {
   const broken = checked.filter(({ standing }) => standing === "broken")
   const count = (standing: Checked["standing"]) => checked.filter((each) => each.standing === standing).length
   return [
-    ...lines,
     "",
-    ...broken.flatMap((each) => [`--- ${each.id}: ${each.why}`, ...each.exchanges.map(exchangeText), ""]),
+    ...broken.flatMap((each) => [
+      `--- ${each.id}: ${each.why}`,
+      "",
+      ...each.exchanges.flatMap((exchange) => [exchangeText(exchange), ""])
+    ]),
     `${conforms ? "conforms" : "does not conform"}: ${count("holds")} hold, ${count("broken")} broken, ${count("skipped")} skipped (seed ${seed})`
   ].join("\n")
 }
+
+/** The longest name there is, and two spaces. */
+const idWidth = Math.max(...[handshake, ...checks].map(({ id }) => id.length)) + 2
 
 /** JUnit's XML; what is broken and optional counts as skipped. */
 export const conformanceJunit = ({ checked }: Conformance): string => {

@@ -34,17 +34,25 @@ export interface Exchange {
   readonly answer: WireAnswer | { readonly noAnswer: string }
 }
 
-/** As it travels. */
-export const exchangeText = ({ request, answer }: Exchange): string =>
-  [
+/** As it travels: `>` is what was sent, `<` what came back. */
+export const exchangeText = ({ request, answer }: Exchange): string => {
+  const sent = [
     `${request.method} ${request.path} HTTP/1.1`,
     ...request.headers.map(([name, value]) => `${name}: ${value}`),
     "",
-    shortened(request.body.trimEnd()),
-    "",
+    shortened(request.body.trimEnd())
+  ]
+  const received =
     "noAnswer" in answer
-      ? `(no answer: ${answer.noAnswer})`
-      : `HTTP/1.1 ${answer.status}\n${shortened(answer.body.trimEnd())}`
-  ].join("\n")
+      ? [`(no answer: ${answer.noAnswer})`]
+      : [`HTTP/1.1 ${answer.status}`, "", shortened(answer.body.trimEnd())]
+  return [...marked(">", sent), ...marked("<", received)].join("\n")
+}
+
+const marked = (mark: string, lines: ReadonlyArray<string>): ReadonlyArray<string> =>
+  lines
+    .join("\n")
+    .split("\n")
+    .map((line) => `${mark} ${line}`.trimEnd())
 
 const shortened = (text: string): string => (text.length <= 2000 ? text : `${text.slice(0, 2000)}…`)
