@@ -76,9 +76,10 @@ export class RelayThread {
     return this.startFailure === undefined
   }
 
-  begin(): void {
+  begin(paused: boolean): void {
     const { port1, port2 } = new MessageChannel()
     const workerData: ThreadData = {
+      paused,
       port: port2,
       wake: this.wake,
       kinds: this.kinds.buffer,

@@ -5,14 +5,14 @@
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../linux/Syscalls.ts"
+import { endConnections, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
 import { memory } from "./Memory.ts"
 import { type Command, kindOf, type Report, type Serving } from "./Messages.ts"
 import * as Routes from "./Routes.ts"
-import { endConnections, hasEndings, runEndings } from "./TcpEndings.ts"
 import * as Ends from "./TcpEnds.ts"
 import * as Listeners from "./TcpListeners.ts"
-import { kind, port, wake } from "./Thread.ts"
+import { kind, port, settings, paused as startsPaused, wake } from "./Thread.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
@@ -27,6 +27,8 @@ const busyMillis = 500
 const busyShare = 0.5
 
 let running = true
+/** What is served once the thread is resumed; `undefined` once it is. */
+let waiting: Map<number, Serving> | undefined = startsPaused ? new Map() : undefined
 let now = performance.now()
 let lastTick = now
 let lastLook = now
@@ -88,7 +90,7 @@ const onTick = (): void => {
   lastTick = now
   Listeners.runTimers(now)
   Flows.endIdle()
-  runEndings(now, (id) => report({ _tag: "Ended", id }))
+  runEndings(now, reportEnded)
   Epoll.resumeListeners()
   if (now - lastLook >= busyMillis) look()
 }
@@ -131,6 +133,13 @@ const obey = (command: Command) => {
     case "Stop":
       stop(command.id, command.graceMillis)
       return report({ _tag: "Done", number: command.number, failure: undefined })
+    case "Resume": {
+      const failures = resume().filter((failure) => failure !== undefined)
+      return report({ _tag: "Done", number: command.number, failure: failures[0] })
+    }
+    case "Drain":
+      drain(command.graceMillis)
+      return report({ _tag: "Done", number: command.number, failure: undefined })
     case "Exit":
       running = false
   }
@@ -138,6 +147,10 @@ const obey = (command: Command) => {
 
 /** Why it can't be served, if it can't. */
 const serve = (serving: Serving): string | undefined => {
+  if (waiting !== undefined) {
+    waiting.set(serving.id, serving)
+    return undefined
+  }
   const isServed = Routes.firstRoute(serving.fd) !== undefined
   const route = Routes.putRoute(serving)
   if (isServed) return undefined
@@ -147,18 +160,41 @@ const serve = (serving: Serving): string | undefined => {
   return `its socket can't be watched: errno ${-result}`
 }
 
+const resume = () => {
+  const servings = [...(waiting?.values() ?? [])]
+  waiting = undefined
+  return servings.map(serve)
+}
+
+/** Takes no more on a socket of its owner's; what it has goes on. */
+const letGo = (fd: number) => {
+  if (kind[fd] === kindOf.listener) Listeners.stopListening(fd)
+  else if (kind[fd] === kindOf.front) Forward.stopFront(fd)
+}
+
+const drain = (graceMillis: number) => {
+  for (const id of waiting?.keys() ?? []) reportEnded(id)
+  waiting = new Map()
+  for (const route of Routes.allRoutes()) {
+    letGo(route.fd)
+    endConnections(
+      route,
+      now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, settings.answerMillis))
+    )
+  }
+  runEndings(now, reportEnded)
+}
+
+const reportEnded = (id: number) => report({ _tag: "Ended", id })
+
 const stop = (id: number, graceMillis: number) => {
+  waiting?.delete(id)
   const route = Routes.routeById(id)
   if (route === undefined) return report({ _tag: "Ended", id })
-  const wasListener = kind[route.fd] === kindOf.listener
   Flows.endFlows(route)
-  if (Routes.removeRoute(route)) {
-    if (wasListener) Listeners.stopListening(route.fd)
-    else Forward.stopFront(route.fd)
-  }
-  if (graceMillis === 0 || !wasListener) endConnections(id, now)
-  else endConnections(id, now + graceMillis)
-  runEndings(now, (ended) => report({ _tag: "Ended", id: ended }))
+  if (Routes.removeRoute(route)) letGo(route.fd)
+  endConnections(route, now + graceMillis)
+  runEndings(now, reportEnded)
 }
 
 run()

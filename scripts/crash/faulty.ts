@@ -73,7 +73,7 @@ const services = Layer.mergeAll(
   })
 ).pipe(
   Layer.updateService(HostSockets, failingSockets(faults)),
-  Layer.provide(LinuxSockets.layer(failingCalls))
+  Layer.provideMerge(LinuxSockets.layer(failingCalls))
 )
 
 const mapper = PortMapper.layer.pipe(

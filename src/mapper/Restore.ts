@@ -6,9 +6,11 @@
 import { Clock, Duration, Effect, Result } from "effect"
 import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
+import { HostSockets } from "../ports/HostSockets.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
-import { Relay } from "../relay/Relay.ts"
+import { frontendText } from "../protocol/PortBinding.ts"
+import { Relay, type RouteFrontend } from "../relay/Relay.ts"
 import { host, MapperConfig, type MapperServices } from "./Host.ts"
 import { type Live, type Mapping, Mappings, mappingText, sameBackend } from "./Mapping.ts"
 import { type LostRecord, MappingStore, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
@@ -26,11 +28,12 @@ export interface Restored {
 }
 
 /**
- * Runs once, before the first call is served. Fails only where the store can't be read or the kernel's table can't be set,
- * and then holds nothing.
+ * Runs once, before the first call is served. A port whose socket was adopted is held by that one, never let go for a
+ * moment; what was adopted and belongs to no mapping is closed. Fails only where the store can't be read or the kernel's
+ * table can't be set, and then holds nothing that was not adopted.
  */
-export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices> = Effect.gen(
-  function* () {
+export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices | HostSockets> =
+  Effect.gen(function* () {
     const store = yield* MappingStore
     const mappings = yield* Mappings
     const stored = yield* store.load
@@ -54,6 +57,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       if (why !== undefined) conflicted.push(`${mappingText(live.mapping)}: ${why}`)
       mappings.add(live)
     }
+    yield* letGoOfTheRest
     if (intents.length > 0) yield* undo(intents)
     for (const text of conflicted)
       yield* Effect.logWarning(`could not be restored, and is kept as conflicted: ${text}`)
@@ -65,8 +69,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       undone: intents.length,
       lost: stored.lost
     }
-  }
-)
+  })
 
 /** A relay that works on another thread answers each with a delay; they are asked for in order all the same. */
 const opensAtOnce = 256
@@ -122,7 +125,9 @@ const bringBackAll = Effect.fnUntraced(function* (kept: ReadonlyArray<Stored>) {
       const covering = isUnspecified(mapping.host) ? undefined : wide.get(familyPort(mapping))
       const was = state === "answered" ? "answered" : "unconfirmed"
       const attempt = yield* bringBack(mapping, was, covering === undefined ? [] : [covering])
-      if (isUnspecified(mapping.host)) wide.set(familyPort(mapping), attempt.live)
+      // An adopted socket may be wider than what is left of its group.
+      if (isUnspecified(attempt.live.hold?.socket.host ?? mapping.host))
+        wide.set(familyPort(mapping), attempt.live)
       attempts.push(attempt)
     }
     const rules = attempts.flatMap(({ live }) => live.rules)
@@ -221,6 +226,26 @@ const serveAgain = Effect.fnUntraced(function* ({ live, planned }: Attempt) {
   live.standing = "conflicted"
   return why
 })
+
+/** What an earlier holder's sockets and routes served, and no mapping wants: nothing is let in there any more. */
+const letGoOfTheRest = Effect.gen(function* () {
+  const mappings = yield* Mappings
+  const sockets = yield* HostSockets
+  const userland = yield* Relay
+  const lives = [...mappings.all()]
+  const routed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [routeText(route)])))
+  for (const count of yield* userland.counted) if (!routed.has(routeText(count))) yield* userland.close(count)
+  const relayed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [route.socket])))
+  for (const { hold } of lives)
+    if (hold !== undefined && !relayed.has(hold.socket))
+      yield* reported("shutting an adopted socket", sockets.admit(hold.socket, "nothing"))
+  for (const { protocol, host, port } of yield* sockets.closeUnopened)
+    yield* Effect.logInfo(
+      `closed the socket of ${frontendText(protocol, host, port)}: nothing is mapped there`
+    )
+})
+
+const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
 const letGo = Effect.fnUntraced(function* (live: Live) {
   const { firewall, allocator } = yield* host

@@ -97,6 +97,25 @@ describeInNamespace("LinuxSockets", () => {
     )
 
   test(
+    "adopts no descriptor that is another socket than it is said to be",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const { fd } = yield* sockets.open("tcp", any4, 18103)
+      for (const wrong of [
+        { protocol: "tcp", host: any4, port: 18104, fd },
+        { protocol: "udp", host: any4, port: 18103, fd },
+        { protocol: "tcp", host: any6, port: 18103, fd },
+        { protocol: "tcp", host: addressUnsafe("127.0.0.1"), port: 18103, fd },
+        { protocol: "tcp", host: any4, port: 18103, fd: 4_000 }
+      ] as const) {
+        const { message } = yield* Effect.flip(sockets.adopt([wrong]))
+        assert.match(message, /^descriptor \d+ is no socket bound to \S+:\d+\/(tcp|udp)$/)
+      }
+      assert.deepStrictEqual(yield* sockets.closeUnopened, [])
+    })
+  )
+
+  test(
     "opens a TCP port whose last connections are in TIME_WAIT",
     Effect.gen(function* () {
       const sockets = yield* HostSockets

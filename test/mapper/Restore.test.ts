@@ -1,14 +1,14 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { recoverConflicted, restore } from "../../src/mapper/Restore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
-import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { call, type Method, textBody } from "../../src/protocol/Operations.ts"
@@ -227,6 +227,41 @@ describe("restore after a kill", () => {
         })
       )
     })
+  )
+
+  it.effect(
+    "goes on with adopted sockets, also where one is wider than what rests on it, and closes the others",
+    () =>
+      Effect.gen(function* () {
+        const { life, mapperLife } = yield* makeLives
+        yield* life(map(group("8080", ["tcp 10.99.0.1 172.17.0.2:80", "tcp 10.99.0.2 172.17.0.2:80"])))
+        yield* mapperLife(
+          Effect.gen(function* () {
+            const sockets = yield* HostSockets
+            const wide = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 8080)
+            const stray = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 9090)
+            yield* sockets.adopt([wide, stray])
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                const driver = Context.get(yield* Layer.build(PortMapper.layer), Driver)
+                assert.deepStrictEqual(yield* sockets.held, [wide])
+                yield* Effect.provideService(
+                  unmap(group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])),
+                  Driver,
+                  driver
+                )
+                assert.deepStrictEqual(yield* sockets.held, [wide])
+                yield* Effect.provideService(
+                  unmap(group("8080", ["tcp 10.99.0.2 172.17.0.2:80"])),
+                  Driver,
+                  driver
+                )
+                assert.deepStrictEqual(yield* sockets.held, [])
+              })
+            )
+          })
+        )
+      })
   )
 
   it.effect("keeps other modes as they were granted", () =>
