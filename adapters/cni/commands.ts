@@ -27,8 +27,7 @@ export const add = async (
 ): Promise<void> => {
   const owner = ownerOf(attachment)
   const asked = new Set<string>()
-  for (let at = 0; at < groups.length; at += perCall) {
-    const some = groups.slice(at, at + perCall)
+  for (const some of inCalls(groups, labels)) {
     for (const entry of some.flat()) asked.add(bindingKey(entry))
     try {
       const request = { Groups: some.map((group) => ({ Reqs: group, Labels: labels })) }
@@ -83,8 +82,30 @@ export const status = async (caller: Caller): Promise<void> => {
   await caller.call("ListPorts", { OwnedBy: "cni:status" }, "cni:status")
 }
 
-/** Of groups or bindings: each takes up to 600 bytes, a request at most 1 MiB; and each call is bounded to 10 s. */
+/** Of groups or bindings: each call is bounded to 10 s, and a request to 1 MiB. A binding takes up to 300 bytes. */
 const perCall = 500
+const bytesPerCall = 1_000_000
+
+/** Each group is sent with all labels, however long they are. */
+const inCalls = (groups: ReadonlyArray<Group>, labels: Labels): ReadonlyArray<ReadonlyArray<Group>> => {
+  const labelled = Buffer.byteLength(JSON.stringify(labels))
+  const calls: Array<Array<Group>> = []
+  let bytes = 0
+  for (const group of groups) {
+    const more = labelled + bytesOf(group)
+    const last = calls.at(-1)
+    if (last !== undefined && last.length < perCall && bytes + more <= bytesPerCall) {
+      last.push(group)
+      bytes += more
+    } else {
+      calls.push([group])
+      bytes = more
+    }
+  }
+  return calls
+}
+
+const bytesOf = (group: Group): number => 50 + 200 * group.length
 
 /** Carries on past a call that fails, and tells the first of the failures. */
 const release = async (caller: Caller, owner: string, listed: ReadonlyArray<Listed>): Promise<void> => {

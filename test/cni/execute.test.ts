@@ -122,6 +122,23 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* ports, before)
     }))
 
+  test("publishes all or nothing of more than one call can hold", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const networks = Array.from({ length: 400 }, (_, index) => `10.${index >> 8}.${index & 255}.0/24`)
+      const network = { prevResult: result, labels: { "portmapper.allow": networks.join() } }
+      const many = Array.from({ length: 250 }, (_, index) => ({ ...web, hostPort: 20_000 + index }))
+      assert.isAbove(many.length * network.labels["portmapper.allow"].length, 1024 * 1024)
+      assert.deepStrictEqual(yield* cni("ADD", config(network, ...many)), answered(result))
+      assert.lengthOf(yield* ports, 250)
+      assert.deepStrictEqual(yield* cni("DEL", config()), done)
+      yield* cni("ADD", config({ prevResult: bridgeResult("10.88.0.3/16") }, { ...web, hostPort: 20_249 }), {
+        CNI_CONTAINERID: "other"
+      })
+      const { stdout } = yield* cni("ADD", config(network, ...many))
+      assert.strictEqual(JSON.parse(stdout).details, "publishing 20249/tcp to 10.88.0.2:80")
+      assert.deepStrictEqual(yield* ports, ["cni:other/eth0 0.0.0.0 20249 -> 10.88.0.3 80 net"])
+    }))
+
   test("publishes for sources that a label names, and refuses a label that is wrong", ({ config, ports }) =>
     Effect.gen(function* () {
       const network = { prevResult: result, labels: { "portmapper.allow": "10.0.0.0/33" } }

@@ -10,8 +10,8 @@ import { makeCertificates } from "../support/certificates.ts"
 import { fakeEngine, fakeTlsEngine, ping, type Script } from "../support/engine.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
-const engineAt = (url: string, env: Readonly<Record<string, string>> = {}) =>
-  EngineHttp.layer(Result.getOrThrow(parseEngine(url, env)), { timeoutMillis: 2_000 })
+const engineAt = (url: string, env: Readonly<Record<string, string>> = {}, timeoutMillis = 2_000) =>
+  EngineHttp.layer(Result.getOrThrow(parseEngine(url, env)), { timeoutMillis })
 
 /** Something asked of an Engine with this script; answers what came of it and which targets were asked for. */
 const asking = <A, E>(script: Script, ask: (engine: Engine["Service"]) => Effect.Effect<A, E>) =>
@@ -157,6 +157,27 @@ describe("an Engine over HTTP", () => {
           }
         ]
       )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("answers while many containers take their time to start", () =>
+    Effect.gen(function* () {
+      const { path } = yield* fakeEngine({
+        ...ping("1.41"),
+        "/containers/c1/json": { silent: true },
+        "/containers/json": { body: [] }
+      })
+      const first = yield* Effect.provide(
+        Effect.flatMap(Engine, ({ containers, settled }) =>
+          Effect.raceFirst(
+            Effect.forEach(Array.from({ length: 20 }), () => settled("c1"), { concurrency: "unbounded" }),
+            // Once all those are asked.
+            Effect.andThen(Effect.sleep("100 millis"), containers)
+          )
+        ),
+        engineAt(`unix://${path}`, {}, 20_000)
+      )
+      assert.deepStrictEqual(first, [])
     }).pipe(Effect.scoped)
   )
 

@@ -34,9 +34,9 @@ const freezeTable = (host: Namespace) =>
 /** The plugin finds its table gone, and puts it back. */
 const waitForRepair = (host: Namespace, mappings: number) =>
   Effect.gen(function* () {
-    const deadline = performance.now() + 2000
+    const deadline = performance.now() + 20_000
     while ((yield* contents(host))["any4"]?.length !== mappings) {
-      assert.isBelow(performance.now(), deadline, "the table is put back within two seconds")
+      assert.isBelow(performance.now(), deadline, "the table is put back")
       yield* Effect.sleep(50)
     }
   })
