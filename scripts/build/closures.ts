@@ -1,12 +1,16 @@
-/** Chunks by what is loaded together: each has all that its modules import, but for what is in one named before it. */
+/** Chunks by what is loaded together: each has all that its roots import, but for what is in one named before it. */
 import type { Plugin } from "vite"
 
-export const closures = (chunks: Readonly<Record<string, ReadonlyArray<string>>>) => {
+/** The modules that a chunk begins with, from what each module loads at once and later. */
+export type Roots = (loadedLaterBy: (id: string) => ReadonlyArray<string>) => ReadonlyArray<string>
+
+export const closures = (chunks: Readonly<Record<string, Roots>>) => {
   const chunkOf = new Map<string, string>()
   const plugin: Plugin = {
     name: "closures",
     buildEnd() {
-      for (const [name, roots] of Object.entries(chunks)) {
+      for (const [name, rootsOf] of Object.entries(chunks)) {
+        const roots = rootsOf((id) => this.getModuleInfo(id)?.dynamicallyImportedIds ?? [])
         const seen = new Set<string>()
         const waiting = [...roots]
         for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) {

@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { build, type Plugin } from "vite"
 import { builtins } from "./builtins.ts"
-import { closures } from "./closures.ts"
+import { closures, type Roots } from "./closures.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
 const dist = Path.join(root, "dist")
@@ -27,10 +27,7 @@ const source = (path: string) => Path.join(root, "adapters", path)
 
 const bundle = (
   input: Record<string, string>,
-  {
-    plugins = [],
-    chunks = {}
-  }: { plugins?: ReadonlyArray<Plugin>; chunks?: Record<string, ReadonlyArray<string>> } = {}
+  { plugins = [], chunks = {} }: { plugins?: ReadonlyArray<Plugin>; chunks?: Record<string, Roots> } = {}
 ) => {
   const { plugin, groups } = closures(chunks)
   return build({
@@ -66,8 +63,8 @@ await bundle(
   { portmapper: source("cli/main.ts") },
   {
     chunks: {
-      command: [source("cli/commands.ts")],
-      serving: [source("cli/layers.ts"), source("cli/watching.ts")]
+      command: () => [source("cli/commands.ts")],
+      serving: (loadedLaterBy) => loadedLaterBy(source("cli/serve.ts"))
     }
   }
 )
@@ -77,7 +74,7 @@ await bundle({ "chunks/threadMain": source("relay/threadMain.ts") })
 
 await bundle(
   { "chunks/cniStandalone": source("cni/Standalone.ts") },
-  { chunks: { standalone: [source("cni/Standalone.ts")] } }
+  { chunks: { standalone: () => [source("cni/Standalone.ts")] } }
 )
 
 // What it seldom needs is the other bundle's.

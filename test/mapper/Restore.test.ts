@@ -657,15 +657,15 @@ describe("restore of many", () => {
           )
         )
       )
-      const began = performance.now()
       const restored = yield* mapperLife(
         Effect.gen(function* () {
-          const opened = performance.now()
+          const before = process.threadCpuUsage()
           const result = yield* restore
-          return { ...result, millis: performance.now() - opened, sinceStart: performance.now() - began }
+          const { user, system } = process.threadCpuUsage(before)
+          return { ...result, millis: (user + system) / 1000 }
         })
       )
-      console.log(`10,000 mappings restored in ${restored.millis.toFixed(0)} ms`)
+      console.log(`10,000 mappings restored in ${restored.millis.toFixed(0)} ms of processor time`)
       assert.strictEqual(restored.live, 10_000)
       assert.isBelow(restored.millis, 10_000)
     })

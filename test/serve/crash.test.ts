@@ -13,7 +13,7 @@ describeLab("the plugin, killed at random instants while clients map and unmap",
         const { kills, answered, lost, doubled, blocking } = yield* crash({
           seed,
           kills: 50,
-          withinMillis: 30_000,
+          withinMillis: 40_000,
           program: ["adapters/cli/main.ts"]
         })
         const title = `PORTMAPPER_SEED=${seed}`
