@@ -1,9 +1,17 @@
 /**
  * What `MapPorts` and `UnmapPorts` cost a keep-alive client over the Unix socket in nat mode, with 10 and with 10,000
  * mappings live. Two plugins run side by side, each in a network namespace of its own, and are asked in turn.
+ *
+ * In the same turns the yardsticks of this machine at this moment: the round trip of `Plugin.Activate` on the same socket,
+ * and that of a bare `node:http` server that answers the same messages. And what a call costs the plugin's process.
  */
-import { execFileSync } from "node:child_process"
-import { type Plugin, startPlugin } from "./plugin.ts"
+import { execFileSync, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
+import { startPlugin } from "./plugin.ts"
+import { processorMicros } from "./processorTime.ts"
 import { millis, row, summarize } from "./stats.ts"
 
 const rounds = 40
@@ -13,50 +21,95 @@ export const run = async (): Promise<void> => {
   if (process.getuid?.() !== 0) throw new Error("bench map needs root, nftables and iproute2")
   const few = await start("few", 10)
   const many = await start("many", 10_000)
+  const echo = await startEcho()
   try {
-    const samples = { few: newSamples(), many: newSamples() }
-    for (const warm of [few, many]) await measure(warm, newSamples(), 300)
+    const samples = { few: newSamples(), many: newSamples(), echo: newSamples() }
+    for (const warm of [few, many]) await measure(warm, newSamples(), 2000)
+    await measure(echo, newSamples(), 2000)
     for (let round = 0; round < rounds; round++) {
       await measure(few, samples.few, callsPerRound)
       await measure(many, samples.many, callsPerRound)
+      await measure(echo, samples.echo, callsPerRound)
     }
-    console.log(row(["over the Unix socket, nat mode", "p50", "p99"]))
-    const result = Object.fromEntries(
-      (["few", "many"] as const).flatMap((which) =>
-        (["map", "unmap"] as const).map((call) => {
-          const summary = summarize(samples[which][call])
-          const live = which === "few" ? "10" : "10,000"
-          console.log(
-            row([
-              `${call === "map" ? "MapPorts" : "UnmapPorts"}, ${live} live`,
-              millis(summary.p50),
-              millis(summary.p99)
-            ])
-          )
-          return [`${which} ${call}`, summary.p50] as const
-        })
-      )
-    )
-    const ratio = (call: string) => ((result[`many ${call}`] ?? 0) / (result[`few ${call}`] ?? 1)).toFixed(2)
-    console.log(row(["10,000 live over 10 live, p50", `map ${ratio("map")}`, `unmap ${ratio("unmap")}`]))
+    print(samples)
   } finally {
     few.stop()
     many.stop()
+    echo.stop()
   }
 }
 
-const newSamples = () => ({ map: [] as number[], unmap: [] as number[] })
+const print = ({ few, many, echo }: Readonly<Record<"few" | "many" | "echo", Samples>>): void => {
+  const line = (
+    name: string,
+    micros: ReadonlyArray<number>,
+    processor: ReadonlyArray<number> | undefined
+  ) => {
+    const { p50, p99 } = summarize(micros)
+    const cpu = processor === undefined ? "" : millis(summarize(processor).p50)
+    console.log(row([name, millis(p50), millis(p99), cpu]))
+    return p50
+  }
+  console.log(row(["over the Unix socket, nat mode", "p50", "p99", "cpu a call"]))
+  const mapFew = line("MapPorts, 10 live", few.map, few.processor)
+  const unmapFew = line("UnmapPorts, 10 live", few.unmap, few.processor)
+  const mapMany = line("MapPorts, 10,000 live", many.map, many.processor)
+  const unmapMany = line("UnmapPorts, 10,000 live", many.unmap, many.processor)
+  line("yardstick: Plugin.Activate", few.activate, few.activateProcessor)
+  line("yardstick: bare node:http echo", echo.map, echo.processor)
+  const ratio = (over: number, under: number) => (over / under).toFixed(2)
+  console.log(
+    row([
+      "10,000 live over 10 live, p50",
+      `map ${ratio(mapMany, mapFew)}`,
+      `unmap ${ratio(unmapMany, unmapFew)}`
+    ])
+  )
+}
 
-const measure = async (plugin: Plugin, samples: ReturnType<typeof newSamples>, calls: number) => {
+interface Plugin {
+  readonly client: KeepAliveClient
+  readonly pid: number
+  readonly stop: () => void
+}
+
+/** In microseconds; processor time is that of all threads, a call on average over a round. */
+interface Samples {
+  readonly map: Array<number>
+  readonly unmap: Array<number>
+  readonly activate: Array<number>
+  readonly processor: Array<number>
+  readonly activateProcessor: Array<number>
+}
+
+const newSamples = (): Samples => ({ map: [], unmap: [], activate: [], processor: [], activateProcessor: [] })
+
+const measure = async ({ client, pid }: Plugin, samples: Samples, calls: number) => {
+  const before = processorMicros(pid)
   for (let index = 0; index < calls; index++) {
     const begun = process.hrtime.bigint()
-    const { PortBindings } = await plugin.call("MapPorts", ask(40_000 + (index % 1000)))
+    const { PortBindings } = await call(client, "MapPorts", ask(40_000 + (index % 1000)))
     const mapped = process.hrtime.bigint()
-    await plugin.call("UnmapPorts", { PortBindings, Labels: {} })
+    await call(client, "UnmapPorts", { PortBindings, Labels: {} })
     samples.map.push(Number(mapped - begun) / 1000)
     samples.unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
   }
+  const between = processorMicros(pid)
+  for (let index = 0; index < calls; index++) {
+    const begun = process.hrtime.bigint()
+    await client.post("/Plugin.Activate", "{}\n")
+    samples.activate.push(Number(process.hrtime.bigint() - begun) / 1000)
+  }
+  samples.processor.push((between - before) / calls / 2)
+  samples.activateProcessor.push((processorMicros(pid) - between) / calls)
 }
+
+const call = async (
+  client: KeepAliveClient,
+  method: string,
+  body: unknown
+): Promise<{ readonly PortBindings: ReadonlyArray<unknown> }> =>
+  JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
 
 const ask = (port: number) => ({
   Reqs: [
@@ -78,10 +131,11 @@ const start = async (name: string, live: number): Promise<Plugin> => {
   const remove = () => void execFileSync("ip", ["netns", "delete", namespace])
   try {
     execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
-    const { call, stop } = await startPlugin(namespace)
-    for (let port = 1; port <= live; port++) await call("MapPorts", ask(10_000 + port))
+    const { client, pid, stop } = await startPlugin(namespace)
+    for (let port = 1; port <= live; port++) await call(client, "MapPorts", ask(10_000 + port))
     return {
-      call,
+      client,
+      pid,
       stop: () => {
         stop()
         remove()
@@ -91,4 +145,19 @@ const start = async (name: string, live: number): Promise<Plugin> => {
     remove()
     throw error
   }
+}
+
+const startEcho = async (): Promise<Plugin> => {
+  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
+  const socketPath = Path.join(folder, "p.sock")
+  const program = Path.join(import.meta.dirname, "echoServer.ts")
+  const child = spawn(process.execPath, [program, "http", socketPath], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  await new Promise((resolve) => child.stdout.once("data", resolve))
+  const stop = () => {
+    child.kill("SIGKILL")
+    Fs.rmSync(folder, { recursive: true, force: true })
+  }
+  return { client: await connect(socketPath), pid: child.pid ?? 0, stop }
 }

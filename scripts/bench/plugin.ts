@@ -1,22 +1,22 @@
-/** The plugin as a user runs it, inside a network namespace, for the benchmarks to ask over its Unix socket. */
+/** The plugin as `npm start` runs it, inside a network namespace, for the benchmarks to ask over its Unix socket. */
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { createInterface } from "node:readline"
-import { connect } from "./keepAliveClient.ts"
+import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
 
 export interface Plugin {
   readonly call: (method: string, body: unknown) => Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>
+  readonly client: KeepAliveClient
+  readonly pid: number
   readonly stop: () => void
 }
 
 export const startPlugin = async (namespace: string): Promise<Plugin> => {
-  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
+  // In memory, as /run is, where a host's plugin has its state.
+  const folder = Fs.mkdtempSync(Path.join("/dev/shm", "portmapper-bench-"))
   const socketPath = Path.join(folder, "p.sock")
   const command = [
-    "--import",
-    "tsx",
     "adapters/cli/main.ts",
     "serve",
     "--socket",
@@ -37,6 +37,8 @@ export const startPlugin = async (namespace: string): Promise<Plugin> => {
     return {
       call: async (method, body) =>
         JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`)),
+      client,
+      pid: child.pid ?? 0,
       stop
     }
   } catch (error) {
