@@ -7,7 +7,7 @@
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
-import { type Context, Effect, Exit, type Scope } from "effect"
+import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { type Exchange, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
@@ -66,7 +66,8 @@ export const serveOn = <E, R>(
   options: PlacedOptions
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
-    const services = yield* Effect.context<Driver>()
+    // A call takes no turn with others until it waits for something: it is short, or bounded.
+    const services = Context.add(yield* Effect.context<Driver>(), References.PreventSchedulerYield, true)
     const state: ServerState = {
       stopping: false,
       leaving: false,

@@ -29,9 +29,17 @@ export const transaction = <A, E, R>(
         undoings.push(undo(a))
         return a
       })
-    return Effect.onExit(body(step), (exit) =>
-      Exit.isSuccess(exit)
-        ? Effect.void
-        : Effect.forEach(undoings.reverse(), (undo) => undo, { discard: true })
+    return withoutTurns(
+      Effect.onExit(body(step), (exit) =>
+        Exit.isSuccess(exit)
+          ? Effect.void
+          : Effect.forEach(undoings.reverse(), (undo) => undo, { discard: true })
+      )
     )
-  }).pipe(Effect.provideService(References.PreventSchedulerYield, true))
+  })
+
+/** Whoever runs the whole call so spares each transaction a change of its surroundings. */
+const withoutTurns = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(References.PreventSchedulerYield, (prevented) =>
+    prevented ? effect : Effect.provideService(effect, References.PreventSchedulerYield, true)
+  )

@@ -130,47 +130,55 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
     return held
   }
 
-  const releaseOne = Effect.fnUntraced(function* (held: Hold) {
-    const bound = boundTo.get(held)
-    if (bound === undefined) return
-    boundTo.delete(held)
-    bound.holds.delete(held)
-    if (bound.holds.size === 0) {
-      table.delete(held, held.port)
-      table.delete(bound.socket, held.port)
-      yield* sockets.close(bound.socket)
-    } else if (held.host.key !== bound.socket.host.key) {
-      table.delete(held, held.port)
-    }
-  })
+  const releaseOne = (held: Hold): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const bound = boundTo.get(held)
+      if (bound === undefined) return Effect.void
+      boundTo.delete(held)
+      bound.holds.delete(held)
+      if (bound.holds.size === 0) {
+        table.delete(held, held.port)
+        table.delete(bound.socket, held.port)
+        return sockets.close(bound.socket)
+      }
+      if (held.host.key !== bound.socket.host.key) table.delete(held, held.port)
+      return Effect.void
+    })
 
-  const release = (holds: ReadonlyArray<Hold>) =>
-    Effect.uninterruptible(Effect.forEach(holds, releaseOne, { discard: true }))
+  const release = (holds: ReadonlyArray<Hold>) => {
+    const [only] = holds
+    if (holds.length > 1) return Effect.uninterruptible(Effect.forEach(holds, releaseOne, { discard: true }))
+    return only === undefined ? Effect.void : Effect.uninterruptible(releaseOne(only))
+  }
 
   /** Holds this very port for all frontends, the unspecified addresses first since they cover the others. */
   const holdAll = (frontends: ReadonlyArray<Frontend>, port: number, beside: ReadonlyArray<Hold>) => {
     const made: Array<Hold> = []
-    const holdNext = Effect.fnUntraced(function* (frontend: Frontend) {
-      const cover = [...made, ...beside].find(
-        ({ protocol, socket }) =>
-          protocol === frontend.protocol && socket.port === port && covers(socket.host, frontend.host)
-      )
+    const holdNext = (frontend: Frontend): Effect.Effect<void, SocketError> => {
+      const stands = ({ protocol, socket }: Hold) =>
+        protocol === frontend.protocol && socket.port === port && covers(socket.host, frontend.host)
+      const cover = made.find(stands) ?? beside.find(stands)
       const shared = cover === undefined ? undefined : boundTo.get(cover)
-      const bound = shared ?? {
-        socket: yield* sockets.open(frontend.protocol, frontend.host, port),
-        holds: new Set<Hold>()
+      if (shared !== undefined) {
+        made.push(hold(shared, frontend, port))
+        return Effect.void
       }
-      // An adopted socket may cover more than was asked for, and holds all of it.
-      if (shared === undefined) table.add(bound.socket, port)
-      made.push(hold(bound, frontend, port))
-    })
+      return Effect.map(sockets.open(frontend.protocol, frontend.host, port), (socket) => {
+        // An adopted socket may cover more than was asked for, and holds all of it.
+        table.add(socket, port)
+        made.push(hold({ socket, holds: new Set() }, frontend, port))
+      })
+    }
     const widestFirst = [...frontends].sort(
       (a, b) => Number(isUnspecified(b.host)) - Number(isUnspecified(a.host))
     )
     return Effect.forEach(
       widestFirst,
       (frontend) =>
-        Effect.mapError(Effect.uninterruptible(holdNext(frontend)), (error) => ({ frontend, error })),
+        Effect.mapError(Effect.uninterruptible(Effect.suspend(() => holdNext(frontend))), (error) => ({
+          frontend,
+          error
+        })),
       { discard: true }
     ).pipe(
       Effect.map(() =>

@@ -26,6 +26,21 @@ export const notAnAddress = "not an IPv4 or IPv6 address"
 
 /** The address, or the reason why the text is none, in words that fit behind the text itself. */
 export const parseAddress = (text: string): Result.Result<Address, string> => {
+  const known = lately.get(text)
+  if (known !== undefined) return known
+  const parsed = parse(text)
+  if (Result.isSuccess(parsed)) {
+    if (lately.size === maxLately) lately.clear()
+    lately.set(text, parsed)
+  }
+  return parsed
+}
+
+/** The same few addresses come with every call; an address is a value that nobody changes. */
+const lately = new Map<string, Result.Result<Address, string>>()
+const maxLately = 256
+
+const parse = (text: string): Result.Result<Address, string> => {
   const percent = text.indexOf("%")
   const bare = percent === -1 ? text : text.slice(0, percent)
   const zone = percent === -1 ? "" : text.slice(percent + 1)
