@@ -1,14 +1,15 @@
 /**
- * Requests a second over stdio, pipelined: maps and unmaps by turns, in process over two `PassThrough`s and to a child
- * process over pipes.
+ * Requests a second over stdio, pipelined: maps and unmaps by turns, to a child process over pipes. The first rounds warm it
+ * up and are not counted. Beside the rate what a request costs the child, since a busy machine has its share in the rate.
  */
 import { spawn } from "node:child_process"
-import { PassThrough, type Readable, type Writable } from "node:stream"
-import { Effect } from "effect"
-import { serve } from "../../adapters/stdio/StdioServer.ts"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import type { Readable, Writable } from "node:stream"
+import { processorMicros } from "./processorTime.ts"
+import { row, summarize } from "./stats.ts"
 
-const count = 50_000
+const count = 20_000
+const warmUps = 3
+const rounds = 7
 const frontend = (port: number) =>
   `"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"0.0.0.0","FrontendPort":${port}`
 
@@ -25,13 +26,12 @@ const requests = Array.from({ length: count }, (_, index) => {
 })
 const activations = requests.map((_, id) => `{"jsonrpc":"2.0","id":${id},"method":"Plugin.Activate"}\n`)
 
-const measure = async (name: string, lines: ReadonlyArray<string>, to: Writable, from: Readable) => {
+/** Seconds until all are answered. */
+const measure = async (lines: ReadonlyArray<string>, to: Writable, from: Readable): Promise<number> => {
   const begun = performance.now()
   let answered = 0
-  let chunks = 0
   const done = new Promise<void>((resolve) => {
     from.on("data", (chunk: Buffer) => {
-      chunks++
       for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, at + 1)) answered++
       if (answered === lines.length) resolve()
     })
@@ -43,26 +43,30 @@ const measure = async (name: string, lines: ReadonlyArray<string>, to: Writable,
   }
   await done
   from.removeAllListeners("data")
-  const seconds = (performance.now() - begun) / 1000
-  console.log(`${name}: ${Math.round(lines.length / seconds)} requests/s (${chunks} chunks of answers)`)
+  return (performance.now() - begun) / 1000
 }
 
 export const run = async (): Promise<void> => {
-  const input = new PassThrough()
-  const output = new PassThrough()
-  Effect.runFork(serve({ input, output }).pipe(Effect.provide(PortMapper.layerMemory())))
-  for (let round = 0; round < 3; round++) {
-    await measure("in process, map and unmap", requests, input, output)
-    await measure("in process, activate", activations, input, output)
-  }
-  input.end()
-
   const child = spawn(process.execPath, [new URL("stdio-server.ts", import.meta.url).pathname], {
     stdio: ["pipe", "pipe", "inherit"]
   })
-  for (let round = 0; round < 3; round++) {
-    await measure("child process, map and unmap", requests, child.stdin, child.stdout)
-    await measure("child process, activate", activations, child.stdin, child.stdout)
+  const pid = child.pid ?? 0
+  console.log(row(["stdio, pipelined, in-memory services", "requests/s", "best", "µs cpu each"]))
+  for (const [name, lines] of [
+    ["map and unmap", requests],
+    ["activate", activations]
+  ] as const) {
+    const rates: Array<number> = []
+    const processor: Array<number> = []
+    for (let round = -warmUps; round < rounds; round++) {
+      const before = processorMicros(pid)
+      const seconds = await measure(lines, child.stdin, child.stdout)
+      if (round < 0) continue
+      rates.push(lines.length / seconds)
+      processor.push((processorMicros(pid) - before) / lines.length)
+    }
+    const cells = [summarize(rates).p50, Math.max(...rates), summarize(processor).p50]
+    console.log(row([name, ...cells.map((cell) => cell.toFixed(0))]))
   }
   child.stdin.end()
 }

@@ -1,32 +1,45 @@
 /**
  * What the transports cost. The Unix socket against the handler of the Go reference, both granting whatever is asked, by
- * the same client in the same run: the round trip of one client, and the rate of eight. Then stdio, pipelined.
+ * the same client in the same run: the round trip of one client, and the rate of eight. Beside them what this client and
+ * this machine can reach at all: a bare `node:http` and a bare `node:net` server. Then stdio, pipelined.
  */
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect } from "effect"
-import { reference } from "../../test/support/reference.ts"
+import { reference as goReference } from "../../test/support/reference.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
 import { row, summarize } from "./stats.ts"
 import * as Stdio from "./stdio.ts"
 
-const rounds = 20
+const rounds = 12
 const callsPerRound = 500
 
 export const run = async (): Promise<void> => {
   await Effect.runPromise(
     Effect.scoped(
       Effect.gen(function* () {
-        const go = yield* reference
-        const ours = yield* granting
-        yield* Effect.promise(() => compare(go, ours))
+        const subjects: ReadonlyArray<Subject> = [
+          { name: reference.name, socket: yield* goReference },
+          { name: ours.name, socket: yield* served("grantingServer.ts") },
+          { name: "bare node:http, same answer", socket: yield* served("echoServer.ts", "http") },
+          { name: "bare node:net, bytes made ahead", socket: yield* served("echoServer.ts", "net") }
+        ]
+        yield* Effect.promise(() => compare(subjects))
       })
     )
   )
   await Stdio.run()
 }
+
+interface Subject {
+  readonly name: string
+  readonly socket: string
+}
+
+const reference = { name: "Go reference handler" }
+const ours = { name: "portmapper" }
 
 const body = `${JSON.stringify({
   Reqs: [
@@ -42,40 +55,33 @@ const body = `${JSON.stringify({
   Labels: {}
 })}\n`
 
-const compare = async (go: string, ours: string): Promise<void> => {
-  const micros: Record<string, Array<number>> = { go: [], ours: [] }
-  const rates: Record<string, Array<number>> = { go: [], ours: [] }
-  for (const socket of [go, ours]) await roundTrips(socket, 2000)
+const compare = async (subjects: ReadonlyArray<Subject>): Promise<void> => {
+  const micros = new Map(subjects.map(({ name }) => [name, [] as Array<number>]))
+  const rates = new Map(subjects.map(({ name }) => [name, [] as Array<number>]))
+  for (const { socket } of subjects) await roundTrips(socket, 4000)
   for (let round = 0; round < rounds; round++)
-    for (const [name, socket] of [
-      ["go", go],
-      ["ours", ours]
-    ] as const) {
-      micros[name]?.push(...(await roundTrips(socket, callsPerRound)))
-      rates[name]?.push(await rate(socket, 8, callsPerRound))
+    for (const { name, socket } of subjects) {
+      micros.get(name)?.push(...(await roundTrips(socket, callsPerRound)))
+      rates.get(name)?.push(await rate(socket, 8, callsPerRound))
     }
-  console.log(row(["MapPorts over the Unix socket", "p50 µs", "p99 µs", "8 clients/s"]))
-  const middle = Object.fromEntries(
-    ["go", "ours"].map((name) => {
-      const { p50, p99 } = summarize(micros[name] ?? [])
-      const perSecond = summarize(rates[name] ?? []).p50
-      console.log(
-        row([
-          name === "go" ? "Go reference handler" : "portmapper",
-          p50.toFixed(0),
-          p99.toFixed(0),
-          perSecond.toFixed(0)
-        ])
-      )
-      return [name, { p50, perSecond }] as const
+  const middle = new Map(
+    subjects.map(({ name }) => {
+      const perSecond = summarize(rates.get(name) ?? []).p50
+      return [name, { ...summarize(micros.get(name) ?? []), perSecond }]
     })
   )
+  console.log(row(["MapPorts over the Unix socket", "p50 µs", "p99 µs", "8 clients/s"]))
+  for (const [name, { p50, p99, perSecond }] of middle)
+    console.log(row([name, p50.toFixed(0), p99.toFixed(0), perSecond.toFixed(0)]))
+  const own = middle.get(ours.name)
+  const yardstick = middle.get(reference.name)
+  if (own === undefined || yardstick === undefined) return
   console.log(
     row([
       "portmapper over the reference",
-      ((middle["ours"]?.p50 ?? 0) / (middle["go"]?.p50 ?? 1)).toFixed(2),
+      (own.p50 / yardstick.p50).toFixed(2),
       "",
-      ((middle["ours"]?.perSecond ?? 0) / (middle["go"]?.perSecond ?? 1)).toFixed(2)
+      (own.perSecond / yardstick.perSecond).toFixed(2)
     ])
   )
 }
@@ -107,18 +113,16 @@ const rate = async (socket: string, count: number, calls: number): Promise<numbe
   return (count * calls * 1000) / (performance.now() - begun)
 }
 
-/** A process of its own that serves a driver which grants everything. */
-const granting = Effect.gen(function* () {
+/** A process of its own, run as the plugin is, that serves on the socket named last. */
+const served = Effect.fnUntraced(function* (program: string, ...options: ReadonlyArray<string>) {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))),
     (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
   )
   const socket = Path.join(folder, "p.sock")
-  const program = Path.join(import.meta.dirname, "grantingServer.ts")
+  const command = [Path.join(import.meta.dirname, program), ...options, socket]
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(process.execPath, ["--import", "tsx", program, socket], { stdio: ["ignore", "pipe", "inherit"] })
-    ),
+    Effect.sync(() => spawn(process.execPath, command, { stdio: ["ignore", "pipe", "inherit"] })),
     (running) => Effect.sync(() => running.kill())
   )
   yield* Effect.callback<void>((resume) => void child.stdout.once("data", () => resume(Effect.void)))
