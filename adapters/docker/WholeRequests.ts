@@ -23,6 +23,9 @@ export interface Interception {
   readonly silenceMillis: number
 }
 
+/** Pieces of what comes during a call that are taken in, 64 KiB each at most, before the client has to wait. */
+const maxWaiting = 16
+
 /** Connections on the short way. */
 export interface ShortWay {
   /** Ends those without a request in flight, in this way, and the others as soon as theirs is answered. */
@@ -56,6 +59,7 @@ export const interceptWholeRequests = (
       gone = undefined
       if (socket.destroyed) return
       // A client may have read its answer and asked again before the call was over.
+      if (socket.isPaused()) socket.resume()
       if (waiting.length > 0) onData(Buffer.concat(waiting.splice(0)))
       else endNext?.(socket)
     }
@@ -64,7 +68,7 @@ export const interceptWholeRequests = (
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
           state.isOpen = false
-          socket.write(head(200, text) + text, (error) =>
+          socket.write(answerHead(200, text) + text, (error) =>
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           )
         }),
@@ -72,14 +76,18 @@ export const interceptWholeRequests = (
       refuse: ({ status, reason }) => {
         const text = errorText(reason)
         state.isOpen = false
-        socket.write(head(status, text) + text)
+        socket.write(answerHead(status, text) + text)
       },
       onGone: (listener) => {
         gone = listener
       }
     }
     const onData = (chunk: Buffer) => {
-      if (state.isCalling) return void waiting.push(chunk)
+      if (state.isCalling) {
+        waiting.push(chunk)
+        if (waiting.length === maxWaiting) socket.pause()
+        return
+      }
       socket.setTimeout(0)
       const request = parseWhole(chunk)
       state.isCalling = true
@@ -125,7 +133,35 @@ const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
   if (chunk[0] !== 0x50 /* P */) return undefined
   const end = chunk.indexOf("\r\n\r\n")
   if (end === -1) return undefined
-  const [requestLine = "", ...lines] = chunk.toString("latin1", 0, end).split("\r\n")
+  const head = headOf(chunk.toString("latin1", 0, end))
+  if (head === undefined || chunk.length !== end + 4 + head.length) return undefined
+  return { path: head.path, owner: head.owner, body: decodeBody([chunk.subarray(end + 4)]) }
+}
+
+interface Head {
+  readonly path: string
+  readonly owner: string | undefined
+  /** Of the body. */
+  readonly length: number
+}
+
+/** A client sends the same few heads again and again. */
+const lately = new Map<string, Head>()
+const maxLately = 64
+const maxKnownLength = 1024
+
+const headOf = (text: string): Head | undefined => {
+  const known = lately.get(text)
+  if (known !== undefined) return known
+  const head = parseHead(text)
+  if (head === undefined || text.length > maxKnownLength) return head
+  if (lately.size === maxLately) lately.clear()
+  lately.set(text, head)
+  return head
+}
+
+const parseHead = (text: string): Head | undefined => {
+  const [requestLine = "", ...lines] = text.split("\r\n")
   const path = /^POST (\/\S*) HTTP\/1\.1$/.exec(requestLine)?.[1]
   if (path === undefined) return undefined
   let length = 0
@@ -145,8 +181,7 @@ const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
       owner = line.slice(colon + 1).trim()
     }
   }
-  if (lengths > 1 || length > maxBodyBytes || chunk.length !== end + 4 + length) return undefined
-  return { path, owner, body: decodeBody([chunk.subarray(end + 4)]) }
+  return lengths > 1 || length > maxBodyBytes ? undefined : { path, owner, length }
 }
 
 const reasons: Readonly<Record<number, string>> = {
@@ -156,7 +191,7 @@ const reasons: Readonly<Record<number, string>> = {
   500: "Internal Server Error"
 }
 
-const head = (status: number, text: string): string =>
+const answerHead = (status: number, text: string): string =>
   `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nDate: ${httpDate()}\r\n\r\n`
 
 let dateSecond = 0
