@@ -12,7 +12,8 @@ import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/ports/PortRange.ts"
-import { Relay, relayedProtocols } from "../../src/relay/Relay.ts"
+import { Relay } from "../../src/relay/Relay.ts"
+import type { HandoverError } from "../handover/Estate.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
@@ -37,6 +38,10 @@ export interface MapperOptions {
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
   readonly udpIdle: Duration.Duration | undefined
+  /** How long to wait for another process to be done with the state; not at all where `undefined`. */
+  readonly lockWait?: Duration.Input | undefined
+  /** Runs once the state is this process's own, before anything else: its failure is the start's. */
+  readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
   /**
    * For a process that ends with its call: it waits so long for its turn on the state, relays nothing, since a relay would
    * end with it, and holds no port of an earlier call.
@@ -44,15 +49,39 @@ export interface MapperOptions {
   readonly transient?: { readonly wait: Duration.Input } | undefined
 }
 
+/** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
+export const hostLayer = (options: {
+  readonly udpIdle: Duration.Duration | undefined
+  readonly paused?: boolean
+}) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
+
+/** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
+export const mapperLayer = (options: MapperOptions) => {
+  const { transient } = options
+  if (transient === undefined) return mapperOn(options).pipe(Layer.provide(hostLayer(options)))
+  let restored = false
+  return mapperOn({ ...options, lockWait: transient.wait }).pipe(
+    Layer.tap(() =>
+      Effect.sync(() => {
+        restored = true
+      })
+    ),
+    Layer.provide(Relay.layerNone),
+    Layer.provide(TransientSockets.layer(() => restored))
+  )
+}
+
 /**
- * The built-in mapper on this host, alone on its state directory and, in `nat` mode, in its network namespace. `auto` is
- * `nat` where the kernel's tables can be changed, else `proxy`; what was chosen, and what to do about it, is logged.
+ * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
+ * network namespace. `auto` is `nat` where the kernel's tables can be changed, else `proxy`; what was chosen, and what to
+ * do about it, is logged. Sockets and routes outlive it.
  */
-export const mapperLayer = (options: MapperOptions) =>
+export const mapperOn = (options: MapperOptions) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      const { transient } = options
-      yield* lockState(options.stateDirectory, transient)
+      const { protocols } = yield* Relay
+      yield* lockState(options.stateDirectory, { wait: options.lockWait })
+      if (options.onLocked !== undefined) yield* options.onLocked
       const firewall = yield* firewallOrReason(options)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
@@ -71,28 +100,16 @@ export const mapperLayer = (options: MapperOptions) =>
           : Firewall.layerNone(firewall.failure),
         Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
-        transient === undefined ? LinuxRelay.layer({ udpIdle: options.udpIdle }) : Relay.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         options.backends ?? Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
-          relayed: transient === undefined ? relayedProtocols : []
+          relayed: protocols
         })
       )
-      if (transient === undefined)
-        return PortMapper.layer.pipe(Layer.provide(services), Layer.provide(LinuxSockets.layer()))
-      let restored = false
-      return PortMapper.layer.pipe(
-        Layer.tap(() =>
-          Effect.sync(() => {
-            restored = true
-          })
-        ),
-        Layer.provide(services),
-        Layer.provide(TransientSockets.layer(() => restored))
-      )
+      return PortMapper.layer.pipe(Layer.provide(services))
     })
   )
 

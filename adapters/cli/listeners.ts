@@ -3,6 +3,7 @@ import * as Fs from "node:fs"
 import { Effect, Option, Result } from "effect"
 import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
 import { serveFd } from "../docker/InheritedSocket.ts"
+import type { Keeper } from "../docker/Keeper.ts"
 import type { ServerOptions } from "../docker/PluginServer.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import {
@@ -16,7 +17,7 @@ import {
 } from "../docker/PluginTcp.ts"
 import { checkSpec } from "../docker/SpecCheck.ts"
 import { type ClientTls, writeSpec } from "../docker/SpecFile.ts"
-import { type PassedSocket, takePassedSockets } from "../docker/Systemd.ts"
+import type { PassedSocket } from "../docker/Systemd.ts"
 import { WrongUsage } from "./failure.ts"
 import * as Options from "./options.ts"
 
@@ -67,15 +68,39 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
     )
 })
 
+/** The listeners' own part of what a server is: where it listens is kept for a successor. */
+export interface KeptServer extends ServerOptions {
+  readonly keeper: Keeper
+}
+
+/** What systemd passed is kept as what we bind is; answers what can't be. Two sockets of one unit have the same name. */
+export const keepPassed = (
+  passed: ReadonlyArray<PassedSocket>,
+  keeper: Keeper
+): ReadonlyArray<PassedSocket> =>
+  passed.filter(({ fd, name }) => {
+    const kept = keeper.keep(`systemd ${fd} ${name}`, fd, {})
+    if (kept) Fs.closeSync(fd)
+    return !kept
+  })
+
+const passedName = (place: string): string | undefined => /^systemd \d+ (.*)$/.exec(place)?.[1]
+
 /** Serves on all of them until the scope closes; answers each in words that follow "listening on". */
 export const serveListeners = Effect.fnUntraced(
-  function* (options: ListenerOptions, server: ServerOptions) {
-    const passed = yield* takePassedSockets()
+  function* (options: ListenerOptions, server: KeptServer, unkept: ReadonlyArray<PassedSocket>) {
+    const { keeper } = server
     const tls = tlsOf(options)
     const listening: Array<string> = []
-    for (const socket of passed)
-      listening.push(passedText(socket, yield* serveFd(socket.fd, { ...server, tls })))
-    if (Option.isSome(options.socket) || (Option.isNone(options.tcp) && passed.length === 0)) {
+    for (const { fd, name } of unkept)
+      listening.push(passedText(name, yield* serveFd(fd, { ...server, tls })))
+    for (const place of keeper.places()) {
+      const name = passedName(place)
+      const kept = name === undefined ? undefined : keeper.adopt(place)
+      if (name === undefined || kept === undefined) continue
+      listening.push(passedText(name, yield* serveFd(kept.fd, { ...server, tls, place })))
+    }
+    if (Option.isSome(options.socket) || (Option.isNone(options.tcp) && listening.length === 0)) {
       const path = Options.socketOf(options)
       const groupId = Option.getOrUndefined(options.group)
       yield* serveUnix(path, { ...server, groupId, folderMode: Options.folderMode() })
@@ -83,7 +108,7 @@ export const serveListeners = Effect.fnUntraced(
     }
     if (Option.isSome(options.tcp)) {
       const served = yield* serveTcp({ ...server, ...options.tcp.value, tls })
-      yield* describe(options, served)
+      yield* describe(options, served, keeper)
       listening.push(tcpText(served))
     }
     return listening
@@ -132,20 +157,24 @@ const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
 })
 
 /** Tells the Engine by the spec file, and the user where the Engine will not get through by it. */
-const describe = Effect.fnUntraced(function* (options: ListenerOptions, served: Listening) {
+const describe = Effect.fnUntraced(function* (options: ListenerOptions, served: Listening, keeper: Keeper) {
   const { name, specDir } = options
   const url = engineUrl(served)
   const tls = served.secure ? clientTls(options) : undefined
-  const path = yield* writeSpec({ name, folder: Option.getOrUndefined(specDir), url, tls })
+  const folder = Option.getOrUndefined(specDir)
+  const path = yield* writeSpec({ name, folder, url, tls, isLeaving: keeper.isLeaving })
   const socket = `/run/docker/plugins/${name}.sock`
   if (Fs.existsSync(socket))
     yield* Effect.logWarning(`the Engine does not read ${path} as long as ${socket} is there`)
   if (tls === undefined) return
-  yield* Effect.catch(checkSpec(url, tls), ({ message }) =>
+  const check = Effect.catch(checkSpec(url, tls), ({ message }) =>
     Effect.logWarning(
       `an Engine that follows ${path} can't connect: ${message}; --spec-cert and --spec-key name what it shows, --spec-ca what it trusts, and the certificate in --tls-cert must be for the host in --tcp`
     )
   )
+  // What was taken over answers nobody before its last holder has let go.
+  if (keeper.accepts()) yield* check
+  else yield* Effect.forkScoped(Effect.andThen(keeper.mayAccept, check))
 })
 
 const clientTls = ({ specCa, specCert, specKey, tlsCa, tlsCert, tlsKey }: ListenerOptions): ClientTls => ({
@@ -155,7 +184,7 @@ const clientTls = ({ specCa, specCert, specKey, tlsCa, tlsCert, tlsKey }: Listen
   insecureSkipVerify: false
 })
 
-const passedText = ({ name }: PassedSocket, served: Listening | undefined): string =>
+const passedText = (name: string, served: Listening | undefined): string =>
   served === undefined ? `systemd's socket ${name}` : `${tcpText(served)}, systemd's socket ${name}`
 
 const tcpText = (served: Listening): string => {

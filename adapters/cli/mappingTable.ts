@@ -10,7 +10,11 @@ export const mappingLines = (
   mappings: ReadonlyArray<ListedMapping>,
   nowMillis: number,
   width: number
-): ReadonlyArray<string> => tableLines(columnsOf(sorted(mappings), nowMillis), width)
+): ReadonlyArray<string> => {
+  const rows = sorted(mappings)
+  const troubles = rows.flatMap(troubleText).flatMap((text) => wrapped(text, width))
+  return [...tableLines(columnsOf(rows, nowMillis), width), ...(troubles.length > 0 ? ["", ...troubles] : [])]
+}
 
 /** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
 export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
@@ -18,8 +22,36 @@ export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping):
   return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
 }
 
+/** `-` where it is not known, as for a container that does not run. */
 export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
-  `${hostOf(backendIp)}:${backendPort}`
+  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
+
+/** Why a container is not published, which has no room in a table. */
+const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
+  const error = labels.get(errorLabel)
+  if (error === undefined) return []
+  const publish = labels.get("portmapper.publish")
+  const what = [labels.get("portmapper.container"), publish].filter((part) => part !== undefined)
+  return [printable(`${what.join(": ")}: ${error}`)]
+}
+
+/** Put by a watch on what it could not publish. */
+const errorLabel = "portmapper.error"
+
+/** At words; what is longer than a line is cut. The lines after the first are indented. */
+const wrapped = (text: string, width: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let line = ""
+  for (const word of text.split(" ")) {
+    const longer = line === "" ? word : `${line} ${word}`
+    if (longer.length <= width) line = longer
+    else {
+      if (line !== "") lines.push(line)
+      line = `  ${word}`.slice(0, Math.max(width, 3))
+    }
+  }
+  return [...lines, line]
+}
 
 /** As a person looks for it: by port, then protocol, then address; what has no host port comes last. */
 export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<ListedMapping> =>
@@ -59,7 +91,9 @@ const columnsOf = (rows: ReadonlyArray<ListedMapping>, nowMillis: number): Reado
 }
 
 const labelsText = (labels: ReadonlyMap<string, string>): string =>
-  printable([...labels].map(([name, value]) => `${name}=${value}`).join(","))
+  printable(
+    [...labels].flatMap(([name, value]) => (name === errorLabel ? [] : [`${name}=${value}`])).join(",")
+  )
 
 const optional = (text: (value: number) => string, value: number | undefined): string =>
   value === undefined ? "-" : text(value)

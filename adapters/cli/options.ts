@@ -2,7 +2,7 @@
 import * as Fs from "node:fs"
 import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
-import { type Mode, modes, parseIdle } from "../../src/mapper/Labels.ts"
+import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
@@ -131,6 +131,21 @@ export const udpIdle = parsed(
   parseIdle
 )
 
+export const takeover = Flag.Boolean("takeover").pipe(
+  Flag.withDescription(
+    "Take over from the process that serves on this state: its sockets stay open throughout. Where none serves, just start"
+  ),
+  Flag.withoutNegation,
+  Flag.withDefault(false)
+)
+
+export const grace = parsed(
+  "grace",
+  "DURATION",
+  "How long relayed connections may go on after a stop or a takeover (10s)",
+  parseDuration
+)
+
 /** How a mapper of this host works; shared by the commands that run one. */
 export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle }
 
@@ -164,6 +179,9 @@ export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
 
 /** In the state directory of a `watch`: where the other commands reach it. */
 export const watchSocket = "watch.sock"
+
+/** In the state directory of a `serve`: where its successor asks for all that it has. */
+export const handoverSocket = "handover.sock"
 
 /** The mode of a folder made for a socket: the Engine's folder is for all to see, a user's own is private. */
 export const folderMode = (): number => (isRoot() ? 0o755 : 0o700)

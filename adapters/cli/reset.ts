@@ -81,7 +81,8 @@ interface Found {
 }
 
 /** A state folder may be shared with other files (that of a socket): only those that we write are ours to remove. */
-const stateFile = /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$/
+const stateFile =
+  /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
 const filesOf = (options: ResetFlags): Found => {
   const socket = Options.socketOf(options)

@@ -1,18 +1,12 @@
-/** `portmapper serve`: the plugin, until SIGTERM or SIGINT. */
-import { Console, Effect, Layer, Option } from "effect"
+/** `portmapper serve`: the plugin, until SIGTERM or SIGINT, or until a successor has taken over. */
+import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { CallObserver } from "../../src/protocol/CallObserver.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import { makeMetrics } from "../docker/Metrics.ts"
-import { announce, takeNotify } from "../docker/Systemd.ts"
 import { defaultMark } from "../linux/DockerUser.ts"
-import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
-import { checkUsage, listenerFlags, serveListeners } from "./listeners.ts"
+import { checkUsage, listenerFlags } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
-import { releaseAtEnd } from "./release.ts"
 
 const flags = {
   ...listenerFlags,
@@ -24,55 +18,44 @@ const flags = {
   ),
   engine: EngineFlags.engine,
   trustImageLabels: EngineFlags.trustImageLabels,
+  takeover: Options.takeover,
+  grace: Options.grace,
   releaseOnExit: Options.releaseOnExit,
   logFormat: Options.logFormat
 }
 
 export const serve = Command.make("serve", flags, (options) =>
   Effect.gen(function* () {
-    const base = yield* Driver
-    if (options.releaseOnExit) yield* Effect.addFinalizer(() => releaseAtEnd(base))
-    const driver = options.watch ? yield* startWatching(options) : base
-    const metrics = makeMetrics()
-    const listeners = yield* serveListeners(options, {
-      pages: {
-        "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
-        "/metrics": metrics.page
-      }
-    }).pipe(Effect.provideService(CallObserver, metrics.observe), Effect.provideService(Driver, driver))
-    for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
-    const notify = yield* takeNotify(sendUnixDatagram)
-    yield* announce(notify, `listening on ${listeners.join(", ")}`)
-    return yield* Effect.never
-  }).pipe(Effect.scoped)
-).pipe(
-  Command.withDescription("Serve the plugin until SIGTERM"),
-  Command.provide((options) =>
-    Layer.unwrap(
-      Effect.gen(function* () {
-        // Wrong usage is told before the mapper touches the host.
-        yield* checkUsage(options)
-        if (options.trustImageLabels && !options.watch)
-          return yield* new WrongUsage({
-            message: "--trust-image-labels: of no use without --watch; give it as well"
-          })
-        const engine = yield* EngineFlags.engineOf(options)
-        // Loaded by those who serve: the other commands start the sooner.
-        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-        const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
-        return mapperLayer({
-          ...mapperOptions(options),
-          backends: asksEngine(options) ? backendsOf(engine) : undefined
-        })
+    // Wrong usage is told before the mapper touches the host.
+    yield* checkUsage(options)
+    if (options.trustImageLabels && !options.watch)
+      return yield* new WrongUsage({
+        message: "--trust-image-labels: of no use without --watch; give it as well"
       })
-    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
-  )
+    const engine = yield* EngineFlags.engineOf(options)
+    // Loaded by those who serve: the other commands start the sooner.
+    const { serveUntilSucceeded } = yield* Effect.promise(() => import("./serving.ts"))
+    const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
+    yield* serveUntilSucceeded({
+      listeners: options,
+      mapper: {
+        ...mapperOptions(options),
+        backends: asksEngine(options) ? backendsOf(engine) : undefined
+      },
+      watch: options.watch ? { engine, trustImageLabels: options.trustImageLabels } : undefined,
+      takeover: options.takeover,
+      grace: options.grace,
+      releaseOnExit: options.releaseOnExit
+    })
+  })
+).pipe(
+  Command.withDescription("Serve the plugin until SIGTERM, or until another process takes over"),
+  Command.provide((options) => loggingLayer(options.logFormat))
 )
 
 interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {
   readonly watch: boolean
   readonly tcp: Option.Option<unknown>
-  readonly releaseOnExit: boolean
 }
 
 type MapperFlags = Parameters<typeof Options.mapperOptions>[0]
@@ -87,12 +70,3 @@ const mapperOptions = (options: ServeFlags) => {
   const given = Options.mapperOptions(options)
   return options.watch ? Options.withDockerUser(given, defaultMark) : { ...given, dockerUserMark: undefined }
 }
-
-const startWatching = Effect.fnUntraced(function* (options: ServeFlags) {
-  const engine = yield* EngineFlags.engineOf(options)
-  const { releaseFilter, watching } = yield* Effect.promise(() => import("./watching.ts"))
-  const { acceptMark, dockerUserMark, stateDirectory } = mapperOptions(options)
-  if (options.releaseOnExit) yield* Effect.addFinalizer(() => releaseFilter)
-  const { trustImageLabels } = options
-  return yield* watching({ engine, trustImageLabels, stateDirectory, mark: acceptMark ?? dockerUserMark })
-})

@@ -59,7 +59,10 @@ export const watch = Command.make("watch", flags, (options) =>
       command: "portmapper watch",
       description: "For containers made with docker run -l portmapper.publish=8080:80"
     },
-    { command: "portmapper watch --engine tcp://10.0.0.5:2376" }
+    {
+      command: "portmapper watch --engine tcp://127.0.0.1:2375",
+      description: "An Engine by its port: of this host, which has to reach its containers"
+    }
   ]),
   Command.provide((options) =>
     Layer.unwrap(

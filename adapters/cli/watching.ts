@@ -2,7 +2,7 @@
  * The watch as a process runs it: over HTTP to an Engine, its record in the state directory, and the Engine's filter kept
  * open for what our table redirects.
  */
-import { Effect, Layer, type Scope } from "effect"
+import { Effect, Layer, type Scope, Semaphore } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { Engine, type EngineError } from "../engine/Engine.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
@@ -60,7 +60,8 @@ const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
     told.add(text)
     return tell(text)
   }
-  return Effect.gen(function* () {
+  const turns = yield* Semaphore.make(1)
+  const keep = Effect.gen(function* () {
     const { chains, changed, failures } = yield* keepAccepted(mark)
     if (changed.length > 0)
       yield* Effect.logInfo(`DOCKER-USER accepts the mark ${markText(mark)} now (${changed.join(", ")})`)
@@ -79,4 +80,6 @@ const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
           Effect.logInfo
         )
   })
+  // Two at once would both find it missing.
+  return turns.withPermits(1)(keep)
 })

@@ -1,7 +1,7 @@
 /** Who does the work: the running plugin behind its socket, or this process itself. Both answer the protocol's calls. */
 import { CniError, codes } from "./CniError.ts"
 
-export type Method = "MapPorts" | "UnmapPorts" | "ListPorts"
+export type Method = "MapGroups" | "UnmapPorts" | "ListPorts"
 
 export interface Caller {
   /** One call in the name of an owner; answers the parsed JSON of a success. Throws a `CniError`. */

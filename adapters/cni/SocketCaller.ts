@@ -68,7 +68,8 @@ const callerOn = (socket: Socket, path: string): Caller => {
 
   return {
     call: async (method, request, owner) => valueOf(await ask(method, request, owner), method, path),
-    close: async () => void socket.destroy()
+    // Not destroyed: that would first make a stream of stderr, for milliseconds, in a process that is about to exit.
+    close: async () => void socket.end()
   }
 }
 

@@ -27,13 +27,13 @@ export const add = async (
 ): Promise<void> => {
   const owner = ownerOf(attachment)
   const asked = new Set<string>()
-  for (const group of groups) {
-    for (const entry of group) asked.add(bindingKey(entry))
+  for (const some of inCalls(groups, labels)) {
+    for (const entry of some.flat()) asked.add(bindingKey(entry))
     try {
-      const answer = await caller.call("MapPorts", { Reqs: group, Labels: labels }, owner)
-      refuseDiscarded(answer, group)
+      const request = { Groups: some.map((group) => ({ Reqs: group, Labels: labels })) }
+      refuseDiscarded(await caller.call("MapGroups", request, owner), some)
     } catch (cause) {
-      throw await undone(caller, owner, asked, failureOf(cause, group))
+      throw await undone(caller, owner, asked, failureOf(cause, some))
     }
   }
 }
@@ -82,8 +82,30 @@ export const status = async (caller: Caller): Promise<void> => {
   await caller.call("ListPorts", { OwnedBy: "cni:status" }, "cni:status")
 }
 
-/** A binding takes up to 300 bytes, a request at most 1 MiB; and each call is bounded to 10 s. */
+/** Of groups or bindings: each call is bounded to 10 s, and a request to 1 MiB. A binding takes up to 300 bytes. */
 const perCall = 500
+const bytesPerCall = 1_000_000
+
+/** Each group is sent with all labels, however long they are. */
+const inCalls = (groups: ReadonlyArray<Group>, labels: Labels): ReadonlyArray<ReadonlyArray<Group>> => {
+  const labelled = Buffer.byteLength(JSON.stringify(labels))
+  const calls: Array<Array<Group>> = []
+  let bytes = 0
+  for (const group of groups) {
+    const more = labelled + bytesOf(group)
+    const last = calls.at(-1)
+    if (last !== undefined && last.length < perCall && bytes + more <= bytesPerCall) {
+      last.push(group)
+      bytes += more
+    } else {
+      calls.push([group])
+      bytes = more
+    }
+  }
+  return calls
+}
+
+const bytesOf = (group: Group): number => 50 + 200 * group.length
 
 /** Carries on past a call that fails, and tells the first of the failures. */
 const release = async (caller: Caller, owner: string, listed: ReadonlyArray<Listed>): Promise<void> => {
@@ -139,19 +161,32 @@ const undone = async (
   }
 }
 
-const refuseDiscarded = (answer: unknown, group: Group): void => {
-  const bindings = isObject(answer) ? answer["PortBindings"] : undefined
-  if (!Array.isArray(bindings) || bindings.length !== group.length)
+const refuseDiscarded = (answer: unknown, groups: ReadonlyArray<Group>): void => {
+  const answers: ReadonlyArray<unknown> =
+    isObject(answer) && Array.isArray(answer["Groups"]) ? answer["Groups"] : []
+  const bindings = answers.map((each) => (isObject(each) ? each["PortBindings"] : undefined))
+  const whole = groups.every((group, index) => {
+    const granted = bindings[index]
+    return Array.isArray(granted) && granted.length === group.length
+  })
+  if (!whole)
     throw new CniError(codes.internal, "the port mapper did not answer each port that was asked for")
-  const reasons = (bindings as ReadonlyArray<Json>).flatMap(({ DiscardReq, Error: reason }) =>
-    DiscardReq === true ? [typeof reason === "string" ? reason : "no reason was given"] : []
-  )
-  if (reasons.length > 0) throw new CniError(codes.refused, reasons.join("; "))
+  bindings.forEach((granted, index) => {
+    const reasons = (granted as ReadonlyArray<Json>).flatMap(({ DiscardReq, Error: reason }) =>
+      DiscardReq === true ? [typeof reason === "string" ? reason : "no reason was given"] : []
+    )
+    if (reasons.length > 0) throw new CniError(codes.refused, `Groups[${index}]: ${reasons.join("; ")}`)
+  })
 }
 
-const failureOf = (cause: unknown, group: Group): CniError => {
+/** The port mapper tells which of the groups it is; a person is told the port instead. */
+const failureOf = (cause: unknown, groups: ReadonlyArray<Group>): CniError => {
   const { code, message, details } =
     cause instanceof CniError ? cause : new CniError(codes.internal, String(cause))
-  const which = `publishing ${groupText(group)}`
-  return new CniError(code, message, details === "" ? which : `${which}: ${details}`)
+  const named = [...message.matchAll(/Groups\[(\d+)\](?:: |\.)/g)]
+  const one = new Set(named.map(([, index]) => index)).size === 1
+  const group = groups.length === 1 ? groups[0] : one ? groups[Number(named[0]?.[1])] : undefined
+  const said = group === undefined ? message : named.reduce((text, [name]) => text.replace(name, ""), message)
+  const which = group === undefined ? `publishing ${groups.length} ports` : `publishing ${groupText(group)}`
+  return new CniError(code, said, details === "" ? which : `${which}: ${details}`)
 }

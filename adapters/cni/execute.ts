@@ -67,8 +67,9 @@ const run = async (invocation: Invocation, text: string): Promise<Json | undefin
 const add = async (config: NetworkConfig, attachment: Attachment): Promise<Json> => {
   const { labels, mappings } = publicationOf(config)
   const result = previousResult(config)
-  // Unchanged but for its version, without which it would be taken for one of 0.1.0.
-  const answer = "cniVersion" in result ? result : { cniVersion: config.version, ...result }
+  // Unchanged but for its version, which is the configuration's whatever it says: so it is read, too.
+  const { version: cniVersion } = config
+  const answer = "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
   if (mappings.length === 0) return answer
   const groups = groupsOf(mappings, containerAddresses(result, attachment))
   await withCaller(config, "always", (caller) => Commands.add(caller, attachment, groups, labels))

@@ -3,7 +3,8 @@ import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { type ServerOptions, serveOn } from "./PluginServer.ts"
+import { goOnWithConnections } from "./Keeper.ts"
+import { type PlacedOptions, serveOn } from "./PluginServer.ts"
 import {
   hostPortText,
   ListenError,
@@ -19,7 +20,7 @@ import {
 import { systemReason } from "./systemReason.ts"
 import { readTlsFiles, type TlsMaterial } from "./TlsFiles.ts"
 
-export interface InheritedOptions extends ServerOptions {
+export interface InheritedOptions extends PlacedOptions {
   /** For a TCP socket, by the rules of `serveTcp`; a Unix socket has no use for them. */
   readonly tls?: SomeTlsFiles | undefined
 }
@@ -46,6 +47,9 @@ export const serveFd = Effect.fnUntraced(function* (
     () => ready(adopted, listener, options.tls),
     options
   )
+  const { keeper, place } = options
+  if (adopted !== undefined && keeper !== undefined && place !== undefined)
+    yield* goOnWithConnections(adopted.server, place, keeper)
   const address = adopted?.address
   if (address === undefined) return undefined
   return {

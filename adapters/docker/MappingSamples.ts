@@ -1,5 +1,5 @@
 /**
- * What each mapping carried, as samples of the page `/metrics`: two counters with a line or two for each mapping. What the
+ * What each mapping carried, as samples of the page `/metrics`: three counters with a line or two for each mapping. What the
  * host does not count has no sample, as the format wants it. Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
@@ -12,6 +12,9 @@ export const mappingSamples = (mappings: ReadonlyArray<ListedMapping>): string =
     ...mappings.flatMap((mapping) =>
       sample("portmapper_connections_total", labelsOf(mapping), mapping.connections)
     ),
+    "# HELP portmapper_refused_total Packets, and relayed connections, from sources that a mapping's allow-list keeps out",
+    "# TYPE portmapper_refused_total counter",
+    ...mappings.flatMap((mapping) => sample("portmapper_refused_total", labelsOf(mapping), mapping.refused)),
     "# HELP portmapper_bytes_total Bytes to (in) and from (out) the backend of a mapping; redirected ones with net.netfilter.nf_conntrack_acct=1 alone",
     "# TYPE portmapper_bytes_total counter",
     ...mappings.flatMap((mapping) => [

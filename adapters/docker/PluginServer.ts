@@ -10,6 +10,7 @@ import { Server as TlsServer } from "node:tls"
 import { type Context, Effect, Exit, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { type Exchange, startCall, Undelivered } from "./Exchange.ts"
+import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
   contentType,
   decodeBody,
@@ -28,7 +29,15 @@ import { type Interception, interceptWholeRequests, type ShortWay } from "./Whol
 
 export { contentType, maxBodyBytes }
 
-export type ServerOptions = RouteOptions
+export interface ServerOptions extends RouteOptions {
+  /** Who keeps the listening socket and idle connections for a successor; nobody where `undefined`. */
+  readonly keeper?: Keeper | undefined
+}
+
+/** As a listener serves: the place by which the keeper knows it. */
+export interface PlacedOptions extends ServerOptions {
+  readonly place?: Place | undefined
+}
 
 /** How long a client may take to send its headers, and its whole request. */
 const headersTimeoutMillis = 10_000
@@ -41,12 +50,12 @@ const stopTimeoutMillis = 12_000
  * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
  * one layer serves any number of listeners. `listen` binds; it runs once the server is ready to answer.
  *
- * At the end nothing new is taken; idle connections are closed, requests in flight are finished, and one that was read
- * on a live connection meanwhile is answered 503.
+ * At the end nothing new is taken; idle connections are closed, or left to the keeper's successor, requests in flight are
+ * finished, and one that was read on a live connection meanwhile is answered 503.
  */
 export const serve = <E, R>(
   listen: (server: Http.Server) => Effect.Effect<void, E, R | Scope.Scope>,
-  options: ServerOptions = {}
+  options: PlacedOptions = {}
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   serveOn((listener) => Http.createServer(httpOptions, listener), listen, options)
 
@@ -54,11 +63,17 @@ export const serve = <E, R>(
 export const serveOn = <E, R>(
   create: (listener: Http.RequestListener) => Http.Server,
   listen: (server: Http.Server) => Effect.Effect<void, E, R | Scope.Scope>,
-  options: ServerOptions
+  options: PlacedOptions
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
     const services = yield* Effect.context<Driver>()
-    const state: ServerState = { stopping: false, inFlight: 0, idle: undefined, shortWay: undefined }
+    const state: ServerState = {
+      stopping: false,
+      leaving: false,
+      inFlight: 0,
+      idle: undefined,
+      shortWay: undefined
+    }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const created = create(requestListener(services, options, state))
@@ -71,7 +86,7 @@ export const serveOn = <E, R>(
           })
         return created
       }),
-      (server) => stop(server, state)
+      (server) => stop(server, state, options)
     )
     yield* listen(server)
   })
@@ -92,6 +107,8 @@ export const httpOptions = {
 
 interface ServerState {
   stopping: boolean
+  /** Whether it stops for a successor's sake: what was read of connections that it gets is answered, not refused. */
+  leaving: boolean
   inFlight: number
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
@@ -122,13 +139,13 @@ const requestListener =
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
   ({ path, owner, body }, exchange, done) => {
-    if (state.stopping) return false
+    if (state.stopping && !state.leaving) return false
     const route = routeOf("POST", path, owner, options)
     if (route._tag !== "Call") return false
     state.inFlight++
     startCall(services, route, body, exchange, () => {
-      requestDone(state)
       done()
+      requestDone(state)
     })
     return true
   }
@@ -219,16 +236,25 @@ const refuseClient = (error: NodeJS.ErrnoException, socket: Net.Socket): void =>
   )
 }
 
-const stop = (server: Http.Server, state: ServerState): Effect.Effect<void> =>
+const stop = (
+  server: Http.Server,
+  state: ServerState,
+  { keeper, place }: PlacedOptions
+): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     state.stopping = true
+    let end = (socket: Net.Socket): void => void socket.end()
+    if (keeper !== undefined && place !== undefined && keeper.isLeaving()) {
+      state.leaving = true
+      end = (socket) => leaveConnection(socket, place, keeper)
+    }
     const closed = () => {
       closeAll(server, state)
       resume(Effect.void)
     }
     server.close()
     server.closeIdleConnections()
-    state.shortWay?.closeIdle()
+    state.shortWay?.endIdle(end)
     if (state.inFlight === 0) return closed()
     state.idle = closed
   }).pipe(

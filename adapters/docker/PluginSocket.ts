@@ -7,6 +7,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { listenKept } from "./Keeper.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
 export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
@@ -37,10 +38,25 @@ export const serveUnix = (
   path: string,
   options: SocketFileOptions = {}
 ): Effect.Effect<void, SocketFileError, Driver | Scope.Scope> =>
-  serve((server) => listenUnix(server, path, options), options)
+  serve((server) => listenUnix(server, path, options), { ...options, place: placeOf(path) })
 
-const listenUnix = (server: Http.Server, path: string, { groupId, folderMode }: SocketFileOptions) =>
+const placeOf = (path: string): string => `unix ${Path.resolve(path)}`
+
+const listenUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
   Effect.gen(function* () {
+    const { keeper } = options
+    if (keeper === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
+    const kept = keeper.adopt(placeOf(path))
+    const inPlace = kept !== undefined && Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === kept.inode
+    if (kept !== undefined && !inPlace) Fs.closeSync(kept.fd)
+    const bind = bindUnix(server, path, options)
+    yield* listenKept(server, placeOf(path), keeper, inPlace ? kept : undefined, bind)
+    if (inPlace) yield* ownFile(path, path, options)
+  })
+
+const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
+  Effect.gen(function* () {
+    const { folderMode } = options
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
     const longest = path.length > unfinished.length ? path : unfinished
     if (Buffer.byteLength(longest) > maxPathBytes)
@@ -54,15 +70,19 @@ const listenUnix = (server: Http.Server, path: string, { groupId, folderMode }: 
     yield* refuseServed(path)
     yield* attempt(unfinished, "removing an unfinished socket", () => Fs.rmSync(unfinished, { force: true }))
     yield* listen(server, unfinished)
-    yield* Effect.acquireRelease(
-      attempt(path, "putting the socket in its place", () => {
-        if (groupId !== undefined) Fs.chownSync(unfinished, process.getuid?.() ?? 0, groupId)
-        Fs.renameSync(unfinished, path)
-        return Fs.statSync(path).ino
-      }),
-      (inode) => Effect.sync(() => removeOwn(path, inode))
-    )
+    return { inode: yield* ownFile(path, unfinished, options) }
   })
+
+/** Gives the socket's file its group and its place, until the scope closes; a successor's it stays. */
+const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOptions) =>
+  Effect.acquireRelease(
+    attempt(path, "putting the socket in its place", () => {
+      if (groupId !== undefined) Fs.chownSync(from, process.getuid?.() ?? 0, groupId)
+      if (from !== path) Fs.renameSync(from, path)
+      return Fs.statSync(path).ino
+    }),
+    (inode) => Effect.sync(() => keeper?.isLeaving() || removeOwn(path, inode))
+  )
 
 /** Bound under the umask that makes its mode 0660, so that at no time anyone else may connect. */
 const listen = (server: Http.Server, path: string): Effect.Effect<void, SocketFileError> =>

@@ -9,6 +9,7 @@ import type * as Net from "node:net"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { listenKept } from "./Keeper.ts"
 import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
 import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
@@ -80,14 +81,20 @@ export const serveTcp = Effect.fnUntraced(function* (
   const tls = yield* tlsFor(listener, address, options.tls)
   const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
   const connections = yield* openConnections
-  let port = options.port
+  const { keeper } = options
+  const place = `tcp ${listener}`
+  const kept = keeper?.adopt(place)
+  let port = kept?.port ?? options.port
   yield* serveOn(
     (requests) => connections.of(material === undefined ? plain(requests) : secure(requests, material)),
-    (server) =>
-      Effect.map(listen(server, { host: address, port, backlog: 1024 }, listener), () => {
+    (server) => {
+      const bind = Effect.map(listen(server, { host: address, port, backlog: 1024 }, listener), () => {
         port = portOf(server) ?? port
-      }),
-    options
+        return { port }
+      })
+      return keeper === undefined ? bind : listenKept(server, place, keeper, kept, bind)
+    },
+    { ...options, place }
   )
   return { host: options.host, address, port, secure: material !== undefined }
 })

@@ -40,6 +40,8 @@ export interface SpecOptions extends PluginAddress {
   readonly name: string
   /** The first of the Engine's folders by default. */
   readonly folder?: string | undefined
+  /** Whether the file is left to a successor, asked at the end. */
+  readonly isLeaving?: (() => boolean) | undefined
 }
 
 /** Where the Engine looks, in its order. */
@@ -66,7 +68,7 @@ export const writeSpec = Effect.fnUntraced(function* (
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
     attempt(path, "writing it", () => writeAtomically(path, content)),
-    () => Effect.sync(() => removeSame(path, content))
+    () => Effect.sync(() => options.isLeaving?.() || removeSame(path, content))
   )
   return path
 })

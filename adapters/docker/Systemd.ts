@@ -88,10 +88,18 @@ export const takeNotify = (
       )
   })
 
-/** Ready from here on until the scope closes; to be called last, so that the stop is told first. */
-export const announce = (notify: Notify, status: string) =>
-  Effect.acquireRelease(notify({ READY: "1", STATUS: status }), () =>
-    notify({ STOPPING: "1", STATUS: "finishing the requests in flight" })
+/**
+ * Ready from here on until the scope closes; to be called last, so that the stop is told first. A process that systemd did
+ * not start names itself, since it took over from the one that it did; whose stop is then no stop of the service.
+ */
+export const announce = (
+  notify: Notify,
+  status: string,
+  { tookOver = false, isLeaving = () => false }: { tookOver?: boolean; isLeaving?: () => boolean } = {}
+) =>
+  Effect.acquireRelease(
+    notify({ ...(tookOver ? { MAINPID: String(process.pid) } : {}), READY: "1", STATUS: status }),
+    () => (isLeaving() ? Effect.void : notify({ STOPPING: "1", STATUS: "finishing the requests in flight" }))
   )
 
 const lines = (state: Readonly<Record<string, string>>): string =>

@@ -1,7 +1,7 @@
 /**
  * The short way of a request: nearly every one comes whole in one piece, is a `POST` of known headers, and is answered in
  * one piece. Such a request is read and answered here, on the bare socket, for half of what `node:http` takes; at the
- * first byte that is anything else (a part of a request, another header, a second request behind the first, no HTTP at
+ * first byte that is anything else (a part of a request, another header, two requests in one piece, no HTTP at
  * all) the connection goes over to `node:http`, from that byte on and for good.
  */
 import type * as Http from "node:http"
@@ -23,9 +23,10 @@ export interface Interception {
   readonly silenceMillis: number
 }
 
-/** Connections on the short way; `closeIdle` ends those without a request in flight, `closeAll` all of them. */
+/** Connections on the short way. */
 export interface ShortWay {
-  readonly closeIdle: () => void
+  /** Ends those without a request in flight, in this way, and the others as soon as theirs is answered. */
+  readonly endIdle: (end: (socket: Net.Socket) => void) => void
   readonly closeAll: () => void
 }
 
@@ -34,10 +35,11 @@ export const interceptWholeRequests = (
   { take, silenceMillis }: Interception
 ): ShortWay => {
   const onward = server.listeners("connection")
-  const connections = new Map<Net.Socket, { busy: boolean }>()
+  const connections = new Map<Net.Socket, ConnectionState>()
+  let endNext: ((socket: Net.Socket) => void) | undefined
 
   const accept = (socket: Net.Socket) => {
-    const state = { busy: false }
+    const state: ConnectionState = { isCalling: false, isOpen: false }
     const waiting: Array<Buffer> = []
     let gone: (() => void) | undefined
     connections.set(socket, state)
@@ -50,23 +52,26 @@ export const interceptWholeRequests = (
       socket.unshift(bytes)
     }
     const done = () => {
-      state.busy = false
+      state.isCalling = false
       gone = undefined
-      if (waiting.length > 0 && !socket.destroyed) handOver(Buffer.concat(waiting.splice(0)))
+      if (socket.destroyed) return
+      // A client may have read its answer and asked again before the call was over.
+      if (waiting.length > 0) onData(Buffer.concat(waiting.splice(0)))
+      else endNext?.(socket)
     }
     const exchange: Exchange = {
       deliver: (text) =>
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
-          state.busy = false
+          state.isOpen = false
           socket.write(head(200, text) + text, (error) =>
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           )
         }),
-      open: () => state.busy && !socket.destroyed,
+      open: () => state.isOpen && !socket.destroyed,
       refuse: ({ status, reason }) => {
         const text = errorText(reason)
-        state.busy = false
+        state.isOpen = false
         socket.write(head(status, text) + text)
       },
       onGone: (listener) => {
@@ -74,15 +79,17 @@ export const interceptWholeRequests = (
       }
     }
     const onData = (chunk: Buffer) => {
-      if (gone !== undefined) return void waiting.push(chunk)
+      if (state.isCalling) return void waiting.push(chunk)
       socket.setTimeout(0)
       const request = parseWhole(chunk)
-      state.busy = true
+      state.isCalling = true
+      state.isOpen = true
       if (request !== undefined && take(request, exchange, done)) return
-      state.busy = false
+      state.isCalling = false
+      state.isOpen = false
       handOver(chunk)
     }
-    const onEnd = () => (gone === undefined ? socket.end() : socket.destroy())
+    const onEnd = () => (state.isCalling ? socket.destroy() : socket.end())
     const onClose = () => {
       connections.delete(socket)
       gone?.()
@@ -94,13 +101,21 @@ export const interceptWholeRequests = (
 
   server.removeAllListeners("connection").on("connection", accept)
   return {
-    closeIdle: () => {
-      for (const [socket, { busy }] of connections) if (!busy) socket.end()
+    endIdle: (end) => {
+      endNext = end
+      for (const [socket, { isCalling }] of connections) if (!isCalling) end(socket)
     },
     closeAll: () => {
       for (const socket of connections.keys()) socket.destroy()
     }
   }
+}
+
+interface ConnectionState {
+  /** From the request to the end of its call, which is after its answer. */
+  isCalling: boolean
+  /** Whether an answer is still to be sent. */
+  isOpen: boolean
 }
 
 /** The headers that change nothing about how a request is read or answered; any other goes the long way. */

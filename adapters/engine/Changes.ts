@@ -8,10 +8,12 @@ import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Group, PortRequest, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
-import { keyOfMapping, type Want } from "./Wanted.ts"
+import { containerOfLabels, keyOfMapping, type Want } from "./Wanted.ts"
 
 /** What is mapped for one want. */
 export interface Held {
+  /** The container's name when it was mapped. */
+  readonly name: string
   readonly owner: string
   /** 0 where it has no host port (mode `routed`). */
   readonly port: number
@@ -68,15 +70,17 @@ export const heldFrom = (
   listed: ReadonlyArray<ListedMapping>,
   before: ReadonlyMap<string, Held>
 ): Map<string, Held> => {
-  const found = new Map<string, { owner: string; port: number; bindings: Array<ReleasedBinding> }>()
+  const found = new Map<string, Omit<Held, "signature"> & { readonly bindings: Array<ReleasedBinding> }>()
   for (const mapping of listed) {
     const key = keyOfMapping(mapping.owner, mapping.labels, mapping.backendPort)
     const binding = key === undefined ? undefined : bindingOf(mapping)
     if (key === undefined || binding === undefined) continue
     const there = found.get(key)
-    if (there === undefined)
-      found.set(key, { owner: mapping.owner, port: mapping.frontendPort, bindings: [binding] })
-    else there.bindings.push(binding)
+    if (there !== undefined) there.bindings.push(binding)
+    else {
+      const { frontendPort: port, labels, owner } = mapping
+      found.set(key, { name: containerOfLabels(labels)?.name ?? "", owner, port, bindings: [binding] })
+    }
   }
   return new Map(
     [...found].map(([key, held]) => {

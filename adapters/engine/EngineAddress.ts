@@ -1,8 +1,10 @@
 /**
  * Where the Engine is, by `--engine` or by the environment as Docker's own clients read it.
  *
- * Source: moby/client/client.go and options.go (`FromEnv`): DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY.
+ * Source: moby/client/client.go and options.go (`FromEnv`): DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY; docker/cli
+ * cli/flags/options.go: where DOCKER_TLS_VERIFY alone is set, the files lie in DOCKER_CONFIG or ~/.docker.
  */
+import * as Os from "node:os"
 import * as Path from "node:path"
 import { Result } from "effect"
 import { type PluginAddress, parsePluginUrl } from "../docker/PluginAddress.ts"
@@ -41,7 +43,7 @@ export const parseEngine = (
     return Result.fail(
       `${name} "${text}": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://`
     )
-  const folder = env["DOCKER_CERT_PATH"] || undefined
+  const folder = certificateFolder(env)
   const secure = /^https:/.test(text) || (/^tcp:/.test(text) && folder !== undefined)
   const parsed = parsePluginUrl(text.replace(/\/$/, ""), secure)
   if (Result.isFailure(parsed)) return Result.fail(`${name} "${text}": ${parsed.failure}`)
@@ -51,8 +53,14 @@ export const parseEngine = (
           ca: Path.join(folder, "ca.pem"),
           cert: Path.join(folder, "cert.pem"),
           key: Path.join(folder, "key.pem"),
-          verify: (env["DOCKER_TLS_VERIFY"] ?? "") !== ""
+          verify: asksToVerify(env)
         }
       : undefined
   return Result.succeed({ address: parsed.success, tls })
 }
+
+const asksToVerify = (env: Environment): boolean => (env["DOCKER_TLS_VERIFY"] ?? "") !== ""
+
+const certificateFolder = (env: Environment): string | undefined =>
+  env["DOCKER_CERT_PATH"] ||
+  (asksToVerify(env) ? env["DOCKER_CONFIG"] || Path.join(Os.homedir(), ".docker") : undefined)

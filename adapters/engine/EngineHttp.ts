@@ -49,7 +49,7 @@ const make = Effect.fnUntraced(function* (
             key: Fs.readFileSync(tls.key),
             rejectUnauthorized: tls.verify
           },
-    catch: (error) => fail("Denied", (error as Error).message)
+    catch: (error) => fail("Denied", `a file for TLS can't be read: ${(error as Error).message}`)
   })
   const http = secure ? Https : Http
   const agent = yield* Effect.acquireRelease(
@@ -64,14 +64,14 @@ const make = Effect.fnUntraced(function* (
   const opened = (path: string, more: Http.RequestOptions) =>
     http.request({ ...target, method: "GET", path, ...more })
 
-  /** One request and its whole answer. */
-  const get = (path: string, bound = timeoutMillis): Effect.Effect<Answer, EngineError> =>
+  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
+  const get = (path: string, takes: "short" | "long" = "short"): Effect.Effect<Answer, EngineError> =>
     Effect.callback<Answer, EngineError>((resume) => {
-      const request = opened(path, { agent })
+      const request = opened(path, { agent: takes === "short" && agent })
       const timer = setTimeout(() => {
-        resume(Effect.fail(fail("TimedOut", `no answer to GET ${path} within ${bound / 1000} s`)))
+        resume(Effect.fail(fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)))
         request.destroy()
-      }, bound)
+      }, timeoutMillis)
       request.once("error", (error) => resume(Effect.fail(fail(...reasonOf(error)))))
       request.once("response", (response) => {
         const chunks: Array<Buffer> = []
@@ -119,10 +119,11 @@ const make = Effect.fnUntraced(function* (
 
   const asked = <A>(
     path: string,
-    decode: (value: unknown) => Result.Result<A, string>
+    decode: (value: unknown) => Result.Result<A, string>,
+    takes?: "long"
   ): Effect.Effect<A | undefined, EngineError> =>
     Effect.gen(function* () {
-      const { status, text } = yield* get(`${yield* negotiated}${path}`)
+      const { status, text } = yield* get(`${yield* negotiated}${path}`, takes)
       if (status === 404) return undefined
       const value = json(text)
       if (status !== 200)
@@ -186,7 +187,8 @@ const make = Effect.fnUntraced(function* (
     where,
     containers: always("/containers/json?all=1", decodeContainers),
     imageLabels: (image) => asked(`/images/${encodeURIComponent(image)}/json`, decodeImage),
-    settled: (id) => Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed)),
+    settled: (id) =>
+      Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed, "long")),
     subnets: always("/networks", decodeSubnets),
     info: always("/info", decodeInfo),
     events
@@ -224,9 +226,9 @@ const compare = (a: Version, b: Version): number => a[0] - b[0] || a[1] - b[1]
 const reasonOf = (error: NodeJS.ErrnoException): [reason: EngineError["reason"], detail: string] => {
   switch (error.code) {
     case "ENOENT":
-      return ["Unreachable", "no such socket; is Docker installed and running?"]
+      return ["Unreachable", "no such socket (is Docker installed, and running?)"]
     case "ECONNREFUSED":
-      return ["Unreachable", "nobody is listening there; is Docker running?"]
+      return ["Unreachable", "nobody is listening there (is Docker running?)"]
     case "EACCES":
     case "EPERM":
       return ["Denied", "permission denied; run as root, or join the group docker"]

@@ -33,7 +33,12 @@ export class MemoryEngine extends Context.Service<
     readonly remove: (name: string) => Effect.Effect<void>
     readonly connect: (name: string, network: string, addresses: ReadonlyArray<string>) => Effect.Effect<void>
     readonly disconnect: (name: string, network: string) => Effect.Effect<void>
-    readonly image: (name: string, labels: Readonly<Record<string, string>>) => Effect.Effect<void>
+    /** `unreadable`: the Engine fails to tell of it, and of nothing else. */
+    readonly image: (
+      name: string,
+      labels: Readonly<Record<string, string>>,
+      state?: "unreadable"
+    ) => Effect.Effect<void>
     /** Breaks the connection of all who listen, and refuses everyone until `back`. */
     readonly away: Effect.Effect<void>
     readonly back: Effect.Effect<void>
@@ -53,6 +58,7 @@ export const layer = (options: MemoryEngineOptions = {}): Layer.Layer<Engine | M
 const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: MemoryEngineOptions) {
   const containers: Array<Container> = []
   const images = new Map<string, Labels>()
+  const unreadable = new Set<string>()
   const told = yield* PubSub.unbounded<EngineEvent | "broken">()
   let reachable = true
   let listed = 0
@@ -61,8 +67,9 @@ const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: 
   const unreachable = new EngineError({
     where: "memory",
     reason: "Unreachable",
-    detail: "nobody is listening there; is Docker running?"
+    detail: "nobody is listening there (is Docker running?)"
   })
+  const brokenImage = new EngineError({ where: "memory", reason: "Refused", detail: "the image is broken" })
   const asked = <A>(answer: () => A) =>
     Effect.suspend(() => (reachable ? Effect.succeed(answer()) : Effect.fail(unreachable)))
 
@@ -83,7 +90,11 @@ const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: 
       listed++
       return [...containers]
     }),
-    imageLabels: (image) => asked(() => images.get(image)),
+    imageLabels: (image) =>
+      Effect.flatMap(
+        asked(() => images.get(image)),
+        (labels) => (unreadable.has(image) ? Effect.fail(brokenImage) : Effect.succeed(labels))
+      ),
     settled: () => asked(() => undefined),
     subnets: asked(() => subnets),
     info: asked(() => info),
@@ -144,7 +155,12 @@ const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: 
         ...container,
         attachments: container.attachments.filter((attachment) => attachment.network !== network)
       })),
-    image: (name, labels) => Effect.sync(() => void images.set(name, new Map(Object.entries(labels)))),
+    image: (name, labels, state) =>
+      Effect.sync(() => {
+        images.set(name, new Map(Object.entries(labels)))
+        if (state === "unreadable") unreadable.add(name)
+        else unreadable.delete(name)
+      }),
     away: Effect.suspend(() => {
       reachable = false
       return Effect.asVoid(PubSub.publish(told, "broken"))

@@ -3,37 +3,40 @@
  * connection and now and then what is mapped is made what is wanted. What that is, is `Wanted`'s and `Changes`'s to say; here
  * it is done. One failure never keeps anything else from being published.
  */
-import { Clock, Effect, Exit, Queue, Result, Schema, type Scope, Semaphore, Stream } from "effect"
+import { Cause, Effect, Exit, Option, Queue, Result, Schema, type Scope, Semaphore } from "effect"
 import {
   CurrentOwner,
   Driver,
   type DriverError,
   type Follow as FollowRequest,
-  type ListedMapping
+  type ListedMapping,
+  ListedOwner
 } from "../../src/protocol/Driver.ts"
+import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
-  type Labels,
   type PortBinding,
   type Release,
   type ReleasedBinding
 } from "../../src/protocol/PortBinding.ts"
-import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { publishText } from "../../src/protocol/PublishSyntax.ts"
 import { type Ask, type Changes, changesFor, type Held, heldFrom, signatureOf } from "./Changes.ts"
-import { type Container, Engine, type EngineEvent } from "./Engine.ts"
+import { type Container, Engine, type EngineError, type EngineEvent } from "./Engine.ts"
+import { followKey, renamed, withoutPorts } from "./Follows.ts"
+import { makeImageLabels } from "./ImageLabels.ts"
+import { listen } from "./Listen.ts"
+import { listedProblem, makeProblems, problemOf, waitsFor } from "./Problems.ts"
 import {
   asksByLabel,
   type Follow,
   findContainer,
-  followed,
-  ownLabels,
   type Problem,
   shortId,
   type Want,
   type Wanted,
   wantedByFollow,
-  wantedByLabels
+  wantedByLabels,
+  watchOwner
 } from "./Wanted.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 
@@ -53,11 +56,11 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
-/** Events come in bunches: a restart is some six of them. */
-const settleMillis = 20
+/** Of what a person asked for on the command line. */
+const personsOwner = "cli"
+
 const resyncSeconds = 30
 const retryMillis = 5_000
-const backOffMillis = { first: 100, most: 10_000 }
 
 /**
  * Watches until the scope closes, which leaves everything published. Answers the driver to serve in the place of the one it
@@ -74,6 +77,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   const engine = yield* Engine
   const base = yield* Driver
   const record = yield* WatchRecord
+  const images = makeImageLabels(engine)
+  const problems = makeProblems()
   const recorded = yield* record.load
 
   /** What is mapped for each want, as far as is known; refreshed from the driver in full now and then. */
@@ -82,12 +87,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   const frontends = new Map<string, string>()
   const granted = new Map(recorded.granted)
   let follows = recorded.follows
-  let problems = new Map<string, Standing>()
-  const told = new Map<string, string>()
   /** Unmapped by hand while their containers ran: not mapped again until they are started anew. */
   const dismissed = new Set<string>()
-  const images = new Map<string, Labels | undefined>()
-  const unnoticed = new Set<string>()
   let unsaved = false
 
   const turns = yield* Semaphore.make(1)
@@ -105,11 +106,13 @@ export const startWatch = Effect.fnUntraced(function* ({
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
     const containers = yield* engine.containers
     if (full && base.listPorts !== undefined) {
-      const found = heldFrom(yield* base.listPorts, held)
+      const found = heldFrom(yield* ownPorts(base.listPorts), held)
       for (const key of [...held.keys()]) if (!found.has(key)) hold(key, undefined)
       for (const [key, what] of found) hold(key, what)
     }
-    follows = renamed(follows, containers)
+    const named = renamed(follows, containers)
+    if (named.some((each, index) => each !== follows[index])) unsaved = true
+    follows = named
     const wanted = yield* wantedNow(containers)
     const keys = new Set(wanted.wants.map(({ key }) => key))
     for (const key of dismissed) if (!keys.has(key)) dismissed.delete(key)
@@ -124,18 +127,29 @@ export const startWatch = Effect.fnUntraced(function* ({
       if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
       else failures.push(failure)
     }
-    for (const [name, count] of counts)
-      yield* Effect.logInfo(`${name}: ${count === 1 ? "1 port" : `${count} ports`} published`)
-    yield* tell([...wanted.problems, ...failures])
-    forgetGranted(containers)
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} published`)
+    yield* problems.tell([...wanted.problems, ...failures])
+    forget(containers)
     yield* save
+  })
+
+  /** Owner by owner, which leaves all counters unread: those of the whole host may take a while. */
+  const ownPorts = Effect.fnUntraced(function* (listPorts: NonNullable<Driver["Service"]["listPorts"]>) {
+    const owners = new Set([watchOwner, personsOwner])
+    for (const { owner } of [...follows, ...held.values()]) owners.add(owner)
+    const all: Array<ListedMapping> = []
+    for (const owner of owners) {
+      const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
+      for (const mapping of listed) if (mapping.owner === owner) all.push(mapping)
+    }
+    return all
   })
 
   const wantedNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
     const all: Array<Wanted> = []
     for (const container of containers) {
       if (!container.running || !asksByLabel(container)) continue
-      const labels = trustImageLabels ? container.labels : yield* labelsWithoutImage(container)
+      const labels = trustImageLabels ? container.labels : yield* images.ownLabelsOf(container)
       if (labels !== undefined) all.push(wantedByLabels(container, labels, containers))
     }
     for (const follow of follows) all.push(wantedByFollow(follow, containers))
@@ -145,47 +159,34 @@ export const startWatch = Effect.fnUntraced(function* ({
     }
   })
 
-  /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
-  const labelsWithoutImage = Effect.fnUntraced(function* (container: Container) {
-    const { image, name, id } = container
-    if (!images.has(image)) images.set(image, yield* engine.imageLabels(image))
-    const ofImage = images.get(image)
-    const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
-    if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
-      unnoticed.add(id)
-      const why =
-        ofImage === undefined
-          ? "its image is gone, so its labels may be the image's"
-          : "the label is its image's"
-      yield* Effect.logWarning(
-        `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
-      )
-    }
-    return labels
-  })
-
   const release = Effect.fnUntraced(function* (gone: Changes["release"]) {
     if (gone.length === 0) return
     const bindings = gone.flatMap((each) => each.bindings)
-    const result = yield* Effect.result(base.unmapPorts({ bindings, labels: new Map() }))
+    const result = yield* unmapBindings({ bindings, labels: new Map() }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.result
+    )
     if (Result.isFailure(result)) {
       yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
       yield* later(retryMillis)
       return
     }
+    const counts = new Map<string, number>()
     for (const each of gone) {
       const what = held.get(each.key)
       if (what === undefined) continue
+      counts.set(what.name, (counts.get(what.name) ?? 0) + 1)
       const left = what.bindings.filter((binding) => !each.bindings.includes(binding))
       hold(each.key, { ...what, bindings: left, signature: undefined })
     }
+    for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} released`)
   })
 
   const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {
     if (dismissed.has(want.key)) return undefined
     let failure: DriverError | undefined
     for (const ports of tries) {
-      const mapped = yield* Effect.result(Effect.scoped(mapGroup(want, ports)))
+      const mapped = yield* Effect.result(Effect.scoped(mapWant(want, ports)))
       if (Result.isSuccess(mapped)) {
         if (failure !== undefined)
           yield* Effect.logWarning(
@@ -199,13 +200,22 @@ export const startWatch = Effect.fnUntraced(function* ({
     return failure === undefined ? undefined : problemOf(want, failure)
   })
 
-  const mapGroup = (want: Want, ports: Want["group"]["ports"]) =>
-    Effect.provideService(base.mapPorts({ ...want.group, ports }), CurrentOwner, want.owner)
+  /** A defect of the driver is this want's trouble, and no other's. */
+  const mapWant = (want: Want, ports: Want["group"]["ports"]) =>
+    mapGroup({ ...want.group, ports }).pipe(
+      Effect.provideService(Driver, base),
+      Effect.provideService(CurrentOwner, want.owner),
+      Effect.catchDefect(
+        (defect): Effect.Effect<never, DriverError> =>
+          Effect.fail({ _tag: "Defect", message: `internal error: ${defect}` })
+      )
+    )
 
   const keep = (want: Want, bindings: ReadonlyArray<PortBinding>) => {
     const [first] = bindings
     if (first === undefined) return
     hold(want.key, {
+      name: want.name,
       owner: want.owner,
       port: first.port,
       bindings: bindings.flatMap(releasedOf),
@@ -216,27 +226,9 @@ export const startWatch = Effect.fnUntraced(function* ({
     unsaved = true
   }
 
-  /** Each container's trouble is told once, and again when it is another one. */
-  const tell = Effect.fnUntraced(function* (now: ReadonlyArray<Problem>) {
-    const nowMillis = yield* Clock.currentTimeMillis
-    const next = new Map<string, Standing>()
-    for (const problem of now) {
-      const key = `${problem.owner} ${problem.name} ${problem.publish ?? ""} ${problem.want?.key ?? ""}`
-      next.set(key, { problem, sinceMillis: problems.get(key)?.sinceMillis ?? nowMillis })
-    }
-    problems = next
-    const byName = Map.groupBy(now, ({ name }) => name)
-    for (const [name, each] of byName) {
-      const text = problemsText(each)
-      if (told.get(name) === text) continue
-      told.set(name, text)
-      yield* each.every(({ waiting }) => waiting) ? Effect.logInfo(text) : Effect.logWarning(text)
-    }
-    for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
-  })
-
-  /** Ports are kept for containers that are still there, and for what is followed. */
-  const forgetGranted = (containers: ReadonlyArray<Container>) => {
+  /** What is known of containers that are gone. Ports are kept for those that are still there, and for what is followed. */
+  const forget = (containers: ReadonlyArray<Container>) => {
+    images.forget(containers)
     const known = new Set([
       ...containers.map(({ id }) => shortId(id)),
       ...follows.map(({ id }) => shortId(id))
@@ -265,55 +257,42 @@ export const startWatch = Effect.fnUntraced(function* ({
       scope
     )
 
+  /** Whatever goes wrong, a defect of the driver included, the next look is not given up. */
   const reconcileOrTell = (full: boolean) =>
     turns.withPermits(1)(
-      Effect.catch(reconcile(full), (error) =>
-        Effect.andThen(Effect.logWarning(`looking at the containers: ${error.message}`), later(retryMillis))
+      Effect.flatMap(Effect.exit(reconcile(full)), (exit) =>
+        Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+          ? Effect.void
+          : Effect.andThen(
+              Effect.logWarning(`looking at the containers: ${failureText(exit.cause)}`),
+              later(retryMillis)
+            )
       )
     )
 
+  /** What comes while one look is under way, a restart is some six events, is all looked at by the next. */
   const work = Effect.gen(function* () {
     const first = yield* Queue.take(wakes)
-    yield* Effect.sleep(settleMillis)
     const events = [first, ...(yield* Queue.clear(wakes))]
     const connected = events.some(({ _tag }) => _tag === "Connected")
     if (connected) yield* onConnected
     yield* reconcileOrTell(connected || events.some(({ _tag }) => _tag === "Resync"))
-    const rewired = new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : [])))
-    if (rewired.size === 0) return
     // The Engine tells of a network before its lists show it.
-    yield* Effect.forEach(rewired, (id) => Effect.ignore(engine.settled(id)), { discard: true })
-    yield* reconcileOrTell(false)
-  })
-
-  const listen = Effect.gen(function* () {
-    let wait = backOffMillis.first
-    let lost: string | undefined
-    for (;;) {
-      const ended = yield* Effect.result(
-        Stream.runForEach(engine.events, (event) =>
-          Effect.gen(function* () {
-            wake(event)
-            if (event._tag !== "Connected") return
-            wait = backOffMillis.first
-            yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)
-            lost = undefined
-          })
-        )
+    for (const id of new Set(events.flatMap((event) => (isRewiring(event) ? [event.id] : []))))
+      yield* Effect.forkIn(
+        Effect.andThen(
+          Effect.ignore(engine.settled(id)),
+          Effect.sync(() => wake({ _tag: "Changed", id, action: "settled" }))
+        ),
+        scope
       )
-      const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
-      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
-      lost = why
-      yield* Effect.sleep(wait)
-      wait = Math.min(wait * 2, backOffMillis.most)
-    }
   })
 
   /** Takes note of what others unmapped, so that it is not mapped again. */
   const noticeUnmapped = ({ bindings }: Release) =>
     Effect.suspend(() => {
       const keys = new Set(bindings.flatMap((binding) => frontends.get(frontendOf(binding)) ?? []))
-      for (const { problem } of problems.values())
+      for (const { problem } of problems.standing())
         if (problem.want !== undefined && bindings.some((binding) => waitsFor(problem, binding, granted)))
           keys.add(problem.want.key)
       if (keys.size === 0) return Effect.void
@@ -323,8 +302,7 @@ export const startWatch = Effect.fnUntraced(function* ({
         if (key.startsWith("watch ")) dismissed.add(key)
         hold(key, undefined)
       }
-      for (const [key, { problem }] of problems)
-        if (problem.want !== undefined && keys.has(problem.want.key)) problems.delete(key)
+      problems.forget(keys)
       if (follows !== before) unsaved = true
       wake({ _tag: "Resync" })
       return save
@@ -333,7 +311,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const follow = Effect.fnUntraced(function* (request: FollowRequest) {
     // An Engine asks for nothing by name: a caller who does not say who it is, is a person.
     const caller = yield* CurrentOwner
-    const owner = caller === "engine" ? "cli" : caller
+    const owner = caller === "engine" ? personsOwner : caller
     const containers = yield* engine.containers
     const container = yield* refusing(findContainer(request.container, containers))
     if (!container.running)
@@ -353,11 +331,15 @@ export const startWatch = Effect.fnUntraced(function* ({
     if (problem !== undefined)
       return yield* new FollowRefused({ detail: `container ${container.name}: ${problem.detail}` })
     const wants = wanted.flatMap((each) => each.wants)
-    const before = follows
+    const same = new Set(added.map(followKey))
+    const before = follows.filter((each) => same.has(followKey(each)))
+    const followInstead = (these: ReadonlyArray<Follow>) => {
+      follows = [...follows.filter((each) => !same.has(followKey(each))), ...these]
+    }
     yield* Effect.addFinalizer((exit) => {
       if (Exit.isSuccess(exit)) return Effect.void
-      // What was mapped is undone by the driver; what was followed before still is.
-      follows = before
+      // What was mapped is undone by the driver; what was followed before still is, and what others followed since.
+      followInstead(before)
       for (const { key } of wants) hold(key, undefined)
       unsaved = true
       wake({ _tag: "Resync" })
@@ -367,22 +349,21 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const { want, tries } of changesFor(wants, withoutSignatures(held), granted).map) {
       const [first, second] = tries
       if (first === undefined) continue
-      const mapped = mapGroup(want, first)
+      const mapped = mapWant(want, first)
       const bindings = yield* second === undefined
         ? mapped
-        : Effect.catch(mapped, () => mapGroup(want, second))
+        : Effect.catch(mapped, () => mapWant(want, second))
       answers.set(want.key, bindings)
     }
     for (const want of wants) keep(want, answers.get(want.key) ?? [])
-    const same = new Set(added.map(followKey))
-    follows = [...follows.filter((each) => !same.has(followKey(each))), ...added]
+    followInstead(added)
     unsaved = true
     yield* save
     return wants.flatMap(({ key }) => answers.get(key) ?? [])
   })
 
   const scope = yield* Effect.scope
-  yield* Effect.forkIn(listen, scope)
+  yield* Effect.forkIn(listen(engine, wake), scope)
   yield* Effect.forkIn(Effect.forever(work), scope)
   yield* Effect.forkIn(
     Effect.forever(
@@ -404,7 +385,7 @@ export const startWatch = Effect.fnUntraced(function* ({
       : {
           listPorts: Effect.map(listPorts, (listed) => [
             ...listed,
-            ...[...problems.values()].map((standing) => listedProblem(standing, granted))
+            ...problems.standing().map((standing) => listedProblem(standing, granted))
           ])
         })
   })
@@ -412,11 +393,6 @@ export const startWatch = Effect.fnUntraced(function* ({
 
 interface Resync {
   readonly _tag: "Resync"
-}
-
-interface Standing {
-  readonly problem: Problem
-  readonly sinceMillis: number
 }
 
 const refusing = <A>(result: Result.Result<A, string>): Effect.Effect<A, FollowRefused> =>
@@ -429,44 +405,12 @@ const isRewiring = (event: EngineEvent | Resync): event is Extract<EngineEvent, 
 const withoutSignatures = (held: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> =>
   new Map([...held].map(([key, what]) => [key, { ...what, signature: undefined }]))
 
-const followKey = ({ id, publish, owner }: Follow): string => `${owner} ${id} ${publish}`
-
-/** A container that was renamed is followed under its new name. */
-const renamed = (
-  follows: ReadonlyArray<Follow>,
-  containers: ReadonlyArray<Container>
-): ReadonlyArray<Follow> =>
-  follows.map((follow) => {
-    const name = followed(follow, containers)?.name ?? follow.name
-    return name === follow.name ? follow : { ...follow, name }
-  })
-
-/** Without the ports whose wants have these keys; nothing where none is left. */
-const withoutPorts = (follow: Follow, keys: ReadonlySet<string>): ReadonlyArray<Follow> => {
-  const prefix = `${follow.owner} ${shortId(follow.id)} ${follow.publish} `
-  const gone = [...keys].flatMap((key) => (key.startsWith(prefix) ? [Number(key.slice(prefix.length))] : []))
-  if (gone.length === 0) return [follow]
-  const less = { ...follow, without: [...new Set([...follow.without, ...gone])] }
-  const left = wantedByFollow(less, [])
-  return left.wants.length + left.problems.length === 0 ? [] : [less]
+const failureText = (cause: Cause.Cause<EngineError | DriverError>): string => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error === undefined ? `internal error: ${Cause.pretty(cause).split("\n")[0]}` : error.message
 }
 
-const problemOf = (want: Want, error: DriverError): Problem => ({
-  name: want.name,
-  owner: want.owner,
-  publish: want.group.labels.get("portmapper.publish"),
-  detail: error.message,
-  want,
-  waiting: false
-})
-
-const problemsText = (problems: ReadonlyArray<Problem>): string => {
-  const [first, ...rest] = problems
-  if (first === undefined) return ""
-  const more = rest.length === 0 ? "" : ` (and ${rest.length} more)`
-  const what = first.publish === undefined ? "" : `${first.publish}: `
-  return `${first.name}: ${first.waiting ? "waiting: " : "not published: "}${what}${first.detail}${more}`
-}
+const portsText = (count: number): string => (count === 1 ? "1 port" : `${count} ports`)
 
 const frontendOf = ({ protocol, host, port, backend }: ReleasedBinding): string =>
   port === 0 ? `${protocol} ${backend.address?.key} ${backend.port}` : frontendText(protocol, host, port)
@@ -475,44 +419,3 @@ const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<Rele
   discarded === undefined
     ? [{ protocol: entry.protocol, host: entry.host, port, backend: entry.backend }]
     : []
-
-/** The port that a want asks for or had; 0 where any will do. */
-const portOf = ({ key, group: { ports } }: Want, granted: ReadonlyMap<string, number>): number =>
-  ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
-
-const waitsFor = (
-  { want }: Problem,
-  { protocol, host, port }: ReleasedBinding,
-  granted: ReadonlyMap<string, number>
-): boolean =>
-  want !== undefined &&
-  port === portOf(want, granted) &&
-  want.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
-
-/** What could not be published is listed as conflicted, with the reason among its labels. */
-const listedProblem = (
-  { problem, sinceMillis }: Standing,
-  granted: ReadonlyMap<string, number>
-): ListedMapping => {
-  const { name, owner, publish, detail, want } = problem
-  const entry = want?.group.entries[0]
-  return {
-    protocol: protocolNumber[entry?.protocol ?? "tcp"],
-    frontendIp: entry?.asked ?? "",
-    frontendPort: want === undefined ? 0 : portOf(want, granted),
-    backendIp: entry?.backend.address.text ?? "",
-    backendPort: entry?.backend.port ?? 0,
-    mode: want?.group.labels.get("portmapper.mode") ?? "",
-    owner,
-    state: "conflicted",
-    sinceMillis,
-    labels: new Map([
-      ["portmapper.container", name],
-      ...(publish === undefined ? [] : [["portmapper.publish", publish] as const]),
-      ["portmapper.error", detail]
-    ]),
-    connections: undefined,
-    bytesIn: undefined,
-    bytesOut: undefined
-  }
-}

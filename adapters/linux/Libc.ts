@@ -24,9 +24,24 @@ export interface Libc {
   readonly bind: (fd: number, address: Uint8Array, length: number) => number
   readonly listen: (fd: number, backlog: number) => number
   readonly setsockopt: (fd: number, level: number, name: number, value: Uint8Array, length: number) => number
+  /** `value` is filled; `length` holds its size (uint32) and is updated. */
+  readonly getsockopt: (
+    fd: number,
+    level: number,
+    name: number,
+    value: Uint8Array,
+    length: Uint8Array
+  ) => number
   /** `address` is filled with the socket's own address; `length` holds its size (uint32) and is updated. */
   readonly getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number
   readonly connect: (fd: number, address: Uint8Array, length: number) => number
+  /** A connection that waits, with the flags of its socket; who connected is not asked for. */
+  readonly accept: (fd: number, flags: number) => number
+  /** `message` is a `struct msghdr`, whose pointers are addresses of arrays: see `addressOf`. */
+  readonly sendmsg: (fd: number, message: Uint8Array, flags: number) => number
+  readonly recvmsg: (fd: number, message: Uint8Array, flags: number) => number
+  /** Another descriptor of the same open file, which children do not inherit. */
+  readonly duplicate: (fd: number) => number
   readonly send: (fd: number, bytes: Uint8Array, length: number, flags: number) => number
   /** `address` is filled with the sender's; `addressLength` holds its size (uint32) and is updated. */
   readonly recvfrom: (
@@ -60,6 +75,8 @@ export interface Libc {
   readonly bpf: (command: number, attributes: Uint8Array, length: number) => number
   /** Moves the calling thread into new namespaces: what tests use to leave the machine's own. */
   readonly unshare: (flags: number) => number
+  /** Where an array's bytes lie: true for as long as something keeps the array. */
+  readonly addressOf: (bytes: Uint8Array) => bigint
   /** Copies bytes to where C can point at them for as long as the process lives; the address of the copy. */
   readonly pin: (bytes: Uint8Array) => bigint
   /** Calls back on the event loop whenever `fd` is readable, until the returned function is called. */
@@ -75,6 +92,7 @@ export const AF_NETLINK = 16
 export const SOCK_STREAM = 1
 export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
+export const SOCK_SEQPACKET = 5
 export const SOCK_NONBLOCK = 0o4000
 export const SOCK_CLOEXEC = 0o2000000
 export const SOL_SOCKET = 1
@@ -82,17 +100,28 @@ export const SO_REUSEADDR = 2
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
 export const SO_LINGER = 13
+export const SO_PEERCRED = 17
 export const SO_ATTACH_FILTER = 26
 export const SO_DETACH_FILTER = 27
 export const SO_SNDBUFFORCE = 32
 export const SO_RCVBUFFORCE = 33
+export const SO_PROTOCOL = 38
 export const SO_ATTACH_BPF = 50
+export const IPPROTO_IP = 0
+export const IP_MINTTL = 21
 export const IPPROTO_IPV6 = 41
 export const IPV6_V6ONLY = 26
+export const IPV6_MINHOPCOUNT = 73
 export const SOL_NETLINK = 270
+export const SCM_RIGHTS = 1
+export const MSG_CTRUNC = 0x8
 export const MSG_TRUNC = 0x20
 export const MSG_DONTWAIT = 0x40
+export const MSG_NOSIGNAL = 0x4000
+export const MSG_CMSG_CLOEXEC = 0x40000000
 export const CLONE_NEWNET = 0x40000000
+
+const F_DUPFD_CLOEXEC = 1030
 
 export const EPERM = 1
 export const ENOENT = 2
@@ -105,6 +134,8 @@ export const EEXIST = 17
 export const EINVAL = 22
 export const ENFILE = 23
 export const EMFILE = 24
+export const EPIPE = 32
+export const ENAMETOOLONG = 36
 export const ENOSYS = 38
 export const ENOTEMPTY = 39
 export const EMSGSIZE = 90
@@ -114,7 +145,9 @@ export const EOPNOTSUPP = 95
 export const EAFNOSUPPORT = 97
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
+export const ECONNRESET = 104
 export const ENOBUFS = 105
+export const ECONNREFUSED = 111
 
 /** Whether numbers in the host's own byte order are little-endian, as `DataView` asks. */
 export const hostLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
@@ -162,6 +195,9 @@ const load = (): Libc => {
   }
 
   const syscall = native("long syscall(long number, int command, void *attributes, uint32_t length)")
+  const accept = native("int accept4(int fd, void *address, void *length, int flags)")
+  // Variadic in C; an integer travels there as any other does, on x86-64 and AArch64.
+  const fcntl = native("int fcntl(int fd, int command, int minimum)")
   const bpfNumber = { x64: 321, arm64: 280 }[process.arch as string]
   const nameToIndex = library.func("uint32_t if_nametoindex(const void *name)")
 
@@ -170,8 +206,13 @@ const load = (): Libc => {
     bind: native("int bind(int fd, const void *address, uint32_t length)"),
     listen: native("int listen(int fd, int backlog)"),
     setsockopt: native("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
+    getsockopt: native("int getsockopt(int fd, int level, int name, void *value, void *length)"),
     getsockname: native("int getsockname(int fd, void *address, void *length)"),
     connect: native("int connect(int fd, const void *address, uint32_t length)"),
+    accept: (fd, flags) => accept(fd, null, null, flags),
+    sendmsg: native("intptr_t sendmsg(int fd, const void *message, int flags)"),
+    recvmsg: native("intptr_t recvmsg(int fd, void *message, int flags)"),
+    duplicate: (fd) => fcntl(fd, F_DUPFD_CLOEXEC, 3),
     send: native(send),
     recvfrom: native(recvfrom),
     sendLater: nativeLater(send),
@@ -186,6 +227,7 @@ const load = (): Libc => {
     bpf: (command, attributes, length) =>
       bpfNumber === undefined ? -ENOSYS : syscall(bpfNumber, command, attributes, length),
     unshare: native("int unshare(int flags)"),
+    addressOf: (bytes) => koffi.address(bytes),
     pin: (bytes) => {
       const pointer = koffi.alloc("uint8_t", Math.max(bytes.length, 8))
       new Uint8Array(koffi.view(pointer, bytes.length)).set(bytes)

@@ -1,16 +1,18 @@
 /**
  * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). A socket is bound through the C library, so that no event
- * loop handle stands for an idle port, and carries its filter before it is bound.
+ * loop handle stands for an idle port, and admits nothing before it is bound.
  */
 import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
+import { AdoptedSockets } from "../../src/ports/AdoptedSockets.ts"
 import { type Admission, type HostSocket, HostSockets, SocketError } from "../../src/ports/HostSockets.ts"
 import { dynamicPorts, type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import type { Address } from "../../src/protocol/Address.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../../src/protocol/Protocol.ts"
 import * as C from "./Libc.ts"
 import { scopeOf, sizeOfIpv6, socketAddress } from "./SocketAddress.ts"
-import { admitLocal, dropAll, makeFilter } from "./SocketFilter.ts"
+import { makeAdmission } from "./SocketAdmission.ts"
 
 /** The kernel lowers it to net.core.somaxconn. */
 const backlog = 4096
@@ -27,7 +29,8 @@ export const layer = (load = C.libc): Layer.Layer<HostSockets> =>
 
 const makeLinuxSockets = (libc: C.Libc) => {
   const opened = new Set<HostSocket>()
-  const filters = { nothing: makeFilter(libc, dropAll), loopback: makeFilter(libc, admitLocal) }
+  const adopted = new AdoptedSockets()
+  const admission = makeAdmission(libc)
   const one = new Uint8Array(4)
   new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
 
@@ -42,12 +45,9 @@ const makeLinuxSockets = (libc: C.Libc) => {
   }
 
   /** The failed call and its result, or `undefined` where all went well. */
-  const prepare = (
-    fd: number,
-    protocol: Protocol,
-    address: Uint8Array
-  ): readonly [string, number] | undefined => {
-    let result = filters.nothing.attach(fd)
+  const prepare = (socket: HostSocket, address: Uint8Array): readonly [string, number] | undefined => {
+    const { fd, protocol } = socket
+    let result = admission.set(socket, "nothing")
     if (result < 0) return ["setsockopt", result]
     if (protocol !== "udp") {
       result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
@@ -67,6 +67,8 @@ const makeLinuxSockets = (libc: C.Libc) => {
   }
 
   const open = (protocol: Protocol, host: Address, port: number): Effect.Effect<HostSocket, SocketError> => {
+    const claimed = adopted.claim(protocol, host, port)
+    if (claimed !== undefined) return Effect.succeed(claimed)
     const scope = scopeOf(libc, host)
     if (scope < 0)
       return Effect.fail(new SocketError({ reason: "NotLocal", detail: `no interface ${host.zone}` }))
@@ -76,34 +78,54 @@ const makeLinuxSockets = (libc: C.Libc) => {
       protocolNumber[protocol]
     )
     if (fd < 0) return Effect.fail(refusal(protocol, "socket", fd))
-    const failed = prepare(fd, protocol, socketAddress(host, port, scope))
+    const socket: HostSocket = { protocol, host, port, fd }
+    const failed = prepare(socket, socketAddress(host, port, scope))
     if (failed !== undefined) {
       libc.close(fd)
       return Effect.fail(refusal(protocol, ...failed))
     }
-    const socket: HostSocket = { protocol, host, port, fd }
     opened.add(socket)
     return Effect.succeed(socket)
   }
 
-  const admit = (socket: HostSocket, admission: Admission): Effect.Effect<void, SocketError> => {
-    if (!opened.has(socket)) return Effect.void
-    const result =
-      admission === "everything"
-        ? libc.setsockopt(socket.fd, C.SOL_SOCKET, C.SO_DETACH_FILTER, one, 4)
-        : filters[admission].attach(socket.fd)
-    const hadNone = admission === "everything" && result === -C.ENOENT
-    return result < 0 && !hadNone ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
+  const admit = (socket: HostSocket, admitted: Admission): Effect.Effect<void, SocketError> => {
+    const result = opened.has(socket) ? admission.set(socket, admitted) : 0
+    return result < 0 ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
   }
 
   const close = (socket: HostSocket) => {
     if (opened.delete(socket)) libc.close(socket.fd)
   }
 
+  const adopt = (sockets: ReadonlyArray<HostSocket>): Effect.Effect<void, SocketError> => {
+    const wrong = sockets.find((socket) => !isBoundAsSaid(libc, socket))
+    if (wrong !== undefined)
+      return Effect.fail(
+        new SocketError({
+          reason: "Failed",
+          detail: `descriptor ${wrong.fd} is no socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
+        })
+      )
+    for (const socket of sockets) {
+      opened.add(socket)
+      adopted.add(socket)
+    }
+    return Effect.void
+  }
+
+  const closeUnopened = () => {
+    const left = adopted.rest()
+    left.forEach(close)
+    return left
+  }
+
   const sockets = HostSockets.of({
     open: (protocol, host, port) => Effect.suspend(() => open(protocol, host, port)),
     admit: (socket, admission) => Effect.suspend(() => admit(socket, admission)),
     close: (socket) => Effect.sync(() => close(socket)),
+    held: Effect.sync(() => [...opened]),
+    adopt: (sockets) => Effect.suspend(() => adopt(sockets)),
+    closeUnopened: Effect.sync(closeUnopened),
     ephemeral: Effect.sync(() => ({
       range: readRanges("ip_local_port_range")[0] ?? dynamicPorts,
       reserved: readRanges("ip_local_reserved_ports")
@@ -112,11 +134,30 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const dispose = () => {
     for (const socket of opened) close(socket)
-    filters.nothing.close()
-    filters.loopback.close()
+    admission.close()
   }
 
   return { sockets, dispose }
+}
+
+/** By getsockname(2) and the socket's type: whoever sent a descriptor may have mixed them up. */
+const isBoundAsSaid = (libc: C.Libc, { fd, protocol, host, port }: HostSocket): boolean => {
+  const type = new Uint8Array(4)
+  if (libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PROTOCOL, type, lengthOf(type)) < 0) return false
+  if (new DataView(type.buffer).getInt32(0, C.hostLittleEndian) !== protocolNumber[protocol]) return false
+  const said = socketAddress(host, port, 0)
+  const found = new Uint8Array(said.length)
+  if (libc.getsockname(fd, found, lengthOf(found)) < 0) return false
+  // sin6_flowinfo and sin6_scope_id are no part of what was asked for.
+  const counts = (index: number) => said.length !== sizeOfIpv6 || index < 4 || (index >= 8 && index < 24)
+  return said.every((byte, index) => !counts(index) || found[index] === byte)
+}
+
+/** A `socklen_t` that holds the size of an array. */
+const lengthOf = ({ length }: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, length, C.hostLittleEndian)
+  return bytes
 }
 
 const reasonOf = (errno: number): SocketError["reason"] => {

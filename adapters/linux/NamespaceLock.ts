@@ -11,7 +11,7 @@ export class NamespaceBusy extends Schema.TaggedError<NamespaceBusy>()("Namespac
   }
 }
 
-/** Held until the scope closes. Nobody who connects is answered. */
+/** Held until the scope has closed. Nobody who connects is answered. */
 export const lockNamespace: Effect.Effect<void, NamespaceBusy, Scope.Scope> = Effect.asVoid(
   Effect.acquireRelease(
     Effect.callback<Net.Server, NamespaceBusy>((resume) => {
@@ -22,6 +22,6 @@ export const lockNamespace: Effect.Effect<void, NamespaceBusy, Scope.Scope> = Ef
         resume(Effect.succeed(server))
       })
     }),
-    (server) => Effect.sync(() => void server.close())
+    (server) => Effect.callback<void>((resume) => void server.close(() => resume(Effect.void)))
   )
 )

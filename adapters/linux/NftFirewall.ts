@@ -133,10 +133,8 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
 
   const standing = yield* Effect.fromResult(table.standing("reading"))
   if (standing === "absent") yield* load([])
-  if (standing === "intact") {
-    yield* Effect.fromResult(look("reading"))
-    ours = true
-  }
+  // What is in it is read when a change wants to know: the first one most often replaces it all.
+  if (standing === "intact") ours = true
 
   return Firewall.of({
     apply: (change) =>

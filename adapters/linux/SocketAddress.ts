@@ -1,6 +1,6 @@
-/** `struct sockaddr_in` and `struct sockaddr_in6`, as ip(7) and ipv6(7) lay them out. */
+/** `struct sockaddr_in`, `sockaddr_in6` and `sockaddr_un`, as ip(7), ipv6(7) and unix(7) lay them out. */
 import type { Address } from "../../src/protocol/Address.ts"
-import { AF_INET, AF_INET6, hostLittleEndian, type Libc } from "./Libc.ts"
+import { AF_INET, AF_INET6, AF_UNIX, hostLittleEndian, type Libc } from "./Libc.ts"
 
 export const sizeOfIpv4 = 16
 export const sizeOfIpv6 = 28
@@ -13,6 +13,19 @@ export const socketAddress = (host: Address, port: number, scope: number): Uint8
   view.setUint16(2, port)
   bytes.set(host.octets, host.family === 4 ? 4 : 8)
   if (host.family === 6) view.setUint32(24, scope, hostLittleEndian)
+  return bytes
+}
+
+/** `sizeof(sockaddr_un.sun_path)`. */
+const maxNameBytes = 108
+
+/** A path, or a name in the abstract namespace where it begins with a zero byte; `undefined` where it is too long. */
+export const unixAddress = (path: string): Uint8Array | undefined => {
+  const name = new TextEncoder().encode(path)
+  if (name.length >= maxNameBytes) return undefined
+  const bytes = new Uint8Array(2 + name.length + (name[0] === 0 ? 0 : 1))
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, hostLittleEndian)
+  bytes.set(name, 2)
   return bytes
 }
 

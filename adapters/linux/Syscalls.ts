@@ -45,6 +45,7 @@ export const addressOf = (buffer: ArrayBuffer): number => Number(koffi.address(n
 const errnoView = new Int32Array(koffi.view(library.func("__errno_location", "void *", [])(), 4))
 export const errno = (): number => errnoView[0] ?? 0
 
+export const EEXIST = 17
 export const EINVAL = 22
 export const EAGAIN = 11
 export const ENOMEM = 12

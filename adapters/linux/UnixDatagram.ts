@@ -1,9 +1,7 @@
 /** One datagram to a Unix socket, as systemd takes notifications (unix(7), sd_notify(3)): Node has no such sockets. */
 import { Effect } from "effect"
 import * as C from "./Libc.ts"
-
-/** `sizeof(sockaddr_un.sun_path)`. */
-const maxNameBytes = 108
+import { unixAddress } from "./SocketAddress.ts"
 
 /**
  * `path` as in `sockaddr_un`: a path, or a name in the abstract namespace where it begins with a zero byte. Never waits: a
@@ -12,11 +10,8 @@ const maxNameBytes = 108
 export const sendUnixDatagram = (path: string, bytes: Uint8Array): Effect.Effect<void, C.Errno> =>
   Effect.suspend(() => {
     const libc = C.libc()
-    const name = new TextEncoder().encode(path)
-    if (name.length >= maxNameBytes) return Effect.fail(libc.errno("connect", -C.EMSGSIZE))
-    const address = new Uint8Array(2 + name.length + (name[0] === 0 ? 0 : 1))
-    new DataView(address.buffer).setUint16(0, C.AF_UNIX, C.hostLittleEndian)
-    address.set(name, 2)
+    const address = unixAddress(path)
+    if (address === undefined) return Effect.fail(libc.errno("connect", -C.EMSGSIZE))
     const fd = libc.socket(C.AF_UNIX, C.SOCK_DGRAM | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, 0)
     if (fd < 0) return Effect.fail(libc.errno("socket", fd))
     try {

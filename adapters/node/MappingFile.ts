@@ -127,8 +127,9 @@ export class MappingFile {
     this.#write(1, () => this.#updateEngine.run(epoch, activated ? 1 : 0), true)
   }
 
-  /** The log goes with it, and its space may make up for a spare that was used. */
+  /** The log goes with it, and its space may make up for a spare that was used. Closing what is closed does nothing. */
   close(): void {
+    if (!this.#database.isOpen) return
     this.#database.close()
     if (!this.#spare) this.#tryMakeSpare()
   }

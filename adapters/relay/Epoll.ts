@@ -92,7 +92,7 @@ export const eventDescriptor = (index: number): number => {
 
 export const eventMask = (index: number): number => eventWords[index * stride]!
 
-const paused: Array<number> = []
+let paused: Array<number> = []
 
 /** A listener that can't be accepted from while descriptors lack, and would be ready all the time. */
 export const pauseListener = (fd: number): void => {
@@ -102,8 +102,10 @@ export const pauseListener = (fd: number): void => {
 
 export const resumeListeners = (): void => {
   if (paused.length === 0) return
-  for (const fd of paused) if (kind[fd] === kindOf.listener) watch(fd, EPOLLIN | EPOLLEXCLUSIVE)
-  paused.length = 0
+  // One that can't be watched yet, as the kernel's memory lacks too, has its turn later.
+  paused = paused.filter(
+    (fd) => kind[fd] === kindOf.listener && watch(fd, EPOLLIN | EPOLLEXCLUSIVE) < 0 && S.errno() !== S.EEXIST
+  )
 }
 
 export const hasPaused = (): boolean => paused.length > 0

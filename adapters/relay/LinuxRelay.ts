@@ -6,7 +6,7 @@
  * plugin's thread, `threadMain` and all it imports in the relay's.
  */
 import { availableParallelism } from "node:os"
-import { Duration, Effect, Layer, Result, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, Result, type Scope } from "effect"
 import { type IpNetwork, NetAddress } from "effect/net"
 import { type Admission, type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
@@ -31,14 +31,33 @@ export interface RelayOptions {
   readonly connectTimeout?: Duration.Duration | undefined
   /** How long connections of a closed route may go on; 5 seconds. */
   readonly grace?: Duration.Duration | undefined
+  /** How long a UDP flow waits for its backend's answer once the relay takes nothing more; 2 seconds. */
+  readonly answerTimeout?: Duration.Duration | undefined
   /** UDP flows of one route, the longest idle of which gives way to the next; 8192. */
   readonly maxFlows?: number | undefined
   /** Threads, where all are busy; 4, or as many as there are processors if that is less. */
   readonly maxThreads?: number | undefined
+  /** Whether nothing is taken before `RelayHandover.resume`: another process still serves the same sockets. */
+  readonly paused?: boolean | undefined
 }
 
-export const layer = (options: RelayOptions = {}): Layer.Layer<Relay, never, HostSockets> =>
-  Layer.effect(Relay, make(options))
+/** How the same sockets are served by one process after another, and never by two. */
+export class RelayHandover extends Context.Service<
+  RelayHandover,
+  {
+    /** Begins to take connections and packets, where the relay was made paused. What can't be served is logged. */
+    readonly resume: Effect.Effect<void>
+    /**
+     * Takes nothing more, for good, and closes every socket of `HostSockets` without shutting it, since another process may
+     * have it too. Returns at once, with an effect that waits for what goes on: connections for as long as they may, UDP
+     * flows for as long as an answer may be on its way, their sockets until then.
+     */
+    readonly drain: (grace: Duration.Duration) => Effect.Effect<Effect.Effect<void>>
+  }
+>()("portmapper/relay/RelayHandover") {}
+
+export const layer = (options: RelayOptions = {}): Layer.Layer<Relay | RelayHandover, never, HostSockets> =>
+  Layer.effectContext(make(options))
 
 interface Entry {
   readonly route: Route
@@ -52,7 +71,7 @@ interface Entry {
 
 const make = Effect.fnUntraced(function* (
   options: RelayOptions
-): Effect.fn.Return<Relay["Service"], never, HostSockets | Scope.Scope> {
+): Effect.fn.Return<Context.Context<Relay | RelayHandover>, never, HostSockets | Scope.Scope> {
   const sockets = yield* HostSockets
   const entries = new Map<string, Entry>()
   /** The first entry of each socket, by its descriptor. */
@@ -80,10 +99,12 @@ const make = Effect.fnUntraced(function* (
   const threads: RelayThreads = yield* makeRelayThreads({
     settings: {
       connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
-      maxFlows: options.maxFlows ?? 8192
+      maxFlows: options.maxFlows ?? 8192,
+      answerMillis: Duration.toMillis(options.answerTimeout ?? Duration.seconds(2))
     },
     maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
+    paused: options.paused ?? false,
     routes: () => entries.values().map(assigned)
   })
 
@@ -159,7 +180,7 @@ const make = Effect.fnUntraced(function* (
     return yield* failure(route, served.failure)
   })
 
-  return Relay.of({
+  const relay = Relay.of({
     protocols: relayedProtocols,
     open: (route) => Effect.uninterruptible(open(route)),
     close: (frontend) =>
@@ -178,6 +199,27 @@ const make = Effect.fnUntraced(function* (
       }))
     )
   })
+
+  const handover = RelayHandover.of({
+    resume: Effect.catch(threads.resume, (detail) =>
+      Effect.logError(`not all that was taken over is relayed: ${detail}`)
+    ),
+    drain: Effect.fnUntraced(function* (grace) {
+      yield* threads.drain(Duration.toMillis(grace))
+      const flowing = [...entries.values()].filter(
+        ({ route, id }) => route.protocol === "udp" && threads.isEnding(id)
+      )
+      const needed = new Set(flowing.map(({ route }) => route.socket))
+      for (const socket of yield* sockets.held) if (!needed.has(socket)) yield* sockets.close(socket)
+      const flowsEnd = Effect.andThen(
+        threads.ended(flowing.map(({ id }) => id)),
+        Effect.forEach(needed, sockets.close, { discard: true })
+      )
+      return Effect.andThen(flowsEnd, threads.allEnded)
+    })
+  })
+
+  return Context.make(Relay, relay).pipe(Context.add(RelayHandover, handover))
 })
 
 /**
@@ -194,7 +236,8 @@ const admissionOf = (socket: HostSocket, first: Entry | undefined): Admission =>
   return admission
 }
 
-const routeKey = ({ protocol, host, port }: RouteFrontend): string => `${protocol} ${host.key} ${port}`
+/** Joined, since a template of this length would be kept as the tree of its parts, which takes three times the memory. */
+const routeKey = ({ protocol, host, port }: RouteFrontend): string => [protocol, host.key, port].join(" ")
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 

@@ -28,7 +28,7 @@ export interface Network {
   readonly prefixLength: number
 }
 
-/** A command is answered by `done` with its number; `exit` has none. */
+/** Commands and reports travel in arrays. A command is answered by `Done` with its number; `Exit` has none. */
 export type Command =
   | { readonly _tag: "Serve"; readonly number: number; readonly servings: ReadonlyArray<Serving> }
   | {
@@ -38,6 +38,10 @@ export type Command =
       readonly fd: number
       readonly graceMillis: number
     }
+  /** Begins to take connections and packets, where the thread was started without. */
+  | { readonly _tag: "Resume"; readonly number: number }
+  /** Takes nothing more on any route, and ends each with what it has. */
+  | { readonly _tag: "Drain"; readonly number: number; readonly graceMillis: number }
   | { readonly _tag: "Exit" }
 
 export type Report =
@@ -48,12 +52,16 @@ export type Report =
   | { readonly _tag: "Busy" }
 
 export interface Settings {
+  /** A drained UDP flow goes on for so long. */
+  readonly answerMillis: number
   readonly connectMillis: number
   readonly maxFlows: number
 }
 
 /** What a thread is started with. */
 export interface ThreadData {
+  /** Whether it takes nothing before `Resume`. */
+  readonly paused: boolean
   readonly port: MessagePort
   /** An eventfd: written to when `port` has something. */
   readonly wake: number

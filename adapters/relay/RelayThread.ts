@@ -21,8 +21,13 @@ const threadUrl = new URL(
   import.meta.url
 )
 
-/** How long a thread may take to answer; one that takes longer is ended. */
-const patienceMillis = 5000
+/**
+ * How long a thread may take to answer; one that takes longer is ended, since only then its descriptors are free to be
+ * closed. Just less than a call of the Engine may take.
+ */
+const patienceMillis = 9000
+/** While it starts it has nothing to lose, and another would not start sooner. */
+const startPatienceMillis = 20_000
 
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
@@ -34,6 +39,8 @@ export interface ThreadEvents {
 interface Life {
   readonly worker: Worker
   readonly port: MessagePort
+  /** Commands that are on their way to the port. */
+  readonly untold: Array<Command>
   readonly begun: number
   hasAnswered: boolean
   error: string | undefined
@@ -64,31 +71,44 @@ export class RelayThread {
     return this.life !== undefined
   }
 
-  begin(): void {
+  /** False from a start that failed to the next that does not. */
+  get hasStarted(): boolean {
+    return this.startFailure === undefined
+  }
+
+  begin(paused: boolean): void {
     const { port1, port2 } = new MessageChannel()
     const workerData: ThreadData = {
+      paused,
       port: port2,
       wake: this.wake,
       kinds: this.kinds.buffer,
       counters: this.counters.buffer,
       settings: this.settings
     }
-    const worker = new Worker(threadUrl, {
-      name: "portmapper-relay",
-      workerData,
-      transferList: [port2],
-      execArgv: [],
-      env: SHARE_ENV,
-      resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
-    })
-    const life: Life = { worker, port: port1, begun: Date.now(), hasAnswered: false, error: undefined }
+    const worker = newWorker(workerData)
+    if (typeof worker === "string") {
+      port1.close()
+      this.startFailure = `its thread did not start: ${worker}`
+      return void setImmediate(() => this.events.onDeath(worker, 0))
+    }
+    const life: Life = {
+      worker,
+      port: port1,
+      untold: [],
+      begun: Date.now(),
+      hasAnswered: false,
+      error: undefined
+    }
     this.life = life
     worker.on("error", (error) => {
       life.error = error instanceof Error ? error.message : String(error)
     })
     worker.on("exit", () => this.died(life))
     worker.unref()
-    port1.on("message", (report: Report) => this.heard(life, report))
+    port1.on("message", (reports: ReadonlyArray<Report>) => {
+      for (const report of reports) this.heard(life, report)
+    })
     port1.unref()
   }
 
@@ -97,22 +117,29 @@ export class RelayThread {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
     const number = ++this.commands
-    const patience = setTimeout(() => {
-      this.settle(number, "its thread does not answer")
-      void life.worker.terminate()
-    }, patienceMillis)
+    // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
+    const patience = setTimeout(
+      () => setImmediate(() => this.giveUp(life, number)),
+      life.hasAnswered ? patienceMillis : startPatienceMillis
+    )
     this.waiting.set(number, (failure) => {
       clearTimeout(patience)
       done(failure)
     })
     life.port.ref()
-    life.port.postMessage(command(number))
-    this.wakeUp()
+    this.tell(life, command(number))
+  }
+
+  private giveUp({ worker }: Life, number: number): void {
+    if (!this.waiting.has(number)) return
+    this.settle(number, "its thread does not answer")
+    void worker.terminate()
   }
 
   tellToExit(): void {
-    this.life?.port.postMessage({ _tag: "Exit" } satisfies Command)
-    this.wakeUp()
+    if (this.life === undefined) return
+    this.life.untold.push({ _tag: "Exit" })
+    this.tellAll(this.life)
   }
 
   /** Ends it for good. */
@@ -121,12 +148,23 @@ export class RelayThread {
     if (life !== undefined) {
       const exit = new Promise((resolve) => life.worker.once("exit", resolve))
       this.tellToExit()
+      const patience = setTimeout(() => void life.worker.terminate(), patienceMillis)
       await exit
+      clearTimeout(patience)
     }
     this.libc.close(this.wake)
   }
 
-  private wakeUp(): void {
+  /** What is asked in one go is told together, and the thread woken once. */
+  private tell(life: Life, command: Command): void {
+    life.untold.push(command)
+    if (life.untold.length === 1) queueMicrotask(() => this.tellAll(life))
+  }
+
+  private tellAll({ port, untold }: Life): void {
+    if (untold.length === 0) return
+    port.postMessage(untold)
+    untold.length = 0
     this.libc.write(this.wake, one, one.length)
   }
 
@@ -170,6 +208,22 @@ export class RelayThread {
         this.libc.close(fd)
       }
     this.kinds.fill(0)
+  }
+}
+
+/** Why there is none, where the system has no thread left. */
+const newWorker = (workerData: ThreadData): Worker | string => {
+  try {
+    return new Worker(threadUrl, {
+      name: "portmapper-relay",
+      workerData,
+      transferList: [workerData.port],
+      execArgv: [],
+      env: SHARE_ENV,
+      resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
+    })
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
   }
 }
 

@@ -37,9 +37,24 @@ export interface RelayThreads {
   /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
   readonly stop: (stopped: Stopped) => Effect.Effect<void>
   readonly counters: (id: number) => Counters
+  /** Takes connections and packets from now on, where the threads were made paused; fails with the reason of one that can't. */
+  readonly resume: Effect.Effect<void, string>
+  /**
+   * Takes nothing more, for good. Returns when no thread accepts or reads from a reserved socket any more; what began
+   * before goes on for the grace time, a UDP flow for as long as an answer may be on its way.
+   */
+  readonly drain: (graceMillis: number) => Effect.Effect<void>
+  /** Returns when nothing is left of these routes, all of which were stopped or drained. */
+  readonly ended: (ids: ReadonlyArray<number>) => Effect.Effect<void>
+  /** The same of every route that was stopped or drained. */
+  readonly allEnded: Effect.Effect<void>
+  /** Whether something is left of a route that was stopped or drained. */
+  readonly isEnding: (id: number) => boolean
 }
 
 export interface ThreadsOptions {
+  /** Whether nothing is to be taken before `resume`. */
+  readonly paused: boolean
   readonly settings: Settings
   readonly maxThreads: number
   readonly graceMillis: number
@@ -52,6 +67,8 @@ const routesPerMessage = 500
 const maxBackoffMillis = 30_000
 /** Busy are those who said so no longer ago than this. */
 const busyMillis = 1200
+/** For so long no thread is added after one that could not be. */
+const noMoreMillis = 30_000
 
 export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayThreads, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -70,7 +87,14 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
           )
         ),
       stop: (stopped) => Effect.callback((resume) => crew.stop(stopped, () => resume(Effect.void))),
-      counters: (id) => crew.countersOf(id)
+      counters: (id) => crew.countersOf(id),
+      resume: Effect.callback((resume) =>
+        crew.resume((failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
+      ),
+      drain: (graceMillis) => Effect.callback((resume) => crew.drain(graceMillis, () => resume(Effect.void))),
+      ended: (ids) => Effect.callback((resume) => crew.whenEnded(ids, () => resume(Effect.void))),
+      allEnded: Effect.callback((resume) => crew.whenEnded(crew.endingIds(), () => resume(Effect.void))),
+      isEnding: (id) => crew.isEnding(id)
     }))
   )
 
@@ -90,7 +114,11 @@ class Crew {
   private nextId = 0
   /** Stopped routes, each with those that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
+  private readonly endWaiters = new Set<() => void>()
+  private paused: boolean
+  /** Nothing is served any more: a thread that dies is not begun again. */
   private hasEnded = false
+  private noMoreBefore = 0
   /** Nothing but an event ends the native call that a thread waits in. */
   private readonly onProcessExit = () => {
     for (const { thread } of this.members) thread.tellToExit()
@@ -99,12 +127,14 @@ class Crew {
   constructor(options: ThreadsOptions, logError: (message: string) => void) {
     this.options = options
     this.logError = logError
+    this.paused = options.paused
   }
 
   assign(protocol: "tcp" | "udp") {
     const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
     if (id === undefined) return undefined
-    return { id, thread: protocol === "tcp" ? undefined : id % Math.max(this.members.length, 1) }
+    const alive = this.members.filter(({ thread }) => thread.isAlive)
+    return { id, thread: protocol === "tcp" ? undefined : (alive[id % alive.length]?.index ?? 0) }
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {
@@ -123,6 +153,41 @@ class Crew {
     this.ending.set(id, new Set(servers))
     askAll(servers, (number) => ({ _tag: "Stop", number, id, fd, graceMillis }), done)
     if (servers.length === 0) this.ended(id, undefined)
+  }
+
+  resume(done: Done): void {
+    this.paused = false
+    const alive = this.members.filter(({ thread }) => thread.isAlive)
+    askAll(alive, (number) => ({ _tag: "Resume", number }), done)
+  }
+
+  drain(graceMillis: number, done: () => void): void {
+    this.hasEnded = true
+    for (const { restart } of this.members) clearTimeout(restart)
+    const alive = this.members.filter(({ thread }) => thread.isAlive)
+    for (const { serving, thread } of this.options.routes()) {
+      const servers = alive.filter(({ index }) => thread === undefined || thread === index)
+      if (servers.length > 0) this.ending.set(serving.id, new Set(servers))
+    }
+    askAll(alive, (number) => ({ _tag: "Drain", number, graceMillis }), done)
+  }
+
+  endingIds(): ReadonlyArray<number> {
+    return [...this.ending.keys()]
+  }
+
+  isEnding(id: number): boolean {
+    return this.ending.has(id)
+  }
+
+  whenEnded(ids: ReadonlyArray<number>, done: () => void): void {
+    const look = () => {
+      if (ids.some((id) => this.ending.has(id))) return
+      this.endWaiters.delete(look)
+      done()
+    }
+    this.endWaiters.add(look)
+    look()
   }
 
   countersOf(id: number): Counters {
@@ -162,7 +227,7 @@ class Crew {
 
   /** Begins with every route that is this thread's to serve. */
   private begin({ thread, index }: Member): void {
-    thread.begin()
+    thread.begin(this.paused)
     const own = [...this.options.routes()].filter(
       (route) => route.thread === undefined || route.thread === index
     )
@@ -171,7 +236,9 @@ class Crew {
       thread.ask(
         (number) => ({ _tag: "Serve", number, servings }),
         (failure) => {
-          if (failure !== undefined) this.logError(`a relay thread serves less than it should: ${failure}`)
+          // That it did not start is told by its death.
+          if (failure !== undefined && thread.hasStarted)
+            this.logError(`a relay thread serves less than it should: ${failure}`)
         }
       )
     }
@@ -187,19 +254,35 @@ class Crew {
     for (const { thread } of this.members)
       thread.counters.fill(0, id * countersPerRoute, (id + 1) * countersPerRoute)
     this.freeIds.push(id)
+    for (const look of this.endWaiters) look()
   }
 
   private busy(member: Member): void {
     const now = Date.now()
     member.busySince = now
     const allAre = this.members.every(({ busySince }) => now - busySince < busyMillis)
-    if (allAre && this.members.length < this.options.maxThreads) this.add()
+    const mayAdd = !this.hasEnded && now >= this.noMoreBefore
+    if (allAre && mayAdd && this.members.length < this.options.maxThreads) this.add()
+  }
+
+  /** Added last, and nothing is this thread's alone. */
+  private isSpare(member: Member): boolean {
+    if (this.members.length < 2 || member !== this.members.at(-1)) return false
+    for (const { thread } of this.options.routes()) if (thread === member.index) return false
+    return true
   }
 
   /** Its connections are gone; its sockets wait for it to begin again. */
   private died(member: Member, why: string, ranMillis: number): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
     if (this.hasEnded) return
+    if (!member.thread.hasStarted && this.isSpare(member)) {
+      this.members.pop()
+      this.noMoreBefore = Date.now() + noMoreMillis
+      void member.thread.end()
+      this.logError(`a relay thread could not be added (${why}); those that run serve all`)
+      return
+    }
     if (ranMillis > maxBackoffMillis) member.deaths = 0
     const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
     this.logError(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
@@ -211,13 +294,16 @@ class Crew {
   }
 }
 
+/** Fails where none of them could do it: a connection is served by whichever thread takes it. */
 const askAll = (members: ReadonlyArray<Member>, command: (number: number) => Command, done: Done) => {
   let left = members.length
+  let obeyed = 0
   let failed: string | undefined
   if (left === 0) return done(undefined)
   for (const { thread } of members)
     thread.ask(command, (failure) => {
-      failed ??= failure
-      if (--left === 0) done(failed)
+      if (failure === undefined) obeyed++
+      else failed ??= failure
+      if (--left === 0) done(obeyed > 0 ? undefined : failed)
     })
 }

@@ -34,6 +34,7 @@ const byId: Array<Route | undefined> = []
 const firstOf: Array<Route | undefined> = []
 
 export const routeById = (id: number): Route | undefined => byId[id]
+export const allRoutes = (): ReadonlyArray<Route> => byId.filter((route) => route !== undefined)
 export const firstRoute = (fd: number): Route | undefined => firstOf[fd]
 
 /** Adds a route, or puts another in the place of the one with its id, whose connections do not notice. */

@@ -4,7 +4,7 @@ import { countersPerRoute, type ThreadData } from "./Messages.ts"
 
 const data = workerData as ThreadData
 
-export const { port, wake, settings } = data
+export const { paused, port, wake, settings } = data
 export const kind = new Uint8Array(data.kinds)
 
 const counters = new Float64Array(data.counters)

@@ -73,8 +73,11 @@ export const isProbe = (fd: number): boolean => {
   return true
 }
 
+/** Other in each thread, so that nobody can choose source ports that fall into one bucket. */
+const seed = (Math.random() * 2 ** 32) | 0
+
 const hash = (words: Int32Array, start: number): number => {
-  let mixed = 0
+  let mixed = seed
   for (let word = 0; word < keyWords; word++)
     mixed = Math.imul(mixed ^ words[start + word]!, 0x9e3779b1) ^ (mixed >>> 15)
   mixed ^= mixed >>> 16

@@ -5,30 +5,46 @@
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../linux/Syscalls.ts"
+import { endConnections, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
 import { memory } from "./Memory.ts"
 import { type Command, kindOf, type Report, type Serving } from "./Messages.ts"
 import * as Routes from "./Routes.ts"
-import { endConnections, hasEndings, runEndings } from "./TcpEndings.ts"
 import * as Ends from "./TcpEnds.ts"
 import * as Listeners from "./TcpListeners.ts"
-import { kind, port, wake } from "./Thread.ts"
+import { kind, port, settings, paused as startsPaused, wake } from "./Thread.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
 const tickMillis = Flows.tickMillis
 /** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
 const restMillis = 10_000
-/** A thread is busy that wanted a processor for more than this share of this time. */
+/**
+ * A thread is busy that wanted a processor for more than this share of this time, and for traffic: what it is told to serve
+ * each other thread would have to be told as well.
+ */
 const busyMillis = 500
 const busyShare = 0.5
 
 let running = true
+/** What is served once the thread is resumed; `undefined` once it is. */
+let waiting: Map<number, Serving> | undefined = startsPaused ? new Map() : undefined
 let now = performance.now()
 let lastTick = now
 let lastLook = now
+/** Events since the last look: what clients and backends did, and commands. */
+let traffic = 0
+let commands = 0
 
-const report = (message: Report): void => port.postMessage(message)
+/** Told together once a turn is over: the plugin's thread is woken for each message. */
+let reports: Array<Report> = []
+const report = (message: Report): void => void reports.push(message)
+
+const tell = () => {
+  if (reports.length === 0) return
+  port.postMessage(reports)
+  reports = []
+}
 
 const counter = memory(8)
 kind[wake] = kindOf.wake
@@ -45,10 +61,13 @@ const run = (): void => {
     }
     if (Ends.hasQueued()) Ends.nextTurn()
     if (now - lastTick >= tickMillis) onTick()
+    tell()
   }
 }
 
 const dispatch = (fd: number, events: number) => {
+  if (fd === wake) return readCommands()
+  traffic++
   switch (kind[fd]) {
     case kindOf.end:
       return Ends.onEnd(fd, events)
@@ -58,8 +77,6 @@ const dispatch = (fd: number, events: number) => {
       return Forward.onFront(fd)
     case kindOf.flow:
       return Forward.onFlow(fd)
-    case kindOf.wake:
-      return readCommands()
   }
 }
 
@@ -73,16 +90,19 @@ const onTick = (): void => {
   lastTick = now
   Listeners.runTimers(now)
   Flows.endIdle()
-  runEndings(now, (id) => report({ _tag: "Ended", id }))
+  runEndings(now, reportEnded)
   Epoll.resumeListeners()
   if (now - lastLook >= busyMillis) look()
 }
 
 const look = (): void => {
   const until = processorMillis()
-  if (until - wanted > (now - lastLook) * busyShare) report({ _tag: "Busy" })
+  const forTraffic = (until - wanted) * (traffic / Math.max(traffic + commands, 1))
+  if (forTraffic > (now - lastLook) * busyShare) report({ _tag: "Busy" })
   wanted = until
   lastLook = now
+  traffic = 0
+  commands = 0
 }
 
 /** How long this thread has run on a processor or waited for one, if the kernel tells; else how long it has run. */
@@ -98,9 +118,10 @@ const processorMillis = (): number => {
 let wanted = processorMillis()
 
 const readCommands = (): void => {
+  commands++
   S.read(wake, counter.address, 8)
   for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
-    obey(next.message as Command)
+    for (const command of next.message as ReadonlyArray<Command>) obey(command)
 }
 
 const obey = (command: Command) => {
@@ -112,6 +133,13 @@ const obey = (command: Command) => {
     case "Stop":
       stop(command.id, command.graceMillis)
       return report({ _tag: "Done", number: command.number, failure: undefined })
+    case "Resume": {
+      const failures = resume().filter((failure) => failure !== undefined)
+      return report({ _tag: "Done", number: command.number, failure: failures[0] })
+    }
+    case "Drain":
+      drain(command.graceMillis)
+      return report({ _tag: "Done", number: command.number, failure: undefined })
     case "Exit":
       running = false
   }
@@ -119,6 +147,10 @@ const obey = (command: Command) => {
 
 /** Why it can't be served, if it can't. */
 const serve = (serving: Serving): string | undefined => {
+  if (waiting !== undefined) {
+    waiting.set(serving.id, serving)
+    return undefined
+  }
   const isServed = Routes.firstRoute(serving.fd) !== undefined
   const route = Routes.putRoute(serving)
   if (isServed) return undefined
@@ -128,18 +160,41 @@ const serve = (serving: Serving): string | undefined => {
   return `its socket can't be watched: errno ${-result}`
 }
 
+const resume = () => {
+  const servings = [...(waiting?.values() ?? [])]
+  waiting = undefined
+  return servings.map(serve)
+}
+
+/** Takes no more on a socket of its owner's; what it has goes on. */
+const letGo = (fd: number) => {
+  if (kind[fd] === kindOf.listener) Listeners.stopListening(fd)
+  else if (kind[fd] === kindOf.front) Forward.stopFront(fd)
+}
+
+const drain = (graceMillis: number) => {
+  for (const id of waiting?.keys() ?? []) reportEnded(id)
+  waiting = new Map()
+  for (const route of Routes.allRoutes()) {
+    letGo(route.fd)
+    endConnections(
+      route,
+      now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, settings.answerMillis))
+    )
+  }
+  runEndings(now, reportEnded)
+}
+
+const reportEnded = (id: number) => report({ _tag: "Ended", id })
+
 const stop = (id: number, graceMillis: number) => {
+  waiting?.delete(id)
   const route = Routes.routeById(id)
   if (route === undefined) return report({ _tag: "Ended", id })
-  const wasListener = kind[route.fd] === kindOf.listener
   Flows.endFlows(route)
-  if (Routes.removeRoute(route)) {
-    if (wasListener) Listeners.stopListening(route.fd)
-    else Forward.stopFront(route.fd)
-  }
-  if (graceMillis === 0 || !wasListener) endConnections(id, now)
-  else endConnections(id, now + graceMillis)
-  runEndings(now, (ended) => report({ _tag: "Ended", id: ended }))
+  if (Routes.removeRoute(route)) letGo(route.fd)
+  endConnections(route, now + graceMillis)
+  runEndings(now, reportEnded)
 }
 
 run()

@@ -1,9 +1,10 @@
 /*
- * The load of `npm run bench -- relay`: backends and clients that cost less than what is measured between them, which
+ * The load of `npm run bench -- relay` and `redirect`: backends and clients that cost less than what is measured between them, which
  * nothing written for Node would. A measuring tool, compiled when the benchmark runs; prints one JSON object.
  *
  * load echo|sink|packets HOST PORT                  backends: bytes back, bytes counted, packets back
- * load connect HOST PORT CONCURRENT SECONDS         connect, one byte there and back, close
+ * load connect HOST PORT CONCURRENT SECONDS         connect, one byte there and back, close; then PORTS: to as many
+ *   [PORTS [SOURCE]]                                ports from PORT on, in turn, and the first of 200 source addresses
  * load pingpong HOST PORT CONNECTIONS SECONDS       one byte there and back
  * load bulk HOST PORT CONNECTIONS SECONDS           as many bytes as go; the backend says how many came
  * load flood HOST PORT FLOWS INFLIGHT SECONDS SIZE  packets there and back, so many of each flow on their way
@@ -32,6 +33,8 @@
 
 static const char *host;
 static int port;
+static int ports = 1;
+static uint32_t first_source = 0x7f000002;
 
 static double now(void) {
   struct timespec time;
@@ -159,11 +162,12 @@ static void packets(void) {
   }
 }
 
-/* Sources 127.0.0.2 to .201, so that ports in TIME_WAIT do not run out. */
+/* 200 sources, 127.0.0.2 to .201 unless told, so that ports in TIME_WAIT do not run out. */
 static int begin_connection(int epoll, double *begun) {
   static unsigned next;
   struct sockaddr_in peer = address();
-  struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002 + (getpid() + next++) % 200)};
+  struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(first_source + (getpid() + next++) % 200)};
+  peer.sin_port = htons(port + next % ports);
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   if (fd < 0) die("socket");
   option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
@@ -342,7 +346,11 @@ int main(int count, char **words) {
   if (!strcmp(what, "echo")) echo();
   else if (!strcmp(what, "sink")) sink();
   else if (!strcmp(what, "packets")) packets();
-  else if (!strcmp(what, "connect")) connect_and_close(number(4), number(5));
+  else if (!strcmp(what, "connect")) {
+    if (count > 6) ports = atoi(words[6]);
+    if (count > 7) first_source = ntohl(inet_addr(words[7]));
+    connect_and_close(number(4), number(5));
+  }
   else if (!strcmp(what, "pingpong")) pingpong(number(4), number(5));
   else if (!strcmp(what, "bulk")) bulk(number(4), number(5));
   else if (!strcmp(what, "flood")) flood(number(4), number(5), number(6), number(7));

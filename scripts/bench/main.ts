@@ -7,8 +7,10 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   transports: () => import("./transports.ts"),
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),
+  redirect: () => import("./redirect.ts"),
   restore: () => import("./restore.ts"),
-  cni: () => import("./cni.ts")
+  cni: () => import("./cni.ts"),
+  docker: () => import("./docker.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

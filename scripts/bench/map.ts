@@ -2,12 +2,8 @@
  * What `MapPorts` and `UnmapPorts` cost a keep-alive client over the Unix socket in nat mode, with 10 and with 10,000
  * mappings live. Two plugins run side by side, each in a network namespace of its own, and are asked in turn.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process"
-import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
-import { createInterface } from "node:readline"
-import { connect } from "./keepAliveClient.ts"
+import { execFileSync } from "node:child_process"
+import { type Plugin, startPlugin } from "./plugin.ts"
 import { millis, row, summarize } from "./stats.ts"
 
 const rounds = 40
@@ -49,11 +45,6 @@ export const run = async (): Promise<void> => {
   }
 }
 
-interface Plugin {
-  readonly call: (method: string, body: unknown) => Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>
-  readonly stop: () => void
-}
-
 const newSamples = () => ({ map: [] as number[], unmap: [] as number[] })
 
 const measure = async (plugin: Plugin, samples: ReturnType<typeof newSamples>, calls: number) => {
@@ -83,50 +74,21 @@ const ask = (port: number) => ({
 
 const start = async (name: string, live: number): Promise<Plugin> => {
   const namespace = `pmbench-${process.pid}-${name}`
-  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
-  const socketPath = Path.join(folder, "p.sock")
   execFileSync("ip", ["netns", "add", namespace])
-  execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
-  const command = [
-    "--import",
-    "tsx",
-    "adapters/cli/main.ts",
-    "serve",
-    "--socket",
-    socketPath,
-    "--state",
-    Path.join(folder, "state")
-  ]
-  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
-    stdio: ["ignore", "ignore", "pipe"]
-  })
-  const stop = () => {
-    child.kill("SIGKILL")
-    execFileSync("ip", ["netns", "delete", namespace])
-    Fs.rmSync(folder, { recursive: true, force: true })
-  }
+  const remove = () => void execFileSync("ip", ["netns", "delete", namespace])
   try {
-    await listening(child)
-    const client = await connect(socketPath)
-    const call: Plugin["call"] = async (method, body) =>
-      JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
+    execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
+    const { call, stop } = await startPlugin(namespace)
     for (let port = 1; port <= live; port++) await call("MapPorts", ask(10_000 + port))
-    return { call, stop }
+    return {
+      call,
+      stop: () => {
+        stop()
+        remove()
+      }
+    }
   } catch (error) {
-    stop()
+    remove()
     throw error
   }
-}
-
-const listening = async (child: ChildProcess): Promise<void> => {
-  if (child.stderr === null) throw new Error("no stderr")
-  const seen: Array<string> = []
-  for await (const line of createInterface(child.stderr)) {
-    if (line.startsWith("listening on ")) {
-      child.stderr.resume()
-      return
-    }
-    seen.push(line)
-  }
-  throw new Error(`the plugin did not start:\n${seen.join("\n")}`)
 }

@@ -17,7 +17,7 @@ import {
   type Subject,
   startSubjects
 } from "./relaySubjects.ts"
-import { row } from "./stats.ts"
+import { median, row } from "./stats.ts"
 
 const rounds = Number(process.env["ROUNDS"] ?? 5)
 /** A part of the titles to run; all of them without it. */
@@ -109,9 +109,6 @@ const measure = (load: string, subjects: ReadonlyArray<Subject>): Results => {
       }
   return results
 }
-
-const median = (numbers: ReadonlyArray<number>): number =>
-  [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN
 
 const print = (
   title: string,

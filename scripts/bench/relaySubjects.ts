@@ -170,9 +170,15 @@ export const proportionalMemory = (processes: ReadonlyArray<ChildProcess>): numb
   return kilobytes
 }
 
-/** The kernel's own memory: slab and vmalloc, in kilobytes. */
+/**
+ * The kernel's own memory: slab and vmalloc, in kilobytes; without the stacks of whatever threads there are, and without what
+ * it keeps of files that nobody uses, where this process may have that dropped.
+ */
 export const kernelMemory = (): number => {
+  try {
+    writeFileSync("/proc/sys/vm/drop_caches", "2")
+  } catch {}
   const text = readFileSync("/proc/meminfo", "utf8")
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1])
-  return of("Slab") + of("VmallocUsed")
+  return of("Slab") + of("VmallocUsed") - of("KernelStack")
 }

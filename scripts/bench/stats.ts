@@ -12,6 +12,9 @@ export const summarize = (micros: ReadonlyArray<number>): Summary => {
   return { p50: at(0.5), p99: at(0.99) }
 }
 
+export const median = (numbers: ReadonlyArray<number>): number =>
+  [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN
+
 export const row = (cells: ReadonlyArray<string | number>): string =>
   cells.map((cell, index) => (index === 0 ? String(cell).padEnd(34) : String(cell).padStart(12))).join("")
 

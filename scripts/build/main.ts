@@ -6,6 +6,8 @@ import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { build, type Plugin } from "vite"
+import { builtins } from "./builtins.ts"
+import { closures, type Roots } from "./closures.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
 const dist = Path.join(root, "dist")
@@ -21,12 +23,18 @@ execFileSync(
   }
 )
 
-const bundle = (input: Record<string, string>, plugins: ReadonlyArray<Plugin> = []) =>
-  build({
+const source = (path: string) => Path.join(root, "adapters", path)
+
+const bundle = (
+  input: Record<string, string>,
+  { plugins = [], chunks = {} }: { plugins?: ReadonlyArray<Plugin>; chunks?: Record<string, Roots> } = {}
+) => {
+  const { plugin, groups } = closures(chunks)
+  return build({
     root,
     configFile: false,
     logLevel: "warn",
-    plugins: [...plugins],
+    plugins: [...plugins, builtins, plugin],
     ssr: { noExternal: true, external: ["koffi"] },
     build: {
       ssr: true,
@@ -36,26 +44,52 @@ const bundle = (input: Record<string, string>, plugins: ReadonlyArray<Plugin> = 
       minify: false,
       rollupOptions: {
         input,
-        output: { entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js" }
+        onLog: (level, log) => {
+          if (log.code === "IMPORT_IS_UNDEFINED") throw new Error(log.message)
+          if (level === "warn") console.warn(log.message)
+        },
+        output: {
+          entryFileNames: "[name].js",
+          chunkFileNames: "chunks/[name]-[hash].js",
+          codeSplitting: { groups }
+        }
       }
     }
   })
+}
 
-await bundle({
-  portmapper: Path.join(root, "adapters/cli/main.ts"),
-  // Looked for beside the chunk that starts it; it shares with that one nothing that would load Effect.
-  "chunks/threadMain": Path.join(root, "adapters/relay/threadMain.ts"),
-  "chunks/cniStandalone": Path.join(root, "adapters/cni/Standalone.ts")
-})
-
-// One file, since each that is loaded at a start takes its time; what it seldom needs is the other bundle's.
-await bundle({ "portmapper-cni": Path.join(root, "adapters/cni/main.ts") }, [
+// Few files, since each that is loaded at a start takes its time.
+await bundle(
+  { portmapper: source("cli/main.ts") },
   {
-    name: "standalone-apart",
-    enforce: "pre",
-    resolveId: (id) =>
-      id === "./Standalone.ts" ? { id: "./chunks/cniStandalone.js", external: "relative" } : null
+    chunks: {
+      command: () => [source("cli/commands.ts")],
+      serving: (loadedLaterBy) => loadedLaterBy(source("cli/serve.ts"))
+    }
   }
-])
+)
+
+// Looked for beside the chunk that starts it; it shares nothing with that one.
+await bundle({ "chunks/threadMain": source("relay/threadMain.ts") })
+
+await bundle(
+  { "chunks/cniStandalone": source("cni/Standalone.ts") },
+  { chunks: { standalone: () => [source("cni/Standalone.ts")] } }
+)
+
+// What it seldom needs is the other bundle's.
+await bundle(
+  { "portmapper-cni": source("cni/main.ts") },
+  {
+    plugins: [
+      {
+        name: "standalone-apart",
+        enforce: "pre",
+        resolveId: (id) =>
+          id === "./Standalone.ts" ? { id: "./chunks/cniStandalone.js", external: "relative" } : null
+      }
+    ]
+  }
+)
 
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)

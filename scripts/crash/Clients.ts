@@ -4,7 +4,8 @@
  */
 import { Agent } from "node:http"
 import { request } from "../../test/support/http.ts"
-import { type Binding, keyOf, type Ledger } from "./Ledger.ts"
+import { injectedTexts } from "./Faults.ts"
+import { type Binding, frontendOf, keyOf, type Ledger } from "./Ledger.ts"
 import type { Random } from "./Random.ts"
 
 export const clientCount = 4
@@ -22,13 +23,17 @@ export const containers = [
 ] as const
 
 export interface Calls {
+  /** Whether each client's next call is its last. */
+  stopping: boolean
   answered: number
   unanswered: number
+  /** Answered by an error that was put in. */
+  failed: number
   /** Refused, though nothing that was answered stood in the way. */
   readonly refused: Array<string>
 }
 
-/** Works until the plugin answers no more. */
+/** Works until the plugin answers no more, or until the call after which it shall stop. */
 export const work = async (
   client: number,
   socket: string,
@@ -52,6 +57,7 @@ export const work = async (
       readonly Err: string
     }
     if (status === 200) ledger.map(answer.PortBindings ?? [])
+    else if (isInjected(answer.Err)) calls.failed++
     else if (!(answer.Err.includes("all ports are allocated") && isFull(asked, ledger)))
       calls.refused.push(`${JSON.stringify(asked)}: ${answer.Err}`)
   }
@@ -61,12 +67,16 @@ export const work = async (
     ledger.unmapBegins(bindings)
     const { status, body } = await post("UnmapPorts", { PortBindings: bindings, Labels: {} })
     calls.answered++
-    if (status === 200) ledger.unmapped(bindings)
+    if (status === 200) return ledger.unmapped(bindings)
+    // What an error names is mapped as before, and the rest is gone.
+    ledger.map(bindings.filter((binding) => body.includes(`unmapping ${frontendOf(binding)} failed: `)))
+    ledger.unmapped(bindings)
+    if (isInjected(body)) calls.failed++
     else calls.refused.push(`unmapping ${bindings.map(keyOf)}: ${body}`)
   }
 
   try {
-    while (true) {
+    while (!calls.stopping) {
       const mapped = mine()
       const crowded = mapped.length >= mappedAtMost
       if (crowded || random.chance(0.4)) await unmapSome(random.some(mapped, 1 + random.below(3)))
@@ -78,6 +88,8 @@ export const work = async (
     agent.destroy()
   }
 }
+
+const isInjected = (error: string): boolean => injectedTexts.some((text) => error.includes(text))
 
 export type Request = Binding & { readonly FrontendPortEnd: number }
 

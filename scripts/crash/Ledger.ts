@@ -20,6 +20,12 @@ export type Binding = Pick<WireBinding, "Proto" | "FrontendIP" | "FrontendPort" 
 export const keyOf = ({ Proto, FrontendIP, FrontendPort }: Binding): string =>
   `${Proto === 6 ? "tcp" : "udp"} ${FrontendIP.includes(":") ? `[${FrontendIP}]` : FrontendIP}:${FrontendPort}`
 
+/** As errors name it: `[::]:8080/tcp`. */
+export const frontendOf = (binding: Binding): string => {
+  const [protocol, frontend] = keyOf(binding).split(" ")
+  return `${frontend}/${protocol}`
+}
+
 export const textOf = (binding: Binding): string =>
   `${keyOf(binding)} -> ${binding.BackendIP} ${binding.BackendPort}`
 

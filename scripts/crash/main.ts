@@ -1,19 +1,22 @@
 /**
- * `npm run crash -- [--kills N] [--seed N] [--built]`: kills the plugin again and again and looks for what was lost. The
- * seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build` makes it), which starts
- * sooner than the sources. Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
+ * `npm run crash -- [--kills N] [--seed N] [--built] [--faults]`: kills the plugin again and again and looks for what was
+ * lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build` makes it), which
+ * starts sooner than the sources; `--faults` runs the plugin over services and system calls that fail at random besides.
+ * Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
  */
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
-import { crash, type Tally } from "./Crash.ts"
+import { crash } from "./Crash.ts"
+import type { Tally } from "./World.ts"
 
 const { values } = parseArgs({
   options: {
     kills: { type: "string", default: "1000" },
     seed: { type: "string", default: String(randomInt(2 ** 31)) },
     minutes: { type: "string", default: "Infinity" },
-    built: { type: "boolean", default: false }
+    built: { type: "boolean", default: false },
+    faults: { type: "boolean", default: false }
   }
 })
 
@@ -31,7 +34,12 @@ const tell = (tally: Tally) => {
   if (tally.kills % 50 === 0) console.log(summary(tally))
 }
 
-const summary = (tally: Tally) =>
+const summary = (tally: Tally) => (values.faults ? `${killed(tally)}; ${injected(tally)}` : killed(tally))
+
+const injected = ({ failed, failedStarts, injected }: Tally) =>
+  `failures put in ${[...injected].map(([call, count]) => `${call} ${count}`).join(", ")}: ${failed} calls failed, ${failedStarts} starts`
+
+const killed = (tally: Tally) =>
   `kills ${tally.kills} (${tally.killedStarting} while starting) / answered ${tally.answered} / lost ${tally.lost.length} / doubled ${tally.doubled.length} / blocking ${tally.blocking.length} / unconfirmed ${tally.unconfirmed} (and ${tally.unrecorded} answered but not yet recorded); calls cut short ${tally.unanswered}`
 
 const seed = Number(values.seed)
@@ -43,6 +51,7 @@ const tally = await Effect.runPromise(
       kills: Number(values.kills),
       withinMillis: Number(values.minutes) * 60_000,
       program,
+      faults: values.faults,
       onKill: tell
     })
   )

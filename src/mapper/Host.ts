@@ -6,6 +6,7 @@ import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
 import { Relay } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
+import { doubtingRecord, doubtingTable } from "./Doubts.ts"
 import { Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
@@ -38,17 +39,20 @@ export interface Host {
   readonly backends: Backends["Service"]
 }
 
+/** Its `firewall` and `store` note what they leave in doubt. */
 export const host: Effect.Effect<Host, never, MapperServices> = Effect.contextWith(
-  (services: Context.Context<MapperServices>) =>
-    Effect.succeed({
+  (services: Context.Context<MapperServices>) => {
+    const mappings = Context.get(services, Mappings)
+    return Effect.succeed({
       capabilities: Context.get(services, MapperConfig),
-      mappings: Context.get(services, Mappings),
+      mappings,
       allocator: Context.get(services, PortAllocator),
-      firewall: Context.get(services, Firewall),
+      firewall: doubtingTable(Context.get(services, Firewall), mappings.doubts),
       conntrack: Context.get(services, Conntrack),
       byteCounter: Context.get(services, ByteCounter),
       relay: Context.get(services, Relay),
-      store: Context.get(services, MappingStore),
+      store: doubtingRecord(Context.get(services, MappingStore), mappings.doubts),
       backends: Context.get(services, Backends)
     })
+  }
 )

@@ -80,15 +80,20 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
   }
 }
 
-/** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. At least one second. */
-export const parseIdle = (text: string): Result.Result<Duration.Duration, string> => {
+/** At least one second; see `parseDuration`. */
+export const parseIdle = (text: string): Result.Result<Duration.Duration, string> =>
+  Result.flatMap(parseDuration(text), (idle) =>
+    Duration.toMillis(idle) >= 1000 ? Result.succeed(idle) : Result.fail("a duration of at least 1s")
+  )
+
+/** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. Neither endless nor negative. */
+export const parseDuration = (text: string): Result.Result<Duration.Duration, string> => {
   const short = /^(\d+)\s*(ms|s|m|h)$/.exec(text)
   const unit = { ms: "millis", s: "seconds", m: "minutes", h: "hours" }[short?.[2] ?? ""]
-  const idle = Duration.fromInput((short === null ? text : `${short[1]} ${unit}`) as Duration.Input)
-  if (Option.isNone(idle)) return Result.fail("a duration such as 90s or 5m")
-  return Duration.isFinite(idle.value) && Duration.toMillis(idle.value) >= 1000
-    ? Result.succeed(idle.value)
-    : Result.fail("a duration of at least 1s")
+  const parsed = Duration.fromInput((short === null ? text : `${short[1]} ${unit}`) as Duration.Input)
+  return Option.isSome(parsed) && Duration.isFinite(parsed.value) && Duration.toMillis(parsed.value) >= 0
+    ? Result.succeed(parsed.value)
+    : Result.fail("a duration such as 90s or 5m")
 }
 
 const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {

@@ -9,6 +9,7 @@ import { type Address, covers } from "../protocol/Address.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { Route } from "../relay/Relay.ts"
+import type { Doubts } from "./Doubts.ts"
 import type { Mode } from "./Labels.ts"
 
 export interface Mapping {
@@ -43,6 +44,8 @@ export interface Live {
   hold: Hold | undefined
   rules: ReadonlyArray<Rule>
   route: Route | undefined
+  /** Its relay was refused at a start: redirected alone until it is had. */
+  unrelayed?: true
   /** The calls that answered with it and have not been delivered yet. */
   readonly deliveries: Set<Delivery>
   /** The number of the last call that was answered with it and delivered; none was where `undefined`. */
@@ -91,6 +94,7 @@ export class Mappings extends Context.Service<
     readonly newDelivery: () => Delivery
     /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
     readonly engine: EngineEpoch
+    readonly doubts: Doubts
   }
 >()("portmapper/mapper/Mappings") {
   static readonly layer = Layer.effect(Mappings, Effect.map(Semaphore.make(1), make))
@@ -149,6 +153,7 @@ function make(lock: Semaphore.Semaphore) {
     all: () => byKey.values(),
     size: () => byKey.size,
     newDelivery: () => ({ number: ++deliveries }),
-    engine: { number: 0, sinceMillis: 0, activated: false }
+    engine: { number: 0, sinceMillis: 0, activated: false },
+    doubts: { table: false, record: false }
   })
 }

@@ -17,7 +17,7 @@ import { mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
-import { checkInterval, reconcile } from "./Reconcile.ts"
+import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, recoverConflicted, recoverInterval, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
@@ -28,7 +28,7 @@ export const PortMapper = {
     Effect.gen(function* () {
       const on = yield* host
       yield* tellRestored(yield* restore)
-      yield* Effect.forkScoped(every(checkInterval, reconcile(on)))
+      yield* Effect.forkScoped(every(checkInterval, reconciler(on)))
       yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
@@ -99,7 +99,7 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   // Where the table was taken away there is nothing to count, and it is about to be put back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
   const redirected = new Map(
-    counted.map(({ rule, connections }) => [frontendKey(rule.protocol, rule.host, rule.port), connections])
+    counted.map((count) => [frontendKey(count.rule.protocol, count.rule.host, count.rule.port), count])
   )
   const relayed = new Map(
     (yield* relay.counted).map((count) => [frontendKey(count.protocol, count.host, count.port), count])
@@ -111,16 +111,21 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   return lives.map((live): ListedMapping => {
     const { protocol, host, port, mode } = live.mapping
     const key = frontendKey(protocol, host, port)
+    const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(live, carried, userland)
     return {
       ...uncounted(live, mappings.engine, now),
-      connections: mode === "routed" ? undefined : (redirected.get(key) ?? 0) + (userland?.connections ?? 0),
+      connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
-      bytesOut: bytes?.out
+      bytesOut: bytes?.out,
+      refused: isLimited(live) ? (kernel?.dropped ?? 0) + (userland?.refused ?? 0) : undefined
     }
   })
 })
+
+const isLimited = ({ rules, route }: Live): boolean =>
+  route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
 
 /** Of all that leads its traffic: `undefined` where some of that does not count. */
 const bytesOf = (

@@ -6,10 +6,12 @@
 import { Clock, Duration, Effect, Result } from "effect"
 import { Conntrack, type FlowFrontend, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { Firewall, type FirewallError } from "../firewall/Firewall.ts"
+import { HostSockets } from "../ports/HostSockets.ts"
 import { type Hold, PortAllocator } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
-import { Relay } from "../relay/Relay.ts"
-import { MapperConfig, type MapperServices } from "./Host.ts"
+import { frontendText } from "../protocol/PortBinding.ts"
+import { Relay, type RouteFrontend } from "../relay/Relay.ts"
+import { host, MapperConfig, type MapperServices } from "./Host.ts"
 import { type Live, type Mapping, Mappings, mappingText, sameBackend } from "./Mapping.ts"
 import { type LostRecord, MappingStore, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { type Capabilities, type Plan, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
@@ -26,11 +28,12 @@ export interface Restored {
 }
 
 /**
- * Runs once, before the first call is served. Fails only where the store can't be read or the kernel's table can't be set,
- * and then holds nothing.
+ * Runs once, before the first call is served. A port whose socket was adopted is held by that one, never let go for a
+ * moment; what was adopted and belongs to no mapping is closed. Fails only where the store can't be read or the kernel's
+ * table can't be set, and then holds nothing that was not adopted.
  */
-export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices> = Effect.gen(
-  function* () {
+export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices | HostSockets> =
+  Effect.gen(function* () {
     const store = yield* MappingStore
     const mappings = yield* Mappings
     const stored = yield* store.load
@@ -54,6 +57,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       if (why !== undefined) conflicted.push(`${mappingText(live.mapping)}: ${why}`)
       mappings.add(live)
     }
+    yield* letGoOfTheRest
     if (intents.length > 0) yield* undo(intents)
     for (const text of conflicted)
       yield* Effect.logWarning(`could not be restored, and is kept as conflicted: ${text}`)
@@ -65,35 +69,43 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       undone: intents.length,
       lost: stored.lost
     }
-  }
-)
+  })
 
 /** A relay that works on another thread answers each with a delay; they are asked for in order all the same. */
-const opensAtOnce = 64
+const opensAtOnce = 256
 
 /** How often what is conflicted is tried again. */
 export const recoverInterval = Duration.seconds(1)
 
 /**
- * Tries again to serve what is conflicted: its port may be free by now. Answers the frontends that are served again. To
- * be run from time to time; costs nothing where nothing is conflicted.
+ * Tries again to serve what is conflicted, since its port may be free by now, and to relay what is redirected alone. Answers
+ * the frontends that are served again. To be run from time to time; costs nothing where there is nothing to try.
  */
 export const recoverConflicted: Effect.Effect<ReadonlyArray<string>, never, MapperServices> = Effect.gen(
   function* () {
     const mappings = yield* Mappings
-    if (![...mappings.all()].some(isConflicted)) return []
+    if (!isAny(mappings.all(), isWanting)) return []
     return yield* mappings.lock.withPermits(1)(
       Effect.gen(function* () {
         const recovered: Array<string> = []
-        for (const live of [...mappings.all()].filter(isConflicted).sort(widestFirst))
-          if (yield* Effect.uninterruptible(recover(live))) recovered.push(mappingText(live.mapping))
+        for (const live of [...mappings.all()].filter(isWanting).sort(widestFirst)) {
+          const again = isConflicted(live) ? recover(live) : relayAgain(live)
+          if (yield* Effect.uninterruptible(again)) recovered.push(mappingText(live.mapping))
+        }
         return recovered
       })
     )
   }
 )
 
+const isAny = <A>(all: Iterable<A>, is: (a: A) => boolean): boolean => {
+  for (const one of all) if (is(one)) return true
+  return false
+}
+
 const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
+
+const isWanting = (live: Live): boolean => isConflicted(live) || live.unrelayed === true
 
 /** A mapping that was tried to bring back, and why that could not be done. */
 interface Attempt {
@@ -113,7 +125,9 @@ const bringBackAll = Effect.fnUntraced(function* (kept: ReadonlyArray<Stored>) {
       const covering = isUnspecified(mapping.host) ? undefined : wide.get(familyPort(mapping))
       const was = state === "answered" ? "answered" : "unconfirmed"
       const attempt = yield* bringBack(mapping, was, covering === undefined ? [] : [covering])
-      if (isUnspecified(mapping.host)) wide.set(familyPort(mapping), attempt.live)
+      // An adopted socket may be wider than what is left of its group.
+      if (isUnspecified(attempt.live.hold?.socket.host ?? mapping.host))
+        wide.set(familyPort(mapping), attempt.live)
       attempts.push(attempt)
     }
     const rules = attempts.flatMap(({ live }) => live.rules)
@@ -203,6 +217,7 @@ const serveAgain = Effect.fnUntraced(function* ({ live, planned }: Attempt) {
   const why = opened.failure.message
   live.route = undefined
   if (planned?.redirects || planned?.nat) {
+    live.unrelayed = true
     yield* Effect.logWarning(`${mappingText(live.mapping)} is redirected, but not relayed: ${why}`)
     return undefined
   }
@@ -212,9 +227,28 @@ const serveAgain = Effect.fnUntraced(function* ({ live, planned }: Attempt) {
   return why
 })
 
+/** What an earlier holder's sockets and routes served, and no mapping wants: nothing is let in there any more. */
+const letGoOfTheRest = Effect.gen(function* () {
+  const mappings = yield* Mappings
+  const sockets = yield* HostSockets
+  const userland = yield* Relay
+  const lives = [...mappings.all()]
+  const routed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [routeText(route)])))
+  for (const count of yield* userland.counted) if (!routed.has(routeText(count))) yield* userland.close(count)
+  const relayed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [route.socket])))
+  for (const { hold } of lives)
+    if (hold !== undefined && !relayed.has(hold.socket))
+      yield* reported("shutting an adopted socket", sockets.admit(hold.socket, "nothing"))
+  for (const { protocol, host, port } of yield* sockets.closeUnopened)
+    yield* Effect.logInfo(
+      `closed the socket of ${frontendText(protocol, host, port)}: nothing is mapped there`
+    )
+})
+
+const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
+
 const letGo = Effect.fnUntraced(function* (live: Live) {
-  const firewall = yield* Firewall
-  const allocator = yield* PortAllocator
+  const { firewall, allocator } = yield* host
   if (live.rules.length > 0)
     yield* reported("removing rules", firewall.apply({ add: [], remove: live.rules }))
   if (live.hold !== undefined) yield* allocator.release([live.hold])
@@ -224,8 +258,7 @@ const letGo = Effect.fnUntraced(function* (live: Live) {
 
 /** Whether it is served again; if not, it is as it was. */
 const recover = Effect.fnUntraced(function* (live: Live) {
-  const mappings = yield* Mappings
-  const firewall = yield* Firewall
+  const { mappings, firewall, allocator } = yield* host
   const { mapping } = live
   const siblings = mappings.colliding(mapping.protocol, mapping.host, mapping.port)
   const was = recordedState(live) === "answered" ? "answered" : "unconfirmed"
@@ -235,22 +268,36 @@ const recover = Effect.fnUntraced(function* (live: Live) {
   if (rules.length > 0) {
     const applied = yield* Effect.result(firewall.apply({ add: rules, remove: [] }))
     if (Result.isFailure(applied)) {
-      const allocator = yield* PortAllocator
       if (hold !== undefined) yield* allocator.release([hold])
       return false
     }
     yield* forgetFlows(flowsOfAdded(rules))
   }
   if ((yield* serveAgain(attempt)) !== undefined) return false
-  Object.assign(live, { standing, hold, rules, route: attempt.live.route })
+  const { route, unrelayed } = attempt.live
+  Object.assign(live, { standing, hold, rules, route }, unrelayed && { unrelayed })
   delete live.was
+  return true
+})
+
+/** The route as it is now: a change of policy may have opened it meanwhile. */
+const relayAgain = Effect.fnUntraced(function* (live: Live) {
+  const { capabilities, relay } = yield* host
+  const { mapping, hold } = live
+  const again = planAgain(mapping, capabilities)
+  if (live.route === undefined && hold !== undefined && Result.isSuccess(again)) {
+    const { plan, planned } = again.success
+    const route = routeOf(planned, hold, plan.policy)
+    if (route !== undefined && Result.isFailure(yield* Effect.result(relay.open(route)))) return false
+    live.route = route
+  }
+  delete live.unrelayed
   return true
 })
 
 /** What an unfinished call left: no rule and no socket any more, but flows perhaps, and its record. */
 const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
-  const capabilities = yield* MapperConfig
-  const store = yield* MappingStore
+  const { capabilities, store } = yield* host
   const rules = intents.flatMap((mapping) => {
     const again = planAgain(mapping, capabilities)
     return Result.isSuccess(again)
@@ -258,14 +305,13 @@ const undo = Effect.fnUntraced(function* (intents: ReadonlyArray<Mapping>) {
       : []
   })
   yield* forgetFlows(flowsOfRemoved(rules))
-  // One that stays in the record is undone again at the next start.
+  // One that stays in the record is forgotten by the next look at what is in doubt.
   yield* reported("forgetting what was never finished", store.remove(intents))
 })
 
 /** What the kernel still redirects of a record that is lost. */
 const readBack = Effect.fnUntraced(function* ({ why, path }: LostRecord) {
-  const store = yield* MappingStore
-  const firewall = yield* Firewall
+  const { store, firewall } = yield* host
   yield* Effect.logWarning(`${why}; it was set aside as ${path}, and what the kernel still redirects is kept`)
   const read = yield* Effect.result(firewall.read)
   if (Result.isFailure(read)) {

@@ -63,7 +63,8 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
  */
 const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
   const { firewall, store, relay, mappings, allocator, byteCounter } = on
-  yield* store.remove(lives.map(({ mapping }) => mapping))
+  // A removal that failed may have been made all the same.
+  yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
   const rules = lives.flatMap((live) => live.rules)
   if (rules.length > 0)
     yield* Effect.onExit(firewall.apply({ add: [], remove: rules }), (exit) =>

@@ -7,6 +7,7 @@ import { Steps } from "../memory/Steps.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
+import { AdoptedSockets } from "./AdoptedSockets.ts"
 import { dynamicPorts, type PortRange } from "./PortRange.ts"
 
 /**
@@ -67,6 +68,16 @@ export class HostSockets extends Context.Service<
     readonly admit: (socket: HostSocket, admission: Admission) => Effect.Effect<void, SocketError>
     /** Frees the port at once. Closing what is closed does nothing. */
     readonly close: (socket: HostSocket) => Effect.Effect<void>
+    /** Every socket that is open, those adopted included. */
+    readonly held: Effect.Effect<ReadonlyArray<HostSocket>>
+    /**
+     * Takes sockets that are bound already, another process's or one's own, all or none. From now on they are held, and
+     * admit what they did: each waits for the first `open` of its port, on its address or on one that it covers, which
+     * answers it instead of binding. After a failure they stay their owner's, who has to close them.
+     */
+    readonly adopt: (sockets: ReadonlyArray<HostSocket>) => Effect.Effect<void, SocketError>
+    /** Closes what was adopted and never opened; answers it. */
+    readonly closeUnopened: Effect.Effect<ReadonlyArray<HostSocket>>
     readonly ephemeral: Effect.Effect<EphemeralPorts>
   }
 >()("portmapper/ports/HostSockets") {
@@ -96,6 +107,7 @@ export class MemoryHost extends Context.Service<
 
 function makeMemoryHost() {
   const opened = new Map<HostSocket, Admission>()
+  const adopted = new AdoptedSockets()
   const byPort = new Map<number, Set<HostSocket>>()
   const others: Array<{ readonly protocol: Protocol; readonly host: Address; readonly port: number }> = []
   let addresses: ReadonlyArray<Address> | undefined
@@ -124,6 +136,16 @@ function makeMemoryHost() {
     return undefined
   }
 
+  const hold = (socket: HostSocket) => {
+    opened.set(socket, "nothing")
+    byPort.set(socket.port, (byPort.get(socket.port) ?? new Set()).add(socket))
+  }
+
+  const close = (socket: HostSocket) => {
+    opened.delete(socket)
+    byPort.get(socket.port)?.delete(socket)
+  }
+
   const step = (name: string) =>
     Effect.flatMap(Steps, (pass) => pass(name)).pipe(
       Effect.mapError((failure) => new SocketError({ reason: "Failed", detail: failure.message }))
@@ -132,22 +154,32 @@ function makeMemoryHost() {
   const sockets = HostSockets.of({
     open: Effect.fnUntraced(function* (protocol, host, port) {
       yield* step("HostSockets.open")
+      const claimed = adopted.claim(protocol, host, port)
+      if (claimed !== undefined) return claimed
       const refused = refusal(protocol, host, port)
       if (refused !== undefined) return yield* refused
       const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
-      opened.set(socket, "nothing")
-      byPort.set(port, (byPort.get(port) ?? new Set()).add(socket))
+      hold(socket)
       return socket
     }),
     admit: Effect.fnUntraced(function* (socket, admission) {
       yield* step("HostSockets.admit")
       if (opened.has(socket)) opened.set(socket, admission)
     }),
-    close: (socket) =>
-      Effect.sync(() => {
-        opened.delete(socket)
-        byPort.get(socket.port)?.delete(socket)
-      }),
+    close: (socket) => Effect.sync(() => close(socket)),
+    held: Effect.sync(() => [...opened.keys()]),
+    adopt: Effect.fnUntraced(function* (sockets) {
+      yield* step("HostSockets.adopt")
+      for (const socket of sockets) {
+        if (!opened.has(socket)) hold(socket)
+        adopted.add(socket)
+      }
+    }),
+    closeUnopened: Effect.sync(() => {
+      const left = adopted.rest()
+      left.forEach(close)
+      return left
+    }),
     ephemeral: Effect.sync(() => ephemeral)
   })
 

@@ -160,6 +160,8 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
         socket: yield* sockets.open(frontend.protocol, frontend.host, port),
         holds: new Set<Hold>()
       }
+      // An adopted socket may cover more than was asked for, and holds all of it.
+      if (shared === undefined) table.add(bound.socket, port)
       made.push(hold(bound, frontend, port))
     })
     const widestFirst = [...frontends].sort(

@@ -84,10 +84,31 @@ export const Address: Schema.declare<Address> = Schema.declare(
 )
 
 const fromIp = (ip: NetAddress.IpAddress, zone: string): Address => {
+  const text = NetAddress.formatIp(ip)
+  return zone === "" ? shared(text, () => make(ip, text, "")) : make(ip, text, zone)
+}
+
+/**
+ * Addresses by their text: ten thousand ports of a host or of a container name one address, which is kept once, not ten
+ * thousand times (at 350 bytes each). Those with a zone, which can be any text, are not kept.
+ */
+const known = new Map<string, Address>()
+const maxKnown = 1024
+
+const shared = (text: string, make: () => Address): Address => {
+  const before = known.get(text)
+  if (before !== undefined) return before
+  const address = make()
+  if (known.size >= maxKnown) known.clear()
+  known.set(text, address)
+  return address
+}
+
+const make = (ip: NetAddress.IpAddress, text: string, zone: string): Address => {
   const meant = NetAddress.toCanonical(ip)
   const suffix = zone === "" ? "" : `%${zone}`
   return {
-    text: NetAddress.formatIp(ip) + suffix,
+    text: text + suffix,
     family: NetAddress.isIpv4Address(meant) ? 4 : 6,
     octets: Uint8Array.from(
       NetAddress.isIpv4Address(meant) ? NetAddress.ipv4ToOctets(meant) : NetAddress.ipv6ToOctets(meant)

@@ -29,6 +29,8 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** What its allow-list kept out: packets, and connections where they are relayed. Told by `/metrics` alone. */
+  readonly refused?: number | undefined
 }
 
 /** Ports of a container known by its name or id, each as `-p` asks for them. */

@@ -3,7 +3,8 @@
  * (an address is an `Address`, labels are a `Map`). What a message means, and which messages mean nothing, is decided
  * in `Requests.ts`; both are left behind there, and the rest of the program speaks the words of `PortBinding.ts`.
  *
- * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts` and `FollowContainer` are ours.
+ * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups` and
+ * `FollowContainer` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -49,6 +50,12 @@ export const WirePortBinding = goStruct({
 })
 
 export const MapPortsResponse = goStruct({ PortBindings: list(WirePortBinding), Err: text })
+
+/** Several groups, each with a port of its own: all of them are mapped, or none. */
+export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest) })
+
+/** One answer for each group, in order. */
+export const MapGroupsResponse = goStruct({ Groups: list(MapPortsResponse), Err: text })
 
 export const UnmapPortsRequest = goStruct({ PortBindings: list(WirePortBinding), Labels: labels })
 

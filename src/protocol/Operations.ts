@@ -13,19 +13,23 @@ import {
   FollowContainerRequest,
   ListPortsRequest,
   type ListPortsResponse,
+  MapGroupsRequest,
+  type MapGroupsResponse,
   MapPortsRequest,
   type MapPortsResponse,
   UnmapPortsRequest,
   type UnmapPortsResponse
 } from "./Messages.ts"
+import type { Group, PortBinding, Release } from "./PortBinding.ts"
 import { RequestError } from "./RequestError.ts"
-import { followOf, groupOf, releaseOf } from "./Requests.ts"
+import { followOf, groupOf, groupPath, groupsOf, issuesOfGroup, releaseOf } from "./Requests.ts"
 
 export const Method = Schema.Literals([
   "Plugin.Activate",
   "PortMapper.MapPorts",
   "PortMapper.UnmapPorts",
   "PortMapper.ListPorts",
+  "PortMapper.MapGroups",
   "PortMapper.FollowContainer"
 ])
 export type Method = typeof Method.Type
@@ -42,6 +46,7 @@ export const valueBody = (value: unknown): Body => ({ _tag: "Value", value })
 export type Answer =
   | typeof ActivateResponse.Encoded
   | typeof MapPortsResponse.Encoded
+  | typeof MapGroupsResponse.Encoded
   | typeof UnmapPortsResponse.Encoded
   | typeof ListPortsResponse.Encoded
 
@@ -77,12 +82,19 @@ export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedO
  * success once the answer is written, with a failure otherwise. A defect of the driver stays a defect.
  */
 export const call = (method: Method, body: Body): Effect.Effect<Answer, CallError, Driver | Scope.Scope> =>
-  observed(
-    method,
-    Effect.timeoutOrElse(operations[method](body), {
-      duration: callTimeout,
-      orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
-    })
+  observed(method, bounded(method, operations[method](body)))
+
+/** `MapPorts` for an adapter in process that speaks the domain's words: bounded and checked as over a wire. */
+export const mapGroup = (
+  group: Group
+): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
+  bounded("PortMapper.MapPorts", granted(group))
+
+/** `UnmapPorts` for such an adapter. */
+export const unmapBindings = (release: Release): Effect.Effect<void, DriverError, Driver> =>
+  bounded(
+    "PortMapper.UnmapPorts",
+    Driver.use((driver) => driver.unmapPorts(release))
   )
 
 /**
@@ -105,6 +117,15 @@ export const failureOf = (cause: Cause.Cause<CallError>): Failure => {
     ? { kind: "defect", message: `internal error: ${Cause.pretty(cause).split("\n")[0]}` }
     : { kind: kindOf(error), message: error.message, error }
 }
+
+const bounded = <A, E, R>(
+  method: Method,
+  called: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | CallTimedOut, R> =>
+  Effect.timeoutOrElse(called, {
+    duration: callTimeout,
+    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+  })
 
 const observed = <R>(
   method: Method,
@@ -130,6 +151,27 @@ const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof Activat
 
 const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
   const group = yield* Effect.fromResult(Result.flatMap(decodeMapPorts(body), groupOf))
+  return mapPortsResponse(yield* granted(group))
+})
+
+/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
+const mapGroups = Effect.fnUntraced(function* (body: Body): Operation<typeof MapGroupsResponse.Encoded> {
+  const groups = yield* Effect.fromResult(Result.flatMap(decodeMapGroups(body), groupsOf))
+  const answers: Array<typeof MapPortsResponse.Encoded> = []
+  for (const [index, group] of groups.entries())
+    answers.push(mapPortsResponse(yield* Effect.mapError(granted(group), (error) => ofGroup(index, error))))
+  return { Groups: answers, Err: "" }
+})
+
+const ofGroup = (index: number, error: DriverError): DriverError =>
+  error instanceof RequestError
+    ? new RequestError({ issues: issuesOfGroup(index, error.issues) })
+    : { _tag: error._tag, message: `${groupPath(index)}: ${error.message}` }
+
+/** What the driver answers is one binding for each entry; any other number is its defect. */
+const granted = Effect.fnUntraced(function* (
+  group: Group
+): Effect.fn.Return<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> {
   const driver = yield* Driver
   const bindings = yield* driver.mapPorts(group)
   if (bindings.length !== group.entries.length) {
@@ -139,7 +181,7 @@ const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapP
       )
     )
   }
-  return mapPortsResponse(bindings)
+  return bindings
 })
 
 const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof UnmapPortsResponse.Encoded> {
@@ -173,6 +215,7 @@ const operations = {
   "PortMapper.MapPorts": mapPorts,
   "PortMapper.UnmapPorts": unmapPorts,
   "PortMapper.ListPorts": listPorts,
+  "PortMapper.MapGroups": mapGroups,
   "PortMapper.FollowContainer": followContainer
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
 
@@ -194,6 +237,7 @@ const emptyBody = (name: string): string =>
   "and the Engine repeats the call without its body; this one changed nothing, try again"
 
 const decodeMapPorts = decoder("MapPorts", MapPortsRequest)
+const decodeMapGroups = decoder("MapGroups", MapGroupsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)

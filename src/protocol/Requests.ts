@@ -15,6 +15,7 @@ import type { Follow } from "./Driver.ts"
 import { preview } from "./GoJson.ts"
 import type {
   FollowContainerRequest,
+  MapGroupsRequest,
   MapPortsRequest,
   PortBindingReq,
   UnmapPortsRequest,
@@ -47,6 +48,26 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
         labels: request.Labels ?? noLabels
       })
 }
+
+/** Every rule that any of the groups breaks. */
+export const groupsOf = ({
+  Groups: requests
+}: typeof MapGroupsRequest.Type): Result.Result<ReadonlyArray<Group>, RequestError> => {
+  const issues: Array<Issue> = []
+  const groups = (requests ?? []).flatMap((request, index) => {
+    const group = groupOf(request)
+    if (Result.isSuccess(group)) return [group.success]
+    issues.push(...issuesOfGroup(index, group.failure.issues))
+    return []
+  })
+  return issues.length > 0 ? Result.fail(new RequestError({ issues })) : Result.succeed(groups)
+}
+
+/** What errors call one of several groups. */
+export const groupPath = (index: number): string => `Groups[${index}]`
+
+export const issuesOfGroup = (index: number, issues: ReadonlyArray<Issue>): ReadonlyArray<Issue> =>
+  issues.map((issue) => ({ ...issue, path: `${groupPath(index)}.${issue.path}` }))
 
 /**
  * Labels are never a reason to refuse a release, nor is a binding that nothing could have mapped (a multicast address,

@@ -19,13 +19,21 @@ const textHeader = (source: Peer, destination: Peer): Uint8Array => {
   return new TextEncoder().encode(`PROXY ${family} ${addresses} ${source.port} ${destination.port}\r\n`)
 }
 
-/** IPv6 without `::`, which the specification allows and nobody misreads. */
+/** RFC 5952: nginx hands an address on as it was written, to be compared and logged beside others. */
 const addressText = (octets: Uint8Array): string => {
   if (octets.length === 4) return octets.join(".")
-  const groups: Array<string> = []
-  for (let at = 0; at < 16; at += 2)
-    groups.push((((octets[at] ?? 0) << 8) | (octets[at + 1] ?? 0)).toString(16))
-  return groups.join(":")
+  const groups: Array<number> = []
+  for (let at = 0; at < 16; at += 2) groups.push(((octets[at] ?? 0) << 8) | (octets[at + 1] ?? 0))
+  let [start, length] = [0, 1]
+  for (let from = 0; from < 8; from++) {
+    let end = from
+    while (groups[end] === 0) end++
+    if (end - from > length) [start, length] = [from, end - from]
+  }
+  const text = (some: ReadonlyArray<number>) => some.map((group) => group.toString(16)).join(":")
+  return length === 1
+    ? text(groups)
+    : `${text(groups.slice(0, start))}::${text(groups.slice(start + length))}`
 }
 
 const signature = [0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a]

@@ -82,6 +82,8 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
         ended
       )
     case "PortMapper.ListPorts":
+    // One `MapPorts` after the other, in one delivery; never made by the harness.
+    case "PortMapper.MapGroups":
     // Only a driver with a watch has it.
     case "PortMapper.FollowContainer":
       return may(model)

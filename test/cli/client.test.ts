@@ -1,7 +1,11 @@
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, type Scope } from "effect"
+import { Deferred, Effect, Fiber, Layer, type Scope } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
+import { startWatch } from "../../adapters/engine/Watch.ts"
+import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { inShell, onTerminal, portmapper, type Ran, type RunOptions } from "../support/command.ts"
@@ -9,6 +13,7 @@ import { temporaryFolder } from "../support/folders.ts"
 import { group } from "../support/groups.ts"
 import { labTest, noCommand } from "../support/lab.ts"
 import { reference } from "../support/reference.ts"
+import { socketFor } from "../support/socket.ts"
 
 /** Serves a driver on a socket of its own; answers the socket and what runs a command against it. */
 const served = Effect.gen(function* () {
@@ -48,6 +53,40 @@ const mapAs = (owner: string, port: string, entries: ReadonlyArray<string>) =>
   )
 
 describe("map, ls and unmap", { timeout: 60_000 }, () => {
+  it.live(
+    "map to a container by its name where an Engine is watched, and say what is missing where none is",
+    () =>
+      withMemory(
+        Effect.gen(function* () {
+          const { ask, socket } = yield* served
+          assert.deepStrictEqual(
+            yield* ask("map -p 8080:80 --to web"),
+            failed(
+              `mapping to container web failed: the plugin at ${socket} watches no Engine, and knows no containers by name: start it with: portmapper serve --watch; or give --to the container's address`
+            )
+          )
+          const engine = yield* MemoryEngine
+          yield* engine.run({ name: "web" })
+          yield* engine.run({ name: "typo", labels: { "portmapper.publish": "80:http" } })
+          const watched = asking(yield* socketFor(yield* startWatch({ trustImageLabels: false })))
+          assert.deepStrictEqual(
+            yield* watched("map -p 8080:80 --to web"),
+            done("0.0.0.0:8080/tcp -> 172.17.0.2:80", "[::]:8080/tcp -> 172.17.0.2:80")
+          )
+          assert.deepStrictEqual(
+            yield* watched("map -p 8081:80 --to db"),
+            failed("mapping to container db failed: no such container: db")
+          )
+          const { stdout } = yield* watched("ls")
+          assert.match(stdout, /\n\ntypo: 80:http: [^\n]+\n$/)
+          assert.deepStrictEqual(
+            yield* watched("unmap -p 8080"),
+            done("unmapped 0.0.0.0:8080/tcp", "unmapped [::]:8080/tcp")
+          )
+        }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+      )
+  )
+
   it.live("map what is asked, show it, and take it back", () =>
     withMemory(
       Effect.gen(function* () {

@@ -11,7 +11,7 @@ import { temporaryFolder } from "../support/driver.ts"
 import { request } from "../support/http.ts"
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
-const serve = ["--import", "tsx", path("../../adapters/cli/main.ts"), "serve"]
+const serve = [path("../../adapters/cli/main.ts"), "serve"]
 
 /** What a command that ends at once says last, and its exit status. */
 const refusal = (args: ReadonlyArray<string>) =>

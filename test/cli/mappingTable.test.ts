@@ -43,6 +43,48 @@ const text = (mappings: ReadonlyArray<ListedMapping>, width: number) =>
   `\n${mappingLines(mappings, now, width).join("\n")}\n`
 
 describe("the table of what is mapped", () => {
+  it("is followed by why containers are not published", () => {
+    const trouble = (publish: string, error: string) => ({
+      owner: "watch",
+      state: "conflicted" as const,
+      mode: "",
+      connections: undefined,
+      labels: new Map([
+        ["portmapper.container", "web"],
+        ["portmapper.publish", publish],
+        ["portmapper.error", error]
+      ])
+    })
+    const mixed = [
+      mapping("tcp 0.0.0.0 8080 172.17.0.3 80", { owner: "watch" }),
+      mapping(
+        "tcp 0.0.0.0 8081 172.17.0.2 80",
+        trouble(
+          "8081:80",
+          "bind for 0.0.0.0:8081/tcp failed: port is already allocated (held by engine for 172.17.0.2 port 80)"
+        )
+      ),
+      {
+        ...mapping("tcp 0.0.0.0 0 - 0", trouble("80:http", "a \u001b[2Jport")),
+        frontendIp: "",
+        backendIp: ""
+      }
+    ]
+    assert.strictEqual(
+      text(mixed, 60),
+      `
+FRONTEND          BACKEND        MODE  OWNER  STATE
+0.0.0.0:8080/tcp  172.17.0.3:80  nat   watch  live
+0.0.0.0:8081/tcp  172.17.0.2:80        watch  conflicted
+-/tcp             -                    watch  conflicted
+
+web: 8081:80: bind for 0.0.0.0:8081/tcp failed: port is
+  already allocated (held by engine for 172.17.0.2 port 80)
+web: 80:http: a \\x1b[2Jport
+`
+    )
+  })
+
   it("is sorted by port, protocol and address, and fits a terminal of 80 columns", () => {
     const mixed = [
       mapping("tcp 0.0.0.0 10080 172.17.0.2 80", { connections: 123_456 }),

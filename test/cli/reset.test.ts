@@ -19,7 +19,15 @@ const host = Effect.gen(function* () {
     string
   ]
   for (const folder of [state, plugins, specs]) Fs.mkdirSync(folder, { mode: 0o700 })
-  for (const name of ["mappings.db", "mappings.db-wal", "lock", "spare", ".spare.123"])
+  for (const name of [
+    "mappings.db",
+    "mappings.db-wal",
+    "lock",
+    "spare",
+    ".spare.123",
+    "handover.sock",
+    ".123.handover.sock"
+  ])
     Fs.writeFileSync(Path.join(state, name), "")
   for (const name of ["portmapper.spec", "other.spec"]) Fs.writeFileSync(Path.join(specs, name), "tcp://h:1")
   const socket = Path.join(plugins, "portmapper.sock")
@@ -44,9 +52,15 @@ describe("reset", { timeout: 60_000 }, () => {
         assert.deepStrictEqual(yield* resetIn([...args, "--yes"]), {
           status: 0,
           stdout: [
-            ...[".spare.123", "lock", "mappings.db", "mappings.db-wal", "spare"].map((name) =>
-              Path.join(state, name)
-            ),
+            ...[
+              ".123.handover.sock",
+              ".spare.123",
+              "handover.sock",
+              "lock",
+              "mappings.db",
+              "mappings.db-wal",
+              "spare"
+            ].map((name) => Path.join(state, name)),
             socket,
             Path.join(specs, "portmapper.spec")
           ]

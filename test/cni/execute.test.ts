@@ -85,13 +85,15 @@ describe("ADD", () => {
       { concurrency: 2, discard: true }
     ))
 
-  test("adds the version to a result without one", ({ config }) =>
+  test("answers in the version of the configuration, whatever that of the result is", ({ config }) =>
     Effect.gen(function* () {
       const { cniVersion, ...rest } = result
       assert.deepStrictEqual(
         yield* cni("ADD", config({ prevResult: rest })),
         answered({ cniVersion, ...rest })
       )
+      const odd = { ...rest, cniVersion: "0.4.0", mtu: 1500 }
+      assert.deepStrictEqual(yield* cni("ADD", config({ prevResult: odd })), answered({ ...odd, cniVersion }))
     }))
 
   test("publishes all or nothing, and leaves what others have", ({ config, ports }) =>
@@ -118,6 +120,23 @@ describe("ADD", () => {
         }
       )
       assert.deepStrictEqual(yield* ports, before)
+    }))
+
+  test("publishes all or nothing of more than one call can hold", ({ config, ports }) =>
+    Effect.gen(function* () {
+      const networks = Array.from({ length: 400 }, (_, index) => `10.${index >> 8}.${index & 255}.0/24`)
+      const network = { prevResult: result, labels: { "portmapper.allow": networks.join() } }
+      const many = Array.from({ length: 250 }, (_, index) => ({ ...web, hostPort: 20_000 + index }))
+      assert.isAbove(many.length * network.labels["portmapper.allow"].length, 1024 * 1024)
+      assert.deepStrictEqual(yield* cni("ADD", config(network, ...many)), answered(result))
+      assert.lengthOf(yield* ports, 250)
+      assert.deepStrictEqual(yield* cni("DEL", config()), done)
+      yield* cni("ADD", config({ prevResult: bridgeResult("10.88.0.3/16") }, { ...web, hostPort: 20_249 }), {
+        CNI_CONTAINERID: "other"
+      })
+      const { stdout } = yield* cni("ADD", config(network, ...many))
+      assert.strictEqual(JSON.parse(stdout).details, "publishing 20249/tcp to 10.88.0.2:80")
+      assert.deepStrictEqual(yield* ports, ["cni:other/eth0 0.0.0.0 20249 -> 10.88.0.3 80 net"])
     }))
 
   test("publishes for sources that a label names, and refuses a label that is wrong", ({ config, ports }) =>

@@ -36,7 +36,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
           // A name for each: an Engine asks a plugin that it knows no more than once.
           const name = `plugin${index}`
           const serve = ["serve", "--tcp", tcp, "--spec-dir", folder, "--name", name, ...state, ...more]
-          const plugin = yield* host.spawn(process.execPath, ["--import", "tsx", executable, ...serve])
+          const plugin = yield* host.spawn(process.execPath, [executable, ...serve])
           yield* plugin.waitForLine(/^listening on /, { timeoutMillis: 15_000 })
           assert.notMatch(plugin.lines().join("\n"), /can't connect/)
           const file = `${name}${more.length === 0 ? ".spec" : ".json"}`
@@ -77,7 +77,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
           ...state,
           ...files
         ]
-        const plugin = yield* host.spawn(process.execPath, ["--import", "tsx", executable, ...serve])
+        const plugin = yield* host.spawn(process.execPath, [executable, ...serve])
         yield* plugin.waitForLine(/^listening on 127\.0\.0\.1:\d+ with TLS$/, { timeoutMillis: 15_000 })
         assert.match(
           plugin.lines().join("\n"),

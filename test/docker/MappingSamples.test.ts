@@ -22,7 +22,7 @@ const mapping = (more: Partial<ListedMapping>): ListedMapping => ({
 it("tells what each mapping carried, and nothing of what the host does not count", () => {
   const text = mappingSamples([
     mapping({}),
-    mapping({ protocol: 17, frontendIp: "::", backendIp: "fd00::2", bytesIn: 10, bytesOut: 20 }),
+    mapping({ protocol: 17, frontendIp: "::", backendIp: "fd00::2", bytesIn: 10, bytesOut: 20, refused: 4 }),
     mapping({ frontendPort: 0, mode: "routed", connections: undefined })
   ])
   assert.deepStrictEqual(
@@ -31,6 +31,8 @@ it("tells what each mapping carried, and nothing of what the host does not count
       "# TYPE portmapper_connections_total counter",
       'portmapper_connections_total{protocol="tcp",frontend="0.0.0.0:8080",backend="172.17.0.2:80"} 3',
       'portmapper_connections_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80"} 3',
+      "# TYPE portmapper_refused_total counter",
+      'portmapper_refused_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80"} 4',
       "# TYPE portmapper_bytes_total counter",
       'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="in"} 10',
       'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="out"} 20',

@@ -178,6 +178,14 @@ describe("notifying systemd", () => {
         ["\0name", "READY=1\nSTATUS=one two"],
         ["\0name", "STOPPING=1\nSTATUS=finishing the requests in flight"]
       ])
+      yield* Effect.scoped(
+        Effect.flatMap(takeNotify(send, { NOTIFY_SOCKET: "/x" }), (notify) =>
+          announce(notify, "taken over, and over", { tookOver: true, isLeaving: () => true })
+        )
+      )
+      assert.deepStrictEqual(sent.slice(2), [
+        ["/x", `MAINPID=${process.pid}\nREADY=1\nSTATUS=taken over, and over`]
+      ])
       assert.deepStrictEqual(lines, [])
       yield* say({ NOTIFY_SOCKET: "/gone" })
       yield* say({ NOTIFY_SOCKET: "vsock:2:1" })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, type Scope } from "effect"
+import { Effect, Exit, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Engine } from "../../adapters/engine/Engine.ts"
 import * as Memory from "../../adapters/engine/MemoryEngine.ts"
@@ -10,7 +10,7 @@ import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 
@@ -96,6 +96,10 @@ describe("a watch", () => {
       yield* settle
       assert.deepStrictEqual(yield* listed(driver), [])
       assert.deepStrictEqual((yield* MemoryHost).open(), [])
+      assert.deepStrictEqual(
+        lines.filter((line) => line.includes(" port")),
+        ["web: 3 ports published", "web: 3 ports released", "db: 1 port published", "db: 1 port released"]
+      )
     }))
 
   test("keeps the ephemeral port of a container that is restarted with another address", () =>
@@ -212,6 +216,38 @@ describe("a watch", () => {
       assert.include(yield* listed(driver), "0.0.0.0:22 -> 172.17.0.2:22 live watch")
     }))
 
+  test("publishes the others where the Engine can't tell of one image, or the driver breaks on one port", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      yield* engine.image("broken", publish("22:22"), "unreadable")
+      yield* engine.run({ name: "odd", image: "broken", labels: publish("2200:22") })
+      yield* engine.run({ name: "worse", labels: publish("8079:80") })
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      const breaking = Driver.of({
+        ...base,
+        mapPorts: (group) =>
+          group.ports._tag === "Exact" && group.ports.port === 8079
+            ? Effect.die(new Error("of all things"))
+            : base.mapPorts(group)
+      })
+      const driver = yield* Effect.provideService(start(), Driver, breaking)
+      const live = ["0.0.0.0:8080 -> 172.17.0.4:80 live watch"]
+      assert.deepStrictEqual(
+        (yield* listed(driver)).filter((line) => line.includes(" live ")),
+        live
+      )
+      assert.deepStrictEqual(yield* errors(driver), ["worse: internal error: Error: of all things"])
+      assert.include(
+        lines,
+        "odd: portmapper.publish=2200:22 is ignored: the Engine does not know its image, so its labels may be the image's; --trust-image-labels publishes it"
+      )
+      yield* engine.image("broken", {})
+      yield* engine.rename("odd", "even")
+      yield* settle
+      assert.include(yield* listed(driver), "0.0.0.0:2200 -> 172.17.0.2:22 live watch")
+    }))
+
   test("follows a rename and the networks a container is in", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -308,7 +344,15 @@ describe("a watch", () => {
       const engine = yield* MemoryEngine
       const base = yield* Driver
       yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const driver = yield* start()
+      const asked: Array<string | undefined> = []
+      const counting = Driver.of({
+        ...base,
+        listPorts: Effect.gen(function* () {
+          asked.push(yield* ListedOwner)
+          return yield* base.listPorts ?? Effect.succeed([])
+        })
+      })
+      yield* Effect.provideService(start(), Driver, counting)
       const bindings = ["0.0.0.0", "::"].map((text) => ({
         protocol: "tcp" as const,
         host: addressUnsafe(text),
@@ -317,7 +361,9 @@ describe("a watch", () => {
       }))
       yield* base.unmapPorts({ bindings, labels: new Map() })
       yield* TestClock.adjust("31 seconds")
-      assert.lengthOf(yield* listed(driver), 1)
+      assert.lengthOf(yield* listed(base), 1)
+      // Never everyone's, whose counters would be read each time.
+      assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
     }))
 })
 
@@ -360,6 +406,29 @@ describe("a container that is followed", () => {
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* listed(driver), [])
       assert.deepStrictEqual((yield* (yield* WatchRecord).load).follows, [])
+    }))
+
+  test("is followed no longer where the answer was lost, and others that were followed meanwhile are", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const record = yield* WatchRecord
+      yield* engine.run({ name: "web" })
+      const driver = yield* start()
+      const delivery = yield* Scope.make()
+      yield* (
+        driver.followContainer?.({ container: "web", publish: [parsed("8080:80")], labels: new Map() }) ??
+        Effect.die("not offered")
+      ).pipe(Scope.provide(delivery), Effect.provideService(CurrentOwner, "cli"))
+      yield* follow(driver, "web", "8081:80")
+      yield* Scope.close(delivery, Exit.fail("the client is gone"))
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8081 -> 172.17.0.2:80 live cli"])
+      yield* engine.rename("web", "site")
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* record.load).follows.map(({ name, publish }) => `${name} ${publish}`),
+        ["site 8081:80"]
+      )
     }))
 
   test("is let go while it does not run, too", () =>

@@ -4,6 +4,7 @@
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import type { Check } from "../../adapters/linux/HostChecks.ts"
 import {
   docker,
   leaveContainer,
@@ -18,6 +19,7 @@ import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
+import { fakeEngine, ping } from "../support/engine.ts"
 
 const outside = "10.99.0.1"
 
@@ -278,6 +280,14 @@ describeLab("the rule in DOCKER-USER", [], () => {
           "-A DOCKER-USER -i up1 -j DROP",
           ourRule
         ])
+        // As an Engine does that finds its chains gone.
+        const before = plugin.process.lines().length
+        yield* host.check("ip6tables-legacy", ["-F", "DOCKER-USER"])
+        yield* host.check("ip6tables-legacy", ["-X", "DOCKER-USER"])
+        yield* host.check("ip6tables-legacy", ["-N", "DOCKER-USER"])
+        yield* host.check("ip6tables-legacy", ["-A", "DOCKER-USER", "-j", "RETURN"])
+        yield* plugin.process.waitForLine("(ip6tables-legacy)", { after: before, timeoutMillis: 20_000 })
+        assert.deepStrictEqual(yield* rules("ip6tables-legacy"), [ourRule, "-A DOCKER-USER -j RETURN"])
         yield* plugin.process.stop
         const reset = yield* portmapper(host, [
           ...["reset", "--yes", "--state", `${folder}/state`, "--socket", plugin.socket],
@@ -287,10 +297,42 @@ describeLab("the rule in DOCKER-USER", [], () => {
         assert.include(reset.stdout, "removed our rule in DOCKER-USER\n")
         for (const command of commands) assert.notInclude(yield* rules(command), ourRule, command)
       }),
-    60_000
+    120_000
+  )
+
+  it.live(
+    "can't be had from an Engine that writes nftables: the log and doctor say what helps instead",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* lab
+        yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
+        const engine = yield* fakeEngine({
+          ...ping("1.52"),
+          "/info": { body: { ServerVersion: "29.0.0", FirewallBackend: { Driver: "nftables" } } },
+          "/containers/json": { body: [] },
+          "/events": { body: "\n", open: true }
+        })
+        const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })
+        yield* plugin.process.waitForLine(
+          "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected",
+          { timeoutMillis: 20_000 }
+        )
+        const { stdout } = yield* portmapper(host, ["doctor", "--json"])
+        const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
+        const filter = checks.find(({ name }) => name === "Engine's filter")
+        assert.deepStrictEqual(filter, {
+          name: "Engine's filter",
+          status: "warn",
+          found:
+            "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
+          remedy:
+            "start dockerd with --bridge-accept-fwmark=0x1000/0x1000, and portmapper with --accept-fwmark 0x1000/0x1000"
+        })
+      }),
+    120_000
   )
 })
 
 /** The command line as a user on the host has it. */
 const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>
-  host.exec(process.execPath, ["--import", "tsx", "adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })
+  host.exec(process.execPath, ["adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })

@@ -6,7 +6,18 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 /** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need = "lab" | "conntrack" | "sctp" | "dockerd" | "busybox" | "go" | "cni" | "podman"
+export type Need =
+  | "lab"
+  | "conntrack"
+  | "sctp"
+  | "dockerd"
+  | "busybox"
+  | "go"
+  | "python"
+  | "cni"
+  | "podman"
+  | "haproxy"
+  | "nginx"
 
 /** Where Debian has the plugins of the CNI project. */
 export const cniPlugins = "/usr/lib/cni"
@@ -22,8 +33,11 @@ export const capabilities = (): Capabilities => {
     dockerd: command("dockerd", "--version") ? undefined : "dockerd",
     busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
     go: command("go", "version") ? undefined : "Go",
+    python: command("python3", "--version") ? undefined : "Python 3",
     cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins",
-    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox"
+    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox",
+    haproxy: command("haproxy", "-v") ? undefined : "HAProxy",
+    nginx: command("nginx", "-v") ? undefined : "nginx"
   }
   return known
 }

@@ -68,7 +68,7 @@ export const start = Effect.fn("Plugin.start")(function* (
   const socket = join(folder, "portmapper.sock")
   const state = join(folder, "state")
   const serve = [
-    ...(options.program ?? ["--import", "tsx", executable]),
+    ...(options.program ?? [executable]),
     "serve",
     "--socket",
     socket,

@@ -3,7 +3,14 @@ import { readdirSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { EPERM, type Libc, libc, MSG_DONTWAIT } from "../../adapters/linux/Libc.ts"
+import {
+  EPERM,
+  type Libc,
+  libc,
+  MSG_DONTWAIT,
+  SO_ATTACH_FILTER,
+  SOL_SOCKET
+} from "../../adapters/linux/Libc.ts"
 import { layer } from "../../adapters/linux/LinuxSockets.ts"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -26,6 +33,17 @@ describeInNamespace("LinuxSockets", () => {
   const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>, load = libc) =>
     it.live(title, () => Effect.provide(body, layer(load)))
   const withoutBpf = (): Libc => ({ ...libc(), bpf: () => -EPERM })
+  /** What a kernel refuses to users without privileges, on TCP sockets at least. */
+  const withoutFilters = (): Libc => {
+    const real = withoutBpf()
+    return {
+      ...real,
+      setsockopt: (fd, level, option, value, length) =>
+        level === SOL_SOCKET && option === SO_ATTACH_FILTER
+          ? -EPERM
+          : real.setsockopt(fd, level, option, value, length)
+    }
+  }
 
   /** Connecting to one's own address uses that address as the source, too. */
   const sources = [
@@ -58,6 +76,44 @@ describeInNamespace("LinuxSockets", () => {
         }),
         load
       )
+
+  for (const { host, address } of sources)
+    test(
+      `where filters are refused, admits tcp from ${address} when told everything, and nothing before`,
+      Effect.gen(function* () {
+        const sockets = yield* HostSockets
+        const socket = yield* sockets.open("tcp", host, 18106)
+        const reach = reaches(socket, address)
+        const seen = [yield* reach]
+        for (const admission of ["everything", "nothing", "everything"] as const) {
+          yield* sockets.admit(socket, admission)
+          seen.push(yield* reach)
+        }
+        assert.deepStrictEqual(seen, [false, true, false, true])
+        const refused = yield* Effect.flip(sockets.admit(socket, "loopback"))
+        assert.deepStrictEqual([refused.reason, refused.message], ["Denied", "operation not permitted"])
+      }),
+      withoutFilters
+    )
+
+  test(
+    "adopts no descriptor that is another socket than it is said to be",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const { fd } = yield* sockets.open("tcp", any4, 18103)
+      for (const wrong of [
+        { protocol: "tcp", host: any4, port: 18104, fd },
+        { protocol: "udp", host: any4, port: 18103, fd },
+        { protocol: "tcp", host: any6, port: 18103, fd },
+        { protocol: "tcp", host: addressUnsafe("127.0.0.1"), port: 18103, fd },
+        { protocol: "tcp", host: any4, port: 18103, fd: 4_000 }
+      ] as const) {
+        const { message } = yield* Effect.flip(sockets.adopt([wrong]))
+        assert.match(message, /^descriptor \d+ is no socket bound to \S+:\d+\/(tcp|udp)$/)
+      }
+      assert.deepStrictEqual(yield* sockets.closeUnopened, [])
+    })
+  )
 
   test(
     "opens a TCP port whose last connections are in TIME_WAIT",

@@ -187,6 +187,29 @@ describe("the file of the mappings", () => {
     )
 })
 
+describe("a file of the mappings that can't be read", () => {
+  it.effect("and can't be set aside either is told, and closed", () =>
+    Effect.gen(function* () {
+      yield* setClock
+      const directory = yield* temporaryFolder
+      const path = Path.join(directory, "mappings.db")
+      yield* withStore(directory, (store) => store.put([web], "answered"))
+      sql(path, "UPDATE mapping SET host = 'localhost'")
+      Fs.mkdirSync(`${path}.${at}`)
+      const error = yield* Effect.flip(load(directory))
+      assert.deepStrictEqual(
+        [error.reason, error.message],
+        [
+          "Failed",
+          `reading the store failed: EISDIR: illegal operation on a directory, rename '${path}' -> '${path}.${at}'`
+        ]
+      )
+      Fs.rmdirSync(`${path}.${at}`)
+      assert.strictEqual((yield* load(directory)).lost?.path, `${path}.${at}`)
+    })
+  )
+})
+
 describe("the file of the mappings when it is full", () => {
   it.effect("refuses a group as a whole, keeps what it has, and confirms and removes it", () =>
     Effect.gen(function* () {

@@ -96,6 +96,47 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
+      "answers an adopted socket to the first who opens its port",
+      Effect.gen(function* () {
+        const sockets = yield* HostSockets
+        const four = yield* sockets.open("tcp", any4, 18008)
+        const six = yield* sockets.open("udp", loopback6, 18008)
+        yield* sockets.adopt([four, six])
+        assert.strictEqual(yield* sockets.open("tcp", any4, 18008), four)
+        assert.strictEqual(yield* sockets.open("udp", loopback6, 18008), six)
+        const error = yield* Effect.flip(sockets.open("tcp", any4, 18008))
+        assert.strictEqual(error.reason, "InUse")
+        assert.deepStrictEqual(yield* sockets.closeUnopened, [])
+      })
+    )
+
+    test(
+      "answers an adopted socket of the unspecified address to who opens one that it covers",
+      Effect.gen(function* () {
+        const sockets = yield* HostSockets
+        const wide = yield* sockets.open("tcp", any4, 18009)
+        yield* sockets.adopt([wide])
+        yield* sockets.open("tcp", loopback6, 18009)
+        assert.strictEqual(yield* sockets.open("tcp", loopback4, 18009), wide)
+      })
+    )
+
+    test(
+      "closes what was adopted and never opened, and nothing else",
+      Effect.gen(function* () {
+        const sockets = yield* HostSockets
+        const kept = yield* sockets.open("tcp", any4, 18010)
+        const opened = yield* sockets.open("tcp", any4, 18011)
+        const left = yield* sockets.open("tcp", any4, 18012)
+        yield* sockets.adopt([opened, left])
+        yield* sockets.open("tcp", any4, 18011)
+        assert.deepStrictEqual(yield* sockets.closeUnopened, [left])
+        assert.deepStrictEqual(yield* sockets.held, [kept, opened])
+        yield* sockets.open("tcp", any4, 18012)
+      })
+    )
+
+    test(
       "names a range of ephemeral ports",
       Effect.gen(function* () {
         const { range } = yield* (yield* HostSockets).ephemeral

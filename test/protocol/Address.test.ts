@@ -27,6 +27,17 @@ describe("parseAddress", () => {
     assert.strictEqual(addressUnsafe("fe80::1").octets.length, 16)
   })
 
+  it("gives one value for one address, however many there are besides", () => {
+    assert.strictEqual(addressUnsafe("10.0.0.1"), addressUnsafe("10.0.0.1"))
+    assert.strictEqual(addressUnsafe("2001:DB8::1"), addressUnsafe("2001:db8::1"))
+    assert.notStrictEqual(addressUnsafe("::ffff:10.0.0.1"), addressUnsafe("10.0.0.1"))
+    for (let index = 0; index < 3000; index++) {
+      const text = `10.1.${index >> 8}.${index & 255}`
+      assert.strictEqual(addressUnsafe(text).text, text)
+    }
+    assert.deepStrictEqual(addressUnsafe("10.1.0.0").octets, Uint8Array.of(10, 1, 0, 0))
+  })
+
   it.each([
     ["", "not an IPv4 or IPv6 address"],
     ["10.0.0.256", "not an IPv4 or IPv6 address"],

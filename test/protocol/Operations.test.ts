@@ -325,4 +325,28 @@ describe("the scope of a call", () => {
       assert.deepStrictEqual(held, new Set())
     })
   )
+
+  it.effect("is one for several groups: those before the one that fails are undone with it", () =>
+    Effect.gen(function* () {
+      const held = new Set<number>()
+      const { mapPorts } = holding(held)
+      const refusing: Partial<Service> = {
+        mapPorts: (group) =>
+          group.ports._tag === "Exact" && group.ports.port === 8082
+            ? Effect.fail(new Refused({ message: "no" }))
+            : driverOf({ ...(mapPorts === undefined ? {} : { mapPorts }) }).mapPorts(group)
+      }
+      const groups = (...ports: ReadonlyArray<number>) =>
+        textBody(
+          `{"Groups":[${ports.map((port) => request({ FrontendPort: port, FrontendPortEnd: port })).join()}]}`
+        )
+      const error = yield* Effect.flip(
+        Effect.scoped(ask("PortMapper.MapGroups", groups(8080, 8081, 8082, 8083), refusing))
+      )
+      assert.deepStrictEqual([error._tag, error.message], ["Refused", "Groups[2]: no"])
+      assert.deepStrictEqual(held, new Set())
+      yield* Effect.scoped(ask("PortMapper.MapGroups", groups(8080, 8081), refusing))
+      assert.deepStrictEqual(held, new Set([8080, 8081]))
+    })
+  )
 })

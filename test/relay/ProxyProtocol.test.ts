@@ -27,11 +27,16 @@ describe("proxyHeader", () => {
     assert.deepStrictEqual([worst4.length, worst6.length], [56, 104])
   })
 
-  it("writes IPv6 addresses of version 1 in full", () => {
+  it("writes IPv6 addresses of version 1 as everyone does, wherever their zeros are", () => {
     assert.strictEqual(
-      text(["::1", 1], ["2001:db8::a", 80]),
-      "PROXY TCP6 0:0:0:0:0:0:0:1 2001:db8:0:0:0:0:0:a 1 80\r\n"
+      text(["::1", 1], ["2001:db8:0:0:1:0:0:a", 80]),
+      "PROXY TCP6 ::1 2001:db8::1:0:0:a 1 80\r\n"
     )
+    for (let zeros = 0; zeros < 256; zeros++) {
+      const groups = Array.from({ length: 8 }, (_, at) => ((zeros >> at) & 1 ? 0 : 0x1000 + at).toString(16))
+      const { text: expected } = addressUnsafe(groups.join(":"))
+      assert.strictEqual(text([expected, 1], ["::", 2]), `PROXY TCP6 ${expected} :: 1 2\r\n`)
+    }
   })
 
   it("writes version 2 over IPv4: signature, PROXY, TCP over IPv4, 12 bytes of addresses", () => {

@@ -93,6 +93,40 @@ describe("RelayThreads", () => {
     { maxThreads: 2 }
   )
 
+  relayTest(
+    "serves on with the threads it has where another does not start",
+    async (world) => {
+      started.length = 0
+      const echoing = await world.backend((socket) => socket.pipe(socket))
+      await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
+      const endAtOnce = (worker: Worker) => void worker.terminate()
+      process.on("worker", endAtOnce)
+      const load = [sink, source].map((script) =>
+        spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })
+      )
+      try {
+        for (let wait = 0; world.logged.length === 0 && wait < 400; wait++) await sleep(50)
+      } finally {
+        process.off("worker", endAtOnce)
+        for (const child of load) child.kill("SIGKILL")
+      }
+      assert.deepStrictEqual(world.logged, [
+        "a relay thread could not be added (it ended by itself); those that run serve all"
+      ])
+      for (const protocol of ["tcp", "udp"] as const) {
+        const backend = protocol === "tcp" ? echoing : (await world.echoDatagrams()).endpoint
+        await world.open({ protocol, port: 23303, backend })
+      }
+      const client = world.dial(23303)
+      client.write("served")
+      assert.strictEqual(await nextData(client), "served")
+      const packet = await exchange(await world.datagrams(), "served", 23303, "127.0.0.1", 5000)
+      assert.strictEqual(packet?.text, "served")
+      assert.strictEqual(started.length, 2)
+    },
+    { maxThreads: 2 }
+  )
+
   for (const [how, more] of [
     ["Node's own type stripping", []],
     ["tsx", ["--import", "tsx"]]

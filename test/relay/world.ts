@@ -28,7 +28,9 @@ export class World {
   private readonly closing: Array<() => void> = []
   /** What the relay logged. */
   readonly logged: ReadonlyArray<string>
-  readonly run: <A, E>(effect: Effect.Effect<A, E, Relay | HostSockets>) => Promise<A>
+  readonly run: <A, E>(
+    effect: Effect.Effect<A, E, Relay | HostSockets | LinuxRelay.RelayHandover>
+  ) => Promise<A>
 
   constructor(run: World["run"], logged: ReadonlyArray<string>) {
     this.run = run
@@ -140,7 +142,7 @@ export const relayTest = (
     const logged: Array<string> = []
     const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
     return Effect.gen(function* () {
-      const context = yield* Effect.context<Relay | HostSockets>()
+      const context = yield* Effect.context<Relay | HostSockets | LinuxRelay.RelayHandover>()
       const run = Effect.runPromiseWith(context)
       const world = new World(run, logged)
       yield* Effect.ensuring(

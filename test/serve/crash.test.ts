@@ -23,4 +23,22 @@ describeLab("the plugin, killed at random instants while clients map and unmap",
       }),
     120_000
   )
+
+  it.live(
+    "leaves nothing of a call that failed, and loses nothing, where stores, tables and sockets fail at random",
+    () =>
+      Effect.gen(function* () {
+        const { kills, failed, lost, doubled, blocking } = yield* crash({
+          seed,
+          kills: 15,
+          withinMillis: 20_000,
+          faults: true
+        })
+        const title = `PORTMAPPER_SEED=${seed}`
+        assert.deepStrictEqual({ lost, doubled, blocking }, { lost: [], doubled: [], blocking: [] }, title)
+        assert.isAbove(kills, 0, title)
+        assert.isAbove(failed, 0, title)
+      }),
+    120_000
+  )
 })

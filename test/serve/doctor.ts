@@ -19,7 +19,7 @@ export interface Told {
 /** `socket` is the plugin's, or a path where none is. */
 export const doctor = (host: Namespace, socket: string): Effect.Effect<Told, LabError> =>
   Effect.map(
-    host.check(process.execPath, ["--import", "tsx", executable, "doctor", "--json", "--socket", socket]),
+    host.check(process.execPath, [executable, "doctor", "--json", "--socket", socket]),
     (text) => JSON.parse(text) as Told
   )
 

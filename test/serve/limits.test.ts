@@ -42,23 +42,30 @@ describeLab("the plugin and its host's limits", [], () => {
   )
 
   it.live(
-    "publishes and releases ten thousand ports in one table",
+    "publishes and releases ten thousand ports in one table, each of them relayed too, whatever the soft limit is",
     () =>
       Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const plugin = yield* Plugin.start(host)
-        const bindings: Array<Plugin.WireBinding> = []
-        for (let port = 10_000; port < 20_000; port++) {
-          const mapped = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
-          assert.strictEqual(mapped.status, 200, mapped.error)
-          bindings.push(...mapped.bindings)
-        }
+        const { host, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+        const plugin = yield* Plugin.start(host, { wrapper: ["prlimit", "--nofile=1024:"] })
+        const ports = Array.from({ length: 10_000 }, (_, index) => 10_000 + index)
+        const map = (port: number) =>
+          Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`]), (mapped) => {
+            assert.strictEqual(mapped.status, 200, mapped.error)
+            return mapped.bindings
+          })
+        const bindings = (yield* Effect.forEach(ports, map, { concurrency: 8 })).flat()
         assert.strictEqual((yield* contents(host))["any4"]?.length, 10_000)
+        // What comes by loopback is the relay's.
+        for (const port of [10_000, 13_333, 19_999]) {
+          const { answer } = yield* host.agent.tcp({ host: "127.0.0.1", port, timeoutMillis: 5000 })
+          assert.strictEqual(answer?.who, "c1")
+        }
         for (let first = 0; first < bindings.length; first += 2500)
           assert.strictEqual((yield* plugin.unmap(bindings.slice(first, first + 2500))).status, 200)
         assert.deepStrictEqual(yield* contents(host), {})
       }),
-    60_000
+    180_000
   )
 
   it.live("refuses wrong input with what is wrong, and changes nothing", () =>
@@ -111,7 +118,7 @@ describeLab("the plugin and its host's limits", [], () => {
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const first = yield* Plugin.start(host)
-      const again = ["--import", "tsx", "adapters/cli/main.ts", "serve", "--socket", first.socket]
+      const again = ["adapters/cli/main.ts", "serve", "--socket", first.socket]
       const sameState = yield* host.exec(process.execPath, [...again, "--state", `${first.folder}/state`])
       assert.strictEqual(sameState.code, 1)
       assert.strictEqual(

@@ -67,7 +67,7 @@ describe("a session's requests", () => {
           code: -32601,
           message: "Method not found",
           data: {
-            detail: `"${name}" is not one of Plugin.Activate, PortMapper.MapPorts, PortMapper.UnmapPorts, PortMapper.ListPorts, PortMapper.FollowContainer`
+            detail: `"${name}" is not one of Plugin.Activate, PortMapper.MapPorts, PortMapper.UnmapPorts, PortMapper.ListPorts, PortMapper.MapGroups, PortMapper.FollowContainer`
           }
         },
         id

@@ -10,7 +10,7 @@ export interface TcpRequest {
   readonly host?: string
   readonly port: number
   readonly path?: string
-  readonly body?: string
+  readonly body?: string | Buffer
   readonly headers?: Record<string, string>
   /** With TLS where it is there. */
   readonly tls?: Tls.ConnectionOptions

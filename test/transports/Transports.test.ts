@@ -61,11 +61,16 @@ describe("the table", () => {
       )
     )
     assert.deepStrictEqual([...reasons].sort(), [
+      "CNI: a container is published, or ends, and asks for nothing else",
       "CNI: a port mapping has an exact port and addresses",
-      "CNI: a runtime asks by other commands, whose answers are its own",
-      "CNI: the labels are the configuration's, and one of its own",
-      "CNI: the request is put together by the plugin",
+      "CNI: the labels are the adapter's",
+      "CNI: the request is put together by the adapter",
       "CNI: where nothing is published nobody is asked",
+      "labels: a container is published, or ends, and asks for nothing else",
+      "labels: a port mapping has an exact port and addresses",
+      "labels: the labels are the adapter's",
+      "labels: the request is put together by the adapter",
+      "labels: where nothing is published nobody is asked",
       "memory, text: a method that is not there can't be called",
       "memory, text: there is no limit in process",
       "memory, values: a method that is not there can't be called",

@@ -29,6 +29,7 @@ export interface Row {
 }
 
 const map = "PortMapper.MapPorts"
+const mapGroups = "PortMapper.MapGroups"
 const unmap = "PortMapper.UnmapPorts"
 const list = "PortMapper.ListPorts"
 
@@ -88,6 +89,21 @@ const successes: ReadonlyArray<Row> = [
     method: map,
     body: "{}",
     expected: { outcome: "answer", message: '{"PortBindings":[],"Err":""}' }
+  },
+  {
+    name: "maps several groups",
+    method: mapGroups,
+    body: json({ Groups: [{ Reqs: [entry()], Labels: null }, { Reqs: [] }] }),
+    expected: {
+      outcome: "answer",
+      message: `{"Groups":[${granted},{"PortBindings":[],"Err":""}],"Err":""}`
+    }
+  },
+  {
+    name: "maps no groups",
+    method: mapGroups,
+    body: "{}",
+    expected: { outcome: "answer", message: '{"Groups":[],"Err":""}' }
   },
   {
     name: "unmaps what is mapped",
@@ -167,6 +183,43 @@ const errors: ReadonlyArray<Row> = [
           : Effect.succeed(grant(group))
     },
     expected: { outcome: "driver", message: "port is already allocated" }
+  },
+  {
+    name: "one of several groups whose port is taken",
+    method: mapGroups,
+    body: json({ Groups: [{ Reqs: [entry()] }, { Reqs: [entry({ BackendPort: 81 })] }] }),
+    driver: {
+      ...echo,
+      mapPorts: (group) =>
+        group.entries[0]?.backend.port === 81
+          ? Effect.fail({ _tag: "PortAllocated", message: "port is already allocated" })
+          : Effect.succeed(grant(group))
+    },
+    expected: { outcome: "driver", message: "Groups[1]: port is already allocated" }
+  },
+  {
+    name: "several groups that are wrong",
+    method: mapGroups,
+    body: json({
+      Groups: [{ Reqs: [entry({ Proto: 1 })] }, { Reqs: [entry()] }, { Reqs: [entry({ BackendIP: "" })] }]
+    }),
+    expected: {
+      outcome: "request",
+      issues: [
+        { path: "Groups[0].Reqs[0].Proto", value: "1", rule: "6 (tcp), 17 (udp) or 132 (sctp)" },
+        {
+          path: "Groups[2].Reqs[0].BackendIP",
+          value: '""',
+          rule: "the address of the container, a unicast one"
+        }
+      ]
+    }
+  },
+  {
+    name: "a group of several with a label of ours that is unknown",
+    method: mapGroups,
+    body: json({ Groups: [{ Reqs: [entry()], Labels: { "portmapper.nope": "x" } }] }),
+    expected: { outcome: "request" }
   },
   ...([map, unmap, list] as const).map(
     (method): Row => ({

@@ -2,18 +2,29 @@
  * The transports, as a table of requests sees them: a way to ask, and what each can't express. A new one is added by one
  * line in `transports`.
  */
+import * as Fs from "node:fs"
 import * as Http from "node:http"
 import * as Net from "node:net"
-import { Cause, Effect, Exit, Option, Result, type Scope } from "effect"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { afterAll } from "@effect/vitest"
+import { Cause, Context, Effect, Exit, Layer, Logger, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
+import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
+import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
+import { startWatch } from "../../adapters/engine/Watch.ts"
+import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
+import { clientTls, requestTcp } from "../support/tcp.ts"
 import type { Row } from "./table.ts"
 
 export interface Asked {
@@ -43,6 +54,7 @@ export interface Transport {
 
 export const transports: ReadonlyArray<Transport> = [
   { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },
+  { name: "TCP with TLS", open: Effect.suspend(() => openTls), cannot: () => undefined },
   { name: "stdio", open: Effect.suspend(() => openStdio), cannot: (row) => brokenEnvelope(row) },
   { name: "fetch handler", open: Effect.suspend(() => openFetch), cannot: () => undefined },
   { name: "memory, text", open: Effect.suspend(() => openText), cannot: (row) => notACall(row) },
@@ -51,7 +63,8 @@ export const transports: ReadonlyArray<Transport> = [
     open: Effect.suspend(() => openValue),
     cannot: (row) => notACall(row) ?? notAValue(row)
   },
-  { name: "CNI", open: Effect.suspend(() => openCni), cannot: (row) => notAnAdd(row) }
+  { name: "CNI", open: Effect.suspend(() => openCni), cannot: (row) => notPublished(row) },
+  { name: "labels", open: Effect.suspend(() => openLabels), cannot: (row) => notPublished(row) }
 ]
 
 const openSocket = Effect.gen(function* () {
@@ -73,6 +86,30 @@ const openSocket = Effect.gen(function* () {
         })
     )
 })
+
+const openTls = Effect.gen(function* () {
+  const { ca, client, server } = certificates()
+  const files = { certFile: server.cert, keyFile: server.key, caFile: ca.cert }
+  const { address, port } = yield* Effect.orDie(
+    serveTcp({ host: "127.0.0.1", port: 0, tls: files, owner: "default" })
+  )
+  const tls = clientTls(ca, client)
+  return ({ method, body, owner }: Asked) =>
+    Effect.promise(async () => {
+      const headers = headersOf(owner)
+      const answer = await requestTcp({ host: address, port, path: `/${method}`, body, headers, tls })
+      return toldByHttp(answer.status, answer.body)
+    })
+})
+
+/** Made for the first row that asks, and gone with the last test. */
+const certificates = (): Certificates => {
+  made ??= makeCertificates(folder)
+  return made
+}
+let made: Certificates | undefined
+const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-tls-"))
+afterAll(() => Fs.rmSync(folder, { recursive: true, force: true }))
 
 const openFetch = Effect.gen(function* () {
   const handler = toWebHandler(yield* Driver, { owner: "default" })
@@ -134,7 +171,7 @@ const openCni = Effect.gen(function* () {
         socket,
         runtimeConfig: {
           portMappings: entries.map(({ Proto, FrontendIP, FrontendPort, BackendPort }) => ({
-            protocol: { 6: "tcp", 17: "udp", 132: "sctp" }[Proto],
+            protocol: protocolName(Proto),
             hostIP: FrontendIP,
             hostPort: FrontendPort,
             containerPort: BackendPort
@@ -156,6 +193,43 @@ const openCni = Effect.gen(function* () {
       const { code, msg } = JSON.parse(stdout)
       const outcome = code === 7 ? "request" : code === 100 ? "driver" : "defect"
       return { outcome, message: msg, issues: undefined }
+    })
+})
+
+/** A container whose labels ask for the entries, one by one. What came of it the watch tells in its log. */
+const openLabels = Effect.gen(function* () {
+  const services = yield* Layer.build(Layer.merge(Memory.layer(), WatchRecord.layerMemory))
+  const engine = Context.get(services, MemoryEngine)
+  const lines: Array<string> = []
+  yield* startWatch({ trustImageLabels: false }).pipe(
+    Effect.provideContext(services),
+    Effect.provide(Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])),
+    Effect.orDie
+  )
+  let count = 0
+  return ({ body }: Asked) =>
+    Effect.gen(function* () {
+      const entries = entriesIn(body)
+      const name = `container${count++}`
+      const publish = entries.map(
+        ({ Proto, FrontendIP, FrontendPort, BackendPort }) =>
+          `${FrontendIP.includes(":") ? `[${FrontendIP}]` : FrontendIP}:${FrontendPort}:${BackendPort}/${protocolName(Proto)}`
+      )
+      yield* engine.run({
+        name,
+        labels: { "portmapper.publish": publish.join() },
+        networks: { bridge: [...new Set(entries.map(({ BackendIP }) => BackendIP))] }
+      })
+      let line: string | undefined
+      while (line === undefined) {
+        yield* Effect.sleep("5 millis")
+        line = lines.find((line) => line.startsWith(`${name}: `))
+      }
+      const [, error] = /^\S+ not published: \S+: (.*)$/s.exec(line) ?? []
+      if (error === undefined)
+        return { outcome: "answer", message: line, issues: undefined, ownWords: true } satisfies Told
+      const outcome = error.startsWith("internal error: ") ? "defect" : "driver"
+      return { outcome, message: error, issues: undefined } satisfies Told
     })
 })
 
@@ -249,15 +323,15 @@ const notAValue = ({ body, method }: Row): string | undefined => {
   return /\d\.0\b|\de\d/.test(body) ? "a value has no other spelling of its numbers" : undefined
 }
 
-/** What no port mapping says: a runtime knows exact ports and addresses, one container at a time. */
-const notAnAdd = ({ body, method, name }: Row): string | undefined => {
-  if (method !== "PortMapper.MapPorts") return "a runtime asks by other commands, whose answers are its own"
+/** What is never asked for a container: it has exact ports and addresses, and its adapter puts the request together. */
+const notPublished = ({ body, method, name }: Row): string | undefined => {
+  if (method !== "PortMapper.MapPorts") return "a container is published, or ends, and asks for nothing else"
   const text = body.toString()
   const tree = parse(text)
   if (name.startsWith("odd input") || Result.isFailure(tree))
-    return "the request is put together by the plugin"
+    return "the request is put together by the adapter"
   const { Labels, Reqs, ...rest } = JSON.parse(text) ?? {}
-  if (Labels || Object.keys(rest).length > 0) return "the labels are the configuration's, and one of its own"
+  if (Labels || Object.keys(rest).length > 0) return "the labels are the adapter's"
   if (!Array.isArray(Reqs) || Reqs.length === 0) return "where nothing is published nobody is asked"
   const sayable = entriesIn(Buffer.from(body)).every(
     ({ BackendIP, BackendPort, FrontendIP, FrontendPort, FrontendPortEnd, Proto }) =>
@@ -268,6 +342,8 @@ const notAnAdd = ({ body, method, name }: Row): string | undefined => {
   )
   return sayable ? undefined : "a port mapping has an exact port and addresses"
 }
+
+const protocolName = (number: WireEntry["Proto"]): string => ({ 6: "tcp", 17: "udp", 132: "sctp" })[number]
 
 interface WireEntry {
   readonly Proto: 6 | 17 | 132

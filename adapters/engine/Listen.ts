@@ -1,0 +1,36 @@
+/** An Engine listened to for good: each time that it is lost it is tried again, more and more seldom. */
+import { Clock, Effect, Result, Stream } from "effect"
+import type { Engine, EngineEvent } from "./Engine.ts"
+
+/** A connection that lasted as long as the longest wait was a good one: the next is tried for at once. */
+const backOffMillis = { first: 100, most: 10_000 }
+
+/** Never ends. A loss is told once, however often it is tried again. */
+export const listen = (
+  engine: Engine["Service"],
+  heard: (event: EngineEvent) => void
+): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    let wait = backOffMillis.first
+    let lost: string | undefined
+    for (;;) {
+      let sinceMillis = Number.POSITIVE_INFINITY
+      const ended = yield* Effect.result(
+        Stream.runForEach(engine.events, (event) =>
+          Effect.gen(function* () {
+            heard(event)
+            if (event._tag !== "Connected") return
+            sinceMillis = yield* Clock.currentTimeMillis
+            yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)
+            lost = undefined
+          })
+        )
+      )
+      const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
+      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
+      lost = why
+      if ((yield* Clock.currentTimeMillis) - sinceMillis >= backOffMillis.most) wait = backOffMillis.first
+      yield* Effect.sleep(wait)
+      wait = Math.min(wait * 2, backOffMillis.most)
+    }
+  })

@@ -1,0 +1,102 @@
+/** What one process leaves to the next: open descriptors, and what each is. */
+import * as Fs from "node:fs"
+import { Effect, Result, Schema } from "effect"
+import type { HostSocket } from "../../src/ports/HostSockets.ts"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import type { Details, Place } from "../docker/Keeper.ts"
+import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/DescriptorSocket.ts"
+import type { Errno } from "../linux/Libc.ts"
+import { encodeMessage, inParts, type Message, type MessageOf } from "./Messages.ts"
+
+export interface KeptListener extends Details {
+  readonly place: Place
+  readonly fd: number
+}
+
+export interface KeptConnection {
+  readonly place: Place
+  readonly fd: number
+}
+
+export interface Estate {
+  readonly sockets: ReadonlyArray<HostSocket>
+  readonly listeners: ReadonlyArray<KeptListener>
+  readonly connections: ReadonlyArray<KeptConnection>
+}
+
+/** Why a handover came to nothing. */
+export class HandoverError extends Schema.TaggedError<HandoverError>()("HandoverError", {
+  message: Schema.String
+}) {}
+
+export const handoverFailed = (message: string): HandoverError => new HandoverError({ message })
+
+/** Sends all of it; the descriptors stay open here, too. */
+export const sendEstate = (
+  socket: DescriptorSocket,
+  { sockets, listeners, connections }: Estate
+): Effect.Effect<void, Errno> => {
+  const sendAll = <A extends { readonly fd: number }>(
+    all: ReadonlyArray<A>,
+    message: (part: ReadonlyArray<A>) => Message
+  ) =>
+    Effect.forEach(
+      inParts(all, maxDescriptorsPerPacket),
+      (part) => socket.send({ bytes: encodeMessage(message(part)), fds: part.map(({ fd }) => fd) }),
+      { discard: true }
+    )
+  return sendAll(sockets, (part) => ({
+    _tag: "Sockets",
+    items: part.map(({ protocol, host, port }) => ({ protocol, host: host.key, port }))
+  })).pipe(
+    Effect.andThen(
+      sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) }))
+    ),
+    Effect.andThen(
+      sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) }))
+    ),
+    Effect.andThen(socket.send({ bytes: encodeMessage({ _tag: "Handed" }), fds: [] }))
+  )
+}
+
+/** What has come so far; the descriptors are this process's own. */
+export class Receiving {
+  private readonly sockets: Array<HostSocket> = []
+  private readonly listeners: Array<KeptListener> = []
+  private readonly connections: Array<KeptConnection> = []
+  private readonly fds: Array<number> = []
+
+  /** Takes what came with one message; answers what is wrong with it, if anything. */
+  add(
+    message: MessageOf<"Sockets" | "Listeners" | "Connections">,
+    fds: ReadonlyArray<number>
+  ): string | undefined {
+    this.fds.push(...fds)
+    if (message.items.length !== fds.length)
+      return `${message.items.length} ${message._tag.toLowerCase()} came with ${fds.length} descriptors`
+    const fdAt = (index: number) => fds[index] ?? -1
+    switch (message._tag) {
+      case "Sockets":
+        for (const [index, { protocol, host, port }] of message.items.entries()) {
+          const address = parseAddress(host)
+          if (Result.isFailure(address)) return `${host}: ${address.failure}`
+          this.sockets.push({ protocol, host: address.success, port, fd: fdAt(index) })
+        }
+        return undefined
+      case "Listeners":
+        message.items.forEach((item, index) => void this.listeners.push({ ...item, fd: fdAt(index) }))
+        return undefined
+      case "Connections":
+        message.items.forEach((item, index) => void this.connections.push({ ...item, fd: fdAt(index) }))
+        return undefined
+    }
+  }
+
+  get estate(): Estate {
+    return { sockets: this.sockets, listeners: this.listeners, connections: this.connections }
+  }
+
+  closeAll(): void {
+    for (const fd of this.fds.splice(0)) Fs.closeSync(fd)
+  }
+}

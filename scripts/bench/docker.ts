@@ -1,0 +1,205 @@
+/**
+ * Published ports of containers on a real Engine: by labels and `serve --watch`, beside `docker run -p` on the same Engine in
+ * the same run. Time is what publishing and taking back cost beyond a container without ports: for `-p` the longer `docker run`
+ * and `docker rm`; for labels from the Engine's event to the last port. Memory is that of the proxy processes, and by how
+ * much the plugin grew, a second time and later: what it compiles and allocates once is told as the plugin's whole size.
+ *
+ * Needs root, dockerd, a static busybox, nftables, iptables, and `npm run build`.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { Effect } from "effect"
+import { prepareImages } from "../../test/lab/Containers.ts"
+import * as Dockerd from "../../test/lab/Dockerd.ts"
+import * as Lab from "../../test/lab/Lab.ts"
+import type { Namespace } from "../../test/lab/Namespace.ts"
+import * as Plugin from "../../test/lab/Plugin.ts"
+import { check } from "../../test/lab/Process.ts"
+import { type Running, spawn } from "../../test/lab/Running.ts"
+import { row } from "./stats.ts"
+
+const executable = Path.resolve(import.meta.dirname, "../../dist/bin/portmapper.js")
+/** How many ports, and how often by each: the Engine takes minutes for a thousand. */
+const levels = [
+  { ports: 100, byLabel: 7, byEngine: 3 },
+  { ports: 1_000, byLabel: 3, byEngine: 1 }
+]
+const bareRounds = 7
+const firstPort = 20_000
+const patience = { timeoutMillis: 600_000 }
+
+export const run = (): Promise<void> => {
+  if (process.getuid?.() !== 0) throw new Error("bench docker needs root, dockerd and nftables")
+  if (!Fs.existsSync(executable)) throw new Error("bench docker needs npm run build")
+  return Effect.runPromise(Effect.scoped(compare))
+}
+
+const compare = Effect.gen(function* () {
+  const { host } = yield* Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+  yield* prepareImages(dockerd)
+  const plugin = yield* Plugin.start(host, {
+    program: [executable],
+    arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+  })
+  yield* plugin.process.waitForLine("watching the containers", patience)
+  const subject: Subject = { dockerd, host, plugin: plugin.process, events: yield* eventsOf(dockerd) }
+
+  const bare: Array<Cost> = []
+  for (let round = 0; round < bareRounds; round++) bare.push(yield* engines(subject, []))
+  const [start, end] = [
+    median(bare.map(({ publish }) => publish)),
+    median(bare.map(({ release }) => release))
+  ]
+  console.log(`a container without ports, p50: docker run ${text(start)}, docker rm ${text(end)}`)
+  console.log(row(["beyond it, p50", "publish", "unpublish", "memory", "per port"]))
+  for (const { ports, byEngine, byLabel } of levels) {
+    const range = `${firstPort}-${firstPort + ports - 1}`
+    const [mine, theirs] = [[] as Array<Cost>, [] as Array<Cost>]
+    for (let round = 0; round < byLabel; round++) {
+      mine.push(yield* ours(subject, `${range}:${range}`))
+      if (round >= byEngine) continue
+      const cost = yield* engines(subject, ["--publish", `${range}:${range}`])
+      theirs.push({ ...cost, publish: cost.publish - start, release: cost.release - end })
+    }
+    report(ports, medians(mine), medians(theirs))
+  }
+  console.log(`the plugin as a whole, at last: ${megabytes(memoryOf([plugin.process.pid]))}`)
+})
+
+const report = (ports: number, mine: Cost, theirs: Cost): void => {
+  print(`${ports} ports by label`, mine, ports)
+  print(`${ports} ports by -p`, theirs, ports)
+  console.log(
+    row([
+      `${ports} ports, times less`,
+      (theirs.publish / mine.publish).toFixed(0),
+      (theirs.release / mine.release).toFixed(0),
+      (theirs.kilobytes / mine.kilobytes).toFixed(0)
+    ])
+  )
+}
+
+interface Subject {
+  readonly host: Namespace
+  readonly dockerd: Dockerd.Dockerd
+  readonly plugin: Running
+  readonly events: Running
+}
+
+/** Milliseconds, and what there is more of in kilobytes while the ports are published. */
+interface Cost {
+  readonly publish: number
+  readonly release: number
+  readonly kilobytes: number
+}
+
+const medians = (costs: ReadonlyArray<Cost>): Cost => ({
+  publish: median(costs.map(({ publish }) => publish)),
+  release: median(costs.map(({ release }) => release)),
+  kilobytes: median(costs.map(({ kilobytes }) => kilobytes))
+})
+
+/** The whole of `docker run` and `docker rm`. */
+const engines = Effect.fnUntraced(function* ({ dockerd, host }: Subject, args: ReadonlyArray<string>) {
+  const begun = now()
+  yield* container(dockerd, args)
+  const publish = now() - begun
+  const kilobytes = memoryOf(yield* proxies(host))
+  const ending = now()
+  yield* remove(dockerd)
+  return { publish, release: now() - ending, kilobytes } satisfies Cost
+})
+
+/** From the Engine's word that the container runs to its last port, and from the word of its end to the last port's end. */
+const ours = Effect.fnUntraced(function* ({ dockerd, events, plugin }: Subject, publish: string) {
+  const before = memoryOf([plugin.pid])
+  const published = yield* after(events, plugin, "start", /bench: \d+ ports published/, () =>
+    container(dockerd, [`--label=portmapper.publish=${publish}`])
+  )
+  yield* Effect.sleep("2 seconds")
+  const kilobytes = memoryOf([plugin.pid]) - before
+  const released = yield* after(events, plugin, "die", /bench: \d+ ports released/, () => remove(dockerd))
+  return { publish: published, release: released, kilobytes } satisfies Cost
+})
+
+/** How long after the Engine's event the plugin says that it is done with it. */
+const after = Effect.fnUntraced(function* <A, E>(
+  events: Running,
+  plugin: Running,
+  action: string,
+  said: RegExp,
+  act: () => Effect.Effect<A, E>
+) {
+  const [told, lines] = [events.lines().length, plugin.lines().length]
+  const [, doneAt] = yield* Effect.all(
+    [act(), Effect.map(plugin.waitForLine(said, { after: lines, ...patience }), now)],
+    { concurrency: 2 }
+  )
+  const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: told, ...patience })
+  return doneAt - Number(event.split(" ")[0]) / 1e6
+})
+
+/** Each event of a container on a line: its time in nanoseconds and what it is. */
+const eventsOf = (dockerd: Dockerd.Dockerd) =>
+  spawn("docker", [
+    "--host",
+    `unix://${dockerd.socket}`,
+    "events",
+    "--filter=type=container",
+    "--format={{.TimeNano}} {{.Action}}"
+  ])
+
+const container = (dockerd: Dockerd.Dockerd, args: ReadonlyArray<string>) =>
+  cli(dockerd, [
+    "run",
+    "--detach",
+    "--name=bench",
+    "--stop-signal=KILL",
+    ...args,
+    "busybox",
+    "/bin/sleep",
+    "3600"
+  ])
+
+const remove = (dockerd: Dockerd.Dockerd) => cli(dockerd, ["rm", "--force", "bench"])
+
+const cli = (dockerd: Dockerd.Dockerd, args: ReadonlyArray<string>) =>
+  check("docker", ["--host", `unix://${dockerd.socket}`, ...args], patience)
+
+const proxies = ({ name }: Namespace) =>
+  Effect.map(check("ip", ["netns", "pids", name], patience), (pids) =>
+    pids
+      .split("\n")
+      .filter((pid) => pid !== "" && nameOf(pid) === "docker-proxy")
+      .map(Number)
+  )
+
+const nameOf = (pid: string): string => {
+  try {
+    return Fs.readFileSync(`/proc/${pid}/comm`, "utf8").trim()
+  } catch {
+    return ""
+  }
+}
+
+/** Each process's share of what it has in memory, in kilobytes. */
+const memoryOf = (pids: ReadonlyArray<number>): number =>
+  pids.reduce((sum, pid) => {
+    const rollup = Fs.readFileSync(`/proc/${pid}/smaps_rollup`, "utf8")
+    return sum + Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1] ?? Number.NaN)
+  }, 0)
+
+const print = (title: string, { kilobytes, publish, release }: Cost, ports: number): void =>
+  console.log(
+    row([title, text(publish), text(release), megabytes(kilobytes), `${(kilobytes / ports).toFixed(1)} KB`])
+  )
+
+const megabytes = (kilobytes: number): string => `${(kilobytes / 1024).toFixed(1)} MB`
+
+const median = (values: ReadonlyArray<number>): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
+
+const text = (millis: number): string => `${millis.toFixed(0)} ms`
+
+const now = (): number => performance.timeOrigin + performance.now()

@@ -1,0 +1,181 @@
+/**
+ * New connections per second through a kernel redirection: with 10 mappings live and with 10,000, each port called in turn,
+ * beside a lone hand-written `dnat` rule and a route without any redirection. Each subject is a host of its own between one
+ * client and one backend; they take turns, in another order each round. Needs root, nftables, conntrack, iproute2 and gcc.
+ */
+import { execFileSync, spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { type Plugin, startPlugin } from "./plugin.ts"
+import { compileLoad } from "./relaySubjects.ts"
+import { median, row } from "./stats.ts"
+
+const rounds = Number(process.env["ROUNDS"] ?? 41)
+/** Short, so that what else the machine does hits each alike. */
+const seconds = 0.25
+const concurrent = 16
+const firstPort = 10_001
+const backendPort = 80
+
+interface Subject {
+  readonly name: string
+  /** Ports called in turn, from `firstPort` on; where there is no redirection, the backend's own is called. */
+  readonly ports: number
+  readonly prepare: (at: Place) => Promise<Plugin | undefined>
+}
+
+/** Where a subject is: its namespace, and the third octet of its networks. */
+interface Place {
+  readonly namespace: string
+  readonly octet: number
+}
+
+const mapped = (live: number): Subject => ({
+  name: `nat mode, ${live.toLocaleString("en")} live`,
+  ports: live,
+  prepare: async ({ namespace, octet }) => {
+    const plugin = await startPlugin(namespace)
+    for (let index = 0; index < live; index++) {
+      const port = firstPort + index
+      await plugin.call("MapPorts", {
+        Reqs: [
+          {
+            Proto: 6,
+            BackendIP: `172.31.${octet}.2`,
+            BackendPort: backendPort,
+            FrontendIP: "0.0.0.0",
+            FrontendPort: port,
+            FrontendPortEnd: port
+          }
+        ],
+        Labels: {}
+      })
+    }
+    return plugin
+  }
+})
+
+const loneRule: Subject = {
+  name: "a lone dnat rule",
+  ports: 1,
+  prepare: async ({ namespace, octet }) => {
+    nft(
+      namespace,
+      `table ip lone {
+        chain prerouting {
+          type nat hook prerouting priority dstnat;
+          fib daddr type local tcp dport ${firstPort} dnat to 172.31.${octet}.2:${backendPort}
+        }
+      }`
+    )
+    return undefined
+  }
+}
+
+const direct: Subject = { name: "no redirection", ports: 0, prepare: async () => undefined }
+
+const subjects: ReadonlyArray<Subject> = [direct, loneRule, mapped(10), mapped(10_000)]
+
+export const run = async (): Promise<void> => {
+  if (process.getuid?.() !== 0) throw new Error("bench redirect needs root, nftables and iproute2")
+  const folder = mkdtempSync(join(tmpdir(), "portmapper-bench-"))
+  const [client, backend] = [nameOf("client"), nameOf("backend")]
+  const places = subjects.map((_, octet) => ({ namespace: nameOf(`host${octet}`), octet }))
+  const namespaces = [client, backend, ...places.map(({ namespace }) => namespace)]
+  const plugins: Array<Plugin> = []
+  const load = compileLoad(folder)
+  for (const name of namespaces) execFileSync("ip", ["netns", "add", name])
+  const echo = spawn("ip", ["netns", "exec", backend, load, "echo", "0.0.0.0", `${backendPort}`])
+  try {
+    for (const place of places) connectUp(place, client, backend)
+    for (const [index, place] of places.entries()) {
+      const plugin = await subjects[index]?.prepare(place)
+      if (plugin !== undefined) plugins.push(plugin)
+    }
+    await sleep(1000)
+    print(measure(load, client, places))
+  } finally {
+    echo.kill("SIGKILL")
+    for (const plugin of plugins) plugin.stop()
+    for (const name of namespaces) execFileSync("ip", ["netns", "delete", name])
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const nameOf = (role: string) => `pmbench-${process.pid}-${role}`
+
+const inside = (namespace: string, command: string, words: ReadonlyArray<string>, input = ""): string =>
+  execFileSync("ip", ["netns", "exec", namespace, command, ...words], {
+    encoding: "utf8",
+    input,
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+
+const nft = (namespace: string, text: string) => inside(namespace, "nft", ["-f", "-"], text)
+
+/** The client has 10.9.N.2 and all of 10.10.N.0/24, the backend 172.31.N.2; the host between them is .1 on both wires. */
+const connectUp = ({ namespace, octet }: Place, client: string, backend: string) => {
+  const sh = (where: string, script: string) => inside(where, "sh", ["-ec", script])
+  sh(
+    namespace,
+    `ip link set lo up
+    ip link add outer type veth peer name outer${octet} netns ${client}
+    ip link add inner type veth peer name inner${octet} netns ${backend}
+    ip address add 10.9.${octet}.1/24 dev outer; ip link set outer up
+    ip address add 172.31.${octet}.1/24 dev inner; ip link set inner up
+    ip route add 10.10.${octet}.0/24 via 10.9.${octet}.2
+    sysctl -qw net.ipv4.ip_forward=1`
+  )
+  sh(
+    client,
+    `ip link set lo up; ip link set outer${octet} up
+    ip address add 10.9.${octet}.2/24 dev outer${octet}
+    ip route add local 10.10.${octet}.0/24 dev lo
+    ip route add 172.31.${octet}.0/24 via 10.9.${octet}.1`
+  )
+  sh(
+    backend,
+    `ip link set lo up; ip link set inner${octet} up
+    ip address add 172.31.${octet}.2/24 dev inner${octet}
+    ip route add 10.9.${octet}.0/24 via 172.31.${octet}.1
+    ip route add 10.10.${octet}.0/24 via 172.31.${octet}.1`
+  )
+}
+
+type Rates = ReadonlyArray<ReadonlyArray<number>>
+
+/** Connections per second of each subject in each round; what connections leave behind is forgotten before the next. */
+const measure = (load: string, client: string, places: ReadonlyArray<Place>): Rates => {
+  const rates: Array<Array<number>> = places.map(() => [])
+  for (let round = 0; round <= rounds; round++)
+    for (let turn = 0; turn < places.length; turn++) {
+      const index =
+        (round % 2 === 0 ? turn + round : places.length * 2 - turn - (round % places.length)) % places.length
+      const { octet, namespace } = places[index] as Place
+      const { ports } = subjects[index] as Subject
+      inside(namespace, "sh", ["-c", "conntrack -F || true"])
+      const [host, port] = ports === 0 ? [`172.31.${octet}.2`, backendPort] : [`10.9.${octet}.1`, firstPort]
+      const words = [host, port, concurrent, seconds, Math.max(ports, 1), `10.10.${octet}.2`]
+      const { rate, failed } = JSON.parse(inside(client, load, ["connect", ...words.map(String)]))
+      if (failed > 0) throw new Error(`${subjects[index]?.name}: ${failed} connections failed`)
+      // The first round warms up.
+      if (round > 0) rates[index]?.push(rate)
+    }
+  return rates
+}
+
+const print = (rates: Rates) => {
+  console.log(row([`new connections, median of ${rounds} rounds`, "/s", "of direct", "of the rule"]))
+  const [ofDirect, ofRule] = [median(rates[0] ?? []), median(rates[1] ?? [])]
+  subjects.forEach(({ name }, index) => {
+    const rate = median(rates[index] ?? [])
+    console.log(row([`  ${name}`, rate.toFixed(0), (rate / ofDirect).toFixed(2), (rate / ofRule).toFixed(2)]))
+  })
+  // Round by round, since what else the machine does changes from one to the next.
+  const paired = (one: number, other: number) =>
+    median((rates[one] ?? []).map((rate, round) => rate / (rates[other]?.[round] ?? Number.NaN))).toFixed(2)
+  console.log(row(["10,000 live over 10 live, paired", paired(3, 2)]))
+  console.log(row(["10,000 live over the lone rule, paired", paired(3, 1)]))
+}

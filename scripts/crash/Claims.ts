@@ -1,0 +1,62 @@
+/** What a kill leaves that no answer named: it is confirmed by the same request, and gives way to any other. */
+import { Effect } from "effect"
+import type { Plugin } from "../../test/lab/Plugin.ts"
+import { containers } from "./Clients.ts"
+import { type Binding, keyOf, type Listed, textOf } from "./Ledger.ts"
+import { traffic } from "./Traffic.ts"
+import type { World } from "./World.ts"
+
+export const claim = Effect.fnUntraced(function* (
+  { lab, ledger, tally, random }: World,
+  plugin: Plugin,
+  listed: ReadonlyArray<Listed>
+) {
+  const at = (text: string) => `${tally.kills}: ${text}`
+  const unrecorded = listed
+    .filter(({ State }) => State === "unconfirmed")
+    .flatMap((one) => ledger.answered.get(keyOf(one)) ?? [])
+  tally.unrecorded += unrecorded.length
+  for (const answered of unrecorded) {
+    const again = yield* mapExactly(plugin, answered, answered)
+    if (again !== "") tally.lost.push(at(`asked again for ${textOf(answered)}: ${again}`))
+  }
+  const unanswered = ledger.unanswered(listed)
+  tally.unconfirmed += unanswered.length
+  for (const one of unanswered) {
+    // Half of them stay, so that ranges fill up with what nobody will ever unmap.
+    if (one.State === "unconfirmed" && random.chance(0.5)) continue
+    const other = otherBackend(one)
+    const refusal = yield* mapExactly(plugin, one, other)
+    if (refusal !== "") {
+      tally.blocking.push(at(`${textOf(one)} (${one.State}): ${refusal}`))
+      continue
+    }
+    const claimed = { ...one, ...other }
+    ledger.map([claimed])
+    tally.lost.push(...(yield* traffic(lab, [claimed])).map(at))
+    ledger.unmapBegins([claimed])
+    const { status, body } = yield* plugin.call("UnmapPorts", { PortBindings: [claimed], Labels: {} })
+    if (status === 200) ledger.unmapped([claimed])
+    else tally.blocking.push(at(body))
+  }
+})
+
+/** What it was refused with; empty where it was granted. */
+const mapExactly = (
+  plugin: Plugin,
+  { Proto, FrontendIP, FrontendPort }: Binding,
+  { BackendIP, BackendPort }: Pick<Binding, "BackendIP" | "BackendPort">
+) =>
+  Effect.map(
+    plugin.call("MapPorts", {
+      Reqs: [{ Proto, FrontendIP, FrontendPort, FrontendPortEnd: FrontendPort, BackendIP, BackendPort }],
+      Labels: {}
+    }),
+    ({ status, body }) => (status === 200 ? "" : body.trim())
+  )
+
+const otherBackend = ({ BackendIP, BackendPort }: Binding) => {
+  const [c1, c2] = containers
+  const other = BackendIP === c1.ipv4 || BackendIP === c1.ipv6 ? c2 : c1
+  return { BackendIP: BackendIP.includes(":") ? other.ipv6 : other.ipv4, BackendPort }
+}

@@ -1,0 +1,84 @@
+/**
+ * What was answered against all that can be seen of the plugin: its own list, its record, the kernel's table, the sockets
+ * it holds, and who answers at each of its ports.
+ */
+import { join } from "node:path"
+import { Effect } from "effect"
+import type { Lab } from "../../test/lab/Lab.ts"
+import { contents } from "../../test/lab/Nft.ts"
+import type { Plugin } from "../../test/lab/Plugin.ts"
+import { listening } from "../../test/lab/Probe.ts"
+import { type Binding, doubled, keyOf, type Ledger, type Listed, textOf } from "./Ledger.ts"
+import { type Recorded, recorded } from "./Record.ts"
+import { traffic } from "./Traffic.ts"
+
+/** Each as text, and none of it right. */
+export interface Differences {
+  /** Answered, but not there, or not all of it. */
+  readonly lost: ReadonlyArray<string>
+  /** There, but twice, or with nothing that it belongs to. */
+  readonly doubled: ReadonlyArray<string>
+}
+
+export const list = (plugin: Plugin) =>
+  Effect.map(
+    plugin.call("ListPorts", {}),
+    ({ body }) => (JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }).Mappings
+  )
+
+/** To be looked at while no call is on its way; `listed` is what the plugin lists. */
+export const differences = Effect.fnUntraced(function* (
+  lab: Lab,
+  plugin: Plugin,
+  ledger: Ledger,
+  listed: ReadonlyArray<Listed>
+) {
+  const serving = listed.filter(({ State }) => State !== "conflicted")
+  const seen = [
+    differ("the table", Object.values(yield* contents(lab.host)).flat(), serving.map(elementOf)),
+    differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
+    differRecord(recorded(join(plugin.folder, "state")), listed)
+  ]
+  const unserved = yield* traffic(lab, [...ledger.answered.values()])
+  // Why, if the plugin knows.
+  const said = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
+  return {
+    lost: [
+      ...ledger.lost(listed),
+      ...seen.flatMap(({ lacking }) => lacking),
+      ...unserved.map((text) => [text, ...said].join("\n  "))
+    ],
+    doubled: [...doubled(listed), ...seen.flatMap(({ beyond }) => beyond)]
+  } satisfies Differences
+})
+
+const differ = (what: string, found: ReadonlyArray<string>, wanted: ReadonlyArray<string>) => ({
+  lacking: without(wanted, found).map((text) => `${what} lacks ${text}`),
+  beyond: without(found, wanted).map((text) => `${what} has ${text}`)
+})
+
+/** A live one is recorded as answered, an unconfirmed one as applied, and nothing is left half done. */
+const differRecord = (found: ReadonlyArray<Recorded>, listed: ReadonlyArray<Listed>) => {
+  const states = new Map(found.map(({ text, state }) => [text, state]))
+  return differ(
+    "the record",
+    found.map(({ text, state }) => `${text} ${state}`),
+    listed.map((one) => {
+      const was = states.get(textOf(one)) === "applied" ? "applied" : "answered"
+      const state = { live: "answered", unconfirmed: "applied" }[one.State] ?? was
+      return `${textOf(one)} ${state}`
+    })
+  )
+}
+
+const elementOf = (binding: Binding): string => {
+  const { Proto, FrontendIP, FrontendPort, BackendIP, BackendPort } = binding
+  const frontend = `${Proto === 6 ? "tcp" : "udp"} . ${FrontendPort}`
+  const any = FrontendIP === "0.0.0.0" || FrontendIP === "::"
+  return `${any ? "" : `${FrontendIP} . `}${frontend} : ${BackendIP} . ${BackendPort}`
+}
+
+const without = (texts: ReadonlyArray<string>, others: ReadonlyArray<string>) => {
+  const known = new Set(others)
+  return texts.filter((text) => !known.has(text))
+}

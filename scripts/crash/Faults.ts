@@ -1,0 +1,128 @@
+/**
+ * Services of the mapper that fail at random: a call is not made at all, or it is made and told as failed. While the file
+ * `faults` is in the folder; each failure adds a line to `injected` beside it.
+ */
+import { appendFileSync, existsSync } from "node:fs"
+import { join } from "node:path"
+import { Effect } from "effect"
+import { ENOMEM, type Libc } from "../../adapters/linux/Libc.ts"
+import { type Conntrack, ConntrackError } from "../../src/firewall/Conntrack.ts"
+import { type Firewall, FirewallError } from "../../src/firewall/Firewall.ts"
+import { type MappingStore, StoreError } from "../../src/mapper/MappingStore.ts"
+import { type HostSockets, SocketError } from "../../src/ports/HostSockets.ts"
+import type { Random } from "./Random.ts"
+
+const injectedText = "a failure was put in"
+
+/** One of these is in every error that was put in; the other is the C library's for `ENOMEM`. */
+export const injectedTexts: ReadonlyArray<string> = [injectedText, "annot allocate memory"]
+
+export const switchOf = (folder: string): string => join(folder, "faults")
+export const injectedOf = (folder: string): string => join(folder, "injected")
+
+type Moment = "before" | "after"
+
+export class Faults {
+  readonly #folder: string
+  readonly #random: Random
+  readonly #rate: number
+
+  constructor(folder: string, random: Random, rate: number) {
+    this.#folder = folder
+    this.#random = random
+    this.#rate = rate
+  }
+
+  /** Whether this call is to fail, and when. */
+  at(call: string, moments: ReadonlyArray<Moment> = ["before", "after"]): Moment | undefined {
+    if (!this.#random.chance(this.#rate) || !existsSync(switchOf(this.#folder))) return undefined
+    const moment = moments[this.#random.below(moments.length)]
+    appendFileSync(injectedOf(this.#folder), `${call} ${moment}\n`)
+    return moment
+  }
+}
+
+/** `undo` is what a service that fails late does itself before it tells. */
+const failing = <A, E, E2>(
+  faults: Faults,
+  call: string,
+  effect: Effect.Effect<A, E>,
+  error: () => E2,
+  undo: (a: A) => Effect.Effect<void> = () => Effect.void
+): Effect.Effect<A, E | E2> =>
+  Effect.suspend((): Effect.Effect<A, E | E2> => {
+    switch (faults.at(call)) {
+      case "before":
+        return Effect.fail(error())
+      case "after":
+        return Effect.flatMap(effect, (a) => Effect.andThen(undo(a), Effect.fail(error())))
+      default:
+        return effect
+    }
+  })
+
+const socketError = () => new SocketError({ reason: "Failed", detail: injectedText })
+const conntrackError = () => new ConntrackError({ detail: injectedText })
+const firewallError = () =>
+  new FirewallError({ reason: "Failed", operation: "changing the table", detail: injectedText })
+const storeError = () =>
+  new StoreError({ reason: "Failed", operation: "changing the record", detail: injectedText })
+
+export const failingSockets =
+  (faults: Faults) =>
+  (sockets: HostSockets["Service"]): HostSockets["Service"] => ({
+    ...sockets,
+    open: (protocol, host, port) =>
+      failing(faults, "socket open", sockets.open(protocol, host, port), socketError, sockets.close),
+    admit: (socket, admission) =>
+      failing(faults, "socket admit", sockets.admit(socket, admission), socketError)
+  })
+
+export const failingFirewall =
+  (faults: Faults) =>
+  (firewall: Firewall["Service"]): Firewall["Service"] => ({
+    apply: (change) => failing(faults, "firewall apply", firewall.apply(change), firewallError),
+    replace: (rules) => failing(faults, "firewall replace", firewall.replace(rules), firewallError),
+    read: failing(faults, "firewall read", firewall.read, firewallError),
+    check: failing(faults, "firewall check", firewall.check, firewallError),
+    remove: failing(faults, "firewall remove", firewall.remove, firewallError)
+  })
+
+export const failingConntrack =
+  (faults: Faults) =>
+  (conntrack: Conntrack["Service"]): Conntrack["Service"] => ({
+    flush: (frontends) => failing(faults, "conntrack flush", conntrack.flush(frontends), conntrackError)
+  })
+
+export const failingStore =
+  (faults: Faults) =>
+  (store: MappingStore["Service"]): MappingStore["Service"] => ({
+    load: failing(faults, "store load", store.load, storeError),
+    put: (mappings, state) => failing(faults, `store put ${state}`, store.put(mappings, state), storeError),
+    remove: (mappings) => failing(faults, "store remove", store.remove(mappings), storeError),
+    putEngine: (engine) => failing(faults, "store putEngine", store.putEngine(engine), storeError)
+  })
+
+/** The system calls beneath sockets and netlink; what the kernel refused it has not done, but for an answer that is lost. */
+export const failingLibc = (libc: Libc, faults: Faults): Libc => {
+  const failing =
+    <Parameters extends ReadonlyArray<unknown>>(
+      call: string,
+      run: (...parameters: Parameters) => number,
+      moments: ReadonlyArray<Moment> = ["before"]
+    ) =>
+    (...parameters: Parameters): number => {
+      const moment = faults.at(`system call ${call}`, moments)
+      if (moment === "after") run(...parameters)
+      return moment === undefined ? run(...parameters) : -ENOMEM
+    }
+  return {
+    ...libc,
+    socket: failing("socket", libc.socket),
+    setsockopt: failing("setsockopt", libc.setsockopt),
+    bind: failing("bind", libc.bind),
+    listen: failing("listen", libc.listen),
+    send: failing("send", libc.send),
+    recvfrom: failing("recvfrom", libc.recvfrom, ["before", "after"])
+  }
+}

@@ -1,0 +1,94 @@
+/** What a run of the harness works with: a lab, the plugin's folder, what was answered, and what was found wrong. */
+import { Effect } from "effect"
+import type { Lab } from "../../test/lab/Lab.ts"
+import * as Plugin from "../../test/lab/Plugin.ts"
+import type { Running } from "../../test/lab/Running.ts"
+import { type Calls, clientCount, ephemeral, work } from "./Clients.ts"
+import type { Ledger } from "./Ledger.ts"
+import { Random } from "./Random.ts"
+
+export interface Tally {
+  kills: number
+  /** Kills before the plugin served, in the middle of its restore. */
+  killedStarting: number
+  /** Calls that were answered, and those that the kill left without an answer. */
+  answered: number
+  unanswered: number
+  /** What was found after a start and no answer had named; nobody's way is blocked by it. */
+  unconfirmed: number
+  /** Answered, but killed before that was recorded: found unconfirmed, and confirmed by asking again. */
+  unrecorded: number
+  /** Calls that failed by what was put in, and starts that did. */
+  failed: number
+  failedStarts: number
+  /** How often each kind of call was made to fail. */
+  injected: ReadonlyMap<string, number>
+  /** Each with the number of kills before it; none is right. */
+  readonly lost: Array<string>
+  readonly doubled: Array<string>
+  readonly blocking: Array<string>
+}
+
+export const newTally = (): Tally => ({
+  kills: 0,
+  killedStarting: 0,
+  answered: 0,
+  unanswered: 0,
+  unconfirmed: 0,
+  unrecorded: 0,
+  failed: 0,
+  failedStarts: 0,
+  injected: new Map(),
+  lost: [],
+  doubled: [],
+  blocking: []
+})
+
+export interface World {
+  readonly lab: Lab
+  readonly folder: string
+  readonly ledger: Ledger
+  readonly tally: Tally
+  readonly random: Random
+  /** What Node runs, and what it is told besides where. */
+  readonly program: ReadonlyArray<string> | undefined
+  readonly arguments: () => ReadonlyArray<string>
+  readonly startMillis: { usual: number }
+}
+
+export const start = ({ lab, folder, program, ...world }: World, onSpawn?: (running: Running) => void) =>
+  Plugin.start(lab.host, {
+    folder,
+    arguments: ["--ephemeral", `${ephemeral.first}-${ephemeral.last}`, ...world.arguments()],
+    startMillis: 60_000,
+    ...(program === undefined ? {} : { program }),
+    ...(onSpawn === undefined ? {} : { onSpawn })
+  })
+
+export const kill = Effect.fnUntraced(function* ({ tally }: World, process: Running) {
+  yield* process.kill("SIGKILL")
+  yield* process.wait({ timeoutMillis: 60_000 })
+  tally.kills++
+})
+
+/** All clients at once; `ended` once each is done with its last call. */
+export const employ = ({ random, ledger, tally }: World, { socket }: Plugin.Plugin) => {
+  const calls: Calls = { stopping: false, answered: 0, unanswered: 0, failed: 0, refused: [] }
+  const clients = Array.from({ length: clientCount }, (_, client) =>
+    work(client, socket, new Random(random.below(2 ** 31)), ledger, calls)
+  )
+  return {
+    stop: () => {
+      calls.stopping = true
+    },
+    ended: Effect.map(
+      Effect.promise(() => Promise.all(clients)),
+      () => {
+        tally.answered += calls.answered
+        tally.unanswered += calls.unanswered
+        tally.failed += calls.failed
+        tally.blocking.push(...calls.refused.map((text) => `${tally.kills}: ${text}`))
+      }
+    )
+  }
+}

@@ -1,0 +1,62 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Result } from "effect"
+import { IpNetwork } from "effect/net"
+import { TestClock } from "effect/testing"
+import * as EngineBackends from "../../adapters/engine/EngineBackends.ts"
+import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
+import { Backends } from "../../src/mapper/Backends.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+
+const subnets = ["172.17.0.0/16", "fd00::/64"].map((text) => Result.getOrThrow(IpNetwork.fromString(text)))
+
+const test = (title: string, body: () => Effect.Effect<void, unknown, Backends | MemoryEngine>) =>
+  it.effect(title, () =>
+    Effect.provide(body(), EngineBackends.layer.pipe(Layer.provideMerge(Memory.layer({ subnets }))))
+  )
+
+const stateOf = (address: string) =>
+  Backends.use((backends) => backends.stateOf({ address: addressUnsafe(address), port: 80 }))
+
+describe("backends as the Engine knows them", () => {
+  test("run, are gone from a network of the Engine's, or are none of its own", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", networks: { bridge: ["172.17.0.2", "fd00::2"] } })
+      yield* engine.run({ name: "db", networks: { bridge: ["172.17.0.3"] } })
+      yield* engine.stop("db")
+      const asked = ["172.17.0.2", "fd00::2", "172.17.0.3", "fd00::3", "192.168.1.1", "fd01::1"]
+      assert.deepStrictEqual(yield* Effect.forEach(asked, stateOf), [
+        "running",
+        "running",
+        "gone",
+        "gone",
+        "unknown",
+        "unknown"
+      ])
+      assert.strictEqual(engine.listed(), 1)
+    }))
+
+  test("are asked for again after a second", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web", networks: { bridge: ["172.17.0.2"] } })
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "running")
+      yield* engine.stop("web")
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "running")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "gone")
+    }))
+
+  test("are unknown while the Engine does not answer, which is then left alone for a while", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.away
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "unknown")
+      yield* engine.back
+      yield* TestClock.adjust("9 seconds")
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "unknown")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* stateOf("172.17.0.2"), "gone")
+    }))
+})

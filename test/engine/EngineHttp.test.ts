@@ -1,0 +1,259 @@
+/** An Engine over HTTP, against one that answers what the test wrote. */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Result, Stream } from "effect"
+import { Engine } from "../../adapters/engine/Engine.ts"
+import { parseEngine } from "../../adapters/engine/EngineAddress.ts"
+import * as EngineHttp from "../../adapters/engine/EngineHttp.ts"
+import { makeCertificates } from "../support/certificates.ts"
+import { fakeEngine, fakeTlsEngine, ping, type Script } from "../support/engine.ts"
+import { temporaryFolder } from "../support/folders.ts"
+
+const engineAt = (url: string, env: Readonly<Record<string, string>> = {}, timeoutMillis = 2_000) =>
+  EngineHttp.layer(Result.getOrThrow(parseEngine(url, env)), { timeoutMillis })
+
+/** Something asked of an Engine with this script; answers what came of it and which targets were asked for. */
+const asking = <A, E>(script: Script, ask: (engine: Engine["Service"]) => Effect.Effect<A, E>) =>
+  Effect.gen(function* () {
+    const { asked, path } = yield* fakeEngine(script)
+    const outcome = yield* Effect.result(
+      Effect.provide(Effect.flatMap(Engine, ask), engineAt(`unix://${path}`))
+    )
+    return { outcome, asked, path }
+  })
+
+const reason = <A, E extends { readonly message: string }>(outcome: Result.Result<A, E>, path: string) =>
+  Result.isFailure(outcome) ? outcome.failure.message.replace(path, "SOCKET") : "a success"
+
+const info = (engine: Engine["Service"]) => engine.info
+const version = (body: string): Script => ({ "/version": { body } })
+const answers: Script = {
+  "/info": { body: { ServerVersion: "28.0.0", FirewallBackend: { Driver: "nftables" } } }
+}
+
+describe("an Engine over HTTP", () => {
+  for (const [title, script, expected] of [
+    ["in its own version where that is the older one", ping("1.41"), ["/_ping", "/v1.41/info"]],
+    ["in the newest known version where its own is newer", ping("1.99"), ["/_ping", "/v1.52/info"]],
+    [
+      "in the version that it announces elsewhere",
+      { "/_ping": { body: "OK" }, ...version('{"ApiVersion":"1.30"}') },
+      ["/_ping", "/version", "/v1.30/info"]
+    ]
+  ] satisfies ReadonlyArray<readonly [string, Script, ReadonlyArray<string>]>)
+    it.live(`is asked ${title}`, () =>
+      Effect.gen(function* () {
+        const { asked, outcome } = yield* asking({ ...script, ...answers }, info)
+        assert.deepStrictEqual(Result.getOrThrow(outcome), { version: "28.0.0", firewall: "nftables" })
+        assert.deepStrictEqual(asked, expected)
+      }).pipe(Effect.scoped)
+    )
+
+  for (const [title, script, expected] of [
+    [
+      "of another kind",
+      { "/_ping": { body: "<html>" }, ...version("<html>") },
+      "what answers there is no Docker Engine"
+    ],
+    ["that is too old", ping("1.23"), "its API 1.23 is older than 1.24"],
+    [
+      "that refuses, in its own words",
+      { ...ping("1.41"), "/info": { status: 403, body: { message: "authorization denied by plugin" } } },
+      "GET /info: authorization denied by plugin"
+    ],
+    ["that refuses without a word", { ...ping("1.41"), "/info": { status: 502 } }, "GET /info: status 502"],
+    ["without the path", ping("1.41"), "GET /info: no such path"],
+    [
+      "that says nothing",
+      { ...ping("1.41"), "/info": { silent: true } },
+      "no answer to GET /v1.41/info within 2 s"
+    ]
+  ] satisfies ReadonlyArray<readonly [string, Script, string]>)
+    it.live(`tells of one ${title}`, () =>
+      Effect.gen(function* () {
+        const { outcome, path } = yield* asking(script, info)
+        assert.strictEqual(reason(outcome, path), `the Engine at SOCKET: ${expected}`)
+      }).pipe(Effect.scoped)
+    )
+
+  it.live("tells of one that is not there, or has died", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "api.sock")
+      const ask = Effect.provide(Effect.flatMap(Engine, info), engineAt(`unix://${path}`))
+      assert.strictEqual(
+        reason(yield* Effect.result(ask), path),
+        "the Engine at SOCKET: no such socket (is Docker installed, and running?)"
+      )
+      Fs.writeFileSync(path, "")
+      assert.strictEqual(
+        reason(yield* Effect.result(ask), path),
+        "the Engine at SOCKET: nobody is listening there (is Docker running?)"
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("may be another one after a failure", () =>
+    Effect.gen(function* () {
+      const script: Script = { ...ping("1.50"), ...answers, "/networks": { status: 500 } }
+      const { asked } = yield* asking(script, ({ info, subnets }) =>
+        Effect.gen(function* () {
+          yield* info
+          yield* Effect.flip(subnets)
+          Object.assign(script, ping("1.41"))
+          yield* info
+        })
+      )
+      assert.deepStrictEqual(asked, ["/_ping", "/v1.50/info", "/v1.50/networks", "/_ping", "/v1.41/info"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("lists containers, the oldest first, with where each is reached", () =>
+    Effect.gen(function* () {
+      const id = (digit: string) => digit.repeat(64)
+      const body = [
+        {
+          Id: id("b"),
+          Names: ["/other/alias", "/young"],
+          ImageID: "sha256:1",
+          Created: 2,
+          State: "paused",
+          Labels: { a: "b" },
+          HostConfig: { NetworkMode: "front" },
+          NetworkSettings: {
+            Networks: { front: { NetworkID: "n1", IPAddress: "172.18.0.2", GlobalIPv6Address: "fd00::2" } }
+          }
+        },
+        { Id: id("a"), Names: null, Created: 1, State: "exited", NetworkSettings: null }
+      ]
+      const { outcome } = yield* asking(
+        { ...ping("1.41"), "/containers/json": { body } },
+        ({ containers }) => containers
+      )
+      assert.deepStrictEqual(
+        Result.getOrThrow(outcome).map(({ attachments, labels, ...container }) => ({
+          ...container,
+          labels: Object.fromEntries(labels),
+          attachments: attachments.map(({ v4, v6, ...place }) => ({ ...place, v4: v4?.text, v6: v6?.text }))
+        })),
+        [
+          {
+            id: id("a"),
+            name: "aaaaaaaaaaaa",
+            image: "",
+            running: false,
+            networkMode: "default",
+            labels: {},
+            attachments: []
+          },
+          {
+            id: id("b"),
+            name: "young",
+            image: "sha256:1",
+            running: true,
+            networkMode: "front",
+            labels: { a: "b" },
+            attachments: [{ network: "front", networkId: "n1", v4: "172.18.0.2", v6: "fd00::2" }]
+          }
+        ]
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("answers while many containers take their time to start", () =>
+    Effect.gen(function* () {
+      const { path } = yield* fakeEngine({
+        ...ping("1.41"),
+        "/containers/c1/json": { silent: true },
+        "/containers/json": { body: [] }
+      })
+      const first = yield* Effect.provide(
+        Effect.flatMap(Engine, ({ containers, settled }) =>
+          Effect.raceFirst(
+            Effect.forEach(Array.from({ length: 20 }), () => settled("c1"), { concurrency: "unbounded" }),
+            // Once all those are asked.
+            Effect.andThen(Effect.sleep("100 millis"), containers)
+          )
+        ),
+        engineAt(`unix://${path}`, {}, 20_000)
+      )
+      assert.deepStrictEqual(first, [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("has no labels for an image that is gone", () =>
+    Effect.gen(function* () {
+      const script = { ...ping("1.41"), "/images/there/json": { body: { Config: { Labels: { a: "b" } } } } }
+      const { outcome } = yield* asking(script, ({ imageLabels }) =>
+        Effect.all([imageLabels("there"), imageLabels("gone")])
+      )
+      assert.deepStrictEqual(Result.getOrThrow(outcome), [new Map([["a", "b"]]), undefined])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("tells of changes until the connection ends", () =>
+    Effect.gen(function* () {
+      const lines = [
+        { Type: "container", Action: "start", Actor: { ID: "c1" } },
+        { Type: "network", Action: "connect", Actor: { ID: "n1", Attributes: { container: "c2" } } },
+        { Type: "network", Action: "connect", Actor: { ID: "n1" } }
+      ].map((event) => JSON.stringify(event))
+      const seen: Array<unknown> = []
+      const { asked, outcome, path } = yield* asking(
+        { ...ping("1.41"), "/events": { body: `${lines.join("\n")}\nnot json\n` } },
+        ({ events }) => Stream.runForEach(events, (event) => Effect.sync(() => seen.push(event)))
+      )
+      assert.deepStrictEqual(seen, [
+        { _tag: "Connected" },
+        { _tag: "Changed", id: "c1", action: "start" },
+        { _tag: "Changed", id: "c2", action: "connect" }
+      ])
+      assert.strictEqual(reason(outcome, path), "the Engine at SOCKET: the stream of events ended")
+      assert.deepStrictEqual(JSON.parse(decodeURIComponent(asked[1]?.split("filters=")[1] ?? "")), {
+        type: ["container", "network"],
+        event: ["start", "die", "rename", "destroy", "connect", "disconnect"]
+      })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is spoken to by TLS, and is who its certificate says where that is asked for", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const { ca, client, foreign, server } = makeCertificates(folder)
+      const read = Fs.readFileSync
+      const options = { ca: read(ca.cert), cert: read(server.cert), key: read(server.key) }
+      const port = yield* fakeTlsEngine({ ...ping("1.41"), ...answers }, options)
+      /** As `docker` finds its files, with these for them. */
+      const folderOf = (
+        name: string,
+        authority: string,
+        own: { readonly cert: string; readonly key: string }
+      ) => {
+        const path = Path.join(folder, name)
+        Fs.mkdirSync(path)
+        Fs.copyFileSync(authority, Path.join(path, "ca.pem"))
+        Fs.copyFileSync(own.cert, Path.join(path, "cert.pem"))
+        Fs.copyFileSync(own.key, Path.join(path, "key.pem"))
+        return path
+      }
+      const ask = (DOCKER_CERT_PATH: string, DOCKER_TLS_VERIFY: string) =>
+        Effect.flatMap(Engine, info).pipe(
+          Effect.provide(engineAt(`tcp://127.0.0.1:${port}`, { DOCKER_CERT_PATH, DOCKER_TLS_VERIFY })),
+          Effect.match({
+            onFailure: ({ message }) => message.replace(`${port}`, "PORT"),
+            onSuccess: ({ version }) => version
+          })
+        )
+      const good = folderOf("good", ca.cert, client)
+      const distrusting = folderOf("distrusting", foreign.cert, client)
+      assert.strictEqual(yield* ask(good, "1"), "28.0.0")
+      assert.match(yield* ask(distrusting, "1"), /^the Engine at https:\/\/127\.0\.0\.1:PORT: .*certificate/)
+      assert.strictEqual(yield* ask(distrusting, ""), "28.0.0")
+      assert.match(yield* ask(folderOf("unknown", ca.cert, foreign), "1"), /^the Engine at .*PORT: /)
+      assert.match(
+        yield* ask("/nowhere", "1"),
+        /^the Engine at .*: a file for TLS can't be read: ENOENT: .*'\/nowhere\/ca\.pem'/
+      )
+    }).pipe(Effect.scoped)
+  )
+})

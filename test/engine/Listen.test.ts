@@ -1,0 +1,51 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Logger, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Engine, EngineError, type EngineEvent } from "../../adapters/engine/Engine.ts"
+import { listen } from "../../adapters/engine/Listen.ts"
+import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+
+const lost = new EngineError({ where: "test", reason: "Unreachable", detail: "the connection broke" })
+const connected: Stream.Stream<EngineEvent> = Stream.succeed({ _tag: "Connected" })
+
+/** How often an Engine with this stream of events is connected to within a time. */
+const connections = (events: Stream.Stream<EngineEvent, EngineError>, time: `${number} seconds`) =>
+  Effect.gen(function* () {
+    let count = 0
+    const lines: Array<string> = []
+    const engine = { ...(yield* Engine), events }
+    yield* listen(engine, () => void count++).pipe(
+      Effect.provide(
+        Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
+      ),
+      Effect.forkChild
+    )
+    yield* TestClock.adjust(time)
+    return { count, lines }
+  }).pipe(Effect.provide(Memory.layer()))
+
+describe("an Engine that is listened to", () => {
+  it.effect("is tried more and more seldom where it drops each connection", () =>
+    Effect.gen(function* () {
+      const dropping = Stream.concat(connected, Stream.fail(lost))
+      // After 0.1, 0.2, … 6.4 s, and every 10 s from then on.
+      assert.strictEqual((yield* connections(dropping, "60 seconds")).count, 12)
+    })
+  )
+
+  it.effect("is tried at once after a connection that lasted", () =>
+    Effect.gen(function* () {
+      const lasting = Stream.concat(
+        connected,
+        Stream.fromEffect(Effect.andThen(Effect.sleep("10 seconds"), Effect.fail(lost)))
+      )
+      const { count, lines } = yield* connections(lasting, "60 seconds")
+      assert.strictEqual(count, 6)
+      assert.deepStrictEqual(lines.slice(0, 3), [
+        "watching the containers of the Engine at memory",
+        "the Engine at test: the connection broke; what is published stays so, and it is tried again",
+        "watching the containers of the Engine at memory"
+      ])
+    })
+  )
+})

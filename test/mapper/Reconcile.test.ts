@@ -1,0 +1,231 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger } from "effect"
+import { TestClock } from "effect/testing"
+import { type Change, Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { MappingStore, StoreError } from "../../src/mapper/MappingStore.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { group, releaseOf } from "../support/groups.ts"
+import { type Life, type MapperLife, makeLives, nothing, snapshot } from "../support/lives.ts"
+
+const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
+const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"])
+const bindings = (port: number, [entry]: (typeof web)["entries"]) =>
+  releaseOf(
+    entry === undefined ? [] : [{ entry, port, discarded: undefined, allowForwarding: false, nat: undefined }]
+  )
+const map = (asked: typeof web) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
+const unmapWeb = Driver.use((driver) => driver.unmapPorts(bindings(8080, web.entries)))
+
+/** When which calls of the firewall and the store fail: `late` ones are made all the same. */
+interface Failing {
+  check?: "early" | undefined
+  apply?: (change: Change) => "early" | "late" | undefined
+  put?: (state: string) => "early" | "late" | undefined
+  remove?: "early" | "late" | undefined
+}
+
+const failing = <E>(call: Effect.Effect<void, E>, when: "early" | "late" | undefined, error: E) => {
+  if (when === undefined) return call
+  return when === "early" ? Effect.fail(error) : Effect.andThen(call, Effect.fail(error))
+}
+
+const firewallError = new FirewallError({ reason: "Busy", operation: "changing", detail: "no buffers" })
+const storeError = new StoreError({ reason: "Failed", operation: "recording", detail: "disk I/O error" })
+
+const failingFirewall =
+  (fail: Failing) =>
+  (firewall: Firewall["Service"]): Firewall["Service"] => ({
+    ...firewall,
+    check: Effect.suspend(() => failing(firewall.check, fail.check, firewallError)),
+    apply: (change) =>
+      Effect.suspend(() => failing(firewall.apply(change), fail.apply?.(change), firewallError))
+  })
+
+const failingStore =
+  (fail: Failing) =>
+  (store: MappingStore["Service"]): MappingStore["Service"] => ({
+    ...store,
+    put: (mappings, state) =>
+      Effect.suspend(() => failing(store.put(mappings, state), fail.put?.(state), storeError)),
+    remove: (mappings) => Effect.suspend(() => failing(store.remove(mappings), fail.remove, storeError))
+  })
+
+/** A mapper that lives, with what it logs. */
+const life = (use: (fail: Failing, lines: Array<string>) => Effect.Effect<void, unknown, Life>) =>
+  Effect.gen(function* () {
+    const { mapperLife } = yield* makeLives
+    const fail: Failing = {}
+    const lines: Array<string> = []
+    const mapper = PortMapper.layer.pipe(
+      Layer.updateService(Firewall, failingFirewall(fail)),
+      Layer.updateService(MappingStore, failingStore(fail))
+    )
+    const living: Effect.Effect<void, unknown, MapperLife> = Effect.scoped(
+      Effect.flatMap(Layer.build(mapper), (driver) => Effect.provideContext(use(fail, lines), driver))
+    )
+    yield* mapperLife(living).pipe(
+      Effect.provide(
+        Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
+      )
+    )
+  })
+
+const nextLook = TestClock.adjust("100 millis")
+
+describe("a change of the kernel's table that is made, but told as failed", () => {
+  it.effect("of a mapping is taken back by the next look, and said once", () =>
+    life((fail, lines) =>
+      Effect.gen(function* () {
+        yield* map(dns)
+        fail.apply = ({ add }) => (add.length > 0 ? "late" : undefined)
+        const error = yield* Effect.flip(map(web))
+        assert.strictEqual(error.message, "changing failed: no buffers")
+        assert.strictEqual((yield* snapshot).rules.length, 2)
+        yield* nextLook
+        const after = yield* snapshot
+        assert.deepStrictEqual(after.rules, ["Redirect 0.0.0.0:5353/udp -> 172.17.0.2:53"])
+        assert.deepStrictEqual(after.stored, ["0.0.0.0:5353/udp -> 172.17.0.2:53 answered"])
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(lines, ["a change of the table failed; put back with 1 mappings"])
+      })
+    )
+  )
+
+  it.effect("of an unmapping leaves the mapping as it was, redirected again by the next look", () =>
+    life((fail) =>
+      Effect.gen(function* () {
+        yield* map(web)
+        const before = yield* snapshot
+        fail.apply = ({ remove }) => (remove.length > 0 ? "late" : undefined)
+        const error = yield* Effect.flip(unmapWeb)
+        assert.strictEqual(error.message, "unmapping 0.0.0.0:8080/tcp failed: changing failed: no buffers")
+        assert.deepStrictEqual((yield* snapshot).rules, [])
+        yield* nextLook
+        assert.deepStrictEqual(yield* snapshot, before)
+        delete fail.apply
+        yield* unmapWeb
+        assert.deepStrictEqual(yield* snapshot, nothing)
+      })
+    )
+  )
+})
+
+describe("an undoing that fails", () => {
+  it.effect("is done by the next look, in the table and in the record", () =>
+    life((fail) =>
+      Effect.gen(function* () {
+        fail.remove = "early"
+        fail.apply = ({ remove }) => (remove.length > 0 ? "early" : undefined)
+        const error = yield* Effect.flip(
+          map(web).pipe(
+            Effect.provideService(Steps, (step) =>
+              step === "Relay.open" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+            )
+          )
+        )
+        assert.strictEqual(error.message, "relay for 0.0.0.0:8080/tcp failed: injected failure at Relay.open")
+        const left = yield* snapshot
+        assert.deepStrictEqual([left.rules.length, left.stored.length, left.sockets.length], [1, 1, 0])
+        delete fail.remove
+        yield* nextLook
+        assert.deepStrictEqual(yield* snapshot, nothing)
+      })
+    )
+  )
+})
+
+describe("a change of the record that fails", () => {
+  it.effect("of an answer is made up for by the next look", () =>
+    life((fail, lines) =>
+      Effect.gen(function* () {
+        fail.put = (state) => (state === "applied" ? "late" : undefined)
+        yield* Effect.flip(map(dns))
+        fail.put = (state) => (state === "answered" ? "early" : undefined)
+        yield* map(web)
+        delete fail.put
+        yield* nextLook
+        const { stored, listed } = yield* snapshot
+        assert.deepStrictEqual(stored, ["0.0.0.0:8080/tcp -> 172.17.0.2:80 answered"])
+        assert.deepStrictEqual(listed, ["0.0.0.0 8080 engine live"])
+        assert.deepStrictEqual(lines, [
+          "recording the answer: recording failed: disk I/O error",
+          "a change of the record failed; it is as it should be again"
+        ])
+      })
+    )
+  )
+
+  it.effect("of a removal keeps the mapping, which is in the record at once", () =>
+    life((fail) =>
+      Effect.gen(function* () {
+        yield* map(web)
+        const before = yield* snapshot
+        fail.remove = "late"
+        const error = yield* Effect.flip(unmapWeb)
+        assert.strictEqual(
+          error.message,
+          "unmapping 0.0.0.0:8080/tcp failed: recording failed: disk I/O error"
+        )
+        assert.deepStrictEqual(yield* snapshot, before)
+      })
+    )
+  )
+
+  it.effect("for as long as the disk fails is told once, and made up for when it does no more", () =>
+    life((fail, lines) =>
+      Effect.gen(function* () {
+        fail.put = (state) => (state === "answered" ? "early" : undefined)
+        yield* map(web)
+        lines.length = 0
+        fail.remove = "late"
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(lines, ["a change of the record failed, and recording failed: disk I/O error"])
+        delete fail.remove
+        delete fail.put
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; it is as it should be again"])
+      })
+    )
+  )
+})
+
+describe("a look at the table that fails", () => {
+  it.effect("is told once as long as it does", () =>
+    life((fail, lines) =>
+      Effect.gen(function* () {
+        fail.check = "early"
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(lines, ["changing failed: no buffers"])
+        delete fail.check
+        yield* TestClock.adjust("2 seconds")
+        fail.check = "early"
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(lines.length, 2)
+      })
+    )
+  )
+})
+
+describe("a table that someone removed", () => {
+  it.effect("is told once as long as it can't be put back, and put back soon after it can", () =>
+    life((_, lines) =>
+      Effect.gen(function* () {
+        yield* map(web)
+        const before = yield* snapshot
+        const firewall = yield* MemoryFirewall
+        firewall.flush()
+        firewall.refuse(
+          new FirewallError({ reason: "Denied", operation: "replacing", detail: "not permitted" })
+        )
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(lines, ["someone removed the table, and replacing failed: not permitted"])
+        firewall.refuse(undefined)
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(yield* snapshot, before)
+        assert.deepStrictEqual(lines.slice(1), ["someone removed the table; put back with 1 mappings"])
+      })
+    )
+  )
+})

@@ -1,0 +1,289 @@
+/** The plugin and its state directory: one that it can't use, a record that it can't read, a disk that is full, and a stop. */
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync
+} from "node:fs"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { assert, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import { contents } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import type { Running } from "../lab/Running.ts"
+
+const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
+const webElement = "tcp . 8080 : 172.31.0.2 . 80"
+const startMillis = 30_000
+
+/** `0.0.0.0:8080 live`, as `ls` shows them. */
+const listed = (plugin: Plugin.Plugin) =>
+  Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
+    (
+      JSON.parse(body) as {
+        readonly Mappings: ReadonlyArray<{
+          readonly FrontendIP: string
+          readonly FrontendPort: number
+          readonly Owner: string
+          readonly State: string
+        }>
+      }
+    ).Mappings.map(
+      ({ FrontendIP, FrontendPort, Owner, State }) => `${FrontendIP}:${FrontendPort} ${Owner} ${State}`
+    ).sort()
+  )
+
+const messages = (running: Running) =>
+  running
+    .lines("stderr")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => (JSON.parse(line) as { readonly message: string }).message)
+
+/** Asked again: by then the first answer is recorded. */
+const mapForSure = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
+  assert.strictEqual((yield* plugin.map([web])).status, 200)
+  assert.strictEqual((yield* plugin.map([web])).status, 200)
+})
+
+const kill = Effect.fnUntraced(function* ({ process }: Plugin.Plugin) {
+  yield* process.kill("SIGKILL")
+  yield* process.wait({ timeoutMillis: 30_000 })
+})
+
+describeLab("a plugin whose state directory", [], () => {
+  it.live(
+    "belongs to someone else, or may be written by others, does not start and says what to do",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Plugin.temporaryFolder
+        const state = join(folder, "state")
+        mkdirSync(state, { mode: 0o700 })
+        const serve = Effect.map(
+          host.exec(
+            process.execPath,
+            ["adapters/cli/main.ts", "serve", "--socket", join(folder, "p.sock"), "--state", state],
+            { timeoutMillis: startMillis }
+          ),
+          ({ code, stderr }) => [code, stderr]
+        )
+        chownSync(state, 12345, 0)
+        const cause = "portmapper: preparing the state directory failed:"
+        assert.deepStrictEqual(yield* serve, [
+          1,
+          `${cause} ${state} belongs to user 12345, this process to user 0\n`
+        ])
+        chownSync(state, 0, 0)
+        chmodSync(state, 0o770)
+        assert.deepStrictEqual(yield* serve, [
+          1,
+          `${cause} ${state} can be written by others (mode 770); use chmod 700\n`
+        ])
+        rmSync(state, { recursive: true })
+        writeFileSync(state, "")
+        assert.deepStrictEqual(yield* serve, [1, `${cause} EEXIST: file already exists, mkdir '${state}'\n`])
+        assert.deepStrictEqual(readdirSync(folder), ["state"])
+      }),
+    120_000
+  )
+
+  for (const [title, spoil, why] of [
+    ["is damaged", (path: string) => truncateSync(path, 5000), /^it is damaged: /],
+    [
+      "a later version wrote",
+      (path: string) => {
+        const database = new DatabaseSync(path)
+        database.exec("PRAGMA user_version = 7")
+        database.close()
+      },
+      /^it was written by a later portmapper \(version 7, this one knows 1\)$/
+    ]
+  ] as const)
+    it.live(
+      `holds a record that ${title} sets it aside, and goes on with what the kernel still redirects`,
+      () =>
+        Effect.gen(function* () {
+          const { host, client, c1 } = yield* Lab.make()
+          yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+          const first = yield* Plugin.start(host, { startMillis })
+          assert.strictEqual((yield* first.map([web])).status, 200)
+          yield* kill(first)
+          const path = join(first.folder, "state", "mappings.db")
+          // The log alone would do: a file is whole again with it.
+          const database = new DatabaseSync(path)
+          database.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+          database.close()
+          spoil(path)
+          const second = yield* Plugin.start(host, {
+            folder: first.folder,
+            arguments: ["--log-format", "json"],
+            startMillis
+          })
+          const aside = readdirSync(join(first.folder, "state")).find((name) =>
+            /^mappings\.db\.\d{8}T\d{9}Z$/.test(name)
+          )
+          assert.isDefined(aside)
+          const [, warning = "", restored = ""] = messages(second.process)
+          const cause = `${path} can't be used: `
+          assert.isTrue(warning.startsWith(cause), warning)
+          const [reason = "", rest] = warning.slice(cause.length).split("; ")
+          assert.match(reason, why)
+          assert.strictEqual(
+            rest,
+            `it was set aside as ${path.slice(0, -11)}${aside}, and what the kernel still redirects is kept`
+          )
+          assert.strictEqual(
+            restored,
+            `restored 0 mappings, 1 unconfirmed, 0 conflicted; undid 0; the record could not be used (${cause}${reason}), and is kept as ${path.slice(0, -11)}${aside}`
+          )
+          assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 unknown unconfirmed"])
+          const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
+          assert.strictEqual(outcome, "answered")
+          assert.strictEqual((yield* second.map([web])).status, 200)
+          assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine live"])
+        }),
+      120_000
+    )
+
+  it.live(
+    "names a port that someone else took meanwhile tells, keeps it as conflicted, and serves it once it is free",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+        const first = yield* Plugin.start(host, { startMillis })
+        yield* mapForSure(first)
+        yield* kill(first)
+        const thief = yield* host.agent.hold({ protocol: "tcp", port: 8080 })
+        const second = yield* Plugin.start(host, {
+          folder: first.folder,
+          arguments: ["--log-format", "json"],
+          startMillis
+        })
+        assert.deepStrictEqual(messages(second.process).slice(1), [
+          "could not be restored, and is kept as conflicted: 0.0.0.0:8080/tcp: bind for 0.0.0.0:8080/tcp failed: address already in use",
+          "restored 0 mappings, 0 unconfirmed, 1 conflicted; undid 0"
+        ])
+        assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine conflicted"])
+        assert.deepStrictEqual(yield* contents(host), {})
+        yield* thief.stop
+        yield* until(Effect.map(listed(second), (lines) => lines.join() === "0.0.0.0:8080 engine live"))
+        assert.deepStrictEqual(yield* contents(host), { any4: [webElement] })
+        const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
+        assert.strictEqual(outcome, "answered")
+      }),
+    120_000
+  )
+
+  it.live(
+    "is on a full disk refuses new mappings with the reason, keeps the old, and unmaps them",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Plugin.temporaryFolder
+        const state = join(folder, "state")
+        mkdirSync(state)
+        const plugin = yield* Plugin.start(host, {
+          folder,
+          wrapper: [
+            ...["unshare", "--mount", "sh", "-c"],
+            'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
+            state
+          ],
+          startMillis
+        })
+        const old = yield* plugin.map([web])
+        assert.strictEqual(old.status, 200)
+
+        const filler = `/proc/${plugin.process.pid}/root${state}/filler`
+        assert.throws(() => writeFileSync(filler, Buffer.alloc(4 << 20)), /ENOSPC/)
+        let port = 9000
+        let answer = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
+        while (answer.status === 200 && port < 11_000)
+          answer = yield* plugin.map([`tcp 0.0.0.0:${++port} 172.31.0.2:80`])
+        assert.deepStrictEqual(
+          [answer.status, answer.error],
+          [500, `recording a mapping failed: no space left for ${state}/mappings.db`]
+        )
+        const kept = (yield* contents(host))["any4"] ?? []
+        assert.isTrue(kept.includes(webElement))
+        assert.isFalse(kept.includes(`tcp . ${port} : 172.31.0.2 . 80`))
+        assert.strictEqual((yield* plugin.unmap(old.bindings)).status, 200)
+        assert.isFalse(((yield* contents(host))["any4"] ?? []).includes(webElement))
+
+        rmSync(filler)
+        assert.strictEqual((yield* plugin.map([web])).status, 200)
+      }),
+    120_000
+  )
+})
+
+/** An `nft` that waits as long as there is a file `slow` beside it, and says that it does. */
+const slowNft = Effect.map(Plugin.temporaryFolder, (folder) => {
+  const [path, slow, begun] = [join(folder, "nft"), join(folder, "slow"), join(folder, "begun")]
+  writeFileSync(
+    path,
+    `#!/bin/sh\nif [ -e ${slow} ]; then : > ${begun}; while [ -e ${slow} ]; do sleep 0.05; done; fi\nexec /usr/sbin/nft "$@"\n`
+  )
+  chmodSync(path, 0o755)
+  return { folder, slow, begun }
+})
+
+describeLab("a plugin that is told to stop", [], () => {
+  it.live(
+    "while a request is on its way, and told again, takes no new ones, finishes it, and leaves it to the successor",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const nft = yield* slowNft
+        const plugin = yield* Plugin.start(host, {
+          env: { PATH: `${nft.folder}:${process.env["PATH"]}` },
+          startMillis
+        })
+        assert.strictEqual((yield* plugin.map([web])).status, 200)
+
+        // Whoever changes the table first finds it gone, and puts it back with all that waits for it.
+        writeFileSync(nft.slow, "")
+        yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
+        const calling = yield* Effect.forkChild(plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"]), {
+          startImmediately: true
+        })
+        yield* until(Effect.sync(() => existsSync(nft.begun)))
+        yield* plugin.process.kill("SIGTERM")
+        yield* until(Effect.sync(() => !existsSync(plugin.socket)))
+        yield* plugin.process.kill("SIGTERM")
+        yield* plugin.process.kill("SIGINT")
+        const refused = yield* Effect.flip(plugin.call("ListPorts", {}))
+        assert.match(refused.detail, /ENOENT|ECONNREFUSED/)
+
+        rmSync(nft.slow)
+        const { status, bindings } = yield* Fiber.join(calling)
+        assert.deepStrictEqual([status, bindings.map(({ FrontendPort }) => FrontendPort)], [200, [8081]])
+        assert.deepStrictEqual(yield* plugin.process.wait({ timeoutMillis: 30_000 }), {
+          code: 0,
+          signal: null
+        })
+        const successor = yield* Plugin.start(host, { folder: plugin.folder, startMillis })
+        assert.deepStrictEqual(yield* listed(successor), [
+          "0.0.0.0:8080 engine live",
+          "0.0.0.0:8081 engine live"
+        ])
+      }),
+    120_000
+  )
+})
+
+const until = Effect.fnUntraced(function* <E>(isSo: Effect.Effect<boolean, E>) {
+  const deadline = performance.now() + 20_000
+  while (!(yield* isSo)) {
+    assert.isBelow(performance.now(), deadline)
+    yield* Effect.sleep(20)
+  }
+})

@@ -1,0 +1,38 @@
+/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or stays. */
+import { Effect } from "effect"
+import { hear, say } from "../../adapters/handover/Conversation.ts"
+import { handoverVersion } from "../../adapters/handover/Messages.ts"
+import { connectForDescriptors } from "../../adapters/linux/DescriptorSocket.ts"
+
+export type Halfway = "connected" | "said hello" | "was accepted" | "got a part" | "got everything"
+
+const [path = "", upTo, then] = process.argv.slice(2)
+
+const dieAt = (here: Halfway) =>
+  here !== upTo
+    ? Effect.void
+    : then === "stay"
+      ? Effect.never
+      : Effect.andThen(
+          Effect.sync(() => process.kill(process.pid, "SIGKILL")),
+          Effect.never
+        )
+
+const half = Effect.gen(function* () {
+  const socket = yield* connectForDescriptors(path)
+  yield* dieAt("connected")
+  yield* say(socket, { _tag: "Hello", version: handoverVersion })
+  yield* dieAt("said hello")
+  yield* hear(socket, "30 seconds", "Accepted")
+  yield* dieAt("was accepted")
+  while (true) {
+    const heard = yield* hear(socket, "30 seconds", "Sockets", "Listeners", "Connections", "Handed")
+    yield* dieAt("got a part")
+    if (heard?.message._tag === "Handed") break
+  }
+  yield* dieAt("got everything")
+})
+
+const awake = setInterval(() => {}, 1000)
+await Effect.runPromise(Effect.scoped(half))
+clearInterval(awake)
