@@ -56,7 +56,7 @@ export interface PluginOptions {
   readonly program?: ReadonlyArray<string>
   /** Told as soon as the process runs, before it serves. */
   readonly onSpawn?: (running: Running) => void
-  /** How long its start may take. Default 15,000. */
+  /** How long its start may take. Default 60,000. */
   readonly startMillis?: number
 }
 
@@ -82,7 +82,7 @@ export const start = Effect.fn("Plugin.start")(function* (
     ...(options.env === undefined ? {} : { env: options.env })
   })
   options.onSpawn?.(running)
-  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? 15_000 })
+  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? 60_000 })
 
   const call: Plugin["call"] = (method, body) =>
     Effect.tryPromise({
