@@ -157,8 +157,8 @@ const splitText = (text: string, form: string, most: number): Result.Result<Part
     if (bracketed !== null && parts.length > most)
       return yield* Result.fail(`too many colons; expected ${form}`)
     if (bracketed === null && before === "") return { protocol, host: undefined, ports: parts.slice(-most) }
-    // Go takes anything for a zone, half a pair of brackets too; whoever typed it meant the pair.
-    const stray = bracketed === null && /[[\]]/.test(before)
+    // Go takes anything for a zone; no interface has a slash, and whoever typed half a pair of brackets meant the pair.
+    const stray = before.includes("/") || (bracketed === null && /[[\]]/.test(before))
     const address = stray ? Result.fail(notAnAddress) : parseAddress(before)
     const host = yield* Result.mapError(address, (reason) => addressProblem(before, reason, form))
     return { protocol, host, ports: parts.slice(-most) }

@@ -7,6 +7,7 @@ import { modelsKey } from "./Linearizability.ts"
 import {
   afterCall,
   afterCrash,
+  afterRecording,
   afterRestart,
   afterWait,
   afterWrongCall,
@@ -287,7 +288,8 @@ class Runner {
   }
 
   /** Of all that may be the case, keeps what the host bears out. */
-  *#settle(models: ReadonlyArray<Model>): Asking<Problem> {
+  *#settle(known: ReadonlyArray<Model>): Asking<Problem> {
+    const models = known.flatMap((model) => [model, ...afterRecording(model)])
     const held = (yield { want: "held" }) as Partial<Held>
     const problems = models.map((model) => misheld(model, held, this.#host.capabilities))
     const borneOut = models.filter((_, index) => problems[index] === undefined)

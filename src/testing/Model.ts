@@ -177,6 +177,21 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   }))
 }
 
+/** What was answered and could not be recorded as that may be recorded at any time later. */
+export const afterRecording = (model: Model): ReadonlyArray<Model> => {
+  const late = (mapping: ModelMapping) =>
+    mapping.standing === "answered" && mapping.recorded === "applied" && mapping.pending === undefined
+  if (!model.mappings.some(late)) return []
+  return [
+    {
+      ...model,
+      mappings: model.mappings.map(
+        (each): ModelMapping => (late(each) ? { ...each, recorded: "answered" } : each)
+      )
+    }
+  ]
+}
+
 /** Time went by: what was in conflict is served again once nothing stands in its way. */
 export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
   const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }

@@ -173,7 +173,13 @@ const hostStep: fc.Arbitrary<Step> = fc.oneof(
 
 const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
   .tuple(
-    fc.constantFrom([8080, 8080] as const, [8080, 8080] as const, [8080, 8081] as const, [0, 0] as const),
+    fc.constantFrom<readonly [number, number]>(
+      [8080, 8080],
+      [8080, 8080],
+      [8081, 8081],
+      [8080, 8081],
+      [0, 0]
+    ),
     fc.subarray(["0.0.0.0", "192.0.2.1"], { minLength: 1 }),
     fc.constantFrom(...backends4)
   )

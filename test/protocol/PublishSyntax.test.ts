@@ -57,6 +57,10 @@ describe("what is published by -p", () => {
     ["[::1]:80", "for any free host port leave it empty: [::1]::80"],
     ["[::1]:1:2:3", "too many colons; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"],
     [
+      "[::1%a/b]:8080:80/tcp",
+      'host address "::1%a/b": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+    ],
+    [
       "80::1%eth0]:8080:80",
       'host address "80::1%eth0]": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
     ],
