@@ -52,7 +52,7 @@ const mapAs = (owner: string, port: string, entries: ReadonlyArray<string>) =>
     Effect.provideService(CurrentOwner, owner)
   )
 
-describe("map, ls and unmap", { timeout: 60_000 }, () => {
+describe("map, ls and unmap", () => {
   it.live(
     "map to a container by its name where an Engine is watched, and say what is missing where none is",
     () =>
@@ -223,7 +223,7 @@ describe("map, ls and unmap", { timeout: 60_000 }, () => {
   )
 })
 
-describe("map", { timeout: 60_000 }, () => {
+describe("map", () => {
   it.live("unmaps what it mapped before a failure, but not what was mapped before it", () =>
     withMemory(
       Effect.gen(function* () {
@@ -348,7 +348,7 @@ describe("map", { timeout: 60_000 }, () => {
   )
 })
 
-describe("unmap", { timeout: 60_000 }, () => {
+describe("unmap", () => {
   it.live("leaves another owner's mappings alone unless told to", () =>
     withMemory(
       Effect.gen(function* () {
@@ -409,7 +409,7 @@ const listed = (port: number, state: ListedMapping["state"]): ListedMapping => (
   bytesOut: undefined
 })
 
-describe("ls", { timeout: 60_000 }, () => {
+describe("ls", () => {
   it.live("fits the terminal it is on, and is whole where it is on none", () =>
     Effect.gen(function* () {
       const { ask, socket } = yield* served
@@ -476,7 +476,7 @@ describe("ls", { timeout: 60_000 }, () => {
   )
 })
 
-describe("another's plugin", { timeout: 120_000 }, () => {
+describe("another's plugin", () => {
   labTest("can be asked to map and unmap, and told that it does not list", noCommand("go", "version"), () =>
     Effect.runPromise(
       Effect.scoped(

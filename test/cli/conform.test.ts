@@ -33,7 +33,7 @@ const listening = <Server extends Net.Server>(server: Server) =>
 const withMemory = <A, E>(effect: Effect.Effect<A, E, Driver | Scope.Scope>) =>
   Effect.provide(Effect.scoped(effect), PortMapper.layerMemory())
 
-describe("conform", { timeout: 60_000 }, () => {
+describe("conform", () => {
   it.live("prints a line for each check, writes JUnit besides, and leaves nothing mapped", () =>
     withMemory(
       Effect.gen(function* () {

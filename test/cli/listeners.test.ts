@@ -28,118 +28,106 @@ const refusal = (args: ReadonlyArray<string>) =>
   })
 
 describe("portmapper serve, wrongly used", () => {
-  it.live(
-    "ends with 2 and says what to do instead, before it touches the host",
-    () =>
-      Effect.gen(function* () {
-        const beyond = "it is reached from beyond this host, so clients must show certificates; missing:"
-        const instead = "or listen on 127.0.0.1 instead"
-        const rows: ReadonlyArray<readonly [string, string]> = [
-          [
-            "--tcp 0.0.0.0:7000",
-            `0.0.0.0:7000: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
-          ],
-          [
-            "--tcp [::]:0 --tls-cert a --tls-key b",
-            `[::]:0: ${beyond} --tls-ca; give it as well, ${instead}`
-          ],
-          [
-            "--tcp 127.0.0.1:0 --tls-ca a",
-            "127.0.0.1:0: TLS needs a certificate, its key and the clients' CA; missing: --tls-cert, --tls-key; give them as well"
-          ],
-          [
-            "--tls-cert a --tls-key b",
-            "--tls-cert, --tls-key: of no use without --tcp HOST:PORT; give it as well"
-          ],
-          ["--spec-dir /x", "--spec-dir: of no use without --tcp HOST:PORT; give it as well"],
-          ["--tcp 127.0.0.1:0 --spec-ca x", "--spec-ca: of no use without --tls-cert; give it as well"],
-          [
-            "--tcp 127.0.0.1:0 --tls-cert a --tls-key b --tls-ca c --spec-cert d",
-            "--spec-cert and --spec-key belong together: give both, or neither"
-          ]
+  it.live("ends with 2 and says what to do instead, before it touches the host", () =>
+    Effect.gen(function* () {
+      const beyond = "it is reached from beyond this host, so clients must show certificates; missing:"
+      const instead = "or listen on 127.0.0.1 instead"
+      const rows: ReadonlyArray<readonly [string, string]> = [
+        [
+          "--tcp 0.0.0.0:7000",
+          `0.0.0.0:7000: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
+        ],
+        ["--tcp [::]:0 --tls-cert a --tls-key b", `[::]:0: ${beyond} --tls-ca; give it as well, ${instead}`],
+        [
+          "--tcp 127.0.0.1:0 --tls-ca a",
+          "127.0.0.1:0: TLS needs a certificate, its key and the clients' CA; missing: --tls-cert, --tls-key; give them as well"
+        ],
+        [
+          "--tls-cert a --tls-key b",
+          "--tls-cert, --tls-key: of no use without --tcp HOST:PORT; give it as well"
+        ],
+        ["--spec-dir /x", "--spec-dir: of no use without --tcp HOST:PORT; give it as well"],
+        ["--tcp 127.0.0.1:0 --spec-ca x", "--spec-ca: of no use without --tls-cert; give it as well"],
+        [
+          "--tcp 127.0.0.1:0 --tls-cert a --tls-key b --tls-ca c --spec-cert d",
+          "--spec-cert and --spec-key belong together: give both, or neither"
         ]
-        const answers = yield* Effect.forEach(rows, ([args]) => refusal(args.split(" ")), { concurrency: 4 })
-        assert.deepStrictEqual(
-          answers,
-          rows.map(([, message]) => `2 portmapper: ${message}`)
-        )
-        assert.strictEqual(
-          yield* refusal(["--tcp", "::1:80"]),
-          '2 portmapper: serve: --tcp "::1:80": expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000; see: portmapper serve --help'
-        )
-      }),
-    60_000
+      ]
+      const answers = yield* Effect.forEach(rows, ([args]) => refusal(args.split(" ")), { concurrency: 4 })
+      assert.deepStrictEqual(
+        answers,
+        rows.map(([, message]) => `2 portmapper: ${message}`)
+      )
+      assert.strictEqual(
+        yield* refusal(["--tcp", "::1:80"]),
+        '2 portmapper: serve: --tcp "::1:80": expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000; see: portmapper serve --help'
+      )
+    })
   )
 })
 
 describeLab("portmapper serve in a lab", [], () => {
-  it.live(
-    "serves the sockets that systemd passes, and no others unless asked",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* temporaryFolder
-        const [passed, asked] = [Path.join(folder, "passed.sock"), Path.join(folder, "asked.sock")]
-        const sockets = JSON.stringify([passed, ["127.0.0.1", 7001]])
-        const state = ["--state", Path.join(yield* temporaryFolder, "state")]
-        const activate = [path("../support/activate.py"), sockets, "1", process.execPath, ...serve, ...state]
-        const plugin = yield* host.spawn(
-          "python3",
-          [...activate, "--socket", asked, "--tcp", "127.0.0.1:7002", "--spec-dir", folder],
-          {
-            env: { LISTEN_FDNAMES: "plugin:port" }
-          }
-        )
-        yield* plugin.waitForLine(/^listening on .*7002/, { timeoutMillis: 15_000 })
-        assert.deepStrictEqual(
-          plugin.lines("stderr").filter((line) => line.startsWith("listening")),
-          [
-            "listening on systemd's socket plugin",
-            "listening on 127.0.0.1:7001 without TLS, for every user of this host, systemd's socket port",
-            `listening on ${asked}`,
-            "listening on 127.0.0.1:7002 without TLS, for every user of this host"
-          ]
-        )
-        for (const socket of [passed, asked])
-          assert.strictEqual((yield* Effect.promise(() => request(socket, "/Plugin.Activate"))).status, 200)
-        yield* plugin.kill("SIGTERM")
-        yield* plugin.wait()
-        assert.deepStrictEqual(Fs.readdirSync(folder).sort(), ["passed.sock"])
-      }),
-    60_000
+  it.live("serves the sockets that systemd passes, and no others unless asked", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const folder = yield* temporaryFolder
+      const [passed, asked] = [Path.join(folder, "passed.sock"), Path.join(folder, "asked.sock")]
+      const sockets = JSON.stringify([passed, ["127.0.0.1", 7001]])
+      const state = ["--state", Path.join(yield* temporaryFolder, "state")]
+      const activate = [path("../support/activate.py"), sockets, "1", process.execPath, ...serve, ...state]
+      const plugin = yield* host.spawn(
+        "python3",
+        [...activate, "--socket", asked, "--tcp", "127.0.0.1:7002", "--spec-dir", folder],
+        {
+          env: { LISTEN_FDNAMES: "plugin:port" }
+        }
+      )
+      yield* plugin.waitForLine(/^listening on .*7002/, { timeoutMillis: 15_000 })
+      assert.deepStrictEqual(
+        plugin.lines("stderr").filter((line) => line.startsWith("listening")),
+        [
+          "listening on systemd's socket plugin",
+          "listening on 127.0.0.1:7001 without TLS, for every user of this host, systemd's socket port",
+          `listening on ${asked}`,
+          "listening on 127.0.0.1:7002 without TLS, for every user of this host"
+        ]
+      )
+      for (const socket of [passed, asked])
+        assert.strictEqual((yield* Effect.promise(() => request(socket, "/Plugin.Activate"))).status, 200)
+      yield* plugin.kill("SIGTERM")
+      yield* plugin.wait()
+      assert.deepStrictEqual(Fs.readdirSync(folder).sort(), ["passed.sock"])
+    })
   )
 
-  it.live(
-    "ends with 1 and names the file or the port that it can't use",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* temporaryFolder
-        const { ca, client, server } = makeCertificates(folder)
-        const spec = Path.join(folder, "taken.spec")
-        Fs.writeFileSync(spec, "unix:///elsewhere\n")
-        const tls = (key: string) => ["--tls-cert", server.cert, "--tls-key", key, "--tls-ca", ca.cert]
-        const rows: ReadonlyArray<readonly [ReadonlyArray<string>, string]> = [
-          [tls("/none.key"), "/none.key: no such file or directory"],
-          [tls(client.key), `${client.key}: the key does not belong to the certificate in ${server.cert}`],
-          [
-            ["--tcp", "192.0.2.1:1", ...tls(server.key)],
-            "listening on 192.0.2.1:1 failed: address not available"
-          ],
-          [
-            ["--spec-dir", folder, "--name", "taken"],
-            `${spec}: another plugin of this name is described here; remove the file, or choose another name`
-          ]
+  it.live("ends with 1 and names the file or the port that it can't use", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const folder = yield* temporaryFolder
+      const { ca, client, server } = makeCertificates(folder)
+      const spec = Path.join(folder, "taken.spec")
+      Fs.writeFileSync(spec, "unix:///elsewhere\n")
+      const tls = (key: string) => ["--tls-cert", server.cert, "--tls-key", key, "--tls-ca", ca.cert]
+      const rows: ReadonlyArray<readonly [ReadonlyArray<string>, string]> = [
+        [tls("/none.key"), "/none.key: no such file or directory"],
+        [tls(client.key), `${client.key}: the key does not belong to the certificate in ${server.cert}`],
+        [
+          ["--tcp", "192.0.2.1:1", ...tls(server.key)],
+          "listening on 192.0.2.1:1 failed: address not available"
+        ],
+        [
+          ["--spec-dir", folder, "--name", "taken"],
+          `${spec}: another plugin of this name is described here; remove the file, or choose another name`
         ]
-        for (const [args, message] of rows) {
-          const tcp = args.includes("--tcp") ? [] : ["--tcp", "127.0.0.1:0"]
-          const state = ["--state", Path.join(folder, "state")]
-          const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...state, ...tcp, ...args], {
-            timeoutMillis: 15_000
-          })
-          assert.strictEqual(`${code} ${stderr.trim().split("\n").at(-1)}`, `1 portmapper: ${message}`)
-        }
-      }),
-    60_000
+      ]
+      for (const [args, message] of rows) {
+        const tcp = args.includes("--tcp") ? [] : ["--tcp", "127.0.0.1:0"]
+        const state = ["--state", Path.join(folder, "state")]
+        const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...state, ...tcp, ...args], {
+          timeoutMillis: 15_000
+        })
+        assert.strictEqual(`${code} ${stderr.trim().split("\n").at(-1)}`, `1 portmapper: ${message}`)
+      }
+    })
   )
 })

@@ -44,7 +44,7 @@ const host = Effect.gen(function* () {
   return { state, plugins, specs, socket, args, left }
 })
 
-describe("reset", { timeout: 60_000 }, () => {
+describe("reset", () => {
   labTest("removes what plugins left behind, and nothing else", noNetworkOfOnesOwn(), () =>
     Effect.runPromise(
       Effect.gen(function* () {

@@ -10,7 +10,7 @@ import { labTest, noCommand } from "../support/lab.ts"
 const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
 const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
 
-describe("wrong usage", { timeout: 120_000 }, () => {
+describe("wrong usage", () => {
   it.live("exits 2 with one line that says what to do instead, and nothing on stdout", () =>
     Effect.forEach(
       [
@@ -101,7 +101,7 @@ describe("wrong usage", { timeout: 120_000 }, () => {
   )
 })
 
-describe("help", { timeout: 60_000 }, () => {
+describe("help", () => {
   it.live("tells each command's options in 80 columns, with examples", () =>
     Effect.forEach(
       ["map", "unmap", "ls", "reset", "serve", "doctor"],
@@ -125,7 +125,7 @@ describe("help", { timeout: 60_000 }, () => {
   )
 })
 
-describe("completions", { timeout: 60_000 }, () => {
+describe("completions", () => {
   const script = (shell: string) => Effect.map(portmapper(["--completions", shell]), ({ stdout }) => stdout)
   const checked = (shell: string, ...args: ReadonlyArray<string>) =>
     labTest(`are ${shell} that ${shell} can read`, noCommand(shell, "--version"), () =>

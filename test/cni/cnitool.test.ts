@@ -41,76 +41,70 @@ const setUp = Effect.gen(function* () {
 })
 
 describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
-  it.live(
-    "publishes through a running plugin: ADD, CHECK, a conflict, DEL",
-    () =>
-      Effect.gen(function* () {
-        const { client, host, network, p1, p2 } = yield* setUp
-        const plugin = yield* Plugin.start(host, { folder: network.folder })
-        const added = yield* network.tool("add", p1, [web, dns])
-        done(added)
-        const { ips } = JSON.parse(added.stdout)
-        assert.deepStrictEqual(
-          ips.map(({ address }: { readonly address: string }) => address),
-          ["172.29.0.2/24", "fd55::2/64"]
-        )
-        yield* serving(p1)
-        for (const address of ["10.99.0.1", "fd99::1"])
-          for (const port of [web, dns]) assert.strictEqual(yield* ask(client, address, port), "answered p1")
-        assert.strictEqual(yield* ask(host, "127.0.0.1"), "answered p1")
-        assert.strictEqual(yield* ask(p1, "10.99.0.1"), "answered p1")
-        done(yield* network.tool("check", p1, [web, dns]))
+  it.live("publishes through a running plugin: ADD, CHECK, a conflict, DEL", () =>
+    Effect.gen(function* () {
+      const { client, host, network, p1, p2 } = yield* setUp
+      const plugin = yield* Plugin.start(host, { folder: network.folder })
+      const added = yield* network.tool("add", p1, [web, dns])
+      done(added)
+      const { ips } = JSON.parse(added.stdout)
+      assert.deepStrictEqual(
+        ips.map(({ address }: { readonly address: string }) => address),
+        ["172.29.0.2/24", "fd55::2/64"]
+      )
+      yield* serving(p1)
+      for (const address of ["10.99.0.1", "fd99::1"])
+        for (const port of [web, dns]) assert.strictEqual(yield* ask(client, address, port), "answered p1")
+      assert.strictEqual(yield* ask(host, "127.0.0.1"), "answered p1")
+      assert.strictEqual(yield* ask(p1, "10.99.0.1"), "answered p1")
+      done(yield* network.tool("check", p1, [web, dns]))
 
-        const refused = yield* network.tool("add", p2, [{ ...web, hostPort: 8000 }, web])
-        assert.strictEqual(refused.code, 1)
-        assert.match(
-          refused.stderr,
-          /port is already allocated \(held by cni:cnitool-\w+\/eth0 for 172\.29\.0\.2 port 80/
-        )
-        assert.strictEqual(yield* ask(client, "10.99.0.1", { ...web, hostPort: 8000 }), "refused")
-        done(yield* network.tool("del", p2, [{ ...web, hostPort: 8000 }, web]))
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
+      const refused = yield* network.tool("add", p2, [{ ...web, hostPort: 8000 }, web])
+      assert.strictEqual(refused.code, 1)
+      assert.match(
+        refused.stderr,
+        /port is already allocated \(held by cni:cnitool-\w+\/eth0 for 172\.29\.0\.2 port 80/
+      )
+      assert.strictEqual(yield* ask(client, "10.99.0.1", { ...web, hostPort: 8000 }), "refused")
+      done(yield* network.tool("del", p2, [{ ...web, hostPort: 8000 }, web]))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
 
-        const { body } = yield* plugin.call("ListPorts", {})
-        yield* plugin.call("UnmapPorts", { PortBindings: JSON.parse(body).Mappings.slice(0, 1) })
-        const broken = yield* network.tool("check", p1, [web, dns])
-        assert.strictEqual(broken.code, 1)
-        assert.match(broken.stderr, /ports are not published as they should be; .* is not published/)
+      const { body } = yield* plugin.call("ListPorts", {})
+      yield* plugin.call("UnmapPorts", { PortBindings: JSON.parse(body).Mappings.slice(0, 1) })
+      const broken = yield* network.tool("check", p1, [web, dns])
+      assert.strictEqual(broken.code, 1)
+      assert.match(broken.stderr, /ports are not published as they should be; .* is not published/)
 
-        done(yield* network.tool("del", p1, [web, dns]))
-        done(yield* network.tool("del", p1, [web, dns]))
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
-        assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    120_000
+      done(yield* network.tool("del", p1, [web, dns]))
+      done(yield* network.tool("del", p1, [web, dns]))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
   )
 
-  it.live(
-    "frees by GC what no valid attachment has, and by STATUS says whether it can work",
-    () =>
-      Effect.gen(function* () {
-        const { client, host, network, p1, p2 } = yield* setUp
-        yield* Plugin.start(host, { folder: network.folder })
-        done(yield* network.tool("status", p1))
-        const other = { ...web, hostPort: 8081 }
-        done(yield* network.tool("add", p1, [web]))
-        done(yield* network.tool("add", p2, [other]))
-        yield* Effect.forEach([p1, p2], serving)
-        done(yield* network.plugin("GC", { name: "another", "cni.dev/valid-attachments": [] }))
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
+  it.live("frees by GC what no valid attachment has, and by STATUS says whether it can work", () =>
+    Effect.gen(function* () {
+      const { client, host, network, p1, p2 } = yield* setUp
+      yield* Plugin.start(host, { folder: network.folder })
+      done(yield* network.tool("status", p1))
+      const other = { ...web, hostPort: 8081 }
+      done(yield* network.tool("add", p1, [web]))
+      done(yield* network.tool("add", p2, [other]))
+      yield* Effect.forEach([p1, p2], serving)
+      done(yield* network.plugin("GC", { name: "another", "cni.dev/valid-attachments": [] }))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
 
-        // Of the two, the second one's attachment is still valid.
-        const valid = [{ containerID: Cni.containerId(p2), ifname: "eth0" }]
-        done(yield* network.plugin("GC", { "cni.dev/valid-attachments": valid }))
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
-        assert.strictEqual(yield* ask(client, "10.99.0.1", other), "answered p2")
+      // Of the two, the second one's attachment is still valid.
+      const valid = [{ containerID: Cni.containerId(p2), ifname: "eth0" }]
+      done(yield* network.plugin("GC", { "cni.dev/valid-attachments": valid }))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
+      assert.strictEqual(yield* ask(client, "10.99.0.1", other), "answered p2")
 
-        yield* network.forget
-        done(yield* network.tool("gc", p1))
-        assert.strictEqual(yield* ask(client, "10.99.0.1", other), "refused")
-        assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    120_000
+      yield* network.forget
+      done(yield* network.tool("gc", p1))
+      assert.strictEqual(yield* ask(client, "10.99.0.1", other), "refused")
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
   )
 
   it.live(
@@ -151,24 +145,20 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
         assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
         done(yield* network.tool("del", p1, [web]))
         assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    120_000
+      })
   )
 
-  it.live(
-    "takes its turn where several containers come at once and no plugin runs",
-    () =>
-      Effect.gen(function* () {
-        const { client, network, p1, p2 } = yield* setUp
-        const other = { ...web, hostPort: 8081 }
-        const added = yield* Effect.all([network.tool("add", p1, [web]), network.tool("add", p2, [other])], {
-          concurrency: 2
-        })
-        added.forEach(done)
-        yield* Effect.forEach([p1, p2], serving)
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
-        assert.strictEqual(yield* ask(client, "10.99.0.1", other), "answered p2")
-      }),
-    120_000
+  it.live("takes its turn where several containers come at once and no plugin runs", () =>
+    Effect.gen(function* () {
+      const { client, network, p1, p2 } = yield* setUp
+      const other = { ...web, hostPort: 8081 }
+      const added = yield* Effect.all([network.tool("add", p1, [web]), network.tool("add", p2, [other])], {
+        concurrency: 2
+      })
+      added.forEach(done)
+      yield* Effect.forEach([p1, p2], serving)
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
+      assert.strictEqual(yield* ask(client, "10.99.0.1", other), "answered p2")
+    })
   )
 })

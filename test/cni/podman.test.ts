@@ -33,46 +33,40 @@ console.log(await ask(5))
 `
 
 describeLab("podman with its CNI backend", ["go", "cni", "podman"], () => {
-  it.live(
-    "runs containers published by a running plugin, where podman leaves the ports to it",
-    () =>
-      Effect.gen(function* () {
-        const { client, host } = yield* Lab.make({ network: { containers: {} } })
-        const network = yield* Cni.make(host)
-        yield* Plugin.start(host, { folder: network.folder })
-        const { podman, web } = yield* Podman.start(host, network, { portReservation: false })
-        done(yield* web("one", "8080:80"))
-        done(yield* web("two", "8081:80"))
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
-        assert.strictEqual(yield* get(host, "http://127.0.0.1:8080/"), "one")
-        const refused = yield* web("three", "8080:80")
-        assert.notStrictEqual(refused.code, 0)
-        assert.match(refused.stderr, /port is already allocated/)
-        done(yield* podman("restart", "--time=0", "one"))
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
-        done(yield* podman("rm", "--force", "--time=0", "one", "two", "three"))
-        assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    180_000
+  it.live("runs containers published by a running plugin, where podman leaves the ports to it", () =>
+    Effect.gen(function* () {
+      const { client, host } = yield* Lab.make({ network: { containers: {} } })
+      const network = yield* Cni.make(host)
+      yield* Plugin.start(host, { folder: network.folder })
+      const { podman, web } = yield* Podman.start(host, network, { portReservation: false })
+      done(yield* web("one", "8080:80"))
+      done(yield* web("two", "8081:80"))
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
+      assert.strictEqual(yield* get(host, "http://127.0.0.1:8080/"), "one")
+      const refused = yield* web("three", "8080:80")
+      assert.notStrictEqual(refused.code, 0)
+      assert.match(refused.stderr, /port is already allocated/)
+      done(yield* podman("restart", "--time=0", "one"))
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
+      done(yield* podman("rm", "--force", "--time=0", "one", "two", "three"))
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
   )
 
-  it.live(
-    "runs containers published without a plugin, beside the sockets that podman binds itself",
-    () =>
-      Effect.gen(function* () {
-        const { client, host } = yield* Lab.make({ network: { containers: {} } })
-        const network = yield* Cni.make(host)
-        const { podman, web } = yield* Podman.start(host, network, { portReservation: true })
-        done(yield* web("one", "8080:80"))
-        done(yield* web("two", "8081:80"))
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
-        done(yield* podman("rm", "--force", "--time=0", "one"))
-        assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
-        done(yield* podman("rm", "--force", "--time=0", "two"))
-        assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    180_000
+  it.live("runs containers published without a plugin, beside the sockets that podman binds itself", () =>
+    Effect.gen(function* () {
+      const { client, host } = yield* Lab.make({ network: { containers: {} } })
+      const network = yield* Cni.make(host)
+      const { podman, web } = yield* Podman.start(host, network, { portReservation: true })
+      done(yield* web("one", "8080:80"))
+      done(yield* web("two", "8081:80"))
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
+      done(yield* podman("rm", "--force", "--time=0", "one"))
+      assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
+      done(yield* podman("rm", "--force", "--time=0", "two"))
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
   )
 })

@@ -107,7 +107,7 @@ describe("a client of our own plugin", () => {
   )
 })
 
-describe("a client of the Go reference", { timeout: 120_000 }, () => {
+describe("a client of the Go reference", () => {
   labTest("activates, maps and unmaps, and learns that it does not list", noCommand("go", "version"), () =>
     run(
       Effect.gen(function* () {

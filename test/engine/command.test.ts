@@ -61,7 +61,6 @@ describeLab("portmapper watch", [], () => {
         yield* watch.stop
         assert.deepStrictEqual(watch.ended(), { code: 0, signal: null })
         assert.strictEqual((yield* ask).outcome, "refused")
-      }),
-    120_000
+      })
   )
 })

@@ -65,102 +65,99 @@ const ourRule =
   "-A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -m comment --comment portmapper -j ACCEPT"
 
 describeLab("a watch on a real Engine", ["dockerd", "busybox"], () => {
-  it.live(
-    "publishes labelled containers past restarts of them, of itself and of the Engine",
-    () =>
-      Effect.gen(function* () {
-        const { host, client } = yield* lab
-        const folder = yield* temporaryFolder
-        const state = yield* temporaryFolder
-        const first = yield* Effect.scoped(
-          Effect.gen(function* () {
-            const dockerd = yield* engine(host, folder)
-            yield* prepareImages(dockerd, { greedy: { "portmapper.publish": "2200:80" } })
-            const ports = yield* Effect.scoped(
-              Effect.gen(function* () {
-                const plugin = yield* Plugin.start(host, {
-                  folder: state,
-                  arguments: watching(dockerd.socket)
-                })
-                yield* docker(dockerd, ["network", "create", "front"])
-                yield* leaveContainer(dockerd, "web", {
-                  labels: { "portmapper.publish": "8080:80,80" },
-                  args: ["--restart=always"]
-                })
-                yield* leaveContainer(dockerd, "pulled", { image: "greedy" })
-                yield* leaveContainer(dockerd, "wrong", { labels: { "portmapper.publish": "80:http" } })
-                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
-                assert.deepStrictEqual(yield* dockerUser(host), [ourRule, "-A DOCKER-USER -j RETURN"])
-                assert.strictEqual(yield* servedAt(host, "127.0.0.1", 8080), "web")
-                assert.strictEqual(yield* servedAt(client, outside, 2200), "nobody")
-                const listed = ipv4(yield* list(plugin))
-                const ephemeral = listed.find(
-                  ({ FrontendPort, State }) => FrontendPort !== 8080 && State === "live"
-                )
-                const port = ephemeral?.FrontendPort ?? 0
-                assert.strictEqual(yield* servedAt(client, outside, port), "web")
-                assert.deepStrictEqual(
-                  listed
-                    .filter(({ State }) => State === "conflicted")
-                    .map(({ Labels }) => Labels["portmapper.container"]),
-                  ["wrong"]
-                )
-                assert.isTrue(plugin.process.lines().some((line) => line.includes("wrong: not published")))
-                assert.isTrue(
-                  plugin.process
-                    .lines()
-                    .some((line) => line.includes("pulled: portmapper.publish=2200:80 is ignored"))
-                )
-
-                // The container takes the address of another that came before it was started again.
-                yield* docker(dockerd, ["stop", "web"])
-                assert.strictEqual(yield* servedSoon(client, outside, 8080, "nobody"), "nobody")
-                yield* leaveContainer(dockerd, "between", { labels: { "portmapper.publish": "8081:80" } })
-                yield* docker(dockerd, ["start", "web"])
-                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
-                assert.strictEqual(yield* servedAt(client, outside, 8081), "between")
-                assert.strictEqual(yield* servedAt(client, outside, port), "web")
-
-                // The rule is put back when someone flushes the chain.
-                yield* host.check("iptables", ["-F", "DOCKER-USER"])
-                assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 15), "web")
-
-                yield* docker(dockerd, ["network", "connect", "front", "between"])
-                yield* docker(dockerd, ["network", "disconnect", "bridge", "between"])
-                assert.strictEqual(yield* servedSoon(client, outside, 8081, "between"), "between")
-                return { port }
+  it.live("publishes labelled containers past restarts of them, of itself and of the Engine", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const folder = yield* temporaryFolder
+      const state = yield* temporaryFolder
+      const first = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const dockerd = yield* engine(host, folder)
+          yield* prepareImages(dockerd, { greedy: { "portmapper.publish": "2200:80" } })
+          const ports = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const plugin = yield* Plugin.start(host, {
+                folder: state,
+                arguments: watching(dockerd.socket)
               })
-            )
-            // Nobody watches: what is published stays so.
-            assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
-            yield* docker(dockerd, ["rm", "--force", "between"])
-            const plugin = yield* Plugin.start(host, { folder: state, arguments: watching(dockerd.socket) })
-            assert.strictEqual(yield* servedSoon(client, outside, 8081, "nobody"), "nobody")
-            assert.strictEqual(yield* servedAt(client, outside, ports.port), "web")
-            assert.notInclude(
-              (yield* list(plugin)).map(({ FrontendPort }) => FrontendPort),
-              8081
-            )
-            yield* plugin.process.stop
-            return ports
-          })
-        )
-        // The Engine starts anew, and with it the container; the watch was started before it.
-        const plugin = yield* Plugin.start(host, {
-          folder: state,
-          arguments: watching(`${folder}/api.sock`, ["--release-on-exit"])
+              yield* docker(dockerd, ["network", "create", "front"])
+              yield* leaveContainer(dockerd, "web", {
+                labels: { "portmapper.publish": "8080:80,80" },
+                args: ["--restart=always"]
+              })
+              yield* leaveContainer(dockerd, "pulled", { image: "greedy" })
+              yield* leaveContainer(dockerd, "wrong", { labels: { "portmapper.publish": "80:http" } })
+              assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
+              assert.deepStrictEqual(yield* dockerUser(host), [ourRule, "-A DOCKER-USER -j RETURN"])
+              assert.strictEqual(yield* servedAt(host, "127.0.0.1", 8080), "web")
+              assert.strictEqual(yield* servedAt(client, outside, 2200), "nobody")
+              const listed = ipv4(yield* list(plugin))
+              const ephemeral = listed.find(
+                ({ FrontendPort, State }) => FrontendPort !== 8080 && State === "live"
+              )
+              const port = ephemeral?.FrontendPort ?? 0
+              assert.strictEqual(yield* servedAt(client, outside, port), "web")
+              assert.deepStrictEqual(
+                listed
+                  .filter(({ State }) => State === "conflicted")
+                  .map(({ Labels }) => Labels["portmapper.container"]),
+                ["wrong"]
+              )
+              assert.isTrue(plugin.process.lines().some((line) => line.includes("wrong: not published")))
+              assert.isTrue(
+                plugin.process
+                  .lines()
+                  .some((line) => line.includes("pulled: portmapper.publish=2200:80 is ignored"))
+              )
+
+              // The container takes the address of another that came before it was started again.
+              yield* docker(dockerd, ["stop", "web"])
+              assert.strictEqual(yield* servedSoon(client, outside, 8080, "nobody"), "nobody")
+              yield* leaveContainer(dockerd, "between", { labels: { "portmapper.publish": "8081:80" } })
+              yield* docker(dockerd, ["start", "web"])
+              assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
+              assert.strictEqual(yield* servedAt(client, outside, 8081), "between")
+              assert.strictEqual(yield* servedAt(client, outside, port), "web")
+
+              // The rule is put back when someone flushes the chain.
+              yield* host.check("iptables", ["-F", "DOCKER-USER"])
+              assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 15), "web")
+
+              yield* docker(dockerd, ["network", "connect", "front", "between"])
+              yield* docker(dockerd, ["network", "disconnect", "bridge", "between"])
+              assert.strictEqual(yield* servedSoon(client, outside, 8081, "between"), "between")
+              return { port }
+            })
+          )
+          // Nobody watches: what is published stays so.
+          assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
+          yield* docker(dockerd, ["rm", "--force", "between"])
+          const plugin = yield* Plugin.start(host, { folder: state, arguments: watching(dockerd.socket) })
+          assert.strictEqual(yield* servedSoon(client, outside, 8081, "nobody"), "nobody")
+          assert.strictEqual(yield* servedAt(client, outside, ports.port), "web")
+          assert.notInclude(
+            (yield* list(plugin)).map(({ FrontendPort }) => FrontendPort),
+            8081
+          )
+          yield* plugin.process.stop
+          return ports
         })
-        const dockerd = yield* engine(host, folder)
-        yield* Effect.addFinalizer(() =>
-          Effect.ignore(dockerd.docker(["rm", "--force", "web", "pulled", "wrong"]))
-        )
-        assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 20), "web")
-        assert.strictEqual(yield* servedAt(client, outside, first.port), "web")
-        yield* plugin.process.stop
-        assert.strictEqual(yield* servedAt(client, outside, 8080), "nobody")
-        assert.deepStrictEqual(yield* dockerUser(host), ["-A DOCKER-USER -j RETURN"])
-      }),
-    180_000
+      )
+      // The Engine starts anew, and with it the container; the watch was started before it.
+      const plugin = yield* Plugin.start(host, {
+        folder: state,
+        arguments: watching(`${folder}/api.sock`, ["--release-on-exit"])
+      })
+      const dockerd = yield* engine(host, folder)
+      yield* Effect.addFinalizer(() =>
+        Effect.ignore(dockerd.docker(["rm", "--force", "web", "pulled", "wrong"]))
+      )
+      assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 20), "web")
+      assert.strictEqual(yield* servedAt(client, outside, first.port), "web")
+      yield* plugin.process.stop
+      assert.strictEqual(yield* servedAt(client, outside, 8080), "nobody")
+      assert.deepStrictEqual(yield* dockerUser(host), ["-A DOCKER-USER -j RETURN"])
+    })
   )
 
   it.live(
@@ -219,32 +216,28 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox"], () => {
           [missing.code, missing.stderr],
           [1, "portmapper: mapping to container nobody failed: no such container: nobody\n"]
         )
-      }),
-    120_000
+      })
   )
 
-  it.live(
-    "settles a conflict with what the Engine knows to be gone, and with nothing else",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* lab
-        const dockerd = yield* engine(host)
-        const folder = yield* temporaryFolder
-        const socket = ["--engine", `unix://${dockerd.socket}`]
-        yield* prepareImages(dockerd)
-        yield* runContainer(dockerd, "there")
-        const plugin = yield* Plugin.start(host, { folder, arguments: socket })
-        yield* plugin.map(["tcp 0.0.0.0:8080 172.17.0.2:80"])
-        yield* plugin.map(["tcp 0.0.0.0:8081 172.17.0.77:80"])
-        yield* plugin.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
-        const claim = (port: number) =>
-          Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.17.0.5:80`]), ({ status }) => status)
-        // A container is published before it runs.
-        assert.strictEqual(yield* claim(8081), 500)
-        yield* Effect.sleep("31 seconds")
-        assert.deepStrictEqual(yield* Effect.forEach([8080, 8081, 8082], claim), [500, 200, 500])
-      }),
-    120_000
+  it.live("settles a conflict with what the Engine knows to be gone, and with nothing else", () =>
+    Effect.gen(function* () {
+      const { host } = yield* lab
+      const dockerd = yield* engine(host)
+      const folder = yield* temporaryFolder
+      const socket = ["--engine", `unix://${dockerd.socket}`]
+      yield* prepareImages(dockerd)
+      yield* runContainer(dockerd, "there")
+      const plugin = yield* Plugin.start(host, { folder, arguments: socket })
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.17.0.2:80"])
+      yield* plugin.map(["tcp 0.0.0.0:8081 172.17.0.77:80"])
+      yield* plugin.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
+      const claim = (port: number) =>
+        Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.17.0.5:80`]), ({ status }) => status)
+      // A container is published before it runs.
+      assert.strictEqual(yield* claim(8081), 500)
+      yield* Effect.sleep("31 seconds")
+      assert.deepStrictEqual(yield* Effect.forEach([8080, 8081, 8082], claim), [500, 200, 500])
+    })
   )
 })
 
@@ -296,40 +289,36 @@ describeLab("the rule in DOCKER-USER", [], () => {
         assert.strictEqual(reset.code, 0, reset.stderr)
         assert.include(reset.stdout, "removed our rule in DOCKER-USER\n")
         for (const command of commands) assert.notInclude(yield* rules(command), ourRule, command)
-      }),
-    120_000
+      })
   )
 
-  it.live(
-    "can't be had from an Engine that writes nftables: the log and doctor say what helps instead",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* lab
-        yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
-        const engine = yield* fakeEngine({
-          ...ping("1.52"),
-          "/info": { body: { ServerVersion: "29.0.0", FirewallBackend: { Driver: "nftables" } } },
-          "/containers/json": { body: [] },
-          "/events": { body: "\n", open: true }
-        })
-        const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })
-        yield* plugin.process.waitForLine(
-          "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected",
-          { timeoutMillis: 20_000 }
-        )
-        const { stdout } = yield* portmapper(host, ["doctor", "--json"])
-        const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
-        const filter = checks.find(({ name }) => name === "Engine's filter")
-        assert.deepStrictEqual(filter, {
-          name: "Engine's filter",
-          status: "warn",
-          found:
-            "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
-          remedy:
-            "start dockerd with --bridge-accept-fwmark=0x1000/0x1000, and portmapper with --accept-fwmark 0x1000/0x1000"
-        })
-      }),
-    120_000
+  it.live("can't be had from an Engine that writes nftables: the log and doctor say what helps instead", () =>
+    Effect.gen(function* () {
+      const { host } = yield* lab
+      yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
+      const engine = yield* fakeEngine({
+        ...ping("1.52"),
+        "/info": { body: { ServerVersion: "29.0.0", FirewallBackend: { Driver: "nftables" } } },
+        "/containers/json": { body: [] },
+        "/events": { body: "\n", open: true }
+      })
+      const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })
+      yield* plugin.process.waitForLine(
+        "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected",
+        { timeoutMillis: 20_000 }
+      )
+      const { stdout } = yield* portmapper(host, ["doctor", "--json"])
+      const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
+      const filter = checks.find(({ name }) => name === "Engine's filter")
+      assert.deepStrictEqual(filter, {
+        name: "Engine's filter",
+        status: "warn",
+        found:
+          "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
+        remedy:
+          "start dockerd with --bridge-accept-fwmark=0x1000/0x1000, and portmapper with --accept-fwmark 0x1000/0x1000"
+      })
+    })
   )
 })
 

@@ -16,7 +16,7 @@ const hello = '{"_tag":"Hello","version":1}'
 const patience: Patience = { hello: "30 seconds", ready: "30 seconds", gone: "30 seconds" }
 const nothing = { sockets: [], listeners: [], connections: [] }
 
-describe("a process that offers its handover", { timeout: 60_000 }, () => {
+describe("a process that offers its handover", () => {
   it.live("tells who may not take over why, and accepts the next who may", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
@@ -115,7 +115,7 @@ describe("a process that offers its handover", { timeout: 60_000 }, () => {
   )
 })
 
-describe("a process that takes over", { timeout: 60_000 }, () => {
+describe("a process that takes over", () => {
   it.live("finds nobody where there is no socket, or one that nobody listens on", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath

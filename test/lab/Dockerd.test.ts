@@ -31,28 +31,25 @@ const plugin = Effect.acquireRelease(
 )
 
 describeLab("a dockerd in a lab", ["dockerd"], () => {
-  it.live(
-    "activates a plugin whose socket lies anywhere, and sees nothing of the machine's own Engine",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const { asked, path } = yield* plugin
-        const dockerd = yield* Dockerd.start(host)
-        yield* dockerd.plugin("fake", path)
-        const version = yield* dockerd.api("GET", "/version")
-        assert.strictEqual(version.status, 200)
-        const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "fake" })
-        assert.strictEqual(made.status, 201, made.body)
-        assert.strictEqual(asked[0], "POST /Plugin.Activate")
-        assert.include(asked, "POST /VolumeDriver.Create")
-        assert.strictEqual(yield* dockerd.check("ls", ["/run/docker/plugins"]), "fake.sock\n")
-        assert.match(yield* dockerd.check("ip", ["-o", "address"]), /10\.99\.0\.1\/24/)
-        assert.match(
-          (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
-          /the Engine's \/run is its own$/
-        )
-      }),
-    60_000
+  it.live("activates a plugin whose socket lies anywhere, and sees nothing of the machine's own Engine", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const { asked, path } = yield* plugin
+      const dockerd = yield* Dockerd.start(host)
+      yield* dockerd.plugin("fake", path)
+      const version = yield* dockerd.api("GET", "/version")
+      assert.strictEqual(version.status, 200)
+      const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "fake" })
+      assert.strictEqual(made.status, 201, made.body)
+      assert.strictEqual(asked[0], "POST /Plugin.Activate")
+      assert.include(asked, "POST /VolumeDriver.Create")
+      assert.strictEqual(yield* dockerd.check("ls", ["/run/docker/plugins"]), "fake.sock\n")
+      assert.match(yield* dockerd.check("ip", ["-o", "address"]), /10\.99\.0\.1\/24/)
+      assert.match(
+        (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
+        /the Engine's \/run is its own$/
+      )
+    })
   )
 
   it.live(
@@ -73,7 +70,6 @@ describeLab("a dockerd in a lab", ["dockerd"], () => {
           return (JSON.parse(body) as { ID: string }).ID
         }).pipe(Effect.scoped)
         assert.strictEqual(yield* id, yield* id)
-      }),
-    60_000
+      })
   )
 })

@@ -34,48 +34,45 @@ describeInNamespace("ByteCounter", () => {
     assert.deepStrictEqual(told.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
   })
 
-  it.live(
-    "counts packets each way, of living flows and of those that ended",
-    () =>
-      Effect.gen(function* () {
-        const { client, web } = yield* makeNetwork
-        yield* web.tell({ do: "serve", protocol: "udp", address: "10.0.0.2", port: 80, name: "web" })
-        const any = redirect("udp 0.0.0.0 8080", "10.0.0.2 80")
-        const own = redirect("udp 192.0.2.1 8081", "10.0.0.2 80")
-        yield* Firewall.use(({ replace }) => replace([any, own]))
-        const ask = (port: number, times: number) =>
-          client.tell({ do: "ask", protocol: "udp", address: "192.0.2.1", port, times })
-        const { read, forget } = yield* ByteCounter
-        const sums = Effect.andThen(Effect.sleep(1050), read([any, own]))
+  it.live("counts packets each way, of living flows and of those that ended", () =>
+    Effect.gen(function* () {
+      const { client, web } = yield* makeNetwork
+      yield* web.tell({ do: "serve", protocol: "udp", address: "10.0.0.2", port: 80, name: "web" })
+      const any = redirect("udp 0.0.0.0 8080", "10.0.0.2 80")
+      const own = redirect("udp 192.0.2.1 8081", "10.0.0.2 80")
+      yield* Firewall.use(({ replace }) => replace([any, own]))
+      const ask = (port: number, times: number) =>
+        client.tell({ do: "ask", protocol: "udp", address: "192.0.2.1", port, times })
+      const { read, forget } = yield* ByteCounter
+      const sums = Effect.andThen(Effect.sleep(1050), read([any, own]))
 
-        account("0")
-        assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
-        account("1")
-        assert.deepStrictEqual(yield* sums, [
-          { in: 0, out: 0 },
-          { in: 0, out: 0 }
-        ])
-        yield* ask(8080, 3)
-        const [one, other] = yield* sums
-        // "?" in a packet of IPv4 and UDP.
-        assert.strictEqual(one?.in, 3 * 29)
-        assert.isAbove(one?.out ?? 0, 28)
-        assert.deepStrictEqual(other, { in: 0, out: 0 })
+      account("0")
+      assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
+      account("1")
+      assert.deepStrictEqual(yield* sums, [
+        { in: 0, out: 0 },
+        { in: 0, out: 0 }
+      ])
+      yield* ask(8080, 3)
+      const [one, other] = yield* sums
+      // "?" in a packet of IPv4 and UDP.
+      assert.strictEqual(one?.in, 3 * 29)
+      assert.isAbove(one?.out ?? 0, 28)
+      assert.deepStrictEqual(other, { in: 0, out: 0 })
 
-        run("conntrack -D -p udp --dport 8080")
-        assert.deepStrictEqual(yield* sums, [one, other])
-        yield* ask(8080, 2)
-        run("conntrack -D -p udp --dport 8080")
-        assert.strictEqual((yield* sums)[0]?.in, 5 * 29)
-        yield* forget([any])
-        yield* ask(8081, 1)
-        assert.deepStrictEqual(
-          (yield* sums).map((bytes) => bytes?.in),
-          [0, 29]
-        )
-        account("0")
-        assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
-      }).pipe(Effect.scoped, Effect.provide(byteCounter), Effect.provide(nftFirewall())),
-    30_000
+      run("conntrack -D -p udp --dport 8080")
+      assert.deepStrictEqual(yield* sums, [one, other])
+      yield* ask(8080, 2)
+      run("conntrack -D -p udp --dport 8080")
+      assert.strictEqual((yield* sums)[0]?.in, 5 * 29)
+      yield* forget([any])
+      yield* ask(8081, 1)
+      assert.deepStrictEqual(
+        (yield* sums).map((bytes) => bytes?.in),
+        [0, 29]
+      )
+      account("0")
+      assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
+    }).pipe(Effect.scoped, Effect.provide(byteCounter), Effect.provide(nftFirewall()))
   )
 })

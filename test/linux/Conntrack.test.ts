@@ -197,8 +197,7 @@ describeInNamespace("Conntrack", () => {
         (yield* listFlows).filter((text) => text.includes("192.0.2.1")),
         []
       )
-    }),
-    60_000
+    })
   )
 })
 

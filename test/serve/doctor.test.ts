@@ -135,71 +135,63 @@ END`,
 ]
 
 describeLab("doctor", [], () => {
-  it.live(
-    "names table, chain and rule of whatever drops published traffic, and what helps",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", port: 80 })
-        const plugin = yield* Plugin.start(host)
-        yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
-        yield* plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"], { "portmapper.mode": "proxy" })
-        const reached = Effect.forEach([8080, 8081], (port) =>
-          Effect.map(client.agent.tcp({ host: "10.99.0.1", port }), ({ outcome }) => outcome === "answered")
-        )
-        const drops = Effect.map(doctor(host, plugin.socket), (told) => told.drops)
+  it.live("names table, chain and rule of whatever drops published traffic, and what helps", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+      const plugin = yield* Plugin.start(host)
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+      yield* plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"], { "portmapper.mode": "proxy" })
+      const reached = Effect.forEach([8080, 8081], (port) =>
+        Effect.map(client.agent.tcp({ host: "10.99.0.1", port }), ({ outcome }) => outcome === "answered")
+      )
+      const drops = Effect.map(doctor(host, plugin.socket), (told) => told.drops)
 
-        assert.deepStrictEqual(yield* reached, [true, true])
-        const clean = yield* doctor(host, plugin.socket)
-        assert.deepStrictEqual(clean.drops, [])
+      assert.deepStrictEqual(yield* reached, [true, true])
+      const clean = yield* doctor(host, plugin.socket)
+      assert.deepStrictEqual(clean.drops, [])
+      assert.deepStrictEqual(
+        clean.checks.filter(({ name }) => name === "other rules").map(({ status, found }) => [status, found]),
+        [["ok", "nothing in 0 tables of others drops published traffic"]]
+      )
+
+      for (const { style, plant, found, reached: expected, tried, clear } of planted) {
+        yield* host.sh(plant)
+        assert.deepStrictEqual(yield* reached, [...expected], style)
+        const told = yield* drops
         assert.deepStrictEqual(
-          clean.checks
-            .filter(({ name }) => name === "other rules")
-            .map(({ status, found }) => [status, found]),
-          [["ok", "nothing in 0 tables of others drops published traffic"]]
+          told.map(({ table, chain, rule, ports }) => [table, chain, rule, ports.join(" ")]),
+          found.map((drop) => [...drop]),
+          style
         )
-
-        for (const { style, plant, found, reached: expected, tried, clear } of planted) {
-          yield* host.sh(plant)
-          assert.deepStrictEqual(yield* reached, [...expected], style)
-          const told = yield* drops
-          assert.deepStrictEqual(
-            told.map(({ table, chain, rule, ports }) => [table, chain, rule, ports.join(" ")]),
-            found.map((drop) => [...drop]),
-            style
-          )
-          if (tried) {
-            for (const { remedy } of told) yield* host.sh(remedy)
-            assert.deepStrictEqual(yield* reached, [true, true], style)
-            assert.deepStrictEqual(yield* drops, [], style)
-          }
-          yield* host.sh(clear)
-          assert.deepStrictEqual(yield* reached, [true, true], `${style} cleared`)
+        if (tried) {
+          for (const { remedy } of told) yield* host.sh(remedy)
+          assert.deepStrictEqual(yield* reached, [true, true], style)
+          assert.deepStrictEqual(yield* drops, [], style)
         }
-      }),
-    120_000
+        yield* host.sh(clear)
+        assert.deepStrictEqual(yield* reached, [true, true], `${style} cleared`)
+      }
+    })
   )
 
-  it.live(
-    "looks at ports that might be published where no plugin runs",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const told = Effect.map(doctor(host, "/nonexistent/plugin.sock"), ({ drops }) =>
-          drops.map(({ table, chain, rule, traffic }) => [table, chain, rule, traffic])
-        )
-        assert.deepStrictEqual(yield* told, [])
-        yield* host.sh("ip6tables-nft -P FORWARD DROP; iptables-legacy -A INPUT -p tcp --dport 1024: -j DROP")
-        assert.deepStrictEqual(yield* told, [
-          [
-            "ip filter (iptables-legacy)",
-            "INPUT",
-            "-A INPUT -p tcp -m tcp --dport 1024:65535 -j DROP",
-            "relayed"
-          ],
-          ["ip6 filter (iptables-nft)", "FORWARD", "policy drop", "redirected"]
-        ])
-      }),
-    30_000
+  it.live("looks at ports that might be published where no plugin runs", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const told = Effect.map(doctor(host, "/nonexistent/plugin.sock"), ({ drops }) =>
+        drops.map(({ table, chain, rule, traffic }) => [table, chain, rule, traffic])
+      )
+      assert.deepStrictEqual(yield* told, [])
+      yield* host.sh("ip6tables-nft -P FORWARD DROP; iptables-legacy -A INPUT -p tcp --dport 1024: -j DROP")
+      assert.deepStrictEqual(yield* told, [
+        [
+          "ip filter (iptables-legacy)",
+          "INPUT",
+          "-A INPUT -p tcp -m tcp --dport 1024:65535 -j DROP",
+          "relayed"
+        ],
+        ["ip6 filter (iptables-nft)", "FORWARD", "policy drop", "redirected"]
+      ])
+    })
   )
 })

@@ -44,44 +44,41 @@ const waitForRepair = (host: Namespace, mappings: number) =>
 const tableText = (host: Namespace) => host.check("nft", ["list", "table", "inet", "portmapper"])
 
 describeLab("an Engine's recorded requests", [], () => {
-  it.live(
-    "are answered, and what they publish is reached",
-    () =>
-      Effect.gen(function* () {
-        const made = yield* replayLab
-        const { host } = made
-        const nft = yield* refusingNft
-        const plugin = yield* Plugin.start(host, { env: { PATH: `${nft.folder}:${process.env["PATH"]}` } })
-        const { live, send, compareHost } = makeReplay(made)
-        const [first = 0] = (yield* host.check("cat", ["/proc/sys/net/ipv4/ip_local_port_range"]))
-          .split(/\s+/)
-          .map(Number)
-        const expectedAnswers = expected(first, capabilities().sctp === undefined)
+  it.live("are answered, and what they publish is reached", () =>
+    Effect.gen(function* () {
+      const made = yield* replayLab
+      const { host } = made
+      const nft = yield* refusingNft
+      const plugin = yield* Plugin.start(host, { env: { PATH: `${nft.folder}:${process.env["PATH"]}` } })
+      const { live, send, compareHost } = makeReplay(made)
+      const [first = 0] = (yield* host.check("cat", ["/proc/sys/net/ipv4/ip_local_port_range"]))
+        .split(/\s+/)
+        .map(Number)
+      const expectedAnswers = expected(first, capabilities().sctp === undefined)
 
-        for (const { scenario, requests } of recorded.scenarios) {
-          const answers = expectedAnswers[scenario] ?? []
-          assert.strictEqual(answers.length, requests.length, scenario)
-          let step = 0
-          for (const asked of requests) {
-            const title = `${scenario} ${++step}`
-            if (scenario === "unmap500" && step === 3) {
-              nft.refuse()
-              yield* freezeTable(host)
-            }
-            const told = yield* send(plugin, asked)
-            const wanted = answers[step - 1]
-            if (wanted instanceof RegExp) assert.match(String(told), wanted, title)
-            else assert.deepStrictEqual(told, wanted, title)
-            if (scenario !== "unmap500" || step < 3) yield* compareHost(plugin, title)
+      for (const { scenario, requests } of recorded.scenarios) {
+        const answers = expectedAnswers[scenario] ?? []
+        assert.strictEqual(answers.length, requests.length, scenario)
+        let step = 0
+        for (const asked of requests) {
+          const title = `${scenario} ${++step}`
+          if (scenario === "unmap500" && step === 3) {
+            nft.refuse()
+            yield* freezeTable(host)
           }
-          if (scenario === "unmap500") {
-            nft.relent()
-            yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
-            yield* waitForRepair(host, live.size)
-          }
+          const told = yield* send(plugin, asked)
+          const wanted = answers[step - 1]
+          if (wanted instanceof RegExp) assert.match(String(told), wanted, title)
+          else assert.deepStrictEqual(told, wanted, title)
+          if (scenario !== "unmap500" || step < 3) yield* compareHost(plugin, title)
         }
-      }),
-    120_000
+        if (scenario === "unmap500") {
+          nft.relent()
+          yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
+          yield* waitForRepair(host, live.size)
+        }
+      }
+    })
   )
 
   it.live(

@@ -111,48 +111,43 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
     })
   )
 
-  it.live(
-    "that went past a table which someone removed are led again once it is back, connections too",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 53 })
-        const plugin = yield* Plugin.start(host)
-        yield* plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"])
-        yield* plugin.map(["tcp 0.0.0.0:53 172.31.0.2:53"])
-        yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 7000 })
-        const established = (yield* conntrack(host)).filter(({ original }) =>
-          original.source.endsWith(":7000")
-        )
-        // Connection tracking goes with the last table that asks for it, and with it all that went past.
-        yield* host.check("nft", [
-          "add table ip others; add chain ip others x { type filter hook prerouting priority 0; }; add rule ip others x ct state new counter"
-        ])
-        // The plugin stands still until something went past, else it puts the table back first.
-        yield* plugin.process.kill("SIGSTOP")
-        yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
-        const flow = yield* steadyClient(client, "10.99.0.1", 53)
-        assert.deepStrictEqual(yield* flow.next(1), ["timeout"])
-        const connecting = yield* Effect.forkScoped(
-          client.agent.tcp({ host: "10.99.0.1", port: 53, sourcePort: 8000, timeoutMillis: 15_000 })
-        )
-        const isPast = Effect.map(conntrack(host), (connections) =>
-          connections.some(({ original, state }) => original.source.endsWith(":8000") && state === "SYN_SENT")
-        )
-        while (!(yield* isPast)) yield* Effect.sleep(20)
-        yield* plugin.process.kill("SIGCONT")
-        const { outcome, answer } = yield* Fiber.join(connecting)
-        assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
-        assert.deepStrictEqual(yield* contents(host), {
-          any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"]
-        })
-        assert.deepStrictEqual(yield* flow.next(2), ["c1", "c1"])
-        assert.deepStrictEqual(
-          (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000")),
-          established
-        )
-      }),
-    60_000
+  it.live("that went past a table which someone removed are led again once it is back, connections too", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 53 })
+      const plugin = yield* Plugin.start(host)
+      yield* plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"])
+      yield* plugin.map(["tcp 0.0.0.0:53 172.31.0.2:53"])
+      yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 7000 })
+      const established = (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000"))
+      // Connection tracking goes with the last table that asks for it, and with it all that went past.
+      yield* host.check("nft", [
+        "add table ip others; add chain ip others x { type filter hook prerouting priority 0; }; add rule ip others x ct state new counter"
+      ])
+      // The plugin stands still until something went past, else it puts the table back first.
+      yield* plugin.process.kill("SIGSTOP")
+      yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
+      const flow = yield* steadyClient(client, "10.99.0.1", 53)
+      assert.deepStrictEqual(yield* flow.next(1), ["timeout"])
+      const connecting = yield* Effect.forkScoped(
+        client.agent.tcp({ host: "10.99.0.1", port: 53, sourcePort: 8000, timeoutMillis: 15_000 })
+      )
+      const isPast = Effect.map(conntrack(host), (connections) =>
+        connections.some(({ original, state }) => original.source.endsWith(":8000") && state === "SYN_SENT")
+      )
+      while (!(yield* isPast)) yield* Effect.sleep(20)
+      yield* plugin.process.kill("SIGCONT")
+      const { outcome, answer } = yield* Fiber.join(connecting)
+      assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
+      assert.deepStrictEqual(yield* contents(host), {
+        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"]
+      })
+      assert.deepStrictEqual(yield* flow.next(2), ["c1", "c1"])
+      assert.deepStrictEqual(
+        (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000")),
+        established
+      )
+    })
   )
 })

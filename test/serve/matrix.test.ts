@@ -56,98 +56,89 @@ const exchange = (from: Namespace, protocol: "tcp" | "udp", host: string, port: 
 
 describeLab("every kind of traffic to a published port", [], () => {
   for (const mode of ["nat", "proxy"] as const)
-    it.live(
-      `reaches its backend in ${mode} mode`,
-      () =>
-        Effect.gen(function* () {
-          const lab = yield* Lab.make()
-          for (const host of ["0.0.0.0", "::"]) {
-            yield* lab.c1.agent.echo({ protocol: "tcp", host, port: 80 })
-            yield* lab.c1.agent.echo({ protocol: "udp", host, port: 80 })
-          }
-          const plugin = yield* Plugin.start(lab.host, { arguments: ["--mode", mode] })
-          const table: Array<string> = []
-          let port = 8000
-          for (const protocol of ["tcp", "udp"] as const)
-            for (const frontend of families)
-              for (const backend of families) {
-                port++
-                const mapped = yield* plugin.map([
-                  `${protocol} ${frontends[frontend].any}:${port} ${backends[backend]}:80`
-                ])
-                assert.strictEqual(mapped.status, 200, mapped.error)
-                assert.isFalse(mapped.bindings[0]?.DiscardReq)
-                for (const { name, from, to } of places) {
-                  const cell = `${protocol} IPv${frontend} to IPv${backend}, ${name}`
-                  const seen = yield* exchange(from(lab), protocol, to(frontend), port)
-                  assert.strictEqual(seen.outcome, "answered", `${mode}: ${cell}`)
-                  assert.strictEqual(seen.payload, payload, `${mode}: ${cell}`)
-                  const redirected = mode === "nat" && frontend === backend
-                  if (name === "outside" && redirected)
-                    assert.strictEqual(seen.source, frontends[frontend].client, `source kept: ${cell}`)
-                  table.push(`${cell.padEnd(42)}works, backend sees ${seen.source}`)
-                }
-                assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
-                const after = yield* exchange(lab.client, protocol, frontends[frontend].address, port)
-                assert.notStrictEqual(after.outcome, "answered", `${mode}: ${protocol} after unmapping`)
+    it.live(`reaches its backend in ${mode} mode`, () =>
+      Effect.gen(function* () {
+        const lab = yield* Lab.make()
+        for (const host of ["0.0.0.0", "::"]) {
+          yield* lab.c1.agent.echo({ protocol: "tcp", host, port: 80 })
+          yield* lab.c1.agent.echo({ protocol: "udp", host, port: 80 })
+        }
+        const plugin = yield* Plugin.start(lab.host, { arguments: ["--mode", mode] })
+        const table: Array<string> = []
+        let port = 8000
+        for (const protocol of ["tcp", "udp"] as const)
+          for (const frontend of families)
+            for (const backend of families) {
+              port++
+              const mapped = yield* plugin.map([
+                `${protocol} ${frontends[frontend].any}:${port} ${backends[backend]}:80`
+              ])
+              assert.strictEqual(mapped.status, 200, mapped.error)
+              assert.isFalse(mapped.bindings[0]?.DiscardReq)
+              for (const { name, from, to } of places) {
+                const cell = `${protocol} IPv${frontend} to IPv${backend}, ${name}`
+                const seen = yield* exchange(from(lab), protocol, to(frontend), port)
+                assert.strictEqual(seen.outcome, "answered", `${mode}: ${cell}`)
+                assert.strictEqual(seen.payload, payload, `${mode}: ${cell}`)
+                const redirected = mode === "nat" && frontend === backend
+                if (name === "outside" && redirected)
+                  assert.strictEqual(seen.source, frontends[frontend].client, `source kept: ${cell}`)
+                table.push(`${cell.padEnd(42)}works, backend sees ${seen.source}`)
               }
-          console.log(`mode ${mode}\n  ${table.join("\n  ")}`)
-        }),
-      120_000
+              assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
+              const after = yield* exchange(lab.client, protocol, frontends[frontend].address, port)
+              assert.notStrictEqual(after.outcome, "answered", `${mode}: ${protocol} after unmapping`)
+            }
+        console.log(`mode ${mode}\n  ${table.join("\n  ")}`)
+      })
     )
 
-  it.live(
-    "on a loopback address is the host's alone, whatever route an outsider has",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* host.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1")
-        yield* client.sh(
-          `sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1
+  it.live("on a loopback address is the host's alone, whatever route an outsider has", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* host.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1")
+      yield* client.sh(
+        `sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1
           ip route flush table local 127.0.0.0/8
           ip route add 127.0.0.2/32 via 10.99.0.1 dev eth0 src 10.99.0.2`
-        )
-        for (const protocol of ["tcp", "udp"] as const) yield* c1.agent.echo({ protocol, port: 80 })
-        const plugin = yield* Plugin.start(host)
-        for (const protocol of ["tcp", "udp"] as const) {
-          const mapped = yield* plugin.map([`${protocol} 127.0.0.2:8080 172.31.0.2:80`])
-          assert.strictEqual(mapped.status, 200, mapped.error)
-          assert.strictEqual((yield* exchange(host, protocol, "127.0.0.2", 8080)).outcome, "answered")
-          assert.notStrictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
-          // It is the guard that keeps the outsider out: without it the route leads in.
-          yield* host.check("nft", ["flush", "set", "inet", "portmapper", "loopback4"])
-          assert.strictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
-          yield* plugin.unmap(mapped.bindings)
-        }
-      }),
-    60_000
+      )
+      for (const protocol of ["tcp", "udp"] as const) yield* c1.agent.echo({ protocol, port: 80 })
+      const plugin = yield* Plugin.start(host)
+      for (const protocol of ["tcp", "udp"] as const) {
+        const mapped = yield* plugin.map([`${protocol} 127.0.0.2:8080 172.31.0.2:80`])
+        assert.strictEqual(mapped.status, 200, mapped.error)
+        assert.strictEqual((yield* exchange(host, protocol, "127.0.0.2", 8080)).outcome, "answered")
+        assert.notStrictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
+        // It is the guard that keeps the outsider out: without it the route leads in.
+        yield* host.check("nft", ["flush", "set", "inet", "portmapper", "loopback4"])
+        assert.strictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
+        yield* plugin.unmap(mapped.bindings)
+      }
+    })
   )
 
-  it.live(
-    "on two addresses of the host: removing one leaves the other, TCP and UDP",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1, c2 } = yield* Lab.make({ hostAddresses: ["10.99.0.9/24"] })
+  it.live("on two addresses of the host: removing one leaves the other, TCP and UDP", () =>
+    Effect.gen(function* () {
+      const { host, client, c1, c2 } = yield* Lab.make({ hostAddresses: ["10.99.0.9/24"] })
+      for (const protocol of ["tcp", "udp"] as const) {
+        yield* c1.agent.echo({ protocol, port: 80 })
+        yield* c2.agent.echo({ protocol, port: 80 })
+      }
+      for (const mode of ["nat", "proxy"]) {
+        const plugin = yield* Plugin.start(host, { arguments: ["--mode", mode, "--release-on-exit"] })
         for (const protocol of ["tcp", "udp"] as const) {
-          yield* c1.agent.echo({ protocol, port: 80 })
-          yield* c2.agent.echo({ protocol, port: 80 })
+          const one = yield* plugin.map([`${protocol} 10.99.0.1:8080 172.31.0.2:80`])
+          const two = yield* plugin.map([`${protocol} 10.99.0.9:8080 172.31.0.3:80`])
+          yield* plugin.unmap(one.bindings)
+          const gone = yield* exchange(client, protocol, "10.99.0.1", 8080)
+          assert.notStrictEqual(gone.outcome, "answered", `${mode} ${protocol}`)
+          const left = yield* exchange(client, protocol, "10.99.0.9", 8080)
+          assert.strictEqual(left.outcome, "answered", `${mode} ${protocol}`)
+          yield* plugin.unmap(two.bindings)
         }
-        for (const mode of ["nat", "proxy"]) {
-          const plugin = yield* Plugin.start(host, { arguments: ["--mode", mode, "--release-on-exit"] })
-          for (const protocol of ["tcp", "udp"] as const) {
-            const one = yield* plugin.map([`${protocol} 10.99.0.1:8080 172.31.0.2:80`])
-            const two = yield* plugin.map([`${protocol} 10.99.0.9:8080 172.31.0.3:80`])
-            yield* plugin.unmap(one.bindings)
-            const gone = yield* exchange(client, protocol, "10.99.0.1", 8080)
-            assert.notStrictEqual(gone.outcome, "answered", `${mode} ${protocol}`)
-            const left = yield* exchange(client, protocol, "10.99.0.9", 8080)
-            assert.strictEqual(left.outcome, "answered", `${mode} ${protocol}`)
-            yield* plugin.unmap(two.bindings)
-          }
-          yield* plugin.process.kill("SIGTERM")
-          yield* plugin.process.wait()
-        }
-      }),
-    60_000
+        yield* plugin.process.kill("SIGTERM")
+        yield* plugin.process.wait()
+      }
+    })
   )
 })

@@ -80,7 +80,6 @@ describeLab("a redirected connection", [], () => {
           .filter((line) => line.includes("someone removed the table"))
         assert.strictEqual(said.length, 1)
         assert.match(said[0] ?? "", /put back with 1 mappings/)
-      }),
-    90_000
+      })
   )
 })

@@ -65,45 +65,42 @@ const families = [
 ]
 
 describeLab("SCTP to a published port", ["sctp", "python"], () => {
-  it.live(
-    "works where it is redirected, and is refused by design where it had to be relayed",
-    () =>
-      Effect.gen(function* () {
-        const lab = yield* Lab.make()
-        const serving = yield* lab.c1.spawn("python3", ["-c", server])
-        yield* serving.waitForLine("listening")
-        const plugin = yield* Plugin.start(lab.host)
-        const table: Array<string> = []
-        for (const { any, backend, other, host, bridge, loopback, client: source } of families) {
-          const mapped = yield* plugin.map([`sctp ${any}:8080 ${backend}:80`])
-          assert.strictEqual(mapped.status, 200, mapped.error)
-          for (const [place, from, to] of [
-            ["outside", lab.client, host],
-            ["neighbour", lab.c2, bridge],
-            ["same container", lab.c1, bridge],
-            ["host by address", lab.host, host]
-          ] as const) {
-            const told = yield* ask(from, to, 8080)
-            assert.match(told, /^there and back from /, `${any}, ${place}`)
-            if (place === "outside") assert.strictEqual(told, `there and back from ${source}`)
-            table.push(`sctp ${any}, ${place}: works`)
-          }
-          assert.match(yield* ask(lab.host, loopback, 8080), /^failed/, `${any}, host by loopback`)
-          table.push(`sctp ${any}, host by loopback: refused by design`)
-          assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
-          assert.match(yield* ask(lab.client, host, 8080), /^failed/, `${any} after unmapping`)
-          for (const [entry, labels] of [
-            [`sctp ${any}:8080 ${other}:80`, {}],
-            [`sctp ${any}:8080 ${backend}:80`, { "portmapper.mode": "proxy" }]
-          ] as const) {
-            const refused = yield* plugin.map([entry], labels)
-            assert.strictEqual(refused.status, 500, entry)
-            assert.match(refused.error, /SCTP is not relayed/, entry)
-            table.push(`${entry} ${JSON.stringify(labels)}: refused by design`)
-          }
+  it.live("works where it is redirected, and is refused by design where it had to be relayed", () =>
+    Effect.gen(function* () {
+      const lab = yield* Lab.make()
+      const serving = yield* lab.c1.spawn("python3", ["-c", server])
+      yield* serving.waitForLine("listening")
+      const plugin = yield* Plugin.start(lab.host)
+      const table: Array<string> = []
+      for (const { any, backend, other, host, bridge, loopback, client: source } of families) {
+        const mapped = yield* plugin.map([`sctp ${any}:8080 ${backend}:80`])
+        assert.strictEqual(mapped.status, 200, mapped.error)
+        for (const [place, from, to] of [
+          ["outside", lab.client, host],
+          ["neighbour", lab.c2, bridge],
+          ["same container", lab.c1, bridge],
+          ["host by address", lab.host, host]
+        ] as const) {
+          const told = yield* ask(from, to, 8080)
+          assert.match(told, /^there and back from /, `${any}, ${place}`)
+          if (place === "outside") assert.strictEqual(told, `there and back from ${source}`)
+          table.push(`sctp ${any}, ${place}: works`)
         }
-        console.log(table.join("\n"))
-      }),
-    60_000
+        assert.match(yield* ask(lab.host, loopback, 8080), /^failed/, `${any}, host by loopback`)
+        table.push(`sctp ${any}, host by loopback: refused by design`)
+        assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
+        assert.match(yield* ask(lab.client, host, 8080), /^failed/, `${any} after unmapping`)
+        for (const [entry, labels] of [
+          [`sctp ${any}:8080 ${other}:80`, {}],
+          [`sctp ${any}:8080 ${backend}:80`, { "portmapper.mode": "proxy" }]
+        ] as const) {
+          const refused = yield* plugin.map([entry], labels)
+          assert.strictEqual(refused.status, 500, entry)
+          assert.match(refused.error, /SCTP is not relayed/, entry)
+          table.push(`${entry} ${JSON.stringify(labels)}: refused by design`)
+        }
+      }
+      console.log(table.join("\n"))
+    })
   )
 })

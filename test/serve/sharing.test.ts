@@ -38,45 +38,42 @@ const proxy = { "portmapper.mode": "proxy" }
 const answered = ["c1", "c1"]
 
 describeLab("published ports beside Docker's chains", ["dockerd"], () => {
-  it.live(
-    "are reached once a rule of DOCKER-USER accepts their mark, or what is redirected",
-    () =>
-      Effect.gen(function* () {
-        // Where the Engine has to switch forwarding on, it also makes dropping the policy.
-        const { host, client, c1, c2 } = yield* Lab.make({ hostSysctls: { "net.ipv4.ip_forward": "0" } })
-        yield* echoes(c1)
-        const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x5000/0xf000"] })
-        yield* mapBoth(plugin, "0.0.0.0", 8080, "172.31.0.2")
-        yield* mapBoth(plugin, "0.0.0.0", 8081, "172.31.0.2", proxy)
-        // The Engine takes the lab's bridge for its own, and drops what it did not publish.
-        yield* Dockerd.start(host, { bridge: true, iptables: true, args: ["--bridge=br0"] })
-        assert.match(yield* host.check("iptables", ["-S", "FORWARD"]), /^-P FORWARD DROP$/m)
-        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"])
-        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8081), answered)
-        assert.deepStrictEqual(yield* ask(host, "10.99.0.1", 8080), answered)
-        assert.deepStrictEqual(yield* ask(c2, "10.99.0.1", 8080), answered)
-        // What nobody opened is dropped, and told; what the Engine would have opened is nothing to tell.
-        assert.deepStrictEqual(
-          (yield* doctor(host, plugin.socket)).drops.map(({ table, chain, rule, ports }) => [
-            table,
-            chain,
-            rule,
-            ...ports
-          ]),
-          [["ip filter (iptables-nft)", "FORWARD", "policy drop", "0.0.0.0:8080/tcp", "0.0.0.0:8080/udp"]]
-        )
-        assert.deepStrictEqual((yield* doctor(host, "/nonexistent/plugin.sock")).drops, [])
-        for (const match of ["-m mark --mark 0x5000/0xf000", "-m conntrack --ctstate DNAT"]) {
-          yield* host.sh(`iptables -I DOCKER-USER ${match} -j ACCEPT`)
-          assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), answered, match)
-          assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [], match)
-          yield* host.sh(`iptables -D DOCKER-USER ${match} -j ACCEPT`)
-          // Flows that were let through go on; new ones are not.
-          yield* host.check("conntrack", ["-F"])
-          assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"], match)
-        }
-      }),
-    60_000
+  it.live("are reached once a rule of DOCKER-USER accepts their mark, or what is redirected", () =>
+    Effect.gen(function* () {
+      // Where the Engine has to switch forwarding on, it also makes dropping the policy.
+      const { host, client, c1, c2 } = yield* Lab.make({ hostSysctls: { "net.ipv4.ip_forward": "0" } })
+      yield* echoes(c1)
+      const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x5000/0xf000"] })
+      yield* mapBoth(plugin, "0.0.0.0", 8080, "172.31.0.2")
+      yield* mapBoth(plugin, "0.0.0.0", 8081, "172.31.0.2", proxy)
+      // The Engine takes the lab's bridge for its own, and drops what it did not publish.
+      yield* Dockerd.start(host, { bridge: true, iptables: true, args: ["--bridge=br0"] })
+      assert.match(yield* host.check("iptables", ["-S", "FORWARD"]), /^-P FORWARD DROP$/m)
+      assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"])
+      assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8081), answered)
+      assert.deepStrictEqual(yield* ask(host, "10.99.0.1", 8080), answered)
+      assert.deepStrictEqual(yield* ask(c2, "10.99.0.1", 8080), answered)
+      // What nobody opened is dropped, and told; what the Engine would have opened is nothing to tell.
+      assert.deepStrictEqual(
+        (yield* doctor(host, plugin.socket)).drops.map(({ table, chain, rule, ports }) => [
+          table,
+          chain,
+          rule,
+          ...ports
+        ]),
+        [["ip filter (iptables-nft)", "FORWARD", "policy drop", "0.0.0.0:8080/tcp", "0.0.0.0:8080/udp"]]
+      )
+      assert.deepStrictEqual((yield* doctor(host, "/nonexistent/plugin.sock")).drops, [])
+      for (const match of ["-m mark --mark 0x5000/0xf000", "-m conntrack --ctstate DNAT"]) {
+        yield* host.sh(`iptables -I DOCKER-USER ${match} -j ACCEPT`)
+        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), answered, match)
+        assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [], match)
+        yield* host.sh(`iptables -D DOCKER-USER ${match} -j ACCEPT`)
+        // Flows that were let through go on; new ones are not.
+        yield* host.check("conntrack", ["-F"])
+        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"], match)
+      }
+    })
   )
 })
 

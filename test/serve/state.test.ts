@@ -58,40 +58,37 @@ const kill = Effect.fnUntraced(function* ({ process }: Plugin.Plugin) {
 })
 
 describeLab("a plugin whose state directory", [], () => {
-  it.live(
-    "belongs to someone else, or may be written by others, does not start and says what to do",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* Plugin.temporaryFolder
-        const state = join(folder, "state")
-        mkdirSync(state, { mode: 0o700 })
-        const serve = Effect.map(
-          host.exec(
-            process.execPath,
-            ["adapters/cli/main.ts", "serve", "--socket", join(folder, "p.sock"), "--state", state],
-            { timeoutMillis: startMillis }
-          ),
-          ({ code, stderr }) => [code, stderr]
-        )
-        chownSync(state, 12345, 0)
-        const cause = "portmapper: preparing the state directory failed:"
-        assert.deepStrictEqual(yield* serve, [
-          1,
-          `${cause} ${state} belongs to user 12345, this process to user 0\n`
-        ])
-        chownSync(state, 0, 0)
-        chmodSync(state, 0o770)
-        assert.deepStrictEqual(yield* serve, [
-          1,
-          `${cause} ${state} can be written by others (mode 770); use chmod 700\n`
-        ])
-        rmSync(state, { recursive: true })
-        writeFileSync(state, "")
-        assert.deepStrictEqual(yield* serve, [1, `${cause} EEXIST: file already exists, mkdir '${state}'\n`])
-        assert.deepStrictEqual(readdirSync(folder), ["state"])
-      }),
-    120_000
+  it.live("belongs to someone else, or may be written by others, does not start and says what to do", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const folder = yield* Plugin.temporaryFolder
+      const state = join(folder, "state")
+      mkdirSync(state, { mode: 0o700 })
+      const serve = Effect.map(
+        host.exec(
+          process.execPath,
+          ["adapters/cli/main.ts", "serve", "--socket", join(folder, "p.sock"), "--state", state],
+          { timeoutMillis: startMillis }
+        ),
+        ({ code, stderr }) => [code, stderr]
+      )
+      chownSync(state, 12345, 0)
+      const cause = "portmapper: preparing the state directory failed:"
+      assert.deepStrictEqual(yield* serve, [
+        1,
+        `${cause} ${state} belongs to user 12345, this process to user 0\n`
+      ])
+      chownSync(state, 0, 0)
+      chmodSync(state, 0o770)
+      assert.deepStrictEqual(yield* serve, [
+        1,
+        `${cause} ${state} can be written by others (mode 770); use chmod 700\n`
+      ])
+      rmSync(state, { recursive: true })
+      writeFileSync(state, "")
+      assert.deepStrictEqual(yield* serve, [1, `${cause} EEXIST: file already exists, mkdir '${state}'\n`])
+      assert.deepStrictEqual(readdirSync(folder), ["state"])
+    })
   )
 
   for (const [title, spoil, why] of [
@@ -148,8 +145,7 @@ describeLab("a plugin whose state directory", [], () => {
           assert.strictEqual(outcome, "answered")
           assert.strictEqual((yield* second.map([web])).status, 200)
           assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine live"])
-        }),
-      120_000
+        })
     )
 
   it.live(
@@ -178,50 +174,46 @@ describeLab("a plugin whose state directory", [], () => {
         assert.deepStrictEqual(yield* contents(host), { any4: [webElement] })
         const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
         assert.strictEqual(outcome, "answered")
-      }),
-    120_000
+      })
   )
 
-  it.live(
-    "is on a full disk refuses new mappings with the reason, keeps the old, and unmaps them",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* Plugin.temporaryFolder
-        const state = join(folder, "state")
-        mkdirSync(state)
-        const plugin = yield* Plugin.start(host, {
-          folder,
-          wrapper: [
-            ...["unshare", "--mount", "sh", "-c"],
-            'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
-            state
-          ],
-          startMillis
-        })
-        const old = yield* plugin.map([web])
-        assert.strictEqual(old.status, 200)
+  it.live("is on a full disk refuses new mappings with the reason, keeps the old, and unmaps them", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const folder = yield* Plugin.temporaryFolder
+      const state = join(folder, "state")
+      mkdirSync(state)
+      const plugin = yield* Plugin.start(host, {
+        folder,
+        wrapper: [
+          ...["unshare", "--mount", "sh", "-c"],
+          'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
+          state
+        ],
+        startMillis
+      })
+      const old = yield* plugin.map([web])
+      assert.strictEqual(old.status, 200)
 
-        const filler = `/proc/${plugin.process.pid}/root${state}/filler`
-        assert.throws(() => writeFileSync(filler, Buffer.alloc(4 << 20)), /ENOSPC/)
-        let port = 9000
-        let answer = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
-        while (answer.status === 200 && port < 11_000)
-          answer = yield* plugin.map([`tcp 0.0.0.0:${++port} 172.31.0.2:80`])
-        assert.deepStrictEqual(
-          [answer.status, answer.error],
-          [500, `recording a mapping failed: no space left for ${state}/mappings.db`]
-        )
-        const kept = (yield* contents(host))["any4"] ?? []
-        assert.isTrue(kept.includes(webElement))
-        assert.isFalse(kept.includes(`tcp . ${port} : 172.31.0.2 . 80`))
-        assert.strictEqual((yield* plugin.unmap(old.bindings)).status, 200)
-        assert.isFalse(((yield* contents(host))["any4"] ?? []).includes(webElement))
+      const filler = `/proc/${plugin.process.pid}/root${state}/filler`
+      assert.throws(() => writeFileSync(filler, Buffer.alloc(4 << 20)), /ENOSPC/)
+      let port = 9000
+      let answer = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
+      while (answer.status === 200 && port < 11_000)
+        answer = yield* plugin.map([`tcp 0.0.0.0:${++port} 172.31.0.2:80`])
+      assert.deepStrictEqual(
+        [answer.status, answer.error],
+        [500, `recording a mapping failed: no space left for ${state}/mappings.db`]
+      )
+      const kept = (yield* contents(host))["any4"] ?? []
+      assert.isTrue(kept.includes(webElement))
+      assert.isFalse(kept.includes(`tcp . ${port} : 172.31.0.2 . 80`))
+      assert.strictEqual((yield* plugin.unmap(old.bindings)).status, 200)
+      assert.isFalse(((yield* contents(host))["any4"] ?? []).includes(webElement))
 
-        rmSync(filler)
-        assert.strictEqual((yield* plugin.map([web])).status, 200)
-      }),
-    120_000
+      rmSync(filler)
+      assert.strictEqual((yield* plugin.map([web])).status, 200)
+    })
   )
 })
 
@@ -275,8 +267,7 @@ describeLab("a plugin that is told to stop", [], () => {
           "0.0.0.0:8080 engine live",
           "0.0.0.0:8081 engine live"
         ])
-      }),
-    120_000
+      })
   )
 })
 

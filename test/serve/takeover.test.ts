@@ -27,140 +27,127 @@ const takeOver = (host: Namespace, { folder }: Plugin.Plugin, ...more: ReadonlyA
   Plugin.start(host, { folder, program, startMillis, arguments: ["--takeover", ...more] })
 
 describeLab("a takeover", [], () => {
-  it.live(
-    "drops no connection attempt, no request, no packet, and nothing that was begun",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
-        const first = yield* Plugin.start(host, { program, startMillis, arguments: ["--grace", "60s"] })
-        yield* first.map([web])
-        yield* first.map(["tcp 0.0.0.0:8081 172.31.0.2:80"], { "portmapper.mode": "proxy" })
-        yield* first.map(["udp 0.0.0.0:5353 172.31.0.2:53"], { "portmapper.mode": "proxy" })
-        const redirected = yield* client.agent.transfer({ host: "10.99.0.1", port: 8080 })
-        const carried = yield* host.agent.transfer(relayed)
-        const knocker = yield* knock(host, {
-          host: "127.0.0.1",
-          tcp: [8080, 8081],
-          udp: [5353],
-          socket: first.socket,
-          request: requestOf(8080)
-        })
-        let last = first
-        for (let turn = 0; turn < 2; turn++) {
-          const next = yield* takeOver(host, last, "--grace", "60s")
-          // The answers of UDP backends are waited for; connections need no port.
-          yield* eventually(listening(host, { pid: last.process.pid }), [])
-          if (turn > 0)
-            assert.deepStrictEqual(yield* last.process.wait({ timeoutMillis: startMillis }), ended)
-          last = next
-        }
-        assert.strictEqual((yield* redirected.advance(5, { timeoutMillis: 10_000 })).state, "open")
-        // It goes on in the first process, which waits for its end.
-        assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
-        assert.isUndefined(first.process.ended())
-        yield* carried.stop
-        assert.deepStrictEqual(yield* first.process.wait({ timeoutMillis: startMillis }), ended)
-        const { counts, failures } = yield* knocker.end
-        assert.deepStrictEqual(failures, [], JSON.stringify(counts))
-        assert.strictEqual((yield* last.map([web])).status, 200)
-      }),
-    180_000
+  it.live("drops no connection attempt, no request, no packet, and nothing that was begun", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      const first = yield* Plugin.start(host, { program, startMillis, arguments: ["--grace", "60s"] })
+      yield* first.map([web])
+      yield* first.map(["tcp 0.0.0.0:8081 172.31.0.2:80"], { "portmapper.mode": "proxy" })
+      yield* first.map(["udp 0.0.0.0:5353 172.31.0.2:53"], { "portmapper.mode": "proxy" })
+      const redirected = yield* client.agent.transfer({ host: "10.99.0.1", port: 8080 })
+      const carried = yield* host.agent.transfer(relayed)
+      const knocker = yield* knock(host, {
+        host: "127.0.0.1",
+        tcp: [8080, 8081],
+        udp: [5353],
+        socket: first.socket,
+        request: requestOf(8080)
+      })
+      let last = first
+      for (let turn = 0; turn < 2; turn++) {
+        const next = yield* takeOver(host, last, "--grace", "60s")
+        // The answers of UDP backends are waited for; connections need no port.
+        yield* eventually(listening(host, { pid: last.process.pid }), [])
+        if (turn > 0) assert.deepStrictEqual(yield* last.process.wait({ timeoutMillis: startMillis }), ended)
+        last = next
+      }
+      assert.strictEqual((yield* redirected.advance(5, { timeoutMillis: 10_000 })).state, "open")
+      // It goes on in the first process, which waits for its end.
+      assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
+      assert.isUndefined(first.process.ended())
+      yield* carried.stop
+      assert.deepStrictEqual(yield* first.process.wait({ timeoutMillis: startMillis }), ended)
+      const { counts, failures } = yield* knocker.end
+      assert.deepStrictEqual(failures, [], JSON.stringify(counts))
+      assert.strictEqual((yield* last.map([web])).status, 200)
+    })
   )
 
-  it.live(
-    "hands over more than a thousand ports, none of which is held any more once it is unmapped",
-    () =>
-      Effect.gen(function* () {
-        const { host, c1, client } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const first = yield* Plugin.start(host, { program, startMillis })
-        const bindings: Array<Plugin.WireBinding> = []
-        for (let port = 10_000; port < 11_200; port++)
-          bindings.push(...(yield* first.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])).bindings)
-        const carried = yield* host.agent.transfer({ host: "127.0.0.1", port: 10_000 })
-        const second = yield* takeOver(host, first)
-        assert.strictEqual((yield* listening(host, { pid: second.process.pid })).length, 1200)
-        assert.deepStrictEqual(yield* listening(host, { pid: first.process.pid }), [])
-        assert.strictEqual((yield* contents(host))["any4"]?.length, 1200)
-        for (const address of ["127.0.0.1", "10.99.0.1"]) {
-          const from = address === "127.0.0.1" ? host : client
-          const { outcome } = yield* from.agent.tcp({ host: address, port: 11_199, timeoutMillis: 5000 })
-          assert.strictEqual(outcome, "answered", address)
-        }
-        // The first one has still something to drain, and no port.
-        assert.isUndefined(first.process.ended())
-        assert.strictEqual((yield* second.unmap(bindings)).status, 200)
-        const taken = yield* host.agent.hold({ protocol: "tcp", host: "0.0.0.0", port: 10_000 })
-        yield* taken.stop
-        yield* carried.stop
-        yield* first.process.wait({ timeoutMillis: startMillis })
+  it.live("hands over more than a thousand ports, none of which is held any more once it is unmapped", () =>
+    Effect.gen(function* () {
+      const { host, c1, client } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      const first = yield* Plugin.start(host, { program, startMillis })
+      const bindings: Array<Plugin.WireBinding> = []
+      for (let port = 10_000; port < 11_200; port++)
+        bindings.push(...(yield* first.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])).bindings)
+      const carried = yield* host.agent.transfer({ host: "127.0.0.1", port: 10_000 })
+      const second = yield* takeOver(host, first)
+      assert.strictEqual((yield* listening(host, { pid: second.process.pid })).length, 1200)
+      assert.deepStrictEqual(yield* listening(host, { pid: first.process.pid }), [])
+      assert.strictEqual((yield* contents(host))["any4"]?.length, 1200)
+      for (const address of ["127.0.0.1", "10.99.0.1"]) {
+        const from = address === "127.0.0.1" ? host : client
+        const { outcome } = yield* from.agent.tcp({ host: address, port: 11_199, timeoutMillis: 5000 })
+        assert.strictEqual(outcome, "answered", address)
+      }
+      // The first one has still something to drain, and no port.
+      assert.isUndefined(first.process.ended())
+      assert.strictEqual((yield* second.unmap(bindings)).status, 200)
+      const taken = yield* host.agent.hold({ protocol: "tcp", host: "0.0.0.0", port: 10_000 })
+      yield* taken.stop
+      yield* carried.stop
+      yield* first.process.wait({ timeoutMillis: startMillis })
 
-        const relayOnce = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
-          const mapped = yield* plugin.map([web])
-          const { outcome } = yield* host.agent.tcp({ ...relayed, timeoutMillis: 5000 })
-          assert.strictEqual(outcome, "answered")
-          yield* plugin.unmap(mapped.bindings)
-        })
-        yield* relayOnce(second)
-        const before = yield* descriptorKinds(second.process.pid)
-        const third = yield* takeOver(host, second)
-        yield* relayOnce(third)
-        yield* eventually(descriptorKinds(third.process.pid), before)
-      }),
-    180_000
+      const relayOnce = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
+        const mapped = yield* plugin.map([web])
+        const { outcome } = yield* host.agent.tcp({ ...relayed, timeoutMillis: 5000 })
+        assert.strictEqual(outcome, "answered")
+        yield* plugin.unmap(mapped.bindings)
+      })
+      yield* relayOnce(second)
+      const before = yield* descriptorKinds(second.process.pid)
+      const third = yield* takeOver(host, second)
+      yield* relayOnce(third)
+      yield* eventually(descriptorKinds(third.process.pid), before)
+    })
   )
 
-  it.live(
-    "comes to nothing where the new one dies on the way, and the old one serves on",
-    () =>
-      Effect.gen(function* () {
-        const { host, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const plugin = yield* Plugin.start(host, { program, startMillis })
-        const { bindings } = yield* plugin.map([web])
-        const carried = yield* host.agent.transfer(relayed)
-        const knocker = yield* knock(host, {
-          host: "127.0.0.1",
-          tcp: [8080],
-          udp: [],
-          socket: plugin.socket,
-          request: requestOf(8080)
-        })
-        for (const [index, halfway] of halfways.entries()) {
-          const half = yield* host.spawn(process.execPath, [
-            support("halfSuccessor.ts"),
-            handoverOf(plugin),
-            halfway
-          ])
-          yield* half.wait({ timeoutMillis: startMillis })
-          const port = 9000 + index
-          const mapped = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
-          assert.strictEqual(mapped.status, 200, `${halfway}: ${mapped.error}`)
-          assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
-        }
-        const taken = yield* host.exec(process.execPath, [
-          ...[...program, "serve", "--takeover", "--socket", join(plugin.folder, "other.sock")],
-          ...["--state", join(plugin.folder, "state"), "--tcp", "127.0.0.1:8080"]
+  it.live("comes to nothing where the new one dies on the way, and the old one serves on", () =>
+    Effect.gen(function* () {
+      const { host, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      const plugin = yield* Plugin.start(host, { program, startMillis })
+      const { bindings } = yield* plugin.map([web])
+      const carried = yield* host.agent.transfer(relayed)
+      const knocker = yield* knock(host, {
+        host: "127.0.0.1",
+        tcp: [8080],
+        udp: [],
+        socket: plugin.socket,
+        request: requestOf(8080)
+      })
+      for (const [index, halfway] of halfways.entries()) {
+        const half = yield* host.spawn(process.execPath, [
+          support("halfSuccessor.ts"),
+          handoverOf(plugin),
+          halfway
         ])
-        assert.strictEqual(taken.code, 1)
-        assert.match(
-          taken.stderr,
-          /^portmapper: listening on 127.0.0.1:8080 failed: address already in use$/m
-        )
-        assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
-        const said = plugin.process.lines("stderr").filter((line) => line.includes("serving again"))
-        // All of them but the one that said nothing.
-        assert.strictEqual(said.length, halfways.length - 1 + 1, said.join("\n"))
-        const { counts, failures } = yield* knocker.end
-        assert.deepStrictEqual(failures, [], JSON.stringify(counts))
-        yield* carried.stop
-        assert.strictEqual((yield* plugin.unmap(bindings)).status, 200)
-        assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [])
-        assert.deepStrictEqual(yield* contents(host), {})
-      }),
-    180_000
+        yield* half.wait({ timeoutMillis: startMillis })
+        const port = 9000 + index
+        const mapped = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
+        assert.strictEqual(mapped.status, 200, `${halfway}: ${mapped.error}`)
+        assert.strictEqual((yield* plugin.unmap(mapped.bindings)).status, 200)
+      }
+      const taken = yield* host.exec(process.execPath, [
+        ...[...program, "serve", "--takeover", "--socket", join(plugin.folder, "other.sock")],
+        ...["--state", join(plugin.folder, "state"), "--tcp", "127.0.0.1:8080"]
+      ])
+      assert.strictEqual(taken.code, 1)
+      assert.match(taken.stderr, /^portmapper: listening on 127.0.0.1:8080 failed: address already in use$/m)
+      assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
+      const said = plugin.process.lines("stderr").filter((line) => line.includes("serving again"))
+      // All of them but the one that said nothing.
+      assert.strictEqual(said.length, halfways.length - 1 + 1, said.join("\n"))
+      const { counts, failures } = yield* knocker.end
+      assert.deepStrictEqual(failures, [], JSON.stringify(counts))
+      yield* carried.stop
+      assert.strictEqual((yield* plugin.unmap(bindings)).status, 200)
+      assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [])
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
   )
 
   it.live(
@@ -213,101 +200,95 @@ describeLab("a takeover", [], () => {
     300_000
   )
 
-  it.live(
-    "goes on with every socket the plugin listens on, and tells systemd which process it is now",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* Plugin.temporaryFolder
-        const at = (name: string) => join(folder, name)
-        const { ca, client, server } = makeCertificates(folder)
-        const receiver = yield* host.spawn("python3", [support("receive.py"), at("notify")])
-        yield* receiver.waitForLine("{", { timeoutMillis: startMillis })
-        const start = Effect.fnUntraced(function* (
-          before: ReadonlyArray<string>,
-          ...more: ReadonlyArray<string>
-        ) {
-          const [command = "", ...rest] = [...before, process.execPath, ...program, "serve"]
-          const running = yield* host.spawn(command, [...rest, "--state", at("state"), ...more], {
-            env: { NOTIFY_SOCKET: at("notify"), LISTEN_FDNAMES: "plugin" }
-          })
-          const line = yield* running.waitForLine(/^listening on (127\.\S+ with TLS|.*b\.sock)/, {
-            timeoutMillis: startMillis
-          })
-          return { running, port: /127\.0\.0\.1:(\d+)/.exec(line)?.[1] ?? "" }
+  it.live("goes on with every socket the plugin listens on, and tells systemd which process it is now", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const folder = yield* Plugin.temporaryFolder
+      const at = (name: string) => join(folder, name)
+      const { ca, client, server } = makeCertificates(folder)
+      const receiver = yield* host.spawn("python3", [support("receive.py"), at("notify")])
+      yield* receiver.waitForLine("{", { timeoutMillis: startMillis })
+      const start = Effect.fnUntraced(function* (
+        before: ReadonlyArray<string>,
+        ...more: ReadonlyArray<string>
+      ) {
+        const [command = "", ...rest] = [...before, process.execPath, ...program, "serve"]
+        const running = yield* host.spawn(command, [...rest, "--state", at("state"), ...more], {
+          env: { NOTIFY_SOCKET: at("notify"), LISTEN_FDNAMES: "plugin" }
         })
-        const tls = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
-        const tcp = ["--tcp", "127.0.0.1:0", "--spec-dir", folder, ...tls]
-        const isAsked = (port: string) =>
-          host.check("curl", [
-            ...["--silent", "--show-error", "--request", "POST", "--cacert", ca.cert],
-            ...["--cert", client.cert, "--key", client.key, `https://127.0.0.1:${port}/Plugin.Activate`]
-          ])
-        const activate = ["python3", support("activate.py"), JSON.stringify([at("passed.sock")]), "1"]
-        const first = yield* start(activate, "--socket", at("a.sock"), ...tcp)
-        const activated = yield* isAsked(first.port)
-        assert.match(activated, /"PortMapper"/)
-
-        const second = yield* start([], "--takeover", "--socket", at("a.sock"), ...tcp)
-        assert.deepStrictEqual(yield* first.running.wait({ timeoutMillis: startMillis }), ended)
-        assert.strictEqual(second.port, first.port)
-        assert.strictEqual(yield* isAsked(second.port), activated)
-        for (const name of ["a.sock", "passed.sock"])
-          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
-        assert.isTrue(existsSync(at("portmapper.json")))
-
-        const third = yield* start([], "--takeover", "--socket", at("b.sock"))
-        assert.deepStrictEqual(yield* second.running.wait({ timeoutMillis: startMillis }), ended)
-        assert.deepStrictEqual(
-          ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
-          ["b.sock", "passed.sock"]
-        )
-        const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
-        assert.strictEqual(closed.code, 7, "curl couldn't connect")
-        for (const name of ["b.sock", "passed.sock"])
-          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
-        yield* third.running.kill("SIGTERM")
-        assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
-
-        yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
-        const told = receiver
-          .lines("stdout")
-          .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
-        assert.deepStrictEqual(told, [
-          "READY",
-          `MAINPID=${second.running.pid}`,
-          `MAINPID=${third.running.pid}`,
-          "STOPPING"
+        const line = yield* running.waitForLine(/^listening on (127\.\S+ with TLS|.*b\.sock)/, {
+          timeoutMillis: startMillis
+        })
+        return { running, port: /127\.0\.0\.1:(\d+)/.exec(line)?.[1] ?? "" }
+      })
+      const tls = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
+      const tcp = ["--tcp", "127.0.0.1:0", "--spec-dir", folder, ...tls]
+      const isAsked = (port: string) =>
+        host.check("curl", [
+          ...["--silent", "--show-error", "--request", "POST", "--cacert", ca.cert],
+          ...["--cert", client.cert, "--key", client.key, `https://127.0.0.1:${port}/Plugin.Activate`]
         ])
-      }),
-    180_000
+      const activate = ["python3", support("activate.py"), JSON.stringify([at("passed.sock")]), "1"]
+      const first = yield* start(activate, "--socket", at("a.sock"), ...tcp)
+      const activated = yield* isAsked(first.port)
+      assert.match(activated, /"PortMapper"/)
+
+      const second = yield* start([], "--takeover", "--socket", at("a.sock"), ...tcp)
+      assert.deepStrictEqual(yield* first.running.wait({ timeoutMillis: startMillis }), ended)
+      assert.strictEqual(second.port, first.port)
+      assert.strictEqual(yield* isAsked(second.port), activated)
+      for (const name of ["a.sock", "passed.sock"])
+        assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+      assert.isTrue(existsSync(at("portmapper.json")))
+
+      const third = yield* start([], "--takeover", "--socket", at("b.sock"))
+      assert.deepStrictEqual(yield* second.running.wait({ timeoutMillis: startMillis }), ended)
+      assert.deepStrictEqual(
+        ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
+        ["b.sock", "passed.sock"]
+      )
+      const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
+      assert.strictEqual(closed.code, 7, "curl couldn't connect")
+      for (const name of ["b.sock", "passed.sock"])
+        assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+      yield* third.running.kill("SIGTERM")
+      assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
+
+      yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
+      const told = receiver
+        .lines("stdout")
+        .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
+      assert.deepStrictEqual(told, [
+        "READY",
+        `MAINPID=${second.running.pid}`,
+        `MAINPID=${third.running.pid}`,
+        "STOPPING"
+      ])
+    })
   )
 
-  it.live(
-    "resets what is relayed when the grace time is over, and lets a stop have it, too",
-    () =>
-      Effect.gen(function* () {
-        const { host, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const first = yield* Plugin.start(host, { program, startMillis, arguments: ["--grace", "1s"] })
-        yield* first.map([web])
-        const cut = yield* host.agent.transfer(relayed)
-        const second = yield* takeOver(host, first, "--grace", "60s")
-        assert.deepStrictEqual(yield* first.process.wait({ timeoutMillis: startMillis }), ended)
-        assert.notStrictEqual((yield* cut.progress).state, "open")
+  it.live("resets what is relayed when the grace time is over, and lets a stop have it, too", () =>
+    Effect.gen(function* () {
+      const { host, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      const first = yield* Plugin.start(host, { program, startMillis, arguments: ["--grace", "1s"] })
+      yield* first.map([web])
+      const cut = yield* host.agent.transfer(relayed)
+      const second = yield* takeOver(host, first, "--grace", "60s")
+      assert.deepStrictEqual(yield* first.process.wait({ timeoutMillis: startMillis }), ended)
+      assert.notStrictEqual((yield* cut.progress).state, "open")
 
-        const carried = yield* host.agent.transfer(relayed)
-        yield* second.process.kill("SIGTERM")
-        // Its successor need not wait for it.
-        const third = yield* Plugin.start(host, { folder: second.folder, program, startMillis })
-        assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
-        assert.isUndefined(second.process.ended())
-        yield* carried.stop
-        assert.deepStrictEqual(yield* second.process.wait({ timeoutMillis: startMillis }), ended)
-        assert.strictEqual((yield* host.agent.tcp({ ...relayed, timeoutMillis: 5000 })).outcome, "answered")
-        assert.isTrue(existsSync(third.socket))
-      }),
-    180_000
+      const carried = yield* host.agent.transfer(relayed)
+      yield* second.process.kill("SIGTERM")
+      // Its successor need not wait for it.
+      const third = yield* Plugin.start(host, { folder: second.folder, program, startMillis })
+      assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
+      assert.isUndefined(second.process.ended())
+      yield* carried.stop
+      assert.deepStrictEqual(yield* second.process.wait({ timeoutMillis: startMillis }), ended)
+      assert.strictEqual((yield* host.agent.tcp({ ...relayed, timeoutMillis: 5000 })).outcome, "answered")
+      assert.isTrue(existsSync(third.socket))
+    })
   )
 })
 

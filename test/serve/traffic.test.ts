@@ -98,8 +98,7 @@ describeLab("published ports in nat mode", [], () => {
           before
         )
         assert.deepStrictEqual(yield* tables(host), ["inet portmapper"])
-      }),
-    60_000
+      })
   )
 
   it.live("on one address of the host are reached by that address alone", () =>
