@@ -258,9 +258,18 @@ export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netli
     return interrupted ? -C.EINTR : parts
   }
 
+  /** A dump whose reading failed goes on all the same, and is in the way of the next one until it was read to its end. */
+  const readToEnd = (): void => {
+    while (typeof receiveDatagram() !== "number");
+  }
+
   const dump: Netlink["dump"] = (asked) => {
-    let outcome: ReadonlyArray<Message> | number = -C.EINTR
-    for (let attempt = 0; attempt < dumpAttempts && outcome === -C.EINTR; attempt++) outcome = dumpOnce(asked)
+    let outcome = dumpOnce(asked)
+    for (let attempt = 1; attempt < dumpAttempts; attempt++) {
+      if (outcome !== -C.EINTR && outcome !== -C.EBUSY) break
+      if (outcome === -C.EBUSY) readToEnd()
+      outcome = dumpOnce(asked)
+    }
     return typeof outcome === "number" ? Result.fail(libc.errno("dump", outcome)) : Result.succeed(outcome)
   }
 

@@ -113,6 +113,21 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
+  it("dumps once more after a dump whose reading failed midway", () => {
+    const { recvfrom } = libc()
+    let left = Infinity
+    const netlink = open({
+      ...libc(),
+      recvfrom: (...all) => (left-- === 0 ? -ENOBUFS : recvfrom(...all))
+    })
+    const whole = elements(netlink)
+    assert.isAtLeast(whole, 20_000)
+    left = 1
+    assert.throws(() => elements(netlink), "dump: no buffer space available")
+    assert.strictEqual(elements(netlink), whole)
+    netlink.close()
+  })
+
   it("names every message of a batch that was refused, and does nothing", () => {
     run("nft -f -", table.load([]))
     const netlink = open()
