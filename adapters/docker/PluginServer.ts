@@ -132,7 +132,11 @@ const requestListener =
       case "Page":
         return runPage(services, route, response)
       case "Call":
-        return readBody(request, response, (text) => startCall(services, route, text, exchangeOf(response)))
+        return readBody(request, response, (text) => {
+          // A call is over once its delivery is known to the driver, which is after the response is gone.
+          state.inFlight++
+          startCall(services, route, text, exchangeOf(response), () => requestDone(state))
+        })
     }
   }
 
