@@ -45,7 +45,13 @@ export const openWalk = Effect.fnUntraced(function* (
   const senderLength = new Uint8Array(4)
   let sequence = 0
 
-  const dump = async (
+  const receive = () => {
+    new DataView(senderLength.buffer).setUint32(0, addressLength, C.hostLittleEndian)
+    const flags = C.MSG_DONTWAIT | C.MSG_TRUNC
+    return libc.recvfromLater(fd, incoming, datagramLength, flags, sender, senderLength)
+  }
+
+  const dumpOnce = async (
     { subsystem, type, family, write }: Request,
     visit: (message: Message) => void
   ): Promise<Result.Result<void, C.Errno>> => {
@@ -58,15 +64,7 @@ export const openWalk = Effect.fnUntraced(function* (
     const sent = await libc.sendLater(fd, writer.bytes, writer.length, 0)
     if (sent < 0) return Result.fail(libc.errno("send", sent))
     for (;;) {
-      new DataView(senderLength.buffer).setUint32(0, addressLength, C.hostLittleEndian)
-      const length = await libc.recvfromLater(
-        fd,
-        incoming,
-        datagramLength,
-        C.MSG_DONTWAIT | C.MSG_TRUNC,
-        sender,
-        senderLength
-      )
+      const length = await receive()
       if (length === -C.EINTR) continue
       if (length < 0) return Result.fail(libc.errno("recv", length))
       if (length > datagramLength) return Result.fail(libc.errno("recv", -C.EMSGSIZE))
@@ -80,6 +78,17 @@ export const openWalk = Effect.fnUntraced(function* (
         }
       }
     }
+  }
+
+  /** A dump whose reading failed goes on all the same, and is in the way of the next one until it was read to its end. */
+  const dump = async (
+    request: Request,
+    visit: (message: Message) => void
+  ): Promise<Result.Result<void, C.Errno>> => {
+    const outcome = await dumpOnce(request, visit)
+    if (Result.isSuccess(outcome) || outcome.failure.errno !== C.EBUSY) return outcome
+    while ((await receive()) >= 0);
+    return dumpOnce(request, visit)
   }
 
   // A dump left half read would stand in the way of the next.
