@@ -70,9 +70,7 @@ describe("RelayThreads", () => {
       const echoing = await world.backend((socket) => socket.pipe(socket))
       await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
       const route = await world.open({ protocol: "tcp", port: 23303, backend: echoing })
-      const load = loads.map((script) =>
-        spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })
-      )
+      const load = startLoad()
       try {
         for (let wait = 0; started.length < 2 && wait < 1200; wait++) await sleep(50)
       } finally {
@@ -101,9 +99,7 @@ describe("RelayThreads", () => {
       await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
       const endAtOnce = (worker: Worker) => void worker.terminate()
       process.on("worker", endAtOnce)
-      const load = loads.map((script) =>
-        spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })
-      )
+      const load = startLoad()
       try {
         for (let wait = 0; world.logged.length === 0 && wait < 400; wait++) await sleep(50)
       } finally {
@@ -170,7 +166,10 @@ const source = `
   for (let stream = 0; stream < 4; stream++) begin()`
 
 /** More to do than a relay's thread has a processor for, whatever else this machine does. */
-const loads = [sink, source, source, source]
+const startLoad = () =>
+  [sink, source, source, source].map((script) =>
+    spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })
+  )
 
 const program = `
   import { connect, createServer } from "node:net"
