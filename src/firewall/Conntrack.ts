@@ -4,7 +4,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
@@ -52,15 +52,16 @@ export class Conntrack extends Context.Service<
       Effect.sync(() => {
         const flushed: Array<FlowFrontend> = []
         const service = Conntrack.of({
-          flush: Effect.fnUntraced(function* (frontends) {
-            const pass = yield* Steps
-            yield* Effect.mapError(
-              pass("Conntrack.flush"),
-              (failure) => new ConntrackError({ detail: failure.message })
+          flush: (frontends) =>
+            stepped(
+              "Conntrack.flush",
+              (failure) => new ConntrackError({ detail: failure.message }),
+              () => {
+                flushed.push(...frontends)
+                if (flushed.length > 2 * remembered) flushed.splice(0, flushed.length - remembered)
+                return Effect.void
+              }
             )
-            flushed.push(...frontends)
-            if (flushed.length > 2 * remembered) flushed.splice(0, flushed.length - remembered)
-          })
         })
         return { service, control: MemoryConntrack.of({ flushed: () => flushed.map(flowText) }) }
       }),

@@ -2,7 +2,7 @@
  * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Effect, Exit, identity, Result, type Scope } from "effect"
+import { Clock, Effect, Exit, Result, type Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
@@ -55,20 +55,13 @@ export const mapPortsOn = (
     Effect.gen(function* () {
       const plan = yield* Effect.fromResult(planGroup(group, on.capabilities))
       if (plan.entries.length === 0) return []
-      const placed = yield* locked(on, restore, place(on, restore, group, plan))
+      const placed = yield* on.mappings.lock.alone(place(on, restore, group, plan), restore)
       yield* Effect.addFinalizer((exit) =>
-        locked(on, identity, Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
+        on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
       )
       return plan.entries.map((planned) => bindingOf(planned, placed.port))
     })
   )
-
-/** One at a time; the wait for the turn may be interrupted where `restore` allows it. */
-const locked = <A, E>(
-  { mappings }: Host,
-  restore: Restore,
-  effect: Effect.Effect<A, E>
-): Effect.Effect<A, E> => Effect.scoped(Effect.andThen(restore(mappings.lock.takeScoped(1)), effect))
 
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {

@@ -5,7 +5,8 @@
  */
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
-import { CallObserver } from "./CallObserver.ts"
+import { bounded } from "./Bounded.ts"
+import { CallObserver, type FinishedCall } from "./CallObserver.ts"
 import { Driver, type DriverError, ListedOwner } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
@@ -82,17 +83,21 @@ export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedO
  * success once the answer is written, with a failure otherwise. A defect of the driver stays a defect.
  */
 export const call = (method: Method, body: Body): Effect.Effect<Answer, CallError, Driver | Scope.Scope> =>
-  observed(method, bounded(method, operations[method](body)))
+  Effect.withFiber((caller) => {
+    const called = inTime(method, operations[method](body))
+    const observe = caller.getRef(CallObserver)
+    return observe === undefined ? called : observed(method, called, observe)
+  })
 
 /** `MapPorts` for an adapter in process that speaks the domain's words: bounded and checked as over a wire. */
 export const mapGroup = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
-  bounded("PortMapper.MapPorts", granted(group))
+  inTime("PortMapper.MapPorts", granted(group))
 
 /** `UnmapPorts` for such an adapter. */
 export const unmapBindings = (release: Release): Effect.Effect<void, DriverError, Driver> =>
-  bounded(
+  inTime(
     "PortMapper.UnmapPorts",
     Driver.use((driver) => driver.unmapPorts(release))
   )
@@ -118,29 +123,26 @@ export const failureOf = (cause: Cause.Cause<CallError>): Failure => {
     : { kind: kindOf(error), message: error.message, error }
 }
 
-const bounded = <A, E, R>(
+const inTime = <A, E, R>(
   method: Method,
   called: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | CallTimedOut, R> =>
-  Effect.timeoutOrElse(called, {
-    duration: callTimeout,
-    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
-  })
+  bounded(called, callTimeout, () =>
+    Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+  )
 
 const observed = <R>(
   method: Method,
-  called: Effect.Effect<Answer, CallError, R>
+  called: Effect.Effect<Answer, CallError, R>,
+  observe: (call: FinishedCall) => void
 ): Effect.Effect<Answer, CallError, R> =>
-  Effect.flatMap(CallObserver, (observe) => {
-    if (observe === undefined) return called
-    return Effect.clockWith((clock) => {
-      const begun = clock.currentTimeNanosUnsafe()
-      return Effect.onExit(called, (exit) =>
-        Effect.sync(() =>
-          observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
-        )
+  Effect.clockWith((clock) => {
+    const begun = clock.currentTimeNanosUnsafe()
+    return Effect.onExit(called, (exit) =>
+      Effect.sync(() =>
+        observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
       )
-    })
+    )
   })
 
 const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
