@@ -10,6 +10,7 @@ import * as Path from "node:path"
 import { afterAll } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer, Logger, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
+import { withFoundCaller } from "../../adapters/cni/FoundCaller.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import * as Memory from "../../adapters/engine/MemoryEngine.ts"
@@ -188,7 +189,10 @@ const openCni = Effect.gen(function* () {
         CNI_NETNS: "/run/netns/table",
         CNI_IFNAME: "eth0"
       }
-      const { status, stdout } = await execute({ variables, input: () => JSON.stringify(config) })
+      const { status, stdout } = await execute(
+        { variables, input: () => JSON.stringify(config) },
+        withFoundCaller
+      )
       if (status === 0) return { outcome: "answer", message: stdout, issues: undefined, ownWords: true }
       const { code, msg } = JSON.parse(stdout)
       const outcome = code === 7 ? "request" : code === 100 ? "driver" : "defect"
