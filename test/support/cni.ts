@@ -44,3 +44,7 @@ export interface Ports {
 export const portMappings = (...mappings: ReadonlyArray<Ports>) => ({
   runtimeConfig: { portMappings: mappings }
 })
+
+/** As the library of the runtimes writes it: in one line, the keys in order. */
+export const configText = (config: object): string =>
+  JSON.stringify(Object.fromEntries(Object.entries(config).sort(([one], [other]) => (one < other ? -1 : 1))))
