@@ -28,9 +28,11 @@ export const run = async (): Promise<void> => {
   try {
     execFileSync("go", ["install", reference], { env: { ...process.env, GOBIN: folder }, stdio: "ignore" })
     const portmap = [Path.join(folder, "portmap")]
-    const ours = [process.execPath, Path.join(bin, "portmapper-cni.js")]
+    const ours = [Path.join(bin, "portmapper-cni")]
+    const byNode = [process.execPath, Path.join(bin, "portmapper-cni.js")]
     subjects.push(
       await start("portmapper-cni", folder, ours, { serves: true }),
+      await start("portmapper-cni, no curl", folder, byNode, { serves: true }),
       await start("portmapper-cni, no plugin", folder, ours, {}),
       await start("portmap, nftables", folder, portmap, { backend: "nftables" }),
       await start("portmap, iptables", folder, portmap, { backend: "iptables" })
@@ -131,24 +133,27 @@ const start = async (
         throw new Error(`${name}: ${asked.env["CNI_COMMAND"]} failed: ${took.stdout}${took.stderr}`)
       return took.micros
     }
-    const env = { PATH: process.env["PATH"] ?? "", CNI_PATH: folder, CNI_IFNAME: "eth0" }
+    const PATH = `${Path.dirname(process.execPath)}:${process.env["PATH"]}`
+    const env = { PATH, CNI_PATH: folder, CNI_IFNAME: "eth0" }
     const call: Subject["call"] = (CNI_COMMAND, id, ports) =>
       once({
         command,
         env: { ...env, CNI_COMMAND, CNI_CONTAINERID: id, CNI_NETNS: "/proc/1/ns/net" },
+        // The keys in order, as the library of the runtimes writes them.
         input: JSON.stringify({
+          ...(backend === undefined ? {} : { backend }),
           cniVersion: "1.0.0",
           name: "bench",
-          type: "portmap",
-          ...(backend === undefined ? { socket, state } : { backend }),
-          runtimeConfig: {
-            portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
-          },
           prevResult: {
             cniVersion: "1.0.0",
             interfaces: [{ name: "eth0", sandbox: "/proc/1/ns/net" }],
             ips: [{ address: "10.88.0.2/16", interface: 0 }]
-          }
+          },
+          runtimeConfig: {
+            portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
+          },
+          ...(backend === undefined ? { socket, state } : {}),
+          type: "portmap"
         })
       })
     let live = 0
