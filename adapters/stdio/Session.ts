@@ -32,23 +32,42 @@ interface Granted {
 export const makeSession = (driver: Driver["Service"]): Session => {
   const granted = new Map<string, ReadonlyArray<Granted>>()
 
-  const mapPorts = Effect.fnUntraced(function* (group: Group) {
-    const owner = yield* CurrentOwner
-    const sinceMillis = yield* Clock.currentTimeMillis
-    const bindings = yield* driver.mapPorts(group)
-    const untilMillis = yield* Clock.currentTimeMillis
+  const remember = (
+    bindings: ReadonlyArray<PortBinding>,
+    told: Pick<Granted, "labels" | "owner" | "sinceMillis" | "untilMillis">
+  ) => {
     for (const binding of bindings) {
       if (binding.discarded !== undefined) continue
       const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
       const there = granted.get(key) ?? []
       const before = there.find(
-        (other) => other.owner === owner && backendText(other.binding) === backendText(binding)
+        (other) => other.owner === told.owner && backendText(other.binding) === backendText(binding)
       )
-      if (before !== undefined) before.untilMillis = untilMillis
-      else granted.set(key, [...there, { binding, labels: group.labels, owner, sinceMillis, untilMillis }])
+      if (before !== undefined) before.untilMillis = told.untilMillis
+      else granted.set(key, [...there, { binding, ...told }])
     }
+  }
+
+  const mapPorts = Effect.fnUntraced(function* (group: Group) {
+    const owner = yield* CurrentOwner
+    const sinceMillis = yield* Clock.currentTimeMillis
+    const bindings = yield* driver.mapPorts(group)
+    const untilMillis = yield* Clock.currentTimeMillis
+    remember(bindings, { labels: group.labels, owner, sinceMillis, untilMillis })
     return bindings
   })
+
+  const { mapGroups: mapTogether, ...others } = driver
+  const mapGroups = (together: NonNullable<typeof mapTogether>) =>
+    Effect.fnUntraced(function* (groups: ReadonlyArray<Group>) {
+      const owner = yield* CurrentOwner
+      const sinceMillis = yield* Clock.currentTimeMillis
+      const answers = yield* together(groups)
+      const untilMillis = yield* Clock.currentTimeMillis
+      for (const [index, { labels }] of groups.entries())
+        remember(answers[index] ?? [], { labels, owner, sinceMillis, untilMillis })
+      return answers
+    })
 
   const unmapPorts = (release: Release) =>
     Effect.tap(driver.unmapPorts(release), () => Effect.sync(() => release.bindings.forEach(forget)))
@@ -87,7 +106,12 @@ export const makeSession = (driver: Driver["Service"]): Session => {
   })
 
   return {
-    driver: { ...driver, mapPorts, unmapPorts },
+    driver: {
+      ...others,
+      mapPorts,
+      unmapPorts,
+      ...(mapTogether === undefined ? {} : { mapGroups: mapGroups(mapTogether) })
+    },
     // In a fiber of its own: the session's may be interrupted, and this must end all the same.
     release: Effect.gen(function* () {
       for (const release of releasesOf(yield* made)) yield* driver.unmapPorts(release)

@@ -4,7 +4,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
@@ -50,18 +50,20 @@ export class Conntrack extends Context.Service<
   static readonly layerMemory = Layer.unwrap(
     Effect.map(
       Effect.sync(() => {
-        const flushed: Array<string> = []
+        const flushed: Array<FlowFrontend> = []
         const service = Conntrack.of({
-          flush: Effect.fnUntraced(function* (frontends) {
-            const pass = yield* Steps
-            yield* Effect.mapError(
-              pass("Conntrack.flush"),
-              (failure) => new ConntrackError({ detail: failure.message })
+          flush: (frontends) =>
+            stepped(
+              "Conntrack.flush",
+              (failure) => new ConntrackError({ detail: failure.message }),
+              () => {
+                flushed.push(...frontends)
+                if (flushed.length > 2 * remembered) flushed.splice(0, flushed.length - remembered)
+                return Effect.void
+              }
             )
-            flushed.push(...frontends.map(flowText))
-          })
         })
-        return { service, control: MemoryConntrack.of({ flushed: () => flushed }) }
+        return { service, control: MemoryConntrack.of({ flushed: () => flushed.map(flowText) }) }
       }),
       ({ service, control }) =>
         Layer.merge(Layer.succeed(Conntrack, service), Layer.succeed(MemoryConntrack, control))
@@ -69,10 +71,13 @@ export class Conntrack extends Context.Service<
   )
 }
 
+/** A session in memory may be a long one. */
+const remembered = 1000
+
 export class MemoryConntrack extends Context.Service<
   MemoryConntrack,
   {
-    /** The frontends flushed so far, in order; see `flowText`. */
+    /** The frontends flushed so far, in order, or the last thousand of them at least; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
   }
 >()("portmapper/firewall/MemoryConntrack") {}

@@ -4,7 +4,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
@@ -159,33 +159,25 @@ function makeMemoryFirewall() {
   let refused: FirewallError | undefined
 
   const guarded = (operation: string, change: () => Effect.Effect<void, FirewallError>) =>
-    Effect.gen(function* () {
-      const pass = yield* Steps
-      const step = (name: string) =>
-        Effect.mapError(
-          pass(name),
-          (failure) => new FirewallError({ reason: "Failed", operation, detail: failure.message })
-        )
-      yield* step(`Firewall.${operation}`)
-      if (refused !== undefined) return yield* refused
-      yield* change()
-    })
+    stepped(
+      `Firewall.${operation}`,
+      (failure) => new FirewallError({ reason: "Failed", operation, detail: failure.message }),
+      () => (refused === undefined ? change() : Effect.fail(refused))
+    )
+
+  const gone = (operation: string) =>
+    Effect.fail(new FirewallError({ reason: "Gone", operation, detail: "the table is gone" }))
 
   const standing = (operation: string): Effect.Effect<Map<string, Rule>, FirewallError> =>
-    Effect.suspend(() =>
-      table === undefined
-        ? Effect.fail(new FirewallError({ reason: "Gone", operation, detail: "the table is gone" }))
-        : Effect.succeed(table)
-    )
+    Effect.suspend(() => (table === undefined ? gone(operation) : Effect.succeed(table)))
 
   const service = Firewall.of({
     apply: (change) =>
       guarded("apply", () => {
-        if (table === undefined && change.add.length === 0) return Effect.void
-        return Effect.map(standing("apply"), (rules) => {
-          for (const rule of change.remove) rules.delete(ruleKey(rule))
-          for (const rule of change.add) rules.set(ruleKey(rule), rule)
-        })
+        if (table === undefined) return change.add.length === 0 ? Effect.void : gone("apply")
+        for (const rule of change.remove) table.delete(ruleKey(rule))
+        for (const rule of change.add) table.set(ruleKey(rule), rule)
+        return Effect.void
       }),
     replace: (rules) =>
       guarded("replace", () => {

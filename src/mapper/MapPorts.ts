@@ -1,14 +1,15 @@
 /**
- * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
- * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
+ * `mapPorts`: publishes a group, or several at once. Plan, reserve, record, redirect, relay, answer; each step undoes the
+ * ones before it when it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Effect, Exit, identity, Result, type Scope } from "effect"
+import { Clock, Effect, Exit, Result, type Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
-import { CurrentOwner } from "../protocol/Driver.ts"
+import { CurrentOwner, type GroupsError } from "../protocol/Driver.ts"
 import {
   type Entry,
+  endpointText,
   frontendText,
   type Group,
   type PortBinding,
@@ -50,29 +51,83 @@ export const mapPortsOn = (
   on: Host,
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, MapError, Scope.Scope> =>
+  Effect.map(publish(on, [group], { group: undefined }), ([bindings = []]) => bindings)
+
+/**
+ * The same for several groups: all of them or none, in one transaction of the record and one of the kernel, however many
+ * they are. An error tells whose it is; `undefined` where it is that of all together.
+ */
+export const mapGroupsOn = (
+  on: Host,
+  groups: ReadonlyArray<Group>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError<MapError>, Scope.Scope> =>
+  Effect.suspend(() => {
+    const progress: Progress = { group: undefined }
+    const oneByOne = Effect.forEach(groups, (group, index) => {
+      progress.group = index
+      return mapPortsOn(on, group)
+    })
+    return Effect.mapError(
+      meet(groups) ? oneByOne : publish(on, groups, progress),
+      (error): GroupsError<MapError> => ({ group: progress.group, error })
+    )
+  })
+
+/** The group that is being seen to, or `undefined` where all are together. */
+interface Progress {
+  group: number | undefined
+}
+
+/** Whether one group may want what another one has: they are to be seen to one after the other. */
+const meet = (groups: ReadonlyArray<Group>): boolean => {
+  const seen = new Set<string>()
+  for (const { entries, ports } of groups) {
+    const wanted = new Set(
+      entries.flatMap(({ protocol, backend }) => [
+        `${protocol} to ${endpointText(backend)}`,
+        ...(ports._tag === "Exact" ? [`${protocol} at ${ports.port}`] : [])
+      ])
+    )
+    for (const each of wanted) if (seen.has(each)) return true
+    for (const each of wanted) seen.add(each)
+  }
+  return false
+}
+
+const publish = (
+  on: Host,
+  groups: ReadonlyArray<Group>,
+  progress: Progress
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, MapError, Scope.Scope> =>
   // From the first step to the delivery there is no moment in which an interruption could forget what was done.
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const plan = yield* Effect.fromResult(planGroup(group, on.capabilities))
-      if (plan.entries.length === 0) return []
-      const placed = yield* locked(on, restore, place(on, restore, group, plan))
+      const asked: Array<Asked> = []
+      for (const [index, group] of groups.entries()) {
+        progress.group = index
+        asked.push({ group, plan: yield* Effect.fromResult(planGroup(group, on.capabilities)) })
+      }
+      if (asked.every(({ plan }) => plan.entries.length === 0)) return groups.map(() => [])
+      const placed = yield* on.mappings.lock.alone(place(on, restore, asked, progress), restore)
       yield* Effect.addFinalizer((exit) =>
-        locked(on, identity, Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
+        on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
       )
-      return plan.entries.map((planned) => bindingOf(planned, placed.port))
+      return asked.map(({ plan }, index) => {
+        const port = placed.ports[index] ?? 0
+        return plan.entries.map((planned) => bindingOf(planned, port))
+      })
     })
   )
 
-/** One at a time; the wait for the turn may be interrupted where `restore` allows it. */
-const locked = <A, E>(
-  { mappings }: Host,
-  restore: Restore,
-  effect: Effect.Effect<A, E>
-): Effect.Effect<A, E> => Effect.scoped(Effect.andThen(restore(mappings.lock.takeScoped(1)), effect))
+interface Asked {
+  readonly group: Group
+  readonly plan: Plan
+}
 
 /** What one call made or touched, until its answer is delivered. */
 interface Placed {
-  readonly port: number
+  /** Of each group. */
+  readonly ports: ReadonlyArray<number>
   readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
   readonly changed: ReadonlyArray<Replaced>
@@ -93,23 +148,77 @@ interface Placement {
 const place = Effect.fnUntraced(function* (
   on: Host,
   restore: Restore,
-  group: Group,
-  plan: Plan
+  asked: ReadonlyArray<Asked>,
+  progress: Progress
 ): Effect.fn.Return<Placed, PlaceError> {
   const owner = yield* CurrentOwner
   if (owner === "engine" && on.mappings.engine.activated) yield* beginEpoch(on)
-  const placements = yield* settleConflicts(on, group, plan)
-  return yield* transaction(restore, (step) => placeWith(step, on, group, plan, placements, owner))
+  const placements: Array<ReadonlyArray<Placement>> = []
+  for (const [index, { group, plan }] of asked.entries()) {
+    progress.group = index
+    placements.push(yield* settleConflicts(on, group, plan))
+  }
+  return yield* transaction(restore, (step) =>
+    placeWith(
+      step,
+      on,
+      asked.map((each, index) => ({ ...each, placements: placements[index] ?? [] })),
+      owner,
+      progress
+    )
+  )
 })
 
+/** A group with its port reserved, and what is to be made and changed for it. */
+interface Draft {
+  readonly port: number
+  readonly labels: Mapping["labels"]
+  readonly made: ReadonlyArray<Live>
+  readonly kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>
+  readonly changes: ReadonlyArray<PolicyChange>
+}
+
 const placeWith = Effect.fnUntraced(function* (
+  step: Step,
+  on: Host,
+  asked: ReadonlyArray<Asked & { readonly placements: ReadonlyArray<Placement> }>,
+  owner: string,
+  progress: Progress
+): Effect.fn.Return<Placed, PlaceError> {
+  const drafts: Array<Draft> = []
+  for (const [index, { group, plan, placements }] of asked.entries()) {
+    progress.group = index
+    drafts.push(yield* draft(step, on, group, plan, placements, owner))
+  }
+  progress.group = undefined
+  const made = drafts.flatMap((each) => each.made)
+  const changes = drafts.flatMap((each) => each.changes)
+
+  yield* dislodge(step, on, made)
+  if (made.length > 0) {
+    const intents = made.map(({ mapping }) => mapping)
+    yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
+  }
+  yield* redirect(step, on, made, changes)
+  for (const { route } of made)
+    if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
+  for (const { live, after } of changes)
+    yield* step(reroute(on, live.route, after.route), () =>
+      told("relaying as before", reroute(on, after.route, live.route))
+    )
+  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
+  if (applied.length > 0) yield* on.store.put(applied, "applied")
+  return settled(on, drafts, owner)
+})
+
+const draft = Effect.fnUntraced(function* (
   step: Step,
   on: Host,
   group: Group,
   plan: Plan,
   placements: ReadonlyArray<Placement>,
   owner: string
-): Effect.fn.Return<Placed, PlaceError> {
+): Effect.fn.Return<Draft, PlaceError> {
   const fresh = placements.filter(({ live }) => live === undefined).map(({ planned }) => planned)
   const kept = placements.flatMap(({ planned, live }) => (live === undefined ? [] : [{ planned, live }]))
 
@@ -136,50 +245,32 @@ const placeWith = Effect.fnUntraced(function* (
     })
   )
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
-
-  yield* dislodge(step, on, made)
-  if (made.length > 0) {
-    const intents = made.map(({ mapping }) => mapping)
-    yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
-  }
-  yield* redirect(step, on, made, changes)
-  for (const { route } of made)
-    if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
-  for (const { live, after } of changes)
-    yield* step(reroute(on, live.route, after.route), () =>
-      told("relaying as before", reroute(on, after.route, live.route))
-    )
-  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
-  if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(on, made, kept, changes, port, { owner, labels: group.labels })
+  return { port, labels: group.labels, made, kept, changes }
 })
 
 /** Makes it known; the last step, which can't fail. */
-const settled = (
-  { mappings }: Host,
-  made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>,
-  changes: ReadonlyArray<PolicyChange>,
-  port: number,
-  { owner, labels }: Pick<Mapping, "owner" | "labels">
-): Placed => {
-  const changed = changes.map(({ live, after }): Replaced => {
-    const { mapping, rules, route } = live
-    Object.assign(live, after)
-    return { live, before: { mapping, rules, route } }
-  })
-  for (const live of made) mappings.add(live)
-  const epoch = mappings.engine.number
-  for (const { planned, live } of kept) {
-    // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
-    if (live.standing === "unconfirmed")
-      live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
-    else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
-  }
+const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string): Placed => {
   const delivery = mappings.newDelivery()
-  const lives = [...made, ...kept.map(({ live }) => live)]
+  const epoch = mappings.engine.number
+  const lives: Array<Live> = []
+  const changed: Array<Replaced> = []
+  for (const { changes, kept, labels, made } of drafts) {
+    for (const { live, after } of changes) {
+      const { mapping, rules, route } = live
+      Object.assign(live, after)
+      changed.push({ live, before: { mapping, rules, route } })
+    }
+    for (const live of made) mappings.add(live)
+    for (const { planned, live } of kept) {
+      // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
+      if (live.standing === "unconfirmed")
+        live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
+      else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
+    }
+    lives.push(...made, ...kept.map(({ live }) => live))
+  }
   for (const live of lives) live.deliveries.add(delivery)
-  return { port, delivery, lives, changed }
+  return { ports: drafts.map(({ port }) => port), delivery, lives, changed }
 }
 
 /**

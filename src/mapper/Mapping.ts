@@ -2,7 +2,7 @@
  * A mapping is a binding that is live: who asked for it, how its traffic is led, and what it takes of the host.
  * `Mappings` holds those of this process; what must survive it is in `MappingStore`.
  */
-import { Context, Effect, Layer, Semaphore } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
@@ -11,6 +11,7 @@ import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { Route } from "../relay/Relay.ts"
 import type { Doubts } from "./Doubts.ts"
 import type { Mode } from "./Labels.ts"
+import { Lock } from "./Lock.ts"
 
 export interface Mapping {
   readonly protocol: Protocol
@@ -80,7 +81,7 @@ export const mappingText = ({ protocol, host, port }: Mapping): string => fronte
 export class Mappings extends Context.Service<
   Mappings,
   {
-    readonly lock: Semaphore.Semaphore
+    readonly lock: Lock
     readonly get: (key: string) => Live | undefined
     /**
      * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
@@ -97,7 +98,7 @@ export class Mappings extends Context.Service<
     readonly doubts: Doubts
   }
 >()("portmapper/mapper/Mappings") {
-  static readonly layer = Layer.effect(Mappings, Effect.map(Semaphore.make(1), make))
+  static readonly layer = Layer.effect(Mappings, Effect.sync(make))
 }
 
 /**
@@ -119,14 +120,14 @@ export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: numbe
   mapping.epoch < engine.number &&
   nowMillis - engine.sinceMillis >= staleAfterMillis
 
-function make(lock: Semaphore.Semaphore) {
+function make() {
   const byKey = new Map<string, Live>()
   const byPort = new Map<string, Set<Live>>()
   let deliveries = 0
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
 
   return Mappings.of({
-    lock,
+    lock: new Lock(),
     get: (key) => byKey.get(key),
     colliding: (protocol, host, port) =>
       [...(byPort.get(portKey(protocol, port)) ?? [])].filter(

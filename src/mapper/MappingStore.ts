@@ -2,7 +2,7 @@
  * What must survive the process: the mappings, each with how far it got. Lives as long as the kernel rules it describes.
  */
 import { Context, Effect, Layer, Schema } from "effect"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import { type Live, type Mapping, mappingKey } from "./Mapping.ts"
 
 /**
@@ -93,16 +93,16 @@ function makeMemoryStore() {
   let lost: LostRecord | undefined
   let refused: StoreError | undefined
 
-  const write = (operation: string, change: () => void) =>
-    Effect.gen(function* () {
-      const pass = yield* Steps
-      yield* Effect.mapError(
-        pass(`MappingStore.${operation}`),
-        (failure) => new StoreError({ reason: "Failed", operation, detail: failure.message })
-      )
-      if (refused !== undefined) return yield* refused
-      change()
-    })
+  const write = (operation: string, change: () => void): Effect.Effect<void, StoreError> =>
+    stepped(
+      `MappingStore.${operation}`,
+      (failure) => new StoreError({ reason: "Failed", operation, detail: failure.message }),
+      () => {
+        if (refused !== undefined) return Effect.fail(refused)
+        change()
+        return Effect.void
+      }
+    )
 
   const service = MappingStore.of({
     load: Effect.sync(() => ({ mappings: [...records.values()], engine, lost })),

@@ -21,7 +21,7 @@ export const checkInterval = Duration.millis(100)
 export const reconciler = (on: Host): Effect.Effect<void> => {
   const table = patiently(settleTable(on))
   const record = patiently(settleRecord(on))
-  return on.mappings.lock.withPermits(1)(Effect.andThen(table, record))
+  return on.mappings.lock.alone(Effect.andThen(table, record))
 }
 
 /** So many looks at most are passed over before a repair that failed is tried again: about a second. */

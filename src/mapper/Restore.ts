@@ -85,7 +85,7 @@ export const recoverConflicted: Effect.Effect<ReadonlyArray<string>, never, Mapp
   function* () {
     const mappings = yield* Mappings
     if (!isAny(mappings.all(), isWanting)) return []
-    return yield* mappings.lock.withPermits(1)(
+    return yield* mappings.lock.alone(
       Effect.gen(function* () {
         const recovered: Array<string> = []
         for (const live of [...mappings.all()].filter(isWanting).sort(widestFirst)) {

@@ -24,7 +24,7 @@ export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, Ma
   Effect.flatMap(host, (on) => unmapPortsOn(on, release))
 
 export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
-  on.mappings.lock.withPermits(1)(
+  on.mappings.lock.alone(
     Effect.suspend(() => {
       const lives = new Set(release.bindings.flatMap((binding) => find(on.mappings, binding) ?? []))
       return removeLives(on, [...lives])

@@ -13,8 +13,26 @@ export class InjectedFailure extends Schema.TaggedError<InjectedFailure>()("Inje
   }
 }
 
+/**
+ * An operation of an in-memory service: passes its step, then makes its change at once. `refusal` is the service's own error
+ * for a failure put into the step.
+ */
+export const stepped = <A, E>(
+  step: string,
+  refusal: (failure: InjectedFailure) => E,
+  change: () => Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  Effect.withFiber((fiber) => {
+    const pass = fiber.getRef(Steps)
+    return pass === nothing
+      ? change()
+      : Effect.andThen(Effect.mapError(pass(step), refusal), Effect.suspend(change))
+  })
+
+const nothing = () => Effect.void
+
 /** `step` is `Service.method`. A step may fail, wait, or have the fiber that runs it interrupted. */
 export const Steps = Context.Reference<(step: string) => Effect.Effect<void, InjectedFailure>>(
   "portmapper/memory/Steps",
-  { defaultValue: () => () => Effect.void }
+  { defaultValue: () => nothing }
 )

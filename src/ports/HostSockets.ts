@@ -3,7 +3,7 @@
  * What a reserved socket is then used for is the relay's business.
  */
 import { Context, Effect, Layer, Schema } from "effect"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
@@ -146,35 +146,35 @@ function makeMemoryHost() {
     byPort.get(socket.port)?.delete(socket)
   }
 
-  const step = (name: string) =>
-    Effect.flatMap(Steps, (pass) => pass(name)).pipe(
-      Effect.mapError((failure) => new SocketError({ reason: "Failed", detail: failure.message }))
-    )
+  const step = <A>(name: string, change: () => Effect.Effect<A, SocketError>) =>
+    stepped(name, (failure) => new SocketError({ reason: "Failed", detail: failure.message }), change)
 
   const sockets = HostSockets.of({
-    open: Effect.fnUntraced(function* (protocol, host, port) {
-      yield* step("HostSockets.open")
-      const claimed = adopted.claim(protocol, host, port)
-      if (claimed !== undefined) return claimed
-      const refused = refusal(protocol, host, port)
-      if (refused !== undefined) return yield* refused
-      const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
-      hold(socket)
-      return socket
-    }),
-    admit: Effect.fnUntraced(function* (socket, admission) {
-      yield* step("HostSockets.admit")
-      if (opened.has(socket)) opened.set(socket, admission)
-    }),
+    open: (protocol, host, port) =>
+      step("HostSockets.open", () => {
+        const claimed = adopted.claim(protocol, host, port)
+        if (claimed !== undefined) return Effect.succeed(claimed)
+        const refused = refusal(protocol, host, port)
+        if (refused !== undefined) return Effect.fail(refused)
+        const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
+        hold(socket)
+        return Effect.succeed(socket)
+      }),
+    admit: (socket, admission) =>
+      step("HostSockets.admit", () => {
+        if (opened.has(socket)) opened.set(socket, admission)
+        return Effect.void
+      }),
     close: (socket) => Effect.sync(() => close(socket)),
     held: Effect.sync(() => [...opened.keys()]),
-    adopt: Effect.fnUntraced(function* (sockets) {
-      yield* step("HostSockets.adopt")
-      for (const socket of sockets) {
-        if (!opened.has(socket)) hold(socket)
-        adopted.add(socket)
-      }
-    }),
+    adopt: (sockets) =>
+      step("HostSockets.adopt", () => {
+        for (const socket of sockets) {
+          if (!opened.has(socket)) hold(socket)
+          adopted.add(socket)
+        }
+        return Effect.void
+      }),
     closeUnopened: Effect.sync(() => {
       const left = adopted.rest()
       left.forEach(close)

@@ -5,8 +5,9 @@
  */
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
-import { CallObserver } from "./CallObserver.ts"
-import { Driver, type DriverError, ListedOwner } from "./Driver.ts"
+import { bounded } from "./Bounded.ts"
+import { CallObserver, type FinishedCall } from "./CallObserver.ts"
+import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
@@ -82,17 +83,27 @@ export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedO
  * success once the answer is written, with a failure otherwise. A defect of the driver stays a defect.
  */
 export const call = (method: Method, body: Body): Effect.Effect<Answer, CallError, Driver | Scope.Scope> =>
-  observed(method, bounded(method, operations[method](body)))
+  Effect.withFiber((caller) => {
+    const called = inTime(method, operations[method](body))
+    const observe = caller.getRef(CallObserver)
+    return observe === undefined ? called : observed(method, called, observe)
+  })
 
 /** `MapPorts` for an adapter in process that speaks the domain's words: bounded and checked as over a wire. */
 export const mapGroup = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
-  bounded("PortMapper.MapPorts", granted(group))
+  inTime("PortMapper.MapPorts", granted(group))
+
+/** The same for several groups, all of them or none. */
+export const mapGroupsTogether = (
+  groups: ReadonlyArray<Group>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, DriverError, Driver | Scope.Scope> =>
+  inTime("PortMapper.MapGroups", Effect.mapError(grantedAll(groups), ofGroup))
 
 /** `UnmapPorts` for such an adapter. */
 export const unmapBindings = (release: Release): Effect.Effect<void, DriverError, Driver> =>
-  bounded(
+  inTime(
     "PortMapper.UnmapPorts",
     Driver.use((driver) => driver.unmapPorts(release))
   )
@@ -118,29 +129,26 @@ export const failureOf = (cause: Cause.Cause<CallError>): Failure => {
     : { kind: kindOf(error), message: error.message, error }
 }
 
-const bounded = <A, E, R>(
+const inTime = <A, E, R>(
   method: Method,
   called: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | CallTimedOut, R> =>
-  Effect.timeoutOrElse(called, {
-    duration: callTimeout,
-    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
-  })
+  bounded(called, callTimeout, () =>
+    Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+  )
 
 const observed = <R>(
   method: Method,
-  called: Effect.Effect<Answer, CallError, R>
+  called: Effect.Effect<Answer, CallError, R>,
+  observe: (call: FinishedCall) => void
 ): Effect.Effect<Answer, CallError, R> =>
-  Effect.flatMap(CallObserver, (observe) => {
-    if (observe === undefined) return called
-    return Effect.clockWith((clock) => {
-      const begun = clock.currentTimeNanosUnsafe()
-      return Effect.onExit(called, (exit) =>
-        Effect.sync(() =>
-          observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
-        )
+  Effect.clockWith((clock) => {
+    const begun = clock.currentTimeNanosUnsafe()
+    return Effect.onExit(called, (exit) =>
+      Effect.sync(() =>
+        observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
       )
-    })
+    )
   })
 
 const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
@@ -154,19 +162,36 @@ const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapP
   return mapPortsResponse(yield* granted(group))
 })
 
-/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
 const mapGroups = Effect.fnUntraced(function* (body: Body): Operation<typeof MapGroupsResponse.Encoded> {
   const groups = yield* Effect.fromResult(Result.flatMap(decodeMapGroups(body), groupsOf))
-  const answers: Array<typeof MapPortsResponse.Encoded> = []
-  for (const [index, group] of groups.entries())
-    answers.push(mapPortsResponse(yield* Effect.mapError(granted(group), (error) => ofGroup(index, error))))
-  return { Groups: answers, Err: "" }
+  const bindings = yield* Effect.mapError(grantedAll(groups), ofGroup)
+  return { Groups: bindings.map(mapPortsResponse), Err: "" }
 })
 
-const ofGroup = (index: number, error: DriverError): DriverError =>
-  error instanceof RequestError
-    ? new RequestError({ issues: issuesOfGroup(index, error.issues) })
-    : { _tag: error._tag, message: `${groupPath(index)}: ${error.message}` }
+const ofGroup = ({ group, error }: GroupsError): DriverError => {
+  if (group === undefined) return error
+  return error instanceof RequestError
+    ? new RequestError({ issues: issuesOfGroup(group, error.issues) })
+    : { _tag: error._tag, message: `${groupPath(group)}: ${error.message}` }
+}
+
+/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
+const grantedAll = Effect.fnUntraced(function* (
+  groups: ReadonlyArray<Group>
+): Effect.fn.Return<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError, Driver | Scope.Scope> {
+  const driver = yield* Driver
+  if (driver.mapGroups === undefined)
+    return yield* Effect.forEach(groups, (group, index) =>
+      Effect.mapError(granted(group), (error) => ({ group: index, error }))
+    )
+  const answers = yield* driver.mapGroups(groups)
+  if (answers.length !== groups.length)
+    return yield* Effect.die(
+      new Error(`the driver answered ${answers.length} groups when asked for ${groups.length}`)
+    )
+  for (const [index, group] of groups.entries()) yield* eachAnswered(group, answers[index] ?? [])
+  return answers
+})
 
 /** What the driver answers is one binding for each entry; any other number is its defect. */
 const granted = Effect.fnUntraced(function* (
@@ -174,15 +199,16 @@ const granted = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> {
   const driver = yield* Driver
   const bindings = yield* driver.mapPorts(group)
-  if (bindings.length !== group.entries.length) {
-    return yield* Effect.die(
-      new Error(
-        `the driver answered ${bindings.length} bindings to a group of ${group.entries.length} entries`
-      )
-    )
-  }
+  yield* eachAnswered(group, bindings)
   return bindings
 })
+
+const eachAnswered = ({ entries }: Group, bindings: ReadonlyArray<PortBinding>): Effect.Effect<void> =>
+  bindings.length === entries.length
+    ? Effect.void
+    : Effect.die(
+        new Error(`the driver answered ${bindings.length} bindings to a group of ${entries.length} entries`)
+      )
 
 const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof UnmapPortsResponse.Encoded> {
   const release = yield* Effect.fromResult(Result.flatMap(decodeUnmapPorts(body), releaseOf))

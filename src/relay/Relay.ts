@@ -4,7 +4,7 @@
  */
 import { Context, type Duration, Effect, Layer, Schema } from "effect"
 import type { IpNetwork } from "effect/net"
-import { Steps } from "../memory/Steps.ts"
+import { stepped } from "../memory/Steps.ts"
 import type { Admission, HostSocket } from "../ports/HostSockets.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
@@ -105,20 +105,19 @@ function makeMemoryRelay() {
   const routes = new Map<string, Route>()
   const service = Relay.of({
     protocols: relayedProtocols,
-    open: Effect.fnUntraced(function* (route) {
-      const { protocol } = route
-      if (!isRelayed(protocol))
-        return yield* new RelayError({
-          frontend: routeText(route),
-          detail: `${protocol.toUpperCase()} is not relayed`
-        })
-      const pass = yield* Steps
-      yield* Effect.mapError(
-        pass("Relay.open"),
-        (failure) => new RelayError({ frontend: routeText(route), detail: failure.message })
+    open: (route) => {
+      const refused = (detail: string) => new RelayError({ frontend: routeText(route), detail })
+      if (!isRelayed(route.protocol))
+        return Effect.fail(refused(`${route.protocol.toUpperCase()} is not relayed`))
+      return stepped(
+        "Relay.open",
+        (failure) => refused(failure.message),
+        () => {
+          routes.set(routeText(route), route)
+          return Effect.void
+        }
       )
-      routes.set(routeText(route), route)
-    }),
+    },
     close: (frontend) => Effect.sync(() => void routes.delete(routeText(frontend))),
     counted: Effect.sync(() =>
       [...routes.values()].map(({ protocol, host, port }) => ({

@@ -274,6 +274,70 @@ describe("the bound of a call", () => {
   )
 })
 
+describe("a call that is interrupted", () => {
+  const body = textBody(request())
+
+  it.effect("interrupts the driver, and waits for its end", () =>
+    Effect.gen(function* () {
+      const asked = yield* Deferred.make<void>()
+      const cleanUp = yield* Deferred.make<void>()
+      const mapPorts = () =>
+        Deferred.succeed(asked, undefined).pipe(
+          Effect.andThen(Effect.never),
+          Effect.onInterrupt(() => Deferred.await(cleanUp))
+        )
+      const caller = yield* Effect.forkChild(ask("PortMapper.MapPorts", body, { mapPorts }))
+      yield* Deferred.await(asked)
+      const interrupted = yield* Effect.forkChild(Fiber.interrupt(caller), { startImmediately: true })
+      yield* Effect.yieldNow
+      assert.strictEqual(interrupted.pollUnsafe(), undefined)
+      yield* Deferred.succeed(cleanUp, undefined)
+      yield* Fiber.join(interrupted)
+      const exit = caller.pollUnsafe()
+      assert.isTrue(exit !== undefined && Exit.hasInterrupts(exit))
+    })
+  )
+
+  it.effect("interrupts the driver, too, where the interruption came while it was being asked", () =>
+    Effect.gen(function* () {
+      let undone = false
+      const caller = yield* Effect.forkChild(
+        Effect.withFiber((self) => {
+          const mapPorts = () =>
+            Effect.sync(() => self.interruptUnsafe()).pipe(
+              Effect.andThen(Effect.never),
+              Effect.onInterrupt(() =>
+                Effect.sync(() => {
+                  undone = true
+                })
+              )
+            )
+          return ask("PortMapper.MapPorts", body, { mapPorts })
+        })
+      )
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(caller)))
+      assert.isTrue(undone)
+    })
+  )
+
+  it.effect("ends a driver that is past the bound first, where the caller can't be interrupted", () =>
+    Effect.gen(function* () {
+      const mapPorts = () => Effect.uninterruptible(Effect.as(Effect.sleep("30 seconds"), []))
+      const caller = yield* Effect.forkChild(
+        Effect.uninterruptible(Effect.flip(ask("PortMapper.MapPorts", body, { mapPorts })))
+      )
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(caller.pollUnsafe(), undefined)
+      yield* TestClock.adjust("20 seconds")
+      const error = yield* Fiber.join(caller)
+      assert.strictEqual(
+        error.message,
+        "PortMapper.MapPorts failed: no answer within 10 s, the call was given up"
+      )
+    })
+  )
+})
+
 describe("the scope of a call", () => {
   /** Maps by adding to `held`, and undoes that where the answer could not be delivered. */
   const holding = (held: Set<number>): Partial<Service> => ({
