@@ -101,11 +101,12 @@ describe("an execution that is handed over", () => {
   it.live("leaves nothing behind where its client goes before the answer, of all its calls", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
+      const { mapGroups: _, ...oneByOne } = driver
       const begun = yield* Deferred.make<void>()
       const interrupted = yield* Deferred.make<void>()
       const socket = yield* socketFor(
         Driver.of({
-          ...driver,
+          ...oneByOne,
           mapPorts: (group) =>
             group.ports._tag === "Exact" && group.ports.port === 20_600
               ? Deferred.succeed(begun, undefined).pipe(
