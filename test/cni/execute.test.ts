@@ -22,6 +22,7 @@ import {
 } from "../support/cni.ts"
 import { run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
+import { labTest, noCommand } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const web: Ports = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
@@ -34,10 +35,23 @@ interface Network {
   readonly labels?: object
 }
 
-const ways: ReadonlyArray<readonly [title: string, cni: Effect.Effect<Cni, never, Scope.Scope>]> = [
-  ["by Node", Effect.succeed(cniByNode)],
-  // Without Node, so that nothing is left to it.
-  ["by the running plugin", Effect.map(pathOf("cat", "curl"), cniByFront)]
+interface Way {
+  readonly name: string
+  readonly cni: Effect.Effect<Cni, never, Scope.Scope>
+  readonly lacking: string | undefined
+}
+
+const ways: ReadonlyArray<Way> = [
+  { name: "by Node", cni: Effect.succeed(cniByNode), lacking: undefined },
+  {
+    name: "by the running plugin",
+    // Without Node, so that nothing is left to it.
+    cni: Effect.map(
+      Effect.suspend(() => pathOf("cat", "curl")),
+      cniByFront
+    ),
+    lacking: noCommand("curl", "--version")
+  }
 ]
 
 /** A mapper in memory, and how its ports stand. */
@@ -49,31 +63,35 @@ const test = (
     readonly ports: Effect.Effect<ReadonlyArray<string>>
   }) => Effect.Effect<void, unknown, Scope.Scope>
 ) =>
-  it.each(ways)(`${title}, %s`, (_, way) =>
-    Effect.gen(function* () {
-      const driver = yield* Driver
-      const socket = yield* socketFor(driver, { handlers: { [executePath]: executeHandler } })
-      yield* body({
-        cni: yield* way,
-        config: (network = {}, ...ports) => ({
-          cniVersion: "1.0.0",
-          name: "net",
-          type: "portmapper-cni",
-          socket,
-          ...network,
-          ...portMappings(...ports)
-        }),
-        ports: Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
-          listed
-            .map(
-              ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
-                `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
-            )
-            .sort()
-        ).pipe(Effect.orDie)
-      })
-    }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()), Effect.runPromise)
-  )
+  ways.forEach((way) => {
+    labTest(`${title}, ${way.name}`, way.lacking, () =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const driver = yield* Driver
+          const socket = yield* socketFor(driver, { handlers: { [executePath]: executeHandler } })
+          yield* body({
+            cni: yield* way.cni,
+            config: (network = {}, ...ports) => ({
+              cniVersion: "1.0.0",
+              name: "net",
+              type: "portmapper-cni",
+              socket,
+              ...network,
+              ...portMappings(...ports)
+            }),
+            ports: Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
+              listed
+                .map(
+                  ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
+                    `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
+                )
+                .sort()
+            ).pipe(Effect.orDie)
+          })
+        }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
+      )
+    )
+  })
 
 const done = { status: 0, stdout: "", stderr: "" }
 const answered = (answer: object) => ({ status: 0, stdout: `${JSON.stringify(answer)}\n`, stderr: "" })

@@ -25,6 +25,7 @@ import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { cniByFront, configText, pathOf } from "../support/cni.ts"
+import { noCommand } from "../support/lab.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
@@ -55,6 +56,8 @@ export interface Transport {
   readonly cannot: (row: Row) => string | undefined
 }
 
+const noCurl = noCommand("curl", "--version")
+
 export const transports: ReadonlyArray<Transport> = [
   { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },
   { name: "TCP with TLS", open: Effect.suspend(() => openTls), cannot: () => undefined },
@@ -70,7 +73,7 @@ export const transports: ReadonlyArray<Transport> = [
   {
     name: "CNI, handed over",
     open: Effect.suspend(() => openCniFront),
-    cannot: (row) => notPublished(row)
+    cannot: (row) => notPublished(row) ?? noCurl
   },
   { name: "labels", open: Effect.suspend(() => openLabels), cannot: (row) => notPublished(row) }
 ]
