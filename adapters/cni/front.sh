@@ -15,19 +15,26 @@ case $CNI_COMMAND$CNI_CONTAINERID$CNI_NETNS$CNI_IFNAME in *[![:graph:]]*) in_nod
 
 input=$(cat) || in_node
 
-# The socket that the configuration names, read at its quotes as runtimes write it, in one line and its keys in order: only
-# what no bracket but the last one follows is said of the plugin. Whatever is missed here the plugin sees, and refuses.
+# The socket that the configuration names, as runtimes write it, in one line and its keys in order: it is looked for behind
+# the last array, and only what no bracket but the very last one follows is said of the plugin. Whatever is missed here the
+# plugin sees, and refuses.
 named= found= key= colon=
-set -f
-IFS='"'
-for part in $input; do
-  if [ "$key$colon" = socket: ]; then found=$part named=; fi
-  case $part in *[]\\{}[]*) named=$found found= ;; esac
-  key=$colon colon=$part
-done
-unset IFS
-case $part in '}') ;; *) named= ;; esac
-case $named in /*[[:cntrl:]]*) named= ;; /*) ;; *) named= ;; esac
+case $input in
+  *'"socket":"/'*'}')
+    set -f
+    IFS=']'
+    for tail in $input; do :; done
+    IFS='"'
+    for part in $tail; do
+      if [ "$key$colon" = socket: ]; then found=$part named=; fi
+      case $part in *[][{}\\]*) named=$found found= ;; esac
+      key=$colon colon=$part
+    done
+    unset IFS
+    case $part in '}') ;; *) named= ;; esac
+    case $named in /*[[:cntrl:]]*) named= ;; /*) ;; *) named= ;; esac
+    ;;
+esac
 
 socket=${named:-/run/docker/plugins/portmapper.sock}
 # The plugin at the usual place is meant where this is run by its user, who is root; elsewhere another place is usual.

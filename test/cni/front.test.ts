@@ -216,12 +216,16 @@ describe("Node is left the execution, stdin and all", () => {
         { zone: { zone: named } },
         { zone: { ...named, zone: "}" } },
         { zone: `"socket":"${socket}"}` },
+        { zone: { ...named, zone: [{}], zones: "]" } },
+        { zone: [1, 2], zones: { ...named, x: "]}" } },
         { socket: socket.slice(1) },
         { socket: [socket] }
       ]) {
         const asked = network(fields)
         assert.deepStrictEqual(yield* cni("ADD", asked), byNode("ADD", asked), JSON.stringify(fields))
       }
+      const list = `[${configText({ socket })}]`
+      assert.strictEqual((yield* cni("ADD", list)).stdout, `${program}|ADD|${list}\n`)
       assert.strictEqual(connections(), 0)
     })
   )
