@@ -26,6 +26,7 @@ import {
   type Live,
   type Mapping,
   mappingKey,
+  type Replaced,
   sameBackend
 } from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
@@ -130,13 +131,6 @@ interface Placed {
   readonly ports: ReadonlyArray<number>
   readonly delivery: Delivery
   readonly lives: ReadonlyArray<Live>
-  readonly changed: ReadonlyArray<Replaced>
-}
-
-/** A live mapping whose policy this call replaced, and what it was before. */
-interface Replaced {
-  readonly live: Live
-  readonly before: Pick<Live, "mapping" | "rules" | "route">
 }
 
 /** An entry that is served, with the live mapping that it has already, if any. */
@@ -253,12 +247,11 @@ const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string
   const delivery = mappings.newDelivery()
   const epoch = mappings.engine.number
   const lives: Array<Live> = []
-  const changed: Array<Replaced> = []
   for (const { changes, kept, labels, made } of drafts) {
     for (const { live, after } of changes) {
       const { mapping, rules, route } = live
       Object.assign(live, after)
-      changed.push({ live, before: { mapping, rules, route } })
+      delivery.changed.push({ live, before: { mapping, rules, route } })
     }
     for (const live of made) mappings.add(live)
     for (const { planned, live } of kept) {
@@ -270,7 +263,7 @@ const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string
     lives.push(...made, ...kept.map(({ live }) => live))
   }
   for (const live of lives) live.deliveries.add(delivery)
-  return { ports: drafts.map(({ port }) => port), delivery, lives, changed }
+  return { ports: drafts.map(({ port }) => port), delivery, lives }
 }
 
 /**
@@ -526,7 +519,7 @@ const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives,
 })
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
-const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
+const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery }: Placed) {
   for (const live of lives) live.deliveries.delete(delivery)
   const current = (live: Live) => on.mappings.get(mappingKey(live.mapping)) === live
   const orphaned = lives.filter(
@@ -537,11 +530,22 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
   // A later call answers with the policy as it is now; an earlier one, delivered or not yet, with the policy as it was.
-  const last = (live: Live) =>
-    Math.max(live.delivered ?? 0, ...[...live.deliveries].map(({ number }) => number))
-  const mine = changed.filter(({ live }) => current(live) && last(live) < delivery.number)
+  const mine = delivery.changed.filter((change) => {
+    const { live } = change
+    if (!current(live) || (live.delivered ?? 0) > delivery.number) return false
+    const later = [...live.deliveries].find(({ number }) => number > delivery.number)
+    if (later !== undefined) leaveTo(later, change)
+    return later === undefined
+  })
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
+
+/** Where that one's answer is lost, too, nobody was answered with the policy in between. */
+const leaveTo = (later: Delivery, change: Replaced): void => {
+  const own = later.changed.find(({ live }) => live === change.live)
+  if (own === undefined) later.changed.push(change)
+  else own.before = change.before
+}
 
 const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: ReadonlyArray<Replaced>) {
   if (changed.length === 0) return

@@ -61,6 +61,13 @@ const test = (
   capabilities: Partial<Capabilities> = {}
 ) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
 
+const permutations = (all: ReadonlyArray<number>): ReadonlyArray<ReadonlyArray<number>> =>
+  all.length < 2
+    ? [all]
+    : all.flatMap((first) =>
+        permutations(all.filter((other) => other !== first)).map((rest) => [first, ...rest])
+      )
+
 const noRelay = { relayed: [] }
 const web = "tcp 0.0.0.0 172.17.0.2:80"
 const webBy6 = "tcp :: 172.17.0.2:80"
@@ -449,6 +456,35 @@ describe("mapPorts undone", () => {
         "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
       ])
       assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
+    }))
+
+  test("puts back the policy that several calls replaced, whose answers are lost in whatever order", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
+      const before = yield* host
+      const open = group("8080", [web])
+      const other = group("8080", [web], { "portmapper.allow": "192.0.2.0/24" })
+      for (const asked of [
+        [open, open],
+        [open, other],
+        [open, open, other]
+      ])
+        for (const order of permutations(asked.map((_, index) => index))) {
+          const scopes = yield* Effect.forEach(asked, () => Scope.make())
+          for (const [index, scope] of scopes.entries())
+            yield* Effect.provideService(driver.mapPorts(asked[index] ?? open), Scope.Scope, scope)
+          for (const index of order)
+            yield* Scope.close(scopes[index] ?? (yield* Scope.make()), Exit.fail("lost"))
+          assert.deepStrictEqual(yield* host, before, `${order}`)
+        }
+      // What one of them was answered with, stays.
+      const [lost, delivered] = [yield* Scope.make(), yield* Scope.make()]
+      for (const scope of [lost, delivered])
+        yield* Effect.provideService(driver.mapPorts(open), Scope.Scope, scope)
+      yield* Scope.close(lost, Exit.fail("lost"))
+      yield* Scope.close(delivered, Exit.void)
+      assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
     }))
 
   test("keeps what another call has answered with meanwhile", () =>
