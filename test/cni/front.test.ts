@@ -11,7 +11,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
-import { labTest, noCommand } from "../support/lab.ts"
+import { labTest, noCommand, noPrivateMounts } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const handlers = { [executePath]: executeHandler }
@@ -52,6 +52,13 @@ const start = (env: NodeJS.ProcessEnv, config: object, command: ReadonlyArray<st
     input: configText(config),
     env: { CNI_COMMAND: "ADD", CNI_CONTAINERID: "c1", CNI_NETNS: "/ns", CNI_IFNAME: "eth0", ...env }
   } satisfies RunOptions)
+
+const usually = `
+mount -t tmpfs none /run
+mkdir -p /run/docker/plugins
+ln -s "$1" /run/docker/plugins/portmapper.sock
+PATH=$2 exec "$3"
+`
 
 /** Whoever connects is told this, and no more; how many did. */
 const saying = Effect.fnUntraced(function* (text: string) {
@@ -109,6 +116,30 @@ describe("a running plugin is handed over the execution", () => {
         published
       )
     })
+  )
+
+  test(
+    "at the usual place where the configuration names none, if that is of its own user",
+    Effect.gen(function* () {
+      const socket = yield* socketFor(granting, { handlers })
+      const path = yield* withNode("curl")
+      const asked = network({})
+      const usual = start({}, asked, [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        usually,
+        "sh",
+        socket,
+        path,
+        cniFront
+      ])
+      assert.deepStrictEqual(yield* usual, published)
+      Fs.chownSync(socket, 1, 1)
+      assert.deepStrictEqual(yield* usual, byNode("ADD", asked))
+    }),
+    noCurl ?? noPrivateMounts()
   )
 
   test(
