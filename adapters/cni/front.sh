@@ -32,7 +32,7 @@ case $input in
     done
     unset IFS
     case $part in '}') ;; *) named= ;; esac
-    case $named in /*[[:cntrl:]]*) named= ;; /*) ;; *) named= ;; esac
+    case $named in [!/]* | *[[:cntrl:]]*) named= ;; esac
     ;;
 esac
 

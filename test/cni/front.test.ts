@@ -106,7 +106,7 @@ describe("a running plugin is handed over the execution", () => {
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
       const home = yield* temporaryFolder
-      Fs.writeFileSync(Path.join(home, ".curlrc"), "proxy = http://127.0.0.1:9\nfail\n")
+      Fs.writeFileSync(Path.join(home, ".curlrc"), "include\n")
       const proxy = "http://127.0.0.1:9"
       const env = { HOME: home, CURL_HOME: home, http_proxy: proxy, all_proxy: proxy, ALL_PROXY: proxy }
       const path = yield* pathOf("cat", "curl")
@@ -255,8 +255,15 @@ describe("Node is left the execution, stdin and all", () => {
         const asked = network(fields)
         assert.deepStrictEqual(yield* cni("ADD", asked), byNode("ADD", asked), JSON.stringify(fields))
       }
-      const list = `[${configText({ socket })}]`
-      assert.strictEqual((yield* cni("ADD", list)).stdout, `${program}|ADD|${list}\n`)
+      const odd = Path.join(Path.dirname(socket), "a\nb")
+      Fs.symlinkSync(socket, odd)
+      const relative = Path.relative(process.cwd(), socket)
+      for (const text of [
+        `[${configText({ socket })}]`,
+        configText(network({ socket: odd })).replace("a\\nb", "a\nb"),
+        configText(network({ socket: "/nonexistent" })).replace(/}$/, `,"socket":"${relative}"}`)
+      ])
+        assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
       assert.strictEqual(connections(), 0)
     })
   )
