@@ -1,9 +1,10 @@
 /**
  * What a container with one published port waits for at its start (ADD) and its end (DEL), process start included, with 0, 100
- * and 1,000 ports of others live: our plugin beside the reference `portmap` on iptables and on nftables, each in a network
- * namespace of its own, asked in turn. The start of an empty Node program is measured beside them.
+ * and 1,000 ports of others live: our plugin, as it is installed, by Node where there is no curl, and where no plugin runs, beside
+ * the reference `portmap` on iptables and on nftables, each in a network namespace of its own, asked in turn. The start of an
+ * empty Node program is measured beside them.
  *
- * Needs root, Go with its module proxy (or cache), nftables, iptables, and `npm run build`.
+ * Needs root, Go with its module proxy (or cache), nftables, iptables, curl, and `npm run build`.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -21,8 +22,8 @@ const rounds = 15
 const portsEach = 10
 
 export const run = async (): Promise<void> => {
-  if (process.getuid?.() !== 0) throw new Error("bench cni needs root, nftables, iptables and Go")
-  if (!Fs.existsSync(Path.join(bin, "portmapper-cni.js"))) throw new Error("bench cni needs npm run build")
+  if (process.getuid?.() !== 0) throw new Error("bench cni needs root, nftables, iptables, curl and Go")
+  if (!Fs.existsSync(Path.join(bin, "portmapper-cni"))) throw new Error("bench cni needs npm run build")
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
   const subjects: Array<Subject> = []
   try {
