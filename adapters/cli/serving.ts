@@ -9,6 +9,7 @@ import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Relay } from "../../src/relay/Relay.ts"
+import { executeHandler, executePath } from "../cni/Served.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
@@ -152,7 +153,8 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
       pages: {
         "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
         "/metrics": metrics.page
-      }
+      },
+      handlers: { [executePath]: executeHandler }
     },
     life.unkept
   ).pipe(Effect.provideService(CallObserver, metrics.observe), Effect.provideService(Driver, driver))
