@@ -11,7 +11,7 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
-import { call, type Method, textBody } from "../../src/protocol/Operations.ts"
+import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
 import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
@@ -202,6 +202,29 @@ describe("restore after a kill", () => {
           })
         )
       })
+  )
+
+  it.effect("takes nothing that it is just being answered with for what is unconfirmed", () =>
+    Effect.gen(function* () {
+      const { life, kill, take } = yield* makeLives
+      yield* life(mapUndelivered(web, kill))
+      take("tcp 0.0.0.0 8081")
+      const range = group("8080-8081", ["tcp 0.0.0.0 172.17.0.4:80"])
+      const together = (...groups: ReadonlyArray<Group>) =>
+        Effect.map(Effect.flip(Effect.scoped(mapGroupsTogether(groups))), ({ message }) => message)
+      yield* life(
+        Effect.gen(function* () {
+          const exhausted = "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
+          assert.strictEqual(yield* together(web, range), `Groups[1]: ${exhausted}`)
+          assert.strictEqual(yield* together(range, web), `Groups[0]: ${exhausted}`)
+          // Of the same port, and so one after the other.
+          assert.match(yield* together(web, other), /^Groups\[1\]: .*: port is already allocated/)
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine unconfirmed"])
+          yield* map(other)
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live"])
+        })
+      )
+    })
   )
 
   it.effect("holds one socket for the addresses of a group that one of them covers", () =>
