@@ -2,7 +2,7 @@
  * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
  * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Effect, Exit, Result, type Scope } from "effect"
+import { Clock, Effect, Exit, Result, Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
@@ -51,16 +51,23 @@ export const mapPortsOn = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, MapError, Scope.Scope> =>
   // From the first step to the delivery there is no moment in which an interruption could forget what was done.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const plan = yield* Effect.fromResult(planGroup(group, on.capabilities))
-      if (plan.entries.length === 0) return []
-      const placed = yield* on.mappings.lock.alone(place(on, restore, group, plan), restore)
-      yield* Effect.addFinalizer((exit) =>
-        on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
+  Effect.uninterruptibleMask((restore) => {
+    const planned = planGroup(group, on.capabilities)
+    if (Result.isFailure(planned)) return Effect.fail<MapError>(planned.failure)
+    const plan = planned.success
+    if (plan.entries.length === 0) return Effect.succeed([])
+    return Effect.flatMap(on.mappings.lock.alone(place(on, restore, group, plan), restore), (placed) =>
+      Effect.as(
+        Effect.flatMap(Scope.Scope, (delivery) => settleBy(delivery, on, placed)),
+        plan.entries.map((entry) => bindingOf(entry, placed.port))
       )
-      return plan.entries.map((planned) => bindingOf(planned, placed.port))
-    })
+    )
+  })
+
+/** In the surroundings of whoever closes the scope: `Effect.addFinalizer` would merge them with a copy of the call's. */
+const settleBy = (delivery: Scope.Scope, on: Host, placed: Placed): Effect.Effect<void> =>
+  Scope.addFinalizerExit(delivery, (exit) =>
+    on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
   )
 
 /** What one call made or touched, until its answer is delivered. */
