@@ -32,26 +32,33 @@ interface Granted {
 export const makeSession = (driver: Driver["Service"]): Session => {
   const granted = new Map<string, ReadonlyArray<Granted>>()
 
-  const mapPorts = Effect.fnUntraced(function* (group: Group) {
-    const owner = yield* CurrentOwner
-    const sinceMillis = yield* Clock.currentTimeMillis
-    const bindings = yield* driver.mapPorts(group)
-    const untilMillis = yield* Clock.currentTimeMillis
-    for (const binding of bindings) {
-      if (binding.discarded !== undefined) continue
-      const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
-      const there = granted.get(key) ?? []
-      const before = there.find(
-        (other) => other.owner === owner && backendText(other.binding) === backendText(binding)
-      )
-      if (before !== undefined) before.untilMillis = untilMillis
-      else granted.set(key, [...there, { binding, labels: group.labels, owner, sinceMillis, untilMillis }])
-    }
-    return bindings
-  })
+  const mapPorts = (group: Group) =>
+    Effect.withFiber((caller) => {
+      const owner = caller.getRef(CurrentOwner)
+      const clock = caller.getRef(Clock.Clock)
+      const sinceMillis = clock.currentTimeMillisUnsafe()
+      return Effect.map(driver.mapPorts(group), (bindings) => {
+        const untilMillis = clock.currentTimeMillisUnsafe()
+        for (const binding of bindings)
+          if (binding.discarded === undefined)
+            remember({ binding, labels: group.labels, owner, sinceMillis, untilMillis })
+        return bindings
+      })
+    })
+
+  const remember = (grant: Granted): void => {
+    const { binding, owner, untilMillis } = grant
+    const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
+    const there = granted.get(key) ?? []
+    const before = there.find(
+      (other) => other.owner === owner && backendText(other.binding) === backendText(binding)
+    )
+    if (before !== undefined) before.untilMillis = untilMillis
+    else granted.set(key, [...there, grant])
+  }
 
   const unmapPorts = (release: Release) =>
-    Effect.tap(driver.unmapPorts(release), () => Effect.sync(() => release.bindings.forEach(forget)))
+    Effect.map(driver.unmapPorts(release), () => release.bindings.forEach(forget))
 
   const forget = ({ protocol, host, port, backend }: ReleasedBinding): void => {
     const key = frontendKey(protocol, host.key, port)

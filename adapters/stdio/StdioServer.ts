@@ -53,14 +53,21 @@ export const serve = Effect.fnUntraced(
       return Effect.sync(cancel)
     })
 
-    const answerLine = Effect.fnUntraced(function* (line: Line) {
-      if (line === tooLong) return answers.write(JsonRpc.errorText(null, lineTooLong), [])
-      if (isBlank(line)) return
+    const answerLine = (line: Line): Effect.Effect<void, never, Driver> => {
+      if (line === tooLong) {
+        answers.write(JsonRpc.errorText(null, lineTooLong), [])
+        return Effect.void
+      }
+      if (isBlank(line)) return Effect.void
       const open: Array<Scope.Closeable> = []
-      const text = yield* JsonRpc.answer(line, (call) => invoke(call, deliveries, open))
-      if (text !== undefined) return answers.write(text, open)
-      if (open.length > 0) deliveries.delivered(open)
-    })
+      return Effect.map(
+        JsonRpc.answer(line, (call) => invoke(call, deliveries, open)),
+        (text) => {
+          if (text !== undefined) answers.write(text, open)
+          else if (open.length > 0) deliveries.delivered(open)
+        }
+      )
+    }
 
     const run = Effect.gen(function* () {
       let sinceTurn = 0

@@ -145,19 +145,22 @@ const observed = <R>(
     )
   })
 
-const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
+const activate = Effect.fnUntraced(function* (_: Body): Operating<typeof ActivateResponse.Encoded> {
   const driver = yield* Driver
   if (driver.activated !== undefined) yield* driver.activated
   return activateResponse
 })
 
-const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
-  const group = yield* Effect.fromResult(Result.flatMap(decodeMapPorts(body), groupOf))
-  return mapPortsResponse(yield* granted(group))
-})
+const mapPorts = (body: Body): Operation<typeof MapPortsResponse.Encoded> =>
+  Effect.suspend(() => {
+    const group = Result.flatMap(decodeMapPorts(body), groupOf)
+    return Result.isFailure(group)
+      ? Effect.fail<CallError>(group.failure)
+      : Effect.map(granted(group.success), mapPortsResponse)
+  })
 
 /** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
-const mapGroups = Effect.fnUntraced(function* (body: Body): Operation<typeof MapGroupsResponse.Encoded> {
+const mapGroups = Effect.fnUntraced(function* (body: Body): Operating<typeof MapGroupsResponse.Encoded> {
   const groups = yield* Effect.fromResult(Result.flatMap(decodeMapGroups(body), groupsOf))
   const answers: Array<typeof MapPortsResponse.Encoded> = []
   for (const [index, group] of groups.entries())
@@ -171,29 +174,33 @@ const ofGroup = (index: number, error: DriverError): DriverError =>
     : { _tag: error._tag, message: `${groupPath(index)}: ${error.message}` }
 
 /** What the driver answers is one binding for each entry; any other number is its defect. */
-const granted = Effect.fnUntraced(function* (
+const granted = (
   group: Group
-): Effect.fn.Return<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> {
-  const driver = yield* Driver
-  const bindings = yield* driver.mapPorts(group)
-  if (bindings.length !== group.entries.length) {
-    return yield* Effect.die(
-      new Error(
-        `the driver answered ${bindings.length} bindings to a group of ${group.entries.length} entries`
-      )
-    )
-  }
-  return bindings
-})
+): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
+  Effect.flatMap(
+    Driver.use((driver) => driver.mapPorts(group)),
+    (bindings) =>
+      bindings.length === group.entries.length
+        ? Effect.succeed(bindings)
+        : Effect.die(
+            new Error(
+              `the driver answered ${bindings.length} bindings to a group of ${group.entries.length} entries`
+            )
+          )
+  )
 
-const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof UnmapPortsResponse.Encoded> {
-  const release = yield* Effect.fromResult(Result.flatMap(decodeUnmapPorts(body), releaseOf))
-  const driver = yield* Driver
-  yield* driver.unmapPorts(release)
-  return unmapPortsResponse
-})
+const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
+  Effect.suspend(() => {
+    const release = Result.flatMap(decodeUnmapPorts(body), releaseOf)
+    return Result.isFailure(release)
+      ? Effect.fail<CallError>(release.failure)
+      : Effect.as(
+          Driver.use((driver) => driver.unmapPorts(release.success)),
+          unmapPortsResponse
+        )
+  })
 
-const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof ListPortsResponse.Encoded> {
+const listPorts = Effect.fnUntraced(function* (body: Body): Operating<typeof ListPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
   const { OwnedBy: owner } = yield* Effect.fromResult(decodeListPorts(body))
@@ -202,7 +209,7 @@ const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof Lis
   return listPortsResponse(listed.filter((mapping) => mapping.owner === owner))
 })
 
-const followContainer = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
+const followContainer = Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.followContainer === undefined)
     return yield* new MethodNotFound({ method: "PortMapper.FollowContainer" })
@@ -210,7 +217,8 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operation<type
   return mapPortsResponse(yield* driver.followContainer(follow))
 })
 
-type Operation<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
+type Operation<A> = Effect.Effect<A, CallError, Driver | Scope.Scope>
+type Operating<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
 const operations = {
   "Plugin.Activate": activate,
