@@ -50,19 +50,20 @@ export class Conntrack extends Context.Service<
   static readonly layerMemory = Layer.unwrap(
     Effect.map(
       Effect.sync(() => {
-        const flushed: Array<string> = []
+        const flushed: Array<FlowFrontend> = []
         const service = Conntrack.of({
           flush: (frontends) =>
             stepped(
               "Conntrack.flush",
               (failure) => new ConntrackError({ detail: failure.message }),
               () => {
-                flushed.push(...frontends.map(flowText))
+                flushed.push(...frontends)
+                if (flushed.length >= 2 * rememberedFlushes) flushed.splice(0, rememberedFlushes)
                 return Effect.void
               }
             )
         })
-        return { service, control: MemoryConntrack.of({ flushed: () => flushed }) }
+        return { service, control: MemoryConntrack.of({ flushed: () => flushed.map(flowText) }) }
       }),
       ({ service, control }) =>
         Layer.merge(Layer.succeed(Conntrack, service), Layer.succeed(MemoryConntrack, control))
@@ -73,10 +74,13 @@ export class Conntrack extends Context.Service<
 export class MemoryConntrack extends Context.Service<
   MemoryConntrack,
   {
-    /** The frontends flushed so far, in order; see `flowText`. */
+    /** The frontends flushed so far, in order, the last `rememberedFlushes` of them at least; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
   }
 >()("portmapper/firewall/MemoryConntrack") {}
+
+/** A long session in memory has no end of them. */
+const rememberedFlushes = 10_000
 
 /** The flows that rules lead elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
