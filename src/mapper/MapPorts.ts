@@ -249,13 +249,12 @@ const newLive = (
  */
 const dislodge = (step: Step, on: Host, made: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> => {
   const { mappings, store } = on
-  const inTheWay = made.flatMap(({ mapping }) => [
-    mappings.get(mappingKey(mapping)),
-    ...(mapping.mode === "routed" ? [] : mappings.colliding(mapping.protocol, mapping.host, mapping.port))
-  ])
-  const conflicted = new Set(
-    inTheWay.filter((live) => live !== undefined).filter(({ standing }) => standing === "conflicted")
+  const inTheWay = made.flatMap(({ mapping }) =>
+    mapping.mode === "routed"
+      ? (mappings.get(mappingKey(mapping)) ?? [])
+      : mappings.colliding(mapping.protocol, mapping.host, mapping.port)
   )
+  const conflicted = new Set(inTheWay.filter(({ standing }) => standing === "conflicted"))
   if (conflicted.size === 0) return Effect.void
   const keepConflicted = (live: Live) => {
     mappings.add(live)
@@ -359,19 +358,19 @@ const settleConflicts = (
   const placements = plan.entries
     .filter((planned) => planned._tag === "Served")
     .map((planned): Placement => ({ planned, live: mappedAlready(on, planned, group) }))
-  const displaced = new Set(placements.flatMap(({ planned }) => inOtherMode(on, planned, group)))
-  const own = new Set(placements.map(({ live }) => live))
+  const displaced = placements.flatMap(({ planned }) => inOtherMode(on, planned, group))
+  const isOwn = (holder: Live) => placements.some(({ live }) => live === holder)
   const inTheWay = placements.flatMap(({ planned: { entry, reserves }, live }) =>
     live !== undefined || !reserves || ports._tag !== "Exact"
       ? []
       : mappings
           .colliding(entry.protocol, entry.host, ports.port)
-          .filter((holder) => !own.has(holder) && holder.standing !== "conflicted")
+          .filter((holder) => holder.standing !== "conflicted" && !isOwn(holder))
           .map((holder) => ({ frontend: frontendText(entry.protocol, entry.host, ports.port), holder }))
   )
-  return displaced.size === 0 && inTheWay.length === 0
+  return displaced.length === 0 && inTheWay.length === 0
     ? Effect.succeed(placements)
-    : Effect.as(displace(on, displaced, inTheWay), placements)
+    : Effect.as(displace(on, new Set(displaced), inTheWay), placements)
 }
 
 const displace = Effect.fnUntraced(function* (

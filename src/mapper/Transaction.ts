@@ -23,16 +23,16 @@ export const transaction = <A, E, R>(
   body: (step: Step) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber((fiber) => {
-    const undoings: Array<Effect.Effect<void>> = []
+    const undoings: Array<() => Effect.Effect<void>> = []
     const step: Step = (effect, undo) =>
       Effect.map(restore(effect), (a) => {
-        undoings.push(undo(a))
+        undoings.push(() => undo(a))
         return a
       })
     const undone = Effect.onExit(body(step), (exit) =>
       Exit.isSuccess(exit)
         ? Effect.void
-        : Effect.forEach(undoings.reverse(), (undo) => undo, { discard: true })
+        : Effect.forEach(undoings.reverse(), (undo) => undo(), { discard: true })
     )
     // Whoever runs the whole call without turns spares each transaction a change of its surroundings.
     return fiber.getRef(References.PreventSchedulerYield)

@@ -26,8 +26,8 @@ export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, Ma
 export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
   on.mappings.lock.alone(
     Effect.suspend(() => {
-      const lives = new Set(release.bindings.flatMap((binding) => find(on.mappings, binding) ?? []))
-      return removeLives(on, [...lives])
+      const lives = release.bindings.flatMap((binding) => find(on.mappings, binding) ?? [])
+      return removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
     })
   )
 
