@@ -1,5 +1,5 @@
 /** One call and its answer, whoever carries them: run, delivered, interrupted when its client goes, refused with its reason. */
-import { type Context, Data, Effect, Exit } from "effect"
+import { Context, Data, Effect, Exit } from "effect"
 import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
 import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
 import { answerText, type CallRoute, type Refusal, refusedAs } from "./Routes.ts"
@@ -28,7 +28,7 @@ export const startCall = (
   const answered = Effect.scoped(
     Effect.flatMap(call(method, textBody(text)), (answer) => exchange.deliver(answerText(answer)))
   )
-  const fiber = Effect.runForkWith(services)(Effect.provideService(answered, CurrentOwner, owner))
+  const fiber = Effect.runForkWith(Context.add(services, CurrentOwner, owner))(answered)
   exchange.onGone(() => fiber.interruptUnsafe())
   fiber.addObserver((exit: Exit.Exit<void, CallError | Undelivered>) => {
     if (Exit.isFailure(exit) && exchange.open()) exchange.refuse(refusedAs(failureOf(exit.cause)))
