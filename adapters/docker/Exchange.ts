@@ -1,5 +1,5 @@
 /** One call and its answer, whoever carries them: run, delivered, interrupted when its client goes, refused with its reason. */
-import { type Context, Data, Effect, Exit } from "effect"
+import { Context, Data, Effect, Exit } from "effect"
 import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
 import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
 import { answerText, type CallRoute, type Refusal, refusedAs } from "./Routes.ts"
@@ -28,7 +28,7 @@ export const startCall = (
   const answered = Effect.scoped(
     Effect.flatMap(call(method, textBody(text)), (answer) => exchange.deliver(answerText(answer)))
   )
-  start(services, Effect.provideService(answered, CurrentOwner, owner), exchange, done)
+  start(Context.add(services, CurrentOwner, owner), answered, exchange, done)
 }
 
 /** Starts what answers by itself; it is interrupted when its client goes, and a failure is told where nothing was yet. */

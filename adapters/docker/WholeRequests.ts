@@ -8,7 +8,7 @@ import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect } from "effect"
 import { type Exchange, Undelivered } from "./Exchange.ts"
-import { contentType, decodeBody, errorText, maxBodyBytes, ownerHeader } from "./Routes.ts"
+import { contentType, errorText, maxBodyBytes, ownerHeader } from "./Routes.ts"
 
 export interface WholeRequest {
   readonly path: string
@@ -68,7 +68,7 @@ export const interceptWholeRequests = (
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
           state.isOpen = false
-          socket.write(answerHead(200, text) + text, (error) =>
+          writeAnswer(socket, 200, text, (error) =>
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           )
         }),
@@ -76,7 +76,7 @@ export const interceptWholeRequests = (
       refuse: ({ status, reason }) => {
         const text = errorText(reason)
         state.isOpen = false
-        socket.write(answerHead(status, text) + text)
+        writeAnswer(socket, status, text)
       },
       onGone: (listener) => {
         gone = listener
@@ -143,7 +143,7 @@ const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
   if (end === -1) return undefined
   const head = headOf(chunk.toString("latin1", 0, end))
   if (head === undefined || chunk.length !== end + 4 + head.length) return undefined
-  return { path: head.path, owner: head.owner, body: decodeBody([chunk.subarray(end + 4)]) }
+  return { path: head.path, owner: head.owner, body: chunk.toString("utf8", end + 4) }
 }
 
 interface Head {
@@ -201,8 +201,17 @@ const reasons: Readonly<Record<number, string>> = {
   500: "Internal Server Error"
 }
 
-const answerHead = (status: number, text: string): string =>
-  `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nDate: ${httpDate()}\r\n\r\n`
+const writeAnswer = (
+  socket: Net.Socket,
+  status: number,
+  text: string,
+  written?: (error?: Error | null) => void
+): void => {
+  const length = Buffer.byteLength(text)
+  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate()}\r\n\r\n`
+  // Text of one byte a character is ASCII, which costs less to write as Latin-1 than as UTF-8.
+  socket.write(head + text, length === text.length ? "latin1" : "utf8", written)
+}
 
 let dateSecond = 0
 let dateText = ""

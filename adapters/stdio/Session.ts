@@ -35,7 +35,7 @@ export const makeSession = (driver: Driver["Service"]): Session => {
   const remember = (
     bindings: ReadonlyArray<PortBinding>,
     told: Pick<Granted, "labels" | "owner" | "sinceMillis" | "untilMillis">
-  ) => {
+  ): void => {
     for (const binding of bindings) {
       if (binding.discarded !== undefined) continue
       const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
@@ -48,29 +48,32 @@ export const makeSession = (driver: Driver["Service"]): Session => {
     }
   }
 
-  const mapPorts = Effect.fnUntraced(function* (group: Group) {
-    const owner = yield* CurrentOwner
-    const sinceMillis = yield* Clock.currentTimeMillis
-    const bindings = yield* driver.mapPorts(group)
-    const untilMillis = yield* Clock.currentTimeMillis
-    remember(bindings, { labels: group.labels, owner, sinceMillis, untilMillis })
-    return bindings
-  })
-
-  const { mapGroups: mapTogether, ...others } = driver
-  const mapGroups = (together: NonNullable<typeof mapTogether>) =>
-    Effect.fnUntraced(function* (groups: ReadonlyArray<Group>) {
-      const owner = yield* CurrentOwner
-      const sinceMillis = yield* Clock.currentTimeMillis
-      const answers = yield* together(groups)
-      const untilMillis = yield* Clock.currentTimeMillis
-      for (const [index, { labels }] of groups.entries())
-        remember(answers[index] ?? [], { labels, owner, sinceMillis, untilMillis })
-      return answers
+  /** Asks for groups, and remembers what each of them was granted. */
+  const remembered = <A, E, R>(
+    groups: ReadonlyArray<Group>,
+    asked: Effect.Effect<A, E, R>,
+    bindingsOf: (answer: A, index: number) => ReadonlyArray<PortBinding>
+  ): Effect.Effect<A, E, R> =>
+    Effect.withFiber((caller) => {
+      const owner = caller.getRef(CurrentOwner)
+      const clock = caller.getRef(Clock.Clock)
+      const sinceMillis = clock.currentTimeMillisUnsafe()
+      return Effect.map(asked, (answer) => {
+        const untilMillis = clock.currentTimeMillisUnsafe()
+        for (const [index, { labels }] of groups.entries())
+          remember(bindingsOf(answer, index), { labels, owner, sinceMillis, untilMillis })
+        return answer
+      })
     })
 
+  const mapPorts = (group: Group) => remembered([group], driver.mapPorts(group), (bindings) => bindings)
+
+  const { mapGroups: mapTogether, ...others } = driver
+  const mapGroups = (together: NonNullable<typeof mapTogether>) => (groups: ReadonlyArray<Group>) =>
+    remembered(groups, together(groups), (answers, index) => answers[index] ?? [])
+
   const unmapPorts = (release: Release) =>
-    Effect.tap(driver.unmapPorts(release), () => Effect.sync(() => release.bindings.forEach(forget)))
+    Effect.map(driver.unmapPorts(release), () => release.bindings.forEach(forget))
 
   const forget = ({ protocol, host, port, backend }: ReleasedBinding): void => {
     const key = frontendKey(protocol, host.key, port)

@@ -3,7 +3,7 @@
  * in order, an answer is delivered when the system has taken its line, and what the session made is released at its end.
  */
 import type { Readable, Writable } from "node:stream"
-import { type Cause, Deferred, Effect, Exit, Logger, Result, Scope } from "effect"
+import { type Cause, Deferred, Effect, Exit, Logger, References, Result, Scope } from "effect"
 import { CurrentOwner, Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, preview } from "../../src/protocol/GoJson.ts"
 import { type CallError, call, failureOf, Method, valueBody } from "../../src/protocol/Operations.ts"
@@ -53,20 +53,32 @@ export const serve = Effect.fnUntraced(
       return Effect.sync(cancel)
     })
 
-    const answerLine = Effect.fnUntraced(function* (line: Line) {
-      if (line === tooLong) return answers.write(JsonRpc.errorText(null, lineTooLong), [])
-      if (isBlank(line)) return
+    const answerLine = (line: Line): Effect.Effect<void, never, Driver> => {
+      if (line === tooLong) {
+        answers.write(JsonRpc.errorText(null, lineTooLong), [])
+        return Effect.void
+      }
+      if (isBlank(line)) return Effect.void
       const open: Array<Scope.Closeable> = []
-      const text = yield* JsonRpc.answer(line, (call) => invoke(call, deliveries, open))
-      if (text !== undefined) return answers.write(text, open)
-      if (open.length > 0) deliveries.delivered(open)
-    })
+      return Effect.map(
+        JsonRpc.answer(line, (call) => invoke(call, deliveries, open)),
+        (text) => {
+          if (text !== undefined) answers.write(text, open)
+          else if (open.length > 0) deliveries.delivered(open)
+        }
+      )
+    }
 
     const run = Effect.gen(function* () {
+      let sinceTurn = 0
       for (;;) {
         const next = yield* lines.next
         for (const line of next ?? [lines.rest() ?? ""]) {
           if (answers.isFull) yield* room
+          if (++sinceTurn === linesAtOnce) {
+            sinceTurn = 0
+            yield* Effect.yieldNow
+          }
           yield* answerLine(line)
         }
         if (next === undefined) break
@@ -77,6 +89,8 @@ export const serve = Effect.fnUntraced(
     yield* Effect.raceFirst(run, Deferred.await(outputGone)).pipe(
       Effect.provideService(Driver, session.driver),
       Effect.provideService(CurrentOwner, owner),
+      // A call takes no turn with others until it waits for something; the session does, between calls.
+      Effect.provideService(References.PreventSchedulerYield, true),
       Effect.onExit(() => {
         lines.close()
         answers.close()
@@ -86,6 +100,9 @@ export const serve = Effect.fnUntraced(
   },
   Effect.provideService(Logger.LogToStderr, true)
 )
+
+/** After so many lines others have their turn, and the answers to them are written. */
+const linesAtOnce = 128
 
 const lineTooLong = JsonRpc.invalidRequest(`the message is over the limit of ${maxLineBytes} bytes`)
 

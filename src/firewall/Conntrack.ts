@@ -58,7 +58,7 @@ export class Conntrack extends Context.Service<
               (failure) => new ConntrackError({ detail: failure.message }),
               () => {
                 flushed.push(...frontends)
-                if (flushed.length > 2 * remembered) flushed.splice(0, flushed.length - remembered)
+                if (flushed.length >= 2 * rememberedFlushes) flushed.splice(0, rememberedFlushes)
                 return Effect.void
               }
             )
@@ -71,16 +71,16 @@ export class Conntrack extends Context.Service<
   )
 }
 
-/** A session in memory may be a long one. */
-const remembered = 1000
-
 export class MemoryConntrack extends Context.Service<
   MemoryConntrack,
   {
-    /** The frontends flushed so far, in order, or the last thousand of them at least; see `flowText`. */
+    /** The frontends flushed so far, in order, the last `rememberedFlushes` of them at least; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
   }
 >()("portmapper/firewall/MemoryConntrack") {}
+
+/** A long session in memory has no end of them. */
+const rememberedFlushes = 10_000
 
 /** The flows that rules lead elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>

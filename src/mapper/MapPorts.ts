@@ -2,7 +2,7 @@
  * `mapPorts`: publishes a group, or several at once. Plan, reserve, record, redirect, relay, answer; each step undoes the
  * ones before it when it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
-import { Clock, Effect, Exit, Result, type Scope } from "effect"
+import { Clock, Effect, Exit, Result, Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
@@ -101,23 +101,30 @@ const publish = (
   progress: Progress
 ): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, MapError, Scope.Scope> =>
   // From the first step to the delivery there is no moment in which an interruption could forget what was done.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const asked: Array<Asked> = []
-      for (const [index, group] of groups.entries()) {
-        progress.group = index
-        asked.push({ group, plan: yield* Effect.fromResult(planGroup(group, on.capabilities)) })
-      }
-      if (asked.every(({ plan }) => plan.entries.length === 0)) return groups.map(() => [])
-      const placed = yield* on.mappings.lock.alone(place(on, restore, asked, progress), restore)
-      yield* Effect.addFinalizer((exit) =>
-        on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
+  Effect.uninterruptibleMask((restore) => {
+    const asked: Array<Asked> = []
+    for (const [index, group] of groups.entries()) {
+      progress.group = index
+      const plan = planGroup(group, on.capabilities)
+      if (Result.isFailure(plan)) return Effect.fail<MapError>(plan.failure)
+      asked.push({ group, plan: plan.success })
+    }
+    if (asked.every(({ plan }) => plan.entries.length === 0)) return Effect.succeed(groups.map(() => []))
+    return Effect.flatMap(on.mappings.lock.alone(place(on, restore, asked, progress), restore), (placed) =>
+      Effect.as(
+        Effect.flatMap(Scope.Scope, (delivery) => settleBy(delivery, on, placed)),
+        asked.map(({ plan }, index) => {
+          const port = placed.ports[index] ?? 0
+          return plan.entries.map((planned) => bindingOf(planned, port))
+        })
       )
-      return asked.map(({ plan }, index) => {
-        const port = placed.ports[index] ?? 0
-        return plan.entries.map((planned) => bindingOf(planned, port))
-      })
-    })
+    )
+  })
+
+/** In the surroundings of whoever closes the scope: `Effect.addFinalizer` would merge them with a copy of the call's. */
+const settleBy = (delivery: Scope.Scope, on: Host, placed: Placed): Effect.Effect<void> =>
+  Scope.addFinalizerExit(delivery, (exit) =>
+    on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
   )
 
 interface Asked {
@@ -139,29 +146,30 @@ interface Placement {
   readonly live: Live | undefined
 }
 
-const place = Effect.fnUntraced(function* (
+const place = (
   on: Host,
   restore: Restore,
   asked: ReadonlyArray<Asked>,
   progress: Progress
-): Effect.fn.Return<Placed, PlaceError> {
-  const owner = yield* CurrentOwner
-  if (owner === "engine" && on.mappings.engine.activated) yield* beginEpoch(on)
-  const placements: Array<ReadonlyArray<Placement>> = []
-  for (const [index, { group, plan }] of asked.entries()) {
-    progress.group = index
-    placements.push(yield* settleConflicts(on, group, plan))
-  }
-  return yield* transaction(restore, (step) =>
-    placeWith(
-      step,
-      on,
-      asked.map((each, index) => ({ ...each, placements: placements[index] ?? [] })),
-      owner,
-      progress
+): Effect.Effect<Placed, PlaceError> =>
+  Effect.flatMap(CurrentOwner, (owner) => {
+    const placed = Effect.flatMap(settleEach(on, asked, progress), (placements) =>
+      transaction(restore, (step) => placeWith(step, on, asked, placements, owner, progress))
     )
-  )
-})
+    return owner === "engine" && on.mappings.engine.activated
+      ? Effect.andThen(beginEpoch(on), placed)
+      : placed
+  })
+
+const settleEach = (
+  on: Host,
+  asked: ReadonlyArray<Asked>,
+  progress: Progress
+): Effect.Effect<ReadonlyArray<ReadonlyArray<Placement>>, PortAllocated | UnmapError> =>
+  Effect.forEach(asked, ({ group, plan }, index) => {
+    progress.group = index
+    return settleConflicts(on, group, plan)
+  })
 
 /** A group with its port reserved, and what is to be made and changed for it. */
 interface Draft {
@@ -175,15 +183,15 @@ interface Draft {
 const placeWith = Effect.fnUntraced(function* (
   step: Step,
   on: Host,
-  asked: ReadonlyArray<Asked & { readonly placements: ReadonlyArray<Placement> }>,
+  asked: ReadonlyArray<Asked>,
+  placements: ReadonlyArray<ReadonlyArray<Placement>>,
   owner: string,
   progress: Progress
 ): Effect.fn.Return<Placed, PlaceError> {
   const drafts: Array<Draft> = []
-  const answered = new Set(asked.flatMap(({ placements }) => placements.flatMap(({ live }) => live ?? [])))
-  for (const [index, { group, plan, placements }] of asked.entries()) {
+  for (const [index, { group, plan }] of asked.entries()) {
     progress.group = index
-    drafts.push(yield* draft(step, on, group, plan, placements, owner, answered))
+    drafts.push(yield* draft(step, on, group, plan, index, placements, owner))
   }
   progress.group = undefined
   const made = drafts.flatMap((each) => each.made)
@@ -211,10 +219,11 @@ const draft = Effect.fnUntraced(function* (
   on: Host,
   group: Group,
   plan: Plan,
-  placements: ReadonlyArray<Placement>,
-  owner: string,
-  answered: ReadonlySet<Live>
+  index: number,
+  all: ReadonlyArray<ReadonlyArray<Placement>>,
+  owner: string
 ): Effect.fn.Return<Draft, PlaceError> {
+  const placements = all[index] ?? []
   const fresh = placements.filter(({ live }) => live === undefined).map(({ planned }) => planned)
   const kept = placements.flatMap(({ planned, live }) => (live === undefined ? [] : [{ planned, live }]))
 
@@ -226,7 +235,7 @@ const draft = Effect.fnUntraced(function* (
       reserving.map(({ entry }) => entry),
       group.ports,
       beside,
-      answered
+      all
     ),
     on.allocator.release
   )
@@ -273,18 +282,30 @@ const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string
  * Where nothing is left of a range, what nobody confirmed and what an Engine long gone left there gives way, the oldest
  * first and no more than is needed: nobody may ever come to unmap it. Not what this very call answers with.
  */
-const reserve = Effect.fnUntraced(function* (
+const reserve = (
   on: Host,
   frontends: ReadonlyArray<Entry>,
   ports: PortRequest,
   beside: ReadonlyArray<Hold>,
-  answered: ReadonlySet<Live>
+  all: ReadonlyArray<ReadonlyArray<Placement>>
+): Effect.Effect<ReadonlyArray<Hold>, PortError | UnmapError> =>
+  Effect.catch(on.allocator.reserve(frontends, ports, beside), (error) =>
+    error._tag === "PortsExhausted"
+      ? reserveAbandoned(on, frontends, ports, beside, all, error)
+      : Effect.fail(error)
+  )
+
+const reserveAbandoned = Effect.fnUntraced(function* (
+  on: Host,
+  frontends: ReadonlyArray<Entry>,
+  ports: PortRequest,
+  beside: ReadonlyArray<Hold>,
+  all: ReadonlyArray<ReadonlyArray<Placement>>,
+  exhausted: PortError
 ): Effect.fn.Return<ReadonlyArray<Hold>, PortError | UnmapError> {
   const { allocator, mappings } = on
-  const reserved = yield* Effect.result(allocator.reserve(frontends, ports, beside))
-  if (Result.isSuccess(reserved)) return reserved.success
-  if (reserved.failure._tag !== "PortsExhausted") return yield* reserved.failure
   const now = yield* Clock.currentTimeMillis
+  const answered = new Set(all.flatMap((placements) => placements.map(({ live }) => live)))
   const mayGo = (live: Live) => !answered.has(live) && isAbandoned(live, mappings.engine, now)
   const abandoned = [...mappings.all()]
     .filter((live) => live.mapping.mode !== "routed" && allocator.gives(ports, live.mapping.port))
@@ -302,7 +323,7 @@ const reserve = Effect.fnUntraced(function* (
     if (Result.isSuccess(again)) return again.success
     if (again.failure._tag !== "PortsExhausted") return yield* again.failure
   }
-  return yield* reserved.failure
+  return yield* exhausted
 })
 
 const newLive = (
@@ -328,24 +349,23 @@ const newLive = (
  * What is conflicted holds nothing, so it gives way only now that the port is had: to the same request, which serves it
  * again, or to another one. Where a later step fails it is conflicted as before.
  */
-const dislodge = Effect.fnUntraced(function* (step: Step, on: Host, made: ReadonlyArray<Live>) {
+const dislodge = (step: Step, on: Host, made: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> => {
   const { mappings, store } = on
-  const inTheWay = made.flatMap(({ mapping }) => [
-    mappings.get(mappingKey(mapping)),
-    ...(mapping.mode === "routed" ? [] : mappings.colliding(mapping.protocol, mapping.host, mapping.port))
-  ])
-  const conflicted = new Set(
-    inTheWay.filter((live) => live !== undefined).filter(({ standing }) => standing === "conflicted")
+  const inTheWay = made.flatMap(({ mapping }) =>
+    mapping.mode === "routed"
+      ? (mappings.get(mappingKey(mapping)) ?? [])
+      : mappings.colliding(mapping.protocol, mapping.host, mapping.port)
   )
-  if (conflicted.size === 0) return
+  const conflicted = new Set(inTheWay.filter(({ standing }) => standing === "conflicted"))
+  if (conflicted.size === 0) return Effect.void
   const keepConflicted = (live: Live) => {
     mappings.add(live)
     return store.put([live.mapping], recordedState(live))
   }
-  yield* step(removeLives(on, [...conflicted]), () =>
+  return step(removeLives(on, [...conflicted]), () =>
     told("keeping what is conflicted", Effect.forEach(conflicted, keepConflicted, { discard: true }))
   )
-})
+}
 
 interface PolicyChange {
   readonly live: Live
@@ -389,26 +409,26 @@ const handsOver = (from: string, to: string): boolean => {
 }
 
 /** One transaction for what comes and for what changes; flows that went elsewhere until now are forgotten. */
-const redirect = Effect.fnUntraced(function* (
+const redirect = (
   step: Step,
   on: Host,
   made: ReadonlyArray<Live>,
   changes: ReadonlyArray<PolicyChange>
-) {
+): Effect.Effect<void, FirewallError | ConntrackError> => {
   const { firewall, conntrack } = on
   const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
   const before = changes.flatMap(({ live }) => live.rules)
-  if (add.length === 0 && before.length === 0) return
+  if (add.length === 0 && before.length === 0) return Effect.void
   const change = { add, remove: without(before, add) }
   const applied = Effect.catch(firewall.apply(change), (error) =>
     error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
   )
-  yield* step(applied, () =>
+  const redirected = step(applied, () =>
     told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
   )
   const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
-  if (flows.length > 0) yield* conntrack.flush(flows)
-})
+  return flows.length > 0 ? Effect.andThen(redirected, conntrack.flush(flows)) : redirected
+}
 
 /** The rules that no other of `others` takes the place of. */
 const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): ReadonlyArray<Rule> => {
@@ -430,35 +450,43 @@ const reroute = (
  * Finds what of the group is mapped already, and settles what stands in its way: a mapping that nobody confirmed, one
  * of an Engine long gone, or one whose container is gone gives way; any other refuses the group.
  */
-const settleConflicts = Effect.fnUntraced(function* (
+const settleConflicts = (
   on: Host,
   group: Group,
   plan: Plan
-): Effect.fn.Return<ReadonlyArray<Placement>, PortAllocated | UnmapError> {
+): Effect.Effect<ReadonlyArray<Placement>, PortAllocated | UnmapError> => {
   const { mappings } = on
   const { ports } = group
   const placements = plan.entries
     .filter((planned) => planned._tag === "Served")
     .map((planned): Placement => ({ planned, live: mappedAlready(on, planned, group) }))
-  const displaced = new Set(placements.flatMap(({ planned }) => inOtherMode(on, planned, group)))
-  if (ports._tag === "Exact") {
-    const own = new Set(placements.map(({ live }) => live))
-    for (const { planned, live } of placements) {
-      if (live !== undefined || !planned.reserves) continue
-      const { protocol, host: address } = planned.entry
-      for (const holder of mappings.colliding(protocol, address, ports.port)) {
-        if (own.has(holder) || displaced.has(holder) || holder.standing === "conflicted") continue
-        if (!(yield* givesWay(on, holder)))
-          return yield* new PortAllocated({
-            frontend: frontendText(protocol, address, ports.port),
-            hint: ` (${holderText(holder)})`
-          })
-        displaced.add(holder)
-      }
-    }
+  const displaced = placements.flatMap(({ planned }) => inOtherMode(on, planned, group))
+  const isOwn = (holder: Live) => placements.some(({ live }) => live === holder)
+  const inTheWay = placements.flatMap(({ planned: { entry, reserves }, live }) =>
+    live !== undefined || !reserves || ports._tag !== "Exact"
+      ? []
+      : mappings
+          .colliding(entry.protocol, entry.host, ports.port)
+          .filter((holder) => holder.standing !== "conflicted" && !isOwn(holder))
+          .map((holder) => ({ frontend: frontendText(entry.protocol, entry.host, ports.port), holder }))
+  )
+  return displaced.length === 0 && inTheWay.length === 0
+    ? Effect.succeed(placements)
+    : Effect.as(displace(on, new Set(displaced), inTheWay), placements)
+}
+
+const displace = Effect.fnUntraced(function* (
+  on: Host,
+  displaced: Set<Live>,
+  inTheWay: ReadonlyArray<{ readonly frontend: string; readonly holder: Live }>
+): Effect.fn.Return<void, PortAllocated | UnmapError> {
+  for (const { frontend, holder } of inTheWay) {
+    if (displaced.has(holder)) continue
+    if (!(yield* givesWay(on, holder)))
+      return yield* new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
+    displaced.add(holder)
   }
-  if (displaced.size > 0) yield* removeLives(on, [...displaced])
-  return placements
+  yield* removeLives(on, [...displaced])
 })
 
 /** The mapping that this very entry has, if it asks for an exact port or for none at all. */
@@ -511,18 +539,19 @@ const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }:
 })
 
 /** The answer was delivered: what it named, and is still there, is answered for good. */
-const confirm = Effect.fnUntraced(function* ({ mappings, store }: Host, { lives, delivery }: Placed) {
-  const current = lives.filter(
-    (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
-  )
-  for (const live of current) {
-    live.standing = "answered"
-    live.delivered = Math.max(live.delivered ?? 0, delivery.number)
-  }
-  if (current.length === 0) return
-  const answered = current.map(({ mapping }) => mapping)
-  yield* told("recording the answer", store.put(answered, "answered"))
-})
+const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const current = lives.filter(
+      (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
+    )
+    for (const live of current) {
+      live.standing = "answered"
+      live.delivered = Math.max(live.delivered ?? 0, delivery.number)
+    }
+    if (current.length === 0) return Effect.void
+    const answered = current.map(({ mapping }) => mapping)
+    return told("recording the answer", store.put(answered, "answered"))
+  })
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
 const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery }: Placed) {

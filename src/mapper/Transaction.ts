@@ -22,24 +22,20 @@ export const transaction = <A, E, R>(
   restore: Restore,
   body: (step: Step) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
-  Effect.suspend(() => {
-    const undoings: Array<Effect.Effect<void>> = []
+  Effect.withFiber((fiber) => {
+    const undoings: Array<() => Effect.Effect<void>> = []
     const step: Step = (effect, undo) =>
       Effect.map(restore(effect), (a) => {
-        undoings.push(undo(a))
+        undoings.push(() => undo(a))
         return a
       })
-    return withoutTurns(
-      Effect.onExit(body(step), (exit) =>
-        Exit.isSuccess(exit)
-          ? Effect.void
-          : Effect.forEach(undoings.reverse(), (undo) => undo, { discard: true })
-      )
+    const undone = Effect.onExit(body(step), (exit) =>
+      Exit.isSuccess(exit)
+        ? Effect.void
+        : Effect.forEach(undoings.reverse(), (undo) => undo(), { discard: true })
     )
+    // Whoever runs the whole call without turns spares each transaction a change of its surroundings.
+    return fiber.getRef(References.PreventSchedulerYield)
+      ? undone
+      : Effect.provideService(undone, References.PreventSchedulerYield, true)
   })
-
-/** Whoever runs the whole call so spares each transaction a change of its surroundings. */
-const withoutTurns = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(References.PreventSchedulerYield, (prevented) =>
-    prevented ? effect : Effect.provideService(effect, References.PreventSchedulerYield, true)
-  )

@@ -2,7 +2,7 @@
  * `unmapPorts`: takes bindings back. Teardown keeps going past an error and reports them all; what the kernel refuses to
  * give up stays mapped, so that it can be unmapped later.
  */
-import { Effect, Exit, Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import { type FlowFrontend, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
@@ -26,21 +26,26 @@ export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, Ma
 export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
   on.mappings.lock.alone(
     Effect.suspend(() => {
-      const lives = new Set(release.bindings.flatMap((binding) => find(on.mappings, binding) ?? []))
-      return removeLives(on, [...lives])
+      const lives = release.bindings.flatMap((binding) => find(on.mappings, binding) ?? [])
+      return removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
     })
   )
 
 /** Removes these mappings; the caller has the lock. One transaction for all, else one for each, so that one can't keep the others. */
-export const removeLives = Effect.fnUntraced(function* (
+export const removeLives = (on: Host, lives: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> => {
+  if (lives.length === 0) return Effect.void
+  return Effect.catch(Effect.uninterruptible(removeTogether(on, lives)), (error) => {
+    const [only] = lives
+    return lives.length === 1 && only !== undefined
+      ? Effect.fail(failureOf([[only, error]]))
+      : removeEach(on, lives)
+  })
+}
+
+const removeEach = Effect.fnUntraced(function* (
   on: Host,
   lives: ReadonlyArray<Live>
 ): Effect.fn.Return<void, UnmapError> {
-  if (lives.length === 0) return
-  const together = yield* Effect.result(Effect.uninterruptible(removeTogether(on, lives)))
-  if (Result.isSuccess(together)) return
-  const [only] = lives
-  if (lives.length === 1 && only !== undefined) return yield* failureOf([[only, together.failure]])
   const failures: Array<readonly [Live, FirewallError | StoreError]> = []
   for (const live of lives) {
     const alone = yield* Effect.result(Effect.uninterruptible(removeTogether(on, [live])))
@@ -67,9 +72,7 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
   yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
   const rules = lives.flatMap((live) => live.rules)
   if (rules.length > 0)
-    yield* Effect.onExit(firewall.apply({ add: [], remove: rules }), (exit) =>
-      Exit.isSuccess(exit) ? Effect.void : recordAgain(on, lives)
-    )
+    yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(on, lives))
   const flows = flowsOfRemoved(rules)
   if (flows.length > 0) yield* forgetFlows(on, flows)
   yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))

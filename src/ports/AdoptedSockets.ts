@@ -12,6 +12,7 @@ export class AdoptedSockets {
 
   /** The one bound to this very frontend, else the one of the unspecified address, which covers it; once. */
   claim(protocol: Protocol, host: Address, port: number): HostSocket | undefined {
+    if (this.byPlace.size === 0) return undefined
     return (
       this.take(placeOf(protocol, host, port)) ?? this.take(placeOf(protocol, unspecified(host.family), port))
     )

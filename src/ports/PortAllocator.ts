@@ -169,25 +169,29 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
         made.push(hold({ socket, holds: new Set() }, frontend, port))
       })
     }
+    const holdOne = (frontend: Frontend) =>
+      Effect.mapError(Effect.uninterruptible(Effect.suspend(() => holdNext(frontend))), (error) => ({
+        frontend,
+        error
+      }))
+    const [only] = frontends
+    const held =
+      only !== undefined && frontends.length === 1
+        ? Effect.as(holdOne(only), made)
+        : holdEach(frontends, holdOne, made)
+    return Effect.onExit(held, (exit) => (Exit.isSuccess(exit) ? Effect.void : release(made)))
+  }
+
+  const holdEach = <E>(
+    frontends: ReadonlyArray<Frontend>,
+    holdOne: (frontend: Frontend) => Effect.Effect<void, E>,
+    made: ReadonlyArray<Hold>
+  ): Effect.Effect<ReadonlyArray<Hold>, E> => {
     const widestFirst = [...frontends].sort(
       (a, b) => Number(isUnspecified(b.host)) - Number(isUnspecified(a.host))
     )
-    return Effect.forEach(
-      widestFirst,
-      (frontend) =>
-        Effect.mapError(Effect.uninterruptible(Effect.suspend(() => holdNext(frontend))), (error) => ({
-          frontend,
-          error
-        })),
-      { discard: true }
-    ).pipe(
-      Effect.map(() =>
-        frontends.map((frontend) => {
-          const index = widestFirst.indexOf(frontend)
-          return made[index] as Hold
-        })
-      ),
-      Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : release(made)))
+    return Effect.map(Effect.forEach(widestFirst, holdOne, { discard: true }), () =>
+      frontends.map((frontend) => made[widestFirst.indexOf(frontend)] as Hold)
     )
   }
 
@@ -198,21 +202,21 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
       detail: error.reason === "InUse" ? "address already in use" : error.detail
     })
 
-  const reserveExact = Effect.fnUntraced(function* (
+  const reserveExact = (
     frontends: ReadonlyArray<Frontend>,
     port: number,
     beside: ReadonlyArray<Hold>
-  ) {
-    const taken = blocked(frontends, port, beside)
-    if (taken !== undefined)
-      return yield* new PortAllocated({
-        frontend: frontendText(taken.protocol, taken.host, port),
-        hint: ""
-      })
-    return yield* Effect.mapError(holdAll(frontends, port, beside), ({ frontend, error }) =>
-      refusal(frontend, port, error)
-    )
-  })
+  ): Effect.Effect<ReadonlyArray<Hold>, PortAllocated | BindFailed> =>
+    Effect.suspend((): Effect.Effect<ReadonlyArray<Hold>, PortAllocated | BindFailed> => {
+      const taken = blocked(frontends, port, beside)
+      if (taken !== undefined)
+        return Effect.fail(
+          new PortAllocated({ frontend: frontendText(taken.protocol, taken.host, port), hint: "" })
+        )
+      return Effect.mapError(holdAll(frontends, port, beside), ({ frontend, error }) =>
+        refusal(frontend, port, error)
+      )
+    })
 
   const reserveWithin = Effect.fnUntraced(function* (
     frontends: ReadonlyArray<Frontend>,

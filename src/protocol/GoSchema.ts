@@ -9,7 +9,17 @@
  */
 import { Effect, Result, Schema, SchemaGetter, SchemaIssue, SchemaParser } from "effect"
 import { Address, notAnAddress, parseAddress } from "./Address.ts"
-import { JsonNumber, JsonObject, parse, preview } from "./GoJson.ts"
+import { JsonObject, parse, preview } from "./GoJson.ts"
+import {
+  entriesOf,
+  placesOf,
+  type Quick,
+  quickArray,
+  quickPointer,
+  quickStringMap,
+  quickStruct,
+  unsure
+} from "./QuickDecode.ts"
 import { type Issue, RequestError } from "./RequestError.ts"
 
 /** A field of a Go struct: its schema, the encoded zero value, and what a repeated key does. */
@@ -24,17 +34,29 @@ type SchemasOf<F extends Fields> = { readonly [K in keyof F]: F[K]["schema"] }
 
 const anAddress = "an IPv4 or IPv6 address"
 
+/** The short way beside a schema, where it has one; it is found by the schema itself. */
+const quickWays = new WeakMap<object, Quick>()
+const withQuick = <S extends object>(schema: S, quick: Quick | undefined): S => {
+  if (quick !== undefined) quickWays.set(schema, quick)
+  return schema
+}
+
 /** A Go struct. Its type and its encoded form have every field, in the order given. */
 export const goStruct = <const F extends Fields>(fields: F) => {
   const named = Object.entries(fields)
   const schemas = Object.fromEntries(named.map(([name, { schema }]) => [name, schema])) as SchemasOf<F>
   const struct = Schema.Struct(schemas)
-  return Schema.declare<(typeof struct)["Encoded"]>((_): _ is (typeof struct)["Encoded"] => true).pipe(
+  const whole = Schema.declare<(typeof struct)["Encoded"]>((_): _ is (typeof struct)["Encoded"] => true).pipe(
     Schema.decodeTo(struct, {
       decode: SchemaGetter.transformEffect(foldInto<(typeof struct)["Encoded"]>(named)),
       encode: SchemaGetter.passthrough()
     })
   )
+  const quick = named.flatMap(([name, { schema, zero }]) => {
+    const way = quickWays.get(schema)
+    return way === undefined ? [] : [{ name, quick: way, zero }]
+  })
+  return withQuick(whole, quick.length === named.length ? quickStruct(quick) : undefined)
 }
 
 /** A Go `int` (here: as far as a JavaScript number is exact). */
@@ -46,66 +68,87 @@ export const Uint16 = numberThat(
   "an integer from 0 to 65535"
 )
 
-export const Bool = Schema.Boolean.annotate({ expected: "true or false" })
+export const Bool = withQuick(Schema.Boolean.annotate({ expected: "true or false" }), (value) =>
+  typeof value === "boolean" ? value : unsure
+)
 
 /** A Go `string`: it has no lone surrogates, whoever sends it. */
-export const Text = Schema.String.annotate({ expected: "a string" }).pipe(
-  Schema.decodeTo(Schema.String, {
-    decode: SchemaGetter.transform((text: string) => text.toWellFormed()),
-    encode: SchemaGetter.passthrough()
-  })
+export const Text = withQuick(
+  Schema.String.annotate({ expected: "a string" }).pipe(
+    Schema.decodeTo(Schema.String, {
+      decode: SchemaGetter.transform((text: string) => text.toWellFormed()),
+      encode: SchemaGetter.passthrough()
+    })
+  ),
+  (value) => (typeof value === "string" ? value.toWellFormed() : unsure)
 )
 
 /** A Go `netip.Addr`: `undefined` is the zero `Addr`, which travels as `""`. */
-export const OptionalAddress = Schema.String.annotate({ expected: anAddress }).pipe(
-  Schema.decodeTo(Schema.UndefinedOr(Address), {
-    decode: SchemaGetter.transformEffect((text: string, options) => {
-      if (text === "") return Effect.undefined
-      const address = parseAddress(text)
-      return Result.isSuccess(address)
-        ? Effect.succeed(address.success)
-        : Effect.fail(new SchemaIssue.InvalidValue({ expected: addressRule(address.failure) }, text, options))
-    }),
-    encode: SchemaGetter.transform((address: Address | undefined) => address?.text ?? "")
-  })
+export const OptionalAddress = withQuick(
+  Schema.String.annotate({ expected: anAddress }).pipe(
+    Schema.decodeTo(Schema.UndefinedOr(Address), {
+      decode: SchemaGetter.transformEffect((text: string, options) => {
+        if (text === "") return Effect.undefined
+        const address = parseAddress(text)
+        return Result.isSuccess(address)
+          ? Effect.succeed(address.success)
+          : Effect.fail(
+              new SchemaIssue.InvalidValue({ expected: addressRule(address.failure) }, text, options)
+            )
+      }),
+      encode: SchemaGetter.transform((address: Address | undefined) => address?.text ?? "")
+    })
+  ),
+  (value) => {
+    if (typeof value !== "string") return unsure
+    if (value === "") return undefined
+    const address = parseAddress(value)
+    return Result.isSuccess(address) ? address.success : unsure
+  }
 )
 
 const LabelMap = Schema.declare<ReadonlyMap<string, string>>((value) => value instanceof Map)
 
 /** A Go `map[string]string`. Encoded it is an object; `__proto__` is a key like any other. */
-export const StringMap = Schema.declare<Readonly<Record<string, string>>>(
-  (_): _ is Readonly<Record<string, string>> => true
-).pipe(
-  Schema.decodeTo(LabelMap, {
-    decode: SchemaGetter.transformEffect((input: unknown, options) => {
-      const entries = entriesOf(input)
-      if (entries === undefined) return notAnObject(input, options)
-      const map = new Map<string, string>()
-      const issues: Array<SchemaIssue.Issue> = []
-      for (const [key, value] of entries) {
-        if (typeof value === "string") map.set(key.toWellFormed(), value.toWellFormed())
-        else if (value === null) map.set(key.toWellFormed(), "")
-        else if (value !== undefined) {
-          const issue = new SchemaIssue.InvalidValue({ expected: "a string" }, value, options)
-          issues.push(new SchemaIssue.Pointer([key], issue))
+export const StringMap = withQuick(
+  Schema.declare<Readonly<Record<string, string>>>((_): _ is Readonly<Record<string, string>> => true).pipe(
+    Schema.decodeTo(LabelMap, {
+      decode: SchemaGetter.transformEffect((input: unknown, options) => {
+        const entries = entriesOf(input)
+        if (entries === undefined) return notAnObject(input, options)
+        const map = new Map<string, string>()
+        const issues: Array<SchemaIssue.Issue> = []
+        for (const [key, value] of entries) {
+          if (typeof value === "string") map.set(key.toWellFormed(), value.toWellFormed())
+          else if (value === null) map.set(key.toWellFormed(), "")
+          else if (value !== undefined) {
+            const issue = new SchemaIssue.InvalidValue({ expected: "a string" }, value, options)
+            issues.push(new SchemaIssue.Pointer([key], issue))
+          }
         }
-      }
-      const [first, ...rest] = issues
-      return first === undefined
-        ? Effect.succeed(map)
-        : Effect.fail(new SchemaIssue.Composite(LabelMap.ast, [first, ...rest]))
-    }),
-    encode: SchemaGetter.transform((map: ReadonlyMap<string, string>) => Object.fromEntries(map))
-  })
+        const [first, ...rest] = issues
+        return first === undefined
+          ? Effect.succeed(map)
+          : Effect.fail(new SchemaIssue.Composite(LabelMap.ast, [first, ...rest]))
+      }),
+      encode: SchemaGetter.transform((map: ReadonlyMap<string, string>) => Object.fromEntries(map))
+    })
+  ),
+  quickStringMap
 )
 
 /** A Go pointer: `null` or the thing itself. */
-export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) =>
-  Schema.Union([Schema.Null, schema]).annotate({ expected })
+export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) => {
+  const quick = quickWays.get(schema)
+  return withQuick(Schema.Union([Schema.Null, schema]).annotate({ expected }), quick && quickPointer(quick))
+}
 
 /** A Go slice; `null` and `[]` stay apart. A struct in it takes `null` for its zero value. */
-export const slice = <S extends Schema.Constraint>(schema: S) =>
-  pointer(Schema.Array(schema).annotate({ expected: "an array" }), "an array")
+export const slice = <S extends Schema.Constraint>(schema: S) => {
+  const quick = quickWays.get(schema)
+  const array = Schema.Array(schema).annotate({ expected: "an array" })
+  return pointer(withQuick(array, quick && quickArray(quick)), "an array")
+}
 
 /** The fields that the protocol's messages are made of. */
 export const int = field(Integer, 0)
@@ -125,7 +168,10 @@ export const decodeValue = <T>(
   schema: Schema.ConstraintDecoder<T>
 ): ((input: unknown) => Result.Result<T, RequestError>) => {
   const decode = SchemaParser.decodeUnknownResult(schema)
+  const quick = quickWays.get(schema)
   return (input) => {
+    const quickly = quick === undefined ? unsure : quick(input)
+    if (quickly !== unsure) return Result.succeed(quickly as T)
     const result = decode(input)
     if (Result.isSuccess(result)) return Result.succeed(result.success)
     // Once more for the whole report: what is right pays nothing for it.
@@ -162,7 +208,10 @@ function field<S extends Schema.Constraint>(
 }
 
 function numberThat(holds: (value: number) => boolean, expected: string) {
-  return Schema.Number.annotate({ expected }).check(Schema.makeFilter(holds, { expected }))
+  return withQuick(
+    Schema.Number.annotate({ expected }).check(Schema.makeFilter(holds, { expected })),
+    (value) => (typeof value === "number" && holds(value) ? value : unsure)
+  )
 }
 
 type Fold<A> = (
@@ -172,9 +221,7 @@ type Fold<A> = (
 
 /** Puts the entries of an object in the places of the fields that they name. */
 const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constraint>]>): Fold<A> => {
-  const places = new Map(
-    fields.flatMap(([name], place) => [[name, place] as const, [folded(name), place] as const])
-  )
+  const places = placesOf(fields.map(([name]) => name))
   const zeros = Object.fromEntries(fields.map(([name, { zero }]) => [name, zero]))
   const checks = fields.map(([, { schema }]) =>
     SchemaParser.decodeUnknownResult(schema as Schema.ConstraintDecoder<unknown>)
@@ -186,7 +233,7 @@ const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constr
     if (entries === undefined) return notAnObject(input, options)
     let seen = 0
     for (const [key, given] of entries) {
-      const place = places.get(key) ?? places.get(folded(key))
+      const place = places(key)
       const found = place === undefined ? undefined : fields[place]
       if (place === undefined || found === undefined || given === undefined) continue
       const [name, { zero, repeated }] = found
@@ -212,16 +259,6 @@ const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constr
     }
     return Effect.succeed(out as A)
   }
-}
-
-/** Go's simple folding: of all characters beyond ASCII only U+017F and the Kelvin sign fold to a letter of ours. */
-const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "s")
-
-const entriesOf = (value: unknown): ReadonlyArray<readonly [string, unknown]> | undefined => {
-  if (value instanceof JsonObject) return value.entries
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
-  // A Map has no properties of its own: taken for an object, its labels would be lost in silence.
-  return value instanceof JsonNumber || value instanceof Map ? undefined : Object.entries(value)
 }
 
 const notAnObject = (input: unknown, options: Parameters<Fold<never>>[1]) =>

@@ -151,18 +151,21 @@ const observed = <R>(
     )
   })
 
-const activate = Effect.fnUntraced(function* (_: Body): Operation<typeof ActivateResponse.Encoded> {
+const activate = Effect.fnUntraced(function* (_: Body): Operating<typeof ActivateResponse.Encoded> {
   const driver = yield* Driver
   if (driver.activated !== undefined) yield* driver.activated
   return activateResponse
 })
 
-const mapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
-  const group = yield* Effect.fromResult(Result.flatMap(decodeMapPorts(body), groupOf))
-  return mapPortsResponse(yield* granted(group))
-})
+const mapPorts = (body: Body): Operation<typeof MapPortsResponse.Encoded> =>
+  Effect.suspend(() => {
+    const group = Result.flatMap(decodeMapPorts(body), groupOf)
+    return Result.isFailure(group)
+      ? Effect.fail<CallError>(group.failure)
+      : Effect.map(granted(group.success), mapPortsResponse)
+  })
 
-const mapGroups = Effect.fnUntraced(function* (body: Body): Operation<typeof MapGroupsResponse.Encoded> {
+const mapGroups = Effect.fnUntraced(function* (body: Body): Operating<typeof MapGroupsResponse.Encoded> {
   const groups = yield* Effect.fromResult(Result.flatMap(decodeMapGroups(body), groupsOf))
   const bindings = yield* Effect.mapError(grantedAll(groups), ofGroup)
   return { Groups: bindings.map(mapPortsResponse), Err: "" }
@@ -194,30 +197,36 @@ const grantedAll = Effect.fnUntraced(function* (
 })
 
 /** What the driver answers is one binding for each entry; any other number is its defect. */
-const granted = Effect.fnUntraced(function* (
+const granted = (
   group: Group
-): Effect.fn.Return<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> {
-  const driver = yield* Driver
-  const bindings = yield* driver.mapPorts(group)
-  yield* eachAnswered(group, bindings)
-  return bindings
-})
+): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
+  Effect.flatMap(
+    Driver.use((driver) => driver.mapPorts(group)),
+    (bindings) => eachAnswered(group, bindings)
+  )
 
-const eachAnswered = ({ entries }: Group, bindings: ReadonlyArray<PortBinding>): Effect.Effect<void> =>
+const eachAnswered = (
+  { entries }: Group,
+  bindings: ReadonlyArray<PortBinding>
+): Effect.Effect<ReadonlyArray<PortBinding>> =>
   bindings.length === entries.length
-    ? Effect.void
+    ? Effect.succeed(bindings)
     : Effect.die(
         new Error(`the driver answered ${bindings.length} bindings to a group of ${entries.length} entries`)
       )
 
-const unmapPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof UnmapPortsResponse.Encoded> {
-  const release = yield* Effect.fromResult(Result.flatMap(decodeUnmapPorts(body), releaseOf))
-  const driver = yield* Driver
-  yield* driver.unmapPorts(release)
-  return unmapPortsResponse
-})
+const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
+  Effect.suspend(() => {
+    const release = Result.flatMap(decodeUnmapPorts(body), releaseOf)
+    return Result.isFailure(release)
+      ? Effect.fail<CallError>(release.failure)
+      : Effect.as(
+          Driver.use((driver) => driver.unmapPorts(release.success)),
+          unmapPortsResponse
+        )
+  })
 
-const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof ListPortsResponse.Encoded> {
+const listPorts = Effect.fnUntraced(function* (body: Body): Operating<typeof ListPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
   const { OwnedBy: owner } = yield* Effect.fromResult(decodeListPorts(body))
@@ -226,7 +235,7 @@ const listPorts = Effect.fnUntraced(function* (body: Body): Operation<typeof Lis
   return listPortsResponse(listed.filter((mapping) => mapping.owner === owner))
 })
 
-const followContainer = Effect.fnUntraced(function* (body: Body): Operation<typeof MapPortsResponse.Encoded> {
+const followContainer = Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.followContainer === undefined)
     return yield* new MethodNotFound({ method: "PortMapper.FollowContainer" })
@@ -234,7 +243,8 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operation<type
   return mapPortsResponse(yield* driver.followContainer(follow))
 })
 
-type Operation<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
+type Operation<A> = Effect.Effect<A, CallError, Driver | Scope.Scope>
+type Operating<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
 const operations = {
   "Plugin.Activate": activate,

@@ -187,6 +187,7 @@ const checkFrontends = (
   entries: ReadonlyArray<Entry | undefined>,
   issues: Array<Issue>
 ): void => {
+  if (entries.length < 2) return
   const byFrontend = new Map<string, number>()
   entries.forEach((entry, index) => {
     if (entry === undefined) return

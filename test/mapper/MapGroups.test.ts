@@ -1,17 +1,15 @@
 /** Several groups at once: what one after the other comes to, in one change of the record and the kernel. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
+import { Effect } from "effect"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
-import { MemoryStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
 import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { MemoryRelay } from "../../src/relay/Relay.ts"
 import { bindingText, group } from "../support/groups.ts"
+import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (groups: ReadonlyArray<Group>) => Effect.scoped(mapGroupsTogether(groups))
@@ -20,30 +18,7 @@ const mapped = (groups: ReadonlyArray<Group>) =>
 const refused = (groups: ReadonlyArray<Group>) =>
   Effect.map(Effect.flip(map(groups)), ({ message }) => message)
 
-const host = Effect.gen(function* () {
-  const sockets = yield* MemoryHost
-  const firewall = yield* MemoryFirewall
-  const relay = yield* MemoryRelay
-  const store = yield* MemoryStore
-  return {
-    sockets: sockets.open().map(({ socket }) => socket),
-    rules: firewall.rules(),
-    routes: relay.routes(),
-    stored: store.records().map(({ mapping, state }) => `${mapping.host.text}:${mapping.port} ${state}`)
-  }
-})
-const nothing = { sockets: [], rules: [], routes: [], stored: [] }
-
-const unmapAll = Effect.gen(function* () {
-  const driver = yield* Driver
-  const store = yield* MemoryStore
-  const bindings = store.records().map(({ mapping }) => mapping)
-  yield* driver.unmapPorts({ bindings, labels: new Map() })
-  assert.deepStrictEqual(yield* host, nothing)
-})
-
-type Services = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
-const test = (title: string, effect: () => Effect.Effect<void, unknown, Services>) =>
+const test = (title: string, effect: () => Effect.Effect<void, unknown, MemoryServices>) =>
   it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory()))
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])

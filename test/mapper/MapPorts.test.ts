@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
@@ -13,8 +13,8 @@ import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { MemoryRelay } from "../../src/relay/Relay.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
+import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
@@ -32,32 +32,9 @@ const refused = (asked: Group) =>
 const unmap = (bindings: Parameters<typeof releaseOf>[0]) =>
   Driver.use((driver) => driver.unmapPorts(releaseOf(bindings)))
 
-/** All that a mapper can leave on its host. */
-const host = Effect.gen(function* () {
-  const sockets = yield* MemoryHost
-  const firewall = yield* MemoryFirewall
-  const relay = yield* MemoryRelay
-  const store = yield* MemoryStore
-  return {
-    sockets: sockets.open().map(({ socket }) => socket),
-    rules: firewall.rules(),
-    routes: relay.routes(),
-    stored: store.records().map(({ mapping, state }) => `${mapping.host.text}:${mapping.port} ${state}`)
-  }
-})
-const unmapAll = Effect.gen(function* () {
-  const driver = yield* Driver
-  const store = yield* MemoryStore
-  const bindings = store.records().map(({ mapping }) => mapping)
-  yield* driver.unmapPorts({ bindings, labels: new Map() })
-  assert.deepStrictEqual(yield* host, nothing)
-})
-const nothing = { sockets: [], rules: [], routes: [], stored: [] }
-
-type Services = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
 const test = (
   title: string,
-  effect: () => Effect.Effect<void, unknown, Services>,
+  effect: () => Effect.Effect<void, unknown, MemoryServices>,
   capabilities: Partial<Capabilities> = {}
 ) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
 

@@ -1,0 +1,88 @@
+/**
+ * The short way of decoding: what nearly every message is, decoded in one pass over it. It answers what the schema beside it
+ * answers, or that it is not sure: then the schema decides, and finds the words for what is wrong.
+ */
+import { JsonNumber, JsonObject } from "./GoJson.ts"
+
+export const unsure: unique symbol = Symbol("portmapper/protocol/unsure")
+
+export type Quick = (value: unknown) => unknown
+
+export interface QuickField {
+  readonly name: string
+  readonly quick: Quick
+  /** Encoded. */
+  readonly zero: null | boolean | number | string
+}
+
+/** An object with the fields that are given; not sure of a key given twice. */
+export const quickStruct = (fields: ReadonlyArray<QuickField>): Quick => {
+  const places = placesOf(fields.map(({ name }) => name))
+  const zeros = Object.fromEntries(fields.map(({ name, quick, zero }) => [name, quick(zero)]))
+  return (value) => {
+    const entries = entriesOf(value)
+    if (entries === undefined) return unsure
+    const out = { ...zeros }
+    let seen = 0
+    for (const [key, given] of entries) {
+      const place = places(key)
+      const field = place === undefined ? undefined : fields[place]
+      if (place === undefined || field === undefined || given === undefined) continue
+      if ((seen & (1 << place)) !== 0) return unsure
+      seen |= 1 << place
+      if (given === null) continue
+      const decoded = field.quick(given)
+      if (decoded === unsure) return unsure
+      out[field.name] = decoded
+    }
+    return out
+  }
+}
+
+export const quickPointer =
+  (quick: Quick): Quick =>
+  (value) =>
+    value === null ? null : quick(value)
+
+export const quickArray =
+  (quick: Quick): Quick =>
+  (value) => {
+    if (!Array.isArray(value)) return unsure
+    const out: Array<unknown> = []
+    for (const item of value) {
+      const decoded = quick(item)
+      if (decoded === unsure) return unsure
+      out.push(decoded)
+    }
+    return out
+  }
+
+export const quickStringMap: Quick = (value) => {
+  const entries = entriesOf(value)
+  if (entries === undefined) return unsure
+  const map = new Map<string, string>()
+  for (const [key, text] of entries) {
+    if (typeof text !== "string") return unsure
+    map.set(key.toWellFormed(), text.toWellFormed())
+  }
+  return map
+}
+
+/** Which of these names a key is: Go takes it whatever its case. */
+export const placesOf = (names: ReadonlyArray<string>): ((key: string) => number | undefined) => {
+  const places = new Map(
+    names.flatMap((name, place) => [[name, place] as const, [folded(name), place] as const])
+  )
+  return (key) => places.get(key) ?? places.get(folded(key))
+}
+
+/** The entries of an object, of either make. */
+export const entriesOf = (value: unknown): ReadonlyArray<readonly [string, unknown]> | undefined => {
+  if (value instanceof JsonObject) return value.entries
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
+  // A Map has no properties of its own: taken for an object, its labels would be lost in silence.
+  return value instanceof JsonNumber || value instanceof Map ? undefined : Object.entries(value)
+}
+
+/** Go's simple folding: of all characters beyond ASCII only U+017F and the Kelvin sign fold to a letter of ours. */
+const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "s")
