@@ -84,6 +84,43 @@ describe("restore after a kill", () => {
     })
   )
 
+  it.effect(
+    "undoes a call of several groups that it cut short, all of them, and keeps what was there before",
+    () =>
+      Effect.gen(function* () {
+        const stops: Array<string> = []
+        const limited = { ...web, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+        const more = [
+          limited,
+          group("5353", ["udp 0.0.0.0 172.17.0.2:53"]),
+          group("0", ["tcp :: 172.17.0.3:80"])
+        ]
+        for (let stop = 1; ; stop++) {
+          const { life, kill } = yield* makeLives
+          yield* life(map(web))
+          const together = Effect.scoped(mapGroupsTogether(more))
+          const stoppedAt = yield* life(killedAt(stop, kill, together))
+          if (stoppedAt === undefined) break
+          stops.push(stoppedAt)
+          const after = yield* life(snapshot)
+          assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine live"], `killed at ${stop} ${stoppedAt}`)
+          assert.deepStrictEqual([after.sockets.length, after.rules.length, after.stored.length], [1, 1, 1])
+        }
+        assert.deepStrictEqual(
+          [...new Set(stops)],
+          ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+        )
+        const { life, kill } = yield* makeLives
+        yield* life(map(web))
+        yield* life(Effect.scoped(Effect.andThen(mapGroupsTogether(more), kill)))
+        assert.deepStrictEqual(yield* life(listed), [
+          "0.0.0.0 5353 engine unconfirmed",
+          "0.0.0.0 8080 engine live",
+          ":: 40001 engine unconfirmed"
+        ])
+      })
+  )
+
   it.effect("finishes a removal that it cut short, at whichever step", () =>
     Effect.gen(function* () {
       for (let stop = 1; ; stop++) {
