@@ -149,6 +149,36 @@ describe("a watch", () => {
       ])
     }))
 
+  test("maps one by one what takes too long together", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      yield* engine.run({ name: "web", labels: publish("8080:80,8081:81") })
+      let undone = 0
+      const slow = Driver.of({
+        ...base,
+        mapGroups: (groups) =>
+          Effect.andThen(base.mapGroups?.(groups) ?? Effect.die("not offered"), Effect.never).pipe(
+            Effect.onInterrupt(() => Effect.sync(() => void undone++))
+          )
+      })
+      const driver = yield* Effect.provideService(start(), Driver, slow)
+      assert.deepStrictEqual(
+        lines.filter((line) => line.includes("published")),
+        []
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.strictEqual(undone, 1)
+      assert.deepStrictEqual(yield* listed(driver), [
+        "0.0.0.0:8080 -> 172.17.0.2:80 live watch",
+        "0.0.0.0:8081 -> 172.17.0.2:81 live watch"
+      ])
+      yield* engine.remove("web")
+      yield* settle
+      assert.deepStrictEqual((yield* MemoryHost).open(), [])
+    }))
+
   test("keeps it through a restart of its own, whether or not the container runs meanwhile", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
