@@ -18,6 +18,19 @@ describe("wrong usage", () => {
     Effect.forEach(
       [
         ["mapp", '"mapp" is no command, did you mean map?; see: portmapper --help'],
+        [
+          "--completions tcsh",
+          '--completions "tcsh": expected one of bash, zsh, fish, powershell, sh, pwsh; see: portmapper --help'
+        ],
+        [
+          "serve --log-format x",
+          'serve: --log-format "x": expected one of pretty, json, logfmt; see: portmapper serve --help'
+        ],
+        [
+          "serve --udp-idle 5",
+          'serve: --udp-idle "5": expected a duration such as 90s or 5m; see: portmapper serve --help'
+        ],
+        ["conform --seed x", 'conform: --seed "x": expected a number; see: portmapper conform --help'],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
         ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],
