@@ -187,7 +187,12 @@ const serving = Effect.fnUntraced(function* ({ options, keeping, inheritance }: 
   const { acceptMark, dockerUserMark, stateDirectory } = mapper
   if (watch === undefined) return base
   return yield* Effect.provideService(
-    watching({ ...watch, stateDirectory, mark: acceptMark ?? dockerUserMark }),
+    watching({
+      ...watch,
+      stateDirectory,
+      mark: acceptMark ?? dockerUserMark,
+      begin: keeping.mayAccept
+    }),
     Driver,
     base
   )

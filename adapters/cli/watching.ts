@@ -19,6 +19,8 @@ export interface WatchingOptions {
   readonly stateDirectory: string
   /** What our table marks redirected packets with; `undefined` where it redirects none. */
   readonly mark: AcceptMark | undefined
+  /** Until then the Engine's filter is a predecessor's to keep; at once by default. */
+  readonly begin?: Effect.Effect<void>
 }
 
 /** Answers the driver to serve. What is published stays so when the scope closes. */
@@ -26,7 +28,8 @@ export const watching = ({
   engine,
   trustImageLabels,
   stateDirectory,
-  mark
+  mark,
+  begin = Effect.void
 }: WatchingOptions): Effect.Effect<Driver["Service"], EngineError | RecordError, Driver | Scope.Scope> =>
   Effect.gen(function* () {
     const services = yield* Layer.build(
@@ -34,8 +37,15 @@ export const watching = ({
     )
     return yield* Effect.gen(function* () {
       const keep = mark === undefined ? Effect.void : yield* keepOpen(mark)
-      yield* Effect.forkScoped(Effect.forever(Effect.andThen(keep, Effect.sleep(checkInterval))))
-      return yield* startWatch({ trustImageLabels, onConnected: keep })
+      let begun = false
+      const keeping = Effect.gen(function* () {
+        yield* begin
+        begun = true
+        return yield* Effect.forever(Effect.andThen(keep, Effect.sleep(checkInterval)))
+      })
+      yield* Effect.forkScoped(keeping)
+      const onConnected = Effect.suspend(() => (begun ? keep : Effect.void))
+      return yield* startWatch({ trustImageLabels, onConnected })
     }).pipe(Effect.provide(services))
   })
 

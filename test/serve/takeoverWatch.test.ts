@@ -5,6 +5,7 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { fakeEngine, ping, type Script } from "../support/engine.ts"
@@ -51,6 +52,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
 
   script["/containers/json"] = { body: found }
   engine.asked.length = 0
+  yield* host.check("iptables", ["-N", "DOCKER-USER"])
   const state = join(folder, "state")
   const predecessor = yield* host.spawn(process.execPath, [speaker, "listen", join(state, "handover.sock")])
   yield* predecessor.waitForLine("listening", waiting)
@@ -69,8 +71,14 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
   // Time enough for what is not to be done.
   yield* Effect.sleep(1_000)
   assert.deepStrictEqual(yield* contents(host), before)
+  assert.deepStrictEqual(yield* dockerUser(host), [])
   return { before, folder, host, predecessor, successor }
 })
+
+const dockerUser = (host: Namespace) =>
+  Effect.map(host.check("iptables", ["-S", "DOCKER-USER"]), (text) =>
+    text.split("\n").filter((line) => line.startsWith("-A"))
+  )
 
 describeLab("a successor that watches", [], () => {
   it.live("maps nothing before its predecessor has let go, and everything then", () =>
@@ -84,9 +92,13 @@ describeLab("a successor that watches", [], () => {
         "tcp . 9090 : 172.31.0.2 . 80",
         "tcp . 9091 : 172.31.0.2 . 81"
       ])
+      yield* successor.waitForLine("DOCKER-USER accepts the mark", waiting)
+      const rule = "-m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -m comment --comment portmapper"
+      assert.deepStrictEqual(yield* dockerUser(host), [`-A DOCKER-USER ${rule} -j ACCEPT`])
       yield* successor.stop
       assert.deepStrictEqual(successor.ended(), { code: 0, signal: null })
       assert.deepStrictEqual(yield* contents(host), {})
+      assert.deepStrictEqual(yield* dockerUser(host), [])
     })
   )
 
@@ -100,6 +112,7 @@ describeLab("a successor that watches", [], () => {
         `portmapper: taking over: process ${predecessor.pid} serves again: it had second thoughts`
       )
       assert.deepStrictEqual(yield* contents(host), before)
+      assert.deepStrictEqual(yield* dockerUser(host), [])
       yield* predecessor.stop
       const next = yield* Plugin.start(host, { startMillis, folder })
       const { Mappings } = JSON.parse((yield* next.call("ListPorts", {})).body) as {
