@@ -1,7 +1,20 @@
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 const compiled = fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
+
+/** Of about a minute each. */
+const longest = ["serve/crash", "serve/takeover", "engine/dockerd", "cli/client"]
+
+/** Begins with these, so that nobody waits for one of them alone at the end. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    const isShort = ({ moduleId }: TestSpecification) => !longest.some((name) => moduleId.includes(name))
+    const sorted = await super.sort(files)
+    return sorted.sort((a, b) => Number(isShort(a)) - Number(isShort(b)))
+  }
+}
 
 export default defineConfig({
   test: {
@@ -11,6 +24,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // Most of what takes time waits for a kernel or a child: one worker per processor, none kept back.
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     // The plugin is started some hundred times; only the first of them compile it.
     env: { NODE_COMPILE_CACHE: compiled }
   }

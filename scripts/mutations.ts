@@ -47,7 +47,7 @@ const programOf = (file: string): string =>
 const searchIn = (folder: string, program: string): string | undefined => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    ["--import", "tsx", `test/property/${program}`, String(boundSeconds)],
+    [`test/property/${program}`, String(boundSeconds)],
     { cwd: folder, encoding: "utf8", env: { ...process.env, PORTMAPPER_SEED: "1" } }
   )
   if (status === 0) return undefined

@@ -3,15 +3,22 @@ import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import type { Check } from "../linux/HostChecks.ts"
 import { type ClientFlags, clientFlags, clientOf } from "./clientFlags.ts"
+import { engine } from "./engineFlags.ts"
 import { failed } from "./failure.ts"
 
-export const doctor = Command.make("doctor", clientFlags, (options) =>
+export const doctor = Command.make("doctor", { ...clientFlags, engine }, (options) =>
   Effect.gen(function* () {
     // Loaded here: the other commands start the sooner.
-    const { hostChecks } = yield* Effect.promise(() => import("../linux/HostChecks.ts"))
+    const { checkEngineFilter, hostChecks } = yield* Effect.promise(() => import("../linux/HostChecks.ts"))
+    const { checkEngine } = yield* Effect.promise(() => import("./engineCheck.ts"))
     const { droppedTraffic } = yield* Effect.promise(() => import("../linux/DroppedTraffic.ts"))
     const { drops, checks: dropChecks } = droppedTraffic(yield* mapped(options))
-    const checks = [...(yield* Effect.promise(hostChecks)), ...dropChecks]
+    const checks = [
+      ...hostChecks(),
+      yield* checkEngine(options),
+      yield* Effect.promise(checkEngineFilter),
+      ...dropChecks
+    ]
     yield* Console.log(
       options.json ? JSON.stringify({ checks, drops }, undefined, 2) : checks.map(checkText).join("\n")
     )

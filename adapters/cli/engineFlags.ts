@@ -34,5 +34,5 @@ export const engineOf = (options: EngineFlags): Effect.Effect<EngineAddress, Wro
   )
 
 /** Whether the options or the environment say which Engine is meant. */
-export const isEngineNamed = ({ engine }: EngineFlags): boolean =>
+export const isEngineNamed = ({ engine }: Pick<EngineFlags, "engine">): boolean =>
   namesEngine(Option.getOrUndefined(engine), process.env)

@@ -3,7 +3,7 @@ import * as Fs from "node:fs"
 import { Effect, Option, Result } from "effect"
 import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
 import { serveFd } from "../docker/InheritedSocket.ts"
-import type { Keeper } from "../docker/Keeper.ts"
+import type { Keeper, Place } from "../docker/Keeper.ts"
 import type { ServerOptions } from "../docker/PluginServer.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import {
@@ -13,6 +13,7 @@ import {
   type Listening,
   serveTcp,
   type TlsFilesMissing,
+  tcpPlace,
   tlsFor
 } from "../docker/PluginTcp.ts"
 import { checkSpec } from "../docker/SpecCheck.ts"
@@ -107,8 +108,9 @@ export const serveListeners = Effect.fnUntraced(
       listening.push(path)
     }
     if (Option.isSome(options.tcp)) {
-      const served = yield* serveTcp({ ...server, ...options.tcp.value, tls })
-      yield* describe(options, served, keeper)
+      const asked = options.tcp.value
+      const served = yield* serveTcp({ ...server, ...asked, tls })
+      yield* describe(options, served, keeper, tcpPlace(asked))
       listening.push(tcpText(served))
     }
     return listening
@@ -157,12 +159,21 @@ const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
 })
 
 /** Tells the Engine by the spec file, and the user where the Engine will not get through by it. */
-const describe = Effect.fnUntraced(function* (options: ListenerOptions, served: Listening, keeper: Keeper) {
+const describe = Effect.fnUntraced(function* (
+  options: ListenerOptions,
+  served: Listening,
+  keeper: Keeper,
+  place: Place
+) {
   const { name, specDir } = options
   const url = engineUrl(served)
   const tls = served.secure ? clientTls(options) : undefined
   const folder = Option.getOrUndefined(specDir)
-  const path = yield* writeSpec({ name, folder, url, tls, isLeaving: keeper.isLeaving })
+  const path = yield* writeSpec({
+    ...{ name, folder, url, tls },
+    isLeaving: keeper.isLeaving,
+    onWritten: (spec) => keeper.describe(place, { spec })
+  })
   const socket = `/run/docker/plugins/${name}.sock`
   if (Fs.existsSync(socket))
     yield* Effect.logWarning(`the Engine does not read ${path} as long as ${socket} is there`)

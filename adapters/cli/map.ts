@@ -175,22 +175,33 @@ const mapJobs = (
           .flatMap((binding) => (before.has(keyOf(binding)) ? [] : releaseOf(binding)))
       )
     const done = yield* progress("mapping", jobs.length)
+    const keep = (some: ReadonlyArray<Job>, answers: ReadonlyArray<ReadonlyArray<PortBinding>>) => {
+      for (const [index, job] of some.entries()) granted.set(job, answers[index] ?? [])
+      done(some.length)
+    }
     const mapOne = (job: Job) =>
       client.mapPorts(job.group).pipe(
-        Effect.tap((bindings) =>
-          Effect.sync(() => {
-            granted.set(job, bindings)
-            done(1)
-          })
-        ),
+        Effect.map((bindings) => keep([job], [bindings])),
         Effect.mapError((error) => ({ job, error })),
         // An answer on its way is waited for: only what is known to be granted can be undone.
         Effect.uninterruptible
       )
+    // One by one where it is another's plugin, and where one of them is refused: that one's answer says why.
+    const mapTogether = (some: ReadonlyArray<Job>) =>
+      client.mapTogether(some.map(({ group }) => group)).pipe(
+        Effect.map((answers) => keep(some, answers)),
+        Effect.uninterruptible,
+        Effect.catch(() => Effect.forEach(some, mapOne, { concurrency: connections, discard: true }))
+      )
+    const mapEach = (some: ReadonlyArray<Job>) =>
+      Effect.forEach(
+        inBatches(some),
+        (batch) => (batch.length > 1 ? mapTogether(batch) : Effect.forEach(batch, mapOne)),
+        { discard: true }
+      )
     // Exact ports first, as the Engine has it, so that no range picks one of them.
     const [others, exact] = partition(jobs, ({ group }) => group.ports._tag === "Exact")
-    yield* Effect.forEach(exact, mapOne, { concurrency: connections, discard: true }).pipe(
-      Effect.andThen(Effect.forEach(others, mapOne, { concurrency: connections, discard: true })),
+    yield* Effect.andThen(mapEach(exact), mapEach(others)).pipe(
       Effect.catch(({ job, error }) => Effect.flatMap(undo(), (undone) => mappingFailed(job, error, undone))),
       Effect.onInterrupt(undo)
     )
@@ -242,6 +253,14 @@ const lineOf = ({ entry: { protocol, host, backend }, port, discarded }: PortBin
   port,
   ...(discarded === undefined ? { backend } : { note: ` discarded: ${printable(discarded)}` })
 })
+
+/** So many at most are asked for at once: a call is bounded, and others wait for it. */
+const batchSize = 256
+
+const inBatches = (jobs: ReadonlyArray<Job>): ReadonlyArray<ReadonlyArray<Job>> =>
+  Array.from({ length: Math.ceil(jobs.length / batchSize) }, (_, index) =>
+    jobs.slice(index * batchSize, (index + 1) * batchSize)
+  )
 
 const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Array<A>, Array<A>] => {
   const [no, yes]: [Array<A>, Array<A>] = [[], []]

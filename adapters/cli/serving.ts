@@ -9,6 +9,7 @@ import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Relay } from "../../src/relay/Relay.ts"
+import { executeHandler, executePath } from "../cni/Served.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
@@ -152,7 +153,8 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
       pages: {
         "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
         "/metrics": metrics.page
-      }
+      },
+      handlers: { [executePath]: executeHandler }
     },
     life.unkept
   ).pipe(Effect.provideService(CallObserver, metrics.observe), Effect.provideService(Driver, driver))
@@ -174,24 +176,31 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
 
 /** The driver to serve, with all that is to be done for it. */
 const serving = Effect.fnUntraced(function* ({ options, keeping, inheritance }: Life) {
-  const base = yield* Driver
+  const own = yield* Driver
+  const base = inheritance === undefined ? own : afterwards(own, keeping.mayAccept)
   const { watch, mapper, releaseOnExit } = options
+  // Neither what a successor has by now, nor what the predecessor may still take back.
   const unlessLeaving = (effect: Effect.Effect<void>) =>
-    Effect.suspend(() => (keeping.isLeaving() ? Effect.void : effect))
+    Effect.suspend(() => (keeping.isLeaving() || !keeping.accepts() ? Effect.void : effect))
   if (releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseAtEnd(base)))
   if (watch !== undefined && releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseFilter))
   const { acceptMark, dockerUserMark, stateDirectory } = mapper
-  const driver =
-    watch === undefined
-      ? base
-      : yield* watching({ ...watch, stateDirectory, mark: acceptMark ?? dockerUserMark })
-  return inheritance === undefined ? driver : afterwards(driver, keeping.mayAccept)
+  if (watch === undefined) return base
+  return yield* Effect.provideService(
+    watching({ ...watch, stateDirectory, mark: acceptMark ?? dockerUserMark }),
+    Driver,
+    base
+  )
 })
 
 /** Nothing is mapped or unmapped here as long as the predecessor may take back. */
-const afterwards = (driver: Driver["Service"], ready: Effect.Effect<void>): Driver["Service"] => ({
+const afterwards = (
+  { mapGroups, ...driver }: Driver["Service"],
+  ready: Effect.Effect<void>
+): Driver["Service"] => ({
   ...driver,
   mapPorts: (group) => Effect.andThen(ready, driver.mapPorts(group)),
+  ...(mapGroups === undefined ? {} : { mapGroups: (groups) => Effect.andThen(ready, mapGroups(groups)) }),
   unmapPorts: (release) => Effect.andThen(ready, driver.unmapPorts(release))
 })
 

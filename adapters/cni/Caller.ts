@@ -1,5 +1,6 @@
-/** Who does the work: the running plugin behind its socket, or this process itself. Both answer the protocol's calls. */
+/** Who does the work: the running plugin behind its socket, or this process itself. Each answers the protocol's calls. */
 import { CniError, codes } from "./CniError.ts"
+import type { NetworkConfig } from "./NetworkConfig.ts"
 
 export type Method = "MapGroups" | "UnmapPorts" | "ListPorts"
 
@@ -8,6 +9,15 @@ export interface Caller {
   readonly call: (method: Method, request: object, owner: string) => Promise<unknown>
   readonly close: () => Promise<void>
 }
+
+/**
+ * Finds a caller and has it work. `recorded`: where no plugin is running and nothing is recorded there is nothing to work on.
+ */
+export type WithCaller = (
+  config: NetworkConfig,
+  when: "always" | "recorded",
+  work: (caller: Caller) => Promise<void>
+) => Promise<undefined>
 
 /** Whose fault a refusal is, as the operations tell it; `stopping` is a plugin on its way out. */
 export type RefusalKind = "request" | "notFound" | "driver" | "defect" | "stopping"

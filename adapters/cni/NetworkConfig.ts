@@ -59,6 +59,16 @@ export const versionIn = (text: string): string => {
   }
 }
 
+/** The socket that a text names: `""` where it names none, nor could; `undefined` for what is no path. */
+export const socketNamed = (text: string): string | undefined => {
+  try {
+    const socket = (JSON.parse(text) as Json | null)?.["socket"] ?? ""
+    return typeof socket === "string" ? socket : undefined
+  } catch {
+    return ""
+  }
+}
+
 /** Throws a `CniError` for what is no configuration, of no version that we know, or too old for the command. */
 export const configOf = (text: string, command: Invocation["command"]): NetworkConfig => {
   const raw = objectIn(text)

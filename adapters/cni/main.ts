@@ -5,6 +5,7 @@
  */
 import manifest from "../../package.json" with { type: "json" }
 import { execute } from "./execute.ts"
+import { withFoundCaller } from "./FoundCaller.ts"
 import { supportedVersions } from "./NetworkConfig.ts"
 
 const required = 24
@@ -60,7 +61,7 @@ const main = async (): Promise<number> => {
     writeAll(option === "--help" ? 1 : 2, about)
     return 0
   }
-  const { status, stdout } = await execute({ variables: process.env, input: readAll })
+  const { status, stdout } = await execute({ variables: process.env, input: readAll }, withFoundCaller)
   writeAll(1, stdout)
   return status
 }

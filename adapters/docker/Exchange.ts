@@ -28,7 +28,17 @@ export const startCall = (
   const answered = Effect.scoped(
     Effect.flatMap(call(method, textBody(text)), (answer) => exchange.deliver(answerText(answer)))
   )
-  const fiber = Effect.runForkWith(Context.add(services, CurrentOwner, owner))(answered)
+  start(Context.add(services, CurrentOwner, owner), answered, exchange, done)
+}
+
+/** Starts what answers by itself; it is interrupted when its client goes, and a failure is told where nothing was yet. */
+export const start = (
+  services: Context.Context<Driver>,
+  answered: Effect.Effect<void, CallError | Undelivered, Driver>,
+  exchange: Omit<Exchange, "deliver">,
+  done: () => void
+): void => {
+  const fiber = Effect.runForkWith(services)(answered)
   exchange.onGone(() => fiber.interruptUnsafe())
   fiber.addObserver((exit: Exit.Exit<void, CallError | Undelivered>) => {
     if (Exit.isFailure(exit) && exchange.open()) exchange.refuse(refusedAs(failureOf(exit.cause)))

@@ -4,6 +4,7 @@
  */
 import * as Net from "node:net"
 import { Effect, type Scope } from "effect"
+import type { SpecFile } from "./SpecFile.ts"
 
 /** `unix PATH`, `tcp HOST:PORT` as asked for, or `systemd NUMBER NAME`. */
 export type Place = string
@@ -14,6 +15,8 @@ export interface Details {
   readonly inode?: number
   /** Of a TCP socket. */
   readonly port?: number
+  /** What describes it to an Engine, as it was written. */
+  readonly spec?: SpecFile
 }
 
 export interface Kept extends Details {
@@ -29,6 +32,8 @@ export interface Keeper {
   readonly adopt: (place: Place) => Kept | undefined
   /** Keeps another descriptor of this listening socket, which stays the caller's; `false` where there is none to be had. */
   readonly keep: (place: Place, fd: number, details: Details) => boolean
+  /** What is known of a kept socket only later. */
+  readonly describe: (place: Place, details: Details) => void
   /** The connections kept for a place, each for one taker. */
   readonly takeConnections: (place: Place) => ReadonlyArray<number>
   /** Keeps another descriptor of this connection, which the caller closes without having read anything more. */

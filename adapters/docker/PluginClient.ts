@@ -11,6 +11,8 @@ import {
   bindingsFollowed,
   bindingsGranted,
   followContainerRequest,
+  groupsGranted,
+  mapGroupsRequest,
   mapPortsRequest,
   mappingsListed,
   unmapPortsRequest
@@ -22,6 +24,7 @@ import {
   ActivateResponse,
   ErrorResponse,
   ListPortsResponse,
+  MapGroupsResponse,
   MapPortsResponse
 } from "../../src/protocol/Messages.ts"
 import type { Method } from "../../src/protocol/Operations.ts"
@@ -44,6 +47,10 @@ export interface PluginClient {
   /** What the plugin says it implements. An Engine sends this once in its life; a plugin may take us for one. */
   readonly activate: Effect.Effect<ReadonlyArray<string>, ClientError>
   readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only ours takes several groups, all of them or none; `NotOffered` of any other. */
+  readonly mapTogether: (
+    groups: ReadonlyArray<Group>
+  ) => Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, ClientError>
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only ours follows containers, and only where it watches an Engine; `NotOffered` of any other. */
   readonly followContainer: (follow: Follow) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
@@ -151,6 +158,12 @@ export const makeClient = Effect.fnUntraced(function* (
       asked("PortMapper.MapPorts", mapPortsRequest(group), decodeMapPorts, (answer) =>
         bindingsGranted(group, answer)
       ),
+    mapTogether: (groups) =>
+      offered(
+        asked("PortMapper.MapGroups", mapGroupsRequest(groups), decodeMapGroups, (answer) =>
+          groupsGranted(groups, answer)
+        )
+      ),
     unmapPorts: (release) =>
       asked("PortMapper.UnmapPorts", unmapPortsRequest(release), Result.succeed, () =>
         Result.succeed(undefined)
@@ -165,6 +178,7 @@ export const makeClient = Effect.fnUntraced(function* (
 
 const decodeActivate = decodeValue(ActivateResponse)
 const decodeMapPorts = decodeValue(MapPortsResponse)
+const decodeMapGroups = decodeValue(MapGroupsResponse)
 const decodeListPorts = decodeValue(ListPortsResponse)
 const decodeError = decodeValue(ErrorResponse)
 

@@ -9,17 +9,19 @@ import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
 import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { type Exchange, startCall, Undelivered } from "./Exchange.ts"
+import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
   contentType,
   decodeBody,
   errorText,
+  type HandlerRoute,
   maxBodyBytes,
   ownerHeader,
   type PageRoute,
   pageFailed,
   type Refusal,
+  type Reply,
   type RouteOptions,
   routeOf,
   stopping,
@@ -137,6 +139,11 @@ const requestListener =
           state.inFlight++
           startCall(services, route, text, exchangeOf(response), () => requestDone(state))
         })
+      case "Handler":
+        return readBody(request, response, (text) => {
+          state.inFlight++
+          runHandler(services, route, request, text, response, () => requestDone(state))
+        })
     }
   }
 
@@ -187,16 +194,7 @@ const readBody = (
 }
 
 const exchangeOf = (response: Http.ServerResponse): Exchange => ({
-  deliver: (text) =>
-    Effect.callback((resume) => {
-      if (response.destroyed) return resume(Effect.fail(new Undelivered()))
-      response.once("finish", () => resume(Effect.void))
-      response.once("close", () => {
-        if (!response.writableFinished) resume(Effect.fail(new Undelivered()))
-      })
-      response.writeHead(200, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
-      response.end(text)
-    }),
+  deliver: (text) => deliver(response, { status: 200, contentType, body: text }),
   open: () => !response.headersSent && !response.destroyed,
   refuse: (refusal) => refuse(response, refusal),
   onGone: (gone) =>
@@ -204,6 +202,33 @@ const exchangeOf = (response: Http.ServerResponse): Exchange => ({
       if (!response.writableFinished) gone()
     })
 })
+
+const deliver = (
+  response: Http.ServerResponse,
+  { status, contentType, body }: Reply
+): Effect.Effect<void, Undelivered> =>
+  Effect.callback((resume) => {
+    if (response.destroyed) return resume(Effect.fail(new Undelivered()))
+    response.once("finish", () => resume(Effect.void))
+    response.once("close", () => {
+      if (!response.writableFinished) resume(Effect.fail(new Undelivered()))
+    })
+    response.writeHead(status, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(body) })
+    response.end(body)
+  })
+
+const runHandler = (
+  services: Context.Context<Driver>,
+  { handler }: HandlerRoute,
+  { headers }: Http.IncomingMessage,
+  body: string,
+  response: Http.ServerResponse,
+  done: () => void
+): void => {
+  const reply = handler({ header: (name) => headers[name]?.toString(), body })
+  const answered = Effect.scoped(Effect.flatMap(reply, (told) => deliver(response, told)))
+  start(services, answered, exchangeOf(response), done)
+}
 
 const runPage = (
   services: Context.Context<Driver>,

@@ -9,7 +9,7 @@ import type * as Net from "node:net"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { listenKept } from "./Keeper.ts"
+import { listenKept, type Place } from "./Keeper.ts"
 import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
 import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
@@ -33,6 +33,9 @@ export interface Listening extends HostPort {
   readonly address: string
   readonly secure: boolean
 }
+
+/** By which a keeper knows a TCP socket. */
+export const tcpPlace = (asked: HostPort): Place => `tcp ${hostPortText(asked)}`
 
 /** The files that are missing for TLS, by their names in `TlsFiles`. */
 export class TlsFilesMissing extends Schema.TaggedError<TlsFilesMissing>()("TlsFilesMissing", {
@@ -82,7 +85,7 @@ export const serveTcp = Effect.fnUntraced(function* (
   const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
   const connections = yield* openConnections
   const { keeper } = options
-  const place = `tcp ${listener}`
+  const place = tcpPlace(options)
   const kept = keeper?.adopt(place)
   let port = kept?.port ?? options.port
   yield* serveOn(

@@ -2,7 +2,7 @@
  * What HTTP means to the plugin protocol, whoever carries it: which paths there are, what status an outcome has, and in
  * which words a request is refused. `PluginServer` serves it on sockets, `WebHandler` as a `fetch` handler.
  */
-import { Cause, type Effect } from "effect"
+import { Cause, type Effect, type Scope } from "effect"
 import { type Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
 import { type Answer, type Failure, Method } from "../../src/protocol/Operations.ts"
 
@@ -17,14 +17,31 @@ export interface Page {
   readonly body: string
 }
 
+/** A `POST` that speaks another protocol than the plugin's. */
+export interface Posted {
+  /** By its name in lower case; a character for each byte. */
+  readonly header: (name: string) => string | undefined
+  readonly body: string
+}
+
+/** What is answered to it, word for word. */
+export interface Reply extends Page {
+  readonly status: number
+}
+
+/** The scope is the delivery of the reply, as it is of a call's answer. */
+export type Handler = (posted: Posted) => Effect.Effect<Reply, never, Driver | Scope.Scope>
+
 export interface RouteOptions {
   /** Further `GET` paths. */
   readonly pages?: Readonly<Record<string, Effect.Effect<Page, unknown, Driver>>>
+  /** Further `POST` paths. */
+  readonly handlers?: Readonly<Record<string, Handler>>
   /** The owner of calls that name none by the header `Portmapper-Owner`. */
   readonly owner?: string
 }
 
-export type Route = Refusal | CallRoute | PageRoute
+export type Route = Refusal | CallRoute | PageRoute | HandlerRoute
 
 export interface Refusal {
   readonly _tag: "Refusal"
@@ -43,6 +60,11 @@ export interface PageRoute {
   readonly page: Effect.Effect<Page, unknown, Driver>
 }
 
+export interface HandlerRoute {
+  readonly _tag: "Handler"
+  readonly handler: Handler
+}
+
 export const ownerHeader = "portmapper-owner"
 
 /** `path` is the request's target as sent, its query included: no path of ours has one. `ownerNamed` is the header. */
@@ -50,16 +72,18 @@ export const routeOf = (
   verb: string,
   path: string,
   ownerNamed: string | undefined,
-  { pages = {}, owner = "engine" }: RouteOptions
+  { pages = {}, handlers = {}, owner = "engine" }: RouteOptions
 ): Route => {
   const method = methodsByPath.get(path)
   if (method !== undefined) {
-    if (verb !== "POST") return refusal(405, `${verb} ${path}: the method must be POST`)
+    if (verb !== "POST") return mustBePost(verb, path)
     if (!ownerNamed) return { _tag: "Call", method, owner }
     return isOwner(ownerNamed)
       ? { _tag: "Call", method, owner: ownerNamed }
       : refusal(400, `the header Portmapper-Owner must be ${ownerRule}`)
   }
+  const handler = Object.hasOwn(handlers, path) ? handlers[path] : undefined
+  if (handler !== undefined) return verb === "POST" ? { _tag: "Handler", handler } : mustBePost(verb, path)
   const page = Object.hasOwn(pages, path) ? pages[path] : undefined
   if (page === undefined)
     return refusal(404, `${path}: no such path; known are ${[...methodsByPath.keys()].join(", ")}`)
@@ -91,6 +115,9 @@ export const decodeBody = (chunks: ReadonlyArray<Uint8Array>): string => {
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, method]))
+
+const mustBePost = (verb: string, path: string): Refusal =>
+  refusal(405, `${verb} ${path}: the method must be POST`)
 
 function refusal(status: number, reason: string): Refusal {
   return { _tag: "Refusal", status, reason }

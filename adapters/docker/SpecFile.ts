@@ -42,6 +42,14 @@ export interface SpecOptions extends PluginAddress {
   readonly folder?: string | undefined
   /** Whether the file is left to a successor, asked at the end. */
   readonly isLeaving?: (() => boolean) | undefined
+  /** Told what was written, for a successor that does not want it. */
+  readonly onWritten?: ((file: SpecFile) => void) | undefined
+}
+
+/** A file as it was written. */
+export interface SpecFile {
+  readonly path: string
+  readonly content: string
 }
 
 /** Where the Engine looks, in its order. */
@@ -68,8 +76,9 @@ export const writeSpec = Effect.fnUntraced(function* (
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
     attempt(path, "writing it", () => writeAtomically(path, content)),
-    () => Effect.sync(() => options.isLeaving?.() || removeSame(path, content))
+    () => Effect.sync(() => options.isLeaving?.() || removeSpec({ path, content }))
   )
+  options.onWritten?.({ path, content })
   return path
 })
 
@@ -219,7 +228,8 @@ const writeAtomically = (path: string, content: string): void => {
   }
 }
 
-const removeSame = (path: string, content: string): void => {
+/** If it is still the same. */
+export const removeSpec = ({ path, content }: SpecFile): void => {
   try {
     if (Fs.readFileSync(path, "utf8") === content) Fs.rmSync(path, { force: true })
   } catch {

@@ -2,15 +2,16 @@
  * The plugin as a web-standard `fetch` handler: `(request: Request) => Promise<Response>`, the form that serverless hosts
  * take. Same paths, status codes, limits and texts as on a socket (`Routes`).
  */
-import { Effect, Exit, Layer, ManagedRuntime } from "effect"
+import { Effect, Exit, Layer, ManagedRuntime, type Scope } from "effect"
 import { CurrentOwner, Driver, type DriverError } from "../../src/protocol/Driver.ts"
-import { call, failureOf, textBody } from "../../src/protocol/Operations.ts"
+import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
 import {
   answerText,
   type CallRoute,
   contentType,
   decodeBody,
   errorText,
+  type HandlerRoute,
   maxBodyBytes,
   ownerHeader,
   type PageRoute,
@@ -54,6 +55,8 @@ export const toWebHandler = (
         return runPage(runtime, request.method, route)
       case "Call":
         return runCall(runtime, request, route)
+      case "Handler":
+        return runHandler(runtime, request, route)
     }
   }
   return Object.assign(
@@ -76,20 +79,33 @@ export const toWebHandler = (
 
 type Runtime = ManagedRuntime.ManagedRuntime<Driver, DriverError>
 
-const runCall = async (
+const runCall = (runtime: Runtime, request: Request, { method, owner }: CallRoute): Promise<Response> =>
+  answer(runtime, request, (text) =>
+    Effect.map(call(method, textBody(text)), (answer) => respond(200, answerText(answer))).pipe(
+      Effect.provideService(CurrentOwner, owner)
+    )
+  )
+
+const runHandler = (runtime: Runtime, request: Request, { handler }: HandlerRoute): Promise<Response> => {
+  const header = (name: string) => request.headers.get(name) ?? undefined
+  return answer(runtime, request, (text) =>
+    Effect.map(handler({ header, body: text }), ({ status, body, contentType }) =>
+      respond(status, body, contentType)
+    )
+  )
+}
+
+const answer = async (
   runtime: Runtime,
   request: Request,
-  { method, owner }: CallRoute
+  answered: (text: string) => Effect.Effect<Response, CallError, Driver | Scope.Scope>
 ): Promise<Response> => {
   const { signal } = request
   const text = await readBody(request)
   if (text === undefined) return refuse(tooLarge)
   signal.throwIfAborted()
-  const answered = Effect.scoped(call(method, textBody(text))).pipe(
-    Effect.provideService(CurrentOwner, owner)
-  )
-  const exit = await runtime.runPromiseExit(answered, { signal })
-  if (Exit.isSuccess(exit)) return respond(200, answerText(exit.value))
+  const exit = await runtime.runPromiseExit(Effect.scoped(answered(text)), { signal })
+  if (Exit.isSuccess(exit)) return exit.value
   signal.throwIfAborted()
   return refuse(refusedAs(failureOf(exit.cause)))
 }

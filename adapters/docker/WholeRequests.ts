@@ -127,7 +127,15 @@ interface ConnectionState {
 }
 
 /** The headers that change nothing about how a request is read or answered; any other goes the long way. */
-const plainHeaders = new Set(["host", "user-agent", "accept", "content-length", "content-type", ownerHeader])
+const plainHeaders = new Set([
+  "host",
+  "user-agent",
+  "accept",
+  "connection",
+  "content-length",
+  "content-type",
+  ownerHeader
+])
 
 const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
   if (chunk[0] !== 0x50 /* P */) return undefined
@@ -171,14 +179,16 @@ const parseHead = (text: string): Head | undefined => {
     const colon = line.indexOf(":")
     const name = line.slice(0, colon).toLowerCase()
     if (!plainHeaders.has(name)) return undefined
+    const value = line.slice(colon + 1).trim()
+    // It says what holds anyway, as many clients do; a connection that is to be closed goes the long way.
+    if (name === "connection" && value.toLowerCase() !== "keep-alive") return undefined
     if (name === "content-length") {
-      const value = line.slice(colon + 1).trim()
       if (!/^\d{1,7}$/.test(value)) return undefined
       length = Number(value)
       lengths++
     } else if (name === ownerHeader) {
       if (owner !== undefined) return undefined
-      owner = line.slice(colon + 1).trim()
+      owner = value
     }
   }
   return lengths > 1 || length > maxBodyBytes ? undefined : { path, owner, length }

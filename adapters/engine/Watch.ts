@@ -12,7 +12,7 @@ import {
   type ListedMapping,
   ListedOwner
 } from "../../src/protocol/Driver.ts"
-import { mapGroup, unmapBindings } from "../../src/protocol/Operations.ts"
+import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
 import {
   frontendText,
   type PortBinding,
@@ -121,8 +121,9 @@ export const startWatch = Effect.fnUntraced(function* ({
     yield* release(changes.release)
     const failures: Array<Problem> = []
     const counts = new Map<string, number>()
+    const apart = yield* mapTogether(changes.map)
     for (const ask of changes.map) {
-      const failure = yield* mapOne(ask)
+      const failure = apart.has(ask) ? yield* mapOne(ask) : undefined
       const { name } = ask.want
       if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
       else failures.push(failure)
@@ -182,6 +183,27 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} released`)
   })
 
+  /** Answers those to be seen to one by one: one of them can't be had as it was asked for, or there is but one. */
+  const mapTogether = Effect.fnUntraced(function* (asks: ReadonlyArray<Ask>) {
+    const apart = new Set<Ask>()
+    for (const some of inBatches(asks.filter(({ want }) => !dismissed.has(want.key)))) {
+      const owner = some[0]?.want.owner ?? watchOwner
+      const groups = some.map(({ want, tries: [ports = want.group.ports] }) => ({ ...want.group, ports }))
+      const mapped =
+        groups.length === 1
+          ? undefined
+          : Option.getOrUndefined(
+              yield* Effect.option(Effect.scoped(askedOf(mapGroupsTogether(groups), owner)))
+            )
+      for (const [index, ask] of some.entries()) {
+        const bindings = mapped?.[index]
+        if (bindings === undefined) apart.add(ask)
+        else keep(ask.want, bindings)
+      }
+    }
+    return apart
+  })
+
   const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {
     if (dismissed.has(want.key)) return undefined
     let failure: DriverError | undefined
@@ -200,11 +222,14 @@ export const startWatch = Effect.fnUntraced(function* ({
     return failure === undefined ? undefined : problemOf(want, failure)
   })
 
-  /** A defect of the driver is this want's trouble, and no other's. */
   const mapWant = (want: Want, ports: Want["group"]["ports"]) =>
-    mapGroup({ ...want.group, ports }).pipe(
+    askedOf(mapGroup({ ...want.group, ports }), want.owner)
+
+  /** A defect of the driver is the trouble of what was asked, and of nothing else. */
+  const askedOf = <A>(asked: Effect.Effect<A, DriverError, Driver | Scope.Scope>, owner: string) =>
+    asked.pipe(
       Effect.provideService(Driver, base),
-      Effect.provideService(CurrentOwner, want.owner),
+      Effect.provideService(CurrentOwner, owner),
       Effect.catchDefect(
         (defect): Effect.Effect<never, DriverError> =>
           Effect.fail({ _tag: "Defect", message: `internal error: ${defect}` })
@@ -397,6 +422,21 @@ interface Resync {
 
 const refusing = <A>(result: Result.Result<A, string>): Effect.Effect<A, FollowRefused> =>
   Effect.fromResult(Result.mapError(result, (detail) => new FollowRefused({ detail })))
+
+/** So many ports at most are asked for at once: a call is bounded, and others wait for it. */
+const batchSize = 256
+
+/** Of one owner each, in order. */
+const inBatches = (asks: ReadonlyArray<Ask>): ReadonlyArray<ReadonlyArray<Ask>> => {
+  const batches: Array<Array<Ask>> = []
+  for (const ask of asks) {
+    const last = batches.at(-1)
+    if (last === undefined || last.length === batchSize || last[0]?.want.owner !== ask.want.owner)
+      batches.push([ask])
+    else last.push(ask)
+  }
+  return batches
+}
 
 const isRewiring = (event: EngineEvent | Resync): event is Extract<EngineEvent, { _tag: "Changed" }> =>
   event._tag === "Changed" && (event.action === "connect" || event.action === "disconnect")

@@ -2,6 +2,7 @@
 import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
 import type { Details, Keeper, Place } from "../docker/Keeper.ts"
+import { removeSpec } from "../docker/SpecFile.ts"
 import { libc } from "../linux/Libc.ts"
 import type { Estate, KeptConnection, KeptListener } from "./Estate.ts"
 
@@ -69,6 +70,10 @@ const keepingOf = (
       if (copy !== undefined) listeners.set(place, { ...details, place, fd: copy })
       return copy !== undefined
     },
+    describe: (place, details) => {
+      const kept = listeners.get(place)
+      if (kept !== undefined) listeners.set(place, { ...kept, ...details })
+    },
     takeConnections,
     keepConnection: (place, fd) => {
       const copy = duplicate(fd)
@@ -91,6 +96,7 @@ const keepingOf = (
       for (const place of places) {
         const kept = closeListener(place)
         if (kept?.inode !== undefined) removeFile(place, kept.inode)
+        if (kept?.spec !== undefined) removeSpec(kept.spec)
         for (const fd of takeConnections(place)) Fs.closeSync(fd)
       }
       return places

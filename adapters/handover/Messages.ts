@@ -25,7 +25,8 @@ const Item = {
   Listener: Schema.Struct({
     place: Schema.String,
     inode: Schema.optionalKey(Schema.Int),
-    port: Schema.optionalKey(Schema.Int)
+    port: Schema.optionalKey(Schema.Int),
+    spec: Schema.optionalKey(Schema.Struct({ path: Schema.String, content: Schema.String }))
   }),
   /** An idle connection of one of its clients. */
   Connection: Schema.Struct({ place: Schema.String })

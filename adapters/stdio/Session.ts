@@ -32,30 +32,45 @@ interface Granted {
 export const makeSession = (driver: Driver["Service"]): Session => {
   const granted = new Map<string, ReadonlyArray<Granted>>()
 
-  const mapPorts = (group: Group) =>
+  const remember = (
+    bindings: ReadonlyArray<PortBinding>,
+    told: Pick<Granted, "labels" | "owner" | "sinceMillis" | "untilMillis">
+  ): void => {
+    for (const binding of bindings) {
+      if (binding.discarded !== undefined) continue
+      const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
+      const there = granted.get(key) ?? []
+      const before = there.find(
+        (other) => other.owner === told.owner && backendText(other.binding) === backendText(binding)
+      )
+      if (before !== undefined) before.untilMillis = told.untilMillis
+      else granted.set(key, [...there, { binding, ...told }])
+    }
+  }
+
+  /** Asks for groups, and remembers what each of them was granted. */
+  const remembered = <A, E, R>(
+    groups: ReadonlyArray<Group>,
+    asked: Effect.Effect<A, E, R>,
+    bindingsOf: (answer: A, index: number) => ReadonlyArray<PortBinding>
+  ): Effect.Effect<A, E, R> =>
     Effect.withFiber((caller) => {
       const owner = caller.getRef(CurrentOwner)
       const clock = caller.getRef(Clock.Clock)
       const sinceMillis = clock.currentTimeMillisUnsafe()
-      return Effect.map(driver.mapPorts(group), (bindings) => {
+      return Effect.map(asked, (answer) => {
         const untilMillis = clock.currentTimeMillisUnsafe()
-        for (const binding of bindings)
-          if (binding.discarded === undefined)
-            remember({ binding, labels: group.labels, owner, sinceMillis, untilMillis })
-        return bindings
+        for (const [index, { labels }] of groups.entries())
+          remember(bindingsOf(answer, index), { labels, owner, sinceMillis, untilMillis })
+        return answer
       })
     })
 
-  const remember = (grant: Granted): void => {
-    const { binding, owner, untilMillis } = grant
-    const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
-    const there = granted.get(key) ?? []
-    const before = there.find(
-      (other) => other.owner === owner && backendText(other.binding) === backendText(binding)
-    )
-    if (before !== undefined) before.untilMillis = untilMillis
-    else granted.set(key, [...there, grant])
-  }
+  const mapPorts = (group: Group) => remembered([group], driver.mapPorts(group), (bindings) => bindings)
+
+  const { mapGroups: mapTogether, ...others } = driver
+  const mapGroups = (together: NonNullable<typeof mapTogether>) => (groups: ReadonlyArray<Group>) =>
+    remembered(groups, together(groups), (answers, index) => answers[index] ?? [])
 
   const unmapPorts = (release: Release) =>
     Effect.map(driver.unmapPorts(release), () => release.bindings.forEach(forget))
@@ -94,7 +109,12 @@ export const makeSession = (driver: Driver["Service"]): Session => {
   })
 
   return {
-    driver: { ...driver, mapPorts, unmapPorts },
+    driver: {
+      ...others,
+      mapPorts,
+      unmapPorts,
+      ...(mapTogether === undefined ? {} : { mapGroups: mapGroups(mapTogether) })
+    },
     // In a fiber of its own: the session's may be interrupted, and this must end all the same.
     release: Effect.gen(function* () {
       for (const release of releasesOf(yield* made)) yield* driver.unmapPorts(release)

@@ -1,9 +1,10 @@
 /**
  * What a container with one published port waits for at its start (ADD) and its end (DEL), process start included, with 0, 100
- * and 1,000 ports of others live: our plugin beside the reference `portmap` on iptables and on nftables, each in a network
- * namespace of its own, asked in turn. The start of an empty Node program is measured beside them.
+ * and 1,000 ports of others live: our plugin, as it is installed, by Node where there is no curl, and where no plugin runs, beside
+ * the reference `portmap` on iptables and on nftables, each in a network namespace of its own, asked in turn. The start of an
+ * empty Node program is measured beside them.
  *
- * Needs root, Go with its module proxy (or cache), nftables, iptables, and `npm run build`.
+ * Needs root, Go with its module proxy (or cache), nftables, iptables, curl, and `npm run build`.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -21,16 +22,18 @@ const rounds = 15
 const portsEach = 10
 
 export const run = async (): Promise<void> => {
-  if (process.getuid?.() !== 0) throw new Error("bench cni needs root, nftables, iptables and Go")
-  if (!Fs.existsSync(Path.join(bin, "portmapper-cni.js"))) throw new Error("bench cni needs npm run build")
+  if (process.getuid?.() !== 0) throw new Error("bench cni needs root, nftables, iptables, curl and Go")
+  if (!Fs.existsSync(Path.join(bin, "portmapper-cni"))) throw new Error("bench cni needs npm run build")
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
   const subjects: Array<Subject> = []
   try {
     execFileSync("go", ["install", reference], { env: { ...process.env, GOBIN: folder }, stdio: "ignore" })
     const portmap = [Path.join(folder, "portmap")]
-    const ours = [process.execPath, Path.join(bin, "portmapper-cni.js")]
+    const ours = [Path.join(bin, "portmapper-cni")]
+    const byNode = [process.execPath, Path.join(bin, "portmapper-cni.js")]
     subjects.push(
       await start("portmapper-cni", folder, ours, { serves: true }),
+      await start("portmapper-cni, no curl", folder, byNode, { serves: true }),
       await start("portmapper-cni, no plugin", folder, ours, {}),
       await start("portmap, nftables", folder, portmap, { backend: "nftables" }),
       await start("portmap, iptables", folder, portmap, { backend: "iptables" })
@@ -131,24 +134,27 @@ const start = async (
         throw new Error(`${name}: ${asked.env["CNI_COMMAND"]} failed: ${took.stdout}${took.stderr}`)
       return took.micros
     }
-    const env = { PATH: process.env["PATH"] ?? "", CNI_PATH: folder, CNI_IFNAME: "eth0" }
+    const PATH = `${Path.dirname(process.execPath)}:${process.env["PATH"]}`
+    const env = { PATH, CNI_PATH: folder, CNI_IFNAME: "eth0" }
     const call: Subject["call"] = (CNI_COMMAND, id, ports) =>
       once({
         command,
         env: { ...env, CNI_COMMAND, CNI_CONTAINERID: id, CNI_NETNS: "/proc/1/ns/net" },
+        // The keys in order, as the library of the runtimes writes them.
         input: JSON.stringify({
+          ...(backend === undefined ? {} : { backend }),
           cniVersion: "1.0.0",
           name: "bench",
-          type: "portmap",
-          ...(backend === undefined ? { socket, state } : { backend }),
-          runtimeConfig: {
-            portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
-          },
           prevResult: {
             cniVersion: "1.0.0",
             interfaces: [{ name: "eth0", sandbox: "/proc/1/ns/net" }],
             ips: [{ address: "10.88.0.2/16", interface: 0 }]
-          }
+          },
+          runtimeConfig: {
+            portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
+          },
+          ...(backend === undefined ? { socket, state } : {}),
+          type: "portmap"
         })
       })
     let live = 0

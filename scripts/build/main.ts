@@ -93,3 +93,10 @@ await bundle(
 )
 
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)
+
+// What is installed for runtimes is no Node program; the one beside it is what it falls back to.
+const [before, after, ...more] = Fs.readFileSync(source("cni/front.sh"), "utf8").split("/main.ts")
+if (before === undefined || after === undefined || more.length > 0)
+  throw new Error("front.sh does not name the program once")
+Fs.writeFileSync(Path.join(dist, "bin/portmapper-cni"), `${before}/portmapper-cni.js${after}`)
+Fs.chmodSync(Path.join(dist, "bin/portmapper-cni"), 0o755)

@@ -1,14 +1,15 @@
 /**
- * `mapPorts`: publishes a group. Plan, reserve, record, redirect, relay, answer; each step undoes the ones before it when
- * it fails or is interrupted, and all of it is undone when the answer can't be delivered.
+ * `mapPorts`: publishes a group, or several at once. Plan, reserve, record, redirect, relay, answer; each step undoes the
+ * ones before it when it fails or is interrupted, and all of it is undone when the answer can't be delivered.
  */
 import { Clock, Effect, Exit, Result, Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
 import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
-import { CurrentOwner } from "../protocol/Driver.ts"
+import { CurrentOwner, type GroupsError } from "../protocol/Driver.ts"
 import {
   type Entry,
+  endpointText,
   frontendText,
   type Group,
   type PortBinding,
@@ -25,6 +26,7 @@ import {
   type Live,
   type Mapping,
   mappingKey,
+  type Replaced,
   sameBackend
 } from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
@@ -50,16 +52,71 @@ export const mapPortsOn = (
   on: Host,
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, MapError, Scope.Scope> =>
+  Effect.map(publish(on, [group], { group: undefined }), ([bindings = []]) => bindings)
+
+/**
+ * The same for several groups: all of them or none, in one transaction of the record and one of the kernel, however many
+ * they are. An error tells whose it is; `undefined` where it is that of all together.
+ */
+export const mapGroupsOn = (
+  on: Host,
+  groups: ReadonlyArray<Group>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError<MapError>, Scope.Scope> =>
+  Effect.suspend(() => {
+    const progress: Progress = { group: undefined }
+    const oneByOne = Effect.forEach(groups, (group, index) => {
+      progress.group = index
+      return mapPortsOn(on, group)
+    })
+    return Effect.mapError(
+      meet(groups) ? oneByOne : publish(on, groups, progress),
+      (error): GroupsError<MapError> => ({ group: progress.group, error })
+    )
+  })
+
+/** The group that is being seen to, or `undefined` where all are together. */
+interface Progress {
+  group: number | undefined
+}
+
+/** Whether one group may want what another one has: they are to be seen to one after the other. */
+const meet = (groups: ReadonlyArray<Group>): boolean => {
+  const seen = new Set<string>()
+  for (const { entries, ports } of groups) {
+    const wanted = new Set(
+      entries.flatMap(({ protocol, backend }) => [
+        `${protocol} to ${endpointText(backend)}`,
+        ...(ports._tag === "Exact" ? [`${protocol} at ${ports.port}`] : [])
+      ])
+    )
+    for (const each of wanted) if (seen.has(each)) return true
+    for (const each of wanted) seen.add(each)
+  }
+  return false
+}
+
+const publish = (
+  on: Host,
+  groups: ReadonlyArray<Group>,
+  progress: Progress
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, MapError, Scope.Scope> =>
   // From the first step to the delivery there is no moment in which an interruption could forget what was done.
   Effect.uninterruptibleMask((restore) => {
-    const planned = planGroup(group, on.capabilities)
-    if (Result.isFailure(planned)) return Effect.fail<MapError>(planned.failure)
-    const plan = planned.success
-    if (plan.entries.length === 0) return Effect.succeed([])
-    return Effect.flatMap(on.mappings.lock.alone(place(on, restore, group, plan), restore), (placed) =>
+    const asked: Array<Asked> = []
+    for (const [index, group] of groups.entries()) {
+      progress.group = index
+      const plan = planGroup(group, on.capabilities)
+      if (Result.isFailure(plan)) return Effect.fail<MapError>(plan.failure)
+      asked.push({ group, plan: plan.success })
+    }
+    if (asked.every(({ plan }) => plan.entries.length === 0)) return Effect.succeed(groups.map(() => []))
+    return Effect.flatMap(on.mappings.lock.alone(place(on, restore, asked, progress), restore), (placed) =>
       Effect.as(
         Effect.flatMap(Scope.Scope, (delivery) => settleBy(delivery, on, placed)),
-        plan.entries.map((entry) => bindingOf(entry, placed.port))
+        asked.map(({ plan }, index) => {
+          const port = placed.ports[index] ?? 0
+          return plan.entries.map((planned) => bindingOf(planned, port))
+        })
       )
     )
   })
@@ -70,18 +127,17 @@ const settleBy = (delivery: Scope.Scope, on: Host, placed: Placed): Effect.Effec
     on.mappings.lock.alone(Exit.isSuccess(exit) ? confirm(on, placed) : retract(on, placed))
   )
 
-/** What one call made or touched, until its answer is delivered. */
-interface Placed {
-  readonly port: number
-  readonly delivery: Delivery
-  readonly lives: ReadonlyArray<Live>
-  readonly changed: ReadonlyArray<Replaced>
+interface Asked {
+  readonly group: Group
+  readonly plan: Plan
 }
 
-/** A live mapping whose policy this call replaced, and what it was before. */
-interface Replaced {
-  readonly live: Live
-  readonly before: Pick<Live, "mapping" | "rules" | "route">
+/** What one call made or touched, until its answer is delivered. */
+interface Placed {
+  /** Of each group. */
+  readonly ports: ReadonlyArray<number>
+  readonly delivery: Delivery
+  readonly lives: ReadonlyArray<Live>
 }
 
 /** An entry that is served, with the live mapping that it has already, if any. */
@@ -90,24 +146,82 @@ interface Placement {
   readonly live: Live | undefined
 }
 
-const place = (on: Host, restore: Restore, group: Group, plan: Plan): Effect.Effect<Placed, PlaceError> =>
+const place = (
+  on: Host,
+  restore: Restore,
+  asked: ReadonlyArray<Asked>,
+  progress: Progress
+): Effect.Effect<Placed, PlaceError> =>
   Effect.flatMap(CurrentOwner, (owner) => {
-    const placed = Effect.flatMap(settleConflicts(on, group, plan), (placements) =>
-      transaction(restore, (step) => placeWith(step, on, group, plan, placements, owner))
+    const placed = Effect.flatMap(settleEach(on, asked, progress), (placements) =>
+      transaction(restore, (step) => placeWith(step, on, asked, placements, owner, progress))
     )
     return owner === "engine" && on.mappings.engine.activated
       ? Effect.andThen(beginEpoch(on), placed)
       : placed
   })
 
+const settleEach = (
+  on: Host,
+  asked: ReadonlyArray<Asked>,
+  progress: Progress
+): Effect.Effect<ReadonlyArray<ReadonlyArray<Placement>>, PortAllocated | UnmapError> =>
+  Effect.forEach(asked, ({ group, plan }, index) => {
+    progress.group = index
+    return settleConflicts(on, group, plan)
+  })
+
+/** A group with its port reserved, and what is to be made and changed for it. */
+interface Draft {
+  readonly port: number
+  readonly labels: Mapping["labels"]
+  readonly made: ReadonlyArray<Live>
+  readonly kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>
+  readonly changes: ReadonlyArray<PolicyChange>
+}
+
 const placeWith = Effect.fnUntraced(function* (
+  step: Step,
+  on: Host,
+  asked: ReadonlyArray<Asked>,
+  placements: ReadonlyArray<ReadonlyArray<Placement>>,
+  owner: string,
+  progress: Progress
+): Effect.fn.Return<Placed, PlaceError> {
+  const drafts: Array<Draft> = []
+  for (const [index, { group, plan }] of asked.entries()) {
+    progress.group = index
+    drafts.push(yield* draft(step, on, group, plan, placements[index] ?? [], owner))
+  }
+  progress.group = undefined
+  const made = drafts.flatMap((each) => each.made)
+  const changes = drafts.flatMap((each) => each.changes)
+
+  yield* dislodge(step, on, made)
+  if (made.length > 0) {
+    const intents = made.map(({ mapping }) => mapping)
+    yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
+  }
+  yield* redirect(step, on, made, changes)
+  for (const { route } of made)
+    if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
+  for (const { live, after } of changes)
+    yield* step(reroute(on, live.route, after.route), () =>
+      told("relaying as before", reroute(on, after.route, live.route))
+    )
+  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
+  if (applied.length > 0) yield* on.store.put(applied, "applied")
+  return settled(on, drafts, owner)
+})
+
+const draft = Effect.fnUntraced(function* (
   step: Step,
   on: Host,
   group: Group,
   plan: Plan,
   placements: ReadonlyArray<Placement>,
   owner: string
-): Effect.fn.Return<Placed, PlaceError> {
+): Effect.fn.Return<Draft, PlaceError> {
   const fresh = placements.filter(({ live }) => live === undefined).map(({ planned }) => planned)
   const kept = placements.flatMap(({ planned, live }) => (live === undefined ? [] : [{ planned, live }]))
 
@@ -134,50 +248,31 @@ const placeWith = Effect.fnUntraced(function* (
     })
   )
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
-
-  yield* dislodge(step, on, made)
-  if (made.length > 0) {
-    const intents = made.map(({ mapping }) => mapping)
-    yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
-  }
-  yield* redirect(step, on, made, changes)
-  for (const { route } of made)
-    if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
-  for (const { live, after } of changes)
-    yield* step(reroute(on, live.route, after.route), () =>
-      told("relaying as before", reroute(on, after.route, live.route))
-    )
-  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
-  if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(on, made, kept, changes, port, { owner, labels: group.labels })
+  return { port, labels: group.labels, made, kept, changes }
 })
 
 /** Makes it known; the last step, which can't fail. */
-const settled = (
-  { mappings }: Host,
-  made: ReadonlyArray<Live>,
-  kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>,
-  changes: ReadonlyArray<PolicyChange>,
-  port: number,
-  { owner, labels }: Pick<Mapping, "owner" | "labels">
-): Placed => {
-  const changed = changes.map(({ live, after }): Replaced => {
-    const { mapping, rules, route } = live
-    Object.assign(live, after)
-    return { live, before: { mapping, rules, route } }
-  })
-  for (const live of made) mappings.add(live)
-  const epoch = mappings.engine.number
-  for (const { planned, live } of kept) {
-    // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
-    if (live.standing === "unconfirmed")
-      live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
-    else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
-  }
+const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string): Placed => {
   const delivery = mappings.newDelivery()
-  const lives = [...made, ...kept.map(({ live }) => live)]
+  const epoch = mappings.engine.number
+  const lives: Array<Live> = []
+  for (const { changes, kept, labels, made } of drafts) {
+    for (const { live, after } of changes) {
+      const { mapping, rules, route } = live
+      Object.assign(live, after)
+      delivery.changed.push({ live, before: { mapping, rules, route } })
+    }
+    for (const live of made) mappings.add(live)
+    for (const { planned, live } of kept) {
+      // What nobody has confirmed yet is from now on this caller's, whoever asked for it first.
+      if (live.standing === "unconfirmed")
+        live.mapping = { ...live.mapping, owner, labels, asked: planned.entry.asked, epoch }
+      else if (owner === "engine" && live.mapping.epoch !== epoch) live.mapping = { ...live.mapping, epoch }
+    }
+    lives.push(...made, ...kept.map(({ live }) => live))
+  }
   for (const live of lives) live.deliveries.add(delivery)
-  return { port, delivery, lives, changed }
+  return { ports: drafts.map(({ port }) => port), delivery, lives }
 }
 
 /**
@@ -451,7 +546,7 @@ const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect
   })
 
 /** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
-const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, changed }: Placed) {
+const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery }: Placed) {
   for (const live of lives) live.deliveries.delete(delivery)
   const current = (live: Live) => on.mappings.get(mappingKey(live.mapping)) === live
   const orphaned = lives.filter(
@@ -462,11 +557,22 @@ const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery, change
     return Effect.logError(`undoing an undelivered answer: ${error.message}`)
   })
   // A later call answers with the policy as it is now; an earlier one, delivered or not yet, with the policy as it was.
-  const last = (live: Live) =>
-    Math.max(live.delivered ?? 0, ...[...live.deliveries].map(({ number }) => number))
-  const mine = changed.filter(({ live }) => current(live) && last(live) < delivery.number)
+  const mine = delivery.changed.filter((change) => {
+    const { live } = change
+    if (!current(live) || (live.delivered ?? 0) > delivery.number) return false
+    const later = [...live.deliveries].find(({ number }) => number > delivery.number)
+    if (later !== undefined) leaveTo(later, change)
+    return later === undefined
+  })
   yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
 })
+
+/** Where that one's answer is lost, too, nobody was answered with the policy in between. */
+const leaveTo = (later: Delivery, change: Replaced): void => {
+  const own = later.changed.find(({ live }) => live === change.live)
+  if (own === undefined) later.changed.push(change)
+  else own.before = change.before
+}
 
 const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: ReadonlyArray<Replaced>) {
   if (changed.length === 0) return

@@ -56,6 +56,14 @@ export interface Live {
 /** One call on its way to its caller; numbers rise in the order in which the calls were done. */
 export interface Delivery {
   readonly number: number
+  /** What it answered with a policy that nobody was answered with before; put back where nobody comes to be. */
+  readonly changed: Array<Replaced>
+}
+
+/** A live mapping whose policy a call replaced, and what it was before. */
+export interface Replaced {
+  readonly live: Live
+  before: Pick<Live, "mapping" | "rules" | "route">
 }
 
 /** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
@@ -153,7 +161,7 @@ function make() {
     },
     all: () => byKey.values(),
     size: () => byKey.size,
-    newDelivery: () => ({ number: ++deliveries }),
+    newDelivery: () => ({ number: ++deliveries, changed: [] }),
     engine: { number: 0, sinceMillis: 0, activated: false },
     doubts: { table: false, record: false }
   })

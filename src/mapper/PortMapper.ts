@@ -13,7 +13,7 @@ import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
 import { Backends } from "./Backends.ts"
 import { type Host, host, MapperConfig } from "./Host.ts"
-import { mapPortsOn } from "./MapPorts.ts"
+import { mapGroupsOn, mapPortsOn } from "./MapPorts.ts"
 import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
@@ -32,6 +32,7 @@ export const PortMapper = {
       yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
+        mapGroups: (groups) => mapGroupsOn(on, groups),
         unmapPorts: (release) => unmapPortsOn(on, release),
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(on) : listOwned(on, owner)

@@ -8,6 +8,8 @@ import type { Follow, ListedMapping } from "./Driver.ts"
 import type {
   FollowContainerRequest,
   ListPortsResponse,
+  MapGroupsRequest,
+  MapGroupsResponse,
   MapPortsRequest,
   MapPortsResponse,
   UnmapPortsRequest,
@@ -27,6 +29,10 @@ export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPo
     ...frontendPorts(ports)
   })),
   Labels: Object.fromEntries(labels)
+})
+
+export const mapGroupsRequest = (groups: ReadonlyArray<Group>): typeof MapGroupsRequest.Encoded => ({
+  Groups: groups.map(mapPortsRequest)
 })
 
 export const followContainerRequest = ({
@@ -67,6 +73,16 @@ export const bindingsGranted = (
   if (answered.length !== entries.length)
     return Result.fail(`${answered.length} bindings were answered to a group of ${entries.length}`)
   return Result.all(answered.map((binding, index) => bindingGranted(binding, entries[index] as Entry)))
+}
+
+export const groupsGranted = (
+  groups: ReadonlyArray<Group>,
+  { Groups }: typeof MapGroupsResponse.Type
+): Result.Result<ReadonlyArray<ReadonlyArray<PortBinding>>, string> => {
+  const answered = Groups ?? []
+  if (answered.length !== groups.length)
+    return Result.fail(`${answered.length} groups were answered when asked for ${groups.length}`)
+  return Result.all(answered.map((answer, index) => bindingsGranted(groups[index] as Group, answer)))
 }
 
 /** What was granted to a container that is followed: the answer alone says where it is. */

@@ -12,6 +12,12 @@ export interface DriverError {
   readonly message: string
 }
 
+/** Why several groups were not published: the error of the `group`th (from 0), or that of all together. */
+export interface GroupsError<E = DriverError> {
+  readonly group: number | undefined
+  readonly error: E
+}
+
 /** One live mapping as `ListPorts` tells it; see `INTERFACE` in the README for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
@@ -52,6 +58,13 @@ export class Driver extends Context.Service<
      * before) MUST be undone. A driver that needs no such undoing has no use for the scope.
      */
     readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * Publishes several groups, all of them or none: what `mapPorts` does for each, for less. A driver without it is asked
+     * for one after the other; so whoever wraps `mapPorts` wraps this, too, or leaves it out.
+     */
+    readonly mapGroups?: (
+      groups: ReadonlyArray<Group>
+    ) => Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError, Scope.Scope>
     /**
      * Releases bindings. What is not mapped is released already: it MUST succeed. MUST keep going past an error, and
      * fail if any binding could not be released: the Engine reads no body of a success.

@@ -7,7 +7,7 @@ import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "eff
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
 import { bounded } from "./Bounded.ts"
 import { CallObserver, type FinishedCall } from "./CallObserver.ts"
-import { Driver, type DriverError, ListedOwner } from "./Driver.ts"
+import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
@@ -95,6 +95,12 @@ export const mapGroup = (
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
   inTime("PortMapper.MapPorts", granted(group))
 
+/** The same for several groups, all of them or none. */
+export const mapGroupsTogether = (
+  groups: ReadonlyArray<Group>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, DriverError, Driver | Scope.Scope> =>
+  inTime("PortMapper.MapGroups", Effect.mapError(grantedAll(groups), ofGroup))
+
 /** `UnmapPorts` for such an adapter. */
 export const unmapBindings = (release: Release): Effect.Effect<void, DriverError, Driver> =>
   inTime(
@@ -159,19 +165,36 @@ const mapPorts = (body: Body): Operation<typeof MapPortsResponse.Encoded> =>
       : Effect.map(granted(group.success), mapPortsResponse)
   })
 
-/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
 const mapGroups = Effect.fnUntraced(function* (body: Body): Operating<typeof MapGroupsResponse.Encoded> {
   const groups = yield* Effect.fromResult(Result.flatMap(decodeMapGroups(body), groupsOf))
-  const answers: Array<typeof MapPortsResponse.Encoded> = []
-  for (const [index, group] of groups.entries())
-    answers.push(mapPortsResponse(yield* Effect.mapError(granted(group), (error) => ofGroup(index, error))))
-  return { Groups: answers, Err: "" }
+  const bindings = yield* Effect.mapError(grantedAll(groups), ofGroup)
+  return { Groups: bindings.map(mapPortsResponse), Err: "" }
 })
 
-const ofGroup = (index: number, error: DriverError): DriverError =>
-  error instanceof RequestError
-    ? new RequestError({ issues: issuesOfGroup(index, error.issues) })
-    : { _tag: error._tag, message: `${groupPath(index)}: ${error.message}` }
+const ofGroup = ({ group, error }: GroupsError): DriverError => {
+  if (group === undefined) return error
+  return error instanceof RequestError
+    ? new RequestError({ issues: issuesOfGroup(group, error.issues) })
+    : { _tag: error._tag, message: `${groupPath(group)}: ${error.message}` }
+}
+
+/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
+const grantedAll = Effect.fnUntraced(function* (
+  groups: ReadonlyArray<Group>
+): Effect.fn.Return<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError, Driver | Scope.Scope> {
+  const driver = yield* Driver
+  if (driver.mapGroups === undefined)
+    return yield* Effect.forEach(groups, (group, index) =>
+      Effect.mapError(granted(group), (error) => ({ group: index, error }))
+    )
+  const answers = yield* driver.mapGroups(groups)
+  if (answers.length !== groups.length)
+    return yield* Effect.die(
+      new Error(`the driver answered ${answers.length} groups when asked for ${groups.length}`)
+    )
+  for (const [index, group] of groups.entries()) yield* eachAnswered(group, answers[index] ?? [])
+  return answers
+})
 
 /** What the driver answers is one binding for each entry; any other number is its defect. */
 const granted = (
@@ -179,15 +202,18 @@ const granted = (
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
   Effect.flatMap(
     Driver.use((driver) => driver.mapPorts(group)),
-    (bindings) =>
-      bindings.length === group.entries.length
-        ? Effect.succeed(bindings)
-        : Effect.die(
-            new Error(
-              `the driver answered ${bindings.length} bindings to a group of ${group.entries.length} entries`
-            )
-          )
+    (bindings) => eachAnswered(group, bindings)
   )
+
+const eachAnswered = (
+  { entries }: Group,
+  bindings: ReadonlyArray<PortBinding>
+): Effect.Effect<ReadonlyArray<PortBinding>> =>
+  bindings.length === entries.length
+    ? Effect.succeed(bindings)
+    : Effect.die(
+        new Error(`the driver answered ${bindings.length} bindings to a group of ${entries.length} entries`)
+      )
 
 const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
   Effect.suspend(() => {

@@ -3,7 +3,17 @@
  * shrink: to fewer entries, to simpler addresses and ports, to fewer labels.
  */
 import fc from "fast-check"
-import type { WireBinding, WireMapRequest, WireReq } from "./Target.ts"
+import type {
+  ErrorResponse,
+  FollowContainerRequest,
+  ListPortsRequest,
+  ListPortsResponse,
+  MapGroupsRequest,
+  MapGroupsResponse,
+  UnmapPortsResponse,
+  WireMapping
+} from "../protocol/Messages.ts"
+import type { WireActivateAnswer, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
 /** Few of each, so that requests meet. The simplest first: that is where shrinking goes. */
 export const backends4 = ["172.17.0.2", "172.17.0.3"] as const
@@ -95,6 +105,119 @@ export const unmapRequest = reqs.map((entries) => ({
   PortBindings: entries.map((req) => bindingOf(req, req.FrontendPort === 0 ? 40000 : req.FrontendPort)),
   Labels: {}
 }))
+
+/** Several groups, which may be in each other's way. */
+export const mapGroupsRequest: fc.Arbitrary<typeof MapGroupsRequest.Encoded> = fc.record({
+  Groups: fc.array(mapRequest, { maxLength: 4 })
+})
+
+const owners = fc.constantFrom("engine", "cli", "watch", "session", "cni:box/eth0")
+
+export const listPortsRequest: fc.Arbitrary<typeof ListPortsRequest.Encoded> = fc.record({
+  OwnedBy: fc.oneof(fc.constant(""), owners)
+})
+
+export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.Encoded> = fc.record({
+  Container: fc.constantFrom("web", "0123456789ab"),
+  Publish: fc.subarray(["8080:80", "80", "127.0.0.1:9000-9002:9000-9002/udp", "[::]:8443:443"], {
+    minLength: 1
+  }),
+  Labels: labels
+})
+
+const port = fc.oneof(fc.integer({ min: 1, max: 65535 }), fc.constantFrom(8080, 40000))
+
+/** A binding as some plugin may answer it: granted, or discarded with or without a reason. */
+const answeredBinding: fc.Arbitrary<WireBinding> = fc
+  .tuple(
+    reqs,
+    port,
+    fc.boolean(),
+    fc.option(fc.constantFrom({ FromAddr: "172.17.0.2", FromPort: 80 }), { nil: null }),
+    fc.constantFrom("granted", "granted", "discarded", "discarded for a reason")
+  )
+  .map(([[req], answered, AllowForwarding, NAT, how]) => ({
+    ...bindingOf(req as WireReq, answered),
+    AllowForwarding,
+    NAT,
+    DiscardReq: how !== "granted",
+    Error: how === "discarded for a reason" ? "no relay" : null
+  }))
+
+export const mapResponse: fc.Arbitrary<WireMapAnswer> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      PortBindings: fc.array(answeredBinding, { maxLength: 4 }),
+      Err: fc.constant("")
+    })
+  },
+  { weight: 1, arbitrary: fc.constant({ PortBindings: null, Err: "" }) }
+)
+
+export const mapGroupsResponse: fc.Arbitrary<typeof MapGroupsResponse.Encoded> = fc.record({
+  Groups: fc.array(mapResponse, { maxLength: 3 }),
+  Err: fc.constant("")
+})
+
+export const unmapResponse: fc.Arbitrary<typeof UnmapPortsResponse.Encoded> = fc.constant({})
+
+export const activateResponse: fc.Arbitrary<WireActivateAnswer> = fc.record({
+  Implements: fc.oneof(fc.constant(["PortMapper"]), fc.subarray(["PortMapper", "VolumeDriver"]))
+})
+
+export const errorResponse: fc.Arbitrary<typeof ErrorResponse.Encoded> = fc.record({
+  Err: fc.constantFrom("bind for port 8080 failed: port is already allocated", "plugin not found", "")
+})
+
+const counter = fc.option(fc.integer({ min: 0, max: 2 ** 53 - 1 }), { nil: null })
+
+const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
+  .tuple(
+    reqs,
+    port,
+    fc.constantFrom("nat", "proxy", "engine"),
+    owners,
+    fc.constantFrom("live", "unconfirmed", "stale", "conflicted"),
+    fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
+    fc.oneof(labels, fc.constant(null)),
+    fc.tuple(counter, counter, counter)
+  )
+  .map(([[req], at, Mode, Owner, State, since, Labels, [Connections, BytesIn, BytesOut]]) => {
+    const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
+    const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
+    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut }
+  })
+
+export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({
+  Mappings: fc.array(listedMapping, { maxLength: 4 })
+})
+
+/** An answer with something missing, of another kind or cut short: whoever reads it must say so, and go on. */
+export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
+  fc
+    .tuple(
+      fc.oneof<fc.Arbitrary<unknown>[]>(mapResponse, listPortsResponse, activateResponse, errorResponse),
+      fc.nat()
+    )
+    .map(([answer, at]) => {
+      const whole = JSON.stringify(answer)
+      return whole.slice(0, at % whole.length)
+    }),
+  fc.constantFrom(
+    "",
+    "null",
+    "[]",
+    '"PortBindings"',
+    '{"PortBindings":{}}',
+    '{"PortBindings":[null]}',
+    '{"PortBindings":[{"FrontendPort":-1}]}',
+    '{"Mappings":[{"Since":1}]}',
+    '{"Implements":"PortMapper"}',
+    '{"Err":{}}',
+    "<html></html>"
+  )
+)
 
 /** A label that is no use to anyone: an unknown one under our name, or a bad value. */
 const wrongLabels = fc.constantFrom<Record<string, unknown>>(

@@ -8,7 +8,7 @@ import { linearize, type Overlapping, type TakenBack } from "./Linearizability.t
 import { type Model, type ModelHost, noMappings } from "./Model.ts"
 import { misheld } from "./ModelModes.ts"
 import type { Step } from "./Script.ts"
-import { callersStep, crowdedStep } from "./ScriptArbitrary.ts"
+import { callersStep, contestedSteps, crowdedStep } from "./ScriptArbitrary.ts"
 import type { Call, Running, SyncTarget, WireBinding, WireMapAnswer } from "./Target.ts"
 
 /** What each client does, and whose turn it is each time; `turns` is counted round. */
@@ -18,18 +18,25 @@ export interface Interleaving {
 }
 
 /** A client may be gone before its answer. */
-const clientsStep: fc.Arbitrary<Step> = fc
-  .tuple(fc.oneof(crowdedStep, callersStep.filter(isCall)), fc.nat({ max: 4 }))
-  .map(([step, luck]) =>
-    luck === 4 && (step.do === "map" || step.do === "remap") ? { ...step, fate: { how: "lose" } } : step
-  )
+const orLost = (step: fc.Arbitrary<Step>): fc.Arbitrary<Step> =>
+  fc
+    .tuple(step, fc.nat({ max: 4 }))
+    .map(([each, luck]) =>
+      luck === 4 && (each.do === "map" || each.do === "remap") ? { ...each, fate: { how: "lose" } } : each
+    )
 
-export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
-  clients: fc.array(fc.array(clientsStep, { minLength: 1, maxLength: 3, size: "max" }), {
+const clientsOf = (step: fc.Arbitrary<Step>) =>
+  fc.array(fc.array(orLost(step), { minLength: 1, maxLength: 3, size: "max" }), {
     minLength: 2,
     maxLength: 3,
     size: "max"
-  }),
+  })
+
+export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
+  clients: fc.oneof(
+    clientsOf(fc.oneof(crowdedStep, callersStep.filter(isCall))),
+    contestedSteps.chain(clientsOf)
+  ),
   turns: fc.array(fc.nat({ max: 5 }), { minLength: 1, maxLength: 40, size: "max" })
 })
 

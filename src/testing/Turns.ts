@@ -33,6 +33,9 @@ export class Turns implements Scheduler.Scheduler {
   }
 }
 
+/** What is to happen after a time happens so late as on a busy machine: looks at every few moments would cost the most. */
+const granularityMillis = 1000
+
 /** A clock at the Unix epoch. */
 export class StandingClock implements Clock.Clock {
   #nowMillis = 0
@@ -62,7 +65,8 @@ export class StandingClock implements Clock.Clock {
   sleep(duration: Duration.Duration): Effect.Effect<void> {
     return Effect.callback((resume) => {
       const sleeper = {
-        atMillis: this.#nowMillis + Duration.toMillis(duration),
+        atMillis:
+          Math.ceil((this.#nowMillis + Duration.toMillis(duration)) / granularityMillis) * granularityMillis,
         wake: () => resume(Effect.void)
       }
       this.#sleepers.push(sleeper)

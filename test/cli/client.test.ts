@@ -287,7 +287,7 @@ describe("map", () => {
   it.live("undoes what it did when it is interrupted, and says so by its exit status", () =>
     withMemory(
       Effect.gen(function* () {
-        const memory = yield* Driver
+        const { mapGroups: _, ...memory } = yield* Driver
         const [reached, signalled] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
         const calls = { begun: 0, waiting: 0, waitingAtTheSignal: 0, unmapped: 0 }
         const slow = Driver.of({
@@ -307,7 +307,7 @@ describe("map", () => {
           }
         })
         const { ask } = yield* Effect.provideService(served, Driver, slow)
-        const asked = yield* ask("map -p 7000-7099:80-179 --to 10.0.0.1", {
+        const asked = yield* ask("map -p 7000-7599:80-679 --to 10.0.0.1", {
           signalled: Deferred.await(reached),
           afterwards: Effect.suspend(() => {
             calls.waitingAtTheSignal = calls.waiting
@@ -316,8 +316,8 @@ describe("map", () => {
         })
         assert.deepStrictEqual(asked, { status: 130, stdout: "", stderr: "" })
         assert.isAtLeast(calls.waitingAtTheSignal, 1)
-        assert.isBelow(calls.begun, 100)
-        // Those that had been answered, and those that were under way: each port is asked for on both families.
+        assert.isBelow(calls.begun, 600)
+        // Those that were under way together: each port is asked for on both families.
         assert.strictEqual(calls.unmapped, calls.begun * 2)
         assert.deepStrictEqual(yield* mapped, [])
       })
@@ -466,9 +466,9 @@ describe("ls", () => {
       Effect.gen(function* () {
         const { socket } = yield* served
         yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
-        const { stdout } = yield* inShell(
-          `timeout -s INT 4 script -qefc "stty cols 80 rows 24; timeout --foreground -s INT 2 '${process.execPath}' adapters/cli/main.ts ls --watch --socket '${socket}'" /dev/null`
-        )
+        const { stdout } = yield* onTerminal(["ls", "--watch", "--socket", socket], 80, {
+          enough: (drawn) => drawn.includes("8080/tcp")
+        })
         assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
         assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
       })

@@ -79,6 +79,7 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
       done(yield* network.tool("del", p1, [web, dns]))
       assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
       assert.deepStrictEqual(yield* contents(host), {})
+      assert.deepStrictEqual(yield* network.byNode, [])
     })
   )
 
@@ -104,6 +105,7 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
       done(yield* network.tool("gc", p1))
       assert.strictEqual(yield* ask(client, "10.99.0.1", other), "refused")
       assert.deepStrictEqual(yield* contents(host), {})
+      assert.deepStrictEqual(yield* network.byNode, [])
     })
   )
 
@@ -118,6 +120,7 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
         assert.strictEqual(yield* ask(client, "fd99::1"), "answered p1")
         done(yield* network.tool("check", p1, [web]))
         done(yield* network.plugin("STATUS"))
+        assert.deepStrictEqual(yield* network.byNode, ["ADD", "CHECK", "STATUS"])
 
         const loopback = yield* network.tool("add", p2, [
           { ...web, hostPort: 8000 },

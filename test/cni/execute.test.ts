@@ -1,14 +1,28 @@
-/** The plugin as a process, beside a mapper in memory that is served on a socket: its stdout and exit status, to the byte. */
+/**
+ * The plugin as a process, beside a mapper in memory that is served on a socket: its stdout and exit status, to the byte,
+ * whether it does the work by Node or has it done by the running plugin.
+ */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { supportedVersions } from "../../adapters/cni/NetworkConfig.ts"
+import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { bridgeResult, cni, cniProgram, type Ports, portMappings } from "../support/cni.ts"
+import {
+  bridgeResult,
+  type Cni,
+  cniByFront,
+  cniByNode,
+  cniProgram,
+  type Ports,
+  pathOf,
+  portMappings
+} from "../support/cni.ts"
 import { run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
+import { labTest, noCommand } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const web: Ports = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
@@ -21,45 +35,70 @@ interface Network {
   readonly labels?: object
 }
 
+interface Way {
+  readonly name: string
+  readonly cni: Effect.Effect<Cni, never, Scope.Scope>
+  readonly lacking: string | undefined
+}
+
+const ways: ReadonlyArray<Way> = [
+  { name: "by Node", cni: Effect.succeed(cniByNode), lacking: undefined },
+  {
+    name: "by the running plugin",
+    // Without Node, so that nothing is left to it.
+    cni: Effect.map(
+      Effect.suspend(() => pathOf("cat", "curl")),
+      cniByFront
+    ),
+    lacking: noCommand("curl", "--version")
+  }
+]
+
 /** A mapper in memory, and how its ports stand. */
 const test = (
   title: string,
   body: (host: {
+    readonly cni: Cni
     readonly config: (network?: Network, ...ports: ReadonlyArray<Ports>) => object
     readonly ports: Effect.Effect<ReadonlyArray<string>>
   }) => Effect.Effect<void, unknown, Scope.Scope>
 ) =>
-  it.live(title, () =>
-    Effect.gen(function* () {
-      const driver = yield* Driver
-      const socket = yield* socketFor(driver)
-      yield* body({
-        config: (network = {}, ...ports) => ({
-          cniVersion: "1.0.0",
-          name: "net",
-          type: "portmapper-cni",
-          socket,
-          ...network,
-          ...portMappings(...ports)
-        }),
-        ports: Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
-          listed
-            .map(
-              ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
-                `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
-            )
-            .sort()
-        ).pipe(Effect.orDie)
-      })
-    }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
-  )
+  ways.forEach((way) => {
+    labTest(`${title}, ${way.name}`, way.lacking, () =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const driver = yield* Driver
+          const socket = yield* socketFor(driver, { handlers: { [executePath]: executeHandler } })
+          yield* body({
+            cni: yield* way.cni,
+            config: (network = {}, ...ports) => ({
+              cniVersion: "1.0.0",
+              name: "net",
+              type: "portmapper-cni",
+              socket,
+              ...network,
+              ...portMappings(...ports)
+            }),
+            ports: Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
+              listed
+                .map(
+                  ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
+                    `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
+                )
+                .sort()
+            ).pipe(Effect.orDie)
+          })
+        }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
+      )
+    )
+  })
 
 const done = { status: 0, stdout: "", stderr: "" }
 const answered = (answer: object) => ({ status: 0, stdout: `${JSON.stringify(answer)}\n`, stderr: "" })
 const failed = (error: object) => ({ status: 1, stdout: `${JSON.stringify(error)}\n`, stderr: "" })
 
 describe("ADD", () => {
-  test("publishes what the runtime asks for, and passes the result on as it came", ({ config, ports }) =>
+  test("publishes what the runtime asks for, and passes the result on as it came", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: result }, web, { ...web, hostPort: 53, protocol: "udp" })
       assert.deepStrictEqual(yield* cni("ADD", asked), answered(result))
@@ -71,7 +110,7 @@ describe("ADD", () => {
       assert.strictEqual((yield* ports).length, 2)
     }))
 
-  test("passes on a result of every version, whatever is in it", ({ config }) =>
+  test("passes on a result of every version, whatever is in it", ({ cni, config }) =>
     Effect.forEach(
       supportedVersions,
       (cniVersion) =>
@@ -85,7 +124,7 @@ describe("ADD", () => {
       { concurrency: 2, discard: true }
     ))
 
-  test("answers in the version of the configuration, whatever that of the result is", ({ config }) =>
+  test("answers in the version of the configuration, whatever that of the result is", ({ cni, config }) =>
     Effect.gen(function* () {
       const { cniVersion, ...rest } = result
       assert.deepStrictEqual(
@@ -96,7 +135,7 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* cni("ADD", config({ prevResult: odd })), answered({ ...odd, cniVersion }))
     }))
 
-  test("publishes all or nothing, and leaves what others have", ({ config, ports }) =>
+  test("publishes all or nothing, and leaves what others have", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const other = { CNI_CONTAINERID: "other" }
       const prevResult = bridgeResult("10.88.0.3/16")
@@ -122,7 +161,7 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* ports, before)
     }))
 
-  test("publishes all or nothing of more than one call can hold", ({ config, ports }) =>
+  test("publishes all or nothing of more than one call can hold", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const networks = Array.from({ length: 400 }, (_, index) => `10.${index >> 8}.${index & 255}.0/24`)
       const network = { prevResult: result, labels: { "portmapper.allow": networks.join() } }
@@ -139,7 +178,11 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* ports, ["cni:other/eth0 0.0.0.0 20249 -> 10.88.0.3 80 net"])
     }))
 
-  test("publishes for sources that a label names, and refuses a label that is wrong", ({ config, ports }) =>
+  test("publishes for sources that a label names, and refuses a label that is wrong", ({
+    cni,
+    config,
+    ports
+  }) =>
     Effect.gen(function* () {
       const network = { prevResult: result, labels: { "portmapper.allow": "10.0.0.0/33" } }
       const { status, stdout } = yield* cni("ADD", config(network, web))
@@ -150,7 +193,7 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* ports, [])
     }))
 
-  test("needs a result with an address of the interface", ({ config }) =>
+  test("needs a result with an address of the interface", ({ cni, config }) =>
     Effect.gen(function* () {
       const error = { cniVersion: "1.0.0", code: 7, msg: "invalid network configuration" }
       assert.deepStrictEqual(
@@ -169,7 +212,11 @@ describe("ADD", () => {
 })
 
 describe("DEL", () => {
-  test("succeeds without an ADD before it, again and again, with nothing but a name", ({ config, ports }) =>
+  test("succeeds without an ADD before it, again and again, with nothing but a name", ({
+    cni,
+    config,
+    ports
+  }) =>
     Effect.gen(function* () {
       yield* cni("ADD", config({ prevResult: result }, web), { CNI_CONTAINERID: "other" })
       assert.deepStrictEqual(yield* cni("DEL", config()), done)
@@ -178,7 +225,7 @@ describe("DEL", () => {
       assert.deepStrictEqual(yield* ports, [])
     }))
 
-  test("is not stopped by what ADD would refuse", ({ config, ports }) =>
+  test("is not stopped by what ADD would refuse", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       yield* cni("ADD", config({ prevResult: result }, web))
       const odd = { ...config({}, { ...web, hostPort: 0 }), masqAll: true, prevResult: 5 }
@@ -186,7 +233,7 @@ describe("DEL", () => {
       assert.deepStrictEqual(yield* ports, [])
     }))
 
-  test("comes too late for a port that the next container at the address has", ({ config, ports }) =>
+  test("comes too late for a port that the next container at the address has", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: result }, web)
       yield* cni("ADD", asked)
@@ -197,7 +244,7 @@ describe("DEL", () => {
 })
 
 describe("CHECK", () => {
-  test("tells what is not published any more", ({ config }) =>
+  test("tells what is not published any more", ({ cni, config }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: bridgeResult("10.88.0.2/16", "fd00::2/64") }, web)
       yield* cni("ADD", asked)
@@ -217,7 +264,7 @@ describe("CHECK", () => {
 })
 
 describe("GC", () => {
-  test("frees what is of the network and of no valid attachment", ({ config, ports }) =>
+  test("frees what is of the network and of no valid attachment", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       for (const [id, name, port] of [
         ["c1", "net", 8001],
@@ -240,7 +287,7 @@ describe("GC", () => {
 })
 
 describe("STATUS", () => {
-  test("is fine where the plugin answers", ({ config }) =>
+  test("is fine where the plugin answers", ({ cni, config }) =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* cni("STATUS", config({ cniVersion: "1.1.0" })), done)
       const { stdout } = yield* cni("STATUS", { ...config({ cniVersion: "1.1.0" }), masqAll: true })
@@ -252,16 +299,19 @@ describe("the executable", () => {
   it.live("answers VERSION with the version it was asked in, or its own", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(
-        yield* cni("VERSION", { cniVersion: "0.4.0" }),
+        yield* cniByNode("VERSION", { cniVersion: "0.4.0" }),
         answered({ cniVersion: "0.4.0", supportedVersions })
       )
-      assert.deepStrictEqual(yield* cni("VERSION", ""), answered({ cniVersion: "1.1.0", supportedVersions }))
+      assert.deepStrictEqual(
+        yield* cniByNode("VERSION", ""),
+        answered({ cniVersion: "1.1.0", supportedVersions })
+      )
     })
   )
 
   it.live("says what it is where no command is given, and takes no arguments", () =>
     Effect.gen(function* () {
-      const about = yield* cni("", "")
+      const about = yield* cniByNode("", "")
       assert.strictEqual(about.status, 0)
       assert.strictEqual(about.stdout, "")
       assert.match(about.stderr, /^CNI plugin portmapper-cni v\d/)
@@ -277,11 +327,11 @@ describe("the executable", () => {
     () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(
-          yield* cni("ADD", "{}", { CNI_CONTAINERID: "" }),
+          yield* cniByNode("ADD", "{}", { CNI_CONTAINERID: "" }),
           failed({ cniVersion: "1.1.0", code: 4, msg: "required env variables [CNI_CONTAINERID] missing" })
         )
         assert.deepStrictEqual(
-          yield* cni("CHECK", { cniVersion: "0.3.0", name: "net" }),
+          yield* cniByNode("CHECK", { cniVersion: "0.3.0", name: "net" }),
           failed({
             cniVersion: "0.3.0",
             code: 1,
@@ -289,7 +339,7 @@ describe("the executable", () => {
             details: "it came with 0.4.0, the configuration is of 0.3.0"
           })
         )
-        assert.strictEqual(JSON.parse((yield* cni("ADD", "")).stdout).code, 6)
+        assert.strictEqual(JSON.parse((yield* cniByNode("ADD", "")).stdout).code, 6)
       })
   )
 
@@ -298,7 +348,7 @@ describe("the executable", () => {
       const driver = Driver.of({ ...granting, mapPorts: () => Effect.fail({ _tag: "Odd", message: "no" }) })
       const socket = yield* socketFor(driver)
       const asked = { cniVersion: "1.0.0", name: "net", socket, prevResult: result, ...portMappings(web) }
-      const { stdout } = yield* cni("ADD", asked)
+      const { stdout } = yield* cniByNode("ADD", asked)
       assert.deepStrictEqual(JSON.parse(stdout), {
         cniVersion: "1.0.0",
         code: 100,
@@ -313,8 +363,8 @@ describe("the executable", () => {
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const asked = { cniVersion: "1.1.0", name: "net", socket: Path.join(folder, "p.sock"), state: folder }
-      assert.deepStrictEqual(yield* cni("DEL", asked), done)
-      assert.deepStrictEqual(yield* cni("GC", asked), done)
+      assert.deepStrictEqual(yield* cniByNode("DEL", asked), done)
+      assert.deepStrictEqual(yield* cniByNode("GC", asked), done)
       assert.deepStrictEqual(Fs.readdirSync(folder), [])
     }).pipe(Effect.scoped)
   )

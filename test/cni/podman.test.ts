@@ -51,6 +51,8 @@ describeLab("podman with its CNI backend", ["go", "cni", "podman"], () => {
       assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
       done(yield* podman("rm", "--force", "--time=0", "one", "two", "three"))
       assert.deepStrictEqual(yield* contents(host), {})
+      // Which versions it knows is asked without the configuration, which names the socket.
+      assert.deepStrictEqual([...new Set(yield* network.byNode)], ["VERSION"])
     })
   )
 
@@ -67,6 +69,7 @@ describeLab("podman with its CNI backend", ["go", "cni", "podman"], () => {
       assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
       done(yield* podman("rm", "--force", "--time=0", "two"))
       assert.deepStrictEqual(yield* contents(host), {})
+      assert.includeMembers([...(yield* network.byNode)], ["ADD", "DEL"])
     })
   )
 })

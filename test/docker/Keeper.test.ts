@@ -12,7 +12,8 @@ import { raw, request } from "../support/http.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const mapBody = http[2]?.body ?? ""
-const bytes = `POST /PortMapper.MapPorts HTTP/1.1\r\nHost: plugin.moby.localhost\r\nContent-Length: ${Buffer.byteLength(mapBody)}\r\n\r\n${mapBody}`
+/** With what many clients say of a connection that they keep anyway. */
+const bytes = `POST /PortMapper.MapPorts HTTP/1.1\r\nHost: plugin.moby.localhost\r\nConnection: keep-alive\r\nContent-Length: ${Buffer.byteLength(mapBody)}\r\n\r\n${mapBody}`
 
 /** Serves until it is told to end, which is told. */
 const serving = Effect.fnUntraced(function* (

@@ -6,12 +6,15 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Result, type Scope } from "effect"
+import fc from "fast-check"
 import { requestError } from "../../adapters/docker/ClientError.ts"
 import { parsePluginUrl, socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { type ClientOptions, makeClient } from "../../adapters/docker/PluginClient.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { hostileAnswer } from "../../src/testing/index.ts"
+import { seed } from "../property/seed.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
 import { labTest, noCommand } from "../support/lab.ts"
@@ -104,6 +107,28 @@ describe("a client of our own plugin", () => {
       const wrong = yield* told(client.mapPorts(group("8080", web, { "portmapper.x": "" })))
       assert.match(wrong, /^CallRefused: bad request: Labels\["portmapper.x"\]/)
     }).pipe(Effect.provide(PortMapper.layerMemory()))
+  )
+})
+
+describe("a client of something else", () => {
+  it.live("says what is wrong with an answer, however hostile, and goes on", () =>
+    Effect.gen(function* () {
+      let answer = ""
+      const { client } = yield* answering((request, response) => always(200, answer)(request, response))
+      const mapping = Effect.asVoid(client.mapPorts(group("8080", web)))
+      const listing = Effect.asVoid(client.listPorts)
+      for (const text of fc.sample(hostileAnswer, { seed, numRuns: 100 })) {
+        answer = text
+        for (const ask of [mapping, listing]) {
+          const told = yield* Effect.result(ask)
+          if (Result.isFailure(told))
+            assert.match(told.failure._tag, /^(NotTheProtocol|CallRefused)$/, JSON.stringify(text))
+          else assert.strictEqual(ask, listing, JSON.stringify(text))
+        }
+      }
+      answer = '{"Mappings":[]}'
+      assert.deepStrictEqual(yield* client.listPorts, [])
+    })
   )
 })
 

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import type { RouteOptions } from "../../adapters/docker/Routes.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { raw, request } from "../support/http.ts"
 import http from "../vectors/http.json" with { type: "json" }
@@ -187,6 +188,46 @@ describe("an answer that can't be delivered", () => {
       yield* Effect.sleep(50)
       yield* Deferred.succeed(socketGone, undefined)
       assert.isTrue(Exit.isFailure(yield* Deferred.await(undone)))
+    })
+  )
+
+  it.live("of a further POST is its handler's, and not delivered when the client went before", () =>
+    Effect.gen(function* () {
+      const begun = yield* Deferred.make<void>()
+      const exits: Array<string> = []
+      const undone = yield* Deferred.make<void>()
+      const handlers: RouteOptions["handlers"] = {
+        "/Tea.Brew": ({ header, body }) =>
+          Effect.gen(function* () {
+            yield* Effect.addFinalizer(({ _tag }) => {
+              exits.push(_tag)
+              return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
+            })
+            if (body !== "wait")
+              return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
+            yield* Deferred.succeed(begun, undefined)
+            return yield* Effect.never
+          })
+      }
+      const path = yield* served(echo, { handlers })
+      assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
+        status: 418,
+        contentType: "text/tea",
+        body: "green: steep"
+      })
+      assert.deepStrictEqual(
+        [
+          (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
+          (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
+        ],
+        [405, 413]
+      )
+      const socket = Net.connect(path)
+      socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
+      yield* Deferred.await(begun)
+      socket.destroy()
+      yield* Deferred.await(undone)
+      assert.deepStrictEqual(exits, ["Success", "Failure"])
     })
   )
 

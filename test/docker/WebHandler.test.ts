@@ -153,6 +153,42 @@ describe("the fetch handler", () => {
   )
 })
 
+describe("a further POST of the fetch handler", () => {
+  it.live("is answered by its handler, word for word, whose scope is the delivery", () =>
+    Effect.gen(function* () {
+      const exits: Array<string> = []
+      const handler = toWebHandler(echo, {
+        handlers: {
+          "/Tea.Brew": ({ header, body }) =>
+            Effect.gen(function* () {
+              yield* Effect.addFinalizer(({ _tag }) => Effect.sync(() => void exits.push(_tag)))
+              if (body === "boil") return yield* Effect.die(new Error("no water"))
+              return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
+            })
+        }
+      })
+      const headers = { "Tea-Kind": "green" }
+      assert.deepStrictEqual(
+        [
+          yield* ask(handler, requestOf("POST", "/Tea.Brew", "steep", { headers })),
+          yield* ask(handler, requestOf("POST", "/Tea.Brew", "boil")),
+          yield* ask(handler, requestOf("GET", "/Tea.Brew")),
+          yield* ask(handler, requestOf("POST", "/Tea.Brew", "x".repeat(maxBodyBytes + 1)))
+        ].map(({ status, contentType, body }) => [status, contentType, body.trimEnd()]),
+        [
+          [418, "text/tea", "green: steep"],
+          [500, plugins, '{"Err":"internal error: Error: no water"}'],
+          [405, plugins, '{"Err":"GET /Tea.Brew: the method must be POST"}'],
+          [413, plugins, '{"Err":"the body is over the limit of 1048576 bytes"}']
+        ]
+      )
+      assert.deepStrictEqual(exits, ["Success", "Failure"])
+    })
+  )
+})
+
+const plugins = "application/vnd.docker.plugins.v1.1+json"
+
 describe("an answer of the fetch handler", () => {
   const watched = (wait: Effect.Effect<void>) => {
     const settled = Deferred.makeUnsafe<Exit.Exit<unknown, unknown>>()

@@ -229,7 +229,8 @@ describe("a watch", () => {
         mapPorts: (group) =>
           group.ports._tag === "Exact" && group.ports.port === 8079
             ? Effect.die(new Error("of all things"))
-            : base.mapPorts(group)
+            : base.mapPorts(group),
+        mapGroups: () => Effect.die(new Error("as with one of them"))
       })
       const driver = yield* Effect.provideService(start(), Driver, breaking)
       const live = ["0.0.0.0:8080 -> 172.17.0.4:80 live watch"]

@@ -3,10 +3,10 @@
  * `cnitool`. Its files lie in a folder of their own; of the machine's `/var/lib` the plugins see nothing.
  */
 import { createHash } from "node:crypto"
-import { chmodSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
-import { cniProgram, type Ports } from "../support/cni.ts"
+import { cniFront, configText, type Ports } from "../support/cni.ts"
 import { cniPlugins } from "./Capabilities.ts"
 import * as Namespace from "./Namespace.ts"
 import { temporaryFolder } from "./Plugin.ts"
@@ -25,6 +25,10 @@ export interface Network {
   ) => Effect.Effect<Output, LabError>
   /** Forgets what the runtime has cached, as one does that has lost its state. */
   readonly forget: Effect.Effect<void>
+  /** The commands that took a Node process of their own, since the last time this was asked. */
+  readonly byNode: Effect.Effect<ReadonlyArray<string>>
+  /** For whoever runs a runtime by itself: where the executable finds Node. */
+  readonly path: string
   /** Our plugin alone, as a runtime of specification 1.1 runs it for this network. */
   readonly plugin: (command: string, fields?: object) => Effect.Effect<Output, LabError>
 }
@@ -49,8 +53,16 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   })
   for (const plugin of ["bridge", "host-local"]) symlinkSync(join(cniPlugins, plugin), join(bin, plugin))
   const executable = join(bin, "portmapper-cni")
-  writeFileSync(executable, `#!/bin/sh\nexec ${process.execPath} ${cniProgram} "$@"\n`)
-  chmodSync(executable, 0o755)
+  symlinkSync(cniFront, executable)
+  // What the executable finds as Node tells that it was needed.
+  const nodeRuns = join(folder, "node-runs")
+  mkdirSync(join(folder, "path"))
+  writeFileSync(
+    join(folder, "path/node"),
+    `#!/bin/sh\necho "$CNI_COMMAND" >> ${nodeRuns}\nexec ${process.execPath} "$@"\n`,
+    { mode: 0o755 }
+  )
+  const PATH = `${join(folder, "path")}:${process.env["PATH"]}`
   const ours = {
     type: "portmapper-cni",
     capabilities: { portMappings: true },
@@ -81,7 +93,12 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
         path
       ],
       {
-        env: { CNI_PATH: bin, NETCONFPATH: networks, CAP_ARGS: JSON.stringify({ portMappings: ports }) },
+        env: {
+          PATH,
+          CNI_PATH: bin,
+          NETCONFPATH: networks,
+          CAP_ARGS: JSON.stringify({ portMappings: ports })
+        },
         label: `cnitool ${command}`
       }
     )
@@ -91,11 +108,18 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
     state: ours.state,
     tool: (command, pod, ports = []) =>
       run(command === "gc" || command === "status" ? alone : net, command, pod.path, ports),
+    path: PATH,
+    byNode: Effect.sync(() => {
+      if (!existsSync(nodeRuns)) return []
+      const commands = readFileSync(nodeRuns, "utf8").trimEnd().split("\n")
+      rmSync(nodeRuns)
+      return commands
+    }),
     forget: Effect.sync(() => rmSync(join(state, "cni"), { recursive: true, force: true })),
     plugin: (command, fields = {}) =>
       host.exec(executable, [], {
-        input: JSON.stringify({ cniVersion: "1.1.0", name, ...ours, capabilities: undefined, ...fields }),
-        env: { CNI_COMMAND: command, CNI_PATH: bin },
+        input: configText({ cniVersion: "1.1.0", name, ...ours, capabilities: undefined, ...fields }),
+        env: { PATH, CNI_COMMAND: command, CNI_PATH: bin },
         label: `portmapper-cni ${command}`
       })
   } satisfies Network

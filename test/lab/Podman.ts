@@ -72,7 +72,7 @@ export const start = Effect.fn("Podman.start")(function* (
         ...args
       ],
       {
-        env: { CONTAINERS_CONF: config, CONTAINERS_STORAGE_CONF: path("storage.conf") },
+        env: { PATH: network.path, CONTAINERS_CONF: config, CONTAINERS_STORAGE_CONF: path("storage.conf") },
         timeoutMillis: 60_000,
         label: `podman ${args[0]}`
       }

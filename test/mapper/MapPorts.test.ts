@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, type Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
@@ -13,8 +13,8 @@ import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { MemoryRelay } from "../../src/relay/Relay.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
+import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
@@ -32,34 +32,18 @@ const refused = (asked: Group) =>
 const unmap = (bindings: Parameters<typeof releaseOf>[0]) =>
   Driver.use((driver) => driver.unmapPorts(releaseOf(bindings)))
 
-/** All that a mapper can leave on its host. */
-const host = Effect.gen(function* () {
-  const sockets = yield* MemoryHost
-  const firewall = yield* MemoryFirewall
-  const relay = yield* MemoryRelay
-  const store = yield* MemoryStore
-  return {
-    sockets: sockets.open().map(({ socket }) => socket),
-    rules: firewall.rules(),
-    routes: relay.routes(),
-    stored: store.records().map(({ mapping, state }) => `${mapping.host.text}:${mapping.port} ${state}`)
-  }
-})
-const unmapAll = Effect.gen(function* () {
-  const driver = yield* Driver
-  const store = yield* MemoryStore
-  const bindings = store.records().map(({ mapping }) => mapping)
-  yield* driver.unmapPorts({ bindings, labels: new Map() })
-  assert.deepStrictEqual(yield* host, nothing)
-})
-const nothing = { sockets: [], rules: [], routes: [], stored: [] }
-
-type Services = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
 const test = (
   title: string,
-  effect: () => Effect.Effect<void, unknown, Services>,
+  effect: () => Effect.Effect<void, unknown, MemoryServices>,
   capabilities: Partial<Capabilities> = {}
 ) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
+
+const permutations = (all: ReadonlyArray<number>): ReadonlyArray<ReadonlyArray<number>> =>
+  all.length < 2
+    ? [all]
+    : all.flatMap((first) =>
+        permutations(all.filter((other) => other !== first)).map((rest) => [first, ...rest])
+      )
 
 const noRelay = { relayed: [] }
 const web = "tcp 0.0.0.0 172.17.0.2:80"
@@ -449,6 +433,35 @@ describe("mapPorts undone", () => {
         "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"
       ])
       assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
+    }))
+
+  test("puts back the policy that several calls replaced, whose answers are lost in whatever order", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
+      const before = yield* host
+      const open = group("8080", [web])
+      const other = group("8080", [web], { "portmapper.allow": "192.0.2.0/24" })
+      for (const asked of [
+        [open, open],
+        [open, other],
+        [open, open, other]
+      ])
+        for (const order of permutations(asked.map((_, index) => index))) {
+          const scopes = yield* Effect.forEach(asked, () => Scope.make())
+          for (const [index, scope] of scopes.entries())
+            yield* Effect.provideService(driver.mapPorts(asked[index] ?? open), Scope.Scope, scope)
+          for (const index of order)
+            yield* Scope.close(scopes[index] ?? (yield* Scope.make()), Exit.fail("lost"))
+          assert.deepStrictEqual(yield* host, before, `${order}`)
+        }
+      // What one of them was answered with, stays.
+      const [lost, delivered] = [yield* Scope.make(), yield* Scope.make()]
+      for (const scope of [lost, delivered])
+        yield* Effect.provideService(driver.mapPorts(open), Scope.Scope, scope)
+      yield* Scope.close(lost, Exit.fail("lost"))
+      yield* Scope.close(delivered, Exit.void)
+      assert.deepStrictEqual((yield* host).rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
     }))
 
   test("keeps what another call has answered with meanwhile", () =>

@@ -1,20 +1,31 @@
 /** What the harness draws: each kind is what it says, shrinks to the simplest, and leaves no service out. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Option } from "effect"
+import { Cause, Effect, Exit, Option, Result, Schema } from "effect"
 import fc from "fast-check"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { decodeText, decodeValue } from "../../src/protocol/GoSchema.ts"
+import * as Messages from "../../src/protocol/Messages.ts"
 import { call, kindOf, type Method, textBody, valueBody } from "../../src/protocol/Operations.ts"
 import {
+  activateResponse,
   type Call,
+  errorResponse,
   explore,
   type Fate,
+  followContainerRequest,
   hostileText,
+  listPortsRequest,
+  listPortsResponse,
   type ModelHost,
+  mapGroupsRequest,
+  mapGroupsResponse,
   mapRequest,
+  mapResponse,
   memoryTarget,
   nearlyMapRequest,
   nearlyUnmapRequest,
-  unmapRequest
+  unmapRequest,
+  unmapResponse
 } from "../../src/testing/index.ts"
 import { driver } from "../fuzz/decoders.ts"
 import { hosts } from "./hosts.ts"
@@ -36,7 +47,10 @@ describe("requests that are drawn", () => {
   it("mean something", () => {
     for (const [method, arbitrary, expected] of [
       ["PortMapper.MapPorts", mapRequest, "answered"],
-      ["PortMapper.UnmapPorts", unmapRequest, "answered"]
+      ["PortMapper.UnmapPorts", unmapRequest, "answered"],
+      ["PortMapper.MapGroups", mapGroupsRequest, "answered"],
+      ["PortMapper.ListPorts", listPortsRequest, "answered"],
+      ["PortMapper.FollowContainer", followContainerRequest, "notFound"]
     ] as const)
       fc.assert(
         fc.property(arbitrary as fc.Arbitrary<unknown>, (value) => {
@@ -84,6 +98,39 @@ describe("requests that are drawn", () => {
       [null, ["0.0.0.0 -> 172.17.0.2"]]
     )
   })
+})
+
+describe("messages that are drawn", () => {
+  const messages: ReadonlyArray<
+    readonly [name: string, schema: Schema.Codec<unknown, unknown>, arbitrary: fc.Arbitrary<unknown>]
+  > = [
+    ["MapPortsRequest", Messages.MapPortsRequest, mapRequest],
+    ["MapGroupsRequest", Messages.MapGroupsRequest, mapGroupsRequest],
+    ["UnmapPortsRequest", Messages.UnmapPortsRequest, unmapRequest],
+    ["ListPortsRequest", Messages.ListPortsRequest, listPortsRequest],
+    ["FollowContainerRequest", Messages.FollowContainerRequest, followContainerRequest],
+    ["MapPortsResponse", Messages.MapPortsResponse, mapResponse],
+    ["MapGroupsResponse", Messages.MapGroupsResponse, mapGroupsResponse],
+    ["UnmapPortsResponse", Messages.UnmapPortsResponse, unmapResponse],
+    ["ListPortsResponse", Messages.ListPortsResponse, listPortsResponse],
+    ["ActivateResponse", Messages.ActivateResponse, activateResponse],
+    ["ErrorResponse", Messages.ErrorResponse, errorResponse]
+  ]
+  for (const [name, schema, arbitrary] of messages)
+    it(`are read as a value and as text, and written as they were: ${name}`, () =>
+      fc.assert(
+        fc.property(arbitrary, (value) => {
+          for (const read of [decodeValue(schema)(value), decodeText(schema)(JSON.stringify(value))])
+            assert.deepStrictEqual(
+              Result.map(
+                Result.mapError(read, ({ message }) => message),
+                Schema.encodeSync(schema)
+              ),
+              Result.succeed(value)
+            )
+        }),
+        options
+      ))
 })
 
 describe("scripts that are drawn", () => {

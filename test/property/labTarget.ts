@@ -150,11 +150,14 @@ const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): Readon
   return rules.sort()
 }
 
-/** `tcp . 8080` or `192.0.2.1 . tcp . 8080`. */
+/**
+ * `tcp . 8080` or `192.0.2.1 . tcp . 8080`. The kernel's tables know no zones: only one interface of the lab has such an
+ * address.
+ */
 const frontendOf = (key: string, family: number): string => {
   const words = key.split(" . ")
   const [port, protocol, address = family === 4 ? "0.0.0.0" : "::"] = words.reverse()
-  return `${endpointText(address, port)}/${protocol}`
+  return `${endpointText(address.startsWith("fe80:") ? `${address}%eth0` : address, port)}/${protocol}`
 }
 
 /** What was answered is recorded as answered a moment later: that moment is waited for. */

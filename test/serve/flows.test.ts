@@ -8,7 +8,7 @@ import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { conntrack } from "../lab/Probe.ts"
 
-/** A flow that never pauses: a datagram every 50 ms from the same source port, whether or not the last was answered. */
+/** A flow that never pauses for long: a datagram from the same source port as soon as the last was answered, or was not. */
 const steadyClient = Effect.fnUntraced(function* (from: Namespace, host: string, port: number) {
   const sent: Array<{ readonly at: number; readonly who: string }> = []
   const once = Effect.gen(function* () {
@@ -17,7 +17,7 @@ const steadyClient = Effect.fnUntraced(function* (from: Namespace, host: string,
       host,
       port,
       sourcePort: 5000,
-      timeoutMillis: 45,
+      timeoutMillis: 300,
       unconnected: true
     })
     sent.push({ at, who: replies[0]?.who ?? outcome })

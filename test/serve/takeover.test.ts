@@ -247,6 +247,7 @@ describeLab("a takeover", [], () => {
         ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
         ["b.sock", "passed.sock"]
       )
+      assert.isFalse(existsSync(at("portmapper.json")), "nobody is there any more")
       const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
       assert.strictEqual(closed.code, 7, "curl couldn't connect")
       for (const name of ["b.sock", "passed.sock"])

@@ -1,26 +1,60 @@
 /** The CNI plugin as a runtime runs it: a process of its own, its parameters in the environment, its configuration on stdin. */
+import * as Fs from "node:fs"
 import * as Path from "node:path"
-import type { Effect } from "effect"
+import { Effect } from "effect"
 import { type Ran, run } from "./command.ts"
+import { temporaryFolder } from "./socket.ts"
 
+/** Does everything by itself. */
 export const cniProgram = Path.join(import.meta.dirname, "../../adapters/cni/main.ts")
 
-export const cni = (
+/** What is installed: it asks the running plugin, or runs the program. */
+export const cniFront = Path.join(import.meta.dirname, "../../adapters/cni/front.sh")
+
+export type Cni = (
   command: string,
   config: object | string,
-  variables: Readonly<Record<string, string>> = {}
-): Effect.Effect<Ran> =>
-  run([process.execPath, cniProgram], {
-    input: typeof config === "string" ? config : JSON.stringify(config),
-    env: {
-      CNI_COMMAND: command,
-      CNI_CONTAINERID: "c1",
-      CNI_NETNS: "/run/netns/c1",
-      CNI_IFNAME: "eth0",
-      CNI_PATH: "/opt/cni/bin",
-      ...variables
-    }
-  })
+  variables?: Readonly<Record<string, string>>
+) => Effect.Effect<Ran>
+
+const by =
+  (program: ReadonlyArray<string>, env: Readonly<Record<string, string>>): Cni =>
+  (command, config, variables = {}) =>
+    run(program, {
+      input: typeof config === "string" ? config : configText(config),
+      env: {
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: "c1",
+        CNI_NETNS: "/run/netns/c1",
+        CNI_IFNAME: "eth0",
+        CNI_PATH: "/opt/cni/bin",
+        ...env,
+        ...variables
+      }
+    })
+
+export const cniByNode = by([process.execPath, cniProgram], {})
+
+/** `path` is where it looks for other programs; see `pathOf`. */
+export const cniByFront = (path: string): Cni => by([cniFront], { PATH: path })
+
+/** A folder with these programs of this machine and no others. */
+export const pathOf = Effect.fnUntraced(function* (...programs: ReadonlyArray<string>) {
+  const folder = yield* temporaryFolder
+  for (const program of programs) {
+    const found = (process.env["PATH"] ?? "")
+      .split(":")
+      .map((folder) => Path.join(folder, program))
+      .find((path) => Fs.existsSync(path))
+    if (found === undefined) throw new Error(`this machine has no ${program}`)
+    Fs.symlinkSync(found, Path.join(folder, program))
+  }
+  return folder
+})
+
+/** As the library of the runtimes writes it: in one line, the keys in order. */
+export const configText = (config: object): string =>
+  JSON.stringify(Object.fromEntries(Object.entries(config).sort(([one], [other]) => (one < other ? -1 : 1))))
 
 /** The result of a plugin before ours in the chain. */
 export const bridgeResult = (...addresses: ReadonlyArray<string>) => ({

@@ -15,7 +15,7 @@ export interface RunOptions {
   /** SIGINT is sent when this is done; `afterwards` follows at once. */
   readonly signalled?: Effect.Effect<void>
   readonly afterwards?: Effect.Effect<void>
-  /** SIGINT is sent when this answers true to all of stdout so far. */
+  /** Interrupts when this answers true to all of stdout so far: by SIGINT, on a terminal by its key. */
   readonly enough?: (stdout: string) => boolean
 }
 
@@ -65,6 +65,7 @@ export const run = (
   Effect.callback((resume) => {
     const child = spawn(command, args, { env: { ...process.env, ...options.env }, stdio: "pipe" })
     let [stdout, stderr] = ["", ""]
+    let isEnough = false
     if (options.signalled !== undefined)
       Effect.runFork(
         options.signalled.pipe(
@@ -74,7 +75,11 @@ export const run = (
       )
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       stdout += chunk
-      if (options.enough?.(stdout) === true) child.kill("SIGINT")
+      // A terminal tells of the key, too.
+      if (isEnough || options.enough?.(stdout) !== true) return
+      isEnough = true
+      if (command === "script") child.stdin.write("\u0003")
+      else child.kill("SIGINT")
     })
     child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
       stderr += chunk

@@ -56,11 +56,16 @@ describe("the table", () => {
       transports.flatMap(({ name, cannot }) =>
         table.flatMap((row) => {
           const reason = cannot(row)
-          return reason === undefined ? [] : [`${name}: ${reason}`]
+          return reason === undefined || reason.endsWith(" is not installed") ? [] : [`${name}: ${reason}`]
         })
       )
     )
     assert.deepStrictEqual([...reasons].sort(), [
+      "CNI, handed over: a container is published, or ends, and asks for nothing else",
+      "CNI, handed over: a port mapping has an exact port and addresses",
+      "CNI, handed over: the labels are the adapter's",
+      "CNI, handed over: the request is put together by the adapter",
+      "CNI, handed over: where nothing is published nobody is asked",
       "CNI: a container is published, or ends, and asks for nothing else",
       "CNI: a port mapping has an exact port and addresses",
       "CNI: the labels are the adapter's",

@@ -10,6 +10,8 @@ import * as Path from "node:path"
 import { afterAll } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer, Logger, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
+import { withFoundCaller } from "../../adapters/cni/FoundCaller.ts"
+import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import * as Memory from "../../adapters/engine/MemoryEngine.ts"
@@ -22,6 +24,8 @@ import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
+import { cniByFront, configText, pathOf } from "../support/cni.ts"
+import { noCommand } from "../support/lab.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
@@ -52,6 +56,8 @@ export interface Transport {
   readonly cannot: (row: Row) => string | undefined
 }
 
+const noCurl = noCommand("curl", "--version")
+
 export const transports: ReadonlyArray<Transport> = [
   { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },
   { name: "TCP with TLS", open: Effect.suspend(() => openTls), cannot: () => undefined },
@@ -64,6 +70,11 @@ export const transports: ReadonlyArray<Transport> = [
     cannot: (row) => notACall(row) ?? notAValue(row)
   },
   { name: "CNI", open: Effect.suspend(() => openCni), cannot: (row) => notPublished(row) },
+  {
+    name: "CNI, handed over",
+    open: Effect.suspend(() => openCniFront),
+    cannot: (row) => notPublished(row) ?? noCurl
+  },
   { name: "labels", open: Effect.suspend(() => openLabels), cannot: (row) => notPublished(row) }
 ]
 
@@ -162,10 +173,34 @@ const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
 /** `ADD` of a container that has the backends' addresses; the plugin that it asks has the driver. */
 const openCni = Effect.gen(function* () {
   const socket = yield* socketFor(yield* Driver)
-  return ({ body }: Asked) =>
-    Effect.promise(async (): Promise<Told> => {
+  return addingBy(socket, (config) =>
+    Effect.promise(() => execute({ variables: attached, input: () => config }, withFoundCaller))
+  )
+})
+
+/** The same, where the plugin does it all and no Node is there that could. */
+const openCniFront = Effect.gen(function* () {
+  const socket = yield* socketFor(yield* Driver, { handlers: { [executePath]: executeHandler } })
+  const cni = cniByFront(yield* pathOf("cat", "curl"))
+  return addingBy(socket, (config) => cni("ADD", config, attached))
+})
+
+const attached = {
+  CNI_COMMAND: "ADD",
+  CNI_CONTAINERID: "table",
+  CNI_NETNS: "/run/netns/table",
+  CNI_IFNAME: "eth0"
+}
+
+const addingBy =
+  (
+    socket: string,
+    add: (config: string) => Effect.Effect<{ readonly status: number | string; readonly stdout: string }>
+  ) =>
+  ({ body }: Asked) =>
+    Effect.gen(function* (): Effect.fn.Return<Told> {
       const entries = entriesIn(body)
-      const config = {
+      const config = configText({
         cniVersion: "1.1.0",
         name: "table",
         socket,
@@ -180,21 +215,15 @@ const openCni = Effect.gen(function* () {
         prevResult: {
           cniVersion: "1.1.0",
           ips: [...new Set(entries.map(({ BackendIP }) => BackendIP))].map((address) => ({ address }))
-        }
-      }
-      const variables = {
-        CNI_COMMAND: "ADD",
-        CNI_CONTAINERID: "table",
-        CNI_NETNS: "/run/netns/table",
-        CNI_IFNAME: "eth0"
-      }
-      const { status, stdout } = await execute({ variables, input: () => JSON.stringify(config) })
+        },
+        type: "portmapper-cni"
+      })
+      const { status, stdout } = yield* add(config)
       if (status === 0) return { outcome: "answer", message: stdout, issues: undefined, ownWords: true }
       const { code, msg } = JSON.parse(stdout)
       const outcome = code === 7 ? "request" : code === 100 ? "driver" : "defect"
       return { outcome, message: msg, issues: undefined }
     })
-})
 
 /** A container whose labels ask for the entries, one by one. What came of it the watch tells in its log. */
 const openLabels = Effect.gen(function* () {

@@ -1,0 +1,99 @@
+/** Where `doctor` looks for a Docker Engine, and what it says of what it finds there. */
+import * as Net from "node:net"
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { portmapper } from "../support/command.ts"
+import { fakeEngine, ping } from "../support/engine.ts"
+import { temporaryFolder } from "../support/folders.ts"
+
+interface Check {
+  readonly name: string
+  readonly status: string
+  readonly found: string
+  readonly remedy?: string
+}
+
+/** The checks of an Engine, in their order. */
+const told = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
+  Effect.map(
+    portmapper(["doctor", "--json", "--socket", "/nonexistent", ...args], {
+      env: { DOCKER_HOST: "", DOCKER_CERT_PATH: "", DOCKER_TLS_VERIFY: "", ...env }
+    }),
+    ({ stdout }) => {
+      const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
+      const names = checks.map(({ name }) => name)
+      assert.strictEqual(names.indexOf("Engine's filter"), names.indexOf("Engine") + 1)
+      const { status, found, remedy } = checks[names.indexOf("Engine")] as Check
+      return remedy === undefined ? [status, found] : [status, found, remedy]
+    }
+  )
+
+const engine = fakeEngine({ ...ping("1.52"), "/info": { body: { ServerVersion: "29.0.0" } } })
+
+describe("the Engine that doctor looks at", () => {
+  it.live("is that of DOCKER_HOST, or of --engine before it", () =>
+    Effect.gen(function* () {
+      const [one, other] = [yield* engine, yield* engine]
+      const env = { DOCKER_HOST: `unix://${one.path}` }
+      assert.deepStrictEqual(yield* told([], env), ["ok", `version 29.0.0 at ${one.path}`])
+      assert.deepStrictEqual(yield* told(["--engine", `unix://${other.path}`], env), [
+        "ok",
+        `version 29.0.0 at ${other.path}`
+      ])
+      assert.deepStrictEqual([one.asked.length, other.asked.length], [2, 2])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is missed where someone said where it is", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, "none.sock")
+      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${path}` }), [
+        "warn",
+        `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
+        "start it, or mend --engine or DOCKER_HOST; watch and --watch wait for it"
+      ])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("may be anything, and doctor goes on", () =>
+    Effect.gen(function* () {
+      const silent = Path.join(yield* temporaryFolder, "silent.sock")
+      yield* Effect.acquireRelease(
+        Effect.callback<Net.Server>((resume) => {
+          const server = Net.createServer().listen(silent, () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => void server.close())
+      )
+      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${silent}` }), [
+        "warn",
+        `the Engine at ${silent}: no answer to GET /_ping within 2 s`,
+        "look at the Engine's log"
+      ])
+      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: "ssh://me@h" }), [
+        "warn",
+        'DOCKER_HOST "ssh://me@h": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://',
+        "name it by --engine, or mend DOCKER_HOST"
+      ])
+      const [status, found, remedy] = yield* told([], {
+        DOCKER_HOST: "tcp://127.0.0.1:9",
+        DOCKER_CERT_PATH: "/nonexistent"
+      })
+      assert.deepStrictEqual([status, remedy], ["warn", "mend DOCKER_CERT_PATH"])
+      assert.match(found ?? "", /^the Engine at https:\/\/127\.0\.0\.1:9: a file for TLS can't be read: /)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is wrong usage where --engine is none", () =>
+    Effect.map(portmapper(["doctor", "--engine", "localhost"]), ({ status, stdout, stderr }) =>
+      assert.deepStrictEqual(
+        [status, stdout, stderr],
+        [
+          2,
+          "",
+          'portmapper: --engine "localhost": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT\n'
+        ]
+      )
+    )
+  )
+})

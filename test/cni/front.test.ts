@@ -1,0 +1,350 @@
+/** What is installed, where it hands an execution over and where it leaves it to Node: a `node` here tells what it was given. */
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import { assert, describe } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
+import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
+import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
+import { type RunOptions, run } from "../support/command.ts"
+import { granting } from "../support/driver.ts"
+import { labTest, noCommand, noPrivateMounts } from "../support/lab.ts"
+import { socketFor, temporaryFolder } from "../support/socket.ts"
+
+const handlers = { [executePath]: executeHandler }
+const prevResult = bridgeResult("10.88.0.2/16")
+const web = { hostPort: 8080, containerPort: 80 }
+
+const network = (fields: object) => ({
+  cniVersion: "1.0.0",
+  name: "net",
+  prevResult,
+  type: "portmapper-cni",
+  ...portMappings(web),
+  ...fields
+})
+
+const told = `#!/bin/sh
+printf '%s|%s|' "$*" "$CNI_COMMAND"
+exec cat
+`
+
+/** A `PATH` with these programs, and the `node` that tells. */
+const withNode = Effect.fnUntraced(function* (...programs: ReadonlyArray<string>) {
+  const path = yield* pathOf("cat", "readlink", ...programs)
+  Fs.writeFileSync(Path.join(path, "node"), told, { mode: 0o755 })
+  return path
+})
+
+const program = Path.join(Path.dirname(cniFront), "main.ts")
+const byNode = (command: string, config: object, end = "\n") => ({
+  status: 0,
+  stdout: `${program}|${command}|${configText(config)}${end}`,
+  stderr: ""
+})
+const published = { status: 0, stdout: `${JSON.stringify(prevResult)}\n`, stderr: "" }
+
+const start = (env: NodeJS.ProcessEnv, config: object, command: ReadonlyArray<string> = [cniFront]) =>
+  run(command, {
+    input: configText(config),
+    env: { CNI_COMMAND: "ADD", CNI_CONTAINERID: "c1", CNI_NETNS: "/ns", CNI_IFNAME: "eth0", ...env }
+  } satisfies RunOptions)
+
+const usually = `
+mount -t tmpfs none /run
+mkdir -p /run/docker/plugins
+ln -s "$1" /run/docker/plugins/portmapper.sock
+PATH=$2 exec "$3"
+`
+
+/** Whoever connects is told this, and no more; how many did. */
+const saying = Effect.fnUntraced(function* (text: string) {
+  const socket = Path.join(yield* temporaryFolder, "p.sock")
+  let connections = 0
+  yield* Effect.acquireRelease(
+    Effect.callback<Net.Server>((resume) => {
+      const server = Net.createServer((connection) => {
+        connections++
+        connection.on("error", () => {}).once("data", () => connection.end(text))
+      }).listen(socket, () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => void server.close())
+  )
+  return { socket, connections: () => connections }
+})
+
+const head = (status: string, type = "application/json") =>
+  `HTTP/1.1 ${status}\r\nContent-Type: ${type}\r\nContent-Length: 3\r\n\r\n{}\n`
+
+const noCurl = noCommand("curl", "--version")
+
+const test = (title: string, body: Effect.Effect<void, unknown, Scope.Scope>, lacking = noCurl): void =>
+  labTest(title, lacking, () => Effect.runPromise(Effect.scoped(body)))
+
+describe("a running plugin is handed over the execution", () => {
+  test(
+    "by a socket whose path has spaces and more, whatever the result has, and however long it is",
+    Effect.gen(function* () {
+      const socket = Path.join(yield* temporaryFolder, "a ö'$(b)%s.sock")
+      yield* Effect.orDie(Effect.provideService(serveUnix(socket, { handlers }), Driver, granting))
+      const cni = cniByFront(yield* pathOf("cat", "curl"))
+      const odd = { ...prevResult, odd: ["%s\\n`id`$(id)$HOME\n\"'", "é", "x".repeat(300_000), ""] }
+      assert.deepStrictEqual(yield* cni("ADD", network({ prevResult: odd, socket, state: "/s" })), {
+        ...published,
+        stdout: `${JSON.stringify(odd)}\n`
+      })
+      const many = Array.from({ length: 1_000 }, (_, index) => ({ ...web, hostPort: 20_000 + index }))
+      assert.deepStrictEqual(yield* cni("ADD", network({ ...portMappings(...many), socket })), published)
+    })
+  )
+
+  test(
+    "past the proxies and the options that an environment names, and without a PATH",
+    Effect.gen(function* () {
+      const socket = yield* socketFor(granting, { handlers })
+      const home = yield* temporaryFolder
+      Fs.writeFileSync(Path.join(home, ".curlrc"), "include\n")
+      const proxy = "http://127.0.0.1:9"
+      const env = { HOME: home, CURL_HOME: home, http_proxy: proxy, all_proxy: proxy, ALL_PROXY: proxy }
+      const path = yield* pathOf("cat", "curl")
+      assert.deepStrictEqual(yield* start({ ...env, PATH: path }, network({ socket })), published)
+      assert.deepStrictEqual(
+        yield* start({}, network({ socket }), ["/usr/bin/env", "--unset=PATH", cniFront]),
+        published
+      )
+    })
+  )
+
+  test(
+    "at the usual place where the configuration names none, if that is of its own user",
+    Effect.gen(function* () {
+      const socket = yield* socketFor(granting, { handlers })
+      const path = yield* withNode("curl")
+      const asked = network({})
+      const usual = start({}, asked, [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        usually,
+        "sh",
+        socket,
+        path,
+        cniFront
+      ])
+      assert.deepStrictEqual(yield* usual, published)
+      Fs.chownSync(socket, 1, 1)
+      assert.deepStrictEqual(yield* usual, byNode("ADD", asked))
+    }),
+    noCurl ?? noPrivateMounts()
+  )
+
+  test(
+    "by other shells than this machine's sh, too",
+    Effect.gen(function* () {
+      const socket = yield* socketFor(granting, { handlers })
+      const path = yield* pathOf("cat", "curl", "bash", "busybox")
+      for (const shell of [
+        ["bash", "--posix"],
+        ["busybox", "sh"]
+      ])
+        assert.deepStrictEqual(
+          yield* start({ PATH: path }, network({ socket }), [...shell, cniFront]),
+          published,
+          shell[0]
+        )
+    }),
+    noCurl ?? noCommand("bash", "--version") ?? noCommand("busybox")
+  )
+})
+
+describe("Node is left the execution, stdin and all", () => {
+  test(
+    "where there is no curl, or one that knows too little",
+    Effect.gen(function* () {
+      const asked = network({ socket: yield* socketFor(granting, { handlers }) })
+      const path = yield* withNode()
+      assert.deepStrictEqual(yield* cniByFront(path)("ADD", asked), byNode("ADD", asked))
+      Fs.writeFileSync(Path.join(path, "curl"), "#!/bin/sh\necho what? >&2\nexit 2\n", { mode: 0o755 })
+      assert.deepStrictEqual(yield* cniByFront(path)("ADD", asked), byNode("ADD", asked))
+    })
+  )
+
+  test(
+    "where nobody serves the socket",
+    Effect.gen(function* () {
+      const cni = cniByFront(yield* withNode("curl"))
+      const folder = yield* temporaryFolder
+      const dead = Path.join(folder, "dead.sock")
+      yield* run([
+        process.execPath,
+        "-e",
+        `net.createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`,
+        dead
+      ])
+      assert.isTrue(Fs.statSync(dead).isSocket())
+      for (const socket of [Path.join(folder, "none.sock"), dead, `/${"long/".repeat(30)}p.sock`]) {
+        const asked = network({ socket })
+        assert.deepStrictEqual(yield* cni("DEL", asked), byNode("DEL", asked))
+      }
+    })
+  )
+
+  const others: ReadonlyArray<readonly [title: string, text: string]> = [
+    ["a plugin that does not know the path", head("404 Not Found")],
+    ["a plugin that says yes to everything", head("200 OK")],
+    ["a plugin that fails at everything", head("500 Internal Server Error")],
+    ["a plugin that is stopping", head("503 Service Unavailable")],
+    [
+      "what sends elsewhere",
+      "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+    ],
+    ["what is no HTTP", "SSH-2.0-OpenSSH_9.2\r\n"],
+    ["what says nothing", ""],
+    [
+      "a plugin that breaks off its answer",
+      "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.portmapper.cni+json\r\nContent-Length: 9\r\n\r\n{"
+    ]
+  ]
+  for (const [title, text] of others)
+    test(
+      `where the socket is served by ${title}`,
+      Effect.gen(function* () {
+        const { socket, connections } = yield* saying(text)
+        const asked = network({ socket })
+        assert.deepStrictEqual(yield* cniByFront(yield* withNode("curl"))("ADD", asked), byNode("ADD", asked))
+        assert.strictEqual(connections(), 1)
+      })
+    )
+
+  test(
+    "where the plugin reads another socket in the configuration than it was found by",
+    Effect.gen(function* () {
+      const socket = yield* socketFor(granting, { handlers })
+      const cni = cniByFront(yield* withNode("curl"))
+      // The last of equal keys is meant, and this is its other spelling.
+      const text = configText(network({ socket })).replace(/}$/, ',"sock\\u0065t":"/run/other.sock"}')
+      assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
+    })
+  )
+
+  test(
+    "where a socket is named by anything but the configuration itself, and nobody is asked there",
+    Effect.gen(function* () {
+      const { connections, socket } = yield* saying(head("200 OK", "application/vnd.portmapper.cni+json"))
+      const cni = cniByFront(yield* withNode("curl"))
+      const named = { socket }
+      for (const fields of [
+        { args: { cni: named } },
+        { runtimeConfig: named },
+        { args: { cni: { ...named, x: "}" } } },
+        { args: [named, "}"] },
+        { args: `{"socket":"${socket}"}` },
+        { zone: named },
+        { zone: { zone: named } },
+        { zone: { ...named, zone: "}" } },
+        { zone: `"socket":"${socket}"}` },
+        { zone: { ...named, zone: [{}], zones: "]" } },
+        { zone: [1, 2], zones: { ...named, x: "]}" } },
+        { socket: socket.slice(1) },
+        { socket: [socket] }
+      ]) {
+        const asked = network(fields)
+        assert.deepStrictEqual(yield* cni("ADD", asked), byNode("ADD", asked), JSON.stringify(fields))
+      }
+      const odd = Path.join(Path.dirname(socket), "a\nb")
+      Fs.symlinkSync(socket, odd)
+      const relative = Path.relative(process.cwd(), socket)
+      for (const text of [
+        `[${configText({ socket })}]`,
+        configText(network({ socket: odd })).replace("a\\nb", "a\nb"),
+        configText(network({ socket: "/nonexistent" })).replace(/}$/, `,"socket":"${relative}"}`)
+      ])
+        assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
+      assert.strictEqual(connections(), 0)
+    })
+  )
+
+  test(
+    "where a parameter has what no header can hold",
+    Effect.gen(function* () {
+      const { connections, socket } = yield* saying(head("200 OK"))
+      const cni = cniByFront(yield* withNode("curl"))
+      const asked = network({ socket })
+      for (const variables of [
+        { CNI_CONTAINERID: "c1\r\nCNI-Command: DEL" },
+        { CNI_CONTAINERID: "c1\n" },
+        { CNI_NETNS: "/run/net ns" },
+        { CNI_IFNAME: "eth0 " },
+        { CNI_IFNAME: "eth\t0" }
+      ])
+        assert.deepStrictEqual(yield* cni("ADD", asked, variables), byNode("ADD", asked, ""))
+      assert.strictEqual(connections(), 0)
+    })
+  )
+
+  test(
+    "where there is none: it is asked for something else",
+    Effect.gen(function* () {
+      const path = yield* withNode("curl")
+      const asked = network({ socket: yield* socketFor(granting, { handlers }) })
+      const cases = [
+        yield* start({ PATH: path, CNI_COMMAND: "" }, asked),
+        yield* start({ PATH: path }, asked, ["/usr/bin/env", "--unset=CNI_COMMAND", cniFront]),
+        yield* start({ PATH: path }, asked, [cniFront, "--version"]),
+        yield* start({ PATH: path }, asked, [cniFront, "a b", ""])
+      ]
+      assert.deepStrictEqual(
+        cases.map(({ stdout }) => stdout.slice(0, stdout.indexOf("{"))),
+        [`${program}||`, `${program}||`, `${program} --version|ADD|`, `${program} a b |ADD|`]
+      )
+    })
+  )
+
+  test(
+    "by whatever name, and through however many links, it was found",
+    Effect.gen(function* () {
+      const folder = Path.join(yield* temporaryFolder, "c n i")
+      Fs.mkdirSync(folder)
+      Fs.symlinkSync(cniFront, Path.join(folder, "portmapper-cni"))
+      Fs.symlinkSync("./portmapper-cni", Path.join(folder, "portmap"))
+      const asked = network({ socket: "/nonexistent" })
+      const env = { PATH: yield* withNode("curl") }
+      const ran = yield* start(env, asked, [Path.join(folder, "portmap")])
+      assert.deepStrictEqual(ran, byNode("ADD", asked))
+    })
+  )
+})
+
+test(
+  "an ADD whose answer is lost on its way is repeated by Node, and answered the same",
+  Effect.gen(function* () {
+    const driver = yield* Driver
+    const served = yield* socketFor(driver, { handlers })
+    // Hands the first request on, and keeps its answer to itself.
+    const socket = Path.join(yield* temporaryFolder, "p.sock")
+    let connections = 0
+    yield* Effect.acquireRelease(
+      Effect.callback<Net.Server>((resume) => {
+        const server = Net.createServer((connection) => {
+          const onward = Net.connect(served)
+          connection.on("error", () => {}).pipe(onward)
+          if (connections++ > 0) onward.pipe(connection)
+          else onward.once("data", () => connection.destroy())
+        }).listen(socket, () => resume(Effect.succeed(server)))
+      }),
+      (server) => Effect.sync(() => void server.close())
+    )
+    const cni = cniByFront(`${Path.dirname(process.execPath)}:${yield* pathOf("cat", "curl", "readlink")}`)
+    assert.deepStrictEqual(yield* cni("ADD", network({ socket })), published)
+    assert.strictEqual(connections, 2)
+    const listed = yield* driver.listPorts ?? Effect.succeed([])
+    assert.deepStrictEqual(
+      listed.map(({ owner, frontendPort, state }) => `${owner} ${frontendPort} ${state}`),
+      ["cni:c1/eth0 8080 live"]
+    )
+  }).pipe(Effect.provide(PortMapper.layerMemory()))
+)

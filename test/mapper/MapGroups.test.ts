@@ -1,0 +1,136 @@
+/** Several groups at once: what one after the other comes to, in one change of the record and the kernel. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { Steps } from "../../src/memory/Steps.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
+import type { Group } from "../../src/protocol/PortBinding.ts"
+import { bindingText, group } from "../support/groups.ts"
+import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { atEveryStep } from "../support/steps.ts"
+
+const map = (groups: ReadonlyArray<Group>) => Effect.scoped(mapGroupsTogether(groups))
+const mapped = (groups: ReadonlyArray<Group>) =>
+  Effect.map(map(groups), (answers) => answers.map((bindings) => bindings.map(bindingText)))
+const refused = (groups: ReadonlyArray<Group>) =>
+  Effect.map(Effect.flip(map(groups)), ({ message }) => message)
+
+const test = (title: string, effect: () => Effect.Effect<void, unknown, MemoryServices>) =>
+  it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory()))
+
+const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])
+const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"], { "portmapper.allow": "10.0.0.0/8" })
+const any = group("0", ["tcp 0.0.0.0 172.17.0.3:90"])
+
+describe("several groups at once", () => {
+  test("are answered group by group, and take one step of each kind", () =>
+    Effect.gen(function* () {
+      const steps: Array<string> = []
+      const answers = yield* Effect.provideService(mapped([web, dns, any]), Steps, (step) =>
+        Effect.sync(() => void steps.push(step))
+      )
+      assert.deepStrictEqual(answers, [
+        ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward", "[::]:8080/tcp -> 172.17.0.2:80"],
+        ["0.0.0.0:5353/udp -> 172.17.0.2:53, forward"],
+        ["0.0.0.0:49153/tcp -> 172.17.0.3:90, forward"]
+      ])
+      const counted = (name: string) => steps.filter((step) => step === name).length
+      // The record: intended, applied, answered.
+      assert.deepStrictEqual(
+        ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Relay.open"].map(counted),
+        [4, 3, 1, 4]
+      )
+      const together = yield* host
+      yield* unmapAll
+      for (const each of [web, dns, any]) yield* map([each])
+      const apart = yield* host
+      assert.deepStrictEqual(
+        together.rules.filter((rule) => !rule.includes("172.17.0.3")),
+        apart.rules.filter((rule) => !rule.includes("172.17.0.3"))
+      )
+      assert.deepStrictEqual(yield* mapped([]), [])
+    }))
+
+  test("leave nothing after a failure or an interruption at any step", () =>
+    Effect.gen(function* () {
+      const steps = yield* atEveryStep(
+        (done) => Effect.scoped(Effect.tap(mapGroupsTogether([web, dns, any]), done)),
+        (how, step) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+          }),
+        unmapAll
+      )
+      assert.deepStrictEqual(
+        [...new Set(steps)],
+        ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+      )
+    }))
+
+  test("are refused together where one of them is, which is named, and change nothing", () =>
+    Effect.gen(function* () {
+      const sockets = yield* MemoryHost
+      yield* map([web])
+      const before = yield* host
+      const other = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])
+      assert.match(
+        yield* refused([dns, any, other]),
+        /^Groups\[2\]: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine/
+      )
+      sockets.take("udp", addressUnsafe("0.0.0.0"), 5353)
+      assert.match(
+        yield* refused([any, dns]),
+        /^Groups\[1\]: bind for 0\.0\.0\.0:5353\/udp failed: address already in use$/
+      )
+      const wrong = group("9000", ["tcp 0.0.0.0 172.17.0.4:80"], { "portmapper.mode": "NAT" })
+      assert.match(yield* refused([any, wrong]), /Groups\[1\]\.Labels\["portmapper\.mode"\] = "NAT"/)
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test("are answered as before where they are mapped already, with the new policy", () =>
+    Effect.gen(function* () {
+      const firewall = yield* MemoryFirewall
+      yield* map([web, dns])
+      const limited = { ...web, labels: dns.labels }
+      assert.deepStrictEqual(yield* mapped([dns, limited, any]), [
+        ["0.0.0.0:5353/udp -> 172.17.0.2:53, forward"],
+        ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward", "[::]:8080/tcp -> 172.17.0.2:80"],
+        ["0.0.0.0:49153/tcp -> 172.17.0.3:90, forward"]
+      ])
+      assert.deepStrictEqual(
+        firewall.rules().filter((rule) => rule.includes("8080")),
+        ["Limit [::]:8080/tcp from 10.0.0.0/8", "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"]
+      )
+    }))
+
+  test("are undone together where the answer is not delivered, and what was there before is as it was", () =>
+    Effect.gen(function* () {
+      yield* map([web])
+      const before = yield* host
+      const lost = Effect.scoped(
+        Effect.andThen(mapGroupsTogether([{ ...web, labels: dns.labels }, dns, any]), Effect.fail("gone"))
+      )
+      yield* Effect.exit(lost)
+      const after = yield* host
+      assert.deepStrictEqual({ ...after, stored: [] }, { ...before, stored: [] })
+      assert.strictEqual(after.stored.length, before.stored.length)
+    }))
+
+  test("that want the same are seen to one after the other", () =>
+    Effect.gen(function* () {
+      const again = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
+      const elsewhere = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])
+      const routed = group("0", ["tcp 0.0.0.0 172.17.0.5:80"], { "portmapper.mode": "routed" })
+      assert.strictEqual((yield* mapped([again, again, routed, routed])).length, 4)
+      assert.strictEqual((yield* host).stored.length, 2)
+      yield* unmapAll
+      assert.match(
+        yield* refused([any, again, elsewhere]),
+        /^Groups\[2\]: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated/
+      )
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+})
