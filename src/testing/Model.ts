@@ -307,19 +307,6 @@ const afterMap = (
       )
   )
   const giving = [...new Set([...holders, ...otherMode])]
-  // What rests on a socket that is in the way goes with it, where it may go.
-  const along = model.mappings.filter(
-    (mapping) =>
-      exact !== undefined &&
-      mode !== "routed" &&
-      mapping.wide &&
-      mapping.port === exact &&
-      !ownMappings.has(mapping) &&
-      !giving.includes(mapping) &&
-      fresh.some(({ at }) => sameGround(mapping, at)) &&
-      (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
-  )
-
   // Where nothing is left of a range, what nobody confirmed there gives way, as far as it is needed.
   const abandoned = (mapping: ModelMapping) =>
     mapping.standing === "unconfirmed" ||
@@ -334,6 +321,19 @@ const afterMap = (
           fresh.map(({ at }) => at),
           abandoned
         )
+
+  // What rests on a socket that is in the way goes with it, where it may go.
+  const along = model.mappings.filter(
+    (mapping) =>
+      mode !== "routed" &&
+      mapping.wide &&
+      (mapping.port === exact || yielding.some(({ port }) => port === mapping.port)) &&
+      !ownMappings.has(mapping) &&
+      !giving.includes(mapping) &&
+      !yielding.includes(mapping) &&
+      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      abandoned(mapping)
+  )
 
   // Not done: nothing is left of it. What had to give way may be gone all the same.
   const unchanged = (): ReadonlyArray<Model> => {
