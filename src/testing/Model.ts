@@ -526,6 +526,7 @@ const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Mode
   ]
 }
 
+/** Those whose policy is put back may be of the Engine's earlier start again, and the others of this one. */
 const askedAgain = (
   model: Model,
   own: ReadonlySet<ModelMapping | undefined>,
@@ -533,11 +534,11 @@ const askedAgain = (
   epoch: number
 ): ReadonlyArray<Model> =>
   (["answered", "applied"] as const).flatMap((recorded) =>
-    [true, false].map((renewed) => ({
+    subsets(owner === "engine" ? [...own] : []).map((renewed) => ({
       ...model,
       mappings: model.mappings.map((mapping) =>
         own.has(mapping)
-          ? { ...mapping, recorded, epoch: renewed && owner === "engine" ? epoch : mapping.epoch }
+          ? { ...mapping, recorded, epoch: renewed.includes(mapping) ? epoch : mapping.epoch }
           : mapping
       )
     }))
