@@ -23,6 +23,7 @@ import { libc } from "../linux/Libc.ts"
 import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
 import type { Serving } from "./Messages.ts"
 import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
+import { setOptions } from "./SocketOptions.ts"
 
 export interface RelayOptions {
   /** For routes that do not say; 90 seconds. */
@@ -140,7 +141,8 @@ const make = Effect.fnUntraced(function* (
     yield* Effect.catch(admit(socket), (error) =>
       Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
     )
-    yield* threads.stop({ id: entry.id, fd: socket.fd, thread: entry.thread })
+    const isLast = firstOf[socket.fd] === undefined
+    yield* threads.stop({ id: entry.id, thread: entry.thread, socket: isLast ? socket.fd : undefined })
   })
 
   const newEntry = (route: Route, before: Entry | undefined): Entry | string => {
@@ -153,6 +155,8 @@ const make = Effect.fnUntraced(function* (
         ? { id: before.id, thread: before.thread }
         : threads.assign(protocol)
     if (place === undefined) return "there are too many routes"
+    const options = firstOf[route.socket.fd] === undefined ? setOptions(libc(), route.socket) : 0
+    if (options < 0) return `its socket can't be prepared: ${libc().errno("setsockopt", options).detail}`
     return { route, id: place.id, thread: place.thread, scope, next: undefined }
   }
 
