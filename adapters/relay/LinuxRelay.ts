@@ -153,7 +153,7 @@ const make = Effect.fnUntraced(function* (
     const place =
       before?.route.socket === route.socket
         ? { id: before.id, thread: before.thread }
-        : threads.assign(protocol)
+        : threads.assign(protocol, firstOf[route.socket.fd]?.thread)
     if (place === undefined) return "there are too many routes"
     const options = firstOf[route.socket.fd] === undefined ? setOptions(libc(), route.socket) : 0
     if (options < 0) return `its socket can't be prepared: ${libc().errno("setsockopt", options).detail}`

@@ -24,8 +24,14 @@ export interface Stopped {
 export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
 
 export interface RelayThreads {
-  /** The id of a new route, and the thread of a UDP route; `undefined` where there are as many as can be. */
-  readonly assign: (protocol: "tcp" | "udp") => { id: number; thread: number | undefined } | undefined
+  /**
+   * The id of a new route, and the thread of a UDP route: the one that has the others of its socket, if there are any.
+   * `undefined` where there are as many as can be.
+   */
+  readonly assign: (
+    protocol: "tcp" | "udp",
+    besides: number | undefined
+  ) => { id: number; thread: number | undefined } | undefined
   /** Serves what `assigned` names from now on; fails with the reason why it can't. */
   readonly serve: (assigned: Assigned) => Effect.Effect<void, string>
   /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
@@ -73,7 +79,7 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
     (crew) => Effect.promise(() => crew.end())
   ).pipe(
     Effect.map((crew) => ({
-      assign: (protocol) => crew.assign(protocol),
+      assign: (protocol, besides) => crew.assign(protocol, besides),
       serve: (assigned) =>
         Effect.callback((resume) =>
           crew.serve(assigned, (failure) =>
@@ -124,11 +130,11 @@ class Crew {
     this.paused = options.paused
   }
 
-  assign(protocol: "tcp" | "udp") {
+  assign(protocol: "tcp" | "udp", besides: number | undefined) {
     const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
     if (id === undefined) return undefined
     const alive = this.members.filter(({ thread }) => thread.isAlive)
-    return { id, thread: protocol === "tcp" ? undefined : (alive[id % alive.length]?.index ?? 0) }
+    return { id, thread: protocol === "tcp" ? undefined : (besides ?? alive[id % alive.length]?.index ?? 0) }
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {

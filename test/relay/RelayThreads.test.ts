@@ -171,6 +171,15 @@ describe("RelayThreads", () => {
         })
       )
       assert.strictEqual(answers.join(""), "x".repeat(200))
+      // Packets of one socket are one thread's, whatever number of routes it has.
+      const packets = await world.echoDatagrams()
+      const all = { protocol: "udp", host: "0.0.0.0", port: 23304, backend: packets.endpoint } as const
+      const { socket } = await world.open(all)
+      await world.open({ ...all, host: "127.0.0.1", socket })
+      for (let round = 0; round < 20; round++) {
+        const packet = await exchange(await world.datagrams(), "x", 23304, "127.0.0.2", 5000)
+        assert.strictEqual(packet?.text, "x")
+      }
       await world.close(route)
     },
     { maxThreads: 2 }
