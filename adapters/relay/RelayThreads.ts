@@ -253,7 +253,8 @@ class Crew {
     if (left.size > 0) return
     this.ending.delete(id)
     for (const { thread } of this.members)
-      thread.counters.fill(0, id * countersPerRoute, (id + 1) * countersPerRoute)
+      for (let index = 0; index < countersPerRoute; index++)
+        thread.counters[id * countersPerRoute + index] = 0
     this.freeIds.push(id)
     for (const look of this.endWaiters) look()
   }
