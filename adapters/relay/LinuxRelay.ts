@@ -6,7 +6,7 @@
  * plugin's thread, `threadMain` and all it imports in the relay's.
  */
 import { availableParallelism } from "node:os"
-import { Context, Duration, Effect, Layer, Result, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import { type IpNetwork, NetAddress } from "effect/net"
 import { type Admission, type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
@@ -134,16 +134,18 @@ const make = Effect.fnUntraced(function* (
   const admit = (socket: HostSocket) => sockets.admit(socket, admissionOf(socket, firstOf[socket.fd]))
 
   /** Whatever is removed is let in no more before the threads let go of it. */
-  const close = Effect.fnUntraced(function* (entry: Entry) {
+  const close = (entry: Entry): Effect.Effect<void> => {
     const { socket } = entry.route
-    if (entries.get(routeKey(entry.route)) === entry) entries.delete(routeKey(entry.route))
+    const key = routeKey(entry.route)
+    if (entries.get(key) === entry) entries.delete(key)
     unlink(entry)
-    yield* Effect.catch(admit(socket), (error) =>
+    const shut = Effect.catch(admit(socket), (error) =>
       Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
     )
     const isLast = firstOf[socket.fd] === undefined
-    yield* threads.stop({ id: entry.id, thread: entry.thread, socket: isLast ? socket.fd : undefined })
-  })
+    const { id, thread } = entry
+    return Effect.andThen(shut, threads.stop({ id, thread, socket: isLast ? socket.fd : undefined }))
+  }
 
   const newEntry = (route: Route, before: Entry | undefined): Entry | string => {
     const { protocol, backend } = route
@@ -160,33 +162,46 @@ const make = Effect.fnUntraced(function* (
     return { route, id: place.id, thread: place.thread, scope, next: undefined }
   }
 
-  const open = Effect.fnUntraced(function* (route: Route) {
+  const open = (route: Route): Effect.Effect<void, RelayError> => {
     const before = entries.get(routeKey(route))
     const entry = newEntry(route, before)
-    if (typeof entry === "string") return yield* failure(route, entry)
+    if (typeof entry === "string") return Effect.fail(failure(route, entry))
     add(entry)
-    const served = yield* Effect.result(
+    const onOtherSocket = before !== undefined && before.id !== entry.id
+    const served = Effect.catch(serve(entry), (detail) =>
       Effect.andThen(
-        threads.serve(assigned(entry)),
-        Effect.mapError(admit(route.socket), ({ detail }) => detail)
+        serveAsBefore(entry, before, before === undefined || onOtherSocket),
+        Effect.fail(failure(route, detail))
       )
     )
-    const onOtherSocket = before !== undefined && before.id !== entry.id
-    if (Result.isSuccess(served)) {
-      if (onOtherSocket) yield* close(before)
-      return
-    }
-    if (before === undefined || onOtherSocket) yield* close(entry)
-    if (before !== undefined) {
-      add(before)
-      yield* Effect.ignore(Effect.andThen(threads.serve(assigned(before)), admit(before.route.socket)))
-    }
-    return yield* failure(route, served.failure)
+    return onOtherSocket
+      ? Effect.andThen(
+          served,
+          Effect.suspend(() => close(before))
+        )
+      : served
+  }
+
+  const serve = (entry: Entry): Effect.Effect<void, string> =>
+    Effect.andThen(
+      threads.serve(assigned(entry)),
+      Effect.mapError(admit(entry.route.socket), ({ detail }) => detail)
+    )
+
+  const serveAsBefore = Effect.fnUntraced(function* (
+    entry: Entry,
+    before: Entry | undefined,
+    isNew: boolean
+  ) {
+    if (isNew) yield* close(entry)
+    if (before === undefined) return
+    add(before)
+    yield* Effect.ignore(serve(before))
   })
 
   const relay = Relay.of({
     protocols: relayedProtocols,
-    open: (route) => Effect.uninterruptible(open(route)),
+    open: (route) => Effect.uninterruptible(Effect.suspend(() => open(route))),
     close: (frontend) =>
       Effect.uninterruptible(
         Effect.suspend(() => {
