@@ -4,6 +4,7 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { printable } from "./Table.ts"
 
 /**
  * The process that listens on this Unix socket. The kernel knows a socket by the name it was bound to: ours are bound
@@ -68,7 +69,13 @@ const attempt = <A>(look: () => A): A | undefined => {
 export const processText = (pid: number | undefined): string =>
   pid === undefined || !(pid > 0) ? "another process" : `process ${pid}${commandOf(pid)}`
 
+/** What it was started with: the name that it has for the kernel is that of a thread, where it is Node. */
 const commandOf = (pid: number): string => {
-  const name = attempt(() => Fs.readFileSync(Path.join("/proc", `${pid}`, "comm"), "utf8").trim())
-  return name === undefined || name === "" ? "" : ` (${name})`
+  const words = attempt(() => Fs.readFileSync(Path.join("/proc", `${pid}`, "cmdline"), "utf8").split("\0"))
+  const [program = "", ...rest] = words ?? []
+  const text = printable([Path.basename(program), ...rest].join(" ").trim())
+  if (text === "") return ""
+  return ` (${text.length > maxCommand ? `${text.slice(0, maxCommand)}…` : text})`
 }
+
+const maxCommand = 60

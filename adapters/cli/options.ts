@@ -9,6 +9,9 @@ import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
 
 export { defaultSocket, defaultState, isRoot }
 
+/** A label's rule, as an option's is told. */
+const expected = (rule: string): string => `expected ${rule}`
+
 /** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
 const parsed = <A>(
   name: string,
@@ -128,7 +131,7 @@ export const udpIdle = parsed(
   "udp-idle",
   "DURATION",
   "Close a relayed UDP flow after so long without a packet (90s)",
-  parseIdle
+  (text) => Result.mapError(parseIdle(text), expected)
 )
 
 export const takeover = Flag.Boolean("takeover").pipe(
@@ -143,7 +146,7 @@ export const grace = parsed(
   "grace",
   "DURATION",
   "How long relayed connections may go on after a stop or a takeover (10s)",
-  parseDuration
+  (text) => Result.mapError(parseDuration(text), expected)
 )
 
 /** How a mapper of this host works; shared by the commands that run one. */

@@ -43,7 +43,7 @@ const problem = (error: CliError.NonShowHelpErrors, commandPath: ReadonlyArray<s
     case "InvalidValue":
       return error.value === ""
         ? `${optionText(error.option)} is missing its value`
-        : `${optionText(error.option)} ${quoted(error.value)}: ${lowerFirst(error.expected)}`
+        : `${optionText(error.option)} ${quoted(error.value)}: ${expectation(error.expected)}`
     default:
       return printable(error.message.replaceAll(/\s*\n\s*/g, " "))
   }
@@ -53,7 +53,13 @@ const optionText = (name: string): string => (name === "publish" ? "-p" : `--${n
 
 const quoted = (text: string): string => `"${printable(text)}"`
 
-const lowerFirst = (text: string): string => printable(text.replace(/^Expected:?/, "expected"))
+/** The parser's own words are those of a type. */
+const expectation = (text: string): string =>
+  /^"\w+"( \| "\w+")+$/.test(text)
+    ? `expected one of ${text.replaceAll('"', "").replaceAll(" | ", ", ")}`
+    : printable(
+        text.replace(/^Expected:?/, "expected").replace("a string representing a finite number", "a number")
+      )
 
 const didYouMean = (suggestions: ReadonlyArray<string>): string =>
   suggestions.length === 0 ? "" : `, did you mean ${suggestions.join(" or ")}?`

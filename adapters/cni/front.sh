@@ -16,9 +16,9 @@ case $CNI_COMMAND$CNI_CONTAINERID$CNI_NETNS$CNI_IFNAME in *[![:graph:]]*) in_nod
 input=$(cat) || in_node
 
 # The socket that the configuration names, as runtimes write it, in one line and its keys in order: it is looked for behind
-# the last array, and only what no bracket but the very last one follows is said of the plugin. Whatever is missed here the
-# plugin sees, and refuses.
-named= found= key= colon=
+# the last array, and only what no bracket but the very last one follows is said of the plugin. The last of equal keys is
+# meant. Whatever is missed here the plugin sees, and refuses.
+named= found= before= key= colon=
 case $input in
   *'"socket":"/'*'}')
     set -f
@@ -26,9 +26,12 @@ case $input in
     for tail in $input; do :; done
     IFS='"'
     for part in $tail; do
-      if [ "$key$colon" = socket: ]; then found=$part named=; fi
+      case $before\"$key\"$colon in
+        *[,{]\"socket\":) found=$part named= ;;
+        *[,{]\"socket\":*) found= named= ;;
+      esac
       case $part in *[][{}\\]*) named=$found found= ;; esac
-      key=$colon colon=$part
+      before=$key key=$colon colon=$part
     done
     unset IFS
     case $part in '}') ;; *) named= ;; esac

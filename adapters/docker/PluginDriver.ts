@@ -16,6 +16,12 @@ export const layerDriver = (socketPath: string) =>
     Effect.map(makeClient(socketAddress(socketPath)), (client) =>
       Driver.of({
         mapPorts: client.mapPorts,
+        // Not one after the other: those before the one that is refused would stay.
+        mapGroups: (groups) =>
+          Effect.mapError(client.mapTogether(groups), (error) => ({
+            group: undefined,
+            error: notOffered(error)
+          })),
         unmapPorts: client.unmapPorts,
         listPorts: Effect.mapError(client.listPorts, notOffered)
       })

@@ -71,6 +71,8 @@ export const interceptWholeRequests = (
           writeAnswer(socket, 200, text, (error) =>
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           )
+          // Nearly always the system has taken it by now, and need not be waited for to say so.
+          if (socket.writableLength === 0 && socket.errored === null && !socket.destroyed) resume(Effect.void)
         }),
       open: () => state.isOpen && !socket.destroyed,
       refuse: ({ status, reason }) => {

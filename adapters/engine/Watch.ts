@@ -121,12 +121,16 @@ export const startWatch = Effect.fnUntraced(function* ({
     yield* release(changes.release)
     const failures: Array<Problem> = []
     const counts = new Map<string, number>()
-    const apart = yield* mapTogether(changes.map)
-    for (const ask of changes.map) {
-      const failure = apart.has(ask) ? yield* mapOne(ask) : undefined
-      const { name } = ask.want
-      if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
-      else failures.push(failure)
+    // Batch by batch, so that exact ports which are seen to one by one still come before what picks from a range.
+    for (const batch of inBatches(changes.map)) {
+      const asks = batch.filter(({ want }) => !dismissed.has(want.key))
+      const apart = !(yield* mapTogether(asks))
+      for (const ask of asks) {
+        const failure = apart ? yield* mapOne(ask) : undefined
+        const { name } = ask.want
+        if (failure === undefined) counts.set(name, (counts.get(name) ?? 0) + 1)
+        else failures.push(failure)
+      }
     }
     for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} published`)
     yield* problems.tell([...wanted.problems, ...failures])
@@ -183,25 +187,15 @@ export const startWatch = Effect.fnUntraced(function* ({
     for (const [name, count] of counts) yield* Effect.logInfo(`${name}: ${portsText(count)} released`)
   })
 
-  /** Answers those to be seen to one by one: one of them can't be had as it was asked for, or there is but one. */
+  /** Of one owner. Answers whether it was done: else one of them can't be had as it was asked for, or there is but one. */
   const mapTogether = Effect.fnUntraced(function* (asks: ReadonlyArray<Ask>) {
-    const apart = new Set<Ask>()
-    for (const some of inBatches(asks.filter(({ want }) => !dismissed.has(want.key)))) {
-      const owner = some[0]?.want.owner ?? watchOwner
-      const groups = some.map(({ want, tries: [ports = want.group.ports] }) => ({ ...want.group, ports }))
-      const mapped =
-        groups.length === 1
-          ? undefined
-          : Option.getOrUndefined(
-              yield* Effect.option(Effect.scoped(askedOf(mapGroupsTogether(groups), owner)))
-            )
-      for (const [index, ask] of some.entries()) {
-        const bindings = mapped?.[index]
-        if (bindings === undefined) apart.add(ask)
-        else keep(ask.want, bindings)
-      }
-    }
-    return apart
+    const [first] = asks
+    if (first === undefined || asks.length === 1) return false
+    const groups = asks.map(({ want, tries: [ports = want.group.ports] }) => ({ ...want.group, ports }))
+    const mapped = yield* Effect.option(Effect.scoped(askedOf(mapGroupsTogether(groups), first.want.owner)))
+    if (Option.isNone(mapped)) return false
+    for (const [index, { want }] of asks.entries()) keep(want, mapped.value[index] ?? [])
+    return true
   })
 
   const mapOne = Effect.fnUntraced(function* ({ want, tries }: Ask) {

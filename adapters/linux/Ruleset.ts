@@ -8,6 +8,8 @@
  * - nat chains see a flow's first packet only, so their counters count connections. A UDP flow without answers stays
  *   `new`: its later packets are known by a conntrack label, which unlike the conntrack mark nobody's routing looks at.
  * - a lookup breaks off its rule where nothing is found; `dnat` ends the walk where something is.
+ * - a filter chain on the way costs every packet of a connection: one at the raw priority took more of a short connection
+ *   than all that its first packet meets beyond a plain `dnat`. So what can be asked where fewer packets pass is asked there.
  * - a packet from a link-local IPv6 address is never forwarded, so it is not redirected: it is left to the socket.
  */
 import { createHash } from "node:crypto"
@@ -118,9 +120,11 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
     {
       name: "marks",
       hook: "filter hook prerouting priority -95",
+      // Every packet that comes in passes here, and nearly none is for it: the first look is the cheapest that tells.
       rules: [
-        `ct state new ct status dnat meta mark and ${ours} != 0 goto redirected`,
-        ...(accepted === undefined ? [] : [`ct state new ct label ${ourLabel} ${accepted}`])
+        ...(accepted === undefined ? [] : ["ct state != new return"]),
+        `meta mark and ${ours} != 0 ct state new ct status dnat goto redirected`,
+        ...(accepted === undefined ? [] : [`ct label ${ourLabel} ${accepted}`])
       ]
     },
     {
@@ -129,12 +133,19 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       rules: [`ct status dnat meta mark and ${ours} != 0 masquerade`]
     },
     {
-      name: "guard",
-      hook: "filter hook prerouting priority raw",
+      // What another table leads to a loopback address was not sent there by an outsider.
+      name: "outsiders",
       rules: [
-        `iif != "lo" ip daddr 127.0.0.0/8 ip daddr . ${port} @${setOf("loopback", "addr", 4).name} drop`,
-        `iif != "lo" ip6 daddr ::1 ip6 daddr . ${port} @${setOf("loopback", "addr", 6).name} drop`
+        "ct status dnat return",
+        `ip daddr . ${port} @${setOf("loopback", "addr", 4).name} drop`,
+        `ip6 daddr . ${port} @${setOf("loopback", "addr", 6).name} drop`
       ]
+    },
+    {
+      // Where the host's own sockets are: packets of what is redirected never come here.
+      name: "guard",
+      hook: "filter hook input priority raw",
+      rules: ['iif != "lo" ip daddr 127.0.0.0/8 goto outsiders', 'iif != "lo" ip6 daddr ::1 goto outsiders']
     }
   ]
 }

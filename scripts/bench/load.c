@@ -91,9 +91,13 @@ static int ascending(const void *a, const void *b) {
 
 static double percentile(double share) { return sampled ? samples[(long)((sampled - 1) * share)] * 1e6 : 0; }
 
-static void print_round_trips(double per_second, long failed) {
+/* Beside the rate what this process has used of the processors, in microseconds. */
+static void print_round_trips(long done, double seconds, long failed) {
+  struct timespec used;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
   qsort(samples, sampled, sizeof *samples, ascending);
-  printf("{\"rate\":%.0f,\"p50\":%.1f,\"p99\":%.1f,\"failed\":%ld}\n", per_second, percentile(0.5), percentile(0.99), failed);
+  printf("{\"rate\":%.0f,\"p50\":%.1f,\"p99\":%.1f,\"failed\":%ld,\"done\":%ld,\"micros\":%.0f}\n", done / seconds,
+         percentile(0.5), percentile(0.99), failed, done, used.tv_sec * 1e6 + used.tv_nsec * 1e-3);
 }
 
 static void echo(void) {
@@ -209,7 +213,7 @@ static void connect_and_close(int concurrent, double seconds) {
       if (!begin_connection(epoll, begun)) failed++;
     }
   }
-  print_round_trips(done / (time - start), failed);
+  print_round_trips(done, time - start, failed);
 }
 
 static void pingpong(int connections, double seconds) {
@@ -239,7 +243,7 @@ static void pingpong(int connections, double seconds) {
       send(fd, "x", 1, 0);
     }
   }
-  print_round_trips(sampled / (time - start), 0);
+  print_round_trips(sampled, time - start, 0);
 }
 
 struct stream {

@@ -1,7 +1,9 @@
 /**
  * New connections per second through a kernel redirection: with 10 mappings live and with 10,000, each port called in turn,
  * beside a lone hand-written `dnat` rule and a route without any redirection. Each subject is a host of its own between one
- * client and one backend; they take turns, in another order each round. Needs root, nftables, conntrack, iproute2 and gcc.
+ * client and one backend; they take turns, in another order each round. Beside the rate what a connection costs client and
+ * backend of the processors: packets are handled in the time of who sends them, and of all else a busy machine does the
+ * rate has its share. Needs root, nftables, conntrack, iproute2 and gcc.
  */
 import { execFileSync, spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -9,6 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { type Plugin, startPlugin } from "./plugin.ts"
+import { processorMicros } from "./processorTime.ts"
 import { compileLoad } from "./relaySubjects.ts"
 import { median, row } from "./stats.ts"
 
@@ -95,7 +98,7 @@ export const run = async (): Promise<void> => {
       if (plugin !== undefined) plugins.push(plugin)
     }
     await sleep(1000)
-    print(measure(load, client, places))
+    print(measure(load, client, echo.pid ?? 0, places))
   } finally {
     echo.kill("SIGKILL")
     for (const plugin of plugins) plugin.stop()
@@ -144,11 +147,21 @@ const connectUp = ({ namespace, octet }: Place, client: string, backend: string)
   )
 }
 
-type Rates = ReadonlyArray<ReadonlyArray<number>>
+/** Of each subject, by rounds. */
+interface Measured {
+  readonly rates: Array<number>
+  /** Microseconds of the processors a connection. */
+  readonly micros: Array<number>
+}
 
-/** Connections per second of each subject in each round; what connections leave behind is forgotten before the next. */
-const measure = (load: string, client: string, places: ReadonlyArray<Place>): Rates => {
-  const rates: Array<Array<number>> = places.map(() => [])
+/** Connections per second in each round; what connections leave behind is forgotten before the next. */
+const measure = (
+  load: string,
+  client: string,
+  echo: number,
+  places: ReadonlyArray<Place>
+): ReadonlyArray<Measured> => {
+  const measured = places.map((): Measured => ({ rates: [], micros: [] }))
   for (let round = 0; round <= rounds; round++)
     for (let turn = 0; turn < places.length; turn++) {
       const index =
@@ -158,24 +171,35 @@ const measure = (load: string, client: string, places: ReadonlyArray<Place>): Ra
       inside(namespace, "sh", ["-c", "conntrack -F || true"])
       const [host, port] = ports === 0 ? [`172.31.${octet}.2`, backendPort] : [`10.9.${octet}.1`, firstPort]
       const words = [host, port, concurrent, seconds, Math.max(ports, 1), `10.10.${octet}.2`]
-      const { rate, failed } = JSON.parse(inside(client, load, ["connect", ...words.map(String)]))
+      const before = processorMicros(echo)
+      const { rate, failed, done, micros } = JSON.parse(
+        inside(client, load, ["connect", ...words.map(String)])
+      )
       if (failed > 0) throw new Error(`${subjects[index]?.name}: ${failed} connections failed`)
       // The first round warms up.
-      if (round > 0) rates[index]?.push(rate)
+      if (round === 0) continue
+      measured[index]?.rates.push(rate)
+      measured[index]?.micros.push((micros + processorMicros(echo) - before) / done)
     }
-  return rates
+  return measured
 }
 
-const print = (rates: Rates) => {
-  console.log(row([`new connections, median of ${rounds} rounds`, "/s", "of direct", "of the rule"]))
-  const [ofDirect, ofRule] = [median(rates[0] ?? []), median(rates[1] ?? [])]
+const print = (measured: ReadonlyArray<Measured>) => {
+  const of = (index: number, what: keyof Measured) => measured[index]?.[what] ?? []
+  console.log(
+    row([`new connections, ${rounds} rounds, median`, "/s", "of direct", "of the rule", "µs cpu each"])
+  )
+  const [ofDirect, ofRule] = [median(of(0, "rates")), median(of(1, "rates"))]
   subjects.forEach(({ name }, index) => {
-    const rate = median(rates[index] ?? [])
-    console.log(row([`  ${name}`, rate.toFixed(0), (rate / ofDirect).toFixed(2), (rate / ofRule).toFixed(2)]))
+    const rate = median(of(index, "rates"))
+    const cells = [rate.toFixed(0), (rate / ofDirect).toFixed(2), (rate / ofRule).toFixed(2)]
+    console.log(row([`  ${name}`, ...cells, median(of(index, "micros")).toFixed(1)]))
   })
   // Round by round, since what else the machine does changes from one to the next.
-  const paired = (one: number, other: number) =>
-    median((rates[one] ?? []).map((rate, round) => rate / (rates[other]?.[round] ?? Number.NaN))).toFixed(2)
-  console.log(row(["10,000 live over 10 live, paired", paired(3, 2)]))
-  console.log(row(["10,000 live over the lone rule, paired", paired(3, 1)]))
+  const paired = (one: number, other: number, what: keyof Measured) =>
+    median(of(one, what).map((value, round) => value / (of(other, what)[round] ?? Number.NaN))).toFixed(2)
+  const inverse = (one: number, other: number) => paired(other, one, "micros")
+  console.log(row(["paired, by rate and by processor time", "rate", "", "", "cpu"]))
+  console.log(row(["  10,000 live over 10 live", paired(3, 2, "rates"), "", "", inverse(3, 2)]))
+  console.log(row(["  10,000 live over the lone rule", paired(3, 1, "rates"), "", "", inverse(3, 1)]))
 }

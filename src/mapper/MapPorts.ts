@@ -191,7 +191,7 @@ const placeWith = Effect.fnUntraced(function* (
   const drafts: Array<Draft> = []
   for (const [index, { group, plan }] of asked.entries()) {
     progress.group = index
-    drafts.push(yield* draft(step, on, group, plan, placements[index] ?? [], owner))
+    drafts.push(yield* draft(step, on, group, plan, index, placements, owner))
   }
   progress.group = undefined
   const made = drafts.flatMap((each) => each.made)
@@ -219,9 +219,11 @@ const draft = Effect.fnUntraced(function* (
   on: Host,
   group: Group,
   plan: Plan,
-  placements: ReadonlyArray<Placement>,
+  index: number,
+  all: ReadonlyArray<ReadonlyArray<Placement>>,
   owner: string
 ): Effect.fn.Return<Draft, PlaceError> {
+  const placements = all[index] ?? []
   const fresh = placements.filter(({ live }) => live === undefined).map(({ planned }) => planned)
   const kept = placements.flatMap(({ planned, live }) => (live === undefined ? [] : [{ planned, live }]))
 
@@ -232,7 +234,8 @@ const draft = Effect.fnUntraced(function* (
       on,
       reserving.map(({ entry }) => entry),
       group.ports,
-      beside
+      beside,
+      all
     ),
     on.allocator.release
   )
@@ -277,17 +280,18 @@ const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string
 
 /**
  * Where nothing is left of a range, what nobody confirmed and what an Engine long gone left there gives way, the oldest
- * first and no more than is needed: nobody may ever come to unmap it.
+ * first and no more than is needed: nobody may ever come to unmap it. Not what this very call answers with.
  */
 const reserve = (
   on: Host,
   frontends: ReadonlyArray<Entry>,
   ports: PortRequest,
-  beside: ReadonlyArray<Hold>
+  beside: ReadonlyArray<Hold>,
+  all: ReadonlyArray<ReadonlyArray<Placement>>
 ): Effect.Effect<ReadonlyArray<Hold>, PortError | UnmapError> =>
   Effect.catch(on.allocator.reserve(frontends, ports, beside), (error) =>
     error._tag === "PortsExhausted"
-      ? reserveAbandoned(on, frontends, ports, beside, error)
+      ? reserveAbandoned(on, frontends, ports, beside, all, error)
       : Effect.fail(error)
   )
 
@@ -296,20 +300,23 @@ const reserveAbandoned = Effect.fnUntraced(function* (
   frontends: ReadonlyArray<Entry>,
   ports: PortRequest,
   beside: ReadonlyArray<Hold>,
+  all: ReadonlyArray<ReadonlyArray<Placement>>,
   exhausted: PortError
 ): Effect.fn.Return<ReadonlyArray<Hold>, PortError | UnmapError> {
   const { allocator, mappings } = on
   const now = yield* Clock.currentTimeMillis
+  const answered = new Set(all.flatMap((placements) => placements.map(({ live }) => live)))
+  const mayGo = (live: Live) => !answered.has(live) && isAbandoned(live, mappings.engine, now)
   const abandoned = [...mappings.all()]
     .filter((live) => live.mapping.mode !== "routed" && allocator.gives(ports, live.mapping.port))
-    .filter((live) => isAbandoned(live, mappings.engine, now))
+    .filter(mayGo)
     .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
   for (const port of new Set(abandoned.map(({ mapping }) => mapping.port))) {
     const holders = new Set(
       frontends.flatMap(({ protocol, host: address }) => mappings.colliding(protocol, address, port))
     )
     const held = [...holders].filter(({ standing }) => standing !== "conflicted")
-    if (held.length === 0 || !held.every((live) => isAbandoned(live, mappings.engine, now))) continue
+    if (held.length === 0 || !held.every(mayGo)) continue
     yield* removeLives(on, held)
     // Another process may have it on another address: then the next one is tried.
     const again = yield* Effect.result(allocator.reserve(frontends, ports, beside))
@@ -511,8 +518,9 @@ const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, hold
 /** A container is published before it runs: for so long after it nobody takes it for gone. */
 const startMillis = 30_000
 
+/** Not what is being answered with: whoever asked is about to be told that it is theirs. */
 const isAbandoned = (live: Live, engine: EngineEpoch, nowMillis: number): boolean =>
-  live.standing === "unconfirmed" || isStale(live, engine, nowMillis)
+  live.deliveries.size === 0 && (live.standing === "unconfirmed" || isStale(live, engine, nowMillis))
 
 /** Who holds the port, since when, and how to free it. */
 const holderText = ({ mapping }: Live): string => {

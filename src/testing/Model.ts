@@ -307,19 +307,6 @@ const afterMap = (
       )
   )
   const giving = [...new Set([...holders, ...otherMode])]
-  // What rests on a socket that is in the way goes with it, where it may go.
-  const along = model.mappings.filter(
-    (mapping) =>
-      exact !== undefined &&
-      mode !== "routed" &&
-      mapping.wide &&
-      mapping.port === exact &&
-      !ownMappings.has(mapping) &&
-      !giving.includes(mapping) &&
-      fresh.some(({ at }) => sameGround(mapping, at)) &&
-      (mapping.standing === "unconfirmed" || stale(mapping, begun.epoch, begun.sinceMillis))
-  )
-
   // Where nothing is left of a range, what nobody confirmed there gives way, as far as it is needed.
   const abandoned = (mapping: ModelMapping) =>
     mapping.standing === "unconfirmed" ||
@@ -334,6 +321,19 @@ const afterMap = (
           fresh.map(({ at }) => at),
           abandoned
         )
+
+  // What rests on a socket that is in the way goes with it, where it may go.
+  const along = model.mappings.filter(
+    (mapping) =>
+      mode !== "routed" &&
+      mapping.wide &&
+      (mapping.port === exact || yielding.some(({ port }) => port === mapping.port)) &&
+      !ownMappings.has(mapping) &&
+      !giving.includes(mapping) &&
+      !yielding.includes(mapping) &&
+      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      abandoned(mapping)
+  )
 
   // Not done: nothing is left of it. What had to give way may be gone all the same.
   const unchanged = (): ReadonlyArray<Model> => {
@@ -526,6 +526,7 @@ const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Mode
   ]
 }
 
+/** Those whose policy is put back may be of the Engine's earlier start again, and the others of this one. */
 const askedAgain = (
   model: Model,
   own: ReadonlySet<ModelMapping | undefined>,
@@ -533,11 +534,11 @@ const askedAgain = (
   epoch: number
 ): ReadonlyArray<Model> =>
   (["answered", "applied"] as const).flatMap((recorded) =>
-    [true, false].map((renewed) => ({
+    subsets(owner === "engine" ? [...own] : []).map((renewed) => ({
       ...model,
       mappings: model.mappings.map((mapping) =>
         own.has(mapping)
-          ? { ...mapping, recorded, epoch: renewed && owner === "engine" ? epoch : mapping.epoch }
+          ? { ...mapping, recorded, epoch: renewed.includes(mapping) ? epoch : mapping.epoch }
           : mapping
       )
     }))

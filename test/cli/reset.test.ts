@@ -108,6 +108,8 @@ describe("reset", () => {
             /^portmapper: reset refused: process \d+ \(.+\) is serving \/.*portmapper\.sock; stop it first\n$/
           )
           assert.include(stderr, `process ${process.pid} (`)
+          // By what it was started with, not by the kernel's name of its first thread.
+          assert.notInclude(stderr, `(${Fs.readFileSync("/proc/self/comm", "utf8").trim()})`)
         })
       )
       yield* lockState(state)

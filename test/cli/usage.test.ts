@@ -1,5 +1,8 @@
+import { spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import type { Readable } from "node:stream"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import manifest from "../../package.json" with { type: "json" }
@@ -15,6 +18,19 @@ describe("wrong usage", () => {
     Effect.forEach(
       [
         ["mapp", '"mapp" is no command, did you mean map?; see: portmapper --help'],
+        [
+          "--completions tcsh",
+          '--completions "tcsh": expected one of bash, zsh, fish, powershell, sh, pwsh; see: portmapper --help'
+        ],
+        [
+          "serve --log-format x",
+          'serve: --log-format "x": expected one of pretty, json, logfmt; see: portmapper serve --help'
+        ],
+        [
+          "serve --udp-idle 5",
+          'serve: --udp-idle "5": expected a duration such as 90s or 5m; see: portmapper serve --help'
+        ],
+        ["conform --seed x", 'conform: --seed "x": expected a number; see: portmapper conform --help'],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
         ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],
@@ -167,3 +183,33 @@ describe("completions", () => {
     })
   )
 })
+
+labTest("a signal to npm ends what it started", noCommand("npm", "--version"), () =>
+  Effect.runPromise(
+    Effect.gen(function* () {
+      // Input that goes on whoever ends, and a group of its own, none of which is left.
+      const input = Path.join(yield* temporaryFolder, "input")
+      spawnSync("mkfifo", [input])
+      const fd = Fs.openSync(input, "r+")
+      const child = spawn("npm", ["run", "-s", "portmapper", "--", "rpc", "--memory"], {
+        cwd: Path.join(import.meta.dirname, "../.."),
+        stdio: [fd, "pipe", "inherit"],
+        detached: true
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          Fs.closeSync(fd)
+          spawnSync("kill", ["-KILL", "--", `-${child.pid}`])
+        })
+      )
+      Fs.writeSync(fd, '{"jsonrpc":"2.0","id":1,"method":"PortMapper.ListPorts","params":{}}\n')
+      yield* Effect.promise(() => once(child.stdio[1] as Readable, "data"))
+      child.kill("SIGTERM")
+      // Its output ends with the last who has it.
+      yield* Effect.timeout(
+        Effect.promise(() => once(child, "close")),
+        "10 seconds"
+      )
+    }).pipe(Effect.scoped)
+  )
+)

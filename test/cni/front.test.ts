@@ -4,10 +4,13 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
+import * as fc from "fast-check"
+import { socketNamed } from "../../adapters/cni/NetworkConfig.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { seed } from "../property/seed.ts"
 import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
@@ -75,6 +78,55 @@ const saying = Effect.fnUntraced(function* (text: string) {
   )
   return { socket, connections: () => connections }
 })
+
+const odd = fc
+  .array(
+    fc.constantFrom(
+      "socket",
+      "socket",
+      '"socket',
+      ":",
+      ",",
+      "{",
+      "}",
+      "[",
+      "]",
+      '"',
+      "\\",
+      "/a",
+      "é",
+      "'",
+      "$(id)"
+    ),
+    { maxLength: 4 }
+  )
+  .map((parts) => parts.join(""))
+const somePath = fc.constantFrom("/run/a.sock", "/b c", "/é$(id)%s'", "/", "/x\ty", "relative", "", 5, null)
+const fields: fc.Arbitrary<string> = fc.letrec<{ value: string; object: string }>((tie) => ({
+  value: fc.oneof(
+    { depthSize: "small", withCrossShrink: true },
+    fc.oneof(odd, fc.integer(), fc.boolean(), fc.constant(null)).map((value) => JSON.stringify(value)),
+    fc.array(tie("value"), { maxLength: 3 }).map((values) => `[${values.join(",")}]`),
+    tie("object").map((object) => `{${object}}`)
+  ),
+  object: fc
+    .array(
+      fc.oneof(
+        fc.tuple(odd, tie("value")).map(([key, value]) => `${JSON.stringify(key)}:${value}`),
+        somePath.map((path) => `"socket":${JSON.stringify(path)}`)
+      ),
+      { maxLength: 4 }
+    )
+    .map((members) => members.join(","))
+})).object
+/** JSON in one line, its keys in any order and as often as they like. */
+const configurations = fc
+  .tuple(fields, fc.constantFrom("/run/a.sock", "/b c"), fields, fc.boolean())
+  .map(([before, path, after, plain]) =>
+    [before, `"socket":"${path}"`, plain ? '"type":"portmapper-cni"' : after].filter((part) => part !== "")
+  )
+  .chain((parts) => fc.subarray(parts, { minLength: 1 }))
+  .map((parts) => `{${parts.join(",")}}`)
 
 const head = (status: string, type = "application/json") =>
   `HTTP/1.1 ${status}\r\nContent-Type: ${type}\r\nContent-Length: 3\r\n\r\n{}\n`
@@ -249,6 +301,8 @@ describe("Node is left the execution, stdin and all", () => {
         { zone: `"socket":"${socket}"}` },
         { zone: { ...named, zone: [{}], zones: "]" } },
         { zone: [1, 2], zones: { ...named, x: "]}" } },
+        { 'zone"socket': socket },
+        { "zone\\": 'z"socket', 'z,"socket': socket },
         { socket: socket.slice(1) },
         { socket: [socket] }
       ]) {
@@ -318,6 +372,25 @@ describe("Node is left the execution, stdin and all", () => {
     })
   )
 })
+
+test(
+  "no socket is found in a configuration but the one that JSON has there",
+  Effect.gen(function* () {
+    const script = Fs.readFileSync(cniFront, "utf8")
+    const reading = script.slice(script.indexOf("named= "), script.indexOf("\nsocket="))
+    const texts = fc.sample(configurations, { seed, numRuns: 4_000 })
+    // The shell writes a newline after each, which no path may hold.
+    const each = texts.map((text) => `input='${text.replaceAll("'", "'\\''")}'\nread_it\n`)
+    const lines = `read_it() {\n${reading}\nset +f\nprintf '%s\\n' "$named"\n}\n${each.join("")}`
+    const { status, stderr, stdout } = yield* run(["sh"], { input: lines })
+    assert.deepStrictEqual({ status, stderr }, { status: 0, stderr: "" })
+    const found = stdout.split("\n")
+    const right = texts.filter((text, index) => found[index] !== "" && found[index] === socketNamed(text))
+    const wrong = texts.filter((text, index) => found[index] !== "" && found[index] !== socketNamed(text))
+    assert.deepStrictEqual(wrong, [])
+    assert.isAbove(right.length, texts.length / 10)
+  })
+)
 
 test(
   "an ADD whose answer is lost on its way is repeated by Node, and answered the same",

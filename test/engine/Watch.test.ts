@@ -11,6 +11,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
+import type { Release } from "../../src/protocol/PortBinding.ts"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 
@@ -63,6 +64,17 @@ const start = (options: Partial<WatchOptions> = {}) =>
 /** As `start`, for a part of a test: the watch ends with it, and what it published stays. */
 const during = <A, E, R>(body: (driver: Driver["Service"]) => Effect.Effect<A, E, R>) =>
   Effect.scoped(Effect.flatMap(start(), body))
+
+/** A port of every address, whatever it leads to. */
+const unmapping = (port: number): Release => ({
+  bindings: ["0.0.0.0", "::"].map((text) => ({
+    protocol: "tcp",
+    host: addressUnsafe(text),
+    port,
+    backend: { address: undefined, port: 0 }
+  })),
+  labels: new Map()
+})
 
 const parsed = (text: string) => {
   const result = parsePublish(text)
@@ -119,6 +131,52 @@ describe("a watch", () => {
       const port = /:(\d+) /.exec(first)?.[1]
       assert.include(now, `0.0.0.0:${port} -> 172.17.0.9:80 live watch`)
       assert.include(now, "0.0.0.0:7000 -> 172.17.0.9:81 live watch")
+    }))
+
+  test("maps exact ports before any range picks one, whoever asked for them", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "db" })
+      yield* during((driver) => follow(driver, "db", "7001:80"))
+      const base = yield* Driver
+      yield* base.unmapPorts(unmapping(7001))
+      yield* engine.run({ name: "web", labels: publish("7000-7010:80,7000-7010:81") })
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* listed(driver), [
+        "0.0.0.0:7000 -> 172.17.0.3:80 live watch",
+        "0.0.0.0:7001 -> 172.17.0.2:80 live cli",
+        "0.0.0.0:7002 -> 172.17.0.3:81 live watch"
+      ])
+    }))
+
+  test("maps one by one what takes too long together", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      yield* engine.run({ name: "web", labels: publish("8080:80,8081:81") })
+      let undone = 0
+      const slow = Driver.of({
+        ...base,
+        mapGroups: (groups) =>
+          Effect.andThen(base.mapGroups?.(groups) ?? Effect.die("not offered"), Effect.never).pipe(
+            Effect.onInterrupt(() => Effect.sync(() => void undone++))
+          )
+      })
+      const driver = yield* Effect.provideService(start(), Driver, slow)
+      assert.deepStrictEqual(
+        lines.filter((line) => line.includes("published")),
+        []
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.strictEqual(undone, 1)
+      assert.deepStrictEqual(yield* listed(driver), [
+        "0.0.0.0:8080 -> 172.17.0.2:80 live watch",
+        "0.0.0.0:8081 -> 172.17.0.2:81 live watch"
+      ])
+      yield* engine.remove("web")
+      yield* settle
+      assert.deepStrictEqual((yield* MemoryHost).open(), [])
     }))
 
   test("keeps it through a restart of its own, whether or not the container runs meanwhile", () =>
@@ -324,13 +382,7 @@ describe("a watch", () => {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80,8081:80") })
       const driver = yield* start()
-      const unpublish = ["0.0.0.0", "::"].map((text) => ({
-        protocol: "tcp" as const,
-        host: addressUnsafe(text),
-        port: 8080,
-        backend: { address: undefined, port: 0 }
-      }))
-      yield* driver.unmapPorts({ bindings: unpublish, labels: new Map() })
+      yield* driver.unmapPorts(unmapping(8080))
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8081 -> 172.17.0.2:80 live watch"])
       yield* engine.stop("web")
@@ -354,13 +406,7 @@ describe("a watch", () => {
         })
       })
       yield* Effect.provideService(start(), Driver, counting)
-      const bindings = ["0.0.0.0", "::"].map((text) => ({
-        protocol: "tcp" as const,
-        host: addressUnsafe(text),
-        port: 8080,
-        backend: { address: undefined, port: 0 }
-      }))
-      yield* base.unmapPorts({ bindings, labels: new Map() })
+      yield* base.unmapPorts(unmapping(8080))
       yield* TestClock.adjust("31 seconds")
       assert.lengthOf(yield* listed(base), 1)
       // Never everyone's, whose counters would be read each time.

@@ -245,6 +245,31 @@ describeInNamespace("Ruleset, with packets", () => {
               "silence"
             )
             assert.strictEqual(yield* ask(host, `${protocol} 127.0.0.2 8092`), "relay to 127.0.0.1")
+            // What another table leads there is its business: an outsider never asked for the loopback address.
+            run(
+              "nft -f -",
+              `table inet others {
+                chain prerouting {
+                  type nat hook prerouting priority dstnat
+                  ${protocol} dport 8093 dnat ip to 127.0.0.2:8092
+                }
+              }`
+            )
+            assert.strictEqual(yield* ask(client, `${protocol} 192.0.2.1 8093`), "relay to 192.0.2.2")
+            run("nft delete table inet others")
+            // Nor does it help an outsider that nobody tracks its packets.
+            run(
+              "nft -f -",
+              `table inet others {
+                chain early { type filter hook prerouting priority -310; ${protocol} dport 8092 notrack; }
+                chain back { type filter hook output priority -310; ${protocol} sport 8092 notrack; }
+              }`
+            )
+            assert.strictEqual(
+              yield* ask(client, `${protocol} 127.0.0.2 8092`, { from: "192.0.2.2" }),
+              "silence"
+            )
+            run("nft delete table inet others")
           })
       )
     }

@@ -11,7 +11,7 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
-import { call, type Method, textBody } from "../../src/protocol/Operations.ts"
+import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
 import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
@@ -82,6 +82,43 @@ describe("restore after a kill", () => {
         ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
       )
     })
+  )
+
+  it.effect(
+    "undoes a call of several groups that it cut short, all of them, and keeps what was there before",
+    () =>
+      Effect.gen(function* () {
+        const stops: Array<string> = []
+        const limited = { ...web, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+        const more = [
+          limited,
+          group("5353", ["udp 0.0.0.0 172.17.0.2:53"]),
+          group("0", ["tcp :: 172.17.0.3:80"])
+        ]
+        for (let stop = 1; ; stop++) {
+          const { life, kill } = yield* makeLives
+          yield* life(map(web))
+          const together = Effect.scoped(mapGroupsTogether(more))
+          const stoppedAt = yield* life(killedAt(stop, kill, together))
+          if (stoppedAt === undefined) break
+          stops.push(stoppedAt)
+          const after = yield* life(snapshot)
+          assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine live"], `killed at ${stop} ${stoppedAt}`)
+          assert.deepStrictEqual([after.sockets.length, after.rules.length, after.stored.length], [1, 1, 1])
+        }
+        assert.deepStrictEqual(
+          [...new Set(stops)],
+          ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+        )
+        const { life, kill } = yield* makeLives
+        yield* life(map(web))
+        yield* life(Effect.scoped(Effect.andThen(mapGroupsTogether(more), kill)))
+        assert.deepStrictEqual(yield* life(listed), [
+          "0.0.0.0 5353 engine unconfirmed",
+          "0.0.0.0 8080 engine live",
+          ":: 40001 engine unconfirmed"
+        ])
+      })
   )
 
   it.effect("finishes a removal that it cut short, at whichever step", () =>
@@ -202,6 +239,29 @@ describe("restore after a kill", () => {
           })
         )
       })
+  )
+
+  it.effect("takes nothing that it is just being answered with for what is unconfirmed", () =>
+    Effect.gen(function* () {
+      const { life, kill, take } = yield* makeLives
+      yield* life(mapUndelivered(web, kill))
+      take("tcp 0.0.0.0 8081")
+      const range = group("8080-8081", ["tcp 0.0.0.0 172.17.0.4:80"])
+      const together = (...groups: ReadonlyArray<Group>) =>
+        Effect.map(Effect.flip(Effect.scoped(mapGroupsTogether(groups))), ({ message }) => message)
+      yield* life(
+        Effect.gen(function* () {
+          const exhausted = "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
+          assert.strictEqual(yield* together(web, range), `Groups[1]: ${exhausted}`)
+          assert.strictEqual(yield* together(range, web), `Groups[0]: ${exhausted}`)
+          // Of the same port, and so one after the other.
+          assert.match(yield* together(web, other), /^Groups\[1\]: .*: port is already allocated/)
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine unconfirmed"])
+          yield* map(other)
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live"])
+        })
+      )
+    })
   )
 
   it.effect("holds one socket for the addresses of a group that one of them covers", () =>

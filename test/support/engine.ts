@@ -22,8 +22,8 @@ export type Script = Record<string, Scripted>
 
 export interface FakeEngine {
   readonly path: string
-  /** The targets of all requests so far. */
-  readonly asked: ReadonlyArray<string>
+  /** The targets of all requests so far, since it was last emptied. */
+  readonly asked: Array<string>
 }
 
 export const ping = (version: string): Script => ({

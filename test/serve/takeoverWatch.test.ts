@@ -1,0 +1,122 @@
+/** A successor that watches, while its predecessor takes its time: nothing of what is mapped is touched before that one is gone. */
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import { contents } from "../lab/Nft.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { fakeEngine, ping, type Script } from "../support/engine.ts"
+
+const startMillis = 60_000
+const waiting = { timeoutMillis: startMillis }
+const speaker = fileURLToPath(new URL("../support/speaker.ts", import.meta.url))
+
+const running = (name: string, publish: string) => ({
+  Id: Buffer.from(name).toString("hex").padEnd(64, "0"),
+  Names: [`/${name}`],
+  ImageID: "image",
+  State: "running",
+  Labels: { "portmapper.publish": publish },
+  HostConfig: { NetworkMode: "default" },
+  NetworkSettings: { Networks: { bridge: { NetworkID: "n", IPAddress: "172.31.0.2" } } }
+})
+
+const old = running("old", "8080:80")
+const other = running("new", "9090:80,9091:81")
+
+/**
+ * The port of `old` is published, and its plugin was stopped. Another one takes over, which finds these containers, from a
+ * predecessor that says what it is told to; by now that has heard that it is to let go.
+ */
+const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object>) {
+  const { host } = yield* Lab.make()
+  const script: Script = {
+    ...ping("1.41"),
+    "/containers/json": { body: [old] },
+    "/images/image/json": { body: { Config: {} } },
+    "/networks": { body: [] },
+    "/info": { body: { ServerVersion: "20.10.24" } },
+    "/events": { body: "\n", open: true }
+  }
+  const engine = yield* fakeEngine(script)
+  const env = { DOCKER_HOST: `unix://${engine.path}` }
+  const stopped = yield* Plugin.start(host, { startMillis, env, arguments: ["--watch"] })
+  const { folder, socket } = stopped
+  yield* stopped.process.waitForLine("old: 1 port published", waiting)
+  yield* stopped.process.stop
+  const before = yield* contents(host)
+  assert.deepStrictEqual(before["any4"], ["tcp . 8080 : 172.31.0.2 . 80"])
+
+  script["/containers/json"] = { body: found }
+  engine.asked.length = 0
+  const state = join(folder, "state")
+  const predecessor = yield* host.spawn(process.execPath, [speaker, "listen", join(state, "handover.sock")])
+  yield* predecessor.waitForLine("listening", waiting)
+  const successor = yield* host.spawn(
+    process.execPath,
+    [
+      ...["adapters/cli/main.ts", "serve", "--socket", socket, "--state", state],
+      ...["--takeover", "--watch", "--release-on-exit"]
+    ],
+    { env, graceMillis: 20_000 }
+  )
+  yield* predecessor.waitForLine('0 {"_tag":"Hello","version":1}', waiting)
+  yield* predecessor.write('{"_tag":"Accepted"}\n{"_tag":"Handed"}\n')
+  yield* predecessor.waitForLine('0 {"_tag":"Ready"}', waiting)
+  while (!engine.asked.some((target) => target.includes("/containers/json"))) yield* Effect.sleep(20)
+  // Time enough for what is not to be done.
+  yield* Effect.sleep(1_000)
+  assert.deepStrictEqual(yield* contents(host), before)
+  return { before, folder, host, predecessor, successor }
+})
+
+describeLab("a successor that watches", [], () => {
+  it.live("maps nothing before its predecessor has let go, and everything then", () =>
+    Effect.gen(function* () {
+      const { host, predecessor, successor } = yield* amidTakeover(old, other)
+      assert.notInclude(successor.lines("stderr").join("\n"), "listening on")
+      yield* predecessor.write('{"_tag":"Released"}\n')
+      yield* successor.waitForLine("new: 2 ports published", waiting)
+      assert.deepStrictEqual((yield* contents(host))["any4"], [
+        "tcp . 8080 : 172.31.0.2 . 80",
+        "tcp . 9090 : 172.31.0.2 . 80",
+        "tcp . 9091 : 172.31.0.2 . 81"
+      ])
+      yield* successor.stop
+      assert.deepStrictEqual(successor.ended(), { code: 0, signal: null })
+      assert.deepStrictEqual(yield* contents(host), {})
+    })
+  )
+
+  it.live("that comes to nothing releases nothing, neither what it found nobody for nor all at its end", () =>
+    Effect.gen(function* () {
+      const { before, folder, host, predecessor, successor } = yield* amidTakeover(other)
+      yield* predecessor.write('{"_tag":"Aborted","reason":"it had second thoughts"}\n')
+      assert.deepStrictEqual(yield* successor.wait(waiting), { code: 1, signal: null })
+      assert.strictEqual(
+        successor.lines("stderr").at(-1),
+        `portmapper: taking over: process ${predecessor.pid} serves again: it had second thoughts`
+      )
+      assert.deepStrictEqual(yield* contents(host), before)
+      yield* predecessor.stop
+      const next = yield* Plugin.start(host, { startMillis, folder })
+      const { Mappings } = JSON.parse((yield* next.call("ListPorts", {})).body) as {
+        readonly Mappings: ReadonlyArray<Readonly<Record<string, unknown>>>
+      }
+      assert.deepStrictEqual(
+        Mappings.map(({ FrontendIP, FrontendPort, Owner, State }) => [
+          FrontendIP,
+          FrontendPort,
+          Owner,
+          State
+        ]),
+        [
+          ["0.0.0.0", 8080, "watch", "live"],
+          ["::", 8080, "watch", "live"]
+        ]
+      )
+    })
+  )
+})
