@@ -2,8 +2,9 @@
  * `Relay` on Linux: the reserved sockets are served in this process, by threads that wait in epoll_wait(2) and move bytes by
  * splice(2). Nothing is loaded or started before the first route.
  *
- * A folder of its own, since it is one thing of two halves: `LinuxRelay`, `RelayThreads` and `RelayThread` run in the
- * plugin's thread, `threadMain` and all it imports in the relay's.
+ * A folder of its own, since it is one thing of two halves: `LinuxRelay`, `RelayThreads`, `RelayThread` and what sees to the
+ * reserved sockets for them (`SocketOptions`, `WatchedSockets`) run in the plugin's thread, `threadMain` and all it imports
+ * in the relay's.
  */
 import { availableParallelism } from "node:os"
 import { Context, Duration, Effect, Layer, type Scope } from "effect"
