@@ -109,7 +109,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
       sweeping = false
     })
 
-    const sweepLater = (frontends: ReadonlyArray<FlowFrontend>) =>
+    const sweepLater = (frontends: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
       Effect.suspend(() => {
         for (const frontend of frontends) waiting.set(flowText(frontend), frontend)
         if (sweeping || waiting.size === 0) return Effect.void
@@ -118,12 +118,15 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
       })
 
     return Conntrack.of({
-      flush: Effect.fnUntraced(function* (frontends) {
-        if (missing) return
-        const udp = frontends.filter(({ protocol }) => protocol === "udp")
-        if (udp.length > 0 && !noFlows()) yield* orMissing(forget(requestsFor(udp), udp))
-        yield* sweepLater(frontends.filter(({ protocol }) => protocol !== "udp"))
-      })
+      flush: (frontends) =>
+        Effect.suspend(() => {
+          if (missing) return Effect.void
+          const later = sweepLater(frontends.filter(({ protocol }) => protocol !== "udp"))
+          const udp = frontends.filter(({ protocol }) => protocol === "udp")
+          return udp.length === 0 || noFlows()
+            ? later
+            : Effect.andThen(orMissing(forget(requestsFor(udp), udp)), later)
+        })
     })
   }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
 )

@@ -69,6 +69,9 @@ export interface Libc {
   /** A counter to wake a waiting thread by: readable once 8 bytes, a number, were written to it. */
   readonly eventfd: (initial: number, flags: number) => number
   readonly write: (fd: number, bytes: Uint8Array, length: number) => number
+  readonly epollCreate: (flags: number) => number
+  /** `event` is a `struct epoll_event`. */
+  readonly epollControl: (epoll: number, operation: number, fd: number, event: Uint8Array) => number
   /** The index of a network interface, whose name ends in a zero byte; there is no interface 0. */
   readonly ifNameToIndex: (name: Uint8Array) => number
   /** bpf(2); `-ENOSYS` on an architecture whose number for it is not known here. */
@@ -99,6 +102,7 @@ export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
+export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_PEERCRED = 17
 export const SO_ATTACH_FILTER = 26
@@ -108,9 +112,15 @@ export const SO_RCVBUFFORCE = 33
 export const SO_PROTOCOL = 38
 export const SO_ATTACH_BPF = 50
 export const IPPROTO_IP = 0
+export const IP_PKTINFO = 8
 export const IP_MINTTL = 21
+export const IPPROTO_TCP = 6
+export const TCP_NODELAY = 1
+export const TCP_KEEPIDLE = 4
+export const TCP_KEEPINTVL = 5
 export const IPPROTO_IPV6 = 41
 export const IPV6_V6ONLY = 26
+export const IPV6_RECVPKTINFO = 49
 export const IPV6_MINHOPCOUNT = 73
 export const SOL_NETLINK = 270
 export const SCM_RIGHTS = 1
@@ -220,6 +230,8 @@ const load = (): Libc => {
     close: native("int close(int fd)"),
     eventfd: native("int eventfd(uint32_t initial, int flags)"),
     write: native("intptr_t write(int fd, const void *bytes, size_t length)"),
+    epollCreate: native("int epoll_create1(int flags)"),
+    epollControl: native("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
     ifNameToIndex: (name) => {
       const index: number = nameToIndex(name)
       return index === 0 ? -koffi.errno() : index

@@ -31,6 +31,7 @@ export class MessageWriter {
   length = 0
   private view = new DataView(this.bytes.buffer)
   private message = 0
+  private readonly texts = new Map<string, Uint8Array>()
 
   clear(): void {
     this.length = 0
@@ -94,9 +95,14 @@ export class MessageWriter {
     this.length += bytes.length
   }
 
-  /** The text's bytes and a zero byte. */
+  /** The text's bytes and a zero byte. Texts are names of our own, of which there are few. */
   string(type: number, value: string): void {
-    this.attribute(type, text.encode(`${value}\0`))
+    let bytes = this.texts.get(value)
+    if (bytes === undefined) {
+      bytes = text.encode(`${value}\0`)
+      this.texts.set(value, bytes)
+    }
+    this.attribute(type, bytes)
   }
 
   /** Opens an attribute of attributes; the result is what `endNested` takes. */

@@ -39,6 +39,8 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
   let known: Map<string, Rule> | undefined
   /** Whether the table is, or was before others came, of our definition; until it is, a change loads it whole. */
   let ours = false
+  /** Whether `nft` is loading the table: all else is done in one go. */
+  let loading = false
   /** The generation of the tables in which ours was last seen to stand. */
   let checked: number | undefined
 
@@ -51,12 +53,21 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
   const look = (operation: string): Result.Result<Map<string, Rule>, FirewallError> =>
     Result.map(table.read(operation), (elements) => learn(rulesOf(elements).rules))
 
-  const load = Effect.fnUntraced(function* (rules: ReadonlyArray<Rule>) {
-    known = undefined
-    yield* table.load(rules.flatMap(elementsOf))
-    learn(rules)
-    ours = true
-  }, Effect.uninterruptible)
+  const load = Effect.fnUntraced(
+    function* (rules: ReadonlyArray<Rule>) {
+      known = undefined
+      loading = true
+      yield* table.load(rules.flatMap(elementsOf))
+      learn(rules)
+      ours = true
+    },
+    Effect.ensuring(
+      Effect.sync(() => {
+        loading = false
+      })
+    ),
+    Effect.uninterruptible
+  )
 
   const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
     const removed: Array<Element> = []
@@ -138,10 +149,11 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
 
   return Firewall.of({
     apply: (change) =>
-      exclusively(() => {
+      Effect.suspend(() => {
         const wrong = misfit(change.add)
         if (wrong !== undefined) return Effect.fail(wrong)
-        return ours ? Effect.asVoid(Effect.fromResult(apply(change))) : load(change.add)
+        const applied = () => (ours ? Effect.asVoid(Effect.fromResult(apply(change))) : load(change.add))
+        return ours && !loading ? applied() : exclusively(applied)
       }),
     replace: (rules) =>
       exclusively(() => {

@@ -18,7 +18,6 @@ type Call = (...numbers: ReadonlyArray<number>) => number
 const native = (name: string, ...parameters: ReadonlyArray<string>): Call =>
   library.func(name, "int", [...parameters]) as Call
 
-export const epoll_create1 = native("epoll_create1", "int")
 export const epoll_ctl = native("epoll_ctl", "int", "int", "int", pointer)
 export const epoll_wait = native("epoll_wait", "int", pointer, "int", "int")
 export const socket = native("socket", "int", "int", "int")
@@ -66,10 +65,8 @@ export const NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 export const SHUT_WR = 1
 
 export const SOL_SOCKET = 1
-export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
-export const SO_RCVBUFFORCE = 33
 export const IPPROTO_IP = 0
 export const IP_PKTINFO = 8
 export const IPPROTO_TCP = 6
@@ -80,7 +77,6 @@ export const TCP_QUICKACK = 12
 export const IPPROTO_UDP = 17
 export const UDP_SEGMENT = 103
 export const IPPROTO_IPV6 = 41
-export const IPV6_RECVPKTINFO = 49
 export const IPV6_PKTINFO = 50
 
 export const MSG_DONTWAIT = 0x40

@@ -16,6 +16,7 @@ import {
   migrations,
   rowOf,
   selectMappings,
+  updateState,
   upsertMapping
 } from "./MappingSchema.ts"
 import { isDamage, isFull, isMisfit, openDatabaseUnsafe } from "./Sqlite.ts"
@@ -51,8 +52,11 @@ export class MappingFile {
   readonly #select: StatementSync
   readonly #selectEngine: StatementSync
   readonly #upsert: StatementSync
+  readonly #updateState: StatementSync
   readonly #delete: StatementSync
   readonly #updateEngine: StatementSync
+  /** What of the rows that are not answered yet was written, by key: the same mapping needs but another state. */
+  readonly #written = new Map<string, Mapping>()
 
   /** Opens the file, which is made where it is missing and migrated where it is old. */
   constructor(path: string, options: MappingFileOptions) {
@@ -69,6 +73,7 @@ export class MappingFile {
       this.#select.setReturnArrays(true)
       this.#selectEngine = statement("SELECT epoch, activated FROM engine WHERE id = 1")
       this.#upsert = statement(upsertMapping)
+      this.#updateState = statement(updateState)
       this.#delete = statement("DELETE FROM mapping WHERE key = ?")
       this.#updateEngine = statement("UPDATE engine SET epoch = ?, activated = ? WHERE id = 1")
     } catch (cause) {
@@ -104,16 +109,28 @@ export class MappingFile {
 
   put(mappings: ReadonlyArray<Mapping>, state: StoredState): void {
     if (state === "intent" && !this.#spare) this.#makeSpare()
+    const isThere = mappings.map((mapping) => this.#written.get(mappingKey(mapping)) === mapping)
+    this.#forget(mappings)
     this.#write(
       mappings.length,
       () => {
-        for (const mapping of mappings) this.#upsert.run(...rowOf({ mapping, state }))
+        for (const [index, mapping] of mappings.entries()) {
+          if (isThere[index] && this.#updateState.run(state, mappingKey(mapping)).changes === 1) continue
+          this.#upsert.run(...rowOf({ mapping, state }))
+        }
       },
       state !== "intent"
     )
+    if (state !== "answered") for (const mapping of mappings) this.#written.set(mappingKey(mapping), mapping)
+  }
+
+  /** Before a change: one that fails may have been made all the same. */
+  #forget(mappings: ReadonlyArray<Mapping>): void {
+    for (const mapping of mappings) this.#written.delete(mappingKey(mapping))
   }
 
   remove(mappings: ReadonlyArray<Mapping>): void {
+    this.#forget(mappings)
     this.#write(
       mappings.length,
       () => {

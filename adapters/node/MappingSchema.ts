@@ -86,6 +86,11 @@ export const upsertMapping = `
       .map((column) => `${column} = excluded.${column}`)
       .join(", ")}`
 
+/** The same for a row that is but for its state as it should be: the state, then the key. */
+export const updateState = `
+  UPDATE mapping SET state = CASE WHEN ?1 = 'applied' AND state = 'answered' THEN state ELSE ?1 END
+  WHERE key = ?2`
+
 /** In the order of `columns`. */
 export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mappingKey(mapping),

@@ -1,8 +1,9 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /** Routes that take nothing more: what they have may go on for the grace time, then it is reset, or forgotten. */
-import { ends, generation, routeIdOf } from "./Epoll.ts"
+import { ends, routeIdOf } from "./Epoll.ts"
 import type { Route } from "./Routes.ts"
 import { openConnections, reset } from "./TcpEnds.ts"
+import { generation } from "./Thread.ts"
 import { endFlows } from "./UdpFlows.ts"
 
 interface Ending {

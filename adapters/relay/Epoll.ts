@@ -4,41 +4,19 @@
  * object and the collector has nothing to do.
  */
 import * as S from "../linux/Syscalls.ts"
+import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
 import { kindOf, maxDescriptors } from "./Messages.ts"
-import { kind } from "./Thread.ts"
+import { epoll, generation, kind } from "./Thread.ts"
 
-export const EPOLLIN = 0x1
-export const EPOLLOUT = 0x4
-export const EPOLLERR = 0x8
-export const EPOLLHUP = 0x10
-export const EPOLLRDHUP = 0x2000
-/** Several threads share a listener and one of them wakes. Such an entry can't be changed, only removed and added. */
-export const EPOLLEXCLUSIVE = 1 << 28
-export const EPOLLET = 1 << 31
-
-const ADD = 1
-const REMOVE = 2
-const MODIFY = 3
-
-/** Rises when a descriptor is closed: an event of an older generation is about what was there before. */
-export const generation = new Uint16Array(maxDescriptors)
 export const routeIdOf = new Int32Array(maxDescriptors)
 let highest = 0
-
-/** `struct epoll_event` is packed on x86-64 alone; the offsets are in 32-bit words. */
-const stride = process.arch === "x64" ? 3 : 4
-const dataAt = process.arch === "x64" ? 1 : 2
 
 const maxEvents = 512
 const events = memory(maxEvents * stride * 4)
 const eventWords = new Int32Array(events.buffer)
 const change = memory(stride * 4)
 const changeWords = new Int32Array(change.buffer)
-
-const epoll = S.epoll_create1(S.NONBLOCK_CLOEXEC & ~0o4000)
-if (epoll < 0) throw new Error(`epoll_create1: errno ${S.errno()}`)
-kind[epoll] = kindOf.epoll
 
 const control = (operation: number, fd: number, mask: number): number => {
   changeWords[0] = mask
@@ -64,10 +42,16 @@ export const adopt = (fd: number, as: number, route: number): boolean => {
   return true
 }
 
-/** Forgets a descriptor; it is not closed. */
+/** Forgets a descriptor of this thread's own; it is not closed. */
 export const forget = (fd: number): void => {
   kind[fd] = kindOf.none
   generation[fd] = generation[fd]! + 1
+}
+
+/** Forgets a reserved socket, whose generation is its owner's business. Its number may be another's already. */
+export const forgetReserved = (fd: number): void => {
+  kind[fd] = kindOf.none
+  if (paused.length > 0) paused = paused.filter((other) => other !== fd)
 }
 
 export const discard = (fd: number): void => {

@@ -2,11 +2,12 @@
  * `Relay` on Linux: the reserved sockets are served in this process, by threads that wait in epoll_wait(2) and move bytes by
  * splice(2). Nothing is loaded or started before the first route.
  *
- * A folder of its own, since it is one thing of two halves: `LinuxRelay`, `RelayThreads` and `RelayThread` run in the
- * plugin's thread, `threadMain` and all it imports in the relay's.
+ * A folder of its own, since it is one thing of two halves: `LinuxRelay`, `RelayThreads`, `RelayThread` and what sees to the
+ * reserved sockets for them (`SocketOptions`, `WatchedSockets`) run in the plugin's thread, `threadMain` and all it imports
+ * in the relay's.
  */
 import { availableParallelism } from "node:os"
-import { Context, Duration, Effect, Layer, Result, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import { type IpNetwork, NetAddress } from "effect/net"
 import { type Admission, type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
@@ -23,6 +24,7 @@ import { libc } from "../linux/Libc.ts"
 import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
 import type { Serving } from "./Messages.ts"
 import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
+import { setOptions } from "./SocketOptions.ts"
 
 export interface RelayOptions {
   /** For routes that do not say; 90 seconds. */
@@ -133,15 +135,18 @@ const make = Effect.fnUntraced(function* (
   const admit = (socket: HostSocket) => sockets.admit(socket, admissionOf(socket, firstOf[socket.fd]))
 
   /** Whatever is removed is let in no more before the threads let go of it. */
-  const close = Effect.fnUntraced(function* (entry: Entry) {
+  const close = (entry: Entry): Effect.Effect<void> => {
     const { socket } = entry.route
-    if (entries.get(routeKey(entry.route)) === entry) entries.delete(routeKey(entry.route))
+    const key = routeKey(entry.route)
+    if (entries.get(key) === entry) entries.delete(key)
     unlink(entry)
-    yield* Effect.catch(admit(socket), (error) =>
+    const shut = Effect.catch(admit(socket), (error) =>
       Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
     )
-    yield* threads.stop({ id: entry.id, fd: socket.fd, thread: entry.thread })
-  })
+    const isLast = firstOf[socket.fd] === undefined
+    const { id, thread } = entry
+    return Effect.andThen(shut, threads.stop({ id, thread, socket: isLast ? socket.fd : undefined }))
+  }
 
   const newEntry = (route: Route, before: Entry | undefined): Entry | string => {
     const { protocol, backend } = route
@@ -151,38 +156,53 @@ const make = Effect.fnUntraced(function* (
     const place =
       before?.route.socket === route.socket
         ? { id: before.id, thread: before.thread }
-        : threads.assign(protocol)
+        : threads.assign(protocol, firstOf[route.socket.fd]?.thread)
     if (place === undefined) return "there are too many routes"
+    const options = firstOf[route.socket.fd] === undefined ? setOptions(libc(), route.socket) : 0
+    if (options < 0) return `its socket can't be prepared: ${libc().errno("setsockopt", options).detail}`
     return { route, id: place.id, thread: place.thread, scope, next: undefined }
   }
 
-  const open = Effect.fnUntraced(function* (route: Route) {
+  const open = (route: Route): Effect.Effect<void, RelayError> => {
     const before = entries.get(routeKey(route))
     const entry = newEntry(route, before)
-    if (typeof entry === "string") return yield* failure(route, entry)
+    if (typeof entry === "string") return Effect.fail(failure(route, entry))
     add(entry)
-    const served = yield* Effect.result(
+    const onOtherSocket = before !== undefined && before.id !== entry.id
+    const served = Effect.catch(serve(entry), (detail) =>
       Effect.andThen(
-        threads.serve(assigned(entry)),
-        Effect.mapError(admit(route.socket), ({ detail }) => detail)
+        serveAsBefore(entry, before, before === undefined || onOtherSocket),
+        Effect.fail(failure(route, detail))
       )
     )
-    const onOtherSocket = before !== undefined && before.id !== entry.id
-    if (Result.isSuccess(served)) {
-      if (onOtherSocket) yield* close(before)
-      return
-    }
-    if (before === undefined || onOtherSocket) yield* close(entry)
-    if (before !== undefined) {
-      add(before)
-      yield* Effect.ignore(Effect.andThen(threads.serve(assigned(before)), admit(before.route.socket)))
-    }
-    return yield* failure(route, served.failure)
+    return onOtherSocket
+      ? Effect.andThen(
+          served,
+          Effect.suspend(() => close(before))
+        )
+      : served
+  }
+
+  const serve = (entry: Entry): Effect.Effect<void, string> =>
+    Effect.andThen(
+      threads.serve(assigned(entry)),
+      Effect.mapError(admit(entry.route.socket), ({ detail }) => detail)
+    )
+
+  const serveAsBefore = Effect.fnUntraced(function* (
+    entry: Entry,
+    before: Entry | undefined,
+    isNew: boolean
+  ) {
+    if (isNew) yield* close(entry)
+    if (before === undefined) return
+    add(before)
+    yield* Effect.ignore(serve(before))
   })
 
   const relay = Relay.of({
     protocols: relayedProtocols,
-    open: (route) => Effect.uninterruptible(open(route)),
+    open: (route) => Effect.uninterruptible(Effect.suspend(() => open(route))),
     close: (frontend) =>
       Effect.uninterruptible(
         Effect.suspend(() => {

@@ -28,24 +28,20 @@ export interface Network {
   readonly prefixLength: number
 }
 
-/** Commands and reports travel in arrays. A command is answered by `Done` with its number; `Exit` has none. */
+/**
+ * Commands and reports travel in arrays, commands in the order of their numbers; `Exit` has none. Which sockets a thread
+ * waits for is not among them: whoever tells it of a route has its epoll instance watch the socket.
+ */
 export type Command =
   | { readonly _tag: "Serve"; readonly number: number; readonly servings: ReadonlyArray<Serving> }
-  | {
-      readonly _tag: "Stop"
-      readonly number: number
-      readonly id: number
-      readonly fd: number
-      readonly graceMillis: number
-    }
-  /** Begins to take connections and packets, where the thread was started without. */
-  | { readonly _tag: "Resume"; readonly number: number }
+  | { readonly _tag: "Stop"; readonly number: number; readonly id: number; readonly graceMillis: number }
   /** Takes nothing more on any route, and ends each with what it has. */
   | { readonly _tag: "Drain"; readonly number: number; readonly graceMillis: number }
   | { readonly _tag: "Exit" }
 
 export type Report =
-  | { readonly _tag: "Done"; readonly number: number; readonly failure: string | undefined }
+  /** This command is obeyed, with all before it. */
+  | { readonly _tag: "Done"; readonly number: number }
   /** The last connection of a stopped route is gone. */
   | { readonly _tag: "Ended"; readonly id: number }
   /** This thread has had little rest lately. */
@@ -60,11 +56,18 @@ export interface Settings {
 
 /** What a thread is started with. */
 export interface ThreadData {
-  /** Whether it takes nothing before `Resume`. */
-  readonly paused: boolean
   readonly port: MessagePort
-  /** An eventfd: written to when `port` has something. */
+  /** An eventfd: written to when `port` has something that can't wait for the next event. */
   readonly wake: number
+  /** The epoll instance it waits in, from which its owner takes reserved sockets, and to which it adds them. */
+  readonly epoll: number
+  /**
+   * A uint16 for each descriptor, which rises when it is closed: an event of an older generation is about what was there
+   * before. Written by whoever has the descriptor: this thread for its own, its owner for the reserved sockets.
+   */
+  readonly generations: SharedArrayBuffer
+  /** Three int32: see `turnOf`. */
+  readonly turn: SharedArrayBuffer
   /** A byte for each descriptor: what it is to this thread. Whoever buries the thread closes what was its own. */
   readonly kinds: SharedArrayBuffer
   /** Four float64 for each route: see `counterOf`. */
@@ -84,11 +87,23 @@ export const kindOf = {
   /** From here on a thread's own. */
   end: 4,
   flow: 5,
-  pipe: 6,
-  epoll: 7
+  pipe: 6
 } as const
 
 export const isOwn = (kind: number): boolean => kind >= kindOf.end
 
+/**
+ * How a thread is told something without being woken. `rests` is 1 while it waits for events, and 0 before it does anything
+ * about them; then it reads what it was told, if `told`, the number of messages, is another than when it read last, which
+ * is `heard`. So whoever has told it something, and sees it rest after that, knows that it will do nothing before it has
+ * read it.
+ */
+export const turnOf = { rests: 0, told: 1, heard: 2 } as const
+export const turnWords = 3
+
 export const countersPerRoute = 4
 export const counterOf = { connections: 0, refused: 1, bytesIn: 2, bytesOut: 3 } as const
+
+/** Of connections to clients and to backends alike. Linux waits two hours by itself. */
+export const keepaliveSeconds = 60
+export const keepaliveIntervalSeconds = 15

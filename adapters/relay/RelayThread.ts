@@ -11,9 +11,13 @@ import {
   maxDescriptors,
   maxRoutes,
   type Report,
+  type Serving,
   type Settings,
-  type ThreadData
+  type ThreadData,
+  turnOf,
+  turnWords
 } from "./Messages.ts"
+import { WatchedSockets } from "./WatchedSockets.ts"
 
 /** Beside this module, in the sources as in what is built of them. */
 const threadUrl = new URL(
@@ -28,6 +32,8 @@ const threadUrl = new URL(
 const patienceMillis = 9000
 /** While it starts it has nothing to lose, and another would not start sooner. */
 const startPatienceMillis = 20_000
+/** What a thread was told while it rested it is woken for after this long, if nothing else did. */
+const wakeMillis = 10
 
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
@@ -39,10 +45,15 @@ export interface ThreadEvents {
 interface Life {
   readonly worker: Worker
   readonly port: MessagePort
+  /** See `turnOf`. */
+  readonly turn: Int32Array
   /** Commands that are on their way to the port. */
   readonly untold: Array<Command>
   readonly begun: number
   hasAnswered: boolean
+  /** Whether it is to be woken as soon as this turn of the loop is over, and the timer that wakes it later. */
+  isToBeWoken: boolean
+  wakeTimer: NodeJS.Timeout | undefined
   error: string | undefined
 }
 
@@ -55,6 +66,8 @@ export class RelayThread {
   private readonly libc = C.libc()
   private readonly kinds = new Uint8Array(new SharedArrayBuffer(maxDescriptors))
   private readonly wake = this.libc.eventfd(0, C.SOCK_NONBLOCK | C.SOCK_CLOEXEC)
+  private readonly watched = new WatchedSockets()
+  /** In the order of their numbers. */
   private readonly waiting = new Map<number, Done>()
   private readonly settings: Settings
   private readonly events: ThreadEvents
@@ -76,12 +89,17 @@ export class RelayThread {
     return this.startFailure === undefined
   }
 
-  begin(paused: boolean): void {
+  begin(): void {
+    const epoll = this.watched.open()
+    if (epoll < 0) return void this.didNotStart(this.libc.errno("epoll_create1", epoll).message)
     const { port1, port2 } = new MessageChannel()
+    const turn = new Int32Array(new SharedArrayBuffer(turnWords * 4))
     const workerData: ThreadData = {
-      paused,
       port: port2,
       wake: this.wake,
+      epoll,
+      turn: turn.buffer,
+      generations: this.watched.generations.buffer,
       kinds: this.kinds.buffer,
       counters: this.counters.buffer,
       settings: this.settings
@@ -89,15 +107,18 @@ export class RelayThread {
     const worker = newWorker(workerData)
     if (typeof worker === "string") {
       port1.close()
-      this.startFailure = `its thread did not start: ${worker}`
-      return void setImmediate(() => this.events.onDeath(worker, 0))
+      this.watched.close()
+      return void this.didNotStart(worker)
     }
     const life: Life = {
       worker,
       port: port1,
+      turn,
       untold: [],
       begun: Date.now(),
       hasAnswered: false,
+      isToBeWoken: false,
+      wakeTimer: undefined,
       error: undefined
     }
     this.life = life
@@ -112,11 +133,81 @@ export class RelayThread {
     port1.unref()
   }
 
-  /** A thread that is about to be begun again is told then, with all the rest: `done` is called at once. */
-  ask(command: (number: number) => Command, done: Done) {
+  private didNotStart(why: string): void {
+    this.startFailure = `its thread did not start: ${why}`
+    setImmediate(() => this.events.onDeath(why, 0))
+  }
+
+  /** Serves these routes from now on, whose sockets are watched, unless none are yet. */
+  serve(servings: ReadonlyArray<Serving>, watches: boolean, done: Done): void {
+    const unwatched = watches ? this.watch(servings) : undefined
+    this.tell(
+      (number) => ({ _tag: "Serve", number, servings }),
+      (failure) => done(failure ?? unwatched)
+    )
+  }
+
+  /** Why one of them can't be watched, if one can't. */
+  watch(servings: Iterable<Serving>): string | undefined {
+    let failed: string | undefined
+    for (const serving of servings) {
+      const failure = this.watched.add(serving)
+      failed ??= failure
+    }
+    return failed
+  }
+
+  /** Stops a route; `socket` is let go of where no other route of this thread has it. */
+  stop(id: number, socket: number | undefined, graceMillis: number, done: Done): void {
+    if (socket !== undefined) this.watched.remove(socket)
+    let hadToWait = false
+    this.tell(
+      (number) => ({ _tag: "Stop", number, id, graceMillis }),
+      (failure) => {
+        if (socket !== undefined) {
+          // Until it knew, the thread may have had it watched again, as it does once it has descriptors again.
+          if (hadToWait) this.watched.remove(socket)
+          this.watched.forget(socket)
+        }
+        done(failure)
+      }
+    )
+    hadToWait = true
+  }
+
+  drain(graceMillis: number, done: Done): void {
+    this.ask((number) => ({ _tag: "Drain", number, graceMillis }), done)
+  }
+
+  /**
+   * `done` is called once the thread does nothing more before it has obeyed: at once where it rests. One that is about to be
+   * begun again is told then, with all the rest.
+   */
+  private tell(command: (number: number) => Command, done: Done) {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
+    if (!life.hasAnswered) return this.ask(command, done)
+    const number = this.put(life, command)
+    this.post(life)
+    if (Atomics.load(life.turn, turnOf.rests) === 0) return this.waitFor(life, number, done)
+    this.wakeLater(life)
+    done(undefined)
+  }
+
+  /** `done` is called once the thread has obeyed. */
+  private ask(command: (number: number) => Command, done: Done) {
+    const { life } = this
+    if (life === undefined) return done(this.startFailure)
+    this.waitFor(life, this.put(life, command), done)
+  }
+
+  private put({ untold }: Life, command: (number: number) => Command): number {
     const number = ++this.commands
+    untold.push(command(number))
+    return number
+  }
+
+  private waitFor(life: Life, number: number, done: Done): void {
     // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
     const patience = setTimeout(
       () => setImmediate(() => this.giveUp(life, number)),
@@ -127,7 +218,7 @@ export class RelayThread {
       done(failure)
     })
     life.port.ref()
-    this.tell(life, command(number))
+    this.wakeSoon(life)
   }
 
   private giveUp({ worker }: Life, number: number): void {
@@ -139,7 +230,8 @@ export class RelayThread {
   tellToExit(): void {
     if (this.life === undefined) return
     this.life.untold.push({ _tag: "Exit" })
-    this.tellAll(this.life)
+    this.post(this.life)
+    this.wakeNow()
   }
 
   /** Ends it for good. */
@@ -155,16 +247,32 @@ export class RelayThread {
     this.libc.close(this.wake)
   }
 
-  /** What is asked in one go is told together, and the thread woken once. */
-  private tell(life: Life, command: Command): void {
-    life.untold.push(command)
-    if (life.untold.length === 1) queueMicrotask(() => this.tellAll(life))
-  }
-
-  private tellAll({ port, untold }: Life): void {
+  private post({ port, turn, untold }: Life): void {
     if (untold.length === 0) return
     port.postMessage(untold)
     untold.length = 0
+    Atomics.add(turn, turnOf.told, 1)
+  }
+
+  /** What is asked in one go is told together, and the thread woken once. */
+  private wakeSoon(life: Life): void {
+    if (life.isToBeWoken) return
+    life.isToBeWoken = true
+    queueMicrotask(() => {
+      life.isToBeWoken = false
+      this.post(life)
+      this.wakeNow()
+    })
+  }
+
+  private wakeLater(life: Life): void {
+    life.wakeTimer ??= setTimeout(() => {
+      life.wakeTimer = undefined
+      if (Atomics.load(life.turn, turnOf.heard) !== Atomics.load(life.turn, turnOf.told)) this.wakeNow()
+    }, wakeMillis).unref()
+  }
+
+  private wakeNow(): void {
     this.libc.write(this.wake, one, one.length)
   }
 
@@ -173,11 +281,18 @@ export class RelayThread {
     this.startFailure = undefined
     switch (report._tag) {
       case "Done":
-        return this.settle(report.number, report.failure)
+        return this.obeyed(report.number)
       case "Ended":
         return this.events.onEnded(report.id)
       case "Busy":
         return this.events.onBusy()
+    }
+  }
+
+  private obeyed(last: number): void {
+    for (const number of this.waiting.keys()) {
+      if (number > last) return
+      this.settle(number, undefined)
     }
   }
 
@@ -193,6 +308,8 @@ export class RelayThread {
     const why = life.error ?? "it ended by itself"
     this.life = undefined
     life.port.close()
+    clearTimeout(life.wakeTimer)
+    this.watched.close()
     this.bury()
     if (!life.hasAnswered) this.startFailure = `its thread did not start: ${why}`
     const waiting = [...this.waiting.values()]

@@ -4,14 +4,7 @@
  */
 import { Effect, type Scope } from "effect"
 import type { RelayCount } from "../../src/relay/Relay.ts"
-import {
-  type Command,
-  counterOf,
-  countersPerRoute,
-  maxRoutes,
-  type Serving,
-  type Settings
-} from "./Messages.ts"
+import { counterOf, countersPerRoute, maxRoutes, type Serving, type Settings } from "./Messages.ts"
 import { type Done, RelayThread } from "./RelayThread.ts"
 
 /** A route with the thread that serves it, where not all of them do. */
@@ -20,18 +13,25 @@ export interface Assigned {
   readonly thread: number | undefined
 }
 
-/** What is stopped: a route by its id, on a socket, served by all threads or by one. */
+/** What is stopped: a route by its id, served by all threads or by one. */
 export interface Stopped {
   readonly id: number
-  readonly fd: number
   readonly thread: number | undefined
+  /** Its socket, where no other route is left on it. */
+  readonly socket: number | undefined
 }
 
 export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
 
 export interface RelayThreads {
-  /** The id of a new route, and the thread of a UDP route; `undefined` where there are as many as can be. */
-  readonly assign: (protocol: "tcp" | "udp") => { id: number; thread: number | undefined } | undefined
+  /**
+   * The id of a new route, and the thread of a UDP route: the one that has the others of its socket, if there are any.
+   * `undefined` where there are as many as can be.
+   */
+  readonly assign: (
+    protocol: "tcp" | "udp",
+    besides: number | undefined
+  ) => { id: number; thread: number | undefined } | undefined
   /** Serves what `assigned` names from now on; fails with the reason why it can't. */
   readonly serve: (assigned: Assigned) => Effect.Effect<void, string>
   /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
@@ -79,7 +79,7 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
     (crew) => Effect.promise(() => crew.end())
   ).pipe(
     Effect.map((crew) => ({
-      assign: (protocol) => crew.assign(protocol),
+      assign: (protocol, besides) => crew.assign(protocol, besides),
       serve: (assigned) =>
         Effect.callback((resume) =>
           crew.serve(assigned, (failure) =>
@@ -130,11 +130,11 @@ class Crew {
     this.paused = options.paused
   }
 
-  assign(protocol: "tcp" | "udp") {
+  assign(protocol: "tcp" | "udp", besides: number | undefined) {
     const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
     if (id === undefined) return undefined
     const alive = this.members.filter(({ thread }) => thread.isAlive)
-    return { id, thread: protocol === "tcp" ? undefined : (alive[id % alive.length]?.index ?? 0) }
+    return { id, thread: protocol === "tcp" ? undefined : (besides ?? alive[id % alive.length]?.index ?? 0) }
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {
@@ -144,21 +144,22 @@ class Crew {
     }
     for (const member of this.servers(thread))
       if (!member.thread.isAlive && member.restart === undefined) this.begin(member)
-    askAll(this.servers(thread), (number) => ({ _tag: "Serve", number, servings: [serving] }), done)
+    const watches = !this.paused && !this.hasEnded
+    askAll(this.servers(thread), (member, done) => member.thread.serve([serving], watches, done), done)
   }
 
-  stop({ id, fd, thread }: Stopped, done: () => void): void {
+  stop({ id, thread, socket }: Stopped, done: () => void): void {
     const { graceMillis } = this.options
     const servers = this.servers(thread).filter((member) => member.thread.isAlive)
     this.ending.set(id, new Set(servers))
-    askAll(servers, (number) => ({ _tag: "Stop", number, id, fd, graceMillis }), done)
+    askAll(servers, (member, done) => member.thread.stop(id, socket, graceMillis, done), done)
     if (servers.length === 0) this.ended(id, undefined)
   }
 
   resume(done: Done): void {
     this.paused = false
     const alive = this.members.filter(({ thread }) => thread.isAlive)
-    askAll(alive, (number) => ({ _tag: "Resume", number }), done)
+    askAll(alive, (member, done) => done(member.thread.watch(this.servingsOf(member))), done)
   }
 
   drain(graceMillis: number, done: () => void): void {
@@ -169,7 +170,7 @@ class Crew {
       const servers = alive.filter(({ index }) => thread === undefined || thread === index)
       if (servers.length > 0) this.ending.set(serving.id, new Set(servers))
     }
-    askAll(alive, (number) => ({ _tag: "Drain", number, graceMillis }), done)
+    askAll(alive, (member, done) => member.thread.drain(graceMillis, done), done)
   }
 
   endingIds(): ReadonlyArray<number> {
@@ -225,23 +226,23 @@ class Crew {
     this.begin(member)
   }
 
-  /** Begins with every route that is this thread's to serve. */
-  private begin({ thread, index }: Member): void {
-    thread.begin(this.paused)
-    const own = [...this.options.routes()].filter(
-      (route) => route.thread === undefined || route.thread === index
-    )
-    for (let at = 0; at < own.length; at += routesPerMessage) {
-      const servings = own.slice(at, at + routesPerMessage).map(({ serving }) => serving)
-      thread.ask(
-        (number) => ({ _tag: "Serve", number, servings }),
-        (failure) => {
-          // That it did not start is told by its death.
-          if (failure !== undefined && thread.hasStarted)
-            this.logError(`a relay thread serves less than it should: ${failure}`)
-        }
-      )
-    }
+  /** What is this thread's to serve. */
+  private servingsOf({ index }: Member): ReadonlyArray<Serving> {
+    return Array.from(this.options.routes())
+      .filter(({ thread }) => thread === undefined || thread === index)
+      .map(({ serving }) => serving)
+  }
+
+  private begin(member: Member): void {
+    const { thread } = member
+    thread.begin()
+    const servings = this.servingsOf(member)
+    for (let at = 0; at < servings.length; at += routesPerMessage)
+      thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
+        // That it did not start is told by its death.
+        if (failure !== undefined && thread.hasStarted)
+          this.logError(`a relay thread serves less than it should: ${failure}`)
+      })
   }
 
   /** The connections of a stopped route are gone from this thread; once from all, its id is free. */
@@ -252,7 +253,8 @@ class Crew {
     if (left.size > 0) return
     this.ending.delete(id)
     for (const { thread } of this.members)
-      thread.counters.fill(0, id * countersPerRoute, (id + 1) * countersPerRoute)
+      for (let index = 0; index < countersPerRoute; index++)
+        thread.counters[id * countersPerRoute + index] = 0
     this.freeIds.push(id)
     for (const look of this.endWaiters) look()
   }
@@ -295,13 +297,13 @@ class Crew {
 }
 
 /** Fails where none of them could do it: a connection is served by whichever thread takes it. */
-const askAll = (members: ReadonlyArray<Member>, command: (number: number) => Command, done: Done) => {
+const askAll = (members: ReadonlyArray<Member>, ask: (member: Member, done: Done) => void, done: Done) => {
   let left = members.length
   let obeyed = 0
   let failed: string | undefined
   if (left === 0) return done(undefined)
-  for (const { thread } of members)
-    thread.ask(command, (failure) => {
+  for (const member of members)
+    ask(member, (failure) => {
       if (failure === undefined) obeyed++
       else failed ??= failure
       if (--left === 0) done(obeyed > 0 ? undefined : failed)

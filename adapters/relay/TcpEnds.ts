@@ -4,24 +4,12 @@
  * edge-triggered, so what is known of it is remembered in its flags until a call says otherwise.
  */
 import * as S from "../linux/Syscalls.ts"
-import {
-  discard,
-  EPOLLERR,
-  EPOLLET,
-  EPOLLHUP,
-  EPOLLIN,
-  EPOLLOUT,
-  EPOLLRDHUP,
-  ends,
-  generation,
-  resumeListeners,
-  rewatch,
-  routeIdOf
-} from "./Epoll.ts"
+import { discard, ends, resumeListeners, rewatch, routeIdOf } from "./Epoll.ts"
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
 import { counterOf, maxDescriptors, maxRoutes } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
-import { count } from "./Thread.ts"
+import { count, generation } from "./Thread.ts"
 
 /** There may be something to read. */
 export const READABLE = 1

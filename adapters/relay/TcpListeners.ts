@@ -6,19 +6,10 @@
 import { proxyHeader } from "../../src/relay/ProxyProtocol.ts"
 import * as S from "../linux/Syscalls.ts"
 import { Deadlines } from "./Deadlines.ts"
-import {
-  adopt,
-  EPOLLEXCLUSIVE,
-  EPOLLIN,
-  EPOLLOUT,
-  forget,
-  pauseListener,
-  routeIdOf,
-  unwatch,
-  watch
-} from "./Epoll.ts"
+import { adopt, forget, pauseListener, routeIdOf, watch } from "./Epoll.ts"
+import { EPOLLOUT } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
-import { counterOf, kindOf } from "./Messages.ts"
+import { counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
 import * as Routes from "./Routes.ts"
 import * as Ends from "./TcpEnds.ts"
@@ -27,9 +18,6 @@ import { count, kind, settings } from "./Thread.ts"
 /** Few at a time, so that another thread gets the next ones. */
 const acceptsPerWake = 4
 
-/** Linux waits two hours by itself. */
-const keepaliveSeconds = 60
-const keepaliveIntervalSeconds = 15
 /** Connections younger than this are spared the calls that switch keepalive on. */
 const youthMillis = 10_000
 
@@ -52,19 +40,6 @@ const keepAlive = (fd: number): void => {
   setOption(fd, S.SOL_SOCKET, S.SO_KEEPALIVE, 1)
   setOption(fd, S.IPPROTO_TCP, S.TCP_KEEPIDLE, keepaliveSeconds)
   setOption(fd, S.IPPROTO_TCP, S.TCP_KEEPINTVL, keepaliveIntervalSeconds)
-}
-
-/** Accepted sockets inherit the options of the listener. 0, or a negated `errno`. */
-export const listen = (fd: number): number => {
-  setOption(fd, S.IPPROTO_TCP, S.TCP_NODELAY, 1)
-  keepAlive(fd)
-  kind[fd] = kindOf.listener
-  return watch(fd, EPOLLIN | EPOLLEXCLUSIVE) < 0 ? -S.errno() : 0
-}
-
-export const stopListening = (fd: number): void => {
-  unwatch(fd)
-  forget(fd)
 }
 
 const connecting = new Deadlines((fd) => (Ends.flags[fd]! & Ends.CONNECTING) !== 0)

@@ -4,8 +4,10 @@ import { countersPerRoute, type ThreadData } from "./Messages.ts"
 
 const data = workerData as ThreadData
 
-export const { paused, port, wake, settings } = data
+export const { port, wake, epoll, settings } = data
 export const kind = new Uint8Array(data.kinds)
+export const generation = new Uint16Array(data.generations)
+export const turn = new Int32Array(data.turn)
 
 const counters = new Float64Array(data.counters)
 

@@ -5,7 +5,8 @@
  * then of those where nothing followed the answer, so that neither a flood nor many short exchanges end a conversation.
  */
 import * as S from "../linux/Syscalls.ts"
-import { adopt, discard, EPOLLIN, routeIdOf, watch } from "./Epoll.ts"
+import { adopt, discard, routeIdOf, watch } from "./Epoll.ts"
+import { EPOLLIN } from "./EpollEvent.ts"
 import { counterOf, kindOf, maxDescriptors } from "./Messages.ts"
 import * as Routes from "./Routes.ts"
 import { count, kind, settings } from "./Thread.ts"

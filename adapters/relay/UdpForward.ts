@@ -1,8 +1,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch and every descriptor has its place in every table
 /** Packets from clients to the flows' backends, and their answers back, from the address that the client spoke to. */
 import * as S from "../linux/Syscalls.ts"
-import { EPOLLIN, forget, routeIdOf, unwatch, watch } from "./Epoll.ts"
-import { memory } from "./Memory.ts"
+import { routeIdOf } from "./Epoll.ts"
 import { counterOf, kindOf, maxDescriptors } from "./Messages.ts"
 import type * as Routes from "./Routes.ts"
 import { count, kind } from "./Thread.ts"
@@ -11,34 +10,14 @@ import * as Send from "./UdpSend.ts"
 
 const { key, keys, keyWords, probe } = Flows
 
-/** Bursts wait here while the thread has others to serve; only packets that wait use it. */
-const receiveBuffer = 1 << 20
-
 const wildcardFronts = new Uint8Array(maxDescriptors)
 const fronts6 = new Uint8Array(maxDescriptors)
 
-const options = memory(8)
-const optionWords = new Int32Array(options.buffer)
-optionWords.set([1, receiveBuffer])
-
-/** Serves packets of this socket. 0, or a negated `errno`. */
-export const front = (fd: number, { family, wildcard }: Routes.Route): number => {
+/** Serves packets of this socket. */
+export const front = (fd: number, { family, wildcard }: Routes.Route): void => {
   wildcardFronts[fd] = wildcard ? 1 : 0
   fronts6[fd] = family === 6 ? 1 : 0
-  if (S.setsockopt(fd, S.SOL_SOCKET, S.SO_RCVBUFFORCE, options.address + 4, 4) < 0)
-    S.setsockopt(fd, S.SOL_SOCKET, S.SO_RCVBUF, options.address + 4, 4)
-  if (wildcard) {
-    const level = family === 4 ? S.IPPROTO_IP : S.IPPROTO_IPV6
-    const name = family === 4 ? S.IP_PKTINFO : S.IPV6_RECVPKTINFO
-    if (S.setsockopt(fd, level, name, options.address, 4) < 0) return -S.errno()
-  }
   kind[fd] = kindOf.front
-  return watch(fd, EPOLLIN) < 0 ? -S.errno() : 0
-}
-
-export const stopFront = (fd: number): void => {
-  unwatch(fd)
-  forget(fd)
 }
 
 /** The other packets of the batch that wait for a flow: its last one, and each one's next, -1 where there is none. */

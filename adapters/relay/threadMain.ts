@@ -1,18 +1,20 @@
 /**
  * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port that is
- * read synchronously, announced by an eventfd. It exits at a command; whoever started it closes what is left.
+ * read synchronously before anything is done about an event, and an eventfd ends the wait where they can't wait for one. It
+ * exits at a command; whoever started it closes what is left.
  */
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../linux/Syscalls.ts"
 import { endConnections, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
+import { EPOLLIN } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
-import { type Command, kindOf, type Report, type Serving } from "./Messages.ts"
+import { type Command, kindOf, type Report, type Serving, turnOf } from "./Messages.ts"
 import * as Routes from "./Routes.ts"
 import * as Ends from "./TcpEnds.ts"
 import * as Listeners from "./TcpListeners.ts"
-import { kind, port, settings, paused as startsPaused, wake } from "./Thread.ts"
+import { kind, port, settings, turn, wake } from "./Thread.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
@@ -27,8 +29,6 @@ const busyMillis = 500
 const busyShare = 0.5
 
 let running = true
-/** What is served once the thread is resumed; `undefined` once it is. */
-let waiting: Map<number, Serving> | undefined = startsPaused ? new Map() : undefined
 let now = performance.now()
 let lastTick = now
 let lastLook = now
@@ -48,13 +48,17 @@ const tell = () => {
 
 const counter = memory(8)
 kind[wake] = kindOf.wake
-Epoll.watch(wake, Epoll.EPOLLIN)
+Epoll.watch(wake, EPOLLIN)
 
 const run = (): void => {
   while (running) {
-    const events = Epoll.wait(timeout())
+    const millis = timeout()
+    Atomics.store(turn, turnOf.rests, 1)
+    const events = Epoll.wait(millis)
+    Atomics.store(turn, turnOf.rests, 0)
     now = performance.now()
     Flows.setTime(now)
+    readCommands()
     for (let index = 0; index < events; index++) {
       const fd = Epoll.eventDescriptor(index)
       if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
@@ -66,7 +70,7 @@ const run = (): void => {
 }
 
 const dispatch = (fd: number, events: number) => {
-  if (fd === wake) return readCommands()
+  if (fd === wake) return woken()
   traffic++
   switch (kind[fd]) {
     case kindOf.end:
@@ -117,66 +121,53 @@ const processorMillis = (): number => {
 }
 let wanted = processorMillis()
 
-const readCommands = (): void => {
-  commands++
+/** Whoever wakes this thread has told it something before: so what there is to read is looked for after the wake is taken. */
+const woken = (): void => {
   S.read(wake, counter.address, 8)
-  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
-    for (const command of next.message as ReadonlyArray<Command>) obey(command)
+  readCommands()
 }
 
-const obey = (command: Command) => {
+/** Of the messages there were when it began none is left unread. */
+const readCommands = (): void => {
+  const told = Atomics.load(turn, turnOf.told)
+  if (told === Atomics.load(turn, turnOf.heard)) return
+  commands++
+  let number = 0
+  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+    for (const command of next.message as ReadonlyArray<Command>) number = obey(command)
+  Atomics.store(turn, turnOf.heard, told)
+  report({ _tag: "Done", number })
+}
+
+/** The number of the command. */
+const obey = (command: Command): number => {
   switch (command._tag) {
-    case "Serve": {
-      const failures = command.servings.map(serve).filter((failure) => failure !== undefined)
-      return report({ _tag: "Done", number: command.number, failure: failures[0] })
-    }
+    case "Serve":
+      command.servings.forEach(serve)
+      return command.number
     case "Stop":
       stop(command.id, command.graceMillis)
-      return report({ _tag: "Done", number: command.number, failure: undefined })
-    case "Resume": {
-      const failures = resume().filter((failure) => failure !== undefined)
-      return report({ _tag: "Done", number: command.number, failure: failures[0] })
-    }
+      return command.number
     case "Drain":
       drain(command.graceMillis)
-      return report({ _tag: "Done", number: command.number, failure: undefined })
+      return command.number
     case "Exit":
       running = false
+      return 0
   }
 }
 
-/** Why it can't be served, if it can't. */
-const serve = (serving: Serving): string | undefined => {
-  if (waiting !== undefined) {
-    waiting.set(serving.id, serving)
-    return undefined
-  }
-  const isServed = Routes.firstRoute(serving.fd) !== undefined
+const serve = (serving: Serving) => {
   const route = Routes.putRoute(serving)
-  if (isServed) return undefined
-  const result = serving.protocol === "tcp" ? Listeners.listen(serving.fd) : Forward.front(serving.fd, route)
-  if (result >= 0) return undefined
-  Routes.removeRoute(route)
-  return `its socket can't be watched: errno ${-result}`
-}
-
-const resume = () => {
-  const servings = [...(waiting?.values() ?? [])]
-  waiting = undefined
-  return servings.map(serve)
-}
-
-/** Takes no more on a socket of its owner's; what it has goes on. */
-const letGo = (fd: number) => {
-  if (kind[fd] === kindOf.listener) Listeners.stopListening(fd)
-  else if (kind[fd] === kindOf.front) Forward.stopFront(fd)
+  if (serving.protocol === "tcp") kind[serving.fd] = kindOf.listener
+  else Forward.front(serving.fd, route)
 }
 
 const drain = (graceMillis: number) => {
-  for (const id of waiting?.keys() ?? []) reportEnded(id)
-  waiting = new Map()
   for (const route of Routes.allRoutes()) {
-    letGo(route.fd)
+    // Its owner waits for the answer, so this is still its number.
+    Epoll.unwatch(route.fd)
+    Epoll.forgetReserved(route.fd)
     endConnections(
       route,
       now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, settings.answerMillis))
@@ -188,11 +179,10 @@ const drain = (graceMillis: number) => {
 const reportEnded = (id: number) => report({ _tag: "Ended", id })
 
 const stop = (id: number, graceMillis: number) => {
-  waiting?.delete(id)
   const route = Routes.routeById(id)
   if (route === undefined) return report({ _tag: "Ended", id })
   Flows.endFlows(route)
-  if (Routes.removeRoute(route)) letGo(route.fd)
+  if (Routes.removeRoute(route)) Epoll.forgetReserved(route.fd)
   endConnections(route, now + graceMillis)
   runEndings(now, reportEnded)
 }

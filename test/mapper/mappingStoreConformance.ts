@@ -110,6 +110,33 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
+      "has the mapping that was put last, whatever was put and removed before",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        const other: Mapping = { ...web, backend: { address: addressUnsafe("172.17.0.3"), port: 81 } }
+        const kept = Effect.map(store.load, ({ mappings }) => storedTexts(mappings))
+        yield* store.put([web], "intent")
+        yield* store.put([other], "applied")
+        yield* store.put([web], "applied")
+        assert.deepStrictEqual(yield* kept, ["0.0.0.0:8080/tcp -> 172.17.0.2:80 applied"])
+        yield* store.put([web, dns], "answered")
+        yield* store.put([other, dns], "intent")
+        yield* store.put([web, dns], "applied")
+        assert.deepStrictEqual(yield* kept, [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80 applied",
+          "10.99.0.1:53/udp -> 172.17.0.2:53 applied"
+        ])
+        yield* store.remove([web])
+        yield* store.put([web], "applied")
+        yield* store.put([web], "answered")
+        assert.deepStrictEqual(yield* kept, [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80 answered",
+          "10.99.0.1:53/udp -> 172.17.0.2:53 applied"
+        ])
+      })
+    )
+
+    test(
       "forgets mappings, and forgetting what is not there succeeds",
       Effect.gen(function* () {
         const store = yield* MappingStore

@@ -3,6 +3,9 @@ import { readdirSync, readlinkSync } from "node:fs"
 import { promisify } from "node:util"
 import type { Worker } from "node:worker_threads"
 import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { libc } from "../../adapters/linux/Libc.ts"
+import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.ts"
 
 /** Threads that this process has started. */
@@ -63,6 +66,88 @@ describe("RelayThreads", () => {
     }
   )
 
+  for (const [neighbour, isBusy] of [
+    ["rests", false],
+    ["is at work", true]
+  ] as const)
+    relayTest(`mixes up no routes that come and go while the thread ${neighbour}`, async (world) => {
+      const tcp = await Promise.all(names.map((name) => world.backend((socket) => socket.end(name))))
+      const udp = await Promise.all(
+        names.map(async (name) => {
+          const socket = await world.datagrams()
+          socket.on("message", (_, from) => socket.send(name, from.port, from.address))
+          return endpoint("127.0.0.1", socket.address().port)
+        })
+      )
+      const echo = await world.backend((socket) => socket.pipe(socket))
+      const { socket: other } = await world.open({ protocol: "tcp", port: 23310, backend: echo })
+      const speaker = world.dial(other.port)
+      if (isBusy) speaker.on("data", () => speaker.write("again")).write("begin")
+      const client = await world.datagrams()
+
+      // A number that was a listener's is the next time that of a socket of packets, or of nobody the thread hears of.
+      for (let round = 0; round < 300; round++) {
+        const protocol = round % 3 === 0 ? "udp" : "tcp"
+        const port = 23311 + (round % 2)
+        const backend = (protocol === "udp" ? udp : tcp)[round % names.length] ?? assert.fail("no backend")
+        const route = await world.open({ protocol, port, backend })
+        if (round % 4 !== 0) {
+          const answer =
+            protocol === "udp"
+              ? (await exchange(client, "who", port, "127.0.0.1", 5000))?.text
+              : (await ending(world.dial(port))).text
+          assert.strictEqual(answer, names[round % names.length])
+        }
+        await world.close(route)
+        if (protocol === "tcp") assert.strictEqual((await ending(world.dial(port))).how, "ECONNREFUSED")
+        else assert.isUndefined(await exchange(client, "gone", port, "127.0.0.1", 1))
+      }
+      speaker.destroy()
+    })
+
+  relayTest("lets go of a socket that is another's too", async (world) => {
+    const route = await world.open({
+      protocol: "tcp",
+      port: 23313,
+      backend: await world.backend((socket) => socket.pipe(socket))
+    })
+    const copy = { ...route.socket, fd: libc().duplicate(route.socket.fd) }
+    await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.adopt([copy])))
+    await sleep(100)
+    await world.close(route)
+    await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.admit(copy, "everything")))
+    const client = world.dial(23313)
+    client.write("in the backlog")
+    await sleep(100)
+    const before = process.cpuUsage()
+    await sleep(1000)
+    const { user, system } = process.cpuUsage(before)
+    // A thread that is told of the connection again and again has no rest.
+    assert.isBelow(user + system, 500_000)
+    assert.strictEqual(client.bytesWritten, "in the backlog".length)
+    assert.strictEqual(client.bytesRead, 0)
+    await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.close(copy)))
+  })
+
+  relayTest(
+    "ends what a route has left after the grace time, whatever else happens",
+    async (world) => {
+      const backend = await world.backend((socket) => socket.pipe(socket))
+      const route = await world.open({ protocol: "tcp", port: 23314, backend })
+      const client = world.dial(23314)
+      client.write("before")
+      await nextData(client)
+      const end = ending(client)
+      await sleep(100)
+      const closed = Date.now()
+      await world.close(route)
+      assert.strictEqual((await end).how, "ECONNRESET")
+      // A thread that nobody wakes rests for ten seconds.
+      assert.isBelow(Date.now() - closed, 5000)
+    },
+    { grace: Duration.millis(100) }
+  )
+
   relayTest(
     "starts a second thread when the first is busy, and both serve",
     async (world) => {
@@ -86,6 +171,15 @@ describe("RelayThreads", () => {
         })
       )
       assert.strictEqual(answers.join(""), "x".repeat(200))
+      // Packets of one socket are one thread's, whatever number of routes it has.
+      const packets = await world.echoDatagrams()
+      const all = { protocol: "udp", host: "0.0.0.0", port: 23304, backend: packets.endpoint } as const
+      const { socket } = await world.open(all)
+      await world.open({ ...all, host: "127.0.0.1", socket })
+      for (let round = 0; round < 20; round++) {
+        const packet = await exchange(await world.datagrams(), "x", 23304, "127.0.0.2", 5000)
+        assert.strictEqual(packet?.text, "x")
+      }
       await world.close(route)
     },
     { maxThreads: 2 }
@@ -140,6 +234,8 @@ describe("RelayThreads", () => {
       assert.isBelow(Date.now() - Number(exit), 5000)
     })
 })
+
+const names = ["one", "two", "three", "four", "five"]
 
 /** Sockets and pipes that this process has. */
 const openDescriptors = (): number =>
