@@ -1,8 +1,8 @@
 /**
- * `npm run crash -- [--kills N] [--seed N] [--built] [--faults]`: kills the plugin again and again and looks for what was
- * lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build` makes it), which
- * starts sooner than the sources; `--faults` runs the plugin over services and system calls that fail at random besides.
- * Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
+ * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again and looks
+ * for what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build`
+ * makes it), which starts sooner than the sources; `--faults` runs the plugin over services and system calls that fail at
+ * random besides. Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
  */
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"
@@ -10,15 +10,26 @@ import { Effect } from "effect"
 import { crash } from "./Crash.ts"
 import type { Tally } from "./World.ts"
 
-const { values } = parseArgs({
-  options: {
-    kills: { type: "string", default: "1000" },
-    seed: { type: "string", default: String(randomInt(2 ** 31)) },
-    minutes: { type: "string", default: "Infinity" },
-    built: { type: "boolean", default: false },
-    faults: { type: "boolean", default: false }
+const options = {
+  kills: { type: "string", default: "1000" },
+  seed: { type: "string", default: String(randomInt(2 ** 31)) },
+  minutes: { type: "string", default: "Infinity" },
+  built: { type: "boolean", default: false },
+  faults: { type: "boolean", default: false }
+} as const
+
+const given = () => {
+  try {
+    return parseArgs({ options }).values
+  } catch (error) {
+    process.stderr.write(
+      `crash: ${(error as Error).message}; known are --kills N, --seed N, --minutes N, --built and --faults\n`
+    )
+    return process.exit(2)
   }
-})
+}
+
+const values = given()
 
 const program = values.built ? ["dist/bin/portmapper.js"] : ["adapters/cli/main.ts"]
 const told = { wrong: 0 }
