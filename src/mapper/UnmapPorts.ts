@@ -87,7 +87,8 @@ const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: Readonl
   for (const state of ["answered", "applied"] as const) {
     const again = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
     if (again.length > 0)
-      yield* Effect.catch(store.put(again, state), (error) =>
+      // It is answered as mapped in a moment, and a kill soon after must find it so.
+      yield* Effect.catch(Effect.retry(store.put(again, state), { times: 3 }), (error) =>
         Effect.logError(`recording again what the kernel did not give up: ${error.message}`)
       )
   }

@@ -8,7 +8,7 @@ import { Backends } from "../../src/mapper/Backends.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { Steps } from "../../src/memory/Steps.ts"
+import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
@@ -232,6 +232,21 @@ describe("mapPorts in nat mode", () => {
       firewall.refuse(undefined)
       yield* unmap(bindings)
       assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("has what the kernel refuses to give up on record before it says so, though that fails, too, at first", () =>
+    Effect.gen(function* () {
+      const bindings = yield* map(group("8080", [web]))
+      const before = yield* host
+      const failures = new Set(["Firewall.apply", "MappingStore.put"])
+      const failed = yield* Effect.flip(unmap(bindings)).pipe(
+        Effect.provideService(Steps, (step) =>
+          failures.delete(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+        )
+      )
+      assert.include(failed.message, "8080")
+      assert.deepStrictEqual([...failures], [])
+      assert.deepStrictEqual(yield* host, before)
     }))
 
   test("refuses new mappings while the store is full, and keeps the old", () =>
