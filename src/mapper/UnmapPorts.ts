@@ -85,14 +85,18 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
 
 const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: ReadonlyArray<Live>) {
   for (const state of ["answered", "applied"] as const) {
-    const again = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
-    if (again.length > 0)
+    const lost = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
+    if (lost.length > 0)
       // It is answered as mapped in a moment, and a kill soon after must find it so.
-      yield* Effect.catch(Effect.retry(store.put(again, state), { times: 3 }), (error) =>
+      yield* Effect.catch(again(store.put(lost, state), 3), (error) =>
         Effect.logError(`recording again what the kernel did not give up: ${error.message}`)
       )
   }
 })
+
+/** At once, and so often at most. */
+const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
+  times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
 const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
