@@ -7,6 +7,7 @@ import type { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
+import { atEveryStep } from "./steps.ts"
 
 export type MemoryServices = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
 
@@ -25,6 +26,24 @@ export const host = Effect.gen(function* () {
 })
 
 export const nothing = { sockets: [], rules: [], routes: [], stored: [] }
+
+/** Stops a mapping at each of its steps, of all services, and looks for what is left. */
+export const leavesNothing = Effect.fnUntraced(function* <E, R>(
+  mapping: (done: Effect.Effect<void>) => Effect.Effect<unknown, E, R>
+) {
+  const steps = yield* atEveryStep(
+    mapping,
+    (how, step) =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+      }),
+    unmapAll
+  )
+  assert.deepStrictEqual(
+    [...new Set(steps)],
+    ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+  )
+})
 
 export const unmapAll = Effect.gen(function* () {
   const driver = yield* Driver
