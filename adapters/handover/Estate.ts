@@ -1,12 +1,12 @@
 /** What one process leaves to the next: open descriptors, and what each is. */
 import * as Fs from "node:fs"
-import { Effect, Result, Schema } from "effect"
+import { Array as Arr, Effect, Result, Schema } from "effect"
 import type { HostSocket } from "../../src/ports/HostSockets.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { Details, Place } from "../docker/Keeper.ts"
 import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/DescriptorSocket.ts"
 import type { Errno } from "../linux/Libc.ts"
-import { encodeMessage, inParts, type Message, type MessageOf } from "./Messages.ts"
+import { encodeMessage, type Message, type MessageOf } from "./Messages.ts"
 
 export interface KeptListener extends Details {
   readonly place: Place
@@ -41,7 +41,7 @@ export const sendEstate = (
     message: (part: ReadonlyArray<A>) => Message
   ) =>
     Effect.forEach(
-      inParts(all, maxDescriptorsPerPacket),
+      Arr.chunksOf(all, maxDescriptorsPerPacket),
       (part) => socket.send({ bytes: encodeMessage(message(part)), fds: part.map(({ fd }) => fd) }),
       { discard: true }
     )

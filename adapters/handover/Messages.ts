@@ -74,9 +74,3 @@ export const versionRefusal = (asked: number, pid: number): string | undefined =
   asked === handoverVersion
     ? undefined
     : `process ${pid} hands over by version ${handoverVersion}, and was asked by version ${asked}; stop it, then start this one`
-
-/** In so many parts as it takes for none to have more than `size`. */
-export const inParts = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
-  Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
-    items.slice(index * size, (index + 1) * size)
-  )
