@@ -1,9 +1,9 @@
 /** `portmapper map`: asks a running plugin to map ports, all of them or none. */
-import { Console, Effect, Result } from "effect"
+import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
-import type { Follow, ListedMapping } from "../../src/protocol/Driver.ts"
+import { type Follow, groupsAtOnce, type ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
@@ -195,7 +195,7 @@ const mapJobs = (
       )
     const mapEach = (some: ReadonlyArray<Job>) =>
       Effect.forEach(
-        inBatches(some),
+        Arr.chunksOf(some, groupsAtOnce),
         (batch) => (batch.length > 1 ? mapTogether(batch) : Effect.forEach(batch, mapOne)),
         { discard: true }
       )
@@ -253,14 +253,6 @@ const lineOf = ({ entry: { protocol, host, backend }, port, discarded }: PortBin
   port,
   ...(discarded === undefined ? { backend } : { note: ` discarded: ${printable(discarded)}` })
 })
-
-/** So many at most are asked for at once: a call is bounded, and others wait for it. */
-const batchSize = 256
-
-const inBatches = (jobs: ReadonlyArray<Job>): ReadonlyArray<ReadonlyArray<Job>> =>
-  Array.from({ length: Math.ceil(jobs.length / batchSize) }, (_, index) =>
-    jobs.slice(index * batchSize, (index + 1) * batchSize)
-  )
 
 const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Array<A>, Array<A>] => {
   const [no, yes]: [Array<A>, Array<A>] = [[], []]

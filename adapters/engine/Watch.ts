@@ -9,6 +9,7 @@ import {
   Driver,
   type DriverError,
   type Follow as FollowRequest,
+  groupsAtOnce,
   type ListedMapping,
   ListedOwner
 } from "../../src/protocol/Driver.ts"
@@ -417,15 +418,12 @@ interface Resync {
 const refusing = <A>(result: Result.Result<A, string>): Effect.Effect<A, FollowRefused> =>
   Effect.fromResult(Result.mapError(result, (detail) => new FollowRefused({ detail })))
 
-/** So many ports at most are asked for at once: a call is bounded, and others wait for it. */
-const batchSize = 256
-
 /** Of one owner each, in order. */
 const inBatches = (asks: ReadonlyArray<Ask>): ReadonlyArray<ReadonlyArray<Ask>> => {
   const batches: Array<Array<Ask>> = []
   for (const ask of asks) {
     const last = batches.at(-1)
-    if (last === undefined || last.length === batchSize || last[0]?.want.owner !== ask.want.owner)
+    if (last === undefined || last.length === groupsAtOnce || last[0]?.want.owner !== ask.want.owner)
       batches.push([ask])
     else last.push(ask)
   }

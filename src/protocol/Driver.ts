@@ -18,6 +18,9 @@ export interface GroupsError<E = DriverError> {
   readonly error: E
 }
 
+/** So many groups at most are asked for in one call: it is bounded, and others wait for it. */
+export const groupsAtOnce = 256
+
 /** One live mapping as `ListPorts` tells it; see `INTERFACE` in the README for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
