@@ -18,7 +18,8 @@ import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./M
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
-import { type Restored, recoverConflicted, recoverInterval, restore } from "./Restore.ts"
+import { recoverConflicted, recoverInterval } from "./Recover.ts"
+import { type Restored, restore } from "./Restore.ts"
 import { unmapPortsOn } from "./UnmapPorts.ts"
 
 /** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
@@ -29,7 +30,7 @@ export const PortMapper = {
       const on = yield* host
       yield* tellRestored(yield* restore)
       yield* Effect.forkScoped(every(checkInterval, reconciler(on)))
-      yield* Effect.forkScoped(every(recoverInterval, recoverConflicted))
+      yield* Effect.forkScoped(every(recoverInterval, recoverConflicted(on)))
       return Driver.of({
         mapPorts: (group) => mapPortsOn(on, group),
         mapGroups: (groups) => mapGroupsOn(on, groups),

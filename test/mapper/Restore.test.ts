@@ -4,9 +4,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { host } from "../../src/mapper/Host.ts"
 import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { recoverConflicted, restore } from "../../src/mapper/Restore.ts"
+import { recoverConflicted } from "../../src/mapper/Recover.ts"
+import { restore } from "../../src/mapper/Restore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -360,6 +362,7 @@ describe("restore, where a port was taken meanwhile", () => {
     lives.take("tcp 0.0.0.0 8080")
     return lives
   })
+  const recovered = Effect.flatMap(host, recoverConflicted)
   const free = MemoryHost.useSync((host) => host.free("tcp", addressUnsafe("0.0.0.0"), 8080))
   const conflicted = ["0.0.0.0 8080 engine conflicted", ":: 8080 engine live"]
   const live = ["0.0.0.0 8080 engine live", ":: 8080 engine live"]
@@ -402,11 +405,11 @@ describe("restore, where a port was taken meanwhile", () => {
           const before = yield* Effect.scoped(
             Effect.gen(function* () {
               const driver = yield* Layer.build(PortMapper.layer)
-              assert.deepStrictEqual(yield* recoverConflicted, [])
+              assert.deepStrictEqual(yield* recovered, [])
               assert.deepStrictEqual(yield* Effect.provideContext(listed, driver), conflicted)
               yield* free
-              assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp"])
-              assert.deepStrictEqual(yield* recoverConflicted, [])
+              assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp"])
+              assert.deepStrictEqual(yield* recovered, [])
               return yield* Effect.provideContext(snapshot, driver)
             })
           )
@@ -428,7 +431,7 @@ describe("restore, where a port was taken meanwhile", () => {
           Effect.gen(function* () {
             const driver = yield* Layer.build(PortMapper.layer)
             yield* free
-            assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp"])
+            assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp"])
             assert.deepStrictEqual(yield* Effect.provideContext(listed, driver), [
               "0.0.0.0 8080 engine unconfirmed"
             ])
@@ -541,9 +544,9 @@ describe("restore, where a port was taken meanwhile", () => {
               step === "Relay.open" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
             const driver = yield* Effect.provideService(Layer.build(PortMapper.layer), Steps, refusing)
             assert.deepStrictEqual((yield* Effect.provideContext(snapshot, driver)).routes, [])
-            assert.deepStrictEqual(yield* Effect.provideService(recoverConflicted, Steps, refusing), [])
-            assert.deepStrictEqual(yield* recoverConflicted, ["0.0.0.0:8080/tcp", "[::]:8080/tcp"])
-            assert.deepStrictEqual(yield* recoverConflicted, [])
+            assert.deepStrictEqual(yield* Effect.provideService(recovered, Steps, refusing), [])
+            assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp", "[::]:8080/tcp"])
+            assert.deepStrictEqual(yield* recovered, [])
             assert.deepStrictEqual(yield* Effect.provideContext(snapshot, driver), before)
           })
         )

@@ -1,0 +1,83 @@
+/** What could not be brought back at a start, because its port was not to be had or the relay refused it, is tried again. */
+import { Duration, Effect, Result } from "effect"
+import { flowsOfAdded } from "../firewall/Conntrack.ts"
+import { bringBack, forgetFlows, planAgain, serveAgain, widestFirst } from "./BringBack.ts"
+import type { Host } from "./Host.ts"
+import { type Live, mappingText } from "./Mapping.ts"
+import { recordedState } from "./MappingStore.ts"
+import { routeOf } from "./Plan.ts"
+
+/** How often what is conflicted is tried again. */
+export const recoverInterval = Duration.seconds(1)
+
+/**
+ * Tries again to serve what is conflicted, since its port may be free by now, and to relay what is redirected alone. Answers
+ * the frontends that are served again. To be run from time to time; costs nothing where there is nothing to try.
+ */
+export const recoverConflicted = (on: Host): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.suspend(() => {
+    if (!isAny(on.mappings.all(), isWanting)) return Effect.succeed([])
+    return on.mappings.lock.alone(
+      Effect.suspend(() => recoverLives(on, [...on.mappings.all()].filter(isWanting)))
+    )
+  })
+
+/** The same for these alone; the caller has the lock. */
+export const recoverLives = Effect.fnUntraced(function* (
+  on: Host,
+  lives: ReadonlyArray<Live>
+): Effect.fn.Return<ReadonlyArray<string>> {
+  const recovered: Array<string> = []
+  for (const live of [...lives].sort(widestFirst)) {
+    const again = isConflicted(live) ? recover(on, live) : relayAgain(on, live)
+    if (yield* Effect.uninterruptible(again)) recovered.push(mappingText(live.mapping))
+  }
+  return recovered
+})
+
+const isAny = <A>(all: Iterable<A>, is: (a: A) => boolean): boolean => {
+  for (const one of all) if (is(one)) return true
+  return false
+}
+
+export const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
+
+const isWanting = (live: Live): boolean => isConflicted(live) || live.unrelayed === true
+
+/** Whether it is served again; if not, it is as it was. */
+const recover = Effect.fnUntraced(function* (on: Host, live: Live) {
+  const { mappings, firewall, allocator } = on
+  const { mapping } = live
+  const siblings = mappings.colliding(mapping.protocol, mapping.host, mapping.port)
+  const was = recordedState(live) === "answered" ? "answered" : "unconfirmed"
+  const attempt = yield* bringBack(on, mapping, was, siblings)
+  if (attempt.why !== undefined) return false
+  const { standing, hold, rules } = attempt.live
+  if (rules.length > 0) {
+    const applied = yield* Effect.result(firewall.apply({ add: rules, remove: [] }))
+    if (Result.isFailure(applied)) {
+      if (hold !== undefined) yield* allocator.release([hold])
+      return false
+    }
+    yield* forgetFlows(on, flowsOfAdded(rules))
+  }
+  if ((yield* serveAgain(on, attempt)) !== undefined) return false
+  const { route, unrelayed } = attempt.live
+  Object.assign(live, { standing, hold, rules, route }, unrelayed && { unrelayed })
+  delete live.was
+  return true
+})
+
+/** The route as it is now: a change of policy may have opened it meanwhile. */
+const relayAgain = Effect.fnUntraced(function* ({ capabilities, relay }: Host, live: Live) {
+  const { mapping, hold } = live
+  const again = planAgain(mapping, capabilities)
+  if (live.route === undefined && hold !== undefined && Result.isSuccess(again)) {
+    const { plan, planned } = again.success
+    const route = routeOf(planned, hold, plan.policy)
+    if (route !== undefined && Result.isFailure(yield* Effect.result(relay.open(route)))) return false
+    live.route = route
+  }
+  delete live.unrelayed
+  return true
+})
