@@ -3,7 +3,9 @@
  * things: only the wait is left interruptible where the caller is not, and a lock that is free is taken in one operation.
  */
 import { Effect, type Fiber } from "effect"
-import type { Restore } from "./Transaction.ts"
+
+/** What `Effect.uninterruptibleMask` gives: makes an effect as interruptible as the surroundings were. */
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 interface Turn {
   come: boolean

@@ -32,7 +32,7 @@ import {
 import { recordedState, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
-import { type Restore, type Step, transaction } from "./Transaction.ts"
+import { type Step, transaction } from "./Transaction.ts"
 import { removeLives, type UnmapError } from "./UnmapPorts.ts"
 
 export type MapError = PlanError | PlaceError
@@ -110,7 +110,7 @@ const publish = (
       asked.push({ group, plan: plan.success })
     }
     if (asked.every(({ plan }) => plan.entries.length === 0)) return Effect.succeed(groups.map(() => []))
-    return Effect.flatMap(on.mappings.lock.alone(place(on, restore, asked, progress), restore), (placed) =>
+    return Effect.flatMap(on.mappings.lock.alone(place(on, asked, progress), restore), (placed) =>
       Effect.as(
         Effect.flatMap(Scope.Scope, (delivery) => settleBy(delivery, on, placed)),
         asked.map(({ plan }, index) => {
@@ -148,13 +148,12 @@ interface Placement {
 
 const place = (
   on: Host,
-  restore: Restore,
   asked: ReadonlyArray<Asked>,
   progress: Progress
 ): Effect.Effect<Placed, PlaceError> =>
   Effect.flatMap(CurrentOwner, (owner) => {
     const placed = Effect.flatMap(settleEach(on, asked, progress), (placements) =>
-      transaction(restore, (step) => placeWith(step, on, asked, placements, owner, progress))
+      transaction((step) => placeWith(step, on, asked, placements, owner, progress))
     )
     return owner === "engine" && on.mappings.engine.activated
       ? Effect.andThen(beginEpoch(on), placed)
