@@ -143,6 +143,16 @@ export class MemoryFirewall extends Context.Service<
 export const ruleKey = ({ _tag, protocol, host, port }: Rule): string =>
   `${_tag === "Guard" ? "Guard" : "Frontend"} ${protocol} ${host.key} ${port}`
 
+/** The rules that no other of `others` takes the place of. */
+export const withoutRules = (
+  rules: ReadonlyArray<Rule>,
+  others: ReadonlyArray<Rule>
+): ReadonlyArray<Rule> => {
+  if (rules.length === 0 || others.length === 0) return rules
+  const keys = new Set(others.map(ruleKey))
+  return rules.filter((rule) => !keys.has(ruleKey(rule)))
+}
+
 /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`. */
 export const ruleText = (rule: Rule): string => {
   const frontend = frontendText(rule.protocol, rule.host, rule.port)

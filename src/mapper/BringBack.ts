@@ -7,7 +7,7 @@ import type { FlowFrontend } from "../firewall/Conntrack.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import type { Host } from "./Host.ts"
-import { type Live, type Mapping, mappingText, sameBackend } from "./Mapping.ts"
+import { type Live, type Mapping, mappingText, sameBackend, setAside } from "./Mapping.ts"
 import { type Capabilities, type Plan, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 
 /** A mapping that was tried to bring back, and why that could not be done. */
@@ -96,8 +96,7 @@ export const serveAgain = Effect.fnUntraced(function* (on: Host, { live, planned
     return undefined
   }
   yield* letGo(on, live)
-  live.was = live.standing === "answered" ? "answered" : "unconfirmed"
-  live.standing = "conflicted"
+  setAside(live)
   return why
 })
 
@@ -105,8 +104,6 @@ const letGo = Effect.fnUntraced(function* ({ firewall, allocator }: Host, live: 
   if (live.rules.length > 0)
     yield* reported("removing rules", firewall.apply({ add: [], remove: live.rules }))
   if (live.hold !== undefined) yield* allocator.release([live.hold])
-  live.rules = []
-  live.hold = undefined
 })
 
 export const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>

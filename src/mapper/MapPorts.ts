@@ -4,36 +4,28 @@
  */
 import { Clock, Effect, Exit, Result, Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
-import { type FirewallError, type Rule, ruleKey } from "../firewall/Firewall.ts"
-import { type Hold, PortAllocated, type PortError } from "../ports/PortAllocator.ts"
+import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
+import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner, type GroupsError } from "../protocol/Driver.ts"
 import {
   type Entry,
   endpointText,
-  frontendText,
   type Group,
   type PortBinding,
   type PortRequest
 } from "../protocol/PortBinding.ts"
-import type { RelayError, Route } from "../relay/Relay.ts"
+import { type RelayError, reroute } from "../relay/Relay.ts"
+import { type Answering, confirm, retract } from "./Answered.ts"
+import { type GiveWay, givingWay, isAbandoned, type Placement, settleConflicts } from "./Conflicts.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import {
-  type Delivery,
-  type EngineEpoch,
-  frontendKey,
-  isStale,
-  type Live,
-  type Mapping,
-  mappingKey,
-  type Replaced,
-  sameBackend
-} from "./Mapping.ts"
-import { recordedState, type StoreError } from "./MappingStore.ts"
+import { type Delivery, isConflicted, type Live, type Mapping, mappingKey, type Replaced } from "./Mapping.ts"
+import type { StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
-import { type Step, transaction } from "./Transaction.ts"
-import { removeLives, type UnmapError } from "./UnmapPorts.ts"
+import { comeBack } from "./Recover.ts"
+import { type Step, told, transaction } from "./Transaction.ts"
+import { type UnmapError, withdraw } from "./UnmapPorts.ts"
 
 export type MapError = PlanError | PlaceError
 type PlaceError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
@@ -132,18 +124,9 @@ interface Asked {
   readonly plan: Plan
 }
 
-/** What one call made or touched, until its answer is delivered. */
-interface Placed {
+interface Placed extends Answering {
   /** Of each group. */
   readonly ports: ReadonlyArray<number>
-  readonly delivery: Delivery
-  readonly lives: ReadonlyArray<Live>
-}
-
-/** An entry that is served, with the live mapping that it has already, if any. */
-interface Placement {
-  readonly planned: Served
-  readonly live: Live | undefined
 }
 
 const place = (
@@ -152,23 +135,19 @@ const place = (
   progress: Progress
 ): Effect.Effect<Placed, PlaceError> =>
   Effect.flatMap(CurrentOwner, (owner) => {
-    const placed = Effect.flatMap(settleEach(on, asked, progress), (placements) =>
-      transaction((step) => placeWith(step, on, asked, placements, owner, progress))
-    )
+    const placed = transaction((step) => placeWith(step, on, asked, owner, progress))
     return owner === "engine" && on.mappings.engine.activated
       ? Effect.andThen(beginEpoch(on), placed)
       : placed
   })
 
-const settleEach = (
+/** The same for what the answer takes the place of; its record goes when that is delivered. */
+const supersede = (
+  step: Step,
   on: Host,
-  asked: ReadonlyArray<Asked>,
-  progress: Progress
-): Effect.Effect<ReadonlyArray<ReadonlyArray<Placement>>, PortAllocated | UnmapError> =>
-  Effect.forEach(asked, ({ group, plan }, index) => {
-    progress.group = index
-    return settleConflicts(on, group, plan)
-  })
+  superseded: ReadonlyArray<Live>
+): Effect.Effect<void, FirewallError> =>
+  superseded.length === 0 ? Effect.void : step(withdraw(on, superseded), () => comeBack(on, superseded))
 
 /** A group with its port reserved, and what is to be made and changed for it. */
 interface Draft {
@@ -177,26 +156,35 @@ interface Draft {
   readonly made: ReadonlyArray<Live>
   readonly kept: ReadonlyArray<{ readonly planned: Served; readonly live: Live }>
   readonly changes: ReadonlyArray<PolicyChange>
+  readonly supersedes: ReadonlyArray<Live>
 }
 
 const placeWith = Effect.fnUntraced(function* (
   step: Step,
   on: Host,
   asked: ReadonlyArray<Asked>,
-  placements: ReadonlyArray<ReadonlyArray<Placement>>,
   owner: string,
   progress: Progress
 ): Effect.fn.Return<Placed, PlaceError> {
+  const gone: Array<Live> = []
+  const giveWay = givingWay(step, on, gone)
+  const placements: Array<ReadonlyArray<Placement>> = []
+  for (const [index, { group, plan }] of asked.entries()) {
+    progress.group = index
+    placements.push(yield* settleConflicts(giveWay, on, group, plan))
+  }
   const drafts: Array<Draft> = []
   for (const [index, { group, plan }] of asked.entries()) {
     progress.group = index
-    drafts.push(yield* draft(step, on, group, plan, index, placements, owner))
+    drafts.push(yield* draft(step, giveWay, on, group, plan, index, placements, owner))
   }
   progress.group = undefined
   const made = drafts.flatMap((each) => each.made)
   const changes = drafts.flatMap((each) => each.changes)
 
-  yield* dislodge(step, on, made)
+  const superseded = drafts.flatMap((each) => each.supersedes)
+  yield* supersede(step, on, superseded)
+  yield* dislodge(giveWay, on, made)
   if (made.length > 0) {
     const intents = made.map(({ mapping }) => mapping)
     yield* step(on.store.put(intents, "intent"), () => told("forgetting", on.store.remove(intents)))
@@ -205,16 +193,25 @@ const placeWith = Effect.fnUntraced(function* (
   for (const { route } of made)
     if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
   for (const { live, after } of changes)
-    yield* step(reroute(on, live.route, after.route), () =>
-      told("relaying as before", reroute(on, after.route, live.route))
+    yield* step(reroute(on.relay, live.route, after.route), () =>
+      told("relaying as before", reroute(on.relay, after.route, live.route))
     )
-  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
+  // A store that takes nothing says so before an answer counts on it: what is superseded is forgotten after that.
+  const unchanged = drafts
+    .filter((each) => each.supersedes.length > 0)
+    .flatMap(({ kept }) => kept.map(({ live }) => live))
+    .filter((live) => !changes.some((change) => change.live === live))
+  const applied = [
+    ...[...made, ...unchanged].map(({ mapping }) => mapping),
+    ...changes.map(({ after }) => after.mapping)
+  ]
   if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(on, drafts, owner)
+  return settled(on, drafts, { gone: [...gone, ...superseded], superseded }, owner)
 })
 
 const draft = Effect.fnUntraced(function* (
   step: Step,
+  giveWay: GiveWay,
   on: Host,
   group: Group,
   plan: Plan,
@@ -230,6 +227,7 @@ const draft = Effect.fnUntraced(function* (
   const beside = kept.flatMap(({ live }) => live.hold ?? [])
   const holds = yield* step(
     reserve(
+      giveWay,
       on,
       reserving.map(({ entry }) => entry),
       group.ports,
@@ -250,19 +248,26 @@ const draft = Effect.fnUntraced(function* (
     })
   )
   const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
-  return { port, labels: group.labels, made, kept, changes }
+  const supersedes = placements.flatMap((placement) => placement.supersedes ?? [])
+  return { port, labels: group.labels, made, kept, changes, supersedes }
 })
 
 /** Makes it known; the last step, which can't fail. */
-const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string): Placed => {
-  const delivery = mappings.newDelivery()
+const settled = (
+  { mappings }: Host,
+  drafts: ReadonlyArray<Draft>,
+  removed: Pick<Delivery, "gone" | "superseded">,
+  owner: string
+): Placed => {
+  const changed: Array<Replaced> = []
+  const delivery = mappings.newDelivery({ ...removed, changed })
   const epoch = mappings.engine.number
   const lives: Array<Live> = []
   for (const { changes, kept, labels, made } of drafts) {
     for (const { live, after } of changes) {
       const { mapping, rules, route } = live
       Object.assign(live, after)
-      delivery.changed.push({ live, before: { mapping, rules, route } })
+      changed.push({ live, before: { mapping, rules, route } })
     }
     for (const live of made) mappings.add(live)
     for (const { planned, live } of kept) {
@@ -282,6 +287,7 @@ const settled = ({ mappings }: Host, drafts: ReadonlyArray<Draft>, owner: string
  * first and no more than is needed: nobody may ever come to unmap it. Not what this very call answers with.
  */
 const reserve = (
+  giveWay: GiveWay,
   on: Host,
   frontends: ReadonlyArray<Entry>,
   ports: PortRequest,
@@ -290,11 +296,12 @@ const reserve = (
 ): Effect.Effect<ReadonlyArray<Hold>, PortError | UnmapError> =>
   Effect.catch(on.allocator.reserve(frontends, ports, beside), (error) =>
     error._tag === "PortsExhausted"
-      ? reserveAbandoned(on, frontends, ports, beside, all, error)
+      ? reserveAbandoned(giveWay, on, frontends, ports, beside, all, error)
       : Effect.fail(error)
   )
 
 const reserveAbandoned = Effect.fnUntraced(function* (
+  giveWay: GiveWay,
   on: Host,
   frontends: ReadonlyArray<Entry>,
   ports: PortRequest,
@@ -314,9 +321,9 @@ const reserveAbandoned = Effect.fnUntraced(function* (
     const holders = new Set(
       frontends.flatMap(({ protocol, host: address }) => mappings.colliding(protocol, address, port))
     )
-    const held = [...holders].filter(({ standing }) => standing !== "conflicted")
+    const held = [...holders].filter((live) => !isConflicted(live))
     if (held.length === 0 || !held.every(mayGo)) continue
-    yield* removeLives(on, held)
+    yield* giveWay(held)
     // Another process may have it on another address: then the next one is tried.
     const again = yield* Effect.result(allocator.reserve(frontends, ports, beside))
     if (Result.isSuccess(again)) return again.success
@@ -344,26 +351,19 @@ const newLive = (
   }
 }
 
-/**
- * What is conflicted holds nothing, so it gives way only now that the port is had: to the same request, which serves it
- * again, or to another one. Where a later step fails it is conflicted as before.
- */
-const dislodge = (step: Step, on: Host, made: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> => {
-  const { mappings, store } = on
+/** What is conflicted holds nothing, so it gives way only now that the port is had. */
+const dislodge = (
+  giveWay: GiveWay,
+  { mappings }: Host,
+  made: ReadonlyArray<Live>
+): Effect.Effect<void, UnmapError> => {
   const inTheWay = made.flatMap(({ mapping }) =>
     mapping.mode === "routed"
       ? (mappings.get(mappingKey(mapping)) ?? [])
       : mappings.colliding(mapping.protocol, mapping.host, mapping.port)
   )
-  const conflicted = new Set(inTheWay.filter(({ standing }) => standing === "conflicted"))
-  if (conflicted.size === 0) return Effect.void
-  const keepConflicted = (live: Live) => {
-    mappings.add(live)
-    return store.put([live.mapping], recordedState(live))
-  }
-  return step(removeLives(on, [...conflicted]), () =>
-    told("keeping what is conflicted", Effect.forEach(conflicted, keepConflicted, { discard: true }))
-  )
+  const conflicted = [...new Set(inTheWay)].filter(isConflicted)
+  return conflicted.length === 0 ? Effect.void : giveWay(conflicted)
 }
 
 interface PolicyChange {
@@ -418,115 +418,15 @@ const redirect = (
   const add = [...made.flatMap(({ rules }) => rules), ...changes.flatMap(({ after }) => after.rules)]
   const before = changes.flatMap(({ live }) => live.rules)
   if (add.length === 0 && before.length === 0) return Effect.void
-  const change = { add, remove: without(before, add) }
+  const change = { add, remove: withoutRules(before, add) }
   const applied = Effect.catch(firewall.apply(change), (error) =>
     error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
   )
   const redirected = step(applied, () =>
-    told("undoing redirections", firewall.apply({ add: before, remove: without(add, before) }))
+    told("undoing redirections", firewall.apply({ add: before, remove: withoutRules(add, before) }))
   )
   const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
   return flows.length > 0 ? Effect.andThen(redirected, conntrack.flush(flows)) : redirected
-}
-
-/** The rules that no other of `others` takes the place of. */
-const without = (rules: ReadonlyArray<Rule>, others: ReadonlyArray<Rule>): ReadonlyArray<Rule> => {
-  if (rules.length === 0 || others.length === 0) return rules
-  const keys = new Set(others.map(ruleKey))
-  return rules.filter((rule) => !keys.has(ruleKey(rule)))
-}
-
-const reroute = (
-  { relay }: Host,
-  from: Route | undefined,
-  to: Route | undefined
-): Effect.Effect<void, RelayError> => {
-  if (to !== undefined) return relay.open(to)
-  return from === undefined ? Effect.void : relay.close(from)
-}
-
-/**
- * Finds what of the group is mapped already, and settles what stands in its way: a mapping that nobody confirmed, one
- * of an Engine long gone, or one whose container is gone gives way; any other refuses the group.
- */
-const settleConflicts = (
-  on: Host,
-  group: Group,
-  plan: Plan
-): Effect.Effect<ReadonlyArray<Placement>, PortAllocated | UnmapError> => {
-  const { mappings } = on
-  const { ports } = group
-  const placements = plan.entries
-    .filter((planned) => planned._tag === "Served")
-    .map((planned): Placement => ({ planned, live: mappedAlready(on, planned, group) }))
-  const displaced = placements.flatMap(({ planned }) => inOtherMode(on, planned, group))
-  const isOwn = (holder: Live) => placements.some(({ live }) => live === holder)
-  const inTheWay = placements.flatMap(({ planned: { entry, reserves }, live }) =>
-    live !== undefined || !reserves || ports._tag !== "Exact"
-      ? []
-      : mappings
-          .colliding(entry.protocol, entry.host, ports.port)
-          .filter((holder) => holder.standing !== "conflicted" && !isOwn(holder))
-          .map((holder) => ({ frontend: frontendText(entry.protocol, entry.host, ports.port), holder }))
-  )
-  return displaced.length === 0 && inTheWay.length === 0
-    ? Effect.succeed(placements)
-    : Effect.as(displace(on, new Set(displaced), inTheWay), placements)
-}
-
-const displace = Effect.fnUntraced(function* (
-  on: Host,
-  displaced: Set<Live>,
-  inTheWay: ReadonlyArray<{ readonly frontend: string; readonly holder: Live }>
-): Effect.fn.Return<void, PortAllocated | UnmapError> {
-  for (const { frontend, holder } of inTheWay) {
-    if (displaced.has(holder)) continue
-    if (!(yield* givesWay(on, holder)))
-      return yield* new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
-    displaced.add(holder)
-  }
-  yield* removeLives(on, [...displaced])
-})
-
-/** The mapping that this very entry has, if it asks for an exact port or for none at all. */
-const mappedAlready = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): Live | undefined => {
-  if (mode !== "routed" && ports._tag !== "Exact") return undefined
-  const port = ports._tag === "Exact" ? ports.port : 0
-  const live = mappings.get(mappingKey({ ...entry, port, mode }))
-  return live !== undefined &&
-    live.standing !== "conflicted" &&
-    sameBackend(live.mapping.backend, entry.backend)
-    ? live
-    : undefined
-}
-
-/** The same binding with a host port, where the entry wants none from now on: it is replaced. */
-const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Group): ReadonlyArray<Live> => {
-  if (mode !== "routed" || ports._tag !== "Exact") return []
-  const live = mappings.get(frontendKey(entry.protocol, entry.host, ports.port))
-  return live !== undefined && sameBackend(live.mapping.backend, entry.backend) ? [live] : []
-}
-
-const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
-  const nowMillis = yield* Clock.currentTimeMillis
-  if (isAbandoned(holder, mappings.engine, nowMillis)) return true
-  if (nowMillis - holder.mapping.sinceMillis < startMillis) return false
-  return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
-})
-
-/** A container is published before it runs: for so long after it nobody takes it for gone. */
-const startMillis = 30_000
-
-/** Not what is being answered with: whoever asked is about to be told that it is theirs. */
-const isAbandoned = (live: Live, engine: EngineEpoch, nowMillis: number): boolean =>
-  live.deliveries.size === 0 && (live.standing === "unconfirmed" || isStale(live, engine, nowMillis))
-
-/** Who holds the port, since when, and how to free it. */
-const holderText = ({ mapping }: Live): string => {
-  const { protocol, backend, owner, sinceMillis } = mapping
-  const since = new Date(sinceMillis).toISOString()
-  const to = `${backend.address.text} port ${backend.port}`
-  return `held by ${owner} for ${to} since ${since}; free it with: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
 }
 
 /** The first `MapPorts` after a `Plugin.Activate` begins the Engine's epoch. */
@@ -536,71 +436,3 @@ const beginEpoch = Effect.fnUntraced(function* ({ mappings: { engine }, store }:
   engine.number++
   engine.sinceMillis = yield* Clock.currentTimeMillis
 })
-
-/** The answer was delivered: what it named, and is still there, is answered for good. */
-const confirm = ({ mappings, store }: Host, { lives, delivery }: Placed): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const current = lives.filter(
-      (live) => live.deliveries.delete(delivery) && mappings.get(mappingKey(live.mapping)) === live
-    )
-    for (const live of current) {
-      live.standing = "answered"
-      live.delivered = Math.max(live.delivered ?? 0, delivery.number)
-    }
-    if (current.length === 0) return Effect.void
-    const answered = current.map(({ mapping }) => mapping)
-    return told("recording the answer", store.put(answered, "answered"))
-  })
-
-/** The answer never arrived: what nobody else has answered with is undone, what was there before is as it was. */
-const retract = Effect.fnUntraced(function* (on: Host, { lives, delivery }: Placed) {
-  for (const live of lives) live.deliveries.delete(delivery)
-  const current = (live: Live) => on.mappings.get(mappingKey(live.mapping)) === live
-  const orphaned = lives.filter(
-    (live) => live.standing === "provisional" && live.deliveries.size === 0 && current(live)
-  )
-  yield* Effect.catch(removeLives(on, orphaned), (error) => {
-    for (const live of orphaned) live.standing = "unconfirmed"
-    return Effect.logError(`undoing an undelivered answer: ${error.message}`)
-  })
-  // A later call answers with the policy as it is now; an earlier one, delivered or not yet, with the policy as it was.
-  const mine = delivery.changed.filter((change) => {
-    const { live } = change
-    if (!current(live) || (live.delivered ?? 0) > delivery.number) return false
-    const later = [...live.deliveries].find(({ number }) => number > delivery.number)
-    if (later !== undefined) leaveTo(later, change)
-    return later === undefined
-  })
-  yield* told("undoing an undelivered change of policy", restorePolicies(on, mine))
-})
-
-/** Where that one's answer is lost, too, nobody was answered with the policy in between. */
-const leaveTo = (later: Delivery, change: Replaced): void => {
-  const own = later.changed.find(({ live }) => live === change.live)
-  if (own === undefined) later.changed.push(change)
-  else own.before = change.before
-}
-
-const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: ReadonlyArray<Replaced>) {
-  if (changed.length === 0) return
-  const add = changed.flatMap(({ before }) => before.rules)
-  const now = changed.flatMap(({ live }) => live.rules)
-  const remove = without(now, add)
-  if (add.length > 0 || remove.length > 0) yield* on.firewall.apply({ add, remove })
-  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
-  if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
-  for (const { live, before } of changed) {
-    yield* reroute(on, live.route, before.route)
-    Object.assign(live, before)
-  }
-  yield* on.store.put(
-    changed.map(({ before }) => before.mapping),
-    "applied"
-  )
-})
-
-/** An undoing can't fail, so what it could not do is told. */
-const told = <E extends { readonly message: string }>(
-  what: string,
-  effect: Effect.Effect<void, E>
-): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))

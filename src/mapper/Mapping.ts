@@ -58,6 +58,23 @@ export interface Delivery {
   readonly number: number
   /** What it answered with a policy that nobody was answered with before; put back where nobody comes to be. */
   readonly changed: Array<Replaced>
+  /** What gave way to what it made, and comes back where it is lost. */
+  gone: ReadonlyArray<Live>
+  /** Of these, the same bindings with a host port, as this answer names none; recorded until it is delivered. */
+  readonly superseded: ReadonlyArray<Live>
+}
+
+export const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
+
+/** Of what holds nothing any more, and is to be served again. */
+export const setAside = (live: Live): void => {
+  if (isConflicted(live)) return
+  live.was = live.standing === "answered" ? "answered" : "unconfirmed"
+  live.standing = "conflicted"
+  live.hold = undefined
+  live.rules = []
+  live.route = undefined
+  delete live.unrelayed
 }
 
 /** A live mapping whose policy a call replaced, and what it was before. */
@@ -100,7 +117,9 @@ export class Mappings extends Context.Service<
     readonly delete: (live: Live) => void
     readonly all: () => IterableIterator<Live>
     readonly size: () => number
-    readonly newDelivery: () => Delivery
+    /** Under way until it is delivered or lost. */
+    readonly newDelivery: (given: Pick<Delivery, "changed" | "gone" | "superseded">) => Delivery
+    readonly underWay: Set<Delivery>
     /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
     readonly engine: EngineEpoch
     readonly doubts: Doubts
@@ -131,6 +150,7 @@ export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: numbe
 function make() {
   const byKey = new Map<string, Live>()
   const byPort = new Map<string, Set<Live>>()
+  const underWay = new Set<Delivery>()
   let deliveries = 0
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
 
@@ -161,7 +181,12 @@ function make() {
     },
     all: () => byKey.values(),
     size: () => byKey.size,
-    newDelivery: () => ({ number: ++deliveries, changed: [] }),
+    newDelivery: (given) => {
+      const delivery = { ...given, number: ++deliveries }
+      underWay.add(delivery)
+      return delivery
+    },
+    underWay,
     engine: { number: 0, sinceMillis: 0, activated: false },
     doubts: { table: false, record: false }
   })

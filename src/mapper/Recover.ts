@@ -3,9 +3,10 @@ import { Duration, Effect, Result } from "effect"
 import { flowsOfAdded } from "../firewall/Conntrack.ts"
 import { bringBack, forgetFlows, planAgain, serveAgain, widestFirst } from "./BringBack.ts"
 import type { Host } from "./Host.ts"
-import { type Live, mappingText } from "./Mapping.ts"
+import { isConflicted, type Live, mappingKey, mappingText, setAside } from "./Mapping.ts"
 import { recordedState } from "./MappingStore.ts"
 import { routeOf } from "./Plan.ts"
+import { recordAgain } from "./UnmapPorts.ts"
 
 /** How often what is conflicted is tried again. */
 export const recoverInterval = Duration.seconds(1)
@@ -35,12 +36,25 @@ export const recoverLives = Effect.fnUntraced(function* (
   return recovered
 })
 
+/** What gave way is mapped again, and served if it was, unless something else has its place; the caller has the lock. */
+export const comeBack = Effect.fnUntraced(function* (on: Host, gone: ReadonlyArray<Live>) {
+  const back = gone.filter(({ mapping }) => on.mappings.get(mappingKey(mapping)) === undefined)
+  if (back.length === 0) return
+  const served = back.filter((live) => !isConflicted(live))
+  for (const live of back) {
+    setAside(live)
+    on.mappings.add(live)
+  }
+  yield* recordAgain(on, back)
+  yield* recoverLives(on, served)
+  for (const { mapping } of served.filter(isConflicted))
+    yield* Effect.logWarning(`${mappingText(mapping)} can't be served again yet, and is kept as conflicted`)
+})
+
 const isAny = <A>(all: Iterable<A>, is: (a: A) => boolean): boolean => {
   for (const one of all) if (is(one)) return true
   return false
 }
-
-export const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
 
 const isWanting = (live: Live): boolean => isConflicted(live) || live.unrelayed === true
 

@@ -30,3 +30,9 @@ export const transaction = <A, E, R>(body: (step: Step) => Effect.Effect<A, E, R
       )
     })
   )
+
+/** An undoing can't fail, so what it could not do is told. */
+export const told = <E extends { readonly message: string }>(
+  what: string,
+  effect: Effect.Effect<void, E>
+): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))

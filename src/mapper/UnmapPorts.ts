@@ -7,7 +7,7 @@ import { type FlowFrontend, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
-import { frontendKey, type Live, type Mappings, mappingText, routedKey } from "./Mapping.ts"
+import { frontendKey, type Live, mappingKey, mappingText, routedKey } from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
 
 /** Some bindings could not be released; they are mapped as before. */
@@ -26,8 +26,10 @@ export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, Ma
 export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
   on.mappings.lock.alone(
     Effect.suspend(() => {
-      const lives = release.bindings.flatMap((binding) => find(on.mappings, binding) ?? [])
-      return removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
+      const lives = release.bindings.flatMap((binding) => find(on, binding) ?? [])
+      const removed = removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
+      const gone = on.mappings.underWay.size === 0 ? [] : goneOf(on, release.bindings)
+      return gone.length === 0 ? removed : Effect.andThen(forgetGone(on, gone), removed)
     })
   )
 
@@ -67,14 +69,20 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
  * by a kill is then finished by the restore, where the other way round it would be undone, and nobody would ask again.
  */
 const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
-  const { firewall, store, relay, mappings, allocator, byteCounter } = on
   // A removal that failed may have been made all the same.
-  yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
+  yield* Effect.tapError(on.store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
+  yield* Effect.tapCause(withdraw(on, lives), () => recordAgain(on, lives))
+})
+
+/** Lets go of all but the record, from which a restore would bring them back. */
+export const withdraw = Effect.fnUntraced(function* (
+  { firewall, conntrack, relay, mappings, allocator, byteCounter }: Host,
+  lives: ReadonlyArray<Live>
+) {
   const rules = lives.flatMap((live) => live.rules)
-  if (rules.length > 0)
-    yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(on, lives))
+  if (rules.length > 0) yield* firewall.apply({ add: [], remove: rules })
   const flows = flowsOfRemoved(rules)
-  if (flows.length > 0) yield* forgetFlows(on, flows)
+  if (flows.length > 0) yield* forgetFlows(conntrack, flows)
   yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
@@ -83,32 +91,55 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
   yield* allocator.release(lives.flatMap(({ hold }) => hold ?? []))
 })
 
-const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: ReadonlyArray<Live>) {
+/** Records them as they stand, once that failed or was undone; where even that fails, it is told. */
+export const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: ReadonlyArray<Live>) {
   for (const state of ["answered", "applied"] as const) {
     const lost = lives.filter((live) => recordedState(live) === state).map(({ mapping }) => mapping)
     if (lost.length > 0)
-      // It is answered as mapped in a moment, and a kill soon after must find it so.
+      // It may be answered as mapped in a moment, and a kill soon after must find it so.
       yield* Effect.catch(again(store.put(lost, state), 3), (error) =>
-        Effect.logError(`recording again what the kernel did not give up: ${error.message}`)
+        Effect.logError(`recording again what is kept: ${error.message}`)
       )
   }
 })
 
 /** At once, and so often at most. */
-const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
+export const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
+const forgetFlows = (conntrack: Host["conntrack"], flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
   Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
-const find = (mappings: Mappings["Service"], binding: ReleasedBinding): Live | undefined => {
+const find = ({ mappings }: Host, binding: ReleasedBinding): Live | undefined => {
   const { protocol, host, port, backend } = binding
   const published = mappings.get(frontendKey(protocol, host, port))
   if (published !== undefined && leadsTo(published, backend)) return published
   if (backend.address === undefined) return undefined
   return mappings.get(routedKey(protocol, { address: backend.address, port: backend.port }))
 }
+
+/** What gave way to a call whose answer is on its way. */
+const goneOf = ({ mappings }: Host, bindings: ReadonlyArray<ReleasedBinding>): ReadonlyArray<Live> =>
+  [...mappings.underWay]
+    .flatMap(({ gone }) => gone)
+    .filter((live) =>
+      bindings.some(
+        ({ protocol, host, port, backend }) =>
+          mappingKey(live.mapping) === frontendKey(protocol, host, port) && leadsTo(live, backend)
+      )
+    )
+
+/** Where that answer is lost, these do not come back. */
+const forgetGone = ({ mappings, store }: Host, lives: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> =>
+  Effect.matchEffect(store.remove(lives.map(({ mapping }) => mapping)), {
+    onFailure: (error) => Effect.fail(failureOf(lives.map((live) => [live, error]))),
+    onSuccess: () =>
+      Effect.sync(() => {
+        for (const delivery of mappings.underWay)
+          delivery.gone = delivery.gone.filter((live) => !lives.includes(live))
+      })
+  })
 
 const leadsTo = ({ mapping }: Live, { address, port }: ReleasedBinding["backend"]): boolean =>
   address === undefined ||

@@ -91,6 +91,16 @@ export class Relay extends Context.Service<
   )
 }
 
+/** From one route of a frontend to another, or to none. */
+export const reroute = (
+  relay: Relay["Service"],
+  from: Route | undefined,
+  to: Route | undefined
+): Effect.Effect<void, RelayError> => {
+  if (to !== undefined) return relay.open(to)
+  return from === undefined ? Effect.void : relay.close(from)
+}
+
 export class MemoryRelay extends Context.Service<
   MemoryRelay,
   {

@@ -17,16 +17,18 @@ export interface Interleaving {
   readonly turns: ReadonlyArray<number>
 }
 
-/** A client may be gone before its answer. */
-const orLost = (step: fc.Arbitrary<Step>): fc.Arbitrary<Step> =>
+/** One client in so many is gone before its answer. */
+const orLost = (step: fc.Arbitrary<Step>, oneIn: number): fc.Arbitrary<Step> =>
   fc
-    .tuple(step, fc.nat({ max: 4 }))
+    .tuple(step, fc.nat({ max: oneIn - 1 }))
     .map(([each, luck]) =>
-      luck === 4 && (each.do === "map" || each.do === "remap") ? { ...each, fate: { how: "lose" } } : each
+      luck === oneIn - 1 && (each.do === "map" || each.do === "remap")
+        ? { ...each, fate: { how: "lose" } }
+        : each
     )
 
-const clientsOf = (step: fc.Arbitrary<Step>) =>
-  fc.array(fc.array(orLost(step), { minLength: 1, maxLength: 3, size: "max" }), {
+const clientsOf = (step: fc.Arbitrary<Step>, oneIn: number) =>
+  fc.array(fc.array(orLost(step, oneIn), { minLength: 1, maxLength: 3, size: "max" }), {
     minLength: 2,
     maxLength: 3,
     size: "max"
@@ -34,8 +36,8 @@ const clientsOf = (step: fc.Arbitrary<Step>) =>
 
 export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
   clients: fc.oneof(
-    clientsOf(fc.oneof(crowdedStep, callersStep.filter(isCall))),
-    contestedSteps.chain(clientsOf)
+    clientsOf(fc.oneof(crowdedStep, callersStep.filter(isCall)), 5),
+    contestedSteps.chain((step) => clientsOf(step, 2))
   ),
   turns: fc.array(fc.nat({ max: 5 }), { minLength: 1, maxLength: 40, size: "max" })
 })

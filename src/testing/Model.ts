@@ -47,6 +47,8 @@ export interface Model {
   readonly engine: { readonly epoch: number; readonly sinceMillis: number; readonly activated: boolean }
   /** The port last given from a range, `undefined` where that is not known. */
   readonly last: ReadonlyMap<string, number | undefined>
+  /** What gave way to a call that was answered to nobody yet, by its number. */
+  readonly gone?: ReadonlyArray<{ readonly by: number; readonly mapping: ModelMapping }> | undefined
 }
 
 /** Everything that may be the case after a call; or what was wrong with it, whatever is the case. */
@@ -98,24 +100,37 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
 }
 
 /** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
-export const afterLoss = (model: Model, lost: number): Model => ({
-  ...model,
-  mappings: model.mappings.flatMap((mapping) =>
+export const afterLoss = (model: Model, lost: number): Model => {
+  const mappings = model.mappings.flatMap((mapping) =>
     mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]
   )
-})
+  const back = (model.gone ?? [])
+    .filter(({ by }) => by === lost)
+    .map(({ mapping }) => mapping)
+    .filter(
+      ({ proto, key, port }) =>
+        !mappings.some((one) => one.proto === proto && one.key === key && one.port === port)
+    )
+    .map((mapping): ModelMapping => {
+      const isTaken = mappings.some(
+        (one) => one.port === mapping.port && one.backend !== mapping.backend && conflict(one, mapping)
+      )
+      return isTaken ? { ...mapping, standing: "conflicted" } : mapping
+    })
+  return {
+    ...model,
+    mappings: [...mappings, ...back],
+    gone: model.gone?.filter(({ by }) => by !== lost)
+  }
+}
 
 /** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
+  const isLost = (mapping: ModelMapping) =>
+    mapping.port !== 0 && model.taken.some((other) => meets(other, mapping))
   const mappings = model.mappings.map((mapping): ModelMapping => {
-    const lost = mapping.port !== 0 && model.taken.some((other) => meets(other, mapping))
-    const wide = model.mappings.some(
-      (other) =>
-        other.any &&
-        other.port === mapping.port &&
-        other.backend === mapping.backend &&
-        sameGround(other, mapping)
-    )
+    const lost = isLost(mapping)
+    const wide = model.mappings.some((other) => !isLost(other) && isCoveredBy(mapping, other))
     const standing = lost ? "conflicted" : mapping.recorded === "answered" ? "answered" : "unconfirmed"
     return { ...mapping, standing, wide }
   })
@@ -130,14 +145,18 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
     : [{ ...restarted, engine }]
 }
 
+/** Whether its socket, when it is bound, is the other's. */
+const isCoveredBy = (mapping: ModelMapping, other: ModelMapping): boolean =>
+  other.any && other.port === mapping.port && other.backend === mapping.backend && sameGround(other, mapping)
+
 /** The mapper's process ended in the middle of a call. It was done, recorded or not, or not done; nothing is half done. */
 export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
   const answers =
     call.method === "PortMapper.MapPorts" ? possibleAnswers(host, call.value as WireMapRequest) : []
   const verdicts = [
-    afterCall(host, model, call, ended),
+    afterCall(host, model, call, { ...ended, killed: true }),
     ...answers.map((answer) =>
-      afterCall(host, model, call, { outcome: { _tag: "Answered", answer }, struck: true })
+      afterCall(host, model, call, { outcome: { _tag: "Answered", answer }, struck: true, killed: true })
     )
   ]
   return may(
@@ -207,12 +226,16 @@ export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> =
     ...later,
     mappings: model.mappings.map(
       (mapping): ModelMapping =>
-        surely.includes(mapping) || perhaps.includes(mapping)
-          ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
-          : mapping
+        surely.includes(mapping) || perhaps.includes(mapping) ? backFromConflict(mapping) : mapping
     )
   }))
 }
+
+/** Served again, it is what it was. */
+const backFromConflict = (mapping: ModelMapping): ModelMapping =>
+  mapping.standing === "conflicted"
+    ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
+    : mapping
 
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
@@ -232,7 +255,7 @@ const afterMap = (
   model: Model,
   request: WireMapRequest,
   owner: string,
-  { outcome, struck, lost: lostBy }: Ended
+  { outcome, struck, lost: lostBy, killed }: Ended
 ): Verdict => {
   const reqs = request.Reqs ?? []
   const [first] = reqs
@@ -295,8 +318,8 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding with a host port is replaced by one that has none from now on.
-  const otherMode = model.mappings.filter(
+  // The same binding with a host port is replaced by one that has none, once that is answered.
+  const superseded = model.mappings.filter(
     (mapping) =>
       mode === "routed" &&
       mapping.mode !== "routed" &&
@@ -306,7 +329,6 @@ const afterMap = (
           mapping.backend === backends.get(req) && mapping.proto === at.proto && mapping.key === at.key
       )
   )
-  const giving = [...new Set([...holders, ...otherMode])]
   // Where nothing is left of a range, what nobody confirmed there gives way, as far as it is needed.
   const abandoned = (mapping: ModelMapping) =>
     mapping.standing === "unconfirmed" ||
@@ -329,48 +351,74 @@ const afterMap = (
       mapping.wide &&
       (mapping.port === exact || yielding.some(({ port }) => port === mapping.port)) &&
       !ownMappings.has(mapping) &&
-      !giving.includes(mapping) &&
+      !holders.includes(mapping) &&
       !yielding.includes(mapping) &&
       fresh.some(({ at }) => sameGround(mapping, at)) &&
       abandoned(mapping)
   )
 
-  // Not done: nothing is left of it. What had to give way may be gone all the same.
+  // What had to give way comes back, on a socket of its own; in conflict where that is refused. A kill leaves no time to.
+  const comeBack = (mapping: ModelMapping): ReadonlyArray<ModelMapping | undefined> => {
+    const wide = model.mappings.some(
+      (other) => other.standing !== "conflicted" && isCoveredBy(mapping, other)
+    )
+    return [
+      mapping,
+      ...(wide === mapping.wide ? [] : [{ ...mapping, wide }]),
+      ...(model.refusing.length === 0 ? [] : [{ ...mapping, standing: "conflicted" as const }]),
+      ...(killed === true ? [undefined] : [])
+    ]
+  }
+
+  // Not done: nothing is left of it.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
-    const unsettled = standing.length > 0 ? [] : [...giving, ...along, ...yielding]
+    const unsettled = standing.length > 0 ? [] : [...holders, ...along, ...yielding]
     const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
+    const settled = unsettled.reduce<ReadonlyArray<ReadonlyArray<ModelMapping>>>(
+      (all, mapping) =>
+        comeBack(mapping).flatMap((back) => all.map((each) => (back === undefined ? each : [...each, back]))),
+      [model.mappings.filter((mapping) => !unsettled.includes(mapping))]
+    )
     return bases.flatMap((base) =>
-      subsets(unsettled).flatMap((gone) => [
-        { ...base, mappings: base.mappings.filter((mapping) => !gone.includes(mapping)) },
-        ...dynamic.map((last) => ({
-          ...base,
-          last,
-          mappings: base.mappings.filter((mapping) => !gone.includes(mapping))
-        }))
+      settled.flatMap((mappings) => [
+        { ...base, mappings },
+        ...dynamic.map((last) => ({ ...base, last, mappings }))
       ])
     )
   }
 
+  // What is in conflict and asked for again is served again if it can be, whatever becomes of the rest.
+  const inConflict = model.mappings.filter(
+    (mapping) => mapping.standing === "conflicted" && served.some(({ at, req }) => isOwn(mapping, at, req))
+  )
+  const recovered = (each: Model): ReadonlyArray<Model> =>
+    subsets(inConflict).map((again) => ({
+      ...each,
+      mappings: each.mappings.map((mapping) =>
+        again.some((one) => sameMapping(one, mapping)) ? backFromConflict(mapping) : mapping
+      )
+    }))
+
   if (lost) {
     if (!struck) return wrong("answers", "the call was not answered")
     // Asked for and granted once more, if not answered: it counts as confirmed or not, in time and in the record.
+    const again = new Set([...ownMappings, ...inConflict])
     const asked =
-      ownMappings.size === 0
-        ? []
-        : unchanged().flatMap((each) => askedAgain(each, ownMappings, owner, begun.epoch))
-    return may(...unchanged(), ...asked)
+      again.size === 0 ? [] : unchanged().flatMap((each) => askedAgain(each, again, owner, begun.epoch))
+    return may(...[...unchanged(), ...asked].flatMap(recovered))
   }
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
-      ...{ model, exact, mode, fresh, standing, first, host, yielding, own: [...ownMappings] }
+      ...{ model, exact, mode, fresh, standing, first, host, yielding, superseded, own: [...ownMappings] }
     })
     if (reason === undefined)
       return mayFail
-        ? may(...unchanged())
+        ? may(...unchanged().flatMap(recovered))
         : wrong("maps", `a group that can be mapped was refused: ${outcome.text}`)
-    if (mayFail || reason.texts.some((text) => outcome.text.includes(text))) return may(...unchanged())
+    if (mayFail || reason.texts.some((text) => outcome.text.includes(text)))
+      return may(...unchanged().flatMap(recovered))
     return wrong("2", `refused with "${outcome.text}", which lacks "${reason.texts.join('" or "')}"`)
   }
   if (outcome._tag !== "Answered") return may(model)
@@ -447,7 +495,8 @@ const afterMap = (
   )
   const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
   const kept = model.mappings
-    .filter((mapping) => ![...giving, ...replaced, ...displaced].includes(mapping))
+    .filter((mapping) => ![...holders, ...replaced, ...displaced].includes(mapping))
+    .filter((mapping) => !superseded.includes(mapping))
     .map((mapping): ModelMapping => {
       if (!ownMappings.has(mapping)) return mapping
       const each = served.find((candidate) => own.get(candidate) === mapping)
@@ -469,7 +518,11 @@ const afterMap = (
             pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
           }
     })
-  const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
+  const gone =
+    lostBy === undefined
+      ? model.gone
+      : [...(model.gone ?? []), ...superseded.map((mapping) => ({ by: lostBy, mapping }))]
+  const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique], gone }
   const named = new Set([
     ...unique,
     ...kept.filter((mapping) =>
@@ -485,11 +538,16 @@ const afterMap = (
       }))
     )
     .flatMap((each) => ownersOf(each, model, owner))
-  // The confirmation may have failed: then the record says that it was applied.
   if (!struck && !model.refusing.includes("store")) return may(...taken)
+  // Killed before it was forgotten, what the answer takes the place of is there as before.
+  const ended =
+    killed === true && superseded.length > 0
+      ? [...taken, ...taken.map((each) => ({ ...each, mappings: [...each.mappings, ...superseded] }))]
+      : taken
+  // The confirmation may have failed: then the record says that it was applied.
   return may(
-    ...taken,
-    ...taken.map((each) => ({
+    ...ended,
+    ...ended.map((each) => ({
       ...each,
       mappings: each.mappings.map((mapping): ModelMapping => {
         const before = model.mappings.find((one) => sameMapping(one, mapping))
@@ -497,7 +555,7 @@ const afterMap = (
         return unrecorded ? { ...mapping, recorded: before?.recorded ?? "applied" } : mapping
       })
     })),
-    ...taken.map((each) => ({
+    ...ended.map((each) => ({
       ...each,
       mappings: each.mappings.map(
         (mapping): ModelMapping =>
@@ -554,9 +612,12 @@ const whyRefused = (about: {
   readonly first: WireReq
   readonly host: ModelHost
   readonly yielding: ReadonlyArray<ModelMapping>
+  readonly superseded: ReadonlyArray<ModelMapping>
   readonly own: ReadonlyArray<ModelMapping | undefined>
 }): { readonly texts: ReadonlyArray<string> } | undefined => {
   const { model, exact, mode, fresh, standing, own } = about
+  // Where the answer that named the port is on its way, it is not taken back yet.
+  if (about.superseded.length > 0) return { texts: ["port is already allocated"] }
   if (mode === "routed" || fresh.length === 0) return undefined
   if (exact === undefined) {
     const before = { ...model, mappings: model.mappings.filter((each) => !about.yielding.includes(each)) }
@@ -741,8 +802,20 @@ const afterUnmap = (
       return published ?? routed ?? []
     })
   )
+  const isNamed = (mapping: ModelMapping) =>
+    bindings.some((binding) => {
+      const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
+      const whatever = binding.BackendIP === "" || binding.BackendPort === 0
+      return (
+        mapping.proto === at.proto &&
+        mapping.key === at.key &&
+        mapping.port === binding.FrontendPort &&
+        (whatever || mapping.backend === backendOf(binding))
+      )
+    })
   const without = (gone: ReadonlyArray<ModelMapping>): Model => ({
     ...model,
+    gone: model.gone?.filter(({ mapping }) => !isNamed(mapping)),
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
   if (outcome._tag === "Answered") return may(without([...named]))

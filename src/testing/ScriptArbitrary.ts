@@ -218,18 +218,26 @@ const crowded = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
 
 export const crowdedStep = crowded(never)
 
-/** Steps about one and the same mapping, by callers who do not agree on its policy. */
-export const contestedSteps: fc.Arbitrary<fc.Arbitrary<Step>> = crowdedReqs.map((reqs) =>
-  fc.oneof(
-    {
-      weight: 4,
-      arbitrary: fc
-        .constantFrom({}, { "portmapper.allow": "10.0.0.0/8" })
-        .map((asked): Step => ({ do: "map", reqs, labels: asked, owner: "engine", fate: undefined }))
-    },
-    { weight: 1, arbitrary: unmapStep(never) }
+/** Steps about one and the same mapping, by callers who do not agree on its policy, or on whether it has a host port. */
+export const contestedSteps: fc.Arbitrary<fc.Arbitrary<Step>> = fc
+  .tuple(
+    crowdedReqs,
+    fc.oneof(
+      { weight: 3, arbitrary: fc.constant({ "portmapper.allow": "10.0.0.0/8" }) },
+      { weight: 1, arbitrary: fc.constant({ "portmapper.mode": "routed" }) }
+    )
   )
-)
+  .map(([reqs, other]) =>
+    fc.oneof(
+      {
+        weight: 4,
+        arbitrary: fc
+          .constantFrom({}, other)
+          .map((labels): Step => ({ do: "map", reqs, labels, owner: "engine", fate: undefined }))
+      },
+      { weight: 1, arbitrary: unmapStep(never) }
+    )
+  )
 
 /** What else happens among them. */
 const crowdedAnyStep: fc.Arbitrary<Step> = fc.oneof(

@@ -58,6 +58,8 @@ export interface Ended {
   /** The step at which it was struck, where there was one: `Firewall.apply`. */
   readonly at?: string
   readonly lost?: number
+  /** The process ended meanwhile. */
+  readonly killed?: true
 }
 
 /** Everything a mapper holds of its host, as sorted lines. */

@@ -370,6 +370,91 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  describe("where a binding is to have a host port no longer", () => {
+    const routed = group("8080", [web], { "portmapper.mode": "routed" })
+
+    test("takes the port away once that is answered", () =>
+      Effect.gen(function* () {
+        yield* map(group("8080", [web]))
+        assert.deepStrictEqual(yield* mapped(routed), ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward"])
+        assert.deepStrictEqual(yield* host, { ...nothing, stored: ["0.0.0.0:0 answered"] })
+      }))
+
+    test("keeps the port after a failure or an interruption at any step, or an answer that is lost", () =>
+      Effect.gen(function* () {
+        const published = map(group("8080", [web]))
+        yield* published
+        const before = yield* host
+        const asBefore = (what: string) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* host, before, what)
+          })
+        const steps = yield* atEveryStep(
+          mapAndTell(routed),
+          (how, step) => asBefore(`${how} at ${step}`),
+          Effect.andThen(unmapAll, published)
+        )
+        assert.include(steps, "MappingStore.put")
+        const driver = yield* Driver
+        yield* Effect.exit(
+          Effect.scoped(Effect.andThen(driver.mapPorts(routed), Effect.fail("the client is gone")))
+        )
+        yield* asBefore("an answer that is lost")
+      }))
+
+    test("keeps the port for a call that was answered with it meanwhile", () =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        yield* map(group("8080", [web]))
+        const { rules } = yield* host
+        const first = yield* Scope.make()
+        yield* Effect.provideService(driver.mapPorts(routed), Scope.Scope, first)
+        yield* map(group("8080", [web]))
+        yield* Scope.close(first, Exit.void)
+        assert.deepStrictEqual((yield* host).rules, rules)
+      }))
+
+    test("leaves nothing where the binding is unmapped meanwhile, whether that is answered or lost", () =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        for (const exit of [Exit.void, Exit.fail("the client is gone")]) {
+          const bindings = yield* map(group("8080", [web]))
+          const first = yield* Scope.make()
+          yield* Effect.provideService(driver.mapPorts(routed), Scope.Scope, first)
+          yield* unmap(bindings)
+          yield* Scope.close(first, exit)
+          assert.deepStrictEqual(yield* host, nothing)
+        }
+      }))
+
+    test("takes the port away where a call that was answered with it meanwhile is never delivered", () =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        yield* map(group("8080", [web]))
+        const { rules } = yield* host
+        const [first, second] = [yield* Scope.make(), yield* Scope.make()]
+        yield* Effect.provideService(driver.mapPorts(routed), Scope.Scope, first)
+        yield* Effect.provideService(driver.mapPorts(group("8080", [web])), Scope.Scope, second)
+        yield* Scope.close(first, Exit.void)
+        assert.deepStrictEqual((yield* host).rules, rules)
+        yield* Scope.close(second, Exit.fail("the client is gone"))
+        assert.deepStrictEqual(yield* host, { ...nothing, stored: ["0.0.0.0:0 answered"] })
+      }))
+
+    test("keeps the port where the kernel refuses to give it up", () =>
+      Effect.gen(function* () {
+        const firewall = yield* MemoryFirewall
+        yield* map(group("8080", [web]))
+        const before = yield* host
+        firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
+        assert.strictEqual(yield* refused(routed), "FirewallError: change failed: busy")
+        assert.deepStrictEqual(yield* host, before)
+        firewall.refuse(undefined)
+        yield* map(routed)
+        assert.deepStrictEqual(yield* host, { ...nothing, stored: ["0.0.0.0:0 answered"] })
+      }))
+  })
+
   test("puts back the policy of a mapping without rules whatever the kernel's table says", () =>
     Effect.gen(function* () {
       const driver = yield* Driver

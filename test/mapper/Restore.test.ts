@@ -152,6 +152,20 @@ describe("restore after a kill", () => {
     })
   )
 
+  it.effect("keeps a host port until it is answered that there is none", () =>
+    Effect.gen(function* () {
+      const routed = { ...web, labels: new Map([["portmapper.mode", "routed"]]) }
+      const { life, kill } = yield* makeLives
+      const before = yield* life(Effect.andThen(map(web), snapshot))
+      yield* life(mapUndelivered(routed, kill))
+      const after = yield* life(snapshot)
+      assert.deepStrictEqual(after.listed, ["0.0.0.0 0 engine unconfirmed", "0.0.0.0 8080 engine live"])
+      assert.deepStrictEqual(after.rules, before.rules)
+      yield* life(map(routed))
+      assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 0 engine live"])
+    })
+  )
+
   it.effect("keeps what was perhaps answered as unconfirmed, until the same request confirms it", () =>
     Effect.gen(function* () {
       const { life, kill } = yield* makeLives
@@ -477,6 +491,42 @@ describe("restore, where a port was taken meanwhile", () => {
         "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
         "[::]:8080/tcp -> 172.17.0.2:80 answered"
       ])
+    })
+  )
+
+  it.effect("is conflicted as before where the answer to another claim is lost", () =>
+    Effect.gen(function* () {
+      for (const claim of [other, group("8080-8081", ["tcp 10.99.0.1 172.17.0.3:80"])]) {
+        const { life } = yield* taken
+        yield* life(
+          Effect.gen(function* () {
+            const driver = yield* Driver
+            const before = yield* snapshot
+            yield* free
+            yield* Effect.exit(
+              Effect.scoped(Effect.andThen(driver.mapPorts(claim), Effect.fail("the client is gone")))
+            )
+            assert.deepStrictEqual(yield* snapshot, before)
+          })
+        )
+      }
+    })
+  )
+
+  it.effect("is kept by a kill at whichever step of the same request, whatever its labels", () =>
+    Effect.gen(function* () {
+      const limited = { ...pair, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+      const stops: Array<string> = []
+      for (const request of [pair, limited])
+        for (let stop = 1; ; stop++) {
+          const { life, kill, free: freeHost } = yield* taken
+          const stoppedAt = yield* life(Effect.andThen(free, killedAt(stop, kill, map(request))))
+          if (stoppedAt === undefined) break
+          freeHost("tcp 0.0.0.0 8080")
+          stops.push(stoppedAt)
+          assert.deepStrictEqual(yield* life(listed), live, `killed at ${stop} ${stoppedAt}`)
+        }
+      assert.includeMembers(stops, ["HostSockets.open", "Firewall.apply", "Relay.open"])
     })
   )
 
