@@ -52,14 +52,41 @@ export const work = async (
     if (asked === undefined) return
     const { status, body } = await post("MapPorts", { Reqs: asked, Labels: {} })
     calls.answered++
-    const answer = JSON.parse(body) as {
-      readonly PortBindings?: ReadonlyArray<Binding>
-      readonly Err: string
-    }
+    const answer = JSON.parse(body) as MapAnswer
     if (status === 200) ledger.map(answer.PortBindings ?? [])
-    else if (isInjected(answer.Err)) calls.failed++
-    else if (!(answer.Err.includes("all ports are allocated") && isFull(asked, ledger)))
-      calls.refused.push(`${JSON.stringify(asked)}: ${answer.Err}`)
+    else refused([asked], answer)
+  }
+
+  const mapSeveral = async () => {
+    const groups = [1, 2].flatMap(() => {
+      const asked = randomGroup(client, random, ledger)
+      return asked === undefined ? [] : [asked]
+    })
+    // Nobody may have one port for two containers.
+    if (new Set(groups.map(([asked]) => asked && `${asked.Proto} ${asked.FrontendPort}`)).size < 2) return
+    const { status, body } = await post("MapGroups", {
+      Groups: groups.map((asked) => ({ Reqs: asked, Labels: {} }))
+    })
+    calls.answered++
+    const answer = JSON.parse(body) as { readonly Groups?: ReadonlyArray<MapAnswer>; readonly Err: string }
+    if (status === 200) ledger.map((answer.Groups ?? []).flatMap(({ PortBindings }) => PortBindings ?? []))
+    else refused(groups, answer)
+  }
+
+  /** What is mapped is granted as before. */
+  const mapAgain = async (mapped: ReadonlyArray<Binding>) => {
+    const [binding] = random.some(mapped, 1)
+    if (binding === undefined) return
+    const asked: Request = { ...binding, FrontendPortEnd: binding.FrontendPort }
+    const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: {} })
+    calls.answered++
+    if (status !== 200) refused([[asked]], JSON.parse(body) as MapAnswer)
+  }
+
+  const refused = (groups: ReadonlyArray<ReadonlyArray<Request>>, { Err }: Pick<MapAnswer, "Err">) => {
+    if (isInjected(Err)) calls.failed++
+    else if (!(Err.includes("all ports are allocated") && groups.some((asked) => isFull(asked, ledger))))
+      calls.refused.push(`${JSON.stringify(groups)}: ${Err}`)
   }
 
   const unmapSome = async (bindings: ReadonlyArray<Binding>) => {
@@ -80,6 +107,8 @@ export const work = async (
       const mapped = mine()
       const crowded = mapped.length >= mappedAtMost
       if (crowded || random.chance(0.4)) await unmapSome(random.some(mapped, 1 + random.below(3)))
+      else if (random.chance(0.15)) await mapAgain(mapped)
+      else if (random.chance(0.2)) await mapSeveral()
       else await mapSome()
     }
   } catch {
@@ -90,6 +119,11 @@ export const work = async (
 }
 
 const isInjected = (error: string): boolean => injectedTexts.some((text) => error.includes(text))
+
+interface MapAnswer {
+  readonly PortBindings?: ReadonlyArray<Binding>
+  readonly Err: string
+}
 
 export type Request = Binding & { readonly FrontendPortEnd: number }
 
@@ -116,8 +150,8 @@ const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyAr
 }
 
 /**
- * Whether what was answered, or is about to be by others, may take all the ports that were asked for. Calls of others on
- * their way take one port each at most.
+ * Whether what was answered, or is about to be by others, may take all the ports that were asked for. Calls on their way
+ * take two ports each at most.
  */
 const isFull = ([asked]: ReadonlyArray<Request>, ledger: Ledger): boolean => {
   if (asked === undefined) return false
@@ -127,5 +161,5 @@ const isFull = ([asked]: ReadonlyArray<Request>, ledger: Ledger): boolean => {
       .filter(({ Proto, FrontendPort: port }) => Proto === asked.Proto && port >= first && port <= last)
       .map(({ FrontendPort }) => FrontendPort)
   )
-  return ports.size + clientCount >= last - first + 1
+  return ports.size + 2 * clientCount >= last - first + 1
 }
