@@ -12,7 +12,6 @@ import {
   isStale,
   type Live,
   mappingKey,
-  mappingText,
   sameBackend
 } from "./Mapping.ts"
 import type { Plan, Served } from "./Plan.ts"
@@ -84,9 +83,6 @@ const settleInTheWay = (
   { ports }: Group,
   placements: ReadonlyArray<Placement>
 ): Effect.Effect<ReadonlyArray<Placement>, PortAllocated | UnmapError> => {
-  // Whoever is about to be told that it is theirs is told so first.
-  const promised = placements.find(({ supersedes }) => (supersedes?.deliveries.size ?? 0) > 0)?.supersedes
-  if (promised !== undefined) return Effect.fail(allocatedTo(mappingText(promised.mapping), promised))
   const isOwn = (holder: Live) => placements.some(({ live }) => live === holder)
   const inTheWay = placements.flatMap(({ planned: { entry, reserves }, live }) =>
     live !== undefined || !reserves || ports._tag !== "Exact"
@@ -109,7 +105,8 @@ const displace = Effect.fnUntraced(function* (
   const displaced = new Set<Live>()
   for (const { frontend, holder } of inTheWay) {
     if (displaced.has(holder)) continue
-    if (!(yield* givesWay(on, holder))) return yield* allocatedTo(frontend, holder)
+    if (!(yield* givesWay(on, holder)))
+      return yield* new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
     displaced.add(holder)
   }
   yield* giveWay([...displaced])
@@ -131,6 +128,8 @@ const inOtherMode = ({ mappings }: Host, { entry, mode }: Served, { ports }: Gro
 
 const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, holder: Live) {
   const nowMillis = yield* Clock.currentTimeMillis
+  // Whoever asked is about to be told that it is theirs.
+  if (holder.deliveries.size > 0) return false
   if (isAbandoned(holder, mappings.engine, nowMillis)) return true
   if (nowMillis - holder.mapping.sinceMillis < startMillis) return false
   return (yield* backends.stateOf(holder.mapping.backend)) === "gone"
@@ -139,12 +138,9 @@ const givesWay = Effect.fnUntraced(function* ({ mappings, backends }: Host, hold
 /** A container is published before it runs: for so long after it nobody takes it for gone. */
 const startMillis = 30_000
 
-/** Not what is being answered with: whoever asked is about to be told that it is theirs. */
+/** Not what is being answered with. */
 export const isAbandoned = (live: Live, engine: EngineEpoch, nowMillis: number): boolean =>
   live.deliveries.size === 0 && (live.standing === "unconfirmed" || isStale(live, engine, nowMillis))
-
-const allocatedTo = (frontend: string, holder: Live): PortAllocated =>
-  new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
 
 /** Who holds the port, since when, and how to free it. */
 const holderText = ({ mapping }: Live): string => {

@@ -1,6 +1,6 @@
 /**
  * `mapPorts`: publishes a group, or several at once. Plan, reserve, record, redirect, relay, answer; each step undoes the
- * ones before it when it fails or is interrupted, and all of it is undone when the answer can't be delivered.
+ * ones before it when it fails, and all of it is undone when the call is interrupted or its answer can't be delivered.
  */
 import { Clock, Effect, Exit, Result, Scope } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
@@ -19,13 +19,13 @@ import { type Answering, confirm, retract } from "./Answered.ts"
 import { type GiveWay, givingWay, isAbandoned, type Placement, settleConflicts } from "./Conflicts.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
-import { type Delivery, isConflicted, type Live, type Mapping, mappingKey, type Replaced } from "./Mapping.ts"
+import { isConflicted, type Live, type Mapping, mappingKey, type Replaced } from "./Mapping.ts"
 import type { StoreError } from "./MappingStore.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
-import { comeBack } from "./Recover.ts"
+import { comeBack, relayAsBefore } from "./Recover.ts"
 import { type Step, told, transaction } from "./Transaction.ts"
-import { type UnmapError, withdraw } from "./UnmapPorts.ts"
+import type { UnmapError } from "./UnmapPorts.ts"
 
 export type MapError = PlanError | PlaceError
 type PlaceError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
@@ -141,14 +141,6 @@ const place = (
       : placed
   })
 
-/** The same for what the answer takes the place of; its record goes when that is delivered. */
-const supersede = (
-  step: Step,
-  on: Host,
-  superseded: ReadonlyArray<Live>
-): Effect.Effect<void, FirewallError> =>
-  superseded.length === 0 ? Effect.void : step(withdraw(on, superseded), () => comeBack(on, superseded))
-
 /** A group with its port reserved, and what is to be made and changed for it. */
 interface Draft {
   readonly port: number
@@ -182,8 +174,6 @@ const placeWith = Effect.fnUntraced(function* (
   const made = drafts.flatMap((each) => each.made)
   const changes = drafts.flatMap((each) => each.changes)
 
-  const superseded = drafts.flatMap((each) => each.supersedes)
-  yield* supersede(step, on, superseded)
   yield* dislodge(giveWay, on, made)
   if (made.length > 0) {
     const intents = made.map(({ mapping }) => mapping)
@@ -194,19 +184,11 @@ const placeWith = Effect.fnUntraced(function* (
     if (route !== undefined) yield* step(on.relay.open(route), () => on.relay.close(route))
   for (const { live, after } of changes)
     yield* step(reroute(on.relay, live.route, after.route), () =>
-      told("relaying as before", reroute(on.relay, after.route, live.route))
+      relayAsBefore(on, live, after.route, live.route)
     )
-  // A store that takes nothing says so before an answer counts on it: what is superseded is forgotten after that.
-  const unchanged = drafts
-    .filter((each) => each.supersedes.length > 0)
-    .flatMap(({ kept }) => kept.map(({ live }) => live))
-    .filter((live) => !changes.some((change) => change.live === live))
-  const applied = [
-    ...[...made, ...unchanged].map(({ mapping }) => mapping),
-    ...changes.map(({ after }) => after.mapping)
-  ]
+  const applied = [...made.map(({ mapping }) => mapping), ...changes.map(({ after }) => after.mapping)]
   if (applied.length > 0) yield* on.store.put(applied, "applied")
-  return settled(on, drafts, { gone: [...gone, ...superseded], superseded }, owner)
+  return settled(on, drafts, gone, owner)
 })
 
 const draft = Effect.fnUntraced(function* (
@@ -247,7 +229,10 @@ const draft = Effect.fnUntraced(function* (
       sinceMillis
     })
   )
-  const changes = kept.flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
+  const changes = kept
+    // In routed mode several entries may be one mapping, which the last of them stands for.
+    .filter(({ live }, at) => kept.findLastIndex((other) => other.live === live) === at)
+    .flatMap(({ planned, live }) => changeOf(planned, live, group, plan, owner))
   const supersedes = placements.flatMap((placement) => placement.supersedes ?? [])
   return { port, labels: group.labels, made, kept, changes, supersedes }
 })
@@ -256,11 +241,12 @@ const draft = Effect.fnUntraced(function* (
 const settled = (
   { mappings }: Host,
   drafts: ReadonlyArray<Draft>,
-  removed: Pick<Delivery, "gone" | "superseded">,
+  gone: ReadonlyArray<Live>,
   owner: string
 ): Placed => {
   const changed: Array<Replaced> = []
-  const delivery = mappings.newDelivery({ ...removed, changed })
+  const supersedes = drafts.flatMap((each) => each.supersedes)
+  const delivery = mappings.newDelivery({ changed, gone, supersedes })
   const epoch = mappings.engine.number
   const lives: Array<Live> = []
   for (const { changes, kept, labels, made } of drafts) {
@@ -311,7 +297,9 @@ const reserveAbandoned = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReadonlyArray<Hold>, PortError | UnmapError> {
   const { allocator, mappings } = on
   const now = yield* Clock.currentTimeMillis
-  const answered = new Set(all.flatMap((placements) => placements.map(({ live }) => live)))
+  const answered = new Set(
+    all.flatMap((placements) => placements.flatMap(({ live, supersedes }) => [live, supersedes]))
+  )
   const mayGo = (live: Live) => !answered.has(live) && isAbandoned(live, mappings.engine, now)
   const abandoned = [...mappings.all()]
     .filter((live) => live.mapping.mode !== "routed" && allocator.gives(ports, live.mapping.port))
@@ -328,6 +316,7 @@ const reserveAbandoned = Effect.fnUntraced(function* (
     const again = yield* Effect.result(allocator.reserve(frontends, ports, beside))
     if (Result.isSuccess(again)) return again.success
     if (again.failure._tag !== "PortsExhausted") return yield* again.failure
+    yield* comeBack(on, held)
   }
   return yield* exhausted
 })

@@ -31,8 +31,8 @@ export interface Mapping {
 
 /**
  * `provisional`: made by a call whose answer is still on its way. `answered`: the caller knows. `unconfirmed`: found at a
- * start, applied but perhaps never answered; any claim on its port displaces it. `conflicted`: found at a start, but its
- * port was taken by someone else meanwhile; it serves nothing.
+ * start, applied but perhaps never answered; any claim on its port displaces it. `conflicted`: it can't be served, since its
+ * port was taken by someone else meanwhile, and is tried again; it holds nothing.
  */
 export type Standing = "provisional" | "answered" | "unconfirmed" | "conflicted"
 
@@ -45,7 +45,7 @@ export interface Live {
   hold: Hold | undefined
   rules: ReadonlyArray<Rule>
   route: Route | undefined
-  /** Its relay was refused at a start: redirected alone until it is had. */
+  /** Its relay was refused, and is tried again. */
   unrelayed?: true
   /** The calls that answered with it and have not been delivered yet. */
   readonly deliveries: Set<Delivery>
@@ -60,8 +60,10 @@ export interface Delivery {
   readonly changed: Array<Replaced>
   /** What gave way to what it made, and comes back where it is lost. */
   gone: ReadonlyArray<Live>
-  /** Of these, the same bindings with a host port, as this answer names none; recorded until it is delivered. */
-  readonly superseded: ReadonlyArray<Live>
+  /** What this answer takes the place of once it is delivered: the same bindings with a host port, as it names none. */
+  readonly supersedes: ReadonlyArray<Live>
+  /** What it answered with, and an earlier answer took the place of: that is carried out where this one is lost. */
+  readonly superseded: Array<Live>
 }
 
 export const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
@@ -118,7 +120,7 @@ export class Mappings extends Context.Service<
     readonly all: () => IterableIterator<Live>
     readonly size: () => number
     /** Under way until it is delivered or lost. */
-    readonly newDelivery: (given: Pick<Delivery, "changed" | "gone" | "superseded">) => Delivery
+    readonly newDelivery: (given: Pick<Delivery, "changed" | "gone" | "supersedes">) => Delivery
     readonly underWay: Set<Delivery>
     /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
     readonly engine: EngineEpoch
@@ -182,7 +184,7 @@ function make() {
     all: () => byKey.values(),
     size: () => byKey.size,
     newDelivery: (given) => {
-      const delivery = { ...given, number: ++deliveries }
+      const delivery: Delivery = { ...given, number: ++deliveries, superseded: [] }
       underWay.add(delivery)
       return delivery
     },

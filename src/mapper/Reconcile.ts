@@ -96,13 +96,10 @@ const recordAll = Effect.fnUntraced(function* ({
 }: Host): Effect.fn.Return<void, StoreError> {
   const { mappings: stored } = yield* store.load
   const found = new Map(stored.map((one) => [mappingKey(one.mapping), one]))
-  // What may come back, where an answer that is on its way is lost, stays on record.
-  const superseded = new Set(
-    [...mappings.underWay].flatMap((each) => each.superseded).map(({ mapping }) => mappingKey(mapping))
-  )
-  const isUnknown = (key: string) => mappings.get(key) === undefined && !superseded.has(key)
   yield* store.remove(
-    stored.map(({ mapping }) => mapping).filter((mapping) => isUnknown(mappingKey(mapping)))
+    stored
+      .filter(({ mapping }) => mappings.get(mappingKey(mapping)) === undefined)
+      .map(({ mapping }) => mapping)
   )
   const differing = [...mappings.all()].filter(
     (live) => !isRecorded(found.get(mappingKey(live.mapping)), live.mapping, recordedState(live))

@@ -1,6 +1,7 @@
-/** What could not be brought back at a start, because its port was not to be had or the relay refused it, is tried again. */
+/** What can't be served, because its port is not to be had or the relay refuses it, is tried again. */
 import { Duration, Effect, Result } from "effect"
 import { flowsOfAdded } from "../firewall/Conntrack.ts"
+import { type Route, reroute } from "../relay/Relay.ts"
 import { bringBack, forgetFlows, planAgain, serveAgain, widestFirst } from "./BringBack.ts"
 import type { Host } from "./Host.ts"
 import { isConflicted, type Live, mappingKey, mappingText, setAside } from "./Mapping.ts"
@@ -36,9 +37,19 @@ export const recoverLives = Effect.fnUntraced(function* (
   return recovered
 })
 
-/** What gave way is mapped again, and served if it was, unless something else has its place; the caller has the lock. */
+/**
+ * What gave way is mapped again, and served if it was, unless another one has its very frontend: where that one's answer is
+ * still on its way, it comes back when that is lost. The caller has the lock.
+ */
 export const comeBack = Effect.fnUntraced(function* (on: Host, gone: ReadonlyArray<Live>) {
-  const back = gone.filter(({ mapping }) => on.mappings.get(mappingKey(mapping)) === undefined)
+  const back = gone.filter((live) => {
+    const there = on.mappings.get(mappingKey(live.mapping))
+    if (there !== undefined && there !== live && there.standing === "provisional") {
+      const [heir] = there.deliveries
+      if (heir !== undefined) heir.gone = [...heir.gone, live]
+    }
+    return there === undefined
+  })
   if (back.length === 0) return
   const served = back.filter((live) => !isConflicted(live))
   for (const live of back) {
@@ -82,14 +93,27 @@ const recover = Effect.fnUntraced(function* (on: Host, live: Live) {
   return true
 })
 
-/** The route as it is now: a change of policy may have opened it meanwhile. */
+/** After a change of route that is undone; where the relay refuses, it is relayed as the change has it, and tried again. */
+export const relayAsBefore = (
+  { relay }: Host,
+  live: Live,
+  now: Route | undefined,
+  before: Route | undefined
+): Effect.Effect<void> =>
+  Effect.catch(reroute(relay, now, before), (error) => {
+    live.route = now
+    live.unrelayed = true
+    return Effect.logError(`${mappingText(live.mapping)} can't be relayed as before: ${error.message}`)
+  })
+
+/** The route as its policy has it now. */
 const relayAgain = Effect.fnUntraced(function* ({ capabilities, relay }: Host, live: Live) {
   const { mapping, hold } = live
   const again = planAgain(mapping, capabilities)
-  if (live.route === undefined && hold !== undefined && Result.isSuccess(again)) {
+  if (hold !== undefined && Result.isSuccess(again)) {
     const { plan, planned } = again.success
     const route = routeOf(planned, hold, plan.policy)
-    if (route !== undefined && Result.isFailure(yield* Effect.result(relay.open(route)))) return false
+    if (Result.isFailure(yield* Effect.result(reroute(relay, live.route, route)))) return false
     live.route = route
   }
   delete live.unrelayed

@@ -26,10 +26,9 @@ export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, Ma
 export const unmapPortsOn = (on: Host, release: Release): Effect.Effect<void, UnmapError> =>
   on.mappings.lock.alone(
     Effect.suspend(() => {
-      const lives = release.bindings.flatMap((binding) => find(on, binding) ?? [])
-      const removed = removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
-      const gone = on.mappings.underWay.size === 0 ? [] : goneOf(on, release.bindings)
-      return gone.length === 0 ? removed : Effect.andThen(forgetGone(on, gone), removed)
+      forgetGone(on, release.bindings)
+      const lives = release.bindings.flatMap((binding) => find(on, binding))
+      return removeLives(on, lives.length > 1 ? [...new Set(lives)] : lives)
     })
   )
 
@@ -69,20 +68,14 @@ const failureOf = (failures: ReadonlyArray<readonly [Live, FirewallError | Store
  * by a kill is then finished by the restore, where the other way round it would be undone, and nobody would ask again.
  */
 const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArray<Live>) {
+  const { firewall, store, relay, mappings, allocator, byteCounter } = on
   // A removal that failed may have been made all the same.
-  yield* Effect.tapError(on.store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
-  yield* Effect.tapCause(withdraw(on, lives), () => recordAgain(on, lives))
-})
-
-/** Lets go of all but the record, from which a restore would bring them back. */
-export const withdraw = Effect.fnUntraced(function* (
-  { firewall, conntrack, relay, mappings, allocator, byteCounter }: Host,
-  lives: ReadonlyArray<Live>
-) {
+  yield* Effect.tapError(store.remove(lives.map(({ mapping }) => mapping)), () => recordAgain(on, lives))
   const rules = lives.flatMap((live) => live.rules)
-  if (rules.length > 0) yield* firewall.apply({ add: [], remove: rules })
+  if (rules.length > 0)
+    yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(on, lives))
   const flows = flowsOfRemoved(rules)
-  if (flows.length > 0) yield* forgetFlows(conntrack, flows)
+  if (flows.length > 0) yield* forgetFlows(on, flows)
   yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
@@ -104,42 +97,40 @@ export const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: 
 })
 
 /** At once, and so often at most. */
-export const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
+const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
 /** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = (conntrack: Host["conntrack"], flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
+const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
   Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
-const find = ({ mappings }: Host, binding: ReleasedBinding): Live | undefined => {
+const find = ({ mappings }: Host, binding: ReleasedBinding): ReadonlyArray<Live> => {
   const { protocol, host, port, backend } = binding
   const published = mappings.get(frontendKey(protocol, host, port))
-  if (published !== undefined && leadsTo(published, backend)) return published
-  if (backend.address === undefined) return undefined
-  return mappings.get(routedKey(protocol, { address: backend.address, port: backend.port }))
+  if (published !== undefined && leadsTo(published, backend)) {
+    // What is about to take its place goes with it.
+    const next =
+      mappings.underWay.size === 0 ? undefined : mappings.get(routedKey(protocol, published.mapping.backend))
+    return next !== undefined && takesPlaceOf(next, published) ? [published, next] : [published]
+  }
+  if (backend.address === undefined) return []
+  const routed = mappings.get(routedKey(protocol, { address: backend.address, port: backend.port }))
+  return routed === undefined ? [] : [routed]
 }
 
-/** What gave way to a call whose answer is on its way. */
-const goneOf = ({ mappings }: Host, bindings: ReadonlyArray<ReleasedBinding>): ReadonlyArray<Live> =>
-  [...mappings.underWay]
-    .flatMap(({ gone }) => gone)
-    .filter((live) =>
-      bindings.some(
-        ({ protocol, host, port, backend }) =>
-          mappingKey(live.mapping) === frontendKey(protocol, host, port) && leadsTo(live, backend)
-      )
-    )
+const takesPlaceOf = ({ deliveries }: Live, other: Live): boolean =>
+  [...deliveries].some(({ supersedes }) => supersedes.includes(other))
 
-/** Where that answer is lost, these do not come back. */
-const forgetGone = ({ mappings, store }: Host, lives: ReadonlyArray<Live>): Effect.Effect<void, UnmapError> =>
-  Effect.matchEffect(store.remove(lives.map(({ mapping }) => mapping)), {
-    onFailure: (error) => Effect.fail(failureOf(lives.map((live) => [live, error]))),
-    onSuccess: () =>
-      Effect.sync(() => {
-        for (const delivery of mappings.underWay)
-          delivery.gone = delivery.gone.filter((live) => !lives.includes(live))
-      })
-  })
+/** What gave way to a call whose answer is on its way does not come back, if it is unmapped meanwhile. */
+const forgetGone = ({ mappings }: Host, bindings: ReadonlyArray<ReleasedBinding>): void => {
+  const isNamed = (live: Live) =>
+    bindings.some(
+      ({ protocol, host, port, backend }) =>
+        mappingKey(live.mapping) === frontendKey(protocol, host, port) && leadsTo(live, backend)
+    )
+  for (const delivery of mappings.underWay)
+    if (delivery.gone.length > 0) delivery.gone = delivery.gone.filter((live) => !isNamed(live))
+}
 
 const leadsTo = ({ mapping }: Live, { address, port }: ReleasedBinding["backend"]): boolean =>
   address === undefined ||

@@ -36,6 +36,8 @@ export interface ModelMapping extends Frontend {
   readonly pending?: { readonly by: number; readonly before: ModelMapping | undefined } | undefined
   /** Its port may be held on the unspecified address, for it was granted together with that. */
   readonly wide: boolean
+  /** The call, answered to nobody yet, that takes its place. */
+  readonly leaving?: number | undefined
 }
 
 export interface Model {
@@ -47,8 +49,6 @@ export interface Model {
   readonly engine: { readonly epoch: number; readonly sinceMillis: number; readonly activated: boolean }
   /** The port last given from a range, `undefined` where that is not known. */
   readonly last: ReadonlyMap<string, number | undefined>
-  /** What gave way to a call that was answered to nobody yet, by its number. */
-  readonly gone?: ReadonlyArray<{ readonly by: number; readonly mapping: ModelMapping }> | undefined
 }
 
 /** Everything that may be the case after a call; or what was wrong with it, whatever is the case. */
@@ -100,29 +100,12 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
 }
 
 /** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
-export const afterLoss = (model: Model, lost: number): Model => {
-  const mappings = model.mappings.flatMap((mapping) =>
-    mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]
-  )
-  const back = (model.gone ?? [])
-    .filter(({ by }) => by === lost)
-    .map(({ mapping }) => mapping)
-    .filter(
-      ({ proto, key, port }) =>
-        !mappings.some((one) => one.proto === proto && one.key === key && one.port === port)
-    )
-    .map((mapping): ModelMapping => {
-      const isTaken = mappings.some(
-        (one) => one.port === mapping.port && one.backend !== mapping.backend && conflict(one, mapping)
-      )
-      return isTaken ? { ...mapping, standing: "conflicted" } : mapping
-    })
-  return {
-    ...model,
-    mappings: [...mappings, ...back],
-    gone: model.gone?.filter(({ by }) => by !== lost)
-  }
-}
+export const afterLoss = (model: Model, lost: number): Model => ({
+  ...model,
+  mappings: model.mappings
+    .map(({ leaving, ...mapping }): ModelMapping => (leaving === lost ? mapping : { ...mapping, leaving }))
+    .flatMap((mapping) => (mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]))
+})
 
 /** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
@@ -411,7 +394,7 @@ const afterMap = (
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
-      ...{ model, exact, mode, fresh, standing, first, host, yielding, superseded, own: [...ownMappings] }
+      ...{ model, exact, mode, fresh, standing, first, host, yielding, own: [...ownMappings] }
     })
     if (reason === undefined)
       return mayFail
@@ -496,7 +479,10 @@ const afterMap = (
   const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
   const kept = model.mappings
     .filter((mapping) => ![...holders, ...replaced, ...displaced].includes(mapping))
-    .filter((mapping) => !superseded.includes(mapping))
+    .flatMap((mapping): ReadonlyArray<ModelMapping> => {
+      if (!superseded.includes(mapping)) return [mapping]
+      return lostBy === undefined ? [] : [{ ...mapping, leaving: lostBy }]
+    })
     .map((mapping): ModelMapping => {
       if (!ownMappings.has(mapping)) return mapping
       const each = served.find((candidate) => own.get(candidate) === mapping)
@@ -518,11 +504,7 @@ const afterMap = (
             pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
           }
     })
-  const gone =
-    lostBy === undefined
-      ? model.gone
-      : [...(model.gone ?? []), ...superseded.map((mapping) => ({ by: lostBy, mapping }))]
-  const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique], gone }
+  const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
   const named = new Set([
     ...unique,
     ...kept.filter((mapping) =>
@@ -538,12 +520,12 @@ const afterMap = (
       }))
     )
     .flatMap((each) => ownersOf(each, model, owner))
-  if (!struck && !model.refusing.includes("store")) return may(...taken)
-  // Killed before it was forgotten, what the answer takes the place of is there as before.
-  const ended =
-    killed === true && superseded.length > 0
-      ? [...taken, ...taken.map((each) => ({ ...each, mappings: [...each.mappings, ...superseded] }))]
-      : taken
+  if (!struck && model.refusing.length === 0) return may(...taken)
+  // What the answer takes the place of may have stayed, and is nobody's any more.
+  const left = lostBy === undefined ? superseded.map(abandonedOne) : []
+  const ended = taken.flatMap((each) =>
+    subsets(left).map((some) => ({ ...each, mappings: [...each.mappings, ...some] }))
+  )
   // The confirmation may have failed: then the record says that it was applied.
   return may(
     ...ended,
@@ -564,6 +546,9 @@ const afterMap = (
     }))
   )
 }
+
+const abandonedOne = (mapping: ModelMapping): ModelMapping =>
+  mapping.standing === "conflicted" ? mapping : { ...mapping, standing: "unconfirmed" }
 
 /** What nobody had confirmed may become the caller's. */
 const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Model> => {
@@ -612,12 +597,9 @@ const whyRefused = (about: {
   readonly first: WireReq
   readonly host: ModelHost
   readonly yielding: ReadonlyArray<ModelMapping>
-  readonly superseded: ReadonlyArray<ModelMapping>
   readonly own: ReadonlyArray<ModelMapping | undefined>
 }): { readonly texts: ReadonlyArray<string> } | undefined => {
   const { model, exact, mode, fresh, standing, own } = about
-  // Where the answer that named the port is on its way, it is not taken back yet.
-  if (about.superseded.length > 0) return { texts: ["port is already allocated"] }
   if (mode === "routed" || fresh.length === 0) return undefined
   if (exact === undefined) {
     const before = { ...model, mappings: model.mappings.filter((each) => !about.yielding.includes(each)) }
@@ -783,8 +765,12 @@ const afterUnmap = (
   bindings: ReadonlyArray<WireBinding>,
   { outcome, struck }: Ended
 ): Verdict => {
+  const routedOf = ({ proto, backend }: ModelMapping) =>
+    model.mappings.filter(
+      (mapping) => mapping.mode === "routed" && mapping.proto === proto && mapping.backend === backend
+    )
   const named = new Set(
-    bindings.flatMap((binding) => {
+    bindings.flatMap((binding): ModelMapping | ReadonlyArray<ModelMapping> => {
       const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
       const whatever = binding.BackendIP === "" || binding.BackendPort === 0
       const backend = whatever ? undefined : backendOf(binding)
@@ -799,23 +785,13 @@ const afterUnmap = (
       const routed = model.mappings.find(
         (mapping) => mapping.mode === "routed" && mapping.proto === at.proto && mapping.backend === backend
       )
+      // What is about to take its place goes with it.
+      if (published?.leaving !== undefined) return [published, ...routedOf(published)]
       return published ?? routed ?? []
     })
   )
-  const isNamed = (mapping: ModelMapping) =>
-    bindings.some((binding) => {
-      const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
-      const whatever = binding.BackendIP === "" || binding.BackendPort === 0
-      return (
-        mapping.proto === at.proto &&
-        mapping.key === at.key &&
-        mapping.port === binding.FrontendPort &&
-        (whatever || mapping.backend === backendOf(binding))
-      )
-    })
   const without = (gone: ReadonlyArray<ModelMapping>): Model => ({
     ...model,
-    gone: model.gone?.filter(({ mapping }) => !isNamed(mapping)),
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
   if (outcome._tag === "Answered") return may(without([...named]))

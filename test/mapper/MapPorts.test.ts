@@ -12,7 +12,7 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
-import type { Group } from "../../src/protocol/PortBinding.ts"
+import type { Group, PortBinding } from "../../src/protocol/PortBinding.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
 import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
@@ -441,17 +441,38 @@ describe("mapPorts undone", () => {
         assert.deepStrictEqual(yield* host, { ...nothing, stored: ["0.0.0.0:0 answered"] })
       }))
 
-    test("keeps the port where the kernel refuses to give it up", () =>
+    test("leaves it to any other claim where it can't be taken away", () =>
       Effect.gen(function* () {
         const firewall = yield* MemoryFirewall
+        const driver = yield* Driver
         yield* map(group("8080", [web]))
-        const before = yield* host
         firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
-        assert.strictEqual(yield* refused(routed), "FirewallError: change failed: busy")
-        assert.deepStrictEqual(yield* host, before)
-        firewall.refuse(undefined)
         yield* map(routed)
-        assert.deepStrictEqual(yield* host, { ...nothing, stored: ["0.0.0.0:0 answered"] })
+        firewall.refuse(undefined)
+        const listed = yield* driver.listPorts ?? Effect.succeed([])
+        assert.deepStrictEqual(
+          listed.map(({ mode, state }) => `${mode} ${state}`),
+          ["nat unconfirmed", "routed live"]
+        )
+        assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])), [
+          "0.0.0.0:8080/tcp -> 172.17.0.3:80, forward"
+        ])
+      }))
+
+    test("takes the port away from all entries, where one is unmapped meanwhile", () =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        const both = [web, "tcp 10.99.0.1 172.17.0.2:80"]
+        const bindings = yield* map(group("8080", both))
+        const first = yield* Scope.make()
+        yield* Effect.provideService(
+          driver.mapPorts(group("8080", both, { "portmapper.mode": "routed" })),
+          Scope.Scope,
+          first
+        )
+        yield* unmap(bindings.slice(0, 1))
+        yield* Scope.close(first, Exit.void)
+        assert.deepStrictEqual(yield* host, nothing)
       }))
   })
 
@@ -491,6 +512,22 @@ describe("mapPorts undone", () => {
       yield* Deferred.succeed(written, undefined)
       yield* Fiber.joinAll([confirming, unmapping])
       assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("puts back the policy of what several entries without a host port share", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      const store = yield* MemoryStore
+      const both = [web, "tcp 10.99.0.1 172.17.0.2:80"]
+      yield* map(group("8080", both, { "portmapper.mode": "routed" }))
+      const before = store.records()
+      const other = { "portmapper.mode": "routed", "portmapper.allow": "10.0.0.0/8" }
+      const lost = Effect.andThen(
+        driver.mapPorts(group("8080", both, other)),
+        Effect.fail("the client is gone")
+      )
+      yield* Effect.exit(Effect.scoped(lost))
+      assert.deepStrictEqual(store.records(), before)
     }))
 
   test("keeps the policy that another call has answered with meanwhile", () =>
@@ -630,6 +667,64 @@ describe("a mapping that stands in the way", () => {
       assert.match(yield* refused(group("8080", [web])), /port is already allocated/)
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
+
+  describe("and gave way to a call whose answer is on its way", () => {
+    const lost = Exit.fail("the client is gone")
+    /** What is mapped once 8080 gave way, and `meanwhile` is done; it takes the scope of the answer. */
+    const afterwards = (
+      meanwhile: (
+        answer: Scope.Closeable,
+        bindings: ReadonlyArray<PortBinding>
+      ) => Effect.Effect<unknown, unknown, MemoryServices>
+    ) =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        const bindings = yield* map(group("8080", [web]))
+        const before = yield* host
+        yield* TestClock.adjust("30 seconds")
+        const answer = yield* Scope.make()
+        yield* Effect.provideService(driver.mapPorts(other), Scope.Scope, answer)
+        yield* meanwhile(answer, bindings)
+        return { before, after: yield* host }
+      }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
+
+    it.effect("comes back where that is lost", () =>
+      Effect.gen(function* () {
+        const { before, after } = yield* afterwards((answer) => Scope.close(answer, lost))
+        assert.deepStrictEqual(after, before)
+      })
+    )
+
+    it.effect("comes back where that and the same call after it are lost, in whatever order", () =>
+      Effect.gen(function* () {
+        for (const first of [0, 1]) {
+          const { before, after } = yield* afterwards((answer) =>
+            Effect.gen(function* () {
+              const again = yield* Scope.make()
+              yield* Effect.provideService(
+                Driver.use((driver) => driver.mapPorts(other)),
+                Scope.Scope,
+                again
+              )
+              const answers = [answer, again]
+              if (first === 1) answers.reverse()
+              for (const each of answers) yield* Scope.close(each, lost)
+            })
+          )
+          assert.deepStrictEqual(after, before)
+        }
+      })
+    )
+
+    it.effect("does not come back where it is unmapped meanwhile", () =>
+      Effect.gen(function* () {
+        const { after } = yield* afterwards((answer, bindings) =>
+          Effect.andThen(unmap(bindings), Scope.close(answer, lost))
+        )
+        assert.deepStrictEqual(after, nothing)
+      })
+    )
+  })
 })
 
 describe("the owner of a mapping", () => {
