@@ -530,6 +530,41 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(store.records(), before)
     }))
 
+  describe("where the relay refuses while a change of policy is undone", () => {
+    const on = (host: string, labels: Record<string, string>) =>
+      group("8080", [`tcp ${host} 172.17.0.2:80`], labels)
+    const proxy = { "portmapper.mode": "proxy" }
+    const refusing =
+      (...names: ReadonlyArray<string>) =>
+      (step: string) =>
+        names.includes(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+
+    test("of a call that fails, relays as before once it does no more", () =>
+      Effect.gen(function* () {
+        yield* map(on("10.99.0.1", proxy))
+        const before = yield* host
+        const changed = Effect.exit(map(on("10.99.0.1", {})))
+        yield* Effect.provideService(changed, Steps, refusing("MappingStore.put", "Relay.open"))
+        assert.deepStrictEqual((yield* host).routes, [])
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(yield* host, before)
+      }))
+
+    test("of an answer that is lost, relays and redirects as before once it does no more", () =>
+      Effect.gen(function* () {
+        const driver = yield* Driver
+        yield* map(on("0.0.0.0", proxy))
+        const before = yield* host
+        const answer = yield* Scope.make()
+        const limited = on("0.0.0.0", { "portmapper.allow": "10.0.0.0/8" })
+        yield* Effect.provideService(driver.mapPorts(limited), Scope.Scope, answer)
+        const lost = Scope.close(answer, Exit.fail("the client is gone"))
+        yield* Effect.provideService(lost, Steps, refusing("Relay.open", "Firewall.apply"))
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(yield* host, before)
+      }))
+  })
+
   test("keeps the policy that another call has answered with meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
