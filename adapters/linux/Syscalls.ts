@@ -40,7 +40,11 @@ export const sendmsg = native("sendmsg", "int", pointer, "int")
 /** The address of a buffer's memory, valid as long as something keeps the buffer. */
 export const addressOf = (buffer: ArrayBuffer): number => Number(koffi.address(new Uint8Array(buffer)))
 
-/** The calling thread's own `errno`, read where it is kept: a call for it costs 24 ns more. */
+/**
+ * The calling thread's own `errno`, read where it is kept: a call for it costs 24 ns more. What the runtime does in between,
+ * compiling for one, may have written over it (seen: `EAGAIN` after a connect(2) in progress). So where an errno would end
+ * something, the call is made once more, and its second failure counts.
+ */
 const errnoView = new Int32Array(koffi.view(library.func("__errno_location", "void *", [])(), 4))
 export const errno = (): number => errnoView[0] ?? 0
 
@@ -54,6 +58,8 @@ export const EMFILE = 24
 export const EMSGSIZE = 90
 export const ENOBUFS = 105
 export const ECONNREFUSED = 111
+export const EISCONN = 106
+export const EALREADY = 114
 export const EINPROGRESS = 115
 
 export const AF_INET = 2

@@ -114,6 +114,19 @@ export const onEnd = (fd: number, events: number) => {
   }
 }
 
+/** By its errno, which is looked at twice before it ends anything; see `Syscalls`. */
+const hasFailed = (result: number): boolean => result < 0 && S.errno() !== S.EAGAIN
+
+const drain = (from: number, to: number): number => {
+  const sent = Pipes.drain(from, to)
+  return hasFailed(sent) ? Pipes.drain(from, to) : sent
+}
+
+export const sendFrom = (to: number, address: number, size: number): number => {
+  const sent = S.send(to, address, size, S.MSG_NOSIGNAL)
+  return hasFailed(sent) ? S.send(to, address, size, S.MSG_NOSIGNAL) : sent
+}
+
 /** Moves what can be moved from an end to its peer. */
 const pump = (from: number) => {
   const to = peer[from]!
@@ -121,7 +134,7 @@ const pump = (from: number) => {
     // What is held goes first, and until it is gone nothing is read: that is the back-pressure.
     while (Pipes.held[from]! > 0) {
       if ((flags[to]! & (WRITABLE | CONNECTING)) !== WRITABLE) return
-      if (Pipes.drain(from, to) < 0) return S.errno() === S.EAGAIN ? awaitWritable(to) : reset(from)
+      if (drain(from, to) < 0) return S.errno() === S.EAGAIN ? awaitWritable(to) : reset(from)
       flags[to]! |= SENT
     }
     if ((flags[from]! & EOF) !== 0) return passEnd(from, to)
@@ -132,10 +145,13 @@ const pump = (from: number) => {
     } else if (!Pipes.hasPipe(from) && !Pipes.takePipe(from)) {
       fullReads[from] = 0
     } else {
-      const moved = Pipes.fill(from)
+      let moved = Pipes.fill(from)
+      if (hasFailed(moved)) {
+        moved = Pipes.fill(from)
+        if (moved === 0 || hasFailed(moved)) return reset(from)
+      }
       if (moved > 0) countMoved(from, moved)
       else if (moved === 0) flags[from]! |= EOF
-      else if (S.errno() !== S.EAGAIN) return reset(from)
       else {
         flags[from]! &= ~READABLE
         return Pipes.givePipe(from)
@@ -146,14 +162,18 @@ const pump = (from: number) => {
 
 /** Reads once and sends it; `false` where there is nothing more to do for now. */
 const copyOnce = (from: number, to: number): boolean => {
-  const size = S.recv(from, copy.address, copySize, 0)
-  if (size <= 0) {
-    if (size === 0) flags[from]! |= EOF
-    else if (S.errno() === S.EAGAIN) flags[from]! &= ~READABLE
-    else {
+  let size = S.recv(from, copy.address, copySize, 0)
+  if (hasFailed(size)) {
+    // A failure is told once: what follows it is an end.
+    size = S.recv(from, copy.address, copySize, 0)
+    if (size === 0 || hasFailed(size)) {
       reset(from)
       return false
     }
+  }
+  if (size <= 0) {
+    if (size === 0) flags[from]! |= EOF
+    else flags[from]! &= ~READABLE
     return true
   }
   countMoved(from, size)
@@ -170,9 +190,9 @@ const copyOnce = (from: number, to: number): boolean => {
     S.setsockopt(to, S.IPPROTO_TCP, S.TCP_NODELAY, one, 4)
     flags[to] = state | NODELAY
   } else flags[to] = state | SENT
-  const sent = S.send(to, copy.address, size, S.MSG_NOSIGNAL)
+  const sent = sendFrom(to, copy.address, size)
   if (sent === size) return true
-  if (sent < 0 && S.errno() !== S.EAGAIN) {
+  if (hasFailed(sent)) {
     reset(from)
     return false
   }

@@ -121,19 +121,18 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
 
   const header = route.proxyProtocol === undefined ? 0 : putHeader(route, accepted)
   const start = Ends.copy.address
-  const received = S.recv(accepted, start + header, Ends.copySize, 0)
-  if (received < 0 && S.errno() !== S.EAGAIN) return Ends.reset(accepted)
+  let received = S.recv(accepted, start + header, Ends.copySize, 0)
+  if (received < 0 && S.errno() !== S.EAGAIN) {
+    received = S.recv(accepted, start + header, Ends.copySize, 0)
+    if (received <= 0 && S.errno() !== S.EAGAIN) return Ends.reset(accepted)
+  }
   const size = Math.max(received, 0)
   if (size > 0) count(route.id, counterOf.bytesIn, size)
-  if (
-    S.connect(backend, Routes.backendAddress(route), route.backendLength) < 0 &&
-    S.errno() !== S.EINPROGRESS
-  )
-    return Ends.reset(accepted)
+  if (!connects(backend, route) && !connects(backend, route)) return Ends.reset(accepted)
 
   let stands = false
   if (header + size > 0) {
-    const sent = S.send(backend, start, header + size, S.MSG_NOSIGNAL)
+    const sent = Ends.sendFrom(backend, start, header + size)
     if (sent < 0 && S.errno() !== S.EAGAIN) return Ends.reset(accepted)
     stands = sent >= 0
     if (sent < header + size) Pipes.keep(accepted, Ends.copyBytes.subarray(Math.max(sent, 0), header + size))
@@ -149,6 +148,13 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
   )
     return Ends.reset(accepted)
   if (!stands) connecting.add(backend, now + settings.connectMillis)
+}
+
+/** Whether it is connected, or on its way; asked again, a call tells what became of the first. */
+const connects = (backend: number, route: Routes.Route): boolean => {
+  if (S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0) return true
+  const errno = S.errno()
+  return errno === S.EINPROGRESS || errno === S.EALREADY || errno === S.EISCONN
 }
 
 /** No descriptor for the backend after all: its family is another than that of the socket's first route. */
