@@ -28,6 +28,15 @@ export class ConntrackError extends Schema.TaggedError<ConntrackError>()("Conntr
   }
 }
 
+/** Where that fails, an old flow may go on for its time, which is told. */
+export const forgetFlows = (
+  conntrack: Conntrack["Service"],
+  flows: ReadonlyArray<FlowFrontend>
+): Effect.Effect<void> =>
+  flows.length === 0
+    ? Effect.void
+    : Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
+
 export class Conntrack extends Context.Service<
   Conntrack,
   {

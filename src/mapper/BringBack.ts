@@ -3,7 +3,6 @@
  * route. What can't be is conflicted, and says why.
  */
 import { Effect, Result } from "effect"
-import type { FlowFrontend } from "../firewall/Conntrack.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import type { Host } from "./Host.ts"
@@ -105,9 +104,6 @@ const letGo = Effect.fnUntraced(function* ({ firewall, allocator }: Host, live: 
     yield* reported("removing rules", firewall.apply({ add: [], remove: live.rules }))
   if (live.hold !== undefined) yield* allocator.release([live.hold])
 })
-
-export const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
-  flows.length === 0 ? Effect.void : reported("forgetting flows", conntrack.flush(flows))
 
 /** Bringing back goes on past what it can't do, and tells. */
 export const reported = <E extends { readonly message: string }, R>(

@@ -4,7 +4,7 @@
  * on meanwhile; new ones are led again as soon as it is noticed.
  */
 import { Duration, Effect } from "effect"
-import { flowsOfAdded } from "../firewall/Conntrack.ts"
+import { flowsOfAdded, forgetFlows } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Host } from "./Host.ts"
 import { type Mapping, mappingKey, sameBackend } from "./Mapping.ts"
@@ -76,9 +76,7 @@ export const repair = Effect.fnUntraced(function* ({
 }: Host): Effect.fn.Return<void, FirewallError> {
   const rules = [...mappings.all()].flatMap((live) => live.rules)
   yield* firewall.replace(rules)
-  const flows = flowsOfAdded(rules)
-  if (flows.length > 0)
-    yield* Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
+  yield* forgetFlows(conntrack, flowsOfAdded(rules))
 })
 
 const settleRecord = Effect.fnUntraced(function* (on: Host): Effect.fn.Return<void, string> {

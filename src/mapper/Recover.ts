@@ -1,8 +1,8 @@
 /** What can't be served, because its port is not to be had or the relay refuses it, is tried again. */
 import { Duration, Effect, Result } from "effect"
-import { flowsOfAdded } from "../firewall/Conntrack.ts"
+import { flowsOfAdded, forgetFlows } from "../firewall/Conntrack.ts"
 import { type Route, reroute } from "../relay/Relay.ts"
-import { bringBack, forgetFlows, planAgain, serveAgain, widestFirst } from "./BringBack.ts"
+import { bringBack, planAgain, serveAgain, widestFirst } from "./BringBack.ts"
 import type { Host } from "./Host.ts"
 import { isConflicted, type Live, mappingKey, mappingText, setAside } from "./Mapping.ts"
 import { recordedState } from "./MappingStore.ts"
@@ -84,7 +84,7 @@ const recover = Effect.fnUntraced(function* (on: Host, live: Live) {
       if (hold !== undefined) yield* allocator.release([hold])
       return false
     }
-    yield* forgetFlows(on, flowsOfAdded(rules))
+    yield* forgetFlows(on.conntrack, flowsOfAdded(rules))
   }
   if ((yield* serveAgain(on, attempt)) !== undefined) return false
   const { route, unrelayed } = attempt.live

@@ -3,21 +3,13 @@
  * replaced in one transaction so that traffic never notices, and what was never finished is undone.
  */
 import { Clock, Effect, Result } from "effect"
-import { flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import type { RouteFrontend } from "../relay/Relay.ts"
-import {
-  type Attempt,
-  bringBack,
-  forgetFlows,
-  planAgain,
-  reported,
-  serveAgain,
-  widestFirst
-} from "./BringBack.ts"
+import { type Attempt, bringBack, planAgain, reported, serveAgain, widestFirst } from "./BringBack.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
 import { type Live, type Mapping, mappingText } from "./Mapping.ts"
 import type { LostRecord, Stored, StoreError } from "./MappingStore.ts"
@@ -99,7 +91,7 @@ const bringBackAll = Effect.fnUntraced(function* (on: Host, kept: ReadonlyArray<
     const rules = attempts.flatMap(({ live }) => live.rules)
     yield* firewall.replace(rules)
     // Where the table was gone for a while, flows may have gone past it.
-    yield* forgetFlows(on, flowsOfAdded(rules))
+    yield* forgetFlows(on.conntrack, flowsOfAdded(rules))
   })
   yield* Effect.onError(all, () => allocator.release(attempts.flatMap(({ live }) => live.hold ?? [])))
   return attempts
@@ -134,7 +126,7 @@ const undo = Effect.fnUntraced(function* (on: Host, intents: ReadonlyArray<Mappi
       ? rulesOf(again.success.planned, mapping.port, again.success.plan.policy)
       : []
   })
-  yield* forgetFlows(on, flowsOfRemoved(rules))
+  yield* forgetFlows(on.conntrack, flowsOfRemoved(rules))
   // One that stays in the record is forgotten by the next look at what is in doubt.
   yield* reported("forgetting what was never finished", store.remove(intents))
 })

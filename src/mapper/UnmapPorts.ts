@@ -3,7 +3,7 @@
  * give up stays mapped, so that it can be unmapped later.
  */
 import { Effect, Result, Schema } from "effect"
-import { type FlowFrontend, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import { flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import type { FirewallError } from "../firewall/Firewall.ts"
 import type { Release, ReleasedBinding } from "../protocol/PortBinding.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
@@ -74,8 +74,7 @@ const removeTogether = Effect.fnUntraced(function* (on: Host, lives: ReadonlyArr
   const rules = lives.flatMap((live) => live.rules)
   if (rules.length > 0)
     yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(on, lives))
-  const flows = flowsOfRemoved(rules)
-  if (flows.length > 0) yield* forgetFlows(on, flows)
+  yield* forgetFlows(on.conntrack, flowsOfRemoved(rules))
   yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   for (const live of lives) {
     if (live.route !== undefined) yield* relay.close(live.route)
@@ -99,10 +98,6 @@ export const recordAgain = Effect.fnUntraced(function* ({ store }: Host, lives: 
 /** At once, and so often at most. */
 const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
-
-/** The redirection is gone whether or not the flows are: an old flow may go on for its time, which is told. */
-const forgetFlows = ({ conntrack }: Host, flows: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
-  Effect.catch(conntrack.flush(flows), (error) => Effect.logWarning(error.message))
 
 const find = ({ mappings }: Host, binding: ReleasedBinding): ReadonlyArray<Live> => {
   const { protocol, host, port, backend } = binding
