@@ -248,6 +248,8 @@ describeLab("a plugin that is told to stop", [], () => {
           startImmediately: true
         })
         yield* until(Effect.sync(() => existsSync(nft.begun)))
+        // It may be the periodic look that has begun: the request is to have been read, too.
+        yield* Effect.sleep(300)
         yield* plugin.process.kill("SIGTERM")
         yield* until(Effect.sync(() => !existsSync(plugin.socket)))
         yield* plugin.process.kill("SIGTERM")
