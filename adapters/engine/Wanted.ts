@@ -6,7 +6,13 @@ import { Result } from "effect"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
-import { groupsOf, type Publish, parsePublish, publishText } from "../../src/protocol/PublishSyntax.ts"
+import {
+  groupsOf,
+  type Publish,
+  parsePublish,
+  publishText,
+  tooManyPorts
+} from "../../src/protocol/PublishSyntax.ts"
 import type { Attachment, Container } from "./Engine.ts"
 
 /** The owner of what labels ask for. */
@@ -97,19 +103,19 @@ export const wantedByLabels = (
   if (Result.isFailure(parsed)) return failure(container.name, watchOwner, parsed.failure.message)
   const place = placeOf(container, labels.get(networkLabel), all)
   if (Result.isFailure(place)) return failure(container.name, watchOwner, place.failure)
-  const results = asked
-    .split(",")
-    .map((text) => text.trim())
-    .map((text): Wanted => {
-      const publish = parsePublish(text)
-      if (Result.isFailure(publish)) return failure(container.name, watchOwner, publish.failure, text)
-      return wantedBy(
-        publish.success,
-        { id: container.id, name: container.name, owner: watchOwner },
-        labels,
-        place.success
-      )
-    })
+  const texts = asked.split(",").map((text) => text.trim())
+  const publishes = texts.map(parsePublish)
+  const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
+  if (tooMany !== undefined) return failure(container.name, watchOwner, `${publishLabel}: must be ${tooMany}`)
+  const results = publishes.map((publish, index): Wanted => {
+    if (Result.isFailure(publish)) return failure(container.name, watchOwner, publish.failure, texts[index])
+    return wantedBy(
+      publish.success,
+      { id: container.id, name: container.name, owner: watchOwner },
+      labels,
+      place.success
+    )
+  })
   return joined(results)
 }
 
