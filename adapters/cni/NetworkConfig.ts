@@ -45,7 +45,7 @@ export interface Publication {
 }
 
 /** The label that tells `GC` which network a port was published for. */
-export const networkLabel = "cni.network"
+export const networkLabel = "portmapper.cni-network"
 
 /** The version that a text asks for, as far as it can be read; for errors, which name one. */
 export const versionIn = (text: string): string => {

@@ -99,8 +99,9 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
     case "portmapper.publish":
     case "portmapper.network":
-    // Written by `portmapper watch`, for people to read: not among the known ones.
+    // Written by `portmapper watch` and by the CNI plugin themselves: not among the known ones.
     case "portmapper.container":
+    case "portmapper.cni-network":
       return Result.succeed({})
     default:
       return Result.fail(`one of the known labels: ${known.join(", ")}`)

@@ -83,7 +83,7 @@ const test = (
               listed
                 .map(
                   ({ owner, frontendIp, frontendPort, backendIp, backendPort, labels }) =>
-                    `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("cni.network")}`
+                    `${owner} ${frontendIp} ${frontendPort} -> ${backendIp} ${backendPort} ${labels.get("portmapper.cni-network")}`
                 )
                 .sort()
             ).pipe(Effect.orDie)
