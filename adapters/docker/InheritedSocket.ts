@@ -18,6 +18,7 @@ import {
   tlsFor
 } from "./PluginTcp.ts"
 import { systemReason } from "./systemReason.ts"
+import { type TcpAdmission, tcpAdmission } from "./TcpAdmission.ts"
 import { readTlsFiles, type TlsMaterial } from "./TlsFiles.ts"
 
 export interface InheritedOptions extends PlacedOptions {
@@ -39,13 +40,20 @@ export const serveFd = Effect.fnUntraced(function* (
   const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
   const connections = yield* openConnections
   let adopted: Adopted | undefined
+  let tcp: TcpAdmission | undefined
+  const admission: TcpAdmission = {
+    admits: (socket) => tcp?.admits(socket) ?? true,
+    isOwnHost: (host) => tcp?.isOwnHost(host) ?? true
+  }
   yield* serveOn(
     (requests) => {
       adopted = adopt(requests, fd, material)
+      const { address } = adopted
+      if (address !== undefined) tcp = tcpAdmission(address.address, address.address, material?.cert)
       return connections.of(adopted.server)
     },
     () => ready(adopted, listener, options.tls),
-    options
+    { ...options, ...admission }
   )
   const { keeper, place } = options
   if (adopted !== undefined && keeper !== undefined && place !== undefined)

@@ -10,8 +10,9 @@ import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { listenKept, type Place } from "./Keeper.ts"
-import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
+import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
+import { tcpAdmission } from "./TcpAdmission.ts"
 import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
 
 export interface HostPort {
@@ -97,7 +98,7 @@ export const serveTcp = Effect.fnUntraced(function* (
       })
       return keeper === undefined ? bind : listenKept(server, place, keeper, kept, bind)
     },
-    { ...options, place }
+    { ...options, ...tcpAdmission(options.host, address, material?.cert), place }
   )
   return { host: options.host, address, port, secure: material !== undefined }
 })
@@ -152,8 +153,7 @@ export const tlsFor = (
   return Effect.fail(new TlsFilesMissing({ listener, beyondLoopback, missing: [first, ...rest] }))
 }
 
-export const plain = (requests: Http.RequestListener): Http.Server =>
-  Http.createServer(httpOptions, refuseBrowsers(requests))
+export const plain = (requests: Http.RequestListener): Http.Server => Http.createServer(httpOptions, requests)
 
 export const secure = (requests: Http.RequestListener, material: TlsMaterial): Http.Server => {
   const server = Https.createServer(
@@ -165,7 +165,7 @@ export const secure = (requests: Http.RequestListener, material: TlsMaterial): H
       minVersion: "TLSv1.2",
       handshakeTimeout: handshakeTimeoutMillis
     },
-    refuseBrowsers(requests)
+    requests
   )
   // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
   server.on("tlsClientError", (_, socket) => socket.destroy())
@@ -218,13 +218,3 @@ const resolve = ({ host }: HostPort, listener: string): Effect.Effect<string, Li
         try: async () => (await Dns.lookup(host)).address,
         catch: () => new ListenError({ listener, detail: `no address is known for ${host}` })
       })
-
-/** Any web page may send requests to a port of its reader's host; a browser says so by `Origin`, which no plugin's client sends. */
-const refuseBrowsers =
-  (requests: Http.RequestListener): Http.RequestListener =>
-  (request, response) => {
-    if (request.headers.origin === undefined) return requests(request, response)
-    request.resume()
-    response.writeHead(400, { "Content-Type": contentType, Connection: "close" })
-    response.end(`${JSON.stringify({ Err: "requests of web pages are refused" })}\n`)
-  }

@@ -131,7 +131,10 @@ describe("what is to be published", () => {
 
   it("is nothing where the runtime asks for nothing", () => {
     for (const fields of [{}, { runtimeConfig: {} }, { runtimeConfig: { portMappings: null } }])
-      assert.deepStrictEqual(publication(fields), { mappings: [], labels: { "portmapper.cni-network": "net" } })
+      assert.deepStrictEqual(publication(fields), {
+        mappings: [],
+        labels: { "portmapper.cni-network": "net" }
+      })
   })
 
   it("is a port, by TCP and on every address unless it says otherwise, with the labels of the configuration", () =>

@@ -1,7 +1,7 @@
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Queue } from "effect"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -17,6 +17,7 @@ import { echo, grant } from "../support/drivers.ts"
 import { raw, request } from "../support/http.ts"
 import { mapRequest } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
+import { askUnread } from "../support/unread.ts"
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 const mapBody = (port: number) => JSON.stringify(mapRequest(port))
@@ -92,6 +93,56 @@ describe("the Unix socket", () => {
       yield* Deferred.succeed(released, undefined)
       for (const answer of yield* Effect.promise(() => slow)) assert.match(answer, /^HTTP\/1\.1 200 /)
     })
+  )
+
+  it.live(
+    "makes one answer at a time for a client that does not read, drops one that asks on, and serves others",
+    () =>
+      Effect.gen(function* () {
+        const mapping = {
+          ...{ protocol: 6, frontendIp: "0.0.0.0", frontendPort: 80, backendIp: "10.0.0.2", backendPort: 80 },
+          ...{
+            mode: "nat",
+            owner: "engine",
+            state: "live" as const,
+            sinceMillis: 0,
+            labels: new Map<string, string>()
+          },
+          ...{ connections: 0, bytesIn: 0, bytesOut: 0 }
+        }
+        const all = Array.from({ length: 4000 }, () => mapping)
+        const asked = yield* Queue.unbounded<void>()
+        let count = 0
+        const path = yield* socketFor({
+          ...echo,
+          listPorts: Effect.suspend(() => {
+            count++
+            Queue.offerUnsafe(asked, undefined)
+            return Effect.succeed(all)
+          })
+        })
+        const patient = askUnread({ path }, 10)
+        yield* Queue.take(asked)
+        const flooding = askUnread({ path }, 700)
+        // Nobody reads, so it notices the end only when it does.
+        flooding.socket.resume()
+        yield* Effect.promise(() => flooding.closed)
+        for (let port = 1; port <= 50; port++)
+          assert.strictEqual((yield* ask(path, "/PortMapper.MapPorts", mapBody(port))).status, 200)
+        assert.isAtMost(count, 2)
+        const one = (yield* ask(path, "/PortMapper.ListPorts", "{}")).body
+        let bytes = 0
+        const read = new Promise<void>((resolve) =>
+          patient.socket.on("data", (chunk) => {
+            bytes += chunk.length
+            if (bytes > 10 * one.length) resolve()
+          })
+        )
+        patient.socket.resume()
+        yield* Effect.promise(() => read)
+        assert.isAtLeast(count, 11)
+        patient.socket.destroy()
+      })
   )
 
   it.live("either answers or undoes the call of a client that goes in its middle", () =>

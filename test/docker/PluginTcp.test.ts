@@ -120,14 +120,6 @@ describe("serveTcp without TLS", () => {
       )
     })
   )
-
-  it.live("refuses the requests of web pages", () =>
-    Effect.gen(function* () {
-      const { port } = yield* served()
-      const { status, body } = yield* ask({ port, headers: { Origin: "http://example.com" } })
-      assert.strictEqual(`${status} ${body}`, '400 {"Err":"requests of web pages are refused"}\n')
-    })
-  )
 })
 
 describe("serveTcp with TLS", () => {
