@@ -17,7 +17,7 @@ import { echo, grant } from "../support/drivers.ts"
 import { raw, request } from "../support/http.ts"
 import { mapRequest } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
-import { askUnread } from "../support/unread.ts"
+import { askUnread, manyListed } from "../support/unread.ts"
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 const mapBody = (port: number) => JSON.stringify(mapRequest(port))
@@ -99,18 +99,6 @@ describe("the Unix socket", () => {
     "makes one answer at a time for a client that does not read, drops one that asks on, and serves others",
     () =>
       Effect.gen(function* () {
-        const mapping = {
-          ...{ protocol: 6, frontendIp: "0.0.0.0", frontendPort: 80, backendIp: "10.0.0.2", backendPort: 80 },
-          ...{
-            mode: "nat",
-            owner: "engine",
-            state: "live" as const,
-            sinceMillis: 0,
-            labels: new Map<string, string>()
-          },
-          ...{ connections: 0, bytesIn: 0, bytesOut: 0 }
-        }
-        const all = Array.from({ length: 4000 }, () => mapping)
         const asked = yield* Queue.unbounded<void>()
         let count = 0
         const path = yield* socketFor({
@@ -118,7 +106,7 @@ describe("the Unix socket", () => {
           listPorts: Effect.suspend(() => {
             count++
             Queue.offerUnsafe(asked, undefined)
-            return Effect.succeed(all)
+            return Effect.succeed(manyListed)
           })
         })
         const patient = askUnread({ path }, 10)
