@@ -9,6 +9,7 @@ import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
 import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { closeOthers, oneByOne } from "./Connections.ts"
 import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
@@ -85,7 +86,13 @@ export const serveOn = <E, R>(
     }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const created = create(oneByOne(requestListener(services, options, state), state))
+        const created = create(
+          oneByOne(
+            requestListener(services, options, state),
+            () => void state.inFlight++,
+            () => requestDone(state)
+          )
+        )
         created.on("clientError", refuseClient)
         // What TLS has to unwrap first has no short way.
         if (!(created instanceof TlsServer))
@@ -101,15 +108,6 @@ export const serveOn = <E, R>(
     )
     yield* listen(server)
   })
-
-/** Closes the connections that are not admitted before anybody reads from them. */
-const closeOthers = (server: Net.Server, admits: (socket: Net.Socket) => boolean): void => {
-  const listeners = server.listeners("connection")
-  server.removeAllListeners("connection").on("connection", (socket: Net.Socket) => {
-    if (admits(socket)) for (const listener of listeners) listener.call(server, socket)
-    else socket.destroy()
-  })
-}
 
 /** No host header is required: an Engine sends it empty. */
 export const httpOptions = {
@@ -135,40 +133,6 @@ interface ServerState {
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
   shortWay: ShortWay | undefined
-}
-
-/** What may wait of one connection behind its request in flight; no plugin's client sends so much ahead. */
-const maxPipelined = 16
-
-/**
- * One request of a connection at a time, the next once the answer was read: a client that asks and does not read makes
- * nothing but its own answers wait.
- */
-const oneByOne = (listener: Http.RequestListener, state: ServerState): Http.RequestListener => {
-  const waiting = new WeakMap<Net.Socket, Array<() => void>>()
-  return (request, response) => {
-    const { socket } = request
-    if (socket.destroyed) return
-    const run = () => {
-      state.inFlight++
-      response.once("close", () => {
-        // In this order, so that a stop waits for those that were read already.
-        next(socket)
-        requestDone(state)
-      })
-      listener(request, response)
-    }
-    const others = waiting.get(socket)
-    if (others === undefined) {
-      waiting.set(socket, [])
-      run()
-    } else if (others.push(run) > maxPipelined) socket.destroy()
-  }
-  function next(socket: Net.Socket): void {
-    const run = socket.destroyed ? undefined : waiting.get(socket)?.shift()
-    if (run === undefined) waiting.delete(socket)
-    else run()
-  }
 }
 
 const requestListener =

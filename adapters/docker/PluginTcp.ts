@@ -13,7 +13,7 @@ import { listenKept, type Place } from "./Keeper.ts"
 import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
 import { tcpAdmission } from "./TcpAdmission.ts"
-import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+import { type Renewals, readTlsFiles, type TlsFileError, type TlsFiles } from "./TlsFiles.ts"
 
 export interface HostPort {
   /** A name or an address; IPv6 without brackets. */
@@ -27,6 +27,8 @@ export type SomeTlsFiles = { readonly [K in keyof TlsFiles]?: TlsFiles[K] | unde
 
 export interface TcpOptions extends HostPort, ServerOptions {
   readonly tls?: SomeTlsFiles | undefined
+  /** When the files are read anew; never where `undefined`. */
+  readonly renewals?: Renewals | undefined
 }
 
 /** Where a server listens: `host` as it was asked for, `address` what it stands for, and the port it got. */
@@ -83,14 +85,15 @@ export const serveTcp = Effect.fnUntraced(function* (
   const listener = hostPortText(options)
   const address = yield* resolve(options, listener)
   const tls = yield* tlsFor(listener, address, options.tls)
-  const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
+  const certificates = tls === undefined ? undefined : yield* certificatesOf(tls)
   const connections = yield* openConnections
   const { keeper } = options
   const place = tcpPlace(options)
   const kept = keeper?.adopt(place)
   let port = kept?.port ?? options.port
   yield* serveOn(
-    (requests) => connections.of(material === undefined ? plain(requests) : secure(requests, material)),
+    (requests) =>
+      connections.of(certificates === undefined ? plain(requests) : certificates.secure(requests)),
     (server) => {
       const bind = Effect.map(listen(server, { host: address, port, backlog: 1024 }, listener), () => {
         port = portOf(server) ?? port
@@ -98,9 +101,11 @@ export const serveTcp = Effect.fnUntraced(function* (
       })
       return keeper === undefined ? bind : listenKept(server, place, keeper, kept, bind)
     },
-    { ...options, ...tcpAdmission(options.host, address, material?.cert), place }
+    { ...options, ...tcpAdmission(options.host, address, certificates?.own), place }
   )
-  return { host: options.host, address, port, secure: material !== undefined }
+  if (options.renewals !== undefined && certificates !== undefined)
+    yield* options.renewals(certificates.renew(listener))
+  return { host: options.host, address, port, secure: certificates !== undefined }
 })
 
 /** `HOST:PORT`, IPv6 in brackets; or what is expected instead. */
@@ -155,22 +160,49 @@ export const tlsFor = (
 
 export const plain = (requests: Http.RequestListener): Http.Server => Http.createServer(httpOptions, requests)
 
-export const secure = (requests: Http.RequestListener, material: TlsMaterial): Http.Server => {
-  const server = Https.createServer(
-    {
-      ...httpOptions,
-      ...material,
-      requestCert: true,
-      rejectUnauthorized: true,
-      minVersion: "TLSv1.2",
-      handshakeTimeout: handshakeTimeoutMillis
-    },
-    requests
-  )
-  // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
-  server.on("tlsClientError", (_, socket) => socket.destroy())
-  return server
+/** What a TLS server shows and trusts, as the files say. */
+export interface Certificates {
+  /** The server's own, as PEM. */
+  readonly own: () => string
+  readonly secure: (requests: Http.RequestListener) => Https.Server
+  /** Reads the files anew for connections to come; where they are not fit, all stays as it is, and that is logged. */
+  readonly renew: (listener: string) => Effect.Effect<void>
 }
+
+export const certificatesOf = Effect.fnUntraced(function* (
+  files: TlsFiles
+): Effect.fn.Return<Certificates, TlsFileError> {
+  let material = yield* readTlsFiles(files)
+  let server: Https.Server | undefined
+  const context = () => ({ ...material, minVersion: "TLSv1.2" as const })
+  return {
+    own: () => material.cert,
+    secure: (requests) => {
+      server = Https.createServer(
+        {
+          ...httpOptions,
+          ...context(),
+          requestCert: true,
+          rejectUnauthorized: true,
+          handshakeTimeout: handshakeTimeoutMillis
+        },
+        requests
+      )
+      // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
+      return server.on("tlsClientError", (_, socket) => socket.destroy())
+    },
+    renew: (listener) =>
+      Effect.matchEffect(readTlsFiles(files), {
+        onFailure: ({ message }) => Effect.logError(`${listener} keeps its certificates: ${message}`),
+        onSuccess: (renewed) =>
+          Effect.suspend(() => {
+            material = renewed
+            server?.setSecureContext(context())
+            return Effect.logInfo(`${listener} has its certificates renewed`)
+          })
+      })
+  }
+})
 
 /** Waits until the server listens; the system's reason where it can't. */
 export const listen = (

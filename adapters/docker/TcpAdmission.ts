@@ -11,17 +11,16 @@ export interface TcpAdmission {
 }
 
 /**
- * For a listener on `address`, asked for as `host`, with this certificate where it has TLS. A loopback address is reached
+ * For a listener on `address`, asked for as `host`, that shows this certificate where it has TLS. A loopback address is reached
  * from elsewhere where `route_localnet` is set, by a rewritten destination: such a client's own address betrays it.
  */
 export const tcpAdmission = (
   host: string,
   address: string,
-  certificate: string | undefined
+  certificate: (() => string) | undefined
 ): TcpAdmission => {
   const listening = addressOf(address)
   const names = new Set(["localhost", "plugin.moby.localhost", host.toLowerCase()])
-  const own = certificate === undefined ? undefined : new X509Certificate(certificate)
   return {
     admits: ({ remoteAddress = "" }) =>
       listening === undefined || !isLoopback(listening) || isLoopbackText(remoteAddress),
@@ -34,7 +33,8 @@ export const tcpAdmission = (
           isLoopback(asked) ||
           (listening !== undefined && (isUnspecified(listening) || listening.key === asked.key))
         )
-      return names.has(bare) || own?.checkHost(bare) !== undefined
+      if (names.has(bare)) return true
+      return certificate !== undefined && new X509Certificate(certificate()).checkHost(bare) !== undefined
     }
   }
 }

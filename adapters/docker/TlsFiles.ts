@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import { createSecureContext } from "node:tls"
-import { Effect, Schema } from "effect"
+import { Effect, Schema, type Scope } from "effect"
 import { systemReason } from "./systemReason.ts"
 
 export interface TlsFiles {
@@ -32,6 +32,9 @@ export class TlsFileError extends Schema.TaggedError<TlsFileError>()("TlsFileErr
     return `${this.file}: ${this.detail}`
   }
 }
+
+/** Has an effect run whenever certificates are to be renewed, until the scope closes. */
+export type Renewals = (renew: Effect.Effect<void>) => Effect.Effect<void, never, Scope.Scope>
 
 /** Reads the files and checks that each is what it should be, and that the key belongs to the certificate. */
 export const readTlsFiles = Effect.fnUntraced(function* ({

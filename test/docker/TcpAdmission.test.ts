@@ -52,7 +52,7 @@ describe("a listener on a loopback address", () => {
 })
 
 describe("a Host", () => {
-  const at = (host: string, address = host, certificate?: string) => {
+  const at = (host: string, address = host, certificate?: () => string) => {
     const { isOwnHost } = tcpAdmission(host, address, certificate)
     const names = [
       "localhost",
@@ -84,12 +84,10 @@ describe("a Host", () => {
     const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-host-"))
     try {
       const { both } = makeCertificates(folder)
-      assert.deepStrictEqual(at("0.0.0.0", "0.0.0.0", Fs.readFileSync(both.cert, "utf8")), [
-        ...always,
-        "198.51.100.1",
-        "[2001:db8::1]",
-        "plugin.example"
-      ])
+      assert.deepStrictEqual(
+        at("0.0.0.0", "0.0.0.0", () => Fs.readFileSync(both.cert, "utf8")),
+        [...always, "198.51.100.1", "[2001:db8::1]", "plugin.example"]
+      )
     } finally {
       Fs.rmSync(folder, { recursive: true, force: true })
     }
