@@ -137,6 +137,14 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  test("reads an IPv4-mapped source of the allow-list as the IPv4 one", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web], { "portmapper.allow": "::ffff:198.51.100.2,::ffff:10.0.0.0/104" }))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 198.51.100.2/32,10.0.0.0/8"
+      ])
+    }))
+
   test("replaces the policy when the same mapping is asked with other labels", () =>
     Effect.gen(function* () {
       yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
