@@ -32,9 +32,9 @@ export const noPolicy: Policy = {
 }
 
 /** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
-const known = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"].map(
-  (name) => `portmapper.${name}`
-)
+export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
+
+const known = labelNames.map((name) => `portmapper.${name}`)
 
 export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
   let policy = noPolicy
