@@ -1,0 +1,15 @@
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Attacks from "./packets.ts"
+
+describeLab("a hostile neighbour's packets", [], () => {
+  const holds = (title: string, attack: Attacks.Attack) =>
+    it.live(title, () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* attack, [])
+      })
+    )
+
+  holds("to broadcast and multicast addresses reach no container", Attacks.shoutAtRelay)
+})
