@@ -45,3 +45,37 @@ const connections = (plugin: Plugin.Plugin): Effect.Effect<number, LabError> =>
     const { Mappings } = JSON.parse(body) as { readonly Mappings: ReadonlyArray<{ Connections: number }> }
     return Mappings.reduce((sum, { Connections }) => sum + Connections, 0)
   })
+
+/** A mark of every bit, on a neighbour's packets that a rule of another's redirects back to the neighbour's bridge. */
+export const borrowMark: Attack = Effect.gen(function* () {
+  const { host, client, c1, c2 } = yield* Lab.make()
+  yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+  const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x5000/0xf000"] })
+  yield* host.check("nft", ["-f", "-"], {
+    input: `table inet others {
+      chain marking { type filter hook prerouting priority mangle; tcp dport { 7003, 8080 } meta mark set 0xffffffff; }
+      chain leading { type nat hook prerouting priority dstnat; tcp dport 7003 dnat ip to 172.31.0.2:80; }
+      chain leaving {
+        type filter hook postrouting priority 300
+        tcp dport 80 ct original proto-dst 7003 meta mark != 0xffffffff counter
+        tcp dport 80 ct original proto-dst 7003 ip saddr != 172.31.0.3 counter
+        tcp dport 80 ct original proto-dst 8080 meta mark != 0xffff5fff ct state new counter
+        tcp dport 80 ct original proto-dst 7003 counter
+      }
+    }`
+  })
+  yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+  const { answer } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080 })
+  yield* must("the client is known by its own address", answer?.seen?.address === "10.99.0.2")
+  yield* c2.agent.tcp({ host: "172.31.0.1", port: 7003 })
+  const listed = yield* host.check("nft", ["list", "chain", "inet", "others", "leaving"])
+  const [marked = 0, masqueraded = 0, own = 0, all = 0] = [...listed.matchAll(/packets (\d+)/g)].map(
+    ([, packets]) => Number(packets)
+  )
+  yield* must("the other's rule redirects", all > 0)
+  return [
+    ...(marked > 0 ? ["another's packet loses its mark"] : []),
+    ...(masqueraded > 0 ? ["another's redirection is masqueraded"] : []),
+    ...(own > 0 ? ["bits beside the accept mark's are changed"] : [])
+  ]
+})
