@@ -96,9 +96,8 @@ export const mapperOn = (options: MapperOptions) =>
         Mappings.layer,
         PortAllocator.layer({ ephemeral: options.ephemeral }),
         Result.isSuccess(firewall)
-          ? Layer.succeed(Firewall, firewall.success)
-          : Firewall.layerNone(firewall.failure),
-        Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
+          ? Layer.provideMerge(LinuxConntrack.layer, Layer.succeed(Firewall, firewall.success))
+          : Layer.merge(Firewall.layerNone(firewall.failure), Conntrack.layerNone),
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         options.backends ?? Backends.layerUnknown,

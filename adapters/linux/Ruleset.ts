@@ -125,9 +125,17 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       ]
     },
     {
+      // Before an Engine's own chain, which would masquerade the next packet of a refused flow as one of a new flow.
       name: "postrouting",
       hook: "nat hook postrouting priority 95",
-      rules: [`ct label ${hairpinLabel} masquerade`]
+      rules: [
+        `ct label ${hairpinLabel} masquerade`,
+        ...([4, 6] as const).map((family) => {
+          const ip = family === 4 ? "ip" : "ip6"
+          const ends = `${ip} saddr . meta l4proto . th sport . ${ip} daddr . th dport`
+          return `${ends} @${setOf("refused", "addr", family).name} drop`
+        })
+      ]
     },
     {
       // What another table leads to a loopback address was not sent there by an outsider.

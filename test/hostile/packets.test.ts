@@ -14,4 +14,6 @@ describeLab("a hostile neighbour's packets", [], () => {
   holds("to broadcast and multicast addresses reach no container", Attacks.shoutAtRelay)
 
   holds("with marks like ours are not taken for ours", Attacks.borrowMark)
+
+  holds("of flows that a narrowed policy no longer admits go nowhere", Attacks.outliveNarrowing)
 })

@@ -5,8 +5,10 @@
 import { Effect, type Scope } from "effect"
 import type { AgentError } from "../lab/Agent.ts"
 import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { LabError } from "../lab/Process.ts"
+import type { Running } from "../lab/Running.ts"
 
 export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
 
@@ -79,3 +81,110 @@ export const borrowMark: Attack = Effect.gen(function* () {
     ...(own > 0 ? ["bits beside the accept mark's are changed"] : [])
   ]
 })
+
+/**
+ * Established flows of a client that a narrowed allow-list no longer admits, while the backend goes on sending. The host
+ * masquerades what containers send, as an Engine's does, so that the backend's next packet could take the old flow's place.
+ */
+export const outliveNarrowing: Attack = Effect.gen(function* () {
+  const { host, client, c1, get } = yield* Lab.make({ secondClient: true })
+  yield* host.check("nft", ["-f", "-"], {
+    input: `table inet engine {
+      chain postrouting { type nat hook postrouting priority srcnat; iifname br0 oifname != br0 masquerade; }
+    }`
+  })
+  const plugin = yield* Plugin.start(host, { arguments: ["--mode", "nat"] })
+  const entries = [
+    "tcp 0.0.0.0:8080 172.31.0.2:8080",
+    "udp 0.0.0.0:8080 172.31.0.2:8080",
+    "tcp [::]:8080 [fd66::2]:8080",
+    "udp [::]:8080 [fd66::2]:8080"
+  ]
+  const map = (labels: Record<string, string>) =>
+    Effect.flatMap(
+      Effect.forEach(entries, (entry) => plugin.map([entry], labels)),
+      (answers) =>
+        must(
+          "the plugin maps",
+          answers.every(({ status }) => status === 200)
+        )
+    )
+  yield* map({})
+  yield* streamer(c1)
+  const refused = yield* Effect.forEach(["10.99.0.1", "fd99::1"], (to) => listen(client, to))
+  const admitted = yield* Effect.forEach(["10.98.0.1", "fd98::1"], (to) => listen(get("client2"), to))
+  yield* progress([...refused.flat(), ...admitted.flat()])
+  yield* map({ "portmapper.allow": "10.98.0.0/24,fd98::/64" })
+  // What is on its way may still arrive.
+  yield* progress(admitted.flat())
+  const before = refused.flat().map(({ heard }) => heard())
+  yield* progress(admitted.flat())
+  yield* progress(admitted.flat())
+  const more = refused.flat().map(({ heard }, index) => heard() - (before[index] ?? 0))
+  yield* map({})
+  // Who is let in again is served again, from the same port too.
+  yield* progress(refused.flat().filter(({ name }) => name.startsWith("udp")))
+  return refused
+    .flat()
+    .flatMap(({ name }, index) => (more[index] === 0 ? [] : [`${name} goes on: ${more[index]} lines more`]))
+})
+
+interface Listener {
+  readonly name: string
+  readonly heard: () => number
+  readonly process: Running
+}
+
+/** A backend on port 8080 that sends a line every 10 ms to whoever connected, or sent it a datagram. */
+const streamer = (backend: Namespace) =>
+  Effect.flatMap(
+    backend.spawn(process.execPath, [
+      "-e",
+      `const net = require("node:net"), dgram = require("node:dgram")
+       const server = net.createServer((socket) => {
+         socket.on("error", () => {}).resume()
+         setInterval(() => socket.write("tick\\n"), 10)
+       })
+       const udp = dgram.createSocket("udp6").on("error", () => {})
+       const peers = new Set()
+       udp.on("message", (_, { port, address }) => {
+         if (peers.has(address + port)) return
+         peers.add(address + port)
+         setInterval(() => udp.send("tick", port, address, () => {}), 10)
+       })
+       udp.bind(8080, "::", () => server.listen(8080, "::", () => console.log("serving")))`
+    ]),
+    (running) => running.waitForLine("serving")
+  )
+
+/** Two clients, by TCP and by UDP, that go on sending as well, and say what they hear. */
+const listen = (from: Namespace, host: string) =>
+  Effect.forEach(["tcp", "udp"] as const, (protocol) =>
+    Effect.map(
+      from.spawn(process.execPath, [
+        "-e",
+        `const net = require("node:net"), dgram = require("node:dgram")
+         const heard = () => console.log("heard")
+         if ("${protocol}" === "tcp") {
+           const socket = net.connect(8080, "${host}").on("error", () => {}).on("data", heard)
+           setInterval(() => socket.write("more"), 10)
+         } else {
+           const socket = dgram.createSocket("${host}".includes(":") ? "udp6" : "udp4").on("message", heard)
+           socket.on("error", () => {})
+           socket.send("begin", 8080, "${host}")
+           setInterval(() => socket.send("more", 8080, "${host}"), 1000)
+         }`
+      ]),
+      (running): Listener => ({
+        name: `${protocol} by ${host}`,
+        heard: () => running.lines("stdout").length,
+        process: running
+      })
+    )
+  )
+
+/** Until each has heard more. */
+const progress = (listeners: ReadonlyArray<Listener>) =>
+  Effect.forEach(listeners, ({ heard, process }) =>
+    process.waitForLine("heard", { stream: "stdout", after: heard() + 30, timeoutMillis: 20_000 })
+  )
