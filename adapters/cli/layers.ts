@@ -4,7 +4,8 @@
 import { Context, type Duration, Effect, Layer, Result } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
-import { Firewall } from "../../src/firewall/Firewall.ts"
+import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
+import { OwnPorts, withOwnPorts } from "../../src/firewall/OwnPorts.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
 import { MapperConfig } from "../../src/mapper/Host.ts"
 import type { Mode } from "../../src/mapper/Labels.ts"
@@ -40,6 +41,8 @@ export interface MapperOptions {
   readonly udpIdle: Duration.Duration | undefined
   /** How long to wait for another process to be done with the state; not at all where `undefined`. */
   readonly lockWait?: Duration.Input | undefined
+  /** The ports on loopback addresses that this process listens on now, to be guarded. */
+  readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
   /**
@@ -82,7 +85,8 @@ export const mapperOn = (options: MapperOptions) =>
       const { protocols } = yield* Relay
       yield* lockState(options.stateDirectory, { wait: options.lockWait })
       if (options.onLocked !== undefined) yield* options.onLocked
-      const firewall = yield* firewallOrReason(options)
+      const own = yield* firewallOrReason(options)
+      const firewall = Result.map(own, ({ firewall }) => firewall)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
@@ -108,16 +112,18 @@ export const mapperOn = (options: MapperOptions) =>
           relayed: protocols
         })
       )
-      return PortMapper.layer.pipe(Layer.provide(services))
+      const ownPorts = Result.isSuccess(own) ? own.success.ownPorts : OwnPorts.none
+      return Layer.merge(PortMapper.layer.pipe(Layer.provide(services)), Layer.succeed(OwnPorts, ownPorts))
     })
   )
 
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
-const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, dockerUserMark, mode }: MapperOptions) {
+const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
+  const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
   if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
   yield* lockNamespace
   return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark })).pipe(
-    Effect.map((built) => Context.get(built, Firewall)),
+    Effect.map((built) => withOwnPorts(Context.get(built, Firewall), listening)),
     Effect.mapError((error) => error.message),
     Effect.result
   )

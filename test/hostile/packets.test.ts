@@ -11,6 +11,8 @@ describeLab("a hostile neighbour's packets", [], () => {
       })
     )
 
+  holds("do not reach the plugin's own port on a loopback address", Attacks.knockAtOwnPort)
+
   holds("to broadcast and multicast addresses reach no container", Attacks.shoutAtRelay)
 
   holds("with marks like ours are not taken for ours", Attacks.borrowMark)

@@ -48,6 +48,41 @@ const connections = (plugin: Plugin.Plugin): Effect.Effect<number, LabError> =>
     return Mappings.reduce((sum, { Connections }) => sum + Connections, 0)
   })
 
+/** Connections to the plugin's own port on a loopback address, from a neighbour and from a container, where the host routes them. */
+export const knockAtOwnPort: Attack = Effect.gen(function* () {
+  const { host, client, c1 } = yield* Lab.make({ hostSysctls: { "net.ipv4.conf.all.route_localnet": "1" } })
+  for (const [from, router] of [
+    [client, "10.99.0.1"],
+    [c1, "172.31.0.1"]
+  ] as const)
+    yield* from.sh(
+      `echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; ip address flush dev lo; ip route replace 127.0.0.1 via ${router}`
+    )
+  const folder = yield* Plugin.temporaryFolder
+  const serve = ["--tcp", "127.0.0.1:7000", "--spec-dir", folder]
+  const plugin = yield* Plugin.start(host, { folder, arguments: serve })
+  yield* host.agent.echo({ protocol: "tcp", host: "127.0.0.1", port: 7001 })
+  const knock = (from: Namespace, port: number, sourceAddress?: string) =>
+    Effect.map(
+      from.agent.tcp({ host: "127.0.0.1", port, ...(sourceAddress === undefined ? {} : { sourceAddress }) }),
+      ({ connected }) => connected
+    )
+  const outsiders = { client: [client, "10.99.0.2"], c1: [c1, "172.31.0.2"] } as const
+  const through: Array<string> = []
+  const knockAll = Effect.fnUntraced(function* (when: string) {
+    yield* must("the host reaches the plugin", yield* knock(host, 7000))
+    for (const [name, [from, source]] of Object.entries(outsiders)) {
+      yield* must(`${name} reaches another port`, yield* knock(from, 7001, source))
+      if (yield* knock(from, 7000, source)) through.push(`${name} connects ${when}`)
+    }
+  })
+  yield* knockAll("after a start")
+  yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+  yield* Plugin.start(host, { folder, arguments: ["--takeover", ...serve] })
+  yield* knockAll("after a takeover")
+  return through
+})
+
 /** A mark of every bit, on a neighbour's packets that a rule of another's redirects back to the neighbour's bridge. */
 export const borrowMark: Attack = Effect.gen(function* () {
   const { host, client, c1, c2 } = yield* Lab.make()
