@@ -388,4 +388,4 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     )
   })
-})
+}, ["sysctl"])
