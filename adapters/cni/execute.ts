@@ -1,101 +1,78 @@
-/** One execution, from its parameters to what stands on stdout, whoever does the work. */
-import type { WithCaller } from "./Caller.ts"
-import { CniError, cniErrorOf, codes, errorText } from "./CniError.ts"
+/** One execution in the plugin's process: what `Execution` leaves to a port mapper is done by this process's operations. */
+import { Effect, type Scope } from "effect"
+import type { Driver } from "../../src/protocol/Driver.ts"
+import { CniError, cniErrorOf, codes } from "./CniError.ts"
 import * as Commands from "./commands.ts"
-import { type Attachment, type Invocation, invocationOf } from "./Environment.ts"
-import {
-  configOf,
-  isObject,
-  type Json,
-  latestVersion,
-  type NetworkConfig,
-  publicationOf,
-  supportedVersions,
-  validAttachments,
-  versionIn
-} from "./NetworkConfig.ts"
+import type { Attachment } from "./Environment.ts"
+import { type Command, type Execution, failed, type Outcome, read, succeeded } from "./Execution.ts"
+import { isObject, type Json, type NetworkConfig, publicationOf, validAttachments } from "./NetworkConfig.ts"
 import { containerAddresses, groupsOf } from "./PortMappings.ts"
 
-export interface Execution {
-  readonly variables: Readonly<Record<string, string | undefined>>
-  /** Reads all of stdin; may throw. */
-  readonly input: () => string
+/** The scope is the delivery of the outcome: what is published by one that is never delivered is taken back. */
+export const execute = (execution: Execution): Effect.Effect<Outcome, never, Driver | Scope.Scope> => {
+  const asked = read(execution)
+  if (asked._tag === "Answered") return Effect.succeed(asked.outcome)
+  const { config, invocation, text } = asked
+  return run(config, invocation).pipe(
+    Effect.catchDefect((defect) => Effect.fail(cniErrorOf(defect))),
+    Effect.match({ onFailure: (error) => failed(error, text), onSuccess: succeeded })
+  )
 }
 
-export interface Outcome {
-  readonly status: 0 | 1
-  /** One JSON document, or nothing. */
-  readonly stdout: string
-}
-
-export const execute = async ({ variables, input }: Execution, withCaller: WithCaller): Promise<Outcome> => {
-  let text = ""
-  try {
-    const invocation = invocationOf(variables)
-    text = readInput(input, invocation)
-    const result = await run(invocation, text, withCaller)
-    return { status: 0, stdout: result === undefined ? "" : `${JSON.stringify(result)}\n` }
-  } catch (cause) {
-    return { status: 1, stdout: `${errorText(cniErrorOf(cause), versionIn(text))}\n` }
-  }
-}
-
-const run = async (
-  invocation: Invocation,
-  text: string,
-  withCaller: WithCaller
-): Promise<Json | undefined> => {
-  if (invocation.command === "VERSION") return { cniVersion: versionAsked(text), supportedVersions }
-  const config = configOf(text, invocation.command)
+const run = (
+  config: NetworkConfig,
+  invocation: Command
+): Effect.Effect<Json | undefined, CniError, Driver | Scope.Scope> => {
   switch (invocation.command) {
     case "ADD":
-      return add(config, invocation.attachment, withCaller)
+      return add(config, invocation.attachment)
     case "CHECK":
-      return check(config, invocation.attachment, withCaller)
+      return check(config, invocation.attachment)
     case "DEL":
-      return withCaller(config, "recorded", (caller) => Commands.del(caller, invocation.attachment))
-    case "GC": {
-      const valid = validAttachments(config)
-      return withCaller(config, "recorded", (caller) => Commands.gc(caller, config.name, valid))
-    }
+      return Commands.del(invocation.attachment)
+    case "GC":
+      return Effect.flatMap(
+        parsed(() => validAttachments(config)),
+        (valid) => Commands.gc(config.name, valid)
+      )
     case "STATUS":
-      return status(config, withCaller)
+      // That this process runs, and takes the configuration, is all there is to know.
+      return Effect.as(
+        parsed(() => publicationOf(config)),
+        undefined
+      )
   }
 }
 
-const add = async (config: NetworkConfig, attachment: Attachment, withCaller: WithCaller): Promise<Json> => {
-  const { labels, mappings } = publicationOf(config)
-  const result = previousResult(config)
+const add = Effect.fnUntraced(function* (
+  config: NetworkConfig,
+  attachment: Attachment
+): Effect.fn.Return<Json, CniError, Driver | Scope.Scope> {
+  const { groups, labels, result } = yield* parsed(() => askedFor(config, attachment))
+  if (groups.length > 0) yield* Commands.add(attachment, groups, labels)
   // Unchanged but for its version, which is the configuration's whatever it says: so it is read, too.
   const { version: cniVersion } = config
-  const answer = "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
-  if (mappings.length === 0) return answer
-  const groups = groupsOf(mappings, containerAddresses(result, attachment))
-  await withCaller(config, "always", (caller) => Commands.add(caller, attachment, groups, labels))
-  return answer
-}
+  return "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
+})
 
-const check = async (
+const check = Effect.fnUntraced(function* (
   config: NetworkConfig,
-  attachment: Attachment,
-  withCaller: WithCaller
-): Promise<undefined> => {
-  const { mappings } = publicationOf(config)
+  attachment: Attachment
+): Effect.fn.Return<undefined, CniError, Driver | Scope.Scope> {
+  const { groups } = yield* parsed(() => askedFor(config, attachment))
+  if (groups.length > 0) yield* Commands.check(attachment, groups)
+})
+
+const askedFor = (config: NetworkConfig, attachment: Attachment) => {
+  const { labels, mappings } = publicationOf(config)
   const result = previousResult(config)
-  if (mappings.length === 0) return
-  const groups = groupsOf(mappings, containerAddresses(result, attachment))
-  await withCaller(config, "always", (caller) => Commands.check(caller, attachment, groups))
+  const groups = mappings.length === 0 ? [] : groupsOf(mappings, containerAddresses(result, attachment))
+  return { groups, labels, result }
 }
 
-const status = async (config: NetworkConfig, withCaller: WithCaller): Promise<undefined> => {
-  publicationOf(config)
-  try {
-    await withCaller(config, "always", Commands.status)
-  } catch (cause) {
-    const { details, message } = cniErrorOf(cause)
-    throw new CniError(codes.unavailable, message, details)
-  }
-}
+/** What is wrong with a configuration is thrown. */
+const parsed = <A>(parse: () => A): Effect.Effect<A, CniError> =>
+  Effect.try({ try: parse, catch: cniErrorOf })
 
 const previousResult = ({ raw }: NetworkConfig): Json => {
   const result = raw["prevResult"] ?? undefined
@@ -105,27 +82,4 @@ const previousResult = ({ raw }: NetworkConfig): Json => {
     "invalid network configuration",
     "prevResult is missing: this plugin publishes ports of an interface that a plugin before it in the chain has made"
   )
-}
-
-/** `VERSION` is answered whatever is asked, even nothing. */
-const versionAsked = (text: string): string => {
-  try {
-    const { cniVersion } = JSON.parse(text) as Json
-    return typeof cniVersion === "string" && cniVersion !== "" ? cniVersion : latestVersion
-  } catch {
-    return latestVersion
-  }
-}
-
-const readInput = (input: () => string, { command }: Invocation): string => {
-  try {
-    return input()
-  } catch (cause) {
-    if (command === "VERSION") return ""
-    throw new CniError(
-      codes.io,
-      "reading the network configuration from stdin failed",
-      cause instanceof Error ? cause.message : String(cause)
-    )
-  }
 }

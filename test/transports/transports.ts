@@ -10,7 +10,6 @@ import * as Path from "node:path"
 import { afterAll } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer, Logger, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
-import { withFoundCaller } from "../../adapters/cni/FoundCaller.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
@@ -170,15 +169,17 @@ const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
   )
 ).pipe(withDriver)
 
-/** `ADD` of a container that has the backends' addresses; the plugin that it asks has the driver. */
+/** `ADD` of a container that has the backends' addresses, as the plugin executes it. */
 const openCni = Effect.gen(function* () {
-  const socket = yield* socketFor(yield* Driver)
-  return addingBy(socket, (config) =>
-    Effect.promise(() => execute({ variables: attached, input: () => config }, withFoundCaller))
+  const driver = yield* Driver
+  return addingBy("/nonexistent", (config) =>
+    Effect.scoped(execute({ variables: attached, input: () => config })).pipe(
+      Effect.provideService(Driver, driver)
+    )
   )
 })
 
-/** The same, where the plugin does it all and no Node is there that could. */
+/** The same by the executable, where there is no Node that it could be left to. */
 const openCniFront = Effect.gen(function* () {
   const socket = yield* socketFor(yield* Driver, { handlers: { [executePath]: executeHandler } })
   const cni = cniByFront(yield* pathOf("cat", "curl"))
