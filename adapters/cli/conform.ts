@@ -1,37 +1,21 @@
 /** `portmapper conform`: checks any port-mapper plugin against the protocol, as a black box. */
 import * as Fs from "node:fs"
-import { Console, Effect, Option, Result } from "effect"
-import { CliError, Command, Flag } from "effect/cli"
+import { Console, Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
 import type { Checked } from "../../src/testing/conformance/Conform.ts"
 import { httpWire } from "../docker/HttpWire.ts"
 import { parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
 import { answering, interruptedIsFailure } from "./clientFlags.ts"
 import { failed, WrongUsage } from "./failure.ts"
+import { optionalText, parsed } from "./flags.ts"
 
 const flags = {
-  socket: Flag.String("socket").pipe(
-    Flag.withMetavar("PATH"),
-    Flag.withDescription("The Unix socket of the plugin"),
-    Flag.optional
-  ),
-  url: Flag.String("url").pipe(
-    Flag.withMetavar("URL"),
-    Flag.withDescription("Where the plugin is served instead: http://, https:// or tcp://"),
-    Flag.mapEffect((text) =>
-      Result.match(parsePluginUrl(text, false), {
-        onSuccess: (value) => Effect.succeed(value),
-        onFailure: (expected) =>
-          Effect.fail(new CliError.InvalidValue({ option: "url", value: text, expected, kind: "flag" }))
-      })
-    ),
-    Flag.optional
-  ),
+  socket: optionalText("socket", "PATH", "The Unix socket of the plugin"),
+  url: parsed("url", "URL", "Where the plugin is served instead: http://, https:// or tcp://", (text) =>
+    parsePluginUrl(text, false)
+  ).pipe(Flag.optional),
   json: Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON document"), Flag.withDefault(false)),
-  junit: Flag.String("junit").pipe(
-    Flag.withMetavar("FILE"),
-    Flag.withDescription("Write the result as JUnit XML besides"),
-    Flag.optional
-  ),
+  junit: optionalText("junit", "FILE", "Write the result as JUnit XML besides"),
   seed: Flag.Int("seed").pipe(
     Flag.withMetavar("N"),
     Flag.withDescription("Which ports and which random calls; the same ones for the same seed"),

@@ -19,7 +19,7 @@ export const forward = (
   asked: Asked,
   variables: Execution["variables"],
   patienceMillis: number
-): Effect.Effect<Outcome> => {
+): Promise<Outcome> => {
   const { invocation, config, text } = asked
   const isStatus = invocation.command === "STATUS"
   const once = Effect.flatMap(
@@ -34,17 +34,18 @@ export const forward = (
     ),
     (answer) => Effect.fromResult(outcomeIn(answer, config.socket))
   )
-  return Effect.gen(function* () {
+  const outcome = Effect.gen(function* () {
     const deadline = Date.now() + (isStatus ? 0 : patienceMillis)
     for (let pause = 20; ; pause = Math.min(2 * pause, 250)) {
-      const outcome = yield* Effect.result(once)
-      if (Result.isSuccess(outcome)) return outcome.success
-      const { again, error } = outcome.failure
+      const result = yield* Effect.result(once)
+      if (Result.isSuccess(result)) return result.success
+      const { again, error } = result.failure
       if (!again || Date.now() + pause > deadline)
         return failed(isStatus ? new CniError(codes.unavailable, error.message, error.details) : error, text)
       yield* Effect.sleep(pause)
     }
   })
+  return Effect.runPromise(outcome)
 }
 
 /** A variable's bytes, each a character, as a shell sends them. */

@@ -4,7 +4,15 @@
 # (a command may be repeated: what a plugin could not answer it has undone), parameters and configurations that a shell can't
 # read for sure.
 
+tried=
 in_node() {
+  if ! command -v node >/dev/null; then
+    case $CNI_COMMAND in STATUS) code=50 ;; *) code=11 ;; esac
+    printf '{"cniVersion":"1.0.0","code":%s,"msg":"%s","details":"%s"}\n' "$code" \
+      "no portmapper answers${tried:+ on $tried}, and node is not in PATH, which would wait for it" \
+      "start it: systemctl start portmapper, or portmapper serve"
+    exit 1
+  fi
   program=$(readlink -f -- "$0") || program=$0
   exec node "${program%/*}/main.ts" "$@"
 }
@@ -42,6 +50,7 @@ esac
 socket=${named:-/run/docker/plugins/portmapper.sock}
 # Unnamed, it is the socket of this user's plugin: root's lies here, that of others elsewhere.
 if [ -n "$named" ] || [ -O "$socket" ]; then
+  tried=$socket
   type=application/vnd.portmapper.cni+json
   answer=$(
     curl -q -s --noproxy '*' --max-time 30 --unix-socket "$socket" -H Expect: -H 'Content-Type: application/json' \

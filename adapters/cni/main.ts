@@ -71,8 +71,8 @@ const patienceMillis = 5_000
 const outcome = async (): Promise<Outcome> => {
   const asked = read({ variables: process.env, input: readAll })
   if (asked._tag === "Answered") return asked.outcome
-  const [{ runPromise }, { forward }] = await Promise.all([import("effect/Effect"), import("./forward.ts")])
-  return runPromise(forward(asked, process.env, patienceMillis))
+  const { forward } = await import("./forward.ts")
+  return forward(asked, process.env, patienceMillis)
 }
 
 process.exit(await main())

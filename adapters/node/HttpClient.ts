@@ -1,9 +1,9 @@
 /**
  * The HTTP client of everything that calls a plugin or an Engine: over a Unix socket, a Windows pipe, TCP or TLS.
  *
- * On `node:http`, not on Effect's `HttpClient`: that one reaches a Unix socket through undici, which takes five to ten times
- * as long to load as `node:http` (a command such as `portmapper ls` would start a third later), and sends headers that nobody
- * wrote, where the conformance kit has to send exactly what it checks. What needs neither may use Effect's over TCP.
+ * On `node:http`, not on Effect's `HttpClient`, which reaches a Unix socket through undici alone: loading undici adds 0.1 s to
+ * the start of each command (on two cores; `node:http` takes 0.03 s), and undici sends headers that nobody wrote, where the
+ * conformance kit has to send exactly what it checks.
  */
 import * as Fs from "node:fs"
 import * as Http from "node:http"

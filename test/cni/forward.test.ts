@@ -36,7 +36,7 @@ const variablesOf = (command: string) => ({
 const forwarded = (command: string, socket: string, patienceMillis = 1_000_000) => {
   const variables = variablesOf(command)
   const asked = read({ variables, input: () => configText(network(socket)) })
-  return forward(asked as Asked, variables, patienceMillis)
+  return Effect.promise(() => forward(asked as Asked, variables, patienceMillis))
 }
 
 const codeOf = ({ stdout }: Outcome) => {
