@@ -27,6 +27,7 @@ import {
 import type { Method } from "../../src/protocol/Operations.ts"
 import type { Group, PortBinding, Release } from "../../src/protocol/PortBinding.ts"
 import {
+  type HttpAnswer,
   type HttpOptions,
   keepAliveClient,
   readTls,
@@ -72,38 +73,20 @@ export const makeClient = Effect.fnUntraced(function* (
   const http = yield* keepAliveClient(address, options.connections ?? 4, { ...options, tls })
   const where = address.text
 
-  const call = Effect.fnUntraced(function* (
-    method: Method,
-    body: string
-  ): Effect.fn.Return<unknown, ClientError> {
+  const call: PluginClient["call"] = Effect.fnUntraced(function* (method, body) {
     const owner = options.owner ?? (yield* CurrentOwner)
-    const { status, body: text } = yield* Effect.mapError(
-      http.ask({
-        method: "POST",
-        path: `/${method}`,
-        headers: {
-          ...(address._tag === "Pipe" ? { Host: "plugin.moby.localhost" } : {}),
-          Accept: "application/vnd.docker.plugins.v1.2+json",
-          "Portmapper-Owner": owner
-        },
-        body
-      }),
-      (error) => requestError(address, method, error)
-    )
-    const value = parsed(text)
-    const error = Result.isSuccess(value) ? errorIn(value.success) : undefined
-    if (status !== 200)
-      return yield* new CallRefused({
-        where,
-        method,
-        status,
-        detail: error ?? `HTTP status ${status} ${firstLine(text)}`.trim()
-      })
-    if (error !== undefined) return yield* new CallRefused({ where, method, status, detail: error })
-    if (Result.isSuccess(value)) return value.success
-    // The Engine does not look at what a success of UnmapPorts says.
-    if (method === "PortMapper.UnmapPorts") return {}
-    return yield* new NotTheProtocol({ where, method, detail: preview(text, 200) })
+    const request = {
+      method: "POST",
+      path: `/${method}`,
+      headers: {
+        ...(address._tag === "Pipe" ? { Host: "plugin.moby.localhost" } : {}),
+        Accept: "application/vnd.docker.plugins.v1.2+json",
+        "Portmapper-Owner": owner
+      },
+      body
+    }
+    const answer = yield* Effect.mapError(http.ask(request), (error) => requestError(address, method, error))
+    return yield* Effect.fromResult(valueIn(answer, where, method))
   })
 
   const asked = Effect.fnUntraced(function* <T, A>(
@@ -121,12 +104,6 @@ export const makeClient = Effect.fnUntraced(function* (
       )
     )
   })
-
-  const offered = Effect.mapError((error: ClientError) =>
-    error._tag === "CallRefused" && error.status === 404
-      ? new NotOffered({ where, method: error.method })
-      : error
-  )
 
   return {
     address,
@@ -156,14 +133,35 @@ export const makeClient = Effect.fnUntraced(function* (
   }
 })
 
+const offered = Effect.mapError((error: ClientError) =>
+  error._tag === "CallRefused" && error.status === 404
+    ? new NotOffered({ where: error.where, method: error.method })
+    : error
+)
+
+/** The parsed JSON of a success. */
+const valueIn = (
+  { body, status }: HttpAnswer,
+  where: string,
+  method: Method
+): Result.Result<unknown, ClientError> => {
+  const value = Result.try(() => JSON.parse(body) as unknown)
+  const error = Result.isSuccess(value) ? errorIn(value.success) : undefined
+  if (status !== 200 || error !== undefined) {
+    const detail = error ?? `HTTP status ${status} ${firstLine(body)}`.trim()
+    return Result.fail(new CallRefused({ where, method, status, detail }))
+  }
+  if (Result.isSuccess(value)) return Result.succeed(value.success)
+  // The Engine does not look at what a success of UnmapPorts says.
+  if (method === "PortMapper.UnmapPorts") return Result.succeed({})
+  return Result.fail(new NotTheProtocol({ where, method, detail: preview(body, 200) }))
+}
+
 const decodeActivate = decodeValue(ActivateResponse)
 const decodeMapPorts = decodeValue(MapPortsResponse)
 const decodeMapGroups = decodeValue(MapGroupsResponse)
 const decodeListPorts = decodeValue(ListPortsResponse)
 const decodeError = decodeValue(ErrorResponse)
-
-const parsed = (text: string): Result.Result<unknown, unknown> =>
-  Result.try(() => JSON.parse(text) as unknown)
 
 const errorIn = (value: unknown): string | undefined => {
   const decoded = decodeError(value)

@@ -3,8 +3,8 @@
  * and finds it out again after each failure, since the Engine may be another one by then.
  */
 import type { IncomingMessage } from "node:http"
-import { Effect, Layer, Result, Stream } from "effect"
-import { HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
+import { Effect, Layer, Result, type Scope, Stream } from "effect"
+import { type HttpAnswer, HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
 import { Engine, EngineError, type EngineEvent } from "./Engine.ts"
 import type { EngineAddress } from "./EngineAddress.ts"
 import {
@@ -32,58 +32,12 @@ const newest = [1, 52] as const
 const oldest = [1, 24] as const
 
 const make = Effect.fnUntraced(function* (
-  { address, tls }: EngineAddress,
+  address: EngineAddress,
   { timeoutMillis = 10_000 }: EngineHttpOptions
 ) {
-  const where = address.text
-  const fail = (reason: EngineError["reason"], detail: string) => new EngineError({ where, reason, detail })
-  const files = yield* Effect.mapError(readTls(tls ?? {}), ({ detail }) =>
-    fail("Denied", `a file for TLS can't be read: ${detail}`)
-  )
-  const http = yield* keepAliveClient(address, 4, {
-    answerTimeoutMillis: timeoutMillis,
-    tls: { ...files, rejectUnauthorized: tls?.verify ?? true }
-  })
-  const requestOf = (path: string) => ({
-    method: "GET",
-    path,
-    headers: address._tag === "Pipe" ? { Host: "docker" } : {}
-  })
-  const unanswered = (path: string) => (error: HttpError) =>
-    error.code === HttpCode.answerTimeout
-      ? fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)
-      : fail(...reasonOf(error))
-
-  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
-  const get = (path: string, takes: "short" | "long" = "short") =>
-    Effect.mapError(http.ask({ ...requestOf(path), alone: takes === "long" }), unanswered(path))
-
-  let prefix: string | undefined
-  const negotiated = Effect.suspend(() =>
-    prefix === undefined
-      ? Effect.gen(function* () {
-          const ping = yield* get("/_ping")
-          const found = Result.getOrUndefined(
-            versionOf(ping.headers["api-version"]?.toString() ?? (yield* announced))
-          )
-          if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
-          if (compare(found, oldest) < 0)
-            return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
-          prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
-          return prefix
-        })
-      : Effect.succeed(prefix)
-  )
-  /** An Engine that does not say it with every answer. */
-  const announced = Effect.map(get("/version"), ({ body }) => {
-    const value = json(body)
-    return typeof value === "object" && value !== null && "ApiVersion" in value
-      ? String(value.ApiVersion)
-      : ""
-  })
-  const forgetVersion = Effect.sync(() => {
-    prefix = undefined
-  })
+  const connection = yield* connect(address, timeoutMillis)
+  const version = negotiation(connection)
+  const { fail, get, where } = connection
 
   const asked = <A>(
     path: string,
@@ -91,7 +45,7 @@ const make = Effect.fnUntraced(function* (
     takes?: "long"
   ): Effect.Effect<A | undefined, EngineError> =>
     Effect.gen(function* () {
-      const { status, body } = yield* get(`${yield* negotiated}${path}`, takes)
+      const { status, body } = yield* get(`${yield* version.prefix}${path}`, takes)
       if (status === 404) return undefined
       const value = json(body)
       if (status !== 200)
@@ -102,34 +56,12 @@ const make = Effect.fnUntraced(function* (
         "NotAnEngine",
         `GET ${path} was answered by what is no Engine's answer: ${decoded.failure}`
       )
-    }).pipe(Effect.tapError(() => forgetVersion))
+    }).pipe(Effect.tapError(() => version.forget))
 
   const always = <A>(path: string, decode: (value: unknown) => Result.Result<A, string>) =>
     Effect.flatMap(asked(path, decode), (found) =>
       found === undefined ? fail("NotAnEngine", `GET ${path}: no such path`) : Effect.succeed(found)
     )
-
-  const ended = fail("Unreachable", "the stream of events ended")
-  const events: Stream.Stream<EngineEvent, EngineError> = Stream.unwrap(
-    Effect.gen(function* () {
-      const path = `${yield* negotiated}/events?filters=${encodeURIComponent(JSON.stringify(eventFilters))}`
-      // A connection of its own: it lasts.
-      const response = yield* Effect.mapError(
-        http.open({ ...requestOf(path), alone: true }),
-        unanswered("/events")
-      )
-      if (response.statusCode !== 200)
-        return yield* fail("Refused", `GET /events: status ${response.statusCode}`)
-      response.socket.setKeepAlive(true, 10_000)
-      const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
-        Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
-        // An Engine drops events for those who read slowly.
-        Stream.buffer({ capacity: "unbounded" })
-      )
-      const connected: EngineEvent = { _tag: "Connected" }
-      return Stream.concat(Stream.concat(Stream.succeed(connected), decoded), Stream.fail(ended))
-    })
-  ).pipe(Stream.tapError(() => forgetVersion))
 
   return Engine.of({
     where,
@@ -139,9 +71,100 @@ const make = Effect.fnUntraced(function* (
       Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed, "long")),
     subnets: always("/networks", decodeSubnets),
     info: always("/info", decodeInfo),
-    events
+    events: Stream.tapError(eventsOver(connection, version.prefix), () => version.forget)
   })
 })
+
+interface Connection {
+  readonly where: string
+  readonly fail: (reason: EngineError["reason"], detail: string) => EngineError
+  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
+  readonly get: (path: string, takes?: "short" | "long") => Effect.Effect<HttpAnswer, EngineError>
+  /** The answer to be read as it comes, on a connection of its own. `name` is how errors call the path. */
+  readonly open: (path: string, name: string) => Effect.Effect<IncomingMessage, EngineError, Scope.Scope>
+}
+
+const connect = Effect.fnUntraced(function* (
+  { address, tls }: EngineAddress,
+  timeoutMillis: number
+): Effect.fn.Return<Connection, EngineError, Scope.Scope> {
+  const where = address.text
+  const fail: Connection["fail"] = (reason, detail) => new EngineError({ where, reason, detail })
+  const files = yield* Effect.mapError(readTls(tls ?? {}), ({ detail }) =>
+    fail("Denied", `a file for TLS can't be read: ${detail}`)
+  )
+  const http = yield* keepAliveClient(address, 4, {
+    answerTimeoutMillis: timeoutMillis,
+    tls: { ...files, rejectUnauthorized: tls?.verify ?? true }
+  })
+  const requestOf = (path: string, alone: boolean) => ({
+    method: "GET",
+    path,
+    headers: address._tag === "Pipe" ? { Host: "docker" } : {},
+    alone
+  })
+  const unanswered = (path: string) => (error: HttpError) =>
+    error.code === HttpCode.answerTimeout
+      ? fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)
+      : fail(...reasonOf(error))
+  return {
+    where,
+    fail,
+    get: (path, takes) => Effect.mapError(http.ask(requestOf(path, takes === "long")), unanswered(path)),
+    open: (path, name) => Effect.mapError(http.open(requestOf(path, true)), unanswered(name))
+  }
+})
+
+/** `prefix` is the path's part that says the version: found out when it is first asked for, and again after `forget`. */
+const negotiation = ({ fail, get }: Connection) => {
+  let prefix: string | undefined
+  /** An Engine that does not say it with every answer. */
+  const announced = Effect.map(get("/version"), ({ body }) => {
+    const value = json(body)
+    return typeof value === "object" && value !== null && "ApiVersion" in value
+      ? String(value.ApiVersion)
+      : ""
+  })
+  const negotiate = Effect.gen(function* () {
+    const ping = yield* get("/_ping")
+    const found = Result.getOrUndefined(
+      versionOf(ping.headers["api-version"]?.toString() ?? (yield* announced))
+    )
+    if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
+    if (compare(found, oldest) < 0)
+      return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
+    prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
+    return prefix
+  })
+  return {
+    prefix: Effect.suspend(() => (prefix === undefined ? negotiate : Effect.succeed(prefix))),
+    forget: Effect.sync(() => {
+      prefix = undefined
+    })
+  }
+}
+
+const eventsOver = (
+  { fail, open }: Connection,
+  prefix: Effect.Effect<string, EngineError>
+): Stream.Stream<EngineEvent, EngineError> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const filters = encodeURIComponent(JSON.stringify(eventFilters))
+      const response = yield* open(`${yield* prefix}/events?filters=${filters}`, "/events")
+      if (response.statusCode !== 200)
+        return yield* fail("Refused", `GET /events: status ${response.statusCode}`)
+      response.socket.setKeepAlive(true, 10_000)
+      const ended = fail("Unreachable", "the stream of events ended")
+      const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
+        Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
+        // An Engine drops events for those who read slowly.
+        Stream.buffer({ capacity: "unbounded" })
+      )
+      const connected: EngineEvent = { _tag: "Connected" }
+      return Stream.concat(Stream.concat(Stream.succeed(connected), decoded), Stream.fail(ended))
+    })
+  )
 
 /** No event is longer; what is, is no Engine's. */
 const maxLine = 16 * 1024 * 1024

@@ -3,7 +3,6 @@
  * line in `transports`.
  */
 import * as Fs from "node:fs"
-import * as Http from "node:http"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -24,6 +23,7 @@ import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { cniByFront, configText, pathOf } from "../support/cni.ts"
+import { send } from "../support/http.ts"
 import { noCommand } from "../support/lab.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
@@ -80,21 +80,11 @@ export const transports: ReadonlyArray<Transport> = [
 const openSocket = Effect.gen(function* () {
   const socketPath = yield* socketFor(yield* Driver, { owner: "default" })
   return ({ method, body, owner }: Asked) =>
-    Effect.promise(
-      () =>
-        new Promise<Told>((resolve, reject) => {
-          const options = { socketPath, path: `/${method}`, method: "POST", headers: headersOf(owner) }
-          const request = Http.request(options, (response) => {
-            const chunks: Array<Buffer> = []
-            response.on("data", (chunk) => chunks.push(chunk))
-            response.on("end", () =>
-              resolve(toldByHttp(response.statusCode ?? 0, Buffer.concat(chunks).toString()))
-            )
-          })
-          request.on("error", reject)
-          request.end(body)
-        })
-    )
+    Effect.promise(async () => {
+      const options = { socketPath, path: `/${method}`, method: "POST", headers: headersOf(owner) }
+      const answer = await send(options, body)
+      return toldByHttp(answer.status, answer.body)
+    })
 })
 
 const openTls = Effect.gen(function* () {
