@@ -3,17 +3,18 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
+import { testNeeding } from "../lab/describeLab.ts"
 import { bridgeResult, cniByFront, pathOf, portMappings } from "../support/cni.ts"
-import { labTest, noCommand } from "../support/lab.ts"
 import { start } from "../support/process.ts"
 import { temporaryFolder } from "../support/socket.ts"
 
 const portmapper = Path.join(import.meta.dirname, "../../adapters/cli/main.ts")
-const lacking = noCommand("systemd-socket-activate", "--version") ?? noCommand("unshare", "--net", "true")
 
 describe("a plugin that its socket starts", () => {
-  labTest("is up for the first ADD, without Node on the runtime's side", lacking, () =>
-    Effect.runPromise(
+  testNeeding(
+    "is up for the first ADD, without Node on the runtime's side",
+    ["network", "nft", "curl", "activation"],
+    () =>
       Effect.gen(function* () {
         const folder = yield* temporaryFolder
         const socket = Path.join(folder, "p.sock")
@@ -39,7 +40,6 @@ describe("a plugin that its socket starts", () => {
         assert.deepStrictEqual(yield* cni("ADD", asked), published)
         assert.deepStrictEqual(yield* cni("CHECK", asked), done)
         assert.deepStrictEqual(yield* cni("DEL", asked), done)
-      }).pipe(Effect.scoped)
-    )
+      })
   )
 })
