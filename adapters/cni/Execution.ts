@@ -1,11 +1,21 @@
 /**
  * One execution of the CNI plugin, from its parameters to what stands on stdout, as far as no port mapper is needed for it:
- * what is wrong with the parameters or the configuration, and `VERSION`. Imports nothing heavy, so that the executable
+ * what is wrong with the parameters or the configuration, `VERSION`, and containers without ports. Imports nothing heavy, so that the executable
  * starts fast.
  */
 import { CniError, cniErrorOf, codes, errorText } from "./CniError.ts"
-import { type Invocation, invocationOf } from "./Environment.ts"
-import { configOf, type Json, latestVersion, type NetworkConfig, supportedVersions } from "./NetworkConfig.ts"
+import { type Attachment, type Invocation, invocationOf } from "./Environment.ts"
+import {
+  configOf,
+  isObject,
+  type Json,
+  latestVersion,
+  type NetworkConfig,
+  type Publication,
+  publicationOf,
+  supportedVersions,
+  validAttachments
+} from "./NetworkConfig.ts"
 
 export interface Execution {
   readonly variables: Readonly<Record<string, string | undefined>>
@@ -19,17 +29,29 @@ export interface Outcome {
   readonly stdout: string
 }
 
-export type Command = Exclude<Invocation, { readonly command: "VERSION" }>
-
 /** Where the running plugin executes, and the type by which its outcome is told from whatever else answers on a socket. */
 export const executePath = "/Cni.Execute"
 export const outcomeType = "application/vnd.portmapper.cni+json"
 
-/** What a port mapper has to do; `text` is the configuration as it was read. */
+/** What a port mapper has to do. `result` is the one of the plugin before in the chain, `answer` what `ADD` answers. */
+export type Task =
+  | (Ports & { readonly command: "ADD"; readonly answer: Json })
+  | (Ports & { readonly command: "CHECK" })
+  | { readonly command: "DEL"; readonly attachment: Attachment }
+  | { readonly command: "GC"; readonly network: string; readonly valid: ReadonlyArray<Attachment> }
+  | { readonly command: "STATUS" }
+
+export interface Ports {
+  readonly attachment: Attachment
+  readonly publication: Publication
+  readonly result: Json
+}
+
+/** `socket` is where the port mapper is; `text` is the configuration as it was read. */
 export interface Asked {
   readonly _tag: "Asked"
-  readonly invocation: Command
-  readonly config: NetworkConfig
+  readonly task: Task
+  readonly socket: string
   readonly text: string
 }
 
@@ -40,13 +62,57 @@ export const read = ({ variables, input }: Execution): Read => {
   try {
     const invocation = invocationOf(variables)
     text = readInput(input, invocation)
-    return invocation.command === "VERSION"
-      ? { _tag: "Answered", outcome: succeeded({ cniVersion: versionAsked(text), supportedVersions }) }
-      : { _tag: "Asked", invocation, config: configOf(text, invocation.command), text }
+    if (invocation.command === "VERSION")
+      return answered(succeeded({ cniVersion: versionAsked(text), supportedVersions }))
+    const config = configOf(text, invocation.command)
+    const task = taskOf(invocation, config)
+    // Containers without ports come and go whether a port mapper runs or not.
+    if ("publication" in task && task.publication.mappings.length === 0)
+      return answered(succeeded(task.command === "ADD" ? task.answer : undefined))
+    return { _tag: "Asked", task, socket: config.socket, text }
   } catch (cause) {
-    return { _tag: "Answered", outcome: failed(cniErrorOf(cause), text) }
+    return answered(failed(cniErrorOf(cause), text))
   }
 }
+
+const answered = (outcome: Outcome): Read => ({ _tag: "Answered", outcome })
+
+/** Throws where the configuration is not what the command needs. */
+const taskOf = (
+  invocation: Exclude<Invocation, { readonly command: "VERSION" }>,
+  config: NetworkConfig
+): Task => {
+  switch (invocation.command) {
+    case "ADD": {
+      const ports = portsOf(invocation.attachment, config)
+      return { command: "ADD", ...ports, answer: inVersion(config.version, ports.result) }
+    }
+    case "CHECK":
+      return { command: "CHECK", ...portsOf(invocation.attachment, config) }
+    case "DEL":
+      return { command: "DEL", attachment: invocation.attachment }
+    case "GC":
+      return { command: "GC", network: config.name, valid: validAttachments(config) }
+    case "STATUS":
+      publicationOf(config)
+      return { command: "STATUS" }
+  }
+}
+
+const portsOf = (attachment: Attachment, config: NetworkConfig): Ports => {
+  const publication = publicationOf(config)
+  const result = config.raw["prevResult"] ?? undefined
+  if (isObject(result)) return { attachment, publication, result }
+  throw new CniError(
+    codes.config,
+    "invalid network configuration",
+    "prevResult is missing: this plugin publishes ports of an interface that a plugin before it in the chain has made"
+  )
+}
+
+/** Unchanged but for its version, which is the configuration's whatever it says: so it is read, too. */
+const inVersion = (cniVersion: string, result: Json): Json =>
+  "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
 
 export const succeeded = (result: Json | undefined): Outcome => ({
   status: 0,

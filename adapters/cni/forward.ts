@@ -20,19 +20,19 @@ export const forward = (
   variables: Execution["variables"],
   patienceMillis: number
 ): Promise<Outcome> => {
-  const { invocation, config, text } = asked
-  const isStatus = invocation.command === "STATUS"
+  const { socket, task, text } = asked
+  const isStatus = task.command === "STATUS"
   const once = Effect.flatMap(
     Effect.mapError(
-      httpClient({ _tag: "Pipe", path: config.socket }, { answerTimeoutMillis }).ask({
+      httpClient({ _tag: "Pipe", path: socket }, { answerTimeoutMillis }).ask({
         method: "POST",
         path: executePath,
         headers: { "Content-Type": "application/json", ...headersOf(variables, text) },
         body: text
       }),
-      (error) => unanswered(error, config.socket)
+      (error) => unanswered(error, socket)
     ),
-    (answer) => Effect.fromResult(outcomeIn(answer, config.socket))
+    (answer) => Effect.fromResult(outcomeIn(answer, socket))
   )
   const outcome = Effect.gen(function* () {
     const deadline = Date.now() + (isStatus ? 0 : patienceMillis)
