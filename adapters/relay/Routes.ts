@@ -37,7 +37,7 @@ export const routeById = (id: number): Route | undefined => byId[id]
 export const allRoutes = (): ReadonlyArray<Route> => byId.filter((route) => route !== undefined)
 export const firstRoute = (fd: number): Route | undefined => firstOf[fd]
 
-/** Adds a route, or puts another in the place of the one with its id, whose connections do not notice. */
+/** Adds a route, or puts another in the place of the one with its id, which keeps its connections. */
 export const putRoute = (serving: Serving): Route => {
   const { id, fd, family, wildcard, local, backend, allow, proxyProtocol, udpIdleMillis } = serving
   backendBytes.set(backend, id * sizeOfBackend)
@@ -87,6 +87,13 @@ export const routeFor = (first: Route, bytes: Uint8Array, offset: number): Route
   }
   return rest
 }
+
+/** Where the address stands in a `struct sockaddr_in` or `sockaddr_in6` of the route's family. */
+export const addressOffset = ({ family }: Route): number => (family === 4 ? 4 : 8)
+
+/** Whether the client may come whose socket address is at `offset`. */
+export const admitsClient = (route: Route, bytes: Uint8Array, offset: number): boolean =>
+  admitsSource(route, bytes, offset + addressOffset(route))
 
 /** Whether the source at `offset` may come. */
 export const admitsSource = ({ allow, family }: Route, bytes: Uint8Array, offset: number): boolean =>

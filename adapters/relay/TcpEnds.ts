@@ -9,6 +9,7 @@ import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./Ep
 import { memory } from "./Memory.ts"
 import { counterOf, maxDescriptors, maxRoutes } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
+import * as Routes from "./Routes.ts"
 import { count, generation } from "./Thread.ts"
 
 /** There may be something to read. */
@@ -63,6 +64,12 @@ optionWords.set([1, 0, 1])
 const noLinger = options.address
 const one = options.address + 8
 
+/** A length, and the `struct sockaddr_in` or `sockaddr_in6` of so many bytes at most. */
+const sizeOfName = 28
+const name = memory(4 + sizeOfName)
+const nameWords = new Int32Array(name.buffer)
+const nameBytes = new Uint8Array(name.buffer)
+
 export const baseEvents = EPOLLIN | EPOLLRDHUP | EPOLLET
 
 export const pair = (client: number, backend: number, route: number): void => {
@@ -83,6 +90,16 @@ export const reset = (end: number): void => {
   S.setsockopt(end, S.SOL_SOCKET, S.SO_LINGER, noLinger, 8)
   S.setsockopt(peer[end]!, S.SOL_SOCKET, S.SO_LINGER, noLinger, 8)
   finish(end)
+}
+
+/** Resets the route's connections from sources that it does not admit; also one whose source can't be known any more. */
+export const resetRefused = (route: Routes.Route): void => {
+  for (const fd of ends()) {
+    if (routeIdOf[fd] !== route.id || (flags[fd]! & CLIENT) === 0) continue
+    nameWords[0] = sizeOfName
+    if (S.getpeername(fd, name.address + 4, name.address) < 0 || !Routes.admitsClient(route, nameBytes, 4))
+      reset(fd)
+  }
 }
 
 const finish = (end: number): void => {

@@ -86,7 +86,7 @@ export const onListener = (listener: number, now: number) => {
     }
     const route = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
     if (route === undefined) Ends.abandon(accepted)
-    else if (!Routes.admitsSource(route, bytes, client.at + addressOffset(route))) {
+    else if (!Routes.admitsClient(route, bytes, client.at)) {
       count(route.id, counterOf.refused, 1)
       Ends.abandon(accepted)
     } else begin(route, accepted, now)
@@ -96,9 +96,6 @@ export const onListener = (listener: number, now: number) => {
 const isExhausted = (errno: number): boolean =>
   errno === S.EMFILE || errno === S.ENFILE || errno === S.ENOBUFS || errno === S.ENOMEM
 
-/** Where the address stands in a socket address of this family. */
-const addressOffset = ({ family }: Routes.Route): number => (family === 4 ? 4 : 8)
-
 const readOwnAddress = (fd: number): void => {
   words[length.at] = sizeOfAddress
   S.getsockname(fd, own.address, length.address)
@@ -106,7 +103,7 @@ const readOwnAddress = (fd: number): void => {
 
 const routeSpokenTo = (first: Routes.Route, fd: number): Routes.Route | undefined => {
   readOwnAddress(fd)
-  return Routes.routeFor(first, bytes, own.at + addressOffset(first))
+  return Routes.routeFor(first, bytes, own.at + Routes.addressOffset(first))
 }
 
 /** Leads an accepted client to its backend. */
@@ -169,7 +166,7 @@ const putHeader = (route: Routes.Route, accepted: number): number => {
   readOwnAddress(accepted)
   const width = route.family === 4 ? 4 : 16
   const peerAt = (at: number) => {
-    const start = at + addressOffset(route)
+    const start = at + Routes.addressOffset(route)
     return { octets: bytes.subarray(start, start + width), port: view.getUint16(at + 2) }
   }
   const header = proxyHeader(route.proxyProtocol ?? "v2", peerAt(client.at), peerAt(own.at))

@@ -23,6 +23,7 @@ export const probe = new Int32Array(keyWords)
 const probeBytes = new Uint8Array(probe.buffer)
 
 export const keys = new Int32Array(maxDescriptors * keyWords)
+const keyBytes = new Uint8Array(keys.buffer)
 
 /** The flows of a route in three lists, each by the time of the last packet. */
 export interface FlowLists {
@@ -215,6 +216,15 @@ export const endIdle = (): void => {
 
 export const endFlows = (route: Routes.Route): void => {
   while (route.flows !== undefined && endOldest(route.flows)) {}
+}
+
+/** Ends the flows of sources that the route does not admit. */
+export const endRefusedFlows = (route: Routes.Route, { edges }: FlowLists): void => {
+  for (const list of lists)
+    for (let fd = edges[list]!, next = 0; fd !== 0; fd = next) {
+      next = newer[fd]!
+      if (!Routes.admitsSource(route, keyBytes, (fd * keyWords + key.client) * 4)) endFlow(fd)
+    }
 }
 
 export const isFlow = (fd: number): boolean => kind[fd] === kindOf.flow

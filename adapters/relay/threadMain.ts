@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../linux/Syscalls.ts"
-import { endConnections, hasEndings, runEndings } from "./Endings.ts"
+import { endConnections, endRefused, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
 import { EPOLLIN } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
@@ -158,7 +158,9 @@ const obey = (command: Command): number => {
 }
 
 const serve = (serving: Serving) => {
+  const replaces = Routes.routeById(serving.id) !== undefined
   const route = Routes.putRoute(serving)
+  if (replaces && route.allow !== undefined) endRefused(route)
   if (serving.protocol === "tcp") kind[serving.fd] = kindOf.listener
   else Forward.front(serving.fd, route)
 }
