@@ -22,9 +22,9 @@ import {
 } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
-import type { Serving } from "./Messages.ts"
 import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
 import { setOptions } from "./SocketOptions.ts"
+import type { Serving } from "./ThreadMessages.ts"
 
 export interface RelayOptions {
   /** For routes that do not say; 90 seconds. */
@@ -107,7 +107,11 @@ const make = Effect.fnUntraced(function* (
     maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
     paused: options.paused ?? false,
-    routes: () => entries.values().map(assigned)
+    routes: () => entries.values().map(assigned),
+    nameOf: (id) => {
+      const entry = entries.values().find((one) => one.id === id)
+      return entry === undefined ? undefined : routeText(entry.route)
+    }
   })
 
   const add = (entry: Entry) => {

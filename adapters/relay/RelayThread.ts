@@ -12,16 +12,15 @@ import {
   maxRoutes,
   type Report,
   type Serving,
-  type Settings,
   type ThreadData,
   turnOf,
   turnWords
-} from "./Messages.ts"
+} from "./ThreadMessages.ts"
 import { WatchedSockets } from "./WatchedSockets.ts"
 
 /** Beside this module, in the sources as in what is built of them. */
 const threadUrl = new URL(
-  import.meta.url.endsWith(".ts") ? "./threadMain.ts" : "./threadMain.js",
+  import.meta.url.endsWith(".ts") ? "./thread/main.ts" : "./thread/main.js",
   import.meta.url
 )
 
@@ -38,6 +37,7 @@ const wakeMillis = 10
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
   readonly onBusy: () => void
+  readonly onLoop: (route: number) => void
   /** `ranMillis` from its start to its end. */
   readonly onDeath: (why: string, ranMillis: number) => void
 }
@@ -69,14 +69,15 @@ export class RelayThread {
   private readonly watched = new WatchedSockets()
   /** In the order of their numbers. */
   private readonly waiting = new Map<number, Done>()
-  private readonly settings: Settings
   private readonly events: ThreadEvents
+  /** What all threads have in common. */
+  private readonly common: Pick<ThreadData, "settings" | "ownPorts">
   private life: Life | undefined
   private startFailure: string | undefined
   private commands = 0
 
-  constructor(settings: Settings, events: ThreadEvents) {
-    this.settings = settings
+  constructor(common: Pick<ThreadData, "settings" | "ownPorts">, events: ThreadEvents) {
+    this.common = common
     this.events = events
   }
 
@@ -102,7 +103,7 @@ export class RelayThread {
       generations: this.watched.generations.buffer,
       kinds: this.kinds.buffer,
       counters: this.counters.buffer,
-      settings: this.settings
+      ...this.common
     }
     const worker = newWorker(workerData)
     if (typeof worker === "string") {
@@ -286,6 +287,8 @@ export class RelayThread {
         return this.events.onEnded(report.id)
       case "Busy":
         return this.events.onBusy()
+      case "Loop":
+        return this.events.onLoop(report.id)
     }
   }
 

@@ -4,8 +4,16 @@
  */
 import { Effect, type Scope } from "effect"
 import type { RelayCount } from "../../src/relay/Relay.ts"
-import { counterOf, countersPerRoute, maxRoutes, type Serving, type Settings } from "./Messages.ts"
 import { type Done, RelayThread } from "./RelayThread.ts"
+import {
+  counterOf,
+  countersPerRoute,
+  maxRoutes,
+  portCount,
+  type Serving,
+  type Settings,
+  type ThreadData
+} from "./ThreadMessages.ts"
 
 /** A route with the thread that serves it, where not all of them do. */
 export interface Assigned {
@@ -60,6 +68,8 @@ export interface ThreadsOptions {
   readonly graceMillis: number
   /** Everything that is to be served now: what a new thread begins with. */
   readonly routes: () => Iterable<Assigned>
+  /** By what a log names a route; `undefined` where it is not served any more. */
+  readonly nameOf: (id: number) => string | undefined
 }
 
 const routesPerMessage = 500
@@ -115,6 +125,8 @@ class Crew {
   /** Stopped routes, each with those that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
   private readonly endWaiters = new Set<() => void>()
+  private readonly common: Pick<ThreadData, "settings" | "ownPorts">
+  private readonly inLoop = new Set<number>()
   private paused: boolean
   /** Nothing is served any more: a thread that dies is not begun again. */
   private hasEnded = false
@@ -128,6 +140,7 @@ class Crew {
     this.options = options
     this.logError = logError
     this.paused = options.paused
+    this.common = { settings: options.settings, ownPorts: new SharedArrayBuffer(2 * portCount * 4) }
   }
 
   assign(protocol: "tcp" | "udp", besides: number | undefined) {
@@ -138,6 +151,7 @@ class Crew {
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {
+    this.inLoop.delete(serving.id)
     if (this.members.length === 0) {
       process.once("exit", this.onProcessExit)
       this.add()
@@ -213,7 +227,8 @@ class Crew {
   private add(): void {
     const member: Member = {
       index: this.members.length,
-      thread: new RelayThread(this.options.settings, {
+      thread: new RelayThread(this.common, {
+        onLoop: (route) => this.foundLoop(route),
         onEnded: (route) => this.ended(route, member),
         onBusy: () => this.busy(member),
         onDeath: (why, ranMillis) => this.died(member, why, ranMillis)
@@ -257,6 +272,14 @@ class Crew {
         thread.counters[id * countersPerRoute + index] = 0
     this.freeIds.push(id)
     for (const look of this.endWaiters) look()
+  }
+
+  /** Logged once for each time that the route is opened. */
+  private foundLoop(id: number): void {
+    const name = this.options.nameOf(id)
+    if (name === undefined || this.inLoop.has(id)) return
+    this.inLoop.add(id)
+    this.logError(`relay for ${name}: its backend leads back to the relay, which ends what comes back`)
   }
 
   private busy(member: Member): void {

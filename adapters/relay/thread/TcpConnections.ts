@@ -3,14 +3,15 @@
  * Connections: pairs of ends, each a descriptor that knows its peer, and the moving of bytes between them. An end is watched
  * edge-triggered, so what is known of it is remembered in its flags until a call says otherwise.
  */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../EpollEvent.ts"
+import { counterOf, maxDescriptors, maxRoutes } from "../ThreadMessages.ts"
 import { discard, ends, resumeListeners, rewatch, routeIdOf } from "./Epoll.ts"
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./EpollEvent.ts"
 import { memory } from "./Memory.ts"
-import { counterOf, maxDescriptors, maxRoutes } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
-import * as Routes from "./Routes.ts"
-import { count, generation } from "./Thread.ts"
+import * as Routes from "./RouteTable.ts"
+import { nameBytes, readPeerName } from "./SocketNames.ts"
+import { count, generation } from "./ThreadData.ts"
 
 /** There may be something to read. */
 export const READABLE = 1
@@ -64,12 +65,6 @@ optionWords.set([1, 0, 1])
 const noLinger = options.address
 const one = options.address + 8
 
-/** A length, and the `struct sockaddr_in` or `sockaddr_in6` of so many bytes at most. */
-const sizeOfName = 28
-const name = memory(4 + sizeOfName)
-const nameWords = new Int32Array(name.buffer)
-const nameBytes = new Uint8Array(name.buffer)
-
 export const baseEvents = EPOLLIN | EPOLLRDHUP | EPOLLET
 
 export const pair = (client: number, backend: number, route: number): void => {
@@ -93,12 +88,10 @@ export const reset = (end: number): void => {
 }
 
 /** Resets the route's connections from sources that it does not admit; also one whose source can't be known any more. */
-export const resetRefused = (route: Routes.Route): void => {
+export const resetRefused = (route: Routes.ServedRoute): void => {
   for (const fd of ends()) {
     if (routeIdOf[fd] !== route.id || (flags[fd]! & CLIENT) === 0) continue
-    nameWords[0] = sizeOfName
-    if (S.getpeername(fd, name.address + 4, name.address) < 0 || !Routes.admitsClient(route, nameBytes, 4))
-      reset(fd)
+    if (!readPeerName(fd) || !Routes.admitsClient(route, nameBytes, 0)) reset(fd)
   }
 }
 

@@ -44,6 +44,8 @@ export type Report =
   | { readonly _tag: "Done"; readonly number: number }
   /** The last connection of a stopped route is gone. */
   | { readonly _tag: "Ended"; readonly id: number }
+  /** What this route led to came back to the relay, and was ended. */
+  | { readonly _tag: "Loop"; readonly id: number }
   /** This thread has had little rest lately. */
   | { readonly _tag: "Busy" }
 
@@ -72,12 +74,15 @@ export interface ThreadData {
   readonly kinds: SharedArrayBuffer
   /** Four float64 for each route: see `counterOf`. */
   readonly counters: SharedArrayBuffer
+  /** An int32 for each port of TCP, then for each of UDP: see `Loops`. Of all threads together. */
+  readonly ownPorts: SharedArrayBuffer
   readonly settings: Settings
 }
 
 /** More descriptors than a process gets by default; memory is used only for those that are. */
 export const maxDescriptors = 1 << 20
 export const maxRoutes = 1 << 17
+export const portCount = 1 << 16
 
 export const kindOf = {
   none: 0,

@@ -3,11 +3,11 @@
  * The one epoll instance of a thread, and what each descriptor is: tables indexed by descriptor, so that a connection is no
  * object and the collector has nothing to do.
  */
-import * as S from "../linux/Syscalls.ts"
-import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "./EpollEvent.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "../EpollEvent.ts"
+import { kindOf, maxDescriptors } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
-import { kindOf, maxDescriptors } from "./Messages.ts"
-import { epoll, generation, kind } from "./Thread.ts"
+import { epoll, generation, kind } from "./ThreadData.ts"
 
 export const routeIdOf = new Int32Array(maxDescriptors)
 let highest = 0

@@ -3,17 +3,19 @@
  * New connections: accepted from the reserved sockets, led to their backend, watched until they stand. A connection to a
  * backend on this host stands when connect(2) returns, so what the client has sent already goes with it at once.
  */
-import { proxyHeader } from "../../src/relay/ProxyProtocol.ts"
-import * as S from "../linux/Syscalls.ts"
+import { proxyHeader } from "../../../src/relay/ProxyProtocol.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLOUT } from "../EpollEvent.ts"
+import { counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
 import { Deadlines } from "./Deadlines.ts"
 import { adopt, forget, pauseListener, routeIdOf, watch } from "./Epoll.ts"
-import { EPOLLOUT } from "./EpollEvent.ts"
+import { isLoop, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
-import { counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
-import * as Routes from "./Routes.ts"
-import * as Ends from "./TcpEnds.ts"
-import { count, kind, settings } from "./Thread.ts"
+import * as Routes from "./RouteTable.ts"
+import { nameBytes, readOwnName } from "./SocketNames.ts"
+import * as Ends from "./TcpConnections.ts"
+import { count, kind, settings } from "./ThreadData.ts"
 
 /** Few at a time, so that another thread gets the next ones. */
 const acceptsPerWake = 4
@@ -25,9 +27,7 @@ const sizeOfAddress = 28
 const scratch = memory(128)
 const words = new Int32Array(scratch.buffer)
 const bytes = new Uint8Array(scratch.buffer)
-const view = new DataView(scratch.buffer)
 const client = { at: 0, address: scratch.address }
-const own = { at: 32, address: scratch.address + 32 }
 const length = { at: 16, address: scratch.address + 64 }
 const option = { at: 17, address: scratch.address + 68 }
 
@@ -89,25 +89,21 @@ export const onListener = (listener: number, now: number) => {
     else if (!Routes.admitsClient(route, bytes, client.at)) {
       count(route.id, counterOf.refused, 1)
       Ends.abandon(accepted)
-    } else begin(route, accepted, now)
+    } else if (isLoop(route, words[0]!, words, route.family === 4 ? 1 : 2)) Ends.abandon(accepted)
+    else begin(route, accepted, now)
   }
 }
 
 const isExhausted = (errno: number): boolean =>
   errno === S.EMFILE || errno === S.ENFILE || errno === S.ENOBUFS || errno === S.ENOMEM
 
-const readOwnAddress = (fd: number): void => {
-  words[length.at] = sizeOfAddress
-  S.getsockname(fd, own.address, length.address)
-}
-
-const routeSpokenTo = (first: Routes.Route, fd: number): Routes.Route | undefined => {
-  readOwnAddress(fd)
-  return Routes.routeFor(first, bytes, own.at + Routes.addressOffset(first))
+const routeSpokenTo = (first: Routes.ServedRoute, fd: number): Routes.ServedRoute | undefined => {
+  readOwnName(fd)
+  return Routes.routeFor(first, nameBytes, Routes.addressOffset(first))
 }
 
 /** Leads an accepted client to its backend. */
-const begin = (route: Routes.Route, accepted: number, now: number) => {
+const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   count(route.id, counterOf.connections, 1)
   const family = Routes.backendFamily(route)
   const backend = spareSocket(family)
@@ -126,6 +122,7 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
   const size = Math.max(received, 0)
   if (size > 0) count(route.id, counterOf.bytesIn, size)
   if (!connects(backend, route) && !connects(backend, route)) return Ends.reset(accepted)
+  onConnected(backend, route, now)
 
   let stands = false
   if (header + size > 0) {
@@ -148,7 +145,7 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
 }
 
 /** Whether it is connected, or on its way; asked again, a call tells what became of the first. */
-const connects = (backend: number, route: Routes.Route): boolean => {
+const connects = (backend: number, route: Routes.ServedRoute): boolean => {
   if (S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0) return true
   const errno = S.errno()
   return errno === S.EINPROGRESS || errno === S.EALREADY || errno === S.EISCONN
@@ -162,14 +159,15 @@ const abandonFirst = (accepted: number) => {
 }
 
 /** The PROXY protocol's header, where the client's first bytes will follow it. Its length. */
-const putHeader = (route: Routes.Route, accepted: number): number => {
-  readOwnAddress(accepted)
-  const width = route.family === 4 ? 4 : 16
-  const peerAt = (at: number) => {
-    const start = at + Routes.addressOffset(route)
-    return { octets: bytes.subarray(start, start + width), port: view.getUint16(at + 2) }
-  }
-  const header = proxyHeader(route.proxyProtocol ?? "v2", peerAt(client.at), peerAt(own.at))
+const putHeader = (route: Routes.ServedRoute, accepted: number): number => {
+  readOwnName(accepted)
+  const start = Routes.addressOffset(route)
+  const end = start + (route.family === 4 ? 4 : 16)
+  const peerIn = (name: Uint8Array) => ({
+    octets: name.subarray(start, end),
+    port: (name[2]! << 8) | name[3]!
+  })
+  const header = proxyHeader(route.proxyProtocol ?? "v2", peerIn(bytes), peerIn(nameBytes))
   Ends.copyBytes.set(header)
   return header.length
 }

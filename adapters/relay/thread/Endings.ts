@@ -4,12 +4,12 @@
  * allow-list that leaves their clients out.
  */
 import { ends, routeIdOf } from "./Epoll.ts"
-import type { Route } from "./Routes.ts"
-import { openConnections, reset, resetRefused } from "./TcpEnds.ts"
+import type { ServedRoute } from "./RouteTable.ts"
+import { openConnections, reset, resetRefused } from "./TcpConnections.ts"
 import { endFlows, endRefusedFlows } from "./UdpFlows.ts"
 
 interface Ending {
-  readonly route: Route
+  readonly route: ServedRoute
   readonly due: number
 }
 
@@ -18,12 +18,12 @@ const endings = new Map<number, Ending>()
 export const hasEndings = (): boolean => endings.size > 0
 
 /** Ends what the route as it is now would not let begin. */
-export const endRefused = (route: Route): void => {
+export const endRefused = (route: ServedRoute): void => {
   if (openConnections[route.id]! > 0) resetRefused(route)
   if (route.flows !== undefined) endRefusedFlows(route, route.flows)
 }
 
-export const endConnections = (route: Route, due: number): void => {
+export const endConnections = (route: ServedRoute, due: number): void => {
   endings.set(route.id, { route, due })
 }
 

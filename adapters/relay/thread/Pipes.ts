@@ -3,10 +3,10 @@
  * What a connection's direction has read and could not send yet. While little moves, it is a copy; while much does, a pipe,
  * through which the kernel moves pages that nobody copies (splice(2)). An idle direction has neither.
  */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { kindOf, maxDescriptors } from "../ThreadMessages.ts"
 import { adopt, discard } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
-import { kindOf, maxDescriptors } from "./Messages.ts"
 
 /** Bytes held of the direction that begins at a descriptor: read, not sent. */
 export const held = new Int32Array(maxDescriptors)
