@@ -17,6 +17,13 @@ export const readOwnName = (fd: number): boolean => {
   return S.getsockname(fd, name.address, length.address) >= 0
 }
 
+/** Which address was connected to, before the kernel's tables redirected it. */
+export const readOriginalName = (fd: number, family: 4 | 6): boolean => {
+  lengthWords[0] = sizeOfName
+  const level = family === 4 ? S.IPPROTO_IP : S.IPPROTO_IPV6
+  return S.getsockopt(fd, level, S.SO_ORIGINAL_DST, name.address, length.address) >= 0
+}
+
 export const readPeerName = (fd: number): boolean => {
   lengthWords[0] = sizeOfName
   return S.getpeername(fd, name.address, length.address) >= 0

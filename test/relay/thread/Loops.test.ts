@@ -1,7 +1,7 @@
-import { once } from "node:events"
+import { readFileSync, writeFileSync } from "node:fs"
 import { assert } from "@effect/vitest"
-import { describeInNamespace, ip } from "../../linux/namespace.ts"
-import { ending, endpoint, exchange, relayTest, type World } from "../world.ts"
+import { describeInNamespace, ip, run } from "../../linux/namespace.ts"
+import { ending, endpoint, exchange, nextData, relayTest, type World } from "../world.ts"
 
 describeInNamespace("what the relay sends to itself", () => {
   ip("address add 10.1.0.1/32 dev lo")
@@ -85,15 +85,38 @@ describeInNamespace("what the relay sends to itself", () => {
     })
   }
 
-  relayTest(
-    "serves a client of this host whose port is that of a socket to a backend elsewhere",
-    async (world) => {
-      const backend = await world.backend((socket) => socket.end(`${socket.remotePort}`))
-      await world.open({ protocol: "tcp", port: 18300, backend })
-      const relayPort = Number((await ending(world.dial(18300))).text)
-      const client = world.dial(18300, "127.0.0.1", { localAddress: "127.0.0.2", localPort: relayPort })
-      await once(client, "connect")
-      assert.match((await ending(client)).text, /^\d+$/)
+  relayTest("resets at its first connection what a rule of the kernel leads back", async (world) => {
+    run(
+      "nft -f -",
+      `table ip others {
+        chain output {
+          type nat hook output priority -100
+          ip daddr 10.1.0.1 tcp dport 18302 dnat to 10.1.0.1:18300
+        }
+      }`
+    )
+    const backend = endpoint("10.1.0.1", 18302)
+    const route = await world.open({ protocol: "tcp", host: "0.0.0.0", port: 18300, backend })
+    assert.strictEqual((await ending(world.dial(18300))).how, "ECONNRESET")
+    assert.strictEqual((await world.count(route)).connections, 1)
+    run("nft delete table ip others")
+  })
+
+  relayTest("serves clients of this host that have the ports of its own sockets", async (world) => {
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    await world.open({ protocol: "tcp", port: 18300, backend })
+    const range = "/proc/sys/net/ipv4/ip_local_port_range"
+    const before = readFileSync(range, "utf8")
+    writeFileSync(range, "40000 40007")
+    try {
+      // Either side of the relay uses all of the eight ports.
+      for (let count = 0; count < 8; count++) {
+        const client = world.dial(18300)
+        client.write("served")
+        assert.strictEqual(await nextData(client), "served")
+      }
+    } finally {
+      writeFileSync(range, before)
     }
-  )
+  })
 })
