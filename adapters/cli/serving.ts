@@ -17,9 +17,10 @@ import { type Keeping, makeKeeping } from "../handover/Keeping.ts"
 import { awaitSuccessor, offerHandover, type Succession } from "../handover/Predecessor.ts"
 import { type Inheritance, refuseAmidHandover, takeOver } from "../handover/Successor.ts"
 import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
+import { descriptorLimit, descriptorsInUse } from "../linux/Descriptors.ts"
 import type { Errno } from "../linux/Libc.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
-import { RelayHandover } from "../relay/LinuxRelay.ts"
+import { RelayHandover, RelayRefusals } from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
 import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
@@ -109,7 +110,13 @@ const begin = Effect.fnUntraced(function* (options: ServingOptions) {
     relay: Context.get(host, RelayHandover),
     keeping,
     unkept: keepPassed(passed, keeping),
-    metrics: makeMetrics(),
+    metrics: makeMetrics(
+      Effect.map(Context.get(host, RelayRefusals), (refused) => ({
+        inUse: descriptorsInUse(),
+        limit: descriptorLimit(),
+        refused
+      }))
+    ),
     notify,
     inheritance,
     lockWait: inheritance === undefined ? undefined : lockWait,

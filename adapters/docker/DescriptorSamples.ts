@@ -1,36 +1,27 @@
 /**
- * What each mapping carried, as samples of the page `/metrics`: three counters with a line or two for each mapping. What the
- * host does not count has no sample, as the format wants it. Source: prometheus.io/docs/instrumenting/exposition_formats.
+ * Descriptors as samples of the page `/metrics`; the first two by the names that Prometheus's client libraries give them.
+ * Source: prometheus.io/docs/instrumenting/writing_clientlibs.
  */
-import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 
-export const mappingSamples = (mappings: ReadonlyArray<ListedMapping>): string =>
+/** The process's descriptors, and what the relay refused for want of them. */
+export interface DescriptorUse {
+  readonly inUse: number
+  readonly limit: number
+  readonly refused: Readonly<Record<"tcp" | "udp", number>>
+}
+
+export const descriptorSamples = ({ inUse, limit, refused }: DescriptorUse): string =>
   [
-    "# HELP portmapper_connections_total New connections and flows to a mapping, redirected and relayed",
-    "# TYPE portmapper_connections_total counter",
-    ...mappings.flatMap((mapping) =>
-      sample("portmapper_connections_total", labelsOf(mapping), mapping.connections)
-    ),
-    "# HELP portmapper_refused_total Packets, and relayed connections, from sources that a mapping's allow-list keeps out",
-    "# TYPE portmapper_refused_total counter",
-    ...mappings.flatMap((mapping) => sample("portmapper_refused_total", labelsOf(mapping), mapping.refused)),
-    "# HELP portmapper_bytes_total Bytes to (in) and from (out) the backend of a mapping; redirected ones with net.netfilter.nf_conntrack_acct=1 alone",
-    "# TYPE portmapper_bytes_total counter",
-    ...mappings.flatMap((mapping) => [
-      ...sample("portmapper_bytes_total", `${labelsOf(mapping)},direction="in"`, mapping.bytesIn),
-      ...sample("portmapper_bytes_total", `${labelsOf(mapping)},direction="out"`, mapping.bytesOut)
-    ])
+    "# HELP process_open_fds Descriptors in use",
+    "# TYPE process_open_fds gauge",
+    `process_open_fds ${inUse}`,
+    "# HELP process_max_fds Descriptors that the process may have",
+    "# TYPE process_max_fds gauge",
+    `process_max_fds ${limit}`,
+    "# HELP portmapper_relay_budget_refusals_total Times that a relayed port was left waiting (tcp), and new flows that replaced another or were dropped (udp), since descriptors lacked",
+    "# TYPE portmapper_relay_budget_refusals_total counter",
+    `portmapper_relay_budget_refusals_total{protocol="tcp"} ${refused.tcp}`,
+    `portmapper_relay_budget_refusals_total{protocol="udp"} ${refused.udp}`
   ]
     .map((line) => `${line}\n`)
     .join("")
-
-const sample = (name: string, labels: string, value: number | undefined): ReadonlyArray<string> =>
-  value === undefined ? [] : [`${name}{${labels}} ${value}`]
-
-/** Addresses and ports need no escaping. */
-const labelsOf = ({ protocol, frontendIp, frontendPort, backendIp, backendPort }: ListedMapping): string =>
-  `protocol="${protocolOfNumber(protocol) ?? protocol}",frontend="${endpoint(frontendIp, frontendPort)}",backend="${endpoint(backendIp, backendPort)}"`
-
-const endpoint = (address: string, port: number): string =>
-  address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`

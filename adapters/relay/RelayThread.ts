@@ -5,6 +5,7 @@
 import { MessageChannel, type MessagePort, SHARE_ENV, Worker } from "node:worker_threads"
 import * as C from "../linux/Libc.ts"
 import {
+  budgetOf,
   type Command,
   countersPerRoute,
   isOwn,
@@ -34,10 +35,14 @@ const startPatienceMillis = 20_000
 /** What a thread was told while it rested it is woken for after this long, if nothing else did. */
 const wakeMillis = 10
 
+/** What all threads have in common. */
+export type CommonData = Pick<ThreadData, "settings" | "ownPorts" | "budget">
+
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
   readonly onBusy: () => void
   readonly onLoop: (route: number) => void
+  readonly onDescriptors: (lacking: boolean) => void
   /** `ranMillis` from its start to its end. */
   readonly onDeath: (why: string, ranMillis: number) => void
 }
@@ -70,14 +75,15 @@ export class RelayThread {
   /** In the order of their numbers. */
   private readonly waiting = new Map<number, Done>()
   private readonly events: ThreadEvents
-  /** What all threads have in common. */
-  private readonly common: Pick<ThreadData, "settings" | "ownPorts">
+  private readonly common: CommonData
+  private readonly budget: Int32Array
   private life: Life | undefined
   private startFailure: string | undefined
   private commands = 0
 
-  constructor(common: Pick<ThreadData, "settings" | "ownPorts">, events: ThreadEvents) {
+  constructor(common: CommonData, events: ThreadEvents) {
     this.common = common
+    this.budget = new Int32Array(common.budget)
     this.events = events
   }
 
@@ -289,6 +295,8 @@ export class RelayThread {
         return this.events.onBusy()
       case "Loop":
         return this.events.onLoop(report.id)
+      case "Descriptors":
+        return this.events.onDescriptors(report.lacking)
     }
   }
 
@@ -326,6 +334,7 @@ export class RelayThread {
       if (isOwn(this.kinds[fd] ?? 0)) {
         this.libc.setsockopt(fd, C.SOL_SOCKET, C.SO_LINGER, noLinger, noLinger.length)
         this.libc.close(fd)
+        Atomics.sub(this.budget, budgetOf.taken, 1)
       }
     this.kinds.fill(0)
   }

@@ -6,7 +6,7 @@
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../EpollEvent.ts"
 import { counterOf, maxDescriptors, maxRoutes } from "../ThreadMessages.ts"
-import { discard, ends, resumeListeners, rewatch, routeIdOf } from "./Epoll.ts"
+import { discard, ends, rewatch, routeIdOf } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
 import * as Pipes from "./Pipes.ts"
 import * as Routes from "./RouteTable.ts"
@@ -103,7 +103,6 @@ const finish = (end: number): void => {
   discard(end)
   discard(other)
   openConnections[route]!--
-  resumeListeners()
 }
 
 export const onEnd = (fd: number, events: number) => {

@@ -6,10 +6,11 @@
 import { proxyHeader } from "../../../src/relay/ProxyProtocol.ts"
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLOUT } from "../EpollEvent.ts"
-import { counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
+import { budgetOf, counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
 import { Deadlines } from "./Deadlines.ts"
-import { adopt, forget, pauseListener, routeIdOf, watch } from "./Epoll.ts"
-import { isLoop, onConnected } from "./Loops.ts"
+import { adopt, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
+import { isOwnConnection, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
 import * as Pipes from "./Pipes.ts"
 import * as Routes from "./RouteTable.ts"
@@ -75,13 +76,14 @@ export const onListener = (listener: number, now: number) => {
   const first = Routes.firstRoute(listener)
   if (first === undefined) return
   for (let turn = 0; turn < acceptsPerWake; turn++) {
-    if (spareSocket(Routes.backendFamily(first)) < 0) return pauseListener(listener)
+    if (!mayAccept(first, now) || spareSocket(Routes.backendFamily(first)) < 0)
+      return leaveWaiting(listener, now)
     words[length.at] = sizeOfAddress
     const accepted = S.accept4(listener, client.address, length.address, S.NONBLOCK_CLOEXEC)
     if (accepted < 0) {
       const errno = S.errno()
       if (errno === S.EAGAIN) return
-      if (isExhausted(errno)) return pauseListener(listener)
+      if (isExhausted(errno)) return leaveWaiting(listener, now)
       continue
     }
     const route = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
@@ -89,10 +91,30 @@ export const onListener = (listener: number, now: number) => {
     else if (!Routes.admitsClient(route, bytes, client.at)) {
       count(route.id, counterOf.refused, 1)
       Ends.abandon(accepted)
-    } else if (isLoop(route, words[0]!, words, route.family === 4 ? 1 : 2)) Ends.abandon(accepted)
+    } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
     else begin(route, accepted, now)
   }
 }
+
+/** Whether there are descriptors for one connection more of those that a listener's routes have. */
+const mayAccept = (first: Routes.ServedRoute, now: number): boolean => {
+  let connections = 0
+  for (let route: Routes.ServedRoute | undefined = first; route !== undefined; route = route.next)
+    connections += Ends.openConnections[route.id]!
+  return Budget.mayTakeInEachThread(2 * connections, 2, now)
+}
+
+const leaveWaiting = (listener: number, now: number): void => {
+  Budget.refuse(budgetOf.refusedTcp, now)
+  pauseListener(listener)
+}
+
+/** Accepts again from those that were left waiting, as far as there are descriptors for them. */
+export const resume = (now: number): void =>
+  resumeListeners((listener) => {
+    const first = Routes.firstRoute(listener)
+    return first !== undefined && mayAccept(first, now)
+  })
 
 const isExhausted = (errno: number): boolean =>
   errno === S.EMFILE || errno === S.ENFILE || errno === S.ENOBUFS || errno === S.ENOMEM

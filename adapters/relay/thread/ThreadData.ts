@@ -10,6 +10,7 @@ export const generation = new Uint16Array(data.generations)
 export const turn = new Int32Array(data.turn)
 /** A descriptor for each local port of a socket to a backend, of whatever thread; see `Loops`. */
 export const ownPorts = new Int32Array(data.ownPorts)
+export const budget = new Int32Array(data.budget)
 
 const counters = new Float64Array(data.counters)
 

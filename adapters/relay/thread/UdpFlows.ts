@@ -6,9 +6,10 @@
  */
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLIN } from "../EpollEvent.ts"
-import { counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import { budgetOf, counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
 import { adopt, discard, routeIdOf, watch } from "./Epoll.ts"
-import { isLoop, onConnected } from "./Loops.ts"
+import { isOwnPacket, onConnected } from "./Loops.ts"
 import * as Routes from "./RouteTable.ts"
 import { count, kind, settings } from "./ThreadData.ts"
 
@@ -99,9 +100,13 @@ const begin = (bucket: number): number => {
     return -1
   }
   const family = route.family === 4 ? S.AF_INET : S.AF_INET6
-  if (isLoop(route, family | (probe[key.port]! << 16), probe, key.client)) return -1
+  if (isOwnPacket(route, family | (probe[key.port]! << 16), probe, key.client)) return -1
   route.flows ??= { size: 0, edges: new Int32Array(6) }
   if (route.flows.size >= settings.maxFlows) endOldest(route.flows)
+  else if (!Budget.mayTake(route.flows.size, 1, time)) {
+    Budget.refuse(budgetOf.refusedUdp, time)
+    if (!endOldest(route.flows)) return -1
+  }
   const fd = connected(route)
   if (fd < 0) return -1
   count(route.id, counterOf.connections, 1)

@@ -8,6 +8,7 @@ import { receiveMessageOnPort } from "node:worker_threads"
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLIN } from "../EpollEvent.ts"
 import { type Command, kindOf, type Serving, turnOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
 import { endConnections, endRefused, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
 import { routesChanged } from "./Loops.ts"
@@ -55,6 +56,7 @@ const run = (): void => {
       if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
     }
     if (Ends.hasQueued()) Ends.nextTurn()
+    if (Epoll.hasPaused() && Budget.hasGivenBack()) Listeners.resume(now)
     if (now - lastTick >= tickMillis) onTick()
     sendReports()
   }
@@ -77,7 +79,7 @@ const dispatch = (fd: number, events: number) => {
 
 const timeout = (): number => {
   if (Ends.hasQueued()) return 0
-  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Epoll.hasPaused()
+  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Budget.isLacking()
   return timed ? tickMillis : restMillis
 }
 
@@ -86,7 +88,8 @@ const onTick = (): void => {
   Listeners.runTimers(now)
   Flows.endIdle()
   runEndings(now, reportEnded)
-  Epoll.resumeListeners()
+  Listeners.resume(now)
+  Budget.endLack(now)
   if (now - lastLook >= busyMillis) look()
 }
 
