@@ -20,10 +20,11 @@ import { type Keeping, makeKeeping } from "../handover/Keeping.ts"
 import { awaitSuccessor, offerHandover, type Succession } from "../handover/Predecessor.ts"
 import { type Inheritance, refuseAmidHandover, takeOver } from "../handover/Successor.ts"
 import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
+import { descriptorLimit, descriptorsInUse } from "../linux/Descriptors.ts"
 import { type Errno, libc } from "../linux/Libc.ts"
 import { boundTo } from "../linux/SocketAddress.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
-import { RelayHandover } from "../relay/LinuxRelay.ts"
+import { RelayHandover, RelayRefusals } from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
 import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
@@ -113,7 +114,13 @@ const begin = Effect.fnUntraced(function* (options: ServingOptions) {
     relay: Context.get(host, RelayHandover),
     keeping,
     unkept: keepPassed(passed, keeping),
-    metrics: makeMetrics(),
+    metrics: makeMetrics(
+      Effect.map(Context.get(host, RelayRefusals), (refused) => ({
+        inUse: descriptorsInUse(),
+        limit: descriptorLimit(),
+        refused
+      }))
+    ),
     notify,
     inheritance,
     lockWait: inheritance === undefined ? undefined : lockWait,

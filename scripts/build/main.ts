@@ -70,7 +70,7 @@ await bundle(
 )
 
 // Looked for beside the chunk that starts it; it shares nothing with that one.
-await bundle({ "chunks/threadMain": source("relay/threadMain.ts") })
+await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
 

@@ -1,12 +1,12 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch and every descriptor has its place in every table
 /** Packets from clients to the flows' backends, and their answers back, from the address that the client spoke to. */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
 import { routeIdOf } from "./Epoll.ts"
-import { counterOf, kindOf, maxDescriptors } from "./Messages.ts"
-import type * as Routes from "./Routes.ts"
-import { count, kind } from "./Thread.ts"
+import type * as Routes from "./RouteTable.ts"
+import { count, kind } from "./ThreadData.ts"
+import * as Send from "./UdpBatch.ts"
 import * as Flows from "./UdpFlows.ts"
-import * as Send from "./UdpSend.ts"
 
 const { key, keys, keyWords, probe } = Flows
 
@@ -14,7 +14,7 @@ const wildcardFronts = new Uint8Array(maxDescriptors)
 const fronts6 = new Uint8Array(maxDescriptors)
 
 /** Serves packets of this socket. */
-export const front = (fd: number, { family, wildcard }: Routes.Route): void => {
+export const front = (fd: number, { family, wildcard }: Routes.ServedRoute): void => {
   wildcardFronts[fd] = wildcard ? 1 : 0
   fronts6[fd] = family === 6 ? 1 : 0
   kind[fd] = kindOf.front
