@@ -5,6 +5,7 @@ import { Effect, Layer } from "effect"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { MemoryRelay, Relay, type Route } from "../../src/relay/Relay.ts"
+import { reservePorts } from "../support/ports.ts"
 import { relayConformance, type Traffic } from "./relayConformance.ts"
 import { endpoint, linuxRelay } from "./world.ts"
 
@@ -86,5 +87,11 @@ const udpClient = ({ port, host }: Route, source: string) =>
     })
   )
 
-relayConformance("Relay in memory", Layer.merge(Relay.layerMemory, HostSockets.layerMemory), 23000, inMemory)
-relayConformance("Relay on Linux", linuxRelay(), 23010, overLoopback)
+const free = await reservePorts()
+relayConformance(
+  "Relay in memory",
+  Layer.merge(Relay.layerMemory, HostSockets.layerMemory),
+  free(0),
+  inMemory
+)
+relayConformance("Relay on Linux", linuxRelay(), free(0), overLoopback)
