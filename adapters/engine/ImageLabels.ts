@@ -1,8 +1,8 @@
 /** Which of a container's labels are its own, and not its image's: a pulled image must not publish ports by itself. */
 import { Effect } from "effect"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
+import { ownLabels } from "./Desired.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
-import { ownLabels } from "./Wanted.ts"
 
 /** An image is used again and again: those of containers that are gone are forgotten where they are many. */
 const imagesKept = 256
