@@ -1,6 +1,6 @@
 /** The matches of an iptables rule as `iptables-save` prints them (iptables-extensions(8)). */
-import { protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
-import { type Answer, is, not, some } from "./Answer.ts"
+import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { type Answer, is, not, some } from "./Match.ts"
 import { networkBounds } from "./NftFields.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
 

@@ -1,10 +1,10 @@
 /** Which rules of which tables drop the packets of published ports. Pure: tables were read before. */
-import { frontendText } from "../../../src/protocol/PortBinding.ts"
-import { type Leg, legsOf, type Published } from "./Legs.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
+import { walk } from "./ChainVerdict.ts"
 import type { Hook, Packet } from "./Packet.ts"
+import { type Leg, legsOf, type Published } from "./PacketPath.ts"
 import { remedyOf } from "./Remedies.ts"
-import { type Chain, type Table, tableText } from "./Ruleset.ts"
-import { walk } from "./Walk.ts"
+import { type Chain, type Table, tableText } from "./Tables.ts"
 
 export interface Drop {
   /** `inet filter (nft)`, `ip filter (iptables-legacy)`. */

@@ -1,7 +1,7 @@
 /** A packet's way through one base chain: whether it is dropped, and by which rule. Pure. */
-import { type Answer, every, matches } from "./Answer.ts"
+import { type Answer, every, matches } from "./Match.ts"
 import type { Packet } from "./Packet.ts"
-import type { Chain, Rule, Table, Verdict } from "./Ruleset.ts"
+import type { Chain, Rule, Table, Verdict } from "./Tables.ts"
 
 export interface Passage {
   readonly verdict: "accept" | "drop"

@@ -1,7 +1,8 @@
 /** What to do about a rule that drops published traffic, in the words of whoever made it. */
-import type { Published } from "./Legs.ts"
+
 import type { Hook, Packet } from "./Packet.ts"
-import type { Table } from "./Ruleset.ts"
+import type { Published } from "./PacketPath.ts"
+import type { Table } from "./Tables.ts"
 
 export const remedyOf = (
   table: Table,

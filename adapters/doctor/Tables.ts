@@ -1,5 +1,5 @@
 /** Tables of whatever tool in one shape: what decides about a packet, and the words that name it to its owner. */
-import type { Answer } from "./Answer.ts"
+import type { Answer } from "./Match.ts"
 import type { Hook, Packet } from "./Packet.ts"
 
 export type Tool = "nft" | "iptables-nft" | "iptables-legacy"

@@ -1,7 +1,7 @@
 /** The packets that are looked at: what of each is known, and what is left open. */
-import type { Family } from "../../../src/protocol/Address.ts"
-import type { Protocol } from "../../../src/protocol/Protocol.ts"
-import { type Answer, is } from "./Answer.ts"
+import type { Family } from "../../src/protocol/Address.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+import { type Answer, is } from "./Match.ts"
 
 export type Hook = "prerouting" | "input" | "forward" | "output" | "postrouting"
 

@@ -4,7 +4,7 @@
  */
 import { fieldOf, holds, markOf, record, type Sets } from "./NftFields.ts"
 import type { Hook } from "./Packet.ts"
-import type { Base, Chain, Rule, Step, Table, Verdict } from "./Ruleset.ts"
+import type { Base, Chain, Rule, Step, Table, Verdict } from "./Tables.ts"
 
 export const parseNft = (json: string, text: string): ReadonlyArray<Table> => {
   const objects = (JSON.parse(json) as { readonly nftables: ReadonlyArray<unknown> }).nftables.map(record)

@@ -1,7 +1,7 @@
 /** Tables as `iptables-save` prints them, of either kind of iptables. */
 import { readOption } from "./IptablesMatches.ts"
 import type { Hook } from "./Packet.ts"
-import type { Base, Chain, Rule, Step, Table, Verdict } from "./Ruleset.ts"
+import type { Base, Chain, Rule, Step, Table, Verdict } from "./Tables.ts"
 
 export const parseIptables = (
   text: string,

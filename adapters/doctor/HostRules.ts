@@ -4,7 +4,7 @@ import type { Rules } from "./Drops.ts"
 import { parseIptables } from "./IptablesRuleset.ts"
 import { record } from "./NftFields.ts"
 import { parseNft } from "./NftRuleset.ts"
-import type { Table } from "./Ruleset.ts"
+import type { Table } from "./Tables.ts"
 
 /** The rules, or why they can't be read. */
 export const readRules = (ourTable = "portmapper"): Rules | string => {

@@ -4,9 +4,9 @@
  * What is redirected is the host's until it is translated, and forwarded to the backend from then on; what is relayed is
  * the host's own, and so is the relay's connection to the backend.
  */
-import type { Address } from "../../../src/protocol/Address.ts"
-import type { Endpoint } from "../../../src/protocol/PortBinding.ts"
-import type { Protocol } from "../../../src/protocol/Protocol.ts"
+import type { Address } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
 import type { Hook, Packet, Place } from "./Packet.ts"
 
 export interface Published {

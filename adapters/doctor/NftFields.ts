@@ -4,9 +4,9 @@
  */
 import { Result } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { parseAddress } from "../../../src/protocol/Address.ts"
-import { protocolNumber } from "../../../src/protocol/Protocol.ts"
-import { type Answer, every, is, not, some } from "./Answer.ts"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import { type Answer, every, is, not, some } from "./Match.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
 
 /** `Foreign`: the packet has no such thing, and the rule does not match. */
