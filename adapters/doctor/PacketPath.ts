@@ -1,5 +1,5 @@
 /**
- * The packets of a published port, hook by hook: those of a client's new connection, and of the answers to it. Pure.
+ * The packets of a published port, hook by hook: those of a client's new connection, and of the replies to it. Pure.
  *
  * What is redirected is the host's until it is translated, and forwarded to the backend from then on; what is relayed is
  * the host's own, and so is the relay's connection to the backend.
@@ -25,152 +25,96 @@ export interface Published {
   readonly imagined: boolean
 }
 
-export interface Leg {
+/** A packet at one hook. */
+export interface Hop {
   readonly hook: Hook
-  /** Bounds of the chains' priorities, the lower inclusive. */
-  readonly from: number
-  readonly to: number
   readonly packet: Packet
+  /** The priorities of the chains that see it so, the lower bound inclusive; all where they are not given. */
+  readonly from?: number
+  readonly to?: number
 }
+
+export type PacketPath = ReadonlyArray<Hop>
 
 /** Where the kernel translates addresses. */
 const translation = -100
 
-/** Each way of a connection is a list of legs, one after the other. The mark of one that is not 0 is set there, and carried on. */
-export const legsOf = (
-  published: Published,
-  acceptMark: Packet["mark"]
-): ReadonlyArray<ReadonlyArray<Leg>> => {
+/** A mark that is not 0 is set at its hop, and carried on from there. */
+export const pathsOf = (published: Published, acceptMark: Packet["mark"]): ReadonlyArray<PacketPath> => {
+  const sent = toHost(published)
+  const direct = toBackend(published)
   switch (published.traffic) {
-    case "redirected":
-      return [forwarded(published, acceptMark), answers(published)]
+    case "relayed": {
+      const client: Packet = { ...sent, family: published.host.family }
+      const relay: Packet = { ...direct, iif: undefined }
+      return [client, reply(client), relay, reply(relay)].map(pathOf)
+    }
     case "routed":
-      return [routed(published), answers(published)]
-    case "relayed":
-      return [...relayed(published), ...relay(published)]
+      return [direct, reply(direct)].map(pathOf)
+    case "redirected": {
+      const forwarded: Packet = { ...direct, original: sent.original, redirected: true }
+      const translated: Packet = { ...forwarded, oif: undefined, mark: acceptMark }
+      const [, ...onward] = pathOf(forwarded)
+      return [
+        [
+          { hook: "prerouting", packet: sent, to: translation },
+          { hook: "prerouting", packet: translated, from: translation },
+          ...onward
+        ],
+        pathOf(reply(forwarded))
+      ]
+    }
   }
 }
 
-const leg = (hook: Hook, packet: Packet, from = -Infinity, to = Infinity): Leg => ({ hook, from, to, packet })
+const pathOf = (packet: Packet): PacketPath => {
+  if (packet.iif === undefined) return hops(packet, "output", "postrouting")
+  if (packet.toHost) return hops(packet, "prerouting", "input")
+  return [...hops({ ...packet, oif: undefined }, "prerouting"), ...hops(packet, "forward", "postrouting")]
+}
 
-const clientPacket = (published: Published): Packet => ({
-  family: published.backend.address.family,
-  protocol: published.protocol,
-  iif: published.outside,
+const hops = (packet: Packet, ...hooks: ReadonlyArray<Hook>): PacketPath =>
+  hooks.map((hook) => ({ hook, packet }))
+
+const toHost = ({ protocol, port, backend, spokenTo, outside }: Published): Packet => ({
+  family: backend.address.family,
+  protocol,
+  iif: outside,
   oif: undefined,
   source: undefined,
   sourcePort: undefined,
-  destination: published.spokenTo,
-  destinationPort: published.port,
+  destination: spokenTo,
+  destinationPort: port,
   toHost: true,
-  original: { destination: published.spokenTo, port: published.port },
+  original: { destination: spokenTo, port },
   state: "new",
   direction: "original",
   redirected: false,
   mark: 0
 })
 
-const forwarded = (published: Published, acceptMark: Packet["mark"]): ReadonlyArray<Leg> => {
-  const before = clientPacket(published)
-  const after: Packet = {
-    ...before,
-    destination: published.backend.address.octets,
-    destinationPort: published.backend.port,
-    toHost: false,
-    redirected: true,
-    mark: acceptMark
-  }
-  const out = { ...after, oif: published.inside, mark: 0 }
-  return [
-    leg("prerouting", before, -Infinity, translation),
-    leg("prerouting", after, translation),
-    leg("forward", out),
-    leg("postrouting", out)
-  ]
-}
-
-const routed = (published: Published): ReadonlyArray<Leg> => {
+const toBackend = (published: Published): Packet => {
   const { address, port } = published.backend
-  const packet: Packet = {
-    ...clientPacket(published),
-    destination: address.octets,
-    destinationPort: port,
-    toHost: false,
-    original: { destination: address.octets, port }
-  }
-  const out = { ...packet, oif: published.inside }
-  return [leg("prerouting", packet), leg("forward", out), leg("postrouting", out)]
-}
-
-/** What the backend answers, through the same hooks the other way. */
-const answers = (published: Published): ReadonlyArray<Leg> => {
-  const { address, port } = published.backend
-  const redirected = published.traffic === "redirected"
-  const packet: Packet = {
-    ...clientPacket(published),
-    iif: published.inside,
-    source: address.octets,
-    sourcePort: port,
-    destination: undefined,
-    destinationPort: undefined,
-    toHost: false,
-    original: redirected
-      ? { destination: published.spokenTo, port: published.port }
-      : { destination: address.octets, port },
-    state: "established",
-    direction: "reply",
-    redirected
-  }
-  const out = { ...packet, oif: published.outside }
-  return [leg("prerouting", packet), leg("forward", out), leg("postrouting", out)]
-}
-
-const relayed = (published: Published): ReadonlyArray<ReadonlyArray<Leg>> => {
-  const packet: Packet = { ...clientPacket(published), family: published.host.family }
-  const answer: Packet = {
-    ...packet,
-    iif: undefined,
-    oif: published.outside,
-    source: published.spokenTo,
-    sourcePort: published.port,
-    destination: undefined,
-    destinationPort: undefined,
-    toHost: false,
-    state: "established",
-    direction: "reply"
-  }
-  return [
-    [leg("prerouting", packet), leg("input", packet)],
-    [leg("output", answer), leg("postrouting", answer)]
-  ]
-}
-
-/** The relay's own connection. */
-const relay = (published: Published): ReadonlyArray<ReadonlyArray<Leg>> => {
-  const { address, port } = published.backend
-  const packet: Packet = {
-    ...clientPacket(published),
-    iif: undefined,
+  return {
+    ...toHost(published),
     oif: published.inside,
     destination: address.octets,
     destinationPort: port,
     toHost: false,
     original: { destination: address.octets, port }
   }
-  const answer: Packet = {
-    ...packet,
-    iif: published.inside,
-    oif: undefined,
-    source: address.octets,
-    sourcePort: port,
-    destination: undefined,
-    destinationPort: undefined,
-    toHost: true,
-    state: "established",
-    direction: "reply"
-  }
-  return [
-    [leg("output", packet), leg("postrouting", packet)],
-    [leg("prerouting", answer), leg("input", answer)]
-  ]
 }
+
+/** Through the same hooks the other way. */
+const reply = (packet: Packet): Packet => ({
+  ...packet,
+  iif: packet.oif,
+  oif: packet.iif,
+  source: packet.destination,
+  sourcePort: packet.destinationPort,
+  destination: packet.source,
+  destinationPort: packet.sourcePort,
+  toHost: packet.iif === undefined,
+  state: "established",
+  direction: "reply"
+})

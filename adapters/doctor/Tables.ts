@@ -1,14 +1,22 @@
-/** Tables of whatever tool in one shape: what decides about a packet, and the words that name it to its owner. */
-import type { Answer } from "./Match.ts"
-import type { Hook, Packet } from "./Packet.ts"
+/**
+ * Tables of whatever tool in one shape: rules as the statements of nft's JSON (libnftables-json(5)), and the words that name
+ * each to its owner.
+ */
+import type { Hook } from "./Packet.ts"
 
 export type Tool = "nft" | "iptables-nft" | "iptables-legacy"
+
+export type Json = Readonly<Record<string, unknown>>
+
+/** The elements of a named set or map. */
+export type Sets = (name: string) => ReadonlyArray<unknown> | undefined
 
 export interface Table {
   readonly tool: Tool
   readonly family: "ip" | "ip6" | "inet"
   readonly name: string
   readonly chains: ReadonlyMap<string, Chain>
+  readonly sets: Sets
 }
 
 export interface Chain {
@@ -26,24 +34,20 @@ export interface Base {
 export interface Rule {
   /** As its tool lists it. */
   readonly text: string
-  readonly steps: ReadonlyArray<Step>
+  /** From left to right; one that does not match ends the rule. */
+  readonly statements: ReadonlyArray<Json>
 }
-
-/** The parts of a rule, from left to right; one that does not match ends it. */
-export type Step =
-  | { readonly _tag: "Match"; readonly test: (packet: Packet) => Answer }
-  | { readonly _tag: "Decide"; readonly verdict: Verdict }
-  /** A verdict for each value; the first whose test matches counts. */
-  | {
-      readonly _tag: "Choose"
-      readonly cases: ReadonlyArray<{ readonly test: (packet: Packet) => Answer; readonly verdict: Verdict }>
-    }
-  | { readonly _tag: "Mark"; readonly mark: (packet: Packet) => number | undefined }
-
-export type Verdict =
-  | { readonly _tag: "Accept" | "Drop" | "Return" }
-  | { readonly _tag: "Jump" | "Goto"; readonly chain: string }
 
 /** `ip filter (iptables-nft)`. */
 export const tableText = ({ family, name, tool }: Pick<Table, "family" | "name" | "tool">): string =>
   `${family} ${name} (${tool})`
+
+const hooks: ReadonlySet<unknown> = new Set<Hook>(["prerouting", "input", "forward", "output", "postrouting"])
+
+export const isHook = (text: unknown): text is Hook => hooks.has(text)
+
+/** Anything else has no fields. */
+export const record = (value: unknown): Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {}
+
+export const list = (value: unknown): ReadonlyArray<unknown> => (Array.isArray(value) ? value : [])

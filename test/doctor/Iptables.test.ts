@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { parseIptables } from "../../adapters/doctor/IptablesRuleset.ts"
+import { parseIptables } from "../../adapters/doctor/Iptables.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { dropsIn, filter } from "./published.ts"
 

@@ -1,6 +1,6 @@
 /** Ports to look for drops of, and what was found as lines of text. */
 import { type Drop, findDrops } from "../../adapters/doctor/Drops.ts"
-import { parseIptables } from "../../adapters/doctor/IptablesRuleset.ts"
+import { parseIptables } from "../../adapters/doctor/Iptables.ts"
 import type { Published } from "../../adapters/doctor/PacketPath.ts"
 import type { Table } from "../../adapters/doctor/Tables.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
