@@ -3,7 +3,7 @@ import * as Fs from "node:fs"
 import { type Duration, Effect, Option, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
-import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+import { type PortRange, parsePortRange } from "../../src/protocol/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
 
