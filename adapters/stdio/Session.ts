@@ -95,25 +95,30 @@ export const makeSession = (driver: Driver["Service"]): Session => {
       unmapPorts,
       ...(mapTogether === undefined ? {} : { mapGroups: mapGroups(mapTogether) })
     },
-    // In a fiber of its own: the session's may be interrupted, and this must end all the same.
-    release: Effect.gen(function* () {
-      for (const release of releasesOf(yield* madeOf([...granted.values()].flat(), driver)))
-        yield* driver.unmapPorts(release)
-    }).pipe(
-      Effect.timeoutOrElse({
-        duration: callTimeout,
-        orElse: () => Effect.fail({ message: "the driver did not answer in time" })
-      }),
-      Effect.catch((error) => Effect.logError(`releasing what the session mapped failed: ${error.message}`)),
-      Effect.catchDefect((defect) => Effect.logError("releasing what the session mapped failed", defect)),
-      Effect.interruptible,
-      Effect.forkDetach({ startImmediately: true }),
-      Effect.flatMap(Fiber.await),
-      Effect.asVoid,
-      Effect.uninterruptible
+    release: toItsEnd(
+      Effect.gen(function* () {
+        const made = yield* madeOf([...granted.values()].flat(), driver)
+        for (const release of releasesOf(made)) yield* driver.unmapPorts(release)
+      })
     )
   }
 }
+
+/** In a fiber of its own: the session's may be interrupted, and this must end all the same. */
+const toItsEnd = (release: Effect.Effect<void, DriverError>): Effect.Effect<void> =>
+  release.pipe(
+    Effect.timeoutOrElse({
+      duration: callTimeout,
+      orElse: () => Effect.fail({ message: "the driver did not answer in time" })
+    }),
+    Effect.catch((error) => Effect.logError(`releasing what the session mapped failed: ${error.message}`)),
+    Effect.catchDefect((defect) => Effect.logError("releasing what the session mapped failed", defect)),
+    Effect.interruptible,
+    Effect.forkDetach({ startImmediately: true }),
+    Effect.flatMap(Fiber.await),
+    Effect.asVoid,
+    Effect.uninterruptible
+  )
 
 /** Those of what was granted that this session made. */
 const madeOf = Effect.fnUntraced(function* (all: ReadonlyArray<Granted>, driver: Driver["Service"]) {

@@ -29,23 +29,12 @@ import { noCommand } from "../support/lab.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
-import type { Row } from "./table.ts"
+import type { Row, Told } from "./table.ts"
 
 export interface Asked {
   readonly method: string
   readonly body: Buffer
   readonly owner: string | undefined
-}
-
-/**
- * `outcome` is the same word everywhere; `message` is the text of an error or the JSON of an answer; `issues` are
- * `undefined` where the transport doesn't carry them. `ownWords`: the text is the transport's and compares with no other.
- */
-export interface Told {
-  readonly outcome: "answer" | "request" | "notFound" | "driver" | "defect"
-  readonly message: string
-  readonly issues: ReadonlyArray<Issue> | undefined
-  readonly ownWords?: boolean
 }
 
 export interface Transport {
