@@ -199,7 +199,7 @@ describeInNamespace("Conntrack", () => {
       )
     })
   )
-})
+}, ["conntrack"])
 
 /** Answers for how long at most the event loop took no turn since. */
 const watchEventLoop = () => {

@@ -377,4 +377,4 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     )
   })
-})
+}, ["sysctl"])
