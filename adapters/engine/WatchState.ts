@@ -67,7 +67,7 @@ export class WatchState {
     if (named.some((each, index) => each !== this.#subscriptions[index])) this.#setSubscriptions(named)
     const known = new Set([...containers, ...this.#subscriptions].map(({ id }) => shortId(id)))
     for (const key of this.#granted.keys())
-      if (!known.has(shortIdOfKey(key))) this.#unsaved = this.#granted.delete(key)
+      if (!known.has(shortIdOfKey(key)) && this.#granted.delete(key)) this.#unsaved = true
   }
 
   /** Without those that were dismissed. A dismissed one that is not among these is desired again when it comes back. */
@@ -82,10 +82,11 @@ export class WatchState {
   }
 
   mapped({ key, name, owner, group }: DesiredGroup, answer: ReadonlyArray<PortBinding>): void {
-    const port = answer[0]?.port ?? 0
+    const [first] = answer
+    if (first === undefined) return
+    const { port } = first
     const bindings = answer.flatMap(releasedOf)
-    const signature = signatureOf(group)
-    if (bindings.length > 0) this.#observed.set(key, { name, owner, port, bindings, signature })
+    this.#hold(key, { name, owner, port, bindings, signature: signatureOf(group) })
     if (group.ports._tag === "Exact" || this.#granted.get(key) === port) return
     this.#granted.set(key, port)
     this.#unsaved = true
@@ -95,8 +96,7 @@ export class WatchState {
     const group = this.#observed.get(key)
     if (group === undefined) return
     const left = group.bindings.filter((binding) => !bindings.includes(binding))
-    if (left.length === 0) this.#observed.delete(key)
-    else this.#observed.set(key, { ...group, bindings: left, signature: undefined })
+    this.#hold(key, { ...group, bindings: left, signature: undefined })
   }
 
   /** The driver undid the mapping of these. */
@@ -153,6 +153,11 @@ export class WatchState {
     if (!this.#unsaved) return undefined
     this.#unsaved = false
     return { follows: this.#subscriptions, granted: this.#granted }
+  }
+
+  #hold(key: string, group: ObservedGroup): void {
+    if (group.bindings.length === 0) this.#observed.delete(key)
+    else this.#observed.set(key, group)
   }
 
   #setSubscriptions(subscriptions: ReadonlyArray<ContainerSubscription>): void {

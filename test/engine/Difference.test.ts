@@ -3,7 +3,7 @@ import { batchesOf, difference, mapActions } from "../../adapters/engine/Differe
 import { type ObservedGroup, signatureOf } from "../../adapters/engine/Observed.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { groupsAtOnce } from "../../src/protocol/Driver.ts"
-import { attachment, container, desired } from "./containers.ts"
+import { container, desired } from "./containers.ts"
 
 const publish = (text: string) => ({ "portmapper.publish": text })
 const { groups } = desired(
@@ -80,26 +80,6 @@ describe("the difference between desired and observed", () => {
         ["watch", 2],
         ["cli", 3]
       ]
-    )
-  })
-})
-
-describe("desired groups", () => {
-  it("are none, and no problem, where what the container's image asks for is all there is", () => {
-    assert.deepStrictEqual(desired(container("web"), { "portmapper.alow": "10.0.0.0/8" }), {
-      groups: [],
-      problems: []
-    })
-  })
-
-  it("keep their keys under another name and with another address of the container", () => {
-    const moved = container("site", {
-      id: container("web").id,
-      attachments: [attachment("bridge", "172.17.0.30")]
-    })
-    assert.deepStrictEqual(
-      desired(moved, publish("127.0.0.1:8080:82")).groups.map(({ key }) => key),
-      [exact.key]
     )
   })
 })
