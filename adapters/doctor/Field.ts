@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { parseAddress } from "../../src/protocol/Address.ts"
+import { parseAddress, parseNetwork } from "../../src/protocol/Address.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { every, is, type Match, not, some } from "./Match.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
@@ -236,9 +236,7 @@ const networkOf = (value: unknown) => {
   const { range, prefix } = record(value)
   if (Array.isArray(range)) return boundsOf(String(range[0]), String(range[1]))
   const { addr, len } = record(prefix)
-  const text = prefix === undefined ? String(value) : `${addr}/${len}`
-  if (!text.includes("/")) return boundsOf(text, text)
-  const network = IpNetwork.fromString(text)
+  const network = parseNetwork(prefix === undefined ? String(value) : `${addr}/${len}`)
   if (Result.isFailure(network)) return undefined
   const [first, last] = [IpNetwork.firstAddress(network.success), IpNetwork.lastAddress(network.success)]
   return boundsOf(NetAddress.formatIp(first), NetAddress.formatIp(last))

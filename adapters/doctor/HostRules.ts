@@ -38,7 +38,7 @@ const saved = (
   return failed === undefined ? parseIptables(output, tool, family) : []
 }
 
-/** What our own table puts on the packets it redirects, apart from the bit that it clears again. */
+/** The mark that our own table puts on the packets it redirects. */
 const acceptMarkOf = (json: string, ourTable: string): number => {
   for (const object of list(record(JSON.parse(json))["nftables"])) {
     const { family, table, chain, expr } = record(record(object)["rule"])

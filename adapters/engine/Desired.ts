@@ -46,12 +46,6 @@ export interface Desired {
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 
-/** The labels that are the container's own: those that its image has with the same value came with the image. */
-export const ownLabels = ({ labels }: Container, ofImage: Labels): Labels =>
-  new Map(
-    [...labels].filter(([name, value]) => name.startsWith("portmapper.") && ofImage.get(name) !== value)
-  )
-
 export const asksByLabel = ({ running, labels }: Container): boolean => running && labels.has(publishLabel)
 
 /**

@@ -65,7 +65,7 @@ const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) =>
   const desiredNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
     const all: Array<Desired> = []
     for (const container of containers.filter(asksByLabel)) {
-      const labels = trustImageLabels ? container.labels : yield* images.ownLabelsOf(container)
+      const labels = trustImageLabels ? container.labels : yield* images.countedLabelsOf(container)
       if (labels !== undefined) all.push(desiredByLabels(container, labels, containers))
     }
     for (const each of state.subscriptions) all.push(desiredBySubscription(each, containers))
