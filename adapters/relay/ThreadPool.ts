@@ -3,7 +3,7 @@
  * route is served by every thread, so that its connections spread; a UDP route by one, which has its flows.
  */
 import type { RelayCount } from "../../src/relay/Relay.ts"
-import { controlReserve, descriptorLimit, descriptorsInUse } from "../linux/Descriptors.ts"
+import { controlReserve, descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { type CommonData, type Done, RelayThread } from "./RelayThread.ts"
 import {
   budgetOf,

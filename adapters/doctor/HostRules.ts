@@ -1,10 +1,9 @@
 /** The rules of this host, of every tool that can have put some there. Reads only, and has nothing loaded or made by it. */
 import { spawnSync } from "node:child_process"
 import type { Rules } from "./Drops.ts"
-import { parseIptables } from "./IptablesRuleset.ts"
-import { record } from "./NftFields.ts"
-import { parseNft } from "./NftRuleset.ts"
-import type { Table } from "./Ruleset.ts"
+import { parseIptables } from "./Iptables.ts"
+import { parseNft } from "./Nft.ts"
+import { list, record, type Table } from "./Tables.ts"
 
 /** The rules, or why they can't be read. */
 export const readRules = (ourTable = "portmapper"): Rules | string => {
@@ -41,15 +40,14 @@ const saved = (
 
 /** The mark that our own table puts on the packets it redirects. */
 const acceptMarkOf = (json: string, ourTable: string): number => {
-  const objects = (JSON.parse(json) as { readonly nftables: ReadonlyArray<unknown> }).nftables
-  for (const object of objects) {
+  for (const object of list(record(JSON.parse(json))["nftables"])) {
     const { family, table, chain, expr } = record(record(object)["rule"])
-    if (family !== "inet" || table !== ourTable || chain !== "redirected" || !Array.isArray(expr)) continue
-    if (expr.length !== 1) continue
-    const { key, value } = record(record(expr[0])["mangle"])
+    const [only, another] = list(expr)
+    if (family !== "inet" || table !== ourTable || chain !== "redirected" || another !== undefined) continue
+    const { key, value } = record(record(only)["mangle"])
     if (record(record(key)["meta"])["key"] !== "mark") continue
     const { "|": or, "^": xor } = record(value)
-    const constant = (Array.isArray(or) ? or : Array.isArray(xor) ? xor : [])[1] ?? value
+    const constant = list(or ?? xor)[1] ?? value
     if (typeof constant === "number") return constant
   }
   return 0

@@ -1,7 +1,7 @@
 /** The packets that are looked at: what of each is known, and what is left open. */
-import type { Family } from "../../../src/protocol/Address.ts"
-import type { Protocol } from "../../../src/protocol/Protocol.ts"
-import { type Answer, is } from "./Answer.ts"
+import type { Family } from "../../src/protocol/Address.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+import { is, type Match } from "./Match.ts"
 
 export type Hook = "prerouting" | "input" | "forward" | "output" | "postrouting"
 
@@ -35,21 +35,21 @@ export interface Packet {
 export const lowestEphemeral = 32_768
 const highestPort = 65_535
 
-export const isPortWithin = (port: Port, first: number, last: number): Answer => {
+export const isPortWithin = (port: Port, first: number, last: number): Match => {
   if (port !== undefined) return is(port >= first && port <= last)
   if (first === 0 && last >= highestPort) return "yes"
   return first <= lowestEphemeral && last >= 60_999 ? "mostly" : "rarely"
 }
 
 /** Bounds are inclusive, and of one family; an address of another is not within them. */
-export const isPlaceWithin = (place: Place, family: Family, first: Uint8Array, last: Uint8Array): Answer => {
+export const isPlaceWithin = (place: Place, family: Family, first: Uint8Array, last: Uint8Array): Match => {
   if (first.length !== (family === 4 ? 4 : 16)) return "no"
   if (place !== undefined) return is(compare(place, first) >= 0 && compare(place, last) <= 0)
   return first.every((octet) => octet === 0) && last.every((octet) => octet === 255) ? "yes" : "rarely"
 }
 
 /** A pattern may end in `*`, or in `+` as iptables writes it. */
-export const isInterface = (name: string | undefined, pattern: string): Answer => {
+export const isInterface = (name: string | undefined, pattern: string): Match => {
   if (name === undefined) return "no"
   return is(/[*+]$/.test(pattern) ? name.startsWith(pattern.slice(0, -1)) : name === pattern)
 }

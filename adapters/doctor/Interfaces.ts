@@ -8,7 +8,7 @@ import {
   fromOctets,
   isUnspecified,
   parseAddress
-} from "../../../src/protocol/Address.ts"
+} from "../../src/protocol/Address.ts"
 
 export interface Interfaces {
   /** The interface towards an address; `undefined` where no route is known. */

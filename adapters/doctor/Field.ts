@@ -4,10 +4,11 @@
  */
 import { Result } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { parseAddress, parseNetwork } from "../../../src/protocol/Address.ts"
-import { protocolNumber } from "../../../src/protocol/Protocol.ts"
-import { type Answer, every, is, not, some } from "./Answer.ts"
+import { parseAddress, parseNetwork } from "../../src/protocol/Address.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import { every, is, type Match, not, some } from "./Match.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
+import { type Json, list, record, type Sets } from "./Tables.ts"
 
 /** `Foreign`: the packet has no such thing, and the rule does not match. */
 export type Field =
@@ -17,32 +18,30 @@ export type Field =
   | { readonly _tag: "Port"; readonly port: Port }
   | { readonly _tag: "Interface"; readonly name: string | undefined }
   | { readonly _tag: "Concat"; readonly fields: ReadonlyArray<Field> }
+  | { readonly _tag: "Either"; readonly fields: ReadonlyArray<Field> }
   | { readonly _tag: "Foreign" }
   | { readonly _tag: "Unknown" }
-
-/** The elements of a named set, as JSON. */
-export type Sets = (name: string) => ReadonlyArray<unknown> | undefined
 
 const foreign: Field = { _tag: "Foreign" }
 const unknown: Field = { _tag: "Unknown" }
 const words = (...all: ReadonlyArray<string>): Field => ({ _tag: "Words", words: all })
 
+/** `either` is no expression of nft's: one of several has the value. */
 export const fieldOf = (expression: unknown, packet: Packet): Field => {
-  const { payload, meta, ct, fib, concat, "&": and } = record(expression)
+  const { payload, meta, ct, fib, concat, either, "&": and } = record(expression)
   if (payload !== undefined) return payloadField(record(payload), packet)
   if (meta !== undefined) return metaField(String(record(meta)["key"]), packet)
   if (ct !== undefined) return ctField(record(ct), packet)
   if (fib !== undefined) return fibField(record(fib), packet)
-  if (Array.isArray(concat)) {
-    const fields = concat.map((part) => fieldOf(part, packet))
+  const fields = list(concat ?? either).map((part) => fieldOf(part, packet))
+  if (either !== undefined) return { _tag: "Either", fields }
+  if (concat !== undefined)
     return fields.some(({ _tag }) => _tag === "Foreign") ? foreign : { _tag: "Concat", fields }
-  }
-  if (Array.isArray(and)) return masked(fieldOf(and[0], packet), and[1])
-  return unknown
+  return Array.isArray(and) ? masked(fieldOf(and[0], packet), and[1]) : unknown
 }
 
 /** Whether the packet's field is the value, or one of them. `in` asks whether flags have one of these. */
-export const holds = (field: Field, operator: string, value: unknown, packet: Packet, sets: Sets): Answer => {
+export const holds = (field: Field, operator: string, value: unknown, packet: Packet, sets: Sets): Match => {
   if (field._tag === "Foreign") return "no"
   switch (operator) {
     case "==":
@@ -57,42 +56,41 @@ export const holds = (field: Field, operator: string, value: unknown, packet: Pa
   }
 }
 
-const equals = (field: Field, value: unknown, operator: string, packet: Packet, sets: Sets): Answer => {
+const equals = (field: Field, value: unknown, operator: string, packet: Packet, sets: Sets): Match => {
+  const among = (elements: ReadonlyArray<unknown>) =>
+    some(elements.map((element) => equals(field, keyOf(element), operator, packet, sets)))
   if (field._tag === "Unknown") return "unknown"
+  if (field._tag === "Either")
+    return some(field.fields.map((one) => equals(one, value, operator, packet, sets)))
   if (value === "*") return "yes"
   if (typeof value === "string" && value.startsWith("@")) {
     const elements = sets(value.slice(1))
-    return elements === undefined
-      ? "unknown"
-      : some(elements.map((element) => equals(field, keyOf(element), operator, packet, sets)))
+    return elements === undefined ? "unknown" : among(elements)
   }
   const { set, concat, elem } = record(value)
-  if (elem !== undefined) return equals(field, keyOf(value), operator, packet, sets)
-  if (Array.isArray(set))
-    return some(set.map((element) => equals(field, keyOf(element), operator, packet, sets)))
+  if (elem !== undefined) return among([value])
+  if (Array.isArray(set)) return among(set)
+  if (field._tag === "Concat")
+    return Array.isArray(concat)
+      ? every(field.fields.map((part, index) => equals(part, concat[index], operator, packet, sets)))
+      : "unknown"
+  return single(field, value, operator, packet)
+}
+
+const single = (field: Field, value: unknown, operator: string, packet: Packet): Match => {
   switch (field._tag) {
-    case "Concat":
-      return Array.isArray(concat)
-        ? every(field.fields.map((part, index) => equals(part, concat[index], operator, packet, sets)))
-        : "unknown"
     case "Words": {
       const wanted = [value].flat().map(String)
       const common = field.words.filter((word) => wanted.includes(word)).length
-      return is(
-        operator === "in"
-          ? common > 0
-          : Array.isArray(value)
-            ? common === wanted.length && common === field.words.length
-            : common > 0
-      )
+      // Several flags are all of them, and no others.
+      return operator !== "in" && Array.isArray(value)
+        ? is(common === wanted.length && common === field.words.length)
+        : is(common > 0)
     }
-    case "Number": {
-      const [first, last] = rangeOf(value)
-      return Number.isNaN(first) ? "unknown" : is(field.value >= first && field.value <= last)
-    }
+    case "Number":
     case "Port": {
       const [first, last] = rangeOf(value)
-      return Number.isNaN(first) ? "unknown" : isPortWithin(field.port, first, last)
+      return Number.isNaN(first) ? "unknown" : isWithin(field, first, last)
     }
     case "Interface":
       return isInterface(field.name, String(value))
@@ -107,25 +105,26 @@ const equals = (field: Field, value: unknown, operator: string, packet: Packet, 
   }
 }
 
-const compares = (
-  field: Extract<Field, { readonly _tag: "Port" | "Number" }>,
-  operator: string,
-  value: number
-): Answer => {
+type Numeric = Extract<Field, { readonly _tag: "Port" | "Number" }>
+
+const isWithin = (field: Numeric, first: number, last: number): Match =>
+  field._tag === "Port"
+    ? isPortWithin(field.port, first, last)
+    : is(field.value >= first && field.value <= last)
+
+const compares = (field: Numeric, operator: string, value: number): Match => {
   const least = operator === ">" ? value + 1 : operator === ">=" ? value : 0
   const most = operator === "<" ? value - 1 : operator === "<=" ? value : 0xffff_ffff
-  return field._tag === "Port"
-    ? isPortWithin(field.port, least, most)
-    : is(field.value >= least && field.value <= most)
+  return isWithin(field, least, most)
 }
 
 /** An element of a set may be wrapped with what is said of it, such as a comment or a counter. */
-const keyOf = (element: unknown): unknown => {
+export const keyOf = (element: unknown): unknown => {
   const { elem } = record(element)
   return elem === undefined ? element : record(elem)["val"]
 }
 
-const payloadField = ({ protocol, field }: Record<string, unknown>, packet: Packet): Field => {
+const payloadField = ({ protocol, field }: Json, packet: Packet): Field => {
   const family = packet.family === 4 ? "ip" : "ip6"
   switch (protocol) {
     case "ip":
@@ -175,7 +174,7 @@ const metaField = (key: string, packet: Packet): Field => {
   }
 }
 
-const ctField = ({ key, dir, family }: Record<string, unknown>, packet: Packet): Field => {
+const ctField = ({ key, dir, family }: Json, packet: Packet): Field => {
   const name = String(key).replace(/^ip6? /, "")
   switch (name) {
     case "state":
@@ -200,7 +199,7 @@ const ctField = ({ key, dir, family }: Record<string, unknown>, packet: Packet):
 }
 
 /** The way back to a source is assumed to be the one it came by. */
-const fibField = ({ result, flags }: Record<string, unknown>, packet: Packet): Field => {
+const fibField = ({ result, flags }: Json, packet: Packet): Field => {
   const of = [flags].flat()
   if (result === "type" && of.includes("daddr")) return words(packet.toHost ? "local" : "unicast")
   if (result === "oif" && of.includes("saddr")) return words("true")
@@ -222,8 +221,7 @@ export const markOf = (expression: unknown, packet: Packet): number | undefined 
   if (typeof expression === "number") return expression
   const { meta, "&": and, "|": or, "^": xor } = record(expression)
   if (meta !== undefined) return record(meta)["key"] === "mark" ? packet.mark : undefined
-  const operands = [and, or, xor].find((parts) => Array.isArray(parts)) as ReadonlyArray<unknown> | undefined
-  const [left, right] = (operands ?? []).map((part) => markOf(part, packet))
+  const [left, right] = list(and ?? or ?? xor).map((part) => markOf(part, packet))
   if (left === undefined || right === undefined) return undefined
   return (and !== undefined ? left & right : or !== undefined ? left | right : left ^ right) >>> 0
 }
@@ -237,19 +235,11 @@ const rangeOf = (value: unknown): readonly [number, number] => {
 const networkOf = (value: unknown) => {
   const { range, prefix } = record(value)
   if (Array.isArray(range)) return boundsOf(String(range[0]), String(range[1]))
-  if (prefix !== undefined) {
-    const { addr, len } = record(prefix)
-    return networkBounds(`${addr}/${len}`)
-  }
-  return boundsOf(String(value), String(value))
-}
-
-/** `undefined` where the text is no network. */
-export const networkBounds = (text: string) => {
-  const network = parseNetwork(text)
+  const { addr, len } = record(prefix)
+  const network = parseNetwork(prefix === undefined ? String(value) : `${addr}/${len}`)
   if (Result.isFailure(network)) return undefined
-  const first = NetAddress.formatIp(IpNetwork.firstAddress(network.success))
-  return boundsOf(first, NetAddress.formatIp(IpNetwork.lastAddress(network.success)))
+  const [first, last] = [IpNetwork.firstAddress(network.success), IpNetwork.lastAddress(network.success)]
+  return boundsOf(NetAddress.formatIp(first), NetAddress.formatIp(last))
 }
 
 const boundsOf = (from: string, to: string) => {
@@ -258,8 +248,3 @@ const boundsOf = (from: string, to: string) => {
     ? { first: first.success.octets, last: last.success.octets }
     : undefined
 }
-
-export const record = (value: unknown): Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : {}

@@ -1,10 +1,10 @@
 /** Which rules of which tables drop the packets of published ports. Pure: tables were read before. */
-import { frontendText } from "../../../src/protocol/PortBinding.ts"
-import { type Leg, legsOf, type Published } from "./Legs.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
+import { chainVerdict } from "./ChainVerdict.ts"
 import type { Hook, Packet } from "./Packet.ts"
+import { type Hop, type PacketPath, type Published, pathsOf } from "./PacketPath.ts"
 import { remedyOf } from "./Remedies.ts"
-import { type Chain, type Table, tableText } from "./Ruleset.ts"
-import { walk } from "./Walk.ts"
+import { type Chain, type Table, tableText } from "./Tables.ts"
 
 export interface Drop {
   /** `inet filter (nft)`, `ip filter (iptables-legacy)`. */
@@ -35,8 +35,8 @@ export const findDrops = (
 ): ReadonlyArray<Drop> => {
   const found = new Map<string, Drop>()
   for (const one of published)
-    for (const way of legsOf(one, acceptMark))
-      for (const drop of dropsOn(way, tables, one)) {
+    for (const path of pathsOf(one, acceptMark))
+      for (const drop of dropsOn(path, tables, one)) {
         const key = `${drop.table} ${drop.hook} ${drop.chain} ${drop.rule} ${drop.traffic}`
         const known = found.get(key)
         const ports = [...new Set([...(known?.ports ?? []), ...drop.ports])]
@@ -45,55 +45,56 @@ export const findDrops = (
   return [...found.values()]
 }
 
-/** One mark goes along with a packet, through every chain on its way. A chain is asked though one before it dropped. */
-const dropsOn = (way: ReadonlyArray<Leg>, tables: ReadonlyArray<Table>, published: Published) => {
+/** One mark goes along with a packet, through every chain on its path. A chain is asked though one before it dropped. */
+const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Published) => {
   const drops: Array<Drop> = []
   let mark: Packet["mark"] = 0
-  for (const { hook, from, to, packet } of way) {
+  for (const hop of path) {
+    const { hook, packet } = hop
     if (packet.mark !== 0) mark = packet.mark
-    for (const { table, chain } of basesOf(tables, packet, hook, from, to)) {
-      const passage = walk(table, chain, { ...packet, mark }, (name) => opened(table, name, published))
-      mark = passage.mark
-      if (passage.verdict !== "drop") continue
+    for (const { table, chain } of basesOf(tables, hop)) {
+      const found = chainVerdict(table, chain, { ...packet, mark }, (name) =>
+        isOpened(table, name, published)
+      )
+      mark = found.mark
+      if (found.verdict !== "drop") continue
       drops.push({
         table: tableText(table),
         hook,
         base: chain.name,
-        chain: passage.chain,
-        rule: passage.rule,
+        chain: found.chain,
+        rule: found.rule,
         traffic: published.traffic,
         ports: [frontendText(published.protocol, published.host, published.port)],
-        exceptions: [...new Set(passage.exceptions)],
-        remedy: remedyOf(table, chain.name, hook, packet, published)
+        exceptions: [...new Set(found.exceptions)],
+        remedy: remedyOf(table, chain.name, hop, published)
       })
     }
   }
   return drops
 }
 
-const basesOf = (tables: ReadonlyArray<Table>, packet: Packet, hook: Hook, from: number, to: number) => {
+/** The chains that the kernel calls at a hop, in their order. */
+const basesOf = (
+  tables: ReadonlyArray<Table>,
+  { hook, packet, from = -Infinity, to = Infinity }: Hop
+): ReadonlyArray<{ readonly table: Table; readonly chain: Chain }> => {
   const family = packet.family === 4 ? "ip" : "ip6"
-  const found: Array<{ readonly table: Table; readonly chain: Chain; readonly priority: number }> = []
-  for (const table of tables) {
-    if (table.family !== "inet" && table.family !== family) continue
-    for (const chain of table.chains.values()) {
-      const priority = chain.base?.priority ?? 0
-      if (chain.base?.hook === hook && priority >= from && priority < to)
-        found.push({ table, chain, priority })
-    }
-  }
-  return found.sort((a, b) => a.priority - b.priority)
+  const priority = ({ base }: Chain) => base?.priority ?? 0
+  return tables
+    .filter((table) => table.family === "inet" || table.family === family)
+    .flatMap((table) => [...table.chains.values()].map((chain) => ({ table, chain })))
+    .filter(({ chain }) => chain.base?.hook === hook && priority(chain) >= from && priority(chain) < to)
+    .sort((a, b) => priority(a.chain) - priority(b.chain))
 }
 
 /**
  * For each port that a binding lets forward, the Engine puts a rule into its own chain, which ends in dropping. What is
  * imagined has no such rule yet; a mapping that lacks it is dropped indeed.
  */
-const opened = (table: Table, chain: string, { imagined, traffic }: Published): "accept" | undefined => {
-  if (!imagined || traffic === "relayed") return undefined
-  const ofEngine =
-    table.tool === "nft"
-      ? table.name === "docker-bridges" && chain.startsWith("filter-forward-in__")
-      : table.name === "filter" && chain === "DOCKER"
-  return ofEngine ? "accept" : undefined
-}
+const isOpened = ({ tool, name }: Table, chain: string, { imagined, traffic }: Published): boolean =>
+  imagined &&
+  traffic !== "relayed" &&
+  (tool === "nft"
+    ? name === "docker-bridges" && chain.startsWith("filter-forward-in__")
+    : name === "filter" && chain === "DOCKER")

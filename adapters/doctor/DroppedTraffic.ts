@@ -11,11 +11,11 @@ import { Result } from "effect"
 import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
-import { type Drop, findDrops } from "./drops/Drops.ts"
-import { readRules } from "./drops/HostRules.ts"
-import { type Interfaces, neighbourOf, readInterfaces } from "./drops/Interfaces.ts"
-import type { Published } from "./drops/Legs.ts"
+import { type Drop, findDrops } from "./Drops.ts"
 import type { Check } from "./HostChecks.ts"
+import { readRules } from "./HostRules.ts"
+import { type Interfaces, neighbourOf, readInterfaces } from "./Interfaces.ts"
+import type { Published } from "./PacketPath.ts"
 
 export interface DroppedTraffic {
   readonly drops: ReadonlyArray<Drop>

@@ -1,7 +1,7 @@
 /** Native tables, as the kernel of this file's namespace has them and `nft` tells them. */
 import { assert, it } from "@effect/vitest"
-import { readRules } from "../../../adapters/linux/drops/HostRules.ts"
-import { describeInNamespace, run } from "../namespace.ts"
+import { readRules } from "../../adapters/doctor/HostRules.ts"
+import { describeInNamespace, run } from "../linux/namespace.ts"
 import { dropsIn } from "./published.ts"
 
 const tablesOf = (text: string) => {

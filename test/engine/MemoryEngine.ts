@@ -1,8 +1,6 @@
 /** An Engine in memory, for tests: containers start, stop and change as they are told to, and everyone who listens is told. */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
 import type { IpNetwork } from "effect/net"
-import { addressUnsafe } from "../../src/protocol/Address.ts"
-import type { Labels } from "../../src/protocol/PortBinding.ts"
 import {
   type Attachment,
   type Container,
@@ -10,7 +8,9 @@ import {
   EngineError,
   type EngineEvent,
   type EngineInfo
-} from "./Engine.ts"
+} from "../../adapters/engine/Engine.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
 
 export interface NewContainer {
   readonly name: string

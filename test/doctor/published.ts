@@ -1,9 +1,9 @@
 /** Ports to look for drops of, and what was found as lines of text. */
-import { type Drop, findDrops } from "../../../adapters/linux/drops/Drops.ts"
-import { parseIptables } from "../../../adapters/linux/drops/IptablesRuleset.ts"
-import type { Published } from "../../../adapters/linux/drops/Legs.ts"
-import type { Table } from "../../../adapters/linux/drops/Ruleset.ts"
-import { addressUnsafe } from "../../../src/protocol/Address.ts"
+import { type Drop, findDrops } from "../../adapters/doctor/Drops.ts"
+import { parseIptables } from "../../adapters/doctor/Iptables.ts"
+import type { Published } from "../../adapters/doctor/PacketPath.ts"
+import type { Table } from "../../adapters/doctor/Tables.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 
 /** TCP port 8080 of 192.0.2.1, by eth0, for port 80 of 172.17.0.2 behind docker0. */
 export const published = (more: Partial<Published> = {}): Published => ({

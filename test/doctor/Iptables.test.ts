@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { parseIptables } from "../../../adapters/linux/drops/IptablesRuleset.ts"
-import { addressUnsafe } from "../../../src/protocol/Address.ts"
+import { parseIptables } from "../../adapters/doctor/Iptables.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { dropsIn, filter } from "./published.ts"
 
 const relayed = { traffic: "relayed" } as const
