@@ -15,6 +15,7 @@ import {
 } from "../../adapters/docker/PluginTcp.ts"
 import { writeSpec } from "../../adapters/docker/SpecFile.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { granting } from "../support/driver.ts"
 import { clientTls, requestTcp, type TcpRequest } from "../support/tcp.ts"
@@ -74,7 +75,7 @@ const conversation = (port: number, bytes: string, limitMillis: number) =>
   })
 
 describe("serveTcp without TLS", () => {
-  it.live("serves loopback addresses of both families, and tells the port it got", () =>
+  testNeeding("serves loopback addresses of both families, and tells the port it got", ["localhost"], () =>
     Effect.gen(function* () {
       for (const host of ["127.0.0.1", "::1", "localhost", "127.9.9.9"]) {
         const listening = yield* served({ host })
