@@ -9,6 +9,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import type { RouteOptions } from "../../adapters/docker/Routes.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { raw, request } from "../support/http.ts"
+import { turns, until } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const echo = Driver.of({
@@ -170,11 +171,13 @@ describe("an answer that can't be delivered", () => {
   it.live("is not delivered when the client went while the answer was made", () =>
     Effect.gen(function* () {
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+      const begun = yield* Deferred.make<void>()
       const socketGone = yield* Deferred.make<void>()
       const path = yield* served({
         ...echo,
         mapPorts: (group) =>
           Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
+            Effect.andThen(Deferred.succeed(begun, undefined)),
             Effect.andThen(Effect.uninterruptible(Deferred.await(socketGone))),
             Effect.andThen(echo.mapPorts(group))
           )
@@ -183,9 +186,9 @@ describe("an answer that can't be delivered", () => {
       socket.write(
         `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
       )
-      yield* Effect.sleep(50)
+      yield* Deferred.await(begun)
       socket.destroy()
-      yield* Effect.sleep(50)
+      yield* turns()
       yield* Deferred.succeed(socketGone, undefined)
       assert.isTrue(Exit.isFailure(yield* Deferred.await(undone)))
     })
@@ -322,12 +325,11 @@ describe("the plugin's socket", () => {
         ),
         { startImmediately: true }
       )
-      yield* Effect.sleep(20)
+      yield* until(Effect.sync(() => Fs.existsSync(path)))
       const answer = yield* Effect.forkChild(ask(path, "/PortMapper.UnmapPorts", "{}"))
       yield* Deferred.await(begun)
       yield* Deferred.succeed(stop, undefined)
-      yield* Effect.sleep(20)
-      assert.isFalse(Fs.existsSync(path))
+      yield* until(Effect.sync(() => !Fs.existsSync(path)))
       yield* Deferred.succeed(proceed, undefined)
       assert.strictEqual((yield* Fiber.join(answer)).status, 200)
       yield* Fiber.join(server)

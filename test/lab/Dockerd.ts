@@ -20,8 +20,6 @@ export interface DockerdOptions {
   /** Lets it write IPv4 rules, in its namespace; IPv6 ones are an experimental feature of 20.10. Default false. */
   readonly iptables?: boolean
   readonly args?: ReadonlyArray<string>
-  /** Until the API answers. Default 20,000. */
-  readonly timeoutMillis?: number
 }
 
 export interface Dockerd {
@@ -74,7 +72,7 @@ export const start = Effect.fn("Dockerd.start")(function* (
     ].concat(flags(folder, socket, options)),
     { graceMillis: 10_000, label: "dockerd" }
   )
-  yield* daemon.waitForLine("API listen on", { timeoutMillis: options.timeoutMillis ?? 20_000 })
+  yield* daemon.waitForLine("API listen on")
   const api: Dockerd["api"] = (method, path, body) => {
     const headers = { "content-type": "application/json" }
     return Effect.tryPromise({

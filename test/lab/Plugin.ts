@@ -10,6 +10,7 @@ import { Effect, type Scope } from "effect"
 import { type HttpAnswer, request } from "../support/http.ts"
 import type { Namespace } from "./Namespace.ts"
 import { LabError } from "./Process.ts"
+import { patienceMillis } from "./patience.ts"
 import type { Running } from "./Running.ts"
 
 export interface Plugin {
@@ -82,7 +83,7 @@ export const start = Effect.fn("Plugin.start")(function* (
     ...(options.env === undefined ? {} : { env: options.env })
   })
   options.onSpawn?.(running)
-  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? 60_000 })
+  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? patienceMillis })
 
   const call: Plugin["call"] = (method, body) =>
     Effect.tryPromise({

@@ -1,6 +1,7 @@
 /** A plain HTTP client for a Unix socket, as little of one as possible: what is sent is what the test wrote. */
 import * as Http from "node:http"
 import * as Net from "node:net"
+import { patienceMillis } from "../lab/patience.ts"
 
 export interface HttpAnswer {
   readonly status: number
@@ -35,7 +36,7 @@ export const request = (
 export const raw = (
   socketPath: string,
   bytes: string | ReadonlyArray<string>,
-  millis = 500
+  millis = patienceMillis
 ): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = Net.connect(socketPath)
