@@ -70,7 +70,9 @@ describe("the Unix socket", () => {
               })
               socket.on("close", () => resolve(answer))
               socket.on("error", reject)
-              let sent = 0
+              // The time for headers runs on a busy machine, too: all but their end comes at once.
+              let sent = text.length - 16
+              socket.write(text.slice(0, sent))
               const timer = setInterval(() => {
                 socket.write(text.slice(sent, ++sent))
                 if (sent < text.length - 1) return

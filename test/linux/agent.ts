@@ -58,8 +58,11 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
     }, 10)
     const done = (answer: string) => {
       clearInterval(timer)
+      close()
+      close = () => {}
       resolve(answer)
     }
+    let close: () => void = () => {}
     if (protocol === "tcp") {
       const client = connect({ host: address, port, ...(from === undefined ? {} : { localAddress: from }) })
       let answer = ""
@@ -68,9 +71,11 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
       })
       client.on("end", () => done(answer))
       client.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message))
-      setTimeout(() => client.destroy(), answerMillis)
+      close = () => client.destroy()
     } else {
       const socket = createSocket(address.includes(":") ? "udp6" : "udp4")
+      // The rest of what it sends goes on after the first answer.
+      close = () => setTimeout(() => socket.close(), answerMillis)
       socket.on("message", (text) => done(text.toString()))
       socket.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message))
       socket.bind(0, from, () => {
@@ -78,7 +83,6 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
           for (let sent = 0; sent < times; sent++) setTimeout(() => socket.send("?"), sent)
         })
       })
-      setTimeout(() => socket.close(), answerMillis + 50)
     }
   })
 
