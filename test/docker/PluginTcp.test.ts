@@ -347,6 +347,7 @@ describe("engineUrl", () => {
     assert.strictEqual(url("::1"), "tcp://[::1]:7000")
     assert.strictEqual(url("0.0.0.0", true), "https://127.0.0.1:7000")
     assert.strictEqual(url("::", true), "https://[::1]:7000")
+    assert.strictEqual(url("::ffff:0.0.0.0", true), "https://127.0.0.1:7000")
     assert.strictEqual(url("node1.example", true), "https://node1.example:7000")
   })
 })

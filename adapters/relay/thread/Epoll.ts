@@ -3,11 +3,12 @@
  * The one epoll instance of a thread, and what each descriptor is: tables indexed by descriptor, so that a connection is no
  * object and the collector has nothing to do.
  */
-import * as S from "../linux/Syscalls.ts"
-import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "./EpollEvent.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "../EpollEvent.ts"
+import { kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import { giveBack, take } from "./Budget.ts"
 import { memory } from "./Memory.ts"
-import { kindOf, maxDescriptors } from "./Messages.ts"
-import { epoll, generation, kind } from "./Thread.ts"
+import { epoll, generation, kind } from "./ThreadData.ts"
 
 export const routeIdOf = new Int32Array(maxDescriptors)
 let highest = 0
@@ -36,6 +37,7 @@ export const adopt = (fd: number, as: number, route: number): boolean => {
     S.close(fd)
     return false
   }
+  take()
   kind[fd] = as
   routeIdOf[fd] = route
   if (fd > highest) highest = fd
@@ -44,6 +46,7 @@ export const adopt = (fd: number, as: number, route: number): boolean => {
 
 /** Forgets a descriptor of this thread's own; it is not closed. */
 export const forget = (fd: number): void => {
+  giveBack()
   kind[fd] = kindOf.none
   generation[fd] = generation[fd]! + 1
 }
@@ -78,17 +81,18 @@ export const eventMask = (index: number): number => eventWords[index * stride]!
 
 let paused: Array<number> = []
 
-/** A listener that can't be accepted from while descriptors lack, and would be ready all the time. */
+/** A listener that is left waiting while descriptors lack: it would be ready all the time. */
 export const pauseListener = (fd: number): void => {
   unwatch(fd)
   paused.push(fd)
 }
 
-export const resumeListeners = (): void => {
-  if (paused.length === 0) return
+export const resumeListeners = (mayResume: (fd: number) => boolean): void => {
   // One that can't be watched yet, as the kernel's memory lacks too, has its turn later.
   paused = paused.filter(
-    (fd) => kind[fd] === kindOf.listener && watch(fd, EPOLLIN | EPOLLEXCLUSIVE) < 0 && S.errno() !== S.EEXIST
+    (fd) =>
+      kind[fd] === kindOf.listener &&
+      !(mayResume(fd) && (watch(fd, EPOLLIN | EPOLLEXCLUSIVE) >= 0 || S.errno() === S.EEXIST))
   )
 }
 

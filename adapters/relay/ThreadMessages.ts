@@ -44,6 +44,10 @@ export type Report =
   | { readonly _tag: "Done"; readonly number: number }
   /** The last connection of a stopped route is gone. */
   | { readonly _tag: "Ended"; readonly id: number }
+  /** What this route led to came back to the relay, and was ended. */
+  | { readonly _tag: "Loop"; readonly id: number }
+  /** Something found no descriptor, or has found one for a while again. */
+  | { readonly _tag: "Descriptors"; readonly lacking: boolean }
   /** This thread has had little rest lately. */
   | { readonly _tag: "Busy" }
 
@@ -72,12 +76,17 @@ export interface ThreadData {
   readonly kinds: SharedArrayBuffer
   /** Four float64 for each route: see `counterOf`. */
   readonly counters: SharedArrayBuffer
+  /** An int32 for each port of TCP, then for each of UDP: see `Loops`. Of all threads together. */
+  readonly ownPorts: SharedArrayBuffer
+  /** Five int32, of all threads together: see `budgetOf`. */
+  readonly budget: SharedArrayBuffer
   readonly settings: Settings
 }
 
 /** More descriptors than a process gets by default; memory is used only for those that are. */
 export const maxDescriptors = 1 << 20
 export const maxRoutes = 1 << 17
+export const portCount = 1 << 16
 
 export const kindOf = {
   none: 0,
@@ -100,6 +109,13 @@ export const isOwn = (kind: number): boolean => kind >= kindOf.end
  */
 export const turnOf = { rests: 0, told: 1, heard: 2 } as const
 export const turnWords = 3
+
+/**
+ * `available` is what the relay may have of descriptors as it was measured last, `taken` what its threads have. `refusedTcp`
+ * are the times that a listener was left waiting, `refusedUdp` the flows that found no descriptor.
+ */
+export const budgetOf = { available: 0, taken: 1, threads: 2, refusedTcp: 3, refusedUdp: 4 } as const
+export const budgetWords = 5
 
 export const countersPerRoute = 4
 export const counterOf = { connections: 0, refused: 1, bytesIn: 2, bytesOut: 3 } as const

@@ -3,10 +3,11 @@
  * What a connection's direction has read and could not send yet. While little moves, it is a copy; while much does, a pipe,
  * through which the kernel moves pages that nobody copies (splice(2)). An idle direction has neither.
  */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import { mayTakeInEachThread } from "./Budget.ts"
 import { adopt, discard } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
-import { kindOf, maxDescriptors } from "./Messages.ts"
 
 /** Bytes held of the direction that begins at a descriptor: read, not sent. */
 export const held = new Int32Array(maxDescriptors)
@@ -27,8 +28,9 @@ const createdWords = new Int32Array(created.buffer)
 
 export const hasPipe = (fd: number): boolean => readEnd[fd]! !== 0
 
+/** `false` where there is none: descriptors are for connections first. */
 export const takePipe = (fd: number): boolean => {
-  const pipe = idle.pop() ?? newPipe()
+  const pipe = idle.pop() ?? (mayHold(2) ? newPipe() : undefined)
   if (pipe === undefined) return false
   readEnd[fd] = pipe[0]
   writeEnd[fd] = pipe[1]
@@ -45,13 +47,15 @@ const newPipe = (): readonly [number, number] | undefined => {
   return [reader, writer]
 }
 
+const mayHold = (more: number): boolean => mayTakeInEachThread(2 * pipes, more, performance.now())
+
 export const givePipe = (fd: number): void => {
   const reader = readEnd[fd]!
   if (reader === 0) return
   const writer = writeEnd[fd]!
   readEnd[fd] = 0
   writeEnd[fd] = 0
-  if (held[fd] === 0 && idle.length < maxIdle) return void idle.push([reader, writer])
+  if (held[fd] === 0 && idle.length < maxIdle && mayHold(0)) return void idle.push([reader, writer])
   discard(reader)
   discard(writer)
   pipes--

@@ -4,12 +4,14 @@
  * both; bounded for each route, where the longest idle gives way to the next: first of those that the backend never answered,
  * then of those where nothing followed the answer, so that neither a flood nor many short exchanges end a conversation.
  */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLIN } from "../EpollEvent.ts"
+import { budgetOf, counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
 import { adopt, discard, routeIdOf, watch } from "./Epoll.ts"
-import { EPOLLIN } from "./EpollEvent.ts"
-import { counterOf, kindOf, maxDescriptors } from "./Messages.ts"
-import * as Routes from "./Routes.ts"
-import { count, kind, settings } from "./Thread.ts"
+import { isOwnPacket, onConnected } from "./Loops.ts"
+import * as Routes from "./RouteTable.ts"
+import { count, kind, settings } from "./ThreadData.ts"
 
 /**
  * A key in 32-bit words: the front socket; the client's port (network order), address and scope; the address it spoke to and
@@ -23,6 +25,7 @@ export const probe = new Int32Array(keyWords)
 const probeBytes = new Uint8Array(probe.buffer)
 
 export const keys = new Int32Array(maxDescriptors * keyWords)
+const keyBytes = new Uint8Array(keys.buffer)
 
 /** The flows of a route in three lists, each by the time of the last packet. */
 export interface FlowLists {
@@ -52,12 +55,14 @@ export const firstWaiting = new Int32Array(maxDescriptors)
 /** Idle time is counted in ticks, so that a busy flow is moved in its list but once a tick. */
 export const tickMillis = 250
 let tick = 0
+let time = 0
 /** Before anything is made of what happened, however long it was waited for. */
 export const setTime = (now: number): void => {
+  time = now
   tick = Math.floor(now / tickMillis)
 }
 
-const routesWithFlows = new Set<Routes.Route>()
+const routesWithFlows = new Set<Routes.ServedRoute>()
 export const hasFlows = (): boolean => routesWithFlows.size > 0
 
 /** The flow of the key in `probe`, made if it has none; -1 where nothing serves it. */
@@ -94,8 +99,14 @@ const begin = (bucket: number): number => {
     count(route.id, counterOf.refused, 1)
     return -1
   }
+  const family = route.family === 4 ? S.AF_INET : S.AF_INET6
+  if (isOwnPacket(route, family | (probe[key.port]! << 16), probe, key.client)) return -1
   route.flows ??= { size: 0, edges: new Int32Array(6) }
   if (route.flows.size >= settings.maxFlows) endOldest(route.flows)
+  else if (!Budget.mayTake(route.flows.size, 1, time)) {
+    Budget.refuse(budgetOf.refusedUdp, time)
+    if (!endOldest(route.flows)) return -1
+  }
   const fd = connected(route)
   if (fd < 0) return -1
   count(route.id, counterOf.connections, 1)
@@ -110,7 +121,7 @@ const begin = (bucket: number): number => {
 }
 
 /** Without a descriptor left, the route's longest idle flow gives its own. */
-const connected = (route: Routes.Route): number => {
+const connected = (route: Routes.ServedRoute): number => {
   let fd = newSocket(route)
   if (fd < 0 && endOldest(route.flows!)) fd = newSocket(route)
   if (fd < 0 || !adopt(fd, kindOf.flow, route.id)) return -1
@@ -118,10 +129,11 @@ const connected = (route: Routes.Route): number => {
     discard(fd)
     return -1
   }
+  onConnected(fd, route, time)
   return fd
 }
 
-const newSocket = (route: Routes.Route): number =>
+const newSocket = (route: Routes.ServedRoute): number =>
   S.socket(Routes.backendFamily(route), S.SOCK_DGRAM | S.NONBLOCK_CLOEXEC, 0)
 
 const endOldest = ({ edges }: FlowLists): boolean => {
@@ -213,8 +225,17 @@ export const endIdle = (): void => {
   }
 }
 
-export const endFlows = (route: Routes.Route): void => {
+export const endFlows = (route: Routes.ServedRoute): void => {
   while (route.flows !== undefined && endOldest(route.flows)) {}
+}
+
+/** Ends the flows of sources that the route does not admit. */
+export const endRefusedFlows = (route: Routes.ServedRoute, { edges }: FlowLists): void => {
+  for (const list of lists)
+    for (let fd = edges[list]!, next = 0; fd !== 0; fd = next) {
+      next = newer[fd]!
+      if (!Routes.admitsSource(route, keyBytes, (fd * keyWords + key.client) * 4)) endFlow(fd)
+    }
 }
 
 export const isFlow = (fd: number): boolean => kind[fd] === kindOf.flow

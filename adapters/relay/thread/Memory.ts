@@ -1,5 +1,5 @@
 /** Memory that the kernel is given by address: it never moves, and lives as long as the thread. */
-import { addressOf } from "../linux/Syscalls.ts"
+import { addressOf } from "../../linux/Syscalls.ts"
 
 export interface Memory {
   readonly buffer: ArrayBuffer

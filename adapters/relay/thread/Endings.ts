@@ -1,13 +1,15 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
-/** Routes that take nothing more: what they have may go on for the grace time, then it is reset, or forgotten. */
+/**
+ * What ends connections and flows that go on by themselves: a route that was closed, once its grace time is over, and an
+ * allow-list that leaves their clients out.
+ */
 import { ends, routeIdOf } from "./Epoll.ts"
-import type { Route } from "./Routes.ts"
-import { openConnections, reset } from "./TcpEnds.ts"
-import { generation } from "./Thread.ts"
-import { endFlows } from "./UdpFlows.ts"
+import type { ServedRoute } from "./RouteTable.ts"
+import { openConnections, reset, resetRefused } from "./TcpConnections.ts"
+import { endFlows, endRefusedFlows } from "./UdpFlows.ts"
 
 interface Ending {
-  readonly route: Route
+  readonly route: ServedRoute
   readonly due: number
 }
 
@@ -15,7 +17,13 @@ const endings = new Map<number, Ending>()
 
 export const hasEndings = (): boolean => endings.size > 0
 
-export const endConnections = (route: Route, due: number): void => {
+/** Ends what the route as it is now would not let begin. */
+export const endRefused = (route: ServedRoute): void => {
+  if (openConnections[route.id]! > 0) resetRefused(route)
+  if (route.flows !== undefined) endRefusedFlows(route, route.flows)
+}
+
+export const endConnections = (route: ServedRoute, due: number): void => {
   endings.set(route.id, { route, due })
 }
 
@@ -37,8 +45,5 @@ export const runEndings = (now: number, ended: (id: number) => void): void => {
 
 /** In one pass, however many routes end at once. */
 const resetAll = (routes: ReadonlySet<number>): void => {
-  const own = [...ends()]
-    .filter((fd) => routes.has(routeIdOf[fd]!))
-    .map((fd) => [fd, generation[fd]] as const)
-  for (const [fd, then] of own) if (generation[fd] === then) reset(fd)
+  for (const fd of ends()) if (routes.has(routeIdOf[fd]!)) reset(fd)
 }

@@ -3,7 +3,7 @@
  * The batch of packets in memory, and the sending of any of them: packets of one size for one peer leave by one call, which
  * the kernel cuts up (UDP_SEGMENT, udp(7)). No packet is copied here.
  */
-import * as S from "../linux/Syscalls.ts"
+import * as S from "../../linux/Syscalls.ts"
 import { memory } from "./Memory.ts"
 
 export const batchSize = 64

@@ -3,13 +3,15 @@
  * Connections: pairs of ends, each a descriptor that knows its peer, and the moving of bytes between them. An end is watched
  * edge-triggered, so what is known of it is remembered in its flags until a call says otherwise.
  */
-import * as S from "../linux/Syscalls.ts"
-import { discard, ends, resumeListeners, rewatch, routeIdOf } from "./Epoll.ts"
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./EpollEvent.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../EpollEvent.ts"
+import { counterOf, maxDescriptors, maxRoutes } from "../ThreadMessages.ts"
+import { discard, ends, rewatch, routeIdOf } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
-import { counterOf, maxDescriptors, maxRoutes } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
-import { count, generation } from "./Thread.ts"
+import * as Routes from "./RouteTable.ts"
+import { nameBytes, readPeerName } from "./SocketNames.ts"
+import { count, generation } from "./ThreadData.ts"
 
 /** There may be something to read. */
 export const READABLE = 1
@@ -85,6 +87,14 @@ export const reset = (end: number): void => {
   finish(end)
 }
 
+/** Resets the route's connections from sources that it does not admit; also one whose source can't be known any more. */
+export const resetRefused = (route: Routes.ServedRoute): void => {
+  for (const fd of ends()) {
+    if (routeIdOf[fd] !== route.id || (flags[fd]! & CLIENT) === 0) continue
+    if (!readPeerName(fd) || !Routes.admitsClient(route, nameBytes, 0)) reset(fd)
+  }
+}
+
 const finish = (end: number): void => {
   const other = peer[end]!
   const route = routeIdOf[end]!
@@ -93,7 +103,6 @@ const finish = (end: number): void => {
   discard(end)
   discard(other)
   openConnections[route]!--
-  resumeListeners()
 }
 
 export const onEnd = (fd: number, events: number) => {

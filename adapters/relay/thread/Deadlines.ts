@@ -3,7 +3,7 @@
  * Descriptors that something is to be done about after one and the same delay: a queue, since the first to come is the first
  * to be due. What needs nothing any more is taken out once it is first.
  */
-import { generation } from "./Thread.ts"
+import { generation } from "./ThreadData.ts"
 
 export class Deadlines {
   /** Descriptor, generation and time, one after another. */

@@ -3,17 +3,20 @@
  * New connections: accepted from the reserved sockets, led to their backend, watched until they stand. A connection to a
  * backend on this host stands when connect(2) returns, so what the client has sent already goes with it at once.
  */
-import { proxyHeader } from "../../src/relay/ProxyProtocol.ts"
-import * as S from "../linux/Syscalls.ts"
+import { proxyHeader } from "../../../src/relay/ProxyProtocol.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLOUT } from "../EpollEvent.ts"
+import { budgetOf, counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
 import { Deadlines } from "./Deadlines.ts"
-import { adopt, forget, pauseListener, routeIdOf, watch } from "./Epoll.ts"
-import { EPOLLOUT } from "./EpollEvent.ts"
+import { adopt, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
+import { isOwnConnection, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
-import { counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "./Messages.ts"
 import * as Pipes from "./Pipes.ts"
-import * as Routes from "./Routes.ts"
-import * as Ends from "./TcpEnds.ts"
-import { count, kind, settings } from "./Thread.ts"
+import * as Routes from "./RouteTable.ts"
+import { nameBytes, readOwnName } from "./SocketNames.ts"
+import * as Ends from "./TcpConnections.ts"
+import { count, kind, settings } from "./ThreadData.ts"
 
 /** Few at a time, so that another thread gets the next ones. */
 const acceptsPerWake = 4
@@ -25,9 +28,7 @@ const sizeOfAddress = 28
 const scratch = memory(128)
 const words = new Int32Array(scratch.buffer)
 const bytes = new Uint8Array(scratch.buffer)
-const view = new DataView(scratch.buffer)
 const client = { at: 0, address: scratch.address }
-const own = { at: 32, address: scratch.address + 32 }
 const length = { at: 16, address: scratch.address + 64 }
 const option = { at: 17, address: scratch.address + 68 }
 
@@ -75,42 +76,56 @@ export const onListener = (listener: number, now: number) => {
   const first = Routes.firstRoute(listener)
   if (first === undefined) return
   for (let turn = 0; turn < acceptsPerWake; turn++) {
-    if (spareSocket(Routes.backendFamily(first)) < 0) return pauseListener(listener)
+    if (!mayAccept(first, now) || spareSocket(Routes.backendFamily(first)) < 0)
+      return leaveWaiting(listener, now)
     words[length.at] = sizeOfAddress
     const accepted = S.accept4(listener, client.address, length.address, S.NONBLOCK_CLOEXEC)
     if (accepted < 0) {
       const errno = S.errno()
       if (errno === S.EAGAIN) return
-      if (isExhausted(errno)) return pauseListener(listener)
+      if (isExhausted(errno)) return leaveWaiting(listener, now)
       continue
     }
     const route = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
     if (route === undefined) Ends.abandon(accepted)
-    else if (!Routes.admitsSource(route, bytes, client.at + addressOffset(route))) {
+    else if (!Routes.admitsClient(route, bytes, client.at)) {
       count(route.id, counterOf.refused, 1)
       Ends.abandon(accepted)
-    } else begin(route, accepted, now)
+    } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
+    else begin(route, accepted, now)
   }
 }
+
+/** Whether there are descriptors for one connection more of those that a listener's routes have. */
+const mayAccept = (first: Routes.ServedRoute, now: number): boolean => {
+  let connections = 0
+  for (let route: Routes.ServedRoute | undefined = first; route !== undefined; route = route.next)
+    connections += Ends.openConnections[route.id]!
+  return Budget.mayTakeInEachThread(2 * connections, 2, now)
+}
+
+const leaveWaiting = (listener: number, now: number): void => {
+  Budget.refuse(budgetOf.refusedTcp, now)
+  pauseListener(listener)
+}
+
+/** Accepts again from those that were left waiting, as far as there are descriptors for them. */
+export const resume = (now: number): void =>
+  resumeListeners((listener) => {
+    const first = Routes.firstRoute(listener)
+    return first !== undefined && mayAccept(first, now)
+  })
 
 const isExhausted = (errno: number): boolean =>
   errno === S.EMFILE || errno === S.ENFILE || errno === S.ENOBUFS || errno === S.ENOMEM
 
-/** Where the address stands in a socket address of this family. */
-const addressOffset = ({ family }: Routes.Route): number => (family === 4 ? 4 : 8)
-
-const readOwnAddress = (fd: number): void => {
-  words[length.at] = sizeOfAddress
-  S.getsockname(fd, own.address, length.address)
-}
-
-const routeSpokenTo = (first: Routes.Route, fd: number): Routes.Route | undefined => {
-  readOwnAddress(fd)
-  return Routes.routeFor(first, bytes, own.at + addressOffset(first))
+const routeSpokenTo = (first: Routes.ServedRoute, fd: number): Routes.ServedRoute | undefined => {
+  readOwnName(fd)
+  return Routes.routeFor(first, nameBytes, Routes.addressOffset(first))
 }
 
 /** Leads an accepted client to its backend. */
-const begin = (route: Routes.Route, accepted: number, now: number) => {
+const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   count(route.id, counterOf.connections, 1)
   const family = Routes.backendFamily(route)
   const backend = spareSocket(family)
@@ -129,6 +144,7 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
   const size = Math.max(received, 0)
   if (size > 0) count(route.id, counterOf.bytesIn, size)
   if (!connects(backend, route) && !connects(backend, route)) return Ends.reset(accepted)
+  onConnected(backend, route, now)
 
   let stands = false
   if (header + size > 0) {
@@ -151,7 +167,7 @@ const begin = (route: Routes.Route, accepted: number, now: number) => {
 }
 
 /** Whether it is connected, or on its way; asked again, a call tells what became of the first. */
-const connects = (backend: number, route: Routes.Route): boolean => {
+const connects = (backend: number, route: Routes.ServedRoute): boolean => {
   if (S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0) return true
   const errno = S.errno()
   return errno === S.EINPROGRESS || errno === S.EALREADY || errno === S.EISCONN
@@ -165,14 +181,15 @@ const abandonFirst = (accepted: number) => {
 }
 
 /** The PROXY protocol's header, where the client's first bytes will follow it. Its length. */
-const putHeader = (route: Routes.Route, accepted: number): number => {
-  readOwnAddress(accepted)
-  const width = route.family === 4 ? 4 : 16
-  const peerAt = (at: number) => {
-    const start = at + addressOffset(route)
-    return { octets: bytes.subarray(start, start + width), port: view.getUint16(at + 2) }
-  }
-  const header = proxyHeader(route.proxyProtocol ?? "v2", peerAt(client.at), peerAt(own.at))
+const putHeader = (route: Routes.ServedRoute, accepted: number): number => {
+  readOwnName(accepted)
+  const start = Routes.addressOffset(route)
+  const end = start + (route.family === 4 ? 4 : 16)
+  const peerIn = (name: Uint8Array) => ({
+    octets: name.subarray(start, end),
+    port: (name[2]! << 8) | name[3]!
+  })
+  const header = proxyHeader(route.proxyProtocol ?? "v2", peerIn(bytes), peerIn(nameBytes))
   Ends.copyBytes.set(header)
   return header.length
 }

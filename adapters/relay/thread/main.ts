@@ -5,16 +5,18 @@
  */
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
-import * as S from "../linux/Syscalls.ts"
-import { endConnections, hasEndings, runEndings } from "./Endings.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLIN } from "../EpollEvent.ts"
+import { type Command, kindOf, type Serving, turnOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
+import { endConnections, endRefused, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
-import { EPOLLIN } from "./EpollEvent.ts"
+import { routesChanged } from "./Loops.ts"
 import { memory } from "./Memory.ts"
-import { type Command, kindOf, type Report, type Serving, turnOf } from "./Messages.ts"
-import * as Routes from "./Routes.ts"
-import * as Ends from "./TcpEnds.ts"
+import * as Routes from "./RouteTable.ts"
+import * as Ends from "./TcpConnections.ts"
 import * as Listeners from "./TcpListeners.ts"
-import { kind, port, settings, turn, wake } from "./Thread.ts"
+import { kind, port, report, sendReports, settings, turn, wake } from "./ThreadData.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
@@ -36,16 +38,6 @@ let lastLook = now
 let traffic = 0
 let commands = 0
 
-/** Told together once a turn is over: the plugin's thread is woken for each message. */
-let reports: Array<Report> = []
-const report = (message: Report): void => void reports.push(message)
-
-const tell = () => {
-  if (reports.length === 0) return
-  port.postMessage(reports)
-  reports = []
-}
-
 const counter = memory(8)
 kind[wake] = kindOf.wake
 Epoll.watch(wake, EPOLLIN)
@@ -64,8 +56,9 @@ const run = (): void => {
       if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
     }
     if (Ends.hasQueued()) Ends.nextTurn()
+    if (Epoll.hasPaused() && Budget.hasGivenBack()) Listeners.resume(now)
     if (now - lastTick >= tickMillis) onTick()
-    tell()
+    sendReports()
   }
 }
 
@@ -86,7 +79,7 @@ const dispatch = (fd: number, events: number) => {
 
 const timeout = (): number => {
   if (Ends.hasQueued()) return 0
-  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Epoll.hasPaused()
+  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Budget.isLacking()
   return timed ? tickMillis : restMillis
 }
 
@@ -95,7 +88,8 @@ const onTick = (): void => {
   Listeners.runTimers(now)
   Flows.endIdle()
   runEndings(now, reportEnded)
-  Epoll.resumeListeners()
+  Listeners.resume(now)
+  Budget.endLack(now)
   if (now - lastLook >= busyMillis) look()
 }
 
@@ -158,7 +152,10 @@ const obey = (command: Command): number => {
 }
 
 const serve = (serving: Serving) => {
+  const replaces = Routes.routeById(serving.id) !== undefined
   const route = Routes.putRoute(serving)
+  routesChanged(now)
+  if (replaces && route.allow !== undefined) endRefused(route)
   if (serving.protocol === "tcp") kind[serving.fd] = kindOf.listener
   else Forward.front(serving.fd, route)
 }
