@@ -43,8 +43,8 @@ export class Processes {
       ({ pid, exitCode, signalCode }) => pid === undefined || exitCode !== null || signalCode !== null
     )
     if (ended === undefined) return undefined
-    const how = ended.signalCode ?? `with ${ended.exitCode ?? "nothing"}`
-    return `it ended ${how}: ${this.children.get(ended)}`
+    const how = ended.pid === undefined ? "did not start" : `ended with ${ended.signalCode ?? ended.exitCode}`
+    return `it ${how}: ${this.children.get(ended)}`
   }
 
   /** Waits until something listens at this TCP port, or one of these has ended; why it is no use, if so. */
