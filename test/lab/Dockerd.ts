@@ -3,10 +3,10 @@
  * private view of the file system in which `/run` is empty, `/run/docker` and `/etc/docker` are folders of ours, and
  * nothing of the machine's own Engine is seen or changed.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { Effect, type Scope } from "effect"
+import { temporaryFolder } from "../support/folders.ts"
 import { type HttpAnswer, request } from "../support/http.ts"
 import type { Namespace } from "./Namespace.ts"
 import { check, LabError, type Output, type RunOptions, run } from "./Process.ts"
@@ -92,12 +92,6 @@ export const start = Effect.fn("Dockerd.start")(function* (
       check("nsenter", [`--target=${daemon.pid}`, "--mount", "--net", "--", command, ...args], more)
   }
 })
-
-const temporaryFolder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-dockerd-"))),
-  (folder) =>
-    Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }))
-)
 
 const flags = (folder: string, socket: string, options: DockerdOptions): ReadonlyArray<string> => [
   `--config-file=${join(folder, "daemon.json")}`,
