@@ -9,7 +9,7 @@ import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
 import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { controlReserve, descriptorLimit } from "../linux/Descriptors.ts"
+import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
