@@ -9,11 +9,12 @@ import type * as Net from "node:net"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import type { TlsFileError } from "../node/HttpClient.ts"
 import { listenKept, type Place } from "./Keeper.ts"
 import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
 import { tcpAdmission } from "./TcpAdmission.ts"
-import { type Renewals, readTlsFiles, type TlsFileError, type TlsFiles } from "./TlsFiles.ts"
+import { type Renewals, readTlsFiles, type TlsFiles } from "./TlsFiles.ts"
 
 export interface HostPort {
   /** A name or an address; IPv6 without brackets. */
@@ -136,7 +137,7 @@ export const hostPortText = ({ host, port }: HostPort): string =>
 export const engineUrl = ({ host, port, secure }: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(host))
   const reached =
-    address !== undefined && isUnspecified(address) ? (host.includes(":") ? "::1" : "127.0.0.1") : host
+    address !== undefined && isUnspecified(address) ? (address.family === 6 ? "::1" : "127.0.0.1") : host
   return `${secure ? "https" : "tcp"}://${hostPortText({ host: reached, port })}`
 }
 

@@ -5,7 +5,8 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import { createSecureContext } from "node:tls"
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
+import { TlsFileError } from "../node/HttpClient.ts"
 import { systemReason } from "./systemReason.ts"
 
 export interface TlsFiles {
@@ -22,15 +23,6 @@ export interface TlsMaterial {
   readonly cert: string
   readonly key: string
   readonly ca: string
-}
-
-export class TlsFileError extends Schema.TaggedError<TlsFileError>()("TlsFileError", {
-  file: Schema.String,
-  detail: Schema.String
-}) {
-  override get message(): string {
-    return `${this.file}: ${this.detail}`
-  }
 }
 
 /** Has an effect run whenever certificates are to be renewed, until the scope closes. */

@@ -7,13 +7,14 @@ import {
   type Change,
   Firewall,
   FirewallError,
+  type RefusedFlow,
   type Rule,
   ruleKey,
   ruleText
 } from "../../src/firewall/Firewall.ts"
 import { libc } from "./Libc.ts"
 import { openTable } from "./NftTable.ts"
-import { elementsOf, rulesOf, unfit } from "./RuleElements.ts"
+import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -138,6 +139,11 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
     return table.remove()
   }
 
+  const refuse = (flows: ReadonlyArray<RefusedFlow>): Result.Result<void, FirewallError> =>
+    Result.flatMap(table.transact([], flows.map(refusedElement)), (outcome) =>
+      outcome === "done" ? Result.void : Result.fail(table.gone("refusing flows in"))
+    )
+
   /** One at a time: `nft` may be at work for a while. */
   const exclusively = <A>(effect: () => Effect.Effect<A, FirewallError>): Effect.Effect<A, FirewallError> =>
     permits.withPermit(Effect.suspend(effect))
@@ -163,6 +169,7 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
         return replaceElements(last) ? Effect.void : load(last)
       }),
     read: exclusively(() => Effect.fromResult(Result.map(table.read("reading"), rulesOf))),
+    refuse: (flows) => exclusively(() => Effect.fromResult(refuse(flows))),
     check: exclusively(() => Effect.fromResult(check())),
     remove: exclusively(() => Effect.fromResult(remove()))
   })

@@ -25,7 +25,7 @@ import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
-import { parsePortRange } from "../../src/ports/PortRange.ts"
+import { parsePortRange } from "../../src/protocol/PortRange.ts"
 import { relayedProtocols } from "../../src/relay/Relay.ts"
 import {
   Faults,
@@ -59,8 +59,7 @@ const failingCalls = () => failingLibc(libc(), new Faults(folder, random, system
 const services = Layer.mergeAll(
   Mappings.layer,
   PortAllocator.layer({ ephemeral: Result.getOrUndefined(parsePortRange(values.ephemeral)) }),
-  NftFirewall.layer({}, failingCalls),
-  LinuxConntrack.layer,
+  Layer.provideMerge(LinuxConntrack.layer, NftFirewall.layer({}, failingCalls)),
   LinuxByteCounter.layer,
   LinuxRelay.layer(),
   SqliteMappingStore.layer(values.state),

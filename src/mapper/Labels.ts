@@ -3,7 +3,8 @@
  * Other names are someone else's and are ignored; an unknown one under `portmapper.` is a mistake and is told.
  */
 import { Duration, Option, Result } from "effect"
-import { IpNetwork } from "effect/net"
+import type { IpNetwork } from "effect/net"
+import { parseNetwork } from "../protocol/Address.ts"
 import { preview } from "../protocol/GoJson.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -38,9 +39,9 @@ export const maxLabelBytes = 16 * 1024
 export const maxPrefixes = 1000
 
 /** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
-const known = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"].map(
-  (name) => `portmapper.${name}`
-)
+export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
+
+const known = labelNames.map((name) => `portmapper.${name}`)
 
 export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
   let policy = noPolicy
@@ -137,12 +138,10 @@ const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpN
   if (parts.length > maxPrefixes)
     return Result.fail(`at most ${maxPrefixes} addresses or prefixes (there are ${parts.length})`)
   for (const part of parts.map((text) => text.trim())) {
-    const parsed = IpNetwork.fromString(
-      part.includes("/") ? part : `${part}/${part.includes(":") ? 128 : 32}`
-    )
+    const parsed = parseNetwork(part)
     if (Result.isFailure(parsed))
       return Result.fail(
-        `addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (${part === "" ? "one is empty" : `${part}: ${parsed.failure.message}`})`
+        `addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (${part === "" ? "one is empty" : `${part}: ${parsed.failure}`})`
       )
     networks.push(parsed.success)
   }

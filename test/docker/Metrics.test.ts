@@ -8,6 +8,7 @@ import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { until } from "../support/until.ts"
 
 const body = (port: number, backend: string, protocol = 6) =>
   JSON.stringify({
@@ -34,7 +35,7 @@ describe("the page of metrics", () => {
   it.live("counts mappings, calls and failures to allocate", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const metrics = makeMetrics()
+      const metrics = makeMetrics(Effect.succeed({ inUse: 35, limit: 512, refused: { tcp: 7, udp: 0 } }))
       yield* Effect.provideService(
         serveUnix(path, { pages: { "/metrics": metrics.page } }),
         CallObserver,
@@ -59,7 +60,10 @@ describe("the page of metrics", () => {
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="refused"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="ok"} 1',
         'portmapper_mappings{mode="nat",protocol="tcp"} 1',
-        'portmapper_mappings{mode="nat",protocol="udp"} 1'
+        'portmapper_mappings{mode="nat",protocol="udp"} 1',
+        'portmapper_relay_budget_refusals_total{protocol="tcp"} 7',
+        "process_max_fds 512",
+        "process_open_fds 35"
       ])
       for (const line of [
         "# TYPE portmapper_mappings gauge",
@@ -67,7 +71,9 @@ describe("the page of metrics", () => {
         "# TYPE portmapper_call_duration_seconds histogram",
         'portmapper_call_duration_seconds_bucket{method="PortMapper.MapPorts",outcome="ok",le="+Inf"} 3',
         "# TYPE portmapper_allocation_failures_total counter",
-        'portmapper_allocation_failures_total{reason="address_in_use"} 0'
+        'portmapper_allocation_failures_total{reason="address_in_use"} 0',
+        "# TYPE process_open_fds gauge",
+        'portmapper_relay_budget_refusals_total{protocol="udp"} 0'
       ])
         assert.include(page.split("\n"), line)
       assert.isTrue(page.endsWith("\n"))
@@ -78,7 +84,15 @@ describe("the page of metrics", () => {
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const metrics = makeMetrics()
-      const driver = Driver.of({ mapPorts: () => Effect.never, unmapPorts: () => Effect.die(new Error("x")) })
+      const gone = new AbortController()
+      const driver = Driver.of({
+        mapPorts: () =>
+          Effect.andThen(
+            Effect.sync(() => gone.abort()),
+            Effect.never
+          ),
+        unmapPorts: () => Effect.die(new Error("x"))
+      })
       yield* serveUnix(path, { pages: { "/metrics": metrics.page } }).pipe(
         Effect.provideService(CallObserver, metrics.observe),
         Effect.provideService(Driver, driver)
@@ -87,11 +101,13 @@ describe("the page of metrics", () => {
       yield* Effect.promise(() => request(path, "/PortMapper.ListPorts", "{}"))
       yield* Effect.promise(() =>
         request(path, "/PortMapper.MapPorts", body(1, "172.17.0.2"), {
-          signal: AbortSignal.timeout(50)
+          signal: gone.signal
         }).catch(() => undefined)
       )
-      yield* Effect.sleep(50)
-      const page = yield* Effect.promise(() => request(path, "/metrics", "", { method: "GET" }))
+      const page = yield* until(
+        Effect.promise(() => request(path, "/metrics", "", { method: "GET" })),
+        ({ body }) => body.includes("interrupted")
+      )
       assert.deepStrictEqual(samples(page.body), [
         'portmapper_call_duration_seconds_count{method="PortMapper.ListPorts",outcome="unknown_method"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="interrupted"} 1',

@@ -66,11 +66,17 @@ const capabilities = {
   haproxy: program("haproxy", "haproxy", "-v"),
   nginx: program("nginx", "nginx", "-v"),
   curl: program("curl"),
+  activation: program("systemd-socket-activate", "systemd"),
   sysctl: program("sysctl", "procps"),
   terminal: {
     words: "script, which makes a terminal",
     debian: "bsdutils",
     isThere: () => command("script", "-qec", "stty size", "/dev/null")
+  },
+  localhost: {
+    words: "an address for localhost",
+    isThere: () =>
+      command(process.execPath, "-e", "require('dns').lookup('localhost', (e) => process.exit(e ? 1 : 0))")
   },
   npm: program("npm"),
   bash: program("bash"),

@@ -1,17 +1,23 @@
 /** What is flushed and what stays, in a namespace whose flows are made up. */
+
+import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { IpNetwork } from "effect/net"
 import { layer } from "../../adapters/linux/Conntrack.ts"
-import { Conntrack, flowsOfAdded, flowsOfRemoved } from "../../src/firewall/Conntrack.ts"
+import { Conntrack, flowsOfAdded, flowsOfNarrowed, flowsOfRemoved } from "../../src/firewall/Conntrack.ts"
+import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { redirect } from "../firewall/firewallConformance.ts"
+import { until } from "../support/until.ts"
 import { createFlows, flow, listFlows } from "./flows.ts"
 import { describeInNamespace, ip, run } from "./namespace.ts"
 
 const addresses = ["192.0.2.1/24", "192.0.2.9/24", "2001:db8::1/64"]
 
 describeInNamespace("Conntrack", () => {
-  const test = <E>(title: string, body: Effect.Effect<void, E, Conntrack>, timeout?: number) =>
+  type Services = Conntrack | Firewall | MemoryFirewall
+
+  const test = <E>(title: string, body: Effect.Effect<void, E, Services>, timeout?: number) =>
     it.live(
       title,
       () =>
@@ -26,7 +32,7 @@ describeInNamespace("Conntrack", () => {
           }
           run("conntrack -F")
           yield* body
-        }).pipe(Effect.provide(layer)),
+        }).pipe(Effect.provide(Layer.provideMerge(layer, Firewall.layerMemory))),
       timeout
     )
   /** Creates the flows, flushes, and answers those that are left. */
@@ -149,8 +155,58 @@ describeInNamespace("Conntrack", () => {
       yield* Conntrack.use(({ flush }) =>
         flush(flowsOfAdded([redirect("tcp 0.0.0.0 80", "10.0.0.2 80"), redirect("tcp :: 80", "fd00::2 80")]))
       )
-      yield* Effect.sleep(700)
-      assert.deepStrictEqual(yield* listFlows, [...stay, "tcp 10.1.0.2:5002 192.0.2.1:80"].sort())
+      const left = [...stay, "tcp 10.1.0.2:5002 192.0.2.1:80"].sort()
+      yield* until(listFlows, (flows) => isDeepStrictEqual(flows, left))
+    })
+  )
+
+  const narrowed = flowsOfNarrowed(
+    [
+      redirect("tcp 0.0.0.0 80", "10.0.0.2 8080"),
+      redirect("udp 192.0.2.9 80", "10.0.0.2 8080", "10.0.0.0/8"),
+      redirect("tcp :: 80", "fd00::2 8080", "::/0")
+    ],
+    [IpNetwork.fromStringUnsafe("10.1.0.0/16"), IpNetwork.fromStringUnsafe("2001:db8::/32")]
+  )
+  const admitted = [
+    "tcp 10.1.0.2:5000 192.0.2.1:80 10.0.0.2:8080",
+    "tcp 10.2.0.2:5000 192.0.2.1:81 10.0.0.2:8080",
+    "tcp 10.2.0.2:5001 192.0.2.1:80",
+    "tcp 127.0.0.1:5000 127.0.0.1:80",
+    "tcp [2001:db8::2]:5000 [2001:db8::1]:80 [fd00::2]:8080",
+    "udp 10.1.0.2:5000 192.0.2.9:80 10.0.0.2:8080",
+    "udp 10.2.0.2:5000 192.0.2.1:80 10.0.0.2:8080"
+  ]
+  const refused = [
+    "tcp 10.2.0.2:5002 192.0.2.1:80 10.0.0.2:8080",
+    "tcp [2001:db9::2]:5000 [2001:db8::1]:80 [fd00::2]:8080",
+    "udp 10.2.0.2:5002 192.0.2.9:80 10.0.0.2:8080"
+  ]
+
+  test(
+    "ends the flows of narrowed frontends from sources that are admitted no longer, and refuses them from the backend",
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* left([...admitted, ...refused], narrowed), [...admitted].sort())
+      assert.deepStrictEqual([...(yield* MemoryFirewall).refused()].sort(), [
+        "10.0.0.2:8080 to 10.2.0.2:5002/tcp",
+        "10.0.0.2:8080 to 10.2.0.2:5002/udp",
+        "[fd00::2]:8080 to [2001:db9::2]:5000/tcp"
+      ])
+    })
+  )
+
+  test(
+    "deletes nothing that can't be refused from the backend",
+    Effect.gen(function* () {
+      const { refuse } = yield* MemoryFirewall
+      refuse(new FirewallError({ reason: "Busy", operation: "refusing", detail: "no buffers" }))
+      createFlows(refused.map((text) => flow(text)))
+      const { flush } = yield* Conntrack
+      assert.strictEqual(
+        (yield* Effect.flip(flush(narrowed))).message,
+        "flushing flows failed: refusing failed: no buffers"
+      )
+      assert.deepStrictEqual(yield* listFlows, [...refused].sort())
     })
   )
 
@@ -189,9 +245,8 @@ describeInNamespace("Conntrack", () => {
       process.stdout.write(
         `conntrack: ${count} flows made in ${Math.round(created)} ms; a flush that looks at 2,100 of them takes ${Math.round(any)} ms, one that looks at none ${Math.round(one)} ms; event loop held up for ${longest.toFixed(1)} ms at most\n`
       )
-      // The figures are printed; these bounds are what only a fault goes past, on however busy a machine.
+      // What only a fault goes past at each of thirty attempts, on however busy a machine.
       assert.isBelow(longest, 500)
-      assert.isBelow(Math.max(any, one), 10_000)
       assert.strictEqual((yield* listFlows).filter((text) => text.includes("9.9.9.9:53")).length, count / 100)
       assert.deepStrictEqual(
         (yield* listFlows).filter((text) => text.includes("192.0.2.1")),

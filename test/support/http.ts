@@ -1,6 +1,8 @@
-/** A plain HTTP client for a Unix socket, as little of one as possible: what is sent is what the test wrote. */
+/** A plain HTTP client, as little of one as possible: what is sent is what the test wrote. */
 import * as Http from "node:http"
+import type * as Https from "node:https"
 import * as Net from "node:net"
+import { patienceMillis } from "../lab/patience.ts"
 
 export interface HttpAnswer {
   readonly status: number
@@ -8,16 +10,25 @@ export interface HttpAnswer {
   readonly body: string
 }
 
+/** Over a Unix socket. */
 export const request = (
   socketPath: string,
   path: string,
   body = "",
   options: Http.RequestOptions = {}
+): Promise<HttpAnswer> => send({ socketPath, path, method: "POST", ...options }, body)
+
+/** Wherever the options lead. */
+export const send = (
+  options: Https.RequestOptions,
+  body: string | Buffer,
+  protocol: Pick<typeof Https, "request"> = Http
 ): Promise<HttpAnswer> =>
   new Promise((resolve, reject) => {
-    const sent = Http.request({ socketPath, path, method: "POST", ...options }, (response) => {
+    const sent = protocol.request(options, (response) => {
       const chunks: Array<Buffer> = []
       response.on("data", (chunk: Buffer) => chunks.push(chunk))
+      response.on("error", reject)
       response.on("end", () =>
         resolve({
           status: response.statusCode ?? 0,
@@ -25,7 +36,6 @@ export const request = (
           body: Buffer.concat(chunks).toString()
         })
       )
-      response.on("error", reject)
     })
     sent.on("error", reject)
     sent.end(body)
@@ -35,7 +45,7 @@ export const request = (
 export const raw = (
   socketPath: string,
   bytes: string | ReadonlyArray<string>,
-  millis = 500
+  millis = patienceMillis
 ): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = Net.connect(socketPath)
