@@ -92,7 +92,7 @@ export const listedProblem = (
   const entry = want?.group.entries[0]
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
-    frontendIp: entry?.asked ?? "",
+    frontendIp: entry?.requestedAddress ?? "",
     frontendPort: want === undefined ? 0 : portOf(want, granted),
     backendIp: entry?.backend.address.text ?? "",
     backendPort: entry?.backend.port ?? 0,

@@ -12,6 +12,7 @@ import type { Protocol } from "../protocol/Protocol.ts"
 import type { RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
+import type { Mapping, Resources } from "./Mapping.ts"
 
 /** What this host and this process can do. */
 export interface Capabilities {
@@ -88,8 +89,23 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       : Result.succeed({ mode, policy, entries })
   })
 
+/** The plan of a mapping that was planned before, in the mode that it got then; a failure is why it can't be served. */
+export const planAgain = (
+  mapping: Mapping,
+  capabilities: Capabilities
+): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
+  const { port, labels } = mapping
+  const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
+  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
+  const [planned] = plan.success.entries
+  return planned?._tag === "Served"
+    ? Result.succeed({ planned, policy: plan.success.policy })
+    : Result.fail(planned?.reason ?? "there is nothing to serve")
+}
+
 /** The kernel rules of one served entry on the port it got. */
-export const rulesOf = (
+const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
   { allow }: Policy
@@ -102,7 +118,7 @@ export const rulesOf = (
 }
 
 /** The relay's route of one served entry, if it has one. */
-export const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
+const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
   relays === undefined
     ? undefined
     : {
@@ -116,6 +132,19 @@ export const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): 
         proxyProtocol: policy.proxyProtocol,
         udpIdle: policy.udpIdle
       }
+
+/** What one served entry takes of the host on the port it got. */
+export const resourcesOf = (
+  planned: Served,
+  policy: Policy,
+  port: number,
+  hold: Hold | undefined
+): Resources => ({
+  hold,
+  rules: rulesOf(planned, port, policy),
+  route: hold === undefined ? undefined : routeOf(planned, hold, policy),
+  relayPending: false
+})
 
 /** The answer to one entry of a plan, on the port its group got. */
 export const bindingOf = (planned: Planned, port: number): PortBinding => {

@@ -1,0 +1,411 @@
+/**
+ * Carries out a change: evict, reserve, redirect, relay, record, in this order, and undoes it in the reverse one where a
+ * step fails. A release takes the record away first, so that one which a kill cuts short is finished by the restore.
+ */
+import { Effect, Exit, Result, Schema } from "effect"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
+import { type FirewallError, type Rule, withoutRules } from "../firewall/Firewall.ts"
+import type { Hold, PortError } from "../ports/PortAllocator.ts"
+import type { GroupsError } from "../protocol/Driver.ts"
+import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
+import { type Change, type Creation, conflictedInTheWay, type Reservation, type Update } from "./Change.ts"
+import { logFailure, type MapperContext } from "./MapperContext.ts"
+import {
+  isConflicted,
+  type MappingEntry,
+  mappingKey,
+  mappingText,
+  nextStatus,
+  noResources
+} from "./Mapping.ts"
+import { recordedState, type StoreError } from "./MappingStore.ts"
+import { resourcesOf } from "./Plan.ts"
+import { reactivate, replaceTable } from "./Restore.ts"
+
+/** Some mappings could not be released; they are mapped as before. */
+export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
+  failures: Schema.Array(Schema.Struct({ frontend: Schema.String, detail: Schema.String }))
+}) {
+  override get message(): string {
+    return this.failures.map(({ frontend, detail }) => `unmapping ${frontend} failed: ${detail}`).join("; ")
+  }
+}
+
+export type ApplyError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
+
+/** How to undo what was done so far; the last is undone first. Undoing can't fail: what it can't do is logged. */
+export type Undo = Array<() => Effect.Effect<void>>
+
+/**
+ * Undoes what `body` did where it fails. It is not interrupted: a step that were could have done all it does, and its
+ * undoing would be forgotten. `interruption` fails where the fiber was interrupted meanwhile.
+ */
+export const undoing = <A, E, R>(
+  body: (undo: Undo, interruption: Effect.Effect<void>) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.uninterruptibleMask((restore) => {
+    const undo: Undo = []
+    return Effect.onExit(body(undo, restore(Effect.void)), (exit) =>
+      Exit.isSuccess(exit)
+        ? Effect.void
+        : Effect.forEach(undo.reverse(), (step) => Effect.suspend(step), { discard: true })
+    )
+  })
+
+/** What was done for a call. */
+export interface Applied {
+  /** The port of each reservation. */
+  readonly ports: ReadonlyArray<number>
+  /** What the call answers with. */
+  readonly answered: ReadonlyArray<MappingEntry>
+}
+
+/** Carries out a change, or fails with what refused it, and of which group; the caller has the lock and undoes. */
+export const apply = Effect.fnUntraced(function* (
+  context: MapperContext,
+  change: Change,
+  undo: Undo
+): Effect.fn.Return<Applied, GroupsError<ApplyError>> {
+  const ports: Array<number> = []
+  const created: Array<MappingEntry> = []
+  if (change.evict.length > 0) yield* ofAll(evict(context, change.evict, undo))
+  for (const reservation of change.reserve) {
+    const holds = yield* reserve(context, reservation, undo)
+    const { ports: asked, create } = reservation
+    const port = holds[0]?.port ?? (asked._tag === "Exact" ? asked.port : 0)
+    ports.push(port)
+    created.push(...entriesOf(create, port, holds))
+  }
+  const { update } = change
+  yield* ofAll(serve(context, update, created, undo))
+  const creations = change.reserve.flatMap(({ create }) => create)
+  const replacing = [
+    ...creations.map(({ replaces }, at) => ({ replaces, by: created[at] as MappingEntry })),
+    ...update.map(({ replaces, entry }) => ({ replaces, by: entry }))
+  ].filter(({ replaces }) => replaces.length > 0)
+  if (replacing.length > 0) yield* ofAll(replace(context, replacing, undo))
+  settle(context, created, update, undo)
+  return { ports, answered: [...created, ...update.map(({ entry }) => entry)] }
+})
+
+const ofAll = <A>(effect: Effect.Effect<A, ApplyError>): Effect.Effect<A, GroupsError<ApplyError>> =>
+  Effect.mapError(effect, (error) => ({ group: undefined, error }))
+
+const entriesOf = (
+  create: ReadonlyArray<Creation>,
+  port: number,
+  holds: ReadonlyArray<Hold>
+): ReadonlyArray<MappingEntry> => {
+  let next = 0
+  return create.map(({ planned, policy, mapping, status }) => ({
+    mapping: { ...mapping, port: mapping.mode === "routed" ? 0 : port },
+    status,
+    resources: resourcesOf(planned, policy, port, planned.reserves ? holds[next++] : undefined)
+  }))
+}
+
+/** Where nothing is left of a range, entries that may be are evicted, no more than are needed. */
+const reserve = Effect.fnUntraced(function* (
+  context: MapperContext,
+  { index, ports, beside, create, evictable }: Reservation,
+  undo: Undo
+): Effect.fn.Return<ReadonlyArray<Hold>, GroupsError<ApplyError>> {
+  const { allocator } = context
+  const frontends = create.flatMap(({ planned: { reserves, entry } }) => (reserves ? [entry] : []))
+  if (frontends.length === 0) return []
+  const attempt = Effect.result(allocator.reserve(frontends, ports, beside))
+  let reserved = yield* attempt
+  if (Result.isFailure(reserved) && reserved.failure._tag === "PortsExhausted")
+    for (const holders of evictable((port) => allocator.gives(ports, port))) {
+      const evicted: Undo = []
+      yield* Effect.mapError(evict(context, holders, evicted), (error) => ({ group: index, error }))
+      reserved = yield* attempt
+      if (Result.isSuccess(reserved)) {
+        undo.push(...evicted)
+        break
+      }
+      // Another process may have the port on another address: then the next one is tried.
+      for (const step of evicted) yield* step()
+      if (reserved.failure._tag !== "PortsExhausted") break
+    }
+  if (Result.isFailure(reserved)) return yield* Effect.fail({ group: index, error: reserved.failure })
+  const holds = reserved.success
+  undo.push(() => allocator.release(holds))
+  return holds
+})
+
+/** Everything after the ports: what was reserved is redirected, relayed and recorded. */
+const serve = Effect.fnUntraced(function* (
+  context: MapperContext,
+  update: ReadonlyArray<Update>,
+  created: ReadonlyArray<MappingEntry>,
+  undo: Undo
+): Effect.fn.Return<void, ApplyError> {
+  const conflicted = conflictedInTheWay(context.mappings, created)
+  if (conflicted.length > 0) yield* evict(context, conflicted, undo)
+  yield* redirect(context, created, update, undo)
+  const { relay } = context
+  for (const { resources } of created) {
+    const { route } = resources
+    if (route === undefined) continue
+    yield* relay.open(route)
+    undo.push(() => relay.close(route))
+  }
+  for (const { entry, resources } of update) {
+    const { route: before } = entry.resources
+    const { route } = resources
+    if (entry.resources === resources) continue
+    yield* reroute(relay, before, route)
+    undo.push(() => relayAsBefore(context, entry, route, before))
+  }
+  yield* record(context, created, update, undo)
+})
+
+/** Releases what is replaced; the answers that name it name what takes its place. */
+const replace = (
+  context: MapperContext,
+  replacing: ReadonlyArray<{ readonly replaces: ReadonlyArray<MappingEntry>; readonly by: MappingEntry }>,
+  undo: Undo
+): Effect.Effect<void, UnmapError> => {
+  for (const { replaces, by } of replacing) for (const entry of replaces) entry.replacedBy = by
+  const replaced = replacing.flatMap(({ replaces }) => replaces)
+  undo.push(() => {
+    for (const entry of replaced) entry.replacedBy = undefined
+    return Effect.void
+  })
+  const published = replaced.filter(({ status }) => status._tag !== "Gone")
+  return published.length === 0 ? Effect.void : evict(context, published, undo)
+}
+
+/** What an answer that named this entry names now. */
+const current = (entry: MappingEntry): MappingEntry =>
+  entry.replacedBy === undefined ? entry : current(entry.replacedBy)
+
+/** One transaction for what comes and what changes; flows that went elsewhere until now are forgotten. */
+const redirect = (
+  context: MapperContext,
+  created: ReadonlyArray<MappingEntry>,
+  update: ReadonlyArray<Update>,
+  undo: Undo
+): Effect.Effect<void, FirewallError | ConntrackError> => {
+  const { firewall, conntrack } = context
+  const changed = update.filter(({ entry, resources }) => entry.resources !== resources)
+  const add = [...created, ...changed].flatMap(({ resources }) => resources.rules)
+  const before = changed.flatMap(({ entry }) => entry.resources.rules)
+  if (add.length === 0 && before.length === 0) return Effect.void
+  const change = { add, remove: withoutRules(before, add) }
+  const applied = Effect.catch(firewall.apply(change), (error) =>
+    error.reason === "Gone"
+      ? Effect.andThen(replaceTable(context), firewall.apply(change))
+      : Effect.fail(error)
+  )
+  return Effect.flatMap(applied, () => {
+    undo.push(() =>
+      logFailure("undoing redirections", firewall.apply({ add: before, remove: withoutRules(add, before) }))
+    )
+    const flows = flowsToForget(add, change.remove)
+    return flows.length > 0 ? conntrack.flush(flows) : Effect.void
+  })
+}
+
+/** The flows that these rules, added and removed, lead elsewhere or nowhere from now on. */
+const flowsToForget = (add: ReadonlyArray<Rule>, remove: ReadonlyArray<Rule>) => [
+  ...flowsOfAdded(add),
+  ...flowsOfRemoved(remove)
+]
+
+/** After a change of route that is undone; where the relay refuses, it is relayed as it is now, and retried. */
+const relayAsBefore = (
+  { relay }: MapperContext,
+  entry: MappingEntry,
+  now: Route | undefined,
+  before: Route | undefined
+): Effect.Effect<void> =>
+  Effect.catch(reroute(relay, now, before), (error) => {
+    entry.resources = { ...entry.resources, route: now, relayPending: true }
+    return Effect.logError(`${mappingText(entry.mapping)} can't be relayed as before: ${error.message}`)
+  })
+
+const record = Effect.fnUntraced(function* (
+  { store }: MapperContext,
+  created: ReadonlyArray<MappingEntry>,
+  update: ReadonlyArray<Update>,
+  undo: Undo
+): Effect.fn.Return<void, StoreError> {
+  const changed = update.filter((each) => each.record)
+  if (created.length > 0) undo.push(() => forget(store, created))
+  if (changed.length > 0) {
+    const entries = changed.map(({ entry }) => entry)
+    undo.push(() => logFailure("recording what was before", recordEntries(store, entries)))
+  }
+  yield* recordEntries(store, [...created, ...changed])
+})
+
+const forget = (store: MapperContext["store"], entries: ReadonlyArray<MappingEntry>) =>
+  logFailure("forgetting what is undone", store.remove(entries.map(({ mapping }) => mapping)))
+
+/** Records entries as they stand, in one transaction. */
+export const recordEntries = (
+  store: MapperContext["store"],
+  entries: ReadonlyArray<Pick<MappingEntry, "mapping" | "status">>
+): Effect.Effect<void, StoreError> =>
+  entries.length === 0
+    ? Effect.void
+    : store.put(entries.map(({ mapping, status }) => ({ mapping, state: recordedState(status) })))
+
+/** Makes it known to this process. */
+const settle = (
+  { mappings }: MapperContext,
+  created: ReadonlyArray<MappingEntry>,
+  update: ReadonlyArray<Update>,
+  undo: Undo
+): void => {
+  const before = update.map(({ entry: { mapping, status, resources } }) => ({ mapping, status, resources }))
+  undo.push(() => {
+    for (const entry of created) mappings.delete(entry)
+    for (const [at, { entry }] of update.entries()) Object.assign(entry, before[at])
+    return Effect.void
+  })
+  for (const entry of created) mappings.add(entry)
+  for (const { entry, mapping, status, resources } of update)
+    Object.assign(entry, { mapping, status, resources })
+}
+
+/** Releases entries that are in the way, to be put back where the change is undone. */
+const evict = (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>,
+  undo: Undo
+): Effect.Effect<void, UnmapError> => {
+  const before = entries.map(({ status }) => status)
+  undo.push(() => putBack(context, entries, before))
+  return release(context, entries)
+}
+
+/** As they were; what can't be served again yet is in conflict. Of several, some may not have been released. */
+const putBack = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>,
+  before: ReadonlyArray<MappingEntry["status"]>
+) {
+  const served: Array<MappingEntry> = []
+  const back: Array<MappingEntry> = []
+  for (const [at, entry] of entries.entries()) {
+    if (entry.status._tag !== "Gone") continue
+    const status = before[at] ?? entry.status
+    entry.status = nextStatus(status, "conflict")
+    context.mappings.add(entry)
+    back.push(entry)
+    if (entry.status !== status) served.push(entry)
+  }
+  if (back.length === 0) return
+  yield* recordAgain(context, back)
+  for (const [entry, why] of yield* reactivate(context, served))
+    yield* Effect.logWarning(
+      `${mappingText(entry.mapping)} can't be served again yet, and is kept as conflicted: ${why}`
+    )
+  for (const [at, entry] of entries.entries())
+    if (!isConflicted(entry)) entry.status = before[at] ?? entry.status
+})
+
+/** Releases entries; the caller has the lock. All in one transaction, or else each in its own, so that one can't keep the others. */
+export const release = (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+): Effect.Effect<void, UnmapError> => {
+  if (entries.length === 0) return Effect.void
+  return Effect.catch(Effect.uninterruptible(releaseTogether(context, entries)), (error) => {
+    const [only] = entries
+    return entries.length === 1 && only !== undefined
+      ? Effect.fail(unmapError([[only, error]]))
+      : releaseEach(context, entries)
+  })
+}
+
+const releaseEach = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+): Effect.fn.Return<void, UnmapError> {
+  const failures: Array<readonly [MappingEntry, FirewallError | StoreError]> = []
+  for (const entry of entries) {
+    const alone = yield* Effect.result(Effect.uninterruptible(releaseTogether(context, [entry])))
+    if (Result.isFailure(alone)) failures.push([entry, alone.failure])
+  }
+  if (failures.length > 0) return yield* unmapError(failures)
+})
+
+const unmapError = (failures: ReadonlyArray<readonly [MappingEntry, FirewallError | StoreError]>) =>
+  new UnmapError({
+    failures: failures.map(([{ mapping }, error]) => ({
+      frontend: mappingText(mapping),
+      detail: error.message
+    }))
+  })
+
+/** The record and the kernel let go, or neither does; what follows can't fail. */
+const releaseTogether = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+) {
+  const { firewall, store, relay, mappings, allocator, byteCounter } = context
+  // A removal that failed may have been made all the same.
+  yield* Effect.tapError(store.remove(entries.map(({ mapping }) => mapping)), () =>
+    recordAgain(context, entries)
+  )
+  const rules = entries.flatMap(({ resources }) => resources.rules)
+  if (rules.length > 0) {
+    yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(context, entries))
+    yield* forgetFlows(context.conntrack, flowsOfRemoved(rules))
+    yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
+  }
+  const holds: Array<Hold> = []
+  for (const entry of entries) {
+    const { route, hold } = entry.resources
+    if (route !== undefined) yield* relay.close(route)
+    mappings.delete(entry)
+    entry.status = nextStatus(entry.status, "removed")
+    entry.resources = noResources
+    if (hold !== undefined) holds.push(hold)
+  }
+  yield* allocator.release(holds)
+})
+
+/** Records what is kept after all: it may be answered as mapped in a moment, and a kill soon after must find it so. */
+const recordAgain = ({ store }: MapperContext, entries: ReadonlyArray<MappingEntry>): Effect.Effect<void> =>
+  logFailure("recording again what is kept", again(recordEntries(store, entries), 3))
+
+/** At once, and so often at most. */
+const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
+  times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
+
+/** The answer was delivered: what it names, and is still there, is answered. */
+export const commit = ({ store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
+  Effect.suspend(() => {
+    const unrecorded: Array<MappingEntry> = []
+    for (const entry of answered.map(current)) {
+      if (entry.status._tag === "Gone") continue
+      entry.status = nextStatus(entry.status, "delivered")
+      unrecorded.push(entry)
+    }
+    return logFailure("recording the answer", recordEntries(store, unrecorded))
+  })
+
+/**
+ * The answer never arrived: what only this call has named is released. A policy stays as it was asked for last, and what
+ * was evicted stays so. What can't be released now may be evicted.
+ */
+export const withdraw = (context: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
+  Effect.suspend(() => {
+    const orphans = new Set<MappingEntry>()
+    for (const entry of answered.map(current)) {
+      const there = entry.status._tag !== "Gone"
+      entry.status = nextStatus(entry.status, "lost")
+      if (there && entry.status._tag === "Gone") orphans.add(entry)
+    }
+    return Effect.catch(release(context, [...orphans]), (error) => {
+      for (const entry of orphans)
+        if (context.mappings.get(mappingKey(entry.mapping)) === entry)
+          entry.status = nextStatus(entry.status, "stuck")
+      return Effect.logError(`undoing an undelivered answer: ${error.message}`)
+    })
+  })
