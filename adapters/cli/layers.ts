@@ -4,7 +4,8 @@
 import { Context, type Duration, Effect, Layer, Result } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
-import { Firewall } from "../../src/firewall/Firewall.ts"
+import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
+import { OwnPorts, withOwnPorts } from "../../src/firewall/OwnPorts.ts"
 import type { Mode } from "../../src/mapper/Labels.ts"
 import { Backends, MapperConfig } from "../../src/mapper/MapperContext.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
@@ -18,7 +19,6 @@ import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
-import * as TransientSockets from "../linux/TransientSockets.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
@@ -39,13 +39,10 @@ export interface MapperOptions {
   readonly udpIdle: Duration.Duration | undefined
   /** How long to wait for another process to be done with the state; not at all where `undefined`. */
   readonly lockWait?: Duration.Input | undefined
+  /** The ports on loopback addresses that this process listens on now, to be guarded. */
+  readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
-  /**
-   * For a process that ends with its call: it waits so long for its turn on the state, relays nothing, since a relay would
-   * end with it, and holds no port of an earlier call.
-   */
-  readonly transient?: { readonly wait: Duration.Input } | undefined
 }
 
 /** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
@@ -55,20 +52,8 @@ export const hostLayer = (options: {
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
 /** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
-export const mapperLayer = (options: MapperOptions) => {
-  const { transient } = options
-  if (transient === undefined) return mapperOn(options).pipe(Layer.provide(hostLayer(options)))
-  let restored = false
-  return mapperOn({ ...options, lockWait: transient.wait }).pipe(
-    Layer.tap(() =>
-      Effect.sync(() => {
-        restored = true
-      })
-    ),
-    Layer.provide(Relay.layerNone),
-    Layer.provide(TransientSockets.layer(() => restored))
-  )
-}
+export const mapperLayer = (options: MapperOptions) =>
+  mapperOn(options).pipe(Layer.provide(hostLayer(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
@@ -81,7 +66,8 @@ export const mapperOn = (options: MapperOptions) =>
       const { protocols } = yield* Relay
       yield* lockState(options.stateDirectory, { wait: options.lockWait })
       if (options.onLocked !== undefined) yield* options.onLocked
-      const firewall = yield* firewallOrReason(options)
+      const own = yield* firewallOrReason(options)
+      const firewall = Result.map(own, ({ firewall }) => firewall)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
@@ -95,9 +81,8 @@ export const mapperOn = (options: MapperOptions) =>
         Mappings.layer,
         PortAllocator.layer({ ephemeral: options.ephemeral }),
         Result.isSuccess(firewall)
-          ? Layer.succeed(Firewall, firewall.success)
-          : Firewall.layerNone(firewall.failure),
-        Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
+          ? Layer.provideMerge(LinuxConntrack.layer, Layer.succeed(Firewall, firewall.success))
+          : Layer.merge(Firewall.layerNone(firewall.failure), Conntrack.layerNone),
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         options.backends ?? Backends.layerUnknown,
@@ -108,16 +93,18 @@ export const mapperOn = (options: MapperOptions) =>
           relayed: protocols
         })
       )
-      return PortMapper.layer.pipe(Layer.provide(services))
+      const ownPorts = Result.isSuccess(own) ? own.success.ownPorts : OwnPorts.none
+      return Layer.merge(PortMapper.layer.pipe(Layer.provide(services)), Layer.succeed(OwnPorts, ownPorts))
     })
   )
 
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
-const firewallOrReason = Effect.fnUntraced(function* ({ acceptMark, dockerUserMark, mode }: MapperOptions) {
+const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
+  const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
   if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
   yield* lockNamespace
   return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark })).pipe(
-    Effect.map((built) => Context.get(built, Firewall)),
+    Effect.map((built) => withOwnPorts(Context.get(built, Firewall), listening)),
     Effect.mapError((error) => error.message),
     Effect.result
   )

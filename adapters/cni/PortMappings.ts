@@ -2,9 +2,10 @@
  * From port mappings and the addresses of a container to the groups that are asked for. As the Engine groups: one protocol,
  * one host port and one container port make a group of all the host addresses that are asked for.
  */
+import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { CniError, codes } from "./CniError.ts"
 import type { Attachment } from "./Environment.ts"
-import { familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
+import { canonical, familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
 
 /** The addresses of a container's interface; at least one where ports are published. */
 export interface ContainerAddresses {
@@ -37,7 +38,7 @@ export const groupsOf = (
     groups.set(key, group)
     for (const [frontend, backend] of endsOf(hostIp, container))
       group.set(canonical(frontend), {
-        Proto: protocolNumbers[protocol],
+        Proto: protocolNumber[protocol],
         BackendIP: backend,
         BackendPort: containerPort,
         FrontendIP: frontend,
@@ -73,8 +74,7 @@ export const containerAddresses = (prevResult: Json, { ifName }: Attachment): Co
 /** `8080/tcp to 10.88.0.2:80`: a group as errors name it. */
 export const groupText = ([entry]: ReadonlyArray<WireEntry>): string => {
   if (entry === undefined) return ""
-  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
-  return `${entry.FrontendPort}/${protocol} to ${joined(entry.BackendIP, entry.BackendPort)}`
+  return `${entry.FrontendPort}/${protocolOfNumber(entry.Proto)} to ${joined(entry.BackendIP, entry.BackendPort)}`
 }
 
 /** What two bindings have in common when they are the same. */
@@ -93,12 +93,8 @@ export const bindingKey = (binding: {
     binding.BackendPort
   ].join(" ")
 
-export const frontendText = (entry: Pick<WireEntry, "FrontendIP" | "FrontendPort" | "Proto">): string => {
-  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
-  return `${joined(entry.FrontendIP, entry.FrontendPort)}/${protocol}`
-}
-
-const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
+export const frontendText = ({ FrontendIP, FrontendPort, Proto }: WireEntry): string =>
+  `${joined(FrontendIP, FrontendPort)}/${protocolOfNumber(Proto)}`
 
 const endsOf = (
   hostIp: string,
@@ -127,16 +123,6 @@ const addressIn = (ip: unknown, key: "address" | "ip"): string | undefined => {
   const text = isObject(ip) ? ip[key] : undefined
   const address = typeof text === "string" ? text.replace(/\/\d+$/, "") : ""
   return familyOf(address) === undefined ? undefined : address
-}
-
-/** One spelling for each address. */
-const canonical = (address: string): string => {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
-  if (mapped !== undefined) return mapped
-  const [bare = "", zone] = address.split("%")
-  if (!bare.includes(":")) return address
-  const short = new URL(`http://[${bare}]`).hostname
-  return zone === undefined ? short : `${short}%${zone}`
 }
 
 const joined = (address: string, port: number): string =>

@@ -9,6 +9,7 @@ import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { type CallError, CallTimedOut, kindOf, type Method } from "../../src/protocol/Operations.ts"
 import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { type DescriptorUse, descriptorSamples } from "./DescriptorSamples.ts"
 import { mappingSamples } from "./MappingSamples.ts"
 import type { Page } from "./Routes.ts"
 
@@ -19,7 +20,7 @@ export interface Metrics {
 }
 
 /** Metrics of their own, beginning at zero. */
-export const makeMetrics = (): Metrics => {
+export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics => {
   const registry: Metric.MetricRegistry = new Map()
   const calls = Context.make(Metric.MetricRegistry, registry)
   const durations = new Map<string, typeof duration>()
@@ -46,7 +47,11 @@ export const makeMetrics = (): Metrics => {
       const driver = yield* Driver
       const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
       const mapped = listed === undefined ? "" : formatUnsafe(gaugesOf(listed)) + mappingSamples(listed)
-      return { contentType: "text/plain; version=0.0.4; charset=utf-8", body: mapped + formatUnsafe(calls) }
+      const used = descriptors === undefined ? "" : descriptorSamples(yield* descriptors)
+      return {
+        contentType: "text/plain; version=0.0.4; charset=utf-8",
+        body: mapped + used + formatUnsafe(calls)
+      }
     })
   }
 }

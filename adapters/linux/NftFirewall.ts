@@ -7,6 +7,7 @@ import {
   type Change,
   Firewall,
   FirewallError,
+  type RefusedFlow,
   type Rule,
   ruleKey,
   ruleText,
@@ -14,7 +15,7 @@ import {
 } from "../../src/firewall/Firewall.ts"
 import { libc } from "./Libc.ts"
 import { openTable } from "./NftTable.ts"
-import { elementsOf, rulesOf, unfit } from "./RuleElements.ts"
+import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -143,6 +144,11 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
     return table.remove()
   }
 
+  const refuse = (flows: ReadonlyArray<RefusedFlow>): Result.Result<void, FirewallError> =>
+    Result.flatMap(table.transact([], flows.map(refusedElement)), (outcome) =>
+      outcome === "done" ? Result.void : Result.fail(table.gone("refusing flows in"))
+    )
+
   /** One at a time: `nft` may be at work for a while. */
   const exclusively = <A>(effect: () => Effect.Effect<A, FirewallError>): Effect.Effect<A, FirewallError> =>
     permits.withPermit(Effect.suspend(effect))
@@ -169,6 +175,7 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
         return removed === undefined ? Effect.as(load(last), []) : Effect.succeed(removed)
       }),
     read: exclusively(() => Effect.fromResult(Result.map(table.read("reading"), rulesOf))),
+    refuse: (flows) => exclusively(() => Effect.fromResult(refuse(flows))),
     check: exclusively(() => Effect.fromResult(check())),
     remove: exclusively(() => Effect.fromResult(remove()))
   })

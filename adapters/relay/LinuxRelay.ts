@@ -22,9 +22,9 @@ import {
 } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf, socketAddress } from "../linux/SocketAddress.ts"
-import type { Serving } from "./Messages.ts"
-import { type Assigned, makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
+import { type Assigned, makeRelayThreads, type Refused, type RelayThreads } from "./RelayThreads.ts"
 import { setOptions } from "./SocketOptions.ts"
+import type { Serving } from "./ThreadMessages.ts"
 
 export interface RelayOptions {
   /** For routes that do not say; 90 seconds. */
@@ -58,7 +58,14 @@ export class RelayHandover extends Context.Service<
   }
 >()("portmapper/relay/RelayHandover") {}
 
-export const layer = (options: RelayOptions = {}): Layer.Layer<Relay | RelayHandover, never, HostSockets> =>
+/** What the relay refused for want of descriptors, since it was made. */
+export class RelayRefusals extends Context.Service<RelayRefusals, Effect.Effect<Refused>>()(
+  "portmapper/relay/RelayRefusals"
+) {}
+
+type Services = Relay | RelayHandover | RelayRefusals
+
+export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, HostSockets> =>
   Layer.effectContext(make(options))
 
 interface Entry {
@@ -73,7 +80,7 @@ interface Entry {
 
 const make = Effect.fnUntraced(function* (
   options: RelayOptions
-): Effect.fn.Return<Context.Context<Relay | RelayHandover>, never, HostSockets | Scope.Scope> {
+): Effect.fn.Return<Context.Context<Services>, never, HostSockets | Scope.Scope> {
   const sockets = yield* HostSockets
   const entries = new Map<string, Entry>()
   /** The first entry of each socket, by its descriptor. */
@@ -107,7 +114,11 @@ const make = Effect.fnUntraced(function* (
     maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
     paused: options.paused ?? false,
-    routes: () => entries.values().map(assigned)
+    routes: () => entries.values().map(assigned),
+    nameOf: (id) => {
+      const entry = entries.values().find((one) => one.id === id)
+      return entry === undefined ? undefined : routeText(entry.route)
+    }
   })
 
   const add = (entry: Entry) => {
@@ -239,7 +250,10 @@ const make = Effect.fnUntraced(function* (
     })
   })
 
-  return Context.make(Relay, relay).pipe(Context.add(RelayHandover, handover))
+  return Context.make(Relay, relay).pipe(
+    Context.add(RelayHandover, handover),
+    Context.add(RelayRefusals, Effect.sync(threads.refused))
+  )
 })
 
 /**

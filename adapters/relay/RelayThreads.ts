@@ -4,8 +4,18 @@
  */
 import { Effect, type Scope } from "effect"
 import type { RelayCount } from "../../src/relay/Relay.ts"
-import { counterOf, countersPerRoute, maxRoutes, type Serving, type Settings } from "./Messages.ts"
-import { type Done, RelayThread } from "./RelayThread.ts"
+import { controlReserve, descriptorLimit, descriptorsInUse } from "../linux/Descriptors.ts"
+import { type CommonData, type Done, RelayThread } from "./RelayThread.ts"
+import {
+  budgetOf,
+  budgetWords,
+  counterOf,
+  countersPerRoute,
+  maxRoutes,
+  portCount,
+  type Serving,
+  type Settings
+} from "./ThreadMessages.ts"
 
 /** A route with the thread that serves it, where not all of them do. */
 export interface Assigned {
@@ -19,6 +29,12 @@ export interface Stopped {
   readonly thread: number | undefined
   /** Its socket, where no other route is left on it. */
   readonly socket: number | undefined
+}
+
+/** How often descriptors lacked: for connections, which were left waiting, and for UDP flows. */
+export interface Refused {
+  readonly tcp: number
+  readonly udp: number
 }
 
 export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
@@ -37,6 +53,7 @@ export interface RelayThreads {
   /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
   readonly stop: (stopped: Stopped) => Effect.Effect<void>
   readonly counters: (id: number) => Counters
+  readonly refused: () => Refused
   /** Takes connections and packets from now on, where the threads were made paused; fails with the reason of one that can't. */
   readonly resume: Effect.Effect<void, string>
   /**
@@ -60,6 +77,8 @@ export interface ThreadsOptions {
   readonly graceMillis: number
   /** Everything that is to be served now: what a new thread begins with. */
   readonly routes: () => Iterable<Assigned>
+  /** By what a log names a route; `undefined` where it is not served any more. */
+  readonly nameOf: (id: number) => string | undefined
 }
 
 const routesPerMessage = 500
@@ -74,7 +93,10 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
   Effect.acquireRelease(
     Effect.map(Effect.context<never>(), (context) => {
       const fork = Effect.runForkWith(context)
-      return new Crew(options, (message) => void fork(Effect.logError(message)))
+      return new Crew(options, {
+        error: (message) => void fork(Effect.logError(message)),
+        warning: (message) => void fork(Effect.logWarning(message))
+      })
     }),
     (crew) => Effect.promise(() => crew.end())
   ).pipe(
@@ -88,6 +110,7 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
         ),
       stop: (stopped) => Effect.callback((resume) => crew.stop(stopped, () => resume(Effect.void))),
       counters: (id) => crew.countersOf(id),
+      refused: () => crew.refused(),
       resume: Effect.callback((resume) =>
         crew.resume((failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
       ),
@@ -97,6 +120,8 @@ export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayTh
       isEnding: (id) => crew.isEnding(id)
     }))
   )
+
+type Log = Readonly<Record<"error" | "warning", (message: string) => void>>
 
 interface Member {
   readonly index: number
@@ -109,12 +134,16 @@ interface Member {
 class Crew {
   private readonly members: Array<Member> = []
   private readonly options: ThreadsOptions
-  private readonly logError: (message: string) => void
+  private readonly log: Log
   private readonly freeIds: Array<number> = []
   private nextId = 0
   /** Stopped routes, each with those that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
   private readonly endWaiters = new Set<() => void>()
+  private readonly common: CommonData
+  private readonly budget = new Int32Array(new SharedArrayBuffer(budgetWords * 4))
+  private readonly lacking = new Set<Member>()
+  private readonly inLoop = new Set<number>()
   private paused: boolean
   /** Nothing is served any more: a thread that dies is not begun again. */
   private hasEnded = false
@@ -124,10 +153,15 @@ class Crew {
     for (const { thread } of this.members) thread.tellToExit()
   }
 
-  constructor(options: ThreadsOptions, logError: (message: string) => void) {
+  constructor(options: ThreadsOptions, log: Log) {
     this.options = options
-    this.logError = logError
+    this.log = log
     this.paused = options.paused
+    this.common = {
+      settings: options.settings,
+      ownPorts: new SharedArrayBuffer(2 * portCount * 4),
+      budget: this.budget.buffer
+    }
   }
 
   assign(protocol: "tcp" | "udp", besides: number | undefined) {
@@ -138,6 +172,7 @@ class Crew {
   }
 
   serve({ serving, thread }: Assigned, done: Done): void {
+    this.inLoop.delete(serving.id)
     if (this.members.length === 0) {
       process.once("exit", this.onProcessExit)
       this.add()
@@ -213,7 +248,9 @@ class Crew {
   private add(): void {
     const member: Member = {
       index: this.members.length,
-      thread: new RelayThread(this.options.settings, {
+      thread: new RelayThread(this.common, {
+        onLoop: (route) => this.foundLoop(route),
+        onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
         onEnded: (route) => this.ended(route, member),
         onBusy: () => this.busy(member),
         onDeath: (why, ranMillis) => this.died(member, why, ranMillis)
@@ -223,6 +260,7 @@ class Crew {
       busySince: 0
     }
     this.members.push(member)
+    this.budget[budgetOf.threads] = this.members.length
     this.begin(member)
   }
 
@@ -241,7 +279,7 @@ class Crew {
       thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
         // That it did not start is told by its death.
         if (failure !== undefined && thread.hasStarted)
-          this.logError(`a relay thread serves less than it should: ${failure}`)
+          this.log.error(`a relay thread serves less than it should: ${failure}`)
       })
   }
 
@@ -257,6 +295,34 @@ class Crew {
         thread.counters[id * countersPerRoute + index] = 0
     this.freeIds.push(id)
     for (const look of this.endWaiters) look()
+  }
+
+  refused(): Refused {
+    const { budget } = this
+    return { tcp: budget[budgetOf.refusedTcp] ?? 0, udp: budget[budgetOf.refusedUdp] ?? 0 }
+  }
+
+  /** Logged once when the first thread lacks descriptors, and once when the last one has them again. */
+  private lackDescriptors(member: Member, lacking: boolean): void {
+    const before = this.lacking.size
+    if (lacking) this.lacking.add(member)
+    else this.lacking.delete(member)
+    if (before === 0 && lacking) {
+      const limit = descriptorLimit()
+      this.log.warning(
+        `descriptors run short (${descriptorsInUse()} of ${limit} in use, up to ${controlReserve(limit)} kept for calls): new connections to relayed ports wait, and new UDP flows replace older ones or are dropped`
+      )
+    }
+    if (before > 0 && this.lacking.size === 0)
+      this.log.warning("descriptors suffice again: all relayed ports take new connections")
+  }
+
+  /** Logged once for each time that the route is opened. */
+  private foundLoop(id: number): void {
+    const name = this.options.nameOf(id)
+    if (name === undefined || this.inLoop.has(id)) return
+    this.inLoop.add(id)
+    this.log.error(`relay for ${name}: its backend leads back to the relay, which ends what comes back`)
   }
 
   private busy(member: Member): void {
@@ -277,17 +343,19 @@ class Crew {
   /** Its connections are gone; its sockets wait for it to begin again. */
   private died(member: Member, why: string, ranMillis: number): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
+    this.lackDescriptors(member, false)
     if (this.hasEnded) return
     if (!member.thread.hasStarted && this.isSpare(member)) {
       this.members.pop()
+      this.budget[budgetOf.threads] = this.members.length
       this.noMoreBefore = Date.now() + noMoreMillis
       void member.thread.end()
-      this.logError(`a relay thread could not be added (${why}); those that run serve all`)
+      this.log.error(`a relay thread could not be added (${why}); those that run serve all`)
       return
     }
     if (ranMillis > maxBackoffMillis) member.deaths = 0
     const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
-    this.logError(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
+    this.log.error(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
     member.restart = setTimeout(() => {
       member.restart = undefined
       for (const _ of this.options.routes()) return this.begin(member)

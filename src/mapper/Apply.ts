@@ -3,8 +3,14 @@
  * step fails. A release takes the record away first, so that one which a kill cuts short is finished by the restore.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import { type FirewallError, type Rule, withoutRules } from "../firewall/Firewall.ts"
+import {
+  type ConntrackError,
+  flowsOfAdded,
+  flowsOfNarrowed,
+  flowsOfRemoved,
+  forgetFlows
+} from "../firewall/Conntrack.ts"
+import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
 import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
@@ -16,7 +22,8 @@ import {
   mappingKey,
   mappingText,
   nextStatus,
-  noResources
+  noResources,
+  type Resources
 } from "./Mapping.ts"
 import { recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
@@ -199,20 +206,28 @@ const redirect = (
       ? Effect.andThen(replaceTable(context), firewall.apply(change))
       : Effect.fail(error)
   )
+  const swaps = changed.map(({ entry, resources }) => [entry.resources, resources] as const)
   return Effect.flatMap(applied, () => {
     undo.push(() =>
-      logFailure("undoing redirections", firewall.apply({ add: before, remove: withoutRules(add, before) }))
+      Effect.andThen(
+        logFailure(
+          "undoing redirections",
+          firewall.apply({ add: before, remove: withoutRules(add, before) })
+        ),
+        forgetFlows(conntrack, flowsOfSwaps(swaps.map(([from, to]) => [to, from])))
+      )
     )
-    const flows = flowsToForget(add, change.remove)
+    const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove), ...flowsOfSwaps(swaps)]
     return flows.length > 0 ? conntrack.flush(flows) : Effect.void
   })
 }
 
-/** The flows that these rules, added and removed, lead elsewhere or nowhere from now on. */
-const flowsToForget = (add: ReadonlyArray<Rule>, remove: ReadonlyArray<Rule>) => [
-  ...flowsOfAdded(add),
-  ...flowsOfRemoved(remove)
-]
+/** What a change of policy ends: flows that the kernel led, from sources that are not let in any more. */
+const flowsOfSwaps = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
+  swaps.flatMap(([before, { rules, route }]) => {
+    const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))
+    return flowsOfNarrowed(before.rules, allow)
+  })
 
 /** After a change of route that is undone; where the relay refuses, it is relayed as it is now, and retried. */
 const relayAsBefore = (

@@ -6,10 +6,10 @@ import { Result, Schema } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
-import { isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import type { RequestError } from "../protocol/RequestError.ts"
+import { type Issue, RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
 import type { Mapping, Resources } from "./Mapping.ts"
@@ -80,6 +80,8 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
     const mode = policy.mode ?? capabilities.defaultMode
+    const issues = mode === "routed" ? [] : selfMappingIssues(group)
+    if (issues.length > 0) return Result.fail(new RequestError({ issues }))
     const unavailable = modeUnavailable(mode, capabilities)
     if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
     const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
@@ -227,3 +229,28 @@ const notRedirectable = ({ host, backend }: Entry): string | undefined => {
     return "the kernel redirects nothing by link-local address"
   return undefined
 }
+
+/** One issue for each entry of a group with an exact port that leads to itself. */
+export const selfMappingIssues = ({ entries, ports }: Group): ReadonlyArray<Issue> =>
+  entries.flatMap((entry, index) => {
+    if (ports._tag !== "Exact" || !leadsToItself(entry, ports.port)) return []
+    const { protocol, host, backend } = entry
+    const frontend = frontendText(protocol, host, ports.port)
+    return [
+      {
+        path: `Reqs[${index}].BackendPort`,
+        value: `${backend.port}`,
+        rule: `another port than FrontendPort, since ${frontend} takes in what is sent to ${backend.address.text}: the mapping would lead to itself`
+      }
+    ]
+  })
+
+/** Whether a connection to the backend arrives at the frontend, whatever addresses the host has. */
+const leadsToItself = ({ host, backend: { address, port } }: Entry, frontendPort: number): boolean => {
+  if (port !== frontendPort) return false
+  // Connecting to the unspecified address reaches the loopback address of its family.
+  const reached = isUnspecified(address) ? loopback[address.family] : address
+  return isUnspecified(host) ? isLoopback(reached) && covers(host, reached) : host.key === reached.key
+}
+
+const loopback = { 4: addressUnsafe("127.0.0.1"), 6: addressUnsafe("::1") }

@@ -10,11 +10,12 @@ import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import type { Need } from "../lab/Capabilities.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
 import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
-import { labTest, noCommand, noPrivateMounts } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const handlers = { [executePath]: executeHandler }
@@ -131,10 +132,11 @@ const configurations = fc
 const head = (status: string, type = "application/json") =>
   `HTTP/1.1 ${status}\r\nContent-Type: ${type}\r\nContent-Length: 3\r\n\r\n{}\n`
 
-const noCurl = noCommand("curl", "--version")
-
-const test = (title: string, body: Effect.Effect<void, unknown, Scope.Scope>, lacking = noCurl): void =>
-  labTest(title, lacking, () => Effect.runPromise(Effect.scoped(body)))
+const test = (
+  title: string,
+  body: Effect.Effect<void, unknown, Scope.Scope>,
+  needs: ReadonlyArray<Need> = ["curl"]
+): void => testNeeding(title, needs, () => Effect.runPromise(Effect.scoped(body)))
 
 describe("a running plugin is handed over the execution", () => {
   test(
@@ -191,7 +193,7 @@ describe("a running plugin is handed over the execution", () => {
       Fs.chownSync(socket, 1, 1)
       assert.deepStrictEqual(yield* usual, byNode("ADD", asked))
     }),
-    noCurl ?? noPrivateMounts()
+    ["curl", "mounts"]
   )
 
   test(
@@ -209,7 +211,7 @@ describe("a running plugin is handed over the execution", () => {
           shell[0]
         )
     }),
-    noCurl ?? noCommand("bash", "--version") ?? noCommand("busybox")
+    ["curl", "bash", "busybox"]
   )
 })
 
@@ -222,6 +224,23 @@ describe("Node is left the execution, stdin and all", () => {
       assert.deepStrictEqual(yield* cniByFront(path)("ADD", asked), byNode("ADD", asked))
       Fs.writeFileSync(Path.join(path, "curl"), "#!/bin/sh\necho what? >&2\nexit 2\n", { mode: 0o755 })
       assert.deepStrictEqual(yield* cniByFront(path)("ADD", asked), byNode("ADD", asked))
+    })
+  )
+
+  test(
+    "unless there is no Node either: then it fails as if no plugin came",
+    Effect.gen(function* () {
+      const cni = cniByFront(yield* pathOf("cat", "curl"))
+      const details = "start it: systemctl start portmapper, or portmapper serve"
+      for (const [command, socket, code, where] of [
+        ["ADD", "/nonexistent/é 1.sock", 11, " on /nonexistent/é 1.sock"],
+        ["DEL", "/nonexistent\\1", 11, ""],
+        ["STATUS", "/nonexistent", 50, " on /nonexistent"]
+      ] as const) {
+        const { status, stdout } = yield* cni(command, network({ socket }))
+        const msg = `no portmapper answers${where}, and node is not in PATH, which would wait for it`
+        assert.deepStrictEqual([status, JSON.parse(stdout)], [1, { cniVersion: "1.0.0", code, msg, details }])
+      }
     })
   )
 
