@@ -17,15 +17,15 @@ import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
 import { type Change, type Creation, conflictedInTheWay, type Reservation, type Update } from "./Change.ts"
 import { logFailure, type MapperContext } from "./MapperContext.ts"
 import {
-  isConflicted,
   type MappingEntry,
   mappingKey,
   mappingText,
   nextStatus,
   noResources,
-  type Resources
+  type Resources,
+  type Status
 } from "./Mapping.ts"
-import { recordedState, type StoreError } from "./MappingStore.ts"
+import { recordEntries, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
 import { reactivate, replaceTable } from "./Restore.ts"
 
@@ -70,45 +70,45 @@ export interface Applied {
 /** Carries out a change, or fails with what refused it, and of which group; the caller has the lock and undoes. */
 export const apply = Effect.fnUntraced(function* (
   context: MapperContext,
-  change: Change,
+  { evict: inTheWay, reserve: reservations, update }: Change,
   undo: Undo
 ): Effect.fn.Return<Applied, GroupsError<ApplyError>> {
+  const ofAll = <A>(effect: Effect.Effect<A, ApplyError>) =>
+    Effect.mapError(effect, (error) => ({ group: undefined, error }))
+  if (inTheWay.length > 0) yield* ofAll(evict(context, inTheWay, undo))
   const ports: Array<number> = []
-  const created: Array<MappingEntry> = []
-  if (change.evict.length > 0) yield* ofAll(evict(context, change.evict, undo))
-  for (const reservation of change.reserve) {
+  const created: Array<Update> = []
+  for (const reservation of reservations) {
     const holds = yield* reserve(context, reservation, undo)
     const { ports: asked, create } = reservation
     const port = holds[0]?.port ?? (asked._tag === "Exact" ? asked.port : 0)
     ports.push(port)
-    created.push(...entriesOf(create, port, holds))
+    created.push(...createdOn(create, port, holds))
   }
-  const { update } = change
-  yield* ofAll(serve(context, update, created, undo))
-  const creations = change.reserve.flatMap(({ create }) => create)
-  const replacing = [
-    ...creations.map(({ replaces }, at) => ({ replaces, by: created[at] as MappingEntry })),
-    ...update.map(({ replaces, entry }) => ({ replaces, by: entry }))
-  ].filter(({ replaces }) => replaces.length > 0)
-  if (replacing.length > 0) yield* ofAll(replace(context, replacing, undo))
-  settle(context, created, update, undo)
-  return { ports, answered: [...created, ...update.map(({ entry }) => entry)] }
+  yield* ofAll(serve(context, created, update, undo))
+  return { ports, answered: [...created, ...update].map(({ entry }) => entry) }
 })
 
-const ofAll = <A>(effect: Effect.Effect<A, ApplyError>): Effect.Effect<A, GroupsError<ApplyError>> =>
-  Effect.mapError(effect, (error) => ({ group: undefined, error }))
-
-const entriesOf = (
+/** New entries, which hold nothing yet, and what they are to be. */
+const createdOn = (
   create: ReadonlyArray<Creation>,
   port: number,
   holds: ReadonlyArray<Hold>
-): ReadonlyArray<MappingEntry> => {
+): ReadonlyArray<Update> => {
   let next = 0
-  return create.map(({ planned, policy, mapping, status }) => ({
-    mapping: { ...mapping, port: mapping.mode === "routed" ? 0 : port },
-    status,
-    resources: resourcesOf(planned, policy, port, planned.reserves ? holds[next++] : undefined)
-  }))
+  return create.map(({ planned, policy, mapping: portless, status, replaces }) => {
+    const mapping = { ...portless, port: portless.mode === "routed" ? 0 : port }
+    const hold = planned.reserves ? holds[next++] : undefined
+    const resources = resourcesOf(planned, policy, port, hold)
+    return {
+      entry: { mapping, status, resources: noResources },
+      mapping,
+      status,
+      resources,
+      replaces,
+      record: true
+    }
+  })
 }
 
 /** Where nothing is left of a range, entries that may be are evicted, no more than are needed. */
@@ -141,47 +141,59 @@ const reserve = Effect.fnUntraced(function* (
   return holds
 })
 
-/** Everything after the ports: what was reserved is redirected, relayed and recorded. */
+/** Everything after the ports: redirect, relay, record, release what is replaced, make it known. */
 const serve = Effect.fnUntraced(function* (
   context: MapperContext,
+  created: ReadonlyArray<Update>,
   update: ReadonlyArray<Update>,
-  created: ReadonlyArray<MappingEntry>,
   undo: Undo
 ): Effect.fn.Return<void, ApplyError> {
-  const conflicted = conflictedInTheWay(context.mappings, created)
+  const { mappings, relay, store } = context
+  const all = [...created, ...update]
+  const conflicted = conflictedInTheWay(mappings, created)
   if (conflicted.length > 0) yield* evict(context, conflicted, undo)
-  yield* redirect(context, created, update, undo)
-  const { relay } = context
-  for (const { resources } of created) {
-    const { route } = resources
-    if (route === undefined) continue
-    yield* relay.open(route)
-    undo.push(() => relay.close(route))
-  }
-  for (const { entry, resources } of update) {
+  const changed = all.filter(({ entry, resources }) => entry.resources !== resources)
+  yield* redirect(context, changed, undo)
+  for (const { entry, resources } of changed) {
     const { route: before } = entry.resources
     const { route } = resources
-    if (entry.resources === resources) continue
+    if (before === undefined && route === undefined) continue
     yield* reroute(relay, before, route)
     undo.push(() => relayAsBefore(context, entry, route, before))
   }
-  yield* record(context, created, update, undo)
-})
-
-/** Releases what is replaced; the answers that name it name what takes its place. */
-const replace = (
-  context: MapperContext,
-  replacing: ReadonlyArray<{ readonly replaces: ReadonlyArray<MappingEntry>; readonly by: MappingEntry }>,
-  undo: Undo
-): Effect.Effect<void, UnmapError> => {
-  for (const { replaces, by } of replacing) for (const entry of replaces) entry.replacedBy = by
-  const replaced = replacing.flatMap(({ replaces }) => replaces)
+  const recorded = update.filter((each) => each.record)
+  undo.push(() =>
+    Effect.andThen(
+      logFailure("forgetting what is undone", store.remove(created.map(({ mapping }) => mapping))),
+      recordAgain(
+        context,
+        recorded.map(({ entry }) => entry)
+      )
+    )
+  )
+  yield* recordEntries(store, [...created, ...recorded])
+  const replaced = replacedBy(all, undo)
+  if (replaced.length > 0) yield* evict(context, replaced, undo)
+  const before = update.map(({ entry: { mapping, status, resources } }) => ({ mapping, status, resources }))
   undo.push(() => {
-    for (const entry of replaced) entry.replacedBy = undefined
+    for (const { entry } of created) mappings.delete(entry)
+    for (const [at, { entry }] of update.entries()) Object.assign(entry, before[at])
     return Effect.void
   })
-  const published = replaced.filter(({ status }) => status._tag !== "Gone")
-  return published.length === 0 ? Effect.void : evict(context, published, undo)
+  for (const { entry, mapping, status, resources } of all)
+    Object.assign(entry, { mapping, status, resources })
+  for (const { entry } of created) mappings.add(entry)
+})
+
+/** What is replaced and still there; the answers that name it name from now on what takes its place. */
+const replacedBy = (all: ReadonlyArray<Update>, undo: Undo): ReadonlyArray<MappingEntry> => {
+  const replaced = all.flatMap(({ replaces, entry }) => replaces.map((each) => ({ each, entry })))
+  undo.push(() => {
+    for (const { each } of replaced) each.replacedBy = undefined
+    return Effect.void
+  })
+  for (const { each, entry } of replaced) each.replacedBy = entry
+  return replaced.flatMap(({ each }) => (each.status._tag === "Gone" ? [] : [each]))
 }
 
 /** What an answer that named this entry names now. */
@@ -191,16 +203,15 @@ const current = (entry: MappingEntry): MappingEntry =>
 /** One transaction for what comes and what changes; flows that went elsewhere until now are forgotten. */
 const redirect = (
   context: MapperContext,
-  created: ReadonlyArray<MappingEntry>,
-  update: ReadonlyArray<Update>,
+  changed: ReadonlyArray<Update>,
   undo: Undo
 ): Effect.Effect<void, FirewallError | ConntrackError> => {
   const { firewall, conntrack } = context
-  const changed = update.filter(({ entry, resources }) => entry.resources !== resources)
-  const add = [...created, ...changed].flatMap(({ resources }) => resources.rules)
+  const add = changed.flatMap(({ resources }) => resources.rules)
   const before = changed.flatMap(({ entry }) => entry.resources.rules)
   if (add.length === 0 && before.length === 0) return Effect.void
   const change = { add, remove: withoutRules(before, add) }
+  const back = { add: before, remove: withoutRules(add, before) }
   const applied = Effect.catch(firewall.apply(change), (error) =>
     error.reason === "Gone"
       ? Effect.andThen(replaceTable(context), firewall.apply(change))
@@ -210,10 +221,7 @@ const redirect = (
   return Effect.flatMap(applied, () => {
     undo.push(() =>
       Effect.andThen(
-        logFailure(
-          "undoing redirections",
-          firewall.apply({ add: before, remove: withoutRules(add, before) })
-        ),
+        logFailure("undoing redirections", firewall.apply(back)),
         forgetFlows(conntrack, flowsOfSwaps(swaps.map(([from, to]) => [to, from])))
       )
     )
@@ -241,86 +249,46 @@ const relayAsBefore = (
     return Effect.logError(`${mappingText(entry.mapping)} can't be relayed as before: ${error.message}`)
   })
 
-const record = Effect.fnUntraced(function* (
-  { store }: MapperContext,
-  created: ReadonlyArray<MappingEntry>,
-  update: ReadonlyArray<Update>,
-  undo: Undo
-): Effect.fn.Return<void, StoreError> {
-  const changed = update.filter((each) => each.record)
-  if (created.length > 0) undo.push(() => forget(store, created))
-  if (changed.length > 0) {
-    const entries = changed.map(({ entry }) => entry)
-    undo.push(() => logFailure("recording what was before", recordEntries(store, entries)))
-  }
-  yield* recordEntries(store, [...created, ...changed])
-})
-
-const forget = (store: MapperContext["store"], entries: ReadonlyArray<MappingEntry>) =>
-  logFailure("forgetting what is undone", store.remove(entries.map(({ mapping }) => mapping)))
-
-/** Records entries as they stand, in one transaction. */
-export const recordEntries = (
-  store: MapperContext["store"],
-  entries: ReadonlyArray<Pick<MappingEntry, "mapping" | "status">>
-): Effect.Effect<void, StoreError> =>
-  entries.length === 0
-    ? Effect.void
-    : store.put(entries.map(({ mapping, status }) => ({ mapping, state: recordedState(status) })))
-
-/** Makes it known to this process. */
-const settle = (
-  { mappings }: MapperContext,
-  created: ReadonlyArray<MappingEntry>,
-  update: ReadonlyArray<Update>,
-  undo: Undo
-): void => {
-  const before = update.map(({ entry: { mapping, status, resources } }) => ({ mapping, status, resources }))
-  undo.push(() => {
-    for (const entry of created) mappings.delete(entry)
-    for (const [at, { entry }] of update.entries()) Object.assign(entry, before[at])
-    return Effect.void
-  })
-  for (const entry of created) mappings.add(entry)
-  for (const { entry, mapping, status, resources } of update)
-    Object.assign(entry, { mapping, status, resources })
-}
-
 /** Releases entries that are in the way, to be put back where the change is undone. */
 const evict = (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>,
   undo: Undo
 ): Effect.Effect<void, UnmapError> => {
-  const before = entries.map(({ status }) => status)
-  undo.push(() => putBack(context, entries, before))
+  const before = entries.map((entry) => ({ entry, status: entry.status }))
+  undo.push(() => putBack(context, before))
   return release(context, entries)
 }
 
 /** As they were; what can't be served again yet is in conflict. Of several, some may not have been released. */
 const putBack = Effect.fnUntraced(function* (
   context: MapperContext,
-  entries: ReadonlyArray<MappingEntry>,
-  before: ReadonlyArray<MappingEntry["status"]>
+  before: ReadonlyArray<{ readonly entry: MappingEntry; readonly status: Status }>
 ) {
-  const served: Array<MappingEntry> = []
-  const back: Array<MappingEntry> = []
-  for (const [at, entry] of entries.entries()) {
-    if (entry.status._tag !== "Gone") continue
-    const status = before[at] ?? entry.status
+  const released = before.filter(({ entry }) => entry.status._tag === "Gone")
+  for (const { entry, status } of released) {
     entry.status = nextStatus(status, "conflict")
     context.mappings.add(entry)
-    back.push(entry)
-    if (entry.status !== status) served.push(entry)
   }
-  if (back.length === 0) return
-  yield* recordAgain(context, back)
-  for (const [entry, why] of yield* reactivate(context, served))
-    yield* Effect.logWarning(
-      `${mappingText(entry.mapping)} can't be served again yet, and is kept as conflicted: ${why}`
+  yield* recordAgain(
+    context,
+    released.map(({ entry }) => entry)
+  )
+  const served = released.filter(({ status }) => status._tag !== "Conflicted")
+  const refused = new Map(
+    yield* reactivate(
+      context,
+      served.map(({ entry }) => entry)
     )
-  for (const [at, entry] of entries.entries())
-    if (!isConflicted(entry)) entry.status = before[at] ?? entry.status
+  )
+  for (const { entry, status } of served) {
+    const why = refused.get(entry)
+    if (why === undefined) entry.status = status
+    else
+      yield* Effect.logWarning(
+        `${mappingText(entry.mapping)} can't be served again yet, and is kept as conflicted: ${why}`
+      )
+  }
 })
 
 /** Releases entries; the caller has the lock. All in one transaction, or else each in its own, so that one can't keep the others. */
@@ -394,13 +362,14 @@ const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
 /** The answer was delivered: what it names, and is still there, is answered. */
-export const commit = ({ store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
+export const commit = ({ mappings, store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
   Effect.suspend(() => {
     const unrecorded: Array<MappingEntry> = []
     for (const entry of answered.map(current)) {
-      if (entry.status._tag === "Gone") continue
-      entry.status = nextStatus(entry.status, "delivered")
-      unrecorded.push(entry)
+      const { status } = entry
+      if (status._tag === "Gone") continue
+      entry.status = nextStatus(status, "delivered")
+      if (status._tag !== "Answered" || mappings.dirty.record) unrecorded.push(entry)
     }
     return logFailure("recording the answer", recordEntries(store, unrecorded))
   })

@@ -77,7 +77,7 @@ export interface Update {
   readonly replaces: ReadonlyArray<MappingEntry>
   /** The very same where neither mode nor policy changes. */
   readonly resources: MappingEntry["resources"]
-  /** Whether the record has to know before the answer; an epoch alone is recorded with the answer. */
+  /** Whether the record differs. */
   readonly record: boolean
 }
 
@@ -192,7 +192,7 @@ export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<Read
 /** What is in conflict holds nothing: it is in the way only once the port is reserved. */
 export const conflictedInTheWay = (
   state: State,
-  created: ReadonlyArray<MappingEntry>
+  created: ReadonlyArray<{ readonly mapping: Mapping }>
 ): ReadonlyArray<MappingEntry> => {
   const inTheWay = created.flatMap(({ mapping }) =>
     mapping.mode === "routed"
@@ -343,8 +343,9 @@ const updateOf = (
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
   if (samePolicy && !unconfirmed && owner === mapping.owner && replaces.length === 0) {
-    const same = renewed === mapping.epoch ? mapping : { ...mapping, epoch: renewed }
-    return { entry, mapping: same, status, replaces, resources, record: false }
+    const record = renewed !== mapping.epoch
+    const same = record ? { ...mapping, epoch: renewed } : mapping
+    return { entry, mapping: same, status, replaces, resources, record }
   }
   return {
     entry,

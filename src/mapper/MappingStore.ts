@@ -3,7 +3,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
-import { type Mapping, mappingKey, type Status } from "./Mapping.ts"
+import { type Mapping, type MappingEntry, mappingKey, type Status } from "./Mapping.ts"
 
 /**
  * `applied`: the host serves it, and its answer is on its way; a restore keeps it as unconfirmed. `answered`: a caller has
@@ -75,6 +75,15 @@ export class MappingStore extends Context.Service<
     )
   )
 }
+
+/** Records entries as they stand, in one transaction. */
+export const recordEntries = (
+  store: MappingStore["Service"],
+  entries: ReadonlyArray<Pick<MappingEntry, "mapping" | "status">>
+): Effect.Effect<void, StoreError> =>
+  entries.length === 0
+    ? Effect.void
+    : store.put(entries.map(({ mapping, status }) => ({ mapping, state: recordedState(status) })))
 
 export class MemoryStore extends Context.Service<
   MemoryStore,

@@ -4,10 +4,9 @@
  * redirected again as soon as it is noticed.
  */
 import { Duration, Effect } from "effect"
-import { recordEntries } from "./Apply.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { type Mapping, type MappingEntry, mappingKey, sameBackend } from "./Mapping.ts"
-import { recordedState, type Stored, type StoreError } from "./MappingStore.ts"
+import { recordEntries, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { replaceTable } from "./Restore.ts"
 
 /**

@@ -177,7 +177,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       'asked._tag === "Exact" ? asked.port : 0',
       'asked._tag === "Exact" && create.length > 0 ? asked.port : 0'
     ],
-    ["rule3-keeps-the-port-it-gave-up", "apply", "replacing.length > 0", "replacing.length > 9"],
+    ["rule3-keeps-the-port-it-gave-up", "serve", "replaced.length > 0", "replaced.length > 9"],
     [
       "rule4-fails-to-unmap-what-is-not-mapped",
       "release",
@@ -190,7 +190,12 @@ export const mutations: ReadonlyArray<Mutation> = [
       "store.remove(entries.map(({ mapping }) => mapping))",
       "store.remove(entries.slice(1).map(({ mapping }) => mapping))"
     ],
-    ["store-leaves-the-record-of-what-failed", "record", "created.length > 0", "created.length > 9"],
+    [
+      "store-leaves-the-record-of-what-failed",
+      "serve",
+      "store.remove(created.map(({ mapping }) => mapping))",
+      "Effect.void"
+    ],
     [
       "store-never-records-the-answer",
       "commit",
@@ -210,25 +215,20 @@ export const mutations: ReadonlyArray<Mutation> = [
       "{ add: before, remove: [] }"
     ],
     ["undo-leaves-the-first-step", "undoing", "undo.reverse()", "undo.slice(1).reverse()"],
-    ["undo-puts-no-policy-back", "settle", "before[at]", "{}"],
+    ["undo-puts-no-policy-back", "serve", "before[at]", "{}"],
     [
       "undo-forgets-a-policy-whose-answer-is-lost",
-      "settle",
+      "serve",
       "Object.assign(entry, { mapping, status, resources })",
       'Object.assign(entry, { mapping: status._tag === "Answered" ? entry.mapping : mapping, status, resources })'
     ],
     [
       "undo-leaves-the-relay-open",
       "serve",
-      "undo.push(() => relay.close(route))",
+      "undo.push(() => relayAsBefore(context, entry, route, before))",
       "undo.push(() => Effect.void)"
     ],
-    [
-      "undo-lets-nothing-come-back-from-a-failure",
-      "evict",
-      "putBack(context, entries, before)",
-      "Effect.void"
-    ],
+    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"],
     ["undo-takes-what-took-the-place-of-an-answered-one", "commit", "answered.map(current)", "answered"]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
