@@ -3,7 +3,7 @@
  * become of it. Where several things may have happened (a call that was interrupted) the answer is all of them; where a
  * choice is free (which ephemeral port) the answer is checked and not predicted.
  *
- * Source: PROTOCOL, "What the Engine relies on"; DESIGN, decisions 4 to 7, 11 and 13.
+ * Source: docs/PROTOCOL.md, rules 1 to 12; docs/decisions 4 to 7, 11 and 13.
  */
 import type { Capabilities } from "../mapper/Plan.ts"
 import type { EphemeralPorts } from "../ports/HostSockets.ts"
