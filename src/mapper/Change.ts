@@ -13,7 +13,7 @@ import {
   type PortRequest,
   type ReleasedBinding
 } from "../protocol/PortBinding.ts"
-import { type Policy, policyText } from "./Labels.ts"
+import { ownLabels, type Policy, policyText } from "./Labels.ts"
 import {
   frontendKey,
   isConflicted,
@@ -317,7 +317,7 @@ const creationOf = (
     planned,
     policy,
     mapping: {
-      ...{ protocol, host, requestedAddress, backend, mode, labels },
+      ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
       ...{ owner, epoch, sinceMillis: nowMillis }
     },
     status: replaces.reduce<Status>((status, each) => takeOver(status, each.status), provisional),
@@ -349,7 +349,10 @@ const updateOf = (
   }
   return {
     entry,
-    mapping: { ...mapping, mode: planned.mode, labels, requestedAddress, owner, epoch: renewed },
+    mapping: {
+      ...mapping,
+      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed }
+    },
     status,
     replaces,
     resources: samePolicy ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),

@@ -7,9 +7,9 @@
  * host port, and is no port anywhere else; an IPv6 address may have a zone.
  */
 import { Result } from "effect"
-import { type PortRange, parsePortRange, rangeText } from "../ports/PortRange.ts"
 import { type Address, type Family, hostText, notAnAddress, parseAddress, unspecified } from "./Address.ts"
 import type { Entry, Group, Labels, PortRequest } from "./PortBinding.ts"
+import { type PortRange, parsePortRange, rangeText } from "./PortRange.ts"
 import { Protocol } from "./Protocol.ts"
 
 export const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
@@ -86,6 +86,15 @@ export const publishText = ({ protocol, host, hostPorts, containerPorts }: Publi
 /** The shortest text that `parseUnpublish` reads as this. */
 export const unpublishText = ({ protocol, host, ports }: Unpublish): string =>
   `${host === undefined ? "" : `${hostText(host)}:`}${rangeText(ports)}${protocolText(protocol)}`
+
+/** What one container may publish in all; each port becomes a group of its own. */
+const mostPorts = 65_536
+
+/** The rule that these break together, or `undefined`. */
+export const tooManyPorts = (all: ReadonlyArray<Publish>): string | undefined => {
+  const ports = all.reduce((sum, { containerPorts }) => sum + count(containerPorts), 0)
+  return ports > mostPorts ? `at most ${mostPorts} container ports in all (there are ${ports})` : undefined
+}
 
 /** The host addresses that a `-p` stands for. */
 export const hostsOf = (host: Address | undefined): ReadonlyArray<Address> =>

@@ -102,7 +102,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
       lost
         ? Effect.suspend(() => {
             given = answer
-            return Effect.andThen(writing, Effect.fail(undelivered))
+            return Effect.andThen(writing, Effect.interrupt)
           })
         : Effect.map(writing, () => {
             answered = { _tag: "Answered", answer }
@@ -196,8 +196,6 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   }
 }
 
-const undelivered = { _tag: "Undelivered", message: "the client is gone" } as const
-
 /** What outlives the mapper's process. */
 const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
@@ -250,10 +248,9 @@ const sockets = (service: HostSockets["Service"]) => {
   }
 }
 
-const failureOf = (exit: Exit.Exit<unknown, CallError | typeof undelivered>): Outcome => {
+const failureOf = (exit: Exit.Exit<unknown, CallError>): Outcome => {
   if (Exit.isSuccess(exit)) return { _tag: "Broken", text: "it succeeded without an answer" }
   const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-  if (error === undelivered) return { _tag: "Unanswered" }
   if (error !== undefined) return { _tag: "Refused", fault: kindOf(error), text: error.message }
   return Cause.hasInterruptsOnly(exit.cause)
     ? { _tag: "Unanswered" }

@@ -2,12 +2,12 @@ import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, type Scope } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
-import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
+import * as Memory from "../engine/MemoryEngine.ts"
+import { MemoryEngine } from "../engine/MemoryEngine.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { inShell, onTerminal, portmapper, type Ran, type RunOptions } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
@@ -210,7 +210,7 @@ describe("map, ls and unmap", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("end with their reader", () =>
+  testNeeding("end with their reader", ["bash"], () =>
     withMemory(
       Effect.gen(function* () {
         const { socket } = yield* served

@@ -87,13 +87,21 @@ export const mutations: ReadonlyArray<Mutation> = [
     ],
     ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
   ]),
-  ...faultsOf("src/ports/PortAllocator.ts")([
+  ...faultsOf("src/ports/HeldPorts.ts")([
     [
       "rule1-keeps-sockets-of-a-port-that-was-not-free",
       "holdAll",
       "Exit.isSuccess(exit)",
       "Exit.isSuccess(exit) || made.length < 2"
     ],
+    [
+      "rule6-one-address-rests-on-anothers-socket",
+      "stands",
+      "covers(socket.host, frontend.host)",
+      "socket.host.family === frontend.host.family"
+    ]
+  ]),
+  ...faultsOf("src/ports/PortAllocator.ts")([
     ["rule2-other-words-for-a-port-in-use", "refusal", '"address already in use"', '"EADDRINUSE"'],
     [
       "rule2-other-words-for-a-published-port",
@@ -128,20 +136,14 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "rule5-gives-up-at-the-first-port-in-use",
       "reserveWithin",
-      'error.reason !== "InUse"',
-      'error.reason !== "Denied"'
+      'tried.failure.error.reason !== "InUse"',
+      'tried.failure.error.reason !== "Denied"'
     ],
     [
       "rule5-substitutes-an-exact-port-in-use",
-      "reserveExact",
-      "Effect.mapError(holdAll(frontends, port, beside), ({ frontend, error }) => refusal(frontend, port, error))",
-      "Effect.catch(holdAll(frontends, port, beside), () => reserveWithin(frontends, ephemeral, reserved)) as never"
-    ],
-    [
-      "rule6-one-address-rests-on-anothers-socket",
-      "stands",
-      "covers(socket.host, frontend.host)",
-      "socket.host.family === frontend.host.family"
+      "reserve",
+      "reserveExact(held, frontends, ports.port, beside)",
+      "Effect.catch(reserveExact(held, frontends, ports.port, beside), () => reserveWithin(frontends, ephemeral, reserved))"
     ]
   ]),
   ...faultsOf("src/mapper/PortMapper.ts")([

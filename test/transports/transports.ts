@@ -12,8 +12,6 @@ import { execute } from "../../adapters/cni/execute.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
-import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
@@ -21,6 +19,8 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import * as Memory from "../engine/MemoryEngine.ts"
+import { MemoryEngine } from "../engine/MemoryEngine.ts"
 import { lacking, needsText } from "../lab/Capabilities.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { cniByFront, configText, pathOf } from "../support/cni.ts"
@@ -28,23 +28,12 @@ import { send } from "../support/http.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
-import type { Row } from "./table.ts"
+import type { Row, Told } from "./table.ts"
 
 export interface Asked {
   readonly method: string
   readonly body: Buffer
   readonly owner: string | undefined
-}
-
-/**
- * `outcome` is the same word everywhere; `message` is the text of an error or the JSON of an answer; `issues` are
- * `undefined` where the transport doesn't carry them. `ownWords`: the text is the transport's and compares with no other.
- */
-export interface Told {
-  readonly outcome: "answer" | "request" | "notFound" | "driver" | "defect"
-  readonly message: string
-  readonly issues: ReadonlyArray<Issue> | undefined
-  readonly ownWords?: boolean
 }
 
 export interface Transport {

@@ -7,7 +7,7 @@
  * Descriptors are counted in a table that all threads share, as they are taken and given back. What is not the relay's is
  * measured anew when something is asked for, at most four times a second.
  */
-import { controlReserve, descriptorLimit, descriptorsInUse } from "../../linux/Descriptors.ts"
+import { controlReserve, descriptorLimit, descriptorsInUse } from "../../node/Descriptors.ts"
 import { budgetOf } from "../ThreadMessages.ts"
 import { budget, report } from "./ThreadData.ts"
 

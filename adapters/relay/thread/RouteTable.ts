@@ -3,7 +3,6 @@
 
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
-import type { FlowLists } from "./UdpFlows.ts"
 
 export interface ServedRoute {
   readonly id: number
@@ -22,6 +21,13 @@ export interface ServedRoute {
   /** See `Loops`. */
   inLoop: boolean
   lastKept: number
+}
+
+/** The flows of a route in three lists, each by the time of the last packet. */
+export interface FlowLists {
+  size: number
+  /** The oldest of a list at its number, the newest beside it. No descriptor of a flow is 0. */
+  readonly edges: Int32Array
 }
 
 /** The backends' addresses, 32 bytes each. */

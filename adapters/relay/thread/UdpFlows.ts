@@ -27,13 +27,6 @@ const probeBytes = new Uint8Array(probe.buffer)
 export const keys = new Int32Array(maxDescriptors * keyWords)
 const keyBytes = new Uint8Array(keys.buffer)
 
-/** The flows of a route in three lists, each by the time of the last packet. */
-export interface FlowLists {
-  size: number
-  /** The oldest of a list at its number, the newest beside it. No descriptor of a flow is 0. */
-  readonly edges: Int32Array
-}
-
 const UNANSWERED = 0
 const ANSWERED = 2
 /** The client spoke again after an answer. */
@@ -136,7 +129,7 @@ const connected = (route: Routes.ServedRoute): number => {
 const newSocket = (route: Routes.ServedRoute): number =>
   S.socket(Routes.backendFamily(route), S.SOCK_DGRAM | S.NONBLOCK_CLOEXEC, 0)
 
-const endOldest = ({ edges }: FlowLists): boolean => {
+const endOldest = ({ edges }: Routes.FlowLists): boolean => {
   const victim =
     idleFor(edges, UNANSWERED, answerMillis) ||
     idleFor(edges, ANSWERED, answerMillis) ||
@@ -195,7 +188,7 @@ const move = (fd: number, list: number): void => {
   link(flows, fd)
 }
 
-const link = ({ edges }: FlowLists, fd: number): void => {
+const link = ({ edges }: Routes.FlowLists, fd: number): void => {
   const list = listOf[fd]!
   const newest = edges[list + 1]!
   older[fd] = newest
@@ -205,7 +198,7 @@ const link = ({ edges }: FlowLists, fd: number): void => {
   edges[list + 1] = fd
 }
 
-const unlink = ({ edges }: FlowLists, fd: number): void => {
+const unlink = ({ edges }: Routes.FlowLists, fd: number): void => {
   const list = listOf[fd]!
   const before = older[fd]!
   const after = newer[fd]!
@@ -230,7 +223,7 @@ export const endFlows = (route: Routes.ServedRoute): void => {
 }
 
 /** Ends the flows of sources that the route does not admit. */
-export const endRefusedFlows = (route: Routes.ServedRoute, { edges }: FlowLists): void => {
+export const endRefusedFlows = (route: Routes.ServedRoute, { edges }: Routes.FlowLists): void => {
   for (const list of lists)
     for (let fd = edges[list]!, next = 0; fd !== 0; fd = next) {
       next = newer[fd]!
