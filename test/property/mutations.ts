@@ -170,6 +170,12 @@ export const mutations: ReadonlyArray<Mutation> = [
       "applyAll",
       "delivery.closed ? Effect.interrupt : interruption",
       "Effect.void"
+    ],
+    [
+      "rule4-fails-to-unmap-what-is-not-mapped",
+      "unmapPortsIn",
+      "release(context, releasedBy(context.mappings, bindings))",
+      'releasedBy(context.mappings, bindings).length > 0 ? release(context, releasedBy(context.mappings, bindings)) : Effect.fail({ _tag: "UnmapError", message: "not mapped" } as never)'
     ]
   ]),
   ...faultsOf("src/mapper/Apply.ts")([
@@ -180,12 +186,6 @@ export const mutations: ReadonlyArray<Mutation> = [
       'asked._tag === "Exact" && create.length > 0 ? asked.port : 0'
     ],
     ["rule3-keeps-the-port-it-gave-up", "serve", "replaced.length > 0", "replaced.length > 9"],
-    [
-      "rule4-fails-to-unmap-what-is-not-mapped",
-      "release",
-      "entries.length === 0",
-      "entries.length === 0 && context.mappings.size() < 2"
-    ],
     [
       "store-keeps-the-record-of-what-is-unmapped",
       "releaseTogether",
