@@ -1,19 +1,11 @@
-/**
- * Attacks by packets on a real plugin in a lab of its own. Each returns what got through, a line each: nothing where the
- * plugin holds. Fails where the lab can't be set up, or the same port does not serve whom it should.
- */
-import { Effect, type Scope } from "effect"
-import type { AgentError } from "../lab/Agent.ts"
+/** Attacks by packets of neighbours, containers and others on the host. */
+import { Effect } from "effect"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
-import { LabError } from "../lab/Process.ts"
+import type { LabError } from "../lab/Process.ts"
 import type { Running } from "../lab/Running.ts"
-
-export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
-
-const must = (what: string, holds: boolean): Effect.Effect<void, LabError> =>
-  holds ? Effect.void : Effect.fail(new LabError({ operation: what, detail: "it does not" }))
+import { type Attack, must } from "./Attack.ts"
 
 /** Addresses that are nobody's alone; the last one is the broadcast address of a bridge, sent to the host as a router. */
 const nobodys = ["255.255.255.255", "10.99.0.255", "224.0.0.1", "ff02::1%eth0", "172.31.0.255"]
