@@ -168,7 +168,7 @@ const requestListener =
 /** What comes whole and asks for a call is answered at once; pages, refusals and the stop go the long way. */
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
-  ({ body, ...head }, exchange, done) => {
+  ({ head, body }, exchange, done) => {
     if (state.stopping && !state.leaving) return false
     const route = routeOf(head, options)
     if (route._tag !== "Call") return false

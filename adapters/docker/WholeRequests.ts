@@ -10,7 +10,8 @@ import { Effect } from "effect"
 import { type Exchange, Undelivered } from "./Exchange.ts"
 import { contentType, errorText, type Head, maxBodyBytes, ownerHeader } from "./Routes.ts"
 
-export interface WholeRequest extends Head {
+export interface WholeRequest {
+  readonly head: Head
   readonly body: string
 }
 
@@ -147,7 +148,7 @@ const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
   if (end === -1 || end > maxHeadLength) return undefined
   const known = headOf(chunk.toString("latin1", 0, end))
   if (known === undefined || chunk.length !== end + 4 + known.length) return undefined
-  return { ...known.head, body: chunk.toString("utf8", end + 4) }
+  return { head: known.head, body: chunk.toString("utf8", end + 4) }
 }
 
 interface KnownHead {

@@ -75,7 +75,7 @@ export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError>
 
 /** The labels that are the mapper's to read; an Engine sends all those of the container. */
 export const ownLabels = (labels: Labels): Labels =>
-  new Map([...labels].filter(([name]) => name.startsWith("portmapper.")))
+  labels.size === 0 ? labels : new Map([...labels].filter(([name]) => name.startsWith("portmapper.")))
 
 /** The labels that make a difference to the mapper, in one order, as one text: equal texts are equal policies. */
 export const policyText = (labels: Labels): string => {

@@ -83,9 +83,9 @@ describe("a Host", () => {
   it("is ours where our certificate says so", () => {
     const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-host-"))
     try {
-      const { both } = makeCertificates(folder)
+      const { named } = makeCertificates(folder)
       assert.deepStrictEqual(
-        at("0.0.0.0", "0.0.0.0", () => Fs.readFileSync(both.cert, "utf8")),
+        at("0.0.0.0", "0.0.0.0", () => Fs.readFileSync(named.cert, "utf8")),
         [...always, "198.51.100.1", "[2001:db8::1]", "plugin.example"]
       )
     } finally {
