@@ -1,9 +1,10 @@
 /** What an attack on a real plugin is, and what those of several kinds share. */
-import { Effect, Option, type Scope } from "effect"
+import { Effect, Exit, Option, type Scope } from "effect"
 import type { AgentError } from "../lab/Agent.ts"
 import type { Plugin } from "../lab/Plugin.ts"
 import { LabError } from "../lab/Process.ts"
 import { request } from "../support/http.ts"
+import { until } from "../support/until.ts"
 
 /**
  * Attacks a plugin in a lab of its own and returns what got through, a line each: nothing where the plugin holds. Fails where
@@ -71,13 +72,6 @@ const bindingOf = (FrontendPort: number) => ({
   Error: null
 })
 
-/** Looks again and again until it is so, for at most 20 seconds. */
-export const eventually = <E, R>(look: Effect.Effect<boolean, E, R>): Effect.Effect<boolean, E, R> =>
-  Effect.gen(function* () {
-    const deadline = performance.now() + 20_000
-    while (!(yield* look)) {
-      if (performance.now() > deadline) return false
-      yield* Effect.sleep(50)
-    }
-    return true
-  })
+/** Whether it is so in the end. */
+export const eventually = <E, R>(look: Effect.Effect<boolean, E, R>): Effect.Effect<boolean, never, R> =>
+  Effect.map(Effect.exit(until(look)), Exit.isSuccess)

@@ -1,5 +1,6 @@
 /** Every attack that is replayed, in the order of its kinds. */
 import type { Attack } from "./Attack.ts"
+import * as Input from "./input.ts"
 import * as Packets from "./packets.ts"
 import * as Relay from "./relay.ts"
 
@@ -51,6 +52,25 @@ export const attacks: ReadonlyArray<KnownAttack> = [
     true
   ),
   known(
+    "oversized",
+    "requests that ask for far more than any caller needs",
+    "each is refused by its field or granted, and others are answered",
+    Input.askTooMuch,
+    true
+  ),
+  known(
+    "unread",
+    "a client asks for 700 lists and reads none",
+    "others are answered, and the plugin does not grow",
+    Input.readNothing
+  ),
+  known(
+    "batch",
+    "a batch of half a million numbers",
+    "one short error answers it",
+    () => Input.sendWideBatch
+  ),
+  known(
     "own-port",
     "neighbours and containers connect to the plugin's own loopback port",
     "none gets there",
@@ -69,6 +89,19 @@ export const attacks: ReadonlyArray<KnownAttack> = [
     "datagrams to broadcast and multicast addresses",
     "none reaches a container",
     () => Packets.shoutAtRelay,
+    true
+  ),
+  known(
+    "folder",
+    "another user has made the runtime folder",
+    "the start is refused, and names it",
+    () => Input.prepareFolder
+  ),
+  known(
+    "http",
+    "hostile HTTP requests and Hosts",
+    "each has the same verdict on every listener",
+    () => Input.askInDisguise,
     true
   ),
   known(
