@@ -18,9 +18,12 @@ import { awaitSuccessor, offerHandover, type Succession } from "../handover/Pred
 import { type Inheritance, refuseAmidHandover, takeOver } from "../handover/Successor.ts"
 import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
 import type { Errno } from "../linux/Libc.ts"
+import { makeNamespaceLock, NamespaceBusy, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
+import { StateLocked } from "../node/StateLock.ts"
 import { RelayHandover } from "../relay/LinuxRelay.ts"
-import { failed } from "./failure.ts"
+import { CommandFailed, failed } from "./failure.ts"
+import { processText } from "./holders.ts"
 import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
@@ -48,7 +51,14 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
     const outcome = yield* Effect.scoped(
       Effect.gen(function* () {
         const conversation = yield* Scope.Scope
-        const succession = yield* Effect.scoped(tenure(life, conversation))
+        const succession = yield* Effect.scoped(tenure(life, conversation)).pipe(
+          Effect.retry({ while: (error) => stillLocked(life, error) }),
+          Effect.mapError((error) =>
+            error instanceof StateLocked || error instanceof NamespaceBusy
+              ? nameHolder(options, error)
+              : error
+          )
+        )
         const handed = yield* Effect.result(handOver(life, succession))
         if (Result.isSuccess(handed)) return Option.some(yield* letGo(life, succession))
         const { message } = handed.failure
@@ -59,10 +69,32 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
     )
     if (Option.isSome(outcome)) return yield* outcome.value
     life.inheritance = undefined
+    life.hasServed = true
     life.lockWait = lockWait
     yield* life.sockets.adopt(yield* life.sockets.held)
   }
 }, Effect.scoped)
+
+/** Another process may have had its turn on the state while this one did not get it back: it serves once that is done. */
+const stillLocked = (life: Life, error: { readonly _tag: string; readonly message: string }) =>
+  error._tag !== "StateLocked" || !life.hasServed
+    ? Effect.succeed(false)
+    : Effect.as(Effect.logWarning(`waiting to serve again: ${error.message}`), true)
+
+/** Says whose place a second plugin would take, and how it can have it. */
+const nameHolder = ({ takeover }: ServingOptions, busy: StateLocked | NamespaceBusy) => {
+  const holder = processText(busy.pid)
+  const [fact, remedy] =
+    busy._tag === "StateLocked"
+      ? [`${busy.directory} is in use by ${holder}`, "add --takeover"]
+      : [
+          `${holder} keeps the table inet ${busy.table} of this network namespace`,
+          "use --takeover with its --state"
+        ]
+  return new CommandFailed({
+    message: `${fact}; stop it first${takeover ? "" : `, or ${remedy} to replace it`}`
+  })
+}
 
 /** What lasts as long as the process. */
 interface Life {
@@ -73,6 +105,8 @@ interface Life {
   readonly sockets: HostSockets["Service"]
   readonly relay: RelayHandover["Service"]
   readonly keeping: Keeping
+  /** On the kernel's table: held from one tenure to the next, and by a successor before it is released here. */
+  readonly lock: NamespaceLock
   readonly unkept: ReadonlyArray<PassedSocket>
   readonly metrics: Metrics
   readonly notify: Notify
@@ -80,6 +114,8 @@ interface Life {
   inheritance: Inheritance | undefined
   /** At a plain start nobody is to be waited for. */
   lockWait: Duration.Duration | undefined
+  /** In an earlier tenure. */
+  hasServed: boolean
   offer: Offer | undefined
   /** Whether a successor has all that was here. */
   hasLetGo: boolean
@@ -108,19 +144,23 @@ const begin = Effect.fnUntraced(function* (options: ServingOptions) {
     sockets: Context.get(host, HostSockets),
     relay: Context.get(host, RelayHandover),
     keeping,
+    lock: yield* makeNamespaceLock(undefined, undefined, inheritance?.estate.lock),
     unkept: keepPassed(passed, keeping),
     metrics: makeMetrics(),
     notify,
     inheritance,
     lockWait: inheritance === undefined ? undefined : lockWait,
+    hasServed: false,
     offer: undefined,
     hasLetGo: false
   }
   if (inheritance === undefined) yield* keeping.letAccept
   else yield* asTakingOver(life.sockets.adopt(inheritance.estate.sockets))
-  yield* Effect.addFinalizer(() =>
-    life.hasLetGo ? Effect.void : Effect.flatten(life.relay.drain(life.grace))
-  )
+  yield* Effect.addFinalizer(() => {
+    // What is still relayed is in nobody's way.
+    life.lock.release()
+    return life.hasLetGo ? Effect.void : Effect.flatten(life.relay.drain(life.grace))
+  })
   return life
 })
 
@@ -141,6 +181,7 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
   const mapper = yield* Layer.build(
     mapperOn({
       ...options.mapper,
+      lock: life.lock,
       lockWait: life.lockWait,
       onLocked: life.lockWait === undefined ? refuseAmidHandover(life.handoverPath) : Effect.void
     }).pipe(Layer.provide(Layer.succeedContext(life.host)))
@@ -241,11 +282,12 @@ const offered = Effect.fnUntraced(function* (life: Life) {
 
 const withdraw = (life: Life): Effect.Effect<void> => life.offer?.close ?? Effect.void
 
-const handOver = Effect.fnUntraced(function* ({ keeping, sockets }: Life, succession: Succession) {
+const handOver = Effect.fnUntraced(function* ({ keeping, lock, sockets }: Life, succession: Succession) {
   yield* succession.handOver({
     sockets: yield* sockets.held,
     listeners: keeping.listeners(),
-    connections: keeping.connections()
+    connections: keeping.connections(),
+    lock: lock.descriptor()
   })
 })
 
@@ -254,6 +296,7 @@ const letGo = Effect.fnUntraced(function* (life: Life, succession: Succession) {
   const drained = yield* life.relay.drain(life.grace)
   life.hasLetGo = true
   life.keeping.close()
+  life.lock.release()
   yield* withdraw(life)
   const released = yield* Effect.result(succession.release)
   yield* Effect.logInfo(

@@ -47,6 +47,8 @@ const requestTimeoutMillis = 30_000
 
 /** How long a stop waits for the requests in flight; a call itself is bounded to less. */
 const stopTimeoutMillis = 12_000
+/** The same where a successor waits, and with it who connects meanwhile. */
+const leaveTimeoutMillis = 3_000
 
 /**
  * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
@@ -289,7 +291,7 @@ const stop = (
     state.idle = closed
   }).pipe(
     Effect.timeoutOrElse({
-      duration: stopTimeoutMillis,
+      duration: keeper?.isLeaving() === true ? leaveTimeoutMillis : stopTimeoutMillis,
       orElse: () => Effect.sync(() => closeAll(server, state))
     })
   )

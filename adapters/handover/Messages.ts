@@ -5,18 +5,28 @@
  *     successor                      predecessor
  *     Hello                      ->
  *                                <-  Refused, or Accepted: it stops serving
- *                                <-  Sockets, Listeners, Connections: with a descriptor for each of their items
- *                                <-  Handed: that was all, and the locks are free
+ *                                <-  Sockets, Listeners, Connections, Lock: with a descriptor for each of their items
+ *                                <-  Handed: that was all, and the state directory is unlocked
  *     Ready: it could serve now  ->
  *                                <-  Released: it has let go of all that; or Aborted: it serves again
  *
- * Either may end instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where the
- * predecessor is gone. Both hold to the lock on the state directory, so they never serve at once.
+ * From `Accepted` on each says `Busy` every second, so that one that hangs is known by its silence.
+ *
+ * Either may end or hang instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where
+ * the predecessor has ended, and from `Ready` on where it hangs. One that hangs is killed before the other goes on, and both
+ * hold to the lock on the state directory: they never serve at once.
  */
 import { Result, Schema } from "effect"
 import { Protocol } from "../../src/protocol/Protocol.ts"
 
-export const handoverVersion = 1
+export const handoverVersion = 2
+
+/** Why a handover came to nothing. */
+export class HandoverError extends Schema.TaggedError<HandoverError>()("HandoverError", {
+  message: Schema.String
+}) {}
+
+export const handoverFailed = (message: string): HandoverError => new HandoverError({ message })
 
 const Item = {
   /** A reserved socket: an address in its canonical form, with its zone. */
@@ -39,7 +49,10 @@ const Message = Schema.Union([
   Schema.TaggedStruct("Sockets", { items: Schema.Array(Item.Socket) }),
   Schema.TaggedStruct("Listeners", { items: Schema.Array(Item.Listener) }),
   Schema.TaggedStruct("Connections", { items: Schema.Array(Item.Connection) }),
+  /** The lock on the kernel's table, if it is held. */
+  Schema.TaggedStruct("Lock", { items: Schema.Array(Schema.Struct({})) }),
   Schema.TaggedStruct("Handed", {}),
+  Schema.TaggedStruct("Busy", {}),
   Schema.TaggedStruct("Ready", {}),
   Schema.TaggedStruct("Released", {}),
   Schema.TaggedStruct("Aborted", { reason: Schema.String })

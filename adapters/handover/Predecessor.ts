@@ -1,11 +1,11 @@
 /** The side of a handover that serves: waits for a successor, gives it all, and lets go once it could serve. */
 import * as Fs from "node:fs"
-import { type Duration, Effect, Exit, Result, Scope } from "effect"
+import { Duration, Effect, Exit, Result, Scope } from "effect"
 import { type DescriptorSocket, listenForDescriptors } from "../linux/DescriptorSocket.ts"
 import type { Errno } from "../linux/Libc.ts"
-import { hear, say } from "./Conversation.ts"
-import { type Estate, type HandoverError, handoverFailed, sendEstate } from "./Estate.ts"
-import { versionRefusal } from "./Messages.ts"
+import { awaitEnd, hear, longestSilence, say, sayBusy } from "./Conversation.ts"
+import { type Estate, sendEstate } from "./Estate.ts"
+import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"
 
 /** A successor that was accepted and waits for what it is given. */
 export interface Succession {
@@ -19,15 +19,16 @@ export interface Succession {
 }
 
 export interface Patience {
-  /** For the first word of who connects. */
-  readonly hello: Duration.Input
-  /** From the last descriptor on: a successor brings back all of its mappings meanwhile. */
+  /** For the next word of who connects, at any time. */
+  readonly silence: Duration.Input
+  /** A successor receives everything and brings back all of its mappings meanwhile. */
   readonly ready: Duration.Input
   /** For the end of one that was told to. */
   readonly gone: Duration.Input
 }
 
-export const patience: Patience = { hello: "5 seconds", ready: "30 seconds", gone: "3 seconds" }
+/** With the three seconds that requests in flight may take before, an Engine is answered within its 15 seconds in any case. */
+export const patience: Patience = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
 
 /** Waits at a path for who asks to take over, until the scope closes. */
 export const offerHandover = listenForDescriptors
@@ -45,7 +46,10 @@ export const awaitSuccessor = (
       const scope = yield* Scope.fork(yield* Scope.Scope)
       const socket = yield* Scope.provide(eventually(connected), scope)
       const refused = yield* Effect.result(accept(socket, waits))
-      if (Result.isSuccess(refused)) return successionOf(socket, waits)
+      if (Result.isSuccess(refused)) {
+        yield* Scope.provide(sayBusy(socket), scope)
+        return successionOf(socket, waits)
+      }
       yield* Effect.logWarning(`nothing is handed over: ${refused.failure.message}`)
       yield* Scope.close(scope, Exit.void)
     }
@@ -55,10 +59,10 @@ export const awaitSuccessor = (
 const eventually = <A, R>(connected: Effect.Effect<A, Errno, R>): Effect.Effect<A, never, R> =>
   Effect.catch(connected, () => Effect.andThen(Effect.sleep("1 second"), eventually(connected)))
 
-const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { hello }: Patience) {
+const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { silence }: Patience) {
   const { pid, uid } = socket.peer
   const user = process.getuid?.() ?? uid
-  const heard = yield* Effect.result(hear(socket, hello, "Hello"))
+  const heard = yield* Effect.result(hear(socket, silence, "Hello"))
   const refusal =
     uid !== user
       ? `process ${pid} of user ${uid} may not take over from process ${process.pid} of user ${user}`
@@ -89,40 +93,30 @@ const networkOf = (path: string): string | undefined => {
   }
 }
 
-const successionOf = (socket: DescriptorSocket, { ready, gone }: Patience): Succession => {
+const successionOf = (socket: DescriptorSocket, { silence, ready, gone }: Patience): Succession => {
   const { pid } = socket.peer
   return {
     pid,
-    handOver: Effect.fnUntraced(function* (estate) {
-      yield* Effect.mapError(sendEstate(socket, estate), (error) =>
-        handoverFailed(`process ${pid} can't be given what it asked for: ${error.message}`)
-      )
-      const answer = yield* hear(socket, ready, "Ready")
-      if (answer === undefined) return yield* handoverFailed(`process ${pid} ended before it could serve`)
-    }),
+    handOver: (estate) =>
+      Effect.gen(function* () {
+        yield* sendEstate(socket, estate)
+        const answer = yield* hear(socket, silence, "Ready")
+        if (answer === undefined) return yield* handoverFailed(`process ${pid} ended before it could serve`)
+      }).pipe(
+        Effect.timeoutOrElse({
+          duration: ready,
+          orElse: () =>
+            Effect.fail(
+              handoverFailed(
+                `process ${pid} could not serve within ${Duration.format(Duration.fromInputUnsafe(ready))}`
+              )
+            )
+        })
+      ),
     release: say(socket, { _tag: "Released" }),
     abort: Effect.fnUntraced(function* (reason) {
       yield* Effect.ignore(say(socket, { _tag: "Aborted", reason }))
-      if (yield* hasEnded(socket, gone)) return
-      // It holds its end of the socket, so the number is still its own.
-      yield* Effect.logWarning(`process ${pid} does not end, and is killed`)
-      yield* Effect.sync(() => killUnlessGone(pid))
-      yield* hasEnded(socket, gone)
+      yield* awaitEnd(socket, gone)
     })
-  }
-}
-
-/** Whatever it still says is too late. */
-const hasEnded = (socket: DescriptorSocket, wait: Duration.Input): Effect.Effect<boolean> =>
-  Effect.repeat(
-    Effect.catch(socket.receive, () => Effect.succeed(undefined)),
-    { while: (packet) => packet !== undefined }
-  ).pipe(Effect.as(true), Effect.timeoutOrElse({ duration: wait, orElse: () => Effect.succeed(false) }))
-
-const killUnlessGone = (pid: number): void => {
-  try {
-    process.kill(pid, "SIGKILL")
-  } catch {
-    // It has ended by itself meanwhile.
   }
 }

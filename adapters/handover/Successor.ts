@@ -1,10 +1,10 @@
 /** The side of a handover that is about to serve: asks for it all, and tells when it could serve. */
-import { type Duration, Effect, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { connectForDescriptors, type DescriptorSocket } from "../linux/DescriptorSocket.ts"
 import * as C from "../linux/Libc.ts"
-import { hear, say } from "./Conversation.ts"
-import { type Estate, type HandoverError, handoverFailed, Receiving } from "./Estate.ts"
-import { handoverVersion } from "./Messages.ts"
+import { awaitEnd, hear, longestSilence, say, sayBusy } from "./Conversation.ts"
+import { type Estate, Receiving } from "./Estate.ts"
+import { type HandoverError, handoverFailed, handoverVersion } from "./Messages.ts"
 
 export interface Inheritance {
   /** The process that handed over. */
@@ -16,9 +16,6 @@ export interface Inheritance {
    */
   readonly confirm: Effect.Effect<void, HandoverError>
 }
-
-/** Longer than a predecessor takes to finish its requests in flight. */
-const patience: Duration.Input = "30 seconds"
 
 /**
  * Takes over from who offers it at this path; `undefined` where nobody does, or where it ended before it had handed over
@@ -35,9 +32,10 @@ export const takeOver = (path: string): Effect.Effect<Inheritance | undefined, H
     const socket = connected.success
     const said = yield* Effect.result(say(socket, { _tag: "Hello", version: handoverVersion }))
     // Refused without having been heard, one is told why all the same.
-    const answer = yield* hear(socket, patience, "Accepted", "Refused")
+    const answer = yield* hear(socket, longestSilence, "Accepted", "Refused")
     if (answer?.message._tag === "Refused") return yield* handoverFailed(answer.message.reason)
     if (answer === undefined || said._tag === "Failure") return undefined
+    yield* sayBusy(socket)
     const receiving = new Receiving()
     const complete = yield* Effect.onError(receive(socket, receiving), () =>
       Effect.sync(() => receiving.closeAll())
@@ -62,7 +60,7 @@ export const refuseAmidHandover = (path: string): Effect.Effect<void, HandoverEr
 /** Whether everything has come. */
 const receive = Effect.fnUntraced(function* (socket: DescriptorSocket, receiving: Receiving) {
   while (true) {
-    const heard = yield* hear(socket, patience, "Sockets", "Listeners", "Connections", "Handed")
+    const heard = yield* hear(socket, longestSilence, "Sockets", "Listeners", "Connections", "Lock", "Handed")
     if (heard === undefined) {
       yield* Effect.logWarning(`process ${socket.peer.pid} ended before it had handed over everything`)
       receiving.closeAll()
@@ -80,8 +78,14 @@ const confirm = Effect.fnUntraced(function* (socket: DescriptorSocket) {
   const alone = Effect.logWarning(`process ${pid} ended before it let go; this one serves in its place`)
   const told = yield* Effect.result(say(socket, { _tag: "Ready" }))
   if (told._tag === "Failure") return yield* alone
-  const answer = yield* hear(socket, patience, "Released", "Aborted")
-  if (answer === undefined) return yield* alone
-  if (answer.message._tag === "Aborted")
-    return yield* handoverFailed(`process ${pid} serves again: ${answer.message.reason}`)
+  const answer = yield* Effect.result(hear(socket, longestSilence, "Released", "Aborted"))
+  if (answer._tag === "Failure") {
+    yield* Effect.logWarning(answer.failure.message)
+    yield* awaitEnd(socket, 0)
+    return yield* alone
+  }
+  if (answer.success === undefined) return yield* alone
+  const { message } = answer.success
+  if (message._tag === "Aborted")
+    return yield* handoverFailed(`process ${pid} serves again: ${message.reason}`)
 })

@@ -12,9 +12,9 @@ import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
 const script = Path.join(import.meta.dirname, "../support/speaker.ts")
-const hello = '{"_tag":"Hello","version":1}'
-const patience: Patience = { hello: "30 seconds", ready: "30 seconds", gone: "30 seconds" }
-const nothing = { sockets: [], listeners: [], connections: [] }
+const hello = '{"_tag":"Hello","version":2}'
+const patience: Patience = { silence: "30 seconds", ready: "30 seconds", gone: "30 seconds" }
+const nothing = { sockets: [], listeners: [], connections: [], lock: undefined }
 
 describe("a process that offers its handover", () => {
   it.live("tells who may not take over why, and accepts the next who may", () =>
@@ -36,12 +36,12 @@ describe("a process that offers its handover", () => {
         assert.strictEqual(yield* stranger.hears, "ended")
       }
       const younger = yield* speaker("connect", path)
-      yield* younger.say('{"_tag":"Hello","version":2,"more":true}')
+      yield* younger.say('{"_tag":"Hello","version":3,"more":true}')
       assert.strictEqual(yield* younger.hears, "connected")
       assert.strictEqual(
         yield* younger.hears,
         refused(
-          `process ${process.pid} hands over by version 1, and was asked by version 2; stop it, then start this one`
+          `process ${process.pid} hands over by version 2, and was asked by version 3; stop it, then start this one`
         )
       )
       const right = yield* speaker("connect", path)
@@ -80,7 +80,7 @@ describe("a process that offers its handover", () => {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
       const accepted = yield* Effect.forkChild(
-        awaitSuccessor(connected, { ...patience, hello: "200 millis" })
+        awaitSuccessor(connected, { ...patience, silence: "200 millis" })
       )
       const gone = yield* speaker("connect", path)
       assert.strictEqual(yield* gone.hears, "connected")
@@ -92,27 +92,29 @@ describe("a process that offers its handover", () => {
     })
   )
 
-  it.live("tells a successor that is not ready in time to end, and kills it where it does not", () =>
-    Effect.gen(function* () {
-      const path = yield* handoverPath
-      const connected = yield* offerHandover(path)
-      const slow = yield* speaker("connect", path)
-      yield* slow.say(hello)
-      const succession = yield* awaitSuccessor(connected, {
-        ...patience,
-        ready: "100 millis",
-        gone: "500 millis"
+  const late: ReadonlyArray<readonly [string, Partial<Patience>, (pid: number | undefined) => string]> = [
+    ["says nothing", { silence: "100 millis" }, (pid) => `process ${pid} said nothing for 100ms`],
+    ["is busy for too long", { ready: "100 millis" }, (pid) => `process ${pid} could not serve within 100ms`]
+  ]
+  for (const [what, waits, why] of late)
+    it.live(`tells a successor that ${what} to end, and kills it where it does not`, () =>
+      Effect.gen(function* () {
+        const path = yield* handoverPath
+        const connected = yield* offerHandover(path)
+        const slow = yield* speaker("connect", path)
+        yield* slow.say(hello)
+        assert.strictEqual(yield* slow.hears, "connected")
+        const succession = yield* awaitSuccessor(connected, { ...patience, ...waits, gone: "500 millis" })
+        const failure = yield* Effect.flip(succession.handOver(nothing))
+        assert.strictEqual(failure.message, why(slow.pid))
+        const aborting = yield* Effect.forkChild(succession.abort(failure.message))
+        for (const heard of ['0 {"_tag":"Accepted"}', '0 {"_tag":"Handed"}'])
+          assert.strictEqual(yield* slow.hears, heard)
+        assert.strictEqual(yield* slow.hears, `0 {"_tag":"Aborted","reason":"${failure.message}"}`)
+        yield* Fiber.join(aborting)
+        assert.strictEqual(yield* slow.end, "SIGKILL")
       })
-      const failure = yield* Effect.flip(succession.handOver(nothing))
-      assert.strictEqual(failure.message, `process ${slow.pid} said nothing for 100ms`)
-      const aborting = yield* Effect.forkChild(succession.abort(failure.message))
-      for (const heard of ["connected", '0 {"_tag":"Accepted"}', '0 {"_tag":"Handed"}'])
-        assert.strictEqual(yield* slow.hears, heard)
-      assert.strictEqual(yield* slow.hears, `0 {"_tag":"Aborted","reason":"${failure.message}"}`)
-      yield* Fiber.join(aborting)
-      assert.strictEqual(yield* slow.end, "SIGKILL")
-    })
-  )
+    )
 })
 
 describe("a process that takes over", () => {
@@ -177,6 +179,19 @@ describe("a process that takes over", () => {
     })
   )
 
+  it.live("goes on alone where the other hangs once it could let go, and kills it before", () =>
+    Effect.gen(function* () {
+      const path = yield* handoverPath
+      const other = yield* speaker("listen", path)
+      assert.strictEqual(yield* other.hears, "listening")
+      const taking = yield* Effect.forkChild(takeOver(path))
+      for (const message of untilHanded) yield* other.say(message)
+      const inheritance = yield* Fiber.join(taking)
+      yield* inheritance?.confirm ?? Effect.die("nothing was taken over")
+      assert.strictEqual(yield* other.end, "SIGKILL")
+    })
+  )
+
   it.live("gives up where the other takes back, or hands over what can't be used", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
@@ -219,7 +234,9 @@ describe("a process that takes over", () => {
         { place: "tcp 127.0.0.1:0", port: 7000, fd }
       ]
       const connections = [{ place: "unix /run/x.sock", fd }]
-      const handing = yield* Effect.forkChild(succession.handOver({ sockets, listeners, connections }))
+      const handing = yield* Effect.forkChild(
+        succession.handOver({ sockets, listeners, connections, lock: fd })
+      )
       const inheritance = yield* Fiber.join(taking)
       const { estate, confirm } = inheritance ?? assert.fail("nothing was taken over")
       const without = <A extends { readonly fd: number }>(items: ReadonlyArray<A>) =>
@@ -227,13 +244,14 @@ describe("a process that takes over", () => {
       assert.deepStrictEqual(without(estate.sockets), without(sockets))
       assert.deepStrictEqual(without(estate.listeners), without(listeners))
       assert.deepStrictEqual(without(estate.connections), without(connections))
-      const received = [...estate.sockets, ...estate.listeners, ...estate.connections].map((item) => item.fd)
-      assert.strictEqual(new Set(received).size, 1003)
+      const { sockets: ports, listeners: own, connections: idle, lock = -1 } = estate
+      const received = [...[...ports, ...own, ...idle].map((item) => item.fd), lock]
+      assert.strictEqual(new Set(received).size, 1004)
       const confirming = yield* Effect.forkChild(confirm)
       yield* Fiber.join(handing)
       yield* succession.release
       yield* Fiber.join(confirming)
-      assert.strictEqual(copies(), 1003)
+      assert.strictEqual(copies(), 1004)
       for (const each of received) Fs.closeSync(each)
     })
   )
@@ -309,7 +327,13 @@ const speaker = (side: "connect" | "listen", path: string, as: { readonly uid?: 
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
     return {
       pid: child.pid,
-      hears: Effect.promise(async () => String((await lines.next()).value)),
+      /** The next line but those that only say that the other side is at work. */
+      hears: Effect.promise(async () => {
+        for (;;) {
+          const line = String((await lines.next()).value)
+          if (line !== '0 {"_tag":"Busy"}') return line
+        }
+      }),
       say: (text: string) => Effect.sync(() => void child.stdin.write(`${text}\n`)),
       kill: Effect.sync(() => void child.kill("SIGKILL")),
       end: Effect.promise(() => ended),

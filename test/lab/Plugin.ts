@@ -113,6 +113,11 @@ export const start = Effect.fn("Plugin.start")(function* (
   }
 })
 
+/** The environment of a plugin that runs something before it, such as `onOlderKernel`. */
+export const importing = (name: "onOlderKernel" | "slowConntrack") => ({
+  NODE_OPTIONS: `--import ${fileURLToPath(new URL(`../support/${name}.ts`, import.meta.url))}`
+})
+
 export const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-lab-"))),
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))

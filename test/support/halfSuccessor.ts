@@ -26,7 +26,7 @@ const half = Effect.gen(function* () {
   yield* hear(socket, "30 seconds", "Accepted")
   yield* dieAt("was accepted")
   while (true) {
-    const heard = yield* hear(socket, "30 seconds", "Sockets", "Listeners", "Connections", "Handed")
+    const heard = yield* hear(socket, "30 seconds", "Sockets", "Listeners", "Connections", "Lock", "Handed")
     yield* dieAt("got a part")
     if (heard?.message._tag === "Handed") break
   }
