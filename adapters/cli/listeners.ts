@@ -171,7 +171,7 @@ const describe = Effect.fnUntraced(function* (
   const folder = Option.getOrUndefined(specDir)
   const path = yield* writeSpec({
     ...{ name, folder, url, tls },
-    isLeaving: keeper.isLeaving,
+    isLeaving: () => keeper.isLeaving() || !keeper.accepts(),
     onWritten: (spec) => keeper.describe(place, { spec })
   })
   const socket = `/run/docker/plugins/${name}.sock`

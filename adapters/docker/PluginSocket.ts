@@ -73,7 +73,10 @@ const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions)
     return { inode: yield* ownFile(path, unfinished, options) }
   })
 
-/** Gives the socket's file its group and its place, until the scope closes; a successor's it stays. */
+/**
+ * Gives the socket's file its group and its place, until the scope closes; it stays a successor's, and a predecessor's that
+ * takes back.
+ */
 const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOptions) =>
   Effect.acquireRelease(
     attempt(path, "putting the socket in its place", () => {
@@ -81,7 +84,11 @@ const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOpti
       if (from !== path) Fs.renameSync(from, path)
       return Fs.statSync(path).ino
     }),
-    (inode) => Effect.sync(() => keeper?.isLeaving() || removeOwn(path, inode))
+    (inode) =>
+      Effect.sync(() => {
+        const isOthers = keeper?.isLeaving() === true || (from === path && keeper?.accepts() === false)
+        if (!isOthers) removeOwn(path, inode)
+      })
   )
 
 /** Bound under the umask that makes its mode 0660, so that at no time anyone else may connect. */

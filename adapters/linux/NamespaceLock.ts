@@ -114,7 +114,7 @@ export const claimTable = (
     if (Result.isFailure(outcome)) return Result.fail(failedBy("locking", outcome.failure))
     const errno = outcome.success[0]?.errno ?? 0
     if (errno === 0) return Result.succeed(true)
-    if (errno === C.EOPNOTSUPP || errno === C.EINVAL) return Result.succeed(false)
+    if (isUnknownFlag(errno)) return Result.succeed(false)
     const owner = errno === C.EPERM ? Result.getOrUndefined(readTable(netlink, name))?.owner : undefined
     if (owner !== undefined)
       return Result.fail(new NamespaceBusy({ table, pid: processOfSocket(netlinkInode(owner)) }))
@@ -122,3 +122,6 @@ export const claimTable = (
       return Result.fail(failedBy("locking", libc.errno("batch", -errno)))
   }
 }
+
+/** What a kernel says of a table's flag that it does not know. */
+export const isUnknownFlag = (errno: number): boolean => errno === C.EOPNOTSUPP || errno === C.EINVAL

@@ -8,7 +8,7 @@
 import { Effect, Result } from "effect"
 import type { FirewallError } from "../../src/firewall/Firewall.ts"
 import * as C from "./Libc.ts"
-import { claimTable, type NamespaceBusy } from "./NamespaceLock.ts"
+import { claimTable, isUnknownFlag, type NamespaceBusy } from "./NamespaceLock.ts"
 import type { Netlink, Refusal } from "./Netlink.ts"
 import { findNft } from "./NftCommand.ts"
 import { compile, type Definition, writeDefinition } from "./NftDefinition.ts"
@@ -67,7 +67,7 @@ export const openTable = Effect.fnUntraced(function* (
   const found = yield* Effect.fromResult(
     Result.mapError(readTable(netlink, table.name), (errno) => failedBy("reading", errno))
   )
-  const flags = canOwn(netlink, table.name) ? ownedFlags : 0
+  const flags = (yield* Effect.fromResult(canOwn(netlink, libc, table.name))) ? ownedFlags : 0
   if (found !== undefined && flags !== 0)
     yield* Effect.fromResult(claimTable(netlink, libc, table.name, table.name, flags))
   const definition = yield* compile(nft, netlink, table, (errno) => failedBy("compiling", errno))
@@ -75,13 +75,19 @@ export const openTable = Effect.fnUntraced(function* (
 })
 
 /** By a table that is made and deleted in one transaction: nobody sees it. */
-const canOwn = (netlink: Netlink, table: string): boolean => {
+const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<boolean, FirewallError> => {
   const name = `${table}-probe`
   const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
     writeTable(batch, { name, flags: ownedFlags })
     writeDeleteTable(batch, name)
   })
-  return Result.isSuccess(outcome) && outcome.success.length === 0
+  const { failedBy } = tableErrors(table)
+  if (Result.isFailure(outcome)) return Result.fail(failedBy("probing", outcome.failure))
+  const [refusal] = outcome.success
+  if (refusal === undefined) return Result.succeed(true)
+  return isUnknownFlag(refusal.errno)
+    ? Result.succeed(false)
+    : Result.fail(failedBy("probing", libc.errno("batch", -refusal.errno)))
 }
 
 type Looks = Pick<NftTable, "standing" | "read" | "generation" | "gone">

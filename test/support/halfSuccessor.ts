@@ -1,4 +1,4 @@
-/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or stays. */
+/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or freezes. */
 import { Effect } from "effect"
 import { hear, say } from "../../adapters/handover/Conversation.ts"
 import { handoverVersion } from "../../adapters/handover/Messages.ts"
@@ -11,12 +11,10 @@ const [path = "", upTo, then] = process.argv.slice(2)
 const dieAt = (here: Halfway) =>
   here !== upTo
     ? Effect.void
-    : then === "stay"
-      ? Effect.never
-      : Effect.andThen(
-          Effect.sync(() => process.kill(process.pid, "SIGKILL")),
-          Effect.never
-        )
+    : Effect.andThen(
+        Effect.sync(() => process.kill(process.pid, then === "freeze" ? "SIGSTOP" : "SIGKILL")),
+        Effect.never
+      )
 
 const half = Effect.gen(function* () {
   const socket = yield* connectForDescriptors(path)
