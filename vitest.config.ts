@@ -1,6 +1,8 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
+import { LackingReporter } from "./test/lab/LackingReporter.ts"
 
 const compiled = fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 
@@ -23,7 +25,8 @@ export default defineConfig({
     testTimeout: 180_000,
     hookTimeout: 60_000,
     // Most of what takes time waits for a kernel or a child: one worker per processor, none kept back.
-    maxWorkers: 2,
+    maxWorkers: availableParallelism(),
+    reporters: ["default", new LackingReporter()],
     sequence: { sequencer: LongestFirst },
     // The plugin is started some hundred times; only the first of them compile it.
     env: { NODE_COMPILE_CACHE: compiled }

@@ -4,7 +4,8 @@
 import { Context, type Duration, Effect, Layer, Result } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
-import { Firewall } from "../../src/firewall/Firewall.ts"
+import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
+import { OwnPorts, withOwnPorts } from "../../src/firewall/OwnPorts.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
 import { MapperConfig } from "../../src/mapper/Host.ts"
 import type { Mode } from "../../src/mapper/Labels.ts"
@@ -42,6 +43,8 @@ export interface MapperOptions {
   readonly lockWait?: Duration.Input | undefined
   /** The lock on the kernel's table, where it outlives the mapper; by default it ends with it. */
   readonly lock?: NamespaceLock | undefined
+  /** The ports on loopback addresses that this process listens on now, to be guarded. */
+  readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
   /**
@@ -84,7 +87,8 @@ export const mapperOn = (options: MapperOptions) =>
       const { protocols } = yield* Relay
       yield* lockState(options.stateDirectory, { wait: options.lockWait })
       if (options.onLocked !== undefined) yield* options.onLocked
-      const firewall = yield* firewallOrReason(options)
+      const own = yield* firewallOrReason(options)
+      const firewall = Result.map(own, ({ firewall }) => firewall)
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
@@ -98,9 +102,8 @@ export const mapperOn = (options: MapperOptions) =>
         Mappings.layer,
         PortAllocator.layer({ ephemeral: options.ephemeral }),
         Result.isSuccess(firewall)
-          ? Layer.succeed(Firewall, firewall.success)
-          : Firewall.layerNone(firewall.failure),
-        Result.isSuccess(firewall) ? LinuxConntrack.layer : Conntrack.layerNone,
+          ? Layer.provideMerge(LinuxConntrack.layer, Layer.succeed(Firewall, firewall.success))
+          : Layer.merge(Firewall.layerNone(firewall.failure), Conntrack.layerNone),
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
         SqliteMappingStore.layer(options.stateDirectory),
         options.backends ?? Backends.layerUnknown,
@@ -111,20 +114,21 @@ export const mapperOn = (options: MapperOptions) =>
           relayed: protocols
         })
       )
-      return PortMapper.layer.pipe(Layer.provide(services))
+      const ownPorts = Result.isSuccess(own) ? own.success.ownPorts : OwnPorts.none
+      return Layer.merge(PortMapper.layer.pipe(Layer.provide(services)), Layer.succeed(OwnPorts, ownPorts))
     })
   )
 
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
 const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
-  const { acceptMark, dockerUserMark, mode } = options
+  const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
   const lock = options.lock ?? (yield* makeNamespaceLock())
   if (mode !== undefined && mode !== "nat") {
     lock.release()
     return Result.fail(`mode ${mode} was asked for`)
   }
   return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark, lock })).pipe(
-    Effect.map((built) => Result.succeed(Context.get(built, Firewall))),
+    Effect.map((built) => Result.succeed(withOwnPorts(Context.get(built, Firewall), listening))),
     Effect.catchTag("FirewallError", ({ message }) => {
       lock.release()
       return Effect.succeed(Result.fail(message))

@@ -5,7 +5,10 @@
  */
 import * as Path from "node:path"
 import { Console, Context, Duration, Effect, Exit, Layer, Option, Result, Scope } from "effect"
+import type { Guard } from "../../src/firewall/Firewall.ts"
+import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
+import { isLoopback } from "../../src/protocol/Address.ts"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Relay } from "../../src/relay/Relay.ts"
@@ -17,8 +20,9 @@ import { type Keeping, makeKeeping } from "../handover/Keeping.ts"
 import { awaitSuccessor, offerHandover, type Succession } from "../handover/Predecessor.ts"
 import { type Inheritance, refuseAmidHandover, takeOver } from "../handover/Successor.ts"
 import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
-import type { Errno } from "../linux/Libc.ts"
+import { type Errno, libc } from "../linux/Libc.ts"
 import { makeNamespaceLock, NamespaceBusy, type NamespaceLock } from "../linux/NamespaceLock.ts"
+import { boundTo } from "../linux/SocketAddress.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
 import { StateLocked } from "../node/StateLock.ts"
 import { RelayHandover } from "../relay/LinuxRelay.ts"
@@ -183,10 +187,18 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
       ...options.mapper,
       lock: life.lock,
       lockWait: life.lockWait,
+      listening: () => ownGuards(life),
       onLocked: life.lockWait === undefined ? refuseAmidHandover(life.handoverPath) : Effect.void
     }).pipe(Layer.provide(Layer.succeedContext(life.host)))
   )
   const driver = yield* Effect.provideContext(serving(life), mapper)
+  const ownPorts = Context.get(mapper, OwnPorts)
+  // Once nobody listens: a successor has its own guards in place by then.
+  yield* Effect.addFinalizer(() =>
+    keeping.isLeaving()
+      ? Effect.void
+      : Effect.catch(ownPorts.release, (error) => Effect.logWarning(error.message))
+  )
   const listeners = yield* serveListeners(
     options.listeners,
     {
@@ -199,12 +211,14 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
     },
     life.unkept
   ).pipe(Effect.provideService(CallObserver, metrics.observe), Effect.provideService(Driver, driver))
+  yield* Effect.mapError(ownPorts.guard, (error) => failed("guarding the plugin's own ports", error.message))
   // A stop begins with what others find this process by: who tries again finds the successor.
   yield* Effect.addFinalizer(() =>
     keeping.isLeaving() ? Effect.void : Effect.andThen(Effect.sync(keeping.close), withdraw(life))
   )
   const tookOver = life.inheritance !== undefined
   yield* takeUp(life)
+  yield* Effect.mapError(ownPorts.guard, (error) => failed("guarding the plugin's own ports", error.message))
   const { connected } = yield* offered(life)
   for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
   const { isLeaving } = keeping
@@ -214,6 +228,14 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
   keeping.leave()
   return succession
 })
+
+/** For the sockets on loopback addresses; with others a client shows a certificate. */
+const ownGuards = ({ keeping, unkept }: Life): ReadonlyArray<Guard> =>
+  [...keeping.listeners(), ...unkept].flatMap(({ fd }) => {
+    const bound = boundTo(libc(), fd)
+    if (bound === undefined || !isLoopback(bound.address)) return []
+    return [{ _tag: "Guard", protocol: "tcp", host: bound.address, port: bound.port }]
+  })
 
 /** The driver to serve, with all that is to be done for it. */
 const serving = Effect.fnUntraced(function* ({ options, keeping, inheritance }: Life) {

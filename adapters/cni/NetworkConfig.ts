@@ -201,11 +201,21 @@ const mappingOf = (entry: unknown, path: string, issues: Array<string>): Readonl
       ]
 }
 
-/** An IPv4-mapped address is the IPv4 address. */
 export const familyOf = (address: string): 4 | 6 | undefined => {
-  const family = process.getBuiltinModule("node:net").isIP(address)
-  if (family === 0) return undefined
-  return family === 4 || /^::ffff:\d+\./i.test(address) ? 4 : 6
+  const { isIP } = process.getBuiltinModule("node:net")
+  if (isIP(address) === 0) return undefined
+  return canonical(address).includes(":") ? 6 : 4
+}
+
+/** One spelling for each address, as `parseAddress` has it: an IPv4-mapped address is the IPv4 address. */
+export const canonical = (address: string): string => {
+  const [bare = "", zone] = address.split("%")
+  if (!bare.includes(":")) return address
+  const short = new URL(`http://[${bare}]`).hostname.slice(1, -1)
+  const mapped = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(short)
+  const groups = mapped?.slice(1).map((group) => Number.parseInt(group, 16))
+  const text = groups?.flatMap((group) => [group >> 8, group & 255]).join(".") ?? short
+  return zone === undefined ? text : `${text}%${zone}`
 }
 
 const protocols = ["tcp", "udp", "sctp"] as const

@@ -4,7 +4,7 @@
  */
 import { CniError, codes } from "./CniError.ts"
 import type { Attachment } from "./Environment.ts"
-import { familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
+import { canonical, familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
 
 /** The addresses of a container's interface; at least one where ports are published. */
 export interface ContainerAddresses {
@@ -127,16 +127,6 @@ const addressIn = (ip: unknown, key: "address" | "ip"): string | undefined => {
   const text = isObject(ip) ? ip[key] : undefined
   const address = typeof text === "string" ? text.replace(/\/\d+$/, "") : ""
   return familyOf(address) === undefined ? undefined : address
-}
-
-/** One spelling for each address. */
-const canonical = (address: string): string => {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
-  if (mapped !== undefined) return mapped
-  const [bare = "", zone] = address.split("%")
-  if (!bare.includes(":")) return address
-  const short = new URL(`http://[${bare}]`).hostname
-  return zone === undefined ? short : `${short}%${zone}`
 }
 
 const joined = (address: string, port: number): string =>

@@ -130,7 +130,7 @@ export const hostPortText = ({ host, port }: HostPort): string =>
 export const engineUrl = ({ host, port, secure }: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(host))
   const reached =
-    address !== undefined && isUnspecified(address) ? (host.includes(":") ? "::1" : "127.0.0.1") : host
+    address !== undefined && isUnspecified(address) ? (address.family === 6 ? "::1" : "127.0.0.1") : host
   return `${secure ? "https" : "tcp"}://${hostPortText({ host: reached, port })}`
 }
 

@@ -5,8 +5,8 @@
 import { X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Https from "node:https"
-import { isIP } from "node:net"
-import { Effect, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
+import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ClientTls } from "./SpecFile.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -63,8 +63,11 @@ const read = (url: string, file: string | undefined): Effect.Effect<Buffer | und
 
 /** Go's rule: the subject's common name counts for nothing. */
 const refusal = (host: string, certificate: X509Certificate): Error | undefined => {
+  const address = Result.getOrUndefined(parseAddress(host))
   const named =
-    isIP(host) === 0 ? certificate.checkHost(host, { subject: "never" }) : certificate.checkIP(host)
+    address === undefined
+      ? certificate.checkHost(host, { subject: "never" })
+      : certificate.checkIP(address.key)
   if (named !== undefined) return undefined
   return new Error(
     `the server's certificate is not for ${host} (it is for ${certificate.subjectAltName ?? "no name at all"})`

@@ -4,8 +4,8 @@
  * Source: the Engine API's reference: /containers/json, /images/{name}/json, /networks, /info, /events.
  */
 import { Result, Schema } from "effect"
-import { IpNetwork } from "effect/net"
-import { type Address, parseAddress } from "../../src/protocol/Address.ts"
+import type { IpNetwork } from "effect/net"
+import { type Address, parseAddress, parseNetwork } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Attachment, Container, EngineEvent, EngineInfo } from "./Engine.ts"
 
@@ -85,7 +85,7 @@ export const decodeSubnets = decoder(
       .filter(({ Name }) => Name !== "docker_gwbridge")
       .flatMap(({ IPAM }) => IPAM?.Config ?? [])
       .flatMap(({ Subnet }) => {
-        const parsed = IpNetwork.fromString(Subnet ?? "")
+        const parsed = parseNetwork(Subnet ?? "")
         return Result.isSuccess(parsed) ? [parsed.success] : []
       })
 )

@@ -1,16 +1,63 @@
-/** Which of a container's labels are its own, and not its image's: a pulled image must not publish ports by itself. */
-import { Effect } from "effect"
+/**
+ * Which of a container's labels count. A pulled image must not publish ports by itself, nor widen what the operator
+ * publishes. The Engine merges an image's labels into its containers', so a label that has the same value in both may be
+ * the image's or the operator's: what it does then decides.
+ */
+import { Effect, Result } from "effect"
+import { labelNames } from "../../src/mapper/Labels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
-import { ownLabels } from "./Wanted.ts"
+
+/**
+ * `narrows`: lets in or forwards less than without it, so it counts wherever it comes from. `opens`: makes more reachable, or
+ * keeps more of the host busy, so it is dropped. `steers`: neither with it nor without it less is reachable, so nothing is
+ * published until it differs from the image's.
+ */
+export type LabelEffect = "narrows" | "opens" | "steers"
+
+const labelEffects: Record<(typeof labelNames)[number], (value: string) => LabelEffect> = {
+  allow: () => "narrows",
+  // The relay's packets pass the host's INPUT chain, those of every other mode don't; `routed` also knows no allow-list.
+  mode: (value) => (value === "proxy" ? "narrows" : "steers"),
+  // Without the header that a backend expects, a client could send one of its own, with any source.
+  "proxy-protocol": () => "narrows",
+  "udp-idle": () => "opens",
+  publish: () => "opens",
+  // The same port may serve something else at the container's address in another network.
+  network: () => "steers"
+}
+
+/** An unknown label narrows: it may be the mistyped one that says whom to let in, and is refused with its name later. */
+export const labelEffect = (name: string, value: string): LabelEffect => {
+  // Written by `watch` itself.
+  if (name === "portmapper.container") return "opens"
+  const known = labelNames.find((known) => name === `portmapper.${known}`)
+  return known === undefined ? "narrows" : labelEffects[known](value)
+}
+
+/** The labels that count; or why nothing may be published by them. */
+export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<Labels, string> => {
+  const counted = new Map<string, string>()
+  let undecided: string | undefined
+  for (const [name, value] of labels) {
+    if (!name.startsWith("portmapper.")) continue
+    const effect = ofImage.get(name) === value ? labelEffect(name, value) : "narrows"
+    if (effect === "steers") undecided ??= `${name}=${value}`
+    else if (effect === "narrows") counted.set(name, value)
+  }
+  if (!counted.has("portmapper.publish")) return Result.fail("the label is its image's")
+  return undecided === undefined
+    ? Result.succeed(counted)
+    : Result.fail(`${undecided} is its image's too: give the container another value`)
+}
 
 /** An image is used again and again: those of containers that are gone are forgotten where they are many. */
 const imagesKept = 256
 
 export interface ImageLabels {
-  /** What is ignored is told, once. `undefined` where nothing can be taken for its own. */
-  readonly ownLabelsOf: (container: Container) => Effect.Effect<Labels | undefined, EngineError>
-  /** What is known of containers that are not among these. */
+  /** `undefined` where nothing may be published by them, which is logged once. */
+  readonly countedLabelsOf: (container: Container) => Effect.Effect<Labels | undefined, EngineError>
+  /** Forgets what is known of containers that are not among these. */
   readonly forget: (containers: ReadonlyArray<Container>) => void
 }
 
@@ -32,25 +79,24 @@ export const makeImageLabels = (engine: Engine["Service"]): ImageLabels => {
   })
 
   /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
-  const ownLabelsOf = Effect.fnUntraced(function* (container: Container) {
-    const { image, name, id } = container
+  const countedLabelsOf = Effect.fnUntraced(function* ({ image, name, id, labels }: Container) {
     const ofImage = yield* imageLabels(image)
-    const labels = ofImage === undefined ? undefined : ownLabels(container, ofImage)
-    if (labels?.has("portmapper.publish") !== true && !unnoticed.has(id)) {
+    const counted =
+      ofImage === undefined
+        ? Result.fail("the Engine does not know its image, so its labels may be the image's")
+        : countedLabels(labels, ofImage)
+    if (Result.isSuccess(counted)) return counted.success
+    if (!unnoticed.has(id)) {
       unnoticed.add(id)
-      const why =
-        ofImage === undefined
-          ? "the Engine does not know its image, so its labels may be the image's"
-          : "the label is its image's"
       yield* Effect.logWarning(
-        `${name}: portmapper.publish=${container.labels.get("portmapper.publish")} is ignored: ${why}; --trust-image-labels publishes it`
+        `${name}: portmapper.publish=${labels.get("portmapper.publish")} is ignored: ${counted.failure}; --trust-image-labels publishes it`
       )
     }
-    return labels
+    return undefined
   })
 
   return {
-    ownLabelsOf,
+    countedLabelsOf,
     forget: (containers) => {
       const ids = new Set(containers.map(({ id }) => id))
       for (const id of unnoticed) if (!ids.has(id)) unnoticed.delete(id)

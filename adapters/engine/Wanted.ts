@@ -76,12 +76,6 @@ export const keyOfMapping = (owner: string, labels: Labels, backendPort: number)
     : keyOf(owner, container.id, publish, backendPort)
 }
 
-/** The labels that are the container's own: those that its image has with the same value are not, they came with it. */
-export const ownLabels = ({ labels }: Container, ofImage: Labels): Labels =>
-  new Map(
-    [...labels].filter(([name, value]) => name.startsWith("portmapper.") && ofImage.get(name) !== value)
-  )
-
 /** Whether there is something in its labels to look at. */
 export const asksByLabel = ({ labels }: Container): boolean => labels.has(publishLabel)
 

@@ -155,7 +155,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     const all: Array<Wanted> = []
     for (const container of containers) {
       if (!container.running || !asksByLabel(container)) continue
-      const labels = trustImageLabels ? container.labels : yield* images.ownLabelsOf(container)
+      const labels = trustImageLabels ? container.labels : yield* images.countedLabelsOf(container)
       if (labels !== undefined) all.push(wantedByLabels(container, labels, containers))
     }
     for (const follow of follows) all.push(wantedByFollow(follow, containers))

@@ -5,9 +5,11 @@
 import { readFileSync } from "node:fs"
 import { Duration, Effect, Layer, Result } from "effect"
 import { Conntrack, ConntrackError, type FlowFrontend, flowText } from "../../src/firewall/Conntrack.ts"
-import { isUnspecified } from "../../src/protocol/Address.ts"
-import { protocolNumber } from "../../src/protocol/Protocol.ts"
+import { Firewall, type FirewallError, type RefusedFlow } from "../../src/firewall/Firewall.ts"
+import { fromOctets, isUnspecified } from "../../src/protocol/Address.ts"
+import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import {
+  type Flow,
   type FlowName,
   flowsOfStatus,
   flowsTo,
@@ -32,10 +34,11 @@ const sweepInterval = Duration.seconds(1)
 /** Deletions sent at once. */
 const longestSeries = 1000
 
-export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
+export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.effect(
   Conntrack,
   Effect.gen(function* () {
     const libc = C.libc()
+    const firewall = yield* Firewall
     const socket = (protocol: number) =>
       Effect.acquireRelease(Effect.fromResult(openNetlink(libc, protocol)), ({ close }) => Effect.sync(close))
     const netlink = yield* socket(NETLINK_NETFILTER)
@@ -63,13 +66,19 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
       requests: ReadonlyArray<Request>,
       frontends: ReadonlyArray<FlowFrontend>
     ) {
-      const isStale = staleAmong(frontends, yield* Effect.fromResult(localFor(frontends)))
+      const staleness = staleAmong(frontends, yield* Effect.fromResult(localFor(frontends)))
       const stale: Array<FlowName> = []
+      const refused: Array<RefusedFlow> = []
       for (const request of requests)
         yield* walk(request, (message) => {
           const flow = readFlow(message)
-          if (flow !== undefined && isStale(flow)) stale.push(nameOf(message))
+          const found = flow === undefined ? undefined : staleness(flow)
+          if (flow === undefined || found === undefined) return
+          stale.push(nameOf(message))
+          if (found === "refused") refused.push(...refusedFlow(flow))
         })
+      // Before they are gone: in between, the backend's next packet would begin a flow of its own.
+      if (refused.length > 0) yield* firewall.refuse(refused)
       for (let next = 0; next < stale.length; next += longestSeries)
         yield* remove(stale.slice(next, next + longestSeries))
     })
@@ -85,13 +94,13 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
     }
 
     /** The kernel has none of this where its flows can't be reached: told once, and no reason to refuse a mapping. */
-    const orMissing = (effect: Effect.Effect<void, C.Errno>) =>
-      Effect.catch(effect, (errno) => {
-        if (errno.errno !== C.EINVAL && errno.errno !== C.EOPNOTSUPP)
-          return Effect.fail(new ConntrackError({ detail: errno.message }))
+    const orMissing = (effect: Effect.Effect<void, C.Errno | FirewallError>) =>
+      Effect.catch(effect, (error) => {
+        if (error._tag !== "Errno" || (error.errno !== C.EINVAL && error.errno !== C.EOPNOTSUPP))
+          return Effect.fail(new ConntrackError({ detail: error.message }))
         missing = true
         return Effect.logWarning(
-          `flows that began before a mapping go on as they were: the kernel lacks nf_conntrack_netlink (${errno.message})`
+          `flows that began before a mapping go on as they were: the kernel lacks nf_conntrack_netlink (${error.message})`
         )
       })
 
@@ -121,38 +130,50 @@ export const layer: Layer.Layer<Conntrack, ConntrackError> = Layer.effect(
       flush: (frontends) =>
         Effect.suspend(() => {
           if (missing) return Effect.void
-          const later = sweepLater(frontends.filter(({ protocol }) => protocol !== "udp"))
-          const udp = frontends.filter(({ protocol }) => protocol === "udp")
-          return udp.length === 0 || noFlows()
-            ? later
-            : Effect.andThen(orMissing(forget(requestsFor(udp), udp)), later)
+          const now = frontends.filter(isForgottenNow)
+          const later = frontends.filter((frontend) => !isForgottenNow(frontend))
+          return now.length === 0 || noFlows()
+            ? sweepLater(later)
+            : Effect.andThen(orMissing(forget(requestsFor(now), now)), sweepLater(later))
         })
     })
   }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
 )
 
+/** By what the backend sends; none of a protocol that is not published. */
+const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {
+  const protocol = protocolOfNumber(reply.protocol)
+  if (protocol === undefined) return []
+  const backend = { address: fromOctets(reply.source.slice()), port: reply.sourcePort }
+  const client = { address: fromOctets(reply.destination.slice()), port: reply.destinationPort }
+  return [{ protocol, backend, client }]
+}
+
 const nobody: IsLocal = () => false
+
+const isForgottenNow = ({ protocol, narrowed }: FlowFrontend): boolean => protocol === "udp" || narrowed
 
 /** What was neither answered nor redirected, of both families. */
 const halfOpen = flowsOfStatus(0, IPS_SEEN_REPLY | IPS_DST_NAT)
 
-/** One dump for each family, of as little as there is to look at. */
+/** One dump for each family and protocol, of as little as there is to look at. */
 const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Request> =>
-  ([4, 6] as const).flatMap((family) => {
-    const own = frontends.filter(({ host }) => host.family === family)
-    const [first] = own
-    if (first === undefined) return []
-    const port = own.every((other) => other.port === first.port) ? first.port : undefined
-    const alone = own.every((other) => other.host.key === first.host.key) && !isUnspecified(first.host)
-    return [
-      flowsTo(
-        family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
-        protocolNumber.udp,
-        port,
-        alone ? first.host.octets : undefined
-      )
-    ]
-  })
+  [...Map.groupBy(frontends, ({ host, protocol }) => `${host.family} ${protocol}`).values()].flatMap(
+    (own) => {
+      const [first] = own
+      if (first === undefined) return []
+      const port = own.every((other) => other.port === first.port) ? first.port : undefined
+      const alone = own.every((other) => other.host.key === first.host.key) && !isUnspecified(first.host)
+      return [
+        flowsTo(
+          first.host.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+          protocolNumber[first.protocol],
+          port,
+          alone ? first.host.octets : undefined
+        )
+      ]
+    }
+  )
 
 /** A host without flows need not be searched; one that can't tell is. */
 const noFlows = (): boolean => {

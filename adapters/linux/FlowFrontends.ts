@@ -6,18 +6,26 @@ import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { type Flow, IPS_DST_NAT, IPS_SEEN_REPLY, NFPROTO_IPV4 } from "./ConntrackMessages.ts"
 import type { IsLocal } from "./LocalAddresses.ts"
 
+/** `refused`: its source was let in until now, so neither end may take it up again. */
+export type Stale = "stale" | "refused"
+
 /** Whether a flow is to one of these frontends, and does not go where that one leads. */
 export const staleAmong = (
   frontends: ReadonlyArray<FlowFrontend>,
   isLocal: IsLocal
-): ((flow: Flow) => boolean) => {
+): ((flow: Flow) => Stale | undefined) => {
   const keyOf = (protocol: number, port: number) => protocol * 65536 + port
   const byPort = Map.groupBy(frontends, ({ protocol, port }) => keyOf(protocolNumber[protocol], port))
   return (flow) => {
-    const there = byPort.get(keyOf(flow.original.protocol, flow.original.destinationPort))
-    return there?.some((frontend) => isTo(frontend, flow, isLocal) && isStale(frontend, flow)) ?? false
+    const there = byPort.get(keyOf(flow.original.protocol, flow.original.destinationPort)) ?? []
+    const own = there.filter((frontend) => isTo(frontend, flow, isLocal))
+    if (own.some((frontend) => isRefused(frontend, flow))) return "refused"
+    return own.some((frontend) => isStale(frontend, flow)) ? "stale" : undefined
   }
 }
+
+const isRefused = ({ narrowed, allow }: FlowFrontend, { original, status }: Flow): boolean =>
+  narrowed && (status & IPS_DST_NAT) !== 0 && !isAllowed(allow, original.source)
 
 const isTo = (
   { host }: FlowFrontend,
@@ -31,14 +39,19 @@ const isTo = (
   return isLocal(destination)
 }
 
-const isStale = ({ protocol, backend, allow }: FlowFrontend, { original, reply, status }: Flow): boolean => {
+const isStale = (
+  { protocol, backend, allow, narrowed }: FlowFrontend,
+  { original, reply, status }: Flow
+): boolean => {
+  if (narrowed) return false
   if (protocol !== "udp") return (status & (IPS_SEEN_REPLY | IPS_DST_NAT)) === 0
   if (backend === undefined) return true
   if (reply.sourcePort !== backend.port || !sameOctets(reply.source, backend.address.octets)) return true
-  return allow !== undefined && !isAllowed(allow, original.source)
+  return !isAllowed(allow, original.source)
 }
 
-const isAllowed = (allow: ReadonlyArray<IpNetwork.IpNetwork>, source: Uint8Array): boolean => {
+const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean => {
+  if (allow === undefined) return true
   const address =
     source.length === 4 ? NetAddress.ipv4FromBytesUnsafe(source) : NetAddress.ipv6FromBytesUnsafe(source)
   return allow.some((network) => IpNetwork.contains(network, address))

@@ -32,8 +32,13 @@ const NFTA_SET_ID = 10
 
 /** In the order in which one refers to another. */
 const kinds: ReadonlyArray<Kind> = [
-  // NAME, FLAGS, KEY_TYPE, KEY_LEN, DATA_TYPE, DATA_LEN, POLICY, DESC, USERDATA, EXPR, EXPRESSIONS
-  { get: 10, create: 9, flags: NLM_F_CREATE, attributes: [NFTA_SET_NAME, 3, 4, 5, 6, 7, 8, 9, 13, 17, 18] },
+  // NAME, FLAGS, KEY_TYPE, KEY_LEN, DATA_TYPE, DATA_LEN, POLICY, DESC, TIMEOUT, GC_INTERVAL, USERDATA, EXPR, EXPRESSIONS
+  {
+    get: 10,
+    create: 9,
+    flags: NLM_F_CREATE,
+    attributes: [NFTA_SET_NAME, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 18]
+  },
   // NAME, HOOK, POLICY, TYPE, USERDATA
   { get: 4, create: 3, flags: NLM_F_CREATE, attributes: [3, 4, 5, 7, 12] },
   // CHAIN, EXPRESSIONS, USERDATA

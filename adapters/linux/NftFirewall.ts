@@ -6,6 +6,7 @@ import {
   type Change,
   Firewall,
   FirewallError,
+  type RefusedFlow,
   type Rule,
   ruleKey,
   ruleText
@@ -13,7 +14,7 @@ import {
 import { libc } from "./Libc.ts"
 import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
-import { elementsOf, rulesOf, unfit } from "./RuleElements.ts"
+import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -134,6 +135,11 @@ const make = Effect.fnUntraced(function* (
     return table.remove()
   }
 
+  const refuse = (flows: ReadonlyArray<RefusedFlow>): Result.Result<void, FirewallError> =>
+    Result.flatMap(table.transact([], flows.map(refusedElement)), (outcome) =>
+      outcome === "done" ? Result.void : Result.fail(table.gone("refusing flows in"))
+    )
+
   const standing = yield* Effect.fromResult(table.standing("reading"))
   if (standing === "absent") yield* Effect.fromResult(load([]))
   // What is in it is read when a change wants to know: the first one most often replaces it all.
@@ -154,6 +160,7 @@ const make = Effect.fnUntraced(function* (
         return replaceElements(last) ? Result.void : load(last)
       }),
     read: sync(() => Result.map(table.read("reading"), rulesOf)),
+    refuse: (flows) => sync(() => refuse(flows)),
     check: sync(check),
     remove: sync(remove)
   })

@@ -27,14 +27,14 @@ import {
 } from "./NftMessages.ts"
 import type { CountedElement } from "./RuleElements.ts"
 import type { Table } from "./Ruleset.ts"
-import { type Element, tableSets } from "./TableSets.ts"
+import { type Element, ruleSets } from "./TableSets.ts"
 
 /** `different`: of another definition, without some of its rules, or nobody's where it could be ours. */
 export type Standing = "intact" | "absent" | "different"
 
 export interface NftTable {
   readonly standing: (operation: string) => Result.Result<Standing, FirewallError>
-  /** Every element of every set; `Gone` where a set is not there. */
+  /** Every element that is part of a rule; `Gone` where a set is not there. */
   readonly read: (operation: string) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
   /**
    * One transaction. `differs`: nothing was done, since what was to go was not there, or what was to come stood there
@@ -109,7 +109,7 @@ const looks = (table: Table, netlink: Netlink, flags: number): Looks => {
 
   const read: NftTable["read"] = (operation) => {
     const elements: Array<CountedElement> = []
-    for (const set of tableSets) {
+    for (const set of ruleSets) {
       const some = readElements(netlink, table.name, set)
       if (Result.isFailure(some)) return Result.fail(failedBy(operation, some.failure))
       for (const element of some.success) elements.push(element)

@@ -1,6 +1,6 @@
 /** Rules as the elements that enforce them, and back. */
 import { IpNetwork, NetAddress } from "effect/net"
-import type { Counted, Limit, Redirect, Rule } from "../../src/firewall/Firewall.ts"
+import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../src/firewall/Firewall.ts"
 import { type Family, fromOctets, isUnspecified, unspecified } from "../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { type Element, type Place, type Scope, setOf } from "./TableSets.ts"
@@ -45,6 +45,18 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
       })
   }
   return elements
+}
+
+/** What the backend sends: its address, protocol and port, then the client's address and port. */
+export const refusedElement = ({ protocol, backend, client }: RefusedFlow): Element => {
+  const length = backend.address.octets.length
+  const key = new Uint8Array(length * 2 + 12)
+  key.set(backend.address.octets)
+  key[length] = protocolNumber[protocol]
+  writePort(key, length + 4, backend.port)
+  key.set(client.address.octets, length + 8)
+  writePort(key, length * 2 + 8, client.port)
+  return { set: setOf("refused", "addr", backend.address.family), key, last: undefined, data: undefined }
 }
 
 /** The networks of a family, without those that lie within another: ranges of a set must not overlap. */

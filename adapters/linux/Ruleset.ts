@@ -3,10 +3,12 @@
  *
  * What the kernel taught:
  * - nat chains of all tables run at the hook's own nat priority (-100 on the way in), one after the other in the order of their priorities,
- *   until one has chosen; a filter chain at -103 still sees the packet as it came. So marks are set at -95, and what a
- *   redirection of ours is, as opposed to Docker's, is said by a bit of the packet's mark that lives from one to the other.
+ *   until one has chosen; a filter chain at -103 still sees the packet as it came. So our redirections are marked at -95.
+ * - a mark's bits are anyone's, so none of them can say that a redirection is ours and not Docker's. The packet's type can:
+ *   the kernel drops packets of type `other` before the first hook, so one that has it at -95 got it from us at -105.
+ *   After that the redirection is known by conntrack labels, which unlike the conntrack mark nobody's routing looks at.
  * - nat chains see a flow's first packet only, so their counters count connections. A UDP flow without answers stays
- *   `new`: its later packets are known by a conntrack label, which unlike the conntrack mark nobody's routing looks at.
+ *   `new` for its later packets.
  * - a lookup breaks off its rule where nothing is found; `dnat` ends the walk where something is.
  * - a filter chain on the way costs every packet of a connection: one at the raw priority took more of a short connection
  *   than all that its first packet meets beyond a plain `dnat`. So what can be asked where fewer packets pass is asked there.
@@ -72,8 +74,6 @@ const chainText = ({ name, hook, rules }: Chain): string =>
   ].join("\n")
 
 const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
-  const ours = hex(ourBit(acceptMark))
-  const notOurs = hex(~ourBit(acceptMark))
   const accepted =
     acceptMark === undefined
       ? undefined
@@ -84,13 +84,13 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
     { name: "published6", rules: publishedRules(6) },
     { name: "published", rules: ["meta nfproto ipv4 jump published4", "meta nfproto ipv6 jump published6"] },
     {
-      // Our bit stays set only where a redirection ended the walk. Where someone else uses the bit, it is left alone.
+      // The type stays `other` only where a redirection ended the walk. A packet of another type is never forwarded.
       name: "arriving",
       rules: [
-        `meta mark and ${ours} != 0 goto published`,
-        `meta mark set meta mark or ${ours}`,
+        "meta pkttype != host goto published",
+        "meta pkttype set other",
         "jump published",
-        `meta mark set meta mark and ${notOurs}`
+        "meta pkttype set host"
       ]
     },
     {
@@ -104,13 +104,11 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       rules: ["fib daddr type local jump published"]
     },
     {
-      // From here on the bit says that the backend is reached through the interface that the packet came in on.
       name: "redirected",
       rules: [
-        ...(accepted === undefined ? [] : [`ct label set ${ourLabel}`]),
-        `meta mark set meta mark and ${notOurs}`,
-        ...(accepted === undefined ? [] : [accepted]),
-        `fib daddr . iif oif exists meta mark set meta mark or ${ours}`
+        "meta pkttype set host",
+        ...(accepted === undefined ? [] : [`ct label set ${redirectedLabel}`, accepted]),
+        `fib daddr . iif oif exists ct label set ${hairpinLabel}`
       ]
     },
     {
@@ -118,15 +116,22 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       hook: "filter hook prerouting priority -95",
       // Every packet that comes in passes here, and nearly none is for it: the first look is the cheapest that tells.
       rules: [
-        ...(accepted === undefined ? [] : ["ct state != new return"]),
-        `meta mark and ${ours} != 0 ct state new ct status dnat goto redirected`,
-        ...(accepted === undefined ? [] : [`ct label ${ourLabel} ${accepted}`])
+        "meta pkttype other goto redirected",
+        ...(accepted === undefined ? [] : [`ct state new ct label ${redirectedLabel} ${accepted}`])
       ]
     },
     {
+      // Before an Engine's own chain, which would masquerade the next packet of a refused flow as one of a new flow.
       name: "postrouting",
       hook: "nat hook postrouting priority 95",
-      rules: [`ct status dnat meta mark and ${ours} != 0 masquerade`]
+      rules: [
+        `ct label ${hairpinLabel} masquerade`,
+        ...([4, 6] as const).map((family) => {
+          const ip = family === 4 ? "ip" : "ip6"
+          const ends = `${ip} saddr . meta l4proto . th sport . ${ip} daddr . th dport`
+          return `${ends} @${setOf("refused", "addr", family).name} drop`
+        })
+      ]
     },
     {
       // What another table leads to a loopback address was not sent there by an outsider.
@@ -171,20 +176,9 @@ const publishedRules = (family: Family): ReadonlyArray<string> => {
   ]
 }
 
-const ourLabel = 113
-
-/** Bits that neither Kubernetes, Calico, Cilium, Tailscale nor wg-quick use for themselves come first. */
-const candidates = [0x2000, 0x1000, 0x8000_0000, 0x4000_0000, 0x2000_0000, 0x1000_0000]
-
-/**
- * A bit outside the accept mark's mask, so that neither disturbs the other. Where the mask is every bit there is none, and a packet
- * from a container back to its own bridge carries both: whoever compares the whole mark does not know that one.
- */
-const ourBit = (acceptMark: AcceptMark | undefined): number => {
-  const { mark, mask } = acceptMark ?? { mark: 0, mask: 0 }
-  return (
-    candidates.find((bit) => (bit & mask) === 0) ?? candidates.find((bit) => (bit & mark) === 0) ?? 0x2000
-  )
-}
+/** Of a connection that the table redirected; set where later packets of it are to be marked, too. */
+const redirectedLabel = 113
+/** Of one whose backend is reached through the interface that its first packet came in on. */
+const hairpinLabel = 114
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`

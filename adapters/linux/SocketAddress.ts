@@ -1,5 +1,6 @@
 /** `struct sockaddr_in`, `sockaddr_in6` and `sockaddr_un`, as ip(7), ipv6(7) and unix(7) lay them out. */
-import type { Address } from "../../src/protocol/Address.ts"
+import { type Address, fromOctets } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import { AF_INET, AF_INET6, AF_UNIX, hostLittleEndian, type Libc } from "./Libc.ts"
 
 export const sizeOfIpv4 = 16
@@ -14,6 +15,19 @@ export const socketAddress = (host: Address, port: number, scope: number): Uint8
   bytes.set(host.octets, host.family === 4 ? 4 : 8)
   if (host.family === 6) view.setUint32(24, scope, hostLittleEndian)
   return bytes
+}
+
+/** Where an IPv4 or IPv6 socket is bound; `undefined` for one of another family. */
+export const boundTo = (libc: Libc, fd: number): Endpoint | undefined => {
+  const bytes = new Uint8Array(sizeOfIpv6)
+  const view = new DataView(bytes.buffer)
+  const length = new Uint8Array(4)
+  new DataView(length.buffer).setUint32(0, bytes.length, hostLittleEndian)
+  if (libc.getsockname(fd, bytes, length) < 0) return undefined
+  const family = view.getUint16(0, hostLittleEndian)
+  if (family !== AF_INET && family !== AF_INET6) return undefined
+  const octets = family === AF_INET ? bytes.slice(4, 8) : bytes.slice(8, 24)
+  return { address: fromOctets(octets), port: view.getUint16(2) }
 }
 
 /** `sizeof(sockaddr_un.sun_path)`. */

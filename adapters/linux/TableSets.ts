@@ -17,9 +17,10 @@ export interface Place {
 /**
  * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`: frontend
  * and source network. `denied`: the frontends of `limited` again, counting what was dropped, since a set counts every
- * packet that it is asked for. `loopback`: frontends on loopback addresses.
+ * packet that it is asked for. `loopback`: frontends on loopback addresses. `refused`: what backends send in flows that have
+ * ended, which no rule of `Firewall` stands for.
  */
-export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback"
+export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback" | "refused"
 
 /** An element; `last` is the end of the range of keys that starts at `key`. */
 export interface Element {
@@ -50,12 +51,16 @@ const frontendFields = ({ scope, family }: Place): ReadonlyArray<Field> => [
 const makeSet = (kind: SetKind, place: Place): TableSet => {
   const suffix = `${place.scope}${place.family}`
   const frontend = frontendFields(place)
+  const key: Partial<Record<SetKind, ReadonlyArray<Field>>> = {
+    allowed: [...frontend, addressField(place.family)],
+    refused: [...frontend, addressField(place.family), "inet_service"]
+  }
+  const ofFamily = kind === "loopback" || kind === "refused"
   return {
-    name:
-      kind === "redirect" ? suffix : kind === "loopback" ? `loopback${place.family}` : `${kind}_${suffix}`,
+    name: kind === "redirect" ? suffix : ofFamily ? `${kind}${place.family}` : `${kind}_${suffix}`,
     kind,
     place,
-    key: kind === "allowed" ? [...frontend, addressField(place.family)] : frontend,
+    key: key[kind] ?? frontend,
     data: kind === "redirect" ? [addressField(place.family), "inet_service"] : undefined
   }
 }
@@ -67,13 +72,18 @@ export const places: ReadonlyArray<Place> = [
   { scope: "any", family: 6 }
 ]
 
-export const tableSets: ReadonlyArray<TableSet> = [
+const ofEachFamily = (kind: SetKind): ReadonlyArray<TableSet> =>
+  ([4, 6] as const).map((family) => makeSet(kind, { scope: "addr", family }))
+
+/** The sets whose elements are rules. */
+export const ruleSets: ReadonlyArray<TableSet> = [
   ...(["redirect", "limited", "allowed", "denied"] as const).flatMap((kind) =>
     places.map((place) => makeSet(kind, place))
   ),
-  makeSet("loopback", { scope: "addr", family: 4 }),
-  makeSet("loopback", { scope: "addr", family: 6 })
+  ...ofEachFamily("loopback")
 ]
+
+export const tableSets: ReadonlyArray<TableSet> = [...ruleSets, ...ofEachFamily("refused")]
 
 const byKey = new Map(tableSets.map((set) => [setKey(set.kind, set.place.scope, set.place.family), set]))
 
@@ -102,7 +112,13 @@ const hex = (bytes: Uint8Array): string =>
 /** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`. */
 export const setText = (set: TableSet): string => {
   const data = set.data === undefined ? "" : ` : ${set.data.join(" . ")}`
-  const flags = set.kind === "allowed" ? " flags interval;" : ""
+  const flags = flagsOf[set.kind] ?? ""
   const counter = set.kind === "redirect" || set.kind === "denied" ? " counter;" : ""
   return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
+}
+
+/** `refused`: as long as the kernel remembers an idle connection. */
+const flagsOf: Partial<Record<SetKind, string>> = {
+  allowed: " flags interval;",
+  refused: " flags timeout; timeout 5d;"
 }

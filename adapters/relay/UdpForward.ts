@@ -30,7 +30,7 @@ export const onFront = (fd: number): void => {
   let flows = 0
   let flow = -1
   for (let packet = 0; packet < packets; packet++) {
-    readKey(fd, packet)
+    if (!readKey(fd, packet)) continue
     if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
     if (flow < 0) continue
     // At once, so that a later packet of this batch does not end this flow for being idle.
@@ -63,8 +63,11 @@ export const onFlow = (fd: number): void => {
   count(routeIdOf[fd]!, counterOf.bytesOut, Send.send(keys[fd * keyWords + key.front]!, packets))
 }
 
-/** Who sent a packet, and to which address: the key of its flow, in `probe`. */
-const readKey = (fd: number, packet: number): void => {
+/**
+ * Who sent a packet, and to which address: the key of its flow, in `probe`. False for a packet to a broadcast or multicast
+ * address, which a socket on the unspecified address gets as well: the answer could not come from where it was sent to.
+ */
+const readKey = (fd: number, packet: number): boolean => {
   const { nameWords, controlWords } = Send
   const name = packet * (Send.sizeOfName / 4)
   const control = packet * (Send.sizeOfControl / 4)
@@ -74,15 +77,21 @@ const readKey = (fd: number, packet: number): void => {
   const hasLocal = wildcardFronts[fd] === 1 && Send.controlLengthOf(packet) >= 28
   if (fronts6[fd] === 0) {
     probe[key.client] = nameWords[name + 1]!
-    if (hasLocal) probe[key.local] = controlWords[control + 5]!
-    return
+    if (!hasLocal) return true
+    // `ipi_spec_dst`, an address of this host, and `ipi_addr`, the one in the packet's header.
+    probe[key.local] = controlWords[control + 5]!
+    return controlWords[control + 5] === controlWords[control + 6]
   }
   for (let word = 0; word < 4; word++) probe[key.client + word] = nameWords[name + 2 + word]!
   probe[key.clientScope] = nameWords[name + 6]!
-  if (!hasLocal) return
+  if (!hasLocal) return true
   for (let word = 0; word < 4; word++) probe[key.local + word] = controlWords[control + 4 + word]!
   if (isLinkLocal(controlWords[control + 4]!)) probe[key.localScope] = controlWords[control + 8]!
+  return !isMulticast(controlWords[control + 4]!)
 }
+
+/** ff00::/8, of the first word as it lies in memory. */
+const isMulticast = (word: number): boolean => (word & 0xff) === 0xff
 
 /** fe80::/10, of the first word as it lies in memory. */
 const isLinkLocal = (word: number): boolean => (word & 0xc0ff) === 0x80fe

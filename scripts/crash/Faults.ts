@@ -84,6 +84,7 @@ export const failingFirewall =
     apply: (change) => failing(faults, "firewall apply", firewall.apply(change), firewallError),
     replace: (rules) => failing(faults, "firewall replace", firewall.replace(rules), firewallError),
     read: failing(faults, "firewall read", firewall.read, firewallError),
+    refuse: (flows) => failing(faults, "firewall refuse", firewall.refuse(flows), firewallError),
     check: failing(faults, "firewall check", firewall.check, firewallError),
     remove: failing(faults, "firewall remove", firewall.remove, firewallError)
   })

@@ -59,8 +59,7 @@ const failingCalls = () => failingLibc(libc(), new Faults(folder, random, system
 const services = Layer.mergeAll(
   Mappings.layer,
   PortAllocator.layer({ ephemeral: Result.getOrUndefined(parsePortRange(values.ephemeral)) }),
-  NftFirewall.layer({}, failingCalls),
-  LinuxConntrack.layer,
+  Layer.provideMerge(LinuxConntrack.layer, NftFirewall.layer({}, failingCalls)),
   LinuxByteCounter.layer,
   LinuxRelay.layer(),
   SqliteMappingStore.layer(values.state),

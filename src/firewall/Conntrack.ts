@@ -18,6 +18,8 @@ export interface FlowFrontend {
   readonly backend: Endpoint | undefined
   /** `undefined` lets every source in. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  /** Whether sources outside `allow` were let in until now: their flows end, connections included. */
+  readonly narrowed: boolean
 }
 
 export class ConntrackError extends Schema.TaggedError<ConntrackError>()("ConntrackError", {
@@ -43,12 +45,14 @@ export class Conntrack extends Context.Service<
     /**
      * Forgets the flows whose original destination is one of these frontends (protocol, port and address, where an
      * unspecified address stands for the addresses of this host but its loopback ones) and that don't go where the
-     * frontend leads now. No other host's forwarded flow is touched. One pass over the kernel's table for each family,
-     * whatever the number of frontends.
+     * frontend leads now. No other host's forwarded flow is touched. One pass over the kernel's table for each family and
+     * protocol, whatever the number of frontends.
      *
-     * UDP flows are gone when this returns. A TCP or SCTP connection ends with its backend and is left alone, but for one
-     * whose first packet came between two changes and was neither redirected nor answered: what is sent again would
-     * follow it for minutes. Such are forgotten within two seconds, before the second attempt to send again.
+     * UDP flows are gone when this returns, and so are connections from sources outside a `narrowed` frontend's list; of
+     * these, neither end's next packet takes the flow up again. Any other TCP or SCTP connection ends with its backend and
+     * is left alone, but for one whose first packet came between two changes and was neither redirected nor answered: what
+     * is sent again would follow it for minutes. Such are forgotten within two seconds, before the second attempt to send
+     * again. After a failure some may be gone.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
   }
@@ -94,25 +98,41 @@ const rememberedFlushes = 10_000
 /** The flows that rules lead elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
-    const { _tag, protocol, host, port } = rule
-    if (_tag === "Redirect") return [{ protocol, host, port, backend: rule.backend, allow: rule.allow }]
-    return _tag === "Limit" && protocol === "udp"
-      ? [{ protocol, host, port, backend: undefined, allow: undefined }]
-      : []
+    if (rule._tag === "Redirect") return [flowsOf(rule, rule.backend, rule.allow, false)]
+    return rule._tag === "Limit" && rule.protocol === "udp" ? [flowsOf(rule)] : []
   })
 
 /** The flows that rules which are gone would still lead; connections go on as they were. */
 export const flowsOfRemoved = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
-  rules.flatMap(({ _tag, protocol, host, port }) =>
-    _tag === "Redirect" && protocol === "udp"
-      ? [{ protocol, host, port, backend: undefined, allow: undefined }]
+  rules.flatMap((rule) => (rule._tag === "Redirect" && rule.protocol === "udp" ? [flowsOf(rule)] : []))
+
+/** The flows that these rules led, as far as they come from sources that are admitted no longer. */
+export const flowsOfNarrowed = (
+  before: ReadonlyArray<Rule>,
+  allow: FlowFrontend["allow"]
+): ReadonlyArray<FlowFrontend> =>
+  before.flatMap((rule) =>
+    rule._tag === "Redirect" && !admitsAll(allow, rule.allow)
+      ? [flowsOf(rule, rule.backend, allow, true)]
       : []
   )
 
-/** `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`. */
-export const flowText = ({ protocol, host, port, backend, allow }: FlowFrontend): string => {
+/** Whether every network lies within one of `allow`; a network that several of them make up together does not. */
+const admitsAll = (allow: FlowFrontend["allow"], networks: FlowFrontend["allow"]): boolean =>
+  allow === undefined ||
+  (networks?.every((network) => allow.some((wider) => IpNetwork.containsNetwork(wider, network))) ?? false)
+
+const flowsOf = (
+  { protocol, host, port }: Rule,
+  backend?: Endpoint,
+  allow?: FlowFrontend["allow"],
+  narrowed = false
+): FlowFrontend => ({ protocol, host, port, backend, allow, narrowed })
+
+/** `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`, the same `and narrowed`. */
+export const flowText = ({ protocol, host, port, backend, allow, narrowed }: FlowFrontend): string => {
   const from =
     allow === undefined ? "" : ` from ${allow.map((network) => IpNetwork.format(network)).join(",")}`
   const unless = backend === undefined ? "" : ` unless to ${endpointText(backend)}${from}`
-  return `${frontendText(protocol, host, port)}${unless}`
+  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}`
 }

@@ -75,6 +75,13 @@ export interface Counted {
   readonly dropped: number
 }
 
+/** A flow that has ended, by the ends of what its backend sends: to the client, or to the address it is masqueraded as. */
+export interface RefusedFlow {
+  readonly protocol: Protocol
+  readonly backend: Endpoint
+  readonly client: Endpoint
+}
+
 export class Firewall extends Context.Service<
   Firewall,
   {
@@ -98,6 +105,13 @@ export class Firewall extends Context.Service<
       { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
       FirewallError
     >
+    /**
+     * From now on no packet of the backend begins such a flow anew: an Engine that masquerades what containers send would
+     * lead it to the client from the published port again. Flows that are there are not touched. Holds for five days, as
+     * long as the kernel remembers an idle connection, or until the table goes. Not among the rules: `read` does not
+     * return it, and `replace` leaves it.
+     */
+    readonly refuse: (flows: ReadonlyArray<RefusedFlow>) => Effect.Effect<void, FirewallError>
     /** Fails as `Gone` where what was put here no longer stands as it was put; cheap enough for every second. */
     readonly check: Effect.Effect<void, FirewallError>
     /** Removes the whole table, whoever's process loaded it. */
@@ -114,6 +128,7 @@ export class Firewall extends Context.Service<
       apply: ({ add }) => refuse(add),
       replace: refuse,
       read: Effect.succeed({ rules: [], counted: [] }),
+      refuse: () => Effect.void,
       check: Effect.void,
       remove: Effect.void
     })
@@ -132,6 +147,8 @@ export class MemoryFirewall extends Context.Service<
   {
     /** Every rule as text, sorted; see `ruleText`. */
     readonly rules: () => ReadonlyArray<string>
+    /** Every flow that is refused, in order, as `10.0.0.2:80 to 192.0.2.2:5000/tcp`. */
+    readonly refused: () => ReadonlyArray<string>
     /** Every change is refused with this error until it is `undefined` again. */
     readonly refuse: (error: FirewallError | undefined) => void
     /** Someone else removes the table. */
@@ -166,13 +183,14 @@ const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(n
 
 function makeMemoryFirewall() {
   let table: Map<string, Rule> | undefined = new Map()
-  let refused: FirewallError | undefined
+  const refused: Array<string> = []
+  let refusal: FirewallError | undefined
 
   const guarded = (operation: string, change: () => Effect.Effect<void, FirewallError>) =>
     stepped(
       `Firewall.${operation}`,
       (failure) => new FirewallError({ reason: "Failed", operation, detail: failure.message }),
-      () => (refused === undefined ? change() : Effect.fail(refused))
+      () => (refusal === undefined ? change() : Effect.fail(refusal))
     )
 
   const gone = (operation: string) =>
@@ -200,20 +218,30 @@ function makeMemoryFirewall() {
         rule._tag === "Guard" ? [] : [{ rule, connections: 0, dropped: 0 }]
       )
     })),
+    refuse: (flows) =>
+      guarded("refuse", () =>
+        Effect.map(standing("refuse"), () => {
+          for (const { protocol, backend, client } of flows)
+            refused.push(`${endpointText(backend)} to ${endpointText(client)}/${protocol}`)
+        })
+      ),
     check: Effect.asVoid(standing("check")),
     remove: guarded("remove", () => {
       table = undefined
+      refused.length = 0
       return Effect.void
     })
   })
 
   const control = MemoryFirewall.of({
     rules: () => [...(table?.values() ?? [])].map(ruleText).sort(),
+    refused: () => refused,
     refuse: (error) => {
-      refused = error
+      refusal = error
     },
     flush: () => {
       table = undefined
+      refused.length = 0
     }
   })
 

@@ -7,6 +7,7 @@ import { flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
 import { withoutRules } from "../firewall/Firewall.ts"
 import type { Host } from "./Host.ts"
 import { type Delivery, isConflicted, type Live, mappingKey, type Replaced } from "./Mapping.ts"
+import { narrowedFlows } from "./Narrowed.ts"
 import { comeBack, relayAsBefore } from "./Recover.ts"
 import { told } from "./Transaction.ts"
 import { removeLives } from "./UnmapPorts.ts"
@@ -102,11 +103,14 @@ const restorePolicies = Effect.fnUntraced(function* (on: Host, changed: Readonly
   const now = changed.flatMap(({ live }) => live.rules)
   const remove = withoutRules(now, add)
   const routes = changed.map(({ live }) => live.route)
+  const narrowed = narrowedFlows(
+    changed.map(({ live: { rules, route }, before }) => ({ before: { rules, route }, after: before }))
+  )
   // Where the kernel refuses, it is repaired by what is known of the mappings from now on.
   for (const { live, before } of changed) Object.assign(live, before)
   if (add.length > 0 || remove.length > 0)
     yield* told("redirecting as before", on.firewall.apply({ add, remove }))
-  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove)]
+  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(remove), ...narrowed]
   if (flows.length > 0) yield* told("forgetting flows", on.conntrack.flush(flows))
   for (const [index, { live, before }] of changed.entries())
     yield* relayAsBefore(on, live, routes[index], before.route)

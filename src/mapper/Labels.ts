@@ -3,7 +3,8 @@
  * Other names are someone else's and are ignored; an unknown one under `portmapper.` is a mistake and is told.
  */
 import { Duration, Option, Result } from "effect"
-import { IpNetwork } from "effect/net"
+import type { IpNetwork } from "effect/net"
+import { parseNetwork } from "../protocol/Address.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
 
@@ -31,9 +32,9 @@ export const noPolicy: Policy = {
 }
 
 /** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
-const known = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"].map(
-  (name) => `portmapper.${name}`
-)
+export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
+
+const known = labelNames.map((name) => `portmapper.${name}`)
 
 export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
   let policy = noPolicy
@@ -106,12 +107,10 @@ const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
 const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpNetwork>, string> => {
   const networks: Array<IpNetwork.IpNetwork> = []
   for (const part of value.split(",").map((text) => text.trim())) {
-    const parsed = IpNetwork.fromString(
-      part.includes("/") ? part : `${part}/${part.includes(":") ? 128 : 32}`
-    )
+    const parsed = parseNetwork(part)
     if (Result.isFailure(parsed))
       return Result.fail(
-        `addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (${part === "" ? "one is empty" : `${part}: ${parsed.failure.message}`})`
+        `addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (${part === "" ? "one is empty" : `${part}: ${parsed.failure}`})`
       )
     networks.push(parsed.success)
   }

@@ -3,7 +3,7 @@
  * ones before it when it fails, and all of it is undone when the call is interrupted or its answer can't be delivered.
  */
 import { Clock, Effect, Exit, Result, Scope } from "effect"
-import { type ConntrackError, flowsOfAdded, flowsOfRemoved } from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
 import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import { CurrentOwner, type GroupsError } from "../protocol/Driver.ts"
@@ -21,6 +21,7 @@ import { type Host, host, type MapperServices } from "./Host.ts"
 import { policyText } from "./Labels.ts"
 import { isConflicted, type Live, type Mapping, mappingKey, type Replaced } from "./Mapping.ts"
 import type { StoreError } from "./MappingStore.ts"
+import { narrowedFlows } from "./Narrowed.ts"
 import { bindingOf, type Plan, type PlanError, planGroup, routeOf, rulesOf, type Served } from "./Plan.ts"
 import { repair } from "./Reconcile.ts"
 import { comeBack, relayAsBefore } from "./Recover.ts"
@@ -412,9 +413,19 @@ const redirect = (
     error.reason === "Gone" ? Effect.andThen(repair(on), firewall.apply(change)) : Effect.fail(error)
   )
   const redirected = step(applied, () =>
-    told("undoing redirections", firewall.apply({ add: before, remove: withoutRules(add, before) }))
+    Effect.andThen(
+      told("undoing redirections", firewall.apply({ add: before, remove: withoutRules(add, before) })),
+      forgetFlows(
+        conntrack,
+        narrowedFlows(changes.map(({ live, after }) => ({ before: after, after: live })))
+      )
+    )
   )
-  const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)]
+  const flows = [
+    ...flowsOfAdded(add),
+    ...flowsOfRemoved(change.remove),
+    ...narrowedFlows(changes.map(({ live, after }) => ({ before: live, after })))
+  ]
   return flows.length > 0 ? Effect.andThen(redirected, conntrack.flush(flows)) : redirected
 }
 

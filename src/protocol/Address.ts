@@ -5,7 +5,7 @@
  * beside them: the zone, the text to answer with, and the rule that an IPv4-mapped address is the IPv4 address.
  */
 import { Result, Schema } from "effect"
-import { NetAddress } from "effect/net"
+import { IpNetwork, NetAddress } from "effect/net"
 
 export type Family = 4 | 6
 
@@ -50,6 +50,24 @@ const parse = (text: string): Result.Result<Address, string> => {
     onFailure: () => Result.fail(notAnAddress),
     onSuccess: (ip) => Result.succeed(fromIp(ip, zone))
   })
+}
+
+/**
+ * The network that `ADDRESS/LENGTH`, or an address alone, stands for, or the reason why it is none. A network of IPv4-mapped
+ * addresses is the IPv4 network: no packet carries a mapped address.
+ */
+export const parseNetwork = (text: string): Result.Result<IpNetwork.IpNetwork, string> =>
+  Result.mapBoth(
+    IpNetwork.fromString(text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`),
+    { onFailure: ({ message }) => message, onSuccess: unmapped }
+  )
+
+/** A mapped address has 96 bits before those of the IPv4 address, so a shorter prefix is no network of such addresses. */
+const unmapped = (network: IpNetwork.IpNetwork): IpNetwork.IpNetwork => {
+  const address = NetAddress.toCanonical(network.address)
+  return NetAddress.isIpv4Address(address) && NetAddress.isIpv6Address(network.address)
+    ? IpNetwork.makeUnsafe(address, network.prefixLength - 96)
+    : network
 }
 
 /** For addresses written in source; throws where the text is no address. */

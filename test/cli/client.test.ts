@@ -8,10 +8,10 @@ import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { inShell, onTerminal, portmapper, type Ran, type RunOptions } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { group } from "../support/groups.ts"
-import { labTest, noCommand } from "../support/lab.ts"
 import { reference } from "../support/reference.ts"
 import { socketFor } from "../support/socket.ts"
 
@@ -324,27 +324,30 @@ describe("map", () => {
     )
   )
 
-  it.live("maps thousands of ports over a few connections, and shows a bar on a terminal alone", () =>
-    withMemory(
-      Effect.gen(function* () {
-        const { ask, socket } = yield* served
-        assert.deepStrictEqual(
-          yield* ask("map -p 127.0.0.1:10000-11999:10000-11999 --to 10.0.0.1"),
-          done("127.0.0.1:10000-11999/tcp -> 10.0.0.1:10000-11999")
-        )
-        assert.strictEqual((yield* mapped).length, 2000)
-        assert.deepStrictEqual(yield* ask("unmap --all"), done("unmapped 127.0.0.1:10000-11999/tcp"))
-        const { status, stdout } = yield* onTerminal(
-          ["map", "-p", "127.0.0.1:10000-10999:1-1000", "--to", "10.0.0.1", "--socket", socket],
-          80
-        )
-        assert.strictEqual(status, 0)
-        const [first = "", last] = [stdout.split("\r")[1], stdout.split("\r").at(-1)]
-        assert.match(first.replace("\u001b", "ESC"), /^mapping +\d+ of 1000 \[=*>? *\] +\d+%ESC\[K$/)
-        assert.strictEqual(last, "\u001b[K127.0.0.1:10000-10999/tcp -> 10.0.0.1:1-1000\n")
-        for (const drawn of stdout.split("\r")) assert.isBelow(drawn.length, 80 + "\u001b[K".length)
-      })
-    )
+  testNeeding(
+    "maps thousands of ports over a few connections, and shows a bar on a terminal alone",
+    ["terminal"],
+    () =>
+      withMemory(
+        Effect.gen(function* () {
+          const { ask, socket } = yield* served
+          assert.deepStrictEqual(
+            yield* ask("map -p 127.0.0.1:10000-11999:10000-11999 --to 10.0.0.1"),
+            done("127.0.0.1:10000-11999/tcp -> 10.0.0.1:10000-11999")
+          )
+          assert.strictEqual((yield* mapped).length, 2000)
+          assert.deepStrictEqual(yield* ask("unmap --all"), done("unmapped 127.0.0.1:10000-11999/tcp"))
+          const { status, stdout } = yield* onTerminal(
+            ["map", "-p", "127.0.0.1:10000-10999:1-1000", "--to", "10.0.0.1", "--socket", socket],
+            80
+          )
+          assert.strictEqual(status, 0)
+          const [first = "", last] = [stdout.split("\r")[1], stdout.split("\r").at(-1)]
+          assert.match(first.replace("\u001b", "ESC"), /^mapping +\d+ of 1000 \[=*>? *\] +\d+%ESC\[K$/)
+          assert.strictEqual(last, "\u001b[K127.0.0.1:10000-10999/tcp -> 10.0.0.1:1-1000\n")
+          for (const drawn of stdout.split("\r")) assert.isBelow(drawn.length, 80 + "\u001b[K".length)
+        })
+      )
   )
 })
 
@@ -410,7 +413,7 @@ const listed = (port: number, state: ListedMapping["state"]): ListedMapping => (
 })
 
 describe("ls", () => {
-  it.live("fits the terminal it is on, and is whole where it is on none", () =>
+  testNeeding("fits the terminal it is on, and is whole where it is on none", ["terminal"], () =>
     Effect.gen(function* () {
       const { ask, socket } = yield* served
       const narrow = yield* onTerminal(["ls", "--socket", socket], 50)
@@ -461,23 +464,26 @@ describe("ls", () => {
     )
   )
 
-  it.live("draws on a screen of its own on a terminal, and leaves the cursor as it was", () =>
-    withMemory(
-      Effect.gen(function* () {
-        const { socket } = yield* served
-        yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
-        const { stdout } = yield* onTerminal(["ls", "--watch", "--socket", socket], 80, {
-          enough: (drawn) => drawn.includes("8080/tcp")
+  testNeeding(
+    "draws on a screen of its own on a terminal, and leaves the cursor as it was",
+    ["terminal"],
+    () =>
+      withMemory(
+        Effect.gen(function* () {
+          const { socket } = yield* served
+          yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
+          const { stdout } = yield* onTerminal(["ls", "--watch", "--socket", socket], 80, {
+            enough: (drawn) => drawn.includes("8080/tcp")
+          })
+          assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
+          assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
         })
-        assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
-        assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
-      })
-    )
+      )
   )
 })
 
 describe("another's plugin", () => {
-  labTest("can be asked to map and unmap, and told that it does not list", noCommand("go", "version"), () =>
+  testNeeding("can be asked to map and unmap, and told that it does not list", ["go"], () =>
     Effect.runPromise(
       Effect.scoped(
         Effect.gen(function* () {

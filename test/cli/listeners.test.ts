@@ -4,7 +4,7 @@ import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { describeLab } from "../lab/describeLab.ts"
+import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/driver.ts"
@@ -67,7 +67,7 @@ describe("portmapper serve, wrongly used", () => {
 })
 
 describeLab("portmapper serve in a lab", [], () => {
-  it.live("serves the sockets that systemd passes, and no others unless asked", () =>
+  testNeeding("serves the sockets that systemd passes, and no others unless asked", ["python"], () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* temporaryFolder

@@ -6,9 +6,9 @@ import { Effect } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { lockState } from "../../adapters/node/StateLock.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { onTerminal, portmapper, resetIn } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
-import { labTest, noNetworkOfOnesOwn } from "../support/lab.ts"
 
 /** A host's folders with what plugins leave behind in them, and with what is someone else's. */
 const host = Effect.gen(function* () {
@@ -45,7 +45,7 @@ const host = Effect.gen(function* () {
 })
 
 describe("reset", () => {
-  labTest("removes what plugins left behind, and nothing else", noNetworkOfOnesOwn(), () =>
+  testNeeding("removes what plugins left behind, and nothing else", ["network"], () =>
     Effect.runPromise(
       Effect.gen(function* () {
         const { args, state, specs, socket, left } = yield* host
@@ -79,7 +79,7 @@ describe("reset", () => {
     )
   )
 
-  labTest("removes the kernel's table", noNetworkOfOnesOwn("nft"), () =>
+  testNeeding("removes the kernel's table", ["network", "nft"], () =>
     Effect.runPromise(
       Effect.gen(function* () {
         const { args } = yield* host
@@ -125,7 +125,7 @@ describe("reset", () => {
     }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("asks first, and takes everything but yes for no", () =>
+  testNeeding("asks first, and takes everything but yes for no", ["terminal", "iptables", "nft"], () =>
     Effect.gen(function* () {
       const { args, left, socket } = yield* host
       const before = left()

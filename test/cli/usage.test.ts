@@ -6,9 +6,9 @@ import type { Readable } from "node:stream"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import manifest from "../../package.json" with { type: "json" }
+import { testNeeding } from "../lab/describeLab.ts"
 import { inShell, portmapper, run } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
-import { labTest, noCommand } from "../support/lab.ts"
 
 const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
 const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
@@ -143,8 +143,8 @@ describe("help", () => {
 
 describe("completions", () => {
   const script = (shell: string) => Effect.map(portmapper(["--completions", shell]), ({ stdout }) => stdout)
-  const checked = (shell: string, ...args: ReadonlyArray<string>) =>
-    labTest(`are ${shell} that ${shell} can read`, noCommand(shell, "--version"), () =>
+  const checked = (shell: "bash" | "zsh" | "fish", ...args: ReadonlyArray<string>) =>
+    testNeeding(`are ${shell} that ${shell} can read`, [shell], () =>
       Effect.runPromise(
         Effect.gen(function* () {
           const file = Path.join(yield* temporaryFolder, `completions.${shell}`)
@@ -158,7 +158,7 @@ describe("completions", () => {
   checked("zsh", "-n")
   checked("fish", "--no-execute")
 
-  it.live("complete commands, options and their values in bash", () =>
+  testNeeding("complete commands, options and their values in bash", ["bash"], () =>
     Effect.gen(function* () {
       const complete = (line: string) => {
         const words = line.split(" ")
@@ -184,7 +184,7 @@ describe("completions", () => {
   )
 })
 
-labTest("a signal to npm ends what it started", noCommand("npm", "--version"), () =>
+testNeeding("a signal to npm ends what it started", ["npm"], () =>
   Effect.runPromise(
     Effect.gen(function* () {
       // Input that goes on whoever ends, and a group of its own, none of which is left.
@@ -199,7 +199,11 @@ labTest("a signal to npm ends what it started", noCommand("npm", "--version"), (
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           Fs.closeSync(fd)
-          spawnSync("kill", ["-KILL", "--", `-${child.pid}`])
+          try {
+            process.kill(-(child.pid ?? 0), "SIGKILL")
+          } catch {
+            // None of them is left.
+          }
         })
       )
       Fs.writeSync(fd, '{"jsonrpc":"2.0","id":1,"method":"PortMapper.ListPorts","params":{}}\n')

@@ -37,6 +37,9 @@ describe("the groups of port mappings", () => {
   it("lead from a host address to the container's of its family, else to the other", () => {
     assert.deepStrictEqual(groups([{ hostIp: "127.0.0.1" }]), [["6 127.0.0.1 8080-8080 10.88.0.2 80"]])
     assert.deepStrictEqual(groups([{ hostIp: "::1" }]), [["6 ::1 8080-8080 fd00::2 80"]])
+    assert.deepStrictEqual(groups([{ hostIp: "::ffff:7f00:1" }]), [
+      ["6 ::ffff:7f00:1 8080-8080 10.88.0.2 80"]
+    ])
     assert.deepStrictEqual(groups([{ hostIp: "::1" }], { v4, v6: undefined }), [
       ["6 ::1 8080-8080 10.88.0.2 80"]
     ])
@@ -115,7 +118,8 @@ describe("a binding's key", () => {
     const key = (FrontendIP: string, BackendIP: string) =>
       bindingKey({ Proto: 6, FrontendIP, FrontendPort: 80, BackendIP, BackendPort: 80 })
     assert.strictEqual(key("::", "FD00:0::2"), key("0::0", "fd00::2"))
-    assert.strictEqual(key("::ffff:10.0.0.1", v4), key("10.0.0.1", v4))
+    for (const mapped of ["::ffff:10.0.0.1", "::FFFF:a00:1", "0:0:0:0:0:ffff:a00:1"])
+      assert.strictEqual(key(mapped, v4), key("10.0.0.1", v4))
     assert.notStrictEqual(key("fe80::1%eth0", v4), key("fe80::1%eth1", v4))
   })
 })

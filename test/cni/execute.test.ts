@@ -10,6 +10,8 @@ import { supportedVersions } from "../../adapters/cni/NetworkConfig.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import type { Need } from "../lab/Capabilities.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import {
   bridgeResult,
   type Cni,
@@ -22,7 +24,6 @@ import {
 } from "../support/cni.ts"
 import { run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
-import { labTest, noCommand } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const web: Ports = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
@@ -38,11 +39,11 @@ interface Network {
 interface Way {
   readonly name: string
   readonly cni: Effect.Effect<Cni, never, Scope.Scope>
-  readonly lacking: string | undefined
+  readonly needs: ReadonlyArray<Need>
 }
 
 const ways: ReadonlyArray<Way> = [
-  { name: "by Node", cni: Effect.succeed(cniByNode), lacking: undefined },
+  { name: "by Node", cni: Effect.succeed(cniByNode), needs: [] },
   {
     name: "by the running plugin",
     // Without Node, so that nothing is left to it.
@@ -50,7 +51,7 @@ const ways: ReadonlyArray<Way> = [
       Effect.suspend(() => pathOf("cat", "curl")),
       cniByFront
     ),
-    lacking: noCommand("curl", "--version")
+    needs: ["curl"]
   }
 ]
 
@@ -64,7 +65,7 @@ const test = (
   }) => Effect.Effect<void, unknown, Scope.Scope>
 ) =>
   ways.forEach((way) => {
-    labTest(`${title}, ${way.name}`, way.lacking, () =>
+    testNeeding(`${title}, ${way.name}`, way.needs, () =>
       Effect.runPromise(
         Effect.gen(function* () {
           const driver = yield* Driver

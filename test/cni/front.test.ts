@@ -10,11 +10,12 @@ import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import type { Need } from "../lab/Capabilities.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
 import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
 import { granting } from "../support/driver.ts"
-import { labTest, noCommand, noPrivateMounts } from "../support/lab.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const handlers = { [executePath]: executeHandler }
@@ -131,10 +132,11 @@ const configurations = fc
 const head = (status: string, type = "application/json") =>
   `HTTP/1.1 ${status}\r\nContent-Type: ${type}\r\nContent-Length: 3\r\n\r\n{}\n`
 
-const noCurl = noCommand("curl", "--version")
-
-const test = (title: string, body: Effect.Effect<void, unknown, Scope.Scope>, lacking = noCurl): void =>
-  labTest(title, lacking, () => Effect.runPromise(Effect.scoped(body)))
+const test = (
+  title: string,
+  body: Effect.Effect<void, unknown, Scope.Scope>,
+  needs: ReadonlyArray<Need> = ["curl"]
+): void => testNeeding(title, needs, () => Effect.runPromise(Effect.scoped(body)))
 
 describe("a running plugin is handed over the execution", () => {
   test(
@@ -191,7 +193,7 @@ describe("a running plugin is handed over the execution", () => {
       Fs.chownSync(socket, 1, 1)
       assert.deepStrictEqual(yield* usual, byNode("ADD", asked))
     }),
-    noCurl ?? noPrivateMounts()
+    ["curl", "mounts"]
   )
 
   test(
@@ -209,7 +211,7 @@ describe("a running plugin is handed over the execution", () => {
           shell[0]
         )
     }),
-    noCurl ?? noCommand("bash", "--version") ?? noCommand("busybox")
+    ["curl", "bash", "busybox"]
   )
 })
 

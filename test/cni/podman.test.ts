@@ -32,7 +32,7 @@ const ask = async (times) => {
 console.log(await ask(5))
 `
 
-describeLab("podman with its CNI backend", ["go", "cni", "podman"], () => {
+describeLab("podman with its CNI backend", ["go", "cni", "podman", "busybox"], () => {
   it.live("runs containers published by a running plugin, where podman leaves the ports to it", () =>
     Effect.gen(function* () {
       const { client, host } = yield* Lab.make({ network: { containers: {} } })

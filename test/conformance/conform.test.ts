@@ -12,7 +12,7 @@ import {
   type Standing,
   type Wire
 } from "../../src/testing/index.ts"
-import { labTest, noCommand } from "../support/lab.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { reference } from "../support/reference.ts"
 import { servedWire, wireOf } from "./plugin.ts"
 import { wrong } from "./wrong.ts"
@@ -65,7 +65,7 @@ describe("conform on our plugin, over its Unix socket", () => {
 })
 
 describe("conform on the Go reference, which grants whatever it is asked for", () => {
-  labTest("tells so, and holds nothing against it but that", noCommand("go", "version"), () =>
+  testNeeding("tells so, and holds nothing against it but that", ["go"], () =>
     Effect.gen(function* () {
       const wire = httpWire({ socketPath: yield* reference })
       const result = yield* conform(wire, options)

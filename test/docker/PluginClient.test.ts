@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Http from "node:http"
 import * as Https from "node:https"
@@ -17,10 +16,11 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { hostileAnswer } from "../../src/testing/index.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
+import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
-import { labTest, noCommand } from "../support/lab.ts"
 import { reference } from "../support/reference.ts"
 
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Effect.scoped(effect))
@@ -162,7 +162,7 @@ describe("a client of something else", () => {
 })
 
 describe("a client of the Go reference", () => {
-  labTest("activates, maps and unmaps, and learns that it does not list", noCommand("go", "version"), () =>
+  testNeeding("activates, maps and unmaps, and learns that it does not list", ["go"], () =>
     run(
       Effect.gen(function* () {
         const client = yield* makeClient(socketAddress(yield* reference))
@@ -354,75 +354,48 @@ const freePort = Effect.callback<number>((resume) => {
 })
 
 describe("TLS", () => {
-  labTest("trusts the given authority and shows its certificate", noCommand("openssl", "version"), () =>
-    run(
-      Effect.gen(function* () {
-        const at = yield* temporaryFolder
-        const file = (name: string) => Path.join(at, name)
-        const openssl = (...args: ReadonlyArray<string>) =>
-          execFileSync("openssl", args, { cwd: at, stdio: "ignore" })
-        for (const [name, subject] of [
-          ["server", "/CN=localhost"],
-          ["client", "/CN=client"]
-        ] as const)
-          openssl(
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "1",
-            "-keyout",
-            `${name}.key`,
-            "-out",
-            `${name}.pem`,
-            "-subj",
-            subject,
-            "-addext",
-            "subjectAltName=IP:127.0.0.1"
-          )
-        const server = yield* listening(
-          Https.createServer(
-            {
-              key: Fs.readFileSync(file("server.key")),
-              cert: Fs.readFileSync(file("server.pem")),
-              ca: Fs.readFileSync(file("client.pem")),
-              requestCert: true
-            },
-            always(200, '{"Implements":["PortMapper"]}')
-          ),
-          0
+  it.live("trusts the given authority and shows its certificate", () =>
+    Effect.gen(function* () {
+      const at = yield* temporaryFolder
+      const made = makeCertificates(at)
+      const server = yield* listening(
+        Https.createServer(
+          {
+            key: Fs.readFileSync(made.server.key),
+            cert: Fs.readFileSync(made.server.cert),
+            ca: Fs.readFileSync(made.ca.cert),
+            requestCert: true
+          },
+          always(200, '{"Implements":["PortMapper"]}')
+        ),
+        0
+      )
+      const { port } = server.address() as Net.AddressInfo
+      const asking = (tls: ClientOptions["tls"], scheme = "tcp") =>
+        Effect.flatMap(
+          makeClient(Result.getOrThrow(parsePluginUrl(`${scheme}://127.0.0.1:${port}`, tls !== undefined)), {
+            tls
+          }),
+          (client) => client.activate
         )
-        const { port } = server.address() as Net.AddressInfo
-        const asking = (tls: ClientOptions["tls"], scheme = "tcp") =>
-          Effect.flatMap(
-            makeClient(
-              Result.getOrThrow(parsePluginUrl(`${scheme}://127.0.0.1:${port}`, tls !== undefined)),
-              {
-                tls
-              }
-            ),
-            (client) => client.activate
-          )
-        const ca = file("server.pem")
-        const [cert, key] = [file("client.pem"), file("client.key")]
-        assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
-        assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
-        assert.match(
-          yield* told(asking({ ca })),
-          /asks for a client certificate; give one by --tls-cert and --tls-key$/
-        )
-        assert.match(
-          yield* told(asking({ ca, cert: ca, key: file("server.key") })),
-          /CannotConnect|AnswerLost/
-        )
-        assert.match(yield* told(asking({ ca: file("none.pem") })), /^TlsFileError: .*none\.pem: ENOENT/)
-        assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
-      })
-    )
+      const ca = made.ca.cert
+      const { cert, key } = made.client
+      assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
+      assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
+      assert.match(
+        yield* told(asking({ ca })),
+        /asks for a client certificate; give one by --tls-cert and --tls-key$/
+      )
+      assert.match(
+        yield* told(asking({ ca, cert: made.foreign.cert, key: made.foreign.key })),
+        /CannotConnect|AnswerLost/
+      )
+      assert.match(
+        yield* told(asking({ ca: Path.join(at, "none.pem") })),
+        /^TlsFileError: .*none\.pem: ENOENT/
+      )
+      assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
+    })
   )
 })
 

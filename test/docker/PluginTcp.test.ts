@@ -1,3 +1,4 @@
+import { createPrivateKey } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Os from "node:os"
@@ -14,7 +15,7 @@ import {
 } from "../../adapters/docker/PluginTcp.ts"
 import { writeSpec } from "../../adapters/docker/SpecFile.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { type Certificates, makeCertificates, openssl } from "../support/certificates.ts"
+import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { granting } from "../support/driver.ts"
 import { clientTls, requestTcp, type TcpRequest } from "../support/tcp.ts"
 
@@ -247,7 +248,8 @@ describe("serveTcp with TLS", () => {
         return at(name)
       }
       const { ca, client, server } = certificates
-      openssl(...["pkey", "-in", server.key, "-aes256", "-passout", "pass:secret", "-out", at("locked.key")])
+      const lock = { type: "pkcs8", format: "pem", cipher: "aes256", passphrase: "secret" } as const
+      write("locked.key", createPrivateKey(Fs.readFileSync(server.key)).export(lock).toString())
       const truncated = Fs.readFileSync(server.cert, "utf8").replace(/\n.{40}/, "\n")
       const rows: ReadonlyArray<readonly [SomeTlsFiles, string]> = [
         [{ certFile: at("none.pem") }, `${at("none.pem")}: no such file or directory`],
@@ -341,6 +343,7 @@ describe("engineUrl", () => {
     assert.strictEqual(url("::1"), "tcp://[::1]:7000")
     assert.strictEqual(url("0.0.0.0", true), "https://127.0.0.1:7000")
     assert.strictEqual(url("::", true), "https://[::1]:7000")
+    assert.strictEqual(url("::ffff:0.0.0.0", true), "https://127.0.0.1:7000")
     assert.strictEqual(url("node1.example", true), "https://node1.example:7000")
   })
 })

@@ -3,6 +3,7 @@ import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Logger } from "effect"
 import { announce, takeNotify, takePassedSockets } from "../../adapters/docker/Systemd.ts"
+import { describeNeeding, testNeeding } from "../lab/describeLab.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/driver.ts"
 import { request } from "../support/http.ts"
@@ -64,7 +65,7 @@ describe("takePassedSockets", () => {
   )
 })
 
-describe("a plugin that systemd activates", () => {
+describeNeeding("a plugin that systemd activates", ["python"], () => {
   it.live("serves a Unix socket and a TCP port that were bound before, and leaves the socket's file", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
@@ -138,23 +139,26 @@ describe("a plugin that systemd activates", () => {
 })
 
 describe("notifying systemd", () => {
-  it.live("says READY once it serves and STOPPING at the end, to a path and to an abstract name", () =>
-    Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      for (const address of [Path.join(folder, "notify"), `@portmapper-test-${process.pid}`]) {
-        const receiver = yield* start(["python3", script("receive.py"), address])
-        yield* receiver.next
-        const path = Path.join(folder, `${address.length}.sock`)
-        const plugin = yield* activated([path], {}, { NOTIFY_SOCKET: address })
-        assert.deepStrictEqual(yield* receiver.next, { datagram: "READY=1\nSTATUS=listening on 1 sockets" })
-        assert.deepStrictEqual((yield* plugin.next)["environment"], [])
-        assert.strictEqual((yield* Effect.promise(() => request(path, "/Plugin.Activate"))).status, 200)
-        yield* plugin.end("SIGTERM")
-        assert.deepStrictEqual(yield* receiver.next, {
-          datagram: "STOPPING=1\nSTATUS=finishing the requests in flight"
-        })
-      }
-    })
+  testNeeding(
+    "says READY once it serves and STOPPING at the end, to a path and to an abstract name",
+    ["python"],
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        for (const address of [Path.join(folder, "notify"), `@portmapper-test-${process.pid}`]) {
+          const receiver = yield* start(["python3", script("receive.py"), address])
+          yield* receiver.next
+          const path = Path.join(folder, `${address.length}.sock`)
+          const plugin = yield* activated([path], {}, { NOTIFY_SOCKET: address })
+          assert.deepStrictEqual(yield* receiver.next, { datagram: "READY=1\nSTATUS=listening on 1 sockets" })
+          assert.deepStrictEqual((yield* plugin.next)["environment"], [])
+          assert.strictEqual((yield* Effect.promise(() => request(path, "/Plugin.Activate"))).status, 200)
+          yield* plugin.end("SIGTERM")
+          assert.deepStrictEqual(yield* receiver.next, {
+            datagram: "STOPPING=1\nSTATUS=finishing the requests in flight"
+          })
+        }
+      })
   )
 
   it.effect("is silent where no systemd asks, and logs what it can't send", () =>

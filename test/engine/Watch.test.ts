@@ -274,6 +274,17 @@ describe("a watch", () => {
       assert.include(yield* listed(driver), "0.0.0.0:22 -> 172.17.0.2:22 live watch")
     }))
 
+  test("keeps the operator's allow-list where the image carries the same", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const allow = { "portmapper.allow": "10.0.0.0/8" }
+      yield* engine.image("stripping", allow)
+      yield* engine.run({ name: "web", image: "stripping", labels: publish("0.0.0.0:8080:80", allow) })
+      yield* start()
+      const { rules } = yield* MemoryFirewall
+      assert.deepStrictEqual(rules(), ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"])
+    }))
+
   test("publishes the others where the Engine can't tell of one image, or the driver breaks on one port", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine

@@ -65,7 +65,7 @@ const dockerUser = (host: Namespace) =>
 const ourRule =
   "-A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -m comment --comment portmapper -j ACCEPT"
 
-describeLab("a watch on a real Engine", ["dockerd", "busybox"], () => {
+describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () => {
   it.live("publishes labelled containers past restarts of them, of itself and of the Engine", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
@@ -252,7 +252,7 @@ const passHalfAMinute = (record: string): void => {
   database.close()
 }
 
-describeLab("the rule in DOCKER-USER", [], () => {
+describeLab("the rule in DOCKER-USER", ["iptables"], () => {
   it.live(
     "is put into every kind of table that has the chain, behind its user's rules, and taken out by reset",
     () =>

@@ -230,6 +230,29 @@ export const firewallConformance = <R>(
       )
 
     test(
+      "refuses flows beside the rules, again and again, and not without the table",
+      Effect.gen(function* () {
+        const { refuse, replace, check, remove: removeTable } = yield* Firewall
+        const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+        const end = (address: string, port: number) => ({ address: addressUnsafe(address), port })
+        const flows = [
+          { protocol: "tcp", backend: end("10.0.0.2", 80), client: end("192.0.2.2", 5000) },
+          { protocol: "udp", backend: end("fd00::2", 65535), client: end("2001:db8::2", 1) }
+        ] as const
+        yield* refuse(flows)
+        yield* replace([rule])
+        yield* refuse(flows)
+        yield* refuse([])
+        yield* check
+        assert.deepStrictEqual(yield* standing, texts([rule]))
+        yield* flush ?? removeTable
+        assert.strictEqual((yield* Effect.flip(refuse(flows))).reason, "Gone")
+        yield* replace([rule])
+        yield* refuse(flows)
+      })
+    )
+
+    test(
       "removes the table, and removes it again",
       Effect.gen(function* () {
         const firewall = yield* Firewall

@@ -9,6 +9,7 @@ import { encodeMessage } from "../../adapters/handover/Messages.ts"
 import { awaitSuccessor, offerHandover, type Patience } from "../../adapters/handover/Predecessor.ts"
 import { refuseAmidHandover, takeOver } from "../../adapters/handover/Successor.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
 const script = Path.join(import.meta.dirname, "../support/speaker.ts")
@@ -52,27 +53,25 @@ describe("a process that offers its handover", () => {
     })
   )
 
-  it.live.skipIf(process.getuid?.() !== 0)(
-    "refuses another user, who can't even connect by the file's mode",
-    () =>
-      Effect.gen(function* () {
-        const path = yield* handoverPath
-        const connected = yield* offerHandover(path)
-        yield* Effect.forkChild(awaitSuccessor(connected, patience))
-        Fs.chmodSync(Path.dirname(path), 0o755)
-        const shut = yield* speaker("connect", path, { uid: 65534 })
-        assert.match(yield* shut.complaint, /connect: permission denied/)
-        Fs.chmodSync(path, 0o666)
-        const stranger = yield* speaker("connect", path, { uid: 65534 })
-        yield* stranger.say(hello)
-        assert.strictEqual(yield* stranger.hears, "connected")
-        assert.strictEqual(
-          yield* stranger.hears,
-          refused(
-            `process ${stranger.pid} of user 65534 may not take over from process ${process.pid} of user 0`
-          )
+  testNeeding("refuses another user, who can't even connect by the file's mode", ["root"], () =>
+    Effect.gen(function* () {
+      const path = yield* handoverPath
+      const connected = yield* offerHandover(path)
+      yield* Effect.forkChild(awaitSuccessor(connected, patience))
+      Fs.chmodSync(Path.dirname(path), 0o755)
+      const shut = yield* speaker("connect", path, { uid: 65534 })
+      assert.match(yield* shut.complaint, /connect: permission denied/)
+      Fs.chmodSync(path, 0o666)
+      const stranger = yield* speaker("connect", path, { uid: 65534 })
+      yield* stranger.say(hello)
+      assert.strictEqual(yield* stranger.hears, "connected")
+      assert.strictEqual(
+        yield* stranger.hears,
+        refused(
+          `process ${stranger.pid} of user 65534 may not take over from process ${process.pid} of user 0`
         )
-      })
+      )
+    })
   )
 
   it.live("passes over who leaves without a word, and over who says nothing in time", () =>

@@ -77,7 +77,7 @@ export interface UdpRequest {
   readonly rounds?: number
   /** For each round. Default 500. */
   readonly timeoutMillis?: number
-  /** Takes answers from whatever source, and is told of no ICMP error. Default false. */
+  /** Takes answers from whatever source, may broadcast, and is told of no ICMP error. Default false. */
   readonly unconnected?: boolean
 }
 

@@ -1,72 +1,121 @@
 /**
- * What this machine can do of what lab tests need, found out by trying, once in each process. Nothing is left behind.
+ * What this machine can do of what tests need beyond Node, found out by trying, once in each process and only when it is
+ * asked for. Nothing is left behind.
  */
 import { spawnSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
-/** `lab`: root, network namespaces, veth and bridge, nftables with what our table uses, `ss`. */
-export type Need =
-  | "lab"
-  | "conntrack"
-  | "sctp"
-  | "dockerd"
-  | "busybox"
-  | "go"
-  | "python"
-  | "cni"
-  | "podman"
-  | "haproxy"
-  | "nginx"
+interface Capability {
+  /** What to say is missing. */
+  readonly words: string
+  /** The Debian package that has it; none where it is the kernel's or the user's. */
+  readonly debian?: string
+  readonly isThere: () => boolean
+}
 
 /** Where Debian has the plugins of the CNI project. */
 export const cniPlugins = "/usr/lib/cni"
 
-/** For each need what is missing, in words; `undefined` where nothing is. */
-export type Capabilities = Readonly<Record<Need, string | undefined>>
+const command = (name: string, ...args: ReadonlyArray<string>): boolean =>
+  spawnSync(name, args, { stdio: "ignore", timeout: 60_000 }).status === 0
 
-export const capabilities = (): Capabilities => {
-  known ??= {
-    lab: labMissing(),
-    conntrack: command("conntrack", "--version") ? undefined : "the conntrack tool",
-    sctp: hasSctp() ? undefined : "SCTP in the kernel",
-    dockerd: command("dockerd", "--version") ? undefined : "dockerd",
-    busybox: isStatic() ? undefined : "a static busybox (Debian: busybox-static)",
-    go: command("go", "version") ? undefined : "Go",
-    python: command("python3", "--version") ? undefined : "Python 3",
-    cni: existsSync(`${cniPlugins}/bridge`) ? undefined : "containernetworking-plugins",
-    podman: command("podman", "--version") && command("busybox", "true") ? undefined : "podman and busybox",
-    haproxy: command("haproxy", "-v") ? undefined : "HAProxy",
-    nginx: command("nginx", "-v") ? undefined : "nginx"
-  }
-  return known
+const program = (name: string, debian = name, option = "--version"): Capability => ({
+  words: name,
+  debian,
+  isThere: () => command(name, option)
+})
+
+const capabilities = {
+  root: { words: "root", isThere: () => process.getuid?.() === 0 },
+  ip: {
+    words: "ip and ss",
+    debian: "iproute2",
+    isThere: () => command("ip", "-V") && command("ss", "-V")
+  },
+  nft: program("nft", "nftables"),
+  namespaces: {
+    words: "network namespaces with nftables",
+    isThere: () => spawnSync("sh", ["-e"], { input: trial(), timeout: 60_000 }).status === 0
+  },
+  network: {
+    words: "a network namespace of one's own",
+    isThere: () => command("unshare", "--net", "true")
+  },
+  mounts: {
+    words: "mounts of one's own",
+    isThere: () => command("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt")
+  },
+  sctp: { words: "SCTP in the kernel", isThere: () => hasSctp() },
+  conntrack: program("conntrack"),
+  iptables: program("iptables"),
+  dockerd: {
+    words: "dockerd and docker",
+    debian: "docker.io",
+    isThere: () => command("dockerd", "--version") && command("docker", "--version")
+  },
+  busybox: { words: "a static busybox", debian: "busybox-static", isThere: () => isStatic("/bin/busybox") },
+  go: program("go", "golang-go", "version"),
+  python: program("python3"),
+  cni: {
+    words: "the CNI plugins",
+    debian: "containernetworking-plugins",
+    isThere: () => existsSync(`${cniPlugins}/bridge`)
+  },
+  podman: program("podman"),
+  haproxy: program("haproxy", "haproxy", "-v"),
+  nginx: program("nginx", "nginx", "-v"),
+  curl: program("curl"),
+  sysctl: program("sysctl", "procps"),
+  terminal: {
+    words: "script, which makes a terminal",
+    debian: "bsdutils",
+    isThere: () => command("script", "-qec", "stty size", "/dev/null")
+  },
+  npm: program("npm"),
+  bash: program("bash"),
+  zsh: program("zsh"),
+  fish: program("fish")
+} satisfies Record<string, Capability>
+
+export type Need = keyof typeof capabilities
+
+export const needs = Object.keys(capabilities) as ReadonlyArray<Need>
+
+/** What each lab takes: a user who may, what sets up its networks, and a kernel that has what our table uses. */
+export const labNeeds: ReadonlyArray<Need> = ["root", "ip", "nft", "namespaces"]
+
+/** Those of these needs that this machine doesn't meet, in their order. */
+export const lacking = (wanted: ReadonlyArray<Need>): ReadonlyArray<Need> => {
+  const lacks = wanted.filter((need) => need !== "namespaces" && !isMet(need))
+  // To try namespaces takes what a lab does; without it there is nothing to say about them.
+  const tries = wanted.includes("namespaces") && ["root", "ip", "nft"].every((need) => isMet(need as Need))
+  return tries && !isMet("namespaces") ? [...lacks, "namespaces"] : lacks
 }
 
-/** What is missing of these needs, in their order. */
-export const missing = (needs: ReadonlyArray<Need>): ReadonlyArray<string> =>
-  needs.flatMap((need) => capabilities()[need] ?? [])
+/** In words, for a title: `needs root and nft`. */
+export const needsText = (lacks: ReadonlyArray<Need>): string =>
+  `needs ${lacks.map((need) => capabilities[need].words).join(" and ")}`
 
-let known: Capabilities | undefined
+/** The Debian packages that have them, sorted. */
+export const packagesOf = (lacks: ReadonlyArray<Need>): ReadonlyArray<string> =>
+  [...new Set(lacks.flatMap((need) => (capabilities[need] as Capability).debian ?? []))].sort()
 
-const command = (name: string, ...args: ReadonlyArray<string>): boolean =>
-  spawnSync(name, args, { stdio: "ignore", timeout: 5_000 }).status === 0
+/** What of them no package brings, in words. */
+export const unpackaged = (lacks: ReadonlyArray<Need>): ReadonlyArray<string> =>
+  lacks.filter((need) => packagesOf([need]).length === 0).map((need) => capabilities[need].words)
+
+const known = new Map<Need, boolean>()
+
+const isMet = (need: Need): boolean => {
+  const met = known.get(need) ?? capabilities[need].isThere()
+  known.set(need, met)
+  return met
+}
 
 /** As what a container has for an image: nothing else, no library either. */
-const isStatic = (): boolean =>
-  spawnSync("ldd", ["/bin/busybox"], { encoding: "utf8", timeout: 5_000 }).stderr?.includes(
-    "not a dynamic"
-  ) === true
-
-const labMissing = (): string | undefined => {
-  if (process.getuid?.() !== 0) return "root and nftables"
-  if (!command("ip", "-V")) return "the ip command"
-  if (!command("ss", "-V")) return "the ss command"
-  if (!command("nft", "--version")) return "nftables"
-  const tried = spawnSync("sh", ["-e"], { input: trial(), encoding: "utf8", timeout: 10_000 })
-  return tried.status === 0
-    ? undefined
-    : `network namespaces with nftables (${(tried.stderr || "timed out").trim().split("\n")[0]})`
-}
+const isStatic = (path: string): boolean =>
+  spawnSync("ldd", [path], { encoding: "utf8" }).stderr?.includes("not a dynamic") === true
 
 const trial = () => {
   const name = `portmapper-lab-${process.pid}-trial`

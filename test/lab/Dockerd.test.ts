@@ -30,7 +30,7 @@ const plugin = Effect.acquireRelease(
     })
 )
 
-describeLab("a dockerd in a lab", ["dockerd"], () => {
+describeLab("a dockerd in a lab", ["dockerd", "iptables"], () => {
   it.live("activates a plugin whose socket lies anywhere, and sees nothing of the machine's own Engine", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()

@@ -253,6 +253,7 @@ async function udp(request: UdpRequest): Promise<UdpResult> {
     })
     const early = request.unconnected === true ? undefined : await connected(socket, request)
     if (early !== undefined) return { ...early, replies }
+    if (request.unconnected === true) socket.setBroadcast(true)
     let result = await next()
     for (let round = 1; round < (request.rounds ?? 1); round++) result = await next()
     return { ...result, replies, local: endpoint(socket.address()) }

@@ -75,4 +75,4 @@ describeInNamespace("ByteCounter", () => {
       assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
     }).pipe(Effect.scoped, Effect.provide(byteCounter), Effect.provide(nftFirewall()))
   )
-})
+}, ["conntrack"])

@@ -1,9 +1,10 @@
 /** What is flushed and what stays, in a namespace whose flows are made up. */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { IpNetwork } from "effect/net"
 import { layer } from "../../adapters/linux/Conntrack.ts"
-import { Conntrack, flowsOfAdded, flowsOfRemoved } from "../../src/firewall/Conntrack.ts"
+import { Conntrack, flowsOfAdded, flowsOfNarrowed, flowsOfRemoved } from "../../src/firewall/Conntrack.ts"
+import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { redirect } from "../firewall/firewallConformance.ts"
 import { createFlows, flow, listFlows } from "./flows.ts"
 import { describeInNamespace, ip, run } from "./namespace.ts"
@@ -11,7 +12,9 @@ import { describeInNamespace, ip, run } from "./namespace.ts"
 const addresses = ["192.0.2.1/24", "192.0.2.9/24", "2001:db8::1/64"]
 
 describeInNamespace("Conntrack", () => {
-  const test = <E>(title: string, body: Effect.Effect<void, E, Conntrack>, timeout?: number) =>
+  type Services = Conntrack | Firewall | MemoryFirewall
+
+  const test = <E>(title: string, body: Effect.Effect<void, E, Services>, timeout?: number) =>
     it.live(
       title,
       () =>
@@ -26,7 +29,7 @@ describeInNamespace("Conntrack", () => {
           }
           run("conntrack -F")
           yield* body
-        }).pipe(Effect.provide(layer)),
+        }).pipe(Effect.provide(Layer.provideMerge(layer, Firewall.layerMemory))),
       timeout
     )
   /** Creates the flows, flushes, and answers those that are left. */
@@ -154,6 +157,56 @@ describeInNamespace("Conntrack", () => {
     })
   )
 
+  const narrowed = flowsOfNarrowed(
+    [
+      redirect("tcp 0.0.0.0 80", "10.0.0.2 8080"),
+      redirect("udp 192.0.2.9 80", "10.0.0.2 8080", "10.0.0.0/8"),
+      redirect("tcp :: 80", "fd00::2 8080", "::/0")
+    ],
+    [IpNetwork.fromStringUnsafe("10.1.0.0/16"), IpNetwork.fromStringUnsafe("2001:db8::/32")]
+  )
+  const admitted = [
+    "tcp 10.1.0.2:5000 192.0.2.1:80 10.0.0.2:8080",
+    "tcp 10.2.0.2:5000 192.0.2.1:81 10.0.0.2:8080",
+    "tcp 10.2.0.2:5001 192.0.2.1:80",
+    "tcp 127.0.0.1:5000 127.0.0.1:80",
+    "tcp [2001:db8::2]:5000 [2001:db8::1]:80 [fd00::2]:8080",
+    "udp 10.1.0.2:5000 192.0.2.9:80 10.0.0.2:8080",
+    "udp 10.2.0.2:5000 192.0.2.1:80 10.0.0.2:8080"
+  ]
+  const refused = [
+    "tcp 10.2.0.2:5002 192.0.2.1:80 10.0.0.2:8080",
+    "tcp [2001:db9::2]:5000 [2001:db8::1]:80 [fd00::2]:8080",
+    "udp 10.2.0.2:5002 192.0.2.9:80 10.0.0.2:8080"
+  ]
+
+  test(
+    "ends the flows of narrowed frontends from sources that are admitted no longer, and refuses them from the backend",
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* left([...admitted, ...refused], narrowed), [...admitted].sort())
+      assert.deepStrictEqual([...(yield* MemoryFirewall).refused()].sort(), [
+        "10.0.0.2:8080 to 10.2.0.2:5002/tcp",
+        "10.0.0.2:8080 to 10.2.0.2:5002/udp",
+        "[fd00::2]:8080 to [2001:db9::2]:5000/tcp"
+      ])
+    })
+  )
+
+  test(
+    "deletes nothing that can't be refused from the backend",
+    Effect.gen(function* () {
+      const { refuse } = yield* MemoryFirewall
+      refuse(new FirewallError({ reason: "Busy", operation: "refusing", detail: "no buffers" }))
+      createFlows(refused.map((text) => flow(text)))
+      const { flush } = yield* Conntrack
+      assert.strictEqual(
+        (yield* Effect.flip(flush(narrowed))).message,
+        "flushing flows failed: refusing failed: no buffers"
+      )
+      assert.deepStrictEqual(yield* listFlows, [...refused].sort())
+    })
+  )
+
   test(
     "finds what it looks for among 200,000 flows without holding up the event loop",
     Effect.gen(function* () {
@@ -199,7 +252,7 @@ describeInNamespace("Conntrack", () => {
       )
     })
   )
-})
+}, ["conntrack"])
 
 /** Answers for how long at most the event loop took no turn since. */
 const watchEventLoop = () => {

@@ -318,8 +318,8 @@ describeInNamespace("Ruleset, with packets", () => {
         run(
           "nft -f -",
           `table inet marks {
-            chain before { type filter hook prerouting priority mangle; udp dport 7002 meta mark set 0x3abc0cde; }
-            chain after { type filter hook forward priority 0; meta l4proto udp ct original proto-dst 7002 meta mark 0x3abc5cde counter; }
+            chain before { type filter hook prerouting priority mangle; udp dport 7002 meta mark set 0xfabc2cde; }
+            chain after { type filter hook forward priority 0; meta l4proto udp ct original proto-dst 7002 meta mark 0xfabc5cde counter; }
           }`
         )
         yield* enforce(redirect("udp 0.0.0.0 7002", "10.0.0.2 7000"))
@@ -345,22 +345,33 @@ describeInNamespace("Ruleset, with packets", () => {
         })
     )
 
-    it.effect("masquerades nobody else's redirection back to where it came from", () =>
+    it.effect("masquerades nobody else's redirection back to where it came from, whatever its marks", () =>
       Effect.gen(function* () {
-        const { other } = yield* Network
+        const { client, other } = yield* Network
         run(
           "nft -f -",
           `table inet docker {
-            chain prerouting { type nat hook prerouting priority dstnat; tcp dport 7003 dnat ip to 10.0.0.2:80; }
-            chain after { type filter hook postrouting priority 300; ip saddr 10.0.0.3 tcp dport 80 counter; }
+            chain before { type filter hook prerouting priority mangle; tcp dport { 7003, 7004, 7005 } meta mark set 0xffff2fff; }
+            chain early { type nat hook prerouting priority -110; tcp dport 7005 dnat ip to 10.0.0.2:80; }
+            chain prerouting { type nat hook prerouting priority dstnat; tcp dport 7003 meta mark set 0xffff2fff dnat ip to 10.0.0.2:80; }
+            chain after { type filter hook postrouting priority 300; ip saddr 10.0.0.3 tcp dport 80 meta mark 0xffff2fff counter; }
           }`
         )
-        yield* enforce(redirect("tcp 0.0.0.0 7004", "10.0.0.2 80"))
-        yield* ask(other, "tcp 10.0.0.1 7003")
-        const [theirs = 0] = counters("inet docker after")
-        assert.isTrue(theirs > 0)
+        yield* enforce(
+          redirect("tcp 0.0.0.0 7004", "10.0.0.2 80"),
+          redirect("tcp 0.0.0.0 7005", "10.0.0.2 80")
+        )
+        let theirs = 0
+        for (const port of [7003, 7005]) {
+          yield* ask(other, `tcp 10.0.0.1 ${port}`)
+          const [now = 0] = counters("inet docker after")
+          assert.isAbove(now, theirs, `${port}`)
+          theirs = now
+        }
         assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 7004"), "web to 10.0.0.1")
         assert.strictEqual(counters("inet docker after")[0], theirs)
+        // Nor is one of ours masqueraded for a foreign mark.
+        assert.strictEqual(yield* ask(client, "tcp 192.0.2.1 7004"), "web to 192.0.2.2")
         run("nft delete table inet docker")
       })
     )
@@ -377,4 +388,4 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     )
   })
-})
+}, ["sysctl"])

@@ -137,6 +137,14 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  test("reads an IPv4-mapped source of the allow-list as the IPv4 one", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", [web], { "portmapper.allow": "::ffff:198.51.100.2,::ffff:10.0.0.0/104" }))
+      assert.deepStrictEqual((yield* host).rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 198.51.100.2/32,10.0.0.0/8"
+      ])
+    }))
+
   test("replaces the policy when the same mapping is asked with other labels", () =>
     Effect.gen(function* () {
       yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
@@ -186,10 +194,20 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(flushed(), [
         "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8",
         "[::]:53/udp",
-        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8"
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8",
+        "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8 and narrowed",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8 and narrowed"
       ])
       yield* map(group("53", dns, { "portmapper.mode": "proxy" }))
       assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
+      yield* map(group("53", dns))
+      flushed()
+      yield* map(group("53", dns, { "portmapper.mode": "proxy", "portmapper.allow": "10.0.0.0/8" }))
+      assert.deepStrictEqual(flushed(), [
+        "0.0.0.0:53/udp",
+        "0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8 and narrowed",
+        "0.0.0.0:53/tcp unless to 172.17.0.2:53 from 10.0.0.0/8 and narrowed"
+      ])
       yield* map(group("53", dns))
       flushed()
       yield* unmap(bindings)
@@ -209,7 +227,22 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(conntrack.flushed(), [
         limited,
         "0.0.0.0:53/udp unless to 172.17.0.2:53",
-        limited
+        limited,
+        `${limited} and narrowed`
+      ])
+    }))
+
+  test("forgets the flows that a policy let in whose change failed", () =>
+    Effect.gen(function* () {
+      const conntrack = yield* MemoryConntrack
+      const store = yield* MemoryStore
+      yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
+      const before = conntrack.flushed().length
+      store.refuse(new StoreError({ reason: "Full", operation: "recording", detail: "disk full" }))
+      yield* refused(group("8080", [web]))
+      assert.deepStrictEqual(conntrack.flushed().slice(before), [
+        "0.0.0.0:8080/tcp unless to 172.17.0.2:80",
+        "0.0.0.0:8080/tcp unless to 172.17.0.2:80 from 10.0.0.0/8 and narrowed"
       ])
     }))
 

@@ -4,14 +4,14 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { promisify } from "node:util"
 import { assert, describe } from "@effect/vitest"
-import { labTest, noPrivateMounts } from "../support/lab.ts"
+import { testNeeding } from "../lab/describeLab.ts"
 
 const script = Path.join(import.meta.dirname, "../support/fullDisk.ts")
 
 describe("the file of the mappings on a file system that fills up", () => {
-  labTest(
+  testNeeding(
     "refuses new mappings with the reason, keeps, confirms and removes the old, and goes on once there is room",
-    noPrivateMounts(),
+    ["mounts"],
     async () => {
       const place = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-full-"))
       try {

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
+import { IpNetwork } from "effect/net"
 import {
   addressUnsafe,
   covers,
@@ -8,7 +9,8 @@ import {
   isLoopback,
   isMulticastOrBroadcast,
   isUnspecified,
-  parseAddress
+  parseAddress,
+  parseNetwork
 } from "../../src/protocol/Address.ts"
 
 describe("parseAddress", () => {
@@ -45,6 +47,30 @@ describe("parseAddress", () => {
     ["10.0.0.1%eth0", "only an IPv6 address has a zone"]
   ])("refuses %j: %s", (text, reason) => {
     assert.deepStrictEqual(parseAddress(text), Result.fail(reason))
+  })
+})
+
+describe("parseNetwork", () => {
+  it.each([
+    ["10.0.0.0/8", "10.0.0.0/8"],
+    ["10.0.0.1", "10.0.0.1/32"],
+    ["2001:DB8::/32", "2001:db8::/32"],
+    ["2001:db8::1", "2001:db8::1/128"],
+    ["::ffff:198.51.100.2", "198.51.100.2/32"],
+    ["::FFFF:c633:6400/120", "198.51.100.0/24"],
+    ["0:0:0:0:0:ffff:0:0/96", "0.0.0.0/0"],
+    ["::/0", "::/0"]
+  ])("reads %s as %s", (text, expected) => {
+    assert.deepStrictEqual(Result.map(parseNetwork(text), IpNetwork.format), Result.succeed(expected))
+  })
+
+  it.each([
+    ["", "expected an address and prefix length separated by one slash"],
+    ["10.0.0.0/33", "prefix length must be an integer from 0 through 32"],
+    ["10.0.0.1/8", "address has non-zero host bits"],
+    ["::ffff:0.0.0.0/95", "address has non-zero host bits"]
+  ])("refuses %j: %s", (text, reason) => {
+    assert.deepStrictEqual(parseNetwork(text), Result.fail(reason))
   })
 })
 

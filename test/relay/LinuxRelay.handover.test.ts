@@ -6,7 +6,10 @@ import { RelayHandover } from "../../adapters/relay/LinuxRelay.ts"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Relay, type Route } from "../../src/relay/Relay.ts"
+import { reservePorts } from "../support/ports.ts"
 import { ending, exchange, linuxRelay, nextData, relayTest, sleep, type World } from "./world.ts"
+
+const free = await reservePorts()
 
 const drain = (grace: Duration.Input) =>
   Effect.flatMap(RelayHandover, (handover) => handover.drain(Duration.fromInputUnsafe(grace)))
@@ -40,8 +43,8 @@ describe("LinuxRelay, handed over", () => {
   relayTest(
     "is followed by another with no connection refused, and ends when its own have",
     async (world) => {
-      const route = await world.open({ protocol: "tcp", port: 23300, backend: await echo(world, "first") })
-      const carried = world.dial(23300)
+      const route = await world.open({ protocol: "tcp", port: free(0), backend: await echo(world, "first") })
+      const carried = world.dial(free(0))
       carried.write("a")
       assert.strictEqual(await nextData(carried), "first a")
       const second = await echo(world, "second")
@@ -49,14 +52,14 @@ describe("LinuxRelay, handed over", () => {
         Effect.gen(function* () {
           yield* successorOf({ ...route, backend: second })
           for (let count = 0; count < 20; count++) {
-            const client = world.dial(23300)
+            const client = world.dial(free(0))
             client.write("b")
             assert.strictEqual(yield* Effect.promise(() => nextData(client)), "first b")
             client.destroy()
           }
           const drained = yield* Effect.promise(() => world.run(drain("1 minute")))
           // It waits in the backlog, taken by neither.
-          const between = world.dial(23300)
+          const between = world.dial(free(0))
           between.write("c")
           yield* Effect.sleep("300 millis")
           assert.strictEqual(between.bytesRead, 0)
@@ -77,15 +80,15 @@ describe("LinuxRelay, handed over", () => {
           const [own] = yield* held
           yield* (yield* Relay).close(route)
           yield* (yield* HostSockets).close(own ?? assert.fail("the successor has no socket"))
-          yield* Effect.promise(() => world.reserve("tcp", "127.0.0.1", 23300))
+          yield* Effect.promise(() => world.reserve("tcp", "127.0.0.1", free(0)))
         })
       )
     }
   )
 
   relayTest("resets what is left when the grace time is over", async (world) => {
-    await world.open({ protocol: "tcp", port: 23301, backend: await echo(world, "first") })
-    const carried = world.dial(23301)
+    await world.open({ protocol: "tcp", port: free(1), backend: await echo(world, "first") })
+    const carried = world.dial(free(1))
     carried.write("a")
     assert.strictEqual(await nextData(carried), "first a")
     const end = ending(carried)
@@ -102,14 +105,14 @@ describe("LinuxRelay, handed over", () => {
         answer = () => slow.send(`slow ${bytes}`, from.port, from.address)
       })
       const backend = { address: addressUnsafe("127.0.0.1"), port: slow.address().port }
-      const route = await world.open({ protocol: "udp", port: 23302, backend })
-      const quiet = await world.open({ protocol: "udp", port: 23303, backend })
+      const route = await world.open({ protocol: "udp", port: free(2), backend })
+      const quiet = await world.open({ protocol: "udp", port: free(3), backend })
       const quick = await world.echoDatagrams()
       await withSuccessor(
         Effect.gen(function* () {
           yield* successorOf({ ...route, backend: quick.endpoint }, { ...quiet, backend: quick.endpoint })
           const client = yield* Effect.promise(() => world.datagrams())
-          const first = exchange(client, "a", 23302, "127.0.0.1", 20_000)
+          const first = exchange(client, "a", free(2), "127.0.0.1", 20_000)
           yield* Effect.promise(async () => {
             while ((await world.count(route)).bytesIn === 0) await sleep(5)
           })
@@ -118,11 +121,11 @@ describe("LinuxRelay, handed over", () => {
           const left = yield* Effect.promise(() => world.run(held))
           assert.deepStrictEqual(
             left.map(({ port }) => port),
-            [23302]
+            [free(2)]
           )
           answer()
           assert.strictEqual((yield* Effect.promise(() => first))?.text, "slow a")
-          const between = exchange(client, "b", 23302, "127.0.0.1", 20_000)
+          const between = exchange(client, "b", free(2), "127.0.0.1", 20_000)
           yield* resume
           assert.strictEqual((yield* Effect.promise(() => between))?.text, "b")
           yield* Effect.promise(() => world.run(drained))

@@ -51,6 +51,26 @@ describeInNamespace("LinuxRelay between hosts", () => {
       assert.strictEqual(backend.ports.size, addresses.length)
     })
 
+  for (const [host, own, others] of [
+    ["0.0.0.0", "127.0.0.1", ["255.255.255.255", "10.1.0.255", "224.0.0.1", "127.255.255.255"]],
+    ["::", "::1", ["ff02::1%eth0"]]
+  ] as const)
+    for (const admits of ["everything", "loopback"] as const)
+      relayTest(
+        `drops UDP to an address that is not this host's alone, on ${host}, ${admits}`,
+        async (world) => {
+          const backend = await world.echoDatagrams()
+          const heard: Array<string> = []
+          backend.socket.on("message", (bytes) => heard.push(bytes.toString()))
+          await world.open({ protocol: "udp", host, port: 18207, backend: backend.endpoint, admits })
+          const client = await world.datagrams(host)
+          client.setBroadcast(true)
+          for (const address of others) client.send(`to ${address}`, 18207, address)
+          assert.strictEqual((await exchange(client, "to me", 18207, own))?.text, "to me")
+          assert.deepStrictEqual(heard, ["to me"])
+        }
+      )
+
   for (const protocol of ["tcp", "udp"] as const) {
     relayTest(`leads ${protocol} by the address spoken to, where routes share a socket`, async (world) => {
       for (const [any, first, second] of [

@@ -6,8 +6,11 @@ import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { Relay } from "../../src/relay/Relay.ts"
+import { reservePorts } from "../support/ports.ts"
 import { withFewDescriptors } from "./descriptors.ts"
 import { ending, endpoint, nextData, readAll, relayTest, sleep } from "./world.ts"
+
+const free = await reservePorts()
 
 const tcp = "tcp" as const
 
@@ -23,8 +26,8 @@ describe("LinuxRelay, TCP", () => {
   ] as const)
     relayTest(`carries bytes both ways from ${frontHost} to ${backendHost}`, async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket), backendHost)
-      const route = await world.open({ protocol: tcp, host: frontHost, port: 23100, backend })
-      const client = world.dial(23100, frontHost)
+      const route = await world.open({ protocol: tcp, host: frontHost, port: free(0), backend })
+      const client = world.dial(free(0), frontHost)
       const sent = Buffer.alloc(300_000, "abc")
       client.end(sent)
       assert.isTrue((await readAll(client)).equals(sent))
@@ -41,8 +44,8 @@ describe("LinuxRelay, TCP", () => {
       const received = await readAll(socket)
       socket.end(`got ${received.length}`)
     })
-    await world.open({ protocol: tcp, port: 23101, backend })
-    const client = world.dial(23101)
+    await world.open({ protocol: tcp, port: free(1), backend })
+    const client = world.dial(free(1))
     client.end(Buffer.alloc(3_000_001))
     assert.strictEqual((await readAll(client)).toString(), "got 3000001")
   })
@@ -57,8 +60,8 @@ describe("LinuxRelay, TCP", () => {
       socket.on("end", () => all.resolve())
       socket.end("hello")
     })
-    await world.open({ protocol: tcp, port: 23102, backend })
-    const client = world.dial(23102)
+    await world.open({ protocol: tcp, port: free(2), backend })
+    const client = world.dial(free(2))
     assert.strictEqual((await readAll(client)).toString(), "hello")
     client.end(Buffer.alloc(1_000_000))
     await all.promise
@@ -70,8 +73,8 @@ describe("LinuxRelay, TCP", () => {
       socket.write("banner")
       socket.pipe(socket)
     })
-    await world.open({ protocol: tcp, port: 23103, backend })
-    const client = world.dial(23103)
+    await world.open({ protocol: tcp, port: free(3), backend })
+    const client = world.dial(free(3))
     assert.strictEqual(await nextData(client), "banner")
     client.write("abc")
     assert.strictEqual(await nextData(client), "abc")
@@ -81,8 +84,8 @@ describe("LinuxRelay, TCP", () => {
     relayTest(
       `resets the client where the backend refuses${said === "" ? "" : ", whatever it has sent"}`,
       async (world) => {
-        await world.open({ protocol: tcp, port: 23104, backend: endpoint("127.0.0.1", 1) })
-        const client = world.dial(23104)
+        await world.open({ protocol: tcp, port: free(4), backend: endpoint("127.0.0.1", 1) })
+        const client = world.dial(free(4))
         const ended = ending(client)
         if (said !== "") client.write(said)
         assert.deepStrictEqual(await ended, { how: "ECONNRESET", text: "" })
@@ -92,8 +95,8 @@ describe("LinuxRelay, TCP", () => {
   relayTest("resets the backend where the client resets", async (world) => {
     const seen = Promise.withResolvers<string>()
     const backend = await world.backend((socket) => void ending(socket).then(({ how }) => seen.resolve(how)))
-    await world.open({ protocol: tcp, port: 23105, backend })
-    const client = world.dial(23105)
+    await world.open({ protocol: tcp, port: free(5), backend })
+    const client = world.dial(free(5))
     client.write("x")
     await sleep(50)
     client.resetAndDestroy()
@@ -105,8 +108,8 @@ describe("LinuxRelay, TCP", () => {
       socket.write("last words")
       setTimeout(() => socket.resetAndDestroy(), 30)
     })
-    await world.open({ protocol: tcp, port: 23106, backend })
-    assert.deepStrictEqual(await ending(world.dial(23106)), { how: "ECONNRESET", text: "last words" })
+    await world.open({ protocol: tcp, port: free(6), backend })
+    assert.deepStrictEqual(await ending(world.dial(free(6))), { how: "ECONNRESET", text: "last words" })
   })
 
   relayTest("resets the client where the backend ended and then reset", async (world) => {
@@ -115,8 +118,8 @@ describe("LinuxRelay, TCP", () => {
       socket.end("bye")
       setTimeout(() => socket.resetAndDestroy(), 50)
     })
-    await world.open({ protocol: tcp, port: 23107, backend })
-    const client = world.dial(23107)
+    await world.open({ protocol: tcp, port: free(7), backend })
+    const client = world.dial(free(7))
     const reset = new Promise<string>((resolve) =>
       client.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? ""))
     )
@@ -133,8 +136,8 @@ describe("LinuxRelay, TCP", () => {
       socket.pause()
       accepted.resolve(socket)
     })
-    await world.open({ protocol: tcp, port: 23108, backend })
-    const client = world.dial(23108)
+    await world.open({ protocol: tcp, port: free(8), backend })
+    const client = world.dial(free(8))
     await once(client, "connect")
     const chunk = Buffer.alloc(65536, 7)
     let sent = 0
@@ -155,8 +158,8 @@ describe("LinuxRelay, TCP", () => {
   relayTest("delivers to a slow client all that the backend said before its end", async (world) => {
     const size = 20_000_000
     const backend = await world.backend((socket) => socket.end(Buffer.alloc(size, 1)))
-    await world.open({ protocol: tcp, port: 23109, backend })
-    const client = world.dial(23109)
+    await world.open({ protocol: tcp, port: free(9), backend })
+    const client = world.dial(free(9))
     client.pause()
     await sleep(300)
     assert.strictEqual((await readAll(client)).length, size)
@@ -166,11 +169,11 @@ describe("LinuxRelay, TCP", () => {
     "resets the client where the backend does not accept in time",
     async (world) => {
       // A listener whose backlog is full answers nothing.
-      const full = await world.reserve("tcp", "127.0.0.1", 23111)
+      const full = await world.reserve("tcp", "127.0.0.1", free(11))
       await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.admit(full, "nothing")))
-      await world.open({ protocol: tcp, port: 23110, backend: endpoint("127.0.0.1", 23111) })
+      await world.open({ protocol: tcp, port: free(10), backend: endpoint("127.0.0.1", free(11)) })
       const begun = Date.now()
-      const { how } = await ending(world.dial(23110))
+      const { how } = await ending(world.dial(free(10)))
       assert.strictEqual(how, "ECONNRESET")
       assert.isAtLeast(Date.now() - begun, 300)
       // Long before the time that holds where none is given.
@@ -181,10 +184,10 @@ describe("LinuxRelay, TCP", () => {
 
   relayTest("keeps 2,000 connections open at once", async (world) => {
     const backend = await world.backend((socket) => socket.pipe(socket))
-    await world.open({ protocol: tcp, port: 23112, backend })
+    await world.open({ protocol: tcp, port: free(12), backend })
     const answers = await Promise.all(
       Array.from({ length: 2000 }, async (_, index) => {
-        const client = world.dial(23112, `127.0.0.1`)
+        const client = world.dial(free(12), "127.0.0.1")
         client.write(`number ${index}`)
         return [client, await nextData(client)] as const
       })
@@ -205,8 +208,8 @@ describe("LinuxRelay, TCP", () => {
     "takes no more connections once closed, ends those it had after the grace time, and frees the port at once",
     async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket))
-      const route = await world.open({ protocol: tcp, port: 23113, backend })
-      const client = world.dial(23113)
+      const route = await world.open({ protocol: tcp, port: free(13), backend })
+      const client = world.dial(free(13))
       client.write("before")
       await nextData(client)
       const begun = Date.now()
@@ -216,17 +219,17 @@ describe("LinuxRelay, TCP", () => {
       await world.close(route)
       // Not after the grace time.
       assert.isBelow(Date.now() - begun, graceMillis)
-      const refused = await ending(world.dial(23113))
+      const refused = await ending(world.dial(free(13)))
       assert.strictEqual(refused.how, "ECONNREFUSED")
 
       const other = await world.backend((socket) => socket.end("other"))
-      await world.open({ protocol: tcp, port: 23113, backend: other })
-      assert.strictEqual((await ending(world.dial(23113))).text, "other")
+      await world.open({ protocol: tcp, port: free(13), backend: other })
+      assert.strictEqual((await ending(world.dial(free(13)))).text, "other")
       client.write("within grace")
       assert.strictEqual(await nextData(client), "within grace")
       assert.strictEqual(await ended, "ECONNRESET")
       assert.isAtLeast(Date.now() - begun, graceMillis)
-      assert.strictEqual((await ending(world.dial(23113))).text, "other")
+      assert.strictEqual((await ending(world.dial(free(13)))).text, "other")
     },
     { grace: Duration.millis(graceMillis) }
   )
@@ -240,12 +243,12 @@ describe("LinuxRelay, TCP", () => {
       const second = await world.backend((socket) =>
         socket.on("data", (bytes) => socket.write(`second ${bytes}`))
       )
-      const route = await world.open({ protocol: tcp, port: 23114, backend: first })
-      const old = world.dial(23114)
+      const route = await world.open({ protocol: tcp, port: free(14), backend: first })
+      const old = world.dial(free(14))
       old.write("a")
       assert.strictEqual(await nextData(old), "first a")
       await world.reopen({ ...route, backend: second })
-      const young = world.dial(23114)
+      const young = world.dial(free(14))
       young.write("b")
       assert.strictEqual(await nextData(young), "second b")
       old.write("c")
@@ -256,26 +259,29 @@ describe("LinuxRelay, TCP", () => {
 
   relayTest("serves on as before where a replacement fails", async (world) => {
     const backend = await world.backend((socket) => socket.end("here"))
-    const route = await world.open({ protocol: tcp, port: 23115, backend })
+    const route = await world.open({ protocol: tcp, port: free(15), backend })
     const error = await world.run(
       Effect.flatMap(Relay, (relay) =>
         Effect.flip(relay.open({ ...route, backend: endpoint("fe80::1%nowhere", 80) }))
       )
     )
-    assert.strictEqual(error.message, "relay for 127.0.0.1:23115/tcp failed: there is no interface nowhere")
-    assert.strictEqual((await ending(world.dial(23115))).text, "here")
+    assert.strictEqual(
+      error.message,
+      `relay for 127.0.0.1:${free(15)}/tcp failed: there is no interface nowhere`
+    )
+    assert.strictEqual((await ending(world.dial(free(15)))).text, "here")
   })
 
   relayTest("resets sources that are not allowed, and counts them", async (world) => {
     const backend = await world.backend((socket) => socket.end("welcome"))
     const route = await world.open({
       protocol: tcp,
-      port: 23116,
+      port: free(16),
       backend,
       allow: ["127.0.1.0/25", "10.0.0.0/8", "::1/128"].map(IpNetwork.fromStringUnsafe)
     })
     const from = async (localAddress: string) =>
-      (await ending(world.dial(23116, "127.0.0.1", { localAddress }))).text
+      (await ending(world.dial(free(16), "127.0.0.1", { localAddress }))).text
     assert.deepStrictEqual(
       [
         await from("127.0.1.1"),
@@ -295,21 +301,27 @@ describe("LinuxRelay, TCP", () => {
     const backend = await world.backend(async (socket) => {
       socket.end(await readAll(socket))
     })
-    const local4 = await world.open({ protocol: tcp, port: 23117, backend, proxyProtocol: "v1" })
-    const local6 = await world.open({ protocol: tcp, host: "::1", port: 23117, backend, proxyProtocol: "v2" })
+    const local4 = await world.open({ protocol: tcp, port: free(17), backend, proxyProtocol: "v1" })
+    const local6 = await world.open({
+      protocol: tcp,
+      host: "::1",
+      port: free(17),
+      backend,
+      proxyProtocol: "v2"
+    })
     const heard = async (host: string, said: string) => {
-      const client = world.dial(23117, host)
+      const client = world.dial(free(17), host)
       await once(client, "connect")
       const port = client.localPort ?? 0
       client.end(said)
       return [port, await readAll(client)] as const
     }
     const [port, text] = await heard("127.0.0.1", "hi")
-    assert.strictEqual(text.toString(), `PROXY TCP4 127.0.0.1 127.0.0.1 ${port} 23117\r\nhi`)
+    assert.strictEqual(text.toString(), `PROXY TCP4 127.0.0.1 127.0.0.1 ${port} ${free(17)}\r\nhi`)
     const [port6, bytes] = await heard("::1", "")
     assert.strictEqual(
       bytes.toString("hex"),
-      `0d0a0d0a000d0a515549540a21210024${`${"0".repeat(31)}1`.repeat(2)}${hex16(port6)}${hex16(23117)}`
+      `0d0a0d0a000d0a515549540a21210024${`${"0".repeat(31)}1`.repeat(2)}${hex16(port6)}${hex16(free(17))}`
     )
     assert.strictEqual((await world.count(local4)).bytesIn, 2)
     assert.strictEqual((await world.count(local6)).bytesIn, 0)
@@ -321,24 +333,24 @@ describe("LinuxRelay, TCP", () => {
       socket.write("220 ready")
       socket.once("data", (bytes) => heard.resolve(bytes.toString()))
     })
-    await world.open({ protocol: tcp, port: 23118, backend, proxyProtocol: "v1" })
-    const client = world.dial(23118)
+    await world.open({ protocol: tcp, port: free(18), backend, proxyProtocol: "v1" })
+    const client = world.dial(free(18))
     assert.strictEqual(await nextData(client), "220 ready")
-    assert.match(await heard.promise, /^PROXY TCP4 127.0.0.1 127.0.0.1 \d+ 23118\r\n$/)
+    assert.match(await heard.promise, new RegExp(`^PROXY TCP4 127.0.0.1 127.0.0.1 \\d+ ${free(18)}\\r\\n$`))
   })
 
   relayTest("keeps its connections to clients alive", async (world) => {
     const backend = await world.backend((socket) => socket.pipe(socket))
-    await world.open({ protocol: tcp, port: 23120, backend })
-    const client = world.dial(23120)
+    await world.open({ protocol: tcp, port: free(20), backend })
+    const client = world.dial(free(20))
     client.write("x")
     await nextData(client)
-    const table = execFileSync("ss", ["-Htno", "sport", "=", ":23120"], { encoding: "utf8" })
+    const table = execFileSync("ss", ["-Htno", "sport", "=", `:${free(20)}`], { encoding: "utf8" })
     assert.match(table, /timer:\(keepalive/)
   })
 
   relayTest("survives the lack of descriptors, and serves everyone in turn", async (world) => {
-    await world.open({ protocol: tcp, port: 23119, backend: endpoint("127.0.0.1", 23129) })
+    await world.open({ protocol: tcp, port: free(19), backend: endpoint("127.0.0.1", free(29)) })
     // Backend and clients are another process: the backend must not wait for descriptors that the relay has for it.
     const other = spawn(process.execPath, ["--input-type=module", "--eval", thirtyClients], {
       stdio: ["pipe", "pipe", "inherit"]
@@ -367,9 +379,9 @@ const thirtyClients = `
   import { once } from "node:events"
   import { connect, createServer } from "node:net"
   createServer((socket) => socket.on("error", () => {}).pipe(socket))
-    .listen(23129, "127.0.0.1", () => console.log("listening"))
+    .listen(${free(29)}, "127.0.0.1", () => console.log("listening"))
   const ask = () => new Promise((resolve) => {
-    const client = connect(23119, "127.0.0.1")
+    const client = connect(${free(19)}, "127.0.0.1")
     client.on("error", (error) => resolve(error.code)).on("close", () => resolve("closed"))
     // Long enough that whoever waits for a descriptor in a busy loop is found out by its processor time.
     client.on("data", () => { resolve("served"); setTimeout(() => client.destroy(), 200) })

@@ -2,7 +2,10 @@ import type { Socket as Datagrams } from "node:dgram"
 import { assert, describe } from "@effect/vitest"
 import { Duration } from "effect"
 import { IpNetwork } from "effect/net"
+import { reservePorts } from "../support/ports.ts"
 import { endpoint, exchange, relayTest, sleep } from "./world.ts"
+
+const free = await reservePorts()
 
 const udp = "udp" as const
 
@@ -18,13 +21,13 @@ describe("LinuxRelay, UDP", () => {
       const route = await world.open({
         protocol: udp,
         host: frontHost,
-        port: 23200,
+        port: free(0),
         backend: backend.endpoint
       })
       const client = await world.datagrams(frontHost)
       for (const size of [0, 1, 1200, 60_000])
         assert.deepStrictEqual(
-          [size, (await exchange(client, Buffer.alloc(size), 23200, frontHost))?.size],
+          [size, (await exchange(client, Buffer.alloc(size), free(0), frontHost))?.size],
           [size, size]
         )
       // The last answer is counted once it is on its way.
@@ -41,7 +44,7 @@ describe("LinuxRelay, UDP", () => {
     "keeps a flow for each client, and packets of different sizes apart and in order",
     async (world) => {
       const backend = await world.echoDatagrams()
-      await world.open({ protocol: udp, port: 23201, backend: backend.endpoint })
+      await world.open({ protocol: udp, port: free(1), backend: backend.endpoint })
       const sizes = [100, 100, 100, 40, 0, 100, 700, 700, 1, 1, 1, 0, 0, 5]
       const clients = await Promise.all(Array.from({ length: 8 }, () => world.datagrams()))
       const answers = await Promise.all(
@@ -53,7 +56,7 @@ describe("LinuxRelay, UDP", () => {
                 seen.push(`${bytes.length} of ${bytes[0] ?? "none"}`)
                 if (seen.length === sizes.length) resolve(seen)
               })
-              for (const size of sizes) client.send(Buffer.alloc(size, index), 23201, "127.0.0.1")
+              for (const size of sizes) client.send(Buffer.alloc(size, index), free(1), "127.0.0.1")
             })
         )
       )
@@ -66,15 +69,15 @@ describe("LinuxRelay, UDP", () => {
   )
 
   relayTest("keeps a flow through refusals, and reaches a backend that was started again", async (world) => {
-    const first = await world.echoDatagrams("127.0.0.1", 23250)
-    const route = await world.open({ protocol: udp, port: 23202, backend: first.endpoint })
+    const first = await world.echoDatagrams("127.0.0.1", free(50))
+    const route = await world.open({ protocol: udp, port: free(2), backend: first.endpoint })
     const client = await world.datagrams()
-    const ask = (text: string, patience?: number) => exchange(client, text, 23202, "127.0.0.1", patience)
+    const ask = (text: string, patience?: number) => exchange(client, text, free(2), "127.0.0.1", patience)
     assert.strictEqual((await ask("a"))?.text, "a")
     first.socket.close()
     await sleep(20)
     for (let round = 0; round < 3; round++) assert.isUndefined(await ask("lost", 50))
-    const second = await world.echoDatagrams("127.0.0.1", 23250)
+    const second = await world.echoDatagrams("127.0.0.1", free(50))
     assert.strictEqual((await ask("b"))?.text, "b")
     assert.deepStrictEqual([...second.ports], [...first.ports])
     assert.strictEqual((await world.count(route)).connections, 1)
@@ -84,16 +87,16 @@ describe("LinuxRelay, UDP", () => {
     "closes a flow that is idle, by the route's own time and by the relay's",
     async (world) => {
       const backend = await world.echoDatagrams()
-      const usual = await world.open({ protocol: udp, port: 23203, backend: backend.endpoint })
+      const usual = await world.open({ protocol: udp, port: free(3), backend: backend.endpoint })
       const longer = await world.open({
         protocol: udp,
-        port: 23204,
+        port: free(4),
         backend: backend.endpoint,
         udpIdle: Duration.seconds(60)
       })
       const client = await world.datagrams()
       for (let round = 0; round < 2; round++) {
-        for (const port of [23203, 23204]) await exchange(client, "x", port, "127.0.0.1")
+        for (const port of [free(3), free(4)]) await exchange(client, "x", port, "127.0.0.1")
         await sleep(1800)
       }
       assert.deepStrictEqual(
@@ -117,20 +120,20 @@ describe("LinuxRelay, UDP", () => {
       )
       const toSilent = await world.open({
         protocol: udp,
-        port: 23205,
+        port: free(5),
         backend: endpoint("127.0.0.1", silent.address().port)
       })
       const toTalking = await world.open({
         protocol: udp,
-        port: 23206,
+        port: free(6),
         backend: endpoint("127.0.0.1", talking.address().port)
       })
       const client = await world.datagrams()
       let news = 0
       client.on("message", () => news++)
-      client.send("subscribe", 23206, "127.0.0.1")
+      client.send("subscribe", free(6), "127.0.0.1")
       for (let round = 0; round < 15; round++) {
-        client.send("x", 23205, "127.0.0.1")
+        client.send("x", free(5), "127.0.0.1")
         await sleep(200)
       }
       for (const saying of sayings) clearInterval(saying)
@@ -146,9 +149,9 @@ describe("LinuxRelay, UDP", () => {
     "holds a bounded number of flows, and ends no conversation for the sake of short exchanges",
     async (world) => {
       const backend = await world.echoDatagrams()
-      const route = await world.open({ protocol: udp, port: 23207, backend: backend.endpoint })
+      const route = await world.open({ protocol: udp, port: free(7), backend: backend.endpoint })
       const ask = async (client: Datagrams, text: string) =>
-        assert.strictEqual((await exchange(client, text, 23207, "127.0.0.1"))?.text, text)
+        assert.strictEqual((await exchange(client, text, free(7), "127.0.0.1"))?.text, text)
       const conversing = await world.datagrams()
       await ask(conversing, "first")
       await sleep(600)
@@ -177,9 +180,9 @@ describe("LinuxRelay, UDP", () => {
     "answers every source of a burst while its table is full",
     async (world) => {
       const backend = await world.echoDatagrams()
-      await world.open({ protocol: udp, port: 23210, backend: backend.endpoint })
+      await world.open({ protocol: udp, port: free(10), backend: backend.endpoint })
       const ask = async (text: string) =>
-        (await exchange(await world.datagrams(), text, 23210, "127.0.0.1"))?.text
+        (await exchange(await world.datagrams(), text, free(10), "127.0.0.1"))?.text
       for (let source = 0; source < 64; source++) await ask(`${source}`)
       await sleep(1500)
       const burst = Array.from({ length: 50 }, (_, source) => `burst ${source}`)
@@ -192,15 +195,15 @@ describe("LinuxRelay, UDP", () => {
     const backend = await world.echoDatagrams()
     const route = await world.open({
       protocol: udp,
-      port: 23208,
+      port: free(8),
       backend: backend.endpoint,
       allow: [IpNetwork.fromStringUnsafe("127.0.2.0/24")]
     })
     const allowed = await world.datagrams("127.0.2.9")
     const other = await world.datagrams("127.0.3.9")
-    assert.strictEqual((await exchange(allowed, "in", 23208, "127.0.0.1"))?.text, "in")
-    assert.isUndefined(await exchange(other, "out", 23208, "127.0.0.1", 100))
-    assert.isUndefined(await exchange(other, "out", 23208, "127.0.0.1", 100))
+    assert.strictEqual((await exchange(allowed, "in", free(8), "127.0.0.1"))?.text, "in")
+    assert.isUndefined(await exchange(other, "out", free(8), "127.0.0.1", 100))
+    assert.isUndefined(await exchange(other, "out", free(8), "127.0.0.1", 100))
     const { connections, refused } = await world.count(route)
     assert.deepStrictEqual({ connections, refused }, { connections: 1, refused: 2 })
   })
@@ -208,13 +211,13 @@ describe("LinuxRelay, UDP", () => {
   relayTest("ends its flows when it is closed, and frees the port at once", async (world) => {
     const first = await world.echoDatagrams()
     const second = await world.echoDatagrams()
-    const route = await world.open({ protocol: udp, port: 23209, backend: first.endpoint })
+    const route = await world.open({ protocol: udp, port: free(9), backend: first.endpoint })
     const client = await world.datagrams()
-    assert.strictEqual((await exchange(client, "a", 23209, "127.0.0.1"))?.text, "a")
+    assert.strictEqual((await exchange(client, "a", free(9), "127.0.0.1"))?.text, "a")
     await world.close(route)
-    assert.isUndefined(await exchange(client, "b", 23209, "127.0.0.1", 100))
-    await world.open({ protocol: udp, port: 23209, backend: second.endpoint })
-    assert.strictEqual((await exchange(client, "c", 23209, "127.0.0.1"))?.text, "c")
+    assert.isUndefined(await exchange(client, "b", free(9), "127.0.0.1", 100))
+    await world.open({ protocol: udp, port: free(9), backend: second.endpoint })
+    assert.strictEqual((await exchange(client, "c", free(9), "127.0.0.1"))?.text, "c")
     assert.strictEqual(second.ports.size, 1)
   })
 })

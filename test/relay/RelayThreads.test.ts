@@ -6,7 +6,10 @@ import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { libc } from "../../adapters/linux/Libc.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
+import { reservePorts } from "../support/ports.ts"
 import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.ts"
+
+const free = await reservePorts()
 
 /** Threads that this process has started. */
 const started: Array<Worker> = []
@@ -20,8 +23,8 @@ describe("RelayThreads", () => {
     started.length = 0
     const backend = await world.backend((socket) => socket.pipe(socket))
     assert.strictEqual(started.length, 0)
-    await world.open({ protocol: "tcp", port: 23300, backend })
-    await world.open({ protocol: "udp", port: 23300, backend })
+    await world.open({ protocol: "tcp", port: free(0), backend })
+    await world.open({ protocol: "udp", port: free(0), backend })
     assert.strictEqual(started.length, 1)
   })
 
@@ -31,17 +34,17 @@ describe("RelayThreads", () => {
       started.length = 0
       const backend = await world.backend((socket) => socket.pipe(socket))
       const packets = await world.echoDatagrams()
-      const route = await world.open({ protocol: "tcp", port: 23301, backend })
-      await world.open({ protocol: "udp", port: 23301, backend: packets.endpoint })
+      const route = await world.open({ protocol: "tcp", port: free(1), backend })
+      await world.open({ protocol: "udp", port: free(1), backend: packets.endpoint })
       const said = async (text: string) => {
-        const client = world.dial(23301)
+        const client = world.dial(free(1))
         client.write(text)
         return [client, await nextData(client)] as const
       }
       const [lost, answer] = await said("before")
       const speaker = await world.datagrams()
       assert.strictEqual(answer, "before")
-      assert.strictEqual((await exchange(speaker, "packet", 23301, "127.0.0.1"))?.text, "packet")
+      assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
       const before = openDescriptors()
 
       const reset = ending(lost)
@@ -51,7 +54,7 @@ describe("RelayThreads", () => {
       await death
       assert.strictEqual((await reset).how, "ECONNRESET")
       const [client] = await waiting.catch(() => said("again"))
-      assert.strictEqual((await exchange(speaker, "packet", 23301, "127.0.0.1"))?.text, "packet")
+      assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
       assert.match(
         world.logged.join(),
         /^a relay thread died \(it ended by itself\); its connections are lost, another serves in 100 ms$/
@@ -80,7 +83,7 @@ describe("RelayThreads", () => {
         })
       )
       const echo = await world.backend((socket) => socket.pipe(socket))
-      const { socket: other } = await world.open({ protocol: "tcp", port: 23310, backend: echo })
+      const { socket: other } = await world.open({ protocol: "tcp", port: free(10), backend: echo })
       const speaker = world.dial(other.port)
       if (isBusy) speaker.on("data", () => speaker.write("again")).write("begin")
       const client = await world.datagrams()
@@ -88,7 +91,7 @@ describe("RelayThreads", () => {
       // A number that was a listener's is the next time that of a socket of packets, or of nobody the thread hears of.
       for (let round = 0; round < 300; round++) {
         const protocol = round % 3 === 0 ? "udp" : "tcp"
-        const port = 23311 + (round % 2)
+        const port = free(11) + (round % 2)
         const backend = (protocol === "udp" ? udp : tcp)[round % names.length] ?? assert.fail("no backend")
         const route = await world.open({ protocol, port, backend })
         if (round % 4 !== 0) {
@@ -108,7 +111,7 @@ describe("RelayThreads", () => {
   relayTest("lets go of a socket that is another's too", async (world) => {
     const route = await world.open({
       protocol: "tcp",
-      port: 23313,
+      port: free(13),
       backend: await world.backend((socket) => socket.pipe(socket))
     })
     const copy = { ...route.socket, fd: libc().duplicate(route.socket.fd) }
@@ -116,7 +119,7 @@ describe("RelayThreads", () => {
     await sleep(100)
     await world.close(route)
     await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.admit(copy, "everything")))
-    const client = world.dial(23313)
+    const client = world.dial(free(13))
     client.write("in the backlog")
     await sleep(100)
     const before = process.cpuUsage()
@@ -133,8 +136,8 @@ describe("RelayThreads", () => {
     "ends what a route has left after the grace time, whatever else happens",
     async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket))
-      const route = await world.open({ protocol: "tcp", port: 23314, backend })
-      const client = world.dial(23314)
+      const route = await world.open({ protocol: "tcp", port: free(14), backend })
+      const client = world.dial(free(14))
       client.write("before")
       await nextData(client)
       const end = ending(client)
@@ -153,8 +156,8 @@ describe("RelayThreads", () => {
     async (world) => {
       started.length = 0
       const echoing = await world.backend((socket) => socket.pipe(socket))
-      await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
-      const route = await world.open({ protocol: "tcp", port: 23303, backend: echoing })
+      await world.open({ protocol: "tcp", port: free(2), backend: endpoint("127.0.0.1", free(92)) })
+      const route = await world.open({ protocol: "tcp", port: free(3), backend: echoing })
       const load = startLoad()
       try {
         for (let wait = 0; started.length < 2 && wait < 1200; wait++) await sleep(50)
@@ -165,7 +168,7 @@ describe("RelayThreads", () => {
       await sleep(500)
       const answers = await Promise.all(
         Array.from({ length: 200 }, async () => {
-          const one = world.dial(23303)
+          const one = world.dial(free(3))
           one.write("x")
           return nextData(one)
         })
@@ -173,11 +176,11 @@ describe("RelayThreads", () => {
       assert.strictEqual(answers.join(""), "x".repeat(200))
       // Packets of one socket are one thread's, whatever number of routes it has.
       const packets = await world.echoDatagrams()
-      const all = { protocol: "udp", host: "0.0.0.0", port: 23304, backend: packets.endpoint } as const
+      const all = { protocol: "udp", host: "0.0.0.0", port: free(4), backend: packets.endpoint } as const
       const { socket } = await world.open(all)
       await world.open({ ...all, host: "127.0.0.1", socket })
       for (let round = 0; round < 20; round++) {
-        const packet = await exchange(await world.datagrams(), "x", 23304, "127.0.0.2", 5000)
+        const packet = await exchange(await world.datagrams(), "x", free(4), "127.0.0.2", 5000)
         assert.strictEqual(packet?.text, "x")
       }
       await world.close(route)
@@ -190,7 +193,7 @@ describe("RelayThreads", () => {
     async (world) => {
       started.length = 0
       const echoing = await world.backend((socket) => socket.pipe(socket))
-      await world.open({ protocol: "tcp", port: 23302, backend: endpoint("127.0.0.1", 23392) })
+      await world.open({ protocol: "tcp", port: free(2), backend: endpoint("127.0.0.1", free(92)) })
       const endAtOnce = (worker: Worker) => void worker.terminate()
       process.on("worker", endAtOnce)
       const load = startLoad()
@@ -205,12 +208,12 @@ describe("RelayThreads", () => {
       ])
       for (const protocol of ["tcp", "udp"] as const) {
         const backend = protocol === "tcp" ? echoing : (await world.echoDatagrams()).endpoint
-        await world.open({ protocol, port: 23303, backend })
+        await world.open({ protocol, port: free(3), backend })
       }
-      const client = world.dial(23303)
+      const client = world.dial(free(3))
       client.write("served")
       assert.strictEqual(await nextData(client), "served")
-      const packet = await exchange(await world.datagrams(), "served", 23303, "127.0.0.1", 5000)
+      const packet = await exchange(await world.datagrams(), "served", free(3), "127.0.0.1", 5000)
       assert.strictEqual(packet?.text, "served")
       assert.strictEqual(started.length, 2)
     },
@@ -249,13 +252,13 @@ const openDescriptors = (): number =>
 
 const sink = `
   import { createServer } from "node:net"
-  createServer((socket) => socket.on("error", () => {}).resume()).listen(23392, "127.0.0.1")`
+  createServer((socket) => socket.on("error", () => {}).resume()).listen(${free(92)}, "127.0.0.1")`
 
 const source = `
   import { connect } from "node:net"
   const chunk = Buffer.alloc(1 << 20)
   const begin = () => {
-    const socket = connect(23302, "127.0.0.1")
+    const socket = connect(${free(2)}, "127.0.0.1")
     const push = () => { while (socket.write(chunk)); }
     socket.on("connect", push).on("drain", push).on("error", () => {}).on("close", () => setTimeout(begin, 50))
   }
@@ -277,12 +280,12 @@ const program = `
   import { Relay } from "./src/relay/Relay.ts"
 
   const host = addressUnsafe("127.0.0.1")
-  createServer((socket) => socket.pipe(socket)).listen(23390, "127.0.0.1")
+  createServer((socket) => socket.pipe(socket)).listen(${free(90)}, "127.0.0.1")
   Effect.gen(function* () {
-    const socket = yield* (yield* HostSockets).open("tcp", host, 23391)
-    const backend = { address: host, port: 23390 }
-    yield* (yield* Relay).open({ protocol: "tcp", host, port: 23391, socket, backend, admits: "everything" })
-    const client = connect(23391, "127.0.0.1")
+    const socket = yield* (yield* HostSockets).open("tcp", host, ${free(91)})
+    const backend = { address: host, port: ${free(90)} }
+    yield* (yield* Relay).open({ protocol: "tcp", host, port: ${free(91)}, socket, backend, admits: "everything" })
+    const client = connect(${free(91)}, "127.0.0.1")
     client.write("hello")
     const answer = yield* Effect.callback((resume) => client.once("data", (bytes) => resume(Effect.succeed(bytes))))
     console.log(String(answer), Date.now())

@@ -134,7 +134,7 @@ END`,
   }
 ]
 
-describeLab("doctor", [], () => {
+describeLab("doctor", ["iptables"], () => {
   it.live("names table, chain and rule of whatever drops published traffic, and what helps", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()

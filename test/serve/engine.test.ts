@@ -6,7 +6,7 @@ import { rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { capabilities } from "../lab/Capabilities.ts"
+import { lacking } from "../lab/Capabilities.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
@@ -48,7 +48,7 @@ describeLab("an Engine's recorded requests", [], () => {
       const [first = 0] = (yield* host.check("cat", ["/proc/sys/net/ipv4/ip_local_port_range"]))
         .split(/\s+/)
         .map(Number)
-      const expectedAnswers = expected(first, capabilities().sctp === undefined)
+      const expectedAnswers = expected(first, lacking(["sctp"]).length === 0)
 
       for (const { scenario, requests } of recorded.scenarios) {
         const answers = expectedAnswers[scenario] ?? []

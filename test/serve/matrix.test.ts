@@ -54,7 +54,7 @@ const exchange = (from: Namespace, protocol: "tcp" | "udp", host: string, port: 
         })
       )
 
-describeLab("every kind of traffic to a published port", [], () => {
+describeLab("every kind of traffic to a published port", ["sysctl"], () => {
   for (const mode of ["nat", "proxy"] as const)
     it.live(`reaches its backend in ${mode} mode`, () =>
       Effect.gen(function* () {

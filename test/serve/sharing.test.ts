@@ -37,7 +37,7 @@ const mapBoth = (plugin: Plugin.Plugin, host: string, port: number, backend: str
 const proxy = { "portmapper.mode": "proxy" }
 const answered = ["c1", "c1"]
 
-describeLab("published ports beside Docker's chains", ["dockerd"], () => {
+describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "conntrack"], () => {
   it.live("are reached once a rule of DOCKER-USER accepts their mark, or what is redirected", () =>
     Effect.gen(function* () {
       // Where the Engine has to switch forwarding on, it also makes dropping the policy.
@@ -77,7 +77,7 @@ describeLab("published ports beside Docker's chains", ["dockerd"], () => {
   )
 })
 
-describeLab("published ports beside the rules of others", [], () => {
+describeLab("published ports beside the rules of others", ["iptables"], () => {
   it.live("pass by ufw's INPUT where they are redirected, and need its leave where they are relayed", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()

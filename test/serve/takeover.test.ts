@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url"
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
-import { describeLab } from "../lab/describeLab.ts"
+import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
@@ -253,72 +253,75 @@ describeLab("a takeover", [], () => {
     300_000
   )
 
-  it.live("goes on with every socket the plugin listens on, and tells systemd which process it is now", () =>
-    Effect.gen(function* () {
-      const { host } = yield* Lab.make()
-      const folder = yield* Plugin.temporaryFolder
-      const at = (name: string) => join(folder, name)
-      const { ca, client, server } = makeCertificates(folder)
-      const receiver = yield* host.spawn("python3", [support("receive.py"), at("notify")])
-      yield* receiver.waitForLine("{", { timeoutMillis: startMillis })
-      const start = Effect.fnUntraced(function* (
-        before: ReadonlyArray<string>,
-        ...more: ReadonlyArray<string>
-      ) {
-        const [command = "", ...rest] = [...before, process.execPath, ...program, "serve"]
-        const running = yield* host.spawn(command, [...rest, "--state", at("state"), ...more], {
-          env: { NOTIFY_SOCKET: at("notify"), LISTEN_FDNAMES: "plugin" }
+  testNeeding(
+    "goes on with every socket the plugin listens on, and tells systemd which process it is now",
+    ["python", "curl"],
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Plugin.temporaryFolder
+        const at = (name: string) => join(folder, name)
+        const { ca, client, server } = makeCertificates(folder)
+        const receiver = yield* host.spawn("python3", [support("receive.py"), at("notify")])
+        yield* receiver.waitForLine("{", { timeoutMillis: startMillis })
+        const start = Effect.fnUntraced(function* (
+          before: ReadonlyArray<string>,
+          ...more: ReadonlyArray<string>
+        ) {
+          const [command = "", ...rest] = [...before, process.execPath, ...program, "serve"]
+          const running = yield* host.spawn(command, [...rest, "--state", at("state"), ...more], {
+            env: { NOTIFY_SOCKET: at("notify"), LISTEN_FDNAMES: "plugin" }
+          })
+          const line = yield* running.waitForLine(/^listening on (127\.\S+ with TLS|.*b\.sock)/, {
+            timeoutMillis: startMillis
+          })
+          return { running, port: /127\.0\.0\.1:(\d+)/.exec(line)?.[1] ?? "" }
         })
-        const line = yield* running.waitForLine(/^listening on (127\.\S+ with TLS|.*b\.sock)/, {
-          timeoutMillis: startMillis
-        })
-        return { running, port: /127\.0\.0\.1:(\d+)/.exec(line)?.[1] ?? "" }
-      })
-      const tls = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
-      const tcp = ["--tcp", "127.0.0.1:0", "--spec-dir", folder, ...tls]
-      const isAsked = (port: string) =>
-        host.check("curl", [
-          ...["--silent", "--show-error", "--request", "POST", "--cacert", ca.cert],
-          ...["--cert", client.cert, "--key", client.key, `https://127.0.0.1:${port}/Plugin.Activate`]
+        const tls = ["--tls-cert", server.cert, "--tls-key", server.key, "--tls-ca", ca.cert]
+        const tcp = ["--tcp", "127.0.0.1:0", "--spec-dir", folder, ...tls]
+        const isAsked = (port: string) =>
+          host.check("curl", [
+            ...["--silent", "--show-error", "--request", "POST", "--cacert", ca.cert],
+            ...["--cert", client.cert, "--key", client.key, `https://127.0.0.1:${port}/Plugin.Activate`]
+          ])
+        const activate = ["python3", support("activate.py"), JSON.stringify([at("passed.sock")]), "1"]
+        const first = yield* start(activate, "--socket", at("a.sock"), ...tcp)
+        const activated = yield* isAsked(first.port)
+        assert.match(activated, /"PortMapper"/)
+
+        const second = yield* start([], "--takeover", "--socket", at("a.sock"), ...tcp)
+        assert.deepStrictEqual(yield* first.running.wait({ timeoutMillis: startMillis }), ended)
+        assert.strictEqual(second.port, first.port)
+        assert.strictEqual(yield* isAsked(second.port), activated)
+        for (const name of ["a.sock", "passed.sock"])
+          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+        assert.isTrue(existsSync(at("portmapper.json")))
+
+        const third = yield* start([], "--takeover", "--socket", at("b.sock"))
+        assert.deepStrictEqual(yield* second.running.wait({ timeoutMillis: startMillis }), ended)
+        assert.deepStrictEqual(
+          ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
+          ["b.sock", "passed.sock"]
+        )
+        assert.isFalse(existsSync(at("portmapper.json")), "nobody is there any more")
+        const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
+        assert.strictEqual(closed.code, 7, "curl couldn't connect")
+        for (const name of ["b.sock", "passed.sock"])
+          assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
+        yield* third.running.kill("SIGTERM")
+        assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
+
+        yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
+        const told = receiver
+          .lines("stdout")
+          .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
+        assert.deepStrictEqual(told, [
+          "READY",
+          `MAINPID=${second.running.pid}`,
+          `MAINPID=${third.running.pid}`,
+          "STOPPING"
         ])
-      const activate = ["python3", support("activate.py"), JSON.stringify([at("passed.sock")]), "1"]
-      const first = yield* start(activate, "--socket", at("a.sock"), ...tcp)
-      const activated = yield* isAsked(first.port)
-      assert.match(activated, /"PortMapper"/)
-
-      const second = yield* start([], "--takeover", "--socket", at("a.sock"), ...tcp)
-      assert.deepStrictEqual(yield* first.running.wait({ timeoutMillis: startMillis }), ended)
-      assert.strictEqual(second.port, first.port)
-      assert.strictEqual(yield* isAsked(second.port), activated)
-      for (const name of ["a.sock", "passed.sock"])
-        assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
-      assert.isTrue(existsSync(at("portmapper.json")))
-
-      const third = yield* start([], "--takeover", "--socket", at("b.sock"))
-      assert.deepStrictEqual(yield* second.running.wait({ timeoutMillis: startMillis }), ended)
-      assert.deepStrictEqual(
-        ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
-        ["b.sock", "passed.sock"]
-      )
-      assert.isFalse(existsSync(at("portmapper.json")), "nobody is there any more")
-      const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
-      assert.strictEqual(closed.code, 7, "curl couldn't connect")
-      for (const name of ["b.sock", "passed.sock"])
-        assert.strictEqual((yield* Effect.promise(() => request(at(name), "/Plugin.Activate"))).status, 200)
-      yield* third.running.kill("SIGTERM")
-      assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
-
-      yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
-      const told = receiver
-        .lines("stdout")
-        .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
-      assert.deepStrictEqual(told, [
-        "READY",
-        `MAINPID=${second.running.pid}`,
-        `MAINPID=${third.running.pid}`,
-        "STOPPING"
-      ])
-    })
+      })
   )
 
   it.live("resets what is relayed when the grace time is over, and lets a stop have it, too", () =>

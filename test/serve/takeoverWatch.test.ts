@@ -82,7 +82,7 @@ const dockerUser = (host: Namespace) =>
     text.split("\n").filter((line) => line.startsWith("-A"))
   )
 
-describeLab("a successor that watches", [], () => {
+describeLab("a successor that watches", ["iptables"], () => {
   it.live("maps nothing before its predecessor has let go, and everything then", () =>
     Effect.gen(function* () {
       const { host, predecessor, successor } = yield* amidTakeover(old, other)

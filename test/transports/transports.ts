@@ -23,9 +23,9 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import { lacking, needsText } from "../lab/Capabilities.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { cniByFront, configText, pathOf } from "../support/cni.ts"
-import { noCommand } from "../support/lab.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
@@ -56,7 +56,7 @@ export interface Transport {
   readonly cannot: (row: Row) => string | undefined
 }
 
-const noCurl = noCommand("curl", "--version")
+const noCurl = lacking(["curl"]).length === 0 ? undefined : needsText(["curl"])
 
 export const transports: ReadonlyArray<Transport> = [
   { name: "Unix socket", open: Effect.suspend(() => openSocket), cannot: () => undefined },

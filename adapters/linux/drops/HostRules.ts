@@ -39,7 +39,7 @@ const saved = (
   return failed === undefined ? parseIptables(output, tool, family) : []
 }
 
-/** What our own table puts on the packets it redirects, apart from the bit that it clears again. */
+/** The mark that our own table puts on the packets it redirects. */
 const acceptMarkOf = (json: string, ourTable: string): number => {
   const objects = (JSON.parse(json) as { readonly nftables: ReadonlyArray<unknown> }).nftables
   for (const object of objects) {

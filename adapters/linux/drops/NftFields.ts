@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { parseAddress } from "../../../src/protocol/Address.ts"
+import { parseAddress, parseNetwork } from "../../../src/protocol/Address.ts"
 import { protocolNumber } from "../../../src/protocol/Protocol.ts"
 import { type Answer, every, is, not, some } from "./Answer.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
@@ -246,7 +246,7 @@ const networkOf = (value: unknown) => {
 
 /** `undefined` where the text is no network. */
 export const networkBounds = (text: string) => {
-  const network = IpNetwork.fromString(text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`)
+  const network = parseNetwork(text)
   if (Result.isFailure(network)) return undefined
   const first = NetAddress.formatIp(IpNetwork.firstAddress(network.success))
   return boundsOf(first, NetAddress.formatIp(IpNetwork.lastAddress(network.success)))

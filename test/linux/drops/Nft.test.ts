@@ -116,8 +116,8 @@ describeInNamespace("drops in tables of nftables", () => {
 
   it("know the mark that our own table sets, and nothing else of it", () => {
     const ours = `table inet portmapper {
-      chain redirected { ct label set 113; meta mark set meta mark and 0xffffdfff; meta mark set meta mark and 0xffff0fff or 0x5000;
-        fib daddr . iif oif exists meta mark set meta mark or 0x2000; }
+      chain redirected { meta pkttype set host; ct label set 113; meta mark set meta mark and 0xffff0fff or 0x5000;
+        fib daddr . iif oif exists ct label set 114; }
       chain guard { type filter hook forward priority 0; drop; }
     }`
     const rules = tablesOf(
