@@ -1,13 +1,13 @@
 /**
- * Tables of nftables as `nft -j list ruleset` tells them (libnftables-json(5)); the words for a rule come from the text of
+ * Tables of nftables as `nft -j list table` shows them (libnftables-json(5)); the words for a rule come from the text of
  * `nft -a list ruleset`, where its handle stands behind it.
  */
 import { fieldOf, holds, markOf, record, type Sets } from "./NftFields.ts"
 import type { Hook } from "./Packet.ts"
 import type { Base, Chain, Rule, Step, Table, Verdict } from "./Ruleset.ts"
 
-export const parseNft = (json: string, text: string): ReadonlyArray<Table> => {
-  const objects = (JSON.parse(json) as { readonly nftables: ReadonlyArray<unknown> }).nftables.map(record)
+export const parseNft = (listed: ReadonlyArray<unknown>, text: string): ReadonlyArray<Table> => {
+  const objects = listed.map(record)
   const texts = ruleTexts(text)
   const of = (kind: string) =>
     objects.flatMap((object) => (object[kind] === undefined ? [] : [record(object[kind])]))
