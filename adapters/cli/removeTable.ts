@@ -3,6 +3,7 @@ import { Effect, type Scope } from "effect"
 import type { FirewallError } from "../../src/firewall/Firewall.ts"
 import { libc } from "../linux/Libc.ts"
 import { makeNamespaceLock } from "../linux/NamespaceLock.ts"
+import { draftOf } from "../linux/NftDefinition.ts"
 import { deleteTable } from "../linux/NftTable.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
@@ -16,7 +17,13 @@ export const claimTable: Effect.Effect<
   Scope.Scope
 > = Effect.flatMap(makeNamespaceLock(table), ({ take }) =>
   take.pipe(
-    Effect.map((netlink) => Effect.suspend(() => Effect.fromResult(deleteTable(netlink, libc(), table)))),
+    Effect.map((netlink) =>
+      Effect.suspend(() => {
+        // One that was killed while it compiled left its draft.
+        deleteTable(netlink, libc(), draftOf(table))
+        return Effect.fromResult(deleteTable(netlink, libc(), table))
+      })
+    ),
     Effect.catchTags({
       NamespaceBusy: ({ pid }) =>
         Effect.fail(

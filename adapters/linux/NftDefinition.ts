@@ -61,6 +61,8 @@ export const writeDefinition = ({ writer, begin }: Batch, table: string, { objec
   }
 }
 
+export const draftOf = (table: string): string => `${table}-draft`
+
 /** To be called by one process at a time: the draft has the same name in all of them. */
 export const compile = Effect.fnUntraced(function* (
   nft: string,
@@ -68,7 +70,7 @@ export const compile = Effect.fnUntraced(function* (
   table: Table,
   failedBy: (errno: Errno) => FirewallError
 ) {
-  const draft = `${table.name}-draft`
+  const draft = draftOf(table.name)
   yield* loadByNft(nft, `compiling nftables table inet ${table.name}`, table.text(draft, "dormant"))
   const read = readDefinition(netlink, draft)
   netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => writeDeleteTable(batch, draft))

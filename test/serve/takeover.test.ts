@@ -203,6 +203,32 @@ describeLab("a takeover", [], () => {
     })
   )
 
+  it.live("that comes to nothing while a third process has the state is over once that one is done", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host, { program, startMillis })
+      yield* plugin.map([web])
+      const half = yield* host.spawn(process.execPath, [
+        ...[support("halfSuccessor.ts"), handoverOf(plugin), "got everything", "freeze"]
+      ])
+      yield* plugin.process.waitForLine(/process \d+ takes over/, {
+        ...{ stream: "stderr", timeoutMillis: startMillis }
+      })
+      const third = yield* host.spawn(process.execPath, [
+        ...[support("lockHolder.ts"), join(plugin.folder, "state"), "60 seconds"]
+      ])
+      yield* third.waitForLine("locked", { timeoutMillis: startMillis })
+      const calling = yield* Effect.forkChild(plugin.map([web]), { startImmediately: true })
+      yield* plugin.process.waitForLine(
+        new RegExp(`waiting to serve again: .*/state is in use by process ${third.pid}`),
+        { stream: "stderr", timeoutMillis: startMillis }
+      )
+      yield* third.kill("SIGKILL")
+      assert.strictEqual((yield* Fiber.join(calling)).status, 200)
+      assert.deepStrictEqual(yield* half.wait(), { code: null, signal: "SIGKILL" })
+    })
+  )
+
   it.live(
     "leaves somebody who serves, or everything for the next start, whichever of the two is killed and when",
     () =>
