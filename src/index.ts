@@ -14,7 +14,6 @@ export { UnmapError, unmapPorts } from "./mapper/UnmapPorts.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
-export { type PortRange, parsePortRange } from "./ports/PortRange.ts"
 export { Address, addressUnsafe, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export * from "./protocol/Driver.ts"
@@ -30,6 +29,7 @@ export type {
   Release,
   ReleasedBinding
 } from "./protocol/PortBinding.ts"
+export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
 export * from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"

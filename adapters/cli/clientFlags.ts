@@ -2,10 +2,12 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
-import { CliError, Flag } from "effect/cli"
+import { Flag } from "effect/cli"
 import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
-import { makeClient, type PluginClient, type TlsFileError } from "../docker/PluginClient.ts"
+import { makeClient, type PluginClient } from "../docker/PluginClient.ts"
+import type { TlsFileError } from "../node/HttpClient.ts"
 import { WrongUsage } from "./failure.ts"
+import { optionalText, toggle } from "./flags.ts"
 import { defaultSocket, defaultState, watchSocket } from "./options.ts"
 import { usageText } from "./presenter.ts"
 
@@ -18,24 +20,12 @@ export const clientFlags = {
     Flag.withDescription("Ask the plugin of this name (portmapper)"),
     Flag.withDefault("portmapper")
   ),
-  socket: Flag.String("socket").pipe(
-    Flag.withMetavar("PATH"),
-    Flag.withDescription("Ask the plugin on this Unix socket"),
-    Flag.optional
-  ),
-  url: Flag.String("url").pipe(
-    Flag.withMetavar("URL"),
-    Flag.withDescription("Ask the plugin at this URL: http://, https://, tcp:// or unix://"),
-    Flag.optional
-  ),
-  tlsCa: file("tls-ca", "With --url: trust this authority (PEM), not the system's"),
-  tlsCert: file("tls-cert", "With --url: the client's certificate (PEM)"),
-  tlsKey: file("tls-key", "With --url: the key of that certificate (PEM)"),
-  json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print one JSON document and nothing else"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  )
+  socket: optionalText("socket", "PATH", "Ask the plugin on this Unix socket"),
+  url: optionalText("url", "URL", "Ask the plugin at this URL: http://, https://, tcp:// or unix://"),
+  tlsCa: optionalText("tls-ca", "FILE", "With --url: trust this authority (PEM), not the system's"),
+  tlsCert: optionalText("tls-cert", "FILE", "With --url: the client's certificate (PEM)"),
+  tlsKey: optionalText("tls-key", "FILE", "With --url: the key of that certificate (PEM)"),
+  json: toggle("json", "Print one JSON document and nothing else")
 }
 
 export interface ClientFlags {
@@ -47,26 +37,6 @@ export interface ClientFlags {
   readonly tlsKey: Option.Option<string>
   readonly json: boolean
 }
-
-/** An option that may be given again and again, each text of it read by a rule; one against the rule is wrong usage. */
-export const repeated = <A>(
-  name: string,
-  metavar: string,
-  description: string,
-  parse: (text: string) => Result.Result<A, string>
-) =>
-  Flag.String(name).pipe(
-    Flag.withMetavar(metavar),
-    Flag.withDescription(description),
-    Flag.mapEffect((text) =>
-      Effect.fromResult(
-        Result.mapError(
-          parse(text),
-          (expected) => new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" })
-        )
-      )
-    )
-  )
 
 export const wrongUsage = (command: string, what: string): WrongUsage =>
   new WrongUsage({ message: usageText(["portmapper", command], what) })
@@ -128,8 +98,4 @@ const findSocket = (name: string): string => {
     `/run/docker/plugins/${name}/${name}.sock`
   ]
   return candidates.find((path) => Fs.existsSync(path)) ?? own
-}
-
-function file(name: string, description: string) {
-  return Flag.String(name).pipe(Flag.withMetavar("FILE"), Flag.withDescription(description), Flag.optional)
 }

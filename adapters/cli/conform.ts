@@ -1,36 +1,21 @@
 /** `portmapper conform`: checks any port-mapper plugin against the protocol, as a black box. */
 import * as Fs from "node:fs"
-import { Console, Effect, Option, Result } from "effect"
-import { CliError, Command, Flag } from "effect/cli"
+import { Console, Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
 import type { Checked } from "../../src/testing/conformance/Conform.ts"
-import { httpWire, type WireAddress } from "../docker/HttpWire.ts"
+import { httpWire } from "../docker/HttpWire.ts"
+import { parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
 import { answering, interruptedIsFailure } from "./clientFlags.ts"
 import { failed, WrongUsage } from "./failure.ts"
+import { optionalText, parsed } from "./flags.ts"
 
 const flags = {
-  socket: Flag.String("socket").pipe(
-    Flag.withMetavar("PATH"),
-    Flag.withDescription("The Unix socket of the plugin"),
-    Flag.optional
-  ),
-  url: Flag.String("url").pipe(
-    Flag.withMetavar("URL"),
-    Flag.withDescription("Where the plugin is served instead: http://, https:// or tcp://"),
-    Flag.mapEffect((text) =>
-      Result.match(parseUrl(text), {
-        onSuccess: (value) => Effect.succeed(value),
-        onFailure: (expected) =>
-          Effect.fail(new CliError.InvalidValue({ option: "url", value: text, expected, kind: "flag" }))
-      })
-    ),
-    Flag.optional
-  ),
+  socket: optionalText("socket", "PATH", "The Unix socket of the plugin"),
+  url: parsed("url", "URL", "Where the plugin is served instead: http://, https:// or tcp://", (text) =>
+    parsePluginUrl(text, false)
+  ).pipe(Flag.optional),
   json: Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON document"), Flag.withDefault(false)),
-  junit: Flag.String("junit").pipe(
-    Flag.withMetavar("FILE"),
-    Flag.withDescription("Write the result as JUnit XML besides"),
-    Flag.optional
-  ),
+  junit: optionalText("junit", "FILE", "Write the result as JUnit XML besides"),
   seed: Flag.Int("seed").pipe(
     Flag.withMetavar("N"),
     Flag.withDescription("Which ports and which random calls; the same ones for the same seed"),
@@ -58,16 +43,15 @@ export const conform = Command.make("conform", flags, ({ socket, url, json, juni
       conformanceJunit,
       conformanceSummary
     } = yield* Effect.promise(() => import("../../src/testing/index.ts"))
-    const address: WireAddress = Option.isSome(socket)
-      ? { socketPath: socket.value }
-      : { url: Option.getOrThrow(url) }
-    const where = "socketPath" in address ? address.socketPath : address.url.href
+    const address = Option.isSome(socket) ? socketAddress(socket.value) : Option.getOrThrow(url)
     // A slow plugin takes its time: each check is told as it ends.
     const told = json ? () => Effect.void : (checked: Checked) => Console.log(checkedText(checked))
     // A file that can't be written is told before, not after.
     if (Option.isSome(junit)) yield* write(junit.value, "")
     const result = yield* conformPlugin(httpWire(address), { ...options, told }).pipe(
-      Effect.mapError((error) => failed(`conform: asking the plugin at ${where} failed`, error.message)),
+      Effect.mapError((error) =>
+        failed(`conform: asking the plugin at ${address.text} failed`, error.message)
+      ),
       answering(json)
     )
     yield* Console.log(json ? JSON.stringify(result, undefined, 2) : conformanceSummary(result))
@@ -85,10 +69,3 @@ const write = (path: string, text: string) =>
     catch: (error) =>
       failed(`conform: writing ${path} failed`, error instanceof Error ? error.message : String(error))
   })
-
-function parseUrl(text: string): Result.Result<URL, string> {
-  const url = URL.parse(text.replace(/^tcp:/, "http:"))
-  return url !== null && (url.protocol === "http:" || url.protocol === "https:")
-    ? Result.succeed(url)
-    : Result.fail("expected http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT")
-}

@@ -1,21 +1,22 @@
 /** `portmapper doctor`: what this host can do, and what to do about what it can't. */
-import { Console, Effect } from "effect"
+import { Console, Effect, Option, Result } from "effect"
 import { Command } from "effect/cli"
-import type { Check } from "../linux/HostChecks.ts"
+import type { Check } from "../doctor/HostChecks.ts"
+import { parseEngine } from "../engine/EngineAddress.ts"
 import { type ClientFlags, clientFlags, clientOf } from "./clientFlags.ts"
-import { engine } from "./engineFlags.ts"
-import { failed } from "./failure.ts"
+import { type EngineFlags, engine, isEngineNamed } from "./engineFlags.ts"
+import { failed, WrongUsage } from "./failure.ts"
 
 export const doctor = Command.make("doctor", { ...clientFlags, engine }, (options) =>
   Effect.gen(function* () {
     // Loaded here: the other commands start the sooner.
-    const { checkEngineFilter, hostChecks } = yield* Effect.promise(() => import("../linux/HostChecks.ts"))
-    const { checkEngine } = yield* Effect.promise(() => import("./engineCheck.ts"))
-    const { droppedTraffic } = yield* Effect.promise(() => import("../linux/DroppedTraffic.ts"))
+    const { checkEngineFilter, hostChecks } = yield* Effect.promise(() => import("../doctor/HostChecks.ts"))
+    const { checkEngine } = yield* Effect.promise(() => import("../doctor/EngineCheck.ts"))
+    const { droppedTraffic } = yield* Effect.promise(() => import("../doctor/DroppedTraffic.ts"))
     const { drops, checks: dropChecks } = droppedTraffic(yield* mapped(options))
     const checks = [
       ...hostChecks(),
-      yield* checkEngine(options),
+      yield* checkEngine(yield* addressOf(options), isEngineNamed(options)),
       yield* Effect.promise(checkEngineFilter),
       ...dropChecks
     ]
@@ -26,6 +27,14 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
     if (failing.length > 0) return yield* failed("doctor", `this host lacks ${failing.join(", ")}`)
   }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Check what this host can do, with a remedy for what it can't"))
+
+/** Only a wrong `--engine` is wrong usage: a wrong environment is a finding. */
+const addressOf = ({ engine }: Pick<EngineFlags, "engine">) => {
+  const address = parseEngine(Option.getOrUndefined(engine), process.env)
+  return Result.isFailure(address) && Option.isSome(engine)
+    ? Effect.fail(new WrongUsage({ message: address.failure }))
+    : Effect.succeed(address)
+}
 
 /** What a running plugin has mapped; nothing where none answers, for a doctor is called when things don't work. */
 const mapped = (options: ClientFlags) =>

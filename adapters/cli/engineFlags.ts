@@ -1,23 +1,18 @@
 /** The options that say which Engine is meant and what it is asked for, and their rules of usage. */
 import { Effect, Option, Result } from "effect"
-import { Flag } from "effect/cli"
 import { type EngineAddress, namesEngine, parseEngine } from "../engine/EngineAddress.ts"
 import { WrongUsage } from "./failure.ts"
+import { optionalText, toggle } from "./flags.ts"
 
-export const engine = Flag.String("engine").pipe(
-  Flag.withMetavar("URL"),
-  Flag.withDescription(
-    "The Engine's API: unix:///PATH, tcp://HOST:PORT or https://HOST:PORT (DOCKER_HOST, else unix:///var/run/docker.sock; TLS by DOCKER_CERT_PATH and DOCKER_TLS_VERIFY)"
-  ),
-  Flag.optional
+export const engine = optionalText(
+  "engine",
+  "URL",
+  "The Engine's API: unix:///PATH, tcp://HOST:PORT or https://HOST:PORT (DOCKER_HOST, else unix:///var/run/docker.sock; TLS by DOCKER_CERT_PATH and DOCKER_TLS_VERIFY)"
 )
 
-export const trustImageLabels = Flag.Boolean("trust-image-labels").pipe(
-  Flag.withDescription(
-    "Publish what an image's own labels ask for, too: whoever built it then opens ports here"
-  ),
-  Flag.withoutNegation,
-  Flag.withDefault(false)
+export const trustImageLabels = toggle(
+  "trust-image-labels",
+  "Publish what an image's own labels ask for, too: whoever built it then opens ports here"
 )
 
 export interface EngineFlags {

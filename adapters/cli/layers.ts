@@ -12,7 +12,7 @@ import type { Mode } from "../../src/mapper/Labels.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
-import type { PortRange } from "../../src/ports/PortRange.ts"
+import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import type { HandoverError } from "../handover/Messages.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
@@ -20,7 +20,6 @@ import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { makeNamespaceLock, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
-import * as TransientSockets from "../linux/TransientSockets.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
@@ -47,11 +46,6 @@ export interface MapperOptions {
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
-  /**
-   * For a process that ends with its call: it waits so long for its turn on the state, relays nothing, since a relay would
-   * end with it, and holds no port of an earlier call.
-   */
-  readonly transient?: { readonly wait: Duration.Input } | undefined
 }
 
 /** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
@@ -61,20 +55,8 @@ export const hostLayer = (options: {
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
 /** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
-export const mapperLayer = (options: MapperOptions) => {
-  const { transient } = options
-  if (transient === undefined) return mapperOn(options).pipe(Layer.provide(hostLayer(options)))
-  let restored = false
-  return mapperOn({ ...options, lockWait: transient.wait }).pipe(
-    Layer.tap(() =>
-      Effect.sync(() => {
-        restored = true
-      })
-    ),
-    Layer.provide(Relay.layerNone),
-    Layer.provide(TransientSockets.layer(() => restored))
-  )
-}
+export const mapperLayer = (options: MapperOptions) =>
+  mapperOn(options).pipe(Layer.provide(hostLayer(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its

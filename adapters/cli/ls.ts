@@ -5,16 +5,14 @@ import { listPortsResponse } from "../../src/protocol/Answers.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import { answering, clientFlags, clientOf, wrongUsage } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
+import { toggle } from "./flags.ts"
 import { mappingLines, sorted } from "./mappingTable.ts"
 
 const watchMillis = 1000
 
 const flags = {
-  watch: Flag.Boolean("watch").pipe(
-    Flag.withAlias("w"),
-    Flag.withDescription("Keep showing what changes, every second, until interrupted"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+  watch: toggle("watch", "Keep showing what changes, every second, until interrupted").pipe(
+    Flag.withAlias("w")
   ),
   ...clientFlags
 }

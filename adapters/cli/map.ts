@@ -3,9 +3,8 @@ import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
-import { type Follow, groupsAtOnce, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { type Follow, groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
-import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
   groupsOf,
   type Publish,
@@ -21,12 +20,13 @@ import {
   clientFlags,
   clientOf,
   interruptedIsFailure,
-  repeated,
   wrongUsage
 } from "./clientFlags.ts"
 import { type CommandFailed, failed, type WrongUsage } from "./failure.ts"
+import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
+import { releasedBinding } from "./release.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
@@ -34,19 +34,19 @@ import { errorsText, unmapEach } from "./unmapping.ts"
 const connections = 4
 
 const flags = {
-  publish: repeated(
+  publish: parsed(
     "publish",
     publishForm,
     "The ports to map, in Docker's own syntax; again for more",
     parsePublish
   ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
-  to: repeated(
+  to: parsed(
     "to",
     "ADDRESS|CONTAINER",
     "The container's address, again for one of the other family; or its name or id, which serve --watch follows",
     parseTarget
   ).pipe(Flag.atLeast(0)),
-  label: repeated(
+  label: parsed(
     "label",
     "KEY=VALUE",
     "A label that steers the mapper, such as portmapper.mode=proxy; again for more",
@@ -172,7 +172,8 @@ const mapJobs = (
         client,
         [...granted.values()]
           .flat()
-          .flatMap((binding) => (before.has(keyOf(binding)) ? [] : releaseOf(binding)))
+          .flatMap(releaseOf)
+          .filter((binding) => !before.has(bindingKey(binding)))
       )
     const done = yield* progress("mapping", jobs.length)
     const keep = (some: ReadonlyArray<Job>, answers: ReadonlyArray<ReadonlyArray<PortBinding>>) => {
@@ -228,19 +229,13 @@ const mappedBefore = (client: PluginClient, jobs: ReadonlyArray<Job>) =>
   jobs.length < 2
     ? Effect.succeed(new Set<string>())
     : client.listPorts.pipe(
-        Effect.map((listed) => new Set(listed.map(listedKey))),
+        Effect.map((listed) => new Set(listed.flatMap(releasedBinding).map(bindingKey))),
         Effect.catchTag("NotOffered", () => Effect.succeed(new Set<string>())),
         Effect.mapError((error) => failed(`mapping ${jobs[0]?.text} failed`, error.message))
       )
 
-const keyOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
-  `${protocolNumber[protocol]} ${host.key} ${port} ${backend.address.key} ${backend.port}`
-
-const listedKey = ({ protocol, frontendIp, frontendPort, backendIp, backendPort }: ListedMapping): string =>
-  `${protocol} ${addressKey(frontendIp)} ${frontendPort} ${addressKey(backendIp)} ${backendPort}`
-
-const addressKey = (text: string): string =>
-  Result.match(parseAddress(text), { onFailure: () => text, onSuccess: ({ key }) => key })
+const bindingKey = ({ protocol, host, port, backend: { address, port: to } }: ReleasedBinding): string =>
+  `${protocol} ${host.key} ${port} ${address?.key} ${to}`
 
 const releaseOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
   discarded === undefined

@@ -1,36 +1,19 @@
 /** The options that several commands share, each with its rule and its default. */
 import * as Fs from "node:fs"
-import { type Duration, Effect, Option, Result } from "effect"
-import { CliError, Flag } from "effect/cli"
+import { type Duration, Option, Result } from "effect"
+import { Flag } from "effect/cli"
 import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
-import { type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
+import { type PortRange, parsePortRange } from "../../src/protocol/PortRange.ts"
 import { parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
+import { optionalText, parsed, toggle } from "./flags.ts"
 
 export { defaultSocket, defaultState, isRoot }
 
+const optional = <A>(...option: Parameters<typeof parsed<A>>) => Flag.optional(parsed(...option))
+
 /** A label's rule, as an option's is told. */
 const expected = (rule: string): string => `expected ${rule}`
-
-/** An option whose text is parsed by a rule of ours; a text against the rule is told with the option's name. */
-const parsed = <A>(
-  name: string,
-  metavar: string,
-  description: string,
-  parse: (text: string) => Result.Result<A, string>
-) =>
-  Flag.String(name).pipe(
-    Flag.withMetavar(metavar),
-    Flag.withDescription(description),
-    Flag.mapEffect((text) =>
-      Result.match(parse(text), {
-        onSuccess: (value) => Effect.succeed(value),
-        onFailure: (expected) =>
-          Effect.fail(new CliError.InvalidValue({ option: name, value: text, expected, kind: "flag" }))
-      })
-    ),
-    Flag.optional
-  )
 
 export const name = Flag.String("name").pipe(
   Flag.withMetavar("NAME"),
@@ -38,58 +21,55 @@ export const name = Flag.String("name").pipe(
   Flag.withDefault("portmapper")
 )
 
-export const socket = Flag.String("socket").pipe(
-  Flag.withMetavar("PATH"),
-  Flag.withDescription("The plugin's Unix socket (root: /run/docker/plugins/NAME.sock)"),
-  Flag.optional
+export const socket = optionalText(
+  "socket",
+  "PATH",
+  "The plugin's Unix socket (root: /run/docker/plugins/NAME.sock)"
 )
 
-export const group = parsed("group", "NAME|GID", "The group that may use the socket", parseGroup)
+export const group = optional("group", "NAME|GID", "The group that may use the socket", parseGroup)
 
-export const tcp = parsed(
+export const tcp = optional(
   "tcp",
   "HOST:PORT",
   "Listen on this TCP port, and on no Unix socket unless --socket is given; the Engine finds it by a spec file. Port 0: any that is free. Beyond loopback --tls-cert, --tls-key and --tls-ca are required",
   parseHostPort
 )
 
-const file = (flag: string, metavar: string, description: string) =>
-  Flag.String(flag).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
+export const tlsCert = optionalText("tls-cert", "FILE", "The server's certificate with its chain, PEM")
 
-export const tlsCert = file("tls-cert", "FILE", "The server's certificate with its chain, PEM")
+export const tlsKey = optionalText("tls-key", "FILE", "The key of that certificate, PEM without a passphrase")
 
-export const tlsKey = file("tls-key", "FILE", "The key of that certificate, PEM without a passphrase")
+export const tlsCa = optionalText("tls-ca", "FILE", "What clients' certificates must be signed by, PEM")
 
-export const tlsCa = file("tls-ca", "FILE", "What clients' certificates must be signed by, PEM")
-
-export const specDir = file(
+export const specDir = optionalText(
   "spec-dir",
   "DIR",
   "Where the spec file is written while --tcp serves: NAME.spec, or NAME.json with TLS (/etc/docker/plugins)"
 )
 
-export const specCert = file(
+export const specCert = optionalText(
   "spec-cert",
   "FILE",
   "For NAME.json: the certificate that the Engine shows (--tls-cert, where it may be a client's too)"
 )
 
-export const specKey = file("spec-key", "FILE", "For NAME.json: the key of --spec-cert (--tls-key)")
+export const specKey = optionalText("spec-key", "FILE", "For NAME.json: the key of --spec-cert (--tls-key)")
 
-export const specCa = file(
+export const specCa = optionalText(
   "spec-ca",
   "FILE",
   "For NAME.json: what the Engine wants the server's certificate signed by (--tls-ca)"
 )
 
-export const state = Flag.String("state").pipe(
-  Flag.withMetavar("DIR"),
-  Flag.withDescription("The folder of the state, mode 0700 (root: /run/portmapper; else beside the socket)"),
-  Flag.optional
+export const state = optionalText(
+  "state",
+  "DIR",
+  "The folder of the state, mode 0700 (root: /run/portmapper; else beside the socket)"
 )
 
 /** `undefined` is `auto`. */
-export const mode = parsed(
+export const mode = optional(
   "mode",
   `auto|${modes.join("|")}`,
   "How traffic gets to the backends",
@@ -102,7 +82,7 @@ export const mode = parsed(
   }
 )
 
-export const ephemeral = parsed(
+export const ephemeral = optional(
   "ephemeral",
   "FIRST-LAST",
   "The range for ephemeral ports, instead of the system's",
@@ -115,7 +95,7 @@ export interface Mark {
   readonly mask: number
 }
 
-export const acceptFwmark = parsed(
+export const acceptFwmark = optional(
   "accept-fwmark",
   "MARK[/MASK]",
   "Mark what is redirected; give the Engine the same by --bridge-accept-fwmark",
@@ -127,22 +107,19 @@ export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"
   Flag.withDefault("logfmt")
 )
 
-export const udpIdle = parsed(
+export const udpIdle = optional(
   "udp-idle",
   "DURATION",
   "Close a relayed UDP flow after so long without a packet (90s)",
   (text) => Result.mapError(parseIdle(text), expected)
 )
 
-export const takeover = Flag.Boolean("takeover").pipe(
-  Flag.withDescription(
-    "Take over from the process that serves on this state: its sockets stay open throughout. Where none serves, just start"
-  ),
-  Flag.withoutNegation,
-  Flag.withDefault(false)
+export const takeover = toggle(
+  "takeover",
+  "Take over from the process that serves on this state: its sockets stay open throughout. Where none serves, just start"
 )
 
-export const grace = parsed(
+export const grace = optional(
   "grace",
   "DURATION",
   "How long relayed connections may go on after a stop or a takeover (10s)",

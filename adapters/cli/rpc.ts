@@ -1,23 +1,16 @@
 /** `portmapper rpc`: JSON-RPC 2.0 on stdin and stdout, for scripts. What a session maps lives as long as its input. */
 import * as Path from "node:path"
 import { Effect, Layer, Option } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Command } from "effect/cli"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { WrongUsage } from "./failure.ts"
+import { optionalText, toggle } from "./flags.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 
 const flags = {
-  memory: Flag.Boolean("memory").pipe(
-    Flag.withDescription("Touch no kernel: everything is in memory, for trying scripts out"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
-  connect: Flag.String("connect").pipe(
-    Flag.withMetavar("SOCKET"),
-    Flag.withDescription("Forward to the plugin that serves this Unix socket"),
-    Flag.optional
-  ),
+  memory: toggle("memory", "Touch no kernel: everything is in memory, for trying scripts out"),
+  connect: optionalText("connect", "SOCKET", "Forward to the plugin that serves this Unix socket"),
   ...Options.mapperFlags,
   logFormat: Options.logFormat
 }

@@ -1,9 +1,10 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT, or until a successor has taken over. */
 import { Effect, Option } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Command } from "effect/cli"
 import { defaultMark } from "../linux/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
+import { toggle } from "./flags.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
@@ -11,11 +12,7 @@ import * as Options from "./options.ts"
 const flags = {
   ...listenerFlags,
   ...Options.mapperFlags,
-  watch: Flag.Boolean("watch").pipe(
-    Flag.withDescription("Also publish what containers ask for by portmapper.publish labels"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
+  watch: toggle("watch", "Also publish what containers ask for by portmapper.publish labels"),
   engine: EngineFlags.engine,
   trustImageLabels: EngineFlags.trustImageLabels,
   takeover: Options.takeover,

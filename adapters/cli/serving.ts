@@ -24,8 +24,9 @@ import { type Errno, libc } from "../linux/Libc.ts"
 import { makeNamespaceLock, NamespaceBusy, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import { boundTo } from "../linux/SocketAddress.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
+import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { StateLocked } from "../node/StateLock.ts"
-import { RelayHandover } from "../relay/LinuxRelay.ts"
+import { RelayHandover, RelayRefusals } from "../relay/LinuxRelay.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
@@ -150,7 +151,13 @@ const begin = Effect.fnUntraced(function* (options: ServingOptions) {
     keeping,
     lock: yield* makeNamespaceLock(undefined, undefined, inheritance?.estate.lock),
     unkept: keepPassed(passed, keeping),
-    metrics: makeMetrics(),
+    metrics: makeMetrics(
+      Effect.map(Context.get(host, RelayRefusals), (refused) => ({
+        inUse: descriptorsInUse(),
+        limit: descriptorLimit(),
+        refused
+      }))
+    ),
     notify,
     inheritance,
     lockWait: inheritance === undefined ? undefined : lockWait,

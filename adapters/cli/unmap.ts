@@ -21,10 +21,10 @@ import {
   clientOf,
   interruptedIsFailure,
   owner as ownOwner,
-  repeated,
   wrongUsage
 } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
+import { optionalText, parsed, toggle } from "./flags.ts"
 import { frontend, sorted } from "./mappingTable.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
@@ -33,26 +33,16 @@ import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
 const flags = {
-  publish: repeated("publish", unpublishForm, "The host ports to unmap; again for more", parseUnpublish).pipe(
+  publish: parsed("publish", unpublishForm, "The host ports to unmap; again for more", parseUnpublish).pipe(
     Flag.withAlias("p"),
     Flag.atLeast(0)
   ),
-  all: Flag.Boolean("all").pipe(
-    Flag.withDescription("Unmap all that the owner has"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
-  stale: Flag.Boolean("stale").pipe(
-    Flag.withDescription("Unmap what an earlier start of the Engine left behind"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
-  owner: Flag.String("owner").pipe(
-    Flag.withMetavar("OWNER|any"),
-    Flag.withDescription(
-      "Whose mappings may be unmapped: cli (what map made, the default), engine, watch, … or any"
-    ),
-    Flag.optional
+  all: toggle("all", "Unmap all that the owner has"),
+  stale: toggle("stale", "Unmap what an earlier start of the Engine left behind"),
+  owner: optionalText(
+    "owner",
+    "OWNER|any",
+    "Whose mappings may be unmapped: cli (what map made, the default), engine, watch, … or any"
   ),
   ...clientFlags
 }

@@ -4,13 +4,14 @@
  */
 import * as Path from "node:path"
 import { Console, Effect, Layer, Option } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Command } from "effect/cli"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import { announce, takeNotify } from "../docker/Systemd.ts"
 import { defaultMark } from "../linux/DockerUser.ts"
 import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
 import * as EngineFlags from "./engineFlags.ts"
+import { optionalText } from "./flags.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
@@ -19,10 +20,10 @@ const flags = {
   engine: EngineFlags.engine,
   trustImageLabels: EngineFlags.trustImageLabels,
   name: Options.name,
-  socket: Flag.String("socket").pipe(
-    Flag.withMetavar("PATH"),
-    Flag.withDescription("Where the other commands reach it (watch.sock in the state directory)"),
-    Flag.optional
+  socket: optionalText(
+    "socket",
+    "PATH",
+    "Where the other commands reach it (watch.sock in the state directory)"
   ),
   group: Options.group,
   ...Options.mapperFlags,

@@ -14,7 +14,8 @@ export interface Attachment {
 
 export type Invocation =
   | { readonly command: "ADD" | "DEL" | "CHECK"; readonly attachment: Attachment }
-  | { readonly command: "GC" | "STATUS" | "VERSION" }
+  | { readonly command: "GC" | "STATUS" }
+  | { readonly command: "VERSION" }
 
 type Variables = Readonly<Record<string, string | undefined>>
 
@@ -29,6 +30,7 @@ export const invocationOf = (variables: Variables): Invocation => {
       return { command, attachment: attachmentOf(variables, ["CNI_CONTAINERID", "CNI_IFNAME"]) }
     case "GC":
     case "STATUS":
+      return { command }
     case "VERSION":
       return { command }
     default:

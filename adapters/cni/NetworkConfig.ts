@@ -5,7 +5,7 @@
  * Sources: https://www.cni.dev/docs/spec/#section-1-network-configuration-format, CONVENTIONS.md (`portMappings`), and
  * containernetworking/plugins plugins/meta/portmap for the options of the plugin that this one takes the place of.
  */
-import { defaultSocket, defaultState } from "../node/DefaultPaths.ts"
+import { defaultSocket } from "../node/DefaultPaths.ts"
 import { CniError, codes } from "./CniError.ts"
 import { type Attachment, type Invocation, isName } from "./Environment.ts"
 
@@ -23,8 +23,6 @@ export interface NetworkConfig {
   readonly name: string
   /** The Unix socket of the plugin that is asked. */
   readonly socket: string
-  /** The folder of the state, for when none is running. */
-  readonly state: string
   readonly raw: Json
 }
 
@@ -47,17 +45,7 @@ export interface Publication {
 /** The label that tells `GC` which network a port was published for. */
 export const networkLabel = "cni.network"
 
-/** The version that a text asks for, as far as it can be read; for errors, which name one. */
-export const versionIn = (text: string): string => {
-  try {
-    const { cniVersion } = JSON.parse(text) as Json
-    return typeof cniVersion === "string" && supportedVersions.includes(cniVersion)
-      ? cniVersion
-      : latestVersion
-  } catch {
-    return latestVersion
-  }
-}
+export const defaultPluginSocket = (): string => defaultSocket("portmapper")
 
 /** The socket that a text names: `""` where it names none, nor could; `undefined` for what is no path. */
 export const socketNamed = (text: string): string | undefined => {
@@ -94,10 +82,9 @@ export const configOf = (text: string, command: Invocation["command"]): NetworkC
     issues.push(
       `name = ${shown(name)}: must be the name of a network, alphanumeric, with _ . - after the first character`
     )
-  const socket = pathIn(raw, "socket", issues) ?? defaultSocket("portmapper")
-  const state = pathIn(raw, "state", issues) ?? defaultState(socket)
+  const socket = pathIn(raw, "socket", issues) ?? defaultPluginSocket()
   refuse(issues)
-  return { version, name: String(name), socket, state, raw }
+  return { version, name: String(name), socket, raw }
 }
 
 /** What is to be published. Throws where an option asks for what can't be done here, and for all that is wrong. */

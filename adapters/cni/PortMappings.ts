@@ -2,6 +2,7 @@
  * From port mappings and the addresses of a container to the groups that are asked for. As the Engine groups: one protocol,
  * one host port and one container port make a group of all the host addresses that are asked for.
  */
+import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { CniError, codes } from "./CniError.ts"
 import type { Attachment } from "./Environment.ts"
 import { canonical, familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
@@ -37,7 +38,7 @@ export const groupsOf = (
     groups.set(key, group)
     for (const [frontend, backend] of endsOf(hostIp, container))
       group.set(canonical(frontend), {
-        Proto: protocolNumbers[protocol],
+        Proto: protocolNumber[protocol],
         BackendIP: backend,
         BackendPort: containerPort,
         FrontendIP: frontend,
@@ -73,8 +74,7 @@ export const containerAddresses = (prevResult: Json, { ifName }: Attachment): Co
 /** `8080/tcp to 10.88.0.2:80`: a group as errors name it. */
 export const groupText = ([entry]: ReadonlyArray<WireEntry>): string => {
   if (entry === undefined) return ""
-  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
-  return `${entry.FrontendPort}/${protocol} to ${joined(entry.BackendIP, entry.BackendPort)}`
+  return `${entry.FrontendPort}/${protocolOfNumber(entry.Proto)} to ${joined(entry.BackendIP, entry.BackendPort)}`
 }
 
 /** What two bindings have in common when they are the same. */
@@ -93,12 +93,8 @@ export const bindingKey = (binding: {
     binding.BackendPort
   ].join(" ")
 
-export const frontendText = (entry: Pick<WireEntry, "FrontendIP" | "FrontendPort" | "Proto">): string => {
-  const protocol = Object.entries(protocolNumbers).find(([, number]) => number === entry.Proto)?.[0]
-  return `${joined(entry.FrontendIP, entry.FrontendPort)}/${protocol}`
-}
-
-const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
+export const frontendText = ({ FrontendIP, FrontendPort, Proto }: WireEntry): string =>
+  `${joined(FrontendIP, FrontendPort)}/${protocolOfNumber(Proto)}`
 
 const endsOf = (
   hostIp: string,

@@ -1,10 +1,18 @@
 #!/bin/sh
-# The CNI plugin as a runtime starts it. Where a portmapper is running it executes the command itself, in a fraction of the
-# time that Node takes to start; where none is, or curl is not there, or anything is unusual, Node does it, which needs
-# nothing of this. After an answer that never came the command is given to Node as well: each of them may be repeated, and
-# what a running plugin could not answer it has undone.
+# The CNI plugin as a runtime starts it: hands the execution to the running portmapper by curl, in a fraction of the time
+# that Node takes to start. Node gets what is left: no curl, no plugin yet (it is waited for), an answer that never came
+# (a command may be repeated: what a plugin could not answer it has undone), parameters and configurations that a shell can't
+# read for sure.
 
+tried=
 in_node() {
+  if ! command -v node >/dev/null; then
+    case $CNI_COMMAND in STATUS) code=50 ;; *) code=11 ;; esac
+    printf '{"cniVersion":"1.0.0","code":%s,"msg":"%s","details":"%s"}\n' "$code" \
+      "no portmapper answers${tried:+ on $tried}, and node is not in PATH, which would wait for it" \
+      "start it: systemctl start portmapper, or portmapper serve"
+    exit 1
+  fi
   program=$(readlink -f -- "$0") || program=$0
   exec node "${program%/*}/main.ts" "$@"
 }
@@ -15,9 +23,9 @@ case $CNI_COMMAND$CNI_CONTAINERID$CNI_NETNS$CNI_IFNAME in *[![:graph:]]*) in_nod
 
 input=$(cat) || in_node
 
-# The socket that the configuration names, as runtimes write it, in one line and its keys in order: it is looked for behind
-# the last array, and only what no bracket but the very last one follows is said of the plugin. The last of equal keys is
-# meant. Whatever is missed here the plugin sees, and refuses.
+# The socket that the configuration names, read as runtimes write JSON: in one line, the keys in order. It is looked for
+# after the last array, and only what no bracket but the very last one follows belongs to the plugin. Of equal keys the last
+# counts. The plugin parses the configuration itself, and refuses an execution that came by another socket (421).
 named= found= before= key= colon=
 case $input in
   *'"socket":"/'*'}')
@@ -40,8 +48,9 @@ case $input in
 esac
 
 socket=${named:-/run/docker/plugins/portmapper.sock}
-# The plugin at the usual place is meant where this is run by its user, who is root; elsewhere another place is usual.
-if [ -S "$socket" ] && { [ -n "$named" ] || [ -O "$socket" ]; }; then
+# Unnamed, it is the socket of this user's plugin: root's lies here, that of others elsewhere.
+if [ -n "$named" ] || [ -O "$socket" ]; then
+  tried=$socket
   type=application/vnd.portmapper.cni+json
   answer=$(
     curl -q -s --noproxy '*' --max-time 30 --unix-socket "$socket" -H Expect: -H 'Content-Type: application/json' \

@@ -1,11 +1,10 @@
 #!/usr/bin/env node
 /**
- * The executable of the CNI plugin. Runtimes start it for each container that comes or goes, so that what counts is how
- * soon it is done: one static import chain without dependencies, files and streams by their descriptors.
+ * What `front.sh` leaves to Node: everything but a plugin that runs and answers. Node's own modules and Effect are loaded
+ * only where the plugin has to be asked; files and streams are used by their descriptors.
  */
 import manifest from "../../package.json" with { type: "json" }
-import { execute } from "./execute.ts"
-import { withFoundCaller } from "./FoundCaller.ts"
+import { type Outcome, read } from "./Execution.ts"
 import { supportedVersions } from "./NetworkConfig.ts"
 
 const required = 24
@@ -61,9 +60,19 @@ const main = async (): Promise<number> => {
     writeAll(option === "--help" ? 1 : 2, about)
     return 0
   }
-  const { status, stdout } = await execute({ variables: process.env, input: readAll }, withFoundCaller)
+  const { status, stdout } = await outcome()
   writeAll(1, stdout)
   return status
+}
+
+/** How long a plugin that is not there may take to come. */
+const patienceMillis = 5_000
+
+const outcome = async (): Promise<Outcome> => {
+  const asked = read({ variables: process.env, input: readAll })
+  if (asked._tag === "Answered") return asked.outcome
+  const { forward } = await import("./forward.ts")
+  return forward(asked, process.env, patienceMillis)
 }
 
 process.exit(await main())

@@ -1,6 +1,7 @@
 /** What can go wrong when a plugin is asked, each told so that a person knows what to do about it. */
 import * as Fs from "node:fs"
 import { Schema } from "effect"
+import { HttpCode, type HttpError } from "../node/HttpClient.ts"
 import type { PluginAddress } from "./PluginAddress.ts"
 
 /** Nobody was reached. `Denied`: the socket is not ours to use. `Tls`: the two sides don't trust each other. */
@@ -61,27 +62,27 @@ export class AnswerLost extends Schema.TaggedError<AnswerLost>()("AnswerLost", {
 
 export type ClientError = CannotConnect | CallRefused | NotTheProtocol | NotOffered | AnswerLost
 
-/** The error of a request that brought no answer: before `connected` nobody was reached. */
+/** The error of a request that brought no answer. */
 export const requestError = (
   address: PluginAddress,
   method: string,
-  error: NodeJS.ErrnoException,
-  connected: boolean
+  { code, message, connected }: Pick<HttpError, "code" | "message" | "connected">
 ): ClientError => {
   const where = address.text
-  const code = error.code ?? ""
   if (code.startsWith("HPE_"))
-    return new NotTheProtocol({ where, method, detail: `it is no HTTP (${error.message})` })
-  const tls = tlsProblem(code, error.message)
+    return new NotTheProtocol({ where, method, detail: `it is no HTTP (${message})` })
+  if (code === HttpCode.tooLong) return new NotTheProtocol({ where, method, detail: message })
+  if (code === HttpCode.answerTimeout) return new AnswerLost({ where, method, detail: message })
+  const tls = tlsProblem(code, message)
   if (tls !== undefined) return new CannotConnect({ where, reason: "Tls", detail: tls })
   if (connected) return new AnswerLost({ where, method, detail: "the connection broke" })
-  return new CannotConnect({ where, ...connectProblem(address, code, error) })
+  return new CannotConnect({ where, ...connectProblem(address, code, message) })
 }
 
 const connectProblem = (
   address: PluginAddress,
   code: string,
-  error: Error
+  message: string
 ): { readonly reason: CannotConnect["reason"]; readonly detail: string } => {
   const pipe = address._tag === "Pipe"
   switch (code) {
@@ -89,9 +90,7 @@ const connectProblem = (
     case "ENOTDIR":
       return {
         reason: "NotThere",
-        detail: pipe
-          ? "no such socket; start the plugin with: portmapper serve"
-          : `no such host (${error.message})`
+        detail: pipe ? "no such socket; start the plugin with: portmapper serve" : `no such host (${message})`
       }
     case "ENOTFOUND":
     case "EAI_AGAIN":
@@ -108,10 +107,12 @@ const connectProblem = (
       return { reason: "Denied", detail: `permission denied; ${whoMay(address)}` }
     case "ENOTSOCK":
       return { reason: "Failed", detail: "is no socket" }
+    case HttpCode.connectTimeout:
+      return { reason: "TimedOut", detail: message }
     case "ETIMEDOUT":
       return { reason: "TimedOut", detail: "no connection in time" }
     default:
-      return { reason: "Failed", detail: error.message }
+      return { reason: "Failed", detail: message }
   }
 }
 

@@ -3,12 +3,11 @@
  * could not be had. Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
 import { Cause, Context, Effect, Exit, Metric, Option } from "effect"
-import { type Mode, modes } from "../../src/mapper/Labels.ts"
-import { BindFailed, PortAllocated, PortsExhausted } from "../../src/ports/PortAllocator.ts"
 import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
-import { type CallError, CallTimedOut, kindOf, type Method } from "../../src/protocol/Operations.ts"
+import { CallTimedOut, kindOf } from "../../src/protocol/Operations.ts"
 import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { type DescriptorUse, descriptorSamples } from "./DescriptorSamples.ts"
 import { mappingSamples } from "./MappingSamples.ts"
 import type { Page } from "./Routes.ts"
 
@@ -19,13 +18,13 @@ export interface Metrics {
 }
 
 /** Metrics of their own, beginning at zero. */
-export const makeMetrics = (): Metrics => {
+export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics => {
   const registry: Metric.MetricRegistry = new Map()
   const calls = Context.make(Metric.MetricRegistry, registry)
   const durations = new Map<string, typeof duration>()
   for (const reason of failureReasons) failures(reason).updateUnsafe(0, calls)
 
-  const durationOf = (method: Method, outcome: Outcome) => {
+  const durationOf = (method: string, outcome: Outcome) => {
     const key = `${method} ${outcome}`
     const known = durations.get(key)
     if (known !== undefined) return known
@@ -46,7 +45,11 @@ export const makeMetrics = (): Metrics => {
       const driver = yield* Driver
       const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
       const mapped = listed === undefined ? "" : formatUnsafe(gaugesOf(listed)) + mappingSamples(listed)
-      return { contentType: "text/plain; version=0.0.4; charset=utf-8", body: mapped + formatUnsafe(calls) }
+      const used = descriptors === undefined ? "" : descriptorSamples(yield* descriptors)
+      return {
+        contentType: "text/plain; version=0.0.4; charset=utf-8",
+        body: mapped + used + formatUnsafe(calls)
+      }
     })
   }
 }
@@ -62,7 +65,7 @@ const outcomeOf = (exit: FinishedCall["exit"]): Outcome => {
   return ({ request: "bad_request", notFound: "unknown_method", driver: "refused" } as const)[kindOf(error)]
 }
 
-const errorOf = (cause: Cause.Cause<CallError>): CallError | undefined =>
+const errorOf = (cause: Cause.Cause<DriverError>): DriverError | undefined =>
   Option.getOrUndefined(Cause.findErrorOption(cause))
 
 /** From a tenth of a millisecond to the bound of a call, 10 s. */
@@ -94,27 +97,37 @@ const counters = new Map(
 )
 const failures = (reason: FailureReason) => counters.get(reason) ?? failureCounter
 
-const failureReason = (error: CallError | undefined): FailureReason | undefined => {
-  if (error instanceof PortAllocated) return "already_allocated"
-  if (error instanceof PortsExhausted) return "all_allocated"
-  return error instanceof BindFailed ? bindReasons[error.reason] : undefined
+/** By the tags of the built-in mapper's errors, so that a driver of one's own is counted by the same. */
+const failureReason = (error: DriverError | undefined): FailureReason | undefined => {
+  switch (error?._tag) {
+    case "PortAllocated":
+      return "already_allocated"
+    case "PortsExhausted":
+      return "all_allocated"
+    case "BindFailed":
+      return bindReasons["reason" in error ? String(error.reason) : ""] ?? "failed"
+    default:
+      return undefined
+  }
 }
 
 /** `exhausted` is the system's memory or descriptors, `all_allocated` a range's ports. */
-const bindReasons = {
+const bindReasons: Readonly<Record<string, FailureReason>> = {
   InUse: "address_in_use",
   Denied: "denied",
   NotLocal: "not_local",
   Unsupported: "unsupported",
-  Exhausted: "exhausted",
-  Failed: "failed"
-} as const satisfies Record<BindFailed["reason"], FailureReason>
+  Exhausted: "exhausted"
+}
 
 const mappingsGauge = Metric.gauge("portmapper_mappings", {
   description: "What is mapped, by mode and protocol"
 })
 
-/** Counted anew for each page: every mode and protocol is told, also at zero. */
+/** Those of the built-in mapper. */
+const modes = ["nat", "engine", "proxy", "routed"]
+
+/** Counted anew for each page: every mode and protocol has its line, also at zero. */
 const gaugesOf = (mappings: ReadonlyArray<ListedMapping>): Context.Context<never> => {
   const registry: Metric.MetricRegistry = new Map()
   const context = Context.make(Metric.MetricRegistry, registry)
@@ -124,7 +137,7 @@ const gaugesOf = (mappings: ReadonlyArray<ListedMapping>): Context.Context<never
     counts.set(key, (counts.get(key) ?? 0) + 1)
   }
   const own = modes.flatMap((mode) =>
-    Protocol.literals.map((protocol) => `${mode satisfies Mode} ${protocolNumber[protocol]}`)
+    Protocol.literals.map((protocol) => `${mode} ${protocolNumber[protocol]}`)
   )
   for (const key of new Set([...own, ...counts.keys()])) {
     const [mode = "", number = ""] = key.split(" ")

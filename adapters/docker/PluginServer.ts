@@ -9,6 +9,7 @@ import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
 import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
@@ -50,6 +51,9 @@ const stopTimeoutMillis = 12_000
 /** The same where a successor waits, and with it who connects meanwhile. */
 const leaveTimeoutMillis = 3_000
 
+/** Connections of one listener: a part of the descriptors that the relay leaves to calls. Node closes more at once. */
+const maxConnections = (): number => Math.max(controlReserve(descriptorLimit()) >> 2, 8)
+
 /**
  * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
  * one layer serves any number of listeners. `listen` binds; it runs once the server is ready to answer.
@@ -83,6 +87,7 @@ export const serveOn = <E, R>(
       Effect.sync(() => {
         const created = create(requestListener(services, options, state))
         created.on("clientError", refuseClient)
+        created.maxConnections = maxConnections()
         // What TLS has to unwrap first has no short way.
         if (!(created instanceof TlsServer))
           state.shortWay = interceptWholeRequests(created, {

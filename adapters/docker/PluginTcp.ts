@@ -9,10 +9,11 @@ import type * as Net from "node:net"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import type { TlsFileError } from "../node/HttpClient.ts"
 import { listenKept, type Place } from "./Keeper.ts"
 import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
-import { readTlsFiles, type TlsFileError, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+import { readTlsFiles, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
 
 export interface HostPort {
   /** A name or an address; IPv6 without brackets. */

@@ -5,7 +5,8 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import { createSecureContext } from "node:tls"
-import { Effect, Schema } from "effect"
+import { Effect } from "effect"
+import { TlsFileError } from "../node/HttpClient.ts"
 import { systemReason } from "./systemReason.ts"
 
 export interface TlsFiles {
@@ -22,15 +23,6 @@ export interface TlsMaterial {
   readonly cert: string
   readonly key: string
   readonly ca: string
-}
-
-export class TlsFileError extends Schema.TaggedError<TlsFileError>()("TlsFileError", {
-  file: Schema.String,
-  detail: Schema.String
-}) {
-  override get message(): string {
-    return `${this.file}: ${this.detail}`
-  }
 }
 
 /** Reads the files and checks that each is what it should be, and that the key belongs to the certificate. */

@@ -31,6 +31,9 @@ export interface Container {
   readonly attachments: ReadonlyArray<Attachment>
 }
 
+/** As people and labels write an id. */
+export const shortId = (id: string): string => id.slice(0, 12)
+
 /** `Connected` comes first: from now on no change is missed. `Changed` names the container that something happened to. */
 export type EngineEvent =
   | { readonly _tag: "Connected" }

@@ -2,10 +2,9 @@
  * An Engine over HTTP: a Unix socket, a TCP port, or one with TLS. Speaks the newest version of the API that both sides know,
  * and finds it out again after each failure, since the Engine may be another one by then.
  */
-import * as Fs from "node:fs"
-import * as Http from "node:http"
-import * as Https from "node:https"
-import { Cause, Effect, Layer, Queue, Result, Stream } from "effect"
+import type { IncomingMessage } from "node:http"
+import { Effect, Layer, Result, type Scope, Stream } from "effect"
+import { type HttpAnswer, HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
 import { Engine, EngineError, type EngineEvent } from "./Engine.ts"
 import type { EngineAddress } from "./EngineAddress.ts"
 import {
@@ -33,89 +32,12 @@ const newest = [1, 52] as const
 const oldest = [1, 24] as const
 
 const make = Effect.fnUntraced(function* (
-  { address, tls }: EngineAddress,
+  address: EngineAddress,
   { timeoutMillis = 10_000 }: EngineHttpOptions
 ) {
-  const where = address.text
-  const fail = (reason: EngineError["reason"], detail: string) => new EngineError({ where, reason, detail })
-  const secure = address._tag === "Net" && address.tls
-  const files = yield* Effect.try({
-    try: () =>
-      tls === undefined
-        ? {}
-        : {
-            ca: Fs.readFileSync(tls.ca),
-            cert: Fs.readFileSync(tls.cert),
-            key: Fs.readFileSync(tls.key),
-            rejectUnauthorized: tls.verify
-          },
-    catch: (error) => fail("Denied", `a file for TLS can't be read: ${(error as Error).message}`)
-  })
-  const http = secure ? Https : Http
-  const agent = yield* Effect.acquireRelease(
-    Effect.sync(() => new http.Agent({ keepAlive: true, maxSockets: 4 })),
-    (agent) => Effect.sync(() => agent.destroy())
-  )
-  const target: Https.RequestOptions =
-    address._tag === "Pipe"
-      ? { socketPath: address.path, headers: { Host: "docker" } }
-      : { ...files, host: address.host, port: address.port }
-
-  const opened = (path: string, more: Http.RequestOptions) =>
-    http.request({ ...target, method: "GET", path, ...more })
-
-  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
-  const get = (path: string, takes: "short" | "long" = "short"): Effect.Effect<Answer, EngineError> =>
-    Effect.callback<Answer, EngineError>((resume) => {
-      const request = opened(path, { agent: takes === "short" && agent })
-      const timer = setTimeout(() => {
-        resume(Effect.fail(fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)))
-        request.destroy()
-      }, timeoutMillis)
-      request.once("error", (error) => resume(Effect.fail(fail(...reasonOf(error)))))
-      request.once("response", (response) => {
-        const chunks: Array<Buffer> = []
-        response.on("data", (chunk: Buffer) => chunks.push(chunk))
-        response.once("error", (error) => resume(Effect.fail(fail(...reasonOf(error)))))
-        response.once("end", () =>
-          resume(
-            Effect.succeed({
-              status: response.statusCode ?? 0,
-              version: response.headers["api-version"]?.toString(),
-              text: Buffer.concat(chunks).toString()
-            })
-          )
-        )
-      })
-      request.once("close", () => clearTimeout(timer))
-      request.end()
-      return Effect.sync(() => request.destroy())
-    })
-
-  let prefix: string | undefined
-  const negotiated = Effect.suspend(() =>
-    prefix === undefined
-      ? Effect.gen(function* () {
-          const ping = yield* get("/_ping")
-          const found = Result.getOrUndefined(versionOf(ping.version ?? (yield* announced)))
-          if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
-          if (compare(found, oldest) < 0)
-            return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
-          prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
-          return prefix
-        })
-      : Effect.succeed(prefix)
-  )
-  /** An Engine that does not say it with every answer. */
-  const announced = Effect.map(get("/version"), ({ text }) => {
-    const value = json(text)
-    return typeof value === "object" && value !== null && "ApiVersion" in value
-      ? String(value.ApiVersion)
-      : ""
-  })
-  const forgetVersion = Effect.sync(() => {
-    prefix = undefined
-  })
+  const connection = yield* connect(address, timeoutMillis)
+  const version = negotiation(connection)
+  const { fail, get, where } = connection
 
   const asked = <A>(
     path: string,
@@ -123,9 +45,9 @@ const make = Effect.fnUntraced(function* (
     takes?: "long"
   ): Effect.Effect<A | undefined, EngineError> =>
     Effect.gen(function* () {
-      const { status, text } = yield* get(`${yield* negotiated}${path}`, takes)
+      const { status, body } = yield* get(`${yield* version.prefix}${path}`, takes)
       if (status === 404) return undefined
-      const value = json(text)
+      const value = json(body)
       if (status !== 200)
         return yield* fail("Refused", `GET ${path}: ${messageIn(value) ?? `status ${status}`}`)
       const decoded = decode(value)
@@ -134,54 +56,12 @@ const make = Effect.fnUntraced(function* (
         "NotAnEngine",
         `GET ${path} was answered by what is no Engine's answer: ${decoded.failure}`
       )
-    }).pipe(Effect.tapError(() => forgetVersion))
+    }).pipe(Effect.tapError(() => version.forget))
 
   const always = <A>(path: string, decode: (value: unknown) => Result.Result<A, string>) =>
     Effect.flatMap(asked(path, decode), (found) =>
       found === undefined ? fail("NotAnEngine", `GET ${path}: no such path`) : Effect.succeed(found)
     )
-
-  const events = Stream.callback<EngineEvent, EngineError>((queue) =>
-    Effect.gen(function* () {
-      const path = `${yield* negotiated}/events?filters=${encodeURIComponent(JSON.stringify(eventFilters))}`
-      yield* Effect.acquireRelease(
-        Effect.sync(() => {
-          const end = (error: EngineError) => Queue.failCauseUnsafe(queue, Cause.fail(error))
-          // A connection of its own: it lasts.
-          const request = opened(path, { agent: false })
-          const timer = setTimeout(() => {
-            end(fail("TimedOut", `no answer to GET /events within ${timeoutMillis / 1000} s`))
-            request.destroy()
-          }, timeoutMillis)
-          request.on("error", (error) => end(fail(...reasonOf(error))))
-          request.once("close", () => clearTimeout(timer))
-          request.once("response", (response) => {
-            clearTimeout(timer)
-            if (response.statusCode !== 200)
-              return void end(fail("Refused", `GET /events: status ${response.statusCode}`))
-            request.socket?.setKeepAlive(true, 10_000)
-            Queue.offerUnsafe(queue, { _tag: "Connected" })
-            let rest = ""
-            response.setEncoding("utf8")
-            response.on("data", (text: string) => {
-              const lines = (rest + text).split("\n")
-              rest = lines.pop() ?? ""
-              for (const line of lines) {
-                const decoded = decodeEvent(json(line))
-                if (Result.isSuccess(decoded))
-                  for (const event of decoded.success) Queue.offerUnsafe(queue, event)
-              }
-            })
-            response.once("close", () => end(fail("Unreachable", "the stream of events ended")))
-          })
-          request.end()
-          return request
-        }),
-        (request) => Effect.sync(() => request.destroy())
-      )
-      return yield* Effect.never
-    })
-  ).pipe(Stream.tapError(() => forgetVersion))
 
   return Engine.of({
     where,
@@ -191,14 +71,112 @@ const make = Effect.fnUntraced(function* (
       Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed, "long")),
     subnets: always("/networks", decodeSubnets),
     info: always("/info", decodeInfo),
-    events
+    events: Stream.tapError(eventsOver(connection, version.prefix), () => version.forget)
   })
 })
 
-interface Answer {
-  readonly status: number
-  readonly version: string | undefined
-  readonly text: string
+interface Connection {
+  readonly where: string
+  readonly fail: (reason: EngineError["reason"], detail: string) => EngineError
+  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
+  readonly get: (path: string, takes?: "short" | "long") => Effect.Effect<HttpAnswer, EngineError>
+  /** The answer to be read as it comes, on a connection of its own. `name` is how errors call the path. */
+  readonly open: (path: string, name: string) => Effect.Effect<IncomingMessage, EngineError, Scope.Scope>
+}
+
+const connect = Effect.fnUntraced(function* (
+  { address, tls }: EngineAddress,
+  timeoutMillis: number
+): Effect.fn.Return<Connection, EngineError, Scope.Scope> {
+  const where = address.text
+  const fail: Connection["fail"] = (reason, detail) => new EngineError({ where, reason, detail })
+  const files = yield* Effect.mapError(readTls(tls ?? {}), ({ detail }) =>
+    fail("Denied", `a file for TLS can't be read: ${detail}`)
+  )
+  const http = yield* keepAliveClient(address, 4, {
+    answerTimeoutMillis: timeoutMillis,
+    tls: { ...files, rejectUnauthorized: tls?.verify ?? true }
+  })
+  const requestOf = (path: string, alone: boolean) => ({
+    method: "GET",
+    path,
+    headers: address._tag === "Pipe" ? { Host: "docker" } : {},
+    alone
+  })
+  const unanswered = (path: string) => (error: HttpError) =>
+    error.code === HttpCode.answerTimeout
+      ? fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)
+      : fail(...reasonOf(error))
+  return {
+    where,
+    fail,
+    get: (path, takes) => Effect.mapError(http.ask(requestOf(path, takes === "long")), unanswered(path)),
+    open: (path, name) => Effect.mapError(http.open(requestOf(path, true)), unanswered(name))
+  }
+})
+
+/** `prefix` is the path's part that says the version: found out when it is first asked for, and again after `forget`. */
+const negotiation = ({ fail, get }: Connection) => {
+  let prefix: string | undefined
+  /** An Engine that does not say it with every answer. */
+  const announced = Effect.map(get("/version"), ({ body }) => {
+    const value = json(body)
+    return typeof value === "object" && value !== null && "ApiVersion" in value
+      ? String(value.ApiVersion)
+      : ""
+  })
+  const negotiate = Effect.gen(function* () {
+    const ping = yield* get("/_ping")
+    const found = Result.getOrUndefined(
+      versionOf(ping.headers["api-version"]?.toString() ?? (yield* announced))
+    )
+    if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
+    if (compare(found, oldest) < 0)
+      return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
+    prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
+    return prefix
+  })
+  return {
+    prefix: Effect.suspend(() => (prefix === undefined ? negotiate : Effect.succeed(prefix))),
+    forget: Effect.sync(() => {
+      prefix = undefined
+    })
+  }
+}
+
+const eventsOver = (
+  { fail, open }: Connection,
+  prefix: Effect.Effect<string, EngineError>
+): Stream.Stream<EngineEvent, EngineError> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const filters = encodeURIComponent(JSON.stringify(eventFilters))
+      const response = yield* open(`${yield* prefix}/events?filters=${filters}`, "/events")
+      if (response.statusCode !== 200)
+        return yield* fail("Refused", `GET /events: status ${response.statusCode}`)
+      response.socket.setKeepAlive(true, 10_000)
+      const ended = fail("Unreachable", "the stream of events ended")
+      const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
+        Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
+        // An Engine drops events for those who read slowly.
+        Stream.buffer({ capacity: "unbounded" })
+      )
+      const connected: EngineEvent = { _tag: "Connected" }
+      return Stream.concat(Stream.concat(Stream.succeed(connected), decoded), Stream.fail(ended))
+    })
+  )
+
+/** No event is longer; what is, is no Engine's. */
+const maxLine = 16 * 1024 * 1024
+
+async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
+  let rest = ""
+  for await (const text of response.setEncoding("utf8")) {
+    const lines = (rest + text).split("\n")
+    rest = lines.pop() ?? ""
+    yield* lines
+    if (rest.length > maxLine) throw new Error("the line is too long")
+  }
 }
 
 const json = (text: string): unknown => {
@@ -223,8 +201,10 @@ const versionOf = (text: string): Result.Result<Version, string> => {
 
 const compare = (a: Version, b: Version): number => a[0] - b[0] || a[1] - b[1]
 
-const reasonOf = (error: NodeJS.ErrnoException): [reason: EngineError["reason"], detail: string] => {
-  switch (error.code) {
+const reasonOf = ({ code, message }: HttpError): [reason: EngineError["reason"], detail: string] => {
+  switch (code) {
+    case HttpCode.tooLong:
+      return ["NotAnEngine", `what answers there is no Docker Engine: ${message}`]
     case "ENOENT":
       return ["Unreachable", "no such socket (is Docker installed, and running?)"]
     case "ECONNREFUSED":
@@ -236,6 +216,6 @@ const reasonOf = (error: NodeJS.ErrnoException): [reason: EngineError["reason"],
     case "EPIPE":
       return ["Unreachable", "the connection broke"]
     default:
-      return ["Unreachable", error.message]
+      return ["Unreachable", message]
   }
 }

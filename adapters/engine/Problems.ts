@@ -1,67 +1,40 @@
-/** What could not be published, and stands until it can be: as the log tells it, as it is listed, and who it waits for. */
-import { Clock, Effect } from "effect"
+/** What can't be published until something changes: as the log has it, and as it is listed. Pure. */
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import type { Problem, Want } from "./Wanted.ts"
+import { containerLabel, type DesiredGroup, type Problem, publishLabel } from "./Desired.ts"
+import type { Granted } from "./Difference.ts"
 
-/** A problem, and since when it is one. */
-export interface Standing {
+export interface StandingProblem {
   readonly problem: Problem
   readonly sinceMillis: number
 }
 
-export interface Problems {
-  /** These and no others: each container's trouble is told in the log once, and again when it is another one. */
-  readonly tell: (now: ReadonlyArray<Problem>) => Effect.Effect<void>
-  readonly standing: () => ReadonlyArray<Standing>
-  /** Those of wants with these keys. */
-  readonly forget: (keys: ReadonlySet<string>) => void
-}
+/** Problems that stood before keep their time. */
+export const standingFrom = (
+  now: ReadonlyArray<Problem>,
+  before: ReadonlyMap<string, StandingProblem>,
+  nowMillis: number
+): Map<string, StandingProblem> =>
+  new Map(
+    now.map((problem) => {
+      const { owner, name, publish = "", desired } = problem
+      const key = `${owner} ${name} ${publish} ${desired?.key ?? ""}`
+      return [key, { problem, sinceMillis: before.get(key)?.sinceMillis ?? nowMillis }]
+    })
+  )
 
-export const makeProblems = (): Problems => {
-  let problems = new Map<string, Standing>()
-  const told = new Map<string, string>()
-
-  const tell = Effect.fnUntraced(function* (now: ReadonlyArray<Problem>) {
-    const nowMillis = yield* Clock.currentTimeMillis
-    const next = new Map<string, Standing>()
-    for (const problem of now) {
-      const key = `${problem.owner} ${problem.name} ${problem.publish ?? ""} ${problem.want?.key ?? ""}`
-      next.set(key, { problem, sinceMillis: problems.get(key)?.sinceMillis ?? nowMillis })
-    }
-    problems = next
-    const byName = Map.groupBy(now, ({ name }) => name)
-    for (const [name, each] of byName) {
-      const text = problemsText(each)
-      if (told.get(name) === text) continue
-      told.set(name, text)
-      yield* each.every(({ waiting }) => waiting) ? Effect.logInfo(text) : Effect.logWarning(text)
-    }
-    for (const name of told.keys()) if (!byName.has(name)) told.delete(name)
-  })
-
-  return {
-    tell,
-    standing: () => [...problems.values()],
-    forget: (keys) => {
-      for (const [key, { problem }] of problems)
-        if (problem.want !== undefined && keys.has(problem.want.key)) problems.delete(key)
-    }
-  }
-}
-
-export const problemOf = (want: Want, error: DriverError): Problem => ({
-  name: want.name,
-  owner: want.owner,
-  publish: want.group.labels.get("portmapper.publish"),
+export const problemOf = (desired: DesiredGroup, error: DriverError): Problem => ({
+  name: desired.name,
+  owner: desired.owner,
+  publish: desired.group.labels.get(publishLabel),
   detail: error.message,
-  want,
+  desired,
   waiting: false
 })
 
-/** The first of them, and how many more there are. */
-const problemsText = (problems: ReadonlyArray<Problem>): string => {
+/** The first problem of a container, and how many more it has. */
+export const problemsText = (problems: ReadonlyArray<Problem>): string => {
   const [first, ...rest] = problems
   if (first === undefined) return ""
   const more = rest.length === 0 ? "" : ` (and ${rest.length} more)`
@@ -69,40 +42,37 @@ const problemsText = (problems: ReadonlyArray<Problem>): string => {
   return `${first.name}: ${first.waiting ? "waiting: " : "not published: "}${what}${first.detail}${more}`
 }
 
-/** The port that a want asks for or had; 0 where any will do. */
-const portOf = ({ key, group: { ports } }: Want, granted: ReadonlyMap<string, number>): number =>
+/** The port that a group asks for or had; 0 where any will do. */
+const portOf = ({ key, group: { ports } }: DesiredGroup, granted: Granted): number =>
   ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
 
-/** Whether the port that was released is the one that could not be had. */
-export const waitsFor = (
-  { want }: Problem,
+/** Whether a released binding has the frontend that could not be published. */
+export const concerns = (
+  { desired }: Problem,
   { protocol, host, port }: ReleasedBinding,
-  granted: ReadonlyMap<string, number>
+  granted: Granted
 ): boolean =>
-  want !== undefined &&
-  port === portOf(want, granted) &&
-  want.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
+  desired !== undefined &&
+  port === portOf(desired, granted) &&
+  desired.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
 
-/** What could not be published is listed as conflicted, with the reason among its labels. */
-export const listedProblem = (
-  { problem, sinceMillis }: Standing,
-  granted: ReadonlyMap<string, number>
-): ListedMapping => {
-  const { name, owner, publish, detail, want } = problem
-  const entry = want?.group.entries[0]
+/** Listed as conflicted, with the reason among its labels. */
+export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
+  const { name, owner, publish, detail, desired } = problem
+  const entry = desired?.group.entries[0]
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
     frontendIp: entry?.asked ?? "",
-    frontendPort: want === undefined ? 0 : portOf(want, granted),
+    frontendPort: desired === undefined ? 0 : portOf(desired, granted),
     backendIp: entry?.backend.address.text ?? "",
     backendPort: entry?.backend.port ?? 0,
-    mode: want?.group.labels.get("portmapper.mode") ?? "",
+    mode: desired?.group.labels.get("portmapper.mode") ?? "",
     owner,
     state: "conflicted",
     sinceMillis,
     labels: new Map([
-      ["portmapper.container", name],
-      ...(publish === undefined ? [] : [["portmapper.publish", publish] as const]),
+      [containerLabel, name],
+      ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
       ["portmapper.error", detail]
     ]),
     connections: undefined,

@@ -6,11 +6,11 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
 import { writePrivateUnsafe } from "../node/StateDirectory.ts"
-import type { Follow } from "./Wanted.ts"
+import { ContainerSubscription } from "./ContainerSubscription.ts"
 
 export interface Recorded {
-  readonly follows: ReadonlyArray<Follow>
-  /** Ports that were picked, by the keys of wants. */
+  readonly follows: ReadonlyArray<ContainerSubscription>
+  /** Ports that were picked, by the keys of groups. */
   readonly granted: ReadonlyMap<string, number>
 }
 
@@ -71,16 +71,7 @@ export const watchFile = "watch.json"
 const nothing: Recorded = { follows: [], granted: new Map() }
 
 const File = Schema.Struct({
-  follows: Schema.Array(
-    Schema.Struct({
-      id: Schema.String,
-      name: Schema.String,
-      publish: Schema.String,
-      labels: Schema.Record(Schema.String, Schema.String),
-      owner: Schema.String,
-      without: Schema.Array(Schema.Number)
-    })
-  ),
+  follows: Schema.Array(ContainerSubscription),
   granted: Schema.Record(Schema.String, Schema.Number)
 })
 

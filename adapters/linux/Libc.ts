@@ -174,6 +174,7 @@ const send = "intptr_t send(int fd, const void *bytes, size_t length, int flags)
 const recvfrom =
   "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *addressLength)"
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: mostly one line for each function of the C library.
 const load = (): Libc => {
   const koffi = loadKoffi()
   const library = koffi.load(null)

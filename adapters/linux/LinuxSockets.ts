@@ -6,13 +6,13 @@ import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
 import { AdoptedSockets } from "../../src/ports/AdoptedSockets.ts"
 import { type Admission, type HostSocket, HostSockets, SocketError } from "../../src/ports/HostSockets.ts"
-import { dynamicPorts, type PortRange, parsePortRange } from "../../src/ports/PortRange.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
+import { dynamicPorts, type PortRange, parsePortRange } from "../../src/protocol/PortRange.ts"
 import { type Protocol, protocolNumber } from "../../src/protocol/Protocol.ts"
 import * as C from "./Libc.ts"
 import { scopeOf, sizeOfIpv6, socketAddress } from "./SocketAddress.ts"
-import { makeAdmission } from "./SocketAdmission.ts"
+import { makeAdmission, type SocketAdmission } from "./SocketAdmission.ts"
 
 /** The kernel lowers it to net.core.somaxconn. */
 const backlog = 4096
@@ -29,42 +29,8 @@ export const layer = (load = C.libc): Layer.Layer<HostSockets> =>
 
 const makeLinuxSockets = (libc: C.Libc) => {
   const opened = new Set<HostSocket>()
-  const adopted = new AdoptedSockets()
+  const adopted = new AdoptedSockets<HostSocket>()
   const admission = makeAdmission(libc)
-  const one = new Uint8Array(4)
-  new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
-
-  const refusal = (protocol: Protocol, syscall: string, result: number): SocketError => {
-    const { detail } = libc.errno(syscall, result)
-    const reason = reasonOf(-result)
-    const lacksProtocol = reason === "Unsupported" && -result !== C.EAFNOSUPPORT
-    return new SocketError({
-      reason,
-      detail: lacksProtocol ? `${protocol.toUpperCase()} is not supported by this kernel` : detail
-    })
-  }
-
-  /** The failed call and its result, or `undefined` where all went well. */
-  const prepare = (socket: HostSocket, address: Uint8Array): readonly [string, number] | undefined => {
-    const { fd, protocol } = socket
-    let result = admission.set(socket, "nothing")
-    if (result < 0) return ["setsockopt", result]
-    if (protocol !== "udp") {
-      result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
-      if (result < 0) return ["setsockopt", result]
-    }
-    if (address.length === sizeOfIpv6) {
-      result = libc.setsockopt(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, one, 4)
-      if (result < 0) return ["setsockopt", result]
-    }
-    result = libc.bind(fd, address, address.length)
-    if (result < 0) return ["bind", result]
-    if (protocol !== "udp") {
-      result = libc.listen(fd, backlog)
-      if (result < 0) return ["listen", result]
-    }
-    return undefined
-  }
 
   const open = (protocol: Protocol, host: Address, port: number): Effect.Effect<HostSocket, SocketError> => {
     const claimed = adopted.claim(protocol, host, port)
@@ -77,12 +43,12 @@ const makeLinuxSockets = (libc: C.Libc) => {
       (protocol === "udp" ? C.SOCK_DGRAM : C.SOCK_STREAM) | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK,
       protocolNumber[protocol]
     )
-    if (fd < 0) return Effect.fail(refusal(protocol, "socket", fd))
+    if (fd < 0) return Effect.fail(refusal(libc, protocol, "socket", fd))
     const socket: HostSocket = { protocol, host, port, fd }
-    const failed = prepare(socket, socketAddress(host, port, scope))
+    const failed = prepare(libc, admission, socket, socketAddress(host, port, scope))
     if (failed !== undefined) {
       libc.close(fd)
-      return Effect.fail(refusal(protocol, ...failed))
+      return Effect.fail(refusal(libc, protocol, ...failed))
     }
     opened.add(socket)
     return Effect.succeed(socket)
@@ -90,7 +56,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const admit = (socket: HostSocket, admitted: Admission): Effect.Effect<void, SocketError> => {
     const result = opened.has(socket) ? admission.set(socket, admitted) : 0
-    return result < 0 ? Effect.fail(refusal(socket.protocol, "setsockopt", result)) : Effect.void
+    return result < 0 ? Effect.fail(refusal(libc, socket.protocol, "setsockopt", result)) : Effect.void
   }
 
   const close = (socket: HostSocket) => {
@@ -138,6 +104,45 @@ const makeLinuxSockets = (libc: C.Libc) => {
   }
 
   return { sockets, dispose }
+}
+
+const refusal = (libc: C.Libc, protocol: Protocol, syscall: string, result: number): SocketError => {
+  const { detail } = libc.errno(syscall, result)
+  const reason = reasonOf(-result)
+  const lacksProtocol = reason === "Unsupported" && -result !== C.EAFNOSUPPORT
+  return new SocketError({
+    reason,
+    detail: lacksProtocol ? `${protocol.toUpperCase()} is not supported by this kernel` : detail
+  })
+}
+
+/** The failed call and its result, or `undefined` where all went well. */
+const prepare = (
+  libc: C.Libc,
+  admission: SocketAdmission,
+  socket: HostSocket,
+  address: Uint8Array
+): readonly [string, number] | undefined => {
+  const { fd, protocol } = socket
+  const one = new Uint8Array(4)
+  new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
+  let result = admission.set(socket, "nothing")
+  if (result < 0) return ["setsockopt", result]
+  if (protocol !== "udp") {
+    result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)
+    if (result < 0) return ["setsockopt", result]
+  }
+  if (address.length === sizeOfIpv6) {
+    result = libc.setsockopt(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, one, 4)
+    if (result < 0) return ["setsockopt", result]
+  }
+  result = libc.bind(fd, address, address.length)
+  if (result < 0) return ["bind", result]
+  if (protocol !== "udp") {
+    result = libc.listen(fd, backlog)
+    if (result < 0) return ["listen", result]
+  }
+  return undefined
 }
 
 /** By getsockname(2) and the socket's type: whoever sent a descriptor may have mixed them up. */

@@ -1,5 +1,5 @@
 /**
- * The native calls of a relay's thread: numbers in, numbers out. Memory is given by its address (see `relay/Memory.ts`), a
+ * The native calls of a relay's thread: numbers in, numbers out. Memory is given by its address (see `relay/thread/Memory.ts`), a
  * failure is a result below 0 and `errno()` right after it. A call costs 40 to 50 ns besides what the kernel does, an array
  * instead of an address 25 ns more.
  *
@@ -24,6 +24,8 @@ export const socket = native("socket", "int", "int", "int")
 export const accept4 = native("accept4", "int", pointer, pointer, "int")
 export const connect = native("connect", "int", pointer, "int")
 export const getsockname = native("getsockname", "int", pointer, pointer)
+export const getpeername = native("getpeername", "int", pointer, pointer)
+export const getsockopt = native("getsockopt", "int", "int", "int", pointer, pointer)
 export const setsockopt = native("setsockopt", "int", "int", "int", pointer, "int")
 export const shutdown = native("shutdown", "int", "int")
 export const close = native("close", "int")
@@ -75,6 +77,8 @@ export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const IPPROTO_IP = 0
 export const IP_PKTINFO = 8
+/** Of IPv4 and of IPv6. */
+export const SO_ORIGINAL_DST = 80
 export const IPPROTO_TCP = 6
 export const TCP_NODELAY = 1
 export const TCP_KEEPIDLE = 4

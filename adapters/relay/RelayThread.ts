@@ -5,6 +5,7 @@
 import { MessageChannel, type MessagePort, SHARE_ENV, Worker } from "node:worker_threads"
 import * as C from "../linux/Libc.ts"
 import {
+  budgetOf,
   type Command,
   countersPerRoute,
   isOwn,
@@ -12,16 +13,15 @@ import {
   maxRoutes,
   type Report,
   type Serving,
-  type Settings,
   type ThreadData,
   turnOf,
   turnWords
-} from "./Messages.ts"
+} from "./ThreadMessages.ts"
 import { WatchedSockets } from "./WatchedSockets.ts"
 
 /** Beside this module, in the sources as in what is built of them. */
 const threadUrl = new URL(
-  import.meta.url.endsWith(".ts") ? "./threadMain.ts" : "./threadMain.js",
+  import.meta.url.endsWith(".ts") ? "./thread/main.ts" : "./thread/main.js",
   import.meta.url
 )
 
@@ -35,9 +35,14 @@ const startPatienceMillis = 20_000
 /** What a thread was told while it rested it is woken for after this long, if nothing else did. */
 const wakeMillis = 10
 
+/** What all threads have in common. */
+export type CommonData = Pick<ThreadData, "settings" | "ownPorts" | "budget">
+
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void
   readonly onBusy: () => void
+  readonly onLoop: (route: number) => void
+  readonly onDescriptors: (lacking: boolean) => void
   /** `ranMillis` from its start to its end. */
   readonly onDeath: (why: string, ranMillis: number) => void
 }
@@ -69,14 +74,16 @@ export class RelayThread {
   private readonly watched = new WatchedSockets()
   /** In the order of their numbers. */
   private readonly waiting = new Map<number, Done>()
-  private readonly settings: Settings
   private readonly events: ThreadEvents
+  private readonly common: CommonData
+  private readonly budget: Int32Array
   private life: Life | undefined
   private startFailure: string | undefined
   private commands = 0
 
-  constructor(settings: Settings, events: ThreadEvents) {
-    this.settings = settings
+  constructor(common: CommonData, events: ThreadEvents) {
+    this.common = common
+    this.budget = new Int32Array(common.budget)
     this.events = events
   }
 
@@ -102,7 +109,7 @@ export class RelayThread {
       generations: this.watched.generations.buffer,
       kinds: this.kinds.buffer,
       counters: this.counters.buffer,
-      settings: this.settings
+      ...this.common
     }
     const worker = newWorker(workerData)
     if (typeof worker === "string") {
@@ -286,6 +293,10 @@ export class RelayThread {
         return this.events.onEnded(report.id)
       case "Busy":
         return this.events.onBusy()
+      case "Loop":
+        return this.events.onLoop(report.id)
+      case "Descriptors":
+        return this.events.onDescriptors(report.lacking)
     }
   }
 
@@ -323,6 +334,7 @@ export class RelayThread {
       if (isOwn(this.kinds[fd] ?? 0)) {
         this.libc.setsockopt(fd, C.SOL_SOCKET, C.SO_LINGER, noLinger, noLinger.length)
         this.libc.close(fd)
+        Atomics.sub(this.budget, budgetOf.taken, 1)
       }
     this.kinds.fill(0)
   }

@@ -1,27 +1,13 @@
-/**
- * The relay's threads together: started with the first route, more of them when all are busy, and again when one died. A TCP
- * route is served by every thread, so that its connections spread; a UDP route by one, which has its flows.
- */
+/** The relay's threads as `LinuxRelay` uses them: what `ThreadPool` does by callbacks, as effects. */
 import { Effect, type Scope } from "effect"
-import type { RelayCount } from "../../src/relay/Relay.ts"
-import { counterOf, countersPerRoute, maxRoutes, type Serving, type Settings } from "./Messages.ts"
-import { type Done, RelayThread } from "./RelayThread.ts"
-
-/** A route with the thread that serves it, where not all of them do. */
-export interface Assigned {
-  readonly serving: Serving
-  readonly thread: number | undefined
-}
-
-/** What is stopped: a route by its id, served by all threads or by one. */
-export interface Stopped {
-  readonly id: number
-  readonly thread: number | undefined
-  /** Its socket, where no other route is left on it. */
-  readonly socket: number | undefined
-}
-
-export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
+import {
+  type Assigned,
+  type Counters,
+  type Refused,
+  type Stopped,
+  ThreadPool,
+  type ThreadsOptions
+} from "./ThreadPool.ts"
 
 export interface RelayThreads {
   /**
@@ -37,6 +23,7 @@ export interface RelayThreads {
   /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
   readonly stop: (stopped: Stopped) => Effect.Effect<void>
   readonly counters: (id: number) => Counters
+  readonly refused: () => Refused
   /** Takes connections and packets from now on, where the threads were made paused; fails with the reason of one that can't. */
   readonly resume: Effect.Effect<void, string>
   /**
@@ -52,260 +39,34 @@ export interface RelayThreads {
   readonly isEnding: (id: number) => boolean
 }
 
-export interface ThreadsOptions {
-  /** Whether nothing is to be taken before `resume`. */
-  readonly paused: boolean
-  readonly settings: Settings
-  readonly maxThreads: number
-  readonly graceMillis: number
-  /** Everything that is to be served now: what a new thread begins with. */
-  readonly routes: () => Iterable<Assigned>
-}
-
-const routesPerMessage = 500
-/** A thread that dies again is started again after twice the time, at most this long. */
-const maxBackoffMillis = 30_000
-/** Busy are those who said so no longer ago than this. */
-const busyMillis = 1200
-/** For so long no thread is added after one that could not be. */
-const noMoreMillis = 30_000
-
 export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayThreads, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.map(Effect.context<never>(), (context) => {
       const fork = Effect.runForkWith(context)
-      return new Crew(options, (message) => void fork(Effect.logError(message)))
+      return new ThreadPool(options, {
+        error: (message) => void fork(Effect.logError(message)),
+        warning: (message) => void fork(Effect.logWarning(message))
+      })
     }),
-    (crew) => Effect.promise(() => crew.end())
+    (pool) => Effect.promise(() => pool.end())
   ).pipe(
-    Effect.map((crew) => ({
-      assign: (protocol, besides) => crew.assign(protocol, besides),
+    Effect.map((pool) => ({
+      assign: (protocol, besides) => pool.assign(protocol, besides),
       serve: (assigned) =>
         Effect.callback((resume) =>
-          crew.serve(assigned, (failure) =>
+          pool.serve(assigned, (failure) =>
             resume(failure === undefined ? Effect.void : Effect.fail(failure))
           )
         ),
-      stop: (stopped) => Effect.callback((resume) => crew.stop(stopped, () => resume(Effect.void))),
-      counters: (id) => crew.countersOf(id),
+      stop: (stopped) => Effect.callback((resume) => pool.stop(stopped, () => resume(Effect.void))),
+      counters: (id) => pool.countersOf(id),
+      refused: () => pool.refused(),
       resume: Effect.callback((resume) =>
-        crew.resume((failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
+        pool.resume((failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
       ),
-      drain: (graceMillis) => Effect.callback((resume) => crew.drain(graceMillis, () => resume(Effect.void))),
-      ended: (ids) => Effect.callback((resume) => crew.whenEnded(ids, () => resume(Effect.void))),
-      allEnded: Effect.callback((resume) => crew.whenEnded(crew.endingIds(), () => resume(Effect.void))),
-      isEnding: (id) => crew.isEnding(id)
+      drain: (graceMillis) => Effect.callback((resume) => pool.drain(graceMillis, () => resume(Effect.void))),
+      ended: (ids) => Effect.callback((resume) => pool.whenEnded(ids, () => resume(Effect.void))),
+      allEnded: Effect.callback((resume) => pool.whenEnded(pool.endingIds(), () => resume(Effect.void))),
+      isEnding: (id) => pool.isEnding(id)
     }))
   )
-
-interface Member {
-  readonly index: number
-  readonly thread: RelayThread
-  restart: NodeJS.Timeout | undefined
-  deaths: number
-  busySince: number
-}
-
-class Crew {
-  private readonly members: Array<Member> = []
-  private readonly options: ThreadsOptions
-  private readonly logError: (message: string) => void
-  private readonly freeIds: Array<number> = []
-  private nextId = 0
-  /** Stopped routes, each with those that still have connections of it. */
-  private readonly ending = new Map<number, Set<Member>>()
-  private readonly endWaiters = new Set<() => void>()
-  private paused: boolean
-  /** Nothing is served any more: a thread that dies is not begun again. */
-  private hasEnded = false
-  private noMoreBefore = 0
-  /** Nothing but an event ends the native call that a thread waits in. */
-  private readonly onProcessExit = () => {
-    for (const { thread } of this.members) thread.tellToExit()
-  }
-
-  constructor(options: ThreadsOptions, logError: (message: string) => void) {
-    this.options = options
-    this.logError = logError
-    this.paused = options.paused
-  }
-
-  assign(protocol: "tcp" | "udp", besides: number | undefined) {
-    const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
-    if (id === undefined) return undefined
-    const alive = this.members.filter(({ thread }) => thread.isAlive)
-    return { id, thread: protocol === "tcp" ? undefined : (besides ?? alive[id % alive.length]?.index ?? 0) }
-  }
-
-  serve({ serving, thread }: Assigned, done: Done): void {
-    if (this.members.length === 0) {
-      process.once("exit", this.onProcessExit)
-      this.add()
-    }
-    for (const member of this.servers(thread))
-      if (!member.thread.isAlive && member.restart === undefined) this.begin(member)
-    const watches = !this.paused && !this.hasEnded
-    askAll(this.servers(thread), (member, done) => member.thread.serve([serving], watches, done), done)
-  }
-
-  stop({ id, thread, socket }: Stopped, done: () => void): void {
-    const { graceMillis } = this.options
-    const servers = this.servers(thread).filter((member) => member.thread.isAlive)
-    this.ending.set(id, new Set(servers))
-    askAll(servers, (member, done) => member.thread.stop(id, socket, graceMillis, done), done)
-    if (servers.length === 0) this.ended(id, undefined)
-  }
-
-  resume(done: Done): void {
-    this.paused = false
-    const alive = this.members.filter(({ thread }) => thread.isAlive)
-    askAll(alive, (member, done) => done(member.thread.watch(this.servingsOf(member))), done)
-  }
-
-  drain(graceMillis: number, done: () => void): void {
-    this.hasEnded = true
-    for (const { restart } of this.members) clearTimeout(restart)
-    const alive = this.members.filter(({ thread }) => thread.isAlive)
-    for (const { serving, thread } of this.options.routes()) {
-      const servers = alive.filter(({ index }) => thread === undefined || thread === index)
-      if (servers.length > 0) this.ending.set(serving.id, new Set(servers))
-    }
-    askAll(alive, (member, done) => member.thread.drain(graceMillis, done), done)
-  }
-
-  endingIds(): ReadonlyArray<number> {
-    return [...this.ending.keys()]
-  }
-
-  isEnding(id: number): boolean {
-    return this.ending.has(id)
-  }
-
-  whenEnded(ids: ReadonlyArray<number>, done: () => void): void {
-    const look = () => {
-      if (ids.some((id) => this.ending.has(id))) return
-      this.endWaiters.delete(look)
-      done()
-    }
-    this.endWaiters.add(look)
-    look()
-  }
-
-  countersOf(id: number): Counters {
-    const sum = { connections: 0, refused: 0, bytesIn: 0, bytesOut: 0 }
-    for (const { thread } of this.members)
-      for (const name of ["connections", "refused", "bytesIn", "bytesOut"] as const)
-        sum[name] += thread.counters[id * countersPerRoute + counterOf[name]] ?? 0
-    return sum
-  }
-
-  async end(): Promise<void> {
-    this.hasEnded = true
-    process.off("exit", this.onProcessExit)
-    for (const { restart } of this.members) clearTimeout(restart)
-    await Promise.all(this.members.map(({ thread }) => thread.end()))
-  }
-
-  private servers(index: number | undefined): ReadonlyArray<Member> {
-    return index === undefined ? this.members : this.members.filter((member) => member.index === index)
-  }
-
-  private add(): void {
-    const member: Member = {
-      index: this.members.length,
-      thread: new RelayThread(this.options.settings, {
-        onEnded: (route) => this.ended(route, member),
-        onBusy: () => this.busy(member),
-        onDeath: (why, ranMillis) => this.died(member, why, ranMillis)
-      }),
-      restart: undefined,
-      deaths: 0,
-      busySince: 0
-    }
-    this.members.push(member)
-    this.begin(member)
-  }
-
-  /** What is this thread's to serve. */
-  private servingsOf({ index }: Member): ReadonlyArray<Serving> {
-    return Array.from(this.options.routes())
-      .filter(({ thread }) => thread === undefined || thread === index)
-      .map(({ serving }) => serving)
-  }
-
-  private begin(member: Member): void {
-    const { thread } = member
-    thread.begin()
-    const servings = this.servingsOf(member)
-    for (let at = 0; at < servings.length; at += routesPerMessage)
-      thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
-        // That it did not start is told by its death.
-        if (failure !== undefined && thread.hasStarted)
-          this.logError(`a relay thread serves less than it should: ${failure}`)
-      })
-  }
-
-  /** The connections of a stopped route are gone from this thread; once from all, its id is free. */
-  private ended(id: number, member: Member | undefined): void {
-    const left = this.ending.get(id)
-    if (left === undefined) return
-    if (member !== undefined) left.delete(member)
-    if (left.size > 0) return
-    this.ending.delete(id)
-    for (const { thread } of this.members)
-      for (let index = 0; index < countersPerRoute; index++)
-        thread.counters[id * countersPerRoute + index] = 0
-    this.freeIds.push(id)
-    for (const look of this.endWaiters) look()
-  }
-
-  private busy(member: Member): void {
-    const now = Date.now()
-    member.busySince = now
-    const allAre = this.members.every(({ busySince }) => now - busySince < busyMillis)
-    const mayAdd = !this.hasEnded && now >= this.noMoreBefore
-    if (allAre && mayAdd && this.members.length < this.options.maxThreads) this.add()
-  }
-
-  /** Added last, and nothing is this thread's alone. */
-  private isSpare(member: Member): boolean {
-    if (this.members.length < 2 || member !== this.members.at(-1)) return false
-    for (const { thread } of this.options.routes()) if (thread === member.index) return false
-    return true
-  }
-
-  /** Its connections are gone; its sockets wait for it to begin again. */
-  private died(member: Member, why: string, ranMillis: number): void {
-    for (const id of [...this.ending.keys()]) this.ended(id, member)
-    if (this.hasEnded) return
-    if (!member.thread.hasStarted && this.isSpare(member)) {
-      this.members.pop()
-      this.noMoreBefore = Date.now() + noMoreMillis
-      void member.thread.end()
-      this.logError(`a relay thread could not be added (${why}); those that run serve all`)
-      return
-    }
-    if (ranMillis > maxBackoffMillis) member.deaths = 0
-    const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
-    this.logError(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
-    member.restart = setTimeout(() => {
-      member.restart = undefined
-      for (const _ of this.options.routes()) return this.begin(member)
-    }, delay)
-    member.restart.unref()
-  }
-}
-
-/** Fails where none of them could do it: a connection is served by whichever thread takes it. */
-const askAll = (members: ReadonlyArray<Member>, ask: (member: Member, done: Done) => void, done: Done) => {
-  let left = members.length
-  let obeyed = 0
-  let failed: string | undefined
-  if (left === 0) return done(undefined)
-  for (const member of members)
-    ask(member, (failure) => {
-      if (failure === undefined) obeyed++
-      else failed ??= failure
-      if (--left === 0) done(obeyed > 0 ? undefined : failed)
-    })
-}

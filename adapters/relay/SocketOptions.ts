@@ -5,7 +5,7 @@
 import type { HostSocket } from "../../src/ports/HostSockets.ts"
 import { isUnspecified } from "../../src/protocol/Address.ts"
 import * as C from "../linux/Libc.ts"
-import { keepaliveIntervalSeconds, keepaliveSeconds } from "./Messages.ts"
+import { keepaliveIntervalSeconds, keepaliveSeconds } from "./ThreadMessages.ts"
 
 /** Bursts wait here while the thread has others to serve; only packets that wait use it. */
 const receiveBuffer = 1 << 20

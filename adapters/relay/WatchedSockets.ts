@@ -4,7 +4,7 @@
  */
 import * as C from "../linux/Libc.ts"
 import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, eventWords, REMOVE } from "./EpollEvent.ts"
-import { maxDescriptors, type Serving } from "./Messages.ts"
+import { maxDescriptors, type Serving } from "./ThreadMessages.ts"
 
 export class WatchedSockets {
   /** See `ThreadData.generations`. */

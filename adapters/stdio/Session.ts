@@ -88,26 +88,6 @@ export const makeSession = (driver: Driver["Service"]): Session => {
     else granted.set(key, kept)
   }
 
-  const made = Effect.gen(function* () {
-    const all = [...granted.values()].flat()
-    if (all.length === 0 || driver.listPorts === undefined) return all
-    const listed = yield* driver.listPorts.pipe(
-      Effect.catchIf(
-        (error: DriverError) => error._tag === "MethodNotFound",
-        () => Effect.undefined
-      )
-    )
-    if (listed === undefined) return all
-    const byKey = new Map(listed.map((mapping) => [listedKey(mapping), mapping]))
-    return all.filter(({ binding, owner, sinceMillis, untilMillis }) => {
-      const { protocol, host } = binding.entry
-      const found =
-        byKey.get(`${frontendKey(protocol, host.key, binding.port)} ${backendText(binding)}`) ??
-        byKey.get(`routed ${protocolNumber[protocol]} ${backendText(binding)}`)
-      return found?.owner === owner && found.sinceMillis >= sinceMillis && found.sinceMillis <= untilMillis
-    })
-  })
-
   return {
     driver: {
       ...others,
@@ -115,24 +95,50 @@ export const makeSession = (driver: Driver["Service"]): Session => {
       unmapPorts,
       ...(mapTogether === undefined ? {} : { mapGroups: mapGroups(mapTogether) })
     },
-    // In a fiber of its own: the session's may be interrupted, and this must end all the same.
-    release: Effect.gen(function* () {
-      for (const release of releasesOf(yield* made)) yield* driver.unmapPorts(release)
-    }).pipe(
-      Effect.timeoutOrElse({
-        duration: callTimeout,
-        orElse: () => Effect.fail({ message: "the driver did not answer in time" })
-      }),
-      Effect.catch((error) => Effect.logError(`releasing what the session mapped failed: ${error.message}`)),
-      Effect.catchDefect((defect) => Effect.logError("releasing what the session mapped failed", defect)),
-      Effect.interruptible,
-      Effect.forkDetach({ startImmediately: true }),
-      Effect.flatMap(Fiber.await),
-      Effect.asVoid,
-      Effect.uninterruptible
+    release: toItsEnd(
+      Effect.gen(function* () {
+        const made = yield* madeOf([...granted.values()].flat(), driver)
+        for (const release of releasesOf(made)) yield* driver.unmapPorts(release)
+      })
     )
   }
 }
+
+/** In a fiber of its own: the session's may be interrupted, and this must end all the same. */
+const toItsEnd = (release: Effect.Effect<void, DriverError>): Effect.Effect<void> =>
+  release.pipe(
+    Effect.timeoutOrElse({
+      duration: callTimeout,
+      orElse: () => Effect.fail({ message: "the driver did not answer in time" })
+    }),
+    Effect.catch((error) => Effect.logError(`releasing what the session mapped failed: ${error.message}`)),
+    Effect.catchDefect((defect) => Effect.logError("releasing what the session mapped failed", defect)),
+    Effect.interruptible,
+    Effect.forkDetach({ startImmediately: true }),
+    Effect.flatMap(Fiber.await),
+    Effect.asVoid,
+    Effect.uninterruptible
+  )
+
+/** Those of what was granted that this session made. */
+const madeOf = Effect.fnUntraced(function* (all: ReadonlyArray<Granted>, driver: Driver["Service"]) {
+  if (all.length === 0 || driver.listPorts === undefined) return all
+  const listed = yield* driver.listPorts.pipe(
+    Effect.catchIf(
+      (error: DriverError) => error._tag === "MethodNotFound",
+      () => Effect.undefined
+    )
+  )
+  if (listed === undefined) return all
+  const byKey = new Map(listed.map((mapping) => [listedKey(mapping), mapping]))
+  return all.filter(({ binding, owner, sinceMillis, untilMillis }) => {
+    const { protocol, host } = binding.entry
+    const found =
+      byKey.get(`${frontendKey(protocol, host.key, binding.port)} ${backendText(binding)}`) ??
+      byKey.get(`routed ${protocolNumber[protocol]} ${backendText(binding)}`)
+    return found?.owner === owner && found.sinceMillis >= sinceMillis && found.sinceMillis <= untilMillis
+  })
+})
 
 const frontendKey = (protocol: PortBinding["entry"]["protocol"], host: string, port: number): string =>
   `${protocolNumber[protocol]} ${host} ${port}`

@@ -1,8 +1,8 @@
 /**
  * What a container with one published port waits for at its start (ADD) and its end (DEL), process start included, with 0, 100
- * and 1,000 ports of others live: our plugin, as it is installed, by Node where there is no curl, and where no plugin runs, beside
- * the reference `portmap` on iptables and on nftables, each in a network namespace of its own, asked in turn. The start of an
- * empty Node program is measured beside them.
+ * and 1,000 ports of others live: our plugin, as it is installed, and by Node where there is no curl, beside the reference
+ * `portmap` on iptables and on nftables, each in a network namespace of its own, asked in turn. The start of an empty Node
+ * program is measured beside them.
  *
  * Needs root, Go with its module proxy (or cache), nftables, iptables, curl, and `npm run build`.
  */
@@ -32,11 +32,10 @@ export const run = async (): Promise<void> => {
     const ours = [Path.join(bin, "portmapper-cni")]
     const byNode = [process.execPath, Path.join(bin, "portmapper-cni.js")]
     subjects.push(
-      await start("portmapper-cni", folder, ours, { serves: true }),
-      await start("portmapper-cni, no curl", folder, byNode, { serves: true }),
-      await start("portmapper-cni, no plugin", folder, ours, {}),
-      await start("portmap, nftables", folder, portmap, { backend: "nftables" }),
-      await start("portmap, iptables", folder, portmap, { backend: "iptables" })
+      await start("portmapper-cni", folder, ours),
+      await start("portmapper-cni, no curl", folder, byNode),
+      await start("portmap, nftables", folder, portmap, "nftables"),
+      await start("portmap, iptables", folder, portmap, "iptables")
     )
     console.log(row(["one port, p50 (fastest)", ...levels.map((level) => `${level} live`)]))
     const cells = new Map<string, Array<string>>()
@@ -84,16 +83,12 @@ interface Subject {
   readonly stop: () => void
 }
 
-interface Options {
-  readonly serves?: boolean
-  readonly backend?: string
-}
-
+/** The reference plugin has a backend; ours has a running plugin. */
 const start = async (
   name: string,
   parent: string,
   command: ReadonlyArray<string>,
-  { backend, serves }: Options
+  backend?: string
 ): Promise<Subject> => {
   const folder = Fs.mkdtempSync(Path.join(parent, "subject-"))
   const namespace = `pmbench-${process.pid}-${Path.basename(folder)}`
@@ -114,7 +109,7 @@ const start = async (
     // A bridge with the containers' network, on which the reference plugin looks for its route.
     const setUp = `ip link set lo up; ip link add cni0 type bridge; ip address add 10.88.0.1/16 dev cni0; ip link set cni0 up`
     execFileSync("ip", ["netns", "exec", namespace, "sh", "-ec", setUp])
-    if (serves === true)
+    if (backend === undefined)
       await listening(
         inside(
           [process.execPath, Path.join(bin, "portmapper.js"), "serve", "--socket", socket, "--state", state],
@@ -153,7 +148,7 @@ const start = async (
           runtimeConfig: {
             portMappings: ports.map((port) => ({ hostPort: port, containerPort: 80, protocol: "tcp" }))
           },
-          ...(backend === undefined ? { socket, state } : {}),
+          ...(backend === undefined ? { socket } : {}),
           type: "portmap"
         })
       })

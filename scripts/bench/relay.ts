@@ -49,8 +49,7 @@ const perThing = { per: ({ rate, seconds }: Result) => (rate * seconds) / 1e6, u
 const test = (
   title: string,
   service: Service,
-  command: string,
-  words: ReadonlyArray<number>,
+  [command, ...words]: readonly [string, ...ReadonlyArray<number>],
   seconds: number,
   unit: string
 ): Test => {
@@ -61,12 +60,12 @@ const test = (
 }
 
 const allTests: ReadonlyArray<Test> = [
-  test("bulk, 1 stream", "sink", "bulk", [1], 1.2, "Gbit/s"),
-  test("bulk, 4 streams", "sink", "bulk", [4], 1.2, "Gbit/s"),
-  test("new connections, 16 at a time", "echo", "connect", [16], 1.2, "/s"),
-  test("round trips of 1 byte, 1 connection", "echo", "pingpong", [1], 0.8, "/s"),
-  test("round trips of 1 byte, 32 connections", "echo", "pingpong", [32], 0.8, "/s"),
-  test("packets of 64 bytes, 8 flows of 32", "packets", "flood", [8, 32, 64], 1, "/s")
+  test("bulk, 1 stream", "sink", ["bulk", 1], 1.2, "Gbit/s"),
+  test("bulk, 4 streams", "sink", ["bulk", 4], 1.2, "Gbit/s"),
+  test("new connections, 16 at a time", "echo", ["connect", 16], 1.2, "/s"),
+  test("round trips of 1 byte, 1 connection", "echo", ["pingpong", 1], 0.8, "/s"),
+  test("round trips of 1 byte, 32 connections", "echo", ["pingpong", 32], 0.8, "/s"),
+  test("packets of 64 bytes, 8 flows of 32", "packets", ["flood", 8, 32, 64], 1, "/s")
 ]
 
 const tests = allTests.filter(({ title }) => title.includes(only))

@@ -70,27 +70,9 @@ await bundle(
 )
 
 // Looked for beside the chunk that starts it; it shares nothing with that one.
-await bundle({ "chunks/threadMain": source("relay/threadMain.ts") })
+await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
-await bundle(
-  { "chunks/cniStandalone": source("cni/Standalone.ts") },
-  { chunks: { standalone: () => [source("cni/Standalone.ts")] } }
-)
-
-// What it seldom needs is the other bundle's.
-await bundle(
-  { "portmapper-cni": source("cni/main.ts") },
-  {
-    plugins: [
-      {
-        name: "standalone-apart",
-        enforce: "pre",
-        resolveId: (id) =>
-          id === "./Standalone.ts" ? { id: "./chunks/cniStandalone.js", external: "relative" } : null
-      }
-    ]
-  }
-)
+await bundle({ "portmapper-cni": source("cni/main.ts") })
 
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)
 

@@ -25,7 +25,7 @@ import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
-import { parsePortRange } from "../../src/ports/PortRange.ts"
+import { parsePortRange } from "../../src/protocol/PortRange.ts"
 import { relayedProtocols } from "../../src/relay/Relay.ts"
 import {
   Faults,

@@ -9,9 +9,10 @@ import type { Hold } from "../ports/PortAllocator.ts"
 import { isLoopback, isUnspecified } from "../protocol/Address.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import type { RequestError } from "../protocol/RequestError.ts"
+import { RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
+import { selfMappingIssues } from "./SelfMapping.ts"
 
 /** What this host and this process can do. */
 export interface Capabilities {
@@ -79,6 +80,8 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
     const mode = policy.mode ?? capabilities.defaultMode
+    const issues = mode === "routed" ? [] : selfMappingIssues(group)
+    if (issues.length > 0) return Result.fail(new RequestError({ issues }))
     const unavailable = modeUnavailable(mode, capabilities)
     if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
     const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))

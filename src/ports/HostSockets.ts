@@ -6,9 +6,9 @@ import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
+import { dynamicPorts, type PortRange } from "../protocol/PortRange.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { AdoptedSockets } from "./AdoptedSockets.ts"
-import { dynamicPorts, type PortRange } from "./PortRange.ts"
 
 /**
  * What a reserved socket lets in. `nothing`: every packet is dropped in the kernel, so no client ever gets a handshake
@@ -105,25 +105,36 @@ export class MemoryHost extends Context.Service<
   }
 >()("portmapper/ports/MemoryHost") {}
 
+type Place = Pick<HostSocket, "protocol" | "host" | "port">
+
+/** What the sockets in memory and a test's control of them share. */
+interface MemoryWorld {
+  readonly opened: Map<HostSocket, Admission>
+  readonly others: Array<Place>
+  addresses: ReadonlyArray<Address> | undefined
+  unsupported: ReadonlyArray<Protocol>
+  ephemeral: EphemeralPorts
+}
+
 function makeMemoryHost() {
-  const opened = new Map<HostSocket, Admission>()
-  const adopted = new AdoptedSockets()
+  const world: MemoryWorld = {
+    opened: new Map(),
+    others: [],
+    addresses: undefined,
+    unsupported: [],
+    ephemeral: { range: dynamicPorts, reserved: [] }
+  }
+  return { sockets: memorySockets(world), control: memoryControl(world) }
+}
+
+const memorySockets = (world: MemoryWorld): HostSockets["Service"] => {
+  const { opened } = world
+  const adopted = new AdoptedSockets<HostSocket>()
   const byPort = new Map<number, Set<HostSocket>>()
-  const others: Array<{ readonly protocol: Protocol; readonly host: Address; readonly port: number }> = []
-  let addresses: ReadonlyArray<Address> | undefined
-  let unsupported: ReadonlyArray<Protocol> = []
-  let ephemeral: EphemeralPorts = { range: dynamicPorts, reserved: [] }
   let nextFd = 3
 
-  const collides = (protocol: Protocol, host: Address, port: number) => {
-    const meets = (other: { readonly protocol: Protocol; readonly host: Address; readonly port: number }) =>
-      other.protocol === protocol &&
-      other.port === port &&
-      (covers(other.host, host) || covers(host, other.host))
-    return others.some(meets) || [...(byPort.get(port) ?? [])].some(meets)
-  }
-
-  const refusal = (protocol: Protocol, host: Address, port: number): SocketError | undefined => {
+  const refusal = ({ protocol, host, port }: Place): SocketError | undefined => {
+    const { addresses, unsupported, others } = world
     if (unsupported.includes(protocol))
       return new SocketError({
         reason: "Unsupported",
@@ -131,7 +142,11 @@ function makeMemoryHost() {
       })
     if (addresses !== undefined && !addresses.some((own) => own.key === host.key || covers(host, own)))
       return new SocketError({ reason: "NotLocal", detail: "cannot assign requested address" })
-    if (collides(protocol, host, port))
+    const collides = (other: Place) =>
+      other.protocol === protocol &&
+      other.port === port &&
+      (covers(other.host, host) || covers(host, other.host))
+    if (others.some(collides) || [...(byPort.get(port) ?? [])].some(collides))
       return new SocketError({ reason: "InUse", detail: "address already in use" })
     return undefined
   }
@@ -149,12 +164,12 @@ function makeMemoryHost() {
   const step = <A>(name: string, change: () => Effect.Effect<A, SocketError>) =>
     stepped(name, (failure) => new SocketError({ reason: "Failed", detail: failure.message }), change)
 
-  const sockets = HostSockets.of({
+  return HostSockets.of({
     open: (protocol, host, port) =>
       step("HostSockets.open", () => {
         const claimed = adopted.claim(protocol, host, port)
         if (claimed !== undefined) return Effect.succeed(claimed)
-        const refused = refusal(protocol, host, port)
+        const refused = refusal({ protocol, host, port })
         if (refused !== undefined) return Effect.fail(refused)
         const socket: HostSocket = { protocol, host, port, fd: nextFd++ }
         hold(socket)
@@ -180,34 +195,33 @@ function makeMemoryHost() {
       left.forEach(close)
       return left
     }),
-    ephemeral: Effect.sync(() => ephemeral)
+    ephemeral: Effect.sync(() => world.ephemeral)
   })
+}
 
-  const control = MemoryHost.of({
-    take: (protocol, host, port) => void others.push({ protocol, host, port }),
+const memoryControl = (world: MemoryWorld): MemoryHost["Service"] =>
+  MemoryHost.of({
+    take: (protocol, host, port) => void world.others.push({ protocol, host, port }),
     free: (protocol, host, port) => {
-      const index = others.findIndex(
+      const index = world.others.findIndex(
         (other) => other.protocol === protocol && other.host.key === host.key && other.port === port
       )
-      if (index !== -1) others.splice(index, 1)
+      if (index !== -1) world.others.splice(index, 1)
     },
     setAddresses: (own) => {
-      addresses = own
+      world.addresses = own
     },
     setEphemeral: (ports) => {
-      ephemeral = ports
+      world.ephemeral = ports
     },
     setUnsupported: (protocols) => {
-      unsupported = protocols
+      world.unsupported = protocols
     },
     open: () =>
-      [...opened]
+      [...world.opened]
         .map(([socket, admits]) => ({
           socket: frontendText(socket.protocol, socket.host, socket.port),
           admits
         }))
         .sort((a, b) => (a.socket < b.socket ? -1 : 1))
   })
-
-  return { sockets, control }
-}

@@ -6,8 +6,8 @@
  * them is the unspecified address of their common family. `0.0.0.0` and `::` do not collide.
  */
 import { type Address, isUnspecified } from "../protocol/Address.ts"
+import type { PortRange } from "../protocol/PortRange.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import type { PortRange } from "./PortRange.ts"
 
 export interface Frontend {
   readonly protocol: Protocol

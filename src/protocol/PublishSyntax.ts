@@ -7,9 +7,9 @@
  * host port, and is no port anywhere else; an IPv6 address may have a zone.
  */
 import { Result } from "effect"
-import { type PortRange, parsePortRange, rangeText } from "../ports/PortRange.ts"
 import { type Address, type Family, hostText, notAnAddress, parseAddress, unspecified } from "./Address.ts"
 import type { Entry, Group, Labels, PortRequest } from "./PortBinding.ts"
+import { type PortRange, parsePortRange, rangeText } from "./PortRange.ts"
 import { Protocol } from "./Protocol.ts"
 
 export const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"

@@ -3,7 +3,7 @@
  * own loopback addresses, from IPv6 to IPv4 and back, and all of it in `proxy` mode.
  */
 import { Context, type Duration, Effect, Layer, Schema } from "effect"
-import type { IpNetwork } from "effect/net"
+import { IpNetwork, NetAddress } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
 import type { Admission, HostSocket } from "../ports/HostSockets.ts"
 import type { Address } from "../protocol/Address.ts"
@@ -64,8 +64,9 @@ export class Relay extends Context.Service<
     readonly protocols: ReadonlyArray<Protocol>
     /**
      * Serves from now on what the route admits. A route for a frontend that has one replaces it: established connections
-     * go on as they were, new ones follow the new route. After a failure or an interruption the frontend is served as
-     * before: by the route it had, or not at all.
+     * go on as they were, new ones follow the new route. Connections and UDP flows of sources that the new `allow` leaves
+     * out are reset, and stay so whatever route follows. After a failure or an interruption the frontend is served as
+     * before, by the route it had or not at all, but what was reset is lost.
      */
     readonly open: (route: Route) => Effect.Effect<void, RelayError>
     /**
@@ -106,13 +107,42 @@ export class MemoryRelay extends Context.Service<
   {
     /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. */
     readonly routes: () => ReadonlyArray<string>
+    /** A client's connection, or its UDP flow, through a route. Refused or not, it is counted. */
+    readonly connect: (frontend: RouteFrontend, source: Address) => MemoryConnection
   }
 >()("portmapper/relay/MemoryRelay") {}
 
+/** Of a client of the relay in memory. */
+export interface MemoryConnection {
+  /** False once it was refused, reset, or its route closed. */
+  readonly isOpen: () => boolean
+}
+
+const allows = ({ allow }: Route, { octets }: Address): boolean => {
+  const source =
+    octets.length === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets)
+  return allow === undefined || allow.some((network) => IpNetwork.contains(network, source))
+}
+
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
+interface MemoryEntry {
+  route: Route
+  /** The sources of its open connections. */
+  readonly open: Set<{ readonly source: Address }>
+  connections: number
+  refused: number
+}
+
 function makeMemoryRelay() {
-  const routes = new Map<string, Route>()
+  const entries = new Map<string, MemoryEntry>()
+  const put = (route: Route) => {
+    const entry = entries.get(routeText(route))
+    if (entry === undefined)
+      return void entries.set(routeText(route), { route, open: new Set(), connections: 0, refused: 0 })
+    entry.route = route
+    for (const connection of entry.open) if (!allows(route, connection.source)) entry.open.delete(connection)
+  }
   const service = Relay.of({
     protocols: relayedProtocols,
     open: (route) => {
@@ -122,20 +152,21 @@ function makeMemoryRelay() {
       return stepped(
         "Relay.open",
         (failure) => refused(failure.message),
-        () => {
-          routes.set(routeText(route), route)
-          return Effect.void
-        }
+        () => Effect.sync(() => put(route))
       )
     },
-    close: (frontend) => Effect.sync(() => void routes.delete(routeText(frontend))),
+    close: (frontend) =>
+      Effect.sync(() => {
+        entries.get(routeText(frontend))?.open.clear()
+        entries.delete(routeText(frontend))
+      }),
     counted: Effect.sync(() =>
-      [...routes.values()].map(({ protocol, host, port }) => ({
+      [...entries.values()].map(({ route: { protocol, host, port }, connections, refused }) => ({
         protocol,
         host,
         port,
-        connections: 0,
-        refused: 0,
+        connections,
+        refused,
         bytesIn: 0,
         bytesOut: 0
       }))
@@ -143,9 +174,19 @@ function makeMemoryRelay() {
   })
   const control = MemoryRelay.of({
     routes: () =>
-      [...routes.values()]
-        .map((route) => `${routeText(route)} -> ${endpointText(route.backend)} admits ${route.admits}`)
-        .sort()
+      [...entries.values()]
+        .map(({ route }) => `${routeText(route)} -> ${endpointText(route.backend)} admits ${route.admits}`)
+        .sort(),
+    connect: (frontend, source) => {
+      const entry = entries.get(routeText(frontend))
+      const connection = { source }
+      if (entry === undefined) return { isOpen: () => false }
+      if (allows(entry.route, source)) {
+        entry.connections++
+        entry.open.add(connection)
+      } else entry.refused++
+      return { isOpen: () => entry.open.has(connection) }
+    }
   })
   return { service, control }
 }

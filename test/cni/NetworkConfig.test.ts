@@ -82,9 +82,8 @@ describe("a network configuration", () => {
     assert.strictEqual(configOf('{"name":"net"}', "DEL").version, "0.1.0")
   })
 
-  it("says where the plugin and its state are", () => {
-    const { socket, state } = config({ socket: "/run/x.sock", state: "/run/x" })
-    assert.deepStrictEqual({ socket, state }, { socket: "/run/x.sock", state: "/run/x" })
+  it("says where the plugin is; where its state is means nothing", () => {
+    assert.strictEqual(config({ socket: "/run/x.sock", state: 5 }).socket, "/run/x.sock")
   })
 
   const rows: ReadonlyArray<readonly [title: string, run: () => unknown, expected: string]> = [

@@ -109,59 +109,26 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
     })
   )
 
-  it.live(
-    "publishes without a plugin what the kernel redirects; a plugin that starts later takes it over",
-    () =>
-      Effect.gen(function* () {
-        const { client, host, network, p1, p2 } = yield* setUp
-        done(yield* network.tool("add", p1, [web]))
-        yield* serving(p1)
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
-        assert.strictEqual(yield* ask(client, "fd99::1"), "answered p1")
-        done(yield* network.tool("check", p1, [web]))
-        done(yield* network.plugin("STATUS"))
-        assert.deepStrictEqual(yield* network.byNode, ["ADD", "CHECK", "STATUS"])
-
-        const loopback = yield* network.tool("add", p2, [
-          { ...web, hostPort: 8000 },
-          { ...web, hostPort: 8001, hostIP: "127.0.0.1" }
-        ])
-        assert.strictEqual(loopback.code, 1)
-        assert.match(
-          loopback.stderr,
-          /TCP is not relayed; publishing 8001\/tcp to 172\.29\.0\.3:80; no portmapper serves .*, and without one only what the kernel redirects can be published/
-        )
-        const plugin = yield* Plugin.start(host, { folder: network.folder })
-        const { body } = yield* plugin.call("ListPorts", {})
-        assert.deepStrictEqual(
-          JSON.parse(body)
-            .Mappings.map(
-              (mapping: Record<string, unknown>) =>
-                `${mapping["FrontendIP"]} ${mapping["FrontendPort"]} ${mapping["State"]}`
-            )
-            .sort(),
-          ["0.0.0.0 8080 live", ":: 8080 live"]
-        )
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
-        assert.strictEqual(yield* ask(host, "127.0.0.1"), "answered p1")
-        yield* plugin.process.stop
-        assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
-        done(yield* network.tool("del", p1, [web]))
-        assert.deepStrictEqual(yield* contents(host), {})
-      })
-  )
-
-  it.live("takes its turn where several containers come at once and no plugin runs", () =>
+  it.live("fails to DEL while no plugin runs, with what to do, and frees the port once one does", () =>
     Effect.gen(function* () {
-      const { client, network, p1, p2 } = yield* setUp
-      const other = { ...web, hostPort: 8081 }
-      const added = yield* Effect.all([network.tool("add", p1, [web]), network.tool("add", p2, [other])], {
-        concurrency: 2
-      })
-      added.forEach(done)
-      yield* Effect.forEach([p1, p2], serving)
+      const { client, host, network, p1 } = yield* setUp
+      const plugin = yield* Plugin.start(host, { folder: network.folder })
+      done(yield* network.tool("add", p1, [web]))
+      yield* serving(p1)
+      yield* plugin.process.stop
+      const failed = yield* network.tool("del", p1, [web])
+      assert.strictEqual(failed.code, 1)
+      assert.match(
+        failed.stderr,
+        /no portmapper serves \S+; start it: systemctl start portmapper, or portmapper serve --socket \S+/
+      )
+      const { stdout } = yield* network.plugin("STATUS")
+      assert.strictEqual(JSON.parse(stdout).code, 50)
       assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p1")
-      assert.strictEqual(yield* ask(client, "10.99.0.1", other), "answered p2")
+      yield* Plugin.start(host, { folder: network.folder })
+      done(yield* network.tool("del", p1, [web]))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
+      assert.deepStrictEqual(yield* contents(host), {})
     })
   )
 })

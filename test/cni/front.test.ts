@@ -228,6 +228,23 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
+    "unless there is no Node either: then it fails as if no plugin came",
+    Effect.gen(function* () {
+      const cni = cniByFront(yield* pathOf("cat", "curl"))
+      const details = "start it: systemctl start portmapper, or portmapper serve"
+      for (const [command, socket, code, where] of [
+        ["ADD", "/nonexistent/é 1.sock", 11, " on /nonexistent/é 1.sock"],
+        ["DEL", "/nonexistent\\1", 11, ""],
+        ["STATUS", "/nonexistent", 50, " on /nonexistent"]
+      ] as const) {
+        const { status, stdout } = yield* cni(command, network({ socket }))
+        const msg = `no portmapper answers${where}, and node is not in PATH, which would wait for it`
+        assert.deepStrictEqual([status, JSON.parse(stdout)], [1, { cniVersion: "1.0.0", code, msg, details }])
+      }
+    })
+  )
+
+  test(
     "where nobody serves the socket",
     Effect.gen(function* () {
       const cni = cniByFront(yield* withNode("curl"))

@@ -55,21 +55,4 @@ describeLab("podman with its CNI backend", ["go", "cni", "podman", "busybox"], (
       assert.deepStrictEqual([...new Set(yield* network.byNode)], ["VERSION"])
     })
   )
-
-  it.live("runs containers published without a plugin, beside the sockets that podman binds itself", () =>
-    Effect.gen(function* () {
-      const { client, host } = yield* Lab.make({ network: { containers: {} } })
-      const network = yield* Cni.make(host)
-      const { podman, web } = yield* Podman.start(host, network, { portReservation: true })
-      done(yield* web("one", "8080:80"))
-      done(yield* web("two", "8081:80"))
-      assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
-      assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
-      done(yield* podman("rm", "--force", "--time=0", "one"))
-      assert.strictEqual(yield* get(client, "http://10.99.0.1:8081/"), "two")
-      done(yield* podman("rm", "--force", "--time=0", "two"))
-      assert.deepStrictEqual(yield* contents(host), {})
-      assert.includeMembers([...(yield* network.byNode)], ["ADD", "DEL"])
-    })
-  )
 })

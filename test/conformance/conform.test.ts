@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
+import { socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -67,7 +68,7 @@ describe("conform on our plugin, over its Unix socket", () => {
 describe("conform on the Go reference, which grants whatever it is asked for", () => {
   testNeeding("tells so, and holds nothing against it but that", ["go"], () =>
     Effect.gen(function* () {
-      const wire = httpWire({ socketPath: yield* reference })
+      const wire = httpWire(socketAddress(yield* reference))
       const result = yield* conform(wire, options)
       const of = (standing: Standing) =>
         result.checked.filter((each) => each.standing === standing).map(({ id, why }) => `${id}: ${why}`)

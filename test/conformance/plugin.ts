@@ -4,6 +4,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect, Layer } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
+import { socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -45,5 +46,5 @@ export const servedWire = Effect.fnUntraced(function* (capabilities: Partial<Cap
   const socketPath = Path.join(folder, "plugin.sock")
   const services = yield* Layer.build(PortMapper.layerMemory(capabilities))
   yield* Effect.provide(serveUnix(socketPath), services)
-  return { socketPath, wire: httpWire({ socketPath }) }
+  return { socketPath, wire: httpWire(socketAddress(socketPath)) }
 })

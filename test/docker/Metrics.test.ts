@@ -34,7 +34,7 @@ describe("the page of metrics", () => {
   it.live("counts mappings, calls and failures to allocate", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const metrics = makeMetrics()
+      const metrics = makeMetrics(Effect.succeed({ inUse: 35, limit: 512, refused: { tcp: 7, udp: 0 } }))
       yield* Effect.provideService(
         serveUnix(path, { pages: { "/metrics": metrics.page } }),
         CallObserver,
@@ -59,7 +59,10 @@ describe("the page of metrics", () => {
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="refused"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="ok"} 1',
         'portmapper_mappings{mode="nat",protocol="tcp"} 1',
-        'portmapper_mappings{mode="nat",protocol="udp"} 1'
+        'portmapper_mappings{mode="nat",protocol="udp"} 1',
+        'portmapper_relay_budget_refusals_total{protocol="tcp"} 7',
+        "process_max_fds 512",
+        "process_open_fds 35"
       ])
       for (const line of [
         "# TYPE portmapper_mappings gauge",
@@ -67,7 +70,9 @@ describe("the page of metrics", () => {
         "# TYPE portmapper_call_duration_seconds histogram",
         'portmapper_call_duration_seconds_bucket{method="PortMapper.MapPorts",outcome="ok",le="+Inf"} 3',
         "# TYPE portmapper_allocation_failures_total counter",
-        'portmapper_allocation_failures_total{reason="address_in_use"} 0'
+        'portmapper_allocation_failures_total{reason="address_in_use"} 0',
+        "# TYPE process_open_fds gauge",
+        'portmapper_relay_budget_refusals_total{protocol="udp"} 0'
       ])
         assert.include(page.split("\n"), line)
       assert.isTrue(page.endsWith("\n"))

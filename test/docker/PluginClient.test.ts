@@ -328,7 +328,7 @@ describe("a connection", () => {
       const denied = (mode: number, gid: number) => {
         Fs.chmodSync(path, mode)
         if (process.getuid?.() === 0) Fs.chownSync(path, 0, gid)
-        return requestError(socketAddress(path), "", Object.assign(new Error(), { code: "EACCES" }), false)
+        return requestError(socketAddress(path), "", { code: "EACCES", message: "", connected: false })
           .message
       }
       assert.strictEqual(denied(0o600, 0), `${path}: permission denied; use sudo`)

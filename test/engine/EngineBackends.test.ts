@@ -3,10 +3,10 @@ import { Effect, Layer, Result } from "effect"
 import { IpNetwork } from "effect/net"
 import { TestClock } from "effect/testing"
 import * as EngineBackends from "../../adapters/engine/EngineBackends.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
-import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
 import { Backends } from "../../src/mapper/Backends.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
+import * as Memory from "./MemoryEngine.ts"
+import { MemoryEngine } from "./MemoryEngine.ts"
 
 const subnets = ["172.17.0.0/16", "fd00::/64"].map((text) => Result.getOrThrow(IpNetwork.fromString(text)))
 

@@ -216,6 +216,16 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("ends the stream where an event has no end", () =>
+    Effect.gen(function* () {
+      const { outcome, path } = yield* asking(
+        { ...ping("1.41"), "/events": { body: "x".repeat(17 * 1024 * 1024), open: true } },
+        ({ events }) => Stream.runDrain(events)
+      )
+      assert.strictEqual(reason(outcome, path), "the Engine at SOCKET: the stream of events ended")
+    }).pipe(Effect.scoped)
+  )
+
   it.live("is spoken to by TLS, and is who its certificate says where that is asked for", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder

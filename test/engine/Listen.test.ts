@@ -3,7 +3,7 @@ import { Effect, Logger, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine, EngineError, type EngineEvent } from "../../adapters/engine/Engine.ts"
 import { listen } from "../../adapters/engine/Listen.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
+import * as Memory from "./MemoryEngine.ts"
 
 const lost = new EngineError({ where: "test", reason: "Unreachable", detail: "the connection broke" })
 const connected: Stream.Stream<EngineEvent> = Stream.succeed({ _tag: "Connected" })

@@ -1,9 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Engine } from "../../adapters/engine/Engine.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
-import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -14,6 +12,8 @@ import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
+import * as Memory from "./MemoryEngine.ts"
+import { MemoryEngine } from "./MemoryEngine.ts"
 
 const publish = (text: string, more: Record<string, string> = {}) => ({
   "portmapper.publish": text,
@@ -401,6 +401,27 @@ describe("a watch", () => {
       yield* engine.start("web")
       yield* settle
       assert.lengthOf(yield* listed(driver), 2)
+    }))
+
+  test("tries again less and less often while the driver fails", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const base = yield* Driver
+      const tried: Array<number> = []
+      const failing = Driver.of({
+        ...base,
+        listPorts: Effect.gen(function* () {
+          tried.push(yield* Clock.currentTimeMillis)
+          if (tried.length < 7) return yield* Effect.fail({ _tag: "Broken", message: "the disk is full" })
+          return yield* base.listPorts ?? Effect.succeed([])
+        })
+      })
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      yield* Effect.provideService(start(), Driver, failing)
+      yield* TestClock.adjust("90 seconds")
+      assert.deepStrictEqual(tried.slice(0, 7), [0, 1000, 3000, 7000, 15_000, 31_000, 61_000])
+      assert.include(lines, "looking at the containers: the disk is full")
+      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
     }))
 
   test("puts back what vanished behind its back", () =>

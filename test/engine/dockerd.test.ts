@@ -5,7 +5,7 @@
 import { DatabaseSync } from "node:sqlite"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { Check } from "../../adapters/linux/HostChecks.ts"
+import type { Check } from "../../adapters/doctor/HostChecks.ts"
 import {
   docker,
   leaveContainer,

@@ -9,11 +9,11 @@ import { containerAddresses, groupsOf } from "../../adapters/cni/PortMappings.ts
 import { parseSpec } from "../../adapters/docker/SpecFile.ts"
 import { MappingFile, UnusableFile } from "../../adapters/node/MappingFile.ts"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
-import { parsePortRange } from "../../src/ports/PortRange.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { parse, stringify } from "../../src/protocol/GoJson.ts"
 import { call, textBody, valueBody } from "../../src/protocol/Operations.ts"
+import { parsePortRange } from "../../src/protocol/PortRange.ts"
 import { parsePublish, parseUnpublish, publishText, unpublishText } from "../../src/protocol/PublishSyntax.ts"
 import { mapping } from "../support/mappings.ts"
 

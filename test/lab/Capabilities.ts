@@ -66,6 +66,7 @@ const capabilities = {
   haproxy: program("haproxy", "haproxy", "-v"),
   nginx: program("nginx", "nginx", "-v"),
   curl: program("curl"),
+  activation: program("systemd-socket-activate", "systemd"),
   sysctl: program("sysctl", "procps"),
   terminal: {
     words: "script, which makes a terminal",

@@ -15,8 +15,6 @@ import { check, type LabError, type Output } from "./Process.ts"
 export interface Network {
   readonly folder: string
   readonly socket: string
-  /** The plugin's own state folder, which is that of `Plugin.start` with this folder. */
-  readonly state: string
   /** `add`, `check`, `del`, `gc` or `status` of a pod. Any exit code is a success. */
   readonly tool: (
     command: string,
@@ -66,8 +64,7 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   const ours = {
     type: "portmapper-cni",
     capabilities: { portMappings: true },
-    socket: join(folder, "portmapper.sock"),
-    state: join(folder, "state")
+    socket: join(folder, "portmapper.sock")
   }
   // Debian's bridge is older than specification 1.1.
   writeFileSync(
@@ -105,7 +102,6 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   return {
     folder,
     socket: ours.socket,
-    state: ours.state,
     tool: (command, pod, ports = []) =>
       run(command === "gc" || command === "status" ? alone : net, command, pod.path, ports),
     path: PATH,

@@ -9,6 +9,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Effect, Scope } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
+import { socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { addressUnsafe, hostText } from "../../src/protocol/Address.ts"
 import {
   type Call,
@@ -54,8 +55,8 @@ export const makeLabTarget = Effect.gen(function* () {
   )
   let plugin = yield* start
 
-  const over = (call: Call) => wireTarget(httpWire({ socketPath: plugin.socket })).call(call)
-  const listed = Effect.suspend(() => wireTarget(httpWire({ socketPath: plugin.socket })).held)
+  const over = (call: Call) => wireTarget(httpWire(socketAddress(plugin.socket))).call(call)
+  const listed = Effect.suspend(() => wireTarget(httpWire(socketAddress(plugin.socket))).held)
 
   const take = Effect.fnUntraced(function* (frontend: Elsewhere) {
     const { proto, host: address, port } = frontend

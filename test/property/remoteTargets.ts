@@ -1,7 +1,8 @@
 /** A fresh plugin in memory behind each of our transports, as a target of the harness. */
 import * as Path from "node:path"
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Context, Effect, Layer, Result, type Scope } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
+import { parsePluginUrl, socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
@@ -36,13 +37,13 @@ export const remoteTargets: Readonly<Record<string, Open>> = {
   "a Unix socket": Effect.fnUntraced(function* (host) {
     const socketPath = Path.join(yield* temporaryFolder, "plugin.sock")
     yield* Effect.orDie(Effect.provide(serveUnix(socketPath), yield* driverOf(host)))
-    return wireTarget(httpWire({ socketPath }))
+    return wireTarget(httpWire(socketAddress(socketPath)))
   }),
 
   TCP: Effect.fnUntraced(function* (host) {
     const served = serveTcp({ host: "127.0.0.1", port: 0 })
     const { port } = yield* Effect.orDie(Effect.provide(served, yield* driverOf(host)))
-    return wireTarget(httpWire({ url: new URL(`http://127.0.0.1:${port}`) }))
+    return wireTarget(httpWire(Result.getOrThrow(parsePluginUrl(`http://127.0.0.1:${port}`, false))))
   }),
 
   "a fetch handler": Effect.fnUntraced(function* (host) {

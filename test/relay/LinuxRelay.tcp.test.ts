@@ -359,7 +359,7 @@ describe("LinuxRelay, TCP", () => {
     try {
       await once(lines, "line")
       await withFewDescriptors(async (leave) => {
-        // For three clients at a time.
+        // For two clients at a time, since half of them are kept for others.
         await leave(8)
         const before = process.cpuUsage()
         other.stdin.write("begin\n")

@@ -1,23 +1,39 @@
-/** What every implementation of `Relay` must do, as far as it can be seen without traffic. */
+/** What every implementation of `Relay` must do. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Layer } from "effect"
+import { Effect, type Layer, type Scope } from "effect"
+import { IpNetwork } from "effect/net"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 import { Relay, type Route } from "../../src/relay/Relay.ts"
 
 const loopback = addressUnsafe("127.0.0.1")
 const any = addressUnsafe("0.0.0.0")
 
+/** Clients of a relay, and what they are led to. */
+export interface Traffic<R> {
+  readonly backend: (protocol: "tcp" | "udp") => Effect.Effect<Endpoint, never, R | Scope.Scope>
+  /**
+   * A client with this source address. It says something each time the inner effect runs, over the same connection or from
+   * the same port, and hears by which name its backend knows that connection or flow; `undefined` once it was reset.
+   */
+  readonly client: (
+    route: Route,
+    source: string
+  ) => Effect.Effect<Effect.Effect<string | undefined, never, R>, never, R | Scope.Scope>
+}
+
 /** Nothing else uses the ports from `firstPort` to `firstPort + 9` of the layer's host. */
-export const relayConformance = (
+export const relayConformance = <R>(
   name: string,
-  layer: Layer.Layer<Relay | HostSockets>,
-  firstPort: number
+  layer: Layer.Layer<Relay | HostSockets | R>,
+  firstPort: number,
+  traffic: Traffic<R>
 ): void => {
   describe(name, () => {
-    const test = <E>(title: string, body: Effect.Effect<void, E, Relay | HostSockets>) =>
-      it.live(title, () => Effect.provide(body, layer))
+    const test = <E>(title: string, body: Effect.Effect<void, E, Relay | HostSockets | R | Scope.Scope>) =>
+      it.live(title, () => Effect.provide(Effect.scoped(body), layer))
 
     const reserve = Effect.fnUntraced(function* (protocol: Protocol, host = loopback, port = firstPort) {
       return yield* (yield* HostSockets).open(protocol, host, port)
@@ -84,6 +100,49 @@ export const relayConformance = (
           yield* relay.open(one)
           yield* relay.close(wide)
           assert.deepStrictEqual([...(yield* relay.counted)], [countOf(one)])
+        })
+      )
+
+      test(
+        `ends what a ${protocol} route's new allow-list leaves out, also where the old one follows at once`,
+        Effect.gen(function* () {
+          const relay = yield* Relay
+          const backend = yield* traffic.backend(protocol)
+          const route = routeOn(yield* reserve(protocol), { backend })
+          yield* relay.open(route)
+          const inside = yield* traffic.client(route, "127.0.1.1")
+          const outside = yield* traffic.client(route, "127.0.2.1")
+          const before = [yield* inside, yield* outside]
+          assert.notInclude(before, undefined)
+          const narrow = { ...route, allow: [IpNetwork.fromStringUnsafe("127.0.1.0/24")] }
+          yield* Effect.all([relay.open(narrow), relay.open(route)], { concurrency: "unbounded" })
+          assert.strictEqual(yield* inside, before[0])
+          assert.notStrictEqual(yield* outside, before[1])
+          const after = yield* traffic.client(route, "127.0.2.1")
+          assert.isDefined(yield* after)
+        })
+      )
+
+      test(
+        `leaves alone what a ${protocol} route's new allow-list admits, and what has none`,
+        Effect.gen(function* () {
+          const relay = yield* Relay
+          const backend = yield* traffic.backend(protocol)
+          const allow = [IpNetwork.fromStringUnsafe("127.0.1.0/24")]
+          const route = routeOn(yield* reserve(protocol), { backend, allow })
+          const other = routeOn(yield* reserve(protocol, loopback, firstPort + 1), { backend })
+          yield* relay.open(route)
+          yield* relay.open(other)
+          const clients = [
+            yield* traffic.client(route, "127.0.1.1"),
+            yield* traffic.client(other, "127.0.2.1")
+          ]
+          const before = yield* Effect.all(clients)
+          assert.notInclude(before, undefined)
+          yield* relay.open({ ...route, allow: [...allow, IpNetwork.fromStringUnsafe("10.0.0.0/8")] })
+          yield* relay.open({ ...route, allow: undefined, backend: { address: loopback, port: 9 } })
+          yield* relay.open({ ...route, allow: [IpNetwork.fromStringUnsafe("127.0.1.1/32")] })
+          assert.deepStrictEqual(yield* Effect.all(clients), before)
         })
       )
 

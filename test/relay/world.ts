@@ -96,7 +96,11 @@ export class World {
     return endpoint(host, (server.address() as AddressInfo).port)
   }
 
-  dial(port: number, host = "127.0.0.1", options: { readonly localAddress?: string } = {}): Socket {
+  dial(
+    port: number,
+    host = "127.0.0.1",
+    options: { readonly localAddress?: string; readonly localPort?: number } = {}
+  ): Socket {
     const socket = connect({ port, host, allowHalfOpen: true, noDelay: true, ...options })
     this.closing.push(() => socket.destroy())
     socket.on("error", () => {})

@@ -1,5 +1,6 @@
-/** A plain HTTP client for a Unix socket, as little of one as possible: what is sent is what the test wrote. */
+/** A plain HTTP client, as little of one as possible: what is sent is what the test wrote. */
 import * as Http from "node:http"
+import type * as Https from "node:https"
 import * as Net from "node:net"
 
 export interface HttpAnswer {
@@ -8,16 +9,25 @@ export interface HttpAnswer {
   readonly body: string
 }
 
+/** Over a Unix socket. */
 export const request = (
   socketPath: string,
   path: string,
   body = "",
   options: Http.RequestOptions = {}
+): Promise<HttpAnswer> => send({ socketPath, path, method: "POST", ...options }, body)
+
+/** Wherever the options lead. */
+export const send = (
+  options: Https.RequestOptions,
+  body: string | Buffer,
+  protocol: Pick<typeof Https, "request"> = Http
 ): Promise<HttpAnswer> =>
   new Promise((resolve, reject) => {
-    const sent = Http.request({ socketPath, path, method: "POST", ...options }, (response) => {
+    const sent = protocol.request(options, (response) => {
       const chunks: Array<Buffer> = []
       response.on("data", (chunk: Buffer) => chunks.push(chunk))
+      response.on("error", reject)
       response.on("end", () =>
         resolve({
           status: response.statusCode ?? 0,
@@ -25,7 +35,6 @@ export const request = (
           body: Buffer.concat(chunks).toString()
         })
       )
-      response.on("error", reject)
     })
     sent.on("error", reject)
     sent.end(body)

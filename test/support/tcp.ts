@@ -1,10 +1,9 @@
 /** Plain clients for a TCP port, with and without TLS. */
 import * as Fs from "node:fs"
-import * as Http from "node:http"
 import * as Https from "node:https"
 import type * as Tls from "node:tls"
 import type { Certificate } from "./certificates.ts"
-import type { HttpAnswer } from "./http.ts"
+import { type HttpAnswer, send } from "./http.ts"
 
 export interface TcpRequest {
   readonly host?: string
@@ -24,23 +23,7 @@ export const requestTcp = ({
   headers = {},
   tls
 }: TcpRequest): Promise<HttpAnswer> =>
-  new Promise((resolve, reject) => {
-    const options = { host, port, path, method: "POST", headers, agent: false as const, ...tls }
-    const sent = (tls === undefined ? Http : Https).request(options, (response) => {
-      const chunks: Array<Buffer> = []
-      response.on("data", (chunk: Buffer) => chunks.push(chunk))
-      response.on("error", reject)
-      response.on("end", () =>
-        resolve({
-          status: response.statusCode ?? 0,
-          contentType: response.headers["content-type"],
-          body: Buffer.concat(chunks).toString()
-        })
-      )
-    })
-    sent.on("error", reject)
-    sent.end(body)
-  })
+  send({ host, port, path, method: "POST", headers, agent: false, ...tls }, body, tls && Https)
 
 /** What a client needs to trust a server, and, where it has a certificate, to be trusted. */
 export const clientTls = (ca: Certificate, own?: Certificate): Tls.ConnectionOptions => ({

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { type Row, table } from "./table.ts"
-import { type Asked, type Told, type Transport, transports } from "./transports.ts"
+import { type Row, type Told, table } from "./table.ts"
+import { type Asked, type Transport, transports } from "./transports.ts"
 
 const askedOf = ({ method, body, owner }: Pick<Row, "method" | "body" | "owner">): Asked => ({
   method,

@@ -8,7 +8,17 @@ import { CurrentOwner } from "../../src/protocol/Driver.ts"
 import type { Issue } from "../../src/protocol/RequestError.ts"
 import { echo, grant } from "../support/drivers.ts"
 import odd from "../vectors/odd-input.json" with { type: "json" }
-import type { Told } from "./transports.ts"
+
+/**
+ * `outcome` is the same word everywhere; `message` is the text of an error or the JSON of an answer; `issues` are
+ * `undefined` where the transport doesn't carry them. `ownWords`: the text is the transport's and compares with no other.
+ */
+export interface Told {
+  readonly outcome: "answer" | "request" | "notFound" | "driver" | "defect"
+  readonly message: string
+  readonly issues: ReadonlyArray<Issue> | undefined
+  readonly ownWords?: boolean
+}
 
 export interface Row {
   readonly name: string

@@ -3,19 +3,15 @@
  * line in `transports`.
  */
 import * as Fs from "node:fs"
-import * as Http from "node:http"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { afterAll } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer, Logger, Option, Result, type Scope } from "effect"
 import { execute } from "../../adapters/cni/execute.ts"
-import { withFoundCaller } from "../../adapters/cni/FoundCaller.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
 import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
 import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
-import * as Memory from "../../adapters/engine/MemoryEngine.ts"
-import { MemoryEngine } from "../../adapters/engine/MemoryEngine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
@@ -23,29 +19,21 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
 import { type Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import * as Memory from "../engine/MemoryEngine.ts"
+import { MemoryEngine } from "../engine/MemoryEngine.ts"
 import { lacking, needsText } from "../lab/Capabilities.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
 import { cniByFront, configText, pathOf } from "../support/cni.ts"
+import { send } from "../support/http.ts"
 import { openSession } from "../support/session.ts"
 import { socketFor } from "../support/socket.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
-import type { Row } from "./table.ts"
+import type { Row, Told } from "./table.ts"
 
 export interface Asked {
   readonly method: string
   readonly body: Buffer
   readonly owner: string | undefined
-}
-
-/**
- * `outcome` is the same word everywhere; `message` is the text of an error or the JSON of an answer; `issues` are
- * `undefined` where the transport doesn't carry them. `ownWords`: the text is the transport's and compares with no other.
- */
-export interface Told {
-  readonly outcome: "answer" | "request" | "notFound" | "driver" | "defect"
-  readonly message: string
-  readonly issues: ReadonlyArray<Issue> | undefined
-  readonly ownWords?: boolean
 }
 
 export interface Transport {
@@ -81,21 +69,11 @@ export const transports: ReadonlyArray<Transport> = [
 const openSocket = Effect.gen(function* () {
   const socketPath = yield* socketFor(yield* Driver, { owner: "default" })
   return ({ method, body, owner }: Asked) =>
-    Effect.promise(
-      () =>
-        new Promise<Told>((resolve, reject) => {
-          const options = { socketPath, path: `/${method}`, method: "POST", headers: headersOf(owner) }
-          const request = Http.request(options, (response) => {
-            const chunks: Array<Buffer> = []
-            response.on("data", (chunk) => chunks.push(chunk))
-            response.on("end", () =>
-              resolve(toldByHttp(response.statusCode ?? 0, Buffer.concat(chunks).toString()))
-            )
-          })
-          request.on("error", reject)
-          request.end(body)
-        })
-    )
+    Effect.promise(async () => {
+      const options = { socketPath, path: `/${method}`, method: "POST", headers: headersOf(owner) }
+      const answer = await send(options, body)
+      return toldByHttp(answer.status, answer.body)
+    })
 })
 
 const openTls = Effect.gen(function* () {
@@ -170,15 +148,17 @@ const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
   )
 ).pipe(withDriver)
 
-/** `ADD` of a container that has the backends' addresses; the plugin that it asks has the driver. */
+/** `ADD` of a container that has the backends' addresses, as the plugin executes it. */
 const openCni = Effect.gen(function* () {
-  const socket = yield* socketFor(yield* Driver)
-  return addingBy(socket, (config) =>
-    Effect.promise(() => execute({ variables: attached, input: () => config }, withFoundCaller))
+  const driver = yield* Driver
+  return addingBy("/nonexistent", (config) =>
+    Effect.scoped(execute({ variables: attached, input: () => config })).pipe(
+      Effect.provideService(Driver, driver)
+    )
   )
 })
 
-/** The same, where the plugin does it all and no Node is there that could. */
+/** The same by the executable, where there is no Node that it could be left to. */
 const openCniFront = Effect.gen(function* () {
   const socket = yield* socketFor(yield* Driver, { handlers: { [executePath]: executeHandler } })
   const cni = cniByFront(yield* pathOf("cat", "curl"))

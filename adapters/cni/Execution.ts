@@ -1,0 +1,155 @@
+/**
+ * One execution of the CNI plugin, from its parameters to what stands on stdout, as far as no port mapper is needed for it:
+ * what is wrong with the parameters or the configuration, `VERSION`, and containers without ports. Imports nothing heavy, so that the executable
+ * starts fast.
+ */
+import { CniError, cniErrorOf, codes, errorText } from "./CniError.ts"
+import { type Attachment, type Invocation, invocationOf } from "./Environment.ts"
+import {
+  configOf,
+  isObject,
+  type Json,
+  latestVersion,
+  type NetworkConfig,
+  type Publication,
+  publicationOf,
+  supportedVersions,
+  validAttachments
+} from "./NetworkConfig.ts"
+
+export interface Execution {
+  readonly variables: Readonly<Record<string, string | undefined>>
+  /** Reads all of stdin; may throw. */
+  readonly input: () => string
+}
+
+export interface Outcome {
+  readonly status: 0 | 1
+  /** One JSON document, or nothing. */
+  readonly stdout: string
+}
+
+/** Where the running plugin executes, and the type by which its outcome is told from whatever else answers on a socket. */
+export const executePath = "/Cni.Execute"
+export const outcomeType = "application/vnd.portmapper.cni+json"
+
+/** What a port mapper has to do. `result` is the one of the plugin before in the chain, `answer` what `ADD` answers. */
+export type Task =
+  | (Ports & { readonly command: "ADD"; readonly answer: Json })
+  | (Ports & { readonly command: "CHECK" })
+  | { readonly command: "DEL"; readonly attachment: Attachment }
+  | { readonly command: "GC"; readonly network: string; readonly valid: ReadonlyArray<Attachment> }
+  | { readonly command: "STATUS" }
+
+export interface Ports {
+  readonly attachment: Attachment
+  readonly publication: Publication
+  readonly result: Json
+}
+
+/** `socket` is where the port mapper is; `text` is the configuration as it was read. */
+export interface Asked {
+  readonly _tag: "Asked"
+  readonly task: Task
+  readonly socket: string
+  readonly text: string
+}
+
+export type Read = { readonly _tag: "Answered"; readonly outcome: Outcome } | Asked
+
+export const read = ({ variables, input }: Execution): Read => {
+  let text = ""
+  try {
+    const invocation = invocationOf(variables)
+    text = readInput(input, invocation)
+    if (invocation.command === "VERSION")
+      return answered(succeeded({ cniVersion: versionAsked(text), supportedVersions }))
+    const config = configOf(text, invocation.command)
+    const task = taskOf(invocation, config)
+    // Containers without ports come and go whether a port mapper runs or not.
+    if ("publication" in task && task.publication.mappings.length === 0)
+      return answered(succeeded(task.command === "ADD" ? task.answer : undefined))
+    return { _tag: "Asked", task, socket: config.socket, text }
+  } catch (cause) {
+    return answered(failed(cniErrorOf(cause), text))
+  }
+}
+
+const answered = (outcome: Outcome): Read => ({ _tag: "Answered", outcome })
+
+/** Throws where the configuration is not what the command needs. */
+const taskOf = (
+  invocation: Exclude<Invocation, { readonly command: "VERSION" }>,
+  config: NetworkConfig
+): Task => {
+  switch (invocation.command) {
+    case "ADD": {
+      const ports = portsOf(invocation.attachment, config)
+      return { command: "ADD", ...ports, answer: inVersion(config.version, ports.result) }
+    }
+    case "CHECK":
+      return { command: "CHECK", ...portsOf(invocation.attachment, config) }
+    case "DEL":
+      return { command: "DEL", attachment: invocation.attachment }
+    case "GC":
+      return { command: "GC", network: config.name, valid: validAttachments(config) }
+    case "STATUS":
+      publicationOf(config)
+      return { command: "STATUS" }
+  }
+}
+
+const portsOf = (attachment: Attachment, config: NetworkConfig): Ports => {
+  const publication = publicationOf(config)
+  const result = config.raw["prevResult"] ?? undefined
+  if (isObject(result)) return { attachment, publication, result }
+  throw new CniError(
+    codes.config,
+    "invalid network configuration",
+    "prevResult is missing: this plugin publishes ports of an interface that a plugin before it in the chain has made"
+  )
+}
+
+/** Unchanged but for its version, which is the configuration's whatever it says: so it is read, too. */
+const inVersion = (cniVersion: string, result: Json): Json =>
+  "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
+
+export const succeeded = (result: Json | undefined): Outcome => ({
+  status: 0,
+  stdout: result === undefined ? "" : `${JSON.stringify(result)}\n`
+})
+
+/** An error in the version of the configuration. */
+export const failed = (error: CniError, text: string): Outcome => ({
+  status: 1,
+  stdout: `${errorText(error, versionIn(text))}\n`
+})
+
+/** The version that a text asks for, as far as it can be read; for errors, which name one. */
+const versionIn = (text: string): string => {
+  const version = versionAsked(text)
+  return supportedVersions.includes(version) ? version : latestVersion
+}
+
+/** `VERSION` is answered whatever is asked, even nothing. */
+const versionAsked = (text: string): string => {
+  try {
+    const { cniVersion } = JSON.parse(text) as Json
+    return typeof cniVersion === "string" && cniVersion !== "" ? cniVersion : latestVersion
+  } catch {
+    return latestVersion
+  }
+}
+
+const readInput = (input: () => string, { command }: Invocation): string => {
+  try {
+    return input()
+  } catch (cause) {
+    if (command === "VERSION") return ""
+    throw new CniError(
+      codes.io,
+      "reading the network configuration from stdin failed",
+      cause instanceof Error ? cause.message : String(cause)
+    )
+  }
+}

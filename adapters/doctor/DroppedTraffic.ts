@@ -1,0 +1,107 @@
+/**
+ * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and what to do about it.
+ *
+ * The rules of every tool are read, and the packets of each mapping are led through them in thought, an ordinary client's.
+ * What depends on the client (its address, its rate) is told as an exception, not as a drop. Docker's own chains drop what
+ * the Engine did not open: a mapping that the Engine opened is let through by the rule that it added, and where nothing is
+ * mapped that rule is taken as given; a mapping without it is dropped indeed, and told.
+ * Not looked at: tables of family bridge, arp and netdev, and what a program does that a rule queues packets for.
+ */
+import { Result } from "effect"
+import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { type Drop, findDrops } from "./Drops.ts"
+import type { Check } from "./HostChecks.ts"
+import { readRules } from "./HostRules.ts"
+import { type Interfaces, neighbourOf, readInterfaces } from "./Interfaces.ts"
+import type { Published } from "./PacketPath.ts"
+
+export interface DroppedTraffic {
+  readonly drops: ReadonlyArray<Drop>
+  readonly checks: ReadonlyArray<Check>
+}
+
+const name = "other rules"
+
+/** `mappings` are those of a running plugin; without any, ports are looked at that might be published. */
+export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedTraffic => {
+  const rules = readRules()
+  if (typeof rules === "string")
+    return {
+      drops: [],
+      checks: [{ name, status: "warn", found: `can't be read: ${rules}`, remedy: "run as root" }]
+    }
+  const interfaces = readInterfaces()
+  const live = mappings.flatMap((mapping) => publishedOf(mapping, interfaces))
+  const drops = findDrops(rules, live.length > 0 ? live : imagined(interfaces))
+  const looked = `${rules.tables.length} tables of others`
+  return {
+    drops,
+    checks:
+      drops.length === 0
+        ? [{ name, status: "ok", found: `nothing in ${looked} drops published traffic`, remedy: undefined }]
+        : drops.map((drop) => ({
+            name,
+            status: "warn",
+            found: dropText(drop, live.length > 0),
+            remedy: drop.remedy
+          }))
+  }
+}
+
+const dropText = (
+  { table, base, chain, hook, rule, traffic, ports, exceptions }: Drop,
+  live: boolean
+): string => {
+  const [first, ...more] = ports
+  const which = more.length === 0 ? first : `${first} and ${more.length} more`
+  const drops = live ? `drops what is ${traffic} for ${which}` : `would drop what is ${traffic}`
+  const where = chain === base ? `chain ${chain}` : `chain ${chain} (from ${base})`
+  const unless = exceptions.length === 0 ? "" : `; some packets are excepted by: ${exceptions.join("; ")}`
+  return `table ${table}, ${where}, at ${hook}, ${drops}: ${rule}${unless}`
+}
+
+const publishedOf = (mapping: ListedMapping, interfaces: Interfaces): ReadonlyArray<Published> => {
+  const protocol = protocolOfNumber(mapping.protocol)
+  const host = parseAddress(mapping.frontendIp)
+  const address = parseAddress(mapping.backendIp)
+  if (protocol === undefined || Result.isFailure(host) || Result.isFailure(address)) return []
+  if (mapping.state === "conflicted" || isLoopback(host.success)) return []
+  const traffic =
+    mapping.mode === "routed"
+      ? "routed"
+      : mapping.mode === "proxy" || host.success.family !== address.success.family
+        ? "relayed"
+        : "redirected"
+  const backend = { address: address.success, port: mapping.backendPort }
+  const asked = { protocol, host: host.success, port: mapping.frontendPort, backend, traffic } as const
+  return [located(asked, interfaces.towards(backend.address), interfaces, false)]
+}
+
+/** For each bridge one of each family, redirected and relayed; Docker's own where there is no bridge yet. */
+const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
+  (["0.0.0.0", "::"] as const).flatMap((any) => {
+    const host = addressUnsafe(any)
+    const bridges = interfaces.bridges.filter((bridge) => bridge !== interfaces.outside(host, bridge))
+    return (bridges.length === 0 ? ["docker0"] : bridges).flatMap((inside) => {
+      const gateway = interfaces.addressOf(inside, host.family)
+      const made = addressUnsafe(any === "::" ? "fd00::250" : "172.17.0.250")
+      const backend = { address: gateway === undefined ? made : neighbourOf(gateway), port: 80 }
+      return (["redirected", "relayed"] as const).map((traffic) =>
+        located({ protocol: "tcp", host, port: 8080, backend, traffic }, inside, interfaces, true)
+      )
+    })
+  })
+
+const located = (
+  asked: Pick<Published, "protocol" | "host" | "port" | "backend" | "traffic">,
+  towards: string | undefined,
+  interfaces: Interfaces,
+  imagination: boolean
+): Published => {
+  const inside = towards ?? "docker0"
+  const outside = interfaces.outside(asked.host, inside)
+  const spokenTo = isUnspecified(asked.host) ? interfaces.addressOf(outside, asked.host.family) : asked.host
+  return { ...asked, spokenTo: spokenTo?.octets, outside, inside, imagined: imagination }
+}

@@ -1,0 +1,111 @@
+/** By which interfaces packets come and go, as the kernel's routes and addresses have it (proc_net(5)). */
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import { Result } from "effect"
+import {
+  type Address,
+  type Family,
+  fromOctets,
+  isUnspecified,
+  parseAddress
+} from "../../src/protocol/Address.ts"
+
+export interface Interfaces {
+  /** The interface towards an address; `undefined` where no route is known. */
+  readonly towards: (address: Address) => string | undefined
+  /** The interface that has this address, or the one by which the outside is reached. */
+  readonly outside: (host: Address, inside: string) => string
+  /** The first address of an interface, of a family. */
+  readonly addressOf: (name: string, family: Family) => Address | undefined
+  readonly bridges: ReadonlyArray<string>
+}
+
+interface Route {
+  readonly prefix: Uint8Array
+  readonly length: number
+  readonly metric: number
+  readonly name: string
+}
+
+export const readInterfaces = (): Interfaces => {
+  const routes = { 4: ipv4Routes(), 6: ipv6Routes() }
+  const addresses = Object.entries(Os.networkInterfaces()).flatMap(([name, all = []]) =>
+    all.flatMap(({ address }) => {
+      const parsed = parseAddress(address)
+      return Result.isSuccess(parsed) ? [{ name, address: parsed.success }] : []
+    })
+  )
+  const towards = (octets: Uint8Array): string | undefined =>
+    routes[octets.length === 4 ? 4 : 6]
+      .filter(({ prefix, length }) => startsAlike(prefix, octets, length))
+      .sort((a, b) => b.length - a.length || a.metric - b.metric)[0]?.name
+  const bridges = names().filter((name) => Fs.existsSync(`/sys/class/net/${name}/bridge`))
+
+  return {
+    towards: ({ octets }) => towards(octets),
+    outside: (host, inside) =>
+      addresses.find(({ address }) => !isUnspecified(host) && address.key === host.key)?.name ??
+      towards(new Uint8Array(host.octets.length)) ??
+      addresses.find(
+        ({ name, address }) =>
+          name !== "lo" && name !== inside && !bridges.includes(name) && address.family === host.family
+      )?.name ??
+      "eth0",
+    addressOf: (name, family) =>
+      addresses.find((own) => own.name === name && own.address.family === family)?.address,
+    bridges
+  }
+}
+
+const names = (): ReadonlyArray<string> =>
+  lines("/proc/net/dev").flatMap((line) => /^\s*(\S+):/.exec(line)?.[1] ?? [])
+
+const reject = 0x200
+
+/** Columns: interface, destination, gateway, flags, …, metric, mask; addresses are numbers of the host, in hexadecimal. */
+const ipv4Routes = (): ReadonlyArray<Route> =>
+  lines("/proc/net/route").flatMap((line) => {
+    const [name = "", destination = "", , flags = "", , , metric, mask = ""] = line.split(/\s+/)
+    if (!/^[0-9A-F]{8}$/.test(destination) || (Number.parseInt(flags, 16) & reject) !== 0) return []
+    const length = [...hostOctets(mask)].reduce((bits, octet) => bits + bitsOf(octet), 0)
+    return [{ prefix: hostOctets(destination), length, metric: Number(metric), name }]
+  })
+
+/** Columns: destination, its length, source, its length, gateway, metric, …, flags, interface; all in hexadecimal. */
+const ipv6Routes = (): ReadonlyArray<Route> =>
+  lines("/proc/net/ipv6_route").flatMap((line) => {
+    const [destination = "", length = "", , , , metric = "", , , flags = "", name = ""] = line
+      .trim()
+      .split(/\s+/)
+    if (name === "" || name === "lo" || (Number.parseInt(flags, 16) & reject) !== 0) return []
+    const prefix = Uint8Array.from(destination.match(/../g) ?? [], (octet) => Number.parseInt(octet, 16))
+    return [{ prefix, length: Number.parseInt(length, 16), metric: Number.parseInt(metric, 16), name }]
+  })
+
+const lines = (path: string): ReadonlyArray<string> => {
+  try {
+    return Fs.readFileSync(path, "latin1").split("\n")
+  } catch {
+    return []
+  }
+}
+
+/** Four octets in network order, from a number as the host has it in memory. */
+const hostOctets = (text: string): Uint8Array =>
+  new Uint8Array(Uint32Array.of(Number.parseInt(text, 16)).buffer)
+
+const bitsOf = (octet: number): number => [...octet.toString(2)].filter((bit) => bit === "1").length
+
+const startsAlike = (prefix: Uint8Array, octets: Uint8Array, length: number): boolean => {
+  for (let bit = 0; bit < length; bit++)
+    if ((((prefix[bit >> 3] ?? 0) ^ (octets[bit >> 3] ?? 0)) & (0x80 >> (bit & 7))) !== 0) return false
+  return true
+}
+
+/** The address behind one of a bridge: as a container might have. */
+export const neighbourOf = (address: Address): Address => {
+  const octets = Uint8Array.from(address.octets)
+  const last = octets.length - 1
+  octets[last] = (octets[last] ?? 0) === 250 ? 249 : 250
+  return fromOctets(octets)
+}

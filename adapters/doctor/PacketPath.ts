@@ -1,0 +1,120 @@
+/**
+ * The packets of a published port, hook by hook: those of a client's new connection, and of the replies to it. Pure.
+ *
+ * What is redirected is the host's until it is translated, and forwarded to the backend from then on; what is relayed is
+ * the host's own, and so is the relay's connection to the backend.
+ */
+import type { Address } from "../../src/protocol/Address.ts"
+import type { Endpoint } from "../../src/protocol/PortBinding.ts"
+import type { Protocol } from "../../src/protocol/Protocol.ts"
+import type { Hook, Packet, Place } from "./Packet.ts"
+
+export interface Published {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+  readonly backend: Endpoint
+  /** How its traffic gets to the backend. */
+  readonly traffic: "redirected" | "relayed" | "routed"
+  /** The address that a client speaks to; `undefined` where there is none in particular. */
+  readonly spokenTo: Place
+  /** The interface by which outsiders come, and the one towards the backend. */
+  readonly outside: string
+  readonly inside: string
+  /** No mapping, but one as it might be made: whoever opens the way for a mapping would have done it. */
+  readonly imagined: boolean
+}
+
+/** A packet at one hook. */
+export interface Hop {
+  readonly hook: Hook
+  readonly packet: Packet
+  /** The priorities of the chains that see it so, the lower bound inclusive; all where they are not given. */
+  readonly from?: number
+  readonly to?: number
+}
+
+export type PacketPath = ReadonlyArray<Hop>
+
+/** Where the kernel translates addresses. */
+const translation = -100
+
+/** A mark that is not 0 is set at its hop, and carried on from there. */
+export const pathsOf = (published: Published, acceptMark: Packet["mark"]): ReadonlyArray<PacketPath> => {
+  const sent = toHost(published)
+  const direct = toBackend(published)
+  switch (published.traffic) {
+    case "relayed": {
+      const client: Packet = { ...sent, family: published.host.family }
+      const relay: Packet = { ...direct, iif: undefined }
+      return [client, reply(client), relay, reply(relay)].map(pathOf)
+    }
+    case "routed":
+      return [direct, reply(direct)].map(pathOf)
+    case "redirected": {
+      const forwarded: Packet = { ...direct, original: sent.original, redirected: true }
+      const translated: Packet = { ...forwarded, oif: undefined, mark: acceptMark }
+      const [, ...onward] = pathOf(forwarded)
+      return [
+        [
+          { hook: "prerouting", packet: sent, to: translation },
+          { hook: "prerouting", packet: translated, from: translation },
+          ...onward
+        ],
+        pathOf(reply(forwarded))
+      ]
+    }
+  }
+}
+
+const pathOf = (packet: Packet): PacketPath => {
+  if (packet.iif === undefined) return hops(packet, "output", "postrouting")
+  if (packet.toHost) return hops(packet, "prerouting", "input")
+  return [...hops({ ...packet, oif: undefined }, "prerouting"), ...hops(packet, "forward", "postrouting")]
+}
+
+const hops = (packet: Packet, ...hooks: ReadonlyArray<Hook>): PacketPath =>
+  hooks.map((hook) => ({ hook, packet }))
+
+const toHost = ({ protocol, port, backend, spokenTo, outside }: Published): Packet => ({
+  family: backend.address.family,
+  protocol,
+  iif: outside,
+  oif: undefined,
+  source: undefined,
+  sourcePort: undefined,
+  destination: spokenTo,
+  destinationPort: port,
+  toHost: true,
+  original: { destination: spokenTo, port },
+  state: "new",
+  direction: "original",
+  redirected: false,
+  mark: 0
+})
+
+const toBackend = (published: Published): Packet => {
+  const { address, port } = published.backend
+  return {
+    ...toHost(published),
+    oif: published.inside,
+    destination: address.octets,
+    destinationPort: port,
+    toHost: false,
+    original: { destination: address.octets, port }
+  }
+}
+
+/** Through the same hooks the other way. */
+const reply = (packet: Packet): Packet => ({
+  ...packet,
+  iif: packet.oif,
+  oif: packet.iif,
+  source: packet.destination,
+  sourcePort: packet.destinationPort,
+  destination: packet.source,
+  destinationPort: packet.sourcePort,
+  toHost: packet.iif === undefined,
+  state: "established",
+  direction: "reply"
+})

@@ -1,0 +1,108 @@
+/** Does what `Difference` says, and notes in the state what was done. One failure stops nothing else. */
+import { Effect, Option, Result, type Scope } from "effect"
+import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/Driver.ts"
+import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
+import type { PortBinding, PortRequest } from "../../src/protocol/PortBinding.ts"
+import { type DesiredGroup, type Problem, publishLabel } from "./Desired.ts"
+import { batchesOf, type Difference, type MapAction, type ReleaseAction } from "./Difference.ts"
+import { problemOf } from "./Problems.ts"
+import type { WatchState } from "./WatchState.ts"
+
+export interface Applied {
+  /** What could not be mapped. */
+  readonly problems: ReadonlyArray<Problem>
+  /** Whether everything was released that should be. */
+  readonly released: boolean
+}
+
+export const applyDifference = Effect.fnUntraced(function* (
+  state: WatchState,
+  { release, map }: Difference
+): Effect.fn.Return<Applied, never, Driver> {
+  const released = release.length === 0 || (yield* releaseAll(state, release))
+  const problems: Array<Problem> = []
+  const published: Array<string> = []
+  // Batch by batch, so that exact ports that have to be mapped one by one still come before what picks from a range.
+  for (const batch of batchesOf(map)) {
+    const together = yield* mapTogether(
+      state,
+      batch.filter(({ desired }) => !state.isDismissed(desired))
+    )
+    for (const action of batch) {
+      if (state.isDismissed(action.desired)) continue
+      const error = together ? undefined : yield* mapAlone(state, action)
+      if (error === undefined) published.push(action.desired.name)
+      else problems.push(problemOf(action.desired, error))
+    }
+  }
+  yield* logPorts(published, "published")
+  return { problems, released }
+})
+
+/** One group in the name of its owner; the scope is the delivery of the answer, see `Driver`. */
+export const mapDesired = (
+  { group, owner }: DesiredGroup,
+  ports: PortRequest
+): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
+  calledAs(owner, mapGroup({ ...group, ports }))
+
+const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: ReadonlyArray<ReleaseAction>) {
+  const bindings = actions.flatMap((action) => action.bindings)
+  const result = yield* Effect.result(unmapBindings({ bindings, labels: new Map() }))
+  if (Result.isFailure(result)) {
+    yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
+    return false
+  }
+  const names = actions.flatMap(({ key }) => state.observed.get(key)?.name ?? [])
+  for (const action of actions) state.released(action)
+  yield* logPorts(names, "released")
+  return true
+})
+
+/** Returns whether it was done; else one of them can't be mapped as it was asked for, or there is but one. */
+const mapTogether = Effect.fnUntraced(function* (state: WatchState, actions: ReadonlyArray<MapAction>) {
+  const [first] = actions
+  if (first === undefined || actions.length === 1) return false
+  const groups = actions.map(({ desired: { group }, tries: [ports = group.ports] }) => ({ ...group, ports }))
+  const mapped = yield* Effect.option(Effect.scoped(calledAs(first.desired.owner, mapGroupsTogether(groups))))
+  if (Option.isNone(mapped)) return false
+  for (const [index, { desired }] of actions.entries()) state.mapped(desired, mapped.value[index] ?? [])
+  return true
+})
+
+/** Returns the error of the last port that was tried. */
+const mapAlone = Effect.fnUntraced(function* (state: WatchState, { desired, tries }: MapAction) {
+  let failure: DriverError | undefined
+  for (const ports of tries) {
+    const mapped = yield* Effect.result(Effect.scoped(mapDesired(desired, ports)))
+    if (Result.isFailure(mapped)) {
+      failure = mapped.failure
+      continue
+    }
+    state.mapped(desired, mapped.success)
+    if (failure !== undefined) {
+      const publish = desired.group.labels.get(publishLabel)
+      yield* Effect.logWarning(
+        `${desired.name}: got another port than before for ${publish}: ${failure.message}`
+      )
+    }
+    return undefined
+  }
+  return failure
+})
+
+/** A defect of the driver fails the call that met it, and no other. */
+const calledAs = <A, R>(owner: string, call: Effect.Effect<A, DriverError, R>) =>
+  Effect.provideService(call, CurrentOwner, owner).pipe(
+    Effect.catchDefect(
+      (defect): Effect.Effect<never, DriverError> =>
+        Effect.fail({ _tag: "Defect", message: `internal error: ${defect}` })
+    )
+  )
+
+const logPorts = (names: ReadonlyArray<string>, what: "published" | "released") =>
+  Effect.forEach(
+    Map.groupBy(names, (name) => name),
+    ([name, { length }]) => Effect.logInfo(`${name}: ${length === 1 ? "1 port" : `${length} ports`} ${what}`),
+    { discard: true }
+  )

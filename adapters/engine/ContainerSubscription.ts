@@ -1,0 +1,59 @@
+/** What a person asked for by a container's name: published through restarts and renames until it is unmapped. Pure. */
+import { Result, Schema } from "effect"
+import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
+import { type Container, shortId } from "./Engine.ts"
+
+/**
+ * `id` is the container that had the name when it was asked for; once it is gone, another of the same name replaces it.
+ * `publish` is as `publishText` writes it. `without` are container ports that were unmapped since.
+ */
+export const ContainerSubscription = Schema.Struct({
+  id: Schema.String,
+  name: Schema.String,
+  publish: Schema.String,
+  labels: Schema.Record(Schema.String, Schema.String),
+  owner: Schema.String,
+  without: Schema.Array(Schema.Number)
+})
+export type ContainerSubscription = typeof ContainerSubscription.Type
+
+/** A new subscription replaces the one with the same key. */
+export const subscriptionKey = ({ id, publish, owner }: ContainerSubscription): string =>
+  `${owner} ${id} ${publish}`
+
+/** The key of a group that is mapped for a container: the same in another process, for another address and name. */
+export const groupKey = (owner: string, containerId: string, publish: string, backendPort: number): string =>
+  `${owner} ${shortId(containerId)} ${publish} ${backendPort}`
+
+export const shortIdOfKey = (key: string): string => key.split(" ")[1] ?? ""
+
+export const subscribedContainer = (
+  { id, name }: ContainerSubscription,
+  all: ReadonlyArray<Container>
+): Container | undefined =>
+  all.find((container) => container.id === id) ?? all.find((container) => container.name === name)
+
+/** Under the name that its container has now. */
+export const renamed = (
+  subscription: ContainerSubscription,
+  all: ReadonlyArray<Container>
+): ContainerSubscription => {
+  const name = subscribedContainer(subscription, all)?.name ?? subscription.name
+  return name === subscription.name ? subscription : { ...subscription, name }
+}
+
+/** Without the groups with these keys; `undefined` where none is left. */
+export const withoutGroups = (
+  subscription: ContainerSubscription,
+  keys: ReadonlySet<string>
+): ContainerSubscription | undefined => {
+  const { id, owner, publish } = subscription
+  const parsed = parsePublish(publish)
+  if (Result.isFailure(parsed)) return subscription
+  const { first, last } = parsed.success.containerPorts
+  const ports = Array.from({ length: last - first + 1 }, (_, index) => first + index)
+  const without = ports.filter(
+    (port) => subscription.without.includes(port) || keys.has(groupKey(owner, id, publish, port))
+  )
+  return without.length === ports.length ? undefined : { ...subscription, without }
+}

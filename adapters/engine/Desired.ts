@@ -1,0 +1,165 @@
+/**
+ * What should be published: from containers with their labels, and from subscriptions, to the groups to map. Pure. What
+ * can't be published becomes a problem with the container's name, and stops nothing else.
+ */
+import { Result } from "effect"
+import { parsePolicy } from "../../src/mapper/Labels.ts"
+import type { Address } from "../../src/protocol/Address.ts"
+import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
+import { groupsOf, type Publish, parsePublish, publishText } from "../../src/protocol/PublishSyntax.ts"
+import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
+import { type Attachment, type Container, shortId } from "./Engine.ts"
+import { attachmentOf, networkLabel } from "./Placement.ts"
+
+/** The owner of what labels ask for. */
+export const watchOwner = "watch"
+
+/** One group that should be mapped. */
+export interface DesiredGroup {
+  /** See `groupKey`. */
+  readonly key: string
+  /** The container's name. */
+  readonly name: string
+  readonly owner: string
+  readonly group: Group
+}
+
+/** What is asked for and can't be published as things are. */
+export interface Problem {
+  readonly name: string
+  readonly owner: string
+  /** The `-p` concerned, as it was written; `undefined` where it is the container as a whole. */
+  readonly publish: string | undefined
+  readonly detail: string
+  /** What would be mapped, as far as that is known. */
+  readonly desired: DesiredGroup | undefined
+  /** Nothing is wrong: its container does not run just now. */
+  readonly waiting: boolean
+}
+
+export interface Desired {
+  readonly groups: ReadonlyArray<DesiredGroup>
+  readonly problems: ReadonlyArray<Problem>
+}
+
+/** Names the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
+export const containerLabel = "portmapper.container"
+export const publishLabel = "portmapper.publish"
+
+export const asksByLabel = ({ running, labels }: Container): boolean => running && labels.has(publishLabel)
+
+/**
+ * What a running container's own labels ask for. One label that is wrong publishes nothing of it: it may be the one that
+ * says which clients are let in.
+ */
+export const desiredByLabels = (
+  container: Container,
+  labels: Labels,
+  all: ReadonlyArray<Container>
+): Desired => {
+  const asked = labels.get(publishLabel)
+  if (asked === undefined) return { groups: [], problems: [] }
+  const { id, name } = container
+  const attachment = Result.flatMap(
+    Result.mapError(parsePolicy(labels), ({ message }) => message),
+    () => attachmentOf(container, labels.get(networkLabel), all)
+  )
+  if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
+  return together(
+    asked.split(",").map((each): Desired => {
+      const text = each.trim()
+      const publish = parsePublish(text)
+      return Result.isFailure(publish)
+        ? problem(name, watchOwner, publish.failure, text)
+        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, labels)
+    })
+  )
+}
+
+/** What a subscription asks for. A container that does not run, or does not exist now, is waited for. */
+export const desiredBySubscription = (
+  subscription: ContainerSubscription,
+  all: ReadonlyArray<Container>
+): Desired => {
+  const { id, owner, without } = subscription
+  const container = subscribedContainer(subscription, all)
+  const name = container?.name ?? subscription.name
+  const publish = parsePublish(subscription.publish)
+  if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
+  const labels = new Map(Object.entries(subscription.labels))
+  const attachment = attachmentOfRunning(container, name, labels.get(networkLabel), all)
+  const desired = desiredAt(
+    Result.getOrElse(attachment, () => unattached),
+    publish.success,
+    { id, name, owner },
+    labels
+  )
+  const groups = desired.groups.filter(({ group }) => !without.includes(backendPort(group)))
+  if (Result.isSuccess(attachment)) return { ...desired, groups }
+  const { failure: detail } = attachment
+  const waiting = container?.running !== true
+  return {
+    groups: [],
+    problems: groups.map((each) => ({
+      name,
+      owner,
+      publish: subscription.publish,
+      detail,
+      desired: each,
+      waiting
+    }))
+  }
+}
+
+export const together = (all: ReadonlyArray<Desired>): Desired => ({
+  groups: all.flatMap(({ groups }) => groups),
+  problems: all.flatMap(({ problems }) => problems)
+})
+
+const attachmentOfRunning = (
+  container: Container | undefined,
+  name: string,
+  network: string | undefined,
+  all: ReadonlyArray<Container>
+): Result.Result<Attachment, string> => {
+  if (container === undefined) return Result.fail(`there is no container ${name} now`)
+  return container.running
+    ? attachmentOf(container, network, all)
+    : Result.fail(`container ${name} is not running`)
+}
+
+const desiredAt = (
+  { v4, v6 }: Pick<Attachment, "v4" | "v6">,
+  publish: Publish,
+  { id, name, owner }: { readonly id: string; readonly name: string; readonly owner: string },
+  labels: Labels
+): Desired => {
+  const text = publishText(publish)
+  const own = new Map([
+    [containerLabel, `${name}/${shortId(id)}`] as const,
+    ...[...labels].filter(([label]) => label !== containerLabel),
+    [publishLabel, text] as const
+  ])
+  const groups = groupsOf(publish, { v4, v6 }, own)
+  if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)
+  return {
+    groups: groups.success.map((group) => ({
+      key: groupKey(owner, id, text, backendPort(group)),
+      name,
+      owner,
+      group
+    })),
+    problems: []
+  }
+}
+
+const backendPort = ({ entries }: Group): number => entries[0]?.backend.port ?? 0
+
+const problem = (name: string, owner: string, detail: string, publish?: string): Desired => ({
+  groups: [],
+  problems: [{ name, owner, publish, detail, desired: undefined, waiting: false }]
+})
+
+/** The groups of a container without an address: never mapped, only listed with their problem. */
+const noAddress: Address = { text: "", family: 4, octets: new Uint8Array(4), zone: "", key: "" }
+const unattached = { v4: noAddress, v6: undefined }

@@ -1,0 +1,77 @@
+/**
+ * From what is desired and what is observed to what is to be done. Pure. A port that a group had before is asked for again,
+ * so that a container keeps it through restarts, its own and ours.
+ */
+import { groupsAtOnce } from "../../src/protocol/Driver.ts"
+import type { PortRequest, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import type { DesiredGroup } from "./Desired.ts"
+import { entryText, type Observed, signatureOf } from "./Observed.ts"
+
+/** Bindings of one group that is no longer desired, or not for this backend. */
+export interface ReleaseAction {
+  readonly key: string
+  readonly bindings: ReadonlyArray<ReleasedBinding>
+}
+
+/** Map a group: on the port that it had before, if it had one, then as it was asked for. */
+export interface MapAction {
+  readonly desired: DesiredGroup
+  readonly tries: ReadonlyArray<PortRequest>
+}
+
+export interface Difference {
+  /** To be done before anything is mapped. */
+  readonly release: ReadonlyArray<ReleaseAction>
+  readonly map: ReadonlyArray<MapAction>
+}
+
+/** The ports that groups had when they were last mapped. */
+export type Granted = ReadonlyMap<string, number>
+
+export const difference = (
+  groups: ReadonlyArray<DesiredGroup>,
+  observed: Observed,
+  granted: Granted
+): Difference => {
+  const desired = new Map(groups.map((each) => [each.key, each]))
+  const release = [...observed].map(([key, { bindings }]): ReleaseAction => {
+    const entries = new Set(desired.get(key)?.group.entries.map(entryText))
+    return { key, bindings: bindings.filter((binding) => !entries.has(entryText(binding))) }
+  })
+  const changed = [...desired.values()].filter(
+    ({ key, group }) => observed.get(key)?.signature !== signatureOf(group)
+  )
+  return {
+    release: release.filter(({ bindings }) => bindings.length > 0),
+    map: mapActions(changed, observed, granted)
+  }
+}
+
+/** Exact ports first, so that no range picks one of them. */
+export const mapActions = (
+  groups: ReadonlyArray<DesiredGroup>,
+  observed: Observed,
+  granted: Granted
+): ReadonlyArray<MapAction> =>
+  groups
+    .map((desired): MapAction => {
+      const { ports } = desired.group
+      const before = observed.get(desired.key)?.port ?? granted.get(desired.key) ?? 0
+      const tries =
+        ports._tag === "Exact" || before === 0 ? [ports] : [{ _tag: "Exact", port: before } as const, ports]
+      return { desired, tries }
+    })
+    .sort((a, b) => rank(a) - rank(b))
+
+/** Of one owner each, in order, and small enough for one call. */
+export const batchesOf = (actions: ReadonlyArray<MapAction>): ReadonlyArray<ReadonlyArray<MapAction>> => {
+  const batches: Array<Array<MapAction>> = []
+  for (const action of actions) {
+    const last = batches.at(-1)
+    if (last?.[0]?.desired.owner === action.desired.owner && last.length < groupsAtOnce) last.push(action)
+    else batches.push([action])
+  }
+  return batches
+}
+
+const rank = ({ tries: [first] }: MapAction): number => (first?._tag === "Exact" ? 0 : 1)

@@ -1,0 +1,79 @@
+/** What the driver has mapped for containers, by the keys of the groups it was mapped for. Pure. */
+import { Result } from "effect"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { Group, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { groupKey } from "./ContainerSubscription.ts"
+import { containerLabel, publishLabel } from "./Desired.ts"
+
+export interface ObservedGroup {
+  /** The container's name when it was mapped. */
+  readonly name: string
+  readonly owner: string
+  /** 0 where it has no host port (mode `routed`). */
+  readonly port: number
+  readonly bindings: ReadonlyArray<ReleasedBinding>
+  /** What was asked for it, by `signatureOf`; `undefined` where an earlier process asked, or it changed since. */
+  readonly signature: string | undefined
+}
+
+export type Observed = ReadonlyMap<string, ObservedGroup>
+
+/** `before` still knows what was asked for. */
+export const observedFrom = (listed: ReadonlyArray<ListedMapping>, before: Observed): Observed => {
+  const found = new Map<string, ObservedGroup>()
+  for (const mapping of listed) {
+    const of = containerOf(mapping)
+    const binding = bindingOf(mapping)
+    if (of === undefined || binding === undefined) continue
+    const { name, key } = of
+    const bindings = [...(found.get(key)?.bindings ?? []), binding]
+    const { owner, frontendPort: port } = mapping
+    found.set(key, { name, owner, port, bindings, signature: undefined })
+  }
+  for (const [key, group] of found) {
+    const known = before.get(key)
+    if (known !== undefined && sameBindings(known, group))
+      found.set(key, { ...group, signature: known.signature })
+  }
+  return found
+}
+
+/** Groups with the same signature are mapped alike. */
+export const signatureOf = ({ entries, ports, labels }: Group): string =>
+  JSON.stringify([entries.map(entryText), ports, [...labels]])
+
+/** What a group's entry and the binding it was mapped to have in common: all but the port. */
+export const entryText = ({
+  protocol,
+  host,
+  backend
+}: Pick<ReleasedBinding, "protocol" | "host" | "backend">): string =>
+  `${protocol} ${host.key} ${backend.address?.key} ${backend.port}`
+
+const containerOf = ({
+  owner,
+  labels,
+  backendPort
+}: ListedMapping): { readonly name: string; readonly key: string } | undefined => {
+  const [, name, id] = /^(.+)\/([0-9a-f]{12})$/.exec(labels.get(containerLabel) ?? "") ?? []
+  const publish = labels.get(publishLabel)
+  if (name === undefined || id === undefined || publish === undefined) return undefined
+  return { name, key: groupKey(owner, id, publish, backendPort) }
+}
+
+const bindingOf = (mapping: ListedMapping): ReleasedBinding | undefined => {
+  const protocol = protocolOfNumber(mapping.protocol)
+  const host = parseAddress(mapping.frontendIp)
+  const address = parseAddress(mapping.backendIp)
+  if (protocol === undefined || Result.isFailure(host) || Result.isFailure(address)) return undefined
+  const backend = { address: address.success, port: mapping.backendPort }
+  return { protocol, host: host.success, port: mapping.frontendPort, backend }
+}
+
+const sameBindings = (a: ObservedGroup, b: ObservedGroup): boolean => {
+  const texts = (bindings: ReadonlyArray<ReleasedBinding>) =>
+    bindings.map((binding) => `${binding.port} ${entryText(binding)}`).sort()
+  return `${texts(a.bindings)}` === `${texts(b.bindings)}`
+}

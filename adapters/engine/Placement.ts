@@ -1,0 +1,62 @@
+/** Which container a text names, and the network in which a container is reached. Pure. */
+import { Result } from "effect"
+import { type Attachment, type Container, shortId } from "./Engine.ts"
+
+export const networkLabel = "portmapper.network"
+
+/** By name, by id, or by a prefix of an id that only one container has. */
+export const findContainer = (
+  text: string,
+  all: ReadonlyArray<Container>
+): Result.Result<Container, string> => {
+  const exact = all.find(({ id, name }) => name === text || id === text)
+  if (exact !== undefined) return Result.succeed(exact)
+  const matching = /^[0-9a-f]+$/.test(text) ? all.filter(({ id }) => id.startsWith(text)) : []
+  const [only, another] = matching
+  if (only === undefined) return Result.fail(`no such container: ${text}`)
+  return another === undefined
+    ? Result.succeed(only)
+    : Result.fail(
+        `${text} is the beginning of several containers' ids: ${matching.map(({ name }) => name).join(", ")}`
+      )
+}
+
+/**
+ * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one that the
+ * container was created in, while it is attached there; else in the first by name. A container that shares another's
+ * network is reached where that one is.
+ */
+export const attachmentOf = (
+  container: Container,
+  network: string | undefined,
+  all: ReadonlyArray<Container>
+): Result.Result<Attachment, string> => {
+  const { networkMode } = container
+  if (networkMode === "host")
+    return Result.fail("it is in the host's own network, where its ports are the host's already")
+  if (networkMode === "none") return Result.fail("it has no network (--network none)")
+  if (networkMode.startsWith("container:")) {
+    const id = networkMode.slice("container:".length)
+    const other = all.find((candidate) => candidate.id === id)
+    if (other?.running !== true)
+      return Result.fail(`it shares the network of ${other?.name ?? shortId(id)}, which is not running`)
+    return other.networkMode.startsWith("container:")
+      ? Result.fail("it shares a shared network")
+      : attachmentOf(other, network, all)
+  }
+  const reachable = container.attachments
+    .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
+    .sort((a, b) => (a.network < b.network ? -1 : 1))
+  const named = (text: string) =>
+    reachable.find(({ network: name, networkId }) => name === text || networkId === text)
+  const [first] = reachable
+  if (network === undefined) {
+    const found = named(networkMode === "default" ? "bridge" : networkMode) ?? first
+    return found === undefined ? Result.fail("it has no address in any network") : Result.succeed(found)
+  }
+  const found = named(network)
+  const names = reachable.map(({ network: name }) => name).join(", ") || "none"
+  return found === undefined
+    ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
+    : Result.succeed(found)
+}

@@ -1,0 +1,187 @@
+/** Everything that a watch knows, in one place; its methods do no input or output. */
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import type { PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import {
+  type ContainerSubscription,
+  renamed,
+  shortIdOfKey,
+  subscriptionKey,
+  withoutGroups
+} from "./ContainerSubscription.ts"
+import { type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
+import type { Granted, ReleaseAction } from "./Difference.ts"
+import { type Container, shortId } from "./Engine.ts"
+import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
+import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import type { Recorded } from "./WatchRecord.ts"
+
+export class WatchState {
+  readonly #observed = new Map<string, ObservedGroup>()
+  readonly #granted: Map<string, number>
+  #subscriptions: ReadonlyArray<ContainerSubscription>
+  /** Groups of labels that were unmapped by hand: not mapped again until their containers are started anew. */
+  readonly #dismissed = new Set<string>()
+  #problems: Map<string, StandingProblem> = new Map()
+  /** The line last logged about the problems of a container, by its name. */
+  readonly #logged = new Map<string, string>()
+  #unsaved = false
+
+  constructor({ follows, granted }: Recorded) {
+    this.#subscriptions = follows
+    this.#granted = new Map(granted)
+  }
+
+  /** As of the last listing and what was done since. */
+  get observed(): Observed {
+    return this.#observed
+  }
+
+  get granted(): Granted {
+    return this.#granted
+  }
+
+  get subscriptions(): ReadonlyArray<ContainerSubscription> {
+    return this.#subscriptions
+  }
+
+  get problems(): ReadonlyArray<StandingProblem> {
+    return [...this.#problems.values()]
+  }
+
+  /** Those whose mappings may be for containers. */
+  owners(): ReadonlySet<string> {
+    const mentioned = [...this.#subscriptions, ...this.#observed.values()]
+    return new Set([watchOwner, personsOwner, ...mentioned.map(({ owner }) => owner)])
+  }
+
+  /** All that the driver has mapped for these owners now. */
+  observe(listed: ReadonlyArray<ListedMapping>): void {
+    const observed = observedFrom(listed, this.#observed)
+    this.#observed.clear()
+    for (const [key, group] of observed) this.#observed.set(key, group)
+  }
+
+  /** Follows renames, and forgets the ports of containers that neither exist nor are subscribed to. */
+  see(containers: ReadonlyArray<Container>): void {
+    const named = this.#subscriptions.map((each) => renamed(each, containers))
+    if (named.some((each, index) => each !== this.#subscriptions[index])) this.#setSubscriptions(named)
+    const known = new Set([...containers, ...this.#subscriptions].map(({ id }) => shortId(id)))
+    for (const key of this.#granted.keys())
+      if (!known.has(shortIdOfKey(key)) && this.#granted.delete(key)) this.#unsaved = true
+  }
+
+  /** Without those that were dismissed. A dismissed one that is not among these is desired again when it comes back. */
+  undismissed(desired: ReadonlyArray<DesiredGroup>): ReadonlyArray<DesiredGroup> {
+    const keys = new Set(desired.map(({ key }) => key))
+    for (const key of this.#dismissed) if (!keys.has(key)) this.#dismissed.delete(key)
+    return desired.filter(({ key }) => !this.#dismissed.has(key))
+  }
+
+  isDismissed({ key }: DesiredGroup): boolean {
+    return this.#dismissed.has(key)
+  }
+
+  mapped({ key, name, owner, group }: DesiredGroup, answer: ReadonlyArray<PortBinding>): void {
+    const [first] = answer
+    if (first === undefined) return
+    const { port } = first
+    const bindings = answer.flatMap(releasedOf)
+    this.#hold(key, { name, owner, port, bindings, signature: signatureOf(group) })
+    if (group.ports._tag === "Exact" || this.#granted.get(key) === port) return
+    this.#granted.set(key, port)
+    this.#unsaved = true
+  }
+
+  released({ key, bindings }: ReleaseAction): void {
+    const group = this.#observed.get(key)
+    if (group === undefined) return
+    const left = group.bindings.filter((binding) => !bindings.includes(binding))
+    this.#hold(key, { ...group, bindings: left, signature: undefined })
+  }
+
+  /** The driver undid the mapping of these. */
+  undone(groups: ReadonlyArray<DesiredGroup>): void {
+    for (const { key } of groups) this.#observed.delete(key)
+  }
+
+  /** Somebody released these bindings: what they were for is not to be mapped again. Returns whether they were for anything. */
+  dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
+    const keys = new Set<string>()
+    for (const [key, { bindings }] of this.#observed)
+      if (bindings.some((each) => released.some((other) => sameFrontend(each, other)))) keys.add(key)
+    for (const { problem } of this.#problems.values())
+      if (problem.desired !== undefined && released.some((each) => concerns(problem, each, this.#granted)))
+        keys.add(problem.desired.key)
+    if (keys.size === 0) return false
+    this.#setSubscriptions(this.#subscriptions.flatMap((each) => withoutGroups(each, keys) ?? []))
+    for (const key of keys) {
+      if (key.startsWith(`${watchOwner} `)) this.#dismissed.add(key)
+      this.#observed.delete(key)
+    }
+    for (const [key, { problem }] of this.#problems)
+      if (keys.has(problem.desired?.key ?? "")) this.#problems.delete(key)
+    return true
+  }
+
+  /** Replaces those with the same keys. Returns what puts these back, and leaves alone what others subscribed to since. */
+  subscribe(added: ReadonlyArray<ContainerSubscription>): () => void {
+    const keys = new Set(added.map(subscriptionKey))
+    const same = this.#subscriptions.filter((each) => keys.has(subscriptionKey(each)))
+    const replaceBy = (these: ReadonlyArray<ContainerSubscription>) => {
+      const others = this.#subscriptions.filter((each) => !keys.has(subscriptionKey(each)))
+      this.#setSubscriptions([...others, ...these])
+    }
+    replaceBy(added)
+    return () => replaceBy(same)
+  }
+
+  /** These are all the problems now. Returns a line for each container whose problems are new or others than before. */
+  report(now: ReadonlyArray<Problem>, nowMillis: number): ReadonlyArray<ReportedProblem> {
+    this.#problems = standingFrom(now, this.#problems, nowMillis)
+    const byName = Map.groupBy(now, ({ name }) => name)
+    for (const name of this.#logged.keys()) if (!byName.has(name)) this.#logged.delete(name)
+    return [...byName].flatMap(([name, problems]) => {
+      const text = problemsText(problems)
+      if (this.#logged.get(name) === text) return []
+      this.#logged.set(name, text)
+      return [{ text, waiting: problems.every(({ waiting }) => waiting) }]
+    })
+  }
+
+  /** What to record, where it changed since the last call. */
+  takeUnsaved(): Recorded | undefined {
+    if (!this.#unsaved) return undefined
+    this.#unsaved = false
+    return { follows: this.#subscriptions, granted: this.#granted }
+  }
+
+  #hold(key: string, group: ObservedGroup): void {
+    if (group.bindings.length === 0) this.#observed.delete(key)
+    else this.#observed.set(key, group)
+  }
+
+  #setSubscriptions(subscriptions: ReadonlyArray<ContainerSubscription>): void {
+    this.#subscriptions = subscriptions
+    this.#unsaved = true
+  }
+}
+
+export interface ReportedProblem {
+  readonly text: string
+  readonly waiting: boolean
+}
+
+/** The owner of what a person asked for on the command line. */
+export const personsOwner = "cli"
+
+const sameFrontend = (a: ReleasedBinding, b: ReleasedBinding): boolean =>
+  a.port === b.port &&
+  a.protocol === b.protocol &&
+  (a.port === 0
+    ? a.backend.port === b.backend.port && a.backend.address?.key === b.backend.address?.key
+    : a.host.key === b.host.key)
+
+const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
+  discarded === undefined
+    ? [{ protocol: entry.protocol, host: entry.host, port, backend: entry.backend }]
+    : []

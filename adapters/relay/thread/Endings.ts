@@ -1,0 +1,49 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
+/**
+ * What ends connections and flows that go on by themselves: a route that was closed, once its grace time is over, and an
+ * allow-list that leaves their clients out.
+ */
+import { ends, routeIdOf } from "./Epoll.ts"
+import type { ServedRoute } from "./RouteTable.ts"
+import { openConnections, reset, resetRefused } from "./TcpConnections.ts"
+import { endFlows, endRefusedFlows } from "./UdpFlows.ts"
+
+interface Ending {
+  readonly route: ServedRoute
+  readonly due: number
+}
+
+const endings = new Map<number, Ending>()
+
+export const hasEndings = (): boolean => endings.size > 0
+
+/** Ends what the route as it is now would not let begin. */
+export const endRefused = (route: ServedRoute): void => {
+  if (openConnections[route.id]! > 0) resetRefused(route)
+  if (route.flows !== undefined) endRefusedFlows(route, route.flows)
+}
+
+export const endConnections = (route: ServedRoute, due: number): void => {
+  endings.set(route.id, { route, due })
+}
+
+/** Ends what is over its time, and tells of each route of which nothing is left. */
+export const runEndings = (now: number, ended: (id: number) => void): void => {
+  const over = new Set<number>()
+  for (const [id, { route, due }] of endings) {
+    if (due > now) continue
+    if (openConnections[id]! > 0) over.add(id)
+    endFlows(route)
+  }
+  if (over.size > 0) resetAll(over)
+  for (const [id, { route }] of endings) {
+    if (openConnections[id]! > 0 || (route.flows?.size ?? 0) > 0) continue
+    endings.delete(id)
+    ended(id)
+  }
+}
+
+/** In one pass, however many routes end at once. */
+const resetAll = (routes: ReadonlySet<number>): void => {
+  for (const fd of ends()) if (routes.has(routeIdOf[fd]!)) reset(fd)
+}

@@ -1,0 +1,120 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
+/** The routes of a thread: which one serves what arrives on a socket, where it leads and who may come. */
+
+import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
+import { memory } from "./Memory.ts"
+
+export interface ServedRoute {
+  readonly id: number
+  readonly fd: number
+  readonly protocol: "tcp" | "udp"
+  readonly family: 4 | 6
+  readonly wildcard: boolean
+  readonly local: Uint8Array | undefined
+  backendLength: number
+  allow: ReadonlyArray<Network> | undefined
+  proxyProtocol: "v1" | "v2" | undefined
+  udpIdleMillis: number
+  /** The next route of the same socket. */
+  next: ServedRoute | undefined
+  flows: FlowLists | undefined
+  /** See `Loops`. */
+  inLoop: boolean
+  lastKept: number
+}
+
+/** The flows of a route in three lists, each by the time of the last packet. */
+export interface FlowLists {
+  size: number
+  /** The oldest of a list at its number, the newest beside it. No descriptor of a flow is 0. */
+  readonly edges: Int32Array
+}
+
+/** The backends' addresses, 32 bytes each. */
+const sizeOfBackend = 32
+const backends = memory(sizeOfBackend * maxRoutes)
+const backendBytes = new Uint8Array(backends.buffer)
+const backendWords = new Uint16Array(backends.buffer)
+
+export const backendAddress = (route: ServedRoute): number => backends.address + route.id * sizeOfBackend
+/** `AF_INET` or `AF_INET6`. */
+export const backendFamily = (route: ServedRoute): number => backendWords[(route.id * sizeOfBackend) / 2]!
+
+const byId: Array<ServedRoute | undefined> = []
+/** By the descriptor of their socket. */
+const firstOf: Array<ServedRoute | undefined> = []
+
+export const routeById = (id: number): ServedRoute | undefined => byId[id]
+export const allRoutes = (): ReadonlyArray<ServedRoute> => byId.filter((route) => route !== undefined)
+export const firstRoute = (fd: number): ServedRoute | undefined => firstOf[fd]
+
+/** Adds a route, or puts another in the place of the one with its id, which keeps its connections. */
+export const putRoute = (serving: Serving): ServedRoute => {
+  const { id, fd, protocol, family, wildcard, local, backend, ...policy } = serving
+  backendBytes.set(backend, id * sizeOfBackend)
+  const present = byId[id]
+  if (present !== undefined)
+    return Object.assign(present, { ...policy, backendLength: backend.length, inLoop: false })
+  const route: ServedRoute = {
+    id,
+    fd,
+    protocol,
+    family,
+    wildcard,
+    local,
+    ...policy,
+    backendLength: backend.length,
+    next: firstOf[fd],
+    flows: undefined,
+    inLoop: false,
+    lastKept: 0
+  }
+  byId[id] = route
+  firstOf[fd] = route
+  return route
+}
+
+/** Removes a route; `true` where it was the last of its socket. */
+export const removeRoute = (route: ServedRoute): boolean => {
+  byId[route.id] = undefined
+  const first = firstOf[route.fd]
+  if (first === route) {
+    firstOf[route.fd] = route.next
+    return route.next === undefined
+  }
+  for (let other = first; other !== undefined; other = other.next)
+    if (other.next === route) other.next = route.next
+  return false
+}
+
+/** Whether there is but one answer to which route serves, whatever address was spoken to. */
+export const servesAll = (first: ServedRoute): boolean =>
+  first.next === undefined && first.local === undefined
+
+/** The route for the address at `offset`: the one for this address, else the one for all others. */
+export const routeFor = (first: ServedRoute, bytes: Uint8Array, offset: number): ServedRoute | undefined => {
+  let rest: ServedRoute | undefined
+  for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next) {
+    if (route.local === undefined) rest = route
+    else if (route.local.every((octet, index) => octet === bytes[offset + index])) return route
+  }
+  return rest
+}
+
+/** Where the address stands in a `struct sockaddr_in` or `sockaddr_in6` of the route's family. */
+export const addressOffset = ({ family }: ServedRoute): number => (family === 4 ? 4 : 8)
+
+/** Whether the client may come whose socket address is at `offset`. */
+export const admitsClient = (route: ServedRoute, bytes: Uint8Array, offset: number): boolean =>
+  admitsSource(route, bytes, offset + addressOffset(route))
+
+/** Whether the source at `offset` may come. */
+export const admitsSource = ({ allow, family }: ServedRoute, bytes: Uint8Array, offset: number): boolean =>
+  allow === undefined ||
+  allow.some(({ octets, prefixLength }) => {
+    if (octets.length !== (family === 4 ? 4 : 16)) return false
+    const whole = prefixLength >> 3
+    for (let index = 0; index < whole; index++) if (octets[index] !== bytes[offset + index]) return false
+    const mask = (0xff00 >> (prefixLength & 7)) & 0xff
+    return mask === 0 || ((octets[whole]! ^ bytes[offset + whole]!) & mask) === 0
+  })

@@ -1,0 +1,195 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
+/**
+ * New connections: accepted from the reserved sockets, led to their backend, watched until they stand. A connection to a
+ * backend on this host stands when connect(2) returns, so what the client has sent already goes with it at once.
+ */
+import { proxyHeader } from "../../../src/relay/ProxyProtocol.ts"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLOUT } from "../EpollEvent.ts"
+import { budgetOf, counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
+import { Deadlines } from "./Deadlines.ts"
+import { adopt, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
+import { isOwnConnection, onConnected } from "./Loops.ts"
+import { memory } from "./Memory.ts"
+import * as Pipes from "./Pipes.ts"
+import * as Routes from "./RouteTable.ts"
+import { nameBytes, readOwnName } from "./SocketNames.ts"
+import * as Ends from "./TcpConnections.ts"
+import { count, kind, settings } from "./ThreadData.ts"
+
+/** Few at a time, so that another thread gets the next ones. */
+const acceptsPerWake = 4
+
+/** Connections younger than this are spared the calls that switch keepalive on. */
+const youthMillis = 10_000
+
+const sizeOfAddress = 28
+const scratch = memory(128)
+const words = new Int32Array(scratch.buffer)
+const bytes = new Uint8Array(scratch.buffer)
+const client = { at: 0, address: scratch.address }
+const length = { at: 16, address: scratch.address + 64 }
+const option = { at: 17, address: scratch.address + 68 }
+
+const setOption = (fd: number, level: number, name: number, value: number): number => {
+  words[option.at] = value
+  return S.setsockopt(fd, level, name, option.address, 4)
+}
+
+const keepAlive = (fd: number): void => {
+  setOption(fd, S.SOL_SOCKET, S.SO_KEEPALIVE, 1)
+  setOption(fd, S.IPPROTO_TCP, S.TCP_KEEPIDLE, keepaliveSeconds)
+  setOption(fd, S.IPPROTO_TCP, S.TCP_KEEPINTVL, keepaliveIntervalSeconds)
+}
+
+const connecting = new Deadlines((fd) => (Ends.flags[fd]! & Ends.CONNECTING) !== 0)
+let lastSweep = 0
+
+/** Keeping alive is not among them: it has the time until something else happens. */
+export const hasTimers = (): boolean => !connecting.isEmpty
+
+/** Resets what could not connect in time, and keeps alive what has stood for a while. */
+export const runTimers = (now: number): void => {
+  connecting.run(now, Ends.reset)
+  if (now - lastSweep < youthMillis) return
+  lastSweep = now
+  Ends.eachNewlyOld(keepAlive)
+}
+
+/** Sockets made ahead, by family: a client is accepted only once there is a descriptor to reach its backend with. */
+const spares = new Map([
+  [S.AF_INET, -1],
+  [S.AF_INET6, -1]
+])
+
+const spareSocket = (family: number): number => {
+  const ready = spares.get(family)!
+  if (ready >= 0) return ready
+  const fd = S.socket(family, S.SOCK_STREAM | S.NONBLOCK_CLOEXEC, 0)
+  if (fd < 0 || !adopt(fd, kindOf.end, -1)) return -1
+  spares.set(family, fd)
+  return fd
+}
+
+export const onListener = (listener: number, now: number) => {
+  const first = Routes.firstRoute(listener)
+  if (first === undefined) return
+  for (let turn = 0; turn < acceptsPerWake; turn++) {
+    if (!mayAccept(first, now) || spareSocket(Routes.backendFamily(first)) < 0)
+      return leaveWaiting(listener, now)
+    words[length.at] = sizeOfAddress
+    const accepted = S.accept4(listener, client.address, length.address, S.NONBLOCK_CLOEXEC)
+    if (accepted < 0) {
+      const errno = S.errno()
+      if (errno === S.EAGAIN) return
+      if (isExhausted(errno)) return leaveWaiting(listener, now)
+      continue
+    }
+    const route = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
+    if (route === undefined) Ends.abandon(accepted)
+    else if (!Routes.admitsClient(route, bytes, client.at)) {
+      count(route.id, counterOf.refused, 1)
+      Ends.abandon(accepted)
+    } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
+    else begin(route, accepted, now)
+  }
+}
+
+/** Whether there are descriptors for one connection more of those that a listener's routes have. */
+const mayAccept = (first: Routes.ServedRoute, now: number): boolean => {
+  let connections = 0
+  for (let route: Routes.ServedRoute | undefined = first; route !== undefined; route = route.next)
+    connections += Ends.openConnections[route.id]!
+  return Budget.mayTakeInEachThread(2 * connections, 2, now)
+}
+
+const leaveWaiting = (listener: number, now: number): void => {
+  Budget.refuse(budgetOf.refusedTcp, now)
+  pauseListener(listener)
+}
+
+/** Accepts again from those that were left waiting, as far as there are descriptors for them. */
+export const resume = (now: number): void =>
+  resumeListeners((listener) => {
+    const first = Routes.firstRoute(listener)
+    return first !== undefined && mayAccept(first, now)
+  })
+
+const isExhausted = (errno: number): boolean =>
+  errno === S.EMFILE || errno === S.ENFILE || errno === S.ENOBUFS || errno === S.ENOMEM
+
+const routeSpokenTo = (first: Routes.ServedRoute, fd: number): Routes.ServedRoute | undefined => {
+  readOwnName(fd)
+  return Routes.routeFor(first, nameBytes, Routes.addressOffset(first))
+}
+
+/** Leads an accepted client to its backend. */
+const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
+  count(route.id, counterOf.connections, 1)
+  const family = Routes.backendFamily(route)
+  const backend = spareSocket(family)
+  if (!adopt(accepted, kindOf.end, route.id) || backend < 0) return abandonFirst(accepted)
+  spares.set(family, -1)
+  routeIdOf[backend] = route.id
+  Ends.pair(accepted, backend, route.id)
+
+  const header = route.proxyProtocol === undefined ? 0 : putHeader(route, accepted)
+  const start = Ends.copy.address
+  let received = S.recv(accepted, start + header, Ends.copySize, 0)
+  if (received < 0 && S.errno() !== S.EAGAIN) {
+    received = S.recv(accepted, start + header, Ends.copySize, 0)
+    if (received <= 0 && S.errno() !== S.EAGAIN) return Ends.reset(accepted)
+  }
+  const size = Math.max(received, 0)
+  if (size > 0) count(route.id, counterOf.bytesIn, size)
+  if (!connects(backend, route) && !connects(backend, route)) return Ends.reset(accepted)
+  onConnected(backend, route, now)
+
+  let stands = false
+  if (header + size > 0) {
+    const sent = Ends.sendFrom(backend, start, header + size)
+    if (sent < 0 && S.errno() !== S.EAGAIN) return Ends.reset(accepted)
+    stands = sent >= 0
+    if (sent < header + size) Pipes.keep(accepted, Ends.copyBytes.subarray(Math.max(sent, 0), header + size))
+  }
+  Ends.flags[accepted] = Ends.CLIENT | Ends.WRITABLE | Ends.NODELAY
+  const sentAll = stands && Pipes.held[accepted] === 0
+  Ends.flags[backend] = sentAll
+    ? Ends.WRITABLE | Ends.SENT
+    : Ends.WATCHED_OUT | (stands ? Ends.SENT : Ends.CONNECTING)
+  if (
+    watch(accepted, Ends.baseEvents) < 0 ||
+    watch(backend, sentAll ? Ends.baseEvents : Ends.baseEvents | EPOLLOUT) < 0
+  )
+    return Ends.reset(accepted)
+  if (!stands) connecting.add(backend, now + settings.connectMillis)
+}
+
+/** Whether it is connected, or on its way; asked again, a call tells what became of the first. */
+const connects = (backend: number, route: Routes.ServedRoute): boolean => {
+  if (S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0) return true
+  const errno = S.errno()
+  return errno === S.EINPROGRESS || errno === S.EALREADY || errno === S.EISCONN
+}
+
+/** No descriptor for the backend after all: its family is another than that of the socket's first route. */
+const abandonFirst = (accepted: number) => {
+  if (kind[accepted] !== kindOf.end) return
+  forget(accepted)
+  Ends.abandon(accepted)
+}
+
+/** The PROXY protocol's header, where the client's first bytes will follow it. Its length. */
+const putHeader = (route: Routes.ServedRoute, accepted: number): number => {
+  readOwnName(accepted)
+  const start = Routes.addressOffset(route)
+  const end = start + (route.family === 4 ? 4 : 16)
+  const peerIn = (name: Uint8Array) => ({
+    octets: name.subarray(start, end),
+    port: (name[2]! << 8) | name[3]!
+  })
+  const header = proxyHeader(route.proxyProtocol ?? "v2", peerIn(bytes), peerIn(nameBytes))
+  Ends.copyBytes.set(header)
+  return header.length
+}

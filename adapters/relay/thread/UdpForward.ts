@@ -1,0 +1,119 @@
+// biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch and every descriptor has its place in every table
+/** Packets from clients to the flows' backends, and their answers back, from the address that the client spoke to. */
+import * as S from "../../linux/Syscalls.ts"
+import { counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
+import { routeIdOf } from "./Epoll.ts"
+import type * as Routes from "./RouteTable.ts"
+import { count, kind } from "./ThreadData.ts"
+import * as Send from "./UdpBatch.ts"
+import * as Flows from "./UdpFlows.ts"
+
+const { key, keys, keyWords, probe } = Flows
+
+const wildcardFronts = new Uint8Array(maxDescriptors)
+const fronts6 = new Uint8Array(maxDescriptors)
+
+/** Serves packets of this socket. */
+export const front = (fd: number, { family, wildcard }: Routes.ServedRoute): void => {
+  wildcardFronts[fd] = wildcard ? 1 : 0
+  fronts6[fd] = family === 6 ? 1 : 0
+  kind[fd] = kindOf.front
+}
+
+/** The other packets of the batch that wait for a flow: its last one, and each one's next, -1 where there is none. */
+const lastWaiting = new Int32Array(maxDescriptors)
+const nextWaiting = new Int32Array(Send.batchSize)
+const flowsOfBatch = new Int32Array(Send.batchSize)
+
+export const onFront = (fd: number): void => {
+  const packets = Send.receive(fd, Send.sizeOfName, wildcardFronts[fd] === 1 ? Send.sizeOfControl : 0)
+  let flows = 0
+  let flow = -1
+  for (let packet = 0; packet < packets; packet++) {
+    if (!readKey(fd, packet)) continue
+    if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
+    if (flow < 0) continue
+    // At once, so that a later packet of this batch does not end this flow for being idle.
+    Flows.heardClient(flow)
+    nextWaiting[packet] = -1
+    if (Flows.firstWaiting[flow] === 0) {
+      Flows.firstWaiting[flow] = packet + 1
+      flowsOfBatch[flows++] = flow
+    } else nextWaiting[lastWaiting[flow]!] = packet
+    lastWaiting[flow] = packet
+  }
+  Send.sendConnected()
+  for (let index = 0; index < flows; index++) {
+    const to = flowsOfBatch[index]!
+    let length = 0
+    for (let packet = Flows.firstWaiting[to]! - 1; packet !== -1; packet = nextWaiting[packet]!)
+      Send.order[length++] = packet
+    Flows.firstWaiting[to] = 0
+    if (length > 0) count(routeIdOf[to]!, counterOf.bytesIn, Send.send(to, length))
+  }
+}
+
+/** What the backend says, or that it is not there: an ICMP refusal is read here, and the flow goes on. */
+export const onFlow = (fd: number): void => {
+  const packets = Send.receive(fd, 0, 0)
+  if (packets <= 0) return
+  Flows.heardBackend(fd)
+  addressToClient(fd * keyWords)
+  for (let packet = 0; packet < packets; packet++) Send.order[packet] = packet
+  count(routeIdOf[fd]!, counterOf.bytesOut, Send.send(keys[fd * keyWords + key.front]!, packets))
+}
+
+/**
+ * Who sent a packet, and to which address: the key of its flow, in `probe`. False for a packet to a broadcast or multicast
+ * address, which a socket on the unspecified address gets as well: the answer could not come from where it was sent to.
+ */
+const readKey = (fd: number, packet: number): boolean => {
+  const { nameWords, controlWords } = Send
+  const name = packet * (Send.sizeOfName / 4)
+  const control = packet * (Send.sizeOfControl / 4)
+  probe.fill(0)
+  probe[key.front] = fd
+  probe[key.port] = nameWords[name]! >>> 16
+  const hasLocal = wildcardFronts[fd] === 1 && Send.controlLengthOf(packet) >= 28
+  if (fronts6[fd] === 0) {
+    probe[key.client] = nameWords[name + 1]!
+    if (!hasLocal) return true
+    // `ipi_spec_dst`, an address of this host, and `ipi_addr`, the one in the packet's header.
+    probe[key.local] = controlWords[control + 5]!
+    return controlWords[control + 5] === controlWords[control + 6]
+  }
+  for (let word = 0; word < 4; word++) probe[key.client + word] = nameWords[name + 2 + word]!
+  probe[key.clientScope] = nameWords[name + 6]!
+  if (!hasLocal) return true
+  for (let word = 0; word < 4; word++) probe[key.local + word] = controlWords[control + 4 + word]!
+  if (isLinkLocal(controlWords[control + 4]!)) probe[key.localScope] = controlWords[control + 8]!
+  return !isMulticast(controlWords[control + 4]!)
+}
+
+/** ff00::/8, of the first word as it lies in memory. */
+const isMulticast = (word: number): boolean => (word & 0xff) === 0xff
+
+/** fe80::/10, of the first word as it lies in memory. */
+const isLinkLocal = (word: number): boolean => (word & 0xc0ff) === 0x80fe
+
+/** Makes ready to send to the client of the key at `start`, from the address it spoke to. */
+const addressToClient = (start: number): void => {
+  const { targetWords } = Send
+  const fd = keys[start + key.front]!
+  const port = keys[start + key.port]! << 16
+  if (fronts6[fd] === 0) {
+    targetWords[0] = S.AF_INET | port
+    targetWords[1] = keys[start + key.client]!
+    targetWords[2] = 0
+    targetWords[3] = 0
+    Send.sendToTarget(16)
+    if (wildcardFronts[fd] === 1) Send.sendFrom4(keys, start + key.local)
+    return
+  }
+  targetWords[0] = S.AF_INET6 | port
+  targetWords[1] = 0
+  for (let word = 0; word < 4; word++) targetWords[2 + word] = keys[start + key.client + word]!
+  targetWords[6] = keys[start + key.clientScope]!
+  Send.sendToTarget(28)
+  if (wildcardFronts[fd] === 1) Send.sendFrom6(keys, start + key.local, keys[start + key.localScope]!)
+}

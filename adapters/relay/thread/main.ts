@@ -1,0 +1,188 @@
+/**
+ * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port that is
+ * read synchronously before anything is done about an event, and an eventfd ends the wait where they can't wait for one. It
+ * exits at a command; whoever started it closes what is left.
+ */
+import { readFileSync } from "node:fs"
+import { receiveMessageOnPort } from "node:worker_threads"
+import * as S from "../../linux/Syscalls.ts"
+import { EPOLLIN } from "../EpollEvent.ts"
+import { type Command, kindOf, type Serving, turnOf } from "../ThreadMessages.ts"
+import * as Budget from "./Budget.ts"
+import { endConnections, endRefused, hasEndings, runEndings } from "./Endings.ts"
+import * as Epoll from "./Epoll.ts"
+import { routesChanged } from "./Loops.ts"
+import { memory } from "./Memory.ts"
+import * as Routes from "./RouteTable.ts"
+import * as Ends from "./TcpConnections.ts"
+import * as Listeners from "./TcpListeners.ts"
+import { kind, port, report, sendReports, settings, turn, wake } from "./ThreadData.ts"
+import * as Flows from "./UdpFlows.ts"
+import * as Forward from "./UdpForward.ts"
+
+const tickMillis = Flows.tickMillis
+/** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
+const restMillis = 10_000
+/**
+ * A thread is busy that wanted a processor for more than this share of this time, and for traffic: what it is told to serve
+ * each other thread would have to be told as well.
+ */
+const busyMillis = 500
+const busyShare = 0.5
+
+let running = true
+let now = performance.now()
+let lastTick = now
+let lastLook = now
+/** Events since the last look: what clients and backends did, and commands. */
+let traffic = 0
+let commands = 0
+
+const counter = memory(8)
+kind[wake] = kindOf.wake
+Epoll.watch(wake, EPOLLIN)
+
+const run = (): void => {
+  while (running) {
+    const millis = timeout()
+    Atomics.store(turn, turnOf.rests, 1)
+    const events = Epoll.wait(millis)
+    Atomics.store(turn, turnOf.rests, 0)
+    now = performance.now()
+    Flows.setTime(now)
+    readCommands()
+    for (let index = 0; index < events; index++) {
+      const fd = Epoll.eventDescriptor(index)
+      if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
+    }
+    if (Ends.hasQueued()) Ends.nextTurn()
+    if (Epoll.hasPaused() && Budget.hasGivenBack()) Listeners.resume(now)
+    if (now - lastTick >= tickMillis) onTick()
+    sendReports()
+  }
+}
+
+const dispatch = (fd: number, events: number) => {
+  if (fd === wake) return woken()
+  traffic++
+  switch (kind[fd]) {
+    case kindOf.end:
+      return Ends.onEnd(fd, events)
+    case kindOf.listener:
+      return Listeners.onListener(fd, now)
+    case kindOf.front:
+      return Forward.onFront(fd)
+    case kindOf.flow:
+      return Forward.onFlow(fd)
+  }
+}
+
+const timeout = (): number => {
+  if (Ends.hasQueued()) return 0
+  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Budget.isLacking()
+  return timed ? tickMillis : restMillis
+}
+
+const onTick = (): void => {
+  lastTick = now
+  Listeners.runTimers(now)
+  Flows.endIdle()
+  runEndings(now, reportEnded)
+  Listeners.resume(now)
+  Budget.endLack(now)
+  if (now - lastLook >= busyMillis) look()
+}
+
+const look = (): void => {
+  const until = processorMillis()
+  const forTraffic = (until - wanted) * (traffic / Math.max(traffic + commands, 1))
+  if (forTraffic > (now - lastLook) * busyShare) report({ _tag: "Busy" })
+  wanted = until
+  lastLook = now
+  traffic = 0
+  commands = 0
+}
+
+/** How long this thread has run on a processor or waited for one, if the kernel tells; else how long it has run. */
+const processorMillis = (): number => {
+  try {
+    const [ran = 0, waited = 0] = readFileSync("/proc/thread-self/schedstat", "latin1").split(" ").map(Number)
+    return (ran + waited) / 1e6
+  } catch {
+    const { user, system } = process.threadCpuUsage()
+    return (user + system) / 1000
+  }
+}
+let wanted = processorMillis()
+
+/** Whoever wakes this thread has told it something before: so what there is to read is looked for after the wake is taken. */
+const woken = (): void => {
+  S.read(wake, counter.address, 8)
+  readCommands()
+}
+
+/** Of the messages there were when it began none is left unread. */
+const readCommands = (): void => {
+  const told = Atomics.load(turn, turnOf.told)
+  if (told === Atomics.load(turn, turnOf.heard)) return
+  commands++
+  let number = 0
+  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+    for (const command of next.message as ReadonlyArray<Command>) number = obey(command)
+  Atomics.store(turn, turnOf.heard, told)
+  report({ _tag: "Done", number })
+}
+
+/** The number of the command. */
+const obey = (command: Command): number => {
+  switch (command._tag) {
+    case "Serve":
+      command.servings.forEach(serve)
+      return command.number
+    case "Stop":
+      stop(command.id, command.graceMillis)
+      return command.number
+    case "Drain":
+      drain(command.graceMillis)
+      return command.number
+    case "Exit":
+      running = false
+      return 0
+  }
+}
+
+const serve = (serving: Serving) => {
+  const replaces = Routes.routeById(serving.id) !== undefined
+  const route = Routes.putRoute(serving)
+  routesChanged(now)
+  if (replaces && route.allow !== undefined) endRefused(route)
+  if (serving.protocol === "tcp") kind[serving.fd] = kindOf.listener
+  else Forward.front(serving.fd, route)
+}
+
+const drain = (graceMillis: number) => {
+  for (const route of Routes.allRoutes()) {
+    // Its owner waits for the answer, so this is still its number.
+    Epoll.unwatch(route.fd)
+    Epoll.forgetReserved(route.fd)
+    endConnections(
+      route,
+      now + (route.flows === undefined ? graceMillis : Math.min(graceMillis, settings.answerMillis))
+    )
+  }
+  runEndings(now, reportEnded)
+}
+
+const reportEnded = (id: number) => report({ _tag: "Ended", id })
+
+const stop = (id: number, graceMillis: number) => {
+  const route = Routes.routeById(id)
+  if (route === undefined) return report({ _tag: "Ended", id })
+  Flows.endFlows(route)
+  if (Routes.removeRoute(route)) Epoll.forgetReserved(route.fd)
+  endConnections(route, now + graceMillis)
+  runEndings(now, reportEnded)
+}
+
+run()
+port.close()

@@ -1,0 +1,189 @@
+/** An Engine in memory, for tests: containers start, stop and change as they are told to, and everyone who listens is told. */
+import { Context, Effect, Layer, PubSub, Stream } from "effect"
+import type { IpNetwork } from "effect/net"
+import {
+  type Attachment,
+  type Container,
+  Engine,
+  EngineError,
+  type EngineEvent,
+  type EngineInfo
+} from "../../adapters/engine/Engine.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
+
+export interface NewContainer {
+  readonly name: string
+  readonly labels?: Readonly<Record<string, string>>
+  readonly image?: string
+  readonly networkMode?: string
+  /** Network name to addresses. Default `{ bridge: ["172.17.0.N"] }`. */
+  readonly networks?: Readonly<Record<string, ReadonlyArray<string>>>
+}
+
+export class MemoryEngine extends Context.Service<
+  MemoryEngine,
+  {
+    /** Answers the new container's id. */
+    readonly run: (container: NewContainer) => Effect.Effect<string>
+    readonly stop: (name: string) => Effect.Effect<void>
+    /** With other addresses where they are given: an Engine hands them out anew. */
+    readonly start: (name: string, networks?: NewContainer["networks"]) => Effect.Effect<void>
+    readonly rename: (name: string, to: string) => Effect.Effect<void>
+    readonly remove: (name: string) => Effect.Effect<void>
+    readonly connect: (name: string, network: string, addresses: ReadonlyArray<string>) => Effect.Effect<void>
+    readonly disconnect: (name: string, network: string) => Effect.Effect<void>
+    /** `unreadable`: the Engine fails to tell of it, and of nothing else. */
+    readonly image: (
+      name: string,
+      labels: Readonly<Record<string, string>>,
+      state?: "unreadable"
+    ) => Effect.Effect<void>
+    /** Breaks the connection of all who listen, and refuses everyone until `back`. */
+    readonly away: Effect.Effect<void>
+    readonly back: Effect.Effect<void>
+    /** How often the containers were listed. */
+    readonly listed: () => number
+  }
+>()("portmapper/engine/MemoryEngine") {}
+
+export interface MemoryEngineOptions {
+  readonly subnets?: ReadonlyArray<IpNetwork.IpNetwork>
+  readonly info?: EngineInfo
+}
+
+export const layer = (options: MemoryEngineOptions = {}): Layer.Layer<Engine | MemoryEngine> =>
+  Layer.effectContext(make(options))
+
+const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: MemoryEngineOptions) {
+  const containers: Array<Container> = []
+  const images = new Map<string, Labels>()
+  const unreadable = new Set<string>()
+  const told = yield* PubSub.unbounded<EngineEvent | "broken">()
+  let reachable = true
+  let listed = 0
+  let made = 0
+
+  const unreachable = new EngineError({
+    where: "memory",
+    reason: "Unreachable",
+    detail: "nobody is listening there (is Docker running?)"
+  })
+  const brokenImage = new EngineError({ where: "memory", reason: "Refused", detail: "the image is broken" })
+  const asked = <A>(answer: () => A) =>
+    Effect.suspend(() => (reachable ? Effect.succeed(answer()) : Effect.fail(unreachable)))
+
+  const change = (name: string, action: string, changed: (container: Container) => Container | undefined) =>
+    Effect.suspend(() => {
+      const index = containers.findIndex((container) => container.name === name)
+      const before = containers[index]
+      if (before === undefined) return Effect.die(new Error(`no container ${name}`))
+      const after = changed(before)
+      if (after === undefined) containers.splice(index, 1)
+      else containers[index] = after
+      return Effect.asVoid(PubSub.publish(told, { _tag: "Changed", id: before.id, action }))
+    })
+
+  const engine = Engine.of({
+    where: "memory",
+    containers: asked(() => {
+      listed++
+      return [...containers]
+    }),
+    imageLabels: (image) =>
+      Effect.flatMap(
+        asked(() => images.get(image)),
+        (labels) => (unreadable.has(image) ? Effect.fail(brokenImage) : Effect.succeed(labels))
+      ),
+    settled: () => asked(() => undefined),
+    subnets: asked(() => subnets),
+    info: asked(() => info),
+    events: Stream.unwrap(
+      Effect.gen(function* () {
+        const subscription = yield* PubSub.subscribe(told)
+        if (!reachable) return Stream.fail(unreachable)
+        const changes = Stream.fromSubscription(subscription).pipe(
+          Stream.mapEffect((event) => (event === "broken" ? Effect.fail(unreachable) : Effect.succeed(event)))
+        )
+        return Stream.concat(Stream.succeed<EngineEvent>({ _tag: "Connected" }), changes)
+      })
+    )
+  })
+
+  const control = MemoryEngine.of({
+    run: ({ name, labels = {}, image = "image", networkMode = "default", networks }) =>
+      Effect.suspend(() => {
+        made++
+        const id = made.toString(16).padStart(64, "0").split("").reverse().join("")
+        containers.push({
+          id,
+          name,
+          image,
+          networkMode,
+          running: true,
+          labels: new Map(Object.entries(labels)),
+          attachments: attachmentsOf(networks ?? { bridge: [`172.17.0.${made + 1}`] })
+        })
+        if (!images.has(image)) images.set(image, new Map())
+        return Effect.as(PubSub.publish(told, { _tag: "Changed", id, action: "start" }), id)
+      }),
+    stop: (name) =>
+      change(name, "die", (container) => ({
+        ...container,
+        running: false,
+        attachments: container.attachments.map((attachment) => ({
+          ...attachment,
+          v4: undefined,
+          v6: undefined
+        }))
+      })),
+    start: (name, networks) =>
+      change(name, "start", (container) => ({
+        ...container,
+        running: true,
+        attachments: attachmentsOf(networks ?? { bridge: ["172.17.0.99"] })
+      })),
+    rename: (name, to) => change(name, "rename", (container) => ({ ...container, name: to })),
+    remove: (name) => change(name, "destroy", () => undefined),
+    connect: (name, network, addresses) =>
+      change(name, "connect", (container) => ({
+        ...container,
+        attachments: [...container.attachments, ...attachmentsOf({ [network]: addresses })]
+      })),
+    disconnect: (name, network) =>
+      change(name, "disconnect", (container) => ({
+        ...container,
+        attachments: container.attachments.filter((attachment) => attachment.network !== network)
+      })),
+    image: (name, labels, state) =>
+      Effect.sync(() => {
+        images.set(name, new Map(Object.entries(labels)))
+        if (state === "unreadable") unreadable.add(name)
+        else unreadable.delete(name)
+      }),
+    away: Effect.suspend(() => {
+      reachable = false
+      return Effect.asVoid(PubSub.publish(told, "broken"))
+    }),
+    back: Effect.sync(() => {
+      reachable = true
+    }),
+    listed: () => listed
+  })
+  return Context.make(Engine, engine).pipe(Context.add(MemoryEngine, control))
+})
+
+const defaultInfo: EngineInfo = { version: "20.10.24", firewall: undefined }
+
+const attachmentsOf = (
+  networks: Readonly<Record<string, ReadonlyArray<string>>>
+): ReadonlyArray<Attachment> =>
+  Object.entries(networks).map(([network, addresses]) => {
+    const parsed = addresses.map(addressUnsafe)
+    return {
+      network,
+      networkId: `id-of-${network}`,
+      v4: parsed.find(({ family }) => family === 4),
+      v6: parsed.find(({ family }) => family === 6)
+    }
+  })

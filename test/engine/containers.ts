@@ -1,0 +1,34 @@
+/** Containers and desired groups, made for tests. */
+import { Result } from "effect"
+import { type Desired, desiredByLabels } from "../../adapters/engine/Desired.ts"
+import type { Attachment, Container } from "../../adapters/engine/Engine.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+
+export const attachment = (network: string, v4: string): Attachment => ({
+  network,
+  networkId: `id-of-${network}`,
+  v4: addressUnsafe(v4),
+  v6: undefined
+})
+
+/** A running container; its id is made of its name. */
+export const container = (name: string, more: Partial<Container> = {}): Container => ({
+  id: Buffer.from(name).toString("hex").padEnd(64, "0"),
+  name,
+  image: "image",
+  running: true,
+  networkMode: "default",
+  labels: new Map(),
+  attachments: [attachment("bridge", "172.17.0.2")],
+  ...more
+})
+
+export const desired = (
+  one: Container,
+  labels: Readonly<Record<string, string>>,
+  others: ReadonlyArray<Container> = []
+): Desired => desiredByLabels(one, new Map(Object.entries(labels)), [one, ...others])
+
+/** The address of a result, or its failure. */
+export const addressOrFailure = (result: Result.Result<Attachment, string>): string =>
+  Result.match(result, { onSuccess: ({ v4 }) => v4?.text ?? "none", onFailure: (failure) => failure })
