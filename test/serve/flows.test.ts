@@ -86,6 +86,34 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       })
   )
 
+  it.live("end with relayed connections where a policy leaves their source out, also for a moment", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make({ clientAddresses: ["10.99.0.7/24"] })
+      yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+      const plugin = yield* Plugin.start(host)
+      const map = (mode: string, allow: string) =>
+        Effect.map(
+          plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"], {
+            "portmapper.mode": mode,
+            "portmapper.allow": allow
+          }),
+          ({ status, error }) => assert.strictEqual(status, 200, error)
+        )
+      for (const narrowed of ["proxy", "nat"]) {
+        yield* map("proxy", "10.99.0.0/24")
+        const transferFrom = (sourceAddress: string) =>
+          client.agent.transfer({ host: "10.99.0.1", port: 8080, sourceAddress, timeoutMillis: 5000 })
+        const inside = yield* transferFrom("10.99.0.7")
+        const outside = yield* transferFrom("10.99.0.2")
+        yield* outside.advance(1, { timeoutMillis: 5000 })
+        yield* map(narrowed, "10.99.0.7")
+        yield* map("proxy", "10.99.0.0/24")
+        while ((yield* outside.progress).state === "open") yield* Effect.sleep(10)
+        yield* inside.advance(3, { timeoutMillis: 5000 })
+      }
+    })
+  )
+
   it.live("leave the flows alone that the host forwards for others, on the same port", () =>
     Effect.gen(function* () {
       const { host, client, c1, c2 } = yield* Lab.make()
