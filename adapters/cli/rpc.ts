@@ -58,7 +58,7 @@ const driverLayer = Effect.fnUntraced(function* (
     return layerDriver(socketPath)
   }
   const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-  const { refuseAmidHandover } = yield* Effect.promise(() => import("../handover/Successor.ts"))
+  const { refuseAmidHandover } = yield* Effect.promise(() => import("../upgrade/Successor.ts"))
   const options = ofThisHost()
   const handover = Path.join(options.stateDirectory, Options.handoverSocket)
   return mapperLayer({ ...options, onLocked: refuseAmidHandover(handover) })

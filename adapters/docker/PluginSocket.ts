@@ -7,7 +7,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { listenKept } from "./Keeper.ts"
+import { listenKept } from "../upgrade/ListenerHandoff.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
 export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
@@ -44,13 +44,13 @@ const placeOf = (path: string): string => `unix ${Path.resolve(path)}`
 
 const listenUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
   Effect.gen(function* () {
-    const { keeper } = options
-    if (keeper === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
-    const kept = keeper.adopt(placeOf(path))
+    const { handoff } = options
+    if (handoff === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
+    const kept = handoff.adopt(placeOf(path))
     const inPlace = kept !== undefined && Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === kept.inode
     if (kept !== undefined && !inPlace) Fs.closeSync(kept.fd)
     const bind = bindUnix(server, path, options)
-    yield* listenKept(server, placeOf(path), keeper, inPlace ? kept : undefined, bind)
+    yield* listenKept(server, placeOf(path), handoff, inPlace ? kept : undefined, bind)
     if (inPlace) yield* ownFile(path, path, options)
   })
 
@@ -77,7 +77,7 @@ const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions)
  * Gives the socket's file its group and its place, until the scope closes; it stays a successor's, and a predecessor's that
  * takes back.
  */
-const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOptions) =>
+const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOptions) =>
   Effect.acquireRelease(
     attempt(path, "putting the socket in its place", () => {
       if (groupId !== undefined) Fs.chownSync(from, process.getuid?.() ?? 0, groupId)
@@ -86,7 +86,7 @@ const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOpti
     }),
     (inode) =>
       Effect.sync(() => {
-        const isOthers = keeper?.isLeaving() === true || (from === path && keeper?.accepts() === false)
+        const isOthers = handoff?.isLeaving() === true || (from === path && handoff?.accepts() === false)
         if (!isOthers) removeOwn(path, inode)
       })
   )

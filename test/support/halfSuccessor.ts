@@ -1,8 +1,8 @@
 /** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or freezes. */
 import { Effect } from "effect"
-import { hear, say } from "../../adapters/handover/Conversation.ts"
-import { handoverVersion } from "../../adapters/handover/Messages.ts"
 import { connectForDescriptors } from "../../adapters/linux/DescriptorSocket.ts"
+import { receive, send } from "../../adapters/upgrade/Channel.ts"
+import { handoverVersion } from "../../adapters/upgrade/Messages.ts"
 
 export type Halfway = "connected" | "said hello" | "was accepted" | "got a part" | "got everything"
 
@@ -19,14 +19,22 @@ const dieAt = (here: Halfway) =>
 const half = Effect.gen(function* () {
   const socket = yield* connectForDescriptors(path)
   yield* dieAt("connected")
-  yield* say(socket, { _tag: "Hello", version: handoverVersion })
+  yield* send(socket, { _tag: "Hello", version: handoverVersion })
   yield* dieAt("said hello")
-  yield* hear(socket, "30 seconds", "Accepted")
+  yield* receive(socket, "30 seconds", "Accepted")
   yield* dieAt("was accepted")
   while (true) {
-    const heard = yield* hear(socket, "30 seconds", "Sockets", "Listeners", "Connections", "Lock", "Handed")
+    const received = yield* receive(
+      socket,
+      "30 seconds",
+      "Sockets",
+      "Listeners",
+      "Connections",
+      "Lock",
+      "Handed"
+    )
     yield* dieAt("got a part")
-    if (heard?.message._tag === "Handed") break
+    if (received?.message._tag === "Handed") break
   }
   yield* dieAt("got everything")
 })

@@ -1,25 +1,25 @@
-/** The side of a handover that serves: waits for a successor, gives it all, and lets go once it could serve. */
+/** The side of a handover that serves: waits for a successor, sends it everything, and stops once the successor could serve. */
 import * as Fs from "node:fs"
 import { Duration, Effect, Exit, Result, Scope } from "effect"
 import { type DescriptorSocket, listenForDescriptors } from "../linux/DescriptorSocket.ts"
 import type { Errno } from "../linux/Libc.ts"
-import { awaitEnd, hear, longestSilence, say, sayBusy } from "./Conversation.ts"
-import { type Estate, sendEstate } from "./Estate.ts"
+import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
+import { type HandoverState, sendState } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"
 
 /** A successor that was accepted and waits for what it is given. */
-export interface Succession {
+export interface SuccessorSession {
   readonly pid: number
   /** Gives it all, and waits until it could serve. To be called with nothing served any more, and no lock held. */
-  readonly handOver: (estate: Estate) => Effect.Effect<void, HandoverError>
+  readonly handOver: (state: HandoverState) => Effect.Effect<void, HandoverError>
   /** Lets it serve. To be called with everything closed that it was given. */
   readonly release: Effect.Effect<void, HandoverError>
   /** Tells it why it is not to serve, and waits for its end; one that does not end is killed. */
   readonly abort: (reason: string) => Effect.Effect<void>
 }
 
-export interface Patience {
-  /** For the next word of who connects, at any time. */
+export interface Timeouts {
+  /** Between two messages of a successor. */
   readonly silence: Duration.Input
   /** A successor receives everything and brings back all of its mappings meanwhile. */
   readonly ready: Duration.Input
@@ -28,7 +28,7 @@ export interface Patience {
 }
 
 /** With the three seconds that requests in flight may take before, an Engine is answered within its 15 seconds in any case. */
-export const patience: Patience = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
+export const timeouts: Timeouts = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
 
 /** Waits at a path for who asks to take over, until the scope closes. */
 export const offerHandover = listenForDescriptors
@@ -39,16 +39,16 @@ export const offerHandover = listenForDescriptors
  */
 export const awaitSuccessor = (
   connected: Effect.Effect<DescriptorSocket, Errno, Scope.Scope>,
-  waits: Patience = patience
-): Effect.Effect<Succession, never, Scope.Scope> =>
+  waits: Timeouts = timeouts
+): Effect.Effect<SuccessorSession, never, Scope.Scope> =>
   Effect.gen(function* () {
     while (true) {
       const scope = yield* Scope.fork(yield* Scope.Scope)
       const socket = yield* Scope.provide(eventually(connected), scope)
       const refused = yield* Effect.result(accept(socket, waits))
       if (Result.isSuccess(refused)) {
-        yield* Scope.provide(sayBusy(socket), scope)
-        return successionOf(socket, waits)
+        yield* Scope.provide(sendBusy(socket), scope)
+        return sessionOf(socket, waits)
       }
       yield* Effect.logWarning(`nothing is handed over: ${refused.failure.message}`)
       yield* Scope.close(scope, Exit.void)
@@ -59,21 +59,21 @@ export const awaitSuccessor = (
 const eventually = <A, R>(connected: Effect.Effect<A, Errno, R>): Effect.Effect<A, never, R> =>
   Effect.catch(connected, () => Effect.andThen(Effect.sleep("1 second"), eventually(connected)))
 
-const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { silence }: Patience) {
+const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { silence }: Timeouts) {
   const { pid, uid } = socket.peer
   const user = process.getuid?.() ?? uid
-  const heard = yield* Effect.result(hear(socket, silence, "Hello"))
+  const received = yield* Effect.result(receive(socket, silence, "Hello"))
   const refusal =
     uid !== user
       ? `process ${pid} of user ${uid} may not take over from process ${process.pid} of user ${user}`
-      : Result.isFailure(heard)
-        ? heard.failure.message
-        : heard.success === undefined
-          ? `process ${pid} left without a word`
-          : (versionRefusal(heard.success.message.version, process.pid) ?? networkRefusal(pid))
-  if (Result.isSuccess(heard)) for (const fd of heard.success?.fds ?? []) Fs.closeSync(fd)
-  if (refusal === undefined) return yield* say(socket, { _tag: "Accepted" })
-  yield* Effect.ignore(say(socket, { _tag: "Refused", reason: refusal }))
+      : Result.isFailure(received)
+        ? received.failure.message
+        : received.success === undefined
+          ? `process ${pid} left without a message`
+          : (versionRefusal(received.success.message.version, process.pid) ?? networkRefusal(pid))
+  if (Result.isSuccess(received)) for (const fd of received.success?.fds ?? []) Fs.closeSync(fd)
+  if (refusal === undefined) return yield* send(socket, { _tag: "Accepted" })
+  yield* Effect.ignore(send(socket, { _tag: "Refused", reason: refusal }))
   return yield* handoverFailed(refusal)
 })
 
@@ -93,14 +93,14 @@ const networkOf = (path: string): string | undefined => {
   }
 }
 
-const successionOf = (socket: DescriptorSocket, { silence, ready, gone }: Patience): Succession => {
+const sessionOf = (socket: DescriptorSocket, { silence, ready, gone }: Timeouts): SuccessorSession => {
   const { pid } = socket.peer
   return {
     pid,
-    handOver: (estate) =>
+    handOver: (state) =>
       Effect.gen(function* () {
-        yield* sendEstate(socket, estate)
-        const answer = yield* hear(socket, silence, "Ready")
+        yield* sendState(socket, state)
+        const answer = yield* receive(socket, silence, "Ready")
         if (answer === undefined) return yield* handoverFailed(`process ${pid} ended before it could serve`)
       }).pipe(
         Effect.timeoutOrElse({
@@ -113,10 +113,10 @@ const successionOf = (socket: DescriptorSocket, { silence, ready, gone }: Patien
             )
         })
       ),
-    release: say(socket, { _tag: "Released" }),
+    release: send(socket, { _tag: "Released" }),
     abort: Effect.fnUntraced(function* (reason) {
-      yield* Effect.ignore(say(socket, { _tag: "Aborted", reason }))
-      yield* awaitEnd(socket, gone)
+      yield* Effect.ignore(send(socket, { _tag: "Aborted", reason }))
+      yield* awaitExit(socket, gone)
     })
   }
 }

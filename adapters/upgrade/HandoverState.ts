@@ -1,11 +1,11 @@
-/** What one process leaves to the next: open descriptors, and what each is. */
+/** What one process hands to the next: open descriptors, and what each is. */
 import * as Fs from "node:fs"
 import { Array as Arr, Effect, Result } from "effect"
 import type { HostSocket } from "../../src/ports/HostSockets.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
-import type { Details, Place } from "../docker/Keeper.ts"
 import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/DescriptorSocket.ts"
-import { say } from "./Conversation.ts"
+import { send } from "./Channel.ts"
+import type { Details, Place } from "./ListenerHandoff.ts"
 import type { HandoverError, Message, MessageOf } from "./Messages.ts"
 
 export interface KeptListener extends Details {
@@ -18,7 +18,7 @@ export interface KeptConnection {
   readonly fd: number
 }
 
-export interface Estate {
+export interface HandoverState {
   readonly sockets: ReadonlyArray<HostSocket>
   readonly listeners: ReadonlyArray<KeptListener>
   readonly connections: ReadonlyArray<KeptConnection>
@@ -27,9 +27,9 @@ export interface Estate {
 }
 
 /** Sends all of it; the descriptors stay open here, too. */
-export const sendEstate = (
+export const sendState = (
   socket: DescriptorSocket,
-  { sockets, listeners, connections, lock }: Estate
+  { sockets, listeners, connections, lock }: HandoverState
 ): Effect.Effect<void, HandoverError> => {
   const sendAll = <A extends { readonly fd: number }>(
     all: ReadonlyArray<A>,
@@ -38,7 +38,7 @@ export const sendEstate = (
     Effect.forEach(
       Arr.chunksOf(all, maxDescriptorsPerPacket),
       (part) =>
-        say(
+        send(
           socket,
           message(part),
           part.map(({ fd }) => fd)
@@ -53,15 +53,15 @@ export const sendEstate = (
       })),
       sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) })),
       sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) })),
-      lock === undefined ? Effect.void : say(socket, { _tag: "Lock", items: [{}] }, [lock]),
-      say(socket, { _tag: "Handed" })
+      lock === undefined ? Effect.void : send(socket, { _tag: "Lock", items: [{}] }, [lock]),
+      send(socket, { _tag: "Handed" })
     ],
     { discard: true }
   )
 }
 
 /** What has come so far; the descriptors are this process's own. */
-export class Receiving {
+export class StateReceiver {
   private readonly sockets: Array<HostSocket> = []
   private readonly listeners: Array<KeptListener> = []
   private readonly connections: Array<KeptConnection> = []
@@ -97,7 +97,7 @@ export class Receiving {
     }
   }
 
-  get estate(): Estate {
+  get state(): HandoverState {
     return {
       sockets: this.sockets,
       listeners: this.listeners,

@@ -1,5 +1,5 @@
 /**
- * What two processes say to each other when one takes over from the other: a packet each, JSON, with descriptors where it
+ * What two processes send to each other when one takes over from the other: a packet each, JSON, with descriptors where it
  * says so. `Hello` and `Refused` are for every version to understand; the rest is this version's.
  *
  *     successor                      predecessor
@@ -10,7 +10,7 @@
  *     Ready: it could serve now  ->
  *                                <-  Released: it has let go of all that; or Aborted: it serves again
  *
- * From `Accepted` on each says `Busy` every second, so that one that hangs is known by its silence.
+ * From `Accepted` on each sends `Busy` every second, so that one that hangs is known by its silence.
  *
  * Either may end or hang instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where
  * the predecessor has ended, and from `Ready` on where it hangs. One that hangs is killed before the other goes on, and both
@@ -31,7 +31,7 @@ export const handoverFailed = (message: string): HandoverError => new HandoverEr
 const Item = {
   /** A reserved socket: an address in its canonical form, with its zone. */
   Socket: Schema.Struct({ protocol: Protocol, host: Schema.String, port: Schema.Int }),
-  /** The plugin's own. See `Keeper` for places and details. */
+  /** The plugin's own. See `ListenerHandoff` for places and details. */
   Listener: Schema.Struct({
     place: Schema.String,
     inode: Schema.optionalKey(Schema.Int),
