@@ -9,6 +9,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { executeHandler, executePath } from "../cni/Served.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
+import type { Renewals } from "../docker/TlsFiles.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
 import { libc } from "../linux/Libc.ts"
 import { NamespaceBusy } from "../linux/NamespaceLock.ts"
@@ -33,6 +34,8 @@ export interface ServingOptions {
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
+  /** When TLS files are read anew. */
+  readonly renewals: Renewals
 }
 
 const defaultGrace = Duration.seconds(10)
@@ -107,6 +110,7 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
     options.listeners,
     {
       handoff,
+      renewals: options.renewals,
       pages: {
         "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
         "/metrics": metrics.page

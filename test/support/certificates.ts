@@ -14,7 +14,7 @@ export interface Certificates {
   /** For 127.0.0.1, ::1 and localhost; a server's alone. */
   readonly server: Certificate
   readonly client: Certificate
-  /** For localhost, of a server and a client. */
+  /** For localhost and plugin.example, of a server and a client. */
   readonly both: Certificate
   /** A client's, signed by another authority. */
   readonly foreign: Certificate
@@ -28,7 +28,7 @@ export const makeCertificates = (folder: string): Certificates => {
     ca,
     server: make(folder, "server", [leaf, local, extendedKeyUsage(serverAuth)], ca),
     client: make(folder, "client", [leaf, extendedKeyUsage(clientAuth)], ca),
-    both: make(folder, "both", [leaf, subjectAltName("localhost")], ca),
+    both: make(folder, "both", [leaf, subjectAltName("localhost", "plugin.example")], ca),
     foreign: make(folder, "foreign", [leaf, extendedKeyUsage(clientAuth)], foreignCa)
   }
 }
