@@ -217,13 +217,15 @@ describeLab("a plugin that is told to stop", [], () => {
     "while a request is on its way, and told again, takes no new ones, finishes it, and leaves it to the successor",
     () =>
       Effect.gen(function* () {
-        const { host } = yield* Lab.make()
+        const { host, client } = yield* Lab.make()
         const conntrack = yield* Plugin.temporaryFolder
         const [slow, begun] = [join(conntrack, "slow"), join(conntrack, "begun")]
         const plugin = yield* Plugin.start(host, {
           env: { ...Plugin.importing("slowConntrack"), SLOW_CONNTRACK: conntrack }
         })
         assert.strictEqual((yield* plugin.map([web])).status, 200)
+        // Without a flow there is nothing to walk through.
+        yield* client.agent.udp({ host: "10.99.0.1", port: 9 })
 
         writeFileSync(slow, "")
         const calling = yield* Effect.forkChild(plugin.map(["udp 0.0.0.0:8081 172.31.0.2:80"]), {
