@@ -13,15 +13,15 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
-import type { HandoverError } from "../handover/Estate.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
-import { lockNamespace } from "../linux/NamespaceLock.ts"
+import { makeNamespaceLock, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
+import type { HandoverError } from "../upgrade/Messages.ts"
 import { failed } from "./failure.ts"
 import type { Mark } from "./options.ts"
 
@@ -39,6 +39,8 @@ export interface MapperOptions {
   readonly udpIdle: Duration.Duration | undefined
   /** How long to wait for another process to be done with the state; not at all where `undefined`. */
   readonly lockWait?: Duration.Input | undefined
+  /** The lock on the kernel's table, where it outlives the mapper; by default it ends with it. */
+  readonly lock?: NamespaceLock | undefined
   /** The ports on loopback addresses that this process listens on now, to be guarded. */
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
@@ -101,11 +103,16 @@ export const mapperOn = (options: MapperOptions) =>
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
 const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
   const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
-  if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
-  yield* lockNamespace
-  return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark })).pipe(
-    Effect.map((built) => withOwnPorts(Context.get(built, Firewall), listening)),
-    Effect.mapError((error) => error.message),
-    Effect.result
+  const lock = options.lock ?? (yield* makeNamespaceLock())
+  if (mode !== undefined && mode !== "nat") {
+    lock.release()
+    return Result.fail(`mode ${mode} was asked for`)
+  }
+  return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark, lock })).pipe(
+    Effect.map((built) => Result.succeed(withOwnPorts(Context.get(built, Firewall), listening))),
+    Effect.catchTag("FirewallError", ({ message }) => {
+      lock.release()
+      return Effect.succeed(Result.fail(message))
+    })
   )
 })

@@ -1,4 +1,5 @@
 /** `portmapper rpc`: JSON-RPC 2.0 on stdin and stdout, for scripts. What a session maps lives as long as its input. */
+import * as Path from "node:path"
 import { Effect, Layer, Option } from "effect"
 import { Command } from "effect/cli"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -57,5 +58,8 @@ const driverLayer = Effect.fnUntraced(function* (
     return layerDriver(socketPath)
   }
   const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-  return mapperLayer(ofThisHost())
+  const { refuseAmidHandover } = yield* Effect.promise(() => import("../upgrade/Successor.ts"))
+  const options = ofThisHost()
+  const handover = Path.join(options.stateDirectory, Options.handoverSocket)
+  return mapperLayer({ ...options, onLocked: refuseAmidHandover(handover) })
 })
