@@ -57,7 +57,7 @@ const driverLayer = Effect.fnUntraced(function* (
     const { layerDriver } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))
     return layerDriver(socketPath)
   }
-  const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+  const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
   const { refuseAmidHandover } = yield* Effect.promise(() => import("../upgrade/Successor.ts"))
   const options = ofThisHost()
   const handover = Path.join(options.stateDirectory, Options.handoverSocket)

@@ -11,6 +11,7 @@ import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
+import { type MapperOptions, mapperOn, socketsAndRelay } from "../host/Mapper.ts"
 import { libc } from "../linux/Libc.ts"
 import { NamespaceBusy } from "../linux/NamespaceLock.ts"
 import { boundTo } from "../linux/SocketAddress.ts"
@@ -21,7 +22,6 @@ import { RelayRefusals } from "../relay/LinuxRelay.ts"
 import { type ProcessState, runGenerations, startProcess, stateLocking } from "../upgrade/Upgrade.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
-import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
@@ -49,7 +49,7 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
     path: Path.join(stateDirectory, handoverSocket),
     takeover: options.takeover,
     grace: Option.getOrElse(options.grace, () => defaultGrace),
-    host: (paused) => hostLayer({ udpIdle, paused })
+    host: (paused) => socketsAndRelay({ udpIdle, paused })
   })
   const metrics = makeMetrics(
     Effect.map(Context.get(state.host, RelayRefusals), (refused) => ({

@@ -69,7 +69,7 @@ export const watch = Command.make("watch", flags, (options) =>
     Layer.unwrap(
       Effect.gen(function* () {
         const engine = yield* EngineFlags.engineOf(options)
-        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+        const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
         return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
       })

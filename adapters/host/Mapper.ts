@@ -1,7 +1,7 @@
 /**
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
-import { Context, type Duration, Effect, Layer, Result } from "effect"
+import { Context, type Duration, Effect, Layer, Result, Schema } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
@@ -18,21 +18,20 @@ import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { makeNamespaceLock, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
+import type { AcceptMark } from "../linux/Ruleset.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
 import type { HandoverError } from "../upgrade/Messages.ts"
-import { failed } from "./failure.ts"
-import type { Mark } from "./options.ts"
 
 export interface MapperOptions {
   readonly stateDirectory: string
   /** `undefined` is `auto`. */
   readonly mode: Mode | undefined
   readonly ephemeral: PortRange | undefined
-  readonly acceptMark: Mark | undefined
+  readonly acceptMark: AcceptMark | undefined
   /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
-  readonly dockerUserMark?: Mark | undefined
+  readonly dockerUserMark?: AcceptMark | undefined
   /** Who knows whether a container is gone; nobody where `undefined`. */
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
@@ -47,15 +46,24 @@ export interface MapperOptions {
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
 }
 
+/** Mode `nat` was asked for, and the kernel's tables can't be changed. */
+export class NatUnavailable extends Schema.TaggedError<NatUnavailable>()("NatUnavailable", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `serving in mode nat: ${this.reason}`
+  }
+}
+
 /** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
-export const hostLayer = (options: {
+export const socketsAndRelay = (options: {
   readonly udpIdle: Duration.Duration | undefined
   readonly paused?: boolean
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
 /** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
 export const mapperLayer = (options: MapperOptions) =>
-  mapperOn(options).pipe(Layer.provide(hostLayer(options)))
+  mapperOn(options).pipe(Layer.provide(socketsAndRelay(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
@@ -73,7 +81,7 @@ export const mapperOn = (options: MapperOptions) =>
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
-        return yield* failed("serving in mode nat", natUnavailable)
+        return yield* new NatUnavailable({ reason: natUnavailable })
       yield* Effect.logInfo(
         options.mode === undefined && natUnavailable !== undefined
           ? `mode ${defaultMode}, since nat can't be had: ${natUnavailable}`
