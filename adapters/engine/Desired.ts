@@ -4,17 +4,18 @@
  */
 import { Result } from "effect"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
-import type { Address } from "../../src/protocol/Address.ts"
+import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
   groupsOf,
+  hostsOf,
   type Publish,
   parsePublish,
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
-import { type Attachment, type Container, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 import { attachmentOf, networkLabel } from "./Placement.ts"
 
 /** The owner of what labels ask for. */
@@ -138,7 +139,7 @@ const attachmentOfRunning = (
 }
 
 const desiredAt = (
-  { v4, v6 }: Pick<Attachment, "v4" | "v6">,
+  { v4, v6, network }: Placed,
   publish: Publish,
   { id, name, owner }: { readonly id: string; readonly name: string; readonly owner: string },
   labels: Labels
@@ -149,7 +150,7 @@ const desiredAt = (
     ...[...labels].filter(([label]) => label !== containerLabel),
     [publishLabel, text] as const
   ])
-  const groups = groupsOf(publish, { v4, v6 }, own)
+  const groups = groupsOf(publish, { v4, v6 }, own, hostsOf(publish.host ?? boundBy(network)))
   if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)
   return {
     groups: groups.success.map((group) => ({
@@ -162,6 +163,10 @@ const desiredAt = (
   }
 }
 
+/** Where the Engine binds a `-p` without an address: for it, `0.0.0.0` alone means both families. */
+const boundBy = ({ hostBinding }: Placed["network"]): Address | undefined =>
+  hostBinding?.family === 4 && isUnspecified(hostBinding) ? undefined : hostBinding
+
 const backendPort = ({ entries }: Group): number => entries[0]?.backend.port ?? 0
 
 const problem = (name: string, owner: string, detail: string, publish?: string): Desired => ({
@@ -171,4 +176,6 @@ const problem = (name: string, owner: string, detail: string, publish?: string):
 
 /** The groups of a container without an address: never mapped, only listed with their problem. */
 const noAddress: Address = { text: "", family: 4, octets: new Uint8Array(4), zone: "", key: "" }
-const unattached = { v4: noAddress, v6: undefined }
+const unattached: Placed = { v4: noAddress, v6: undefined, network: { hostBinding: undefined } }
+
+type Placed = Pick<Attachment, "v4" | "v6"> & { readonly network: Pick<Network, "hostBinding"> }

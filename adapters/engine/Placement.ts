@@ -46,16 +46,15 @@ export const attachmentOf = (
   }
   const reachable = container.attachments
     .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
-    .sort((a, b) => (a.network < b.network ? -1 : 1))
-  const named = (text: string) =>
-    reachable.find(({ network: name, networkId }) => name === text || networkId === text)
+    .sort((a, b) => (a.network.name < b.network.name ? -1 : 1))
+  const named = (text: string) => reachable.find(({ network: { id, name } }) => name === text || id === text)
   const [first] = reachable
   if (network === undefined) {
     const found = named(networkMode === "default" ? "bridge" : networkMode) ?? first
     return found === undefined ? Result.fail("it has no address in any network") : Result.succeed(found)
   }
   const found = named(network)
-  const names = reachable.map(({ network: name }) => name).join(", ") || "none"
+  const names = reachable.map(({ network: { name } }) => name).join(", ") || "none"
   return found === undefined
     ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
     : Result.succeed(found)

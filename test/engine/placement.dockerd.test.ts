@@ -1,0 +1,75 @@
+/**
+ * What a label publishes, beside the same port of a container with `-p` on the same Engine: at which of the host's addresses,
+ * in which of the container's networks, and for whom.
+ */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { docker, prepareImages, runContainer, servedAt, servedSoon } from "../lab/Containers.ts"
+import * as Dockerd from "../lab/Dockerd.ts"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import * as Plugin from "../lab/Plugin.ts"
+
+const outside = "10.99.0.1"
+
+const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+
+const watched = Effect.fnUntraced(function* (host: Namespace, args: ReadonlyArray<string> = []) {
+  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true, args })
+  yield* prepareImages(dockerd)
+  const plugin = yield* Plugin.start(host, {
+    arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+  })
+  return { dockerd, plugin }
+})
+
+describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
+  it.live("binds where the network's host_binding_ipv4 says", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd } = yield* watched(host, ["--ip=127.0.0.1"])
+      yield* docker(dockerd, ["network", "create", "open"])
+      yield* docker(dockerd, [
+        ...["network", "create", "--opt", "com.docker.network.bridge.host_binding_ipv4=::1"],
+        "six"
+      ])
+      const served: Array<string> = []
+      for (const [index, network] of ["bridge", "open", "six"].entries()) {
+        const args = [`--network=${network}`]
+        const ports = { theirs: 8000 + index, ours: 9000 + index }
+        yield* runContainer(dockerd, `${network}-p`, { args: [...args, "-p", `${ports.theirs}:80`] })
+        yield* runContainer(dockerd, network, {
+          args,
+          labels: { "portmapper.publish": `${ports.ours}:80` }
+        })
+        const local = network === "six" ? "[::1]" : "127.0.0.1"
+        assert.strictEqual(yield* servedSoon(host, local, ports.ours, network), network)
+        assert.strictEqual(yield* servedAt(host, local, ports.theirs), `${network}-p`)
+        const places = [
+          [host, "127.0.0.1"],
+          [host, "[::1]"],
+          [client, outside]
+        ] as const
+        for (const [from, address] of places)
+          for (const [who, port] of Object.entries(ports)) {
+            const name = (yield* servedAt(from, address, port)).replace("-p", "")
+            served.push(`${network} at ${address} by ${who}: ${name}`)
+          }
+      }
+      const expected = {
+        bridge: { "127.0.0.1": "bridge", "[::1]": "nobody", [outside]: "nobody" },
+        open: { "127.0.0.1": "open", "[::1]": "open", [outside]: "open" },
+        six: { "127.0.0.1": "nobody", "[::1]": "six", [outside]: "nobody" }
+      }
+      assert.deepStrictEqual(
+        served,
+        Object.entries(expected).flatMap(([network, places]) =>
+          Object.entries(places).flatMap(([address, name]) =>
+            ["theirs", "ours"].map((who) => `${network} at ${address} by ${who}: ${name}`)
+          )
+        )
+      )
+    })
+  )
+})
