@@ -10,6 +10,8 @@ import type { Labels } from "../../src/protocol/PortBinding.ts"
 export interface Network {
   readonly id: string
   readonly name: string
+  /** Without a way out of the host, nor one in. */
+  readonly internal: boolean
   /** Where a `-p` without an address binds: an address of either family; `undefined` or `0.0.0.0`: all of both families. */
   readonly hostBinding: Address | undefined
   /** The prefixes that the Engine gives container addresses from; none where it does not say which containers have one. */
@@ -19,6 +21,10 @@ export interface Network {
 /** A container's place in one network. Neither address while it does not run. */
 export interface Attachment {
   readonly network: Network
+  /** Which network the Engine prefers for the default route; 0 where it does not say. */
+  readonly gatewayPriority: number
+  /** 1 for an IPv4 gateway and 2 for an IPv6 one, added up. */
+  readonly gateways: number
   readonly v4: Address | undefined
   readonly v6: Address | undefined
 }

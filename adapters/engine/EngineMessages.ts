@@ -11,7 +11,14 @@ import type { Attachment, Container, EngineEvent, EngineInfo, Network } from "./
 const text = Schema.optionalKey(Schema.NullOr(Schema.String))
 const texts = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
 
-const Endpoint = Schema.Struct({ NetworkID: text, IPAddress: text, GlobalIPv6Address: text })
+const Endpoint = Schema.Struct({
+  NetworkID: text,
+  IPAddress: text,
+  Gateway: text,
+  GlobalIPv6Address: text,
+  IPv6Gateway: text,
+  GwPriority: Schema.optionalKey(Schema.NullOr(Schema.Number))
+})
 
 const ListedContainer = Schema.Struct({
   Id: Schema.String,
@@ -33,6 +40,7 @@ const Image = Schema.Struct({ Config: Schema.optionalKey(Schema.NullOr(Schema.St
 const ListedNetwork = Schema.Struct({
   Id: text,
   Name: text,
+  Internal: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
   Options: texts,
   IPAM: Schema.optionalKey(
     Schema.NullOr(
@@ -85,9 +93,10 @@ export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Confi
 /** The Engine does not say which containers are in `docker_gwbridge`. */
 export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
   networks.map(
-    ({ Id, Name, Options, IPAM }): Network => ({
+    ({ Id, Name, Internal, Options, IPAM }): Network => ({
       id: Id ?? "",
       name: Name ?? "",
+      internal: Internal ?? false,
       hostBinding: addressOf(Options?.["com.docker.network.bridge.host_binding_ipv4"]),
       subnets: (Name === "docker_gwbridge" ? [] : (IPAM?.Config ?? [])).flatMap(
         ({ Subnet }) => Result.getOrUndefined(parseNetwork(Subnet ?? "")) ?? []
@@ -129,7 +138,15 @@ const attachmentIn =
     const network =
       networks.find(({ id }) => id === endpoint.NetworkID) ?? networks.find(({ name }) => name === named)
     if (network === undefined) return []
-    return [{ network, v4: addressOf(endpoint.IPAddress), v6: addressOf(endpoint.GlobalIPv6Address) }]
+    return [
+      {
+        network,
+        gatewayPriority: endpoint.GwPriority ?? 0,
+        gateways: (endpoint.Gateway ? 1 : 0) + (endpoint.IPv6Gateway ? 2 : 0),
+        v4: addressOf(endpoint.IPAddress),
+        v6: addressOf(endpoint.GlobalIPv6Address)
+      }
+    ]
   }
 
 const addressOf = (address: string | null | undefined): Address | undefined =>

@@ -1,4 +1,8 @@
-/** Which container a text names, and the network in which a container is reached. Pure. */
+/**
+ * Which container a text names, and the network in which a container is reached. Pure.
+ *
+ * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
+ */
 import { Result } from "effect"
 import { type Attachment, type Container, shortId } from "./Engine.ts"
 
@@ -22,9 +26,8 @@ export const findContainer = (
 }
 
 /**
- * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one that the
- * container was created in, while it is attached there; else in the first by name. A container that shares another's
- * network is reached where that one is.
+ * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one of its
+ * default route, by which its answers go. A container that shares another's network is reached where that one is.
  */
 export const attachmentOf = (
   container: Container,
@@ -46,12 +49,11 @@ export const attachmentOf = (
   }
   const reachable = container.attachments
     .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
-    .sort((a, b) => (a.network.name < b.network.name ? -1 : 1))
+    .sort(byDefaultRoute)
   const named = (text: string) => reachable.find(({ network: { id, name } }) => name === text || id === text)
   const [first] = reachable
   if (network === undefined) {
-    const found = named(networkMode === "default" ? "bridge" : networkMode) ?? first
-    return found === undefined ? Result.fail("it has no address in any network") : Result.succeed(found)
+    return first === undefined ? Result.fail("it has no address in any network") : Result.succeed(first)
   }
   const found = named(network)
   const names = reachable.map(({ network: { name } }) => name).join(", ") || "none"
@@ -59,3 +61,11 @@ export const attachmentOf = (
     ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
     : Result.succeed(found)
 }
+
+/** The network of the default route comes first. An internal one has none, whatever its priority. */
+const byDefaultRoute = (a: Attachment, b: Attachment): number =>
+  Number(a.network.internal) - Number(b.network.internal) ||
+  Number(b.gateways > 0) - Number(a.gateways > 0) ||
+  b.gatewayPriority - a.gatewayPriority ||
+  b.gateways - a.gateways ||
+  (a.network.name < b.network.name ? -1 : 1)

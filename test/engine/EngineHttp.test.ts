@@ -122,7 +122,14 @@ describe("an Engine over HTTP", () => {
           HostConfig: { NetworkMode: "front" },
           NetworkSettings: {
             Networks: {
-              front: { NetworkID: "n1", IPAddress: "172.18.0.2", GlobalIPv6Address: "fd00::2" },
+              front: {
+                NetworkID: "n1",
+                IPAddress: "172.18.0.2",
+                Gateway: "172.18.0.1",
+                GlobalIPv6Address: "fd00::2",
+                IPv6Gateway: "fd00::1",
+                GwPriority: 7
+              },
               unlisted: { NetworkID: "n2", IPAddress: "172.19.0.2" }
             }
           }
@@ -130,7 +137,12 @@ describe("an Engine over HTTP", () => {
         { Id: id("a"), Names: null, Created: 1, State: "exited", NetworkSettings: null }
       ]
       const networks = [
-        { Id: "n1", Name: "front", Options: { "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" } }
+        {
+          Id: "n1",
+          Name: "front",
+          Internal: true,
+          Options: { "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" }
+        }
       ]
       const { outcome } = yield* asking(
         { ...ping("1.41"), "/containers/json": { body }, "/networks": { body: networks } },
@@ -140,12 +152,17 @@ describe("an Engine over HTTP", () => {
         Result.getOrThrow(outcome).map(({ attachments, labels, ...container }) => ({
           ...container,
           labels: Object.fromEntries(labels),
-          attachments: attachments.map(({ network: { id, hostBinding }, v4, v6 }) => [
-            id,
-            hostBinding?.text,
-            v4?.text,
-            v6?.text
-          ])
+          attachments: attachments.map(
+            ({ network: { id, hostBinding, internal }, gatewayPriority, gateways, v4, v6 }) => [
+              id,
+              internal,
+              hostBinding?.text,
+              gatewayPriority,
+              gateways,
+              v4?.text,
+              v6?.text
+            ]
+          )
         })),
         [
           {
@@ -164,7 +181,7 @@ describe("an Engine over HTTP", () => {
             running: true,
             networkMode: "front",
             labels: { a: "b" },
-            attachments: [["n1", "127.0.0.1", "172.18.0.2", "fd00::2"]]
+            attachments: [["n1", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
           }
         ]
       )

@@ -183,6 +183,8 @@ const attachmentsOf = (
     const parsed = addresses.map(addressUnsafe)
     return {
       network: network(name),
+      gatewayPriority: 0,
+      gateways: 1,
       v4: parsed.find(({ family }) => family === 4),
       v6: parsed.find(({ family }) => family === 6)
     }

@@ -7,6 +7,7 @@ import { addressUnsafe } from "../../src/protocol/Address.ts"
 export const network = (name: string, more: Partial<Network> = {}): Network => ({
   id: `id-of-${name}`,
   name,
+  internal: false,
   hostBinding: undefined,
   subnets: [],
   ...more
@@ -16,11 +17,14 @@ export const attachment = (
   name: string,
   v4: string,
   more: Partial<Network> = {},
-  v6?: string
+  place: Partial<Attachment> = {}
 ): Attachment => ({
   network: network(name, more),
+  gatewayPriority: 0,
+  gateways: 1,
   v4: addressUnsafe(v4),
-  v6: v6 === undefined ? undefined : addressUnsafe(v6)
+  v6: undefined,
+  ...place
 })
 
 /** A running container; its id is made of its name. */

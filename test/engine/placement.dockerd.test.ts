@@ -72,4 +72,30 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
       )
     })
   )
+
+  it.live("leads to the container in the network of its default route", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd } = yield* watched(host)
+      yield* docker(dockerd, ["network", "create", "--internal", "inner"])
+      yield* docker(dockerd, ["network", "create", "alpha"])
+      yield* docker(dockerd, ["network", "create", "zeta"])
+      const pairs = [
+        ["inner", "zeta"],
+        ["zeta", "alpha"],
+        ["alpha", "inner"]
+      ] as const
+      for (const [index, [first, second]] of pairs.entries()) {
+        const ours = `${first}-${second}`
+        const theirs = `${ours}-p`
+        const args = [`--network=${first}`]
+        yield* runContainer(dockerd, theirs, { args: [...args, "-p", `${8000 + index}:80`] })
+        yield* runContainer(dockerd, ours, { args, labels: { "portmapper.publish": `${9000 + index}:80` } })
+        yield* docker(dockerd, ["network", "connect", second, theirs])
+        yield* docker(dockerd, ["network", "connect", second, ours])
+        assert.strictEqual(yield* servedAt(client, outside, 8000 + index), theirs)
+        assert.strictEqual(yield* servedSoon(client, outside, 9000 + index, ours), ours)
+      }
+    })
+  )
 })
