@@ -16,7 +16,7 @@ import {
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
-import { attachmentOf, networkLabel } from "./Placement.ts"
+import { attachmentOf } from "./Placement.ts"
 
 /** The owner of what labels ask for. */
 export const watchOwner = "watch"
@@ -69,7 +69,7 @@ export const desiredByLabels = (
   const { id, name } = container
   const attachment = Result.flatMap(
     Result.mapError(parsePolicy(labels), ({ message }) => message),
-    () => attachmentOf(container, labels.get(networkLabel), all)
+    () => attachmentOf(container, labels, all)
   )
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const texts = asked.split(",").map((each) => each.trim())
@@ -97,7 +97,7 @@ export const desiredBySubscription = (
   const publish = parsePublish(subscription.publish)
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
-  const attachment = attachmentOfRunning(container, name, labels.get(networkLabel), all)
+  const attachment = attachmentOfRunning(container, name, labels, all)
   const desired = desiredAt(
     Result.getOrElse(attachment, () => unattached),
     publish.success,
@@ -129,12 +129,12 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
 const attachmentOfRunning = (
   container: Container | undefined,
   name: string,
-  network: string | undefined,
+  labels: Labels,
   all: ReadonlyArray<Container>
 ): Result.Result<Attachment, string> => {
   if (container === undefined) return Result.fail(`there is no container ${name} now`)
   return container.running
-    ? attachmentOf(container, network, all)
+    ? attachmentOf(container, labels, all)
     : Result.fail(`container ${name} is not running`)
 }
 

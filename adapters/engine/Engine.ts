@@ -10,6 +10,8 @@ import type { Labels } from "../../src/protocol/PortBinding.ts"
 export interface Network {
   readonly id: string
   readonly name: string
+  /** `bridge`, `macvlan`, or the name of another driver. */
+  readonly driver: string
   /** Without a way out of the host, nor one in. */
   readonly internal: boolean
   /** Where a `-p` without an address binds: an address of either family; `undefined` or `0.0.0.0`: all of both families. */

@@ -40,6 +40,7 @@ const Image = Schema.Struct({ Config: Schema.optionalKey(Schema.NullOr(Schema.St
 const ListedNetwork = Schema.Struct({
   Id: text,
   Name: text,
+  Driver: text,
   Internal: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
   Options: texts,
   IPAM: Schema.optionalKey(
@@ -93,9 +94,10 @@ export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Confi
 /** The Engine does not say which containers are in `docker_gwbridge`. */
 export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
   networks.map(
-    ({ Id, Name, Internal, Options, IPAM }): Network => ({
+    ({ Id, Name, Driver, Internal, Options, IPAM }): Network => ({
       id: Id ?? "",
       name: Name ?? "",
+      driver: Driver ?? "",
       internal: Internal ?? false,
       hostBinding: addressOf(Options?.["com.docker.network.bridge.host_binding_ipv4"]),
       subnets: (Name === "docker_gwbridge" ? [] : (IPAM?.Config ?? [])).flatMap(

@@ -4,6 +4,7 @@
  * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
  */
 import { Result } from "effect"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
 import { type Attachment, type Container, shortId } from "./Engine.ts"
 
 export const networkLabel = "portmapper.network"
@@ -28,10 +29,11 @@ export const findContainer = (
 /**
  * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one of its
  * default route, by which its answers go. A container that shares another's network is reached where that one is.
+ * The relay reaches what is on the host's own bridges, whatever the default route.
  */
 export const attachmentOf = (
   container: Container,
-  network: string | undefined,
+  labels: Labels,
   all: ReadonlyArray<Container>
 ): Result.Result<Attachment, string> => {
   const { networkMode } = container
@@ -45,22 +47,42 @@ export const attachmentOf = (
       return Result.fail(`it shares the network of ${other?.name ?? shortId(id)}, which is not running`)
     return other.networkMode.startsWith("container:")
       ? Result.fail("it shares a shared network")
-      : attachmentOf(other, network, all)
+      : attachmentOf(other, labels, all)
   }
   const reachable = container.attachments
     .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
     .sort(byDefaultRoute)
   const named = (text: string) => reachable.find(({ network: { id, name } }) => name === text || id === text)
-  const [first] = reachable
+  const network = labels.get(networkLabel)
+  const relayed = labels.get("portmapper.mode") === "proxy"
   if (network === undefined) {
-    return first === undefined ? Result.fail("it has no address in any network") : Result.succeed(first)
+    const [first] = reachable
+    const found = (relayed && reachable.find(isOnBridge)) || first
+    return found === undefined ? Result.fail("it has no address in any network") : reachedBy(found, relayed)
   }
   const found = named(network)
   const names = reachable.map(({ network: { name } }) => name).join(", ") || "none"
   return found === undefined
     ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
-    : Result.succeed(found)
+    : reachedBy(found, relayed)
 }
+
+/** Redirected packets are answered by the container's default route alone, and from an internal network not at all. */
+const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {
+  const { name, driver, internal } = attachment.network
+  if (!isOnBridge(attachment))
+    return Result.fail(
+      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+    )
+  return internal && !relayed
+    ? Result.fail(
+        `its network ${name} is internal, so only the host reaches it: connect it to another bridge network, too, or let the relay serve it (portmapper.mode=proxy)`
+      )
+    : Result.succeed(attachment)
+}
+
+const isOnBridge = ({ network: { driver } }: Attachment): boolean =>
+  driver !== "macvlan" && driver !== "ipvlan" && driver !== "overlay"
 
 /** The network of the default route comes first. An internal one has none, whatever its priority. */
 const byDefaultRoute = (a: Attachment, b: Attachment): number =>

@@ -140,6 +140,7 @@ describe("an Engine over HTTP", () => {
         {
           Id: "n1",
           Name: "front",
+          Driver: "macvlan",
           Internal: true,
           Options: { "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" }
         }
@@ -153,8 +154,9 @@ describe("an Engine over HTTP", () => {
           ...container,
           labels: Object.fromEntries(labels),
           attachments: attachments.map(
-            ({ network: { id, hostBinding, internal }, gatewayPriority, gateways, v4, v6 }) => [
+            ({ network: { id, driver, hostBinding, internal }, gatewayPriority, gateways, v4, v6 }) => [
               id,
+              driver,
               internal,
               hostBinding?.text,
               gatewayPriority,
@@ -181,7 +183,7 @@ describe("an Engine over HTTP", () => {
             running: true,
             networkMode: "front",
             labels: { a: "b" },
-            attachments: [["n1", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
+            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
           }
         ]
       )

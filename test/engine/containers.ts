@@ -7,6 +7,7 @@ import { addressUnsafe } from "../../src/protocol/Address.ts"
 export const network = (name: string, more: Partial<Network> = {}): Network => ({
   id: `id-of-${name}`,
   name,
+  driver: "bridge",
   internal: false,
   hostBinding: undefined,
   subnets: [],

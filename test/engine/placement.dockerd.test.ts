@@ -98,4 +98,34 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
       }
     })
   )
+
+  it.live("is a problem in an internal network, and is served there by the relay", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd, plugin } = yield* watched(host)
+      yield* docker(dockerd, ["network", "create", "--internal", "inner"])
+      const args = ["--network=inner"]
+      yield* runContainer(dockerd, "theirs", { args: [...args, "-p", "8000:80"] })
+      yield* runContainer(dockerd, "ours", { args, labels: { "portmapper.publish": "9000:80" } })
+      yield* runContainer(dockerd, "relayed", {
+        args,
+        labels: { "portmapper.publish": "9001:80", "portmapper.mode": "proxy" }
+      })
+      assert.strictEqual(yield* servedSoon(client, outside, 9001, "relayed"), "relayed")
+      assert.strictEqual(yield* servedAt(client, outside, 8000), "nobody")
+      assert.strictEqual(yield* servedAt(client, outside, 9000), "nobody")
+      yield* plugin.process.waitForLine("ours: not published: its network inner is internal")
+      const { body } = yield* plugin.call("ListPorts", {})
+      const { Mappings } = JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }
+      const states = Mappings.map(({ State, Labels }) =>
+        [Labels["portmapper.container"]?.split("/")[0], State].join(" ")
+      )
+      assert.deepStrictEqual([...new Set(states)].sort(), ["ours conflicted", "relayed live"])
+    })
+  )
 })
+
+interface Listed {
+  readonly State: string
+  readonly Labels: Readonly<Record<string, string>>
+}
