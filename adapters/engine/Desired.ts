@@ -3,7 +3,7 @@
  * can't be published becomes a problem with the container's name, and stops nothing else.
  */
 import { Result } from "effect"
-import { parsePolicy } from "../../src/mapper/Labels.ts"
+import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
@@ -53,7 +53,9 @@ export interface Desired {
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 
-export const asksByLabel = ({ running, labels }: Container): boolean => running && labels.has(publishLabel)
+/** An unknown label may be the mistyped one that asks. */
+export const asksByLabel = ({ running, labels }: Container): boolean =>
+  running && (labels.has(publishLabel) || [...labels.keys()].some(isUnknownLabel))
 
 /**
  * What a running container's own labels ask for. One label that is wrong publishes nothing of it: it may be the one that
@@ -64,13 +66,12 @@ export const desiredByLabels = (
   labels: Labels,
   all: ReadonlyArray<Container>
 ): Desired => {
-  const asked = labels.get(publishLabel)
-  if (asked === undefined) return { groups: [], problems: [] }
   const { id, name } = container
-  const attachment = Result.flatMap(
-    Result.mapError(parsePolicy(labels), ({ message }) => message),
-    () => attachmentOf(container, labels, all)
-  )
+  const policy = Result.mapError(parsePolicy(labels), ({ message }) => message)
+  const asked = labels.get(publishLabel)
+  if (asked === undefined)
+    return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
+  const attachment = Result.flatMap(policy, () => attachmentOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const texts = asked.split(",").map((each) => each.trim())
   const publishes = texts.map(parsePublish)

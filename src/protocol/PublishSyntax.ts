@@ -157,7 +157,8 @@ interface Parts {
 const splitText = (text: string, form: string, most: number): Result.Result<Parts, string> =>
   Result.gen(function* () {
     if (text === "") return yield* Result.fail(`expected ${form}`)
-    const slash = text.lastIndexOf("/")
+    // A slash before the last colon is none of the protocol's.
+    const slash = text.indexOf("/", text.lastIndexOf(":") + 1)
     const protocol = slash === -1 ? "tcp" : yield* protocolOf(text.slice(slash + 1))
     const body = slash === -1 ? text : text.slice(0, slash)
     const bracketed = /^\[([^\]]*)\]:(.*)$/.exec(body)

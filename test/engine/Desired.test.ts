@@ -5,8 +5,8 @@ import { attachment, container, desired } from "./containers.ts"
 const publish = (text: string) => ({ "portmapper.publish": text })
 
 describe("desired groups", () => {
-  it("are none, and no problem, where what the container's image asks for is all there is", () => {
-    assert.deepStrictEqual(desired(container("web"), { "portmapper.alow": "10.0.0.0/8" }), {
+  it("are none, and no problem, where no label asks for any", () => {
+    assert.deepStrictEqual(desired(container("web"), { "portmapper.allow": "10.0.0.0/8" }), {
       groups: [],
       problems: []
     })
