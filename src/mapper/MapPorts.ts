@@ -18,7 +18,7 @@ import { type RelayError, reroute } from "../relay/Relay.ts"
 import { type Answering, confirm, retract } from "./Answered.ts"
 import { type GiveWay, givingWay, isAbandoned, type Placement, settleConflicts } from "./Conflicts.ts"
 import { type Host, host, type MapperServices } from "./Host.ts"
-import { policyText } from "./Labels.ts"
+import { ownLabels, policyText } from "./Labels.ts"
 import { isConflicted, type Live, type Mapping, mappingKey, type Replaced } from "./Mapping.ts"
 import type { StoreError } from "./MappingStore.ts"
 import { narrowedFlows } from "./Narrowed.ts"
@@ -224,7 +224,7 @@ const draft = Effect.fnUntraced(function* (
 
   const made = fresh.map((planned) =>
     newLive(planned, plan, port, holds[reserving.indexOf(planned)], {
-      labels: group.labels,
+      labels: ownLabels(group.labels),
       owner,
       epoch: on.mappings.engine.number,
       sinceMillis
@@ -380,7 +380,13 @@ const changeOf = (
     {
       live,
       after: {
-        mapping: { ...mapping, mode: planned.mode, labels, asked: planned.entry.asked, owner },
+        mapping: {
+          ...mapping,
+          mode: planned.mode,
+          labels: ownLabels(labels),
+          asked: planned.entry.asked,
+          owner
+        },
         rules: rulesOf(planned, mapping.port, plan.policy),
         route: hold === undefined ? undefined : routeOf(planned, hold, plan.policy)
       }

@@ -40,19 +40,16 @@ const payload = "there and back"
 
 const exchange = (from: Namespace, protocol: "tcp" | "udp", host: string, port: number) =>
   protocol === "tcp"
-    ? Effect.map(from.agent.tcp({ host, port, payload, timeoutMillis: 2000 }), ({ outcome, answer }) => ({
+    ? Effect.map(from.agent.tcp({ host, port, payload }), ({ outcome, answer }) => ({
         outcome,
         payload: answer?.payload,
         source: answer?.seen?.address
       }))
-    : Effect.map(
-        from.agent.udp({ host, port, payload, rounds: 2, timeoutMillis: 2000 }),
-        ({ outcome, replies }) => ({
-          outcome,
-          payload: replies.at(-1)?.payload,
-          source: replies.at(-1)?.seen?.address
-        })
-      )
+    : Effect.map(from.agent.udp({ host, port, payload, rounds: 2 }), ({ outcome, replies }) => ({
+        outcome,
+        payload: replies.at(-1)?.payload,
+        source: replies.at(-1)?.seen?.address
+      }))
 
 describeLab("every kind of traffic to a published port", ["sysctl"], () => {
   for (const mode of ["nat", "proxy"] as const)
