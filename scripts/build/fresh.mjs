@@ -32,8 +32,11 @@ if (lacks.length > 0) {
   // Whoever owns the checkout owns what is built in it, though root may run it.
   const { uid, gid } = Fs.statSync(root)
   const owner = process.getuid?.() === 0 ? { uid, gid } : {}
+  // The one that the build is made for, whichever runs this.
+  const bundled = Path.join(root, "node_modules/node/bin/node")
+  const node = Fs.existsSync(bundled) ? bundled : process.execPath
   // Nothing but the program's own output belongs on stdout.
-  const { status } = spawnSync(process.execPath, ["--import", "tsx", "scripts/build/main.ts"], {
+  const { status } = spawnSync(node, ["--import", "tsx", "scripts/build/main.ts"], {
     ...owner,
     cwd: root,
     stdio: ["ignore", 2, 2]
