@@ -82,6 +82,7 @@ const koffi = (): void => {
     "koffi/package.json",
     "koffi/index.cjs",
     "koffi/src/koffi/index.cjs",
+    "koffi/src/koffi/src/static.cjs",
     `${binary}/package.json`,
     `${binary}/index.js`
   ])
@@ -89,6 +90,11 @@ const koffi = (): void => {
   const name = `${process.platform}_${process.arch}/koffi.node`
   copy(`${target}/${binary}/${name}`, Path.join(modules, binary, name))
   execFileSync("strip", ["--strip-unneeded", Path.join(folder, target, binary, name)])
+  // Fails where a file is missing.
+  execFileSync(Path.join(folder, node), [
+    "-e",
+    `require(${JSON.stringify(Path.join(folder, target, "koffi"))})`
+  ])
 }
 
 const system = async (): Promise<void> => {
