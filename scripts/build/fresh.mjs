@@ -11,6 +11,7 @@ const sources = ["src", "adapters", "scripts/build", "package.json", "package-lo
 
 /** A folder is newer, too, where something was removed from it. */
 const newestOf = (path) => {
+  if (path.endsWith(".md")) return 0
   const stats = Fs.statSync(path)
   if (!stats.isDirectory()) return stats.mtimeMs
   return Math.max(stats.mtimeMs, ...Fs.readdirSync(path).map((name) => newestOf(Path.join(path, name))))

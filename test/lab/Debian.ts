@@ -21,6 +21,8 @@ export interface Debian {
   readonly sh: (script: string) => Effect.Effect<string, LabError>
 }
 
+const path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+
 /** As long as a mirror and a loaded machine need. */
 const longMillis = 600_000
 
@@ -49,7 +51,7 @@ export const make = Effect.fn("Debian.make")(function* (
   const children = `/proc/${machine.pid}/task/${machine.pid}/children`
   const init = yield* eventually(() => Number(readFileSync(children, "utf8").trim().split(" ")[0]))
   const exec = (script: string) =>
-    run("nsenter", ["-t", String(init), "-a", "sh", "-c", script], {
+    run("nsenter", ["-t", String(init), "-a", "env", "-i", path, "sh", "-c", script], {
       label: script,
       timeoutMillis: longMillis
     })
@@ -102,7 +104,7 @@ ln -s pts/ptmx dev/ptmx
 pivot_root . mnt
 mount --make-rshared /
 umount -l /mnt
-exec env -i container=lab PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --log-target=console
+exec env -i container=lab ${path} /lib/systemd/systemd --log-target=console
 '
 `
 

@@ -1,12 +1,12 @@
 /** The Debian package on a Debian machine: installed, upgraded while it is used, removed, purged. */
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { copyFileSync, existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Debian from "../lab/Debian.ts"
-import { describeLab } from "../lab/describeLab.ts"
+import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents, tables } from "../lab/Nft.ts"
@@ -48,6 +48,13 @@ const requestOf = (port: number) => ({
       FrontendPortEnd: port
     }
   ]
+})
+
+testNeeding("lintian finds no error in the Debian package", ["lintian", "strip", "npm"], async () => {
+  const { status, stdout } = spawnSync("lintian", ["--fail-on", "error,warning", build("0.1.0")], {
+    encoding: "utf8"
+  })
+  assert.deepStrictEqual({ status, stdout }, { status: 0, stdout: "" })
 })
 
 describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
