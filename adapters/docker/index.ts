@@ -1,4 +1,4 @@
-/** The plugin protocol over HTTP: servers for sockets, ports and `fetch`, and a client for any plugin. */
+/** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export * from "./ClientError.ts"
 export * from "./InheritedSocket.ts"
 export type { Keeper } from "./Keeper.ts"
@@ -11,4 +11,3 @@ export * from "./PluginServer.ts"
 export * from "./PluginSocket.ts"
 export { type HostPort, ListenError, parseHostPort, serveTcp, TlsFilesMissing } from "./PluginTcp.ts"
 export * from "./SpecFile.ts"
-export * from "./WebHandler.ts"

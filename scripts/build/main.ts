@@ -1,5 +1,5 @@
 /**
- * `npm run build`: `dist/` as it is published. The library keeps its modules and its dependency on `effect`, whose services
+ * `npm run build [-- FOLDER]`: `dist/`, or that folder, as it is published. The library keeps its modules and its dependency on `effect`, whose services
  * are shared with the program that imports it; the executables are bundles, since they have to start fast.
  */
 import { execFileSync } from "node:child_process"
@@ -8,20 +8,17 @@ import * as Path from "node:path"
 import { build, type Plugin } from "vite"
 import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
+import { importEffectModules } from "./effectModules.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
-const dist = Path.join(root, "dist")
+const dist = Path.resolve(process.argv[2] ?? Path.join(root, "dist"))
 
 Fs.rmSync(dist, { recursive: true, force: true })
 
-execFileSync(
-  process.execPath,
-  [Path.join(root, "node_modules/typescript/bin/tsc"), "-p", Path.join(import.meta.dirname, "tsconfig.json")],
-  {
-    cwd: root,
-    stdio: "inherit"
-  }
-)
+const tsc = Path.join(root, "node_modules/typescript/bin/tsc")
+const project = Path.join(import.meta.dirname, "tsconfig.json")
+execFileSync(process.execPath, [tsc, "-p", project, "--outDir", dist], { cwd: root, stdio: "inherit" })
+importEffectModules(dist)
 
 const source = (path: string) => Path.join(root, "adapters", path)
 
