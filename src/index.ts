@@ -1,4 +1,5 @@
 /** The functions, the messages, and the services they stand on. Transports and host implementations are entries of their own. */
+export * from "./firewall/ByteCounter.ts"
 export * from "./firewall/Conntrack.ts"
 export * from "./firewall/Firewall.ts"
 export * from "./mapper/Backends.ts"

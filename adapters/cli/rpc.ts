@@ -56,6 +56,6 @@ const driverLayer = Effect.fnUntraced(function* (
     const { layerDriver } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))
     return layerDriver(socketPath)
   }
-  const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-  return mapperLayer(ofThisHost())
+  const { hostLayer } = yield* Effect.promise(() => import("../host/HostLayer.ts"))
+  return hostLayer(ofThisHost())
 })

@@ -19,6 +19,7 @@ import type { EngineAddress } from "../engine/EngineAddress.ts"
 import { type Keeping, makeKeeping } from "../handover/Keeping.ts"
 import { awaitSuccessor, offerHandover, type Succession } from "../handover/Predecessor.ts"
 import { type Inheritance, refuseAmidHandover, takeOver } from "../handover/Successor.ts"
+import { type MapperOptions, mapperOn, relayLayer } from "../host/HostLayer.ts"
 import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
 import { type Errno, libc } from "../linux/Libc.ts"
 import { boundTo } from "../linux/SocketAddress.ts"
@@ -26,7 +27,6 @@ import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
 import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { RelayHandover, RelayRefusals } from "../relay/LinuxRelay.ts"
 import { failed } from "./failure.ts"
-import { hostLayer, type MapperOptions, mapperOn } from "./layers.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
@@ -104,7 +104,7 @@ const begin = Effect.fnUntraced(function* (options: ServingOptions) {
   const notify = yield* takeNotify(sendUnixDatagram)
   const inheritance = options.takeover ? yield* inherit(handoverPath) : undefined
   const keeping = yield* makeKeeping(inheritance?.estate)
-  const host = yield* Layer.build(hostLayer({ udpIdle, paused: inheritance !== undefined }))
+  const host = yield* Layer.build(relayLayer({ udpIdle, paused: inheritance !== undefined }))
   const life: Life = {
     options,
     grace,

@@ -69,9 +69,9 @@ export const watch = Command.make("watch", flags, (options) =>
     Layer.unwrap(
       Effect.gen(function* () {
         const engine = yield* EngineFlags.engineOf(options)
-        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+        const { hostLayer } = yield* Effect.promise(() => import("../host/HostLayer.ts"))
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
-        return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
+        return hostLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
       })
     ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
   )

@@ -1,7 +1,7 @@
 /**
  * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
  */
-import { Context, type Duration, Effect, Layer, Result } from "effect"
+import { Context, type Duration, Effect, Layer, Result, Schema } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
@@ -20,41 +20,56 @@ import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
 import { lockNamespace } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
+import type { AcceptMark } from "../linux/Ruleset.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
-import { failed } from "./failure.ts"
-import type { Mark } from "./options.ts"
 
-export interface MapperOptions {
+export interface HostOptions {
+  /** Made where it is missing, for this user alone. One process at a time works on it. */
   readonly stateDirectory: string
-  /** `undefined` is `auto`. */
-  readonly mode: Mode | undefined
-  readonly ephemeral: PortRange | undefined
-  readonly acceptMark: Mark | undefined
+  /** The mode of mappings whose labels name none; `undefined` chooses `nat` where it can be had, else `proxy`. */
+  readonly mode?: Mode | undefined
+  /** Where ephemeral ports come from; the system's own range where `undefined`. */
+  readonly ephemeral?: PortRange | undefined
+  /** The mark on redirected packets that the Engine's `--bridge-accept-fwmark` lets through. */
+  readonly acceptMark?: AcceptMark | undefined
   /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
-  readonly dockerUserMark?: Mark | undefined
-  /** Who knows whether a container is gone; nobody where `undefined`. */
+  readonly dockerUserMark?: AcceptMark | undefined
+  /** Says whether a container is gone; `Backends.layerUnknown` where `undefined`. */
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
-  readonly udpIdle: Duration.Duration | undefined
+  readonly udpIdle?: Duration.Duration | undefined
   /** How long to wait for another process to be done with the state; not at all where `undefined`. */
   readonly lockWait?: Duration.Input | undefined
+}
+
+/** What a process that listens and hands over needs besides. */
+export interface MapperOptions extends HostOptions {
   /** The ports on loopback addresses that this process listens on now, to be guarded. */
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
 }
 
+/** This host can't do what the options demand of it; `detail` says why, and what to do about it. */
+export class HostUnavailable extends Schema.TaggedError<HostUnavailable>()("HostUnavailable", {
+  operation: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.operation}: ${this.detail}`
+  }
+}
+
 /** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
-export const hostLayer = (options: {
-  readonly udpIdle: Duration.Duration | undefined
+export const relayLayer = (options: {
+  readonly udpIdle?: Duration.Duration | undefined
   readonly paused?: boolean
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
-/** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
-export const mapperLayer = (options: MapperOptions) =>
-  mapperOn(options).pipe(Layer.provide(hostLayer(options)))
+/** The built-in mapper on this Linux host, as a driver for any transport; see `mapperOn`. */
+export const hostLayer = (options: HostOptions) => mapperOn(options).pipe(Layer.provide(relayLayer(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
@@ -72,7 +87,7 @@ export const mapperOn = (options: MapperOptions) =>
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
-        return yield* failed("serving in mode nat", natUnavailable)
+        return yield* new HostUnavailable({ operation: "serving in mode nat", detail: natUnavailable })
       yield* Effect.logInfo(
         options.mode === undefined && natUnavailable !== undefined
           ? `mode ${defaultMode}, since nat can't be had: ${natUnavailable}`
