@@ -12,6 +12,7 @@ import type { Mode } from "../../src/mapper/Labels.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
+import type { Driver, DriverError } from "../../src/protocol/Driver.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import type { HandoverError } from "../handover/Estate.ts"
@@ -68,8 +69,12 @@ export const relayLayer = (options: {
   readonly paused?: boolean
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
-/** The built-in mapper on this Linux host, as a driver for any transport; see `mapperOn`. */
-export const hostLayer = (options: HostOptions) => mapperOn(options).pipe(Layer.provide(relayLayer(options)))
+/**
+ * The built-in mapper on this Linux host, as a driver for any transport; see `mapperOn`. Fails with `StateLocked` or
+ * `NamespaceBusy` where another process works here, with `HostUnavailable`, or with the error of a service.
+ */
+export const hostLayer = (options: HostOptions): Layer.Layer<Driver, DriverError> =>
+  mapperOn(options).pipe(Layer.provide(relayLayer(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its

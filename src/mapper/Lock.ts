@@ -5,7 +5,7 @@
 import { Effect, type Fiber } from "effect"
 
 /** What `Effect.uninterruptibleMask` gives: makes an effect as interruptible as the surroundings were. */
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 interface Turn {
   come: boolean

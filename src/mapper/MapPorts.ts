@@ -29,7 +29,7 @@ import { type Step, told, transaction } from "./Transaction.ts"
 import type { UnmapError } from "./UnmapPorts.ts"
 
 export type MapError = PlanError | PlaceError
-type PlaceError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
+export type PlaceError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
 
 /**
  * Publishes a group and answers one binding per entry, in order. What is mapped already is answered as before; with other

@@ -22,37 +22,45 @@ export const bundle = (input: Pick<BuildOptions, "entryPoints" | "stdin">): Effe
     return outputFiles[0]?.text ?? ""
   })
 
-/** Serves until the scope closes, and returns its URL. `classes` are the bundle's Durable Objects, each on `name`. */
-export const serveWorker = Effect.fnUntraced(function* (
-  source: string,
-  classes: Readonly<Record<string, string>> = {}
-) {
+/** Durable Objects: the class of each by the name of its binding, and the folder that outlives the runtime. */
+export interface Objects {
+  readonly classes: Readonly<Record<string, string>>
+  readonly folder: string
+}
+
+/** Serves until the scope closes, and returns its URL. */
+export const serveWorker = Effect.fnUntraced(function* (source: string, objects?: Objects) {
   const folder = yield* temporaryFolder
+  const config = Path.join(folder, "config.capnp")
   Fs.writeFileSync(Path.join(folder, "worker.js"), source)
-  Fs.writeFileSync(Path.join(folder, "config.capnp"), configOf(classes))
-  const running = yield* spawn(workerd, ["serve", "--control-fd=1", Path.join(folder, "config.capnp")])
+  Fs.writeFileSync(config, configOf(objects))
+  const running = yield* spawn(workerd, ["serve", "--control-fd=1", config])
   const line = yield* running.waitForLine('"listen"', { stream: "stdout", timeoutMillis: 60_000 })
   return `http://127.0.0.1:${JSON.parse(line).port}`
 }, Effect.orDie)
 
 const workerd: string = createRequire(import.meta.url)("workerd").default
 
-/** Before `nodejs_compat` was on by default: no `Buffer`, no `process`. */
-const configOf = (classes: Readonly<Record<string, string>>): string => `
+/** `compatibilityDate` is one at which the runtime has none of Node's globals. */
+const configOf = ({ classes, folder }: Objects = { classes: {}, folder: "/nonexistent" }): string => {
+  const names = Object.entries(classes)
+  const namespaces = names.map(
+    ([, name]) => `(className = "${name}", uniqueKey = "${name}", enableSql = true)`
+  )
+  const bindings = names.map(([binding, name]) => `(name = "${binding}", durableObjectNamespace = "${name}")`)
+  const disk = `(name = "disk", disk = (path = "${folder}", writable = true))`
+  return `
 using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
-  services = [(name = "main", worker = .worker)],
+  services = [(name = "main", worker = .worker)${names.length === 0 ? "" : `, ${disk}`}],
   sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "main")]
 );
 const worker :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   compatibilityDate = "2025-06-01",
-  durableObjectNamespaces = [${Object.values(classes)
-    .map((name) => `(className = "${name}", uniqueKey = "${name}", enableSql = true)`)
-    .join()}],
-  durableObjectStorage = (inMemory = void),
-  bindings = [${Object.entries(classes)
-    .map(([binding, name]) => `(name = "${binding}", durableObjectNamespace = "${name}")`)
-    .join()}]
+  durableObjectNamespaces = [${namespaces.join()}],
+  ${names.length === 0 ? "" : 'durableObjectStorage = (localDisk = "disk"),'}
+  bindings = [${bindings.join()}]
 );
 `
+}
