@@ -2,26 +2,22 @@
 export * from "./firewall/ByteCounter.ts"
 export * from "./firewall/Conntrack.ts"
 export * from "./firewall/Firewall.ts"
-export * from "./mapper/Backends.ts"
-export type { Doubts } from "./mapper/Doubts.ts"
-export { MapperConfig, type MapperServices } from "./mapper/Host.ts"
+export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
 export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
-export type { Lock, Restore } from "./mapper/Lock.ts"
-export { type MapError, mapPorts, type PlaceError } from "./mapper/MapPorts.ts"
+export { type BackendState, Backends, MapperConfig, type MapperServices } from "./mapper/MapperContext.ts"
 export {
-  type Delivery,
+  type DirtyFlags,
   type EngineEpoch,
-  type Live,
   type Mapping,
+  type MappingEntry,
   Mappings,
-  type Replaced,
-  type Standing
+  type Resources,
+  type Status
 } from "./mapper/Mapping.ts"
 export * from "./mapper/MappingStore.ts"
 export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/Plan.ts"
-export { PortMapper } from "./mapper/PortMapper.ts"
+export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMapper.ts"
 export { type Restored, restore } from "./mapper/Restore.ts"
-export { UnmapError, unmapPorts } from "./mapper/UnmapPorts.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"

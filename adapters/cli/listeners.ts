@@ -19,6 +19,7 @@ import {
 import { checkSpec } from "../docker/SpecCheck.ts"
 import { type ClientTls, writeSpec } from "../docker/SpecFile.ts"
 import type { PassedSocket } from "../docker/Systemd.ts"
+import type { Renewals } from "../docker/TlsFiles.ts"
 import { WrongUsage } from "./failure.ts"
 import * as Options from "./options.ts"
 
@@ -72,6 +73,8 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
 /** The listeners' own part of what a server is: where it listens is kept for a successor. */
 export interface KeptServer extends ServerOptions {
   readonly keeper: Keeper
+  /** When TLS files are read anew. */
+  readonly renewals: Renewals
 }
 
 /** What systemd passed is kept as what we bind is; answers what can't be. Two sockets of one unit have the same name. */

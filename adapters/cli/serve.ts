@@ -5,6 +5,7 @@ import { defaultMark } from "../linux/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
 import { toggle } from "./flags.ts"
+import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
@@ -29,6 +30,7 @@ export const serve = Command.make("serve", flags, (options) =>
       return yield* new WrongUsage({
         message: "--trust-image-labels: of no use without --watch; give it as well"
       })
+    const renewals = yield* hangups
     const engine = yield* EngineFlags.engineOf(options)
     // Loaded by those who serve: the other commands start the sooner.
     const { serveUntilSucceeded } = yield* Effect.promise(() => import("./serving.ts"))
@@ -42,9 +44,10 @@ export const serve = Command.make("serve", flags, (options) =>
       watch: options.watch ? { engine, trustImageLabels: options.trustImageLabels } : undefined,
       takeover: options.takeover,
       grace: options.grace,
-      releaseOnExit: options.releaseOnExit
+      releaseOnExit: options.releaseOnExit,
+      renewals
     })
-  })
+  }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM, or until another process takes over"),
   Command.provide((options) => loggingLayer(options.logFormat))

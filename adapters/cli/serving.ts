@@ -15,6 +15,7 @@ import type { Relay } from "../../src/relay/Relay.ts"
 import { executeHandler, executePath } from "../cni/Served.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
+import type { Renewals } from "../docker/TlsFiles.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
 import { type Keeping, makeKeeping } from "../handover/Keeping.ts"
 import { awaitSuccessor, offerHandover, type Succession } from "../handover/Predecessor.ts"
@@ -39,6 +40,8 @@ export interface ServingOptions {
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
+  /** When TLS files are read anew. */
+  readonly renewals: Renewals
 }
 
 const defaultGrace = Duration.seconds(10)
@@ -169,6 +172,7 @@ const tenure = Effect.fnUntraced(function* (life: Life, conversation: Scope.Scop
     options.listeners,
     {
       keeper: keeping,
+      renewals: options.renewals,
       pages: {
         "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
         "/metrics": metrics.page

@@ -43,7 +43,7 @@ export interface Publication {
 }
 
 /** The label that tells `GC` which network a port was published for. */
-export const networkLabel = "cni.network"
+export const networkLabel = "portmapper.cni-network"
 
 export const defaultPluginSocket = (): string => defaultSocket("portmapper")
 

@@ -6,23 +6,27 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import { goOnWithConnections } from "./Keeper.ts"
 import { type PlacedOptions, serveOn } from "./PluginServer.ts"
 import {
+  type Certificates,
+  certificatesOf,
   hostPortText,
   ListenError,
   type Listening,
   openConnections,
   plain,
   type SomeTlsFiles,
-  secure,
   type TcpError,
   type TlsFilesMissing,
   tlsFor
 } from "./PluginTcp.ts"
 import { systemReason } from "./systemReason.ts"
-import { readTlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+import { type TcpAdmission, tcpAdmission } from "./TcpAdmission.ts"
+import type { Renewals } from "./TlsFiles.ts"
 
 export interface InheritedOptions extends PlacedOptions {
   /** For a TCP socket, by the rules of `serveTcp`; a Unix socket has no use for them. */
   readonly tls?: SomeTlsFiles | undefined
+  /** When the files are read anew; never where `undefined`. */
+  readonly renewals?: Renewals | undefined
 }
 
 /**
@@ -36,27 +40,36 @@ export const serveFd = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Listening | undefined, TcpError, Driver | Scope.Scope> {
   const listener = `file descriptor ${fd}`
   const tls = yield* tlsFor(listener, "127.0.0.1", options.tls)
-  const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
+  const certificates = tls === undefined ? undefined : yield* certificatesOf(tls)
   const connections = yield* openConnections
   let adopted: Adopted | undefined
+  let tcp: TcpAdmission | undefined
+  const admission: TcpAdmission = {
+    admits: (socket) => tcp?.admits(socket) ?? true,
+    isOwnHost: (host) => tcp?.isOwnHost(host) ?? true
+  }
   yield* serveOn(
     (requests) => {
-      adopted = adopt(requests, fd, material)
+      adopted = adopt(requests, fd, certificates)
+      const { address } = adopted
+      if (address !== undefined) tcp = tcpAdmission(address.address, address.address, certificates?.own)
       return connections.of(adopted.server)
     },
     () => ready(adopted, listener, options.tls),
-    options
+    { ...options, ...admission }
   )
   const { keeper, place } = options
   if (adopted !== undefined && keeper !== undefined && place !== undefined)
     yield* goOnWithConnections(adopted.server, place, keeper)
   const address = adopted?.address
   if (address === undefined) return undefined
+  if (options.renewals !== undefined && certificates !== undefined)
+    yield* options.renewals(certificates.renew(hostPortText({ host: address.address, port: address.port })))
   return {
     host: address.address,
     address: address.address,
     port: address.port,
-    secure: material !== undefined
+    secure: certificates !== undefined
   }
 })
 
@@ -72,7 +85,11 @@ interface Adopted {
  * Listens in one go, since a connection may wait already: the kind of socket is known only of one that is listened on,
  * and a TCP socket is handed over to a TLS server then.
  */
-const adopt = (requests: Http.RequestListener, fd: number, material: TlsMaterial | undefined): Adopted => {
+const adopt = (
+  requests: Http.RequestListener,
+  fd: number,
+  certificates: Certificates | undefined
+): Adopted => {
   const server = plain(requests)
   const problem = problemOf(server)
   try {
@@ -82,8 +99,8 @@ const adopt = (requests: Http.RequestListener, fd: number, material: TlsMaterial
   }
   const found = server.address()
   const address = typeof found === "object" ? (found ?? undefined) : undefined
-  if (address === undefined || material === undefined) return { server, address, problem }
-  const secured = secure(requests, material)
+  if (address === undefined || certificates === undefined) return { server, address, problem }
+  const secured = certificates.secure(requests)
   // The plain server serves nothing from here on, and shall not begin to watch over its connections.
   server.removeAllListeners("listening")
   const securedProblem = problemOf(secured)

@@ -10,6 +10,7 @@ import { Server as TlsServer } from "node:tls"
 import { Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
+import { closeOthers, oneByOne } from "./Connections.ts"
 import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
 import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
@@ -17,6 +18,7 @@ import {
   decodeBody,
   errorText,
   type HandlerRoute,
+  type Head,
   maxBodyBytes,
   ownerHeader,
   type PageRoute,
@@ -40,11 +42,16 @@ export interface ServerOptions extends RouteOptions {
 /** As a listener serves: the place by which the keeper knows it. */
 export interface PlacedOptions extends ServerOptions {
   readonly place?: Place | undefined
+  /** Whether a connection may ask at all; any may where `undefined`. */
+  readonly admits?: ((socket: Net.Socket) => boolean) | undefined
 }
 
 /** How long a client may take to send its headers, and its whole request. */
 const headersTimeoutMillis = 10_000
 const requestTimeoutMillis = 30_000
+
+/** How long a client may take nothing of what it is sent, before it is dropped. */
+const unreadTimeoutMillis = 30_000
 
 /** How long a stop waits for the requests in flight; a call itself is bounded to less. */
 const stopTimeoutMillis = 12_000
@@ -83,15 +90,23 @@ export const serveOn = <E, R>(
     }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const created = create(requestListener(services, options, state))
+        const created = create(
+          oneByOne(
+            requestListener(services, options, state),
+            () => void state.inFlight++,
+            () => requestDone(state)
+          )
+        )
         created.on("clientError", refuseClient)
         created.maxConnections = maxConnections()
         // What TLS has to unwrap first has no short way.
         if (!(created instanceof TlsServer))
           state.shortWay = interceptWholeRequests(created, {
             take: takeWhole(services, options, state),
-            silenceMillis: requestTimeoutMillis
+            silenceMillis: requestTimeoutMillis,
+            unreadMillis: unreadTimeoutMillis
           })
+        if (options.admits !== undefined) closeOthers(created, options.admits)
         return created
       }),
       (server) => stop(server, state, options)
@@ -102,6 +117,8 @@ export const serveOn = <E, R>(
 /** No host header is required: an Engine sends it empty. */
 export const httpOptions = {
   requireHostHeader: false,
+  // Else the first of two Host headers would hide the other.
+  joinDuplicateHeaders: true,
   headersTimeout: headersTimeoutMillis,
   requestTimeout: requestTimeoutMillis,
   connectionsCheckingInterval: 2_000,
@@ -126,11 +143,7 @@ interface ServerState {
 const requestListener =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Http.RequestListener =>
   (request, response) => {
-    state.inFlight++
-    response.once("close", () => requestDone(state))
-    const route = state.stopping
-      ? stopping
-      : routeOf(request.method ?? "", request.url ?? "", ownerNamed(request), options)
+    const route = state.stopping ? stopping : routeOf(headOf(request), options)
     switch (route._tag) {
       case "Refusal":
         request.resume()
@@ -155,9 +168,9 @@ const requestListener =
 /** What comes whole and asks for a call is answered at once; pages, refusals and the stop go the long way. */
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
-  ({ path, owner, body }, exchange, done) => {
+  ({ head, body }, exchange, done) => {
     if (state.stopping && !state.leaving) return false
-    const route = routeOf("POST", path, owner, options)
+    const route = routeOf(head, options)
     if (route._tag !== "Call") return false
     state.inFlight++
     startCall(services, route, body, exchange, () => {
@@ -172,7 +185,13 @@ const requestDone = (state: ServerState): void => {
   if (state.inFlight === 0) state.idle?.()
 }
 
-const ownerNamed = ({ headers }: Http.IncomingMessage): string | undefined => headers[ownerHeader]?.toString()
+const headOf = ({ headers, method = "", url = "" }: Http.IncomingMessage): Head => ({
+  verb: method,
+  path: url,
+  owner: headers[ownerHeader]?.toString(),
+  origin: headers.origin,
+  host: headers.host
+})
 
 const readBody = (
   request: Http.IncomingMessage,
@@ -208,18 +227,14 @@ const exchangeOf = (response: Http.ServerResponse): Exchange => ({
     })
 })
 
-const deliver = (
-  response: Http.ServerResponse,
-  { status, contentType, body }: Reply
-): Effect.Effect<void, Undelivered> =>
+const deliver = (response: Http.ServerResponse, reply: Reply): Effect.Effect<void, Undelivered> =>
   Effect.callback((resume) => {
     if (response.destroyed) return resume(Effect.fail(new Undelivered()))
     response.once("finish", () => resume(Effect.void))
     response.once("close", () => {
       if (!response.writableFinished) resume(Effect.fail(new Undelivered()))
     })
-    response.writeHead(status, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(body) })
-    response.end(body)
+    send(response, reply)
   })
 
 const runHandler = (
@@ -230,8 +245,8 @@ const runHandler = (
   response: Http.ServerResponse,
   done: () => void
 ): void => {
-  const reply = handler({ header: (name) => headers[name]?.toString(), body })
-  const answered = Effect.scoped(Effect.flatMap(reply, (told) => deliver(response, told)))
+  const made = handler({ header: (name) => headers[name]?.toString(), body })
+  const answered = Effect.scoped(Effect.flatMap(made, (reply) => deliver(response, reply)))
   start(services, answered, exchangeOf(response), done)
 }
 
@@ -241,19 +256,21 @@ const runPage = (
   response: Http.ServerResponse
 ): void => {
   Effect.runForkWith(services)(page).addObserver((exit) => {
-    if (Exit.isFailure(exit)) return refuse(response, pageFailed(exit.cause))
-    response.writeHead(200, {
-      "Content-Type": exit.value.contentType,
-      "Content-Length": Buffer.byteLength(exit.value.body)
-    })
-    response.end(exit.value.body)
+    if (Exit.isFailure(exit)) refuse(response, pageFailed(exit.cause))
+    else send(response, { status: 200, ...exit.value })
   })
 }
 
-const refuse = (response: Http.ServerResponse, { status, reason }: Refusal): void => {
-  const text = errorText(reason)
-  response.writeHead(status, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(text) })
-  response.end(text)
+const refuse = (response: Http.ServerResponse, { status, reason }: Refusal): void =>
+  send(response, { status, contentType, body: errorText(reason) })
+
+const send = (response: Http.ServerResponse, { status, contentType, body }: Reply): void => {
+  response.writeHead(status, { "Content-Type": contentType, "Content-Length": Buffer.byteLength(body) })
+  response.end(body)
+  const { socket } = response
+  if (socket === null || socket.writableLength === 0) return
+  socket.setTimeout(unreadTimeoutMillis)
+  response.once("close", () => socket.setTimeout(0))
 }
 
 /** What is no HTTP, or comes too slowly, is told so where that is possible. */
@@ -266,6 +283,7 @@ const refuseClient = (error: NodeJS.ErrnoException, socket: Net.Socket): void =>
         ? (["431 Request Header Fields Too Large", "the headers are too large"] as const)
         : (["400 Bad Request", "this is no HTTP request"] as const)
   const text = errorText(reason)
+  socket.setTimeout(unreadTimeoutMillis)
   socket.end(
     `HTTP/1.1 ${status}\r\nContent-Type: ${contentType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`
   )

@@ -7,6 +7,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { replaceablePart } from "../node/OwnPath.ts"
 import { listenKept } from "./Keeper.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
@@ -64,14 +65,24 @@ const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions)
         path,
         detail: `a socket's path has at most ${maxPathBytes} bytes, this one ${Buffer.byteLength(longest)}`
       })
+    const folder = Path.dirname(path)
+    yield* refuseReplaceable(path, folder)
     yield* attempt(path, "making the folder", () =>
-      Fs.mkdirSync(Path.dirname(path), { recursive: true, mode: folderMode ?? 0o755 })
+      Fs.mkdirSync(folder, { recursive: true, mode: folderMode ?? 0o755 })
     )
+    // Another user may have been faster.
+    yield* refuseReplaceable(path, folder)
     yield* refuseServed(path)
     yield* attempt(unfinished, "removing an unfinished socket", () => Fs.rmSync(unfinished, { force: true }))
     yield* listen(server, unfinished)
     return { inode: yield* ownFile(path, unfinished, options) }
   })
+
+const refuseReplaceable = (path: string, folder: string): Effect.Effect<void, SocketFileError> =>
+  Effect.flatMap(
+    attempt(path, "looking at the folder", () => replaceablePart(folder)),
+    (detail) => (detail === undefined ? Effect.void : Effect.fail(new SocketFileError({ path, detail })))
+  )
 
 /** Gives the socket's file its group and its place, until the scope closes; a successor's it stays. */
 const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOptions) =>

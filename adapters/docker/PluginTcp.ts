@@ -11,9 +11,10 @@ import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Addr
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
 import { listenKept, type Place } from "./Keeper.ts"
-import { contentType, httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
+import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
-import { readTlsFiles, type TlsFiles, type TlsMaterial } from "./TlsFiles.ts"
+import { tcpAdmission } from "./TcpAdmission.ts"
+import { type Renewals, readTlsFiles, type TlsFiles } from "./TlsFiles.ts"
 
 export interface HostPort {
   /** A name or an address; IPv6 without brackets. */
@@ -27,6 +28,8 @@ export type SomeTlsFiles = { readonly [K in keyof TlsFiles]?: TlsFiles[K] | unde
 
 export interface TcpOptions extends HostPort, ServerOptions {
   readonly tls?: SomeTlsFiles | undefined
+  /** When the files are read anew; never where `undefined`. */
+  readonly renewals?: Renewals | undefined
 }
 
 /** Where a server listens: `host` as it was asked for, `address` what it stands for, and the port it got. */
@@ -83,14 +86,15 @@ export const serveTcp = Effect.fnUntraced(function* (
   const listener = hostPortText(options)
   const address = yield* resolve(options, listener)
   const tls = yield* tlsFor(listener, address, options.tls)
-  const material = tls === undefined ? undefined : yield* readTlsFiles(tls)
+  const certificates = tls === undefined ? undefined : yield* certificatesOf(tls)
   const connections = yield* openConnections
   const { keeper } = options
   const place = tcpPlace(options)
   const kept = keeper?.adopt(place)
   let port = kept?.port ?? options.port
   yield* serveOn(
-    (requests) => connections.of(material === undefined ? plain(requests) : secure(requests, material)),
+    (requests) =>
+      connections.of(certificates === undefined ? plain(requests) : certificates.secure(requests)),
     (server) => {
       const bind = Effect.map(listen(server, { host: address, port, backlog: 1024 }, listener), () => {
         port = portOf(server) ?? port
@@ -98,9 +102,11 @@ export const serveTcp = Effect.fnUntraced(function* (
       })
       return keeper === undefined ? bind : listenKept(server, place, keeper, kept, bind)
     },
-    { ...options, place }
+    { ...options, ...tcpAdmission(options.host, address, certificates?.own), place }
   )
-  return { host: options.host, address, port, secure: material !== undefined }
+  if (options.renewals !== undefined && certificates !== undefined)
+    yield* options.renewals(certificates.renew(listener))
+  return { host: options.host, address, port, secure: certificates !== undefined }
 })
 
 /** `HOST:PORT`, IPv6 in brackets; or what is expected instead. */
@@ -153,25 +159,51 @@ export const tlsFor = (
   return Effect.fail(new TlsFilesMissing({ listener, beyondLoopback, missing: [first, ...rest] }))
 }
 
-export const plain = (requests: Http.RequestListener): Http.Server =>
-  Http.createServer(httpOptions, refuseBrowsers(requests))
+export const plain = (requests: Http.RequestListener): Http.Server => Http.createServer(httpOptions, requests)
 
-export const secure = (requests: Http.RequestListener, material: TlsMaterial): Http.Server => {
-  const server = Https.createServer(
-    {
-      ...httpOptions,
-      ...material,
-      requestCert: true,
-      rejectUnauthorized: true,
-      minVersion: "TLSv1.2",
-      handshakeTimeout: handshakeTimeoutMillis
-    },
-    refuseBrowsers(requests)
-  )
-  // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
-  server.on("tlsClientError", (_, socket) => socket.destroy())
-  return server
+/** What a TLS server shows and trusts, as the files say. */
+export interface Certificates {
+  /** The server's own, as PEM. */
+  readonly own: () => string
+  readonly secure: (requests: Http.RequestListener) => Https.Server
+  /** Reads the files anew for connections to come; where they are not fit, all stays as it is, and that is logged. */
+  readonly renew: (listener: string) => Effect.Effect<void>
 }
+
+export const certificatesOf = Effect.fnUntraced(function* (
+  files: TlsFiles
+): Effect.fn.Return<Certificates, TlsFileError> {
+  let material = yield* readTlsFiles(files)
+  let server: Https.Server | undefined
+  const context = () => ({ ...material, minVersion: "TLSv1.2" as const })
+  return {
+    own: () => material.cert,
+    secure: (requests) => {
+      server = Https.createServer(
+        {
+          ...httpOptions,
+          ...context(),
+          requestCert: true,
+          rejectUnauthorized: true,
+          handshakeTimeout: handshakeTimeoutMillis
+        },
+        requests
+      )
+      // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
+      return server.on("tlsClientError", (_, socket) => socket.destroy())
+    },
+    renew: (listener) =>
+      Effect.matchEffect(readTlsFiles(files), {
+        onFailure: ({ message }) => Effect.logError(`${listener} keeps its certificates: ${message}`),
+        onSuccess: (renewed) =>
+          Effect.suspend(() => {
+            material = renewed
+            server?.setSecureContext(context())
+            return Effect.logInfo(`${listener} has its certificates renewed`)
+          })
+      })
+  }
+})
 
 /** Waits until the server listens; the system's reason where it can't. */
 export const listen = (
@@ -219,13 +251,3 @@ const resolve = ({ host }: HostPort, listener: string): Effect.Effect<string, Li
         try: async () => (await Dns.lookup(host)).address,
         catch: () => new ListenError({ listener, detail: `no address is known for ${host}` })
       })
-
-/** Any web page may send requests to a port of its reader's host; a browser says so by `Origin`, which no plugin's client sends. */
-const refuseBrowsers =
-  (requests: Http.RequestListener): Http.RequestListener =>
-  (request, response) => {
-    if (request.headers.origin === undefined) return requests(request, response)
-    request.resume()
-    response.writeHead(400, { "Content-Type": contentType, Connection: "close" })
-    response.end(`${JSON.stringify({ Err: "requests of web pages are refused" })}\n`)
-  }

@@ -4,6 +4,7 @@
  */
 import { Cause, type Effect, type Scope } from "effect"
 import { type Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
+import { preview } from "../../src/protocol/GoJson.ts"
 import { type Answer, type Failure, Method } from "../../src/protocol/Operations.ts"
 
 export const contentType = "application/vnd.docker.plugins.v1.1+json"
@@ -39,6 +40,19 @@ export interface RouteOptions {
   readonly handlers?: Readonly<Record<string, Handler>>
   /** The owner of calls that name none by the header `Portmapper-Owner`. */
   readonly owner?: string
+  /** Whether a `Host` without its port names this plugin; any does where `undefined`. */
+  readonly isOwnHost?: ((host: string) => boolean) | undefined
+}
+
+/** What of a request decides what becomes of it. */
+export interface Head {
+  readonly verb: string
+  /** The target as sent, its query included: no path of ours has one. */
+  readonly path: string
+  /** The header `Portmapper-Owner`. */
+  readonly owner: string | undefined
+  readonly origin: string | undefined
+  readonly host: string | undefined
 }
 
 export type Route = Refusal | CallRoute | PageRoute | HandlerRoute
@@ -67,13 +81,11 @@ export interface HandlerRoute {
 
 export const ownerHeader = "portmapper-owner"
 
-/** `path` is the request's target as sent, its query included: no path of ours has one. `ownerNamed` is the header. */
-export const routeOf = (
-  verb: string,
-  path: string,
-  ownerNamed: string | undefined,
-  { pages = {}, handlers = {}, owner = "engine" }: RouteOptions
-): Route => {
+export const routeOf = (head: Head, options: RouteOptions): Route => {
+  const foreign = refusedAsForeign(head, options)
+  if (foreign !== undefined) return foreign
+  const { verb, path, owner: ownerNamed } = head
+  const { pages = {}, handlers = {}, owner = "engine" } = options
   const method = methodsByPath.get(path)
   if (method !== undefined) {
     if (verb !== "POST") return mustBePost(verb, path)
@@ -91,6 +103,21 @@ export const routeOf = (
     ? { _tag: "Page", page }
     : refusal(405, `${verb} ${path}: the method must be GET`)
 }
+
+/**
+ * Any web page may send requests to a port of its reader's host. A browser says so by `Origin`, which no plugin's client
+ * sends; where the page's own name leads to this host (DNS rebinding), by a `Host` that is not ours.
+ */
+const refusedAsForeign = ({ origin, host = "" }: Head, { isOwnHost }: RouteOptions): Refusal | undefined => {
+  if (origin !== undefined)
+    return refusal(400, `Origin = ${preview(origin)}: must not be given: requests of web pages are refused`)
+  if (host.includes(",")) return refusal(400, `Host = ${preview(host)}: must be given once`)
+  if (host === "" || isOwnHost === undefined || isOwnHost(host.replace(/:\d*$/, ""))) return undefined
+  return refusal(421, `Host = ${preview(host)}: must be ${ownHostRule}`)
+}
+
+const ownHostRule =
+  "localhost, a loopback address, the name or address that the plugin listens on, or plugin.moby.localhost"
 
 export const stopping: Refusal = refusal(503, "the plugin is stopping; try again")
 

@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import { createSecureContext } from "node:tls"
-import { Effect } from "effect"
+import { Effect, type Scope } from "effect"
 import { TlsFileError } from "../node/HttpClient.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -24,6 +24,9 @@ export interface TlsMaterial {
   readonly key: string
   readonly ca: string
 }
+
+/** Has an effect run whenever certificates are to be renewed, until the scope closes. */
+export type Renewals = (renew: Effect.Effect<void>) => Effect.Effect<void, never, Scope.Scope>
 
 /** Reads the files and checks that each is what it should be, and that the key belongs to the certificate. */
 export const readTlsFiles = Effect.fnUntraced(function* ({

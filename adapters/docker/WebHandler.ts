@@ -12,6 +12,7 @@ import {
   decodeBody,
   errorText,
   type HandlerRoute,
+  type Head,
   maxBodyBytes,
   ownerHeader,
   type PageRoute,
@@ -46,8 +47,15 @@ export const toWebHandler = (
   let stopped = false
   const handle = async (request: Request): Promise<Response> => {
     const { pathname, search } = new URL(request.url)
-    const named = request.headers.get(ownerHeader) ?? undefined
-    const route = stopped ? stopping : routeOf(request.method, pathname + search, named, options)
+    const header = (name: string) => request.headers.get(name) ?? undefined
+    const head: Head = {
+      verb: request.method,
+      path: pathname + search,
+      owner: header(ownerHeader),
+      origin: header("origin"),
+      host: header("host")
+    }
+    const route = stopped ? stopping : routeOf(head, options)
     switch (route._tag) {
       case "Refusal":
         return refuse(route)

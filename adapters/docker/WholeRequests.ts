@@ -8,11 +8,10 @@ import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect } from "effect"
 import { type Exchange, Undelivered } from "./Exchange.ts"
-import { contentType, errorText, maxBodyBytes, ownerHeader } from "./Routes.ts"
+import { contentType, errorText, type Head, maxBodyBytes, ownerHeader } from "./Routes.ts"
 
 export interface WholeRequest {
-  readonly path: string
-  readonly owner: string | undefined
+  readonly head: Head
   readonly body: string
 }
 
@@ -21,6 +20,8 @@ export interface Interception {
   readonly take: (request: WholeRequest, exchange: Exchange, done: () => void) => boolean
   /** How long a connection may say nothing at all. */
   readonly silenceMillis: number
+  /** How long a client may take nothing of its answer. */
+  readonly unreadMillis: number
 }
 
 /** Pieces of what comes during a call that are taken in, 64 KiB each at most, before the client has to wait. */
@@ -35,7 +36,7 @@ export interface ShortWay {
 
 export const interceptWholeRequests = (
   server: Http.Server,
-  { take, silenceMillis }: Interception
+  { take, silenceMillis, unreadMillis }: Interception
 ): ShortWay => {
   const onward = server.listeners("connection")
   const connections = new Map<Net.Socket, ConnectionState>()
@@ -68,11 +69,13 @@ export const interceptWholeRequests = (
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
           state.isOpen = false
-          writeAnswer(socket, 200, text, (error) =>
+          writeAnswer(socket, 200, text, (error) => {
+            socket.setTimeout(0)
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
-          )
+          })
           // Nearly always the system has taken it by now, and need not be waited for to say so.
-          if (socket.writableLength === 0 && socket.errored === null && !socket.destroyed) resume(Effect.void)
+          if (socket.writableLength > 0) socket.setTimeout(unreadMillis)
+          else if (socket.errored === null && !socket.destroyed) resume(Effect.void)
         }),
       open: () => state.isOpen && !socket.destroyed,
       refuse: ({ status, reason }) => {
@@ -142,58 +145,55 @@ const plainHeaders = new Set([
 const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
   if (chunk[0] !== 0x50 /* P */) return undefined
   const end = chunk.indexOf("\r\n\r\n")
-  if (end === -1) return undefined
-  const head = headOf(chunk.toString("latin1", 0, end))
-  if (head === undefined || chunk.length !== end + 4 + head.length) return undefined
-  return { path: head.path, owner: head.owner, body: chunk.toString("utf8", end + 4) }
+  if (end === -1 || end > maxHeadLength) return undefined
+  const known = headOf(chunk.toString("latin1", 0, end))
+  if (known === undefined || chunk.length !== end + 4 + known.length) return undefined
+  return { head: known.head, body: chunk.toString("utf8", end + 4) }
 }
 
-interface Head {
-  readonly path: string
-  readonly owner: string | undefined
+interface KnownHead {
+  readonly head: Head
   /** Of the body. */
   readonly length: number
 }
 
 /** A client sends the same few heads again and again. */
-const lately = new Map<string, Head>()
+const lately = new Map<string, KnownHead>()
 const maxLately = 64
-const maxKnownLength = 1024
+const maxHeadLength = 1024
 
-const headOf = (text: string): Head | undefined => {
+const headOf = (text: string): KnownHead | undefined => {
   const known = lately.get(text)
   if (known !== undefined) return known
   const head = parseHead(text)
-  if (head === undefined || text.length > maxKnownLength) return head
+  if (head === undefined) return undefined
   if (lately.size === maxLately) lately.clear()
   lately.set(text, head)
   return head
 }
 
-const parseHead = (text: string): Head | undefined => {
+/** Of what a value may hold, what needs no second look. */
+const plainText = /^[\t -~]*$/
+
+const parseHead = (text: string): KnownHead | undefined => {
   const [requestLine = "", ...lines] = text.split("\r\n")
-  const path = /^POST (\/\S*) HTTP\/1\.1$/.exec(requestLine)?.[1]
+  const path = /^POST (\/[!-~]*) HTTP\/1\.1$/.exec(requestLine)?.[1]
   if (path === undefined) return undefined
-  let length = 0
-  let lengths = 0
-  let owner: string | undefined
+  const headers = new Map<string, string>()
   for (const line of lines) {
     const colon = line.indexOf(":")
     const name = line.slice(0, colon).toLowerCase()
-    if (!plainHeaders.has(name)) return undefined
-    const value = line.slice(colon + 1).trim()
-    // It says what holds anyway, as many clients do; a connection that is to be closed goes the long way.
-    if (name === "connection" && value.toLowerCase() !== "keep-alive") return undefined
-    if (name === "content-length") {
-      if (!/^\d{1,7}$/.test(value)) return undefined
-      length = Number(value)
-      lengths++
-    } else if (name === ownerHeader) {
-      if (owner !== undefined) return undefined
-      owner = value
-    }
+    const value = line.slice(colon + 1)
+    if (colon === -1 || !plainHeaders.has(name) || headers.has(name) || !plainText.test(value))
+      return undefined
+    headers.set(name, value.trim())
   }
-  return lengths > 1 || length > maxBodyBytes ? undefined : { path, owner, length }
+  // It says what holds anyway, as many clients do; a connection that is to be closed goes the long way.
+  if ((headers.get("connection") ?? "keep-alive").toLowerCase() !== "keep-alive") return undefined
+  const length = headers.get("content-length") ?? "0"
+  if (!/^\d{1,7}$/.test(length) || Number(length) > maxBodyBytes) return undefined
+  const [owner, host] = [headers.get(ownerHeader), headers.get("host")]
+  return { head: { verb: "POST", path, owner, origin: undefined, host }, length: Number(length) }
 }
 
 const reasons: Readonly<Record<number, string>> = {

@@ -31,4 +31,4 @@ export {
 } from "./PluginTcp.ts"
 export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
 export * from "./SpecFile.ts"
-export type { TlsFiles } from "./TlsFiles.ts"
+export type { Renewals, TlsFiles } from "./TlsFiles.ts"

@@ -6,7 +6,13 @@ import { Result } from "effect"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
-import { groupsOf, type Publish, parsePublish, publishText } from "../../src/protocol/PublishSyntax.ts"
+import {
+  groupsOf,
+  type Publish,
+  parsePublish,
+  publishText,
+  tooManyPorts
+} from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
 import { type Attachment, type Container, shortId } from "./Engine.ts"
 import { attachmentOf, networkLabel } from "./Placement.ts"
@@ -65,14 +71,16 @@ export const desiredByLabels = (
     () => attachmentOf(container, labels.get(networkLabel), all)
   )
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
+  const texts = asked.split(",").map((each) => each.trim())
+  const publishes = texts.map(parsePublish)
+  const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
+  if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
   return together(
-    asked.split(",").map((each): Desired => {
-      const text = each.trim()
-      const publish = parsePublish(text)
-      return Result.isFailure(publish)
-        ? problem(name, watchOwner, publish.failure, text)
+    publishes.map((publish, index) =>
+      Result.isFailure(publish)
+        ? problem(name, watchOwner, publish.failure, texts[index])
         : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, labels)
-    })
+    )
   )
 }
 
@@ -81,7 +89,8 @@ export const desiredBySubscription = (
   subscription: ContainerSubscription,
   all: ReadonlyArray<Container>
 ): Desired => {
-  const { id, owner, without } = subscription
+  const { id, owner } = subscription
+  const without = new Set(subscription.without)
   const container = subscribedContainer(subscription, all)
   const name = container?.name ?? subscription.name
   const publish = parsePublish(subscription.publish)
@@ -94,7 +103,7 @@ export const desiredBySubscription = (
     { id, name, owner },
     labels
   )
-  const groups = desired.groups.filter(({ group }) => !without.includes(backendPort(group)))
+  const groups = desired.groups.filter(({ group }) => !without.has(backendPort(group)))
   if (Result.isSuccess(attachment)) return { ...desired, groups }
   const { failure: detail } = attachment
   const waiting = container?.running !== true

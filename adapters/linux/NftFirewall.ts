@@ -10,7 +10,8 @@ import {
   type RefusedFlow,
   type Rule,
   ruleKey,
-  ruleText
+  ruleText,
+  withoutRules
 } from "../../src/firewall/Firewall.ts"
 import { libc } from "./Libc.ts"
 import { openTable } from "./NftTable.ts"
@@ -109,17 +110,21 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
     return Result.fail(table.gone("changing"))
   }
 
-  /** One batch of the elements that differ; `false` where the table is not there as it should be, or refuses. */
-  const replaceElements = (rules: ReadonlyArray<Rule>): boolean => {
-    if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return false
+  /**
+   * One batch of the elements that differ. Returns the rules that are there no more; `undefined` where the table is not
+   * there as it should be, or refuses.
+   */
+  const replaceElements = (rules: ReadonlyArray<Rule>): ReadonlyArray<Rule> | undefined => {
+    if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return undefined
     const there = table.read("replacing")
-    if (Result.isFailure(there)) return false
+    if (Result.isFailure(there)) return undefined
     const wanted = rules.flatMap(elementsOf)
-    const outcome = table.transact(missing(there.success, wanted), missing(wanted, there.success))
-    if (Result.isFailure(outcome) || outcome.success !== "done") return false
+    const removed = missing(there.success, wanted)
+    const outcome = table.transact(removed, missing(wanted, there.success))
+    if (Result.isFailure(outcome) || outcome.success !== "done") return undefined
     learn(rules)
     ours = true
-    return true
+    return removed.length === 0 ? [] : withoutRules(rulesOf(removed).rules, rules)
   }
 
   const check = (): Result.Result<void, FirewallError> => {
@@ -166,7 +171,8 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
         const wrong = misfit(rules)
         if (wrong !== undefined) return Effect.fail(wrong)
         const last = [...new Map(rules.map((rule) => [keyOf(rule), rule])).values()]
-        return replaceElements(last) ? Effect.void : load(last)
+        const removed = replaceElements(last)
+        return removed === undefined ? Effect.as(load(last), []) : Effect.succeed(removed)
       }),
     read: exclusively(() => Effect.fromResult(Result.map(table.read("reading"), rulesOf))),
     refuse: (flows) => exclusively(() => Effect.fromResult(refuse(flows))),
@@ -192,10 +198,10 @@ const misfit = (rules: ReadonlyArray<Rule>): FirewallError | undefined => {
 }
 
 /** The elements that are not, or not with the same data, among the others. */
-const missing = (
-  elements: ReadonlyArray<Element>,
+const missing = <E extends Element>(
+  elements: ReadonlyArray<E>,
   others: ReadonlyArray<Element>
-): ReadonlyArray<Element> => {
+): ReadonlyArray<E> => {
   if (elements.length === 0 || others.length === 0) return elements
   const present = new Map(others.map((element) => [elementKey(element), element]))
   return elements.filter((element) => {

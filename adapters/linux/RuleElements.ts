@@ -62,13 +62,14 @@ export const refusedElement = ({ protocol, backend, client }: RefusedFlow): Elem
 /** The networks of a family, without those that lie within another: ranges of a set must not overlap. */
 const networksOf = (allow: ReadonlyArray<IpNetwork.IpNetwork>, family: Family) => {
   const own = allow.filter((network) => IpNetwork.isIpv4Network(network) === (family === 4))
-  return own.filter(
-    (network, index) =>
-      !own.some((other, at) => {
-        if (at === index || !IpNetwork.containsNetwork(other, network)) return false
-        return other.prefixLength < network.prefixLength || at < index
-      })
-  )
+  // By first address, the widest first: whatever lies within another network comes after it, before anything beyond it.
+  const sorted = own.sort((one, other) => byFirstAddress(one, other) || one.prefixLength - other.prefixLength)
+  const outermost: Array<IpNetwork.IpNetwork> = []
+  for (const network of sorted) {
+    const last = outermost.at(-1)
+    if (last === undefined || !IpNetwork.containsNetwork(last, network)) outermost.push(network)
+  }
+  return outermost
 }
 
 /** An element as it was read, with what its counter says. */
@@ -95,7 +96,7 @@ export const rulesOf = (
     networks.push(networkOf(key, last, family))
     allowed.set(frontend, networks)
   }
-  for (const networks of allowed.values()) networks.sort(byAddress)
+  for (const networks of allowed.values()) networks.sort(byFirstAddress)
   const limits = new Set(
     elements.filter(({ set }) => set.kind === "limited").map(({ set, key }) => frontendKey(set.place, key))
   )
@@ -125,9 +126,8 @@ export const rulesOf = (
   return { rules, counted }
 }
 
-/** Networks of one set: no two start at the same address. */
-const byAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): number =>
-  Buffer.compare(octetsOf(one.address), octetsOf(other.address))
+const byFirstAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): number =>
+  Buffer.compare(octetsOf(IpNetwork.firstAddress(one)), octetsOf(IpNetwork.firstAddress(other)))
 
 const frontendKey = ({ scope, family }: Place, key: Uint8Array): string =>
   `${scope}${family} ${key.join(" ")}`

@@ -6,17 +6,20 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { StoreError } from "../../src/mapper/MappingStore.ts"
+import { replaceablePart } from "./OwnPath.ts"
 import { hasCode, storeErrorOf } from "./Sqlite.ts"
 
 /**
  * Makes the directory with mode 0700 where it is missing. One that is there is left as it is (its files are private
- * anyhow) but refused where another user owns it or others may write to it.
+ * anyhow) but refused where another user owns it, or could write to it or replace it.
  */
 export const prepareDirectory = (directory: string): Effect.Effect<void, StoreError> =>
   Effect.suspend(() => {
     const operation = "preparing the state directory"
     const refuse = (detail: string) => Effect.fail(new StoreError({ reason: "Failed", operation, detail }))
     try {
+      const before = replaceablePart(Path.dirname(Path.resolve(directory)))
+      if (before !== undefined) return refuse(before)
       Fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
       const found = Fs.statSync(directory)
       const user = process.getuid?.() ?? found.uid
@@ -26,6 +29,8 @@ export const prepareDirectory = (directory: string): Effect.Effect<void, StoreEr
         return refuse(
           `${directory} can be written by others (mode ${(found.mode & 0o7777).toString(8)}); use chmod 700`
         )
+      const after = replaceablePart(directory)
+      if (after !== undefined) return refuse(after)
       Fs.accessSync(directory, Fs.constants.W_OK)
       return Effect.void
     } catch (cause) {

@@ -46,6 +46,12 @@ export const code = {
 /** Runs one request. What it dies of is its caller's to turn into an error. */
 export type Invoke<R> = (call: Call) => Effect.Effect<unknown, RpcError, R>
 
+/** The most requests of one batch. */
+const maxBatch = 1000
+
+/** In characters, of the answers to one batch: what comes after so many is refused, and not run. */
+const maxBatchAnswer = 16 * 1024 * 1024
+
 /** The answer to a message, without a line end; `undefined` where there is none to give. A batch runs in order. */
 export const answer = <R>(text: string, invoke: Invoke<R>): Effect.Effect<string | undefined, never, R> => {
   const message = readMessage(text)
@@ -57,8 +63,9 @@ export const readMessage = (text: string): Message => {
   if (Result.isFailure(tree)) return refused(null, parseError(tree.failure))
   if (!Array.isArray(tree.success))
     return readRequest(tree.success as Exclude<JsonValue, ReadonlyArray<JsonValue>>)
-  return tree.success.length === 0
-    ? refused(null, invalidRequest("a batch must hold at least one request"))
+  const { length } = tree.success
+  return length === 0 || length > maxBatch
+    ? refused(null, invalidRequest(`a batch must hold 1 to ${maxBatch} requests (it holds ${length})`))
     : tree.success.map(readRequest)
 }
 
@@ -110,12 +117,22 @@ const answerBatch = Effect.fnUntraced(function* <R>(
   invoke: Invoke<R>
 ): Effect.fn.Return<string | undefined, never, R> {
   const answers: Array<string> = []
+  let length = 0
   for (const message of messages) {
-    const text = yield* answerOne(message, invoke)
-    if (text !== undefined) answers.push(text)
+    const text = yield* answerOne(message, length > maxBatchAnswer ? notRun : invoke)
+    if (text === undefined) continue
+    answers.push(text)
+    length += text.length
   }
   return answers.length === 0 ? undefined : `[${answers.join(",")}]`
 })
+
+const notRun: Invoke<never> = () =>
+  Effect.fail(
+    invalidRequest(
+      `the answers to a batch must be at most ${maxBatchAnswer} characters; this one was not run`
+    )
+  )
 
 const refused = (id: Id, error: RpcError): Refused => ({ _tag: "Refused", id, error })
 

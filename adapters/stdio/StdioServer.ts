@@ -7,7 +7,7 @@ import { type Cause, Deferred, Effect, Exit, Logger, References, Result, Scope }
 import { CurrentOwner, Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, preview } from "../../src/protocol/GoJson.ts"
 import { type CallError, call, failureOf, Method, valueBody } from "../../src/protocol/Operations.ts"
-import { RequestError } from "../../src/protocol/RequestError.ts"
+import { mostIssues, RequestError } from "../../src/protocol/RequestError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import { type Line, LineReader, maxLineBytes, StreamFailed, tooLong } from "./LineReader.ts"
 import { LineWriter } from "./LineWriter.ts"
@@ -236,7 +236,7 @@ const badParams = (path: string, value: unknown, rule: string): Result.Result<ne
 const paramsError = ({ message, issues }: RequestError): JsonRpc.RpcError => ({
   code: JsonRpc.code.invalidParams,
   message,
-  data: { issues }
+  data: { issues: issues.slice(0, mostIssues) }
 })
 
 const errorOf = (cause: Cause.Cause<CallError>): JsonRpc.RpcError => {

@@ -20,6 +20,11 @@ if (load === undefined) {
   process.exit(2)
 }
 const { run } = await load()
-await run()
+try {
+  await run()
+} catch (error) {
+  process.stderr.write(`bench ${name}: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exit(1)
+}
 
 export {}

@@ -1,12 +1,14 @@
 /**
  * The relay against a direct connection, docker-proxy and nginx's stream module, in one run, round by round, all on the
  * loopback interface: bulk, new connections, round trips and packets, with the processor time each takes; then the memory
- * of idle ports. Needs gcc; what is not installed is not measured.
+ * of idle ports. Needs gcc; of what is not installed, or ends, a row says why.
  */
-import { execFileSync } from "node:child_process"
+import { execFile } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { setImmediate } from "node:timers/promises"
+import { promisify } from "node:util"
 import { measureMemory, memoryTitle } from "./relayMemory.ts"
 import {
   compileLoad,
@@ -76,7 +78,7 @@ export const run = async (): Promise<void> => {
   try {
     const load = compileLoad(folder)
     const subjects = await startSubjects(processes, load, folder)
-    const results = measure(load, subjects)
+    const results = await measure(processes, load, subjects)
     for (const { title, unit, cost } of tests) print(title, unit, cost, subjects, results)
     if (memoryTitle.includes(only)) await measureMemory(processes, folder)
   } finally {
@@ -89,24 +91,39 @@ type Results = Map<string, Array<Result>>
 const keyOf = (title: string, { name }: Subject) => `${title} ${name}`
 
 /** In turns, each round in another order; the first round warms up. */
-const measure = (load: string, subjects: ReadonlyArray<Subject>): Results => {
+const measure = async (
+  processes: Processes,
+  load: string,
+  subjects: ReadonlyArray<Subject>
+): Promise<Results> => {
   const results: Results = new Map()
   for (let round = 0; round <= rounds; round++)
-    for (const { title, service, words, seconds } of tests)
+    for (const test of tests)
       for (let turn = 0; turn < subjects.length; turn++) {
         const subject = subjects[(turn + round) % subjects.length]
-        if (subject === undefined) continue
-        const before = processorTime(subject.processes)
-        const [command = "", ...rest] = words.map(String)
-        const text = execFileSync(load, [command, host, `${subject.port(service)}`, ...rest], {
-          encoding: "utf8"
-        })
-        const processor = processorTime(subject.processes) - before
-        if (round === 0) continue
-        const key = keyOf(title, subject)
-        results.set(key, [...(results.get(key) ?? []), { ...JSON.parse(text), seconds, processor }])
+        if (subject === undefined || subject.gone !== undefined) continue
+        try {
+          const result = await measureOnce(load, subject, test)
+          const key = keyOf(test.title, subject)
+          if (round > 0) results.set(key, [...(results.get(key) ?? []), result])
+        } catch (error) {
+          // Whether it has ended is known a moment later.
+          await setImmediate()
+          subject.gone = processes.whyEnded(subject.processes) ?? String(error)
+        }
       }
   return results
+}
+
+const measureOnce = async (
+  load: string,
+  subject: Subject,
+  { service, words, seconds }: Test
+): Promise<Result> => {
+  const before = processorTime(subject.processes)
+  const [command = "", ...rest] = words.map(String)
+  const { stdout } = await promisify(execFile)(load, [command, host, `${subject.port(service)}`, ...rest])
+  return { ...JSON.parse(stdout), seconds, processor: processorTime(subject.processes) - before }
 }
 
 const print = (
@@ -124,6 +141,10 @@ const print = (
   const rate = ({ rate }: Result) => rate
   const [direct] = subjects
   for (const subject of subjects) {
+    if (subject.gone !== undefined) {
+      console.log(`${row([`  ${subject.name}`])}  not measured: ${subject.gone}`)
+      continue
+    }
     const own = of(subject, rate)
     const share = direct === undefined ? Number.NaN : own / of(direct, rate)
     const spent = of(subject, (result) => result.processor / cost.per(result))

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Routes } from "./relayProcess.ts"
 import {
   answer,
-  available,
   kernelMemory,
+  noNginx,
   type Processes,
   proportionalMemory,
   startDockerProxy,
@@ -25,14 +25,15 @@ const portsPerAddress = 4000
 export const measureMemory = async (processes: Processes, folder: string): Promise<void> => {
   console.log(`\n${row([memoryTitle, "ports", "KB", "of it kernel", "us to open"])}`)
   for (const protocol of ["tcp", "udp"] as const) await ours(processes, protocol)
-  if (available("docker-proxy"))
-    await others("docker-proxy", proxyCount, () =>
-      Array.from({ length: proxyCount }, (_, index) =>
-        startDockerProxy(processes, "127.0.60.1", 10_000 + index, "echo")
-      )
+  await others(processes, "docker-proxy", proxyCount, () =>
+    Array.from({ length: proxyCount }, (_, index) =>
+      startDockerProxy(processes, "127.0.60.1", 10_000 + index, "echo")
     )
-  if (available("nginx"))
-    await others("nginx", portCount, () => {
+  )
+  const gone = noNginx()
+  if (gone !== undefined) console.log(`${row(["  nginx"])}  not measured: ${gone}`)
+  else
+    await others(processes, "nginx", portCount, () => {
       const listens = Array.from(
         { length: portCount },
         (_, index) =>
@@ -82,11 +83,18 @@ const oursOnce = async (processes: Processes, protocol: "tcp" | "udp"): Promise<
   return { process: after.rss - before.rss, kernel, took: after.took }
 }
 
-const others = async (name: string, ports: number, start: () => ReadonlyArray<ChildProcess>) => {
+const others = async (
+  processes: Processes,
+  name: string,
+  ports: number,
+  start: () => ReadonlyArray<ChildProcess>
+) => {
   const kernelBefore = kernelMemory()
   const started = start()
   await sleep(3000)
-  print(`  ${name}`, ports, proportionalMemory(started), kernelMemory() - kernelBefore, Number.NaN)
+  const gone = processes.whyEnded(started)
+  if (gone !== undefined) console.log(`${row([`  ${name}`])}  not measured: ${gone}`)
+  else print(`  ${name}`, ports, proportionalMemory(started), kernelMemory() - kernelBefore, Number.NaN)
   for (const child of started) child.kill()
   await sleep(500)
 }

@@ -1,6 +1,7 @@
 /** What the relay is measured against, each started with the same three routes: two of TCP and one of UDP. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { connect } from "node:net"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Routes } from "./relayProcess.ts"
@@ -14,19 +15,46 @@ export interface Subject {
   readonly name: string
   readonly port: (service: Service) => number
   readonly processes: ReadonlyArray<ChildProcess>
+  /** Why it is not measured, or not any more. */
+  gone: string | undefined
 }
 
 export const services = Object.keys(ports) as ReadonlyArray<Service>
 
 /** Everything started here ends with this. */
 export class Processes {
-  private readonly children: Array<ChildProcess> = []
+  /** What each has said last on stderr. */
+  private readonly children = new Map<ChildProcess, string>()
 
   start(command: string, words: ReadonlyArray<string>): ChildProcess {
     // docker-proxy reports on descriptor 3.
-    const child = spawn(command, words, { stdio: ["pipe", "pipe", "ignore", "pipe"] })
-    this.children.push(child)
+    const child = spawn(command, words, { stdio: ["pipe", "pipe", "pipe", "pipe"] })
+    this.children.set(child, "")
+    child.stderr?.on("data", (text: Buffer) => {
+      this.children.set(child, text.toString().trim().split("\n").at(-1) ?? "")
+    })
+    child.on("error", ({ message }) => this.children.set(child, message))
     return child
+  }
+
+  /** Why one of these is not running, or `undefined`. */
+  whyEnded(children: ReadonlyArray<ChildProcess>): string | undefined {
+    const ended = children.find(
+      ({ pid, exitCode, signalCode }) => pid === undefined || exitCode !== null || signalCode !== null
+    )
+    if (ended === undefined) return undefined
+    const how = ended.pid === undefined ? "did not start" : `ended with ${ended.signalCode ?? ended.exitCode}`
+    return `it ${how}: ${this.children.get(ended)}`
+  }
+
+  /** Waits until something listens at this TCP port, or one of these has ended; why it is no use, if so. */
+  async listens(children: ReadonlyArray<ChildProcess>, port: number): Promise<string | undefined> {
+    for (let tries = 0; tries < 500; tries++) {
+      const why = this.whyEnded(children)
+      if (why !== undefined || (await accepts(port))) return why
+      await sleep(20)
+    }
+    return `nothing listens at its port ${port}`
   }
 
   async relay(routes: ReadonlyArray<Routes>, nodeOptions: ReadonlyArray<string> = []): Promise<ChildProcess> {
@@ -37,9 +65,16 @@ export class Processes {
   }
 
   end(): void {
-    for (const child of this.children) child.kill()
+    for (const child of this.children.keys()) child.kill()
   }
 }
+
+const accepts = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect(port, host)
+    socket.on("connect", () => resolve(true)).on("error", () => resolve(false))
+    socket.on("connect", () => socket.destroy())
+  })
 
 /** The next line that a process writes. */
 export const answer = (child: ChildProcess): Promise<string> =>
@@ -70,8 +105,9 @@ export const startSubjects = async (
   load: string,
   folder: string
 ): Promise<ReadonlyArray<Subject>> => {
-  for (const service of services) processes.start(load, [service, host, `${ports[service]}`])
-  const subjects: Array<Subject> = [{ name: "direct", port: at(21_000), processes: [] }]
+  const backends = services.map((service) => processes.start(load, [service, host, `${ports[service]}`]))
+  const why = await processes.listens(backends, ports.echo)
+  if (why !== undefined) throw new Error(`the backends of the benchmark can't be had: ${why}`)
   const ours = at(21_100)
   const routes = services.map(
     (service) =>
@@ -83,27 +119,29 @@ export const startSubjects = async (
         backendPort: ports[service]
       }) satisfies Routes
   )
-  subjects.push({ name: "portmapper", port: ours, processes: [await processes.relay(routes)] })
-  if (available("docker-proxy")) subjects.push(dockerProxy(processes))
-  if (available("nginx") && existsSync(streamModule)) subjects.push(nginx(processes, folder))
-  await sleep(1000)
+  const subjects = [
+    subject("direct", at(21_000), []),
+    subject("portmapper", ours, [await processes.relay(routes)]),
+    dockerProxy(processes),
+    nginx(processes, folder)
+  ]
+  for (const one of subjects)
+    for (const service of ["echo", "sink"] as const)
+      one.gone ??= await processes.listens(one.processes, one.port(service))
   return subjects
 }
 
-export const available = (command: string): boolean => {
-  try {
-    execFileSync("sh", ["-c", `command -v ${command}`], { stdio: "ignore" })
-    return true
-  } catch {
-    process.stderr.write(`bench relay: ${command} is not installed and not measured\n`)
-    return false
-  }
-}
+const subject = (
+  name: string,
+  port: Subject["port"],
+  processes: ReadonlyArray<ChildProcess>,
+  gone?: string
+): Subject => ({ name, port, processes, gone })
 
 const dockerProxy = (processes: Processes): Subject => {
   const port = at(21_400)
   const children = services.map((service) => startDockerProxy(processes, host, port(service), service))
-  return { name: "docker-proxy", port, processes: children }
+  return subject("docker-proxy", port, children)
 }
 
 export const startDockerProxy = (
@@ -119,14 +157,20 @@ export const startDockerProxy = (
 
 const streamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
+/** Why nginx can't be measured. */
+export const noNginx = (): string | undefined =>
+  existsSync(streamModule) ? undefined : `nginx has no stream module (${streamModule})`
+
 const nginx = (processes: Processes, folder: string): Subject => {
   const port = at(21_500)
+  const gone = noNginx()
+  if (gone !== undefined) return subject("nginx", port, [], gone)
   const servers = services.map((service) =>
     service === "packets"
       ? `server { listen ${host}:${port(service)} udp reuseport; proxy_pass ${host}:${ports[service]}; }`
       : `server { listen ${host}:${port(service)}; proxy_half_close on; proxy_pass ${host}:${ports[service]}; }`
   )
-  return { name: "nginx", port, processes: [startNginx(processes, folder, "measured", servers)] }
+  return subject("nginx", port, [startNginx(processes, folder, "measured", servers)])
 }
 
 export const startNginx = (
@@ -139,7 +183,7 @@ export const startNginx = (
   writeFileSync(
     file,
     `load_module ${streamModule}; user root; worker_processes auto; daemon off;
-pid ${folder}/${name}.pid; error_log ${folder}/${name}.log;
+pid ${folder}/${name}.pid; error_log stderr;
 events { worker_connections 32768; }
 stream { ${servers.join("\n")} }\n`
   )

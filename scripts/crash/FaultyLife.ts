@@ -52,7 +52,7 @@ export const faultyLife = Effect.fnUntraced(function* (
 })
 
 /** How long the plugin has, once nothing fails any more, to put right what failures left. */
-const settlesWithinMillis = 5000
+const settlesWithinMillis = 60_000
 
 /**
  * Waits until nothing differs from what was answered, and nothing of a call that failed is left; what still does or is

@@ -55,7 +55,7 @@ const waysTo = ({ client, host }: Lab, binding: Binding) => {
 }
 
 const whoAnswers = ({ agent }: Namespace, host: string, { Proto, FrontendPort: port }: Binding) => {
-  const asked = { host, port, timeoutMillis: 2000 }
+  const asked = { host, port }
   return Proto === 6
     ? Effect.map(agent.tcp({ ...asked, close: "reset" }), ({ outcome, answer }) => answer?.who ?? outcome)
     : Effect.map(agent.udp(asked), ({ outcome, replies }) => replies[0]?.who ?? outcome)

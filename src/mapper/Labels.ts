@@ -5,6 +5,7 @@
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../protocol/Address.ts"
+import { preview } from "../protocol/GoJson.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
 
@@ -31,6 +32,12 @@ export const noPolicy: Policy = {
   udpIdle: undefined
 }
 
+/** Of all `portmapper.*` labels of one mapping, names and values: they are recorded and listed with it. */
+export const maxLabelBytes = 16 * 1024
+
+/** In one `portmapper.allow`. */
+export const maxPrefixes = 1000
+
 /** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
 export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
 
@@ -39,25 +46,45 @@ const known = labelNames.map((name) => `portmapper.${name}`)
 export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
   let policy = noPolicy
   const issues: Array<Issue> = []
-  for (const [name, value] of labels) {
-    if (!name.startsWith("portmapper.")) continue
+  const own = ownLabels(labels)
+  const bytes = bytesOf(own)
+  if (bytes > maxLabelBytes)
+    return Result.fail(
+      new RequestError({
+        issues: [
+          {
+            path: "Labels",
+            value: `${bytes} bytes of portmapper.* labels`,
+            rule: `at most ${maxLabelBytes} bytes of them`
+          }
+        ]
+      })
+    )
+  for (const [name, value] of own) {
     const parsed = parseLabel(name, value)
     if (Result.isSuccess(parsed)) policy = { ...policy, ...parsed.success }
     else
       issues.push({
-        path: `Labels[${JSON.stringify(name)}]`,
-        value: JSON.stringify(value),
+        path: `Labels[${preview(name)}]`,
+        value: preview(value),
         rule: parsed.failure
       })
   }
   return issues.length === 0 ? Result.succeed(policy) : Result.fail(new RequestError({ issues }))
 }
 
+/** The labels that are the mapper's to read; an Engine sends all those of the container. */
+export const ownLabels = (labels: Labels): Labels =>
+  labels.size === 0 ? labels : new Map([...labels].filter(([name]) => name.startsWith("portmapper.")))
+
 /** The labels that make a difference to the mapper, in one order, as one text: equal texts are equal policies. */
 export const policyText = (labels: Labels): string => {
-  const own = [...labels].filter(([name]) => name.startsWith("portmapper."))
-  return own.length === 0 ? "" : JSON.stringify(own.sort(([a], [b]) => (a < b ? -1 : 1)))
+  const own = ownLabels(labels)
+  return own.size === 0 ? "" : JSON.stringify([...own].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
+
+const bytesOf = (labels: Labels): number =>
+  labels.size === 0 ? 0 : new TextEncoder().encode([...labels].flat().join("")).length
 
 const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>, string> => {
   switch (name) {
@@ -73,8 +100,9 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
     case "portmapper.publish":
     case "portmapper.network":
-    // Written by `portmapper watch`, for people to read: not among the known ones.
+    // Written by `portmapper watch` and by the CNI plugin themselves: not among the known ones.
     case "portmapper.container":
+    case "portmapper.cni-network":
       return Result.succeed({})
     default:
       return Result.fail(`one of the known labels: ${known.join(", ")}`)
@@ -106,7 +134,10 @@ const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
 /** Comma-separated addresses or prefixes, at least one. */
 const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpNetwork>, string> => {
   const networks: Array<IpNetwork.IpNetwork> = []
-  for (const part of value.split(",").map((text) => text.trim())) {
+  const parts = value.split(",")
+  if (parts.length > maxPrefixes)
+    return Result.fail(`at most ${maxPrefixes} addresses or prefixes (there are ${parts.length})`)
+  for (const part of parts.map((text) => text.trim())) {
     const parsed = parseNetwork(part)
     if (Result.isFailure(parsed))
       return Result.fail(

@@ -12,6 +12,7 @@ import { Address, notAnAddress, parseAddress } from "./Address.ts"
 import { JsonObject, parse, preview } from "./GoJson.ts"
 import {
   entriesOf,
+  isLongerThan,
   placesOf,
   type Quick,
   quickArray,
@@ -27,6 +28,8 @@ export interface Field<S extends Schema.Constraint> {
   readonly schema: S
   readonly zero: S["Encoded"] & (null | boolean | number | string)
   readonly repeated: "last" | "merge" | "refuse"
+  /** The most elements of a list; a longer one is refused before any of them is looked at. */
+  readonly max?: number | undefined
 }
 
 type Fields = { readonly [name: string]: Field<Schema.Constraint> }
@@ -52,9 +55,9 @@ export const goStruct = <const F extends Fields>(fields: F) => {
       encode: SchemaGetter.passthrough()
     })
   )
-  const quick = named.flatMap(([name, { schema, zero }]) => {
+  const quick = named.flatMap(([name, { schema, zero, max }]) => {
     const way = quickWays.get(schema)
-    return way === undefined ? [] : [{ name, quick: way, zero }]
+    return way === undefined ? [] : [{ name, quick: way, zero, max }]
   })
   return withQuick(whole, quick.length === named.length ? quickStruct(quick) : undefined)
 }
@@ -161,9 +164,12 @@ export const optionalText = field(pointer(Text, "a string or null"), null)
 export const optionalInt = field(pointer(Integer, "an integer or null"), null)
 export const optional = <S extends Schema.Constraint>(schema: S) =>
   field(pointer(schema, "an object or null"), null, "merge")
-export const list = <S extends Schema.Constraint>(schema: S) => field(slice(schema), null, "refuse")
+export const list = <S extends Schema.Constraint>(schema: S, max?: number) => ({
+  ...field(slice(schema), null, "refuse"),
+  max
+})
 
-/** Decodes a value, or a tree that `parse` gave, and reports everything that is wrong with it. */
+/** Decodes a value, or a tree that `parse` gave, and reports everything that is wrong with it; of a large one the first. */
 export const decodeValue = <T>(
   schema: Schema.ConstraintDecoder<T>
 ): ((input: unknown) => Result.Result<T, RequestError>) => {
@@ -175,10 +181,23 @@ export const decodeValue = <T>(
     const result = decode(input)
     if (Result.isSuccess(result)) return Result.succeed(result.success)
     // Once more for the whole report: what is right pays nothing for it.
-    const everything = decode(input, { errors: "all", reportInput: true })
+    const errors = isLarge(input) ? "first" : "all"
+    const everything = decode(input, { errors, reportInput: true })
     const issues = Result.isFailure(everything) ? issuesOf(everything.failure) : issuesOf(result.failure)
     return Result.fail(new RequestError({ issues }))
   }
+}
+
+/** Whether a value has so many parts that a report on all of them is of no use to anyone. */
+const isLarge = (value: unknown, most = 10_000): boolean => {
+  const open = [value]
+  for (let looked = 0; open.length > 0; looked++) {
+    const next = open.pop()
+    const parts = Array.isArray(next) ? next : (entriesOf(next)?.map(([, part]) => part) ?? [])
+    if (looked + open.length + parts.length > most) return true
+    open.push(...parts)
+  }
+  return false
 }
 
 /** Decodes JSON text. */
@@ -214,6 +233,8 @@ function numberThat(holds: (value: number) => boolean, expected: string) {
   )
 }
 
+type Entries = Array<readonly [string, unknown]>
+
 type Fold<A> = (
   input: unknown,
   options: { readonly reportInput?: boolean | undefined }
@@ -232,21 +253,28 @@ const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constr
     const entries = entriesOf(input)
     if (entries === undefined) return notAnObject(input, options)
     let seen = 0
+    const merged = new Map<string, Entries>()
     for (const [key, given] of entries) {
       const place = places(key)
       const found = place === undefined ? undefined : fields[place]
       if (place === undefined || found === undefined || given === undefined) continue
-      const [name, { zero, repeated }] = found
+      const [name, { zero, repeated, max }] = found
       let value = given
+      const refused = (expected: string) =>
+        Effect.fail(
+          new SchemaIssue.Pointer([name], new SchemaIssue.InvalidValue({ expected }, value, options))
+        )
+      if (isLongerThan(max, value)) return refused(`at most ${max} elements`)
       if ((seen & (1 << place)) !== 0) {
-        if (repeated === "refuse") {
-          const issue = new SchemaIssue.InvalidValue({ expected: "given once" }, value, options)
-          return Effect.fail(new SchemaIssue.Pointer([name], issue))
-        }
+        if (repeated === "refuse") return refused("given once")
         const before = repeated === "merge" ? entriesOf(out[name]) : undefined
         const after = repeated === "merge" ? entriesOf(value) : undefined
         if (before !== undefined && after !== undefined) {
-          value = new JsonObject([...before, ...after] as JsonObject["entries"])
+          // Appended to, so that a key repeated a thousand times costs a thousand times one.
+          const together = before === merged.get(name) ? (before as Entries) : [...before]
+          merged.set(name, together)
+          for (const entry of after) together.push(entry)
+          value = new JsonObject(together as JsonObject["entries"])
         } else {
           const earlier = checks[place]?.(out[name], options)
           if (earlier !== undefined && Result.isFailure(earlier)) {

@@ -22,6 +22,12 @@ import {
   uint16
 } from "./GoSchema.ts"
 
+/** Of one group, of one call's groups and of what is followed: far more than a host has addresses or a caller needs. */
+const most = 1000
+
+/** A binding of a mass release takes some fifty bytes at least, and a body has a limit of its own. */
+const mostReleased = 20_000
+
 /** One entry of a group. `FrontendPort` 0 asks for any free port; `FrontendPortEnd` is the end of a range, inclusive. */
 export const PortBindingReq = goStruct({
   Proto: int,
@@ -32,7 +38,7 @@ export const PortBindingReq = goStruct({
   FrontendPortEnd: uint16
 })
 
-export const MapPortsRequest = goStruct({ Reqs: list(PortBindingReq), Labels: labels })
+export const MapPortsRequest = goStruct({ Reqs: list(PortBindingReq, most), Labels: labels })
 
 export const NATRule = goStruct({ FromAddr: address, FromPort: uint16 })
 
@@ -52,12 +58,15 @@ export const WirePortBinding = goStruct({
 export const MapPortsResponse = goStruct({ PortBindings: list(WirePortBinding), Err: text })
 
 /** Several groups, each with a port of its own: all of them are mapped, or none. */
-export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest) })
+export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest, most) })
 
 /** One answer for each group, in order. */
 export const MapGroupsResponse = goStruct({ Groups: list(MapPortsResponse), Err: text })
 
-export const UnmapPortsRequest = goStruct({ PortBindings: list(WirePortBinding), Labels: labels })
+export const UnmapPortsRequest = goStruct({
+  PortBindings: list(WirePortBinding, mostReleased),
+  Labels: labels
+})
 
 export const UnmapPortsResponse = goStruct({})
 
@@ -88,7 +97,7 @@ export const WireMapping = goStruct({
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
-export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text), Labels: labels })
+export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
 
 /** A message as plain data: what `JSON.stringify` writes and what a caller in process hands over. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]

@@ -5,7 +5,6 @@
  */
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
-import { bounded } from "./Bounded.ts"
 import { CallObserver, type FinishedCall } from "./CallObserver.ts"
 import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
@@ -133,9 +132,10 @@ const inTime = <A, E, R>(
   method: Method,
   called: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | CallTimedOut, R> =>
-  bounded(called, callTimeout, () =>
-    Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
-  )
+  Effect.timeoutOrElse(called, {
+    duration: callTimeout,
+    orElse: () => Effect.fail(new CallTimedOut({ method, seconds: Duration.toSeconds(callTimeout) }))
+  })
 
 const observed = <R>(
   method: Method,

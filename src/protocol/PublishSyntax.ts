@@ -87,6 +87,15 @@ export const publishText = ({ protocol, host, hostPorts, containerPorts }: Publi
 export const unpublishText = ({ protocol, host, ports }: Unpublish): string =>
   `${host === undefined ? "" : `${hostText(host)}:`}${rangeText(ports)}${protocolText(protocol)}`
 
+/** What one container may publish in all; each port becomes a group of its own. */
+const mostPorts = 65_536
+
+/** The rule that these break together, or `undefined`. */
+export const tooManyPorts = (all: ReadonlyArray<Publish>): string | undefined => {
+  const ports = all.reduce((sum, { containerPorts }) => sum + count(containerPorts), 0)
+  return ports > mostPorts ? `at most ${mostPorts} container ports in all (there are ${ports})` : undefined
+}
+
 /** The host addresses that a `-p` stands for. */
 export const hostsOf = (host: Address | undefined): ReadonlyArray<Address> =>
   host === undefined ? [unspecified(4), unspecified(6)] : [host]
@@ -111,7 +120,7 @@ export const groupsOf = (
     pairs.map(({ frontend, backend }) => ({
       protocol,
       host: frontend,
-      asked: frontend.text,
+      requestedAddress: frontend.text,
       backend: { address: backend, port }
     }))
   return Result.succeed(

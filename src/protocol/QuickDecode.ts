@@ -13,6 +13,8 @@ export interface QuickField {
   readonly quick: Quick
   /** Encoded. */
   readonly zero: null | boolean | number | string
+  /** The most elements of a list. */
+  readonly max: number | undefined
 }
 
 /** An object with the fields that are given; not sure of a key given twice. */
@@ -28,7 +30,7 @@ export const quickStruct = (fields: ReadonlyArray<QuickField>): Quick => {
       const place = places(key)
       const field = place === undefined ? undefined : fields[place]
       if (place === undefined || field === undefined || given === undefined) continue
-      if ((seen & (1 << place)) !== 0) return unsure
+      if ((seen & (1 << place)) !== 0 || isLongerThan(field.max, given)) return unsure
       seen |= 1 << place
       if (given === null) continue
       const decoded = field.quick(given)
@@ -67,6 +69,9 @@ export const quickStringMap: Quick = (value) => {
   }
   return map
 }
+
+export const isLongerThan = (max: number | undefined, value: unknown): boolean =>
+  max !== undefined && Array.isArray(value) && value.length > max
 
 /** Which of these names a key is: Go takes it whatever its case. */
 export const placesOf = (names: ReadonlyArray<string>): ((key: string) => number | undefined) => {

@@ -11,8 +11,11 @@ import { Schema } from "effect"
 export const Issue = Schema.Struct({ path: Schema.String, value: Schema.String, rule: Schema.String })
 export type Issue = typeof Issue.Type
 
-/** How many issues the message spells out; all of them are in `issues`. */
+/** How many issues the message spells out. */
 const spelledOut = 8
+
+/** How many are worth looking for and sending: a request with more is no slip of the hand. */
+export const mostIssues = 100
 
 export class RequestError extends Schema.TaggedError<RequestError>()("RequestError", {
   issues: Schema.Array(Issue)

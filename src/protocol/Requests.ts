@@ -23,8 +23,8 @@ import type {
 } from "./Messages.ts"
 import type { Entry, Group, PortRequest, Release, ReleasedBinding } from "./PortBinding.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { parsePublish, publishForm } from "./PublishSyntax.ts"
-import { type Issue, RequestError } from "./RequestError.ts"
+import { parsePublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /** A group with no entries asks for nothing; its `ports` say nothing either. */
 export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Group, RequestError> => {
@@ -49,12 +49,13 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
       })
 }
 
-/** Every rule that any of the groups breaks. */
+/** Every rule that any of the groups breaks, of the first ones where there are many. */
 export const groupsOf = ({
   Groups: requests
 }: typeof MapGroupsRequest.Type): Result.Result<ReadonlyArray<Group>, RequestError> => {
   const issues: Array<Issue> = []
   const groups = (requests ?? []).flatMap((request, index) => {
+    if (issues.length >= mostIssues) return []
     const group = groupOf(request)
     if (Result.isSuccess(group)) return [group.success]
     issues.push(...issuesOfGroup(index, group.failure.issues))
@@ -105,6 +106,8 @@ export const followOf = ({
     issues.push({ path: `Publish[${index}]`, value: preview(text), rule: parsed.failure })
     return []
   })
+  const tooMany = tooManyPorts(publish)
+  if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(published), rule: tooMany })
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
     : Result.succeed({ container: Container, publish, labels: Labels ?? noLabels })
@@ -141,7 +144,7 @@ const entryOf = (req: typeof PortBindingReq.Type, path: string, issues: Array<Is
   return {
     protocol,
     host: frontend ?? unspecified(backend.family),
-    asked: frontend?.text ?? "",
+    requestedAddress: frontend?.text ?? "",
     backend: { address: backend, port: req.BackendPort }
   }
 }

@@ -210,7 +210,7 @@ describe("map, ls and unmap", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("end with their reader", () =>
+  testNeeding("end with their reader", ["bash"], () =>
     withMemory(
       Effect.gen(function* () {
         const { socket } = yield* served

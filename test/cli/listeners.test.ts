@@ -82,7 +82,7 @@ describeLab("portmapper serve in a lab", [], () => {
           env: { LISTEN_FDNAMES: "plugin:port" }
         }
       )
-      yield* plugin.waitForLine(/^listening on .*7002/, { timeoutMillis: 15_000 })
+      yield* plugin.waitForLine(/^listening on .*7002/)
       assert.deepStrictEqual(
         plugin.lines("stderr").filter((line) => line.startsWith("listening")),
         [
@@ -123,9 +123,7 @@ describeLab("portmapper serve in a lab", [], () => {
       for (const [args, message] of rows) {
         const tcp = args.includes("--tcp") ? [] : ["--tcp", "127.0.0.1:0"]
         const state = ["--state", Path.join(folder, "state")]
-        const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...state, ...tcp, ...args], {
-          timeoutMillis: 15_000
-        })
+        const { code, stderr } = yield* host.exec(process.execPath, [...serve, ...state, ...tcp, ...args])
         assert.strictEqual(`${code} ${stderr.trim().split("\n").at(-1)}`, `1 portmapper: ${message}`)
       }
     })

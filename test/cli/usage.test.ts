@@ -210,10 +210,7 @@ testNeeding("a signal to npm ends what it started", ["npm"], () =>
       yield* Effect.promise(() => once(child.stdio[1] as Readable, "data"))
       child.kill("SIGTERM")
       // Its output ends with the last who has it.
-      yield* Effect.timeout(
-        Effect.promise(() => once(child, "close")),
-        "10 seconds"
-      )
+      yield* Effect.promise(() => once(child, "close"))
     }).pipe(Effect.scoped)
   )
 )

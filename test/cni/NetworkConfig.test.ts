@@ -130,7 +130,10 @@ describe("what is to be published", () => {
 
   it("is nothing where the runtime asks for nothing", () => {
     for (const fields of [{}, { runtimeConfig: {} }, { runtimeConfig: { portMappings: null } }])
-      assert.deepStrictEqual(publication(fields), { mappings: [], labels: { "cni.network": "net" } })
+      assert.deepStrictEqual(publication(fields), {
+        mappings: [],
+        labels: { "portmapper.cni-network": "net" }
+      })
   })
 
   it("is a port, by TCP and on every address unless it says otherwise, with the labels of the configuration", () =>
@@ -151,7 +154,7 @@ describe("what is to be published", () => {
           { protocol: "udp", hostPort: 53, containerPort: 5353, hostIp: "127.0.0.1" },
           { protocol: "sctp", hostPort: 1, containerPort: 65535, hostIp: "" }
         ],
-        labels: { "portmapper.allow": "10.0.0.0/8", "cni.network": "net" }
+        labels: { "portmapper.allow": "10.0.0.0/8", "portmapper.cni-network": "net" }
       }
     ))
 

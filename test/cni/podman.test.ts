@@ -14,9 +14,8 @@ const done = (output: Output) => assert.strictEqual(output.code, 0, output.stder
 
 /** What a web server says, or nothing; one that has just been started is asked again. */
 const get = (from: Namespace, url: string) =>
-  Effect.map(
-    from.exec(process.execPath, ["-e", asking, url], { timeoutMillis: 20_000, label: `GET ${url}` }),
-    ({ stdout }) => stdout.trim()
+  Effect.map(from.exec(process.execPath, ["-e", asking, url], { label: `GET ${url}` }), ({ stdout }) =>
+    stdout.trim()
   )
 
 const asking = `

@@ -1,6 +1,4 @@
 /** Our plugin as a black box: in process, or served over a Unix socket. */
-import * as Fs from "node:fs"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect, Layer } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
@@ -11,6 +9,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { call, kindOf, Method, textBody } from "../../src/protocol/Operations.ts"
 import type { Wire, WireAnswer } from "../../src/testing/index.ts"
+import { temporaryFolder } from "../support/folders.ts"
 
 const contentType = "application/vnd.docker.plugins.v1.1+json"
 
@@ -39,10 +38,7 @@ export const answer = (status: number, value: unknown): WireAnswer => ({
 
 /** Served over a Unix socket until the scope closes. */
 export const servedWire = Effect.fnUntraced(function* (capabilities: Partial<Capabilities> = {}) {
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "conform-"))),
-    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-  )
+  const folder = yield* temporaryFolder
   const socketPath = Path.join(folder, "plugin.sock")
   const services = yield* Layer.build(PortMapper.layerMemory(capabilities))
   yield* Effect.provide(serveUnix(socketPath), services)

@@ -35,7 +35,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         const name = `plugin${index}`
         const serve = ["serve", "--tcp", tcp, "--spec-dir", folder, "--name", name, ...state, ...more]
         const plugin = yield* host.spawn(process.execPath, [executable, ...serve])
-        yield* plugin.waitForLine(/^listening on /, { timeoutMillis: 15_000 })
+        yield* plugin.waitForLine(/^listening on /)
         assert.notMatch(plugin.lines().join("\n"), /can't connect/)
         const file = `${name}${more.length === 0 ? ".spec" : ".json"}`
         assert.deepStrictEqual(Fs.readdirSync(folder), [file])
@@ -73,7 +73,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         ...files
       ]
       const plugin = yield* host.spawn(process.execPath, [executable, ...serve])
-      yield* plugin.waitForLine(/^listening on 127\.0\.0\.1:\d+ with TLS$/, { timeoutMillis: 15_000 })
+      yield* plugin.waitForLine(/^listening on 127\.0\.0\.1:\d+ with TLS$/)
       assert.match(
         plugin.lines().join("\n"),
         /level=WARN.*an Engine that follows .*pm\.json can't connect: https:\/\/127\.0\.0\.1:\d+: .*--spec-cert/

@@ -9,6 +9,7 @@ import { type Keeping, makeKeeping } from "../../adapters/handover/Keeping.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { granting, temporaryFolder } from "../support/driver.ts"
 import { raw, request } from "../support/http.ts"
+import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const mapBody = http[2]?.body ?? ""
@@ -83,7 +84,7 @@ describe("a socket that is kept for a successor", () => {
       yield* Deferred.await(asked)
       // Read already, and answered by whoever has read it.
       busy.ask()
-      yield* Effect.sleep("50 millis")
+      yield* turns()
 
       keeper.leave()
       const ending = yield* Effect.forkChild(end, { startImmediately: true })
@@ -127,7 +128,7 @@ describe("a socket that is kept for a successor", () => {
       const endOfSecond = yield* serving(path, second)
       const early = yield* connection(path)
       early.ask()
-      yield* Effect.sleep("100 millis")
+      yield* turns()
       assert.deepStrictEqual(yield* early.answers(0), [])
       yield* second.letAccept
       assert.deepStrictEqual(yield* early.answers(1), [200])

@@ -8,6 +8,7 @@ import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { until } from "../support/until.ts"
 
 const body = (port: number, backend: string, protocol = 6) =>
   JSON.stringify({
@@ -83,7 +84,15 @@ describe("the page of metrics", () => {
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const metrics = makeMetrics()
-      const driver = Driver.of({ mapPorts: () => Effect.never, unmapPorts: () => Effect.die(new Error("x")) })
+      const gone = new AbortController()
+      const driver = Driver.of({
+        mapPorts: () =>
+          Effect.andThen(
+            Effect.sync(() => gone.abort()),
+            Effect.never
+          ),
+        unmapPorts: () => Effect.die(new Error("x"))
+      })
       yield* serveUnix(path, { pages: { "/metrics": metrics.page } }).pipe(
         Effect.provideService(CallObserver, metrics.observe),
         Effect.provideService(Driver, driver)
@@ -92,11 +101,13 @@ describe("the page of metrics", () => {
       yield* Effect.promise(() => request(path, "/PortMapper.ListPorts", "{}"))
       yield* Effect.promise(() =>
         request(path, "/PortMapper.MapPorts", body(1, "172.17.0.2"), {
-          signal: AbortSignal.timeout(50)
+          signal: gone.signal
         }).catch(() => undefined)
       )
-      yield* Effect.sleep(50)
-      const page = yield* Effect.promise(() => request(path, "/metrics", "", { method: "GET" }))
+      const page = yield* until(
+        Effect.promise(() => request(path, "/metrics", "", { method: "GET" })),
+        ({ body }) => body.includes("interrupted")
+      )
       assert.deepStrictEqual(samples(page.body), [
         'portmapper_call_duration_seconds_count{method="PortMapper.ListPorts",outcome="unknown_method"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="interrupted"} 1',

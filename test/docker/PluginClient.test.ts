@@ -63,7 +63,7 @@ describe("a client of our own plugin", () => {
       const client = yield* makeClient(socketAddress(path), { owner: "cli" })
       const driver = Driver.of(client)
       assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
-      const bindings = yield* client.mapPorts(group("8000-8010", web, { a: "b" }))
+      const bindings = yield* client.mapPorts(group("8000-8010", web, { a: "b", "portmapper.network": "c" }))
       assert.deepStrictEqual(bindings.map(bindingText), [
         "0.0.0.0:8000/tcp -> 172.17.0.2:80, forward",
         "[::]:8000/tcp -> [fd00::2]:80, forward"
@@ -80,7 +80,7 @@ describe("a client of our own plugin", () => {
         owner: "cli",
         state: "live",
         sinceMillis: 0,
-        labels: new Map([["a", "b"]]),
+        labels: new Map([["portmapper.network", "c"]]),
         connections: 0,
         bytesIn: undefined,
         bytesOut: undefined

@@ -1,6 +1,5 @@
 import * as Fs from "node:fs"
 import * as Net from "node:net"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
@@ -8,31 +7,15 @@ import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import type { RouteOptions } from "../../adapters/docker/Routes.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { echo } from "../support/drivers.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { raw, request } from "../support/http.ts"
+import { turns, until } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
-
-const echo = Driver.of({
-  mapPorts: (group) =>
-    Effect.succeed(
-      group.entries.map((entry) => ({
-        entry,
-        port: group.ports._tag === "Exact" ? group.ports.port : 40000,
-        discarded: undefined,
-        allowForwarding: true,
-        nat: { address: entry.host, port: group.ports._tag === "Exact" ? group.ports.port : 40000 }
-      }))
-    ),
-  unmapPorts: () => Effect.void
-})
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-)
 
 const served = (driver: Driver["Service"], options = {}) =>
   Effect.gen(function* () {
-    const path = Path.join(yield* folder, "plugins", "p.sock")
+    const path = Path.join(yield* temporaryFolder, "plugins", "p.sock")
     yield* Effect.provideService(serveUnix(path, options), Driver, driver)
     return path
   })
@@ -170,11 +153,13 @@ describe("an answer that can't be delivered", () => {
   it.live("is not delivered when the client went while the answer was made", () =>
     Effect.gen(function* () {
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+      const begun = yield* Deferred.make<void>()
       const socketGone = yield* Deferred.make<void>()
       const path = yield* served({
         ...echo,
         mapPorts: (group) =>
           Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
+            Effect.andThen(Deferred.succeed(begun, undefined)),
             Effect.andThen(Effect.uninterruptible(Deferred.await(socketGone))),
             Effect.andThen(echo.mapPorts(group))
           )
@@ -183,9 +168,9 @@ describe("an answer that can't be delivered", () => {
       socket.write(
         `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
       )
-      yield* Effect.sleep(50)
+      yield* Deferred.await(begun)
       socket.destroy()
-      yield* Effect.sleep(50)
+      yield* turns()
       yield* Deferred.succeed(socketGone, undefined)
       assert.isTrue(Exit.isFailure(yield* Deferred.await(undone)))
     })
@@ -251,7 +236,7 @@ describe("an answer that can't be delivered", () => {
 describe("the plugin's socket", () => {
   it.live("appears with its mode in a folder made for it, and is removed at the end", () =>
     Effect.gen(function* () {
-      const base = yield* folder
+      const base = yield* temporaryFolder
       const path = Path.join(base, "plugins", "p.sock")
       yield* Effect.scoped(
         Effect.gen(function* () {
@@ -267,7 +252,7 @@ describe("the plugin's socket", () => {
 
   it.live("replaces a socket that nobody serves, and refuses one that is served or a file that is none", () =>
     Effect.gen(function* () {
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       const start = Effect.provideService(serveUnix(path), Driver, echo)
       const abandoned = Net.createServer()
       yield* Effect.callback<void>(
@@ -294,7 +279,7 @@ describe("the plugin's socket", () => {
 
   it.live("leaves the socket of a successor alone", () =>
     Effect.gen(function* () {
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* Effect.provideService(serveUnix(path), Driver, echo)
@@ -310,7 +295,7 @@ describe("the plugin's socket", () => {
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const proceed = yield* Deferred.make<void>()
-      const path = Path.join(yield* folder, "p.sock")
+      const path = Path.join(yield* temporaryFolder, "p.sock")
       const driver = {
         ...echo,
         unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
@@ -322,12 +307,11 @@ describe("the plugin's socket", () => {
         ),
         { startImmediately: true }
       )
-      yield* Effect.sleep(20)
+      yield* until(Effect.sync(() => Fs.existsSync(path)))
       const answer = yield* Effect.forkChild(ask(path, "/PortMapper.UnmapPorts", "{}"))
       yield* Deferred.await(begun)
       yield* Deferred.succeed(stop, undefined)
-      yield* Effect.sleep(20)
-      assert.isFalse(Fs.existsSync(path))
+      yield* until(Effect.sync(() => !Fs.existsSync(path)))
       yield* Deferred.succeed(proceed, undefined)
       assert.strictEqual((yield* Fiber.join(answer)).status, 200)
       yield* Fiber.join(server)

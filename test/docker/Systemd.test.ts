@@ -10,6 +10,7 @@ import { request } from "../support/http.ts"
 import type { PluginOptions } from "../support/plugin.ts"
 import { pluginCommand, start } from "../support/process.ts"
 import { clientTls, requestTcp } from "../support/tcp.ts"
+import { until } from "../support/until.ts"
 
 const script = (name: string) => new URL(`../support/${name}`, import.meta.url).pathname
 
@@ -93,7 +94,7 @@ describeNeeding("a plugin that systemd activates", ["python"], () => {
       const plugin = yield* activated([path], {}, {}, 2)
       const first = yield* plugin.next
       process.kill(Number(first["pid"]), "SIGTERM")
-      yield* Effect.sleep(50)
+      yield* until(Effect.sync(() => !Fs.existsSync(`/proc/${first["pid"]}`)))
       const answer = yield* Effect.forkChild(
         Effect.promise(() => request(path, "/Plugin.Activate")),
         { startImmediately: true }

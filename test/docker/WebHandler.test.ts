@@ -6,6 +6,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo, grant } from "../support/drivers.ts"
 import { mapRequest } from "../support/session.ts"
+import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const requestOf = (verb: string, path: string, body?: string | ReadableStream, init: RequestInit = {}) =>
@@ -247,7 +248,7 @@ describe("an answer of the fetch handler", () => {
       const answered = handler(requestOf("POST", "/PortMapper.MapPorts", mapBody))
       yield* Deferred.await(begun)
       const disposed = handler.dispose()
-      yield* Effect.sleep(10)
+      yield* turns()
       yield* Deferred.succeed(proceed, undefined)
       assert.strictEqual((yield* Effect.promise(() => answered)).status, 200)
       yield* Effect.promise(() => disposed)

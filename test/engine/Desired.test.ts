@@ -30,4 +30,14 @@ describe("desired groups", () => {
       [["web", undefined]]
     )
   })
+
+  it("are none of a container that asks for more ports than there are, however it writes that", () => {
+    const ranges = publish(Array.from({ length: 900 }, () => "1-65535:1-65535").join(","))
+    const { groups, problems } = desired(container("web"), ranges)
+    assert.deepStrictEqual(groups, [])
+    assert.deepStrictEqual(
+      problems.map(({ name, detail }) => `${name}: ${detail}`),
+      ["web: portmapper.publish: must be at most 65536 container ports in all (there are 58981500)"]
+    )
+  })
 })

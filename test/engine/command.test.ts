@@ -41,13 +41,11 @@ describeLab("portmapper watch", [], () => {
           [program, "watch", "--state", state, "--release-on-exit"],
           { env: { DOCKER_HOST: `unix://${engine.path}` }, graceMillis: 20_000 }
         )
-        yield* watch.waitForLine(`listening on ${socket}`, { timeoutMillis: 30_000 })
-        yield* watch.waitForLine("web: 1 port published", { timeoutMillis: 30_000 })
+        yield* watch.waitForLine(`listening on ${socket}`)
+        yield* watch.waitForLine("web: 1 port published")
         const ask = client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
         assert.strictEqual((yield* ask).answer?.who, "c1")
-        const { stdout } = yield* host.exec(process.execPath, [program, "ls", "--json", "--socket", socket], {
-          timeoutMillis: 30_000
-        })
+        const { stdout } = yield* host.exec(process.execPath, [program, "ls", "--json", "--socket", socket])
         const { Mappings } = JSON.parse(stdout) as {
           readonly Mappings: ReadonlyArray<Readonly<Record<string, unknown>>>
         }

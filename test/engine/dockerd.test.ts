@@ -122,7 +122,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
 
               // The rule is put back when someone flushes the chain.
               yield* host.check("iptables", ["-F", "DOCKER-USER"])
-              assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 15), "web")
+              assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
 
               yield* docker(dockerd, ["network", "connect", "front", "between"])
               yield* docker(dockerd, ["network", "disconnect", "bridge", "between"])
@@ -153,7 +153,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
       yield* Effect.addFinalizer(() =>
         Effect.ignore(dockerd.docker(["rm", "--force", "web", "pulled", "wrong"]))
       )
-      assert.strictEqual(yield* servedSoon(client, outside, 8080, "web", 20), "web")
+      assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
       assert.strictEqual(yield* servedAt(client, outside, first.port), "web")
       yield* plugin.process.stop
       assert.strictEqual(yield* servedAt(client, outside, 8080), "nobody")
@@ -278,7 +278,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
           assert.deepStrictEqual(yield* rules(command), [users, ourRule], command)
         // What comes behind it later gets before it again.
         yield* host.check("iptables-nft", ["-A", "DOCKER-USER", "-i", "up1", "-j", "DROP"])
-        yield* plugin.process.waitForLine("(iptables-nft)", { timeoutMillis: 15_000 })
+        yield* plugin.process.waitForLine("(iptables-nft)")
         assert.deepStrictEqual(yield* rules("iptables-nft"), [
           users,
           "-A DOCKER-USER -i up1 -j DROP",
@@ -290,7 +290,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
         yield* host.check("ip6tables-legacy", ["-X", "DOCKER-USER"])
         yield* host.check("ip6tables-legacy", ["-N", "DOCKER-USER"])
         yield* host.check("ip6tables-legacy", ["-A", "DOCKER-USER", "-j", "RETURN"])
-        yield* plugin.process.waitForLine("(ip6tables-legacy)", { after: before, timeoutMillis: 20_000 })
+        yield* plugin.process.waitForLine("(ip6tables-legacy)", { after: before })
         assert.deepStrictEqual(yield* rules("ip6tables-legacy"), [ourRule, "-A DOCKER-USER -j RETURN"])
         yield* plugin.process.stop
         const reset = yield* portmapper(host, [
@@ -315,8 +315,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
       })
       const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })
       yield* plugin.process.waitForLine(
-        "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected",
-        { timeoutMillis: 20_000 }
+        "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected"
       )
       const { stdout } = yield* portmapper(host, ["doctor", "--json"])
       const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
@@ -335,4 +334,4 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
 
 /** The command line as a user on the host has it. */
 const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>
-  host.exec(process.execPath, ["adapters/cli/main.ts", ...args], { timeoutMillis: 20_000 })
+  host.exec(process.execPath, ["adapters/cli/main.ts", ...args])

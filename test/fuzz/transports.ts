@@ -55,7 +55,7 @@ const rpcWords = [
 ]
 
 const request =
-  "POST /PortMapper.ListPorts HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+  "POST /PortMapper.ListPorts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 const listed = '{"Mappings":[]}\n'
 
 const overSocket = (address: Net.NetConnectOpts): Opened => ({

@@ -8,6 +8,7 @@ import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { LabError } from "../lab/Process.ts"
+import { silenceMillis } from "../lab/patience.ts"
 import type { Running } from "../lab/Running.ts"
 
 export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
@@ -31,7 +32,8 @@ export const shoutAtRelay: Attack = Effect.gen(function* () {
   }
   const asked = yield* Effect.forEach(
     nobodys,
-    (address) => client.agent.udp({ host: address, port: 8080, unconnected: true }),
+    (address) =>
+      client.agent.udp({ host: address, port: 8080, unconnected: true, timeoutMillis: silenceMillis }),
     { concurrency: "unbounded" }
   )
   const answers = asked.flatMap(({ replies }, index) =>
@@ -62,18 +64,16 @@ export const knockAtOwnPort: Attack = Effect.gen(function* () {
   const serve = ["--tcp", "127.0.0.1:7000", "--spec-dir", folder]
   const plugin = yield* Plugin.start(host, { folder, arguments: serve })
   yield* host.agent.echo({ protocol: "tcp", host: "127.0.0.1", port: 7001 })
-  const knock = (from: Namespace, port: number, sourceAddress?: string) =>
-    Effect.map(
-      from.agent.tcp({ host: "127.0.0.1", port, ...(sourceAddress === undefined ? {} : { sourceAddress }) }),
-      ({ connected }) => connected
-    )
+  const knock = (from: Namespace, port: number, more = {}) =>
+    Effect.map(from.agent.tcp({ host: "127.0.0.1", port, ...more }), ({ connected }) => connected)
   const outsiders = { client: [client, "10.99.0.2"], c1: [c1, "172.31.0.2"] } as const
   const through: Array<string> = []
   const knockAll = Effect.fnUntraced(function* (when: string) {
     yield* must("the host reaches the plugin", yield* knock(host, 7000))
-    for (const [name, [from, source]] of Object.entries(outsiders)) {
-      yield* must(`${name} reaches another port`, yield* knock(from, 7001, source))
-      if (yield* knock(from, 7000, source)) through.push(`${name} connects ${when}`)
+    for (const [name, [from, sourceAddress]] of Object.entries(outsiders)) {
+      yield* must(`${name} reaches another port`, yield* knock(from, 7001, { sourceAddress }))
+      if (yield* knock(from, 7000, { sourceAddress, timeoutMillis: silenceMillis }))
+        through.push(`${name} connects ${when}`)
     }
   })
   yield* knockAll("after a start")

@@ -20,6 +20,7 @@ import type {
   UdpResult
 } from "./AgentProtocol.ts"
 import { LabError } from "./Process.ts"
+import { exchangeMillis, patienceMillis } from "./patience.ts"
 import { follow } from "./Running.ts"
 
 export class AgentError extends Schema.TaggedError<AgentError>()("AgentError", {
@@ -42,7 +43,7 @@ export interface Held {
 
 export interface Transfer extends Held {
   readonly progress: Effect.Effect<TransferProgress, AgentError>
-  /** Polls until `rounds` more have come back. Fails when the transfer ends first, or after `timeoutMillis` (default 2,000). */
+  /** Polls until `rounds` more have come back. Fails when the transfer ends first, or after `timeoutMillis` (default `patienceMillis`). */
   readonly advance: (
     rounds: number,
     options?: { readonly timeoutMillis?: number }
@@ -69,7 +70,7 @@ export const make = (launch: () => ChildProcess): Agent => {
   const ask = <Name extends keyof Operations>(
     op: Name,
     request: Operations[Name][0],
-    timeoutMillis = 5_000
+    timeoutMillis = patienceMillis
   ): Effect.Effect<Operations[Name][1], AgentError> =>
     Effect.callback<Operations[Name][1], AgentError>((resume) => {
       if (current === undefined || current.dead) current = connect(launch())
@@ -101,13 +102,17 @@ export const make = (launch: () => ChildProcess): Agent => {
     start: Effect.map(ask("ping", {}), ({ pid }) => pid),
     echo: (request) => Effect.map(ask("echo", request), held),
     hold: (request) => Effect.map(ask("hold", request), held),
-    tcp: (request) => ask("tcp", request, (request.timeoutMillis ?? 500) + 5_000),
-    udp: (request) => ask("udp", request, (request.timeoutMillis ?? 500) * (request.rounds ?? 1) + 5_000),
+    tcp: (request) => ask("tcp", request, (request.timeoutMillis ?? exchangeMillis) + patienceMillis),
+    udp: (request) =>
+      ask("udp", request, (request.timeoutMillis ?? exchangeMillis) * (request.rounds ?? 1) + patienceMillis),
     transfer: (request) =>
-      Effect.map(ask("transfer", request, (request.timeoutMillis ?? 500) + 5_000), (opened) => {
-        const progress = ask("progress", { handle: opened.handle })
-        return { ...held(opened), progress, advance: advance(progress) }
-      }),
+      Effect.map(
+        ask("transfer", request, (request.timeoutMillis ?? exchangeMillis) + patienceMillis),
+        (opened) => {
+          const progress = ask("progress", { handle: opened.handle })
+          return { ...held(opened), progress, advance: advance(progress) }
+        }
+      ),
     stop: Effect.suspend(() => {
       const connection = current
       current = undefined
@@ -165,7 +170,7 @@ const advance =
   (progress: Transfer["progress"]): Transfer["advance"] =>
   (rounds, options = {}) =>
     Effect.gen(function* () {
-      const timeoutMillis = options.timeoutMillis ?? 2_000
+      const timeoutMillis = options.timeoutMillis ?? patienceMillis
       const deadline = performance.now() + timeoutMillis
       const before = yield* progress
       while (true) {

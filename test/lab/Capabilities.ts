@@ -73,6 +73,11 @@ const capabilities = {
     debian: "bsdutils",
     isThere: () => command("script", "-qec", "stty size", "/dev/null")
   },
+  localhost: {
+    words: "an address for localhost",
+    isThere: () =>
+      command(process.execPath, "-e", "require('dns').lookup('localhost', (e) => process.exit(e ? 1 : 0))")
+  },
   npm: program("npm"),
   bash: program("bash"),
   zsh: program("zsh"),

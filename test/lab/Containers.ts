@@ -6,6 +6,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
+import { until } from "../support/until.ts"
 import type { Dockerd } from "./Dockerd.ts"
 import type { Namespace } from "./Namespace.ts"
 import { check, type LabError } from "./Process.ts"
@@ -73,7 +74,7 @@ export const leaveContainer = (
 
 /** `docker`, whose failure is the test's. */
 export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Effect<string, LabError> =>
-  check("docker", ["--host", `unix://${dockerd.socket}`, ...args], { timeoutMillis: 30_000 })
+  check("docker", ["--host", `unix://${dockerd.socket}`, ...args])
 
 /** The name that is served at a host's port, or `nobody`. */
 export const servedAt = (from: Namespace, host: string, port: number): Effect.Effect<string, LabError> =>
@@ -84,24 +85,15 @@ export const servedAt = (from: Namespace, host: string, port: number): Effect.Ef
 /** Debian's static busybox dies of its own wget. */
 const fetching = `
 const [, url] = process.argv
-fetch(url, { signal: AbortSignal.timeout(2000) })
+fetch(url, { signal: AbortSignal.timeout(5_000) })
   .then((response) => response.text())
   .then((text) => process.stdout.write(text), () => process.exit(1))
 `
 
-/** Asks until it is the one that is expected, for some seconds; answers what was served last. */
+/** Asks until it is the one that is expected. */
 export const servedSoon = (
   from: Namespace,
   host: string,
   port: number,
-  expected: string,
-  seconds = 10
-): Effect.Effect<string, LabError> =>
-  Effect.gen(function* () {
-    const until = Date.now() + seconds * 1000
-    for (;;) {
-      const served = yield* servedAt(from, host, port)
-      if (served === expected || Date.now() > until) return served
-      yield* Effect.sleep("100 millis")
-    }
-  })
+  expected: string
+): Effect.Effect<string, LabError> => until(servedAt(from, host, port), (served) => served === expected)

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { temporaryFolder } from "../support/folders.ts"
 import * as Dockerd from "./Dockerd.ts"
 import { describeLab } from "./describeLab.ts"
 import * as Lab from "./Lab.ts"
@@ -57,10 +58,7 @@ describeLab("a dockerd in a lab", ["dockerd", "iptables"], () => {
     () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()
-        const folder = yield* Effect.acquireRelease(
-          Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-engine-"))),
-          (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-        )
+        const folder = yield* temporaryFolder
         const id = Effect.gen(function* () {
           const dockerd = yield* Dockerd.start(host, { folder, bridge: true, iptables: true })
           const links = yield* host.check("ip", ["-o", "link"])

@@ -3,10 +3,10 @@
  * private view of the file system in which `/run` is empty, `/run/docker` and `/etc/docker` are folders of ours, and
  * nothing of the machine's own Engine is seen or changed.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { Effect, type Scope } from "effect"
+import { temporaryFolder } from "../support/folders.ts"
 import { type HttpAnswer, request } from "../support/http.ts"
 import type { Namespace } from "./Namespace.ts"
 import { check, LabError, type Output, type RunOptions, run } from "./Process.ts"
@@ -20,8 +20,6 @@ export interface DockerdOptions {
   /** Lets it write IPv4 rules, in its namespace; IPv6 ones are an experimental feature of 20.10. Default false. */
   readonly iptables?: boolean
   readonly args?: ReadonlyArray<string>
-  /** Until the API answers. Default 20,000. */
-  readonly timeoutMillis?: number
 }
 
 export interface Dockerd {
@@ -74,7 +72,7 @@ export const start = Effect.fn("Dockerd.start")(function* (
     ].concat(flags(folder, socket, options)),
     { graceMillis: 10_000, label: "dockerd" }
   )
-  yield* daemon.waitForLine("API listen on", { timeoutMillis: options.timeoutMillis ?? 20_000 })
+  yield* daemon.waitForLine("API listen on")
   const api: Dockerd["api"] = (method, path, body) => {
     const headers = { "content-type": "application/json" }
     return Effect.tryPromise({
@@ -94,12 +92,6 @@ export const start = Effect.fn("Dockerd.start")(function* (
       check("nsenter", [`--target=${daemon.pid}`, "--mount", "--net", "--", command, ...args], more)
   }
 })
-
-const temporaryFolder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-dockerd-"))),
-  (folder) =>
-    Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }))
-)
 
 const flags = (folder: string, socket: string, options: DockerdOptions): ReadonlyArray<string> => [
   `--config-file=${join(folder, "daemon.json")}`,

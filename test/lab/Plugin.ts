@@ -2,14 +2,14 @@
  * The real plugin, as `npm start` runs it, inside the host of a lab: its socket lies in a temporary folder, its tables and
  * ports are the namespace's own.
  */
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Effect, type Scope } from "effect"
+import { temporaryFolder } from "../support/folders.ts"
 import { type HttpAnswer, request } from "../support/http.ts"
 import type { Namespace } from "./Namespace.ts"
 import { LabError } from "./Process.ts"
+import { patienceMillis } from "./patience.ts"
 import type { Running } from "./Running.ts"
 
 export interface Plugin {
@@ -82,7 +82,7 @@ export const start = Effect.fn("Plugin.start")(function* (
     ...(options.env === undefined ? {} : { env: options.env })
   })
   options.onSpawn?.(running)
-  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? 60_000 })
+  yield* running.waitForLine(/^listening on /, { timeoutMillis: options.startMillis ?? patienceMillis })
 
   const call: Plugin["call"] = (method, body) =>
     Effect.tryPromise({
@@ -113,10 +113,7 @@ export const start = Effect.fn("Plugin.start")(function* (
   }
 })
 
-export const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "portmapper-lab-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-)
+export { temporaryFolder }
 
 const executable = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))
 

@@ -73,7 +73,6 @@ export const start = Effect.fn("Podman.start")(function* (
       ],
       {
         env: { PATH: network.path, CONTAINERS_CONF: config, CONTAINERS_STORAGE_CONF: path("storage.conf") },
-        timeoutMillis: 60_000,
         label: `podman ${args[0]}`
       }
     )

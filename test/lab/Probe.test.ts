@@ -1,5 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { until } from "../support/until.ts"
 import { describeLab } from "./describeLab.ts"
 import * as Lab from "./Lab.ts"
 import * as Nft from "./Nft.ts"
@@ -117,8 +118,7 @@ describeLab("a probe", [], () => {
       yield* udp.stop
       assert.deepStrictEqual(yield* Probe.descriptorKinds(pid), before)
       const monitor = yield* host.spawn("nft", ["monitor"])
-      yield* Effect.sleep(100)
-      assert.include(yield* Probe.descriptorKinds(monitor.pid), "netlink:12 × 1")
+      yield* until(Probe.descriptorKinds(monitor.pid), (kinds) => kinds.includes("netlink:12 × 1"))
       assert.match((yield* Effect.flip(Probe.descriptors(0))).message, /^descriptors of 0: /)
     })
   )

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn as spawnChild } from "node:child_process"
 import { Effect, Schema } from "effect"
+import { patienceMillis } from "./patience.ts"
 
 /** What went wrong in the lab itself, as against what the test is about. */
 export class LabError extends Schema.TaggedError<LabError>()("LabError", {
@@ -23,7 +24,7 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string | undefined>>
   /** What errors call it. Default: the command line. */
   readonly label?: string
-  /** Default 10,000. After it the process is killed, and the effect fails. */
+  /** Default `patienceMillis`. After it the process is killed, and the effect fails. */
   readonly timeoutMillis?: number
 }
 
@@ -45,7 +46,7 @@ export const run = (
   options: RunOptions = {}
 ): Effect.Effect<Output, LabError> => {
   const operation = options.label ?? [command, ...args].join(" ")
-  const timeoutMillis = options.timeoutMillis ?? 10_000
+  const timeoutMillis = options.timeoutMillis ?? patienceMillis
   return Effect.callback<Output, LabError>((resume) => {
     const fail = (detail: string) => resume(Effect.fail(new LabError({ operation, detail })))
     const child = start(command, args, options)

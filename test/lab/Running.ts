@@ -5,6 +5,7 @@
 import type { ChildProcess } from "node:child_process"
 import { Effect, type Scope } from "effect"
 import { type Ended, LabError, onEnd, type RunOptions, start } from "./Process.ts"
+import { patienceMillis } from "./patience.ts"
 
 export interface SpawnOptions extends Omit<RunOptions, "input"> {
   /** From SIGTERM to SIGKILL when the scope closes. Default 2,000. */
@@ -22,7 +23,7 @@ export interface Running {
   readonly lines: (stream?: Line["stream"]) => ReadonlyArray<string>
   /**
    * The first line that matches, those already there included. `after` skips as many lines of the kind asked for.
-   * Fails after `timeoutMillis` (default 5,000), and at once when the process ends without saying it.
+   * Fails after `timeoutMillis` (default `patienceMillis`), and at once when the process ends without saying it.
    */
   readonly waitForLine: (
     pattern: RegExp | string,
@@ -33,7 +34,7 @@ export interface Running {
   /** False when it had ended already. */
   readonly kill: (signal?: NodeJS.Signals) => Effect.Effect<boolean>
   readonly ended: () => Ended | undefined
-  /** Waits for the end and for the last of its output. Fails after `timeoutMillis` (default 5,000). */
+  /** Waits for the end and for the last of its output. Fails after `timeoutMillis` (default `patienceMillis`). */
   readonly wait: (options?: { readonly timeoutMillis?: number }) => Effect.Effect<Ended, LabError>
   /** What the scope's end does: SIGTERM, then SIGKILL when it has not ended `graceMillis` later. */
   readonly stop: Effect.Effect<void>
@@ -127,7 +128,7 @@ export const follow = (child: ChildProcess, operation: string, graceMillis: numb
     Effect.sync(() => ended === undefined && child.kill(signal))
 
   const wait: Running["wait"] = (waiting = {}) =>
-    when("its end", waiting.timeoutMillis ?? 5_000, () =>
+    when("its end", waiting.timeoutMillis ?? patienceMillis, () =>
       closed && ended !== undefined ? Effect.succeed(ended) : undefined
     )
 
@@ -138,7 +139,7 @@ export const follow = (child: ChildProcess, operation: string, graceMillis: numb
     pid: child.pid ?? -1,
     lines: texts,
     waitForLine: (pattern, waiting = {}) =>
-      when(`a line like ${pattern}`, waiting.timeoutMillis ?? 5_000, () => {
+      when(`a line like ${pattern}`, waiting.timeoutMillis ?? patienceMillis, () => {
         const line = texts(waiting.stream)
           .slice(waiting.after ?? 0)
           .find((text) => (typeof pattern === "string" ? text.includes(pattern) : pattern.test(text)))

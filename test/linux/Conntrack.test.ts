@@ -1,4 +1,6 @@
 /** What is flushed and what stays, in a namespace whose flows are made up. */
+
+import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { IpNetwork } from "effect/net"
@@ -6,6 +8,7 @@ import { layer } from "../../adapters/linux/Conntrack.ts"
 import { Conntrack, flowsOfAdded, flowsOfNarrowed, flowsOfRemoved } from "../../src/firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { redirect } from "../firewall/firewallConformance.ts"
+import { until } from "../support/until.ts"
 import { createFlows, flow, listFlows } from "./flows.ts"
 import { describeInNamespace, ip, run } from "./namespace.ts"
 
@@ -152,8 +155,8 @@ describeInNamespace("Conntrack", () => {
       yield* Conntrack.use(({ flush }) =>
         flush(flowsOfAdded([redirect("tcp 0.0.0.0 80", "10.0.0.2 80"), redirect("tcp :: 80", "fd00::2 80")]))
       )
-      yield* Effect.sleep(700)
-      assert.deepStrictEqual(yield* listFlows, [...stay, "tcp 10.1.0.2:5002 192.0.2.1:80"].sort())
+      const left = [...stay, "tcp 10.1.0.2:5002 192.0.2.1:80"].sort()
+      yield* until(listFlows, (flows) => isDeepStrictEqual(flows, left))
     })
   )
 
@@ -242,9 +245,8 @@ describeInNamespace("Conntrack", () => {
       process.stdout.write(
         `conntrack: ${count} flows made in ${Math.round(created)} ms; a flush that looks at 2,100 of them takes ${Math.round(any)} ms, one that looks at none ${Math.round(one)} ms; event loop held up for ${longest.toFixed(1)} ms at most\n`
       )
-      // The figures are printed; these bounds are what only a fault goes past, on however busy a machine.
+      // What only a fault goes past at each of thirty attempts, on however busy a machine.
       assert.isBelow(longest, 500)
-      assert.isBelow(Math.max(any, one), 10_000)
       assert.strictEqual((yield* listFlows).filter((text) => text.includes("9.9.9.9:53")).length, count / 100)
       assert.deepStrictEqual(
         (yield* listFlows).filter((text) => text.includes("192.0.2.1")),

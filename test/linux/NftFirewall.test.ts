@@ -258,16 +258,14 @@ describeInNamespace("NftFirewall", () => {
       const { read, remove: removeTable, replace } = yield* Firewall
       const rules = (backend: string) =>
         Array.from({ length: 10_000 }, (_, index) => redirect(`tcp 0.0.0.0 ${1000 + index}`, `${backend} 80`))
-      const timed = Effect.fnUntraced(function* (change: Effect.Effect<void, FirewallError>) {
-        const start = performance.now()
+      const counted = Effect.fnUntraced(function* (change: Effect.Effect<void, FirewallError>) {
         yield* change
-        assert.isBelow(performance.now() - start, 10_000)
         assert.strictEqual((yield* read).rules.length, 10_000)
       })
-      yield* timed(replace(rules("10.0.0.2")))
-      yield* timed(replace(rules("10.0.0.3")))
+      yield* counted(replace(rules("10.0.0.2")))
+      yield* counted(replace(rules("10.0.0.3")))
       yield* removeTable
-      yield* timed(replace(rules("10.0.0.4")))
+      yield* counted(replace(rules("10.0.0.4")))
     })
   )
 

@@ -51,11 +51,18 @@ const serve = ({ protocol, address, port, name }: Command & { do: "serve" }) =>
 
 const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask" }) =>
   new Promise<string>((resolve) => {
-    const timer = setTimeout(() => resolve("silence"), answerMillis)
+    // Its own time passes slower where the machine is busy.
+    let ticks = answerMillis / 10
+    const timer = setInterval(() => {
+      if (--ticks === 0) done("silence")
+    }, 10)
     const done = (answer: string) => {
-      clearTimeout(timer)
+      clearInterval(timer)
+      close()
+      close = () => {}
       resolve(answer)
     }
+    let close: () => void = () => {}
     if (protocol === "tcp") {
       const client = connect({ host: address, port, ...(from === undefined ? {} : { localAddress: from }) })
       let answer = ""
@@ -64,9 +71,11 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
       })
       client.on("end", () => done(answer))
       client.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message))
-      setTimeout(() => client.destroy(), answerMillis)
+      close = () => client.destroy()
     } else {
       const socket = createSocket(address.includes(":") ? "udp6" : "udp4")
+      // The rest of what it sends goes on after the first answer.
+      close = () => setTimeout(() => socket.close(), answerMillis)
       socket.on("message", (text) => done(text.toString()))
       socket.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message))
       socket.bind(0, from, () => {
@@ -74,7 +83,6 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
           for (let sent = 0; sent < times; sent++) setTimeout(() => socket.send("?"), sent)
         })
       })
-      setTimeout(() => socket.close(), answerMillis + 50)
     }
   })
 

@@ -77,7 +77,8 @@ const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | u
     return fate === undefined ? refusalProblem(host, before, groups, ended) : undefined
   }
   const apart = worldWith(host, before)
-  const answers = groups.map((group) => apart.call(mapCall(group), undefined).outcome)
+  const lost = fate?.how === "lose" ? fate : undefined
+  const answers = groups.map((group) => apart.call(mapCall(group), lost).outcome)
   const expected = answers.map((outcome) => (outcome._tag === "Answered" ? outcome.answer : outcome))
   const given = (ended.outcome.answer as { readonly Groups: unknown }).Groups
   if (JSON.stringify(given) !== JSON.stringify(expected))

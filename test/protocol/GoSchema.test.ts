@@ -24,6 +24,25 @@ const binding = {
 }
 
 describe("a struct", () => {
+  // Put together anew each time, these would take an hour.
+  it("merges an object that is repeated half a million times", () => {
+    const json = `{${Array.from({ length: 500_000 }, (_, index) => `"Labels":{"${index % 3}":"${index}"}`).join(",")}}`
+    assert.deepStrictEqual(read(MapPortsRequest, json), {
+      Reqs: null,
+      Labels: { 0: "499998", 1: "499999", 2: "499997" }
+    })
+  })
+
+  it("merges repeated objects from the last null on", () => {
+    assert.deepStrictEqual(
+      read(
+        MapPortsRequest,
+        '{"Labels":{"a":"1"},"Labels":{"b":"2"},"Labels":null,"Labels":{"c":"3"},"Labels":{"d":"4"}}'
+      ),
+      { Reqs: null, Labels: { c: "3", d: "4" } }
+    )
+  })
+
   it.each([
     ["takes a missing field for its zero value", "{}", { Reqs: null, Labels: null }],
     ["takes null for its zero value", "null", { Reqs: null, Labels: null }],
@@ -163,6 +182,13 @@ describe("what is refused", () => {
       Result.isFailure(result) ? result.failure.message : "",
       "bad request: Labels = {}: must be an object"
     )
+  })
+
+  it("is the first of what is wrong with a large value", () => {
+    const result = decodeValue(UnmapPortsRequest)({ PortBindings: Array.from({ length: 20_000 }, () => 1) })
+    assert.deepStrictEqual(Result.isFailure(result) ? result.failure.issues : [], [
+      { path: "PortBindings[0]", value: "1", rule: "an object" }
+    ])
   })
 
   it("is summed up where it is much", () => {

@@ -46,14 +46,19 @@ describe("groupOf", () => {
     const result = Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs, Labels: labels }), groupOf)
     assert.deepStrictEqual(Result.getOrThrow(result), {
       entries: [
-        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), asked: "", backend },
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), requestedAddress: "", backend },
         {
           protocol: "udp",
           host: addressUnsafe("::"),
-          asked: "",
+          requestedAddress: "",
           backend: { ...backend, address: addressUnsafe("fd00::2") }
         },
-        { protocol: "sctp", host: addressUnsafe("::ffff:10.0.0.1"), asked: "::ffff:10.0.0.1", backend }
+        {
+          protocol: "sctp",
+          host: addressUnsafe("::ffff:10.0.0.1"),
+          requestedAddress: "::ffff:10.0.0.1",
+          backend
+        }
       ],
       ports: { _tag: "Exact", port: 8080 },
       labels: new Map([["a.b", "c"]])
@@ -202,17 +207,6 @@ describe("groupOf", () => {
       { path: "Reqs[1].FrontendPortEnd", value: "1", rule: "at least FrontendPort, 8080" },
       { path: "Reqs[3].FrontendIP", value: '"::"', rule: "another frontend than that of Reqs[2]" }
     ])
-  })
-
-  it("judges a group of ten thousand entries in linear time", () => {
-    const reqs = Array.from({ length: 10_000 }, (_, index) => ({
-      ...req,
-      FrontendIP: `10.1.${index >> 8}.${index & 255}`,
-      BackendPort: 1 + index
-    }))
-    const before = performance.now()
-    assert.strictEqual(verdict(group(...reqs)), "granted")
-    assert.isBelow(performance.now() - before, 10_000)
   })
 })
 

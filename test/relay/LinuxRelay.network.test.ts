@@ -5,6 +5,7 @@ import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Effect } from "effect"
 import { Relay } from "../../src/relay/Relay.ts"
 import { describeInNamespace, ip, run } from "../linux/namespace.ts"
+import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, readAll, relayTest, type World } from "./world.ts"
 
 /**
@@ -88,11 +89,11 @@ describeInNamespace("LinuxRelay between hosts", () => {
         const loopback = any === "::" ? "::1" : "127.0.0.1"
         const heard = () =>
           Promise.all([first, second, loopback].map((host) => ask(world, protocol, host, 18201)))
-        assert.deepStrictEqual(await heard(), ["first", "second", "rest"])
+        await untilEqual(heard, ["first", "second", "rest"])
         await world.run(Effect.flatMap(Relay, (relay) => relay.close(firstRoute)))
-        assert.deepStrictEqual(await heard(), ["rest", "second", "rest"])
+        await untilEqual(heard, ["rest", "second", "rest"])
         await world.run(Effect.flatMap(Relay, (relay) => relay.close(wide)))
-        assert.deepStrictEqual(await heard(), [undefined, "second", undefined])
+        await untilEqual(heard, [undefined, "second", undefined])
       }
     })
 
@@ -102,15 +103,15 @@ describeInNamespace("LinuxRelay between hosts", () => {
       const { socket } = wide
       const heard = () =>
         Promise.all(["127.0.0.1", "10.1.0.1"].map((host) => ask(world, protocol, host, 18202)))
-      assert.deepStrictEqual(await heard(), ["served", undefined])
+      await untilEqual(heard, ["served", undefined])
       const local = await world.open({ protocol, host: "127.0.0.2", port: 18202, socket, backend })
-      assert.deepStrictEqual(await heard(), ["served", undefined])
+      await untilEqual(heard, ["served", undefined])
       const one = await world.open({ protocol, host: "10.1.0.1", port: 18202, socket, backend })
-      assert.deepStrictEqual(await heard(), ["served", "served"])
+      await untilEqual(heard, ["served", "served"])
       for (const route of [one, local]) await world.run(Effect.flatMap(Relay, (relay) => relay.close(route)))
-      assert.deepStrictEqual(await heard(), ["served", undefined])
+      await untilEqual(heard, ["served", undefined])
       await world.run(Effect.flatMap(Relay, (relay) => relay.close(wide)))
-      assert.deepStrictEqual(await heard(), [undefined, undefined])
+      await untilEqual(heard, [undefined, undefined])
     })
 
     relayTest(`serves ${protocol} on a link-local address, to a backend of another`, async (world) => {

@@ -7,6 +7,7 @@ import { Duration, Effect } from "effect"
 import { libc } from "../../adapters/linux/Libc.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { reservePorts } from "../support/ports.ts"
+import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.ts"
 
 const free = await reservePorts()
@@ -62,9 +63,8 @@ describe("RelayThreads", () => {
       assert.strictEqual(started.length, 2)
       assert.isAtLeast((await world.count(route)).connections, 2)
       client.destroy()
-      await sleep(100)
       // One connection less than before on either side.
-      assert.isAtMost(openDescriptors(), before)
+      await untilEqual(() => openDescriptors() <= before, true)
       await world.close(route)
     }
   )

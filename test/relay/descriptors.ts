@@ -1,31 +1,27 @@
-/**
- * Takes this process's descriptors away, but for a few, and gives them back: by another process, since one that has none left
- * starts no other.
- */
-import { spawn } from "node:child_process"
-import { once } from "node:events"
+/** Takes this process's descriptors away, but for a few, and gives them back. */
 import { readdirSync, readFileSync } from "node:fs"
-import { createInterface } from "node:readline"
+import { koffi as load } from "../../adapters/linux/Koffi.ts"
 
 export const withFewDescriptors = async (
-  body: (leave: (free: number) => Promise<void>) => Promise<void>
+  body: (leave: (free: number) => void) => Promise<void>
 ): Promise<void> => {
-  const limiter = spawn("sh", ["-c", script], { stdio: ["pipe", "pipe", "inherit"] })
-  const lines = createInterface(limiter.stdout)
-  const limit = async (soft: number) => {
-    limiter.stdin.write(`${soft}\n`)
-    await once(lines, "line")
+  const [soft, hard] =
+    /open files +(\d+) +(\d+)/.exec(readFileSync("/proc/self/limits", "utf8"))?.slice(1).map(Number) ?? []
+  const limit = (to = 0) => {
+    if (setrlimit(RLIMIT_NOFILE, new BigUint64Array([to, hard ?? 0].map(BigInt))) !== 0)
+      throw new Error(`the limit on descriptors can't be set to ${to}`)
   }
-  const before = Number(/open files +(\d+)/.exec(readFileSync("/proc/self/limits", "utf8"))?.[1])
   try {
     await body((free) => limit(roomFor(free)))
   } finally {
-    await limit(before)
-    limiter.kill()
+    limit(soft)
   }
 }
 
-const script = `while read soft; do prlimit --pid $PPID --nofile=$soft: && echo done; done`
+const RLIMIT_NOFILE = 7
+const setrlimit: (resource: number, limits: BigUint64Array) => number = load()
+  .load(null)
+  .func("setrlimit", "int", ["int", "void *"])
 
 /** The limit that leaves so many numbers unused: those below it that are free, whatever is used above. */
 const roomFor = (free: number): number => {

@@ -13,6 +13,7 @@ import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import { Relay, type RelayCount, type Route } from "../../src/relay/Relay.ts"
+import { patienceMillis } from "../lab/patience.ts"
 
 export const linuxRelay = (options: LinuxRelay.RelayOptions = {}) =>
   LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
@@ -188,17 +189,17 @@ export const exchange = (
   bytes: Uint8Array | string,
   port: number,
   host: string,
-  patienceMillis = 500
+  patience = patienceMillis
 ): Promise<{ readonly size: number; readonly text: string; readonly from: string } | undefined> =>
   new Promise((resolve) => {
     const onMessage = (answer: Buffer, { address }: { readonly address: string }) => {
-      clearTimeout(patience)
+      clearTimeout(timer)
       resolve({ size: answer.length, text: answer.subarray(0, 100).toString(), from: address })
     }
-    const patience = setTimeout(() => {
+    const timer = setTimeout(() => {
       socket.off("message", onMessage)
       resolve(undefined)
-    }, patienceMillis)
+    }, patience)
     socket.once("message", onMessage)
     socket.send(bytes, port, host)
   })

@@ -11,6 +11,7 @@ import { describeLab } from "../lab/describeLab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { until } from "../support/until.ts"
 import recorded from "../vectors/engine.json" with { type: "json" }
 import { expected } from "./engineAnswers.ts"
 import { makeReplay, replayLab } from "./engineReplay.ts"
@@ -33,13 +34,7 @@ const freezeTable = (host: Namespace) =>
 
 /** The plugin finds its table gone, and puts it back. */
 const waitForRepair = (host: Namespace, mappings: number) =>
-  Effect.gen(function* () {
-    const deadline = performance.now() + 20_000
-    while ((yield* contents(host))["any4"]?.length !== mappings) {
-      assert.isBelow(performance.now(), deadline, "the table is put back")
-      yield* Effect.sleep(50)
-    }
-  })
+  until(contents(host), ({ any4 }) => any4?.length === mappings)
 
 const tableText = (host: Namespace) => host.check("nft", ["list", "table", "inet", "portmapper"])
 
@@ -104,14 +99,14 @@ describeLab("an Engine's recorded requests", [], () => {
         const folder = yield* Plugin.temporaryFolder
         const { send, compareHost } = makeReplay(made)
         const life = Effect.fnUntraced(function* (index: number) {
-          const plugin = yield* Plugin.start(made.host, { folder, startMillis: 30_000 })
+          const plugin = yield* Plugin.start(made.host, { folder })
           const title = `request ${index + 1}`
           yield* compareHost(plugin, `restored before ${title}`)
           const asked = requests[index]
           if (asked !== undefined)
             assert.deepStrictEqual(yield* send(plugin, asked), wanted[index], `${title} ${asked.path}`)
           yield* plugin.process.kill("SIGKILL")
-          yield* plugin.process.wait({ timeoutMillis: 30_000 })
+          yield* plugin.process.wait()
         })
         for (let index = 0; index <= requests.length; index++) yield* Effect.scoped(life(index))
       }),

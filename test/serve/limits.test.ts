@@ -10,6 +10,7 @@ import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { descriptorKinds, listening } from "../lab/Probe.ts"
 import { request } from "../support/http.ts"
+import { until } from "../support/until.ts"
 
 describeLab("the plugin and its host's limits", [], () => {
   it.live("survives the end of its 512 descriptors with a clear error, and serves on", () =>
@@ -58,7 +59,7 @@ describeLab("the plugin and its host's limits", [], () => {
         assert.strictEqual((yield* contents(host))["any4"]?.length, 10_000)
         // What comes by loopback is the relay's.
         for (const port of [10_000, 13_333, 19_999]) {
-          const { answer } = yield* host.agent.tcp({ host: "127.0.0.1", port, timeoutMillis: 5000 })
+          const { answer } = yield* host.agent.tcp({ host: "127.0.0.1", port })
           assert.strictEqual(answer?.who, "c1")
         }
         for (let first = 0; first < bindings.length; first += 2500)
@@ -150,11 +151,7 @@ const expectedRefusals = [
 
 /** What is closed on the other side takes a moment to be closed here. */
 const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
-  Effect.gen(function* () {
-    const deadline = performance.now() + 20_000
-    while (performance.now() < deadline && !isDeepStrictEqual(yield* look, wanted)) yield* Effect.sleep(20)
-    assert.deepStrictEqual(yield* look, wanted)
-  })
+  until(look, (seen) => isDeepStrictEqual(seen, wanted))
 
 describeLab("a real Engine", ["dockerd"], () => {
   it.live("activates the plugin by its name", () =>

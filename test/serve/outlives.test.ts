@@ -5,10 +5,11 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { silenceMillis } from "../lab/patience.ts"
+import { until } from "../support/until.ts"
 
 const published = { host: "10.99.0.1", port: 8080 }
 /** Of a busy machine; a connection that is reset fails at once. */
-const patiently = { timeoutMillis: 20_000 }
 const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
 
 describeLab("a redirected connection", [], () => {
@@ -18,14 +19,14 @@ describeLab("a redirected connection", [], () => {
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
         yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const first = yield* Plugin.start(host, { startMillis: 30_000 })
+        const first = yield* Plugin.start(host)
         assert.strictEqual((yield* first.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])).status, 200)
         const transfer = yield* client.agent.transfer(published)
-        yield* transfer.advance(5, patiently)
+        yield* transfer.advance(5)
 
         yield* first.process.kill("SIGKILL")
         yield* first.process.wait()
-        yield* transfer.advance(5, patiently)
+        yield* transfer.advance(5)
         const whileDead = yield* client.agent.tcp({ ...published, close: "reset" })
         assert.strictEqual(whileDead.outcome, "answered")
 
@@ -37,7 +38,6 @@ describeLab("a redirected connection", [], () => {
             while (!isServing) {
               const { outcome } = yield* client.agent.tcp({
                 ...published,
-                timeoutMillis: 5000,
                 close: "reset"
               })
               outcomes.push(outcome)
@@ -46,34 +46,33 @@ describeLab("a redirected connection", [], () => {
           }),
           { startImmediately: true }
         )
-        const second = yield* Plugin.start(host, { folder, startMillis: 30_000 })
+        const second = yield* Plugin.start(host, { folder })
         isServing = true
         const outcomes = yield* Fiber.join(knocking)
         assert.deepStrictEqual([...new Set(outcomes)], ["answered"], `${outcomes.length} connections`)
-        yield* transfer.advance(5, patiently)
+        yield* transfer.advance(5)
         assert.deepStrictEqual(yield* contents(host), element)
 
         const third = yield* Plugin.start(host, {
           folder,
-          startMillis: 30_000,
           arguments: ["--takeover"]
         })
-        assert.deepStrictEqual(yield* second.process.wait({ timeoutMillis: 30_000 }), {
+        assert.deepStrictEqual(yield* second.process.wait(), {
           code: 0,
           signal: null
         })
-        yield* transfer.advance(5, patiently)
+        yield* transfer.advance(5)
         assert.deepStrictEqual(yield* contents(host), element)
 
         yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
         const flushed = performance.now()
-        let outcome: string
-        do outcome = (yield* client.agent.tcp({ ...published, timeoutMillis: 500, close: "reset" })).outcome
-        while (outcome !== "answered" && performance.now() - flushed < 5_000)
-        assert.strictEqual(outcome, "answered")
+        yield* until(
+          client.agent.tcp({ ...published, timeoutMillis: silenceMillis, close: "reset" }),
+          ({ outcome }) => outcome === "answered"
+        )
         console.log(`served again ${Math.round(performance.now() - flushed)} ms after the flush (aim: 2,000)`)
         assert.deepStrictEqual(yield* contents(host), element)
-        const { state, first: answer } = yield* transfer.advance(5, patiently)
+        const { state, first: answer } = yield* transfer.advance(5)
         assert.deepStrictEqual({ state, who: answer?.who }, { state: "open", who: "c1" })
         const said = third.process
           .lines("stderr")

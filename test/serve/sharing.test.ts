@@ -6,6 +6,7 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { silenceMillis } from "../lab/patience.ts"
 import { doctor } from "./doctor.ts"
 
 const echoes = (container: Namespace) =>
@@ -13,17 +14,21 @@ const echoes = (container: Namespace) =>
     Effect.forEach(["0.0.0.0", "::"], (host) => container.agent.echo({ protocol, host, port: 80 }))
   )
 
+const silence = { timeoutMillis: silenceMillis }
+
 /** Who answers by TCP and by UDP, or what happens instead. */
-const ask = (from: Namespace, host: string, port: number, source: { readonly sourceAddress?: string } = {}) =>
+const ask = (
+  from: Namespace,
+  host: string,
+  port: number,
+  more: { readonly sourceAddress?: string; readonly timeoutMillis?: number } = {}
+) =>
   Effect.all([
     Effect.map(
-      from.agent.tcp({ host, port, close: "reset", ...source }),
+      from.agent.tcp({ host, port, close: "reset", ...more }),
       ({ outcome, answer }) => answer?.who ?? outcome
     ),
-    Effect.map(
-      from.agent.udp({ host, port, ...source }),
-      ({ outcome, replies }) => replies[0]?.who ?? outcome
-    )
+    Effect.map(from.agent.udp({ host, port, ...more }), ({ outcome, replies }) => replies[0]?.who ?? outcome)
   ])
 
 const both = (host: string, port: number, backend: string) => [
@@ -49,7 +54,7 @@ describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "c
       // The Engine takes the lab's bridge for its own, and drops what it did not publish.
       yield* Dockerd.start(host, { bridge: true, iptables: true, args: ["--bridge=br0"] })
       assert.match(yield* host.check("iptables", ["-S", "FORWARD"]), /^-P FORWARD DROP$/m)
-      assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"])
+      assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080, silence), ["timeout", "timeout"])
       assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8081), answered)
       assert.deepStrictEqual(yield* ask(host, "10.99.0.1", 8080), answered)
       assert.deepStrictEqual(yield* ask(c2, "10.99.0.1", 8080), answered)
@@ -71,7 +76,7 @@ describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "c
         yield* host.sh(`iptables -D DOCKER-USER ${match} -j ACCEPT`)
         // Flows that were let through go on; new ones are not.
         yield* host.check("conntrack", ["-F"])
-        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), ["timeout", "timeout"], match)
+        assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080, silence), ["timeout", "timeout"], match)
       }
     })
   )
@@ -97,7 +102,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
       yield* mapBoth(plugin, "[::]", 8081, "[fd66::2]", proxy)
       for (const address of ["10.99.0.1", "fd99::1"]) {
         assert.deepStrictEqual(yield* ask(client, address, 8080), answered, address)
-        assert.deepStrictEqual(yield* ask(client, address, 8081), ["timeout", "timeout"], address)
+        assert.deepStrictEqual(yield* ask(client, address, 8081, silence), ["timeout", "timeout"], address)
       }
       for (const ip of ["iptables", "ip6tables"])
         for (const protocol of ["tcp", "udp"])

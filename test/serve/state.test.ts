@@ -18,10 +18,10 @@ import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import type { Running } from "../lab/Running.ts"
+import { until } from "../support/until.ts"
 
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
 const webElement = "tcp . 8080 : 172.31.0.2 . 80"
-const startMillis = 30_000
 
 /** `0.0.0.0:8080 live`, as `ls` shows them. */
 const listed = (plugin: Plugin.Plugin) =>
@@ -54,7 +54,7 @@ const mapForSure = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
 
 const kill = Effect.fnUntraced(function* ({ process }: Plugin.Plugin) {
   yield* process.kill("SIGKILL")
-  yield* process.wait({ timeoutMillis: 30_000 })
+  yield* process.wait()
 })
 
 describeLab("a plugin whose state directory", [], () => {
@@ -65,11 +65,9 @@ describeLab("a plugin whose state directory", [], () => {
       const state = join(folder, "state")
       mkdirSync(state, { mode: 0o700 })
       const serve = Effect.map(
-        host.exec(
-          process.execPath,
-          ["adapters/cli/main.ts", "serve", "--socket", join(folder, "p.sock"), "--state", state],
-          { timeoutMillis: startMillis }
-        ),
+        host.exec(process.execPath, [
+          ...["adapters/cli/main.ts", "serve", "--socket", join(folder, "p.sock"), "--state", state]
+        ]),
         ({ code, stderr }) => [code, stderr]
       )
       chownSync(state, 12345, 0)
@@ -109,7 +107,7 @@ describeLab("a plugin whose state directory", [], () => {
         Effect.gen(function* () {
           const { host, client, c1 } = yield* Lab.make()
           yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-          const first = yield* Plugin.start(host, { startMillis })
+          const first = yield* Plugin.start(host)
           assert.strictEqual((yield* first.map([web])).status, 200)
           yield* kill(first)
           const path = join(first.folder, "state", "mappings.db")
@@ -120,8 +118,7 @@ describeLab("a plugin whose state directory", [], () => {
           spoil(path)
           const second = yield* Plugin.start(host, {
             folder: first.folder,
-            arguments: ["--log-format", "json"],
-            startMillis
+            arguments: ["--log-format", "json"]
           })
           const aside = readdirSync(join(first.folder, "state")).find((name) =>
             /^mappings\.db\.\d{8}T\d{9}Z$/.test(name)
@@ -154,14 +151,13 @@ describeLab("a plugin whose state directory", [], () => {
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
         yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const first = yield* Plugin.start(host, { startMillis })
+        const first = yield* Plugin.start(host)
         yield* mapForSure(first)
         yield* kill(first)
         const thief = yield* host.agent.hold({ protocol: "tcp", port: 8080 })
         const second = yield* Plugin.start(host, {
           folder: first.folder,
-          arguments: ["--log-format", "json"],
-          startMillis
+          arguments: ["--log-format", "json"]
         })
         assert.deepStrictEqual(messages(second.process).slice(1), [
           "could not be restored, and is kept as conflicted: 0.0.0.0:8080/tcp: bind for 0.0.0.0:8080/tcp failed: address already in use",
@@ -189,8 +185,7 @@ describeLab("a plugin whose state directory", [], () => {
           ...["unshare", "--mount", "sh", "-c"],
           'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
           state
-        ],
-        startMillis
+        ]
       })
       const old = yield* plugin.map([web])
       assert.strictEqual(old.status, 200)
@@ -236,8 +231,7 @@ describeLab("a plugin that is told to stop", [], () => {
         const { host } = yield* Lab.make()
         const nft = yield* slowNft
         const plugin = yield* Plugin.start(host, {
-          env: { PATH: `${nft.folder}:${process.env["PATH"]}` },
-          startMillis
+          env: { PATH: `${nft.folder}:${process.env["PATH"]}` }
         })
         assert.strictEqual((yield* plugin.map([web])).status, 200)
 
@@ -260,23 +254,15 @@ describeLab("a plugin that is told to stop", [], () => {
         rmSync(nft.slow)
         const { status, bindings } = yield* Fiber.join(calling)
         assert.deepStrictEqual([status, bindings.map(({ FrontendPort }) => FrontendPort)], [200, [8081]])
-        assert.deepStrictEqual(yield* plugin.process.wait({ timeoutMillis: 30_000 }), {
+        assert.deepStrictEqual(yield* plugin.process.wait(), {
           code: 0,
           signal: null
         })
-        const successor = yield* Plugin.start(host, { folder: plugin.folder, startMillis })
+        const successor = yield* Plugin.start(host, { folder: plugin.folder })
         assert.deepStrictEqual(yield* listed(successor), [
           "0.0.0.0:8080 engine live",
           "0.0.0.0:8081 engine live"
         ])
       })
   )
-})
-
-const until = Effect.fnUntraced(function* <E>(isSo: Effect.Effect<boolean, E>) {
-  const deadline = performance.now() + 20_000
-  while (!(yield* isSo)) {
-    assert.isBelow(performance.now(), deadline)
-    yield* Effect.sleep(20)
-  }
 })

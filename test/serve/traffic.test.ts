@@ -7,6 +7,7 @@ import type { Namespace } from "../lab/Namespace.ts"
 import { contents, tables } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { descriptorKinds, listening } from "../lab/Probe.ts"
+import { silenceMillis } from "../lab/patience.ts"
 
 const protocols = ["tcp", "udp"] as const
 const families = [
@@ -29,13 +30,21 @@ const echoes = (c1: Namespace) =>
     Effect.forEach(["0.0.0.0", "::"], (host) => c1.agent.echo({ protocol, host, port: 80 }))
   )
 
+const silence = { timeoutMillis: silenceMillis }
+
 /** `answered c1 FROM`, with the source that the backend saw, or what happened instead. */
-const ask = (from: Namespace, protocol: "tcp" | "udp", host: string, port: number) =>
+const ask = (
+  from: Namespace,
+  protocol: "tcp" | "udp",
+  host: string,
+  port: number,
+  patience: { readonly timeoutMillis?: number } = {}
+) =>
   protocol === "tcp"
-    ? Effect.map(from.agent.tcp({ host, port, close: "reset" }), ({ outcome, answer }) =>
+    ? Effect.map(from.agent.tcp({ host, port, close: "reset", ...patience }), ({ outcome, answer }) =>
         answer === undefined ? outcome : `${outcome} ${answer.who} ${answer.seen?.address}`
       )
-    : Effect.map(from.agent.udp({ host, port }), ({ outcome, replies }) =>
+    : Effect.map(from.agent.udp({ host, port, ...patience }), ({ outcome, replies }) =>
         replies[0] === undefined ? outcome : `${outcome} ${replies[0].who} ${replies[0].seen?.address}`
       )
 
@@ -128,9 +137,9 @@ describeLab("published ports in nat mode", [], () => {
         mapped.bindings.map(({ NAT, AllowForwarding }) => ({ NAT, AllowForwarding })),
         [1, 2].map(() => ({ NAT: { FromAddr: "0.0.0.0", FromPort: 8080 }, AllowForwarding: true }))
       )
-      const { outcome, connected } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080 })
+      const { outcome, connected } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, ...silence })
       assert.deepStrictEqual({ outcome, connected }, { outcome: "timeout", connected: false })
-      assert.strictEqual(yield* ask(client, "udp", "10.99.0.1", 8080), "timeout")
+      assert.strictEqual(yield* ask(client, "udp", "10.99.0.1", 8080, silence), "timeout")
       yield* plugin.unmap(mapped.bindings)
       assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "refused")
     })
@@ -207,7 +216,7 @@ describeLab("published ports in nat mode", [], () => {
         [false, false]
       )
       assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "answered c1 10.99.0.2")
-      assert.strictEqual(yield* ask(client, "tcp", "172.31.0.2", 80), "timeout")
+      assert.strictEqual(yield* ask(client, "tcp", "172.31.0.2", 80, silence), "timeout")
       // A flow that is never answered stays new: each of its packets needs the mark.
       yield* c1.agent.hold({ protocol: "udp", port: 99 })
       const counted = () =>

@@ -1,10 +1,13 @@
+import { PassThrough } from "node:stream"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Queue } from "effect"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
+import { serve } from "../../adapters/stdio/StdioServer.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { collectGarbage, malformed, malformedCount, malformedTimeoutMillis } from "../support/abuse.ts"
 import { echo } from "../support/drivers.ts"
 import { openSession, rpc } from "../support/session.ts"
+import { manyListed, wideBatch } from "../support/unread.ts"
 
 /** One line, which is no valid message or whose params are none. */
 const malformedLine = (body: Buffer, index: number): Buffer => {
@@ -76,13 +79,45 @@ describe("a session", () => {
     }).pipe(Effect.provideService(Driver, echo))
   )
 
-  it.live("answers a batch as long as a line can be", () =>
+  it.live("answers a batch as long as a line can be by one error", () =>
     Effect.gen(function* () {
       const session = yield* openSession
-      yield* session.send(`[${"1,".repeat(500_000)}1]`)
-      assert.strictEqual((yield* session.next).length, 500_001)
+      yield* session.send(wideBatch(1024 * 1024))
+      assert.strictEqual((yield* session.next).error.code, -32600)
       yield* session.end
     }).pipe(Effect.provideService(Driver, echo))
+  )
+
+  it.live("makes no more answers than wait for a client that does not read", () =>
+    Effect.gen(function* () {
+      let count = 0
+      const asked = yield* Queue.unbounded<void>()
+      const listPorts = Effect.sync(() => {
+        count++
+        Queue.offerUnsafe(asked, undefined)
+        return manyListed
+      })
+      const input = new PassThrough()
+      const output = new PassThrough()
+      const session = serve({ input, output }).pipe(Effect.provideService(Driver, { ...echo, listPorts }))
+      yield* Effect.forkScoped(session, { startImmediately: true })
+      for (let id = 0; id < 700; id++) input.write(`${JSON.stringify(rpc(id, "ListPorts", {}))}\n`)
+      yield* Queue.take(asked)
+      // Everything that can go on has done so by then.
+      for (let turn = 0; turn < 100; turn++) yield* Effect.promise(() => new Promise(setImmediate))
+      assert.isAtMost(count, 3)
+      let lines = 0
+      yield* Effect.promise(
+        () =>
+          new Promise<void>((resolve) =>
+            output.on("data", (chunk: Buffer) => {
+              for (const byte of chunk) if (byte === 0x0a) lines++
+              if (lines === 20) resolve()
+            })
+          )
+      )
+      assert.isAtLeast(count, 20)
+    })
   )
 })
 

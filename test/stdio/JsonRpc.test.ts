@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { answer, type Invoke, methodNotFound, readMessage } from "../../adapters/stdio/JsonRpc.ts"
 import { JsonNumber, JsonObject } from "../../src/protocol/GoJson.ts"
+import { wideBatch } from "../support/unread.ts"
 
 /** The server of the specification's examples; `ran` is what it executed. */
 const server = () => {
@@ -154,7 +155,8 @@ describe("a message", () => {
       ['{"jsonrpc":"2.0","method":"m","id":true}', null, "id must be a string, a number or null"],
       ['{"jsonrpc":"2.0","method":"m","id":{}}', null, "id must be a string, a number or null"],
       ['{"jsonrpc":"2.0","method":"m","id":[1]}', null, "id must be a string, a number or null"],
-      ["[]", null, "a batch must hold at least one request"],
+      ["[]", null, "a batch must hold 1 to 1000 requests (it holds 0)"],
+      [wideBatch(1000_000), null, "a batch must hold 1 to 1000 requests (it holds 499999)"],
       ["null", null, "a request must be an object"],
       ['"x"', null, "a request must be an object"]
     ] as const
@@ -189,4 +191,38 @@ describe("a message", () => {
       id: 2
     })
   })
+
+  it.effect("is run until its answers are too long for one line, and what comes after is refused", () =>
+    Effect.gen(function* () {
+      const ran: Array<unknown> = []
+      const request = (id: number | undefined) => ({ jsonrpc: "2.0", method: "list", id })
+      const batch = JSON.stringify([
+        ...Array.from({ length: 40 }, (_, id) => request(id)),
+        request(undefined)
+      ])
+      const line = yield* answer(batch, ({ id }) => {
+        ran.push(id)
+        return Effect.succeed("x".repeat(1024 * 1024))
+      })
+      assert.deepStrictEqual(
+        ran,
+        Array.from({ length: 16 }, (_, id) => id)
+      )
+      assert.deepStrictEqual(
+        JSON.parse(line ?? "")
+          .slice(16)
+          .map(({ id, error }: { id: number; error: unknown }) => [id, error]),
+        Array.from({ length: 24 }, (_, index) => [
+          16 + index,
+          {
+            code: -32600,
+            message: "Invalid Request",
+            data: {
+              detail: "the answers to a batch must be at most 16777216 characters; this one was not run"
+            }
+          }
+        ])
+      )
+    })
+  )
 })

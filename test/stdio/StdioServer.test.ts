@@ -10,6 +10,7 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { call, valueBody } from "../../src/protocol/Operations.ts"
 import { echo, grant } from "../support/drivers.ts"
 import { mapRequest, openSession, rpc, unmapRequest } from "../support/session.ts"
+import { turns } from "../support/until.ts"
 
 const withDriver =
   (driver: Driver["Service"]) =>
@@ -406,7 +407,7 @@ describe("an answer", () => {
       return Effect.gen(function* () {
         const fiber = yield* Effect.forkChild(serve({ input, output }))
         input.end([1, 2, 3].map((port) => JSON.stringify(rpc(port, "MapPorts", mapRequest(port)))).join("\n"))
-        yield* Effect.sleep(30)
+        yield* turns(100)
         assert.deepStrictEqual(events, [])
         open()
         yield* Fiber.join(fiber)
@@ -441,7 +442,7 @@ describe("an answer", () => {
         input.write(
           [1, 2].map((port) => `${JSON.stringify(rpc(port, "MapPorts", mapRequest(port)))}\n`).join("")
         )
-        yield* Effect.sleep(30)
+        yield* turns(100)
         output.destroy(new Error("write EPIPE"))
         const error = yield* Effect.flip(Fiber.join(fiber))
         assert.strictEqual(error.message, "writing answers failed: write EPIPE")

@@ -7,7 +7,7 @@ import * as Vm from "node:vm"
 export const malformedCount = Number(process.env["PORTMAPPER_MALFORMED"] ?? 10_000)
 
 /** How long the tests of that many may take. */
-export const malformedTimeoutMillis = 30_000 + 2 * malformedCount
+export const malformedTimeoutMillis = 180_000 + 20 * malformedCount
 
 /** Open descriptors of this process. */
 export const descriptors = (): number => Fs.readdirSync("/proc/self/fd").length

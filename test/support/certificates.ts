@@ -16,6 +16,8 @@ export interface Certificates {
   readonly client: Certificate
   /** For localhost, of a server and a client. */
   readonly both: Certificate
+  /** For plugin.example. */
+  readonly named: Certificate
   /** A client's, signed by another authority. */
   readonly foreign: Certificate
 }
@@ -29,6 +31,7 @@ export const makeCertificates = (folder: string): Certificates => {
     server: make(folder, "server", [leaf, local, extendedKeyUsage(serverAuth)], ca),
     client: make(folder, "client", [leaf, extendedKeyUsage(clientAuth)], ca),
     both: make(folder, "both", [leaf, subjectAltName("localhost")], ca),
+    named: make(folder, "named", [leaf, subjectAltName("plugin.example")], ca),
     foreign: make(folder, "foreign", [leaf, extendedKeyUsage(clientAuth)], foreignCa)
   }
 }

@@ -87,6 +87,7 @@ export const run = (
     child.stdin.on("error", () => undefined)
     // The end of input would end the terminal before its command.
     if (options.input !== undefined || command !== "script") child.stdin.end(options.input ?? "")
+    child.once("error", (error) => resume(Effect.die(error)))
     child.once("close", (code, signal) =>
       resume(Effect.succeed({ status: code ?? signal ?? "", stdout, stderr }))
     )

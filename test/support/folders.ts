@@ -6,5 +6,6 @@ import { Effect, type Scope } from "effect"
 
 export const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-test-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+  (path) =>
+    Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }))
 )

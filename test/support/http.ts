@@ -2,6 +2,7 @@
 import * as Http from "node:http"
 import type * as Https from "node:https"
 import * as Net from "node:net"
+import { patienceMillis } from "../lab/patience.ts"
 
 export interface HttpAnswer {
   readonly status: number
@@ -44,7 +45,7 @@ export const send = (
 export const raw = (
   socketPath: string,
   bytes: string | ReadonlyArray<string>,
-  millis = 500
+  millis = patienceMillis
 ): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = Net.connect(socketPath)

@@ -1,15 +1,11 @@
 /** A plugin on a Unix socket of its own, for as long as the test's scope. */
-import * as Fs from "node:fs"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { temporaryFolder } from "./folders.ts"
 
-export const temporaryFolder = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-)
+export { temporaryFolder }
 
 /** The path of the socket. */
 export const socketFor = Effect.fnUntraced(function* (

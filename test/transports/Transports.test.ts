@@ -56,7 +56,7 @@ describe("the table", () => {
       transports.flatMap(({ name, cannot }) =>
         table.flatMap((row) => {
           const reason = cannot(row)
-          return reason === undefined || reason.endsWith(" is not installed") ? [] : [`${name}: ${reason}`]
+          return reason === undefined || reason.startsWith("needs ") ? [] : [`${name}: ${reason}`]
         })
       )
     )
