@@ -2,6 +2,8 @@
 import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
+import { temporaryFolder } from "../support/folders.ts"
+import { mapRequest } from "../support/session.ts"
 import { bundle, serveWorker } from "../support/workerd.ts"
 import { table } from "../transports/table.ts"
 import rows from "./rows.ts"
@@ -9,7 +11,10 @@ import rows from "./rows.ts"
 class Workerd extends Context.Service<Workerd, string>()("test/Workerd") {
   static readonly layer = Layer.effect(
     Workerd,
-    Effect.flatMap(bundle({ entryPoints: [Path.join(import.meta.dirname, "rows.ts")] }), serveWorker)
+    Effect.gen(function* () {
+      const source = yield* bundle({ entryPoints: [Path.join(import.meta.dirname, "rows.ts")] })
+      return yield* serveWorker(source, { classes: { SLOW: "Slow" }, folder: yield* temporaryFolder })
+    })
   )
 }
 
@@ -34,6 +39,26 @@ layer(Workerd.layer)("the fetch handler on workerd", (it) => {
       const url = yield* Workerd
       const names = yield* Effect.promise(async () => (await fetch(url)).json())
       assert.deepStrictEqual(names, [])
+    })
+  )
+
+  it.effect("serves calls at once that wait for each other, in a Durable Object", () =>
+    Effect.gen(function* () {
+      const url = yield* Workerd
+      const ports = Array.from({ length: 20 }, (_, index) => 8000 + index)
+      const statuses = yield* Effect.forEach(
+        ports,
+        (port) =>
+          Effect.promise(async () => {
+            const body = JSON.stringify(mapRequest(port))
+            return (await fetch(`${url}/slow/PortMapper.MapPorts`, { method: "POST", body })).status
+          }),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        statuses,
+        ports.map(() => 200)
+      )
     })
   )
 
