@@ -19,15 +19,15 @@ import { watch } from "./watch.ts"
 
 const table: HostRemoval = {
   what: "nftables table inet portmapper",
-  remove: Effect.flatMap(
+  claim: Effect.flatMap(
     Effect.promise(() => import("./removeTable.ts")),
-    ({ removeTable }) => removeTable
+    ({ claimTable }) => claimTable
   )
 }
 
 const dockerUser: HostRemoval = {
   what: "our rule in DOCKER-USER",
-  remove: Effect.flatMap(
+  claim: Effect.map(
     Effect.promise(() => import("../linux/DockerUser.ts")),
     ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
   )

@@ -69,9 +69,9 @@ export const watch = Command.make("watch", flags, (options) =>
     Layer.unwrap(
       Effect.gen(function* () {
         const engine = yield* EngineFlags.engineOf(options)
-        const { hostLayer } = yield* Effect.promise(() => import("../host/HostLayer.ts"))
+        const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
-        return hostLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
+        return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
       })
     ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
   )

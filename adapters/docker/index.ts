@@ -1,5 +1,6 @@
 /** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
+export type { Details, Kept, ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
 export {
   AnswerLost,
   CallRefused,
@@ -10,7 +11,6 @@ export {
 } from "./ClientError.ts"
 export type { DescriptorUse } from "./DescriptorSamples.ts"
 export * from "./InheritedSocket.ts"
-export type { Details, Keeper, Kept, Place } from "./Keeper.ts"
 export { type Metrics, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"

@@ -155,7 +155,7 @@ export const writeDelete = ({ writer, begin }: Batch, { family, attributes }: Fl
 const writeNamed = (writer: MessageWriter, type: number, payload: Uint8Array) => {
   if (type !== CTA_TUPLE_ORIG) return writer.attribute(type, payload)
   const start = writer.beginNested(type)
-  writer.header(payload)
+  writer.append(payload)
   writer.endNested(start)
 }
 

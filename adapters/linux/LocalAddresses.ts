@@ -24,7 +24,7 @@ export const readLocal = (netlink: Netlink, family: 4 | 6): Result.Result<IsLoca
       subsystem: 0,
       type: RTM_GETROUTE,
       family: family === 4 ? C.AF_INET : C.AF_INET6,
-      write: (writer) => writer.header(Uint8Array.of(RT_TABLE_LOCAL, 0, 0, RTN_LOCAL, 0, 0, 0, 0))
+      write: (writer) => writer.append(Uint8Array.of(RT_TABLE_LOCAL, 0, 0, RTN_LOCAL, 0, 0, 0, 0))
     }),
     (messages) => among(messages, family === 4 ? 32 : 128)
   )

@@ -85,8 +85,13 @@ const dumpAttempts = 20
 /** Sequence numbers are 32 bits wide; a batch never gets from here to their end. */
 const lastSequence = 0xf0000000
 
-export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netlink, C.Errno> => {
-  const fd = libc.socket(C.AF_NETLINK, C.SOCK_RAW | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, protocol)
+/** On a new socket; or on one of another process, which does not use it meanwhile: `receive` what it left unread first. */
+export const openNetlink = (
+  libc: C.Libc,
+  protocol: number,
+  inherited?: number
+): Result.Result<Netlink, C.Errno> => {
+  const fd = inherited ?? libc.socket(C.AF_NETLINK, C.SOCK_RAW | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, protocol)
   if (fd < 0) return Result.fail(libc.errno("socket", fd))
 
   const number = new Uint8Array(4)
@@ -103,7 +108,7 @@ export const openNetlink = (libc: C.Libc, protocol: number): Result.Result<Netli
   setNumber(C.SOL_NETLINK, NETLINK_CAP_ACK, 1)
   setNumber(C.SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
-  const bound = bindAddress(libc, fd)
+  const bound = inherited === undefined ? bindAddress(libc, fd) : portIdOf(libc, fd)
   if (bound < 0) {
     libc.close(fd)
     return Result.fail(libc.errno("bind", bound))
@@ -308,12 +313,15 @@ const sizeOfAddress = 12
 /** Binds to an address that the kernel picks; its port id, or a negated `errno`. */
 export const bindAddress = (libc: C.Libc, fd: number): number => {
   const address = new Uint8Array(sizeOfAddress)
-  const view = new DataView(address.buffer)
-  view.setUint16(0, C.AF_NETLINK, C.hostLittleEndian)
+  new DataView(address.buffer).setUint16(0, C.AF_NETLINK, C.hostLittleEndian)
   const bound = libc.bind(fd, address, sizeOfAddress)
-  if (bound < 0) return bound
+  return bound < 0 ? bound : portIdOf(libc, fd)
+}
+
+const portIdOf = (libc: C.Libc, fd: number): number => {
+  const address = new Uint8Array(sizeOfAddress)
   const length = new Uint8Array(4)
   new DataView(length.buffer).setUint32(0, sizeOfAddress, C.hostLittleEndian)
   const named = libc.getsockname(fd, address, length)
-  return named < 0 ? named : view.getUint32(4, C.hostLittleEndian)
+  return named < 0 ? named : new DataView(address.buffer).getUint32(4, C.hostLittleEndian)
 }

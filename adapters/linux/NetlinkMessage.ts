@@ -10,6 +10,7 @@ export const NLM_F_ACK = 0x4
 export const NLM_F_DUMP_INTR = 0x10
 export const NLM_F_DUMP = 0x300
 export const NLM_F_CREATE = 0x400
+export const NLM_F_APPEND = 0x800
 export const NLMSG_ERROR = 2
 export const NLMSG_DONE = 3
 export const NFNL_MSG_BATCH_BEGIN = 0x10
@@ -88,8 +89,8 @@ export class MessageWriter {
     this.view.setUint8(at, value)
   }
 
-  /** The rest of a header that is longer than netfilter's; a multiple of four bytes. */
-  header(bytes: Uint8Array): void {
+  /** The rest of a header that is longer than netfilter's, or attributes with their headers; a multiple of four bytes. */
+  append(bytes: Uint8Array): void {
     this.reserve(bytes.length)
     this.bytes.set(bytes, this.length)
     this.length += bytes.length

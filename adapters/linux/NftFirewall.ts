@@ -1,8 +1,7 @@
 /**
- * `Firewall` as a table of nftables. A child `nft` loads the table when it is not there as it should be; its elements come and
- * go by netlink, on a socket kept open. The table outlives the process that loaded it.
+ * `Firewall` as a table of nftables, changed by netlink on a socket kept open. The table outlives the process that loaded it.
  */
-import { Effect, Layer, Result, Semaphore } from "effect"
+import { Effect, Layer, Result } from "effect"
 import {
   type Change,
   Firewall,
@@ -14,25 +13,35 @@ import {
   withoutRules
 } from "../../src/firewall/Firewall.ts"
 import { libc } from "./Libc.ts"
+import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
 import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
-export interface Options {
+export interface TableChoice {
   readonly acceptMark?: AcceptMark | undefined
   /** The name of the table, in family inet. */
   readonly table?: string | undefined
 }
 
-/** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
-export const layer = (options: Options = {}, load = libc): Layer.Layer<Firewall, FirewallError> =>
-  Layer.effect(Firewall, make(options, load))
+export interface Options extends TableChoice {
+  /** The lock on this table, which outlives this layer; by default one that ends with it. */
+  readonly lock?: NamespaceLock | undefined
+}
 
-const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof libc) {
-  const definition = makeTable({ name: options.table ?? "portmapper", acceptMark: options.acceptMark })
-  const table = yield* openTable(definition, loadLibc())
-  const permits = yield* Semaphore.make(1)
+/** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
+export const layer = (
+  options: Options = {},
+  load = libc
+): Layer.Layer<Firewall, FirewallError | NamespaceBusy> => Layer.effect(Firewall, make(options, load))
+
+const make = Effect.fnUntraced(function* (
+  { acceptMark, table: name = "portmapper", lock }: Options,
+  loadLibc: typeof libc
+) {
+  const { take } = lock ?? (yield* makeNamespaceLock(name, loadLibc))
+  const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
 
   /**
    * The rules in the table, to know what a change takes the place of. `undefined` where that is not known: after an error
@@ -41,8 +50,6 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
   let known: Map<string, Rule> | undefined
   /** Whether the table is, or was before others came, of our definition; until it is, a change loads it whole. */
   let ours = false
-  /** Whether `nft` is loading the table: all else is done in one go. */
-  let loading = false
   /** The generation of the tables in which ours was last seen to stand. */
   let checked: number | undefined
 
@@ -55,21 +62,13 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
   const look = (operation: string): Result.Result<Map<string, Rule>, FirewallError> =>
     Result.map(table.read(operation), (elements) => learn(rulesOf(elements).rules))
 
-  const load = Effect.fnUntraced(
-    function* (rules: ReadonlyArray<Rule>) {
-      known = undefined
-      loading = true
-      yield* table.load(rules.flatMap(elementsOf))
+  const load = (rules: ReadonlyArray<Rule>): Result.Result<void, FirewallError> => {
+    known = undefined
+    return Result.map(table.load(rules.flatMap(elementsOf)), () => {
       learn(rules)
       ours = true
-    },
-    Effect.ensuring(
-      Effect.sync(() => {
-        loading = false
-      })
-    ),
-    Effect.uninterruptible
-  )
+    })
+  }
 
   const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
     const removed: Array<Element> = []
@@ -149,35 +148,30 @@ const make = Effect.fnUntraced(function* (options: Options, loadLibc: typeof lib
       outcome === "done" ? Result.void : Result.fail(table.gone("refusing flows in"))
     )
 
-  /** One at a time: `nft` may be at work for a while. */
-  const exclusively = <A>(effect: () => Effect.Effect<A, FirewallError>): Effect.Effect<A, FirewallError> =>
-    permits.withPermit(Effect.suspend(effect))
-
   const standing = yield* Effect.fromResult(table.standing("reading"))
-  if (standing === "absent") yield* load([])
+  if (standing === "absent") yield* Effect.fromResult(load([]))
   // What is in it is read when a change wants to know: the first one most often replaces it all.
   if (standing === "intact") ours = true
 
+  /** All is done in one go, so nothing comes in between. */
+  const sync = <A>(act: () => Result.Result<A, FirewallError>): Effect.Effect<A, FirewallError> =>
+    Effect.suspend(() => Effect.fromResult(act()))
+
   return Firewall.of({
     apply: (change) =>
-      Effect.suspend(() => {
-        const wrong = misfit(change.add)
-        if (wrong !== undefined) return Effect.fail(wrong)
-        const applied = () => (ours ? Effect.asVoid(Effect.fromResult(apply(change))) : load(change.add))
-        return ours && !loading ? applied() : exclusively(applied)
-      }),
+      Effect.asVoid(sync<unknown>(() => misfit(change.add) ?? (ours ? apply(change) : load(change.add)))),
     replace: (rules) =>
-      exclusively(() => {
+      sync(() => {
         const wrong = misfit(rules)
-        if (wrong !== undefined) return Effect.fail(wrong)
+        if (wrong !== undefined) return wrong
         const last = [...new Map(rules.map((rule) => [keyOf(rule), rule])).values()]
         const removed = replaceElements(last)
-        return removed === undefined ? Effect.as(load(last), []) : Effect.succeed(removed)
+        return removed === undefined ? Result.map(load(last), () => []) : Result.succeed(removed)
       }),
-    read: exclusively(() => Effect.fromResult(Result.map(table.read("reading"), rulesOf))),
-    refuse: (flows) => exclusively(() => Effect.fromResult(refuse(flows))),
-    check: exclusively(() => Effect.fromResult(check())),
-    remove: exclusively(() => Effect.fromResult(remove()))
+    read: sync(() => Result.map(table.read("reading"), rulesOf)),
+    refuse: (flows) => sync(() => refuse(flows)),
+    check: sync(check),
+    remove: sync(remove)
   })
 })
 
@@ -188,11 +182,11 @@ const keyOf = (rule: Rule): string => {
   return ruleKey({ ...rule, host: { ...host, key: host.key.slice(0, host.key.indexOf("%")) } })
 }
 
-const misfit = (rules: ReadonlyArray<Rule>): FirewallError | undefined => {
+const misfit = (rules: ReadonlyArray<Rule>): Result.Result<never, FirewallError> | undefined => {
   for (const rule of rules) {
     const detail = unfit(rule)
     if (detail !== undefined)
-      return new FirewallError({ reason: "Failed", operation: ruleText(rule), detail })
+      return Result.fail(new FirewallError({ reason: "Failed", operation: ruleText(rule), detail }))
   }
   return undefined
 }

@@ -1,6 +1,6 @@
 /**
- * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). Sets, chains and rules are
- * never written here: `Ruleset` is text, and `nft` knows best how to compile it.
+ * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). Sets, chains and rules
+ * are for `NftDefinition`.
  */
 import { Result } from "effect"
 import type { Errno } from "./Libc.ts"
@@ -18,8 +18,9 @@ import type { CountedElement } from "./RuleElements.ts"
 import type { Element, TableSet } from "./TableSets.ts"
 
 export const NFNL_SUBSYS_NFTABLES = 10
-const NFPROTO_INET = 1
+export const NFPROTO_INET = 1
 
+const NFT_MSG_NEWTABLE = 0
 const NFT_MSG_GETTABLE = 1
 const NFT_MSG_DELTABLE = 2
 const NFT_MSG_GETRULE = 7
@@ -29,7 +30,9 @@ const NFT_MSG_DELSETELEM = 14
 const NFT_MSG_GETGEN = 16
 
 const NFTA_TABLE_NAME = 1
+const NFTA_TABLE_FLAGS = 2
 const NFTA_TABLE_USERDATA = 6
+const NFTA_TABLE_OWNER = 7
 const NFTA_RULE_TABLE = 1
 const NFTA_GEN_ID = 1
 const NFTA_SET_ELEM_LIST_TABLE = 1
@@ -105,6 +108,28 @@ const writeValue = (writer: MessageWriter, type: number, value: Uint8Array) => {
   writer.endNested(nested)
 }
 
+export const NFT_TABLE_F_DORMANT = 1
+/** The table is its socket's, who alone can change it, from Linux 5.12 on. */
+export const NFT_TABLE_F_OWNER = 2
+/** Without its owner's socket an owned table stays, as an orphan that the next one may take, from Linux 6.9 on. */
+export const NFT_TABLE_F_PERSIST = 4
+
+export interface TableHead {
+  readonly name: string
+  /** Without them, a table that is there stays as it is. */
+  readonly flags?: number
+  /** Kept from when the table is made. */
+  readonly comment?: string
+}
+
+export const writeTable = ({ writer, begin }: Batch, { name, flags, comment }: TableHead): void => {
+  begin(NFT_MSG_NEWTABLE, NLM_F_CREATE, NFPROTO_INET)
+  writer.string(NFTA_TABLE_NAME, name)
+  if (flags !== undefined) writer.uint32(NFTA_TABLE_FLAGS, flags)
+  if (comment !== undefined) writer.attribute(NFTA_TABLE_USERDATA, userdataOf(comment))
+  writer.end()
+}
+
 export const writeDeleteTable = ({ writer, begin }: Batch, table: string): void => {
   begin(NFT_MSG_DELTABLE, 0, NFPROTO_INET)
   writer.string(NFTA_TABLE_NAME, table)
@@ -123,11 +148,14 @@ export const readGeneration = (netlink: Netlink): Result.Result<number, Errno> =
     ({ body }) => uint(findAttribute(body, netfilterHeaderLength, NFTA_GEN_ID))
   )
 
-/** The table's comment and the number of its rules; `undefined` where there is no such table. */
-export const readTable = (
-  netlink: Netlink,
-  name: string
-): Result.Result<{ readonly comment: string; readonly rules: number } | undefined, Errno> => {
+export interface TableRead {
+  readonly comment: string
+  /** The port id of the netlink socket that owns the table; `undefined` where none does. */
+  readonly owner: number | undefined
+}
+
+/** `undefined` where there is no such table. */
+export const readTable = (netlink: Netlink, name: string): Result.Result<TableRead | undefined, Errno> => {
   const table = netlink.get({
     subsystem: NFNL_SUBSYS_NFTABLES,
     type: NFT_MSG_GETTABLE,
@@ -136,19 +164,32 @@ export const readTable = (
   })
   if (Result.isFailure(table))
     return table.failure.errno === ENOENT ? Result.succeed(undefined) : Result.fail(table.failure)
-  const userdata = findAttribute(table.success.body, netfilterHeaderLength, NFTA_TABLE_USERDATA)
-  return Result.map(
+  const attribute = (type: number) => findAttribute(table.success.body, netfilterHeaderLength, type)
+  const owner = attribute(NFTA_TABLE_OWNER)
+  return Result.succeed({
+    comment: commentOf(attribute(NFTA_TABLE_USERDATA)),
+    owner: owner === undefined ? undefined : uint(owner)
+  })
+}
+
+/** The number of the rules of a table. */
+export const countRules = (netlink: Netlink, table: string): Result.Result<number, Errno> =>
+  Result.map(
     netlink.dump({
       subsystem: NFNL_SUBSYS_NFTABLES,
       type: NFT_MSG_GETRULE,
       family: NFPROTO_INET,
-      write: (writer) => writer.string(NFTA_RULE_TABLE, name)
+      write: (writer) => writer.string(NFTA_RULE_TABLE, table)
     }),
-    (rules) => ({ comment: commentOf(userdata), rules: rules.length })
+    (rules) => rules.length
   )
+
+/** Userdata as `nft` writes and reads it: type (0 is the comment), length, and text that ends in a zero byte. */
+const userdataOf = (comment: string): Uint8Array => {
+  const text = new TextEncoder().encode(`${comment}\0`)
+  return Uint8Array.of(0, text.length, ...text)
 }
 
-/** Userdata as `nft` writes it: type (0 is the comment), length, and text that ends in a zero byte. */
 const commentOf = (userdata: Uint8Array | undefined): string =>
   userdata === undefined || userdata[0] !== 0
     ? ""

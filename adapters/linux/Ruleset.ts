@@ -16,7 +16,7 @@
  */
 import { createHash } from "node:crypto"
 import type { Family } from "../../src/protocol/Address.ts"
-import { type Element, type Scope, setOf, setText, tableSets } from "./TableSets.ts"
+import { type Scope, setOf, setText, tableSets } from "./TableSets.ts"
 
 /** Both are unsigned 32-bit numbers. */
 export interface AcceptMark {
@@ -35,32 +35,28 @@ export interface Table {
   /** Tells this definition from those of other options and other versions; the kernel keeps it with the table. */
   readonly comment: string
   readonly rules: number
-  /** One transaction that puts the table, with these elements, in the place of whatever had its name. */
-  readonly load: (elements: ReadonlyArray<Element>) => string
+  /**
+   * One transaction that puts a table with these contents in the place of whatever has this name. No rule may need an
+   * anonymous set or map (`{ 80, 443 }`): see `NftDefinition`.
+   */
+  readonly text: (name: string, flags?: "dormant") => string
 }
 
 export const makeTable = (options: TableOptions): Table => {
-  const { name } = options
   const chains = chainsOf(options)
-  const body = chains.map(chainText).join("\n")
-  const emptySets = tableSets.map((set) => setText(set, [])).join("\n")
-  const definition = createHash("sha256").update(`${emptySets}\n${body}`).digest("hex").slice(0, 12)
-  const comment = `published ports, kept by portmapper; definition ${definition}`
-
-  const load = (elements: ReadonlyArray<Element>): string => {
-    const bySet = Map.groupBy(elements, ({ set }) => set)
-    const sets = tableSets.map((set) => `  ${setText(set, bySet.get(set) ?? [])}`).join("\n")
-    return `table inet ${name}
+  const body = [...tableSets.map((set) => `  ${setText(set)}`), ...chains.map(chainText)].join("\n")
+  const definition = createHash("sha256").update(body).digest("hex").slice(0, 12)
+  return {
+    name: options.name,
+    comment: `published ports, kept by portmapper; definition ${definition}`,
+    rules: chains.reduce((sum, { rules }) => sum + rules.length, 0),
+    text: (name, flags) => `table inet ${name}
 delete table inet ${name}
 table inet ${name} {
-  comment "${comment}"
-${sets}
-${body}
+${flags === undefined ? "" : `  flags ${flags};\n`}${body}
 }
 `
   }
-
-  return { name, comment, rules: chains.reduce((sum, { rules }) => sum + rules.length, 0), load }
 }
 
 interface Chain {
@@ -86,7 +82,7 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
   return [
     { name: "published4", rules: publishedRules(4) },
     { name: "published6", rules: publishedRules(6) },
-    { name: "published", rules: ["meta nfproto vmap { ipv4 : jump published4, ipv6 : jump published6 }"] },
+    { name: "published", rules: ["meta nfproto ipv4 jump published4", "meta nfproto ipv6 jump published6"] },
     {
       // The type stays `other` only where a redirection ended the walk. A packet of another type is never forwarded.
       name: "arriving",

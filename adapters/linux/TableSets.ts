@@ -1,5 +1,5 @@
 /**
- * The sets and maps of our table, and what an element of one looks like: as bytes to netlink, as text to `nft`.
+ * The sets and maps of our table, and what an element of one looks like to netlink.
  *
  * Each kind exists four times, for an address of either family (`addr4`, `addr6`) and for the unspecified one (`any4`,
  * `any6`), so that a key is no longer than it must be and a family never meets the other.
@@ -109,51 +109,16 @@ export const sameData = (one: Element, other: Element): boolean =>
 const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
 
-/** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`, with its elements. */
-export const setText = (set: TableSet, elements: ReadonlyArray<Element>): string => {
+/** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`. */
+export const setText = (set: TableSet): string => {
   const data = set.data === undefined ? "" : ` : ${set.data.join(" . ")}`
   const flags = flagsOf[set.kind] ?? ""
   const counter = set.kind === "redirect" || set.kind === "denied" ? " counter;" : ""
-  const members = elements.length === 0 ? "" : ` elements = { ${elements.map(elementText).join(", ")} }`
-  return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter}${members} }`
+  return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
 }
 
 /** `refused`: as long as the kernel remembers an idle connection. */
 const flagsOf: Partial<Record<SetKind, string>> = {
   allowed: " flags interval;",
   refused: " flags timeout; timeout 5d;"
-}
-
-const elementText = ({ set, key, last, data }: Element): string => {
-  const first = fieldTexts(set.key, key)
-  const end = last === undefined ? first : fieldTexts(set.key, last)
-  const keyText = first
-    .map((text, index) => (text === end[index] ? text : `${text}-${end[index]}`))
-    .join(" . ")
-  return set.data === undefined || data === undefined
-    ? keyText
-    : `${keyText} : ${fieldTexts(set.data, data).join(" . ")}`
-}
-
-/** Every field of a concatenation starts at a multiple of four bytes. */
-const fieldTexts = (fields: ReadonlyArray<Field>, bytes: Uint8Array): ReadonlyArray<string> => {
-  let at = 0
-  return fields.map((field) => {
-    const start = at
-    at += field === "ipv6_addr" ? 16 : 4
-    return fieldText(field, new DataView(bytes.buffer, bytes.byteOffset + start, at - start))
-  })
-}
-
-const fieldText = (field: Field, view: DataView): string => {
-  switch (field) {
-    case "ipv4_addr":
-      return Array.from({ length: 4 }, (_, index) => view.getUint8(index)).join(".")
-    case "ipv6_addr":
-      return Array.from({ length: 8 }, (_, index) => view.getUint16(index * 2).toString(16)).join(":")
-    case "inet_proto":
-      return `${view.getUint8(0)}`
-    case "inet_service":
-      return `${view.getUint16(0)}`
-  }
 }

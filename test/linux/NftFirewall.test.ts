@@ -1,19 +1,27 @@
+import { closeSync } from "node:fs"
 import { assert, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { ENOBUFS, type Libc, libc } from "../../adapters/linux/Libc.ts"
+import { makeNamespaceLock } from "../../adapters/linux/NamespaceLock.ts"
 import { layer } from "../../adapters/linux/NftFirewall.ts"
+import { makeTable } from "../../adapters/linux/Ruleset.ts"
 import { Firewall, type FirewallError, type Rule, ruleText } from "../../src/firewall/Firewall.ts"
 import { firewallConformance, guard, limit, redirect } from "../firewall/firewallConformance.ts"
+import { olderKernel } from "../support/olderKernel.ts"
 import { describeInNamespace, run } from "./namespace.ts"
 
 const nft = (command: string) => run(`nft ${command}`)
 
+/** Linux before 6.9: our table is not owned there, so that other processes can change it. */
+const older = () => olderKernel(libc())
+
 const table = () => run("nft -j list tables").includes(`"portmapper"`)
 
 describeInNamespace("NftFirewall", () => {
+  firewallConformance("Firewall on nftables", layer(), undefined)
   firewallConformance(
-    "Firewall on nftables",
-    layer(),
+    "Firewall on nftables before Linux 6.9",
+    layer({}, older),
     Effect.sync(() => void nft("delete table inet portmapper"))
   )
 
@@ -32,6 +40,125 @@ describeInNamespace("NftFirewall", () => {
     Firewall.use(({ apply }) => apply({ add: rules, remove: [] }))
   const remove = (...rules: ReadonlyArray<Rule>) =>
     Firewall.use(({ apply }) => apply({ add: [], remove: rules }))
+
+  it.live("loads what nft would, word for word", () =>
+    Effect.gen(function* () {
+      yield* Effect.provide(
+        Firewall.use(({ replace }) => replace([])),
+        layer()
+      )
+      const definition = makeTable({ name: "portmapper", acceptMark: undefined })
+      run("nft -f -", definition.text("plain"))
+      const [ours, plain] = ["portmapper", "plain"].map((name) =>
+        nft(`list table inet ${name}`)
+          .split("\n")
+          .filter((line) => line !== "" && !/^table inet |^\tcomment |^\tflags |# progname/.test(line))
+      )
+      assert.deepStrictEqual(ours, plain)
+      assert.isAbove(plain?.length ?? 0, 50)
+      nft("delete table inet plain")
+      assert.strictEqual(
+        nft("list tables"),
+        "table inet portmapper\n",
+        "no draft, and no lock once it is released"
+      )
+    })
+  )
+
+  test(
+    "has a table that no other process changes, flushes or takes away",
+    Effect.gen(function* () {
+      const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+      yield* add(rule)
+      nft("flush ruleset")
+      for (const damage of [
+        "delete table inet portmapper",
+        "flush table inet portmapper",
+        "flush map inet portmapper any4",
+        "delete element inet portmapper any4 { tcp . 80 }",
+        "add rule inet portmapper published4 accept",
+        "add table inet portmapper"
+      ])
+        assert.throws(() => nft(damage), /not permitted|not supported/i, damage)
+      yield* Firewall.use(({ check }) => check)
+      assert.deepStrictEqual(yield* standing, [ruleText(rule)])
+      const { message } = yield* Effect.flip(Effect.provide(Firewall, layer()))
+      assert.strictEqual(
+        message,
+        `process ${process.pid} keeps the table inet portmapper of this network namespace`
+      )
+    })
+  )
+
+  for (const kernel of ["today", "before 6.9"] as const)
+    it.live(`is locked for as long as a descriptor of its lock is open (${kernel})`, () =>
+      Effect.gen(function* () {
+        const load = kernel === "today" ? libc : older
+        const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+        const first = yield* Scope.make()
+        const lock = yield* Scope.provide(makeNamespaceLock("portmapper", load), first)
+        yield* Effect.provide(
+          Firewall.use(({ replace }) => replace([rule])),
+          layer({ lock }, load)
+        )
+        const handed = libc().duplicate(lock.descriptor() ?? -1)
+        yield* Scope.close(first, Exit.void)
+        const busy = yield* Effect.flip(Effect.provide(Firewall, layer({}, load)))
+        assert.strictEqual(busy._tag, "NamespaceBusy")
+
+        const second = yield* Scope.make()
+        const inherited = yield* Scope.provide(makeNamespaceLock("portmapper", load, handed), second)
+        yield* Effect.provide(
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* standing, [ruleText(rule)])
+            yield* add(guard("tcp 127.0.0.1 80"))
+          }),
+          layer({ lock: inherited }, load)
+        )
+        yield* Scope.close(second, Exit.void)
+        assert.throws(() => closeSync(handed), "EBADF")
+        yield* Effect.provide(Firewall, layer({}, load))
+      })
+    )
+
+  it.live("makes a table that was not owned its own, and the other way round", () =>
+    Effect.gen(function* () {
+      const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+      nft("delete table inet portmapper")
+      for (const load of [older, libc, older]) {
+        yield* Effect.provide(
+          Effect.gen(function* () {
+            yield* Firewall.use(({ replace }) => replace([rule]))
+            assert.deepStrictEqual(yield* standing, [ruleText(rule)])
+          }),
+          layer({ acceptMark: load === libc ? { mark: 1, mask: 1 } : undefined }, load)
+        )
+        assert.deepStrictEqual(
+          yield* Effect.provide(
+            standing,
+            layer({ acceptMark: load === libc ? { mark: 1, mask: 1 } : undefined })
+          ),
+          [ruleText(rule)]
+        )
+      }
+      nft("delete table inet portmapper")
+    })
+  )
+
+  it.live("serves without a lock where the kernel has no owned tables", () =>
+    Effect.gen(function* () {
+      const before512 = () => olderKernel(libc(), "before 5.12")
+      const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+      yield* Effect.provide(
+        Effect.gen(function* () {
+          yield* Firewall.use(({ replace }) => replace([rule]))
+          assert.strictEqual(nft("list tables"), "table inet portmapper\n")
+          yield* Effect.provide(Firewall, layer({}, before512))
+        }),
+        layer({}, before512)
+      )
+    })
+  )
 
   test(
     "writes what nft reads",
@@ -87,7 +214,8 @@ describeInNamespace("NftFirewall", () => {
         "Redirect 0.0.0.0:81/tcp -> 10.0.0.2:81",
         "Redirect 0.0.0.0:82/tcp -> 10.0.0.2:82"
       ])
-    })
+    }),
+    older
   )
 
   test(
@@ -114,7 +242,8 @@ describeInNamespace("NftFirewall", () => {
       yield* check
       nft("delete table inet others")
       yield* check
-    })
+    }),
+    older
   )
 
   test(
@@ -137,7 +266,8 @@ describeInNamespace("NftFirewall", () => {
         "tcp . 80 counter packets 0 bytes 0 : 10.0.0.2 . 80"
       )
       assert.notInclude(nft("list map inet portmapper any4"), "tcp . 81")
-    })
+    }),
+    older
   )
 
   test(
@@ -249,7 +379,8 @@ describeInNamespace("NftFirewall", () => {
         { concurrency: "unbounded" }
       )
       assert.deepStrictEqual(yield* standing, ["Redirect 0.0.0.0:1000/tcp -> 10.0.0.2:80"])
-    })
+    }),
+    older
   )
 
   test(
@@ -318,10 +449,10 @@ describeInNamespace("NftFirewall", () => {
         Effect.ensuring(Effect.sync(() => process.seteuid?.(0)))
       )
       assert.deepStrictEqual(
-        [error.reason, error.message],
+        [error._tag === "FirewallError" ? error.reason : error._tag, error.message],
         [
           "Denied",
-          "reading nftables table inet portmapper failed: operation not permitted: it takes root, or the capability CAP_NET_ADMIN"
+          "locking nftables table inet portmapper failed: operation not permitted: it takes root, or the capability CAP_NET_ADMIN"
         ]
       )
     })

@@ -4,7 +4,7 @@
  */
 import * as Net from "node:net"
 import { Effect, type Scope } from "effect"
-import type { SpecFile } from "./SpecFile.ts"
+import type { SpecFile } from "../docker/SpecFile.ts"
 
 /** `unix PATH`, `tcp HOST:PORT` as asked for, or `systemd NUMBER NAME`. */
 export type Place = string
@@ -25,7 +25,7 @@ export interface Kept extends Details {
 }
 
 /** Knows nothing of servers: it holds descriptors, by place. */
-export interface Keeper {
+export interface ListenerHandoff {
   /** Of every listening socket that is kept. */
   readonly places: () => ReadonlyArray<Place>
   /** What is kept for a place, to be listened on. */
@@ -53,41 +53,41 @@ export interface Keeper {
 export const listenKept = <E, R>(
   server: Net.Server,
   place: Place,
-  keeper: Keeper,
+  handoff: ListenerHandoff,
   kept: Kept | undefined,
   bind: Effect.Effect<Details, E, R>
 ): Effect.Effect<void, E, R | Scope.Scope> =>
   Effect.gen(function* () {
     if (kept !== undefined)
-      return yield* once(keeper, () => {
+      return yield* once(handoff, () => {
         server.listen({ fd: kept.fd, backlog: 1024 })
-        takeUpConnections(server, place, keeper)
+        takeUpConnections(server, place, handoff)
       })
     const details = yield* bind
     const fd = descriptorOf(server)
-    if (fd !== undefined) keeper.keep(place, fd, details)
+    if (fd !== undefined) handoff.keep(place, fd, details)
   })
 
 /** Goes on with the connections that were kept for a place, as soon as that may be. */
 export const goOnWithConnections = (
   server: Net.Server,
   place: Place,
-  keeper: Keeper
-): Effect.Effect<void, never, Scope.Scope> => once(keeper, () => takeUpConnections(server, place, keeper))
+  handoff: ListenerHandoff
+): Effect.Effect<void, never, Scope.Scope> => once(handoff, () => takeUpConnections(server, place, handoff))
 
-const takeUpConnections = (server: Net.Server, place: Place, keeper: Keeper): void => {
-  for (const fd of keeper.takeConnections(place))
+const takeUpConnections = (server: Net.Server, place: Place, handoff: ListenerHandoff): void => {
+  for (const fd of handoff.takeConnections(place))
     server.emit("connection", new Net.Socket({ fd, allowHalfOpen: true }))
 }
 
-const once = ({ mayAccept }: Keeper, act: () => void): Effect.Effect<void, never, Scope.Scope> =>
+const once = ({ mayAccept }: ListenerHandoff, act: () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.forkScoped(Effect.andThen(mayAccept, Effect.sync(act))))
 
 /** Lets go of an idle connection so that a successor can go on with it; ends it where that can't be. */
-export const leaveConnection = (socket: Net.Socket, place: Place, keeper: Keeper): void => {
+export const leaveConnection = (socket: Net.Socket, place: Place, handoff: ListenerHandoff): void => {
   const fd = descriptorOf(socket)
   if (fd === undefined || socket.writableLength > 0) return void socket.end()
-  keeper.keepConnection(place, fd)
+  handoff.keepConnection(place, fd)
   socket.destroy()
 }
 

@@ -11,69 +11,59 @@ import { Backends, MapperConfig } from "../../src/mapper/MapperContext.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
-import type { Driver, DriverError } from "../../src/protocol/Driver.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
-import type { HandoverError } from "../handover/Estate.ts"
 import * as LinuxByteCounter from "../linux/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/Conntrack.ts"
 import * as LinuxSockets from "../linux/LinuxSockets.ts"
-import { lockNamespace } from "../linux/NamespaceLock.ts"
+import { makeNamespaceLock, type NamespaceLock } from "../linux/NamespaceLock.ts"
 import * as NftFirewall from "../linux/NftFirewall.ts"
 import type { AcceptMark } from "../linux/Ruleset.ts"
 import * as SqliteMappingStore from "../node/SqliteMappingStore.ts"
 import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
+import type { HandoverError } from "../upgrade/Messages.ts"
 
-export interface HostOptions {
-  /** Made where it is missing, for this user alone. One process at a time works on it. */
+export interface MapperOptions {
   readonly stateDirectory: string
-  /** The mode of mappings whose labels name none; `undefined` chooses `nat` where it can be had, else `proxy`. */
-  readonly mode?: Mode | undefined
-  /** Where ephemeral ports come from; the system's own range where `undefined`. */
-  readonly ephemeral?: PortRange | undefined
-  /** The mark on redirected packets that the Engine's `--bridge-accept-fwmark` lets through. */
-  readonly acceptMark?: AcceptMark | undefined
+  /** `undefined` is `auto`. */
+  readonly mode: Mode | undefined
+  readonly ephemeral: PortRange | undefined
+  readonly acceptMark: AcceptMark | undefined
   /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
   readonly dockerUserMark?: AcceptMark | undefined
-  /** Says whether a container is gone; `Backends.layerUnknown` where `undefined`. */
+  /** Who knows whether a container is gone; nobody where `undefined`. */
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** After this long without a packet either way a relayed UDP flow is closed. */
-  readonly udpIdle?: Duration.Duration | undefined
+  readonly udpIdle: Duration.Duration | undefined
   /** How long to wait for another process to be done with the state; not at all where `undefined`. */
   readonly lockWait?: Duration.Input | undefined
-}
-
-/** What a process that listens and hands over needs besides. */
-export interface MapperOptions extends HostOptions {
+  /** The lock on the kernel's table, where it outlives the mapper; by default it ends with it. */
+  readonly lock?: NamespaceLock | undefined
   /** The ports on loopback addresses that this process listens on now, to be guarded. */
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
   /** Runs once the state is this process's own, before anything else: its failure is the start's. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
 }
 
-/** This host can't do what the options demand of it; `detail` says why, and what to do about it. */
-export class HostUnavailable extends Schema.TaggedError<HostUnavailable>()("HostUnavailable", {
-  operation: Schema.String,
-  detail: Schema.String
+/** Mode `nat` was asked for, and the kernel's tables can't be changed. */
+export class NatUnavailable extends Schema.TaggedError<NatUnavailable>()("NatUnavailable", {
+  reason: Schema.String
 }) {
   override get message(): string {
-    return `${this.operation}: ${this.detail}`
+    return `serving in mode nat: ${this.reason}`
   }
 }
 
 /** The host's sockets, and a relay on them; `paused`: see `RelayHandover`. */
-export const relayLayer = (options: {
-  readonly udpIdle?: Duration.Duration | undefined
+export const socketsAndRelay = (options: {
+  readonly udpIdle: Duration.Duration | undefined
   readonly paused?: boolean
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
-/**
- * The built-in mapper on this Linux host, as a driver for any transport; see `mapperOn`. Fails with `StateLocked` or
- * `NamespaceBusy` where another process works here, with `HostUnavailable`, or with the error of a service.
- */
-export const hostLayer = (options: HostOptions): Layer.Layer<Driver, DriverError> =>
-  mapperOn(options).pipe(Layer.provide(relayLayer(options)))
+/** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
+export const mapperLayer = (options: MapperOptions) =>
+  mapperOn(options).pipe(Layer.provide(socketsAndRelay(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
@@ -91,7 +81,7 @@ export const mapperOn = (options: MapperOptions) =>
       const natUnavailable = Result.isFailure(firewall) ? firewall.failure : undefined
       const defaultMode = options.mode ?? (natUnavailable === undefined ? "nat" : "proxy")
       if (defaultMode === "nat" && natUnavailable !== undefined)
-        return yield* new HostUnavailable({ operation: "serving in mode nat", detail: natUnavailable })
+        return yield* new NatUnavailable({ reason: natUnavailable })
       yield* Effect.logInfo(
         options.mode === undefined && natUnavailable !== undefined
           ? `mode ${defaultMode}, since nat can't be had: ${natUnavailable}`
@@ -121,11 +111,16 @@ export const mapperOn = (options: MapperOptions) =>
 /** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
 const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
   const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
-  if (mode !== undefined && mode !== "nat") return Result.fail(`mode ${mode} was asked for`)
-  yield* lockNamespace
-  return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark })).pipe(
-    Effect.map((built) => withOwnPorts(Context.get(built, Firewall), listening)),
-    Effect.mapError((error) => error.message),
-    Effect.result
+  const lock = options.lock ?? (yield* makeNamespaceLock())
+  if (mode !== undefined && mode !== "nat") {
+    lock.release()
+    return Result.fail(`mode ${mode} was asked for`)
+  }
+  return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark, lock })).pipe(
+    Effect.map((built) => Result.succeed(withOwnPorts(Context.get(built, Firewall), listening))),
+    Effect.catchTag("FirewallError", ({ message }) => {
+      lock.release()
+      return Effect.succeed(Result.fail(message))
+    })
   )
 })

@@ -1,15 +1,15 @@
 /** The side of a handover that is about to serve: asks for it all, and tells when it could serve. */
-import { type Duration, Effect, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { connectForDescriptors, type DescriptorSocket } from "../linux/DescriptorSocket.ts"
 import * as C from "../linux/Libc.ts"
-import { hear, say } from "./Conversation.ts"
-import { type Estate, type HandoverError, handoverFailed, Receiving } from "./Estate.ts"
-import { handoverVersion } from "./Messages.ts"
+import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
+import { type HandoverState, StateReceiver } from "./HandoverState.ts"
+import { type HandoverError, handoverFailed, handoverVersion } from "./Messages.ts"
 
-export interface Inheritance {
+export interface PredecessorSession {
   /** The process that handed over. */
   readonly pid: number
-  readonly estate: Estate
+  readonly state: HandoverState
   /**
    * Tells that all that is needed to serve is in place, and waits for the other to let go: from then on nobody else serves.
    * Fails where it serves again instead.
@@ -17,14 +17,13 @@ export interface Inheritance {
   readonly confirm: Effect.Effect<void, HandoverError>
 }
 
-/** Longer than a predecessor takes to finish its requests in flight. */
-const patience: Duration.Input = "30 seconds"
-
 /**
  * Takes over from who offers it at this path; `undefined` where nobody does, or where it ended before it had handed over
  * everything: then there is nobody to take over from any more. What is received is this process's own.
  */
-export const takeOver = (path: string): Effect.Effect<Inheritance | undefined, HandoverError, Scope.Scope> =>
+export const takeOver = (
+  path: string
+): Effect.Effect<PredecessorSession | undefined, HandoverError, Scope.Scope> =>
   Effect.gen(function* () {
     const connected = yield* Effect.result(connectForDescriptors(path))
     if (connected._tag === "Failure") {
@@ -33,17 +32,18 @@ export const takeOver = (path: string): Effect.Effect<Inheritance | undefined, H
       return yield* handoverFailed(`asking for it at ${path} failed: ${message}`)
     }
     const socket = connected.success
-    const said = yield* Effect.result(say(socket, { _tag: "Hello", version: handoverVersion }))
-    // Refused without having been heard, one is told why all the same.
-    const answer = yield* hear(socket, patience, "Accepted", "Refused")
+    const said = yield* Effect.result(send(socket, { _tag: "Hello", version: handoverVersion }))
+    // Refused without having been received, one is told why all the same.
+    const answer = yield* receive(socket, longestSilence, "Accepted", "Refused")
     if (answer?.message._tag === "Refused") return yield* handoverFailed(answer.message.reason)
     if (answer === undefined || said._tag === "Failure") return undefined
-    const receiving = new Receiving()
-    const complete = yield* Effect.onError(receive(socket, receiving), () =>
-      Effect.sync(() => receiving.closeAll())
+    yield* sendBusy(socket)
+    const receiver = new StateReceiver()
+    const complete = yield* Effect.onError(receiveState(socket, receiver), () =>
+      Effect.sync(() => receiver.closeAll())
     )
     if (!complete) return undefined
-    return { pid: socket.peer.pid, estate: receiving.estate, confirm: confirm(socket) }
+    return { pid: socket.peer.pid, state: receiver.state, confirm: confirm(socket) }
   })
 
 /**
@@ -59,17 +59,19 @@ export const refuseAmidHandover = (path: string): Effect.Effect<void, HandoverEr
     })
   )
 
+const stateTags = ["Sockets", "Listeners", "Connections", "Lock", "Handed"] as const
+
 /** Whether everything has come. */
-const receive = Effect.fnUntraced(function* (socket: DescriptorSocket, receiving: Receiving) {
+const receiveState = Effect.fnUntraced(function* (socket: DescriptorSocket, receiver: StateReceiver) {
   while (true) {
-    const heard = yield* hear(socket, patience, "Sockets", "Listeners", "Connections", "Handed")
-    if (heard === undefined) {
+    const received = yield* receive(socket, longestSilence, ...stateTags)
+    if (received === undefined) {
       yield* Effect.logWarning(`process ${socket.peer.pid} ended before it had handed over everything`)
-      receiving.closeAll()
+      receiver.closeAll()
       return false
     }
-    if (heard.message._tag === "Handed") return true
-    const wrong = receiving.add(heard.message, heard.fds)
+    if (received.message._tag === "Handed") return true
+    const wrong = receiver.add(received.message, received.fds)
     if (wrong !== undefined)
       return yield* handoverFailed(`process ${socket.peer.pid} handed over what can't be used: ${wrong}`)
   }
@@ -78,10 +80,16 @@ const receive = Effect.fnUntraced(function* (socket: DescriptorSocket, receiving
 const confirm = Effect.fnUntraced(function* (socket: DescriptorSocket) {
   const { pid } = socket.peer
   const alone = Effect.logWarning(`process ${pid} ended before it let go; this one serves in its place`)
-  const told = yield* Effect.result(say(socket, { _tag: "Ready" }))
+  const told = yield* Effect.result(send(socket, { _tag: "Ready" }))
   if (told._tag === "Failure") return yield* alone
-  const answer = yield* hear(socket, patience, "Released", "Aborted")
-  if (answer === undefined) return yield* alone
-  if (answer.message._tag === "Aborted")
-    return yield* handoverFailed(`process ${pid} serves again: ${answer.message.reason}`)
+  const answer = yield* Effect.result(receive(socket, longestSilence, "Released", "Aborted"))
+  if (answer._tag === "Failure") {
+    yield* Effect.logWarning(answer.failure.message)
+    yield* awaitExit(socket, 0)
+    return yield* alone
+  }
+  if (answer.success === undefined) return yield* alone
+  const { message } = answer.success
+  if (message._tag === "Aborted")
+    return yield* handoverFailed(`process ${pid} serves again: ${message.reason}`)
 })

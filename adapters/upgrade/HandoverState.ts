@@ -1,12 +1,12 @@
-/** What one process leaves to the next: open descriptors, and what each is. */
+/** What one process hands to the next: open descriptors, and what each is. */
 import * as Fs from "node:fs"
-import { Array as Arr, Effect, Result, Schema } from "effect"
+import { Array as Arr, Effect, Result } from "effect"
 import type { HostSocket } from "../../src/ports/HostSockets.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
-import type { Details, Place } from "../docker/Keeper.ts"
 import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/DescriptorSocket.ts"
-import type { Errno } from "../linux/Libc.ts"
-import { encodeMessage, type Message, type MessageOf } from "./Messages.ts"
+import { send } from "./Channel.ts"
+import type { Details, Place } from "./ListenerHandoff.ts"
+import type { HandoverError, Message, MessageOf } from "./Messages.ts"
 
 export interface KeptListener extends Details {
   readonly place: Place
@@ -18,57 +18,59 @@ export interface KeptConnection {
   readonly fd: number
 }
 
-export interface Estate {
+export interface HandoverState {
   readonly sockets: ReadonlyArray<HostSocket>
   readonly listeners: ReadonlyArray<KeptListener>
   readonly connections: ReadonlyArray<KeptConnection>
+  /** Of the lock on the kernel's table, see `NamespaceLock`. */
+  readonly lock: number | undefined
 }
 
-/** Why a handover came to nothing. */
-export class HandoverError extends Schema.TaggedError<HandoverError>()("HandoverError", {
-  message: Schema.String
-}) {}
-
-export const handoverFailed = (message: string): HandoverError => new HandoverError({ message })
-
 /** Sends all of it; the descriptors stay open here, too. */
-export const sendEstate = (
+export const sendState = (
   socket: DescriptorSocket,
-  { sockets, listeners, connections }: Estate
-): Effect.Effect<void, Errno> => {
+  { sockets, listeners, connections, lock }: HandoverState
+): Effect.Effect<void, HandoverError> => {
   const sendAll = <A extends { readonly fd: number }>(
     all: ReadonlyArray<A>,
     message: (part: ReadonlyArray<A>) => Message
   ) =>
     Effect.forEach(
       Arr.chunksOf(all, maxDescriptorsPerPacket),
-      (part) => socket.send({ bytes: encodeMessage(message(part)), fds: part.map(({ fd }) => fd) }),
+      (part) =>
+        send(
+          socket,
+          message(part),
+          part.map(({ fd }) => fd)
+        ),
       { discard: true }
     )
-  return sendAll(sockets, (part) => ({
-    _tag: "Sockets",
-    items: part.map(({ protocol, host, port }) => ({ protocol, host: host.key, port }))
-  })).pipe(
-    Effect.andThen(
-      sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) }))
-    ),
-    Effect.andThen(
-      sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) }))
-    ),
-    Effect.andThen(socket.send({ bytes: encodeMessage({ _tag: "Handed" }), fds: [] }))
+  return Effect.all(
+    [
+      sendAll(sockets, (part) => ({
+        _tag: "Sockets",
+        items: part.map(({ protocol, host, port }) => ({ protocol, host: host.key, port }))
+      })),
+      sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) })),
+      sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) })),
+      lock === undefined ? Effect.void : send(socket, { _tag: "Lock", items: [{}] }, [lock]),
+      send(socket, { _tag: "Handed" })
+    ],
+    { discard: true }
   )
 }
 
 /** What has come so far; the descriptors are this process's own. */
-export class Receiving {
+export class StateReceiver {
   private readonly sockets: Array<HostSocket> = []
   private readonly listeners: Array<KeptListener> = []
   private readonly connections: Array<KeptConnection> = []
+  private lock: number | undefined
   private readonly fds: Array<number> = []
 
   /** Takes what came with one message; answers what is wrong with it, if anything. */
   add(
-    message: MessageOf<"Sockets" | "Listeners" | "Connections">,
+    message: MessageOf<"Sockets" | "Listeners" | "Connections" | "Lock">,
     fds: ReadonlyArray<number>
   ): string | undefined {
     this.fds.push(...fds)
@@ -89,11 +91,19 @@ export class Receiving {
       case "Connections":
         message.items.forEach((item, index) => void this.connections.push({ ...item, fd: fdAt(index) }))
         return undefined
+      case "Lock":
+        this.lock = fds[0]
+        return undefined
     }
   }
 
-  get estate(): Estate {
-    return { sockets: this.sockets, listeners: this.listeners, connections: this.connections }
+  get state(): HandoverState {
+    return {
+      sockets: this.sockets,
+      listeners: this.listeners,
+      connections: this.connections,
+      lock: this.lock
+    }
   }
 
   closeAll(): void {

@@ -1,27 +1,37 @@
 /**
- * What two processes say to each other when one takes over from the other: a packet each, JSON, with descriptors where it
+ * What two processes send to each other when one takes over from the other: a packet each, JSON, with descriptors where it
  * says so. `Hello` and `Refused` are for every version to understand; the rest is this version's.
  *
  *     successor                      predecessor
  *     Hello                      ->
  *                                <-  Refused, or Accepted: it stops serving
- *                                <-  Sockets, Listeners, Connections: with a descriptor for each of their items
- *                                <-  Handed: that was all, and the locks are free
+ *                                <-  Sockets, Listeners, Connections, Lock: with a descriptor for each of their items
+ *                                <-  Handed: that was all, and the state directory is unlocked
  *     Ready: it could serve now  ->
  *                                <-  Released: it has let go of all that; or Aborted: it serves again
  *
- * Either may end instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where the
- * predecessor is gone. Both hold to the lock on the state directory, so they never serve at once.
+ * From `Accepted` on each sends `Busy` every second, so that one that hangs is known by its silence.
+ *
+ * Either may end or hang instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where
+ * the predecessor has ended, and from `Ready` on where it hangs. One that hangs is killed before the other goes on, and both
+ * hold to the lock on the state directory: they never serve at once.
  */
 import { Result, Schema } from "effect"
 import { Protocol } from "../../src/protocol/Protocol.ts"
 
-export const handoverVersion = 1
+export const handoverVersion = 2
+
+/** Why a handover came to nothing. */
+export class HandoverError extends Schema.TaggedError<HandoverError>()("HandoverError", {
+  message: Schema.String
+}) {}
+
+export const handoverFailed = (message: string): HandoverError => new HandoverError({ message })
 
 const Item = {
   /** A reserved socket: an address in its canonical form, with its zone. */
   Socket: Schema.Struct({ protocol: Protocol, host: Schema.String, port: Schema.Int }),
-  /** The plugin's own. See `Keeper` for places and details. */
+  /** The plugin's own. See `ListenerHandoff` for places and details. */
   Listener: Schema.Struct({
     place: Schema.String,
     inode: Schema.optionalKey(Schema.Int),
@@ -39,7 +49,10 @@ const Message = Schema.Union([
   Schema.TaggedStruct("Sockets", { items: Schema.Array(Item.Socket) }),
   Schema.TaggedStruct("Listeners", { items: Schema.Array(Item.Listener) }),
   Schema.TaggedStruct("Connections", { items: Schema.Array(Item.Connection) }),
+  /** The lock on the kernel's table, if it is held. */
+  Schema.TaggedStruct("Lock", { items: Schema.Array(Schema.Struct({})) }),
   Schema.TaggedStruct("Handed", {}),
+  Schema.TaggedStruct("Busy", {}),
   Schema.TaggedStruct("Ready", {}),
   Schema.TaggedStruct("Released", {}),
   Schema.TaggedStruct("Aborted", { reason: Schema.String })

@@ -5,7 +5,7 @@ import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
-import { type Keeping, makeKeeping } from "../../adapters/handover/Keeping.ts"
+import { type HeldListeners, holdListeners } from "../../adapters/upgrade/HeldListeners.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { granting, temporaryFolder } from "../support/driver.ts"
 import { raw, request } from "../support/http.ts"
@@ -19,11 +19,11 @@ const bytes = `POST /PortMapper.MapPorts HTTP/1.1\r\nHost: plugin.moby.localhost
 /** Serves until it is told to end, which is told. */
 const serving = Effect.fnUntraced(function* (
   path: string,
-  keeper: Keeping,
+  handoff: HeldListeners,
   driver: Driver["Service"] = granting
 ) {
   const scope = yield* Scope.make()
-  yield* serveUnix(path, { keeper }).pipe(
+  yield* serveUnix(path, { handoff }).pipe(
     Effect.provideService(Driver, driver),
     Effect.provideService(Scope.Scope, scope)
   )
@@ -64,8 +64,8 @@ describe("a socket that is kept for a successor", () => {
   it.live("refuses nobody, finishes what was asked, and closes no idle connection", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const keeper = yield* makeKeeping(undefined)
-      yield* keeper.letAccept
+      const handoff = yield* holdListeners(undefined)
+      yield* handoff.letAccept
       const asked = yield* Deferred.make<void>()
       const granted = yield* Deferred.make<void>()
       const slow = Driver.of({
@@ -76,7 +76,7 @@ describe("a socket that is kept for a successor", () => {
             Effect.andThen(granting.mapPorts(group))
           )
       })
-      const end = yield* serving(path, keeper, slow)
+      const end = yield* serving(path, handoff, slow)
       const { ino } = Fs.statSync(path)
       const idle = yield* connection(path)
       const busy = yield* connection(path)
@@ -86,7 +86,7 @@ describe("a socket that is kept for a successor", () => {
       busy.ask()
       yield* turns()
 
-      keeper.leave()
+      handoff.leave()
       const ending = yield* Effect.forkChild(end, { startImmediately: true })
       // Read by nobody before there is a successor.
       idle.ask()
@@ -100,15 +100,15 @@ describe("a socket that is kept for a successor", () => {
       assert.deepStrictEqual([idle.isOver(), busy.isOver()], [false, false])
       busy.ask()
 
-      keeper.stay()
-      const endOfSecond = yield* serving(path, keeper)
+      handoff.stay()
+      const endOfSecond = yield* serving(path, handoff)
       assert.deepStrictEqual(yield* idle.answers(1), [200])
       assert.deepStrictEqual(yield* busy.answers(3), [200, 200, 200])
       assert.strictEqual((yield* Fiber.join(late)).status, 200)
       assert.strictEqual(Fs.statSync(path).ino, ino)
-      assert.deepStrictEqual(keeper.connections(), [])
+      assert.deepStrictEqual(handoff.connections(), [])
 
-      yield* Effect.sync(keeper.close)
+      yield* Effect.sync(handoff.close)
       yield* endOfSecond
       assert.isFalse(Fs.existsSync(path))
     })
@@ -117,14 +117,14 @@ describe("a socket that is kept for a successor", () => {
   it.live("is not accepted from before its last holder lets go", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const first = yield* makeKeeping(undefined)
+      const first = yield* holdListeners(undefined)
       yield* first.letAccept
       const end = yield* serving(path, first)
       first.leave()
       yield* end
       // As the successor gets them, numbers and all: these are one process.
       const listeners = first.listeners().map((kept) => ({ ...kept, ...first.adopt(kept.place) }))
-      const second = yield* makeKeeping({ listeners, connections: [] })
+      const second = yield* holdListeners({ listeners, connections: [] })
       const endOfSecond = yield* serving(path, second)
       const early = yield* connection(path)
       early.ask()
@@ -139,14 +139,14 @@ describe("a socket that is kept for a successor", () => {
   it.live("is bound anew where its file is another's by now", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const keeper = yield* makeKeeping(undefined)
-      yield* keeper.letAccept
-      const end = yield* serving(path, keeper)
-      keeper.leave()
+      const handoff = yield* holdListeners(undefined)
+      yield* handoff.letAccept
+      const end = yield* serving(path, handoff)
+      handoff.leave()
       yield* end
-      keeper.stay()
+      handoff.stay()
       Fs.rmSync(path)
-      const endOfSecond = yield* serving(path, keeper)
+      const endOfSecond = yield* serving(path, handoff)
       assert.match(
         yield* Effect.promise(() =>
           raw(path, `${bytes.replace("\r\n", "\r\nConnection: close\r\n")}`, 10_000)

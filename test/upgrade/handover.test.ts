@@ -5,17 +5,17 @@ import * as Path from "node:path"
 import { createInterface } from "node:readline"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
-import { encodeMessage } from "../../adapters/handover/Messages.ts"
-import { awaitSuccessor, offerHandover, type Patience } from "../../adapters/handover/Predecessor.ts"
-import { refuseAmidHandover, takeOver } from "../../adapters/handover/Successor.ts"
+import { encodeMessage } from "../../adapters/upgrade/Messages.ts"
+import { awaitSuccessor, offerHandover, type Timeouts } from "../../adapters/upgrade/Predecessor.ts"
+import { refuseAmidHandover, takeOver } from "../../adapters/upgrade/Successor.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
 const script = Path.join(import.meta.dirname, "../support/speaker.ts")
-const hello = '{"_tag":"Hello","version":1}'
-const patience: Patience = { hello: "30 seconds", ready: "30 seconds", gone: "30 seconds" }
-const nothing = { sockets: [], listeners: [], connections: [] }
+const hello = '{"_tag":"Hello","version":2}'
+const timeouts: Timeouts = { silence: "30 seconds", ready: "30 seconds", gone: "30 seconds" }
+const nothing = { sockets: [], listeners: [], connections: [], lock: undefined }
 
 describe("a process that offers its handover", () => {
   it.live("tells who may not take over why, and accepts the next who may", () =>
@@ -23,30 +23,30 @@ describe("a process that offers its handover", () => {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
       assert.strictEqual(Fs.statSync(path).mode & 0o777, 0o600)
-      const accepted = yield* Effect.forkChild(awaitSuccessor(connected, patience))
+      const accepted = yield* Effect.forkChild(awaitSuccessor(connected, timeouts))
       const refusals: ReadonlyArray<readonly [string, string]> = [
-        ["GET / HTTP/1.1", "said something that is no message of a handover where Hello was to come"],
-        ['{"_tag":"Ready"}', "said Ready where Hello was to come"],
-        ['{"_tag":"Hello"}', "said something that is no message of a handover where Hello was to come"]
+        ["GET / HTTP/1.1", "sent something that is no message of a handover where Hello was to come"],
+        ['{"_tag":"Ready"}', "sent Ready where Hello was to come"],
+        ['{"_tag":"Hello"}', "sent something that is no message of a handover where Hello was to come"]
       ]
       for (const [said, why] of refusals) {
         const stranger = yield* speaker("connect", path)
-        yield* stranger.say(said)
+        yield* stranger.send(said)
         assert.strictEqual(yield* stranger.hears, "connected")
         assert.strictEqual(yield* stranger.hears, refused(`process ${stranger.pid} ${why}`))
         assert.strictEqual(yield* stranger.hears, "ended")
       }
       const younger = yield* speaker("connect", path)
-      yield* younger.say('{"_tag":"Hello","version":2,"more":true}')
+      yield* younger.send('{"_tag":"Hello","version":3,"more":true}')
       assert.strictEqual(yield* younger.hears, "connected")
       assert.strictEqual(
         yield* younger.hears,
         refused(
-          `process ${process.pid} hands over by version 1, and was asked by version 2; stop it, then start this one`
+          `process ${process.pid} hands over by version 2, and was asked by version 3; stop it, then start this one`
         )
       )
       const right = yield* speaker("connect", path)
-      yield* right.say(hello)
+      yield* right.send(hello)
       assert.strictEqual(yield* right.hears, "connected")
       assert.strictEqual(yield* right.hears, '0 {"_tag":"Accepted"}')
       assert.strictEqual((yield* Fiber.join(accepted)).pid, right.pid)
@@ -57,13 +57,13 @@ describe("a process that offers its handover", () => {
     Effect.gen(function* () {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
-      yield* Effect.forkChild(awaitSuccessor(connected, patience))
+      yield* Effect.forkChild(awaitSuccessor(connected, timeouts))
       Fs.chmodSync(Path.dirname(path), 0o755)
       const shut = yield* speaker("connect", path, { uid: 65534 })
       assert.match(yield* shut.complaint, /connect: permission denied/)
       Fs.chmodSync(path, 0o666)
       const stranger = yield* speaker("connect", path, { uid: 65534 })
-      yield* stranger.say(hello)
+      yield* stranger.send(hello)
       assert.strictEqual(yield* stranger.hears, "connected")
       assert.strictEqual(
         yield* stranger.hears,
@@ -79,39 +79,41 @@ describe("a process that offers its handover", () => {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
       const accepted = yield* Effect.forkChild(
-        awaitSuccessor(connected, { ...patience, hello: "200 millis" })
+        awaitSuccessor(connected, { ...timeouts, silence: "200 millis" })
       )
       const gone = yield* speaker("connect", path)
       assert.strictEqual(yield* gone.hears, "connected")
       yield* gone.kill
       const mute = yield* speaker("connect", path)
       assert.strictEqual(yield* mute.hears, "connected")
-      assert.match(yield* mute.hears, /said nothing for 200ms/)
+      assert.match(yield* mute.hears, /sent nothing for 200ms/)
       yield* Fiber.interrupt(accepted)
     })
   )
 
-  it.live("tells a successor that is not ready in time to end, and kills it where it does not", () =>
-    Effect.gen(function* () {
-      const path = yield* handoverPath
-      const connected = yield* offerHandover(path)
-      const slow = yield* speaker("connect", path)
-      yield* slow.say(hello)
-      const succession = yield* awaitSuccessor(connected, {
-        ...patience,
-        ready: "100 millis",
-        gone: "500 millis"
+  const late: ReadonlyArray<readonly [string, Partial<Timeouts>, (pid: number | undefined) => string]> = [
+    ["says nothing", { silence: "100 millis" }, (pid) => `process ${pid} sent nothing for 100ms`],
+    ["is busy for too long", { ready: "100 millis" }, (pid) => `process ${pid} could not serve within 100ms`]
+  ]
+  for (const [what, waits, why] of late)
+    it.live(`tells a successor that ${what} to end, and kills it where it does not`, () =>
+      Effect.gen(function* () {
+        const path = yield* handoverPath
+        const connected = yield* offerHandover(path)
+        const slow = yield* speaker("connect", path)
+        yield* slow.send(hello)
+        assert.strictEqual(yield* slow.hears, "connected")
+        const session = yield* awaitSuccessor(connected, { ...timeouts, ...waits, gone: "500 millis" })
+        const failure = yield* Effect.flip(session.handOver(nothing))
+        assert.strictEqual(failure.message, why(slow.pid))
+        const aborting = yield* Effect.forkChild(session.abort(failure.message))
+        for (const heard of ['0 {"_tag":"Accepted"}', '0 {"_tag":"Handed"}'])
+          assert.strictEqual(yield* slow.hears, heard)
+        assert.strictEqual(yield* slow.hears, `0 {"_tag":"Aborted","reason":"${failure.message}"}`)
+        yield* Fiber.join(aborting)
+        assert.strictEqual(yield* slow.end, "SIGKILL")
       })
-      const failure = yield* Effect.flip(succession.handOver(nothing))
-      assert.strictEqual(failure.message, `process ${slow.pid} said nothing for 100ms`)
-      const aborting = yield* Effect.forkChild(succession.abort(failure.message))
-      for (const heard of ["connected", '0 {"_tag":"Accepted"}', '0 {"_tag":"Handed"}'])
-        assert.strictEqual(yield* slow.hears, heard)
-      assert.strictEqual(yield* slow.hears, `0 {"_tag":"Aborted","reason":"${failure.message}"}`)
-      yield* Fiber.join(aborting)
-      assert.strictEqual(yield* slow.end, "SIGKILL")
-    })
-  )
+    )
 })
 
 describe("a process that takes over", () => {
@@ -136,7 +138,7 @@ describe("a process that takes over", () => {
       const taking = yield* Effect.forkChild(Effect.result(takeOver(path)))
       assert.strictEqual(yield* other.hears, "connected")
       assert.strictEqual(yield* other.hears, `0 ${hello}`)
-      yield* other.say('{"_tag":"Refused","reason":"process 7 hands over by version 2","since":2}')
+      yield* other.send('{"_tag":"Refused","reason":"process 7 hands over by version 2","since":2}')
       const taken = yield* Fiber.join(taking)
       assert.strictEqual(
         Result.isFailure(taken) ? taken.failure.message : "",
@@ -156,7 +158,7 @@ describe("a process that takes over", () => {
         const taking = yield* Effect.forkChild(takeOver(path))
         assert.strictEqual(yield* other.hears, "connected")
         assert.strictEqual(yield* other.hears, `0 ${hello}`)
-        for (const message of said) yield* other.say(message)
+        for (const message of said) yield* other.send(message)
         yield* other.kill
         assert.isUndefined(yield* Fiber.join(taking))
       })
@@ -168,11 +170,24 @@ describe("a process that takes over", () => {
       const other = yield* speaker("listen", path)
       assert.strictEqual(yield* other.hears, "listening")
       const taking = yield* Effect.forkChild(takeOver(path))
-      for (const message of untilHanded) yield* other.say(message)
-      const inheritance = yield* Fiber.join(taking)
-      assert.deepStrictEqual(inheritance?.estate, nothing)
+      for (const message of untilHanded) yield* other.send(message)
+      const predecessor = yield* Fiber.join(taking)
+      assert.deepStrictEqual(predecessor?.state, nothing)
       yield* other.kill
-      yield* inheritance?.confirm ?? Effect.die("nothing was taken over")
+      yield* predecessor?.confirm ?? Effect.die("nothing was taken over")
+    })
+  )
+
+  it.live("goes on alone where the other hangs once it could let go, and kills it before", () =>
+    Effect.gen(function* () {
+      const path = yield* handoverPath
+      const other = yield* speaker("listen", path)
+      assert.strictEqual(yield* other.hears, "listening")
+      const taking = yield* Effect.forkChild(takeOver(path))
+      for (const message of untilHanded) yield* other.send(message)
+      const predecessor = yield* Fiber.join(taking)
+      yield* predecessor?.confirm ?? Effect.die("nothing was taken over")
+      assert.strictEqual(yield* other.end, "SIGKILL")
     })
   )
 
@@ -183,16 +198,16 @@ describe("a process that takes over", () => {
       assert.strictEqual(yield* back.hears, "listening")
       const taking = yield* Effect.forkChild(takeOver(path))
       for (const message of [...untilHanded, '{"_tag":"Aborted","reason":"it took too long"}'])
-        yield* back.say(message)
-      const inheritance = yield* Fiber.join(taking)
-      const aborted = yield* Effect.flip(inheritance?.confirm ?? Effect.void)
+        yield* back.send(message)
+      const predecessor = yield* Fiber.join(taking)
+      const aborted = yield* Effect.flip(predecessor?.confirm ?? Effect.void)
       assert.strictEqual(aborted.message, `process ${back.pid} serves again: it took too long`)
 
       const wrong = yield* speaker("listen", path)
       assert.strictEqual(yield* wrong.hears, "listening")
       const failing = yield* Effect.forkChild(Effect.flip(takeOver(path)))
-      yield* wrong.say('{"_tag":"Accepted"}')
-      yield* wrong.say('{"_tag":"Sockets","items":[{"protocol":"tcp","host":"0.0.0.0","port":80}]}')
+      yield* wrong.send('{"_tag":"Accepted"}')
+      yield* wrong.send('{"_tag":"Sockets","items":[{"protocol":"tcp","host":"0.0.0.0","port":80}]}')
       assert.strictEqual(
         (yield* Fiber.join(failing)).message,
         `process ${wrong.pid} handed over what can't be used: 1 sockets came with 0 descriptors`
@@ -205,7 +220,7 @@ describe("a process that takes over", () => {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
       const [taking] = yield* Effect.all([Effect.forkChild(takeOver(path))])
-      const succession = yield* awaitSuccessor(connected, patience)
+      const session = yield* awaitSuccessor(connected, timeouts)
       const { fd, copies } = yield* openedFile(path)
       const sockets = Array.from({ length: 1000 }, (_, index) => ({
         protocol: index % 2 === 0 ? ("tcp" as const) : ("udp" as const),
@@ -218,21 +233,22 @@ describe("a process that takes over", () => {
         { place: "tcp 127.0.0.1:0", port: 7000, fd }
       ]
       const connections = [{ place: "unix /run/x.sock", fd }]
-      const handing = yield* Effect.forkChild(succession.handOver({ sockets, listeners, connections }))
-      const inheritance = yield* Fiber.join(taking)
-      const { estate, confirm } = inheritance ?? assert.fail("nothing was taken over")
+      const handing = yield* Effect.forkChild(session.handOver({ sockets, listeners, connections, lock: fd }))
+      const predecessor = yield* Fiber.join(taking)
+      const { state, confirm } = predecessor ?? assert.fail("nothing was taken over")
       const without = <A extends { readonly fd: number }>(items: ReadonlyArray<A>) =>
         items.map(({ fd: _, ...item }) => item)
-      assert.deepStrictEqual(without(estate.sockets), without(sockets))
-      assert.deepStrictEqual(without(estate.listeners), without(listeners))
-      assert.deepStrictEqual(without(estate.connections), without(connections))
-      const received = [...estate.sockets, ...estate.listeners, ...estate.connections].map((item) => item.fd)
-      assert.strictEqual(new Set(received).size, 1003)
+      assert.deepStrictEqual(without(state.sockets), without(sockets))
+      assert.deepStrictEqual(without(state.listeners), without(listeners))
+      assert.deepStrictEqual(without(state.connections), without(connections))
+      const { sockets: ports, listeners: own, connections: idle, lock = -1 } = state
+      const received = [...[...ports, ...own, ...idle].map((item) => item.fd), lock]
+      assert.strictEqual(new Set(received).size, 1004)
       const confirming = yield* Effect.forkChild(confirm)
       yield* Fiber.join(handing)
-      yield* succession.release
+      yield* session.release
       yield* Fiber.join(confirming)
-      assert.strictEqual(copies(), 1003)
+      assert.strictEqual(copies(), 1004)
       for (const each of received) Fs.closeSync(each)
     })
   )
@@ -308,8 +324,14 @@ const speaker = (side: "connect" | "listen", path: string, as: { readonly uid?: 
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
     return {
       pid: child.pid,
-      hears: Effect.promise(async () => String((await lines.next()).value)),
-      say: (text: string) => Effect.sync(() => void child.stdin.write(`${text}\n`)),
+      /** The next line but those that only say that the other side is at work. */
+      hears: Effect.promise(async () => {
+        for (;;) {
+          const line = String((await lines.next()).value)
+          if (line !== '0 {"_tag":"Busy"}') return line
+        }
+      }),
+      send: (text: string) => Effect.sync(() => void child.stdin.write(`${text}\n`)),
       kill: Effect.sync(() => void child.kill("SIGKILL")),
       end: Effect.promise(() => ended),
       complaint: Effect.promise(async () => {
