@@ -28,7 +28,7 @@ const table: HostRemoval = {
 const dockerUser: HostRemoval = {
   what: "our rule in DOCKER-USER",
   claim: Effect.map(
-    Effect.promise(() => import("../linux/DockerUser.ts")),
+    Effect.promise(() => import("../linux/nft/DockerUser.ts")),
     ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
   )
 }

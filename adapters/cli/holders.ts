@@ -4,7 +4,7 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { attempt, lines, processOfSocket } from "../linux/SocketHolder.ts"
+import { attempt, lines, processOfSocket } from "../linux/sockets/SocketHolder.ts"
 import { printable } from "./Table.ts"
 
 /**

@@ -2,9 +2,9 @@
 import { Effect, type Scope } from "effect"
 import type { FirewallError } from "../../src/firewall/Firewall.ts"
 import { libc } from "../linux/Libc.ts"
-import { makeNamespaceLock } from "../linux/NamespaceLock.ts"
-import { draftOf } from "../linux/NftDefinition.ts"
-import { deleteTable } from "../linux/NftTable.ts"
+import { makeNamespaceLock } from "../linux/nft/NamespaceLock.ts"
+import { draftOf } from "../linux/nft/NftDefinition.ts"
+import { deleteTable } from "../linux/nft/NftTable.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 

@@ -25,8 +25,8 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
       untilMillis: Number.NEGATIVE_INFINITY,
       stateOf: () => "unknown"
     }
-    const look = Effect.all([engine.containers, engine.subnets], { concurrency: 2 }).pipe(
-      Effect.map(([containers, subnets]) => {
+    const look = Effect.all([engine.containers, engine.networks], { concurrency: 2 }).pipe(
+      Effect.map(([containers, networks]) => {
         const there = new Set(
           containers.flatMap(({ attachments }) => attachments.flatMap(({ v4, v6 }) => [v4?.key, v6?.key]))
         )
@@ -34,7 +34,9 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
           forMillis: freshMillis,
           stateOf: (address: Address): BackendState => {
             if (there.has(address.key)) return "running"
-            return subnets.some((subnet) => contains(subnet, address)) ? "gone" : "unknown"
+            return networks.some(({ subnets }) => subnets.some((subnet) => contains(subnet, address)))
+              ? "gone"
+              : "unknown"
           }
         }
       }),

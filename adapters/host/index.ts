@@ -3,7 +3,7 @@ import { Duration, Effect, Layer } from "effect"
 import type { Mode } from "../../src/mapper/Labels.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
-import type { AcceptMark } from "../linux/Ruleset.ts"
+import type { AcceptMark } from "../linux/nft/Ruleset.ts"
 import { prepareDirectory } from "../node/StateDirectory.ts"
 import { mapperLayer, NatUnavailable } from "./Mapper.ts"
 

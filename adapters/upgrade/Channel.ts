@@ -1,7 +1,7 @@
 /** Messages over a socket that carries descriptors: sent, and received within a time. */
 import * as Fs from "node:fs"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
-import type { DescriptorSocket } from "../linux/DescriptorSocket.ts"
+import type { DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
 import {
   decodeMessage,
   encodeMessage,

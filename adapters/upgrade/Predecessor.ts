@@ -1,8 +1,8 @@
 /** The side of a handover that serves: waits for a successor, sends it everything, and stops once the successor could serve. */
 import * as Fs from "node:fs"
 import { Duration, Effect, Exit, Result, Scope } from "effect"
-import { type DescriptorSocket, listenForDescriptors } from "../linux/DescriptorSocket.ts"
 import type { Errno } from "../linux/Libc.ts"
+import { type DescriptorSocket, listenForDescriptors } from "../linux/sockets/DescriptorSocket.ts"
 import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
 import { type HandoverState, sendState } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"

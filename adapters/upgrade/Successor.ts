@@ -1,7 +1,7 @@
 /** The side of a handover that is about to serve: asks for it all, and tells when it could serve. */
 import { Effect, type Scope } from "effect"
-import { connectForDescriptors, type DescriptorSocket } from "../linux/DescriptorSocket.ts"
 import * as C from "../linux/Libc.ts"
+import { connectForDescriptors, type DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
 import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
 import { type HandoverState, StateReceiver } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, handoverVersion } from "./Messages.ts"

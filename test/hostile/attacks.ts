@@ -1,6 +1,7 @@
 /** Every attack that is replayed, in the order of its kinds. */
 import type { Attack } from "./Attack.ts"
 import * as Input from "./input.ts"
+import * as Lock from "./lock.ts"
 import * as Packets from "./packets.ts"
 import * as Relay from "./relay.ts"
 
@@ -34,6 +35,31 @@ const floodOf = (limit: number | undefined, connections: number, isShort = false
   )
 
 export const attacks: ReadonlyArray<KnownAttack> = [
+  known(
+    "lock-squat",
+    "users who may not change the table take its lock first",
+    "root's plugin serves and redirects",
+    () => Lock.squatLock,
+    true
+  ),
+  known(
+    "lock-race",
+    "another user and another plugin race for the lock in takeovers",
+    "the successor has it",
+    () => Lock.raceTakeover
+  ),
+  known(
+    "lock-flush",
+    "nft flush ruleset, nft delete table",
+    "published ports stay published",
+    () => Lock.flushRuleset
+  ),
+  known(
+    "lock-reset",
+    "reset with another state and socket",
+    "it is refused, and names the process that serves",
+    () => Lock.resetLive
+  ),
   floodOf(512, 700, true),
   floodOf(1024, 1300),
   floodOf(undefined, 10_300),
@@ -69,6 +95,12 @@ export const attacks: ReadonlyArray<KnownAttack> = [
     "a batch of half a million numbers",
     "one short error answers it",
     () => Input.sendWideBatch
+  ),
+  known(
+    "takeover-freeze",
+    "a successor freezes in the middle",
+    "MapPorts is answered before an Engine gives up",
+    Lock.freezeSuccessor
   ),
   known(
     "own-port",

@@ -281,7 +281,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     ["rule7-takes-entries-that-differ-in-port", "groupOf", "index > 0", "index > 7"]
   ]),
   ...faultsOf(
-    "adapters/linux/NftFirewall.ts",
+    "adapters/linux/nft/NftFirewall.ts",
     true
   )([
     [
@@ -292,7 +292,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     ]
   ]),
   ...faultsOf(
-    "adapters/linux/RuleElements.ts",
+    "adapters/linux/nft/RuleElements.ts",
     true
   )([
     [

@@ -37,7 +37,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
     ...ping("1.41"),
     "/containers/json": { body: [old] },
     "/images/image/json": { body: { Config: {} } },
-    "/networks": { body: [] },
+    "/networks": { body: [{ Id: "n", Name: "bridge" }] },
     "/info": { body: { ServerVersion: "20.10.24" } },
     "/events": { body: "\n", open: true }
   }

@@ -1,7 +1,7 @@
 /** Runs in a process of its own: tries to take the lock on the kernel's table, again and again, and says `won` when it has. */
 import { setTimeout } from "node:timers/promises"
 import { Effect, Result } from "effect"
-import { makeNamespaceLock } from "../../adapters/linux/NamespaceLock.ts"
+import { makeNamespaceLock } from "../../adapters/linux/nft/NamespaceLock.ts"
 
 const race = Effect.gen(function* () {
   const { take } = yield* makeNamespaceLock()

@@ -3,8 +3,12 @@
  * of them is made a flag that no kernel knows, so that the refusal is the kernel's own.
  */
 import type { Libc } from "../../adapters/linux/Libc.ts"
-import { eachAttribute, netfilterHeaderLength, readMessages } from "../../adapters/linux/NetlinkMessage.ts"
-import { NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST } from "../../adapters/linux/NftMessages.ts"
+import {
+  eachAttribute,
+  netfilterHeaderLength,
+  readMessages
+} from "../../adapters/linux/netlink/NetlinkMessage.ts"
+import { NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST } from "../../adapters/linux/nft/NftMessages.ts"
 
 export type OlderKernel = "before 6.9" | "before 5.12"
 

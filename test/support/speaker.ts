@@ -5,7 +5,7 @@
  */
 import { createInterface } from "node:readline"
 import { Effect } from "effect"
-import { connectForDescriptors, listenForDescriptors } from "../../adapters/linux/DescriptorSocket.ts"
+import { connectForDescriptors, listenForDescriptors } from "../../adapters/linux/sockets/DescriptorSocket.ts"
 
 const [side, path = "", busy] = process.argv.slice(2)
 
