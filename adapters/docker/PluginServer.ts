@@ -164,7 +164,8 @@ const requestListener =
       case "Handler":
         return readBody(request, response, (text) => {
           state.inFlight++
-          runHandler(services, route, request, text, response, () => requestDone(state))
+          const made = route.handler({ header: (name) => request.headers[name]?.toString(), body: text })
+          runHandler(services, made, response, () => requestDone(state))
         })
     }
   }
@@ -243,13 +244,10 @@ const deliver = (response: Http.ServerResponse, reply: Reply): Effect.Effect<voi
 
 const runHandler = (
   services: Context.Context<Driver>,
-  { handler }: HandlerRoute,
-  { headers }: Http.IncomingMessage,
-  body: string,
+  made: ReturnType<HandlerRoute["handler"]>,
   response: Http.ServerResponse,
   done: () => void
 ): void => {
-  const made = handler({ header: (name) => headers[name]?.toString(), body })
   const answered = Effect.scoped(Effect.flatMap(made, (reply) => deliver(response, reply)))
   start(services, answered, exchangeOf(response), done)
 }

@@ -3,8 +3,8 @@
  * therefore hold of its host.
  */
 import type { Capabilities } from "../mapper/Plan.ts"
-import type { Model, ModelMapping } from "./Model.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import type { Model, ModelMapping } from "./ModelState.ts"
 import type { Held, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>
