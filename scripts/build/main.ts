@@ -9,6 +9,7 @@ import { build, type Plugin } from "vite"
 import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
 import { importEffectModules } from "./effectModules.ts"
+import { makeNotices } from "./notices.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
 const dist = Path.resolve(process.argv[2] ?? Path.join(root, "dist"))
@@ -22,6 +23,8 @@ importEffectModules(dist)
 
 const source = (path: string) => Path.join(root, "adapters", path)
 
+const notices = makeNotices()
+
 const bundle = (
   input: Record<string, string>,
   { plugins = [], chunks = {} }: { plugins?: ReadonlyArray<Plugin>; chunks?: Record<string, Roots> } = {}
@@ -31,7 +34,7 @@ const bundle = (
     root,
     configFile: false,
     logLevel: "warn",
-    plugins: [...plugins, builtins, plugin],
+    plugins: [...plugins, builtins, plugin, notices.plugin],
     ssr: { noExternal: true, external: ["koffi"] },
     build: {
       ssr: true,
@@ -70,6 +73,8 @@ await bundle(
 await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
+
+Fs.writeFileSync(Path.join(dist, "bin/THIRD-PARTY-NOTICES"), notices.text())
 
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)
 

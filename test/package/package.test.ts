@@ -48,6 +48,15 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
+  it.effect("has the licences of what is bundled", () =>
+    Effect.gen(function* () {
+      const { packed } = yield* Consumer
+      const notices = Fs.readFileSync(Path.join(packed, "dist/bin/THIRD-PARTY-NOTICES"), "utf8")
+      const names = [...notices.matchAll(/^(\S+) \d+\.\d+\.\d+ \(/gm)].map(([, name]) => name)
+      assert.includeMembers(names, ["effect", "@effect/platform-node"])
+    })
+  )
+
   it.effect("exports the names of docs/API.md, and every type that these name", () =>
     Effect.gen(function* () {
       const { packed } = yield* Consumer
