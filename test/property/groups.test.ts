@@ -77,13 +77,15 @@ const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | u
     return fate === undefined ? refusalProblem(host, before, groups, ended) : undefined
   }
   const apart = worldWith(host, before)
-  const lost = fate?.how === "lose" ? fate : undefined
-  const answers = groups.map((group) => apart.call(mapCall(group), lost).outcome)
+  const answers = groups.map((group) => apart.call(mapCall(group), undefined).outcome)
   const expected = answers.map((outcome) => (outcome._tag === "Answered" ? outcome.answer : outcome))
   const given = (ended.outcome.answer as { readonly Groups: unknown }).Groups
   if (JSON.stringify(given) !== JSON.stringify(expected))
     return `${JSON.stringify(given)} together, ${JSON.stringify(expected)} apart`
-  const heldApart = textOf(apart.world.held())
+  // Where the answer is lost, as after calls whose answers are lost one by one.
+  const losing = worldWith(host, before)
+  if (fate?.how === "lose") for (const group of groups) losing.call(mapCall(group), fate)
+  const heldApart = textOf((fate?.how === "lose" ? losing : apart).world.held())
   return held === heldApart ? undefined : `${held} together, ${heldApart} apart`
 }
 
