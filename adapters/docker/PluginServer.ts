@@ -7,7 +7,7 @@
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
-import { Context, Effect, Exit, References, type Scope } from "effect"
+import { Clock, Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type ListenerHandoff, leaveConnection, type Place } from "../upgrade/ListenerHandoff.ts"
@@ -83,6 +83,7 @@ export const serveOn = <E, R>(
   Effect.gen(function* () {
     // A call takes no turn with others until it waits for something: it is short, or bounded.
     const services = Context.add(yield* Effect.context<Driver>(), References.PreventSchedulerYield, true)
+    const clock = yield* Clock.Clock
     const state: ServerState = {
       stopping: false,
       leaving: false,
@@ -106,7 +107,8 @@ export const serveOn = <E, R>(
           state.shortWay = interceptWholeRequests(created, {
             take: takeWhole(services, options, state),
             silenceMillis: requestTimeoutMillis,
-            unreadMillis: unreadTimeoutMillis
+            unreadMillis: unreadTimeoutMillis,
+            now: () => clock.currentTimeMillisUnsafe()
           })
         if (options.admits !== undefined) closeOthers(created, options.admits)
         return created

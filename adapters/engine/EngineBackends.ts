@@ -45,15 +45,18 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
     )
     return {
       stateOf: Effect.fnUntraced(function* ({ address }) {
-        if (known.untilMillis <= (yield* Clock.currentTimeMillis)) {
+        if (known.untilMillis <= (yield* nowMillis)) {
           const { forMillis, stateOf } = yield* look
-          known = { untilMillis: (yield* Clock.currentTimeMillis) + forMillis, stateOf }
+          known = { untilMillis: (yield* nowMillis) + forMillis, stateOf }
         }
         return known.stateOf(address)
       })
     }
   })
 )
+
+/** Of a clock that nobody sets. */
+const nowMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const silent = { forMillis: restMillis, stateOf: (): BackendState => "unknown" }
 

@@ -52,7 +52,7 @@ export class RelayRefusals extends Context.Service<RelayRefusals, Effect.Effect<
   "portmapper/relay/RelayRefusals"
 ) {}
 
-type Services = Relay | RelayHandover | RelayRefusals
+export type Services = Relay | RelayHandover | RelayRefusals
 
 export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, HostSockets> =>
   Layer.effectContext(make(options))

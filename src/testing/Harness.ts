@@ -59,7 +59,7 @@ export type Demand =
   | { readonly want: "held" }
   | { readonly want: "change"; readonly change: <Done>(services: Services<Done>) => Done }
 
-type Asking<A> = Generator<Demand, A, unknown>
+export type Asking<A> = Generator<Demand, A, unknown>
 
 /** The first thing wrong, or `undefined`. */
 export const run = (script: Script, host: ModelHost, target: SyncTarget): Violation | undefined => {

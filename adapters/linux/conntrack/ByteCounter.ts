@@ -7,7 +7,7 @@
  * that began before this process listened, what it carried after it was last asked for, since the kernel tells no end of it.
  */
 import { readFileSync } from "node:fs"
-import { Effect, Layer, Result, Scope, Semaphore } from "effect"
+import { Clock, Effect, Layer, Result, Scope, Semaphore } from "effect"
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
 import * as C from "../Libc.ts"
 import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
@@ -17,7 +17,7 @@ import { attachFlowFilter } from "./FlowFilter.ts"
 import { makeLedger } from "./FlowLedger.ts"
 
 /** An answer may be that old. */
-const freshMillis = 1000
+const freshNanos = 1_000_000_000n
 
 export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
   ByteCounter,
@@ -28,7 +28,7 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
     const scope = yield* Effect.scope
     const ledger = makeLedger()
     let ends: Netlink | undefined
-    let walkedAt = -Infinity
+    let walkedAt: bigint | undefined
 
     /** Takes in what ended until now. Where the kernel had to drop some, they are counted as they were last seen. */
     const takeEnds = () => {
@@ -66,7 +66,7 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
     /** Looks at what lives, unless someone just did. */
     const refresh = permits.withPermit(
       Effect.gen(function* () {
-        if (performance.now() - walkedAt < freshMillis) return
+        if (walkedAt !== undefined && (yield* Clock.monotonicTimeNanos) - walkedAt < freshNanos) return
         yield* listen
         ledger.begin()
         yield* walk(redirectedFlows, (message) => {
@@ -76,7 +76,7 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
         // The kernel tells of an end before it takes the flow away: what the dump has no more has been told.
         takeEnds()
         ledger.finish()
-        walkedAt = performance.now()
+        walkedAt = yield* Clock.monotonicTimeNanos
       })
     )
 

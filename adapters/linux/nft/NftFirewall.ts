@@ -19,10 +19,13 @@ import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
-export interface Options {
+export interface TableChoice {
   readonly acceptMark?: AcceptMark | undefined
   /** The name of the table, in family inet. */
   readonly table?: string | undefined
+}
+
+export interface Options extends TableChoice {
   /** The lock on this table, which outlives this layer; by default one that ends with it. */
   readonly lock?: NamespaceLock | undefined
 }
