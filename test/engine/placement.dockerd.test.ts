@@ -11,6 +11,7 @@ import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { run } from "../lab/Process.ts"
+import { doctor } from "../serve/doctor.ts"
 
 const outside = "10.99.0.1"
 
@@ -128,7 +129,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
   it.live("is reached by containers of every network, at every address of the host", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
-      const { dockerd } = yield* watched(host)
+      const { dockerd, plugin } = yield* watched(host)
       yield* docker(dockerd, ["network", "create", "--subnet=172.20.0.0/16", "front"])
       yield* docker(dockerd, ["network", "create", "--subnet=172.21.0.0/16", "back"])
       yield* runContainer(dockerd, "theirs", { args: ["--network=front", "-p", "8000:80"] })
@@ -137,6 +138,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
         labels: { "portmapper.publish": "9000:80" }
       })
       assert.strictEqual(yield* servedSoon(client, outside, 9000, "ours"), "ours")
+      assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [])
       for (const network of ["front", "back", "bridge"]) {
         const id = yield* runContainer(dockerd, `from-${network}`, { args: [`--network=${network}`] })
         const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", id])).trim()
