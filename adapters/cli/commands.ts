@@ -1,52 +1,12 @@
-/** The command line as a whole: every command, run once, its end told as an exit status. */
+/** The command line as a whole: the tree of commands, run once, its end told as an exit status. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
-import { conform } from "./conform.ts"
-import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
-import { ls } from "./ls.ts"
-import { map } from "./map.ts"
-import { isRoot } from "./options.ts"
 import { presenter } from "./presenter.ts"
-import { type HostRemoval, makeReset } from "./reset.ts"
-import { rpc } from "./rpc.ts"
-import { serve } from "./serve.ts"
-import { unmap } from "./unmap.ts"
-import { watch } from "./watch.ts"
-
-const table: HostRemoval = {
-  what: "nftables table inet portmapper",
-  remove: Effect.flatMap(
-    Effect.promise(() => import("./removeTable.ts")),
-    ({ removeTable }) => removeTable
-  )
-}
-
-const dockerUser: HostRemoval = {
-  what: "our rule in DOCKER-USER",
-  remove: Effect.flatMap(
-    Effect.promise(() => import("../linux/DockerUser.ts")),
-    ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
-  )
-}
-
-const portmapper = Command.make("portmapper").pipe(
-  Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([
-    serve,
-    watch,
-    rpc,
-    map,
-    unmap,
-    ls,
-    conform,
-    doctor,
-    makeReset([table, dockerUser])
-  ])
-)
+import { portmapper } from "./tree.ts"
 
 /** Every built-in option but `--wizard`. */
 const settings = Layer.mergeAll(

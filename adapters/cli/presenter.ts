@@ -67,15 +67,24 @@ const didYouMean = (suggestions: ReadonlyArray<string>): string =>
 const helpWidth = (stream: { readonly columns?: number }): number =>
   Math.min(100, Math.max(60, stream.columns ?? 80))
 
+/** What is told of a command, a row each: also by its manual page. */
+export const rowsOf = (doc: HelpDoc.HelpDoc) => ({
+  commands: (doc.subcommands ?? []).flatMap(({ commands }) =>
+    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
+  ),
+  options: [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow),
+  globals: (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
+})
+
+/** `Usage:` as people write it. */
+export const synopsisOf = ({ usage }: HelpDoc.HelpDoc): string =>
+  usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")
+
 /** Descriptions are wrapped in a column of their own, below the name where that is long. */
 export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
-  const options = [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow)
-  const globals = (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
-  const commands = (doc.subcommands ?? []).flatMap(({ commands }) =>
-    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
-  )
+  const { commands, options, globals } = rowsOf(doc)
   const sections = [
-    [`Usage: ${doc.usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")}`],
+    [`Usage: ${synopsisOf(doc)}`],
     wrapped(doc.description, width),
     section("Commands", commands, width),
     section("Options", options, width),
@@ -93,7 +102,7 @@ export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
     .join("\n\n")
 }
 
-type Row = readonly [name: string, description: string]
+export type Row = readonly [name: string, description: string]
 
 /** The options of every command, told shorter than the parser tells them. */
 const globalRows = new Map<string, Row>([

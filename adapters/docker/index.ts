@@ -1,7 +1,8 @@
 /** The plugin protocol over HTTP: servers for sockets, ports and `fetch`, and a client for any plugin. */
+
+export type { ListenerHandoff } from "../upgrade/ListenerHandoff.ts"
 export * from "./ClientError.ts"
 export * from "./InheritedSocket.ts"
-export type { Keeper } from "./Keeper.ts"
 export { type Metrics, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"

@@ -4,7 +4,7 @@
  */
 import { Clock, Effect, Layer } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { type BackendState, Backends } from "../../src/mapper/Backends.ts"
+import { type BackendState, Backends } from "../../src/mapper/MapperContext.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import { Engine } from "./Engine.ts"
 

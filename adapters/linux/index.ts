@@ -1,4 +1,4 @@
 /** The host implementations of the services on Linux. */
 export * as LinuxRelay from "../relay/LinuxRelay.ts"
-export * as LinuxSockets from "./LinuxSockets.ts"
-export * as NftFirewall from "./NftFirewall.ts"
+export * as NftFirewall from "./nft/NftFirewall.ts"
+export * as LinuxSockets from "./sockets/LinuxSockets.ts"

@@ -10,18 +10,14 @@ import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
-const dist = Path.join(root, "dist")
+const begun = new Date()
+/** Takes the place of `dist` when it is complete. */
+const dist = Path.join(root, `dist.${process.pid}`)
+process.on("exit", () => Fs.rmSync(dist, { recursive: true, force: true }))
 
-Fs.rmSync(dist, { recursive: true, force: true })
-
-execFileSync(
-  process.execPath,
-  [Path.join(root, "node_modules/typescript/bin/tsc"), "-p", Path.join(import.meta.dirname, "tsconfig.json")],
-  {
-    cwd: root,
-    stdio: "inherit"
-  }
-)
+const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
+const project = Path.join(import.meta.dirname, "tsconfig.json")
+execFileSync(process.execPath, [compiler, "-p", project, "--outDir", dist], { cwd: root, stdio: "inherit" })
 
 const source = (path: string) => Path.join(root, "adapters", path)
 
@@ -82,3 +78,8 @@ if (before === undefined || after === undefined || more.length > 0)
   throw new Error("front.sh does not name the program once")
 Fs.writeFileSync(Path.join(dist, "bin/portmapper-cni"), `${before}/portmapper-cni.js${after}`)
 Fs.chmodSync(Path.join(dist, "bin/portmapper-cni"), 0o755)
+
+// Older than what was changed while it was built.
+Fs.utimesSync(Path.join(dist, "bin/portmapper.js"), begun, begun)
+Fs.rmSync(Path.join(root, "dist"), { recursive: true, force: true })
+Fs.renameSync(dist, Path.join(root, "dist"))

@@ -120,7 +120,7 @@ export const groupsOf = (
     pairs.map(({ frontend, backend }) => ({
       protocol,
       host: frontend,
-      asked: frontend.text,
+      requestedAddress: frontend.text,
       backend: { address: backend, port }
     }))
   return Result.succeed(

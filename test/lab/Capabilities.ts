@@ -79,6 +79,9 @@ const capabilities = {
       command(process.execPath, "-e", "require('dns').lookup('localhost', (e) => process.exit(e ? 1 : 0))")
   },
   npm: program("npm"),
+  mmdebstrap: program("mmdebstrap"),
+  lintian: program("lintian"),
+  strip: program("strip", "binutils"),
   bash: program("bash"),
   zsh: program("zsh"),
   fish: program("fish")

@@ -26,7 +26,7 @@ const asDocker = (text: string): ReadonlyArray<string> | null =>
       onSuccess: (groups) =>
         groups.map(({ entries, ports }) => {
           const [entry] = entries
-          const host = entries.length === 2 ? "" : entry?.asked
+          const host = entries.length === 2 ? "" : entry?.requestedAddress
           const port =
             ports._tag === "Range" ? `${ports.first}-${ports.last}` : ports._tag === "Exact" ? ports.port : ""
           return `${host}|${port}|${entry?.backend.port}/${entry?.protocol}`

@@ -1,0 +1,75 @@
+/** The licences of all that is in the package: its own, and those of the installed packages that it is built of. */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+
+interface Locked {
+  readonly version: string
+  readonly license?: string
+  readonly dev?: boolean
+}
+
+interface Component {
+  readonly name: string
+  readonly version: string
+  readonly licence: string
+  readonly text: string
+}
+
+/** `debian/copyright`, as its format 1.0 has it. */
+export const copyrightText = (root: string): string => {
+  const components = componentsOf(root)
+  return [
+    "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/",
+    "Upstream-Name: portmapper",
+    "",
+    "Files: *",
+    "Copyright: The portmapper authors",
+    "License: Apache-2.0",
+    "",
+    "License: Apache-2.0",
+    " On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.",
+    "",
+    "Files: usr/lib/portmapper/node usr/lib/portmapper/bin/* usr/lib/portmapper/node_modules/*",
+    "Copyright: those named in the texts below",
+    "License: components",
+    "Comment: Node.js, and the libraries that the program is bundled with.",
+    "",
+    "License: components",
+    ...components.flatMap(({ name, version, licence, text }) => [
+      ` ${name} ${version} (${licence}):`,
+      " .",
+      ...text.trimEnd().split("\n").map(textLine),
+      " ."
+    ]),
+    " End of the components."
+  ]
+    .join("\n")
+    .concat("\n")
+}
+
+const textLine = (line: string): string => (line.trim() === "" ? " ." : `  ${line.trimEnd()}`)
+
+const componentsOf = (root: string): ReadonlyArray<Component> => {
+  const { packages } = JSON.parse(Fs.readFileSync(Path.join(root, "package-lock.json"), "utf8")) as {
+    readonly packages: Readonly<Record<string, Locked>>
+  }
+  const bundled = Object.entries(packages).flatMap(([path, { dev, version, license = "see text" }]) => {
+    const folder = Path.join(root, path)
+    if (path === "" || dev === true || !Fs.existsSync(folder)) return []
+    const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length)
+    return [{ name, version, licence: license, text: textIn(folder) ?? `License: ${license}` }]
+  })
+  const folder = nodeFolder(root)
+  const text = textIn(folder)
+  if (text === undefined) throw new Error(`${folder} has no licence`)
+  return [{ name: "Node.js", version: process.versions.node, licence: "MIT", text }, ...bundled]
+}
+
+/** The package that has the Node which this one is built with. */
+const nodeFolder = (root: string): string =>
+  Path.join(root, `node_modules/node/node_modules/node-${process.platform}-${process.arch}`)
+
+const textIn = (folder: string): string | undefined => {
+  const name = Fs.readdirSync(folder).find((entry) => /^licen[cs]e(\.(txt|md))?$/i.test(entry))
+  return name === undefined ? undefined : Fs.readFileSync(Path.join(folder, name), "utf8")
+}
