@@ -34,13 +34,14 @@ export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedT
     }
   const interfaces = readInterfaces()
   const live = mappings.flatMap((mapping) => publishedOf(mapping, interfaces))
-  const drops = findDrops(rules, live.length > 0 ? live : imagined(interfaces))
-  const looked = `${rules.tables.length} tables of others`
+  const looked = live.length > 0 ? [...live, ...neighbours(live, interfaces)] : imagined(interfaces)
+  const drops = findDrops(rules, looked)
+  const tables = `${rules.tables.length} tables of others`
   return {
     drops,
     checks:
       drops.length === 0
-        ? [{ name, status: "ok", found: `nothing in ${looked} drops published traffic`, remedy: undefined }]
+        ? [{ name, status: "ok", found: `nothing in ${tables} drops published traffic`, remedy: undefined }]
         : drops.map((drop) => ({
             name,
             status: "warn",
@@ -51,12 +52,13 @@ export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedT
 }
 
 const dropText = (
-  { table, base, chain, hook, rule, traffic, ports, exceptions }: Drop,
+  { table, base, chain, hook, rule, traffic, neighbour, ports, exceptions }: Drop,
   live: boolean
 ): string => {
   const [first, ...more] = ports
   const which = more.length === 0 ? first : `${first} and ${more.length} more`
-  const drops = live ? `drops what is ${traffic} for ${which}` : `would drop what is ${traffic}`
+  const what = neighbour ? `${traffic} between bridges` : traffic
+  const drops = live ? `drops what is ${what} for ${which}` : `would drop what is ${what}`
   const where = chain === base ? `chain ${chain}` : `chain ${chain} (from ${base})`
   const unless = exceptions.length === 0 ? "" : `; some packets are excepted by: ${exceptions.join("; ")}`
   return `table ${table}, ${where}, at ${hook}, ${drops}: ${rule}${unless}`
@@ -94,6 +96,17 @@ const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
     })
   })
 
+/** Clients on each other bridge, of one redirected port for each bridge and family: isolation looks at interfaces. */
+const neighbours = (all: ReadonlyArray<Published>, { bridges }: Interfaces): ReadonlyArray<Published> => {
+  const redirected = all.filter(({ traffic }) => traffic === "redirected")
+  const each = new Map(redirected.map((one) => [`${one.inside} ${one.backend.address.family}`, one]))
+  return [...each.values()].flatMap((one) =>
+    bridges
+      .filter((bridge) => bridge !== one.inside && bridge !== one.outside)
+      .map((outside) => ({ ...one, outside, neighbour: true }))
+  )
+}
+
 const located = (
   asked: Pick<Published, "protocol" | "host" | "port" | "backend" | "traffic">,
   towards: string | undefined,
@@ -103,5 +116,5 @@ const located = (
   const inside = towards ?? "docker0"
   const outside = interfaces.outside(asked.host, inside)
   const spokenTo = isUnspecified(asked.host) ? interfaces.addressOf(outside, asked.host.family) : asked.host
-  return { ...asked, spokenTo: spokenTo?.octets, outside, inside, imagined: imagination }
+  return { ...asked, spokenTo: spokenTo?.octets, outside, inside, neighbour: false, imagined: imagination }
 }

@@ -16,6 +16,8 @@ export interface Drop {
   /** `policy drop` where no rule decides. */
   readonly rule: string
   readonly traffic: Published["traffic"]
+  /** Whether it drops the traffic of containers on another bridge. */
+  readonly neighbour: boolean
   /** The ports it drops the packets of, as `0.0.0.0:8080/tcp`. */
   readonly ports: ReadonlyArray<string>
   /** Rules that let some packets pass, or drop them, by what is special of them. */
@@ -37,7 +39,7 @@ export const findDrops = (
   for (const one of published)
     for (const path of pathsOf(one, acceptMark))
       for (const drop of dropsOn(path, tables, one)) {
-        const key = `${drop.table} ${drop.hook} ${drop.chain} ${drop.rule} ${drop.traffic}`
+        const key = `${drop.table} ${drop.hook} ${drop.chain} ${drop.rule} ${drop.traffic} ${drop.neighbour}`
         const known = found.get(key)
         const ports = [...new Set([...(known?.ports ?? []), ...drop.ports])]
         found.set(key, { ...(known ?? drop), ports })
@@ -65,6 +67,7 @@ const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Publ
         chain: found.chain,
         rule: found.rule,
         traffic: published.traffic,
+        neighbour: published.neighbour,
         ports: [frontendText(published.protocol, published.host, published.port)],
         exceptions: [...new Set(found.exceptions)],
         remedy: remedyOf(table, chain.name, hop, published)

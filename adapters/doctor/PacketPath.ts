@@ -21,6 +21,8 @@ export interface Published {
   /** The interface by which outsiders come, and the one towards the backend. */
   readonly outside: string
   readonly inside: string
+  /** Whether clients are looked at that are containers on another bridge, which comes in by `outside`. */
+  readonly neighbour: boolean
   /** No mapping, but one as it might be made: whoever opens the way for a mapping would have done it. */
   readonly imagined: boolean
 }
@@ -61,7 +63,7 @@ export const pathsOf = (published: Published, acceptMark: Packet["mark"]): Reado
           { hook: "prerouting", packet: translated, from: translation },
           ...onward
         ],
-        pathOf(reply(forwarded))
+        pathOf({ ...reply(forwarded), mark: acceptMark })
       ]
     }
   }

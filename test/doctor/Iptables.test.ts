@@ -189,6 +189,26 @@ describe("Docker's own chains", () => {
     ])
   })
 
+  it("drop what containers of another network are answered, unless replies carry the mark, too", () => {
+    const isolated = `
+      -P FORWARD DROP
+      -N DOCKER-USER
+      -A FORWARD -j DOCKER-USER
+      -A FORWARD -j DOCKER-ISOLATION-STAGE-1
+      -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      -A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+      -A DOCKER-ISOLATION-STAGE-2 -o br-back -j DROP`
+    const open = `${isolated}
+      -A DOCKER-USER -m conntrack --ctstate NEW -j ACCEPT`
+    const mark = `${isolated}
+      -A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -j ACCEPT`
+    const neighbour = { outside: "br-back", neighbour: true }
+    assert.deepStrictEqual(dropsIn(filter(open), neighbour), [
+      "forward DOCKER-ISOLATION-STAGE-2: -A DOCKER-ISOLATION-STAGE-2 -o br-back -j DROP"
+    ])
+    assert.deepStrictEqual(dropsIn(filter(mark), neighbour, 0x1000), [])
+  })
+
   it("drop a mapping that nobody opened", () => {
     assert.deepStrictEqual(dropsIn(filter(docker(""))), [
       "forward DOCKER: -A DOCKER ! -i docker0 -o docker0 -j DROP"

@@ -15,6 +15,7 @@ export const published = (more: Partial<Published> = {}): Published => ({
   spokenTo: addressUnsafe("192.0.2.1").octets,
   outside: "eth0",
   inside: "docker0",
+  neighbour: false,
   imagined: false,
   ...more
 })

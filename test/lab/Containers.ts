@@ -77,7 +77,11 @@ export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Ef
   check("docker", ["--host", `unix://${dockerd.socket}`, ...args])
 
 /** The name that is served at a host's port, or `nobody`. */
-export const servedAt = (from: Namespace, host: string, port: number): Effect.Effect<string, LabError> =>
+export const servedAt = (
+  from: Pick<Namespace, "exec">,
+  host: string,
+  port: number
+): Effect.Effect<string, LabError> =>
   Effect.map(from.exec(process.execPath, ["-e", fetching, `http://${host}:${port}/`]), ({ code, stdout }) =>
     code === 0 ? stdout.trim() : "nobody"
   )
@@ -92,7 +96,7 @@ fetch(url, { signal: AbortSignal.timeout(5_000) })
 
 /** Asks until it is the one that is expected. */
 export const servedSoon = (
-  from: Namespace,
+  from: Pick<Namespace, "exec">,
   host: string,
   port: number,
   expected: string

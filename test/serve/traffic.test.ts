@@ -193,7 +193,7 @@ describeLab("published ports in nat mode", [], () => {
       })
   )
 
-  it.live("carry the accepted mark on every packet of a new connection, and on no other", () =>
+  it.live("carry the accepted mark on every packet, and no other packets do", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", port: 80 })

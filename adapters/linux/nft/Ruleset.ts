@@ -26,7 +26,10 @@ export interface AcceptMark {
 
 export interface TableOptions {
   readonly name: string
-  /** Set on every packet of a new connection that the table redirected; the bits of `mask` are replaced by `mark`. */
+  /**
+   * Set on every packet of what the table redirected, both ways: an Engine's isolation of its networks drops packets of known
+   * connections, too. The bits of `mask` are replaced by `mark`.
+   */
   readonly acceptMark: AcceptMark | undefined
 }
 
@@ -117,7 +120,7 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       // Every packet that comes in passes here, and nearly none is for it: the first look is the cheapest that tells.
       rules: [
         "meta pkttype other goto redirected",
-        ...(accepted === undefined ? [] : [`ct state new ct label ${redirectedLabel} ${accepted}`])
+        ...(accepted === undefined ? [] : [`ct label ${redirectedLabel} ${accepted}`])
       ]
     },
     {

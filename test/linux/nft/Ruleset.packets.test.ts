@@ -274,7 +274,7 @@ describeInNamespace("Ruleset, with packets", () => {
       )
     }
 
-    it.effect("marks every packet of a new connection of its own, and no other's", () =>
+    it.effect("marks every packet of its own redirections, and no other's", () =>
       Effect.gen(function* () {
         const { client, web } = yield* Network
         yield* serve(web, "udp", "10.0.0.2", 7000, "")
