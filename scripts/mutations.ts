@@ -1,28 +1,26 @@
 /**
- * Whether the harness finds faults that are known to be there: applies each patch of test/property/mutations to a copy of
- * the sources, searches for at most 60 s of a processor (by the clock, and in the lab, where the patch says `Search: lab`),
- * and runs the example tests besides. Prints a list; ends with status 1 where a fault was not found or a patch does not
- * apply. Arguments: parts of names, to try those alone; `--harness-only` leaves out the example tests.
+ * Whether the harness finds faults that are known to be there: puts each of `test/property/mutations.ts` into a copy of the
+ * sources, searches for at most 60 s of a processor (by the clock, and in the lab, where the fault says so), and runs the
+ * example tests besides. Prints a list; ends with status 1 where a fault was not found. Arguments: parts of names, to try
+ * those alone; `--harness-only` leaves out the example tests.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { type Mutation, mutate, mutations } from "../test/property/mutations.ts"
 
 const root = Path.resolve(import.meta.dirname, "..")
-const patches = Path.join(root, "test/property/mutations")
 const boundSeconds = 60
 const alone = process.argv.includes("--harness-only")
 const wanted = process.argv.slice(2).filter((each) => each !== "--harness-only")
 
 interface Tried {
   readonly name: string
-  readonly breaks: string
   /** Seconds of a processor until it was found; `undefined` where it was not. */
   readonly found: number | undefined
   readonly rule: string
   readonly examples: "found" | "not" | "not run"
-  readonly applies: boolean
 }
 
 const examplesPass = (folder: string): boolean =>
@@ -39,9 +37,7 @@ const examplesPass = (folder: string): boolean =>
     { cwd: folder }
   ).status === 0
 
-const textOf = (file: string): string => Fs.readFileSync(Path.join(patches, file), "utf8")
-const programOf = (file: string): string =>
-  textOf(file).includes("\nSearch: lab\n") ? "searchLab.ts" : "search.ts"
+const programOf = ({ lab }: Mutation): string => (lab ? "searchLab.ts" : "search.ts")
 
 /** What the search prints of what it found; `undefined` where it found nothing. */
 const searchIn = (folder: string, program: string): string | undefined => {
@@ -55,58 +51,49 @@ const searchIn = (folder: string, program: string): string | undefined => {
   return stdout
 }
 
-const tryPatch = (file: string): Tried => {
-  const name = file.replace(/\.patch$/, "")
-  const breaks = /^Breaks: (.*)$/m.exec(textOf(file))?.[1] ?? ""
-  const program = programOf(file)
+const tryMutation = (mutation: Mutation): Tried => {
+  const { name, file } = mutation
   const copy = Fs.mkdtempSync(Path.join(Os.tmpdir(), "mutation-"))
   try {
     for (const part of ["src", "test", "adapters", "package.json", "tsconfig.json", "vitest.config.ts"])
       Fs.cpSync(Path.join(root, part), Path.join(copy, part), { recursive: true })
     Fs.symlinkSync(Fs.realpathSync(Path.join(root, "node_modules")), Path.join(copy, "node_modules"))
-    const applied = spawnSync("patch", ["-p1", "--quiet", "-i", Path.join(patches, file)], { cwd: copy })
-    if (applied.status !== 0)
-      return { name, breaks, found: undefined, rule: "", examples: "not run", applies: false }
-
-    const said = searchIn(copy, program)
+    Fs.writeFileSync(Path.join(copy, file), mutate(Fs.readFileSync(Path.join(root, file), "utf8"), mutation))
+    const said = searchIn(copy, programOf(mutation))
     const found = said !== undefined
     return {
       name,
-      breaks,
       found: found ? Number(/, after ([\d.]+) s:/.exec(said)?.[1]) : undefined,
       rule: found ? (/broke rule (\S+):/.exec(said)?.[1] ?? "order") : "",
-      examples: alone ? "not run" : examplesPass(copy) ? "not" : "found",
-      applies: true
+      examples: alone ? "not run" : examplesPass(copy) ? "not" : "found"
     }
   } finally {
     Fs.rmSync(copy, { recursive: true, force: true })
   }
 }
 
-const lineOf = ({ name, breaks, found, rule, examples, applies }: Tried): string =>
+const lineOf = ({ name, found, rule, examples }: Tried): string =>
   [
-    !applies ? "NO PATCH " : found === undefined ? "NOT FOUND" : `${found.toFixed(1).padStart(5)} s  `,
+    found === undefined ? "NOT FOUND" : `${found.toFixed(1).padStart(5)} s  `,
     `by ${rule}`.padEnd(12),
     `examples: ${examples}`.padEnd(18),
-    name,
-    `(${breaks})`
+    name
   ].join("  ")
 
-const files = Fs.readdirSync(patches)
-  .filter((file) => file.endsWith(".patch"))
-  .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
-  .sort()
+const chosen = mutations.filter(
+  ({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part))
+)
 
 // What is found without any fault says nothing of one.
-for (const program of new Set(files.map(programOf))) {
+for (const program of new Set(chosen.map(programOf))) {
   const said = searchIn(root, program)
   if (said !== undefined) throw new Error(`${program} finds something without any fault: ${said}`)
 }
 if (!alone && !examplesPass(root)) throw new Error("the example tests fail without any fault")
 
 const tried: Array<Tried> = []
-for (const file of files) {
-  const each = tryPatch(file)
+for (const mutation of chosen) {
+  const each = tryMutation(mutation)
   tried.push(each)
   console.log(lineOf(each))
 }

@@ -4,6 +4,7 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { attempt, lines, processOfSocket } from "../linux/sockets/SocketHolder.ts"
 import { printable } from "./Table.ts"
 
 /**
@@ -21,13 +22,7 @@ export const listenerOf = (socketPath: string): number | undefined => {
     ({ path }) => Path.dirname(path) === folder && /^\.\d+\.sock$/.test(Path.basename(path))
   )
   const inode = (named ?? (beside.length === 1 ? beside[0] : undefined))?.inode
-  if (inode === undefined) return undefined
-  return names("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .find((pid) =>
-      names(`/proc/${pid}/fd`).some((fd) => link(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`)
-    )
+  return processOfSocket(inode)
 }
 
 /** The process that has a lock on one of these files. */
@@ -47,22 +42,6 @@ const fileId = (path: string): ReadonlyArray<string> => {
   const major = ((found.dev >>> 8) & 0xfff).toString(16).padStart(2, "0")
   const minor = ((found.dev & 0xff) | ((found.dev >>> 12) & 0xfff00)).toString(16).padStart(2, "0")
   return [`${major}:${minor}:${found.ino}`]
-}
-
-const lines = (path: string): ReadonlyArray<string> =>
-  attempt(() => Fs.readFileSync(path, "utf8").split("\n")) ?? []
-
-const names = (path: string): ReadonlyArray<string> => attempt(() => Fs.readdirSync(path)) ?? []
-
-const link = (path: string): string | undefined => attempt(() => Fs.readlinkSync(path))
-
-/** Processes come and go, and most are not ours to look at. */
-const attempt = <A>(look: () => A): A | undefined => {
-  try {
-    return look()
-  } catch {
-    return undefined
-  }
 }
 
 /** `process 1234`, or `another process` where it is not known which. */

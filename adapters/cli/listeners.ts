@@ -3,7 +3,6 @@ import * as Fs from "node:fs"
 import { Effect, Option, Result } from "effect"
 import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
 import { serveFd } from "../docker/InheritedSocket.ts"
-import type { Keeper, Place } from "../docker/Keeper.ts"
 import type { ServerOptions } from "../docker/PluginServer.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import {
@@ -20,6 +19,7 @@ import { checkSpec } from "../docker/SpecCheck.ts"
 import { type ClientTls, writeSpec } from "../docker/SpecFile.ts"
 import type { PassedSocket } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
+import type { ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
 import { WrongUsage } from "./failure.ts"
 import * as Options from "./options.ts"
 
@@ -72,7 +72,7 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
 
 /** The listeners' own part of what a server is: where it listens is kept for a successor. */
 export interface KeptServer extends ServerOptions {
-  readonly keeper: Keeper
+  readonly handoff: ListenerHandoff
   /** When TLS files are read anew. */
   readonly renewals: Renewals
 }
@@ -80,10 +80,10 @@ export interface KeptServer extends ServerOptions {
 /** What systemd passed is kept as what we bind is; answers what can't be. Two sockets of one unit have the same name. */
 export const keepPassed = (
   passed: ReadonlyArray<PassedSocket>,
-  keeper: Keeper
+  handoff: ListenerHandoff
 ): ReadonlyArray<PassedSocket> =>
   passed.filter(({ fd, name }) => {
-    const kept = keeper.keep(`systemd ${fd} ${name}`, fd, {})
+    const kept = handoff.keep(`systemd ${fd} ${name}`, fd, {})
     if (kept) Fs.closeSync(fd)
     return !kept
   })
@@ -93,14 +93,14 @@ const passedName = (place: string): string | undefined => /^systemd \d+ (.*)$/.e
 /** Serves on all of them until the scope closes; answers each in words that follow "listening on". */
 export const serveListeners = Effect.fnUntraced(
   function* (options: ListenerOptions, server: KeptServer, unkept: ReadonlyArray<PassedSocket>) {
-    const { keeper } = server
+    const { handoff } = server
     const tls = tlsOf(options)
     const listening: Array<string> = []
     for (const { fd, name } of unkept)
       listening.push(passedText(name, yield* serveFd(fd, { ...server, tls })))
-    for (const place of keeper.places()) {
+    for (const place of handoff.places()) {
       const name = passedName(place)
-      const kept = name === undefined ? undefined : keeper.adopt(place)
+      const kept = name === undefined ? undefined : handoff.adopt(place)
       if (name === undefined || kept === undefined) continue
       listening.push(passedText(name, yield* serveFd(kept.fd, { ...server, tls, place })))
     }
@@ -113,7 +113,7 @@ export const serveListeners = Effect.fnUntraced(
     if (Option.isSome(options.tcp)) {
       const asked = options.tcp.value
       const served = yield* serveTcp({ ...server, ...asked, tls })
-      yield* describe(options, served, keeper, tcpPlace(asked))
+      yield* describe(options, served, handoff, tcpPlace(asked))
       listening.push(tcpText(served))
     }
     return listening
@@ -165,7 +165,7 @@ const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
 const describe = Effect.fnUntraced(function* (
   options: ListenerOptions,
   served: Listening,
-  keeper: Keeper,
+  handoff: ListenerHandoff,
   place: Place
 ) {
   const { name, specDir } = options
@@ -174,8 +174,8 @@ const describe = Effect.fnUntraced(function* (
   const folder = Option.getOrUndefined(specDir)
   const path = yield* writeSpec({
     ...{ name, folder, url, tls },
-    isLeaving: keeper.isLeaving,
-    onWritten: (spec) => keeper.describe(place, { spec })
+    isLeaving: () => handoff.isLeaving() || !handoff.accepts(),
+    onWritten: (spec) => handoff.describe(place, { spec })
   })
   const socket = `/run/docker/plugins/${name}.sock`
   if (Fs.existsSync(socket))
@@ -187,8 +187,8 @@ const describe = Effect.fnUntraced(function* (
     )
   )
   // What was taken over answers nobody before its last holder has let go.
-  if (keeper.accepts()) yield* check
-  else yield* Effect.forkScoped(Effect.andThen(keeper.mayAccept, check))
+  if (handoff.accepts()) yield* check
+  else yield* Effect.forkScoped(Effect.andThen(handoff.mayAccept, check))
 })
 
 const clientTls = ({ specCa, specCert, specKey, tlsCa, tlsCert, tlsKey }: ListenerOptions): ClientTls => ({

@@ -3,18 +3,24 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import * as Readline from "node:readline/promises"
-import { Console, Effect, Option, Result } from "effect"
+import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import { wrongUsage } from "./clientFlags.ts"
-import { failed } from "./failure.ts"
+import { type CommandFailed, failed } from "./failure.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
+
+interface Removal {
+  readonly what: string
+  /** Whether there was anything. */
+  readonly remove: Effect.Effect<boolean, { readonly message: string }>
+}
 
 /** What only this kind of host has; provided where commands are put together. */
 export interface HostRemoval {
   readonly what: string
-  /** Whether there was anything. */
-  readonly remove: Effect.Effect<boolean, { readonly message: string }>
+  /** Fails where a process that lives uses it, and keeps others off it until the scope closes. */
+  readonly claim: Effect.Effect<Removal["remove"], CommandFailed, Scope.Scope>
 }
 
 const flags = {
@@ -47,9 +53,12 @@ export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
     Effect.gen(function* () {
       const found = filesOf(options)
       yield* refuseServed(found)
+      const claimed = yield* Effect.forEach(host, ({ what, claim }) =>
+        Effect.map(claim, (remove) => ({ what, remove }))
+      )
       const files = [...found.state, ...found.sockets, ...found.specs]
       yield* confirm(options, [...files, ...host.map(({ what }) => what)])
-      const removals = [...files.map(removeFile), ...host]
+      const removals = [...files.map(removeFile), ...claimed]
       const results = yield* Effect.forEach(removals, ({ what, remove }) =>
         Effect.map(Effect.result(remove), (result) => ({ what, result }))
       )
@@ -60,7 +69,7 @@ export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
         Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
       )
       if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
-    })
+    }).pipe(Effect.scoped)
   ).pipe(
     Command.withDescription(
       "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
@@ -156,7 +165,7 @@ const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: Readonly
   if (!/^y(es)?$/i.test(answer.trim())) return yield* failed("reset refused", "nothing was removed")
 })
 
-const removeFile = (path: string): HostRemoval => ({
+const removeFile = (path: string): Removal => ({
   what: path,
   remove: Effect.try({
     try: () => {

@@ -1,4 +1,5 @@
 /** `portmapper rpc`: JSON-RPC 2.0 on stdin and stdout, for scripts. What a session maps lives as long as its input. */
+import * as Path from "node:path"
 import { Effect, Layer, Option } from "effect"
 import { Command } from "effect/cli"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -56,6 +57,9 @@ const driverLayer = Effect.fnUntraced(function* (
     const { layerDriver } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))
     return layerDriver(socketPath)
   }
-  const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
-  return mapperLayer(ofThisHost())
+  const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
+  const { refuseAmidHandover } = yield* Effect.promise(() => import("../upgrade/Successor.ts"))
+  const options = ofThisHost()
+  const handover = Path.join(options.stateDirectory, Options.handoverSocket)
+  return mapperLayer({ ...options, onLocked: refuseAmidHandover(handover) })
 })

@@ -1,7 +1,7 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT, or until a successor has taken over. */
 import { Effect, Option } from "effect"
 import { Command } from "effect/cli"
-import { defaultMark } from "../linux/DockerUser.ts"
+import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
 import { toggle } from "./flags.ts"

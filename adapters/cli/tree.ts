@@ -1,7 +1,7 @@
 /** The tree of commands, from which help, completions and manual pages are made. */
 import { Effect } from "effect"
 import { Command } from "effect/cli"
-import { removeAccepted } from "../linux/DockerUser.ts"
+import { removeAccepted } from "../linux/nft/DockerUser.ts"
 import { cni } from "./cni.ts"
 import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
@@ -16,15 +16,15 @@ import { watch } from "./watch.ts"
 
 const table: HostRemoval = {
   what: "nftables table inet portmapper",
-  remove: Effect.flatMap(
+  claim: Effect.flatMap(
     Effect.promise(() => import("./removeTable.ts")),
-    ({ removeTable }) => removeTable
+    ({ claimTable }) => claimTable
   )
 }
 
 const dockerUser: HostRemoval = {
   what: "our rule in DOCKER-USER",
-  remove: Effect.suspend(() => (isRoot() ? removeAccepted : Effect.succeed(false)))
+  claim: Effect.sync(() => (isRoot() ? removeAccepted : Effect.succeed(false)))
 }
 
 export const portmapper = Command.make("portmapper").pipe(

@@ -8,8 +8,8 @@ import { Command } from "effect/cli"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import { announce, takeNotify } from "../docker/Systemd.ts"
-import { defaultMark } from "../linux/DockerUser.ts"
-import { sendUnixDatagram } from "../linux/UnixDatagram.ts"
+import { defaultMark } from "../linux/nft/DockerUser.ts"
+import { sendUnixDatagram } from "../linux/sockets/UnixDatagram.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { optionalText } from "./flags.ts"
 import { loggingLayer } from "./logging.ts"
@@ -69,7 +69,7 @@ export const watch = Command.make("watch", flags, (options) =>
     Layer.unwrap(
       Effect.gen(function* () {
         const engine = yield* EngineFlags.engineOf(options)
-        const { mapperLayer } = yield* Effect.promise(() => import("./layers.ts"))
+        const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
         return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
       })

@@ -2,7 +2,7 @@
  * An execution by way of the running plugin's socket, where `front.sh` did not bring it there: waits for a plugin that is
  * being started, and says what to do where none comes.
  */
-import { Effect, Result } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, httpClient } from "../node/HttpClient.ts"
 import { CniError, codes } from "./CniError.ts"
 import { type Asked, type Execution, executePath, failed, type Outcome, outcomeType } from "./Execution.ts"
@@ -35,12 +35,14 @@ export const forward = (
     (answer) => Effect.fromResult(outcomeIn(answer, socket))
   )
   const outcome = Effect.gen(function* () {
-    const deadline = Date.now() + (isStatus ? 0 : patienceMillis)
+    const begun = yield* Clock.monotonicTimeNanos
+    const bound = isStatus ? 0 : patienceMillis
     for (let pause = 20; ; pause = Math.min(2 * pause, 250)) {
       const result = yield* Effect.result(once)
       if (Result.isSuccess(result)) return result.success
       const { again, error } = result.failure
-      if (!again || Date.now() + pause > deadline)
+      const elapsed = Number((yield* Clock.monotonicTimeNanos) - begun) / 1e6
+      if (!again || elapsed + pause > bound)
         return failed(isStatus ? new CniError(codes.unavailable, error.message, error.details) : error, text)
       yield* Effect.sleep(pause)
     }

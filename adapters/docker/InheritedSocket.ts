@@ -3,7 +3,7 @@ import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
-import { goOnWithConnections } from "./Keeper.ts"
+import { goOnWithConnections } from "../upgrade/ListenerHandoff.ts"
 import { type PlacedOptions, serveOn } from "./PluginServer.ts"
 import {
   type Certificates,
@@ -58,9 +58,9 @@ export const serveFd = Effect.fnUntraced(function* (
     () => ready(adopted, listener, options.tls),
     { ...options, ...admission }
   )
-  const { keeper, place } = options
-  if (adopted !== undefined && keeper !== undefined && place !== undefined)
-    yield* goOnWithConnections(adopted.server, place, keeper)
+  const { handoff, place } = options
+  if (adopted !== undefined && handoff !== undefined && place !== undefined)
+    yield* goOnWithConnections(adopted.server, place, handoff)
   const address = adopted?.address
   if (address === undefined) return undefined
   if (options.renewals !== undefined && certificates !== undefined)

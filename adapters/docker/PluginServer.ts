@@ -7,12 +7,12 @@
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
-import { Context, Effect, Exit, References, type Scope } from "effect"
+import { Clock, Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
+import { type ListenerHandoff, leaveConnection, type Place } from "../upgrade/ListenerHandoff.ts"
 import { closeOthers, oneByOne } from "./Connections.ts"
 import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
-import { type Keeper, leaveConnection, type Place } from "./Keeper.ts"
 import {
   contentType,
   decodeBody,
@@ -36,10 +36,10 @@ export { contentType, maxBodyBytes }
 
 export interface ServerOptions extends RouteOptions {
   /** Who keeps the listening socket and idle connections for a successor; nobody where `undefined`. */
-  readonly keeper?: Keeper | undefined
+  readonly handoff?: ListenerHandoff | undefined
 }
 
-/** As a listener serves: the place by which the keeper knows it. */
+/** As a listener serves: the place by which the handoff knows it. */
 export interface PlacedOptions extends ServerOptions {
   readonly place?: Place | undefined
   /** Whether a connection may ask at all; any may where `undefined`. */
@@ -55,6 +55,8 @@ const unreadTimeoutMillis = 30_000
 
 /** How long a stop waits for the requests in flight; a call itself is bounded to less. */
 const stopTimeoutMillis = 12_000
+/** The same where a successor waits, and with it who connects meanwhile. */
+const leaveTimeoutMillis = 3_000
 
 /** Connections of one listener: a part of the descriptors that the relay leaves to calls. Node closes more at once. */
 const maxConnections = (): number => Math.max(controlReserve(descriptorLimit()) >> 2, 8)
@@ -63,7 +65,7 @@ const maxConnections = (): number => Math.max(controlReserve(descriptorLimit()) 
  * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
  * one layer serves any number of listeners. `listen` binds; it runs once the server is ready to answer.
  *
- * At the end nothing new is taken; idle connections are closed, or left to the keeper's successor, requests in flight are
+ * At the end nothing new is taken; idle connections are closed, or left to the handoff's successor, requests in flight are
  * finished, and one that was read on a live connection meanwhile is answered 503.
  */
 export const serve = <E, R>(
@@ -81,6 +83,7 @@ export const serveOn = <E, R>(
   Effect.gen(function* () {
     // A call takes no turn with others until it waits for something: it is short, or bounded.
     const services = Context.add(yield* Effect.context<Driver>(), References.PreventSchedulerYield, true)
+    const clock = yield* Clock.Clock
     const state: ServerState = {
       stopping: false,
       leaving: false,
@@ -104,7 +107,8 @@ export const serveOn = <E, R>(
           state.shortWay = interceptWholeRequests(created, {
             take: takeWhole(services, options, state),
             silenceMillis: requestTimeoutMillis,
-            unreadMillis: unreadTimeoutMillis
+            unreadMillis: unreadTimeoutMillis,
+            now: () => clock.currentTimeMillisUnsafe()
           })
         if (options.admits !== undefined) closeOthers(created, options.admits)
         return created
@@ -160,7 +164,8 @@ const requestListener =
       case "Handler":
         return readBody(request, response, (text) => {
           state.inFlight++
-          runHandler(services, route, request, text, response, () => requestDone(state))
+          const made = route.handler({ header: (name) => request.headers[name]?.toString(), body: text })
+          runHandler(services, made, response, () => requestDone(state))
         })
     }
   }
@@ -239,13 +244,10 @@ const deliver = (response: Http.ServerResponse, reply: Reply): Effect.Effect<voi
 
 const runHandler = (
   services: Context.Context<Driver>,
-  { handler }: HandlerRoute,
-  { headers }: Http.IncomingMessage,
-  body: string,
+  made: ReturnType<HandlerRoute["handler"]>,
   response: Http.ServerResponse,
   done: () => void
 ): void => {
-  const made = handler({ header: (name) => headers[name]?.toString(), body })
   const answered = Effect.scoped(Effect.flatMap(made, (reply) => deliver(response, reply)))
   start(services, answered, exchangeOf(response), done)
 }
@@ -292,14 +294,14 @@ const refuseClient = (error: NodeJS.ErrnoException, socket: Net.Socket): void =>
 const stop = (
   server: Http.Server,
   state: ServerState,
-  { keeper, place }: PlacedOptions
+  { handoff, place }: PlacedOptions
 ): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     state.stopping = true
     let end = (socket: Net.Socket): void => void socket.end()
-    if (keeper !== undefined && place !== undefined && keeper.isLeaving()) {
+    if (handoff !== undefined && place !== undefined && handoff.isLeaving()) {
       state.leaving = true
-      end = (socket) => leaveConnection(socket, place, keeper)
+      end = (socket) => leaveConnection(socket, place, handoff)
     }
     const closed = () => {
       closeAll(server, state)
@@ -312,7 +314,7 @@ const stop = (
     state.idle = closed
   }).pipe(
     Effect.timeoutOrElse({
-      duration: stopTimeoutMillis,
+      duration: handoff?.isLeaving() === true ? leaveTimeoutMillis : stopTimeoutMillis,
       orElse: () => Effect.sync(() => closeAll(server, state))
     })
   )

@@ -8,7 +8,7 @@ import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { replaceablePart } from "../node/OwnPath.ts"
-import { listenKept } from "./Keeper.ts"
+import { listenKept } from "../upgrade/ListenerHandoff.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
 export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
@@ -45,13 +45,13 @@ const placeOf = (path: string): string => `unix ${Path.resolve(path)}`
 
 const listenUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
   Effect.gen(function* () {
-    const { keeper } = options
-    if (keeper === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
-    const kept = keeper.adopt(placeOf(path))
+    const { handoff } = options
+    if (handoff === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
+    const kept = handoff.adopt(placeOf(path))
     const inPlace = kept !== undefined && Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === kept.inode
     if (kept !== undefined && !inPlace) Fs.closeSync(kept.fd)
     const bind = bindUnix(server, path, options)
-    yield* listenKept(server, placeOf(path), keeper, inPlace ? kept : undefined, bind)
+    yield* listenKept(server, placeOf(path), handoff, inPlace ? kept : undefined, bind)
     if (inPlace) yield* ownFile(path, path, options)
   })
 
@@ -84,15 +84,22 @@ const refuseReplaceable = (path: string, folder: string): Effect.Effect<void, So
     (detail) => (detail === undefined ? Effect.void : Effect.fail(new SocketFileError({ path, detail })))
   )
 
-/** Gives the socket's file its group and its place, until the scope closes; a successor's it stays. */
-const ownFile = (path: string, from: string, { groupId, keeper }: SocketFileOptions) =>
+/**
+ * Gives the socket's file its group and its place, until the scope closes; it stays a successor's, and a predecessor's that
+ * takes back.
+ */
+const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOptions) =>
   Effect.acquireRelease(
     attempt(path, "putting the socket in its place", () => {
       if (groupId !== undefined) Fs.chownSync(from, process.getuid?.() ?? 0, groupId)
       if (from !== path) Fs.renameSync(from, path)
       return Fs.statSync(path).ino
     }),
-    (inode) => Effect.sync(() => keeper?.isLeaving() || removeOwn(path, inode))
+    (inode) =>
+      Effect.sync(() => {
+        const isOthers = handoff?.isLeaving() === true || (from === path && handoff?.accepts() === false)
+        if (!isOthers) removeOwn(path, inode)
+      })
   )
 
 /** Bound under the umask that makes its mode 0660, so that at no time anyone else may connect. */

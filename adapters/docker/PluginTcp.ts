@@ -10,7 +10,7 @@ import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
-import { listenKept, type Place } from "./Keeper.ts"
+import { listenKept, type Place } from "../upgrade/ListenerHandoff.ts"
 import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
 import { tcpAdmission } from "./TcpAdmission.ts"
@@ -38,7 +38,7 @@ export interface Listening extends HostPort {
   readonly secure: boolean
 }
 
-/** By which a keeper knows a TCP socket. */
+/** By which a handoff knows a TCP socket. */
 export const tcpPlace = (asked: HostPort): Place => `tcp ${hostPortText(asked)}`
 
 /** The files that are missing for TLS, by their names in `TlsFiles`. */
@@ -88,9 +88,9 @@ export const serveTcp = Effect.fnUntraced(function* (
   const tls = yield* tlsFor(listener, address, options.tls)
   const certificates = tls === undefined ? undefined : yield* certificatesOf(tls)
   const connections = yield* openConnections
-  const { keeper } = options
+  const { handoff } = options
   const place = tcpPlace(options)
-  const kept = keeper?.adopt(place)
+  const kept = handoff?.adopt(place)
   let port = kept?.port ?? options.port
   yield* serveOn(
     (requests) =>
@@ -100,7 +100,7 @@ export const serveTcp = Effect.fnUntraced(function* (
         port = portOf(server) ?? port
         return { port }
       })
-      return keeper === undefined ? bind : listenKept(server, place, keeper, kept, bind)
+      return handoff === undefined ? bind : listenKept(server, place, handoff, kept, bind)
     },
     { ...options, ...tcpAdmission(options.host, address, certificates?.own), place }
   )

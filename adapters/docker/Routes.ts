@@ -135,11 +135,12 @@ export const errorText = (message: string): string => `${JSON.stringify({ Err: m
 
 /** Invalid UTF-8 becomes U+FFFD, as in Go; a byte order mark stays and is refused with the rest of the text. */
 export const decodeBody = (chunks: ReadonlyArray<Uint8Array>): string => {
-  const [first] = chunks
-  return utf8.decode(chunks.length === 1 ? first : Buffer.concat(chunks))
+  if (chunks.length <= 1) return wholeBody.decode(chunks[0])
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+  return chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("") + decoder.decode()
 }
 
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+const wholeBody = new TextDecoder("utf-8", { ignoreBOM: true })
 
 const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, method]))
 

@@ -10,7 +10,7 @@ import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/G
 import { systemReason } from "./systemReason.ts"
 
 /** Where a plugin is, and with which files a client gets there. */
-export interface PluginAddress {
+export interface SpecAddress {
   /** `unix:///path`, `tcp://host:port`, `http://…`, `https://…` or `npipe:////./pipe/NAME`. */
   readonly url: string
   /** For `https`: the files of the client. */
@@ -35,7 +35,7 @@ export class SpecFileError extends Schema.TaggedError<SpecFileError>()("SpecFile
   }
 }
 
-export interface SpecOptions extends PluginAddress {
+export interface SpecOptions extends SpecAddress {
   /** The plugin's name, by which the Engine asks for it. */
   readonly name: string
   /** The first of the Engine's folders by default. */
@@ -86,7 +86,7 @@ export const writeSpec = Effect.fnUntraced(function* (
 export const readSpec = Effect.fnUntraced(function* (
   name: string,
   folders: ReadonlyArray<string> = engineFolders
-): Effect.fn.Return<PluginAddress | undefined, SpecFileError> {
+): Effect.fn.Return<SpecAddress | undefined, SpecFileError> {
   if (!isName(name)) return undefined
   for (const path of folders.flatMap((folder) => candidates(folder, name))) {
     const content = yield* readIfThere(path)
@@ -99,7 +99,7 @@ export const readSpec = Effect.fnUntraced(function* (
 export const parseSpec = Effect.fnUntraced(function* (
   path: string,
   content: string
-): Effect.fn.Return<PluginAddress, SpecFileError> {
+): Effect.fn.Return<SpecAddress, SpecFileError> {
   if (!path.endsWith(".json")) return { url: yield* urlOf(path, content.trim()) }
   const spec = yield* Effect.mapError(
     Effect.fromResult(decodeSpec(content)),
@@ -135,9 +135,9 @@ const SpecJson = goStruct({
 
 const decodeSpec = decodeText(SpecJson)
 
-const specText = ({ url }: PluginAddress): string => `${url}#${mark}\n`
+const specText = ({ url }: SpecAddress): string => `${url}#${mark}\n`
 
-const jsonText = (name: string, { url }: PluginAddress, tls: ClientTls): string => {
+const jsonText = (name: string, { url }: SpecAddress, tls: ClientTls): string => {
   const absolute = (file: string | undefined) => (file === undefined ? "" : Path.resolve(file))
   const spec: typeof SpecJson.Type = {
     Name: name,

@@ -35,7 +35,10 @@ export interface WebHandler {
   readonly dispose: () => Promise<void>
 }
 
-/** A handler over a driver, or over a layer of one, which is built at the first request. */
+/**
+ * A handler over a driver, or over a layer of one, which is built at the first request. On Cloudflare's Workers a timer ends
+ * with the request that set it, so a driver whose calls wait for each other belongs in a Durable Object.
+ */
 export const toWebHandler = (
   driver: Driver["Service"] | Layer.Layer<Driver, DriverError>,
   options: RouteOptions = {}

@@ -22,6 +22,8 @@ export interface Interception {
   readonly silenceMillis: number
   /** How long a client may take nothing of its answer. */
   readonly unreadMillis: number
+  /** Milliseconds since the Unix epoch. */
+  readonly now: () => number
 }
 
 /** Pieces of what comes during a call that are taken in, 64 KiB each at most, before the client has to wait. */
@@ -36,7 +38,7 @@ export interface ShortWay {
 
 export const interceptWholeRequests = (
   server: Http.Server,
-  { take, silenceMillis, unreadMillis }: Interception
+  { take, silenceMillis, unreadMillis, now }: Interception
 ): ShortWay => {
   const onward = server.listeners("connection")
   const connections = new Map<Net.Socket, ConnectionState>()
@@ -69,7 +71,7 @@ export const interceptWholeRequests = (
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
           state.isOpen = false
-          writeAnswer(socket, 200, text, (error) => {
+          writeAnswer(socket, { status: 200, text, nowMillis: now() }, (error) => {
             socket.setTimeout(0)
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           })
@@ -81,7 +83,7 @@ export const interceptWholeRequests = (
       refuse: ({ status, reason }) => {
         const text = errorText(reason)
         state.isOpen = false
-        writeAnswer(socket, status, text)
+        writeAnswer(socket, { status, text, nowMillis: now() })
       },
       onGone: (listener) => {
         gone = listener
@@ -205,12 +207,11 @@ const reasons: Readonly<Record<number, string>> = {
 
 const writeAnswer = (
   socket: Net.Socket,
-  status: number,
-  text: string,
+  { status, text, nowMillis }: { readonly status: number; readonly text: string; readonly nowMillis: number },
   written?: (error?: Error | null) => void
 ): void => {
   const length = Buffer.byteLength(text)
-  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate()}\r\n\r\n`
+  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate(nowMillis)}\r\n\r\n`
   // Text of one byte a character is ASCII, which costs less to write as Latin-1 than as UTF-8.
   socket.write(head + text, length === text.length ? "latin1" : "utf8", written)
 }
@@ -219,8 +220,8 @@ let dateSecond = 0
 let dateText = ""
 
 /** The time as HTTP writes it, made anew once a second. */
-const httpDate = (): string => {
-  const second = Math.floor(Date.now() / 1000)
+const httpDate = (nowMillis: number): string => {
+  const second = Math.floor(nowMillis / 1000)
   if (second !== dateSecond) {
     dateSecond = second
     dateText = new Date(second * 1000).toUTCString()

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
-import { defaultMark, findChains, markText } from "../linux/DockerUser.ts"
+import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
 
 /** `fail`: ports can't be published as asked until it is mended. `warn`: some can't, or not as well as they could. */
 export type CheckStatus = "ok" | "warn" | "fail"

@@ -7,24 +7,51 @@ import { list, record, type Table } from "./Tables.ts"
 
 /** The rules, or why they can't be read. */
 export const readRules = (ourTable = "portmapper"): Rules | string => {
-  const json = run("nft", "-j", "list", "ruleset")
+  const objects = readOthers(ourTable)
+  if (typeof objects === "string") return objects
   const text = run("nft", "-a", "list", "ruleset")
-  if (json.failed !== undefined && json.found) return `nft list ruleset: ${json.failed}`
   const iptables = saved("iptables-nft-save", "iptables-nft", "ip")
   const ip6tables = saved("ip6tables-nft-save", "iptables-nft", "ip6")
   // Of its own tables iptables knows more than nft does, which can't read every match of them.
   const own = new Set([...iptables, ...ip6tables].map(({ family, name }) => `${family} ${name}`))
-  const nft = json.failed === undefined ? parseNft(json.output, text.output) : []
-  const others = nft.filter(
-    ({ family, name }) => !own.has(`${family} ${name}`) && !(family === "inet" && name === ourTable)
-  )
+  const others = parseNft(objects, text.output).filter(({ family, name }) => !own.has(`${family} ${name}`))
   const legacy = [
     ...saved("iptables-legacy-save", "iptables-legacy", "ip"),
     ...saved("ip6tables-legacy-save", "iptables-legacy", "ip6")
   ]
   return {
     tables: [...others, ...iptables, ...ip6tables, ...legacy],
-    acceptMark: json.failed === undefined ? acceptMarkOf(json.output, ourTable) : 0
+    acceptMark: acceptMarkOf(ourTable)
+  }
+}
+
+/**
+ * The objects of every table but ours, or why they can't be read. Table by table: nft before 1.1 prints broken JSON of a
+ * table that has one flag (a use after free), as ours has when its owner has ended.
+ */
+const readOthers = (ourTable: string): ReadonlyArray<unknown> | string => {
+  const listed = run("nft", "list", "tables")
+  if (!listed.found) return []
+  if (listed.failed !== undefined) return `nft list tables: ${listed.failed}`
+  const ours = new Set([ourTable, `${ourTable}-lock`].map((name) => `inet ${name}`))
+  const objects: Array<unknown> = []
+  for (const [, table = ""] of listed.output.matchAll(/^table (.+)$/gm)) {
+    if (ours.has(table)) continue
+    const some = objectsOf("table", ...table.split(" "))
+    if (typeof some === "string") return `nft list table ${table}: ${some}`
+    objects.push(...some)
+  }
+  return objects
+}
+
+/** The objects that `nft -j list` shows, or why it can't. */
+const objectsOf = (...what: ReadonlyArray<string>): ReadonlyArray<unknown> | string => {
+  const { output, failed } = run("nft", "-j", "list", ...what)
+  if (failed !== undefined) return failed
+  try {
+    return list(record(JSON.parse(output))["nftables"])
+  } catch {
+    return "what it prints is no JSON"
   }
 }
 
@@ -39,11 +66,12 @@ const saved = (
 }
 
 /** The mark that our own table puts on the packets it redirects. */
-const acceptMarkOf = (json: string, ourTable: string): number => {
-  for (const object of list(record(JSON.parse(json))["nftables"])) {
-    const { family, table, chain, expr } = record(record(object)["rule"])
-    const [only, another] = list(expr)
-    if (family !== "inet" || table !== ourTable || chain !== "redirected" || another !== undefined) continue
+const acceptMarkOf = (ourTable: string): number => {
+  const objects = objectsOf("chain", "inet", ourTable, "redirected")
+  if (typeof objects === "string") return 0
+  for (const object of objects) {
+    const [only, another] = list(record(record(object)["rule"])["expr"])
+    if (another !== undefined) continue
     const { key, value } = record(record(only)["mangle"])
     if (record(record(key)["meta"])["key"] !== "mark") continue
     const { "|": or, "^": xor } = record(value)

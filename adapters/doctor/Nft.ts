@@ -1,11 +1,11 @@
 /**
- * Tables of nftables as `nft -j list ruleset` lists them; the words for a rule come from the text of `nft -a list ruleset`,
+ * Tables of nftables as `nft -j list table` lists them; the words for a rule come from the text of `nft -a list ruleset`,
  * where its handle stands behind it.
  */
 import { type Base, type Chain, isHook, type Json, list, type Rule, record, type Table } from "./Tables.ts"
 
-export const parseNft = (json: string, text: string): ReadonlyArray<Table> => {
-  const objects = list(record(JSON.parse(json))["nftables"]).map(record)
+export const parseNft = (listed: ReadonlyArray<unknown>, text: string): ReadonlyArray<Table> => {
+  const objects = listed.map(record)
   const texts = ruleTexts(text)
   const of = (kind: string) => objects.flatMap((object) => (kind in object ? [record(object[kind])] : []))
   const sets = new Map(

@@ -3,19 +3,20 @@
  * can't be published becomes a problem with the container's name, and stops nothing else.
  */
 import { Result } from "effect"
-import { parsePolicy } from "../../src/mapper/Labels.ts"
-import type { Address } from "../../src/protocol/Address.ts"
+import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
   groupsOf,
+  hostsOf,
   type Publish,
   parsePublish,
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
-import { type Attachment, type Container, shortId } from "./Engine.ts"
-import { attachmentOf, networkLabel } from "./Placement.ts"
+import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { attachmentOf } from "./Placement.ts"
 
 /** The owner of what labels ask for. */
 export const watchOwner = "watch"
@@ -52,7 +53,9 @@ export interface Desired {
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 
-export const asksByLabel = ({ running, labels }: Container): boolean => running && labels.has(publishLabel)
+/** An unknown label may be the mistyped one that asks. */
+export const asksByLabel = ({ running, labels }: Container): boolean =>
+  running && (labels.has(publishLabel) || [...labels.keys()].some(isUnknownLabel))
 
 /**
  * What a running container's own labels ask for. One label that is wrong publishes nothing of it: it may be the one that
@@ -63,13 +66,12 @@ export const desiredByLabels = (
   labels: Labels,
   all: ReadonlyArray<Container>
 ): Desired => {
-  const asked = labels.get(publishLabel)
-  if (asked === undefined) return { groups: [], problems: [] }
   const { id, name } = container
-  const attachment = Result.flatMap(
-    Result.mapError(parsePolicy(labels), ({ message }) => message),
-    () => attachmentOf(container, labels.get(networkLabel), all)
-  )
+  const policy = Result.mapError(parsePolicy(labels), ({ message }) => message)
+  const asked = labels.get(publishLabel)
+  if (asked === undefined)
+    return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
+  const attachment = Result.flatMap(policy, () => attachmentOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const texts = asked.split(",").map((each) => each.trim())
   const publishes = texts.map(parsePublish)
@@ -96,7 +98,7 @@ export const desiredBySubscription = (
   const publish = parsePublish(subscription.publish)
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
-  const attachment = attachmentOfRunning(container, name, labels.get(networkLabel), all)
+  const attachment = attachmentOfRunning(container, name, labels, all)
   const desired = desiredAt(
     Result.getOrElse(attachment, () => unattached),
     publish.success,
@@ -128,17 +130,17 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
 const attachmentOfRunning = (
   container: Container | undefined,
   name: string,
-  network: string | undefined,
+  labels: Labels,
   all: ReadonlyArray<Container>
 ): Result.Result<Attachment, string> => {
   if (container === undefined) return Result.fail(`there is no container ${name} now`)
   return container.running
-    ? attachmentOf(container, network, all)
+    ? attachmentOf(container, labels, all)
     : Result.fail(`container ${name} is not running`)
 }
 
 const desiredAt = (
-  { v4, v6 }: Pick<Attachment, "v4" | "v6">,
+  { v4, v6, network }: Placed,
   publish: Publish,
   { id, name, owner }: { readonly id: string; readonly name: string; readonly owner: string },
   labels: Labels
@@ -149,7 +151,7 @@ const desiredAt = (
     ...[...labels].filter(([label]) => label !== containerLabel),
     [publishLabel, text] as const
   ])
-  const groups = groupsOf(publish, { v4, v6 }, own)
+  const groups = groupsOf(publish, { v4, v6 }, own, hostsOf(publish.host ?? boundBy(network)))
   if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)
   return {
     groups: groups.success.map((group) => ({
@@ -162,6 +164,10 @@ const desiredAt = (
   }
 }
 
+/** Where the Engine binds a `-p` without an address: for it, `0.0.0.0` alone means both families. */
+const boundBy = ({ hostBinding }: Placed["network"]): Address | undefined =>
+  hostBinding?.family === 4 && isUnspecified(hostBinding) ? undefined : hostBinding
+
 const backendPort = ({ entries }: Group): number => entries[0]?.backend.port ?? 0
 
 const problem = (name: string, owner: string, detail: string, publish?: string): Desired => ({
@@ -171,4 +177,6 @@ const problem = (name: string, owner: string, detail: string, publish?: string):
 
 /** The groups of a container without an address: never mapped, only listed with their problem. */
 const noAddress: Address = { text: "", family: 4, octets: new Uint8Array(4), zone: "", key: "" }
-const unattached = { v4: noAddress, v6: undefined }
+const unattached: Placed = { v4: noAddress, v6: undefined, network: { hostBinding: undefined } }
+
+type Placed = Pick<Attachment, "v4" | "v6"> & { readonly network: Pick<Network, "hostBinding"> }

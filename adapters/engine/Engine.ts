@@ -7,10 +7,26 @@ import type { IpNetwork } from "effect/net"
 import type { Address } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 
+export interface Network {
+  readonly id: string
+  readonly name: string
+  /** `bridge`, `macvlan`, or the name of another driver. */
+  readonly driver: string
+  /** Without a way out of the host, nor one in. */
+  readonly internal: boolean
+  /** Where a `-p` without an address binds: an address of either family; `undefined` or `0.0.0.0`: all of both families. */
+  readonly hostBinding: Address | undefined
+  /** The prefixes that the Engine gives container addresses from; none where it does not say which containers have one. */
+  readonly subnets: ReadonlyArray<IpNetwork.IpNetwork>
+}
+
 /** A container's place in one network. Neither address while it does not run. */
 export interface Attachment {
-  readonly network: string
-  readonly networkId: string
+  readonly network: Network
+  /** Which network the Engine prefers for the default route; 0 where it does not say. */
+  readonly gatewayPriority: number
+  /** 1 for an IPv4 gateway and 2 for an IPv6 one, added up. */
+  readonly gateways: number
   readonly v4: Address | undefined
   readonly v6: Address | undefined
 }
@@ -70,8 +86,7 @@ export class Engine extends Context.Service<
     readonly imageLabels: (image: string) => Effect.Effect<Labels | undefined, EngineError>
     /** Waits until no change to this container is under way, bounded; one that is gone is settled. */
     readonly settled: (id: string) => Effect.Effect<void, EngineError>
-    /** The prefixes that it gives container addresses from. */
-    readonly subnets: Effect.Effect<ReadonlyArray<IpNetwork.IpNetwork>, EngineError>
+    readonly networks: Effect.Effect<ReadonlyArray<Network>, EngineError>
     readonly info: Effect.Effect<EngineInfo, EngineError>
     /** Starts, ends, renames and network changes of containers until the connection breaks, which is a failure. */
     readonly events: Stream.Stream<EngineEvent, EngineError>

@@ -4,7 +4,7 @@
  */
 import { Clock, Effect, Layer } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
-import { type BackendState, Backends } from "../../src/mapper/Backends.ts"
+import { type BackendState, Backends } from "../../src/mapper/MapperContext.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import { Engine } from "./Engine.ts"
 
@@ -25,8 +25,8 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
       untilMillis: Number.NEGATIVE_INFINITY,
       stateOf: () => "unknown"
     }
-    const look = Effect.all([engine.containers, engine.subnets], { concurrency: 2 }).pipe(
-      Effect.map(([containers, subnets]) => {
+    const look = Effect.all([engine.containers, engine.networks], { concurrency: 2 }).pipe(
+      Effect.map(([containers, networks]) => {
         const there = new Set(
           containers.flatMap(({ attachments }) => attachments.flatMap(({ v4, v6 }) => [v4?.key, v6?.key]))
         )
@@ -34,7 +34,9 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
           forMillis: freshMillis,
           stateOf: (address: Address): BackendState => {
             if (there.has(address.key)) return "running"
-            return subnets.some((subnet) => contains(subnet, address)) ? "gone" : "unknown"
+            return networks.some(({ subnets }) => subnets.some((subnet) => contains(subnet, address)))
+              ? "gone"
+              : "unknown"
           }
         }
       }),
@@ -43,15 +45,18 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
     )
     return {
       stateOf: Effect.fnUntraced(function* ({ address }) {
-        if (known.untilMillis <= (yield* Clock.currentTimeMillis)) {
+        if (known.untilMillis <= (yield* nowMillis)) {
           const { forMillis, stateOf } = yield* look
-          known = { untilMillis: (yield* Clock.currentTimeMillis) + forMillis, stateOf }
+          known = { untilMillis: (yield* nowMillis) + forMillis, stateOf }
         }
         return known.stateOf(address)
       })
     }
   })
 )
+
+/** Of a clock that nobody sets. */
+const nowMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const silent = { forMillis: restMillis, stateOf: (): BackendState => "unknown" }
 

@@ -12,7 +12,7 @@ import {
   decodeEvent,
   decodeImage,
   decodeInfo,
-  decodeSubnets,
+  decodeNetworks,
   eventFilters
 } from "./EngineMessages.ts"
 
@@ -63,13 +63,18 @@ const make = Effect.fnUntraced(function* (
       found === undefined ? fail("NotAnEngine", `GET ${path}: no such path`) : Effect.succeed(found)
     )
 
+  const networks = always("/networks", decodeNetworks)
+
   return Engine.of({
     where,
-    containers: always("/containers/json?all=1", decodeContainers),
+    // The networks after the containers: none of those that the containers are in is missing then.
+    containers: Effect.flatMap(always("/containers/json?all=1", decodeContainers), (containersIn) =>
+      Effect.map(networks, containersIn)
+    ),
     imageLabels: (image) => asked(`/images/${encodeURIComponent(image)}/json`, decodeImage),
     settled: (id) =>
       Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed, "long")),
-    subnets: always("/networks", decodeSubnets),
+    networks,
     info: always("/info", decodeInfo),
     events: Stream.tapError(eventsOver(connection, version.prefix), () => version.forget)
   })

@@ -4,15 +4,21 @@
  * Source: the Engine API's reference: /containers/json, /images/{name}/json, /networks, /info, /events.
  */
 import { Result, Schema } from "effect"
-import type { IpNetwork } from "effect/net"
 import { type Address, parseAddress, parseNetwork } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
-import type { Attachment, Container, EngineEvent, EngineInfo } from "./Engine.ts"
+import type { Attachment, Container, EngineEvent, EngineInfo, Network } from "./Engine.ts"
 
 const text = Schema.optionalKey(Schema.NullOr(Schema.String))
 const texts = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
 
-const Endpoint = Schema.Struct({ NetworkID: text, IPAddress: text, GlobalIPv6Address: text })
+const Endpoint = Schema.Struct({
+  NetworkID: text,
+  IPAddress: text,
+  Gateway: text,
+  GlobalIPv6Address: text,
+  IPv6Gateway: text,
+  GwPriority: Schema.optionalKey(Schema.NullOr(Schema.Number))
+})
 
 const ListedContainer = Schema.Struct({
   Id: Schema.String,
@@ -31,8 +37,12 @@ const ListedContainer = Schema.Struct({
 
 const Image = Schema.Struct({ Config: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Labels: texts }))) })
 
-const Network = Schema.Struct({
+const ListedNetwork = Schema.Struct({
+  Id: text,
   Name: text,
+  Driver: text,
+  Internal: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
+  Options: texts,
   IPAM: Schema.optionalKey(
     Schema.NullOr(
       Schema.Struct({
@@ -59,35 +69,42 @@ const decoder = <T, A>(schema: Schema.ConstraintDecoder<T>, meaning: (message: T
     Result.mapBoth(decode(value), { onSuccess: meaning, onFailure: (error) => error.message })
 }
 
+/** What is in none of the networks that are given is in none at all: it is not known where its ports may be bound. */
 export const decodeContainers = decoder(
   Schema.Array(ListedContainer),
-  (listed): ReadonlyArray<Container> =>
-    [...listed]
-      .sort((a, b) => (a.Created ?? 0) - (b.Created ?? 0) || (a.Id < b.Id ? -1 : 1))
-      .map((container) => ({
-        id: container.Id,
-        name: nameOf(container.Names ?? []) || container.Id.slice(0, 12),
-        image: container.ImageID ?? "",
-        running: container.State === "running" || container.State === "paused",
-        networkMode: container.HostConfig?.NetworkMode ?? "default",
-        labels: labelsOf(container.Labels),
-        attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).map(attachmentOf)
-      }))
+  (listed) =>
+    (networks: ReadonlyArray<Network>): ReadonlyArray<Container> =>
+      [...listed]
+        .sort((a, b) => (a.Created ?? 0) - (b.Created ?? 0) || (a.Id < b.Id ? -1 : 1))
+        .map((container) => ({
+          id: container.Id,
+          name: nameOf(container.Names ?? []) || container.Id.slice(0, 12),
+          image: container.ImageID ?? "",
+          running: container.State === "running" || container.State === "paused",
+          networkMode: container.HostConfig?.NetworkMode ?? "default",
+          labels: labelsOf(container.Labels),
+          attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).flatMap(
+            attachmentIn(networks)
+          )
+        }))
 )
 
 export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Config?.Labels))
 
-/** Not those of `docker_gwbridge`: the Engine does not say which containers are in it. */
-export const decodeSubnets = decoder(
-  Schema.Array(Network),
-  (networks): ReadonlyArray<IpNetwork.IpNetwork> =>
-    networks
-      .filter(({ Name }) => Name !== "docker_gwbridge")
-      .flatMap(({ IPAM }) => IPAM?.Config ?? [])
-      .flatMap(({ Subnet }) => {
-        const parsed = parseNetwork(Subnet ?? "")
-        return Result.isSuccess(parsed) ? [parsed.success] : []
-      })
+/** The Engine does not say which containers are in `docker_gwbridge`. */
+export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
+  networks.map(
+    ({ Id, Name, Driver, Internal, Options, IPAM }): Network => ({
+      id: Id ?? "",
+      name: Name ?? "",
+      driver: Driver ?? "",
+      internal: Internal ?? false,
+      hostBinding: addressOf(Options?.["com.docker.network.bridge.host_binding_ipv4"]),
+      subnets: (Name === "docker_gwbridge" ? [] : (IPAM?.Config ?? [])).flatMap(
+        ({ Subnet }) => Result.getOrUndefined(parseNetwork(Subnet ?? "")) ?? []
+      )
+    })
+  )
 )
 
 export const decodeInfo = decoder(
@@ -117,12 +134,22 @@ const nameOf = (names: ReadonlyArray<string>): string =>
 const labelsOf = (labels: Readonly<Record<string, string>> | null | undefined): Labels =>
   new Map(Object.entries(labels ?? {}))
 
-const attachmentOf = ([network, endpoint]: readonly [string, typeof Endpoint.Type]): Attachment => ({
-  network,
-  networkId: endpoint.NetworkID ?? "",
-  v4: addressOf(endpoint.IPAddress),
-  v6: addressOf(endpoint.GlobalIPv6Address)
-})
+const attachmentIn =
+  (networks: ReadonlyArray<Network>) =>
+  ([named, endpoint]: readonly [string, typeof Endpoint.Type]): ReadonlyArray<Attachment> => {
+    const network =
+      networks.find(({ id }) => id === endpoint.NetworkID) ?? networks.find(({ name }) => name === named)
+    if (network === undefined) return []
+    return [
+      {
+        network,
+        gatewayPriority: endpoint.GwPriority ?? 0,
+        gateways: (endpoint.Gateway ? 1 : 0) + (endpoint.IPv6Gateway ? 2 : 0),
+        v4: addressOf(endpoint.IPAddress),
+        v6: addressOf(endpoint.GlobalIPv6Address)
+      }
+    ]
+  }
 
 const addressOf = (address: string | null | undefined): Address | undefined =>
   Result.getOrUndefined(parseAddress(address ?? ""))

@@ -4,7 +4,7 @@
  * the image's or the operator's: what it does then decides.
  */
 import { Effect, Result } from "effect"
-import { labelNames } from "../../src/mapper/Labels.ts"
+import { isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
@@ -35,17 +35,23 @@ export const labelEffect = (name: string, value: string): LabelEffect => {
   return known === undefined ? "narrows" : labelEffects[known](value)
 }
 
-/** The labels that count; or why nothing may be published by them. */
+/**
+ * The labels that count; or why nothing may be published by them. Where none asks for anything, what the image brings along
+ * is nobody's mistake.
+ */
 export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<Labels, string> => {
   const counted = new Map<string, string>()
   let undecided: string | undefined
+  const asks = labels.has("portmapper.publish")
   for (const [name, value] of labels) {
-    if (!name.startsWith("portmapper.")) continue
-    const effect = ofImage.get(name) === value ? labelEffect(name, value) : "narrows"
+    if (!isOwnLabel(name)) continue
+    const isImages = ofImage.get(name) === value
+    if (isImages && !asks) continue
+    const effect = isImages ? labelEffect(name, value) : "narrows"
     if (effect === "steers") undecided ??= `${name}=${value}`
     else if (effect === "narrows") counted.set(name, value)
   }
-  if (!counted.has("portmapper.publish")) return Result.fail("the label is its image's")
+  if (asks && !counted.has("portmapper.publish")) return Result.fail("the label is its image's")
   return undecided === undefined
     ? Result.succeed(counted)
     : Result.fail(`${undecided} is its image's too: give the container another value`)
@@ -86,10 +92,11 @@ export const makeImageLabels = (engine: Engine["Service"]): ImageLabels => {
         ? Result.fail("the Engine does not know its image, so its labels may be the image's")
         : countedLabels(labels, ofImage)
     if (Result.isSuccess(counted)) return counted.success
-    if (!unnoticed.has(id)) {
+    const asked = labels.get("portmapper.publish")
+    if (asked !== undefined && !unnoticed.has(id)) {
       unnoticed.add(id)
       yield* Effect.logWarning(
-        `${name}: portmapper.publish=${labels.get("portmapper.publish")} is ignored: ${counted.failure}; --trust-image-labels publishes it`
+        `${name}: portmapper.publish=${asked} is ignored: ${counted.failure}; --trust-image-labels publishes it`
       )
     }
     return undefined

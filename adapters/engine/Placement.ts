@@ -1,5 +1,10 @@
-/** Which container a text names, and the network in which a container is reached. Pure. */
+/**
+ * Which container a text names, and the network in which a container is reached. Pure.
+ *
+ * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
+ */
 import { Result } from "effect"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
 import { type Attachment, type Container, shortId } from "./Engine.ts"
 
 export const networkLabel = "portmapper.network"
@@ -22,13 +27,13 @@ export const findContainer = (
 }
 
 /**
- * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one that the
- * container was created in, while it is attached there; else in the first by name. A container that shares another's
- * network is reached where that one is.
+ * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one of its
+ * default route, by which its answers go. A container that shares another's network is reached where that one is.
+ * The relay reaches what is on the host's own bridges, whatever the default route.
  */
 export const attachmentOf = (
   container: Container,
-  network: string | undefined,
+  labels: Labels,
   all: ReadonlyArray<Container>
 ): Result.Result<Attachment, string> => {
   const { networkMode } = container
@@ -42,21 +47,47 @@ export const attachmentOf = (
       return Result.fail(`it shares the network of ${other?.name ?? shortId(id)}, which is not running`)
     return other.networkMode.startsWith("container:")
       ? Result.fail("it shares a shared network")
-      : attachmentOf(other, network, all)
+      : attachmentOf(other, labels, all)
   }
   const reachable = container.attachments
     .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
-    .sort((a, b) => (a.network < b.network ? -1 : 1))
-  const named = (text: string) =>
-    reachable.find(({ network: name, networkId }) => name === text || networkId === text)
-  const [first] = reachable
+    .sort(byDefaultRoute)
+  const named = (text: string) => reachable.find(({ network: { id, name } }) => name === text || id === text)
+  const network = labels.get(networkLabel)
+  const relayed = labels.get("portmapper.mode") === "proxy"
   if (network === undefined) {
-    const found = named(networkMode === "default" ? "bridge" : networkMode) ?? first
-    return found === undefined ? Result.fail("it has no address in any network") : Result.succeed(found)
+    const [first] = reachable
+    const found = (relayed && reachable.find(isOnBridge)) || first
+    return found === undefined ? Result.fail("it has no address in any network") : reachedBy(found, relayed)
   }
   const found = named(network)
-  const names = reachable.map(({ network: name }) => name).join(", ") || "none"
+  const names = reachable.map(({ network: { name } }) => name).join(", ") || "none"
   return found === undefined
     ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
-    : Result.succeed(found)
+    : reachedBy(found, relayed)
 }
+
+/** Redirected packets are answered by the container's default route alone, and from an internal network not at all. */
+const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {
+  const { name, driver, internal } = attachment.network
+  if (!isOnBridge(attachment))
+    return Result.fail(
+      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+    )
+  return internal && !relayed
+    ? Result.fail(
+        `its network ${name} is internal, so only the host reaches it: connect it to another bridge network, too, or let the relay serve it (portmapper.mode=proxy)`
+      )
+    : Result.succeed(attachment)
+}
+
+const isOnBridge = ({ network: { driver } }: Attachment): boolean =>
+  driver !== "macvlan" && driver !== "ipvlan" && driver !== "overlay"
+
+/** The network of the default route comes first. An internal one has none, whatever its priority. */
+const byDefaultRoute = (a: Attachment, b: Attachment): number =>
+  Number(a.network.internal) - Number(b.network.internal) ||
+  Number(b.gateways > 0) - Number(a.gateways > 0) ||
+  b.gatewayPriority - a.gatewayPriority ||
+  b.gateways - a.gateways ||
+  (a.network.name < b.network.name ? -1 : 1)

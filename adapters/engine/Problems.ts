@@ -62,7 +62,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
   const entry = desired?.group.entries[0]
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
-    frontendIp: entry?.asked ?? "",
+    frontendIp: entry?.requestedAddress ?? "",
     frontendPort: desired === undefined ? 0 : portOf(desired, granted),
     backendIp: entry?.backend.address.text ?? "",
     backendPort: entry?.backend.port ?? 0,

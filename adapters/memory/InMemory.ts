@@ -43,4 +43,4 @@ export const unmapPorts = (request: Given<typeof UnmapPortsRequest>) =>
 
 export const listPorts = call("PortMapper.ListPorts", {}) as Call<Encoded<typeof ListPortsResponse>>
 
-type Call<A> = Effect.Effect<A, CallError, Driver>
+export type Call<A> = Effect.Effect<A, CallError, Driver>

@@ -8,7 +8,7 @@ import * as Fs from "node:fs"
 import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
 import { Result } from "effect"
 import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
-import type { Stored, StoredEngine, StoredState } from "../../src/mapper/MappingStore.ts"
+import type { Stored, StoredEngine } from "../../src/mapper/MappingStore.ts"
 import {
   applicationId,
   makeRowReader,
@@ -107,21 +107,23 @@ export class MappingFile {
     }
   }
 
-  put(mappings: ReadonlyArray<Mapping>, state: StoredState): void {
-    if (state === "intent" && !this.#spare) this.#makeSpare()
-    const isThere = mappings.map((mapping) => this.#written.get(mappingKey(mapping)) === mapping)
-    this.#forget(mappings)
+  put(records: ReadonlyArray<Stored>): void {
+    const isNew = records.some(({ state }) => state === "applied")
+    if (isNew && !this.#spare) this.#makeSpare()
+    const isThere = records.map(({ mapping }) => this.#written.get(mappingKey(mapping)) === mapping)
+    this.#forget(records.map(({ mapping }) => mapping))
     this.#write(
-      mappings.length,
+      records.length,
       () => {
-        for (const [index, mapping] of mappings.entries()) {
+        for (const [index, { mapping, state }] of records.entries()) {
           if (isThere[index] && this.#updateState.run(state, mappingKey(mapping)).changes === 1) continue
           this.#upsert.run(...rowOf({ mapping, state }))
         }
       },
-      state !== "intent"
+      !isNew
     )
-    if (state !== "answered") for (const mapping of mappings) this.#written.set(mappingKey(mapping), mapping)
+    for (const { mapping, state } of records)
+      if (state === "applied") this.#written.set(mappingKey(mapping), mapping)
   }
 
   /** Before a change: one that fails may have been made all the same. */

@@ -76,20 +76,16 @@ const columns = [
 
 export const selectMappings = `SELECT ${columns.join(", ")} FROM mapping`
 
-/** An `applied` put over `answered` stays `answered`; see `StoredState`. */
 export const upsertMapping = `
   INSERT INTO mapping (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})
   ON CONFLICT (key) DO UPDATE SET
-    state = CASE WHEN excluded.state = 'applied' AND state = 'answered' THEN state ELSE excluded.state END,
     ${columns
-      .slice(2)
+      .slice(1)
       .map((column) => `${column} = excluded.${column}`)
       .join(", ")}`
 
-/** The same for a row that is but for its state as it should be: the state, then the key. */
-export const updateState = `
-  UPDATE mapping SET state = CASE WHEN ?1 = 'applied' AND state = 'answered' THEN state ELSE ?1 END
-  WHERE key = ?2`
+/** For a row that is as it should be but for its state. */
+export const updateState = "UPDATE mapping SET state = ? WHERE key = ?"
 
 /** In the order of `columns`. */
 export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
@@ -97,7 +93,7 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   state,
   protocolNumber[mapping.protocol],
   mapping.host.text,
-  mapping.asked,
+  mapping.requestedAddress,
   mapping.port,
   mapping.backend.address.text,
   mapping.backend.port,
@@ -116,8 +112,18 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
   const addressOf = remembering(parseAddress)
   const labelsOf = remembering(parseLabels)
   return (row) => {
-    const [key, state, number, hostText, asked, port, backendText, backendPort, modeText, labelsText] =
-      row as Row
+    const [
+      key,
+      stateText,
+      number,
+      hostText,
+      requestedAddress,
+      port,
+      backendText,
+      backendPort,
+      modeText,
+      labelsText
+    ] = row as Row
     const [owner, epoch, sinceMillis] = row.slice(10) as [string, number, number]
     const host = addressOf(hostText)
     const backend = addressOf(backendText)
@@ -129,10 +135,12 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
     if (protocol === undefined) return Result.fail(`there is no protocol ${number}`)
     if (mode === undefined) return Result.fail(`there is no mode ${modeText}`)
     if (labels === undefined) return Result.fail(`the labels of ${key} are not pairs of texts`)
+    // Version 0.1 wrote an `intent` before it changed the kernel: whether that was answered is not known.
+    const state = stateText === "intent" ? "applied" : stateText
     const mapping = {
       protocol,
       host: host.success,
-      asked,
+      requestedAddress,
       port,
       backend: { address: backend.success, port: backendPort },
       mode,
@@ -147,7 +155,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
   }
 }
 
-type Row = [string, StoredState, number, string, string, number, string, number, string, string]
+type Row = [string, StoredState | "intent", number, string, string, number, string, number, string, string]
 
 const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {
   const known = new Map<string, A>()

@@ -61,7 +61,7 @@ const make = Effect.fnUntraced(function* (
         }
       })
     ),
-    put: (mappings, state) => write("recording a mapping", (to) => to.put(mappings, state)),
+    put: (records) => write("recording a mapping", (to) => to.put(records)),
     remove: (mappings) => write("forgetting a mapping", (from) => from.remove(mappings)),
     putEngine: (engine) => write("recording the Engine's start", (to) => to.putEngine(engine))
   })

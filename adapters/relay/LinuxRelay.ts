@@ -9,7 +9,7 @@ import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { isRelayed, Relay, RelayError, type Route, relayedProtocols } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
-import { scopeOf } from "../linux/SocketAddress.ts"
+import { scopeOf } from "../linux/sockets/SocketAddress.ts"
 import { makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
 import { admissionOf, RouteEntries, type RouteEntry, routeText, servingOf } from "./RouteEntries.ts"
 import { setOptions } from "./SocketOptions.ts"
@@ -52,7 +52,7 @@ export class RelayRefusals extends Context.Service<RelayRefusals, Effect.Effect<
   "portmapper/relay/RelayRefusals"
 ) {}
 
-type Services = Relay | RelayHandover | RelayRefusals
+export type Services = Relay | RelayHandover | RelayRefusals
 
 export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, HostSockets> =>
   Layer.effectContext(make(options))

@@ -43,8 +43,7 @@ export interface ThreadEvents {
   readonly onBusy: () => void
   readonly onLoop: (route: number) => void
   readonly onDescriptors: (lacking: boolean) => void
-  /** `ranMillis` from its start to its end. */
-  readonly onDeath: (why: string, ranMillis: number) => void
+  readonly onDeath: (why: string) => void
 }
 
 interface Life {
@@ -54,7 +53,6 @@ interface Life {
   readonly turn: Int32Array
   /** Commands that are on their way to the port. */
   readonly untold: Array<Command>
-  readonly begun: number
   hasAnswered: boolean
   /** Whether it is to be woken as soon as this turn of the loop is over, and the timer that wakes it later. */
   isToBeWoken: boolean
@@ -122,7 +120,6 @@ export class RelayThread {
       port: port1,
       turn,
       untold: [],
-      begun: Date.now(),
       hasAnswered: false,
       isToBeWoken: false,
       wakeTimer: undefined,
@@ -142,7 +139,7 @@ export class RelayThread {
 
   private didNotStart(why: string): void {
     this.startFailure = `its thread did not start: ${why}`
-    setImmediate(() => this.events.onDeath(why, 0))
+    setImmediate(() => this.events.onDeath(why))
   }
 
   /** Serves these routes from now on, whose sockets are watched, unless none are yet. */
@@ -326,7 +323,7 @@ export class RelayThread {
     const waiting = [...this.waiting.values()]
     this.waiting.clear()
     for (const done of waiting) done(this.startFailure)
-    this.events.onDeath(why, Date.now() - life.begun)
+    this.events.onDeath(why)
   }
 
   private bury(): void {

@@ -1,5 +1,5 @@
 /** The relay's threads as `LinuxRelay` uses them: what `ThreadPool` does by callbacks, as effects. */
-import { Effect, type Scope } from "effect"
+import { Clock, Effect, type Scope } from "effect"
 import {
   type Assigned,
   type Counters,
@@ -41,11 +41,12 @@ export interface RelayThreads {
 
 export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayThreads, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.map(Effect.context<never>(), (context) => {
+    Effect.map(Effect.all([Effect.context<never>(), Clock.Clock]), ([context, clock]) => {
       const fork = Effect.runForkWith(context)
       return new ThreadPool(options, {
         error: (message) => void fork(Effect.logError(message)),
-        warning: (message) => void fork(Effect.logWarning(message))
+        warning: (message) => void fork(Effect.logWarning(message)),
+        now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
       })
     }),
     (pool) => Effect.promise(() => pool.end())

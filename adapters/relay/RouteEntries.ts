@@ -8,7 +8,7 @@ import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
 import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
 import type { Route, RouteFrontend } from "../../src/relay/Relay.ts"
-import { socketAddress } from "../linux/SocketAddress.ts"
+import { socketAddress } from "../linux/sockets/SocketAddress.ts"
 import type { Serving } from "./ThreadMessages.ts"
 
 export interface RouteEntry {

@@ -58,20 +58,25 @@ const busyMillis = 1200
 /** For so long no thread is added after one that could not be. */
 const noMoreMillis = 30_000
 
-type Log = Readonly<Record<"error" | "warning", (message: string) => void>>
+/** Where it logs, and the clock that it goes by. */
+interface Surroundings extends Readonly<Record<"error" | "warning", (message: string) => void>> {
+  /** Milliseconds of a clock that nobody sets. */
+  readonly now: () => number
+}
 
 interface Member {
   readonly index: number
   readonly thread: RelayThread
   restart: NodeJS.Timeout | undefined
   deaths: number
+  begunMillis: number
   busySince: number
 }
 
 export class ThreadPool {
   private readonly members: Array<Member> = []
   private readonly options: ThreadsOptions
-  private readonly log: Log
+  private readonly surroundings: Surroundings
   private readonly freeIds: Array<number> = []
   private nextId = 0
   /** Stopped routes, each with those that still have connections of it. */
@@ -84,15 +89,15 @@ export class ThreadPool {
   private paused: boolean
   /** Nothing is served any more: a thread that dies is not begun again. */
   private hasEnded = false
-  private noMoreBefore = 0
+  private noMoreBefore = Number.NEGATIVE_INFINITY
   /** Nothing but an event ends the native call that a thread waits in. */
   private readonly onProcessExit = () => {
     for (const { thread } of this.members) thread.tellToExit()
   }
 
-  constructor(options: ThreadsOptions, log: Log) {
+  constructor(options: ThreadsOptions, surroundings: Surroundings) {
     this.options = options
-    this.log = log
+    this.surroundings = surroundings
     this.paused = options.paused
     this.common = {
       settings: options.settings,
@@ -190,11 +195,12 @@ export class ThreadPool {
         onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
         onEnded: (route) => this.ended(route, member),
         onBusy: () => this.busy(member),
-        onDeath: (why, ranMillis) => this.died(member, why, ranMillis)
+        onDeath: (why) => this.died(member, why)
       }),
       restart: undefined,
       deaths: 0,
-      busySince: 0
+      begunMillis: 0,
+      busySince: Number.NEGATIVE_INFINITY
     }
     this.members.push(member)
     this.budget[budgetOf.threads] = this.members.length
@@ -210,13 +216,14 @@ export class ThreadPool {
 
   private begin(member: Member): void {
     const { thread } = member
+    member.begunMillis = this.surroundings.now()
     thread.begin()
     const servings = this.servingsOf(member)
     for (let at = 0; at < servings.length; at += routesPerMessage)
       thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
         // That it did not start is told by its death.
         if (failure !== undefined && thread.hasStarted)
-          this.log.error(`a relay thread serves less than it should: ${failure}`)
+          this.surroundings.error(`a relay thread serves less than it should: ${failure}`)
       })
   }
 
@@ -246,12 +253,12 @@ export class ThreadPool {
     else this.lacking.delete(member)
     if (before === 0 && lacking) {
       const limit = descriptorLimit()
-      this.log.warning(
+      this.surroundings.warning(
         `descriptors run short (${descriptorsInUse()} of ${limit} in use, up to ${controlReserve(limit)} kept for calls): new connections to relayed ports wait, and new UDP flows replace older ones or are dropped`
       )
     }
     if (before > 0 && this.lacking.size === 0)
-      this.log.warning("descriptors suffice again: all relayed ports take new connections")
+      this.surroundings.warning("descriptors suffice again: all relayed ports take new connections")
   }
 
   /** Logged once for each time that the route is opened. */
@@ -259,11 +266,13 @@ export class ThreadPool {
     const name = this.options.nameOf(id)
     if (name === undefined || this.inLoop.has(id)) return
     this.inLoop.add(id)
-    this.log.error(`relay for ${name}: its backend leads back to the relay, which ends what comes back`)
+    this.surroundings.error(
+      `relay for ${name}: its backend leads back to the relay, which ends what comes back`
+    )
   }
 
   private busy(member: Member): void {
-    const now = Date.now()
+    const now = this.surroundings.now()
     member.busySince = now
     const allAre = this.members.every(({ busySince }) => now - busySince < busyMillis)
     const mayAdd = !this.hasEnded && now >= this.noMoreBefore
@@ -278,21 +287,23 @@ export class ThreadPool {
   }
 
   /** Its connections are gone; its sockets wait for it to begin again. */
-  private died(member: Member, why: string, ranMillis: number): void {
+  private died(member: Member, why: string): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
     this.lackDescriptors(member, false)
     if (this.hasEnded) return
     if (!member.thread.hasStarted && this.isSpare(member)) {
       this.members.pop()
       this.budget[budgetOf.threads] = this.members.length
-      this.noMoreBefore = Date.now() + noMoreMillis
+      this.noMoreBefore = this.surroundings.now() + noMoreMillis
       void member.thread.end()
-      this.log.error(`a relay thread could not be added (${why}); those that run serve all`)
+      this.surroundings.error(`a relay thread could not be added (${why}); those that run serve all`)
       return
     }
-    if (ranMillis > maxBackoffMillis) member.deaths = 0
+    if (this.surroundings.now() - member.begunMillis > maxBackoffMillis) member.deaths = 0
     const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
-    this.log.error(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
+    this.surroundings.error(
+      `a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`
+    )
     member.restart = setTimeout(() => {
       member.restart = undefined
       for (const _ of this.options.routes()) return this.begin(member)

@@ -62,7 +62,7 @@ export interface StdioClient {
   readonly notify: (method: string, params?: object) => Effect.Effect<void, Disconnected>
 }
 
-type RequestOf<S extends Schema.Constraint> = Given<S> & { readonly Owner?: string }
+export type RequestOf<S extends Schema.Constraint> = Given<S> & { readonly Owner?: string }
 
 export interface ClientStreams {
   /** What the server writes. */

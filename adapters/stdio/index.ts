@@ -1,3 +1,4 @@
 /** JSON-RPC 2.0, one message a line, over any pair of streams: the server and a client of it. */
+export { StreamFailed } from "./LineReader.ts"
 export * as StdioClient from "./StdioClient.ts"
 export * as StdioServer from "./StdioServer.ts"

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { Effect, Layer } from "effect"
-import * as LinuxSockets from "../../adapters/linux/LinuxSockets.ts"
+import * as LinuxSockets from "../../adapters/linux/sockets/LinuxSockets.ts"
 import * as LinuxRelay from "../../adapters/relay/LinuxRelay.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"

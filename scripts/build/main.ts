@@ -1,5 +1,5 @@
 /**
- * `npm run build`: `dist/` as it is published. The library keeps its modules and its dependency on `effect`, whose services
+ * `npm run build [-- FOLDER]`: `dist/`, or that folder, as it is published. The library keeps its modules and its dependency on `effect`, whose services
  * are shared with the program that imports it; the executables are bundles, since they have to start fast.
  */
 import { execFileSync } from "node:child_process"
@@ -8,18 +8,24 @@ import * as Path from "node:path"
 import { build, type Plugin } from "vite"
 import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
+import { importEffectModules } from "./effectModules.ts"
+import { makeNotices } from "./notices.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
+const built = Path.resolve(process.argv[2] ?? Path.join(root, "dist"))
 const begun = new Date()
-/** Takes the place of `dist` when it is complete. */
-const dist = Path.join(root, `dist.${process.pid}`)
+/** Takes the place of `built` when it is complete. */
+const dist = `${built}.${process.pid}`
 process.on("exit", () => Fs.rmSync(dist, { recursive: true, force: true }))
 
 const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
 const project = Path.join(import.meta.dirname, "tsconfig.json")
 execFileSync(process.execPath, [compiler, "-p", project, "--outDir", dist], { cwd: root, stdio: "inherit" })
+importEffectModules(dist)
 
 const source = (path: string) => Path.join(root, "adapters", path)
+
+const notices = makeNotices()
 
 const bundle = (
   input: Record<string, string>,
@@ -30,7 +36,7 @@ const bundle = (
     root,
     configFile: false,
     logLevel: "warn",
-    plugins: [...plugins, builtins, plugin],
+    plugins: [...plugins, builtins, plugin, notices.plugin],
     ssr: { noExternal: true, external: ["koffi"] },
     build: {
       ssr: true,
@@ -70,6 +76,8 @@ await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
 
+Fs.writeFileSync(Path.join(dist, "bin/THIRD-PARTY-NOTICES"), notices.text())
+
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)
 
 // What is installed for runtimes is no Node program; the one beside it is what it falls back to.
@@ -81,5 +89,5 @@ Fs.chmodSync(Path.join(dist, "bin/portmapper-cni"), 0o755)
 
 // Older than what was changed while it was built.
 Fs.utimesSync(Path.join(dist, "bin/portmapper.js"), begun, begun)
-Fs.rmSync(Path.join(root, "dist"), { recursive: true, force: true })
-Fs.renameSync(dist, Path.join(root, "dist"))
+Fs.rmSync(built, { recursive: true, force: true })
+Fs.renameSync(dist, built)

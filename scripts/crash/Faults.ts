@@ -99,7 +99,7 @@ export const failingStore =
   (faults: Faults) =>
   (store: MappingStore["Service"]): MappingStore["Service"] => ({
     load: failing(faults, "store load", store.load, storeError),
-    put: (mappings, state) => failing(faults, `store put ${state}`, store.put(mappings, state), storeError),
+    put: (records) => failing(faults, `store put ${records[0]?.state}`, store.put(records), storeError),
     remove: (mappings) => failing(faults, "store remove", store.remove(mappings), storeError),
     putEngine: (engine) => failing(faults, "store putEngine", store.putEngine(engine), storeError)
   })

@@ -2,12 +2,6 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
-interface Locked {
-  readonly version: string
-  readonly license?: string
-  readonly dev?: boolean
-}
-
 interface Component {
   readonly name: string
   readonly version: string
@@ -36,7 +30,7 @@ export const copyrightText = (root: string): string => {
     "",
     "License: components",
     ...components.flatMap(({ name, version, licence, text }) => [
-      ` ${name} ${version} (${licence}):`,
+      ` ${[name, version].join(" ").trim()} (${licence}):`,
       " .",
       ...text.trimEnd().split("\n").map(textLine),
       " ."
@@ -49,27 +43,30 @@ export const copyrightText = (root: string): string => {
 
 const textLine = (line: string): string => (line.trim() === "" ? " ." : `  ${line.trimEnd()}`)
 
-const componentsOf = (root: string): ReadonlyArray<Component> => {
-  const { packages } = JSON.parse(Fs.readFileSync(Path.join(root, "package-lock.json"), "utf8")) as {
-    readonly packages: Readonly<Record<string, Locked>>
+/** Node.js, what is loaded beside the program, and what its bundles were made of. */
+const componentsOf = (root: string): ReadonlyArray<Component> => [
+  { name: "Node.js", version: process.versions.node, licence: "MIT", text: textIn(nodeFolder(root)) },
+  koffi(root),
+  {
+    name: "the libraries bundled with portmapper",
+    version: "",
+    licence: "each as its text says",
+    text: Fs.readFileSync(Path.join(root, "dist/bin/THIRD-PARTY-NOTICES"), "utf8")
   }
-  const bundled = Object.entries(packages).flatMap(([path, { dev, version, license = "see text" }]) => {
-    const folder = Path.join(root, path)
-    if (path === "" || dev === true || !Fs.existsSync(folder)) return []
-    const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length)
-    return [{ name, version, licence: license, text: textIn(folder) ?? `License: ${license}` }]
-  })
-  const folder = nodeFolder(root)
-  const text = textIn(folder)
-  if (text === undefined) throw new Error(`${folder} has no licence`)
-  return [{ name: "Node.js", version: process.versions.node, licence: "MIT", text }, ...bundled]
+]
+
+const koffi = (root: string): Component => {
+  const folder = Path.join(root, "node_modules/koffi")
+  const { version, license } = JSON.parse(Fs.readFileSync(Path.join(folder, "package.json"), "utf8"))
+  return { name: "koffi", version, licence: license, text: textIn(folder) }
 }
 
 /** The package that has the Node which this one is built with. */
 const nodeFolder = (root: string): string =>
   Path.join(root, `node_modules/node/node_modules/node-${process.platform}-${process.arch}`)
 
-const textIn = (folder: string): string | undefined => {
+const textIn = (folder: string): string => {
   const name = Fs.readdirSync(folder).find((entry) => /^licen[cs]e(\.(txt|md))?$/i.test(entry))
-  return name === undefined ? undefined : Fs.readFileSync(Path.join(folder, name), "utf8")
+  if (name === undefined) throw new Error(`${folder} has no licence`)
+  return Fs.readFileSync(Path.join(folder, name), "utf8")
 }

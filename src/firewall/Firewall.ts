@@ -94,9 +94,10 @@ export class Firewall extends Context.Service<
     readonly apply: (change: Change) => Effect.Effect<void, FirewallError>
     /**
      * Replaces everything by these rules in one transaction; used at start, and to repair what others removed. What a rule
-     * that was there and stays has counted is kept where it can be.
+     * that was there and stays has counted is kept where it can be. Returns the rules that are there no more, as far as
+     * they are known.
      */
-    readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<void, FirewallError>
+    readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<ReadonlyArray<Rule>, FirewallError>
     /**
      * Reads the rules back from where they are enforced, with their counters. Of an allow-list it gives what it comes to:
      * networks of the frontend's family in rising order, none within another.
@@ -122,10 +123,10 @@ export class Firewall extends Context.Service<
   static readonly layerNone = (reason: string) => {
     const refuse = (rules: ReadonlyArray<Rule>) =>
       rules.length === 0
-        ? Effect.void
+        ? Effect.succeed([])
         : Effect.fail(new FirewallError({ reason: "Unsupported", operation: "redirecting", detail: reason }))
     return Layer.succeed(Firewall, {
-      apply: ({ add }) => refuse(add),
+      apply: ({ add }) => Effect.asVoid(refuse(add)),
       replace: refuse,
       read: Effect.succeed({ rules: [], counted: [] }),
       refuse: () => Effect.void,
@@ -186,7 +187,7 @@ function makeMemoryFirewall() {
   const refused: Array<string> = []
   let refusal: FirewallError | undefined
 
-  const guarded = (operation: string, change: () => Effect.Effect<void, FirewallError>) =>
+  const guarded = <A>(operation: string, change: () => Effect.Effect<A, FirewallError>) =>
     stepped(
       `Firewall.${operation}`,
       (failure) => new FirewallError({ reason: "Failed", operation, detail: failure.message }),
@@ -209,8 +210,9 @@ function makeMemoryFirewall() {
       }),
     replace: (rules) =>
       guarded("replace", () => {
+        const removed = withoutRules([...(table?.values() ?? [])], rules)
         table = new Map(rules.map((rule) => [ruleKey(rule), rule]))
-        return Effect.void
+        return Effect.succeed(removed)
       }),
     read: Effect.map(standing("read"), (rules) => ({
       rules: [...rules.values()],

@@ -1,6 +1,6 @@
 /**
  * The labels that steer one call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`, `portmapper.udp-idle`.
- * Other names are someone else's and are ignored; an unknown one under `portmapper.` is a mistake and is told.
+ * Other names are someone else's and are ignored; an unknown one under `portmapper.`, in whatever case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -43,6 +43,14 @@ export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publi
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
+/** Written by `portmapper watch` and by the CNI plugin themselves. */
+const written = ["portmapper.container", "portmapper.cni-network"]
+
+export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
+
+export const isUnknownLabel = (name: string): boolean =>
+  isOwnLabel(name) && !known.includes(name) && !written.includes(name)
+
 export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError> => {
   let policy = noPolicy
   const issues: Array<Issue> = []
@@ -75,7 +83,7 @@ export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError>
 
 /** The labels that are the mapper's to read; an Engine sends all those of the container. */
 export const ownLabels = (labels: Labels): Labels =>
-  labels.size === 0 ? labels : new Map([...labels].filter(([name]) => name.startsWith("portmapper.")))
+  labels.size === 0 ? labels : new Map([...labels].filter(([name]) => isOwnLabel(name)))
 
 /** The labels that make a difference to the mapper, in one order, as one text: equal texts are equal policies. */
 export const policyText = (labels: Labels): string => {
@@ -100,13 +108,31 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
     case "portmapper.publish":
     case "portmapper.network":
-    // Written by `portmapper watch` and by the CNI plugin themselves: not among the known ones.
-    case "portmapper.container":
-    case "portmapper.cni-network":
       return Result.succeed({})
     default:
-      return Result.fail(`one of the known labels: ${known.join(", ")}`)
+      return isUnknownLabel(name)
+        ? Result.fail(`one of the known labels (the nearest is ${nearestLabel(name)}): ${known.join(", ")}`)
+        : Result.succeed({})
   }
+}
+
+const nearestLabel = (name: string): string => {
+  const distances = known.map((label) => editDistance(name.toLowerCase(), label))
+  return known[distances.indexOf(Math.min(...distances))] ?? ""
+}
+
+/** How many letters are to be added, left out or replaced (Levenshtein). */
+const editDistance = (from: string, to: string): number => {
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (const letter of from) {
+    const next = [(row[0] ?? 0) + 1]
+    for (let at = 0; at < to.length; at++) {
+      const replaced = (row[at] ?? 0) + (letter === to[at] ? 0 : 1)
+      next.push(Math.min((row[at + 1] ?? 0) + 1, (next[at] ?? 0) + 1, replaced))
+    }
+    row = next
+  }
+  return row[to.length] ?? 0
 }
 
 /** At least one second; see `parseDuration`. */

@@ -1,23 +1,21 @@
 /**
- * A mapping is a binding that is live: who asked for it, how its traffic is led, and what it takes of the host.
- * `Mappings` holds those of this process; what must survive it is in `MappingStore`.
+ * A mapping, and its entry in the table of this process: who asked for it, how far its answer got, and what it holds of
+ * the host. What must survive the process is in `MappingStore`.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Semaphore } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { Route } from "../relay/Relay.ts"
-import type { Doubts } from "./Doubts.ts"
 import type { Mode } from "./Labels.ts"
-import { Lock } from "./Lock.ts"
 
 export interface Mapping {
   readonly protocol: Protocol
   readonly host: Address
-  /** The frontend address as it was asked for, which answers repeat. */
-  readonly asked: string
+  /** The frontend address as the caller wrote it, which answers repeat. */
+  readonly requestedAddress: string
   /** 0 in `routed` mode, which has no host port. */
   readonly port: number
   readonly backend: Endpoint
@@ -30,60 +28,116 @@ export interface Mapping {
 }
 
 /**
- * `provisional`: made by a call whose answer is still on its way. `answered`: the caller knows. `unconfirmed`: found at a
- * start, applied but perhaps never answered; any claim on its port displaces it. `conflicted`: it can't be served, since its
- * port was taken by someone else meanwhile, and is tried again; it holds nothing.
+ * `Provisional`: created by calls whose answers are all still on their way. `Answered`: a caller has been answered with it.
+ * `Unconfirmed`: perhaps answered, perhaps not; it may be evicted. `Conflicted`: can't be served, for its port is taken or
+ * its relay refuses; it holds nothing, and is retried. `Gone`: removed. `pending` counts the answers on their way that
+ * name it; while there are any it is not evicted.
  */
-export type Standing = "provisional" | "answered" | "unconfirmed" | "conflicted"
+export type Status =
+  | { readonly _tag: "Provisional"; readonly pending: number }
+  | { readonly _tag: "Unconfirmed"; readonly pending: number }
+  | { readonly _tag: "Answered"; readonly pending: number }
+  | { readonly _tag: "Conflicted"; readonly was: "Unconfirmed" | "Answered" }
+  | { readonly _tag: "Gone" }
 
-/** A mapping and what it took. Mutable where a later call changes it; its frontend and backend never change. */
-export interface Live {
+/**
+ * `asked`: a call is going to answer with it. `delivered`, `lost`: what became of one such answer. `removed`: the host let
+ * go of it. `stuck`: it should have been removed, and could not be. `conflict`: it can't be served. `reactivated`: it is
+ * served again.
+ */
+export type StatusEvent = "asked" | "delivered" | "lost" | "removed" | "stuck" | "conflict" | "reactivated"
+
+export const provisional: Status = { _tag: "Provisional", pending: 1 }
+const gone: Status = { _tag: "Gone" }
+/** Shared, for most entries are one of these. */
+const settled = {
+  Answered: { _tag: "Answered", pending: 0 },
+  Unconfirmed: { _tag: "Unconfirmed", pending: 0 }
+} as const
+
+type Transitions<S extends Status["_tag"]> = Partial<
+  Record<StatusEvent, (status: Extract<Status, { readonly _tag: S }>) => Status>
+>
+
+const answered = (pending: number): Status =>
+  pending === 0 ? settled.Answered : { _tag: "Answered", pending }
+const unconfirmed = (pending: number): Status =>
+  pending === 0 ? settled.Unconfirmed : { _tag: "Unconfirmed", pending }
+
+/** Every transition there is; an event that is not in a status's row leaves it as it is. */
+export const transitions: { readonly [S in Status["_tag"]]: Transitions<S> } = {
+  Provisional: {
+    asked: ({ pending }) => ({ _tag: "Provisional", pending: pending + 1 }),
+    delivered: ({ pending }) => answered(pending - 1),
+    lost: ({ pending }) => (pending > 1 ? { _tag: "Provisional", pending: pending - 1 } : gone),
+    removed: () => gone,
+    conflict: () => ({ _tag: "Conflicted", was: "Unconfirmed" })
+  },
+  Unconfirmed: {
+    asked: ({ pending }) => unconfirmed(pending + 1),
+    delivered: ({ pending }) => answered(pending - 1),
+    lost: ({ pending }) => unconfirmed(pending - 1),
+    removed: () => gone,
+    conflict: () => ({ _tag: "Conflicted", was: "Unconfirmed" })
+  },
+  Answered: {
+    asked: ({ pending }) => answered(pending + 1),
+    delivered: ({ pending }) => answered(pending - 1),
+    lost: ({ pending }) => answered(pending - 1),
+    removed: () => gone,
+    conflict: () => ({ _tag: "Conflicted", was: "Answered" })
+  },
+  Conflicted: {
+    delivered: () => ({ _tag: "Conflicted", was: "Answered" }),
+    removed: () => gone,
+    reactivated: ({ was }) => settled[was]
+  },
+  Gone: {
+    stuck: () => settled.Unconfirmed
+  }
+}
+
+export const nextStatus = (status: Status, event: StatusEvent): Status => {
+  const transition = transitions[status._tag][event] as ((status: Status) => Status) | undefined
+  return transition === undefined ? status : transition(status)
+}
+
+/** Of an entry that takes the place of another: as far answered as either was, and named by the answers that name them. */
+export const takeOver = (status: Status, other: Status): Status => {
+  const rank = (each: Status) => (each._tag === "Conflicted" ? each.was : each._tag)
+  const tag = (["Answered", "Unconfirmed"] as const).find(
+    (one) => one === rank(status) || one === rank(other)
+  )
+  return { _tag: tag ?? "Provisional", pending: pendingOf(status) + pendingOf(other) }
+}
+
+const pendingOf = (status: Status): number => ("pending" in status ? status.pending : 0)
+
+/** What an entry that is served takes of the host. */
+export interface Resources {
+  readonly hold: Hold | undefined
+  readonly rules: ReadonlyArray<Rule>
+  readonly route: Route | undefined
+  /** Its relay was refused, and is retried; until then `route` is what it is relayed by, if at all. */
+  readonly relayPending: boolean
+}
+
+export const noResources: Resources = { hold: undefined, rules: [], route: undefined, relayPending: false }
+
+/** Changed in place, under the lock; its frontend and backend never change. */
+export interface MappingEntry {
   mapping: Mapping
-  standing: Standing
-  /** What a conflicted one was before, and is again once its port is free. */
-  was?: "answered" | "unconfirmed"
-  hold: Hold | undefined
-  rules: ReadonlyArray<Rule>
-  route: Route | undefined
-  /** Its relay was refused, and is tried again. */
-  unrelayed?: true
-  /** The calls that answered with it and have not been delivered yet. */
-  readonly deliveries: Set<Delivery>
-  /** The number of the last call that was answered with it and delivered; none was where `undefined`. */
-  delivered?: number
+  status: Status
+  /** Nothing, where it is conflicted or gone. */
+  resources: Resources
+  /** Of one that is gone: what took its place, and is named by the answers that name it. */
+  replacedBy?: MappingEntry | undefined
 }
 
-/** One call on its way to its caller; numbers rise in the order in which the calls were done. */
-export interface Delivery {
-  readonly number: number
-  /** What it answered with a policy that nobody was answered with before; put back where nobody comes to be. */
-  readonly changed: Array<Replaced>
-  /** What gave way to what it made, and comes back where it is lost. */
-  gone: ReadonlyArray<Live>
-  /** What this answer takes the place of once it is delivered: the same bindings with a host port, as it names none. */
-  readonly supersedes: ReadonlyArray<Live>
-  /** What it answered with, and an earlier answer took the place of: that is carried out where this one is lost. */
-  readonly superseded: Array<Live>
-}
+export const isConflicted = ({ status }: MappingEntry): boolean => status._tag === "Conflicted"
 
-export const isConflicted = ({ standing }: Live): boolean => standing === "conflicted"
-
-/** Of what holds nothing any more, and is to be served again. */
-export const setAside = (live: Live): void => {
-  if (isConflicted(live)) return
-  live.was = live.standing === "answered" ? "answered" : "unconfirmed"
-  live.standing = "conflicted"
-  live.hold = undefined
-  live.rules = []
-  live.route = undefined
-  delete live.unrelayed
-}
-
-/** A live mapping whose policy a call replaced, and what it was before. */
-export interface Replaced {
-  readonly live: Live
-  before: Pick<Live, "mapping" | "rules" | "route">
-}
+/** Whether an answer on its way names it. */
+export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
 /** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
 export const mappingKey = (
@@ -104,30 +158,10 @@ export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
 
 export const mappingText = ({ protocol, host, port }: Mapping): string => frontendText(protocol, host, port)
 
-/** The mappings of this process, found by frontend. Every change happens under `lock`. */
-export class Mappings extends Context.Service<
-  Mappings,
-  {
-    readonly lock: Lock
-    readonly get: (key: string) => Live | undefined
-    /**
-     * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
-     * the socket they rest on is bound to.
-     */
-    readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<Live>
-    readonly add: (live: Live) => void
-    readonly delete: (live: Live) => void
-    readonly all: () => IterableIterator<Live>
-    readonly size: () => number
-    /** Under way until it is delivered or lost. */
-    readonly newDelivery: (given: Pick<Delivery, "changed" | "gone" | "supersedes">) => Delivery
-    readonly underWay: Set<Delivery>
-    /** The Engine's starts, as far as they were noticed; see `epochs` in DESIGN. */
-    readonly engine: EngineEpoch
-    readonly doubts: Doubts
-  }
->()("portmapper/mapper/Mappings") {
-  static readonly layer = Layer.effect(Mappings, Effect.sync(make))
+/** Whether the table or the record may differ from the entries, since a change of it failed; see `Reconcile`. */
+export interface DirtyFlags {
+  table: boolean
+  record: boolean
 }
 
 /**
@@ -144,52 +178,71 @@ export interface EngineEpoch {
 export const staleAfterMillis = 60_000
 
 /** Whether a mapping of an Engine's earlier start was given the time to be confirmed, and was not. */
-export const isStale = ({ mapping }: Live, engine: EngineEpoch, nowMillis: number): boolean =>
+export const isStale = ({ mapping }: MappingEntry, engine: EngineEpoch, nowMillis: number): boolean =>
   mapping.owner === "engine" &&
   mapping.epoch < engine.number &&
   nowMillis - engine.sinceMillis >= staleAfterMillis
 
+/** The entries of this process, found by frontend. */
+export class Mappings extends Context.Service<
+  Mappings,
+  {
+    /** Every change happens under it, and every answer is settled under it. */
+    readonly lock: Semaphore.Semaphore
+    readonly get: (key: string) => MappingEntry | undefined
+    /**
+     * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
+     * the socket they rest on is bound to.
+     */
+    readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<MappingEntry>
+    readonly add: (entry: MappingEntry) => void
+    readonly delete: (entry: MappingEntry) => void
+    readonly all: () => MapIterator<MappingEntry>
+    readonly size: () => number
+    readonly engine: EngineEpoch
+    readonly dirty: DirtyFlags
+  }
+>()("portmapper/mapper/Mappings") {
+  static readonly layer = Layer.effect(Mappings, Effect.sync(make))
+}
+
 function make() {
-  const byKey = new Map<string, Live>()
-  const byPort = new Map<string, Set<Live>>()
-  const underWay = new Set<Delivery>()
-  let deliveries = 0
+  const byKey = new Map<string, MappingEntry>()
+  const byPort = new Map<string, Set<MappingEntry>>()
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
 
   return Mappings.of({
-    lock: new Lock(),
+    lock: Semaphore.makeUnsafe(1),
     get: (key) => byKey.get(key),
-    colliding: (protocol, host, port) =>
-      [...(byPort.get(portKey(protocol, port)) ?? [])].filter(
-        ({ mapping, hold }) =>
+    colliding: (protocol, host, port) => {
+      const there = byPort.get(portKey(protocol, port))
+      if (there === undefined) return []
+      return [...there].filter(
+        ({ mapping, resources: { hold } }) =>
           covers(mapping.host, host) ||
           covers(host, mapping.host) ||
           (hold !== undefined && covers(hold.socket.host, host))
-      ),
-    add: (live) => {
-      byKey.set(mappingKey(live.mapping), live)
-      if (live.mapping.mode === "routed") return
-      const key = portKey(live.mapping.protocol, live.mapping.port)
-      const there = byPort.get(key)
-      if (there === undefined) byPort.set(key, new Set([live]))
-      else there.add(live)
+      )
     },
-    delete: (live) => {
-      const key = mappingKey(live.mapping)
-      if (byKey.get(key) === live) byKey.delete(key)
-      const there = byPort.get(portKey(live.mapping.protocol, live.mapping.port))
-      there?.delete(live)
-      if (there?.size === 0) byPort.delete(portKey(live.mapping.protocol, live.mapping.port))
+    add: (entry) => {
+      byKey.set(mappingKey(entry.mapping), entry)
+      if (entry.mapping.mode === "routed") return
+      const key = portKey(entry.mapping.protocol, entry.mapping.port)
+      const there = byPort.get(key)
+      if (there === undefined) byPort.set(key, new Set([entry]))
+      else there.add(entry)
+    },
+    delete: (entry) => {
+      const key = mappingKey(entry.mapping)
+      if (byKey.get(key) === entry) byKey.delete(key)
+      const port = portKey(entry.mapping.protocol, entry.mapping.port)
+      const there = byPort.get(port)
+      there?.delete(entry)
+      if (there?.size === 0) byPort.delete(port)
     },
     all: () => byKey.values(),
     size: () => byKey.size,
-    newDelivery: (given) => {
-      const delivery: Delivery = { ...given, number: ++deliveries, superseded: [] }
-      underWay.add(delivery)
-      return delivery
-    },
-    underWay,
     engine: { number: 0, sinceMillis: 0, activated: false },
-    doubts: { table: false, record: false }
+    dirty: { table: false, record: false }
   })
 }

@@ -1,20 +1,20 @@
 /**
- * What must survive the process: the mappings, each with how far it got. Lives as long as the kernel rules it describes.
+ * What must survive the process: the mappings, each with how far its answer got. Lives as long as the kernel rules it describes.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
-import { type Live, type Mapping, mappingKey } from "./Mapping.ts"
+import { type Mapping, type MappingEntry, mappingKey, type Status } from "./Mapping.ts"
 
 /**
- * `intent`: written before the kernel changes; undone by a restore. `applied`: the kernel changed, the answer is on its
- * way; kept by a restore as unconfirmed. `answered`: the caller knows; kept. What was answered once is not made uncertain
- * by a later answer on its way: `applied` put over `answered` stays `answered`; only an `intent` begins anew.
+ * `applied`: the host serves it, and its answer is on its way; a restore keeps it as unconfirmed. `answered`: a caller has
+ * been answered with it; a restore keeps it. What a kill leaves in the kernel without a record was never answered.
  */
-export type StoredState = "intent" | "applied" | "answered"
+export type StoredState = "applied" | "answered"
 
-/** How a mapping that lives here stands in the record. */
-export const recordedState = ({ standing, was }: Pick<Live, "standing" | "was">): StoredState =>
-  standing === "answered" || (standing === "conflicted" && was === "answered") ? "answered" : "applied"
+export const recordedState = (status: Status): StoredState =>
+  status._tag === "Answered" || (status._tag === "Conflicted" && status.was === "Answered")
+    ? "answered"
+    : "applied"
 
 export interface Stored {
   readonly mapping: Mapping
@@ -37,7 +37,7 @@ export interface StoredAll {
   /** In no particular order. */
   readonly mappings: ReadonlyArray<Stored>
   readonly engine: StoredEngine
-  /** Told by every `load` of the process that lost it. */
+  /** Returned by every `load` of the process that lost it. */
   readonly lost: LostRecord | undefined
 }
 
@@ -60,10 +60,10 @@ export class MappingStore extends Context.Service<
     readonly load: Effect.Effect<StoredAll, StoreError>
     /**
      * Records mappings, all or none; one that is known by its key is replaced. Once it succeeded, the record outlives the
-     * process, however that ends. Where space runs out an `intent` is refused first (`Full`), so that what is mapped
-     * can still be confirmed and removed.
+     * process, however that ends. Where space runs out, `applied` is refused first (`Full`), so that what is mapped can
+     * still be confirmed and removed.
      */
-    readonly put: (mappings: ReadonlyArray<Mapping>, state: StoredState) => Effect.Effect<void, StoreError>
+    readonly put: (records: ReadonlyArray<Stored>) => Effect.Effect<void, StoreError>
     /** Forgets mappings, all or none; forgetting what is not there succeeds. */
     readonly remove: (mappings: ReadonlyArray<Mapping>) => Effect.Effect<void, StoreError>
     readonly putEngine: (engine: StoredEngine) => Effect.Effect<void, StoreError>
@@ -75,6 +75,15 @@ export class MappingStore extends Context.Service<
     )
   )
 }
+
+/** Records entries as they stand, in one transaction. */
+export const recordEntries = (
+  store: MappingStore["Service"],
+  entries: ReadonlyArray<Pick<MappingEntry, "mapping" | "status">>
+): Effect.Effect<void, StoreError> =>
+  entries.length === 0
+    ? Effect.void
+    : store.put(entries.map(({ mapping, status }) => ({ mapping, state: recordedState(status) })))
 
 export class MemoryStore extends Context.Service<
   MemoryStore,
@@ -106,13 +115,9 @@ function makeMemoryStore() {
 
   const service = MappingStore.of({
     load: Effect.sync(() => ({ mappings: [...records.values()], engine, lost })),
-    put: (mappings, state) =>
+    put: (changed) =>
       write("put", () => {
-        for (const mapping of mappings) {
-          const key = mappingKey(mapping)
-          const answered = state === "applied" && records.get(key)?.state === "answered"
-          records.set(key, { mapping, state: answered ? "answered" : state })
-        }
+        for (const each of changed) records.set(mappingKey(each.mapping), each)
       }),
     remove: (mappings) =>
       write("remove", () => {

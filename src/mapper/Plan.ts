@@ -6,13 +6,13 @@ import { Result, Schema } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
-import { isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import { RequestError } from "../protocol/RequestError.ts"
+import { type Issue, RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
-import { selfMappingIssues } from "./SelfMapping.ts"
+import type { Mapping, Resources } from "./Mapping.ts"
 
 /** What this host and this process can do. */
 export interface Capabilities {
@@ -91,8 +91,23 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       : Result.succeed({ mode, policy, entries })
   })
 
+/** The plan of a mapping that was planned before, in the mode that it got then; a failure is why it can't be served. */
+export const planAgain = (
+  mapping: Mapping,
+  capabilities: Capabilities
+): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
+  const { port, labels } = mapping
+  const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
+  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
+  const [planned] = plan.success.entries
+  return planned?._tag === "Served"
+    ? Result.succeed({ planned, policy: plan.success.policy })
+    : Result.fail(planned?.reason ?? "there is nothing to serve")
+}
+
 /** The kernel rules of one served entry on the port it got. */
-export const rulesOf = (
+const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
   { allow }: Policy
@@ -105,7 +120,7 @@ export const rulesOf = (
 }
 
 /** The relay's route of one served entry, if it has one. */
-export const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
+const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
   relays === undefined
     ? undefined
     : {
@@ -119,6 +134,19 @@ export const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): 
         proxyProtocol: policy.proxyProtocol,
         udpIdle: policy.udpIdle
       }
+
+/** What one served entry takes of the host on the port it got. */
+export const resourcesOf = (
+  planned: Served,
+  policy: Policy,
+  port: number,
+  hold: Hold | undefined
+): Resources => ({
+  hold,
+  rules: rulesOf(planned, port, policy),
+  route: hold === undefined ? undefined : routeOf(planned, hold, policy),
+  relayPending: false
+})
 
 /** The answer to one entry of a plan, on the port its group got. */
 export const bindingOf = (planned: Planned, port: number): PortBinding => {
@@ -201,3 +229,28 @@ const notRedirectable = ({ host, backend }: Entry): string | undefined => {
     return "the kernel redirects nothing by link-local address"
   return undefined
 }
+
+/** One issue for each entry of a group with an exact port that leads to itself. */
+export const selfMappingIssues = ({ entries, ports }: Group): ReadonlyArray<Issue> =>
+  entries.flatMap((entry, index) => {
+    if (ports._tag !== "Exact" || !leadsToItself(entry, ports.port)) return []
+    const { protocol, host, backend } = entry
+    const frontend = frontendText(protocol, host, ports.port)
+    return [
+      {
+        path: `Reqs[${index}].BackendPort`,
+        value: `${backend.port}`,
+        rule: `another port than FrontendPort, since ${frontend} takes in what is sent to ${backend.address.text}: the mapping would lead to itself`
+      }
+    ]
+  })
+
+/** Whether a connection to the backend arrives at the frontend, whatever addresses the host has. */
+const leadsToItself = ({ host, backend: { address, port } }: Entry, frontendPort: number): boolean => {
+  if (port !== frontendPort) return false
+  // Connecting to the unspecified address reaches the loopback address of its family.
+  const reached = isUnspecified(address) ? loopback[address.family] : address
+  return isUnspecified(host) ? isLoopback(reached) && covers(host, reached) : host.key === reached.key
+}
+
+const loopback = { 4: addressUnsafe("127.0.0.1"), 6: addressUnsafe("::1") }

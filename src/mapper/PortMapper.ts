@@ -2,43 +2,88 @@
  * The built-in port mapper as a driver: `mapPorts`, `unmapPorts` and the list of what is mapped, over the services that
  * this host provides.
  */
-import { Clock, type Duration, Effect, Layer } from "effect"
+import { Clock, Duration, Effect, Exit, Layer, Result, Scope } from "effect"
 import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, type Rule } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator.ts"
-import { CurrentOwner, Driver, type ListedMapping, ListedOwner } from "../protocol/Driver.ts"
+import {
+  CurrentOwner,
+  Driver,
+  type GroupsError,
+  type ListedMapping,
+  ListedOwner
+} from "../protocol/Driver.ts"
+import type { Group, PortBinding, Release } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
-import { Backends } from "./Backends.ts"
-import { type Host, host, MapperConfig } from "./Host.ts"
-import { mapGroupsOn, mapPortsOn } from "./MapPorts.ts"
-import { type EngineEpoch, frontendKey, isStale, type Live, Mappings } from "./Mapping.ts"
-import { MappingStore } from "./MappingStore.ts"
-import type { Capabilities } from "./Plan.ts"
+import {
+  type Applied,
+  type ApplyError,
+  apply,
+  commit,
+  release,
+  type Undo,
+  type UnmapError,
+  undoing,
+  withdraw
+} from "./Apply.ts"
+import {
+  type Change,
+  changeOf,
+  conflictedOf,
+  doubtfulHolders,
+  inSteps,
+  type PlannedGroup,
+  releasedBy
+} from "./Change.ts"
+import {
+  Backends,
+  MapperConfig,
+  type MapperContext,
+  type MapperServices,
+  mapperContext
+} from "./MapperContext.ts"
+import { type EngineEpoch, frontendKey, isStale, type MappingEntry, Mappings } from "./Mapping.ts"
+import { MappingStore, type StoreError } from "./MappingStore.ts"
+import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
-import { recoverConflicted, recoverInterval } from "./Recover.ts"
-import { type Restored, restore } from "./Restore.ts"
-import { unmapPortsOn } from "./UnmapPorts.ts"
+import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
+
+export type MapError = PlanError | ApplyError
+
+/**
+ * Publishes a group and returns one binding per entry, in order. What is mapped already is answered as before; with other
+ * labels its policy is replaced. A call that fails, or is interrupted, changes nothing. The scope is the delivery of the
+ * answer: closed with a failure, what this call created is released, unless another call has been answered with it.
+ */
+export const mapPorts = (
+  group: Group
+): Effect.Effect<ReadonlyArray<PortBinding>, MapError, MapperServices | Scope.Scope> =>
+  Effect.flatMap(mapperContext, (context) => mapPortsIn(context, group))
+
+/** Releases bindings, each known by its frontend and backend. What is not mapped is released already. */
+export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, MapperServices> =>
+  Effect.flatMap(mapperContext, (context) => unmapPortsIn(context, release))
 
 /** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
 export const PortMapper = {
   layer: Layer.effect(
     Driver,
     Effect.gen(function* () {
-      const on = yield* host
-      yield* tellRestored(yield* restore)
-      yield* Effect.forkScoped(every(checkInterval, reconciler(on)))
-      yield* Effect.forkScoped(every(recoverInterval, recoverConflicted(on)))
+      const context = yield* mapperContext
+      yield* logRestored(yield* restore)
+      yield* Effect.forkScoped(every(checkInterval, reconciler(context)))
+      yield* Effect.forkScoped(every(retryInterval, retryConflicts(context)))
       return Driver.of({
-        mapPorts: (group) => mapPortsOn(on, group),
-        mapGroups: (groups) => mapGroupsOn(on, groups),
-        unmapPorts: (release) => unmapPortsOn(on, release),
+        mapPorts: (group) => mapPortsIn(context, group),
+        mapGroups: (groups) => mapGroupsIn(context, groups),
+        unmapPorts: (release) => unmapPortsIn(context, release),
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
-          owner === undefined ? listPorts(on) : listOwned(on, owner)
+          owner === undefined ? listPorts(context) : listOwned(context, owner)
         ),
-        activated: noticeActivation(on)
+        activated: noticeActivation(context)
       })
     })
   ),
@@ -73,7 +118,119 @@ const memoryCapabilities: Capabilities = {
   relayed: ["tcp", "udp"]
 }
 
-const tellRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored) =>
+/** How often what is in conflict is retried. */
+const retryInterval = Duration.seconds(1)
+
+const mapPortsIn = (
+  context: MapperContext,
+  group: Group
+): Effect.Effect<ReadonlyArray<PortBinding>, MapError, Scope.Scope> =>
+  Effect.mapBoth(mapGroupsIn(context, [group]), {
+    onFailure: ({ error }) => error,
+    onSuccess: ([bindings = []]) => bindings
+  })
+
+/**
+ * The same for several groups: all of them or none, in one transaction of the record and one of the kernel, unless they
+ * meet each other. An error names its group; `undefined` where it is that of all together.
+ */
+const mapGroupsIn = (
+  context: MapperContext,
+  groups: ReadonlyArray<Group>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError<MapError>, Scope.Scope> =>
+  Effect.suspend(
+    (): Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError<MapError>, Scope.Scope> => {
+      const planned: Array<PlannedGroup> = []
+      for (const [index, group] of groups.entries()) {
+        const plan = planGroup(group, context.capabilities)
+        if (Result.isFailure(plan)) return Effect.fail({ group: index, error: plan.failure })
+        planned.push({ index, group, plan: plan.success })
+      }
+      if (planned.every(({ plan }) => plan.entries.length === 0)) return Effect.succeed(groups.map(() => []))
+      return Effect.map(publish(context, planned), (ports) =>
+        planned.map(({ plan }, index) => plan.entries.map((each) => bindingOf(each, ports[index] ?? 0)))
+      )
+    }
+  )
+
+/** Applies what the groups want, to be settled when the scope closes. Returns their ports. */
+const publish = Effect.fnUntraced(function* (
+  context: MapperContext,
+  groups: ReadonlyArray<PlannedGroup>
+): Effect.fn.Return<ReadonlyArray<number>, GroupsError<ApplyError>, Scope.Scope> {
+  const { lock } = context.mappings
+  const delivery: Delivery = { answered: [], closed: false }
+  // Before anything is done, so that no interruption comes between that and its settlement.
+  yield* Scope.addFinalizerExit(yield* Scope.Scope, (exit) => {
+    delivery.closed = true
+    if (delivery.answered.length === 0) return Effect.void
+    const settle = Exit.isSuccess(exit) ? commit : withdraw
+    return lock.withPermit(Effect.uninterruptible(settle(context, delivery.answered)))
+  })
+  return yield* lock.withPermit(
+    undoing((undo, interruption) => applyAll(context, groups, delivery, { undo, interruption }))
+  )
+})
+
+/** An answer on its way. */
+interface Delivery {
+  answered: ReadonlyArray<MappingEntry>
+  closed: boolean
+}
+
+const applyAll = Effect.fnUntraced(function* (
+  context: MapperContext,
+  groups: ReadonlyArray<PlannedGroup>,
+  delivery: Delivery,
+  { undo, interruption }: { readonly undo: Undo; readonly interruption: Effect.Effect<void> }
+): Effect.fn.Return<ReadonlyArray<number>, GroupsError<ApplyError>> {
+  const owner = yield* CurrentOwner
+  const { engine } = context.mappings
+  if (owner === "engine" && engine.activated)
+    yield* Effect.mapError(beginEpoch(context), (error) => ({ group: undefined, error }))
+  const done: Array<Applied> = []
+  for (const step of inSteps(groups)) {
+    const change = yield* decide(context, step, owner)
+    done.push(yield* apply(context, change, undo))
+  }
+  yield* delivery.closed ? Effect.interrupt : interruption
+  delivery.answered = done.flatMap(({ answered }) => answered)
+  return done.flatMap(({ ports }) => ports)
+})
+
+/** The change that these groups want of the host as it is now. */
+const decide = Effect.fnUntraced(function* (
+  context: MapperContext,
+  groups: ReadonlyArray<PlannedGroup>,
+  owner: string
+): Effect.fn.Return<Change, GroupsError<ApplyError>> {
+  const { mappings, backends } = context
+  const conflicted = conflictedOf(mappings, groups)
+  if (conflicted.length > 0) yield* retryEntries(context, conflicted)
+  const nowMillis = yield* Clock.currentTimeMillis
+  const gone = new Set<MappingEntry>()
+  for (const holder of doubtfulHolders(mappings, groups, nowMillis))
+    if ((yield* backends.stateOf(holder.mapping.backend)) === "gone") gone.add(holder)
+  const asking = { owner, nowMillis, isGone: (entry: MappingEntry) => gone.has(entry) }
+  return yield* Effect.fromResult(changeOf(mappings, groups, asking))
+})
+
+/** The first `MapPorts` after a `Plugin.Activate` begins the Engine's epoch. */
+const beginEpoch = Effect.fnUntraced(function* ({
+  mappings: { engine },
+  store
+}: MapperContext): Effect.fn.Return<void, StoreError> {
+  yield* store.putEngine({ epoch: engine.number + 1, activated: false })
+  engine.activated = false
+  engine.number++
+  engine.sinceMillis = yield* Clock.currentTimeMillis
+})
+
+const unmapPortsIn = (context: MapperContext, { bindings }: Release): Effect.Effect<void, UnmapError> =>
+  context.mappings.lock.withPermit(
+    Effect.suspend(() => release(context, releasedBy(context.mappings, bindings)))
+  )
+const logRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored) =>
   live + unconfirmed + conflicted.length + undone === 0 && lost === undefined
     ? Effect.void
     : Effect.logInfo(
@@ -87,8 +244,8 @@ const tellRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored)
 const every = <A, E, R>(interval: Duration.Duration, look: Effect.Effect<A, E, R>) =>
   Effect.forever(Effect.andThen(Effect.sleep(interval), look))
 
-/** Recorded, since an Engine does not say it again to a plugin that was killed before the first `MapPorts`. */
-const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: Host) {
+/** Recorded, since an Engine does not repeat it to a plugin that was killed before the first `MapPorts`. */
+const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, store }: MapperContext) {
   if (engine.activated || (yield* CurrentOwner) !== "engine") return
   engine.activated = true
   yield* Effect.catch(store.putEngine({ epoch: engine.number, activated: true }), (error) =>
@@ -96,7 +253,7 @@ const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, st
   )
 })
 
-const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: Host) {
+const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: MapperContext) {
   const now = yield* Clock.currentTimeMillis
   // Where the table was taken away there is nothing to count, and it is about to be put back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
@@ -106,32 +263,32 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const relayed = new Map(
     (yield* relay.counted).map((count) => [frontendKey(count.protocol, count.host, count.port), count])
   )
-  const lives = [...mappings.all()]
-  const rules = lives.flatMap((live) => live.rules).filter((rule) => rule._tag === "Redirect")
+  const entries = [...mappings.all()]
+  const rules = entries.flatMap(({ resources }) => resources.rules).filter((rule) => rule._tag === "Redirect")
   const sums = yield* byteCounter.read(rules)
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
-  return lives.map((live): ListedMapping => {
-    const { protocol, host, port, mode } = live.mapping
+  return entries.map((entry): ListedMapping => {
+    const { protocol, host, port, mode } = entry.mapping
     const key = frontendKey(protocol, host, port)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
-    const bytes = bytesOf(live, carried, userland)
+    const bytes = bytesOf(entry, carried, userland)
     return {
-      ...uncounted(live, mappings.engine, now),
+      ...uncounted(entry, mappings.engine, now),
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
-      refused: isLimited(live) ? (kernel?.dropped ?? 0) + (userland?.refused ?? 0) : undefined
+      refused: isLimited(entry) ? (kernel?.dropped ?? 0) + (userland?.refused ?? 0) : undefined
     }
   })
 })
 
-const isLimited = ({ rules, route }: Live): boolean =>
+const isLimited = ({ resources: { rules, route } }: MappingEntry): boolean =>
   route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
 
 /** Of all that leads its traffic: `undefined` where some of that does not count. */
 const bytesOf = (
-  { rules, route }: Live,
+  { resources: { rules, route } }: MappingEntry,
   carried: ReadonlyMap<Rule, Bytes | undefined>,
   userland: RelayCount | undefined
 ): Bytes | undefined => {
@@ -143,25 +300,25 @@ const bytesOf = (
 }
 
 /** Nothing is asked of the kernel or the relay: the cost is that of a look at each mapping, whatever they count. */
-const listOwned = Effect.fnUntraced(function* ({ mappings }: Host, owner: string) {
+const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owner: string) {
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []
-  for (const live of mappings.all())
-    if (live.mapping.owner === owner) owned.push(uncounted(live, mappings.engine, now))
+  for (const entry of mappings.all())
+    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings.engine, now))
   return owned
 })
 
-const uncounted = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping => {
-  const { protocol, host, port, backend, asked, mode, owner, sinceMillis, labels } = live.mapping
+const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping => {
+  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels } = entry.mapping
   return {
     protocol: protocolNumber[protocol],
-    frontendIp: asked === "" ? host.text : asked,
+    frontendIp: requestedAddress === "" ? host.text : requestedAddress,
     frontendPort: port,
     backendIp: backend.address.text,
     backendPort: backend.port,
     mode,
     owner,
-    state: stateOf(live, engine, nowMillis),
+    state: stateOf(entry, engine, nowMillis),
     sinceMillis,
     labels,
     connections: undefined,
@@ -170,7 +327,8 @@ const uncounted = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMa
   }
 }
 
-const stateOf = (live: Live, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
-  if (live.standing === "conflicted" || live.standing === "unconfirmed") return live.standing
-  return isStale(live, engine, nowMillis) ? "stale" : "live"
+const stateOf = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
+  if (entry.status._tag === "Conflicted") return "conflicted"
+  if (entry.status._tag === "Unconfirmed") return "unconfirmed"
+  return isStale(entry, engine, nowMillis) ? "stale" : "live"
 }

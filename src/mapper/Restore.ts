@@ -1,30 +1,43 @@
 /**
- * `restore`: brings back what was mapped when an earlier process ended. Ports are held again, the kernel's table is
- * replaced in one transaction so that traffic never notices, and what was never finished is undone.
+ * Serves again what was mapped: at a start (`restore`), once nothing is in the way any more (`retryConflicts`), and where an
+ * eviction is undone (`reactivate`). What can't be served is in conflict, and says why.
  */
 import { Clock, Effect, Result } from "effect"
+import { IpNetwork } from "effect/net"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import type { FirewallError } from "../firewall/Firewall.ts"
+import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
+import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
-import type { RouteFrontend } from "../relay/Relay.ts"
-import { type Attempt, bringBack, planAgain, reported, serveAgain, widestFirst } from "./BringBack.ts"
-import { type Host, host, type MapperServices } from "./Host.ts"
-import { type Live, type Mapping, mappingText } from "./Mapping.ts"
+import { type RouteFrontend, reroute } from "../relay/Relay.ts"
+import { logFailure, type MapperContext, type MapperServices, mapperContext } from "./MapperContext.ts"
+import {
+  frontendKey,
+  isConflicted,
+  type Mapping,
+  type MappingEntry,
+  mappingText,
+  nextStatus,
+  noResources,
+  sameBackend
+} from "./Mapping.ts"
 import type { LostRecord, Stored, StoreError } from "./MappingStore.ts"
-import { rulesOf } from "./Plan.ts"
-import { salvage } from "./Salvage.ts"
+import { planAgain, resourcesOf, type Served } from "./Plan.ts"
 
 export interface Restored {
   readonly live: number
   readonly unconfirmed: number
   /** Each as `0.0.0.0:8080/tcp: why`. */
   readonly conflicted: ReadonlyArray<string>
+  /** Redirections of calls that were cut short before they were recorded, and so never answered. */
   readonly undone: number
   /** The record that could not be used, if so; what the kernel still had of it is among the unconfirmed. */
   readonly lost: LostRecord | undefined
 }
+
+/** An entry that can't be served, and why. */
+type Refused = readonly [entry: MappingEntry, why: string]
 
 /**
  * Runs once, before the first call is served. A port whose socket was adopted is held by that one, never let go for a
@@ -33,82 +46,234 @@ export interface Restored {
  */
 export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices | HostSockets> =
   Effect.gen(function* () {
-    const on = yield* host
-    const { mappings, store } = on
+    const context = yield* mapperContext
+    const { mappings, store } = context
     const stored = yield* store.load
     mappings.engine.number = stored.engine.epoch
     mappings.engine.activated = stored.engine.activated
     mappings.engine.sinceMillis = yield* Clock.currentTimeMillis
 
-    const intents = stored.mappings.filter(({ state }) => state === "intent").map(({ mapping }) => mapping)
-    const kept = stored.mappings.filter(({ state }) => state !== "intent")
-    if (stored.lost !== undefined && stored.mappings.length === 0)
-      kept.push(...(yield* readBack(on, stored.lost)))
-    const attempts = yield* bringBackAll(on, kept)
-    const conflicted: Array<string> = []
-    const reasons = yield* Effect.forEach(
-      attempts,
-      (attempt) => (attempt.why === undefined ? serveAgain(on, attempt) : Effect.succeed(attempt.why)),
-      { concurrency: opensAtOnce }
-    )
-    for (const [index, { live }] of attempts.entries()) {
-      const why = reasons[index]
-      if (why !== undefined) conflicted.push(`${mappingText(live.mapping)}: ${why}`)
-      mappings.add(live)
-    }
-    yield* letGoOfTheRest(on)
-    if (intents.length > 0) yield* undo(on, intents)
+    const { lost } = stored
+    const found =
+      lost !== undefined && stored.mappings.length === 0
+        ? yield* importFromKernel(context, lost)
+        : stored.mappings
+    const entries = found.map(entryOf)
+    for (const entry of entries) mappings.add(entry)
+    const { removed, refused } = yield* restoreEntries(context, entries)
+    yield* letGoOfTheRest(context)
+    const conflicted = refused.map(([{ mapping }, why]) => `${mappingText(mapping)}: ${why}`)
     for (const text of conflicted)
       yield* Effect.logWarning(`could not be restored, and is kept as conflicted: ${text}`)
-    const lives = attempts.map(({ live }) => live)
     return {
-      live: lives.filter(({ standing }) => standing === "answered").length,
-      unconfirmed: lives.filter(({ standing }) => standing === "unconfirmed").length,
+      live: entries.filter(({ status }) => status._tag === "Answered").length,
+      unconfirmed: entries.filter(({ status }) => status._tag === "Unconfirmed").length,
       conflicted,
-      undone: intents.length,
-      lost: stored.lost
+      undone: removed.filter(
+        (rule) => rule._tag === "Redirect" && mappings.get(keyOfRule(rule)) === undefined
+      ).length,
+      lost
     }
   })
 
-/** A relay that works on another thread answers each with a delay; they are asked for in order all the same. */
-const opensAtOnce = 256
+const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protocol, host, port)
 
-/** Everything but the relay: the ports first, then the kernel's whole table at once. */
-const bringBackAll = Effect.fnUntraced(function* (on: Host, kept: ReadonlyArray<Stored>) {
-  const { firewall, allocator } = on
-  const attempts: Array<Attempt> = []
-  const wide = new Map<string, Live>()
-  const all = Effect.gen(function* () {
-    for (const { mapping, state } of [...kept].sort(widestFirst)) {
-      const covering = isUnspecified(mapping.host) ? undefined : wide.get(familyPort(mapping))
-      const was = state === "answered" ? "answered" : "unconfirmed"
-      const attempt = yield* bringBack(on, mapping, was, covering === undefined ? [] : [covering])
-      // An adopted socket may be wider than what is left of its group.
-      if (isUnspecified(attempt.live.hold?.socket.host ?? mapping.host))
-        wide.set(familyPort(mapping), attempt.live)
-      attempts.push(attempt)
-    }
-    const rules = attempts.flatMap(({ live }) => live.rules)
-    yield* firewall.replace(rules)
-    // Where the table was gone for a while, flows may have gone past it.
-    yield* forgetFlows(on.conntrack, flowsOfAdded(rules))
-  })
-  yield* Effect.onError(all, () => allocator.release(attempts.flatMap(({ live }) => live.hold ?? [])))
-  return attempts
+/** In conflict until it is served again. */
+const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
+  mapping,
+  status: { _tag: "Conflicted", was: state === "answered" ? "Answered" : "Unconfirmed" },
+  resources: noResources
 })
 
-const familyPort = ({ protocol, host, port }: Mapping): string => `${protocol} ${host.family} ${port}`
+/** A relay that works on another thread answers each with a delay; they are opened in order all the same. */
+const opensAtOnce = 256
+
+/** The ports first, then the kernel's whole table at once, then the relay. */
+const restoreEntries = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+) {
+  const { reserved, refused } = yield* reserveAgain(context, entries)
+  const removed = yield* Effect.onError(replaceTable(context), () =>
+    setAside(
+      context,
+      reserved.map(({ entry }) => entry)
+    )
+  )
+  const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each), {
+    concurrency: opensAtOnce
+  })
+  return { removed, refused: [...refused, ...unrelayed.flat()] }
+})
+
+/**
+ * Serves entries in conflict again, as far as that can be. Returns those that stay in conflict, and why. The caller has the
+ * lock.
+ */
+export const reactivate = (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+): Effect.Effect<ReadonlyArray<Refused>> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      const { reserved, refused } = yield* reserveAgain(context, entries)
+      const rules = reserved.flatMap(({ entry }) => entry.resources.rules)
+      if (rules.length > 0) {
+        const applied = yield* Effect.result(context.firewall.apply({ add: rules, remove: [] }))
+        if (Result.isFailure(applied)) {
+          const failed = reserved.map(({ entry }) => entry)
+          yield* setAside(context, failed)
+          return [...refused, ...failed.map((entry): Refused => [entry, applied.failure.message])]
+        }
+        yield* forgetFlows(context.conntrack, flowsOfAdded(rules))
+      }
+      const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each))
+      return [...refused, ...unrelayed.flat()]
+    })
+  )
+
+/** Serves the kernel by what is known: one atomic replacement by the rules of all entries. Returns what it took away. */
+export const replaceTable = Effect.fnUntraced(function* ({
+  mappings,
+  firewall,
+  conntrack
+}: MapperContext): Effect.fn.Return<ReadonlyArray<Rule>, FirewallError> {
+  const rules = [...mappings.all()].flatMap(({ resources }) => resources.rules)
+  const removed = yield* firewall.replace(rules)
+  // Where the table was gone for a while, flows may have gone past it.
+  yield* forgetFlows(conntrack, [...flowsOfAdded(rules), ...flowsOfRemoved(removed)])
+  return removed
+})
+
+/**
+ * Tries again to serve what is in conflict, since its port may be free by now, and to relay what is redirected alone. Returns
+ * the frontends that are served again. The caller has the lock.
+ */
+export const retryEntries = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+) {
+  const served: Array<string> = []
+  for (const entry of [...entries].sort(widestFirst)) {
+    const again = isConflicted(entry)
+      ? Effect.map(reactivate(context, [entry]), (refused) => refused.length === 0)
+      : Effect.uninterruptible(relayAsPlanned(context, entry))
+    if (yield* again) served.push(mappingText(entry.mapping))
+  }
+  return served
+})
+
+/** The same for all there are; costs next to nothing where there are none. Takes the lock. */
+export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.suspend(() => {
+    const { mappings } = context
+    const wanting = () => [
+      ...mappings.all().filter((entry) => isConflicted(entry) || entry.resources.relayPending)
+    ]
+    if (wanting().length === 0) return Effect.succeed([])
+    return mappings.lock.withPermit(Effect.suspend(() => retryEntries(context, wanting())))
+  })
+
+/** Sockets of unspecified addresses are bound first, since they cover the others of their group. */
+const widestFirst = (a: MappingEntry, b: MappingEntry): number =>
+  Number(isUnspecified(b.mapping.host)) - Number(isUnspecified(a.mapping.host))
+
+interface Reserved {
+  readonly entry: MappingEntry
+  readonly planned: Served
+}
+
+/** Plans them again as they were planned before, and holds their ports; nothing is served yet. */
+const reserveAgain = Effect.fnUntraced(function* (
+  context: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+) {
+  const reserved: Array<Reserved> = []
+  const refused: Array<Refused> = []
+  for (const entry of [...entries].sort(widestFirst)) {
+    const { mapping } = entry
+    const again = planAgain(mapping, context.capabilities)
+    if (Result.isFailure(again)) {
+      refused.push([entry, again.failure])
+      continue
+    }
+    const { planned, policy } = again.success
+    const holds = planned.reserves ? yield* holdAgain(context, mapping) : Result.succeed([])
+    if (Result.isFailure(holds)) {
+      refused.push([entry, holds.failure.message])
+      continue
+    }
+    entry.resources = resourcesOf(planned, policy, mapping.port, holds.success[0])
+    entry.status = nextStatus(entry.status, "reactivated")
+    reserved.push({ entry, planned })
+  }
+  return { reserved, refused }
+})
+
+/** Beside what has the same port and backend: they may have been one group. */
+const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => {
+  const { protocol, host, port, backend } = mapping
+  const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
+    const { hold } = other.resources
+    return hold !== undefined && sameBackend(backend, other.mapping.backend) ? [hold] : []
+  })
+  return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
+}
+
+/** Where nothing else leads its traffic, a relay that refuses leaves the entry in conflict. */
+const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
+  const { route } = entry.resources
+  if (route === undefined) return []
+  const opened = yield* Effect.result(context.relay.open(route))
+  if (Result.isSuccess(opened)) return []
+  const why = opened.failure.message
+  if (planned.redirects || planned.nat) {
+    entry.resources = { ...entry.resources, route: undefined, relayPending: true }
+    yield* Effect.logWarning(`${mappingText(entry.mapping)} is redirected, but not relayed: ${why}`)
+    return []
+  }
+  const { rules } = entry.resources
+  if (rules.length > 0)
+    yield* logFailure("removing rules", context.firewall.apply({ add: [], remove: rules }))
+  yield* setAside(context, [entry])
+  return [[entry, why] as const]
+})
+
+/** In conflict from now on; its rules are removed already, or were never added. */
+const setAside = ({ allocator }: MapperContext, entries: ReadonlyArray<MappingEntry>) => {
+  const holds = entries.flatMap(({ resources }) => resources.hold ?? [])
+  for (const entry of entries) {
+    entry.status = nextStatus(entry.status, "conflict")
+    entry.resources = noResources
+  }
+  return allocator.release(holds)
+}
+
+/** By the route as its policy has it now. */
+const relayAsPlanned = Effect.fnUntraced(function* (
+  { capabilities, relay }: MapperContext,
+  entry: MappingEntry
+) {
+  const { mapping, resources } = entry
+  const again = planAgain(mapping, capabilities)
+  if (Result.isFailure(again)) return false
+  const { planned, policy } = again.success
+  const { route } = resourcesOf(planned, policy, mapping.port, resources.hold)
+  if (Result.isFailure(yield* Effect.result(reroute(relay, resources.route, route)))) return false
+  entry.resources = { ...resources, route, relayPending: false }
+  return true
+})
 
 /** What an earlier holder's sockets and routes served, and no mapping wants: nothing is let in there any more. */
-const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: Host) {
+const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperContext) {
   const sockets = yield* HostSockets
-  const lives = [...mappings.all()]
-  const routed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [routeText(route)])))
+  const routes = [...mappings.all()].flatMap(({ resources: { route } }) => route ?? [])
+  const routed = new Set(routes.map(routeText))
   for (const count of yield* relay.counted) if (!routed.has(routeText(count))) yield* relay.close(count)
-  const relayed = new Set(lives.flatMap(({ route }) => (route === undefined ? [] : [route.socket])))
-  for (const { hold } of lives)
-    if (hold !== undefined && !relayed.has(hold.socket))
-      yield* reported("shutting an adopted socket", sockets.admit(hold.socket, "nothing"))
+  const relayed = new Set(routes.map(({ socket }) => socket))
+  for (const { resources } of mappings.all())
+    if (resources.hold !== undefined && !relayed.has(resources.hold.socket))
+      yield* logFailure("shutting an adopted socket", sockets.admit(resources.hold.socket, "nothing"))
   for (const { protocol, host, port } of yield* sockets.closeUnopened)
     yield* Effect.logInfo(
       `closed the socket of ${frontendText(protocol, host, port)}: nothing is mapped there`
@@ -117,29 +282,53 @@ const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: Host) {
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
-/** What an unfinished call left: no rule and no socket any more, but flows perhaps, and its record. */
-const undo = Effect.fnUntraced(function* (on: Host, intents: ReadonlyArray<Mapping>) {
-  const { capabilities, store } = on
-  const rules = intents.flatMap((mapping) => {
-    const again = planAgain(mapping, capabilities)
-    return Result.isSuccess(again)
-      ? rulesOf(again.success.planned, mapping.port, again.success.plan.policy)
-      : []
-  })
-  yield* forgetFlows(on.conntrack, flowsOfRemoved(rules))
-  // One that stays in the record is forgotten by the next look at what is in doubt.
-  yield* reported("forgetting what was never finished", store.remove(intents))
-})
+/** The owner of what is read back: it is no longer known who asked for it. The next one to ask takes it over. */
+const unknownOwner = "unknown"
 
 /** What the kernel still redirects of a record that is lost. */
-const readBack = Effect.fnUntraced(function* ({ store, firewall }: Host, { why, path }: LostRecord) {
+const importFromKernel = Effect.fnUntraced(function* (
+  { store, firewall }: MapperContext,
+  { why, path }: LostRecord
+) {
   yield* Effect.logWarning(`${why}; it was set aside as ${path}, and what the kernel still redirects is kept`)
   const read = yield* Effect.result(firewall.read)
   if (Result.isFailure(read)) {
     yield* Effect.logWarning(`nothing could be read back: ${read.failure.message}`)
     return []
   }
-  const found = salvage(read.success.rules, yield* Clock.currentTimeMillis)
-  if (found.length > 0) yield* reported("recording what was read back", store.put(found, "applied"))
-  return found.map((mapping): Stored => ({ mapping, state: "applied" }))
+  const nowMillis = yield* Clock.currentTimeMillis
+  const found = read.success.rules.flatMap((rule): ReadonlyArray<Stored> => {
+    const mapping = mappingOfRule(rule, nowMillis)
+    return mapping === undefined ? [] : [{ mapping, state: "applied" }]
+  })
+  if (found.length > 0) yield* logFailure("recording what was read back", store.put(found))
+  return found
 })
+
+/**
+ * A redirection is a mapping in `nat` mode, and its sources are the label that asked for them (one that lets nobody in is
+ * no label's wish, and left out). A rule of another kind does not say where its port leads to, and what was only relayed
+ * has no rule at all: neither can be read back.
+ */
+const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
+  rule._tag !== "Redirect" || rule.allow?.length === 0
+    ? undefined
+    : {
+        protocol: rule.protocol,
+        host: rule.host,
+        requestedAddress: rule.host.text,
+        port: rule.port,
+        backend: rule.backend,
+        mode: "nat",
+        labels: labelsOf(rule),
+        owner: unknownOwner,
+        epoch: 0,
+        sinceMillis: nowMillis
+      }
+
+const labelsOf = ({ allow }: Redirect): Mapping["labels"] =>
+  new Map(
+    allow === undefined
+      ? []
+      : [["portmapper.allow", allow.map((network) => IpNetwork.format(network)).join(",")]]
+  )

@@ -30,7 +30,7 @@ const wireBinding = (binding: PortBinding): typeof WirePortBinding.Encoded => ({
   Proto: protocolNumber[binding.entry.protocol],
   BackendIP: binding.entry.backend.address.text,
   BackendPort: binding.entry.backend.port,
-  FrontendIP: binding.entry.asked,
+  FrontendIP: binding.entry.requestedAddress,
   FrontendPort: binding.port,
   DiscardReq: binding.discarded !== undefined,
   AllowForwarding: binding.allowForwarding,

@@ -21,11 +21,11 @@ import { protocolNumber, protocolOfNumber } from "./Protocol.ts"
 import { publishText } from "./PublishSyntax.ts"
 
 export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPortsRequest.Encoded => ({
-  Reqs: entries.map(({ protocol, asked, backend }) => ({
+  Reqs: entries.map(({ protocol, requestedAddress, backend }) => ({
     Proto: protocolNumber[protocol],
     BackendIP: backend.address.text,
     BackendPort: backend.port,
-    FrontendIP: asked,
+    FrontendIP: requestedAddress,
     ...frontendPorts(ports)
   })),
   Labels: Object.fromEntries(labels)
@@ -94,7 +94,12 @@ export const bindingsFollowed = ({
       const { BackendIP: address, BackendPort: port } = binding
       if (address === undefined) return Result.fail("a binding was answered that leads nowhere")
       const host = unspecified(address.family)
-      return bindingGranted(binding, { protocol: "tcp", host, asked: "", backend: { address, port } })
+      return bindingGranted(binding, {
+        protocol: "tcp",
+        host,
+        requestedAddress: "",
+        backend: { address, port }
+      })
     })
   )
 
@@ -127,7 +132,7 @@ const bindingGranted = (
     entry: {
       protocol,
       host: binding.FrontendIP ?? unspecified(address.family),
-      asked: textOf(binding.FrontendIP),
+      requestedAddress: textOf(binding.FrontendIP),
       backend: { address, port: binding.BackendPort }
     },
     port: binding.FrontendPort,

@@ -53,12 +53,14 @@ export class Driver extends Context.Service<
   Driver,
   {
     /**
-     * Publishes a group and answers one binding for each entry, in order.
+     * Publishes a group and returns one binding for each entry, in order.
      *
-     * MUST give every entry the same port; MUST answer as before, and change nothing, for what is mapped already;
-     * MUST leave nothing behind when it fails or is interrupted. The scope is the delivery of the answer: when it
-     * closes with a failure the caller never saw the answer, and what this very call created (never what was there
-     * before) MUST be undone. A driver that needs no such undoing has no use for the scope.
+     * MUST give every entry the same port; MUST answer as before, and change nothing but the policy, for what is mapped
+     * already; MUST change nothing when it fails or is interrupted: what it had created, changed or evicted is as it was.
+     *
+     * The scope is the delivery of the answer. Closed with a failure, the caller never saw it, and what this very call
+     * created MUST be released, unless another call has been answered with it since. A policy stays as it was asked for
+     * last, and what was evicted stays evicted. A driver that needs no such undoing has no use for the scope.
      */
     readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /**

@@ -105,7 +105,7 @@ export type Encoded<S extends Schema.Constraint> = S["Encoded"]
 /** A request as a caller may write it: what is left out is its zero value. */
 export type Given<S extends Schema.Constraint> = Partially<Encoded<S>>
 
-type Partially<T> =
+export type Partially<T> =
   T extends ReadonlyArray<infer A>
     ? ReadonlyArray<Partially<A>>
     : T extends object

@@ -143,10 +143,10 @@ const observed = <R>(
   observe: (call: FinishedCall) => void
 ): Effect.Effect<Answer, CallError, R> =>
   Effect.clockWith((clock) => {
-    const begun = clock.currentTimeNanosUnsafe()
+    const begun = clock.monotonicTimeNanosUnsafe()
     return Effect.onExit(called, (exit) =>
       Effect.sync(() =>
-        observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
+        observe({ method, millis: Number(clock.monotonicTimeNanosUnsafe() - begun) / 1e6, exit })
       )
     )
   })

@@ -19,12 +19,12 @@ export type PortRequest =
 
 /**
  * One entry of a group. `host` is where clients connect; where the caller gave none it is the unspecified address of
- * the backend's family, and `asked` is `""`. `asked` is the text that the answer repeats.
+ * the backend's family, and `requestedAddress` is `""`. `requestedAddress` is the text that the answer repeats.
  */
 export interface Entry {
   readonly protocol: Protocol
   readonly host: Address
-  readonly asked: string
+  readonly requestedAddress: string
   readonly backend: Endpoint
 }
 

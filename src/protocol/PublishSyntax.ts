@@ -102,25 +102,25 @@ export const hostsOf = (host: Address | undefined): ReadonlyArray<Address> =>
 
 /**
  * The groups to ask for: one for each pair of ports, or a single one. An IPv4 frontend leads to the IPv4 address; an
- * IPv6 frontend to the IPv6 address where there is one, else to the IPv4 address.
+ * IPv6 frontend to the IPv6 address where there is one, else to the IPv4 address. `hosts` are the frontends' addresses.
  */
 export const groupsOf = (
   publish: Publish,
   to: PublishTo,
-  labels: Labels
+  labels: Labels,
+  hosts = hostsOf(publish.host)
 ): Result.Result<ReadonlyArray<Group>, string> => {
-  const { protocol, host, hostPorts, containerPorts } = publish
-  const pairs = hostsOf(host).flatMap((frontend) => {
+  const { protocol, hostPorts, containerPorts } = publish
+  const pairs = hosts.flatMap((frontend) => {
     const backend = backendFor(frontend.family, to)
     return backend === undefined ? [] : [{ frontend, backend }]
   })
-  if (pairs.length === 0)
-    return Result.fail(`${host?.text ?? "the host address"} is IPv4, which leads to an IPv4 address only`)
+  if (pairs.length === 0) return Result.fail(`${hosts[0]?.text} is IPv4, which leads to an IPv4 address only`)
   const entries = (port: number): ReadonlyArray<Entry> =>
     pairs.map(({ frontend, backend }) => ({
       protocol,
       host: frontend,
-      asked: frontend.text,
+      requestedAddress: frontend.text,
       backend: { address: backend, port }
     }))
   return Result.succeed(
@@ -157,7 +157,8 @@ interface Parts {
 const splitText = (text: string, form: string, most: number): Result.Result<Parts, string> =>
   Result.gen(function* () {
     if (text === "") return yield* Result.fail(`expected ${form}`)
-    const slash = text.lastIndexOf("/")
+    // A slash before the last colon is none of the protocol's.
+    const slash = text.indexOf("/", text.lastIndexOf(":") + 1)
     const protocol = slash === -1 ? "tcp" : yield* protocolOf(text.slice(slash + 1))
     const body = slash === -1 ? text : text.slice(0, slash)
     const bracketed = /^\[([^\]]*)\]:(.*)$/.exec(body)

@@ -144,7 +144,7 @@ const entryOf = (req: typeof PortBindingReq.Type, path: string, issues: Array<Is
   return {
     protocol,
     host: frontend ?? unspecified(backend.family),
-    asked: frontend?.text ?? "",
+    requestedAddress: frontend?.text ?? "",
     backend: { address: backend, port: req.BackendPort }
   }
 }

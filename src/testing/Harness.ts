@@ -7,6 +7,7 @@ import { modelsKey } from "./Linearizability.ts"
 import {
   afterCall,
   afterCrash,
+  afterLoss,
   afterRecording,
   afterRestart,
   afterWait,
@@ -58,7 +59,7 @@ export type Demand =
   | { readonly want: "held" }
   | { readonly want: "change"; readonly change: <Done>(services: Services<Done>) => Done }
 
-type Asking<A> = Generator<Demand, A, unknown>
+export type Asking<A> = Generator<Demand, A, unknown>
 
 /** The first thing wrong, or `undefined`. */
 export const run = (script: Script, host: ModelHost, target: SyncTarget): Violation | undefined => {
@@ -218,7 +219,7 @@ class Runner {
   ): Asking<Problem> {
     const value = { Reqs: reqs, Labels: labels }
     const { ended, problem } = yield* this.#call({ method: "PortMapper.MapPorts", value, owner }, fate)
-    if (problem === undefined && ended.outcome._tag === "Answered") {
+    if (problem === undefined && ended.outcome._tag === "Answered" && ended.lost === undefined) {
       const bindings = (ended.outcome.answer as WireMapAnswer).PortBindings ?? []
       const left = new Set(bindings.keys())
       if (bindings.length > 0) this.#granted.push({ reqs, labels, owner, bindings, left })
@@ -271,7 +272,7 @@ class Runner {
     this.calls.push({ call, fate, ended })
     const crashed = fate?.how === "crash" && ended.struck
     const verdictOn = crashed ? afterCrash : afterCall
-    const problem = yield* this.#judge((model) => verdictOn(this.#host, model, call, ended))
+    const problem = yield* this.#judge((model) => settled(verdictOn(this.#host, model, call, ended), ended))
     return { ended, problem }
   }
 
@@ -302,6 +303,12 @@ class Runner {
     return this.#granted[of % Math.max(1, this.#granted.length)]
   }
 }
+
+/** Where its answer was lost by now. */
+const settled = (verdict: Verdict, { lost }: Ended): Verdict =>
+  verdict._tag === "May" && lost !== undefined
+    ? { ...verdict, models: verdict.models.map((model) => afterLoss(model, lost)) }
+    : verdict
 
 /** What an Engine maps that nobody else asks for. */
 export const ownPort: Step = {

@@ -5,8 +5,7 @@ import { Cause, Clock, Context, Effect, Exit, Layer, Option, References, Schedul
 import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../firewall/Firewall.ts"
-import { Backends } from "../mapper/Backends.ts"
-import { MapperConfig } from "../mapper/Host.ts"
+import { Backends, MapperConfig } from "../mapper/MapperContext.ts"
 import { Mappings } from "../mapper/Mapping.ts"
 import { MappingStore, MemoryStore, StoreError } from "../mapper/MappingStore.ts"
 import type { Capabilities } from "../mapper/Plan.ts"
@@ -103,7 +102,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
       lost
         ? Effect.suspend(() => {
             given = answer
-            return Effect.andThen(writing, Effect.fail(undelivered))
+            return Effect.andThen(writing, Effect.interrupt)
           })
         : Effect.map(writing, () => {
             answered = { _tag: "Answered", answer }
@@ -124,7 +123,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
 
   const callAlone = (asked: Call, fate: Fate): Ended => {
     let step = 0
-    let struck = fate?.how === "lose"
+    let struck = false
     let at: { readonly at?: string } = {}
     let paused: (() => void) | undefined
     const pass = (name: string): Effect.Effect<void, InjectedFailure> => {
@@ -137,8 +136,10 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
             paused = () => resume(Effect.void)
           })
     }
-    const { fiber, outcome } = start(asked, pass, fate?.how === "lose")
+    const { fiber, outcome, given } = start(asked, pass, fate?.how === "lose")
     turns.flush()
+    const answer = given()
+    if (answer !== undefined) return { outcome: { _tag: "Answered", answer }, struck, lost: 0 }
     if (paused !== undefined && fate?.how === "crash") {
       restart()
       return { outcome: { _tag: "Unanswered" }, struck, ...at }
@@ -195,8 +196,6 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   }
 }
 
-const undelivered = { _tag: "Undelivered", message: "the client is gone" } as const
-
 /** What outlives the mapper's process. */
 const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
@@ -249,10 +248,9 @@ const sockets = (service: HostSockets["Service"]) => {
   }
 }
 
-const failureOf = (exit: Exit.Exit<unknown, CallError | typeof undelivered>): Outcome => {
+const failureOf = (exit: Exit.Exit<unknown, CallError>): Outcome => {
   if (Exit.isSuccess(exit)) return { _tag: "Broken", text: "it succeeded without an answer" }
   const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-  if (error === undelivered) return { _tag: "Unanswered" }
   if (error !== undefined) return { _tag: "Refused", fault: kindOf(error), text: error.message }
   return Cause.hasInterruptsOnly(exit.cause)
     ? { _tag: "Unanswered" }

@@ -3,53 +3,14 @@
  * become of it. Where several things may have happened (a call that was interrupted) the answer is all of them; where a
  * choice is free (which ephemeral port) the answer is checked and not predicted.
  *
- * Source: PROTOCOL, "What the Engine relies on"; DESIGN, decisions 4 to 7, 11 and 13.
+ * Source: docs/PROTOCOL.md, rules 1 to 12; docs/decisions 4 to 7, 11 and 13.
  */
-import type { Capabilities } from "../mapper/Plan.ts"
-import type { EphemeralPorts } from "../ports/HostSockets.ts"
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"
+import type { Model, ModelHost, ModelMapping } from "./ModelState.ts"
 import type { Call, Elsewhere, Ended, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
-/** What the model knows of the host from the start. */
-export interface ModelHost {
-  readonly capabilities: Capabilities
-  readonly ephemeral: EphemeralPorts
-}
-
-export interface ModelMapping extends Frontend {
-  /** 0 where it has no host port. */
-  readonly port: number
-  /** The frontend address as it was asked for. */
-  readonly asked: string
-  readonly backend: string
-  readonly backendIp: string
-  readonly mode: string
-  /** The labels that make a difference, as one text. */
-  readonly policy: string
-  readonly allow: string
-  readonly owner: string
-  readonly epoch: number
-  readonly standing: "answered" | "unconfirmed" | "conflicted"
-  readonly recorded: "answered" | "applied"
-  /** The call that made it or changed its policy, while its answer may still get lost; and what it was before. */
-  readonly pending?: { readonly by: number; readonly before: ModelMapping | undefined } | undefined
-  /** Its port may be held on the unspecified address, for it was granted together with that. */
-  readonly wide: boolean
-  /** The call, answered to nobody yet, that takes its place. */
-  readonly leaving?: number | undefined
-}
-
-export interface Model {
-  readonly mappings: ReadonlyArray<ModelMapping>
-  /** Ports that other processes have. */
-  readonly taken: ReadonlyArray<Elsewhere>
-  readonly refusing: ReadonlyArray<"firewall" | "store">
-  readonly nowMillis: number
-  readonly engine: { readonly epoch: number; readonly sinceMillis: number; readonly activated: boolean }
-  /** The port last given from a range, `undefined` where that is not known. */
-  readonly last: ReadonlyMap<string, number | undefined>
-}
+export type { Model, ModelHost, ModelMapping }
 
 /** Everything that may be the case after a call; or what was wrong with it, whatever is the case. */
 export type Verdict =
@@ -99,12 +60,17 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
   return wrong("refused", `a request that means nothing was not refused as such: ${JSON.stringify(outcome)}`)
 }
 
-/** The answer of a call was lost: what it made or changed is as before, unless another call has answered with it since. */
+/**
+ * The answer of a call was lost: what it created is gone, unless another call has answered with it since. A policy stays as
+ * it was asked for last, and what was evicted stays evicted.
+ */
 export const afterLoss = (model: Model, lost: number): Model => ({
   ...model,
-  mappings: model.mappings
-    .map(({ leaving, ...mapping }): ModelMapping => (leaving === lost ? mapping : { ...mapping, leaving }))
-    .flatMap((mapping) => (mapping.pending?.by === lost ? (mapping.pending.before ?? []) : [mapping]))
+  mappings: model.mappings.flatMap((mapping) => {
+    if (mapping.pending === undefined) return [mapping]
+    const pending = mapping.pending.filter((call) => call !== lost)
+    return pending.length === 0 ? [] : [{ ...mapping, pending }]
+  })
 })
 
 /** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
@@ -301,7 +267,7 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding with a host port is replaced by one that has none, once that is answered.
+  // The same binding with a host port is replaced by one that has none.
   const superseded = model.mappings.filter(
     (mapping) =>
       mode === "routed" &&
@@ -356,7 +322,7 @@ const afterMap = (
   // Not done: nothing is left of it.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
-    const unsettled = standing.length > 0 ? [] : [...holders, ...along, ...yielding]
+    const unsettled = standing.length > 0 ? [] : [...holders, ...along, ...yielding, ...superseded]
     const dynamic = exact === undefined ? [unknownLast(model, first, served[0]?.at)] : []
     const settled = unsettled.reduce<ReadonlyArray<ReadonlyArray<ModelMapping>>>(
       (all, mapping) =>
@@ -388,7 +354,9 @@ const afterMap = (
     // Asked for and granted once more, if not answered: it counts as confirmed or not, in time and in the record.
     const again = new Set([...ownMappings, ...inConflict])
     const asked =
-      again.size === 0 ? [] : unchanged().flatMap((each) => askedAgain(each, again, owner, begun.epoch))
+      again.size === 0 || killed !== true
+        ? []
+        : unchanged().flatMap((each) => askedAgain(each, again, owner, begun.epoch))
     return may(...[...unchanged(), ...asked].flatMap(recovered))
   }
   if (outcome._tag === "Refused") {
@@ -444,6 +412,14 @@ const afterMap = (
   }
 
   const wideHosts = served.filter(({ at }) => at.any)
+  // The same binding made anew, in another mode or out of conflict, is as answered as it was.
+  const anew = (at: Frontend, backend: string) =>
+    [...inConflict, ...superseded].filter(
+      (mapping) =>
+        mapping.backend === backend &&
+        mapping.proto === at.proto &&
+        (mode === "routed" || mapping.key === at.key)
+    )
   const made = fresh.map(
     ({ at, req, led }): ModelMapping => ({
       ...at,
@@ -457,8 +433,8 @@ const afterMap = (
       owner,
       epoch: begun.epoch,
       standing: "answered",
-      recorded: lostBy === undefined ? "answered" : "applied",
-      pending: lostBy === undefined ? undefined : { by: lostBy, before: undefined },
+      recorded: recordedAfter(anew(at, backends.get(req) as string), lostBy),
+      pending: pendingAfter(anew(at, backends.get(req) as string), lostBy),
       wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
     })
   )
@@ -478,31 +454,21 @@ const afterMap = (
   )
   const replaced = powerless.filter((mapping) => reserved.some(({ at }) => mapping.key === at.key))
   const kept = model.mappings
-    .filter((mapping) => ![...holders, ...replaced, ...displaced].includes(mapping))
-    .flatMap((mapping): ReadonlyArray<ModelMapping> => {
-      if (!superseded.includes(mapping)) return [mapping]
-      return lostBy === undefined ? [] : [{ ...mapping, leaving: lostBy }]
-    })
+    .filter((mapping) => ![...holders, ...replaced, ...displaced, ...superseded].includes(mapping))
     .map((mapping): ModelMapping => {
       if (!ownMappings.has(mapping)) return mapping
       const each = served.find((candidate) => own.get(candidate) === mapping)
       const renewed = {
         ...mapping,
         mode,
-        standing: "answered" as const,
-        recorded: lostBy === undefined ? ("answered" as const) : mapping.recorded,
-        pending: lostBy === undefined ? undefined : mapping.pending,
+        standing: lostBy === undefined ? ("answered" as const) : mapping.standing,
+        recorded: recordedAfter([mapping, ...anew(mapping, mapping.backend)], lostBy),
+        pending: pendingAfter([mapping, ...anew(mapping, mapping.backend)], lostBy),
         epoch: owner === "engine" ? begun.epoch : mapping.epoch
       }
       return each === undefined || (policyOf(labels) === mapping.policy && mapping.mode === mode)
         ? renewed
-        : {
-            ...renewed,
-            policy: policyOf(labels),
-            allow: each.led.allow,
-            asked: each.req.FrontendIP,
-            pending: lostBy === undefined ? undefined : { by: lostBy, before: mapping }
-          }
+        : { ...renewed, policy: policyOf(labels), allow: each.led.allow, asked: each.req.FrontendIP }
     })
   const done: Model = { ...model, engine: begun, last, mappings: [...kept, ...unique] }
   const named = new Set([
@@ -519,44 +485,52 @@ const afterMap = (
         mappings: each.mappings.filter((mapping) => !gone.includes(mapping))
       }))
     )
-    .flatMap((each) => ownersOf(each, model, owner))
+    .flatMap((each) =>
+      // Killed in between, it was recorded, and what it takes the place of not yet forgotten.
+      subsets(killed === true ? superseded : []).map((left) => ({
+        ...each,
+        mappings: [...each.mappings, ...left]
+      }))
+    )
+    .flatMap((each) => ownersOf(each, ownMappings, owner))
   if (!struck && model.refusing.length === 0) return may(...taken)
-  // What the answer takes the place of may have stayed, and is nobody's any more.
-  const left = lostBy === undefined ? superseded.map(abandonedOne) : []
-  const ended = taken.flatMap((each) =>
-    subsets(left).map((some) => ({ ...each, mappings: [...each.mappings, ...some] }))
-  )
-  // The confirmation may have failed: then the record says that it was applied.
-  return may(
-    ...ended,
-    ...ended.map((each) => ({
-      ...each,
-      mappings: each.mappings.map((mapping): ModelMapping => {
-        const before = model.mappings.find((one) => sameMapping(one, mapping))
-        const unrecorded = [...named].some((one) => sameMapping(one, mapping))
-        return unrecorded ? { ...mapping, recorded: before?.recorded ?? "applied" } : mapping
-      })
-    })),
-    ...ended.map((each) => ({
-      ...each,
-      mappings: each.mappings.map(
-        (mapping): ModelMapping =>
-          [...named].some((one) => sameMapping(one, mapping)) ? { ...mapping, recorded: "applied" } : mapping
-      )
-    }))
-  )
+  // Recording the answer may have failed: then the record says what it said before.
+  const unrecorded = taken.map((each) => ({
+    ...each,
+    mappings: each.mappings.map((mapping): ModelMapping => {
+      if (![...named].some((one) => sameMapping(one, mapping))) return mapping
+      const before = model.mappings.filter((one) => sameMapping(one, mapping))
+      return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
+    })
+  }))
+  return may(...taken, ...unrecorded)
 }
 
-const abandonedOne = (mapping: ModelMapping): ModelMapping =>
-  mapping.standing === "conflicted" ? mapping : { ...mapping, standing: "unconfirmed" }
+/** The calls that may yet be answered with what was these before, where none has been. */
+const pendingAfter = (
+  before: ReadonlyArray<ModelMapping>,
+  lostBy: number | undefined
+): ModelMapping["pending"] => {
+  if (lostBy === undefined || before.some(({ pending }) => pending === undefined)) return undefined
+  return [...before.flatMap(({ pending }) => pending ?? []), lostBy]
+}
 
-/** What nobody had confirmed may become the caller's. */
-const ownersOf = (done: Model, before: Model, owner: string): ReadonlyArray<Model> => {
-  const unconfirmed = before.mappings.filter(
-    (mapping) => mapping.standing === "unconfirmed" && mapping.owner !== owner
+const recordedAfter = (
+  before: ReadonlyArray<ModelMapping>,
+  lostBy: number | undefined
+): ModelMapping["recorded"] =>
+  lostBy === undefined || before.some(({ recorded }) => recorded === "answered") ? "answered" : "applied"
+
+/** What was not confirmed yet, of what the call answers with, may become the caller's. */
+const ownersOf = (
+  done: Model,
+  own: ReadonlySet<ModelMapping | undefined>,
+  owner: string
+): ReadonlyArray<Model> => {
+  const unconfirmed = [...own].flatMap((mapping) =>
+    mapping?.standing === "unconfirmed" && mapping.owner !== owner ? [mapping] : []
   )
-  const isThat = (mapping: ModelMapping) =>
-    mapping.standing === "answered" && unconfirmed.some((one) => sameMapping(one, mapping))
+  const isThat = (mapping: ModelMapping) => unconfirmed.some((one) => sameMapping(one, mapping))
   if (!done.mappings.some(isThat)) return [done]
   return [
     done,
@@ -765,10 +739,6 @@ const afterUnmap = (
   bindings: ReadonlyArray<WireBinding>,
   { outcome, struck }: Ended
 ): Verdict => {
-  const routedOf = ({ proto, backend }: ModelMapping) =>
-    model.mappings.filter(
-      (mapping) => mapping.mode === "routed" && mapping.proto === proto && mapping.backend === backend
-    )
   const named = new Set(
     bindings.flatMap((binding): ModelMapping | ReadonlyArray<ModelMapping> => {
       const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
@@ -785,8 +755,6 @@ const afterUnmap = (
       const routed = model.mappings.find(
         (mapping) => mapping.mode === "routed" && mapping.proto === at.proto && mapping.backend === backend
       )
-      // What is about to take its place goes with it.
-      if (published?.leaving !== undefined) return [published, ...routedOf(published)]
       return published ?? routed ?? []
     })
   )

@@ -1,10 +1,10 @@
 /**
- * How the traffic of one entry must be led, mode by mode, as DESIGN tells it ("The way of a request", decisions 1, 2, 3,
- * 10, 11), and everything that a mapper may therefore hold of its host.
+ * How the traffic of one entry must be led, mode by mode (docs/decisions 1, 2, 3, 10, 11), and everything that a mapper may
+ * therefore hold of its host.
  */
 import type { Capabilities } from "../mapper/Plan.ts"
-import type { Model, ModelMapping } from "./Model.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import type { Model, ModelMapping } from "./ModelState.ts"
 import type { Held, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>

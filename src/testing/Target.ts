@@ -50,7 +50,7 @@ export type Outcome =
 
 /**
  * An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. `lost` numbers a
- * call whose answer is on its way to be lost: it is to be taken back.
+ * call whose answer was given and is lost: see `afterLoss`.
  */
 export interface Ended {
   readonly outcome: Outcome

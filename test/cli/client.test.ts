@@ -145,7 +145,7 @@ describe("map, ls and unmap", () => {
           FrontendPort: 8080
         }
         assert.deepStrictEqual(
-          yield* json("map -p 0.0.0.0:8080:80 --to 172.17.0.2 --label a=b=c --label d"),
+          yield* json("map -p 0.0.0.0:8080:80 --to 172.17.0.2 --label portmapper.mode=nat --label a=b=c"),
           [
             0,
             {
@@ -170,7 +170,7 @@ describe("map, ls and unmap", () => {
                 Owner: "cli",
                 State: "live",
                 Since: "",
-                Labels: { a: "b=c", d: "" },
+                Labels: { "portmapper.mode": "nat" },
                 Connections: 0,
                 BytesIn: null,
                 BytesOut: null

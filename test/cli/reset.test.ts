@@ -85,7 +85,7 @@ describe("reset", () => {
         const { args } = yield* host
         const { status, stdout } = yield* resetIn(
           [...args, "--yes"],
-          "nft add table inet portmapper && nft add table inet other",
+          "for name in portmapper portmapper-draft other; do nft add table inet $name; done",
           "nft list tables"
         )
         assert.strictEqual(status, 0)

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { attachment, container, desired } from "./containers.ts"
 
 const publish = (text: string) => ({ "portmapper.publish": text })
 
 describe("desired groups", () => {
-  it("are none, and no problem, where what the container's image asks for is all there is", () => {
-    assert.deepStrictEqual(desired(container("web"), { "portmapper.alow": "10.0.0.0/8" }), {
+  it("are none, and no problem, where no label asks for any", () => {
+    assert.deepStrictEqual(desired(container("web"), { "portmapper.allow": "10.0.0.0/8" }), {
       groups: [],
       problems: []
     })
@@ -39,5 +40,19 @@ describe("desired groups", () => {
       problems.map(({ name, detail }) => `${name}: ${detail}`),
       ["web: portmapper.publish: must be at most 65536 container ports in all (there are 58981500)"]
     )
+  })
+
+  it("bind where the container's network says, unless the label has an address", () => {
+    const bound = (text: string, hostBinding?: string) => {
+      const binding = hostBinding === undefined ? undefined : addressUnsafe(hostBinding)
+      const attachments = [attachment("front", "172.18.0.2", { hostBinding: binding })]
+      const { groups } = desired(container("web", { attachments, networkMode: "front" }), publish(text))
+      return groups.flatMap(({ group }) => group.entries.map(({ host }) => host.text))
+    }
+    assert.deepStrictEqual(bound("80"), ["0.0.0.0", "::"])
+    assert.deepStrictEqual(bound("80", "0.0.0.0"), ["0.0.0.0", "::"])
+    assert.deepStrictEqual(bound("80", "127.0.0.1"), ["127.0.0.1"])
+    assert.deepStrictEqual(bound("80", "::1"), ["::1"])
+    assert.deepStrictEqual(bound("0.0.0.0:8080:80", "127.0.0.1"), ["0.0.0.0"])
   })
 })

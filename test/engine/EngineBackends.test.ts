@@ -3,8 +3,9 @@ import { Effect, Layer, Result } from "effect"
 import { IpNetwork } from "effect/net"
 import { TestClock } from "effect/testing"
 import * as EngineBackends from "../../adapters/engine/EngineBackends.ts"
-import { Backends } from "../../src/mapper/Backends.ts"
+import { Backends } from "../../src/mapper/MapperContext.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { network } from "./containers.ts"
 import * as Memory from "./MemoryEngine.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
 
@@ -12,7 +13,12 @@ const subnets = ["172.17.0.0/16", "fd00::/64"].map((text) => Result.getOrThrow(I
 
 const test = (title: string, body: () => Effect.Effect<void, unknown, Backends | MemoryEngine>) =>
   it.effect(title, () =>
-    Effect.provide(body(), EngineBackends.layer.pipe(Layer.provideMerge(Memory.layer({ subnets }))))
+    Effect.provide(
+      body(),
+      EngineBackends.layer.pipe(
+        Layer.provideMerge(Memory.layer({ networks: [network("bridge", { subnets })] }))
+      )
+    )
   )
 
 const stateOf = (address: string) =>

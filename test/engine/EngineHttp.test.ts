@@ -96,10 +96,10 @@ describe("an Engine over HTTP", () => {
   it.live("may be another one after a failure", () =>
     Effect.gen(function* () {
       const script: Script = { ...ping("1.50"), ...answers, "/networks": { status: 500 } }
-      const { asked } = yield* asking(script, ({ info, subnets }) =>
+      const { asked } = yield* asking(script, ({ info, networks }) =>
         Effect.gen(function* () {
           yield* info
-          yield* Effect.flip(subnets)
+          yield* Effect.flip(networks)
           Object.assign(script, ping("1.41"))
           yield* info
         })
@@ -121,20 +121,50 @@ describe("an Engine over HTTP", () => {
           Labels: { a: "b" },
           HostConfig: { NetworkMode: "front" },
           NetworkSettings: {
-            Networks: { front: { NetworkID: "n1", IPAddress: "172.18.0.2", GlobalIPv6Address: "fd00::2" } }
+            Networks: {
+              front: {
+                NetworkID: "n1",
+                IPAddress: "172.18.0.2",
+                Gateway: "172.18.0.1",
+                GlobalIPv6Address: "fd00::2",
+                IPv6Gateway: "fd00::1",
+                GwPriority: 7
+              },
+              unlisted: { NetworkID: "n2", IPAddress: "172.19.0.2" }
+            }
           }
         },
         { Id: id("a"), Names: null, Created: 1, State: "exited", NetworkSettings: null }
       ]
+      const networks = [
+        {
+          Id: "n1",
+          Name: "front",
+          Driver: "macvlan",
+          Internal: true,
+          Options: { "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" }
+        }
+      ]
       const { outcome } = yield* asking(
-        { ...ping("1.41"), "/containers/json": { body } },
+        { ...ping("1.41"), "/containers/json": { body }, "/networks": { body: networks } },
         ({ containers }) => containers
       )
       assert.deepStrictEqual(
         Result.getOrThrow(outcome).map(({ attachments, labels, ...container }) => ({
           ...container,
           labels: Object.fromEntries(labels),
-          attachments: attachments.map(({ v4, v6, ...place }) => ({ ...place, v4: v4?.text, v6: v6?.text }))
+          attachments: attachments.map(
+            ({ network: { id, driver, hostBinding, internal }, gatewayPriority, gateways, v4, v6 }) => [
+              id,
+              driver,
+              internal,
+              hostBinding?.text,
+              gatewayPriority,
+              gateways,
+              v4?.text,
+              v6?.text
+            ]
+          )
         })),
         [
           {
@@ -153,7 +183,7 @@ describe("an Engine over HTTP", () => {
             running: true,
             networkMode: "front",
             labels: { a: "b" },
-            attachments: [{ network: "front", networkId: "n1", v4: "172.18.0.2", v6: "fd00::2" }]
+            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
           }
         ]
       )
@@ -165,7 +195,8 @@ describe("an Engine over HTTP", () => {
       const { path } = yield* fakeEngine({
         ...ping("1.41"),
         "/containers/c1/json": { silent: true },
-        "/containers/json": { body: [] }
+        "/containers/json": { body: [] },
+        "/networks": { body: [] }
       })
       const first = yield* Effect.provide(
         Effect.flatMap(Engine, ({ containers, settled }) =>

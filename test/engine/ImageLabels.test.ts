@@ -40,6 +40,13 @@ describe("the labels that count of a container", () => {
     )
   })
 
+  it("are only the container's own where none asks for anything", () => {
+    assert.deepStrictEqual(
+      counted({ publsh: "8080:80", alow: "10.0.0.0/8" }, { alow: "10.0.0.0/8" }),
+      Result.succeed({ "portmapper.publsh": "8080:80" })
+    )
+  })
+
   it("lose what opens, where the image has it too", () => {
     const opening = { "udp-idle": "24h", container: "other/0123456789ab" }
     assert.deepStrictEqual(

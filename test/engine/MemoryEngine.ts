@@ -1,16 +1,17 @@
 /** An Engine in memory, for tests: containers start, stop and change as they are told to, and everyone who listens is told. */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
-import type { IpNetwork } from "effect/net"
 import {
   type Attachment,
   type Container,
   Engine,
   EngineError,
   type EngineEvent,
-  type EngineInfo
+  type EngineInfo,
+  type Network
 } from "../../adapters/engine/Engine.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
+import { network } from "./containers.ts"
 
 export interface NewContainer {
   readonly name: string
@@ -48,14 +49,14 @@ export class MemoryEngine extends Context.Service<
 >()("portmapper/engine/MemoryEngine") {}
 
 export interface MemoryEngineOptions {
-  readonly subnets?: ReadonlyArray<IpNetwork.IpNetwork>
+  readonly networks?: ReadonlyArray<Network>
   readonly info?: EngineInfo
 }
 
 export const layer = (options: MemoryEngineOptions = {}): Layer.Layer<Engine | MemoryEngine> =>
   Layer.effectContext(make(options))
 
-const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: MemoryEngineOptions) {
+const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }: MemoryEngineOptions) {
   const containers: Array<Container> = []
   const images = new Map<string, Labels>()
   const unreadable = new Set<string>()
@@ -96,7 +97,7 @@ const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: 
         (labels) => (unreadable.has(image) ? Effect.fail(brokenImage) : Effect.succeed(labels))
       ),
     settled: () => asked(() => undefined),
-    subnets: asked(() => subnets),
+    networks: asked(() => networks),
     info: asked(() => info),
     events: Stream.unwrap(
       Effect.gen(function* () {
@@ -153,7 +154,7 @@ const make = Effect.fnUntraced(function* ({ subnets = [], info = defaultInfo }: 
     disconnect: (name, network) =>
       change(name, "disconnect", (container) => ({
         ...container,
-        attachments: container.attachments.filter((attachment) => attachment.network !== network)
+        attachments: container.attachments.filter(({ network: { name } }) => name !== network)
       })),
     image: (name, labels, state) =>
       Effect.sync(() => {
@@ -178,11 +179,12 @@ const defaultInfo: EngineInfo = { version: "20.10.24", firewall: undefined }
 const attachmentsOf = (
   networks: Readonly<Record<string, ReadonlyArray<string>>>
 ): ReadonlyArray<Attachment> =>
-  Object.entries(networks).map(([network, addresses]) => {
+  Object.entries(networks).map(([name, addresses]) => {
     const parsed = addresses.map(addressUnsafe)
     return {
-      network,
-      networkId: `id-of-${network}`,
+      network: network(name),
+      gatewayPriority: 0,
+      gateways: 1,
       v4: parsed.find(({ family }) => family === 4),
       v6: parsed.find(({ family }) => family === 6)
     }

@@ -221,26 +221,36 @@ describe("a watch", () => {
       yield* engine.run({ name: "typo", labels: publish("80:80:80:80") })
       yield* engine.run({ name: "guarded", labels: publish("8080:80", { "portmapper.allow": "everyone" }) })
       yield* engine.run({ name: "strange", labels: publish("8080:80", { "portmapper.alow": "10.0.0.0/8" }) })
+      yield* engine.run({ name: "cased", labels: { "portmapper.Publish": "8080:80" } })
+      yield* engine.image("other", { "portmapper.version": "1" })
+      yield* engine.run({ name: "elses", labels: { "portmapper.version": "1" }, image: "other" })
       yield* engine.run({ name: "taken", labels: publish("8081:80,8082:80") })
       yield* engine.run({ name: "second", labels: publish("8082:80") })
       yield* engine.run({ name: "hostly", labels: publish("8083:80"), networkMode: "host", networks: {} })
       yield* engine.run({ name: "fine", labels: publish("8084:80") })
       const driver = yield* start()
       const all = yield* errors(driver)
-      assert.lengthOf(all, 6)
+      assert.lengthOf(all, 7)
       assert.match(
         all.find((text) => text.startsWith("typo: ")) ?? "",
         /host address "80:80": not an IPv4 or IPv6 address/
       )
       assert.match(all.find((text) => text.startsWith("guarded: ")) ?? "", /portmapper.allow.*everyone/)
-      assert.match(all.find((text) => text.startsWith("strange: ")) ?? "", /one of the known labels/)
+      assert.match(
+        all.find((text) => text.startsWith("strange: ")) ?? "",
+        /one of the known labels \(the nearest is portmapper\.allow\)/
+      )
+      assert.include(
+        all.find((text) => text.startsWith("cased: ")),
+        'Labels["portmapper.Publish"] = "8080:80": must be one of the known labels (the nearest is portmapper.publish)'
+      )
       assert.include(all, "taken: bind for 0.0.0.0:8081/tcp failed: address already in use")
       assert.match(all.find((text) => text.startsWith("second: ")) ?? "", /8082.*port is already allocated/)
       assert.include(all, "hostly: it is in the host's own network, where its ports are the host's already")
       const live = (yield* listed(driver)).filter((line) => line.includes(" live "))
       assert.deepStrictEqual(live, [
-        "0.0.0.0:8082 -> 172.17.0.5:80 live watch",
-        "0.0.0.0:8084 -> 172.17.0.8:80 live watch"
+        "0.0.0.0:8082 -> 172.17.0.7:80 live watch",
+        "0.0.0.0:8084 -> 172.17.0.10:80 live watch"
       ])
       const tellings = () => lines.filter((line) => line.startsWith("taken: not published: "))
       assert.deepStrictEqual(tellings(), [
@@ -250,7 +260,7 @@ describe("a watch", () => {
       assert.lengthOf(tellings(), 1)
       host.free("tcp", addressUnsafe("0.0.0.0"), 8081)
       yield* TestClock.adjust("1 minute")
-      assert.include(yield* listed(driver), "0.0.0.0:8081 -> 172.17.0.5:80 live watch")
+      assert.include(yield* listed(driver), "0.0.0.0:8081 -> 172.17.0.7:80 live watch")
     }))
 
   test("takes no label of an image for the container's own, unless it is told to", () =>

@@ -30,7 +30,7 @@ describeLab("portmapper watch", [], () => {
           ...ping("1.41"),
           "/containers/json": { body: [container] },
           "/images/image/json": { body: { Config: {} } },
-          "/networks": { body: [] },
+          "/networks": { body: [{ Id: "n", Name: "bridge" }] },
           "/info": { body: { ServerVersion: "20.10.24" } },
           "/events": { body: "\n", open: true }
         })

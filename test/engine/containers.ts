@@ -1,14 +1,31 @@
 /** Containers and desired groups, made for tests. */
 import { Result } from "effect"
 import { type Desired, desiredByLabels } from "../../adapters/engine/Desired.ts"
-import type { Attachment, Container } from "../../adapters/engine/Engine.ts"
+import type { Attachment, Container, Network } from "../../adapters/engine/Engine.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 
-export const attachment = (network: string, v4: string): Attachment => ({
-  network,
-  networkId: `id-of-${network}`,
+export const network = (name: string, more: Partial<Network> = {}): Network => ({
+  id: `id-of-${name}`,
+  name,
+  driver: "bridge",
+  internal: false,
+  hostBinding: undefined,
+  subnets: [],
+  ...more
+})
+
+export const attachment = (
+  name: string,
+  v4: string,
+  more: Partial<Network> = {},
+  place: Partial<Attachment> = {}
+): Attachment => ({
+  network: network(name, more),
+  gatewayPriority: 0,
+  gateways: 1,
   v4: addressUnsafe(v4),
-  v6: undefined
+  v6: undefined,
+  ...place
 })
 
 /** A running container; its id is made of its name. */

@@ -311,6 +311,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
         ...ping("1.52"),
         "/info": { body: { ServerVersion: "29.0.0", FirewallBackend: { Driver: "nftables" } } },
         "/containers/json": { body: [] },
+        "/networks": { body: [] },
         "/events": { body: "\n", open: true }
       })
       const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })

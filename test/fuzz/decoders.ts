@@ -15,7 +15,7 @@ import { parse, stringify } from "../../src/protocol/GoJson.ts"
 import { call, textBody, valueBody } from "../../src/protocol/Operations.ts"
 import { parsePortRange } from "../../src/protocol/PortRange.ts"
 import { parsePublish, parseUnpublish, publishText, unpublishText } from "../../src/protocol/PublishSyntax.ts"
-import { mapping } from "../support/mappings.ts"
+import { mapping, records } from "../support/mappings.ts"
 
 export interface Decoder {
   readonly name: string
@@ -231,9 +231,8 @@ const storeFolder = (): string => {
 const storeFile = (): Uint8Array => {
   const path = Path.join(storeFolder(), "mappings.db")
   const file = new MappingFile(path, { sparePath: Path.join(storeFolder(), "spare") })
-  file.put([mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)], "answered")
-  file.put([mapping("udp :: [fd00::2]:53", 5353)], "applied")
-  file.put([mapping("tcp 127.0.0.1 172.17.0.3:80", 8081)], "intent")
+  file.put(records([mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)], "answered"))
+  file.put(records([mapping("udp :: [fd00::2]:53", 5353)], "applied"))
   file.close()
   return new Uint8Array(Fs.readFileSync(path))
 }

@@ -1,19 +1,13 @@
-/**
- * Attacks by packets on a real plugin in a lab of its own. Each returns what got through, a line each: nothing where the
- * plugin holds. Fails where the lab can't be set up, or the same port does not serve whom it should.
- */
-import { Effect, type Scope } from "effect"
-import type { AgentError } from "../lab/Agent.ts"
+/** Attacks by packets of neighbours, containers and others on the host. */
+import { Effect } from "effect"
+import type { TcpRequest } from "../lab/AgentProtocol.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
-import { LabError } from "../lab/Process.ts"
+import type { LabError } from "../lab/Process.ts"
+import { silenceMillis } from "../lab/patience.ts"
 import type { Running } from "../lab/Running.ts"
-
-export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
-
-const must = (what: string, holds: boolean): Effect.Effect<void, LabError> =>
-  holds ? Effect.void : Effect.fail(new LabError({ operation: what, detail: "it does not" }))
+import { type Attack, must } from "./Attack.ts"
 
 /** Addresses that are nobody's alone; the last one is the broadcast address of a bridge, sent to the host as a router. */
 const nobodys = ["255.255.255.255", "10.99.0.255", "224.0.0.1", "ff02::1%eth0", "172.31.0.255"]
@@ -31,7 +25,8 @@ export const shoutAtRelay: Attack = Effect.gen(function* () {
   }
   const asked = yield* Effect.forEach(
     nobodys,
-    (address) => client.agent.udp({ host: address, port: 8080, unconnected: true }),
+    (address) =>
+      client.agent.udp({ host: address, port: 8080, unconnected: true, timeoutMillis: silenceMillis }),
     { concurrency: "unbounded" }
   )
   const answers = asked.flatMap(({ replies }, index) =>
@@ -62,18 +57,16 @@ export const knockAtOwnPort: Attack = Effect.gen(function* () {
   const serve = ["--tcp", "127.0.0.1:7000", "--spec-dir", folder]
   const plugin = yield* Plugin.start(host, { folder, arguments: serve })
   yield* host.agent.echo({ protocol: "tcp", host: "127.0.0.1", port: 7001 })
-  const knock = (from: Namespace, port: number, sourceAddress?: string) =>
-    Effect.map(
-      from.agent.tcp({ host: "127.0.0.1", port, ...(sourceAddress === undefined ? {} : { sourceAddress }) }),
-      ({ connected }) => connected
-    )
+  const knock = (from: Namespace, request: Omit<TcpRequest, "host">) =>
+    Effect.map(from.agent.tcp({ host: "127.0.0.1", ...request }), ({ connected }) => connected)
   const outsiders = { client: [client, "10.99.0.2"], c1: [c1, "172.31.0.2"] } as const
   const through: Array<string> = []
   const knockAll = Effect.fnUntraced(function* (when: string) {
-    yield* must("the host reaches the plugin", yield* knock(host, 7000))
-    for (const [name, [from, source]] of Object.entries(outsiders)) {
-      yield* must(`${name} reaches another port`, yield* knock(from, 7001, source))
-      if (yield* knock(from, 7000, source)) through.push(`${name} connects ${when}`)
+    yield* must("the host reaches the plugin", yield* knock(host, { port: 7000 }))
+    for (const [name, [from, sourceAddress]] of Object.entries(outsiders)) {
+      yield* must(`${name} reaches another port`, yield* knock(from, { port: 7001, sourceAddress }))
+      const isThrough = yield* knock(from, { port: 7000, sourceAddress, timeoutMillis: silenceMillis })
+      if (isThrough) through.push(`${name} connects ${when}`)
     }
   })
   yield* knockAll("after a start")
@@ -104,7 +97,7 @@ export const borrowMark: Attack = Effect.gen(function* () {
   yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
   const { answer } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080 })
   yield* must("the client is known by its own address", answer?.seen?.address === "10.99.0.2")
-  yield* c2.agent.tcp({ host: "172.31.0.1", port: 7003 })
+  yield* c2.agent.tcp({ host: "172.31.0.1", port: 7003, timeoutMillis: silenceMillis })
   const listed = yield* host.check("nft", ["list", "chain", "inet", "others", "leaving"])
   const [marked = 0, masqueraded = 0, own = 0, all = 0] = [...listed.matchAll(/packets (\d+)/g)].map(
     ([, packets]) => Number(packets)

@@ -20,7 +20,7 @@ import type {
   UdpResult
 } from "./AgentProtocol.ts"
 import { LabError } from "./Process.ts"
-import { patienceMillis } from "./patience.ts"
+import { exchangeMillis, patienceMillis } from "./patience.ts"
 import { follow } from "./Running.ts"
 
 export class AgentError extends Schema.TaggedError<AgentError>()("AgentError", {
@@ -102,12 +102,12 @@ export const make = (launch: () => ChildProcess): Agent => {
     start: Effect.map(ask("ping", {}), ({ pid }) => pid),
     echo: (request) => Effect.map(ask("echo", request), held),
     hold: (request) => Effect.map(ask("hold", request), held),
-    tcp: (request) => ask("tcp", request, (request.timeoutMillis ?? patienceMillis) + patienceMillis),
+    tcp: (request) => ask("tcp", request, (request.timeoutMillis ?? exchangeMillis) + patienceMillis),
     udp: (request) =>
-      ask("udp", request, (request.timeoutMillis ?? patienceMillis) * (request.rounds ?? 1) + patienceMillis),
+      ask("udp", request, (request.timeoutMillis ?? exchangeMillis) * (request.rounds ?? 1) + patienceMillis),
     transfer: (request) =>
       Effect.map(
-        ask("transfer", request, (request.timeoutMillis ?? patienceMillis) + patienceMillis),
+        ask("transfer", request, (request.timeoutMillis ?? exchangeMillis) + patienceMillis),
         (opened) => {
           const progress = ask("progress", { handle: opened.handle })
           return { ...held(opened), progress, advance: advance(progress) }

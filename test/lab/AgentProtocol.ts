@@ -35,7 +35,7 @@ export interface TcpRequest {
   readonly payload?: string
   readonly sourceAddress?: string
   readonly sourcePort?: number
-  /** For the whole exchange. Default `patienceMillis`; `silenceMillis` where none is to come. */
+  /** For the whole exchange. Default `exchangeMillis`; `silenceMillis` where none is to come. */
   readonly timeoutMillis?: number
   /** How the connection ends once it is answered. `reset` leaves no TIME_WAIT, so that the same source port serves again. */
   readonly close?: "fin" | "reset"
@@ -75,7 +75,7 @@ export interface UdpRequest {
   readonly sourcePort?: number
   /** How often to send and await, one after the other, from one socket. Default 1. */
   readonly rounds?: number
-  /** For each round. Default `patienceMillis`; `silenceMillis` where no answer is to come. */
+  /** For each round. Default `exchangeMillis`; `silenceMillis` where no answer is to come. */
   readonly timeoutMillis?: number
   /** Takes answers from whatever source, may broadcast, and is told of no ICMP error. Default false. */
   readonly unconnected?: boolean
@@ -103,7 +103,7 @@ export interface TransferRequest {
   readonly chunkBytes?: number
   /** From an answer to the next line. Default 10. */
   readonly intervalMillis?: number
-  /** For the handshake. Default `patienceMillis`. */
+  /** For the handshake. Default `exchangeMillis`. */
   readonly timeoutMillis?: number
 }
 

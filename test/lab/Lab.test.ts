@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { silenceMillis } from "../lab/patience.ts"
 import { until } from "../support/until.ts"
 import { describeLab } from "./describeLab.ts"
 import * as Lab from "./Lab.ts"
 import type { Namespace } from "./Namespace.ts"
+import { silenceMillis } from "./patience.ts"
 
 const left = (prefix: string) => readdirSync("/run/netns").filter((name) => name.startsWith(prefix))
 

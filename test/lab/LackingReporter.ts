@@ -20,8 +20,8 @@ const skippedText = (skipped: number, lacks: ReadonlyArray<Need>): string => {
   const packages = packagesOf(lacks)
   const rest = unpackaged(lacks)
   return [
-    `SKIPPED: ${skipped} tests or groups of tests, for what this machine lacks.`,
-    ...(packages.length === 0 ? [] : [` To run them: apt install ${packages.join(" ")}`]),
-    ...(rest.length === 0 ? [] : [`; no package has ${rest.join(", ")}`])
-  ].join("")
+    `SKIPPED: ${skipped} tests or groups of tests, for what this machine lacks`,
+    ...(packages.length === 0 ? [] : [`to run them: apt install ${packages.join(" ")}`]),
+    ...(rest.length === 0 ? [] : [`no package has ${rest.join(", ")}`])
+  ].join("; ")
 }

@@ -88,18 +88,34 @@ const named = (namespace: Namespace, name: string, table: string) =>
     )
   })
 
-const collections = (namespace: Namespace, table: string) =>
-  Effect.map(ruleset(namespace, table), (objects = []) =>
-    objects.flatMap((object) => {
-      const found = (object["map"] ?? object["set"]) as Json | undefined
+/**
+ * Asked for one by one: nft 1.0.6 prints no JSON of a table that has one flag alone, as an owned table has whose owner has
+ * ended (a use after free).
+ */
+const collections = Effect.fnUntraced(function* (namespace: Namespace, table: string) {
+  const all = yield* namespace.sh("nft -j list maps; nft -j list sets")
+  const names = collectionsIn(all)
+    .filter(({ family, of }) => `${family} ${of}` === table)
+    .map(({ kind, name }) => `nft -j list ${kind} ${table} ${name}`)
+  if (names.length === 0) return []
+  return collectionsIn(yield* namespace.sh(names.join("\n")))
+})
+
+const collectionsIn = (text: string) =>
+  text
+    .split("\n")
+    .filter((line) => line !== "")
+    .flatMap((line) => (JSON.parse(line) as { readonly nftables: ReadonlyArray<Json> }).nftables)
+    .flatMap((object) => {
+      const kind = "map" in object ? "map" : "set"
+      const found = object[kind] as Json | undefined
       if (found === undefined) return []
       const types = [found["type"]].flat() as ReadonlyArray<string>
       const elements = ((found["elem"] ?? []) as ReadonlyArray<unknown>).map((element) =>
         parse(element, types)
       )
-      return [{ name: String(found["name"]), elements }]
+      return [{ kind, family: found["family"], of: found["table"], name: String(found["name"]), elements }]
     })
-  )
 
 /** A set's element is its key, a map's a pair of key and value; either part may be wrapped with what is said about it. */
 const parse = (element: unknown, types: ReadonlyArray<string>): Element => {

@@ -113,6 +113,11 @@ export const start = Effect.fn("Plugin.start")(function* (
   }
 })
 
+/** The environment of a plugin that runs something before it, such as `onOlderKernel`. */
+export const importing = (name: "onOlderKernel" | "slowConntrack") => ({
+  NODE_OPTIONS: `--import ${fileURLToPath(new URL(`../support/${name}.ts`, import.meta.url))}`
+})
+
 export { temporaryFolder }
 
 const executable = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))

@@ -23,7 +23,7 @@ import type {
   UdpRequest,
   UdpResult
 } from "./AgentProtocol.ts"
-import { patienceMillis } from "./patience.ts"
+import { exchangeMillis } from "./patience.ts"
 
 interface Resource {
   readonly stop: () => Promise<void>
@@ -148,7 +148,7 @@ function tcp(request: TcpRequest): Promise<TcpResult> {
       if (request.close === "reset") socket.resetAndDestroy()
       else socket.destroy()
     }
-    const timer = setTimeout(() => settle("timeout"), request.timeoutMillis ?? patienceMillis)
+    const timer = setTimeout(() => settle("timeout"), request.timeoutMillis ?? exchangeMillis)
     socket.on("connect", () => {
       connected = true
       local = { address: socket.localAddress ?? "", port: socket.localPort ?? 0 }
@@ -173,7 +173,7 @@ function transfer(request: TransferRequest): Promise<Opened> {
     let expected = ""
     let timer: NodeJS.Timeout = setTimeout(
       () => socket.destroy(Object.assign(new Error("no handshake"), { code: "ETIMEDOUT" })),
-      request.timeoutMillis ?? patienceMillis
+      request.timeoutMillis ?? exchangeMillis
     )
     const finish = (state: "closed" | "failed", more: { code?: string } = {}) => {
       clearTimeout(timer)
@@ -222,7 +222,7 @@ async function udp(request: UdpRequest): Promise<UdpResult> {
         socket.on("error", () => {})
         resolve(result)
       }
-      const timer = setTimeout(() => settle({ outcome: "timeout" }), request.timeoutMillis ?? patienceMillis)
+      const timer = setTimeout(() => settle({ outcome: "timeout" }), request.timeoutMillis ?? exchangeMillis)
       const failed = (error: Error) => {
         const outcome = outcomeOf(error, false)
         if (outcome === "refused" || outcome === "unreachable") settle({ outcome, ...codeField(error) })

@@ -1,9 +1,9 @@
 /** Flows put into the kernel's table without a packet, as many as wanted, and read back as text. */
 import { Effect, Result } from "effect"
-import { NFNL_SUBSYS_CTNETLINK, readFlow } from "../../adapters/linux/ConntrackMessages.ts"
+import { NFNL_SUBSYS_CTNETLINK, readFlow } from "../../adapters/linux/conntrack/ConntrackMessages.ts"
 import { libc } from "../../adapters/linux/Libc.ts"
-import { type Batch, NETLINK_NETFILTER, openNetlink } from "../../adapters/linux/Netlink.ts"
-import { NLM_F_CREATE } from "../../adapters/linux/NetlinkMessage.ts"
+import { type Batch, NETLINK_NETFILTER, openNetlink } from "../../adapters/linux/netlink/Netlink.ts"
+import { NLM_F_CREATE } from "../../adapters/linux/netlink/NetlinkMessage.ts"
 import { addressUnsafe, fromOctets, hostText } from "../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 

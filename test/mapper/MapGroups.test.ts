@@ -37,10 +37,10 @@ describe("several groups at once", () => {
         ["0.0.0.0:49153/tcp -> 172.17.0.3:90, forward"]
       ])
       const counted = (name: string) => steps.filter((step) => step === name).length
-      // The record: intended, applied, answered.
+      // The record: applied, answered.
       assert.deepStrictEqual(
         ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Relay.open"].map(counted),
-        [4, 3, 1, 4]
+        [4, 2, 1, 4]
       )
       const together = yield* host
       yield* unmapAll
@@ -92,17 +92,27 @@ describe("several groups at once", () => {
       )
     }))
 
-  test("are undone together where the answer is not delivered, and what was there before is as it was", () =>
+  test("created are released together where the answer is not delivered; a policy stays as asked last", () =>
+    Effect.gen(function* () {
+      const limited = { ...web, labels: dns.labels }
+      yield* map([limited])
+      const changed = yield* host
+      yield* unmapAll
+      yield* map([web])
+      yield* Effect.exit(
+        Effect.scoped(Effect.andThen(mapGroupsTogether([limited, dns, any]), Effect.fail("gone")))
+      )
+      assert.deepStrictEqual(yield* host, changed)
+    }))
+
+  test("that meet are undone together, policies included, where one of them is refused", () =>
     Effect.gen(function* () {
       yield* map([web])
       const before = yield* host
-      const lost = Effect.scoped(
-        Effect.andThen(mapGroupsTogether([{ ...web, labels: dns.labels }, dns, any]), Effect.fail("gone"))
-      )
-      yield* Effect.exit(lost)
-      const after = yield* host
-      assert.deepStrictEqual({ ...after, stored: [] }, { ...before, stored: [] })
-      assert.strictEqual(after.stored.length, before.stored.length)
+      const limited = { ...web, labels: dns.labels }
+      const elsewhere = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])
+      assert.match(yield* refused([limited, elsewhere]), /^Groups\[1\]: .* port is already allocated/)
+      assert.deepStrictEqual(yield* host, before)
     }))
 
   test("that want the same are seen to one after the other", () =>

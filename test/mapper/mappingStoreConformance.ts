@@ -4,7 +4,7 @@ import { Effect, type Layer } from "effect"
 import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
 import { MappingStore, type Stored, type StoreError } from "../../src/mapper/MappingStore.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { mapping, storedTexts } from "../support/mappings.ts"
+import { mapping, records, storedTexts } from "../support/mappings.ts"
 
 const web = mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)
 const dns = mapping("udp 10.99.0.1 172.17.0.2:53", 53)
@@ -55,7 +55,7 @@ export const mappingStoreConformance = <R>(
       "gives back every field as it was put",
       Effect.gen(function* () {
         const store = yield* MappingStore
-        yield* store.put(remarkable, "answered")
+        yield* store.put(records(remarkable, "answered"))
         const { mappings } = yield* store.load
         assert.deepStrictEqual(
           byKey(mappings),
@@ -68,7 +68,7 @@ export const mappingStoreConformance = <R>(
       "replaces what is known by its key",
       Effect.gen(function* () {
         const store = yield* MappingStore
-        yield* store.put([web, dns], "intent")
+        yield* store.put(records([web, dns], "applied"))
         const other: Mapping = {
           ...web,
           backend: { address: addressUnsafe("172.17.0.3"), port: 81 },
@@ -78,32 +78,30 @@ export const mappingStoreConformance = <R>(
           epoch: 3,
           sinceMillis: 4
         }
-        yield* store.put([other], "applied")
+        yield* store.put(records([other], "applied"))
         const { mappings } = yield* store.load
         assert.deepStrictEqual(
           byKey(mappings),
           byKey([
             { mapping: other, state: "applied" },
-            { mapping: dns, state: "intent" }
+            { mapping: dns, state: "applied" }
           ])
         )
       })
     )
 
     test(
-      "leads from intent over applied to answered, back only by a new intent",
+      "has each mapping in the state that was put last, several states in one change",
       Effect.gen(function* () {
         const store = yield* MappingStore
-        for (const [state, then] of [
-          ["intent", "intent"],
-          ["applied", "applied"],
-          ["answered", "answered"],
+        for (const [state, other] of [
           ["applied", "answered"],
-          ["intent", "intent"]
+          ["answered", "applied"]
         ] as const) {
-          yield* store.put([web], state)
+          yield* store.put([...records([web], state), ...records([dns], other)])
           assert.deepStrictEqual(storedTexts((yield* store.load).mappings), [
-            `0.0.0.0:8080/tcp -> 172.17.0.2:80 ${then}`
+            `0.0.0.0:8080/tcp -> 172.17.0.2:80 ${state}`,
+            `10.99.0.1:53/udp -> 172.17.0.2:53 ${other}`
           ])
         }
       })
@@ -115,20 +113,20 @@ export const mappingStoreConformance = <R>(
         const store = yield* MappingStore
         const other: Mapping = { ...web, backend: { address: addressUnsafe("172.17.0.3"), port: 81 } }
         const kept = Effect.map(store.load, ({ mappings }) => storedTexts(mappings))
-        yield* store.put([web], "intent")
-        yield* store.put([other], "applied")
-        yield* store.put([web], "applied")
+        yield* store.put(records([web], "applied"))
+        yield* store.put(records([other], "applied"))
+        yield* store.put(records([web], "applied"))
         assert.deepStrictEqual(yield* kept, ["0.0.0.0:8080/tcp -> 172.17.0.2:80 applied"])
-        yield* store.put([web, dns], "answered")
-        yield* store.put([other, dns], "intent")
-        yield* store.put([web, dns], "applied")
+        yield* store.put(records([web, dns], "answered"))
+        yield* store.put(records([other, dns], "applied"))
+        yield* store.put(records([web, dns], "applied"))
         assert.deepStrictEqual(yield* kept, [
           "0.0.0.0:8080/tcp -> 172.17.0.2:80 applied",
           "10.99.0.1:53/udp -> 172.17.0.2:53 applied"
         ])
         yield* store.remove([web])
-        yield* store.put([web], "applied")
-        yield* store.put([web], "answered")
+        yield* store.put(records([web], "applied"))
+        yield* store.put(records([web], "answered"))
         assert.deepStrictEqual(yield* kept, [
           "0.0.0.0:8080/tcp -> 172.17.0.2:80 answered",
           "10.99.0.1:53/udp -> 172.17.0.2:53 applied"
@@ -140,7 +138,7 @@ export const mappingStoreConformance = <R>(
       "forgets mappings, and forgetting what is not there succeeds",
       Effect.gen(function* () {
         const store = yield* MappingStore
-        yield* store.put(remarkable, "applied")
+        yield* store.put(records(remarkable, "applied"))
         yield* store.remove([web, dns])
         yield* store.remove([web, mapping("tcp :: [fd00::2]:80", 9)])
         assert.strictEqual((yield* store.load).mappings.length, remarkable.length - 2)
@@ -153,7 +151,7 @@ export const mappingStoreConformance = <R>(
       "does nothing for no mappings",
       Effect.gen(function* () {
         const store = yield* MappingStore
-        yield* store.put([], "intent")
+        yield* store.put([])
         yield* store.remove([])
         assert.deepStrictEqual((yield* store.load).mappings, [])
       })

@@ -9,7 +9,7 @@ import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
 import { MappingStore, type StoreError } from "../../src/mapper/MappingStore.ts"
 import { mappingStoreConformance, remarkable } from "../mapper/mappingStoreConformance.ts"
 import { temporaryFolder } from "../support/folders.ts"
-import { mapping, storedTexts } from "../support/mappings.ts"
+import { mapping, records, storedTexts } from "../support/mappings.ts"
 
 mappingStoreConformance("the store in a file", () =>
   Layer.unwrap(Effect.map(temporaryFolder, (directory) => SqliteMappingStore.layer(directory)))
@@ -35,7 +35,10 @@ describe("the file of the mappings", () => {
     Effect.gen(function* () {
       const directory = Path.join(yield* temporaryFolder, "run", "portmapper")
       yield* withStore(directory, (store) =>
-        Effect.andThen(store.put(remarkable, "answered"), store.putEngine({ epoch: 2, activated: true }))
+        Effect.andThen(
+          store.put(records(remarkable, "answered")),
+          store.putEngine({ epoch: 2, activated: true })
+        )
       )
       const { mappings, engine, lost } = yield* load(directory)
       assert.strictEqual(mappings.length, remarkable.length)
@@ -93,7 +96,7 @@ describe("the file of the mappings", () => {
       yield* setClock
       const directory = yield* temporaryFolder
       const path = Path.join(directory, "mappings.db")
-      yield* withStore(directory, (store) => store.put([numbered(1), numbered(2)], "answered"))
+      yield* withStore(directory, (store) => store.put(records([numbered(1), numbered(2)], "answered")))
       const steps = [...migrations, "CREATE TABLE note (text TEXT) STRICT"]
       const migrated = yield* withStore(directory, (store) => store.load, { migrations: steps })
       assert.strictEqual(migrated.mappings.length, 2)
@@ -165,14 +168,16 @@ describe("the file of the mappings", () => {
         const path = Path.join(directory, "mappings.db")
         yield* withStore(directory, (store) =>
           store.put(
-            Array.from({ length: 200 }, (_, index) => numbered(8000 + index)),
-            "answered"
+            records(
+              Array.from({ length: 200 }, (_, index) => numbered(8000 + index)),
+              "answered"
+            )
           )
         )
         spoil(path)
         const spoilt = Fs.readFileSync(path)
         const { mappings, engine, lost } = yield* withStore(directory, (store) =>
-          Effect.tap(store.load, () => store.put([web], "answered"))
+          Effect.tap(store.load, () => store.put(records([web], "answered")))
         )
         assert.deepStrictEqual([mappings, engine], [[], { epoch: 0, activated: false }])
         assert.strictEqual(lost?.path, `${path}.${at}`)
@@ -193,7 +198,7 @@ describe("a file of the mappings that can't be read", () => {
       yield* setClock
       const directory = yield* temporaryFolder
       const path = Path.join(directory, "mappings.db")
-      yield* withStore(directory, (store) => store.put([web], "answered"))
+      yield* withStore(directory, (store) => store.put(records([web], "answered")))
       sql(path, "UPDATE mapping SET host = 'localhost'")
       Fs.mkdirSync(`${path}.${at}`)
       const error = yield* Effect.flip(load(directory))
@@ -219,19 +224,20 @@ describe("the file of the mappings when it is full", () => {
         (store) =>
           Effect.gen(function* () {
             let last = 1000
-            while ((yield* Effect.result(store.put([numbered(last)], "intent")))._tag === "Success") last++
+            while ((yield* Effect.result(store.put(records([numbered(last)], "applied"))))._tag === "Success")
+              last++
             const before = storedTexts((yield* store.load).mappings)
             const group = Array.from({ length: 50 }, (_, index) => numbered(20_000 + index))
-            const error = yield* Effect.flip(store.put([numbered(1000), ...group], "applied"))
+            const error = yield* Effect.flip(store.put(records([numbered(1000), ...group], "applied")))
             assert.deepStrictEqual(
               [error.reason, error.message],
               ["Full", `recording a mapping failed: no space left for ${directory}/mappings.db`]
             )
             assert.deepStrictEqual(storedTexts((yield* store.load).mappings), before)
-            yield* store.put([numbered(1000)], "answered")
+            yield* store.put(records([numbered(1000)], "answered"))
             yield* store.putEngine({ epoch: 1, activated: false })
             yield* store.remove([numbered(1001)])
-            yield* store.put([numbered(1001)], "intent")
+            yield* store.put(records([numbered(1001)], "applied"))
           }),
         { maxPages: 12 }
       )

@@ -64,10 +64,7 @@ const changed = (record: Record, operation: string): Record => {
   for (const target of targets) {
     const [port, backend] = target.split("=")
     if (what === "remove") next.delete(Number(port))
-    else {
-      const kept = what === "applied" && next.get(Number(port))?.endsWith(" answered")
-      next.set(Number(port), `${backend} ${kept ? "answered" : what}`)
-    }
+    else next.set(Number(port), `${backend} ${what}`)
   }
   return next
 }

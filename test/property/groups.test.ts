@@ -82,7 +82,10 @@ const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | u
   const given = (ended.outcome.answer as { readonly Groups: unknown }).Groups
   if (JSON.stringify(given) !== JSON.stringify(expected))
     return `${JSON.stringify(given)} together, ${JSON.stringify(expected)} apart`
-  const heldApart = textOf(apart.world.held())
+  // Where the answer is lost, as after calls whose answers are lost one by one.
+  const losing = worldWith(host, before)
+  if (fate?.how === "lose") for (const group of groups) losing.call(mapCall(group), fate)
+  const heldApart = textOf((fate?.how === "lose" ? losing : apart).world.held())
   return held === heldApart ? undefined : `${held} together, ${heldApart} apart`
 }
 

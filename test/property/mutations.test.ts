@@ -1,42 +1,36 @@
-/** The faults that are kept as patches: whether they are found, `scripts/mutations.ts` tries; here they still fit. */
+/** The faults that the harness has to find: whether it does, `scripts/mutations.ts` tries; here each still has its place. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { mutate, mutations } from "./mutations.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
-const folder = Path.join(import.meta.dirname, "mutations")
-const files = Fs.readdirSync(folder).filter((file) => file.endsWith(".patch"))
 
-/** The parts of a source that a patch changes, as they are before it. */
-const before = (patch: string) =>
-  patch
-    .split(/^--- a\//m)
-    .slice(1)
-    .flatMap((change) => {
-      const [path = "", ...lines] = change.split("\n")
-      const parts = lines
-        .slice(1)
-        .join("\n")
-        .split(/^@@.*\n/m)
-      return parts.slice(1).map((part) => ({
-        path,
-        text: part
-          .split("\n")
-          .filter((line) => /^[ -]/.test(line))
-          .map((line) => line.slice(1))
-          .join("\n")
-      }))
+describe("the faults to be found", () => {
+  it("are as many as ever, each by a name of its own", () =>
+    assert.isAtLeast(new Set(mutations.map(({ name }) => name)).size, 49))
+
+  for (const mutation of mutations)
+    it(`have one place in the sources: ${mutation.name}`, () => {
+      const source = Fs.readFileSync(Path.join(root, mutation.file), "utf8")
+      assert.notStrictEqual(mutate(source, mutation), source)
     })
 
-describe("the faults kept as patches", () => {
-  it("are twenty at least", () => assert.isAtLeast(files.length, 20))
-
-  it("fit the sources as they are", () => {
-    for (const file of files) {
-      const parts = before(Fs.readFileSync(Path.join(folder, file), "utf8"))
-      assert.isNotEmpty(parts, file)
-      for (const { path, text } of parts)
-        assert.include(Fs.readFileSync(Path.join(root, path), "utf8"), text, `${file}: ${path}`)
+  it("find their place however the source is laid out, and have to be alone there", () => {
+    const mutation = {
+      name: "one",
+      file: "a.ts",
+      within: "add",
+      find: "sum(a, b)",
+      put: "sum(b, a)",
+      lab: false
     }
+    const source = "const other = sum(a, b)\nconst add = () => {\n  return sum(\n    a,\n    b,\n  )\n}\n"
+    assert.strictEqual(
+      mutate(source, mutation),
+      "const other = sum(a, b)\nconst add = () => {\n  return sum(b, a)\n}\n"
+    )
+    assert.throws(() => mutate("const add = 1", mutation), "one: 0 places in add of a.ts for sum(a, b)")
+    assert.throws(() => mutate("const add = [sum(a, b), sum(a, b)]", mutation), "one: 2 places")
   })
 })

@@ -7,9 +7,16 @@ import { Effect, Exit, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import { MemoryFirewall, ruleText } from "../../src/firewall/Firewall.ts"
-import { Backends } from "../../src/mapper/Backends.ts"
-import { type Live, Mappings, mappingKey, mappingText } from "../../src/mapper/Mapping.ts"
-import { MemoryStore } from "../../src/mapper/MappingStore.ts"
+import { Backends } from "../../src/mapper/MapperContext.ts"
+import {
+  isPending,
+  type MappingEntry,
+  Mappings,
+  mappingKey,
+  mappingText,
+  noResources
+} from "../../src/mapper/Mapping.ts"
+import { MemoryStore, recordedState } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
@@ -116,11 +123,19 @@ const isRouted = ({ labels }: Granted): boolean => labels["portmapper.mode"] ===
 const frontendOf = ({ entry: { protocol, host }, port }: PortBinding): string =>
   frontendText(protocol, host, port)
 
-/** What callers know: each frontend that was answered and not taken back, by the last call that was granted it. */
+/**
+ * What callers know: each frontend that was answered and not taken back since. Its policy is that of the last call that was
+ * granted it, whether its answer arrived or not.
+ */
 class Answered {
   private readonly known = new Map<string, Granted & { readonly backend: string }>()
+  private readonly policies = new Map<string, Granted["labels"]>()
   /** A container that was ever gone, or a frontend whose unmapping failed: all that may be is right. */
   private readonly doubtful = new Set<string>()
+
+  grant({ bindings, labels }: Granted): void {
+    for (const binding of bindings) this.policies.set(frontendOf(binding), labels)
+  }
 
   answer(granted: Granted): void {
     for (const binding of granted.bindings) {
@@ -133,13 +148,10 @@ class Answered {
     }
   }
 
-  /** Those that were granted before. */
-  takeBack(bindings: ReadonlyArray<PortBinding>, order: number): void {
-    for (const binding of bindings) {
-      const found = this.known.get(frontendOf(binding))
-      if (found?.backend === endpointText(binding.entry.backend) && found.order < order)
+  takeBack(bindings: ReadonlyArray<PortBinding>): void {
+    for (const binding of bindings)
+      if (this.known.get(frontendOf(binding))?.backend === endpointText(binding.entry.backend))
         this.known.delete(frontendOf(binding))
-    }
   }
 
   doubt(what: string): void {
@@ -149,18 +161,18 @@ class Answered {
   }
 
   /** Each that was answered and is not there, or is there otherwise; with nothing on its way, also what is there beyond. */
-  wrong(lives: ReadonlyArray<Live>, nothingOnItsWay: boolean): string {
+  wrong(entries: ReadonlyArray<MappingEntry>, nothingOnItsWay: boolean): string {
     const serving = new Map(
-      lives
-        .filter(({ mapping, standing }) => mapping.mode !== "routed" && standing === "answered")
+      entries
+        .filter(({ mapping, status }) => mapping.mode !== "routed" && status._tag === "Answered")
         .map(({ mapping }) => [mappingText(mapping), mapping])
     )
     const text = (backend: string, labels: Iterable<readonly [string, string]>) =>
-      nothingOnItsWay ? `${backend} ${JSON.stringify([...labels])}` : backend
-    const lost = [...this.known].flatMap(([frontend, { backend, labels }]) => {
+      `${backend} ${JSON.stringify([...labels])}`
+    const lost = [...this.known].flatMap(([frontend, { backend }]) => {
       const found = serving.get(frontend)
       const is = found && text(endpointText(found.backend), found.labels)
-      const must = text(backend, Object.entries(labels))
+      const must = text(backend, Object.entries(this.policies.get(frontend) ?? {}))
       return is === must ? [] : [`${frontend} leads to ${is}, not to ${must}`]
     })
     const beyond = [...serving].flatMap(([frontend, { backend }]) =>
@@ -185,12 +197,12 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
     const onTheirWay: Array<OnItsWay> = []
     const mapped: Array<ReadonlyArray<PortBinding>> = []
 
-    /** Nobody who was granted them before is promised them any more. */
+    /** What was granted before is promised to nobody any more. */
     const takeBack = (bindings: ReadonlyArray<PortBinding>, order = Infinity) => {
       const textOf = (binding: PortBinding) =>
         `${frontendOf(binding)} -> ${endpointText(binding.entry.backend)}`
       const named = new Set(bindings.map(textOf))
-      answered.takeBack(bindings, order)
+      answered.takeBack(bindings)
       for (const each of onTheirWay.flatMap((one) => one.granted))
         if (each.order < order && !isRouted(each))
           each.bindings = each.bindings.filter((one) => !named.has(textOf(one)))
@@ -198,10 +210,7 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
 
     const answer = Effect.fnUntraced(function* ({ delivery, granted }: OnItsWay, lost: boolean) {
       yield* Scope.close(delivery, lost ? Exit.fail("the client is gone") : Exit.void)
-      if (lost) return
-      for (const each of granted)
-        if (isRouted(each)) takeBack(each.bindings, each.order)
-        else answered.answer(each)
+      if (!lost) for (const each of granted) if (!isRouted(each)) answered.answer(each)
     })
 
     const perform = Effect.fnUntraced(function* (each: Act) {
@@ -230,7 +239,11 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
               bindings
             })
           )
-          return void onTheirWay.push({ delivery, granted })
+          onTheirWay.push({ delivery, granted })
+          for (const each of granted)
+            if (isRouted(each)) takeBack(each.bindings, each.order)
+            else answered.grant(each)
+          return
         }
         case "answer": {
           const [one] = onTheirWay.splice(each.of % Math.max(1, onTheirWay.length), 1)
@@ -259,7 +272,7 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
       assert.strictEqual(answered.wrong(lives, onTheirWay.length === 0), "", when)
       yield* misheld(lives, when)
       if (onTheirWay.length === 0)
-        assert.strictEqual(mappings.underWay.size, 0, `nothing is on its way ${when}`)
+        assert.deepStrictEqual(lives.filter(isPending), [], `nothing is on its way ${when}`)
       if (settled) yield* unsettled(lives, when)
     })
 
@@ -296,50 +309,46 @@ const isHit = ({ at, onwards }: NonNullable<Failing>, step: number): boolean =>
   onwards ? step >= at : step === at
 
 /** At every moment: each mapping has what is its own, and nothing is held for none. */
-const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>, when: string) {
+const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>, when: string) {
   const held = yield* HostSockets.use((sockets) => sockets.held)
-  const mappings = yield* Mappings
-  for (const { mapping, hold, rules, route, was, standing, deliveries } of lives) {
+  for (const entry of lives) {
+    const { mapping, status, resources } = entry
     const text = `${mappingText(mapping)} ${when}`
-    for (const delivery of deliveries) assert.isTrue(mappings.underWay.has(delivery), `${text}: delivered`)
-    if (standing === "provisional") assert.isAbove(deliveries.size, 0, `${text}: provisional for nobody`)
-    if (standing === "conflicted") {
-      assert.deepStrictEqual([hold, route, rules.length], [undefined, undefined, 0], `${text}: in conflict`)
-      assert.isDefined(was, text)
-    } else {
-      assert.isUndefined(was, text)
-      if (mapping.mode === "routed") continue
-      assert.include(held, hold?.socket, `${text}: its socket is not open`)
-      if (route !== undefined) assert.strictEqual(route.socket, hold?.socket, `${text}: its route`)
-    }
+    assert.notStrictEqual(status._tag, "Gone", text)
+    if (status._tag === "Provisional") assert.isTrue(isPending(entry), `${text}: provisional for nobody`)
+    if (status._tag === "Conflicted") assert.deepStrictEqual(resources, noResources, `${text}: in conflict`)
+    if (status._tag === "Conflicted" || mapping.mode === "routed") continue
+    const { hold, route } = resources
+    assert.include(held, hold?.socket, `${text}: its socket is not open`)
+    if (route !== undefined) assert.strictEqual(route.socket, hold?.socket, `${text}: its route`)
   }
-  const used = new Set(lives.flatMap(({ hold }) => hold?.socket ?? []))
+  const used = new Set(lives.flatMap(({ resources: { hold } }) => hold?.socket ?? []))
   assert.strictEqual(held.length, used.size, `sockets held for nothing ${when}`)
 })
 
 /** Once nothing fails for a while: the kernel, the relay and the record are as what is known of the mappings. */
-const unsettled = Effect.fnUntraced(function* (lives: ReadonlyArray<Live>, when: string) {
+const unsettled = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>, when: string) {
   const firewall = yield* MemoryFirewall
   const relay = yield* MemoryRelay
   const store = yield* MemoryStore
-  const rules = lives.flatMap((live) => live.rules.map(ruleText)).sort()
+  const rules = lives.flatMap(({ resources }) => resources.rules.map(ruleText)).sort()
   assert.deepStrictEqual(firewall.rules(), rules, `rules ${when}`)
   const routes = lives
-    .flatMap(({ route }) => route ?? [])
+    .flatMap(({ resources }) => resources.route ?? [])
     .map(
       ({ protocol, host, port, backend, admits }) =>
         `${frontendText(protocol, host, port)} -> ${endpointText(backend)} admits ${admits}`
     )
     .sort()
   assert.deepStrictEqual(relay.routes(), routes, `routes ${when}`)
-  const recorded = (mapping: Live["mapping"]) =>
+  const recorded = (mapping: MappingEntry["mapping"]) =>
     `${mappingKey(mapping)} -> ${endpointText(mapping.backend)} ${mapping.mode} ${JSON.stringify([...mapping.labels])}`
   assert.deepStrictEqual(
     store
       .records()
-      .map(({ mapping, state }) => `${recorded(mapping)} ${state === "intent" ? state : ""}`)
+      .map(({ mapping, state }) => `${recorded(mapping)} ${state}`)
       .sort(),
-    lives.map(({ mapping }) => `${recorded(mapping)} `).sort(),
+    lives.map(({ mapping, status }) => `${recorded(mapping)} ${recordedState(status)}`).sort(),
     `the record ${when}`
   )
 })

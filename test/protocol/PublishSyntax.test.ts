@@ -26,7 +26,7 @@ const asDocker = (text: string): ReadonlyArray<string> | null =>
       onSuccess: (groups) =>
         groups.map(({ entries, ports }) => {
           const [entry] = entries
-          const host = entries.length === 2 ? "" : entry?.asked
+          const host = entries.length === 2 ? "" : entry?.requestedAddress
           const port =
             ports._tag === "Range" ? `${ports.first}-${ports.last}` : ports._tag === "Exact" ? ports.port : ""
           return `${host}|${port}|${entry?.backend.port}/${entry?.protocol}`
@@ -52,6 +52,12 @@ describe("what is published by -p", () => {
     ["8080:80-", 'container port "80-": expected PORT or FIRST-LAST'],
     ["90-80:80", 'host port "90-80": the range ends before it starts'],
     ["80/icmp", 'protocol "icmp": expected tcp, udp, sctp'],
+    ["80/tcp/udp", 'protocol "tcp/udp": expected tcp, udp, sctp'],
+    [
+      "::/0:443:443",
+      'host address "::/0": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+    ],
+    ["10.0.0.0/8:443:443/udp", 'host address "10.0.0.0/8": not an IPv4 or IPv6 address'],
     ["localhost:8080:80", 'host address "localhost": not an IPv4 or IPv6 address'],
     ["1.2.3.4:80", "for any free host port leave it empty: 1.2.3.4::80"],
     ["[::1]:80", "for any free host port leave it empty: [::1]::80"],

@@ -46,14 +46,19 @@ describe("groupOf", () => {
     const result = Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs, Labels: labels }), groupOf)
     assert.deepStrictEqual(Result.getOrThrow(result), {
       entries: [
-        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), asked: "", backend },
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), requestedAddress: "", backend },
         {
           protocol: "udp",
           host: addressUnsafe("::"),
-          asked: "",
+          requestedAddress: "",
           backend: { ...backend, address: addressUnsafe("fd00::2") }
         },
-        { protocol: "sctp", host: addressUnsafe("::ffff:10.0.0.1"), asked: "::ffff:10.0.0.1", backend }
+        {
+          protocol: "sctp",
+          host: addressUnsafe("::ffff:10.0.0.1"),
+          requestedAddress: "::ffff:10.0.0.1",
+          backend
+        }
       ],
       ports: { _tag: "Exact", port: 8080 },
       labels: new Map([["a.b", "c"]])

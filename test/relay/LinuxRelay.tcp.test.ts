@@ -1,14 +1,11 @@
-import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { readFileSync } from "node:fs"
-import { createInterface } from "node:readline"
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import { reservePorts } from "../support/ports.ts"
-import { withFewDescriptors } from "./descriptors.ts"
 import { ending, endpoint, nextData, readAll, relayTest, sleep } from "./world.ts"
 
 const free = await reservePorts()
@@ -351,48 +348,6 @@ describe("LinuxRelay, TCP", () => {
     const accepted = readFileSync("/proc/net/tcp", "utf8")
     assert.match(accepted, new RegExp(` 0100007F:${port} \\S+ 01 \\S+ 02:`))
   })
-
-  relayTest("survives the lack of descriptors, and serves everyone in turn", async (world) => {
-    await world.open({ protocol: tcp, port: free(19), backend: endpoint("127.0.0.1", free(29)) })
-    // Backend and clients are another process: the backend must not wait for descriptors that the relay has for it.
-    const other = spawn(process.execPath, ["--input-type=module", "--eval", thirtyClients], {
-      stdio: ["pipe", "pipe", "inherit"]
-    })
-    const lines = createInterface(other.stdout)
-    try {
-      await once(lines, "line")
-      await withFewDescriptors(async (leave) => {
-        // For two clients at a time, since half of them are kept for others.
-        leave(8)
-        const before = process.cpuUsage()
-        other.stdin.write("begin\n")
-        const [told] = await once(lines, "line")
-        const { user, system } = process.cpuUsage(before)
-        assert.deepStrictEqual(JSON.parse(told), { served: 30 })
-        assert.isBelow((user + system) / 1000, 400)
-      })
-    } finally {
-      other.kill("SIGKILL")
-    }
-  })
 })
-
-/** Told to begin, it tells what became of 30 clients at once. */
-const thirtyClients = `
-  import { once } from "node:events"
-  import { connect, createServer } from "node:net"
-  createServer((socket) => socket.on("error", () => {}).pipe(socket))
-    .listen(${free(29)}, "127.0.0.1", () => console.log("listening"))
-  const ask = () => new Promise((resolve) => {
-    const client = connect(${free(19)}, "127.0.0.1")
-    client.on("error", (error) => resolve(error.code)).on("close", () => resolve("closed"))
-    // Long enough that whoever waits for a descriptor in a busy loop is found out by its processor time.
-    client.on("data", () => { resolve("served"); setTimeout(() => client.destroy(), 200) })
-    client.write("x")
-  })
-  await once(process.stdin, "data")
-  const counts = {}
-  for (const how of await Promise.all(Array.from({ length: 30 }, ask))) counts[how] = (counts[how] ?? 0) + 1
-  console.log(JSON.stringify(counts))`
 
 const hex16 = (number: number): string => number.toString(16).padStart(4, "0")

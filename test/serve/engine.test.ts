@@ -2,7 +2,7 @@
  * What a real Engine sent, replayed against the real plugin: for each request the exact answer expected, and after each
  * the sockets held, the kernel's table, and who is reached by TCP and UDP from outside.
  */
-import { chmodSync, rmSync, writeFileSync } from "node:fs"
+import { rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -15,14 +15,6 @@ import { until } from "../support/until.ts"
 import recorded from "../vectors/engine.json" with { type: "json" }
 import { expected } from "./engineAnswers.ts"
 import { makeReplay, replayLab } from "./engineReplay.ts"
-
-/** An `nft` that refuses while there is a file `refuse` beside it, so that the plugin can't put its table back. */
-const refusingNft = Effect.map(Plugin.temporaryFolder, (folder) => {
-  const [path, flag] = [join(folder, "nft"), join(folder, "refuse")]
-  writeFileSync(path, `#!/bin/sh\n[ -e ${flag} ] && { echo refused >&2; exit 1; }\nexec /usr/sbin/nft "$@"\n`)
-  chmodSync(path, 0o755)
-  return { folder, refuse: () => writeFileSync(flag, ""), relent: () => rmSync(flag) }
-})
 
 /** A map that was declared constant gives up no element. */
 const freezeTable = (host: Namespace) =>
@@ -43,8 +35,10 @@ describeLab("an Engine's recorded requests", [], () => {
     Effect.gen(function* () {
       const made = yield* replayLab
       const { host } = made
-      const nft = yield* refusingNft
-      const plugin = yield* Plugin.start(host, { env: { PATH: `${nft.folder}:${process.env["PATH"]}` } })
+      const refused = join(yield* Plugin.temporaryFolder, "refused")
+      const plugin = yield* Plugin.start(host, {
+        env: { ...Plugin.importing("onOlderKernel"), LOADS_REFUSED: refused }
+      })
       const { live, send, compareHost } = makeReplay(made)
       const [first = 0] = (yield* host.check("cat", ["/proc/sys/net/ipv4/ip_local_port_range"]))
         .split(/\s+/)
@@ -58,7 +52,7 @@ describeLab("an Engine's recorded requests", [], () => {
         for (const asked of requests) {
           const title = `${scenario} ${++step}`
           if (scenario === "unmap500" && step === 3) {
-            nft.refuse()
+            writeFileSync(refused, "")
             yield* freezeTable(host)
           }
           const told = yield* send(plugin, asked)
@@ -68,7 +62,7 @@ describeLab("an Engine's recorded requests", [], () => {
           if (scenario !== "unmap500" || step < 3) yield* compareHost(plugin, title)
         }
         if (scenario === "unmap500") {
-          nft.relent()
+          rmSync(refused)
           yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
           yield* waitForRepair(host, live.size)
         }

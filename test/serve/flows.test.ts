@@ -149,7 +149,7 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
       yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 53 })
-      const plugin = yield* Plugin.start(host)
+      const plugin = yield* Plugin.start(host, { env: Plugin.importing("onOlderKernel") })
       yield* plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"])
       yield* plugin.map(["tcp 0.0.0.0:53 172.31.0.2:53"])
       yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 7000 })

@@ -10,7 +10,7 @@ import * as Plugin from "../lab/Plugin.ts"
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
 
-const script = pathOf("session.py")
+const script = pathOf("../../examples/session.py")
 const rpc = [process.execPath, pathOf("../../adapters/cli/main.ts"), "rpc"]
 
 const request = JSON.stringify({

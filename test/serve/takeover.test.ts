@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Option } from "effect"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
@@ -20,6 +20,8 @@ import type { Knocked, Knocks } from "../support/knocker.ts"
 /** The machine may have other things to do: a start, a handover, an end. */
 const startMillis = 60_000
 const program = ["adapters/cli/main.ts"]
+/** So long an Engine waits for an answer. */
+const engineMillis = 15_000
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
 const relayed = { host: "127.0.0.1", port: 8080 }
 
@@ -149,6 +151,81 @@ describeLab("a takeover", [], () => {
       assert.strictEqual((yield* plugin.unmap(bindings)).status, 200)
       assert.deepStrictEqual(yield* listening(host, { pid: plugin.process.pid }), [])
       assert.deepStrictEqual(yield* contents(host), {})
+    })
+  )
+
+  it.live("that freezes at any step leaves every call answered before an Engine gives up", () =>
+    Effect.gen(function* () {
+      const { host, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      const plugin = yield* Plugin.start(host, { program, startMillis })
+      yield* plugin.map([web])
+      const isServed = Effect.fnUntraced(function* (where: string) {
+        const mapped = yield* Effect.timeoutOption(
+          plugin.map(["tcp 0.0.0.0:9000 172.31.0.2:80"]),
+          engineMillis
+        )
+        assert.strictEqual(Option.getOrUndefined(mapped)?.status, 200, where)
+        yield* plugin.unmap(Option.getOrThrow(mapped).bindings)
+      })
+      for (const halfway of halfways) {
+        const half = yield* host.spawn(process.execPath, [
+          ...[support("halfSuccessor.ts"), handoverOf(plugin), halfway, "freeze"]
+        ])
+        const isFrozen = Effect.map(
+          host.check("cat", [`/proc/${half.pid}/stat`]),
+          (stat) => stat.slice(stat.lastIndexOf(")") + 2)[0] === "T"
+        )
+        yield* eventually(isFrozen, true)
+        yield* isServed(halfway)
+        yield* half.kill("SIGKILL")
+      }
+      const said = plugin.process.lines("stderr").length
+      let successor: Running | undefined
+      const starting = yield* Effect.forkChild(
+        Effect.exit(
+          Plugin.start(host, {
+            ...{ folder: plugin.folder, program, startMillis, arguments: ["--takeover"] },
+            onSpawn: (running) => {
+              successor = running
+            }
+          })
+        ),
+        { startImmediately: true }
+      )
+      yield* plugin.process.waitForLine(/process \d+ takes over/, {
+        ...{ stream: "stderr", after: said, timeoutMillis: startMillis }
+      })
+      yield* successor?.kill("SIGSTOP") ?? Effect.void
+      yield* isServed("the real one")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(starting)))
+      assert.deepStrictEqual(successor?.ended(), { code: null, signal: "SIGKILL" })
+    })
+  )
+
+  it.live("that comes to nothing while a third process has the state is over once that one is done", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host, { program, startMillis })
+      yield* plugin.map([web])
+      const half = yield* host.spawn(process.execPath, [
+        ...[support("halfSuccessor.ts"), handoverOf(plugin), "got everything", "freeze"]
+      ])
+      yield* plugin.process.waitForLine(/process \d+ takes over/, {
+        ...{ stream: "stderr", timeoutMillis: startMillis }
+      })
+      const third = yield* host.spawn(process.execPath, [
+        ...[support("lockHolder.ts"), join(plugin.folder, "state"), "60 seconds"]
+      ])
+      yield* third.waitForLine("locked", { timeoutMillis: startMillis })
+      const calling = yield* Effect.forkChild(plugin.map([web]), { startImmediately: true })
+      yield* plugin.process.waitForLine(
+        new RegExp(`waiting to serve again: .*/state is in use by process ${third.pid}`),
+        { stream: "stderr", timeoutMillis: startMillis }
+      )
+      yield* third.kill("SIGKILL")
+      assert.strictEqual((yield* Fiber.join(calling)).status, 200)
+      assert.deepStrictEqual(yield* half.wait(), { code: null, signal: "SIGKILL" })
     })
   )
 

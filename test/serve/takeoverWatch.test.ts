@@ -37,7 +37,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
     ...ping("1.41"),
     "/containers/json": { body: [old] },
     "/images/image/json": { body: { Config: {} } },
-    "/networks": { body: [] },
+    "/networks": { body: [{ Id: "n", Name: "bridge" }] },
     "/info": { body: { ServerVersion: "20.10.24" } },
     "/events": { body: "\n", open: true }
   }
@@ -54,7 +54,9 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
   engine.asked.length = 0
   yield* host.check("iptables", ["-N", "DOCKER-USER"])
   const state = join(folder, "state")
-  const predecessor = yield* host.spawn(process.execPath, [speaker, "listen", join(state, "handover.sock")])
+  const predecessor = yield* host.spawn(process.execPath, [
+    ...[speaker, "listen", join(state, "handover.sock"), "busy"]
+  ])
   yield* predecessor.waitForLine("listening", waiting)
   const successor = yield* host.spawn(
     process.execPath,
@@ -64,7 +66,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
     ],
     { env, graceMillis: 20_000 }
   )
-  yield* predecessor.waitForLine('0 {"_tag":"Hello","version":1}', waiting)
+  yield* predecessor.waitForLine('0 {"_tag":"Hello","version":2}', waiting)
   yield* predecessor.write('{"_tag":"Accepted"}\n{"_tag":"Handed"}\n')
   yield* predecessor.waitForLine('0 {"_tag":"Ready"}', waiting)
   while (!engine.asked.some((target) => target.includes("/containers/json"))) yield* Effect.sleep(20)

@@ -106,7 +106,7 @@ describeLab("published ports in nat mode", [], () => {
           },
           before
         )
-        assert.deepStrictEqual(yield* tables(host), ["inet portmapper"])
+        assert.deepStrictEqual(yield* tables(host), ["inet portmapper", "inet portmapper-lock"])
       })
   )
 

@@ -8,7 +8,7 @@ import * as Path from "node:path"
 import { Effect, Exit, Layer, Scope } from "effect"
 import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
 import { MappingStore } from "../../src/mapper/MappingStore.ts"
-import { mapping } from "./mappings.ts"
+import { mapping, records } from "./mappings.ts"
 
 const directory = Path.join(process.argv[2] ?? "", "state")
 const other = Path.join(process.argv[2] ?? "", "other")
@@ -51,20 +51,19 @@ const program = Effect.gen(function* () {
     Effect.gen(function* () {
       let port = 1
       while (true) {
-        const put = yield* Effect.result(store.put([numbered(port)], "intent"))
+        const put = yield* Effect.result(store.put(records([numbered(port)], "applied")))
         if (put._tag === "Failure") {
           tell("full:", put.failure.reason, put.failure.message)
           break
         }
-        yield* store.put([numbered(port)], "applied")
-        yield* store.put([numbered(port)], "answered")
+        yield* store.put(records([numbered(port)], "answered"))
         port++
       }
       tell("more than a thousand:", port > 1000)
-      yield* store.put([numbered(port)], "intent").pipe((again) => outcome("another", again))
+      yield* store.put(records([numbered(port)], "applied")).pipe((again) => outcome("another", again))
       fillUp()
       for (const part of [1, 2, 3]) {
-        yield* outcome(`confirming ${part}`, store.put([numbered(part)], "answered"))
+        yield* outcome(`confirming ${part}`, store.put(records([numbered(part)], "answered")))
         yield* outcome(`removing ${part}`, store.remove([numbered(part + 10)]))
       }
       let removed = 0
@@ -82,10 +81,10 @@ const program = Effect.gen(function* () {
     Effect.gen(function* () {
       const { mappings, engine, lost } = yield* store.load
       tell("found again:", mappings.length === filled, engine.epoch, lost)
-      yield* outcome("a new one", store.put([numbered(60_000)], "intent"))
+      yield* outcome("a new one", store.put(records([numbered(60_000)], "applied")))
       yield* outcome("removing", store.remove([numbered(1)]))
       Fs.rmSync(other)
-      yield* outcome("a new one", store.put([numbered(60_000)], "intent"))
+      yield* outcome("a new one", store.put(records([numbered(60_000)], "applied")))
     })
   )
   execFileSync("mount", ["-o", "remount,ro", process.argv[2] ?? ""])

@@ -19,7 +19,7 @@ export const entry = (text: string): Entry => {
   return {
     protocol,
     host: host === "-" ? unspecified(to.address.family) : addressUnsafe(host),
-    asked: host === "-" ? "" : host,
+    requestedAddress: host === "-" ? "" : host,
     backend: to
   }
 }

@@ -1,8 +1,8 @@
-/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or stays. */
+/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or freezes. */
 import { Effect } from "effect"
-import { hear, say } from "../../adapters/handover/Conversation.ts"
-import { handoverVersion } from "../../adapters/handover/Messages.ts"
-import { connectForDescriptors } from "../../adapters/linux/DescriptorSocket.ts"
+import { connectForDescriptors } from "../../adapters/linux/sockets/DescriptorSocket.ts"
+import { receive, send } from "../../adapters/upgrade/Channel.ts"
+import { handoverVersion } from "../../adapters/upgrade/Messages.ts"
 
 export type Halfway = "connected" | "said hello" | "was accepted" | "got a part" | "got everything"
 
@@ -11,24 +11,30 @@ const [path = "", upTo, then] = process.argv.slice(2)
 const dieAt = (here: Halfway) =>
   here !== upTo
     ? Effect.void
-    : then === "stay"
-      ? Effect.never
-      : Effect.andThen(
-          Effect.sync(() => process.kill(process.pid, "SIGKILL")),
-          Effect.never
-        )
+    : Effect.andThen(
+        Effect.sync(() => process.kill(process.pid, then === "freeze" ? "SIGSTOP" : "SIGKILL")),
+        Effect.never
+      )
 
 const half = Effect.gen(function* () {
   const socket = yield* connectForDescriptors(path)
   yield* dieAt("connected")
-  yield* say(socket, { _tag: "Hello", version: handoverVersion })
+  yield* send(socket, { _tag: "Hello", version: handoverVersion })
   yield* dieAt("said hello")
-  yield* hear(socket, "30 seconds", "Accepted")
+  yield* receive(socket, "30 seconds", "Accepted")
   yield* dieAt("was accepted")
   while (true) {
-    const heard = yield* hear(socket, "30 seconds", "Sockets", "Listeners", "Connections", "Handed")
+    const received = yield* receive(
+      socket,
+      "30 seconds",
+      "Sockets",
+      "Listeners",
+      "Connections",
+      "Lock",
+      "Handed"
+    )
     yield* dieAt("got a part")
-    if (heard?.message._tag === "Handed") break
+    if (received?.message._tag === "Handed") break
   }
   yield* dieAt("got everything")
 })

@@ -1,6 +1,6 @@
 /** Mappings written as a person would say them, and as text again. */
 import type { Mapping } from "../../src/mapper/Mapping.ts"
-import type { Stored } from "../../src/mapper/MappingStore.ts"
+import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import { entry } from "./groups.ts"
 
@@ -24,3 +24,7 @@ export const storedTexts = (stored: ReadonlyArray<Stored>): ReadonlyArray<string
         `${frontendText(protocol, host, port)} -> ${endpointText(backend)} ${state}`
     )
     .sort()
+
+/** All of them in one state, to be put. */
+export const records = (mappings: ReadonlyArray<Mapping>, state: StoredState): ReadonlyArray<Stored> =>
+  mappings.map((mapping) => ({ mapping, state }))

@@ -41,7 +41,7 @@ export const leavesNothing = Effect.fnUntraced(function* <E, R>(
   )
   assert.deepStrictEqual(
     [...new Set(steps)],
-    ["HostSockets.open", "MappingStore.put", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+    ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open", "MappingStore.put"]
   )
 })
 

@@ -1,13 +1,13 @@
 /**
  * Runs in a process of its own: one side of a handover that says what it is told, line by line, and stays until its input
  * ends or it is killed. `listen` or `connect`, and a path; then each line is a text to send as one packet. Each packet that
- * it receives is a line of its output, with the number of descriptors.
+ * it receives is a line of its output, with the number of descriptors. With a third argument it says besides, every second, that it is busy.
  */
 import { createInterface } from "node:readline"
 import { Effect } from "effect"
-import { connectForDescriptors, listenForDescriptors } from "../../adapters/linux/DescriptorSocket.ts"
+import { connectForDescriptors, listenForDescriptors } from "../../adapters/linux/sockets/DescriptorSocket.ts"
 
-const [side, path = ""] = process.argv.slice(2)
+const [side, path = "", busy] = process.argv.slice(2)
 
 const spoken = Effect.gen(function* () {
   const socket =
@@ -22,6 +22,8 @@ const spoken = Effect.gen(function* () {
     Effect.runFork(socket.send({ bytes: Buffer.from(line), fds: [] }))
   })
   lines.on("close", () => process.exit(0))
+  if (busy !== undefined)
+    setInterval(() => Effect.runFork(socket.send({ bytes: Buffer.from('{"_tag":"Busy"}'), fds: [] })), 1000)
   while (true) {
     const packet = yield* socket.receive
     if (packet === undefined) return console.log("ended")

@@ -6,10 +6,10 @@ import * as Fs from "node:fs"
 import { Effect } from "effect"
 import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
 import { MappingStore, type StoredState } from "../../src/mapper/MappingStore.ts"
-import { mapping } from "./mappings.ts"
+import { mapping, records } from "./mappings.ts"
 
 const [directory = "", seed = "0"] = process.argv.slice(2)
-const states: ReadonlyArray<StoredState> = ["intent", "applied", "answered"]
+const states: ReadonlyArray<StoredState> = ["applied", "answered"]
 
 /** Mulberry32. */
 let state = Number(seed)
@@ -33,13 +33,13 @@ const churn = Effect.gen(function* () {
         labels: new Map([["filler", "x".repeat(random(3000))]])
       })
     )
-    const put = states[random(4)]
+    const put = states[random(3)]
     const told =
       put === undefined
         ? `remove ${ports.join(" ")}`
         : `${put} ${mappings.map(({ port, backend }) => `${port}=${backend.address.text}`).join(" ")}`
     say(`? ${told}`)
-    yield* put === undefined ? store.remove(mappings) : store.put(mappings, put)
+    yield* put === undefined ? store.remove(mappings) : store.put(records(mappings, put))
     say(`! ${told}`)
   }
 })

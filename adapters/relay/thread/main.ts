@@ -89,7 +89,7 @@ const onTick = (): void => {
   Flows.endIdle()
   runEndings(now, reportEnded)
   Listeners.resume(now)
-  Budget.endLack(now)
+  if (!Epoll.hasPaused()) Budget.endLack(now)
   if (now - lastLook >= busyMillis) look()
 }
 

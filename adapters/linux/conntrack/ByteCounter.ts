@@ -1,0 +1,103 @@
+/**
+ * `ByteCounter` by conntrack's accounting (`net.netfilter.nf_conntrack_acct`): the flows that live are dumped when someone
+ * asks, those that end are told by the kernel, redirected ones alone. Nothing is listened to where nothing is accounted:
+ * a listener costs the kernel a message for every flow that ends.
+ *
+ * Not counted: what a flow carried that began before accounting, or ended while this process did not run; and of a flow
+ * that began before this process listened, what it carried after it was last asked for, since the kernel tells no end of it.
+ */
+import { readFileSync } from "node:fs"
+import { Clock, Effect, Layer, Result, Scope, Semaphore } from "effect"
+import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
+import * as C from "../Libc.ts"
+import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
+import { openWalk } from "../netlink/NetlinkWalk.ts"
+import { flowsOfStatus, IPS_DST_NAT, NFNLGRP_CONNTRACK_DESTROY, readFlow } from "./ConntrackMessages.ts"
+import { attachFlowFilter } from "./FlowFilter.ts"
+import { makeLedger } from "./FlowLedger.ts"
+
+/** An answer may be that old. */
+const freshNanos = 1_000_000_000n
+
+export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
+  ByteCounter,
+  Effect.gen(function* () {
+    const libc = C.libc()
+    const walk = yield* openWalk(libc, NETLINK_NETFILTER)
+    const permits = yield* Semaphore.make(1)
+    const scope = yield* Effect.scope
+    const ledger = makeLedger()
+    let ends: Netlink | undefined
+    let walkedAt: bigint | undefined
+
+    /** Takes in what ended until now. Where the kernel had to drop some, they are counted as they were last seen. */
+    const takeEnds = () => {
+      for (;;) {
+        const received = ends?.receive()
+        if (received === undefined) return
+        if (Result.isFailure(received)) {
+          if (received.failure.errno !== C.ENOBUFS) return
+          continue
+        }
+        for (const message of received.success) {
+          const flow = readFlow(message)
+          if (flow !== undefined) ledger.ended(flow)
+        }
+        return
+      }
+    }
+
+    const listen = Effect.gen(function* () {
+      if (ends !== undefined) return
+      const netlink = yield* Effect.acquireRelease(
+        Effect.fromResult(openNetlink(libc, NETLINK_NETFILTER)),
+        ({ close }) => Effect.sync(close)
+      )
+      const filtered = attachFlowFilter(libc, netlink.fd)
+      if (filtered < 0) return yield* libc.errno("setsockopt", filtered)
+      yield* Effect.fromResult(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))
+      yield* Effect.acquireRelease(
+        Effect.sync(() => libc.onReadable(netlink.fd, takeEnds)),
+        (stop) => Effect.sync(stop)
+      )
+      ends = netlink
+    }).pipe(Effect.provideService(Scope.Scope, scope))
+
+    /** Looks at what lives, unless someone just did. */
+    const refresh = permits.withPermit(
+      Effect.gen(function* () {
+        if (walkedAt !== undefined && (yield* Clock.monotonicTimeNanos) - walkedAt < freshNanos) return
+        yield* listen
+        ledger.begin()
+        yield* walk(redirectedFlows, (message) => {
+          const flow = readFlow(message)
+          if (flow !== undefined) ledger.seen(flow)
+        })
+        // The kernel tells of an end before it takes the flow away: what the dump has no more has been told.
+        takeEnds()
+        ledger.finish()
+        walkedAt = yield* Clock.monotonicTimeNanos
+      })
+    )
+
+    if (accounting()) yield* listen
+
+    return ByteCounter.of({
+      read: Effect.fnUntraced(function* (redirected) {
+        const counted = accounting() && Result.isSuccess(yield* Effect.result(refresh))
+        return counted ? ledger.sums(redirected) : redirected.map(() => undefined)
+      }),
+      forget: (redirected) => Effect.sync(() => ledger.forget(redirected))
+    })
+  })
+)
+
+const redirectedFlows = flowsOfStatus(IPS_DST_NAT, IPS_DST_NAT)
+
+const accounting = (): boolean => {
+  try {
+    return readFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", "latin1").trim() === "1"
+  } catch {
+    return false
+  }
+}

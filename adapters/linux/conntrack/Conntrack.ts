@@ -1,0 +1,185 @@
+/**
+ * `Conntrack` through netlink: flows are found by dumps that the kernel filters, and deleted by tuple and id, so that none
+ * is deleted but the one that was looked at.
+ */
+import { readFileSync } from "node:fs"
+import { Duration, Effect, Layer, Result } from "effect"
+import { Conntrack, ConntrackError, type FlowFrontend, flowText } from "../../../src/firewall/Conntrack.ts"
+import { Firewall, type FirewallError, type RefusedFlow } from "../../../src/firewall/Firewall.ts"
+import { fromOctets, isUnspecified } from "../../../src/protocol/Address.ts"
+import { protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
+import * as C from "../Libc.ts"
+import { type IsLocal, readLocal } from "../netlink/LocalAddresses.ts"
+import { NETLINK_NETFILTER, NETLINK_ROUTE, openNetlink, type Request } from "../netlink/Netlink.ts"
+import { openWalk } from "../netlink/NetlinkWalk.ts"
+import {
+  type Flow,
+  type FlowName,
+  flowsOfStatus,
+  flowsTo,
+  IPS_DST_NAT,
+  IPS_SEEN_REPLY,
+  NFNL_SUBSYS_CTNETLINK,
+  NFPROTO_IPV4,
+  NFPROTO_IPV6,
+  nameOf,
+  readFlow,
+  writeDelete
+} from "./ConntrackMessages.ts"
+import { staleAmong } from "./FlowFrontends.ts"
+
+/** From a change to the sweep of what came just before it; then from one sweep to the next. */
+const sweepAfter = Duration.millis(200)
+const sweepInterval = Duration.seconds(1)
+/** Deletions sent at once. */
+const longestSeries = 1000
+
+export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.effect(
+  Conntrack,
+  Effect.gen(function* () {
+    const libc = C.libc()
+    const firewall = yield* Firewall
+    const socket = (protocol: number) =>
+      Effect.acquireRelease(Effect.fromResult(openNetlink(libc, protocol)), ({ close }) => Effect.sync(close))
+    const netlink = yield* socket(NETLINK_NETFILTER)
+    const routes = yield* socket(NETLINK_ROUTE)
+    const walk = yield* openWalk(libc, NETLINK_NETFILTER)
+    const scope = yield* Effect.scope
+
+    /** The frontends whose half-open connections are yet to be forgotten. */
+    let waiting = new Map<string, FlowFrontend>()
+    let sweeping = false
+    let missing = false
+
+    /** The addresses of this host, of the families in which some frontend stands for all of them. */
+    const localFor = (frontends: ReadonlyArray<FlowFrontend>) =>
+      Result.gen(function* () {
+        const families = new Set(
+          frontends.filter(({ host }) => isUnspecified(host)).map(({ host }) => host.family)
+        )
+        const four = families.has(4) ? yield* readLocal(routes, 4) : nobody
+        const six = families.has(6) ? yield* readLocal(routes, 6) : nobody
+        return (address: Uint8Array) => (address.length === 4 ? four : six)(address)
+      })
+
+    const forget = Effect.fnUntraced(function* (
+      requests: ReadonlyArray<Request>,
+      frontends: ReadonlyArray<FlowFrontend>
+    ) {
+      const staleness = staleAmong(frontends, yield* Effect.fromResult(localFor(frontends)))
+      const stale: Array<FlowName> = []
+      const refused: Array<RefusedFlow> = []
+      for (const request of requests)
+        yield* walk(request, (message) => {
+          const flow = readFlow(message)
+          const found = flow === undefined ? undefined : staleness(flow)
+          if (flow === undefined || found === undefined) return
+          stale.push(nameOf(message))
+          if (found === "refused") refused.push(...refusedFlow(flow))
+        })
+      // Before they are gone: in between, the backend's next packet would begin a flow of its own.
+      if (refused.length > 0) yield* firewall.refuse(refused)
+      for (let next = 0; next < stale.length; next += longestSeries)
+        yield* remove(stale.slice(next, next + longestSeries))
+    })
+
+    const remove = (flows: ReadonlyArray<FlowName>): Effect.Effect<void, C.Errno> => {
+      const refused = netlink.series(NFNL_SUBSYS_CTNETLINK, (series) => {
+        for (const flow of flows) writeDelete(series, flow)
+      })
+      if (Result.isFailure(refused)) return Effect.fail(refused.failure)
+      // What ended meanwhile is as forgotten as it can be.
+      const worst = refused.success.find(({ errno }) => errno !== C.ENOENT)
+      return worst === undefined ? Effect.void : Effect.fail(libc.errno("delete", -worst.errno))
+    }
+
+    /** The kernel has none of this where its flows can't be reached: told once, and no reason to refuse a mapping. */
+    const orMissing = (effect: Effect.Effect<void, C.Errno | FirewallError>) =>
+      Effect.catch(effect, (error) => {
+        if (error._tag !== "Errno" || (error.errno !== C.EINVAL && error.errno !== C.EOPNOTSUPP))
+          return Effect.fail(new ConntrackError({ detail: error.message }))
+        missing = true
+        return Effect.logWarning(
+          `flows that began before a mapping go on as they were: the kernel lacks nf_conntrack_netlink (${error.message})`
+        )
+      })
+
+    const sweep = Effect.gen(function* () {
+      yield* Effect.sleep(sweepAfter)
+      while (waiting.size > 0) {
+        const frontends = [...waiting.values()]
+        waiting = new Map()
+        if (noFlows()) continue
+        yield* Effect.catch(orMissing(forget([halfOpen], frontends)), (error) =>
+          Effect.logWarning(error.message)
+        )
+        yield* Effect.sleep(sweepInterval)
+      }
+      sweeping = false
+    })
+
+    const sweepLater = (frontends: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        for (const frontend of frontends) waiting.set(flowText(frontend), frontend)
+        if (sweeping || waiting.size === 0) return Effect.void
+        sweeping = true
+        return Effect.asVoid(Effect.forkIn(sweep, scope))
+      })
+
+    return Conntrack.of({
+      flush: (frontends) =>
+        Effect.suspend(() => {
+          if (missing) return Effect.void
+          const now = frontends.filter(isForgottenNow)
+          const later = frontends.filter((frontend) => !isForgottenNow(frontend))
+          return now.length === 0 || noFlows()
+            ? sweepLater(later)
+            : Effect.andThen(orMissing(forget(requestsFor(now), now)), sweepLater(later))
+        })
+    })
+  }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
+)
+
+/** By what the backend sends; none of a protocol that is not published. */
+const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {
+  const protocol = protocolOfNumber(reply.protocol)
+  if (protocol === undefined) return []
+  const backend = { address: fromOctets(reply.source.slice()), port: reply.sourcePort }
+  const client = { address: fromOctets(reply.destination.slice()), port: reply.destinationPort }
+  return [{ protocol, backend, client }]
+}
+
+const nobody: IsLocal = () => false
+
+const isForgottenNow = ({ protocol, narrowed }: FlowFrontend): boolean => protocol === "udp" || narrowed
+
+/** What was neither answered nor redirected, of both families. */
+const halfOpen = flowsOfStatus(0, IPS_SEEN_REPLY | IPS_DST_NAT)
+
+/** One dump for each family and protocol, of as little as there is to look at. */
+const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Request> =>
+  [...Map.groupBy(frontends, ({ host, protocol }) => `${host.family} ${protocol}`).values()].flatMap(
+    (own) => {
+      const [first] = own
+      if (first === undefined) return []
+      const port = own.every((other) => other.port === first.port) ? first.port : undefined
+      const alone = own.every((other) => other.host.key === first.host.key) && !isUnspecified(first.host)
+      return [
+        flowsTo(
+          first.host.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+          protocolNumber[first.protocol],
+          port,
+          alone ? first.host.octets : undefined
+        )
+      ]
+    }
+  )
+
+/** A host without flows need not be searched; one that can't tell is. */
+const noFlows = (): boolean => {
+  try {
+    return readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "latin1").trim() === "0"
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,203 @@
+/**
+ * The ctnetlink messages that find flows and delete them (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel
+ * filters dumps by tuple since 5.8 and by status since 5.15; an older one answers more, so whoever asks looks again.
+ */
+import type { Batch, Request } from "../netlink/Netlink.ts"
+import {
+  eachAttribute,
+  type Message,
+  type MessageWriter,
+  netfilterHeaderLength
+} from "../netlink/NetlinkMessage.ts"
+
+export const NFNL_SUBSYS_CTNETLINK = 1
+export const NFNLGRP_CONNTRACK_DESTROY = 3
+const IPCTNL_MSG_CT_GET = 1
+const IPCTNL_MSG_CT_DELETE = 2
+
+/** The kernel numbers them so that an address family is a family of a flow. */
+export const NFPROTO_UNSPEC = 0
+export const NFPROTO_IPV4 = 2
+export const NFPROTO_IPV6 = 10
+
+export const IPS_SEEN_REPLY = 1 << 1
+export const IPS_DST_NAT = 1 << 5
+
+export const CTA_STATUS = 3
+const CTA_TUPLE_ORIG = 1
+const CTA_TUPLE_REPLY = 2
+const CTA_COUNTERS_ORIG = 9
+const CTA_COUNTERS_REPLY = 10
+const CTA_ID = 12
+const CTA_ZONE = 18
+const CTA_FILTER = 25
+const CTA_STATUS_MASK = 26
+const CTA_TUPLE_IP = 1
+const CTA_TUPLE_PROTO = 2
+const CTA_IP_V4_SRC = 1
+const CTA_IP_V4_DST = 2
+const CTA_IP_V6_SRC = 3
+const CTA_IP_V6_DST = 4
+const CTA_PROTO_NUM = 1
+const CTA_PROTO_SRC_PORT = 2
+const CTA_PROTO_DST_PORT = 3
+const CTA_COUNTERS_BYTES = 2
+const CTA_FILTER_ORIG_FLAGS = 1
+const CTA_FILTER_REPLY_FLAGS = 2
+const CTA_FILTER_F_IP_DST = 1 << 1
+const CTA_FILTER_F_PROTO_NUM = 1 << 3
+const CTA_FILTER_F_PROTO_DST_PORT = 1 << 5
+
+export interface Tuple {
+  source: Uint8Array
+  destination: Uint8Array
+  /** An IANA number. */
+  protocol: number
+  sourcePort: number
+  destinationPort: number
+}
+
+/** A flow as its first packet was sent, and as its answers are expected: after a redirection, from the backend. */
+export interface Flow {
+  readonly family: number
+  readonly original: Tuple
+  readonly reply: Tuple
+  readonly status: number
+  readonly id: number
+  /** Both are 0 where the kernel does not count. */
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+/** The flows of a family to a port, or with any port of a protocol, and to one address or to any. */
+export const flowsTo = (
+  family: number,
+  protocol: number,
+  port: number | undefined,
+  destination: Uint8Array | undefined
+): Request => ({
+  subsystem: NFNL_SUBSYS_CTNETLINK,
+  type: IPCTNL_MSG_CT_GET,
+  family,
+  write: (writer) => {
+    const tuple = writer.beginNested(CTA_TUPLE_ORIG)
+    if (destination !== undefined) {
+      const ip = writer.beginNested(CTA_TUPLE_IP)
+      writer.attribute(family === NFPROTO_IPV4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, destination)
+      writer.endNested(ip)
+    }
+    const proto = writer.beginNested(CTA_TUPLE_PROTO)
+    writer.uint8(CTA_PROTO_NUM, protocol)
+    if (port !== undefined) writer.uint16(CTA_PROTO_DST_PORT, port)
+    writer.endNested(proto)
+    writer.endNested(tuple)
+    const filter = writer.beginNested(CTA_FILTER)
+    writer.hostUint32(
+      CTA_FILTER_ORIG_FLAGS,
+      CTA_FILTER_F_PROTO_NUM |
+        (port === undefined ? 0 : CTA_FILTER_F_PROTO_DST_PORT) |
+        (destination === undefined ? 0 : CTA_FILTER_F_IP_DST)
+    )
+    writer.hostUint32(CTA_FILTER_REPLY_FLAGS, 0)
+    writer.endNested(filter)
+  }
+})
+
+/** The flows of both families whose status has these bits, of those in the mask. */
+export const flowsOfStatus = (status: number, mask: number): Request => ({
+  subsystem: NFNL_SUBSYS_CTNETLINK,
+  type: IPCTNL_MSG_CT_GET,
+  family: NFPROTO_UNSPEC,
+  write: (writer) => {
+    writer.uint32(CTA_STATUS, status)
+    writer.uint32(CTA_STATUS_MASK, mask)
+  }
+})
+
+/** `undefined` for a flow without ports. Addresses are views of the message. */
+export const readFlow = ({ body }: Message): Flow | undefined => {
+  const original = emptyTuple()
+  const reply = emptyTuple()
+  let status = 0
+  let id = 0
+  let bytesIn = 0
+  let bytesOut = 0
+  eachAttribute(body, netfilterHeaderLength, (type, payload) => {
+    if (type === CTA_TUPLE_ORIG) readTuple(payload, original)
+    else if (type === CTA_TUPLE_REPLY) readTuple(payload, reply)
+    else if (type === CTA_STATUS) status = uint32(payload)
+    else if (type === CTA_ID) id = uint32(payload)
+    else if (type === CTA_COUNTERS_ORIG) bytesIn = readBytes(payload)
+    else if (type === CTA_COUNTERS_REPLY) bytesOut = readBytes(payload)
+  })
+  return original.destinationPort < 0
+    ? undefined
+    : { family: body[0] ?? 0, original, reply, status, id, bytesIn, bytesOut }
+}
+
+/** What names a flow to the kernel: its tuple, its zone, and the id that tells it from a later one of the same tuple. */
+export interface FlowName {
+  readonly family: number
+  readonly attributes: ReadonlyArray<readonly [type: number, payload: Uint8Array]>
+}
+
+export const nameOf = ({ body }: Message): FlowName => {
+  const attributes: Array<readonly [number, Uint8Array]> = []
+  eachAttribute(body, netfilterHeaderLength, (type, payload) => {
+    if (type === CTA_TUPLE_ORIG || type === CTA_ID || type === CTA_ZONE)
+      attributes.push([type, payload.slice()])
+  })
+  return { family: body[0] ?? 0, attributes }
+}
+
+export const writeDelete = ({ writer, begin }: Batch, { family, attributes }: FlowName): void => {
+  begin(IPCTNL_MSG_CT_DELETE, 0, family)
+  for (const [type, payload] of attributes) writeNamed(writer, type, payload)
+  writer.end()
+}
+
+/** The tuple's payload is attributes already, in one that says so. */
+const writeNamed = (writer: MessageWriter, type: number, payload: Uint8Array) => {
+  if (type !== CTA_TUPLE_ORIG) return writer.attribute(type, payload)
+  const start = writer.beginNested(type)
+  writer.append(payload)
+  writer.endNested(start)
+}
+
+const none = new Uint8Array()
+
+const emptyTuple = (): Tuple => ({
+  source: none,
+  destination: none,
+  protocol: 0,
+  sourcePort: -1,
+  destinationPort: -1
+})
+
+const readTuple = (bytes: Uint8Array, tuple: Tuple) =>
+  eachAttribute(bytes, 0, (type, payload) => {
+    if (type === CTA_TUPLE_IP)
+      eachAttribute(payload, 0, (part, address) => {
+        if (part === CTA_IP_V4_SRC || part === CTA_IP_V6_SRC) tuple.source = address
+        if (part === CTA_IP_V4_DST || part === CTA_IP_V6_DST) tuple.destination = address
+      })
+    if (type === CTA_TUPLE_PROTO)
+      eachAttribute(payload, 0, (part, value) => {
+        if (part === CTA_PROTO_NUM) tuple.protocol = value[0] ?? 0
+        if (part === CTA_PROTO_SRC_PORT) tuple.sourcePort = uint16(value)
+        if (part === CTA_PROTO_DST_PORT) tuple.destinationPort = uint16(value)
+      })
+  })
+
+const readBytes = (bytes: Uint8Array): number => {
+  let count = 0
+  eachAttribute(bytes, 0, (type, payload) => {
+    if (type === CTA_COUNTERS_BYTES) count = uint32(payload) * 2 ** 32 + uint32(payload.subarray(4))
+  })
+  return count
+}
+
+const uint16 = (bytes: Uint8Array): number => ((bytes[0] ?? 0) << 8) | (bytes[1] ?? 0)
+
+const uint32 = (bytes: Uint8Array): number =>
+  (((bytes[0] ?? 0) << 24) | ((bytes[1] ?? 0) << 16) | ((bytes[2] ?? 0) << 8) | (bytes[3] ?? 0)) >>> 0

@@ -1,0 +1,61 @@
+/** Which flows do not go where their frontend leads now. Pure: flows are as the kernel told them, addresses are asked for. */
+import { IpNetwork, NetAddress } from "effect/net"
+import type { FlowFrontend } from "../../../src/firewall/Conntrack.ts"
+import { isLoopback, isUnspecified } from "../../../src/protocol/Address.ts"
+import { protocolNumber } from "../../../src/protocol/Protocol.ts"
+import type { IsLocal } from "../netlink/LocalAddresses.ts"
+import { type Flow, IPS_DST_NAT, IPS_SEEN_REPLY, NFPROTO_IPV4 } from "./ConntrackMessages.ts"
+
+/** `refused`: its source was let in until now, so neither end may take it up again. */
+export type Stale = "stale" | "refused"
+
+/** Whether a flow is to one of these frontends, and does not go where that one leads. */
+export const staleAmong = (
+  frontends: ReadonlyArray<FlowFrontend>,
+  isLocal: IsLocal
+): ((flow: Flow) => Stale | undefined) => {
+  const keyOf = (protocol: number, port: number) => protocol * 65536 + port
+  const byPort = Map.groupBy(frontends, ({ protocol, port }) => keyOf(protocolNumber[protocol], port))
+  return (flow) => {
+    const there = byPort.get(keyOf(flow.original.protocol, flow.original.destinationPort)) ?? []
+    const own = there.filter((frontend) => isTo(frontend, flow, isLocal))
+    if (own.some((frontend) => isRefused(frontend, flow))) return "refused"
+    return own.some((frontend) => isStale(frontend, flow)) ? "stale" : undefined
+  }
+}
+
+const isRefused = ({ narrowed, allow }: FlowFrontend, { original, status }: Flow): boolean =>
+  narrowed && (status & IPS_DST_NAT) !== 0 && !isAllowed(allow, original.source)
+
+const isTo = (
+  { host }: FlowFrontend,
+  { family: number, original: { source, destination } }: Flow,
+  isLocal: IsLocal
+): boolean => {
+  const family = number === NFPROTO_IPV4 ? 4 : 6
+  if (host.family !== family) return false
+  if (!isUnspecified(host)) return sameOctets(host.octets, destination)
+  if (isLoopback({ family, octets: destination }) || isLoopback({ family, octets: source })) return false
+  return isLocal(destination)
+}
+
+const isStale = (
+  { protocol, backend, allow, narrowed }: FlowFrontend,
+  { original, reply, status }: Flow
+): boolean => {
+  if (narrowed) return false
+  if (protocol !== "udp") return (status & (IPS_SEEN_REPLY | IPS_DST_NAT)) === 0
+  if (backend === undefined) return true
+  if (reply.sourcePort !== backend.port || !sameOctets(reply.source, backend.address.octets)) return true
+  return !isAllowed(allow, original.source)
+}
+
+const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean => {
+  if (allow === undefined) return true
+  const address =
+    source.length === 4 ? NetAddress.ipv4FromBytesUnsafe(source) : NetAddress.ipv6FromBytesUnsafe(source)
+  return allow.some((network) => IpNetwork.contains(network, address))
+}
+
+const sameOctets = (one: Uint8Array, other: Uint8Array): boolean =>
+  one.length === other.length && one.every((octet, at) => octet === other[at])

@@ -1,0 +1,60 @@
+/** The `nft` command, as a child process: it loads a table as text, in one transaction. */
+import { spawn } from "node:child_process"
+import { accessSync, constants } from "node:fs"
+import { join } from "node:path"
+import { Effect } from "effect"
+import { FirewallError } from "../../../src/firewall/Firewall.ts"
+
+/** A child that takes longer is killed; whether its transaction was made is then for the caller to see. */
+const longestMillis = 10_000
+
+const usualPlaces = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
+
+/** The path of `nft`, which is seldom on the `PATH` of those who are not root. */
+export const findNft = (path: string): string | undefined =>
+  [...path.split(":"), ...usualPlaces]
+    .filter((folder) => folder !== "")
+    .map((folder) => join(folder, "nft"))
+    .find((file) => {
+      try {
+        accessSync(file, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+
+export const loadByNft = (nft: string, operation: string, text: string): Effect.Effect<void, FirewallError> =>
+  Effect.callback<void, FirewallError>((resume) => {
+    const failed = (detail: string) =>
+      resume(Effect.fail(new FirewallError({ reason: reasonOf(detail), operation, detail })))
+    const child = spawn(nft, ["-f", "-"], {
+      stdio: ["pipe", "ignore", "pipe"],
+      env: { LC_ALL: "C" },
+      timeout: longestMillis,
+      killSignal: "SIGKILL"
+    })
+    let words = ""
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      words += text
+    })
+    child.stdin.on("error", () => {})
+    child.stdin.end(text)
+    child.on("error", (error) => failed(`${nft}: ${error.message}`))
+    child.on("close", (code, signal) => {
+      if (code === 0) resume(Effect.void)
+      else if (signal !== null) failed(`${nft} was ended by ${signal}`)
+      else failed(`nft: ${firstError(words)}`)
+    })
+  })
+
+/** The first error of many, without its place in a text that nobody wrote. */
+const firstError = (words: string): string =>
+  /Error: (.+)/i.exec(words)?.[1] ?? words.split("\n").find((line) => line !== "") ?? "no reason given"
+
+const reasonOf = (detail: string): FirewallError["reason"] => {
+  if (/operation not permitted|permission denied/i.test(detail)) return "Denied"
+  if (/not supported|unknown/i.test(detail)) return "Unsupported"
+  if (/no buffer space|cannot allocate memory|resource temporarily|too long/i.test(detail)) return "Busy"
+  return "Failed"
+}

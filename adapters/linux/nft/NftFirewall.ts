@@ -1,0 +1,205 @@
+/**
+ * `Firewall` as a table of nftables, changed by netlink on a socket kept open. The table outlives the process that loaded it.
+ */
+import { Effect, Layer, Result } from "effect"
+import {
+  type Change,
+  Firewall,
+  FirewallError,
+  type RefusedFlow,
+  type Rule,
+  ruleKey,
+  ruleText,
+  withoutRules
+} from "../../../src/firewall/Firewall.ts"
+import { libc } from "../Libc.ts"
+import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
+import { openTable } from "./NftTable.ts"
+import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
+import { type AcceptMark, makeTable } from "./Ruleset.ts"
+import { type Element, elementKey, sameData } from "./TableSets.ts"
+
+export interface TableChoice {
+  readonly acceptMark?: AcceptMark | undefined
+  /** The name of the table, in family inet. */
+  readonly table?: string | undefined
+}
+
+export interface Options extends TableChoice {
+  /** The lock on this table, which outlives this layer; by default one that ends with it. */
+  readonly lock?: NamespaceLock | undefined
+}
+
+/** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
+export const layer = (
+  options: Options = {},
+  load = libc
+): Layer.Layer<Firewall, FirewallError | NamespaceBusy> => Layer.effect(Firewall, make(options, load))
+
+const make = Effect.fnUntraced(function* (
+  { acceptMark, table: name = "portmapper", lock }: Options,
+  loadLibc: typeof libc
+) {
+  const { take } = lock ?? (yield* makeNamespaceLock(name, loadLibc))
+  const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
+
+  /**
+   * The rules in the table, to know what a change takes the place of. `undefined` where that is not known: after an error
+   * whose outcome is not, or before this process looked.
+   */
+  let known: Map<string, Rule> | undefined
+  /** Whether the table is, or was before others came, of our definition; until it is, a change loads it whole. */
+  let ours = false
+  /** The generation of the tables in which ours was last seen to stand. */
+  let checked: number | undefined
+
+  const learn = (rules: Iterable<Rule>): Map<string, Rule> => {
+    known = new Map()
+    for (const rule of rules) known.set(keyOf(rule), rule)
+    return known
+  }
+
+  const look = (operation: string): Result.Result<Map<string, Rule>, FirewallError> =>
+    Result.map(table.read(operation), (elements) => learn(rulesOf(elements).rules))
+
+  const load = (rules: ReadonlyArray<Rule>): Result.Result<void, FirewallError> => {
+    known = undefined
+    return Result.map(table.load(rules.flatMap(elementsOf)), () => {
+      learn(rules)
+      ours = true
+    })
+  }
+
+  const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
+    const removed: Array<Element> = []
+    const added: Array<Element> = []
+    for (const [key, rule] of after) {
+      const replaced = before.get(key)
+      const elements = rule === undefined ? [] : elementsOf(rule)
+      if (replaced !== undefined) removed.push(...missing(elementsOf(replaced), elements))
+      added.push(...elements)
+    }
+    const outcome = table.transact(removed, added)
+    if (Result.isFailure(outcome)) known = undefined
+    else if (outcome.success === "done")
+      for (const [key, rule] of after)
+        if (rule === undefined) before.delete(key)
+        else before.set(key, rule)
+    return outcome
+  }
+
+  const apply = ({ add, remove }: Change): Result.Result<unknown, FirewallError> => {
+    const after = new Map<string, Rule | undefined>()
+    for (const rule of remove) after.set(keyOf(rule), undefined)
+    for (const rule of add) after.set(keyOf(rule), rule)
+    if (known !== undefined) {
+      const outcome = change(known, after)
+      if (Result.isFailure(outcome) || outcome.success === "done") return outcome
+    }
+    // Not known, or someone else changed the table: look at what is there, and change that.
+    known = undefined
+    const before = look("changing")
+    if (Result.isFailure(before)) {
+      const nothingThere = before.failure.reason === "Gone" && add.length === 0
+      return nothingThere ? Result.void : before
+    }
+    const outcome = change(before.success, after)
+    if (Result.isFailure(outcome) || outcome.success === "done") return outcome
+    known = undefined
+    return Result.fail(table.gone("changing"))
+  }
+
+  /**
+   * One batch of the elements that differ. Returns the rules that are there no more; `undefined` where the table is not
+   * there as it should be, or refuses.
+   */
+  const replaceElements = (rules: ReadonlyArray<Rule>): ReadonlyArray<Rule> | undefined => {
+    if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return undefined
+    const there = table.read("replacing")
+    if (Result.isFailure(there)) return undefined
+    const wanted = rules.flatMap(elementsOf)
+    const removed = missing(there.success, wanted)
+    const outcome = table.transact(removed, missing(wanted, there.success))
+    if (Result.isFailure(outcome) || outcome.success !== "done") return undefined
+    learn(rules)
+    ours = true
+    return removed.length === 0 ? [] : withoutRules(rulesOf(removed).rules, rules)
+  }
+
+  const check = (): Result.Result<void, FirewallError> => {
+    const generation = table.generation()
+    if (generation !== undefined && generation === checked) return Result.void
+    const standing = table.standing("checking")
+    if (Result.isFailure(standing)) return Result.fail(standing.failure)
+    if (standing.success !== "intact") return Result.fail(table.gone("checking"))
+    checked = generation
+    return Result.void
+  }
+
+  const remove = (): Result.Result<void, FirewallError> => {
+    known = undefined
+    // What is gone by our own hand is as gone as by another's: only `replace` puts it back.
+    ours = true
+    return table.remove()
+  }
+
+  const refuse = (flows: ReadonlyArray<RefusedFlow>): Result.Result<void, FirewallError> =>
+    Result.flatMap(table.transact([], flows.map(refusedElement)), (outcome) =>
+      outcome === "done" ? Result.void : Result.fail(table.gone("refusing flows in"))
+    )
+
+  const standing = yield* Effect.fromResult(table.standing("reading"))
+  if (standing === "absent") yield* Effect.fromResult(load([]))
+  // What is in it is read when a change wants to know: the first one most often replaces it all.
+  if (standing === "intact") ours = true
+
+  /** All is done in one go, so nothing comes in between. */
+  const sync = <A>(act: () => Result.Result<A, FirewallError>): Effect.Effect<A, FirewallError> =>
+    Effect.suspend(() => Effect.fromResult(act()))
+
+  return Firewall.of({
+    apply: (change) =>
+      Effect.asVoid(sync<unknown>(() => misfit(change.add) ?? (ours ? apply(change) : load(change.add)))),
+    replace: (rules) =>
+      sync(() => {
+        const wrong = misfit(rules)
+        if (wrong !== undefined) return wrong
+        const last = [...new Map(rules.map((rule) => [keyOf(rule), rule])).values()]
+        const removed = replaceElements(last)
+        return removed === undefined ? Result.map(load(last), () => []) : Result.succeed(removed)
+      }),
+    read: sync(() => Result.map(table.read("reading"), rulesOf)),
+    refuse: (flows) => sync(() => refuse(flows)),
+    check: sync(check),
+    remove: sync(remove)
+  })
+})
+
+/** As `ruleKey`, but without the zone of a link-local address, which no key of the table holds. */
+const keyOf = (rule: Rule): string => {
+  const { host } = rule
+  if (host.zone === "") return ruleKey(rule)
+  return ruleKey({ ...rule, host: { ...host, key: host.key.slice(0, host.key.indexOf("%")) } })
+}
+
+const misfit = (rules: ReadonlyArray<Rule>): Result.Result<never, FirewallError> | undefined => {
+  for (const rule of rules) {
+    const detail = unfit(rule)
+    if (detail !== undefined)
+      return Result.fail(new FirewallError({ reason: "Failed", operation: ruleText(rule), detail }))
+  }
+  return undefined
+}
+
+/** The elements that are not, or not with the same data, among the others. */
+const missing = <E extends Element>(
+  elements: ReadonlyArray<E>,
+  others: ReadonlyArray<Element>
+): ReadonlyArray<E> => {
+  if (elements.length === 0 || others.length === 0) return elements
+  const present = new Map(others.map((element) => [elementKey(element), element]))
+  return elements.filter((element) => {
+    const other = present.get(elementKey(element))
+    return other === undefined || !sameData(element, other)
+  })
+}

@@ -1,0 +1,183 @@
+/**
+ * Our table in the kernel: load it, change its elements, read them, tell whether it stands. What should be in it is for
+ * `NftFirewall` to know.
+ *
+ * From Linux 6.9 on it is an owned, persistent table: no other process can flush or change it, and it stays with its
+ * elements when our process ends. Where the kernel refuses these flags it is a table like any other.
+ */
+import { Effect, Result } from "effect"
+import type { FirewallError } from "../../../src/firewall/Firewall.ts"
+import * as C from "../Libc.ts"
+import type { Netlink, Refusal } from "../netlink/Netlink.ts"
+import { claimTable, isUnknownFlag, type NamespaceBusy } from "./NamespaceLock.ts"
+import { findNft } from "./NftCommand.ts"
+import { compile, type Definition, writeDefinition } from "./NftDefinition.ts"
+import { tableErrors } from "./NftErrors.ts"
+import {
+  countRules,
+  NFNL_SUBSYS_NFTABLES,
+  NFT_TABLE_F_OWNER,
+  NFT_TABLE_F_PERSIST,
+  readElements,
+  readGeneration,
+  readTable,
+  writeDeleteTable,
+  writeElements,
+  writeTable
+} from "./NftMessages.ts"
+import type { CountedElement } from "./RuleElements.ts"
+import type { Table } from "./Ruleset.ts"
+import { type Element, ruleSets } from "./TableSets.ts"
+
+/** `different`: of another definition, without some of its rules, or nobody's where it could be ours. */
+export type Standing = "intact" | "absent" | "different"
+
+export interface NftTable {
+  readonly standing: (operation: string) => Result.Result<Standing, FirewallError>
+  /** Every element that is part of a rule; `Gone` where a set is not there. */
+  readonly read: (operation: string) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
+  /**
+   * One transaction. `differs`: nothing was done, since what was to go was not there, or what was to come stood there
+   * with other data. After an error the outcome may be unknown.
+   */
+  readonly transact: (
+    removed: ReadonlyArray<Element>,
+    added: ReadonlyArray<Element>
+  ) => Result.Result<"done" | "differs", FirewallError>
+  /** Puts the table with these elements in the place of whatever has its name, in one transaction. */
+  readonly load: (elements: ReadonlyArray<Element>) => Result.Result<void, FirewallError>
+  readonly remove: () => Result.Result<void, FirewallError>
+  /** Changes with every transaction on any table of this network namespace; `undefined` where it cannot be read. */
+  readonly generation: () => number | undefined
+  readonly gone: (operation: string) => FirewallError
+}
+
+const ownedFlags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST
+
+/** On the socket that has the lock. A table that is there is left as it is, for this socket alone to change. */
+export const openTable = Effect.fnUntraced(function* (
+  table: Table,
+  libc: C.Libc,
+  netlink: Netlink
+): Effect.fn.Return<NftTable, FirewallError | NamespaceBusy> {
+  const { failed, failedBy } = tableErrors(table.name)
+  const nft = findNft(process.env["PATH"] ?? "")
+  if (nft === undefined)
+    return yield* failed("loading", "Unsupported", "nft is not installed (Debian's package nftables)")
+  const found = yield* Effect.fromResult(
+    Result.mapError(readTable(netlink, table.name), (errno) => failedBy("reading", errno))
+  )
+  const flags = (yield* Effect.fromResult(canOwn(netlink, libc, table.name))) ? ownedFlags : 0
+  if (found !== undefined && flags !== 0)
+    yield* Effect.fromResult(claimTable(netlink, libc, table.name, table.name, flags))
+  const definition = yield* compile(nft, netlink, table, (errno) => failedBy("compiling", errno))
+  return { ...looks(table, netlink, flags), ...changes(table, libc, netlink, definition, flags) }
+})
+
+/** By a table that is made and deleted in one transaction: nobody sees it. */
+const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<boolean, FirewallError> => {
+  const name = `${table}-probe`
+  const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
+    writeTable(batch, { name, flags: ownedFlags })
+    writeDeleteTable(batch, name)
+  })
+  const { failedBy } = tableErrors(table)
+  if (Result.isFailure(outcome)) return Result.fail(failedBy("probing", outcome.failure))
+  const [refusal] = outcome.success
+  if (refusal === undefined) return Result.succeed(true)
+  return isUnknownFlag(refusal.errno)
+    ? Result.succeed(false)
+    : Result.fail(failedBy("probing", libc.errno("batch", -refusal.errno)))
+}
+
+type Looks = Pick<NftTable, "standing" | "read" | "generation" | "gone">
+
+const looks = (table: Table, netlink: Netlink, flags: number): Looks => {
+  const { failedBy, gone } = tableErrors(table.name)
+
+  const standing: NftTable["standing"] = (operation) => {
+    const found = readTable(netlink, table.name)
+    if (Result.isFailure(found)) return Result.fail(failedBy(operation, found.failure))
+    if (found.success === undefined) return Result.succeed("absent")
+    if (found.success.comment !== table.comment) return Result.succeed("different")
+    if (flags !== 0 && found.success.owner === undefined) return Result.succeed("different")
+    return Result.mapBoth(countRules(netlink, table.name), {
+      onFailure: (errno) => failedBy(operation, errno),
+      onSuccess: (rules) => (rules === table.rules ? "intact" : "different")
+    })
+  }
+
+  const read: NftTable["read"] = (operation) => {
+    const elements: Array<CountedElement> = []
+    for (const set of ruleSets) {
+      const some = readElements(netlink, table.name, set)
+      if (Result.isFailure(some)) return Result.fail(failedBy(operation, some.failure))
+      for (const element of some.success) elements.push(element)
+    }
+    return Result.succeed(elements)
+  }
+
+  return { standing, read, gone, generation: () => Result.getOrUndefined(readGeneration(netlink)) }
+}
+
+const changes = (
+  table: Table,
+  libc: C.Libc,
+  netlink: Netlink,
+  definition: Definition,
+  flags: number
+): Omit<NftTable, keyof Looks> => {
+  const { failedBy } = tableErrors(table.name)
+  const refused = (operation: string, refusals: ReadonlyArray<Refusal>): FirewallError => {
+    const first = refusals.find(({ errno }) => !disagreements.has(errno)) ?? refusals[0]
+    return failedBy(operation, libc.errno("batch", -(first?.errno ?? C.ENOBUFS)))
+  }
+
+  const transact: NftTable["transact"] = (removed, added) => {
+    if (removed.length === 0 && added.length === 0) return Result.succeed("done")
+    const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) =>
+      writeElements(batch, table.name, removed, added)
+    )
+    if (Result.isFailure(outcome)) return Result.fail(failedBy("changing", outcome.failure))
+    if (outcome.success.length === 0) return Result.succeed("done")
+    return outcome.success.every(({ errno }) => disagreements.has(errno))
+      ? Result.succeed("differs")
+      : Result.fail(refused("changing", outcome.success))
+  }
+
+  const load: NftTable["load"] = (elements) => {
+    const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
+      // What is not there can't be deleted.
+      writeTable(batch, { name: table.name })
+      writeDeleteTable(batch, table.name)
+      writeTable(batch, { name: table.name, flags, comment: table.comment })
+      writeDefinition(batch, table.name, definition)
+      writeElements(batch, table.name, [], elements)
+    })
+    if (Result.isFailure(outcome)) return Result.fail(failedBy("loading", outcome.failure))
+    return outcome.success.length === 0 ? Result.void : Result.fail(refused("loading", outcome.success))
+  }
+
+  const remove: NftTable["remove"] = () => Result.map(deleteTable(netlink, libc, table.name), () => {})
+
+  return { transact, load, remove }
+}
+
+/** Whether there was a table. */
+export const deleteTable = (
+  netlink: Netlink,
+  libc: C.Libc,
+  table: string
+): Result.Result<boolean, FirewallError> => {
+  const { failedBy } = tableErrors(table)
+  const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => writeDeleteTable(batch, table))
+  if (Result.isFailure(outcome)) return Result.fail(failedBy("removing", outcome.failure))
+  const [refusal] = outcome.success
+  if (refusal === undefined) return Result.succeed(true)
+  return refusal.errno === C.ENOENT
+    ? Result.succeed(false)
+    : Result.fail(failedBy("removing", libc.errno("batch", -refusal.errno)))
+}
+
+/** What the kernel says where an element is not, or is, where it was not expected to be. */
+const disagreements = new Set([C.ENOENT, C.EEXIST, C.EBUSY, C.ENOTEMPTY])

@@ -1,0 +1,171 @@
+/** Rules as the elements that enforce them, and back. */
+import { IpNetwork, NetAddress } from "effect/net"
+import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/firewall/Firewall.ts"
+import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
+import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
+import { type Element, type Place, type Scope, setOf } from "./TableSets.ts"
+
+/** Why a rule cannot be enforced by the table, or `undefined`. */
+export const unfit = (rule: Rule): string | undefined =>
+  rule._tag === "Redirect" && rule.host.family !== rule.backend.address.family
+    ? `IPv${rule.host.family} cannot be redirected to IPv${rule.backend.address.family}`
+    : undefined
+
+export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
+  const { host, protocol, port } = rule
+  const scope: Scope = rule._tag !== "Guard" && isUnspecified(host) ? "any" : "addr"
+  const frontend = new Uint8Array((scope === "addr" ? host.octets.length : 0) + 8)
+  if (scope === "addr") frontend.set(host.octets)
+  frontend[frontend.length - 8] = protocolNumber[protocol]
+  writePort(frontend, frontend.length - 4, port)
+  const plain = (kind: "limited" | "denied" | "loopback"): Element => ({
+    set: setOf(kind, scope, host.family),
+    key: frontend,
+    last: undefined,
+    data: undefined
+  })
+
+  if (rule._tag === "Guard") return [plain("loopback")]
+  const elements: Array<Element> = []
+  if (rule._tag === "Redirect") {
+    const { address, port: backendPort } = rule.backend
+    const data = new Uint8Array(address.octets.length + 4)
+    data.set(address.octets)
+    writePort(data, address.octets.length, backendPort)
+    elements.push({ set: setOf("redirect", scope, host.family), key: frontend, last: undefined, data })
+  }
+  if (rule.allow !== undefined) {
+    elements.push(plain("limited"), plain("denied"))
+    for (const network of networksOf(rule.allow, host.family))
+      elements.push({
+        set: setOf("allowed", scope, host.family),
+        key: concat(frontend, octetsOf(IpNetwork.firstAddress(network))),
+        last: concat(frontend, octetsOf(IpNetwork.lastAddress(network))),
+        data: undefined
+      })
+  }
+  return elements
+}
+
+/** What the backend sends: its address, protocol and port, then the client's address and port. */
+export const refusedElement = ({ protocol, backend, client }: RefusedFlow): Element => {
+  const length = backend.address.octets.length
+  const key = new Uint8Array(length * 2 + 12)
+  key.set(backend.address.octets)
+  key[length] = protocolNumber[protocol]
+  writePort(key, length + 4, backend.port)
+  key.set(client.address.octets, length + 8)
+  writePort(key, length * 2 + 8, client.port)
+  return { set: setOf("refused", "addr", backend.address.family), key, last: undefined, data: undefined }
+}
+
+/** The networks of a family, without those that lie within another: ranges of a set must not overlap. */
+const networksOf = (allow: ReadonlyArray<IpNetwork.IpNetwork>, family: Family) => {
+  const own = allow.filter((network) => IpNetwork.isIpv4Network(network) === (family === 4))
+  // By first address, the widest first: whatever lies within another network comes after it, before anything beyond it.
+  const sorted = own.sort((one, other) => byFirstAddress(one, other) || one.prefixLength - other.prefixLength)
+  const outermost: Array<IpNetwork.IpNetwork> = []
+  for (const network of sorted) {
+    const last = outermost.at(-1)
+    if (last === undefined || !IpNetwork.containsNetwork(last, network)) outermost.push(network)
+  }
+  return outermost
+}
+
+/** An element as it was read, with what its counter says. */
+export interface CountedElement extends Element {
+  readonly packets: number
+}
+
+/** The rules that these elements enforce. Elements that enforce nothing, as others may have left, are passed over. */
+export const rulesOf = (
+  elements: ReadonlyArray<CountedElement>
+): { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> } => {
+  const allowed = new Map<string, Array<IpNetwork.IpNetwork>>()
+  const denied = new Map<string, number>()
+  const redirected = new Set<string>()
+  const rules: Array<Rule> = []
+  const counted: Array<Counted> = []
+
+  for (const { set, key, last, packets } of elements) {
+    const { family } = set.place
+    if (set.kind === "denied") denied.set(frontendKey(set.place, key), packets)
+    if (set.kind !== "allowed" || last === undefined) continue
+    const frontend = frontendKey(set.place, key.subarray(0, key.length - (family === 4 ? 4 : 16)))
+    const networks = allowed.get(frontend) ?? []
+    networks.push(networkOf(key, last, family))
+    allowed.set(frontend, networks)
+  }
+  for (const networks of allowed.values()) networks.sort(byFirstAddress)
+  const limits = new Set(
+    elements.filter(({ set }) => set.kind === "limited").map(({ set, key }) => frontendKey(set.place, key))
+  )
+  const add = (rule: Redirect | Limit, key: string, connections: number) => {
+    rules.push(rule)
+    counted.push({ rule, connections, dropped: denied.get(key) ?? 0 })
+  }
+
+  for (const { set, key, data, packets } of elements) {
+    if (set.kind !== "redirect" || data === undefined) continue
+    const known = frontendKey(set.place, key)
+    const frontend = frontendOf(set.place, key)
+    if (frontend === undefined) continue
+    redirected.add(known)
+    const backend = { address: fromOctets(data.slice(0, -4)), port: readPort(data, data.length - 4) }
+    const allow = limits.has(known) ? (allowed.get(known) ?? []) : undefined
+    add({ _tag: "Redirect", ...frontend, backend, allow }, known, packets)
+  }
+  for (const { set, key } of elements) {
+    const known = frontendKey(set.place, key)
+    const frontend = frontendOf(set.place, key)
+    if (frontend === undefined) continue
+    if (set.kind === "loopback") rules.push({ _tag: "Guard", ...frontend })
+    if (set.kind === "limited" && !redirected.has(known))
+      add({ _tag: "Limit", ...frontend, allow: allowed.get(known) ?? [] }, known, 0)
+  }
+  return { rules, counted }
+}
+
+const byFirstAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): number =>
+  Buffer.compare(octetsOf(IpNetwork.firstAddress(one)), octetsOf(IpNetwork.firstAddress(other)))
+
+const frontendKey = ({ scope, family }: Place, key: Uint8Array): string =>
+  `${scope}${family} ${key.join(" ")}`
+
+const frontendOf = ({ scope, family }: Place, key: Uint8Array) => {
+  const protocol: Protocol | undefined = protocolOfNumber(key[key.length - 8] ?? 0)
+  if (protocol === undefined) return undefined
+  const host = scope === "any" ? unspecified(family) : fromOctets(key.slice(0, -8))
+  return { protocol, host, port: readPort(key, key.length - 4) }
+}
+
+const networkOf = (key: Uint8Array, last: Uint8Array, family: Family): IpNetwork.IpNetwork => {
+  const length = family === 4 ? 4 : 16
+  const first = key.slice(-length)
+  const end = last.slice(-length)
+  let prefix = 0
+  while (prefix < length * 8 && bit(first, prefix) === bit(end, prefix)) prefix++
+  const address = family === 4 ? NetAddress.ipv4FromBytesUnsafe(first) : NetAddress.ipv6FromBytesUnsafe(first)
+  return IpNetwork.fromAddressUnsafe(address, prefix)
+}
+
+const bit = (bytes: Uint8Array, index: number): number => ((bytes[index >> 3] ?? 0) >> (7 - (index & 7))) & 1
+
+const octetsOf = (address: NetAddress.IpAddress): Uint8Array =>
+  Uint8Array.from(
+    NetAddress.isIpv4Address(address) ? NetAddress.ipv4ToOctets(address) : NetAddress.ipv6ToOctets(address)
+  )
+
+const concat = (one: Uint8Array, other: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(one.length + other.length)
+  bytes.set(one)
+  bytes.set(other, one.length)
+  return bytes
+}
+
+const writePort = (bytes: Uint8Array, at: number, port: number) => {
+  bytes[at] = port >> 8
+  bytes[at + 1] = port & 255
+}
+
+const readPort = (bytes: Uint8Array, at: number): number => ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)

@@ -1,0 +1,124 @@
+/**
+ * The sets and maps of our table, and what an element of one looks like to netlink.
+ *
+ * Each kind exists four times, for an address of either family (`addr4`, `addr6`) and for the unspecified one (`any4`,
+ * `any6`), so that a key is no longer than it must be and a family never meets the other.
+ */
+import type { Family } from "../../../src/protocol/Address.ts"
+
+export type Scope = "any" | "addr"
+
+/** Where packets are looked up: the frontend's address is part of the key in scope `addr`. */
+export interface Place {
+  readonly scope: Scope
+  readonly family: Family
+}
+
+/**
+ * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`: frontend
+ * and source network. `denied`: the frontends of `limited` again, counting what was dropped, since a set counts every
+ * packet that it is asked for. `loopback`: frontends on loopback addresses. `refused`: what backends send in flows that have
+ * ended, which no rule of `Firewall` stands for.
+ */
+export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback" | "refused"
+
+/** An element; `last` is the end of the range of keys that starts at `key`. */
+export interface Element {
+  readonly set: TableSet
+  readonly key: Uint8Array
+  readonly last: Uint8Array | undefined
+  readonly data: Uint8Array | undefined
+}
+
+type Field = "ipv4_addr" | "ipv6_addr" | "inet_proto" | "inet_service"
+
+export interface TableSet {
+  readonly name: string
+  readonly kind: SetKind
+  readonly place: Place
+  readonly key: ReadonlyArray<Field>
+  readonly data: ReadonlyArray<Field> | undefined
+}
+
+const addressField = (family: Family): Field => (family === 4 ? "ipv4_addr" : "ipv6_addr")
+
+const frontendFields = ({ scope, family }: Place): ReadonlyArray<Field> => [
+  ...(scope === "addr" ? [addressField(family)] : []),
+  "inet_proto",
+  "inet_service"
+]
+
+const makeSet = (kind: SetKind, place: Place): TableSet => {
+  const suffix = `${place.scope}${place.family}`
+  const frontend = frontendFields(place)
+  const key: Partial<Record<SetKind, ReadonlyArray<Field>>> = {
+    allowed: [...frontend, addressField(place.family)],
+    refused: [...frontend, addressField(place.family), "inet_service"]
+  }
+  const ofFamily = kind === "loopback" || kind === "refused"
+  return {
+    name: kind === "redirect" ? suffix : ofFamily ? `${kind}${place.family}` : `${kind}_${suffix}`,
+    kind,
+    place,
+    key: key[kind] ?? frontend,
+    data: kind === "redirect" ? [addressField(place.family), "inet_service"] : undefined
+  }
+}
+
+export const places: ReadonlyArray<Place> = [
+  { scope: "addr", family: 4 },
+  { scope: "any", family: 4 },
+  { scope: "addr", family: 6 },
+  { scope: "any", family: 6 }
+]
+
+const ofEachFamily = (kind: SetKind): ReadonlyArray<TableSet> =>
+  ([4, 6] as const).map((family) => makeSet(kind, { scope: "addr", family }))
+
+/** The sets whose elements are rules. */
+export const ruleSets: ReadonlyArray<TableSet> = [
+  ...(["redirect", "limited", "allowed", "denied"] as const).flatMap((kind) =>
+    places.map((place) => makeSet(kind, place))
+  ),
+  ...ofEachFamily("loopback")
+]
+
+export const tableSets: ReadonlyArray<TableSet> = [...ruleSets, ...ofEachFamily("refused")]
+
+const byKey = new Map(tableSets.map((set) => [setKey(set.kind, set.place.scope, set.place.family), set]))
+
+export const setOf = (kind: SetKind, scope: Scope, family: Family): TableSet => {
+  const set = byKey.get(setKey(kind, scope, family))
+  if (set === undefined) throw new Error(`no set ${setKey(kind, scope, family)}`)
+  return set
+}
+
+function setKey(kind: SetKind, scope: Scope, family: Family): string {
+  return `${kind} ${scope} ${family}`
+}
+
+/** What an element is known by within the table. */
+export const elementKey = ({ set, key, last }: Element): string =>
+  `${set.name} ${hex(key)}${last === undefined ? "" : `-${hex(last)}`}`
+
+export const sameData = (one: Element, other: Element): boolean =>
+  one.data === undefined || other.data === undefined
+    ? one.data === other.data
+    : Buffer.compare(one.data, other.data) === 0
+
+const hex = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
+
+/** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`. */
+export const setText = (set: TableSet): string => {
+  const data = set.data === undefined ? "" : ` : ${set.data.join(" . ")}`
+  const flags = flagsOf[set.kind] ?? ""
+  const counter = set.kind === "redirect" || set.kind === "denied" ? " counter;" : ""
+  return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
+}
+
+/** `refused`: as long as the kernel remembers an idle connection. */
+const flagsOf: Partial<Record<SetKind, string>> = {
+  allowed: " flags interval;",
+  refused: " flags timeout; timeout 5d;"
+}

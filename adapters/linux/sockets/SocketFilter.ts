@@ -1,0 +1,157 @@
+/**
+ * Socket filters: programs the kernel runs on every packet before a socket sees it, the handshake included.
+ *
+ * Written once as classic BPF (Linux Documentation/networking/filter.rst) and loaded once for all sockets by bpf(2): a
+ * program of its own costs each socket 5 KB of kernel memory and 7 µs. Where bpf(2) is refused, as it is to users
+ * without privileges, each socket gets its own copy after all.
+ */
+import { hostLittleEndian, type Libc, SO_ATTACH_BPF, SO_ATTACH_FILTER, SOL_SOCKET } from "../Libc.ts"
+
+export interface SocketFilter {
+  /** Replaces the socket's filter, if it has one. The result is 0 or a negated `errno`. */
+  readonly attach: (fd: number) => number
+  readonly close: () => void
+}
+
+/** A classic instruction; a jump names the instructions to go on with, by the label they carry. */
+interface Instruction {
+  readonly code: number
+  readonly operand: number
+  readonly label?: string
+  readonly jump?: { readonly equal: string; readonly other: string }
+}
+
+type Program = ReadonlyArray<Instruction>
+
+const LOAD_WORD = 0x20
+const LOAD_BYTE = 0x30
+const AND = 0x54
+const JUMP_IF_EQUAL = 0x15
+const RETURN = 0x06
+
+const networkHeader = -0x100000
+const loadByte = (offset: number): Instruction => ({ code: LOAD_BYTE, operand: networkHeader + offset })
+const loadWord = (offset: number): Instruction => ({ code: LOAD_WORD, operand: networkHeader + offset })
+const and = (mask: number): Instruction => ({ code: AND, operand: mask | 0 })
+const jump = (operand: number, equal: string, other: string): Instruction => ({
+  code: JUMP_IF_EQUAL,
+  operand: operand | 0,
+  jump: { equal, other }
+})
+const at = (label: string, instruction: Instruction): Instruction => ({ ...instruction, label })
+const drop: Instruction = { code: RETURN, operand: 0, label: "drop" }
+const admit: Instruction = { code: RETURN, operand: -1, label: "admit" }
+
+export const dropAll: Program = [drop]
+
+/** Sources 127.0.0.0/8, ::1 and fe80::/10: whatever `Ruleset` never redirects. */
+export const admitLocal: Program = [
+  loadByte(0),
+  and(0xf0),
+  jump(0x40, "v4", "not v4"),
+  at("v4", loadByte(12)),
+  jump(127, "admit", "drop"),
+  at("not v4", jump(0x60, "v6", "drop")),
+  at("v6", loadWord(8)),
+  jump(0, "::", "not ::"),
+  at("not ::", and(0xffc00000)),
+  jump(0xfe800000, "admit", "drop"),
+  at("::", loadWord(12)),
+  jump(0, ":::", "drop"),
+  at(":::", loadWord(16)),
+  jump(0, "::::", "drop"),
+  at("::::", loadWord(20)),
+  jump(1, "admit", "drop"),
+  drop,
+  admit
+]
+
+export const makeFilter = (libc: Libc, program: Program): SocketFilter => {
+  const shared = loadExtended(libc, program)
+  if (shared >= 0) {
+    const option = new Uint8Array(4)
+    new DataView(option.buffer).setInt32(0, shared, hostLittleEndian)
+    return {
+      attach: (fd) => libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, option, 4),
+      close: () => void libc.close(shared)
+    }
+  }
+  const option = classicProgram(libc, program)
+  return {
+    attach: (fd) => libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, option, option.length),
+    close: () => {}
+  }
+}
+
+/** `struct sock_fprog`: the number of instructions, and a pointer to them. */
+const classicProgram = (libc: Libc, program: Program): Uint8Array => {
+  const bytes = new Uint8Array(program.length * 8)
+  const view = new DataView(bytes.buffer)
+  const distance = (from: number, label: string) => indexOf(program, label) - from - 1
+  program.forEach(({ code, operand, jump }, index) => {
+    view.setUint16(index * 8, code, hostLittleEndian)
+    view.setUint8(index * 8 + 2, jump === undefined ? 0 : distance(index, jump.equal))
+    view.setUint8(index * 8 + 3, jump === undefined ? 0 : distance(index, jump.other))
+    view.setInt32(index * 8 + 4, operand, hostLittleEndian)
+  })
+  const option = new Uint8Array(16)
+  const header = new DataView(option.buffer)
+  header.setUint16(0, program.length, hostLittleEndian)
+  header.setBigUint64(8, libc.pin(bytes), hostLittleEndian)
+  return option
+}
+
+const BPF_PROG_LOAD = 5
+const BPF_PROG_TYPE_SOCKET_FILTER = 1
+
+/** The file descriptor of the program, or a negated `errno`. */
+const loadExtended = (libc: Libc, program: Program): number => {
+  const bytes = extendedProgram(program)
+  const attributes = new Uint8Array(48)
+  const view = new DataView(attributes.buffer)
+  view.setUint32(0, BPF_PROG_TYPE_SOCKET_FILTER, hostLittleEndian)
+  view.setUint32(4, bytes.length / 8, hostLittleEndian)
+  view.setBigUint64(8, libc.pin(bytes), hostLittleEndian)
+  view.setBigUint64(16, libc.pin(new TextEncoder().encode("Apache-2.0\0")), hostLittleEndian)
+  return libc.bpf(BPF_PROG_LOAD, attributes, attributes.length)
+}
+
+const MOVE_R1_TO_R6 = 0xbf
+const MOVE_TO_R0 = 0xb4
+const EXIT = 0x95
+const GO_ON_IF_EQUAL = 0x16
+const GO_ON = 0x05
+
+/**
+ * The same program for bpf(2) (Documentation/bpf/classic_vs_extended.rst): the packet is in R6, loads and arithmetic use R0,
+ * and a comparison jumps only where it is true. Each instruction becomes two, after one that keeps the packet.
+ */
+const extendedProgram = (program: Program): Uint8Array => {
+  const bytes = new Uint8Array((1 + program.length * 2) * 8)
+  const view = new DataView(bytes.buffer)
+  const emit = (slot: number, code: number, operand: number, target = slot + 1) => {
+    view.setUint8(slot * 8, code)
+    view.setInt16(slot * 8 + 2, target - slot - 1, hostLittleEndian)
+    view.setInt32(slot * 8 + 4, operand, hostLittleEndian)
+  }
+  emit(0, MOVE_R1_TO_R6, 0)
+  view.setUint8(1, hostLittleEndian ? 0x16 : 0x61)
+  const slotOf = (index: number) => 1 + index * 2
+  program.forEach(({ code, operand, jump }, index) => {
+    const slot = slotOf(index)
+    if (code === RETURN) {
+      emit(slot, MOVE_TO_R0, operand)
+      emit(slot + 1, EXIT, 0)
+    } else if (jump !== undefined) {
+      emit(slot, GO_ON_IF_EQUAL, operand, slotOf(indexOf(program, jump.equal)))
+      emit(slot + 1, GO_ON, 0, slotOf(indexOf(program, jump.other)))
+    } else {
+      emit(slot, code, operand)
+      emit(slot + 1, GO_ON, 0)
+    }
+  })
+  return bytes
+}
+
+const indexOf = (program: Program, label: string): number =>
+  program.findIndex((instruction) => instruction.label === label)

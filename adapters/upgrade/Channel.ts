@@ -1,0 +1,102 @@
+/** Messages over a socket that carries descriptors: sent, and received within a time. */
+import * as Fs from "node:fs"
+import { Duration, Effect, Option, Result, type Scope } from "effect"
+import type { DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
+import {
+  decodeMessage,
+  encodeMessage,
+  type HandoverError,
+  handoverFailed,
+  type Message,
+  type MessageOf,
+  type Tag
+} from "./Messages.ts"
+
+export interface Received<T extends Tag> {
+  readonly message: MessageOf<T>
+  /** The receiver's own from now on; only those of a message that has them. */
+  readonly fds: ReadonlyArray<number>
+}
+
+/** One that sends or reads nothing for so long hangs: an Engine waits for its plugin for 15 seconds in all. */
+export const longestSilence = Duration.seconds(3)
+
+/** The descriptors stay open here, too. */
+export const send = (
+  socket: DescriptorSocket,
+  message: Message,
+  fds: ReadonlyArray<number> = []
+): Effect.Effect<void, HandoverError> => {
+  const failed = (why: string) =>
+    handoverFailed(`process ${socket.peer.pid} can't be sent ${message._tag}: ${why}`)
+  return socket.send({ bytes: encodeMessage(message), fds }).pipe(
+    Effect.mapError((error) => failed(error.message)),
+    Effect.timeoutOrElse({
+      duration: longestSilence,
+      orElse: () => Effect.fail(failed(`it read nothing for ${Duration.format(longestSilence)}`))
+    })
+  )
+}
+
+/** Tells that this side is at work, until the scope closes. */
+export const sendBusy = (socket: DescriptorSocket): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.sleep("1 second").pipe(
+    Effect.andThen(Effect.ignore(send(socket, { _tag: "Busy" }))),
+    Effect.forever,
+    Effect.forkScoped,
+    Effect.asVoid
+  )
+
+/** The next message, one of these; `undefined` where the other side has ended. Anything else, and silence, is a failure. */
+export const receive = <T extends Tag>(
+  socket: DescriptorSocket,
+  silence: Duration.Input,
+  ...expected: ReadonlyArray<T>
+): Effect.Effect<Received<T> | undefined, HandoverError> =>
+  Effect.gen(function* () {
+    const { pid } = socket.peer
+    while (true) {
+      const received = yield* Effect.timeoutOption(socket.receive, silence).pipe(
+        Effect.mapError((error) =>
+          handoverFailed(`process ${pid} sent what can't be received: ${error.message}`)
+        )
+      )
+      if (Option.isNone(received))
+        return yield* handoverFailed(
+          `process ${pid} sent nothing for ${Duration.format(Duration.fromInputUnsafe(silence))}`
+        )
+      const packet = received.value
+      if (packet === undefined) return undefined
+      const message = decodeMessage(packet.bytes, ...expected)
+      if (Result.isSuccess(message)) return { message: message.success, fds: packet.fds }
+      for (const fd of packet.fds) Fs.closeSync(fd)
+      if (message.failure !== "Busy")
+        return yield* handoverFailed(
+          `process ${pid} sent ${message.failure} where ${expected.join(" or ")} was to come`
+        )
+    }
+  })
+
+/** Returns once the other side has ended; whatever it still sends is too late. One that does not end is killed. */
+export const awaitExit = Effect.fnUntraced(function* (socket: DescriptorSocket, wait: Duration.Input) {
+  const { pid } = socket.peer
+  if (yield* hasEnded(socket, wait)) return
+  // It holds its end of the socket, so the number is still its own.
+  yield* Effect.logWarning(`process ${pid} does not end, and is killed`)
+  yield* Effect.sync(() => killUnlessGone(pid))
+  yield* hasEnded(socket, longestSilence)
+})
+
+const hasEnded = (socket: DescriptorSocket, wait: Duration.Input): Effect.Effect<boolean> =>
+  Effect.repeat(
+    Effect.catch(socket.receive, () => Effect.succeed(undefined)),
+    { while: (packet) => packet !== undefined }
+  ).pipe(Effect.as(true), Effect.timeoutOrElse({ duration: wait, orElse: () => Effect.succeed(false) }))
+
+const killUnlessGone = (pid: number): void => {
+  try {
+    process.kill(pid, "SIGKILL")
+  } catch {
+    // It has ended by itself meanwhile.
+  }
+}

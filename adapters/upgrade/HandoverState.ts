@@ -1,0 +1,112 @@
+/** What one process hands to the next: open descriptors, and what each is. */
+import * as Fs from "node:fs"
+import { Array as Arr, Effect, Result } from "effect"
+import type { HostSocket } from "../../src/ports/HostSockets.ts"
+import { parseAddress } from "../../src/protocol/Address.ts"
+import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/sockets/DescriptorSocket.ts"
+import { send } from "./Channel.ts"
+import type { Details, Place } from "./ListenerHandoff.ts"
+import type { HandoverError, Message, MessageOf } from "./Messages.ts"
+
+export interface KeptListener extends Details {
+  readonly place: Place
+  readonly fd: number
+}
+
+export interface KeptConnection {
+  readonly place: Place
+  readonly fd: number
+}
+
+export interface HandoverState {
+  readonly sockets: ReadonlyArray<HostSocket>
+  readonly listeners: ReadonlyArray<KeptListener>
+  readonly connections: ReadonlyArray<KeptConnection>
+  /** Of the lock on the kernel's table, see `NamespaceLock`. */
+  readonly lock: number | undefined
+}
+
+/** Sends all of it; the descriptors stay open here, too. */
+export const sendState = (
+  socket: DescriptorSocket,
+  { sockets, listeners, connections, lock }: HandoverState
+): Effect.Effect<void, HandoverError> => {
+  const sendAll = <A extends { readonly fd: number }>(
+    all: ReadonlyArray<A>,
+    message: (part: ReadonlyArray<A>) => Message
+  ) =>
+    Effect.forEach(
+      Arr.chunksOf(all, maxDescriptorsPerPacket),
+      (part) =>
+        send(
+          socket,
+          message(part),
+          part.map(({ fd }) => fd)
+        ),
+      { discard: true }
+    )
+  return Effect.all(
+    [
+      sendAll(sockets, (part) => ({
+        _tag: "Sockets",
+        items: part.map(({ protocol, host, port }) => ({ protocol, host: host.key, port }))
+      })),
+      sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) })),
+      sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) })),
+      lock === undefined ? Effect.void : send(socket, { _tag: "Lock", items: [{}] }, [lock]),
+      send(socket, { _tag: "Handed" })
+    ],
+    { discard: true }
+  )
+}
+
+/** What has come so far; the descriptors are this process's own. */
+export class StateReceiver {
+  private readonly sockets: Array<HostSocket> = []
+  private readonly listeners: Array<KeptListener> = []
+  private readonly connections: Array<KeptConnection> = []
+  private lock: number | undefined
+  private readonly fds: Array<number> = []
+
+  /** Takes what came with one message; answers what is wrong with it, if anything. */
+  add(
+    message: MessageOf<"Sockets" | "Listeners" | "Connections" | "Lock">,
+    fds: ReadonlyArray<number>
+  ): string | undefined {
+    this.fds.push(...fds)
+    if (message.items.length !== fds.length)
+      return `${message.items.length} ${message._tag.toLowerCase()} came with ${fds.length} descriptors`
+    const fdAt = (index: number) => fds[index] ?? -1
+    switch (message._tag) {
+      case "Sockets":
+        for (const [index, { protocol, host, port }] of message.items.entries()) {
+          const address = parseAddress(host)
+          if (Result.isFailure(address)) return `${host}: ${address.failure}`
+          this.sockets.push({ protocol, host: address.success, port, fd: fdAt(index) })
+        }
+        return undefined
+      case "Listeners":
+        message.items.forEach((item, index) => void this.listeners.push({ ...item, fd: fdAt(index) }))
+        return undefined
+      case "Connections":
+        message.items.forEach((item, index) => void this.connections.push({ ...item, fd: fdAt(index) }))
+        return undefined
+      case "Lock":
+        this.lock = fds[0]
+        return undefined
+    }
+  }
+
+  get state(): HandoverState {
+    return {
+      sockets: this.sockets,
+      listeners: this.listeners,
+      connections: this.connections,
+      lock: this.lock
+    }
+  }
+
+  closeAll(): void {
+    for (const fd of this.fds.splice(0)) Fs.closeSync(fd)
+  }
+}

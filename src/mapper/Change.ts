@@ -1,0 +1,378 @@
+/**
+ * What a call wants of the host, as a value: whom to evict, what to reserve, to serve and to update. Pure: the same
+ * entries, groups and moment make the same change, or the same refusal. `Apply` carries it out.
+ */
+import { Result } from "effect"
+import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
+import type { GroupsError } from "../protocol/Driver.ts"
+import {
+  type Entry,
+  endpointText,
+  frontendText,
+  type Group,
+  type PortRequest,
+  type ReleasedBinding
+} from "../protocol/PortBinding.ts"
+import { ownLabels, type Policy, policyText } from "./Labels.ts"
+import {
+  frontendKey,
+  isConflicted,
+  isPending,
+  isStale,
+  type Mapping,
+  type MappingEntry,
+  type Mappings,
+  mappingKey,
+  nextStatus,
+  provisional,
+  routedKey,
+  type Status,
+  sameBackend,
+  takeOver
+} from "./Mapping.ts"
+import { type Plan, resourcesOf, type Served } from "./Plan.ts"
+
+type State = Mappings["Service"]
+
+/** A group that is asked for, and its plan; `index` is its place among the groups of the call. */
+export interface PlannedGroup {
+  readonly index: number
+  readonly group: Group
+  readonly plan: Plan
+}
+
+/** Who asks, and when. `isGone`: whether the container behind an entry is known to be gone. */
+export interface Asking {
+  readonly owner: string
+  readonly nowMillis: number
+  readonly isGone: (entry: MappingEntry) => boolean
+}
+
+/** A mapping to be made, on the port that is reserved for it. */
+export interface Creation {
+  readonly planned: Served
+  readonly policy: Policy
+  readonly mapping: Omit<Mapping, "port">
+  readonly status: Status
+  readonly replaces: ReadonlyArray<MappingEntry>
+}
+
+/** One port for a group: exactly the one asked for, or any of a range. */
+export interface Reservation {
+  /** The group that a refusal is told of. */
+  readonly index: number
+  readonly ports: PortRequest
+  /** Holds of the same group, which these frontends don't collide with. */
+  readonly beside: ReadonlyArray<Hold>
+  readonly create: ReadonlyArray<Creation>
+  /** For a range that has no port left: who may be evicted for one, the holders of a port together, the oldest first. */
+  readonly evictable: (gives: (port: number) => boolean) => ReadonlyArray<ReadonlyArray<MappingEntry>>
+}
+
+/** An entry that the call answers with, and what it is from now on. */
+export interface Update {
+  readonly entry: MappingEntry
+  readonly mapping: Mapping
+  readonly status: Status
+  readonly replaces: ReadonlyArray<MappingEntry>
+  /** The very same where neither mode nor policy changes. */
+  readonly resources: MappingEntry["resources"]
+  /** Whether the record differs. */
+  readonly record: boolean
+}
+
+export interface Change {
+  /** They stand in the way, and may be evicted; before anything is reserved. */
+  readonly evict: ReadonlyArray<MappingEntry>
+  readonly reserve: ReadonlyArray<Reservation>
+  readonly update: ReadonlyArray<Update>
+}
+
+/** A mapping that a group asks for, and what of it there is. */
+interface Claim {
+  readonly planned: Served
+  /** It is mapped already, and served. */
+  readonly entry: MappingEntry | undefined
+  /**
+   * The same binding, made anew by this claim: with a host port, where none is wanted any more, or in conflict. Whoever was
+   * answered with it has been answered with the new one.
+   */
+  readonly replaces: ReadonlyArray<MappingEntry>
+}
+
+/** The entries in conflict that these groups ask for: before all else it is tried to serve them again. */
+export const conflictedOf = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>
+): ReadonlyArray<MappingEntry> =>
+  groups.flatMap(({ group, plan }) =>
+    servedOf(plan).flatMap((planned) => {
+      const entry = mappedAlready(state, planned, group.ports)
+      return entry !== undefined && isConflicted(entry) ? [entry] : []
+    })
+  )
+
+/** Those in the way of which it has to be asked whether their containers are gone. */
+export const doubtfulHolders = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>,
+  nowMillis: number
+): ReadonlyArray<MappingEntry> =>
+  groups.flatMap((each) =>
+    holdersInTheWay(state, each, claimsOf(state, each)).flatMap(({ holder }) =>
+      !isPending(holder) &&
+      !isAbandoned(holder, state, nowMillis) &&
+      nowMillis - holder.mapping.sinceMillis >= startMillis
+        ? [holder]
+        : []
+    )
+  )
+
+/** A container is published before it runs: for so long after it, it is not taken for gone. */
+const startMillis = 30_000
+
+/** The change that these groups make together; none of them meets another (see `inSteps`). */
+export const changeOf = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>,
+  asking: Asking
+): Result.Result<Change, GroupsError<PortAllocated>> => {
+  const claimed = groups.map((each) => ({ each, claims: claimsOf(state, each) }))
+  const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
+  const isAbandonedNow = (entry: MappingEntry) =>
+    !kept.has(entry) && !isPending(entry) && isAbandoned(entry, state, asking.nowMillis)
+  const evict = new Set<MappingEntry>()
+  for (const { each, claims } of claimed)
+    for (const { frontend, holder } of holdersInTheWay(state, each, claims)) {
+      const mayGo = isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
+      if (!mayGo)
+        return Result.fail({
+          group: each.index,
+          error: new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
+        })
+      evict.add(holder)
+    }
+  const reserve: Array<Reservation> = []
+  const update: Array<Update> = []
+  for (const { each, claims } of claimed) {
+    const fresh = claims.filter(({ entry }) => entry === undefined)
+    reserve.push({
+      index: each.index,
+      ports: each.group.ports,
+      beside: claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
+      create: fresh.map((claim) => creationOf(state, each, claim, asking)),
+      evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
+    })
+    for (const { planned, entry, replaces } of claims)
+      if (entry !== undefined) update.push(updateOf(state, { planned, entry, replaces }, each, asking))
+  }
+  return Result.succeed({ evict: [...evict], reserve, update })
+}
+
+/**
+ * The groups in as many steps as it takes: where one may want what another one has, they are seen to one after the other;
+ * else all of them together.
+ */
+export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
+  if (groups.length === 1) return [groups]
+  const seen = new Set<string>()
+  for (const { group } of groups) {
+    const wanted = new Set(
+      group.entries.flatMap(({ protocol, backend }) => [
+        `${protocol} to ${endpointText(backend)}`,
+        ...(group.ports._tag === "Exact" ? [`${protocol} at ${group.ports.port}`] : [])
+      ])
+    )
+    for (const each of wanted) if (seen.has(each)) return groups.map((one) => [one])
+    for (const each of wanted) seen.add(each)
+  }
+  return [groups]
+}
+
+/** What is in conflict holds nothing: it is in the way only once the port is reserved. */
+export const conflictedInTheWay = (
+  state: State,
+  created: ReadonlyArray<{ readonly mapping: Mapping }>
+): ReadonlyArray<MappingEntry> => {
+  const inTheWay = created.flatMap(({ mapping }) =>
+    mapping.mode === "routed"
+      ? (state.get(mappingKey(mapping)) ?? [])
+      : state.colliding(mapping.protocol, mapping.host, mapping.port)
+  )
+  return [...new Set(inTheWay.filter(isConflicted))]
+}
+
+/** The entries that these bindings name. */
+export const releasedBy = (
+  state: State,
+  bindings: ReadonlyArray<ReleasedBinding>
+): ReadonlyArray<MappingEntry> => {
+  const found = bindings.flatMap(({ protocol, host, port, backend }) => {
+    const published = state.get(frontendKey(protocol, host, port))
+    if (published !== undefined && leadsTo(published, backend)) return published
+    if (backend.address === undefined) return []
+    return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
+  })
+  return found.length > 1 ? [...new Set(found)] : found
+}
+
+const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
+  address === undefined ||
+  port === 0 ||
+  (mapping.backend.address.key === address.key && mapping.backend.port === port)
+
+const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
+  entries.filter((planned) => planned._tag === "Served")
+
+const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
+  const claims = new Map<string, Claim>()
+  for (const planned of servedOf(plan)) {
+    const there = mappedAlready(state, planned, ports)
+    const entry = there !== undefined && isConflicted(there) ? undefined : there
+    const before = entry === undefined ? there : undefined
+    // In routed mode several entries may be one mapping, which the last of them stands for.
+    const { protocol, host, backend } = planned.entry
+    const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
+    const replaces = new Set([
+      ...(claims.get(key)?.replaces ?? []),
+      ...[before, replacedBy(state, planned, ports)].filter((each) => each !== undefined)
+    ])
+    claims.set(key, { planned, entry, replaces: [...replaces] })
+  }
+  return [...claims.values()]
+}
+
+/** The mapping that this very entry has, if it asks for an exact port or for none at all. */
+const mappedAlready = (
+  state: State,
+  { entry, mode }: Served,
+  ports: PortRequest
+): MappingEntry | undefined => {
+  if (mode !== "routed" && ports._tag !== "Exact") return undefined
+  const port = ports._tag === "Exact" ? ports.port : 0
+  return leadingTo(state.get(mappingKey({ ...entry, port, mode })), entry)
+}
+
+/** The same binding with a host port, where the entry wants none. */
+const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined =>
+  mode === "routed" && ports._tag === "Exact"
+    ? leadingTo(state.get(frontendKey(entry.protocol, entry.host, ports.port)), entry)
+    : undefined
+
+const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
+  entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
+
+const holdersInTheWay = (
+  state: State,
+  { group: { ports } }: PlannedGroup,
+  claims: ReadonlyArray<Claim>
+): ReadonlyArray<{ readonly frontend: string; readonly holder: MappingEntry }> => {
+  if (ports._tag !== "Exact") return []
+  return claims.flatMap(({ planned: { entry, reserves }, entry: own }) => {
+    if (!reserves || own !== undefined) return []
+    const { protocol, host } = entry
+    return state
+      .colliding(protocol, host, ports.port)
+      .filter((holder) => !isConflicted(holder) && !claims.some((claim) => claim.entry === holder))
+      .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
+  })
+}
+
+/** Nobody confirmed it, or an Engine long gone left it. */
+const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
+  entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
+
+const evictableOf = (
+  state: State,
+  fresh: ReadonlyArray<Claim>,
+  gives: (port: number) => boolean,
+  mayGo: (entry: MappingEntry) => boolean
+): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
+  const abandoned = [...state.all()]
+    .filter((entry) => entry.mapping.mode !== "routed" && gives(entry.mapping.port) && mayGo(entry))
+    .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
+  return [...new Set(abandoned.map(({ mapping }) => mapping.port))].flatMap((port) => {
+    const holders = new Set(
+      fresh.flatMap(
+        ({
+          planned: {
+            entry: { protocol, host }
+          }
+        }) => state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
+      )
+    )
+    return holders.size > 0 && [...holders].every(mayGo) ? [[...holders]] : []
+  })
+}
+
+const creationOf = (
+  { engine: { number: epoch } }: State,
+  { group: { labels }, plan: { policy } }: PlannedGroup,
+  { planned, replaces }: Claim,
+  { owner, nowMillis }: Asking
+): Creation => {
+  const { entry, mode } = planned
+  const { protocol, host, requestedAddress, backend } = entry
+  return {
+    planned,
+    policy,
+    mapping: {
+      ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
+      ...{ owner, epoch, sinceMillis: nowMillis }
+    },
+    status: replaces.reduce<Status>((status, each) => takeOver(status, each.status), provisional),
+    replaces
+  }
+}
+
+const updateOf = (
+  { engine: { number: epoch } }: State,
+  { planned, entry, replaces }: Claim & { readonly entry: MappingEntry },
+  { group: { labels }, plan: { policy } }: PlannedGroup,
+  asking: Asking
+): Update => {
+  const { mapping, resources } = entry
+  const { requestedAddress } = planned.entry
+  const status = replaces.reduce<Status>(
+    (into, each) => takeOver(into, each.status),
+    nextStatus(entry.status, "asked")
+  )
+  // What was not confirmed yet is from now on this caller's, whoever asked for it first.
+  const unconfirmed = entry.status._tag === "Unconfirmed"
+  const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
+  const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
+  const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  if (samePolicy && !unconfirmed && owner === mapping.owner && replaces.length === 0) {
+    const record = renewed !== mapping.epoch
+    const same = record ? { ...mapping, epoch: renewed } : mapping
+    return { entry, mapping: same, status, replaces, resources, record }
+  }
+  return {
+    entry,
+    mapping: {
+      ...mapping,
+      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed }
+    },
+    status,
+    replaces,
+    resources: samePolicy ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),
+    record: true
+  }
+}
+
+/**
+ * Owners that are named one by one, `KIND:NAME`, follow each other at a backend address: the one who asks has it now, and
+ * what the one before gives back late is not theirs any more. Any other owner keeps what it has.
+ */
+const handsOver = (from: string, to: string): boolean => {
+  const kind = to.slice(0, to.indexOf(":") + 1)
+  return kind !== "" && from !== to && from.startsWith(kind)
+}
+
+/** Who holds the port, since when, and how to free it. */
+const holderText = ({ mapping }: MappingEntry): string => {
+  const { protocol, backend, owner, sinceMillis } = mapping
+  const since = new Date(sinceMillis).toISOString()
+  const to = `${backend.address.text} port ${backend.port}`
+  return `held by ${owner} for ${to} since ${since}; free it with: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
+}

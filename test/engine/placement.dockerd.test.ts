@@ -1,0 +1,131 @@
+/**
+ * What a label publishes, beside the same port of a container with `-p` on the same Engine: at which of the host's addresses,
+ * in which of the container's networks, and for whom.
+ */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { docker, prepareImages, runContainer, servedAt, servedSoon } from "../lab/Containers.ts"
+import * as Dockerd from "../lab/Dockerd.ts"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import * as Plugin from "../lab/Plugin.ts"
+
+const outside = "10.99.0.1"
+
+const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+
+const watched = Effect.fnUntraced(function* (host: Namespace, args: ReadonlyArray<string> = []) {
+  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true, args })
+  yield* prepareImages(dockerd)
+  const plugin = yield* Plugin.start(host, {
+    arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+  })
+  return { dockerd, plugin }
+})
+
+describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
+  it.live("binds where the network's host_binding_ipv4 says", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd } = yield* watched(host, ["--ip=127.0.0.1"])
+      yield* docker(dockerd, ["network", "create", "open"])
+      yield* docker(dockerd, [
+        ...["network", "create", "--opt", "com.docker.network.bridge.host_binding_ipv4=::1"],
+        "six"
+      ])
+      const served: Array<string> = []
+      for (const [index, network] of ["bridge", "open", "six"].entries()) {
+        const args = [`--network=${network}`]
+        const ports = { theirs: 8000 + index, ours: 9000 + index }
+        yield* runContainer(dockerd, `${network}-p`, { args: [...args, "-p", `${ports.theirs}:80`] })
+        yield* runContainer(dockerd, network, {
+          args,
+          labels: { "portmapper.publish": `${ports.ours}:80` }
+        })
+        const local = network === "six" ? "[::1]" : "127.0.0.1"
+        assert.strictEqual(yield* servedSoon(host, local, ports.ours, network), network)
+        assert.strictEqual(yield* servedAt(host, local, ports.theirs), `${network}-p`)
+        const places = [
+          [host, "127.0.0.1"],
+          [host, "[::1]"],
+          [client, outside]
+        ] as const
+        for (const [from, address] of places)
+          for (const [who, port] of Object.entries(ports)) {
+            const name = (yield* servedAt(from, address, port)).replace("-p", "")
+            served.push(`${network} at ${address} by ${who}: ${name}`)
+          }
+      }
+      const expected = {
+        bridge: { "127.0.0.1": "bridge", "[::1]": "nobody", [outside]: "nobody" },
+        open: { "127.0.0.1": "open", "[::1]": "open", [outside]: "open" },
+        six: { "127.0.0.1": "nobody", "[::1]": "six", [outside]: "nobody" }
+      }
+      assert.deepStrictEqual(
+        served,
+        Object.entries(expected).flatMap(([network, places]) =>
+          Object.entries(places).flatMap(([address, name]) =>
+            ["theirs", "ours"].map((who) => `${network} at ${address} by ${who}: ${name}`)
+          )
+        )
+      )
+    })
+  )
+
+  it.live("leads to the container in the network of its default route", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd } = yield* watched(host)
+      yield* docker(dockerd, ["network", "create", "--internal", "inner"])
+      yield* docker(dockerd, ["network", "create", "alpha"])
+      yield* docker(dockerd, ["network", "create", "zeta"])
+      const pairs = [
+        ["inner", "zeta"],
+        ["zeta", "alpha"],
+        ["alpha", "inner"]
+      ] as const
+      for (const [index, [first, second]] of pairs.entries()) {
+        const ours = `${first}-${second}`
+        const theirs = `${ours}-p`
+        const args = [`--network=${first}`]
+        yield* runContainer(dockerd, theirs, { args: [...args, "-p", `${8000 + index}:80`] })
+        yield* runContainer(dockerd, ours, { args, labels: { "portmapper.publish": `${9000 + index}:80` } })
+        yield* docker(dockerd, ["network", "connect", second, theirs])
+        yield* docker(dockerd, ["network", "connect", second, ours])
+        assert.strictEqual(yield* servedAt(client, outside, 8000 + index), theirs)
+        assert.strictEqual(yield* servedSoon(client, outside, 9000 + index, ours), ours)
+      }
+    })
+  )
+
+  it.live("is a problem in an internal network, and is served there by the relay", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd, plugin } = yield* watched(host)
+      yield* docker(dockerd, ["network", "create", "--internal", "inner"])
+      const args = ["--network=inner"]
+      yield* runContainer(dockerd, "theirs", { args: [...args, "-p", "8000:80"] })
+      yield* runContainer(dockerd, "ours", { args, labels: { "portmapper.publish": "9000:80" } })
+      yield* runContainer(dockerd, "relayed", {
+        args,
+        labels: { "portmapper.publish": "9001:80", "portmapper.mode": "proxy" }
+      })
+      assert.strictEqual(yield* servedSoon(client, outside, 9001, "relayed"), "relayed")
+      assert.strictEqual(yield* servedAt(client, outside, 8000), "nobody")
+      assert.strictEqual(yield* servedAt(client, outside, 9000), "nobody")
+      yield* plugin.process.waitForLine("ours: not published: its network inner is internal")
+      const { body } = yield* plugin.call("ListPorts", {})
+      const { Mappings } = JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }
+      const states = Mappings.map(({ State, Labels }) =>
+        [Labels["portmapper.container"]?.split("/")[0], State].join(" ")
+      )
+      assert.deepStrictEqual([...new Set(states)].sort(), ["ours conflicted", "relayed live"])
+    })
+  )
+})
+
+interface Listed {
+  readonly State: string
+  readonly Labels: Readonly<Record<string, string>>
+}

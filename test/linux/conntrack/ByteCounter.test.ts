@@ -1,0 +1,78 @@
+/** What is counted of flows that live, end and are none of ours, by the kernel's own accounting of real packets. */
+import { writeFileSync } from "node:fs"
+import { assert, it } from "@effect/vitest"
+import { Effect, Result } from "effect"
+import { layer as byteCounter } from "../../../adapters/linux/conntrack/ByteCounter.ts"
+import { NFNLGRP_CONNTRACK_DESTROY, readFlow } from "../../../adapters/linux/conntrack/ConntrackMessages.ts"
+import { attachFlowFilter } from "../../../adapters/linux/conntrack/FlowFilter.ts"
+import { libc } from "../../../adapters/linux/Libc.ts"
+import { NETLINK_NETFILTER, openNetlink } from "../../../adapters/linux/netlink/Netlink.ts"
+import { layer as nftFirewall } from "../../../adapters/linux/nft/NftFirewall.ts"
+import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
+import { Firewall } from "../../../src/firewall/Firewall.ts"
+import { redirect } from "../../firewall/firewallConformance.ts"
+import { createFlows, flow } from "../flows.ts"
+import { describeInNamespace, run } from "../namespace.ts"
+import { makeNetwork } from "../network.ts"
+
+const account = (value: "0" | "1") => writeFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", value)
+
+describeInNamespace("ByteCounter", () => {
+  it("is told of the ends of redirected flows alone", () => {
+    const netlink = Result.getOrThrow(openNetlink(libc(), NETLINK_NETFILTER))
+    assert.strictEqual(attachFlowFilter(libc(), netlink.fd), 0)
+    Result.getOrThrow(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))
+    createFlows([
+      flow("udp 10.1.0.2:5000 192.0.2.1:53"),
+      flow("udp 10.1.0.2:5001 192.0.2.1:53 10.0.0.2:5353"),
+      flow("tcp [2001:db8::2]:5002 [2001:db8::1]:53"),
+      flow("tcp [2001:db8::2]:5003 [2001:db8::1]:53 [fd00::2]:5353")
+    ])
+    run("conntrack -F")
+    const told = Result.getOrThrow(netlink.receive()).flatMap((message) => readFlow(message) ?? [])
+    netlink.close()
+    assert.deepStrictEqual(told.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
+  })
+
+  it.live("counts packets each way, of living flows and of those that ended", () =>
+    Effect.gen(function* () {
+      const { client, web } = yield* makeNetwork
+      yield* web.tell({ do: "serve", protocol: "udp", address: "10.0.0.2", port: 80, name: "web" })
+      const any = redirect("udp 0.0.0.0 8080", "10.0.0.2 80")
+      const own = redirect("udp 192.0.2.1 8081", "10.0.0.2 80")
+      yield* Firewall.use(({ replace }) => replace([any, own]))
+      const ask = (port: number, times: number) =>
+        client.tell({ do: "ask", protocol: "udp", address: "192.0.2.1", port, times })
+      const { read, forget } = yield* ByteCounter
+      const sums = Effect.andThen(Effect.sleep(1050), read([any, own]))
+
+      account("0")
+      assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
+      account("1")
+      assert.deepStrictEqual(yield* sums, [
+        { in: 0, out: 0 },
+        { in: 0, out: 0 }
+      ])
+      yield* ask(8080, 3)
+      const [one, other] = yield* sums
+      // "?" in a packet of IPv4 and UDP.
+      assert.strictEqual(one?.in, 3 * 29)
+      assert.isAbove(one?.out ?? 0, 28)
+      assert.deepStrictEqual(other, { in: 0, out: 0 })
+
+      run("conntrack -D -p udp --dport 8080")
+      assert.deepStrictEqual(yield* sums, [one, other])
+      yield* ask(8080, 2)
+      run("conntrack -D -p udp --dport 8080")
+      assert.strictEqual((yield* sums)[0]?.in, 5 * 29)
+      yield* forget([any])
+      yield* ask(8081, 1)
+      assert.deepStrictEqual(
+        (yield* sums).map((bytes) => bytes?.in),
+        [0, 29]
+      )
+      account("0")
+      assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
+    }).pipe(Effect.scoped, Effect.provide(byteCounter), Effect.provide(nftFirewall()))
+  )
+}, ["conntrack"])

@@ -1,0 +1,112 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Flow } from "../../../adapters/linux/conntrack/ConntrackMessages.ts"
+import { type FlowLedger, makeLedger } from "../../../adapters/linux/conntrack/FlowLedger.ts"
+import type { Redirected } from "../../../src/firewall/ByteCounter.ts"
+import { addressUnsafe } from "../../../src/protocol/Address.ts"
+
+/** A flow of a client to 192.0.2.1:80, led to 10.0.0.2:8080. */
+const flow = (id: number, bytesIn: number, bytesOut: number, destination = "192.0.2.1"): Flow => {
+  const [source, to, backend] = ["10.1.0.2", destination, "10.0.0.2"].map(
+    (text) => addressUnsafe(text).octets
+  )
+  const none = new Uint8Array()
+  return {
+    family: 2,
+    status: 0x2a,
+    id,
+    bytesIn,
+    bytesOut,
+    original: {
+      protocol: 6,
+      source: source ?? none,
+      sourcePort: 5000,
+      destination: to ?? none,
+      destinationPort: 80
+    },
+    reply: {
+      protocol: 6,
+      source: backend ?? none,
+      sourcePort: 8080,
+      destination: source ?? none,
+      destinationPort: 5000
+    }
+  }
+}
+
+const redirected = (host: string, backend = "10.0.0.2"): Redirected => ({
+  protocol: "tcp",
+  host: addressUnsafe(host),
+  port: 80,
+  backend: { address: addressUnsafe(backend), port: 8080 }
+})
+const any = redirected("0.0.0.0")
+
+const dump = (ledger: FlowLedger, ...flows: ReadonlyArray<Flow>) => {
+  ledger.begin()
+  for (const one of flows) ledger.seen(one)
+  ledger.finish()
+}
+const sum = (ledger: FlowLedger) => ledger.sums([any]).map((bytes) => [bytes.in, bytes.out])[0]
+
+describe("FlowLedger", () => {
+  it("adds up what lives and what ended", () => {
+    const ledger = makeLedger()
+    dump(ledger, flow(1, 10, 100), flow(2, 1, 1))
+    assert.deepStrictEqual(sum(ledger), [11, 101])
+    dump(ledger, flow(1, 20, 200), flow(2, 1, 1))
+    assert.deepStrictEqual(sum(ledger), [21, 201])
+    ledger.ended(flow(1, 25, 250))
+    ledger.ended(flow(3, 5, 5))
+    assert.deepStrictEqual(sum(ledger), [31, 256])
+    dump(ledger, flow(2, 1, 1))
+    assert.deepStrictEqual(sum(ledger), [31, 256])
+  })
+
+  it("keeps what a flow carried whose end was never told", () => {
+    const ledger = makeLedger()
+    dump(ledger, flow(1, 10, 100))
+    dump(ledger)
+    assert.deepStrictEqual(sum(ledger), [10, 100])
+  })
+
+  it("counts an end once that is told while a dump has the flow, before and after", () => {
+    for (const order of ["before", "after"]) {
+      const ledger = makeLedger()
+      dump(ledger, flow(1, 10, 100))
+      ledger.begin()
+      if (order === "after") ledger.seen(flow(1, 15, 150))
+      ledger.ended(flow(1, 20, 200))
+      if (order === "before") ledger.seen(flow(1, 15, 150))
+      ledger.finish()
+      assert.deepStrictEqual(sum(ledger), [20, 200], order)
+      dump(ledger)
+      assert.deepStrictEqual(sum(ledger), [20, 200], order)
+    }
+  })
+
+  it("counts once what one dump has twice", () => {
+    const ledger = makeLedger()
+    dump(ledger, flow(1, 10, 100), flow(1, 11, 110))
+    assert.deepStrictEqual(sum(ledger), [11, 110])
+  })
+
+  it("tells addresses and backends apart, and leaves to a specific address what is its own", () => {
+    const ledger = makeLedger()
+    dump(ledger, flow(1, 1, 1), flow(2, 10, 10, "192.0.2.9"))
+    const one = redirected("192.0.2.9")
+    assert.deepStrictEqual(
+      ledger.sums([any, one, redirected("0.0.0.0", "10.0.0.3")]).map((bytes) => bytes.in),
+      [1, 10, 0]
+    )
+    assert.deepStrictEqual(ledger.sums([any])[0]?.in, 11)
+  })
+
+  it("begins at zero after it was told to forget, also for flows that go on", () => {
+    const ledger = makeLedger()
+    dump(ledger, flow(1, 10, 100))
+    ledger.forget([any])
+    assert.deepStrictEqual(sum(ledger), [0, 0])
+    dump(ledger, flow(1, 12, 120))
+    assert.deepStrictEqual(sum(ledger), [2, 20])
+  })
+})

@@ -1,0 +1,226 @@
+/** The bytes of netlink messages, as nft 1.0.6 sends them (traced with strace), and what the kernel answers to batches. */
+import { readdirSync } from "node:fs"
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import { EINTR, ENOBUFS, type Libc, libc } from "../../../adapters/linux/Libc.ts"
+import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../../../adapters/linux/netlink/Netlink.ts"
+import {
+  errnoOf,
+  MessageWriter,
+  NLM_F_CREATE,
+  NLMSG_ERROR,
+  readMessages
+} from "../../../adapters/linux/netlink/NetlinkMessage.ts"
+import {
+  countRules,
+  NFNL_SUBSYS_NFTABLES,
+  readElements,
+  readGeneration,
+  readTable,
+  writeElements
+} from "../../../adapters/linux/nft/NftMessages.ts"
+import { elementsOf } from "../../../adapters/linux/nft/RuleElements.ts"
+import { makeTable } from "../../../adapters/linux/nft/Ruleset.ts"
+import type { Element } from "../../../adapters/linux/nft/TableSets.ts"
+import { guard, redirect } from "../../firewall/firewallConformance.ts"
+import { describeInNamespace, run } from "../namespace.ts"
+
+describe("messages of elements", () => {
+  const bytesOf = (removed: ReadonlyArray<Element>, added: ReadonlyArray<Element>): string => {
+    const writer = new MessageWriter()
+    writeElements(
+      { writer, begin: (type, flags, family) => writer.begin(0xa00 | type, flags, 1, family) },
+      "portmapper",
+      removed,
+      added
+    )
+    return Buffer.from(writer.bytes.subarray(0, writer.length)).toString("hex")
+  }
+  // Length, type, flags, sequence, port id, family inet; the table's name.
+  const message = (length: string, type: string, flags: string) =>
+    `${length}000000${type}0a${flags}0100000000000000010000000f000100706f72746d61707065720000`
+  const any4 = "09000200616e793400000000"
+  const addr6 = "0a0002006164647236000000"
+
+  it("adds tcp . 8080 : 172.17.0.2 . 80 to any4", () => {
+    assert.strictEqual(
+      bytesOf([], elementsOf(redirect("tcp 0.0.0.0 8080", "172.17.0.2 80"))),
+      message("58", "0c", "0104") +
+        any4 +
+        "28000380" +
+        "240001801000018" +
+        "00c000100060000001f900000100002800c000100ac11000200500000"
+    )
+  })
+
+  it("deletes tcp . 8080 from any4", () => {
+    assert.strictEqual(
+      bytesOf(elementsOf(redirect("tcp 0.0.0.0 8080", "172.17.0.2 80")), []),
+      [message("48", "0e", "0100"), any4, "18000380", "14000180100001800c000100060000001f900000"].join("")
+    )
+  })
+
+  it("adds fd00::1 . udp . 53 : fd00::2 . 5353 to addr6", () => {
+    assert.strictEqual(
+      bytesOf([], elementsOf(redirect("udp fd00::1 53", "fd00::2 5353"))),
+      message("74", "0c", "0104") +
+        addr6 +
+        "44000380" +
+        "40000180200001801c000100fd0000000000000000000000000000011100000000350000" +
+        "1c00028018000100fd00000000000000000000000000000214e90000"
+    )
+  })
+
+  it("adds the range tcp . 8080 . 10.0.0.0/8 to allowed_any4", () => {
+    const range = elementsOf(redirect("tcp 0.0.0.0 8080", "172.17.0.2 80", "10.0.0.0/8")).filter(
+      ({ set }) => set.kind === "allowed"
+    )
+    assert.strictEqual(
+      bytesOf([], range),
+      message("68", "0c", "0104") +
+        "11000200616c6c6f7765645f616e793400000000" +
+        "30000380" +
+        "2c0001801400018010000100060000001f9000000a000000" +
+        "14000a8010000100060000001f9000000affffff"
+    )
+  })
+})
+
+describeInNamespace("Netlink", () => {
+  const open = (library: Libc = libc()): Netlink => Result.getOrThrow(openNetlink(library, NETLINK_NETFILTER))
+  const table = makeTable({ name: "portmapper", acceptMark: undefined })
+  const rule = (port: number) => redirect(`tcp 0.0.0.0 ${port}`, "10.0.0.2 80")
+  const ports = Array.from({ length: 20_000 }, (_, index) => 1000 + index)
+
+  const inOwnMessages = (netlink: Netlink, removed: ReadonlyArray<number>, added: ReadonlyArray<number>) =>
+    Result.getOrThrow(
+      netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
+        for (const port of removed) writeElements(batch, "portmapper", elementsOf(rule(port)), [])
+        for (const port of added) writeElements(batch, "portmapper", [], elementsOf(rule(port)))
+      })
+    )
+
+  const elements = (netlink: Netlink) => {
+    const [redirects] = elementsOf(rule(1)).map(({ set }) => set)
+    if (redirects === undefined) throw new Error("no set")
+    return Result.getOrThrow(readElements(netlink, "portmapper", redirects)).length
+  }
+
+  it("commits a batch of 20,000 messages, and reads back what it added", () => {
+    run("nft -f -", table.text("portmapper"))
+    const netlink = open()
+    assert.deepStrictEqual(inOwnMessages(netlink, [], ports), [])
+    assert.strictEqual(elements(netlink), 20_000)
+    netlink.close()
+  })
+
+  it("dumps once more after a dump whose reading failed midway", () => {
+    const { recvfrom } = libc()
+    let left = Infinity
+    const netlink = open({
+      ...libc(),
+      recvfrom: (...all) => (left-- === 0 ? -ENOBUFS : recvfrom(...all))
+    })
+    const whole = elements(netlink)
+    assert.isAtLeast(whole, 20_000)
+    left = 1
+    assert.throws(() => elements(netlink), "dump: no buffer space available")
+    assert.strictEqual(elements(netlink), whole)
+    netlink.close()
+  })
+
+  it("names every message of a batch that was refused, and does nothing", () => {
+    run("nft -f -", table.text("portmapper"))
+    const netlink = open()
+    assert.deepStrictEqual(
+      inOwnMessages(netlink, [1, 2], [3]).map(({ index, errno }) => [index, errno]),
+      [
+        [0, 2],
+        [1, 2]
+      ]
+    )
+    const refusals = inOwnMessages(netlink, ports, [])
+    assert.strictEqual(refusals.length, 20_000)
+    assert.deepStrictEqual(refusals.at(-1), { index: 19_999, errno: 2 })
+    assert.strictEqual(elements(netlink), 0)
+    assert.deepStrictEqual(inOwnMessages(netlink, [], [3]), [])
+    netlink.close()
+  })
+
+  it("says that a batch is not permitted", () => {
+    const netlink = open()
+    process.seteuid?.(65534)
+    const unprivileged = open()
+    const refusals = inOwnMessages(unprivileged, [], [4])
+    process.seteuid?.(0)
+    assert.deepStrictEqual(refusals, [{ index: -1, errno: 1 }])
+    unprivileged.close()
+    netlink.close()
+  })
+
+  it("says that the kernel has no buffers, and goes on where a signal interrupts", () => {
+    const full = open({ ...libc(), send: () => -ENOBUFS })
+    const failed = full.batch(NFNL_SUBSYS_NFTABLES, (batch) =>
+      writeElements(batch, "portmapper", [], elementsOf(rule(5)))
+    )
+    assert.strictEqual(Result.isFailure(failed) && failed.failure.message, "send: no buffer space available")
+    full.close()
+
+    let signals = 3
+    const { send } = libc()
+    const interrupted = open({ ...libc(), send: (...all) => (signals-- > 0 ? -EINTR : send(...all)) })
+    assert.deepStrictEqual(inOwnMessages(interrupted, [], [5]), [])
+    interrupted.close()
+  })
+
+  it("takes an answer that was lost for no buffers", () => {
+    const { recvfrom } = libc()
+    let lost = 0
+    const netlink = open({ ...libc(), recvfrom: (...all) => (lost-- > 0 ? -ENOBUFS : recvfrom(...all)) })
+    lost = 1
+    assert.deepStrictEqual(inOwnMessages(netlink, [], [6]), [{ index: -1, errno: ENOBUFS }])
+    assert.deepStrictEqual(inOwnMessages(netlink, [], [7]), [])
+    netlink.close()
+  })
+
+  it("tells a table that is not there from one that is", () => {
+    const netlink = open()
+    const nowhere = Result.getOrThrow(readTable(netlink, "nowhere"))
+    const there = Result.getOrThrow(readTable(netlink, "portmapper"))
+    assert.deepStrictEqual([nowhere, there], [undefined, { comment: "", owner: undefined }])
+    assert.strictEqual(Result.getOrThrow(countRules(netlink, "portmapper")), table.rules)
+    netlink.close()
+  })
+
+  it("hears of changes on a socket of its own", () => {
+    const events = open()
+    Result.getOrThrow(events.subscribe(7))
+    const netlink = open()
+    const before = Result.getOrThrow(readGeneration(netlink))
+    inOwnMessages(netlink, [], [8])
+    const types = Result.getOrThrow(events.receive()).map(({ type }) => type & 0xff)
+    assert.deepStrictEqual(types, [12, 15])
+    assert.strictEqual(Result.getOrThrow(readGeneration(netlink)), before + 1)
+    events.close()
+    netlink.close()
+  })
+
+  it("leaves no descriptor open", () => {
+    const before = readdirSync("/proc/self/fd").length
+    open().close()
+    assert.strictEqual(readdirSync("/proc/self/fd").length, before)
+  })
+
+  it("reads no further than a message that was cut short", () => {
+    const writer = new MessageWriter()
+    for (const type of [NLMSG_ERROR, 0xa0c]) {
+      writer.begin(type, NLM_F_CREATE, 1, 1)
+      writer.string(1, guard("tcp 127.0.0.1 80")._tag)
+      writer.end()
+    }
+    const whole = [...readMessages(writer.bytes.subarray(0, writer.length))]
+    const cut = [...readMessages(writer.bytes.subarray(0, writer.length - 1))]
+    assert.deepStrictEqual([whole.length, cut.length], [2, 1])
+    assert.deepStrictEqual(whole.map(errnoOf), [-1, -1])
+  })
+})

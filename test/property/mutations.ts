@@ -1,0 +1,331 @@
+/**
+ * Faults, put into the sources one at a time: the harness has to find each. A fault finds its place by the syntax tree: the
+ * one node within the declaration `within` whose text is `find`, however it is laid out.
+ */
+import { parseSync } from "vite"
+
+export interface Mutation {
+  readonly name: string
+  readonly file: string
+  readonly within: string
+  readonly find: string
+  readonly put: string
+  /** Whether only the search on a real host can find it. */
+  readonly lab: boolean
+}
+
+/** The source with the fault in it; fails where the node is not there, or not the only one. */
+export const mutate = (source: string, { name, file, within, find, put }: Mutation): string => {
+  const { program, errors } = parseSync(file, source)
+  if (errors.length > 0) throw new Error(`${name}: ${file} can't be parsed`)
+  const declared = nodesOf(program).filter((node) => nameOf(node) === within)
+  const places = new Map(
+    declared
+      .flatMap(nodesOf)
+      .filter(({ start, end }) => plain(source.slice(start, end)) === plain(find))
+      .map(({ start, end }) => [start, end])
+  )
+  const [place] = places
+  if (place === undefined || places.size > 1)
+    throw new Error(`${name}: ${places.size} places in ${within} of ${file} for ${find}`)
+  return source.slice(0, place[0]) + put + source.slice(place[1])
+}
+
+/** Layout, and the commas and semicolons that a formatter adds, mean nothing. */
+const plain = (text: string): string => text.replaceAll(/\s+/g, "").replaceAll(/,(?=[)\]}])|;$/g, "")
+
+interface Node {
+  readonly start: number
+  readonly end: number
+  readonly id?: unknown
+  readonly key?: unknown
+}
+
+const isNode = (value: unknown): value is Node =>
+  typeof value === "object" && value !== null && "start" in value && "end" in value && "type" in value
+
+const nodesOf = (node: unknown): ReadonlyArray<Node> => {
+  if (Array.isArray(node)) return node.flatMap(nodesOf)
+  if (!isNode(node)) return []
+  return [node, ...Object.values(node).flatMap(nodesOf)]
+}
+
+/** What a declaration, a class, a method or a property of an object declares. */
+const nameOf = ({ id, key }: Node): unknown => {
+  const named = id ?? key
+  return isNode(named) && "name" in named ? named.name : undefined
+}
+
+type Fault = readonly [name: string, within: string, find: string, put: string]
+
+const faultsOf =
+  (file: string, lab = false) =>
+  (faults: ReadonlyArray<Fault>): ReadonlyArray<Mutation> =>
+    faults.map(([name, within, find, put]) => ({ name, file, within, find, put, lab }))
+
+export const mutations: ReadonlyArray<Mutation> = [
+  ...faultsOf("src/mapper/Plan.ts")([
+    ["planner-asks-for-forwarding-despite-marks", "planEntry", "!capabilities.marksAccepted", "true"],
+    [
+      "planner-drops-the-allow-list-of-a-relayed-port",
+      "rulesOf",
+      'relays === "everything"',
+      'relays === "loopback"'
+    ],
+    [
+      "planner-leaves-loopback-ports-unguarded",
+      "relay",
+      "capabilities.natUnavailable === undefined",
+      "capabilities.natUnavailable !== undefined"
+    ],
+    ["planner-relays-everything-of-a-redirected-port", "planEntry", '"loopback"', '"everything"'],
+    [
+      "rule7-redirects-a-zoned-frontend",
+      "notRedirectable",
+      'host.zone !== "" || backend.address.zone !== ""',
+      'host.zone !== "" && backend.address.zone !== ""'
+    ],
+    ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
+  ]),
+  ...faultsOf("src/ports/HeldPorts.ts")([
+    [
+      "rule1-keeps-sockets-of-a-port-that-was-not-free",
+      "holdAll",
+      "Exit.isSuccess(exit)",
+      "Exit.isSuccess(exit) || made.length < 2"
+    ],
+    [
+      "rule6-one-address-rests-on-anothers-socket",
+      "stands",
+      "covers(socket.host, frontend.host)",
+      "socket.host.family === frontend.host.family"
+    ]
+  ]),
+  ...faultsOf("src/ports/PortAllocator.ts")([
+    ["rule2-other-words-for-a-port-in-use", "refusal", '"address already in use"', '"EADDRINUSE"'],
+    [
+      "rule2-other-words-for-a-published-port",
+      "PortAllocated",
+      "} failed: port is already allocated${",
+      "} failed: the port is taken${"
+    ],
+    [
+      "rule2-other-words-for-an-exhausted-range",
+      "PortsExhausted",
+      "} failed: all ports are allocated in ${",
+      "} failed: no port is free in ${"
+    ],
+    [
+      "rule5-always-begins-at-the-first-port",
+      "remember",
+      "next.set(key, port)",
+      "port > 65535 && next.set(key, port)"
+    ],
+    [
+      "rule5-does-not-begin-again-at-the-start",
+      "reserveWithin",
+      "[range.first, start - 1]",
+      "[start, start - 1]"
+    ],
+    [
+      "rule5-gives-reserved-ports",
+      "reserve",
+      "reserveWithin(frontends, ephemeral, reserved)",
+      "reserveWithin(frontends, ephemeral, new PortSet())"
+    ],
+    [
+      "rule5-gives-up-at-the-first-port-in-use",
+      "reserveWithin",
+      'tried.failure.error.reason !== "InUse"',
+      'tried.failure.error.reason !== "Denied"'
+    ],
+    [
+      "rule5-substitutes-an-exact-port-in-use",
+      "reserve",
+      "reserveExact(held, frontends, ports.port, beside)",
+      "Effect.catch(reserveExact(held, frontends, ports.port, beside), () => reserveWithin(frontends, ephemeral, reserved))"
+    ]
+  ]),
+  ...faultsOf("src/mapper/PortMapper.ts")([
+    [
+      "rule1-one-entry-gets-the-next-port",
+      "mapGroupsIn",
+      "plan.entries.map((each) => bindingOf(each, ports[index] ?? 0))",
+      "plan.entries.map((each, at) => bindingOf(each, (ports[index] ?? 0) + (at > 1 ? 1 : 0)))"
+    ],
+    [
+      "store-records-the-answer-beside-the-lock",
+      "publish",
+      "lock.withPermit(Effect.uninterruptible(settle(context, delivery.answered)))",
+      "Effect.uninterruptible(settle(context, delivery.answered))"
+    ],
+    [
+      "undo-forgets-interruptions",
+      "publish",
+      "Exit.isSuccess(exit)",
+      "Exit.isSuccess(exit) || Exit.hasInterrupts(exit)"
+    ],
+    [
+      "undo-passes-over-interruptions",
+      "applyAll",
+      "delivery.closed ? Effect.interrupt : interruption",
+      "Effect.void"
+    ],
+    [
+      "rule4-fails-to-unmap-what-is-not-mapped",
+      "unmapPortsIn",
+      "release(context, releasedBy(context.mappings, bindings))",
+      'releasedBy(context.mappings, bindings).length > 0 ? release(context, releasedBy(context.mappings, bindings)) : Effect.fail({ _tag: "UnmapError", message: "not mapped" } as never)'
+    ]
+  ]),
+  ...faultsOf("src/mapper/Apply.ts")([
+    [
+      "rule3-answers-a-routed-mapping-with-port-0",
+      "apply",
+      'asked._tag === "Exact" ? asked.port : 0',
+      'asked._tag === "Exact" && create.length > 0 ? asked.port : 0'
+    ],
+    ["rule3-keeps-the-port-it-gave-up", "serve", "replaced.length > 0", "replaced.length > 9"],
+    [
+      "store-keeps-the-record-of-what-is-unmapped",
+      "releaseTogether",
+      "store.remove(entries.map(({ mapping }) => mapping))",
+      "store.remove(entries.slice(1).map(({ mapping }) => mapping))"
+    ],
+    [
+      "store-leaves-the-record-of-what-failed",
+      "serve",
+      "store.remove(created.map(({ mapping }) => mapping))",
+      "Effect.void"
+    ],
+    [
+      "store-never-records-the-answer",
+      "commit",
+      "recordEntries(store, unrecorded)",
+      'store.put(unrecorded.map(({ mapping }) => ({ mapping, state: "applied" })))'
+    ],
+    [
+      "undo-forgets-what-the-kernel-did-not-give-up",
+      "releaseTogether",
+      "Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(context, entries))",
+      "firewall.apply({ add: [], remove: rules })"
+    ],
+    [
+      "undo-leaves-redirections",
+      "redirect",
+      "{ add: before, remove: withoutRules(add, before) }",
+      "{ add: before, remove: [] }"
+    ],
+    ["undo-leaves-the-first-step", "undoing", "undo.reverse()", "undo.slice(1).reverse()"],
+    ["undo-puts-no-policy-back", "serve", "before[at]", "{}"],
+    [
+      "undo-forgets-a-policy-whose-answer-is-lost",
+      "serve",
+      "Object.assign(entry, { mapping, status, resources })",
+      'Object.assign(entry, { mapping: status._tag === "Answered" ? entry.mapping : mapping, status, resources })'
+    ],
+    [
+      "undo-leaves-the-relay-open",
+      "serve",
+      "undo.push(() => relayAsBefore(context, entry, route, before))",
+      "undo.push(() => Effect.void)"
+    ],
+    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"],
+    ["undo-takes-what-took-the-place-of-an-answered-one", "commit", "answered.map(current)", "answered"]
+  ]),
+  ...faultsOf("src/mapper/Change.ts")([
+    [
+      "rule3-does-not-know-what-is-mapped",
+      "mappedAlready",
+      "state.get(mappingKey({ ...entry, port, mode }))",
+      "state.size() > 1 ? undefined : state.get(mappingKey({ ...entry, port, mode }))"
+    ],
+    [
+      "rule4-unmaps-whatever-the-backend",
+      "releasedBy",
+      "leadsTo(published, backend)",
+      "published.mapping.port > 0"
+    ],
+    [
+      "rule6-takes-over-the-port-of-another-backend",
+      "leadingTo",
+      "sameBackend(entry.mapping.backend, backend)",
+      "entry.mapping.backend.port === backend.port"
+    ]
+  ]),
+  ...faultsOf("src/ports/PortTable.ts")([
+    ["rule5-goes-past-the-end-of-a-range", "firstFree", "port <= range.last", "port <= range.last + 1"]
+  ]),
+  ...faultsOf("src/protocol/Address.ts")([
+    [
+      "rule6-families-conflict",
+      "covers",
+      "holder.family === address.family && isUnspecified(holder)",
+      "isUnspecified(holder)"
+    ]
+  ]),
+  ...faultsOf("src/mapper/Mapping.ts")([
+    ["rule6-the-unspecified-address-sees-no-other", "colliding", "covers(host, mapping.host)", "false"],
+    ["undo-keeps-an-undelivered-mapping", "transitions", "pending > 1", "pending > 0"],
+    ["undo-takes-what-another-call-has-answered", "transitions", "pending > 1", "pending > 9"]
+  ]),
+  ...faultsOf("src/protocol/Answers.ts")([
+    [
+      "rule7-answers-an-address-that-was-not-given",
+      "wireBinding",
+      "binding.entry.requestedAddress",
+      "binding.entry.host.text"
+    ]
+  ]),
+  ...faultsOf("src/protocol/Requests.ts")([
+    ["rule7-takes-entries-that-differ-in-port", "groupOf", "index > 0", "index > 7"]
+  ]),
+  ...faultsOf(
+    "adapters/linux/nft/NftFirewall.ts",
+    true
+  )([
+    [
+      "ruleset-leaves-the-allow-list-of-what-is-removed",
+      "change",
+      "removed.push(...missing(elementsOf(replaced), elements))",
+      'removed.push(...missing(elementsOf(replaced), elements).filter(({ set }) => set.kind !== "allowed"))'
+    ]
+  ]),
+  ...faultsOf(
+    "adapters/linux/nft/RuleElements.ts",
+    true
+  )([
+    [
+      "ruleset-takes-one-ipv6-address-for-all",
+      "elementsOf",
+      'rule._tag !== "Guard" && isUnspecified(host)',
+      'rule._tag !== "Guard" && (isUnspecified(host) || host.family === 6)'
+    ],
+    [
+      "ruleset-writes-ports-the-other-way-round",
+      "writePort",
+      "bytes[at] = port >> 8",
+      "bytes[at] = port & 255"
+    ]
+  ]),
+  ...faultsOf("src/mapper/Restore.ts")([
+    [
+      "store-restores-into-the-kernel-nothing",
+      "replaceTable",
+      "[...mappings.all()].flatMap(({ resources }) => resources.rules)",
+      "[...mappings.all()].slice(1).flatMap(({ resources }) => resources.rules)"
+    ],
+    [
+      "store-restores-what-is-recorded-as-if-it-were-not",
+      "restore",
+      "found.map(entryOf)",
+      "found.slice(1).map(entryOf)"
+    ],
+    [
+      "store-takes-applied-for-answered",
+      "entryOf",
+      'state === "answered"',
+      'state === "answered" || state === "applied"'
+    ]
+  ])
+]
