@@ -1,6 +1,7 @@
 /** The tree of commands, from which help, completions and manual pages are made. */
 import { Effect } from "effect"
 import { Command } from "effect/cli"
+import { removeAccepted } from "../linux/nft/DockerUser.ts"
 import { cni } from "./cni.ts"
 import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
@@ -23,10 +24,7 @@ const table: HostRemoval = {
 
 const dockerUser: HostRemoval = {
   what: "our rule in DOCKER-USER",
-  claim: Effect.map(
-    Effect.promise(() => import("../linux/nft/DockerUser.ts")),
-    ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
-  )
+  claim: Effect.sync(() => (isRoot() ? removeAccepted : Effect.succeed(false)))
 }
 
 export const portmapper = Command.make("portmapper").pipe(
