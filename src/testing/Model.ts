@@ -494,15 +494,19 @@ const afterMap = (
     )
     .flatMap((each) => ownersOf(each, ownMappings, owner))
   if (!struck && model.refusing.length === 0) return may(...taken)
-  // Recording the answer may have failed: then the record says what it said before.
-  const unrecorded = taken.map((each) => ({
-    ...each,
-    mappings: each.mappings.map((mapping): ModelMapping => {
-      if (![...named].some((one) => sameMapping(one, mapping))) return mapping
-      const before = model.mappings.filter((one) => sameMapping(one, mapping))
-      return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
-    })
-  }))
+  // Recording the answer may have failed: then the record says what it said before, or that what was answered once is.
+  const unrecorded = [false, true].flatMap((late) =>
+    taken.map((each) => ({
+      ...each,
+      mappings: each.mappings.map((mapping): ModelMapping => {
+        if (![...named].some((one) => sameMapping(one, mapping))) return mapping
+        const before = model.mappings.filter((one) => sameMapping(one, mapping))
+        if (late && before.some((one) => one.standing === "answered"))
+          return { ...mapping, recorded: "answered" }
+        return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
+      })
+    }))
+  )
   return may(...taken, ...unrecorded)
 }
 
