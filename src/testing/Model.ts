@@ -109,7 +109,10 @@ export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: End
     )
   ]
   return may(
-    ...verdicts.flatMap((verdict) => (verdict._tag === "May" ? verdict.models : [])).flatMap(afterRestart)
+    ...verdicts
+      .flatMap((verdict) => (verdict._tag === "May" ? verdict.models : []))
+      .flatMap((each) => [each, ...afterRecording(each)])
+      .flatMap(afterRestart)
   )
 }
 
@@ -145,20 +148,21 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   }))
 }
 
-/** What was answered and could not be recorded as that may be recorded at any time later. */
-export const afterRecording = (model: Model): ReadonlyArray<Model> => {
-  const late = (mapping: ModelMapping) =>
-    mapping.standing === "answered" && mapping.recorded === "applied" && mapping.pending === undefined
-  if (!model.mappings.some(late)) return []
-  return [
-    {
+/** What was answered and could not be recorded as that may be recorded at any time later, each with its next change. */
+export const afterRecording = (model: Model): ReadonlyArray<Model> =>
+  subsets(
+    model.mappings.filter(
+      ({ standing, recorded, pending }) =>
+        standing === "answered" && recorded === "applied" && pending === undefined
+    )
+  )
+    .filter((late) => late.length > 0)
+    .map((late) => ({
       ...model,
       mappings: model.mappings.map(
-        (each): ModelMapping => (late(each) ? { ...each, recorded: "answered" } : each)
+        (each): ModelMapping => (late.includes(each) ? { ...each, recorded: "answered" } : each)
       )
-    }
-  ]
-}
+    }))
 
 /** Time went by: what was in conflict is served again once nothing stands in its way. */
 export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
@@ -494,19 +498,15 @@ const afterMap = (
     )
     .flatMap((each) => ownersOf(each, ownMappings, owner))
   if (!struck && model.refusing.length === 0) return may(...taken)
-  // Recording the answer may have failed: then the record says what it said before, or that what was answered once is.
-  const unrecorded = [false, true].flatMap((late) =>
-    taken.map((each) => ({
-      ...each,
-      mappings: each.mappings.map((mapping): ModelMapping => {
-        if (![...named].some((one) => sameMapping(one, mapping))) return mapping
-        const before = model.mappings.filter((one) => sameMapping(one, mapping))
-        if (late && before.some((one) => one.standing === "answered"))
-          return { ...mapping, recorded: "answered" }
-        return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
-      })
-    }))
-  )
+  // Recording the answer may have failed: then the record says what it said before.
+  const unrecorded = taken.map((each) => ({
+    ...each,
+    mappings: each.mappings.map((mapping): ModelMapping => {
+      if (![...named].some((one) => sameMapping(one, mapping))) return mapping
+      const before = model.mappings.filter((one) => sameMapping(one, mapping))
+      return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
+    })
+  }))
   return may(...taken, ...unrecorded)
 }
 
