@@ -27,7 +27,7 @@ export interface GroupsError<E = DriverError> {
 /** The most groups that clients send in one call: a call is bounded in time, and other calls wait for it. */
 export const groupsAtOnce = 256
 
-/** One live mapping as `ListPorts` returns it; see `INTERFACE` in the README for the fields' meaning. */
+/** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
   readonly frontendIp: string
