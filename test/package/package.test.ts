@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import { publint } from "publint"
 import { formatMessage } from "publint/utils"
 import manifest from "../../package.json" with { type: "json" }
+import { describeNeeding } from "../lab/describeLab.ts"
 import { spawn } from "../lab/Running.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
@@ -144,18 +145,20 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("runs a session of Python over stdio", () =>
-    Effect.gen(function* () {
-      const { project } = yield* Consumer
-      const rpc = ["node_modules/portmapper/dist/bin/portmapper.js", "rpc", "--memory"]
-      const args = ["session.py", JSON.stringify({ Reqs: [web] }), process.execPath, ...rpc]
-      const running = yield* spawn("python3", args, { cwd: project })
-      yield* running.waitForLine(/^published \d+$/, { timeoutMillis: 60_000 })
-      yield* running.write("\n")
-      assert.deepStrictEqual(yield* running.wait({ timeoutMillis: 60_000 }), { code: 0, signal: null })
-      assert.include(running.lines("stdout"), "unpublished {}")
-    })
-  )
+  describeNeeding("an example in another language", ["python"], () => {
+    it.effect("runs a session of Python over stdio", () =>
+      Effect.gen(function* () {
+        const { project } = yield* Consumer
+        const rpc = ["node_modules/portmapper/dist/bin/portmapper.js", "rpc", "--memory"]
+        const args = ["session.py", JSON.stringify({ Reqs: [web] }), process.execPath, ...rpc]
+        const running = yield* spawn("python3", args, { cwd: project })
+        yield* running.waitForLine(/^published \d+$/, { timeoutMillis: 60_000 })
+        yield* running.write("\n")
+        assert.deepStrictEqual(yield* running.wait({ timeoutMillis: 60_000 }), { code: 0, signal: null })
+        assert.include(running.lines("stdout"), "unpublished {}")
+      })
+    )
+  })
 
   it.effect("runs under Hono on workerd, with the ports in the runtime's storage", () =>
     Effect.gen(function* () {
