@@ -12,7 +12,7 @@ export const engine = optionalText(
 
 export const trustImageLabels = toggle(
   "trust-image-labels",
-  "Publish what an image's own labels ask for, too: whoever built it then opens ports here"
+  "Publish what an image's own labels request, too: the image's author then opens ports here"
 )
 
 export interface EngineFlags {

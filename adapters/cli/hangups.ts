@@ -25,4 +25,4 @@ export const hangups: Effect.Effect<Renewals, never, Scope.Scope> = Effect.gen(f
     )
 })
 
-const nothing = Effect.logInfo("SIGHUP: there are no TLS files to read anew")
+const nothing = Effect.logInfo("SIGHUP: there are no TLS files to reload")
