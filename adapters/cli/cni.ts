@@ -26,7 +26,7 @@ export const cni = Command.make("cni").pipe(
   Command.withSubcommands([install])
 )
 
-/** Another program's file of that name stays, and the link takes the place of an older one in one step. */
+/** Keeps another program's file of that name; replaces an older link atomically. */
 const link = (path: string) => {
   const target = executable()
   const there = Fs.lstatSync(path, { throwIfNoEntry: false })
@@ -43,7 +43,7 @@ const link = (path: string) => {
   return { path, target }
 }
 
-/** Beside the program that runs; in a checkout it is among the sources. */
+/** Beside the running program; in a checkout, among the sources. */
 const executable = (): string => {
   const folder = Path.dirname(Fs.realpathSync(process.argv[1] ?? ""))
   const built = Path.join(folder, name)

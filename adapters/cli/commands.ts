@@ -1,4 +1,4 @@
-/** The command line as a whole: the tree of commands, run once, its end told as an exit status. */
+/** The whole command line: runs the tree of commands once and sets the exit status. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
@@ -24,7 +24,7 @@ const separated = (args: ReadonlyArray<string>): ReadonlyArray<string> => {
   )
 }
 
-/** A reader that has seen enough, such as `head`, ends the command as it ends others: by SIGPIPE's exit status. */
+/** If the reader closes the pipe, as `head` does, the command exits with SIGPIPE's status, as other programs do. */
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error
   process.exit(141)

@@ -1,12 +1,12 @@
 /** A bar on stderr while many ports come or go; nothing where stderr is no terminal. */
 import { Clock, Effect, type Scope } from "effect"
 
-/** Fewer are done before anyone could read it. */
+/** Fewer are done before a user could read it. */
 const worthShowing = 50
 
 const betweenDrawingsMillis = 80
 
-/** Answers what to call when so many more are done. The bar is gone when the scope closes. */
+/** Returns a function to call with the number of further items done. The bar disappears when the scope closes. */
 export const progress = (
   what: string,
   total: number

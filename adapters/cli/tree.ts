@@ -1,4 +1,4 @@
-/** The tree of commands, from which help, completions and manual pages are made. */
+/** The tree of commands, the source of help, completions and manual pages. */
 import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { removeAccepted } from "../linux/nft/DockerUser.ts"

@@ -1,6 +1,6 @@
 /**
- * An execution by way of the running plugin's socket, where `front.sh` did not bring it there: waits for a plugin that is
- * being started, and says what to do where none comes.
+ * Executes through the running plugin's socket, when `front.sh` could not: waits for a plugin that is starting, and
+ * says what to do if none comes.
  */
 import { Clock, Effect, Result } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, httpClient } from "../node/HttpClient.ts"
@@ -8,12 +8,12 @@ import { CniError, codes } from "./CniError.ts"
 import { type Asked, type Execution, executePath, failed, type Outcome, outcomeType } from "./Execution.ts"
 import { defaultPluginSocket, socketNamed } from "./NetworkConfig.ts"
 
-/** An execution may take several calls, each bounded to 10 s. */
+/** An execution may take several calls, each limited to 10 s. */
 const answerTimeoutMillis = 30_000
 
 /**
- * `patienceMillis`: so long a command waits for a plugin that is not there, stops, or went away without an answer; what such
- * a plugin had begun is undone, so that each command may be repeated. `STATUS` does not wait.
+ * `patienceMillis`: how long a command waits for a plugin that is missing, stopping, or ended without an answer. Such
+ * a plugin's unfinished work is undone, so that each command can be repeated. `STATUS` does not wait.
  */
 export const forward = (
   asked: Asked,
@@ -50,7 +50,7 @@ export const forward = (
   return Effect.runPromise(outcome)
 }
 
-/** A variable's bytes, each a character, as a shell sends them. */
+/** A variable's bytes, one character each, as a shell sends them. */
 const headersOf = (variables: Execution["variables"], text: string): Record<string, string> =>
   Object.fromEntries(
     Object.entries({
@@ -62,7 +62,7 @@ const headersOf = (variables: Execution["variables"], text: string): Record<stri
     }).map(([name, value = ""]) => [name, Buffer.from(value).toString("latin1")])
   )
 
-/** `again`: it may go better a moment later. */
+/** `again`: a retry may succeed. */
 interface Problem {
   readonly again: boolean
   readonly error: CniError
@@ -74,7 +74,7 @@ const unanswered = ({ code, connected, message }: HttpError, socket: string): Pr
     error: new CniError(kind, what, details)
   })
   if (code.startsWith("HPE_"))
-    return problem(false, codes.internal, `what answers on ${socket} is no HTTP`, message)
+    return problem(false, codes.internal, `the answer on ${socket} is not HTTP`, message)
   if (code === HttpCode.tooLong) return problem(false, codes.internal, `the answer of ${socket}: ${message}`)
   if (connected)
     return code === HttpCode.answerTimeout

@@ -135,7 +135,7 @@ describe("conform", () => {
       assert.strictEqual(status, 1)
       assert.match(
         stderr,
-        /^portmapper: conform: asking the plugin at \/.*\/other\.sock failed: what answers is no HTTP \(Parse Error: .*\)\n$/
+        /^portmapper: conform: asking the plugin at \/.*\/other\.sock failed: the answer is not HTTP \(Parse Error: .*\)\n$/
       )
     }).pipe(Effect.scoped)
   )

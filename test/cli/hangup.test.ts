@@ -113,7 +113,7 @@ describe("SIGHUP to portmapper serve", () => {
       const { child, said } = yield* serving(folder, [])
       yield* said(/^listening on /)
       child.kill("SIGHUP")
-      yield* said(/SIGHUP: there are no TLS files to read anew/)
+      yield* said(/SIGHUP: there are no TLS files to reload/)
       const path = Path.join(folder, "p.sock")
       yield* Effect.callback<void>((resume) => {
         const socket = Net.connect(path, () => {

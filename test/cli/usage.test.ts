@@ -98,7 +98,7 @@ describe("wrong usage", () => {
         ],
         [
           "reset --socket /nowhere/p.sock --state /nowhere",
-          "reset: it asks first, and nobody can answer here; give --yes; see: portmapper reset --help"
+          "reset: it asks for confirmation, and stdin is not a terminal; give --yes; see: portmapper reset --help"
         ]
       ] as const,
       ([line, expected]) =>

@@ -323,7 +323,7 @@ describe("a connection", () => {
       abandoned.close()
       assert.strictEqual(
         yield* asked(path),
-        `CannotConnect: ${path}: nobody serves this socket; start the plugin with: portmapper serve`
+        `CannotConnect: ${path}: no process listens on this socket; start the plugin with: portmapper serve`
       )
       const denied = (mode: number, gid: number) => {
         Fs.chmodSync(path, mode)
