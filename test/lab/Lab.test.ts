@@ -9,7 +9,7 @@ import { silenceMillis } from "./patience.ts"
 
 const left = (prefix: string) => readdirSync("/run/netns").filter((name) => name.startsWith(prefix))
 
-/** One that was killed and is not yet reaped is not alive. */
+/** A process that was killed but not yet reaped does not count as alive. */
 const alive = (pid: number) => {
   try {
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"))
@@ -18,7 +18,7 @@ const alive = (pid: number) => {
   }
 }
 
-/** Drops what comes to a port of the host, in silence. */
+/** Silently drops traffic to a port of the host. */
 const drop = (namespace: Namespace, port: number) =>
   namespace.check("nft", ["-f", "-"], {
     input: `table inet t { chain c { type filter hook input priority 0; th dport ${port} drop; }; }`
@@ -68,43 +68,45 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("tells refused, silent, reset, closed and unreachable apart, and a handshake from none", () =>
-    Effect.gen(function* () {
-      const { client, host } = yield* Lab.make()
-      yield* drop(host, 81)
-      yield* host.agent.hold({ protocol: "tcp", port: 82 })
-      const tcp = (port: number, address = "10.99.0.1") =>
-        Effect.map(
-          client.agent.tcp({ host: address, port, ...(port === 81 || port === 82 ? silence : {}) }),
-          ({ connected, outcome }) => `${outcome} ${connected}`
-        )
-      assert.strictEqual(yield* tcp(80), "refused false")
-      assert.strictEqual(yield* tcp(80, "fd99::1"), "refused false")
-      assert.strictEqual(yield* tcp(81), "timeout false")
-      assert.strictEqual(yield* tcp(82), "timeout true")
-      const server = (how: string) =>
-        Effect.gen(function* () {
-          const script = `require("net").createServer(s => s.once("data", () => s.${how}())).listen(83, () => console.log("up"))`
-          const running = yield* host.spawn(process.execPath, ["-e", script])
-          yield* running.waitForLine("up")
-          return yield* tcp(83)
-        }).pipe(Effect.scoped)
-      assert.strictEqual(yield* server("end"), "closed true")
-      assert.strictEqual(yield* server("resetAndDestroy"), "reset true")
-      const udp = (port: number) =>
-        Effect.map(
-          client.agent.udp({ host: "10.99.0.1", port, ...(port === 81 ? silence : {}) }),
-          ({ outcome }) => outcome
-        )
-      assert.strictEqual(yield* udp(80), "refused")
-      assert.strictEqual(yield* udp(81), "timeout")
-      yield* client.sh("ip route del default")
-      assert.strictEqual(yield* tcp(80, "172.31.0.2"), "unreachable false")
-      assert.strictEqual((yield* client.agent.udp({ host: "172.31.0.2", port: 80 })).outcome, "unreachable")
-    })
+  it.live(
+    "tells refused, silent, reset, closed and unreachable apart, and whether there was a handshake",
+    () =>
+      Effect.gen(function* () {
+        const { client, host } = yield* Lab.make()
+        yield* drop(host, 81)
+        yield* host.agent.hold({ protocol: "tcp", port: 82 })
+        const tcp = (port: number, address = "10.99.0.1") =>
+          Effect.map(
+            client.agent.tcp({ host: address, port, ...(port === 81 || port === 82 ? silence : {}) }),
+            ({ connected, outcome }) => `${outcome} ${connected}`
+          )
+        assert.strictEqual(yield* tcp(80), "refused false")
+        assert.strictEqual(yield* tcp(80, "fd99::1"), "refused false")
+        assert.strictEqual(yield* tcp(81), "timeout false")
+        assert.strictEqual(yield* tcp(82), "timeout true")
+        const server = (how: string) =>
+          Effect.gen(function* () {
+            const script = `require("net").createServer(s => s.once("data", () => s.${how}())).listen(83, () => console.log("up"))`
+            const running = yield* host.spawn(process.execPath, ["-e", script])
+            yield* running.waitForLine("up")
+            return yield* tcp(83)
+          }).pipe(Effect.scoped)
+        assert.strictEqual(yield* server("end"), "closed true")
+        assert.strictEqual(yield* server("resetAndDestroy"), "reset true")
+        const udp = (port: number) =>
+          Effect.map(
+            client.agent.udp({ host: "10.99.0.1", port, ...(port === 81 ? silence : {}) }),
+            ({ outcome }) => outcome
+          )
+        assert.strictEqual(yield* udp(80), "refused")
+        assert.strictEqual(yield* udp(81), "timeout")
+        yield* client.sh("ip route del default")
+        assert.strictEqual(yield* tcp(80, "172.31.0.2"), "unreachable false")
+        assert.strictEqual((yield* client.agent.udp({ host: "172.31.0.2", port: 80 })).outcome, "unreachable")
+      })
   )
 
-  it.live("holds a port until it is told to stop; who wants it too is refused by the system's code", () =>
+  it.live("holds a port until it is stopped; another bind fails with the system's code", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       for (const protocol of ["tcp", "udp"] as const) {
@@ -117,7 +119,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("follows a long connection while it goes on, and knows when it broke", () =>
+  it.live("follows a long connection while it lasts, and reports when it broke", () =>
     Effect.gen(function* () {
       const { c1, client } = yield* Lab.make()
       const echo = yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -172,7 +174,7 @@ describeLab("a lab", [], () => {
       })
   )
 
-  it.live("runs commands and processes inside, and follows what they say", () =>
+  it.live("runs commands and processes inside, and reads their output", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       assert.deepStrictEqual(yield* host.exec("sh", ["-c", "cat; echo no >&2; exit 3"], { input: "yes" }), {
@@ -202,7 +204,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("ends a process with its scope, one that ignores SIGTERM too", () =>
+  it.live("ends a process with its scope, even one that ignores SIGTERM", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const stubborn = yield* Effect.scoped(
@@ -218,7 +220,7 @@ describeLab("a lab", [], () => {
   )
 
   it.live(
-    "leaves no namespace and no process behind: after success, failure, interruption, half a set-up",
+    "leaves no namespace and no process behind: after success, failure, interruption, a partial set-up",
     () =>
       Effect.gen(function* () {
         const prefixes: Array<string> = []
@@ -243,7 +245,7 @@ describeLab("a lab", [], () => {
       })
   )
 
-  it.live("lives beside another with the same addresses, and neither sees the other", () =>
+  it.live("runs beside another with the same addresses, and neither sees the other", () =>
     Effect.gen(function* () {
       const labs = yield* Effect.all([Lab.make(), Lab.make()], { concurrency: 2 })
       const say = labs.map(({ c1, client }, index) =>
