@@ -1,4 +1,7 @@
-/** The installed shell front: when it hands an execution to the plugin and when to Node. A fake `node` prints its input. */
+/**
+ * The installed shell front: when it hands an execution to the plugin and when to Node. A fake `node` prints its
+ * input.
+ */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"

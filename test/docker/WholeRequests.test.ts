@@ -63,7 +63,9 @@ class Client {
   }
 }
 
-/** A connection's answer to these bytes: as the first request that it carries or, for `node:http` alone, the second. */
+/**
+ * A connection's answer to these bytes: as the first request that it carries or, for `node:http` alone, the second.
+ */
 const answerTo = async (path: string, bytes: Uint8Array, way: "short" | "long"): Promise<string> => {
   const client = new Client(path)
   try {

@@ -1,4 +1,6 @@
-/** An in-memory Engine for tests: containers start, stop and change on command, and every subscriber gets the event. */
+/**
+ * An in-memory Engine for tests: containers start, stop and change on command, and every subscriber gets the event.
+ */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
 import {
   type Attachment,

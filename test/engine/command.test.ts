@@ -1,4 +1,6 @@
-/** `portmapper watch` in its own process, with DOCKER_HOST: publishes by a label, serves, lists, releases at its end. */
+/**
+ * `portmapper watch` in its own process, with DOCKER_HOST: publishes by a label, serves, lists, releases at its end.
+ */
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"

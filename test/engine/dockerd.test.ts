@@ -1,6 +1,7 @@
 /**
- * The watch on a real Engine: containers with labels and without `-p`, reached from outside by real packets, past restarts of
- * the container, the Engine and the watch. Forwarding is denied by default, so that only our rule in DOCKER-USER admits them.
+ * The watch on a real Engine: containers with labels and without `-p`, reached from outside by real packets, past
+ * restarts of the container, the Engine and the watch. Forwarding is denied by default, so that only our rule in
+ * DOCKER-USER admits them.
  */
 import { DatabaseSync } from "node:sqlite"
 import { assert, it } from "@effect/vitest"

@@ -1,6 +1,6 @@
 /**
- * What a label publishes, beside the same port of a container with `-p` on the same Engine: on which addresses of the host,
- * in which network of the container, and for which clients.
+ * What a label publishes, beside the same port of a container with `-p` on the same Engine: on which addresses of
+ * the host, in which network of the container, and for which clients.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"

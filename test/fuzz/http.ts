@@ -1,4 +1,7 @@
-/** Sends raw bytes to a plugin's socket. Whatever they are, the plugin must answer the next request and hold nothing more. */
+/**
+ * Sends raw bytes to a plugin's socket. Whatever they are, the plugin must answer the next request and hold nothing
+ * more.
+ */
 import * as Net from "node:net"
 
 /**

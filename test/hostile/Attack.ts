@@ -7,8 +7,8 @@ import { request } from "../support/http.ts"
 import { until } from "../support/until.ts"
 
 /**
- * Attacks a plugin in its own lab and returns what got through, a line each: nothing where the plugin holds. Fails where
- * the lab can't be set up, the plugin does not start, or a legitimate client does not reach the attacked port.
+ * Attacks a plugin in its own lab and returns what got through, a line each: nothing where the plugin holds. Fails
+ * where the lab can't be set up, the plugin does not start, or a legitimate client does not reach the attacked port.
  */
 export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
 
@@ -43,7 +43,9 @@ export const sample = ({ socket }: Plugin, name: string): Effect.Effect<number, 
     })
   )
 
-/** Maps and unmaps a port so many times as an Engine does, one after the other: the slowest answer, and the failures. */
+/**
+ * Maps and unmaps a port so many times as an Engine does, one after the other: the slowest answer, and the failures.
+ */
 export const mapAgain = (plugin: Plugin, times: number, port = 9000) =>
   Effect.gen(function* () {
     const failures: Array<string> = []

@@ -37,14 +37,17 @@ export interface TcpRequest {
   readonly sourcePort?: number
   /** For the whole exchange. Default `exchangeMillis`; `silenceMillis` where the test expects no answer. */
   readonly timeoutMillis?: number
-  /** How the connection ends after the answer. `reset` leaves no TIME_WAIT, so that the same source port is free again. */
+  /**
+   * How the connection ends after the answer. `reset` leaves no TIME_WAIT, so that the same source port is free
+   * again.
+   */
   readonly close?: "fin" | "reset"
 }
 
 /**
- * `answered`: a line came back. `refused`: a reset, or an ICMP port unreachable, before the handshake. `reset`: after it.
- * `closed`: the other side ended the connection without sending. `timeout`: silence; `connected` says whether there was
- * a handshake. `unreachable`: no route, or an ICMP unreachable of another kind.
+ * `answered`: a line came back. `refused`: a reset, or an ICMP port unreachable, before the handshake. `reset`:
+ * after it. `closed`: the other side ended the connection without sending. `timeout`: silence; `connected` says
+ * whether there was a handshake. `unreachable`: no route, or an ICMP unreachable of another kind.
  */
 export type TcpOutcome = "answered" | "refused" | "reset" | "closed" | "timeout" | "unreachable"
 

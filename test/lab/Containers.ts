@@ -1,6 +1,6 @@
 /**
- * Containers of a lab's Engine, from an image made on the spot: a static busybox and nothing else, since no registry is
- * reachable. Each serves its name by HTTP on the given ports.
+ * Containers of a lab's Engine, from an image made on the spot: a static busybox and nothing else, since no registry
+ * is reachable. Each serves its name by HTTP on the given ports.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os"

@@ -1,7 +1,7 @@
 /**
- * A Debian machine inside the host of a lab: a root made by mmdebstrap, with systemd as its first process and private mounts,
- * processes and control groups. Its network is that of the lab's host. `PORTMAPPER_DEBIAN_ROOT` names a tarball of such a
- * root, made in advance.
+ * A Debian machine inside the host of a lab: a root made by mmdebstrap, with systemd as its first process and
+ * private mounts, processes and control groups. Its network is that of the lab's host. `PORTMAPPER_DEBIAN_ROOT`
+ * names a tarball of such a root, made in advance.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"

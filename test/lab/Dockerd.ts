@@ -30,7 +30,10 @@ export interface Dockerd {
   readonly pluginFolder: string
   /** What the Engine sees as `/etc/docker/plugins`, for `.spec` and `.json` files. */
   readonly specFolder: string
-  /** Shows a plugin's socket to the Engine as `/run/docker/plugins/NAME.sock`. The socket may lie anywhere outside `/run`. */
+  /**
+   * Shows a plugin's socket to the Engine as `/run/docker/plugins/NAME.sock`. The socket may lie anywhere outside
+   * `/run`.
+   */
   readonly plugin: (name: string, socketPath: string) => Effect.Effect<void, LabError>
   /** One request to the API; `body` goes as JSON. */
   readonly api: (method: string, path: string, body?: unknown) => Effect.Effect<HttpAnswer, LabError>

@@ -62,7 +62,10 @@ http {
 `
 }
 
-/** The answer to one request of this client, with the client's own view of its ends; empty where the server refuses it. */
+/**
+ * The answer to one request of this client, with the client's own view of its ends; empty where the server refuses
+ * it.
+ */
 export const ask = (
   from: Namespace,
   host: string,

@@ -1,6 +1,6 @@
 /**
- * The real plugin, as `npm start` runs it, inside the host of a lab: its socket is in a temporary folder, its tables and
- * ports are in the namespace.
+ * The real plugin, as `npm start` runs it, inside the host of a lab: its socket is in a temporary folder, its tables
+ * and ports are in the namespace.
  */
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"

@@ -1,7 +1,7 @@
 /**
- * Podman with its CNI backend, in a lab's host, on a network of `Cni.make`. Its images, containers and state lie in that
- * network's folder, and it has its own `/run`, `/var/lib` and `/dev/shm`. Its only image is a static busybox: it contacts
- * no registry.
+ * Podman with its CNI backend, in a lab's host, on a network of `Cni.make`. Its images, containers and state lie in
+ * that network's folder, and it has its own `/run`, `/var/lib` and `/dev/shm`. Its only image is a static busybox:
+ * it contacts no registry.
  */
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"

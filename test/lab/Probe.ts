@@ -1,6 +1,6 @@
 /**
- * Reads the sockets of a namespace, its tracked connections and the descriptors of a process. Everything
- * comes as sorted lines or plain records, so that a test compares the whole before and after. `Nft.ts` reads the tables.
+ * Reads the sockets of a namespace, its tracked connections and the descriptors of a process. Everything comes as
+ * sorted lines or plain records, so that a test compares the whole before and after. `Nft.ts` reads the tables.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { Effect } from "effect"

@@ -1,6 +1,6 @@
 /**
- * A process that lives as long as its scope, and its output. It never outlives the scope: SIGTERM first, SIGKILL after a
- * grace time. Every wait is bounded.
+ * A process that lives as long as its scope, and its output. It never outlives the scope: SIGTERM first, SIGKILL
+ * after a grace time. Every wait is bounded.
  */
 import type { ChildProcess } from "node:child_process"
 import { Effect, type Scope } from "effect"

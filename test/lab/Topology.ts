@@ -1,6 +1,6 @@
 /**
- * The lab's networks as shell text; nothing is run here. Every interface is created inside a namespace, so the machine's
- * own interfaces, addresses and tables are never touched, and everything goes when the namespaces go.
+ * The lab's networks as shell text; nothing is run here. Every interface is created inside a namespace, so the
+ * machine's own interfaces, addresses and tables are never touched, and everything goes when the namespaces go.
  *
  *   client 10.99.0.2 ── 10.99.0.1 host 172.31.0.1 ── br0 ─┬─ c1 172.31.0.2
  *          fd99::2       fd99::1       fd66::1            └─ c2 172.31.0.3

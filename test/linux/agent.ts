@@ -1,6 +1,6 @@
 /**
- * Runs inside a network namespace and executes commands, a JSON line each: serves echoes that name the client's address,
- * and queries such servers. It ends, and its namespace with it, when its input does.
+ * Runs inside a network namespace and executes commands, a JSON line each: serves echoes that name the client's
+ * address, and queries such servers. It ends, and its namespace with it, when its input does.
  */
 import { createSocket } from "node:dgram"
 import { connect, createServer } from "node:net"

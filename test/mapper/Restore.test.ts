@@ -760,7 +760,10 @@ describe("restore of many", () => {
   )
 })
 
-/** Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are fewer. */
+/**
+ * Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are
+ * fewer.
+ */
 const killedAt = <A, E, R>(
   stop: number,
   kill: Effect.Effect<void, never, Firewall>,

@@ -1,4 +1,6 @@
-/** The bytes of netlink messages, as nft 1.0.6 sends them (traced with strace), and the kernel's answers to batches. */
+/**
+ * The bytes of netlink messages, as nft 1.0.6 sends them (traced with strace), and the kernel's answers to batches.
+ */
 import { readdirSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"

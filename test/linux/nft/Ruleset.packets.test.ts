@@ -245,7 +245,8 @@ describeInNamespace("Ruleset, with packets", () => {
               "silence"
             )
             assert.strictEqual(yield* ask(host, `${protocol} 127.0.0.2 8092`), "relay to 127.0.0.1")
-            // A redirection of another table to this address is its own business: the outsider did not address loopback.
+            // A redirection of another table to this address is its own business: the outsider did not address
+            // loopback.
             run(
               "nft -f -",
               `table inet others {
@@ -278,7 +279,8 @@ describeInNamespace("Ruleset, with packets", () => {
       Effect.gen(function* () {
         const { client, web } = yield* Network
         yield* serve(web, "udp", "10.0.0.2", 7000, "")
-        // In the place of Docker: another table's redirection at -100, and a forward chain that counts the packets it would accept.
+        // In the place of Docker: another table's redirection at -100, and a forward chain that counts the
+        // packets it would accept.
         run(
           "nft -f -",
           `table inet docker {
