@@ -1,6 +1,7 @@
 /**
- * The whole mapper inside a program of one's own: `node embedded.ts SOCKET STATE` serves it until it is stopped. Ports stay
- * reserved and mappings recorded in the folder STATE; without root, or with `mode: "proxy"`, no kernel table is touched.
+ * The whole mapper inside your own program: `node embedded.ts SOCKET STATE` serves it until it is stopped. The
+ * folder STATE keeps reserved ports and recorded mappings. Without root, or with `mode: "proxy"`, it touches no
+ * kernel table.
  */
 import { Effect } from "effect"
 import { serveUnix } from "portmapper/docker"

@@ -1,4 +1,4 @@
-/** A deterministic test, on the in-memory services: `node --test failing-firewall.test.ts`. */
+/** A deterministic test with the in-memory services: `node --test failing-firewall.test.ts`. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Effect } from "effect"

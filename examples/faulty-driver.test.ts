@@ -1,6 +1,6 @@
 /**
- * A property test: scripts of calls, failures and restarts are drawn from a seed, each step is held against the model of the
- * protocol, and what goes wrong is made short. Here it finds a mapper that forgets a part of what it is to unmap.
+ * A property test: it draws scripts of calls, failures and restarts from a seed, checks each step against the model
+ * of the protocol, and shrinks a failing script. Here it finds a mapper that forgets part of what it should unmap.
  */
 import assert from "node:assert/strict"
 import { test } from "node:test"

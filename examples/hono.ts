@@ -1,13 +1,14 @@
 /**
- * A port mapper without a host, on Cloudflare Workers under Hono: `POST /HOST/PortMapper.MapPorts`. For each HOST a Durable
- * Object hands out its ports, and keeps what it granted in its own SQLite storage, through restarts of the runtime.
+ * A port mapper without a host, on Cloudflare Workers under Hono: `POST /HOST/PortMapper.MapPorts`. A Durable
+ * Object for each HOST assigns its ports and keeps what it granted in its own SQLite storage, through restarts of
+ * the runtime.
  */
 import * as Effect from "effect/Effect"
 import { Hono } from "hono"
 import { Driver, type Entry, type PortRequest, type ReleasedBinding } from "portmapper"
 import { toWebHandler } from "portmapper/fetch"
 
-/** What is used of the runtime here; `@cloudflare/workers-types` has it all. */
+/** The part of the runtime's API used here; `@cloudflare/workers-types` has all of it. */
 interface Storage {
   readonly sql: {
     readonly exec: (
@@ -50,7 +51,7 @@ const driverOn = ({ sql }: Storage) => {
         const added = entries.filter((entry) => holderOf(entry, port) === undefined)
         for (const entry of added)
           sql.exec("INSERT INTO granted VALUES (?, ?)", frontendOf(entry, port), backendOf(entry))
-        // The scope closes with a failure where the answer does not arrive: what this call added is taken back.
+        // The scope closes with a failure if the answer was not delivered: undo what this call added.
         const undo = Effect.addFinalizer(({ _tag }) =>
           Effect.sync(() => {
             if (_tag === "Failure") for (const entry of added) remove(frontendOf(entry, port), "")

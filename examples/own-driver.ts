@@ -1,6 +1,6 @@
 /**
- * A driver of one's own over three transports: `node own-driver.ts SOCKET` serves the plugin protocol on a Unix socket, and
- * JSON-RPC on stdin and stdout until its input ends. `handler` is the same driver as a `fetch` handler.
+ * Your own driver over three transports: `node own-driver.ts SOCKET` serves the plugin protocol on a Unix socket,
+ * and JSON-RPC on stdin and stdout until its input ends. `handler` is the same driver as a `fetch` handler.
  */
 import { Effect } from "effect"
 import { Driver, type Entry, type PortRequest, type ReleasedBinding } from "portmapper"
@@ -17,7 +17,7 @@ const frontendOf = ({ protocol, host }: Entry | ReleasedBinding, port: number) =
 const backendOf = ({ backend: { address, port } }: Entry | ReleasedBinding) =>
   address === undefined || port === 0 ? undefined : `${address.text} ${port}`
 
-/** Grants ports, each to the first backend that asks for it, and has the Engine redirect them. */
+/** Grants each port to the first backend that requests it, and has the Engine redirect it. */
 const makeDriver = () => {
   const granted = new Map<string, string | undefined>()
   return Driver.of({
@@ -32,7 +32,7 @@ const makeDriver = () => {
         if (port > last) return Effect.fail({ _tag: "PortAllocated", message: `port ${last} is allocated` })
         const added = entries.filter((entry) => !granted.has(frontendOf(entry, port)))
         for (const entry of added) granted.set(frontendOf(entry, port), backendOf(entry))
-        // The scope closes with a failure where the answer does not arrive: what this call added is taken back.
+        // The scope closes with a failure if the answer was not delivered: undo what this call added.
         const undo = Effect.addFinalizer(({ _tag }) =>
           Effect.sync(() => {
             if (_tag === "Failure") for (const entry of added) granted.delete(frontendOf(entry, port))

@@ -1,4 +1,7 @@
-/** The functions, the messages, and the services they stand on. Transports and host implementations are entries of their own. */
+/**
+ * The mapper's functions, its messages and its services. Transports and host implementations have entries of their
+ * own.
+ */
 export * from "./firewall/ByteCounter.ts"
 export * from "./firewall/Conntrack.ts"
 export * from "./firewall/Firewall.ts"

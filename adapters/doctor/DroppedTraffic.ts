@@ -1,11 +1,13 @@
 /**
- * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and what to do about it.
+ * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and its
+ * remedy.
  *
- * The rules of every tool are read, and the packets of each mapping are led through them in thought, an ordinary client's.
- * What depends on the client (its address, its rate) is told as an exception, not as a drop. Docker's own chains drop what
- * the Engine did not open: a mapping that the Engine opened is let through by the rule that it added, and where nothing is
- * mapped that rule is taken as given; a mapping without it is dropped indeed, and told.
- * Not looked at: tables of family bridge, arp and netdev, and what a program does that a rule queues packets for.
+ * Reads the rules of every tool, and traces an ordinary client's packets of each mapping through them. What depends
+ * on the client (its address, its rate) is reported as an exception, not as a drop. Docker's own chains drop what
+ * the Engine did not open: a mapping that the Engine opened passes by the rule that the Engine added, and where
+ * nothing is mapped yet the trace assumes that rule; a mapping without it is dropped, and reported.
+ * Not checked: tables of family bridge, arp and netdev, and the verdicts of a program that a rule queues packets
+ * for.
  */
 import { Result } from "effect"
 import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
@@ -24,7 +26,7 @@ export interface DroppedTraffic {
 
 const name = "other rules"
 
-/** `mappings` are those of a running plugin; without any, ports are looked at that might be published. */
+/** `mappings` are those of a running plugin; without any, the check traces hypothetical ports. */
 export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedTraffic => {
   const rules = readRules()
   if (typeof rules === "string")
@@ -81,7 +83,7 @@ const publishedOf = (mapping: ListedMapping, interfaces: Interfaces): ReadonlyAr
   return [located(asked, interfaces.towards(backend.address), interfaces, false)]
 }
 
-/** For each bridge one of each family, redirected and relayed; Docker's own where there is no bridge yet. */
+/** For each bridge and family one redirected and one relayed port; on `docker0` if there is no bridge yet. */
 const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
   (["0.0.0.0", "::"] as const).flatMap((any) => {
     const host = addressUnsafe(any)
@@ -96,7 +98,10 @@ const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
     })
   })
 
-/** Clients on each other bridge, of one redirected port for each bridge and family: isolation looks at interfaces. */
+/**
+ * Clients on each other bridge, for one redirected port of each bridge and family: isolation rules match
+ * interfaces.
+ */
 const neighbours = (all: ReadonlyArray<Published>, { bridges }: Interfaces): ReadonlyArray<Published> => {
   const redirected = all.filter(({ traffic }) => traffic === "redirected")
   const each = new Map(redirected.map((one) => [`${one.inside} ${one.backend.address.family}`, one]))

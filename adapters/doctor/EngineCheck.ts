@@ -1,11 +1,11 @@
-/** Whether a Docker Engine is there to be watched and asked, where `watch` and `serve` would look for it. */
+/** Whether a Docker Engine is reachable at the address that `watch` and `serve` would use. */
 import { Effect, Result } from "effect"
 import { Engine, type EngineError } from "../engine/Engine.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
 import * as EngineHttp from "../engine/EngineHttp.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
 
-/** `isNamed`: somebody said which Engine is meant, so it should be there. */
+/** `isNamed`: the user named an Engine, so it should be there. */
 export const checkEngine = (
   address: Result.Result<EngineAddress, string>,
   isNamed: boolean

@@ -1,6 +1,6 @@
 /**
- * An Engine over HTTP: a Unix socket, a TCP port, or one with TLS. Speaks the newest version of the API that both sides know,
- * and finds it out again after each failure, since the Engine may be another one by then.
+ * An Engine over HTTP: a Unix socket, a TCP port, or one with TLS. Uses the newest version of the API that both
+ * sides know, and negotiates it again after each failure, since another Engine may run by then.
  */
 import type { IncomingMessage } from "node:http"
 import { Effect, Layer, Result, type Scope, Stream } from "effect"
@@ -17,17 +17,17 @@ import {
 } from "./EngineMessages.ts"
 
 export interface EngineHttpOptions {
-  /** How long an answer may take. Default 10,000. */
+  /** The timeout for an answer. Default 10,000. */
   readonly timeoutMillis?: number
 }
 
-/** Nothing is asked until it is used. Fails where a file of TLS can't be read. */
+/** Sends nothing before its first use. Fails if a TLS file can't be read. */
 export const layer = (
   address: EngineAddress,
   options: EngineHttpOptions = {}
 ): Layer.Layer<Engine, EngineError> => Layer.effect(Engine, make(address, options))
 
-/** The newest API whose answers are known to be read here, and the oldest. */
+/** The newest API whose answers this code is known to read, and the oldest. */
 const newest = [1, 52] as const
 const oldest = [1, 24] as const
 
@@ -67,7 +67,7 @@ const make = Effect.fnUntraced(function* (
 
   return Engine.of({
     where,
-    // The networks after the containers: none of those that the containers are in is missing then.
+    // Networks after containers: then none of the containers' networks is missing.
     containers: Effect.flatMap(always("/containers/json?all=1", decodeContainers), (containersIn) =>
       Effect.map(networks, containersIn)
     ),
@@ -83,9 +83,9 @@ const make = Effect.fnUntraced(function* (
 interface Connection {
   readonly where: string
   readonly fail: (reason: EngineError["reason"], detail: string) => EngineError
-  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
+  /** One request and its whole answer. Requests that may take long have a connection each, and block no other. */
   readonly get: (path: string, takes?: "short" | "long") => Effect.Effect<HttpAnswer, EngineError>
-  /** The answer to be read as it comes, on a connection of its own. `name` is how errors call the path. */
+  /** A response to read as it arrives, on a connection of its own. `name` is the path as errors show it. */
   readonly open: (path: string, name: string) => Effect.Effect<IncomingMessage, EngineError, Scope.Scope>
 }
 
@@ -120,10 +120,10 @@ const connect = Effect.fnUntraced(function* (
   }
 })
 
-/** `prefix` is the path's part that says the version: found out when it is first asked for, and again after `forget`. */
+/** `prefix` is the version part of the path: negotiated at first use, and again after `forget`. */
 const negotiation = ({ fail, get }: Connection) => {
   let prefix: string | undefined
-  /** An Engine that does not say it with every answer. */
+  /** An Engine that does not send it with every answer. */
   const announced = Effect.map(get("/version"), ({ body }) => {
     const value = json(body)
     return typeof value === "object" && value !== null && "ApiVersion" in value
@@ -163,7 +163,7 @@ const eventsOver = (
       const ended = fail("Unreachable", "the stream of events ended")
       const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
         Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
-        // An Engine drops events for those who read slowly.
+        // An Engine drops events for clients that read slowly.
         Stream.buffer({ capacity: "unbounded" })
       )
       const connected: EngineEvent = { _tag: "Connected" }
@@ -171,7 +171,7 @@ const eventsOver = (
     })
   )
 
-/** No event is longer; what is, is no Engine's. */
+/** No event is longer; anything longer does not come from an Engine. */
 const maxLine = 16 * 1024 * 1024
 
 async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {

@@ -1,5 +1,5 @@
 /**
- * Which container a text names, and the network in which a container is reached. Pure.
+ * Which container a text names, and the network by which a container is reached. Pure.
  *
  * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
  */
@@ -27,9 +27,9 @@ export const findContainer = (
 }
 
 /**
- * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one of its
- * default route, by which its answers go. A container that shares another's network is reached where that one is.
- * The relay reaches what is on the host's own bridges, whatever the default route.
+ * The attachment by which a container is reached: in the network of the label `portmapper.network`; else in that of
+ * its default route, by which its answers leave. A container that shares another's network is reached by the
+ * other's. The relay reaches containers on the host's own bridges, whatever the default route.
  */
 export const attachmentOf = (
   container: Container,
@@ -67,7 +67,7 @@ export const attachmentOf = (
     : reachedBy(found, relayed)
 }
 
-/** Redirected packets are answered by the container's default route alone, and from an internal network not at all. */
+/** A container answers redirected packets by its default route only, and an internal network answers none. */
 const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {
   const { name, driver, internal } = attachment.network
   if (!isOnBridge(attachment))

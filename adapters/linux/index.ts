@@ -14,7 +14,7 @@ export type { TableChoice } from "./nft/NftFirewall.ts"
 export type { AcceptMark } from "./nft/Ruleset.ts"
 export * as LinuxSockets from "./sockets/LinuxSockets.ts"
 
-/** With a lock on the table of its own, which ends with the layer. */
+/** With its own lock on the table, which the layer releases when it closes. */
 export const NftFirewall = {
   layer: (options: Nft.TableChoice = {}): Layer.Layer<Firewall, FirewallError | NamespaceBusy> =>
     Nft.layer(options)

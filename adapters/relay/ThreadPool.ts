@@ -1,6 +1,7 @@
 /**
- * The relay's threads together: started with the first route, more of them when all are busy, and again when one died. A TCP
- * route is served by every thread, so that its connections spread; a UDP route by one, which has its flows.
+ * The relay's threads together: it starts one with the first route, more when all are busy, and restarts one that
+ * died. Every thread serves each TCP route, so that its connections spread; one thread serves a UDP route and has
+ * all its flows.
  */
 import type { RelayCount } from "../../src/relay/Relay.ts"
 import { controlReserve, descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
@@ -16,21 +17,21 @@ import {
   type Settings
 } from "./ThreadMessages.ts"
 
-/** A route with the thread that serves it, where not all of them do. */
+/** A route with the thread that serves it, or without one if all do. */
 export interface Assigned {
   readonly serving: Serving
   readonly thread: number | undefined
 }
 
-/** What is stopped: a route by its id, served by all threads or by one. */
+/** A route to stop: by its id, served by all threads or by one. */
 export interface Stopped {
   readonly id: number
   readonly thread: number | undefined
-  /** Its socket, where no other route is left on it. */
+  /** Its socket, if no other route is left on it. */
   readonly socket: number | undefined
 }
 
-/** How often descriptors lacked: for connections, which were left waiting, and for UDP flows. */
+/** How often descriptors were lacking: for connections, which were left waiting, and for UDP flows. */
 export interface Refused {
   readonly tcp: number
   readonly udp: number
@@ -39,28 +40,28 @@ export interface Refused {
 export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
 
 export interface ThreadsOptions {
-  /** Whether nothing is to be taken before `resume`. */
+  /** Whether the threads accept nothing before `resume`. */
   readonly paused: boolean
   readonly settings: Settings
   readonly maxThreads: number
   readonly graceMillis: number
-  /** Everything that is to be served now: what a new thread begins with. */
+  /** All routes to serve now; a new thread starts with them. */
   readonly routes: () => Iterable<Assigned>
-  /** By what a log names a route; `undefined` where it is not served any more. */
+  /** The name of a route in logs; `undefined` if it is no longer served. */
   readonly nameOf: (id: number) => string | undefined
 }
 
 const routesPerMessage = 500
-/** A thread that dies again is started again after twice the time, at most this long. */
+/** The restart delay doubles with each death, up to this maximum. */
 const maxBackoffMillis = 30_000
-/** Busy are those who said so no longer ago than this. */
+/** A thread counts as busy for this long after it reported so. */
 const busyMillis = 1200
-/** For so long no thread is added after one that could not be. */
+/** After a thread could not be added, none is added for this long. */
 const noMoreMillis = 30_000
 
-/** Where it logs, and the clock that it goes by. */
+/** The log, and the clock. */
 interface Surroundings extends Readonly<Record<"error" | "warning", (message: string) => void>> {
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   readonly now: () => number
 }
 
@@ -79,7 +80,7 @@ export class ThreadPool {
   private readonly surroundings: Surroundings
   private readonly freeIds: Array<number> = []
   private nextId = 0
-  /** Stopped routes, each with those that still have connections of it. */
+  /** Stopped routes, each with the threads that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
   private readonly endWaiters = new Set<() => void>()
   private readonly common: CommonData
@@ -87,10 +88,10 @@ export class ThreadPool {
   private readonly lacking = new Set<Member>()
   private readonly inLoop = new Set<number>()
   private paused: boolean
-  /** Nothing is served any more: a thread that dies is not begun again. */
+  /** The pool has ended: a thread that dies is not restarted. */
   private hasEnded = false
   private noMoreBefore = Number.NEGATIVE_INFINITY
-  /** Nothing but an event ends the native call that a thread waits in. */
+  /** Only an event ends the native call that a thread waits in. */
   private readonly onProcessExit = () => {
     for (const { thread } of this.members) thread.tellToExit()
   }
@@ -207,7 +208,7 @@ export class ThreadPool {
     this.begin(member)
   }
 
-  /** What is this thread's to serve. */
+  /** The routes that this thread serves. */
   private servingsOf({ index }: Member): ReadonlyArray<Serving> {
     return Array.from(this.options.routes())
       .filter(({ thread }) => thread === undefined || thread === index)
@@ -221,13 +222,13 @@ export class ThreadPool {
     const servings = this.servingsOf(member)
     for (let at = 0; at < servings.length; at += routesPerMessage)
       thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
-        // That it did not start is told by its death.
+        // The thread's death reports that it did not start.
         if (failure !== undefined && thread.hasStarted)
           this.surroundings.error(`a relay thread serves less than it should: ${failure}`)
       })
   }
 
-  /** The connections of a stopped route are gone from this thread; once from all, its id is free. */
+  /** The connections of a stopped route are gone from this thread; once they are gone from all, its id is free. */
   private ended(id: number, member: Member | undefined): void {
     const left = this.ending.get(id)
     if (left === undefined) return
@@ -246,7 +247,7 @@ export class ThreadPool {
     return { tcp: budget[budgetOf.refusedTcp] ?? 0, udp: budget[budgetOf.refusedUdp] ?? 0 }
   }
 
-  /** Logged once when the first thread lacks descriptors, and once when the last one has them again. */
+  /** Logs once when the first thread lacks descriptors, and once when the last one has enough again. */
   private lackDescriptors(member: Member, lacking: boolean): void {
     const before = this.lacking.size
     if (lacking) this.lacking.add(member)
@@ -261,7 +262,7 @@ export class ThreadPool {
       this.surroundings.warning("descriptors suffice again: all relayed ports take new connections")
   }
 
-  /** Logged once for each time that the route is opened. */
+  /** Logs once for each time that the route is opened. */
   private foundLoop(id: number): void {
     const name = this.options.nameOf(id)
     if (name === undefined || this.inLoop.has(id)) return
@@ -279,14 +280,14 @@ export class ThreadPool {
     if (allAre && mayAdd && this.members.length < this.options.maxThreads) this.add()
   }
 
-  /** Added last, and nothing is this thread's alone. */
+  /** Whether this thread was added last, and no route is served by it alone. */
   private isSpare(member: Member): boolean {
     if (this.members.length < 2 || member !== this.members.at(-1)) return false
     for (const { thread } of this.options.routes()) if (thread === member.index) return false
     return true
   }
 
-  /** Its connections are gone; its sockets wait for it to begin again. */
+  /** Its connections are gone; its sockets wait for its restart. */
   private died(member: Member, why: string): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
     this.lackDescriptors(member, false)
@@ -312,7 +313,7 @@ export class ThreadPool {
   }
 }
 
-/** Fails where none of them could do it: a connection is served by whichever thread takes it. */
+/** Fails if no thread could do it: a connection is served by whichever thread accepts it. */
 const askAll = (members: ReadonlyArray<Member>, ask: (member: Member, done: Done) => void, done: Done) => {
   let left = members.length
   let obeyed = 0

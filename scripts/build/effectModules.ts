@@ -1,6 +1,7 @@
 /**
- * `import { Effect } from "effect"` in what is built becomes `import * as Effect from "effect/Effect"`: a bundler keeps all
- * of a module that it reaches by the package's entry (esbuild three times of what is used), and Node loads all of them.
+ * Turns `import { Effect } from "effect"` into `import * as Effect from "effect/Effect"` in the build: a bundler
+ * keeps all of a module that is imported through the package's entry (esbuild three times what is used), and Node
+ * loads the whole package.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -13,7 +14,7 @@ export const importEffectModules = (folder: string): void => {
   }
 }
 
-/** On one line as before, so that stack traces stay right. */
+/** On one line as before, so that line numbers in stack traces stay right. */
 export const byModule = (source: string): string =>
   source.replaceAll(/^import \{([^}]*)\} from "effect(\/net)?";$/gm, (_, names: string, folder = "") =>
     names

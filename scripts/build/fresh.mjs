@@ -1,6 +1,7 @@
 /**
- * `npm ci` (its `prepare`) and what runs the program: builds `dist/` where it is missing or older than a source. Where only
- * the runtime was installed, `prepare` has nothing to do. JavaScript, since an install may run it by an older Node.
+ * For `npm ci` (its `prepare`) and for scripts that run the program: builds `dist/` if it is missing or older than
+ * a source. If only runtime dependencies are installed, `prepare` does nothing. JavaScript, since an older Node may
+ * run it during an install.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -9,7 +10,7 @@ import * as Path from "node:path"
 const root = Path.resolve(import.meta.dirname ?? Path.dirname(new URL(import.meta.url).pathname), "../..")
 const sources = ["src", "adapters", "scripts/build", "package.json", "package-lock.json", "tsconfig.json"]
 
-/** A folder is newer, too, where something was removed from it. */
+/** A folder also counts as newer after an entry was removed from it. */
 const newestOf = (path) => {
   if (path.endsWith(".md")) return 0
   const stats = Fs.statSync(path)
@@ -30,13 +31,13 @@ if (lacks.length > 0) {
     process.exit(1)
   }
 } else if (!isFresh()) {
-  // Whoever owns the checkout owns what is built in it, though root may run it.
+  // The checkout's owner also owns the build, though root may run it.
   const { uid, gid } = Fs.statSync(root)
   const owner = process.getuid?.() === 0 ? { uid, gid } : {}
-  // The one that the build is made for, whichever runs this.
+  // The Node that the build targets, whichever runs this script.
   const bundled = Path.join(root, "node_modules/node/bin/node")
   const node = Fs.existsSync(bundled) ? bundled : process.execPath
-  // Nothing but the program's own output belongs on stdout.
+  // Only the program's own output belongs on stdout.
   const { status } = spawnSync(node, ["--import", "tsx", "scripts/build/main.ts"], {
     ...owner,
     cwd: root,

@@ -1,4 +1,7 @@
-/** The licences of others whose code is in the bundles: each package that a module came from, with its own text. */
+/**
+ * The licences of third parties whose code is in the bundles: each package that a module came from, with its own
+ * text.
+ */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import type { Plugin } from "vite"

@@ -1,8 +1,8 @@
 /**
- * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again and looks
- * for what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build`
- * makes it), which starts sooner than the sources; `--faults` runs the plugin over services and system calls that fail at
- * random besides. Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
+ * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again
+ * and checks what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/`
+ * (made by `npm run build`), which starts sooner than the sources; `--faults` also lets services and system calls
+ * of the plugin fail at random. Needs root, nftables and iproute2. Exits with status 1 if anything is wrong.
  */
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"

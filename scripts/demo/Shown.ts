@@ -1,4 +1,4 @@
-/** What a newcomer sees: a sentence, the command that was run and where, and what it printed. */
+/** What the demo prints: a sentence, the command and the namespace it ran in, and its output. */
 
 type Place = "host" | "client"
 

@@ -1,4 +1,4 @@
-/** The three namespaces of the demo, the processes in them, and the commands that are run there. */
+/** The three namespaces of the demo, the processes in them, and the commands that run there. */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import * as Path from "node:path"
@@ -8,7 +8,7 @@ import { promisify } from "node:util"
 const program = Path.join(import.meta.dirname, "../../dist/bin/portmapper.js")
 const run = promisify(execFile)
 
-/** What the demo can't do without, in words, each with its remedy. */
+/** The missing requirements of the demo, as text, each with its remedy. */
 export const lacking = (): ReadonlyArray<string> => {
   const has = (name: string, option: string) => spawnSync(name, [option], { stdio: "ignore" }).status === 0
   if (process.platform !== "linux") return ["Linux"]
@@ -28,7 +28,7 @@ require("node:http").createServer((request, response) => {
 }).listen(80, "172.31.0.2", () => console.log("ready"))
 `
 
-/** The text of a page, or why there is none. */
+/** Prints the text of a page, or why there is none. */
 const fetching = `
 fetch(process.argv[1]).then(
   async (response) => console.log((await response.text()).trimEnd()),
@@ -67,7 +67,7 @@ export class Stage {
     await this.#start("container", ["-e", page], "stdout", /^ready/)
   }
 
-  /** Returns what it says until it serves. */
+  /** Returns its output up to the line that says it serves. */
   serve(): Promise<string> {
     return this.#start("host", [program, "serve", ...this.#ownPaths()], "stderr", /^listening on/)
   }
@@ -102,7 +102,7 @@ export class Stage {
     return stdout
   }
 
-  /** To be called once, in any state. */
+  /** Call it once, in any state. */
   end(): void {
     for (const child of this.#children) child.kill("SIGKILL")
     for (const role of ["host", "client", "container"] as const)
@@ -121,7 +121,7 @@ export class Stage {
     return run("ip", ["netns", "exec", this.#name(role), command, ...args])
   }
 
-  /** Resolves with all lines up to the one that tells that it is ready. */
+  /** Resolves with all lines up to the one that reports that it is ready. */
   async #start(
     role: Role,
     args: ReadonlyArray<string>,

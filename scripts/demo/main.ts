@@ -1,7 +1,8 @@
 /**
- * `npm run demo`: the main job in a few seconds, without Docker. A host, a container behind it and a client outside are
- * network namespaces of their own; a port of the container is published, fetched from outside, shown and taken back, by
- * the commands that a user types. Nothing is left, whichever way it ends. Needs root, iproute2 and nftables.
+ * `npm run demo`: the main use in a few seconds, without Docker. A host, a container behind it and a client outside
+ * are network namespaces; the demo publishes a port of the container, fetches a page from outside, lists the port
+ * and unpublishes it, with the commands that a user types. It cleans up however it ends. Needs root, iproute2 and
+ * nftables.
  */
 import * as Fs from "node:fs"
 import * as Os from "node:os"

@@ -1,4 +1,4 @@
-/** The licences of all that is in the package: its own, and those of the installed packages that it is built of. */
+/** The licences of everything in the package: its own, and those of the installed packages that it is built from. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
@@ -9,7 +9,7 @@ interface Component {
   readonly text: string
 }
 
-/** `debian/copyright`, as its format 1.0 has it. */
+/** `debian/copyright` in format 1.0. */
 export const copyrightText = (root: string): string => {
   const components = componentsOf(root)
   return [
@@ -43,7 +43,7 @@ export const copyrightText = (root: string): string => {
 
 const textLine = (line: string): string => (line.trim() === "" ? " ." : `  ${line.trimEnd()}`)
 
-/** Node.js, what is loaded beside the program, and what its bundles were made of. */
+/** Node.js, the packages loaded beside the program, and those in its bundles. */
 const componentsOf = (root: string): ReadonlyArray<Component> => [
   { name: "Node.js", version: process.versions.node, licence: "MIT", text: textIn(nodeFolder(root)) },
   koffi(root),
@@ -61,7 +61,7 @@ const koffi = (root: string): Component => {
   return { name: "koffi", version, licence: license, text: textIn(folder) }
 }
 
-/** The package that has the Node which this one is built with. */
+/** The npm package of the Node that goes into the package. */
 const nodeFolder = (root: string): string =>
   Path.join(root, `node_modules/node/node_modules/node-${process.platform}-${process.arch}`)
 

@@ -1,4 +1,4 @@
-/** Manual pages, one a command, made of the same tree as `--help`. */
+/** Generates manual pages, one per command, from the same tree as `--help`. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag, type HelpDoc } from "effect/cli"
@@ -22,7 +22,7 @@ interface Documented {
   readonly doc: HelpDoc.HelpDoc
 }
 
-/** A command's help, then that of those below it. */
+/** A command's help, then that of its subcommands. */
 const docsOf = (version: string, path: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<Documented>> =>
   Effect.gen(function* () {
     const found: Array<HelpDoc.HelpDoc> = []
@@ -100,7 +100,7 @@ const firstLower = (text: string): string => text.slice(0, 1).toLowerCase() + te
 
 const quoted = (text: string): string => `"${escaped(text)}"`
 
-/** Hyphens are those of options, and a line that begins as a request of roff is none. */
+/** Escapes hyphens, as options need them, and lines that begin like a roff request. */
 const escaped = (text: string): string =>
   text
     .replaceAll("\\", "\\e")

@@ -1,6 +1,7 @@
 /**
- * `npm run package`: `dist/portmapper_VERSION_ARCH.deb`, with the built program, the Node it was built with and koffi's
- * binary for this machine. Two runs at one commit make the same bytes. Needs dpkg-deb and strip (binutils).
+ * `npm run package`: makes `dist/portmapper_VERSION_ARCH.deb`, with the built program, the Node it was built with
+ * and koffi's binary for this machine. Two runs at one commit make the same bytes. Needs dpkg-deb and strip
+ * (binutils).
  */
 import { execFileSync, spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -27,7 +28,7 @@ if (lacks.length > 0) {
   process.exit(1)
 }
 
-/** Of the commit, unless a builder gives its own. */
+/** The commit's date, unless the builder sets another. */
 const epoch = Number(process.env["SOURCE_DATE_EPOCH"] ?? output("git", "log", "-1", "--format=%ct"))
 const date = new Date(epoch * 1000)
 const version = process.env["PORTMAPPER_PACKAGE_VERSION"] ?? manifest.version
@@ -57,7 +58,7 @@ const program = (): void => {
   for (const path of Fs.readdirSync(bin, { recursive: true, encoding: "utf8" })) {
     const source = Path.join(bin, path)
     if (!Fs.statSync(source).isFile() || path === "portmapper-cni") continue
-    // Started by the Node of this package, never by a name of their own.
+    // The package's own Node starts these; they are not commands of their own.
     place(`${lib}/bin/${path}`, Fs.readFileSync(source, "utf8").replace(/^#!.*\n/, "\n"))
   }
   const front = Fs.readFileSync(Path.join(bin, "portmapper-cni"), "utf8")
@@ -166,7 +167,7 @@ const control = (): void => {
   place("DEBIAN/md5sums", `${execFileSync("md5sum", files, { cwd: folder, encoding: "utf8" })}`)
 }
 
-/** Neither the umask nor the clock of the machine is in the package. */
+/** Neither the machine's umask nor its clock affects the package. */
 const level = (path: string): void => {
   const stats = Fs.lstatSync(path)
   if (stats.isDirectory()) {

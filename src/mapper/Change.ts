@@ -1,6 +1,6 @@
 /**
- * What a call wants of the host, as a value: whom to evict, what to reserve, to serve and to update. Pure: the same
- * entries, groups and moment make the same change, or the same refusal. `Apply` carries it out.
+ * Decides what a call changes on the host, as a value: what to evict, to reserve, to serve and to update. Pure: the
+ * same entries, groups and time give the same change, or the same refusal. `Apply` carries it out.
  */
 import { Result } from "effect"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
@@ -34,21 +34,21 @@ import { type Plan, resourcesOf, type Served } from "./Plan.ts"
 
 type State = Mappings["Service"]
 
-/** A group that is asked for, and its plan; `index` is its place among the groups of the call. */
+/** A requested group and its plan; `index` is its place among the groups of the call. */
 export interface PlannedGroup {
   readonly index: number
   readonly group: Group
   readonly plan: Plan
 }
 
-/** Who asks, and when. `isGone`: whether the container behind an entry is known to be gone. */
+/** The caller and the time of the call. `isGone`: whether the container behind an entry is known to be gone. */
 export interface Asking {
   readonly owner: string
   readonly nowMillis: number
   readonly isGone: (entry: MappingEntry) => boolean
 }
 
-/** A mapping to be made, on the port that is reserved for it. */
+/** A mapping to create, on the port that is reserved for it. */
 export interface Creation {
   readonly planned: Served
   readonly policy: Policy
@@ -57,50 +57,53 @@ export interface Creation {
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
-/** One port for a group: exactly the one asked for, or any of a range. */
+/** One port for a group: exactly the one requested, or any of a range. */
 export interface Reservation {
-  /** The group that a refusal is told of. */
+  /** The group that a refusal names. */
   readonly index: number
   readonly ports: PortRequest
-  /** Holds of the same group, which these frontends don't collide with. */
+  /** Existing holds of the same group: these frontends don't collide with them. */
   readonly beside: ReadonlyArray<Hold>
   readonly create: ReadonlyArray<Creation>
-  /** For a range that has no port left: who may be evicted for one, the holders of a port together, the oldest first. */
+  /**
+   * For a range that has no port left: the entries that may be evicted to free one, grouped by port, the oldest
+   * first.
+   */
   readonly evictable: (gives: (port: number) => boolean) => ReadonlyArray<ReadonlyArray<MappingEntry>>
 }
 
-/** An entry that the call answers with, and what it is from now on. */
+/** An entry that the call answers with, and its new state. */
 export interface Update {
   readonly entry: MappingEntry
   readonly mapping: Mapping
   readonly status: Status
   readonly replaces: ReadonlyArray<MappingEntry>
-  /** The very same where neither mode nor policy changes. */
+  /** The same object where neither mode nor policy changes. */
   readonly resources: MappingEntry["resources"]
-  /** Whether the record differs. */
+  /** Whether the record must be written. */
   readonly record: boolean
 }
 
 export interface Change {
-  /** They stand in the way, and may be evicted; before anything is reserved. */
+  /** Entries in the way that may be evicted; `Apply` evicts them before it reserves anything. */
   readonly evict: ReadonlyArray<MappingEntry>
   readonly reserve: ReadonlyArray<Reservation>
   readonly update: ReadonlyArray<Update>
 }
 
-/** A mapping that a group asks for, and what of it there is. */
+/** A mapping that a group requests, and the existing entries for it. */
 interface Claim {
   readonly planned: Served
-  /** It is mapped already, and served. */
+  /** The entry, if it is already mapped and served. */
   readonly entry: MappingEntry | undefined
   /**
-   * The same binding, made anew by this claim: with a host port, where none is wanted any more, or in conflict. Whoever was
-   * answered with it has been answered with the new one.
+   * Entries of the same binding that this claim creates anew: one with a host port where none is wanted any more,
+   * or one in conflict. Pending answers that name them count for the new entry.
    */
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
-/** The entries in conflict that these groups ask for: before all else it is tried to serve them again. */
+/** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
 export const conflictedOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>
@@ -112,7 +115,7 @@ export const conflictedOf = (
     })
   )
 
-/** Those in the way of which it has to be asked whether their containers are gone. */
+/** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
 export const doubtfulHolders = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
@@ -128,10 +131,10 @@ export const doubtfulHolders = (
     )
   )
 
-/** A container is published before it runs: for so long after it, it is not taken for gone. */
+/** A container's ports are published before it runs: for this long, its container does not count as gone. */
 const startMillis = 30_000
 
-/** The change that these groups make together; none of them meets another (see `inSteps`). */
+/** The change that these groups make together; none of them conflicts with another (see `inSteps`). */
 export const changeOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
@@ -170,8 +173,8 @@ export const changeOf = (
 }
 
 /**
- * The groups in as many steps as it takes: where one may want what another one has, they are seen to one after the other;
- * else all of them together.
+ * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
+ * together.
  */
 export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
   if (groups.length === 1) return [groups]
@@ -189,7 +192,7 @@ export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<Read
   return [groups]
 }
 
-/** What is in conflict holds nothing: it is in the way only once the port is reserved. */
+/** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
 export const conflictedInTheWay = (
   state: State,
   created: ReadonlyArray<{ readonly mapping: Mapping }>
@@ -230,7 +233,7 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
     const there = mappedAlready(state, planned, ports)
     const entry = there !== undefined && isConflicted(there) ? undefined : there
     const before = entry === undefined ? there : undefined
-    // In routed mode several entries may be one mapping, which the last of them stands for.
+    // In routed mode several entries may be one mapping; the last of them stands for it.
     const { protocol, host, backend } = planned.entry
     const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
     const replaces = new Set([
@@ -242,7 +245,7 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
   return [...claims.values()]
 }
 
-/** The mapping that this very entry has, if it asks for an exact port or for none at all. */
+/** The existing mapping of this entry, if it requests an exact port or no host port. */
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
@@ -278,7 +281,7 @@ const holdersInTheWay = (
   })
 }
 
-/** Nobody confirmed it, or an Engine long gone left it. */
+/** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
 const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
   entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
 
@@ -337,7 +340,7 @@ const updateOf = (
     (into, each) => takeOver(into, each.status),
     nextStatus(entry.status, "asked")
   )
-  // What was not confirmed yet is from now on this caller's, whoever asked for it first.
+  // An unconfirmed entry now belongs to this caller, even if another one requested it first.
   const unconfirmed = entry.status._tag === "Unconfirmed"
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
@@ -361,15 +364,15 @@ const updateOf = (
 }
 
 /**
- * Owners that are named one by one, `KIND:NAME`, follow each other at a backend address: the one who asks has it now, and
- * what the one before gives back late is not theirs any more. Any other owner keeps what it has.
+ * Owners of the form `KIND:NAME` follow each other at a backend address: the new owner takes the mapping over, and
+ * a late release by the previous one no longer applies. Any other owner keeps its mappings.
  */
 const handsOver = (from: string, to: string): boolean => {
   const kind = to.slice(0, to.indexOf(":") + 1)
   return kind !== "" && from !== to && from.startsWith(kind)
 }
 
-/** Who holds the port, since when, and how to free it. */
+/** The owner of the port, since when it holds it, and how to free it. */
 const holderText = ({ mapping }: MappingEntry): string => {
   const { protocol, backend, owner, sinceMillis } = mapping
   const since = new Date(sinceMillis).toISOString()

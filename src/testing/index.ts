@@ -1,4 +1,4 @@
-/** Everything to test a port mapper with: requests to draw, the model, the harness, the conformance kit. */
+/** Everything to test a port mapper with: arbitrary requests, the model, the harness, the conformance kit. */
 export * from "./Arbitraries.ts"
 export * from "./Concurrent.ts"
 export { type Check, checks, handshake } from "./conformance/Checks.ts"

@@ -46,7 +46,7 @@ describe("conform", () => {
         const lines = stdout.split("\n")
         assert.deepStrictEqual(lines.slice(0, 3), [
           "skipped handshake             Plugin.Activate with an empty body is answered 200, and Implements names PortMapper",
-          "                              -> a live plugin is not activated unless told",
+          "                              -> a live plugin is not activated unless requested",
           "holds   map-answer            a granted entry is answered with its protocol, its backend and an empty Err"
         ])
         assert.match(lines.at(-2) ?? "", /^conforms: \d\d hold, 0 broken, 1 skipped \(seed 5\)$/)

@@ -92,7 +92,7 @@ describe("conform on the Go reference, which grants every request", () => {
         "failed-group-others: it was granted",
         "any-address: conflicts are granted",
         "at-once-exact: conflicts are granted",
-        "random-runs: what is broken would break it too"
+        "random-runs: the broken checks would break it too"
       ])
       assert.isFalse(result.conforms)
     }).pipe(Effect.scoped, Effect.runPromise)
@@ -184,7 +184,7 @@ describe("the report of conform", () => {
       )
       assert.include(
         xml,
-        '<testcase classname="conform" name="handshake"><skipped message="a live plugin is not activated unless told"/>'
+        '<testcase classname="conform" name="handshake"><skipped message="a live plugin is not activated unless requested"/>'
       )
     })
   )

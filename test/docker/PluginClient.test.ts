@@ -221,7 +221,7 @@ describe("an answer", () => {
     Effect.gen(function* () {
       for (const [body, expected] of [
         ["<html>hello", '"<html>hello"'],
-        ['{"PortBindings":[]}', "0 bindings were answered to a group of 2"],
+        ['{"PortBindings":[]}', "the answer has 0 bindings for a group of 2"],
         ['{"PortBindings":{}}', "bad request: PortBindings = {}: must be an array"],
         ['{"PortBindings":[{"Proto":6},{"Proto":1}]}', "the protocol 1 is none with ports"]
       ] as const) {

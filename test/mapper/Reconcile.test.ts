@@ -146,7 +146,7 @@ describe("a change of the record that fails", () => {
         assert.deepStrictEqual(listed, ["0.0.0.0 8080 engine live"])
         assert.deepStrictEqual(lines, [
           "recording the answer: recording failed: disk I/O error",
-          "a change of the record failed; it is as it should be again"
+          "a change of the record failed; the record is repaired"
         ])
       })
     )
@@ -180,7 +180,7 @@ describe("a change of the record that fails", () => {
         delete fail.remove
         delete fail.put
         yield* TestClock.adjust("2 seconds")
-        assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; it is as it should be again"])
+        assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; the record is repaired"])
       })
     )
   )

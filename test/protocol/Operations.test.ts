@@ -165,7 +165,7 @@ describe("PortMapper.MapPorts", () => {
       assert.isTrue(Exit.hasDies(short))
       assert.match(
         Exit.isFailure(short) ? Cause.pretty(short.cause) : "",
-        /the driver answered 0 bindings to a group of 1 entries/
+        /the driver returned 0 bindings for a group of 1 entries/
       )
     })
   )

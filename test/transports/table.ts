@@ -254,7 +254,7 @@ const errors: ReadonlyArray<Row> = [
     driver: { ...echo, mapPorts: () => Effect.succeed([]) },
     expected: {
       outcome: "defect",
-      message: "internal error: Error: the driver answered 0 bindings to a group of 1 entries"
+      message: "internal error: Error: the driver returned 0 bindings for a group of 1 entries"
     }
   },
   {

@@ -1,4 +1,4 @@
-/** What the kernel refused of a table, as errors that say what to do about it. */
+/** Turns the kernel's refusals of a table into errors that say what to do about them. */
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
 import * as C from "../Libc.ts"
 
