@@ -148,7 +148,7 @@ describe("where a plugin", () => {
       '100 the plugin on SOCKET does not execute CNI commands: it is another plugin, or an older portmapper; it answered with HTTP status 404 {"Err":"no such path"}'
     ],
     [
-      "says yes to everything",
+      "answers everything with 200",
       http("200 OK", "{}\n"),
       "100 the plugin on SOCKET does not execute CNI commands: it is another plugin, or an older portmapper; it answered with HTTP status 200 {}"
     ]

@@ -152,7 +152,7 @@ describe("an answer that can't be delivered", () => {
     })
   )
 
-  it.live("is undone when the client disconnects while the answer is computed", () =>
+  it.live("is rolled back when the client disconnects while the answer is computed", () =>
     Effect.gen(function* () {
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
       const begun = yield* Deferred.make<void>()
@@ -178,44 +178,46 @@ describe("an answer that can't be delivered", () => {
     })
   )
 
-  it.live("of a further POST comes from its handler, and is undone when the client has disconnected", () =>
-    Effect.gen(function* () {
-      const begun = yield* Deferred.make<void>()
-      const exits: Array<string> = []
-      const undone = yield* Deferred.make<void>()
-      const handlers: RouteOptions["handlers"] = {
-        "/Tea.Brew": ({ header, body }) =>
-          Effect.gen(function* () {
-            yield* Effect.addFinalizer(({ _tag }) => {
-              exits.push(_tag)
-              return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
+  it.live(
+    "of a further POST comes from its handler, and is rolled back when the client has disconnected",
+    () =>
+      Effect.gen(function* () {
+        const begun = yield* Deferred.make<void>()
+        const exits: Array<string> = []
+        const undone = yield* Deferred.make<void>()
+        const handlers: RouteOptions["handlers"] = {
+          "/Tea.Brew": ({ header, body }) =>
+            Effect.gen(function* () {
+              yield* Effect.addFinalizer(({ _tag }) => {
+                exits.push(_tag)
+                return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
+              })
+              if (body !== "wait")
+                return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
+              yield* Deferred.succeed(begun, undefined)
+              return yield* Effect.never
             })
-            if (body !== "wait")
-              return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
-            yield* Deferred.succeed(begun, undefined)
-            return yield* Effect.never
-          })
-      }
-      const path = yield* served(echo, { handlers })
-      assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
-        status: 418,
-        contentType: "text/tea",
-        body: "green: steep"
+        }
+        const path = yield* served(echo, { handlers })
+        assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
+          status: 418,
+          contentType: "text/tea",
+          body: "green: steep"
+        })
+        assert.deepStrictEqual(
+          [
+            (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
+            (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
+          ],
+          [405, 413]
+        )
+        const socket = Net.connect(path)
+        socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
+        yield* Deferred.await(begun)
+        socket.destroy()
+        yield* Deferred.await(undone)
+        assert.deepStrictEqual(exits, ["Success", "Failure"])
       })
-      assert.deepStrictEqual(
-        [
-          (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
-          (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
-        ],
-        [405, 413]
-      )
-      const socket = Net.connect(path)
-      socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
-      yield* Deferred.await(begun)
-      socket.destroy()
-      yield* Deferred.await(undone)
-      assert.deepStrictEqual(exits, ["Success", "Failure"])
-    })
   )
 
   it.live("closes its scope with success once the client has it", () =>

@@ -174,7 +174,7 @@ describe("serveTcp with TLS", () => {
     })
   )
 
-  it.live("closes the connection of a client that speaks HTTP at once, without an HTTP answer", () =>
+  it.live("closes the connection of a client that speaks plain HTTP at once, without an answer", () =>
     Effect.gen(function* () {
       const { port } = yield* served({ tls: files })
       const { closed, received } = yield* conversation(port, "POST /Plugin.Activate HTTP/1.1\r\n\r\n", 2000)

@@ -155,7 +155,7 @@ describe("the fetch handler", () => {
 })
 
 describe("a further POST of the fetch handler", () => {
-  it.live("gets its handler's answer unchanged, whose scope is the delivery", () =>
+  it.live("gets its handler's answer unchanged, and its scope ends with the delivery", () =>
     Effect.gen(function* () {
       const exits: Array<string> = []
       const handler = toWebHandler(echo, {

@@ -451,7 +451,7 @@ describe("a watch", () => {
       yield* base.unmapPorts(unmapping(8080))
       yield* TestClock.adjust("31 seconds")
       assert.lengthOf(yield* listed(base), 1)
-      // Never everyone's mappings, whose counters would be read each time.
+      // Never the mappings of all owners, whose counters would be read each time.
       assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
     }))
 })

@@ -287,7 +287,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
           "-A DOCKER-USER -i up1 -j DROP",
           ourRule
         ])
-        // As an Engine does that finds its chains gone.
+        // As an Engine does when it finds its chains missing.
         const before = plugin.process.lines().length
         yield* host.check("ip6tables-legacy", ["-F", "DOCKER-USER"])
         yield* host.check("ip6tables-legacy", ["-X", "DOCKER-USER"])

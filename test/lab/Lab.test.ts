@@ -68,42 +68,40 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live(
-    "tells refused, silent, reset, closed and unreachable apart, and whether there was a handshake",
-    () =>
-      Effect.gen(function* () {
-        const { client, host } = yield* Lab.make()
-        yield* drop(host, 81)
-        yield* host.agent.hold({ protocol: "tcp", port: 82 })
-        const tcp = (port: number, address = "10.99.0.1") =>
-          Effect.map(
-            client.agent.tcp({ host: address, port, ...(port === 81 || port === 82 ? silence : {}) }),
-            ({ connected, outcome }) => `${outcome} ${connected}`
-          )
-        assert.strictEqual(yield* tcp(80), "refused false")
-        assert.strictEqual(yield* tcp(80, "fd99::1"), "refused false")
-        assert.strictEqual(yield* tcp(81), "timeout false")
-        assert.strictEqual(yield* tcp(82), "timeout true")
-        const server = (how: string) =>
-          Effect.gen(function* () {
-            const script = `require("net").createServer(s => s.once("data", () => s.${how}())).listen(83, () => console.log("up"))`
-            const running = yield* host.spawn(process.execPath, ["-e", script])
-            yield* running.waitForLine("up")
-            return yield* tcp(83)
-          }).pipe(Effect.scoped)
-        assert.strictEqual(yield* server("end"), "closed true")
-        assert.strictEqual(yield* server("resetAndDestroy"), "reset true")
-        const udp = (port: number) =>
-          Effect.map(
-            client.agent.udp({ host: "10.99.0.1", port, ...(port === 81 ? silence : {}) }),
-            ({ outcome }) => outcome
-          )
-        assert.strictEqual(yield* udp(80), "refused")
-        assert.strictEqual(yield* udp(81), "timeout")
-        yield* client.sh("ip route del default")
-        assert.strictEqual(yield* tcp(80, "172.31.0.2"), "unreachable false")
-        assert.strictEqual((yield* client.agent.udp({ host: "172.31.0.2", port: 80 })).outcome, "unreachable")
-      })
+  it.live("distinguishes refused, silent, reset, closed and unreachable, with or without a handshake", () =>
+    Effect.gen(function* () {
+      const { client, host } = yield* Lab.make()
+      yield* drop(host, 81)
+      yield* host.agent.hold({ protocol: "tcp", port: 82 })
+      const tcp = (port: number, address = "10.99.0.1") =>
+        Effect.map(
+          client.agent.tcp({ host: address, port, ...(port === 81 || port === 82 ? silence : {}) }),
+          ({ connected, outcome }) => `${outcome} ${connected}`
+        )
+      assert.strictEqual(yield* tcp(80), "refused false")
+      assert.strictEqual(yield* tcp(80, "fd99::1"), "refused false")
+      assert.strictEqual(yield* tcp(81), "timeout false")
+      assert.strictEqual(yield* tcp(82), "timeout true")
+      const server = (how: string) =>
+        Effect.gen(function* () {
+          const script = `require("net").createServer(s => s.once("data", () => s.${how}())).listen(83, () => console.log("up"))`
+          const running = yield* host.spawn(process.execPath, ["-e", script])
+          yield* running.waitForLine("up")
+          return yield* tcp(83)
+        }).pipe(Effect.scoped)
+      assert.strictEqual(yield* server("end"), "closed true")
+      assert.strictEqual(yield* server("resetAndDestroy"), "reset true")
+      const udp = (port: number) =>
+        Effect.map(
+          client.agent.udp({ host: "10.99.0.1", port, ...(port === 81 ? silence : {}) }),
+          ({ outcome }) => outcome
+        )
+      assert.strictEqual(yield* udp(80), "refused")
+      assert.strictEqual(yield* udp(81), "timeout")
+      yield* client.sh("ip route del default")
+      assert.strictEqual(yield* tcp(80, "172.31.0.2"), "unreachable false")
+      assert.strictEqual((yield* client.agent.udp({ host: "172.31.0.2", port: 80 })).outcome, "unreachable")
+    })
   )
 
   it.live("holds a port until it is stopped; another bind fails with the system's code", () =>

@@ -489,7 +489,7 @@ describe("mapPorts rolled back", () => {
 })
 
 describe("a table that another process removed", () => {
-  test("is put back within two seconds with all that is mapped", () =>
+  test("is restored within two seconds with all mappings", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       const conntrack = yield* MemoryConntrack
@@ -504,7 +504,7 @@ describe("a table that another process removed", () => {
       assert.deepStrictEqual(conntrack.flushed(), [...once, ...once])
     }))
 
-  test("is put back at once by the next mapping", () =>
+  test("is restored at once by the next mapping", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       yield* map(group("8080", [web]))
@@ -566,7 +566,7 @@ describe("a conflicting mapping", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
 
-  it.effect("is put back after a failure or an interruption at any step of the call that evicts it", () =>
+  it.effect("is restored after a failure or an interruption at any step of the call that evicts it", () =>
     Effect.gen(function* () {
       const evictable = Effect.andThen(map(group("8080", [web])), TestClock.adjust("30 seconds"))
       yield* evictable

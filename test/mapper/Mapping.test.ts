@@ -36,7 +36,7 @@ describe("the status of an entry", () => {
     }
   })
 
-  it("is gone only with the last lost answer of those it was created for, or when it is removed", () => {
+  it("is removed only with the last lost answer of those it was created for, or by an unmapping", () => {
     for (const status of statuses)
       for (const event of eventsOf(status)) {
         const gone = nextStatus(status, event)._tag === "Gone"

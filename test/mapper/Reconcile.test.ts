@@ -204,7 +204,7 @@ describe("a read of the table that fails", () => {
 })
 
 describe("a table that another process removed", () => {
-  it.effect("is logged once as long as it can't be put back, and put back soon after it can", () =>
+  it.effect("is logged once as long as it can't be restored, and restored soon after it can", () =>
     life((_, lines) =>
       Effect.gen(function* () {
         yield* map(web)

@@ -181,7 +181,7 @@ layer(Consumer.layer)("the package", (it) => {
 
   for (const [what, kilobytes, worker] of [
     [
-      "a driver of one's own",
+      "a custom driver",
       140,
       `import * as Effect from "effect/Effect"
        import { Driver } from "portmapper"

@@ -6,7 +6,7 @@ const named = process.env["PORTMAPPER_SEED"]
 
 export const seed = named === undefined || named === "" ? Crypto.randomInt(2 ** 31) : Number(named)
 
-/** How many runs a seed stands for; where time is short, only the first of them run. */
+/** How many runs a seed stands for; where time is short, only the first of them are run. */
 export const runs = named === undefined ? 25 : 100
 
 /** The same in the lab, where each run takes seconds. */

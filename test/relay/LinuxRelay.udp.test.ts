@@ -31,7 +31,7 @@ describe("LinuxRelay, UDP", () => {
           [size, (await exchange(client, Buffer.alloc(size), free(0), frontHost))?.size],
           [size, size]
         )
-      // The last answer is counted once it is on its way.
+      // The relay counts the last answer once it has sent it.
       await sleep(50)
       assert.deepStrictEqual(await world.count(route), {
         connections: 1,
@@ -79,7 +79,7 @@ describe("LinuxRelay, UDP", () => {
     await sleep(20)
     for (let round = 0; round < 3; round++) assert.isUndefined(await ask("lost", 50))
     const second = await world.echoDatagrams("127.0.0.1", free(50))
-    // One of those may have been on its way until now.
+    // One of those datagrams may arrive only now.
     await untilEqual(async () => (await ask("b"))?.text, "b")
     assert.deepStrictEqual([...second.ports], [...first.ports])
     assert.strictEqual((await world.count(route)).connections, 1)

@@ -85,8 +85,7 @@ describe("RelayThreads", () => {
       if (isBusy) speaker.on("data", () => speaker.write("again")).write("begin")
       const client = await world.datagrams()
 
-      // The number of a former listener may next be a datagram socket's, or a descriptor that the thread does
-      // not know.
+      // A former listener's number may next be a datagram socket's, or that of a descriptor unknown to the thread.
       for (let round = 0; round < 300; round++) {
         const protocol = round % 3 === 0 ? "udp" : "tcp"
         const port = free(11) + (round % 2)

@@ -113,7 +113,7 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
           (yield* exchange(client, protocol, "127.0.0.2", 8080, silence)).outcome,
           "answered"
         )
-        // The guard is what keeps the outsider out: without it the route leads in.
+        // Only the guard keeps the outsider out: without it the route reaches the port.
         yield* host.check("nft", ["flush", "set", "inet", "portmapper", "loopback4"])
         assert.strictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
         yield* plugin.unmap(mapped.bindings)

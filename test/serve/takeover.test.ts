@@ -385,7 +385,7 @@ const halfways: ReadonlyArray<Halfway> = [
 
 const ended = { code: 0, signal: null }
 
-/** The old process, once it serves again; or a new one where the old one had let go already. */
+/** The old process, once it is reactivated; or a new one where the old one had let go already. */
 const whoServes = Effect.fnUntraced(function* (host: Namespace, old: Plugin.Plugin) {
   while (true) {
     if (old.process.ended() !== undefined)

@@ -268,7 +268,7 @@ const errors: ReadonlyArray<Row> = [
     }
   },
   {
-    name: "a method that nobody has",
+    name: "an unknown method",
     method: "PortMapper.Nope",
     body: "{}",
     expected: { outcome: "notFound" }
@@ -309,7 +309,7 @@ const errors: ReadonlyArray<Row> = [
     expected: { outcome: "request" }
   },
   {
-    name: "a list asked for with an array",
+    name: "a list requested with an array",
     method: list,
     body: "[]",
     expected: {

@@ -153,7 +153,7 @@ describe("a process that takes over", () => {
   const untilHanded = ['{"_tag":"Accepted"}', '{"_tag":"Handed"}']
 
   for (const said of [[], untilHanded.slice(0, 1)])
-    it.live(`starts by itself where the predecessor dies after ${said.length} messages`, () =>
+    it.live(`starts without it where the predecessor dies after ${said.length} messages`, () =>
       Effect.gen(function* () {
         const path = yield* handoverPath
         const other = yield* speaker("listen", path)

@@ -251,7 +251,7 @@ describeInNamespace("NftFirewall", () => {
     Effect.gen(function* () {
       const before = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
       yield* add(before)
-      // The set of IPv6 is gone: the kernel refuses one message in the middle of the batch.
+      // The IPv6 set is missing: the kernel refuses one message in the middle of the batch.
       run("nft -f -", "flush chain inet portmapper published6\ndelete map inet portmapper addr6\n")
       const error = yield* Effect.flip(
         add(
@@ -470,7 +470,7 @@ describeInNamespace("NftFirewall", () => {
   })
   for (const kind of ["send", "answer"] as const)
     test(
-      `reports that the kernel is busy (${kind}), and knows afterwards whether it made the change`,
+      `reports that the kernel is busy (${kind}), and finds out afterwards whether it made the change`,
       Effect.gen(function* () {
         const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
         trouble = kind

@@ -275,7 +275,7 @@ describeInNamespace("Ruleset, with packets", () => {
       )
     }
 
-    it.effect("marks every packet of its own redirections, and no other's", () =>
+    it.effect("marks every packet of our redirections, and of no others", () =>
       Effect.gen(function* () {
         const { client, web } = yield* Network
         yield* serve(web, "udp", "10.0.0.2", 7000, "")
