@@ -59,10 +59,10 @@ const dropText = (
 ): string => {
   const [first, ...more] = ports
   const which = more.length === 0 ? first : `${first} and ${more.length} more`
-  const what = neighbour ? `${traffic} between bridges` : traffic
-  const drops = live ? `drops what is ${what} for ${which}` : `would drop what is ${what}`
+  const what = neighbour ? `${traffic} traffic between bridges` : `${traffic} traffic`
+  const drops = live ? `drops ${what} for ${which}` : `would drop ${what}`
   const where = chain === base ? `chain ${chain}` : `chain ${chain} (from ${base})`
-  const unless = exceptions.length === 0 ? "" : `; some packets are excepted by: ${exceptions.join("; ")}`
+  const unless = exceptions.length === 0 ? "" : `; exceptions: ${exceptions.join("; ")}`
   return `table ${table}, ${where}, at ${hook}, ${drops}: ${rule}${unless}`
 }
 

@@ -11,7 +11,7 @@ export const checkEngine = (
   isNamed: boolean
 ): Effect.Effect<Check> => {
   if (Result.isFailure(address))
-    return Effect.succeed(warn("Engine", address.failure, "name it by --engine, or mend DOCKER_HOST"))
+    return Effect.succeed(warn("Engine", address.failure, "set --engine, or correct DOCKER_HOST"))
   return Engine.use(({ where, info }) =>
     Effect.map(info, ({ version }) => ok("Engine", `version ${version} at ${where}`))
   ).pipe(
@@ -27,14 +27,14 @@ const notThere = (error: EngineError, isNamed: boolean, { tls }: EngineAddress):
         ? warn(
             "Engine",
             error.message,
-            "start it, or mend --engine or DOCKER_HOST; watch and --watch wait for it"
+            "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
           )
         : ok("Engine", "none running here, and none is needed")
     case "Denied":
       return warn(
         "Engine",
         error.message,
-        tls === undefined ? "join the group docker, or run as root" : "mend DOCKER_CERT_PATH"
+        tls === undefined ? "join the group docker, or run as root" : "correct DOCKER_CERT_PATH"
       )
     default:
       return warn("Engine", error.message, "look at the Engine's log")

@@ -54,7 +54,7 @@ const objectsOf = (...what: ReadonlyArray<string>): ReadonlyArray<unknown> | str
   try {
     return list(record(JSON.parse(output))["nftables"])
   } catch {
-    return "what it prints is no JSON"
+    return "its output is not JSON"
   }
 }
 

@@ -51,7 +51,7 @@ const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: Read
   const bindings = actions.flatMap((action) => action.bindings)
   const result = yield* Effect.result(unmapBindings({ bindings, labels: new Map() }))
   if (Result.isFailure(result)) {
-    yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
+    yield* Effect.logError(`unmapping ports that containers no longer need: ${result.failure.message}`)
     return false
   }
   const names = actions.flatMap(({ key }) => state.observed.get(key)?.name ?? [])
@@ -84,7 +84,7 @@ const mapAlone = Effect.fnUntraced(function* (state: WatchState, { desired, trie
     if (failure !== undefined) {
       const publish = desired.group.labels.get(publishLabel)
       yield* Effect.logWarning(
-        `${desired.name}: got another port than before for ${publish}: ${failure.message}`
+        `${desired.name}: got a different port than before for ${publish}: ${failure.message}`
       )
     }
     return undefined

@@ -41,7 +41,7 @@ export const parseEngine = (
   const name = url === undefined && fromEnvironment !== undefined ? "DOCKER_HOST" : "--engine"
   if (text.startsWith("ssh://"))
     return Result.fail(
-      `${name} "${text}": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://`
+      `${name} "${text}": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL`
     )
   const folder = certificateFolder(env)
   const secure = /^https:/.test(text) || (/^tcp:/.test(text) && folder !== undefined)

@@ -52,10 +52,7 @@ const make = Effect.fnUntraced(function* (
         return yield* fail("Refused", `GET ${path}: ${messageIn(value) ?? `status ${status}`}`)
       const decoded = decode(value)
       if (Result.isSuccess(decoded)) return decoded.success
-      return yield* fail(
-        "NotAnEngine",
-        `GET ${path} was answered by what is no Engine's answer: ${decoded.failure}`
-      )
+      return yield* fail("NotAnEngine", `GET ${path}: not an Engine's answer: ${decoded.failure}`)
     }).pipe(Effect.tapError(() => version.forget))
 
   const always = <A>(path: string, decode: (value: unknown) => Result.Result<A, string>) =>
@@ -135,7 +132,7 @@ const negotiation = ({ fail, get }: Connection) => {
     const found = Result.getOrUndefined(
       versionOf(ping.headers["api-version"]?.toString() ?? (yield* announced))
     )
-    if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
+    if (found === undefined) return yield* fail("NotAnEngine", "the server there is not a Docker Engine")
     if (compare(found, oldest) < 0)
       return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
     prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
@@ -209,11 +206,11 @@ const compare = (a: Version, b: Version): number => a[0] - b[0] || a[1] - b[1]
 const reasonOf = ({ code, message }: HttpError): [reason: EngineError["reason"], detail: string] => {
   switch (code) {
     case HttpCode.tooLong:
-      return ["NotAnEngine", `what answers there is no Docker Engine: ${message}`]
+      return ["NotAnEngine", `the server there is not a Docker Engine: ${message}`]
     case "ENOENT":
       return ["Unreachable", "no such socket (is Docker installed, and running?)"]
     case "ECONNREFUSED":
-      return ["Unreachable", "nobody is listening there (is Docker running?)"]
+      return ["Unreachable", "no process is listening there (is Docker running?)"]
     case "EACCES":
     case "EPERM":
       return ["Denied", "permission denied; run as root, or join the group docker"]

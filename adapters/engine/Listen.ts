@@ -27,7 +27,7 @@ export const listen = (
         )
       )
       const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
-      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
+      if (why !== lost) yield* Effect.logWarning(`${why}; published ports stay published; retrying`)
       lost = why
       if ((yield* Clock.currentTimeMillis) - sinceMillis >= backOffMillis.most) wait = backOffMillis.first
       yield* Effect.sleep(wait)

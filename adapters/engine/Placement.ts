@@ -22,7 +22,7 @@ export const findContainer = (
   return another === undefined
     ? Result.succeed(only)
     : Result.fail(
-        `${text} is the beginning of several containers' ids: ${matching.map(({ name }) => name).join(", ")}`
+        `${text} matches the ids of several containers: ${matching.map(({ name }) => name).join(", ")}`
       )
 }
 
@@ -72,7 +72,7 @@ const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Atta
   const { name, driver, internal } = attachment.network
   if (!isOnBridge(attachment))
     return Result.fail(
-      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, and route its default route there; the relay reaches it by any bridge network (portmapper.mode=proxy)`
     )
   return internal && !relayed
     ? Result.fail(

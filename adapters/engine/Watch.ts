@@ -44,7 +44,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     return unsaved === undefined
       ? Effect.void
       : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording what is followed: ${message}`)
+          Effect.logError(`recording the subscriptions: ${message}`)
         )
   })
   const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)

@@ -94,7 +94,7 @@ const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) =>
       Effect.as(
         Cause.hasInterruptsOnly(cause)
           ? Effect.void
-          : Effect.logWarning(`looking at the containers: ${failureText(cause)}`),
+          : Effect.logWarning(`reconciling the containers: ${failureText(cause)}`),
         false
       )
     )

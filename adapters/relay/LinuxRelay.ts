@@ -201,7 +201,7 @@ const close = (parts: Parts, entry: RouteEntry): Effect.Effect<void> => {
 const handoverOf = ({ sockets, entries, threads }: Parts): RelayHandover["Service"] =>
   RelayHandover.of({
     resume: Effect.catch(threads.resume, (detail) =>
-      Effect.logError(`not all that was taken over is relayed: ${detail}`)
+      Effect.logError(`not all routes that were taken over are relayed: ${detail}`)
     ),
     drain: Effect.fnUntraced(function* (grace) {
       yield* threads.drain(Duration.toMillis(grace))

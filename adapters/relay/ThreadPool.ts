@@ -224,7 +224,7 @@ export class ThreadPool {
       thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
         // The thread's death reports that it did not start.
         if (failure !== undefined && thread.hasStarted)
-          this.surroundings.error(`a relay thread serves less than it should: ${failure}`)
+          this.surroundings.error(`a relay thread can't serve all its routes: ${failure}`)
       })
   }
 
@@ -268,7 +268,7 @@ export class ThreadPool {
     if (name === undefined || this.inLoop.has(id)) return
     this.inLoop.add(id)
     this.surroundings.error(
-      `relay for ${name}: its backend leads back to the relay, which ends what comes back`
+      `relay for ${name}: its backend forwards back to the relay, which ends the looping traffic`
     )
   }
 
@@ -297,7 +297,9 @@ export class ThreadPool {
       this.budget[budgetOf.threads] = this.members.length
       this.noMoreBefore = this.surroundings.now() + noMoreMillis
       void member.thread.end()
-      this.surroundings.error(`a relay thread could not be added (${why}); those that run serve all`)
+      this.surroundings.error(
+        `a relay thread could not be added (${why}); the running threads serve all routes`
+      )
       return
     }
     if (this.surroundings.now() - member.begunMillis > maxBackoffMillis) member.deaths = 0

@@ -118,7 +118,7 @@ const inside = (namespace: string, command: string, words: ReadonlyArray<string>
 
 const nft = (namespace: string, text: string) => inside(namespace, "nft", ["-f", "-"], text)
 
-/** The client has 10.9.N.2 and all of 10.10.N.0/24, the backend 172.31.N.2; the host between them is .1 on both wires. */
+/** The client has 10.9.N.2 and 10.10.N.0/24, the backend 172.31.N.2; the host between them is .1 on both links. */
 const connectUp = ({ namespace, octet }: Place, client: string, backend: string) => {
   const sh = (where: string, script: string) => inside(where, "sh", ["-ec", script])
   sh(

@@ -27,7 +27,7 @@ const lacks = ["vite", "typescript", "tsx"].filter(
 
 if (lacks.length > 0) {
   if (builtAt === 0 && process.env.npm_lifecycle_event !== "prepare") {
-    console.error(`portmapper: it is not built, and ${lacks.join(", ")} to build it are missing; run: npm ci`)
+    console.error(`portmapper: it is not built, and the build needs ${lacks.join(", ")}; run: npm ci`)
     process.exit(1)
   }
 } else if (!isFresh()) {

@@ -11,7 +11,7 @@ import { Shown } from "./Shown.ts"
 import { lacking, Stage } from "./Stage.ts"
 
 if (process.argv.length > 2) {
-  console.error(`demo: "${process.argv[2]}" is not expected here`)
+  console.error(`demo: unexpected argument "${process.argv[2]}"`)
   process.exit(2)
 }
 const lacks = lacking()
@@ -47,7 +47,7 @@ const publishing = async (): Promise<void> => {
   const map = "map -p 8080:80 --to 172.31.0.2"
   shown.ran("host", `portmapper ${map}`, await stage.portmapper(map))
 
-  shown.say("From outside: the kernel redirects it, and the container sees who asks.")
+  shown.say("From outside: the kernel redirects it, and the container sees the client's address.")
   shown.ran("client", "GET http://10.99.0.1:8080/", await stage.fetch())
 
   shown.say("What is published, and what traffic it had:")
@@ -56,7 +56,7 @@ const publishing = async (): Promise<void> => {
   shown.say("In the kernel that is one element of one map, whatever else is published:")
   shown.ran("host", "nft list map inet portmapper any4", await stage.element("any4"))
 
-  shown.say("Take it back, and the client is refused.")
+  shown.say("Unpublish it, and the client is refused.")
   shown.ran("host", "portmapper unmap -p 8080", await stage.portmapper("unmap -p 8080"))
   shown.ran("client", "GET http://10.99.0.1:8080/", await stage.refusal())
 }
@@ -67,5 +67,5 @@ try {
   console.error(`demo: ${(error as Error).message}`)
   end(1)
 }
-shown.say("That was all of it. The namespaces go, and nothing is left on this machine.", "")
+shown.say("Done. The demo removes its namespaces, and leaves nothing on this machine.", "")
 end(0)

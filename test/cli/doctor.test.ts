@@ -51,7 +51,7 @@ describe("the Engine that doctor looks at", () => {
       assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${path}` }), [
         "warn",
         `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
-        "start it, or mend --engine or DOCKER_HOST; watch and --watch wait for it"
+        "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
       ])
     }).pipe(Effect.scoped)
   )
@@ -72,14 +72,14 @@ describe("the Engine that doctor looks at", () => {
       ])
       assert.deepStrictEqual(yield* told([], { DOCKER_HOST: "ssh://me@h" }), [
         "warn",
-        'DOCKER_HOST "ssh://me@h": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://',
-        "name it by --engine, or mend DOCKER_HOST"
+        'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL',
+        "set --engine, or correct DOCKER_HOST"
       ])
       const [status, found, remedy] = yield* told([], {
         DOCKER_HOST: "tcp://127.0.0.1:9",
         DOCKER_CERT_PATH: "/nonexistent"
       })
-      assert.deepStrictEqual([status, remedy], ["warn", "mend DOCKER_CERT_PATH"])
+      assert.deepStrictEqual([status, remedy], ["warn", "correct DOCKER_CERT_PATH"])
       assert.match(found ?? "", /^the Engine at https:\/\/127\.0\.0\.1:9: a file for TLS can't be read: /)
     }).pipe(Effect.scoped)
   )

@@ -65,7 +65,7 @@ describe("the Engine's address", () => {
       "is refused with ssh",
       undefined,
       { DOCKER_HOST: "ssh://me@h" },
-      'DOCKER_HOST "ssh://me@h": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://'
+      'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL'
     ]
   ]
   for (const [title, url, env, expected] of rows)

@@ -54,7 +54,7 @@ describe("an Engine over HTTP", () => {
     [
       "of another kind",
       { "/_ping": { body: "<html>" }, ...version("<html>") },
-      "what answers there is no Docker Engine"
+      "the server there is not a Docker Engine"
     ],
     ["that is too old", ping("1.23"), "its API 1.23 is older than 1.24"],
     [
@@ -88,7 +88,7 @@ describe("an Engine over HTTP", () => {
       Fs.writeFileSync(path, "")
       assert.strictEqual(
         reason(yield* Effect.result(ask), path),
-        "the Engine at SOCKET: nobody is listening there (is Docker running?)"
+        "the Engine at SOCKET: no process is listening there (is Docker running?)"
       )
     }).pipe(Effect.scoped)
   )

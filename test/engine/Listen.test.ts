@@ -43,7 +43,7 @@ describe("the event stream of an Engine", () => {
       assert.strictEqual(count, 6)
       assert.deepStrictEqual(lines.slice(0, 3), [
         "watching the containers of the Engine at memory",
-        "the Engine at test: the connection broke; what is published stays so, and it is tried again",
+        "the Engine at test: the connection broke; published ports stay published; retrying",
         "watching the containers of the Engine at memory"
       ])
     })

@@ -70,7 +70,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   const unreachable = new EngineError({
     where: "memory",
     reason: "Unreachable",
-    detail: "nobody is listening there (is Docker running?)"
+    detail: "no process is listening there (is Docker running?)"
   })
   const brokenImage = new EngineError({ where: "memory", reason: "Refused", detail: "the image is broken" })
   const asked = <A>(answer: () => A) =>

@@ -18,7 +18,7 @@ describe("a container argument", () => {
       "web",
       "db",
       "web",
-      "ab is the beginning of several containers' ids: web, db",
+      "ab matches the ids of several containers: web, db",
       "no such container: abx",
       "no such container: nothing"
     ])
@@ -86,7 +86,7 @@ describe("a container in several networks", () => {
   it("is reached only by the relay on a bridge where its default route bypasses the host", () => {
     for (const driver of ["macvlan", "ipvlan", "overlay"]) {
       const direct = attachment("direct", "10.6.0.2", { driver })
-      const refused = `its network direct (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+      const refused = `its network direct (${driver}) bypasses the host: connect it to a bridge network, too, and route its default route there; the relay reaches it by any bridge network (portmapper.mode=proxy)`
       assert.strictEqual(reachedIn(noLabels, direct), refused)
       assert.strictEqual(reachedIn(relayed, direct), refused)
       const behind = attachment("last", "10.3.0.2")

@@ -381,7 +381,7 @@ describe("a watch", () => {
       yield* TestClock.adjust("15 seconds")
       assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:5432 -> 172.17.0.3:5432 live watch"])
       assert.lengthOf(
-        lines.filter((line) => line.includes("it is tried again")),
+        lines.filter((line) => line.includes("retrying")),
         1
       )
     }))
@@ -430,7 +430,7 @@ describe("a watch", () => {
       yield* Effect.provideService(start(), Driver, failing)
       yield* TestClock.adjust("90 seconds")
       assert.deepStrictEqual(tried.slice(0, 7), [0, 1000, 3000, 7000, 15_000, 31_000, 61_000])
-      assert.include(lines, "looking at the containers: the disk is full")
+      assert.include(lines, "reconciling the containers: the disk is full")
       assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
     }))
 
@@ -578,6 +578,6 @@ describe("a subscription to a container", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
-      assert.match(yield* refusal("web", "80"), /^the Engine at memory: nobody is listening there/)
+      assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
     }))
 })

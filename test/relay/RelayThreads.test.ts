@@ -201,7 +201,7 @@ describe("RelayThreads", () => {
         for (const child of load) child.kill("SIGKILL")
       }
       assert.deepStrictEqual(world.logged, [
-        "a relay thread could not be added (it ended by itself); those that run serve all"
+        "a relay thread could not be added (it ended by itself); the running threads serve all routes"
       ])
       for (const protocol of ["tcp", "udp"] as const) {
         const backend = protocol === "tcp" ? echoing : (await world.echoDatagrams()).endpoint

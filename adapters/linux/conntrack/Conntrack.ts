@@ -102,7 +102,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
           return Effect.fail(new ConntrackError({ detail: error.message }))
         missing = true
         return Effect.logWarning(
-          `flows that began before a mapping go on as they were: the kernel lacks nf_conntrack_netlink (${error.message})`
+          `flows that began before a mapping continue unchanged: the kernel lacks nf_conntrack_netlink (${error.message})`
         )
       })
 

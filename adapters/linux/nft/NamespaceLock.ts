@@ -73,7 +73,7 @@ const lockOf = (table: string, load: typeof C.libc, inherited: number | undefine
     }
     if (!claimed.success)
       yield* Effect.logWarning(
-        `nothing keeps a second plugin off nftables table inet ${table}: the kernel is older than 5.12, and has no owned tables`
+        `nftables table inet ${table} is not protected against a second plugin: the kernel is older than 5.12, and has no owned tables`
       )
     held = netlink
     return netlink

@@ -1,6 +1,6 @@
 /**
- * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). Sets, chains and rules
- * are for `NftDefinition`.
+ * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). `NftDefinition`
+ * handles sets, chains and rules.
  */
 import { Result } from "effect"
 import type { Errno } from "../Libc.ts"

@@ -69,7 +69,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
       return Effect.fail(
         new SocketError({
           reason: "Failed",
-          detail: `descriptor ${wrong.fd} is no socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
+          detail: `descriptor ${wrong.fd} is not a socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
         })
       )
     for (const socket of sockets) {

@@ -452,7 +452,7 @@ describeInNamespace("NftFirewall", () => {
         [error._tag === "FirewallError" ? error.reason : error._tag, error.message],
         [
           "Denied",
-          "locking nftables table inet portmapper failed: operation not permitted: it takes root, or the capability CAP_NET_ADMIN"
+          "locking nftables table inet portmapper failed: operation not permitted: this requires root or the capability CAP_NET_ADMIN"
         ]
       )
     })

@@ -111,7 +111,7 @@ describeInNamespace("LinuxSockets", () => {
         { protocol: "tcp", host: any4, port: 18103, fd: 4_000 }
       ] as const) {
         const { message } = yield* Effect.flip(sockets.adopt([wrong]))
-        assert.match(message, /^descriptor \d+ is no socket bound to \S+:\d+\/(tcp|udp)$/)
+        assert.match(message, /^descriptor \d+ is not a socket bound to \S+:\d+\/(tcp|udp)$/)
       }
       assert.deepStrictEqual(yield* sockets.closeUnopened, [])
     })

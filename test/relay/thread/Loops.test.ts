@@ -52,7 +52,7 @@ describeInNamespace("what the relay sends to itself", () => {
     const isFound = (world: World) =>
       assert.deepStrictEqual(
         new Set(world.logged.map((line) => line.replace(/^relay for \S+:1830\d\/(tcp|udp)/, "relay"))),
-        new Set(["relay: its backend leads back to the relay, which ends what comes back"])
+        new Set(["relay: its backend forwards back to the relay, which ends the looping traffic"])
       )
 
     relayTest(`resets TCP at its first connection: ${loop.name}`, async (world) => {
