@@ -1,9 +1,9 @@
-/** Time comes by `Clock`, so that tests decide it; the relay's thread runs outside of Effect. */
+/** Time comes from `Clock`, so that tests control it; the relay's thread runs outside Effect. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, it } from "@effect/vitest"
 
-it("no file but those of the relay's thread reads the time by itself", () => {
+it("only files of the relay's thread read the system's time", () => {
   const root = Path.join(import.meta.dirname, "..")
   const reading = ["src", "adapters"]
     .flatMap((folder) =>

@@ -1,4 +1,4 @@
-/** `npm run demo` as a newcomer sees it. */
+/** `npm run demo` as a new user sees it. */
 import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
@@ -10,7 +10,7 @@ import { run } from "../support/command.ts"
 const root = join(import.meta.dirname, "../..")
 const demo = join(root, "scripts/demo/main.ts")
 
-it.live("the demo names all that is missing for it, and does nothing", () =>
+it.live("the demo lists everything that this machine lacks for it, and does nothing", () =>
   Effect.gen(function* () {
     const { status, stdout, stderr } = yield* run([process.execPath, demo], { env: { PATH: "/nonexistent" } })
     assert.deepStrictEqual({ status, stdout }, { status: 1, stdout: "" })
@@ -22,7 +22,7 @@ it.live("the demo names all that is missing for it, and does nothing", () =>
 )
 
 describeLab("the demo", [], () => {
-  it.live("publishes a port, fetches from outside, shows what is there, and leaves nothing", () =>
+  it.live("publishes a port, fetches from outside, prints each step, and leaves nothing behind", () =>
     Effect.gen(function* () {
       const built = yield* run([process.execPath, join(root, "scripts/build/fresh.mjs")])
       assert.deepStrictEqual([built.status, built.stdout], [0, ""])

@@ -1,6 +1,6 @@
 /**
- * What a label publishes, beside the same port of a container with `-p` on the same Engine: at which of the host's addresses,
- * in which of the container's networks, and for whom.
+ * What a label publishes, beside the same port of a container with `-p` on the same Engine: on which addresses of
+ * the host, in which network of the container, and for which clients.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -101,7 +101,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
     })
   )
 
-  it.live("is a problem in an internal network, and is served there by the relay", () =>
+  it.live("is a problem in an internal network, where only the relay serves it", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
       const { dockerd, plugin } = yield* watched(host)
@@ -150,7 +150,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
           assert.strictEqual(yield* servedAt(inside, address, 8000), "theirs", `${network} to ${address}`)
           assert.strictEqual(yield* servedAt(inside, address, 9000), "ours", `${network} to ${address}`)
         }
-        // The networks stay apart where nothing is published.
+        // The networks stay isolated where nothing is published.
         const direct = network === "front" ? "ours" : "nobody"
         const { stdout } = yield* dockerd.docker([
           "inspect",

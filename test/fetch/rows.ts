@@ -1,6 +1,6 @@
 /**
- * A worker that has a handler for each row of the transports' table: `/INDEX/METHOD`. `/` names globals that are Node's, and
- * `/slow/METHOD` is a Durable Object whose mapper takes a while for each of its steps.
+ * A worker with a handler for each row of the transports' table: `/INDEX/METHOD`. `/` lists globals that are Node's,
+ * and `/slow/METHOD` is a Durable Object whose mapper is slow at each of its steps.
  */
 import { Effect, Layer } from "effect"
 import { toWebHandler, type WebHandler } from "../../adapters/fetch/index.ts"

@@ -1,4 +1,4 @@
-/** The `fetch` handler on a runtime that is not Node, against what the same handler answers in this process. */
+/** The `fetch` handler on a runtime that is not Node, compared with the same handler in this process. */
 import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
@@ -42,7 +42,7 @@ layer(Workerd.layer)("the fetch handler on workerd", (it) => {
     })
   )
 
-  it.effect("serves calls at once that wait for each other, in a Durable Object", () =>
+  it.effect("serves concurrent calls that wait for each other, in a Durable Object", () =>
     Effect.gen(function* () {
       const url = yield* Workerd
       const ports = Array.from({ length: 20 }, (_, index) => 8000 + index)

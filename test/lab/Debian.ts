@@ -1,7 +1,7 @@
 /**
- * A Debian machine inside the host of a lab: a root made by mmdebstrap, with systemd as its first process, in mounts,
- * processes and control groups of its own. Its network is that of the lab's host. `PORTMAPPER_DEBIAN_ROOT` names a tarball
- * of such a root that was made before.
+ * A Debian machine inside the host of a lab: a root made by mmdebstrap, with systemd as its first process and
+ * private mounts, processes and control groups. Its network is that of the lab's host. `PORTMAPPER_DEBIAN_ROOT`
+ * names a tarball of such a root, made in advance.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -13,7 +13,7 @@ import { patienceMillis } from "./patience.ts"
 import { spawn } from "./Running.ts"
 
 export interface Debian {
-  /** Its root as this machine sees it: what is mounted inside included. */
+  /** Its root as this machine sees it, with what is mounted inside. */
   readonly root: string
   /** Any exit code is a success. */
   readonly exec: (script: string) => Effect.Effect<Output, LabError>
@@ -23,7 +23,7 @@ export interface Debian {
 
 const path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
-/** As long as a mirror and a loaded machine need. */
+/** The time that a mirror and a loaded machine need. */
 const longMillis = 600_000
 
 export const make = Effect.fn("Debian.make")(function* (
@@ -70,7 +70,7 @@ const succeed = (command: string, args: ReadonlyArray<string>) =>
     code === 0 ? Effect.void : Effect.fail(new LabError({ operation: command, detail: stderr }))
   )
 
-/** Where control groups of the second version are mounted, beside those of the first or alone. */
+/** Where control groups v2 are mounted, beside v1 or alone. */
 const controlGroup = Effect.acquireRelease(
   Effect.sync(() => {
     const unified = /^\S+ (\S+) cgroup2 /m.exec(readFileSync("/proc/mounts", "utf8"))?.[1]
@@ -86,7 +86,7 @@ const removeGroups = (path: string): true => {
   return true
 }
 
-/** `unshare` stays as the parent of the first process, which ends with it. */
+/** `unshare` stays as the parent of the first process, and ends with it. */
 const boot = (files: string, group: string): string => `
 echo $$ >${group}/cgroup.procs
 exec unshare --cgroup --mount --pid --uts --ipc --fork --kill-child sh -ec '

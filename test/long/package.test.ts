@@ -1,4 +1,4 @@
-/** The Debian package on a Debian machine: installed, upgraded while it is used, removed, purged. */
+/** The Debian package on a Debian machine: installed, upgraded while in use, removed, purged. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { copyFileSync, existsSync, readFileSync } from "node:fs"
@@ -58,7 +58,7 @@ testNeeding("lintian finds no error in the Debian package", ["lintian", "strip",
 })
 
 describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
-  it("has the same bytes whenever it is built", () => {
+  it("has the same bytes in every build", () => {
     const hash = () =>
       createHash("sha256")
         .update(readFileSync(build("0.1.0", true)))
@@ -113,7 +113,7 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
         "/usr/lib/portmapper/node\n"
       )
 
-      // What stops it stops both units; a call to the socket alone starts the service.
+      // A stop ends both units; a call to the socket alone starts the service.
       yield* debian.sh("systemctl stop portmapper.service")
       assert.include(yield* debian.sh("portmapper ls"), "0.0.0.0:8080/tcp")
 

@@ -1,4 +1,4 @@
-/** A project of a consumer: the package as it is published, installed by npm from its tarball, and the examples. */
+/** A consumer's project: the published package, installed by npm from its tarball, and the examples. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer } from "effect"
@@ -10,11 +10,11 @@ export const checkout = Path.resolve(import.meta.dirname, "../..")
 export class Consumer extends Context.Service<
   Consumer,
   {
-    /** What was packed: `package.json`, `dist`. */
+    /** The contents of the tarball: `package.json`, `dist`. */
     readonly packed: string
     readonly tarball: string
     readonly project: string
-    /** What npm installed for a consumer who has an `effect`. */
+    /** What npm installed beside a consumer's own `effect`. */
     readonly installed: ReadonlyArray<string>
   }
 >()("test/Consumer") {
@@ -37,7 +37,7 @@ export class Consumer extends Context.Service<
       const project = Path.join(folder, "project")
       Fs.cpSync(Path.join(checkout, "examples"), project, { recursive: true })
       Fs.writeFileSync(Path.join(project, "package.json"), '{"private":true,"type":"module"}')
-      // Without a registry: what the package depends on is in the checkout.
+      // Without a registry: the package's dependencies are in the checkout.
       const offline = ["install", "--offline", "--ignore-scripts", "--omit=optional", "--legacy-peer-deps"]
       yield* succeed("npm", [...offline, tarball, koffi], project)
       const modules = Path.join(project, "node_modules")
@@ -49,7 +49,7 @@ export class Consumer extends Context.Service<
   )
 }
 
-/** Runs to its end, and dies with all that it said where it fails. */
+/** Runs to its end, and dies with its output where it fails. */
 export const succeed = Effect.fnUntraced(function* (
   command: string,
   args: ReadonlyArray<string>,

@@ -1,4 +1,4 @@
-/** What of the Debian package can be checked without building it; `npm run test:long` installs and upgrades it. */
+/** What can be checked of the Debian package without building it; `npm run test:long` installs and upgrades it. */
 import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
@@ -9,7 +9,7 @@ import { portmapper } from "../support/command.ts"
 
 const deploy = join(import.meta.dirname, "../../deploy")
 
-it.live("every command has a manual page, with the options and the words of its --help", () =>
+it.live("every command has a manual page with the options and texts of its --help", () =>
   Effect.gen(function* () {
     const pages = yield* Effect.promise(() => manualPages("1.2.3", "2026-01-02"))
     const names = pages.map(({ file }) => file.replace(/\.1$/, ""))
@@ -26,7 +26,7 @@ it.live("every command has a manual page, with the options and the words of its 
   })
 )
 
-testNeeding("the unit's sandbox leaves systemd an exposure of at most 3.0", ["activation"], async () => {
+testNeeding("systemd-analyze rates the exposure of the unit at 3.0 or less", ["activation"], async () => {
   const threshold = ["--offline=yes", "--threshold=30", join(deploy, "portmapper.service")]
   const { status, stdout, stderr } = spawnSync("systemd-analyze", ["security", ...threshold], {
     encoding: "utf8"

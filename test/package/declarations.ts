@@ -25,7 +25,7 @@ interface Place {
 }
 
 export interface PublicName {
-  /** `LinuxSockets.layer` of a module that is exported as a whole. */
+  /** `LinuxSockets.layer` of a module exported as a whole. */
   readonly name: string
   readonly kinds: ReadonlyArray<string>
   readonly at: Place
@@ -38,7 +38,7 @@ export class Declarations {
     const names = new Map<string, PublicName>()
     const { exported, stars } = this.#module(path)
     for (const star of stars) for (const inner of this.publicNames(star)) names.set(inner.name, inner)
-    // A name of the module's own hides one of a whole module that it exports.
+    // A name of the module itself hides the same name of a module that it exports as a whole.
     for (const [name, place] of exported) {
       if (place.name === "*")
         for (const inner of this.publicNames(place.path))
@@ -52,7 +52,7 @@ export class Declarations {
     return [...names.values()].sort((one, other) => (one.name < other.name ? -1 : 1))
   }
 
-  /** `NAME names TYPE` for each of our types in a public signature that is in none of the entries. */
+  /** `NAME names TYPE` for each of our types in a public signature that no entry exports. */
   hidden(names: ReadonlyArray<PublicName>): ReadonlyArray<string> {
     const known = new Set(names.map(({ at }) => keyOf(at)))
     const found = new Set<string>()
@@ -83,7 +83,7 @@ export class Declarations {
     return ["class", "interface", "type"].some((kind) => kinds.includes(kind))
   }
 
-  /** Where a name is declared that other modules may only pass on. */
+  /** Where a name is declared that other modules may only re-export. */
   #declared(place: Place): Place {
     const { declarations, exported, imported, stars } = this.#module(place.path)
     if (declarations.has(place.name)) return place

@@ -1,4 +1,4 @@
-/** The package as its consumers have it: what it installs, what it exports, and its examples, compiled and run. */
+/** The package as its consumers get it: what it installs, what it exports, and its examples, compiled and run. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, expect, layer } from "@effect/vitest"
@@ -26,7 +26,7 @@ const web = {
 }
 
 layer(Consumer.layer)("the package", (it) => {
-  it.effect("is packed so that every kind of resolution finds its entries", () =>
+  it.effect("lets every kind of module resolution find its entries", () =>
     Effect.gen(function* () {
       const { tarball } = yield* Consumer
       const { messages, pkg } = yield* Effect.promise(() =>
@@ -42,14 +42,14 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("installs nothing but itself and koffi beside a consumer's effect", () =>
+  it.effect("installs only itself and koffi beside a consumer's effect", () =>
     Effect.gen(function* () {
       const { installed } = yield* Consumer
       assert.deepStrictEqual(installed, ["koffi", "portmapper"])
     })
   )
 
-  it.effect("has the licences of what is bundled", () =>
+  it.effect("contains the licences of bundled code", () =>
     Effect.gen(function* () {
       const { packed } = yield* Consumer
       const notices = Fs.readFileSync(Path.join(packed, "dist/bin/THIRD-PARTY-NOTICES"), "utf8")
@@ -58,7 +58,7 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("exports the names of docs/API.md, and every type that these name", () =>
+  it.effect("exports the names in docs/API.md, and every type that they refer to", () =>
     Effect.gen(function* () {
       const { packed } = yield* Consumer
       const declarations = new Declarations()
@@ -96,7 +96,7 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("runs a driver of one's own over three transports", () =>
+  it.effect("runs a custom driver over three transports", () =>
     Effect.gen(function* () {
       const { project } = yield* Consumer
       const socket = Path.join(yield* temporaryFolder, "own.sock")
@@ -124,7 +124,7 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("runs the embedded mapper, which reserves the ports that it publishes", () =>
+  it.effect("runs the embedded mapper, which reserves its published ports", () =>
     Effect.gen(function* () {
       const { project } = yield* Consumer
       const folder = yield* temporaryFolder
@@ -146,7 +146,7 @@ layer(Consumer.layer)("the package", (it) => {
   )
 
   describeNeeding("an example in another language", ["python"], () => {
-    it.effect("runs a session of Python over stdio", () =>
+    it.effect("runs a Python session over stdio", () =>
       Effect.gen(function* () {
         const { project } = yield* Consumer
         const rpc = ["node_modules/portmapper/dist/bin/portmapper.js", "rpc", "--memory"]
@@ -184,7 +184,7 @@ layer(Consumer.layer)("the package", (it) => {
 
   for (const [what, kilobytes, worker] of [
     [
-      "a driver of one's own",
+      "a custom driver",
       140,
       `import * as Effect from "effect/Effect"
        import { Driver } from "portmapper"
@@ -227,7 +227,7 @@ const strict = {
   noEmit: true
 }
 
-/** The blocks of TypeScript in the documents and in the comments of the code. */
+/** The TypeScript blocks in the documents and in the comments of the code. */
 const documentedCode = (): ReadonlyArray<string> =>
   ["README.md", "CONTRIBUTING.md", "docs", "src", "adapters"].flatMap((name) => {
     const path = Path.join(checkout, name)

@@ -1,4 +1,4 @@
-/** What the types of the entries promise; compiled against the sources and against the package, never run. */
+/** The guarantees of the entries' types; compiled against the sources and against the package, never run. */
 import type { Effect, Layer, Scope } from "effect"
 import {
   type Backends,
@@ -33,7 +33,7 @@ declare const effect: {
 
 // A driver is two functions; the rest may be left out, and each failure has a tag and a message.
 const driver = Driver.of({ mapPorts: () => effect.granted, unmapPorts: () => effect.none })
-// @ts-expect-error A driver that publishes also takes back.
+// @ts-expect-error A driver that maps also unmaps.
 Driver.of({ mapPorts: () => effect.granted })
 // @ts-expect-error An answer has bindings.
 Driver.of({ mapPorts: () => effect.none, unmapPorts: () => effect.none })
@@ -48,17 +48,17 @@ toWebHandler(PortMapper.layerMemory())
 // @ts-expect-error A layer of something else is no driver.
 toWebHandler(LinuxSockets.layer())
 
-// A session needs a driver and nothing else.
+// A session needs only a driver.
 type Session = ReturnType<typeof StdioServer.serve>
 holds<Same<Session extends Effect.Effect<void, infer _, infer R> ? R : never, Driver>>()
 
-// The embedded mapper needs nothing but a folder.
+// The embedded mapper needs only a folder.
 holds<Same<ReturnType<typeof hostLayer>, Layer.Layer<Driver, DriverError>>>()
 holds<Same<{ readonly stateDirectory: string } extends HostOptions ? true : false, true>>()
-// @ts-expect-error It has a place for its record.
+// @ts-expect-error The folder for its record is required.
 hostLayer({})
 
-// The services of the built-in mapper are all to be had: each is one of the entries' names, with a layer for this host.
+// The services of the built-in mapper are all available: the entries export each, with a layer for this host.
 type Needed = typeof PortMapper.layer extends Layer.Layer<infer _, infer __, infer R> ? R : never
 type Known =
   | Backends

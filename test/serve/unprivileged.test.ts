@@ -1,4 +1,4 @@
-/** What the plugin does for a user who may change nothing of the kernel's: the process has no capability at all. */
+/** The plugin for a user who may change nothing in the kernel: the process has no capability at all. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"

@@ -7,7 +7,7 @@ import { type BuildOptions, build } from "esbuild"
 import { spawn } from "../lab/Running.ts"
 import { temporaryFolder } from "./folders.ts"
 
-/** One file for a runtime that has no module of Node: an import of one fails here. Minified. */
+/** One file for a runtime without Node's modules: an import of one fails here. Minified. */
 export const bundle = (input: Pick<BuildOptions, "entryPoints" | "stdin">): Effect.Effect<string> =>
   Effect.promise(async () => {
     const { outputFiles } = await build({
