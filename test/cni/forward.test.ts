@@ -166,7 +166,7 @@ describe("where a plugin", () => {
       const { socket } = yield* saying("SSH-2.0-OpenSSH_9.2\r\n")
       assert.match(
         codeOf(yield* forwarded("ADD", socket)),
-        /^999 what answers on \S+ is no HTTP; Parse Error/
+        /^999 the answer on \S+ is not HTTP; Parse Error/
       )
     }).pipe(Effect.scoped)
   )
