@@ -3,18 +3,19 @@
  * step fails. A release removes the record first, so that the restore finishes a release which a kill cut short.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import {
-  type ConntrackError,
-  flowsOfAdded,
-  flowsOfNarrowed,
-  flowsOfRemoved,
-  forgetFlows
-} from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
 import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
-import { type Change, type Creation, conflictedInTheWay, type Reservation, type Update } from "./Change.ts"
+import {
+  type Change,
+  type Creation,
+  conflictedInTheWay,
+  flowsEnded,
+  type Reservation,
+  type Update
+} from "./Change.ts"
 import { logFailure, type MapperContext } from "./MapperContext.ts"
 import {
   type MappingEntry,
@@ -22,8 +23,8 @@ import {
   mappingText,
   nextStatus,
   noResources,
-  type Resources,
-  type Status
+  type Status,
+  takeOver
 } from "./Mapping.ts"
 import { recordEntries, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
@@ -65,6 +66,8 @@ export interface Applied {
   readonly ports: ReadonlyArray<number>
   /** The entries that the call's answer names. */
   readonly answered: ReadonlyArray<MappingEntry>
+  /** The entries to release at the end of the call, each with its replacement. */
+  readonly replaced: ReadonlyArray<readonly [entry: MappingEntry, by: MappingEntry]>
 }
 
 /**
@@ -88,7 +91,12 @@ export const apply = Effect.fnUntraced(function* (
     created.push(...createdOn(create, port, holds))
   }
   yield* ofAll(serve(context, created, update, undo))
-  return { ports, answered: [...created, ...update].map(({ entry }) => entry) }
+  const all = [...created, ...update]
+  return {
+    ports,
+    answered: all.map(({ entry }) => entry),
+    replaced: all.flatMap(({ entry, replaces }) => replaces.map((each) => [each, entry] as const))
+  }
 })
 
 /** New entries, which hold nothing yet, each with the state it gets. */
@@ -143,7 +151,7 @@ const reserve = Effect.fnUntraced(function* (
   return holds
 })
 
-/** Everything after the ports: redirect, relay, record, release replaced entries, add the new ones to the table. */
+/** Everything after the ports: redirect, relay, record, add the new entries to the table. */
 const serve = Effect.fnUntraced(function* (
   context: MapperContext,
   created: ReadonlyArray<Update>,
@@ -174,8 +182,6 @@ const serve = Effect.fnUntraced(function* (
     )
   )
   yield* recordEntries(store, [...created, ...recorded])
-  const replaced = replacedBy(all, undo)
-  if (replaced.length > 0) yield* evict(context, replaced, undo)
   const before = update.map(({ entry: { mapping, status, resources } }) => ({ mapping, status, resources }))
   undo.push(() => {
     for (const { entry } of created) mappings.delete(entry)
@@ -188,17 +194,27 @@ const serve = Effect.fnUntraced(function* (
 })
 
 /**
- * Returns the replaced entries that still exist. Pending answers that name them name their replacement from now on.
+ * The last step of a call, after which nothing fails: releases the replaced entries. An answer that named one, delivered or
+ * pending, names its replacement from now on.
  */
-const replacedBy = (all: ReadonlyArray<Update>, undo: Undo): ReadonlyArray<MappingEntry> => {
-  const replaced = all.flatMap(({ replaces, entry }) => replaces.map((each) => ({ each, entry })))
-  undo.push(() => {
-    for (const { each } of replaced) each.replacedBy = undefined
-    return Effect.void
-  })
-  for (const { each, entry } of replaced) each.replacedBy = entry
-  return replaced.flatMap(({ each }) => (each.status._tag === "Gone" ? [] : [each]))
-}
+export const replace = Effect.fnUntraced(function* (
+  context: MapperContext,
+  replaced: ReadonlyMap<MappingEntry, MappingEntry>,
+  undo: Undo
+): Effect.fn.Return<void, StoreError | UnmapError> {
+  for (const [entry, by] of replaced) {
+    const { status } = by
+    undo.push(() => {
+      by.status = status
+      entry.replacedBy = undefined
+      return Effect.void
+    })
+    by.status = takeOver(status, entry.status)
+    entry.replacedBy = by
+  }
+  yield* recordEntries(context.store, [...new Set(replaced.values())])
+  yield* evict(context, [...replaced.keys()], undo)
+})
 
 /** The entry that stands for this one in a pending answer. */
 const current = (entry: MappingEntry): MappingEntry =>
@@ -226,23 +242,13 @@ const redirect = (
     undo.push(() =>
       Effect.andThen(
         logFailure("undoing redirections", firewall.apply(back)),
-        forgetFlows(conntrack, flowsOfSwaps(swaps.map(([from, to]) => [to, from])))
+        forgetFlows(conntrack, flowsEnded(swaps.map(([from, to]) => [to, from])))
       )
     )
-    const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove), ...flowsOfSwaps(swaps)]
+    const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove), ...flowsEnded(swaps)]
     return flows.length > 0 ? conntrack.flush(flows) : Effect.void
   })
 }
-
-/**
- * The flows that a change of policy ends: flows that the kernel redirected, from sources that are no longer
- * allowed.
- */
-const flowsOfSwaps = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
-  swaps.flatMap(([before, { rules, route }]) => {
-    const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))
-    return flowsOfNarrowed(before.rules, allow)
-  })
 
 /** Undoes a change of route. If the relay refuses, the route stays as it is now, and is retried. */
 const relayAsBefore = (

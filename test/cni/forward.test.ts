@@ -164,10 +164,7 @@ describe("where a plugin", () => {
   it.live("is another server, the error says so", () =>
     Effect.gen(function* () {
       const { socket } = yield* saying("SSH-2.0-OpenSSH_9.2\r\n")
-      assert.match(
-        codeOf(yield* forwarded("ADD", socket)),
-        /^999 the answer on \S+ is not HTTP; Parse Error/
-      )
+      assert.match(codeOf(yield* forwarded("ADD", socket)), /^999 the answer on \S+ is not HTTP; Parse Error/)
     }).pipe(Effect.scoped)
   )
 })
