@@ -3,18 +3,19 @@
  * step fails. A release takes the record away first, so that one which a kill cuts short is finished by the restore.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import {
-  type ConntrackError,
-  flowsOfAdded,
-  flowsOfNarrowed,
-  flowsOfRemoved,
-  forgetFlows
-} from "../firewall/Conntrack.ts"
+import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
 import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
-import { type Change, type Creation, conflictedInTheWay, type Reservation, type Update } from "./Change.ts"
+import {
+  type Change,
+  type Creation,
+  conflictedInTheWay,
+  flowsEnded,
+  type Reservation,
+  type Update
+} from "./Change.ts"
 import { logFailure, type MapperContext } from "./MapperContext.ts"
 import {
   type MappingEntry,
@@ -22,8 +23,8 @@ import {
   mappingText,
   nextStatus,
   noResources,
-  type Resources,
-  type Status
+  type Status,
+  takeOver
 } from "./Mapping.ts"
 import { recordEntries, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
@@ -65,6 +66,8 @@ export interface Applied {
   readonly ports: ReadonlyArray<number>
   /** What the call answers with. */
   readonly answered: ReadonlyArray<MappingEntry>
+  /** What takes the place of what, once all else is done. */
+  readonly replaced: ReadonlyArray<readonly [entry: MappingEntry, by: MappingEntry]>
 }
 
 /** Carries out a change, or fails with what refused it, and of which group; the caller has the lock and undoes. */
@@ -86,7 +89,12 @@ export const apply = Effect.fnUntraced(function* (
     created.push(...createdOn(create, port, holds))
   }
   yield* ofAll(serve(context, created, update, undo))
-  return { ports, answered: [...created, ...update].map(({ entry }) => entry) }
+  const all = [...created, ...update]
+  return {
+    ports,
+    answered: all.map(({ entry }) => entry),
+    replaced: all.flatMap(({ entry, replaces }) => replaces.map((each) => [each, entry] as const))
+  }
 })
 
 /** New entries, which hold nothing yet, and what they are to be. */
@@ -141,7 +149,7 @@ const reserve = Effect.fnUntraced(function* (
   return holds
 })
 
-/** Everything after the ports: redirect, relay, record, release what is replaced, make it known. */
+/** Everything after the ports: redirect, relay, record, make it known. */
 const serve = Effect.fnUntraced(function* (
   context: MapperContext,
   created: ReadonlyArray<Update>,
@@ -172,8 +180,6 @@ const serve = Effect.fnUntraced(function* (
     )
   )
   yield* recordEntries(store, [...created, ...recorded])
-  const replaced = replacedBy(all, undo)
-  if (replaced.length > 0) yield* evict(context, replaced, undo)
   const before = update.map(({ entry: { mapping, status, resources } }) => ({ mapping, status, resources }))
   undo.push(() => {
     for (const { entry } of created) mappings.delete(entry)
@@ -185,16 +191,28 @@ const serve = Effect.fnUntraced(function* (
   for (const { entry } of created) mappings.add(entry)
 })
 
-/** What is replaced and still there; the answers that name it name from now on what takes its place. */
-const replacedBy = (all: ReadonlyArray<Update>, undo: Undo): ReadonlyArray<MappingEntry> => {
-  const replaced = all.flatMap(({ replaces, entry }) => replaces.map((each) => ({ each, entry })))
-  undo.push(() => {
-    for (const { each } of replaced) each.replacedBy = undefined
-    return Effect.void
-  })
-  for (const { each, entry } of replaced) each.replacedBy = entry
-  return replaced.flatMap(({ each }) => (each.status._tag === "Gone" ? [] : [each]))
-}
+/**
+ * The last step of a call, after which nothing fails: what is replaced is released. Whoever was answered with it, or is about
+ * to be, is so with what takes its place.
+ */
+export const replace = Effect.fnUntraced(function* (
+  context: MapperContext,
+  replaced: ReadonlyMap<MappingEntry, MappingEntry>,
+  undo: Undo
+): Effect.fn.Return<void, StoreError | UnmapError> {
+  for (const [entry, by] of replaced) {
+    const { status } = by
+    undo.push(() => {
+      by.status = status
+      entry.replacedBy = undefined
+      return Effect.void
+    })
+    by.status = takeOver(status, entry.status)
+    entry.replacedBy = by
+  }
+  yield* recordEntries(context.store, [...new Set(replaced.values())])
+  yield* evict(context, [...replaced.keys()], undo)
+})
 
 /** What an answer that named this entry names now. */
 const current = (entry: MappingEntry): MappingEntry =>
@@ -222,20 +240,13 @@ const redirect = (
     undo.push(() =>
       Effect.andThen(
         logFailure("undoing redirections", firewall.apply(back)),
-        forgetFlows(conntrack, flowsOfSwaps(swaps.map(([from, to]) => [to, from])))
+        forgetFlows(conntrack, flowsEnded(swaps.map(([from, to]) => [to, from])))
       )
     )
-    const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove), ...flowsOfSwaps(swaps)]
+    const flows = [...flowsOfAdded(add), ...flowsOfRemoved(change.remove), ...flowsEnded(swaps)]
     return flows.length > 0 ? conntrack.flush(flows) : Effect.void
   })
 }
-
-/** What a change of policy ends: flows that the kernel led, from sources that are not let in any more. */
-const flowsOfSwaps = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
-  swaps.flatMap(([before, { rules, route }]) => {
-    const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))
-    return flowsOfNarrowed(before.rules, allow)
-  })
 
 /** After a change of route that is undone; where the relay refuses, it is relayed as it is now, and retried. */
 const relayAsBefore = (

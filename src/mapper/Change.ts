@@ -3,6 +3,7 @@
  * entries, groups and moment make the same change, or the same refusal. `Apply` carries it out.
  */
 import { Result } from "effect"
+import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import {
@@ -25,6 +26,7 @@ import {
   mappingKey,
   nextStatus,
   provisional,
+  type Resources,
   routedKey,
   type Status,
   sameBackend,
@@ -93,10 +95,9 @@ interface Claim {
   readonly planned: Served
   /** It is mapped already, and served. */
   readonly entry: MappingEntry | undefined
-  /**
-   * The same binding, made anew by this claim: with a host port, where none is wanted any more, or in conflict. Whoever was
-   * answered with it has been answered with the new one.
-   */
+  /** The same mapping in conflict, which is made anew. */
+  readonly conflicted: MappingEntry | undefined
+  /** The same bindings with a host port, where none is wanted any more. */
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
@@ -202,6 +203,13 @@ export const conflictedInTheWay = (
   return [...new Set(inTheWay.filter(isConflicted))]
 }
 
+/** What a change of policy ends: flows that the kernel led, from sources that are not let in any more. */
+export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
+  swaps.flatMap(([before, { rules, route }]) => {
+    const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))
+    return flowsOfNarrowed(before.rules, allow)
+  })
+
 /** The entries that these bindings name. */
 export const releasedBy = (
   state: State,
@@ -228,16 +236,14 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
   const claims = new Map<string, Claim>()
   for (const planned of servedOf(plan)) {
     const there = mappedAlready(state, planned, ports)
-    const entry = there !== undefined && isConflicted(there) ? undefined : there
-    const before = entry === undefined ? there : undefined
+    const [entry, conflicted] =
+      there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
     // In routed mode several entries may be one mapping, which the last of them stands for.
     const { protocol, host, backend } = planned.entry
     const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
-    const replaces = new Set([
-      ...(claims.get(key)?.replaces ?? []),
-      ...[before, replacedBy(state, planned, ports)].filter((each) => each !== undefined)
-    ])
-    claims.set(key, { planned, entry, replaces: [...replaces] })
+    const published = replacedBy(state, planned, ports)
+    const replaces = [...(claims.get(key)?.replaces ?? []), ...(published === undefined ? [] : [published])]
+    claims.set(key, { planned, entry, conflicted, replaces })
   }
   return [...claims.values()]
 }
@@ -308,7 +314,7 @@ const evictableOf = (
 const creationOf = (
   { engine: { number: epoch } }: State,
   { group: { labels }, plan: { policy } }: PlannedGroup,
-  { planned, replaces }: Claim,
+  { planned, conflicted, replaces }: Claim,
   { owner, nowMillis }: Asking
 ): Creation => {
   const { entry, mode } = planned
@@ -320,29 +326,26 @@ const creationOf = (
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
       ...{ owner, epoch, sinceMillis: nowMillis }
     },
-    status: replaces.reduce<Status>((status, each) => takeOver(status, each.status), provisional),
+    status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
   }
 }
 
 const updateOf = (
   { engine: { number: epoch } }: State,
-  { planned, entry, replaces }: Claim & { readonly entry: MappingEntry },
+  { planned, entry, replaces }: Pick<Claim, "planned" | "replaces"> & { readonly entry: MappingEntry },
   { group: { labels }, plan: { policy } }: PlannedGroup,
   asking: Asking
 ): Update => {
   const { mapping, resources } = entry
   const { requestedAddress } = planned.entry
-  const status = replaces.reduce<Status>(
-    (into, each) => takeOver(into, each.status),
-    nextStatus(entry.status, "asked")
-  )
+  const status = nextStatus(entry.status, "asked")
   // What was not confirmed yet is from now on this caller's, whoever asked for it first.
   const unconfirmed = entry.status._tag === "Unconfirmed"
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
-  if (samePolicy && !unconfirmed && owner === mapping.owner && replaces.length === 0) {
+  if (samePolicy && !unconfirmed && owner === mapping.owner) {
     const record = renewed !== mapping.epoch
     const same = record ? { ...mapping, epoch: renewed } : mapping
     return { entry, mapping: same, status, replaces, resources, record }

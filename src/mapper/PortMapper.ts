@@ -24,6 +24,7 @@ import {
   apply,
   commit,
   release,
+  replace,
   type Undo,
   type UnmapError,
   undoing,
@@ -189,10 +190,16 @@ const applyAll = Effect.fnUntraced(function* (
   if (owner === "engine" && engine.activated)
     yield* Effect.mapError(beginEpoch(context), (error) => ({ group: undefined, error }))
   const done: Array<Applied> = []
+  const replaced = new Map<MappingEntry, MappingEntry>()
   for (const step of inSteps(groups)) {
-    const change = yield* decide(context, step, owner)
-    done.push(yield* apply(context, change, undo))
+    const applied = yield* apply(context, yield* decide(context, step, owner), undo)
+    done.push(applied)
+    // What a later group asks for again stays.
+    for (const entry of applied.answered) replaced.delete(entry)
+    for (const [entry, by] of applied.replaced) replaced.set(entry, by)
   }
+  if (replaced.size > 0)
+    yield* Effect.mapError(replace(context, replaced, undo), (error) => ({ group: undefined, error }))
   yield* delivery.closed ? Effect.interrupt : interruption
   delivery.answered = done.flatMap(({ answered }) => answered)
   return done.flatMap(({ ports }) => ports)

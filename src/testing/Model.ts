@@ -540,7 +540,9 @@ const afterMap = (
     ...each,
     mappings: each.mappings.map((mapping): ModelMapping => {
       if (![...named].some((one) => sameMapping(one, mapping))) return mapping
-      const before = model.mappings.filter((one) => sameMapping(one, mapping))
+      const before = [...ownMappings].flatMap((one) =>
+        one !== undefined && sameMapping(one, mapping) ? [one] : []
+      )
       return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
     })
   }))

@@ -171,6 +171,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "delivery.closed ? Effect.interrupt : interruption",
       "Effect.void"
     ],
+    ["rule3-keeps-the-port-it-gave-up", "applyAll", "replaced.size > 0", "replaced.size > 9"],
     [
       "rule4-fails-to-unmap-what-is-not-mapped",
       "unmapPortsIn",
@@ -185,7 +186,6 @@ export const mutations: ReadonlyArray<Mutation> = [
       'asked._tag === "Exact" ? asked.port : 0',
       'asked._tag === "Exact" && create.length > 0 ? asked.port : 0'
     ],
-    ["rule3-keeps-the-port-it-gave-up", "serve", "replaced.length > 0", "replaced.length > 9"],
     [
       "store-keeps-the-record-of-what-is-unmapped",
       "releaseTogether",
