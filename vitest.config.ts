@@ -21,6 +21,8 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    // `npm run test:long`
+    exclude: ["test/long/**"],
     // Against what hangs; no test is about how fast a machine is.
     testTimeout: 180_000,
     hookTimeout: 60_000,

@@ -1,6 +1,7 @@
 /**
- * `node --import tsx scripts/fuzz.ts [INPUTS [PART-OF-A-NAME]]`: 1,000,000 inputs to each decoder and over each transport.
- * Ends with status 1 at the first input that breaks one or hangs it, and where memory or descriptors are held for them.
+ * `node --import tsx scripts/fuzz.ts [INPUTS [PART-OF-A-NAME]]`: sends 1,000,000 inputs to each decoder and over
+ * each transport. Exits with status 1 at the first input that breaks or hangs one, and if memory or descriptors
+ * leak.
  */
 import * as Fs from "node:fs"
 import * as V8 from "node:v8"
@@ -19,7 +20,7 @@ const grownBytes = 50 * 1024 * 1024
 V8.setFlagsFromString("--expose-gc")
 const collect = Vm.runInNewContext("gc") as () => void
 
-/** What is held once all that nobody holds is gone. */
+/** The memory in use after a garbage collection. */
 const heldBytes = (): number => {
   collect()
   return process.memoryUsage().heapUsed
@@ -31,7 +32,7 @@ console.log(`PORTMAPPER_SEED=${seed}, ${count} inputs each`)
 
 const descriptors = (): number => Fs.readdirSync("/proc/self/fd").length
 
-/** To be called at the end, when all is closed that was opened for it. */
+/** Call it at the end, once everything opened for the run is closed. */
 const watch = (name: string, inputs: number) => {
   const before = { at: performance.now(), bytes: heldBytes(), descriptors: descriptors() }
   return () => {
@@ -72,13 +73,13 @@ for (const transport of transports) {
   const fuzz = Effect.gen(function* () {
     const opened = yield* open
     const told = () => Effect.promise(opened.ask)
-    // What is made once for all is made before.
+    // Warms up, so that one-time allocations are not counted.
     yield* Effect.promise(() => sendAll(opened, transport, inputs, 1000))
     const end = watch(name, count)
     yield* Effect.promise(() => sendAll(opened, transport, inputs, count))
     const last = yield* told()
     if (last !== answer) throw new Error(`${name} answers ${last} at the end`)
-    // The other end of what was closed here goes a moment later.
+    // The other ends of the closed connections close a moment later.
     yield* Effect.sleep(1000)
     end()
   })

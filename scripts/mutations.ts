@@ -1,8 +1,8 @@
 /**
- * Whether the harness finds faults that are known to be there: puts each of `test/property/mutations.ts` into a copy of the
- * sources, searches for at most 60 s of a processor (by the clock, and in the lab, where the fault says so), and runs the
- * example tests besides. Prints a list; ends with status 1 where a fault was not found. Arguments: parts of names, to try
- * those alone; `--harness-only` leaves out the example tests.
+ * Checks that the harness finds known faults: applies each of `test/property/mutations.ts` to a copy of the
+ * sources, searches for at most 60 s of processor time (wall time, and in the lab, if the fault says so), and also
+ * runs the example tests. Prints a list; exits with status 1 if a fault was not found. Arguments: parts of names,
+ * to try only those; `--harness-only` leaves out the example tests.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -17,7 +17,7 @@ const wanted = process.argv.slice(2).filter((each) => each !== "--harness-only")
 
 interface Tried {
   readonly name: string
-  /** Seconds of a processor until it was found; `undefined` where it was not. */
+  /** Seconds of processor time until it was found; `undefined` if it was not. */
   readonly found: number | undefined
   readonly rule: string
   readonly examples: "found" | "not" | "not run"
@@ -30,7 +30,7 @@ const examplesPass = (folder: string): boolean =>
       Path.join(folder, "node_modules/vitest/vitest.mjs"),
       "run",
       "--bail=1",
-      // What depends on the machine's speed says nothing of a fault.
+      // A failure that depends on the machine's speed proves nothing about a fault.
       ...["--testNamePattern", "^(?!.*within a second)"],
       ...["test/protocol", "test/ports", "test/mapper", "test/firewall", "test/docker", "test/linux"]
     ],
@@ -39,7 +39,7 @@ const examplesPass = (folder: string): boolean =>
 
 const programOf = ({ lab }: Mutation): string => (lab ? "searchLab.ts" : "search.ts")
 
-/** What the search prints of what it found; `undefined` where it found nothing. */
+/** The line that the search prints about its find; `undefined` if it found nothing. */
 const searchIn = (folder: string, program: string): string | undefined => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
@@ -84,7 +84,7 @@ const chosen = mutations.filter(
   ({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part))
 )
 
-// What is found without any fault says nothing of one.
+// A failure without any fault proves nothing about one.
 for (const program of new Set(chosen.map(programOf))) {
   const said = searchIn(root, program)
   if (said !== undefined) throw new Error(`${program} finds something without any fault: ${said}`)

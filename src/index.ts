@@ -1,18 +1,31 @@
-/** The functions, the messages, and the services they stand on. Transports and host implementations are entries of their own. */
+/**
+ * The mapper's functions, its messages and its services. Transports and host implementations have entries of their
+ * own.
+ */
+export * from "./firewall/ByteCounter.ts"
 export * from "./firewall/Conntrack.ts"
 export * from "./firewall/Firewall.ts"
-export { UnmapError } from "./mapper/Apply.ts"
+export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
 export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
 export { type BackendState, Backends, MapperConfig, type MapperServices } from "./mapper/MapperContext.ts"
-export { type Mapping, type MappingEntry, Mappings, type Status } from "./mapper/Mapping.ts"
+export {
+  type DirtyFlags,
+  type EngineEpoch,
+  type Mapping,
+  type MappingEntry,
+  Mappings,
+  type Resources,
+  type Status
+} from "./mapper/Mapping.ts"
 export * from "./mapper/MappingStore.ts"
-export { type Capabilities, ModeUnavailable, NothingServed } from "./mapper/Plan.ts"
+export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/Plan.ts"
 export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMapper.ts"
 export { type Restored, restore } from "./mapper/Restore.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
-export { Address, addressUnsafe, parseAddress } from "./protocol/Address.ts"
+export type { Frontend } from "./ports/PortTable.ts"
+export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export * from "./protocol/Driver.ts"
 export * from "./protocol/Messages.ts"
@@ -29,6 +42,7 @@ export type {
 } from "./protocol/PortBinding.ts"
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
+export type { Publish } from "./protocol/PublishSyntax.ts"
 export * from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export * from "./relay/Relay.ts"

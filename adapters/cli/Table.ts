@@ -1,6 +1,7 @@
 /**
- * A table of text for a terminal of a given width. What does not fit is left out from the least important column on;
- * then the second address stands below the first; at last every row is a paragraph. Nothing is ever cut but what may be.
+ * A text table for a terminal of a given width. If it does not fit, it drops the least important columns first; then
+ * it puts the second address below the first; at last every row becomes a paragraph. Only columns that may be cut are
+ * cut.
  */
 import { CliOutput } from "effect/cli"
 
@@ -8,11 +9,11 @@ export interface Column {
   readonly header: string
   readonly cells: ReadonlyArray<string>
   readonly align?: "right"
-  /** Left out where the width does not suffice, the greatest first and equal ones together; never where `undefined`. */
+  /** Dropped if the width does not suffice, the greatest first and equal ones together; never if `undefined`. */
   readonly dispensable?: number
   /** May be cut down to this width. */
   readonly shrinksTo?: number
-  /** Cut in the middle: its end tells as much as its beginning. */
+  /** Cut in the middle: the end matters as much as the beginning. */
   readonly keepsEnd?: boolean
 }
 
@@ -41,7 +42,7 @@ export const tableLines = (columns: ReadonlyArray<Column>, width: number): Reado
   ])
 }
 
-/** Text from someone else, as one line that does nothing to a terminal: control characters are escaped. */
+/** Foreign text as one line that is safe for a terminal: control characters are escaped. */
 export const printable = (text: string): string =>
   text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0) ?? 0
@@ -78,7 +79,7 @@ const cut = (text: string, width: number, keepsEnd: boolean): string => {
   return `${within(characters, width - 1 - tail).join("")}…${within(characters.reverse(), tail).reverse().join("")}`
 }
 
-/** As many of the first characters as so many columns hold. */
+/** The first characters, as many as fit in the width. */
 const within = (characters: ReadonlyArray<string>, width: number): Array<string> => {
   let taken = 0
   const end = characters.findIndex((character) => {

@@ -1,4 +1,4 @@
-/** What the commands that ask a running plugin have in common: which plugin, how to reach it, and how answers are told. */
+/** What the commands that call a running plugin share: which plugin, how to reach it, and how to print answers. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
@@ -11,7 +11,7 @@ import { optionalText, toggle } from "./flags.ts"
 import { defaultSocket, defaultState, watchSocket } from "./options.ts"
 import { usageText } from "./presenter.ts"
 
-/** Whom mappings made by these commands belong to. */
+/** The owner of mappings made by these commands. */
 export const owner = "cli"
 
 export const clientFlags = {
@@ -54,14 +54,14 @@ export const clientOf = (
     return yield* makeClient(address, { owner, tls: { ca, cert, key } })
   })
 
-/** A command that was interrupted did not do what it was asked for, whatever it undid. */
+/** An interrupted command has failed, whatever it undid. */
 export const interruptedIsFailure = Effect.onInterrupt(() =>
   Effect.sync(() => {
     process.exitCode = 130
   })
 )
 
-/** With `--json` a failure is a document too, like the protocol's own; its line on stderr is printed all the same. */
+/** With `--json` a failure is also a JSON document, like the protocol's own, besides the line on stderr. */
 export const answering =
   (json: boolean) =>
   <A, E extends { readonly message: string }, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -88,7 +88,7 @@ const addressOf = (
   return Effect.succeed(socketAddress(Option.getOrElse(socket, () => findSocket(name))))
 }
 
-/** Where `serve` or `watch` of this user would listen; failing that, where root's does, which a group may be let in to. */
+/** Where this user's `serve` or `watch` listens; otherwise where root's does, which a group may be allowed to use. */
 const findSocket = (name: string): string => {
   const own = defaultSocket(name)
   const candidates = [

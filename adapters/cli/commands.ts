@@ -1,52 +1,12 @@
-/** The command line as a whole: every command, run once, its end told as an exit status. */
+/** The whole command line: runs the tree of commands once and sets the exit status. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
-import { conform } from "./conform.ts"
-import { doctor } from "./doctor.ts"
 import { reportFailure } from "./failure.ts"
-import { ls } from "./ls.ts"
-import { map } from "./map.ts"
-import { isRoot } from "./options.ts"
 import { presenter } from "./presenter.ts"
-import { type HostRemoval, makeReset } from "./reset.ts"
-import { rpc } from "./rpc.ts"
-import { serve } from "./serve.ts"
-import { unmap } from "./unmap.ts"
-import { watch } from "./watch.ts"
-
-const table: HostRemoval = {
-  what: "nftables table inet portmapper",
-  claim: Effect.flatMap(
-    Effect.promise(() => import("./removeTable.ts")),
-    ({ claimTable }) => claimTable
-  )
-}
-
-const dockerUser: HostRemoval = {
-  what: "our rule in DOCKER-USER",
-  claim: Effect.map(
-    Effect.promise(() => import("../linux/nft/DockerUser.ts")),
-    ({ removeAccepted }) => (isRoot() ? removeAccepted : Effect.succeed(false))
-  )
-}
-
-const portmapper = Command.make("portmapper").pipe(
-  Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([
-    serve,
-    watch,
-    rpc,
-    map,
-    unmap,
-    ls,
-    conform,
-    doctor,
-    makeReset([table, dockerUser])
-  ])
-)
+import { portmapper } from "./tree.ts"
 
 /** Every built-in option but `--wizard`. */
 const settings = Layer.mergeAll(
@@ -64,7 +24,7 @@ const separated = (args: ReadonlyArray<string>): ReadonlyArray<string> => {
   )
 }
 
-/** A reader that has seen enough, such as `head`, ends the command as it ends others: by SIGPIPE's exit status. */
+/** If the reader closes the pipe, as `head` does, the command exits with SIGPIPE's status, as other programs do. */
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error
   process.exit(141)

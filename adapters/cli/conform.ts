@@ -36,7 +36,7 @@ export const conform = Command.make("conform", flags, ({ socket, url, json, juni
   Effect.gen(function* () {
     if (Option.isSome(socket) === Option.isSome(url))
       return yield* new WrongUsage({ message: "conform: give either --socket PATH or --url URL" })
-    // Loaded only here: no other command has a use for it, and all of them start with this file.
+    // Loaded only here: no other command needs it, and all of them load this file.
     const {
       checkedText,
       conform: conformPlugin,
@@ -44,9 +44,9 @@ export const conform = Command.make("conform", flags, ({ socket, url, json, juni
       conformanceSummary
     } = yield* Effect.promise(() => import("../../src/testing/index.ts"))
     const address = Option.isSome(socket) ? socketAddress(socket.value) : Option.getOrThrow(url)
-    // A slow plugin takes its time: each check is told as it ends.
+    // A plugin may be slow: each check is reported as it ends.
     const told = json ? () => Effect.void : (checked: Checked) => Console.log(checkedText(checked))
-    // A file that can't be written is told before, not after.
+    // Reports a file that can't be written before the checks, not after.
     if (Option.isSome(junit)) yield* write(junit.value, "")
     const result = yield* conformPlugin(httpWire(address), { ...options, told }).pipe(
       Effect.mapError((error) =>

@@ -9,7 +9,7 @@ import { failed, WrongUsage } from "./failure.ts"
 
 export const doctor = Command.make("doctor", { ...clientFlags, engine }, (options) =>
   Effect.gen(function* () {
-    // Loaded here: the other commands start the sooner.
+    // Loaded only here, so that the other commands start faster.
     const { checkEngineFilter, hostChecks } = yield* Effect.promise(() => import("../doctor/HostChecks.ts"))
     const { checkEngine } = yield* Effect.promise(() => import("../doctor/EngineCheck.ts"))
     const { droppedTraffic } = yield* Effect.promise(() => import("../doctor/DroppedTraffic.ts"))
@@ -36,7 +36,7 @@ const addressOf = ({ engine }: Pick<EngineFlags, "engine">) => {
     : Effect.succeed(address)
 }
 
-/** What a running plugin has mapped; nothing where none answers, for a doctor is called when things don't work. */
+/** What a running plugin has mapped; nothing if none answers, since users run `doctor` when things don't work. */
 const mapped = (options: ClientFlags) =>
   Effect.flatMap(clientOf("doctor", options), ({ listPorts }) => Effect.orElseSucceed(listPorts, () => []))
 

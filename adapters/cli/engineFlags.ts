@@ -1,4 +1,4 @@
-/** The options that say which Engine is meant and what it is asked for, and their rules of usage. */
+/** The options that select the Engine and what to publish from it, and their rules of usage. */
 import { Effect, Option, Result } from "effect"
 import { type EngineAddress, namesEngine, parseEngine } from "../engine/EngineAddress.ts"
 import { WrongUsage } from "./failure.ts"
@@ -12,7 +12,7 @@ export const engine = optionalText(
 
 export const trustImageLabels = toggle(
   "trust-image-labels",
-  "Publish what an image's own labels ask for, too: whoever built it then opens ports here"
+  "Publish what an image's own labels request, too: the image's author then opens ports here"
 )
 
 export interface EngineFlags {
@@ -28,6 +28,6 @@ export const engineOf = (options: EngineFlags): Effect.Effect<EngineAddress, Wro
     )
   )
 
-/** Whether the options or the environment say which Engine is meant. */
+/** Whether the options or the environment name an Engine. */
 export const isEngineNamed = ({ engine }: Pick<EngineFlags, "engine">): boolean =>
   namesEngine(Option.getOrUndefined(engine), process.env)

@@ -14,7 +14,7 @@ export class WrongUsage extends Schema.TaggedError<WrongUsage>()("WrongUsage", {
 export const failed = (what: string, why: string): CommandFailed =>
   new CommandFailed({ message: `${what}: ${why}` })
 
-/** Tells a failure as `portmapper: WHAT FAILED: WHY` and sets the exit status. */
+/** Prints a failure as `portmapper: WHAT FAILED: WHY` and sets the exit status. */
 export const reportFailure = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
   if (Cause.hasInterruptsOnly(cause)) return Effect.void
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
@@ -23,7 +23,7 @@ export const reportFailure = (cause: Cause.Cause<unknown>): Effect.Effect<void> 
   return Console.error(`portmapper: ${error === undefined ? Cause.pretty(cause) : oneLine(error)}`)
 }
 
-/** Help and parse errors of the command line are printed by the parser. */
+/** The parser itself prints help and parse errors. */
 const isUsageError = (error: unknown): boolean =>
   typeof error === "object" && error !== null && "_tag" in error && error._tag === "ShowHelp"
 

@@ -1,4 +1,4 @@
-/** The three shapes that options of ours have: a text, a text that a rule reads, and one that is there or not. */
+/** The three kinds of our options: a text, a text parsed by a rule, and a toggle. */
 import { Effect, Result } from "effect"
 import { CliError, Flag } from "effect/cli"
 
@@ -6,7 +6,7 @@ import { CliError, Flag } from "effect/cli"
 export const optionalText = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
-/** MUST be given, unless `Flag.optional` or `Flag.atLeast` follows; a text against the rule is wrong usage. */
+/** MUST be given, unless `Flag.optional` or `Flag.atLeast` follows; a text that breaks the rule is wrong usage. */
 export const parsed = <A>(
   name: string,
   metavar: string,
@@ -26,6 +26,6 @@ export const parsed = <A>(
     )
   )
 
-/** `false` where it is left out. */
+/** `false` if it is left out. */
 export const toggle = (name: string, description: string) =>
   Flag.Boolean(name).pipe(Flag.withDescription(description), Flag.withoutNegation, Flag.withDefault(false))

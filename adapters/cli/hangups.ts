@@ -1,8 +1,8 @@
-/** SIGHUP, as a daemon takes it: what was read of files is read anew, and nothing ends. */
+/** SIGHUP as in other daemons: reloads files, and the process goes on. */
 import { Effect, Queue, type Scope } from "effect"
 import type { Renewals } from "../docker/TlsFiles.ts"
 
-/** Until the scope closes SIGHUP runs all that is registered, one after the other. */
+/** Until the scope closes, SIGHUP runs all registered effects, one after the other. */
 export const hangups: Effect.Effect<Renewals, never, Scope.Scope> = Effect.gen(function* () {
   const registered = new Set<Effect.Effect<void>>()
   const asked = yield* Queue.sliding<void>(1)
@@ -25,4 +25,4 @@ export const hangups: Effect.Effect<Renewals, never, Scope.Scope> = Effect.gen(f
     )
 })
 
-const nothing = Effect.logInfo("SIGHUP: there are no TLS files to read anew")
+const nothing = Effect.logInfo("SIGHUP: there are no TLS files to reload")

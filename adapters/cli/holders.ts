@@ -1,5 +1,5 @@
 /**
- * Which process has a socket or a lock, as far as `/proc` tells: it does not of other users' processes, nor of those
+ * Which process has a socket or a lock, as far as `/proc` shows it: not for other users' processes, nor for those
  * outside this container. Sources: proc_pid_fd(5), proc_locks(5), unix(7) on `/proc/net/unix`.
  */
 import * as Fs from "node:fs"
@@ -8,8 +8,8 @@ import { attempt, lines, processOfSocket } from "../linux/sockets/SocketHolder.t
 import { printable } from "./Table.ts"
 
 /**
- * The process that listens on this Unix socket. The kernel knows a socket by the name it was bound to: ours are bound
- * beside their place (`PluginSocket`), so where several listen in one folder it is not known which is whose.
+ * The process that listens on this Unix socket. The kernel lists a socket by the path it was bound to: ours are bound
+ * beside their final path (`PluginSocket`), so if several listen in one folder we can't tell them apart.
  */
 export const listenerOf = (socketPath: string): number | undefined => {
   const folder = Path.dirname(socketPath)
@@ -31,7 +31,7 @@ export const lockerOf = (files: ReadonlyArray<string>): number | undefined => {
   const found = lines("/proc/locks")
     .map((line) => line.trim().split(/\s+/))
     .find(([, , , , , file]) => file !== undefined && locked.has(file))
-  // A lock of a process outside this container has no number here.
+  // A process outside this container has no id here.
   return found === undefined ? undefined : Number(found[4])
 }
 
@@ -44,11 +44,11 @@ const fileId = (path: string): ReadonlyArray<string> => {
   return [`${major}:${minor}:${found.ino}`]
 }
 
-/** `process 1234`, or `another process` where it is not known which. */
+/** `process 1234`, or `another process` if the id is unknown. */
 export const processText = (pid: number | undefined): string =>
   pid === undefined || !(pid > 0) ? "another process" : `process ${pid}${commandOf(pid)}`
 
-/** What it was started with: the name that it has for the kernel is that of a thread, where it is Node. */
+/** Its command line: for Node, the kernel's name of the process is that of a thread. */
 const commandOf = (pid: number): string => {
   const words = attempt(() => Fs.readFileSync(Path.join("/proc", `${pid}`, "cmdline"), "utf8").split("\0"))
   const [program = "", ...rest] = words ?? []

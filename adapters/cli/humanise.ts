@@ -1,6 +1,6 @@
-/** Figures as a person reads them, each short enough for a column. */
+/** Figures for people to read, each short enough for a column. */
 
-/** `45s`, `12m`, `3h`, `5d`, `6w`, `2y`, rounded down; a time to come (another host's clock) is `0s`. */
+/** `45s`, `12m`, `3h`, `5d`, `6w`, `2y`, rounded down; a time in the future (another host's clock) is `0s`. */
 export const age = (millis: number): string => {
   const seconds = Math.max(0, Math.floor(millis / 1000))
   const { size, unit } = ages.find(({ from }) => seconds >= from) ?? { size: 1, unit: "s" }

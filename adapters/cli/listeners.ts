@@ -1,4 +1,4 @@
-/** Where `serve` listens: systemd's sockets, a Unix socket, a TCP port with its spec file; and the rules of usage for them. */
+/** Where `serve` listens: systemd's sockets, a Unix socket, a TCP port with its spec file; and their usage rules. */
 import * as Fs from "node:fs"
 import { Effect, Option, Result } from "effect"
 import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
@@ -51,7 +51,7 @@ export interface ListenerOptions {
   readonly specCa: Option.Option<string>
 }
 
-/** What the options alone show wrong, for all to be told before anything is touched. */
+/** Checks the options alone, to report wrong usage before anything changes. */
 export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions) {
   const ownPort = Option.isSome(options.tcp)
   if (!ownPort && process.env["LISTEN_FDS"] === undefined)
@@ -70,14 +70,17 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
     )
 })
 
-/** The listeners' own part of what a server is: where it listens is kept for a successor. */
+/** The server options that all listeners share, with the handoff that keeps their sockets for a successor. */
 export interface KeptServer extends ServerOptions {
   readonly handoff: ListenerHandoff
-  /** When TLS files are read anew. */
+  /** When to reload the TLS files. */
   readonly renewals: Renewals
 }
 
-/** What systemd passed is kept as what we bind is; answers what can't be. Two sockets of one unit have the same name. */
+/**
+ * Keeps systemd's sockets for a successor, like those that we bind; returns those that it can't keep. Two sockets of
+ * one unit have the same name.
+ */
 export const keepPassed = (
   passed: ReadonlyArray<PassedSocket>,
   handoff: ListenerHandoff
@@ -90,7 +93,7 @@ export const keepPassed = (
 
 const passedName = (place: string): string | undefined => /^systemd \d+ (.*)$/.exec(place)?.[1]
 
-/** Serves on all of them until the scope closes; answers each in words that follow "listening on". */
+/** Serves on all listeners until the scope closes; returns a text for each, to follow "listening on". */
 export const serveListeners = Effect.fnUntraced(
   function* (options: ListenerOptions, server: KeptServer, unkept: ReadonlyArray<PassedSocket>) {
     const { handoff } = server
@@ -161,7 +164,7 @@ const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
   caFile: Option.getOrUndefined(tlsCa)
 })
 
-/** Tells the Engine by the spec file, and the user where the Engine will not get through by it. */
+/** Writes the spec file for the Engine, and warns the user if the Engine can't connect by it. */
 const describe = Effect.fnUntraced(function* (
   options: ListenerOptions,
   served: Listening,
@@ -186,7 +189,7 @@ const describe = Effect.fnUntraced(function* (
       `an Engine that follows ${path} can't connect: ${message}; --spec-cert and --spec-key name what it shows, --spec-ca what it trusts, and the certificate in --tls-cert must be for the host in --tcp`
     )
   )
-  // What was taken over answers nobody before its last holder has let go.
+  // A socket that was taken over answers no request before the predecessor lets go.
   if (handoff.accepts()) yield* check
   else yield* Effect.forkScoped(Effect.andThen(handoff.mayAccept, check))
 })

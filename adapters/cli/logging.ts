@@ -1,4 +1,4 @@
-/** Log lines go to stderr, whatever their format: stdout belongs to what a command answers. */
+/** Log lines go to stderr in every format: stdout is for a command's output. */
 import { Layer, Logger } from "effect"
 
 export type LogFormat = "pretty" | "json" | "logfmt"

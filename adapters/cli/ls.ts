@@ -44,10 +44,10 @@ export const ls = Command.make("ls", flags, (options) =>
   ])
 )
 
-/** What is no terminal has all the width it wants, so that no script loses a column. */
+/** Without a terminal the width is unlimited, so that no script loses a column. */
 const tableWidth = (): number => (process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY)
 
-/** A plugin that is away for a while, as when it is replaced, is told and waited for. */
+/** If the plugin is away for a while, as during a restart, reports that and waits for it. */
 const watch = (client: PluginClient) =>
   Effect.gen(function* () {
     const show = yield* process.stdout.isTTY ? screen : scroll
@@ -66,7 +66,7 @@ const watch = (client: PluginClient) =>
     }
   })
 
-/** Draws over itself on a screen of its own, which leaves no trace. */
+/** Redraws on the terminal's alternate screen, which leaves no trace. */
 const screen = Effect.acquireRelease(
   Effect.sync(() => {
     process.stdout.write("\u001b[?1049h\u001b[?25l")
@@ -87,7 +87,7 @@ const screen = Effect.acquireRelease(
   () => Effect.sync(() => void process.stdout.write("\u001b[?25h\u001b[?1049l"))
 )
 
-/** Where nothing can be drawn over, a table is printed whenever `state` is another one: time goes by all the time. */
+/** Without a terminal, prints a table whenever `state` changes: the ages in the text change all the time. */
 const scroll = Effect.sync(() => {
   let before: string | undefined
   return (lines: ReadonlyArray<string>, state: string) => {

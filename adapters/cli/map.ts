@@ -1,4 +1,4 @@
-/** `portmapper map`: asks a running plugin to map ports, all of them or none. */
+/** `portmapper map`: asks a running plugin to map ports, all or none. */
 import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
@@ -30,7 +30,7 @@ import { releasedBinding } from "./release.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
-/** How many calls are under way at once: the plugin does them one by one, so this hides the way there and back. */
+/** How many calls are in flight at once: the plugin runs them one by one, so this hides the round trip. */
 const connections = 4
 
 const flags = {
@@ -102,7 +102,7 @@ type Target =
 const addressesOf = (target: Target): ReadonlyArray<Address> =>
   target._tag === "Address" ? [target.address] : []
 
-/** A container has all the addresses it needs. */
+/** The container of `--to`, if one is named: then no other `--to` is allowed. */
 const containerOf = (targets: ReadonlyArray<Target>): Effect.Effect<string | undefined, WrongUsage> => {
   const [first] = targets.flatMap((target) => (target._tag === "Container" ? [target.container] : []))
   return first === undefined || targets.length === 1
@@ -113,7 +113,7 @@ const containerOf = (targets: ReadonlyArray<Target>): Effect.Effect<string | und
 const mapTo = (options: ClientFlags, jobs: ReadonlyArray<Job>) =>
   Effect.flatMap(clientOf("map", options), (client) => mapJobs(client, jobs))
 
-/** One call for all of it: whoever follows the container undoes what it can't do whole. */
+/** One call for all ports: the plugin maps all of them or none. */
 const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: Follow) {
   if (follow.publish.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
   const client = yield* clientOf("map", options)
@@ -159,7 +159,7 @@ const jobsOf = Effect.fnUntraced(function* (
   return jobs
 })
 
-/** Maps all or none: what was mapped before a failure, or an interruption, is unmapped again, unless it was mapped before. */
+/** Maps all or none: a failure or an interruption unmaps what this command has mapped so far. */
 const mapJobs = (
   client: PluginClient,
   jobs: ReadonlyArray<Job>
@@ -184,10 +184,10 @@ const mapJobs = (
       client.mapPorts(job.group).pipe(
         Effect.map((bindings) => keep([job], [bindings])),
         Effect.mapError((error) => ({ job, error })),
-        // An answer on its way is waited for: only what is known to be granted can be undone.
+        // Waits for an answer in flight: only known bindings can be undone.
         Effect.uninterruptible
       )
-    // One by one where it is another's plugin, and where one of them is refused: that one's answer says why.
+    // Falls back to single calls if the plugin is not ours, or refuses a group: then that group's answer says why.
     const mapTogether = (some: ReadonlyArray<Job>) =>
       client.mapTogether(some.map(({ group }) => group)).pipe(
         Effect.map((answers) => keep(some, answers)),
@@ -200,7 +200,7 @@ const mapJobs = (
         (batch) => (batch.length > 1 ? mapTogether(batch) : Effect.forEach(batch, mapOne)),
         { discard: true }
       )
-    // Exact ports first, as the Engine has it, so that no range picks one of them.
+    // Exact ports first, as in the Engine, so that no range picks one of them.
     const [others, exact] = partition(jobs, ({ group }) => group.ports._tag === "Exact")
     yield* Effect.andThen(mapEach(exact), mapEach(others)).pipe(
       Effect.catch(({ job, error }) => Effect.flatMap(undo(), (undone) => mappingFailed(job, error, undone))),
@@ -224,7 +224,7 @@ const mappingFailed = (
   return failed(`mapping ${job.text} failed`, [error.message, ...notes].join("; "))
 }
 
-/** Only where several calls are made: a single one undoes itself. Another's plugin does not tell; it has nothing of ours. */
+/** What was mapped before. Only several calls need it: a single one undoes itself. Another plugin lists nothing. */
 const mappedBefore = (client: PluginClient, jobs: ReadonlyArray<Job>) =>
   jobs.length < 2
     ? Effect.succeed(new Set<string>())
@@ -255,7 +255,7 @@ const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Ar
   return [no, yes]
 }
 
-/** What is no address is a name, if Docker would take it for one. */
+/** A text that is not an address is a container, if Docker would accept the name. */
 function parseTarget(text: string): Result.Result<Target, string> {
   const address = parseAddress(text)
   if (Result.isSuccess(address)) return Result.succeed({ _tag: "Address", address: address.success })

@@ -1,4 +1,4 @@
-/** What is mapped, as a table: by port, one mapping a row. */
+/** The mappings as a table sorted by port, one a row. */
 import { Result } from "effect"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
@@ -22,11 +22,11 @@ export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping):
   return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
 }
 
-/** `-` where it is not known, as for a container that does not run. */
+/** `-` if it is unknown, as for a container that does not run. */
 export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
   backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
 
-/** Why a container is not published, which has no room in a table. */
+/** Why containers are not published: too long for the table. */
 const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
   const error = labels.get(errorLabel)
   if (error === undefined) return []
@@ -35,10 +35,10 @@ const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
   return [printable(`${what.join(": ")}: ${error}`)]
 }
 
-/** Put by a watch on what it could not publish. */
+/** The label with which `watch` marks what it could not publish. */
 const errorLabel = "portmapper.error"
 
-/** At words; what is longer than a line is cut. The lines after the first are indented. */
+/** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
   const lines: Array<string> = []
   let line = ""
@@ -53,7 +53,7 @@ const wrapped = (text: string, width: number): ReadonlyArray<string> => {
   return [...lines, line]
 }
 
-/** As a person looks for it: by port, then protocol, then address; what has no host port comes last. */
+/** By port, then protocol, then address; mappings without a host port come last. */
 export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<ListedMapping> =>
   mappings
     .map((mapping) => ({ mapping, host: addressOf(mapping.frontendIp), to: addressOf(mapping.backendIp) }))
@@ -85,7 +85,7 @@ const columnsOf = (rows: ReadonlyArray<ListedMapping>, nowMillis: number): Reado
     column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
     column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
   ]
-  // Where nothing is labelled, or the host counts no bytes, the room is better used.
+  // Drops the column if nothing is labelled, or the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
   return columns.filter(({ header, cells }) => !["IN", "OUT", "LABELS"].includes(header) || known(cells))
 }

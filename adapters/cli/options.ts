@@ -12,7 +12,7 @@ export { defaultSocket, defaultState, isRoot }
 
 const optional = <A>(...option: Parameters<typeof parsed<A>>) => Flag.optional(parsed(...option))
 
-/** A label's rule, as an option's is told. */
+/** A label's rule, phrased like an option's. */
 const expected = (rule: string): string => `expected ${rule}`
 
 export const name = Flag.String("name").pipe(
@@ -129,7 +129,7 @@ export const grace = optional(
 /** How a mapper of this host works; shared by the commands that run one. */
 export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle }
 
-/** The same as the layers take them. */
+/** The same options in the form that the layers take. */
 export const mapperOptions = (options: {
   readonly name: string
   readonly socket: Option.Option<string>
@@ -146,7 +146,7 @@ export const mapperOptions = (options: {
   udpIdle: Option.getOrUndefined(options.udpIdle)
 })
 
-/** Root alone has rules to mark for; a mark agreed on with the Engine needs no rule of ours, and gets one all the same. */
+/** Only root writes rules that match a mark. A mark agreed on with the Engine needs no rule of ours, but gets one. */
 export const withDockerUser = <O extends { readonly mode: Mode | undefined }>(options: O, mark: Mark) => ({
   ...options,
   dockerUserMark: isRoot() && (options.mode ?? "nat") === "nat" ? mark : undefined
@@ -157,13 +157,13 @@ export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
   Flag.withDefault(false)
 )
 
-/** In the state directory of a `watch`: where the other commands reach it. */
+/** In the state directory of `watch`: where the other commands reach it. */
 export const watchSocket = "watch.sock"
 
-/** In the state directory of a `serve`: where its successor asks for all that it has. */
+/** In the state directory of `serve`: where a successor asks to take over. */
 export const handoverSocket = "handover.sock"
 
-/** The mode of a folder made for a socket: the Engine's folder is for all to see, a user's own is private. */
+/** The mode of a folder created for a socket: the Engine's folder is readable by all, a user's own is private. */
 export const folderMode = (): number => (isRoot() ? 0o755 : 0o700)
 
 export const socketOf = (options: {

@@ -1,9 +1,9 @@
-/** Thousands of ports in a few lines: neighbours that differ by their port alone are told as one range. */
+/** Prints thousands of ports in a few lines: neighbours that differ only in their port form one range. */
 import { type Address, hostText } from "../../src/protocol/Address.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 
-/** `note` follows the ports; what differs in it is not told together. `backend` is told where it is given. */
+/** `note` is printed after the ports; lines with different notes are not joined. `backend` is printed if given. */
 export interface PortLine {
   readonly protocol: Protocol
   readonly host: Address
@@ -12,7 +12,7 @@ export interface PortLine {
   readonly note?: string | undefined
 }
 
-/** `0.0.0.0:8000-8009/tcp -> 172.17.0.2:80-89`, in the order in which the first port of each came. */
+/** `0.0.0.0:8000-8009/tcp -> 172.17.0.2:80-89`, in the order of each range's first port. */
 export const portLines = (ports: ReadonlyArray<PortLine>): ReadonlyArray<string> => {
   const runs: Array<Run> = []
   const open = new Map<string, Run>()

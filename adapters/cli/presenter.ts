@@ -1,9 +1,9 @@
-/** What the command line says of itself: help that fits a terminal, the version, and wrong usage on one line. */
+/** What the parser prints: help that fits the terminal, the version, and wrong usage on one line. */
 import { Console, Option } from "effect"
 import type { CliError, CliOutput, HelpDoc } from "effect/cli"
 import { printable } from "./Table.ts"
 
-/** Help is asked for on stdout; shown unasked it goes to stderr, with exit status 2. */
+/** Requested help goes to stdout; help shown for wrong usage goes to stderr, with exit status 2. */
 export const presenter: CliOutput.Presenter = {
   present: (event) => {
     switch (event._tag) {
@@ -53,7 +53,7 @@ const optionText = (name: string): string => (name === "publish" ? "-p" : `--${n
 
 const quoted = (text: string): string => `"${printable(text)}"`
 
-/** The parser's own words are those of a type. */
+/** The parser's own message names a type. */
 const expectation = (text: string): string =>
   /^"\w+"( \| "\w+")+$/.test(text)
     ? `expected one of ${text.replaceAll('"', "").replaceAll(" | ", ", ")}`
@@ -67,15 +67,24 @@ const didYouMean = (suggestions: ReadonlyArray<string>): string =>
 const helpWidth = (stream: { readonly columns?: number }): number =>
   Math.min(100, Math.max(60, stream.columns ?? 80))
 
+/** The rows of a command's help, which its manual page uses, too. */
+export const rowsOf = (doc: HelpDoc.HelpDoc) => ({
+  commands: (doc.subcommands ?? []).flatMap(({ commands }) =>
+    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
+  ),
+  options: [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow),
+  globals: (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
+})
+
+/** `Usage:` as people write it. */
+export const synopsisOf = ({ usage }: HelpDoc.HelpDoc): string =>
+  usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")
+
 /** Descriptions are wrapped in a column of their own, below the name where that is long. */
 export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
-  const options = [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow)
-  const globals = (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
-  const commands = (doc.subcommands ?? []).flatMap(({ commands }) =>
-    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
-  )
+  const { commands, options, globals } = rowsOf(doc)
   const sections = [
-    [`Usage: ${doc.usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")}`],
+    [`Usage: ${synopsisOf(doc)}`],
     wrapped(doc.description, width),
     section("Commands", commands, width),
     section("Options", options, width),
@@ -93,9 +102,9 @@ export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
     .join("\n\n")
 }
 
-type Row = readonly [name: string, description: string]
+export type Row = readonly [name: string, description: string]
 
-/** The options of every command, told shorter than the parser tells them. */
+/** The options of every command, described more briefly than by the parser. */
 const globalRows = new Map<string, Row>([
   ["completions", ["--completions SHELL", "Print a completion script for bash, zsh, fish or powershell"]],
   ["log-level", ["--log-level LEVEL", "Log from this level on: debug, info, warn, error or none"]],

@@ -1,12 +1,12 @@
 /** A bar on stderr while many ports come or go; nothing where stderr is no terminal. */
-import { Effect, type Scope } from "effect"
+import { Clock, Effect, type Scope } from "effect"
 
-/** Fewer are done before anyone could read it. */
+/** Fewer are done before a user could read it. */
 const worthShowing = 50
 
 const betweenDrawingsMillis = 80
 
-/** Answers what to call when so many more are done. The bar is gone when the scope closes. */
+/** Returns a function to call with the number of further items done. The bar disappears when the scope closes. */
 export const progress = (
   what: string,
   total: number
@@ -17,9 +17,9 @@ export const progress = (
   let done = 0
   let drawn = 0
   return Effect.acquireRelease(
-    Effect.succeed((more: number) => {
+    Effect.map(Clock.Clock, (clock) => (more: number) => {
       done += more
-      const now = performance.now()
+      const now = Number(clock.monotonicTimeNanosUnsafe()) / 1e6
       if (now - drawn < betweenDrawingsMillis && done < total) return
       drawn = now
       stderr.write(`\r${barText(what, done, total, stderr.columns)}\u001b[K`)

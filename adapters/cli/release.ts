@@ -5,7 +5,7 @@ import type { Driver, DriverError, ListedMapping } from "../../src/protocol/Driv
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 
-/** Answers how many mappings were released. */
+/** Returns how many mappings were released. */
 export const releaseAll = (
   driver: Driver["Service"],
   owned: (mapping: ListedMapping) => boolean = () => true

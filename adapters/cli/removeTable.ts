@@ -1,4 +1,4 @@
-/** Takes the kernel's table away, and with it every redirection, where no process that lives has it. */
+/** Removes the kernel's table, and with it every redirection, if no live process uses it. */
 import { Effect, type Scope } from "effect"
 import type { FirewallError } from "../../src/firewall/Firewall.ts"
 import { libc } from "../linux/Libc.ts"
@@ -10,7 +10,7 @@ import { processText } from "./holders.ts"
 
 const table = "portmapper"
 
-/** Keeps other processes off the table until the scope closes; answers how to remove it, and whether there was one. */
+/** Keeps other processes off the table until the scope closes; returns how to remove it, and whether there was one. */
 export const claimTable: Effect.Effect<
   Effect.Effect<boolean, FirewallError>,
   CommandFailed,
@@ -19,7 +19,7 @@ export const claimTable: Effect.Effect<
   take.pipe(
     Effect.map((netlink) =>
       Effect.suspend(() => {
-        // One that was killed while it compiled left its draft.
+        // A process that was killed while compiling left its draft.
         deleteTable(netlink, libc(), draftOf(table))
         return Effect.fromResult(deleteTable(netlink, libc(), table))
       })
@@ -29,7 +29,7 @@ export const claimTable: Effect.Effect<
         Effect.fail(
           failed("reset refused", `${processText(pid)} keeps the table inet ${table}; stop it first`)
         ),
-      // A process that may not change tables, or has none to change, has made none.
+      // If this process may not change tables, or the host has none, there is nothing to remove.
       FirewallError: (error) =>
         Effect.succeed(
           error.reason === "Denied" || error.reason === "Unsupported"

@@ -1,4 +1,4 @@
-/** `portmapper reset`: removes what a plugin of ours left on this host. A plugin that still serves is never pulled away from under its ports. */
+/** `portmapper reset`: removes what a plugin of ours left on this host. Refuses while a plugin still serves. */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
@@ -16,10 +16,10 @@ interface Removal {
   readonly remove: Effect.Effect<boolean, { readonly message: string }>
 }
 
-/** What only this kind of host has; provided where commands are put together. */
+/** The removals specific to this kind of host; provided where the commands are assembled. */
 export interface HostRemoval {
   readonly what: string
-  /** Fails where a process that lives uses it, and keeps others off it until the scope closes. */
+  /** Fails if a live process uses it, and keeps others off it until the scope closes. */
   readonly claim: Effect.Effect<Removal["remove"], CommandFailed, Scope.Scope>
 }
 
@@ -85,11 +85,11 @@ interface Found {
   readonly state: ReadonlyArray<string>
   readonly sockets: ReadonlyArray<string>
   readonly specs: ReadonlyArray<string>
-  /** Removed when nothing else is in them. */
+  /** Removed if empty. */
   readonly folders: ReadonlyArray<string>
 }
 
-/** A state folder may be shared with other files (that of a socket): only those that we write are ours to remove. */
+/** A state folder may contain other files, such as a socket: we remove only files that we write. */
 const stateFile =
   /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
@@ -111,7 +111,7 @@ const filesOf = (options: ResetFlags): Found => {
     specs: [`${options.name}.spec`, `${options.name}.json`]
       .map((name) => Path.join(options.specDir, name))
       .filter((path) => Fs.existsSync(path)),
-    // The Engine's own folders are not ours to remove.
+    // We don't remove the Engine's own folders.
     folders: [state, folder].filter((path) => Path.basename(path) === "portmapper")
   }
 }
@@ -144,10 +144,10 @@ const isServed = (path: string): Effect.Effect<boolean> =>
 const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: ReadonlyArray<string>) {
   if (yes) return
   if (!process.stdin.isTTY)
-    return yield* wrongUsage("reset", "it asks first, and nobody can answer here; give --yes")
+    return yield* wrongUsage("reset", "it asks for confirmation, and stdin is not a terminal; give --yes")
   const answer = yield* Effect.callback<string>((resume) => {
     const asking = Readline.createInterface({ input: process.stdin, output: process.stderr, terminal: false })
-    // End of input is no.
+    // End of input means no.
     asking.once("close", () => resume(Effect.succeed("")))
     asking
       .question(
@@ -182,7 +182,7 @@ const removeEmpty = (folders: ReadonlyArray<string>): void => {
     try {
       Fs.rmdirSync(path)
     } catch {
-      // Someone else's files are in it, or it is not there.
+      // It contains other files, or does not exist.
     }
   }
 }

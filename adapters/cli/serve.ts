@@ -24,7 +24,7 @@ const flags = {
 
 export const serve = Command.make("serve", flags, (options) =>
   Effect.gen(function* () {
-    // Wrong usage is told before the mapper touches the host.
+    // Report wrong usage before the mapper touches the host.
     yield* checkUsage(options)
     if (options.trustImageLabels && !options.watch)
       return yield* new WrongUsage({
@@ -32,7 +32,7 @@ export const serve = Command.make("serve", flags, (options) =>
       })
     const renewals = yield* hangups
     const engine = yield* EngineFlags.engineOf(options)
-    // Loaded by those who serve: the other commands start the sooner.
+    // Loaded only here, so that the other commands start faster.
     const { serveUntilSucceeded } = yield* Effect.promise(() => import("./serving.ts"))
     const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
     yield* serveUntilSucceeded({
@@ -60,7 +60,7 @@ interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {
 
 type MapperFlags = Parameters<typeof Options.mapperOptions>[0]
 
-/** Where nothing else is said, the Engine that finds its plugins on this host is the one to ask. */
+/** By default, the plugin asks the Engine that finds its plugins on this host. */
 const asksEngine = (options: ServeFlags): boolean =>
   options.watch ||
   EngineFlags.isEngineNamed(options) ||

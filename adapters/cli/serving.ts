@@ -1,4 +1,4 @@
-/** What `serve` serves in each generation of its process (see `Upgrade`): the mapper, on its listeners, with its watch. */
+/** What `serve` runs in each generation of its process (see `Upgrade`): the mapper, its listeners, and the watch. */
 import * as Path from "node:path"
 import { Console, Context, Duration, Effect, Layer, Option } from "effect"
 import type { Guard } from "../../src/firewall/Firewall.ts"
@@ -34,13 +34,13 @@ export interface ServingOptions {
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
-  /** When TLS files are read anew. */
+  /** When to reload the TLS files. */
   readonly renewals: Renewals
 }
 
 const defaultGrace = Duration.seconds(10)
 
-/** Returns when a successor serves and what was relayed here has ended; a stop is an interruption. */
+/** Returns when a successor serves and the connections relayed here have ended; a stop is an interruption. */
 export const serveUntilSucceeded = Effect.fnUntraced(function* (options: ServingOptions) {
   const { stateDirectory, udpIdle } = options.mapper
   const passed = yield* takePassedSockets()
@@ -66,7 +66,7 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
   )
 }, Effect.scoped)
 
-/** Says whose place a second plugin would take, and how it can have it. */
+/** The error of a second plugin: which process holds the state or the table, and how to replace it. */
 const nameHolder = ({ takeover }: ServingOptions, busy: StateLocked | NamespaceBusy) => {
   const holder = processText(busy.pid)
   const [fact, remedy] =
@@ -100,7 +100,7 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   )
   const driver = yield* Effect.provideContext(driverOf(serving), mapper)
   const ownPorts = Context.get(mapper, OwnPorts)
-  // Once nobody listens: a successor has its own guards in place by then.
+  // Runs once the listeners are closed: a successor has its own guards in place by then.
   yield* Effect.addFinalizer(() =>
     handoff.isLeaving()
       ? Effect.void
@@ -132,7 +132,7 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   })
 })
 
-/** For the sockets on loopback addresses; with others a client shows a certificate. */
+/** Guards for the sockets on loopback addresses; on others a client needs a certificate. */
 const ownGuards = ({ state, unkept }: Serving): ReadonlyArray<Guard> =>
   [...state.handoff.listeners(), ...unkept].flatMap(({ fd }) => {
     const bound = boundTo(libc(), fd)
@@ -140,13 +140,13 @@ const ownGuards = ({ state, unkept }: Serving): ReadonlyArray<Guard> =>
     return [{ _tag: "Guard", protocol: "tcp", host: bound.address, port: bound.port }]
   })
 
-/** The driver to serve, with all that is to be done for it. */
+/** The driver to serve, with the watch and the release at the end, if requested. */
 const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
   const { handoff, predecessor } = state
   const own = yield* Driver
   const base = predecessor === undefined ? own : afterwards(own, handoff.mayAccept)
   const { watch, mapper, releaseOnExit } = options
-  // Neither what a successor has by now, nor what the predecessor may still take back.
+  // Keeps what a successor has by now, or what the predecessor may still take back.
   const unlessLeaving = (effect: Effect.Effect<void>) =>
     Effect.suspend(() => (handoff.isLeaving() || !handoff.accepts() ? Effect.void : effect))
   if (releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseAtEnd(base)))
@@ -165,7 +165,7 @@ const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
   )
 })
 
-/** Nothing is mapped or unmapped here as long as the predecessor may take back. */
+/** Delays mapping and unmapping as long as the predecessor may resume serving. */
 const afterwards = (
   { mapGroups, ...driver }: Driver["Service"],
   ready: Effect.Effect<void>

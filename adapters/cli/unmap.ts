@@ -1,4 +1,4 @@
-/** `portmapper unmap`: takes mappings back. Those of another owner only when told to. */
+/** `portmapper unmap`: removes mappings; those of another owner only with `--owner`. */
 import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
@@ -80,7 +80,7 @@ export const unmap = Command.make("unmap", flags, (options) =>
 
 interface Chosen {
   readonly bindings: ReadonlyArray<ReleasedBinding>
-  /** What was named and is not mapped, each with a hint where there is one. */
+  /** The named ports that are not mapped, each with a hint if there is one. */
   readonly missing: ReadonlyArray<string>
 }
 
@@ -91,7 +91,7 @@ const checkUsage = ({ publish, all, stale, owner }: UnmapFlags) => {
   return Option.contains(owner, "") ? wrongUsage("unmap", "--owner is missing its value") : Effect.void
 }
 
-/** Nothing is unmapped if anything that was named belongs to someone else. */
+/** Unmaps nothing if a named port belongs to another owner. */
 const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: ReadonlyArray<ListedMapping>) {
   // Only an Engine's mappings go stale.
   const whose = Option.getOrElse(options.owner, () => (options.stale ? "any" : ownOwner))
@@ -124,7 +124,7 @@ const matches = ({ protocol, host, ports }: Unpublish, mapping: ListedMapping): 
   mapping.frontendPort <= ports.last &&
   hostsOf(host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
 
-/** Without an address a port of every address is meant; where it is mapped on another one, that one is told. */
+/** A port without an address means all addresses; if it is mapped on another one, the hint names that address. */
 const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): string => {
   const elsewhere = listed.flatMap((mapping) => {
     const host = addressOf(mapping.frontendIp)
@@ -134,7 +134,7 @@ const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): st
   return `${unpublishText(named)}${named.protocol === "tcp" ? "/tcp" : ""}${hint}`
 }
 
-/** Of a plugin that lists nothing: just what was named, and it is taken at its word. */
+/** For a plugin that lists nothing: exactly the named ports, and we trust its answer. */
 const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<ReleasedBinding> =>
   Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap((port) =>
     hostsOf(host).map((address) => ({

@@ -1,10 +1,10 @@
-/** Unmaps many bindings by a client, some hundred to a call, and carries on past a call that fails. */
+/** Unmaps many bindings through a client, 500 to a call, and continues after a failed call. */
 import { Effect, Result } from "effect"
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 
-/** A binding takes up to 300 bytes, a request at most 1 MiB; and each call is bounded to 10 s. */
+/** A binding takes up to 300 bytes, a request at most 1 MiB; and each call is limited to 10 s. */
 const perCall = 500
 
 export interface Unmapped {
@@ -26,12 +26,12 @@ export const unmapEach = Effect.fnUntraced(function* (
     if (Result.isSuccess(result)) count += batch.length
     else errors.push(result.failure)
     done(batch.length)
-    // Nobody is there for the rest of them either.
+    // No plugin is there for the other calls either.
     if (Result.isFailure(result) && result.failure._tag === "CannotConnect") break
   }
   return { count, errors } satisfies Unmapped
 })
 
-/** The first of the errors, and how many there are besides. */
+/** The first error, and how many more there are. */
 export const errorsText = ([first, ...rest]: ReadonlyArray<{ readonly message: string }>): string =>
   `${first?.message ?? ""}${rest.length === 0 ? "" : ` (and ${rest.length} more failures)`}`

@@ -1,6 +1,6 @@
 /**
- * `portmapper watch`: a mapper that works for containers' labels alone, with no plugin for an Engine to find. The other
- * commands reach it on a socket of its own in the state directory.
+ * `portmapper watch`: a mapper that publishes by containers' labels only; no Engine calls it. The other commands
+ * reach it on its own socket in the state directory.
  */
 import * as Path from "node:path"
 import { Console, Effect, Layer, Option } from "effect"
@@ -77,6 +77,6 @@ export const watch = Command.make("watch", flags, (options) =>
   )
 )
 
-/** The socket is not one of a plugin: the state lies where `serve` without options would have it. */
+/** Its socket is not a plugin's: the state lies where `serve` without options keeps it. */
 const mapperOptions = (options: Parameters<typeof Options.mapperOptions>[0]) =>
   Options.withDockerUser(Options.mapperOptions({ ...options, socket: Option.none() }), defaultMark)

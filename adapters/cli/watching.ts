@@ -1,6 +1,6 @@
 /**
- * The watch as a process runs it: over HTTP to an Engine, its record in the state directory, and the Engine's filter kept
- * open for what our table redirects.
+ * The watch in a process: HTTP to an Engine, the record in the state directory, and the rule that lets redirected
+ * traffic through the Engine's filter.
  */
 import { Effect, Layer, type Scope, Semaphore } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -17,13 +17,13 @@ export interface WatchingOptions {
   readonly engine: EngineAddress
   readonly trustImageLabels: boolean
   readonly stateDirectory: string
-  /** What our table marks redirected packets with; `undefined` where it redirects none. */
+  /** The mark of redirected packets; `undefined` if our table redirects none. */
   readonly mark: AcceptMark | undefined
-  /** Until then the Engine's filter is a predecessor's to keep; at once by default. */
+  /** When to start managing the rule, which until then is a predecessor's; at once by default. */
   readonly begin?: Effect.Effect<void>
 }
 
-/** Answers the driver to serve. What is published stays so when the scope closes. */
+/** Returns the driver to serve. Published ports stay published when the scope closes. */
 export const watching = ({
   engine,
   trustImageLabels,
@@ -49,19 +49,19 @@ export const watching = ({
     }).pipe(Effect.provide(services))
   })
 
-/** For `serve` with an Engine to ask and nothing to watch. */
+/** For `serve` with an Engine but without `--watch`. */
 export const backendsOf = (engine: EngineAddress) =>
   EngineBackends.layer.pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
 
-/** The rule goes with the mappings, not before them. */
+/** Removes the rule. To be called once the mappings are released, not before. */
 export const releaseFilter = Effect.catch(Effect.asVoid(removeAccepted), (error) =>
   Effect.logError(`removing the rule in DOCKER-USER: ${error.message}`)
 )
 
-/** How often the rule is looked for: firewalld's reload and `iptables -F` take it away unannounced. */
+/** How often the rule is checked: firewalld's reload and `iptables -F` remove it without notice. */
 const checkInterval = "10 seconds"
 
-/** Looks after the rule; each thing that it finds is told once. */
+/** Keeps the rule in place; logs each finding once. */
 const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
   const engine = yield* Engine
   const told = new Set<string>()
@@ -90,6 +90,6 @@ const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
           Effect.logInfo
         )
   })
-  // Two at once would both find it missing.
+  // Two concurrent runs would both find the rule missing.
   return turns.withPermits(1)(keep)
 })

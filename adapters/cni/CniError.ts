@@ -1,6 +1,6 @@
 /**
- * A failure as CNI tells it: a code, a short message and its details, as JSON on stdout. Codes below 100 are those of the
- * specification (https://www.cni.dev/docs/spec/#error), the others ours.
+ * A failure in CNI's form: a code, a short message and details, as JSON on stdout. Codes below 100 are the
+ * specification's (https://www.cni.dev/docs/spec/#error), the others ours.
  */
 
 export const codes = {
@@ -10,13 +10,13 @@ export const codes = {
   io: 5,
   decoding: 6,
   config: 7,
-  /** It may work a moment later: the plugin is stopping, or another process has the state. */
+  /** A retry may work: the plugin is stopping, or another process has the state. */
   tryAgain: 11,
   /** `STATUS`: no `ADD` would succeed. */
   unavailable: 50,
-  /** The port mapper said no: a port is taken, a mode can't be had. */
+  /** The port mapper refused: a port is taken, a mode is not available. */
   refused: 100,
-  /** `CHECK`: what `ADD` published is not there any more. */
+  /** `CHECK`: what `ADD` published is gone. */
   missing: 101,
   internal: 999
 } as const
@@ -35,7 +35,7 @@ export class CniError extends Error {
 export const errorText = ({ code, message, details }: CniError, version: string): string =>
   JSON.stringify({ cniVersion: version, code, msg: message, ...(details === "" ? {} : { details }) })
 
-/** A defect is told like a failure: stdout must hold JSON whatever happens. */
+/** A defect is reported like a failure: stdout must contain JSON in every case. */
 export const cniErrorOf = (cause: unknown): CniError =>
   cause instanceof CniError
     ? cause

@@ -1,12 +1,13 @@
 /**
- * The parameters of an execution, `CNI_*` in the environment. `CNI_PATH`, `CNI_ARGS` and the namespace itself are of no use
- * here: nothing is delegated, and ports are published on the host's side.
+ * The parameters of an execution, `CNI_*` in the environment. We don't use `CNI_PATH`, `CNI_ARGS` and the namespace
+ * itself: nothing is delegated, and ports are published on the host's side.
  *
- * Source: https://www.cni.dev/docs/spec/#parameters; the names' rules as containernetworking/cni pkg/utils has them.
+ * Source: https://www.cni.dev/docs/spec/#parameters; the rules for names are those of containernetworking/cni
+ * pkg/utils.
  */
 import { CniError, codes } from "./CniError.ts"
 
-/** What ports are published for: an interface of a container. */
+/** The interface of a container that ports are published for. */
 export interface Attachment {
   readonly containerId: string
   readonly ifName: string
@@ -19,7 +20,7 @@ export type Invocation =
 
 type Variables = Readonly<Record<string, string | undefined>>
 
-/** Throws a `CniError` that names every variable that is missing or wrong. */
+/** Throws a `CniError` that names every missing or invalid variable. */
 export const invocationOf = (variables: Variables): Invocation => {
   const command = variables["CNI_COMMAND"] ?? ""
   switch (command) {
@@ -41,7 +42,7 @@ export const invocationOf = (variables: Variables): Invocation => {
   }
 }
 
-/** The owner of an attachment's ports; one that is longer than an owner may be, or not printable, by its digest. */
+/** The owner of an attachment's ports; a digest if the name would be too long for an owner, or not printable. */
 export const ownerOf = ({ containerId, ifName }: Attachment): string => {
   const owner = `cni:${containerId}/${ifName}`
   return /^[\x21-\x7e]{1,128}$/.test(owner) ? owner : `cni:${containerId.slice(0, 40)}~${digest(owner)}`

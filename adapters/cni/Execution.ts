@@ -1,7 +1,7 @@
 /**
- * One execution of the CNI plugin, from its parameters to what stands on stdout, as far as no port mapper is needed for it:
- * what is wrong with the parameters or the configuration, `VERSION`, and containers without ports. Imports nothing heavy, so that the executable
- * starts fast.
+ * One execution of the CNI plugin, from its parameters to its stdout, as far as it needs no port mapper: errors in
+ * the parameters or the configuration, `VERSION`, and containers without ports. Imports nothing heavy, so that the
+ * executable starts fast.
  */
 import { CniError, cniErrorOf, codes, errorText } from "./CniError.ts"
 import { type Attachment, type Invocation, invocationOf } from "./Environment.ts"
@@ -29,11 +29,13 @@ export interface Outcome {
   readonly stdout: string
 }
 
-/** Where the running plugin executes, and the type by which its outcome is told from whatever else answers on a socket. */
+/** The path where the running plugin executes, and the content type that marks its outcome. */
 export const executePath = "/Cni.Execute"
 export const outcomeType = "application/vnd.portmapper.cni+json"
 
-/** What a port mapper has to do. `result` is the one of the plugin before in the chain, `answer` what `ADD` answers. */
+/**
+ * What a port mapper has to do. `result` is that of the previous plugin in the chain, `answer` the output of `ADD`.
+ */
 export type Task =
   | (Ports & { readonly command: "ADD"; readonly answer: Json })
   | (Ports & { readonly command: "CHECK" })
@@ -47,7 +49,7 @@ export interface Ports {
   readonly result: Json
 }
 
-/** `socket` is where the port mapper is; `text` is the configuration as it was read. */
+/** `socket` is the port mapper's; `text` is the configuration as read. */
 export interface Asked {
   readonly _tag: "Asked"
   readonly task: Task
@@ -66,7 +68,7 @@ export const read = ({ variables, input }: Execution): Read => {
       return answered(succeeded({ cniVersion: versionAsked(text), supportedVersions }))
     const config = configOf(text, invocation.command)
     const task = taskOf(invocation, config)
-    // Containers without ports come and go whether a port mapper runs or not.
+    // Containers without ports don't need a running port mapper.
     if ("publication" in task && task.publication.mappings.length === 0)
       return answered(succeeded(task.command === "ADD" ? task.answer : undefined))
     return { _tag: "Asked", task, socket: config.socket, text }
@@ -77,7 +79,7 @@ export const read = ({ variables, input }: Execution): Read => {
 
 const answered = (outcome: Outcome): Read => ({ _tag: "Answered", outcome })
 
-/** Throws where the configuration is not what the command needs. */
+/** Throws if the configuration lacks what the command needs. */
 const taskOf = (
   invocation: Exclude<Invocation, { readonly command: "VERSION" }>,
   config: NetworkConfig
@@ -110,7 +112,7 @@ const portsOf = (attachment: Attachment, config: NetworkConfig): Ports => {
   )
 }
 
-/** Unchanged but for its version, which is the configuration's whatever it says: so it is read, too. */
+/** Unchanged except for its version: it is read in the configuration's version, so it gets that one. */
 const inVersion = (cniVersion: string, result: Json): Json =>
   "cniVersion" in result ? { ...result, cniVersion } : { cniVersion, ...result }
 
@@ -119,19 +121,19 @@ export const succeeded = (result: Json | undefined): Outcome => ({
   stdout: result === undefined ? "" : `${JSON.stringify(result)}\n`
 })
 
-/** An error in the version of the configuration. */
+/** An error in the configuration's version of the format. */
 export const failed = (error: CniError, text: string): Outcome => ({
   status: 1,
   stdout: `${errorText(error, versionIn(text))}\n`
 })
 
-/** The version that a text asks for, as far as it can be read; for errors, which name one. */
+/** The version that a text requests, as far as it can be parsed; an error must contain one. */
 const versionIn = (text: string): string => {
   const version = versionAsked(text)
   return supportedVersions.includes(version) ? version : latestVersion
 }
 
-/** `VERSION` is answered whatever is asked, even nothing. */
+/** `VERSION` is answered for any input, even an empty one. */
 const versionAsked = (text: string): string => {
   try {
     const { cniVersion } = JSON.parse(text) as Json

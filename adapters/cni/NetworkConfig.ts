@@ -1,9 +1,10 @@
 /**
- * The configuration as the runtime hands it over on stdin: what every command needs of it, what publishing needs, and what
- * `GC` needs, each read when it is needed. A teardown never fails for what only publishing would refuse.
+ * The configuration that the runtime writes to stdin: what every command needs of it, what publishing needs, and what
+ * `GC` needs, each parsed when it is needed. A teardown never fails because of an option that only publishing
+ * refuses.
  *
- * Sources: https://www.cni.dev/docs/spec/#section-1-network-configuration-format, CONVENTIONS.md (`portMappings`), and
- * containernetworking/plugins plugins/meta/portmap for the options of the plugin that this one takes the place of.
+ * Sources: https://www.cni.dev/docs/spec/#section-1-network-configuration-format, CONVENTIONS.md (`portMappings`),
+ * and containernetworking/plugins plugins/meta/portmap for the options of the plugin that this one replaces.
  */
 import { defaultSocket } from "../node/DefaultPaths.ts"
 import { CniError, codes } from "./CniError.ts"
@@ -12,23 +13,23 @@ import { type Attachment, type Invocation, isName } from "./Environment.ts"
 export const supportedVersions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 export const latestVersion = "1.1.0"
 
-/** Commands that came with a later version of the specification. */
+/** The commands that a later version of the specification added. */
 const since: Partial<Record<Invocation["command"], string>> = { CHECK: "0.4.0", GC: "1.1.0", STATUS: "1.1.0" }
 
 export type Json = Readonly<Record<string, unknown>>
 
-/** What every command needs. `raw` is the whole of it. */
+/** What every command needs. `raw` is the whole configuration. */
 export interface NetworkConfig {
   readonly version: string
   readonly name: string
-  /** The Unix socket of the plugin that is asked. */
+  /** The Unix socket of the plugin that executes. */
   readonly socket: string
   readonly raw: Json
 }
 
 export type ProtocolName = "tcp" | "udp" | "sctp"
 
-/** `hostIp` is `""` where none was given. */
+/** `hostIp` is `""` if none was given. */
 export interface PortMapping {
   readonly protocol: ProtocolName
   readonly hostPort: number
@@ -42,12 +43,12 @@ export interface Publication {
   readonly labels: Readonly<Record<string, string>>
 }
 
-/** The label that tells `GC` which network a port was published for. */
+/** The label from which `GC` knows which network a port was published for. */
 export const networkLabel = "portmapper.cni-network"
 
 export const defaultPluginSocket = (): string => defaultSocket("portmapper")
 
-/** The socket that a text names: `""` where it names none, nor could; `undefined` for what is no path. */
+/** The socket that a text names: `""` if it names none or can't be parsed; `undefined` if it is not a path. */
 export const socketNamed = (text: string): string | undefined => {
   try {
     const socket = (JSON.parse(text) as Json | null)?.["socket"] ?? ""
@@ -57,7 +58,7 @@ export const socketNamed = (text: string): string | undefined => {
   }
 }
 
-/** Throws a `CniError` for what is no configuration, of no version that we know, or too old for the command. */
+/** Throws a `CniError` if the text is not a configuration, or its version is unknown or too old for the command. */
 export const configOf = (text: string, command: Invocation["command"]): NetworkConfig => {
   const raw = objectIn(text)
   const version = raw["cniVersion"] ?? "0.1.0"
@@ -87,7 +88,7 @@ export const configOf = (text: string, command: Invocation["command"]): NetworkC
   return { version, name: String(name), socket, raw }
 }
 
-/** What is to be published. Throws where an option asks for what can't be done here, and for all that is wrong. */
+/** What to publish. Throws for options that we can't honour, and for every invalid value. */
 export const publicationOf = ({ name, raw }: NetworkConfig): Publication => {
   refuseUnsupported(raw)
   const issues: Array<string> = []
@@ -105,9 +106,9 @@ export const publicationOf = ({ name, raw }: NetworkConfig): Publication => {
   return { mappings, labels: { ...(labels as Record<string, string>), [networkLabel]: name } }
 }
 
-/** The attachments that are still there; none where the runtime names none, as for the reference plugins. */
+/** The attachments that still exist; none if the runtime names none, as in the reference plugins. */
 export const validAttachments = ({ raw }: NetworkConfig): ReadonlyArray<Attachment> => {
-  // libcni writes the second name as well, which an earlier draft had.
+  // libcni also writes the second name, from an earlier draft.
   const given = raw["cni.dev/valid-attachments"] ?? raw["cni.dev/attachments"] ?? []
   const issues: Array<string> = []
   const attachments = Array.isArray(given)
@@ -127,9 +128,10 @@ export const validAttachments = ({ raw }: NetworkConfig): ReadonlyArray<Attachme
 }
 
 /**
- * The options of the reference plugin that would change what traffic is published, or how it arrives, and can't be had here.
- * The others say how its rules are made and mean nothing to ours: `snat` (what could not be answered otherwise is
- * masqueraded, hairpin and the host's own, and nothing else), `markMasqBit`, `externalSetMarkChain`, `backend`.
+ * Refuses the reference plugin's options that would change which traffic is published, or how it arrives, and that we
+ * don't have. The others configure its rules and don't apply to ours: `snat` (we masquerade hairpin traffic and the
+ * host's own, which could not be answered otherwise, and nothing else), `markMasqBit`, `externalSetMarkChain`,
+ * `backend`.
  */
 const refuseUnsupported = (raw: Json): void => {
   const unsupported: Array<readonly [string, string]> = []
@@ -194,7 +196,7 @@ export const familyOf = (address: string): 4 | 6 | undefined => {
   return canonical(address).includes(":") ? 6 : 4
 }
 
-/** One spelling for each address, as `parseAddress` has it: an IPv4-mapped address is the IPv4 address. */
+/** The canonical spelling of an address, as in `parseAddress`: an IPv4-mapped address becomes the IPv4 address. */
 export const canonical = (address: string): string => {
   const [bare = "", zone] = address.split("%")
   if (!bare.includes(":")) return address

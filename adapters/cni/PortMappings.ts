@@ -1,19 +1,19 @@
 /**
- * From port mappings and the addresses of a container to the groups that are asked for. As the Engine groups: one protocol,
- * one host port and one container port make a group of all the host addresses that are asked for.
+ * Turns port mappings and a container's addresses into the groups to request. Groups them as the Engine does: one
+ * protocol, one host port and one container port form a group of all requested host addresses.
  */
 import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { CniError, codes } from "./CniError.ts"
 import type { Attachment } from "./Environment.ts"
 import { canonical, familyOf, isObject, type Json, type PortMapping } from "./NetworkConfig.ts"
 
-/** The addresses of a container's interface; at least one where ports are published. */
+/** The addresses of a container's interface; at least one if ports are published. */
 export interface ContainerAddresses {
   readonly v4: string | undefined
   readonly v6: string | undefined
 }
 
-/** One entry of a `MapPorts` request, and what of a binding names it. */
+/** One entry of a `MapPorts` request; these fields of a binding identify it. */
 export interface WireEntry {
   readonly Proto: number
   readonly BackendIP: string
@@ -24,8 +24,8 @@ export interface WireEntry {
 }
 
 /**
- * Without a host address a port is published on all of them, of the families that the container has. With one it leads to
- * the container's address of its family, else to that of the other, which takes a relay.
+ * Without a host address a port is published on all addresses of the container's families. With one, traffic goes to
+ * the container's address of the same family, or else to that of the other family, which needs the relay.
  */
 export const groupsOf = (
   mappings: ReadonlyArray<PortMapping>,
@@ -50,8 +50,8 @@ export const groupsOf = (
 }
 
 /**
- * The first address of each family that the result gives to this interface, or to none that it names. A result before 0.3.0
- * has one address of each family. Throws where there is none at all.
+ * The first address of each family that the result assigns to this interface, or to no interface that it names. A
+ * result before 0.3.0 has one address of each family. Throws if there is none at all.
  */
 export const containerAddresses = (prevResult: Json, { ifName }: Attachment): ContainerAddresses => {
   const listed = Array.isArray(prevResult["ips"])
@@ -77,7 +77,7 @@ export const groupText = ([entry]: ReadonlyArray<WireEntry>): string => {
   return `${entry.FrontendPort}/${protocolOfNumber(entry.Proto)} to ${joined(entry.BackendIP, entry.BackendPort)}`
 }
 
-/** What two bindings have in common when they are the same. */
+/** Equal for two bindings if they are the same. */
 export const bindingKey = (binding: {
   readonly Proto: number
   readonly BackendIP: string
@@ -110,7 +110,7 @@ const endsOf = (
   ]
 }
 
-/** An address that names no interface of the result may be the container's; one that names another's is not. */
+/** An address that names no interface of the result may be the container's; one of another interface is not. */
 const isOfContainer = (ip: unknown, interfaces: unknown, ifName: string): boolean => {
   const index = isObject(ip) ? ip["interface"] : undefined
   if (!Array.isArray(interfaces) || typeof index !== "number" || index < 0) return true

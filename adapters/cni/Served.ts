@@ -1,6 +1,6 @@
 /**
- * `POST /Cni.Execute`: one execution, done by the running plugin. The body is the configuration as it came on stdin, the
- * parameters are headers; `front.sh` sends it, or `forward.ts`.
+ * `POST /Cni.Execute`: the running plugin does one execution. The body is the configuration from stdin, the
+ * parameters are headers; `front.sh` or `forward.ts` sends it.
  */
 import { Effect } from "effect"
 import type { Handler, Posted, Reply } from "../docker/Routes.ts"
@@ -11,15 +11,15 @@ import { socketNamed } from "./NetworkConfig.ts"
 export { executePath } from "./Execution.ts"
 
 /**
- * 200 with the result, which may be empty, or 500 with the error, each as it is to stand on stdout. 421 where the
- * configuration names another socket than the one that it came through, by the header `Portmapper-Socket`: nothing was done.
+ * 200 with the result, which may be empty, or 500 with the error, each to be printed unchanged on stdout. 421 if the
+ * configuration names another socket than the header `Portmapper-Socket`, through which it came: nothing was done.
  */
 export const executeHandler: Handler = (posted) =>
   socketNamed(posted.body) === (headerText(posted, "portmapper-socket") ?? "")
     ? Effect.map(execute({ variables: variablesIn(posted), input: () => posted.body }), replyOf)
     : Effect.succeed(misdirected)
 
-/** Those that an execution looks at. */
+/** The variables that an execution reads. */
 const variablesIn = (posted: Posted) => ({
   CNI_COMMAND: headerText(posted, "cni-command"),
   CNI_CONTAINERID: headerText(posted, "cni-containerid"),
@@ -27,7 +27,7 @@ const variablesIn = (posted: Posted) => ({
   CNI_IFNAME: headerText(posted, "cni-ifname")
 })
 
-/** What a shell has in its variables are bytes, which are UTF-8 as in an environment. */
+/** A shell sends the bytes of its variables, which are UTF-8, as in the environment. */
 const headerText = ({ header }: Posted, name: string): string | undefined => {
   const bytes = header(name)
   return bytes === undefined ? undefined : Buffer.from(bytes, "latin1").toString()

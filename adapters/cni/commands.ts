@@ -1,6 +1,6 @@
 /**
- * What each command does to published ports. Ports belong to `cni:CONTAINERID/IFNAME`: what is taken back is what its owner
- * has, not what a configuration says it had.
+ * What each command does to published ports. Ports belong to the owner `cni:CONTAINERID/IFNAME`: commands release the
+ * ports that this owner has, not those that a configuration lists.
  */
 import { Array as Arr, Effect, Exit, Result, Scope } from "effect"
 import { CurrentOwner, type Driver, groupsAtOnce } from "../../src/protocol/Driver.ts"
@@ -16,7 +16,7 @@ type Labels = Readonly<Record<string, string>>
 type Listed = NonNullable<(typeof ListPortsResponse.Encoded)["Mappings"]>[number]
 type Commanded = Effect.fn.Return<undefined, CniError, Driver | Scope.Scope>
 
-/** Publishes all groups or none, as one delivery: a call that fails takes back what those before it published. */
+/** Publishes all groups or none, as one delivery: a failed call undoes the calls before it. */
 export const add = Effect.fnUntraced(function* (
   attachment: Attachment,
   groups: ReadonlyArray<Group>,
@@ -35,13 +35,13 @@ export const add = Effect.fnUntraced(function* (
   )
 })
 
-/** What the attachment has is released; that it has nothing, or never had, is fine. */
+/** Releases the attachment's ports; succeeds if it has none, or never had any. */
 export const del = Effect.fnUntraced(function* (attachment: Attachment): Commanded {
   const owner = ownerOf(attachment)
   yield* release(owner, yield* listOf(owner))
 })
 
-/** Everything that `ADD` published must be served still. */
+/** Checks that everything that `ADD` published is still served. */
 export const check = Effect.fnUntraced(function* (
   attachment: Attachment,
   groups: ReadonlyArray<Group>
@@ -51,7 +51,7 @@ export const check = Effect.fnUntraced(function* (
     const listed = there.get(bindingKey(entry))
     if (listed === undefined) return [`${frontendText(entry)} is not published`]
     return listed.State === "conflicted"
-      ? [`${frontendText(entry)} is not served, its port was taken by someone else`]
+      ? [`${frontendText(entry)} is not served, another process has taken its port`]
       : []
   })
   if (problems.length > 0)
@@ -60,7 +60,7 @@ export const check = Effect.fnUntraced(function* (
     )
 })
 
-/** Releases what attachments to this network have that are not among the valid ones. */
+/** Releases the ports of this network's attachments that are not among the valid ones. */
 export const gc = Effect.fnUntraced(function* (network: string, valid: ReadonlyArray<Attachment>): Commanded {
   const owners = new Set(valid.map(ownerOf))
   const stale = (yield* listOf("")).filter(
@@ -70,10 +70,10 @@ export const gc = Effect.fnUntraced(function* (network: string, valid: ReadonlyA
   yield* release("cni:gc", stale)
 })
 
-/** Each call is bounded to 10 s, and others wait for it. */
+/** Each call is limited to 10 s, and others wait for it. */
 const releasedAtOnce = 500
 
-/** Goes on past a call that fails, and fails with the first of the failures. */
+/** Continues after a failed call; fails with the first error. */
 const release = Effect.fnUntraced(function* (owner: string, listed: ReadonlyArray<Listed>): Commanded {
   const bindings = listed.map(({ Proto, BackendIP, BackendPort, FrontendIP, FrontendPort }) => ({
     Proto,
@@ -88,7 +88,7 @@ const release = Effect.fnUntraced(function* (owner: string, listed: ReadonlyArra
   yield* Effect.fromResult(results.find(Result.isFailure) ?? Result.void)
 })
 
-/** What an owner has; what all have where it is `""`. */
+/** An owner's mappings; all owners' for `""`. */
 const listOf = (owner: string) =>
   Effect.map(
     ask("ListPorts", { OwnedBy: owner }, owner || "cni:gc"),
@@ -131,7 +131,7 @@ const refuseDiscarded = (
   return Effect.void
 }
 
-/** The port mapper names the group by its index; a person is told the port instead. */
+/** The port mapper names the group by its index; the error for the user names the port. */
 const ofGroup = (error: CniError, groups: ReadonlyArray<Group>): CniError => {
   if (error.details !== "") return error
   const named = [...error.message.matchAll(/Groups\[(\d+)\](?:: |\.)/g)]

@@ -1,4 +1,4 @@
-/** One execution in the plugin's process: what `Execution` leaves to a port mapper is done by this process's operations. */
+/** One execution in the plugin's process: runs the task that `Execution` leaves to a port mapper. */
 import { Effect, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { type CniError, cniErrorOf } from "./CniError.ts"
@@ -6,7 +6,7 @@ import * as Commands from "./commands.ts"
 import { type Execution, failed, type Outcome, type Ports, read, succeeded, type Task } from "./Execution.ts"
 import { containerAddresses, groupsOf } from "./PortMappings.ts"
 
-/** The scope is the delivery of the outcome: what is published by one that is never delivered is taken back. */
+/** The scope is the delivery of the outcome: if it fails, what the execution published is undone. */
 export const execute = (execution: Execution): Effect.Effect<Outcome, never, Driver | Scope.Scope> => {
   const asked = read(execution)
   if (asked._tag === "Answered") return Effect.succeed(asked.outcome)
@@ -33,7 +33,7 @@ const perform = (task: Task): Effect.Effect<void, CniError, Driver | Scope.Scope
     case "GC":
       return Commands.gc(task.network, task.valid)
     case "STATUS":
-      // That this process runs, and the configuration is right, is all there is to know.
+      // This process runs, and the configuration is valid: no more to check.
       return Effect.void
   }
 }

@@ -1,19 +1,19 @@
 /**
- * An execution by way of the running plugin's socket, where `front.sh` did not bring it there: waits for a plugin that is
- * being started, and says what to do where none comes.
+ * Executes through the running plugin's socket, when `front.sh` could not: waits for a plugin that is starting, and
+ * says what to do if none comes.
  */
-import { Effect, Result } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, httpClient } from "../node/HttpClient.ts"
 import { CniError, codes } from "./CniError.ts"
 import { type Asked, type Execution, executePath, failed, type Outcome, outcomeType } from "./Execution.ts"
 import { defaultPluginSocket, socketNamed } from "./NetworkConfig.ts"
 
-/** An execution may take several calls, each bounded to 10 s. */
+/** An execution may take several calls, each limited to 10 s. */
 const answerTimeoutMillis = 30_000
 
 /**
- * `patienceMillis`: so long a command waits for a plugin that is not there, stops, or went away without an answer; what such
- * a plugin had begun is undone, so that each command may be repeated. `STATUS` does not wait.
+ * `patienceMillis`: how long a command waits for a plugin that is missing, stopping, or ended without an answer. Such
+ * a plugin's unfinished work is undone, so that each command can be repeated. `STATUS` does not wait.
  */
 export const forward = (
   asked: Asked,
@@ -35,12 +35,14 @@ export const forward = (
     (answer) => Effect.fromResult(outcomeIn(answer, socket))
   )
   const outcome = Effect.gen(function* () {
-    const deadline = Date.now() + (isStatus ? 0 : patienceMillis)
+    const begun = yield* Clock.monotonicTimeNanos
+    const bound = isStatus ? 0 : patienceMillis
     for (let pause = 20; ; pause = Math.min(2 * pause, 250)) {
       const result = yield* Effect.result(once)
       if (Result.isSuccess(result)) return result.success
       const { again, error } = result.failure
-      if (!again || Date.now() + pause > deadline)
+      const elapsed = Number((yield* Clock.monotonicTimeNanos) - begun) / 1e6
+      if (!again || elapsed + pause > bound)
         return failed(isStatus ? new CniError(codes.unavailable, error.message, error.details) : error, text)
       yield* Effect.sleep(pause)
     }
@@ -48,7 +50,7 @@ export const forward = (
   return Effect.runPromise(outcome)
 }
 
-/** A variable's bytes, each a character, as a shell sends them. */
+/** A variable's bytes, one character each, as a shell sends them. */
 const headersOf = (variables: Execution["variables"], text: string): Record<string, string> =>
   Object.fromEntries(
     Object.entries({
@@ -60,7 +62,7 @@ const headersOf = (variables: Execution["variables"], text: string): Record<stri
     }).map(([name, value = ""]) => [name, Buffer.from(value).toString("latin1")])
   )
 
-/** `again`: it may go better a moment later. */
+/** `again`: a retry may succeed. */
 interface Problem {
   readonly again: boolean
   readonly error: CniError
@@ -72,7 +74,7 @@ const unanswered = ({ code, connected, message }: HttpError, socket: string): Pr
     error: new CniError(kind, what, details)
   })
   if (code.startsWith("HPE_"))
-    return problem(false, codes.internal, `what answers on ${socket} is no HTTP`, message)
+    return problem(false, codes.internal, `the answer on ${socket} is not HTTP`, message)
   if (code === HttpCode.tooLong) return problem(false, codes.internal, `the answer of ${socket}: ${message}`)
   if (connected)
     return code === HttpCode.answerTimeout

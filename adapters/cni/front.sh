@@ -1,8 +1,8 @@
 #!/bin/sh
-# The CNI plugin as a runtime starts it: hands the execution to the running portmapper by curl, in a fraction of the time
-# that Node takes to start. Node gets what is left: no curl, no plugin yet (it is waited for), an answer that never came
-# (a command may be repeated: what a plugin could not answer it has undone), parameters and configurations that a shell can't
-# read for sure.
+# The CNI plugin as a runtime starts it: sends the execution to the running portmapper by curl, in a fraction of the
+# time that Node takes to start. Node handles the other cases: no curl, no plugin yet (it waits for one), a missing
+# answer (it repeats the command, since a plugin undoes what it could not answer), parameters and configurations that
+# a shell can't parse reliably.
 
 tried=
 in_node() {
@@ -18,14 +18,15 @@ in_node() {
 }
 
 if [ "$#" -gt 0 ] || [ -z "$CNI_COMMAND" ]; then in_node "$@"; fi
-# What a header can't hold.
+# A header can't contain these.
 case $CNI_COMMAND$CNI_CONTAINERID$CNI_NETNS$CNI_IFNAME in *[![:graph:]]*) in_node ;; esac
 
 input=$(cat) || in_node
 
-# The socket that the configuration names, read as runtimes write JSON: in one line, the keys in order. It is looked for
-# after the last array, and only what no bracket but the very last one follows belongs to the plugin. Of equal keys the last
-# counts. The plugin parses the configuration itself, and refuses an execution that came by another socket (421).
+# The socket that the configuration names, parsed from JSON as runtimes write it: in one line, the keys in order. We
+# search after the last array; only a key that no bracket but the very last one follows is the plugin's. Of equal keys
+# the last counts. The plugin parses the configuration itself, and refuses an execution that came through another
+# socket (421).
 named= found= before= key= colon=
 case $input in
   *'"socket":"/'*'}')
@@ -48,7 +49,7 @@ case $input in
 esac
 
 socket=${named:-/run/docker/plugins/portmapper.sock}
-# Unnamed, it is the socket of this user's plugin: root's lies here, that of others elsewhere.
+# By default, the socket of this user's plugin: root's is here, another user's elsewhere.
 if [ -n "$named" ] || [ -O "$socket" ]; then
   tried=$socket
   type=application/vnd.portmapper.cni+json

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * What `front.sh` leaves to Node: everything but a plugin that runs and answers. Node's own modules and Effect are loaded
- * only where the plugin has to be asked; files and streams are used by their descriptors.
+ * What `front.sh` leaves to Node: every case except a plugin that runs and answers. Loads Node's own modules and
+ * Effect only if the plugin has to be called; uses files and streams by their descriptors.
  */
 import manifest from "../../package.json" with { type: "json" }
 import { type Outcome, read } from "./Execution.ts"
@@ -10,7 +10,7 @@ import { supportedVersions } from "./NetworkConfig.ts"
 const required = 24
 const Fs = process.getBuiltinModule("node:fs")
 
-/** Reads or writes by descriptor; one that can't be read or written just now is tried again. */
+/** Reads or writes by descriptor; retries while the descriptor is not ready. */
 const patiently = <A>(attempt: () => A): A => {
   while (true) {
     try {
@@ -55,7 +55,7 @@ const main = async (): Promise<number> => {
     writeAll(2, `portmapper-cni: ${option}: takes no arguments; a container runtime runs it, see --help\n`)
     return 2
   }
-  // Without a command the plugins of the CNI project say what they are, and runtimes ask them so.
+  // Without a command the CNI project's plugins print what they are, and runtimes rely on that.
   if (option === "--help" || !process.env["CNI_COMMAND"]) {
     writeAll(option === "--help" ? 1 : 2, about)
     return 0
@@ -65,7 +65,7 @@ const main = async (): Promise<number> => {
   return status
 }
 
-/** How long a plugin that is not there may take to come. */
+/** How long to wait for a missing plugin. */
 const patienceMillis = 5_000
 
 const outcome = async (): Promise<Outcome> => {

@@ -1,10 +1,10 @@
-/** What can go wrong when a plugin is asked, each told so that a person knows what to do about it. */
+/** How a call to a plugin can fail. Each message says what the user can do about it. */
 import * as Fs from "node:fs"
 import { Schema } from "effect"
 import { HttpCode, type HttpError } from "../node/HttpClient.ts"
 import type { PluginAddress } from "./PluginAddress.ts"
 
-/** Nobody was reached. `Denied`: the socket is not ours to use. `Tls`: the two sides don't trust each other. */
+/** No connection. `Denied`: the socket's permissions keep us out. `Tls`: the two sides don't trust each other. */
 export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotConnect", {
   where: Schema.String,
   reason: Schema.Literals(["NotThere", "NotServed", "Denied", "Tls", "TimedOut", "Failed"]),
@@ -15,11 +15,11 @@ export class CannotConnect extends Schema.TaggedError<CannotConnect>()("CannotCo
   }
 }
 
-/** The plugin answered, and its answer is no. `detail` is its own text, written for the person who asked. */
+/** The plugin refused the call. `detail` is the plugin's own message to the user. */
 export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused", {
   where: Schema.String,
   method: Schema.String,
-  /** A 200 refuses by an `Err` that is not empty. */
+  /** A 200 with a non-empty `Err` is a refusal, too. */
   status: Schema.Number,
   detail: Schema.String
 }) {
@@ -28,7 +28,7 @@ export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused"
   }
 }
 
-/** What answered is no plugin, or not one that keeps to the protocol. */
+/** The server is not a plugin, or violates the protocol. */
 export class NotTheProtocol extends Schema.TaggedError<NotTheProtocol>()("NotTheProtocol", {
   where: Schema.String,
   method: Schema.String,
@@ -39,7 +39,7 @@ export class NotTheProtocol extends Schema.TaggedError<NotTheProtocol>()("NotThe
   }
 }
 
-/** The plugin does not offer a method that is ours, such as `PortMapper.ListPorts`. */
+/** The plugin does not implement one of our own methods, such as `PortMapper.ListPorts`. */
 export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
   where: Schema.String,
   method: Schema.String
@@ -49,7 +49,7 @@ export class NotOffered extends Schema.TaggedError<NotOffered>()("NotOffered", {
   }
 }
 
-/** The call was sent and no answer came: what became of it is not known here. A plugin undoes what it can't answer. */
+/** The call was sent and no answer came, so its outcome is unknown. A plugin undoes a call that it can't answer. */
 export class AnswerLost extends Schema.TaggedError<AnswerLost>()("AnswerLost", {
   where: Schema.String,
   method: Schema.String,
@@ -62,7 +62,7 @@ export class AnswerLost extends Schema.TaggedError<AnswerLost>()("AnswerLost", {
 
 export type ClientError = CannotConnect | CallRefused | NotTheProtocol | NotOffered | AnswerLost
 
-/** The error of a request that brought no answer. */
+/** The error of a request without an answer. */
 export const requestError = (
   address: PluginAddress,
   method: string,
@@ -99,7 +99,7 @@ const connectProblem = (
       return {
         reason: "NotServed",
         detail: pipe
-          ? "nobody serves this socket; start the plugin with: portmapper serve"
+          ? "no process listens on this socket; start the plugin with: portmapper serve"
           : "connection refused; is the plugin listening there?"
       }
     case "EACCES":
@@ -116,7 +116,7 @@ const connectProblem = (
   }
 }
 
-/** Whom the socket's mode lets in; where not even that can be seen, its folder is root's alone. */
+/** Who may use the socket, by its mode. If we can't stat it, only root can enter its folder. */
 const whoMay = (address: PluginAddress): string => {
   if (address._tag === "Net") return "use sudo"
   try {
@@ -134,7 +134,7 @@ const groupName = (gid: number): string => {
   return line?.split(":")[0] ?? `${gid}`
 }
 
-/** What OpenSSL said, and the option that answers it. */
+/** OpenSSL's message, and the option that fixes the problem. */
 const tlsProblem = (code: string, message: string): string | undefined => {
   if (/CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/.test(code))
     return "the plugin asks for a client certificate; give one by --tls-cert and --tls-key"

@@ -1,8 +1,8 @@
-/** What an HTTP server takes of its connections: which of them at all, and one request at a time of each. */
+/** Limits on an HTTP server's connections: which are admitted, and one request at a time on each. */
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 
-/** Closes the connections that are not admitted before anybody reads from them. */
+/** Closes connections that are not admitted, before the server reads from them. */
 export const closeOthers = (server: Net.Server, admits: (socket: Net.Socket) => boolean): void => {
   const listeners = server.listeners("connection")
   server.removeAllListeners("connection").on("connection", (socket: Net.Socket) => {
@@ -11,12 +11,12 @@ export const closeOthers = (server: Net.Server, admits: (socket: Net.Socket) => 
   })
 }
 
-/** What may wait of one connection behind its request in flight; no plugin's client sends so much ahead. */
+/** How many requests of one connection may wait behind the one in flight; no plugin client pipelines that many. */
 const maxPipelined = 16
 
 /**
- * One request of a connection at a time, the next once the answer was read: a client that asks and does not read makes
- * nothing but its own answers wait. `begun` and `done` are called for each that is listened to.
+ * Runs one request of a connection at a time, and the next once the client has read the answer: a client that sends
+ * and does not read delays only itself. `begun` and `done` are called for each request that is handled.
  */
 export const oneByOne = (
   listener: Http.RequestListener,
@@ -35,7 +35,7 @@ export const oneByOne = (
     const run = () => {
       begun()
       response.once("close", () => {
-        // In this order, so that a stop waits for those that were read already.
+        // In this order, so that a stop waits for requests that were already read.
         next(socket)
         done()
       })

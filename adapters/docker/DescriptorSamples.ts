@@ -1,9 +1,9 @@
 /**
- * Descriptors as samples of the page `/metrics`; the first two by the names that Prometheus's client libraries give them.
+ * The descriptor samples of `/metrics`. The first two have the names that Prometheus's client libraries use.
  * Source: prometheus.io/docs/instrumenting/writing_clientlibs.
  */
 
-/** The process's descriptors, and what the relay refused for want of them. */
+/** The process's descriptors, and what the relay refused because it had none left. */
 export interface DescriptorUse {
   readonly inUse: number
   readonly limit: number

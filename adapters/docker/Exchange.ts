@@ -1,23 +1,23 @@
-/** One call and its answer, whoever carries them: run, delivered, interrupted when its client goes, refused with its reason. */
+/** One call and its answer on any transport: run it, deliver the answer, interrupt it when the client disconnects. */
 import { Context, Data, Effect, Exit } from "effect"
 import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
 import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
 import { answerText, type CallRoute, type Refusal, refusedAs } from "./Routes.ts"
 
-/** The client is gone, and never read the answer. */
+/** The client disconnected before it read the answer. */
 export class Undelivered extends Data.TaggedError("Undelivered") {}
 
 export interface Exchange {
-  /** Succeeds once the system has taken the whole answer; fails when the client went before that. */
+  /** Succeeds once the kernel has taken the whole answer; fails if the client disconnects before that. */
   readonly deliver: (text: string) => Effect.Effect<void, Undelivered>
-  /** Whether an answer can still be sent: none was, and the client is there. */
+  /** Whether an answer can still be sent: none was sent yet, and the client is connected. */
   readonly open: () => boolean
   readonly refuse: (refusal: Refusal) => void
-  /** Called when the client goes before it was answered. */
+  /** Called when the client disconnects before it gets its answer. */
   readonly onGone: (gone: () => void) => void
 }
 
-/** Starts a call; its scope is the delivery of its answer. `done` runs when all is over, whatever came of it. */
+/** Starts a call; its scope is the delivery of its answer. `done` runs at the end, after success and failure alike. */
 export const startCall = (
   services: Context.Context<Driver>,
   { method, owner }: CallRoute,
@@ -31,7 +31,7 @@ export const startCall = (
   start(Context.add(services, CurrentOwner, owner), answered, exchange, done)
 }
 
-/** Starts what answers by itself; it is interrupted when its client goes, and a failure is told where nothing was yet. */
+/** Starts an effect that sends its own answer; a disconnect interrupts it. Sends a failure if nothing was sent yet. */
 export const start = (
   services: Context.Context<Driver>,
   answered: Effect.Effect<void, CallError | Undelivered, Driver>,

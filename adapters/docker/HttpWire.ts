@@ -1,6 +1,6 @@
 /**
- * Carries raw requests to any plugin, over its Unix socket or a URL: what is sent is what was written, and whatever comes
- * back is an answer. For the conformance kit; whoever wants to be served uses the client.
+ * Sends raw requests to any plugin, over its Unix socket or a URL: the bytes go out as written, and any response
+ * counts as an answer. For the conformance kit; other callers use `PluginClient`.
  */
 import { Effect } from "effect"
 import { NoAnswer, type Wire } from "../../src/testing/conformance/Wire.ts"
@@ -8,7 +8,7 @@ import { HttpCode, type HttpError, httpClient } from "../node/HttpClient.ts"
 import type { PluginAddress } from "./PluginAddress.ts"
 
 export const httpWire = (address: PluginAddress): Wire => {
-  // A plugin of ours gives a call up after 10 s.
+  // Our plugin gives up a call after 10 s.
   const http = httpClient(address, { answerTimeoutMillis: 12_000, maxBodyBytes: 16 * 1024 * 1024 })
   return {
     send: ({ method, path, headers, body }) =>
@@ -32,10 +32,10 @@ export const httpWire = (address: PluginAddress): Wire => {
 }
 
 const problemText = ({ code, message }: HttpError): string => {
-  if (code.startsWith("HPE_")) return `what answers is no HTTP (${message})`
+  if (code.startsWith("HPE_")) return `the answer is not HTTP (${message})`
   const known: Readonly<Record<string, string>> = {
     ENOENT: "no such socket",
-    ECONNREFUSED: "nobody serves it",
+    ECONNREFUSED: "no process listens there",
     EACCES: "this user may not use it",
     ECONNRESET: "the connection broke",
     [HttpCode.tooLong]: "the answer is too long"

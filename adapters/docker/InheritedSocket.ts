@@ -1,4 +1,4 @@
-/** The plugin on a socket that somebody else bound, and that this process inherited: systemd, a supervisor, a test. */
+/** The plugin on an inherited socket, which another process bound: systemd, a supervisor, a test. */
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect, type Scope } from "effect"
@@ -23,16 +23,16 @@ import { type TcpAdmission, tcpAdmission } from "./TcpAdmission.ts"
 import type { Renewals } from "./TlsFiles.ts"
 
 export interface InheritedOptions extends PlacedOptions {
-  /** For a TCP socket, by the rules of `serveTcp`; a Unix socket has no use for them. */
+  /** For a TCP socket, by the rules of `serveTcp`; ignored for a Unix socket. */
   readonly tls?: SomeTlsFiles | undefined
-  /** When the files are read anew; never where `undefined`. */
+  /** When to reload the files; never if `undefined`. */
   readonly renewals?: Renewals | undefined
 }
 
 /**
- * Serves the plugin on a listening stream socket, Unix or TCP, until the scope closes; then it is closed, but neither
- * removed nor refused to others who hold it, so that what connects meanwhile waits for the successor. Answers where a
- * TCP socket listens, and `undefined` for a Unix socket.
+ * Serves the plugin on a listening stream socket, Unix or TCP, until the scope closes. Then our descriptor is closed,
+ * but the socket keeps listening for other processes that hold it, so new connections wait for the successor. Returns
+ * the address of a TCP socket, and `undefined` for a Unix socket.
  */
 export const serveFd = Effect.fnUntraced(function* (
   fd: number,
@@ -75,15 +75,15 @@ export const serveFd = Effect.fnUntraced(function* (
 
 interface Adopted {
   readonly server: Http.Server
-  /** Of a TCP socket. */
+  /** The address of a TCP socket. */
   readonly address: Net.AddressInfo | undefined
-  /** Resolves to what went wrong, or to `undefined` once the server listens. */
+  /** Resolves to the error message, or to `undefined` once the server listens. */
   readonly problem: Promise<string | undefined>
 }
 
 /**
- * Listens in one go, since a connection may wait already: the kind of socket is known only of one that is listened on,
- * and a TCP socket is handed over to a TLS server then.
+ * Listens in a single step, since a connection may be waiting already. Node reveals the kind of socket only once it
+ * listens; a TCP socket is then passed to a TLS server.
  */
 const adopt = (
   requests: Http.RequestListener,
@@ -101,7 +101,7 @@ const adopt = (
   const address = typeof found === "object" ? (found ?? undefined) : undefined
   if (address === undefined || certificates === undefined) return { server, address, problem }
   const secured = certificates.secure(requests)
-  // The plain server serves nothing from here on, and shall not begin to watch over its connections.
+  // The plain server serves nothing from here on and must not start its connection timers.
   server.removeAllListeners("listening")
   const securedProblem = problemOf(secured)
   secured.listen(server)

@@ -1,6 +1,7 @@
 /**
- * What each mapping carried, as samples of the page `/metrics`: three counters with a line or two for each mapping. What the
- * host does not count has no sample, as the format wants it. Source: prometheus.io/docs/instrumenting/exposition_formats.
+ * The traffic of each mapping as samples of `/metrics`: three counters with one or two lines for each mapping. What
+ * the host does not count has no sample, as the format requires. Source:
+ * prometheus.io/docs/instrumenting/exposition_formats.
  */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"

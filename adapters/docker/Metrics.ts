@@ -1,6 +1,6 @@
 /**
- * The page `/metrics` in the text format of Prometheus: what is mapped, how calls end and how long they take, why ports
- * could not be had. Source: prometheus.io/docs/instrumenting/exposition_formats.
+ * The page `/metrics` in Prometheus's text format: what is mapped, how calls end and how long they take, why ports
+ * could not be reserved. Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
 import { Cause, Context, Effect, Exit, Metric, Option } from "effect"
 import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
@@ -17,7 +17,7 @@ export interface Metrics {
   readonly page: Effect.Effect<Page, DriverError, Driver>
 }
 
-/** Metrics of their own, beginning at zero. */
+/** A new set of metrics, starting at zero. */
 export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics => {
   const registry: Metric.MetricRegistry = new Map()
   const calls = Context.make(Metric.MetricRegistry, registry)
@@ -40,7 +40,7 @@ export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics
       if (reason !== undefined) failures(reason).updateUnsafe(1, calls)
     },
     page: Effect.gen(function* () {
-      // Loaded by the first who asks: most plugins are never asked.
+      // Loaded at the first scrape: most plugins are never scraped.
       const { formatUnsafe } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))
       const driver = yield* Driver
       const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
@@ -54,7 +54,7 @@ export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics
   }
 }
 
-/** How a call ended; `interrupted` is one whose caller went away. */
+/** How a call ended; `interrupted`: its caller disconnected. */
 type Outcome = "ok" | "bad_request" | "unknown_method" | "refused" | "timed_out" | "interrupted" | "defect"
 
 const outcomeOf = (exit: FinishedCall["exit"]): Outcome => {
@@ -68,7 +68,7 @@ const outcomeOf = (exit: FinishedCall["exit"]): Outcome => {
 const errorOf = (cause: Cause.Cause<DriverError>): DriverError | undefined =>
   Option.getOrUndefined(Cause.findErrorOption(cause))
 
-/** From a tenth of a millisecond to the bound of a call, 10 s. */
+/** From 0.1 ms to a call's time limit, 10 s. */
 const duration = Metric.histogram("portmapper_call_duration_seconds", {
   description: "How long the plugin's calls took, by method and outcome",
   boundaries: [
@@ -97,7 +97,7 @@ const counters = new Map(
 )
 const failures = (reason: FailureReason) => counters.get(reason) ?? failureCounter
 
-/** By the tags of the built-in mapper's errors, so that a driver of one's own is counted by the same. */
+/** By the tags of the built-in mapper's errors; a custom driver that uses these tags is counted the same way. */
 const failureReason = (error: DriverError | undefined): FailureReason | undefined => {
   switch (error?._tag) {
     case "PortAllocated":
@@ -111,7 +111,7 @@ const failureReason = (error: DriverError | undefined): FailureReason | undefine
   }
 }
 
-/** `exhausted` is the system's memory or descriptors, `all_allocated` a range's ports. */
+/** `exhausted`: the system ran out of memory or descriptors; `all_allocated`: the range has no free port. */
 const bindReasons: Readonly<Record<string, FailureReason>> = {
   InUse: "address_in_use",
   Denied: "denied",
@@ -124,10 +124,10 @@ const mappingsGauge = Metric.gauge("portmapper_mappings", {
   description: "What is mapped, by mode and protocol"
 })
 
-/** Those of the built-in mapper. */
+/** The built-in mapper's modes. */
 const modes = ["nat", "engine", "proxy", "routed"]
 
-/** Counted anew for each page: every mode and protocol has its line, also at zero. */
+/** Counted again for each scrape: every mode and protocol has its line, even at zero. */
 const gaugesOf = (mappings: ReadonlyArray<ListedMapping>): Context.Context<never> => {
   const registry: Metric.MetricRegistry = new Map()
   const context = Context.make(Metric.MetricRegistry, registry)

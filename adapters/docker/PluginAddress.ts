@@ -3,7 +3,7 @@ import { Result } from "effect"
 
 /**
  * `Pipe` is a Unix socket's path or a Windows pipe's name; `Net` a host (an IPv6 address without brackets) and a port.
- * `text` is how a person is told of it.
+ * `text` is the form for messages.
  */
 export type PluginAddress =
   | { readonly _tag: "Pipe"; readonly path: string; readonly text: string }
@@ -20,8 +20,8 @@ export const urlForms = "unix:///PATH, http://HOST:PORT, https://HOST:PORT or tc
 export const socketAddress = (path: string): PluginAddress => ({ _tag: "Pipe", path, text: path })
 
 /**
- * `unix:///run/p.sock`, `npipe:////./pipe/p`, `http://…`, `https://…`; `tcp://…` is HTTPS where `tls` says that there
- * are files for it. The failure follows the text.
+ * `unix:///run/p.sock`, `npipe:////./pipe/p`, `http://…`, `https://…`; `tcp://…` is HTTPS if `tls`: the caller has TLS
+ * files. The failure is a clause that messages put after the URL.
  */
 export const parsePluginUrl = (text: string, tls: boolean): Result.Result<PluginAddress, string> => {
   const pipe = /^(unix|npipe):\/\/(\/.+)$/.exec(text)

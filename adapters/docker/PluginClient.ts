@@ -1,7 +1,7 @@
 /**
- * Asks any port-mapper plugin, ours or another, over its socket or over TCP with TLS. A client is a `Driver`, so whatever
- * serves a driver can forward to a plugin. Lenient in what it takes for an answer, as the Engine is: any Content-Type, a
- * refusal with any status but 200 or with an `Err` in a 200.
+ * The client of any port-mapper plugin, ours or another, over its socket or over TCP with TLS. A client is a
+ * `Driver`, so any transport that serves a driver can forward to a plugin. As lenient about answers as the Engine: it
+ * accepts any Content-Type, and takes any status but 200, or an `Err` in a 200, for a refusal.
  */
 import { Effect, Result, type Scope } from "effect"
 import {
@@ -39,32 +39,32 @@ import type { PluginAddress } from "./PluginAddress.ts"
 
 export interface PluginClient {
   readonly address: PluginAddress
-  /** One call as it travels: JSON text there, and the parsed JSON of a success back. */
+  /** One raw call: JSON text out, and the parsed JSON of a success back. */
   readonly call: (method: Method, body: string) => Effect.Effect<unknown, ClientError>
-  /** What the plugin says it implements. An Engine sends this once in its life; a plugin may take us for one. */
+  /** What the plugin says it implements. An Engine sends this once in its life; a plugin may mistake us for one. */
   readonly activate: Effect.Effect<ReadonlyArray<string>, ClientError>
   readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
-  /** Only ours takes several groups, all of them or none; `NotOffered` of any other. */
+  /** Maps several groups, all or none. Only our plugin implements this; any other: `NotOffered`. */
   readonly mapTogether: (
     groups: ReadonlyArray<Group>
   ) => Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, ClientError>
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
-  /** Only ours follows containers, and only where it watches an Engine; `NotOffered` of any other. */
+  /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
   readonly followContainer: (follow: Follow) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
-  /** Only ours knows what it has mapped; `NotOffered` of any other. */
+  /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
 
-/** A plugin of ours bounds each call to 10 s itself. */
+/** Our plugin itself limits each call to 10 s. */
 export interface ClientOptions extends Pick<HttpOptions, "connectTimeoutMillis" | "answerTimeoutMillis"> {
-  /** In whose name calls are made; `CurrentOwner` where `undefined`. Only ours asks. */
+  /** The owner that calls are made for; `CurrentOwner` if `undefined`. Only our plugin reads it. */
   readonly owner?: string | undefined
   readonly tls?: TlsFiles | undefined
-  /** How many connections are kept at most. */
+  /** The most connections that are kept open. */
   readonly connections?: number | undefined
 }
 
-/** A client whose connections are closed with the scope. Nothing is sent until it is asked something. */
+/** A client whose connections close with the scope. It sends nothing before the first call. */
 export const makeClient = Effect.fnUntraced(function* (
   address: PluginAddress,
   options: ClientOptions = {}
@@ -152,7 +152,7 @@ const valueIn = (
     return Result.fail(new CallRefused({ where, method, status, detail }))
   }
   if (Result.isSuccess(value)) return Result.succeed(value.success)
-  // The Engine does not look at what a success of UnmapPorts says.
+  // The Engine ignores the body of a successful UnmapPorts.
   if (method === "PortMapper.UnmapPorts") return Result.succeed({})
   return Result.fail(new NotTheProtocol({ where, method, detail: preview(body, 200) }))
 }

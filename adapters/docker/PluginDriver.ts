@@ -1,4 +1,4 @@
-/** A running plugin as a driver: what this process is asked, the plugin is asked, in the name of the same owner. */
+/** A running plugin as a driver: forwards each call to the plugin, for the same owner. */
 import { Effect, Layer } from "effect"
 import { Driver, type DriverError } from "../../src/protocol/Driver.ts"
 import { MethodNotFound } from "../../src/protocol/Operations.ts"
@@ -7,8 +7,8 @@ import { socketAddress } from "./PluginAddress.ts"
 import { makeClient } from "./PluginClient.ts"
 
 /**
- * The plugin on a Unix socket. An answer lost on its way is undone by the plugin; one that this process can't deliver is
- * not, since the plugin has delivered it here.
+ * The plugin on a Unix socket. The plugin undoes a call whose answer it can't deliver to this process. It doesn't
+ * undo one whose answer this process then fails to deliver, since for the plugin it was delivered.
  */
 export const layerDriver = (socketPath: string) =>
   Layer.effect(
@@ -16,7 +16,7 @@ export const layerDriver = (socketPath: string) =>
     Effect.map(makeClient(socketAddress(socketPath)), (client) =>
       Driver.of({
         mapPorts: client.mapPorts,
-        // Not one after the other: those before the one that is refused would stay.
+        // Not one by one: the groups before a refused one would stay mapped.
         mapGroups: (groups) =>
           Effect.mapError(client.mapTogether(groups), (error) => ({
             group: undefined,

@@ -1,4 +1,4 @@
-/** The plugin on a named pipe of Windows, where the Engine finds a plugin by its spec file alone. */
+/** The plugin on a Windows named pipe. There the Engine finds a plugin by its spec file alone. */
 import { Effect, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
@@ -11,8 +11,8 @@ export interface PipeOptions extends ServerOptions {
 }
 
 /**
- * Serves the plugin on `\\.\pipe\NAME` until the scope closes, with a `NAME.spec` that tells the Engine so; answers the
- * spec file's path. The pipe is open to its owner, administrators and the system.
+ * Serves the plugin on `\\.\pipe\NAME` until the scope closes, with a `NAME.spec` by which the Engine finds it.
+ * Returns the spec file's path. The pipe is open to its owner, administrators and the system.
  */
 export const serveWindows = Effect.fnUntraced(function* (
   name: string,

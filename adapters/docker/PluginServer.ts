@@ -1,13 +1,13 @@
 /**
  * The plugin protocol over HTTP: `POST /<Method>` with a JSON body, as the Docker Engine calls it. Owns the sockets:
- * limits of time, delivery, the stop. What HTTP means to a call is in `Routes`; what a call does is the driver's.
+ * timeouts, delivery, the stop. `Routes` maps HTTP to calls; the driver runs them.
  *
- * Stands on `node:http`, with the Effect runtime behind it and a shorter way for plain requests (`WholeRequests`).
+ * Built on `node:http`, with the Effect runtime behind it and a fast path for plain requests (`WholeRequests`).
  */
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import { Server as TlsServer } from "node:tls"
-import { Context, Effect, Exit, References, type Scope } from "effect"
+import { Clock, Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type ListenerHandoff, leaveConnection, type Place } from "../upgrade/ListenerHandoff.ts"
@@ -35,14 +35,14 @@ import { type Interception, interceptWholeRequests, type ShortWay } from "./Whol
 export { contentType, maxBodyBytes }
 
 export interface ServerOptions extends RouteOptions {
-  /** Who keeps the listening socket and idle connections for a successor; nobody where `undefined`. */
+  /** Keeps the listening socket and idle connections for a successor; they are closed if `undefined`. */
   readonly handoff?: ListenerHandoff | undefined
 }
 
-/** As a listener serves: the place by which the handoff knows it. */
+/** The options of one listener, with the place by which the handoff knows it. */
 export interface PlacedOptions extends ServerOptions {
   readonly place?: Place | undefined
-  /** Whether a connection may ask at all; any may where `undefined`. */
+  /** Whether a connection is admitted; every one is if `undefined`. */
   readonly admits?: ((socket: Net.Socket) => boolean) | undefined
 }
 
@@ -50,23 +50,23 @@ export interface PlacedOptions extends ServerOptions {
 const headersTimeoutMillis = 10_000
 const requestTimeoutMillis = 30_000
 
-/** How long a client may take nothing of what it is sent, before it is dropped. */
+/** How long a client may read nothing of its answer before it is dropped. */
 const unreadTimeoutMillis = 30_000
 
-/** How long a stop waits for the requests in flight; a call itself is bounded to less. */
+/** How long a stop waits for requests in flight; a call's own limit is shorter. */
 const stopTimeoutMillis = 12_000
-/** The same where a successor waits, and with it who connects meanwhile. */
+/** The same while a successor waits, and with it every client that connects meanwhile. */
 const leaveTimeoutMillis = 3_000
 
-/** Connections of one listener: a part of the descriptors that the relay leaves to calls. Node closes more at once. */
+/** The most connections of a listener: a share of the descriptors that the relay leaves. Node closes further ones. */
 const maxConnections = (): number => Math.max(controlReserve(descriptorLimit()) >> 2, 8)
 
 /**
- * Serves the plugin on a listener until the scope closes. A call runs with the services of the fiber that serves, so
- * one layer serves any number of listeners. `listen` binds; it runs once the server is ready to answer.
+ * Serves the plugin on a listener until the scope closes. A call runs with the services of the serving fiber, so one
+ * layer serves any number of listeners. `listen` binds; it runs once the server is ready to answer.
  *
- * At the end nothing new is taken; idle connections are closed, or left to the handoff's successor, requests in flight are
- * finished, and one that was read on a live connection meanwhile is answered 503.
+ * A stop accepts no connection and no request any more: idle connections are closed, or left to the handoff's
+ * successor; requests in flight are finished; one read on a live connection meanwhile gets a 503.
  */
 export const serve = <E, R>(
   listen: (server: Http.Server) => Effect.Effect<void, E, R | Scope.Scope>,
@@ -74,15 +74,16 @@ export const serve = <E, R>(
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   serveOn((listener) => Http.createServer(httpOptions, listener), listen, options)
 
-/** As `serve`, for a server of another make, such as one of `node:https`. */
+/** As `serve`, for another kind of server, such as one of `node:https`. */
 export const serveOn = <E, R>(
   create: (listener: Http.RequestListener) => Http.Server,
   listen: (server: Http.Server) => Effect.Effect<void, E, R | Scope.Scope>,
   options: PlacedOptions
 ): Effect.Effect<void, E, R | Driver | Scope.Scope> =>
   Effect.gen(function* () {
-    // A call takes no turn with others until it waits for something: it is short, or bounded.
+    // A call doesn't yield to others until it waits for something: it is short, or bounded.
     const services = Context.add(yield* Effect.context<Driver>(), References.PreventSchedulerYield, true)
+    const clock = yield* Clock.Clock
     const state: ServerState = {
       stopping: false,
       leaving: false,
@@ -101,12 +102,13 @@ export const serveOn = <E, R>(
         )
         created.on("clientError", refuseClient)
         created.maxConnections = maxConnections()
-        // What TLS has to unwrap first has no short way.
+        // No fast path with TLS, which has to decrypt first.
         if (!(created instanceof TlsServer))
           state.shortWay = interceptWholeRequests(created, {
             take: takeWhole(services, options, state),
             silenceMillis: requestTimeoutMillis,
-            unreadMillis: unreadTimeoutMillis
+            unreadMillis: unreadTimeoutMillis,
+            now: () => clock.currentTimeMillisUnsafe()
           })
         if (options.admits !== undefined) closeOthers(created, options.admits)
         return created
@@ -119,14 +121,14 @@ export const serveOn = <E, R>(
 /** No host header is required: an Engine sends it empty. */
 export const httpOptions = {
   requireHostHeader: false,
-  // Else the first of two Host headers would hide the other.
+  // Otherwise the first of two Host headers would hide the other.
   joinDuplicateHeaders: true,
   headersTimeout: headersTimeoutMillis,
   requestTimeout: requestTimeoutMillis,
   connectionsCheckingInterval: 2_000,
   /**
-   * An idle connection closed in the moment that the Engine sends a request on it makes the Engine repeat the request
-   * without its body, which fails a container's start. So its connections stay open as long as it wants.
+   * If an idle connection is closed just as the Engine sends a request on it, the Engine repeats the request without
+   * its body, which fails a container's start. So connections stay open as long as the client wants.
    */
   keepAliveTimeout: 0,
   noDelay: true
@@ -134,7 +136,9 @@ export const httpOptions = {
 
 interface ServerState {
   stopping: boolean
-  /** Whether it stops for a successor's sake: what was read of connections that it gets is answered, not refused. */
+  /**
+   * Whether it stops for a successor: requests read on connections that the successor gets are answered, not refused.
+   */
   leaving: boolean
   inFlight: number
   /** Called when the last request in flight is done. */
@@ -155,19 +159,22 @@ const requestListener =
         return runPage(services, route, response)
       case "Call":
         return readBody(request, response, (text) => {
-          // A call is over once its delivery is known to the driver, which is after the response is gone.
+          // A call ends once the driver knows of the delivery, which is after the response was sent.
           state.inFlight++
           startCall(services, route, text, exchangeOf(response), () => requestDone(state))
         })
       case "Handler":
         return readBody(request, response, (text) => {
           state.inFlight++
-          runHandler(services, route, request, text, response, () => requestDone(state))
+          const made = route.handler({ header: (name) => request.headers[name]?.toString(), body: text })
+          runHandler(services, made, response, () => requestDone(state))
         })
     }
   }
 
-/** What comes whole and asks for a call is answered at once; pages, refusals and the stop go the long way. */
+/**
+ * Answers a complete request for a call at once; pages, refusals and requests during a stop go through `node:http`.
+ */
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
   ({ head, body }, exchange, done) => {
@@ -241,13 +248,10 @@ const deliver = (response: Http.ServerResponse, reply: Reply): Effect.Effect<voi
 
 const runHandler = (
   services: Context.Context<Driver>,
-  { handler }: HandlerRoute,
-  { headers }: Http.IncomingMessage,
-  body: string,
+  made: ReturnType<HandlerRoute["handler"]>,
   response: Http.ServerResponse,
   done: () => void
 ): void => {
-  const made = handler({ header: (name) => headers[name]?.toString(), body })
   const answered = Effect.scoped(Effect.flatMap(made, (reply) => deliver(response, reply)))
   start(services, answered, exchangeOf(response), done)
 }
@@ -275,7 +279,7 @@ const send = (response: Http.ServerResponse, { status, contentType, body }: Repl
   response.once("close", () => socket.setTimeout(0))
 }
 
-/** What is no HTTP, or comes too slowly, is told so where that is possible. */
+/** Answers invalid HTTP and requests that come too slowly with an error, if the socket can still be written. */
 const refuseClient = (error: NodeJS.ErrnoException, socket: Net.Socket): void => {
   if (!socket.writable || error.code === "ECONNRESET") return void socket.destroy()
   const [status, reason] =

@@ -1,5 +1,5 @@
 /**
- * The Unix socket of a plugin: where the Engine looks for it, who may use it, and that two processes never share it.
+ * The Unix socket of a plugin: where the Engine looks for it, who may use it, and that only one process serves it.
  */
 import * as Fs from "node:fs"
 import type * as Http from "node:http"
@@ -21,19 +21,19 @@ export class SocketFileError extends Schema.TaggedError<SocketFileError>()("Sock
 }
 
 export interface SocketFileOptions extends ServerOptions {
-  /** The group that may use the socket, by number; the process's own where `undefined`. */
+  /** The id of the group that may use the socket; the process's own if `undefined`. */
   readonly groupId?: number | undefined
-  /** The mode of the folder where it has to be made; 0755 where `undefined`. */
+  /** The mode of the folder if it has to be created; 0755 if `undefined`. */
   readonly folderMode?: number | undefined
 }
 
-/** The longest path that `sockaddr_un` holds, less what the name of the unfinished socket takes more. */
+/** The longest path that `sockaddr_un` holds, less what the unfinished socket's longer name needs. */
 const maxPathBytes = 107
 
 /**
- * Serves the plugin on a Unix socket of mode 0660 until the scope closes. The folder is made where it is missing. A
- * socket file that nobody serves is replaced; one that is served, or a file that is no socket, is an error. The socket
- * appears under its name only when it is ready, and at the end is removed if it is still ours.
+ * Serves the plugin on a Unix socket of mode 0660 until the scope closes. Creates the folder if it is missing.
+ * Replaces a socket file that no process listens on; a socket in use, or a file that is no socket, is an error. The
+ * socket gets its name only when it is ready, and is removed at the end if it is still ours.
  */
 export const serveUnix = (
   path: string,
@@ -70,7 +70,7 @@ const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions)
     yield* attempt(path, "making the folder", () =>
       Fs.mkdirSync(folder, { recursive: true, mode: folderMode ?? 0o755 })
     )
-    // Another user may have been faster.
+    // Another user may have created it first.
     yield* refuseReplaceable(path, folder)
     yield* refuseServed(path)
     yield* attempt(unfinished, "removing an unfinished socket", () => Fs.rmSync(unfinished, { force: true }))
@@ -85,8 +85,8 @@ const refuseReplaceable = (path: string, folder: string): Effect.Effect<void, So
   )
 
 /**
- * Gives the socket's file its group and its place, until the scope closes; it stays a successor's, and a predecessor's that
- * takes back.
+ * Sets the socket file's group and moves it to its path, until the scope closes; then it stays if a successor has it,
+ * or a predecessor that resumes serving.
  */
 const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOptions) =>
   Effect.acquireRelease(
@@ -102,7 +102,7 @@ const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOpt
       })
   )
 
-/** Bound under the umask that makes its mode 0660, so that at no time anyone else may connect. */
+/** Binds under a umask that makes the mode 0660, so that no other user can connect at any moment. */
 const listen = (server: Http.Server, path: string): Effect.Effect<void, SocketFileError> =>
   Effect.callback((resume) => {
     const failed = (error: Error) =>
@@ -119,7 +119,7 @@ const listen = (server: Http.Server, path: string): Effect.Effect<void, SocketFi
     }
   })
 
-/** A file that is in the way is left alone unless it is a socket that nobody listens on. */
+/** Fails if the path is taken, except by a socket that no process listens on. */
 const refuseServed = (path: string): Effect.Effect<void, SocketFileError> =>
   Effect.gen(function* () {
     const found = yield* attempt(path, "looking for a socket", () =>

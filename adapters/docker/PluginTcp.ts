@@ -1,6 +1,6 @@
 /**
- * The plugin on a TCP port. On a loopback address the host's own users may all call it; beyond, only who shows a
- * certificate. Owns who may connect; what is said over a connection is `PluginServer`'s.
+ * The plugin on a TCP port. On a loopback address every user of the host may call it; beyond, only clients with a
+ * certificate. Decides who may connect; `PluginServer` handles the requests.
  */
 import * as Dns from "node:dns/promises"
 import * as Http from "node:http"
@@ -19,29 +19,29 @@ import { type Renewals, readTlsFiles, type TlsFiles } from "./TlsFiles.ts"
 export interface HostPort {
   /** A name or an address; IPv6 without brackets. */
   readonly host: string
-  /** 0 for one that the system picks. */
+  /** 0: the kernel picks one. */
   readonly port: number
 }
 
-/** Files of which some may be missing: all of them are needed, or none. */
+/** TLS files, some of which may be missing; valid are all of them, or none. */
 export type SomeTlsFiles = { readonly [K in keyof TlsFiles]?: TlsFiles[K] | undefined }
 
 export interface TcpOptions extends HostPort, ServerOptions {
   readonly tls?: SomeTlsFiles | undefined
-  /** When the files are read anew; never where `undefined`. */
+  /** When to reload the files; never if `undefined`. */
   readonly renewals?: Renewals | undefined
 }
 
-/** Where a server listens: `host` as it was asked for, `address` what it stands for, and the port it got. */
+/** Where a server listens: `host` as requested, `address` as resolved, and the actual port. */
 export interface Listening extends HostPort {
   readonly address: string
   readonly secure: boolean
 }
 
-/** By which a handoff knows a TCP socket. */
+/** The handoff's key for a TCP socket. */
 export const tcpPlace = (asked: HostPort): Place => `tcp ${hostPortText(asked)}`
 
-/** The files that are missing for TLS, by their names in `TlsFiles`. */
+/** The missing TLS files, by their names in `TlsFiles`. */
 export class TlsFilesMissing extends Schema.TaggedError<TlsFilesMissing>()("TlsFilesMissing", {
   /** `HOST:PORT` */
   listener: Schema.String,
@@ -52,7 +52,7 @@ export class TlsFilesMissing extends Schema.TaggedError<TlsFilesMissing>()("TlsF
     return this.explain(this.missing)
   }
 
-  /** The message, with other names for what is missing, in the order of `missing`. */
+  /** The message with the caller's names for the missing files, in the order of `missing`. */
   explain(names: ReadonlyArray<string>): string {
     const why = this.beyondLoopback
       ? "it is reached from beyond this host, so clients must show certificates"
@@ -77,8 +77,8 @@ const handshakeTimeoutMillis = 10_000
 
 /**
  * Serves the plugin on a TCP port until the scope closes. With TLS (1.2 or later) a client must show a certificate
- * signed by one of `caFile`; without TLS only a loopback address is served. A name is resolved once, and served at that
- * address.
+ * signed by one of `caFile`; without TLS only a loopback address is served. A name is resolved once, and the server
+ * listens on that address.
  */
 export const serveTcp = Effect.fnUntraced(function* (
   options: TcpOptions
@@ -120,7 +120,7 @@ export const parseHostPort = (text: string): Result.Result<HostPort, string> => 
   const isAddress = Result.isSuccess(parseAddress(host))
   if (match?.[1] !== undefined && !(isAddress && host.includes(":")))
     return Result.fail("expected an IPv6 address in the brackets")
-  // URLs as browsers and Node read them have no zone, so no spec file could tell of it.
+  // URLs as browsers and Node parse them have no zone, so a spec file can't contain one.
   if (host.includes("%")) return Result.fail("expected an address without a zone")
   if (!isAddress && (/^[\d.]+$/.test(host) || !/^[\w.-]+$/.test(host)))
     return Result.fail("expected the name of a host or an IP address before the port")
@@ -131,8 +131,8 @@ export const hostPortText = ({ host, port }: HostPort): string =>
   `${host.includes(":") ? `[${host}]` : host}:${port}`
 
 /**
- * The URL by which the Engine on this host reaches a listener: `tcp://` without TLS, `https://` with it. The name is kept
- * where one was given, since the server's certificate is for names; any address is the loopback one.
+ * The URL by which the Engine on this host reaches a listener: `tcp://` without TLS, `https://` with it. A host name
+ * is kept, since the server's certificate is for names; an unspecified address becomes the loopback one.
  */
 export const engineUrl = ({ host, port, secure }: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(host))
@@ -161,12 +161,12 @@ export const tlsFor = (
 
 export const plain = (requests: Http.RequestListener): Http.Server => Http.createServer(httpOptions, requests)
 
-/** What a TLS server shows and trusts, as the files say. */
+/** The certificates that a TLS server presents and trusts, from its files. */
 export interface Certificates {
   /** The server's own, as PEM. */
   readonly own: () => string
   readonly secure: (requests: Http.RequestListener) => Https.Server
-  /** Reads the files anew for connections to come; where they are not fit, all stays as it is, and that is logged. */
+  /** Reloads the files for future connections; if one is unusable, logs that and keeps the current ones. */
   readonly renew: (listener: string) => Effect.Effect<void>
 }
 
@@ -189,7 +189,7 @@ export const certificatesOf = Effect.fnUntraced(function* (
         },
         requests
       )
-      // No HTTP can be said where there was no handshake; Node itself would keep such a connection open.
+      // Without a handshake there is no HTTP answer to send; Node itself would keep such a connection open.
       return server.on("tlsClientError", (_, socket) => socket.destroy())
     },
     renew: (listener) =>
@@ -205,7 +205,7 @@ export const certificatesOf = Effect.fnUntraced(function* (
   }
 })
 
-/** Waits until the server listens; the system's reason where it can't. */
+/** Waits until the server listens; fails with the system's reason. */
 export const listen = (
   server: Net.Server,
   options: Net.ListenOptions,
@@ -222,8 +222,8 @@ export const listen = (
   })
 
 /**
- * The connections of a server, dropped with the scope: an HTTP server knows of those with a finished handshake alone, and
- * the others would hold the process for as long as a handshake may take.
+ * The connections of a server, dropped with the scope: an HTTP server knows only those with a finished handshake, and
+ * the others would keep the process alive until their handshake times out.
  */
 export const openConnections = Effect.map(
   Effect.acquireRelease(

@@ -1,6 +1,6 @@
 /**
- * What HTTP means to the plugin protocol, whoever carries it: which paths there are, what status an outcome has, and in
- * which words a request is refused. `PluginServer` serves it on sockets, `WebHandler` as a `fetch` handler.
+ * The plugin protocol's HTTP, on any transport: the paths, the status of each outcome, and the messages of refusals.
+ * `PluginServer` serves it on sockets, `WebHandler` as a `fetch` handler.
  */
 import { Cause, type Effect, type Scope } from "effect"
 import { type Driver, isOwner, ownerRule } from "../../src/protocol/Driver.ts"
@@ -9,10 +9,10 @@ import { type Answer, type Failure, Method } from "../../src/protocol/Operations
 
 export const contentType = "application/vnd.docker.plugins.v1.1+json"
 
-/** The Engine's own limit on what it sends is far below. */
+/** The Engine's own limit on its requests is far lower. */
 export const maxBodyBytes = 1024 * 1024
 
-/** An answer that is not a call's: `GET /healthz` and the like. */
+/** The answer to a `GET`, such as `GET /healthz`. */
 export interface Page {
   readonly contentType: string
   readonly body: string
@@ -20,12 +20,12 @@ export interface Page {
 
 /** A `POST` that speaks another protocol than the plugin's. */
 export interface Posted {
-  /** By its name in lower case; a character for each byte. */
+  /** By its lower-case name; one character for each byte. */
   readonly header: (name: string) => string | undefined
   readonly body: string
 }
 
-/** What is answered to it, word for word. */
+/** The answer to a `Posted`, sent unchanged. */
 export interface Reply extends Page {
   readonly status: number
 }
@@ -38,16 +38,16 @@ export interface RouteOptions {
   readonly pages?: Readonly<Record<string, Effect.Effect<Page, unknown, Driver>>>
   /** Further `POST` paths. */
   readonly handlers?: Readonly<Record<string, Handler>>
-  /** The owner of calls that name none by the header `Portmapper-Owner`. */
+  /** The owner of calls without the header `Portmapper-Owner`. */
   readonly owner?: string
-  /** Whether a `Host` without its port names this plugin; any does where `undefined`. */
+  /** Whether a `Host` (without its port) names this plugin; every one does if `undefined`. */
   readonly isOwnHost?: ((host: string) => boolean) | undefined
 }
 
-/** What of a request decides what becomes of it. */
+/** The parts of a request that decide how it is handled. */
 export interface Head {
   readonly verb: string
-  /** The target as sent, its query included: no path of ours has one. */
+  /** The target as sent, query included: none of our paths has one. */
   readonly path: string
   /** The header `Portmapper-Owner`. */
   readonly owner: string | undefined
@@ -105,8 +105,8 @@ export const routeOf = (head: Head, options: RouteOptions): Route => {
 }
 
 /**
- * Any web page may send requests to a port of its reader's host. A browser says so by `Origin`, which no plugin's client
- * sends; where the page's own name leads to this host (DNS rebinding), by a `Host` that is not ours.
+ * Any web page may make a browser send requests to a port of the browser's host. They carry `Origin`, which no plugin
+ * client sends; if the page's own name resolves to this host (DNS rebinding), their `Host` is not ours.
  */
 const refusedAsForeign = ({ origin, host = "" }: Head, { isOwnHost }: RouteOptions): Refusal | undefined => {
   if (origin !== undefined)
@@ -135,11 +135,12 @@ export const errorText = (message: string): string => `${JSON.stringify({ Err: m
 
 /** Invalid UTF-8 becomes U+FFFD, as in Go; a byte order mark stays and is refused with the rest of the text. */
 export const decodeBody = (chunks: ReadonlyArray<Uint8Array>): string => {
-  const [first] = chunks
-  return utf8.decode(chunks.length === 1 ? first : Buffer.concat(chunks))
+  if (chunks.length <= 1) return wholeBody.decode(chunks[0])
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+  return chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("") + decoder.decode()
 }
 
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+const wholeBody = new TextDecoder("utf-8", { ignoreBOM: true })
 
 const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, method]))
 

@@ -1,6 +1,6 @@
 /**
- * Whether an Engine can reach a plugin by what its spec file says about TLS. A wrong file shows in the Engine's log alone,
- * when the first container starts; asked by ourselves, the same way, it shows at once.
+ * Checks whether an Engine can reach the plugin with the TLS settings of its spec file. The Engine would log a wrong
+ * file only when the first container starts; the same request from here shows it at once.
  */
 import { X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
@@ -10,7 +10,7 @@ import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ClientTls } from "./SpecFile.ts"
 import { systemReason } from "./systemReason.ts"
 
-/** What keeps the Engine from the plugin, in one clause. */
+/** Why the Engine can't reach the plugin, in one clause. */
 export class SpecCheckError extends Schema.TaggedError<SpecCheckError>()("SpecCheckError", {
   url: Schema.String,
   detail: Schema.String
@@ -22,7 +22,7 @@ export class SpecCheckError extends Schema.TaggedError<SpecCheckError>()("SpecCh
 
 const timeoutMillis = 5_000
 
-/** Makes one request, with the files of the client, that changes nothing; any answer is a success. */
+/** Sends one request that changes nothing, with the client's files; any answer is a success. */
 export const checkSpec = Effect.fnUntraced(function* (
   url: string,
   { caFile, certFile, keyFile }: ClientTls
@@ -61,7 +61,7 @@ const read = (url: string, file: string | undefined): Effect.Effect<Buffer | und
     catch: (error) => new SpecCheckError({ url, detail: `${file}: ${systemReason(error)}` })
   })
 
-/** Go's rule: the subject's common name counts for nothing. */
+/** Go's rule: the subject's common name is ignored. */
 const refusal = (host: string, certificate: X509Certificate): Error | undefined => {
   const address = Result.getOrUndefined(parseAddress(host))
   const named =

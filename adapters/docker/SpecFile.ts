@@ -1,6 +1,6 @@
 /**
- * The file by which the Engine finds a plugin that has no socket in its folder: `NAME.spec` with one URL, or `NAME.json`
- * with an address and the files of a TLS client. Source: moby's `pkg/plugins/discovery.go`.
+ * The file by which the Engine finds a plugin that has no socket in its folder: `NAME.spec` with one URL, or
+ * `NAME.json` with an address and the files of a TLS client. Source: moby's `pkg/plugins/discovery.go`.
  */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
@@ -9,18 +9,18 @@ import { Effect, Result, Schema, type Scope } from "effect"
 import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/GoSchema.ts"
 import { systemReason } from "./systemReason.ts"
 
-/** Where a plugin is, and with which files a client gets there. */
-export interface PluginAddress {
+/** A plugin's URL, and the TLS files that a client needs. */
+export interface SpecAddress {
   /** `unix:///path`, `tcp://host:port`, `http://…`, `https://…` or `npipe:////./pipe/NAME`. */
   readonly url: string
-  /** For `https`: the files of the client. */
+  /** For `https`: the client's files. */
   readonly tls?: ClientTls | undefined
 }
 
 export interface ClientTls {
-  /** What the server's certificate must be signed by. Without it the Engine takes any server's word. */
+  /** The CA that must have signed the server's certificate. Without it the Engine accepts any server. */
   readonly caFile: string | undefined
-  /** The certificate that the client shows, and its key. */
+  /** The client's certificate and key. */
   readonly certFile: string | undefined
   readonly keyFile: string | undefined
   readonly insecureSkipVerify: boolean
@@ -35,24 +35,24 @@ export class SpecFileError extends Schema.TaggedError<SpecFileError>()("SpecFile
   }
 }
 
-export interface SpecOptions extends PluginAddress {
+export interface SpecOptions extends SpecAddress {
   /** The plugin's name, by which the Engine asks for it. */
   readonly name: string
   /** The first of the Engine's folders by default. */
   readonly folder?: string | undefined
-  /** Whether the file is left to a successor, asked at the end. */
+  /** Whether a successor keeps the file; called at the end. */
   readonly isLeaving?: (() => boolean) | undefined
-  /** Told what was written, for a successor that does not want it. */
+  /** Called with the written file, so that a successor that does not need it can remove it. */
   readonly onWritten?: ((file: SpecFile) => void) | undefined
 }
 
-/** A file as it was written. */
+/** A spec file and its content as written. */
 export interface SpecFile {
   readonly path: string
   readonly content: string
 }
 
-/** Where the Engine looks, in its order. */
+/** The folders that the Engine searches, in order. */
 export const engineFolders: ReadonlyArray<string> =
   process.platform === "win32"
     ? [Path.join(process.env["ProgramData"] ?? "C:\\ProgramData", "docker", "plugins")]
@@ -61,9 +61,9 @@ export const engineFolders: ReadonlyArray<string> =
 export const defaultFolder: string = engineFolders[0] ?? ""
 
 /**
- * Writes the file, complete from the moment it is there, and removes it when the scope closes if it is still the same;
- * answers its path. To be called once the plugin listens. A file that we left behind is replaced; it is an error where
- * one is another's, or of a process of ours that still listens, or would be read by the Engine instead of this one.
+ * Writes the file atomically, and removes it when the scope closes if it is unchanged; returns its path. To be called
+ * once the plugin listens. Replaces a file that we left behind; fails if one is another plugin's, belongs to a process
+ * of ours that still listens, or would be read by the Engine instead of this one.
  */
 export const writeSpec = Effect.fnUntraced(function* (
   options: SpecOptions
@@ -82,11 +82,11 @@ export const writeSpec = Effect.fnUntraced(function* (
   return path
 })
 
-/** The address that the Engine would use for a plugin of this name; `undefined` where no folder knows it. */
+/** The address that the Engine would use for a plugin of this name; `undefined` if no folder has one. */
 export const readSpec = Effect.fnUntraced(function* (
   name: string,
   folders: ReadonlyArray<string> = engineFolders
-): Effect.fn.Return<PluginAddress | undefined, SpecFileError> {
+): Effect.fn.Return<SpecAddress | undefined, SpecFileError> {
   if (!isName(name)) return undefined
   for (const path of folders.flatMap((folder) => candidates(folder, name))) {
     const content = yield* readIfThere(path)
@@ -95,11 +95,11 @@ export const readSpec = Effect.fnUntraced(function* (
   return undefined
 })
 
-/** By the Engine's own rules: the ending of the name tells what is in the file. */
+/** By the Engine's own rules: the extension determines the format. */
 export const parseSpec = Effect.fnUntraced(function* (
   path: string,
   content: string
-): Effect.fn.Return<PluginAddress, SpecFileError> {
+): Effect.fn.Return<SpecAddress, SpecFileError> {
   if (!path.endsWith(".json")) return { url: yield* urlOf(path, content.trim()) }
   const spec = yield* Effect.mapError(
     Effect.fromResult(decodeSpec(content)),
@@ -114,15 +114,15 @@ export const parseSpec = Effect.fnUntraced(function* (
       caFile: CAFile || undefined,
       certFile: CertFile || undefined,
       keyFile: KeyFile || undefined,
-      // The Engine, too, takes a missing CA for this.
+      // The Engine, too, treats a missing CA as this.
       insecureSkipVerify: InsecureSkipVerify || CAFile === ""
     }
   }
 })
 
 /**
- * How we know our own: the Engine uses a URL without its fragment, and ignores unknown fields of the JSON. Without it a
- * file left behind by a killed process, that had another port, could not be told from another plugin's.
+ * Marks our own files: the Engine drops a URL's fragment and ignores unknown JSON fields. Without the mark we could
+ * not tell the file of a killed process that had another port from another plugin's file.
  */
 const mark = "portmapper"
 
@@ -135,9 +135,9 @@ const SpecJson = goStruct({
 
 const decodeSpec = decodeText(SpecJson)
 
-const specText = ({ url }: PluginAddress): string => `${url}#${mark}\n`
+const specText = ({ url }: SpecAddress): string => `${url}#${mark}\n`
 
-const jsonText = (name: string, { url }: PluginAddress, tls: ClientTls): string => {
+const jsonText = (name: string, { url }: SpecAddress, tls: ClientTls): string => {
   const absolute = (file: string | undefined) => (file === undefined ? "" : Path.resolve(file))
   const spec: typeof SpecJson.Type = {
     Name: name,
@@ -161,14 +161,14 @@ const isOurs = (path: string, content: string): boolean =>
       })
     : content.trim().endsWith(`#${mark}`)
 
-/** The files that the Engine asks for in a folder, in its order. */
+/** The files that the Engine looks for in a folder, in order. */
 const candidates = (folder: string, name: string): ReadonlyArray<string> =>
   [".spec", ".json"].flatMap((ending) => [
     Path.join(folder, `${name}${ending}`),
     Path.join(folder, name, `${name}${ending}`)
   ])
 
-/** A file of our name that is in the way: what we left behind is removed or replaced, anything else is an error. */
+/** Handles an existing file of our name: removes or replaces one that we left behind; any other is an error. */
 const giveWay = Effect.fnUntraced(function* (path: string, content: string, replaced: boolean) {
   const found = yield* readIfThere(path)
   if (found === undefined || (replaced && found === content)) return
@@ -186,12 +186,12 @@ const giveWay = Effect.fnUntraced(function* (path: string, content: string, repl
   if (!replaced) yield* attempt(path, "removing what was left behind", () => Fs.rmSync(path, { force: true }))
 })
 
-/** Whether anyone listens where a file of ours points to. */
+/** Whether a process listens at the address in a file of ours. */
 const isServed = (path: string, content: string): Effect.Effect<boolean, SpecFileError> =>
   Effect.flatMap(parseSpec(path, content), ({ url }) => {
     const { hostname, port, protocol } = new URL(url)
     const host = hostname.replace(/^\[|\]$/g, "")
-    // Not `pathname`, which loses the dot of `//./pipe`.
+    // Not `pathname`, which drops the dot of `//./pipe`.
     const pipe = url.slice("npipe://".length)
     return Effect.callback<boolean>((resume) => {
       const probe = Net.connect(protocol === "npipe:" ? { path: pipe } : { host, port: Number(port || 443) })
@@ -219,7 +219,7 @@ const writeAtomically = (path: string, content: string): void => {
   Fs.rmSync(unfinished, { force: true })
   try {
     Fs.writeFileSync(unfinished, content, { flag: "wx" })
-    // Whatever the umask: the Engine, and everyone's client, reads it.
+    // Whatever the umask: the Engine and every user's client read it.
     Fs.chmodSync(unfinished, 0o644)
     Fs.renameSync(unfinished, path)
   } catch (error) {
@@ -228,12 +228,12 @@ const writeAtomically = (path: string, content: string): void => {
   }
 }
 
-/** If it is still the same. */
+/** Removes the file if it is unchanged. */
 export const removeSpec = ({ path, content }: SpecFile): void => {
   try {
     if (Fs.readFileSync(path, "utf8") === content) Fs.rmSync(path, { force: true })
   } catch {
-    // It is gone, or can't be told to be ours: then it is not ours to remove.
+    // It is gone, or we can't tell that it is ours: leave it.
   }
 }
 

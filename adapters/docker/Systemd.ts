@@ -1,15 +1,15 @@
 /**
- * What a service owes systemd: to take the sockets that it passes, and to say when it is ready and when it stops.
+ * The service's side of systemd: take the passed sockets, and report when it is ready and when it stops.
  * Sources: sd_listen_fds(3), sd_notify(3).
  */
 import { Effect, Schema } from "effect"
 
-/** The first descriptor that is passed; the others follow it. */
+/** The first passed descriptor; the others follow it. */
 const firstFd = 3
 
 export interface PassedSocket {
   readonly fd: number
-  /** `FileDescriptorName=` of the socket's unit; the unit's own name where that is not set. */
+  /** `FileDescriptorName=` of the socket unit; by default the unit's name. */
   readonly name: string
 }
 
@@ -26,8 +26,9 @@ export class SystemdError extends Schema.TaggedError<SystemdError>()("SystemdErr
 type Environment = Record<string, string | undefined>
 
 /**
- * The sockets that were passed to this process; none where they were passed to another one, such as the `npm` that
- * started it. The variables are removed, so that no child takes them for its own: the second call answers none.
+ * The sockets that were passed to this process; none if they were passed to another one, such as the `npm` that
+ * started it. Removes the variables, so that no child process takes the sockets for its own: a second call returns
+ * none.
  */
 export const takePassedSockets = (
   environment: Environment = process.env,
@@ -60,12 +61,12 @@ export type SendUnixDatagram = (
   bytes: Uint8Array
 ) => Effect.Effect<void, { readonly message: string }>
 
-/** Says how the service is: `READY`, `STOPPING`, `STATUS` and the like. */
+/** Reports the service's state: `READY`, `STOPPING`, `STATUS` and the like. */
 export type Notify = (state: Readonly<Record<string, string>>) => Effect.Effect<void>
 
 /**
- * The way to systemd, or one that leads nowhere where no systemd asks. `NOTIFY_SOCKET` is removed, so that no child
- * speaks in this service's name. A message that can't be sent is logged: nothing that is served depends on it.
+ * The notifier of systemd; it does nothing if systemd expects no notifications. Removes `NOTIFY_SOCKET`, so that no
+ * child process speaks for this service. A message that can't be sent is logged: serving does not depend on it.
  */
 export const takeNotify = (
   send: SendUnixDatagram,
@@ -89,8 +90,9 @@ export const takeNotify = (
   })
 
 /**
- * Ready from here on until the scope closes; to be called last, so that the stop is told first. A process that systemd did
- * not start names itself, since it took over from the one that it did; whose stop is then no stop of the service.
+ * Reports the service ready, and stopping when the scope closes; to be called last, so that the stop is reported
+ * first. A process that took over from the one that systemd started names itself as the main process; the old one's
+ * stop is then not reported as a stop of the service.
  */
 export const announce = (
   notify: Notify,

@@ -1,18 +1,18 @@
-/** Who is let in at a TCP port, by the address that a connection comes from and by the `Host` that a request names. */
+/** Who is admitted at a TCP port: by a connection's source address and by a request's `Host`. */
 import { X509Certificate } from "node:crypto"
 import type * as Net from "node:net"
 import { Result } from "effect"
 import { type Address, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 
 export interface TcpAdmission {
-  /** A connection that is not admitted is to be closed at once. */
+  /** The caller closes a connection that is not admitted at once. */
   readonly admits: (socket: Net.Socket) => boolean
   readonly isOwnHost: (host: string) => boolean
 }
 
 /**
- * For a listener on `address`, asked for as `host`, that shows this certificate where it has TLS. A loopback address is reached
- * from elsewhere where `route_localnet` is set, by a rewritten destination: such a client's own address betrays it.
+ * For a listener on `address`, requested as `host`, with this certificate if it has TLS. With `route_localnet` set,
+ * other hosts can reach a loopback address by a rewritten destination; their source address gives them away.
  */
 export const tcpAdmission = (
   host: string,
@@ -27,7 +27,7 @@ export const tcpAdmission = (
     isOwnHost: (text) => {
       const bare = text.replace(/^\[(.*)\]$/, "$1").toLowerCase()
       const asked = addressOf(bare)
-      // Of an address no name was resolved, and which ones an unspecified address stands for changes.
+      // For an address no name was resolved, and the addresses behind an unspecified one change.
       if (asked !== undefined)
         return (
           isLoopback(asked) ||

@@ -1,6 +1,6 @@
 /**
- * The three files of a TLS server that asks its clients for certificates. What is wrong with one of them is found before
- * anything listens, and told with the file's name; OpenSSL's own words name neither the file nor the reason.
+ * The three files of a TLS server that requires client certificates. They are checked before anything listens, and
+ * errors name the file; OpenSSL's own messages name neither the file nor the reason.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
@@ -10,11 +10,11 @@ import { TlsFileError } from "../node/HttpClient.ts"
 import { systemReason } from "./systemReason.ts"
 
 export interface TlsFiles {
-  /** The server's certificate, and those between it and its root, as PEM. */
+  /** The server's certificate and its intermediates, as PEM. */
   readonly certFile: string
   /** The key of that certificate, as PEM without a passphrase. */
   readonly keyFile: string
-  /** The certificates that clients' certificates must be signed by, as PEM. */
+  /** The CAs that must have signed the clients' certificates, as PEM. */
   readonly caFile: string
 }
 
@@ -25,10 +25,10 @@ export interface TlsMaterial {
   readonly ca: string
 }
 
-/** Has an effect run whenever certificates are to be renewed, until the scope closes. */
+/** Registers an effect to run at each certificate renewal, until the scope closes. */
 export type Renewals = (renew: Effect.Effect<void>) => Effect.Effect<void, never, Scope.Scope>
 
-/** Reads the files and checks that each is what it should be, and that the key belongs to the certificate. */
+/** Reads the files, and checks each and that the key belongs to the certificate. */
 export const readTlsFiles = Effect.fnUntraced(function* ({
   certFile,
   keyFile,

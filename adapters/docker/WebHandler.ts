@@ -1,6 +1,6 @@
 /**
- * The plugin as a web-standard `fetch` handler: `(request: Request) => Promise<Response>`, the form that serverless hosts
- * take. Same paths, status codes, limits and texts as on a socket (`Routes`).
+ * The plugin as a web-standard `fetch` handler: `(request: Request) => Promise<Response>`, as serverless hosts
+ * expect. Same paths, status codes, limits and texts as on a socket (`Routes`).
  */
 import { Effect, Exit, Layer, ManagedRuntime, type Scope } from "effect"
 import { CurrentOwner, Driver, type DriverError } from "../../src/protocol/Driver.ts"
@@ -31,11 +31,14 @@ import {
  */
 export interface WebHandler {
   (request: Request): Promise<Response>
-  /** Requests in flight are finished, later ones are answered 503, then what the layer holds is released. */
+  /** Finishes requests in flight, answers later ones with 503, then releases the layer. */
   readonly dispose: () => Promise<void>
 }
 
-/** A handler over a driver, or over a layer of one, which is built at the first request. */
+/**
+ * A handler over a driver, or over a layer of one, which is built at the first request. On Cloudflare's Workers a
+ * timer ends with the request that set it, so a driver whose calls wait for each other belongs in a Durable Object.
+ */
 export const toWebHandler = (
   driver: Driver["Service"] | Layer.Layer<Driver, DriverError>,
   options: RouteOptions = {}
@@ -118,7 +121,7 @@ const answer = async (
   return refuse(refusedAs(failureOf(exit.cause)))
 }
 
-/** `undefined` where the body is over the limit, which is found out without reading the rest of it. */
+/** `undefined` if the body is over the limit; the rest of it is not read. */
 const readBody = async (request: Request): Promise<string | undefined> => {
   if (Number(request.headers.get("content-length") ?? 0) > maxBodyBytes) return undefined
   const chunks: Array<Uint8Array> = []

@@ -1,8 +1,8 @@
 /**
- * The short way of a request: nearly every one comes whole in one piece, is a `POST` of known headers, and is answered in
- * one piece. Such a request is read and answered here, on the bare socket, for half of what `node:http` takes; at the
- * first byte that is anything else (a part of a request, another header, two requests in one piece, no HTTP at
- * all) the connection goes over to `node:http`, from that byte on and for good.
+ * The fast path of requests: nearly every one arrives in one chunk, is a `POST` with known headers, and is answered
+ * in one write. Such a request is read and answered here, on the bare socket, at half the cost of `node:http`. At the
+ * first byte of anything else (a partial request, another header, two requests in one chunk, no HTTP at all) the
+ * connection moves to `node:http`, from that byte on and for good.
  */
 import type * as Http from "node:http"
 import type * as Net from "node:net"
@@ -16,27 +16,29 @@ export interface WholeRequest {
 }
 
 export interface Interception {
-  /** Answers a request; `false` leaves it to `node:http`, and then nothing was done with it. */
+  /** Answers a request; `false`, with nothing done yet, leaves it to `node:http`. */
   readonly take: (request: WholeRequest, exchange: Exchange, done: () => void) => boolean
-  /** How long a connection may say nothing at all. */
+  /** How long a connection may stay silent. */
   readonly silenceMillis: number
-  /** How long a client may take nothing of its answer. */
+  /** How long a client may read nothing of its answer. */
   readonly unreadMillis: number
+  /** Milliseconds since the Unix epoch. */
+  readonly now: () => number
 }
 
-/** Pieces of what comes during a call that are taken in, 64 KiB each at most, before the client has to wait. */
+/** The most chunks, of 64 KiB at most, that are buffered during a call before the client has to wait. */
 const maxWaiting = 16
 
-/** Connections on the short way. */
+/** The connections on the fast path. */
 export interface ShortWay {
-  /** Ends those without a request in flight, in this way, and the others as soon as theirs is answered. */
+  /** Calls `end` for connections without a request in flight, and for the others once theirs is answered. */
   readonly endIdle: (end: (socket: Net.Socket) => void) => void
   readonly closeAll: () => void
 }
 
 export const interceptWholeRequests = (
   server: Http.Server,
-  { take, silenceMillis, unreadMillis }: Interception
+  { take, silenceMillis, unreadMillis, now }: Interception
 ): ShortWay => {
   const onward = server.listeners("connection")
   const connections = new Map<Net.Socket, ConnectionState>()
@@ -59,7 +61,7 @@ export const interceptWholeRequests = (
       state.isCalling = false
       gone = undefined
       if (socket.destroyed) return
-      // A client may have read its answer and asked again before the call was over.
+      // A client may have read its answer and sent its next request before the call ended.
       if (socket.isPaused()) socket.resume()
       if (waiting.length > 0) onData(Buffer.concat(waiting.splice(0)))
       else endNext?.(socket)
@@ -69,11 +71,11 @@ export const interceptWholeRequests = (
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
           state.isOpen = false
-          writeAnswer(socket, 200, text, (error) => {
+          writeAnswer(socket, { status: 200, text, nowMillis: now() }, (error) => {
             socket.setTimeout(0)
             resume(error ? Effect.fail(new Undelivered()) : Effect.void)
           })
-          // Nearly always the system has taken it by now, and need not be waited for to say so.
+          // Nearly always the kernel has taken it by now: no need to wait for the callback.
           if (socket.writableLength > 0) socket.setTimeout(unreadMillis)
           else if (socket.errored === null && !socket.destroyed) resume(Effect.void)
         }),
@@ -81,7 +83,7 @@ export const interceptWholeRequests = (
       refuse: ({ status, reason }) => {
         const text = errorText(reason)
         state.isOpen = false
-        writeAnswer(socket, status, text)
+        writeAnswer(socket, { status, text, nowMillis: now() })
       },
       onGone: (listener) => {
         gone = listener
@@ -125,13 +127,13 @@ export const interceptWholeRequests = (
 }
 
 interface ConnectionState {
-  /** From the request to the end of its call, which is after its answer. */
+  /** From the request until its call ends, which is after the answer. */
   isCalling: boolean
   /** Whether an answer is still to be sent. */
   isOpen: boolean
 }
 
-/** The headers that change nothing about how a request is read or answered; any other goes the long way. */
+/** The headers that don't change how a request is read or answered; any other takes `node:http`. */
 const plainHeaders = new Set([
   "host",
   "user-agent",
@@ -153,11 +155,11 @@ const parseWhole = (chunk: Buffer): WholeRequest | undefined => {
 
 interface KnownHead {
   readonly head: Head
-  /** Of the body. */
+  /** The body's length. */
   readonly length: number
 }
 
-/** A client sends the same few heads again and again. */
+/** A cache: clients send the same few heads again and again. */
 const lately = new Map<string, KnownHead>()
 const maxLately = 64
 const maxHeadLength = 1024
@@ -172,7 +174,7 @@ const headOf = (text: string): KnownHead | undefined => {
   return head
 }
 
-/** Of what a value may hold, what needs no second look. */
+/** The header values that need no further check. */
 const plainText = /^[\t -~]*$/
 
 const parseHead = (text: string): KnownHead | undefined => {
@@ -188,7 +190,7 @@ const parseHead = (text: string): KnownHead | undefined => {
       return undefined
     headers.set(name, value.trim())
   }
-  // It says what holds anyway, as many clients do; a connection that is to be closed goes the long way.
+  // Many clients send the default, `keep-alive`; a connection that is to be closed takes `node:http`.
   if ((headers.get("connection") ?? "keep-alive").toLowerCase() !== "keep-alive") return undefined
   const length = headers.get("content-length") ?? "0"
   if (!/^\d{1,7}$/.test(length) || Number(length) > maxBodyBytes) return undefined
@@ -205,22 +207,21 @@ const reasons: Readonly<Record<number, string>> = {
 
 const writeAnswer = (
   socket: Net.Socket,
-  status: number,
-  text: string,
+  { status, text, nowMillis }: { readonly status: number; readonly text: string; readonly nowMillis: number },
   written?: (error?: Error | null) => void
 ): void => {
   const length = Buffer.byteLength(text)
-  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate()}\r\n\r\n`
-  // Text of one byte a character is ASCII, which costs less to write as Latin-1 than as UTF-8.
+  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate(nowMillis)}\r\n\r\n`
+  // If each character is one byte, the text is ASCII, which is cheaper to write as Latin-1 than as UTF-8.
   socket.write(head + text, length === text.length ? "latin1" : "utf8", written)
 }
 
 let dateSecond = 0
 let dateText = ""
 
-/** The time as HTTP writes it, made anew once a second. */
-const httpDate = (): string => {
-  const second = Math.floor(Date.now() / 1000)
+/** The time in HTTP's format, rebuilt once a second. */
+const httpDate = (nowMillis: number): string => {
+  const second = Math.floor(nowMillis / 1000)
   if (second !== dateSecond) {
     dateSecond = second
     dateText = new Date(second * 1000).toUTCString()

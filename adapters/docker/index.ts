@@ -1,7 +1,15 @@
-/** The plugin protocol over HTTP: servers for sockets, ports and `fetch`, and a client for any plugin. */
-
-export type { ListenerHandoff } from "../upgrade/ListenerHandoff.ts"
-export * from "./ClientError.ts"
+/** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
+export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
+export type { Details, Kept, ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
+export {
+  AnswerLost,
+  CallRefused,
+  CannotConnect,
+  type ClientError,
+  NotOffered,
+  NotTheProtocol
+} from "./ClientError.ts"
+export type { DescriptorUse } from "./DescriptorSamples.ts"
 export * from "./InheritedSocket.ts"
 export { type Metrics, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
@@ -10,6 +18,17 @@ export * from "./PluginDriver.ts"
 export * from "./PluginPipe.ts"
 export * from "./PluginServer.ts"
 export * from "./PluginSocket.ts"
-export { type HostPort, ListenError, parseHostPort, serveTcp, TlsFilesMissing } from "./PluginTcp.ts"
+export {
+  type HostPort,
+  ListenError,
+  type Listening,
+  parseHostPort,
+  type SomeTlsFiles,
+  serveTcp,
+  type TcpError,
+  type TcpOptions,
+  TlsFilesMissing
+} from "./PluginTcp.ts"
+export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
 export * from "./SpecFile.ts"
-export * from "./WebHandler.ts"
+export type { Renewals, TlsFiles } from "./TlsFiles.ts"

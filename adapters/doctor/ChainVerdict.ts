@@ -6,23 +6,23 @@ import { type Chain, type Json, list, type Rule, record, type Sets, type Table }
 
 export interface ChainVerdict {
   readonly verdict: "accept" | "drop"
-  /** Where it was decided. */
+  /** The chain that decided. */
   readonly chain: string
-  /** `policy drop` where no rule did. */
+  /** `policy drop` if no rule decided. */
   readonly rule: string
-  /** Rules that would decide otherwise about packets of one source, over a limit, and the like. */
+  /** Rules that decide otherwise about special packets: those of one source, over a limit, and the like. */
   readonly exceptions: ReadonlyArray<string>
-  /** As the rules on the way set it. */
+  /** As set by the rules that the packet passed. */
   readonly mark: number | undefined
 }
 
 interface Verdict {
   readonly kind: "accept" | "drop" | "return" | "jump" | "goto"
-  /** Where to jump or to go. */
+  /** The target of a jump or goto. */
   readonly chain: string
 }
 
-/** `isOpened` says for which chains it is taken as given that they accept. */
+/** `isOpened` returns whether a chain is assumed to accept. */
 export const chainVerdict = (
   table: Table,
   base: Chain,
@@ -39,7 +39,7 @@ export const chainVerdict = (
     mark: packet.mark
   })
 
-  /** `undefined` where it returned. */
+  /** `undefined` if it returned. */
   const through = (chain: Chain, depth: number): ChainVerdict | undefined => {
     if (isOpened(chain.name)) return decided("accept", chain, "")
     for (const rule of chain.rules) {
@@ -81,10 +81,10 @@ const deepest = 32
 const isException = (match: Match, { kind }: Verdict): boolean =>
   kind === "drop" ? match === "mostly" : match === "rarely" || match === "unknown"
 
-/** Statements that let the packet on, or do nothing to it. */
+/** Statements that let the packet continue, or do nothing to it. */
 const passing = /^(counter|log|comment|notrack|flow|mangle|vmap|secmark|ct helper|ct timeout|ct expectation)$/
 
-/** `assumed` is no statement of nft's: it says itself how likely it matches. */
+/** `assumed` is not a statement of nft's: it contains its own match. */
 const matchOf = (statement: Json, packet: Packet, sets: Sets): Match => {
   const [kind = "counter"] = Object.keys(statement)
   const { left, op, right, inv } = record(statement[kind])
@@ -94,7 +94,7 @@ const matchOf = (statement: Json, packet: Packet, sets: Sets): Match => {
   return passing.test(kind) ? "yes" : "unknown"
 }
 
-/** The verdicts of a statement, each with what must match for it. */
+/** The verdicts of a statement, each with its match. */
 const verdictsOf = (
   statement: Json,
   packet: Packet,
@@ -113,7 +113,7 @@ const verdictsOf = (
   })
 }
 
-/** The program that a packet is queued for may still drop it, but that is no rule's doing. */
+/** A program that packets are queued for may still drop them, but no rule does. */
 const accepting = /^(accept|queue|dnat|snat|masquerade|redirect|tproxy)$/
 
 const verdictOf = (statement: Json): Verdict | undefined => {

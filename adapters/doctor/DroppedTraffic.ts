@@ -1,11 +1,13 @@
 /**
- * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and what to do about it.
+ * Where other tables would drop published traffic: each drop with its table, its chain and its rule, and its
+ * remedy.
  *
- * The rules of every tool are read, and the packets of each mapping are led through them in thought, an ordinary client's.
- * What depends on the client (its address, its rate) is told as an exception, not as a drop. Docker's own chains drop what
- * the Engine did not open: a mapping that the Engine opened is let through by the rule that it added, and where nothing is
- * mapped that rule is taken as given; a mapping without it is dropped indeed, and told.
- * Not looked at: tables of family bridge, arp and netdev, and what a program does that a rule queues packets for.
+ * Reads the rules of every tool, and traces an ordinary client's packets of each mapping through them. What depends
+ * on the client (its address, its rate) is reported as an exception, not as a drop. Docker's own chains drop what
+ * the Engine did not open: a mapping that the Engine opened passes by the rule that the Engine added, and where
+ * nothing is mapped yet the trace assumes that rule; a mapping without it is dropped, and reported.
+ * Not checked: tables of family bridge, arp and netdev, and the verdicts of a program that a rule queues packets
+ * for.
  */
 import { Result } from "effect"
 import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
@@ -24,7 +26,7 @@ export interface DroppedTraffic {
 
 const name = "other rules"
 
-/** `mappings` are those of a running plugin; without any, ports are looked at that might be published. */
+/** `mappings` are those of a running plugin; without any, the check traces hypothetical ports. */
 export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedTraffic => {
   const rules = readRules()
   if (typeof rules === "string")
@@ -34,13 +36,14 @@ export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedT
     }
   const interfaces = readInterfaces()
   const live = mappings.flatMap((mapping) => publishedOf(mapping, interfaces))
-  const drops = findDrops(rules, live.length > 0 ? live : imagined(interfaces))
-  const looked = `${rules.tables.length} tables of others`
+  const looked = live.length > 0 ? [...live, ...neighbours(live, interfaces)] : imagined(interfaces)
+  const drops = findDrops(rules, looked)
+  const tables = `${rules.tables.length} tables of others`
   return {
     drops,
     checks:
       drops.length === 0
-        ? [{ name, status: "ok", found: `nothing in ${looked} drops published traffic`, remedy: undefined }]
+        ? [{ name, status: "ok", found: `nothing in ${tables} drops published traffic`, remedy: undefined }]
         : drops.map((drop) => ({
             name,
             status: "warn",
@@ -51,14 +54,15 @@ export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedT
 }
 
 const dropText = (
-  { table, base, chain, hook, rule, traffic, ports, exceptions }: Drop,
+  { table, base, chain, hook, rule, traffic, neighbour, ports, exceptions }: Drop,
   live: boolean
 ): string => {
   const [first, ...more] = ports
   const which = more.length === 0 ? first : `${first} and ${more.length} more`
-  const drops = live ? `drops what is ${traffic} for ${which}` : `would drop what is ${traffic}`
+  const what = neighbour ? `${traffic} traffic between bridges` : `${traffic} traffic`
+  const drops = live ? `drops ${what} for ${which}` : `would drop ${what}`
   const where = chain === base ? `chain ${chain}` : `chain ${chain} (from ${base})`
-  const unless = exceptions.length === 0 ? "" : `; some packets are excepted by: ${exceptions.join("; ")}`
+  const unless = exceptions.length === 0 ? "" : `; exceptions: ${exceptions.join("; ")}`
   return `table ${table}, ${where}, at ${hook}, ${drops}: ${rule}${unless}`
 }
 
@@ -79,7 +83,7 @@ const publishedOf = (mapping: ListedMapping, interfaces: Interfaces): ReadonlyAr
   return [located(asked, interfaces.towards(backend.address), interfaces, false)]
 }
 
-/** For each bridge one of each family, redirected and relayed; Docker's own where there is no bridge yet. */
+/** For each bridge and family one redirected and one relayed port; on `docker0` if there is no bridge yet. */
 const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
   (["0.0.0.0", "::"] as const).flatMap((any) => {
     const host = addressUnsafe(any)
@@ -94,6 +98,20 @@ const imagined = (interfaces: Interfaces): ReadonlyArray<Published> =>
     })
   })
 
+/**
+ * Clients on each other bridge, for one redirected port of each bridge and family: isolation rules match
+ * interfaces.
+ */
+const neighbours = (all: ReadonlyArray<Published>, { bridges }: Interfaces): ReadonlyArray<Published> => {
+  const redirected = all.filter(({ traffic }) => traffic === "redirected")
+  const each = new Map(redirected.map((one) => [`${one.inside} ${one.backend.address.family}`, one]))
+  return [...each.values()].flatMap((one) =>
+    bridges
+      .filter((bridge) => bridge !== one.inside && bridge !== one.outside)
+      .map((outside) => ({ ...one, outside, neighbour: true }))
+  )
+}
+
 const located = (
   asked: Pick<Published, "protocol" | "host" | "port" | "backend" | "traffic">,
   towards: string | undefined,
@@ -103,5 +121,5 @@ const located = (
   const inside = towards ?? "docker0"
   const outside = interfaces.outside(asked.host, inside)
   const spokenTo = isUnspecified(asked.host) ? interfaces.addressOf(outside, asked.host.family) : asked.host
-  return { ...asked, spokenTo: spokenTo?.octets, outside, inside, imagined: imagination }
+  return { ...asked, spokenTo: spokenTo?.octets, outside, inside, neighbour: false, imagined: imagination }
 }

@@ -1,4 +1,4 @@
-/** Which rules of which tables drop the packets of published ports. Pure: tables were read before. */
+/** Which rules of which tables drop the packets of published ports. Pure: the caller has read the tables. */
 import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { chainVerdict } from "./ChainVerdict.ts"
 import type { Hook, Packet } from "./Packet.ts"
@@ -9,23 +9,25 @@ import { type Chain, type Table, tableText } from "./Tables.ts"
 export interface Drop {
   /** `inet filter (nft)`, `ip filter (iptables-legacy)`. */
   readonly table: string
-  /** The chain that the kernel calls, and the one in which the rule stands, which it may have jumped to. */
+  /** The base chain, and the chain with the rule, which the base chain may have jumped to. */
   readonly hook: Hook
   readonly base: string
   readonly chain: string
-  /** `policy drop` where no rule decides. */
+  /** `policy drop` if no rule decides. */
   readonly rule: string
   readonly traffic: Published["traffic"]
-  /** The ports it drops the packets of, as `0.0.0.0:8080/tcp`. */
+  /** Whether it drops the traffic of containers on another bridge. */
+  readonly neighbour: boolean
+  /** The ports whose packets it drops, as `0.0.0.0:8080/tcp`. */
   readonly ports: ReadonlyArray<string>
-  /** Rules that let some packets pass, or drop them, by what is special of them. */
+  /** Rules that pass or drop only some of the packets, by their special properties. */
   readonly exceptions: ReadonlyArray<string>
   readonly remedy: string
 }
 
 export interface Rules {
   readonly tables: ReadonlyArray<Table>
-  /** The mark on packets that our table redirected; 0 where it sets none. */
+  /** The mark on packets that our table redirected; 0 if it sets none. */
   readonly acceptMark: number
 }
 
@@ -37,7 +39,7 @@ export const findDrops = (
   for (const one of published)
     for (const path of pathsOf(one, acceptMark))
       for (const drop of dropsOn(path, tables, one)) {
-        const key = `${drop.table} ${drop.hook} ${drop.chain} ${drop.rule} ${drop.traffic}`
+        const key = `${drop.table} ${drop.hook} ${drop.chain} ${drop.rule} ${drop.traffic} ${drop.neighbour}`
         const known = found.get(key)
         const ports = [...new Set([...(known?.ports ?? []), ...drop.ports])]
         found.set(key, { ...(known ?? drop), ports })
@@ -45,7 +47,7 @@ export const findDrops = (
   return [...found.values()]
 }
 
-/** One mark goes along with a packet, through every chain on its path. A chain is asked though one before it dropped. */
+/** A packet keeps its mark through every chain on its path. Chains after a drop are traced as well. */
 const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Published) => {
   const drops: Array<Drop> = []
   let mark: Packet["mark"] = 0
@@ -65,6 +67,7 @@ const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Publ
         chain: found.chain,
         rule: found.rule,
         traffic: published.traffic,
+        neighbour: published.neighbour,
         ports: [frontendText(published.protocol, published.host, published.port)],
         exceptions: [...new Set(found.exceptions)],
         remedy: remedyOf(table, chain.name, hop, published)
@@ -74,7 +77,7 @@ const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Publ
   return drops
 }
 
-/** The chains that the kernel calls at a hop, in their order. */
+/** The base chains at a hop, in their order. */
 const basesOf = (
   tables: ReadonlyArray<Table>,
   { hook, packet, from = -Infinity, to = Infinity }: Hop
@@ -89,8 +92,8 @@ const basesOf = (
 }
 
 /**
- * For each port that a binding lets forward, the Engine puts a rule into its own chain, which ends in dropping. What is
- * imagined has no such rule yet; a mapping that lacks it is dropped indeed.
+ * For each port of a binding that allows forwarding, the Engine adds a rule to its own chain, which ends in a drop.
+ * A hypothetical mapping has no such rule yet; the packets of a real mapping without one are dropped.
  */
 const isOpened = ({ tool, name }: Table, chain: string, { imagined, traffic }: Published): boolean =>
   imagined &&

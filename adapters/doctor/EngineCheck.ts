@@ -1,17 +1,17 @@
-/** Whether a Docker Engine is there to be watched and asked, where `watch` and `serve` would look for it. */
+/** Whether a Docker Engine is reachable at the address that `watch` and `serve` would use. */
 import { Effect, Result } from "effect"
 import { Engine, type EngineError } from "../engine/Engine.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
 import * as EngineHttp from "../engine/EngineHttp.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
 
-/** `isNamed`: somebody said which Engine is meant, so it should be there. */
+/** `isNamed`: the user named an Engine, so it should be there. */
 export const checkEngine = (
   address: Result.Result<EngineAddress, string>,
   isNamed: boolean
 ): Effect.Effect<Check> => {
   if (Result.isFailure(address))
-    return Effect.succeed(warn("Engine", address.failure, "name it by --engine, or mend DOCKER_HOST"))
+    return Effect.succeed(warn("Engine", address.failure, "set --engine, or correct DOCKER_HOST"))
   return Engine.use(({ where, info }) =>
     Effect.map(info, ({ version }) => ok("Engine", `version ${version} at ${where}`))
   ).pipe(
@@ -27,14 +27,14 @@ const notThere = (error: EngineError, isNamed: boolean, { tls }: EngineAddress):
         ? warn(
             "Engine",
             error.message,
-            "start it, or mend --engine or DOCKER_HOST; watch and --watch wait for it"
+            "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
           )
         : ok("Engine", "none running here, and none is needed")
     case "Denied":
       return warn(
         "Engine",
         error.message,
-        tls === undefined ? "join the group docker, or run as root" : "mend DOCKER_CERT_PATH"
+        tls === undefined ? "join the group docker, or run as root" : "correct DOCKER_CERT_PATH"
       )
     default:
       return warn("Engine", error.message, "look at the Engine's log")

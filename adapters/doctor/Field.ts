@@ -1,6 +1,6 @@
 /**
- * What an expression of nft's JSON (libnftables-json(5)) says of a packet, and whether that is among the values it is
- * compared with.
+ * Evaluates an expression of nft's JSON (libnftables-json(5)) for a packet, and whether the result is among the
+ * values it is compared with.
  */
 import { Result } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
@@ -10,7 +10,7 @@ import { every, is, type Match, not, some } from "./Match.ts"
 import { isInterface, isPlaceWithin, isPortWithin, type Packet, type Place, type Port } from "./Packet.ts"
 import { type Json, list, record, type Sets } from "./Tables.ts"
 
-/** `Foreign`: the packet has no such thing, and the rule does not match. */
+/** `Foreign`: the packet has no such field, and the rule does not match. */
 export type Field =
   | { readonly _tag: "Words"; readonly words: ReadonlyArray<string> }
   | { readonly _tag: "Number"; readonly value: number }
@@ -26,7 +26,7 @@ const foreign: Field = { _tag: "Foreign" }
 const unknown: Field = { _tag: "Unknown" }
 const words = (...all: ReadonlyArray<string>): Field => ({ _tag: "Words", words: all })
 
-/** `either` is no expression of nft's: one of several has the value. */
+/** `either` is not an expression of nft's: any of several fields may have the value. */
 export const fieldOf = (expression: unknown, packet: Packet): Field => {
   const { payload, meta, ct, fib, concat, either, "&": and } = record(expression)
   if (payload !== undefined) return payloadField(record(payload), packet)
@@ -40,7 +40,10 @@ export const fieldOf = (expression: unknown, packet: Packet): Field => {
   return Array.isArray(and) ? masked(fieldOf(and[0], packet), and[1]) : unknown
 }
 
-/** Whether the packet's field is the value, or one of them. `in` asks whether flags have one of these. */
+/**
+ * Whether the packet's field equals the value or is one of the values. `in` tests whether any of these flags is
+ * set.
+ */
 export const holds = (field: Field, operator: string, value: unknown, packet: Packet, sets: Sets): Match => {
   if (field._tag === "Foreign") return "no"
   switch (operator) {
@@ -82,7 +85,7 @@ const single = (field: Field, value: unknown, operator: string, packet: Packet):
     case "Words": {
       const wanted = [value].flat().map(String)
       const common = field.words.filter((word) => wanted.includes(word)).length
-      // Several flags are all of them, and no others.
+      // Several flags match exactly that set.
       return operator !== "in" && Array.isArray(value)
         ? is(common === wanted.length && common === field.words.length)
         : is(common > 0)
@@ -118,7 +121,7 @@ const compares = (field: Numeric, operator: string, value: number): Match => {
   return isWithin(field, least, most)
 }
 
-/** An element of a set may be wrapped with what is said of it, such as a comment or a counter. */
+/** An element of a set may be wrapped together with its properties, such as a comment or a counter. */
 export const keyOf = (element: unknown): unknown => {
   const { elem } = record(element)
   return elem === undefined ? element : record(elem)["val"]
@@ -198,7 +201,7 @@ const ctField = ({ key, dir, family }: Json, packet: Packet): Field => {
   }
 }
 
-/** The way back to a source is assumed to be the one it came by. */
+/** Assumes that the route back to a source uses the interface that its packets came in on. */
 const fibField = ({ result, flags }: Json, packet: Packet): Field => {
   const of = [flags].flat()
   if (result === "type" && of.includes("daddr")) return words(packet.toHost ? "local" : "unicast")
@@ -216,7 +219,7 @@ const masked = (field: Field, mask: unknown): Field => {
   return field._tag === "Foreign" ? foreign : unknown
 }
 
-/** The mark that an expression sets; `undefined` where it can't be told. */
+/** The mark that an expression sets; `undefined` if it is unknown. */
 export const markOf = (expression: unknown, packet: Packet): number | undefined => {
   if (typeof expression === "number") return expression
   const { meta, "&": and, "|": or, "^": xor } = record(expression)

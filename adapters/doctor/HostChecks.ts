@@ -1,19 +1,22 @@
 /**
- * What this host can do for published ports, check by check: each says what it found and, where that is not enough, what
- * to do about it. Reads only; changes nothing.
+ * What this host can do for published ports, check by check: each reports what it found and, if that is not enough,
+ * a remedy. Reads only; changes nothing.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
 
-/** `fail`: ports can't be published as asked until it is mended. `warn`: some can't, or not as well as they could. */
+/**
+ * `fail`: ports can't be published as requested until it is fixed. `warn`: some can't, or not as well as they
+ * could.
+ */
 export type CheckStatus = "ok" | "warn" | "fail"
 
 export interface Check {
   readonly name: string
   readonly status: CheckStatus
   readonly found: string
-  /** What to do about it; `undefined` where nothing is to be done. */
+  /** The remedy; `undefined` if none is needed. */
   readonly remedy: string | undefined
 }
 
@@ -128,7 +131,7 @@ const checkDescriptors = (): Check => {
     : ok("descriptors", found)
 }
 
-/** Whether what our table redirects gets past an Engine's own rules, where there are any. */
+/** Whether packets that our table redirects pass an Engine's own rules, if there are any. */
 export const checkEngineFilter = async (): Promise<Check> => {
   const chains = await findChains()
   if (chains.length > 0) {

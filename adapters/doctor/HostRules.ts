@@ -1,4 +1,7 @@
-/** The rules of this host, of every tool that can have put some there. Reads only, and has nothing loaded or made by it. */
+/**
+ * The rules of this host, of every tool that can have added some. Reads only: loads nothing into the kernel and
+ * creates nothing there.
+ */
 import { spawnSync } from "node:child_process"
 import type { Rules } from "./Drops.ts"
 import { parseIptables } from "./Iptables.ts"
@@ -12,7 +15,7 @@ export const readRules = (ourTable = "portmapper"): Rules | string => {
   const text = run("nft", "-a", "list", "ruleset")
   const iptables = saved("iptables-nft-save", "iptables-nft", "ip")
   const ip6tables = saved("ip6tables-nft-save", "iptables-nft", "ip6")
-  // Of its own tables iptables knows more than nft does, which can't read every match of them.
+  // iptables lists its own tables more completely than nft, which can't decode every match of them.
   const own = new Set([...iptables, ...ip6tables].map(({ family, name }) => `${family} ${name}`))
   const others = parseNft(objects, text.output).filter(({ family, name }) => !own.has(`${family} ${name}`))
   const legacy = [
@@ -26,8 +29,8 @@ export const readRules = (ourTable = "portmapper"): Rules | string => {
 }
 
 /**
- * The objects of every table but ours, or why they can't be read. Table by table: nft before 1.1 prints broken JSON of a
- * table that has one flag (a use after free), as ours has when its owner has ended.
+ * The objects of every table but ours, or why they can't be read. Reads table by table: nft before 1.1 prints
+ * broken JSON of a table that has one flag (a use after free), as ours has after its owner has exited.
  */
 const readOthers = (ourTable: string): ReadonlyArray<unknown> | string => {
   const listed = run("nft", "list", "tables")
@@ -51,11 +54,11 @@ const objectsOf = (...what: ReadonlyArray<string>): ReadonlyArray<unknown> | str
   try {
     return list(record(JSON.parse(output))["nftables"])
   } catch {
-    return "what it prints is no JSON"
+    return "its output is not JSON"
   }
 }
 
-/** `iptables-save` shows the tables that are there; a kind that is not installed has none. */
+/** `iptables-save` lists the existing tables; a variant that is not installed has none. */
 const saved = (
   command: string,
   tool: "iptables-nft" | "iptables-legacy",

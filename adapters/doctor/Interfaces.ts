@@ -1,4 +1,4 @@
-/** By which interfaces packets come and go, as the kernel's routes and addresses have it (proc_net(5)). */
+/** The interfaces that packets enter and leave by, from the kernel's routes and addresses (proc_net(5)). */
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import { Result } from "effect"
@@ -11,11 +11,11 @@ import {
 } from "../../src/protocol/Address.ts"
 
 export interface Interfaces {
-  /** The interface towards an address; `undefined` where no route is known. */
+  /** The interface towards an address; `undefined` if no route is known. */
   readonly towards: (address: Address) => string | undefined
-  /** The interface that has this address, or the one by which the outside is reached. */
+  /** The interface that has this address, or else the one towards the outside. */
   readonly outside: (host: Address, inside: string) => string
-  /** The first address of an interface, of a family. */
+  /** The first address of this family on an interface. */
   readonly addressOf: (name: string, family: Family) => Address | undefined
   readonly bridges: ReadonlyArray<string>
 }
@@ -90,7 +90,7 @@ const lines = (path: string): ReadonlyArray<string> => {
   }
 }
 
-/** Four octets in network order, from a number as the host has it in memory. */
+/** Four octets in network order, from a number in the host's byte order. */
 const hostOctets = (text: string): Uint8Array =>
   new Uint8Array(Uint32Array.of(Number.parseInt(text, 16)).buffer)
 
@@ -102,7 +102,7 @@ const startsAlike = (prefix: Uint8Array, octets: Uint8Array, length: number): bo
   return true
 }
 
-/** The address behind one of a bridge: as a container might have. */
+/** Another address in a bridge's network, as a container might have. */
 export const neighbourOf = (address: Address): Address => {
   const octets = Uint8Array.from(address.octets)
   const last = octets.length - 1

@@ -1,4 +1,4 @@
-/** Tables as `iptables-save` prints them, of either kind of iptables. */
+/** Parses tables as `iptables-save` prints them, of either variant of iptables. */
 import { readOption } from "./IptablesOptions.ts"
 import { type Base, isHook, type Json, type Rule, type Table } from "./Tables.ts"
 
@@ -25,7 +25,7 @@ export const parseIptables = (
   return tables
 }
 
-/** Where the kernel calls the built-in chains. What nat chains do is no dropping. */
+/** The priorities of the built-in chains. Without nat, whose chains drop nothing. */
 const priorities: Readonly<Record<string, number>> = { raw: -300, mangle: -150, filter: 0, security: 50 }
 
 const baseOf = (table: string, chain: string, policy: string): Base | undefined => {
@@ -45,7 +45,7 @@ const statementsOf = (words: ReadonlyArray<string>, family: "ip" | "ip6"): Reado
     if (word === "-m") {
       match = value
       at += 2
-      // Whether a socket is found is not asked by an option.
+      // `-m socket` matches without any option.
       if (match === "socket") statements.push({ assumed: "unknown" })
     } else {
       const { statement, next } = readOption(words, at, match, family)
@@ -56,7 +56,7 @@ const statementsOf = (words: ReadonlyArray<string>, family: "ip" | "ip6"): Reado
   return statements
 }
 
-/** Targets that let the packet on. */
+/** Targets that let the packet continue. */
 const passing =
   /^(LOG|NFLOG|ULOG|AUDIT|TRACE|SET|TCPMSS|TCPOPTSTRIP|DSCP|TOS|TTL|HL|ECN|CHECKSUM|CLASSIFY|CT|NOTRACK|TEE)$/
 
@@ -89,7 +89,7 @@ const markSet = ([option, text = ""]: ReadonlyArray<string>): Json => {
   return setMark(mask === 0xffff_ffff ? value >>> 0 : { "^": [{ "&": [mark, ~mask] }, value] })
 }
 
-/** Words are separated by spaces; one in quotes may hold some. */
+/** Spaces separate words; a quoted word may contain some. */
 const wordsOf = (text: string): ReadonlyArray<string> =>
   [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
     quoted === undefined ? (plain ?? "") : quoted.replaceAll(/\\(.)/g, "$1")

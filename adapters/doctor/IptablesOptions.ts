@@ -1,18 +1,21 @@
 /**
- * The options of an iptables rule as `iptables-save` prints them (iptables-extensions(8)), as the statements of nft that ask
- * the same.
+ * Translates the options of an iptables rule as `iptables-save` prints them (iptables-extensions(8)) to equivalent
+ * statements of nft.
  */
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { type Match, not } from "./Match.ts"
 import type { Json } from "./Tables.ts"
 
-/** What an option looks at and the value that it wants; or how likely it matches, where a packet does not say. */
+/**
+ * The field that an option tests and the value that it expects; or an assumed match, where a packet does not
+ * decide.
+ */
 type Meaning = readonly [left: Json, right: unknown] | Match
 
 interface Option {
-  /** How many values it takes. */
+  /** The number of its values. */
   readonly values: number
-  /** Negated ones are asked without their `!`. */
+  /** The meaning without a preceding `!`, which the caller applies. */
   readonly meaning: (values: ReadonlyArray<string>, family: "ip" | "ip6") => Meaning
 }
 
@@ -110,14 +113,16 @@ const options: Readonly<Record<string, Option>> = {
   "physdev --physdev-is-bridged": sure(0, "no"),
   "physdev --physdev-is-in": sure(0, "no"),
   "physdev --physdev-is-out": sure(0, "no"),
-  // The way back to the source is taken to be the one it came by.
+  // Assumes that the route back to the source uses the interface that its packets came in on.
   "rpfilter --invert": sure(0, "rarely"),
   "rpfilter --loose": sure(0, "yes"),
   "rpfilter --validmark": sure(0, "yes"),
   "rpfilter --accept-local": sure(0, "yes")
 }
 
-/** One option of a rule from `at` on, which may be its `!`, and where the next one begins. `match` is what `-m` said last. */
+/**
+ * One option of a rule from `at` on, which may be its `!`, and the index of the next one. `match` is the last `-m`.
+ */
 export const readOption = (
   all: ReadonlyArray<string>,
   at: number,
@@ -140,6 +145,6 @@ export const readOption = (
   return { statement: { match: { op: negated ? "!=" : "==", left, right } }, next }
 }
 
-/** Options that say how another one is to be understood. */
+/** Options that modify another option. */
 const qualifying =
   /^--(hashlimit-(burst|mode|name|htable|srcmask|dstmask)|connlimit-(mask|saddr|daddr)|name|mask|rsource|rdest|seconds|hitcount|reap|rttl|limit-iface)/

@@ -1,7 +1,7 @@
 /**
- * Whether a rule matches a packet of which not everything is known: it comes from somewhere, from some port, at a usual
- * rate. `rarely`: packets like it match if they are special (of one source, over a limit); `mostly`: all but those.
- * `unknown`: the rule asks what can't be told from here, and such rules are about special packets.
+ * Whether a rule matches a packet that is only partly known: its source and source port are open, its rate is
+ * ordinary. `rarely`: only special packets match (of one source, over a limit); `mostly`: all but those match.
+ * `unknown`: the doctor can't evaluate the rule; such rules are about special packets.
  */
 export type Match = "yes" | "mostly" | "rarely" | "no" | "unknown"
 
@@ -15,9 +15,9 @@ export const matches = (match: Match): boolean => match === "yes" || match === "
 
 const weakest = ["no", "unknown", "rarely", "mostly", "yes"] as const
 
-/** All of them. */
+/** Whether all of them match. */
 export const every = (all: ReadonlyArray<Match>): Match => weakest.find((weak) => all.includes(weak)) ?? "yes"
 
-/** One of them. */
+/** Whether one of them matches. */
 export const some = (all: ReadonlyArray<Match>): Match =>
   weakest.findLast((strong) => all.includes(strong)) ?? "no"

@@ -1,6 +1,6 @@
 /**
- * Tables of nftables as `nft -j list table` lists them; the words for a rule come from the text of `nft -a list ruleset`,
- * where its handle stands behind it.
+ * Parses tables of nftables as `nft -j list table` prints them; the text of a rule comes from `nft -a list
+ * ruleset`, which prints the rule's handle after it.
  */
 import { type Base, type Chain, isHook, type Json, list, type Rule, record, type Table } from "./Tables.ts"
 
@@ -35,7 +35,7 @@ const keyOf = ({ family, table }: Json, name: unknown): string => `${family} ${t
 const baseOf = ({ hook, prio, policy }: Json): Base | undefined =>
   isHook(hook) ? { hook, priority: Number(prio), policy: policy === "drop" ? "drop" : "accept" } : undefined
 
-/** A statement that changes a set has statements for its elements, which are the rule's as well. */
+/** A statement that changes a set contains statements for its elements, which belong to the rule as well. */
 const withInner = (statement: Json): ReadonlyArray<Json> => {
   const changed = statement["set"] ?? statement["map"]
   return changed === undefined ? [statement] : list(record(changed)["stmt"]).map(record).flatMap(withInner)

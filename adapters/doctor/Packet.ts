@@ -1,20 +1,20 @@
-/** The packets that are looked at: what of each is known, and what is left open. */
+/** The packets that the doctor traces: what is known of each, and what is left open. */
 import type { Family } from "../../src/protocol/Address.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 import { is, type Match } from "./Match.ts"
 
 export type Hook = "prerouting" | "input" | "forward" | "output" | "postrouting"
 
-/** `undefined` is somewhere outside, no address in particular. */
+/** `undefined` is any address outside. */
 export type Place = Uint8Array | undefined
-/** `undefined` is one of those that a system gives to who asks for none. */
+/** `undefined` is any ephemeral port. */
 export type Port = number | undefined
 
-/** A packet at one hook, or at several of the same. */
+/** A packet at one hook, or at several where it looks the same. */
 export interface Packet {
   readonly family: Family
   readonly protocol: Protocol
-  /** The names of interfaces; `undefined` where there is none at this hook. */
+  /** The names of interfaces; `undefined` if there is none at this hook. */
   readonly iif: string | undefined
   readonly oif: string | undefined
   readonly source: Place
@@ -23,12 +23,12 @@ export interface Packet {
   readonly destinationPort: Port
   /** Whether the destination is an address of this host. */
   readonly toHost: boolean
-  /** Where the first packet of its connection was sent to. */
+  /** The destination of the first packet of its connection. */
   readonly original: { readonly destination: Place; readonly port: Port }
   readonly state: "new" | "established"
   readonly direction: "original" | "reply"
   readonly redirected: boolean
-  /** `undefined` where it can't be told. */
+  /** `undefined` if it is unknown. */
   readonly mark: number | undefined
 }
 
@@ -41,7 +41,7 @@ export const isPortWithin = (port: Port, first: number, last: number): Match => 
   return first <= lowestEphemeral && last >= 60_999 ? "mostly" : "rarely"
 }
 
-/** Bounds are inclusive, and of one family; an address of another is not within them. */
+/** Bounds are inclusive, and of one family; an address of another is outside them. */
 export const isPlaceWithin = (place: Place, family: Family, first: Uint8Array, last: Uint8Array): Match => {
   if (first.length !== (family === 4 ? 4 : 16)) return "no"
   if (place !== undefined) return is(compare(place, first) >= 0 && compare(place, last) <= 0)

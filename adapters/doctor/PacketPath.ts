@@ -1,8 +1,9 @@
 /**
- * The packets of a published port, hook by hook: those of a client's new connection, and of the replies to it. Pure.
+ * The packets of a published port, hook by hook: those of a client's new connection, and of the replies to it.
+ * Pure.
  *
- * What is redirected is the host's until it is translated, and forwarded to the backend from then on; what is relayed is
- * the host's own, and so is the relay's connection to the backend.
+ * A redirected packet is addressed to the host until it is translated, and from then on forwarded to the backend. A
+ * relayed one is addressed to the host throughout, and the relay's connection to the backend starts at the host.
  */
 import type { Address } from "../../src/protocol/Address.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
@@ -14,14 +15,16 @@ export interface Published {
   readonly host: Address
   readonly port: number
   readonly backend: Endpoint
-  /** How its traffic gets to the backend. */
+  /** How its traffic reaches the backend. */
   readonly traffic: "redirected" | "relayed" | "routed"
-  /** The address that a client speaks to; `undefined` where there is none in particular. */
+  /** The address that a client sends to; `undefined` if no particular one is known. */
   readonly spokenTo: Place
-  /** The interface by which outsiders come, and the one towards the backend. */
+  /** The interface that outside clients come in by, and the one towards the backend. */
   readonly outside: string
   readonly inside: string
-  /** No mapping, but one as it might be made: whoever opens the way for a mapping would have done it. */
+  /** Whether the clients are containers on another bridge, with `outside` as that bridge. */
+  readonly neighbour: boolean
+  /** A hypothetical mapping: assume the rules that the Engine adds for a mapping it makes. */
   readonly imagined: boolean
 }
 
@@ -29,17 +32,17 @@ export interface Published {
 export interface Hop {
   readonly hook: Hook
   readonly packet: Packet
-  /** The priorities of the chains that see it so, the lower bound inclusive; all where they are not given. */
+  /** The priorities of the chains that see it so, the lower bound inclusive; all if absent. */
   readonly from?: number
   readonly to?: number
 }
 
 export type PacketPath = ReadonlyArray<Hop>
 
-/** Where the kernel translates addresses. */
+/** The priority at which the kernel translates addresses. */
 const translation = -100
 
-/** A mark that is not 0 is set at its hop, and carried on from there. */
+/** A mark other than 0 is set at its hop, and stays on the packet from there. */
 export const pathsOf = (published: Published, acceptMark: Packet["mark"]): ReadonlyArray<PacketPath> => {
   const sent = toHost(published)
   const direct = toBackend(published)
@@ -61,7 +64,7 @@ export const pathsOf = (published: Published, acceptMark: Packet["mark"]): Reado
           { hook: "prerouting", packet: translated, from: translation },
           ...onward
         ],
-        pathOf(reply(forwarded))
+        pathOf({ ...reply(forwarded), mark: acceptMark })
       ]
     }
   }
@@ -105,7 +108,7 @@ const toBackend = (published: Published): Packet => {
   }
 }
 
-/** Through the same hooks the other way. */
+/** The same hooks in the opposite direction. */
 const reply = (packet: Packet): Packet => ({
   ...packet,
   iif: packet.oif,

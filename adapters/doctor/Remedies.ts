@@ -1,4 +1,4 @@
-/** What to do about a rule that drops published traffic, in the words of whoever made it. */
+/** How to fix a rule that drops published traffic, as a command of the tool that made it. */
 import type { Packet } from "./Packet.ts"
 import type { Hop, Published } from "./PacketPath.ts"
 import type { Table } from "./Tables.ts"

@@ -1,6 +1,6 @@
 /**
- * Tables of whatever tool in one shape: rules as the statements of nft's JSON (libnftables-json(5)), and the words that name
- * each to its owner.
+ * Tables of every tool in one shape: rules as the statements of nft's JSON (libnftables-json(5)), with the text by
+ * which the tool's user knows each.
  */
 import type { Hook } from "./Packet.ts"
 
@@ -34,7 +34,7 @@ export interface Base {
 export interface Rule {
   /** As its tool lists it. */
   readonly text: string
-  /** From left to right; one that does not match ends the rule. */
+  /** Evaluated from left to right; one that does not match ends the rule. */
   readonly statements: ReadonlyArray<Json>
 }
 
@@ -46,7 +46,7 @@ const hooks: ReadonlySet<unknown> = new Set<Hook>(["prerouting", "input", "forwa
 
 export const isHook = (text: unknown): text is Hook => hooks.has(text)
 
-/** Anything else has no fields. */
+/** A value that is not an object has no fields. */
 export const record = (value: unknown): Json =>
   typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {}
 

@@ -1,4 +1,4 @@
-/** Does what `Difference` says, and notes in the state what was done. One failure stops nothing else. */
+/** Carries out what `Difference` returns, and records the outcome in the state. A failure does not stop the rest. */
 import { Effect, Option, Result, type Scope } from "effect"
 import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/Driver.ts"
 import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
@@ -9,9 +9,9 @@ import { problemOf } from "./Problems.ts"
 import type { WatchState } from "./WatchState.ts"
 
 export interface Applied {
-  /** What could not be mapped. */
+  /** The groups that could not be mapped. */
   readonly problems: ReadonlyArray<Problem>
-  /** Whether everything was released that should be. */
+  /** Whether every binding to release was released. */
   readonly released: boolean
 }
 
@@ -22,7 +22,8 @@ export const applyDifference = Effect.fnUntraced(function* (
   const released = release.length === 0 || (yield* releaseAll(state, release))
   const problems: Array<Problem> = []
   const published: Array<string> = []
-  // Batch by batch, so that exact ports that have to be mapped one by one still come before what picks from a range.
+  // Maps batch by batch, so that exact ports that must be mapped one by one still come before groups that pick from
+  // a range.
   for (const batch of batchesOf(map)) {
     const together = yield* mapTogether(
       state,
@@ -39,7 +40,7 @@ export const applyDifference = Effect.fnUntraced(function* (
   return { problems, released }
 })
 
-/** One group in the name of its owner; the scope is the delivery of the answer, see `Driver`. */
+/** Maps one group on behalf of its owner; the scope is the delivery of the answer, see `Driver`. */
 export const mapDesired = (
   { group, owner }: DesiredGroup,
   ports: PortRequest
@@ -50,7 +51,7 @@ const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: Read
   const bindings = actions.flatMap((action) => action.bindings)
   const result = yield* Effect.result(unmapBindings({ bindings, labels: new Map() }))
   if (Result.isFailure(result)) {
-    yield* Effect.logError(`unmapping what containers no longer have: ${result.failure.message}`)
+    yield* Effect.logError(`unmapping ports that containers no longer need: ${result.failure.message}`)
     return false
   }
   const names = actions.flatMap(({ key }) => state.observed.get(key)?.name ?? [])
@@ -59,7 +60,7 @@ const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: Read
   return true
 })
 
-/** Returns whether it was done; else one of them can't be mapped as it was asked for, or there is but one. */
+/** Returns whether all were mapped; `false` if one of them can't be mapped as requested, or if there is only one. */
 const mapTogether = Effect.fnUntraced(function* (state: WatchState, actions: ReadonlyArray<MapAction>) {
   const [first] = actions
   if (first === undefined || actions.length === 1) return false
@@ -70,7 +71,7 @@ const mapTogether = Effect.fnUntraced(function* (state: WatchState, actions: Rea
   return true
 })
 
-/** Returns the error of the last port that was tried. */
+/** Returns the error of the last port that it tried. */
 const mapAlone = Effect.fnUntraced(function* (state: WatchState, { desired, tries }: MapAction) {
   let failure: DriverError | undefined
   for (const ports of tries) {
@@ -83,7 +84,7 @@ const mapAlone = Effect.fnUntraced(function* (state: WatchState, { desired, trie
     if (failure !== undefined) {
       const publish = desired.group.labels.get(publishLabel)
       yield* Effect.logWarning(
-        `${desired.name}: got another port than before for ${publish}: ${failure.message}`
+        `${desired.name}: got a different port than before for ${publish}: ${failure.message}`
       )
     }
     return undefined
@@ -91,7 +92,7 @@ const mapAlone = Effect.fnUntraced(function* (state: WatchState, { desired, trie
   return failure
 })
 
-/** A defect of the driver fails the call that met it, and no other. */
+/** A defect of the driver fails only the call that met it. */
 const calledAs = <A, R>(owner: string, call: Effect.Effect<A, DriverError, R>) =>
   Effect.provideService(call, CurrentOwner, owner).pipe(
     Effect.catchDefect(

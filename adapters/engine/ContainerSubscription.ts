@@ -1,11 +1,14 @@
-/** What a person asked for by a container's name: published through restarts and renames until it is unmapped. Pure. */
+/**
+ * Ports that a user requested by a container's name: published through restarts and renames until they are
+ * unmapped. Pure.
+ */
 import { Result, Schema } from "effect"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { type Container, shortId } from "./Engine.ts"
 
 /**
- * `id` is the container that had the name when it was asked for; once it is gone, another of the same name replaces it.
- * `publish` is as `publishText` writes it. `without` are container ports that were unmapped since.
+ * `id` is the container that had the name at the time of the request; once it is gone, another of the same name
+ * replaces it. `publish` is in the format of `publishText`. `without` are container ports that were unmapped since.
  */
 export const ContainerSubscription = Schema.Struct({
   id: Schema.String,
@@ -21,7 +24,10 @@ export type ContainerSubscription = typeof ContainerSubscription.Type
 export const subscriptionKey = ({ id, publish, owner }: ContainerSubscription): string =>
   `${owner} ${id} ${publish}`
 
-/** The key of a group that is mapped for a container: the same in another process, for another address and name. */
+/**
+ * The key of a group mapped for a container. It stays the same after a restart of this process, and when the
+ * container's address or name changes.
+ */
 export const groupKey = (owner: string, containerId: string, publish: string, backendPort: number): string =>
   `${owner} ${shortId(containerId)} ${publish} ${backendPort}`
 
@@ -33,7 +39,7 @@ export const subscribedContainer = (
 ): Container | undefined =>
   all.find((container) => container.id === id) ?? all.find((container) => container.name === name)
 
-/** Under the name that its container has now. */
+/** With the name that its container has now. */
 export const renamed = (
   subscription: ContainerSubscription,
   all: ReadonlyArray<Container>
@@ -42,7 +48,7 @@ export const renamed = (
   return name === subscription.name ? subscription : { ...subscription, name }
 }
 
-/** Without the groups with these keys; `undefined` where none is left. */
+/** Without the groups with these keys; `undefined` if none is left. */
 export const withoutGroups = (
   subscription: ContainerSubscription,
   keys: ReadonlySet<string>

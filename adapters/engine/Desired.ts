@@ -1,6 +1,6 @@
 /**
- * What should be published: from containers with their labels, and from subscriptions, to the groups to map. Pure. What
- * can't be published becomes a problem with the container's name, and stops nothing else.
+ * What should be published: computes the groups to map from containers with their labels and from subscriptions.
+ * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
 import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
@@ -18,7 +18,7 @@ import { type ContainerSubscription, groupKey, subscribedContainer } from "./Con
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 import { attachmentOf } from "./Placement.ts"
 
-/** The owner of what labels ask for. */
+/** The owner of groups requested by labels. */
 export const watchOwner = "watch"
 
 /** One group that should be mapped. */
@@ -31,16 +31,16 @@ export interface DesiredGroup {
   readonly group: Group
 }
 
-/** What is asked for and can't be published as things are. */
+/** A request that can't be met at the moment. */
 export interface Problem {
   readonly name: string
   readonly owner: string
-  /** The `-p` concerned, as it was written; `undefined` where it is the container as a whole. */
+  /** The `-p` concerned, as written; `undefined` if it is the container as a whole. */
   readonly publish: string | undefined
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Nothing is wrong: its container does not run just now. */
+  /** Not an error: its container does not run at the moment. */
   readonly waiting: boolean
 }
 
@@ -49,17 +49,17 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-/** Names the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
+/** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 
-/** An unknown label may be the mistyped one that asks. */
+/** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
   running && (labels.has(publishLabel) || [...labels.keys()].some(isUnknownLabel))
 
 /**
- * What a running container's own labels ask for. One label that is wrong publishes nothing of it: it may be the one that
- * says which clients are let in.
+ * The groups that a running container's own labels request. One invalid label blocks all of them: it may be the one
+ * that restricts which clients are allowed.
  */
 export const desiredByLabels = (
   container: Container,
@@ -86,7 +86,7 @@ export const desiredByLabels = (
   )
 }
 
-/** What a subscription asks for. A container that does not run, or does not exist now, is waited for. */
+/** The groups that a subscription requests. If its container does not run or does not exist, the request waits. */
 export const desiredBySubscription = (
   subscription: ContainerSubscription,
   all: ReadonlyArray<Container>
@@ -164,7 +164,7 @@ const desiredAt = (
   }
 }
 
-/** Where the Engine binds a `-p` without an address: for it, `0.0.0.0` alone means both families. */
+/** The address at which the Engine binds a `-p` without one: for the Engine, `0.0.0.0` alone means both families. */
 const boundBy = ({ hostBinding }: Placed["network"]): Address | undefined =>
   hostBinding?.family === 4 && isUnspecified(hostBinding) ? undefined : hostBinding
 

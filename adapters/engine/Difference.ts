@@ -1,26 +1,26 @@
 /**
- * From what is desired and what is observed to what is to be done. Pure. A port that a group had before is asked for again,
- * so that a container keeps it through restarts, its own and ours.
+ * Computes the actions that turn what is observed into what is desired. Pure. A group's previous port is requested
+ * again, so that a container keeps it when it or this process restarts.
  */
 import { groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { PortRequest, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import type { DesiredGroup } from "./Desired.ts"
 import { entryText, type Observed, signatureOf } from "./Observed.ts"
 
-/** Bindings of one group that is no longer desired, or not for this backend. */
+/** Bindings of a group that is no longer desired, or that has another backend now. */
 export interface ReleaseAction {
   readonly key: string
   readonly bindings: ReadonlyArray<ReleasedBinding>
 }
 
-/** Map a group: on the port that it had before, if it had one, then as it was asked for. */
+/** Maps a group: on its previous port, if it had one, else as it was requested. */
 export interface MapAction {
   readonly desired: DesiredGroup
   readonly tries: ReadonlyArray<PortRequest>
 }
 
 export interface Difference {
-  /** To be done before anything is mapped. */
+  /** To do before any mapping. */
   readonly release: ReadonlyArray<ReleaseAction>
   readonly map: ReadonlyArray<MapAction>
 }
@@ -63,7 +63,7 @@ export const mapActions = (
     })
     .sort((a, b) => rank(a) - rank(b))
 
-/** Of one owner each, in order, and small enough for one call. */
+/** Batches of one owner each, in order, and small enough for one call. */
 export const batchesOf = (actions: ReadonlyArray<MapAction>): ReadonlyArray<ReadonlyArray<MapAction>> => {
   const batches: Array<Array<MapAction>> = []
   for (const action of actions) {

@@ -1,6 +1,6 @@
 /**
- * What is asked of a Docker Engine: its containers, where they are to be reached, and when that changes. How it is asked is
- * `EngineHttp`'s; `MemoryEngine` is one that a test runs.
+ * What the watch needs from a Docker Engine: its containers, their addresses, and the events that change them.
+ * `EngineHttp` implements it over HTTP; `MemoryEngine` in memory for tests.
  */
 import { Context, type Effect, Schema, type Stream } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -12,20 +12,26 @@ export interface Network {
   readonly name: string
   /** `bridge`, `macvlan`, or the name of another driver. */
   readonly driver: string
-  /** Without a way out of the host, nor one in. */
+  /** Without a way out of the host or into it. */
   readonly internal: boolean
-  /** Where a `-p` without an address binds: an address of either family; `undefined` or `0.0.0.0`: all of both families. */
+  /**
+   * The address at which a `-p` without one binds, of either family; `undefined` or `0.0.0.0`: all addresses of
+   * both families.
+   */
   readonly hostBinding: Address | undefined
-  /** The prefixes that the Engine gives container addresses from; none where it does not say which containers have one. */
+  /**
+   * The prefixes that the Engine assigns container addresses from; none if the Engine does not report which
+   * containers have one.
+   */
   readonly subnets: ReadonlyArray<IpNetwork.IpNetwork>
 }
 
-/** A container's place in one network. Neither address while it does not run. */
+/** A container's endpoint in one network. It has no address while the container does not run. */
 export interface Attachment {
   readonly network: Network
-  /** Which network the Engine prefers for the default route; 0 where it does not say. */
+  /** The priority of this network for the default route; 0 if the Engine does not report one. */
   readonly gatewayPriority: number
-  /** 1 for an IPv4 gateway and 2 for an IPv6 one, added up. */
+  /** The sum of 1 for an IPv4 gateway and 2 for an IPv6 one. */
   readonly gateways: number
   readonly v4: Address | undefined
   readonly v6: Address | undefined
@@ -34,34 +40,40 @@ export interface Attachment {
 export interface Container {
   /** 64 hexadecimal digits. */
   readonly id: string
-  /** Without the slash that the API puts before it. */
+  /** Without the slash that the API puts in front. */
   readonly name: string
-  /** What its image is known by to the Engine. */
+  /** The Engine's name for its image. */
   readonly image: string
-  /** Its processes are there; a paused one's are. */
+  /** Its processes exist; those of a paused container do. */
   readonly running: boolean
-  /** `default`, `host`, `none`, `container:ID`, or the name of the network that it was made for. */
+  /** `default`, `host`, `none`, `container:ID`, or the name of the network that it was created for. */
   readonly networkMode: string
-  /** Its own and those of its image, which are not told apart. */
+  /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
 }
 
-/** As people and labels write an id. */
+/** An id as users and labels write it. */
 export const shortId = (id: string): string => id.slice(0, 12)
 
-/** `Connected` comes first: from now on no change is missed. `Changed` names the container that something happened to. */
+/**
+ * `Connected` comes first: from then on no change is missed. `Changed` names the container that something happened
+ * to.
+ */
 export type EngineEvent =
   | { readonly _tag: "Connected" }
   | { readonly _tag: "Changed"; readonly id: string; readonly action: string }
 
 export interface EngineInfo {
   readonly version: string
-  /** `iptables`, `nftables`, with variants such as `iptables+firewalld`; an Engine before 29 does not say. */
+  /** `iptables`, `nftables`, with variants such as `iptables+firewalld`; an Engine before 29 does not report it. */
   readonly firewall: string | undefined
 }
 
-/** `Unreachable`: nobody answers there. `Denied`: the socket is not ours to use. `Refused`: the Engine's answer is no. */
+/**
+ * `Unreachable`: no process listens there. `Denied`: this process may not use the socket. `Refused`: the Engine
+ * refused the request.
+ */
 export class EngineError extends Schema.TaggedError<EngineError>()("EngineError", {
   where: Schema.String,
   reason: Schema.Literals(["Unreachable", "Denied", "TimedOut", "Refused", "NotAnEngine"]),
@@ -75,16 +87,16 @@ export class EngineError extends Schema.TaggedError<EngineError>()("EngineError"
 export class Engine extends Context.Service<
   Engine,
   {
-    /** Where it is, for people. */
+    /** The Engine's address, for messages. */
     readonly where: string
     /**
-     * All containers, running or not, the oldest first. Never waits for a container's start or stop to be done: it is safe to
-     * ask while the Engine waits for us. Each of these is bounded in time.
+     * All containers, running or not, the oldest first. Never waits for a container to start or stop: it is safe to
+     * call while the Engine waits for us. Each of these calls is bounded in time.
      */
     readonly containers: Effect.Effect<ReadonlyArray<Container>, EngineError>
-    /** The labels of an image; `undefined` where it is no longer there. */
+    /** The labels of an image; `undefined` if it no longer exists. */
     readonly imageLabels: (image: string) => Effect.Effect<Labels | undefined, EngineError>
-    /** Waits until no change to this container is under way, bounded; one that is gone is settled. */
+    /** Waits until no change to this container is in progress, bounded; one that is gone is settled. */
     readonly settled: (id: string) => Effect.Effect<void, EngineError>
     readonly networks: Effect.Effect<ReadonlyArray<Network>, EngineError>
     readonly info: Effect.Effect<EngineInfo, EngineError>

@@ -1,8 +1,8 @@
 /**
- * Where the Engine is, by `--engine` or by the environment as Docker's own clients read it.
+ * The Engine's address, from `--engine` or from the environment as Docker's own clients read it.
  *
- * Source: moby/client/client.go and options.go (`FromEnv`): DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY; docker/cli
- * cli/flags/options.go: where DOCKER_TLS_VERIFY alone is set, the files lie in DOCKER_CONFIG or ~/.docker.
+ * Source: moby/client/client.go and options.go (`FromEnv`): DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY;
+ * docker/cli cli/flags/options.go: if only DOCKER_TLS_VERIFY is set, the files are in DOCKER_CONFIG or ~/.docker.
  */
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -11,7 +11,7 @@ import { type PluginAddress, parsePluginUrl } from "../docker/PluginAddress.ts"
 
 export interface EngineAddress {
   readonly address: PluginAddress
-  /** PEM files, where TLS is used. */
+  /** PEM files, if TLS is used. */
   readonly tls: EngineTls | undefined
 }
 
@@ -19,7 +19,7 @@ export interface EngineTls {
   readonly ca: string
   readonly cert: string
   readonly key: string
-  /** Without DOCKER_TLS_VERIFY anyone may claim to be the Engine, as with Docker's own clients. */
+  /** Without DOCKER_TLS_VERIFY any server may claim to be the Engine, as with Docker's own clients. */
   readonly verify: boolean
 }
 
@@ -27,11 +27,11 @@ export const defaultEngine = "unix:///var/run/docker.sock"
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Whether someone said which Engine is meant. */
+/** Whether the user named an Engine. */
 export const namesEngine = (url: string | undefined, env: Environment): boolean =>
   url !== undefined || (env["DOCKER_HOST"] ?? "") !== ""
 
-/** `url` is `--engine`. The failure names the text that is wrong, and follows no other. */
+/** `url` is `--engine`. The failure quotes the invalid text in full. */
 export const parseEngine = (
   url: string | undefined,
   env: Environment
@@ -41,7 +41,7 @@ export const parseEngine = (
   const name = url === undefined && fromEnvironment !== undefined ? "DOCKER_HOST" : "--engine"
   if (text.startsWith("ssh://"))
     return Result.fail(
-      `${name} "${text}": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://`
+      `${name} "${text}": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL`
     )
   const folder = certificateFolder(env)
   const secure = /^https:/.test(text) || (/^tcp:/.test(text) && folder !== undefined)

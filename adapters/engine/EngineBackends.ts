@@ -1,6 +1,7 @@
 /**
- * `Backends` as the Engine knows them: whether any running container has an address. Asked in the middle of a mapping, which
- * may be one that the Engine itself waits for, so it is asked only what it answers at all times, and never for long.
+ * `Backends` as the Engine knows them: whether any running container has an address. It runs in the middle of a
+ * mapping that the Engine itself may wait for, so it makes only requests that the Engine answers at all times, with
+ * a short timeout.
  */
 import { Clock, Effect, Layer } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
@@ -8,14 +9,17 @@ import { type BackendState, Backends } from "../../src/mapper/MapperContext.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import { Engine } from "./Engine.ts"
 
-/** How long an answer may take, how long it is good for, and how long an Engine that gave none is left alone. */
+/**
+ * How long a request may take, how long its result is valid, and how long to leave an Engine alone that did not
+ * answer.
+ */
 const patienceMillis = 1_000
 const freshMillis = 1_000
 const restMillis = 10_000
 
 /**
- * `gone` only for an address from one of the Engine's own networks: what has another is no container of this Engine, and not
- * for it to say.
+ * `gone` only for an address from one of the Engine's own networks: any other address belongs to no container of
+ * this Engine, which can't tell whether it is gone.
  */
 export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
   Backends,
@@ -45,15 +49,18 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
     )
     return {
       stateOf: Effect.fnUntraced(function* ({ address }) {
-        if (known.untilMillis <= (yield* Clock.currentTimeMillis)) {
+        if (known.untilMillis <= (yield* nowMillis)) {
           const { forMillis, stateOf } = yield* look
-          known = { untilMillis: (yield* Clock.currentTimeMillis) + forMillis, stateOf }
+          known = { untilMillis: (yield* nowMillis) + forMillis, stateOf }
         }
         return known.stateOf(address)
       })
     }
   })
 )
+
+/** Of a monotonic clock. */
+const nowMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const silent = { forMillis: restMillis, stateOf: (): BackendState => "unknown" }
 

@@ -1,6 +1,6 @@
 /**
- * An Engine over HTTP: a Unix socket, a TCP port, or one with TLS. Speaks the newest version of the API that both sides know,
- * and finds it out again after each failure, since the Engine may be another one by then.
+ * An Engine over HTTP: a Unix socket, a TCP port, or one with TLS. Uses the newest version of the API that both
+ * sides know, and negotiates it again after each failure, since another Engine may run by then.
  */
 import type { IncomingMessage } from "node:http"
 import { Effect, Layer, Result, type Scope, Stream } from "effect"
@@ -17,17 +17,17 @@ import {
 } from "./EngineMessages.ts"
 
 export interface EngineHttpOptions {
-  /** How long an answer may take. Default 10,000. */
+  /** The timeout for an answer. Default 10,000. */
   readonly timeoutMillis?: number
 }
 
-/** Nothing is asked until it is used. Fails where a file of TLS can't be read. */
+/** Sends nothing before its first use. Fails if a TLS file can't be read. */
 export const layer = (
   address: EngineAddress,
   options: EngineHttpOptions = {}
 ): Layer.Layer<Engine, EngineError> => Layer.effect(Engine, make(address, options))
 
-/** The newest API whose answers are known to be read here, and the oldest. */
+/** The newest API whose answers this code is known to read, and the oldest. */
 const newest = [1, 52] as const
 const oldest = [1, 24] as const
 
@@ -52,10 +52,7 @@ const make = Effect.fnUntraced(function* (
         return yield* fail("Refused", `GET ${path}: ${messageIn(value) ?? `status ${status}`}`)
       const decoded = decode(value)
       if (Result.isSuccess(decoded)) return decoded.success
-      return yield* fail(
-        "NotAnEngine",
-        `GET ${path} was answered by what is no Engine's answer: ${decoded.failure}`
-      )
+      return yield* fail("NotAnEngine", `GET ${path}: not an Engine's answer: ${decoded.failure}`)
     }).pipe(Effect.tapError(() => version.forget))
 
   const always = <A>(path: string, decode: (value: unknown) => Result.Result<A, string>) =>
@@ -67,7 +64,7 @@ const make = Effect.fnUntraced(function* (
 
   return Engine.of({
     where,
-    // The networks after the containers: none of those that the containers are in is missing then.
+    // Networks after containers: then none of the containers' networks is missing.
     containers: Effect.flatMap(always("/containers/json?all=1", decodeContainers), (containersIn) =>
       Effect.map(networks, containersIn)
     ),
@@ -83,9 +80,9 @@ const make = Effect.fnUntraced(function* (
 interface Connection {
   readonly where: string
   readonly fail: (reason: EngineError["reason"], detail: string) => EngineError
-  /** One request and its whole answer. Those that may take long have a connection each, and hold up no other. */
+  /** One request and its whole answer. Requests that may take long have a connection each, and block no other. */
   readonly get: (path: string, takes?: "short" | "long") => Effect.Effect<HttpAnswer, EngineError>
-  /** The answer to be read as it comes, on a connection of its own. `name` is how errors call the path. */
+  /** A response to read as it arrives, on a connection of its own. `name` is the path as errors show it. */
   readonly open: (path: string, name: string) => Effect.Effect<IncomingMessage, EngineError, Scope.Scope>
 }
 
@@ -120,10 +117,10 @@ const connect = Effect.fnUntraced(function* (
   }
 })
 
-/** `prefix` is the path's part that says the version: found out when it is first asked for, and again after `forget`. */
+/** `prefix` is the version part of the path: negotiated at first use, and again after `forget`. */
 const negotiation = ({ fail, get }: Connection) => {
   let prefix: string | undefined
-  /** An Engine that does not say it with every answer. */
+  /** An Engine that does not send it with every answer. */
   const announced = Effect.map(get("/version"), ({ body }) => {
     const value = json(body)
     return typeof value === "object" && value !== null && "ApiVersion" in value
@@ -135,7 +132,7 @@ const negotiation = ({ fail, get }: Connection) => {
     const found = Result.getOrUndefined(
       versionOf(ping.headers["api-version"]?.toString() ?? (yield* announced))
     )
-    if (found === undefined) return yield* fail("NotAnEngine", "what answers there is no Docker Engine")
+    if (found === undefined) return yield* fail("NotAnEngine", "the server there is not a Docker Engine")
     if (compare(found, oldest) < 0)
       return yield* fail("Refused", `its API ${found.join(".")} is older than ${oldest.join(".")}`)
     prefix = `/v${(compare(found, newest) < 0 ? found : newest).join(".")}`
@@ -163,7 +160,7 @@ const eventsOver = (
       const ended = fail("Unreachable", "the stream of events ended")
       const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
         Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
-        // An Engine drops events for those who read slowly.
+        // An Engine drops events for clients that read slowly.
         Stream.buffer({ capacity: "unbounded" })
       )
       const connected: EngineEvent = { _tag: "Connected" }
@@ -171,7 +168,7 @@ const eventsOver = (
     })
   )
 
-/** No event is longer; what is, is no Engine's. */
+/** No event is longer; anything longer does not come from an Engine. */
 const maxLine = 16 * 1024 * 1024
 
 async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
@@ -209,11 +206,11 @@ const compare = (a: Version, b: Version): number => a[0] - b[0] || a[1] - b[1]
 const reasonOf = ({ code, message }: HttpError): [reason: EngineError["reason"], detail: string] => {
   switch (code) {
     case HttpCode.tooLong:
-      return ["NotAnEngine", `what answers there is no Docker Engine: ${message}`]
+      return ["NotAnEngine", `the server there is not a Docker Engine: ${message}`]
     case "ENOENT":
       return ["Unreachable", "no such socket (is Docker installed, and running?)"]
     case "ECONNREFUSED":
-      return ["Unreachable", "nobody is listening there (is Docker running?)"]
+      return ["Unreachable", "no process is listening there (is Docker running?)"]
     case "EACCES":
     case "EPERM":
       return ["Denied", "permission denied; run as root, or join the group docker"]

@@ -1,5 +1,5 @@
 /**
- * The parts of the Engine's answers that are used here, as schemas, and what they mean. Stable since API 1.24.
+ * Schemas of the parts of the Engine's answers that this adapter uses, and their meaning. Stable since API 1.24.
  *
  * Source: the Engine API's reference: /containers/json, /images/{name}/json, /networks, /info, /events.
  */
@@ -69,7 +69,7 @@ const decoder = <T, A>(schema: Schema.ConstraintDecoder<T>, meaning: (message: T
     Result.mapBoth(decode(value), { onSuccess: meaning, onFailure: (error) => error.message })
 }
 
-/** What is in none of the networks that are given is in none at all: it is not known where its ports may be bound. */
+/** A container in none of the given networks counts as attached to none: its host binding is unknown. */
 export const decodeContainers = decoder(
   Schema.Array(ListedContainer),
   (listed) =>
@@ -91,7 +91,7 @@ export const decodeContainers = decoder(
 
 export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Config?.Labels))
 
-/** The Engine does not say which containers are in `docker_gwbridge`. */
+/** The Engine does not report which containers are in `docker_gwbridge`. */
 export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
   networks.map(
     ({ Id, Name, Driver, Internal, Options, IPAM }): Network => ({
@@ -115,13 +115,13 @@ export const decodeInfo = decoder(
   })
 )
 
-/** An event of a network names the container among its attributes. Empty where it names none. */
+/** An event of a network names the container in its attributes. Empty if it names none. */
 export const decodeEvent = decoder(Event, ({ Type, Action, Actor }): ReadonlyArray<EngineEvent> => {
   const id = Type === "network" ? Actor?.Attributes?.["container"] : Actor?.ID
   return typeof id === "string" && id !== "" ? [{ _tag: "Changed", id, action: Action ?? "" }] : []
 })
 
-/** What `events` asks for; health checks and the like would be many more. */
+/** The filter for `events`; without it, health checks and the like would be many more. */
 export const eventFilters = {
   type: ["container", "network"],
   event: ["start", "die", "rename", "destroy", "connect", "disconnect"]

@@ -1,7 +1,7 @@
 /**
  * Which of a container's labels count. A pulled image must not publish ports by itself, nor widen what the operator
- * publishes. The Engine merges an image's labels into its containers', so a label that has the same value in both may be
- * the image's or the operator's: what it does then decides.
+ * publishes. The Engine merges an image's labels into its containers', so a label that has the same value in both
+ * may be the image's or the operator's: then the label's effect decides.
  */
 import { Effect, Result } from "effect"
 import { isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
@@ -9,25 +9,28 @@ import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
 /**
- * `narrows`: lets in or forwards less than without it, so it counts wherever it comes from. `opens`: makes more reachable, or
- * keeps more of the host busy, so it is dropped. `steers`: neither with it nor without it less is reachable, so nothing is
+ * `narrows`: admits or forwards less than without it, so it counts whatever its origin. `opens`: exposes more, or
+ * keeps more of the host busy, so it is dropped. `steers`: exposes no less either with or without it, so nothing is
  * published until it differs from the image's.
  */
 export type LabelEffect = "narrows" | "opens" | "steers"
 
 const labelEffects: Record<(typeof labelNames)[number], (value: string) => LabelEffect> = {
   allow: () => "narrows",
-  // The relay's packets pass the host's INPUT chain, those of every other mode don't; `routed` also knows no allow-list.
+  // The relay's packets pass the host's INPUT chain, those of every other mode don't; `routed` also ignores
+  // allow-lists.
   mode: (value) => (value === "proxy" ? "narrows" : "steers"),
-  // Without the header that a backend expects, a client could send one of its own, with any source.
+  // Without the header that a backend expects, a client could send a forged one with any source.
   "proxy-protocol": () => "narrows",
   "udp-idle": () => "opens",
   publish: () => "opens",
-  // The same port may serve something else at the container's address in another network.
+  // The same port may belong to another service at the container's address in another network.
   network: () => "steers"
 }
 
-/** An unknown label narrows: it may be the mistyped one that says whom to let in, and is refused with its name later. */
+/**
+ * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
+ */
 export const labelEffect = (name: string, value: string): LabelEffect => {
   // Written by `watch` itself.
   if (name === "portmapper.container") return "opens"
@@ -36,8 +39,8 @@ export const labelEffect = (name: string, value: string): LabelEffect => {
 }
 
 /**
- * The labels that count; or why nothing may be published by them. Where none asks for anything, what the image brings along
- * is nobody's mistake.
+ * The labels that count, or why none may be published by. If none requests publishing, the image's labels are
+ * ignored without an error.
  */
 export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<Labels, string> => {
   const counted = new Map<string, string>()
@@ -57,13 +60,16 @@ export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<La
     : Result.fail(`${undecided} is its image's too: give the container another value`)
 }
 
-/** An image is used again and again: those of containers that are gone are forgotten where they are many. */
+/**
+ * Images are reused, so their labels stay cached; beyond this many, those of images without a container are
+ * dropped.
+ */
 const imagesKept = 256
 
 export interface ImageLabels {
-  /** `undefined` where nothing may be published by them, which is logged once. */
+  /** `undefined` if the labels must not publish anything, which is logged once. */
   readonly countedLabelsOf: (container: Container) => Effect.Effect<Labels | undefined, EngineError>
-  /** Forgets what is known of containers that are not among these. */
+  /** Drops what is cached for containers that are not among these. */
   readonly forget: (containers: ReadonlyArray<Container>) => void
 }
 
@@ -71,7 +77,7 @@ export const makeImageLabels = (engine: Engine["Service"]): ImageLabels => {
   const images = new Map<string, Labels>()
   const unnoticed = new Set<string>()
 
-  /** Images never change; one that the Engine can't tell of now, while it tells of others, is asked for again. */
+  /** Images never change. If the Engine does not return one now, the next call requests it again. */
   const imageLabels = Effect.fnUntraced(function* (image: string) {
     const known = images.get(image)
     if (known !== undefined) return known
@@ -84,7 +90,7 @@ export const makeImageLabels = (engine: Engine["Service"]): ImageLabels => {
     return labels
   })
 
-  /** An image that is gone can't be compared with: then nothing is taken for the container's own. */
+  /** An image that is gone can't be compared with: then no label counts as the container's own. */
   const countedLabelsOf = Effect.fnUntraced(function* ({ image, name, id, labels }: Container) {
     const ofImage = yield* imageLabels(image)
     const counted =

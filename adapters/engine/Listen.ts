@@ -1,11 +1,11 @@
-/** An Engine listened to for good: each time that it is lost it is tried again, more and more seldom. */
+/** Listens to an Engine for good: reconnects after each loss, with growing delays. */
 import { Clock, Effect, Result, Stream } from "effect"
 import type { Engine, EngineEvent } from "./Engine.ts"
 
-/** A connection that lasted as long as the longest wait was a good one: the next is tried for at once. */
+/** After a connection that lasted as long as the longest delay, the delays start again with the first. */
 const backOffMillis = { first: 100, most: 10_000 }
 
-/** Never ends. A loss is told once, however often it is tried again. */
+/** Never ends. Logs a loss once, however often it retries. */
 export const listen = (
   engine: Engine["Service"],
   heard: (event: EngineEvent) => void
@@ -27,7 +27,7 @@ export const listen = (
         )
       )
       const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
-      if (why !== lost) yield* Effect.logWarning(`${why}; what is published stays so, and it is tried again`)
+      if (why !== lost) yield* Effect.logWarning(`${why}; published ports stay published; retrying`)
       lost = why
       if ((yield* Clock.currentTimeMillis) - sinceMillis >= backOffMillis.most) wait = backOffMillis.first
       yield* Effect.sleep(wait)

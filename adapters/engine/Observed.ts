@@ -1,4 +1,4 @@
-/** What the driver has mapped for containers, by the keys of the groups it was mapped for. Pure. */
+/** What the driver has mapped for containers, by the keys of the groups. Pure. */
 import { Result } from "effect"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
@@ -11,16 +11,19 @@ export interface ObservedGroup {
   /** The container's name when it was mapped. */
   readonly name: string
   readonly owner: string
-  /** 0 where it has no host port (mode `routed`). */
+  /** 0 if it has no host port (mode `routed`). */
   readonly port: number
   readonly bindings: ReadonlyArray<ReleasedBinding>
-  /** What was asked for it, by `signatureOf`; `undefined` where an earlier process asked, or it changed since. */
+  /**
+   * The signature of its request, by `signatureOf`; `undefined` if an earlier process made it, or if the bindings
+   * changed since.
+   */
   readonly signature: string | undefined
 }
 
 export type Observed = ReadonlyMap<string, ObservedGroup>
 
-/** `before` still knows what was asked for. */
+/** Takes the signatures from `before`. */
 export const observedFrom = (listed: ReadonlyArray<ListedMapping>, before: Observed): Observed => {
   const found = new Map<string, ObservedGroup>()
   for (const mapping of listed) {
@@ -44,7 +47,7 @@ export const observedFrom = (listed: ReadonlyArray<ListedMapping>, before: Obser
 export const signatureOf = ({ entries, ports, labels }: Group): string =>
   JSON.stringify([entries.map(entryText), ports, [...labels]])
 
-/** What a group's entry and the binding it was mapped to have in common: all but the port. */
+/** What a group's entry and its binding have in common: all but the port. */
 export const entryText = ({
   protocol,
   host,

@@ -1,5 +1,5 @@
 /**
- * Which container a text names, and the network in which a container is reached. Pure.
+ * Which container a text names, and the network by which a container is reached. Pure.
  *
  * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
  */
@@ -22,14 +22,14 @@ export const findContainer = (
   return another === undefined
     ? Result.succeed(only)
     : Result.fail(
-        `${text} is the beginning of several containers' ids: ${matching.map(({ name }) => name).join(", ")}`
+        `${text} matches the ids of several containers: ${matching.map(({ name }) => name).join(", ")}`
       )
 }
 
 /**
- * The attachment by which a container is reached: in the network that `portmapper.network` names; else in the one of its
- * default route, by which its answers go. A container that shares another's network is reached where that one is.
- * The relay reaches what is on the host's own bridges, whatever the default route.
+ * The attachment by which a container is reached: in the network of the label `portmapper.network`; else in that of
+ * its default route, by which its answers leave. A container that shares another's network is reached by the
+ * other's. The relay reaches containers on the host's own bridges, whatever the default route.
  */
 export const attachmentOf = (
   container: Container,
@@ -67,12 +67,12 @@ export const attachmentOf = (
     : reachedBy(found, relayed)
 }
 
-/** Redirected packets are answered by the container's default route alone, and from an internal network not at all. */
+/** A container answers redirected packets by its default route only, and an internal network answers none. */
 const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {
   const { name, driver, internal } = attachment.network
   if (!isOnBridge(attachment))
     return Result.fail(
-      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+      `its network ${name} (${driver}) bypasses the host: connect it to a bridge network, too, and route its default route there; the relay reaches it by any bridge network (portmapper.mode=proxy)`
     )
   return internal && !relayed
     ? Result.fail(

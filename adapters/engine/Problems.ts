@@ -1,4 +1,4 @@
-/** What can't be published until something changes: as the log has it, and as it is listed. Pure. */
+/** Requests that can't be published until something changes: as logged and as listed. Pure. */
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
@@ -10,7 +10,7 @@ export interface StandingProblem {
   readonly sinceMillis: number
 }
 
-/** Problems that stood before keep their time. */
+/** Problems that existed before keep their time. */
 export const standingFrom = (
   now: ReadonlyArray<Problem>,
   before: ReadonlyMap<string, StandingProblem>,
@@ -42,7 +42,7 @@ export const problemsText = (problems: ReadonlyArray<Problem>): string => {
   return `${first.name}: ${first.waiting ? "waiting: " : "not published: "}${what}${first.detail}${more}`
 }
 
-/** The port that a group asks for or had; 0 where any will do. */
+/** The port that a group requests or had; 0 if any will do. */
 const portOf = ({ key, group: { ports } }: DesiredGroup, granted: Granted): number =>
   ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
 

@@ -1,4 +1,4 @@
-/** `Driver.followContainer`: publishes ports of a container by its name, and subscribes to it. */
+/** `Driver.followContainer`: publishes a container's ports by its name, and subscribes to it. */
 import { Effect, Exit, Result, Schema } from "effect"
 import { CurrentOwner, type Follow } from "../../src/protocol/Driver.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
@@ -20,7 +20,10 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
-/** All of the ports or none; the scope is the delivery of the answer, see `Driver`. `onUndone` runs where it is undone. */
+/**
+ * Maps all of the ports or none; the scope is the delivery of the answer, see `Driver`. Runs `onUndone` if it is
+ * undone.
+ */
 export const subscribe = Effect.fnUntraced(function* (
   state: WatchState,
   request: Follow,
@@ -28,7 +31,7 @@ export const subscribe = Effect.fnUntraced(function* (
   onUndone: Effect.Effect<void>
 ) {
   const container = yield* runningContainer(request.container, containers)
-  // The default owner is an Engine, which follows no container: the caller is a person who gave no owner.
+  // The default owner is an Engine, which follows no container: the caller is a user who gave no owner.
   const caller = yield* CurrentOwner
   const owner = caller === "engine" ? personsOwner : caller
   const added = request.publish.map(
@@ -48,13 +51,13 @@ export const subscribe = Effect.fnUntraced(function* (
   let unsubscribe: (() => void) | undefined
   yield* Effect.addFinalizer((exit) => {
     if (Exit.isSuccess(exit) || unsubscribe === undefined) return Effect.void
-    // What was mapped is undone by the driver.
+    // The driver itself undoes the mappings.
     state.undone(groups)
     unsubscribe()
     return onUndone
   })
   const mapped = new Map<string, ReadonlyArray<PortBinding>>()
-  // Even what is mapped already is asked of the driver again.
+  // Requests even existing mappings from the driver again.
   for (const { desired, tries } of mapActions(groups, state.observed, state.granted)) {
     const [first = desired.group.ports, second] = tries
     const mapping = mapDesired(desired, first)

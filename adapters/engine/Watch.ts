@@ -1,6 +1,7 @@
 /**
- * Publishes what an Engine's containers ask for, and keeps it so. `Desired` and `Observed` say what should be and what is
- * mapped, `Difference` what follows from them, `Worker` does it, and `WatchState` knows what all of them know.
+ * Publishes the ports that an Engine's containers request, and keeps them published. `Desired` and `Observed`
+ * compute what should be and what is mapped, `Difference` the actions between them; `Worker` carries these out, and
+ * `WatchState` holds the state of all of them.
  */
 import { Effect, Queue, type Scope, Semaphore } from "effect"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -13,15 +14,15 @@ import { WatchState } from "./WatchState.ts"
 import { type WorkerEvent, work } from "./Worker.ts"
 
 export interface WatchOptions {
-  /** Whether labels that came with an image count as the container's own. */
+  /** Whether labels of the image count as the container's own. */
   readonly trustImageLabels: boolean
-  /** Run each time that the Engine was connected to: it may have been started anew. */
+  /** Runs after each connection to the Engine, which may have been restarted. */
   readonly onConnected?: Effect.Effect<void>
 }
 
 /**
- * Watches until the scope closes, which leaves everything published. Returns the driver to serve instead of the one that it
- * stands on: it lists what could not be published too, follows containers, and learns what is unmapped.
+ * Watches until the scope closes; all mappings stay published then. Returns the driver to serve instead of the one
+ * below: it also lists requests that could not be published, follows containers, and notices what is unmapped.
  */
 export const startWatch = Effect.fnUntraced(function* ({
   trustImageLabels,
@@ -43,7 +44,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     return unsaved === undefined
       ? Effect.void
       : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording what is followed: ${message}`)
+          Effect.logError(`recording the subscriptions: ${message}`)
         )
   })
   const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)

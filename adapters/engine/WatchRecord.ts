@@ -1,6 +1,6 @@
 /**
- * What a watch must know after a restart and the mapper's own record does not say: which containers are followed, and the
- * ports that containers had which do not run just now. Lives as long as the state directory.
+ * What a watch must remember across restarts beyond the mapper's own record: the subscriptions, and the ports of
+ * containers that don't run at the moment. Lives as long as the state directory.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -26,13 +26,13 @@ export class RecordError extends Schema.TaggedError<RecordError>()("RecordError"
 export class WatchRecord extends Context.Service<
   WatchRecord,
   {
-    /** Nothing where nothing was recorded yet. */
+    /** Returns an empty record if nothing was recorded yet. */
     readonly load: Effect.Effect<Recorded, RecordError>
-    /** All of it or nothing: what was recorded before stays where this fails. */
+    /** Atomic: if this fails, the previous record stays. */
     readonly save: (recorded: Recorded) => Effect.Effect<void, RecordError>
   }
 >()("portmapper/engine/WatchRecord") {
-  /** In a directory that is there and private. */
+  /** In an existing private directory. */
   static readonly layer = (directory: string): Layer.Layer<WatchRecord> =>
     Layer.sync(WatchRecord, () => {
       const path = Path.join(directory, watchFile)

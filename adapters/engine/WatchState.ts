@@ -1,4 +1,4 @@
-/** Everything that a watch knows, in one place; its methods do no input or output. */
+/** The whole state of a watch; its methods do no input or output. */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import type { PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import {
@@ -19,7 +19,7 @@ export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
   readonly #granted: Map<string, number>
   #subscriptions: ReadonlyArray<ContainerSubscription>
-  /** Groups of labels that were unmapped by hand: not mapped again until their containers are started anew. */
+  /** Groups of labels that a user unmapped: not mapped again until their containers are restarted. */
   readonly #dismissed = new Set<string>()
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
@@ -31,7 +31,7 @@ export class WatchState {
     this.#granted = new Map(granted)
   }
 
-  /** As of the last listing and what was done since. */
+  /** As of the last listing, plus the actions since. */
   get observed(): Observed {
     return this.#observed
   }
@@ -48,20 +48,20 @@ export class WatchState {
     return [...this.#problems.values()]
   }
 
-  /** Those whose mappings may be for containers. */
+  /** The owners whose mappings may be for containers. */
   owners(): ReadonlySet<string> {
     const mentioned = [...this.#subscriptions, ...this.#observed.values()]
     return new Set([watchOwner, personsOwner, ...mentioned.map(({ owner }) => owner)])
   }
 
-  /** All that the driver has mapped for these owners now. */
+  /** Everything that the driver has mapped for these owners now. */
   observe(listed: ReadonlyArray<ListedMapping>): void {
     const observed = observedFrom(listed, this.#observed)
     this.#observed.clear()
     for (const [key, group] of observed) this.#observed.set(key, group)
   }
 
-  /** Follows renames, and forgets the ports of containers that neither exist nor are subscribed to. */
+  /** Updates renamed subscriptions, and drops the ports of containers that neither exist nor have a subscription. */
   see(containers: ReadonlyArray<Container>): void {
     const named = this.#subscriptions.map((each) => renamed(each, containers))
     if (named.some((each, index) => each !== this.#subscriptions[index])) this.#setSubscriptions(named)
@@ -70,7 +70,10 @@ export class WatchState {
       if (!known.has(shortIdOfKey(key)) && this.#granted.delete(key)) this.#unsaved = true
   }
 
-  /** Without those that were dismissed. A dismissed one that is not among these is desired again when it comes back. */
+  /**
+   * Without the dismissed groups. A dismissed group that is not among these becomes desired again when it comes
+   * back.
+   */
   undismissed(desired: ReadonlyArray<DesiredGroup>): ReadonlyArray<DesiredGroup> {
     const keys = new Set(desired.map(({ key }) => key))
     for (const key of this.#dismissed) if (!keys.has(key)) this.#dismissed.delete(key)
@@ -99,12 +102,14 @@ export class WatchState {
     this.#hold(key, { ...group, bindings: left, signature: undefined })
   }
 
-  /** The driver undid the mapping of these. */
+  /** The driver undid the mapping of these groups. */
   undone(groups: ReadonlyArray<DesiredGroup>): void {
     for (const { key } of groups) this.#observed.delete(key)
   }
 
-  /** Somebody released these bindings: what they were for is not to be mapped again. Returns whether they were for anything. */
+  /**
+   * A caller released these bindings: their groups must not be mapped again. Returns whether they belonged to any.
+   */
   dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
     const keys = new Set<string>()
     for (const [key, { bindings }] of this.#observed)
@@ -123,7 +128,10 @@ export class WatchState {
     return true
   }
 
-  /** Replaces those with the same keys. Returns what puts these back, and leaves alone what others subscribed to since. */
+  /**
+   * Replaces subscriptions with the same keys. Returns a function that restores the old ones, and leaves alone what
+   * others subscribed to since.
+   */
   subscribe(added: ReadonlyArray<ContainerSubscription>): () => void {
     const keys = new Set(added.map(subscriptionKey))
     const same = this.#subscriptions.filter((each) => keys.has(subscriptionKey(each)))
@@ -135,7 +143,7 @@ export class WatchState {
     return () => replaceBy(same)
   }
 
-  /** These are all the problems now. Returns a line for each container whose problems are new or others than before. */
+  /** Replaces all problems. Returns a line for each container whose problems are new or have changed. */
   report(now: ReadonlyArray<Problem>, nowMillis: number): ReadonlyArray<ReportedProblem> {
     this.#problems = standingFrom(now, this.#problems, nowMillis)
     const byName = Map.groupBy(now, ({ name }) => name)
@@ -148,7 +156,7 @@ export class WatchState {
     })
   }
 
-  /** What to record, where it changed since the last call. */
+  /** The record to save, if it changed since the last call. */
   takeUnsaved(): Recorded | undefined {
     if (!this.#unsaved) return undefined
     this.#unsaved = false
@@ -171,7 +179,7 @@ export interface ReportedProblem {
   readonly waiting: boolean
 }
 
-/** The owner of what a person asked for on the command line. */
+/** The owner of requests made on the command line. */
 export const personsOwner = "cli"
 
 const sameFrontend = (a: ReleasedBinding, b: ReleasedBinding): boolean =>

@@ -1,6 +1,6 @@
 /**
- * The one fiber that makes what is published what is desired: after each event of the Engine, now and then, and again, less
- * and less often, after a failure.
+ * The single fiber that reconciles: after each event of the Engine, at intervals, and after a failure with growing
+ * delays.
  */
 import { Cause, Clock, Effect, Option, Queue } from "effect"
 import { Driver, type DriverError, ListedOwner } from "../../src/protocol/Driver.ts"
@@ -11,7 +11,7 @@ import type { Container, Engine, EngineError, EngineEvent } from "./Engine.ts"
 import { makeImageLabels } from "./ImageLabels.ts"
 import type { WatchState } from "./WatchState.ts"
 
-/** `Resync` looks at what is mapped, too, which others may have changed. */
+/** `Resync` also lists the driver's mappings, which other callers may have changed. */
 export type WorkerEvent = EngineEvent | { readonly _tag: "Resync" }
 
 export interface WorkerOptions {
@@ -26,7 +26,7 @@ export interface WorkerOptions {
 const resyncMillis = 30_000
 const firstRetryMillis = 1_000
 
-/** Never ends. `exclusively` keeps a reconciliation apart from what else changes the state step by step. */
+/** Never ends. `exclusively` keeps a reconciliation from interleaving with other changes of the state. */
 export const work = (
   options: WorkerOptions,
   exclusively: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -39,7 +39,7 @@ export const work = (
     for (;;) {
       const waitMillis = Math.max(0, dueMillis - (yield* Clock.currentTimeMillis))
       yield* Effect.timeoutOption(Queue.peek(events), waitMillis)
-      // A restart is some six events: those that came during a reconciliation are all handled by the next one.
+      // A restart sends some six events: the next reconciliation handles all that arrived during the current one.
       const batch = yield* Queue.clear(events)
       const connected = batch.some(({ _tag }) => _tag === "Connected")
       if (connected) yield* onConnected
@@ -58,7 +58,7 @@ export const work = (
     }
   })
 
-/** Returns whether all of it could be done, apart from the problems that it reports. */
+/** Returns whether all actions succeeded, apart from the problems that it reports. */
 const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) => {
   const images = makeImageLabels(engine)
 
@@ -94,13 +94,13 @@ const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) =>
       Effect.as(
         Cause.hasInterruptsOnly(cause)
           ? Effect.void
-          : Effect.logWarning(`looking at the containers: ${failureText(cause)}`),
+          : Effect.logWarning(`reconciling the containers: ${failureText(cause)}`),
         false
       )
     )
 }
 
-/** Owner by owner, so that the driver reads no counters: those of the whole host may take a while. */
+/** Lists owner by owner, so that the driver reads no counters: those of the whole host may take a while. */
 const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {
   const { listPorts } = yield* Driver
   if (listPorts === undefined) return undefined

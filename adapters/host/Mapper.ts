@@ -1,5 +1,5 @@
 /**
- * The one place where host adapters are chosen: what this process may do decides the mode, and everything else follows.
+ * The one place that chooses host adapters: the process's privileges decide the mode, and the mode decides the rest.
  */
 import { Context, type Duration, Effect, Layer, Result, Schema } from "effect"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
@@ -30,23 +30,23 @@ export interface MapperOptions {
   readonly mode: Mode | undefined
   readonly ephemeral: PortRange | undefined
   readonly acceptMark: AcceptMark | undefined
-  /** What is marked for our own rule in DOCKER-USER, where no mark is agreed on with the Engine. */
+  /** The mark for our own rule in DOCKER-USER, if none is agreed on with the Engine. */
   readonly dockerUserMark?: AcceptMark | undefined
-  /** Who knows whether a container is gone; nobody where `undefined`. */
+  /** Reports whether a container is gone; unknown if `undefined`. */
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
-  /** After this long without a packet either way a relayed UDP flow is closed. */
+  /** A relayed UDP flow is closed after this long without a packet in either direction. */
   readonly udpIdle: Duration.Duration | undefined
-  /** How long to wait for another process to be done with the state; not at all where `undefined`. */
+  /** How long to wait for another process to release the state; not at all if `undefined`. */
   readonly lockWait?: Duration.Input | undefined
-  /** The lock on the kernel's table, where it outlives the mapper; by default it ends with it. */
+  /** The lock on the kernel's table, if it has to outlive the mapper; by default it ends with the mapper. */
   readonly lock?: NamespaceLock | undefined
   /** The ports on loopback addresses that this process listens on now, to be guarded. */
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
-  /** Runs once the state is this process's own, before anything else: its failure is the start's. */
+  /** Runs right after the state is locked, before anything else: if it fails, the start fails. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
 }
 
-/** Mode `nat` was asked for, and the kernel's tables can't be changed. */
+/** Mode `nat` was requested, and the kernel's tables can't be changed. */
 export class NatUnavailable extends Schema.TaggedError<NatUnavailable>()("NatUnavailable", {
   reason: Schema.String
 }) {
@@ -61,14 +61,14 @@ export const socketsAndRelay = (options: {
   readonly paused?: boolean
 }) => LinuxRelay.layer(options).pipe(Layer.provideMerge(LinuxSockets.layer()))
 
-/** The built-in mapper on this host, with everything of its own; see `mapperOn`. */
+/** The built-in mapper on this host, with its own sockets and relay; see `mapperOn`. */
 export const mapperLayer = (options: MapperOptions) =>
   mapperOn(options).pipe(Layer.provide(socketsAndRelay(options)))
 
 /**
  * The built-in mapper on the sockets and the relay of a host, alone on its state directory and, in `nat` mode, in its
- * network namespace. `auto` is `nat` where the kernel's tables can be changed, else `proxy`; what was chosen, and what to
- * do about it, is logged. Sockets and routes outlive it.
+ * network namespace. `auto` is `nat` if the kernel's tables can be changed, else `proxy`; the choice, its reason and
+ * the remedy are logged. Sockets and routes outlive it.
  */
 export const mapperOn = (options: MapperOptions) =>
   Layer.unwrap(
@@ -84,7 +84,7 @@ export const mapperOn = (options: MapperOptions) =>
         return yield* new NatUnavailable({ reason: natUnavailable })
       yield* Effect.logInfo(
         options.mode === undefined && natUnavailable !== undefined
-          ? `mode ${defaultMode}, since nat can't be had: ${natUnavailable}`
+          ? `mode ${defaultMode}, since nat is not available: ${natUnavailable}`
           : `mode ${defaultMode}`
       )
       const services = Layer.mergeAll(
@@ -108,13 +108,13 @@ export const mapperOn = (options: MapperOptions) =>
     })
   )
 
-/** The kernel's table, loaded; or why it can't be had and what to do about it. Never shared with another process. */
+/** The loaded kernel table; or why it is not available, and the remedy. Never shared with another process. */
 const firewallOrReason = Effect.fnUntraced(function* (options: MapperOptions) {
   const { acceptMark, dockerUserMark, mode, listening = () => [] } = options
   const lock = options.lock ?? (yield* makeNamespaceLock())
   if (mode !== undefined && mode !== "nat") {
     lock.release()
-    return Result.fail(`mode ${mode} was asked for`)
+    return Result.fail(`mode ${mode} was requested`)
   }
   return yield* Layer.build(NftFirewall.layer({ acceptMark: acceptMark ?? dockerUserMark, lock })).pipe(
     Effect.map((built) => Result.succeed(withOwnPorts(Context.get(built, Firewall), listening))),

@@ -1,4 +1,4 @@
-/** The built-in mapper on this host as one layer: what `portmapper serve` runs, for a program of one's own. */
+/** The built-in mapper on this host as one layer: what `portmapper serve` runs, to embed in a program. */
 import { Duration, Effect, Layer } from "effect"
 import type { Mode } from "../../src/mapper/Labels.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -10,22 +10,22 @@ import { mapperLayer, NatUnavailable } from "./Mapper.ts"
 export { type AcceptMark, NatUnavailable }
 
 export interface HostOptions {
-  /** Where mappings are recorded, one process at a time. Made where it is missing, for this user alone. */
+  /** Where mappings are recorded, by one process at a time. Created if missing, private to this user. */
   readonly stateDirectory: string
-  /** How traffic gets to a backend where its labels don't say; by default `nat` where that can be had, else `proxy`. */
+  /** How traffic gets to a backend unless its labels say; by default `nat` if that is available, else `proxy`. */
   readonly mode?: Mode
   /** The range for ephemeral ports, instead of the system's. */
   readonly ephemeral?: PortRange
-  /** What the Engine lets pass: its `--bridge-accept-fwmark`. */
+  /** The mark that the Engine accepts: its `--bridge-accept-fwmark`. */
   readonly acceptMark?: AcceptMark
-  /** After this long without a packet either way a relayed UDP flow is closed. */
+  /** A relayed UDP flow is closed after this long without a packet in either direction. */
   readonly udpIdle?: Duration.Input
 }
 
 /**
- * Serves what is recorded already, and whatever the `Driver` is asked for, until the layer is closed. Mappings stay recorded
- * then, and are served again by the next one; unmap what is to end. Fails where another process works on the state or the
- * network namespace, or where `mode` can't be had.
+ * Restores the recorded mappings and serves the `Driver`'s calls until the layer closes. Mappings then stay recorded,
+ * and the next one restores them; unmap those that are to end. Fails if another process uses the state or the network
+ * namespace, or if `mode` is not available.
  */
 export const hostLayer = (options: HostOptions): Layer.Layer<Driver, HostError> => {
   const { stateDirectory, mode, ephemeral, acceptMark, udpIdle } = options
@@ -38,7 +38,7 @@ export const hostLayer = (options: HostOptions): Layer.Layer<Driver, HostError> 
   )
 }
 
-/** Why it could not start; `message` is written for people. */
+/** Why it could not start; `message` is for the user. */
 export interface HostError {
   readonly _tag: string
   readonly message: string

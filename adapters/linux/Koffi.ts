@@ -1,7 +1,7 @@
 /**
- * The only file that imports koffi, loaded at first use. `Libc.ts` makes calls of it that take byte arrays and answer
- * errors in words; `Syscalls.ts` those of the relay's threads, numbers alone. It is apart from both so that a thread that
- * has to start fast loads nothing else.
+ * The only file that imports koffi; it loads koffi at first use. `Libc.ts` wraps calls that take byte arrays and
+ * return errors as text; `Syscalls.ts` wraps those of the relay's threads, which take and return numbers only. The
+ * import has its own file so that a thread that must start fast loads nothing else.
  */
 import { createRequire } from "node:module"
 import type Koffi from "koffi"

@@ -7,7 +7,7 @@ import { getSystemErrorName } from "node:util"
 import { Schema } from "effect"
 import { koffi as loadKoffi } from "./Koffi.ts"
 
-/** A system call that failed; `code` is `errno` by name, `detail` the C library's words for it. */
+/** A system call that failed; `code` is the name of the `errno`, `detail` the C library's text for it. */
 export class Errno extends Schema.TaggedError<Errno>()("Errno", {
   syscall: Schema.String,
   errno: Schema.Number,
@@ -24,7 +24,7 @@ export interface Libc {
   readonly bind: (fd: number, address: Uint8Array, length: number) => number
   readonly listen: (fd: number, backlog: number) => number
   readonly setsockopt: (fd: number, level: number, name: number, value: Uint8Array, length: number) => number
-  /** `value` is filled; `length` holds its size (uint32) and is updated. */
+  /** The call fills `value`; `length` holds its size (uint32), and the call updates it. */
   readonly getsockopt: (
     fd: number,
     level: number,
@@ -32,18 +32,23 @@ export interface Libc {
     value: Uint8Array,
     length: Uint8Array
   ) => number
-  /** `address` is filled with the socket's own address; `length` holds its size (uint32) and is updated. */
+  /**
+   * The call fills `address` with the socket's own address; `length` holds its size (uint32), and the call updates
+   * it.
+   */
   readonly getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number
   readonly connect: (fd: number, address: Uint8Array, length: number) => number
-  /** A connection that waits, with the flags of its socket; who connected is not asked for. */
+  /** Accepts a waiting connection, with these flags on its socket. Does not return the client's address. */
   readonly accept: (fd: number, flags: number) => number
   /** `message` is a `struct msghdr`, whose pointers are addresses of arrays: see `addressOf`. */
   readonly sendmsg: (fd: number, message: Uint8Array, flags: number) => number
   readonly recvmsg: (fd: number, message: Uint8Array, flags: number) => number
-  /** Another descriptor of the same open file, which children do not inherit. */
+  /** Duplicates a descriptor, close-on-exec. */
   readonly duplicate: (fd: number) => number
   readonly send: (fd: number, bytes: Uint8Array, length: number, flags: number) => number
-  /** `address` is filled with the sender's; `addressLength` holds its size (uint32) and is updated. */
+  /**
+   * The call fills `address` with the sender's; `addressLength` holds its size (uint32), and the call updates it.
+   */
   readonly recvfrom: (
     fd: number,
     bytes: Uint8Array,
@@ -53,8 +58,8 @@ export interface Libc {
     addressLength: Uint8Array
   ) => number
   /**
-   * `send` and `recvfrom` in a thread of koffi's pool, for what keeps the kernel busy for long: the event loop goes on
-   * meanwhile. The arrays are the call's until it has answered.
+   * `send` and `recvfrom` on koffi's thread pool, for calls that keep the kernel busy for long, so that they don't
+   * block the event loop. The caller must not touch the arrays until the call has returned.
    */
   readonly sendLater: (fd: number, bytes: Uint8Array, length: number, flags: number) => Promise<number>
   readonly recvfromLater: (
@@ -66,23 +71,23 @@ export interface Libc {
     addressLength: Uint8Array
   ) => Promise<number>
   readonly close: (fd: number) => number
-  /** A counter to wake a waiting thread by: readable once 8 bytes, a number, were written to it. */
+  /** An eventfd to wake a waiting thread by: readable once 8 bytes, a number, were written to it. */
   readonly eventfd: (initial: number, flags: number) => number
   readonly write: (fd: number, bytes: Uint8Array, length: number) => number
   readonly epollCreate: (flags: number) => number
   /** `event` is a `struct epoll_event`. */
   readonly epollControl: (epoll: number, operation: number, fd: number, event: Uint8Array) => number
-  /** The index of a network interface, whose name ends in a zero byte; there is no interface 0. */
+  /** The index of a network interface; `name` ends in a zero byte. No interface has index 0. */
   readonly ifNameToIndex: (name: Uint8Array) => number
   /** bpf(2); `-ENOSYS` on an architecture whose number for it is not known here. */
   readonly bpf: (command: number, attributes: Uint8Array, length: number) => number
-  /** Moves the calling thread into new namespaces: what tests use to leave the machine's own. */
+  /** Moves the calling thread into new namespaces. Tests use it to leave the machine's own. */
   readonly unshare: (flags: number) => number
-  /** Where an array's bytes lie: true for as long as something keeps the array. */
+  /** The address of an array's bytes, valid for as long as the caller keeps the array alive. */
   readonly addressOf: (bytes: Uint8Array) => bigint
-  /** Copies bytes to where C can point at them for as long as the process lives; the address of the copy. */
+  /** Copies bytes to memory that stays allocated for the life of the process, and returns the copy's address. */
   readonly pin: (bytes: Uint8Array) => bigint
-  /** Calls back on the event loop whenever `fd` is readable, until the returned function is called. */
+  /** Calls back on the event loop whenever `fd` is readable, until the caller calls the returned function. */
   readonly onReadable: (fd: number, callback: () => void) => () => void
   /** The failure that a negative result stands for. */
   readonly errno: (syscall: string, result: number) => Errno
@@ -159,10 +164,10 @@ export const ECONNRESET = 104
 export const ENOBUFS = 105
 export const ECONNREFUSED = 111
 
-/** Whether numbers in the host's own byte order are little-endian, as `DataView` asks. */
+/** Whether the host's byte order is little-endian, as the flag of `DataView`'s methods. */
 export const hostLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
 
-/** The C library, loaded at first use: commands that need none of it start without it. */
+/** The C library, loaded at first use, so that commands that don't need it start without it. */
 export const libc = (): Libc => {
   loaded ??= load()
   return loaded
@@ -207,7 +212,7 @@ const load = (): Libc => {
 
   const syscall = native("long syscall(long number, int command, void *attributes, uint32_t length)")
   const accept = native("int accept4(int fd, void *address, void *length, int flags)")
-  // Variadic in C; an integer travels there as any other does, on x86-64 and AArch64.
+  // Variadic in C; on x86-64 and AArch64 an integer is passed there as in any other call.
   const fcntl = native("int fcntl(int fd, int command, int minimum)")
   const bpfNumber = { x64: 321, arm64: 280 }[process.arch as string]
   const nameToIndex = library.func("uint32_t if_nametoindex(const void *name)")

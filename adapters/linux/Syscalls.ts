@@ -1,16 +1,16 @@
 /**
- * The native calls of a relay's thread: numbers in, numbers out. Memory is given by its address (see `relay/thread/Memory.ts`), a
- * failure is a result below 0 and `errno()` right after it. A call costs 40 to 50 ns besides what the kernel does, an array
- * instead of an address 25 ns more.
+ * The native calls of a relay's thread, which take and return numbers. Memory is passed by address (see
+ * `relay/thread/Memory.ts`); a negative result is a failure, and `errno()` right after it returns the reason. A
+ * call costs 40 to 50 ns besides the kernel's work; an array instead of an address costs 25 ns more.
  *
- * Loaded by those threads alone: importing this file loads the C library.
+ * Only those threads import this file: importing it loads the C library.
  */
 import { koffi as load } from "./Koffi.ts"
 
 const koffi = load()
 const library = koffi.load(null)
 
-/** Addresses fit 47 bits, so a number carries them. */
+/** Addresses fit in 47 bits, so a number holds them exactly. */
 const pointer = "int64_t"
 const size = "int64_t"
 
@@ -34,18 +34,18 @@ export const send = native("send", "int", pointer, size, "int")
 export const read = native("read", "int", pointer, size)
 export const splice = native("splice", "int", pointer, "int", pointer, size, "uint32_t")
 export const pipe2 = native("pipe2", pointer, "int")
-/** Variadic in C; an integer travels there as any other does, on x86-64 and AArch64. */
+/** Variadic in C; on x86-64 and AArch64 an integer is passed there as in any other call. */
 export const fcntl = native("fcntl", "int", "int", "int")
 export const recvmmsg = native("recvmmsg", "int", pointer, "uint32_t", "int", pointer)
 export const sendmsg = native("sendmsg", "int", pointer, "int")
 
-/** The address of a buffer's memory, valid as long as something keeps the buffer. */
+/** The address of a buffer's memory, valid for as long as the caller keeps the buffer alive. */
 export const addressOf = (buffer: ArrayBuffer): number => Number(koffi.address(new Uint8Array(buffer)))
 
 /**
- * The calling thread's own `errno`, read where it is kept: a call for it costs 24 ns more. What the runtime does in between,
- * compiling for one, may have written over it (seen: `EAGAIN` after a connect(2) in progress). So where an errno would end
- * something, the call is made once more, and its second failure counts.
+ * The calling thread's `errno`, read from its memory: a call that returns it costs 24 ns more. The runtime may
+ * overwrite it in between, for instance while it compiles (seen: `EAGAIN` after a connect(2) in progress). So where
+ * an errno would end a connection or flow, repeat the call and act on its second failure.
  */
 const errnoView = new Int32Array(koffi.view(library.func("__errno_location", "void *", [])(), 4))
 export const errno = (): number => errnoView[0] ?? 0
@@ -77,7 +77,7 @@ export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const IPPROTO_IP = 0
 export const IP_PKTINFO = 8
-/** Of IPv4 and of IPv6. */
+/** For IPv4 and for IPv6. */
 export const SO_ORIGINAL_DST = 80
 export const IPPROTO_TCP = 6
 export const TCP_NODELAY = 1

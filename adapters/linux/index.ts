@@ -1,4 +1,21 @@
 /** The host implementations of the services on Linux. */
+import type { Layer } from "effect"
+import type { Firewall, FirewallError } from "../../src/firewall/Firewall.ts"
+import type { NamespaceBusy } from "./nft/NamespaceLock.ts"
+import * as Nft from "./nft/NftFirewall.ts"
+
 export * as LinuxRelay from "../relay/LinuxRelay.ts"
-export * as NftFirewall from "./nft/NftFirewall.ts"
+export type { Refused } from "../relay/ThreadPool.ts"
+export * as LinuxByteCounter from "./conntrack/ByteCounter.ts"
+export * as LinuxConntrack from "./conntrack/Conntrack.ts"
+export { Errno } from "./Libc.ts"
+export { NamespaceBusy } from "./nft/NamespaceLock.ts"
+export type { TableChoice } from "./nft/NftFirewall.ts"
+export type { AcceptMark } from "./nft/Ruleset.ts"
 export * as LinuxSockets from "./sockets/LinuxSockets.ts"
+
+/** With its own lock on the table, which the layer releases when it closes. */
+export const NftFirewall = {
+  layer: (options: Nft.TableChoice = {}): Layer.Layer<Firewall, FirewallError | NamespaceBusy> =>
+    Nft.layer(options)
+}

@@ -1,8 +1,8 @@
 /**
- * The protocol's calls in process: the same operations as over a wire, without one. Messages go as plain values or as JSON
- * text; errors stay typed. What runs here is deterministic on the in-memory services, under `TestClock` too.
+ * The protocol's calls in process: the same operations as over a wire. Messages are plain values or JSON text; errors
+ * stay typed. Calls are deterministic on the in-memory services, under `TestClock` too.
  *
- * The answer is delivered when the effect succeeds. `CurrentOwner` names the owner, as everywhere.
+ * The answer is delivered when the effect succeeds. `CurrentOwner` names the owner.
  */
 import { Effect } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -25,11 +25,11 @@ import {
   valueBody
 } from "../../src/protocol/Operations.ts"
 
-/** One call with its request as a value, of whatever shape: what is wrong with it is answered, as over a wire. */
+/** Runs one call with its request as a value of any shape: an invalid one fails, as over a wire. */
 export const call = (method: Method, value: unknown): Effect.Effect<Answer, CallError, Driver> =>
   Effect.scoped(callMethod(method, valueBody(value)))
 
-/** One call with its request as JSON text; answers JSON text. */
+/** Runs one call with its request as JSON text; returns JSON text. */
 export const callText = (method: Method, text: string): Effect.Effect<string, CallError, Driver> =>
   Effect.map(Effect.scoped(callMethod(method, textBody(text))), (answer) => JSON.stringify(answer))
 
@@ -43,4 +43,4 @@ export const unmapPorts = (request: Given<typeof UnmapPortsRequest>) =>
 
 export const listPorts = call("PortMapper.ListPorts", {}) as Call<Encoded<typeof ListPortsResponse>>
 
-type Call<A> = Effect.Effect<A, CallError, Driver>
+export type Call<A> = Effect.Effect<A, CallError, Driver>

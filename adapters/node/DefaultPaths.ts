@@ -1,12 +1,12 @@
-/** Where a plugin's socket and state lie by default. Imports next to nothing, for those who have to start fast. */
+/** The default paths of a plugin's socket and state. Imports next to nothing, for programs that have to start fast. */
 import * as Os from "node:os"
 import * as Path from "node:path"
 
-/** Where the Engine looks for the socket of a plugin of this name, or where an unprivileged one may be put. */
+/** Root: where the Engine looks for the socket of a plugin of this name. Other users: a path that they may create. */
 export const defaultSocket = (pluginName: string): string =>
   isRoot() ? `/run/docker/plugins/${pluginName}.sock` : Path.join(runtimeFolder(), `${pluginName}.sock`)
 
-/** Root's is one for the host; any other user's lies beside the socket, a folder of its own since it is private. */
+/** Root has one for the host; any other user's is a private folder beside the socket. */
 export const defaultState = (socketPath: string): string =>
   isRoot() ? "/run/portmapper" : `${socketPath.replace(/\.sock$/, "")}.state`
 

@@ -1,9 +1,9 @@
 /**
- * The HTTP client of everything that calls a plugin or an Engine: over a Unix socket, a Windows pipe, TCP or TLS.
+ * The HTTP client for plugins and Engines: over a Unix socket, a Windows pipe, TCP or TLS.
  *
- * On `node:http`, not on Effect's `HttpClient`, which reaches a Unix socket through undici alone: loading undici adds 0.1 s to
- * the start of each command (on two cores; `node:http` takes 0.03 s), and undici sends headers that nobody wrote, where the
- * conformance kit has to send exactly what it checks.
+ * On `node:http`, not on Effect's `HttpClient`, which reaches a Unix socket only through undici: loading undici adds
+ * 0.1 s to the start of each command (on two cores; `node:http` takes 0.03 s), and undici adds headers of its own,
+ * while the conformance kit has to send exactly what it checks.
  */
 import * as Fs from "node:fs"
 import * as Http from "node:http"
@@ -17,9 +17,9 @@ export type HttpAddress =
 export interface HttpOptions {
   /** For an address with TLS; see `readTls`. */
   readonly tls?: Https.RequestOptions | undefined
-  /** How long a connection may take. Default 5,000. */
+  /** How long connecting may take. Default 5,000. */
   readonly connectTimeoutMillis?: number | undefined
-  /** How long an answer may take, its body and the connection included. Default 15,000. */
+  /** How long an answer may take, connecting and the body included. Default 15,000. */
   readonly answerTimeoutMillis?: number | undefined
   /** The most that is read of a body. Default 256 MiB: a list of every port of a host, each with long labels. */
   readonly maxBodyBytes?: number | undefined
@@ -28,10 +28,10 @@ export interface HttpOptions {
 export interface HttpRequest {
   readonly method: string
   readonly path: string
-  /** An array, names and values in turn, is sent as it is: nothing is added to it, not even `Host`. */
+  /** An array of alternating names and values is sent unchanged: nothing is added, not even `Host`. */
   readonly headers?: Http.OutgoingHttpHeaders | ReadonlyArray<string>
   readonly body?: string
-  /** On a connection of its own, so that a slow answer holds up no other request. */
+  /** Uses a separate connection, so that a slow answer delays no other request. */
   readonly alone?: boolean
 }
 
@@ -48,7 +48,7 @@ export class HttpError extends Data.TaggedError("HttpError")<{
   readonly connected: boolean
 }> {}
 
-/** The codes of failures that Node has none for. */
+/** The codes of failures for which Node has none. */
 export const HttpCode = {
   connectTimeout: "HTTP_CONNECT_TIMEOUT",
   answerTimeout: "HTTP_ANSWER_TIMEOUT",
@@ -56,17 +56,17 @@ export const HttpCode = {
 } as const
 
 export interface HttpClient {
-  /** One request and its whole answer; interruption closes the connection. */
+  /** Sends one request and reads its whole answer; interruption closes the connection. */
   readonly ask: (request: HttpRequest) => Effect.Effect<HttpAnswer, HttpError>
-  /** The same up to the body, which is to be read from the message and has no limit; the scope closes the connection. */
+  /** The same, but the caller reads the body from the message, without a limit; the scope closes the connection. */
   readonly open: (request: HttpRequest) => Effect.Effect<Http.IncomingMessage, HttpError, Scope.Scope>
 }
 
-/** Each request has a connection of its own. */
+/** Each request has its own connection. */
 export const httpClient = (address: HttpAddress, options: HttpOptions = {}): HttpClient =>
   clientWith(address, options, false)
 
-/** So many connections at most are kept and used again, until the scope closes. */
+/** Keeps and reuses at most this many connections, until the scope closes. */
 export const keepAliveClient = (
   address: HttpAddress,
   connections: number,
@@ -82,7 +82,7 @@ export const keepAliveClient = (
     (agent) => clientWith(address, options, agent)
   )
 
-/** A file that TLS was to use can't be read, or is not what it should be. */
+/** A TLS file can't be read, or has the wrong content. */
 export class TlsFileError extends Schema.TaggedError<TlsFileError>()("TlsFileError", {
   file: Schema.String,
   detail: Schema.String
@@ -112,7 +112,7 @@ export const readTls = Effect.fnUntraced(function* (files: TlsFiles) {
   return read
 })
 
-/** `node:https` is loaded for those who need it alone: a command on a Unix socket starts the sooner. */
+/** `node:https` is loaded only if it is needed: a command on a Unix socket starts faster without it. */
 const protocolOf = (address: HttpAddress): typeof Https | typeof Http =>
   address._tag === "Net" && address.tls ? process.getBuiltinModule("node:https") : Http
 
@@ -156,8 +156,8 @@ interface Wire {
 type Done<A> = (outcome: Effect.Effect<A, HttpError>) => void
 
 /**
- * Sends one request. One that met a kept connection which the other side was just closing is sent again, once, on another:
- * it was never read.
+ * Sends one request. If the server was just closing the reused connection, it never read the request, which is then
+ * sent again, once, on another connection.
  */
 const send = <A>(
   wire: Wire,
@@ -172,7 +172,7 @@ const send = <A>(
     const fail = (code: string, message: string) =>
       resume(Effect.fail(new HttpError({ code, message, connected })))
     const sent = wire.start(request)
-    // A request that waits for a connection to be free is not yet connecting.
+    // A request that waits for a free connection is not connecting yet.
     sent.once("socket", (socket) => {
       connected = kept = !socket.connecting
       if (kept) return

@@ -1,7 +1,7 @@
 /**
- * The SQLite file of the mappings: open it, read it, change it. Everything here throws; `SqliteMappingStore` tells the
- * errors apart. The file is ours alone while it is open (`locking_mode=EXCLUSIVE`): then SQLite needs no memory shared
- * with other processes, and none can get in between.
+ * The SQLite file of the mappings: opens, reads and changes it. Everything here throws; `SqliteMappingStore`
+ * classifies the errors. While the file is open it is locked (`locking_mode=EXCLUSIVE`): then SQLite needs no memory
+ * shared with other processes, and no other process can use it.
  */
 import { randomFillSync } from "node:crypto"
 import * as Fs from "node:fs"
@@ -26,20 +26,20 @@ import { touchPrivateUnsafe } from "./StateDirectory.ts"
 export class UnusableFile extends Error {}
 
 export interface MappingFileOptions {
-  /** Space kept aside for confirming and removing what is mapped once the file system is full. */
+  /** Reserved space, for confirming and removing mappings once the file system is full. */
   readonly sparePath: string
   /** The most pages the database may have; for tests. */
   readonly maxPages?: number | undefined
   readonly migrations?: ReadonlyArray<string> | undefined
 }
 
-/** How long to wait for someone who looks into the file from outside. */
+/** How long to wait for another process that reads the file. */
 const busyMillis = 500
 
 /** The log is written back to the database after this many pages of 4 KiB, so it takes about 1 MiB. */
 const checkpointPages = 256
 
-/** Enough for the pages that a write back can add to the database, and then some. */
+/** More than the pages that a checkpoint can add to the database. */
 const spareBytes = 128 * 1024
 
 export class MappingFile {
@@ -55,10 +55,10 @@ export class MappingFile {
   readonly #updateState: StatementSync
   readonly #delete: StatementSync
   readonly #updateEngine: StatementSync
-  /** What of the rows that are not answered yet was written, by key: the same mapping needs but another state. */
+  /** The written rows of mappings that are not answered yet, by key: confirming one changes only its state. */
   readonly #written = new Map<string, Mapping>()
 
-  /** Opens the file, which is made where it is missing and migrated where it is old. */
+  /** Opens the file; creates it if it is missing, migrates it if it is old. */
   constructor(path: string, options: MappingFileOptions) {
     touchPrivateUnsafe(path)
     this.#sparePath = options.sparePath
@@ -126,7 +126,7 @@ export class MappingFile {
       if (state === "applied") this.#written.set(mappingKey(mapping), mapping)
   }
 
-  /** Before a change: one that fails may have been made all the same. */
+  /** Called before a change, since a change that fails may have been written all the same. */
   #forget(mappings: ReadonlyArray<Mapping>): void {
     for (const mapping of mappings) this.#written.delete(mappingKey(mapping))
   }
@@ -146,7 +146,7 @@ export class MappingFile {
     this.#write(1, () => this.#updateEngine.run(epoch, activated ? 1 : 0), true)
   }
 
-  /** The log goes with it, and its space may make up for a spare that was used. Closing what is closed does nothing. */
+  /** Closes the database and removes its log, whose space may replace a used spare. Closing again does nothing. */
   close(): void {
     if (!this.#database.isOpen) return
     this.#database.close()
@@ -154,8 +154,8 @@ export class MappingFile {
   }
 
   /**
-   * One transaction. Where there is no space left it is tried again with the log written back, which makes room in the
-   * log without more of the disk; and where it must not fail, with the spare given up.
+   * Runs one transaction. If the disk is full it is retried after a checkpoint, which frees room in the log without
+   * more disk space; then, if it must fit, without the spare file.
    */
   #write(statements: number, run: () => void, mustFit: boolean): void {
     try {
@@ -175,7 +175,7 @@ export class MappingFile {
     }
   }
 
-  /** A single statement is a transaction by itself. */
+  /** A single statement needs no explicit transaction. */
   #transaction(statements: number, run: () => void): void {
     if (statements <= 1) {
       run()
@@ -201,7 +201,7 @@ export class MappingFile {
 
   #makeSpare(): void {
     try {
-      // Random, since a file system that compresses would keep no space for zeros.
+      // Random, since a compressing file system would reserve no space for zeros.
       Fs.writeFileSync(this.#sparePath, randomFillSync(new Uint8Array(spareBytes)), { mode: 0o600 })
       this.#spare = true
     } catch (cause) {
@@ -221,7 +221,7 @@ export class MappingFile {
 
 const hasSpare = (path: string): boolean => Fs.statSync(path, { throwIfNoEntry: false })?.size === spareBytes
 
-/** Nothing is changed in a file that turns out to be unusable. */
+/** An unusable file is left unchanged. */
 const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {
   const steps = options.migrations ?? migrations
   database.exec("PRAGMA locking_mode = EXCLUSIVE")
@@ -237,8 +237,8 @@ const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {
     const check = valueOf(database, "PRAGMA quick_check(1)")
     if (check !== "ok") throw damaged(check)
   }
-  // In the log a commit survives a kill at once. NORMAL: after a power failure the last ones may be missing, as the
-  // kernel's rules are that they describe, but the file is whole.
+  // With a write-ahead log a commit survives a kill at once. NORMAL: after a power failure the last commits may be
+  // missing, as are the kernel rules that they describe, but the file is intact.
   database.exec("PRAGMA journal_mode = WAL")
   database.exec("PRAGMA synchronous = NORMAL")
   database.exec(`PRAGMA wal_autocheckpoint = ${checkpointPages}`)

@@ -1,5 +1,5 @@
 /**
- * The tables of the mapping file, how they came to be version by version, and a mapping as one row of them.
+ * The tables of the mapping file, their migrations, and the row of a mapping.
  */
 import type { DatabaseSync, SQLInputValue, SQLOutputValue } from "node:sqlite"
 import { Result } from "effect"
@@ -13,8 +13,8 @@ import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts
 export const applicationId = 0x706d6170
 
 /**
- * What makes version n + 1 of version n, in order; never changed once released. `since_millis` counts from the Unix
- * epoch, addresses are texts as they were asked, labels a JSON array of pairs.
+ * The migrations from version n to n + 1, in order; never changed once released. `since_millis` counts from the Unix
+ * epoch, addresses are the texts of the request, labels a JSON array of pairs.
  */
 export const migrations: ReadonlyArray<string> = [
   `
@@ -43,7 +43,7 @@ export const migrations: ReadonlyArray<string> = [
   `
 ]
 
-/** Brings a file from its version to that of the last migration; each is a transaction of its own. Throws. */
+/** Migrates a file from its version to the latest; each migration is its own transaction. Throws. */
 export const migrateUnsafe = (database: DatabaseSync, from: number, steps: ReadonlyArray<string>): void => {
   steps.slice(from).forEach((step, index) => {
     database.exec("BEGIN IMMEDIATE")
@@ -84,10 +84,10 @@ export const upsertMapping = `
       .map((column) => `${column} = excluded.${column}`)
       .join(", ")}`
 
-/** For a row that is as it should be but for its state. */
+/** For a row of which only the state differs. */
 export const updateState = "UPDATE mapping SET state = ? WHERE key = ?"
 
-/** In the order of `columns`. */
+/** The values of a row, in the order of `columns`. */
 export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mappingKey(mapping),
   state,
@@ -105,8 +105,8 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
 ]
 
 /**
- * Reads rows in the order of `columns`, whose types the tables make sure of, as mappings; a failure is what is wrong with
- * one. Rows share addresses and labels, so each text is parsed once.
+ * Reads rows as mappings, in the order of `columns`, whose types the tables guarantee; a failure says what is wrong
+ * with a row. Rows share addresses and labels, so each text is parsed once.
  */
 export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result.Result<Stored, string>) => {
   const addressOf = remembering(parseAddress)
@@ -135,7 +135,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
     if (protocol === undefined) return Result.fail(`there is no protocol ${number}`)
     if (mode === undefined) return Result.fail(`there is no mode ${modeText}`)
     if (labels === undefined) return Result.fail(`the labels of ${key} are not pairs of texts`)
-    // Version 0.1 wrote an `intent` before it changed the kernel: whether that was answered is not known.
+    // Version 0.1 wrote an `intent` before it changed the kernel: whether the call was answered is unknown.
     const state = stateText === "intent" ? "applied" : stateText
     const mapping = {
       protocol,

@@ -1,14 +1,14 @@
 /**
- * Whether a path stays what it is: whoever may rename or replace a part of it decides whom a socket's clients speak to, and
- * what state is believed at the next start.
+ * Whether another user could replace a part of a path: such a user would decide which process a socket's clients
+ * reach, and which state the next start loads.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
 /**
- * What of the path to a folder a user other than root and our own could rename or replace, and the rule; `undefined` where
- * nothing. A link counts itself and is followed. What is not there yet is passed over: whoever makes it asks again.
- * Throws what the system refuses.
+ * The part of a folder's path that a user other than root and our own could rename or replace, and the rule;
+ * `undefined` if there is none. A link is checked and followed. The check ends at the first part that does not exist;
+ * the code that creates it checks again. Throws system errors.
  */
 export const replaceablePart = (folder: string): string | undefined => {
   const user = process.geteuid?.() ?? 0
@@ -45,8 +45,8 @@ const mostParts = 200
 const partsOf = (path: string): ReadonlyArray<string> => path.split("/").filter((part) => part !== "")
 
 /**
- * Whom everyone seems to be who has no name in this user namespace, the host's root among them, to whom `/` and `/tmp`
- * belong; `undefined` where everyone has one. See user_namespaces(7).
+ * The user id that stands for all users without an id in this user namespace. The host's root, who owns `/` and
+ * `/tmp`, may be one of them. `undefined` if every user has an id. See user_namespaces(7).
  */
 const unmappedUser = (): number | undefined => {
   try {

@@ -1,5 +1,5 @@
 /**
- * `node:sqlite`, loaded when it is first needed and without its notice of being experimental, and its errors told apart.
+ * `node:sqlite`, loaded at first use and without its experimental warning, and the classification of its errors.
  * Result codes: https://sqlite.org/rescode.html
  */
 import type { DatabaseSync } from "node:sqlite"
@@ -15,7 +15,7 @@ const missing = (): never => {
   throw new Error("this build of Node.js has no node:sqlite")
 }
 
-/** The module warns once, while it is loaded; loading is synchronous, so no other warning is kept from anyone. */
+/** The module warns once, while it loads; loading is synchronous, so no other warning is suppressed. */
 const quietly = <A>(load: () => A): A => {
   const emitWarning = process.emitWarning
   process.emitWarning = (...warning: ReadonlyArray<unknown>) => {
@@ -49,7 +49,7 @@ const codeOf = (cause: unknown): number | undefined =>
     ? cause.errcode & 0xff
     : undefined
 
-/** The file is no database, or a broken one. */
+/** The file is not a database, or is corrupt. */
 export const isDamage = (cause: unknown): boolean =>
   codeOf(cause) === codes.corrupt || codeOf(cause) === codes.notADb
 
@@ -61,14 +61,14 @@ export const isMisfit = (cause: unknown): boolean =>
 export const isBusy = (cause: unknown): boolean =>
   codeOf(cause) === codes.busy || codeOf(cause) === codes.locked
 
-/** No space left, whether SQLite says so or the file system. */
+/** No space left, reported by SQLite or by the file system. */
 export const isFull = (cause: unknown): boolean =>
   codeOf(cause) === codes.full || hasCode(cause, "ENOSPC") || hasCode(cause, "EDQUOT")
 
 export const hasCode = (cause: unknown, code: string): boolean =>
   typeof cause === "object" && cause !== null && "code" in cause && cause.code === code
 
-/** What was thrown while `path`, a file or a directory, was worked on. */
+/** The `StoreError` of an exception thrown by an operation on `path`, a file or a directory. */
 export const storeErrorOf = (operation: string, path: string, cause: unknown): StoreError =>
   isFull(cause)
     ? new StoreError({ reason: "Full", operation, detail: `no space left for ${path}` })

@@ -1,6 +1,6 @@
 /**
- * The mappings in a SQLite file of the state directory. A file that can't be used is set aside, never deleted, and an
- * empty one begun; `load` tells. One process at a time: see `StateLock`.
+ * The mappings in a SQLite file of the state directory. An unusable file is set aside, never deleted, and replaced by
+ * an empty one; `load` reports it. One process at a time: see `StateLock`.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -12,7 +12,7 @@ import { prepareDirectory } from "./StateDirectory.ts"
 
 export type SqliteOptions = Partial<Pick<MappingFileOptions, "maxPages" | "migrations">>
 
-/** The store in `directory`, which is made (mode 0700) where it is missing. The file is closed with the layer. */
+/** The store in `directory`, which is created (mode 0700) if it is missing. The file closes with the layer. */
 export const layer = (
   directory: string,
   options: SqliteOptions = {}
@@ -28,7 +28,7 @@ const make = Effect.fnUntraced(function* (
   let lost: LostRecord | undefined
   const now = () => Clock.currentTimeMillis
 
-  /** Opens the file; one that can't be used is set aside for a new one. */
+  /** Opens the file; sets an unusable one aside and creates a new one. */
   const openOrReplace = Effect.flatMap(now(), (millis) =>
     attempt("opening the store", path, () => {
       try {
@@ -76,7 +76,7 @@ const attempt = <A>(operation: string, path: string, run: () => A): Effect.Effec
     }
   })
 
-/** Renamed with its log, the file itself first: without it, a log that is left behind means nothing. */
+/** Renames the file, then its log: a log left behind without its file is ignored. */
 const setAsideUnsafe = (path: string, { message }: UnusableFile, nowMillis: number): LostRecord => {
   const stamp = new Date(nowMillis).toISOString().replaceAll(/[-:.]/g, "")
   const aside = `${path}.${stamp}`

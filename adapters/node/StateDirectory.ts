@@ -1,6 +1,6 @@
 /**
- * The directory of a plugin's state and the files in it: private to one user, since who may write there decides where
- * the host's traffic goes.
+ * The directory of a plugin's state and the files in it: private to one user, since a user who may write there decides
+ * where the host's traffic goes.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -10,8 +10,8 @@ import { replaceablePart } from "./OwnPath.ts"
 import { hasCode, storeErrorOf } from "./Sqlite.ts"
 
 /**
- * Makes the directory with mode 0700 where it is missing. One that is there is left as it is (its files are private
- * anyhow) but refused where another user owns it, or could write to it or replace it.
+ * Creates the directory with mode 0700 if it is missing. An existing one is left unchanged (its files are private),
+ * but refused if another user owns it, or could write to it or replace it.
  */
 export const prepareDirectory = (directory: string): Effect.Effect<void, StoreError> =>
   Effect.suspend(() => {
@@ -39,8 +39,8 @@ export const prepareDirectory = (directory: string): Effect.Effect<void, StoreEr
   })
 
 /**
- * Makes the file with mode 0600 where it is missing. One that is there is not opened: closing it would drop the locks
- * that this process has on it (fcntl(2)). Throws.
+ * Creates the file with mode 0600 if it is missing. An existing one is not opened: closing it would drop this
+ * process's locks on it (fcntl(2)). Throws.
  */
 export const touchPrivateUnsafe = (path: string): void => {
   try {
@@ -53,7 +53,7 @@ export const touchPrivateUnsafe = (path: string): void => {
   }
 }
 
-/** Writes a small private file as a whole: a reader sees the old text or the new. Throws. */
+/** Writes a small private file atomically: a reader sees the old text or the new. Throws. */
 export const writePrivateUnsafe = (path: string, text: string): void => {
   const unfinished = Path.join(Path.dirname(path), `.${Path.basename(path)}.${process.pid}`)
   Fs.writeFileSync(unfinished, text, { mode: 0o600 })

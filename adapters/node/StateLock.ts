@@ -1,7 +1,7 @@
 /**
- * One process at a time on a state directory. The lock is SQLite's own on an empty database, `fcntl` record locks
- * underneath: the kernel drops it with the process, however that ends, and no number in a file is taken for it. Who holds
- * it is written beside it, for people to read.
+ * One process at a time on a state directory. The lock is SQLite's own on an empty database, with `fcntl` record locks
+ * underneath: the kernel drops it with the process, however that ends, and we never trust a process id in a file. The
+ * holder writes its id beside the lock, for error messages.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -11,7 +11,7 @@ import type { StoreError } from "../../src/mapper/MappingStore.ts"
 import { isBusy, openDatabaseUnsafe, storeErrorOf } from "./Sqlite.ts"
 import { prepareDirectory, touchPrivateUnsafe, writePrivateUnsafe } from "./StateDirectory.ts"
 
-/** Another process works on this directory; `pid` where it could be found out. */
+/** Another process has locked this directory; `pid` if we could find it out. */
 export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked", {
   directory: Schema.String,
   pid: Schema.UndefinedOr(Schema.Int)
@@ -22,12 +22,12 @@ export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked"
 }
 
 export interface LockOptions {
-  /** How long to wait for another process to be done; not at all where `undefined`. */
+  /** How long to wait for another process to release it; not at all if `undefined`. */
   readonly wait?: Duration.Input | undefined
 }
 
 /**
- * Holds the directory, which is made where it is missing, until the scope closes. Those who wait are served in no
+ * Locks the directory, which is created if it is missing, until the scope closes. Waiting processes get it in no
  * particular order. Never open and close the file `lock` in a process that holds it: that drops the lock.
  */
 export const lockState = Effect.fnUntraced(function* (
@@ -84,17 +84,17 @@ const Holder = Schema.fromJsonString(
 
 const holderPath = (directory: string): string => Path.join(directory, "holder")
 
-/** The lock holds whether or not it can be told whose it is. */
+/** The lock is valid even if the holder's id can't be written. */
 const tellHolder = (directory: string): void => {
   try {
     const holder = { pid: process.pid, started: startOf(process.pid) }
     writePrivateUnsafe(holderPath(directory), `${JSON.stringify(holder)}\n`)
   } catch {
-    // Nobody is named then.
+    // Then errors name no process.
   }
 }
 
-/** A new holder takes a moment to write its name: until then the one that is read is dead, and asked for again. */
+/** A new holder takes a moment to write its id: until then we read the id of a dead process, and retry. */
 const holderOf = Effect.fnUntraced(function* (directory: string) {
   for (let attempt = 0; attempt < 10; attempt++) {
     const pid = yield* Effect.sync(() => liveHolder(directory))
@@ -113,7 +113,9 @@ const liveHolder = (directory: string): number | undefined => {
   return started === startOf(pid) ? pid : undefined
 }
 
-/** When a process started, in clock ticks since boot: with its id, that is one process. See proc_pid_stat(5). */
+/**
+ * When a process started, in clock ticks since boot: together with the id this identifies it. See proc_pid_stat(5).
+ */
 const startOf = (pid: number): string | undefined => {
   const stat = readText(`/proc/${pid}/stat`)
   return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19]

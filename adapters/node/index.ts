@@ -1,3 +1,4 @@
-/** What Node itself provides for: the record of mappings on disk, and the lock of its folder. */
+/** Adapters on Node's own modules: the store of mappings on disk, and the lock on its directory. */
+export type { MappingFileOptions } from "./MappingFile.ts"
 export * as SqliteMappingStore from "./SqliteMappingStore.ts"
-export { lockState, StateLocked } from "./StateLock.ts"
+export { type LockOptions, lockState, StateLocked } from "./StateLock.ts"

@@ -1,8 +1,9 @@
 /**
- * `Relay` on Linux: the reserved sockets are served in this process, by threads that wait in epoll_wait(2) and move bytes by
- * splice(2). Nothing is loaded or started before the first route.
+ * `Relay` on Linux: threads of this process serve the reserved sockets; they wait in epoll_wait(2) and move bytes
+ * by splice(2). Nothing is loaded or started before the first route.
  *
- * This file and its neighbours run in the plugin's thread; what runs in the relay's is in `thread/`, see its README.
+ * This file and its neighbours run in the plugin's thread; the code of the relay's threads is in `thread/`, see its
+ * README.
  */
 import { availableParallelism } from "node:os"
 import { Context, Duration, Effect, Layer, type Scope } from "effect"
@@ -16,48 +17,52 @@ import { setOptions } from "./SocketOptions.ts"
 import type { Assigned, Refused } from "./ThreadPool.ts"
 
 export interface RelayOptions {
-  /** For routes that do not say; 90 seconds. */
+  /** For routes without an idle time of their own; 90 seconds. */
   readonly udpIdle?: Duration.Duration | undefined
   /** How long a backend may take to accept a connection; 10 seconds. */
   readonly connectTimeout?: Duration.Duration | undefined
-  /** How long connections of a closed route may go on; 5 seconds. */
+  /** How long connections of a closed route may continue; 5 seconds. */
   readonly grace?: Duration.Duration | undefined
-  /** How long a UDP flow waits for its backend's answer once the relay takes nothing more; 2 seconds. */
+  /** How long a UDP flow waits for its backend's answer once the relay has stopped accepting; 2 seconds. */
   readonly answerTimeout?: Duration.Duration | undefined
-  /** UDP flows of one route, the longest idle of which gives way to the next; 8192. */
+  /** Maximum UDP flows of one route; a further flow evicts the one that has been idle longest; 8192. */
   readonly maxFlows?: number | undefined
-  /** Threads, where all are busy; 4, or as many as there are processors if that is less. */
+  /** Maximum number of threads, reached when all are busy; 4, or the number of processors if that is less. */
   readonly maxThreads?: number | undefined
-  /** Whether nothing is taken before `RelayHandover.resume`: another process still serves the same sockets. */
+  /**
+   * Whether the relay accepts nothing before `RelayHandover.resume`, because another process still serves the same
+   * sockets.
+   */
   readonly paused?: boolean | undefined
 }
 
-/** How the same sockets are served by one process after another, and never by two. */
+/** Hands the same sockets from one process to the next, so that two never serve them at once. */
 export class RelayHandover extends Context.Service<
   RelayHandover,
   {
-    /** Begins to take connections and packets, where the relay was made paused. What can't be served is logged. */
+    /** Starts to accept connections and packets, if the relay was made paused. Logs what it can't serve. */
     readonly resume: Effect.Effect<void>
     /**
-     * Takes nothing more, for good, and closes every socket of `HostSockets` without shutting it, since another process may
-     * have it too. Returns at once, with an effect that waits for what goes on: connections for as long as they may, UDP
-     * flows for as long as an answer may be on its way, their sockets until then.
+     * Stops accepting for good, and closes every socket of `HostSockets` without shutting it down, since another
+     * process may have it too. Returns at once, with an effect that waits until the rest has ended: connections
+     * within their grace time, UDP flows for as long as an answer may be on its way; their sockets stay open until
+     * then.
      */
     readonly drain: (grace: Duration.Duration) => Effect.Effect<Effect.Effect<void>>
   }
 >()("portmapper/relay/RelayHandover") {}
 
-/** What the relay refused for want of descriptors, since it was made. */
+/** What the relay refused for lack of descriptors since it started. */
 export class RelayRefusals extends Context.Service<RelayRefusals, Effect.Effect<Refused>>()(
   "portmapper/relay/RelayRefusals"
 ) {}
 
-type Services = Relay | RelayHandover | RelayRefusals
+export type Services = Relay | RelayHandover | RelayRefusals
 
 export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, HostSockets> =>
   Layer.effectContext(make(options))
 
-/** What the parts of a relay have in common. */
+/** State that the parts of a relay share. */
 interface Parts {
   readonly sockets: HostSockets["Service"]
   readonly entries: RouteEntries
@@ -176,11 +181,11 @@ const serveAsBefore = Effect.fnUntraced(function* (
   yield* Effect.ignore(serve(parts, before))
 })
 
-/** Lets in what the routes of this socket want, all of them together. */
+/** Admits the packets that any route of this socket needs. */
 const admit = ({ sockets, entries }: Parts, socket: HostSocket) =>
   sockets.admit(socket, admissionOf(socket, entries.first(socket)))
 
-/** Whatever is removed is let in no more before the threads let go of it. */
+/** Stops admitting packets for a removed route before the threads release it. */
 const close = (parts: Parts, entry: RouteEntry): Effect.Effect<void> => {
   const { entries, threads } = parts
   const { socket } = entry.route
@@ -196,7 +201,7 @@ const close = (parts: Parts, entry: RouteEntry): Effect.Effect<void> => {
 const handoverOf = ({ sockets, entries, threads }: Parts): RelayHandover["Service"] =>
   RelayHandover.of({
     resume: Effect.catch(threads.resume, (detail) =>
-      Effect.logError(`not all that was taken over is relayed: ${detail}`)
+      Effect.logError(`not all routes that were taken over are relayed: ${detail}`)
     ),
     drain: Effect.fnUntraced(function* (grace) {
       yield* threads.drain(Duration.toMillis(grace))

@@ -1,6 +1,6 @@
 /**
- * One thread of the relay, seen from the plugin's own: its start, what it is told and tells, and its end, after which nothing
- * that was its own is left open. It may be begun again.
+ * One thread of the relay, seen from the plugin's: its start, the commands it gets and the reports it sends, and
+ * its end, after which none of its descriptors stays open. It can be restarted.
  */
 import { MessageChannel, type MessagePort, SHARE_ENV, Worker } from "node:worker_threads"
 import * as C from "../linux/Libc.ts"
@@ -19,23 +19,23 @@ import {
 } from "./ThreadMessages.ts"
 import { WatchedSockets } from "./WatchedSockets.ts"
 
-/** Beside this module, in the sources as in what is built of them. */
+/** Beside this module, both in the sources and in the build. */
 const threadUrl = new URL(
   import.meta.url.endsWith(".ts") ? "./thread/main.ts" : "./thread/main.js",
   import.meta.url
 )
 
 /**
- * How long a thread may take to answer; one that takes longer is ended, since only then its descriptors are free to be
- * closed. Just less than a call of the Engine may take.
+ * How long a thread may take to answer. A slower one is terminated, since only then can its descriptors be closed.
+ * Just less than a call of the Engine may take.
  */
 const patienceMillis = 9000
-/** While it starts it has nothing to lose, and another would not start sooner. */
+/** A starting thread has nothing to lose, and another would not start sooner. */
 const startPatienceMillis = 20_000
-/** What a thread was told while it rested it is woken for after this long, if nothing else did. */
+/** How long a resting thread keeps a command unread before it is woken, if nothing else wakes it. */
 const wakeMillis = 10
 
-/** What all threads have in common. */
+/** Data that all threads share. */
 export type CommonData = Pick<ThreadData, "settings" | "ownPorts" | "budget">
 
 export interface ThreadEvents {
@@ -43,8 +43,7 @@ export interface ThreadEvents {
   readonly onBusy: () => void
   readonly onLoop: (route: number) => void
   readonly onDescriptors: (lacking: boolean) => void
-  /** `ranMillis` from its start to its end. */
-  readonly onDeath: (why: string, ranMillis: number) => void
+  readonly onDeath: (why: string) => void
 }
 
 interface Life {
@@ -52,27 +51,26 @@ interface Life {
   readonly port: MessagePort
   /** See `turnOf`. */
   readonly turn: Int32Array
-  /** Commands that are on their way to the port. */
+  /** Commands not yet posted to the port. */
   readonly untold: Array<Command>
-  readonly begun: number
   hasAnswered: boolean
-  /** Whether it is to be woken as soon as this turn of the loop is over, and the timer that wakes it later. */
+  /** Whether to wake the thread at the end of this turn of the loop, and the timer that wakes it later. */
   isToBeWoken: boolean
   wakeTimer: NodeJS.Timeout | undefined
   error: string | undefined
 }
 
-/** What is still to be answered is told why it failed, or `undefined` where it was done. */
+/** Called with the reason of the failure, or with `undefined` once the command is done. */
 export type Done = (failure: string | undefined) => void
 
 export class RelayThread {
-  /** Of every route, kept from one life to the next; see `counterOf`. */
+  /** Of every route, kept through restarts; see `counterOf`. */
   readonly counters = new Float64Array(new SharedArrayBuffer(maxRoutes * countersPerRoute * 8))
   private readonly libc = C.libc()
   private readonly kinds = new Uint8Array(new SharedArrayBuffer(maxDescriptors))
   private readonly wake = this.libc.eventfd(0, C.SOCK_NONBLOCK | C.SOCK_CLOEXEC)
   private readonly watched = new WatchedSockets()
-  /** In the order of their numbers. */
+  /** In the order of the commands' numbers. */
   private readonly waiting = new Map<number, Done>()
   private readonly events: ThreadEvents
   private readonly common: CommonData
@@ -91,7 +89,7 @@ export class RelayThread {
     return this.life !== undefined
   }
 
-  /** False from a start that failed to the next that does not. */
+  /** False from a failed start until a start that succeeds. */
   get hasStarted(): boolean {
     return this.startFailure === undefined
   }
@@ -122,7 +120,6 @@ export class RelayThread {
       port: port1,
       turn,
       untold: [],
-      begun: Date.now(),
       hasAnswered: false,
       isToBeWoken: false,
       wakeTimer: undefined,
@@ -142,10 +139,10 @@ export class RelayThread {
 
   private didNotStart(why: string): void {
     this.startFailure = `its thread did not start: ${why}`
-    setImmediate(() => this.events.onDeath(why, 0))
+    setImmediate(() => this.events.onDeath(why))
   }
 
-  /** Serves these routes from now on, whose sockets are watched, unless none are yet. */
+  /** Serves these routes from now on; adds their sockets to the epoll instance if `watches`. */
   serve(servings: ReadonlyArray<Serving>, watches: boolean, done: Done): void {
     const unwatched = watches ? this.watch(servings) : undefined
     this.tell(
@@ -154,7 +151,7 @@ export class RelayThread {
     )
   }
 
-  /** Why one of them can't be watched, if one can't. */
+  /** Returns why a socket can't be watched, if one can't. */
   watch(servings: Iterable<Serving>): string | undefined {
     let failed: string | undefined
     for (const serving of servings) {
@@ -164,7 +161,7 @@ export class RelayThread {
     return failed
   }
 
-  /** Stops a route; `socket` is let go of where no other route of this thread has it. */
+  /** Stops a route; releases `socket`, which is set if no other route of this thread has it. */
   stop(id: number, socket: number | undefined, graceMillis: number, done: Done): void {
     if (socket !== undefined) this.watched.remove(socket)
     let hadToWait = false
@@ -172,7 +169,8 @@ export class RelayThread {
       (number) => ({ _tag: "Stop", number, id, graceMillis }),
       (failure) => {
         if (socket !== undefined) {
-          // Until it knew, the thread may have had it watched again, as it does once it has descriptors again.
+          // Until it read the command, the thread may have added the socket again, as it does once descriptors are
+          // free.
           if (hadToWait) this.watched.remove(socket)
           this.watched.forget(socket)
         }
@@ -187,8 +185,8 @@ export class RelayThread {
   }
 
   /**
-   * `done` is called once the thread does nothing more before it has obeyed: at once where it rests. One that is about to be
-   * begun again is told then, with all the rest.
+   * Calls `done` once the thread can do nothing more before it obeys: at once if it rests. A thread that is about
+   * to be restarted gets the command with all the rest.
    */
   private tell(command: (number: number) => Command, done: Done) {
     const { life } = this
@@ -201,7 +199,7 @@ export class RelayThread {
     done(undefined)
   }
 
-  /** `done` is called once the thread has obeyed. */
+  /** Calls `done` once the thread has obeyed. */
   private ask(command: (number: number) => Command, done: Done) {
     const { life } = this
     if (life === undefined) return done(this.startFailure)
@@ -215,7 +213,7 @@ export class RelayThread {
   }
 
   private waitFor(life: Life, number: number, done: Done): void {
-    // Where it was this thread that was kept from running, what arrived meanwhile is heard first.
+    // If this thread was the one that was delayed, it first reads the reports that arrived meanwhile.
     const patience = setTimeout(
       () => setImmediate(() => this.giveUp(life, number)),
       life.hasAnswered ? patienceMillis : startPatienceMillis
@@ -241,7 +239,7 @@ export class RelayThread {
     this.wakeNow()
   }
 
-  /** Ends it for good. */
+  /** Ends the thread for good. */
   async end(): Promise<void> {
     const { life } = this
     if (life !== undefined) {
@@ -261,7 +259,7 @@ export class RelayThread {
     Atomics.add(turn, turnOf.told, 1)
   }
 
-  /** What is asked in one go is told together, and the thread woken once. */
+  /** Posts the commands of one turn together, and wakes the thread once. */
   private wakeSoon(life: Life): void {
     if (life.isToBeWoken) return
     life.isToBeWoken = true
@@ -314,7 +312,9 @@ export class RelayThread {
     done?.(failure)
   }
 
-  /** What was asked of a thread that served is done when it is begun again; one that never answered has failed. */
+  /**
+   * A restart carries out the commands of a thread that had answered; for a thread that never answered they fail.
+   */
   private died(life: Life): void {
     const why = life.error ?? "it ended by itself"
     this.life = undefined
@@ -326,7 +326,7 @@ export class RelayThread {
     const waiting = [...this.waiting.values()]
     this.waiting.clear()
     for (const done of waiting) done(this.startFailure)
-    this.events.onDeath(why, Date.now() - life.begun)
+    this.events.onDeath(why)
   }
 
   private bury(): void {
@@ -340,7 +340,7 @@ export class RelayThread {
   }
 }
 
-/** Why there is none, where the system has no thread left. */
+/** Returns an error text if the system has no thread left. */
 const newWorker = (workerData: ThreadData): Worker | string => {
   try {
     return new Worker(threadUrl, {
@@ -359,6 +359,6 @@ const newWorker = (workerData: ThreadData): Worker | string => {
 const one = new Uint8Array(8)
 new DataView(one.buffer).setBigUint64(0, 1n, C.hostLittleEndian)
 
-/** `struct linger { 1, 0 }`: whoever was connected sees a reset. */
+/** `struct linger { 1, 0 }`: the peer gets a reset. */
 const noLinger = new Uint8Array(8)
 new DataView(noLinger.buffer).setInt32(0, 1, C.hostLittleEndian)

@@ -1,5 +1,5 @@
-/** The relay's threads as `LinuxRelay` uses them: what `ThreadPool` does by callbacks, as effects. */
-import { Effect, type Scope } from "effect"
+/** The relay's threads as `LinuxRelay` uses them: wraps the callbacks of `ThreadPool` as effects. */
+import { Clock, Effect, type Scope } from "effect"
 import {
   type Assigned,
   type Counters,
@@ -11,41 +11,44 @@ import {
 
 export interface RelayThreads {
   /**
-   * The id of a new route, and the thread of a UDP route: the one that has the others of its socket, if there are any.
-   * `undefined` where there are as many as can be.
+   * The id of a new route, and the thread of a UDP route: the one that has the other routes of its socket, if there
+   * are any. `undefined` if the maximum number of routes is reached.
    */
   readonly assign: (
     protocol: "tcp" | "udp",
     besides: number | undefined
   ) => { id: number; thread: number | undefined } | undefined
-  /** Serves what `assigned` names from now on; fails with the reason why it can't. */
+  /** Serves the route of `assigned` from now on; fails with the reason if a thread can't. */
   readonly serve: (assigned: Assigned) => Effect.Effect<void, string>
-  /** Returns when no thread holds on to the route's socket; its connections end later, and then its id is free. */
+  /** Returns when no thread uses the route's socket any more; its connections end later, and then its id is free. */
   readonly stop: (stopped: Stopped) => Effect.Effect<void>
   readonly counters: (id: number) => Counters
   readonly refused: () => Refused
-  /** Takes connections and packets from now on, where the threads were made paused; fails with the reason of one that can't. */
+  /**
+   * Starts to accept connections and packets, if the threads were made paused; fails with the reason if one can't.
+   */
   readonly resume: Effect.Effect<void, string>
   /**
-   * Takes nothing more, for good. Returns when no thread accepts or reads from a reserved socket any more; what began
-   * before goes on for the grace time, a UDP flow for as long as an answer may be on its way.
+   * Stops accepting for good. Returns when no thread accepts or reads from a reserved socket any more; what began
+   * before continues for the grace time, a UDP flow for as long as an answer may be on its way.
    */
   readonly drain: (graceMillis: number) => Effect.Effect<void>
   /** Returns when nothing is left of these routes, all of which were stopped or drained. */
   readonly ended: (ids: ReadonlyArray<number>) => Effect.Effect<void>
-  /** The same of every route that was stopped or drained. */
+  /** The same for every route that was stopped or drained. */
   readonly allEnded: Effect.Effect<void>
-  /** Whether something is left of a route that was stopped or drained. */
+  /** Whether anything is left of a stopped or drained route. */
   readonly isEnding: (id: number) => boolean
 }
 
 export const makeRelayThreads = (options: ThreadsOptions): Effect.Effect<RelayThreads, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.map(Effect.context<never>(), (context) => {
+    Effect.map(Effect.all([Effect.context<never>(), Clock.Clock]), ([context, clock]) => {
       const fork = Effect.runForkWith(context)
       return new ThreadPool(options, {
         error: (message) => void fork(Effect.logError(message)),
-        warning: (message) => void fork(Effect.logWarning(message))
+        warning: (message) => void fork(Effect.logWarning(message)),
+        now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
       })
     }),
     (pool) => Effect.promise(() => pool.end())

@@ -1,6 +1,6 @@
 /**
- * The routes that are open, by their frontends and by their sockets, and what a thread is told of one. Several may share a
- * socket that is bound to the unspecified address.
+ * The open routes, by their frontends and by their sockets, and how each is described to a thread. Several may
+ * share a socket that is bound to the unspecified address.
  */
 import { Duration } from "effect"
 import { type IpNetwork, NetAddress } from "effect/net"
@@ -34,12 +34,12 @@ export class RouteEntries {
     return this.byFrontend.get(routeKey(frontend))
   }
 
-  /** The first of a socket's entries. */
+  /** The first entry of a socket. */
   first({ fd }: HostSocket): RouteEntry | undefined {
     return this.firstOf[fd]
   }
 
-  /** In the place of the entry with its id, if there is one. */
+  /** Replaces the entry with its id, if there is one. */
   add(entry: RouteEntry): void {
     const { fd } = entry.route.socket
     this.byFrontend.set(routeKey(entry.route), entry)
@@ -80,8 +80,9 @@ export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Du
 }
 
 /**
- * The most that a route of the socket wants. On a socket that is bound to the unspecified address, what is meant for a loopback
- * address comes from this host: more is not let in for its sake, since the rest of the port may be the kernel's to redirect.
+ * The widest admission that a route of the socket needs. On a socket that is bound to the unspecified address,
+ * packets for a loopback address come from this host, so a route for one admits no more than those: the kernel may
+ * redirect the rest of the port.
  */
 export const admissionOf = (socket: HostSocket, first: RouteEntry | undefined): Admission => {
   let admission: Admission = "nothing"
@@ -93,7 +94,10 @@ export const admissionOf = (socket: HostSocket, first: RouteEntry | undefined): 
   return admission
 }
 
-/** Joined, since a template of this length would be kept as the tree of its parts, which takes three times the memory. */
+/**
+ * Uses `join`, since V8 would keep a template of this length as a tree of its parts, which takes three times the
+ * memory.
+ */
 const routeKey = ({ protocol, host, port }: RouteFrontend): string => [protocol, host.key, port].join(" ")
 
 export const routeText = ({ protocol, host, port }: RouteFrontend): string =>

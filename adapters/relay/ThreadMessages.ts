@@ -1,20 +1,22 @@
 /**
- * What the plugin's thread and the relay's threads tell each other, and the tables that both see. Plain data: it is read on
- * either side without loading the other.
+ * The messages between the plugin's thread and the relay's threads, and the tables that they share. Plain data:
+ * either side reads it without loading the other.
  */
 import type { MessagePort } from "node:worker_threads"
 
 /** A route as a thread serves it. */
 export interface Serving {
-  /** Small and dense; given to another route only after `ended` was reported. */
+  /** Small and dense; reused for another route only after `ended` was reported. */
   readonly id: number
-  /** The reserved socket. It stays its owner's: a thread neither opens nor closes it. */
+  /** The reserved socket. Its owner keeps it: a thread neither opens nor closes it. */
   readonly fd: number
   readonly protocol: "tcp" | "udp"
   readonly family: 4 | 6
   /** Whether the socket is bound to the unspecified address. */
   readonly wildcard: boolean
-  /** The one address of such a socket that this route is for; `undefined`: whatever no other route is for. */
+  /**
+   * The one address of such a socket that this route serves; `undefined`: every address without a route of its own.
+   */
   readonly local: Uint8Array | undefined
   /** `struct sockaddr_in` or `sockaddr_in6`. */
   readonly backend: Uint8Array
@@ -29,61 +31,64 @@ export interface Network {
 }
 
 /**
- * Commands and reports travel in arrays, commands in the order of their numbers; `Exit` has none. Which sockets a thread
- * waits for is not among them: whoever tells it of a route has its epoll instance watch the socket.
+ * Commands and reports travel in arrays, commands in the order of their numbers; `Exit` has none. No command adds a
+ * socket to the thread's epoll instance: the thread that sends `Serve` adds it itself.
  */
 export type Command =
   | { readonly _tag: "Serve"; readonly number: number; readonly servings: ReadonlyArray<Serving> }
   | { readonly _tag: "Stop"; readonly number: number; readonly id: number; readonly graceMillis: number }
-  /** Takes nothing more on any route, and ends each with what it has. */
+  /** Stops accepting on every route, and ends each with its last connection. */
   | { readonly _tag: "Drain"; readonly number: number; readonly graceMillis: number }
   | { readonly _tag: "Exit" }
 
 export type Report =
-  /** This command is obeyed, with all before it. */
+  /** This command is done, and all before it. */
   | { readonly _tag: "Done"; readonly number: number }
   /** The last connection of a stopped route is gone. */
   | { readonly _tag: "Ended"; readonly id: number }
-  /** What this route led to came back to the relay, and was ended. */
+  /** Traffic that this route forwarded came back to the relay, which ended it. */
   | { readonly _tag: "Loop"; readonly id: number }
-  /** Something found no descriptor, or has found one for a while again. */
+  /** A connection or flow was refused for lack of descriptors, or none has been for a while. */
   | { readonly _tag: "Descriptors"; readonly lacking: boolean }
-  /** This thread has had little rest lately. */
+  /** This thread has been busy lately. */
   | { readonly _tag: "Busy" }
 
 export interface Settings {
-  /** A drained UDP flow goes on for so long. */
+  /** How long a drained UDP flow continues. */
   readonly answerMillis: number
   readonly connectMillis: number
   readonly maxFlows: number
 }
 
-/** What a thread is started with. */
+/** The data a thread starts with. */
 export interface ThreadData {
   readonly port: MessagePort
-  /** An eventfd: written to when `port` has something that can't wait for the next event. */
+  /** An eventfd, written when `port` has a message that can't wait for the next event. */
   readonly wake: number
-  /** The epoll instance it waits in, from which its owner takes reserved sockets, and to which it adds them. */
+  /** The epoll instance that the thread waits in; its owner adds reserved sockets to it and removes them. */
   readonly epoll: number
   /**
-   * A uint16 for each descriptor, which rises when it is closed: an event of an older generation is about what was there
-   * before. Written by whoever has the descriptor: this thread for its own, its owner for the reserved sockets.
+   * A uint16 for each descriptor, incremented when it is closed: an event of an older generation belongs to the
+   * closed one. The thread increments those of its own descriptors, its owner those of the reserved sockets.
    */
   readonly generations: SharedArrayBuffer
   /** Three int32: see `turnOf`. */
   readonly turn: SharedArrayBuffer
-  /** A byte for each descriptor: what it is to this thread. Whoever buries the thread closes what was its own. */
+  /**
+   * A byte for each descriptor: its role in this thread. After the thread's death, its owner closes those that were
+   * the thread's own.
+   */
   readonly kinds: SharedArrayBuffer
   /** Four float64 for each route: see `counterOf`. */
   readonly counters: SharedArrayBuffer
-  /** An int32 for each port of TCP, then for each of UDP: see `Loops`. Of all threads together. */
+  /** An int32 for each port of TCP, then for each of UDP: see `Loops`. Shared by all threads. */
   readonly ownPorts: SharedArrayBuffer
-  /** Five int32, of all threads together: see `budgetOf`. */
+  /** Five int32, shared by all threads: see `budgetOf`. */
   readonly budget: SharedArrayBuffer
   readonly settings: Settings
 }
 
-/** More descriptors than a process gets by default; memory is used only for those that are. */
+/** More descriptors than a process gets by default; only used descriptors take memory. */
 export const maxDescriptors = 1 << 20
 export const maxRoutes = 1 << 17
 export const portCount = 1 << 16
@@ -93,7 +98,7 @@ export const kindOf = {
   wake: 1,
   listener: 2,
   front: 3,
-  /** From here on a thread's own. */
+  /** From here on the thread's own descriptors. */
   end: 4,
   flow: 5,
   pipe: 6
@@ -102,17 +107,18 @@ export const kindOf = {
 export const isOwn = (kind: number): boolean => kind >= kindOf.end
 
 /**
- * How a thread is told something without being woken. `rests` is 1 while it waits for events, and 0 before it does anything
- * about them; then it reads what it was told, if `told`, the number of messages, is another than when it read last, which
- * is `heard`. So whoever has told it something, and sees it rest after that, knows that it will do nothing before it has
- * read it.
+ * How a thread gets a command without being woken. `rests` is 1 while it waits for events; the thread sets it to 0
+ * before it handles any, and then reads its messages if `told`, the number of messages sent, differs from `heard`,
+ * the number at its last read. So a sender that sees `rests` at 1 after it sent knows that the thread will read the
+ * message before it does anything else.
  */
 export const turnOf = { rests: 0, told: 1, heard: 2 } as const
 export const turnWords = 3
 
 /**
- * `available` is what the relay may have of descriptors as it was measured last, `taken` what its threads have. `refusedTcp`
- * are the times that a listener was left waiting, `refusedUdp` the flows that found no descriptor.
+ * `available` is the number of descriptors that the relay may have, as last measured; `taken` the number that its
+ * threads have. `refusedTcp` counts the times that a listener was left waiting, `refusedUdp` the flows that found
+ * no descriptor.
  */
 export const budgetOf = { available: 0, taken: 1, threads: 2, refusedTcp: 3, refusedUdp: 4 } as const
 export const budgetWords = 5
@@ -120,6 +126,6 @@ export const budgetWords = 5
 export const countersPerRoute = 4
 export const counterOf = { connections: 0, refused: 1, bytesIn: 2, bytesOut: 3 } as const
 
-/** Of connections to clients and to backends alike. Linux waits two hours by itself. */
+/** For connections to clients and to backends alike. Linux waits two hours by default. */
 export const keepaliveSeconds = 60
 export const keepaliveIntervalSeconds = 15

@@ -1,6 +1,7 @@
 /**
- * The relay's threads together: started with the first route, more of them when all are busy, and again when one died. A TCP
- * route is served by every thread, so that its connections spread; a UDP route by one, which has its flows.
+ * The relay's threads together: it starts one with the first route, more when all are busy, and restarts one that
+ * died. Every thread serves each TCP route, so that its connections spread; one thread serves a UDP route and has
+ * all its flows.
  */
 import type { RelayCount } from "../../src/relay/Relay.ts"
 import { controlReserve, descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
@@ -16,21 +17,21 @@ import {
   type Settings
 } from "./ThreadMessages.ts"
 
-/** A route with the thread that serves it, where not all of them do. */
+/** A route with the thread that serves it, or without one if all do. */
 export interface Assigned {
   readonly serving: Serving
   readonly thread: number | undefined
 }
 
-/** What is stopped: a route by its id, served by all threads or by one. */
+/** A route to stop: by its id, served by all threads or by one. */
 export interface Stopped {
   readonly id: number
   readonly thread: number | undefined
-  /** Its socket, where no other route is left on it. */
+  /** Its socket, if no other route is left on it. */
   readonly socket: number | undefined
 }
 
-/** How often descriptors lacked: for connections, which were left waiting, and for UDP flows. */
+/** How often descriptors were lacking: for connections, which were left waiting, and for UDP flows. */
 export interface Refused {
   readonly tcp: number
   readonly udp: number
@@ -39,42 +40,47 @@ export interface Refused {
 export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
 
 export interface ThreadsOptions {
-  /** Whether nothing is to be taken before `resume`. */
+  /** Whether the threads accept nothing before `resume`. */
   readonly paused: boolean
   readonly settings: Settings
   readonly maxThreads: number
   readonly graceMillis: number
-  /** Everything that is to be served now: what a new thread begins with. */
+  /** All routes to serve now; a new thread starts with them. */
   readonly routes: () => Iterable<Assigned>
-  /** By what a log names a route; `undefined` where it is not served any more. */
+  /** The name of a route in logs; `undefined` if it is no longer served. */
   readonly nameOf: (id: number) => string | undefined
 }
 
 const routesPerMessage = 500
-/** A thread that dies again is started again after twice the time, at most this long. */
+/** The restart delay doubles with each death, up to this maximum. */
 const maxBackoffMillis = 30_000
-/** Busy are those who said so no longer ago than this. */
+/** A thread counts as busy for this long after it reported so. */
 const busyMillis = 1200
-/** For so long no thread is added after one that could not be. */
+/** After a thread could not be added, none is added for this long. */
 const noMoreMillis = 30_000
 
-type Log = Readonly<Record<"error" | "warning", (message: string) => void>>
+/** The log, and the clock. */
+interface Surroundings extends Readonly<Record<"error" | "warning", (message: string) => void>> {
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number
+}
 
 interface Member {
   readonly index: number
   readonly thread: RelayThread
   restart: NodeJS.Timeout | undefined
   deaths: number
+  begunMillis: number
   busySince: number
 }
 
 export class ThreadPool {
   private readonly members: Array<Member> = []
   private readonly options: ThreadsOptions
-  private readonly log: Log
+  private readonly surroundings: Surroundings
   private readonly freeIds: Array<number> = []
   private nextId = 0
-  /** Stopped routes, each with those that still have connections of it. */
+  /** Stopped routes, each with the threads that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
   private readonly endWaiters = new Set<() => void>()
   private readonly common: CommonData
@@ -82,17 +88,17 @@ export class ThreadPool {
   private readonly lacking = new Set<Member>()
   private readonly inLoop = new Set<number>()
   private paused: boolean
-  /** Nothing is served any more: a thread that dies is not begun again. */
+  /** The pool has ended: a thread that dies is not restarted. */
   private hasEnded = false
-  private noMoreBefore = 0
-  /** Nothing but an event ends the native call that a thread waits in. */
+  private noMoreBefore = Number.NEGATIVE_INFINITY
+  /** Only an event ends the native call that a thread waits in. */
   private readonly onProcessExit = () => {
     for (const { thread } of this.members) thread.tellToExit()
   }
 
-  constructor(options: ThreadsOptions, log: Log) {
+  constructor(options: ThreadsOptions, surroundings: Surroundings) {
     this.options = options
-    this.log = log
+    this.surroundings = surroundings
     this.paused = options.paused
     this.common = {
       settings: options.settings,
@@ -190,18 +196,19 @@ export class ThreadPool {
         onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
         onEnded: (route) => this.ended(route, member),
         onBusy: () => this.busy(member),
-        onDeath: (why, ranMillis) => this.died(member, why, ranMillis)
+        onDeath: (why) => this.died(member, why)
       }),
       restart: undefined,
       deaths: 0,
-      busySince: 0
+      begunMillis: 0,
+      busySince: Number.NEGATIVE_INFINITY
     }
     this.members.push(member)
     this.budget[budgetOf.threads] = this.members.length
     this.begin(member)
   }
 
-  /** What is this thread's to serve. */
+  /** The routes that this thread serves. */
   private servingsOf({ index }: Member): ReadonlyArray<Serving> {
     return Array.from(this.options.routes())
       .filter(({ thread }) => thread === undefined || thread === index)
@@ -210,17 +217,18 @@ export class ThreadPool {
 
   private begin(member: Member): void {
     const { thread } = member
+    member.begunMillis = this.surroundings.now()
     thread.begin()
     const servings = this.servingsOf(member)
     for (let at = 0; at < servings.length; at += routesPerMessage)
       thread.serve(servings.slice(at, at + routesPerMessage), !this.paused, (failure) => {
-        // That it did not start is told by its death.
+        // The thread's death reports that it did not start.
         if (failure !== undefined && thread.hasStarted)
-          this.log.error(`a relay thread serves less than it should: ${failure}`)
+          this.surroundings.error(`a relay thread can't serve all its routes: ${failure}`)
       })
   }
 
-  /** The connections of a stopped route are gone from this thread; once from all, its id is free. */
+  /** The connections of a stopped route are gone from this thread; once they are gone from all, its id is free. */
   private ended(id: number, member: Member | undefined): void {
     const left = this.ending.get(id)
     if (left === undefined) return
@@ -239,60 +247,66 @@ export class ThreadPool {
     return { tcp: budget[budgetOf.refusedTcp] ?? 0, udp: budget[budgetOf.refusedUdp] ?? 0 }
   }
 
-  /** Logged once when the first thread lacks descriptors, and once when the last one has them again. */
+  /** Logs once when the first thread lacks descriptors, and once when the last one has enough again. */
   private lackDescriptors(member: Member, lacking: boolean): void {
     const before = this.lacking.size
     if (lacking) this.lacking.add(member)
     else this.lacking.delete(member)
     if (before === 0 && lacking) {
       const limit = descriptorLimit()
-      this.log.warning(
+      this.surroundings.warning(
         `descriptors run short (${descriptorsInUse()} of ${limit} in use, up to ${controlReserve(limit)} kept for calls): new connections to relayed ports wait, and new UDP flows replace older ones or are dropped`
       )
     }
     if (before > 0 && this.lacking.size === 0)
-      this.log.warning("descriptors suffice again: all relayed ports take new connections")
+      this.surroundings.warning("descriptors suffice again: all relayed ports take new connections")
   }
 
-  /** Logged once for each time that the route is opened. */
+  /** Logs once for each time that the route is opened. */
   private foundLoop(id: number): void {
     const name = this.options.nameOf(id)
     if (name === undefined || this.inLoop.has(id)) return
     this.inLoop.add(id)
-    this.log.error(`relay for ${name}: its backend leads back to the relay, which ends what comes back`)
+    this.surroundings.error(
+      `relay for ${name}: its backend forwards back to the relay, which ends the looping traffic`
+    )
   }
 
   private busy(member: Member): void {
-    const now = Date.now()
+    const now = this.surroundings.now()
     member.busySince = now
     const allAre = this.members.every(({ busySince }) => now - busySince < busyMillis)
     const mayAdd = !this.hasEnded && now >= this.noMoreBefore
     if (allAre && mayAdd && this.members.length < this.options.maxThreads) this.add()
   }
 
-  /** Added last, and nothing is this thread's alone. */
+  /** Whether this thread was added last, and no route is served by it alone. */
   private isSpare(member: Member): boolean {
     if (this.members.length < 2 || member !== this.members.at(-1)) return false
     for (const { thread } of this.options.routes()) if (thread === member.index) return false
     return true
   }
 
-  /** Its connections are gone; its sockets wait for it to begin again. */
-  private died(member: Member, why: string, ranMillis: number): void {
+  /** Its connections are gone; its sockets wait for its restart. */
+  private died(member: Member, why: string): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
     this.lackDescriptors(member, false)
     if (this.hasEnded) return
     if (!member.thread.hasStarted && this.isSpare(member)) {
       this.members.pop()
       this.budget[budgetOf.threads] = this.members.length
-      this.noMoreBefore = Date.now() + noMoreMillis
+      this.noMoreBefore = this.surroundings.now() + noMoreMillis
       void member.thread.end()
-      this.log.error(`a relay thread could not be added (${why}); those that run serve all`)
+      this.surroundings.error(
+        `a relay thread could not be added (${why}); the running threads serve all routes`
+      )
       return
     }
-    if (ranMillis > maxBackoffMillis) member.deaths = 0
+    if (this.surroundings.now() - member.begunMillis > maxBackoffMillis) member.deaths = 0
     const delay = Math.min(100 * 2 ** member.deaths++, maxBackoffMillis)
-    this.log.error(`a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`)
+    this.surroundings.error(
+      `a relay thread died (${why}); its connections are lost, another serves in ${delay} ms`
+    )
     member.restart = setTimeout(() => {
       member.restart = undefined
       for (const _ of this.options.routes()) return this.begin(member)
@@ -301,7 +315,7 @@ export class ThreadPool {
   }
 }
 
-/** Fails where none of them could do it: a connection is served by whichever thread takes it. */
+/** Fails if no thread could do it: a connection is served by whichever thread accepts it. */
 const askAll = (members: ReadonlyArray<Member>, ask: (member: Member, done: Done) => void, done: Done) => {
   let left = members.length
   let obeyed = 0

@@ -1,6 +1,6 @@
 /**
- * The epoll instance that a relay's thread waits in, as the plugin's thread has reserved sockets added to it and taken out:
- * what a call waits for is done by the call. See epoll(7).
+ * The epoll instance that a relay's thread waits in. The plugin's thread itself adds reserved sockets and removes
+ * them, so that a change has taken effect when the call returns. See epoll(7).
  */
 import * as C from "../linux/Libc.ts"
 import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, eventWords, REMOVE } from "./EpollEvent.ts"
@@ -14,7 +14,7 @@ export class WatchedSockets {
   private readonly eventBytes = new Uint8Array(this.event.buffer)
   private epoll = -1
 
-  /** A new instance that watches nothing yet; below 0 where there is none. */
+  /** Makes a new instance that watches nothing yet; negative on failure. */
   open(): number {
     this.epoll = this.libc.epollCreate(C.SOCK_CLOEXEC)
     return this.epoll
@@ -25,7 +25,7 @@ export class WatchedSockets {
     this.epoll = -1
   }
 
-  /** Why the socket can't be watched, if it can't. One that is watched stays so. */
+  /** Returns why the socket can't be watched, if it can't. Does nothing if it is watched already. */
   add({ fd, protocol }: Serving): string | undefined {
     if (this.epoll < 0) return undefined
     this.event[0] = protocol === "tcp" ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN
@@ -36,12 +36,12 @@ export class WatchedSockets {
     return `its socket can't be watched: ${this.libc.errno("epoll_ctl", result).detail}`
   }
 
-  /** Takes the socket out, if it is in. */
+  /** Removes the socket, if it is watched. */
   remove(fd: number): void {
     if (this.epoll >= 0) this.libc.epollControl(this.epoll, REMOVE, fd, this.eventBytes)
   }
 
-  /** What is known of the socket is known no more: its number may become another's. */
+  /** Forgets the socket: its number may be reused. */
   forget(fd: number): void {
     this.generations[fd] = (this.generations[fd] ?? 0) + 1
   }

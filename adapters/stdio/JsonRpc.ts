@@ -1,9 +1,9 @@
 /**
- * JSON-RPC 2.0 (https://www.jsonrpc.org/specification) apart from any stream and any method: what a message is, what is
- * refused in which words, and how a batch is answered.
+ * JSON-RPC 2.0 (https://www.jsonrpc.org/specification), independent of streams and methods: parsing messages, the
+ * texts of refusals, answering batches.
  *
- * Not npm's json-rpc-2.0: it parses with JSON.parse, which loses what Go sees (repeated keys, the text of numbers); it runs
- * a batch concurrently, answers a batch of one without its array, and takes a method that is no string for a known one.
+ * Not npm's json-rpc-2.0: it parses with JSON.parse, which loses what Go sees (repeated keys, the text of numbers);
+ * it runs a batch concurrently, answers a batch of one without its array, and accepts a method that is not a string.
  */
 import { Effect, Result } from "effect"
 import { JsonNumber, JsonObject, type JsonValue, parse, stringify } from "../../src/protocol/GoJson.ts"
@@ -16,7 +16,7 @@ export interface RpcError {
   readonly data?: unknown
 }
 
-/** A valid request. One without an `id` is a notification: executed, never answered. */
+/** A valid request. Without an `id` it is a notification: executed, never answered. */
 export interface Call {
   readonly _tag: "Call"
   readonly method: string
@@ -24,7 +24,7 @@ export interface Call {
   readonly id: Id | undefined
 }
 
-/** What is no valid request, and its answer. */
+/** An invalid request, and its answer. */
 export interface Refused {
   readonly _tag: "Refused"
   readonly id: Id
@@ -39,20 +39,20 @@ export const code = {
   methodNotFound: -32601,
   invalidParams: -32602,
   internalError: -32603,
-  /** Of those that the specification leaves to servers: the driver's own errors. */
+  /** The driver's own errors; from the range that the specification reserves for servers. */
   driverError: -32000
 } as const
 
-/** Runs one request. What it dies of is its caller's to turn into an error. */
+/** Runs one request. The caller turns a defect into an error. */
 export type Invoke<R> = (call: Call) => Effect.Effect<unknown, RpcError, R>
 
 /** The most requests of one batch. */
 const maxBatch = 1000
 
-/** In characters, of the answers to one batch: what comes after so many is refused, and not run. */
+/** The most characters of the answers to one batch: requests beyond that are refused without being run. */
 const maxBatchAnswer = 16 * 1024 * 1024
 
-/** The answer to a message, without a line end; `undefined` where there is none to give. A batch runs in order. */
+/** The answer to a message, without a line end; `undefined` if it needs none. A batch runs in order. */
 export const answer = <R>(text: string, invoke: Invoke<R>): Effect.Effect<string | undefined, never, R> => {
   const message = readMessage(text)
   return "_tag" in message ? answerOne(message, invoke) : answerBatch(message, invoke)
@@ -81,7 +81,7 @@ export const requestText = (method: string, params: string | undefined, id: Id |
     id === undefined ? "" : `,"id":${stringify(id)}`
   }}`
 
-/** The words of the specification; what exactly is wrong is beside them, as `data.detail`. */
+/** The specification's message; `data.detail` says what exactly is wrong. */
 export const parseError = (detail: string): RpcError => ({
   code: code.parseError,
   message: "Parse error",
@@ -136,7 +136,7 @@ const notRun: Invoke<never> = () =>
 
 const refused = (id: Id, error: RpcError): Refused => ({ _tag: "Refused", id, error })
 
-/** An id that could be read is answered even where the rest is invalid. Of repeated members the last counts. */
+/** The answer carries a readable id even if the rest is invalid. Of repeated members the last counts. */
 const readRequest = (value: JsonValue): Call | Refused => {
   if (!(value instanceof JsonObject)) return refused(null, invalidRequest("a request must be an object"))
   let version: JsonValue | undefined

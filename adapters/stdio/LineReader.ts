@@ -1,6 +1,6 @@
 /**
- * Lines out of a stream of bytes, as they are asked for: nothing is read ahead of that but what the stream itself buffers,
- * and of a line over the limit nothing is kept.
+ * Reads lines from a byte stream on demand: nothing is read ahead except what the stream itself buffers, and nothing
+ * of a line over the limit is kept.
  */
 import type { Readable } from "node:stream"
 import { Effect, Schema } from "effect"
@@ -8,7 +8,7 @@ import { Effect, Schema } from "effect"
 /** The longest request, in bytes of its line. */
 export const maxLineBytes = 1024 * 1024
 
-/** The stream failed; `message` says what was being done with it. */
+/** The stream failed; `message` names the operation. */
 export class StreamFailed extends Schema.TaggedError<StreamFailed>()("StreamFailed", {
   operation: Schema.String,
   detail: Schema.String
@@ -18,10 +18,10 @@ export class StreamFailed extends Schema.TaggedError<StreamFailed>()("StreamFail
   }
 }
 
-/** A line over the limit, in the place where it began. The rest of it is skipped. */
+/** Stands for a line over the limit. The rest of the line is skipped. */
 export const tooLong: unique symbol = Symbol("portmapper/stdio/tooLong")
 
-/** Text without its line end (`\n` or `\r\n`). Invalid UTF-8 is U+FFFD in it. */
+/** Text without its line end (`\n` or `\r\n`). Invalid UTF-8 becomes U+FFFD. */
 export type Line = string | typeof tooLong
 
 const newline = 0x0a
@@ -47,12 +47,12 @@ export class LineReader {
     input.on("readable", this.wake).on("end", this.wake).on("close", this.wake).on("error", this.fail)
   }
 
-  /** Stops listening, but for errors: one that comes late, from a socket say, must not end the process. */
+  /** Stops listening except for errors: a late one, of a socket for example, must not end the process. */
   close(): void {
     this.input.off("readable", this.wake).off("end", this.wake).off("close", this.wake)
   }
 
-  /** The lines of what arrives next, to be taken before the next ones are asked for; `undefined` after the end. */
+  /** The lines of the next chunk, to be consumed before the next call; `undefined` after the end. */
   readonly next: Effect.Effect<Iterable<Line> | undefined, StreamFailed> = Effect.callback((resume) => {
     const take = () => {
       const chunk = this.failed === undefined ? this.input.read() : null
@@ -72,7 +72,7 @@ export class LineReader {
     })
   })
 
-  /** What came after the last line end, if anything. */
+  /** The text after the last line end, if any. */
   rest(): Line | undefined {
     const { buffer, held } = this
     this.held = 0
@@ -106,7 +106,7 @@ export class LineReader {
     }
   }
 
-  /** Copied into one growing buffer: bytes that come one at a time would else cost an object each. */
+  /** Copies into one growing buffer: otherwise bytes that arrive one at a time would cost an object each. */
   private hold(chunk: Buffer, start: number, end = chunk.length): void {
     const needed = this.held + end - start
     if (needed > this.buffer.length) {

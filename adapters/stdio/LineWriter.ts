@@ -1,16 +1,16 @@
 /**
- * Lines into a stream, as few writes as it takes: what is ready while the stream is busy goes in one. Each line may carry
- * something to be told about when the system has taken it.
+ * Writes lines to a stream in as few writes as possible: lines that come while the stream is busy are written
+ * together. A line may carry an item, which `written` receives once the kernel has taken the line.
  */
 import type { Writable } from "node:stream"
 
-/** How much may wait for the stream before the writer is full, in characters. */
+/** How many characters may wait for the stream before the writer is full. */
 const fullAt = 256 * 1024
 
 export interface LineWriterEvents<A> {
-  /** The system has taken the lines of these, in order. */
+  /** The kernel has taken the lines of these items, in order. */
   readonly written: (items: ReadonlyArray<A>) => void
-  /** The stream is gone; what was not told as written never arrives. Called once at most. */
+  /** The stream is gone; lines not reported as written never arrive. Called at most once. */
   readonly gone: (reason: string) => void
 }
 
@@ -19,7 +19,7 @@ export class LineWriter<A> {
   private readonly events: LineWriterEvents<A>
   private lines: Array<string> = []
   private items: Array<A> = []
-  /** Characters that wait or are being written. */
+  /** Characters waiting or being written. */
   private load = 0
   private scheduled: NodeJS.Immediate | undefined
   private busy = false
@@ -41,7 +41,7 @@ export class LineWriter<A> {
     if (!this.busy) this.scheduled ??= setImmediate(this.flush)
   }
 
-  /** Whether to wait before giving it more. */
+  /** Whether the caller should wait before writing more. */
   get isFull(): boolean {
     return this.load >= fullAt
   }
@@ -50,7 +50,7 @@ export class LineWriter<A> {
     return this.load === 0
   }
 
-  /** Calls back, once, as soon as the writer is not full any more or is idle. It has one waiter at a time. */
+  /** Calls back once, as soon as the writer has room again or is idle. One waiter at a time. */
   wait(what: "room" | "idle", done: () => void): () => void {
     const until = () => (what === "room" ? !this.isFull : this.isIdle)
     this.waiting = { until, done }
@@ -60,7 +60,7 @@ export class LineWriter<A> {
     }
   }
 
-  /** Stops listening, and writes nothing more. A stream that broke keeps its listener: its error may come later. */
+  /** Stops listening and writing. A broken stream keeps its error listener, since the error may come later. */
   close(): void {
     clearImmediate(this.scheduled)
     this.output.off("close", this.closed)

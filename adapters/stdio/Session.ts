@@ -1,11 +1,10 @@
 /**
- * What one session mapped, so that it can be released at its end: a driver around a driver, which remembers what was
- * granted through it.
+ * Wraps a driver and records the bindings that one session got, so that they can be released at its end.
  *
- * Granted is not made: a binding that was there before is answered as before, and stays. Which ones this session made the
- * driver's list tells, wherever the driver is: those with the owner that this session asked with, that began while it
- * asked. A driver that has no list made them all. (Another caller of the same owner who made the same binding in the very
- * milliseconds of our call can't be told apart.)
+ * The session did not create every binding that it got: one that existed before is returned again, and must stay. The
+ * driver's list shows which ones this session created, even if the driver is remote: those with the owner of the
+ * session's call that began during the call. Of a driver without a list, all count as created. (If another caller with
+ * the same owner creates the same binding in the same milliseconds, the two can't be told apart.)
  */
 import { Clock, Effect, Fiber } from "effect"
 import { parseAddress } from "../../src/protocol/Address.ts"
@@ -16,11 +15,13 @@ import { protocolNumber } from "../../src/protocol/Protocol.ts"
 
 export interface Session {
   readonly driver: Driver["Service"]
-  /** Releases what this session made and has not unmapped. Bounded; what could not be released is logged. */
+  /** Releases what this session created and has not unmapped. Limited in time; a failure is logged. */
   readonly release: Effect.Effect<void>
 }
 
-/** When it was granted: from the beginning of the first call that was answered with it to the end of the last. */
+/**
+ * A binding that the session got, and when: from the start of the first call that returned it to the end of the last.
+ */
 interface Granted {
   readonly binding: PortBinding
   readonly labels: Group["labels"]
@@ -48,7 +49,7 @@ export const makeSession = (driver: Driver["Service"]): Session => {
     }
   }
 
-  /** Asks for groups, and remembers what each of them was granted. */
+  /** Runs a call that maps groups, and records the bindings of each group. */
   const remembered = <A, E, R>(
     groups: ReadonlyArray<Group>,
     asked: Effect.Effect<A, E, R>,
@@ -104,7 +105,7 @@ export const makeSession = (driver: Driver["Service"]): Session => {
   }
 }
 
-/** In a fiber of its own: the session's may be interrupted, and this must end all the same. */
+/** In its own fiber: the session's may be interrupted, and the release must finish regardless. */
 const toItsEnd = (release: Effect.Effect<void, DriverError>): Effect.Effect<void> =>
   release.pipe(
     Effect.timeoutOrElse({
@@ -120,7 +121,7 @@ const toItsEnd = (release: Effect.Effect<void, DriverError>): Effect.Effect<void
     Effect.uninterruptible
   )
 
-/** Those of what was granted that this session made. */
+/** The bindings that this session created. */
 const madeOf = Effect.fnUntraced(function* (all: ReadonlyArray<Granted>, driver: Driver["Service"]) {
   if (all.length === 0 || driver.listPorts === undefined) return all
   const listed = yield* driver.listPorts.pipe(
@@ -145,7 +146,7 @@ const frontendKey = (protocol: PortBinding["entry"]["protocol"], host: string, p
 
 const backendText = ({ entry: { backend } }: PortBinding): string => `${backend.address.key} ${backend.port}`
 
-/** A mapping without a host port, in `routed` mode, is known by its backend. */
+/** A mapping without a host port (mode `routed`) is identified by its backend. */
 const listedKey = (mapping: ListedMapping): string => {
   const { protocol, frontendIp, frontendPort, backendIp, backendPort, mode } = mapping
   const frontend =
@@ -158,7 +159,7 @@ const addressKey = (text: string): string => {
   return address._tag === "Success" ? address.success.key : text
 }
 
-/** One release for each set of labels, which go with a release as they went with the request. */
+/** One release for each set of labels, since a release carries the labels of its request. */
 const releasesOf = (grants: ReadonlyArray<Granted>): Iterable<Release> => {
   const byLabels = new Map<
     string,

@@ -1,6 +1,6 @@
 /**
- * The client side of JSON-RPC 2.0, one message a line, on any pair of streams: those of a spawned `portmapper rpc`, of a
- * socket, of a test. Many calls may be in flight; answers find theirs by id, whatever their order.
+ * The client side of JSON-RPC 2.0, one message a line, on any pair of streams: those of a spawned `portmapper rpc`,
+ * of a socket, of a test. Many calls may be in flight; answers are matched by id, in any order.
  */
 import type { Readable, Writable } from "node:stream"
 import { Effect, Fiber, Result, Schema, type Scope } from "effect"
@@ -21,20 +21,20 @@ import { code, type RpcError, requestText } from "./JsonRpc.ts"
 import { type Line, LineReader, maxLineBytes, type StreamFailed, tooLong } from "./LineReader.ts"
 import { LineWriter } from "./LineWriter.ts"
 
-/** What the port mapper on the other side could not do: `code` is its error's tag, `message` its words. */
+/** The remote port mapper failed: `code` is its error's tag, `message` its message. */
 export class DriverFailed extends Schema.TaggedError<DriverFailed>()("DriverFailed", {
   code: Schema.String,
   message: Schema.String
 }) {}
 
-/** Any other error answered: an unknown method, a fault of the server, an answer that is none. `code` is JSON-RPC's. */
+/** Any other error: an unknown method, a fault of the server, an invalid answer. `code` is JSON-RPC's. */
 export class RpcFailed extends Schema.TaggedError<RpcFailed>()("RpcFailed", {
   code: Schema.Int,
   message: Schema.String,
   data: Schema.Unknown
 }) {}
 
-/** The streams ended before the answer came. Whether the call was made is not known; a session's end undoes it. */
+/** The streams ended before the answer came. Whether the call ran is unknown; the session's end undoes it. */
 export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
   detail: Schema.String
 }) {
@@ -43,10 +43,10 @@ export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnect
   }
 }
 
-/** `RequestError` is the request's own fault, and tells what is wrong with it. */
+/** `RequestError`: the request is invalid; it says why. */
 export type ClientError = RequestError | DriverFailed | RpcFailed | Disconnected
 
-/** Requests and answers are messages as they travel; of a request what is left out is its zero value. */
+/** Requests and answers in their wire form; a field missing from a request is its zero value. */
 export interface StdioClient {
   readonly activate: Effect.Effect<Encoded<typeof ActivateResponse>, ClientError>
   readonly mapPorts: (
@@ -56,13 +56,13 @@ export interface StdioClient {
     request: RequestOf<typeof UnmapPortsRequest>
   ) => Effect.Effect<Encoded<typeof UnmapPortsResponse>, ClientError>
   readonly listPorts: Effect.Effect<Encoded<typeof ListPortsResponse>, ClientError>
-  /** Any method, with any params (an object or an array); answers its result as it came. */
+  /** Calls any method with any params (an object or an array); returns its result unchanged. */
   readonly call: (method: string, params?: object) => Effect.Effect<unknown, ClientError>
-  /** Asks for no answer. */
+  /** Sends a notification, which gets no answer. */
   readonly notify: (method: string, params?: object) => Effect.Effect<void, Disconnected>
 }
 
-type RequestOf<S extends Schema.Constraint> = Given<S> & { readonly Owner?: string }
+export type RequestOf<S extends Schema.Constraint> = Given<S> & { readonly Owner?: string }
 
 export interface ClientStreams {
   /** What the server writes. */
@@ -148,14 +148,14 @@ export const make = ({ input, output }: ClientStreams): Effect.Effect<StdioClien
     }
   })
 
-/** The server would skip it, and could not say whose it was. */
+/** The server would skip the line, and its error would carry no id. */
 const requestTooLong = new RpcFailed({
   code: code.invalidRequest,
   message: `the message is over the limit of ${maxLineBytes} bytes`,
   data: undefined
 })
 
-/** Far above what a list of every port there is takes. */
+/** Far more than a list of every port needs. */
 const maxAnswerBytes = 256 * 1024 * 1024
 
 interface ReadAnswer {
@@ -163,7 +163,7 @@ interface ReadAnswer {
   readonly answer: Result.Result<unknown, ClientError>
 }
 
-/** The answers of a line that are for someone; what is no answer is nobody's. */
+/** The answers in a line that have a caller; anything else is ignored. */
 const readAnswers = (line: string): ReadonlyArray<ReadAnswer> => {
   let message: unknown
   try {
@@ -201,7 +201,7 @@ const areIssues = Schema.is(Schema.Array(Issue))
 const isRpcError = (value: unknown): value is RpcError =>
   isObject(value) && Number.isInteger(value.code) && typeof value.message === "string"
 
-/** Any object, by the members that are looked at. */
+/** Any object, with the members that we read. */
 interface Members {
   readonly id?: unknown
   readonly result?: unknown
@@ -215,7 +215,7 @@ interface Members {
 const isObject = (value: unknown): value is Members =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
-/** Answers the message as it came once it is known to be one. */
+/** Returns the message unchanged once the schema accepts it. */
 const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
   const check = decodeValue(schema)
   return (result: unknown): Result.Result<Encoded<S>, RpcFailed> => {

@@ -1,6 +1,7 @@
 /**
- * A driver over JSON-RPC 2.0, one message a line, on any pair of streams. Owns what a session is: its requests run strictly
- * in order, an answer is delivered when the system has taken its line, and what the session made is released at its end.
+ * Serves a driver over JSON-RPC 2.0, one message a line, on any pair of streams. Defines a session: its requests run
+ * strictly in order, an answer is delivered when the kernel has taken its line, and what the session created is
+ * released at its end.
  */
 import type { Readable, Writable } from "node:stream"
 import { type Cause, Deferred, Effect, Exit, Logger, References, Result, Scope } from "effect"
@@ -14,17 +15,17 @@ import { LineWriter } from "./LineWriter.ts"
 import { makeSession } from "./Session.ts"
 
 export interface SessionOptions {
-  /** Bytes of requests. Nobody else may read it. */
+  /** Bytes of requests. Nothing else may read from it. */
   readonly input: Readable
-  /** Carries answers and nothing else; logs go to stderr. Not ended with the session. */
+  /** Carries answers only; logs go to stderr. Not ended with the session. */
   readonly output: Writable
-  /** The owner of requests that name none by `params.Owner`. */
+  /** The owner of requests without `params.Owner`. */
   readonly owner?: string
 }
 
 /**
- * Serves one session until its input ends. Fails when a stream does; releases what the session made however it ends, by
- * interruption (SIGTERM) too. A blank line is no message. A line over the limit is answered and skipped.
+ * Serves one session until its input ends. Fails when a stream fails; releases what the session created however it
+ * ends, by interruption (SIGTERM) too. Ignores blank lines. A line over the limit is answered and skipped.
  */
 export const serve = Effect.fnUntraced(
   function* ({
@@ -89,7 +90,7 @@ export const serve = Effect.fnUntraced(
     yield* Effect.raceFirst(run, Deferred.await(outputGone)).pipe(
       Effect.provideService(Driver, session.driver),
       Effect.provideService(CurrentOwner, owner),
-      // A call takes no turn with others until it waits for something; the session does, between calls.
+      // A call doesn't yield to others until it waits for something; the session yields between calls.
       Effect.provideService(References.PreventSchedulerYield, true),
       Effect.onExit(() => {
         lines.close()
@@ -101,20 +102,20 @@ export const serve = Effect.fnUntraced(
   Effect.provideService(Logger.LogToStderr, true)
 )
 
-/** After so many lines others have their turn, and the answers to them are written. */
+/** After this many lines the session yields to other fibers, and their answers are written. */
 const linesAtOnce = 128
 
 const lineTooLong = JsonRpc.invalidRequest(`the message is over the limit of ${maxLineBytes} bytes`)
 
 const isBlank = (line: string): boolean => line.charCodeAt(0) !== 0x7b && line.trim() === ""
 
-/** The calls whose answers are on their way. The scope of each is closed by what becomes of its answer. */
+/** The calls whose answers are being delivered. Each one's scope closes with the outcome of the delivery. */
 interface Deliveries {
   readonly begin: () => Scope.Closeable
   /** Nothing depends on its delivery. */
   readonly forget: (scope: Scope.Closeable) => void
   readonly delivered: (scopes: ReadonlyArray<Scope.Closeable>) => void
-  /** Those not delivered until now never will be. Ends when all of them are settled. */
+  /** Fails all pending deliveries. Returns when every one is settled. */
   readonly giveUp: Effect.Effect<void>
 }
 
@@ -145,7 +146,7 @@ const makeDeliveries: Effect.Effect<Deliveries> = Effect.map(Effect.context<neve
   }
 })
 
-/** A finalizer that dies is the driver's fault, and keeps no other from running. */
+/** A finalizer that dies is the driver's fault; the others still run. */
 const closeAll = Effect.fnUntraced(function* (
   scopes: ReadonlyArray<Scope.Closeable>,
   exit: Exit.Exit<void, string>
@@ -157,7 +158,7 @@ const closeAll = Effect.fnUntraced(function* (
   }
 })
 
-/** One call. Its scope is added to `open` where something depends on the delivery of its answer. */
+/** Runs one call. Its scope is added to `open` if something depends on the delivery of its answer. */
 const invoke = (
   { method: name, params }: JsonRpc.Call,
   deliveries: Deliveries,
@@ -197,7 +198,7 @@ const methods = new Map<string, Method>(
   })
 )
 
-/** The request that `params` hold, and the owner taken out of it. */
+/** The request in `params`, and the owner removed from it. */
 const requestOf = (
   method: Method,
   params: JsonRpc.Call["params"]
@@ -227,7 +228,7 @@ const takeOwner = (
     : badParams("Owner", named, ownerRule)
 }
 
-/** In any case, as the fields beside it. */
+/** Case-insensitive, like the other fields. */
 const isOwnerEntry = ([key]: readonly [string, JsonValue]): boolean => key.toLowerCase() === "owner"
 
 const badParams = (path: string, value: unknown, rule: string): Result.Result<never, RequestError> =>

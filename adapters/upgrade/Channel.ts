@@ -1,4 +1,4 @@
-/** Messages over a socket that carries descriptors: sent, and received within a time. */
+/** Sends and receives messages over a socket that carries descriptors, with timeouts. */
 import * as Fs from "node:fs"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
 import type { DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
@@ -14,14 +14,14 @@ import {
 
 export interface Received<T extends Tag> {
   readonly message: MessageOf<T>
-  /** The receiver's own from now on; only those of a message that has them. */
+  /** Owned by the receiver from now on; empty for messages without descriptors. */
   readonly fds: ReadonlyArray<number>
 }
 
-/** One that sends or reads nothing for so long hangs: an Engine waits for its plugin for 15 seconds in all. */
+/** A process that sends or reads nothing for this long hangs. An Engine waits 15 seconds in all for its plugin. */
 export const longestSilence = Duration.seconds(3)
 
-/** The descriptors stay open here, too. */
+/** Sends a message. The descriptors stay open here, too. */
 export const send = (
   socket: DescriptorSocket,
   message: Message,
@@ -38,7 +38,7 @@ export const send = (
   )
 }
 
-/** Tells that this side is at work, until the scope closes. */
+/** Sends `Busy` every second, until the scope closes. */
 export const sendBusy = (socket: DescriptorSocket): Effect.Effect<void, never, Scope.Scope> =>
   Effect.sleep("1 second").pipe(
     Effect.andThen(Effect.ignore(send(socket, { _tag: "Busy" }))),
@@ -47,7 +47,7 @@ export const sendBusy = (socket: DescriptorSocket): Effect.Effect<void, never, S
     Effect.asVoid
   )
 
-/** The next message, one of these; `undefined` where the other side has ended. Anything else, and silence, is a failure. */
+/** The next message of an expected kind; `undefined` if the other side has ended. Fails on others and on silence. */
 export const receive = <T extends Tag>(
   socket: DescriptorSocket,
   silence: Duration.Input,
@@ -77,11 +77,11 @@ export const receive = <T extends Tag>(
     }
   })
 
-/** Returns once the other side has ended; whatever it still sends is too late. One that does not end is killed. */
+/** Waits until the other side ends, and ignores what it still sends. Kills it if it does not end in time. */
 export const awaitExit = Effect.fnUntraced(function* (socket: DescriptorSocket, wait: Duration.Input) {
   const { pid } = socket.peer
   if (yield* hasEnded(socket, wait)) return
-  // It holds its end of the socket, so the number is still its own.
+  // It still holds its end of the socket, so the process id has not been reused.
   yield* Effect.logWarning(`process ${pid} does not end, and is killed`)
   yield* Effect.sync(() => killUnlessGone(pid))
   yield* hasEnded(socket, longestSilence)
@@ -97,6 +97,6 @@ const killUnlessGone = (pid: number): void => {
   try {
     process.kill(pid, "SIGKILL")
   } catch {
-    // It has ended by itself meanwhile.
+    // It has ended meanwhile.
   }
 }

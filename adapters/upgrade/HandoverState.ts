@@ -1,4 +1,4 @@
-/** What one process hands to the next: open descriptors, and what each is. */
+/** What one process hands over to the next: open descriptors, each with its description. */
 import * as Fs from "node:fs"
 import { Array as Arr, Effect, Result } from "effect"
 import type { HostSocket } from "../../src/ports/HostSockets.ts"
@@ -22,7 +22,7 @@ export interface HandoverState {
   readonly sockets: ReadonlyArray<HostSocket>
   readonly listeners: ReadonlyArray<KeptListener>
   readonly connections: ReadonlyArray<KeptConnection>
-  /** Of the lock on the kernel's table, see `NamespaceLock`. */
+  /** The descriptor of the lock on the kernel's table, see `NamespaceLock`. */
   readonly lock: number | undefined
 }
 
@@ -60,7 +60,7 @@ export const sendState = (
   )
 }
 
-/** What has come so far; the descriptors are this process's own. */
+/** What was received so far; this process owns the descriptors. */
 export class StateReceiver {
   private readonly sockets: Array<HostSocket> = []
   private readonly listeners: Array<KeptListener> = []
@@ -68,7 +68,7 @@ export class StateReceiver {
   private lock: number | undefined
   private readonly fds: Array<number> = []
 
-  /** Takes what came with one message; answers what is wrong with it, if anything. */
+  /** Adds the content of one message; returns what is wrong with it, if anything. */
   add(
     message: MessageOf<"Sockets" | "Listeners" | "Connections" | "Lock">,
     fds: ReadonlyArray<number>

@@ -1,4 +1,4 @@
-/** The plugin's listening sockets and idle connections, held by this process for whoever serves next: itself, or a successor. */
+/** The plugin's listening sockets and idle connections, kept for its next generation or for a successor. */
 import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
 import { removeSpec } from "../docker/SpecFile.ts"
@@ -6,7 +6,7 @@ import { libc } from "../linux/Libc.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
 import type { Details, Kept, ListenerHandoff, Place } from "./ListenerHandoff.ts"
 
-/** With what was taken over, if anything was. All that is kept is closed with the scope. */
+/** Starts with what was taken over, if anything. Everything kept is closed with the scope. */
 export const holdListeners = (
   inherited: Pick<HandoverState, "listeners" | "connections"> | undefined
 ): Effect.Effect<HeldListeners, never, Scope.Scope> =>
@@ -63,11 +63,11 @@ export class HeldListeners implements ListenerHandoff {
 
   readonly mayAccept = Deferred.await(this.accepting)
   readonly accepts = (): boolean => Deferred.isDoneUnsafe(this.accepting)
-  /** Lets those accept who wait for it. */
+  /** Lets the waiting listeners accept. */
   readonly letAccept = Effect.asVoid(Deferred.succeed(this.accepting, undefined))
 
   readonly isLeaving = (): boolean => this.leaving
-  /** From now on a stop leaves all of it open; until `stay`. */
+  /** From now on, until `stay`, a stop leaves everything open. */
   readonly leave = (): void => {
     this.leaving = true
   }
@@ -78,7 +78,7 @@ export class HeldListeners implements ListenerHandoff {
   readonly listeners = (): ReadonlyArray<KeptListener> => [...this.held.values()]
   readonly connections = (): ReadonlyArray<KeptConnection> => this.idle
 
-  /** Closes what was taken over for places where nobody listens, files and connections included; returns the places. */
+  /** Closes the listeners and connections that no server adopted, and removes their files; returns their places. */
   readonly closeUnadopted = (): ReadonlyArray<Place> => {
     const places = [...this.unadopted]
     for (const place of places) {
@@ -110,7 +110,7 @@ const duplicate = (fd: number): number | undefined => {
   return copy < 0 ? undefined : copy
 }
 
-/** Of `unix PATH`, if it is still that one. */
+/** Removes the file of `unix PATH`, if it has this inode. */
 const removeFile = (place: Place, inode: number): void => {
   const path = place.slice(place.indexOf(" ") + 1)
   if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })

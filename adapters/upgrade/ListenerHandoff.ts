@@ -1,54 +1,54 @@
 /**
- * Listening sockets that outlive the server on them, and idle connections that do: a successor goes on with them, so that
- * whoever connects meanwhile waits instead of being refused, and nobody's connection is closed at a request's arrival.
+ * Listening sockets and idle connections that outlive their server: a successor takes them over, so that clients that
+ * connect meanwhile wait instead of being refused, and no connection is closed just as a request arrives on it.
  */
 import * as Net from "node:net"
 import { Effect, type Scope } from "effect"
 import type { SpecFile } from "../docker/SpecFile.ts"
 
-/** `unix PATH`, `tcp HOST:PORT` as asked for, or `systemd NUMBER NAME`. */
+/** `unix PATH`, `tcp HOST:PORT` as requested, or `systemd NUMBER NAME`. */
 export type Place = string
 
-/** What a place does not say of its socket. */
+/** The details of a socket that its place does not contain. */
 export interface Details {
-  /** Of a Unix socket's file: one with another inode is somebody else's. */
+  /** The inode of a Unix socket's file: one with another inode is not ours. */
   readonly inode?: number
-  /** Of a TCP socket. */
+  /** The port of a TCP socket. */
   readonly port?: number
-  /** What describes it to an Engine, as it was written. */
+  /** The spec file written for it. */
   readonly spec?: SpecFile
 }
 
 export interface Kept extends Details {
-  /** The caller's own from now on. */
+  /** Owned by the caller from now on. */
   readonly fd: number
 }
 
-/** Knows nothing of servers: it holds descriptors, by place. */
+/** Keeps descriptors by place; knows nothing of servers. */
 export interface ListenerHandoff {
-  /** Of every listening socket that is kept. */
+  /** The places of all kept listening sockets. */
   readonly places: () => ReadonlyArray<Place>
-  /** What is kept for a place, to be listened on. */
+  /** The listening socket that is kept for a place, if any. */
   readonly adopt: (place: Place) => Kept | undefined
-  /** Keeps another descriptor of this listening socket, which stays the caller's; `false` where there is none to be had. */
+  /** Keeps a duplicate of this socket's descriptor, which the caller still owns; `false` if duplicating fails. */
   readonly keep: (place: Place, fd: number, details: Details) => boolean
-  /** What is known of a kept socket only later. */
+  /** Adds details of a kept socket that become known later. */
   readonly describe: (place: Place, details: Details) => void
-  /** The connections kept for a place, each for one taker. */
+  /** The connections kept for a place; each is returned once. */
   readonly takeConnections: (place: Place) => ReadonlyArray<number>
-  /** Keeps another descriptor of this connection, which the caller closes without having read anything more. */
+  /** Keeps a duplicate of this connection's descriptor; the caller closes its own without reading anything more. */
   readonly keepConnection: (place: Place, fd: number) => void
-  /** Returns once what was adopted may be accepted from: its last holder does not any more. */
+  /** Returns once adopted sockets may accept: the previous process no longer does. */
   readonly mayAccept: Effect.Effect<void>
-  /** Whether that is so already. */
+  /** Whether they may accept already. */
   readonly accepts: () => boolean
-  /** Whether the stop that is under way is for a successor's sake. */
+  /** Whether the current stop is for a successor. */
   readonly isLeaving: () => boolean
 }
 
 /**
- * Listens on what was kept for the place, as soon as that may be; where nothing was, `bind` does it at once, and that is
- * kept for the next.
+ * Listens on the socket kept for the place, once it may accept. If none was kept, `bind` listens at once, and that
+ * socket is kept for the next server.
  */
 export const listenKept = <E, R>(
   server: Net.Server,
@@ -68,7 +68,7 @@ export const listenKept = <E, R>(
     if (fd !== undefined) handoff.keep(place, fd, details)
   })
 
-/** Goes on with the connections that were kept for a place, as soon as that may be. */
+/** Serves the connections kept for a place, once they may be read. */
 export const goOnWithConnections = (
   server: Net.Server,
   place: Place,
@@ -83,7 +83,7 @@ const takeUpConnections = (server: Net.Server, place: Place, handoff: ListenerHa
 const once = ({ mayAccept }: ListenerHandoff, act: () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.forkScoped(Effect.andThen(mayAccept, Effect.sync(act))))
 
-/** Lets go of an idle connection so that a successor can go on with it; ends it where that can't be. */
+/** Passes an idle connection to the handoff, for a successor; ends it if that is not possible. */
 export const leaveConnection = (socket: Net.Socket, place: Place, handoff: ListenerHandoff): void => {
   const fd = descriptorOf(socket)
   if (fd === undefined || socket.writableLength > 0) return void socket.end()
@@ -91,7 +91,7 @@ export const leaveConnection = (socket: Net.Socket, place: Place, handoff: Liste
   socket.destroy()
 }
 
-/** Node tells it of what has a `_handle`, by which it takes such objects itself (`server.listen(handle)`). */
+/** Node exposes it on `_handle`, the property by which `server.listen(handle)` itself accepts such objects. */
 const descriptorOf = (holder: object): number | undefined => {
   const { _handle: handle } = holder as { readonly _handle?: { readonly fd?: number } | null }
   const fd = handle?.fd

@@ -1,6 +1,6 @@
 /**
- * What two processes send to each other when one takes over from the other: a packet each, JSON, with descriptors where it
- * says so. `Hello` and `Refused` are for every version to understand; the rest is this version's.
+ * The messages of a takeover between two processes: one packet each, JSON, some with descriptors. Every version
+ * understands `Hello` and `Refused`; the rest may differ between versions.
  *
  *     successor                      predecessor
  *     Hello                      ->
@@ -8,20 +8,20 @@
  *                                <-  Sockets, Listeners, Connections, Lock: with a descriptor for each of their items
  *                                <-  Handed: that was all, and the state directory is unlocked
  *     Ready: it could serve now  ->
- *                                <-  Released: it has let go of all that; or Aborted: it serves again
+ *                                <-  Released: it has closed all that; or Aborted: it resumes serving
  *
- * From `Accepted` on each sends `Busy` every second, so that one that hangs is known by its silence.
+ * From `Accepted` on each sends `Busy` every second, so that the other notices if it hangs.
  *
- * Either may end or hang instead. Until `Ready` the predecessor takes back; from `Handed` on the successor goes on alone where
- * the predecessor has ended, and from `Ready` on where it hangs. One that hangs is killed before the other goes on, and both
- * hold to the lock on the state directory: they never serve at once.
+ * Either may end or hang instead. Until `Ready` the predecessor resumes serving. From `Handed` on the successor
+ * continues alone if the predecessor has ended, and from `Ready` on if it hangs. A hanging process is killed before
+ * the other continues, and both respect the lock on the state directory: they never serve at once.
  */
 import { Result, Schema } from "effect"
 import { Protocol } from "../../src/protocol/Protocol.ts"
 
 export const handoverVersion = 2
 
-/** Why a handover came to nothing. */
+/** Why a handover failed. */
 export class HandoverError extends Schema.TaggedError<HandoverError>()("HandoverError", {
   message: Schema.String
 }) {}
@@ -31,7 +31,7 @@ export const handoverFailed = (message: string): HandoverError => new HandoverEr
 const Item = {
   /** A reserved socket: an address in its canonical form, with its zone. */
   Socket: Schema.Struct({ protocol: Protocol, host: Schema.String, port: Schema.Int }),
-  /** The plugin's own. See `ListenerHandoff` for places and details. */
+  /** A listening socket of the plugin. See `ListenerHandoff` for places and details. */
   Listener: Schema.Struct({
     place: Schema.String,
     inode: Schema.optionalKey(Schema.Int),
@@ -68,7 +68,7 @@ const decodeText = Schema.decodeUnknownResult(Text)
 export const encodeMessage = (message: Message): Uint8Array =>
   new TextEncoder().encode(Schema.encodeSync(Text)(message))
 
-/** The message of one of these kinds; or, in words, what came instead. */
+/** The message if it is of an expected kind; otherwise a description of what came. */
 export const decodeMessage = <T extends Tag>(
   bytes: Uint8Array,
   ...expected: ReadonlyArray<T>
@@ -82,7 +82,7 @@ export const decodeMessage = <T extends Tag>(
 const isOneOf = <T extends Tag>(message: Message, tags: ReadonlyArray<T>): message is MessageOf<T> =>
   tags.some((tag) => tag === message._tag)
 
-/** The rule of versions: equal, or the younger one has to be stopped and started. */
+/** Both processes must speak the same version; otherwise the old one must be stopped and the new one started. */
 export const versionRefusal = (asked: number, pid: number): string | undefined =>
   asked === handoverVersion
     ? undefined

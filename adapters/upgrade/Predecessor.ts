@@ -1,4 +1,4 @@
-/** The side of a handover that serves: waits for a successor, sends it everything, and stops once the successor could serve. */
+/** The serving side of a handover: waits for a successor, sends it everything, and stops once that could serve. */
 import * as Fs from "node:fs"
 import { Duration, Effect, Exit, Result, Scope } from "effect"
 import type { Errno } from "../linux/Libc.ts"
@@ -7,35 +7,37 @@ import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts
 import { type HandoverState, sendState } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"
 
-/** A successor that was accepted and waits for what it is given. */
+/** An accepted successor that waits for the state. */
 export interface SuccessorSession {
   readonly pid: number
-  /** Gives it all, and waits until it could serve. To be called with nothing served any more, and no lock held. */
+  /** Sends the state; waits until the successor could serve. Call it once nothing is served and no lock is held. */
   readonly handOver: (state: HandoverState) => Effect.Effect<void, HandoverError>
-  /** Lets it serve. To be called with everything closed that it was given. */
+  /** Lets the successor serve. Call it once everything that was sent is closed here. */
   readonly release: Effect.Effect<void, HandoverError>
-  /** Tells it why it is not to serve, and waits for its end; one that does not end is killed. */
+  /** Sends the reason why it must not serve, and waits for its end; kills it if it does not end. */
   readonly abort: (reason: string) => Effect.Effect<void>
 }
 
 export interface Timeouts {
   /** Between two messages of a successor. */
   readonly silence: Duration.Input
-  /** A successor receives everything and brings back all of its mappings meanwhile. */
+  /** For a successor to receive everything and restore all mappings. */
   readonly ready: Duration.Input
-  /** For the end of one that was told to. */
+  /** For a successor to end after an abort. */
   readonly gone: Duration.Input
 }
 
-/** With the three seconds that requests in flight may take before, an Engine is answered within its 15 seconds in any case. */
+/**
+ * Together with up to 3 seconds for requests in flight, this keeps every answer to an Engine within its 15 seconds.
+ */
 export const timeouts: Timeouts = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
 
-/** Waits at a path for who asks to take over, until the scope closes. */
+/** Listens at a path for successors, until the scope closes. */
 export const offerHandover = listenForDescriptors
 
 /**
- * Waits for a successor of the same user and version, for as long as it takes; any other is told why it is refused, and
- * nothing changes. The conversation lasts as long as the scope.
+ * Waits without a limit for a successor of the same user and version; refuses any other with the reason, and then
+ * nothing changes. The session lasts as long as the scope.
  */
 export const awaitSuccessor = (
   connected: Effect.Effect<DescriptorSocket, Errno, Scope.Scope>,
@@ -55,7 +57,7 @@ export const awaitSuccessor = (
     }
   })
 
-/** Where descriptors lack, one may be free later. */
+/** Retries: if no descriptor is free now, one may be later. */
 const eventually = <A, R>(connected: Effect.Effect<A, Errno, R>): Effect.Effect<A, never, R> =>
   Effect.catch(connected, () => Effect.andThen(Effect.sleep("1 second"), eventually(connected)))
 
@@ -77,7 +79,7 @@ const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { silence 
   return yield* handoverFailed(refusal)
 })
 
-/** The ports would stay in this namespace, and the kernel's table go to that one. Unknown where `/proc` does not tell. */
+/** The ports would stay in our namespace, without the kernel's table. Not checked if `/proc` can't be read. */
 const networkRefusal = (pid: number): string | undefined => {
   const [own, other] = ["self", pid].map((of) => networkOf(`/proc/${of}/ns/net`))
   return own === undefined || other === undefined || own === other

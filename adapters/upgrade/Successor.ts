@@ -1,4 +1,4 @@
-/** The side of a handover that is about to serve: asks for it all, and tells when it could serve. */
+/** The other side of a handover: requests the state, and reports when it could serve. */
 import { Effect, type Scope } from "effect"
 import * as C from "../linux/Libc.ts"
 import { connectForDescriptors, type DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
@@ -11,15 +11,15 @@ export interface PredecessorSession {
   readonly pid: number
   readonly state: HandoverState
   /**
-   * Tells that all that is needed to serve is in place, and waits for the other to let go: from then on nobody else serves.
-   * Fails where it serves again instead.
+   * Reports that this process could serve, and waits until the predecessor has let go: from then on it no longer
+   * serves. Fails if the predecessor resumes serving instead.
    */
   readonly confirm: Effect.Effect<void, HandoverError>
 }
 
 /**
- * Takes over from who offers it at this path; `undefined` where nobody does, or where it ended before it had handed over
- * everything: then there is nobody to take over from any more. What is received is this process's own.
+ * Takes over from the process that offers it at this path. `undefined` if there is none, or if it ended before it had
+ * handed over everything: then there is no process left to take over from. This process owns what it receives.
  */
 export const takeOver = (
   path: string
@@ -33,7 +33,7 @@ export const takeOver = (
     }
     const socket = connected.success
     const said = yield* Effect.result(send(socket, { _tag: "Hello", version: handoverVersion }))
-    // Refused without having been received, one is told why all the same.
+    // The predecessor may refuse before it has received anything: read its reason even if sending failed.
     const answer = yield* receive(socket, longestSilence, "Accepted", "Refused")
     if (answer?.message._tag === "Refused") return yield* handoverFailed(answer.message.reason)
     if (answer === undefined || said._tag === "Failure") return undefined
@@ -47,8 +47,8 @@ export const takeOver = (
   })
 
 /**
- * For a plain start that has the lock: refuses where a process still offers its handover here, since it then has given up
- * the lock for the sake of a successor that is about to take it.
+ * For a plain start that has the lock: fails if another process still offers its handover here, since that process has
+ * released the lock for a successor, which is about to take it.
  */
 export const refuseAmidHandover = (path: string): Effect.Effect<void, HandoverError> =>
   Effect.scoped(
@@ -61,7 +61,7 @@ export const refuseAmidHandover = (path: string): Effect.Effect<void, HandoverEr
 
 const stateTags = ["Sockets", "Listeners", "Connections", "Lock", "Handed"] as const
 
-/** Whether everything has come. */
+/** Receives the state; returns whether it is complete. */
 const receiveState = Effect.fnUntraced(function* (socket: DescriptorSocket, receiver: StateReceiver) {
   while (true) {
     const received = yield* receive(socket, longestSilence, ...stateTags)

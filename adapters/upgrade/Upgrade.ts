@@ -1,7 +1,7 @@
 /**
- * A process that serves in generations: one ends when a successor asks to take over, and the next begins where the successor
- * fails. The host's sockets, the relay, the plugin's listeners and the lock on the kernel's table live as long as the
- * process; everything else, the lock on the state directory included, lives for a generation.
+ * A process that serves in generations: one ends when a successor asks to take over, and the next begins if the
+ * successor fails. The host's sockets, the relay, the plugin's listeners and the lock on the kernel's table live as
+ * long as the process; everything else, the lock on the state directory included, lives for a generation.
  */
 import { Context, Duration, Effect, Exit, Layer, Option, Result, Scope } from "effect"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
@@ -19,12 +19,12 @@ import { type PredecessorSession, refuseAmidHandover, takeOver } from "./Success
 type Host = HostSockets | Relay | RelayHandover | RelayRefusals
 
 export interface ProcessOptions<E> {
-  /** Where this process asks for a takeover, and is asked. */
+  /** Where this process asks for a takeover, and accepts one. */
   readonly path: string
   readonly takeover: boolean
-  /** What is relayed here may go on for so long once this process ends. */
+  /** How long relayed connections may go on once this process stops. */
   readonly grace: Duration.Duration
-  /** A relay that is paused serves nothing yet. */
+  /** A paused relay serves nothing yet. */
   readonly host: (paused: boolean) => Layer.Layer<Host, E>
 }
 
@@ -33,9 +33,9 @@ export interface ProcessState {
   readonly grace: Duration.Duration
   readonly host: Context.Context<Host>
   readonly handoff: HeldListeners
-  /** Held from one generation to the next, and by a successor before it is released here. */
+  /** Held across generations; a successor holds it before it is released here. */
   readonly lock: NamespaceLock
-  /** In the first generation of a takeover. */
+  /** Set during the first generation of a takeover. */
   predecessor: PredecessorSession | undefined
   generation: number
   offer: Offer | undefined
@@ -43,13 +43,13 @@ export interface ProcessState {
   isSucceeded: boolean
 }
 
-/** Where this process is asked to hand over; open until nobody is to ask any more. */
+/** Where successors connect; open until no successor may connect any more. */
 interface Offer {
   readonly connected: Effect.Effect<DescriptorSocket, Errno, Scope.Scope>
   readonly close: Effect.Effect<void>
 }
 
-/** Receives everything from the process that serves, where one is to be taken over from. */
+/** With `takeover`, receives everything from the serving process. */
 export const startProcess = Effect.fnUntraced(function* <E>(options: ProcessOptions<E>) {
   const { path, grace } = options
   const predecessor = options.takeover ? yield* takenOver(path) : undefined
@@ -65,7 +65,7 @@ export const startProcess = Effect.fnUntraced(function* <E>(options: ProcessOpti
   if (predecessor === undefined) yield* handoff.letAccept
   else yield* asTakingOver(Context.get(host, HostSockets).adopt(predecessor.state.sockets))
   yield* Effect.addFinalizer(() => {
-    // What is still relayed is in nobody's way.
+    // Connections still relayed don't need the lock.
     lock.release()
     return state.isSucceeded ? Effect.void : Effect.flatten(Context.get(host, RelayHandover).drain(grace))
   })
@@ -76,7 +76,7 @@ const takenOver = Effect.fnUntraced(function* (path: string) {
   const predecessor = yield* asTakingOver(takeOver(path))
   yield* Effect.logInfo(
     predecessor === undefined
-      ? `starting, since nobody is there to take over from (${path})`
+      ? `starting, since no process offers a takeover at ${path}`
       : `taking over from process ${predecessor.pid}: ${predecessor.state.sockets.length} ports`
   )
   return predecessor
@@ -85,18 +85,19 @@ const takenOver = Effect.fnUntraced(function* (path: string) {
 const asTakingOver = <A, E extends { readonly message: string }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.mapError(effect, ({ message }) => handoverFailed(`taking over: ${message}`))
 
-/** For a lock that is free, or about to be: another process may have its turn on the state in between. */
+/** For a lock that is free or about to be: another process may briefly hold the state in between. */
 const lockWait = Duration.seconds(10)
 
-/** How a generation takes the state directory: at a plain start it waits for nobody, and is refused amid a handover. */
+/** How a generation locks the state directory: a plain start does not wait, and fails during a handover. */
 export const stateLocking = ({ path, predecessor, generation }: ProcessState) =>
   predecessor === undefined && generation === 0
     ? { lockWait: undefined, onLocked: refuseAmidHandover(path) }
     : { lockWait, onLocked: undefined }
 
 /**
- * Returns when a successor serves and what was relayed here has ended; a stop is an interruption. `generation` builds all
- * that serves; what it returns runs once this process serves alone. All of it ends with its scope.
+ * Returns when a successor serves and the connections relayed here have ended; a stop is an interruption.
+ * `generation` builds everything that serves; the effect that it returns runs once this process alone serves. All of
+ * it ends with its scope.
  */
 export const runGenerations = Effect.fnUntraced(function* <E, E2, R>(
   state: ProcessState,
@@ -125,13 +126,13 @@ export const runGenerations = Effect.fnUntraced(function* <E, E2, R>(
   }
 })
 
-/** After a takeover that failed a third process may have the state: this one serves again once that one has ended. */
+/** After a failed takeover a third process may hold the state: this one resumes serving once that one has ended. */
 const isStateTaken = ({ generation }: ProcessState, error: unknown) =>
   generation === 0 || !(error instanceof StateLocked)
     ? Effect.succeed(false)
     : Effect.as(Effect.logWarning(`waiting to serve again: ${error.message}`), true)
 
-/** Serves until a successor asks; then all but what the process keeps ends. */
+/** Serves until a successor asks to take over; then everything ends except what the process keeps. */
 const serveOnce = Effect.fnUntraced(function* <E, E2, R>(
   state: ProcessState,
   generation: Effect.Effect<Effect.Effect<void, E2, R | Scope.Scope>, E, R | Scope.Scope>,
@@ -140,7 +141,7 @@ const serveOnce = Effect.fnUntraced(function* <E, E2, R>(
   const { handoff } = state
   handoff.stay()
   const serving = yield* generation
-  // A stop begins with what others find this process by: who tries again finds the successor.
+  // A stop first closes the sockets by which other processes find this one: a retry then reaches the successor.
   yield* Effect.addFinalizer(() =>
     handoff.isLeaving() ? Effect.void : Effect.andThen(Effect.sync(handoff.close), withdraw(state))
   )
@@ -153,7 +154,7 @@ const serveOnce = Effect.fnUntraced(function* <E, E2, R>(
   return session
 })
 
-/** The moment from which this process serves and its predecessor, if it had one, does not. */
+/** From here on this process serves, and its predecessor, if any, no longer does. */
 const confirmTakeover = Effect.fnUntraced(function* ({ predecessor, host, handoff }: ProcessState) {
   if (predecessor === undefined) return
   yield* asTakingOver(predecessor.confirm)
@@ -165,7 +166,7 @@ const confirmTakeover = Effect.fnUntraced(function* ({ predecessor, host, handof
     )
 })
 
-/** Made once; where it can't be had, that is logged, and nobody can take over. */
+/** Created once; if that fails, it is logged, and no process can take over. */
 const offered = Effect.fnUntraced(function* (state: ProcessState) {
   if (state.offer !== undefined) return state.offer
   const scope = yield* Scope.make()
@@ -173,7 +174,7 @@ const offered = Effect.fnUntraced(function* (state: ProcessState) {
   const connected = yield* Effect.result(Scope.provide(offerHandover(state.path), scope))
   if (Result.isFailure(connected))
     yield* Effect.logWarning(
-      `no successor can take over, since ${state.path} can't be had: ${connected.failure.message}`
+      `no successor can take over, since ${state.path} is not available: ${connected.failure.message}`
     )
   const offer: Offer = { connected: Result.getOrElse(connected, () => Effect.never), close }
   state.offer = offer
@@ -194,7 +195,7 @@ const handOver = Effect.fnUntraced(function* (
   })
 })
 
-/** Nothing is accepted here any more and the successor is released; returns how to wait for what is still relayed here. */
+/** Stops accepting and releases the successor; returns an effect that waits for the connections still relayed here. */
 const letGo = Effect.fnUntraced(function* (state: ProcessState, session: SuccessorSession) {
   const drained = yield* Context.get(state.host, RelayHandover).drain(state.grace)
   state.isSucceeded = true

@@ -1,8 +1,8 @@
 /**
- * What a container with one published port waits for at its start (ADD) and its end (DEL), process start included, with 0, 100
- * and 1,000 ports of others live: our plugin, as it is installed, and by Node where there is no curl, beside the reference
- * `portmap` on iptables and on nftables, each in a network namespace of its own, asked in turn. The start of an empty Node
- * program is measured beside them.
+ * How long a container with one published port waits at its start (ADD) and its end (DEL), process start included,
+ * with 0, 100 and 1,000 ports of others live: our plugin, as installed and by Node where curl is missing, beside
+ * the reference `portmap` on iptables and on nftables, each in a network namespace of its own, called in turn. The
+ * start of an empty Node program is measured beside them.
  *
  * Needs root, Go with its module proxy (or cache), nftables, iptables, curl, and `npm run build`.
  */
@@ -18,7 +18,7 @@ const reference = "github.com/containernetworking/plugins/plugins/meta/portmap@v
 const bin = Path.resolve(import.meta.dirname, "../../dist/bin")
 const levels = [0, 100, 1_000]
 const rounds = 15
-/** How many ports one of the other containers has. */
+/** Ports of each of the other containers. */
 const portsEach = 10
 
 export const run = async (): Promise<void> => {
@@ -75,10 +75,10 @@ const text = (micros: ReadonlyArray<number>): string => millis(summarize(micros)
 
 interface Subject {
   readonly name: string
-  /** Answers how long it took, in microseconds. */
+  /** Returns how long the call took, in microseconds. */
   readonly call: (command: string, id: string, ports: ReadonlyArray<number>) => Promise<number>
   readonly bare: () => Promise<number>
-  /** Publishes ports of other containers until so many are live. */
+  /** Publishes ports of other containers until this many are live. */
   readonly fill: (level: number) => Promise<void>
   readonly stop: () => void
 }
@@ -135,7 +135,7 @@ const start = async (
       once({
         command,
         env: { ...env, CNI_COMMAND, CNI_CONTAINERID: id, CNI_NETNS: "/proc/1/ns/net" },
-        // The keys in order, as the library of the runtimes writes them.
+        // Writes the keys in the order of the runtimes' library.
         input: JSON.stringify({
           ...(backend === undefined ? {} : { backend }),
           cniVersion: "1.0.0",

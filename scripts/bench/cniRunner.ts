@@ -1,4 +1,4 @@
-/** Runs commands in the namespace that it was started in, one a line of JSON on stdin, and tells how long each took. */
+/** Runs commands in its own network namespace, one per line of JSON on stdin, and prints how long each took. */
 import { spawnSync } from "node:child_process"
 import { createInterface } from "node:readline"
 

@@ -1,8 +1,9 @@
 /**
- * Published ports of containers on a real Engine: by labels and `serve --watch`, beside `docker run -p` on the same Engine in
- * the same run. Time is what publishing and taking back cost beyond a container without ports: for `-p` the longer `docker run`
- * and `docker rm`; for labels from the Engine's event to the last port. Memory is that of the proxy processes, and by how
- * much the plugin grew, a second time and later: what it compiles and allocates once is told as the plugin's whole size.
+ * Published ports of containers on a real Engine: by labels and `serve --watch`, beside `docker run -p` on the same
+ * Engine in the same run. Time is what publishing and unpublishing cost beyond a container without ports: for `-p`
+ * the extra time of `docker run` and `docker rm`; for labels the time from the Engine's event to the last port.
+ * Memory is that of the proxy processes, and the growth of the plugin at the second and later publishing: its
+ * one-time compilation and allocation shows in its whole size, printed at the end.
  *
  * Needs root, dockerd, a static busybox, nftables, iptables, and `npm run build`.
  */
@@ -19,7 +20,7 @@ import { type Running, spawn } from "../../test/lab/Running.ts"
 import { row } from "./stats.ts"
 
 const executable = Path.resolve(import.meta.dirname, "../../dist/bin/portmapper.js")
-/** How many ports, and how often by each: the Engine takes minutes for a thousand. */
+/** The number of ports, and of rounds for each: the Engine takes minutes for a thousand. */
 const levels = [
   { ports: 100, byLabel: 9, byEngine: 3 },
   { ports: 1_000, byLabel: 9, byEngine: 1 }
@@ -87,7 +88,7 @@ interface Subject {
   readonly events: Running
 }
 
-/** Milliseconds, and what there is more of in kilobytes while the ports are published. */
+/** Milliseconds, and the additional kilobytes while the ports are published. */
 interface Cost {
   readonly publish: number
   readonly release: number
@@ -100,7 +101,7 @@ const medians = (costs: ReadonlyArray<Cost>): Cost => ({
   kilobytes: median(costs.map(({ kilobytes }) => kilobytes))
 })
 
-/** The whole of `docker run` and `docker rm`. */
+/** The whole time of `docker run` and `docker rm`. */
 const engines = Effect.fnUntraced(function* ({ dockerd, host }: Subject, args: ReadonlyArray<string>) {
   const begun = now()
   yield* container(dockerd, args)
@@ -111,7 +112,10 @@ const engines = Effect.fnUntraced(function* ({ dockerd, host }: Subject, args: R
   return { publish, release: now() - ending, kilobytes } satisfies Cost
 })
 
-/** From the Engine's word that the container runs to its last port, and from the word of its end to the last port's end. */
+/**
+ * The time from the Engine's start event to the last published port, and from its die event to the last released
+ * one.
+ */
 const ours = Effect.fnUntraced(function* ({ dockerd, events, plugin }: Subject, publish: string) {
   const before = memoryOf([plugin.pid])
   const published = yield* after(events, plugin, "start", /bench: \d+ ports published/, () =>
@@ -123,7 +127,7 @@ const ours = Effect.fnUntraced(function* ({ dockerd, events, plugin }: Subject, 
   return { publish: published, release: released, kilobytes } satisfies Cost
 })
 
-/** How long after the Engine's event the plugin says that it is done with it. */
+/** The time from the Engine's event to the plugin's log line. */
 const after = Effect.fnUntraced(function* <A, E>(
   events: Running,
   plugin: Running,
@@ -140,7 +144,7 @@ const after = Effect.fnUntraced(function* <A, E>(
   return doneAt - Number(event.split(" ")[0]) / 1e6
 })
 
-/** Each event of a container on a line: its time in nanoseconds and what it is. */
+/** One line for each event of a container: its time in nanoseconds and its action. */
 const eventsOf = (dockerd: Dockerd.Dockerd) =>
   spawn("docker", [
     "--host",
@@ -183,7 +187,7 @@ const nameOf = (pid: string): string => {
   }
 }
 
-/** Each process's share of what it has in memory, in kilobytes. */
+/** The processes' proportional set size (PSS) together, in kilobytes. */
 const memoryOf = (pids: ReadonlyArray<number>): number =>
   pids.reduce((sum, pid) => {
     const rollup = Fs.readFileSync(`/proc/${pid}/smaps_rollup`, "utf8")

@@ -1,6 +1,6 @@
 /**
- * Yardsticks: servers on the Unix socket they are given that do nothing but answer, what the plugin would answer. `http` is
- * a bare `node:http`; `net` a bare `node:net`, which takes each piece it reads for one request and answers bytes made ahead.
+ * Yardsticks: servers on the given Unix socket that only send the plugin's answer. `http` is a bare `node:http`;
+ * `net` a bare `node:net`, which takes each chunk it reads for one request and sends bytes made ahead.
  */
 import * as Http from "node:http"
 import * as Net from "node:net"

@@ -1,4 +1,4 @@
-/** Serves on the socket it is given a driver that grants everything, as the Go reference's sample does. */
+/** Serves a driver that grants every request on the given socket, as the Go reference's sample does. */
 import { Effect } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { Driver } from "../../src/protocol/Driver.ts"

@@ -1,11 +1,11 @@
 /**
- * A keep-alive HTTP client of the least cost: one Unix connection, one request at a time, answers known by their
- * Content-Length. What a benchmark measures with it is the server.
+ * A keep-alive HTTP client with the least overhead: one Unix connection, one request at a time, answers delimited
+ * by their Content-Length. A benchmark with it measures the server.
  */
 import * as Net from "node:net"
 
 export interface KeepAliveClient {
-  /** Posts a body and answers that of the response; fails unless the status is 200. */
+  /** Posts a body and returns that of the response; fails unless the status is 200. */
   readonly post: (path: string, body: string) => Promise<string>
   readonly close: () => void
 }

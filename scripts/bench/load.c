@@ -1,13 +1,13 @@
 /*
- * The load of `npm run bench -- relay` and `redirect`: backends and clients that cost less than what is measured between them, which
- * nothing written for Node would. A measuring tool, compiled when the benchmark runs; prints one JSON object.
+ * The load of `npm run bench -- relay` and `redirect`: backends and clients that cost less than the subject between
+ * them, which no Node program would. Compiled when the benchmark runs; prints one JSON object.
  *
  * load echo|sink|packets HOST PORT                  backends: bytes back, bytes counted, packets back
  * load connect HOST PORT CONCURRENT SECONDS         connect, one byte there and back, close; then PORTS: to as many
  *   [PORTS [SOURCE]]                                ports from PORT on, in turn, and the first of 200 source addresses
  * load pingpong HOST PORT CONNECTIONS SECONDS       one byte there and back
- * load bulk HOST PORT CONNECTIONS SECONDS           as many bytes as go; the backend says how many came
- * load flood HOST PORT FLOWS INFLIGHT SECONDS SIZE  packets there and back, so many of each flow on their way
+ * load bulk HOST PORT CONNECTIONS SECONDS           as many bytes as possible; the backend reports how many arrived
+ * load flood HOST PORT FLOWS INFLIGHT SECONDS SIZE  packets there and back, INFLIGHT of each flow at a time
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -91,7 +91,7 @@ static int ascending(const void *a, const void *b) {
 
 static double percentile(double share) { return sampled ? samples[(long)((sampled - 1) * share)] * 1e6 : 0; }
 
-/* Beside the rate what this process has used of the processors, in microseconds. */
+/* The rate, and this process's processor time in microseconds. */
 static void print_round_trips(long done, double seconds, long failed) {
   struct timespec used;
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
@@ -166,7 +166,7 @@ static void packets(void) {
   }
 }
 
-/* 200 sources, 127.0.0.2 to .201 unless told, so that ports in TIME_WAIT do not run out. */
+/* 200 sources, 127.0.0.2 to .201 by default, so that ports in TIME_WAIT do not run out. */
 static int begin_connection(int epoll, double *begun) {
   static unsigned next;
   struct sockaddr_in peer = address();

@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- NAME`: the figures that the project promises, each measured against its own yardstick in one run, so
- * that a busy machine slows both. Benchmarks that need root or nftables say so.
+ * `npm run bench -- NAME`: the figures that the project promises, each measured beside its own yardstick in one
+ * run, so that a busy machine slows both. Benchmarks that need root or nftables say so.
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),

@@ -1,9 +1,11 @@
 /**
- * What `MapPorts` and `UnmapPorts` cost a keep-alive client over the Unix socket in nat mode, with 10 and with 10,000
- * mappings live. Two plugins run side by side, each in a network namespace of its own, and are asked in turn.
+ * What `MapPorts` and `UnmapPorts` cost a keep-alive client over the Unix socket in nat mode, with 10 and with
+ * 10,000 mappings live. Two plugins run side by side, each in a network namespace of its own, and are called in
+ * turn.
  *
- * In the same turns the yardsticks of this machine at this moment: the round trip of `Plugin.Activate` on the same socket,
- * and that of a bare `node:http` server that answers the same messages. And what a call costs the plugin's process.
+ * In the same rounds it measures the yardsticks of this machine: the round trip of `Plugin.Activate` on the same
+ * socket, and that of a bare `node:http` server that sends the same messages. It also measures what a call costs
+ * the plugin's process.
  */
 import { execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -73,7 +75,7 @@ interface Plugin {
   readonly stop: () => void
 }
 
-/** In microseconds; processor time is that of all threads, a call on average over a round. */
+/** In microseconds; processor time is that of all threads, per call, averaged over a round. */
 interface Samples {
   readonly map: Array<number>
   readonly unmap: Array<number>

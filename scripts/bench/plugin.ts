@@ -1,4 +1,4 @@
-/** The plugin as `npm start` runs it, inside a network namespace, for the benchmarks to ask over its Unix socket. */
+/** The plugin as `npm start` runs it, inside a network namespace, for benchmarks over its Unix socket. */
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -13,7 +13,7 @@ export interface Plugin {
 }
 
 export const startPlugin = async (namespace: string): Promise<Plugin> => {
-  // In memory, as /run is, where a host's plugin has its state.
+  // In memory, like /run, where an installed plugin keeps its state.
   const folder = Fs.mkdtempSync(Path.join("/dev/shm", "portmapper-bench-"))
   const socketPath = Path.join(folder, "p.sock")
   const command = [

@@ -1,4 +1,6 @@
-/** What a process has used of the processors so far: all its threads, in microseconds. Source: proc(5), schedstat. */
+/**
+ * The processor time that a process has used so far: all its threads, in microseconds. Source: proc(5), schedstat.
+ */
 import * as Fs from "node:fs"
 
 export const processorMicros = (pid: number): number => {

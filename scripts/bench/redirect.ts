@@ -1,9 +1,9 @@
 /**
- * New connections per second through a kernel redirection: with 10 mappings live and with 10,000, each port called in turn,
- * beside a lone hand-written `dnat` rule and a route without any redirection. Each subject is a host of its own between one
- * client and one backend; they take turns, in another order each round. Beside the rate what a connection costs client and
- * backend of the processors: packets are handled in the time of who sends them, and of all else a busy machine does the
- * rate has its share. Needs root, nftables, conntrack, iproute2 and gcc.
+ * New connections per second through a kernel redirection: with 10 mappings live and with 10,000, each port called
+ * in turn, beside a single hand-written `dnat` rule and a route without any redirection. Each subject is a host of
+ * its own between one client and one backend; they take turns, in another order each round. Beside the rate stands
+ * the processor time of client and backend per connection: the kernel handles packets in their sender's time, while
+ * anything else on a busy machine lowers the rate. Needs root, nftables, conntrack, iproute2 and gcc.
  */
 import { execFileSync, spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -16,7 +16,7 @@ import { compileLoad } from "./relaySubjects.ts"
 import { median, row } from "./stats.ts"
 
 const rounds = Number(process.env["ROUNDS"] ?? 41)
-/** Short, so that what else the machine does hits each alike. */
+/** Short, so that other load on the machine affects all subjects alike. */
 const seconds = 0.25
 const concurrent = 16
 const firstPort = 10_001
@@ -24,12 +24,12 @@ const backendPort = 80
 
 interface Subject {
   readonly name: string
-  /** Ports called in turn, from `firstPort` on; where there is no redirection, the backend's own is called. */
+  /** Ports called in turn, from `firstPort` on; without redirection, the backend's own port is called. */
   readonly ports: number
   readonly prepare: (at: Place) => Promise<Plugin | undefined>
 }
 
-/** Where a subject is: its namespace, and the third octet of its networks. */
+/** The network namespace of a subject, and the third octet of its networks. */
 interface Place {
   readonly namespace: string
   readonly octet: number
@@ -118,7 +118,7 @@ const inside = (namespace: string, command: string, words: ReadonlyArray<string>
 
 const nft = (namespace: string, text: string) => inside(namespace, "nft", ["-f", "-"], text)
 
-/** The client has 10.9.N.2 and all of 10.10.N.0/24, the backend 172.31.N.2; the host between them is .1 on both wires. */
+/** The client has 10.9.N.2 and 10.10.N.0/24, the backend 172.31.N.2; the host between them is .1 on both links. */
 const connectUp = ({ namespace, octet }: Place, client: string, backend: string) => {
   const sh = (where: string, script: string) => inside(where, "sh", ["-ec", script])
   sh(
@@ -147,14 +147,14 @@ const connectUp = ({ namespace, octet }: Place, client: string, backend: string)
   )
 }
 
-/** Of each subject, by rounds. */
+/** Results of each subject, by rounds. */
 interface Measured {
   readonly rates: Array<number>
-  /** Microseconds of the processors a connection. */
+  /** Processor time per connection, in microseconds. */
   readonly micros: Array<number>
 }
 
-/** Connections per second in each round; what connections leave behind is forgotten before the next. */
+/** Connections per second in each round; the benchmark flushes conntrack before the next. */
 const measure = (
   load: string,
   client: string,
@@ -195,7 +195,7 @@ const print = (measured: ReadonlyArray<Measured>) => {
     const cells = [rate.toFixed(0), (rate / ofDirect).toFixed(2), (rate / ofRule).toFixed(2)]
     console.log(row([`  ${name}`, ...cells, median(of(index, "micros")).toFixed(1)]))
   })
-  // Round by round, since what else the machine does changes from one to the next.
+  // Round by round, since other load on the machine changes from one to the next.
   const paired = (one: number, other: number, what: keyof Measured) =>
     median(of(one, what).map((value, round) => value / (of(other, what)[round] ?? Number.NaN))).toFixed(2)
   const inverse = (one: number, other: number) => paired(other, one, "micros")

@@ -1,7 +1,7 @@
 /**
- * The relay against a direct connection, docker-proxy and nginx's stream module, in one run, round by round, all on the
- * loopback interface: bulk, new connections, round trips and packets, with the processor time each takes; then the memory
- * of idle ports. Needs gcc; of what is not installed, or ends, a row says why.
+ * The relay beside a direct connection, docker-proxy and nginx's stream module, in one run, round by round, all on
+ * the loopback interface: bulk, new connections, round trips and packets, with the processor time of each; then the
+ * memory of idle ports. Needs gcc; for a subject that is not installed, or exits, a row prints the reason.
  */
 import { execFile } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -22,7 +22,7 @@ import {
 import { median, row } from "./stats.ts"
 
 const rounds = Number(process.env["ROUNDS"] ?? 5)
-/** A part of the titles to run; all of them without it. */
+/** Runs only tests whose title contains this text; all of them without it. */
 const only = process.env["ONLY"] ?? ""
 
 interface Test {
@@ -31,7 +31,7 @@ interface Test {
   readonly words: ReadonlyArray<string | number>
   readonly seconds: number
   readonly unit: string
-  /** Processor time for what: the divisor of a result, and its name. */
+  /** The unit of processor time: the divisor of a result, and its name. */
   readonly cost: { readonly per: (result: Result) => number; readonly unit: string }
 }
 
@@ -90,7 +90,7 @@ export const run = async (): Promise<void> => {
 type Results = Map<string, Array<Result>>
 const keyOf = (title: string, { name }: Subject) => `${title} ${name}`
 
-/** In turns, each round in another order; the first round warms up. */
+/** Subjects take turns, each round in another order; the first round warms up. */
 const measure = async (
   processes: Processes,
   load: string,
@@ -107,7 +107,7 @@ const measure = async (
           const key = keyOf(test.title, subject)
           if (round > 0) results.set(key, [...(results.get(key) ?? []), result])
         } catch (error) {
-          // Whether it has ended is known a moment later.
+          // The exit of a process is reported a moment later.
           await setImmediate()
           subject.gone = processes.whyEnded(subject.processes) ?? String(error)
         }

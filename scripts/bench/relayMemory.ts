@@ -1,4 +1,4 @@
-/** What an idle port costs: memory of the processes and of the kernel, before and after many of them. */
+/** The memory of an idle port: that of the processes and of the kernel, before and after opening many. */
 import type { ChildProcess } from "node:child_process"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Routes } from "./relayProcess.ts"
@@ -16,9 +16,9 @@ import { median, row } from "./stats.ts"
 export const memoryTitle = "memory of an idle port"
 
 const portCount = 10_000
-/** Fresh processes, each measured once: the rest of the machine uses memory too. */
+/** Runs in fresh processes, each measured once: the rest of the machine uses memory too. */
 const rounds = 3
-/** Each is a process, so fewer say as much. */
+/** Fewer ports, since each is a process. */
 const proxyCount = 100
 const portsPerAddress = 4000
 
@@ -64,7 +64,7 @@ interface Used {
   readonly took: number
 }
 
-/** The relay runs already, with 101 routes: what 10,000 more of them add. */
+/** The memory that 10,000 routes add to a relay that already has 101. */
 const oursOnce = async (processes: Processes, protocol: "tcp" | "udp"): Promise<Used> => {
   const routes = (count: number, host: string): ReadonlyArray<Routes> => [
     { protocol, host, port: 10_000, count, backendPort: 21_001 }

@@ -1,6 +1,7 @@
 /**
- * The product's relay as a process of its own, for the benchmarks to measure: `relayProcess.ts ROUTES`, where ROUTES is JSON.
- * Writes `ready` once all routes are open; at a line on its input, what memory it has after a collection.
+ * The product's relay as a process of its own, for the benchmarks: `relayProcess.ts ROUTES`, where ROUTES is JSON.
+ * Prints `ready` once all routes are open; for each line on its input, prints its memory after a garbage
+ * collection.
  */
 import { readFileSync } from "node:fs"
 import { createInterface } from "node:readline"
@@ -11,7 +12,7 @@ import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 
-/** `count` routes: ports rising from `port`, 4,000 on each address, the third octet of which rises. */
+/** `count` routes on ports from `port` on, 4,000 on each address, whose third octet rises. */
 export interface Routes {
   readonly protocol: "tcp" | "udp"
   readonly host: string

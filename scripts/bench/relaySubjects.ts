@@ -1,4 +1,6 @@
-/** What the relay is measured against, each started with the same three routes: two of TCP and one of UDP. */
+/**
+ * The subjects that the relay is compared with, each started with the same three routes: two of TCP and one of UDP.
+ */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
@@ -7,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Routes } from "./relayProcess.ts"
 
 export const host = "127.0.0.1"
-/** Of the backends; a subject's ports are as much above `base` as these are above 21000. */
+/** The backends' ports; a subject's ports are as far above `base` as these are above 21000. */
 export const ports = { echo: 21_001, sink: 21_002, packets: 21_004 } as const
 export type Service = keyof typeof ports
 
@@ -15,15 +17,15 @@ export interface Subject {
   readonly name: string
   readonly port: (service: Service) => number
   readonly processes: ReadonlyArray<ChildProcess>
-  /** Why it is not measured, or not any more. */
+  /** Why it is not measured, or no longer. */
   gone: string | undefined
 }
 
 export const services = Object.keys(ports) as ReadonlyArray<Service>
 
-/** Everything started here ends with this. */
+/** Kills every process it started when it ends. */
 export class Processes {
-  /** What each has said last on stderr. */
+  /** The last line of each on stderr. */
   private readonly children = new Map<ChildProcess, string>()
 
   start(command: string, words: ReadonlyArray<string>): ChildProcess {
@@ -47,7 +49,7 @@ export class Processes {
     return `it ${how}: ${this.children.get(ended)}`
   }
 
-  /** Waits until something listens at this TCP port, or one of these has ended; why it is no use, if so. */
+  /** Waits until a process listens on this TCP port, or one of these has ended; returns the reason on failure. */
   async listens(children: ReadonlyArray<ChildProcess>, port: number): Promise<string | undefined> {
     for (let tries = 0; tries < 500; tries++) {
       const why = this.whyEnded(children)
@@ -76,7 +78,7 @@ const accepts = (port: number): Promise<boolean> =>
     socket.on("connect", () => socket.destroy())
   })
 
-/** The next line that a process writes. */
+/** The next line that a process prints. */
 export const answer = (child: ChildProcess): Promise<string> =>
   new Promise((resolve, reject) => {
     let text = ""
@@ -206,7 +208,7 @@ export const processorTime = (processes: ReadonlyArray<ChildProcess>): number =>
   return nanoseconds / 1e9
 }
 
-/** Memory of these processes alone and their share of what they have in common, in kilobytes. */
+/** The memory of these processes: their private part and their share of the common part, in kilobytes. */
 export const proportionalMemory = (processes: ReadonlyArray<ChildProcess>): number => {
   let kilobytes = 0
   for (const pid of processes.flatMap(family))
@@ -215,8 +217,8 @@ export const proportionalMemory = (processes: ReadonlyArray<ChildProcess>): numb
 }
 
 /**
- * The kernel's own memory: slab and vmalloc, in kilobytes; without the stacks of whatever threads there are, and without what
- * it keeps of files that nobody uses, where this process may have that dropped.
+ * The kernel's own memory: slab and vmalloc, in kilobytes; without the stacks of threads, and without cached data
+ * of unused files if this process may drop it.
  */
 export const kernelMemory = (): number => {
   try {

@@ -1,6 +1,7 @@
 /**
- * A relayed UDP port under many sources: 26,000 new ones within the idle time, and 1,000 flows among them that exchange a
- * packet every 10 seconds. What it adds to the memory of the relay and of the kernel, and what the 1,000 lose. Takes 70 seconds.
+ * A relayed UDP port with many sources: 26,000 new ones within the idle time, and 1,000 flows among them that
+ * exchange a packet every 10 seconds. Measures the memory that they add to the relay and the kernel, and the
+ * packets that the 1,000 lose. Takes 70 seconds.
  */
 import { createSocket, type Socket } from "node:dgram"
 import { once } from "node:events"
@@ -17,7 +18,7 @@ const steadyFlows = 1000
 const beatMillis = 10_000
 const beats = 6
 const patienceMillis = 2000
-/** Sources at a time: as many as this process can keep up with. */
+/** Sources at a time: as many as this process can handle. */
 const atOnce = 50
 
 export const run = async (): Promise<void> => {
@@ -61,7 +62,7 @@ const socket = async (): Promise<Socket> => {
   return made
 }
 
-/** Whether an answer comes to one packet. */
+/** Whether one packet gets an answer. */
 const exchange = (client: Socket): Promise<boolean> =>
   new Promise((resolve) => {
     const onMessage = () => {
@@ -76,7 +77,7 @@ const exchange = (client: Socket): Promise<boolean> =>
     client.send("x")
   })
 
-/** One exchange on every flow, a few at a time so that no buffer on the way overflows; the number lost. */
+/** One exchange on every flow, a few at a time so that no buffer on the way overflows; returns the number lost. */
 const beat = async (flows: ReadonlyArray<Socket>): Promise<number> => {
   let lost = 0
   for (let at = 0; at < flows.length; at += atOnce) {
@@ -86,7 +87,7 @@ const beat = async (flows: ReadonlyArray<Socket>): Promise<number> => {
   return lost
 }
 
-/** One exchange from each of the sources, spread over this time; the number unanswered. */
+/** One exchange from each of the sources, spread over this time; returns the number unanswered. */
 const floodFor = async (millis: number): Promise<number> => {
   const begun = Date.now()
   let unanswered = 0

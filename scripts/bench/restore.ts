@@ -1,7 +1,7 @@
 /**
- * How soon a plugin that was killed serves again. From its start to the first answered `Plugin.Activate` with nothing to
- * restore, and with 10,000 mappings in nat mode: their difference is what the restore costs.
- * The built package is measured (`npm run build`), each start in the same network namespace.
+ * How soon a killed plugin serves again: the time from its start to the first answered `Plugin.Activate` with
+ * nothing to restore, and with 10,000 mappings in nat mode; the difference is the cost of the restore. Measures the
+ * built package (`npm run build`), each start in the same network namespace.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -86,7 +86,7 @@ const start = async (namespace: string, folder: string, running: Set<ChildProces
   }
 }
 
-/** False until someone listens and answers. */
+/** False until the plugin listens and answers. */
 const activates = (socketPath: string): Promise<boolean> =>
   new Promise((resolve) => {
     const socket = Net.connect(socketPath)

@@ -1,4 +1,4 @@
-/** Percentiles of samples in microseconds, and how they are printed. */
+/** Percentiles of samples in microseconds, and their format. */
 
 export interface Summary {
   readonly p50: number

@@ -1,4 +1,4 @@
-/** A session on this process's streams, on the in-memory services: what `stdio.ts` measures from outside. */
+/** A session on this process's streams with the in-memory services, which `stdio.ts` measures from outside. */
 import { Effect } from "effect"
 import { serve } from "../../adapters/stdio/StdioServer.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"

@@ -1,6 +1,7 @@
 /**
- * Requests a second over stdio, pipelined: maps and unmaps by turns, to a child process over pipes. The first rounds warm it
- * up and are not counted. Beside the rate what a request costs the child, since a busy machine has its share in the rate.
+ * Requests per second over stdio, pipelined: alternating maps and unmaps, to a child process over pipes. The first
+ * rounds warm it up and are not counted. Beside the rate it measures the child's processor time per request, since
+ * a busy machine lowers the rate.
  */
 import { spawn } from "node:child_process"
 import type { Readable, Writable } from "node:stream"
@@ -26,7 +27,7 @@ const requests = Array.from({ length: count }, (_, index) => {
 })
 const activations = requests.map((_, id) => `{"jsonrpc":"2.0","id":${id},"method":"Plugin.Activate"}\n`)
 
-/** Seconds until all are answered. */
+/** Seconds until all requests are answered. */
 const measure = async (lines: ReadonlyArray<string>, to: Writable, from: Readable): Promise<number> => {
   const begun = performance.now()
   let answered = 0

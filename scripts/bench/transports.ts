@@ -1,7 +1,7 @@
 /**
- * What the transports cost. The Unix socket against the handler of the Go reference, both granting whatever is asked, by
- * the same client in the same run: the round trip of one client, and the rate of eight. Beside them what this client and
- * this machine can reach at all: a bare `node:http` and a bare `node:net` server. Then stdio, pipelined.
+ * What the transports cost. The Unix socket beside the handler of the Go reference, both granting every request,
+ * with the same client in the same run: the round trip of one client, and the rate of eight. Beside them the upper
+ * bound of this client and machine: a bare `node:http` and a bare `node:net` server. Then stdio, pipelined.
  */
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -98,7 +98,7 @@ const roundTrips = async (socket: string, calls: number): Promise<ReadonlyArray<
   return micros
 }
 
-/** Calls a second of so many clients at once, each one call at a time. */
+/** Calls per second of this many concurrent clients, each one call at a time. */
 const rate = async (socket: string, count: number, calls: number): Promise<number> => {
   const clients: ReadonlyArray<KeepAliveClient> = await Promise.all(
     Array.from({ length: count }, () => connect(socket))
@@ -113,7 +113,7 @@ const rate = async (socket: string, count: number, calls: number): Promise<numbe
   return (count * calls * 1000) / (performance.now() - begun)
 }
 
-/** A process of its own, run as the plugin is, that serves on the socket named last. */
+/** Runs a server like the plugin, as a separate process, on the socket given last. */
 const served = Effect.fnUntraced(function* (program: string, ...options: ReadonlyArray<string>) {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))),

@@ -1,7 +1,10 @@
-/** Chunks by what is loaded together: each has all that its roots import, but for what is in one named before it. */
+/**
+ * Splits code into chunks by what is loaded together: each chunk has all modules that its roots import, except
+ * those in a chunk named before it.
+ */
 import type { Plugin } from "vite"
 
-/** The modules that a chunk begins with, from what each module loads at once and later. */
+/** The root modules of a chunk, from what each module loads at once and what it loads later. */
 export type Roots = (loadedLaterBy: (id: string) => ReadonlyArray<string>) => ReadonlyArray<string>
 
 export const closures = (chunks: Readonly<Record<string, Roots>>) => {
@@ -16,7 +19,7 @@ export const closures = (chunks: Readonly<Record<string, Roots>>) => {
         for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) {
           if (seen.has(id)) continue
           seen.add(id)
-          // What runs at once when it is loaded stays a chunk of its own.
+          // A root, which runs when it is loaded, keeps a chunk of its own.
           if (!chunkOf.has(id) && !roots.includes(id)) chunkOf.set(id, name)
           waiting.push(...(this.getModuleInfo(id)?.importedIds ?? []))
         }

@@ -1,6 +1,7 @@
 /**
- * `npm run build`: `dist/` as it is published. The library keeps its modules and its dependency on `effect`, whose services
- * are shared with the program that imports it; the executables are bundles, since they have to start fast.
+ * `npm run build [-- FOLDER]`: builds `dist/`, or that folder, as it is published. The library keeps its modules
+ * and its dependency on `effect`, whose services it shares with the program that imports it; the executables are
+ * bundles, since they must start fast.
  */
 import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -8,22 +9,24 @@ import * as Path from "node:path"
 import { build, type Plugin } from "vite"
 import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
+import { importEffectModules } from "./effectModules.ts"
+import { makeNotices } from "./notices.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
-const dist = Path.join(root, "dist")
+const built = Path.resolve(process.argv[2] ?? Path.join(root, "dist"))
+const begun = new Date()
+/** Replaces `built` once it is complete. */
+const dist = `${built}.${process.pid}`
+process.on("exit", () => Fs.rmSync(dist, { recursive: true, force: true }))
 
-Fs.rmSync(dist, { recursive: true, force: true })
-
-execFileSync(
-  process.execPath,
-  [Path.join(root, "node_modules/typescript/bin/tsc"), "-p", Path.join(import.meta.dirname, "tsconfig.json")],
-  {
-    cwd: root,
-    stdio: "inherit"
-  }
-)
+const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
+const project = Path.join(import.meta.dirname, "tsconfig.json")
+execFileSync(process.execPath, [compiler, "-p", project, "--outDir", dist], { cwd: root, stdio: "inherit" })
+importEffectModules(dist)
 
 const source = (path: string) => Path.join(root, "adapters", path)
+
+const notices = makeNotices()
 
 const bundle = (
   input: Record<string, string>,
@@ -34,7 +37,7 @@ const bundle = (
     root,
     configFile: false,
     logLevel: "warn",
-    plugins: [...plugins, builtins, plugin],
+    plugins: [...plugins, builtins, plugin, notices.plugin],
     ssr: { noExternal: true, external: ["koffi"] },
     build: {
       ssr: true,
@@ -58,7 +61,7 @@ const bundle = (
   })
 }
 
-// Few files, since each that is loaded at a start takes its time.
+// Few files, since loading each costs start time.
 await bundle(
   { portmapper: source("cli/main.ts") },
   {
@@ -69,16 +72,23 @@ await bundle(
   }
 )
 
-// Looked for beside the chunk that starts it; it shares nothing with that one.
+// The program looks for it beside the chunk that starts it; the two share nothing.
 await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
 
+Fs.writeFileSync(Path.join(dist, "bin/THIRD-PARTY-NOTICES"), notices.text())
+
 for (const name of ["portmapper", "portmapper-cni"]) Fs.chmodSync(Path.join(dist, "bin", `${name}.js`), 0o755)
 
-// What is installed for runtimes is no Node program; the one beside it is what it falls back to.
+// Runtimes run the shell script, which needs no Node; it falls back to the Node program beside it.
 const [before, after, ...more] = Fs.readFileSync(source("cni/front.sh"), "utf8").split("/main.ts")
 if (before === undefined || after === undefined || more.length > 0)
   throw new Error("front.sh does not name the program once")
 Fs.writeFileSync(Path.join(dist, "bin/portmapper-cni"), `${before}/portmapper-cni.js${after}`)
 Fs.chmodSync(Path.join(dist, "bin/portmapper-cni"), 0o755)
+
+// Dated before the build began, so that a source changed during the build counts as newer.
+Fs.utimesSync(Path.join(dist, "bin/portmapper.js"), begun, begun)
+Fs.rmSync(built, { recursive: true, force: true })
+Fs.renameSync(dist, built)

@@ -1,4 +1,7 @@
-/** What a kill leaves that no answer named: it is confirmed by the same request, and gives way to any other. */
+/**
+ * Checks mappings that a kill leaves and no answer named: the same request confirms one, and any other request
+ * evicts it.
+ */
 import { Effect } from "effect"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { containers } from "./Clients.ts"
@@ -23,7 +26,7 @@ export const claim = Effect.fnUntraced(function* (
   const unanswered = ledger.unanswered(listed)
   tally.unconfirmed += unanswered.length
   for (const one of unanswered) {
-    // Half of them stay, so that ranges fill up with what nobody will ever unmap.
+    // Half of them stay, so that ranges fill up with mappings that no client will ever unmap.
     if (one.State === "unconfirmed" && random.chance(0.5)) continue
     const other = otherBackend(one)
     const refusal = yield* mapExactly(plugin, one, other)
@@ -41,7 +44,7 @@ export const claim = Effect.fnUntraced(function* (
   }
 })
 
-/** What it was refused with; empty where it was granted. */
+/** The error of a refusal; empty if the plugin granted the request. */
 const mapExactly = (
   plugin: Plugin,
   { Proto, FrontendIP, FrontendPort }: Binding,

@@ -1,6 +1,7 @@
 /**
- * Clients that map and unmap at random over the plugin's socket, each one call at a time, all at once, until the plugin
- * is gone. Exact ports are each client's own; ranges and ephemeral ports are shared, and small enough to run out.
+ * Clients that map and unmap at random over the plugin's socket, each one call at a time, all at once, until the
+ * plugin dies. Exact ports are private to each client; ranges and ephemeral ports are shared, and small enough to
+ * run out.
  */
 import { Agent } from "node:http"
 import { request } from "../../test/support/http.ts"
@@ -9,7 +10,7 @@ import { type Binding, frontendOf, keyOf, type Ledger } from "./Ledger.ts"
 import type { Random } from "./Random.ts"
 
 export const clientCount = 4
-/** What each client has of its own, from `20000 + 100 × client` on. */
+/** The private ports of each client, from `20000 + 100 × client` on. */
 const ownPorts = 8
 export const range = { first: 21_000, last: 21_011 } as const
 export const ephemeral = { first: 22_000, last: 22_011 } as const
@@ -27,13 +28,13 @@ export interface Calls {
   stopping: boolean
   answered: number
   unanswered: number
-  /** Answered by an error that was put in. */
+  /** Calls that an injected error failed. */
   failed: number
-  /** Refused, though nothing that was answered stood in the way. */
+  /** Calls that were refused without a conflict with an answered mapping. */
   readonly refused: Array<string>
 }
 
-/** Works until the plugin answers no more, or until the call after which it shall stop. */
+/** Works until the plugin stops answering, or until the last call after `stopping` was set. */
 export const work = async (
   client: number,
   socket: string,
@@ -62,7 +63,7 @@ export const work = async (
       const asked = randomGroup(client, random, ledger)
       return asked === undefined ? [] : [asked]
     })
-    // Nobody may have one port for two containers.
+    // No two containers may get the same port.
     if (new Set(groups.map(([asked]) => asked && `${asked.Proto} ${asked.FrontendPort}`)).size < 2) return
     const { status, body } = await post("MapGroups", {
       Groups: groups.map((asked) => ({ Reqs: asked, Labels: {} }))
@@ -73,7 +74,7 @@ export const work = async (
     else refused(groups, answer)
   }
 
-  /** What is mapped is granted as before. */
+  /** Requests for an existing mapping are granted as before. */
   const mapAgain = async (mapped: ReadonlyArray<Binding>) => {
     const [binding] = random.some(mapped, 1)
     if (binding === undefined) return
@@ -95,7 +96,7 @@ export const work = async (
     const { status, body } = await post("UnmapPorts", { PortBindings: bindings, Labels: {} })
     calls.answered++
     if (status === 200) return ledger.unmapped(bindings)
-    // What an error names is mapped as before, and the rest is gone.
+    // Bindings that the error names are mapped as before, and the rest are gone.
     ledger.map(bindings.filter((binding) => body.includes(`unmapping ${frontendOf(binding)} failed: `)))
     ledger.unmapped(bindings)
     if (isInjected(body)) calls.failed++
@@ -150,8 +151,8 @@ const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyAr
 }
 
 /**
- * Whether what was answered, or is about to be by others, may take all the ports that were asked for. Calls on their way
- * take two ports each at most.
+ * Whether answered mappings, and those of other clients' calls in flight, may take all the requested ports. A call
+ * in flight takes two ports at most.
  */
 const isFull = ([asked]: ReadonlyArray<Request>, ledger: Ledger): boolean => {
   if (asked === undefined) return false

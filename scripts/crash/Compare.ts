@@ -1,6 +1,6 @@
 /**
- * What was answered against all that can be seen of the plugin: its own list, its record, the kernel's table, the sockets
- * it holds, and who answers at each of its ports.
+ * Compares what was answered with everything observable of the plugin: its own list, its record, the kernel's
+ * table, its sockets, and the backend that answers at each of its ports.
  */
 import { join } from "node:path"
 import { Effect } from "effect"
@@ -12,11 +12,11 @@ import { type Binding, doubled, keyOf, type Ledger, type Listed, textOf } from "
 import { type Recorded, recorded } from "./Record.ts"
 import { traffic } from "./Traffic.ts"
 
-/** Each as text, and none of it right. */
+/** Texts of differences, each of them a fault. */
 export interface Differences {
-  /** Answered, but not there, or not all of it. */
+  /** Answered, but missing or incomplete. */
   readonly lost: ReadonlyArray<string>
-  /** There, but twice, or with nothing that it belongs to. */
+  /** Present, but twice, or without a mapping that it belongs to. */
   readonly doubled: ReadonlyArray<string>
 }
 
@@ -26,7 +26,7 @@ export const list = (plugin: Plugin) =>
     ({ body }) => (JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }).Mappings
   )
 
-/** To be looked at while no call is on its way; `listed` is what the plugin lists. */
+/** Call while no request is in flight; `listed` is the plugin's own list. */
 export const differences = Effect.fnUntraced(function* (
   lab: Lab,
   plugin: Plugin,
@@ -40,7 +40,7 @@ export const differences = Effect.fnUntraced(function* (
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
   const unserved = yield* traffic(lab, [...ledger.answered.values()])
-  // Why, if the plugin knows.
+  // The reason, if the plugin knows it.
   const said = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
   return {
     lost: [
@@ -57,7 +57,7 @@ const differ = (what: string, found: ReadonlyArray<string>, wanted: ReadonlyArra
   beyond: without(found, wanted).map((text) => `${what} has ${text}`)
 })
 
-/** A live one is recorded as answered, an unconfirmed one as applied, and nothing is left half done. */
+/** A live mapping is recorded as answered, an unconfirmed one as applied, and none is left half done. */
 const differRecord = (found: ReadonlyArray<Recorded>, listed: ReadonlyArray<Listed>) => {
   const states = new Map(found.map(({ text, state }) => [text, state]))
   return differ(

@@ -1,6 +1,6 @@
 /**
- * The real plugin in a lab, killed at random instants while clients map and unmap, and started again on the same state.
- * After each start all that can be seen of it is held against what was answered.
+ * The real plugin in a lab, killed at random moments while clients map and unmap, and restarted on the same state.
+ * After each start the harness compares everything observable of it with what was answered.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, Exit } from "effect"
@@ -17,11 +17,11 @@ import { employ, kill, newTally, start, type Tally, type World } from "./World.t
 export interface CrashOptions {
   readonly seed: number
   readonly kills: number
-  /** No further kill is begun after so long, unless failures are put in and none came through to a client yet. */
+  /** No further kill begins after this time, unless failures are injected and none has reached a client yet. */
   readonly withinMillis?: number
-  /** What Node runs; the sources by default. */
+  /** The program that Node runs; the sources by default. */
   readonly program?: ReadonlyArray<string>
-  /** Runs the plugin of these sources over services that fail at random; see `Faults`. */
+  /** Runs the plugin from these sources over services that fail at random; see `Faults`. */
   readonly faults?: boolean
   readonly onKill?: (tally: Tally) => void
 }
@@ -55,7 +55,7 @@ export const crash = Effect.fn("crash")(function* (options: CrashOptions) {
   return tally
 })
 
-/** One life: looked at, then used by all clients at once until it is killed. */
+/** One session: checked, then used by all clients at once until it is killed. */
 const live = Effect.fnUntraced(function* (world: World) {
   const { random, startMillis } = world
   const begun = performance.now()
@@ -68,7 +68,7 @@ const live = Effect.fnUntraced(function* (world: World) {
   yield* ended
 })
 
-/** A life that ends at any moment of its start, or just after. */
+/** A session killed at any moment of its start, or just after. */
 const killStarting = Effect.fnUntraced(function* (world: World) {
   const { random, startMillis, tally } = world
   const after = random.next() * startMillis.usual
@@ -85,7 +85,7 @@ const killStarting = Effect.fnUntraced(function* (world: World) {
   tally.killedStarting++
 })
 
-/** All that can be seen of it; and what no answer named gives way. */
+/** Checks everything observable, and claims the mappings that no answer named. */
 const compare = Effect.fnUntraced(function* (world: World, plugin: Plugin.Plugin) {
   const { lab, ledger, tally } = world
   const listed = yield* list(plugin)

@@ -1,6 +1,6 @@
 /**
- * Services of the mapper that fail at random: a call is not made at all, or it is made and told as failed. While the file
- * `faults` is in the folder; each failure adds a line to `injected` beside it.
+ * Services of the mapper that fail at random: either the call is not made, or it is made and reported as failed.
+ * They fail while the file `faults` is in the folder; each failure adds a line to `injected` beside it.
  */
 import { appendFileSync, existsSync } from "node:fs"
 import { join } from "node:path"
@@ -14,7 +14,7 @@ import type { Random } from "./Random.ts"
 
 const injectedText = "a failure was put in"
 
-/** One of these is in every error that was put in; the other is the C library's for `ENOMEM`. */
+/** Every injected error contains one of these texts; the second is the C library's for `ENOMEM`. */
 export const injectedTexts: ReadonlyArray<string> = [injectedText, "annot allocate memory"]
 
 export const switchOf = (folder: string): string => join(folder, "faults")
@@ -33,7 +33,7 @@ export class Faults {
     this.#rate = rate
   }
 
-  /** Whether this call is to fail, and when. */
+  /** Whether this call must fail, and when. */
   at(call: string, moments: ReadonlyArray<Moment> = ["before", "after"]): Moment | undefined {
     if (!this.#random.chance(this.#rate) || !existsSync(switchOf(this.#folder))) return undefined
     const moment = moments[this.#random.below(moments.length)]
@@ -42,7 +42,7 @@ export class Faults {
   }
 }
 
-/** `undo` is what a service that fails late does itself before it tells. */
+/** `undo` is the cleanup that a service with a late failure does itself before it reports the failure. */
 const failing = <A, E, E2>(
   faults: Faults,
   call: string,
@@ -104,7 +104,7 @@ export const failingStore =
     putEngine: (engine) => failing(faults, "store putEngine", store.putEngine(engine), storeError)
   })
 
-/** The system calls beneath sockets and netlink; what the kernel refused it has not done, but for an answer that is lost. */
+/** The system calls beneath sockets and netlink. A failed call has had no effect, except for a lost answer. */
 export const failingLibc = (libc: Libc, faults: Faults): Libc => {
   const failing =
     <Parameters extends ReadonlyArray<unknown>>(

@@ -1,6 +1,7 @@
 /**
- * A life of the plugin over services that fail at random. What failed left nothing behind, or what is left of it is put
- * right while it lives; what was answered is there. Then it is killed, in the middle of its work or after a rest.
+ * A session of the plugin over services that fail at random. A failed call leaves nothing behind, or the plugin
+ * repairs what is left while it runs; answered mappings are there. Then it is killed, in the middle of its work or
+ * at rest.
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -51,12 +52,12 @@ export const faultyLife = Effect.fnUntraced(function* (
   yield* letSucceed(world)
 })
 
-/** How long the plugin has, once nothing fails any more, to put right what failures left. */
+/** How long the plugin may take, once nothing fails any more, to repair what failures left. */
 const settlesWithinMillis = 60_000
 
 /**
- * Waits until nothing differs from what was answered, and nothing of a call that failed is left; what still does or is
- * at the end of that time is told. Answers what is listed then.
+ * Waits until nothing differs from what was answered and nothing of a failed call is left; reports what still
+ * differs at the end of that time. Returns what is listed then.
  */
 const settled = Effect.fnUntraced(function* ({ lab, ledger, tally }: World, plugin: Plugin) {
   const begun = performance.now()
@@ -81,7 +82,7 @@ const settled = Effect.fnUntraced(function* ({ lab, ledger, tally }: World, plug
 
 const letFail = ({ folder }: World) => Effect.sync(() => writeFileSync(switchOf(folder), ""))
 
-/** Counts what was put in so far, too. */
+/** Also adds up the failures injected so far. */
 const letSucceed = ({ folder, tally }: World) =>
   Effect.sync(() => {
     rmSync(switchOf(folder), { force: true })

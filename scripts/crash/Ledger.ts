@@ -1,10 +1,10 @@
 /**
- * What the clients of a plugin know for sure, told by what they sent and what came back: which mappings were answered,
- * which calls were never answered, and so which of all that is there has a right to be.
+ * What the clients of a plugin know for sure, from their requests and the answers: which mappings were answered,
+ * which calls never were, and so which mappings are legitimate.
  */
 import type { WireBinding } from "../../test/lab/Plugin.ts"
 
-/** As `ListPorts` has it. */
+/** In the format of `ListPorts`. */
 export interface Listed {
   readonly Proto: number
   readonly FrontendIP: string
@@ -20,7 +20,7 @@ export type Binding = Pick<WireBinding, "Proto" | "FrontendIP" | "FrontendPort" 
 export const keyOf = ({ Proto, FrontendIP, FrontendPort }: Binding): string =>
   `${Proto === 6 ? "tcp" : "udp"} ${FrontendIP.includes(":") ? `[${FrontendIP}]` : FrontendIP}:${FrontendPort}`
 
-/** As errors name it: `[::]:8080/tcp`. */
+/** In the format of errors: `[::]:8080/tcp`. */
 export const frontendOf = (binding: Binding): string => {
   const [protocol, frontend] = keyOf(binding).split(" ")
   return `${frontend}/${protocol}`
@@ -32,9 +32,9 @@ export const textOf = (binding: Binding): string =>
 const sameBackend = (a: Binding, b: Binding) => a.BackendIP === b.BackendIP && a.BackendPort === b.BackendPort
 
 export class Ledger {
-  /** Answered, and nobody has asked to unmap it. */
+  /** Answered, and no client has requested to unmap it. */
   readonly answered = new Map<string, Binding>()
-  /** Answered, and an unmap of it was begun whose answer never came. */
+  /** Answered, and a client sent an unmap of it whose answer has not come. */
   readonly leaving = new Map<string, Binding>()
 
   map(bindings: ReadonlyArray<Binding>): void {
@@ -55,7 +55,7 @@ export class Ledger {
     for (const binding of bindings) this.leaving.delete(keyOf(binding))
   }
 
-  /** The answered ones that the list lacks, leads elsewhere or does not serve. */
+  /** The answered mappings that the list lacks, has with another backend, or has as conflicted. */
   lost(listed: ReadonlyArray<Listed>): ReadonlyArray<string> {
     const there = new Map(listed.map((one) => [keyOf(one), one]))
     return [...this.answered.values()].flatMap((binding) => {
@@ -66,7 +66,7 @@ export class Ledger {
     })
   }
 
-  /** What was half unmapped when the plugin was killed is either as before or gone: from now on it is known which. */
+  /** A mapping whose unmapping the kill interrupted is either still there or gone: records which. */
   settle(listed: ReadonlyArray<Listed>): void {
     const there = new Map(listed.map((one) => [keyOf(one), one]))
     for (const [key, binding] of this.leaving) {
@@ -76,13 +76,13 @@ export class Ledger {
     this.leaving.clear()
   }
 
-  /** What is there without any answer having named it. */
+  /** Listed mappings that no answer named. */
   unanswered(listed: ReadonlyArray<Listed>): ReadonlyArray<Listed> {
     return listed.filter((one) => !this.answered.has(keyOf(one)))
   }
 }
 
-/** Pairs that hold the same port of an overlapping address for two backends, and frontends that are there twice. */
+/** Pairs with the same port of an overlapping address for two backends, and frontends that are listed twice. */
 export const doubled = (listed: ReadonlyArray<Listed>): ReadonlyArray<string> =>
   [...Map.groupBy(listed, ({ Proto, FrontendPort }) => `${Proto} ${FrontendPort}`).values()].flatMap(
     (samePort) =>

@@ -1,4 +1,4 @@
-/** Choices that a seed repeats (mulberry32). */
+/** Random choices that a seed repeats (mulberry32). */
 export class Random {
   #state: number
 
@@ -6,7 +6,7 @@ export class Random {
     this.#state = seed >>> 0
   }
 
-  /** From 0 up to, not including, 1. */
+  /** From 0 inclusive to 1 exclusive. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0
     let mixed = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1)
@@ -26,7 +26,7 @@ export class Random {
     return all[this.below(all.length)]
   }
 
-  /** Some of these, at most so many, in a random order. */
+  /** Some of these, at most this many, in a random order. */
   some<A>(all: ReadonlyArray<A>, atMost: number): ReadonlyArray<A> {
     return all
       .map((value) => ({ value, order: this.next() }))

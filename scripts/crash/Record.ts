@@ -1,4 +1,7 @@
-/** The plugin's record of its mappings, read from a copy beside it: the file itself is locked as long as the plugin runs. */
+/**
+ * The plugin's record of its mappings, read from a copy: the plugin keeps the file itself locked as long as it
+ * runs.
+ */
 import { copyFileSync, existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -6,12 +9,12 @@ import { DatabaseSync } from "node:sqlite"
 import { type Binding, textOf } from "./Ledger.ts"
 
 export interface Recorded {
-  /** As `textOf` has it. */
+  /** In the format of `textOf`. */
   readonly text: string
   readonly state: string
 }
 
-/** To be read while no call is on its way. */
+/** Call while no request is in flight. */
 export const recorded = (stateDirectory: string): ReadonlyArray<Recorded> => {
   const folder = mkdtempSync(join(tmpdir(), "portmapper-crash-"))
   try {

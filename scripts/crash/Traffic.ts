@@ -1,4 +1,4 @@
-/** Real traffic to what is mapped: from the outside by the kernel's redirection, from the host itself by the relay. */
+/** Real traffic to mapped ports: from outside by the kernel's redirection, from the host itself by the relay. */
 import { Effect, type Scope } from "effect"
 import type { Lab } from "../../test/lab/Lab.ts"
 import type { Namespace } from "../../test/lab/Namespace.ts"
@@ -25,7 +25,7 @@ export const echoes = ({ get }: Lab): Effect.Effect<void, unknown, Scope.Scope> 
     { discard: true }
   )
 
-/** What is wrong with the traffic of these mappings; nothing where each is answered by its own backend. */
+/** What is wrong with the traffic of these mappings; nothing if each is answered by its own backend. */
 export const traffic = Effect.fnUntraced(function* (lab: Lab, bindings: ReadonlyArray<Binding>) {
   const found = yield* Effect.forEach(
     bindings.flatMap((binding) => waysTo(lab, binding)),
@@ -41,7 +41,7 @@ export const traffic = Effect.fnUntraced(function* (lab: Lab, bindings: Readonly
   return found.flat()
 })
 
-/** What is published on an unspecified address is reached on the host's loopback address too. */
+/** A port on an unspecified address is reached on the host's loopback address too. */
 const waysTo = ({ client, host }: Lab, binding: Binding) => {
   const ipv6 = binding.FrontendIP.includes(":")
   const outside = {

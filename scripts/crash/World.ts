@@ -1,4 +1,4 @@
-/** What a run of the harness works with: a lab, the plugin's folder, what was answered, and what was found wrong. */
+/** The state of a run of the harness: a lab, the plugin's folder, what was answered, and the faults found. */
 import { Effect } from "effect"
 import type { Lab } from "../../test/lab/Lab.ts"
 import * as Plugin from "../../test/lab/Plugin.ts"
@@ -14,16 +14,16 @@ export interface Tally {
   /** Calls that were answered, and those that the kill left without an answer. */
   answered: number
   unanswered: number
-  /** What was found after a start and no answer had named; nobody's way is blocked by it. */
+  /** Mappings found after a start that no answer had named; they block no request. */
   unconfirmed: number
-  /** Answered, but killed before that was recorded: found unconfirmed, and confirmed by asking again. */
+  /** Answered, but killed before the answer was recorded: found unconfirmed, and confirmed by the same request. */
   unrecorded: number
-  /** Calls that failed by what was put in, and starts that did. */
+  /** Calls that failed by an injected error, and starts that did. */
   failed: number
   failedStarts: number
   /** How often each kind of call was made to fail. */
   injected: ReadonlyMap<string, number>
-  /** Each with the number of kills before it; none is right. */
+  /** Faults, each with the number of kills before it. */
   readonly lost: Array<string>
   readonly doubled: Array<string>
   readonly blocking: Array<string>
@@ -50,7 +50,7 @@ export interface World {
   readonly ledger: Ledger
   readonly tally: Tally
   readonly random: Random
-  /** What Node runs, and what it is told besides where. */
+  /** The program that Node runs, and its further arguments. */
   readonly program: ReadonlyArray<string> | undefined
   readonly arguments: () => ReadonlyArray<string>
   readonly startMillis: { usual: number }
@@ -71,7 +71,7 @@ export const kill = Effect.fnUntraced(function* ({ tally }: World, process: Runn
   tally.kills++
 })
 
-/** All clients at once; `ended` once each is done with its last call. */
+/** All clients at once; `ended` completes once each has made its last call. */
 export const employ = ({ random, ledger, tally }: World, { socket }: Plugin.Plugin) => {
   const calls: Calls = { stopping: false, answered: 0, unanswered: 0, failed: 0, refused: [] }
   const clients = Array.from({ length: clientCount }, (_, client) =>

@@ -1,6 +1,6 @@
 /**
- * The plugin as `portmapper serve` runs it in `nat` mode, of the same layers, over services and system calls that fail at
- * random: `node faulty.ts serve --socket PATH --state DIR --ephemeral FIRST-LAST --seed N`. See `Faults`.
+ * The plugin as `portmapper serve` runs it in `nat` mode, from the same layers, over services and system calls that
+ * fail at random: `node faulty.ts serve --socket PATH --state DIR --ephemeral FIRST-LAST --seed N`. See `Faults`.
  */
 import { dirname } from "node:path"
 import { parseArgs } from "node:util"
@@ -36,7 +36,7 @@ import {
 } from "./Faults.ts"
 import { Random } from "./Random.ts"
 
-/** Of the calls to services, and of the system calls, of which each such call makes many. */
+/** Failure rates of calls to services, and of system calls, of which each service call makes many. */
 const serviceRate = 0.05
 const systemCallRate = 0.01
 

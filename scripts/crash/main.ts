@@ -1,8 +1,8 @@
 /**
- * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again and looks
- * for what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/` (`npm run build`
- * makes it), which starts sooner than the sources; `--faults` runs the plugin over services and system calls that fail at
- * random besides. Needs root, nftables and iproute2. Ends with status 1 where anything is wrong.
+ * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again
+ * and checks what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/`
+ * (made by `npm run build`), which starts sooner than the sources; `--faults` also lets services and system calls
+ * of the plugin fail at random. Needs root, nftables and iproute2. Exits with status 1 if anything is wrong.
  */
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"
@@ -23,7 +23,7 @@ const given = () => {
     return parseArgs({ options }).values
   } catch (error) {
     process.stderr.write(
-      `crash: ${(error as Error).message}; known are --kills N, --seed N, --minutes N, --built and --faults\n`
+      `crash: ${(error as Error).message}; expected --kills N, --seed N, --minutes N, --built or --faults\n`
     )
     return process.exit(2)
   }
@@ -48,7 +48,7 @@ const tell = (tally: Tally) => {
 const summary = (tally: Tally) => (values.faults ? `${killed(tally)}; ${injected(tally)}` : killed(tally))
 
 const injected = ({ failed, failedStarts, injected }: Tally) =>
-  `failures put in ${[...injected].map(([call, count]) => `${call} ${count}`).join(", ")}: ${failed} calls failed, ${failedStarts} starts`
+  `injected failures: ${[...injected].map(([call, count]) => `${call} ${count}`).join(", ")}; ${failed} calls failed, ${failedStarts} starts`
 
 const killed = (tally: Tally) =>
   `kills ${tally.kills} (${tally.killedStarting} while starting) / answered ${tally.answered} / lost ${tally.lost.length} / doubled ${tally.doubled.length} / blocking ${tally.blocking.length} / unconfirmed ${tally.unconfirmed} (and ${tally.unrecorded} answered but not yet recorded); calls cut short ${tally.unanswered}`

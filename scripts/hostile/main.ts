@@ -1,7 +1,7 @@
 /**
- * `npm run hostile [-- NAME…]`: replays known attacks against a real plugin, each in network namespaces of its own, and prints
- * a line each: whether what must hold did. NAME selects those whose name begins so. Needs root, nftables and iproute2. Ends
- * with status 1 where one did not hold.
+ * `npm run hostile [-- NAME…]`: replays known attacks against a real plugin, each in its own network namespaces,
+ * and prints a line each: whether the defence held. NAME selects those whose name begins with it. Needs root,
+ * nftables and iproute2. Exits with status 1 if one did not hold.
  */
 import { Cause, Effect, Exit } from "effect"
 import { attacks } from "../../test/hostile/attacks.ts"

@@ -1,6 +1,6 @@
 /**
- * The bytes that the kernel carried for redirected ports, as far as it counts them. What the relay carries is counted by
- * the relay.
+ * The bytes that the kernel carried for redirected ports, where it counts them. The relay counts what it carries
+ * itself.
  */
 import { Context, Effect, Layer } from "effect"
 import type { Address } from "../protocol/Address.ts"
@@ -14,7 +14,7 @@ export interface Redirected {
   readonly backend: Endpoint
 }
 
-/** `in` to the backend, `out` from it: whole packets, headers of IP included. */
+/** `in` to the backend, `out` from it: whole packets, IP headers included. */
 export interface Bytes {
   readonly in: number
   readonly out: number
@@ -24,17 +24,18 @@ export class ByteCounter extends Context.Service<
   ByteCounter,
   {
     /**
-     * What each of these redirections carried, in their order: flows to its frontend that were led to its backend, those
-     * that live now and those that ended since counting began. A frontend of a specific address has the flows to that
-     * address, and not the unspecified one beside it. A sum never falls while its redirection stands, may lag by a second,
-     * and begins again with the process. `undefined` where the host does not count. Never fails.
+     * The bytes of each of these redirections, in their order: the flows to its frontend that the kernel redirected
+     * to its backend, those that live now and those that ended since counting began. A frontend of a specific
+     * address counts the flows to that address, and the unspecified one beside it does not. A sum never falls while
+     * its redirection exists, may lag by a second, and restarts with the process. `undefined` where the host does
+     * not count. Never fails.
      */
     readonly read: (redirected: ReadonlyArray<Redirected>) => Effect.Effect<ReadonlyArray<Bytes | undefined>>
-    /** These redirections are gone: the next ones of the same frontends begin at zero. */
+    /** These redirections were removed: later ones of the same frontends start at zero. */
     readonly forget: (redirected: ReadonlyArray<Redirected>) => Effect.Effect<void>
   }
 >()("portmapper/firewall/ByteCounter") {
-  /** Where the kernel counts nothing, or carries nothing. */
+  /** For a kernel that counts nothing, or carries nothing. */
   static readonly layerNone = Layer.succeed(ByteCounter, {
     read: (redirected) => Effect.succeed(redirected.map(() => undefined)),
     forget: () => Effect.void
@@ -76,7 +77,7 @@ const nothing: Bytes = { in: 0, out: 0 }
 export class MemoryByteCounter extends Context.Service<
   MemoryByteCounter,
   {
-    /** The kernel carries bytes for a frontend, as `0.0.0.0:80/tcp`; from the first time on it counts. */
+    /** Carries bytes for a frontend, as `0.0.0.0:80/tcp`; its counter exists from the first call on. */
     readonly carry: (frontend: string, bytes: Bytes) => void
   }
 >()("portmapper/firewall/MemoryByteCounter") {}

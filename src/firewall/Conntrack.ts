@@ -1,6 +1,7 @@
 /**
- * The kernel's memory of flows, as far as published ports need it changed. A flow goes on to where its first packet went:
- * one that began before its mapping, or belongs to one removed, would never be led to where the port leads now.
+ * The kernel's conntrack table, where published ports need it changed. A flow keeps the destination of its first
+ * packet: one that began before its mapping, or belongs to a removed one, would never reach the port's current
+ * backend.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
@@ -10,15 +11,18 @@ import { type Endpoint, endpointText, frontendText } from "../protocol/PortBindi
 import type { Protocol } from "../protocol/Protocol.ts"
 import type { Rule } from "./Firewall.ts"
 
-/** A frontend, and where the kernel leads its flows now: to `backend`, from sources within `allow`; nowhere if `undefined`. */
+/**
+ * A frontend, and where the kernel redirects its flows now: to `backend`, from sources within `allow`; nowhere if
+ * `undefined`.
+ */
 export interface FlowFrontend {
   readonly protocol: Protocol
   readonly host: Address
   readonly port: number
   readonly backend: Endpoint | undefined
-  /** `undefined` lets every source in. */
+  /** `undefined` allows every source. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
-  /** Whether sources outside `allow` were let in until now: their flows end, connections included. */
+  /** Whether sources outside `allow` were allowed until now: their flows end, connections included. */
   readonly narrowed: boolean
 }
 
@@ -30,7 +34,7 @@ export class ConntrackError extends Schema.TaggedError<ConntrackError>()("Conntr
   }
 }
 
-/** Where that fails, an old flow may go on for its time, which is told. */
+/** Logs a failure: an old flow may then continue until it times out. */
 export const forgetFlows = (
   conntrack: Conntrack["Service"],
   flows: ReadonlyArray<FlowFrontend>
@@ -44,15 +48,15 @@ export class Conntrack extends Context.Service<
   {
     /**
      * Forgets the flows whose original destination is one of these frontends (protocol, port and address, where an
-     * unspecified address stands for the addresses of this host but its loopback ones) and that don't go where the
-     * frontend leads now. No other host's forwarded flow is touched. One pass over the kernel's table for each family and
-     * protocol, whatever the number of frontends.
+     * unspecified address means all addresses of this host but its loopback ones) and that don't go to the
+     * frontend's current backend. Flows forwarded for other hosts are not touched. One pass over the kernel's table
+     * for each family and protocol, whatever the number of frontends.
      *
-     * UDP flows are gone when this returns, and so are connections from sources outside a `narrowed` frontend's list; of
-     * these, neither end's next packet takes the flow up again. Any other TCP or SCTP connection ends with its backend and
-     * is left alone, but for one whose first packet came between two changes and was neither redirected nor answered: what
-     * is sent again would follow it for minutes. Such are forgotten within two seconds, before the second attempt to send
-     * again. After a failure some may be gone.
+     * UDP flows are gone when this returns, and so are connections from sources outside a `narrowed` frontend's
+     * list; a later packet of either end does not revive these connections. Any other TCP or SCTP connection ends
+     * with its backend and is left alone, except one whose first packet arrived between two changes and was neither
+     * redirected nor answered: retransmissions would follow it for minutes. These are forgotten within two seconds,
+     * before the second retransmission. After a failure some flows may be gone.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
   }
@@ -87,26 +91,26 @@ export class Conntrack extends Context.Service<
 export class MemoryConntrack extends Context.Service<
   MemoryConntrack,
   {
-    /** The frontends flushed so far, in order, the last `rememberedFlushes` of them at least; see `flowText`. */
+    /** The frontends flushed so far, in order, at least the last `rememberedFlushes`; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
   }
 >()("portmapper/firewall/MemoryConntrack") {}
 
-/** A long session in memory has no end of them. */
+/** Bounds the list, since a long session in memory flushes without end. */
 const rememberedFlushes = 10_000
 
-/** The flows that rules lead elsewhere from now on. */
+/** The flows that these new rules redirect elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
     if (rule._tag === "Redirect") return [flowsOf(rule, rule.backend, rule.allow, false)]
     return rule._tag === "Limit" && rule.protocol === "udp" ? [flowsOf(rule)] : []
   })
 
-/** The flows that rules which are gone would still lead; connections go on as they were. */
+/** The flows that removed rules still redirect; connections continue as they were. */
 export const flowsOfRemoved = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule) => (rule._tag === "Redirect" && rule.protocol === "udp" ? [flowsOf(rule)] : []))
 
-/** The flows that these rules led, as far as they come from sources that are admitted no longer. */
+/** The flows of these rules from sources that are no longer allowed. */
 export const flowsOfNarrowed = (
   before: ReadonlyArray<Rule>,
   allow: FlowFrontend["allow"]
@@ -117,7 +121,10 @@ export const flowsOfNarrowed = (
       : []
   )
 
-/** Whether every network lies within one of `allow`; a network that several of them make up together does not. */
+/**
+ * Whether each network lies within one network of `allow`; several networks that only together contain it don't
+ * count.
+ */
 const admitsAll = (allow: FlowFrontend["allow"], networks: FlowFrontend["allow"]): boolean =>
   allow === undefined ||
   (networks?.every((network) => allow.some((wider) => IpNetwork.containsNetwork(wider, network))) ?? false)

@@ -1,6 +1,6 @@
 /**
- * The kernel's redirections for published ports. A change is a transaction: it happens as a whole or not at all.
- * Nothing else on the host is touched, and nothing is read from it but what was put here.
+ * The kernel's redirections for published ports. A change is a transaction: all of it happens, or nothing. It
+ * touches nothing else on the host, and reads only what it added itself.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
@@ -10,10 +10,11 @@ import { type Endpoint, endpointText, frontendText } from "../protocol/PortBindi
 import type { Protocol } from "../protocol/Protocol.ts"
 
 /**
- * New connections to `host:port` lead to `backend`, which is of the same family. An unspecified `host` stands for every
+ * New connections to `host:port` go to `backend`, which is of the same family. An unspecified `host` means every
  * address of this host but its loopback ones; a rule for one address wins over it. Packets from a loopback or a
- * link-local IPv6 address are not redirected, since nobody forwards them: they are left to the socket that holds the port.
- * `allow`: only sources within these networks, others are dropped and counted; `undefined` lets every source in.
+ * link-local IPv6 address are not redirected, since the kernel does not forward them: they go to the socket that
+ * holds the port. `allow`: only sources within these networks, others are dropped and counted; `undefined` allows
+ * every source.
  */
 export interface Redirect {
   readonly _tag: "Redirect"
@@ -24,7 +25,7 @@ export interface Redirect {
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
 }
 
-/** Packets from outside to a port published on a loopback address are dropped, whatever the host's routes say. */
+/** Drops packets from outside to a port published on a loopback address, whatever the host's routes say. */
 export interface Guard {
   readonly _tag: "Guard"
   readonly protocol: Protocol
@@ -33,8 +34,8 @@ export interface Guard {
 }
 
 /**
- * The sources of a port that is relayed and not redirected, enforced before the packet reaches its socket. Sources on this
- * host's loopback addresses always get there: they are for the relay to judge.
+ * The allowed sources of a port that is relayed and not redirected, enforced before the packet reaches its socket.
+ * Sources on this host's loopback addresses always pass: the relay decides about them.
  */
 export interface Limit {
   readonly _tag: "Limit"
@@ -52,8 +53,8 @@ export interface Change {
 }
 
 /**
- * `Denied`: no right to change the kernel's tables. `Unsupported`: the kernel or `nft` lacks what is needed. `Busy`: the
- * kernel had no buffers; the same change may succeed later. `Gone`: the table is no longer there. `Failed`: other.
+ * `Denied`: no right to change the kernel's tables. `Unsupported`: the kernel or `nft` lacks a feature. `Busy`: the
+ * kernel had no buffers; the same change may succeed later. `Gone`: the table no longer exists. `Failed`: other.
  */
 export class FirewallError extends Schema.TaggedError<FirewallError>()("FirewallError", {
   reason: Schema.Literals(["Denied", "Unsupported", "Busy", "Gone", "Failed"]),
@@ -66,8 +67,8 @@ export class FirewallError extends Schema.TaggedError<FirewallError>()("Firewall
 }
 
 /**
- * What a rule counted since it was added: connections redirected (none for a `Limit`, whose relay counts them), and packets
- * dropped for their source.
+ * What a rule counted since it was added: connections redirected (none for a `Limit`, whose relay counts them), and
+ * packets dropped because of their source.
  */
 export interface Counted {
   readonly rule: Redirect | Limit
@@ -75,7 +76,10 @@ export interface Counted {
   readonly dropped: number
 }
 
-/** A flow that has ended, by the ends of what its backend sends: to the client, or to the address it is masqueraded as. */
+/**
+ * A flow that has ended, by the two ends of its backend's packets: to the client, or to the address it is
+ * masqueraded as.
+ */
 export interface RefusedFlow {
   readonly protocol: Protocol
   readonly backend: Endpoint
@@ -86,40 +90,44 @@ export class Firewall extends Context.Service<
   Firewall,
   {
     /**
-     * One transaction: afterwards every rule of `add` holds and none of `remove` does, or nothing changed. A rule is known
-     * by its frontend, guards apart from the others (see `ruleKey`): adding one that is there replaces it, removing one
-     * that is not there succeeds. A rule that stands in both is replaced. Connections made before a change go on as they were.
-     * Where someone removed the table, or `remove` did, adding fails as `Gone` until `replace` puts it back.
+     * One transaction: afterwards every rule of `add` is in place and none of `remove`, or nothing changed. Its
+     * frontend identifies a rule, guards apart from the others (see `ruleKey`): adding an existing rule replaces
+     * it, removing a missing one succeeds. A rule in both lists is replaced. Connections made before a change
+     * continue as they were. If another process removed the table, or `remove` did, adding fails as `Gone` until
+     * `replace` puts it back.
      */
     readonly apply: (change: Change) => Effect.Effect<void, FirewallError>
     /**
-     * Replaces everything by these rules in one transaction; used at start, and to repair what others removed. What a rule
-     * that was there and stays has counted is kept where it can be. Returns the rules that are there no more, as far as
+     * Replaces everything by these rules in one transaction; used at start, and to repair what other processes
+     * removed. Keeps the counters of rules that stay where possible. Returns the rules that were removed, as far as
      * they are known.
      */
     readonly replace: (rules: ReadonlyArray<Rule>) => Effect.Effect<ReadonlyArray<Rule>, FirewallError>
     /**
-     * Reads the rules back from where they are enforced, with their counters. Of an allow-list it gives what it comes to:
-     * networks of the frontend's family in rising order, none within another.
+     * Reads the rules back from where they are enforced, with their counters. An allow-list is returned in normal
+     * form: networks of the frontend's family in ascending order, none within another.
      */
     readonly read: Effect.Effect<
       { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> },
       FirewallError
     >
     /**
-     * From now on no packet of the backend begins such a flow anew: an Engine that masquerades what containers send would
-     * lead it to the client from the published port again. Flows that are there are not touched. Holds for five days, as
-     * long as the kernel remembers an idle connection, or until the table goes. Not among the rules: `read` does not
-     * return it, and `replace` leaves it.
+     * From now on drops packets of the backend that would begin such a flow anew: an Engine that masquerades the
+     * containers' packets would send it to the client from the published port again. Existing flows are not
+     * touched. Lasts five days, as long as the kernel keeps an idle connection, or until the table is removed. Not
+     * one of the rules: `read` does not return it, and `replace` keeps it.
      */
     readonly refuse: (flows: ReadonlyArray<RefusedFlow>) => Effect.Effect<void, FirewallError>
-    /** Fails as `Gone` where what was put here no longer stands as it was put; cheap enough for every second. */
+    /** Fails as `Gone` where the table no longer exists as it was created; cheap enough for every second. */
     readonly check: Effect.Effect<void, FirewallError>
-    /** Removes the whole table, whoever's process loaded it. */
+    /** Removes the whole table, even if another process loaded it. */
     readonly remove: Effect.Effect<void, FirewallError>
   }
 >()("portmapper/firewall/Firewall") {
-  /** Where the kernel's tables can't be had: there is nothing to change, and a rule is refused with the reason. */
+  /**
+   * For hosts where the kernel's tables are not available: there is nothing to change, and a rule is refused with
+   * the reason.
+   */
   static readonly layerNone = (reason: string) => {
     const refuse = (rules: ReadonlyArray<Rule>) =>
       rules.length === 0
@@ -142,26 +150,26 @@ export class Firewall extends Context.Service<
   )
 }
 
-/** The in-memory table, for a test to look at and to make fail. */
+/** The in-memory table, for a test to inspect and to make fail. */
 export class MemoryFirewall extends Context.Service<
   MemoryFirewall,
   {
     /** Every rule as text, sorted; see `ruleText`. */
     readonly rules: () => ReadonlyArray<string>
-    /** Every flow that is refused, in order, as `10.0.0.2:80 to 192.0.2.2:5000/tcp`. */
+    /** Every refused flow, in order, as `10.0.0.2:80 to 192.0.2.2:5000/tcp`. */
     readonly refused: () => ReadonlyArray<string>
-    /** Every change is refused with this error until it is `undefined` again. */
+    /** Refuses every change with this error until it is `undefined` again. */
     readonly refuse: (error: FirewallError | undefined) => void
-    /** Someone else removes the table. */
+    /** Removes the table, as another process would. */
     readonly flush: () => void
   }
 >()("portmapper/firewall/MemoryFirewall") {}
 
-/** What a rule is known by: a frontend is redirected or limited, never both, and may be guarded besides. */
+/** The key of a rule: a frontend is redirected or limited, never both, and may have a guard besides. */
 export const ruleKey = ({ _tag, protocol, host, port }: Rule): string =>
   `${_tag === "Guard" ? "Guard" : "Frontend"} ${protocol} ${host.key} ${port}`
 
-/** The rules that no other of `others` takes the place of. */
+/** The rules that no rule of `others` replaces. */
 export const withoutRules = (
   rules: ReadonlyArray<Rule>,
   others: ReadonlyArray<Rule>

@@ -1,6 +1,6 @@
 /**
- * Guards for the ports on loopback addresses that this process listens on itself: who may call it there is every user of
- * this host, and nobody on another one. They stand beside the mappings' rules, through every replacement of these.
+ * Guards for the ports on loopback addresses that this process itself listens on: every user of this host may
+ * connect to them, and no other host. `replace` keeps them beside the mappings' rules.
  */
 import { Context, Effect } from "effect"
 import { type Firewall, type FirewallError, type Guard, withoutRules } from "./Firewall.ts"
@@ -8,19 +8,19 @@ import { type Firewall, type FirewallError, type Guard, withoutRules } from "./F
 export class OwnPorts extends Context.Service<
   OwnPorts,
   {
-    /** From now on the ports that are listened on now are guarded, and no others of ours. */
+    /** Guards the ports that this process listens on now, and drops the guards of its other ports. */
     readonly guard: Effect.Effect<void, FirewallError>
-    /** None is guarded any more. */
+    /** Removes all guards. */
     readonly release: Effect.Effect<void, FirewallError>
   }
 >()("portmapper/firewall/OwnPorts") {
-  /** Where the kernel's tables can't be had there is nothing to guard by. */
+  /** For hosts where the kernel's tables are not available. */
   static readonly none = OwnPorts.of({ guard: Effect.void, release: Effect.void })
 }
 
 /**
- * The same firewall with these guards in every replacement, at first for what `listening` returns now: what is taken over
- * is listened on already, and what is connected meanwhile waits to be accepted.
+ * Wraps a firewall so that each replacement includes these guards, at first for what `listening` returns now: a
+ * socket that was taken over is listening already, and connections made meanwhile wait to be accepted.
  */
 export const withOwnPorts = (
   firewall: Firewall["Service"],
@@ -36,7 +36,7 @@ export const withOwnPorts = (
         ? Effect.void
         : firewall.apply({ add: next, remove: withoutRules(remove, next) })
     }).pipe(
-      // Whoever puts the table back puts these back with it.
+      // The replacement that restores the table includes these guards.
       Effect.catch((error) => (error.reason === "Gone" ? Effect.void : Effect.fail(error)))
     )
 

@@ -1,6 +1,6 @@
 /**
- * Carries out a change: evict, reserve, redirect, relay, record, in this order, and undoes it in the reverse one where a
- * step fails. A release takes the record away first, so that one which a kill cuts short is finished by the restore.
+ * Carries out a change: evict, reserve, redirect, relay, record, in this order; undoes it in reverse order where a
+ * step fails. A release removes the record first, so that the restore finishes a release which a kill cut short.
  */
 import { Effect, Exit, Result, Schema } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
@@ -41,12 +41,12 @@ export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
 
 export type ApplyError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
 
-/** How to undo what was done so far; the last is undone first. Undoing can't fail: what it can't do is logged. */
+/** The steps that undo what was done so far, run last to first. They can't fail: a step logs what it can't undo. */
 export type Undo = Array<() => Effect.Effect<void>>
 
 /**
- * Undoes what `body` did where it fails. It is not interrupted: a step that were could have done all it does, and its
- * undoing would be forgotten. `interruption` fails where the fiber was interrupted meanwhile.
+ * Runs `body`, and undoes what it did if it fails. `body` is not interruptible: an interrupted step might have done
+ * all of its work without registering its undo. `interruption` fails if the fiber was interrupted meanwhile.
  */
 export const undoing = <A, E, R>(
   body: (undo: Undo, interruption: Effect.Effect<void>) => Effect.Effect<A, E, R>
@@ -60,17 +60,19 @@ export const undoing = <A, E, R>(
     )
   })
 
-/** What was done for a call. */
+/** The result of a change. */
 export interface Applied {
   /** The port of each reservation. */
   readonly ports: ReadonlyArray<number>
-  /** What the call answers with. */
+  /** The entries that the call's answer names. */
   readonly answered: ReadonlyArray<MappingEntry>
   /** What takes the place of what, once all else is done. */
   readonly replaced: ReadonlyArray<readonly [entry: MappingEntry, by: MappingEntry]>
 }
 
-/** Carries out a change, or fails with what refused it, and of which group; the caller has the lock and undoes. */
+/**
+ * Carries out a change, or fails with the error and the group it belongs to. The caller holds the lock and undoes.
+ */
 export const apply = Effect.fnUntraced(function* (
   context: MapperContext,
   { evict: inTheWay, reserve: reservations, update }: Change,
@@ -86,7 +88,12 @@ export const apply = Effect.fnUntraced(function* (
     const { ports: asked, create } = reservation
     const port = holds[0]?.port ?? (asked._tag === "Exact" ? asked.port : 0)
     ports.push(port)
-    created.push(...createdOn(create, port, holds))
+    const made = createdOn(create, port, holds)
+    created.push(...made)
+    // One that was replaced later in the same call, and put back, has another hold by then.
+    undo.push(() =>
+      context.allocator.release([...holds, ...made.flatMap(({ entry }) => entry.resources.hold ?? [])])
+    )
   }
   yield* ofAll(serve(context, created, update, undo))
   const all = [...created, ...update]
@@ -97,7 +104,7 @@ export const apply = Effect.fnUntraced(function* (
   }
 })
 
-/** New entries, which hold nothing yet, and what they are to be. */
+/** New entries, which hold nothing yet, each with the state it gets. */
 const createdOn = (
   create: ReadonlyArray<Creation>,
   port: number,
@@ -119,7 +126,7 @@ const createdOn = (
   })
 }
 
-/** Where nothing is left of a range, entries that may be are evicted, no more than are needed. */
+/** Where a range has no port left, evicts entries that may be evicted, no more than needed. */
 const reserve = Effect.fnUntraced(function* (
   context: MapperContext,
   { index, ports, beside, create, evictable }: Reservation,
@@ -139,17 +146,15 @@ const reserve = Effect.fnUntraced(function* (
         undo.push(...evicted)
         break
       }
-      // Another process may have the port on another address: then the next one is tried.
+      // Another process may have the port on another address: put the evicted entries back and try the next port.
       for (const step of evicted) yield* step()
       if (reserved.failure._tag !== "PortsExhausted") break
     }
   if (Result.isFailure(reserved)) return yield* Effect.fail({ group: index, error: reserved.failure })
-  const holds = reserved.success
-  undo.push(() => allocator.release(holds))
-  return holds
+  return reserved.success
 })
 
-/** Everything after the ports: redirect, relay, record, make it known. */
+/** Everything after the ports: redirect, relay, record, add the new entries to the table. */
 const serve = Effect.fnUntraced(function* (
   context: MapperContext,
   created: ReadonlyArray<Update>,
@@ -192,8 +197,8 @@ const serve = Effect.fnUntraced(function* (
 })
 
 /**
- * The last step of a call, after which nothing fails: what is replaced is released. Whoever was answered with it, or is about
- * to be, is so with what takes its place.
+ * The last step of a call: releases replaced entries. Pending answers that name them name their replacement from now on,
+ * which is as answered as they were.
  */
 export const replace = Effect.fnUntraced(function* (
   context: MapperContext,
@@ -214,11 +219,11 @@ export const replace = Effect.fnUntraced(function* (
   yield* evict(context, [...replaced.keys()], undo)
 })
 
-/** What an answer that named this entry names now. */
+/** The entry that stands for this one in a pending answer. */
 const current = (entry: MappingEntry): MappingEntry =>
   entry.replacedBy === undefined ? entry : current(entry.replacedBy)
 
-/** One transaction for what comes and what changes; flows that went elsewhere until now are forgotten. */
+/** Adds and replaces all rules in one transaction, then forgets the flows that they redirect elsewhere. */
 const redirect = (
   context: MapperContext,
   changed: ReadonlyArray<Update>,
@@ -248,7 +253,7 @@ const redirect = (
   })
 }
 
-/** After a change of route that is undone; where the relay refuses, it is relayed as it is now, and retried. */
+/** Undoes a change of route. If the relay refuses, the route stays as it is now, and is retried. */
 const relayAsBefore = (
   { relay }: MapperContext,
   entry: MappingEntry,
@@ -260,7 +265,7 @@ const relayAsBefore = (
     return Effect.logError(`${mappingText(entry.mapping)} can't be relayed as before: ${error.message}`)
   })
 
-/** Releases entries that are in the way, to be put back where the change is undone. */
+/** Releases entries that are in the way. Undoing the change puts them back. */
 const evict = (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>,
@@ -271,7 +276,10 @@ const evict = (
   return release(context, entries)
 }
 
-/** As they were; what can't be served again yet is in conflict. Of several, some may not have been released. */
+/**
+ * Puts released entries back as they were; one that can't be reactivated yet is in conflict. Skips entries that the
+ * failed eviction had not released.
+ */
 const putBack = Effect.fnUntraced(function* (
   context: MapperContext,
   before: ReadonlyArray<{ readonly entry: MappingEntry; readonly status: Status }>
@@ -302,7 +310,10 @@ const putBack = Effect.fnUntraced(function* (
   }
 })
 
-/** Releases entries; the caller has the lock. All in one transaction, or else each in its own, so that one can't keep the others. */
+/**
+ * Releases entries; the caller holds the lock. Tries one transaction first, then one per entry, so that an entry
+ * that can't be released doesn't keep the others.
+ */
 export const release = (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>
@@ -336,13 +347,13 @@ const unmapError = (failures: ReadonlyArray<readonly [MappingEntry, FirewallErro
     }))
   })
 
-/** The record and the kernel let go, or neither does; what follows can't fail. */
+/** Removes the entries from both the record and the kernel, or from neither; the steps after that can't fail. */
 const releaseTogether = Effect.fnUntraced(function* (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>
 ) {
   const { firewall, store, relay, mappings, allocator, byteCounter } = context
-  // A removal that failed may have been made all the same.
+  // A removal that failed may still have been written.
   yield* Effect.tapError(store.remove(entries.map(({ mapping }) => mapping)), () =>
     recordAgain(context, entries)
   )
@@ -364,15 +375,18 @@ const releaseTogether = Effect.fnUntraced(function* (
   yield* allocator.release(holds)
 })
 
-/** Records what is kept after all: it may be answered as mapped in a moment, and a kill soon after must find it so. */
+/**
+ * Records again the entries that are kept: a call may answer with them in a moment, and a kill after that must find
+ * them.
+ */
 const recordAgain = ({ store }: MapperContext, entries: ReadonlyArray<MappingEntry>): Effect.Effect<void> =>
   logFailure("recording again what is kept", again(recordEntries(store, entries), 3))
 
-/** At once, and so often at most. */
+/** Retries at once, at most `times` times. */
 const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
-/** The answer was delivered: what it names, and is still there, is answered. */
+/** The answer was delivered: marks the entries that it names, and that still exist, as answered. */
 export const commit = ({ mappings, store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
   Effect.suspend(() => {
     const unrecorded: Array<MappingEntry> = []
@@ -386,8 +400,8 @@ export const commit = ({ mappings, store }: MapperContext, answered: ReadonlyArr
   })
 
 /**
- * The answer never arrived: what only this call has named is released. A policy stays as it was asked for last, and what
- * was evicted stays so. What can't be released now may be evicted.
+ * The answer was lost: releases the entries that only this call has named. The policy requested last stays, and
+ * evicted entries stay evicted. An entry that can't be released now may be evicted later.
  */
 export const withdraw = (context: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
   Effect.suspend(() => {

@@ -1,6 +1,6 @@
 /**
- * What a call wants of the host, as a value: whom to evict, what to reserve, to serve and to update. Pure: the same
- * entries, groups and moment make the same change, or the same refusal. `Apply` carries it out.
+ * Decides what a call changes on the host, as a value: what to evict, to reserve, to serve and to update. Pure: the
+ * same entries, groups and time give the same change, or the same refusal. `Apply` carries it out.
  */
 import { Result } from "effect"
 import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
@@ -36,21 +36,21 @@ import { type Plan, resourcesOf, type Served } from "./Plan.ts"
 
 type State = Mappings["Service"]
 
-/** A group that is asked for, and its plan; `index` is its place among the groups of the call. */
+/** A requested group and its plan; `index` is its place among the groups of the call. */
 export interface PlannedGroup {
   readonly index: number
   readonly group: Group
   readonly plan: Plan
 }
 
-/** Who asks, and when. `isGone`: whether the container behind an entry is known to be gone. */
+/** The caller and the time of the call. `isGone`: whether the container behind an entry is known to be gone. */
 export interface Asking {
   readonly owner: string
   readonly nowMillis: number
   readonly isGone: (entry: MappingEntry) => boolean
 }
 
-/** A mapping to be made, on the port that is reserved for it. */
+/** A mapping to create, on the port that is reserved for it. */
 export interface Creation {
   readonly planned: Served
   readonly policy: Policy
@@ -59,49 +59,52 @@ export interface Creation {
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
-/** One port for a group: exactly the one asked for, or any of a range. */
+/** One port for a group: exactly the one requested, or any of a range. */
 export interface Reservation {
-  /** The group that a refusal is told of. */
+  /** The group that a refusal names. */
   readonly index: number
   readonly ports: PortRequest
-  /** Holds of the same group, which these frontends don't collide with. */
+  /** Existing holds of the same group: these frontends don't collide with them. */
   readonly beside: ReadonlyArray<Hold>
   readonly create: ReadonlyArray<Creation>
-  /** For a range that has no port left: who may be evicted for one, the holders of a port together, the oldest first. */
+  /**
+   * For a range that has no port left: the entries that may be evicted to free one, grouped by port, the oldest
+   * first.
+   */
   readonly evictable: (gives: (port: number) => boolean) => ReadonlyArray<ReadonlyArray<MappingEntry>>
 }
 
-/** An entry that the call answers with, and what it is from now on. */
+/** An entry that the call answers with, and its new state. */
 export interface Update {
   readonly entry: MappingEntry
   readonly mapping: Mapping
   readonly status: Status
   readonly replaces: ReadonlyArray<MappingEntry>
-  /** The very same where neither mode nor policy changes. */
+  /** The same object where neither mode nor policy changes. */
   readonly resources: MappingEntry["resources"]
-  /** Whether the record differs. */
+  /** Whether the record must be written. */
   readonly record: boolean
 }
 
 export interface Change {
-  /** They stand in the way, and may be evicted; before anything is reserved. */
+  /** Entries in the way that may be evicted; `Apply` evicts them before it reserves anything. */
   readonly evict: ReadonlyArray<MappingEntry>
   readonly reserve: ReadonlyArray<Reservation>
   readonly update: ReadonlyArray<Update>
 }
 
-/** A mapping that a group asks for, and what of it there is. */
+/** A mapping that a group requests, and the existing entries for it. */
 interface Claim {
   readonly planned: Served
-  /** It is mapped already, and served. */
+  /** The entry, if it is already mapped and served. */
   readonly entry: MappingEntry | undefined
-  /** The same mapping in conflict, which is made anew. */
+  /** The same mapping in conflict; this claim creates it anew. */
   readonly conflicted: MappingEntry | undefined
-  /** The same bindings with a host port, where none is wanted any more. */
+  /** Entries of the same binding with a host port, where the claim wants none. */
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
-/** The entries in conflict that these groups ask for: before all else it is tried to serve them again. */
+/** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
 export const conflictedOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>
@@ -113,7 +116,7 @@ export const conflictedOf = (
     })
   )
 
-/** Those in the way of which it has to be asked whether their containers are gone. */
+/** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
 export const doubtfulHolders = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
@@ -129,10 +132,10 @@ export const doubtfulHolders = (
     )
   )
 
-/** A container is published before it runs: for so long after it, it is not taken for gone. */
+/** A container's ports are published before it runs: for this long, its container does not count as gone. */
 const startMillis = 30_000
 
-/** The change that these groups make together; none of them meets another (see `inSteps`). */
+/** The change that these groups make together; none of them conflicts with another (see `inSteps`). */
 export const changeOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
@@ -171,8 +174,8 @@ export const changeOf = (
 }
 
 /**
- * The groups in as many steps as it takes: where one may want what another one has, they are seen to one after the other;
- * else all of them together.
+ * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
+ * together.
  */
 export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
   if (groups.length === 1) return [groups]
@@ -190,7 +193,7 @@ export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<Read
   return [groups]
 }
 
-/** What is in conflict holds nothing: it is in the way only once the port is reserved. */
+/** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
 export const conflictedInTheWay = (
   state: State,
   created: ReadonlyArray<{ readonly mapping: Mapping }>
@@ -203,7 +206,7 @@ export const conflictedInTheWay = (
   return [...new Set(inTheWay.filter(isConflicted))]
 }
 
-/** What a change of policy ends: flows that the kernel led, from sources that are not let in any more. */
+/** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
 export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
   swaps.flatMap(([before, { rules, route }]) => {
     const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))
@@ -238,7 +241,7 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
     const there = mappedAlready(state, planned, ports)
     const [entry, conflicted] =
       there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
-    // In routed mode several entries may be one mapping, which the last of them stands for.
+    // In routed mode several entries may be one mapping; the last of them stands for it.
     const { protocol, host, backend } = planned.entry
     const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
     const published = replacedBy(state, planned, ports)
@@ -248,7 +251,7 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
   return [...claims.values()]
 }
 
-/** The mapping that this very entry has, if it asks for an exact port or for none at all. */
+/** The existing mapping of this entry, if it requests an exact port or no host port. */
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
@@ -284,7 +287,7 @@ const holdersInTheWay = (
   })
 }
 
-/** Nobody confirmed it, or an Engine long gone left it. */
+/** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
 const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
   entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
 
@@ -340,7 +343,7 @@ const updateOf = (
   const { mapping, resources } = entry
   const { requestedAddress } = planned.entry
   const status = nextStatus(entry.status, "asked")
-  // What was not confirmed yet is from now on this caller's, whoever asked for it first.
+  // An unconfirmed entry now belongs to this caller, even if another one requested it first.
   const unconfirmed = entry.status._tag === "Unconfirmed"
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
@@ -364,15 +367,15 @@ const updateOf = (
 }
 
 /**
- * Owners that are named one by one, `KIND:NAME`, follow each other at a backend address: the one who asks has it now, and
- * what the one before gives back late is not theirs any more. Any other owner keeps what it has.
+ * Owners of the form `KIND:NAME` follow each other at a backend address: the new owner takes the mapping over, and
+ * a late release by the previous one no longer applies. Any other owner keeps its mappings.
  */
 const handsOver = (from: string, to: string): boolean => {
   const kind = to.slice(0, to.indexOf(":") + 1)
   return kind !== "" && from !== to && from.startsWith(kind)
 }
 
-/** Who holds the port, since when, and how to free it. */
+/** The owner of the port, since when it holds it, and how to free it. */
 const holderText = ({ mapping }: MappingEntry): string => {
   const { protocol, backend, owner, sinceMillis } = mapping
   const since = new Date(sinceMillis).toISOString()

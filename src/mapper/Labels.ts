@@ -1,6 +1,7 @@
 /**
- * The labels that steer one call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`, `portmapper.udp-idle`.
- * Other names are someone else's and are ignored; an unknown one under `portmapper.`, in whatever case, is an error.
+ * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
+ * `portmapper.udp-idle`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an
+ * error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -10,8 +11,8 @@ import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
 
 /**
- * How traffic gets to a backend. `nat`: our kernel table redirects. `engine`: the answer asks the Engine to redirect.
- * `proxy`: userland relay only. `routed`: no host port, the Engine only lets forwarded traffic in.
+ * How traffic reaches a backend. `nat`: our kernel table redirects. `engine`: the answer requests that the Engine
+ * redirect. `proxy`: userland relay only. `routed`: no host port, the Engine only lets forwarded traffic in.
  */
 export type Mode = "nat" | "engine" | "proxy" | "routed"
 export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
@@ -19,7 +20,7 @@ export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 export interface Policy {
   /** `undefined`: the plugin's default. */
   readonly mode: Mode | undefined
-  /** Sources let in; `undefined` lets all in. An address stands for itself alone. */
+  /** The allowed sources; `undefined` allows all. An address without a prefix length means that address alone. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
   readonly proxyProtocol: "v1" | "v2" | undefined
   readonly udpIdle: Duration.Duration | undefined
@@ -32,18 +33,21 @@ export const noPolicy: Policy = {
   udpIdle: undefined
 }
 
-/** Of all `portmapper.*` labels of one mapping, names and values: they are recorded and listed with it. */
+/**
+ * The most bytes of all `portmapper.*` labels of one mapping, names and values: they are recorded and listed with
+ * it.
+ */
 export const maxLabelBytes = 16 * 1024
 
-/** In one `portmapper.allow`. */
+/** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `publish` and `network` are for `portmapper watch`; `MapPorts` knows them and does nothing with them. */
+/** `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
 export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
-/** Written by `portmapper watch` and by the CNI plugin themselves. */
+/** Labels that `portmapper watch` and the CNI plugin set themselves. */
 const written = ["portmapper.container", "portmapper.cni-network"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
@@ -81,11 +85,11 @@ export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError>
   return issues.length === 0 ? Result.succeed(policy) : Result.fail(new RequestError({ issues }))
 }
 
-/** The labels that are the mapper's to read; an Engine sends all those of the container. */
+/** The labels that the mapper reads, out of all labels of the container that an Engine sends. */
 export const ownLabels = (labels: Labels): Labels =>
   labels.size === 0 ? labels : new Map([...labels].filter(([name]) => isOwnLabel(name)))
 
-/** The labels that make a difference to the mapper, in one order, as one text: equal texts are equal policies. */
+/** The labels that affect the mapper, sorted, as one text: equal texts mean equal policies. */
 export const policyText = (labels: Labels): string => {
   const own = ownLabels(labels)
   return own.size === 0 ? "" : JSON.stringify([...own].sort(([a], [b]) => (a < b ? -1 : 1)))
@@ -121,7 +125,7 @@ const nearestLabel = (name: string): string => {
   return known[distances.indexOf(Math.min(...distances))] ?? ""
 }
 
-/** How many letters are to be added, left out or replaced (Levenshtein). */
+/** The number of letters to add, remove or replace (Levenshtein). */
 const editDistance = (from: string, to: string): number => {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index)
   for (const letter of from) {
@@ -141,7 +145,7 @@ export const parseIdle = (text: string): Result.Result<Duration.Duration, string
     Duration.toMillis(idle) >= 1000 ? Result.succeed(idle) : Result.fail("a duration of at least 1s")
   )
 
-/** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. Neither endless nor negative. */
+/** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. Neither infinite nor negative. */
 export const parseDuration = (text: string): Result.Result<Duration.Duration, string> => {
   const short = /^(\d+)\s*(ms|s|m|h)$/.exec(text)
   const unit = { ms: "millis", s: "seconds", m: "minutes", h: "hours" }[short?.[2] ?? ""]
@@ -157,7 +161,7 @@ const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
   return mode === undefined ? Result.fail(`one of auto, ${modes.join(", ")}`) : Result.succeed({ mode })
 }
 
-/** Comma-separated addresses or prefixes, at least one. */
+/** At least one address or prefix, comma-separated. */
 const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpNetwork>, string> => {
   const networks: Array<IpNetwork.IpNetwork> = []
   const parts = value.split(",")

@@ -1,4 +1,4 @@
-/** The services that a mapper stands on, looked up once; its firewall and store raise the dirty flags where they fail. */
+/** The services of a mapper, looked up once. Its firewall and store set the dirty flags when they fail. */
 import { Cause, Context, Effect, Layer } from "effect"
 import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
@@ -10,14 +10,14 @@ import { type DirtyFlags, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 
-/** What the mapper knows of its host; see `Capabilities`. */
+/** The capabilities of the host and of this process; see `Capabilities`. */
 export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
   "portmapper/mapper/MapperConfig"
 ) {}
 
 export type BackendState = "running" | "gone" | "unknown"
 
-/** Whether the container behind a backend address is still there, for settling a conflict between two mappings. */
+/** Whether the container behind a backend address still exists; used to settle a conflict between two mappings. */
 export class Backends extends Context.Service<
   Backends,
   {
@@ -25,7 +25,7 @@ export class Backends extends Context.Service<
     readonly stateOf: (backend: Endpoint) => Effect.Effect<BackendState>
   }
 >()("portmapper/mapper/Backends") {
-  /** Where nothing is known of containers. */
+  /** For hosts where the state of containers is unknown. */
   static readonly layerUnknown = Layer.succeed(Backends, { stateOf: () => Effect.succeed("unknown") })
 
   /** Containers at the addresses with these keys are gone; all others run. */
@@ -75,13 +75,13 @@ export const mapperContext: Effect.Effect<MapperContext, never, MapperServices> 
   }
 )
 
-/** For an undoing, or a teardown, that carries on past what it can't do. */
+/** Logs the failure of a step of an undo or a teardown, which then continues. */
 export const logFailure = <E extends { readonly message: string }>(
   what: string,
   effect: Effect.Effect<void, E>
 ): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))
 
-/** A change that fails may have been made all the same. */
+/** A change that fails may still have been made. */
 const flaggedFirewall = (firewall: Firewall["Service"], dirty: DirtyFlags): Firewall["Service"] => {
   const flag = raising(dirty, "table")
   return {
@@ -106,7 +106,7 @@ const flaggedStore = (store: MappingStore["Service"], dirty: DirtyFlags): Mappin
   }
 }
 
-/** Fails as before. */
+/** Sets the flag on failure, and fails with the same error. */
 const raising =
   (dirty: DirtyFlags, flag: keyof DirtyFlags) =>
   <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> => {

@@ -1,6 +1,6 @@
 /**
- * A mapping, and its entry in the table of this process: who asked for it, how far its answer got, and what it holds of
- * the host. What must survive the process is in `MappingStore`.
+ * A mapping, and its entry in the table of this process: its owner, the state of its answer, and the host resources
+ * it holds. `MappingStore` has what must survive the process.
  */
 import { Context, Effect, Layer, Semaphore } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
@@ -14,7 +14,7 @@ import type { Mode } from "./Labels.ts"
 export interface Mapping {
   readonly protocol: Protocol
   readonly host: Address
-  /** The frontend address as the caller wrote it, which answers repeat. */
+  /** The frontend address as the caller wrote it; answers repeat it. */
   readonly requestedAddress: string
   /** 0 in `routed` mode, which has no host port. */
   readonly port: number
@@ -22,16 +22,16 @@ export interface Mapping {
   readonly mode: Mode
   readonly labels: Labels
   readonly owner: string
-  /** The start of the Engine that confirmed it last; counts from 0. Means nothing for other owners. */
+  /** The Engine start that confirmed it last, counted from 0. Meaningless for other owners. */
   readonly epoch: number
   readonly sinceMillis: number
 }
 
 /**
- * `Provisional`: created by calls whose answers are all still on their way. `Answered`: a caller has been answered with it.
- * `Unconfirmed`: perhaps answered, perhaps not; it may be evicted. `Conflicted`: can't be served, for its port is taken or
- * its relay refuses; it holds nothing, and is retried. `Gone`: removed. `pending` counts the answers on their way that
- * name it; while there are any it is not evicted.
+ * `Provisional`: created by calls whose answers are all still pending. `Answered`: a caller has received an answer
+ * with it. `Unconfirmed`: perhaps answered, perhaps not; it may be evicted. `Conflicted`: can't be served, because
+ * its port is taken or the relay refuses it; it holds nothing, and is retried. `Gone`: removed. `pending` counts
+ * the pending answers that name it; while there are any it is not evicted.
  */
 export type Status =
   | { readonly _tag: "Provisional"; readonly pending: number }
@@ -41,15 +41,15 @@ export type Status =
   | { readonly _tag: "Gone" }
 
 /**
- * `asked`: a call is going to answer with it. `delivered`, `lost`: what became of one such answer. `removed`: the host let
- * go of it. `stuck`: it should have been removed, and could not be. `conflict`: it can't be served. `reactivated`: it is
- * served again.
+ * `asked`: a call is going to answer with it. `delivered`, `lost`: the outcome of one such answer. `removed`: it
+ * was released. `stuck`: it should have been released, but the release failed. `conflict`: it can't be served.
+ * `reactivated`: it is served again.
  */
 export type StatusEvent = "asked" | "delivered" | "lost" | "removed" | "stuck" | "conflict" | "reactivated"
 
 export const provisional: Status = { _tag: "Provisional", pending: 1 }
 const gone: Status = { _tag: "Gone" }
-/** Shared, for most entries are one of these. */
+/** Shared objects, since most entries have one of these. */
 const settled = {
   Answered: { _tag: "Answered", pending: 0 },
   Unconfirmed: { _tag: "Unconfirmed", pending: 0 }
@@ -64,7 +64,7 @@ const answered = (pending: number): Status =>
 const unconfirmed = (pending: number): Status =>
   pending === 0 ? settled.Unconfirmed : { _tag: "Unconfirmed", pending }
 
-/** Every transition there is; an event that is not in a status's row leaves it as it is. */
+/** Every transition; an event that is not in a status's row does not change it. */
 export const transitions: { readonly [S in Status["_tag"]]: Transitions<S> } = {
   Provisional: {
     asked: ({ pending }) => ({ _tag: "Provisional", pending: pending + 1 }),
@@ -102,7 +102,7 @@ export const nextStatus = (status: Status, event: StatusEvent): Status => {
   return transition === undefined ? status : transition(status)
 }
 
-/** Of an entry that takes the place of another: as far answered as either was, and named by the answers that name them. */
+/** The status of an entry that replaces another: the more confirmed of both, with the pending answers of both. */
 export const takeOver = (status: Status, other: Status): Status => {
   const rank = (each: Status) => (each._tag === "Conflicted" ? each.was : each._tag)
   const tag = (["Answered", "Unconfirmed"] as const).find(
@@ -113,33 +113,33 @@ export const takeOver = (status: Status, other: Status): Status => {
 
 const pendingOf = (status: Status): number => ("pending" in status ? status.pending : 0)
 
-/** What an entry that is served takes of the host. */
+/** What a served entry holds of the host. */
 export interface Resources {
   readonly hold: Hold | undefined
   readonly rules: ReadonlyArray<Rule>
   readonly route: Route | undefined
-  /** Its relay was refused, and is retried; until then `route` is what it is relayed by, if at all. */
+  /** The relay refused its route, which is retried; until then `route` is the route that is still open, if any. */
   readonly relayPending: boolean
 }
 
 export const noResources: Resources = { hold: undefined, rules: [], route: undefined, relayPending: false }
 
-/** Changed in place, under the lock; its frontend and backend never change. */
+/** Modified in place, under the lock; its frontend and backend never change. */
 export interface MappingEntry {
   mapping: Mapping
   status: Status
-  /** Nothing, where it is conflicted or gone. */
+  /** Empty where the entry is conflicted or gone. */
   resources: Resources
-  /** Of one that is gone: what took its place, and is named by the answers that name it. */
+  /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
 
 export const isConflicted = ({ status }: MappingEntry): boolean => status._tag === "Conflicted"
 
-/** Whether an answer on its way names it. */
+/** Whether a pending answer names it. */
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
-/** What a mapping is known by: its frontend; in `routed` mode, which has none, protocol and backend. */
+/** The key of a mapping: its frontend; in `routed` mode, which has none, protocol and backend. */
 export const mappingKey = (
   mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode">
 ): string =>
@@ -158,15 +158,15 @@ export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
 
 export const mappingText = ({ protocol, host, port }: Mapping): string => frontendText(protocol, host, port)
 
-/** Whether the table or the record may differ from the entries, since a change of it failed; see `Reconcile`. */
+/** Whether the table or the record may differ from the entries because a change of it failed; see `Reconcile`. */
 export interface DirtyFlags {
   table: boolean
   record: boolean
 }
 
 /**
- * A new Engine start begins an epoch: at the first `MapPorts` after a `Plugin.Activate`, so that an Activate which
- * nothing follows changes nothing.
+ * A new Engine start begins an epoch. It begins with the first `MapPorts` after a `Plugin.Activate`, so that an
+ * Activate without one changes nothing.
  */
 export interface EngineEpoch {
   number: number
@@ -174,25 +174,25 @@ export interface EngineEpoch {
   activated: boolean
 }
 
-/** How long a new Engine has to confirm the mappings of the one before it. */
+/** How long a new Engine has to confirm the mappings of the Engine before it. */
 export const staleAfterMillis = 60_000
 
-/** Whether a mapping of an Engine's earlier start was given the time to be confirmed, and was not. */
+/** Whether a mapping is of an earlier Engine start, and the time to confirm it has passed. */
 export const isStale = ({ mapping }: MappingEntry, engine: EngineEpoch, nowMillis: number): boolean =>
   mapping.owner === "engine" &&
   mapping.epoch < engine.number &&
   nowMillis - engine.sinceMillis >= staleAfterMillis
 
-/** The entries of this process, found by frontend. */
+/** The entries of this process, by frontend. */
 export class Mappings extends Context.Service<
   Mappings,
   {
-    /** Every change happens under it, and every answer is settled under it. */
+    /** Every change, and every settling of an answer, happens under this lock. */
     readonly lock: Semaphore.Semaphore
     readonly get: (key: string) => MappingEntry | undefined
     /**
-     * Those that have a host port and collide with this frontend, itself included: by their own, or by the address that
-     * the socket they rest on is bound to.
+     * The entries with a host port that collide with this frontend, itself included: by their own address, or by
+     * the address that their shared socket is bound to.
      */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<MappingEntry>
     readonly add: (entry: MappingEntry) => void

@@ -1,13 +1,15 @@
 /**
- * What must survive the process: the mappings, each with how far its answer got. Lives as long as the kernel rules it describes.
+ * The record: the mappings that must survive the process, each with the state of its answer. Lives as long as the
+ * kernel rules it describes.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
 import { type Mapping, type MappingEntry, mappingKey, type Status } from "./Mapping.ts"
 
 /**
- * `applied`: the host serves it, and its answer is on its way; a restore keeps it as unconfirmed. `answered`: a caller has
- * been answered with it; a restore keeps it. What a kill leaves in the kernel without a record was never answered.
+ * `applied`: the host serves it, and its answer is pending; a restore keeps it as unconfirmed. `answered`: a caller
+ * has received an answer with it; a restore keeps it. A rule that a kill leaves in the kernel without a record was
+ * never answered.
  */
 export type StoredState = "applied" | "answered"
 
@@ -21,13 +23,16 @@ export interface Stored {
   readonly state: StoredState
 }
 
-/** The Engine's starts as far as they were noticed; `activated`: one began that no `MapPorts` has followed yet. */
+/**
+ * The Engine starts noticed so far; `activated`: an Engine activated the plugin, and no `MapPorts` has followed
+ * yet.
+ */
 export interface StoredEngine {
   readonly epoch: number
   readonly activated: boolean
 }
 
-/** An earlier record that could not be used: why, and where it was put aside. */
+/** An earlier record that could not be used: why, and where the damaged file was moved. */
 export interface LostRecord {
   readonly why: string
   readonly path: string
@@ -59,12 +64,12 @@ export class MappingStore extends Context.Service<
   {
     readonly load: Effect.Effect<StoredAll, StoreError>
     /**
-     * Records mappings, all or none; one that is known by its key is replaced. Once it succeeded, the record outlives the
-     * process, however that ends. Where space runs out, `applied` is refused first (`Full`), so that what is mapped can
-     * still be confirmed and removed.
+     * Records mappings, all or none; a record with the same key is replaced. Once this has succeeded, the record
+     * survives any end of the process. Where space runs out, `applied` is refused first (`Full`), so that existing
+     * mappings can still be confirmed and removed.
      */
     readonly put: (records: ReadonlyArray<Stored>) => Effect.Effect<void, StoreError>
-    /** Forgets mappings, all or none; forgetting what is not there succeeds. */
+    /** Removes mappings, all or none; succeeds for one that is not recorded. */
     readonly remove: (mappings: ReadonlyArray<Mapping>) => Effect.Effect<void, StoreError>
     readonly putEngine: (engine: StoredEngine) => Effect.Effect<void, StoreError>
   }
@@ -76,7 +81,7 @@ export class MappingStore extends Context.Service<
   )
 }
 
-/** Records entries as they stand, in one transaction. */
+/** Records entries in their current state, in one transaction. */
 export const recordEntries = (
   store: MappingStore["Service"],
   entries: ReadonlyArray<Pick<MappingEntry, "mapping" | "status">>
@@ -89,9 +94,9 @@ export class MemoryStore extends Context.Service<
   MemoryStore,
   {
     readonly records: () => ReadonlyArray<Stored>
-    /** Every write is refused with this error until it is `undefined` again. */
+    /** Refuses every write with this error until it is `undefined` again. */
     readonly refuse: (error: StoreError | undefined) => void
-    /** Loses every record, as a store does that finds its file damaged. */
+    /** Loses every record, like a store that finds its file damaged. */
     readonly lose: (lost: LostRecord) => void
   }
 >()("portmapper/mapper/MemoryStore") {}

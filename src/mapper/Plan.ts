@@ -1,6 +1,7 @@
 /**
- * What a group asks of the host, entry by entry: who leads its traffic, what the Engine is told, and what can't be
- * served and why. Pure: the same group under the same capabilities is the same plan.
+ * Decides what a group needs of the host, entry by entry: what carries its traffic, what the answer says to the
+ * Engine, and which entries can't be served and why. Pure: the same group under the same capabilities gives the
+ * same plan.
  */
 import { Result, Schema } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
@@ -18,9 +19,9 @@ import type { Mapping, Resources } from "./Mapping.ts"
 export interface Capabilities {
   /** The mode of calls that name none. */
   readonly defaultMode: Mode
-  /** Why `nat` can't be had; `undefined` where it can. */
+  /** Why `nat` is not available; `undefined` where it is. */
   readonly natUnavailable: string | undefined
-  /** Whether redirected packets carry a mark that the Engine accepts by one rule of its own. */
+  /** Whether redirected packets carry a mark that the Engine accepts by a rule of its own. */
   readonly marksAccepted: boolean
   /** What the relay can carry. */
   readonly relayed: ReadonlyArray<Protocol>
@@ -38,13 +39,16 @@ export interface Served {
   readonly _tag: "Served"
   readonly entry: Entry
   readonly mode: Mode
-  /** Whether a host port is held. */
+  /** Whether it holds a host port. */
   readonly reserves: boolean
-  /** Whether our kernel table leads new connections to the backend. */
+  /** Whether our kernel table redirects new connections to the backend. */
   readonly redirects: boolean
-  /** Whether the kernel keeps outsiders from what is relayed: those not allowed, and all of them on a loopback address. */
+  /**
+   * Whether the kernel drops outsiders' packets to a relayed port: from sources not allowed, or from all on a
+   * loopback address.
+   */
   readonly shields: boolean
-  /** What the relay serves of it, if anything. */
+  /** Which of its traffic the relay serves, if any. */
   readonly relays: Exclude<Admission, "nothing"> | undefined
   readonly allowForwarding: boolean
   readonly nat: boolean
@@ -56,7 +60,7 @@ export interface Discarded {
   readonly reason: string
 }
 
-/** The mode asked for by label can't be had on this host. */
+/** The mode that the label requests is not available on this host. */
 export class ModeUnavailable extends Schema.TaggedError<ModeUnavailable>()("ModeUnavailable", {
   mode: Schema.String,
   detail: Schema.String
@@ -91,7 +95,7 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       : Result.succeed({ mode, policy, entries })
   })
 
-/** The plan of a mapping that was planned before, in the mode that it got then; a failure is why it can't be served. */
+/** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
 export const planAgain = (
   mapping: Mapping,
   capabilities: Capabilities
@@ -135,7 +139,7 @@ const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route |
         udpIdle: policy.udpIdle
       }
 
-/** What one served entry takes of the host on the port it got. */
+/** The host resources that one served entry takes, on the port it got. */
 export const resourcesOf = (
   planned: Served,
   policy: Policy,
@@ -220,7 +224,7 @@ const relay = (entry: Entry, mode: Mode, capabilities: Capabilities, why: string
   })
 }
 
-/** Why the kernel can't lead a new connection from this frontend to its backend. */
+/** Why the kernel can't redirect a new connection from this frontend to its backend. */
 const notRedirectable = ({ host, backend }: Entry): string | undefined => {
   if (host.family !== backend.address.family)
     return `the kernel redirects no IPv${host.family} traffic to IPv${backend.address.family}`
@@ -230,7 +234,7 @@ const notRedirectable = ({ host, backend }: Entry): string | undefined => {
   return undefined
 }
 
-/** One issue for each entry of a group with an exact port that leads to itself. */
+/** One issue for each entry, in a group with an exact port, that leads to itself. */
 export const selfMappingIssues = ({ entries, ports }: Group): ReadonlyArray<Issue> =>
   entries.flatMap((entry, index) => {
     if (ports._tag !== "Exact" || !leadsToItself(entry, ports.port)) return []

@@ -1,6 +1,6 @@
 /**
- * The built-in port mapper as a driver: `mapPorts`, `unmapPorts` and the list of what is mapped, over the services that
- * this host provides.
+ * The built-in port mapper as a driver: `mapPorts`, `unmapPorts` and `listPorts`, over the services that this host
+ * provides.
  */
 import { Clock, Duration, Effect, Exit, Layer, Result, Scope } from "effect"
 import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
@@ -55,20 +55,21 @@ import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.
 export type MapError = PlanError | ApplyError
 
 /**
- * Publishes a group and returns one binding per entry, in order. What is mapped already is answered as before; with other
- * labels its policy is replaced. A call that fails, or is interrupted, changes nothing. The scope is the delivery of the
- * answer: closed with a failure, what this call created is released, unless another call has been answered with it.
+ * Publishes a group and returns one binding per entry, in order. An existing mapping is answered as before; with
+ * other labels its policy is replaced. A call that fails, or is interrupted, changes nothing. The scope is the
+ * delivery of the answer: if it closes with a failure, what this call created is released, unless another call has
+ * answered with it since.
  */
 export const mapPorts = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, MapError, MapperServices | Scope.Scope> =>
   Effect.flatMap(mapperContext, (context) => mapPortsIn(context, group))
 
-/** Releases bindings, each known by its frontend and backend. What is not mapped is released already. */
+/** Releases bindings, each identified by frontend and backend. Succeeds for a binding that is not mapped. */
 export const unmapPorts = (release: Release): Effect.Effect<void, UnmapError, MapperServices> =>
   Effect.flatMap(mapperContext, (context) => unmapPortsIn(context, release))
 
-/** Restores what was mapped before, then serves, and keeps the kernel's table in place meanwhile. */
+/** Restores the recorded mappings, then serves calls, and keeps the kernel's table in place meanwhile. */
 export const PortMapper = {
   layer: Layer.effect(
     Driver,
@@ -89,7 +90,7 @@ export const PortMapper = {
     })
   ),
 
-  /** Everything in memory: deterministic, for tests and for trying things out. `Memory*` services control it. */
+  /** Everything in memory: deterministic, for tests and for experiments. The `Memory*` services control it. */
   layerMemory: (
     capabilities: Partial<Capabilities> = {},
     backends: Layer.Layer<Backends> = Backends.layerUnknown,
@@ -119,7 +120,7 @@ const memoryCapabilities: Capabilities = {
   relayed: ["tcp", "udp"]
 }
 
-/** How often what is in conflict is retried. */
+/** How often conflicted mappings are retried. */
 const retryInterval = Duration.seconds(1)
 
 const mapPortsIn = (
@@ -132,8 +133,8 @@ const mapPortsIn = (
   })
 
 /**
- * The same for several groups: all of them or none, in one transaction of the record and one of the kernel, unless they
- * meet each other. An error names its group; `undefined` where it is that of all together.
+ * The same for several groups: all of them or none, in one transaction of the record and one of the kernel, unless
+ * the groups conflict with each other. An error names its group; `undefined` means all of them.
  */
 const mapGroupsIn = (
   context: MapperContext,
@@ -154,14 +155,14 @@ const mapGroupsIn = (
     }
   )
 
-/** Applies what the groups want, to be settled when the scope closes. Returns their ports. */
+/** Applies what the groups request; the closing of the scope settles it. Returns their ports. */
 const publish = Effect.fnUntraced(function* (
   context: MapperContext,
   groups: ReadonlyArray<PlannedGroup>
 ): Effect.fn.Return<ReadonlyArray<number>, GroupsError<ApplyError>, Scope.Scope> {
   const { lock } = context.mappings
   const delivery: Delivery = { answered: [], closed: false }
-  // Before anything is done, so that no interruption comes between that and its settlement.
+  // Registered before anything is done, so that an interruption can't skip the settlement.
   yield* Scope.addFinalizerExit(yield* Scope.Scope, (exit) => {
     delivery.closed = true
     if (delivery.answered.length === 0) return Effect.void
@@ -173,7 +174,7 @@ const publish = Effect.fnUntraced(function* (
   )
 })
 
-/** An answer on its way. */
+/** A pending answer. */
 interface Delivery {
   answered: ReadonlyArray<MappingEntry>
   closed: boolean
@@ -205,7 +206,7 @@ const applyAll = Effect.fnUntraced(function* (
   return done.flatMap(({ ports }) => ports)
 })
 
-/** The change that these groups want of the host as it is now. */
+/** The change that these groups need on the host in its current state. */
 const decide = Effect.fnUntraced(function* (
   context: MapperContext,
   groups: ReadonlyArray<PlannedGroup>,
@@ -262,7 +263,7 @@ const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, st
 
 const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: MapperContext) {
   const now = yield* Clock.currentTimeMillis
-  // Where the table was taken away there is nothing to count, and it is about to be put back.
+  // If another process removed the table there is nothing to count, and the reconciler is about to put it back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
   const redirected = new Map(
     counted.map((count) => [frontendKey(count.rule.protocol, count.rule.host, count.rule.port), count])
@@ -293,7 +294,7 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
 const isLimited = ({ resources: { rules, route } }: MappingEntry): boolean =>
   route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
 
-/** Of all that leads its traffic: `undefined` where some of that does not count. */
+/** The sum of all bytes of its traffic: `undefined` where a part of the traffic is not counted. */
 const bytesOf = (
   { resources: { rules, route } }: MappingEntry,
   carried: ReadonlyMap<Rule, Bytes | undefined>,
@@ -306,7 +307,7 @@ const bytesOf = (
   return kernel && { in: kernel.in + relayed.in, out: kernel.out + relayed.out }
 }
 
-/** Nothing is asked of the kernel or the relay: the cost is that of a look at each mapping, whatever they count. */
+/** Reads nothing from the kernel or the relay: the cost is a look at each mapping. */
 const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owner: string) {
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []

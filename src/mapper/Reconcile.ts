@@ -1,7 +1,7 @@
 /**
- * Keeps the kernel's table and the record as the entries say. Firewall reloads and `nft flush ruleset` take the table away,
- * and a change that failed may have been made all the same. Connections that were redirected go on meanwhile; new ones are
- * redirected again as soon as it is noticed.
+ * Keeps the kernel's table and the record equal to the entries. Firewall reloads and `nft flush ruleset` remove the
+ * table, and a change that failed may still have been made. Redirected connections continue meanwhile; new ones are
+ * redirected again once the reconciler has repaired the table.
  */
 import { Duration, Effect } from "effect"
 import type { MapperContext } from "./MapperContext.ts"
@@ -10,23 +10,23 @@ import { recordEntries, recordedState, type Stored, type StoreError } from "./Ma
 import { replaceTable } from "./Restore.ts"
 
 /**
- * How often the table is looked at; a look is one netlink request. Without the table a backend's packets reach the client
- * under the backend's own address, and the client resets the connection: a backend that misses an acknowledgement sends
- * again after 200 ms at the earliest, so the table has to be back before.
+ * How often the table is checked; a check is one netlink request. Without the table a backend's packets reach the
+ * client with the backend's own address, and the client resets the connection. A backend that misses an
+ * acknowledgement retransmits after 200 ms at the earliest, so the table has to be back before.
  */
 export const checkInterval = Duration.millis(100)
 
-/** What to run at every interval: looks once, and repairs what is not as it should be, logged once for each time. */
+/** The effect to run at every interval: checks once, repairs what differs, and logs each repair once. */
 export const reconciler = (context: MapperContext): Effect.Effect<void> => {
   const table = withBackoff(reconcileTable(context))
   const record = withBackoff(reconcileRecord(context))
   return context.mappings.lock.withPermit(Effect.andThen(table, record))
 }
 
-/** So many looks at most are skipped before a repair that failed is tried again: about a second. */
+/** The most checks that are skipped before a failed repair is retried: about a second. */
 const longestPause = 10
 
-/** A repair that fails again and again is tried ever less often, and the same failure is logged once. */
+/** Retries a failing repair less and less often, and logs a repeated failure once. */
 const withBackoff = (repair: Effect.Effect<void, string>): Effect.Effect<void> => {
   const state = { failures: 0, pause: 0, logged: "" }
   return Effect.suspend(() => {
@@ -70,10 +70,13 @@ const reconcileRecord = Effect.fnUntraced(function* (context: MapperContext): Ef
   if (!dirty.record) return
   yield* Effect.mapError(recordAll(context), (error) => `a change of the record failed, and ${error.message}`)
   dirty.record = false
-  yield* Effect.logWarning("a change of the record failed; it is as it should be again")
+  yield* Effect.logWarning("a change of the record failed; the record is repaired")
 })
 
-/** Forgets what is not mapped, and records what is; no change is under way while the caller has the lock. */
+/**
+ * Removes from the record what is not mapped, and records what is. The caller holds the lock, so no change is under
+ * way.
+ */
 const recordAll = Effect.fnUntraced(function* ({
   mappings,
   store

@@ -1,6 +1,7 @@
 /**
- * Serves again what was mapped: at a start (`restore`), once nothing is in the way any more (`retryConflicts`), and where an
- * eviction is undone (`reactivate`). What can't be served is in conflict, and says why.
+ * Serves existing mappings again: at a start (`restore`), when nothing is in the way any more (`retryConflicts`),
+ * and where an eviction is undone (`reactivate`). A mapping that can't be served is in conflict, and the reason is
+ * returned.
  */
 import { Clock, Effect, Result } from "effect"
 import { IpNetwork } from "effect/net"
@@ -30,9 +31,12 @@ export interface Restored {
   readonly unconfirmed: number
   /** Each as `0.0.0.0:8080/tcp: why`. */
   readonly conflicted: ReadonlyArray<string>
-  /** Redirections of calls that were cut short before they were recorded, and so never answered. */
+  /**
+   * Redirections that were removed: a kill cut their calls short before they were recorded, so they were never
+   * answered.
+   */
   readonly undone: number
-  /** The record that could not be used, if so; what the kernel still had of it is among the unconfirmed. */
+  /** The record that could not be used, if any; mappings read back from the kernel are among the unconfirmed. */
   readonly lost: LostRecord | undefined
 }
 
@@ -40,9 +44,9 @@ export interface Restored {
 type Refused = readonly [entry: MappingEntry, why: string]
 
 /**
- * Runs once, before the first call is served. A port whose socket was adopted is held by that one, never let go for a
- * moment; what was adopted and belongs to no mapping is closed. Fails only where the store can't be read or the kernel's
- * table can't be set, and then holds nothing that was not adopted.
+ * Runs once, before the first call is served. The socket of an adopted port stays open throughout; adopted sockets
+ * that belong to no mapping are closed. Fails only where the store can't be read or the kernel's table can't be
+ * set, and then holds nothing that was not adopted.
  */
 export const restore: Effect.Effect<Restored, StoreError | FirewallError, MapperServices | HostSockets> =
   Effect.gen(function* () {
@@ -78,17 +82,17 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
 
 const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protocol, host, port)
 
-/** In conflict until it is served again. */
+/** In conflict until it is reactivated. */
 const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
   mapping,
   status: { _tag: "Conflicted", was: state === "answered" ? "Answered" : "Unconfirmed" },
   resources: noResources
 })
 
-/** A relay that works on another thread answers each with a delay; they are opened in order all the same. */
+/** The relay works on another thread, so each open waits for its reply; it still opens the routes in order. */
 const opensAtOnce = 256
 
-/** The ports first, then the kernel's whole table at once, then the relay. */
+/** Reserves the ports first, then replaces the kernel's whole table at once, then opens the relay's routes. */
 const restoreEntries = Effect.fnUntraced(function* (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>
@@ -107,8 +111,8 @@ const restoreEntries = Effect.fnUntraced(function* (
 })
 
 /**
- * Serves entries in conflict again, as far as that can be. Returns those that stay in conflict, and why. The caller has the
- * lock.
+ * Reactivates entries in conflict where possible. Returns those that stay in conflict, and why. The caller holds
+ * the lock.
  */
 export const reactivate = (
   context: MapperContext,
@@ -132,7 +136,7 @@ export const reactivate = (
     })
   )
 
-/** Serves the kernel by what is known: one atomic replacement by the rules of all entries. Returns what it took away. */
+/** Replaces the kernel's table by the rules of all entries, in one transaction. Returns the rules it removed. */
 export const replaceTable = Effect.fnUntraced(function* ({
   mappings,
   firewall,
@@ -140,14 +144,14 @@ export const replaceTable = Effect.fnUntraced(function* ({
 }: MapperContext): Effect.fn.Return<ReadonlyArray<Rule>, FirewallError> {
   const rules = [...mappings.all()].flatMap(({ resources }) => resources.rules)
   const removed = yield* firewall.replace(rules)
-  // Where the table was gone for a while, flows may have gone past it.
+  // While the table was missing, flows may have bypassed it.
   yield* forgetFlows(conntrack, [...flowsOfAdded(rules), ...flowsOfRemoved(removed)])
   return removed
 })
 
 /**
- * Tries again to serve what is in conflict, since its port may be free by now, and to relay what is redirected alone. Returns
- * the frontends that are served again. The caller has the lock.
+ * Retries the entries in conflict, whose ports may be free by now, and the relay's routes that are pending. Returns
+ * the frontends that are served again. The caller holds the lock.
  */
 export const retryEntries = Effect.fnUntraced(function* (
   context: MapperContext,
@@ -163,7 +167,7 @@ export const retryEntries = Effect.fnUntraced(function* (
   return served
 })
 
-/** The same for all there are; costs next to nothing where there are none. Takes the lock. */
+/** The same for all such entries; costs next to nothing where there are none. Takes the lock. */
 export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyArray<string>> =>
   Effect.suspend(() => {
     const { mappings } = context
@@ -183,7 +187,7 @@ interface Reserved {
   readonly planned: Served
 }
 
-/** Plans them again as they were planned before, and holds their ports; nothing is served yet. */
+/** Plans the entries as before and reserves their ports; nothing is served yet. */
 const reserveAgain = Effect.fnUntraced(function* (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>
@@ -210,7 +214,7 @@ const reserveAgain = Effect.fnUntraced(function* (
   return { reserved, refused }
 })
 
-/** Beside what has the same port and backend: they may have been one group. */
+/** Passes the holds with the same port and backend as `beside`: the mappings may have been one group. */
 const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => {
   const { protocol, host, port, backend } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
@@ -220,7 +224,7 @@ const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => 
   return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
 }
 
-/** Where nothing else leads its traffic, a relay that refuses leaves the entry in conflict. */
+/** An entry that only the relay would serve stays in conflict if the relay refuses it. */
 const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
   const { route } = entry.resources
   if (route === undefined) return []
@@ -239,7 +243,7 @@ const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry,
   return [[entry, why] as const]
 })
 
-/** In conflict from now on; its rules are removed already, or were never added. */
+/** Marks entries as conflicted; their rules are removed already, or were never added. */
 const setAside = ({ allocator }: MapperContext, entries: ReadonlyArray<MappingEntry>) => {
   const holds = entries.flatMap(({ resources }) => resources.hold ?? [])
   for (const entry of entries) {
@@ -249,7 +253,7 @@ const setAside = ({ allocator }: MapperContext, entries: ReadonlyArray<MappingEn
   return allocator.release(holds)
 }
 
-/** By the route as its policy has it now. */
+/** Opens the route that the current policy gives. */
 const relayAsPlanned = Effect.fnUntraced(function* (
   { capabilities, relay }: MapperContext,
   entry: MappingEntry
@@ -264,7 +268,10 @@ const relayAsPlanned = Effect.fnUntraced(function* (
   return true
 })
 
-/** What an earlier holder's sockets and routes served, and no mapping wants: nothing is let in there any more. */
+/**
+ * Closes the relay's routes and the adopted sockets that no mapping needs, and stops the other sockets without a
+ * route from admitting traffic.
+ */
 const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperContext) {
   const sockets = yield* HostSockets
   const routes = [...mappings.all()].flatMap(({ resources: { route } }) => route ?? [])
@@ -282,10 +289,13 @@ const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperC
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
-/** The owner of what is read back: it is no longer known who asked for it. The next one to ask takes it over. */
+/**
+ * The owner of mappings read back from the kernel, which does not know their owner. The next caller to request one
+ * takes it over.
+ */
 const unknownOwner = "unknown"
 
-/** What the kernel still redirects of a record that is lost. */
+/** Keeps the redirections of a lost record that the kernel still has: records and returns them. */
 const importFromKernel = Effect.fnUntraced(function* (
   { store, firewall }: MapperContext,
   { why, path }: LostRecord
@@ -306,9 +316,9 @@ const importFromKernel = Effect.fnUntraced(function* (
 })
 
 /**
- * A redirection is a mapping in `nat` mode, and its sources are the label that asked for them (one that lets nobody in is
- * no label's wish, and left out). A rule of another kind does not say where its port leads to, and what was only relayed
- * has no rule at all: neither can be read back.
+ * A redirection is a mapping in `nat` mode, and its sources give the allow label (a rule that allows no source
+ * can't come from a label, and is skipped). Rules of other kinds don't name their backend, and a port that was only
+ * relayed may have no rule: neither can be read back.
  */
 const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
   rule._tag !== "Redirect" || rule.allow?.length === 0

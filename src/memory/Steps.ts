@@ -1,10 +1,10 @@
 /**
- * Where a test may stop an in-memory service: every operation of one passes a named step before it changes anything.
- * By default a step does nothing.
+ * Where a test may stop an in-memory service: every operation passes a named step before it changes anything. By
+ * default a step does nothing.
  */
 import { Context, Effect, Schema } from "effect"
 
-/** A failure put into a step; the service turns it into an error of its own kind. */
+/** A failure injected into a step; the service turns it into its own kind of error. */
 export class InjectedFailure extends Schema.TaggedError<InjectedFailure>()("InjectedFailure", {
   step: Schema.String
 }) {
@@ -14,8 +14,8 @@ export class InjectedFailure extends Schema.TaggedError<InjectedFailure>()("Inje
 }
 
 /**
- * An operation of an in-memory service: passes its step, then makes its change at once. `refusal` is the service's own error
- * for a failure put into the step.
+ * An operation of an in-memory service: passes its step, then makes its change at once. `refusal` turns a failure
+ * injected into the step into the service's own error.
  */
 export const stepped = <A, E>(
   step: string,
@@ -31,7 +31,7 @@ export const stepped = <A, E>(
 
 const nothing = () => Effect.void
 
-/** `step` is `Service.method`. A step may fail, wait, or have the fiber that runs it interrupted. */
+/** `step` is `Service.method`. A step may fail, wait, or interrupt the fiber that runs it. */
 export const Steps = Context.Reference<(step: string) => Effect.Effect<void, InjectedFailure>>(
   "portmapper/memory/Steps",
   { defaultValue: () => nothing }

@@ -1,4 +1,4 @@
-/** Sockets that were taken over and that nobody has asked for yet: found by the frontend they are bound to, or that they cover. */
+/** Sockets that were taken over and not yet claimed, by the frontend they are bound to or cover. */
 import { type Address, unspecified } from "../protocol/Address.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 
@@ -15,7 +15,10 @@ export class AdoptedSockets<Socket extends Bound> {
     this.byPlace.set(placeOf(socket.protocol, socket.host, socket.port), socket)
   }
 
-  /** The one bound to this very frontend, else the one of the unspecified address, which covers it; once. */
+  /**
+   * Returns, once, the socket bound to this very frontend, otherwise that of the unspecified address, which covers
+   * it.
+   */
   claim(protocol: Protocol, host: Address, port: number): Socket | undefined {
     if (this.byPlace.size === 0) return undefined
     return (
@@ -23,7 +26,7 @@ export class AdoptedSockets<Socket extends Bound> {
     )
   }
 
-  /** Those that were not claimed; from now on nothing is. */
+  /** Returns the sockets that were not claimed; later claims find nothing. */
   rest(): ReadonlyArray<Socket> {
     const left = [...this.byPlace.values()]
     this.byPlace.clear()

@@ -1,4 +1,4 @@
-/** The ports that are held: which frontends rest on which bound socket, and what collides with them. */
+/** The held ports: which frontends share which bound socket, and what collides with them. */
 import { Effect, Exit } from "effect"
 import { type Address, covers, isUnspecified } from "../protocol/Address.ts"
 import type { PortRange } from "../protocol/PortRange.ts"
@@ -6,7 +6,10 @@ import type { Protocol } from "../protocol/Protocol.ts"
 import type { HostSocket, HostSockets, SocketError } from "./HostSockets.ts"
 import { type Frontend, type PortSet, PortTable } from "./PortTable.ts"
 
-/** One frontend's hold on a port. `socket` may be bound to the unspecified address and shared with others of its group. */
+/**
+ * One frontend's hold on a port. `socket` may be bound to the unspecified address and shared with others of its
+ * group.
+ */
 export interface Hold {
   readonly protocol: Protocol
   readonly host: Address
@@ -14,7 +17,7 @@ export interface Hold {
   readonly socket: HostSocket
 }
 
-/** A bound socket and the frontends that rest on it. */
+/** A bound socket and the frontends that share it. */
 interface Bound {
   readonly socket: HostSocket
   readonly holds: Set<Hold>
@@ -35,7 +38,7 @@ export class HeldPorts {
     this.#sockets = sockets
   }
 
-  /** The frontend that another mapping's hold stands in the way of, if any. */
+  /** The first frontend that collides with another mapping's hold, if any. */
   blocked(
     frontends: ReadonlyArray<Frontend>,
     port: number,
@@ -63,7 +66,10 @@ export class HeldPorts {
     return this.#table.firstFree(frontends, range, from, except)
   }
 
-  /** Holds this very port for all frontends, answered in their order; nothing where it fails or is interrupted. */
+  /**
+   * Holds this very port for all frontends and returns the holds in their order; holds nothing if it fails or is
+   * interrupted.
+   */
   holdAll(
     frontends: ReadonlyArray<Frontend>,
     port: number,
@@ -90,7 +96,7 @@ export class HeldPorts {
     return only === undefined ? Effect.void : Effect.uninterruptible(this.#release(only))
   }
 
-  /** On a socket of the same group that covers the frontend, else on one of its own. */
+  /** Uses a socket of the same group that covers the frontend, otherwise a new one. */
   #holdNext(
     frontend: Frontend,
     port: number,
@@ -106,7 +112,7 @@ export class HeldPorts {
       return Effect.void
     }
     return Effect.map(this.#sockets.open(frontend.protocol, frontend.host, port), (socket) => {
-      // An adopted socket may cover more than was asked for, and holds all of it.
+      // An adopted socket may cover more than was requested, and holds all of it.
       this.#table.add(socket, port)
       made.push(this.#hold({ socket, holds: new Set() }, frontend, port))
     })

@@ -1,6 +1,6 @@
 /**
- * The host's sockets, as far as reserving a port needs them: bind, listen, decide who gets in, close.
- * What a reserved socket is then used for is the relay's business.
+ * The host's sockets, as far as reserving a port needs them: bind, listen, choose what to admit, close. The relay
+ * uses a reserved socket's traffic.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
@@ -11,13 +11,15 @@ import type { Protocol } from "../protocol/Protocol.ts"
 import { AdoptedSockets } from "./AdoptedSockets.ts"
 
 /**
- * What a reserved socket lets in. `nothing`: every packet is dropped in the kernel, so no client ever gets a handshake
- * from a placeholder. `loopback`: only what comes from the host's own loopback addresses, or from a link-local IPv6 address:
- * what the kernel's redirections leave to the socket. `everything`: no filter.
+ * What a reserved socket admits. `nothing`: the kernel drops every packet, so no client ever gets a handshake from
+ * a placeholder. `loopback`: only packets from the host's own loopback addresses, or from a link-local IPv6
+ * address: those that the kernel's redirections leave to the socket. `everything`: no filter.
  */
 export type Admission = "nothing" | "loopback" | "everything"
 
-/** A bound socket, listening where its protocol listens. `fd` is the file descriptor; in memory a number of no meaning. */
+/**
+ * A bound socket, listening where its protocol listens. `fd` is the file descriptor; in memory an arbitrary number.
+ */
 export interface HostSocket {
   readonly protocol: Protocol
   readonly host: Address
@@ -26,9 +28,9 @@ export interface HostSocket {
 }
 
 /**
- * `InUse`: another process holds the port. `Denied`: a privileged port, or a security module. `NotLocal`: the address is
- * not one of this host's. `Unsupported`: the kernel lacks the protocol or family. `Exhausted`: no descriptors or memory
- * left. `Failed`: anything else. `detail` is the system's own word for it.
+ * `InUse`: another process holds the port. `Denied`: a privileged port, or a security module. `NotLocal`: the
+ * address is not one of this host's. `Unsupported`: the kernel lacks the protocol or family. `Exhausted`: no
+ * descriptors or memory left. `Failed`: anything else. `detail` is the system's own message.
  */
 export const SocketErrorReason = Schema.Literals([
   "InUse",
@@ -49,7 +51,10 @@ export class SocketError extends Schema.TaggedError<SocketError>()("SocketError"
   }
 }
 
-/** The ports a system gives out by itself, and those it was told to leave alone; both ends of each range included. */
+/**
+ * The ports that the system assigns by itself, and those it is configured to reserve; both ends of each range
+ * included.
+ */
 export interface EphemeralPorts {
   readonly range: PortRange
   readonly reserved: ReadonlyArray<PortRange>
@@ -59,24 +64,24 @@ export class HostSockets extends Context.Service<
   HostSockets,
   {
     /**
-     * Binds a port and holds it: TCP and SCTP listen, an IPv6 socket is for IPv6 alone, and nothing is admitted until
-     * `admit` says so, not even between bind and listen. A port in TIME_WAIT is free; one that another process listens
-     * on is `InUse`. Nothing is left open after a failure.
+     * Binds a port and holds it: TCP and SCTP listen, an IPv6 socket is for IPv6 alone, and nothing is admitted
+     * until `admit` says so, not even between bind and listen. A port in TIME_WAIT is free; one that another
+     * process listens on is `InUse`. Leaves nothing open after a failure.
      */
     readonly open: (protocol: Protocol, host: Address, port: number) => Effect.Effect<HostSocket, SocketError>
-    /** Takes effect for packets that arrive from now on; connections established before keep what they had. */
+    /** Takes effect for packets that arrive from now on; established connections keep what they had. */
     readonly admit: (socket: HostSocket, admission: Admission) => Effect.Effect<void, SocketError>
-    /** Frees the port at once. Closing what is closed does nothing. */
+    /** Frees the port at once. Closing a closed socket does nothing. */
     readonly close: (socket: HostSocket) => Effect.Effect<void>
-    /** Every socket that is open, those adopted included. */
+    /** All open sockets, adopted ones included. */
     readonly held: Effect.Effect<ReadonlyArray<HostSocket>>
     /**
-     * Takes sockets that are bound already, another process's or one's own, all or none. From now on they are held, and
-     * admit what they did: each waits for the first `open` of its port, on its address or on one that it covers, which
-     * answers it instead of binding. After a failure they stay their owner's, who has to close them.
+     * Takes over sockets that are already bound, by this process or another, all or none. They are held from now
+     * on, and admit what they did. The first `open` of a socket's port, on its address or on one that it covers,
+     * returns it instead of binding. After a failure they still belong to their owner, who has to close them.
      */
     readonly adopt: (sockets: ReadonlyArray<HostSocket>) => Effect.Effect<void, SocketError>
-    /** Closes what was adopted and never opened; answers it. */
+    /** Closes and returns the adopted sockets that were never opened. */
     readonly closeUnopened: Effect.Effect<ReadonlyArray<HostSocket>>
     readonly ephemeral: Effect.Effect<EphemeralPorts>
   }
@@ -88,7 +93,7 @@ export class HostSockets extends Context.Service<
   )
 }
 
-/** The world around the in-memory sockets, for a test to arrange and to look at. */
+/** The host of the in-memory sockets, for a test to set up and to inspect. */
 export class MemoryHost extends Context.Service<
   MemoryHost,
   {
@@ -98,16 +103,16 @@ export class MemoryHost extends Context.Service<
     /** The addresses of this host; `undefined` (as at first) means that every address is. */
     readonly setAddresses: (addresses: ReadonlyArray<Address> | undefined) => void
     readonly setEphemeral: (ports: EphemeralPorts) => void
-    /** The protocols the kernel lacks. */
+    /** Sets the protocols that the kernel lacks. */
     readonly setUnsupported: (protocols: ReadonlyArray<Protocol>) => void
-    /** Every socket open now, as `0.0.0.0:8080/tcp`, with what it admits; sorted. */
+    /** Every open socket, as `0.0.0.0:8080/tcp`, with what it admits; sorted. */
     readonly open: () => ReadonlyArray<{ readonly socket: string; readonly admits: Admission }>
   }
 >()("portmapper/ports/MemoryHost") {}
 
 type Place = Pick<HostSocket, "protocol" | "host" | "port">
 
-/** What the sockets in memory and a test's control of them share. */
+/** The state shared by the in-memory sockets and the test that controls them. */
 interface MemoryWorld {
   readonly opened: Map<HostSocket, Admission>
   readonly others: Array<Place>

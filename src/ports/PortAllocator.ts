@@ -1,6 +1,6 @@
 /**
  * Picks host ports and holds them: one port for a whole group, free on all of its addresses in the table and in the
- * system. A port is held by a bound socket until the last frontend that rests on the socket is released.
+ * system. A bound socket holds the port until the last frontend that shares the socket is released.
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
@@ -11,7 +11,7 @@ import { type Frontend, PortSet } from "./PortTable.ts"
 
 export type { Hold }
 
-/** The port is held by another mapping of ours. */
+/** Another of our mappings holds the port. */
 export class PortAllocated extends Schema.TaggedError<PortAllocated>()("PortAllocated", {
   frontend: Schema.String,
   hint: Schema.String
@@ -31,7 +31,7 @@ export class PortsExhausted extends Schema.TaggedError<PortsExhausted>()("PortsE
   }
 }
 
-/** The system refused: another process has the port (`InUse`), no right to it, no such address, … */
+/** The system refused: another process has the port (`InUse`), no permission, no such address, … */
 export class BindFailed extends Schema.TaggedError<BindFailed>()("BindFailed", {
   frontend: Schema.String,
   reason: SocketErrorReason,
@@ -53,19 +53,20 @@ export class PortAllocator extends Context.Service<
   PortAllocator,
   {
     /**
-     * Holds one port for all frontends, answered in their order. An exact port is never substituted; a range and the
-     * ephemeral ports are tried in rising order after the last one given from it, ports that the system reserves being
-     * skipped for ephemeral requests only. Frontends of one call never collide with each other, nor with `beside`, the
-     * holds that the same group has already. Nothing is held after a failure or an interruption.
+     * Holds one port for all frontends and returns the holds in their order. An exact port is never substituted; a
+     * range and the ephemeral ports are tried in ascending order after the last port assigned from it. Only
+     * ephemeral requests skip the ports that the system reserves. Frontends of one call never collide with each
+     * other, nor with `beside`, the holds that the same group already has. Nothing is held after a failure or an
+     * interruption.
      */
     readonly reserve: (
       frontends: ReadonlyArray<Frontend>,
       ports: PortRequest,
       beside: ReadonlyArray<Hold>
     ) => Effect.Effect<ReadonlyArray<Hold>, PortError>
-    /** Whether this port may be the one that such a request gets. */
+    /** Whether such a request may be given this port. */
     readonly gives: (ports: PortRequest, port: number) => boolean
-    /** Frees what the holds held. Releasing what is released does nothing. */
+    /** Frees what the holds held. Releasing a released hold does nothing. */
     readonly release: (holds: ReadonlyArray<Hold>) => Effect.Effect<void>
   }
 >()("portmapper/ports/PortAllocator") {
@@ -78,7 +79,7 @@ export class PortAllocator extends Context.Service<
   static readonly layerMemory = PortAllocator.layer().pipe(Layer.provideMerge(HostSockets.layerMemory))
 }
 
-/** How many ranges keep their place; past it the one used longest ago starts over. */
+/** How many ranges keep their position; beyond that, the least recently used one starts over. */
 const rememberedRanges = 4096
 
 const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], options: PortAllocatorOptions) {

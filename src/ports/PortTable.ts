@@ -1,6 +1,7 @@
 /**
- * Which ports are taken on which addresses: a bitset per protocol and address, and a union per protocol and family, so
- * that a port free on all addresses of a group is found 32 ports at a time. Knows nothing of sockets or of other processes.
+ * Which ports are taken on which addresses: a bitset per protocol and address, and a union per protocol and family,
+ * so that a search for a port free on all addresses of a group tests 32 ports at a time. Knows nothing of sockets
+ * or of other processes.
  *
  * The conflict rule: two frontends collide when protocol and port are equal and the addresses are equal, or one of
  * them is the unspecified address of their common family. `0.0.0.0` and `::` do not collide.
@@ -39,10 +40,13 @@ export class PortSet {
   }
 }
 
-/** Up to so many addresses keep their set of 8 KiB while it is empty: most ports come and go on the same few. */
+/**
+ * The most addresses that keep their set of 8 KiB while it is empty: most ports come and go on the same few
+ * addresses.
+ */
 const keptAddresses = 16
 
-/** All ports of one protocol and family, on any address. */
+/** All taken ports of one protocol and family, on any address. */
 interface Plane {
   readonly byAddress: Map<string, { readonly host: Address; readonly ports: PortSet; count: number }>
   readonly anyAddress: PortSet
@@ -51,7 +55,7 @@ interface Plane {
 export class PortTable {
   readonly #planes = new Map<string, Plane>()
 
-  /** Takes a port on one address. The caller has made sure that it may: nothing is checked. */
+  /** Takes a port on one address. Checks nothing: the caller has made sure that the port is free. */
   add({ protocol, host }: Frontend, port: number): void {
     const plane = this.#plane(protocol, host.family)
     let held = plane.byAddress.get(host.key)
@@ -76,7 +80,7 @@ export class PortTable {
     plane.anyAddress.delete(port)
   }
 
-  /** The addresses on which `port` is taken in a way that collides with this frontend. */
+  /** The addresses on which `port` is taken and collides with this frontend. */
   collisions({ protocol, host }: Frontend, port: number): ReadonlyArray<Address> {
     const plane = this.#plane(protocol, host.family)
     if (!plane.anyAddress.has(port)) return []
@@ -133,5 +137,5 @@ export class PortTable {
   }
 }
 
-/** An index within the set's 2048 words always holds one. */
+/** An index within the set's 2048 words always has a value. */
 const wordAt = (words: Uint32Array, index: number): number => words[index] as number

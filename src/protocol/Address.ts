@@ -1,8 +1,8 @@
 /**
  * An IPv4 or IPv6 address of a frontend or a backend, as Go's `netip.Addr` understands it.
  *
- * Parsing and formatting are Effect's own (`effect/net/NetAddress`); this file adds what the protocol needs
- * beside them: the zone, the text to answer with, and the rule that an IPv4-mapped address is the IPv4 address.
+ * Effect (`effect/net/NetAddress`) parses and formats. This file adds what the protocol needs beyond that: the
+ * zone, the text to answer with, and the rule that an IPv4-mapped address is the IPv4 address.
  */
 import { Result, Schema } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
@@ -10,9 +10,9 @@ import { IpNetwork, NetAddress } from "effect/net"
 export type Family = 4 | 6
 
 /**
- * `text` is the address as it is answered, in Go's canonical form (an IPv4-mapped address keeps its `::ffff:`).
- * `family`, `octets` (4 or 16, network order) and `key` are what the address means: those of the IPv4 address
- * where `text` is IPv4-mapped. Two addresses are the same address exactly when their keys are equal.
+ * `text` is the address as answers carry it, in Go's canonical form (an IPv4-mapped address keeps its `::ffff:`).
+ * `family`, `octets` (4 or 16, network order) and `key` are those of the IPv4 address where `text` is IPv4-mapped.
+ * Two addresses are the same address exactly when their keys are equal.
  */
 export interface Address {
   readonly text: string
@@ -24,7 +24,7 @@ export interface Address {
 
 export const notAnAddress = "not an IPv4 or IPv6 address"
 
-/** The address, or the reason why the text is none, in words that fit behind the text itself. */
+/** Parses an address. The failure is the reason as a phrase to append to the text. */
 export const parseAddress = (text: string): Result.Result<Address, string> => {
   const known = lately.get(text)
   if (known !== undefined) return known
@@ -36,7 +36,7 @@ export const parseAddress = (text: string): Result.Result<Address, string> => {
   return parsed
 }
 
-/** The same few addresses come with every call; an address is a value that nobody changes. */
+/** A cache: calls repeat the same few addresses, and an `Address` is immutable. */
 const lately = new Map<string, Result.Result<Address, string>>()
 const maxLately = 256
 
@@ -53,8 +53,8 @@ const parse = (text: string): Result.Result<Address, string> => {
 }
 
 /**
- * The network that `ADDRESS/LENGTH`, or an address alone, stands for, or the reason why it is none. A network of IPv4-mapped
- * addresses is the IPv4 network: no packet carries a mapped address.
+ * Parses `ADDRESS/LENGTH`, or an address alone, as a network; the failure is the reason. A network of IPv4-mapped
+ * addresses becomes the IPv4 network: no packet carries a mapped address.
  */
 export const parseNetwork = (text: string): Result.Result<IpNetwork.IpNetwork, string> =>
   Result.mapBoth(
@@ -62,7 +62,10 @@ export const parseNetwork = (text: string): Result.Result<IpNetwork.IpNetwork, s
     { onFailure: ({ message }) => message, onSuccess: unmapped }
   )
 
-/** A mapped address has 96 bits before those of the IPv4 address, so a shorter prefix is no network of such addresses. */
+/**
+ * A mapped address has 96 bits before those of the IPv4 address, so a shorter prefix is not a network of mapped
+ * addresses.
+ */
 const unmapped = (network: IpNetwork.IpNetwork): IpNetwork.IpNetwork => {
   const address = NetAddress.toCanonical(network.address)
   return NetAddress.isIpv4Address(address) && NetAddress.isIpv6Address(network.address)
@@ -70,7 +73,7 @@ const unmapped = (network: IpNetwork.IpNetwork): IpNetwork.IpNetwork => {
     : network
 }
 
-/** For addresses written in source; throws where the text is no address. */
+/** For addresses written in source; throws where the text is not an address. */
 export const addressUnsafe = (text: string): Address =>
   Result.getOrThrowWith(parseAddress(text), (reason) => new Error(`${text}: ${reason}`))
 
@@ -95,18 +98,18 @@ export const isLinkLocal = ({ family, octets }: Address): boolean =>
     ? octets[0] === 169 && octets[1] === 254
     : octets[0] === 0xfe && ((octets[1] ?? 0) & 0xc0) === 0x80
 
-/** 224.0.0.0/4, ff00::/8 and 255.255.255.255: what no connection can be made to. */
+/** 224.0.0.0/4, ff00::/8 and 255.255.255.255: addresses that no connection can be made to. */
 export const isMulticastOrBroadcast = ({ family, octets }: Address): boolean => {
   const first = octets[0] ?? 0
   if (family === 6) return first === 0xff
   return (first >= 224 && first <= 239) || octets.every((octet) => octet === 255)
 }
 
-/** The address as it stands before a port: IPv6 in brackets. */
+/** The address as written before a port: IPv6 in brackets. */
 export const hostText = (address: Address): string =>
   address.text.includes(":") ? `[${address.text}]` : address.text
 
-/** Whether `holder` takes in `address`: they are equal, or `holder` is the unspecified address of its family. */
+/** Whether `holder` equals `address` or is the unspecified address of its family. */
 export const covers = (holder: Address, address: Address): boolean =>
   holder.key === address.key || (holder.family === address.family && isUnspecified(holder))
 
@@ -122,8 +125,8 @@ const fromIp = (ip: NetAddress.IpAddress, zone: string): Address => {
 }
 
 /**
- * Addresses by their text: ten thousand ports of a host or of a container name one address, which is kept once, not ten
- * thousand times (at 350 bytes each). Those with a zone, which can be any text, are not kept.
+ * Addresses by their text. Ten thousand ports of a host or a container then share one `Address` of 350 bytes.
+ * Addresses with a zone are not cached, since a zone can be any text.
  */
 const known = new Map<string, Address>()
 const maxKnown = 1024

@@ -1,6 +1,4 @@
-/**
- * What is answered, as plain data in Go's field order, ready for `JSON.stringify`.
- */
+/** Encodes answers as plain data in Go's field order, ready for `JSON.stringify`. */
 import type { ListedMapping } from "./Driver.ts"
 import type {
   ActivateResponse,
@@ -25,7 +23,7 @@ export const listPortsResponse = (
   mappings: ReadonlyArray<ListedMapping>
 ): typeof ListPortsResponse.Encoded => ({ Mappings: mappings.map(wireMapping) })
 
-/** The frontend is answered as it was asked: `""` stays `""`, and an IPv4-mapped address stays one. */
+/** Repeats the frontend address as the request wrote it: `""` stays `""`, and an IPv4-mapped address stays one. */
 const wireBinding = (binding: PortBinding): typeof WirePortBinding.Encoded => ({
   Proto: protocolNumber[binding.entry.protocol],
   BackendIP: binding.entry.backend.address.text,

@@ -1,6 +1,6 @@
 /**
- * The caller's side of the protocol: what is asked, as plain data in Go's field order, and what an answer grants. The
- * mirror image of `Requests.ts` and `Answers.ts`.
+ * The caller's side of the protocol: encodes requests as plain data in Go's field order, and decodes what an answer
+ * grants. The mirror image of `Requests.ts` and `Answers.ts`.
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
@@ -45,7 +45,7 @@ export const followContainerRequest = ({
   Labels: Object.fromEntries(labels)
 })
 
-/** As an Engine asks: the frontend and backend of each binding, and nothing of what was answered beside them. */
+/** Sends what an Engine sends: the frontend and backend of each binding, without the answer's other fields. */
 export const unmapPortsRequest = ({ bindings, labels }: Release): typeof UnmapPortsRequest.Encoded => ({
   PortBindings: bindings.map(({ protocol, host, port, backend }) => ({
     Proto: protocolNumber[protocol],
@@ -62,8 +62,8 @@ export const unmapPortsRequest = ({ bindings, labels }: Release): typeof UnmapPo
 })
 
 /**
- * The bindings granted, in the order asked. An answer is trusted, as the Engine trusts it: another address or port than
- * asked is what was granted. The failure is what makes the answer no answer to this group.
+ * The bindings granted, in the order requested. Trusts the answer as the Engine does: where it names another
+ * address or port than the request, that one was granted. The failure says why the answer does not fit this group.
  */
 export const bindingsGranted = (
   { entries }: Group,
@@ -71,7 +71,7 @@ export const bindingsGranted = (
 ): Result.Result<ReadonlyArray<PortBinding>, string> => {
   const answered = PortBindings ?? []
   if (answered.length !== entries.length)
-    return Result.fail(`${answered.length} bindings were answered to a group of ${entries.length}`)
+    return Result.fail(`the answer has ${answered.length} bindings for a group of ${entries.length}`)
   return Result.all(answered.map((binding, index) => bindingGranted(binding, entries[index] as Entry)))
 }
 
@@ -81,18 +81,18 @@ export const groupsGranted = (
 ): Result.Result<ReadonlyArray<ReadonlyArray<PortBinding>>, string> => {
   const answered = Groups ?? []
   if (answered.length !== groups.length)
-    return Result.fail(`${answered.length} groups were answered when asked for ${groups.length}`)
+    return Result.fail(`the answer has ${answered.length} groups for a request of ${groups.length}`)
   return Result.all(answered.map((answer, index) => bindingsGranted(groups[index] as Group, answer)))
 }
 
-/** What was granted to a container that is followed: the answer alone says where it is. */
+/** The bindings granted to a followed container: only the answer says what address the container has. */
 export const bindingsFollowed = ({
   PortBindings
 }: typeof MapPortsResponse.Type): Result.Result<ReadonlyArray<PortBinding>, string> =>
   Result.all(
     (PortBindings ?? []).map((binding) => {
       const { BackendIP: address, BackendPort: port } = binding
-      if (address === undefined) return Result.fail("a binding was answered that leads nowhere")
+      if (address === undefined) return Result.fail("a binding of the answer has no backend address")
       const host = unspecified(address.family)
       return bindingGranted(binding, {
         protocol: "tcp",

@@ -1,27 +1,33 @@
 /**
- * The contract between the transports and a port mapper: the `Driver` interface of the Go package, in Effect.
- * The built-in mapper is one driver; a user's own is `Driver.of({ mapPorts, unmapPorts })`, served by any transport.
+ * The contract between the transports and a port mapper: the `Driver` interface of the Go package, in Effect. The
+ * built-in mapper is one driver; your own is `Driver.of({ mapPorts, unmapPorts })`, and any transport serves it.
  */
 import { Context, type Effect, type Scope } from "effect"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
 import type { Publish } from "./PublishSyntax.ts"
 
-/** A failure that depends on the state of the host. `message` is shown to the person who asked, so it is written for them. */
+/**
+ * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
+ * for them.
+ */
 export interface DriverError {
   readonly _tag: string
   readonly message: string
 }
 
-/** Why several groups were not published: the error of the `group`th (from 0), or that of all together. */
+/**
+ * Why several groups were not published: `group` is the index (from 0) of the group at fault, `undefined` for all
+ * of them.
+ */
 export interface GroupsError<E = DriverError> {
   readonly group: number | undefined
   readonly error: E
 }
 
-/** So many groups at most are asked for in one call: it is bounded, and others wait for it. */
+/** The most groups that clients send in one call: a call is bounded in time, and other calls wait for it. */
 export const groupsAtOnce = 256
 
-/** One live mapping as `ListPorts` tells it; see `INTERFACE` in the README for the fields' meaning. */
+/** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
   readonly frontendIp: string
@@ -38,11 +44,11 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
-  /** What its allow-list kept out: packets, and connections where they are relayed. Told by `/metrics` alone. */
+  /** What its allow-list refused: packets, and connections where they are relayed. Only `/metrics` reports it. */
   readonly refused?: number | undefined
 }
 
-/** Ports of a container known by its name or id, each as `-p` asks for them. */
+/** Ports to publish for a container, given by name or id; each as in `-p`. */
 export interface Follow {
   readonly container: string
   readonly publish: ReadonlyArray<Publish>
@@ -55,54 +61,60 @@ export class Driver extends Context.Service<
     /**
      * Publishes a group and returns one binding for each entry, in order.
      *
-     * MUST give every entry the same port; MUST answer as before, and change nothing but the policy, for what is mapped
-     * already; MUST change nothing when it fails or is interrupted: what it had created, changed or evicted is as it was.
+     * MUST give every entry the same port. For what is already mapped, MUST return the same answer and change
+     * nothing but the policy. When it fails or is interrupted, MUST leave everything it had created, changed or
+     * evicted as it was before.
      *
-     * The scope is the delivery of the answer. Closed with a failure, the caller never saw it, and what this very call
-     * created MUST be released, unless another call has been answered with it since. A policy stays as it was asked for
-     * last, and what was evicted stays evicted. A driver that needs no such undoing has no use for the scope.
+     * The scope is the delivery of the answer. If it closes with a failure, the caller never saw the answer, and
+     * what this very call created MUST be released, unless another call has answered with it since. The policy
+     * requested last stays, and evicted mappings stay evicted. A driver that needs no such undoing can ignore the
+     * scope.
      */
     readonly mapPorts: (group: Group) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /**
-     * Publishes several groups, all of them or none: what `mapPorts` does for each, for less. A driver without it is asked
-     * for one after the other; so whoever wraps `mapPorts` wraps this, too, or leaves it out.
+     * Publishes several groups, all of them or none: like `mapPorts` for each, but cheaper. Without it, the
+     * transports call `mapPorts` for one group after the other. A wrapper of `mapPorts` must therefore wrap
+     * `mapGroups` too, or leave it out.
      */
     readonly mapGroups?: (
       groups: ReadonlyArray<Group>
     ) => Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError, Scope.Scope>
     /**
-     * Releases bindings. What is not mapped is released already: it MUST succeed. MUST keep going past an error, and
-     * fail if any binding could not be released: the Engine reads no body of a success.
+     * Releases bindings. MUST succeed for a binding that is not mapped. MUST keep going past an error, and fail if
+     * any binding could not be released: the Engine reads no body of a success.
      */
     readonly unmapPorts: (release: Release) => Effect.Effect<void, DriverError>
-    /** What is mapped, in no particular order. */
+    /** All mappings, in no particular order. */
     readonly listPorts?: Effect.Effect<ReadonlyArray<ListedMapping>, DriverError>
     /**
-     * Publishes ports of a running container, all of them or none, and follows it: they lead to wherever it is after a
-     * restart, until they are unmapped. Answers and scope as with `mapPorts`, group after group.
+     * Publishes ports of a running container, all of them or none, and follows it: after a restart the ports lead
+     * to its new address, until they are unmapped. Answers and scope as with `mapPorts`, group after group.
      */
     readonly followContainer?: (
       follow: Follow
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
-    /** An Engine began to use this plugin (`Plugin.Activate`); it may be a new start of an Engine seen before. */
+    /** An Engine began to use this plugin (`Plugin.Activate`). It may be an Engine seen before that was restarted. */
     readonly activated?: Effect.Effect<void>
   }
 >()("portmapper/protocol/Driver") {}
 
 /**
- * Whose mappings `listPorts` is asked for; `undefined` asks for all. A driver that narrows itself to them, and leaves their
- * counters unread, answers the sooner; what it tells of others is left out in any case.
+ * The owner whose mappings the caller of `listPorts` wants; `undefined` means all. A driver that reads only these,
+ * and skips their counters, returns sooner; the transports filter the result by owner in any case.
  */
 export const ListedOwner = Context.Reference<string | undefined>("portmapper/protocol/ListedOwner", {
   defaultValue: () => undefined
 })
 
-/** What names an owner: it is shown on terminals and travels in a header. */
+/** Whether the text is a valid owner name: it is printed on terminals and travels in a header. */
 export const isOwner = (text: string): boolean => /^[\x21-\x7e]{1,128}$/.test(text)
 
 export const ownerRule = "1 to 128 printable ASCII characters, none of them a space"
 
-/** Who asks: `engine`, `cli`, `watch`, `session`, `cni:ID/IFNAME`. Set by the transport, for each call. */
+/**
+ * The owner of the current call: `engine`, `cli`, `watch`, `session`, `cni:ID/IFNAME`. The transport sets it for
+ * each call.
+ */
 export const CurrentOwner = Context.Reference<string>("portmapper/protocol/CurrentOwner", {
   defaultValue: () => "engine"
 })

@@ -1,18 +1,21 @@
 /**
- * JSON as Go's `encoding/json` reads it: the same texts are refused, in the same words, and nothing is lost that Go
- * would look at. An object keeps its entries in order, repeated keys included; a number that is no plain integer keeps
- * its text. What the values mean is not decided here (`GoSchema.ts`).
+ * Parses JSON as Go's `encoding/json` does: it refuses the same texts with the same messages, and keeps everything
+ * that Go would look at. An object keeps its entries in order, repeated keys included; a number that is not a plain
+ * integer keeps its text. `GoSchema.ts` decides what the values mean.
  *
  * Source: encoding/json/scanner.go and decode.go (unquote). One limit is ours: `maxDepth`, where Go has 10,000.
  */
 import { Result } from "effect"
 
-/** Nesting refused beyond this many objects and arrays, so that no text can exhaust the stack. */
+/** The deepest nesting of objects and arrays that is accepted, so that no text can exhaust the stack. */
 export const maxDepth = 500
 
 export type JsonValue = null | boolean | number | string | JsonNumber | JsonObject | ReadonlyArray<JsonValue>
 
-/** A number that is no plain integer, or none that is exact here: its text, since Go tells `80.0` and `8e1` from `80`. */
+/**
+ * A number that is not a plain integer, or too large to be exact, as text: Go distinguishes `80.0` and `8e1` from
+ * `80`.
+ */
 export class JsonNumber {
   readonly text: string
   constructor(text: string) {
@@ -20,7 +23,7 @@ export class JsonNumber {
   }
 }
 
-/** An object as written: every entry in order, whatever its key (`__proto__`) and however often. */
+/** An object as written: every entry in order, with any key (`__proto__`), repeated keys included. */
 export class JsonObject {
   readonly entries: ReadonlyArray<readonly [key: string, value: JsonValue]>
   constructor(entries: ReadonlyArray<readonly [key: string, value: JsonValue]>) {
@@ -28,7 +31,7 @@ export class JsonObject {
   }
 }
 
-/** The value a text holds, or Go's words for what is wrong with it. */
+/** The value of a JSON text, or Go's message for what is wrong with it. */
 export const parse = (text: string): Result.Result<JsonValue, string> => {
   const reader = new Reader(text)
   try {
@@ -39,7 +42,7 @@ export const parse = (text: string): Result.Result<JsonValue, string> => {
   }
 }
 
-/** One line of JSON for plain values and for what `parse` gave, or any mixture of the two. */
+/** One line of JSON for plain values, for the result of `parse`, or for any mixture of the two. */
 export const stringify = (value: unknown): string => {
   if (value instanceof JsonNumber) return value.text
   if (value instanceof JsonObject) return objectText(value.entries)
@@ -51,8 +54,9 @@ export const stringify = (value: unknown): string => {
 }
 
 /**
- * A value as JSON text for an error message, at most `limit` characters long; beyond that it ends in `…`. Total: also
- * for what is no JSON (a function, a bigint, a circular object), which only a caller in process can send.
+ * A value as JSON text for an error message, at most `limit` characters long; a longer one is cut and ends in `…`.
+ * Never throws, even for values that JSON can't hold (a function, a bigint, a circular object), which only a caller
+ * in process can send.
  */
 export const preview = (value: unknown, limit = 60): string => {
   const text = previewText(value, limit + 1, 0)
@@ -89,7 +93,7 @@ const previewText = (value: unknown, budget: number, depth: number): string => {
   return text + (list ? "]" : "}")
 }
 
-/** A recursive-descent reader. It throws itself, with `problem` set, because nothing else may catch what it throws. */
+/** A recursive-descent parser. It throws itself, with `problem` set, so that its catch takes no other error. */
 class Reader {
   problem = ""
   private at = 0
@@ -106,7 +110,7 @@ class Reader {
     return value
   }
 
-  /** The code of the next character that is no white space, which stays unread; NaN at the end. */
+  /** The code of the next character that is not white space, without consuming it; NaN at the end. */
   private next(): number {
     for (;;) {
       const code = this.text.charCodeAt(this.at)
@@ -238,7 +242,7 @@ class Reader {
       if (code === 0x22) {
         value = value === "" ? text.slice(start, this.at) : value + text.slice(start, this.at)
         this.at++
-        // Go's decoder has no lone surrogates: each becomes U+FFFD.
+        // Go's decoder replaces each lone surrogate by U+FFFD.
         return surrogates ? value.toWellFormed() : value
       }
       if (code === 0x5c) {
@@ -276,7 +280,7 @@ class Reader {
     return this.fail(point === undefined ? "unexpected end of JSON input" : invalid(point, where))
   }
 
-  /** Inside a number, a literal or an escape, Go takes the end of the text for a space. */
+  /** Inside a number, a literal or an escape, Go treats the end of the text as a space. */
   private refuseInside(where: string): never {
     return this.fail(invalid(this.text.codePointAt(this.at) ?? 0x20, where))
   }
@@ -303,7 +307,10 @@ const hexValue = (code: number): number =>
 
 const invalid = (point: number, where: string): string => `invalid character ${quoted(point)} ${where}`
 
-/** A character as Go's messages quote it: Go looks at bytes, so what is beyond ASCII shows its first UTF-8 byte. */
+/**
+ * A character as Go's messages quote it: Go works on bytes, so a character beyond ASCII shows as its first UTF-8
+ * byte.
+ */
 const quoted = (point: number): string => {
   const byte =
     point < 0x80

@@ -1,9 +1,9 @@
 /**
  * Schemas that decode what Go's `encoding/json` decodes, from a `GoJson` tree or from plain JavaScript values.
  *
- * `goStruct` holds Go's habits: keys match whatever their case, an unknown key is ignored, a missing one is the zero
- * value, `null` is the zero value and overrides nothing, of repeated scalars the last in the text wins (all of them are
- * checked), repeated objects merge. One is ours: a repeated array is refused, where Go would blend the two.
+ * `goStruct` follows Go: keys match in any case, an unknown key is ignored, a missing key is the zero value, `null`
+ * is the zero value and overrides nothing, the last of repeated scalars wins (all of them are checked), repeated
+ * objects merge. One rule is ours: a repeated array is refused, where Go would blend the two.
  *
  * Source: encoding/json/decode.go (object, literalStore), fold.go.
  */
@@ -28,7 +28,7 @@ export interface Field<S extends Schema.Constraint> {
   readonly schema: S
   readonly zero: S["Encoded"] & (null | boolean | number | string)
   readonly repeated: "last" | "merge" | "refuse"
-  /** The most elements of a list; a longer one is refused before any of them is looked at. */
+  /** The most elements of a list; a longer one is refused before any element is decoded. */
   readonly max?: number | undefined
 }
 
@@ -37,7 +37,7 @@ type SchemasOf<F extends Fields> = { readonly [K in keyof F]: F[K]["schema"] }
 
 const anAddress = "an IPv4 or IPv6 address"
 
-/** The short way beside a schema, where it has one; it is found by the schema itself. */
+/** The fast path of each schema that has one, by the schema object. */
 const quickWays = new WeakMap<object, Quick>()
 const withQuick = <S extends object>(schema: S, quick: Quick | undefined): S => {
   if (quick !== undefined) quickWays.set(schema, quick)
@@ -75,7 +75,7 @@ export const Bool = withQuick(Schema.Boolean.annotate({ expected: "true or false
   typeof value === "boolean" ? value : unsure
 )
 
-/** A Go `string`: it has no lone surrogates, whoever sends it. */
+/** A Go `string`: lone surrogates are replaced, even in values from a caller in process. */
 export const Text = withQuick(
   Schema.String.annotate({ expected: "a string" }).pipe(
     Schema.decodeTo(Schema.String, {
@@ -140,20 +140,20 @@ export const StringMap = withQuick(
   quickStringMap
 )
 
-/** A Go pointer: `null` or the thing itself. */
+/** A Go pointer: `null` or the value. */
 export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) => {
   const quick = quickWays.get(schema)
   return withQuick(Schema.Union([Schema.Null, schema]).annotate({ expected }), quick && quickPointer(quick))
 }
 
-/** A Go slice; `null` and `[]` stay apart. A struct in it takes `null` for its zero value. */
+/** A Go slice; `null` and `[]` are distinct. A struct in it takes `null` for its zero value. */
 export const slice = <S extends Schema.Constraint>(schema: S) => {
   const quick = quickWays.get(schema)
   const array = Schema.Array(schema).annotate({ expected: "an array" })
   return pointer(withQuick(array, quick && quickArray(quick)), "an array")
 }
 
-/** The fields that the protocol's messages are made of. */
+/** The field types that the protocol's messages use. */
 export const int = field(Integer, 0)
 export const uint16 = field(Uint16, 0)
 export const bool = field(Bool, false)
@@ -169,7 +169,10 @@ export const list = <S extends Schema.Constraint>(schema: S, max?: number) => ({
   max
 })
 
-/** Decodes a value, or a tree that `parse` gave, and reports everything that is wrong with it; of a large one the first. */
+/**
+ * Decodes a value, or a tree from `parse`. The error reports everything that is wrong, or only the first issue of a
+ * large value.
+ */
 export const decodeValue = <T>(
   schema: Schema.ConstraintDecoder<T>
 ): ((input: unknown) => Result.Result<T, RequestError>) => {
@@ -180,7 +183,7 @@ export const decodeValue = <T>(
     if (quickly !== unsure) return Result.succeed(quickly as T)
     const result = decode(input)
     if (Result.isSuccess(result)) return Result.succeed(result.success)
-    // Once more for the whole report: what is right pays nothing for it.
+    // Decodes again for the full report, so that valid input doesn't pay for it.
     const errors = isLarge(input) ? "first" : "all"
     const everything = decode(input, { errors, reportInput: true })
     const issues = Result.isFailure(everything) ? issuesOf(everything.failure) : issuesOf(result.failure)
@@ -188,7 +191,7 @@ export const decodeValue = <T>(
   }
 }
 
-/** Whether a value has so many parts that a report on all of them is of no use to anyone. */
+/** Whether a value has so many parts that a full report would be useless. */
 const isLarge = (value: unknown, most = 10_000): boolean => {
   const open = [value]
   for (let looked = 0; open.length > 0; looked++) {
@@ -211,7 +214,7 @@ export const decodeText = <T>(
   }
 }
 
-/** The error for text that is no JSON. */
+/** The error for text that is not JSON. */
 export const unreadable = (problem: string): RequestError =>
   new RequestError({ issues: [{ path: "", value: "", rule: problem }] })
 
@@ -240,7 +243,7 @@ type Fold<A> = (
   options: { readonly reportInput?: boolean | undefined }
 ) => Effect.Effect<A, SchemaIssue.Issue>
 
-/** Puts the entries of an object in the places of the fields that they name. */
+/** Assigns the entries of an object to the fields that their keys name. */
 const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constraint>]>): Fold<A> => {
   const places = placesOf(fields.map(([name]) => name))
   const zeros = Object.fromEntries(fields.map(([name, { zero }]) => [name, zero]))
@@ -270,7 +273,7 @@ const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constr
         const before = repeated === "merge" ? entriesOf(out[name]) : undefined
         const after = repeated === "merge" ? entriesOf(value) : undefined
         if (before !== undefined && after !== undefined) {
-          // Appended to, so that a key repeated a thousand times costs a thousand times one.
+          // Appends in place, so that a key repeated a thousand times costs linear time.
           const together = before === merged.get(name) ? (before as Entries) : [...before]
           merged.set(name, together)
           for (const entry of after) together.push(entry)
@@ -302,7 +305,7 @@ const issuesOf = (issue: SchemaIssue.Issue, path = "", expected = "something els
     case "Encoding":
       return issuesOf(issue.issue, path, expected)
     case "AnyOf": {
-      // A union here is `null` or one thing: what is wrong with the thing is the report.
+      // A union here is `null` or one type: report what is wrong with that type.
       const inner = issue.issues.at(-1)
       if (inner !== undefined) return issuesOf(inner, path, expected)
       break
@@ -326,7 +329,7 @@ const expectedOf = (annotations: object | undefined): string | undefined =>
     ? annotations.expected
     : undefined
 
-/** `Reqs`, `[1]`, `.FrontendPort`; a key that is no name is quoted: `Labels["a.b"]`. */
+/** `Reqs`, `[1]`, `.FrontendPort`; a key that is not an identifier is quoted: `Labels["a.b"]`. */
 const pathText = (path: string, key: PropertyKey): string => {
   if (typeof key === "number") return `${path}[${key}]`
   const name = String(key)

@@ -1,7 +1,7 @@
 /**
- * The messages as they travel: Go's names, Go's field order, Go's JSON habits (`GoSchema.ts`), with the leaves decoded
- * (an address is an `Address`, labels are a `Map`). What a message means, and which messages mean nothing, is decided
- * in `Requests.ts`; both are left behind there, and the rest of the program speaks the words of `PortBinding.ts`.
+ * The wire messages: Go's names, field order and JSON rules (`GoSchema.ts`), with the leaves decoded (an address is
+ * an `Address`, labels are a `Map`). `Requests.ts` validates them and converts them to the types of
+ * `PortBinding.ts`, which the rest of the program uses.
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups` and
  * `FollowContainer` are ours.
@@ -22,13 +22,19 @@ import {
   uint16
 } from "./GoSchema.ts"
 
-/** Of one group, of one call's groups and of what is followed: far more than a host has addresses or a caller needs. */
+/**
+ * The most entries of a group, groups of a call and ports of a follow: far more than a host has addresses or a
+ * caller needs.
+ */
 const most = 1000
 
-/** A binding of a mass release takes some fifty bytes at least, and a body has a limit of its own. */
+/** The most bindings of one release. A binding takes at least some fifty bytes, and the body has a limit as well. */
 const mostReleased = 20_000
 
-/** One entry of a group. `FrontendPort` 0 asks for any free port; `FrontendPortEnd` is the end of a range, inclusive. */
+/**
+ * One entry of a group. `FrontendPort` 0 requests any free port; `FrontendPortEnd` is the end of a range,
+ * inclusive.
+ */
 export const PortBindingReq = goStruct({
   Proto: int,
   BackendIP: address,
@@ -42,7 +48,7 @@ export const MapPortsRequest = goStruct({ Reqs: list(PortBindingReq, most), Labe
 
 export const NATRule = goStruct({ FromAddr: address, FromPort: uint16 })
 
-/** One binding as answered. Its name in Go is `PortBinding`, which here is the domain's. */
+/** One binding of an answer. Go calls it `PortBinding`, the name of our domain type. */
 export const WirePortBinding = goStruct({
   Proto: int,
   BackendIP: address,
@@ -57,7 +63,7 @@ export const WirePortBinding = goStruct({
 
 export const MapPortsResponse = goStruct({ PortBindings: list(WirePortBinding), Err: text })
 
-/** Several groups, each with a port of its own: all of them are mapped, or none. */
+/** Several groups, each with its own port: all of them are mapped, or none. */
 export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest, most) })
 
 /** One answer for each group, in order. */
@@ -74,7 +80,7 @@ export const ActivateResponse = goStruct({ Implements: list(Text) })
 
 export const ErrorResponse = goStruct({ Err: text })
 
-/** `OwnedBy`: only what this owner has mapped, without its counters, which are not read then; `""` is everything. */
+/** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
 export const ListPortsRequest = goStruct({ OwnedBy: text })
 
 /** `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count. */
@@ -99,13 +105,13 @@ export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
 export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
 
-/** A message as plain data: what `JSON.stringify` writes and what a caller in process hands over. */
+/** A message as plain data: what `JSON.stringify` writes and what a caller in process passes. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]
 
-/** A request as a caller may write it: what is left out is its zero value. */
+/** A request as a caller may write it: a missing field is its zero value. */
 export type Given<S extends Schema.Constraint> = Partially<Encoded<S>>
 
-type Partially<T> =
+export type Partially<T> =
   T extends ReadonlyArray<infer A>
     ? ReadonlyArray<Partially<A>>
     : T extends object

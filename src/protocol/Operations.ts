@@ -1,7 +1,7 @@
 /**
- * The protocol's calls, as every transport makes them: decode, ask the `Driver`, answer plain data in Go's field order.
- * How a call and its answer travel, and what an error looks like there, is the transport's; `kindOf` is what the
- * transports agree on.
+ * The protocol's calls, common to all transports: decode the request, call the `Driver`, return plain data in Go's
+ * field order. Each transport defines how it carries calls, answers and errors; `kindOf` is the classification they
+ * share.
  */
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
 import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
@@ -34,7 +34,9 @@ export const Method = Schema.Literals([
 ])
 export type Method = typeof Method.Type
 
-/** A request as it came: JSON text, or a value (plain data from a caller in process, or a tree of `GoJson.parse`). */
+/**
+ * A request as received: JSON text, or a value (plain data from a caller in process, or a tree of `GoJson.parse`).
+ */
 export type Body =
   | { readonly _tag: "Text"; readonly text: string }
   | { readonly _tag: "Value"; readonly value: unknown }
@@ -53,8 +55,8 @@ export type Answer =
 export type CallError = RequestError | MethodNotFound | CallTimedOut | DriverError
 
 /**
- * The bound of every call: the Engine waits without one, holding up every container start. A driver is interrupted
- * then, and what it cannot be interrupted in (a change half done, its undoing) is still waited for.
+ * The time limit of every call: the Engine has none, and blocks every container start while it waits. The driver is
+ * then interrupted; its uninterruptible parts (a half-done change, undoing it) still run to their end.
  */
 export const callTimeout = Duration.seconds(10)
 
@@ -67,7 +69,7 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>()("Method
   }
 }
 
-/** The driver took too long and was interrupted: by its contract nothing is left of what it had begun to map. */
+/** The driver took too long and was interrupted. By its contract it has undone what it had begun to map. */
 export class CallTimedOut extends Schema.TaggedError<CallTimedOut>()("CallTimedOut", {
   method: Method,
   seconds: Schema.Number
@@ -88,7 +90,10 @@ export const call = (method: Method, body: Body): Effect.Effect<Answer, CallErro
     return observe === undefined ? called : observed(method, called, observe)
   })
 
-/** `MapPorts` for an adapter in process that speaks the domain's words: bounded and checked as over a wire. */
+/**
+ * `MapPorts` for an adapter in process that uses the domain types, with the time limit and the checks of a wire
+ * call.
+ */
 export const mapGroup = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
@@ -108,15 +113,15 @@ export const unmapBindings = (release: Release): Effect.Effect<void, DriverError
   )
 
 /**
- * Whose fault an error is: `request` is wrong in itself (HTTP 400, JSON-RPC −32602), `notFound` a method that is not
- * there (404, −32601), `driver` depends on the state of the host (500, −32000). A defect is none of them (500, −32603).
+ * Classifies an error: `request` is invalid in itself (HTTP 400, JSON-RPC −32602), `notFound` is an unknown method
+ * (404, −32601), `driver` depends on the state of the host (500, −32000). A defect is none of them (500, −32603).
  */
 export const kindOf = (error: CallError): "request" | "notFound" | "driver" => {
   if (error instanceof RequestError) return "request"
   return error instanceof MethodNotFound ? "notFound" : "driver"
 }
 
-/** What a call that failed is told as, whatever the transport. A defect has no error: it is nobody's to handle. */
+/** What the transports report for a failed call. A defect has no `error` to handle. */
 export type Failure =
   | { readonly kind: "request" | "notFound" | "driver"; readonly message: string; readonly error: CallError }
   | { readonly kind: "defect"; readonly message: string }
@@ -143,10 +148,10 @@ const observed = <R>(
   observe: (call: FinishedCall) => void
 ): Effect.Effect<Answer, CallError, R> =>
   Effect.clockWith((clock) => {
-    const begun = clock.currentTimeNanosUnsafe()
+    const begun = clock.monotonicTimeNanosUnsafe()
     return Effect.onExit(called, (exit) =>
       Effect.sync(() =>
-        observe({ method, millis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6, exit })
+        observe({ method, millis: Number(clock.monotonicTimeNanosUnsafe() - begun) / 1e6, exit })
       )
     )
   })
@@ -178,7 +183,7 @@ const ofGroup = ({ group, error }: GroupsError): DriverError => {
     : { _tag: error._tag, message: `${groupPath(group)}: ${error.message}` }
 }
 
-/** One delivery for all: a group that fails has those before it undone, as an answer that was never seen does. */
+/** All groups share one delivery: when a group fails, those before it are undone as if their answer had been lost. */
 const grantedAll = Effect.fnUntraced(function* (
   groups: ReadonlyArray<Group>
 ): Effect.fn.Return<ReadonlyArray<ReadonlyArray<PortBinding>>, GroupsError, Driver | Scope.Scope> {
@@ -190,13 +195,13 @@ const grantedAll = Effect.fnUntraced(function* (
   const answers = yield* driver.mapGroups(groups)
   if (answers.length !== groups.length)
     return yield* Effect.die(
-      new Error(`the driver answered ${answers.length} groups when asked for ${groups.length}`)
+      new Error(`the driver returned ${answers.length} groups for a request of ${groups.length}`)
     )
   for (const [index, group] of groups.entries()) yield* eachAnswered(group, answers[index] ?? [])
   return answers
 })
 
-/** What the driver answers is one binding for each entry; any other number is its defect. */
+/** The driver must return one binding for each entry; any other number is a defect of the driver. */
 const granted = (
   group: Group
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
@@ -212,7 +217,7 @@ const eachAnswered = (
   bindings.length === entries.length
     ? Effect.succeed(bindings)
     : Effect.die(
-        new Error(`the driver answered ${bindings.length} bindings to a group of ${entries.length} entries`)
+        new Error(`the driver returned ${bindings.length} bindings for a group of ${entries.length} entries`)
       )
 
 const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
@@ -267,7 +272,7 @@ const decoder = <T>(
   }
 }
 
-/** The Engine repeats a call whose connection broke, but not its body: this is what its user then reads. */
+/** The Engine retries a call whose connection broke, but without its body: its user then sees this message. */
 const emptyBody = (name: string): string =>
   `the body of ${name} is empty (unexpected end of JSON input): the connection broke during a first attempt, ` +
   "and the Engine repeats the call without its body; this one changed nothing, try again"

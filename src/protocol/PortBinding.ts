@@ -1,6 +1,6 @@
 /**
- * What a port mapper is asked for and what it grants: the domain side of the protocol's messages.
- * Go's field names and JSON stop at `Messages.ts`; everything past it speaks these types.
+ * What callers request of a port mapper and what it grants: the domain side of the protocol's messages. Go's field
+ * names and JSON stop at `Messages.ts`.
  */
 import { type Address, hostText } from "./Address.ts"
 import type { Protocol } from "./Protocol.ts"
@@ -11,15 +11,16 @@ export interface Endpoint {
   readonly port: number
 }
 
-/** Which port a group asks for; bounds are inclusive. */
+/** Which port a group requests; bounds are inclusive. */
 export type PortRequest =
   | { readonly _tag: "Exact"; readonly port: number }
   | { readonly _tag: "Range"; readonly first: number; readonly last: number }
   | { readonly _tag: "Ephemeral" }
 
 /**
- * One entry of a group. `host` is where clients connect; where the caller gave none it is the unspecified address of
- * the backend's family, and `requestedAddress` is `""`. `requestedAddress` is the text that the answer repeats.
+ * One entry of a group. `host` is the address that clients connect to; if the caller gave none, it is the
+ * unspecified address of the backend's family, and `requestedAddress` is `""`. The answer repeats the text
+ * `requestedAddress`.
  */
 export interface Entry {
   readonly protocol: Protocol
@@ -39,7 +40,7 @@ export interface Group {
 }
 
 /**
- * The answer to one entry, in the order asked.
+ * The answer to one entry, in the order requested.
  *
  * - `discarded`: the reason this entry could not be served although its group was; the Engine logs it and does not
  *   list the port. Otherwise `undefined`.
@@ -54,16 +55,16 @@ export interface PortBinding {
   readonly nat: { readonly address: Address | undefined; readonly port: number } | undefined
 }
 
-/** What `UnmapPorts` names: a binding is known by its frontend and backend, never by what was answered beside them. */
+/** What `UnmapPorts` names. Frontend and backend identify a binding; the other fields of its answer don't matter. */
 export interface Release {
   readonly bindings: ReadonlyArray<ReleasedBinding>
   readonly labels: Labels
 }
 
 /**
- * `host` is resolved as in `Entry`. `port` 0 is a mapping without a host port (mode `routed`), which is known by its
- * backend. A backend without an address (`undefined`), or with port 0, means: whatever the frontend leads to. At least
- * one of the two sides is whole.
+ * `host` is resolved as in `Entry`. `port` 0 names a mapping without a host port (mode `routed`), which its backend
+ * identifies. A backend without an address (`undefined`), or with port 0, matches whatever backend the frontend
+ * has. At least one of the two sides is complete.
  */
 export interface ReleasedBinding {
   readonly protocol: Protocol

@@ -6,10 +6,10 @@ export interface PortRange {
   readonly last: number
 }
 
-/** The dynamic ports of RFC 6335 section 6, where the system names no range of its own. */
+/** The dynamic ports of RFC 6335 section 6, for a system that names no range. */
 export const dynamicPorts: PortRange = { first: 49153, last: 65535 }
 
-/** `8000-8010`, or a single port; ports are 1–65535. The failure is the rule that was broken. */
+/** `8000-8010`, or a single port; ports are 1–65535. The failure is the broken rule. */
 export const parsePortRange = (text: string): Result.Result<PortRange, string> => {
   const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text)
   if (match === null) return Result.fail("expected PORT or FIRST-LAST")

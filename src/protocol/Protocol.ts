@@ -1,6 +1,6 @@
 /**
- * The transport protocols a port can be published for, by their IANA protocol numbers
- * (https://www.iana.org/assignments/protocol-numbers), which is how they travel.
+ * The transport protocols a port can be published for. The wire carries their IANA protocol numbers
+ * (https://www.iana.org/assignments/protocol-numbers).
  */
 import { Schema } from "effect"
 
@@ -9,7 +9,7 @@ export type Protocol = typeof Protocol.Type
 
 export const protocolNumber = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<Protocol, number>
 
-/** The protocol of an IANA number, or `undefined` for one that has no ports to publish. */
+/** The protocol of an IANA number, or `undefined` for a protocol without ports to publish. */
 export const protocolOfNumber = (number: number): Protocol | undefined => {
   switch (number) {
     case 6:

@@ -1,10 +1,10 @@
 /**
  * Docker's `-p` syntax: `[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]` says what to publish, and its host side
- * alone, `[HOSTIP:]PORT[-END][/PROTO]`, what to take back. A failure is the rule that was broken, in words that follow
- * the text itself.
+ * alone, `[HOSTIP:]PORT[-END][/PROTO]`, what to unpublish. A failure is the broken rule, as a phrase to append to
+ * the text.
  *
- * Source: docker/go-connections nat/nat.go (ParsePortSpec). Two things differ: port 0 means any free port where it is the
- * host port, and is no port anywhere else; an IPv6 address may have a zone.
+ * Source: docker/go-connections nat/nat.go (ParsePortSpec). Two things differ: port 0 means any free port as the
+ * host port, and is invalid anywhere else; an IPv6 address may have a zone.
  */
 import { Result } from "effect"
 import { type Address, type Family, hostText, notAnAddress, parseAddress, unspecified } from "./Address.ts"
@@ -16,9 +16,9 @@ export const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
 export const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
 
 /**
- * `host` is `undefined` for every address of the host, of both families; `hostPorts` is `undefined` for any free port.
- * There are as many host ports as container ports, which then go in pairs, or there is one container port and the host
- * ports are a range to pick from.
+ * `host` is `undefined` for every address of the host, of both families; `hostPorts` is `undefined` for any free
+ * port. Either there are as many host ports as container ports, and they are paired, or there is one container port
+ * and the host ports are a range to pick from.
  */
 export interface Publish {
   readonly protocol: Protocol
@@ -34,7 +34,7 @@ export interface Unpublish {
   readonly ports: PortRange
 }
 
-/** Where published traffic goes: an address of either family, or one of each. */
+/** The destination of published traffic: an address of either family, or one of each. */
 export interface PublishTo {
   readonly v4: Address | undefined
   readonly v6: Address | undefined
@@ -67,7 +67,7 @@ export const parsePublish = (text: string): Result.Result<Publish, string> =>
 
 export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =>
   Result.gen(function* () {
-    // A port where the address stands is a `-p` of `map`.
+    // A port in place of the address: the text is a `-p` of `map`.
     if (/^[\d-]*:[\d-]*(\/|$)/.test(text))
       return yield* Result.fail(`only the host's side is named here; expected ${unpublishForm}`)
     const { protocol, host, ports } = yield* splitText(text, unpublishForm, 1)
@@ -76,18 +76,18 @@ export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =
     return { protocol, host, ports: yield* portsOf("host port", port) }
   })
 
-/** The shortest text that `parsePublish` reads as this. */
+/** The shortest text that `parsePublish` parses to this value. */
 export const publishText = ({ protocol, host, hostPorts, containerPorts }: Publish): string => {
   const before = host === undefined ? "" : `${hostText(host)}:`
   const middle = hostPorts === undefined ? (host === undefined ? "" : ":") : `${rangeText(hostPorts)}:`
   return `${before}${middle}${rangeText(containerPorts)}${protocolText(protocol)}`
 }
 
-/** The shortest text that `parseUnpublish` reads as this. */
+/** The shortest text that `parseUnpublish` parses to this value. */
 export const unpublishText = ({ protocol, host, ports }: Unpublish): string =>
   `${host === undefined ? "" : `${hostText(host)}:`}${rangeText(ports)}${protocolText(protocol)}`
 
-/** What one container may publish in all; each port becomes a group of its own. */
+/** The most ports that one container may publish; each port becomes a group. */
 const mostPorts = 65_536
 
 /** The rule that these break together, or `undefined`. */
@@ -101,8 +101,9 @@ export const hostsOf = (host: Address | undefined): ReadonlyArray<Address> =>
   host === undefined ? [unspecified(4), unspecified(6)] : [host]
 
 /**
- * The groups to ask for: one for each pair of ports, or a single one. An IPv4 frontend leads to the IPv4 address; an
- * IPv6 frontend to the IPv6 address where there is one, else to the IPv4 address. `hosts` are the frontends' addresses.
+ * The groups to request: one for each pair of ports, or a single one. An IPv4 frontend leads to the IPv4 address;
+ * an IPv6 frontend to the IPv6 address if there is one, else to the IPv4 address. `hosts` are the frontends'
+ * addresses.
  */
 export const groupsOf = (
   publish: Publish,
@@ -149,15 +150,15 @@ const portRequest = (
 interface Parts {
   readonly protocol: Protocol
   readonly host: Address | undefined
-  /** The texts between the colons behind the address, not read yet; `most` of them, or fewer where there is no address. */
+  /** The unparsed texts between the colons after the address: `most` of them, or fewer where there is no address. */
   readonly ports: ReadonlyArray<string>
 }
 
-/** Takes the protocol off the end and the host address off the front, where there is one. */
+/** Splits the protocol off the end and the host address off the front, where there is one. */
 const splitText = (text: string, form: string, most: number): Result.Result<Parts, string> =>
   Result.gen(function* () {
     if (text === "") return yield* Result.fail(`expected ${form}`)
-    // A slash before the last colon is none of the protocol's.
+    // A slash before the last colon does not start the protocol.
     const slash = text.indexOf("/", text.lastIndexOf(":") + 1)
     const protocol = slash === -1 ? "tcp" : yield* protocolOf(text.slice(slash + 1))
     const body = slash === -1 ? text : text.slice(0, slash)
@@ -167,7 +168,7 @@ const splitText = (text: string, form: string, most: number): Result.Result<Part
     if (bracketed !== null && parts.length > most)
       return yield* Result.fail(`too many colons; expected ${form}`)
     if (bracketed === null && before === "") return { protocol, host: undefined, ports: parts.slice(-most) }
-    // Go takes anything for a zone; no interface has a slash, and whoever typed half a pair of brackets meant the pair.
+    // Go accepts anything as a zone; no interface name has a slash, and half a pair of brackets is a typing error.
     const stray = before.includes("/") || (bracketed === null && /[[\]]/.test(before))
     const address = stray ? Result.fail(notAnAddress) : parseAddress(before)
     const host = yield* Result.mapError(address, (reason) => addressProblem(before, reason, form))

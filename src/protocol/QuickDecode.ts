@@ -1,6 +1,6 @@
 /**
- * The short way of decoding: what nearly every message is, decoded in one pass over it. It answers what the schema beside it
- * answers, or that it is not sure: then the schema decides, and finds the words for what is wrong.
+ * The fast path of decoding: decodes nearly every message in one pass. It returns what the schema beside it would
+ * return, or `unsure`; then the schema decides, and words the errors.
  */
 import { JsonNumber, JsonObject } from "./GoJson.ts"
 
@@ -11,13 +11,13 @@ export type Quick = (value: unknown) => unknown
 export interface QuickField {
   readonly name: string
   readonly quick: Quick
-  /** Encoded. */
+  /** The encoded zero value. */
   readonly zero: null | boolean | number | string
   /** The most elements of a list. */
   readonly max: number | undefined
 }
 
-/** An object with the fields that are given; not sure of a key given twice. */
+/** An object with the given fields; `unsure` if a key is repeated. */
 export const quickStruct = (fields: ReadonlyArray<QuickField>): Quick => {
   const places = placesOf(fields.map(({ name }) => name))
   const zeros = Object.fromEntries(fields.map(({ name, quick, zero }) => [name, quick(zero)]))
@@ -73,7 +73,7 @@ export const quickStringMap: Quick = (value) => {
 export const isLongerThan = (max: number | undefined, value: unknown): boolean =>
   max !== undefined && Array.isArray(value) && value.length > max
 
-/** Which of these names a key is: Go takes it whatever its case. */
+/** Finds which of these names a key is, in any case, as Go does. */
 export const placesOf = (names: ReadonlyArray<string>): ((key: string) => number | undefined) => {
   const places = new Map(
     names.flatMap((name, place) => [[name, place] as const, [folded(name), place] as const])
@@ -81,13 +81,13 @@ export const placesOf = (names: ReadonlyArray<string>): ((key: string) => number
   return (key) => places.get(key) ?? places.get(folded(key))
 }
 
-/** The entries of an object, of either make. */
+/** The entries of an object: a `JsonObject` or a plain one. */
 export const entriesOf = (value: unknown): ReadonlyArray<readonly [string, unknown]> | undefined => {
   if (value instanceof JsonObject) return value.entries
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
-  // A Map has no properties of its own: taken for an object, its labels would be lost in silence.
+  // A Map has no properties: as a plain object, its labels would be lost silently.
   return value instanceof JsonNumber || value instanceof Map ? undefined : Object.entries(value)
 }
 
-/** Go's simple folding: of all characters beyond ASCII only U+017F and the Kelvin sign fold to a letter of ours. */
+/** Go's simple case folding: beyond ASCII only U+017F and the Kelvin sign fold to a letter of our names. */
 const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "s")

@@ -1,20 +1,18 @@
-/**
- * A request that is wrong in itself, whatever the state of the host: it never reaches a driver and changes nothing.
- */
+/** A request that is invalid whatever the state of the host: it never reaches a driver and changes nothing. */
 import { Schema } from "effect"
 
 /**
- * One thing that is wrong: `path` as in `Reqs[1].FrontendPort`, `""` for the whole; `value` as JSON text, shortened;
- * `rule` what it must be, in words that follow "must be". Where there is no value to show (`path` and `value` are
- * `""`: no readable JSON at all), `rule` is the whole sentence.
+ * One thing that is wrong: `path` as in `Reqs[1].FrontendPort`, `""` for the whole request; `value` as JSON text,
+ * shortened; `rule` what it must be, as a phrase that follows "must be". Where there is no value to show (`path`
+ * and `value` are `""`: the text is not JSON), `rule` is the whole sentence.
  */
 export const Issue = Schema.Struct({ path: Schema.String, value: Schema.String, rule: Schema.String })
 export type Issue = typeof Issue.Type
 
-/** How many issues the message spells out. */
+/** How many issues the message lists. */
 const spelledOut = 8
 
-/** How many are worth looking for and sending: a request with more is no slip of the hand. */
+/** The most issues that are collected and sent: a request with more was not mistyped. */
 export const mostIssues = 100
 
 export class RequestError extends Schema.TaggedError<RequestError>()("RequestError", {

@@ -1,6 +1,6 @@
 /**
- * What a request means: from the message as it travelled to the words of `PortBinding.ts`, or every rule it breaks.
- * Only what the request itself shows is decided here; what depends on the state of the host is the driver's.
+ * Converts a wire message to the types of `PortBinding.ts`, or returns every rule it breaks. Decides only what the
+ * request itself shows; the driver decides what depends on the state of the host.
  */
 import { Result } from "effect"
 import {
@@ -26,7 +26,7 @@ import { protocolOfNumber } from "./Protocol.ts"
 import { parsePublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
-/** A group with no entries asks for nothing; its `ports` say nothing either. */
+/** A group without entries requests nothing; its `ports` are meaningless. */
 export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Group, RequestError> => {
   const reqs = request.Reqs ?? []
   const issues: Array<Issue> = []
@@ -49,7 +49,7 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
       })
 }
 
-/** Every rule that any of the groups breaks, of the first ones where there are many. */
+/** Reports every rule that any of the groups breaks; with many bad groups, those of the first ones. */
 export const groupsOf = ({
   Groups: requests
 }: typeof MapGroupsRequest.Type): Result.Result<ReadonlyArray<Group>, RequestError> => {
@@ -64,17 +64,17 @@ export const groupsOf = ({
   return issues.length > 0 ? Result.fail(new RequestError({ issues })) : Result.succeed(groups)
 }
 
-/** What errors call one of several groups. */
+/** The name of one of several groups in errors. */
 export const groupPath = (index: number): string => `Groups[${index}]`
 
 export const issuesOfGroup = (index: number, issues: ReadonlyArray<Issue>): ReadonlyArray<Issue> =>
   issues.map((issue) => ({ ...issue, path: `${groupPath(index)}.${issue.path}` }))
 
 /**
- * Labels are never a reason to refuse a release, nor is a binding that nothing could have mapped (a multicast address,
- * say): what is not mapped is released already. Refused is only what names no binding at all: an unknown protocol; no
- * frontend address and no backend to take its family from; no host port and no backend to know the binding by (a
- * mapping in `routed` mode has no host port).
+ * Labels never refuse a release, nor does a binding that could not have been mapped (a multicast address, say):
+ * what is not mapped counts as released. Refused is only what identifies no binding: an unknown protocol; neither a
+ * frontend address nor a backend to take its family from; neither a host port nor a backend to identify the binding
+ * (a mapping in `routed` mode has no host port).
  */
 export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result<Release, RequestError> => {
   const issues: Array<Issue> = []
@@ -89,7 +89,7 @@ export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result
       })
 }
 
-/** Something is named, and something to publish; each `-p` is one that Docker would take. */
+/** Requires a container and something to publish; each `-p` must be one that Docker accepts. */
 export const followOf = ({
   Container,
   Publish: published,
@@ -166,7 +166,7 @@ const portsOf = (
   return undefined
 }
 
-/** All entries of a group get one port, so all of them ask for the same: what the first entry asks. */
+/** All entries of a group get one port, so each must request the same port as the first. */
 const checkSamePorts = (
   reqs: ReadonlyArray<typeof PortBindingReq.Type>,
   ports: ReadonlyArray<PortRequest | undefined>,
@@ -182,8 +182,8 @@ const checkSamePorts = (
 }
 
 /**
- * No frontend twice, and where one frontend covers another, one backend. Linear: only the unspecified address of a
- * family covers another frontend.
+ * Refuses a repeated frontend, and a frontend that covers another with a different backend. Linear: only the
+ * unspecified address of a family covers another frontend.
  */
 const checkFrontends = (
   reqs: ReadonlyArray<typeof PortBindingReq.Type>,

@@ -1,9 +1,9 @@
 /**
- * The header that tells a backend who called: the PROXY protocol, versions 1 and 2, for TCP
+ * The header that gives a backend the client's address: the PROXY protocol, versions 1 and 2, for TCP
  * (https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, sections 2.1 and 2.2). Only the sender's side.
  */
 
-/** `octets` are 4 or 16, in network order; both ends of a connection have as many. */
+/** `octets` are 4 or 16, in network order; both ends of a connection have the same number. */
 export interface Peer {
   readonly octets: Uint8Array
   readonly port: number
@@ -19,7 +19,7 @@ const textHeader = (source: Peer, destination: Peer): Uint8Array => {
   return new TextEncoder().encode(`PROXY ${family} ${addresses} ${source.port} ${destination.port}\r\n`)
 }
 
-/** RFC 5952: nginx hands an address on as it was written, to be compared and logged beside others. */
+/** RFC 5952: nginx passes the address on as written, and other programs compare and log it. */
 const addressText = (octets: Uint8Array): string => {
   if (octets.length === 4) return octets.join(".")
   const groups: Array<number> = []

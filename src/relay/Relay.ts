@@ -1,6 +1,6 @@
 /**
- * Userland forwarding on reserved sockets, for the traffic that the kernel can't or shall not redirect: from the host's
- * own loopback addresses, from IPv6 to IPv4 and back, and all of it in `proxy` mode.
+ * Userland forwarding on reserved sockets, for traffic that the kernel can't or should not redirect: from the
+ * host's own loopback addresses, between IPv6 and IPv4, and all traffic in `proxy` mode.
  */
 import { Context, type Duration, Effect, Layer, Schema } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
@@ -11,8 +11,9 @@ import { type Endpoint, endpointText, frontendText } from "../protocol/PortBindi
 import type { Protocol } from "../protocol/Protocol.ts"
 
 /**
- * What arrives on `socket` for `host:port` is relayed to `backend`. Several routes may share a socket that is bound to the
- * unspecified address: the route whose `host` is the address spoken to serves, else the one of the unspecified address.
+ * Traffic that arrives on `socket` for `host:port` is relayed to `backend`. Several routes may share a socket bound
+ * to the unspecified address: the route whose `host` is the destination address serves, otherwise that of the
+ * unspecified address.
  */
 export interface Route {
   readonly protocol: Protocol
@@ -22,20 +23,25 @@ export interface Route {
   readonly backend: Endpoint
   /** Which packets reach the relay; the kernel drops the rest. */
   readonly admits: Exclude<Admission, "nothing">
-  /** Sources served; `undefined` serves all. */
+  /** The sources to serve; `undefined` serves all. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
-  /** The PROXY protocol header that each TCP connection to the backend begins with; UDP packets travel as they are. */
+  /**
+   * The PROXY protocol header sent first on each TCP connection to the backend; UDP packets are relayed unchanged.
+   */
   readonly proxyProtocol: "v1" | "v2" | undefined
-  /** After this long without a packet either way a UDP flow is closed; the relay's own setting where `undefined`. */
+  /**
+   * A UDP flow is closed after this long without a packet in either direction; `undefined` uses the relay's own
+   * setting.
+   */
   readonly udpIdle: Duration.Duration | undefined
 }
 
 export type RouteFrontend = Pick<Route, "protocol" | "host" | "port">
 
 /**
- * What a route has carried since it was opened; a route that replaced another goes on counting. A UDP flow is a connection.
- * `refused` are those that `allow` kept out: connections, and packets of UDP. Bytes are those of the payload, `bytesIn` from
- * clients.
+ * What a route has carried since it was opened; a route that replaced another continues its counts. A UDP flow
+ * counts as a connection. `refused` counts what `allow` kept out: connections, and packets of UDP. Bytes are
+ * payload, `bytesIn` from clients.
  */
 export interface RelayCount extends RouteFrontend {
   readonly connections: number
@@ -60,24 +66,25 @@ export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
 export class Relay extends Context.Service<
   Relay,
   {
-    /** What can be relayed; empty where there is no relay. */
+    /** The protocols that the relay supports; empty where there is no relay. */
     readonly protocols: ReadonlyArray<Protocol>
     /**
-     * Serves from now on what the route admits. A route for a frontend that has one replaces it: established connections
-     * go on as they were, new ones follow the new route. Connections and UDP flows of sources that the new `allow` leaves
-     * out are reset, and stay so whatever route follows. After a failure or an interruption the frontend is served as
-     * before, by the route it had or not at all, but what was reset is lost.
+     * Serves from now on what the route admits. A route for a frontend that has one replaces it: established
+     * connections continue unchanged, new ones use the new route. Connections and UDP flows of sources that the new
+     * `allow` leaves out are reset, and stay reset whatever route follows. After a failure or an interruption the
+     * frontend is served as before, by its previous route or not at all, but the reset connections are lost.
      */
     readonly open: (route: Route) => Effect.Effect<void, RelayError>
     /**
-     * Takes no new connections, ends the established ones (after the relay's grace time, without waiting for it), and lets
-     * nothing in any more. Returns with the socket free to be closed. Closing what is not open does nothing.
+     * Stops accepting connections, ends the established ones (after the relay's grace time, without waiting for
+     * it), and admits nothing any more. Returns when the socket may be closed. Closing a route that is not open
+     * does nothing.
      */
     readonly close: (frontend: RouteFrontend) => Effect.Effect<void>
     readonly counted: Effect.Effect<ReadonlyArray<RelayCount>>
   }
 >()("portmapper/relay/Relay") {
-  /** No relay: whatever would need one is discarded by the plan. */
+  /** No relay: the plan discards every entry that would need one. */
   static readonly layerNone = Layer.succeed(Relay, {
     protocols: [],
     open: (route) => Effect.fail(new RelayError({ frontend: routeText(route), detail: "there is no relay" })),
@@ -92,7 +99,7 @@ export class Relay extends Context.Service<
   )
 }
 
-/** From one route of a frontend to another, or to none. */
+/** Replaces one route of a frontend by another, or by none. */
 export const reroute = (
   relay: Relay["Service"],
   from: Route | undefined,
@@ -107,12 +114,12 @@ export class MemoryRelay extends Context.Service<
   {
     /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. */
     readonly routes: () => ReadonlyArray<string>
-    /** A client's connection, or its UDP flow, through a route. Refused or not, it is counted. */
+    /** A client's connection, or its UDP flow, through a route. It is counted even if refused. */
     readonly connect: (frontend: RouteFrontend, source: Address) => MemoryConnection
   }
 >()("portmapper/relay/MemoryRelay") {}
 
-/** Of a client of the relay in memory. */
+/** A connection of a client of the in-memory relay. */
 export interface MemoryConnection {
   /** False once it was refused, reset, or its route closed. */
   readonly isOpen: () => boolean

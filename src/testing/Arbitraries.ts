@@ -1,6 +1,6 @@
 /**
- * Requests to draw from: those that mean something, those that fail to by one fault, and those made to do harm. All
- * shrink: to fewer entries, to simpler addresses and ports, to fewer labels.
+ * Arbitrary requests: valid ones, ones with a single fault, and hostile ones. All shrink: to fewer entries, to
+ * simpler addresses and ports, to fewer labels.
  */
 import fc from "fast-check"
 import type {
@@ -15,13 +15,13 @@ import type {
 } from "../protocol/Messages.ts"
 import type { WireActivateAnswer, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
-/** Few of each, so that requests meet. The simplest first: that is where shrinking goes. */
+/** Few of each, so that requests collide. The simplest first: shrinking goes there. */
 export const backends4 = ["172.17.0.2", "172.17.0.3"] as const
 export const backends6 = ["fd00::2", "fd00::3"] as const
 export const hosts4 = ["0.0.0.0", "192.0.2.1", "192.0.2.2", "127.0.0.1"] as const
 export const hosts6 = ["::", "2001:db8::1", "::1", "fe80::1%eth0"] as const
 
-/** Ports that are asked for: exactly, as a range, or any. */
+/** Requested ports: exactly, as a range, or any. */
 export const askedPorts: fc.Arbitrary<readonly [first: number, last: number]> = fc.oneof(
   { weight: 4, arbitrary: fc.integer({ min: 8080, max: 8083 }).map((port) => [port, port] as const) },
   { weight: 2, arbitrary: fc.constant([0, 0] as const) },
@@ -33,7 +33,10 @@ export const askedPorts: fc.Arbitrary<readonly [first: number, last: number]> = 
 
 const protocol = fc.constantFrom(6, 6, 6, 17, 132)
 
-/** The entries of a group: each host address once, and for each family of them one backend, as the Engine asks. */
+/**
+ * The entries of a group: each host address once, and one backend for each family of them, as the Engine sends
+ * them.
+ */
 export const reqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
   .tuple(
     protocol,
@@ -61,7 +64,7 @@ export const reqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
     return entries.length === 0 ? [entry("0.0.0.0", backend4)] : entries
   })
 
-/** Labels that a mapper takes: other people's, and its own with good values. */
+/** Labels that a mapper accepts: those of other programs, and its own with valid values. */
 export const labels: fc.Arbitrary<Readonly<Record<string, string>>> = fc.oneof(
   { weight: 6, arbitrary: fc.constant({}) },
   {
@@ -88,7 +91,7 @@ export const mapRequest: fc.Arbitrary<WireMapRequest> = fc.record({
   Labels: fc.option(labels, { nil: null })
 })
 
-/** What an Engine sends to take an entry back: of the answer it keeps the addresses and ports. */
+/** What an Engine sends to unmap an entry: it keeps the addresses and ports of the answer. */
 export const bindingOf = (req: WireReq, port: number): WireBinding => ({
   Proto: req.Proto,
   BackendIP: req.BackendIP,
@@ -106,7 +109,7 @@ export const unmapRequest = reqs.map((entries) => ({
   Labels: {}
 }))
 
-/** Several groups, which may be in each other's way. */
+/** Several groups, which may conflict with each other. */
 export const mapGroupsRequest: fc.Arbitrary<typeof MapGroupsRequest.Encoded> = fc.record({
   Groups: fc.array(mapRequest, { maxLength: 4 })
 })
@@ -127,7 +130,7 @@ export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.
 
 const port = fc.oneof(fc.integer({ min: 1, max: 65535 }), fc.constantFrom(8080, 40000))
 
-/** A binding as some plugin may answer it: granted, or discarded with or without a reason. */
+/** A binding as some plugin may answer: granted, or discarded with or without a reason. */
 const answeredBinding: fc.Arbitrary<WireBinding> = fc
   .tuple(
     reqs,
@@ -193,7 +196,7 @@ export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> =
   Mappings: fc.array(listedMapping, { maxLength: 4 })
 })
 
-/** An answer with something missing, of another kind or cut short: whoever reads it must say so, and go on. */
+/** An answer that is incomplete, has wrong types or is cut short: a client must report it, and continue. */
 export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
   fc
     .tuple(
@@ -219,7 +222,7 @@ export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
   )
 )
 
-/** A label that is no use to anyone: an unknown one under our name, or a bad value. */
+/** A label that is refused: an unknown one under our prefix, or a bad value. */
 const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.mod": "nat" },
   { "portmapper.mode": "NAT" },
@@ -231,7 +234,7 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { app: ["web"] }
 )
 
-/** One thing wrong with one entry. */
+/** One fault in one entry. */
 const wrongFields = fc.constantFrom<Record<string, unknown>>(
   { Proto: 7 },
   { Proto: "tcp" },
@@ -265,7 +268,7 @@ const replaceAt = <A>(
   change: (each: A) => unknown
 ): ReadonlyArray<unknown> => all.map((each, index) => (index === at % all.length ? change(each) : each))
 
-/** A request for a group that is wrong by one fault: it must be refused, whatever the state of the host. */
+/** A request for a group with a single fault: it must be refused, whatever the state of the host. */
 export const nearlyMapRequest: fc.Arbitrary<unknown> = fc.oneof(
   fc.tuple(reqs, fc.nat({ max: 4 }), wrongFields).map(([entries, at, fields]) => ({
     Reqs: replaceAt(entries, at, (req) => ({ ...req, ...fields })),
@@ -310,13 +313,13 @@ export const nearlyUnmapRequest: fc.Arbitrary<unknown> = fc.constantFrom<unknown
   []
 )
 
-/** Any code units at all, lone surrogates among them. */
+/** Any code units, lone surrogates among them. */
 const garbage = (maxLength: number): fc.Arbitrary<string> =>
   fc
     .array(fc.oneof(fc.nat({ max: 0x7f }), fc.nat({ max: 0xffff })), { maxLength })
     .map((units) => String.fromCharCode(...units))
 
-/** Text that someone may have meant to do harm with, or a bug may have made: never a crash, never a hang. */
+/** Text of an attacker or of a bug: it must never cause a crash or a hang. */
 export const hostileText: fc.Arbitrary<string> = fc.oneof(
   garbage(200),
   fc.json({ maxDepth: 6 }),

@@ -1,6 +1,7 @@
 /**
- * Several clients at once. Each call stops at every step that it takes in a service; whose turn comes next is drawn with
- * the script, so the same seed interleaves them in the same way. What they came to must be explained by some order.
+ * Several clients at once. Each call stops at every step it takes in a service; the script draws which client runs
+ * next, so the same seed gives the same interleaving. Some sequential order of the calls must explain their
+ * outcomes.
  */
 import fc from "fast-check"
 import { bindingOf } from "./Arbitraries.ts"
@@ -11,13 +12,13 @@ import type { Step } from "./Script.ts"
 import { callersStep, contestedSteps, crowdedStep } from "./ScriptArbitrary.ts"
 import type { Call, Running, SyncTarget, WireBinding, WireMapAnswer } from "./Target.ts"
 
-/** What each client does, and whose turn it is each time; `turns` is counted round. */
+/** The steps of each client, and which client runs at each turn; the list `turns` is repeated as needed. */
 export interface Interleaving {
   readonly clients: ReadonlyArray<ReadonlyArray<Step>>
   readonly turns: ReadonlyArray<number>
 }
 
-/** One client in so many is gone before its answer. */
+/** Gives one step in `oneIn` the fate that its answer is lost. */
 const orLost = (step: fc.Arbitrary<Step>, oneIn: number): fc.Arbitrary<Step> =>
   fc
     .tuple(step, fc.nat({ max: oneIn - 1 }))
@@ -53,11 +54,11 @@ interface UnderWay {
   readonly call: Call
   readonly running: Running
   from: number
-  /** Its number, once it was answered to nobody. */
+  /** The number of the call, once its answer was lost. */
   lost: number | undefined
 }
 
-/** What no order of the calls explains, or `undefined`. */
+/** A history that no order of the calls explains, or `undefined`. */
 export const runTogether = (
   { clients, turns }: Interleaving,
   host: ModelHost,
@@ -125,7 +126,7 @@ export const runTogether = (
   return { history, why }
 }
 
-/** The first interleaving found that no order explains, made as short as it gets. */
+/** The first interleaving found that no order explains, shrunk. */
 export const exploreTogether = (options: {
   readonly seed: number
   readonly runs: number
@@ -148,7 +149,7 @@ function isCall(step: Step): boolean {
   return step.do === "map" || step.do === "remap" || step.do === "unmap" || step.do === "unmapOther"
 }
 
-/** The call that a step makes now, after what was granted so far. */
+/** The call that a step makes now, given what was granted so far. */
 const callOf = (step: Step, granted: ReadonlyArray<ReadonlyArray<WireBinding>>): Call | undefined => {
   const unmap = (bindings: ReadonlyArray<WireBinding>): Call => ({
     method: "PortMapper.UnmapPorts",

@@ -1,6 +1,6 @@
 /**
- * Draws scripts from a seed until one goes wrong, and makes that one as short as it gets. The same seed draws the same
- * scripts on every machine; how many is the caller's word, so that no clock is asked.
+ * Draws scripts from a seed until one fails, and shrinks that one. The same seed draws the same scripts on every
+ * machine; the caller says how many, so that the result does not depend on a clock.
  */
 import fc from "fast-check"
 import { ownPort, run, type Violation } from "./Harness.ts"
@@ -11,10 +11,10 @@ import type { SyncTarget } from "./Target.ts"
 
 export interface ExploreOptions extends ScriptOptions {
   readonly seed: number
-  /** How many scripts. */
+  /** The number of scripts. */
   readonly runs: number
   readonly host: ModelHost
-  /** A fresh world for each script. */
+  /** Makes a fresh world for each script. */
   readonly target: () => SyncTarget
 }
 
@@ -24,7 +24,7 @@ export interface Found {
   readonly violation: Violation
 }
 
-/** The shortest script found that goes wrong, or `undefined` where none does. */
+/** The shortest failing script found, or `undefined` if none fails. */
 export const explore = ({ seed, runs, host, target, ...options }: ExploreOptions): Found | undefined => {
   const fails = (script: Script) => run(script, host, target())
   const details = fc.check(
@@ -39,7 +39,7 @@ export const explore = ({ seed, runs, host, target, ...options }: ExploreOptions
   return { seed, script: shortest, violation }
 }
 
-/** Leaves out whatever can be left out, step by step, until nothing can. */
+/** Removes whatever can be removed, step by step, until nothing can. */
 export const shorten = (script: Script, stillFails: (script: Script) => boolean): Script => {
   const shorter = shortening(script)
   let next = shorter.next()
@@ -47,7 +47,7 @@ export const shorten = (script: Script, stillFails: (script: Script) => boolean)
   return next.value
 }
 
-/** The same for whoever tries the candidates: each wants to be told whether it still fails. */
+/** The same for a caller that runs the candidates itself: it sends back whether each one still fails. */
 export function* shortening(script: Script): Generator<Script, Script, boolean> {
   for (const [index, step] of script.entries()) {
     const without = script.filter((_, other) => other !== index)

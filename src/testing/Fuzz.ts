@@ -1,9 +1,9 @@
 /**
- * Inputs for decoders: a corpus, changed a few times over. Drawn from a seed, the same everywhere; fast enough that the
- * decoder is what takes the time.
+ * Inputs for decoders: a corpus with a few random changes each. Drawn from a seed, the same on every machine; fast
+ * enough that the decoder takes most of the time.
  */
 
-/** Marsaglia's xorshift32: no quality but speed and repeatability. */
+/** Marsaglia's xorshift32: of low quality, but fast and repeatable. */
 class Random {
   #state: number
 
@@ -11,7 +11,7 @@ class Random {
     this.#state = (seed ^ 0x9e3779b9) | 1
   }
 
-  /** From 0 to `below`, that excluded. */
+  /** From 0 to `below`, exclusive. */
   upTo(below: number): number {
     this.#state ^= this.#state << 13
     this.#state ^= this.#state >>> 17
@@ -20,7 +20,7 @@ class Random {
   }
 }
 
-/** Endless. `words` are what a decoder of this kind looks for. */
+/** Endless. `words` are tokens that this kind of decoder looks for. */
 export function* fuzzInputs(
   seed: number,
   corpus: ReadonlyArray<Uint8Array>,

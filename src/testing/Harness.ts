@@ -1,6 +1,7 @@
 /**
- * Runs a script against a target and holds every step against the model. Sequential: what it does is decided by the script
- * alone. Whether its target answers at once or in its own time is not known here: a run is a generator of demands.
+ * Runs a script against a target and checks every step against the model. Sequential: only the script decides what
+ * happens. A run is a generator of demands, so it works with a target that answers at once and with one that takes
+ * its time.
  */
 import { bindingOf } from "./Arbitraries.ts"
 import { modelsKey } from "./Linearizability.ts"
@@ -34,14 +35,14 @@ import type {
   WireReq
 } from "./Target.ts"
 
-/** What a target did that it must not do. */
+/** A violation of the contract by a target. */
 export interface Violation {
   /** The step, counted from 0. */
   readonly step: number
   /** A rule of PROTOCOL by its number, or a word: `held`, `answers`, `total`, … */
   readonly rule: string
   readonly why: string
-  /** The calls made up to then, in order, with what they came to. */
+  /** The calls made so far, in order, with their outcomes. */
   readonly calls: ReadonlyArray<{ readonly call: Call; readonly fate: Fate; readonly ended: Ended }>
 }
 
@@ -53,15 +54,15 @@ interface Granted {
   readonly left: Set<number>
 }
 
-/** What a run wants of its target next; the answer to `call` is an `Ended`, to `held` a `Held` or a part of one. */
+/** What a run needs from its target next; the reply to `call` is an `Ended`, to `held` a `Held` or a part of one. */
 export type Demand =
   | { readonly want: "call"; readonly call: Call; readonly fate: Fate }
   | { readonly want: "held" }
   | { readonly want: "change"; readonly change: <Done>(services: Services<Done>) => Done }
 
-type Asking<A> = Generator<Demand, A, unknown>
+export type Asking<A> = Generator<Demand, A, unknown>
 
-/** The first thing wrong, or `undefined`. */
+/** The first violation, or `undefined`. */
 export const run = (script: Script, host: ModelHost, target: SyncTarget): Violation | undefined => {
   const running = runOn(script, host)
   let next = running.next()
@@ -69,7 +70,7 @@ export const run = (script: Script, host: ModelHost, target: SyncTarget): Violat
   return next.value
 }
 
-/** The same for whoever meets the demands. */
+/** The same for a caller that meets the demands itself. */
 export function* runOn(script: Script, host: ModelHost): Asking<Violation | undefined> {
   const runner = new Runner(host)
   for (const [index, step] of script.entries()) {
@@ -100,7 +101,7 @@ type Problem = Pick<Violation, "rule" | "why"> | undefined
 class Runner {
   readonly calls: Array<{ readonly call: Call; readonly fate: Fate; readonly ended: Ended }> = []
   readonly #host: ModelHost
-  /** Everything that may be the case; the host tells them apart. */
+  /** All possible states; what the host holds tells them apart. */
   #models: ReadonlyArray<Model> = [noMappings]
   readonly #granted: Array<Granted> = []
 
@@ -132,7 +133,7 @@ class Runner {
       case "unmapAs": {
         const granted = this.#ofGranted(step.of)
         if (granted === undefined) return undefined
-        // Without port and backend nothing is named.
+        // Without port and backend the binding names nothing.
         const bindings = granted.bindings.filter(
           ({ DiscardReq, FrontendPort }) => !DiscardReq && (step.backend === "another" || FrontendPort !== 0)
         )
@@ -192,7 +193,7 @@ class Runner {
     }
   }
 
-  /** At the end everything is given back, and nothing may be left. */
+  /** Unmaps everything at the end; nothing may be left. */
   *unmapAll(): Asking<Problem> {
     for (const service of this.#models[0]?.refusing ?? [])
       yield* this.step({ do: "refuse", service, on: false })
@@ -265,7 +266,7 @@ class Runner {
   }
 
   *#call(call: Call, wanted: Fate): Asking<{ readonly ended: Ended; readonly problem: Problem }> {
-    // One fault at a time: where an undoing fails as well, something is left and no one can help it.
+    // One fault at a time: if undoing fails as well, the mapper can't avoid leaving something behind.
     const faulty = wanted?.how === "fail" && this.#models.some(({ refusing }) => refusing.length > 0)
     const fate = faulty ? undefined : wanted
     const ended = (yield { want: "call", call, fate }) as Ended
@@ -288,7 +289,7 @@ class Runner {
     return undefined
   }
 
-  /** Of all that may be the case, keeps what the host bears out. */
+  /** Keeps the possible states that match what the host holds. */
   *#settle(known: ReadonlyArray<Model>): Asking<Problem> {
     const models = known.flatMap((model) => [model, ...afterRecording(model)])
     const held = (yield { want: "held" }) as Partial<Held>
@@ -304,13 +305,13 @@ class Runner {
   }
 }
 
-/** Where its answer was lost by now. */
+/** The states after the call's answer was lost, if it was. */
 const settled = (verdict: Verdict, { lost }: Ended): Verdict =>
   verdict._tag === "May" && lost !== undefined
     ? { ...verdict, models: verdict.models.map((model) => afterLoss(model, lost)) }
     : verdict
 
-/** What an Engine maps that nobody else asks for. */
+/** A port that only an Engine maps. */
 export const ownPort: Step = {
   do: "map",
   reqs: [
@@ -328,7 +329,7 @@ export const ownPort: Step = {
   fate: undefined
 }
 
-/** A frontend that was not given is of the backend's family, so that it has to be said where the backend is not. */
+/** A missing frontend address means the backend's family, so it must be written out where the backend is omitted. */
 const ledAs = (binding: WireBinding, backend: "another" | "any"): WireBinding => {
   if (backend === "another") return { ...binding, BackendPort: binding.BackendPort + 1 }
   const { key } = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)

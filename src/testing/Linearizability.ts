@@ -1,18 +1,18 @@
 /**
- * Whether calls that overlapped came to what they would have come to one after the other, in some order that keeps apart
- * what did not overlap. Brute force with a memory (Wing & Gong, Lowe): for histories of a dozen calls.
+ * Whether overlapping calls had outcomes that they could have had one after the other, in some order that keeps the
+ * order of calls that did not overlap. Brute force with a memo (Wing & Gong, Lowe): for histories of a dozen calls.
  */
 import { afterCall, afterLoss, type Model, type ModelHost } from "./Model.ts"
 import type { Call, Ended } from "./Target.ts"
 
-/** The moment in which what a lost answer named is taken back; it comes after the call itself. */
+/** The moment at which the mapper undoes a call whose answer was lost; it comes after the call itself. */
 export interface TakenBack {
   readonly lost: number
   readonly from: number
   readonly to: number
 }
 
-/** A call that began and ended at these moments, in no unit but order. */
+/** A call that began and ended at these moments, which only have an order. */
 export interface Overlapping {
   readonly call: Call
   readonly ended: Ended
@@ -20,7 +20,7 @@ export interface Overlapping {
   readonly to: number
 }
 
-/** The models that some order leads to and `fits` bears out; none where no order explains what was seen. */
+/** The models that some order leads to and that pass `fits`; empty where no order explains the history. */
 export const linearize = (
   host: ModelHost,
   before: Model,
@@ -51,6 +51,6 @@ export const linearize = (
   return search(new Set(), [before])
 }
 
-/** Equal for models that nothing tells apart. */
+/** Equal for models that are indistinguishable. */
 export const modelsKey = (models: ReadonlyArray<Model>): string =>
   JSON.stringify(models.map((model) => ({ ...model, last: [...model.last] })))

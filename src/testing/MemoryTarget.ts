@@ -1,5 +1,6 @@
 /**
- * The built-in mapper over its in-memory services, run turn by turn: no timers, no promises, thousands of worlds a second.
+ * The built-in mapper over its in-memory services, run turn by turn: no timers, no promises, thousands of worlds a
+ * second.
  */
 import { Cause, Clock, Context, Effect, Exit, Layer, Option, References, Scheduler, Scope } from "effect"
 import { ByteCounter } from "../firewall/ByteCounter.ts"
@@ -25,7 +26,7 @@ import { StandingClock, Turns } from "./Turns.ts"
 export interface MemoryTargetOptions {
   readonly capabilities: Capabilities
   readonly ephemeral: EphemeralPorts
-  /** Wraps the mapper: how a driver of someone else's, or one with a fault, is driven. */
+  /** Wraps the mapper: to test another driver, or one with a fault. */
   readonly wrap?: (driver: Driver["Service"]) => Driver["Service"]
 }
 
@@ -93,7 +94,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
     asked: Call,
     steps: (step: string) => Effect.Effect<void, InjectedFailure>,
     lost: boolean,
-    /** Writing the answer takes its time. */
+    /** Writes the answer: takes as long as the write does. */
     writing: Effect.Effect<void> = Effect.void
   ) => {
     let answered: Outcome | undefined
@@ -196,7 +197,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   }
 }
 
-/** What outlives the mapper's process. */
+/** What survives the mapper's process. */
 const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
   Firewall.layerMemory,
@@ -286,7 +287,7 @@ const heldOf = (
   }
 }
 
-/** A mapping without a host port is known by its backend alone. */
+/** A mapping without a host port is identified by its backend alone. */
 const whereText = (protocol: Protocol, host: Address, port: number, mode: string): string =>
   mode === "routed" ? protocol : frontendText(protocol, host, port)
 

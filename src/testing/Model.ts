@@ -1,55 +1,18 @@
 /**
- * What a port mapper owes its caller, as plainly as it can be said: a list of mappings, and for each call what may have
- * become of it. Where several things may have happened (a call that was interrupted) the answer is all of them; where a
- * choice is free (which ephemeral port) the answer is checked and not predicted.
+ * The contract of a port mapper in its plainest form: a list of mappings, and for each call the states it may lead
+ * to. Where several outcomes are possible (an interrupted call) the result has all of them; where the mapper may
+ * choose (which ephemeral port) the model checks the answer and does not predict it.
  *
  * Source: docs/PROTOCOL.md, rules 1 to 12; docs/decisions 4 to 7, 11 and 13.
  */
-import type { Capabilities } from "../mapper/Plan.ts"
-import type { EphemeralPorts } from "../ports/HostSockets.ts"
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"
+import type { Model, ModelHost, ModelMapping } from "./ModelState.ts"
 import type { Call, Elsewhere, Ended, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
-/** What the model knows of the host from the start. */
-export interface ModelHost {
-  readonly capabilities: Capabilities
-  readonly ephemeral: EphemeralPorts
-}
+export type { Model, ModelHost, ModelMapping }
 
-export interface ModelMapping extends Frontend {
-  /** 0 where it has no host port. */
-  readonly port: number
-  /** The frontend address as it was asked for. */
-  readonly asked: string
-  readonly backend: string
-  readonly backendIp: string
-  readonly mode: string
-  /** The labels that make a difference, as one text. */
-  readonly policy: string
-  readonly allow: string
-  readonly owner: string
-  readonly epoch: number
-  readonly standing: "answered" | "unconfirmed" | "conflicted"
-  readonly recorded: "answered" | "applied"
-  /** The calls that answered with it, while it is not settled whether any of their answers arrives. */
-  readonly pending?: ReadonlyArray<number> | undefined
-  /** Its port may be held on the unspecified address, for it was granted together with that. */
-  readonly wide: boolean
-}
-
-export interface Model {
-  readonly mappings: ReadonlyArray<ModelMapping>
-  /** Ports that other processes have. */
-  readonly taken: ReadonlyArray<Elsewhere>
-  readonly refusing: ReadonlyArray<"firewall" | "store">
-  readonly nowMillis: number
-  readonly engine: { readonly epoch: number; readonly sinceMillis: number; readonly activated: boolean }
-  /** The port last given from a range, `undefined` where that is not known. */
-  readonly last: ReadonlyMap<string, number | undefined>
-}
-
-/** Everything that may be the case after a call; or what was wrong with it, whatever is the case. */
+/** All states that are possible after a call; or what was wrong with the call in any state. */
 export type Verdict =
   | { readonly _tag: "May"; readonly models: ReadonlyArray<Model> }
   | { readonly _tag: "Wrong"; readonly rule: string; readonly why: string }
@@ -66,7 +29,7 @@ export const noMappings: Model = {
 const may = (...models: ReadonlyArray<Model>): Verdict => ({ _tag: "May", models })
 const wrong = (rule: string, why: string): Verdict => ({ _tag: "Wrong", rule, why })
 
-/** What a call that ended so may have left behind. `value` is a request that means something. */
+/** The states that a call with this outcome may leave. `value` is a valid request. */
 export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
   if (ended.outcome._tag === "Broken") return wrong("total", `a defect: ${ended.outcome.text}`)
   if (ended.outcome._tag === "Hung") return wrong("bounded", "the call never ended")
@@ -82,15 +45,15 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
         ended
       )
     case "PortMapper.ListPorts":
-    // One `MapPorts` after the other, in one delivery; never made by the harness.
+    // Like one `MapPorts` after the other with one delivery; the harness never makes this call.
     case "PortMapper.MapGroups":
-    // Only a driver with a watch has it.
+    // Only a driver with a watch has this method.
     case "PortMapper.FollowContainer":
       return may(model)
   }
 }
 
-/** A request that is wrong in itself is refused as such, and changes nothing. */
+/** A request that is invalid in itself is refused as such, and changes nothing. */
 export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
   if (outcome._tag === "Broken") return wrong("total", `a defect: ${outcome.text}`)
   if (outcome._tag === "Refused" && outcome.fault === "request") return may(model)
@@ -98,8 +61,8 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
 }
 
 /**
- * The answer of a call was lost: what it created is gone, unless another call has answered with it since. A policy stays as
- * it was asked for last, and what was evicted stays evicted.
+ * The answer of a call was lost: what it created is gone, unless another call has answered with it since. The
+ * policy requested last stays, and evicted mappings stay evicted.
  */
 export const afterLoss = (model: Model, lost: number): Model => ({
   ...model,
@@ -110,7 +73,10 @@ export const afterLoss = (model: Model, lost: number): Model => ({
   })
 })
 
-/** The mapper's process ended and another one began. What was answered is back, unless its port was taken meanwhile. */
+/**
+ * The mapper's process ended and another one began. Answered mappings are restored, unless their port was taken
+ * meanwhile.
+ */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
   const isLost = (mapping: ModelMapping) =>
     mapping.port !== 0 && model.taken.some((other) => meets(other, mapping))
@@ -122,7 +88,7 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
   })
   const restarted = { ...model, mappings, refusing: [], last: new Map() }
   const engine = { ...model.engine, sinceMillis: model.nowMillis }
-  // Whether an Activate that nothing followed is remembered is the mapper's choice.
+  // The mapper may or may not remember an Activate that no `MapPorts` followed.
   return model.engine.activated
     ? [
         { ...restarted, engine },
@@ -131,11 +97,14 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
     : [{ ...restarted, engine }]
 }
 
-/** Whether its socket, when it is bound, is the other's. */
+/** Whether `mapping`, when it is bound, shares the socket of `other`. */
 const isCoveredBy = (mapping: ModelMapping, other: ModelMapping): boolean =>
   other.any && other.port === mapping.port && other.backend === mapping.backend && sameGround(other, mapping)
 
-/** The mapper's process ended in the middle of a call. It was done, recorded or not, or not done; nothing is half done. */
+/**
+ * The mapper's process ended in the middle of a call: it was done, recorded or not, or it was not done; never half
+ * done.
+ */
 export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: Ended): Verdict => {
   const answers =
     call.method === "PortMapper.MapPorts" ? possibleAnswers(host, call.value as WireMapRequest) : []
@@ -153,7 +122,7 @@ export const afterCrash = (host: ModelHost, model: Model, call: Call, ended: End
   )
 }
 
-/** Every answer that a call may come to when nothing keeps it from being granted. */
+/** Every answer that a call may get when nothing prevents it from being granted. */
 const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): ReadonlyArray<WireMapAnswer> => {
   const reqs = Reqs ?? []
   const [first] = reqs
@@ -185,7 +154,7 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   }))
 }
 
-/** What was answered and could not be recorded as that may be recorded at any time later, each with its next change. */
+/** An answered mapping that could not be recorded as answered may be recorded so at any later time, each with its next change. */
 export const afterRecording = (model: Model): ReadonlyArray<Model> =>
   subsets(
     model.mappings.filter(
@@ -201,7 +170,7 @@ export const afterRecording = (model: Model): ReadonlyArray<Model> =>
       )
     }))
 
-/** Time went by: what was in conflict is served again once nothing stands in its way. */
+/** Time passed: a conflicted mapping is served again once nothing is in its way. */
 export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
   const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
   const free = model.mappings.filter(
@@ -221,7 +190,7 @@ export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> =
   }))
 }
 
-/** Served again, it is what it was. */
+/** Served again, it has its status from before the conflict. */
 const backFromConflict = (mapping: ModelMapping): ModelMapping =>
   mapping.standing === "conflicted"
     ? { ...mapping, standing: mapping.recorded === "answered" ? "answered" : "unconfirmed" }
@@ -232,7 +201,7 @@ export const mayTake = (model: Model, other: Elsewhere): boolean =>
   isUntaken(model, other) &&
   !model.mappings.some((mapping) => mapping.standing !== "conflicted" && meets(other, mapping, mapping.wide))
 
-/** Whether no other process has it. */
+/** Whether no other process has the port. */
 export const isUntaken = (model: Model, other: Elsewhere): boolean =>
   !model.taken.some(
     (taken) =>
@@ -254,14 +223,14 @@ const afterMap = (
       ? sameJson(outcome.answer, { PortBindings: [], Err: "" })
         ? may(model)
         : wrong("7", "no entries are answered with no bindings")
-      : wrong("7", "no entries are asked for, which can't fail")
+      : wrong("7", "a request without entries can't fail")
   const labels = request.Labels ?? {}
   const mode = modeOf(labels, host.capabilities)
   const lost = outcome._tag === "Unanswered"
   if (mode === undefined)
     return outcome._tag === "Refused"
       ? may(model)
-      : wrong("modes", `the mode asked for can't be had on this host, but was ${outcome._tag}`)
+      : wrong("modes", `the requested mode is not available on this host, but the call was ${outcome._tag}`)
   const asked = reqs.map((req) => ({
     req,
     at: frontendOf(req),
@@ -308,7 +277,7 @@ const afterMap = (
   const standing = holders.filter(
     (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
   )
-  // The same binding with a host port is replaced by one that has none.
+  // A mapping of the same binding with a host port is replaced by one without.
   const superseded = model.mappings.filter(
     (mapping) =>
       mode === "routed" &&
@@ -319,7 +288,7 @@ const afterMap = (
           mapping.backend === backends.get(req) && mapping.proto === at.proto && mapping.key === at.key
       )
   )
-  // Where nothing is left of a range, what nobody confirmed there gives way, as far as it is needed.
+  // Where a range has no port left, unconfirmed mappings in it are evicted, as far as needed.
   const abandoned = (mapping: ModelMapping) =>
     mapping.standing === "unconfirmed" ||
     (mapping.standing === "answered" && stale(mapping, begun.epoch, begun.sinceMillis))
@@ -334,7 +303,7 @@ const afterMap = (
           abandoned
         )
 
-  // What rests on a socket that is in the way goes with it, where it may go.
+  // Mappings that share a socket in the way are evicted with it, if they may be.
   const along = model.mappings.filter(
     (mapping) =>
       mode !== "routed" &&
@@ -347,7 +316,8 @@ const afterMap = (
       abandoned(mapping)
   )
 
-  // What had to give way comes back, on a socket of its own; in conflict where that is refused. A kill leaves no time to.
+  // An evicted mapping is put back, on its own socket; it is in conflict where that is refused. A kill may prevent
+  // it.
   const comeBack = (mapping: ModelMapping): ReadonlyArray<ModelMapping | undefined> => {
     const wide = model.mappings.some(
       (other) => other.standing !== "conflicted" && isCoveredBy(mapping, other)
@@ -360,7 +330,7 @@ const afterMap = (
     ]
   }
 
-  // Not done: nothing is left of it.
+  // The change was not made: nothing is left of it.
   const unchanged = (): ReadonlyArray<Model> => {
     const bases = begins ? [model, { ...model, engine: begun }] : [model]
     const unsettled = standing.length > 0 ? [] : [...holders, ...along, ...yielding, ...superseded]
@@ -378,7 +348,8 @@ const afterMap = (
     )
   }
 
-  // What is in conflict and asked for again is served again if it can be, whatever becomes of the rest.
+  // A conflicted mapping that is requested again is served again if possible, whatever happens to the rest of the
+  // call.
   const inConflict = model.mappings.filter(
     (mapping) => mapping.standing === "conflicted" && served.some(({ at, req }) => isOwn(mapping, at, req))
   )
@@ -392,7 +363,7 @@ const afterMap = (
 
   if (lost) {
     if (!struck) return wrong("answers", "the call was not answered")
-    // Asked for and granted once more, if not answered: it counts as confirmed or not, in time and in the record.
+    // Requested and granted again, but not answered: it counts as confirmed or not, in its age and in the record.
     const again = new Set([...ownMappings, ...inConflict])
     const asked =
       again.size === 0 || killed !== true
@@ -453,7 +424,7 @@ const afterMap = (
   }
 
   const wideHosts = served.filter(({ at }) => at.any)
-  // The same binding made anew, in another mode or out of conflict, is as answered as it was.
+  // A new entry of the same binding, in another mode or after a conflict, keeps whether it was answered.
   const anew = (at: Frontend, backend: string) =>
     [...inConflict, ...superseded].filter(
       (mapping) =>
@@ -485,7 +456,8 @@ const afterMap = (
       made.findLastIndex((later) => later.backend === mapping.backend && later.proto === mapping.proto) ===
         index
   )
-  // What holds nothing stands in no one's way: where its port is given to another it is gone, or stays as it is.
+  // A conflicted mapping holds nothing, so it is never in the way: if another mapping gets its port it is removed,
+  // or stays.
   const powerless = model.mappings.filter(
     (mapping) =>
       exact === undefined &&
@@ -527,7 +499,7 @@ const afterMap = (
       }))
     )
     .flatMap((each) =>
-      // Killed in between, it was recorded, and what it takes the place of not yet forgotten.
+      // If killed in between, the new mapping was recorded, and the one it replaces not yet removed.
       subsets(killed === true ? superseded : []).map((left) => ({
         ...each,
         mappings: [...each.mappings, ...left]
@@ -549,7 +521,7 @@ const afterMap = (
   return may(...taken, ...unrecorded)
 }
 
-/** The calls that may yet be answered with what was these before, where none has been. */
+/** The calls whose pending answers may still name these mappings; `undefined` where one was answered. */
 const pendingAfter = (
   before: ReadonlyArray<ModelMapping>,
   lostBy: number | undefined
@@ -564,7 +536,7 @@ const recordedAfter = (
 ): ModelMapping["recorded"] =>
   lostBy === undefined || before.some(({ recorded }) => recorded === "answered") ? "answered" : "applied"
 
-/** What was not confirmed yet, of what the call answers with, may become the caller's. */
+/** An unconfirmed mapping that the call answers with may change to the caller's ownership. */
 const ownersOf = (
   done: Model,
   own: ReadonlySet<ModelMapping | undefined>,
@@ -586,7 +558,10 @@ const ownersOf = (
   ]
 }
 
-/** Those whose policy is put back may be of the Engine's earlier start again, and the others of this one. */
+/**
+ * Mappings whose policy was restored may belong to the Engine's earlier epoch again, and the others to the current
+ * one.
+ */
 const askedAgain = (
   model: Model,
   own: ReadonlySet<ModelMapping | undefined>,
@@ -604,7 +579,7 @@ const askedAgain = (
     }))
   )
 
-/** Why a group can't be mapped, as the texts that tools look for; `undefined` where it can be. */
+/** Why a group can't be mapped, as the texts that tools match on; `undefined` where it can be. */
 const whyRefused = (about: {
   readonly model: Model
   readonly exact: number | undefined
@@ -628,7 +603,7 @@ const whyRefused = (about: {
   }
   const texts: Array<string> = []
   if (standing.length > 0) return { texts: ["port is already allocated"] }
-  // The socket of a mapping may be bound wider than the mapping itself, as long as it lives.
+  // A mapping's socket may be bound to a wider address than the mapping's, for as long as it is open.
   if (
     model.mappings.some(
       (mapping) =>
@@ -640,7 +615,7 @@ const whyRefused = (about: {
     )
   )
     texts.push("port is already allocated")
-  // KNOWN: a socket that is bound to one address can't be widened to all of them while it is held.
+  // KNOWN: a socket that is bound to one address can't be widened to all addresses while it is held.
   if (
     own.some(
       (mapping) =>
@@ -668,7 +643,7 @@ interface AskedRange {
   readonly name: string
 }
 
-/** The range of a group that asks for any port of it. */
+/** The range of a group that requests any port of it. */
 const rangeOf = (req: WireReq, { ephemeral }: ModelHost): AskedRange => {
   if (req.FrontendPort !== 0)
     return {
@@ -685,7 +660,7 @@ const rangeOf = (req: WireReq, { ephemeral }: ModelHost): AskedRange => {
 const portsOf = ({ first, last, gives }: AskedRange): ReadonlyArray<number> =>
   Array.from({ length: last - first + 1 }, (_, index) => first + index).filter(gives)
 
-/** What stands between these frontends and a port of a range that has none left, and may give way. */
+/** The mappings that may be evicted to free a port of a range that has none left for these frontends. */
 const yieldingOf = (
   model: Model,
   range: AskedRange,
@@ -705,7 +680,7 @@ const yieldingOf = (
   })
 }
 
-/** Whether nothing stands in the way of these frontends on this port; `surely`: nor might. */
+/** Whether these frontends are free on this port; `surely`: whatever address the sockets are bound to. */
 const isFree = (model: Model, frontends: ReadonlyArray<Frontend>, port: number, surely: boolean): boolean =>
   !model.mappings.some(
     (mapping) =>
@@ -717,7 +692,7 @@ const isFree = (model: Model, frontends: ReadonlyArray<Frontend>, port: number, 
     (taken) => taken.port === port && frontends.some((at) => conflict(at, frontend(taken.proto, taken.host)))
   )
 
-/** A port of a range: free on all addresses, and the next free one after the last that was given. */
+/** Checks the port of a range: free on all addresses, and the next free one after the port assigned last. */
 const checkChoice = (
   model: Model,
   range: AskedRange,
@@ -750,7 +725,7 @@ const unknownLast = (
   return new Map([...model.last, [`${at?.proto} ${name}`, undefined]])
 }
 
-/** What the answer to one entry must be, or what is wrong with it. */
+/** What differs between the answer to one entry and the required answer. */
 const differs = (
   req: WireReq,
   { discarded, allowForwarding, nat }: ReturnType<typeof led>,
@@ -806,7 +781,7 @@ const afterUnmap = (
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
   if (outcome._tag === "Answered") return may(without([...named]))
-  // What stays is recorded as before, or as what the mapper knows it to be.
+  // The remaining mappings are recorded as before, or in the state that the mapper knows.
   const staying = (gone: ReadonlyArray<ModelMapping>): ReadonlyArray<Model> => {
     const left = without(gone)
     const known = left.mappings.map(

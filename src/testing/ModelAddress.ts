@@ -1,4 +1,4 @@
-/** Frontends as the model sees them: which address is meant, and which two conflict. */
+/** Frontends as the model sees them: which address a text means, and which two frontends conflict. */
 import {
   type Address,
   addressUnsafe,
@@ -10,7 +10,7 @@ import {
 
 export interface Frontend {
   readonly proto: number
-  /** The address that is meant: equal keys are equal addresses. */
+  /** The address that the text means: equal keys are equal addresses. */
   readonly key: string
   readonly family: 4 | 6
   readonly any: boolean
@@ -18,11 +18,11 @@ export interface Frontend {
   readonly zoned: boolean
 }
 
-/** PROTOCOL, rule 6; ports are compared by the caller. */
+/** PROTOCOL, rule 6; the caller compares the ports. */
 export const conflict = (one: Frontend, other: Frontend): boolean =>
   one.proto === other.proto && one.family === other.family && (one.key === other.key || one.any || other.any)
 
-/** An address that was not given is the unspecified one of the backend's family. */
+/** A missing address means the unspecified one of the backend's family. */
 export const frontend = (proto: number, ip: string, backendIp = "0.0.0.0"): Frontend => {
   const known = frontends.get(`${proto} ${ip} ${backendIp}`)
   if (known !== undefined) return known

@@ -1,15 +1,15 @@
 /**
- * How the traffic of one entry must be led, mode by mode (docs/decisions 1, 2, 3, 10, 11), and everything that a mapper may
- * therefore hold of its host.
+ * How the traffic of one entry must be carried, mode by mode (docs/decisions 1, 2, 3, 10, 11), and what a mapper
+ * may therefore hold of its host.
  */
 import type { Capabilities } from "../mapper/Plan.ts"
-import type { Model, ModelMapping } from "./Model.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import type { Model, ModelMapping } from "./ModelState.ts"
 import type { Held, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>
 
-/** The mode that these labels ask for, or `undefined` where it can't be had. */
+/** The mode that these labels request, or `undefined` where it is not available. */
 export const modeOf = (labels: Labels, capabilities: Capabilities): string | undefined => {
   const asked = labels["portmapper.mode"] ?? "auto"
   const mode = asked === "auto" ? capabilities.defaultMode : asked
@@ -18,7 +18,7 @@ export const modeOf = (labels: Labels, capabilities: Capabilities): string | und
   return mode
 }
 
-/** The labels that make a difference, in one order. */
+/** The labels that affect the mapper, sorted. */
 export const policyOf = (labels: Labels): string =>
   JSON.stringify(
     Object.entries(labels)
@@ -26,11 +26,11 @@ export const policyOf = (labels: Labels): string =>
       .sort()
   )
 
-/** What one entry is answered and how it is led; all of it but the port is known beforehand. */
+/** The answer to one entry and how its traffic is carried; all of it but the port is known in advance. */
 export interface Led {
   readonly discarded: true | undefined
   readonly allowForwarding: boolean
-  /** The address that the Engine is asked to redirect. */
+  /** The address that the Engine is to redirect. */
   readonly nat: string | undefined
   readonly rule: "Redirect" | "Guard" | "Limit" | undefined
   readonly admits: "loopback" | "everything" | undefined
@@ -65,7 +65,8 @@ export const led = (
       : { ...answer, allowForwarding: !capabilities.marksAccepted, rule: "Redirect", admits }
   }
   if (!relayed) return { ...answer, discarded: true }
-  // Where the kernel's table can be had it keeps outsiders from loopback ports, and from ports with an allow-list.
+  // Where the kernel's table is available it drops outsiders' packets to loopback ports, and to ports with an
+  // allow-list.
   const shielded = mode !== "proxy" && capabilities.natUnavailable === undefined
   if (!shielded) return { ...answer, admits: at.loopback ? "loopback" : "everything" }
   return { ...answer, admits: "everything", rule: at.loopback ? "Guard" : allow === "" ? undefined : "Limit" }
@@ -79,7 +80,7 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
   const listed: Array<string> = []
   for (const mapping of model.mappings) {
     const text = frontendTextOf(mapping)
-    // Without a host port, which address it was asked for on means nothing.
+    // Without a host port, the requested address is meaningless.
     const where = mapping.mode === "routed" ? (protocols[mapping.proto] ?? "") : text
     const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
     stored.push(`${binding} ${mapping.recorded}`)
@@ -97,7 +98,9 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
   return { rules: rules.sort(), routes: routes.sort(), stored: stored.sort(), listed: listed.sort() }
 }
 
-/** What is held and should not be, or is not and should be, of what can be seen; `undefined` where all is as it must be. */
+/**
+ * The visible resources that are held but should not be, or should be but are not; `undefined` where all is right.
+ */
 export const misheld = (
   model: Model,
   held: Partial<Held>,
@@ -116,7 +119,7 @@ export const misheld = (
   return held.sockets === undefined ? undefined : missocketed(model, held.sockets)
 }
 
-/** Of an allow-list only the networks of the frontend's own family mean something, and some hosts keep no others. */
+/** Only the networks of the frontend's family in an allow-list matter, and some hosts keep no others. */
 const ofOneFamily = (rule: string, family = rule.includes(" [") ? 6 : 4): string => {
   const [frontend = "", list] = rule.split(" from ")
   if (list === undefined) return rule
@@ -124,7 +127,10 @@ const ofOneFamily = (rule: string, family = rule.includes(" [") ? 6 : 4): string
   return `${frontend} from ${networks.join(",") || "nobody"}`
 }
 
-/** Each host port is held by a socket of its address or of the unspecified one, and no socket is held for nothing. */
+/**
+ * Each host port must be held by a socket of its address or of the unspecified one, and no socket may be held for
+ * nothing.
+ */
 const missocketed = (model: Model, sockets: ReadonlyArray<string>): string | undefined => {
   const needed = model.mappings.filter(({ standing, port }) => standing !== "conflicted" && port !== 0)
   const covering = (mapping: ModelMapping) => [
@@ -148,7 +154,7 @@ const stateOf = (mapping: ModelMapping, { engine, nowMillis }: Model): string =>
   return stale ? "stale" : "live"
 }
 
-/** The address whose traffic the Engine redirects: as it was asked for, or the unspecified one. */
+/** The address whose traffic the Engine redirects: as requested, or the unspecified one. */
 const addressTextOf = ({
   Proto,
   FrontendIP,

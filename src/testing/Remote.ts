@@ -1,6 +1,6 @@
 /**
- * The harness over a transport, or against a real host: the same scripts and the same model, as fast as the other side
- * answers. What can't be seen of it is not compared, and what can't be done to it is not drawn.
+ * The harness over a transport, or against a real host: the same scripts and the same model, at the speed of the
+ * other side. It compares only what is visible, and draws only steps that the target supports.
  */
 import { Effect, type Scope } from "effect"
 import fc from "fast-check"
@@ -11,7 +11,7 @@ import type { Script } from "./Script.ts"
 import { type ScriptOptions, scripts } from "./ScriptArbitrary.ts"
 import type { Ended, RemoteTarget, Services } from "./Target.ts"
 
-/** The first thing wrong, or `undefined`. The script asks for nothing but what the target can do. */
+/** The first violation, or `undefined`. The script may only use what the target supports. */
 export const runRemote = Effect.fnUntraced(function* (
   script: Script,
   host: ModelHost,
@@ -25,16 +25,16 @@ export const runRemote = Effect.fnUntraced(function* (
 
 export interface ExploreRemoteOptions<E, R> extends ScriptOptions {
   readonly seed: number
-  /** How many scripts. */
+  /** The number of scripts. */
   readonly runs: number
   readonly host: ModelHost
-  /** For each script one on which nothing is mapped; its scope ends with the script. */
+  /** Makes a target without mappings for each script; its scope ends with the script. */
   readonly target: Effect.Effect<RemoteTarget, E, R | Scope.Scope>
-  /** Told as soon as a script goes wrong, before it is made short. */
+  /** Runs as soon as a script fails, before it is shrunk. */
   readonly noticed?: () => void
 }
 
-/** The shortest script found that goes wrong, or `undefined` where none does. */
+/** The shortest failing script found, or `undefined` if none fails. */
 export const exploreRemote = Effect.fnUntraced(function* <E, R>({
   seed,
   runs,
@@ -70,7 +70,7 @@ const meet = (demand: Demand, target: RemoteTarget): Effect.Effect<unknown> => {
   }
 }
 
-/** A script that asks for more than there is, is wrong itself. */
+/** A script that uses more than the target supports is itself wrong. */
 const servicesOf = ({ host }: RemoteTarget): Services<Effect.Effect<void>> => {
   const lacking = (what: string) => Effect.die(new Error(`this target can't ${what}`))
   return {

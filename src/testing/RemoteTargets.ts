@@ -1,11 +1,14 @@
-/** A plugin behind HTTP, and one behind JSON-RPC, as targets of the harness. Whoever carries the messages chooses how. */
+/**
+ * A plugin behind HTTP, and one behind JSON-RPC, as targets of the harness. The caller supplies what carries the
+ * messages.
+ */
 import { Effect, Result } from "effect"
 import type { ListPortsResponse } from "../protocol/Messages.ts"
 import type { Wire } from "./conformance/Wire.ts"
 import { addressOf, endpointTextOf, frontendTextOf, protocols } from "./ModelAddress.ts"
 import type { Call, Outcome, RemoteTarget } from "./Target.ts"
 
-/** A plugin over HTTP: what it lists is all that is seen of it. */
+/** A plugin over HTTP: only what it lists is visible. */
 export const wireTarget = (wire: Wire): RemoteTarget =>
   remoteTarget(({ method, value, owner }) =>
     wire
@@ -34,7 +37,7 @@ export const wireTarget = (wire: Wire): RemoteTarget =>
       )
   )
 
-/** A session of JSON-RPC: `ask` carries one line there and the next one back. */
+/** A JSON-RPC session: `ask` sends one line and returns the next line received. */
 export const rpcTarget = (ask: (line: string) => Effect.Effect<string>): RemoteTarget => {
   let lastId = 0
   return remoteTarget((call) =>
@@ -53,7 +56,10 @@ export const rpcTarget = (ask: (line: string) => Effect.Effect<string>): RemoteT
   )
 }
 
-/** One call as a JSON-RPC message. What is no object travels within an array, as the specification wants it. */
+/**
+ * One call as a JSON-RPC message. A value that is not an object is sent within an array, as the specification
+ * requires.
+ */
 export const rpcText = ({ method, value, owner }: Call, id: number, fate?: unknown): string => {
   const isObject = typeof value === "object" && value !== null && !Array.isArray(value)
   const params = value === undefined ? undefined : isObject ? { ...value, Owner: owner } : [value]
@@ -91,7 +97,7 @@ const faults: ReadonlyMap<number, Fault> = new Map([
   [500, "driver"]
 ])
 
-/** Invalid params are told apart from what is no request at all only by what was sent. */
+/** The error code alone does not distinguish invalid params from an invalid request; what was sent does. */
 const rpcFaults: ReadonlyMap<number, Fault> = new Map([
   [-32600, "request"],
   [-32602, "request"],

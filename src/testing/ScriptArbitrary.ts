@@ -1,4 +1,4 @@
-/** Scripts to draw from. */
+/** Arbitrary scripts. */
 import fc from "fast-check"
 import {
   backends4,
@@ -18,11 +18,11 @@ export interface ScriptOptions {
   /** Default 12. */
   readonly maxSteps?: number
   /**
-   * What there is a hand in: nothing but calls; the host too, where others take ports and the mapper's process dies; or
-   * (the default) all the services, with failures put into them and a clock of one's own.
+   * What the script controls: only calls; or also the host, where other processes take ports and the mapper's
+   * process dies; or (the default) all services as well, with injected failures and their own clock.
    */
   readonly reach?: "callers" | "host" | "services"
-  /** Without, nothing asks for SCTP: not every kernel has it. Default true. */
+  /** If false, no step requests SCTP: not every kernel has it. Default true. */
   readonly sctp?: boolean
 }
 
@@ -161,8 +161,8 @@ const anyCallersStep: fc.Arbitrary<Step> = fc.oneof(
 )
 
 /**
- * On a real host what is in conflict is served again in its own time, which the model can't follow: nothing is. A process
- * takes its time to start, so that there are few.
+ * A real host reactivates conflicted mappings in its own time, which the model can't follow: no step causes a
+ * conflict. A process takes time to start, so restarts are rare.
  */
 const hostStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 30, arbitrary: anyCallersStep },
@@ -194,7 +194,7 @@ const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
     }))
   )
 
-/** Steps that nearly all want the same. */
+/** Steps that nearly all request the same. */
 const crowded = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
   fc.oneof(
     {
@@ -218,7 +218,7 @@ const crowded = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
 
 export const crowdedStep = crowded(never)
 
-/** Steps about one and the same mapping, by callers who do not agree on its policy, or on whether it has a host port. */
+/** Steps about the same mapping, by callers that disagree on its policy, or on whether it has a host port. */
 export const contestedSteps: fc.Arbitrary<fc.Arbitrary<Step>> = fc
   .tuple(
     crowdedReqs,
@@ -239,7 +239,7 @@ export const contestedSteps: fc.Arbitrary<fc.Arbitrary<Step>> = fc
     )
   )
 
-/** What else happens among them. */
+/** The other steps among them. */
 const crowdedAnyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: crowded(fate) },
   { weight: 1, arbitrary: anyStep }

@@ -1,4 +1,4 @@
-/** A run that went wrong, for people: as a program to run, and as the calls that were made, one JSON-RPC message a line. */
+/** A failed run for readers: as a program to run, and as its calls, one JSON-RPC message a line. */
 import type { Unexplained } from "./Concurrent.ts"
 import type { Found } from "./Explore.ts"
 import type { Violation } from "./Harness.ts"
@@ -6,7 +6,7 @@ import type { ModelHost } from "./Model.ts"
 import { rpcText } from "./RemoteTargets.ts"
 import type { Script } from "./Script.ts"
 
-/** A module for `node`, in a checkout; `entry` is what it imports. */
+/** A module for `node`, in a checkout; `entry` is the module it imports. */
 export const asTypeScript = (
   { seed, script, violation }: Found,
   host: ModelHost,
@@ -23,11 +23,11 @@ console.log(violation === undefined ? "nothing is wrong" : violationText(violati
 process.exitCode = violation === undefined ? 0 : 1
 `
 
-/** What `portmapper rpc --memory` reads. A fate, which no message can tell, stands beside it as `fate`. */
+/** Input for `portmapper rpc --memory`. A message can't carry a fate, so `fate` stands beside it. */
 export const asJsonRpc = ({ calls }: Pick<Violation, "calls">): string =>
   calls.map(({ call, fate }, index) => rpcText(call, index + 1, fate)).join("\n")
 
-/** What answers these lines as this host would, as far as a command line can tell it. */
+/** The command that replies to these lines as this host would, as far as its options can say. */
 export const rpcCommand = ({ capabilities, ephemeral: { range } }: ModelHost): string =>
   [
     "portmapper rpc --memory",
@@ -35,7 +35,7 @@ export const rpcCommand = ({ capabilities, ephemeral: { range } }: ModelHost): s
     ...(capabilities.marksAccepted ? ["--accept-fwmark", "0x1/0x1"] : [])
   ].join(" ")
 
-/** What was wrong, and every call up to it with what it came to. */
+/** The violation, and every call up to it with its outcome. */
 export const violationText = ({ step, rule, why, calls }: Violation, script: Script): string =>
   [
     `${step < script.length ? `step ${step + 1} of ${script.length}` : "unmapping all at the end"} broke rule ${rule}: ${why}`,
@@ -55,7 +55,7 @@ export const foundText = (found: Found, host: ModelHost, entry?: string): string
     asTypeScript(found, host, entry)
   ].join("\n")
 
-/** The whole report of clients that ran at once. */
+/** The whole report of concurrent clients. */
 export const unexplainedText = ({ seed, interleaving, history, why }: Unexplained): string =>
   [
     why,
@@ -69,7 +69,7 @@ export const unexplainedText = ({ seed, interleaving, history, why }: Unexplaine
 
 const oneLine = (text: string): string => text.replaceAll(/[\r\n\u2028\u2029]+/g, " ")
 
-/** As JSON, but what is there and undefined is said. */
+/** Like JSON, but writes properties that are `undefined`. */
 const literal = (value: unknown): string =>
   json(value, (each) => (each === undefined ? "\u0000" : each)).replaceAll('"\\u0000"', "undefined")
 

@@ -1,6 +1,6 @@
 /**
- * What the harness drives: anything that answers the protocol's calls. A target over a transport answers calls and no
- * more; one in process also shows what it holds of its host, and lets the world around it be changed.
+ * What the harness drives: anything that answers the protocol's calls. A target over a transport only answers
+ * calls; one in process also shows what it holds of its host, and lets a test change the world around it.
  */
 import type { Effect } from "effect"
 import type {
@@ -20,7 +20,7 @@ export type WireUnmapRequest = typeof UnmapPortsRequest.Encoded
 export type WireMapAnswer = typeof MapPortsResponse.Encoded
 export type WireActivateAnswer = typeof ActivateResponse.Encoded
 
-/** One call; `value` is the request as plain data, which may be anything at all. */
+/** One call; `value` is the request as plain data, valid or not. */
 export interface Call {
   readonly method: Method
   readonly value: unknown
@@ -28,9 +28,9 @@ export interface Call {
 }
 
 /**
- * What happens to a call on its way. `fail`, `interrupt` and `crash` strike at its `at`th step (from 1), if it takes that
- * many; `crash` ends the mapper's process there, and another one begins. `lose` lets the call be answered, and the
- * answer get lost.
+ * What happens to a call on its way. `fail`, `interrupt` and `crash` strike at its `at`th step (from 1), if it
+ * takes that many; `crash` ends the mapper's process there, and another one starts. `lose` lets the call return its
+ * answer, and then loses the answer.
  */
 export type Fate =
   | { readonly how: "fail" | "interrupt" | "crash"; readonly at: number }
@@ -38,8 +38,8 @@ export type Fate =
   | undefined
 
 /**
- * What a call came to. `Refused`: an error was answered, the caller's own fault or not. `Broken`: a defect, which no
- * request may ever cause. `Unanswered`: the caller was gone before the answer. `Hung`: it never ended.
+ * The outcome of a call. `Refused`: the answer was an error, the caller's fault or not. `Broken`: a defect, which
+ * no request may ever cause. `Unanswered`: the caller was gone before the answer. `Hung`: it never ended.
  */
 export type Outcome =
   | { readonly _tag: "Answered"; readonly answer: unknown }
@@ -49,13 +49,13 @@ export type Outcome =
   | { readonly _tag: "Hung" }
 
 /**
- * An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. `lost` numbers a
- * call whose answer was given and is lost: see `afterLoss`.
+ * An outcome, and whether the call's fate struck it: a call may end before the step it was to fail at. `lost`
+ * numbers a call that returned an answer which was then lost: see `afterLoss`.
  */
 export interface Ended {
   readonly outcome: Outcome
   readonly struck: boolean
-  /** The step at which it was struck, where there was one: `Firewall.apply`. */
+  /** The step at which it was struck, if any: `Firewall.apply`. */
   readonly at?: string
   readonly lost?: number
   /** The process ended meanwhile. */
@@ -70,13 +70,13 @@ export interface Held {
   readonly rules: ReadonlyArray<string>
   /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`. */
   readonly routes: ReadonlyArray<string>
-  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat answered`, `tcp -> 172.17.0.2:80 routed answered`: what the record keeps. */
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat answered`, `tcp -> 172.17.0.2:80 routed answered`: the record. */
   readonly stored: ReadonlyArray<string>
-  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat live`: what the mapper tells of itself. */
+  /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 nat live`: what the mapper lists. */
   readonly listed: ReadonlyArray<string>
 }
 
-/** A frontend that someone else's process takes or frees. */
+/** A frontend that another process takes or frees. */
 export interface Elsewhere {
   readonly proto: number
   readonly host: string
@@ -85,20 +85,20 @@ export interface Elsewhere {
 
 export type Refusable = "firewall" | "store"
 
-/** The host around a mapper, as far as a harness may change it; `Done` tells how: at once, or in its own time. */
+/** The host around a mapper, as far as a harness may change it; `Done` is how: at once, or in its own time. */
 export interface Surroundings<Done> {
   readonly take: (frontend: Elsewhere) => Done
   readonly free: (frontend: Elsewhere) => Done
   /**
-   * The process dies, with its sockets and its relay; another one starts on the same record and kernel. `meanwhile` is
-   * taken by someone else while there is none.
+   * The process dies, with its sockets and its relay; another one starts on the same record and kernel. Between the
+   * two, another process takes `meanwhile`.
    */
   readonly restart: (meanwhile?: Elsewhere) => Done
 }
 
-/** What only services in memory let be done to them. */
+/** What only in-memory services support. */
 export interface Services<Done> extends Surroundings<Done> {
-  /** From now on, or no more, every change is refused. */
+  /** Refuses every change, or stops refusing. */
   readonly refuse: (service: Refusable, on: boolean) => Done
   readonly wait: (seconds: number) => Done
 }
@@ -108,18 +108,21 @@ export interface World extends Services<void> {
   readonly held: () => Held
 }
 
-/** One call under way among several; the harness gives out the turns. */
+/** One of several running calls; the harness decides which one proceeds. */
 export interface Running {
-  /** Whether it stands at a step, waiting for its turn. */
+  /** Whether it has stopped at a step, waiting to proceed. */
   readonly waits: () => boolean
   readonly proceed: () => void
   readonly interrupt: () => void
   readonly ended: () => Ended | undefined
-  /** Of a call whose answer gets lost: the answer, from when it is given. */
+  /** For a call whose answer is to be lost: the answer, once the mapper has returned it. */
   readonly given: () => unknown
 }
 
-/** A target in process, which runs when told to and never by itself: the same calls in the same order do the same. */
+/**
+ * A target in process that runs only when the harness runs it: the same calls in the same order have the same
+ * outcome.
+ */
 export interface SyncTarget {
   readonly call: (call: Call, fate: Fate) => Ended
   readonly start: (call: Call, lost?: boolean) => Running
@@ -129,8 +132,8 @@ export interface SyncTarget {
 /** A target over a transport: it answers in its own time. */
 export interface RemoteTarget {
   readonly call: (call: Call) => Effect.Effect<Outcome>
-  /** As much as can be seen of what it holds. */
+  /** The visible part of what it holds. */
   readonly held: Effect.Effect<Partial<Held>>
-  /** Where the host is there to be changed. */
+  /** Present where the harness can change the host. */
   readonly host?: Surroundings<Effect.Effect<void>>
 }

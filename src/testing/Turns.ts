@@ -1,6 +1,6 @@
 /**
- * Fibers that run when told to, on a clock that stands still until told otherwise: one queue for all of them, first come
- * first served, so that the same program takes the same turns on every machine.
+ * Fibers that run only when the harness runs them, on a clock that only the harness advances: one first-in,
+ * first-out queue, so that the same program takes the same turns on every machine.
  */
 import { type Clock, Duration, Effect, References, type Scheduler } from "effect"
 
@@ -9,7 +9,7 @@ export class Turns implements Scheduler.Scheduler {
   readonly #queue: Array<() => void> = []
   #next = 0
 
-  /** A fiber runs until it waits for something: turns are given at the harness's own points only. */
+  /** A fiber runs until it waits for something: it yields only at the harness's own points. */
   shouldYield(): boolean {
     return false
   }
@@ -33,10 +33,10 @@ export class Turns implements Scheduler.Scheduler {
   }
 }
 
-/** What is to happen after a time happens so late as on a busy machine: looks at every few moments would cost the most. */
+/** A timer fires as late as on a busy machine: stopping at every few moments would cost the most time. */
 const granularityMillis = 1000
 
-/** A clock at the Unix epoch. */
+/** A clock that starts at the Unix epoch. */
 export class StandingClock implements Clock.Clock {
   #nowMillis = 0
   readonly #sleepers: Array<{ readonly atMillis: number; readonly wake: () => void }> = []
@@ -74,7 +74,7 @@ export class StandingClock implements Clock.Clock {
     })
   }
 
-  /** Moves on, waking each sleeper at its time and letting everything run before the next. */
+  /** Advances the clock, waking each sleeper at its time and letting everything run before the next. */
   advance(millis: number): void {
     const end = this.#nowMillis + millis
     for (;;) {
@@ -90,7 +90,7 @@ export class StandingClock implements Clock.Clock {
     this.#nowMillis = end
   }
 
-  /** Whoever sleeps now never wakes: their process is gone. */
+  /** Drops all sleepers without waking them: their process is gone. */
   forgetAll(): void {
     this.#sleepers.length = 0
   }
@@ -101,5 +101,5 @@ export class StandingClock implements Clock.Clock {
   }
 }
 
-/** Logs nothing: what a mapper tells is not what it answers. */
+/** Logs nothing: the mapper's log is not part of its answers. */
 export const quiet = Effect.provideService(References.MinimumLogLevel, "None")

@@ -1,8 +1,9 @@
-/** Everything to test a port mapper with: requests to draw, the model, the harness, the conformance kit. */
+/** Everything to test a port mapper with: arbitrary requests, the model, the harness, the conformance kit. */
 export * from "./Arbitraries.ts"
 export * from "./Concurrent.ts"
 export { type Check, checks, handshake } from "./conformance/Checks.ts"
 export * from "./conformance/Conform.ts"
+export { Broken, type Mapped, type Probe, Skipped, type Stop } from "./conformance/Probe.ts"
 export * from "./conformance/Report.ts"
 export * from "./conformance/Wire.ts"
 export * from "./Explore.ts"
@@ -11,6 +12,7 @@ export * from "./Harness.ts"
 export * from "./Linearizability.ts"
 export * from "./MemoryTarget.ts"
 export * from "./Model.ts"
+export type { Frontend } from "./ModelAddress.ts"
 export { misheld, mustHold } from "./ModelModes.ts"
 export * from "./Remote.ts"
 export * from "./RemoteTargets.ts"

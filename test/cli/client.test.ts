@@ -15,14 +15,14 @@ import { group } from "../support/groups.ts"
 import { reference } from "../support/reference.ts"
 import { socketFor } from "../support/socket.ts"
 
-/** Serves a driver on a socket of its own; answers the socket and what runs a command against it. */
+/** Serves a driver on its own socket; returns the socket and what runs a command against it. */
 const served = Effect.gen(function* () {
   const socket = Path.join(yield* temporaryFolder, "p.sock")
   yield* serveUnix(socket)
   return { socket, ask: asking(socket) }
 })
 
-/** `map -p 8080:80` as it would be typed; a word with spaces is not. */
+/** `map -p 8080:80` as typed in a shell; no word may contain a space. */
 const asking =
   (socket: string) =>
   (line: string, options?: RunOptions): Effect.Effect<Ran> =>
@@ -54,7 +54,7 @@ const mapAs = (owner: string, port: string, entries: ReadonlyArray<string>) =>
 
 describe("map, ls and unmap", () => {
   it.live(
-    "map to a container by its name where an Engine is watched, and say what is missing where none is",
+    "map to a container by name where an Engine is watched, and name the missing option where none is",
     () =>
       withMemory(
         Effect.gen(function* () {
@@ -87,7 +87,7 @@ describe("map, ls and unmap", () => {
       )
   )
 
-  it.live("map what is asked, show it, and take it back", () =>
+  it.live("map the requested ports, list them, and unmap them", () =>
     withMemory(
       Effect.gen(function* () {
         const { ask } = yield* served
@@ -192,7 +192,7 @@ describe("map, ls and unmap", () => {
     )
   )
 
-  it.live("tell what stands in the way on one line", () =>
+  it.live("print the cause of a failure on one line", () =>
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "none.sock")
       const nobody = `${socket}: no such socket; start the plugin with: portmapper serve`
@@ -210,7 +210,7 @@ describe("map, ls and unmap", () => {
     }).pipe(Effect.scoped)
   )
 
-  testNeeding("end with their reader", ["bash"], () =>
+  testNeeding("end when their reader does", ["bash"], () =>
     withMemory(
       Effect.gen(function* () {
         const { socket } = yield* served
@@ -244,7 +244,7 @@ describe("map", () => {
     )
   )
 
-  it.live("asks for exact ports before those it may choose", () =>
+  it.live("requests exact ports before ranges and ephemeral ports", () =>
     withMemory(
       Effect.gen(function* () {
         const { ask } = yield* served
@@ -256,7 +256,7 @@ describe("map", () => {
     )
   )
 
-  it.live("tells what was discarded, and why", () =>
+  it.live("prints what was discarded, and why", () =>
     Effect.gen(function* () {
       const { ask } = yield* served
       assert.deepStrictEqual(
@@ -284,7 +284,7 @@ describe("map", () => {
     )
   )
 
-  it.live("undoes what it did when it is interrupted, and says so by its exit status", () =>
+  it.live("rolls back when it is interrupted, and reports that by its exit status", () =>
     withMemory(
       Effect.gen(function* () {
         const { mapGroups: _, ...memory } = yield* Driver
@@ -292,7 +292,7 @@ describe("map", () => {
         const calls = { begun: 0, waiting: 0, waitingAtTheSignal: 0, unmapped: 0 }
         const slow = Driver.of({
           ...memory,
-          // Eight are answered at once; whatever follows is worked on until the signal was sent.
+          // Eight are answered at once; the driver works on the ninth until the signal is sent.
           mapPorts: Effect.fnUntraced(function* (asked) {
             if (++calls.begun > 8) {
               calls.waiting++
@@ -317,7 +317,7 @@ describe("map", () => {
         assert.deepStrictEqual(asked, { status: 130, stdout: "", stderr: "" })
         assert.isAtLeast(calls.waitingAtTheSignal, 1)
         assert.isBelow(calls.begun, 600)
-        // Those that were under way together: each port is asked for on both families.
+        // These calls ran at the same time: each port is requested on both families.
         assert.strictEqual(calls.unmapped, calls.begun * 2)
         assert.deepStrictEqual(yield* mapped, [])
       })
@@ -325,7 +325,7 @@ describe("map", () => {
   )
 
   testNeeding(
-    "maps thousands of ports over a few connections, and shows a bar on a terminal alone",
+    "maps thousands of ports over a few connections, and shows a progress bar only on a terminal",
     ["terminal"],
     () =>
       withMemory(
@@ -352,7 +352,7 @@ describe("map", () => {
 })
 
 describe("unmap", () => {
-  it.live("leaves another owner's mappings alone unless told to", () =>
+  it.live("leaves another owner's mappings alone unless --owner names it", () =>
     withMemory(
       Effect.gen(function* () {
         const { ask } = yield* served
@@ -373,7 +373,7 @@ describe("unmap", () => {
     )
   )
 
-  it.live("takes back what is stale, and says which ports could not be", () =>
+  it.live("unmaps stale mappings, and names the ports that it could not unmap", () =>
     Effect.gen(function* () {
       const { ask } = yield* served
       assert.deepStrictEqual(yield* ask("unmap --stale"), done("unmapped 0.0.0.0:81/tcp"))
@@ -413,7 +413,7 @@ const listed = (port: number, state: ListedMapping["state"]): ListedMapping => (
 })
 
 describe("ls", () => {
-  testNeeding("fits the terminal it is on, and is whole where it is on none", ["terminal"], () =>
+  testNeeding("fits the width of a terminal, and prints every column without one", ["terminal"], () =>
     Effect.gen(function* () {
       const { ask, socket } = yield* served
       const narrow = yield* onTerminal(["ls", "--socket", socket], 50)
@@ -439,7 +439,7 @@ describe("ls", () => {
     )
   )
 
-  it.live("watches: a table whenever it is another one, until it is interrupted", () =>
+  it.live("watches: prints the table whenever it changes, until it is interrupted", () =>
     withMemory(
       Effect.gen(function* () {
         const { ask } = yield* served
@@ -464,26 +464,23 @@ describe("ls", () => {
     )
   )
 
-  testNeeding(
-    "draws on a screen of its own on a terminal, and leaves the cursor as it was",
-    ["terminal"],
-    () =>
-      withMemory(
-        Effect.gen(function* () {
-          const { socket } = yield* served
-          yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
-          const { stdout } = yield* onTerminal(["ls", "--watch", "--socket", socket], 80, {
-            enough: (drawn) => drawn.includes("8080/tcp")
-          })
-          assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
-          assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
+  testNeeding("draws on the alternate screen of a terminal, and restores the cursor", ["terminal"], () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { socket } = yield* served
+        yield* mapAs("cli", "8080", ["tcp 0.0.0.0 10.0.0.1:80"])
+        const { stdout } = yield* onTerminal(["ls", "--watch", "--socket", socket], 80, {
+          enough: (drawn) => drawn.includes("8080/tcp")
         })
-      )
+        assert.isTrue(stdout.startsWith("\u001b[?1049h\u001b[?25l\u001b[HFRONTEND"), stdout)
+        assert.isTrue(stdout.endsWith("\u001b[?25h\u001b[?1049l"), stdout)
+      })
+    )
   )
 })
 
-describe("another's plugin", () => {
-  testNeeding("can be asked to map and unmap, and told that it does not list", ["go"], () =>
+describe("a plugin of another vendor", () => {
+  testNeeding("maps and unmaps, and its lack of a list is reported", ["go"], () =>
     Effect.runPromise(
       Effect.scoped(
         Effect.gen(function* () {

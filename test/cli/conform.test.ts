@@ -1,4 +1,4 @@
-/** `portmapper conform` as a person or a CI runs it. */
+/** `portmapper conform` as a user or CI runs it. */
 import * as Fs from "node:fs"
 import * as Http from "node:http"
 import * as Net from "node:net"
@@ -19,7 +19,7 @@ const ours = Effect.gen(function* () {
   return { folder, socket }
 })
 
-/** Listens on a socket of its own until the scope ends. */
+/** Listens on its own socket until the scope ends. */
 const listening = <Server extends Net.Server>(server: Server) =>
   Effect.gen(function* () {
     const socket = Path.join(yield* temporaryFolder, "other.sock")
@@ -34,7 +34,7 @@ const withMemory = <A, E>(effect: Effect.Effect<A, E, Driver | Scope.Scope>) =>
   Effect.provide(Effect.scoped(effect), PortMapper.layerMemory())
 
 describe("conform", () => {
-  it.live("prints a line for each check, writes JUnit besides, and leaves nothing mapped", () =>
+  it.live("prints a line for each check, also writes JUnit, and leaves nothing mapped", () =>
     withMemory(
       Effect.gen(function* () {
         const { folder, socket } = yield* ours
@@ -46,7 +46,7 @@ describe("conform", () => {
         const lines = stdout.split("\n")
         assert.deepStrictEqual(lines.slice(0, 3), [
           "skipped handshake             Plugin.Activate with an empty body is answered 200, and Implements names PortMapper",
-          "                              -> a live plugin is not activated unless told",
+          "                              -> a live plugin is not activated unless requested",
           "holds   map-answer            a granted entry is answered with its protocol, its backend and an empty Err"
         ])
         assert.match(lines.at(-2) ?? "", /^conforms: \d\d hold, 0 broken, 1 skipped \(seed 5\)$/)
@@ -60,7 +60,7 @@ describe("conform", () => {
     )
   )
 
-  it.live("activates when it is told to, and with --json prints one document", () =>
+  it.live("activates with the option for it, and prints one document with --json", () =>
     withMemory(
       Effect.gen(function* () {
         const { socket } = yield* ours
@@ -78,7 +78,7 @@ describe("conform", () => {
     )
   )
 
-  it.live("fails with what is broken, and shows what was said", () =>
+  it.live("fails on a broken rule, and shows the requests and answers", () =>
     Effect.gen(function* () {
       const socket = yield* listening(
         Http.createServer((request, response) => {
@@ -112,7 +112,7 @@ describe("conform", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("says what is there instead of a plugin", () =>
+  it.live("names what listens there instead of a plugin", () =>
     Effect.gen(function* () {
       const missing = Path.join(yield* temporaryFolder, "none.sock")
       assert.deepStrictEqual(yield* portmapper(["conform", "--socket", missing]), {
@@ -135,12 +135,12 @@ describe("conform", () => {
       assert.strictEqual(status, 1)
       assert.match(
         stderr,
-        /^portmapper: conform: asking the plugin at \/.*\/other\.sock failed: what answers is no HTTP \(Parse Error: .*\)\n$/
+        /^portmapper: conform: asking the plugin at \/.*\/other\.sock failed: the answer is not HTTP \(Parse Error: .*\)\n$/
       )
     }).pipe(Effect.scoped)
   )
 
-  it.live("needs one address, and a file that it can write", () =>
+  it.live("needs exactly one address, and a file that it can write", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* portmapper(["conform"]), {
         status: 2,
@@ -156,7 +156,7 @@ describe("conform", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("takes back what it mapped when it is interrupted", () =>
+  it.live("unmaps what it mapped when it is interrupted", () =>
     withMemory(
       Effect.gen(function* () {
         const { socket } = yield* ours

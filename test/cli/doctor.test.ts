@@ -1,4 +1,4 @@
-/** Where `doctor` looks for a Docker Engine, and what it says of what it finds there. */
+/** Where `doctor` looks for a Docker Engine, and what it reports about it. */
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -14,7 +14,7 @@ interface Check {
   readonly remedy?: string
 }
 
-/** The checks of an Engine, in their order. */
+/** The results of the Engine checks, in order. */
 const told = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
   Effect.map(
     portmapper(["doctor", "--json", "--socket", "/nonexistent", ...args], {
@@ -32,7 +32,7 @@ const told = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>>
 const engine = fakeEngine({ ...ping("1.52"), "/info": { body: { ServerVersion: "29.0.0" } } })
 
 describe("the Engine that doctor looks at", () => {
-  it.live("is that of DOCKER_HOST, or of --engine before it", () =>
+  it.live("is that of --engine, else that of DOCKER_HOST", () =>
     Effect.gen(function* () {
       const [one, other] = [yield* engine, yield* engine]
       const env = { DOCKER_HOST: `unix://${one.path}` }
@@ -45,18 +45,18 @@ describe("the Engine that doctor looks at", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is missed where someone said where it is", () =>
+  it.live("is reported missing where an option or a variable names its address", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "none.sock")
       assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${path}` }), [
         "warn",
         `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
-        "start it, or mend --engine or DOCKER_HOST; watch and --watch wait for it"
+        "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
       ])
     }).pipe(Effect.scoped)
   )
 
-  it.live("may be anything, and doctor goes on", () =>
+  it.live("may be broken in any way, and doctor continues", () =>
     Effect.gen(function* () {
       const silent = Path.join(yield* temporaryFolder, "silent.sock")
       yield* Effect.acquireRelease(
@@ -72,19 +72,19 @@ describe("the Engine that doctor looks at", () => {
       ])
       assert.deepStrictEqual(yield* told([], { DOCKER_HOST: "ssh://me@h" }), [
         "warn",
-        'DOCKER_HOST "ssh://me@h": ssh:// is not spoken here; forward the socket by ssh -L and name it by unix://',
-        "name it by --engine, or mend DOCKER_HOST"
+        'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL',
+        "set --engine, or correct DOCKER_HOST"
       ])
       const [status, found, remedy] = yield* told([], {
         DOCKER_HOST: "tcp://127.0.0.1:9",
         DOCKER_CERT_PATH: "/nonexistent"
       })
-      assert.deepStrictEqual([status, remedy], ["warn", "mend DOCKER_CERT_PATH"])
+      assert.deepStrictEqual([status, remedy], ["warn", "correct DOCKER_CERT_PATH"])
       assert.match(found ?? "", /^the Engine at https:\/\/127\.0\.0\.1:9: a file for TLS can't be read: /)
     }).pipe(Effect.scoped)
   )
 
-  it.live("is wrong usage where --engine is none", () =>
+  it.live("is a usage error where --engine is no valid address", () =>
     Effect.map(portmapper(["doctor", "--engine", "localhost"]), ({ status, stdout, stderr }) =>
       assert.deepStrictEqual(
         [status, stdout, stderr],

@@ -13,7 +13,7 @@ import { clientTls, requestTcp } from "../support/tcp.ts"
 
 const main = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))
 
-/** In mode proxy, which touches no kernel. Lines are those of its stderr. */
+/** Serves in mode proxy, which changes nothing in the kernel. Lines are those of stderr. */
 const serving = (folder: string, args: ReadonlyArray<string>) =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -50,7 +50,7 @@ const ended = (child: ChildProcess, signal: NodeJS.Signals) =>
     child.kill(signal)
   })
 
-/** The name in the certificate that a listener shows, on a connection that stays open. */
+/** The name in the certificate that a listener presents, on a connection that stays open. */
 const shown = (port: number, tls: Tls.ConnectionOptions) =>
   Effect.acquireRelease(
     Effect.callback<{ readonly socket: Tls.TLSSocket; readonly name: unknown }>((resume) => {
@@ -62,7 +62,7 @@ const shown = (port: number, tls: Tls.ConnectionOptions) =>
   )
 
 describe("SIGHUP to portmapper serve", () => {
-  it.live("renews the certificates for connections to come, and keeps the old ones where a file is bad", () =>
+  it.live("reloads the certificates for new connections, and keeps the old ones where a file is bad", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const certificates = makeCertificates(folder)
@@ -97,7 +97,7 @@ describe("SIGHUP to portmapper serve", () => {
       yield* said(/127\.0\.0\.1:0 keeps its certificates: .*shown\.key: no PEM private key is in it/)
       assert.strictEqual((yield* shown(port, tls)).name, "both")
 
-      // Neither renewal touched what was there.
+      // Neither reload touched the open connections.
       const answer = yield* Effect.callback<string>((resume) => {
         before.socket.once("data", (chunk: Buffer) => resume(Effect.succeed(chunk.toString())))
         before.socket.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -107,13 +107,13 @@ describe("SIGHUP to portmapper serve", () => {
     })
   )
 
-  it.live("ends nothing where there is no TLS", () =>
+  it.live("does not end a plugin without TLS", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const { child, said } = yield* serving(folder, [])
       yield* said(/^listening on /)
       child.kill("SIGHUP")
-      yield* said(/SIGHUP: there are no TLS files to read anew/)
+      yield* said(/SIGHUP: there are no TLS files to reload/)
       const path = Path.join(folder, "p.sock")
       yield* Effect.callback<void>((resume) => {
         const socket = Net.connect(path, () => {

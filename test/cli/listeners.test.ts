@@ -13,7 +13,7 @@ import { request } from "../support/http.ts"
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
 const serve = [path("../../adapters/cli/main.ts"), "serve"]
 
-/** What a command that ends at once says last, and its exit status. */
+/** The last line of a command that ends at once, and its exit status. */
 const refusal = (args: ReadonlyArray<string>) =>
   Effect.callback<string>((resume) => {
     const child = spawn(process.execPath, [...serve, ...args], { stdio: ["ignore", "ignore", "pipe"] })
@@ -27,8 +27,8 @@ const refusal = (args: ReadonlyArray<string>) =>
     return Effect.sync(() => child.kill("SIGKILL"))
   })
 
-describe("portmapper serve, wrongly used", () => {
-  it.live("ends with 2 and says what to do instead, before it touches the host", () =>
+describe("portmapper serve with wrong options", () => {
+  it.live("exits 2 and says what to do instead, before it touches the host", () =>
     Effect.gen(function* () {
       const beyond = "it is reached from beyond this host, so clients must show certificates; missing:"
       const instead = "or listen on 127.0.0.1 instead"
@@ -67,7 +67,7 @@ describe("portmapper serve, wrongly used", () => {
 })
 
 describeLab("portmapper serve in a lab", [], () => {
-  testNeeding("serves the sockets that systemd passes, and no others unless asked", ["python"], () =>
+  testNeeding("serves only the sockets that systemd passes, unless options name more", ["python"], () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* temporaryFolder
@@ -100,7 +100,7 @@ describeLab("portmapper serve in a lab", [], () => {
     })
   )
 
-  it.live("ends with 1 and names the file or the port that it can't use", () =>
+  it.live("exits 1 and names the file or the port that it can't use", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* temporaryFolder

@@ -12,7 +12,7 @@ import { endpoint } from "../support/groups.ts"
 
 const now = Date.UTC(2026, 0, 2)
 
-/** `tcp 0.0.0.0 8080 172.17.0.2 80`, and what differs from a plain mapping. */
+/** A mapping from `tcp 0.0.0.0 8080 172.17.0.2 80`, with the given fields replaced. */
 const mapping = (text: string, more: Partial<ListedMapping> = {}): ListedMapping => {
   const [protocol, frontendIp, port, backendIp, backendPort] = text.split(" ") as [
     Protocol,
@@ -42,8 +42,8 @@ const mapping = (text: string, more: Partial<ListedMapping> = {}): ListedMapping
 const text = (mappings: ReadonlyArray<ListedMapping>, width: number) =>
   `\n${mappingLines(mappings, now, width).join("\n")}\n`
 
-describe("the table of what is mapped", () => {
-  it("is followed by why containers are not published", () => {
+describe("the table of mappings", () => {
+  it("ends with the reasons why containers are not published", () => {
     const trouble = (publish: string, error: string) => ({
       owner: "watch",
       state: "conflicted" as const,
@@ -112,7 +112,7 @@ FRONTEND           BACKEND          MODE    OWNER   STATE        AGE  CONNS
     )
   })
 
-  it("leaves out the bytes first where the width does not suffice, then the connections, then the age", () => {
+  it("drops the byte columns first where the width does not suffice, then the connections, then the age", () => {
     const proxied = [
       mapping("tcp 0.0.0.0 80 172.17.0.3 80", { mode: "proxy", bytesIn: 0, bytesOut: 999 }),
       mapping("tcp :: 80 172.17.0.3 80", { mode: "proxy", bytesIn: 1234, bytesOut: 56_700_000 })
@@ -168,7 +168,7 @@ FRONTEND -> BACKEND               MODE  OWNER             STATE       AGE  CONNS
     )
   })
 
-  it("shows labels where there is room, whole where nobody says how much", () => {
+  it("shows labels where there is room, and whole where the width is unknown", () => {
     const labelled = [
       mapping("tcp 0.0.0.0 80 172.17.0.2 80", {
         labels: new Map([
@@ -194,7 +194,7 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
     )
   })
 
-  it("has its header also where nothing is mapped", () => {
+  it("has its header also without a mapping", () => {
     assert.strictEqual(text([], 80), "\nFRONTEND  BACKEND  MODE  OWNER  STATE  AGE  CONNS\n")
   })
 })
@@ -230,8 +230,8 @@ describe("a figure", () => {
   })
 })
 
-describe("text from elsewhere", () => {
-  it("does nothing to a terminal", () => {
+describe("text from other programs", () => {
+  it("reaches a terminal without its control characters", () => {
     assert.strictEqual(
       printable("a\u0000\t\u009b31m\u202e\u2028é日"),
       "a\\x00\\x09\\x9b31m\\u{202e}\\u{2028}é日"
@@ -248,7 +248,7 @@ describe("many ports", () => {
     note
   })
 
-  it("are told as ranges where neighbours differ by the port alone", () => {
+  it("are printed as ranges where neighbours differ only in the port", () => {
     assert.deepStrictEqual(
       portLines([
         line("0.0.0.0", 80, "10.0.0.1:8080"),
@@ -271,7 +271,7 @@ describe("many ports", () => {
   })
 })
 
-describe("the bar", () => {
+describe("the progress bar", () => {
   it("never wraps", () => {
     assert.strictEqual(
       barText("mapping", 2500, 10_000, 80),

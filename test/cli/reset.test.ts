@@ -10,7 +10,7 @@ import { testNeeding } from "../lab/describeLab.ts"
 import { onTerminal, portmapper, resetIn } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
-/** A host's folders with what plugins leave behind in them, and with what is someone else's. */
+/** A host's folders with what plugins leave behind, and files of other programs. */
 const host = Effect.gen(function* () {
   const at = yield* temporaryFolder
   const [state, plugins, specs] = ["portmapper", "plugins", "specs"].map((name) => Path.join(at, name)) as [
@@ -94,7 +94,7 @@ describe("reset", () => {
     )
   )
 
-  it.live("refuses while a plugin serves, and names it", () =>
+  it.live("refuses while a plugin serves, and names its process", () =>
     Effect.gen(function* () {
       const { args, socket, state, left } = yield* host
       Fs.rmSync(socket)
@@ -108,7 +108,7 @@ describe("reset", () => {
             /^portmapper: reset refused: process \d+ \(.+\) is serving \/.*portmapper\.sock; stop it first\n$/
           )
           assert.include(stderr, `process ${process.pid} (`)
-          // By what it was started with, not by the kernel's name of its first thread.
+          // Named by its command line, not by the kernel's name of its first thread.
           assert.notInclude(stderr, `(${Fs.readFileSync("/proc/self/comm", "utf8").trim()})`)
         })
       )
@@ -125,21 +125,24 @@ describe("reset", () => {
     }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
   )
 
-  testNeeding("asks first, and takes everything but yes for no", ["terminal", "iptables", "nft"], () =>
-    Effect.gen(function* () {
-      const { args, left, socket } = yield* host
-      const before = left()
-      for (const input of ["n\n", "\n", "nope\n"]) {
-        const { status, stdout } = yield* onTerminal(args, 80, { input })
-        assert.strictEqual(status, 1, stdout)
-        assert.include(stdout, `  ${socket}\n`)
-        assert.include(
-          stdout,
-          "  nftables table inet portmapper\n  our rule in DOCKER-USER\nRemove it? [y/N] "
-        )
-        assert.isTrue(stdout.endsWith("portmapper: reset refused: nothing was removed\n"), stdout)
-      }
-      assert.deepStrictEqual(left(), before)
-    }).pipe(Effect.scoped)
+  testNeeding(
+    "asks for confirmation, and takes any answer but yes for no",
+    ["terminal", "iptables", "nft"],
+    () =>
+      Effect.gen(function* () {
+        const { args, left, socket } = yield* host
+        const before = left()
+        for (const input of ["n\n", "\n", "nope\n"]) {
+          const { status, stdout } = yield* onTerminal(args, 80, { input })
+          assert.strictEqual(status, 1, stdout)
+          assert.include(stdout, `  ${socket}\n`)
+          assert.include(
+            stdout,
+            "  nftables table inet portmapper\n  our rule in DOCKER-USER\nRemove it? [y/N] "
+          )
+          assert.isTrue(stdout.endsWith("portmapper: reset refused: nothing was removed\n"), stdout)
+        }
+        assert.deepStrictEqual(left(), before)
+      }).pipe(Effect.scoped)
   )
 })

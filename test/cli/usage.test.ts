@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/folders.ts"
 const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
 const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
 
-describe("wrong usage", () => {
+describe("a usage error", () => {
   it.live("exits 2 with one line that says what to do instead, and nothing on stdout", () =>
     Effect.forEach(
       [
@@ -98,7 +98,7 @@ describe("wrong usage", () => {
         ],
         [
           "reset --socket /nowhere/p.sock --state /nowhere",
-          "reset: it asks first, and nobody can answer here; give --yes; see: portmapper reset --help"
+          "reset: it asks for confirmation, and stdin is not a terminal; give --yes; see: portmapper reset --help"
         ]
       ] as const,
       ([line, expected]) =>
@@ -109,7 +109,7 @@ describe("wrong usage", () => {
     )
   )
 
-  it.live("of no command at all shows the commands, on stderr", () =>
+  it.live("of no command at all prints the commands, on stderr", () =>
     Effect.map(portmapper([]), ({ status, stdout, stderr }) => {
       assert.deepStrictEqual([status, stdout], [2, ""])
       assert.match(stderr, /^Usage: portmapper COMMAND \[options\]\n/)
@@ -118,7 +118,7 @@ describe("wrong usage", () => {
 })
 
 describe("help", () => {
-  it.live("tells each command's options in 80 columns, with examples", () =>
+  it.live("prints each command's options in 80 columns, with examples", () =>
     Effect.forEach(
       ["map", "unmap", "ls", "reset", "serve", "doctor"],
       (command) =>
@@ -134,7 +134,7 @@ describe("help", () => {
     )
   )
 
-  it.live("names the version", () =>
+  it.live("prints the version", () =>
     Effect.map(portmapper(["--version"]), (ran) =>
       assert.deepStrictEqual(ran, { status: 0, stdout: `portmapper ${manifest.version}\n`, stderr: "" })
     )
@@ -184,10 +184,10 @@ describe("completions", () => {
   )
 })
 
-testNeeding("a signal to npm ends what it started", ["npm"], () =>
+testNeeding("a signal to npm ends the processes that npm started", ["npm"], () =>
   Effect.runPromise(
     Effect.gen(function* () {
-      // Input that goes on whoever ends, and a group of its own, none of which is left.
+      // The input outlives its reader, and the process group is its own; none of its processes may be left.
       const input = Path.join(yield* temporaryFolder, "input")
       spawnSync("mkfifo", [input])
       const fd = Fs.openSync(input, "r+")
@@ -209,7 +209,7 @@ testNeeding("a signal to npm ends what it started", ["npm"], () =>
       Fs.writeSync(fd, '{"jsonrpc":"2.0","id":1,"method":"PortMapper.ListPorts","params":{}}\n')
       yield* Effect.promise(() => once(child.stdio[1] as Readable, "data"))
       child.kill("SIGTERM")
-      // Its output ends with the last who has it.
+      // Its output ends when the last process that holds the pipe does.
       yield* Effect.promise(() => once(child, "close"))
     }).pipe(Effect.scoped)
   )

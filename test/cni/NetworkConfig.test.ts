@@ -34,21 +34,21 @@ describe("the parameters of an execution", () => {
         { CNI_COMMAND: "DEL", CNI_CONTAINERID: "a.b_c-d", CNI_IFNAME: "net1" },
         { command: "DEL", attachment: { containerId: "a.b_c-d", ifName: "net1" } }
       ],
-      ["of GC, which is for no attachment", { CNI_COMMAND: "GC" }, { command: "GC" }],
+      ["of GC, which names no attachment", { CNI_COMMAND: "GC" }, { command: "GC" }],
       ["of STATUS", { CNI_COMMAND: "STATUS" }, { command: "STATUS" }],
       ["of VERSION", { CNI_COMMAND: "VERSION" }, { command: "VERSION" }],
       [
-        "a command that is none",
+        "an unknown command",
         { CNI_COMMAND: "add" },
         "4 CNI_COMMAND=add: must be ADD, DEL, CHECK, GC, STATUS or VERSION"
       ],
       [
-        "all that is missing",
+        "every missing variable",
         { CNI_COMMAND: "CHECK", CNI_IFNAME: "eth0", CNI_NETNS: "" },
         "4 required env variables [CNI_CONTAINERID,CNI_NETNS] missing"
       ],
       [
-        "all that is wrong",
+        "every wrong variable",
         { CNI_COMMAND: "DEL", CNI_CONTAINERID: "../x", CNI_IFNAME: "a b" },
         "4 CNI_CONTAINERID=../x: must be alphanumeric, with _ . - after the first character; CNI_IFNAME=a b: must be the name of an interface, at most 15 bytes without / : or space"
       ],
@@ -66,7 +66,7 @@ describe("the parameters of an execution", () => {
       )
     )
 
-  it("name an owner, by its digest where it is longer than an owner may be", () => {
+  it("name an owner, hashed where the name is longer than an owner may be", () => {
     assert.strictEqual(ownerOf({ containerId: "c1", ifName: "eth0" }), "cni:c1/eth0")
     const long = ownerOf({ containerId: "x".repeat(200), ifName: "eth0" })
     assert.match(long, /^cni:x{40}~[0-9a-f]{32}$/)
@@ -76,23 +76,23 @@ describe("the parameters of an execution", () => {
 })
 
 describe("a network configuration", () => {
-  it("is read of every version, and of 0.1.0 where it names none", () => {
+  it("is read in every version, and in 0.1.0 where it names none", () => {
     for (const version of supportedVersions)
       assert.strictEqual(config({ cniVersion: version }).version, version)
     assert.strictEqual(configOf('{"name":"net"}', "DEL").version, "0.1.0")
   })
 
-  it("says where the plugin is; where its state is means nothing", () => {
+  it("names the plugin's address; a state directory in it is ignored", () => {
     assert.strictEqual(config({ socket: "/run/x.sock", state: 5 }).socket, "/run/x.sock")
   })
 
   const rows: ReadonlyArray<readonly [title: string, run: () => unknown, expected: string]> = [
     [
-      "a version that is none of ours",
+      "an unknown version",
       () => config({ cniVersion: "2.0.0" }),
       '1 incompatible CNI versions: config is "2.0.0", plugin supports ["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]'
     ],
-    ["a version that is no string", () => config({ cniVersion: 1 }), "6 cniVersion = 1: must be a string"],
+    ["a version that is not a string", () => config({ cniVersion: 1 }), "6 cniVersion = 1: must be a string"],
     [
       "CHECK before 0.4.0",
       () => config({ cniVersion: "0.3.1" }, "CHECK"),
@@ -124,11 +124,11 @@ describe("a network configuration", () => {
     it(`refuses ${title}`, () => assert.strictEqual(told(run), expected))
 })
 
-describe("what is to be published", () => {
+describe("the port mappings of a configuration", () => {
   const publication = (fields: object) => publicationOf(config(fields))
   const mapping = (fields: object) => ({ runtimeConfig: { portMappings: [fields] } })
 
-  it("is nothing where the runtime asks for nothing", () => {
+  it("are none where the runtime requests none", () => {
     for (const fields of [{}, { runtimeConfig: {} }, { runtimeConfig: { portMappings: null } }])
       assert.deepStrictEqual(publication(fields), {
         mappings: [],
@@ -136,7 +136,7 @@ describe("what is to be published", () => {
       })
   })
 
-  it("is a port, by TCP and on every address unless it says otherwise, with the labels of the configuration", () =>
+  it("default to TCP and every address, and carry the labels of the configuration", () =>
     assert.deepStrictEqual(
       publication({
         labels: { "portmapper.allow": "10.0.0.0/8" },
@@ -158,7 +158,7 @@ describe("what is to be published", () => {
       }
     ))
 
-  it("takes the options of the reference plugin that make no difference here", () => {
+  it("accept the reference plugin's options that have no effect here", () => {
     const options = { snat: false, masqAll: false, markMasqBit: 14, externalSetMarkChain: "KUBE-MARK-MASQ" }
     const rest = { backend: "iptables", conditionsV4: [], conditionsV6: null }
     assert.deepStrictEqual(publication({ ...options, ...rest }).mappings, [])
@@ -177,17 +177,17 @@ describe("what is to be published", () => {
       '2 unsupported field: conditionsV4 = ["-d","1.2.3.4"], backend = "ebpf": conditionsV4: no rules of iptables or nft are taken; to let in some sources only set "labels": {"portmapper.allow": "10.0.0.0/8"}; backend: iptables and nftables are known, and make no difference here'
     ],
     [
-      "all that is wrong of a mapping",
+      "every wrong field of a mapping",
       mapping({ hostPort: 0, containerPort: "80", protocol: "icmp", hostIP: "localhost" }),
       '7 invalid network configuration: runtimeConfig.portMappings[0].protocol = "icmp": must be tcp, udp, sctp; runtimeConfig.portMappings[0].hostPort = 0: must be an integer from 1 to 65535; runtimeConfig.portMappings[0].containerPort = "80": must be an integer from 1 to 65535; runtimeConfig.portMappings[0].hostIP = "localhost": must be an IPv4 or IPv6 address'
     ],
     [
-      "mappings that are no array",
+      "mappings that are not an array",
       { runtimeConfig: { portMappings: {} } },
       '7 invalid network configuration: runtimeConfig = {"portMappings":{}}: must be an object whose portMappings are an array'
     ],
     [
-      "labels that are no strings",
+      "labels that are not strings",
       { labels: { a: 1 } },
       '7 invalid network configuration: labels = {"a":1}: must be an object of strings'
     ]
@@ -203,7 +203,7 @@ describe("what is to be published", () => {
 describe("the valid attachments of GC", () => {
   const valid = (fields: object) => told(() => validAttachments(config(fields, "GC")))
 
-  it("are those of the specification's key, of libcni's, or none", () => {
+  it("come from the specification's key or from libcni's, or are none", () => {
     const attachments = [{ containerID: "c1", ifname: "eth0" }]
     const expected = [{ containerId: "c1", ifName: "eth0" }]
     assert.deepStrictEqual(valid({ "cni.dev/valid-attachments": attachments }), expected)
@@ -211,7 +211,7 @@ describe("the valid attachments of GC", () => {
     assert.deepStrictEqual(valid({}), [])
   })
 
-  it("are refused whole where one can't be read: else its ports would be freed", () =>
+  it("are refused as a whole where one is unreadable: otherwise its ports would be freed", () =>
     assert.strictEqual(
       valid({ "cni.dev/valid-attachments": [{ containerID: "c1" }] }),
       '7 invalid network configuration: cni.dev/valid-attachments[0] = {"containerID":"c1"}: must have a containerID and an ifname'

@@ -24,7 +24,7 @@ const groups = (mappings: ReadonlyArray<Partial<PortMapping>>, addresses = { v4,
 type Addresses = Parameters<typeof groupsOf>[1]
 
 describe("the groups of port mappings", () => {
-  it("have every address of the host of the families that the container has", () => {
+  it("bind every host address of the families that the container has", () => {
     assert.deepStrictEqual(groups([{}]), [["6 0.0.0.0 8080-8080 10.88.0.2 80", "6 :: 8080-8080 fd00::2 80"]])
     assert.deepStrictEqual(groups([{ protocol: "udp" }], { v4, v6: undefined }), [
       ["17 0.0.0.0 8080-8080 10.88.0.2 80"]
@@ -34,7 +34,7 @@ describe("the groups of port mappings", () => {
     ])
   })
 
-  it("lead from a host address to the container's of its family, else to the other", () => {
+  it("lead from a host address to the container's address of the same family, else to the other", () => {
     assert.deepStrictEqual(groups([{ hostIp: "127.0.0.1" }]), [["6 127.0.0.1 8080-8080 10.88.0.2 80"]])
     assert.deepStrictEqual(groups([{ hostIp: "::1" }]), [["6 ::1 8080-8080 fd00::2 80"]])
     assert.deepStrictEqual(groups([{ hostIp: "::ffff:7f00:1" }]), [
@@ -72,7 +72,7 @@ describe("the groups of port mappings", () => {
 describe("the addresses of a container", () => {
   const of = (result: object) => containerAddresses({ ...result }, { containerId: "c1", ifName: "eth0" })
 
-  it("are the first of each family that belong to its interface", () =>
+  it("are the first of each family on its interface", () =>
     assert.deepStrictEqual(
       of({
         interfaces: [{ name: "cni0" }, { name: "eth0" }, { name: "eth0", sandbox: "/run/netns/c1" }],
@@ -87,7 +87,7 @@ describe("the addresses of a container", () => {
       { v4, v6 }
     ))
 
-  it("may belong to no interface, or to one that the result does not have", () => {
+  it("may have no interface, or an index that the result does not have", () => {
     assert.deepStrictEqual(of({ ips: [{ version: "4", address: "10.88.0.2/16" }] }), { v4, v6: undefined })
     assert.deepStrictEqual(of({ interfaces: [], ips: [{ address: "fd00::2/64", interface: 3 }] }), {
       v4: undefined,
@@ -104,7 +104,7 @@ describe("the addresses of a container", () => {
     assert.deepStrictEqual(of({ ip4: { ip: "10.88.0.2/16" } }), { v4, v6: undefined })
   })
 
-  it("are missed where there is none", () => {
+  it("are an error where there is none", () => {
     assert.throws(() => of({ ips: [] }), "invalid network configuration")
     assert.throws(
       () => of({ ips: [{ address: "nonsense" }, null, { address: 5 }] }),
@@ -114,7 +114,7 @@ describe("the addresses of a container", () => {
 })
 
 describe("a binding's key", () => {
-  it("is one for all spellings of its addresses", () => {
+  it("is equal for all spellings of its addresses", () => {
     const key = (FrontendIP: string, BackendIP: string) =>
       bindingKey({ Proto: 6, FrontendIP, FrontendPort: 80, BackendIP, BackendPort: 80 })
     assert.strictEqual(key("::", "FD00:0::2"), key("0::0", "fd00::2"))

@@ -39,8 +39,8 @@ const ownersOf = ({ listPorts = Effect.succeed([]) }: Driver["Service"]) =>
     listed.map(({ owner, frontendPort }) => `${owner} ${frontendPort}`).sort()
   )
 
-describe("an execution that is handed over", () => {
-  it.live("is answered with what the executable would print, and whether it is an error", () =>
+describe("an execution handed over to the plugin", () => {
+  it.live("is answered with the executable's output, and whether that is an error", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const socket = yield* socketFor(driver, { handlers })
@@ -72,7 +72,7 @@ describe("an execution that is handed over", () => {
     }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("is not begun where the configuration names another socket than it came through", () =>
+  it.live("is refused where the configuration names another socket than the request came through", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const socket = yield* socketFor(driver, { handlers })
@@ -98,7 +98,7 @@ describe("an execution that is handed over", () => {
     }).pipe(Effect.scoped, Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("leaves nothing behind where its client goes before the answer, of all its calls", () =>
+  it.live("rolls back all its calls where its client disconnects before the answer", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const { mapGroups: _, ...oneByOne } = driver
@@ -117,7 +117,7 @@ describe("an execution that is handed over", () => {
         }),
         { handlers }
       )
-      // More than one call can hold: the first of them is answered, to the execution.
+      // There are more groups than one call takes: the first call has been answered, to the execution.
       const many = Array.from({ length: 700 }, (_, index) => ({
         hostPort: 20_000 + index,
         containerPort: 80

@@ -1,4 +1,4 @@
-/** A plugin that its socket starts: the first execution brings it up, and is answered by it. */
+/** A plugin with socket activation: the first execution starts it, and it answers that execution. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe } from "@effect/vitest"
@@ -10,9 +10,9 @@ import { temporaryFolder } from "../support/socket.ts"
 
 const portmapper = Path.join(import.meta.dirname, "../../adapters/cli/main.ts")
 
-describe("a plugin that its socket starts", () => {
+describe("a plugin that systemd starts by its socket", () => {
   testNeeding(
-    "is up for the first ADD, without Node on the runtime's side",
+    "serves the first ADD, without Node on the runtime's side",
     ["network", "nft", "curl", "activation"],
     () =>
       Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** Real packets to containers that `cnitool` attaches: Debian's bridge, our plugin behind it. */
+/** Real packets to containers that `cnitool` attaches, with Debian's bridge and our plugin after it. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Cni from "../lab/Cni.ts"
@@ -14,7 +14,7 @@ const dns = { hostPort: 5353, containerPort: 53, protocol: "udp" }
 
 const done = (output: Output) => assert.strictEqual(output.code, 0, output.stderr + output.stdout)
 
-/** `answered p1`, or what happened instead. */
+/** `answered p1`, or the outcome instead. */
 const ask = (from: Namespace, host: string, { hostPort: port, protocol } = web) =>
   protocol === "tcp"
     ? Effect.map(from.agent.tcp({ host, port, close: "reset" }), ({ answer, outcome }) =>
@@ -83,7 +83,7 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
     })
   )
 
-  it.live("frees by GC what no valid attachment has, and by STATUS says whether it can work", () =>
+  it.live("frees by GC the ports of no valid attachment, and reports by STATUS whether it can work", () =>
     Effect.gen(function* () {
       const { client, host, network, p1, p2 } = yield* setUp
       yield* Plugin.start(host, { folder: network.folder })
@@ -109,7 +109,7 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
     })
   )
 
-  it.live("fails to DEL while no plugin runs, with what to do, and frees the port once one does", () =>
+  it.live("fails to DEL with a remedy while no plugin runs, and frees the port once one does", () =>
     Effect.gen(function* () {
       const { client, host, network, p1 } = yield* setUp
       const plugin = yield* Plugin.start(host, { folder: network.folder })

@@ -1,6 +1,6 @@
 /**
- * The plugin as a process, beside a mapper in memory that is served on a socket: its stdout and exit status, to the byte,
- * whether it does the work by Node or has it done by the running plugin.
+ * The plugin as a process, beside an in-memory mapper served on a socket: stdout and exit status, to the byte,
+ * whether Node executes the command or the running plugin does.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -45,7 +45,7 @@ const ways: ReadonlyArray<Way> = [
   { name: "by Node", cni: Effect.succeed(cniByNode), needs: [] },
   {
     name: "by the running plugin",
-    // Without Node, so that nothing is left to it.
+    // Without Node in its PATH, so that it can't fall back.
     cni: Effect.map(
       Effect.suspend(() => pathOf("cat", "curl")),
       cniByFront
@@ -54,7 +54,7 @@ const ways: ReadonlyArray<Way> = [
   }
 ]
 
-/** A mapper in memory, and how its ports stand. */
+/** An in-memory mapper, and the list of its ports. */
 const test = (
   title: string,
   body: (host: {
@@ -98,7 +98,7 @@ const answered = (answer: object) => ({ status: 0, stdout: `${JSON.stringify(ans
 const failed = (error: object) => ({ status: 1, stdout: `${JSON.stringify(error)}\n`, stderr: "" })
 
 describe("ADD", () => {
-  test("publishes what the runtime asks for, and passes the result on as it came", ({ cni, config, ports }) =>
+  test("publishes the requested ports, and passes the result on unchanged", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: result }, web, { ...web, hostPort: 53, protocol: "udp" })
       assert.deepStrictEqual(yield* cni("ADD", asked), answered(result))
@@ -110,7 +110,7 @@ describe("ADD", () => {
       assert.strictEqual((yield* ports).length, 2)
     }))
 
-  test("passes on a result of every version, whatever is in it", ({ cni, config }) =>
+  test("passes on a result of every version, unknown fields included", ({ cni, config }) =>
     Effect.forEach(
       supportedVersions,
       (cniVersion) =>
@@ -124,7 +124,7 @@ describe("ADD", () => {
       { concurrency: 2, discard: true }
     ))
 
-  test("answers in the version of the configuration, whatever that of the result is", ({ cni, config }) =>
+  test("prints the configuration's version, whatever the version of the result", ({ cni, config }) =>
     Effect.gen(function* () {
       const { cniVersion, ...rest } = result
       assert.deepStrictEqual(
@@ -135,7 +135,7 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* cni("ADD", config({ prevResult: odd })), answered({ ...odd, cniVersion }))
     }))
 
-  test("publishes all or nothing, and leaves what others have", ({ cni, config, ports }) =>
+  test("publishes all or nothing, and leaves other owners' ports alone", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const other = { CNI_CONTAINERID: "other" }
       const prevResult = bridgeResult("10.88.0.3/16")
@@ -161,7 +161,7 @@ describe("ADD", () => {
       assert.deepStrictEqual(yield* ports, before)
     }))
 
-  test("publishes all or nothing of more groups than one call takes", ({ cni, config, ports }) =>
+  test("publishes all or nothing when the groups need more than one call", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const many = Array.from({ length: 600 }, (_, index) => ({ ...web, hostPort: 20_000 + index }))
       const network = { prevResult: result }
@@ -180,7 +180,7 @@ describe("ADD", () => {
       ])
     }))
 
-  test("publishes for sources that a label names, and refuses a label that is wrong", ({
+  test("publishes for the sources of an allow-list label, and refuses a wrong label", ({
     cni,
     config,
     ports
@@ -214,11 +214,7 @@ describe("ADD", () => {
 })
 
 describe("DEL", () => {
-  test("succeeds without an ADD before it, again and again, with nothing but a name", ({
-    cni,
-    config,
-    ports
-  }) =>
+  test("succeeds without an ADD before it, repeatedly, with only a network name", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       yield* cni("ADD", config({ prevResult: result }, web), { CNI_CONTAINERID: "other" })
       assert.deepStrictEqual(yield* cni("DEL", config()), done)
@@ -227,7 +223,7 @@ describe("DEL", () => {
       assert.deepStrictEqual(yield* ports, [])
     }))
 
-  test("is not stopped by what ADD would refuse", ({ cni, config, ports }) =>
+  test("succeeds with fields that ADD refuses", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       yield* cni("ADD", config({ prevResult: result }, web))
       const odd = { ...config({}, { ...web, hostPort: 0 }), masqAll: true, prevResult: 5 }
@@ -235,7 +231,7 @@ describe("DEL", () => {
       assert.deepStrictEqual(yield* ports, [])
     }))
 
-  test("comes too late for a port that the next container at the address has", ({ cni, config, ports }) =>
+  test("leaves a port that the next container at the address has taken", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: result }, web)
       yield* cni("ADD", asked)
@@ -246,7 +242,7 @@ describe("DEL", () => {
 })
 
 describe("CHECK", () => {
-  test("tells what is not published any more", ({ cni, config }) =>
+  test("reports ports that are no longer published", ({ cni, config }) =>
     Effect.gen(function* () {
       const asked = config({ prevResult: bridgeResult("10.88.0.2/16", "fd00::2/64") }, web)
       yield* cni("ADD", asked)
@@ -266,7 +262,7 @@ describe("CHECK", () => {
 })
 
 describe("GC", () => {
-  test("frees what is of the network and of no valid attachment", ({ cni, config, ports }) =>
+  test("frees ports of the network that no valid attachment has", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       for (const [id, name, port] of [
         ["c1", "net", 8001],
@@ -289,7 +285,7 @@ describe("GC", () => {
 })
 
 describe("STATUS", () => {
-  test("is fine where the plugin answers", ({ cni, config }) =>
+  test("succeeds where the plugin answers", ({ cni, config }) =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* cni("STATUS", config({ cniVersion: "1.1.0" })), done)
       const { stdout } = yield* cni("STATUS", { ...config({ cniVersion: "1.1.0" }), masqAll: true })
@@ -298,7 +294,7 @@ describe("STATUS", () => {
 })
 
 describe("the executable", () => {
-  it.live("answers VERSION with the version it was asked in, or its own", () =>
+  it.live("answers VERSION in the requested version, or in its own", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(
         yield* cniByNode("VERSION", { cniVersion: "0.4.0" }),
@@ -311,7 +307,7 @@ describe("the executable", () => {
     })
   )
 
-  it.live("says what it is where no command is given, and takes no arguments", () =>
+  it.live("describes itself without a command, and refuses arguments", () =>
     Effect.gen(function* () {
       const about = yield* cniByNode("", "")
       assert.strictEqual(about.status, 0)
@@ -325,7 +321,7 @@ describe("the executable", () => {
   )
 
   it.live(
-    "tells what is wrong with its parameters and its configuration, in the version asked where it knows it",
+    "reports errors in its parameters and its configuration, in the requested version where it knows that",
     () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(
@@ -345,7 +341,7 @@ describe("the executable", () => {
       })
   )
 
-  it("imports nothing but itself and Node's small modules until it has to ask", () => {
+  it("imports only itself and Node's small modules until it has to call the plugin", () => {
     const seen = new Set<string>()
     const outside = new Set<string>()
     const visit = (path: string) => {

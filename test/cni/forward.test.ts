@@ -1,4 +1,4 @@
-/** An execution that finds no plugin, or one that goes away: who waits, for what, and how it ends. */
+/** An execution that finds no plugin, or one that ends: which commands wait, for what, and their outcome. */
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -32,7 +32,7 @@ const variablesOf = (command: string) => ({
   CNI_IFNAME: "eth0"
 })
 
-/** With so much patience; the default is more than the test has. */
+/** With this timeout; the default is longer than the test's. */
 const forwarded = (command: string, socket: string, patienceMillis = 1_000_000) => {
   const variables = variablesOf(command)
   const asked = read({ variables, input: () => configText(network(socket)) })
@@ -44,7 +44,7 @@ const codeOf = ({ stdout }: Outcome) => {
   return `${code} ${msg}${details === undefined ? "" : `; ${details}`}`
 }
 
-/** Each connection is told what the next of these says, and closed; those after the last, what the last one says. */
+/** Each connection gets the next of these answers and is closed; once they are used up, each gets the last one. */
 const saying = Effect.fnUntraced(function* (...texts: ReadonlyArray<string>) {
   const socket = Path.join(yield* temporaryFolder, "p.sock")
   let connections = 0
@@ -66,8 +66,8 @@ const http = (status: string, body: string, type = "application/json") =>
 const stopping = http("503 Service Unavailable", '{"Err":"the plugin is stopping; try again"}\n')
 const published = http("200 OK", "{}\n", "application/vnd.portmapper.cni+json")
 
-describe("where no plugin is", () => {
-  it.live("every command fails in the end with what to do; STATUS at once", () =>
+describe("without a plugin", () => {
+  it.live("every command but STATUS fails after its timeout with a remedy; STATUS fails at once", () =>
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "p.sock")
       const why = `no portmapper serves ${socket}; start it: systemctl start portmapper, or portmapper serve --socket ${socket}`
@@ -80,7 +80,7 @@ describe("where no plugin is", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("a container without ports comes all the same, and what is wrong is told", () =>
+  it.live("a container without ports is published all the same, and configuration errors are reported", () =>
     Effect.gen(function* () {
       const bare = { ...network("/nonexistent/p.sock"), runtimeConfig: {} }
       assert.deepStrictEqual(yield* cniByNode("ADD", bare), {
@@ -94,7 +94,7 @@ describe("where no plugin is", () => {
     })
   )
 
-  it.live("a command waits for one that comes", () =>
+  it.live("a command waits for a plugin to start", () =>
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "p.sock")
       const waiting = yield* Effect.forkChild(forwarded("ADD", socket))
@@ -119,7 +119,7 @@ describe("where a plugin", () => {
     ["goes away before it answers", ""],
     ["goes away while it answers", published.slice(0, -2)]
   ] as const)
-    it.live(`${title}, the next one is asked`, () =>
+    it.live(`${title}, the command goes to the next one`, () =>
       Effect.gen(function* () {
         const { connections, socket } = yield* saying(first, first, published)
         assert.deepStrictEqual(yield* forwarded("ADD", socket), { status: 0, stdout: "{}\n" })
@@ -131,7 +131,7 @@ describe("where a plugin", () => {
     ["keeps stopping", stopping, "11 the plugin on SOCKET is stopping"],
     ["never answers", "", "11 the plugin on SOCKET closed the connection before an answer"]
   ] as const)
-    it.live(`${title}, commands fail in the end`, () =>
+    it.live(`${title}, commands fail after their timeout`, () =>
       Effect.gen(function* () {
         const { socket } = yield* saying(text)
         for (const command of ["DEL", "STATUS"]) {
@@ -148,12 +148,12 @@ describe("where a plugin", () => {
       '100 the plugin on SOCKET does not execute CNI commands: it is another plugin, or an older portmapper; it answered with HTTP status 404 {"Err":"no such path"}'
     ],
     [
-      "says yes to everything",
+      "answers everything with 200",
       http("200 OK", "{}\n"),
       "100 the plugin on SOCKET does not execute CNI commands: it is another plugin, or an older portmapper; it answered with HTTP status 200 {}"
     ]
   ] as const)
-    it.live(`${title}, it is asked once`, () =>
+    it.live(`${title}, the command is not repeated`, () =>
       Effect.gen(function* () {
         const { connections, socket } = yield* saying(text)
         assert.strictEqual(codeOf(yield* forwarded("ADD", socket)).replace(socket, "SOCKET"), expected)
@@ -161,7 +161,7 @@ describe("where a plugin", () => {
       }).pipe(Effect.scoped)
     )
 
-  it.live("is none at all but another server, that is told", () =>
+  it.live("is another server, the error says so", () =>
     Effect.gen(function* () {
       const { socket } = yield* saying("SSH-2.0-OpenSSH_9.2\r\n")
       assert.match(

@@ -1,4 +1,7 @@
-/** What is installed, where it hands an execution over and where it leaves it to Node: a `node` here tells what it was given. */
+/**
+ * The installed shell front: when it hands an execution to the plugin and when to Node. A fake `node` prints its
+ * input.
+ */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
@@ -36,7 +39,7 @@ printf '%s|%s|' "$*" "$CNI_COMMAND"
 exec cat
 `
 
-/** A `PATH` with these programs, and the `node` that tells. */
+/** A `PATH` with these programs, and the fake `node`. */
 const withNode = Effect.fnUntraced(function* (...programs: ReadonlyArray<string>) {
   const path = yield* pathOf("cat", "readlink", ...programs)
   Fs.writeFileSync(Path.join(path, "node"), told, { mode: 0o755 })
@@ -64,7 +67,7 @@ ln -s "$1" /run/docker/plugins/portmapper.sock
 PATH=$2 exec "$3"
 `
 
-/** Whoever connects is told this, and no more; how many did. */
+/** Sends this to each client and nothing else; returns the number of clients. */
 const saying = Effect.fnUntraced(function* (text: string) {
   const socket = Path.join(yield* temporaryFolder, "p.sock")
   let connections = 0
@@ -120,7 +123,7 @@ const fields: fc.Arbitrary<string> = fc.letrec<{ value: string; object: string }
     )
     .map((members) => members.join(","))
 })).object
-/** JSON in one line, its keys in any order and as often as they like. */
+/** JSON in one line, with its keys in any order and repeated at will. */
 const configurations = fc
   .tuple(fields, fc.constantFrom("/run/a.sock", "/b c"), fields, fc.boolean())
   .map(([before, path, after, plain]) =>
@@ -138,9 +141,9 @@ const test = (
   needs: ReadonlyArray<Need> = ["curl"]
 ): void => testNeeding(title, needs, () => Effect.runPromise(Effect.scoped(body)))
 
-describe("a running plugin is handed over the execution", () => {
+describe("the running plugin gets the execution", () => {
   test(
-    "by a socket whose path has spaces and more, whatever the result has, and however long it is",
+    "by a socket path with spaces and other characters, with any result of any length",
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "a ö'$(b)%s.sock")
       yield* Effect.orDie(Effect.provideService(serveUnix(socket, { handlers }), Driver, granting))
@@ -156,7 +159,7 @@ describe("a running plugin is handed over the execution", () => {
   )
 
   test(
-    "past the proxies and the options that an environment names, and without a PATH",
+    "despite the environment's proxies and options, and without a PATH",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
       const home = yield* temporaryFolder
@@ -173,7 +176,7 @@ describe("a running plugin is handed over the execution", () => {
   )
 
   test(
-    "at the usual place where the configuration names none, if that is of its own user",
+    "at the default socket where the configuration names none, if the user owns it",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
       const path = yield* withNode("curl")
@@ -197,7 +200,7 @@ describe("a running plugin is handed over the execution", () => {
   )
 
   test(
-    "by other shells than this machine's sh, too",
+    "from other shells than this machine's sh, too",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
       const path = yield* pathOf("cat", "curl", "bash", "busybox")
@@ -215,9 +218,9 @@ describe("a running plugin is handed over the execution", () => {
   )
 })
 
-describe("Node is left the execution, stdin and all", () => {
+describe("Node gets the execution, stdin included", () => {
   test(
-    "where there is no curl, or one that knows too little",
+    "where there is no curl, or one that is too old",
     Effect.gen(function* () {
       const asked = network({ socket: yield* socketFor(granting, { handlers }) })
       const path = yield* withNode()
@@ -228,7 +231,7 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
-    "unless there is no Node either: then it fails as if no plugin came",
+    "unless there is no Node either: then it fails as without a plugin",
     Effect.gen(function* () {
       const cni = cniByFront(yield* pathOf("cat", "curl"))
       const details = "start it: systemctl start portmapper, or portmapper serve"
@@ -245,7 +248,7 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
-    "where nobody serves the socket",
+    "where no process serves the socket",
     Effect.gen(function* () {
       const cni = cniByFront(yield* withNode("curl"))
       const folder = yield* temporaryFolder
@@ -266,15 +269,15 @@ describe("Node is left the execution, stdin and all", () => {
 
   const others: ReadonlyArray<readonly [title: string, text: string]> = [
     ["a plugin that does not know the path", head("404 Not Found")],
-    ["a plugin that says yes to everything", head("200 OK")],
-    ["a plugin that fails at everything", head("500 Internal Server Error")],
+    ["a plugin that answers everything with 200", head("200 OK")],
+    ["a plugin that answers everything with 500", head("500 Internal Server Error")],
     ["a plugin that is stopping", head("503 Service Unavailable")],
     [
-      "what sends elsewhere",
+      "a server that redirects",
       "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
     ],
-    ["what is no HTTP", "SSH-2.0-OpenSSH_9.2\r\n"],
-    ["what says nothing", ""],
+    ["a server that does not speak HTTP", "SSH-2.0-OpenSSH_9.2\r\n"],
+    ["a server that sends nothing", ""],
     [
       "a plugin that breaks off its answer",
       "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.portmapper.cni+json\r\nContent-Length: 9\r\n\r\n{"
@@ -292,18 +295,18 @@ describe("Node is left the execution, stdin and all", () => {
     )
 
   test(
-    "where the plugin reads another socket in the configuration than it was found by",
+    "where the plugin reads another socket in the configuration than the front did",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
       const cni = cniByFront(yield* withNode("curl"))
-      // The last of equal keys is meant, and this is its other spelling.
+      // The last of equal keys counts, and this is its other spelling.
       const text = configText(network({ socket })).replace(/}$/, ',"sock\\u0065t":"/run/other.sock"}')
       assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
     })
   )
 
   test(
-    "where a socket is named by anything but the configuration itself, and nobody is asked there",
+    "where anything but the configuration itself names a socket, and connects to none",
     Effect.gen(function* () {
       const { connections, socket } = yield* saying(head("200 OK", "application/vnd.portmapper.cni+json"))
       const cni = cniByFront(yield* withNode("curl"))
@@ -342,7 +345,7 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
-    "where a parameter has what no header can hold",
+    "where a parameter contains a character that no header can hold",
     Effect.gen(function* () {
       const { connections, socket } = yield* saying(head("200 OK"))
       const cni = cniByFront(yield* withNode("curl"))
@@ -360,7 +363,7 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
-    "where there is none: it is asked for something else",
+    "where it gets no command, or gets arguments",
     Effect.gen(function* () {
       const path = yield* withNode("curl")
       const asked = network({ socket: yield* socketFor(granting, { handlers }) })
@@ -378,7 +381,7 @@ describe("Node is left the execution, stdin and all", () => {
   )
 
   test(
-    "by whatever name, and through however many links, it was found",
+    "by any name, and through any number of links",
     Effect.gen(function* () {
       const folder = Path.join(yield* temporaryFolder, "c n i")
       Fs.mkdirSync(folder)
@@ -393,12 +396,12 @@ describe("Node is left the execution, stdin and all", () => {
 })
 
 test(
-  "no socket is found in a configuration but the one that JSON has there",
+  "reads from a configuration only the socket that JSON.parse reads there",
   Effect.gen(function* () {
     const script = Fs.readFileSync(cniFront, "utf8")
     const reading = script.slice(script.indexOf("named= "), script.indexOf("\nsocket="))
     const texts = fc.sample(configurations, { seed, numRuns: 4_000 })
-    // The shell writes a newline after each, which no path may hold.
+    // The shell writes a newline after each; no path may contain one.
     const each = texts.map((text) => `input='${text.replaceAll("'", "'\\''")}'\nread_it\n`)
     const lines = `read_it() {\n${reading}\nset +f\nprintf '%s\\n' "$named"\n}\n${each.join("")}`
     const { status, stderr, stdout } = yield* run(["sh"], { input: lines })
@@ -412,11 +415,11 @@ test(
 )
 
 test(
-  "an ADD whose answer is lost on its way is repeated by Node, and answered the same",
+  "Node repeats an ADD whose answer is lost, and gets the same answer",
   Effect.gen(function* () {
     const driver = yield* Driver
     const served = yield* socketFor(driver, { handlers })
-    // Hands the first request on, and keeps its answer to itself.
+    // Forwards the first request, and drops its answer.
     const socket = Path.join(yield* temporaryFolder, "p.sock")
     let connections = 0
     yield* Effect.acquireRelease(

@@ -1,4 +1,4 @@
-/** A real container, run by Podman with its CNI backend and published by our plugin. */
+/** A real container that Podman runs with its CNI backend, published by our plugin. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Cni from "../lab/Cni.ts"
@@ -12,7 +12,7 @@ import type { Output } from "../lab/Process.ts"
 
 const done = (output: Output) => assert.strictEqual(output.code, 0, output.stderr + output.stdout)
 
-/** What a web server says, or nothing; one that has just been started is asked again. */
+/** The body from a web server, or nothing; retries while the server starts. */
 const get = (from: Namespace, url: string) =>
   Effect.map(from.exec(process.execPath, ["-e", asking, url], { label: `GET ${url}` }), ({ stdout }) =>
     stdout.trim()
@@ -32,7 +32,7 @@ console.log(await ask(5))
 `
 
 describeLab("podman with its CNI backend", ["go", "cni", "podman", "busybox"], () => {
-  it.live("runs containers published by a running plugin, where podman leaves the ports to it", () =>
+  it.live("runs containers that a running plugin publishes, where podman leaves the ports to it", () =>
     Effect.gen(function* () {
       const { client, host } = yield* Lab.make({ network: { containers: {} } })
       const network = yield* Cni.make(host)
@@ -50,7 +50,7 @@ describeLab("podman with its CNI backend", ["go", "cni", "podman", "busybox"], (
       assert.strictEqual(yield* get(client, "http://10.99.0.1:8080/"), "one")
       done(yield* podman("rm", "--force", "--time=0", "one", "two", "three"))
       assert.deepStrictEqual(yield* contents(host), {})
-      // Which versions it knows is asked without the configuration, which names the socket.
+      // Podman asks for its versions without the configuration, which names the socket.
       assert.deepStrictEqual([...new Set(yield* network.byNode)], ["VERSION"])
     })
   )

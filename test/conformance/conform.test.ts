@@ -31,7 +31,7 @@ const modes: Readonly<Record<string, Partial<Capabilities>>> = {
 
 describe("conform on our plugin, over its Unix socket", () => {
   for (const [name, capabilities] of Object.entries(modes))
-    it.live(`finds that everything holds: ${name}`, () =>
+    it.live(`finds that every rule holds: ${name}`, () =>
       Effect.gen(function* () {
         const { wire } = yield* servedWire(capabilities)
         const result = yield* conform(wire, options)
@@ -65,8 +65,8 @@ describe("conform on our plugin, over its Unix socket", () => {
   )
 })
 
-describe("conform on the Go reference, which grants whatever it is asked for", () => {
-  testNeeding("tells so, and holds nothing against it but that", ["go"], () =>
+describe("conform on the Go reference, which grants every request", () => {
+  testNeeding("reports that fault, and no other", ["go"], () =>
     Effect.gen(function* () {
       const wire = httpWire(socketAddress(yield* reference))
       const result = yield* conform(wire, options)
@@ -92,7 +92,7 @@ describe("conform on the Go reference, which grants whatever it is asked for", (
         "failed-group-others: it was granted",
         "any-address: conflicts are granted",
         "at-once-exact: conflicts are granted",
-        "random-runs: what is broken would break it too"
+        "random-runs: the broken checks would break it too"
       ])
       assert.isFalse(result.conforms)
     }).pipe(Effect.scoped, Effect.runPromise)
@@ -107,7 +107,7 @@ const unmapping = (FrontendIP: string, FrontendPort: number, BackendIP: string, 
 })
 
 describe("conform that is interrupted, or gets no answer", () => {
-  it.live("takes back what it mapped, whenever it happens", () =>
+  it.live("unmaps what it mapped, at whichever call that happens", () =>
     Effect.gen(function* () {
       const driver = Context.get(yield* Layer.build(PortMapper.layerMemory()), Driver)
       const right = wireOf(driver)
@@ -137,7 +137,7 @@ describe("conform that is interrupted, or gets no answer", () => {
           } else yield* Fiber.await(running)
           if (calls < stop) total = stop
           const listed = yield* driver.listPorts ?? Effect.succeed([])
-          // Whoever asked for any port, or one of a range, and got no answer, knows nothing to take back.
+          // A request for any port or a range that got no answer leaves the caller without a port to unmap.
           const unknown = how === "lost" ? 1 : 0
           assert.isAtMost(listed.length, unknown, `${how} at call ${stop}: ${JSON.stringify(listed)}`)
           for (const { frontendIp, frontendPort, backendIp, backendPort } of listed)
@@ -149,7 +149,7 @@ describe("conform that is interrupted, or gets no answer", () => {
 
 describe("conform on a plugin with one fault", () => {
   for (const { fault, named, wire } of wrong)
-    it.live(`names it and no other: it ${fault}`, () =>
+    it.live(`reports exactly that fault: it ${fault}`, () =>
       Effect.gen(function* () {
         const driver = Context.get(yield* Layer.build(PortMapper.layerMemory()), Driver)
         const result = yield* conform(wire(driver), options)
@@ -163,7 +163,7 @@ describe("conform on a plugin with one fault", () => {
 })
 
 describe("the report of conform", () => {
-  it.effect("shows what does not hold with everything that was said, also as XML", () =>
+  it.effect("shows each broken rule with all requests and answers, also as XML", () =>
     Effect.gen(function* () {
       const result = yield* conform(
         {
@@ -184,7 +184,7 @@ describe("the report of conform", () => {
       )
       assert.include(
         xml,
-        '<testcase classname="conform" name="handshake"><skipped message="a live plugin is not activated unless told"/>'
+        '<testcase classname="conform" name="handshake"><skipped message="a live plugin is not activated unless requested"/>'
       )
     })
   )

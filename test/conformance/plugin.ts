@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/folders.ts"
 
 const contentType = "application/vnd.docker.plugins.v1.1+json"
 
-/** What a plugin of this driver answers, without HTTP around it. */
+/** The answer of a plugin with this driver, without HTTP. */
 export const wireOf = (driver: Driver["Service"]): Wire => ({
   send: ({ path, body }) => {
     const method = Method.literals.find((each) => `/${each}` === path)

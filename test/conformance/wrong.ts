@@ -1,4 +1,4 @@
-/** Plugins that are right but for one fault each: ours, with something between it and its caller. */
+/** Plugins with one fault each: ours, with a proxy between it and its caller. */
 import { Effect, Semaphore } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { Wire, WireAnswer, WireMapRequest, WireRequest } from "../../src/testing/index.ts"
@@ -6,7 +6,7 @@ import { answer, wireOf } from "./plugin.ts"
 
 export interface Wrong {
   readonly fault: string
-  /** The one check that names it. */
+  /** The one check that reports it. */
   readonly named: string
   readonly wire: (driver: Driver["Service"]) => Wire
 }
@@ -14,7 +14,7 @@ export interface Wrong {
 const isMap = ({ path }: WireRequest): boolean => path === "/PortMapper.MapPorts"
 const isUnmap = ({ path }: WireRequest): boolean => path === "/PortMapper.UnmapPorts"
 
-/** Changes what is answered. */
+/** Changes the answer. */
 const answering =
   (change: (answer: WireAnswer, request: WireRequest) => WireAnswer) =>
   (driver: Driver["Service"]): Wire => {
@@ -22,7 +22,7 @@ const answering =
     return { send: (request) => Effect.map(send(request), (right) => change(right, request)) }
   }
 
-/** Asks once more, differently, where the right plugin refused. */
+/** Sends another request where the right plugin refused the first. */
 const retrying = (again: (request: WireRequest) => WireRequest | undefined) =>
   handling((request, send) =>
     Effect.flatMap(send(request), (right) => {
@@ -38,7 +38,7 @@ function handling(handle: (request: WireRequest, send: Wire["send"]) => ReturnTy
   }
 }
 
-/** The request, where it is one with entries. */
+/** The request, if it has entries. */
 const read = (text: string): WireMapRequest | undefined => {
   try {
     const value = JSON.parse(text) as WireMapRequest
@@ -87,7 +87,7 @@ export const wrong: ReadonlyArray<Wrong> = [
         return send(request)
       return Effect.gen(function* () {
         const bindings = []
-        // Each entry by itself, with one of another's in between.
+        // Each entry in its own request, with one of another client in between.
         for (const [index, Reqs] of [[group.Reqs?.[0]], [group.Reqs?.[1]]].entries()) {
           const skewed = Reqs.map((req) =>
             index === 1 && req?.FrontendPort !== 0 ? { ...req, FrontendPort: req?.FrontendPortEnd } : req

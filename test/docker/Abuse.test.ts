@@ -23,7 +23,7 @@ import { turns, until } from "../support/until.ts"
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 const mapBody = (port: number) => JSON.stringify(mapRequest(port))
 
-/** Runs, and then finds the descriptors as they were, once what is closing has closed. */
+/** Runs it, and checks that the same descriptors are open afterwards, once pending closes are done. */
 const withoutLeak = <E, R>(run: Effect.Effect<void, E, R>) =>
   Effect.gen(function* () {
     const before = descriptors()
@@ -54,51 +54,53 @@ describe("the Unix socket", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("serves others while a hundred clients send a byte at a time, and those in the end", () =>
-    Effect.gen(function* () {
-      const path = yield* socketFor(echo)
-      const text = `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}`
-      const released = yield* Deferred.make<void>()
-      const slow = Promise.all(
-        Array.from(
-          { length: 100 },
-          () =>
-            new Promise<string>((resolve, reject) => {
-              const socket = Net.connect(path)
-              let answer = ""
-              socket.on("data", (chunk) => {
-                answer += chunk
-              })
-              socket.on("close", () => resolve(answer))
-              socket.on("error", reject)
-              // The time for headers runs on a busy machine, too: all but their end comes at once.
-              let sent = text.length - 16
-              socket.write(text.slice(0, sent))
-              const timer = setInterval(() => {
-                socket.write(text.slice(sent, ++sent))
-                if (sent < text.length - 1) return
-                clearInterval(timer)
-                // The last one comes once the others were served.
-                Effect.runFork(
-                  Effect.andThen(
-                    Deferred.await(released),
-                    Effect.sync(() => socket.write(text.slice(sent)))
+  it.live(
+    "serves others while a hundred clients send a byte at a time, and then serves the hundred, too",
+    () =>
+      Effect.gen(function* () {
+        const path = yield* socketFor(echo)
+        const text = `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}`
+        const released = yield* Deferred.make<void>()
+        const slow = Promise.all(
+          Array.from(
+            { length: 100 },
+            () =>
+              new Promise<string>((resolve, reject) => {
+                const socket = Net.connect(path)
+                let answer = ""
+                socket.on("data", (chunk) => {
+                  answer += chunk
+                })
+                socket.on("close", () => resolve(answer))
+                socket.on("error", reject)
+                // The timeout for headers runs on a busy machine, too: all but the end of them is sent at once.
+                let sent = text.length - 16
+                socket.write(text.slice(0, sent))
+                const timer = setInterval(() => {
+                  socket.write(text.slice(sent, ++sent))
+                  if (sent < text.length - 1) return
+                  clearInterval(timer)
+                  // Each client sends its last byte once the others have been served.
+                  Effect.runFork(
+                    Effect.andThen(
+                      Deferred.await(released),
+                      Effect.sync(() => socket.write(text.slice(sent)))
+                    )
                   )
-                )
-              }, 5)
-            })
+                }, 5)
+              })
+          )
         )
-      )
-      for (let port = 1; port <= 50; port++) {
-        assert.strictEqual((yield* ask(path, "/PortMapper.MapPorts", mapBody(port))).status, 200)
-      }
-      yield* Deferred.succeed(released, undefined)
-      for (const answer of yield* Effect.promise(() => slow)) assert.match(answer, /^HTTP\/1\.1 200 /)
-    })
+        for (let port = 1; port <= 50; port++) {
+          assert.strictEqual((yield* ask(path, "/PortMapper.MapPorts", mapBody(port))).status, 200)
+        }
+        yield* Deferred.succeed(released, undefined)
+        for (const answer of yield* Effect.promise(() => slow)) assert.match(answer, /^HTTP\/1\.1 200 /)
+      })
   )
 
   it.live(
-    "makes one answer at a time for a client that does not read, drops one that asks on, and serves others",
+    "computes one answer at a time for a client that does not read, drops a client that sends on, and serves others",
     () =>
       Effect.gen(function* () {
         const asked = yield* Queue.unbounded<void>()
@@ -114,7 +116,7 @@ describe("the Unix socket", () => {
         const patient = askUnread({ path }, 10)
         yield* Queue.take(asked)
         const flooding = askUnread({ path }, 700)
-        // Nobody reads, so it notices the end only when it does.
+        // The client has not read so far, so it notices the end only when it does.
         flooding.socket.resume()
         yield* Effect.promise(() => flooding.closed)
         for (let port = 1; port <= 50; port++)
@@ -135,7 +137,7 @@ describe("the Unix socket", () => {
       })
   )
 
-  it.live("either answers or undoes the call of a client that goes in its middle", () =>
+  it.live("either answers or rolls back the call of a client that disconnects midway", () =>
     Effect.gen(function* () {
       const path = yield* socketFor(yield* Driver)
       const firewall = yield* MemoryFirewall
@@ -157,7 +159,7 @@ describe("the Unix socket", () => {
                       seen = true
                     })
                     socket.on("close", () => resolve(seen ? port : undefined))
-                    // Some in the headers, some in the body, the others somewhere in the call.
+                    // Some disconnect in the headers, some in the body, the others during the call.
                     if (index % 3 === 0) socket.write(text.slice(0, (index * 7) % text.length))
                     else socket.write(text)
                     setTimeout(() => socket.destroy(), index % 7)
@@ -178,7 +180,7 @@ describe("the Unix socket", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("undoes what it could not answer, where the client goes before the call ends", () =>
+  it.live("rolls back a call whose client disconnects before it ends", () =>
     Effect.gen(function* () {
       const exits: Array<boolean> = []
       const ended = yield* Deferred.make<void>()
@@ -268,7 +270,7 @@ const send = (path: string, body: Buffer, index: number): Promise<number> =>
     sent.end(body)
   })
 
-/** Fifty at a time; every one is the client's fault, and the memory after the second half is that after the first. */
+/** Fifty at a time; every answer blames the client. The second half leaves no more memory in use than the first. */
 const refuseAll = (send: (body: Buffer, index: number) => Promise<number>): Effect.Effect<void> =>
   Effect.gen(function* () {
     const bodies = malformed()

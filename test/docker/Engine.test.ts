@@ -1,4 +1,4 @@
-/** A real Engine, the real plugin as `portmapper serve` runs it, and between them a spec file alone. */
+/** A real Engine and the real plugin as `portmapper serve` runs it, connected only by a spec file. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -31,7 +31,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         ["localhost:0", tls(both), /"Addr": "https:\/\/localhost:\d+"/]
       ]
       for (const [index, [tcp, more, url]] of rows.entries()) {
-        // A name for each: an Engine asks a plugin that it knows no more than once.
+        // A name for each: an Engine activates a plugin that it knows only once.
         const name = `plugin${index}`
         const serve = ["serve", "--tcp", tcp, "--spec-dir", folder, "--name", name, ...state, ...more]
         const plugin = yield* host.spawn(process.execPath, [executable, ...serve])
@@ -40,7 +40,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
         const file = `${name}${more.length === 0 ? ".spec" : ".json"}`
         assert.deepStrictEqual(Fs.readdirSync(folder), [file])
         assert.match(Fs.readFileSync(Path.join(folder, file), "utf8"), url)
-        // It is no driver of volumes, which the Engine can know only from what the plugin says of itself.
+        // It is no volume driver; the Engine can know that only from the plugin's answer.
         const { body } = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: name })
         assert.strictEqual(
           JSON.parse(body).message,
@@ -54,7 +54,7 @@ describeLab("an Engine that finds the plugin by a spec file", ["dockerd"], () =>
     })
   )
 
-  it.live("is told by a warning, at the plugin's start, that it will not get through", () =>
+  it.live("is reported as unable to connect by a warning when the plugin starts", () =>
     Effect.gen(function* () {
       const { ca, server } = makeCertificates(yield* temporaryFolder)
       const folder = yield* temporaryFolder

@@ -19,7 +19,7 @@ const mapping = (more: Partial<ListedMapping>): ListedMapping => ({
   ...more
 })
 
-it("tells what each mapping carried, and nothing of what the host does not count", () => {
+it("shows the traffic of each mapping, and omits what the host does not count", () => {
   const text = mappingSamples([
     mapping({}),
     mapping({ protocol: 17, frontendIp: "::", backendIp: "fd00::2", bytesIn: 10, bytesOut: 20, refused: 4 }),

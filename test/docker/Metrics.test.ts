@@ -24,15 +24,15 @@ const body = (port: number, backend: string, protocol = 6) =>
     ]
   })
 
-/** The samples of a page whose values do not depend on time, those at zero left out. */
+/** The samples of a page whose values do not depend on time, without those at zero. */
 const samples = (page: string): ReadonlyArray<string> =>
   page
     .split("\n")
     .filter((line) => line !== "" && !line.startsWith("#") && !/_bucket|_sum/.test(line) && !/ 0$/.test(line))
     .sort()
 
-describe("the page of metrics", () => {
-  it.live("counts mappings, calls and failures to allocate", () =>
+describe("the metrics page", () => {
+  it.live("counts mappings, calls and allocation failures", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const metrics = makeMetrics(Effect.succeed({ inUse: 35, limit: 512, refused: { tcp: 7, udp: 0 } }))
@@ -80,39 +80,41 @@ describe("the page of metrics", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("tells a defect, an unknown method and a caller that went from a refusal, of any driver", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "p.sock")
-      const metrics = makeMetrics()
-      const gone = new AbortController()
-      const driver = Driver.of({
-        mapPorts: () =>
-          Effect.andThen(
-            Effect.sync(() => gone.abort()),
-            Effect.never
-          ),
-        unmapPorts: () => Effect.die(new Error("x"))
+  it.live(
+    "counts a defect, an unknown method and a disconnected caller apart from a refusal, with any driver",
+    () =>
+      Effect.gen(function* () {
+        const path = Path.join(yield* temporaryFolder, "p.sock")
+        const metrics = makeMetrics()
+        const gone = new AbortController()
+        const driver = Driver.of({
+          mapPorts: () =>
+            Effect.andThen(
+              Effect.sync(() => gone.abort()),
+              Effect.never
+            ),
+          unmapPorts: () => Effect.die(new Error("x"))
+        })
+        yield* serveUnix(path, { pages: { "/metrics": metrics.page } }).pipe(
+          Effect.provideService(CallObserver, metrics.observe),
+          Effect.provideService(Driver, driver)
+        )
+        yield* Effect.promise(() => request(path, "/PortMapper.UnmapPorts", "{}"))
+        yield* Effect.promise(() => request(path, "/PortMapper.ListPorts", "{}"))
+        yield* Effect.promise(() =>
+          request(path, "/PortMapper.MapPorts", body(1, "172.17.0.2"), {
+            signal: gone.signal
+          }).catch(() => undefined)
+        )
+        const page = yield* until(
+          Effect.promise(() => request(path, "/metrics", "", { method: "GET" })),
+          ({ body }) => body.includes("interrupted")
+        )
+        assert.deepStrictEqual(samples(page.body), [
+          'portmapper_call_duration_seconds_count{method="PortMapper.ListPorts",outcome="unknown_method"} 1',
+          'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="interrupted"} 1',
+          'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="defect"} 1'
+        ])
       })
-      yield* serveUnix(path, { pages: { "/metrics": metrics.page } }).pipe(
-        Effect.provideService(CallObserver, metrics.observe),
-        Effect.provideService(Driver, driver)
-      )
-      yield* Effect.promise(() => request(path, "/PortMapper.UnmapPorts", "{}"))
-      yield* Effect.promise(() => request(path, "/PortMapper.ListPorts", "{}"))
-      yield* Effect.promise(() =>
-        request(path, "/PortMapper.MapPorts", body(1, "172.17.0.2"), {
-          signal: gone.signal
-        }).catch(() => undefined)
-      )
-      const page = yield* until(
-        Effect.promise(() => request(path, "/metrics", "", { method: "GET" })),
-        ({ body }) => body.includes("interrupted")
-      )
-      assert.deepStrictEqual(samples(page.body), [
-        'portmapper_call_duration_seconds_count{method="PortMapper.ListPorts",outcome="unknown_method"} 1',
-        'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="interrupted"} 1',
-        'portmapper_call_duration_seconds_count{method="PortMapper.UnmapPorts",outcome="defect"} 1'
-      ])
-    })
   )
 })

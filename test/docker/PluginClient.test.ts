@@ -27,7 +27,7 @@ const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromis
 
 const web = ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: [fd00::2]:80"]
 
-/** A server that answers as it is told, and the client of it; `requests` is what arrived. */
+/** A server with the given answers, and a client of it; `requests` are the requests received. */
 const answering = (listener: Http.RequestListener, options: ClientOptions = {}) =>
   Effect.gen(function* () {
     const path = Path.join(yield* temporaryFolder, "p.sock")
@@ -56,7 +56,7 @@ const told = <A, R>(effect: Effect.Effect<A, { readonly _tag: string; readonly m
   Effect.map(Effect.flip(effect), ({ _tag, message }) => `${_tag}: ${message}`)
 
 describe("a client of our own plugin", () => {
-  it.live("maps, lists and unmaps in its owner's name, and is a driver", () =>
+  it.live("maps, lists and unmaps as its owner, and is a driver", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* serveUnix(path)
@@ -96,7 +96,7 @@ describe("a client of our own plugin", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("is a driver of several groups, too, all of them or none", () =>
+  it.live("is a driver of several groups, too, mapping all of them or none", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* serveUnix(path)
@@ -122,7 +122,7 @@ describe("a client of our own plugin", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("tells a refusal in the plugin's words", () =>
+  it.live("reports a refusal in the plugin's words", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* serveUnix(path)
@@ -139,8 +139,8 @@ describe("a client of our own plugin", () => {
   )
 })
 
-describe("a client of something else", () => {
-  it.live("says what is wrong with an answer, however hostile, and goes on", () =>
+describe("a client of another server", () => {
+  it.live("reports what is wrong with an answer, however hostile, and goes on", () =>
     Effect.gen(function* () {
       let answer = ""
       const { client } = yield* answering((request, response) => always(200, answer)(request, response))
@@ -162,7 +162,7 @@ describe("a client of something else", () => {
 })
 
 describe("a client of the Go reference", () => {
-  testNeeding("activates, maps and unmaps, and learns that it does not list", ["go"], () =>
+  testNeeding("activates, maps and unmaps, and reports that the plugin does not list", ["go"], () =>
     run(
       Effect.gen(function* () {
         const client = yield* makeClient(socketAddress(yield* reference))
@@ -191,7 +191,7 @@ describe("a client of the Go reference", () => {
 })
 
 describe("an answer", () => {
-  it.live("is refused by an Err with any status, by a status with any body", () =>
+  it.live("is a refusal with an Err and any status, or with an error status and any body", () =>
     Effect.gen(function* () {
       for (const [status, body, expected] of [
         [200, '{"Err":"no"}', "no"],
@@ -208,7 +208,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("is taken with any Content-Type, and an unmap's whatever it says", () =>
+  it.live("is accepted with any Content-Type, and an unmap's with any body", () =>
     Effect.gen(function* () {
       const { client } = yield* answering(always(200, '{"Implements":["PortMapper"]}', "x/y"))
       assert.deepStrictEqual(yield* client.activate, ["PortMapper"])
@@ -217,11 +217,11 @@ describe("an answer", () => {
     })
   )
 
-  it.live("that is no plugin's is told as that", () =>
+  it.live("from another kind of server is reported as such", () =>
     Effect.gen(function* () {
       for (const [body, expected] of [
         ["<html>hello", '"<html>hello"'],
-        ['{"PortBindings":[]}', "0 bindings were answered to a group of 2"],
+        ['{"PortBindings":[]}', "the answer has 0 bindings for a group of 2"],
         ['{"PortBindings":{}}', "bad request: PortBindings = {}: must be an array"],
         ['{"PortBindings":[{"Proto":6},{"Proto":1}]}', "the protocol 1 is none with ports"]
       ] as const) {
@@ -241,7 +241,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("that never comes is given up, and one that broke off is told", () =>
+  it.live("that never comes times out, and one that breaks off is reported", () =>
     Effect.gen(function* () {
       const silent = yield* answering((request) => void request.resume(), { answerTimeoutMillis: 100 })
       assert.strictEqual(
@@ -261,7 +261,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("stops being waited for when the caller is interrupted, and the plugin notices", () =>
+  it.live("is not awaited after the caller is interrupted, and the plugin notices", () =>
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const gone = yield* Deferred.make<void>()
@@ -279,7 +279,7 @@ describe("an answer", () => {
 })
 
 describe("a connection", () => {
-  it.live("is kept, and no more are made than were asked for", () =>
+  it.live("is kept alive, and at most the configured number are opened", () =>
     Effect.gen(function* () {
       const { client, server } = yield* answering(always(200, "{}"), { connections: 3 })
       let connections = 0
@@ -290,12 +290,12 @@ describe("a connection", () => {
     })
   )
 
-  it.live("that the plugin closed while it was kept is replaced", () =>
+  it.live("that the plugin closed while idle is replaced", () =>
     Effect.gen(function* () {
       let answered = 0
       const { client } = yield* answering(
         (request, response) => {
-          // The second request on a connection is never read: the plugin was closing it.
+          // The plugin never reads the second request on a connection: it was closing it.
           if (answered++ === 1) request.socket.destroy()
           else response.end("{}")
         },
@@ -307,7 +307,7 @@ describe("a connection", () => {
     })
   )
 
-  it.live("that can't be made is told with what to do", () =>
+  it.live("that fails to open is reported with a remedy", () =>
     Effect.gen(function* () {
       const at = yield* temporaryFolder
       const path = Path.join(at, "p.sock")
@@ -323,7 +323,7 @@ describe("a connection", () => {
       abandoned.close()
       assert.strictEqual(
         yield* asked(path),
-        `CannotConnect: ${path}: nobody serves this socket; start the plugin with: portmapper serve`
+        `CannotConnect: ${path}: no process listens on this socket; start the plugin with: portmapper serve`
       )
       const denied = (mode: number, gid: number) => {
         Fs.chmodSync(path, mode)
@@ -354,7 +354,7 @@ const freePort = Effect.callback<number>((resume) => {
 })
 
 describe("TLS", () => {
-  it.live("trusts the given authority and shows its certificate", () =>
+  it.live("trusts the given authority and presents its certificate", () =>
     Effect.gen(function* () {
       const at = yield* temporaryFolder
       const made = makeCertificates(at)
@@ -420,7 +420,7 @@ describe("a URL", () => {
     assert.deepStrictEqual(Result.isSuccess(address) ? address.success : address.failure, expected as unknown)
   })
 
-  it("with TLS files is HTTPS or wrong", () => {
+  it("with TLS files is HTTPS or refused", () => {
     assert.deepStrictEqual(
       Result.map(parsePluginUrl("tcp://h:1", true), ({ text }) => text),
       Result.succeed("https://h:1")

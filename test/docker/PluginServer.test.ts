@@ -24,7 +24,7 @@ const ask = (...args: Parameters<typeof request>) => Effect.promise(() => reques
 const mapBody = http[2]?.body ?? ""
 
 describe("the plugin's HTTP", () => {
-  it.live("answers as the reference does; what is refused is told as JSON, and GET is not activate", () =>
+  it.live("answers as the reference does; refuses with JSON, and GET does not activate", () =>
     Effect.gen(function* () {
       const path = yield* served(echo)
       for (const recorded of http) {
@@ -41,23 +41,25 @@ describe("the plugin's HTTP", () => {
     })
   )
 
-  it.live("takes the Engine's own bytes: an empty Host header, no Content-Type, an empty Activate body", () =>
-    Effect.gen(function* () {
-      const path = yield* served(echo)
-      for (const host of ["Host: plugin.moby.localhost\r\n", "Host: \r\n", "Host:\r\n", ""]) {
-        const answer = yield* Effect.promise(() =>
-          raw(
-            path,
-            `POST /Plugin.Activate HTTP/1.1\r\n${host}User-Agent: Go-http-client/1.1\r\nContent-Length: 0\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\nConnection: close\r\n\r\n`
+  it.live(
+    "accepts the Engine's exact bytes: an empty Host header, no Content-Type, an empty Activate body",
+    () =>
+      Effect.gen(function* () {
+        const path = yield* served(echo)
+        for (const host of ["Host: plugin.moby.localhost\r\n", "Host: \r\n", "Host:\r\n", ""]) {
+          const answer = yield* Effect.promise(() =>
+            raw(
+              path,
+              `POST /Plugin.Activate HTTP/1.1\r\n${host}User-Agent: Go-http-client/1.1\r\nContent-Length: 0\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\nConnection: close\r\n\r\n`
+            )
           )
-        )
-        assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/, host)
-        assert.match(answer, /\r\n\r\n\{"Implements":\["PortMapper"\]\}\n$/)
-      }
-    })
+          assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/, host)
+          assert.match(answer, /\r\n\r\n\{"Implements":\["PortMapper"\]\}\n$/)
+        }
+      })
   )
 
-  it.live("tells a wrong request, a driver's error and a defect apart", () =>
+  it.live("distinguishes a wrong request, a driver's error and a defect", () =>
     Effect.gen(function* () {
       const path = yield* served({
         mapPorts: () => Effect.fail({ _tag: "Busy", message: "the port is busy" }),
@@ -82,7 +84,7 @@ describe("the plugin's HTTP", () => {
     })
   )
 
-  it.live("refuses a body over the limit, whether it is announced or not", () =>
+  it.live("refuses a body over the limit, announced or not", () =>
     Effect.gen(function* () {
       const path = yield* served(echo)
       const big = "x".repeat(maxBodyBytes + 1)
@@ -102,7 +104,7 @@ describe("the plugin's HTTP", () => {
     })
   )
 
-  it.live("tells what is no HTTP that it is none, and goes on", () =>
+  it.live("answers 400 to what is not HTTP, and goes on", () =>
     Effect.gen(function* () {
       const path = yield* served(echo)
       assert.match(
@@ -113,7 +115,7 @@ describe("the plugin's HTTP", () => {
     })
   )
 
-  it.live("names the owner of a call by its header", () =>
+  it.live("reads the owner of a call from its header", () =>
     Effect.gen(function* () {
       const owners: Array<string> = []
       const path = yield* served({
@@ -128,7 +130,7 @@ describe("the plugin's HTTP", () => {
 })
 
 describe("an answer that can't be delivered", () => {
-  it.live("interrupts the call when its client goes first, and closes its scope with a failure", () =>
+  it.live("interrupts the call when its client disconnects first, and closes its scope with a failure", () =>
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
@@ -150,7 +152,7 @@ describe("an answer that can't be delivered", () => {
     })
   )
 
-  it.live("is not delivered when the client went while the answer was made", () =>
+  it.live("is rolled back when the client disconnects while the answer is computed", () =>
     Effect.gen(function* () {
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
       const begun = yield* Deferred.make<void>()
@@ -176,44 +178,46 @@ describe("an answer that can't be delivered", () => {
     })
   )
 
-  it.live("of a further POST is its handler's, and not delivered when the client went before", () =>
-    Effect.gen(function* () {
-      const begun = yield* Deferred.make<void>()
-      const exits: Array<string> = []
-      const undone = yield* Deferred.make<void>()
-      const handlers: RouteOptions["handlers"] = {
-        "/Tea.Brew": ({ header, body }) =>
-          Effect.gen(function* () {
-            yield* Effect.addFinalizer(({ _tag }) => {
-              exits.push(_tag)
-              return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
+  it.live(
+    "of a further POST comes from its handler, and is rolled back when the client has disconnected",
+    () =>
+      Effect.gen(function* () {
+        const begun = yield* Deferred.make<void>()
+        const exits: Array<string> = []
+        const undone = yield* Deferred.make<void>()
+        const handlers: RouteOptions["handlers"] = {
+          "/Tea.Brew": ({ header, body }) =>
+            Effect.gen(function* () {
+              yield* Effect.addFinalizer(({ _tag }) => {
+                exits.push(_tag)
+                return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
+              })
+              if (body !== "wait")
+                return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
+              yield* Deferred.succeed(begun, undefined)
+              return yield* Effect.never
             })
-            if (body !== "wait")
-              return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
-            yield* Deferred.succeed(begun, undefined)
-            return yield* Effect.never
-          })
-      }
-      const path = yield* served(echo, { handlers })
-      assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
-        status: 418,
-        contentType: "text/tea",
-        body: "green: steep"
+        }
+        const path = yield* served(echo, { handlers })
+        assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
+          status: 418,
+          contentType: "text/tea",
+          body: "green: steep"
+        })
+        assert.deepStrictEqual(
+          [
+            (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
+            (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
+          ],
+          [405, 413]
+        )
+        const socket = Net.connect(path)
+        socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
+        yield* Deferred.await(begun)
+        socket.destroy()
+        yield* Deferred.await(undone)
+        assert.deepStrictEqual(exits, ["Success", "Failure"])
       })
-      assert.deepStrictEqual(
-        [
-          (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
-          (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
-        ],
-        [405, 413]
-      )
-      const socket = Net.connect(path)
-      socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
-      yield* Deferred.await(begun)
-      socket.destroy()
-      yield* Deferred.await(undone)
-      assert.deepStrictEqual(exits, ["Success", "Failure"])
-    })
   )
 
   it.live("closes its scope with success once the client has it", () =>
@@ -234,7 +238,7 @@ describe("an answer that can't be delivered", () => {
 })
 
 describe("the plugin's socket", () => {
-  it.live("appears with its mode in a folder made for it, and is removed at the end", () =>
+  it.live("is created with its mode in a folder made for it, and is removed at the end", () =>
     Effect.gen(function* () {
       const base = yield* temporaryFolder
       const path = Path.join(base, "plugins", "p.sock")
@@ -250,7 +254,7 @@ describe("the plugin's socket", () => {
     })
   )
 
-  it.live("replaces a socket that nobody serves, and refuses one that is served or a file that is none", () =>
+  it.live("replaces a stale socket, and refuses a served one and a file that is not a socket", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const start = Effect.provideService(serveUnix(path), Driver, echo)
@@ -277,7 +281,7 @@ describe("the plugin's socket", () => {
     })
   )
 
-  it.live("leaves the socket of a successor alone", () =>
+  it.live("does not remove the socket of a successor", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       yield* Effect.scoped(
@@ -291,7 +295,7 @@ describe("the plugin's socket", () => {
     })
   )
 
-  it.live("finishes the requests in flight when it stops, and takes no new ones", () =>
+  it.live("finishes the requests in flight when it stops, and accepts no new ones", () =>
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const proceed = yield* Deferred.make<void>()

@@ -48,7 +48,7 @@ const ask = (request: TcpRequest) => Effect.promise(() => requestTcp(request))
 const activated = { status: 200, contentType: "application/vnd.docker.plugins.v1.1+json" }
 const answer = { ...activated, body: '{"Implements":["PortMapper"]}\n' }
 
-/** How a request fails: by the server's alert where it sent one, else by the error's code. */
+/** Why a request fails: the server's alert where it sent one, else the error's code. */
 const failure = (request: TcpRequest) =>
   Effect.promise(() =>
     requestTcp(request).then(
@@ -57,7 +57,7 @@ const failure = (request: TcpRequest) =>
     )
   )
 
-/** What a connection receives after it sent `bytes`, and after how long it was closed by the other side. */
+/** What a connection receives after it sends `bytes`, and after how long the other side closes it. */
 const conversation = (port: number, bytes: string, limitMillis: number) =>
   Effect.callback<{ readonly received: string; readonly closed: boolean }>((resume) => {
     const socket = Net.connect(port, "127.0.0.1", () => socket.write(bytes))
@@ -77,7 +77,7 @@ const conversation = (port: number, bytes: string, limitMillis: number) =>
   })
 
 describe("serveTcp without TLS", () => {
-  testNeeding("serves loopback addresses of both families, and tells the port it got", ["localhost"], () =>
+  testNeeding("serves loopback addresses of both families, and returns its port", ["localhost"], () =>
     Effect.gen(function* () {
       for (const host of ["127.0.0.1", "::1", "localhost", "127.9.9.9"]) {
         const listening = yield* served({ host })
@@ -89,7 +89,7 @@ describe("serveTcp without TLS", () => {
     })
   )
 
-  it.live("refuses any other address, and names what is missing", () =>
+  it.live("refuses any other address, and names the missing options", () =>
     Effect.gen(function* () {
       const why = "it is reached from beyond this host, so clients must show certificates; missing:"
       assert.strictEqual(
@@ -107,7 +107,7 @@ describe("serveTcp without TLS", () => {
     })
   )
 
-  it.live("tells a port in use, an address that is not this host's and an unknown name", () =>
+  it.live("reports a port in use, an address of another host and an unknown name", () =>
     Effect.gen(function* () {
       const { port } = yield* served()
       assert.strictEqual(
@@ -144,7 +144,7 @@ describe("serveTcp with TLS", () => {
     })
   )
 
-  it.live("refuses a client without a certificate, or with one of another CA, and makes no call", () =>
+  it.live("refuses a client without a certificate, or with one of another CA, before any call", () =>
     Effect.gen(function* () {
       let calls = 0
       const driver = Driver.of({ ...granting, activated: Effect.sync(() => void calls++) })
@@ -163,7 +163,7 @@ describe("serveTcp with TLS", () => {
     })
   )
 
-  it.live("speaks no TLS 1.1", () =>
+  it.live("refuses TLS 1.1", () =>
     Effect.gen(function* () {
       const { port } = yield* served({ tls: files })
       const tls = { ...clientTls(certificates.ca, certificates.client), ciphers: "DEFAULT@SECLEVEL=0" }
@@ -174,7 +174,7 @@ describe("serveTcp with TLS", () => {
     })
   )
 
-  it.live("closes at once on a client that speaks HTTP, with no word of HTTP", () =>
+  it.live("closes the connection of a client that speaks plain HTTP at once, without an answer", () =>
     Effect.gen(function* () {
       const { port } = yield* served({ tls: files })
       const { closed, received } = yield* conversation(port, "POST /Plugin.Activate HTTP/1.1\r\n\r\n", 2000)
@@ -236,7 +236,7 @@ describe("serveTcp with TLS", () => {
       })
   )
 
-  it.live("names the file that is wrong and why, before it listens", () =>
+  it.live("names the wrong file and why it is wrong, before it listens", () =>
     Effect.gen(function* () {
       const at = (name: string) => Path.join(folder, name)
       const write = (name: string, text: string) => {
@@ -307,7 +307,7 @@ describe("parseHostPort", () => {
       assert.deepStrictEqual(parseHostPort(text), Result.succeed({ host, port }), text)
   })
 
-  it("refuses the rest, and says what it expects", () => {
+  it("refuses anything else, and says what it expects", () => {
     const form = "expected HOST:PORT, such as 127.0.0.1:7000 or, for IPv6, [::1]:7000"
     const host = "expected the name of a host or an IP address before the port"
     const rows = [
@@ -333,7 +333,7 @@ describe("parseHostPort", () => {
 })
 
 describe("engineUrl", () => {
-  it("is what the Engine on this host can dial", () => {
+  it("is an address that the Engine on this host can dial", () => {
     const url = (host: string, secure = false) => engineUrl({ host, address: host, port: 7000, secure })
     assert.strictEqual(url("127.0.0.1"), "tcp://127.0.0.1:7000")
     assert.strictEqual(url("::1"), "tcp://[::1]:7000")

@@ -48,7 +48,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("writes NAME.json with the files of the client, as absolute paths", () =>
+  it.live("writes NAME.json with absolute paths of the client's files", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const url = "https://127.0.0.1:7000"
@@ -95,7 +95,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("takes a file with the very contents for its own, whoever wrote it", () =>
+  it.live("accepts an existing file with the same contents as its own", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const options = { name: "pm", folder, url: "tcp://127.0.0.1:1" }
@@ -107,7 +107,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("leaves a successor's file alone at the end", () =>
+  it.live("does not remove a successor's file at the end", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const path = yield* Effect.scoped(
@@ -119,7 +119,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("refuses names that lead out of the folder, and tells a folder it can't write to", () =>
+  it.live("refuses names that lead out of the folder, and reports a folder it can't write to", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       for (const name of ["", ".", "..", "a/b", "a\\b"])
@@ -133,7 +133,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("replaces the file that a killed process left behind, and refuses that of a living one", () =>
+  it.live("replaces the file of a killed process, and refuses that of a running one", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const command = pluginCommand({ tcp: { host: "127.0.0.1", port: 0, name: "pm", folder } })
@@ -160,7 +160,7 @@ describe("writeSpec", () => {
     })
   )
 
-  it.live("replaces what was left behind in the other form", () =>
+  it.live("replaces a leftover file of the other format", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       Fs.writeFileSync(Path.join(folder, "pm.spec"), "tcp://127.0.0.1:1#portmapper\n")
@@ -171,7 +171,7 @@ describe("writeSpec", () => {
 })
 
 describe("readSpec", () => {
-  it.live("looks where the Engine looks, in its order", () =>
+  it.live("searches where the Engine does, in the same order", () =>
     Effect.gen(function* () {
       const [a, b] = [yield* temporaryFolder, yield* temporaryFolder]
       const found = () => Effect.map(readSpec("pm", [a, b]), (address) => address?.url)
@@ -191,28 +191,26 @@ describe("readSpec", () => {
     })
   )
 
-  it.effect(
-    "reads NAME.json as Go does, and takes a missing CA for leave to trust anyone, as the Engine",
-    () =>
-      Effect.gen(function* () {
-        const files = { caFile: undefined, certFile: undefined, keyFile: undefined }
-        for (const [json, expected] of [
-          ['{"addr":"https://h:1","Unknown":[]}', { url: "https://h:1" }],
-          ['{"Addr":"https://h:1","TLSConfig":null}', { url: "https://h:1" }],
-          [
-            '{"Addr":"https://h:1","TLSConfig":{}}',
-            { url: "https://h:1", tls: { ...files, insecureSkipVerify: true } }
-          ],
-          [
-            '{"Addr":"https://h:1","TLSConfig":{"CAFile":"/ca","InsecureSkipVerify":false}}',
-            { url: "https://h:1", tls: { ...files, caFile: "/ca", insecureSkipVerify: false } }
-          ]
-        ] as const)
-          assert.deepStrictEqual(yield* parseSpec("pm.json", json), expected)
-      })
+  it.effect("reads NAME.json as Go does; without a CA it trusts any server, as the Engine does", () =>
+    Effect.gen(function* () {
+      const files = { caFile: undefined, certFile: undefined, keyFile: undefined }
+      for (const [json, expected] of [
+        ['{"addr":"https://h:1","Unknown":[]}', { url: "https://h:1" }],
+        ['{"Addr":"https://h:1","TLSConfig":null}', { url: "https://h:1" }],
+        [
+          '{"Addr":"https://h:1","TLSConfig":{}}',
+          { url: "https://h:1", tls: { ...files, insecureSkipVerify: true } }
+        ],
+        [
+          '{"Addr":"https://h:1","TLSConfig":{"CAFile":"/ca","InsecureSkipVerify":false}}',
+          { url: "https://h:1", tls: { ...files, caFile: "/ca", insecureSkipVerify: false } }
+        ]
+      ] as const)
+        assert.deepStrictEqual(yield* parseSpec("pm.json", json), expected)
+    })
   )
 
-  it.effect("names the file and what is wrong in it", () =>
+  it.effect("names the file and the error in it", () =>
     Effect.gen(function* () {
       const schemes = "is not the URL of a plugin (unix://, tcp://, http://, https://, npipe://)"
       for (const [file, content, message] of [
@@ -230,7 +228,7 @@ describe("readSpec", () => {
 
 describe("checkSpec", () => {
   testNeeding(
-    "tells whether an Engine gets through by the files, and what keeps it from that",
+    "reports whether an Engine can connect by the files, and the reason if not",
     ["localhost"],
     () =>
       Effect.gen(function* () {

@@ -16,7 +16,7 @@ const script = (name: string) => new URL(`../support/${name}`, import.meta.url).
 
 type Address = string | readonly [host: string, port: number]
 
-/** Starts a plugin that gets these sockets as systemd would pass them, again after each of its lives but the last. */
+/** Starts a plugin with these sockets as systemd passes them, and restarts it after each of its runs but the last. */
 const activated = (
   sockets: ReadonlyArray<Address>,
   options: PluginOptions["systemd"] = {},
@@ -34,7 +34,7 @@ describe("takePassedSockets", () => {
   const take = (environment: Record<string, string | undefined>) =>
     Effect.map(takePassedSockets(environment, 42), (sockets) => ({ sockets, environment }))
 
-  it.effect("answers the sockets from 3 on with their names, and removes the variables", () =>
+  it.effect("returns the sockets from descriptor 3 on with their names, and removes the variables", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(
         yield* take({ LISTEN_PID: "42", LISTEN_FDS: "3", LISTEN_FDNAMES: "a:", LISTEN_PIDFDID: "1", A: "b" }),
@@ -54,7 +54,7 @@ describe("takePassedSockets", () => {
     })
   )
 
-  it.effect("answers none where they are another process's, and says what is wrong with a number", () =>
+  it.effect("returns none where they are meant for another process, and reports an invalid number", () =>
     Effect.gen(function* () {
       for (const environment of [{ LISTEN_PID: "41", LISTEN_FDS: "1" }, { LISTEN_FDS: "1" }, {}])
         assert.deepStrictEqual(yield* take(environment), { sockets: [], environment: {} })
@@ -67,7 +67,7 @@ describe("takePassedSockets", () => {
 })
 
 describeNeeding("a plugin that systemd activates", ["python"], () => {
-  it.live("serves a Unix socket and a TCP port that were bound before, and leaves the socket's file", () =>
+  it.live("serves a Unix socket and a TCP port bound before it, and does not remove the socket's file", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const plugin = yield* activated([path, ["127.0.0.1", 0]], {}, { LISTEN_FDNAMES: "plugin:tcp" })
@@ -88,7 +88,7 @@ describeNeeding("a plugin that systemd activates", ["python"], () => {
     })
   )
 
-  it.live("leaves who connects between two lives of it to the second", () =>
+  it.live("leaves clients that connect between two runs to the second", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const plugin = yield* activated([path], {}, {}, 2)
@@ -105,7 +105,7 @@ describeNeeding("a plugin that systemd activates", ["python"], () => {
     })
   )
 
-  it.live("asks for certificates on a TCP port with TLS, though systemd bound it", () =>
+  it.live("requires certificates on a TCP port with TLS, though systemd bound it", () =>
     Effect.gen(function* () {
       const { ca, client, server } = makeCertificates(yield* temporaryFolder)
       const tls = { certFile: server.cert, keyFile: server.key, caFile: ca.cert }
@@ -141,7 +141,7 @@ describeNeeding("a plugin that systemd activates", ["python"], () => {
 
 describe("notifying systemd", () => {
   testNeeding(
-    "says READY once it serves and STOPPING at the end, to a path and to an abstract name",
+    "sends READY once it serves and STOPPING at the end, to a path and to an abstract name",
     ["python"],
     () =>
       Effect.gen(function* () {
@@ -162,7 +162,7 @@ describe("notifying systemd", () => {
       })
   )
 
-  it.effect("is silent where no systemd asks, and logs what it can't send", () =>
+  it.effect("sends nothing without NOTIFY_SOCKET, and logs what it can't send", () =>
     Effect.gen(function* () {
       const lines: Array<unknown> = []
       const sent: Array<readonly [string, string]> = []

@@ -66,7 +66,7 @@ describe("a Host", () => {
   }
   const always = ["localhost", "Plugin.Moby.Localhost", "127.1.2.3", "[::1]"]
 
-  it("is ours where it is a name of this host, or what is listened on", () => {
+  it("is accepted where it is a name of this host or a listening address", () => {
     assert.deepStrictEqual(at("127.0.0.1"), always)
     assert.deepStrictEqual(at("198.51.100.1"), [...always, "198.51.100.1"])
     assert.deepStrictEqual(at("Plugin.example", "198.51.100.1"), [
@@ -76,11 +76,11 @@ describe("a Host", () => {
     ])
   })
 
-  it("is ours as any address where every address is listened on", () => {
+  it("is accepted as any address where the server listens on every address", () => {
     assert.deepStrictEqual(at("0.0.0.0"), [...always, "198.51.100.1", "[2001:db8::1]"])
   })
 
-  it("is ours where our certificate says so", () => {
+  it("is accepted where our certificate names it", () => {
     const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-host-"))
     try {
       const { named } = makeCertificates(folder)

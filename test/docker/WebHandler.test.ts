@@ -29,7 +29,7 @@ const ask = (handler: (request: Request) => Promise<Response>, request: Request)
 const mapBody = JSON.stringify(mapRequest(8080))
 
 describe("the fetch handler", () => {
-  it.live("answers as the reference does; what is refused is told as JSON", () =>
+  it.live("answers as the reference does; refuses with JSON", () =>
     Effect.gen(function* () {
       const handler = toWebHandler(echo)
       for (const recorded of http) {
@@ -45,7 +45,7 @@ describe("the fetch handler", () => {
     })
   )
 
-  it.live("takes a layer, which it builds at the first request and releases at the end", () =>
+  it.live("builds its layer at the first request and releases it at the end", () =>
     Effect.gen(function* () {
       const events: Array<string> = []
       const handler = toWebHandler(
@@ -70,7 +70,7 @@ describe("the fetch handler", () => {
     })
   )
 
-  it.live("tells why its layer could not be built", () =>
+  it.live("reports why its layer could not be built", () =>
     Effect.gen(function* () {
       const handler = toWebHandler(
         Layer.effect(Driver, Effect.fail({ _tag: "NoKernel", message: "there is no kernel" }))
@@ -109,7 +109,7 @@ describe("the fetch handler", () => {
     })
   )
 
-  it.live("serves further pages, and names owners by the header", () =>
+  it.live("serves further pages, and reads owners from the header", () =>
     Effect.gen(function* () {
       const owners: Array<string> = []
       const handler = toWebHandler(
@@ -155,7 +155,7 @@ describe("the fetch handler", () => {
 })
 
 describe("a further POST of the fetch handler", () => {
-  it.live("is answered by its handler, word for word, whose scope is the delivery", () =>
+  it.live("gets its handler's answer unchanged, and its scope ends with the delivery", () =>
     Effect.gen(function* () {
       const exits: Array<string> = []
       const handler = toWebHandler(echo, {
@@ -206,7 +206,7 @@ describe("an answer of the fetch handler", () => {
     return { settled, begun, driver }
   }
 
-  it.live("is delivered when it is handed over", () =>
+  it.live("is delivered when the handler returns it", () =>
     Effect.gen(function* () {
       const { settled, driver } = watched(Effect.void)
       yield* ask(toWebHandler(driver), requestOf("POST", "/PortMapper.MapPorts", mapBody))
@@ -214,7 +214,7 @@ describe("an answer of the fetch handler", () => {
     })
   )
 
-  it.live("is undone when its request is aborted", () =>
+  it.live("is rolled back when its request is aborted", () =>
     Effect.gen(function* () {
       const { settled, begun, driver } = watched(Effect.never)
       const aborting = new AbortController()
@@ -230,7 +230,7 @@ describe("an answer of the fetch handler", () => {
     })
   )
 
-  it.live("is not begun for a request that was aborted before", () =>
+  it.live("is not computed for a request that was already aborted", () =>
     Effect.gen(function* () {
       let calls = 0
       const handler = toWebHandler({ ...echo, unmapPorts: () => Effect.sync(() => void calls++) })
@@ -240,7 +240,7 @@ describe("an answer of the fetch handler", () => {
     })
   )
 
-  it.live("in the making is finished before the handler is disposed of", () =>
+  it.live("being computed is finished before the handler is disposed of", () =>
     Effect.gen(function* () {
       const proceed = yield* Deferred.make<void>()
       const { begun, driver } = watched(Deferred.await(proceed))

@@ -26,7 +26,7 @@ const requestOf = (path: string, body: string, ...lines: ReadonlyArray<string>):
 const map = (port: number): string =>
   requestOf("/PortMapper.MapPorts", `${JSON.stringify(mapRequest(port))}\n`)
 
-/** Answers one after another, each by its status and its body. */
+/** Several answers in a row, each as its status and body. */
 class Client {
   private received = Buffer.alloc(0)
   private wake = () => {}
@@ -63,7 +63,9 @@ class Client {
   }
 }
 
-/** What a connection answers to these bytes, the first that it carries or, for `node:http` alone, the second request. */
+/**
+ * A connection's answer to these bytes: as the first request that it carries or, for `node:http` alone, the second.
+ */
 const answerTo = async (path: string, bytes: Uint8Array, way: "short" | "long"): Promise<string> => {
   const client = new Client(path)
   try {
@@ -72,7 +74,7 @@ const answerTo = async (path: string, bytes: Uint8Array, way: "short" | "long"):
       assert.strictEqual(await client.answer(), "200 ok\n")
     }
     client.write(bytes)
-    // What asks for more than it has is given it, so that all are answered.
+    // A request for more bytes than there are gets them, so that each is answered.
     for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve))
     client.write(Buffer.alloc(1024 * 1024, " "))
     client.write("\r\n\r\n")
@@ -82,8 +84,8 @@ const answerTo = async (path: string, bytes: Uint8Array, way: "short" | "long"):
   }
 }
 
-describe("a request that comes whole", () => {
-  it.live(`is answered as node:http answers it, whatever it is (PORTMAPPER_SEED=${seed})`, () =>
+describe("a request in one packet", () => {
+  it.live(`gets the same answer as from node:http (PORTMAPPER_SEED=${seed})`, () =>
     Effect.gen(function* () {
       const path = yield* socketFor(echo, options)
       const corpus = [
@@ -119,7 +121,7 @@ describe("a request that comes whole", () => {
     })
   )
 
-  it.live("is answered before those that were sent behind it, however they were cut", () =>
+  it.live("is answered before those sent after it, however the packets are cut", () =>
     Effect.gen(function* () {
       const path = yield* socketFor(echo, options)
       const all = [map(1), map(2), map(3), "GET /healthz HTTP/1.1\r\n\r\n", map(4)].join("")
@@ -137,7 +139,7 @@ describe("a request that comes whole", () => {
     })
   )
 
-  it.live("is undone where its client goes before the answer", () =>
+  it.live("is rolled back where its client disconnects before the answer", () =>
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()

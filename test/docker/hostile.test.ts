@@ -28,7 +28,7 @@ afterAll(() => Fs.rmSync(folder, { recursive: true, force: true }))
 const page = Effect.succeed({ contentType: "text/plain", body: "ok\n" })
 const options = { pages: { "/metrics": page, "/healthz": page } }
 
-/** A listening socket as a supervisor leaves it to this process. */
+/** A listening socket as a supervisor passes it to this process. */
 const inherited = (where: { readonly path: string } | { readonly port: number; readonly host: string }) =>
   Effect.callback<number>((resume) => {
     const server = Net.createServer().listen(where, () => {
@@ -68,7 +68,7 @@ const listeners: Record<string, Effect.Effect<Connect, unknown, Driver | Scope.S
 }
 
 describe.each(Object.entries(listeners))("%s", (name, served) => {
-  it.live("gives each hostile request its status, and serves the next client", () =>
+  it.live("answers each hostile request with its status, and serves the next client", () =>
     Effect.gen(function* () {
       const connect = yield* served
       const expected = hostileRequests.map(

@@ -5,8 +5,8 @@ import { dropsIn, filter } from "./published.ts"
 
 const relayed = { traffic: "relayed" } as const
 
-describe("drops in tables of iptables", () => {
-  it("are rules for the backend, its bridge, its port or all, and none for others", () => {
+describe("drops in iptables tables", () => {
+  it("are rules for the backend, its bridge, its port or everything, and no rules for others", () => {
     for (const rule of [
       "-A FORWARD -j DROP",
       "-A FORWARD -o docker0 -m conntrack --ctstate NEW -j REJECT --reject-with icmp-port-unreachable",
@@ -33,7 +33,7 @@ describe("drops in tables of iptables", () => {
       assert.deepStrictEqual(dropsIn(filter(rule)), [], rule)
   })
 
-  it("are no rules about packets of one source, over a limit, or of what can't be told", () => {
+  it("exclude rules for one source, over a limit, or with matches that can't be evaluated", () => {
     for (const rule of [
       "-A FORWARD -s 203.0.113.7/32 -j DROP",
       "-A FORWARD -m set --match-set f2b-sshd src -j REJECT",
@@ -45,7 +45,7 @@ describe("drops in tables of iptables", () => {
       assert.deepStrictEqual(dropsIn(filter(rule)), [], rule)
   })
 
-  it("are told with the rules that except some packets from them", () => {
+  it("are reported with the rules that exempt some packets from them", () => {
     assert.deepStrictEqual(
       dropsIn(filter("-P FORWARD DROP\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT")).slice(0, 1),
       ["forward FORWARD: policy drop | -A FORWARD -s 10.0.0.0/8 -j ACCEPT"]
@@ -55,7 +55,7 @@ describe("drops in tables of iptables", () => {
     ])
   })
 
-  it("follow jumps, returns and marks", () => {
+  it("are found through jumps, returns and marks", () => {
     const rules = `
       -A FORWARD -j first
       -A FORWARD -p tcp -g second
@@ -70,7 +70,7 @@ describe("drops in tables of iptables", () => {
     ])
   })
 
-  it("are those of the answers too", () => {
+  it("include those of the reply packets", () => {
     assert.deepStrictEqual(dropsIn(filter("-A FORWARD -i docker0 -j DROP")), [
       "forward FORWARD: -A FORWARD -i docker0 -j DROP"
     ])
@@ -82,7 +82,7 @@ describe("drops in tables of iptables", () => {
     )
   })
 
-  it("are found before and behind the translation of addresses, each by what the packet is there", () => {
+  it("are found before and after address translation, each by the packet's fields there", () => {
     const table = (name: string, rule: string) =>
       parseIptables(`*${name}\n:PREROUTING ACCEPT [0:0]\n${rule}\nCOMMIT`, "iptables-legacy", "ip")
     const before = "-A PREROUTING -p tcp -m tcp --dport 8080 -j DROP"
@@ -93,7 +93,7 @@ describe("drops in tables of iptables", () => {
     assert.deepStrictEqual(dropsIn(table("nat", before)), [])
   })
 
-  it("concern their own family alone", () => {
+  it("affect only their own family", () => {
     const tables = parseIptables("*filter\n:FORWARD DROP [0:0]\nCOMMIT", "iptables-nft", "ip6")
     assert.deepStrictEqual(dropsIn(tables), [])
     assert.deepStrictEqual(
@@ -107,7 +107,7 @@ describe("drops in tables of iptables", () => {
   })
 })
 
-/** As ufw 0.36 makes them, without its IPv6 half. */
+/** The rules of ufw 0.36, without its IPv6 half. */
 const ufw = `
   -P INPUT DROP
   -P FORWARD DROP
@@ -143,12 +143,12 @@ const ufw = `
   -N ufw-after-forward`
 
 describe("drops of ufw", () => {
-  it("are its policies, for what is not allowed", () => {
+  it("are its policies, for ports that are not allowed", () => {
     assert.deepStrictEqual(dropsIn(filter(ufw), relayed), ["input INPUT: policy drop"])
     assert.deepStrictEqual(dropsIn(filter(ufw)), ["forward FORWARD: policy drop"])
   })
 
-  it("are none for what is allowed", () => {
+  it("are none for ports that are allowed", () => {
     const allowed = `${ufw}
       -A ufw-user-input -p tcp -m tcp --dport 8080 -j ACCEPT
       -A ufw-user-forward -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j ACCEPT`
@@ -157,7 +157,7 @@ describe("drops of ufw", () => {
   })
 })
 
-/** As Docker Engine 28 makes them, for one container. */
+/** The rules of Docker Engine 28, for one container. */
 const docker = (open: string) => `
   -P FORWARD DROP
   -A FORWARD -j DOCKER-USER
@@ -182,14 +182,34 @@ describe("Docker's own chains", () => {
     assert.deepStrictEqual(dropsIn(filter(docker(mark)), {}, 0x5000), [])
   })
 
-  it("are taken to let through what is only imagined, whose rule is yet to come", () => {
+  it("are taken to admit a port not mapped yet, since its rule comes with the mapping", () => {
     assert.deepStrictEqual(dropsIn(filter(docker("")), { imagined: true }), [])
     assert.deepStrictEqual(dropsIn(filter(docker("-A DOCKER-USER -i eth0 -j DROP")), { imagined: true }), [
       "forward DOCKER-USER: -A DOCKER-USER -i eth0 -j DROP"
     ])
   })
 
-  it("drop a mapping that nobody opened", () => {
+  it("drop replies of another network's containers, unless replies carry the mark, too", () => {
+    const isolated = `
+      -P FORWARD DROP
+      -N DOCKER-USER
+      -A FORWARD -j DOCKER-USER
+      -A FORWARD -j DOCKER-ISOLATION-STAGE-1
+      -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      -A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+      -A DOCKER-ISOLATION-STAGE-2 -o br-back -j DROP`
+    const open = `${isolated}
+      -A DOCKER-USER -m conntrack --ctstate NEW -j ACCEPT`
+    const mark = `${isolated}
+      -A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -j ACCEPT`
+    const neighbour = { outside: "br-back", neighbour: true }
+    assert.deepStrictEqual(dropsIn(filter(open), neighbour), [
+      "forward DOCKER-ISOLATION-STAGE-2: -A DOCKER-ISOLATION-STAGE-2 -o br-back -j DROP"
+    ])
+    assert.deepStrictEqual(dropsIn(filter(mark), neighbour, 0x1000), [])
+  })
+
+  it("drop a mapping that no rule opens", () => {
     assert.deepStrictEqual(dropsIn(filter(docker(""))), [
       "forward DOCKER: -A DOCKER ! -i docker0 -o docker0 -j DROP"
     ])

@@ -1,4 +1,4 @@
-/** Native tables, as the kernel of this file's namespace has them and `nft` tells them. */
+/** Native tables of this file's namespace, as `nft` lists them. */
 import { assert, it } from "@effect/vitest"
 import { readRules } from "../../adapters/doctor/HostRules.ts"
 import { describeInNamespace, run } from "../linux/namespace.ts"
@@ -22,7 +22,7 @@ const forward = (rules: string, more = "") =>
   ).map((text) => text.replace(/^forward fw: /, ""))
 
 describeInNamespace("drops in tables of nftables", () => {
-  it("are rules for the backend, its bridge, its port or all, and none for others", () => {
+  it("are rules for the backend, its bridge, its port or everything, and no rules for others", () => {
     for (const rule of [
       "drop",
       'oifname "docker0" ct state new reject with icmpx admin-prohibited',
@@ -74,13 +74,13 @@ describeInNamespace("drops in tables of nftables", () => {
     )
   })
 
-  it("are told with what is excepted from them", () => {
+  it("are reported with their exemptions", () => {
     assert.deepStrictEqual(forward('ip saddr 10.0.0.0/8 accept\n oifname "docker0" ct state new drop'), [
       'oifname "docker0" ct state new drop | ip saddr 10.0.0.0/8 accept'
     ])
   })
 
-  it("are policies", () => {
+  it("include policies", () => {
     const text = (rules: string) =>
       `table ip own {\nchain in {\ntype filter hook input priority 0; policy drop\n${rules}\n}\n}`
     const relayed = { traffic: "relayed" } as const
@@ -92,7 +92,7 @@ describeInNamespace("drops in tables of nftables", () => {
     assert.deepStrictEqual(dropsIn(tablesOf(text("")).tables), [])
   })
 
-  it("are none of the Engine's own for what it opened, or is yet to open", () => {
+  it("exclude the Engine's own for a port that it opened, or is yet to open", () => {
     const engine = (opened: string) =>
       tablesOf(`table ip docker-bridges {
         map jumps { type ifname : verdict; elements = { "docker0" : jump filter-forward-in__docker0 } }
@@ -114,7 +114,7 @@ describeInNamespace("drops in tables of nftables", () => {
     ])
   })
 
-  it("know the mark that our own table sets, and nothing else of it", () => {
+  it("consider the mark that our own table sets, and nothing else of that table", () => {
     const ours = `table inet portmapper {
       chain redirected { meta pkttype set host; ct label set 113; meta mark set meta mark and 0xffff0fff or 0x5000;
         fib daddr . iif oif exists ct label set 114; }

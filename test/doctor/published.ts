@@ -1,4 +1,4 @@
-/** Ports to look for drops of, and what was found as lines of text. */
+/** Ports to search drops for, and the drops found as lines of text. */
 import { type Drop, findDrops } from "../../adapters/doctor/Drops.ts"
 import { parseIptables } from "../../adapters/doctor/Iptables.ts"
 import type { Published } from "../../adapters/doctor/PacketPath.ts"
@@ -15,11 +15,12 @@ export const published = (more: Partial<Published> = {}): Published => ({
   spokenTo: addressUnsafe("192.0.2.1").octets,
   outside: "eth0",
   inside: "docker0",
+  neighbour: false,
   imagined: false,
   ...more
 })
 
-/** `forward FORWARD: -A FORWARD -j DROP`: the hook, the chain and the rule; exceptions behind. */
+/** `forward FORWARD: -A FORWARD -j DROP`: the hook, the chain and the rule; then the exemptions. */
 export const dropText = ({ hook, chain, rule, exceptions }: Drop): string =>
   `${hook} ${chain}: ${rule}${exceptions.map((exception) => ` | ${exception}`).join("")}`
 
@@ -29,7 +30,7 @@ export const dropsIn = (
   acceptMark = 0
 ): ReadonlyArray<string> => findDrops({ tables, acceptMark }, [published(more)]).map(dropText)
 
-/** A filter table of iptables from its rules, each chain of its own that they name; `-P` sets a policy. */
+/** A filter table of iptables from its rules, with the chains that they name; `-P` sets a policy. */
 export const filter = (rules: string): ReadonlyArray<Table> => {
   const lines = rules
     .split("\n")

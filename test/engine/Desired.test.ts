@@ -5,14 +5,14 @@ import { attachment, container, desired } from "./containers.ts"
 const publish = (text: string) => ({ "portmapper.publish": text })
 
 describe("desired groups", () => {
-  it("are none, and no problem, where no label asks for any", () => {
+  it("are none, without a problem, where no label asks for any", () => {
     assert.deepStrictEqual(desired(container("web"), { "portmapper.allow": "10.0.0.0/8" }), {
       groups: [],
       problems: []
     })
   })
 
-  it("keep their keys under another name and with another address of the container", () => {
+  it("keep their keys when the container is renamed or gets another address", () => {
     const moved = container("site", {
       id: container("web").id,
       attachments: [attachment("bridge", "172.17.0.30")]
@@ -23,7 +23,7 @@ describe("desired groups", () => {
     )
   })
 
-  it("are none of a container of which any label is wrong", () => {
+  it("are none for a container with any wrong label", () => {
     const { groups, problems } = desired(container("web"), { ...publish("80"), "portmapper.allow": "all" })
     assert.deepStrictEqual(groups, [])
     assert.deepStrictEqual(
@@ -32,7 +32,7 @@ describe("desired groups", () => {
     )
   })
 
-  it("are none of a container that asks for more ports than there are, however it writes that", () => {
+  it("are none for a container that asks for too many ports, in any spelling", () => {
     const ranges = publish(Array.from({ length: 900 }, () => "1-65535:1-65535").join(","))
     const { groups, problems } = desired(container("web"), ranges)
     assert.deepStrictEqual(groups, [])

@@ -13,7 +13,7 @@ const { groups } = desired(
 const [range, ephemeral, exact] = groups
 if (range === undefined || ephemeral === undefined || exact === undefined) throw new Error("three groups")
 
-/** As mapped on a port, for a container with this address. */
+/** A group mapped on a port, for a container with this address. */
 const observed = (of: typeof exact, port: number, address = "172.17.0.2"): [string, ObservedGroup] => [
   of.key,
   {
@@ -31,7 +31,7 @@ const observed = (of: typeof exact, port: number, address = "172.17.0.2"): [stri
 ]
 
 describe("the difference between desired and observed", () => {
-  it("is nothing where both are the same", () => {
+  it("is empty where both are the same", () => {
     const same = new Map([observed(range, 7003), observed(ephemeral, 32_768), observed(exact, 8080)])
     assert.deepStrictEqual(difference(groups, same, new Map()), { release: [], map: [] })
   })
@@ -48,7 +48,7 @@ describe("the difference between desired and observed", () => {
     )
   })
 
-  it("releases what is not desired, or leads to an address that the container had before", () => {
+  it("releases what is not desired, or leads to a former address of the container", () => {
     const before = new Map([
       observed(exact, 8080, "172.17.0.9"),
       observed(range, 7000),
@@ -69,7 +69,7 @@ describe("the difference between desired and observed", () => {
     )
   })
 
-  it("is done in batches of one owner that fit into one call", () => {
+  it("is applied in batches of one owner that fit into one call", () => {
     const many = desired(container("many"), publish(`1-${groupsAtOnce + 2}:1-${groupsAtOnce + 2}`)).groups
     const others = groups.map((each) => ({ ...each, owner: "cli" }))
     const batches = batchesOf(mapActions([...many, ...others], new Map(), new Map()))

@@ -24,8 +24,8 @@ const test = (title: string, body: () => Effect.Effect<void, unknown, Backends |
 const stateOf = (address: string) =>
   Backends.use((backends) => backends.stateOf({ address: addressUnsafe(address), port: 80 }))
 
-describe("backends as the Engine knows them", () => {
-  test("run, are gone from a network of the Engine's, or are none of its own", () =>
+describe("backends according to the Engine", () => {
+  test("run, are gone from a network of the Engine, or are in none of its networks", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", networks: { bridge: ["172.17.0.2", "fd00::2"] } })
@@ -43,7 +43,7 @@ describe("backends as the Engine knows them", () => {
       assert.strictEqual(engine.listed(), 1)
     }))
 
-  test("are asked for again after a second", () =>
+  test("are looked up again after a second", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", networks: { bridge: ["172.17.0.2"] } })
@@ -54,7 +54,7 @@ describe("backends as the Engine knows them", () => {
       assert.strictEqual(yield* stateOf("172.17.0.2"), "gone")
     }))
 
-  test("are unknown while the Engine does not answer, which is then left alone for a while", () =>
+  test("are unknown while the Engine does not answer, and the Engine gets no request for a while", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.away

@@ -1,4 +1,4 @@
-/** An Engine over HTTP, against one that answers what the test wrote. */
+/** An Engine over HTTP, against a server with scripted answers. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/folders.ts"
 const engineAt = (url: string, env: Readonly<Record<string, string>> = {}, timeoutMillis = 2_000) =>
   EngineHttp.layer(Result.getOrThrow(parseEngine(url, env)), { timeoutMillis })
 
-/** Something asked of an Engine with this script; answers what came of it and which targets were asked for. */
+/** Runs a request against an Engine with this script; returns the outcome and the requested targets. */
 const asking = <A, E>(script: Script, ask: (engine: Engine["Service"]) => Effect.Effect<A, E>) =>
   Effect.gen(function* () {
     const { asked, path } = yield* fakeEngine(script)
@@ -34,15 +34,15 @@ const answers: Script = {
 
 describe("an Engine over HTTP", () => {
   for (const [title, script, expected] of [
-    ["in its own version where that is the older one", ping("1.41"), ["/_ping", "/v1.41/info"]],
+    ["in its own version where that is older", ping("1.41"), ["/_ping", "/v1.41/info"]],
     ["in the newest known version where its own is newer", ping("1.99"), ["/_ping", "/v1.52/info"]],
     [
-      "in the version that it announces elsewhere",
+      "in the version that another header announces",
       { "/_ping": { body: "OK" }, ...version('{"ApiVersion":"1.30"}') },
       ["/_ping", "/version", "/v1.30/info"]
     ]
   ] satisfies ReadonlyArray<readonly [string, Script, ReadonlyArray<string>]>)
-    it.live(`is asked ${title}`, () =>
+    it.live(`gets requests ${title}`, () =>
       Effect.gen(function* () {
         const { asked, outcome } = yield* asking({ ...script, ...answers }, info)
         assert.deepStrictEqual(Result.getOrThrow(outcome), { version: "28.0.0", firewall: "nftables" })
@@ -54,7 +54,7 @@ describe("an Engine over HTTP", () => {
     [
       "of another kind",
       { "/_ping": { body: "<html>" }, ...version("<html>") },
-      "what answers there is no Docker Engine"
+      "the server there is not a Docker Engine"
     ],
     ["that is too old", ping("1.23"), "its API 1.23 is older than 1.24"],
     [
@@ -70,14 +70,14 @@ describe("an Engine over HTTP", () => {
       "no answer to GET /v1.41/info within 2 s"
     ]
   ] satisfies ReadonlyArray<readonly [string, Script, string]>)
-    it.live(`tells of one ${title}`, () =>
+    it.live(`reports one ${title}`, () =>
       Effect.gen(function* () {
         const { outcome, path } = yield* asking(script, info)
         assert.strictEqual(reason(outcome, path), `the Engine at SOCKET: ${expected}`)
       }).pipe(Effect.scoped)
     )
 
-  it.live("tells of one that is not there, or has died", () =>
+  it.live("reports one that does not exist, or has died", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "api.sock")
       const ask = Effect.provide(Effect.flatMap(Engine, info), engineAt(`unix://${path}`))
@@ -88,7 +88,7 @@ describe("an Engine over HTTP", () => {
       Fs.writeFileSync(path, "")
       assert.strictEqual(
         reason(yield* Effect.result(ask), path),
-        "the Engine at SOCKET: nobody is listening there (is Docker running?)"
+        "the Engine at SOCKET: no process is listening there (is Docker running?)"
       )
     }).pipe(Effect.scoped)
   )
@@ -108,7 +108,7 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("lists containers, the oldest first, with where each is reached", () =>
+  it.live("lists containers, the oldest first, with their addresses", () =>
     Effect.gen(function* () {
       const id = (digit: string) => digit.repeat(64)
       const body = [
@@ -190,7 +190,7 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("answers while many containers take their time to start", () =>
+  it.live("answers while many containers are slow to start", () =>
     Effect.gen(function* () {
       const { path } = yield* fakeEngine({
         ...ping("1.41"),
@@ -202,7 +202,7 @@ describe("an Engine over HTTP", () => {
         Effect.flatMap(Engine, ({ containers, settled }) =>
           Effect.raceFirst(
             Effect.forEach(Array.from({ length: 20 }), () => settled("c1"), { concurrency: "unbounded" }),
-            // Once all those are asked.
+            // Once all of those have been requested.
             Effect.andThen(Effect.sleep("100 millis"), containers)
           )
         ),
@@ -212,7 +212,7 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("has no labels for an image that is gone", () =>
+  it.live("returns no labels for an image that is gone", () =>
     Effect.gen(function* () {
       const script = { ...ping("1.41"), "/images/there/json": { body: { Config: { Labels: { a: "b" } } } } }
       const { outcome } = yield* asking(script, ({ imageLabels }) =>
@@ -222,7 +222,7 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("tells of changes until the connection ends", () =>
+  it.live("reports changes until the connection ends", () =>
     Effect.gen(function* () {
       const lines = [
         { Type: "container", Action: "start", Actor: { ID: "c1" } },
@@ -247,7 +247,7 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("ends the stream where an event has no end", () =>
+  it.live("ends the stream where an event is too long", () =>
     Effect.gen(function* () {
       const { outcome, path } = yield* asking(
         { ...ping("1.41"), "/events": { body: "x".repeat(17 * 1024 * 1024), open: true } },
@@ -257,14 +257,14 @@ describe("an Engine over HTTP", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is spoken to by TLS, and is who its certificate says where that is asked for", () =>
+  it.live("is dialled by TLS, and must match its certificate where that is required", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const { ca, client, foreign, server } = makeCertificates(folder)
       const read = Fs.readFileSync
       const options = { ca: read(ca.cert), cert: read(server.cert), key: read(server.key) }
       const port = yield* fakeTlsEngine({ ...ping("1.41"), ...answers }, options)
-      /** As `docker` finds its files, with these for them. */
+      /** The variables by which `docker` finds its files, with these files. */
       const folderOf = (
         name: string,
         authority: string,

@@ -11,8 +11,8 @@ const counted = (container: Record<string, string>, image: Record<string, string
 
 const publish = { publish: "8080:80" }
 
-describe("the labels that count of a container", () => {
-  it("are all of those that its image does not have with the same value", () => {
+describe("the effective labels of a container", () => {
+  it("are those that its image does not have with the same value", () => {
     const own = { ...publish, mode: "nat", network: "front", "udp-idle": "5m", allow: "10.0.0.0/8" }
     assert.deepStrictEqual(
       counted(own, { publish: "22:22", mode: "routed", network: "back", "udp-idle": "1h", allow: "::/0" }),
@@ -26,7 +26,7 @@ describe("the labels that count of a container", () => {
     )
   })
 
-  it("keep what narrows, whosever it is", () => {
+  it("keep labels that narrow access, whether of the container or its image", () => {
     const narrowing = { allow: "10.0.0.0/8", mode: "proxy", "proxy-protocol": "v2", alow: "10.0.0.0/8" }
     assert.deepStrictEqual(
       counted({ ...publish, ...narrowing }, narrowing),
@@ -40,14 +40,14 @@ describe("the labels that count of a container", () => {
     )
   })
 
-  it("are only the container's own where none asks for anything", () => {
+  it("are only the container's own where none publishes a port", () => {
     assert.deepStrictEqual(
       counted({ publsh: "8080:80", alow: "10.0.0.0/8" }, { alow: "10.0.0.0/8" }),
       Result.succeed({ "portmapper.publsh": "8080:80" })
     )
   })
 
-  it("lose what opens, where the image has it too", () => {
+  it("exclude labels that widen access where the image has them too", () => {
     const opening = { "udp-idle": "24h", container: "other/0123456789ab" }
     assert.deepStrictEqual(
       counted({ ...publish, ...opening }, opening),
@@ -71,7 +71,7 @@ describe("the labels that count of a container", () => {
     assert.isTrue(Result.isSuccess(counted({ ...publish, ...steering }, {})))
   })
 
-  it("have an effect each", () => {
+  it("each have an effect", () => {
     assert.deepStrictEqual(
       labelNames.map((name) => `${name} ${labelEffect(`portmapper.${name}`, "")}`),
       [

@@ -8,7 +8,7 @@ import * as Memory from "./MemoryEngine.ts"
 const lost = new EngineError({ where: "test", reason: "Unreachable", detail: "the connection broke" })
 const connected: Stream.Stream<EngineEvent> = Stream.succeed({ _tag: "Connected" })
 
-/** How often an Engine with this stream of events is connected to within a time. */
+/** How often the watch connects to an Engine with this stream of events within a time. */
 const connections = (events: Stream.Stream<EngineEvent, EngineError>, time: `${number} seconds`) =>
   Effect.gen(function* () {
     let count = 0
@@ -24,8 +24,8 @@ const connections = (events: Stream.Stream<EngineEvent, EngineError>, time: `${n
     return { count, lines }
   }).pipe(Effect.provide(Memory.layer()))
 
-describe("an Engine that is listened to", () => {
-  it.effect("is tried more and more seldom where it drops each connection", () =>
+describe("the event stream of an Engine", () => {
+  it.effect("is retried with growing delays where the Engine drops each connection", () =>
     Effect.gen(function* () {
       const dropping = Stream.concat(connected, Stream.fail(lost))
       // After 0.1, 0.2, … 6.4 s, and every 10 s from then on.
@@ -33,7 +33,7 @@ describe("an Engine that is listened to", () => {
     })
   )
 
-  it.effect("is tried at once after a connection that lasted", () =>
+  it.effect("is retried at once after a connection that lasted", () =>
     Effect.gen(function* () {
       const lasting = Stream.concat(
         connected,
@@ -43,7 +43,7 @@ describe("an Engine that is listened to", () => {
       assert.strictEqual(count, 6)
       assert.deepStrictEqual(lines.slice(0, 3), [
         "watching the containers of the Engine at memory",
-        "the Engine at test: the connection broke; what is published stays so, and it is tried again",
+        "the Engine at test: the connection broke; published ports stay published; retrying",
         "watching the containers of the Engine at memory"
       ])
     })

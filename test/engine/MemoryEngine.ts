@@ -1,4 +1,6 @@
-/** An Engine in memory, for tests: containers start, stop and change as they are told to, and everyone who listens is told. */
+/**
+ * An in-memory Engine for tests: containers start, stop and change on command, and every subscriber gets the event.
+ */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
 import {
   type Attachment,
@@ -25,25 +27,25 @@ export interface NewContainer {
 export class MemoryEngine extends Context.Service<
   MemoryEngine,
   {
-    /** Answers the new container's id. */
+    /** Returns the new container's id. */
     readonly run: (container: NewContainer) => Effect.Effect<string>
     readonly stop: (name: string) => Effect.Effect<void>
-    /** With other addresses where they are given: an Engine hands them out anew. */
+    /** Uses the given addresses, if any: an Engine assigns new ones at each start. */
     readonly start: (name: string, networks?: NewContainer["networks"]) => Effect.Effect<void>
     readonly rename: (name: string, to: string) => Effect.Effect<void>
     readonly remove: (name: string) => Effect.Effect<void>
     readonly connect: (name: string, network: string, addresses: ReadonlyArray<string>) => Effect.Effect<void>
     readonly disconnect: (name: string, network: string) => Effect.Effect<void>
-    /** `unreadable`: the Engine fails to tell of it, and of nothing else. */
+    /** `unreadable`: the Engine fails to inspect this image, and nothing else. */
     readonly image: (
       name: string,
       labels: Readonly<Record<string, string>>,
       state?: "unreadable"
     ) => Effect.Effect<void>
-    /** Breaks the connection of all who listen, and refuses everyone until `back`. */
+    /** Breaks the connections of all subscribers, and refuses everyone until `back`. */
     readonly away: Effect.Effect<void>
     readonly back: Effect.Effect<void>
-    /** How often the containers were listed. */
+    /** How often a client listed the containers. */
     readonly listed: () => number
   }
 >()("portmapper/engine/MemoryEngine") {}
@@ -68,7 +70,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   const unreachable = new EngineError({
     where: "memory",
     reason: "Unreachable",
-    detail: "nobody is listening there (is Docker running?)"
+    detail: "no process is listening there (is Docker running?)"
   })
   const brokenImage = new EngineError({ where: "memory", reason: "Refused", detail: "the image is broken" })
   const asked = <A>(answer: () => A) =>

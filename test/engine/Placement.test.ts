@@ -12,13 +12,13 @@ const found = (text: string) =>
     onFailure: (failure) => failure
   })
 
-describe("a container that is named", () => {
-  it("is found by its name, its id, or a prefix that only it has", () => {
+describe("a container argument", () => {
+  it("matches its name, its id, or a unique prefix of the id", () => {
     assert.deepStrictEqual(["web", db.id, "ab1", "ab", "abx", "nothing"].map(found), [
       "web",
       "db",
       "web",
-      "ab is the beginning of several containers' ids: web, db",
+      "ab matches the ids of several containers: web, db",
       "no such container: abx",
       "no such container: nothing"
     ])
@@ -33,7 +33,7 @@ describe("a container in several networks", () => {
   const one = container("one", { attachments, networkMode: "back" })
   const reached = (network?: string) => addressOrFailure(attachmentOf(one, inNetwork(network), [one]))
 
-  it("is reached in the one that is asked for, else in the one that comes first by name", () => {
+  it("is reached in the requested network, else in the first by name", () => {
     assert.strictEqual(reached("app"), "10.1.0.2")
     assert.strictEqual(reached("id-of-app"), "10.1.0.2")
     assert.strictEqual(reached(), "10.1.0.2")
@@ -43,7 +43,7 @@ describe("a container in several networks", () => {
     )
   })
 
-  it("is reached in the one that has its default route", () => {
+  it("is reached in the network of its default route", () => {
     const reachedIn = (...of: ReadonlyArray<Attachment>) =>
       Result.getOrThrow(attachmentOf({ ...one, attachments: of }, noLabels, [one])).network.name
     const inner = (gatewayPriority: number) =>
@@ -60,7 +60,7 @@ describe("a container in several networks", () => {
     )
   })
 
-  it("is reached where the container is whose network it shares", () => {
+  it("is reached at the container whose network it shares", () => {
     const side = container("side", { networkMode: `container:${one.id}`, attachments: [] })
     assert.strictEqual(addressOrFailure(attachmentOf(side, noLabels, [one, side])), "10.1.0.2")
     const nested = container("nested", { networkMode: `container:${side.id}`, attachments: [] })
@@ -74,7 +74,7 @@ describe("a container in several networks", () => {
   const reachedIn = (labels: ReadonlyMap<string, string>, ...of: ReadonlyArray<Attachment>) =>
     addressOrFailure(attachmentOf({ ...one, attachments: of }, labels, [one]))
 
-  it("is not reached in an internal one, but by the relay", () => {
+  it("is reached in an internal network only by the relay", () => {
     const inner = attachment("inner", "10.2.0.2", { internal: true })
     const refused =
       "its network inner is internal, so only the host reaches it: connect it to another bridge network, too, or let the relay serve it (portmapper.mode=proxy)"
@@ -83,10 +83,10 @@ describe("a container in several networks", () => {
     assert.strictEqual(reachedIn(relayed, inner), "10.2.0.2")
   })
 
-  it("is not reached where its default route bypasses the host, but by the relay on a bridge", () => {
+  it("is reached only by the relay on a bridge where its default route bypasses the host", () => {
     for (const driver of ["macvlan", "ipvlan", "overlay"]) {
       const direct = attachment("direct", "10.6.0.2", { driver })
-      const refused = `its network direct (${driver}) bypasses the host: connect it to a bridge network, too, by which its default route goes; by any bridge network the relay reaches it (portmapper.mode=proxy)`
+      const refused = `its network direct (${driver}) bypasses the host: connect it to a bridge network, too, and route its default route there; the relay reaches it by any bridge network (portmapper.mode=proxy)`
       assert.strictEqual(reachedIn(noLabels, direct), refused)
       assert.strictEqual(reachedIn(relayed, direct), refused)
       const behind = attachment("last", "10.3.0.2")

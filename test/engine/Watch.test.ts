@@ -20,7 +20,7 @@ const publish = (text: string, more: Record<string, string> = {}) => ({
   ...more
 })
 
-/** What the driver that is served tells, as `FRONTEND -> BACKEND STATE OWNER`, IPv4 alone. */
+/** The driver's mappings, as `FRONTEND -> BACKEND STATE OWNER`, IPv4 alone. */
 const listed = (driver: Driver["Service"]) =>
   Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
     mappings
@@ -40,7 +40,7 @@ const errors = (driver: Driver["Service"]) =>
     })
   )
 
-/** Time for what happened to be seen and done. */
+/** Time for the watch to see an event and act on it. */
 const settle = TestClock.adjust("100 millis")
 
 const lines: Array<string> = []
@@ -61,11 +61,11 @@ const test = (title: string, effect: () => Effect.Effect<void, unknown, Services
 const start = (options: Partial<WatchOptions> = {}) =>
   Effect.tap(startWatch({ trustImageLabels: false, ...options }), settle)
 
-/** As `start`, for a part of a test: the watch ends with it, and what it published stays. */
+/** As `start`, for a part of a test: the watch ends with it, and its ports stay published. */
 const during = <A, E, R>(body: (driver: Driver["Service"]) => Effect.Effect<A, E, R>) =>
   Effect.scoped(Effect.flatMap(start(), body))
 
-/** A port of every address, whatever it leads to. */
+/** A port on every address, with any backend. */
 const unmapping = (port: number): Release => ({
   bindings: ["0.0.0.0", "::"].map((text) => ({
     protocol: "tcp",
@@ -89,7 +89,7 @@ const follow = (driver: Driver["Service"], container: string, ...texts: Readonly
   ).pipe(Effect.provideService(CurrentOwner, "cli"))
 
 describe("a watch", () => {
-  test("publishes what runs already and what is started, and unpublishes what ends", () =>
+  test("publishes running and newly started containers, and unpublishes those that end", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80,127.0.0.1:9000-9001:9000-9001/udp") })
@@ -123,7 +123,7 @@ describe("a watch", () => {
       yield* engine.stop("web")
       yield* settle
       assert.deepStrictEqual(yield* listed(driver), [])
-      // Others take the next ones meanwhile.
+      // Other containers take the next ones meanwhile.
       yield* engine.run({ name: "other", labels: publish("80") })
       yield* engine.start("web", { bridge: ["172.17.0.9"] })
       yield* settle
@@ -133,7 +133,7 @@ describe("a watch", () => {
       assert.include(now, "0.0.0.0:7000 -> 172.17.0.9:81 live watch")
     }))
 
-  test("maps exact ports before any range picks one, whoever asked for them", () =>
+  test("maps exact ports before any range picks one, whichever container or client asked for them", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "db" })
@@ -179,7 +179,7 @@ describe("a watch", () => {
       assert.deepStrictEqual((yield* MemoryHost).open(), [])
     }))
 
-  test("keeps it through a restart of its own, whether or not the container runs meanwhile", () =>
+  test("keeps it through a restart of the watch, whether or not the container runs meanwhile", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("80") })
@@ -200,7 +200,7 @@ describe("a watch", () => {
       assert.lengthOf(after, 3)
     }))
 
-  test("takes back what nobody asks for any more since it last ran", () =>
+  test("unmaps what has become undesired since it last ran", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const base = yield* Driver
@@ -213,7 +213,7 @@ describe("a watch", () => {
       assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:9999 -> 172.17.0.2:80 live engine"])
     }))
 
-  test("tells what is wrong by the container's name, lists it, and publishes the others", () =>
+  test("reports problems by the container's name, lists them, and publishes the other containers", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const host = yield* MemoryHost
@@ -263,7 +263,7 @@ describe("a watch", () => {
       assert.include(yield* listed(driver), "0.0.0.0:8081 -> 172.17.0.7:80 live watch")
     }))
 
-  test("takes no label of an image for the container's own, unless it is told to", () =>
+  test("ignores labels of an image, unless it is started to trust them", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.image("greedy", publish("22:22"))
@@ -295,7 +295,7 @@ describe("a watch", () => {
       assert.deepStrictEqual(rules(), ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"])
     }))
 
-  test("publishes the others where the Engine can't tell of one image, or the driver breaks on one port", () =>
+  test("publishes the others where the Engine can't inspect one image, or the driver breaks on one port", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const base = yield* Driver
@@ -328,7 +328,7 @@ describe("a watch", () => {
       assert.include(yield* listed(driver), "0.0.0.0:2200 -> 172.17.0.2:22 live watch")
     }))
 
-  test("follows a rename and the networks a container is in", () =>
+  test("follows a rename and changes of a container's networks", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80", { "portmapper.network": "front" }) })
@@ -350,7 +350,7 @@ describe("a watch", () => {
       assert.deepStrictEqual((yield* MemoryFirewall).rules(), [])
     }))
 
-  test("publishes one that shares another's network where that one is", () =>
+  test("publishes a container that shares another's network at that one's address", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const id = yield* engine.run({ name: "pod", networks: { bridge: ["172.17.0.7"] } })
@@ -367,7 +367,7 @@ describe("a watch", () => {
       assert.include((yield* errors(driver)).join(), "it shares the network of pod, which is not running")
     }))
 
-  test("looks at everything again once a lost Engine is back, and tells the loss once", () =>
+  test("reconciles once a lost Engine is back, and logs the loss once", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80") })
@@ -381,7 +381,7 @@ describe("a watch", () => {
       yield* TestClock.adjust("15 seconds")
       assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:5432 -> 172.17.0.3:5432 live watch"])
       assert.lengthOf(
-        lines.filter((line) => line.includes("it is tried again")),
+        lines.filter((line) => line.includes("retrying")),
         1
       )
     }))
@@ -398,7 +398,7 @@ describe("a watch", () => {
       assert.lengthOf(yield* listed(driver), 1)
     }))
 
-  test("does not map again what was unmapped by hand until its container is started anew", () =>
+  test("does not map again what a user unmapped until its container is restarted", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80,8081:80") })
@@ -413,7 +413,7 @@ describe("a watch", () => {
       assert.lengthOf(yield* listed(driver), 2)
     }))
 
-  test("tries again less and less often while the driver fails", () =>
+  test("retries with growing delays while the driver fails", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const base = yield* Driver
@@ -430,11 +430,11 @@ describe("a watch", () => {
       yield* Effect.provideService(start(), Driver, failing)
       yield* TestClock.adjust("90 seconds")
       assert.deepStrictEqual(tried.slice(0, 7), [0, 1000, 3000, 7000, 15_000, 31_000, 61_000])
-      assert.include(lines, "looking at the containers: the disk is full")
+      assert.include(lines, "reconciling the containers: the disk is full")
       assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
     }))
 
-  test("puts back what vanished behind its back", () =>
+  test("maps again what vanished without its doing", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const base = yield* Driver
@@ -451,13 +451,13 @@ describe("a watch", () => {
       yield* base.unmapPorts(unmapping(8080))
       yield* TestClock.adjust("31 seconds")
       assert.lengthOf(yield* listed(base), 1)
-      // Never everyone's, whose counters would be read each time.
+      // Never the mappings of all owners, whose counters would be read each time.
       assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
     }))
 })
 
-describe("a container that is followed", () => {
-  test("is published at once, through restarts, renames and a new container of its name, until it is unmapped", () =>
+describe("a subscription to a container", () => {
+  test("publishes at once, through restarts, renames and a new container of its name, until it is unmapped", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web" })
@@ -497,7 +497,7 @@ describe("a container that is followed", () => {
       assert.deepStrictEqual((yield* (yield* WatchRecord).load).follows, [])
     }))
 
-  test("is followed no longer where the answer was lost, and others that were followed meanwhile are", () =>
+  test("ends where the answer was lost, and others made meanwhile stay", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const record = yield* WatchRecord
@@ -520,7 +520,7 @@ describe("a container that is followed", () => {
       )
     }))
 
-  test("is let go while it does not run, too", () =>
+  test("ends while the container does not run, too", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web" })
@@ -542,7 +542,7 @@ describe("a container that is followed", () => {
       assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
     }))
 
-  test("is still followed by the next process", () =>
+  test("survives in the next process", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web" })
@@ -558,7 +558,7 @@ describe("a container that is followed", () => {
       assert.deepStrictEqual(yield* listed(driver), before)
     }))
 
-  test("is refused where it is not there, does not run or can't have a port, and then nothing is left", () =>
+  test("is refused where the container is missing, does not run or can't have a port, and leaves nothing", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const host = yield* MemoryHost
@@ -578,6 +578,6 @@ describe("a container that is followed", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
-      assert.match(yield* refusal("web", "80"), /^the Engine at memory: nobody is listening there/)
+      assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
     }))
 })

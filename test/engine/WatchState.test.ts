@@ -68,7 +68,7 @@ describe("the state of a watch", () => {
     assert.lengthOf(state.problems, 1)
   })
 
-  it("puts back the subscriptions that were replaced, and leaves those that came since", () => {
+  it("restores the replaced subscriptions, and leaves those added since", () => {
     const before = subscription("80", { without: [80] })
     const state = new WatchState({ ...nothing, follows: [before] })
     const undo = state.subscribe([subscription("80")])
@@ -77,7 +77,7 @@ describe("the state of a watch", () => {
     assert.deepStrictEqual(state.subscriptions, [subscription("81"), before])
   })
 
-  it("is recorded where it changed, and forgets the ports of containers that are gone", () => {
+  it("is recorded where it changed, without the ports of containers that are gone", () => {
     const state = new WatchState(nothing)
     assert.isUndefined(state.takeUnsaved())
     const group = groupOf("80")
@@ -89,7 +89,7 @@ describe("the state of a watch", () => {
     assert.deepStrictEqual(state.takeUnsaved(), { follows: [], granted: new Map() })
   })
 
-  it("reports the problems of a container once, and again when they are others", () => {
+  it("reports the problems of a container once, and again when they change", () => {
     const state = new WatchState(nothing)
     const { problems } = desired(web, { "portmapper.publish": "80:http,81" })
     const text = 'web: not published: 80:http: container port "http": expected PORT or FIRST-LAST'

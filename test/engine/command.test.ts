@@ -1,4 +1,6 @@
-/** `portmapper watch` as a process of its own, found by DOCKER_HOST: published by a label, reached, listed, released at its end. */
+/**
+ * `portmapper watch` in its own process, with DOCKER_HOST: publishes by a label, serves, lists, releases at its end.
+ */
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -21,7 +23,7 @@ const container = {
 
 describeLab("portmapper watch", [], () => {
   it.live(
-    "publishes what the Engine's containers ask for, and takes it back at its end where that is wanted",
+    "publishes what the labels of containers ask for, and releases it at its end with the option for that",
     () =>
       Effect.gen(function* () {
         const { c1, client, host } = yield* Lab.make()

@@ -28,7 +28,7 @@ export const attachment = (
   ...place
 })
 
-/** A running container; its id is made of its name. */
+/** A running container; its id is derived from its name. */
 export const container = (name: string, more: Partial<Container> = {}): Container => ({
   id: Buffer.from(name).toString("hex").padEnd(64, "0"),
   name,

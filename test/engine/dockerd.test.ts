@@ -1,6 +1,7 @@
 /**
- * The watch on a real Engine: containers with labels and without `-p`, reached from outside by real packets, past restarts of
- * the container, the Engine and the watch. Forwarding is denied by default, so that only our rule in DOCKER-USER lets them in.
+ * The watch on a real Engine: containers with labels and without `-p`, reached from outside by real packets, past
+ * restarts of the container, the Engine and the watch. Forwarding is denied by default, so that only our rule in
+ * DOCKER-USER admits them.
  */
 import { DatabaseSync } from "node:sqlite"
 import { assert, it } from "@effect/vitest"
@@ -24,7 +25,7 @@ import { fakeEngine, ping } from "../support/engine.ts"
 
 const outside = "10.99.0.1"
 
-/** A lab without containers of its own: the Engine makes them. */
+/** A lab without containers: the Engine makes them. */
 const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
 const engine = (host: Namespace, folder?: string) =>
@@ -66,7 +67,7 @@ const ourRule =
   "-A DOCKER-USER -m mark --mark 0x1000/0x1000 -m conntrack --ctstate DNAT -m comment --comment portmapper -j ACCEPT"
 
 describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () => {
-  it.live("publishes labelled containers past restarts of them, of itself and of the Engine", () =>
+  it.live("publishes labelled containers across restarts of them, of itself and of the Engine", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
       const folder = yield* temporaryFolder
@@ -111,7 +112,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
                   .some((line) => line.includes("pulled: portmapper.publish=2200:80 is ignored"))
               )
 
-              // The container takes the address of another that came before it was started again.
+              // The container takes the address of another, started before it came back.
               yield* docker(dockerd, ["stop", "web"])
               assert.strictEqual(yield* servedSoon(client, outside, 8080, "nobody"), "nobody")
               yield* leaveContainer(dockerd, "between", { labels: { "portmapper.publish": "8081:80" } })
@@ -120,7 +121,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
               assert.strictEqual(yield* servedAt(client, outside, 8081), "between")
               assert.strictEqual(yield* servedAt(client, outside, port), "web")
 
-              // The rule is put back when someone flushes the chain.
+              // The watch puts the rule back when another process flushes the chain.
               yield* host.check("iptables", ["-F", "DOCKER-USER"])
               assert.strictEqual(yield* servedSoon(client, outside, 8080, "web"), "web")
 
@@ -130,7 +131,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
               return { port }
             })
           )
-          // Nobody watches: what is published stays so.
+          // No watch runs: the published ports stay.
           assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
           yield* docker(dockerd, ["rm", "--force", "between"])
           const plugin = yield* Plugin.start(host, { folder: state, arguments: watching(dockerd.socket) })
@@ -144,7 +145,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
           return ports
         })
       )
-      // The Engine starts anew, and with it the container; the watch was started before it.
+      // The Engine restarts, and with it the container; the watch was started before it.
       const plugin = yield* Plugin.start(host, {
         folder: state,
         arguments: watching(`${folder}/api.sock`, ["--release-on-exit"])
@@ -220,32 +221,34 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
       })
   )
 
-  it.live("settles a conflict with what the Engine knows to be gone, and with nothing else", () =>
-    Effect.gen(function* () {
-      const { host } = yield* lab
-      const dockerd = yield* engine(host)
-      const folder = yield* temporaryFolder
-      const socket = ["--engine", `unix://${dockerd.socket}`]
-      yield* prepareImages(dockerd)
-      yield* runContainer(dockerd, "there")
-      const first = yield* Plugin.start(host, { folder, arguments: socket })
-      yield* first.map(["tcp 0.0.0.0:8080 172.17.0.2:80"])
-      yield* first.map(["tcp 0.0.0.0:8081 172.17.0.77:80"])
-      yield* first.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
-      const claim = (plugin: Plugin.Plugin, port: number) =>
-        Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.17.0.5:80`]), ({ status }) => status)
-      // A container is published before it runs.
-      assert.strictEqual(yield* claim(first, 8081), 500)
-      yield* first.process.stop
-      passHalfAMinute(`${folder}/state/mappings.db`)
-      const plugin = yield* Plugin.start(host, { folder, arguments: socket })
-      const claimed = yield* Effect.forEach([8080, 8081, 8082], (port) => claim(plugin, port))
-      assert.deepStrictEqual(claimed, [500, 200, 500])
-    })
+  it.live(
+    "resolves a conflict with a container that the Engine knows to be gone, and with nothing else",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* lab
+        const dockerd = yield* engine(host)
+        const folder = yield* temporaryFolder
+        const socket = ["--engine", `unix://${dockerd.socket}`]
+        yield* prepareImages(dockerd)
+        yield* runContainer(dockerd, "there")
+        const first = yield* Plugin.start(host, { folder, arguments: socket })
+        yield* first.map(["tcp 0.0.0.0:8080 172.17.0.2:80"])
+        yield* first.map(["tcp 0.0.0.0:8081 172.17.0.77:80"])
+        yield* first.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
+        const claim = (plugin: Plugin.Plugin, port: number) =>
+          Effect.map(plugin.map([`tcp 0.0.0.0:${port} 172.17.0.5:80`]), ({ status }) => status)
+        // A container is published before it runs.
+        assert.strictEqual(yield* claim(first, 8081), 500)
+        yield* first.process.stop
+        passHalfAMinute(`${folder}/state/mappings.db`)
+        const plugin = yield* Plugin.start(host, { folder, arguments: socket })
+        const claimed = yield* Effect.forEach([8080, 8081, 8082], (port) => claim(plugin, port))
+        assert.deepStrictEqual(claimed, [500, 200, 500])
+      })
   )
 })
 
-/** For what is recorded; nobody waits. */
+/** For what is recorded in the background; no call waits for it. */
 const passHalfAMinute = (record: string): void => {
   const database = new DatabaseSync(record)
   database.exec("UPDATE mapping SET since_millis = since_millis - 31000")
@@ -254,7 +257,7 @@ const passHalfAMinute = (record: string): void => {
 
 describeLab("the rule in DOCKER-USER", ["iptables"], () => {
   it.live(
-    "is put into every kind of table that has the chain, behind its user's rules, and taken out by reset",
+    "is added to every kind of table that has the chain, after the user's rules, and removed by reset",
     () =>
       Effect.gen(function* () {
         const { host } = yield* lab
@@ -276,7 +279,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
         yield* plugin.process.waitForLine("DOCKER-USER accepts the mark 0x1000/0x1000")
         for (const command of commands)
           assert.deepStrictEqual(yield* rules(command), [users, ourRule], command)
-        // What comes behind it later gets before it again.
+        // A rule appended later is moved before it.
         yield* host.check("iptables-nft", ["-A", "DOCKER-USER", "-i", "up1", "-j", "DROP"])
         yield* plugin.process.waitForLine("(iptables-nft)")
         assert.deepStrictEqual(yield* rules("iptables-nft"), [
@@ -284,7 +287,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
           "-A DOCKER-USER -i up1 -j DROP",
           ourRule
         ])
-        // As an Engine does that finds its chains gone.
+        // As an Engine does when it finds its chains missing.
         const before = plugin.process.lines().length
         yield* host.check("ip6tables-legacy", ["-F", "DOCKER-USER"])
         yield* host.check("ip6tables-legacy", ["-X", "DOCKER-USER"])
@@ -303,7 +306,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
       })
   )
 
-  it.live("can't be had from an Engine that writes nftables: the log and doctor say what helps instead", () =>
+  it.live("is unavailable on an Engine that writes nftables: the log and doctor name the remedy", () =>
     Effect.gen(function* () {
       const { host } = yield* lab
       yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
@@ -333,6 +336,6 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
   )
 })
 
-/** The command line as a user on the host has it. */
+/** The command line as a user on the host runs it. */
 const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>
   host.exec(process.execPath, ["adapters/cli/main.ts", ...args])

@@ -1,6 +1,6 @@
 /**
- * What a label publishes, beside the same port of a container with `-p` on the same Engine: at which of the host's addresses,
- * in which of the container's networks, and for whom.
+ * What a label publishes, beside the same port of a container with `-p` on the same Engine: on which addresses of
+ * the host, in which network of the container, and for which clients.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -10,6 +10,8 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { run } from "../lab/Process.ts"
+import { doctor } from "../serve/doctor.ts"
 
 const outside = "10.99.0.1"
 
@@ -99,7 +101,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
     })
   )
 
-  it.live("is a problem in an internal network, and is served there by the relay", () =>
+  it.live("is a problem in an internal network, where only the relay serves it", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
       const { dockerd, plugin } = yield* watched(host)
@@ -121,6 +123,42 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
         [Labels["portmapper.container"]?.split("/")[0], State].join(" ")
       )
       assert.deepStrictEqual([...new Set(states)].sort(), ["ours conflicted", "relayed live"])
+    })
+  )
+
+  it.live("is reached by containers of every network, at every address of the host", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* lab
+      const { dockerd, plugin } = yield* watched(host)
+      yield* docker(dockerd, ["network", "create", "--subnet=172.20.0.0/16", "front"])
+      yield* docker(dockerd, ["network", "create", "--subnet=172.21.0.0/16", "back"])
+      yield* runContainer(dockerd, "theirs", { args: ["--network=front", "-p", "8000:80"] })
+      yield* runContainer(dockerd, "ours", {
+        args: ["--network=front"],
+        labels: { "portmapper.publish": "9000:80" }
+      })
+      assert.strictEqual(yield* servedSoon(client, outside, 9000, "ours"), "ours")
+      assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [])
+      for (const network of ["front", "back", "bridge"]) {
+        const id = yield* runContainer(dockerd, `from-${network}`, { args: [`--network=${network}`] })
+        const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", id])).trim()
+        const inside = {
+          exec: (command: string, args: ReadonlyArray<string> = []) =>
+            run("nsenter", [`--target=${pid}`, "--net", "--", command, ...args])
+        }
+        for (const address of [outside, "172.17.0.1", "172.20.0.1", "172.21.0.1"]) {
+          assert.strictEqual(yield* servedAt(inside, address, 8000), "theirs", `${network} to ${address}`)
+          assert.strictEqual(yield* servedAt(inside, address, 9000), "ours", `${network} to ${address}`)
+        }
+        // The networks stay isolated where nothing is published.
+        const direct = network === "front" ? "ours" : "nobody"
+        const { stdout } = yield* dockerd.docker([
+          "inspect",
+          "--format={{.NetworkSettings.Networks.front.IPAddress}}",
+          "ours"
+        ])
+        assert.strictEqual(yield* servedAt(inside, stdout.trim(), 80), direct)
+      }
     })
   )
 })

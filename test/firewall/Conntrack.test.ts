@@ -26,7 +26,7 @@ describe("flowsOfNarrowed", () => {
   const flows = (rule: Rule, allow: FlowFrontend["allow"]) => flowsOfNarrowed([rule], allow).map(flowText)
   const narrowed = "0.0.0.0:80/tcp unless to 10.0.0.2:80 from 10.0.0.0/8 and narrowed"
 
-  it("is the frontend of a redirection that lets in less than before", () => {
+  it("is the frontend of a redirection that admits fewer sources than before", () => {
     assert.deepStrictEqual(flows(redirect("tcp 0.0.0.0 80", "10.0.0.2 80"), networks("10.0.0.0/8")), [
       narrowed
     ])
@@ -37,7 +37,7 @@ describe("flowsOfNarrowed", () => {
       )
   })
 
-  it("is nothing where as much is let in, or more, or nothing was redirected", () => {
+  it("is nothing where the rule admits as much, or more, or nothing was redirected", () => {
     const some = redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.1.0.0/16", "192.0.2.1/32")
     for (const allow of [undefined, networks("192.0.2.0/24", "10.0.0.0/8"), some.allow])
       assert.deepStrictEqual(flows(some, allow), [])
@@ -48,7 +48,7 @@ describe("flowsOfNarrowed", () => {
 })
 
 describe("Conntrack in memory", () => {
-  it.effect("tells what was flushed last, in order, and keeps no endless record of it", () =>
+  it.effect("returns the latest flushes, in order, and keeps a bounded number of them", () =>
     Effect.gen(function* () {
       const conntrack = yield* Conntrack
       const control = yield* MemoryConntrack

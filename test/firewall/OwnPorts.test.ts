@@ -4,7 +4,7 @@ import { Firewall, FirewallError, type Guard, MemoryFirewall } from "../../src/f
 import { withOwnPorts } from "../../src/firewall/OwnPorts.ts"
 import { guard, redirect } from "./firewallConformance.ts"
 
-describe("the guards of our own ports", () => {
+describe("the guards of the plugin's own ports", () => {
   const test = (
     title: string,
     body: (
@@ -25,7 +25,7 @@ describe("the guards of our own ports", () => {
   const web = redirect("tcp 0.0.0.0 8080", "10.0.0.2 80")
   const webText = "Redirect 0.0.0.0:8080/tcp -> 10.0.0.2:80"
 
-  test("stand beside the rules of every replacement, the first one too", ({ firewall, ownPorts }, listen) =>
+  test("are part of every replacement of the rules, the first one too", ({ firewall, ownPorts }, listen) =>
     Effect.gen(function* () {
       const { flush, rules } = yield* MemoryFirewall
       yield* firewall.replace([web])
@@ -43,7 +43,7 @@ describe("the guards of our own ports", () => {
       assert.deepStrictEqual(rules(), [])
     }))
 
-  test("come with the table where that is gone, and fail where it is refused", ({
+  test("are added with the table where that is gone, and fail where the kernel refuses it", ({
     firewall,
     ownPorts
   }, listen) =>

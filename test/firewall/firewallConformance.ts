@@ -13,7 +13,7 @@ import {
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 
-/** `redirect("tcp 0.0.0.0 8080", "10.0.0.2 80", "10.0.0.0/8")`; without networks, every source is let in. */
+/** `redirect("tcp 0.0.0.0 8080", "10.0.0.2 80", "10.0.0.0/8")`; without networks, the rule admits every source. */
 export const redirect = (frontend: string, backend: string, ...allow: ReadonlyArray<string>): Redirect => {
   const [address = "", port] = backend.split(" ")
   return {
@@ -37,7 +37,7 @@ const frontendOf = (text: string) => {
   return { protocol: protocol as Protocol, host: addressUnsafe(host), port: Number(port) }
 }
 
-/** A rule of every shape; the networks of each in rising order. */
+/** A rule of each kind, with its networks in rising order. */
 const everyShape: ReadonlyArray<Rule> = [
   redirect("tcp 0.0.0.0 80", "10.0.0.2 8080"),
   redirect("tcp 10.1.0.1 80", "10.0.0.3 8081"),
@@ -56,7 +56,7 @@ const everyShape: ReadonlyArray<Rule> = [
   guard("tcp ::1 80")
 ]
 
-/** `flush` is another process that removes the table; `undefined` where none can. */
+/** `flush` removes the table as another process would; `undefined` where no process can. */
 export const firewallConformance = <R>(
   name: string,
   layer: Layer.Layer<Firewall | R, { readonly message: string }>,
@@ -80,7 +80,7 @@ export const firewallConformance = <R>(
       Firewall.use(({ apply }) => apply({ add: [], remove: rules }))
 
     test(
-      "reads back rules of every shape as they were added",
+      "reads back rules of every kind as they were added",
       Effect.gen(function* () {
         yield* add(...everyShape)
         assert.deepStrictEqual(yield* standing, texts(everyShape))
@@ -88,7 +88,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "removes rules of every shape, and leaves nothing",
+      "removes rules of every kind, and leaves nothing",
       Effect.gen(function* () {
         yield* add(...everyShape)
         yield* remove(...everyShape)
@@ -97,7 +97,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "replaces the rule of a frontend, whatever it was",
+      "replaces the rule of a frontend, whatever its kind",
       Effect.gen(function* () {
         const successors = [
           redirect("tcp 0.0.0.0 80", "10.0.0.2 80"),
@@ -117,7 +117,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "adds what is there already",
+      "adds a rule that is there already",
       Effect.gen(function* () {
         yield* add(...everyShape)
         yield* add(...everyShape)
@@ -126,7 +126,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "removes what is not there, alone and among others",
+      "removes a rule that is not there, alone and among others",
       Effect.gen(function* () {
         yield* remove(...everyShape)
         yield* add(redirect("tcp 0.0.0.0 80", "10.0.0.2 80"))
@@ -136,7 +136,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "knows a rule by its frontend when it removes it",
+      "finds the rule to remove by its frontend",
       Effect.gen(function* () {
         yield* add(redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8"), guard("tcp 127.0.0.1 80"))
         yield* remove(redirect("tcp 0.0.0.0 80", "10.9.9.9 99"))
@@ -145,7 +145,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "puts in place of a rule the one that stands in both lists of a change",
+      "replaces a rule that is in both lists of a change",
       Effect.gen(function* () {
         const before = redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8")
         const after = redirect("tcp 0.0.0.0 80", "10.0.0.3 80")
@@ -175,7 +175,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "replaces everything",
+      "replaces all rules",
       Effect.gen(function* () {
         const { replace } = yield* Firewall
         yield* add(...everyShape)
@@ -190,7 +190,7 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "counts nothing for rules that nobody used",
+      "counts nothing for rules without traffic",
       Effect.gen(function* () {
         yield* add(
           redirect("tcp 0.0.0.0 80", "10.0.0.2 80"),
@@ -230,7 +230,7 @@ export const firewallConformance = <R>(
       )
 
     test(
-      "refuses flows beside the rules, again and again, and not without the table",
+      "refuses flows in addition to the rules, repeatedly, and fails without the table",
       Effect.gen(function* () {
         const { refuse, replace, check, remove: removeTable } = yield* Firewall
         const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")

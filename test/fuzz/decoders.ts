@@ -1,4 +1,4 @@
-/** Every decoder that meets bytes of strangers, and what must be true of it whatever the bytes. */
+/** Every decoder of untrusted bytes, and what must hold for any bytes. */
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -19,12 +19,12 @@ import { mapping, records } from "../support/mappings.ts"
 
 export interface Decoder {
   readonly name: string
-  /** What its inputs begin with: a folder of test/fuzz/corpus, or what makes it. */
+  /** Where its inputs start: a folder of test/fuzz/corpus, or a generator. */
   readonly corpus: string | (() => ReadonlyArray<Uint8Array>)
   readonly words: ReadonlyArray<string>
-  /** Throws where something that must be true is not. */
+  /** Throws where a rule does not hold. */
   readonly take: (text: string, bytes: Uint8Array) => void
-  /** Of an input that takes so much longer than others, fewer are tried in the time. Default 1. */
+  /** How many times slower an input is than others; fewer are tried in the same time. Default 1. */
   readonly share?: number
 }
 
@@ -41,7 +41,7 @@ const jsonWords = [
   ]
 ]
 
-/** Grants whatever it is asked for and holds nothing. */
+/** Grants every request and holds nothing. */
 export const driver = Driver.of({
   mapPorts: ({ entries }) =>
     Effect.succeed(
@@ -64,7 +64,7 @@ const methods = [
   "Plugin.Activate"
 ] as const
 
-/** Methods and ways take turns. */
+/** Takes methods and forms in turn. */
 let calls = 0
 
 export const decoders: ReadonlyArray<Decoder> = [
@@ -207,7 +207,7 @@ export const decoders: ReadonlyArray<Decoder> = [
   }
 ]
 
-/** Only in its own words may the CNI plugin refuse. */
+/** The CNI plugin may refuse only with a CniError. */
 const refusing = (read: () => void): void => {
   try {
     read()

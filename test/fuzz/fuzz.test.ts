@@ -9,7 +9,7 @@ console.log(`the fuzzer's seed: PORTMAPPER_SEED=${seed}`)
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
-describe("whatever the bytes", () => {
+describe("with any bytes", () => {
   for (const { name, corpus, words, take, share = 1 } of decoders)
     it(`a decoder neither breaks nor hangs: ${name}`, () => {
       const inputs = fuzzInputs(seed, corpusOf(corpus), bytesOf(words))

@@ -1,9 +1,12 @@
-/** Bytes sent to a plugin's socket as they are. Whatever they were, the plugin answers the next one and holds nothing more. */
+/**
+ * Sends raw bytes to a plugin's socket. Whatever they are, the plugin must answer the next request and hold nothing
+ * more.
+ */
 import * as Net from "node:net"
 
 /**
- * Sends one input over a connection of its own; resolves with what came back once the plugin or we closed. A request cut
- * short would be waited for, so our side is closed at the end of the bytes.
+ * Sends one input over its own connection; resolves with the bytes received once either side closed. The plugin would
+ * wait for the rest of a truncated request, so our side closes at the end of the bytes.
  */
 export const sendBytes = (address: Net.NetConnectOpts, bytes: Uint8Array, millis = 60_000): Promise<string> =>
   new Promise((resolve, reject) => {
@@ -18,7 +21,7 @@ export const sendBytes = (address: Net.NetConnectOpts, bytes: Uint8Array, millis
     socket.on("data", (chunk) => {
       text += chunk.toString("latin1")
     })
-    // The plugin may close before all is read: that is an end like any other.
+    // The plugin may close before it has read everything; that end is as good as any.
     socket.on("error", () => {})
     socket.on("close", () => {
       clearTimeout(timer)

@@ -1,4 +1,4 @@
-/** Every transport that meets bytes of strangers: a way to send some, and whether it still answers afterwards. */
+/** Every transport that reads untrusted bytes: how to send some, and whether it still answers afterwards. */
 import type * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, type Scope } from "effect"
@@ -13,21 +13,21 @@ import { driver } from "./decoders.ts"
 import { sendBytes } from "./http.ts"
 
 export interface Opened {
-  /** Ends when the other side is done with it; fails where it never is. */
+  /** Ends when the other side is done with the input; fails where it never is. */
   readonly send: (bytes: Uint8Array) => Promise<unknown>
-  /** What a request that means something is answered. */
+  /** The answer to a valid request. */
   readonly ask: () => Promise<string>
 }
 
 export interface Transport {
   readonly name: string
-  /** The folder of test/fuzz/corpus that its inputs begin with. */
+  /** The folder of test/fuzz/corpus with its first inputs. */
   readonly corpus: string
   readonly words: ReadonlyArray<string>
-  /** Served until the scope closes, on a driver that holds nothing. */
+  /** Serves until the scope closes, with a driver that holds nothing. */
   readonly open: Effect.Effect<Opened, unknown, Scope.Scope>
   readonly answer: string
-  /** How many may be under way at once. */
+  /** How many inputs may be sent at once. */
   readonly atOnce: number
 }
 
@@ -119,7 +119,7 @@ export const transports: ReadonlyArray<Transport> = [
       const session = yield* onDriver(openSession)
       const next = () =>
         Effect.runPromise(session.next) as Promise<{ readonly id?: unknown; readonly result?: unknown }>
-      /** Whatever was answered before, this comes last. */
+      /** Whatever comes before, the answer to this comes last. */
       const ask = async () => {
         session.input.write('{"jsonrpc":"2.0","id":"asked","method":"PortMapper.ListPorts"}\n')
         for (;;) {
@@ -141,7 +141,7 @@ export const transports: ReadonlyArray<Transport> = [
   }
 ]
 
-/** Sends so many inputs, as many at once as the transport takes; fails where one is never done with. */
+/** Sends so many inputs, as many at once as the transport takes; fails where one never ends. */
 export const sendAll = async (
   { send }: Opened,
   { atOnce }: Transport,

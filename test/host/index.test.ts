@@ -1,4 +1,4 @@
-/** The mapper of this host inside a program of one's own, by the package's entry alone. */
+/** This host's mapper inside another program, from the package's entry alone. */
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
@@ -7,7 +7,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { group, releaseOf } from "../support/groups.ts"
 
-/** Says back what it is told, on a port of its own. */
+/** Echoes what it receives, on a port from the system. */
 const echoServer = Effect.acquireRelease(
   Effect.promise(
     () =>
@@ -19,7 +19,7 @@ const echoServer = Effect.acquireRelease(
   (server) => Effect.sync(() => server.close())
 )
 
-/** What comes back, or the code of the error. */
+/** The echo, or the code of the error. */
 const told = (port: number, text: string) =>
   Effect.promise(
     () =>
@@ -33,7 +33,7 @@ const told = (port: number, text: string) =>
   )
 
 describe("hostLayer", () => {
-  it.live("serves a mapping inside a program, and again in the next one until it is unmapped", () =>
+  it.live("serves a mapping inside a program, and again in the next program until it is unmapped", () =>
     Effect.gen(function* () {
       const stateDirectory = yield* temporaryFolder
       const { port: backend } = (yield* echoServer).address() as Net.AddressInfo
@@ -57,7 +57,7 @@ describe("hostLayer", () => {
     })
   )
 
-  it.live("fails where the state is another's", () =>
+  it.live("fails where another user owns the state", () =>
     Effect.gen(function* () {
       const stateDirectory = yield* temporaryFolder
       yield* Layer.build(hostLayer({ stateDirectory, mode: "proxy" }))

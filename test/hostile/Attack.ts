@@ -1,4 +1,4 @@
-/** What an attack on a real plugin is, and what those of several kinds share. */
+/** An attack on a real plugin, and what the kinds of attack share. */
 import { Effect, Exit, Option, type Scope } from "effect"
 import type { AgentError } from "../lab/Agent.ts"
 import type { Plugin } from "../lab/Plugin.ts"
@@ -7,18 +7,18 @@ import { request } from "../support/http.ts"
 import { until } from "../support/until.ts"
 
 /**
- * Attacks a plugin in a lab of its own and returns what got through, a line each: nothing where the plugin holds. Fails where
- * the lab can't be set up, the plugin does not start, or the same port does not serve whom it should.
+ * Attacks a plugin in its own lab and returns what got through, a line each: nothing where the plugin holds. Fails
+ * where the lab can't be set up, the plugin does not start, or a legitimate client does not reach the attacked port.
  */
 export type Attack = Effect.Effect<ReadonlyArray<string>, LabError | AgentError, Scope.Scope>
 
 export const must = (what: string, holds: boolean): Effect.Effect<void, LabError> =>
   holds ? Effect.void : Effect.fail(new LabError({ operation: what, detail: "it does not" }))
 
-/** An Engine gives up after about 15 seconds; a busy machine needs some of the ten. */
+/** An Engine gives up after about 15 seconds; a busy machine needs part of the 10 that this allows. */
 const patience = "10 seconds"
 
-/** How long a call took that returned 200, in milliseconds, or why it is a failure. */
+/** How long a call with status 200 took, in milliseconds, or why it failed. */
 export const timeOf = (call: Effect.Effect<{ readonly status: number }, LabError>) =>
   Effect.gen(function* () {
     const began = performance.now()
@@ -31,7 +31,7 @@ export const timeOf = (call: Effect.Effect<{ readonly status: number }, LabError
     return { millis: Math.round(performance.now() - began), failure }
   })
 
-/** A sample of the plugin's page of metrics. */
+/** A sample from the plugin's metrics page. */
 export const sample = ({ socket }: Plugin, name: string): Effect.Effect<number, LabError> =>
   Effect.tryPromise({
     try: () => request(socket, "/metrics", "", { method: "GET" }),
@@ -43,7 +43,9 @@ export const sample = ({ socket }: Plugin, name: string): Effect.Effect<number, 
     })
   )
 
-/** Maps and unmaps a port so many times as an Engine does, each after the other: the slowest answer, and what failed. */
+/**
+ * Maps and unmaps a port so many times as an Engine does, one after the other: the slowest answer, and the failures.
+ */
 export const mapAgain = (plugin: Plugin, times: number, port = 9000) =>
   Effect.gen(function* () {
     const failures: Array<string> = []
@@ -72,6 +74,6 @@ const bindingOf = (FrontendPort: number) => ({
   Error: null
 })
 
-/** Whether it is so in the end. */
+/** Whether the condition holds before the wait is over. */
 export const eventually = <E, R>(look: Effect.Effect<boolean, E, R>): Effect.Effect<boolean, never, R> =>
   Effect.map(Effect.exit(until(look)), Exit.isSuccess)

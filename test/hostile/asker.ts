@@ -1,4 +1,7 @@
-/** Runs in a process of its own: sends each hostile request to a socket or a port, and says how many got another status than theirs. */
+/**
+ * Runs in its own process: sends each hostile request to a socket or a port, and prints how many got an unexpected
+ * status.
+ */
 import * as Net from "node:net"
 import { hostileRequests, statusOf } from "../support/hostileRequests.ts"
 

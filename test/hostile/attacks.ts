@@ -1,4 +1,4 @@
-/** Every attack that is replayed, in the order of its kinds. */
+/** Every attack that the suite replays, in the order of its kinds. */
 import type { Attack } from "./Attack.ts"
 import * as Input from "./input.ts"
 import * as Lock from "./lock.ts"
@@ -6,14 +6,14 @@ import * as Packets from "./packets.ts"
 import * as Relay from "./relay.ts"
 
 export interface KnownAttack {
-  /** What it is asked for by; those of one kind begin alike. */
+  /** The name that selects it; names of one kind share a prefix. */
   readonly name: string
   readonly attack: string
   /** What must hold. */
   readonly holds: string
-  /** Notes are shown behind the result. */
+  /** Notes are printed after the result. */
   readonly run: (note: (text: string) => void) => Attack
-  /** Of the short form, too. */
+  /** Whether the short form runs it, too. */
   readonly isShort: boolean
 }
 
@@ -29,7 +29,7 @@ const floodOf = (limit: number | undefined, connections: number, isShort = false
   known(
     `flood-${limit ?? "own"}`,
     `${connections} idle TCP connections and 6,000 UDP sources under ${limit ?? "the machine's own"} descriptors`,
-    "MapPorts and a third relayed port are answered, and all is back after it",
+    "MapPorts and a third relayed port are answered, and the descriptors are free again afterwards",
     (note) => Relay.floodRelay({ limit, connections, sources: 6000 }, note),
     isShort
   )
@@ -45,7 +45,7 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "lock-race",
     "another user and another plugin race for the lock in takeovers",
-    "the successor has it",
+    "the successor has the lock",
     () => Lock.raceTakeover
   ),
   known(
@@ -57,7 +57,7 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "lock-reset",
     "reset with another state and socket",
-    "it is refused, and names the process that serves",
+    "reset refuses, and names the process that serves",
     () => Lock.resetLive
   ),
   floodOf(512, 700, true),
@@ -66,7 +66,7 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "flood-control",
     "600 idle connections to the plugin's own TCP port under 512 descriptors",
-    "MapPorts is answered on the socket, and the port is back after it",
+    "MapPorts is answered on the socket, and the port answers again afterwards",
     () => Relay.floodOwnPort,
     true
   ),
@@ -80,20 +80,20 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "oversized",
     "requests that ask for far more than any caller needs",
-    "each is refused by its field or granted, and others are answered",
+    "each is refused with its field or granted, and other clients are answered",
     Input.askTooMuch,
     true
   ),
   known(
     "unread",
-    "a client asks for 700 lists and reads none",
-    "others are answered, and the plugin does not grow",
+    "a client requests 700 lists and reads none",
+    "other clients are answered, and the plugin's memory does not grow",
     Input.readNothing
   ),
   known(
     "batch",
     "a batch of half a million numbers",
-    "one short error answers it",
+    "the answer is one short error",
     () => Input.sendWideBatch
   ),
   known(
@@ -105,13 +105,13 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "own-port",
     "neighbours and containers connect to the plugin's own loopback port",
-    "none gets there",
+    "no connection gets there",
     () => Packets.knockAtOwnPort,
     true
   ),
   known(
     "narrowed",
-    "clients go on after the allow-list was narrowed",
+    "clients keep sending after the allow-list was narrowed",
     "their flows end",
     () => Packets.outliveNarrowing,
     true
@@ -126,19 +126,19 @@ export const attacks: ReadonlyArray<KnownAttack> = [
   known(
     "folder",
     "another user has made the runtime folder",
-    "the start is refused, and names it",
+    "the plugin refuses to start, and names the folder",
     () => Input.prepareFolder
   ),
   known(
     "http",
-    "hostile HTTP requests and Hosts",
-    "each has the same verdict on every listener",
+    "HTTP requests and Host headers that parsers read differently",
+    "each gets the same status on every listener",
     () => Input.askInDisguise,
     true
   ),
   known(
     "mark",
-    "packets with our mark, redirected by another's rule",
+    "packets with our mark, redirected by a rule of another program",
     "they are not masqueraded, and keep their mark",
     () => Packets.borrowMark,
     true

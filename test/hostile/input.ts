@@ -1,4 +1,4 @@
-/** Attacks by what the plugin reads: requests, messages, and folders that it finds. */
+/** Attacks by what the plugin reads: requests, messages and existing folders. */
 import { chmodSync, chownSync, lchownSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -11,11 +11,11 @@ import { type Attack, mapAgain, must } from "./Attack.ts"
 
 const main = "adapters/cli/main.ts"
 
-/** Each as much as fits into one request, while another client maps and unmaps. */
+/** Each fills one request, while another client maps and unmaps. */
 export const askTooMuch = (note: (text: string) => void): Attack =>
   Effect.gen(function* () {
     const { host } = yield* Lab.make()
-    // No Engine is there; following a container is refused before one is asked.
+    // There is no Engine; the plugin refuses to follow a container before it calls one.
     const plugin = yield* Plugin.start(host, { arguments: ["--watch", "--engine", "unix:///nonexistent"] })
     const through: Array<string> = []
     let slowest = 0
@@ -89,13 +89,13 @@ export const sendWideBatch: Attack = Effect.gen(function* () {
 const nobody = 65_534
 const another = 12_345
 
-/** As user 65534, who may read this checkout wherever it lies. */
+/** As user 65534, who can read this checkout in any folder. */
 const asNobody = [
   ...["setpriv", `--reuid=${nobody}`, `--regid=${nobody}`, "--clear-groups"],
   ...["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
 ]
 
-/** What a start without `--socket` and `--state` may find where its runtime folder should be. */
+/** What a start without `--socket` and `--state` may find in place of its runtime folder. */
 const prepared: Readonly<Record<string, (path: string) => void>> = {
   "a folder of another user": (path) => {
     mkdirSync(path)

@@ -1,4 +1,4 @@
-/** Attacks on the plugin's place: the lock on the kernel's table, the table itself, and a takeover. */
+/** Attacks on the plugin's exclusive resources: the lock on the kernel's table, the table itself, and a takeover. */
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Effect } from "effect"
@@ -10,7 +10,7 @@ import { type Attack, eventually, mapAgain, must, timeOf } from "./Attack.ts"
 const main = "adapters/cli/main.ts"
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
 
-/** Binds the name that was the lock once, as user 65534, as soon as it is free. */
+/** Binds the name of the former lock, as user 65534, as soon as it is free. */
 const squatter = `process.setgroups([]); process.setgid(65534); process.setuid(65534)
   const bind = () => require("net").createServer()
     .on("error", () => setTimeout(bind, 1))
@@ -23,7 +23,7 @@ const squat = (host: Namespace) =>
     running.waitForLine("trying", { timeoutMillis: 20_000 })
   )
 
-/** Whether the kernel redirects the port: the backend knows the client by its own address. */
+/** Whether the kernel redirects the port: the backend sees the client's own address. */
 const isRedirected = ({ client }: Lab.Lab) =>
   Effect.map(
     client.agent.tcp({ host: "10.99.0.1", port: 8080, timeoutMillis: 2000 }),
@@ -47,7 +47,7 @@ export const squatLock: Attack = Effect.gen(function* () {
   return []
 })
 
-/** By the same, and by a plugin of root's with another state, while a takeover hands the table over. */
+/** By the same users, and by another plugin of root with another state, while a takeover hands the table over. */
 export const raceTakeover: Attack = Effect.gen(function* () {
   const lab = yield* Lab.make()
   const { host } = lab
@@ -71,14 +71,14 @@ export const raceTakeover: Attack = Effect.gen(function* () {
   ]
 })
 
-/** By root's other tools. */
+/** By other tools of root. */
 export const flushRuleset: Attack = Effect.gen(function* () {
   const lab = yield* Lab.make()
   yield* serveWeb(lab)
   const through: Array<string> = []
   for (const command of ["flush ruleset", "delete table inet portmapper"]) {
     yield* lab.host.exec("nft", command.split(" "))
-    // A kernel before 6.9 lets others remove the table, and the plugin puts it back.
+    // A kernel before 6.9 lets other processes remove the table, and the plugin puts it back.
     if (!(yield* eventually(isRedirected(lab)))) through.push(`nft ${command} ends what is published`)
   }
   return through
@@ -105,7 +105,7 @@ export const resetLive: Attack = Effect.gen(function* () {
   ]
 })
 
-/** In each step of a takeover that the running plugin waits for. */
+/** In each step of a takeover for which the running plugin waits. */
 export const freezeSuccessor = (note: (text: string) => void): Attack =>
   Effect.gen(function* () {
     const lab = yield* Lab.make()

@@ -1,4 +1,4 @@
-/** Attacks by packets of neighbours, containers and others on the host. */
+/** Attacks by packets of neighbours, containers and other processes on the host. */
 import { Effect } from "effect"
 import type { TcpRequest } from "../lab/AgentProtocol.ts"
 import * as Lab from "../lab/Lab.ts"
@@ -9,7 +9,7 @@ import { silenceMillis } from "../lab/patience.ts"
 import type { Running } from "../lab/Running.ts"
 import { type Attack, must } from "./Attack.ts"
 
-/** Addresses that are nobody's alone; the last one is the broadcast address of a bridge, sent to the host as a router. */
+/** Addresses that no single host has; the last is the broadcast address of a bridge, sent to the host as a router. */
 const nobodys = ["255.255.255.255", "10.99.0.255", "224.0.0.1", "ff02::1%eth0", "172.31.0.255"]
 
 /** Datagrams to broadcast and multicast addresses, at a port that the relay serves on all addresses. */
@@ -36,7 +36,7 @@ export const shoutAtRelay: Attack = Effect.gen(function* () {
   return flows === 0 ? answers : [...answers, `${flows} flows to the container begin`]
 })
 
-/** Of all mappings, as the plugin lists them. */
+/** Summed over all mappings in the plugin's list. */
 const connections = (plugin: Plugin.Plugin): Effect.Effect<number, LabError> =>
   Effect.map(plugin.call("ListPorts", {}), ({ body }) => {
     const { Mappings } = JSON.parse(body) as { readonly Mappings: ReadonlyArray<{ Connections: number }> }
@@ -76,7 +76,7 @@ export const knockAtOwnPort: Attack = Effect.gen(function* () {
   return through
 })
 
-/** A mark of every bit, on a neighbour's packets that a rule of another's redirects back to the neighbour's bridge. */
+/** A mark with every bit, on a neighbour's packets that another program's rule redirects back to its bridge. */
 export const borrowMark: Attack = Effect.gen(function* () {
   const { host, client, c1, c2 } = yield* Lab.make()
   yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -143,14 +143,14 @@ export const outliveNarrowing: Attack = Effect.gen(function* () {
   const admitted = yield* Effect.forEach(["10.98.0.1", "fd98::1"], (to) => listen(get("client2"), to))
   yield* progress([...refused.flat(), ...admitted.flat()])
   yield* map({ "portmapper.allow": "10.98.0.0/24,fd98::/64" })
-  // What is on its way may still arrive.
+  // Packets on their way may still arrive.
   yield* progress(admitted.flat())
   const before = refused.flat().map(({ heard }) => heard())
   yield* progress(admitted.flat())
   yield* progress(admitted.flat())
   const more = refused.flat().map(({ heard }, index) => heard() - (before[index] ?? 0))
   yield* map({})
-  // Who is let in again is served again, from the same port too.
+  // A source that is admitted again is served again, from the same port too.
   yield* progress(refused.flat().filter(({ name }) => name.startsWith("udp")))
   return refused
     .flat()
@@ -163,7 +163,7 @@ interface Listener {
   readonly process: Running
 }
 
-/** A backend on port 8080 that sends a line every 10 ms to whoever connected, or sent it a datagram. */
+/** A backend on port 8080 that sends a line every 10 ms to each client that connected or sent it a datagram. */
 const streamer = (backend: Namespace) =>
   Effect.flatMap(
     backend.spawn(process.execPath, [
@@ -185,7 +185,7 @@ const streamer = (backend: Namespace) =>
     (running) => running.waitForLine("serving")
   )
 
-/** Two clients, by TCP and by UDP, that go on sending as well, and say what they hear. */
+/** Two clients, by TCP and by UDP, that keep sending as well, and print what they receive. */
 const listen = (from: Namespace, host: string) =>
   Effect.forEach(["tcp", "udp"] as const, (protocol) =>
     Effect.map(
@@ -211,7 +211,7 @@ const listen = (from: Namespace, host: string) =>
     )
   )
 
-/** Until each has heard more. */
+/** Until each has received more. */
 const progress = (listeners: ReadonlyArray<Listener>) =>
   Effect.forEach(listeners, ({ heard, process }) =>
     process.waitForLine("heard", { stream: "stdout", after: heard() + 30, timeoutMillis: 20_000 })

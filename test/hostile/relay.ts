@@ -7,7 +7,7 @@ import * as Plugin from "../lab/Plugin.ts"
 import { type Attack, eventually, mapAgain, must, sample } from "./Attack.ts"
 
 export interface Flood {
-  /** The hard limit of the plugin's descriptors; the machine's own where there is none. */
+  /** The hard limit of the plugin's descriptors; `undefined` keeps the machine's own. */
   readonly limit: number | undefined
   readonly connections: number
   readonly sources: number
@@ -15,7 +15,7 @@ export interface Flood {
 
 const ports = { idle: 8080, packets: 8081, used: 8082 }
 
-/** One relayed port by idle TCP connections and another one by UDP from many sources, while a third one is in use. */
+/** Floods one relayed port with idle TCP connections and another with UDP from many sources; a third is in use. */
 export const floodRelay = ({ limit, connections, sources }: Flood, note: (text: string) => void): Attack =>
   Effect.gen(function* () {
     const { host, client, c1 } = yield* Lab.make()
@@ -71,7 +71,7 @@ export const floodRelay = ({ limit, connections, sources }: Flood, note: (text: 
     return through
   })
 
-/** The plugin's own TCP port by idle connections. */
+/** Floods the plugin's own TCP port with idle connections. */
 export const floodOwnPort: Attack = Effect.gen(function* () {
   const { host } = yield* Lab.make()
   const folder = yield* Plugin.temporaryFolder
@@ -105,7 +105,7 @@ const leftOver = (plugin: Plugin.Plugin, before: number) =>
     return (yield* eventually(isBack)) ? [] : ["descriptors are not given back"]
   })
 
-/** To the host's own addresses, alone and in a circle of two, by TCP and UDP. */
+/** Maps the host's own addresses, alone and in a circle of two, by TCP and UDP. */
 export const mapToItself: Attack = Effect.gen(function* () {
   const { host, client, c1 } = yield* Lab.make()
   yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -135,7 +135,7 @@ export const mapToItself: Attack = Effect.gen(function* () {
     return (yield* packets) === earlier
   })
   if (!(yield* eventually(isQuiet))) through.push("the relay goes on sending to itself")
-  // A flow of UDP is kept for a while.
+  // The relay keeps a UDP flow for a while.
   const most = before + 4 * loops.length
   if ((yield* count) > most)
     through.push(`${yield* count} descriptors are in use after it, ${before} were before`)

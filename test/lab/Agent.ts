@@ -1,7 +1,7 @@
 /**
  * The typed side of `agent-process.ts`: traffic from and to one network namespace, without a new process for each
  * packet. The process starts with the first request and ends with the lab. An outcome such as `refused` is an answer;
- * an `AgentError` is what could not even be tried, with the system's code (`EADDRINUSE`).
+ * an `AgentError` is an operation that failed to start, with the system's code (`EADDRINUSE`).
  */
 import type { ChildProcess } from "node:child_process"
 import { Effect, Schema } from "effect"
@@ -24,7 +24,7 @@ import { exchangeMillis, patienceMillis } from "./patience.ts"
 import { follow } from "./Running.ts"
 
 export class AgentError extends Schema.TaggedError<AgentError>()("AgentError", {
-  /** The operation with its request, as it was sent. */
+  /** The operation with its request, as sent. */
   operation: Schema.String,
   code: Schema.String,
   detail: Schema.String
@@ -34,7 +34,7 @@ export class AgentError extends Schema.TaggedError<AgentError>()("AgentError", {
   }
 }
 
-/** Something the agent keeps open until it is stopped or the lab ends. Stopping twice is fine. */
+/** A server or socket that the agent keeps open until it is stopped or the lab ends. Stopping twice is allowed. */
 export interface Held {
   readonly address: string
   readonly port: number
@@ -51,19 +51,19 @@ export interface Transfer extends Held {
 }
 
 export interface Agent {
-  /** Starts the process ahead of the first request; answers its pid. */
+  /** Starts the process ahead of the first request; returns its pid. */
   readonly start: Effect.Effect<number, AgentError>
   readonly echo: (request: EchoRequest) => Effect.Effect<Held, AgentError>
   readonly hold: (request: HoldRequest) => Effect.Effect<Held, AgentError>
   readonly tcp: (request: TcpRequest) => Effect.Effect<TcpResult, AgentError>
   readonly udp: (request: UdpRequest) => Effect.Effect<UdpResult, AgentError>
-  /** A connection that sends a line, awaits its echo, and goes on. Fails where the handshake does. */
+  /** A connection that sends a line, awaits its echo, and repeats. Fails where the handshake does. */
   readonly transfer: (request: TransferRequest) => Effect.Effect<Transfer, AgentError>
-  /** Ends the process, and with it all it holds; the next request starts another. */
+  /** Ends the process, and with it every socket it holds; the next request starts another. */
   readonly stop: Effect.Effect<void>
 }
 
-/** `launch` starts `agent-process.ts` in its namespace. The caller owes the agent a `stop`. */
+/** `launch` starts `agent-process.ts` in its namespace. The caller must `stop` the agent. */
 export const make = (launch: () => ChildProcess): Agent => {
   let current: Connection | undefined
 

@@ -1,6 +1,6 @@
 /**
- * What travels between `Agent.ts` and `agent-process.ts`: JSON lines, requests with ids one way and answers the other.
- * Types alone, erased when either runs.
+ * The messages between `Agent.ts` and `agent-process.ts`: JSON lines, requests with ids one way and answers the other.
+ * Only types, erased when either runs.
  */
 
 export interface Endpoint {
@@ -16,7 +16,7 @@ export interface EchoRequest {
   readonly host?: string
   /** 0, the default, lets the system choose. */
   readonly port?: number
-  /** What the echo says it is. Default: the namespace's role. */
+  /** The name in the echo. Default: the namespace's role. */
   readonly who?: string
   readonly dual?: boolean
 }
@@ -35,23 +35,26 @@ export interface TcpRequest {
   readonly payload?: string
   readonly sourceAddress?: string
   readonly sourcePort?: number
-  /** For the whole exchange. Default `exchangeMillis`; `silenceMillis` where none is to come. */
+  /** For the whole exchange. Default `exchangeMillis`; `silenceMillis` where the test expects no answer. */
   readonly timeoutMillis?: number
-  /** How the connection ends once it is answered. `reset` leaves no TIME_WAIT, so that the same source port serves again. */
+  /**
+   * How the connection ends after the answer. `reset` leaves no TIME_WAIT, so that the same source port is free
+   * again.
+   */
   readonly close?: "fin" | "reset"
 }
 
 /**
- * `answered`: a line came back. `refused`: a reset, or an ICMP port unreachable, before the handshake. `reset`: after it.
- * `closed`: the other side ended the connection without a word. `timeout`: silence; `connected` says whether there was
- * a handshake. `unreachable`: no route, or an ICMP unreachable of another kind.
+ * `answered`: a line came back. `refused`: a reset, or an ICMP port unreachable, before the handshake. `reset`:
+ * after it. `closed`: the other side ended the connection without sending. `timeout`: silence; `connected` says
+ * whether there was a handshake. `unreachable`: no route, or an ICMP unreachable of another kind.
  */
 export type TcpOutcome = "answered" | "refused" | "reset" | "closed" | "timeout" | "unreachable"
 
 export interface Answer {
   /** The whole line, or datagram. */
   readonly text: string
-  /** The parts of an echo's answer: who said it, the source it saw, the payload it got. */
+  /** The parts of an echo's answer: the server's name, the source it saw, the payload it received. */
   readonly who?: string
   readonly seen?: Endpoint
   readonly payload?: string
@@ -73,11 +76,11 @@ export interface UdpRequest {
   readonly payload?: string
   readonly sourceAddress?: string
   readonly sourcePort?: number
-  /** How often to send and await, one after the other, from one socket. Default 1. */
+  /** How often to send and await an answer, one after the other, from one socket. Default 1. */
   readonly rounds?: number
-  /** For each round. Default `exchangeMillis`; `silenceMillis` where no answer is to come. */
+  /** For each round. Default `exchangeMillis`; `silenceMillis` where the test expects no answer. */
   readonly timeoutMillis?: number
-  /** Takes answers from whatever source, may broadcast, and is told of no ICMP error. Default false. */
+  /** Accepts answers from any source, may broadcast, and reports no ICMP error. Default false. */
   readonly unconnected?: boolean
 }
 
@@ -88,7 +91,7 @@ export interface UdpReply extends Answer {
 export interface UdpResult {
   /** Of the last round. */
   readonly outcome: "answered" | "refused" | "timeout" | "unreachable"
-  /** One for each round that was answered. */
+  /** One for each answered round. */
   readonly replies: ReadonlyArray<UdpReply>
   readonly local?: Endpoint
   readonly code?: string
@@ -99,21 +102,21 @@ export interface TransferRequest {
   readonly port: number
   readonly sourceAddress?: string
   readonly sourcePort?: number
-  /** Of one round: a line that is sent, echoed, and compared. Default 64. */
+  /** Bytes of one round: a line that is sent, echoed, and compared. Default 64. */
   readonly chunkBytes?: number
-  /** From an answer to the next line. Default 10. */
+  /** Milliseconds from an answer to the next line. Default 10. */
   readonly intervalMillis?: number
-  /** For the handshake. Default `exchangeMillis`. */
+  /** Milliseconds for the handshake. Default `exchangeMillis`. */
   readonly timeoutMillis?: number
 }
 
 export interface TransferProgress {
   /** `failed` after a reset or a wrong echo, `closed` after the other side's end. */
   readonly state: "open" | "closed" | "failed"
-  /** Lines that came back as they were sent. */
+  /** Lines that came back unchanged. */
   readonly rounds: number
   readonly bytes: number
-  /** The first answer, which says who is at the other end. */
+  /** The first answer, which names the server. */
   readonly first?: Answer
   readonly code?: string
 }

@@ -1,20 +1,22 @@
 /**
- * What this machine can do of what tests need beyond Node, found out by trying, once in each process and only when it is
- * asked for. Nothing is left behind.
+ * What this machine has of what tests need beyond Node: each found out by trying, once in each process and only when a
+ * test needs it. Nothing is left behind.
  */
 import { spawnSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { release } from "node:os"
 
 interface Capability {
-  /** What to say is missing. */
+  /** The name to print when it is missing. */
   readonly words: string
-  /** The Debian package that has it; none where it is the kernel's or the user's. */
+  /** The Debian package that contains it; none where the kernel or the user provides it. */
   readonly debian?: string
+  /** Only `npm run test:long` needs it. */
+  readonly isForLong?: true
   readonly isThere: () => boolean
 }
 
-/** Where Debian has the plugins of the CNI project. */
+/** Where Debian puts the plugins of the CNI project. */
 export const cniPlugins = "/usr/lib/cni"
 
 const command = (name: string, ...args: ReadonlyArray<string>): boolean =>
@@ -79,6 +81,9 @@ const capabilities = {
       command(process.execPath, "-e", "require('dns').lookup('localhost', (e) => process.exit(e ? 1 : 0))")
   },
   npm: program("npm"),
+  mmdebstrap: { ...program("mmdebstrap"), isForLong: true },
+  lintian: { ...program("lintian"), isForLong: true },
+  strip: { ...program("strip", "binutils"), isForLong: true },
   bash: program("bash"),
   zsh: program("zsh"),
   fish: program("fish")
@@ -86,28 +91,31 @@ const capabilities = {
 
 export type Need = keyof typeof capabilities
 
-export const needs = Object.keys(capabilities) as ReadonlyArray<Need>
+/** The needs of the gate. */
+export const needs = (Object.keys(capabilities) as ReadonlyArray<Need>).filter(
+  (need) => (capabilities[need] as Capability).isForLong !== true
+)
 
-/** What each lab takes: a user who may, what sets up its networks, and a kernel that has what our table uses. */
+/** The needs of each lab: a user with the rights, the tools for its networks, a kernel with our table's features. */
 export const labNeeds: ReadonlyArray<Need> = ["root", "ip", "nft", "namespaces"]
 
-/** Those of these needs that this machine doesn't meet, in their order. */
+/** Those of these needs that this machine does not meet, in their order. */
 export const lacking = (wanted: ReadonlyArray<Need>): ReadonlyArray<Need> => {
   const lacks = wanted.filter((need) => need !== "namespaces" && !isMet(need))
-  // To try namespaces takes what a lab does; without it there is nothing to say about them.
+  // Trying namespaces needs what a lab needs; without that there is nothing to try.
   const tries = wanted.includes("namespaces") && ["root", "ip", "nft"].every((need) => isMet(need as Need))
   return tries && !isMet("namespaces") ? [...lacks, "namespaces"] : lacks
 }
 
-/** In words, for a title: `needs root and nft`. */
+/** As text for a title: `needs root and nft`. */
 export const needsText = (lacks: ReadonlyArray<Need>): string =>
   `needs ${lacks.map((need) => capabilities[need].words).join(" and ")}`
 
-/** The Debian packages that have them, sorted. */
+/** The Debian packages that contain them, sorted. */
 export const packagesOf = (lacks: ReadonlyArray<Need>): ReadonlyArray<string> =>
   [...new Set(lacks.flatMap((need) => (capabilities[need] as Capability).debian ?? []))].sort()
 
-/** What of them no package brings, in words. */
+/** Those that no package provides, as text. */
 export const unpackaged = (lacks: ReadonlyArray<Need>): ReadonlyArray<string> =>
   lacks.filter((need) => packagesOf([need]).length === 0).map((need) => capabilities[need].words)
 
@@ -119,7 +127,7 @@ const isMet = (need: Need): boolean => {
   return met
 }
 
-/** As what a container has for an image: nothing else, no library either. */
+/** Runs it with nothing else in its root, as in a container: no library either. */
 const isStatic = (path: string): boolean =>
   spawnSync("ldd", [path], { encoding: "utf8" }).stderr?.includes("not a dynamic") === true
 
@@ -141,7 +149,7 @@ END
 `
 }
 
-/** Loaded, or there to be loaded when the first socket asks for it. */
+/** Loaded, or loadable when the first socket needs it. */
 const hasSctp = (): boolean => {
   if (existsSync("/proc/sys/net/sctp")) return true
   const modules = `/lib/modules/${release()}`

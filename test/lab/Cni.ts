@@ -1,6 +1,6 @@
 /**
  * A CNI network in a lab's host: Debian's bridge and our plugin after it in the chain, run by the CNI project's own
- * `cnitool`. Its files lie in a folder of their own; of the machine's `/var/lib` the plugins see nothing.
+ * `cnitool`. Its files lie in its own folder; the plugins see nothing of the machine's `/var/lib`.
  */
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
@@ -21,17 +21,17 @@ export interface Network {
     pod: Namespace.Namespace,
     ports?: ReadonlyArray<Ports>
   ) => Effect.Effect<Output, LabError>
-  /** Forgets what the runtime has cached, as one does that has lost its state. */
+  /** Deletes the runtime's cache, as after a runtime lost its state. */
   readonly forget: Effect.Effect<void>
-  /** The commands that took a Node process of their own, since the last time this was asked. */
+  /** The commands that needed a Node process, since the last call of this. */
   readonly byNode: Effect.Effect<ReadonlyArray<string>>
-  /** For whoever runs a runtime by itself: where the executable finds Node. */
+  /** The `PATH` in which the executable finds Node, for tests that start a runtime themselves. */
   readonly path: string
   /** Our plugin alone, as a runtime of specification 1.1 runs it for this network. */
   readonly plugin: (command: string, fields?: object) => Effect.Effect<Output, LabError>
 }
 
-/** The addresses of pods are given out from .2 and ::2 on; the bridge is `cni0`. */
+/** Pods get addresses from .2 and ::2 on; the bridge is `cni0`. */
 export const subnets = ["172.29.0.0/24", "fd55::/64"]
 
 const name = "labnet"
@@ -52,7 +52,7 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   for (const plugin of ["bridge", "host-local"]) symlinkSync(join(cniPlugins, plugin), join(bin, plugin))
   const executable = join(bin, "portmapper-cni")
   symlinkSync(cniFront, executable)
-  // What the executable finds as Node tells that it was needed.
+  // The `node` that the executable finds records each use.
   const nodeRuns = join(folder, "node-runs")
   mkdirSync(join(folder, "path"))
   writeFileSync(
@@ -66,7 +66,7 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
     capabilities: { portMappings: true },
     socket: join(folder, "portmapper.sock")
   }
-  // Debian's bridge is older than specification 1.1.
+  // Debian's bridge plugin is older than specification 1.1.
   writeFileSync(
     join(net, "net.conflist"),
     JSON.stringify({ cniVersion: "1.0.0", name, plugins: [bridge(state), ours] })
@@ -121,7 +121,7 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   } satisfies Network
 })
 
-/** A namespace that nothing is in yet but loopback; it goes with the scope. */
+/** A namespace with only loopback; removed with the scope. */
 export const pod = (
   prefix: string,
   role: string
@@ -134,7 +134,7 @@ export const pod = (
     (made) => Effect.andThen(made.agent.stop, Effect.ignore(check("ip", ["netns", "del", made.name])))
   )
 
-/** What `cnitool` calls the container of a pod. */
+/** `cnitool`'s name for the container of a pod. */
 export const containerId = ({ path }: Namespace.Namespace): string =>
   `cnitool-${createHash("sha512").update(path).digest("hex").slice(0, 20)}`
 

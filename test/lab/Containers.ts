@@ -1,6 +1,6 @@
 /**
- * Containers of a lab's Engine, from an image made on the spot: a static busybox and nothing else, since no registry can be
- * reached. Each serves its name by HTTP on the ports that it is told.
+ * Containers of a lab's Engine, from an image made on the spot: a static busybox and nothing else, since no registry
+ * is reachable. Each serves its name by HTTP on the given ports.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -13,13 +13,13 @@ import { check, type LabError } from "./Process.ts"
 
 export interface RunOptions {
   readonly labels?: Readonly<Record<string, string>>
-  /** Options of `docker run` besides. */
+  /** Additional options of `docker run`. */
   readonly args?: ReadonlyArray<string>
   readonly ports?: ReadonlyArray<number>
   readonly image?: string
 }
 
-/** Puts the image `busybox` into the Engine, and others that have it with labels of their own. */
+/** Loads the image `busybox` into the Engine, and others based on it with their own labels. */
 export const prepareImages = Effect.fn("Containers.prepareImages")(function* (
   dockerd: Dockerd,
   labelled: Readonly<Record<string, Readonly<Record<string, string>>>> = {}
@@ -40,7 +40,7 @@ export const prepareImages = Effect.fn("Containers.prepareImages")(function* (
   rmSync(folder, { recursive: true })
 })
 
-/** Runs one in the background; it is removed with the scope. Answers its id. */
+/** Runs one in the background, removed with the scope. Returns its id. */
 export const runContainer = (
   dockerd: Dockerd,
   name: string,
@@ -50,7 +50,7 @@ export const runContainer = (
     Effect.ignore(dockerd.docker(["rm", "--force", id]))
   )
 
-/** As `runContainer`; it is there until someone removes it. */
+/** As `runContainer`, but the container stays until someone removes it. */
 export const leaveContainer = (
   dockerd: Dockerd,
   name: string,
@@ -72,17 +72,21 @@ export const leaveContainer = (
     (id) => id.trim()
   )
 
-/** `docker`, whose failure is the test's. */
+/** Runs `docker`, whose failure fails the test. */
 export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Effect<string, LabError> =>
   check("docker", ["--host", `unix://${dockerd.socket}`, ...args])
 
-/** The name that is served at a host's port, or `nobody`. */
-export const servedAt = (from: Namespace, host: string, port: number): Effect.Effect<string, LabError> =>
+/** The name served at a host's port, or `nobody`. */
+export const servedAt = (
+  from: Pick<Namespace, "exec">,
+  host: string,
+  port: number
+): Effect.Effect<string, LabError> =>
   Effect.map(from.exec(process.execPath, ["-e", fetching, `http://${host}:${port}/`]), ({ code, stdout }) =>
     code === 0 ? stdout.trim() : "nobody"
   )
 
-/** Debian's static busybox dies of its own wget. */
+/** Debian's static busybox crashes in its own wget. */
 const fetching = `
 const [, url] = process.argv
 fetch(url, { signal: AbortSignal.timeout(5_000) })
@@ -90,9 +94,9 @@ fetch(url, { signal: AbortSignal.timeout(5_000) })
   .then((text) => process.stdout.write(text), () => process.exit(1))
 `
 
-/** Asks until it is the one that is expected. */
+/** Retries until the name is the expected one. */
 export const servedSoon = (
-  from: Namespace,
+  from: Pick<Namespace, "exec">,
   host: string,
   port: number,
   expected: string

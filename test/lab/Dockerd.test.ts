@@ -9,7 +9,7 @@ import * as Dockerd from "./Dockerd.ts"
 import { describeLab } from "./describeLab.ts"
 import * as Lab from "./Lab.ts"
 
-/** The least of a plugin: writes down what it is asked, and says that it does volumes. */
+/** A minimal plugin: records its requests, and claims to be a volume driver. */
 const plugin = Effect.acquireRelease(
   Effect.promise(async () => {
     const folder = mkdtempSync(join(tmpdir(), "portmapper-fake-"))
@@ -32,29 +32,31 @@ const plugin = Effect.acquireRelease(
 )
 
 describeLab("a dockerd in a lab", ["dockerd", "iptables"], () => {
-  it.live("activates a plugin whose socket lies anywhere, and sees nothing of the machine's own Engine", () =>
-    Effect.gen(function* () {
-      const { host } = yield* Lab.make()
-      const { asked, path } = yield* plugin
-      const dockerd = yield* Dockerd.start(host)
-      yield* dockerd.plugin("fake", path)
-      const version = yield* dockerd.api("GET", "/version")
-      assert.strictEqual(version.status, 200)
-      const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "fake" })
-      assert.strictEqual(made.status, 201, made.body)
-      assert.strictEqual(asked[0], "POST /Plugin.Activate")
-      assert.include(asked, "POST /VolumeDriver.Create")
-      assert.strictEqual(yield* dockerd.check("ls", ["/run/docker/plugins"]), "fake.sock\n")
-      assert.match(yield* dockerd.check("ip", ["-o", "address"]), /10\.99\.0\.1\/24/)
-      assert.match(
-        (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
-        /the Engine's \/run is its own$/
-      )
-    })
+  it.live(
+    "activates a plugin whose socket lies in any folder, and sees nothing of the machine's own Engine",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const { asked, path } = yield* plugin
+        const dockerd = yield* Dockerd.start(host)
+        yield* dockerd.plugin("fake", path)
+        const version = yield* dockerd.api("GET", "/version")
+        assert.strictEqual(version.status, 200)
+        const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "fake" })
+        assert.strictEqual(made.status, 201, made.body)
+        assert.strictEqual(asked[0], "POST /Plugin.Activate")
+        assert.include(asked, "POST /VolumeDriver.Create")
+        assert.strictEqual(yield* dockerd.check("ls", ["/run/docker/plugins"]), "fake.sock\n")
+        assert.match(yield* dockerd.check("ip", ["-o", "address"]), /10\.99\.0\.1\/24/)
+        assert.match(
+          (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
+          /the Engine's \/run is its own$/
+        )
+      })
   )
 
   it.live(
-    "makes docker0 and rules in its own namespace where it is told to, and starts again on the same folder",
+    "makes docker0 and rules in its own namespace with the options for that, and restarts on the same folder",
     () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()

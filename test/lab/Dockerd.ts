@@ -1,5 +1,5 @@
 /**
- * A real Engine in a namespace of the lab: Debian's dockerd with all its files in a folder of its own. It also gets a
+ * A real Engine in a namespace of the lab: Debian's dockerd with all its files in its own folder. It also gets a
  * private view of the file system in which `/run` is empty, `/run/docker` and `/etc/docker` are folders of ours, and
  * nothing of the machine's own Engine is seen or changed.
  */
@@ -13,7 +13,7 @@ import { check, LabError, type Output, type RunOptions, run } from "./Process.ts
 import { type Running, spawn } from "./Running.ts"
 
 export interface DockerdOptions {
-  /** Kept from one start to the next, data and all. Default: a new one, removed with the scope. */
+  /** A folder kept from one start to the next, data included. Default: a new one, removed with the scope. */
   readonly folder?: string
   /** The Engine's own `docker0`. Default false. */
   readonly bridge?: boolean
@@ -26,17 +26,20 @@ export interface Dockerd {
   readonly process: Running
   /** The API's Unix socket. */
   readonly socket: string
-  /** What the Engine sees as `/run/docker/plugins`. A plugin may put its socket here by itself. */
+  /** What the Engine sees as `/run/docker/plugins`. A plugin may create its socket here. */
   readonly pluginFolder: string
   /** What the Engine sees as `/etc/docker/plugins`, for `.spec` and `.json` files. */
   readonly specFolder: string
-  /** Shows a plugin's socket to the Engine as `/run/docker/plugins/NAME.sock`. Its own path may be any outside `/run`. */
+  /**
+   * Shows a plugin's socket to the Engine as `/run/docker/plugins/NAME.sock`. The socket may lie anywhere outside
+   * `/run`.
+   */
   readonly plugin: (name: string, socketPath: string) => Effect.Effect<void, LabError>
   /** One request to the API; `body` goes as JSON. */
   readonly api: (method: string, path: string, body?: unknown) => Effect.Effect<HttpAnswer, LabError>
   /** The `docker` client on this Engine. Any exit code is a success. */
   readonly docker: (args: ReadonlyArray<string>, options?: RunOptions) => Effect.Effect<Output, LabError>
-  /** Any command where the Engine runs: its network, its `/run` and its `/etc/docker`. */
+  /** Runs a command in the Engine's network namespace, with its `/run` and its `/etc/docker`. */
   readonly check: (
     command: string,
     args?: ReadonlyArray<string>,

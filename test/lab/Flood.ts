@@ -1,6 +1,6 @@
 /**
  * A flood of one port from inside a namespace: idle TCP connections, or UDP packets from as many source ports. Bounded by
- * its count; all of it is gone with the scope, or once `stop` returns.
+ * its count; everything ends with the scope, or once `stop` returns.
  */
 import { fileURLToPath } from "node:url"
 import { Effect, type Scope } from "effect"
@@ -12,12 +12,12 @@ export interface FloodOptions {
   readonly protocol: "tcp" | "udp"
   readonly host: string
   readonly port: number
-  /** Connections that are begun, or sources that send a packet. At most 12,000. */
+  /** How many connections to begin, or sources that send a packet. At most 12,000. */
   readonly count: number
 }
 
 export interface Flood {
-  /** Waits until everything was begun or sent. Connections that are refused or reset are not repeated. */
+  /** Waits until everything was begun or sent. Does not repeat connections that are refused or reset. */
   readonly sent: Effect.Effect<void, LabError>
   readonly stop: Running["stop"]
 }

@@ -1,6 +1,6 @@
 /**
- * Web servers in a container that take connections by the PROXY protocol alone, on port 80 of both families: HAProxy and
- * nginx, as they are installed. To any request they answer whom they saw, as `CLIENT PORT SERVER PORT`.
+ * Web servers in a container that accept only connections with the PROXY protocol, on port 80 of both families:
+ * HAProxy and nginx. They answer any request with the addresses they saw, as `CLIENT PORT SERVER PORT`.
  */
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -62,7 +62,10 @@ http {
 `
 }
 
-/** What is answered to one request of this client, with the ends that the client itself knows; nothing where it is refused. */
+/**
+ * The answer to one request of this client, with the client's own view of its ends; empty where the server refuses
+ * it.
+ */
 export const ask = (
   from: Namespace,
   host: string,

@@ -9,7 +9,7 @@ import { silenceMillis } from "./patience.ts"
 
 const left = (prefix: string) => readdirSync("/run/netns").filter((name) => name.startsWith(prefix))
 
-/** One that was killed and is not yet reaped is not alive. */
+/** A process that was killed but not yet reaped does not count as alive. */
 const alive = (pid: number) => {
   try {
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"))
@@ -18,7 +18,7 @@ const alive = (pid: number) => {
   }
 }
 
-/** Drops what comes to a port of the host, in silence. */
+/** Silently drops traffic to a port of the host. */
 const drop = (namespace: Namespace, port: number) =>
   namespace.check("nft", ["-f", "-"], {
     input: `table inet t { chain c { type filter hook input priority 0; th dport ${port} drop; }; }`
@@ -68,7 +68,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("tells refused, silent, reset, closed and unreachable apart, and a handshake from none", () =>
+  it.live("distinguishes refused, silent, reset, closed and unreachable, with or without a handshake", () =>
     Effect.gen(function* () {
       const { client, host } = yield* Lab.make()
       yield* drop(host, 81)
@@ -104,7 +104,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("holds a port until it is told to stop; who wants it too is refused by the system's code", () =>
+  it.live("holds a port until it is stopped; another bind fails with the system's code", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       for (const protocol of ["tcp", "udp"] as const) {
@@ -117,7 +117,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("follows a long connection while it goes on, and knows when it broke", () =>
+  it.live("follows a long connection while it lasts, and reports when it broke", () =>
     Effect.gen(function* () {
       const { c1, client } = yield* Lab.make()
       const echo = yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -172,7 +172,7 @@ describeLab("a lab", [], () => {
       })
   )
 
-  it.live("runs commands and processes inside, and follows what they say", () =>
+  it.live("runs commands and processes inside, and reads their output", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       assert.deepStrictEqual(yield* host.exec("sh", ["-c", "cat; echo no >&2; exit 3"], { input: "yes" }), {
@@ -202,7 +202,7 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("ends a process with its scope, one that ignores SIGTERM too", () =>
+  it.live("ends a process with its scope, even one that ignores SIGTERM", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const stubborn = yield* Effect.scoped(
@@ -218,7 +218,7 @@ describeLab("a lab", [], () => {
   )
 
   it.live(
-    "leaves no namespace and no process behind: after success, failure, interruption, half a set-up",
+    "leaves no namespace and no process behind: after success, failure, interruption, a partial set-up",
     () =>
       Effect.gen(function* () {
         const prefixes: Array<string> = []
@@ -243,7 +243,7 @@ describeLab("a lab", [], () => {
       })
   )
 
-  it.live("lives beside another with the same addresses, and neither sees the other", () =>
+  it.live("runs beside another with the same addresses, and neither sees the other", () =>
     Effect.gen(function* () {
       const labs = yield* Effect.all([Lab.make(), Lab.make()], { concurrency: 2 })
       const say = labs.map(({ c1, client }, index) =>

@@ -1,8 +1,8 @@
 /**
- * A network of its own to try the plugin in: an outside client, the host, and containers on its bridges, each a network
- * namespace. It is made for a scope and goes with it, whatever happened, with every process that is still inside. Labs
- * never meet: names carry the process, a random part and a counter. What a killed process left behind, the next lab
- * removes. `Topology.ts` has the addresses.
+ * A private network to try the plugin in: an outside client, the host, and containers on its bridges, each a network
+ * namespace. A scope makes it and removes it, whatever happens, with every process that is still inside. Labs never
+ * meet: names contain the process, a random part and a counter. The next lab removes what a killed process left
+ * behind. `Topology.ts` has the addresses.
  */
 import { randomBytes } from "node:crypto"
 import { existsSync, readdirSync } from "node:fs"
@@ -12,7 +12,7 @@ import { check, LabError, run } from "./Process.ts"
 import { type LabOptions, roles, setUp } from "./Topology.ts"
 
 export interface Lab {
-  /** What all its namespaces' names begin with. */
+  /** The common prefix of its namespaces' names. */
   readonly prefix: string
   readonly host: Namespace
   readonly client: Namespace
@@ -61,7 +61,7 @@ const family = "portmapper-lab-"
 const instance = randomBytes(2).toString("hex")
 let counter = 0
 
-/** Agents first, then whoever is left inside, then the namespaces; those that were never made are passed over. */
+/** Stops agents first, then other processes inside, then removes the namespaces; skips those that were never made. */
 const takeDown = (namespaces: ReadonlyArray<Namespace>): Effect.Effect<void> =>
   Effect.forEach(namespaces, (namespace) => namespace.agent.stop, { concurrency: "unbounded" }).pipe(
     Effect.andThen(remove(namespaces.map((namespace) => namespace.name)))

@@ -1,4 +1,4 @@
-/** Says at the end of a run what this machine lacked for the tests that were skipped, and how to install it. */
+/** Prints at the end of a run what this machine lacked for the skipped tests, and how to install it. */
 import type { Reporter, TestModule } from "vitest/node"
 import { type Need, packagesOf, unpackaged } from "./Capabilities.ts"
 

@@ -1,6 +1,6 @@
 /**
- * One network namespace of a lab: commands, long-lived processes and traffic inside it. Making and removing it is
- * `Lab.ts`'s.
+ * One network namespace of a lab: commands, long-lived processes and traffic inside it. Making and removing it is what
+ * `Lab.ts` does.
  */
 import { fileURLToPath } from "node:url"
 import type { Effect, Scope } from "effect"
@@ -9,9 +9,9 @@ import { check, type LabError, type Output, type RunOptions, run, start } from "
 import { type Running, type SpawnOptions, spawn } from "./Running.ts"
 
 export interface Namespace {
-  /** What it is in the lab: `client`, `host`, `c1`. */
+  /** Its role in the lab: `client`, `host`, `c1`. */
   readonly role: string
-  /** What `ip netns` knows it by. */
+  /** Its name for `ip netns`. */
   readonly name: string
   /** A file of the namespace, for `nsenter --net=`. */
   readonly path: string
@@ -22,7 +22,7 @@ export interface Namespace {
     args?: ReadonlyArray<string>,
     options?: RunOptions
   ) => Effect.Effect<Output, LabError>
-  /** Fails unless it exits with 0; answers its standard output. */
+  /** Fails unless it exits with 0; returns its standard output. */
   readonly check: (
     command: string,
     args?: ReadonlyArray<string>,

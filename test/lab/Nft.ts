@@ -1,5 +1,5 @@
 /**
- * Reads a namespace's nftables, as `nft -j` tells it. Elements become one line of text each, sorted, so that a test
+ * Reads a namespace's nftables from `nft -j`. Elements become one line of text each, sorted, so that a test
  * compares whole maps: `tcp . 8080 : 172.31.0.2 . 80`.
  */
 import { Effect } from "effect"
@@ -15,7 +15,7 @@ export interface Counter {
   readonly bytes: number
 }
 
-/** The objects of a table, in nft's own JSON; `undefined` where there is no such table. */
+/** The objects of a table, in nft's own JSON; `undefined` where the table does not exist. */
 export const ruleset = (
   namespace: Namespace,
   table = ourTable
@@ -89,7 +89,7 @@ const named = (namespace: Namespace, name: string, table: string) =>
   })
 
 /**
- * Asked for one by one: nft 1.0.6 prints no JSON of a table that has one flag alone, as an owned table has whose owner has
+ * Listed one by one: nft 1.0.6 prints no JSON of a table with exactly one flag, such as an owned table whose owner has
  * ended (a use after free).
  */
 const collections = Effect.fnUntraced(function* (namespace: Namespace, table: string) {
@@ -117,7 +117,7 @@ const collectionsIn = (text: string) =>
       return [{ kind, family: found["family"], of: found["table"], name: String(found["name"]), elements }]
     })
 
-/** A set's element is its key, a map's a pair of key and value; either part may be wrapped with what is said about it. */
+/** A set's element is its key, a map's a pair of key and value; either part may be wrapped with its attributes. */
 const parse = (element: unknown, types: ReadonlyArray<string>): Element => {
   const [key, value] = Array.isArray(element) ? (element as [unknown, unknown]) : [element, undefined]
   const { val, counter } =

@@ -1,6 +1,6 @@
 /**
- * The real plugin, as `npm start` runs it, inside the host of a lab: its socket lies in a temporary folder, its tables and
- * ports are the namespace's own.
+ * The real plugin, as `npm start` runs it, inside the host of a lab: its socket is in a temporary folder, its tables
+ * and ports are in the namespace.
  */
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -16,9 +16,9 @@ export interface Plugin {
   readonly socket: string
   readonly folder: string
   readonly process: Running
-  /** One call, by the last part of its path; any status is a success. */
+  /** One call, named by the last part of its path; any status is a success. */
   readonly call: (method: string, body: unknown) => Effect.Effect<HttpAnswer, LabError>
-  /** Maps a group of entries written as `tcp 0.0.0.0:8080 172.31.0.2:80`; a port may be `8000-8010` or `0`. */
+  /** Maps a group of entries in the form `tcp 0.0.0.0:8080 172.31.0.2:80`; a port may be `8000-8010` or `0`. */
   readonly map: (
     entries: ReadonlyArray<string>,
     labels?: Record<string, string>
@@ -47,16 +47,16 @@ export interface Answered {
 export interface PluginOptions {
   /** Options of `portmapper serve` besides its socket. */
   readonly arguments?: ReadonlyArray<string>
-  /** Keeps the socket and the state of an earlier start. */
+  /** Reuses the socket and the state of an earlier start. */
   readonly folder?: string
   readonly env?: Readonly<Record<string, string>>
-  /** What runs before the executable, such as `prlimit --nofile=512`. */
+  /** A prefix of the command, such as `prlimit --nofile=512`. */
   readonly wrapper?: ReadonlyArray<string>
-  /** What Node is given to run; by default the sources. */
+  /** The program for Node; by default the sources. */
   readonly program?: ReadonlyArray<string>
-  /** Told as soon as the process runs, before it serves. */
+  /** Called as soon as the process runs, before it serves. */
   readonly onSpawn?: (running: Running) => void
-  /** How long its start may take. Default 60,000. */
+  /** How long its start may take, in milliseconds. Default 60,000. */
   readonly startMillis?: number
 }
 
@@ -113,7 +113,7 @@ export const start = Effect.fn("Plugin.start")(function* (
   }
 })
 
-/** The environment of a plugin that runs something before it, such as `onOlderKernel`. */
+/** The environment of a plugin with an import before the program, such as `onOlderKernel`. */
 export const importing = (name: "onOlderKernel" | "slowConntrack") => ({
   NODE_OPTIONS: `--import ${fileURLToPath(new URL(`../support/${name}.ts`, import.meta.url))}`
 })

@@ -1,7 +1,7 @@
 /**
- * Podman with its CNI backend, in a lab's host, on a network of `Cni.make`. Its images, containers and state lie in that
- * network's folder, and it has `/run`, `/var/lib` and `/dev/shm` of its own. Its one image is a static busybox: no registry
- * is asked.
+ * Podman with its CNI backend, in a lab's host, on a network of `Cni.make`. Its images, containers and state lie in
+ * that network's folder, and it has its own `/run`, `/var/lib` and `/dev/shm`. Its only image is a static busybox:
+ * it contacts no registry.
  */
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -19,7 +19,7 @@ export interface Podman {
 }
 
 export interface PodmanOptions {
-  /** Podman's own: it binds each published port itself as well, for as long as the container runs. */
+  /** Whether podman itself binds each published port too, for as long as the container runs. */
   readonly portReservation: boolean
 }
 

@@ -47,43 +47,45 @@ describeLab("a probe", [], () => {
     })
   )
 
-  it.live("reads tracked connections of both families: what was asked for, and who answers", () =>
-    Effect.gen(function* () {
-      const { c1, client, host } = yield* Lab.make()
-      yield* host.check("nft", ["-f", "-"], {
-        input: `${table}\nadd rule inet portmapper prerouting dnat ip6 to ip6 daddr . meta l4proto . th dport map @addr6`
+  it.live(
+    "reads tracked connections of both families: the requested destination, and the answering backend",
+    () =>
+      Effect.gen(function* () {
+        const { c1, client, host } = yield* Lab.make()
+        yield* host.check("nft", ["-f", "-"], {
+          input: `${table}\nadd rule inet portmapper prerouting dnat ip6 to ip6 daddr . meta l4proto . th dport map @addr6`
+        })
+        const from = { sourcePort: 5000, port: 8080 }
+        yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+        yield* c1.agent.echo({ protocol: "tcp", host: "::", port: 80 })
+        yield* client.agent.transfer({ ...from, host: "10.99.0.1" })
+        yield* client.agent.transfer({ ...from, host: "fd99::1" })
+        const found = yield* Probe.conntrack(host)
+        const tcp = found.filter(({ protocol }) => protocol === "tcp")
+        assert.deepStrictEqual(
+          tcp.sort((a, b) => a.original.source.localeCompare(b.original.source)),
+          [
+            {
+              protocol: "tcp",
+              state: "ESTABLISHED",
+              original: { source: "[fd99::2]:5000", destination: "[fd99::1]:8080" },
+              reply: { source: "[fd66::2]:80", destination: "[fd99::2]:5000" },
+              replied: true,
+              assured: true,
+              mark: 0
+            },
+            {
+              protocol: "tcp",
+              state: "ESTABLISHED",
+              original: { source: "10.99.0.2:5000", destination: "10.99.0.1:8080" },
+              reply: { source: "172.31.0.2:80", destination: "10.99.0.2:5000" },
+              replied: true,
+              assured: true,
+              mark: 0
+            }
+          ]
+        )
       })
-      const from = { sourcePort: 5000, port: 8080 }
-      yield* c1.agent.echo({ protocol: "tcp", port: 80 })
-      yield* c1.agent.echo({ protocol: "tcp", host: "::", port: 80 })
-      yield* client.agent.transfer({ ...from, host: "10.99.0.1" })
-      yield* client.agent.transfer({ ...from, host: "fd99::1" })
-      const found = yield* Probe.conntrack(host)
-      const tcp = found.filter(({ protocol }) => protocol === "tcp")
-      assert.deepStrictEqual(
-        tcp.sort((a, b) => a.original.source.localeCompare(b.original.source)),
-        [
-          {
-            protocol: "tcp",
-            state: "ESTABLISHED",
-            original: { source: "[fd99::2]:5000", destination: "[fd99::1]:8080" },
-            reply: { source: "[fd66::2]:80", destination: "[fd99::2]:5000" },
-            replied: true,
-            assured: true,
-            mark: 0
-          },
-          {
-            protocol: "tcp",
-            state: "ESTABLISHED",
-            original: { source: "10.99.0.2:5000", destination: "10.99.0.1:8080" },
-            reply: { source: "172.31.0.2:80", destination: "10.99.0.2:5000" },
-            replied: true,
-            assured: true,
-            mark: 0
-          }
-        ]
-      )
-    })
   )
 
   it.live("lists the sockets that hold a port, of all processes or of one", () =>
@@ -105,7 +107,7 @@ describeLab("a probe", [], () => {
     })
   )
 
-  it.live("lists a process's descriptors and says what its sockets are", () =>
+  it.live("lists a process's descriptors and the kinds of its sockets", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const pid = yield* host.agent.start

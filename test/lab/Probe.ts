@@ -1,6 +1,6 @@
 /**
- * Looks at what is there: the sockets of a namespace, its tracked connections, the descriptors of a process. All of it
- * comes as sorted lines of text or as plain records, to be compared whole before and after. `Nft.ts` reads the tables.
+ * Reads the sockets of a namespace, its tracked connections and the descriptors of a process. Everything comes as
+ * sorted lines or plain records, so that a test compares the whole before and after. `Nft.ts` reads the tables.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { Effect } from "effect"
@@ -9,13 +9,13 @@ import { LabError } from "./Process.ts"
 
 export interface BoundSocket {
   readonly protocol: "tcp" | "udp" | "sctp"
-  /** `*` is an IPv6 socket that takes IPv4 too. */
+  /** `*` is an IPv6 socket that accepts IPv4 too. */
   readonly address: string
   readonly port: number
   readonly pids: ReadonlyArray<number>
 }
 
-/** Listening TCP and SCTP sockets and unconnected UDP ones, placeholders that drop everything included. */
+/** Listening TCP and SCTP sockets and unconnected UDP ones, including placeholders that drop everything. */
 export const boundSockets = (namespace: Namespace): Effect.Effect<ReadonlyArray<BoundSocket>, LabError> =>
   Effect.map(namespace.check("ss", ["-H", "-lntuSp"]), (text) =>
     text.split("\n").flatMap((line) => {
@@ -28,7 +28,7 @@ export const boundSockets = (namespace: Namespace): Effect.Effect<ReadonlyArray<
     })
   )
 
-/** The same as sorted text, such as `tcp [::]:8080`; with `pid` only those of that process. */
+/** The same as sorted text, such as `tcp [::]:8080`; with `pid` only the sockets of that process. */
 export const listening = (
   namespace: Namespace,
   options: { readonly pid?: number } = {}
@@ -51,14 +51,14 @@ export interface Connection {
   /** TCP's and SCTP's, such as `ESTABLISHED`. */
   readonly state?: string
   readonly original: Flow
-  /** As answers are expected: after a redirect its source is the backend. */
+  /** The expected reply direction: after a redirect its source is the backend. */
   readonly reply: Flow
   readonly replied: boolean
   readonly assured: boolean
   readonly mark: number
 }
 
-/** Tracked connections of both families. None where nothing in the namespace asked for tracking. */
+/** Tracked connections of both families. None where nothing in the namespace enabled tracking. */
 export const conntrack = (namespace: Namespace): Effect.Effect<ReadonlyArray<Connection>, LabError> =>
   Effect.map(
     namespace.sh(
@@ -87,7 +87,7 @@ const connection = (line: string): Connection => {
   }
 }
 
-/** The kernel's file spells IPv6 in full. */
+/** The kernel's file writes IPv6 addresses in full. */
 const end = (address = "", port: string | undefined) => {
   const short = address.includes(":") ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address
   return port === undefined ? short : join(short, Number(port))
@@ -98,9 +98,9 @@ const join = (address: string, port: number) =>
 
 export interface Descriptor {
   readonly fd: number
-  /** Where the link points to: a path, `pipe:[123]`, `anon_inode:[eventpoll]`. */
+  /** The link's target: a path, `pipe:[123]`, `anon_inode:[eventpoll]`. */
   readonly target: string
-  /** What a socket is: `netlink:12`, `tcp`, `udp6`, `unix`, `raw`, `packet`. Others have none. */
+  /** The kind of a socket: `netlink:12`, `tcp`, `udp6`, `unix`, `raw`, `packet`. `undefined` for other descriptors. */
   readonly socket?: string
 }
 
@@ -123,7 +123,7 @@ export const descriptors = (pid: number): Effect.Effect<ReadonlyArray<Descriptor
   })
 
 /**
- * Each kind of open descriptor with how many there are, such as `netlink:12 × 2`, sorted: the same before and after
+ * Each kind of open descriptor with its count, such as `netlink:12 × 2`, sorted: equal before and after
  * where nothing leaks, whatever the numbers.
  */
 export const descriptorKinds = (pid: number): Effect.Effect<ReadonlyArray<string>, LabError> =>
@@ -136,7 +136,7 @@ export const descriptorKinds = (pid: number): Effect.Effect<ReadonlyArray<string
     return [...counts].map(([kind, count]) => `${kind} × ${count}`).sort()
   })
 
-/** Closed between the listing and the look. */
+/** Closed between the listing and the read. */
 const linkTarget = (path: string) => {
   try {
     return readlinkSync(path)

@@ -1,12 +1,12 @@
 /**
- * Child processes that are run to their end, in bounded time. Knows nothing of namespaces; `Running.ts` has the processes
- * that live on.
+ * Runs child processes to their end, in bounded time. Knows nothing of namespaces; `Running.ts` has long-lived
+ * processes.
  */
 import { type ChildProcess, spawn as spawnChild } from "node:child_process"
 import { Effect, Schema } from "effect"
 import { patienceMillis } from "./patience.ts"
 
-/** What went wrong in the lab itself, as against what the test is about. */
+/** A failure of the lab itself, as opposed to one of the code under test. */
 export class LabError extends Schema.TaggedError<LabError>()("LabError", {
   operation: Schema.String,
   detail: Schema.String
@@ -20,9 +20,9 @@ export interface RunOptions {
   /** Written to standard input, which is then closed. Default: nothing. */
   readonly input?: string
   readonly cwd?: string
-  /** Laid over the environment of the test; `undefined` takes a variable away. */
+  /** Merged over the environment of the test; `undefined` removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>
-  /** What errors call it. Default: the command line. */
+  /** The name in errors. Default: the command line. */
   readonly label?: string
   /** Default `patienceMillis`. After it the process is killed, and the effect fails. */
   readonly timeoutMillis?: number
@@ -39,7 +39,7 @@ export interface Output extends Ended {
   readonly stderr: string
 }
 
-/** Runs a command to its end. Any exit code is a success; not starting, or not ending in time, is a failure. */
+/** Runs a command to its end. Any exit code is a success; failing to start, or to end in time, is a failure. */
 export const run = (
   command: string,
   args: ReadonlyArray<string>,
@@ -81,7 +81,7 @@ export const run = (
   })
 }
 
-/** As `run`, but an exit code other than 0 is a failure that quotes standard error. Answers standard output. */
+/** As `run`, but an exit code other than 0 is a failure that quotes standard error. Returns standard output. */
 export const check = (
   command: string,
   args: ReadonlyArray<string>,
@@ -98,7 +98,7 @@ export const check = (
         )
   )
 
-/** Tells the end when the last output is read, or soon after where a grandchild holds the pipes open. */
+/** Reports the end when the last output is read, or soon after where a grandchild holds the pipes open. */
 export const onEnd = (child: ChildProcess, then: (ended: Ended) => void): void => {
   let timer: NodeJS.Timeout | undefined
   child.on("exit", (code, signal) => {

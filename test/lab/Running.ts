@@ -1,6 +1,6 @@
 /**
- * A process that lives as long as its scope, and what it says. It never outlives the scope: SIGTERM first, SIGKILL after a
- * grace time. Every wait is bounded.
+ * A process that lives as long as its scope, and its output. It never outlives the scope: SIGTERM first, SIGKILL
+ * after a grace time. Every wait is bounded.
  */
 import type { ChildProcess } from "node:child_process"
 import { Effect, type Scope } from "effect"
@@ -8,7 +8,7 @@ import { type Ended, LabError, onEnd, type RunOptions, start } from "./Process.t
 import { patienceMillis } from "./patience.ts"
 
 export interface SpawnOptions extends Omit<RunOptions, "input"> {
-  /** From SIGTERM to SIGKILL when the scope closes. Default 2,000. */
+  /** Milliseconds from SIGTERM to SIGKILL when the scope closes. Default 2,000. */
   readonly graceMillis?: number
 }
 
@@ -22,8 +22,8 @@ export interface Running {
   /** All complete lines so far, of one stream or of both in the order they came. */
   readonly lines: (stream?: Line["stream"]) => ReadonlyArray<string>
   /**
-   * The first line that matches, those already there included. `after` skips as many lines of the kind asked for.
-   * Fails after `timeoutMillis` (default `patienceMillis`), and at once when the process ends without saying it.
+   * The first line that matches, including those already printed. `after` skips so many matching lines.
+   * Fails after `timeoutMillis` (default `patienceMillis`), and at once when the process ends without printing it.
    */
   readonly waitForLine: (
     pattern: RegExp | string,
@@ -31,16 +31,16 @@ export interface Running {
   ) => Effect.Effect<string, LabError>
   readonly write: (text: string) => Effect.Effect<void>
   readonly closeInput: Effect.Effect<void>
-  /** False when it had ended already. */
+  /** False when the process had already ended. */
   readonly kill: (signal?: NodeJS.Signals) => Effect.Effect<boolean>
   readonly ended: () => Ended | undefined
-  /** Waits for the end and for the last of its output. Fails after `timeoutMillis` (default `patienceMillis`). */
+  /** Waits for the end and the last of the output. Fails after `timeoutMillis` (default `patienceMillis`). */
   readonly wait: (options?: { readonly timeoutMillis?: number }) => Effect.Effect<Ended, LabError>
-  /** What the scope's end does: SIGTERM, then SIGKILL when it has not ended `graceMillis` later. */
+  /** What the end of the scope does: SIGTERM, then SIGKILL when it has not ended `graceMillis` later. */
   readonly stop: Effect.Effect<void>
 }
 
-/** Starts a command that lives until its scope closes. Its `pid` is its own where each wrapper before it `exec`s. */
+/** Starts a command that lives until its scope closes. `pid` is the command's where each wrapper before it `exec`s. */
 export const spawn = (
   command: string,
   args: ReadonlyArray<string>,
@@ -57,7 +57,7 @@ export const spawn = (
     (running) => running.stop
   )
 
-/** Watches a child that was started with pipes. Without a scope: the caller owes it a `stop`. */
+/** Watches a child that was started with pipes. Without a scope: the caller must `stop` it. */
 export const follow = (child: ChildProcess, operation: string, graceMillis: number): Running => {
   const lines: Array<Line> = []
   const watchers = new Set<() => void>()
@@ -93,7 +93,7 @@ export const follow = (child: ChildProcess, operation: string, graceMillis: numb
   const texts = (stream?: Line["stream"]) =>
     lines.filter((line) => stream === undefined || line.stream === stream).map((line) => line.text)
 
-  /** Looks at once and at every change; `undefined` means not yet. */
+  /** Checks at once and at every change; `undefined` means not yet. */
   const when = <A>(
     what: string,
     timeoutMillis: number,

@@ -1,6 +1,6 @@
 /**
- * The lab's networks as shell text; nothing is run here. Every interface is born inside a namespace, so the machine's
- * own interfaces, addresses and tables are never touched, and all of it goes when the namespaces go.
+ * The lab's networks as shell text; nothing is run here. Every interface is created inside a namespace, so the
+ * machine's own interfaces, addresses and tables are never touched, and everything goes when the namespaces go.
  *
  *   client 10.99.0.2 ── 10.99.0.1 host 172.31.0.1 ── br0 ─┬─ c1 172.31.0.2
  *          fd99::2       fd99::1       fd66::1            └─ c2 172.31.0.3
@@ -10,7 +10,7 @@
 export interface Container {
   readonly ipv4?: string
   readonly ipv6?: string
-  /** No default route for IPv6: what is not on the bridge is out of reach. */
+  /** No default route for IPv6: the container reaches only its bridge. */
   readonly noDefaultIpv6?: boolean
 }
 
@@ -26,17 +26,17 @@ export interface LabOptions {
   readonly network?: Network
   /** Further bridges, `br1` onwards. */
   readonly networks?: ReadonlyArray<Network>
-  /** `client2`, on a wire of its own: 10.98.0.2 and fd98::2, the host's end 10.98.0.1 and fd98::1. */
+  /** `client2`, on its own wire: 10.98.0.2 and fd98::2, the host's end 10.98.0.1 and fd98::1. */
   readonly secondClient?: boolean
   /** Further addresses on the host's wire to the client, such as `10.99.0.9/24` or `fd99::9/64`. */
   readonly hostAddresses?: ReadonlyArray<string>
-  /** Further addresses of the client, to come from several sources. */
+  /** Further addresses of the client, for several sources. */
   readonly clientAddresses?: ReadonlyArray<string>
   /** `bridge-nf-call-iptables` and its IPv6 twin, where the kernel has them. Default false. */
   readonly bridgeNetfilter?: boolean
   /** `hairpin_mode` on the containers' bridge ports. Default false. */
   readonly hairpin?: boolean
-  /** For the host, such as `{ "net.netfilter.nf_conntrack_acct": "1" }`. */
+  /** Sysctls of the host, such as `{ "net.netfilter.nf_conntrack_acct": "1" }`. */
   readonly hostSysctls?: Readonly<Record<string, string>>
 }
 
@@ -49,7 +49,7 @@ export const defaultNetwork = {
   }
 } as const satisfies Network
 
-/** Every role a lab of these options has, the host and the clients first. */
+/** Every role in a lab with these options, the host and the clients first. */
 export const roles = (options: LabOptions): ReadonlyArray<string> => [
   "host",
   "client",
@@ -140,7 +140,7 @@ const containerEnd = (
   return [addresses, routes]
 }
 
-/** Without duplicate address detection: an IPv6 address serves at once, not a second later. */
+/** Without duplicate address detection: an IPv6 address is usable at once, not a second later. */
 const addressLine = (address: string, device: string) =>
   `address add ${address} dev ${device}${address.includes(":") ? " nodad" : ""}`
 
@@ -154,7 +154,7 @@ const setWhereKnown = (key: string, value: string) => {
   return `[ ! -e ${path} ] || echo ${value} > ${path}`
 }
 
-/** What a new namespace inherits from the machine is set to the kernel's defaults, so that labs are alike everywhere. */
+/** Sets what a new namespace inherits from the machine to the kernel's defaults, so that labs are alike everywhere. */
 const endSettings = [
   setWhereKnown("net.ipv6.conf.all.disable_ipv6", "0"),
   setWhereKnown("net.ipv6.conf.default.disable_ipv6", "0"),

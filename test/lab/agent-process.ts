@@ -1,6 +1,6 @@
 /**
- * The agent: a plain Node program that makes and answers traffic inside one network namespace. Requests come as JSON
- * lines on standard input, answers go as JSON lines to standard output, in the order they are ready. It ends with its
+ * The agent: a plain Node program that sends and answers traffic inside one network namespace. Requests come as JSON
+ * lines on standard input, answers go as JSON lines to standard output, in the order they complete. It ends with its
  * input. `Agent.ts` is the other side.
  */
 import * as Dgram from "node:dgram"
@@ -107,7 +107,7 @@ function listen(request: HoldRequest | EchoRequest, serve: (socket: Net.Socket) 
   })
 }
 
-/** Each line comes back as `WHO ADDRESS PORT LINE`; the end comes back as an end. */
+/** Each line comes back as `WHO ADDRESS PORT LINE`; an end is answered by an end. */
 function echoLines(socket: Net.Socket, who: string): void {
   const prefix = `${who} ${socket.remoteAddress} ${socket.remotePort} `
   socket.setNoDelay(true)
@@ -263,7 +263,7 @@ async function udp(request: UdpRequest): Promise<UdpResult> {
   }
 }
 
-/** Without a route it is the connecting that says so, before anything is sent. */
+/** Without a route, connecting already reports that, before anything is sent. */
 function connected(
   socket: Dgram.Socket,
   request: UdpRequest
@@ -306,7 +306,7 @@ function endpoint(info: Net.AddressInfo): Endpoint {
   return { address: info.address, port: info.port }
 }
 
-/** `undefined` for what the network did not say, such as a source port that is in use. */
+/** `undefined` for errors that do not come from the network, such as a source port that is in use. */
 function outcomeOf(error: Error, connected: boolean): TcpOutcome | undefined {
   switch (codeOf(error)) {
     case "ECONNREFUSED":

@@ -1,6 +1,6 @@
 /**
- * Registers tests that need more than Node, or says loudly that they are skipped. With `PORTMAPPER_REQUIRE_LAB=1` they
- * fail instead, so that a pipeline which should run them cannot pass without; a kernel without SCTP alone is excused.
+ * Registers tests that need more than Node, or prints that they are skipped. With `PORTMAPPER_REQUIRE_LAB=1` they
+ * fail instead, so that a pipeline which must run them cannot pass without; only a kernel without SCTP is excused.
  */
 import { describe, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
@@ -8,7 +8,7 @@ import { labNeeds, lacking, type Need, needsText } from "./Capabilities.ts"
 
 declare module "vitest" {
   interface TaskMeta {
-    /** What a test is skipped for. */
+    /** Why a test is skipped. */
     lacks?: ReadonlyArray<Need>
   }
 }

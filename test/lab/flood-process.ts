@@ -5,7 +5,7 @@ import type { FloodOptions } from "./Flood.ts"
 
 const { protocol, host, port, count } = JSON.parse(process.argv[2] ?? "{}") as FloodOptions
 
-/** So many at a time, that the kernel's queues lose none. */
+/** At most this many at a time, so that the kernel's queues lose none. */
 const atOnce = 64
 
 const connection = () =>
@@ -13,11 +13,11 @@ const connection = () =>
     Net.connect({ host, port })
       .on("error", () => done())
       .on("connect", () => done())
-    // What waits for a place in the backlog is not waited for.
+    // Don't wait for connections that wait for a place in the backlog.
     setTimeout(done, 100)
   })
 
-/** Its socket stays open, so that the next one has another port. */
+/** The socket stays open, so that the next one gets another port. */
 const packet = () =>
   new Promise<void>((done) => {
     const socket = Dgram.createSocket(Net.isIPv6(host) ? "udp6" : "udp4").on("error", () => done())

@@ -1,6 +1,6 @@
 /**
- * Runs inside a network namespace and does there what it is told, a JSON line at a time: serves echoes that say who asked,
- * and asks such servers. It ends, and its namespace with it, when its input does.
+ * Runs inside a network namespace and executes commands, a JSON line each: serves echoes that name the client's
+ * address, and queries such servers. It ends, and its namespace with it, when its input does.
  */
 import { createSocket } from "node:dgram"
 import { connect, createServer } from "node:net"
@@ -21,13 +21,13 @@ export type Command =
       readonly address: string
       readonly port: number
       readonly from?: string | undefined
-      /** How many datagrams to send, each a millisecond after the other, before an answer is awaited. */
+      /** How many datagrams to send, a millisecond apart, before an answer is awaited. */
       readonly times?: number | undefined
     }
 
 const answerMillis = 400
 
-/** What the server at the other end sends: its name and the address it was asked from. */
+/** What the server at the other end sends: its name and the client's address. */
 const greeting = (name: string, from: string | undefined) => `${name} to ${from?.replace("::ffff:", "")}`
 
 const serve = ({ protocol, address, port, name }: Command & { do: "serve" }) =>
@@ -51,7 +51,7 @@ const serve = ({ protocol, address, port, name }: Command & { do: "serve" }) =>
 
 const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask" }) =>
   new Promise<string>((resolve) => {
-    // Its own time passes slower where the machine is busy.
+    // Counts ticks instead of time, since they slow down with a busy machine.
     let ticks = answerMillis / 10
     const timer = setInterval(() => {
       if (--ticks === 0) done("silence")
@@ -74,7 +74,7 @@ const ask = ({ protocol, address, port, from, times = 1 }: Command & { do: "ask"
       close = () => client.destroy()
     } else {
       const socket = createSocket(address.includes(":") ? "udp6" : "udp4")
-      // The rest of what it sends goes on after the first answer.
+      // The remaining datagrams go out after the first answer.
       close = () => setTimeout(() => socket.close(), answerMillis)
       socket.on("message", (text) => done(text.toString()))
       socket.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message))

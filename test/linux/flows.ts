@@ -1,4 +1,4 @@
-/** Flows put into the kernel's table without a packet, as many as wanted, and read back as text. */
+/** Flows added to the kernel's table without a packet, as many as wanted, and read back as text. */
 import { Effect, Result } from "effect"
 import { NFNL_SUBSYS_CTNETLINK, readFlow } from "../../adapters/linux/conntrack/ConntrackMessages.ts"
 import { libc } from "../../adapters/linux/Libc.ts"
@@ -13,7 +13,7 @@ export interface FlowSpec {
   readonly sourcePort: number
   readonly destination: string
   readonly port: number
-  /** Where it was redirected to. */
+  /** The backend of the redirection. */
   readonly backend?: { readonly address: string; readonly port: number }
   readonly replied?: boolean
   readonly zone?: number
@@ -86,7 +86,7 @@ const writeFlow = ({ writer, begin }: Batch, spec: FlowSpec) => {
   }
   begin(IPCTNL_MSG_CT_NEW, NLM_F_CREATE, source.length === 4 ? 2 : 10)
   tuple(1, source, spec.sourcePort, destination, spec.port)
-  // Without the redirection, which the kernel works in by itself.
+  // Without the redirection, which the kernel applies itself.
   tuple(2, destination, spec.port, source, spec.sourcePort)
   if (spec.zone !== undefined) writer.uint16(18, spec.zone)
   writer.uint32(3, confirmed | (spec.replied === true ? seenReply : 0))

@@ -1,7 +1,7 @@
 /**
- * A network namespace for a test file. The thread that runs the file leaves the machine's own before any test starts, its
- * children follow it, and the kernel takes the namespace away with the last of them: nothing to clean up, and
- * nothing of the machine's to touch.
+ * A network namespace for a test file. The thread that runs the file leaves the machine's namespace before any test
+ * starts, its children follow it, and the kernel removes the namespace with the last of them: nothing to clean up, and
+ * no effect on the machine's own.
  */
 import { execFileSync } from "node:child_process"
 import { readlinkSync } from "node:fs"
@@ -9,7 +9,7 @@ import { CLONE_NEWNET, libc } from "../../adapters/linux/Libc.ts"
 import type { Need } from "../lab/Capabilities.ts"
 import { describeLab } from "../lab/describeLab.ts"
 
-/** `describeLab` in a namespace of its own; once per file. */
+/** `describeLab` in its own namespace; once per file. */
 export const describeInNamespace = (
   title: string,
   tests: () => void,
@@ -23,7 +23,7 @@ export const describeInNamespace = (
 /** Runs `ip ARGUMENTS` in this file's namespace. */
 export const ip = (command: string): string => run(`ip ${command}`)
 
-/** Runs a command, its words separated by spaces, in this file's namespace; the text it wrote. */
+/** Runs a command, its words separated by spaces, in this file's namespace; returns its output. */
 export const run = (command: string, input = ""): string => {
   const [file = "", ...words] = command.split(" ")
   return execFileSync(file, words, {
@@ -36,7 +36,7 @@ export const run = (command: string, input = ""): string => {
 
 const environment = { ...process.env, PATH: `${process.env["PATH"]}:/usr/sbin:/sbin`, LC_ALL: "C" }
 
-/** Takes this thread into a new namespace, whose loopback interface is up. */
+/** Moves this thread into a new namespace, with the loopback interface up. */
 const enter = (): void => {
   const machine = readlinkSync("/proc/thread-self/ns/net")
   const result = libc().unshare(CLONE_NEWNET)

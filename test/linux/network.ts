@@ -54,7 +54,7 @@ export const makeNetwork: Effect.Effect<Network, never, Scope.Scope> = Effect.ge
   return { client, host, web, other }
 })
 
-/** Whether bridged packets pass the tables of IP, in this namespace; nothing where the kernel cannot. */
+/** Whether bridged packets pass the IP tables, in this namespace; does nothing where the kernel cannot. */
 export const bridgeNetfilter = (value: "0" | "1"): boolean => {
   const names = ["iptables", "ip6tables"].map((name) => `/proc/sys/net/bridge/bridge-nf-call-${name}`)
   if (!names.every((name) => existsSync(name))) return false
@@ -100,7 +100,7 @@ const agent = Effect.fnUntraced(function* (apart: boolean) {
   }
 })
 
-/** The child's answers in their order; one is awaited at a time. */
+/** The child's answers, in order; one is awaited at a time. */
 const linesOf = (child: ChildProcessWithoutNullStreams) => {
   let waiting: ((line: string) => void) | undefined
   const early: Array<string> = []

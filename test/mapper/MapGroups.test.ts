@@ -1,4 +1,4 @@
-/** Several groups at once: what one after the other comes to, in one change of the record and the kernel. */
+/** Several groups in one call: the same result as one after the other, in one change of the record and the kernel. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -10,6 +10,7 @@ import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { bindingText, group } from "../support/groups.ts"
 import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { atEveryStep } from "../support/steps.ts"
 
 const map = (groups: ReadonlyArray<Group>) => Effect.scoped(mapGroupsTogether(groups))
 const mapped = (groups: ReadonlyArray<Group>) =>
@@ -24,8 +25,8 @@ const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])
 const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"], { "portmapper.allow": "10.0.0.0/8" })
 const any = group("0", ["tcp 0.0.0.0 172.17.0.3:90"])
 
-describe("several groups at once", () => {
-  test("are answered group by group, and take one step of each kind", () =>
+describe("several groups in one call", () => {
+  test("get an answer for each group, with one step of each kind", () =>
     Effect.gen(function* () {
       const steps: Array<string> = []
       const answers = yield* Effect.provideService(mapped([web, dns, any]), Steps, (step) =>
@@ -56,7 +57,20 @@ describe("several groups at once", () => {
   test("leave nothing after a failure or an interruption at any step", () =>
     leavesNothing((done) => Effect.scoped(Effect.tap(mapGroupsTogether([web, dns, any]), done))))
 
-  test("are refused together where one of them is, which is named, and change nothing", () =>
+  test("leave no socket where one of them gives up the host port that another one got", () =>
+    atEveryStep(
+      (done) => {
+        const routed = { ...web, labels: new Map([["portmapper.mode", "routed"]]) }
+        return Effect.scoped(Effect.tap(mapGroupsTogether([web, routed]), done))
+      },
+      (how, step) =>
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+        }),
+      unmapAll
+    ))
+
+  test("are all refused where one of them is, the error names that one, and nothing changes", () =>
     Effect.gen(function* () {
       const sockets = yield* MemoryHost
       yield* map([web])
@@ -76,7 +90,7 @@ describe("several groups at once", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("are answered as before where they are mapped already, with the new policy", () =>
+  test("return the same answer where they are mapped already, and take the new policy", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       yield* map([web, dns])
@@ -92,7 +106,7 @@ describe("several groups at once", () => {
       )
     }))
 
-  test("created are released together where the answer is not delivered; a policy stays as asked last", () =>
+  test("are released together where the answer is not delivered; the latest policy stays", () =>
     Effect.gen(function* () {
       const limited = { ...web, labels: dns.labels }
       yield* map([limited])
@@ -105,7 +119,7 @@ describe("several groups at once", () => {
       assert.deepStrictEqual(yield* host, changed)
     }))
 
-  test("that meet are undone together, policies included, where one of them is refused", () =>
+  test("with equal frontends are rolled back together, policies included, where one of them is refused", () =>
     Effect.gen(function* () {
       yield* map([web])
       const before = yield* host
@@ -115,7 +129,7 @@ describe("several groups at once", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("that want the same are seen to one after the other", () =>
+  test("in concurrent calls for the same ports run one after the other", () =>
     Effect.gen(function* () {
       const again = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
       const elsewhere = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])

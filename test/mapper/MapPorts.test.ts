@@ -18,7 +18,7 @@ import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-/** Done once the answer is delivered. */
+/** Runs once the answer is delivered. */
 const mapAndTell = (asked: Group) => (done: Effect.Effect<void>) =>
   Effect.scoped(
     Effect.tap(
@@ -68,7 +68,7 @@ describe("mapPorts in nat mode", () => {
       yield* unmap(bindings)
     }))
 
-  test("unmaps whatever a frontend leads to where the backend's address or port is not named", () =>
+  test("unmaps a frontend with any backend where the backend's address or port is left out", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       for (const named of [
@@ -81,7 +81,7 @@ describe("mapPorts in nat mode", () => {
       }
     }))
 
-  test("relays from IPv6 to IPv4, and guards what is published on a loopback address", () =>
+  test("relays from IPv6 to IPv4, and guards ports published on a loopback address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [
         "127.0.0.1:8080/tcp -> 172.17.0.2:80",
@@ -113,7 +113,7 @@ describe("mapPorts in nat mode", () => {
   )
 
   test(
-    "asks the Engine for no forwarding where redirected packets carry the accepted mark",
+    "requests no forwarding from the Engine where redirected packets carry the accepted mark",
     () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(yield* mapped(group("8080", [web])), ["0.0.0.0:8080/tcp -> 172.17.0.2:80"])
@@ -121,7 +121,7 @@ describe("mapPorts in nat mode", () => {
     { marksAccepted: true }
   )
 
-  test("answers as before, and changes nothing, for what is mapped already", () =>
+  test("returns the same answer, and changes nothing, for an existing mapping", () =>
     Effect.gen(function* () {
       const first = yield* map(group("0", [web, webBy6], { l: "1" }))
       const before = yield* host
@@ -138,7 +138,7 @@ describe("mapPorts in nat mode", () => {
       ])
     }))
 
-  test("replaces the policy when the same mapping is asked with other labels", () =>
+  test("replaces the policy when the same mapping is requested with other labels", () =>
     Effect.gen(function* () {
       yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
       assert.deepStrictEqual((yield* host).rules, [
@@ -166,7 +166,7 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("forgets flows that don't go where their mapping leads, and those of one removed", () =>
+  test("deletes flows to other backends than their mapping's, and those of a removed mapping", () =>
     Effect.gen(function* () {
       const conntrack = yield* MemoryConntrack
       let seen = 0
@@ -207,7 +207,7 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
     }))
 
-  test("forgets the flows that a policy let in whose change failed", () =>
+  test("deletes the flows that a failed change of policy admitted", () =>
     Effect.gen(function* () {
       const conntrack = yield* MemoryConntrack
       const store = yield* MemoryStore
@@ -221,7 +221,7 @@ describe("mapPorts in nat mode", () => {
       ])
     }))
 
-  test("keeps what the kernel refuses to give up, and gives it up later", () =>
+  test("keeps a mapping that the kernel refuses to remove, and removes it later", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       const bindings = yield* map(group("8711", [web, webBy6]))
@@ -242,7 +242,7 @@ describe("mapPorts in nat mode", () => {
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
-  test("has what the kernel refuses to give up on record before it says so, though that fails, too, at first", () =>
+  test("records a mapping that the kernel refuses to remove before the call fails, although recording fails at first, too", () =>
     Effect.gen(function* () {
       const bindings = yield* map(group("8080", [web]))
       const before = yield* host
@@ -278,7 +278,7 @@ describe("mapPorts in nat mode", () => {
 })
 
 describe("mapPorts in the other modes", () => {
-  test("asks the Engine to redirect in engine mode", () =>
+  test("lets the Engine redirect in engine mode", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", [web, webBy6], { "portmapper.mode": "engine" })), [
         "0.0.0.0:8080/tcp -> 172.17.0.2:80, forward, nat 0.0.0.0:8080",
@@ -287,7 +287,7 @@ describe("mapPorts in the other modes", () => {
       assert.deepStrictEqual((yield* host).rules, [])
     }))
 
-  test("reserves nothing in routed mode, answers as before when asked again, and unmaps by the backend", () =>
+  test("reserves nothing in routed mode, returns the same answer when repeated, and unmaps by the backend", () =>
     Effect.gen(function* () {
       const routed = group("8080", [web], { "portmapper.mode": "routed" })
       const bindings = yield* map(routed)
@@ -299,7 +299,7 @@ describe("mapPorts in the other modes", () => {
     }))
 
   test(
-    "says why a mode can't be had, and which labels there are",
+    "names the reason why a mode is unavailable, and the valid labels",
     () =>
       Effect.gen(function* () {
         assert.strictEqual(
@@ -318,7 +318,7 @@ describe("mapPorts in the other modes", () => {
 })
 
 describe("listPorts", () => {
-  test("adds up what the kernel and the relay carried, where both count", () =>
+  test("sums the traffic of the kernel and the relay, where both count", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const kernel = yield* MemoryByteCounter
@@ -340,7 +340,7 @@ describe("listPorts", () => {
     }))
 })
 
-describe("mapPorts undone", () => {
+describe("mapPorts rolled back", () => {
   const everything = group("8000-8010", [
     web,
     "tcp 10.99.0.1 172.17.0.2:80",
@@ -352,7 +352,7 @@ describe("mapPorts undone", () => {
   test("leaves nothing after a failure or an interruption at any step", () =>
     leavesNothing(mapAndTell(everything)))
 
-  test("puts the old policy back after a failure or an interruption at any step of a new one", () =>
+  test("restores the old policy after a failure or an interruption at any step of a new one", () =>
     Effect.gen(function* () {
       const limited = map(group("8080", [web, webBy6], { "portmapper.allow": "10.0.0.0/8" }))
       yield* limited
@@ -371,7 +371,7 @@ describe("mapPorts undone", () => {
   const undelivered = (asked: Group) =>
     Driver.use((driver) => Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(asked), lost))))
 
-  test("releases what a call created when its answer is lost, and keeps the policy asked for last", () =>
+  test("releases what a call created when its answer is lost, and keeps the latest policy", () =>
     Effect.gen(function* () {
       const limited = { "portmapper.allow": "10.0.0.0/8" }
       yield* map(group("8080", [web], limited))
@@ -382,11 +382,11 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  describe("where a binding is to have a host port no longer", () => {
+  describe("a binding whose host port is removed", () => {
     const routed = group("8080", [web], { "portmapper.mode": "routed" })
     const portless = { ...nothing, stored: ["0.0.0.0:0 answered"] }
 
-    test("takes the port away, also where the answer is lost", () =>
+    test("loses the port, also where the answer is lost", () =>
       Effect.gen(function* () {
         for (const asking of [mapped(routed), undelivered(routed)]) {
           yield* map(group("8080", [web]))
@@ -412,7 +412,7 @@ describe("mapPorts undone", () => {
         assert.include(steps, "MappingStore.put")
       }))
 
-    test("is refused where the port can't be taken away", () =>
+    test("is refused where the port can't be removed", () =>
       Effect.gen(function* () {
         const firewall = yield* MemoryFirewall
         yield* map(group("8080", [web]))
@@ -423,7 +423,7 @@ describe("mapPorts undone", () => {
         assert.deepStrictEqual(yield* host, before)
       }))
 
-    test("leaves nothing where what was created for both is lost", () =>
+    test("leaves nothing where the answer to both is lost", () =>
       Effect.gen(function* () {
         const driver = yield* Driver
         const answer = yield* Scope.make()
@@ -434,7 +434,7 @@ describe("mapPorts undone", () => {
       }))
   })
 
-  test("records no answer for what is unmapped while the answer is recorded", () =>
+  test("records no answer for a mapping that is unmapped while its answer is recorded", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const [scope, writing, written] = [
@@ -455,7 +455,7 @@ describe("mapPorts undone", () => {
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
-  describe("where the relay refuses while a change of policy is undone", () => {
+  describe("a relay that refuses while a change of policy is rolled back", () => {
     const on = (host: string, labels: Record<string, string>) =>
       group("8080", [`tcp ${host} 172.17.0.2:80`], labels)
     const proxy = { "portmapper.mode": "proxy" }
@@ -464,7 +464,7 @@ describe("mapPorts undone", () => {
       (step: string) =>
         names.includes(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
 
-    test("of a call that fails, relays as before once it does no more", () =>
+    test("for a failed call, relays as before once it accepts again", () =>
       Effect.gen(function* () {
         yield* map(on("10.99.0.1", proxy))
         const before = yield* host
@@ -476,7 +476,7 @@ describe("mapPorts undone", () => {
       }))
   })
 
-  test("keeps what another call has answered with meanwhile", () =>
+  test("keeps the result of another call answered meanwhile", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       const first = yield* Scope.make()
@@ -488,8 +488,8 @@ describe("mapPorts undone", () => {
     }))
 })
 
-describe("a table that someone else removed", () => {
-  test("is put back within two seconds with all that is mapped", () =>
+describe("a table that another process removed", () => {
+  test("is restored within two seconds with all mappings", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       const conntrack = yield* MemoryConntrack
@@ -500,11 +500,11 @@ describe("a table that someone else removed", () => {
       assert.deepStrictEqual((yield* host).rules, [])
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(yield* host, before)
-      // What went past it meanwhile is led again.
+      // Flows that bypassed it meanwhile are redirected again.
       assert.deepStrictEqual(conntrack.flushed(), [...once, ...once])
     }))
 
-  test("is put back at once by the next mapping", () =>
+  test("is restored at once by the next mapping", () =>
     Effect.gen(function* () {
       const firewall = yield* MemoryFirewall
       yield* map(group("8080", [web]))
@@ -517,10 +517,10 @@ describe("a table that someone else removed", () => {
     }))
 })
 
-describe("a mapping that stands in the way", () => {
+describe("a conflicting mapping", () => {
   const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 
-  test("of an Engine's earlier start gives way once it had a minute to be confirmed", () =>
+  test("of an Engine's earlier start is evicted after a minute without confirmation", () =>
     Effect.gen(function* () {
       const driver = yield* Driver
       yield* map(group("8080", [web]))
@@ -545,7 +545,7 @@ describe("a mapping that stands in the way", () => {
       assert.match(yield* refused(other), /held by cli/)
     }))
 
-  it.effect("gives way when its container is gone, but not before that container had time to start", () =>
+  it.effect("is evicted when its container is gone, but only after that container had time to start", () =>
     Effect.gen(function* () {
       yield* map(group("8080", [web]))
       yield* TestClock.adjust("29 seconds")
@@ -566,7 +566,7 @@ describe("a mapping that stands in the way", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
 
-  it.effect("is put back after a failure or an interruption at any step of the call that evicts it", () =>
+  it.effect("is restored after a failure or an interruption at any step of the call that evicts it", () =>
     Effect.gen(function* () {
       const evictable = Effect.andThen(map(group("8080", [web])), TestClock.adjust("30 seconds"))
       yield* evictable
@@ -589,14 +589,14 @@ describe("the owner of a mapping", () => {
     Effect.map((listed) => listed.map(({ owner, connections }) => `${owner} ${connections}`))
   )
 
-  test("is the last one of its kind to ask", () =>
+  test("is the last one of its kind to request it", () =>
     Effect.gen(function* () {
       yield* as("cni:one/eth0")
       yield* as("cni:other/eth0")
       assert.deepStrictEqual(yield* owners, ["cni:other/eth0 0"])
     }))
 
-  test("stays the one it is where another kind asks", () =>
+  test("does not change when another kind requests it", () =>
     Effect.gen(function* () {
       yield* as("engine")
       yield* as("cni:one/eth0")
@@ -604,7 +604,7 @@ describe("the owner of a mapping", () => {
       assert.deepStrictEqual(yield* owners, ["engine 0"])
     }))
 
-  test("may ask for what is his alone, without its counters", () =>
+  test("may list only its own mappings, without their counters", () =>
     Effect.gen(function* () {
       yield* as("cli")
       yield* map(group("8081", [web]))

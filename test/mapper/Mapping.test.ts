@@ -17,7 +17,7 @@ const pendingOf = (status: Status) => ("pending" in status ? status.pending : 0)
 const eventsOf = (status: Status) => Object.keys(transitions[status._tag]) as ReadonlyArray<StatusEvent>
 
 describe("the status of an entry", () => {
-  it("counts the answers on their way", () => {
+  it("counts the pending answers", () => {
     const change: Partial<Record<StatusEvent, number>> = { asked: 1, delivered: -1, lost: -1 }
     for (const status of statuses)
       for (const event of eventsOf(status)) {
@@ -36,7 +36,7 @@ describe("the status of an entry", () => {
     }
   })
 
-  it("is gone only with the last lost answer of what was created for it, or when it is removed", () => {
+  it("is removed only with the last lost answer of those it was created for, or by an unmapping", () => {
     for (const status of statuses)
       for (const event of eventsOf(status)) {
         const gone = nextStatus(status, event)._tag === "Gone"
@@ -45,14 +45,14 @@ describe("the status of an entry", () => {
       }
   })
 
-  it("is what it was when it comes out of a conflict", () => {
+  it("is the earlier one when a conflict is resolved", () => {
     for (const _tag of ["Answered", "Unconfirmed"] as const) {
       const before: Status = { _tag, pending: 0 }
       assert.deepStrictEqual(nextStatus(nextStatus(before, "conflict"), "reactivated"), before)
     }
   })
 
-  it("is left as it is by an event that is not in its row", () => {
+  it("ignores an event that is not in its row", () => {
     const gone: Status = { _tag: "Gone" }
     for (const event of ["asked", "delivered", "lost", "removed", "conflict"] as const)
       assert.strictEqual(nextStatus(gone, event), gone)

@@ -17,7 +17,7 @@ const bindings = (port: number, [entry]: (typeof web)["entries"]) =>
 const map = (asked: typeof web) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
 const unmapWeb = Driver.use((driver) => driver.unmapPorts(bindings(8080, web.entries)))
 
-/** When which calls of the firewall and the store fail: `late` ones are made all the same. */
+/** Which calls of the firewall and the store fail, and when: the change is made all the same where `late`. */
 interface Failing {
   check?: "early" | undefined
   apply?: (change: Change) => "early" | "late" | undefined
@@ -51,7 +51,7 @@ const failingStore =
     remove: (mappings) => Effect.suspend(() => failing(store.remove(mappings), fail.remove, storeError))
   })
 
-/** A mapper that lives, with what it logs. */
+/** A running mapper, with its log lines. */
 const life = (use: (fail: Failing, lines: Array<string>) => Effect.Effect<void, unknown, Life>) =>
   Effect.gen(function* () {
     const { mapperLife } = yield* makeLives
@@ -73,8 +73,8 @@ const life = (use: (fail: Failing, lines: Array<string>) => Effect.Effect<void, 
 
 const nextLook = TestClock.adjust("100 millis")
 
-describe("a change of the kernel's table that is made, but told as failed", () => {
-  it.effect("of a mapping is taken back by the next look, and said once", () =>
+describe("a change of the kernel's table that is made, but reported as failed", () => {
+  it.effect("of a mapping is rolled back by the next reconciliation, and logged once", () =>
     life((fail, lines) =>
       Effect.gen(function* () {
         yield* map(dns)
@@ -92,7 +92,7 @@ describe("a change of the kernel's table that is made, but told as failed", () =
     )
   )
 
-  it.effect("of an unmapping leaves the mapping as it was, redirected again by the next look", () =>
+  it.effect("of an unmapping leaves the mapping as it was, redirected again by the next reconciliation", () =>
     life((fail) =>
       Effect.gen(function* () {
         yield* map(web)
@@ -111,8 +111,8 @@ describe("a change of the kernel's table that is made, but told as failed", () =
   )
 })
 
-describe("an undoing that fails", () => {
-  it.effect("is done by the next look, in the table and in the record", () =>
+describe("a rollback that fails", () => {
+  it.effect("is completed by the next reconciliation, in the table and in the record", () =>
     life((fail) =>
       Effect.gen(function* () {
         fail.put = () => "late"
@@ -132,7 +132,7 @@ describe("an undoing that fails", () => {
 })
 
 describe("a change of the record that fails", () => {
-  it.effect("of an answer is made up for by the next look", () =>
+  it.effect("of an answer is repeated by the next reconciliation", () =>
     life((fail, lines) =>
       Effect.gen(function* () {
         fail.put = (state) => (state === "applied" ? "late" : undefined)
@@ -146,7 +146,7 @@ describe("a change of the record that fails", () => {
         assert.deepStrictEqual(listed, ["0.0.0.0 8080 engine live"])
         assert.deepStrictEqual(lines, [
           "recording the answer: recording failed: disk I/O error",
-          "a change of the record failed; it is as it should be again"
+          "a change of the record failed; the record is repaired"
         ])
       })
     )
@@ -168,7 +168,7 @@ describe("a change of the record that fails", () => {
     )
   )
 
-  it.effect("for as long as the disk fails is told once, and made up for when it does no more", () =>
+  it.effect("for as long as the disk fails is logged once, and repeated when the disk works again", () =>
     life((fail, lines) =>
       Effect.gen(function* () {
         fail.put = (state) => (state === "answered" ? "early" : undefined)
@@ -180,14 +180,14 @@ describe("a change of the record that fails", () => {
         delete fail.remove
         delete fail.put
         yield* TestClock.adjust("2 seconds")
-        assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; it is as it should be again"])
+        assert.deepStrictEqual(lines.slice(1), ["a change of the record failed; the record is repaired"])
       })
     )
   )
 })
 
-describe("a look at the table that fails", () => {
-  it.effect("is told once as long as it does", () =>
+describe("a read of the table that fails", () => {
+  it.effect("is logged once as long as it does", () =>
     life((fail, lines) =>
       Effect.gen(function* () {
         fail.check = "early"
@@ -203,8 +203,8 @@ describe("a look at the table that fails", () => {
   )
 })
 
-describe("a table that someone removed", () => {
-  it.effect("is told once as long as it can't be put back, and put back soon after it can", () =>
+describe("a table that another process removed", () => {
+  it.effect("is logged once as long as it can't be restored, and restored soon after it can", () =>
     life((_, lines) =>
       Effect.gen(function* () {
         yield* map(web)

@@ -35,7 +35,7 @@ const unmap = (asked: Group, port = asked.ports._tag === "Exact" ? asked.ports.p
       )
     )
   )
-/** Answered, but killed before the answer was delivered. */
+/** Mapped, but killed before the answer was delivered. */
 const mapUndelivered = (asked: Group, kill: Effect.Effect<void, never, Firewall>) =>
   Effect.scoped(
     Effect.andThen(
@@ -56,7 +56,7 @@ const everything = group("8080", [
 const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 
 describe("restore after a kill", () => {
-  it.effect("brings back what was answered, as often as need be", () =>
+  it.effect("restores answered mappings, any number of times", () =>
     Effect.gen(function* () {
       const { life } = yield* makeLives
       const before = yield* life(Effect.andThen(map(everything), snapshot))
@@ -66,7 +66,7 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("undoes a call that it cut short, at whichever step", () =>
+  it.effect("rolls back a call that the kill interrupted, at any step", () =>
     Effect.gen(function* () {
       const stops: Array<string> = []
       for (let stop = 1; ; stop++) {
@@ -85,44 +85,42 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect(
-    "undoes a call of several groups that it cut short, all of them, and keeps what was there before",
-    () =>
-      Effect.gen(function* () {
-        const stops: Array<string> = []
-        const limited = { ...web, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
-        const more = [
-          limited,
-          group("5353", ["udp 0.0.0.0 172.17.0.2:53"]),
-          group("0", ["tcp :: 172.17.0.3:80"])
-        ]
-        for (let stop = 1; ; stop++) {
-          const { life, kill } = yield* makeLives
-          yield* life(map(web))
-          const together = Effect.scoped(mapGroupsTogether(more))
-          const stoppedAt = yield* life(killedAt(stop, kill, together))
-          if (stoppedAt === undefined) break
-          stops.push(stoppedAt)
-          const after = yield* life(snapshot)
-          assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine live"], `killed at ${stop} ${stoppedAt}`)
-          assert.deepStrictEqual([after.sockets.length, after.rules.length, after.stored.length], [1, 1, 1])
-        }
-        assert.deepStrictEqual(
-          [...new Set(stops)],
-          ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
-        )
+  it.effect("rolls back an interrupted call of several groups, all of them, and keeps earlier mappings", () =>
+    Effect.gen(function* () {
+      const stops: Array<string> = []
+      const limited = { ...web, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+      const more = [
+        limited,
+        group("5353", ["udp 0.0.0.0 172.17.0.2:53"]),
+        group("0", ["tcp :: 172.17.0.3:80"])
+      ]
+      for (let stop = 1; ; stop++) {
         const { life, kill } = yield* makeLives
         yield* life(map(web))
-        yield* life(Effect.scoped(Effect.andThen(mapGroupsTogether(more), kill)))
-        assert.deepStrictEqual(yield* life(listed), [
-          "0.0.0.0 5353 engine unconfirmed",
-          "0.0.0.0 8080 engine live",
-          ":: 40001 engine unconfirmed"
-        ])
-      })
+        const together = Effect.scoped(mapGroupsTogether(more))
+        const stoppedAt = yield* life(killedAt(stop, kill, together))
+        if (stoppedAt === undefined) break
+        stops.push(stoppedAt)
+        const after = yield* life(snapshot)
+        assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine live"], `killed at ${stop} ${stoppedAt}`)
+        assert.deepStrictEqual([after.sockets.length, after.rules.length, after.stored.length], [1, 1, 1])
+      }
+      assert.deepStrictEqual(
+        [...new Set(stops)],
+        ["HostSockets.open", "Firewall.apply", "Conntrack.flush", "Relay.open"]
+      )
+      const { life, kill } = yield* makeLives
+      yield* life(map(web))
+      yield* life(Effect.scoped(Effect.andThen(mapGroupsTogether(more), kill)))
+      assert.deepStrictEqual(yield* life(listed), [
+        "0.0.0.0 5353 engine unconfirmed",
+        "0.0.0.0 8080 engine live",
+        ":: 40001 engine unconfirmed"
+      ])
+    })
   )
 
-  it.effect("finishes a removal that it cut short, at whichever step", () =>
+  it.effect("completes an interrupted removal, at any step", () =>
     Effect.gen(function* () {
       for (let stop = 1; ; stop++) {
         const { life, kill } = yield* makeLives
@@ -134,7 +132,7 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("keeps what was answered through a change of policy cut short, at whichever step", () =>
+  it.effect("keeps answered mappings through an interrupted change of policy, at any step", () =>
     Effect.gen(function* () {
       const limited = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.allow": "10.0.0.0/8" })
       for (let stop = 1; ; stop++) {
@@ -151,7 +149,7 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("takes a host port away as soon as none is asked for, whether that is answered or not", () =>
+  it.effect("removes a host port once the request has none, whether or not that is answered", () =>
     Effect.gen(function* () {
       const routed = { ...web, labels: new Map([["portmapper.mode", "routed"]]) }
       const { life, kill } = yield* makeLives
@@ -163,7 +161,7 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("keeps what was perhaps answered as unconfirmed, until the same request confirms it", () =>
+  it.effect("keeps possibly answered mappings as unconfirmed, until the same request confirms them", () =>
     Effect.gen(function* () {
       const { life, kill } = yield* makeLives
       yield* life(mapUndelivered(everything, kill))
@@ -202,11 +200,11 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("lets any other claim displace what is unconfirmed", () =>
+  it.effect("lets any other claim evict an unconfirmed mapping", () =>
     Effect.gen(function* () {
       for (const [claim, left] of [
         ["tcp 0.0.0.0 172.17.0.3:80", 2],
-        // The socket of 0.0.0.0 stands in the way as long as anything rests on it.
+        // The socket of 0.0.0.0 is in the way as long as any mapping uses it.
         ["tcp 10.99.0.1 172.17.0.3:80", 2],
         ["tcp 10.99.0.2 172.17.0.3:80", 2]
       ] as const) {
@@ -224,7 +222,7 @@ describe("restore after a kill", () => {
   )
 
   it.effect(
-    "lets a claim on a range displace what is unconfirmed, once nothing else of the range is left",
+    "lets a claim on a range evict an unconfirmed mapping, once nothing else of the range is left",
     () =>
       Effect.gen(function* () {
         const { life, kill } = yield* makeLives
@@ -254,7 +252,7 @@ describe("restore after a kill", () => {
       })
   )
 
-  it.effect("takes nothing that it is just being answered with for what is unconfirmed", () =>
+  it.effect("does not treat a mapping whose answer is pending as unconfirmed", () =>
     Effect.gen(function* () {
       const { life, kill, take } = yield* makeLives
       yield* life(mapUndelivered(web, kill))
@@ -267,7 +265,7 @@ describe("restore after a kill", () => {
           const exhausted = "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
           assert.strictEqual(yield* together(web, range), `Groups[1]: ${exhausted}`)
           assert.strictEqual(yield* together(range, web), `Groups[0]: ${exhausted}`)
-          // Of the same port, and so one after the other.
+          // For the same port, and so one after the other.
           assert.match(yield* together(web, other), /^Groups\[1\]: .*: port is already allocated/)
           assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine unconfirmed"])
           yield* map(other)
@@ -302,39 +300,37 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect(
-    "goes on with adopted sockets, also where one is wider than what rests on it, and closes the others",
-    () =>
-      Effect.gen(function* () {
-        const { life, mapperLife } = yield* makeLives
-        yield* life(map(group("8080", ["tcp 10.99.0.1 172.17.0.2:80", "tcp 10.99.0.2 172.17.0.2:80"])))
-        yield* mapperLife(
-          Effect.gen(function* () {
-            const sockets = yield* HostSockets
-            const wide = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 8080)
-            const stray = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 9090)
-            yield* sockets.adopt([wide, stray])
-            yield* Effect.scoped(
-              Effect.gen(function* () {
-                const driver = Context.get(yield* Layer.build(PortMapper.layer), Driver)
-                assert.deepStrictEqual(yield* sockets.held, [wide])
-                yield* Effect.provideService(
-                  unmap(group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])),
-                  Driver,
-                  driver
-                )
-                assert.deepStrictEqual(yield* sockets.held, [wide])
-                yield* Effect.provideService(
-                  unmap(group("8080", ["tcp 10.99.0.2 172.17.0.2:80"])),
-                  Driver,
-                  driver
-                )
-                assert.deepStrictEqual(yield* sockets.held, [])
-              })
-            )
-          })
-        )
-      })
+  it.effect("reuses adopted sockets, also where one is wider than its mappings, and closes the others", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      yield* life(map(group("8080", ["tcp 10.99.0.1 172.17.0.2:80", "tcp 10.99.0.2 172.17.0.2:80"])))
+      yield* mapperLife(
+        Effect.gen(function* () {
+          const sockets = yield* HostSockets
+          const wide = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 8080)
+          const stray = yield* sockets.open("tcp", addressUnsafe("0.0.0.0"), 9090)
+          yield* sockets.adopt([wide, stray])
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const driver = Context.get(yield* Layer.build(PortMapper.layer), Driver)
+              assert.deepStrictEqual(yield* sockets.held, [wide])
+              yield* Effect.provideService(
+                unmap(group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])),
+                Driver,
+                driver
+              )
+              assert.deepStrictEqual(yield* sockets.held, [wide])
+              yield* Effect.provideService(
+                unmap(group("8080", ["tcp 10.99.0.2 172.17.0.2:80"])),
+                Driver,
+                driver
+              )
+              assert.deepStrictEqual(yield* sockets.held, [])
+            })
+          )
+        })
+      )
+    })
   )
 
   it.effect("keeps other modes as they were granted", () =>
@@ -363,7 +359,7 @@ describe("restore after a kill", () => {
   )
 })
 
-describe("restore, where a port was taken meanwhile", () => {
+describe("restore with a port taken meanwhile", () => {
   const why = "bind for 0.0.0.0:8080/tcp failed: address already in use"
   const pair = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])
 
@@ -378,7 +374,7 @@ describe("restore, where a port was taken meanwhile", () => {
   const conflicted = ["0.0.0.0 8080 engine conflicted", ":: 8080 engine live"]
   const live = ["0.0.0.0 8080 engine live", ":: 8080 engine live"]
 
-  it.effect("tells, keeps the mapping as conflicted, and serves the rest of its group", () =>
+  it.effect("logs the conflict, keeps the mapping as conflicted, and serves the rest of its group", () =>
     Effect.gen(function* () {
       const { mapperLife, life } = yield* taken
       const restored = yield* mapperLife(restore)
@@ -399,7 +395,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("serves it again at the next start at which the port is free", () =>
+  it.effect("reactivates it at the next start at which the port is free", () =>
     Effect.gen(function* () {
       const lives = yield* taken
       yield* lives.life(Effect.void)
@@ -408,7 +404,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("serves it again when it is tried again and the port is free", () =>
+  it.effect("reactivates it at a retry at which the port is free", () =>
     Effect.gen(function* () {
       const { mapperLife } = yield* taken
       yield* mapperLife(
@@ -432,7 +428,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("is unconfirmed again when it is tried again, if that is what it was", () =>
+  it.effect("makes it unconfirmed again at a retry, if it was unconfirmed before", () =>
     Effect.gen(function* () {
       const lives = yield* makeLives
       yield* lives.life(mapUndelivered(web, lives.kill))
@@ -452,7 +448,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("refuses the same request as long as the port is taken, and grants it then", () =>
+  it.effect("refuses the same request as long as the port is taken, and grants it afterwards", () =>
     Effect.gen(function* () {
       const { life } = yield* taken
       yield* life(
@@ -467,7 +463,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("lets another claim have the port, but is not dropped for one that fails", () =>
+  it.effect("lets another claim have the port, but does not evict it for a claim that fails", () =>
     Effect.gen(function* () {
       const { life } = yield* taken
       const after = yield* life(
@@ -491,7 +487,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("is kept by a kill at whichever step of the same request, whatever its labels", () =>
+  it.effect("keeps it through a kill at any step of the same request, with any labels", () =>
     Effect.gen(function* () {
       const limited = { ...pair, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
       const stops: Array<string> = []
@@ -508,7 +504,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("gives way to a claim on a range or on another address that meets it", () =>
+  it.effect("evicts it for an overlapping claim on a range or on another address", () =>
     Effect.gen(function* () {
       for (const claim of [
         group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
@@ -529,7 +525,7 @@ describe("restore, where a port was taken meanwhile", () => {
     })
   )
 
-  it.effect("forgets it when it is unmapped, and not before", () =>
+  it.effect("removes it when it is unmapped, and not before", () =>
     Effect.gen(function* () {
       const { life } = yield* taken
       yield* life(
@@ -545,7 +541,7 @@ describe("restore, where a port was taken meanwhile", () => {
   )
 
   it.effect(
-    "keeps as conflicted what only a relay serves that refuses, and goes on without where the kernel redirects",
+    "keeps as conflicted what only a refusing relay serves, and goes on without the relay where the kernel redirects",
     () =>
       Effect.gen(function* () {
         const { life } = yield* makeLives
@@ -561,7 +557,7 @@ describe("restore, where a port was taken meanwhile", () => {
       })
   )
 
-  it.effect("relays what only the kernel led, and serves the rest, once the relay no longer refuses", () =>
+  it.effect("relays what only the kernel redirected, and serves the rest, once the relay accepts again", () =>
     Effect.gen(function* () {
       const { life, mapperLife } = yield* makeLives
       const before = yield* life(Effect.andThen(map(pair), snapshot))
@@ -583,7 +579,7 @@ describe("restore, where a port was taken meanwhile", () => {
   )
 })
 
-describe("restore, where something else fails", () => {
+describe("restore with another failure", () => {
   it.effect("starts on a full disk", () =>
     Effect.gen(function* () {
       const store = yield* MappingStore
@@ -595,7 +591,7 @@ describe("restore, where something else fails", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.effect("holds nothing where the kernel's table can't be set", () =>
+  it.effect("holds nothing where the kernel's table can't be loaded", () =>
     Effect.gen(function* () {
       const { life, mapperLife } = yield* makeLives
       yield* life(map(everything))
@@ -615,7 +611,7 @@ describe("restore, where something else fails", () => {
     })
   )
 
-  it.effect("reads the redirections back from the kernel where the record is lost", () =>
+  it.effect("imports the redirections from the kernel where the record is lost", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(1_700_000_000_000)
       const { life, mapperLife, directory } = yield* makeLives
@@ -630,7 +626,7 @@ describe("restore, where something else fails", () => {
         })
       )
       const path = Path.join(directory(), "mappings.db")
-      // The log alone would do: a file is whole again with it.
+      // The write-ahead log alone would do: it makes a damaged file whole again.
       Fs.rmSync(`${path}-wal`)
       Fs.writeFileSync(path, "no database".repeat(100))
       assert.deepStrictEqual(yield* mapperLife(restore), {
@@ -732,7 +728,7 @@ describe("the recorded calls of an Engine, with the mapper killed between any tw
 })
 
 describe("restore of many", () => {
-  it.effect("brings back 10,000 mappings, and tells how long it took", () =>
+  it.effect("restores 10,000 mappings, and prints how long it took", () =>
     Effect.gen(function* () {
       const { life, mapperLife } = yield* makeLives
       yield* life(
@@ -764,7 +760,10 @@ describe("restore of many", () => {
   )
 })
 
-/** Runs it in a process that is killed at its nth step from now; answers the step, or `undefined` where there are fewer. */
+/**
+ * Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are
+ * fewer.
+ */
 const killedAt = <A, E, R>(
   stop: number,
   kill: Effect.Effect<void, never, Firewall>,

@@ -36,16 +36,16 @@ describe("selfMappingIssues", () => {
     ["8080", "tcp 10.99.0.1 0.0.0.0:8080"],
     ["8080", "tcp :: 127.0.0.1:8080"],
     ["8080", "tcp 0.0.0.0 [::1]:8080"],
-    // Which port they get is not known yet.
+    // Their port is not chosen yet.
     ["0", "tcp 0.0.0.0 127.0.0.1:8080"],
     ["8080-8090", "tcp 0.0.0.0 127.0.0.1:8080"]
   ] as const)
-    it(`finds nothing wrong with ${entry} on port ${ports}`, () =>
+    it(`accepts ${entry} on port ${ports}`, () =>
       assert.deepStrictEqual(selfMappingIssues(group(ports, [entry])), []))
 })
 
 describe("planGroup", () => {
-  it("refuses a mapping that leads to itself by its entry, port and rule, in each mode that reserves a port", () => {
+  it("refuses a mapping that leads to itself with its entry, port and rule, in each mode that reserves a port", () => {
     const entries = ["tcp 0.0.0.0 172.17.0.2:80", "udp 0.0.0.0 127.0.0.1:8080"]
     for (const mode of ["proxy", "nat", "engine"]) {
       const plan = planGroup(group("8080", entries, { "portmapper.mode": mode }), capabilities)
@@ -56,7 +56,7 @@ describe("planGroup", () => {
     }
   })
 
-  it("plans a mapping without a host port, whatever its backend is", () => {
+  it("accepts a mapping without a host port, with any backend", () => {
     const asked = group("8080", ["tcp 0.0.0.0 127.0.0.1:8080"], { "portmapper.mode": "routed" })
     assert.isTrue(Result.isSuccess(planGroup(asked, capabilities)))
   })

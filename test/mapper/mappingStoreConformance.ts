@@ -1,4 +1,4 @@
-/** What every `MappingStore` owes its callers; run against each implementation. */
+/** The contract of every `MappingStore`; run against each implementation. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer } from "effect"
 import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
@@ -9,7 +9,7 @@ import { mapping, records, storedTexts } from "../support/mappings.ts"
 const web = mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)
 const dns = mapping("udp 10.99.0.1 172.17.0.2:53", 53)
 
-/** Whatever a request can carry. */
+/** Everything that a request can carry. */
 export const remarkable: ReadonlyArray<Mapping> = [
   web,
   dns,
@@ -52,7 +52,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "gives back every field as it was put",
+      "returns every field as it was put",
       Effect.gen(function* () {
         const store = yield* MappingStore
         yield* store.put(records(remarkable, "answered"))
@@ -65,7 +65,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "replaces what is known by its key",
+      "replaces a mapping by its key",
       Effect.gen(function* () {
         const store = yield* MappingStore
         yield* store.put(records([web, dns], "applied"))
@@ -91,7 +91,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "has each mapping in the state that was put last, several states in one change",
+      "has each mapping in the last state put, with several states in one change",
       Effect.gen(function* () {
         const store = yield* MappingStore
         for (const [state, other] of [
@@ -108,7 +108,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "has the mapping that was put last, whatever was put and removed before",
+      "has the last mapping put, after any puts and removals",
       Effect.gen(function* () {
         const store = yield* MappingStore
         const other: Mapping = { ...web, backend: { address: addressUnsafe("172.17.0.3"), port: 81 } }
@@ -135,7 +135,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "forgets mappings, and forgetting what is not there succeeds",
+      "removes mappings, and succeeds for one that is not there",
       Effect.gen(function* () {
         const store = yield* MappingStore
         yield* store.put(records(remarkable, "applied"))
@@ -148,7 +148,7 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
-      "does nothing for no mappings",
+      "changes nothing for no mappings",
       Effect.gen(function* () {
         const store = yield* MappingStore
         yield* store.put([])

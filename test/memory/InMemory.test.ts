@@ -7,8 +7,8 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo, grant } from "../support/drivers.ts"
 import { mapRequest, unmapRequest } from "../support/session.ts"
 
-describe("the calls in process", () => {
-  it.effect("take values and answer values", () =>
+describe("in-process calls", () => {
+  it.effect("take values and return values", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* InMemory.activate, { Implements: ["PortMapper"] })
       const { PortBindings } = yield* InMemory.mapPorts(mapRequest(8080))
@@ -21,7 +21,7 @@ describe("the calls in process", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.effect("take text and answer text", () =>
+  it.effect("take text and return text", () =>
     Effect.gen(function* () {
       assert.strictEqual(
         yield* InMemory.callText("PortMapper.MapPorts", '{"Reqs":[]}'),
@@ -32,7 +32,7 @@ describe("the calls in process", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.effect("are the same, run for run, under the test clock", () =>
+  it.effect("have the same results in each run under the test clock", () =>
     Effect.gen(function* () {
       const run = Effect.gen(function* () {
         const answers: Array<unknown> = []
@@ -56,7 +56,7 @@ describe("the calls in process", () => {
     })
   )
 
-  it.effect("are given up after ten seconds", () =>
+  it.effect("time out after ten seconds", () =>
     Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(Effect.flip(InMemory.mapPorts(mapRequest(1))), {
         startImmediately: true
@@ -69,7 +69,7 @@ describe("the calls in process", () => {
     }).pipe(Effect.provideService(Driver, { ...echo, mapPorts: () => Effect.never }))
   )
 
-  it.effect("are delivered when they succeed, and undone when they are interrupted", () =>
+  it.effect("are delivered when they succeed, and rolled back when they are interrupted", () =>
     Effect.gen(function* () {
       const exits: Array<string> = []
       const hold = yield* Deferred.make<void>()

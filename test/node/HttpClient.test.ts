@@ -1,4 +1,4 @@
-/** The HTTP client against servers that answer byte for byte what the test wrote. */
+/** The HTTP client against servers with scripted answers, byte for byte. */
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -6,7 +6,7 @@ import { Deferred, Effect, Fiber, Stream } from "effect"
 import { type HttpError, httpClient, keepAliveClient } from "../../adapters/node/HttpClient.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
-/** Serves each connection; `requests` is what arrived. */
+/** Serves each connection; `requests` are the requests received. */
 const serving = Effect.fnUntraced(function* (onConnection: (socket: Net.Socket) => void) {
   const path = Path.join(yield* temporaryFolder, "p.sock")
   const requests: Array<string> = []
@@ -44,15 +44,15 @@ describe("an answer", () => {
       "200 abc"
     ],
     ["that ends with the connection", `${head}\r\nabc`, true, "200 abc"],
-    ["that is as long as it may be", `${head}Content-Length: 8\r\n\r\n12345678`, false, "200 12345678"],
+    ["of the maximum length", `${head}Content-Length: 8\r\n\r\n12345678`, false, "200 12345678"],
     [
-      "that is longer",
+      "over the maximum length",
       `${head}Content-Length: 9\r\n\r\n123456789`,
       false,
       "HTTP_TOO_LONG true: it is longer than 8 bytes"
     ],
     [
-      "that is longer, in chunks without an end",
+      "over the maximum length, in chunks without an end",
       `${head}Transfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\n`,
       false,
       "HTTP_TOO_LONG true: it is longer than 8 bytes"
@@ -74,7 +74,7 @@ describe("an answer", () => {
     ]
   ]
   for (const [title, text, hangUp, expected] of rows)
-    it.live(`${title} is read, or why not is known`, () =>
+    it.live(`${title} is read, or fails with the reason`, () =>
       Effect.gen(function* () {
         const { address } = yield* answering(text, hangUp)
         const http = httpClient(address, { answerTimeoutMillis: 300, maxBodyBytes: 8 })
@@ -86,14 +86,14 @@ describe("an answer", () => {
       }).pipe(Effect.scoped)
     )
 
-  it.live("of another protocol is told by its code", () =>
+  it.live("of another protocol fails with the parser's code", () =>
     Effect.gen(function* () {
       const { address } = yield* answering("SSH-2.0-OpenSSH_9.2\r\n", false)
       assert.match((yield* Effect.flip(httpClient(address).ask(get))).code, /^HPE_/)
     }).pipe(Effect.scoped)
   )
 
-  it.live("may be read while it comes; its connection ends with the scope", () =>
+  it.live("may be read while it arrives; its connection ends with the scope", () =>
     Effect.gen(function* () {
       const closed = yield* Deferred.make<void>()
       const { address } = yield* serving((socket) => {
@@ -112,7 +112,7 @@ describe("an answer", () => {
 })
 
 describe("a request", () => {
-  it.live("whose headers are an array is sent as it is written", () =>
+  it.live("whose headers are an array is sent as written", () =>
     Effect.gen(function* () {
       const { address, requests } = yield* answering(`${head}Content-Length: 0\r\n\r\n`, false)
       const headers = ["b", "1", "A", "2", "a", "3", "content-length", "2"]

@@ -15,7 +15,7 @@ const rule = `it must belong to root or to user ${own}, and be writable by no on
 
 describe("a path", () => {
   it.live(
-    "stays what it is where root and we alone may change it, through our own links and what is not there yet",
+    "does not change where only root and we may change it, through our own links and missing parts",
     () =>
       Effect.gen(function* () {
         const folder = yield* temporaryFolder
@@ -28,7 +28,7 @@ describe("a path", () => {
       })
   )
 
-  it.live("leads nowhere through links in a circle", () =>
+  it.live("is not found through links in a circle", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       Fs.symlinkSync("two", Path.join(folder, "one"))

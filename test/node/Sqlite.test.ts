@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { openDatabaseUnsafe } from "../../adapters/node/Sqlite.ts"
 
 describe("openDatabaseUnsafe", () => {
-  it("keeps the notice of an experimental SQLite from people, and no other warning", async () => {
+  it("suppresses the notice of an experimental SQLite, and no other warning", async () => {
     const { emitWarning, getBuiltinModule } = process
     const warnings: Array<string> = []
     const listen = ({ message }: Error) => void warnings.push(message)

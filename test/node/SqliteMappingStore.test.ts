@@ -15,7 +15,7 @@ mappingStoreConformance("the store in a file", () =>
   Layer.unwrap(Effect.map(temporaryFolder, (directory) => SqliteMappingStore.layer(directory)))
 )
 
-/** One life of the store in this folder. */
+/** One run of the store in this folder. */
 const withStore = <A, E>(
   directory: string,
   use: (store: MappingStore["Service"]) => Effect.Effect<A, E>,
@@ -31,7 +31,7 @@ const at = "20231114T221320000Z"
 const setClock = TestClock.setTime(1_700_000_000_000)
 
 describe("the file of the mappings", () => {
-  it.effect("is found again by the next process, in a folder and with files that are private", () =>
+  it.effect("is found by the next process, in a private folder with private files", () =>
     Effect.gen(function* () {
       const directory = Path.join(yield* temporaryFolder, "run", "portmapper")
       yield* withStore(directory, (store) =>
@@ -79,7 +79,7 @@ describe("the file of the mappings", () => {
     })
   )
 
-  it.effect("names what is in its way", () =>
+  it.effect("names a file in its way", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       const path = Path.join(directory, "mappings.db")
@@ -116,12 +116,12 @@ describe("the file of the mappings", () => {
 
   for (const [title, spoil, why] of [
     [
-      "that a later version wrote",
+      "from a later version",
       (path: string) => sql(path, "PRAGMA user_version = 7"),
       "it was written by a later portmapper (version 7, this one knows 1)"
     ],
     [
-      "that is no database",
+      "that is not a database",
       (path: string) => Fs.writeFileSync(path, "no database at all".repeat(100)),
       "it is damaged: file is not a database"
     ],
@@ -141,7 +141,7 @@ describe("the file of the mappings", () => {
       /^it is damaged: /
     ],
     [
-      "of something else",
+      "of another program",
       (path: string) => sql(path, "PRAGMA application_id = 1"),
       "it is not a file of portmapper"
     ],
@@ -151,7 +151,7 @@ describe("the file of the mappings", () => {
       /^its tables are not those of portmapper: /
     ],
     [
-      "with a row that means nothing",
+      "with an invalid row",
       (path: string) => sql(path, "UPDATE mapping SET host = 'localhost' WHERE port = 8080"),
       "a row can't be read: localhost: not an IPv4 or IPv6 address"
     ],
@@ -161,7 +161,7 @@ describe("the file of the mappings", () => {
       "a row can't be read: 6 0.0.0.0 8080 is not the key of its mapping"
     ]
   ] as const)
-    it.effect(`is set aside where it is one ${title}`, () =>
+    it.effect(`is set aside if it is one ${title}`, () =>
       Effect.gen(function* () {
         yield* setClock
         const directory = yield* temporaryFolder
@@ -192,8 +192,8 @@ describe("the file of the mappings", () => {
     )
 })
 
-describe("a file of the mappings that can't be read", () => {
-  it.effect("and can't be set aside either is told, and closed", () =>
+describe("an unreadable file of the mappings", () => {
+  it.effect("that can't be set aside either is reported, and closed", () =>
     Effect.gen(function* () {
       yield* setClock
       const directory = yield* temporaryFolder

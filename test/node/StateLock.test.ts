@@ -22,7 +22,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("is free as soon as its process ends, whether it lets go or is killed", () =>
+  it.live("is free as soon as its process ends, by releasing it or by a kill", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       for (const end of ["letGo", "kill"] as const) {
@@ -35,7 +35,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("holds against others of the same process, until its scope closes", () =>
+  it.live("excludes others in the same process, until its scope closes", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       const error = yield* Effect.scoped(
@@ -46,7 +46,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("names nobody rather than a dead process or another one with its number", () =>
+  it.live("names no process rather than a dead one or another one with its number", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       yield* lockState(directory)
@@ -58,7 +58,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("waits for the lock as long as it is told to", () =>
+  it.live("waits for the lock as long as its timeout says", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       const first = yield* holder(directory)
@@ -73,7 +73,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("gives up waiting when it is interrupted, and leaves nothing held", () =>
+  it.live("stops waiting when it is interrupted, and leaves nothing held", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       yield* Effect.scoped(
@@ -88,7 +88,7 @@ describe("lockState", () => {
     })
   )
 
-  it.live("lets many processes through, one at a time", () =>
+  it.live("lets many processes have it, one at a time", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       const holders = yield* Effect.forEach([1, 2, 3, 4, 5], () => holder(directory, "wait"))

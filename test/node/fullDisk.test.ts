@@ -10,7 +10,7 @@ const script = Path.join(import.meta.dirname, "../support/fullDisk.ts")
 
 describe("the file of the mappings on a file system that fills up", () => {
   testNeeding(
-    "refuses new mappings with the reason, keeps, confirms and removes the old, and goes on once there is room",
+    "refuses new mappings with the reason, keeps, confirms and removes existing ones, and accepts new ones once there is room",
     ["mounts"],
     async () => {
       const place = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-full-"))

@@ -10,7 +10,7 @@ import { temporaryFolder } from "../support/folders.ts"
 const script = Path.join(import.meta.dirname, "../support/storeChurn.ts")
 const kills = Number(process.env["PORTMAPPER_KILLS"] ?? 20)
 
-/** What is recorded: the port, and `BACKEND STATE`. */
+/** A recorded mapping: the port, and `BACKEND STATE`. */
 type Record = ReadonlyMap<number, string>
 
 describe("the file of the mappings when its process is killed", () => {
@@ -39,7 +39,7 @@ describe("the file of the mappings when its process is killed", () => {
   )
 })
 
-/** The lines that the process wrote; the last may be cut short, and then was never read by anyone. */
+/** The lines that the process wrote, without a truncated last one, which no reader got. */
 const livedAndDied = (directory: string, seed: number, millis: number): Promise<ReadonlyArray<string>> =>
   new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [script, directory, `${seed}`], {

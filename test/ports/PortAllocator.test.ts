@@ -36,7 +36,7 @@ describe("PortAllocator", () => {
       assert.deepStrictEqual(yield* open, ["0.0.0.0:8080/tcp", "[::]:8080/tcp"])
     }))
 
-  test("keeps a port held until the last that rests on its socket is released, in whatever order", () =>
+  test("holds a port until the last mapping on its socket is released, in any order", () =>
     Effect.gen(function* () {
       const allocator = yield* PortAllocator
       for (const order of [
@@ -57,7 +57,7 @@ describe("PortAllocator", () => {
       }
     }))
 
-  test("tells a port of another mapping from one of another process", () =>
+  test("distinguishes a port of another mapping from one of another process", () =>
     Effect.gen(function* () {
       const host = yield* MemoryHost
       host.take("tcp", addressUnsafe("::"), 81)
@@ -73,7 +73,7 @@ describe("PortAllocator", () => {
       assert.deepStrictEqual(yield* open, ["10.0.0.1:80/tcp"])
     }))
 
-  test("gives the next port to both addresses when the first of a range is taken on one", () =>
+  test("assigns both addresses the next port when the first of a range is taken on one", () =>
     Effect.gen(function* () {
       const host = yield* MemoryHost
       host.take("tcp", addressUnsafe("::"), 8000)
@@ -81,7 +81,7 @@ describe("PortAllocator", () => {
       assert.deepStrictEqual(yield* open, ["0.0.0.0:8001/tcp", "[::]:8001/tcp"])
     }))
 
-  test("rises after the last port given, wraps, and says when a range is used up", () =>
+  test("counts up from the last port assigned, wraps, and reports when a range is exhausted", () =>
     Effect.gen(function* () {
       const allocator = yield* PortAllocator
       const first = yield* reserve("8000-8002", [at("0.0.0.0")])

@@ -11,7 +11,7 @@ const hosts = (addresses: ReadonlyArray<{ readonly text: string }>) =>
   addresses.map(({ text }) => text).sort()
 
 describe("PortTable", () => {
-  it("lets one port collide by the rule of the protocol and no other", () => {
+  it("reports conflicts on one port for equal and covering addresses of the same protocol only", () => {
     const table = new PortTable()
     table.add(at("10.0.0.1"), 80)
     table.add(at("10.0.0.2"), 80)
@@ -53,7 +53,7 @@ describe("PortTable", () => {
     host: Host,
     port: Schema.Int.check(Schema.isBetween({ minimum: 60, maximum: 70 }))
   })
-  it.prop("agrees with a list of what was added", [Schema.Array(Step)], ([steps]) => {
+  it.prop("agrees with a list of the added ports", [Schema.Array(Step)], ([steps]) => {
     const table = new PortTable()
     const held = new Set<string>()
     for (const { add, host, port } of steps) {

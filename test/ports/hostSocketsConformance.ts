@@ -17,7 +17,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
 
     for (const protocol of ["tcp", "udp"] as const) {
       test(
-        `refuses a ${protocol} port that is held`,
+        `refuses a ${protocol} port in use`,
         Effect.gen(function* () {
           const sockets = yield* HostSockets
           yield* sockets.open(protocol, loopback4, 18000)
@@ -82,7 +82,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
-      "does nothing when what is closed is closed again, whoever has its descriptor now",
+      "ignores a second close, even when another socket has the descriptor now",
       Effect.gen(function* () {
         const sockets = yield* HostSockets
         const first = yield* sockets.open("tcp", any4, 18007)
@@ -96,7 +96,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
-      "answers an adopted socket to the first who opens its port",
+      "returns an adopted socket to the first caller that opens its port",
       Effect.gen(function* () {
         const sockets = yield* HostSockets
         const four = yield* sockets.open("tcp", any4, 18008)
@@ -111,7 +111,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
-      "answers an adopted socket of the unspecified address to who opens one that it covers",
+      "returns an adopted socket of the unspecified address to a caller that opens an address it covers",
       Effect.gen(function* () {
         const sockets = yield* HostSockets
         const wide = yield* sockets.open("tcp", any4, 18009)
@@ -122,7 +122,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
-      "closes what was adopted and never opened, and nothing else",
+      "closes adopted sockets that were never opened, and nothing else",
       Effect.gen(function* () {
         const sockets = yield* HostSockets
         const kept = yield* sockets.open("tcp", any4, 18010)
@@ -137,7 +137,7 @@ export const hostSocketsConformance = (name: string, layer: Layer.Layer<HostSock
     )
 
     test(
-      "names a range of ephemeral ports",
+      "returns a range of ephemeral ports",
       Effect.gen(function* () {
         const { range } = yield* (yield* HostSockets).ephemeral
         assert.isTrue(1 <= range.first && range.first <= range.last && range.last <= 65535)

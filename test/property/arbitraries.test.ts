@@ -1,4 +1,7 @@
-/** What the harness draws: each kind is what it says, shrinks to the simplest, and leaves no service out. */
+/**
+ * The generators of the harness: each draws valid values of its kind, shrinks to the simplest, and covers every
+ * service.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Option, Result, Schema } from "effect"
 import fc from "fast-check"
@@ -31,7 +34,7 @@ import { driver } from "../fuzz/decoders.ts"
 import { hosts } from "./hosts.ts"
 import { seed } from "./seed.ts"
 
-/** What a driver that grants everything makes of it: only the request itself can be at fault. */
+/** The verdict of a driver that grants everything: only the request itself can be at fault. */
 const toldOf = (method: Method, body: Parameters<typeof call>[1]): string => {
   const exit = Effect.runSyncExit(Effect.provideService(Effect.scoped(call(method, body)), Driver, driver))
   if (Exit.isSuccess(exit)) return "answered"
@@ -43,8 +46,8 @@ const nat = hosts["nat"] as ModelHost
 
 const options = { seed, numRuns: 200 }
 
-describe("requests that are drawn", () => {
-  it("mean something", () => {
+describe("generated requests", () => {
+  it("are valid", () => {
     for (const [method, arbitrary, expected] of [
       ["PortMapper.MapPorts", mapRequest, "answered"],
       ["PortMapper.UnmapPorts", unmapRequest, "answered"],
@@ -61,7 +64,7 @@ describe("requests that are drawn", () => {
       )
   })
 
-  it("are refused as requests where they fail to by one fault", () => {
+  it("are refused as bad requests where they have one fault", () => {
     const target = memoryTarget(nat)
     for (const [method, arbitrary] of [
       ["PortMapper.MapPorts", nearlyMapRequest],
@@ -100,7 +103,7 @@ describe("requests that are drawn", () => {
   })
 })
 
-describe("messages that are drawn", () => {
+describe("generated messages", () => {
   const messages: ReadonlyArray<
     readonly [name: string, schema: Schema.Codec<unknown, unknown>, arbitrary: fc.Arbitrary<unknown>]
   > = [
@@ -117,7 +120,7 @@ describe("messages that are drawn", () => {
     ["ErrorResponse", Messages.ErrorResponse, errorResponse]
   ]
   for (const [name, schema, arbitrary] of messages)
-    it(`are read as a value and as text, and written as they were: ${name}`, () =>
+    it(`are read as a value and as text, and written unchanged: ${name}`, () =>
       fc.assert(
         fc.property(arbitrary, (value) => {
           for (const read of [decodeValue(schema)(value), decodeText(schema)(JSON.stringify(value))])
@@ -133,7 +136,7 @@ describe("messages that are drawn", () => {
       ))
 })
 
-describe("scripts that are drawn", () => {
+describe("generated scripts", () => {
   it("fail, interrupt and kill at steps of every service", () => {
     const struck = new Set<string>()
     const target = () => {

@@ -1,4 +1,4 @@
-/** The harness's own entry, with a mapper that has a fault: it forgets to unmap the first of what it is told to. */
+/** The harness's own entry, with a faulty mapper: it forgets to unmap the first binding of each request. */
 import { type MemoryTargetOptions, memoryTarget as right } from "../../src/testing/index.ts"
 
 export { type ModelHost, run, type Script, violationText } from "../../src/testing/index.ts"

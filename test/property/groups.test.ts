@@ -1,4 +1,6 @@
-/** `MapGroups` beside `MapPorts` for each group: the same answers and the same things held, all of them or none. */
+/**
+ * `MapGroups` compared with `MapPorts` for each group: the same answers and the same resources, all of them or none.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
 import {
@@ -19,7 +21,7 @@ import { runs, search, seed } from "./seed.ts"
 console.log(`the seed of several groups at once: PORTMAPPER_SEED=${seed}`)
 
 interface Asked {
-  /** Mapped already. */
+  /** Mapped before the call. */
   readonly before: ReadonlyArray<WireMapRequest>
   readonly groups: ReadonlyArray<WireMapRequest>
   readonly fate: Fate
@@ -55,7 +57,7 @@ const worldWith = (host: ModelHost, before: ReadonlyArray<WireMapRequest>): Sync
   return target
 }
 
-/** What failed after the answer left the record at `applied`. */
+/** Ignores the difference of a record left at `applied` by a failure after the answer. */
 const textOf = ({ rules, routes, sockets, stored }: Held): string =>
   JSON.stringify(
     { rules, routes, sockets, stored: stored.map((line) => line.replace(/ (applied|answered)$/, "")) },
@@ -63,7 +65,7 @@ const textOf = ({ rules, routes, sockets, stored }: Held): string =>
     1
   )
 
-/** What is wrong, in words. */
+/** What differs, as text. */
 const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | undefined => {
   const together = worldWith(host, before)
   const untouched = textOf(together.world.held())
@@ -71,7 +73,7 @@ const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | u
   const held = textOf(together.world.held())
   if (ended.outcome._tag === "Hung" || ended.outcome._tag === "Broken") return JSON.stringify(ended.outcome)
   if (ended.outcome._tag !== "Answered") {
-    // The failure may have been that of an undoing: what it could not undo is nobody's, and gives way.
+    // The failure may have hit a rollback: what that could not undo belongs to no mapping, and is evicted.
     if (fate?.how === "fail" && isRefused(host, before, groups)) return undefined
     if (held !== untouched) return `not answered, it left ${held} of ${untouched}`
     return fate === undefined ? refusalProblem(host, before, groups, ended) : undefined
@@ -82,7 +84,7 @@ const problemOf = (host: ModelHost, { before, groups, fate }: Asked): string | u
   const given = (ended.outcome.answer as { readonly Groups: unknown }).Groups
   if (JSON.stringify(given) !== JSON.stringify(expected))
     return `${JSON.stringify(given)} together, ${JSON.stringify(expected)} apart`
-  // Where the answer is lost, as after calls whose answers are lost one by one.
+  // Where the answer is lost: compare with single calls whose answers are all lost.
   const losing = worldWith(host, before)
   if (fate?.how === "lose") for (const group of groups) losing.call(mapCall(group), fate)
   const heldApart = textOf((fate?.how === "lose" ? losing : apart).world.held())
@@ -97,7 +99,7 @@ const isRefused = (
   worldWith(host, before).call(mapCall({ Groups: groups }, "PortMapper.MapGroups"), undefined).outcome
     ._tag !== "Answered"
 
-/** The group that is named is one that is refused apart from the others. */
+/** The group named in the error must be one that is refused by itself as well. */
 const refusalProblem = (
   host: ModelHost,
   before: ReadonlyArray<WireMapRequest>,
@@ -111,9 +113,9 @@ const refusalProblem = (
   return refused[named] ? undefined : `${text}: refused apart: ${refused}`
 }
 
-describe("several groups at once, beside one after the other", () => {
+describe("several groups in one call, compared with single calls", () => {
   for (const [name, host] of Object.entries(hosts))
-    it(`come to the same on a host of ${name}`, () => {
+    it(`have the same result on a host of ${name}`, () => {
       const { found } = search((from) => {
         const { counterexample } = fc.check(
           fc.property(asked, (each) => problemOf(host, each) === undefined),

@@ -17,15 +17,15 @@ import { runs, search, seed } from "./seed.ts"
 
 console.log(`the harness's seed: PORTMAPPER_SEED=${seed}`)
 
-describe("the mapper, held against the model", () => {
+describe("the mapper, compared with the model", () => {
   for (const [name, host] of Object.entries(hosts)) {
-    it(`does what it must on a host of ${name}, one call after the other`, () => {
+    it(`agrees with it on a host of ${name}, one call after the other`, () => {
       const target = () => memoryTarget(host)
       const { found } = search((from) => explore({ seed: from, runs, host, target }))
       if (found !== undefined) assert.fail(foundText(found, host, "../../src/testing/index.ts"))
     })
 
-    it(`answers clients at once on a host of ${name} as if they had come one after the other`, () => {
+    it(`serializes concurrent clients on a host of ${name}`, () => {
       const target = () => memoryTarget(host)
       const { found } = search((from) => exploreTogether({ seed: from, runs, host, target }))
       if (found !== undefined) assert.fail(unexplainedText(found))
@@ -34,7 +34,7 @@ describe("the mapper, held against the model", () => {
 })
 
 describe("the model", () => {
-  it("knows that a full range takes what an Engine long gone left in it, and nothing else", () => {
+  it("lets a full range evict what an Engine of long ago left in it, and nothing else", () => {
     const host = hosts["nat"]
     if (host === undefined) throw new Error("there is no such host")
     const map = (BackendIP: string, owner = "engine"): Step => ({
@@ -99,7 +99,7 @@ describe("the harness", () => {
       })
     })
 
-  it("finds a fault, makes the script short, and finds it again from the same seed", () => {
+  it("finds a fault, shrinks the script, and finds the fault again from the same seed", () => {
     const first = explore({ seed: 7, runs: 500, host, target: forgetful })
     const second = explore({ seed: 7, runs: 500, host, target: forgetful })
     assert.isDefined(first)
@@ -108,7 +108,7 @@ describe("the harness", () => {
     assert.isAtMost(first?.script.length ?? 0, 2)
   })
 
-  it("tells what went wrong as a program and as JSON-RPC lines", () => {
+  it("prints a failure as a program and as JSON-RPC lines", () => {
     const script: Script = [
       { do: "map", reqs: [web], labels: {}, owner: "cli", fate: undefined },
       { do: "unmap", of: 0, entry: "all", fate: undefined }
@@ -127,7 +127,7 @@ describe("the harness", () => {
     assert.include(text, 'from "portmapper/testing"')
   })
 
-  it("does the same in the same order whatever the time", () => {
+  it("runs the same in the same order at any time on the clock", () => {
     const calls = () => {
       const seen: Array<string> = []
       explore({

@@ -1,4 +1,4 @@
-/** The hosts that the harness runs on: each makes other plans. */
+/** The hosts that the harness runs on: the mapper plans differently on each. */
 import type { ModelHost } from "../../src/testing/index.ts"
 
 const ephemeral = { range: { first: 40000, last: 40007 }, reserved: [{ first: 40003, last: 40004 }] }

@@ -1,4 +1,7 @@
-/** The harness in the lab: the real plugin, its sockets and the kernel's table, each compared with the model after every call. */
+/**
+ * The harness in the lab: the real plugin, its sockets and the kernel's table, compared with the model after every
+ * call.
+ */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { exploreRemote, foundText } from "../../src/testing/index.ts"
@@ -8,9 +11,9 @@ import { labRuns as runs, seed } from "./seed.ts"
 
 console.log(`the harness's seed in the lab: PORTMAPPER_SEED=${seed}`)
 
-describeLab("the mapper on a real host, held against the model", [], () => {
+describeLab("the mapper on a real host, compared with the model", [], () => {
   it.live(
-    "does what it must, whoever takes ports and whenever it is killed",
+    "agrees with it while other processes take ports and kills hit it at any time",
     () =>
       Effect.gen(function* () {
         const target = yield* makeLabTarget

@@ -1,7 +1,7 @@
 /**
- * The real plugin on a host of its own, as a target of the harness: its answers over its socket, and what it holds as the
- * kernel tells it (`ss`, `nft`) and as its record has it. One plugin serves many scripts; it is killed and started again
- * where a script says so.
+ * The real plugin on its own host, as a target of the harness: its answers over its socket, and what it holds
+ * according to the kernel (`ss`, `nft`) and its record. One plugin serves many scripts; it is killed and started
+ * again where a script says so.
  */
 import { cpSync, existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -26,7 +26,7 @@ import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import type { LabError } from "../lab/Process.ts"
 
-/** What `labTarget` serves on, as the model takes it. */
+/** The host of `labTarget`, for the model. */
 export const labHost: ModelHost = {
   ephemeral: { range: { first: 40000, last: 40007 }, reserved: [{ first: 40003, last: 40004 }] },
   capabilities: {
@@ -37,7 +37,7 @@ export const labHost: ModelHost = {
   }
 }
 
-/** A plugin for many scripts: each begins with nothing mapped and no port taken. */
+/** A plugin for many scripts: each begins without a mapping and without a taken port. */
 export const makeLabTarget = Effect.gen(function* () {
   const { host } = yield* Lab.make({
     hostAddresses: ["192.0.2.1/24", "192.0.2.2/24", "2001:db8::1/64"],
@@ -89,7 +89,7 @@ export const makeLabTarget = Effect.gen(function* () {
 
   const target: RemoteTarget = { call: over, held, host: { take, free, restart } }
 
-  /** For one script: whatever one before left, having failed, is taken away first. */
+  /** For one script: first removes what an earlier, failed one left. */
   return Effect.gen(function* () {
     for (const each of taken.values()) yield* each.stop
     taken.clear()
@@ -102,7 +102,7 @@ export const makeLabTarget = Effect.gen(function* () {
 
 const keyOf = ({ proto, host, port }: Elsewhere): string => `${proto} ${host} ${port}`
 
-/** `0.0.0.0:8080/tcp`; of an address with a zone `ss` shows the zone behind the brackets. */
+/** `0.0.0.0:8080/tcp`; for an address with a zone `ss` shows the zone behind the brackets. */
 const sockets = (host: Namespace, pid: number): Effect.Effect<ReadonlyArray<string>, LabError> =>
   Effect.map(host.check("ss", ["-H", "-lntup"]), (text) =>
     text
@@ -117,8 +117,8 @@ const sockets = (host: Namespace, pid: number): Effect.Effect<ReadonlyArray<stri
   )
 
 /**
- * The kernel's maps as the model's lines: a redirected frontend is in a map of its scope, a limited one in a set beside it,
- * its sources in another; a guarded one is in `loopback`.
+ * The kernel's maps as the model's lines: a redirected frontend is in a map of its scope, a limited one also in a
+ * set, with its sources in another; a guarded one is in `loopback`.
  */
 const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): ReadonlyArray<string> => {
   const rules: Array<string> = []
@@ -140,7 +140,7 @@ const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): Readon
       }
       for (const key of limited)
         if (!redirected.has(key)) rules.push(`Limit ${frontendOf(key, family)}${sources(key)}`)
-      // What is left of a list that is no more would let its sources in once the port has another one.
+      // Leftovers of a removed allow-list would admit its sources once the port has another one.
       for (const line of found[`allowed_${name}`] ?? [])
         if (!limited.some((key) => line.startsWith(`${key} . `))) rules.push(`allowed for nothing: ${line}`)
       if ((found[`denied_${name}`] ?? []).join() !== limited.join())
@@ -152,8 +152,8 @@ const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): Readon
 }
 
 /**
- * `tcp . 8080` or `192.0.2.1 . tcp . 8080`. The kernel's tables know no zones: only one interface of the lab has such an
- * address.
+ * `tcp . 8080` or `192.0.2.1 . tcp . 8080`. The kernel's tables know no zones: only one interface of the lab has a
+ * link-local address.
  */
 const frontendOf = (key: string, family: number): string => {
   const words = key.split(" . ")
@@ -161,7 +161,7 @@ const frontendOf = (key: string, family: number): string => {
   return `${endpointText(address.startsWith("fe80:") ? `${address}%eth0` : address, port)}/${protocol}`
 }
 
-/** What was answered is recorded as answered a moment later: that moment is waited for. */
+/** The plugin records an answer a moment after it: waits for that. */
 const recorded = Effect.fnUntraced(function* (state: string): Effect.fn.Return<ReadonlyArray<string>> {
   for (let looks = 1; ; looks++) {
     const lines = recordedNow(state)
@@ -170,7 +170,7 @@ const recorded = Effect.fnUntraced(function* (state: string): Effect.fn.Return<R
   }
 })
 
-/** The file belongs to its process alone as long as that lives: a copy is read, as the next process would find it. */
+/** A running process locks the file: reads a copy, as the next process would find it. */
 const recordedNow = (state: string): ReadonlyArray<string> => {
   const copy = mkdtempSync(join(tmpdir(), "portmapper-record-"))
   for (const name of ["mappings.db", "mappings.db-wal"])

@@ -1,4 +1,7 @@
-/** The faults that the harness has to find: whether it does, `scripts/mutations.ts` tries; here each still has its place. */
+/**
+ * The faults that the harness must find. `scripts/mutations.ts` checks that it does; this checks that each still
+ * applies.
+ */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -6,17 +9,17 @@ import { mutate, mutations } from "./mutations.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
 
-describe("the faults to be found", () => {
-  it("are as many as ever, each by a name of its own", () =>
+describe("the mutations", () => {
+  it("are as many as before, with unique names", () =>
     assert.isAtLeast(new Set(mutations.map(({ name }) => name)).size, 49))
 
   for (const mutation of mutations)
-    it(`have one place in the sources: ${mutation.name}`, () => {
+    it(`apply to one place in the sources: ${mutation.name}`, () => {
       const source = Fs.readFileSync(Path.join(root, mutation.file), "utf8")
       assert.notStrictEqual(mutate(source, mutation), source)
     })
 
-  it("find their place however the source is laid out, and have to be alone there", () => {
+  it("find their place however the source is laid out, and must be unique there", () => {
     const mutation = {
       name: "one",
       file: "a.ts",

@@ -1,6 +1,6 @@
 /**
- * Faults, put into the sources one at a time: the harness has to find each. A fault finds its place by the syntax tree: the
- * one node within the declaration `within` whose text is `find`, however it is laid out.
+ * Faults, put into the sources one at a time: the harness must find each. A fault finds its place by the syntax
+ * tree: the one node within the declaration `within` whose text is `find`, however it is laid out.
  */
 import { parseSync } from "vite"
 
@@ -14,7 +14,7 @@ export interface Mutation {
   readonly lab: boolean
 }
 
-/** The source with the fault in it; fails where the node is not there, or not the only one. */
+/** The source with the fault in it; fails where the node is missing or not unique. */
 export const mutate = (source: string, { name, file, within, find, put }: Mutation): string => {
   const { program, errors } = parseSync(file, source)
   if (errors.length > 0) throw new Error(`${name}: ${file} can't be parsed`)
@@ -31,7 +31,7 @@ export const mutate = (source: string, { name, file, within, find, put }: Mutati
   return source.slice(0, place[0]) + put + source.slice(place[1])
 }
 
-/** Layout, and the commas and semicolons that a formatter adds, mean nothing. */
+/** Ignores layout, and the commas and semicolons that a formatter adds. */
 const plain = (text: string): string => text.replaceAll(/\s+/g, "").replaceAll(/,(?=[)\]}])|;$/g, "")
 
 interface Node {
@@ -50,7 +50,7 @@ const nodesOf = (node: unknown): ReadonlyArray<Node> => {
   return [node, ...Object.values(node).flatMap(nodesOf)]
 }
 
-/** What a declaration, a class, a method or a property of an object declares. */
+/** The name that a declaration, a class, a method or a property of an object declares. */
 const nameOf = ({ id, key }: Node): unknown => {
   const named = id ?? key
   return isNode(named) && "name" in named ? named.name : undefined

@@ -1,6 +1,6 @@
 /**
- * Calls whose answers are long on their way, with failures put into whichever of their steps. Whatever happens, the host
- * holds what is known of the mappings and nothing else, what was answered stays, and nothing is left once all is unmapped.
+ * Calls whose answers are long on their way, with failures at any of their steps. Whatever happens, the host holds the
+ * resources of the known mappings and nothing else, answered mappings stay, and nothing is left once all are unmapped.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
@@ -30,7 +30,7 @@ import { runs, searchEffect, seed } from "./seed.ts"
 
 console.log(`the seed of answers on their way: PORTMAPPER_SEED=${seed}`)
 
-/** At which step, counted from 0, and whether at each one that follows, too. */
+/** The failing step, counted from 0, and whether each later one fails, too. */
 type Failing = { readonly at: number; readonly onwards: boolean } | undefined
 
 interface Asked {
@@ -42,12 +42,12 @@ interface Asked {
 
 type Act =
   | { readonly do: "map"; readonly groups: ReadonlyArray<Asked>; readonly failing: Failing }
-  /** The `of`th answer that is on its way, counted round. */
+  /** The `of`th pending answer, modulo their number. */
   | { readonly do: "answer"; readonly of: number; readonly lost: boolean; readonly failing: Failing }
-  /** The `of`th group that was ever granted. */
+  /** The `of`th group ever granted. */
   | { readonly do: "unmap"; readonly of: number; readonly failing: Failing }
   | { readonly do: "wait" }
-  /** The container comes or goes. */
+  /** The container starts or stops. */
   | { readonly do: "turn"; readonly backend: string }
 
 const backends = ["172.17.0.2", "172.17.0.3"]
@@ -106,7 +106,7 @@ const act: fc.Arbitrary<Act> = fc.oneof(
   }
 )
 
-/** A group that was granted; `order` is that in which they were. */
+/** A granted group; `order` counts the grants. */
 interface Granted {
   readonly order: number
   readonly labels: Readonly<Record<string, string>>
@@ -124,13 +124,13 @@ const frontendOf = ({ entry: { protocol, host }, port }: PortBinding): string =>
   frontendText(protocol, host, port)
 
 /**
- * What callers know: each frontend that was answered and not taken back since. Its policy is that of the last call that was
- * granted it, whether its answer arrived or not.
+ * What callers know: each frontend that was answered and not unmapped since. Its policy is that of the last granted
+ * call for it, whether its answer arrived or not.
  */
 class Answered {
   private readonly known = new Map<string, Granted & { readonly backend: string }>()
   private readonly policies = new Map<string, Granted["labels"]>()
-  /** A container that was ever gone, or a frontend whose unmapping failed: all that may be is right. */
+  /** Containers that were ever gone, and frontends whose unmapping failed: any state of theirs is right. */
   private readonly doubtful = new Set<string>()
 
   grant({ bindings, labels }: Granted): void {
@@ -160,7 +160,10 @@ class Answered {
       if (backend === what || frontend === what) this.known.delete(frontend)
   }
 
-  /** Each that was answered and is not there, or is there otherwise; with nothing on its way, also what is there beyond. */
+  /**
+   * Each answered frontend that is missing or different; without pending answers, also those beyond the answered
+   * ones.
+   */
   wrong(entries: ReadonlyArray<MappingEntry>, nothingOnItsWay: boolean): string {
     const serving = new Map(
       entries
@@ -186,7 +189,7 @@ class Answered {
   }
 }
 
-/** Runs it all, and fails where something is wrong. */
+/** Runs all acts, and fails on the first violation. */
 const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
   const gone = new Set<string>()
   return Effect.gen(function* () {
@@ -197,7 +200,7 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
     const onTheirWay: Array<OnItsWay> = []
     const mapped: Array<ReadonlyArray<PortBinding>> = []
 
-    /** What was granted before is promised to nobody any more. */
+    /** Earlier grants of these frontends are no longer promised to any caller. */
     const takeBack = (bindings: ReadonlyArray<PortBinding>, order = Infinity) => {
       const textOf = (binding: PortBinding) =>
         `${frontendOf(binding)} -> ${endpointText(binding.entry.backend)}`
@@ -308,7 +311,7 @@ const play = (acts: ReadonlyArray<Act>): Effect.Effect<void> => {
 const isHit = ({ at, onwards }: NonNullable<Failing>, step: number): boolean =>
   onwards ? step >= at : step === at
 
-/** At every moment: each mapping has what is its own, and nothing is held for none. */
+/** At every moment: each mapping has its resources, and no resource is without a mapping. */
 const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>, when: string) {
   const held = yield* HostSockets.use((sockets) => sockets.held)
   for (const entry of lives) {
@@ -326,7 +329,7 @@ const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>,
   assert.strictEqual(held.length, used.size, `sockets held for nothing ${when}`)
 })
 
-/** Once nothing fails for a while: the kernel, the relay and the record are as what is known of the mappings. */
+/** Once nothing fails for a while: the kernel, the relay and the record agree with the known mappings. */
 const unsettled = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>, when: string) {
   const firewall = yield* MemoryFirewall
   const relay = yield* MemoryRelay
@@ -354,7 +357,7 @@ const unsettled = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry
 })
 
 it.live(
-  "keeps what was answered, and leaves nothing behind, whatever fails while answers are on their way",
+  "keeps answered mappings, and leaves nothing behind, whatever fails while answers are pending",
   () =>
     Effect.gen(function* () {
       const { found } = yield* searchEffect((from) =>

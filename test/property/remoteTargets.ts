@@ -1,4 +1,4 @@
-/** A fresh plugin in memory behind each of our transports, as a target of the harness. */
+/** A fresh in-memory plugin behind each of our transports, as a target of the harness. */
 import * as Path from "node:path"
 import { Context, Effect, Layer, Result, type Scope } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"

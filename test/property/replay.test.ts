@@ -1,4 +1,4 @@
-/** What the harness prints of a run is no picture of it: it does the same again. */
+/** What the harness prints of a run replays it exactly. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -27,7 +27,7 @@ const host: ModelHost = {
   capabilities: { ...hosts["nat"]?.capabilities, defaultMode: "nat" } as ModelHost["capabilities"]
 }
 
-describe("what the harness prints of a run", () => {
+describe("the harness's output", () => {
   it.live("is a program that Node runs, and that finds the same fault", () =>
     Effect.gen(function* () {
       const found = explore({ seed: 7, runs: 500, host, target: () => forgetful(host) })
@@ -40,7 +40,7 @@ describe("what the harness prints of a run", () => {
         stdout: `${violationText(found.violation, found.script)}\n`,
         stderr: ""
       })
-      // With the right mapper the same script finds nothing.
+      // With the correct mapper the same script finds nothing.
       const right = Path.join(import.meta.dirname, "../../src/testing/index.ts")
       Fs.writeFileSync(program, asTypeScript(found, host, right))
       assert.deepStrictEqual(yield* runCommand([process.execPath, program]), {
@@ -52,7 +52,7 @@ describe("what the harness prints of a run", () => {
   )
 
   for (const mode of ["nat", "engine", "proxy", "routed"] as const)
-    it.live(`are JSON-RPC messages that portmapper rpc --memory answers alike: ${mode}`, () =>
+    it.live(`has JSON-RPC messages with the same answers from portmapper rpc --memory: ${mode}`, () =>
       Effect.gen(function* () {
         const of: ModelHost = { ...host, capabilities: { ...host.capabilities, defaultMode: mode } }
         const calls = callsOf(of)
@@ -77,7 +77,7 @@ interface RpcAnswer {
   readonly error?: { readonly message: string }
 }
 
-/** All the calls of one long script, and what they came to. */
+/** All calls of one long script, and their outcomes. */
 const callsOf = (of: ModelHost) => {
   const [script = []] = fc.sample(scripts({ reach: "callers", maxSteps: 200, minSteps: 150 }), {
     seed,
@@ -108,5 +108,5 @@ const toldOf = (outcome: Outcome): string => {
   }
 }
 
-/** The harness's clock stands at the beginning of time. */
+/** The harness's clock starts at the Unix epoch. */
 const timeless = (text: string): string => text.replaceAll(/since \d{4}-[^;]*Z/g, "since then")

@@ -1,7 +1,7 @@
 /**
- * Searches all hosts, round and round, for as many seconds as the first argument says or until something is found; then
- * prints it and ends with status 1. `PORTMAPPER_SEED` names the seed to begin with. Seconds are the processor's, so that a
- * busy machine searches as long as an idle one.
+ * Searches all hosts in turn, for as many seconds as the first argument says or until it finds a fault; then prints
+ * it and exits 1. `PORTMAPPER_SEED` sets the first seed. It counts seconds of processor time, so that a busy machine
+ * searches as long as an idle one.
  */
 import * as Path from "node:path"
 import {

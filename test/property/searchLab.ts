@@ -1,6 +1,6 @@
 /**
- * Searches in the lab, with the real plugin, for as many seconds as the first argument says or until something is found;
- * then prints it and ends with status 1. `PORTMAPPER_SEED` names the seed to begin with.
+ * Searches in the lab, with the real plugin, for as many seconds as the first argument says or until it finds a fault;
+ * then prints it and exits 1. `PORTMAPPER_SEED` sets the first seed.
  */
 import * as Path from "node:path"
 import { Effect } from "effect"

@@ -1,4 +1,4 @@
-/** The harness over transports: each script on a plugin of its own, which tells after every call what it has mapped. */
+/** The harness over transports: each script on its own plugin, whose list of mappings is checked after every call. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -17,10 +17,10 @@ const hostOf = (name: string): ModelHost => {
   return { ...known, ephemeral: { range: known.ephemeral.range, reserved: [] } }
 }
 
-describe("the mapper over a transport, held against the model", () => {
+describe("the mapper over a transport, compared with the model", () => {
   for (const [name, open] of Object.entries(remoteTargets))
     for (const of of ["nat", "routed"])
-      it.live(`does what it must over ${name}, on a host of ${of}`, () =>
+      it.live(`agrees with it over ${name}, on a host of ${of}`, () =>
         Effect.gen(function* () {
           const host = hostOf(of)
           const { found } = yield* searchEffect((from) =>
@@ -32,7 +32,7 @@ describe("the mapper over a transport, held against the model", () => {
 })
 
 describe("the harness over a transport", () => {
-  it.live("finds a fault and makes the script short", () =>
+  it.live("finds a fault and shrinks the script", () =>
     Effect.gen(function* () {
       const host = hostOf("nat")
       const target = Effect.map(Layer.build(PortMapper.layerMemory()), (services) => {

@@ -24,12 +24,12 @@ describe("parseAddress", () => {
     assert.deepStrictEqual(address, expected as typeof address)
   })
 
-  it("keeps the octets of what the address means", () => {
+  it("keeps the octets of the canonical address", () => {
     assert.deepStrictEqual(addressUnsafe("::ffff:10.0.0.1").octets, Uint8Array.of(10, 0, 0, 1))
     assert.strictEqual(addressUnsafe("fe80::1").octets.length, 16)
   })
 
-  it("gives one value for one address, however many there are besides", () => {
+  it("returns one value for equal addresses, whatever other addresses exist", () => {
     assert.strictEqual(addressUnsafe("10.0.0.1"), addressUnsafe("10.0.0.1"))
     assert.strictEqual(addressUnsafe("2001:DB8::1"), addressUnsafe("2001:db8::1"))
     assert.notStrictEqual(addressUnsafe("::ffff:10.0.0.1"), addressUnsafe("10.0.0.1"))
@@ -114,7 +114,7 @@ describe("an address", () => {
     assert.isFalse(covered("::", "0.0.0.0"))
   })
 
-  it("stands in brackets before a port where it has colons", () => {
+  it("stands in brackets before a port if it has colons", () => {
     assert.strictEqual(hostText(addressUnsafe("10.0.0.1")), "10.0.0.1")
     assert.strictEqual(hostText(addressUnsafe("::1")), "[::1]")
   })

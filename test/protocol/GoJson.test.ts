@@ -4,7 +4,7 @@ import { JsonNumber, JsonObject, maxDepth, parse, preview, stringify } from "../
 import verdicts from "./verdicts/verdicts.json" with { type: "json" }
 
 describe("parse", () => {
-  it.each(verdicts)("has Go's verdict, in Go's words, for $json", ({ json, syntax }) => {
+  it.each(verdicts)("agrees with Go, in verdict and error text, on $json", ({ json, syntax }) => {
     const result = parse(json)
     assert.strictEqual(Result.isFailure(result) ? result.failure : null, syntax)
   })
@@ -23,7 +23,7 @@ describe("parse", () => {
     )
   })
 
-  it("keeps the text of a number that is no exact integer", () => {
+  it("keeps the text of a number that is not an exact integer", () => {
     assert.deepStrictEqual(
       parse("[80,80.0,8e1,9007199254740991,9007199254740992,1e400,-0]"),
       Result.succeed([
@@ -38,7 +38,7 @@ describe("parse", () => {
     )
   })
 
-  it("reads escapes, and makes U+FFFD of a lone surrogate", () => {
+  it("decodes escapes, and replaces a lone surrogate by U+FFFD", () => {
     assert.deepStrictEqual(
       parse('["\\u0041\\n\\/\\\\\\"", "\\ud83d\\ude00", "\\ud800", "\\ud800\\ud83d\\ude00", "a\ud800"]'),
       Result.succeed(['A\n/\\"', "😀", "\ufffd", "\ufffd😀", "a\ufffd"])
@@ -73,7 +73,7 @@ describe("stringify", () => {
     assert.strictEqual(stringify(Result.getOrThrow(parse(text))), text)
   })
 
-  it("writes plain values that hold trees", () => {
+  it("writes plain values that contain trees", () => {
     const id = Result.getOrThrow(parse("1.0"))
     assert.strictEqual(stringify({ jsonrpc: "2.0", id, gone: undefined }), '{"jsonrpc":"2.0","id":1.0}')
   })
@@ -87,7 +87,7 @@ describe("preview", () => {
     assert.strictEqual(preview(Array.from({ length: 1e6 }, () => 1)), `[${"1,".repeat(29)}…`)
   })
 
-  it("shows what is no JSON, and does not loop", () => {
+  it("shows values that are not JSON, and does not loop", () => {
     const circle: { me?: unknown } = {}
     circle.me = circle
     assert.strictEqual(preview(undefined), "undefined")

@@ -24,7 +24,7 @@ const binding = {
 }
 
 describe("a struct", () => {
-  // Put together anew each time, these would take an hour.
+  // Merging anew each time would take an hour.
   it("merges an object that is repeated half a million times", () => {
     const json = `{${Array.from({ length: 500_000 }, (_, index) => `"Labels":{"${index % 3}":"${index}"}`).join(",")}}`
     assert.deepStrictEqual(read(MapPortsRequest, json), {
@@ -114,7 +114,7 @@ describe("a struct", () => {
   })
 })
 
-describe("what is refused", () => {
+describe("a refused message", () => {
   it.each([
     ["[]", "[]: must be an object"],
     ['"x"', '"x": must be an object'],
@@ -163,7 +163,7 @@ describe("what is refused", () => {
     assert.strictEqual(text, `bad request: PortBindings[0].${expected}`)
   })
 
-  it("is reported whole, with path, value and rule", () => {
+  it("is reported with every path, value and rule", () => {
     const result = decodeValue(MapPortsRequest)({
       Reqs: [{ Proto: 1.5, FrontendPort: "80" }, { BackendIP: "x".repeat(100) }],
       Labels: 7
@@ -176,7 +176,7 @@ describe("what is refused", () => {
     ])
   })
 
-  it("is a Map in place of a plain object, whose entries would be lost", () => {
+  it("contains a Map instead of a plain object, whose entries would be lost", () => {
     const result = decodeValue(MapPortsRequest)({ Labels: new Map([["a", "b"]]) })
     assert.strictEqual(
       Result.isFailure(result) ? result.failure.message : "",
@@ -184,14 +184,14 @@ describe("what is refused", () => {
     )
   })
 
-  it("is the first of what is wrong with a large value", () => {
+  it("reports only the first fault of a large value", () => {
     const result = decodeValue(UnmapPortsRequest)({ PortBindings: Array.from({ length: 20_000 }, () => 1) })
     assert.deepStrictEqual(Result.isFailure(result) ? result.failure.issues : [], [
       { path: "PortBindings[0]", value: "1", rule: "an object" }
     ])
   })
 
-  it("is summed up where it is much", () => {
+  it("is summarized where there are many faults", () => {
     const result = decodeValue(MapPortsRequest)({ Reqs: Array.from({ length: 20 }, () => 1) })
     const message = Result.isFailure(result) ? result.failure.message : ""
     assert.match(

@@ -49,12 +49,12 @@ describe("the recorded messages", () => {
   })
 })
 
-describe("what Go makes of odd JSON", () => {
+describe("odd JSON", () => {
   const sorted = (text: string) => {
     const message = JSON.parse(text)
     return message.Labels ? { ...message, Labels: Object.entries(message.Labels).sort() } : message
   }
-  it.each(verdicts)("is what we make of it: $json", ({ json, map, unmap }) => {
+  it.each(verdicts)("is decoded as Go decodes it: $json", ({ json, map, unmap }) => {
     for (const [name, verdict] of [
       ["MapPortsRequest", map] as const,
       ["UnmapPortsRequest", unmap] as const
@@ -112,7 +112,7 @@ describe("messages", () => {
     assert.strictEqual(JSON.stringify(encode(Result.getOrThrow(fromValue))), json)
   })
 
-  it("decode plain values with Go's habits", () => {
+  it("decode plain values by Go's rules", () => {
     const plain = { reqs: [{ proto: 6, BACKENDIP: "::FFFF:A00:1", Extra: 1 }, null], labels: undefined }
     const decoded = Result.getOrThrow(decodeValue(MapPortsRequest)(plain))
     const zero = {
@@ -145,7 +145,7 @@ describe("messages", () => {
     assert.strictEqual(encoded, '{"Reqs":null,"Labels":{"10":"a","__proto__":"x","b":""}}')
   })
 
-  it("hold the list of mappings with null for what is not counted", () => {
+  it("write null in the list of mappings for what is not counted", () => {
     const json =
       '{"Mappings":[{"Proto":6,"FrontendIP":"0.0.0.0","FrontendPort":8080,"BackendIP":"172.17.0.2","BackendPort":80,' +
       '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.000Z","Labels":{"a":"b"},' +

@@ -21,7 +21,7 @@ const request = (fields: object = {}): string => {
   return JSON.stringify({ Reqs: [{ ...req, ...fields }], Labels: null })
 }
 
-/** Grants everything that is asked by an exact port. */
+/** Grants every request for exact ports. */
 const granted = (group: Group): ReadonlyArray<PortBinding> =>
   group.entries.map((entry) => ({
     entry,
@@ -43,7 +43,7 @@ const ask = (method: Method, body: Body, driver: Partial<Service> = {}) =>
   call(method, body).pipe(Effect.provideService(Driver, driverOf(driver)))
 
 describe("Plugin.Activate", () => {
-  it.effect("says what is implemented, whatever the body, and tells the driver", () =>
+  it.effect("names what the plugin implements, whatever the body, and notifies the driver", () =>
     Effect.gen(function* () {
       let activated = 0
       const driver = { activated: Effect.sync(() => void activated++) }
@@ -57,7 +57,7 @@ describe("Plugin.Activate", () => {
 })
 
 describe("PortMapper.MapPorts", () => {
-  it.effect("answers one binding for each entry, in Go's field order, the frontend as asked", () =>
+  it.effect("returns one binding for each entry, in Go's field order, with the requested frontend", () =>
     Effect.gen(function* () {
       const answer = yield* ask("PortMapper.MapPorts", textBody(request()))
       assert.strictEqual(
@@ -68,7 +68,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("answers what was discarded and what the Engine should redirect", () =>
+  it.effect("returns discarded bindings and those that the Engine should redirect", () =>
     Effect.gen(function* () {
       const nat = { address: addressUnsafe("::ffff:10.0.0.1"), port: 8080 }
       const driver = {
@@ -89,7 +89,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("answers an empty list to a group of none", () =>
+  it.effect("returns an empty list for an empty group", () =>
     Effect.gen(function* () {
       for (const body of [textBody("null"), textBody("{}"), valueBody({ Reqs: [] })]) {
         assert.deepStrictEqual(yield* ask("PortMapper.MapPorts", body), { PortBindings: [], Err: "" })
@@ -97,7 +97,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("refuses a bad request without asking the driver", () =>
+  it.effect("refuses a bad request without calling the driver", () =>
     Effect.gen(function* () {
       const driver = { mapPorts: () => Effect.die("asked") }
       const bad = [
@@ -117,7 +117,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("says that an empty body is empty, and why", () =>
+  it.effect("reports that an empty body is empty, and why", () =>
     Effect.gen(function* () {
       for (const body of ["", "\n"]) {
         const error = yield* Effect.flip(ask("PortMapper.MapPorts", textBody(body)))
@@ -142,7 +142,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("takes a driver's RequestError for what it is", () =>
+  it.effect("reports a driver's RequestError as a bad request", () =>
     Effect.gen(function* () {
       const wrong = new RequestError({ issues: [{ path: "Labels", value: "{}", rule: "other labels" }] })
       const error = yield* Effect.flip(
@@ -152,7 +152,7 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("keeps a defect a defect, a wrong number of bindings among them", () =>
+  it.effect("reports a defect as a defect, a wrong number of bindings included", () =>
     Effect.gen(function* () {
       const boom = new Error("boom")
       const died = yield* Effect.exit(
@@ -165,14 +165,14 @@ describe("PortMapper.MapPorts", () => {
       assert.isTrue(Exit.hasDies(short))
       assert.match(
         Exit.isFailure(short) ? Cause.pretty(short.cause) : "",
-        /the driver answered 0 bindings to a group of 1 entries/
+        /the driver returned 0 bindings for a group of 1 entries/
       )
     })
   )
 })
 
 describe("PortMapper.UnmapPorts", () => {
-  it.effect("answers {} once everything is released", () =>
+  it.effect("returns {} once everything is released", () =>
     Effect.gen(function* () {
       const released: Array<Release> = []
       const driver = { unmapPorts: (release: Release) => Effect.sync(() => void released.push(release)) }
@@ -191,7 +191,7 @@ describe("PortMapper.UnmapPorts", () => {
     })
   )
 
-  it.effect("fails where the driver could not release", () =>
+  it.effect("fails where the driver fails to release", () =>
     Effect.gen(function* () {
       const refused = new Refused({ message: "the kernel refuses" })
       const error = yield* Effect.flip(
@@ -203,7 +203,7 @@ describe("PortMapper.UnmapPorts", () => {
 })
 
 describe("PortMapper.ListPorts", () => {
-  it.effect("answers what is mapped, with null for what is not counted", () =>
+  it.effect("returns the mappings, with null for what is not counted", () =>
     Effect.gen(function* () {
       const listPorts = Effect.succeed([
         {
@@ -240,7 +240,7 @@ describe("PortMapper.ListPorts", () => {
     })
   )
 
-  it.effect("is not there in a driver that cannot list", () =>
+  it.effect("is missing in a driver that cannot list", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(ask("PortMapper.ListPorts", textBody("{}")))
       assert.strictEqual(error.message, "PortMapper.ListPorts: this port mapper does not know the method")
@@ -249,9 +249,9 @@ describe("PortMapper.ListPorts", () => {
   )
 })
 
-describe("the bound of a call", () => {
+describe("the timeout of a call", () => {
   it.effect.each(["PortMapper.MapPorts", "PortMapper.UnmapPorts"] as const)(
-    "interrupts a driver that takes longer than 10 s over %s, and fails whole",
+    "interrupts a driver that takes longer than 10 s over %s, and fails as a whole",
     (method) =>
       Effect.gen(function* () {
         let undone = false
@@ -298,7 +298,7 @@ describe("a call that is interrupted", () => {
     })
   )
 
-  it.effect("interrupts the driver, too, where the interruption came while it was being asked", () =>
+  it.effect("interrupts the driver also where the interruption came before the driver started", () =>
     Effect.gen(function* () {
       let undone = false
       const caller = yield* Effect.forkChild(
@@ -320,7 +320,7 @@ describe("a call that is interrupted", () => {
     })
   )
 
-  it.effect("ends a driver that is past the bound first, where the caller can't be interrupted", () =>
+  it.effect("ends a driver past its timeout first, where the caller can't be interrupted", () =>
     Effect.gen(function* () {
       const mapPorts = () => Effect.uninterruptible(Effect.as(Effect.sleep("30 seconds"), []))
       const caller = yield* Effect.forkChild(
@@ -339,7 +339,7 @@ describe("a call that is interrupted", () => {
 })
 
 describe("the scope of a call", () => {
-  /** Maps by adding to `held`, and undoes that where the answer could not be delivered. */
+  /** Maps by adding to `held`, and rolls back where the answer could not be delivered. */
   const holding = (held: Set<number>): Partial<Service> => ({
     mapPorts: Effect.fnUntraced(function* (group) {
       const bindings = granted(group)
@@ -354,7 +354,7 @@ describe("the scope of a call", () => {
   })
   const body = textBody(request())
 
-  it.effect("keeps what was mapped when the answer is delivered", () =>
+  it.effect("keeps mappings when the answer is delivered", () =>
     Effect.gen(function* () {
       const held = new Set<number>()
       yield* Effect.scoped(ask("PortMapper.MapPorts", body, holding(held)))
@@ -362,7 +362,7 @@ describe("the scope of a call", () => {
     })
   )
 
-  it.effect("undoes what was mapped when the answer is not delivered", () =>
+  it.effect("rolls back mappings when the answer is not delivered", () =>
     Effect.gen(function* () {
       const held = new Set<number>()
       const delivery = yield* Scope.make()
@@ -373,7 +373,7 @@ describe("the scope of a call", () => {
     })
   )
 
-  it.effect("undoes what was mapped when the caller is interrupted before it answers", () =>
+  it.effect("rolls back mappings when the caller is interrupted before the answer", () =>
     Effect.gen(function* () {
       const held = new Set<number>()
       const mapped = yield* Deferred.make<void>()
@@ -390,7 +390,7 @@ describe("the scope of a call", () => {
     })
   )
 
-  it.effect("is one for several groups: those before the one that fails are undone with it", () =>
+  it.effect("is shared by several groups: a failing group rolls back the earlier ones", () =>
     Effect.gen(function* () {
       const held = new Set<number>()
       const { mapPorts } = holding(held)

@@ -19,7 +19,7 @@ describe("a request that asks for too much", () => {
     Effect.gen(function* () {
       assert.isAtMost(Buffer.byteLength(body), maxBodyBytes)
       assert.strictEqual((yield* verdictOn(method, body)).slice(0, verdict.length), verdict)
-      // Nothing is left of it that the next caller waits for, and of what is mapped its own labels alone are listed.
+      // It leaves no work that the next caller waits for, and the list shows only our own labels of a mapping.
       const listed = JSON.stringify(yield* Effect.scoped(call("PortMapper.ListPorts", textBody("{}"))))
       assert.isBelow(listed.length, 20_000)
     }).pipe(Effect.provide(PortMapper.layerMemory({})))

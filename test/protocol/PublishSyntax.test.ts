@@ -17,7 +17,7 @@ import verdicts from "./publish/verdicts.json" with { type: "json" }
 const v4 = addressUnsafe("172.17.0.2")
 const v6 = addressUnsafe("fd00::2")
 
-/** Each group as Docker names it: `HOSTIP|HOSTPORT|CONTAINERPORT/PROTO`, once for a host address that is not given. */
+/** Each group in Docker's form: `HOSTIP|HOSTPORT|CONTAINERPORT/PROTO`, once for a host address that is not given. */
 const asDocker = (text: string): ReadonlyArray<string> | null =>
   Result.match(
     Result.flatMap(parsePublish(text), (publish) => groupsOf(publish, { v4, v6 }, new Map())),
@@ -37,8 +37,8 @@ const asDocker = (text: string): ReadonlyArray<string> | null =>
 const failure = (result: Result.Result<unknown, string>) =>
   Result.isFailure(result) ? result.failure : "accepted"
 
-describe("what is published by -p", () => {
-  it.each(verdicts)("is what Docker makes of it: '$text'", ({ text, ports }) => {
+describe("the argument of -p", () => {
+  it.each(verdicts)("is parsed as Docker does: '$text'", ({ text, ports }) => {
     // Docker writes any free port as 0 or as nothing.
     assert.deepStrictEqual(asDocker(text), ports?.map((port) => port.replace("|0|", "||")) ?? null)
   })
@@ -84,7 +84,7 @@ describe("what is published by -p", () => {
   })
 })
 
-describe("what is taken back by -p", () => {
+describe("the argument of unmap -p", () => {
   it.each([
     ["8080", "8080"],
     ["8080/TCP", "8080"],
@@ -148,7 +148,7 @@ describe("groups", () => {
     )
   })
 
-  it("are one for a range to pick from, and one for each pair of ports", () => {
+  it("are one for a range to choose from, and one for each pair of ports", () => {
     assert.deepStrictEqual(written("[::1]:8000-9000:53/udp", { v4, v6 }), [
       { ports: { _tag: "Range", first: 8000, last: 9000 }, entries: ["[::1]:0/udp [fd00::2]:53"] }
     ])
@@ -191,7 +191,7 @@ describe("the syntax", () => {
   const noise = Arbitrary.map(Arbitrary.array(int(0, 24)), (some) =>
     some.map((index) => "0123456789:::[]-/.tcpudw%"[index]).join("")
   )
-  it.prop("has one text for each meaning, and a reason for every other text", [noise], ([text]) => {
+  it.prop("has one text for each meaning, and a reason for refusing every other text", [noise], ([text]) => {
     const check = <A>(parse: (text: string) => Result.Result<A, string>, write: (value: A) => string) => {
       const parsed = parse(text)
       if (Result.isFailure(parsed)) assert.isAbove(parsed.failure.length, 0)

@@ -5,7 +5,7 @@ import { JsonObject, parse } from "../../src/protocol/GoJson.ts"
 import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import { ListPortsResponse, MapGroupsRequest, MapPortsResponse } from "../../src/protocol/Messages.ts"
 
-/** What fields may hold that is wrong in most of them. */
+/** Field values, wrong for most of the fields. */
 const odd = fc.constantFrom<unknown>(
   ...[
     null,
@@ -29,7 +29,7 @@ const port = fc.integer({ min: 0, max: 65535 })
 const address = fc.constantFrom("", "172.17.0.2", "::ffff:10.0.0.1", "fe80::1%eth0", "::1")
 const text = fc.constantFrom("", "text", "lone \ud800")
 
-/** An object with some of these fields, in any order and case, now and then twice or odd; as `parse` gives it or plain. */
+/** An object with some of these fields, in any order and case, some repeated or odd; as a tree of `parse` or plain. */
 const objectOf = (fields: Record<string, fc.Arbitrary<unknown>>): fc.Arbitrary<unknown> => {
   const entry = fc
     .constantFrom(...Object.entries(fields))
@@ -79,30 +79,33 @@ const messages = [
   ["ListPortsResponse", ListPortsResponse, objectOf({ Mappings: listOf(objectOf(mapping)) })]
 ] as const
 
-describe("the short way of decoding", () => {
-  it.each(messages)("gives of a %s what its schema gives, and fails where that does", (_, schema, values) => {
-    const quickly = decodeValue(schema as Schema.ConstraintDecoder<unknown>)
-    const bySchema = SchemaParser.decodeUnknownResult(schema as Schema.ConstraintDecoder<unknown>)
-    let right = 0
-    let wrong = 0
-    fc.assert(
-      fc.property(values, (value) => {
-        const expected = bySchema(value)
-        const decoded = quickly(value)
-        assert.strictEqual(decoded._tag, expected._tag)
-        if (Result.isFailure(decoded) || Result.isFailure(expected)) return void wrong++
-        right++
-        assert.deepStrictEqual(decoded.success, expected.success)
-        assert.deepStrictEqual(ordered(decoded.success), ordered(expected.success))
-      }),
-      { numRuns: 3000 }
-    )
-    assert.isAbove(right, 300)
-    assert.isAbove(wrong, 300)
-  })
+describe("the fast path of decoding", () => {
+  it.each(messages)(
+    "returns for a %s what its schema returns, and fails where that does",
+    (_, schema, values) => {
+      const quickly = decodeValue(schema as Schema.ConstraintDecoder<unknown>)
+      const bySchema = SchemaParser.decodeUnknownResult(schema as Schema.ConstraintDecoder<unknown>)
+      let right = 0
+      let wrong = 0
+      fc.assert(
+        fc.property(values, (value) => {
+          const expected = bySchema(value)
+          const decoded = quickly(value)
+          assert.strictEqual(decoded._tag, expected._tag)
+          if (Result.isFailure(decoded) || Result.isFailure(expected)) return void wrong++
+          right++
+          assert.deepStrictEqual(decoded.success, expected.success)
+          assert.deepStrictEqual(ordered(decoded.success), ordered(expected.success))
+        }),
+        { numRuns: 3000 }
+      )
+      assert.isAbove(right, 300)
+      assert.isAbove(wrong, 300)
+    }
+  )
 })
 
-/** The keys of all objects in it, in their order. */
+/** The keys of all objects in it, in order. */
 const ordered = (value: unknown): unknown =>
   typeof value !== "object" || value === null
     ? null

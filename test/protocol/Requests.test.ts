@@ -27,7 +27,7 @@ const group = (...reqs: ReadonlyArray<object>) =>
 const release = (...bindings: ReadonlyArray<object>) =>
   Result.flatMap(decodeValue(UnmapPortsRequest)({ PortBindings: bindings }), releaseOf)
 
-/** The message without its beginning, or `granted`. */
+/** The message without its prefix, or `granted`. */
 const verdict = <A, E extends { readonly message: string }>(result: Result.Result<A, E>): string =>
   Result.match(result, {
     onFailure: ({ message }) => message.replace(/^bad request: /, ""),
@@ -35,7 +35,7 @@ const verdict = <A, E extends { readonly message: string }>(result: Result.Resul
   })
 
 describe("groupOf", () => {
-  it("turns a request into a group, the frontend of no address into the backend's family", () => {
+  it("turns a request into a group, with a frontend without an address in the backend's family", () => {
     const labels = { "a.b": "c" }
     const reqs = [
       { ...req, FrontendIP: "" },
@@ -74,7 +74,7 @@ describe("groupOf", () => {
     assert.deepStrictEqual(Result.getOrThrow(result).ports, expected)
   })
 
-  it.each([[null], [[]]])("reads no entries (%j) as a group of none", (reqs) => {
+  it.each([[null], [[]]])("reads a request without entries (%j) as an empty group", (reqs) => {
     const result = Result.flatMap(decodeValue(MapPortsRequest)({ Reqs: reqs }), groupOf)
     assert.deepStrictEqual(Result.getOrThrow(result), {
       entries: [],
@@ -193,7 +193,7 @@ describe("groupOf", () => {
     assert.strictEqual(verdict(group(...fields.map((some) => ({ ...req, ...some })))), expected)
   })
 
-  it("reports everything that is wrong with a request", () => {
+  it("reports every fault of a request", () => {
     const result = group(
       { ...req, Proto: 0, BackendIP: "", BackendPort: 0 },
       { ...req, FrontendPortEnd: 1 },
@@ -211,7 +211,7 @@ describe("groupOf", () => {
 })
 
 describe("releaseOf", () => {
-  it("turns a request into what is to be released", () => {
+  it("turns a request into the release it asks for", () => {
     const result = Result.flatMap(
       decodeValue(UnmapPortsRequest)({
         PortBindings: [
@@ -237,7 +237,7 @@ describe("releaseOf", () => {
     })
   })
 
-  it("releases nothing where nothing is named", () => {
+  it("releases nothing for an empty request", () => {
     assert.deepStrictEqual(Result.getOrThrow(release()), { bindings: [], labels: new Map() })
   })
 
@@ -257,8 +257,8 @@ describe("releaseOf", () => {
   })
 })
 
-describe("what an Engine was seen to send", () => {
-  it.each(engine.scenarios)("has a meaning: $scenario", ({ requests }) => {
+describe("a request recorded from an Engine", () => {
+  it.each(engine.scenarios)("is valid: $scenario", ({ requests }) => {
     for (const { path, body } of requests) {
       if (path === "/PortMapper.MapPorts" && body !== "") {
         assert.strictEqual(verdict(Result.flatMap(decodeText(MapPortsRequest)(body), groupOf)), "granted")

@@ -1,4 +1,4 @@
-/** One relay after the other on the same sockets, as two processes have them during a takeover. */
+/** Two relays in turn on the same sockets, as two processes have them during a takeover. */
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { libc } from "../../adapters/linux/Libc.ts"
@@ -14,7 +14,7 @@ const free = await reservePorts()
 const drain = (grace: Duration.Input) =>
   Effect.flatMap(RelayHandover, (handover) => handover.drain(Duration.fromInputUnsafe(grace)))
 
-/** A second relay, paused, with descriptors of its own for the sockets of these routes. */
+/** A second relay, paused, with its own descriptors for the sockets of these routes. */
 const successorOf = (...routes: ReadonlyArray<Route>) =>
   Effect.gen(function* () {
     const copies = new Map<HostSocket, HostSocket>()
@@ -41,7 +41,7 @@ const echo = (world: World, said: string) =>
 
 describe("LinuxRelay, handed over", () => {
   relayTest(
-    "is followed by another with no connection refused, and ends when its own have",
+    "is followed by another without a refused connection, and ends when its own connections have",
     async (world) => {
       const route = await world.open({ protocol: "tcp", port: free(0), backend: await echo(world, "first") })
       const carried = world.dial(free(0))
@@ -58,7 +58,7 @@ describe("LinuxRelay, handed over", () => {
             client.destroy()
           }
           const drained = yield* Effect.promise(() => world.run(drain("1 minute")))
-          // It waits in the backlog, taken by neither.
+          // The connection waits in the backlog; neither relay accepts it.
           const between = world.dial(free(0))
           between.write("c")
           yield* Effect.sleep("300 millis")
@@ -97,7 +97,7 @@ describe("LinuxRelay, handed over", () => {
   })
 
   relayTest(
-    "answers a datagram that is on its way, and leaves the next one to its successor",
+    "delivers the answer to a pending datagram, and leaves the next datagram to its successor",
     async (world) => {
       const slow = await world.datagrams()
       let answer = () => {}
@@ -117,7 +117,7 @@ describe("LinuxRelay, handed over", () => {
             while ((await world.count(route)).bytesIn === 0) await sleep(5)
           })
           const drained = yield* Effect.promise(() => world.run(drain("1 minute")))
-          // What nobody waits for an answer on is closed at once.
+          // It closes a route without pending answers at once.
           const left = yield* Effect.promise(() => world.run(held))
           assert.deepStrictEqual(
             left.map(({ port }) => port),

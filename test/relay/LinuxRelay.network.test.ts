@@ -57,20 +57,17 @@ describeInNamespace("LinuxRelay between hosts", () => {
     ["::", "::1", ["ff02::1%eth0"]]
   ] as const)
     for (const admits of ["everything", "loopback"] as const)
-      relayTest(
-        `drops UDP to an address that is not this host's alone, on ${host}, ${admits}`,
-        async (world) => {
-          const backend = await world.echoDatagrams()
-          const heard: Array<string> = []
-          backend.socket.on("message", (bytes) => heard.push(bytes.toString()))
-          await world.open({ protocol: "udp", host, port: 18207, backend: backend.endpoint, admits })
-          const client = await world.datagrams(host)
-          client.setBroadcast(true)
-          for (const address of others) client.send(`to ${address}`, 18207, address)
-          assert.strictEqual((await exchange(client, "to me", 18207, own))?.text, "to me")
-          assert.deepStrictEqual(heard, ["to me"])
-        }
-      )
+      relayTest(`drops UDP to an address that other hosts share, on ${host}, ${admits}`, async (world) => {
+        const backend = await world.echoDatagrams()
+        const heard: Array<string> = []
+        backend.socket.on("message", (bytes) => heard.push(bytes.toString()))
+        await world.open({ protocol: "udp", host, port: 18207, backend: backend.endpoint, admits })
+        const client = await world.datagrams(host)
+        client.setBroadcast(true)
+        for (const address of others) client.send(`to ${address}`, 18207, address)
+        assert.strictEqual((await exchange(client, "to me", 18207, own))?.text, "to me")
+        assert.deepStrictEqual(heard, ["to me"])
+      })
 
   for (const protocol of ["tcp", "udp"] as const) {
     relayTest(`leads ${protocol} by the address spoken to, where routes share a socket`, async (world) => {
@@ -166,7 +163,7 @@ describeInNamespace("LinuxRelay between hosts", () => {
 
 type Backend = ReturnType<typeof endpoint>
 
-/** A backend that answers with its name, whatever it is told. */
+/** A backend that answers any packet with its name. */
 const named = async (world: World, protocol: "tcp" | "udp", name: string): Promise<Backend> => {
   if (protocol === "tcp") return world.backend((socket) => void socket.once("data", () => socket.end(name)))
   const socket = await world.datagrams()
@@ -174,7 +171,7 @@ const named = async (world: World, protocol: "tcp" | "udp", name: string): Promi
   return endpoint("127.0.0.1", socket.address().port)
 }
 
-/** What the route answers; `undefined` where nothing does. */
+/** The answer over the route; `undefined` where none comes. */
 const ask = async (
   world: World,
   protocol: "tcp" | "udp",
@@ -191,7 +188,7 @@ const ask = async (
   return Promise.race([none, ending(client).then(({ text }) => (text === "" ? undefined : text))])
 }
 
-/** What runs on the other side. */
+/** The program on the other side. */
 const echo = `
   import { createServer } from "node:net"
   import { createSocket } from "node:dgram"

@@ -12,7 +12,7 @@ const free = await reservePorts()
 
 const tcp = "tcp" as const
 
-/** Long enough for what a busy machine does within it. */
+/** Long enough for what a busy machine does meanwhile. */
 const graceMillis = 3000
 
 describe("LinuxRelay, TCP", () => {
@@ -166,7 +166,7 @@ describe("LinuxRelay, TCP", () => {
   relayTest(
     "resets the client where the backend does not accept in time",
     async (world) => {
-      // A listener whose backlog is full answers nothing.
+      // A listener whose backlog is full does not answer.
       const full = await world.reserve("tcp", "127.0.0.1", free(11))
       await world.run(Effect.flatMap(HostSockets, (sockets) => sockets.admit(full, "nothing")))
       await world.open({ protocol: tcp, port: free(10), backend: endpoint("127.0.0.1", free(11)) })
@@ -174,7 +174,7 @@ describe("LinuxRelay, TCP", () => {
       const { how } = await ending(world.dial(free(10)))
       assert.strictEqual(how, "ECONNRESET")
       assert.isAtLeast(Date.now() - begun, 300)
-      // Long before the time that holds where none is given.
+      // Long before the default timeout.
       assert.isBelow(Date.now() - begun, 8000)
     },
     { connectTimeout: Duration.millis(300) }
@@ -203,7 +203,7 @@ describe("LinuxRelay, TCP", () => {
   })
 
   relayTest(
-    "takes no more connections once closed, ends those it had after the grace time, and frees the port at once",
+    "stops accepting once closed, ends open connections after the grace time, and frees the port at once",
     async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket))
       const route = await world.open({ protocol: tcp, port: free(13), backend })
@@ -215,7 +215,7 @@ describe("LinuxRelay, TCP", () => {
         client.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? ""))
       )
       await world.close(route)
-      // Not after the grace time.
+      // The port is free before the grace time is over.
       assert.isBelow(Date.now() - begun, graceMillis)
       const refused = await ending(world.dial(free(13)))
       assert.strictEqual(refused.how, "ECONNREFUSED")
@@ -233,7 +233,7 @@ describe("LinuxRelay, TCP", () => {
   )
 
   relayTest(
-    "leads new connections by a route that replaced another, and lets the old go on",
+    "sends new connections by a route that replaced another, and lets the old ones go on",
     async (world) => {
       const first = await world.backend((socket) =>
         socket.on("data", (bytes) => socket.write(`first ${bytes}`))

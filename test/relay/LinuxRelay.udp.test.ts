@@ -31,7 +31,7 @@ describe("LinuxRelay, UDP", () => {
           [size, (await exchange(client, Buffer.alloc(size), free(0), frontHost))?.size],
           [size, size]
         )
-      // The last answer is counted once it is on its way.
+      // The relay counts the last answer once it has sent it.
       await sleep(50)
       assert.deepStrictEqual(await world.count(route), {
         connections: 1,
@@ -79,14 +79,14 @@ describe("LinuxRelay, UDP", () => {
     await sleep(20)
     for (let round = 0; round < 3; round++) assert.isUndefined(await ask("lost", 50))
     const second = await world.echoDatagrams("127.0.0.1", free(50))
-    // One of those may have been on its way until now.
+    // One of those datagrams may arrive only now.
     await untilEqual(async () => (await ask("b"))?.text, "b")
     assert.deepStrictEqual([...second.ports], [...first.ports])
     assert.strictEqual((await world.count(route)).connections, 1)
   })
 
   relayTest(
-    "closes a flow that is idle, by the route's own time and by the relay's",
+    "closes an idle flow, by the route's own timeout and by the relay's",
     async (world) => {
       const backend = await world.echoDatagrams()
       const usual = await world.open({ protocol: udp, port: free(3), backend: backend.endpoint })
@@ -110,7 +110,7 @@ describe("LinuxRelay, UDP", () => {
   )
 
   relayTest(
-    "keeps a flow that has packets one way only, whichever way",
+    "keeps a flow with packets in one direction only, whichever it is",
     async (world) => {
       const silent = await world.datagrams()
       const senders = new Set<number>()
@@ -148,7 +148,7 @@ describe("LinuxRelay, UDP", () => {
   )
 
   relayTest(
-    "holds a bounded number of flows, and ends no conversation for the sake of short exchanges",
+    "holds a bounded number of flows, and evicts no conversation for short exchanges",
     async (world) => {
       const backend = await world.echoDatagrams()
       const route = await world.open({ protocol: udp, port: free(7), backend: backend.endpoint })
@@ -161,7 +161,7 @@ describe("LinuxRelay, UDP", () => {
       const [port] = backend.ports
       for (let source = 0; source < 100; source++) await ask(await world.datagrams(), `${source}`)
       assert.strictEqual((await world.count(route)).connections, 101)
-      // The backend speaks first, to a flow that has been silent longer than all others.
+      // The backend sends first, to the flow that has been silent the longest.
       const heard = new Promise((resolve) => conversing.once("message", (bytes) => resolve(bytes.toString())))
       backend.socket.send("still there?", port ?? 0, "127.0.0.1")
       assert.strictEqual(await heard, "still there?")

@@ -27,7 +27,7 @@ describe("proxyHeader", () => {
     assert.deepStrictEqual([worst4.length, worst6.length], [56, 104])
   })
 
-  it("writes IPv6 addresses of version 1 as everyone does, wherever their zeros are", () => {
+  it("writes IPv6 addresses of version 1 in the canonical form, wherever their zeros are", () => {
     assert.strictEqual(
       text(["::1", 1], ["2001:db8:0:0:1:0:0:a", 80]),
       "PROXY TCP6 ::1 2001:db8::1:0:0:a 1 80\r\n"

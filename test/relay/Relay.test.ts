@@ -18,14 +18,14 @@ const inMemory: Traffic<MemoryRelay> = {
       return Effect.sync(() => {
         if (connection.isOpen()) return `${name}`
         if (route.protocol === "tcp") return undefined
-        // A packet begins a flow where there is none.
+        // A packet begins a flow if there is none.
         connection = connect(route, addressUnsafe(source))
         return connection.isOpen() ? `${++name}` : undefined
       })
     })
 }
 
-/** The name is the port that the relay comes from. */
+/** The backend names the port that the relay connects from. */
 const overLoopback: Traffic<never> = {
   backend: (protocol) => (protocol === "tcp" ? tcpBackend : udpBackend),
   client: (route, source) => (route.protocol === "tcp" ? tcpClient(route, source) : udpClient(route, source))

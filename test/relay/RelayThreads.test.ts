@@ -12,7 +12,7 @@ import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.
 
 const free = await reservePorts()
 
-/** Threads that this process has started. */
+/** Threads started by this process. */
 const started: Array<Worker> = []
 const onWorker = (worker: Worker) => void started.push(worker)
 
@@ -29,45 +29,42 @@ describe("RelayThreads", () => {
     assert.strictEqual(started.length, 1)
   })
 
-  relayTest(
-    "starts a thread that died again, serves the same sockets and leaves nothing open",
-    async (world) => {
-      started.length = 0
-      const backend = await world.backend((socket) => socket.pipe(socket))
-      const packets = await world.echoDatagrams()
-      const route = await world.open({ protocol: "tcp", port: free(1), backend })
-      await world.open({ protocol: "udp", port: free(1), backend: packets.endpoint })
-      const said = async (text: string) => {
-        const client = world.dial(free(1))
-        client.write(text)
-        return [client, await nextData(client)] as const
-      }
-      const [lost, answer] = await said("before")
-      const speaker = await world.datagrams()
-      assert.strictEqual(answer, "before")
-      assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
-      const before = openDescriptors()
-
-      const reset = ending(lost)
-      const death = started[0]?.terminate()
-      // What ends the wait of a thread that has to die.
-      const waiting = said("meanwhile")
-      await death
-      assert.strictEqual((await reset).how, "ECONNRESET")
-      const [client] = await waiting.catch(() => said("again"))
-      assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
-      assert.match(
-        world.logged.join(),
-        /^a relay thread died \(it ended by itself\); its connections are lost, another serves in 100 ms$/
-      )
-      assert.strictEqual(started.length, 2)
-      assert.isAtLeast((await world.count(route)).connections, 2)
-      client.destroy()
-      // One connection less than before on either side.
-      await untilEqual(() => openDescriptors() <= before, true)
-      await world.close(route)
+  relayTest("restarts a thread that died, serves the same sockets and leaves nothing open", async (world) => {
+    started.length = 0
+    const backend = await world.backend((socket) => socket.pipe(socket))
+    const packets = await world.echoDatagrams()
+    const route = await world.open({ protocol: "tcp", port: free(1), backend })
+    await world.open({ protocol: "udp", port: free(1), backend: packets.endpoint })
+    const said = async (text: string) => {
+      const client = world.dial(free(1))
+      client.write(text)
+      return [client, await nextData(client)] as const
     }
-  )
+    const [lost, answer] = await said("before")
+    const speaker = await world.datagrams()
+    assert.strictEqual(answer, "before")
+    assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
+    const before = openDescriptors()
+
+    const reset = ending(lost)
+    const death = started[0]?.terminate()
+    // This unblocks the thread that must die.
+    const waiting = said("meanwhile")
+    await death
+    assert.strictEqual((await reset).how, "ECONNRESET")
+    const [client] = await waiting.catch(() => said("again"))
+    assert.strictEqual((await exchange(speaker, "packet", free(1), "127.0.0.1"))?.text, "packet")
+    assert.match(
+      world.logged.join(),
+      /^a relay thread died \(it ended by itself\); its connections are lost, another serves in 100 ms$/
+    )
+    assert.strictEqual(started.length, 2)
+    assert.isAtLeast((await world.count(route)).connections, 2)
+    client.destroy()
+    // One connection less than before on either side.
+    await untilEqual(() => openDescriptors() <= before, true)
+    await world.close(route)
+  })
 
   for (const [neighbour, isBusy] of [
     ["rests", false],
@@ -88,7 +85,7 @@ describe("RelayThreads", () => {
       if (isBusy) speaker.on("data", () => speaker.write("again")).write("begin")
       const client = await world.datagrams()
 
-      // A number that was a listener's is the next time that of a socket of packets, or of nobody the thread hears of.
+      // A former listener's number may next be a datagram socket's, or that of a descriptor unknown to the thread.
       for (let round = 0; round < 300; round++) {
         const protocol = round % 3 === 0 ? "udp" : "tcp"
         const port = free(11) + (round % 2)
@@ -125,7 +122,7 @@ describe("RelayThreads", () => {
     const before = process.cpuUsage()
     await sleep(1000)
     const { user, system } = process.cpuUsage(before)
-    // A thread that is told of the connection again and again has no rest.
+    // A thread that gets the event of this connection again and again would spin.
     assert.isBelow(user + system, 500_000)
     assert.strictEqual(client.bytesWritten, "in the backlog".length)
     assert.strictEqual(client.bytesRead, 0)
@@ -133,7 +130,7 @@ describe("RelayThreads", () => {
   })
 
   relayTest(
-    "ends what a route has left after the grace time, whatever else happens",
+    "ends a route's remaining connections after the grace time, whatever else happens",
     async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket))
       const route = await world.open({ protocol: "tcp", port: free(14), backend })
@@ -145,7 +142,7 @@ describe("RelayThreads", () => {
       const closed = Date.now()
       await world.close(route)
       assert.strictEqual((await end).how, "ECONNRESET")
-      // A thread that nobody wakes rests for ten seconds.
+      // A thread without a wake-up sleeps for ten seconds.
       assert.isBelow(Date.now() - closed, 5000)
     },
     { grace: Duration.millis(100) }
@@ -174,7 +171,7 @@ describe("RelayThreads", () => {
         })
       )
       assert.strictEqual(answers.join(""), "x".repeat(200))
-      // Packets of one socket are one thread's, whatever number of routes it has.
+      // All packets of one socket go to one thread, however many routes it has.
       const packets = await world.echoDatagrams()
       const all = { protocol: "udp", host: "0.0.0.0", port: free(4), backend: packets.endpoint } as const
       const { socket } = await world.open(all)
@@ -189,7 +186,7 @@ describe("RelayThreads", () => {
   )
 
   relayTest(
-    "serves on with the threads it has where another does not start",
+    "keeps serving with its threads where another fails to start",
     async (world) => {
       started.length = 0
       const echoing = await world.backend((socket) => socket.pipe(socket))
@@ -204,7 +201,7 @@ describe("RelayThreads", () => {
         for (const child of load) child.kill("SIGKILL")
       }
       assert.deepStrictEqual(world.logged, [
-        "a relay thread could not be added (it ended by itself); those that run serve all"
+        "a relay thread could not be added (it ended by itself); the running threads serve all routes"
       ])
       for (const protocol of ["tcp", "udp"] as const) {
         const backend = protocol === "tcp" ? echoing : (await world.echoDatagrams()).endpoint
@@ -240,7 +237,7 @@ describe("RelayThreads", () => {
 
 const names = ["one", "two", "three", "four", "five"]
 
-/** Sockets and pipes that this process has. */
+/** Open sockets and pipes of this process. */
 const openDescriptors = (): number =>
   readdirSync("/proc/self/fd").filter((fd) => {
     try {
@@ -264,7 +261,7 @@ const source = `
   }
   for (let stream = 0; stream < 4; stream++) begin()`
 
-/** More to do than a relay's thread has a processor for, whatever else this machine does. */
+/** More load than one processor handles for a relay's thread, whatever else this machine does. */
 const startLoad = () =>
   [sink, source, source, source].map((script) =>
     spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: "ignore" })

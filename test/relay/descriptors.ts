@@ -1,4 +1,4 @@
-/** Takes this process's descriptors away, but for a few, and gives them back. */
+/** Uses up this process's descriptors, but for a few, and frees them again. */
 import { readdirSync, readFileSync } from "node:fs"
 import { koffi as load } from "../../adapters/linux/Koffi.ts"
 
@@ -23,7 +23,7 @@ const setrlimit: (resource: number, limits: BigUint64Array) => number = load()
   .load(null)
   .func("setrlimit", "int", ["int", "void *"])
 
-/** The limit that leaves so many numbers unused: those below it that are free, whatever is used above. */
+/** The limit that leaves so many numbers unused: counts the free ones below it, whatever is used above. */
 const roomFor = (free: number): number => {
   const used = new Set(readdirSync("/proc/self/fd").map(Number))
   let room = 0

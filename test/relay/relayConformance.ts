@@ -1,4 +1,4 @@
-/** What every implementation of `Relay` must do. */
+/** The contract of every implementation of `Relay`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer, type Scope } from "effect"
 import { IpNetwork } from "effect/net"
@@ -11,12 +11,13 @@ import { Relay, type Route } from "../../src/relay/Relay.ts"
 const loopback = addressUnsafe("127.0.0.1")
 const any = addressUnsafe("0.0.0.0")
 
-/** Clients of a relay, and what they are led to. */
+/** Clients of a relay, and its backends. */
 export interface Traffic<R> {
   readonly backend: (protocol: "tcp" | "udp") => Effect.Effect<Endpoint, never, R | Scope.Scope>
   /**
-   * A client with this source address. It says something each time the inner effect runs, over the same connection or from
-   * the same port, and hears by which name its backend knows that connection or flow; `undefined` once it was reset.
+   * A client with this source address. It sends something each time the inner effect runs, over the same connection
+   * or from the same port, and returns the name of that connection or flow at its backend; `undefined` once it was
+   * reset.
    */
   readonly client: (
     route: Route,
@@ -77,7 +78,7 @@ export const relayConformance = <R>(
       )
 
       test(
-        `takes a second ${protocol} route for a frontend in the place of the first`,
+        `replaces the ${protocol} route of a frontend by a second one`,
         Effect.gen(function* () {
           const relay = yield* Relay
           const route = routeOn(yield* reserve(protocol))
@@ -90,7 +91,7 @@ export const relayConformance = <R>(
       )
 
       test(
-        `serves several ${protocol} routes on one socket, and closes each by itself`,
+        `serves several ${protocol} routes on one socket, and closes each separately`,
         Effect.gen(function* () {
           const relay = yield* Relay
           const socket = yield* reserve(protocol, any)
@@ -104,7 +105,7 @@ export const relayConformance = <R>(
       )
 
       test(
-        `ends what a ${protocol} route's new allow-list leaves out, also where the old one follows at once`,
+        `ends connections that a ${protocol} route's new allow-list excludes, even if the old list follows at once`,
         Effect.gen(function* () {
           const relay = yield* Relay
           const backend = yield* traffic.backend(protocol)
@@ -124,7 +125,7 @@ export const relayConformance = <R>(
       )
 
       test(
-        `leaves alone what a ${protocol} route's new allow-list admits, and what has none`,
+        `keeps connections that a ${protocol} route's new allow-list admits, and those of a route without one`,
         Effect.gen(function* () {
           const relay = yield* Relay
           const backend = yield* traffic.backend(protocol)
@@ -162,7 +163,7 @@ export const relayConformance = <R>(
     }
 
     test(
-      "does nothing when what is not open is closed",
+      "ignores closing a route that is not open",
       Effect.gen(function* () {
         const relay = yield* Relay
         const route = routeOn(yield* reserve("tcp"))
@@ -175,7 +176,7 @@ export const relayConformance = <R>(
     )
 
     test(
-      "refuses SCTP, and says so",
+      "refuses SCTP with the reason",
       Effect.gen(function* () {
         const relay = yield* Relay
         const socket: HostSocket = { protocol: "sctp", host: loopback, port: firstPort, fd: -1 }

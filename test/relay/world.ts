@@ -1,5 +1,5 @@
 /**
- * What a test of the relay stands in: routes to open, and clients and backends of Node's own on either side of them.
+ * The surroundings of a relay test: routes to open, and Node's own clients and backends on either side of them.
  * Everything is closed at the end, whatever happened.
  */
 import { createSocket, type Socket as Datagrams } from "node:dgram"
@@ -21,13 +21,13 @@ export const linuxRelay = (options: LinuxRelay.RelayOptions = {}) =>
 export type Asked = Pick<Route, "port" | "backend"> & {
   readonly protocol: "tcp" | "udp"
   readonly host?: string
-  /** Shared with another route; reserved for this one where there is none. */
+  /** Shared with another route; without it, a socket is reserved for this route. */
   readonly socket?: HostSocket
 } & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle">>
 
 export class World {
   private readonly closing: Array<() => void> = []
-  /** What the relay logged. */
+  /** The relay's log lines. */
   readonly logged: ReadonlyArray<string>
   readonly run: <A, E>(
     effect: Effect.Effect<A, E, Relay | HostSockets | LinuxRelay.RelayHandover>
@@ -59,12 +59,12 @@ export class World {
     return route
   }
 
-  /** Opens a route in the place of another. */
+  /** Opens a route in place of another. */
   async reopen(route: Route): Promise<void> {
     await this.run(Effect.flatMap(Relay, (relay) => relay.open(route)))
   }
 
-  /** As unmapping does: the relay lets go, then the socket is closed. */
+  /** As unmapping does: closes the route, then the socket. */
   async close(route: Route): Promise<void> {
     await this.run(
       Effect.gen(function* () {
@@ -84,7 +84,7 @@ export class World {
     return { connections, refused, bytesIn, bytesOut }
   }
 
-  /** A backend; what it accepts is half-open until it ends its own side. */
+  /** A backend; a connection it accepts is half-open until the backend ends its own side. */
   async backend(serve: (socket: Socket) => void, host = "127.0.0.1", port = 0): Promise<Endpoint> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       this.closing.push(() => socket.destroy())
@@ -120,7 +120,7 @@ export class World {
     return socket
   }
 
-  /** A backend that sends each packet back, and tells the ports it heard from. */
+  /** A backend that echoes each packet, and lists the ports it received from. */
   async echoDatagrams(host = "127.0.0.1", port = 0) {
     const socket = await this.datagrams(host, port)
     const ports = new Set<number>()
@@ -160,7 +160,7 @@ export const relayTest = (
 
 export const sleep = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))
 
-/** All that comes until the end, or an error. */
+/** All bytes until the end, or an error. */
 export const readAll = async (socket: Socket): Promise<Buffer> => {
   const chunks: Array<Buffer> = []
   for await (const chunk of socket) chunks.push(chunk as Buffer)
@@ -172,7 +172,7 @@ export const nextData = async (socket: Socket): Promise<string> => {
   return bytes.toString()
 }
 
-/** How a connection ends: `end`, or the code of the error; and what came before it. */
+/** How a connection ends: `end`, or the code of the error; and the bytes before it. */
 export const ending = (socket: Socket): Promise<{ readonly how: string; readonly text: string }> =>
   new Promise((resolve) => {
     let text = ""
@@ -183,7 +183,7 @@ export const ending = (socket: Socket): Promise<{ readonly how: string; readonly
     socket.on("error", (error: NodeJS.ErrnoException) => resolve({ how: error.code ?? "?", text }))
   })
 
-/** The answer to one packet with where it came from, or `undefined` where none came in time. */
+/** The answer to one packet with its source, or `undefined` where none came in time. */
 export const exchange = (
   socket: Datagrams,
   bytes: Uint8Array | string,

@@ -1,4 +1,4 @@
-/** What a mapping carried, as `ListPorts` and `/metrics` tell it. */
+/** The traffic of a mapping, in `ListPorts` and `/metrics`. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -23,7 +23,7 @@ const counted = (plugin: Plugin.Plugin) =>
 const silence = { timeoutMillis: silenceMillis }
 
 describeLab("counters of a mapping", [], () => {
-  it.live("tell connections always, and bytes where the host accounts them", () =>
+  it.live("count connections always, and bytes where the host accounts them", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -44,7 +44,7 @@ describeLab("counters of a mapping", [], () => {
       })
       const { rounds } = yield* transfer.advance(100)
       yield* transfer.stop
-      // They are counted once a second.
+      // The plugin reads them once a second.
       const after = yield* until(
         counted(plugin),
         (seen) => Math.min(seen?.BytesIn ?? 0, seen?.BytesOut ?? 0) > rounds * chunkBytes
@@ -60,49 +60,57 @@ describeLab("counters of a mapping", [], () => {
     })
   )
 
-  it.live("tell whom an allow-list kept out, until the same mapping is asked again with another", () =>
-    Effect.gen(function* () {
-      const { host, client, c1 } = yield* Lab.make({ clientAddresses: ["10.99.0.7/24", "fd99::7/64"] })
-      for (const protocol of ["tcp", "udp"] as const)
-        for (const on of ["0.0.0.0", "::"]) yield* c1.agent.echo({ protocol, host: on, port: 80 })
-      const plugin = yield* Plugin.start(host)
-      const ask = (protocol: "tcp" | "udp", to: string, port: number, sourceAddress: string, more = {}) =>
-        protocol === "tcp"
-          ? Effect.map(client.agent.tcp({ host: to, port, sourceAddress, ...more }), ({ outcome }) => outcome)
-          : Effect.map(client.agent.udp({ host: to, port, sourceAddress, ...more }), ({ outcome }) => outcome)
-      const refused = (labels: string) =>
-        Effect.map(
-          Effect.promise(() => request(plugin.socket, "/metrics", "", { method: "GET" })),
-          ({ body }) =>
-            Number(
-              body
-                .split("\n")
-                .find((line) => line.startsWith(`portmapper_refused_total{${labels},`))
-                ?.split(" ")[1]
-            )
-        )
-      let port = 8000
-      for (const mode of ["nat", "proxy"])
+  it.live(
+    "count the sources that an allow-list refused, until the same mapping is requested with another list",
+    () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make({ clientAddresses: ["10.99.0.7/24", "fd99::7/64"] })
         for (const protocol of ["tcp", "udp"] as const)
-          for (const { any, to, inside, outside, backend } of families) {
-            port++
-            const cell = `${mode} ${protocol} ${any}`
-            const map = (allow: string) =>
-              plugin.map([`${protocol} ${any}:${port} ${backend}:80`], {
-                "portmapper.mode": mode,
-                "portmapper.allow": allow
-              })
-            const counter = `protocol="${protocol}",frontend="${any}:${port}"`
-            yield* map("10.99.0.7,fd99::7")
-            assert.strictEqual(yield* ask(protocol, to, port, inside), "answered", cell)
-            assert.strictEqual(yield* refused(counter), 0, cell)
-            assert.notStrictEqual(yield* ask(protocol, to, port, outside, silence), "answered", cell)
-            assert.isAbove(yield* refused(counter), 0, cell)
-            assert.strictEqual((yield* map("10.99.0.2,fd99::2")).status, 200)
-            assert.strictEqual(yield* ask(protocol, to, port, outside), "answered", cell)
-            assert.notStrictEqual(yield* ask(protocol, to, port, inside, silence), "answered", cell)
-          }
-    })
+          for (const on of ["0.0.0.0", "::"]) yield* c1.agent.echo({ protocol, host: on, port: 80 })
+        const plugin = yield* Plugin.start(host)
+        const ask = (protocol: "tcp" | "udp", to: string, port: number, sourceAddress: string, more = {}) =>
+          protocol === "tcp"
+            ? Effect.map(
+                client.agent.tcp({ host: to, port, sourceAddress, ...more }),
+                ({ outcome }) => outcome
+              )
+            : Effect.map(
+                client.agent.udp({ host: to, port, sourceAddress, ...more }),
+                ({ outcome }) => outcome
+              )
+        const refused = (labels: string) =>
+          Effect.map(
+            Effect.promise(() => request(plugin.socket, "/metrics", "", { method: "GET" })),
+            ({ body }) =>
+              Number(
+                body
+                  .split("\n")
+                  .find((line) => line.startsWith(`portmapper_refused_total{${labels},`))
+                  ?.split(" ")[1]
+              )
+          )
+        let port = 8000
+        for (const mode of ["nat", "proxy"])
+          for (const protocol of ["tcp", "udp"] as const)
+            for (const { any, to, inside, outside, backend } of families) {
+              port++
+              const cell = `${mode} ${protocol} ${any}`
+              const map = (allow: string) =>
+                plugin.map([`${protocol} ${any}:${port} ${backend}:80`], {
+                  "portmapper.mode": mode,
+                  "portmapper.allow": allow
+                })
+              const counter = `protocol="${protocol}",frontend="${any}:${port}"`
+              yield* map("10.99.0.7,fd99::7")
+              assert.strictEqual(yield* ask(protocol, to, port, inside), "answered", cell)
+              assert.strictEqual(yield* refused(counter), 0, cell)
+              assert.notStrictEqual(yield* ask(protocol, to, port, outside, silence), "answered", cell)
+              assert.isAbove(yield* refused(counter), 0, cell)
+              assert.strictEqual((yield* map("10.99.0.2,fd99::2")).status, 200)
+              assert.strictEqual(yield* ask(protocol, to, port, outside), "answered", cell)
+              assert.notStrictEqual(yield* ask(protocol, to, port, inside, silence), "answered", cell)
+            }
+      })
   )
 })
 

@@ -1,4 +1,7 @@
-/** What `portmapper doctor` says of rules that drop published traffic, beside the packets that they drop indeed. */
+/**
+ * What `portmapper doctor` reports of rules that drop published traffic, compared with the packets that they really
+ * drop.
+ */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -10,11 +13,11 @@ import { doctor } from "./doctor.ts"
 interface Planted {
   readonly style: string
   readonly plant: string
-  /** Table, chain and rule of each drop, and the ports it drops. */
+  /** Table, chain and rule of each drop, and the affected ports. */
   readonly found: ReadonlyArray<readonly [table: string, chain: string, rule: string, ports: string]>
   /** Whether a client reaches the redirected port, and the relayed one. */
   readonly reached: readonly [redirected: boolean, relayed: boolean]
-  /** Whether the remedy's command is there to be tried. */
+  /** Whether the command of the remedy is installed. */
   readonly tried: boolean
   readonly clear: string
 }
@@ -136,14 +139,14 @@ END`,
 ]
 
 describeLab("doctor", ["iptables"], () => {
-  it.live("names table, chain and rule of whatever drops published traffic, and what helps", () =>
+  it.live("names table, chain and rule of every drop of published traffic, and the remedy", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", port: 80 })
       const plugin = yield* Plugin.start(host)
       yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
       yield* plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"], { "portmapper.mode": "proxy" })
-      /** In the same order what is wanted: silence is not waited for as long. */
+      /** The expected outcomes, in the same order: the test waits less for expected silence. */
       const reached = (...wanted: ReadonlyArray<boolean>) =>
         Effect.forEach([8080, 8081], (port, index) =>
           Effect.map(
@@ -185,7 +188,7 @@ describeLab("doctor", ["iptables"], () => {
     })
   )
 
-  it.live("looks at ports that might be published where no plugin runs", () =>
+  it.live("checks ports that might be published where no plugin runs", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const told = Effect.map(doctor(host, "/nonexistent/plugin.sock"), ({ drops }) =>

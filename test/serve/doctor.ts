@@ -16,7 +16,7 @@ export interface Told {
   readonly checks: ReadonlyArray<{ readonly name: string; readonly status: string; readonly found: string }>
 }
 
-/** `socket` is the plugin's, or a path where none is. */
+/** `socket` is the plugin's, or a path without a plugin. */
 export const doctor = (host: Namespace, socket: string): Effect.Effect<Told, LabError> =>
   Effect.map(
     host.check(process.execPath, [executable, "doctor", "--json", "--socket", socket]),

@@ -1,6 +1,6 @@
 /**
- * What a real Engine sent, replayed against the real plugin: for each request the exact answer expected, and after each
- * the sockets held, the kernel's table, and who is reached by TCP and UDP from outside.
+ * A real Engine's recorded requests, replayed against the real plugin: for each request the exact answer, and after
+ * each the sockets held, the kernel's table, and which container TCP and UDP clients outside reach.
  */
 import { rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -16,7 +16,7 @@ import recorded from "../vectors/engine.json" with { type: "json" }
 import { expected } from "./engineAnswers.ts"
 import { makeReplay, replayLab } from "./engineReplay.ts"
 
-/** A map that was declared constant gives up no element. */
+/** A map declared constant refuses to delete elements. */
 const freezeTable = (host: Namespace) =>
   Effect.flatMap(tableText(host), (text) =>
     host.check("nft", ["-f", "-"], {
@@ -24,14 +24,14 @@ const freezeTable = (host: Namespace) =>
     })
   )
 
-/** The plugin finds its table gone, and puts it back. */
+/** Waits until the plugin finds its table gone, and puts it back. */
 const waitForRepair = (host: Namespace, mappings: number) =>
   until(contents(host), ({ any4 }) => any4?.length === mappings)
 
 const tableText = (host: Namespace) => host.check("nft", ["list", "table", "inet", "portmapper"])
 
 describeLab("an Engine's recorded requests", [], () => {
-  it.live("are answered, and what they publish is reached", () =>
+  it.live("are answered, and the ports they publish are reachable", () =>
     Effect.gen(function* () {
       const made = yield* replayLab
       const { host } = made
@@ -71,7 +71,7 @@ describeLab("an Engine's recorded requests", [], () => {
   )
 
   it.live(
-    "are answered as if nothing had happened by a plugin that is killed before each of them",
+    "get the same answers from a plugin that is killed before each of them",
     () =>
       Effect.gen(function* () {
         const requests = [

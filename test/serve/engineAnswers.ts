@@ -1,4 +1,4 @@
-/** What is expected of each recorded request, in order: `done` for an answer that has nothing to tell. */
+/** The expected answer to each recorded request, in order: `done` for an answer without content. */
 
 /** The relay serves an IPv6 frontend of an IPv4 backend; without it such an entry is discarded with the reason. */
 export const relayed = true
@@ -13,7 +13,7 @@ const onLoopback = (port: number): string =>
     ? `granted ${port}`
     : "discarded: 127.0.0.1/tcp to 172.31.0.2: the kernel redirects nothing sent to a loopback address, and TCP is not relayed"
 
-/** A published port of an IPv4-only network, which the Engine asks for on both unspecified addresses. */
+/** A published port of an IPv4-only network, which the Engine requests on both unspecified addresses. */
 const both = (port: number, backend?: string, protocol?: string): ReadonlyArray<string> => [
   `granted ${port}`,
   by6(port, backend, protocol)
@@ -26,7 +26,7 @@ const released = (count: number): ReadonlyArray<Answer> => Array.from({ length: 
 
 const noSctp = "500 bind for 0.0.0.0:8713/sctp failed: SCTP is not supported by this kernel"
 
-/** Ephemeral ports rise from the first of the kernel's own range; `first` is that one. */
+/** Ephemeral ports count up from the first of the kernel's range, `first`. */
 export const expected = (first: number, sctp: boolean): Readonly<Record<string, ReadonlyArray<Answer>>> => ({
   "run-p-8080-80": [done, both(8080)],
   "restart-8080-80": [...released(2), both(8080)],

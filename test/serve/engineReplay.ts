@@ -1,6 +1,6 @@
 /**
- * Replays what a real Engine sent to a plugin in a lab, and holds the host against what was granted: the sockets held, the
- * kernel's table, and who is reached by TCP and UDP.
+ * Replays a real Engine's recorded requests to a plugin in a lab, and compares the host with the granted ports: the
+ * sockets held, the kernel's table, and which container TCP and UDP clients reach.
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
@@ -29,7 +29,7 @@ const lab = Lab.make({
   ]
 })
 
-/** A container by its address, as its echo calls itself. */
+/** A container's name in its echo, by its address. */
 const containers: Readonly<Record<string, string>> = {
   "172.31.0.2": "c1",
   "172.31.0.3": "c2",
@@ -54,18 +54,18 @@ interface Entry {
 const keyOf = ({ Proto, FrontendIP, FrontendPort, BackendIP, BackendPort }: Entry) =>
   `${Proto} ${FrontendIP}:${FrontendPort} ${BackendIP}:${BackendPort}`
 
-/** A specific address rests on the socket of the unspecified one of its group. */
+/** A specific address uses the socket of the unspecified one of its group. */
 const socketOf = ({ Proto, FrontendIP, FrontendPort }: Entry, group: ReadonlyArray<Entry>) => {
   const covered = group.some((other) => other.FrontendIP === "0.0.0.0") && !FrontendIP.includes(":")
   const address = covered ? "0.0.0.0" : FrontendIP.includes(":") ? `[${FrontendIP}]` : FrontendIP
   return `${protocolNames[Proto]} ${address}:${FrontendPort}`
 }
 
-/** What the kernel redirects, or guards where it is published on a loopback address; the rest is relayed alone. */
+/** The ports that the kernel redirects, or guards on a loopback address; the others are only relayed. */
 const inKernel = ({ FrontendIP, BackendIP }: Entry): boolean =>
   FrontendIP.includes(":") === BackendIP.includes(":")
 
-/** Every container answers where some binding may lead. */
+/** Every container with a published port runs an echo. */
 export const replayLab = Effect.gen(function* () {
   const made = yield* lab
   for (const [role, network] of Object.entries({ c1: 4, c2: 4, dual: 6, seven: 4, eight: 4 }))
@@ -77,11 +77,11 @@ export const replayLab = Effect.gen(function* () {
   return made
 })
 
-/** What one plugin, or one after the other on the same state, was asked and has granted. */
+/** The requests to one plugin, or to several in turn on the same state, and the granted ports. */
 export const makeReplay = ({ host, client }: Lab.Lab) => {
-  /** What is granted now, each with the socket that holds its port. */
+  /** The ports granted now, each with the socket that holds it. */
   const live = new Map<string, { readonly entry: Entry; readonly socket: string }>()
-  /** The port granted now, by the one that was granted in the recording. */
+  /** The port granted now, by the port granted in the recording. */
   const granted = new Map<number, number>()
 
   const translated = (text: string) =>
@@ -90,7 +90,7 @@ export const makeReplay = ({ host, client }: Lab.Lab) => {
     )
 
   const reached = (entry: Entry) => {
-    // What is published on a loopback address is for the host itself.
+    // Only the host itself reaches ports published on a loopback address.
     const inside = entry.FrontendIP === "127.0.0.1"
     const from = inside ? host : client
     const outside = entry.FrontendIP.includes(":") ? "fd99::1" : "10.99.0.1"
@@ -103,7 +103,7 @@ export const makeReplay = ({ host, client }: Lab.Lab) => {
   return {
     live,
 
-    /** Sends a request, and answers in short what came back. */
+    /** Sends a request, and returns a summary of the answer. */
     send: Effect.fnUntraced(function* (plugin: Plugin, { path, body, answered }: RecordedRequest) {
       const sent = translated(body)
       const { status, body: text } = yield* Effect.promise(() => request(plugin.socket, path, sent))
@@ -131,7 +131,7 @@ export const makeReplay = ({ host, client }: Lab.Lab) => {
       )
     }),
 
-    /** What is granted is held, redirected and reached, and nothing else is. */
+    /** Granted ports are held, redirected and reachable, and no others are. */
     compareHost: Effect.fnUntraced(function* (plugin: Plugin, title: string) {
       const entries = [...live.values()].map(({ entry }) => entry)
       const sockets = [...live.values()].map(({ socket }) => socket)

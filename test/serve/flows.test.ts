@@ -1,4 +1,4 @@
-/** Clients that keep their source port, as DNS, VoIP and VPN clients do: they reach whatever the port leads to now. */
+/** Clients that keep their source port, as DNS, VoIP and VPN clients do: they reach the port's current backend. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -10,7 +10,7 @@ import { conntrack } from "../lab/Probe.ts"
 import { silenceMillis } from "../lab/patience.ts"
 import { until } from "../support/until.ts"
 
-/** A flow that never pauses for long: a datagram from the same source port as soon as the last was answered, or was not. */
+/** A flow without long pauses: a datagram from the same source port after each answer or timeout. */
 const steadyClient = Effect.fnUntraced(function* (from: Namespace, host: string, port: number) {
   const sent: Array<{ readonly at: number; readonly who: string }> = []
   const once = Effect.gen(function* () {
@@ -27,7 +27,10 @@ const steadyClient = Effect.fnUntraced(function* (from: Namespace, host: string,
   })
   yield* Effect.forkScoped(Effect.forever(once))
   return {
-    /** Who answers what is sent from now on, twice in a row; a busy machine's answers may be late, but nobody else's. */
+    /**
+     * Waits for two answers in a row from this container; a busy machine may answer late, but no other container may
+     * answer.
+     */
     isAnsweredBy: (who: string) =>
       Effect.gen(function* () {
         const now = performance.now()
@@ -72,26 +75,24 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       })
     )
 
-  it.live(
-    "follow the container when it takes another policy, and end where they are not allowed any more",
-    () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
-        const plugin = yield* Plugin.start(host)
-        const map = (allow: string) =>
-          plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"], { "portmapper.allow": allow })
-        const flow = yield* steadyClient(client, "10.99.0.1", 53)
-        yield* map("10.99.0.0/24")
-        yield* flow.isAnsweredBy("c1")
-        yield* map("10.98.0.0/24")
-        yield* flow.isAnsweredBy("timeout")
-        yield* map("10.98.0.0/24,10.99.0.2")
-        yield* flow.isAnsweredBy("c1")
-      })
+  it.live("follow the container when its policy changes, and end where they are not admitted any more", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      const plugin = yield* Plugin.start(host)
+      const map = (allow: string) =>
+        plugin.map(["udp 0.0.0.0:53 172.31.0.2:53"], { "portmapper.allow": allow })
+      const flow = yield* steadyClient(client, "10.99.0.1", 53)
+      yield* map("10.99.0.0/24")
+      yield* flow.isAnsweredBy("c1")
+      yield* map("10.98.0.0/24")
+      yield* flow.isAnsweredBy("timeout")
+      yield* map("10.98.0.0/24,10.99.0.2")
+      yield* flow.isAnsweredBy("c1")
+    })
   )
 
-  it.live("end with relayed connections where a policy leaves their source out, also for a moment", () =>
+  it.live("end, like relayed connections, where a policy excludes their source, even for a moment", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make({ clientAddresses: ["10.99.0.7/24"] })
       yield* c1.agent.echo({ protocol: "tcp", port: 80 })
@@ -119,7 +120,7 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
     })
   )
 
-  it.live("leave the flows alone that the host forwards for others, on the same port", () =>
+  it.live("are kept where the host forwards them for others, on the same port", () =>
     Effect.gen(function* () {
       const { host, client, c1, c2 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
@@ -144,7 +145,7 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
     })
   )
 
-  it.live("that went past a table which someone removed are led again once it is back, connections too", () =>
+  it.live("that bypassed a removed table are redirected again once it is back, connections too", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
@@ -154,11 +155,11 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       yield* plugin.map(["tcp 0.0.0.0:53 172.31.0.2:53"])
       yield* client.agent.udp({ host: "10.99.0.1", port: 53, sourcePort: 7000 })
       const established = (yield* conntrack(host)).filter(({ original }) => original.source.endsWith(":7000"))
-      // Connection tracking goes with the last table that asks for it, and with it all that went past.
+      // Connection tracking ends with the last table that needs it, and with it the entries of all bypassing flows.
       yield* host.check("nft", [
         "add table ip others; add chain ip others x { type filter hook prerouting priority 0; }; add rule ip others x ct state new counter"
       ])
-      // The plugin stands still until something went past, else it puts the table back first.
+      // Stops the plugin until a flow has bypassed the table; otherwise it puts the table back first.
       yield* plugin.process.kill("SIGSTOP")
       yield* host.check("nft", ["delete", "table", "inet", "portmapper"])
       const flow = yield* steadyClient(client, "10.99.0.1", 53)

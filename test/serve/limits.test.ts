@@ -1,4 +1,4 @@
-/** The real plugin where the host has little to give, or is used in other ways than meant. */
+/** The real plugin where the host's resources are scarce, or where it is used in unintended ways. */
 import { existsSync, statSync } from "node:fs"
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
@@ -13,7 +13,7 @@ import { request } from "../support/http.ts"
 import { until } from "../support/until.ts"
 
 describeLab("the plugin and its host's limits", [], () => {
-  it.live("survives the end of its 512 descriptors with a clear error, and serves on", () =>
+  it.live("survives the exhaustion of its 512 descriptors with a clear error, and keeps serving", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host, { wrapper: ["prlimit", "--nofile=512:512"] })
@@ -43,7 +43,7 @@ describeLab("the plugin and its host's limits", [], () => {
   )
 
   it.live(
-    "publishes and releases ten thousand ports in one table, each of them relayed too, whatever the soft limit is",
+    "publishes and releases ten thousand ports in one table, each of them relayed too, with any soft limit",
     () =>
       Effect.gen(function* () {
         const { host, c1 } = yield* Lab.make()
@@ -57,7 +57,7 @@ describeLab("the plugin and its host's limits", [], () => {
           })
         const bindings = (yield* Effect.forEach(ports, map, { concurrency: 8 })).flat()
         assert.strictEqual((yield* contents(host))["any4"]?.length, 10_000)
-        // What comes by loopback is the relay's.
+        // The relay serves loopback traffic.
         for (const port of [10_000, 13_333, 19_999]) {
           const { answer } = yield* host.agent.tcp({ host: "127.0.0.1", port })
           assert.strictEqual(answer?.who, "c1")
@@ -68,7 +68,7 @@ describeLab("the plugin and its host's limits", [], () => {
       })
   )
 
-  it.live("refuses wrong input with what is wrong, and changes nothing", () =>
+  it.live("refuses wrong input with the reason, and changes nothing", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host)
@@ -90,7 +90,7 @@ describeLab("the plugin and its host's limits", [], () => {
     })
   )
 
-  it.live("is told by SIGTERM to stop, and leaves its socket to nobody and the ports to the successor", () =>
+  it.live("ends on SIGTERM, removes its socket, and leaves the ports to the successor", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host)
@@ -103,7 +103,7 @@ describeLab("the plugin and its host's limits", [], () => {
     })
   )
 
-  it.live("releases everything at the end where it was told to", () =>
+  it.live("releases everything at the end with the option for that", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host, { arguments: ["--release-on-exit"] })
@@ -114,7 +114,7 @@ describeLab("the plugin and its host's limits", [], () => {
     })
   )
 
-  it.live("takes the place of one that was killed, and refuses to run beside one that lives", () =>
+  it.live("takes over from one that was killed, and refuses to run beside a running one", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const first = yield* Plugin.start(host)
@@ -154,7 +154,7 @@ const expectedRefusals = [
   '400 bad request: Labels["portmapper.allow"] = "10.0.0.0/8,nonsense": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (nonsense: expected exactly four decimal octets)'
 ]
 
-/** What is closed on the other side takes a moment to be closed here. */
+/** A close on the other side takes a moment to arrive here. */
 const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
   until(look, (seen) => isDeepStrictEqual(seen, wanted))
 
@@ -166,7 +166,7 @@ describeLab("a real Engine", ["dockerd"], () => {
       const dockerd = yield* Dockerd.start(host)
       yield* dockerd.plugin("portmapper", plugin.socket)
       const made = yield* dockerd.api("POST", "/volumes/create", { Name: "x", Driver: "portmapper" })
-      // The Engine asked what the plugin is, was told, and so knows that it makes no volumes.
+      // The Engine asked the plugin for its type, so it knows that this is no volume driver.
       assert.match(made.body, /volume plugin portmapper: .*Plugin does not implement the requested driver/)
       const { body } = yield* Effect.promise(() => request(plugin.socket, "/Plugin.Activate"))
       assert.strictEqual(body, '{"Implements":["PortMapper"]}\n')

@@ -1,4 +1,7 @@
-/** Who may have the kernel's table: one process at a time, and only one that may change it. On this kernel and an older one. */
+/**
+ * The lock on the kernel's table, on this kernel and an older one: only one process holds it, and only one that may
+ * change the table.
+ */
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -32,7 +35,7 @@ for (const [kernel, env] of [
     const start = (host: Namespace, options: Plugin.PluginOptions = {}) =>
       Plugin.start(host, { startMillis, env, ...options })
 
-    it.live("keeps a second plugin off, also from another mount namespace, and names the first", () =>
+    it.live("keeps a second plugin out, also from another mount namespace, and names the first", () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()
         const first = yield* start(host)
@@ -64,10 +67,10 @@ for (const [kernel, env] of [
       })
     )
 
-    it.live("is nobody's whom the kernel lets change no table", () =>
+    it.live("is not available to a process that may not change tables", () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()
-        // What was the lock once.
+        // The name of the former lock.
         const squatter = yield* host.spawn(process.execPath, [
           "-e",
           `process.setgid(65534); process.setuid(65534)
@@ -85,7 +88,7 @@ for (const [kernel, env] of [
       })
     )
 
-    it.live("is never free in a takeover, whatever becomes of it, and free at the end", () =>
+    it.live("is never free in a takeover, whatever its outcome, and free at the end", () =>
       Effect.gen(function* () {
         const { host, c1 } = yield* Lab.make()
         yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
@@ -101,14 +104,14 @@ for (const [kernel, env] of [
         const second = yield* start(host, { folder: first.folder, arguments: ["--takeover"] })
         assert.strictEqual((yield* second.map([web])).status, 200)
         yield* first.process.wait({ timeoutMillis: startMillis })
-        // A successor that has no use for the table does not keep it from others.
+        // The lock went from one to the other without a gap.
         assert.isFalse(racer.lines("stdout").includes("won"))
         yield* second.process.kill("SIGKILL")
         yield* racer.waitForLine("won", { timeoutMillis: startMillis })
       })
     )
 
-    it.live("is asked for by reset, which names who has it and removes nothing", () =>
+    it.live("makes reset refuse, which names the holder and removes nothing", () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()
         const plugin = yield* start(host)
@@ -136,57 +139,59 @@ for (const [kernel, env] of [
       })
     )
 
-    it.live("lets a definition be replaced, after a kill and in a takeover, unnoticed by clients", () =>
-      Effect.gen(function* () {
-        const { host, client, c1 } = yield* Lab.make()
-        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-        const comment = Effect.map(
-          host.check("nft", ["list", "table", "inet", "portmapper"]),
-          (text) => /definition \w+/.exec(text)?.[0]
-        )
-        const marked = ["--accept-fwmark", "0x1/0x1"]
-        const first = yield* start(host, { arguments: marked })
-        yield* first.map([web])
-        const older = yield* comment
-        let isOver = false
-        const knocking = yield* Effect.forkChild(
-          Effect.gen(function* () {
-            const outcomes = new Set<string>()
-            while (!isOver) {
-              const knocked = yield* client.agent.tcp({
-                ...{ host: "10.99.0.1", port: 8080, timeoutMillis: 10_000, close: "reset" }
-              })
-              outcomes.add(`${knocked.outcome} ${knocked.answer?.who}`)
-            }
-            return outcomes
-          }),
-          { startImmediately: true }
-        )
-        yield* first.process.kill("SIGKILL")
-        yield* first.process.wait()
-        const { folder } = first
-        const second = yield* start(host, { folder })
-        const younger = yield* comment
-        assert.notStrictEqual(younger, older)
-        const third = yield* start(host, { folder, arguments: ["--takeover", ...marked] })
-        yield* second.process.wait({ timeoutMillis: startMillis })
-        assert.strictEqual(yield* comment, older)
-        // This one has put its definition in place when it is killed, and the old one puts back its own.
-        const killed = yield* host.spawn(
-          process.execPath,
-          [
-            ...[main, "serve", "--takeover", "--socket", third.socket, "--state", join(folder, "state")],
-            ...["--tcp", "127.0.0.1:8080"]
-          ],
-          { env }
-        )
-        assert.strictEqual((yield* killed.wait({ timeoutMillis: startMillis })).code, 1)
-        assert.strictEqual((yield* third.map([web])).status, 200)
-        assert.strictEqual(yield* comment, older)
-        isOver = true
-        assert.deepStrictEqual([...(yield* Fiber.join(knocking))], ["answered c1"])
-        assert.deepStrictEqual(yield* contents(host), element)
-        assert.isTrue(existsSync(third.socket))
-      })
+    it.live(
+      "allows a new definition of the table, after a kill and in a takeover, unnoticed by clients",
+      () =>
+        Effect.gen(function* () {
+          const { host, client, c1 } = yield* Lab.make()
+          yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+          const comment = Effect.map(
+            host.check("nft", ["list", "table", "inet", "portmapper"]),
+            (text) => /definition \w+/.exec(text)?.[0]
+          )
+          const marked = ["--accept-fwmark", "0x1/0x1"]
+          const first = yield* start(host, { arguments: marked })
+          yield* first.map([web])
+          const older = yield* comment
+          let isOver = false
+          const knocking = yield* Effect.forkChild(
+            Effect.gen(function* () {
+              const outcomes = new Set<string>()
+              while (!isOver) {
+                const knocked = yield* client.agent.tcp({
+                  ...{ host: "10.99.0.1", port: 8080, timeoutMillis: 10_000, close: "reset" }
+                })
+                outcomes.add(`${knocked.outcome} ${knocked.answer?.who}`)
+              }
+              return outcomes
+            }),
+            { startImmediately: true }
+          )
+          yield* first.process.kill("SIGKILL")
+          yield* first.process.wait()
+          const { folder } = first
+          const second = yield* start(host, { folder })
+          const younger = yield* comment
+          assert.notStrictEqual(younger, older)
+          const third = yield* start(host, { folder, arguments: ["--takeover", ...marked] })
+          yield* second.process.wait({ timeoutMillis: startMillis })
+          assert.strictEqual(yield* comment, older)
+          // This successor has loaded its definition when it is killed, and the old process restores its own.
+          const killed = yield* host.spawn(
+            process.execPath,
+            [
+              ...[main, "serve", "--takeover", "--socket", third.socket, "--state", join(folder, "state")],
+              ...["--tcp", "127.0.0.1:8080"]
+            ],
+            { env }
+          )
+          assert.strictEqual((yield* killed.wait({ timeoutMillis: startMillis })).code, 1)
+          assert.strictEqual((yield* third.map([web])).status, 200)
+          assert.strictEqual(yield* comment, older)
+          isOver = true
+          assert.deepStrictEqual([...(yield* Fiber.join(knocking))], ["answered c1"])
+          assert.deepStrictEqual(yield* contents(host), element)
+          assert.isTrue(existsSync(third.socket))
+        })
     )
   })

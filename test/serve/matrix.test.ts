@@ -1,6 +1,6 @@
 /**
- * Every kind of traffic to a published port: protocol, where the client is, family of the frontend, family of the backend,
- * mode. Each cell is tried with a payload both ways, and printed.
+ * Every kind of traffic to a published port: protocol, the client's place, family of the frontend, family of the
+ * backend, mode. Each cell is tried with a payload in both directions, and printed.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -93,7 +93,7 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
       })
     )
 
-  it.live("on a loopback address is the host's alone, whatever route an outsider has", () =>
+  it.live("on a loopback address reaches the host alone, whatever route an outsider has", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* host.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1")
@@ -113,7 +113,7 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
           (yield* exchange(client, protocol, "127.0.0.2", 8080, silence)).outcome,
           "answered"
         )
-        // It is the guard that keeps the outsider out: without it the route leads in.
+        // Only the guard keeps the outsider out: without it the route reaches the port.
         yield* host.check("nft", ["flush", "set", "inet", "portmapper", "loopback4"])
         assert.strictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
         yield* plugin.unmap(mapped.bindings)

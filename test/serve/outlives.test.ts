@@ -1,4 +1,4 @@
-/** What clients notice of a plugin that is killed, started again, taken over from, and robbed of its table: their connections go on. */
+/** What clients notice when a plugin is killed, restarted, taken over, or loses its table: their connections go on. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -66,7 +66,7 @@ describeLab("a redirected connection", [], () => {
         yield* transfer.advance(5)
         assert.deepStrictEqual(yield* contents(host), element)
 
-        // Until the table is back, where it went.
+        // Where the flush removes the table: until it is back.
         yield* host.check("nft", ["flush", "ruleset"])
         const asked = client.agent.tcp({ ...published, timeoutMillis: silenceMillis, close: "reset" })
         if (kernel === "this kernel") assert.strictEqual((yield* asked).outcome, "answered")

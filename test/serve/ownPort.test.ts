@@ -1,4 +1,4 @@
-/** The guard of the plugin's own port on a loopback address: there as long as somebody listens, and no longer. */
+/** The guard of the plugin's own port on a loopback address: present exactly as long as a process listens. */
 import { assert, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -10,7 +10,7 @@ import { LabError } from "../lab/Process.ts"
 
 const guards = (host: Namespace) => elements(host, "loopback4")
 
-/** What is guarded, once that is so; the table may be gone meanwhile. */
+/** The guarded ports, once they are as expected; the table may be gone meanwhile. */
 const eventually = Effect.fnUntraced(function* (
   host: Namespace,
   wanted: ReadonlyArray<string>
@@ -32,7 +32,7 @@ describeLab("the plugin's own port on a loopback address", [], () => {
   const test = (title: string, body: Effect.Effect<void, LabError, Scope.Scope>) => it.live(title, () => body)
 
   test(
-    "is guarded beside published ones, also after a repair, and not after a stop",
+    "is guarded beside published ones, also after a repair, and no longer after a stop",
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* Plugin.temporaryFolder
@@ -49,7 +49,7 @@ describeLab("the plugin's own port on a loopback address", [], () => {
   )
 
   test(
-    "is guarded where the system picks it, and the one before a kill is not any more",
+    "is guarded where the system chooses it, and the port from before a kill no longer is",
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* Plugin.temporaryFolder

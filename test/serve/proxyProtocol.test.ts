@@ -1,4 +1,7 @@
-/** Who called, as real servers read it from the PROXY protocol's header that a relayed port puts before each connection. */
+/**
+ * The client's address, as real servers read it from the PROXY protocol header that the relay sends before each
+ * connection.
+ */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -6,7 +9,7 @@ import { ask, headerReaders, start } from "../lab/HeaderReaders.ts"
 import * as Lab from "../lab/Lab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 
-/** A client's way in: its own address is what the backend must be told, with the address it spoke to. */
+/** A client's way in: the backend must get its own address, and the address it connected to. */
 const ways = [
   { from: "client", any: "0.0.0.0", host: "10.99.0.1", source: "10.99.0.2" },
   { from: "client", any: "[::]", host: "fd99::1", source: "fd99::2" },
@@ -17,7 +20,7 @@ const backends = ["172.31.0.2", "[fd66::2]"]
 
 for (const reader of headerReaders)
   describeLab(`the PROXY protocol read by ${reader}`, [reader], () => {
-    it.live("tells the client's address and port, and where it called", () =>
+    it.live("passes the client's address and port, and the address it connected to", () =>
       Effect.gen(function* () {
         const lab = yield* Lab.make()
         yield* start(reader, lab.c1)
@@ -39,14 +42,14 @@ for (const reader of headerReaders)
       })
     )
 
-    it.live("is asked for by it: without the header a connection is refused", () =>
+    it.live("is required by the server: it refuses a connection without the header", () =>
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
         yield* start(reader, c1)
         const plugin = yield* Plugin.start(host, { arguments: ["--mode", "proxy"] })
         yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
         assert.strictEqual((yield* ask(client, "10.99.0.1", 8080)).told, "")
-        // The same mapping asked again with the label.
+        // The same mapping requested again with the label.
         yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"], { "portmapper.proxy-protocol": "v2" })
         const asked = yield* ask(client, "10.99.0.1", 8080)
         assert.strictEqual(asked.told, `10.99.0.2 ${asked.port} 10.99.0.1 8080`)

@@ -1,4 +1,7 @@
-/** A script of ten lines in another language publishes a port over `portmapper rpc`, by itself or through a plugin. */
+/**
+ * A script of ten lines in another language publishes a port over `portmapper rpc`, with its own mapper or through a
+ * plugin.
+ */
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
@@ -10,7 +13,7 @@ import * as Plugin from "../lab/Plugin.ts"
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
 
-const script = pathOf("session.py")
+const script = pathOf("../../examples/session.py")
 const rpc = [process.execPath, pathOf("../../adapters/cli/main.ts"), "rpc"]
 
 const request = JSON.stringify({
@@ -26,7 +29,7 @@ const request = JSON.stringify({
   ]
 })
 
-/** What the script does, seen by a client outside; answers once the session has ended. */
+/** The effects of the script, seen by a client outside; returns once the session has ended. */
 const publishes = Effect.fnUntraced(function* (
   { host, client, c1 }: Lab.Lab,
   command: ReadonlyArray<string>
@@ -47,7 +50,7 @@ const publishes = Effect.fnUntraced(function* (
 })
 
 describeLab("a script over portmapper rpc", ["python"], () => {
-  it.live("publishes by a session of its own", () =>
+  it.live("publishes by its own session", () =>
     Effect.gen(function* () {
       const lab = yield* Lab.make()
       const folder = yield* Plugin.temporaryFolder

@@ -1,6 +1,7 @@
 /**
- * SCTP to a published port, where the kernel has it: redirected from everywhere but the host's loopback, and never relayed,
- * so what only a relay could serve is refused by design. Clients and servers are Python's, since Node has no such sockets.
+ * SCTP to a published port, where the kernel has it: redirected from everywhere but the host's loopback, and never
+ * relayed, so frontends that need the relay are refused by design. Clients and servers are Python's, since Node has
+ * no SCTP sockets.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -11,7 +12,7 @@ import * as Plugin from "../lab/Plugin.ts"
 
 const sctp = 132
 
-/** Tells each client what it said, and from which address. */
+/** Sends each client what it received, and from which address. */
 const server = `
 import socket, sys, threading
 def listener(family, any):
@@ -65,7 +66,7 @@ const families = [
 ]
 
 describeLab("SCTP to a published port", ["sctp", "python"], () => {
-  it.live("works where it is redirected, and is refused by design where it had to be relayed", () =>
+  it.live("works where it is redirected, and is refused by design where it needs the relay", () =>
     Effect.gen(function* () {
       const lab = yield* Lab.make()
       const serving = yield* lab.c1.spawn("python3", ["-c", server])

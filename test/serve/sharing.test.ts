@@ -1,4 +1,6 @@
-/** Published ports beside others who have rules on the host: Docker, ufw, firewalld, and the bridge's own filter. */
+/**
+ * Published ports beside other programs with rules on the host: Docker, ufw, firewalld, and the bridge's own filter.
+ */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Dockerd from "../lab/Dockerd.ts"
@@ -16,7 +18,7 @@ const echoes = (container: Namespace) =>
 
 const silence = { timeoutMillis: silenceMillis }
 
-/** Who answers by TCP and by UDP, or what happens instead. */
+/** The containers that answer by TCP and by UDP, or the outcome instead. */
 const ask = (
   from: Namespace,
   host: string,
@@ -35,7 +37,7 @@ const both = (host: string, port: number, backend: string) => [
   `tcp ${host}:${port} ${backend}:80`,
   `udp ${host}:${port} ${backend}:80`
 ]
-/** Each protocol is a group of its own. */
+/** Each protocol is a separate group. */
 const mapBoth = (plugin: Plugin.Plugin, host: string, port: number, backend: string, labels = {}) =>
   Effect.forEach(both(host, port, backend), (entry) => plugin.map([entry], labels))
 
@@ -43,22 +45,23 @@ const proxy = { "portmapper.mode": "proxy" }
 const answered = ["c1", "c1"]
 
 describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "conntrack"], () => {
-  it.live("are reached once a rule of DOCKER-USER accepts their mark, or what is redirected", () =>
+  it.live("are reached once a rule of DOCKER-USER accepts their mark, or redirected traffic", () =>
     Effect.gen(function* () {
-      // Where the Engine has to switch forwarding on, it also makes dropping the policy.
+      // An Engine that has to enable forwarding also sets the policy to drop.
       const { host, client, c1, c2 } = yield* Lab.make({ hostSysctls: { "net.ipv4.ip_forward": "0" } })
       yield* echoes(c1)
       const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x5000/0xf000"] })
       yield* mapBoth(plugin, "0.0.0.0", 8080, "172.31.0.2")
       yield* mapBoth(plugin, "0.0.0.0", 8081, "172.31.0.2", proxy)
-      // The Engine takes the lab's bridge for its own, and drops what it did not publish.
+      // The Engine takes the lab's bridge for its own, and drops traffic to ports that it did not publish.
       yield* Dockerd.start(host, { bridge: true, iptables: true, args: ["--bridge=br0"] })
       assert.match(yield* host.check("iptables", ["-S", "FORWARD"]), /^-P FORWARD DROP$/m)
       assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080, silence), ["timeout", "timeout"])
       assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8081), answered)
       assert.deepStrictEqual(yield* ask(host, "10.99.0.1", 8080), answered)
       assert.deepStrictEqual(yield* ask(c2, "10.99.0.1", 8080), answered)
-      // What nobody opened is dropped, and told; what the Engine would have opened is nothing to tell.
+      // The Engine drops ports that no rule opens, and doctor reports that; it does not report ports that the
+      // Engine would open.
       assert.deepStrictEqual(
         (yield* doctor(host, plugin.socket)).drops.map(({ table, chain, rule, ports }) => [
           table,
@@ -74,7 +77,7 @@ describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "c
         assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080), answered, match)
         assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [], match)
         yield* host.sh(`iptables -D DOCKER-USER ${match} -j ACCEPT`)
-        // Flows that were let through go on; new ones are not.
+        // Admitted flows go on; new ones are dropped.
         yield* host.check("conntrack", ["-F"])
         assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8080, silence), ["timeout", "timeout"], match)
       }
@@ -83,7 +86,7 @@ describeLab("published ports beside Docker's chains", ["dockerd", "iptables", "c
 })
 
 describeLab("published ports beside the rules of others", ["iptables"], () => {
-  it.live("pass by ufw's INPUT where they are redirected, and need its leave where they are relayed", () =>
+  it.live("pass ufw's INPUT where they are redirected, and need an allow rule where they are relayed", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* echoes(c1)
@@ -113,7 +116,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
   )
 
   it.live(
-    "pass firewalld's tables where they are redirected, and need its leave where they are relayed",
+    "pass firewalld's tables where they are redirected, and need an allow rule where they are relayed",
     () =>
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
@@ -149,7 +152,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
       })
   )
 
-  it.live("are relayed, not redirected, for who comes from a link-local address", () =>
+  it.live("are relayed, not redirected, for clients with a link-local address", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* echoes(c1)
@@ -170,7 +173,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
     })
   )
 
-  it.live("are reached where bridged packets pass the tables of IP", () =>
+  it.live("are reached where bridged packets pass the IP tables", () =>
     Effect.gen(function* () {
       const { host, client, c1, c2 } = yield* Lab.make({ bridgeNetfilter: true, hairpin: true })
       const setting = yield* host.sh(
@@ -185,7 +188,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
       for (const from of [client, c2, c1, host])
         for (const address of ["10.99.0.1", "fd99::1"])
           assert.deepStrictEqual(yield* ask(from, address, 8080), answered, `${from.role} to ${address}`)
-      // Neighbours who speak to each other directly are nobody's business.
+      // Neighbours that address each other directly are not affected.
       assert.deepStrictEqual(yield* ask(c2, "172.31.0.2", 80), answered)
     })
   )

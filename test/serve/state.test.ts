@@ -1,4 +1,4 @@
-/** The plugin and its state directory: one that it can't use, a record that it can't read, a disk that is full, and a stop. */
+/** The plugin and its state directory: an unusable directory, an unreadable record, a full disk, and a stop. */
 import {
   chmodSync,
   chownSync,
@@ -23,7 +23,7 @@ import { until } from "../support/until.ts"
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
 const webElement = "tcp . 8080 : 172.31.0.2 . 80"
 
-/** `0.0.0.0:8080 live`, as `ls` shows them. */
+/** `0.0.0.0:8080 live`, as `ls` shows mappings. */
 const listed = (plugin: Plugin.Plugin) =>
   Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
     (
@@ -46,7 +46,7 @@ const messages = (running: Running) =>
     .filter((line) => line.startsWith("{"))
     .map((line) => (JSON.parse(line) as { readonly message: string }).message)
 
-/** Asked again: by then the first answer is recorded. */
+/** Repeats the request: by then the first answer is recorded. */
 const mapForSure = Effect.fnUntraced(function* (plugin: Plugin.Plugin) {
   assert.strictEqual((yield* plugin.map([web])).status, 200)
   assert.strictEqual((yield* plugin.map([web])).status, 200)
@@ -58,7 +58,7 @@ const kill = Effect.fnUntraced(function* ({ process }: Plugin.Plugin) {
 })
 
 describeLab("a plugin whose state directory", [], () => {
-  it.live("belongs to someone else, or may be written by others, does not start and says what to do", () =>
+  it.live("belongs to another user, or is writable by others, refuses to start and says what to do", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const folder = yield* Plugin.temporaryFolder
@@ -101,52 +101,50 @@ describeLab("a plugin whose state directory", [], () => {
       /^it was written by a later portmapper \(version 7, this one knows 1\)$/
     ]
   ] as const)
-    it.live(
-      `holds a record that ${title} sets it aside, and goes on with what the kernel still redirects`,
-      () =>
-        Effect.gen(function* () {
-          const { host, client, c1 } = yield* Lab.make()
-          yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
-          const first = yield* Plugin.start(host)
-          assert.strictEqual((yield* first.map([web])).status, 200)
-          yield* kill(first)
-          const path = join(first.folder, "state", "mappings.db")
-          // The log alone would do: a file is whole again with it.
-          const database = new DatabaseSync(path)
-          database.exec("PRAGMA wal_checkpoint(TRUNCATE)")
-          database.close()
-          spoil(path)
-          const second = yield* Plugin.start(host, {
-            folder: first.folder,
-            arguments: ["--log-format", "json"]
-          })
-          const aside = readdirSync(join(first.folder, "state")).find((name) =>
-            /^mappings\.db\.\d{8}T\d{9}Z$/.test(name)
-          )
-          assert.isDefined(aside)
-          const [, warning = "", restored = ""] = messages(second.process)
-          const cause = `${path} can't be used: `
-          assert.isTrue(warning.startsWith(cause), warning)
-          const [reason = "", rest] = warning.slice(cause.length).split("; ")
-          assert.match(reason, why)
-          assert.strictEqual(
-            rest,
-            `it was set aside as ${path.slice(0, -11)}${aside}, and what the kernel still redirects is kept`
-          )
-          assert.strictEqual(
-            restored,
-            `restored 0 mappings, 1 unconfirmed, 0 conflicted; undid 0; the record could not be used (${cause}${reason}), and is kept as ${path.slice(0, -11)}${aside}`
-          )
-          assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 unknown unconfirmed"])
-          const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
-          assert.strictEqual(outcome, "answered")
-          assert.strictEqual((yield* second.map([web])).status, 200)
-          assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine live"])
+    it.live(`holds a record that ${title} sets it aside, and continues with the kernel's redirections`, () =>
+      Effect.gen(function* () {
+        const { host, client, c1 } = yield* Lab.make()
+        yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+        const first = yield* Plugin.start(host)
+        assert.strictEqual((yield* first.map([web])).status, 200)
+        yield* kill(first)
+        const path = join(first.folder, "state", "mappings.db")
+        // The write-ahead log alone would do: it makes a damaged file whole again.
+        const database = new DatabaseSync(path)
+        database.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        spoil(path)
+        const second = yield* Plugin.start(host, {
+          folder: first.folder,
+          arguments: ["--log-format", "json"]
         })
+        const aside = readdirSync(join(first.folder, "state")).find((name) =>
+          /^mappings\.db\.\d{8}T\d{9}Z$/.test(name)
+        )
+        assert.isDefined(aside)
+        const [, warning = "", restored = ""] = messages(second.process)
+        const cause = `${path} can't be used: `
+        assert.isTrue(warning.startsWith(cause), warning)
+        const [reason = "", rest] = warning.slice(cause.length).split("; ")
+        assert.match(reason, why)
+        assert.strictEqual(
+          rest,
+          `it was set aside as ${path.slice(0, -11)}${aside}, and what the kernel still redirects is kept`
+        )
+        assert.strictEqual(
+          restored,
+          `restored 0 mappings, 1 unconfirmed, 0 conflicted; undid 0; the record could not be used (${cause}${reason}), and is kept as ${path.slice(0, -11)}${aside}`
+        )
+        assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 unknown unconfirmed"])
+        const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
+        assert.strictEqual(outcome, "answered")
+        assert.strictEqual((yield* second.map([web])).status, 200)
+        assert.deepStrictEqual(yield* listed(second), ["0.0.0.0:8080 engine live"])
+      })
     )
 
   it.live(
-    "names a port that someone else took meanwhile tells, keeps it as conflicted, and serves it once it is free",
+    "names a port taken meanwhile logs that, keeps it as conflicted, and serves it once it is free",
     () =>
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
@@ -173,48 +171,50 @@ describeLab("a plugin whose state directory", [], () => {
       })
   )
 
-  it.live("is on a full disk refuses new mappings with the reason, keeps the old, and unmaps them", () =>
-    Effect.gen(function* () {
-      const { host } = yield* Lab.make()
-      const folder = yield* Plugin.temporaryFolder
-      const state = join(folder, "state")
-      mkdirSync(state)
-      const plugin = yield* Plugin.start(host, {
-        folder,
-        wrapper: [
-          ...["unshare", "--mount", "sh", "-c"],
-          'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
-          state
-        ]
+  it.live(
+    "is on a full disk refuses new mappings with the reason, keeps existing ones, and unmaps them",
+    () =>
+      Effect.gen(function* () {
+        const { host } = yield* Lab.make()
+        const folder = yield* Plugin.temporaryFolder
+        const state = join(folder, "state")
+        mkdirSync(state)
+        const plugin = yield* Plugin.start(host, {
+          folder,
+          wrapper: [
+            ...["unshare", "--mount", "sh", "-c"],
+            'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
+            state
+          ]
+        })
+        const old = yield* plugin.map([web])
+        assert.strictEqual(old.status, 200)
+
+        const filler = `/proc/${plugin.process.pid}/root${state}/filler`
+        assert.throws(() => writeFileSync(filler, Buffer.alloc(4 << 20)), /ENOSPC/)
+        let port = 9000
+        let answer = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
+        while (answer.status === 200 && port < 11_000)
+          answer = yield* plugin.map([`tcp 0.0.0.0:${++port} 172.31.0.2:80`])
+        assert.deepStrictEqual(
+          [answer.status, answer.error],
+          [500, `recording a mapping failed: no space left for ${state}/mappings.db`]
+        )
+        const kept = (yield* contents(host))["any4"] ?? []
+        assert.isTrue(kept.includes(webElement))
+        assert.isFalse(kept.includes(`tcp . ${port} : 172.31.0.2 . 80`))
+        assert.strictEqual((yield* plugin.unmap(old.bindings)).status, 200)
+        assert.isFalse(((yield* contents(host))["any4"] ?? []).includes(webElement))
+
+        rmSync(filler)
+        assert.strictEqual((yield* plugin.map([web])).status, 200)
       })
-      const old = yield* plugin.map([web])
-      assert.strictEqual(old.status, 200)
-
-      const filler = `/proc/${plugin.process.pid}/root${state}/filler`
-      assert.throws(() => writeFileSync(filler, Buffer.alloc(4 << 20)), /ENOSPC/)
-      let port = 9000
-      let answer = yield* plugin.map([`tcp 0.0.0.0:${port} 172.31.0.2:80`])
-      while (answer.status === 200 && port < 11_000)
-        answer = yield* plugin.map([`tcp 0.0.0.0:${++port} 172.31.0.2:80`])
-      assert.deepStrictEqual(
-        [answer.status, answer.error],
-        [500, `recording a mapping failed: no space left for ${state}/mappings.db`]
-      )
-      const kept = (yield* contents(host))["any4"] ?? []
-      assert.isTrue(kept.includes(webElement))
-      assert.isFalse(kept.includes(`tcp . ${port} : 172.31.0.2 . 80`))
-      assert.strictEqual((yield* plugin.unmap(old.bindings)).status, 200)
-      assert.isFalse(((yield* contents(host))["any4"] ?? []).includes(webElement))
-
-      rmSync(filler)
-      assert.strictEqual((yield* plugin.map([web])).status, 200)
-    })
   )
 })
 
-describeLab("a plugin that is told to stop", [], () => {
+describeLab("a plugin that gets SIGTERM", [], () => {
   it.live(
-    "while a request is on its way, and told again, takes no new ones, finishes it, and leaves it to the successor",
+    "during a request, and again, refuses new ones, finishes that one, and leaves it to the successor",
     () =>
       Effect.gen(function* () {
         const { host, client } = yield* Lab.make()
@@ -224,7 +224,7 @@ describeLab("a plugin that is told to stop", [], () => {
           env: { ...Plugin.importing("slowConntrack"), SLOW_CONNTRACK: conntrack }
         })
         assert.strictEqual((yield* plugin.map([web])).status, 200)
-        // Without a flow there is nothing to walk through.
+        // Without a flow there is nothing to dump.
         yield* client.agent.udp({ host: "10.99.0.1", port: 9 })
 
         writeFileSync(slow, "")

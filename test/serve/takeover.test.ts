@@ -1,4 +1,4 @@
-/** What clients notice of a plugin that another one takes over from: nothing. */
+/** What clients notice when one plugin takes over from another: nothing. */
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -17,10 +17,10 @@ import type { Halfway } from "../support/halfSuccessor.ts"
 import { request } from "../support/http.ts"
 import type { Knocked, Knocks } from "../support/knocker.ts"
 
-/** The machine may have other things to do: a start, a handover, an end. */
+/** The machine may be busy: enough for a start, a handover, an end. */
 const startMillis = 60_000
 const program = ["adapters/cli/main.ts"]
-/** So long an Engine waits for an answer. */
+/** How long an Engine waits for an answer. */
 const engineMillis = 15_000
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
 const relayed = { host: "127.0.0.1", port: 8080 }
@@ -29,7 +29,7 @@ const takeOver = (host: Namespace, { folder }: Plugin.Plugin, ...more: ReadonlyA
   Plugin.start(host, { folder, program, startMillis, arguments: ["--takeover", ...more] })
 
 describeLab("a takeover", [], () => {
-  it.live("drops no connection attempt, no request, no packet, and nothing that was begun", () =>
+  it.live("drops no connection attempt, no request, no packet, and no open connection", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
@@ -50,13 +50,13 @@ describeLab("a takeover", [], () => {
       let last = first
       for (let turn = 0; turn < 2; turn++) {
         const next = yield* takeOver(host, last, "--grace", "60s")
-        // The answers of UDP backends are waited for; connections need no port.
+        // The answers of UDP backends are awaited; connections need no port.
         yield* eventually(listening(host, { pid: last.process.pid }), [])
         if (turn > 0) assert.deepStrictEqual(yield* last.process.wait({ timeoutMillis: startMillis }), ended)
         last = next
       }
       assert.strictEqual((yield* redirected.advance(5, { timeoutMillis: 10_000 })).state, "open")
-      // It goes on in the first process, which waits for its end.
+      // The connection goes on in the first process, which waits for its end.
       assert.strictEqual((yield* carried.advance(5, { timeoutMillis: 10_000 })).state, "open")
       assert.isUndefined(first.process.ended())
       yield* carried.stop
@@ -67,7 +67,7 @@ describeLab("a takeover", [], () => {
     })
   )
 
-  it.live("hands over more than a thousand ports, none of which is held any more once it is unmapped", () =>
+  it.live("hands over more than a thousand ports, each of which is free once it is unmapped", () =>
     Effect.gen(function* () {
       const { host, c1, client } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
@@ -85,7 +85,7 @@ describeLab("a takeover", [], () => {
         const { outcome } = yield* from.agent.tcp({ host: address, port: 11_199, timeoutMillis: 5000 })
         assert.strictEqual(outcome, "answered", address)
       }
-      // The first one has still something to drain, and no port.
+      // The first process still has a connection to drain, and holds no port.
       assert.isUndefined(first.process.ended())
       assert.strictEqual((yield* second.unmap(bindings)).status, 200)
       const taken = yield* host.agent.hold({ protocol: "tcp", host: "0.0.0.0", port: 10_000 })
@@ -107,7 +107,7 @@ describeLab("a takeover", [], () => {
     })
   )
 
-  it.live("comes to nothing where the new one dies on the way, and the old one serves on", () =>
+  it.live("fails where the new process dies on the way, and the old one keeps serving", () =>
     Effect.gen(function* () {
       const { host, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
@@ -143,7 +143,7 @@ describeLab("a takeover", [], () => {
       const saidAgain = Effect.sync(
         () => plugin.process.lines("stderr").filter((line) => line.includes("serving again")).length
       )
-      // All of them but the one that said nothing.
+      // Each of them but the one that sent nothing.
       yield* eventually(saidAgain, halfways.length - 1 + 1)
       const { counts, failures } = yield* knocker.end
       assert.deepStrictEqual(failures, [], JSON.stringify(counts))
@@ -203,7 +203,7 @@ describeLab("a takeover", [], () => {
     })
   )
 
-  it.live("that comes to nothing while a third process has the state is over once that one is done", () =>
+  it.live("that fails while a third process holds the state ends once that one is done", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host, { program, startMillis })
@@ -230,7 +230,7 @@ describeLab("a takeover", [], () => {
   )
 
   it.live(
-    "leaves somebody who serves, or everything for the next start, whichever of the two is killed and when",
+    "leaves a serving process, or everything for the next start, whichever of the two is killed and when",
     () =>
       Effect.gen(function* () {
         const { host, c1 } = yield* Lab.make()
@@ -280,7 +280,7 @@ describeLab("a takeover", [], () => {
   )
 
   testNeeding(
-    "goes on with every socket the plugin listens on, and tells systemd which process it is now",
+    "keeps every socket the plugin listens on, and notifies systemd of the new process",
     ["python", "curl"],
     () =>
       Effect.gen(function* () {
@@ -350,7 +350,7 @@ describeLab("a takeover", [], () => {
       })
   )
 
-  it.live("resets what is relayed when the grace time is over, and lets a stop have it, too", () =>
+  it.live("resets relayed connections after the grace time, and a stop may take as long, too", () =>
     Effect.gen(function* () {
       const { host, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
@@ -385,7 +385,7 @@ const halfways: ReadonlyArray<Halfway> = [
 
 const ended = { code: 0, signal: null }
 
-/** The old one, once it serves again; or one that was started where the old one had let go already. */
+/** The old process, once it is reactivated; or a new one where the old one had let go already. */
 const whoServes = Effect.fnUntraced(function* (host: Namespace, old: Plugin.Plugin) {
   while (true) {
     if (old.process.ended() !== undefined)

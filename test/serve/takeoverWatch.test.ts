@@ -1,4 +1,6 @@
-/** A successor that watches, while its predecessor takes its time: nothing of what is mapped is touched before that one is gone. */
+/**
+ * A successor with a watch, while its predecessor is slow: it changes no mapping before the predecessor has let go.
+ */
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
@@ -28,8 +30,8 @@ const old = running("old", "8080:80")
 const other = running("new", "9090:80,9091:81")
 
 /**
- * The port of `old` is published, and its plugin was stopped. Another one takes over, which finds these containers, from a
- * predecessor that says what it is told to; by now that has heard that it is to let go.
+ * The port of `old` is published, and its plugin was stopped. Another plugin, which finds these containers, takes
+ * over from a scripted predecessor, which has already received the request to let go.
  */
 const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object>) {
   const { host } = yield* Lab.make()
@@ -70,7 +72,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
   yield* predecessor.write('{"_tag":"Accepted"}\n{"_tag":"Handed"}\n')
   yield* predecessor.waitForLine('0 {"_tag":"Ready"}', waiting)
   while (!engine.asked.some((target) => target.includes("/containers/json"))) yield* Effect.sleep(20)
-  // Time enough for what is not to be done.
+  // Time enough for the watch to do what it must not.
   yield* Effect.sleep(1_000)
   assert.deepStrictEqual(yield* contents(host), before)
   assert.deepStrictEqual(yield* dockerUser(host), [])
@@ -82,8 +84,8 @@ const dockerUser = (host: Namespace) =>
     text.split("\n").filter((line) => line.startsWith("-A"))
   )
 
-describeLab("a successor that watches", ["iptables"], () => {
-  it.live("maps nothing before its predecessor has let go, and everything then", () =>
+describeLab("a successor with a watch", ["iptables"], () => {
+  it.live("maps nothing before its predecessor has let go, and everything afterwards", () =>
     Effect.gen(function* () {
       const { host, predecessor, successor } = yield* amidTakeover(old, other)
       assert.notInclude(successor.lines("stderr").join("\n"), "listening on")
@@ -104,34 +106,36 @@ describeLab("a successor that watches", ["iptables"], () => {
     })
   )
 
-  it.live("that comes to nothing releases nothing, neither what it found nobody for nor all at its end", () =>
-    Effect.gen(function* () {
-      const { before, folder, host, predecessor, successor } = yield* amidTakeover(other)
-      yield* predecessor.write('{"_tag":"Aborted","reason":"it had second thoughts"}\n')
-      assert.deepStrictEqual(yield* successor.wait(waiting), { code: 1, signal: null })
-      assert.strictEqual(
-        successor.lines("stderr").at(-1),
-        `portmapper: taking over: process ${predecessor.pid} serves again: it had second thoughts`
-      )
-      assert.deepStrictEqual(yield* contents(host), before)
-      assert.deepStrictEqual(yield* dockerUser(host), [])
-      yield* predecessor.stop
-      const next = yield* Plugin.start(host, { startMillis, folder })
-      const { Mappings } = JSON.parse((yield* next.call("ListPorts", {})).body) as {
-        readonly Mappings: ReadonlyArray<Readonly<Record<string, unknown>>>
-      }
-      assert.deepStrictEqual(
-        Mappings.map(({ FrontendIP, FrontendPort, Owner, State }) => [
-          FrontendIP,
-          FrontendPort,
-          Owner,
-          State
-        ]),
-        [
-          ["0.0.0.0", 8080, "watch", "live"],
-          ["::", 8080, "watch", "live"]
-        ]
-      )
-    })
+  it.live(
+    "that fails releases nothing, neither the ports without a container nor all of them at its end",
+    () =>
+      Effect.gen(function* () {
+        const { before, folder, host, predecessor, successor } = yield* amidTakeover(other)
+        yield* predecessor.write('{"_tag":"Aborted","reason":"it had second thoughts"}\n')
+        assert.deepStrictEqual(yield* successor.wait(waiting), { code: 1, signal: null })
+        assert.strictEqual(
+          successor.lines("stderr").at(-1),
+          `portmapper: taking over: process ${predecessor.pid} serves again: it had second thoughts`
+        )
+        assert.deepStrictEqual(yield* contents(host), before)
+        assert.deepStrictEqual(yield* dockerUser(host), [])
+        yield* predecessor.stop
+        const next = yield* Plugin.start(host, { startMillis, folder })
+        const { Mappings } = JSON.parse((yield* next.call("ListPorts", {})).body) as {
+          readonly Mappings: ReadonlyArray<Readonly<Record<string, unknown>>>
+        }
+        assert.deepStrictEqual(
+          Mappings.map(({ FrontendIP, FrontendPort, Owner, State }) => [
+            FrontendIP,
+            FrontendPort,
+            Owner,
+            State
+          ]),
+          [
+            ["0.0.0.0", 8080, "watch", "live"],
+            ["::", 8080, "watch", "live"]
+          ]
+        )
+      })
   )
 })

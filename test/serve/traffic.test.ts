@@ -1,4 +1,4 @@
-/** Real packets through the real plugin: what is mapped is reached, from everywhere; what is unmapped leaves nothing. */
+/** Real packets through the real plugin: mapped ports are reached from everywhere; unmapping leaves nothing. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -32,7 +32,7 @@ const echoes = (c1: Namespace) =>
 
 const silence = { timeoutMillis: silenceMillis }
 
-/** `answered c1 FROM`, with the source that the backend saw, or what happened instead. */
+/** `answered c1 FROM`, with the source that the backend saw, or the outcome instead. */
 const ask = (
   from: Namespace,
   protocol: "tcp" | "udp",
@@ -48,7 +48,7 @@ const ask = (
         replies[0] === undefined ? outcome : `${outcome} ${replies[0].who} ${replies[0].seen?.address}`
       )
 
-/** What may be granted for each port asked; the system's own range is the kernel's default. */
+/** The ports that may be granted for each requested port; the system's own range is the kernel's default. */
 const within: Readonly<Record<string, (port: number) => boolean>> = {
   "8080": (port) => port === 8080,
   "8100-8110": (port) => port >= 8100 && port <= 8110,
@@ -57,7 +57,7 @@ const within: Readonly<Record<string, (port: number) => boolean>> = {
 
 describeLab("published ports in nat mode", [], () => {
   it.live(
-    "are reached through an exact, a ranged and an ephemeral port from everywhere, and unmapped leave nothing",
+    "are reached through an exact, a ranged and an ephemeral port from everywhere, and unmapping leaves nothing",
     () =>
       Effect.gen(function* () {
         const { host, client, c1, c2 } = yield* Lab.make()
@@ -128,7 +128,7 @@ describeLab("published ports in nat mode", [], () => {
     })
   )
 
-  it.live("never get a handshake from a placeholder", () =>
+  it.live("accept no handshake by a placeholder", () =>
     Effect.gen(function* () {
       const { host, client } = yield* Lab.make()
       const plugin = yield* Plugin.start(host, { arguments: ["--mode", "engine"] })
@@ -145,7 +145,7 @@ describeLab("published ports in nat mode", [], () => {
     })
   )
 
-  it.live("give a group of both families the next port when the first of a range is taken on one", () =>
+  it.live("on both families get the next port when the first of a range is taken on one", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host)
@@ -164,7 +164,7 @@ describeLab("published ports in nat mode", [], () => {
   )
 
   it.live(
-    "refuse a port of another process and of another mapping by their two texts, and leave nothing",
+    "are refused for a port of another process and of another mapping with different texts, and leave nothing",
     () =>
       Effect.gen(function* () {
         const { host } = yield* Lab.make()
@@ -193,12 +193,12 @@ describeLab("published ports in nat mode", [], () => {
       })
   )
 
-  it.live("carry the accepted mark on every packet of a new connection, and on no other", () =>
+  it.live("carry the accepted mark on every packet, and no other packets do", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
       yield* c1.agent.echo({ protocol: "tcp", port: 80 })
       const plugin = yield* Plugin.start(host, { arguments: ["--accept-fwmark", "0x1000000/0x1000000"] })
-      // An Engine's filter: nothing is forwarded into the bridge but what is established or carries the mark.
+      // An Engine's filter: it forwards into the bridge only established traffic and packets with the mark.
       yield* host.check("nft", ["-f", "-"], {
         input: `table inet engine {
   chain forward {
@@ -217,7 +217,7 @@ describeLab("published ports in nat mode", [], () => {
       )
       assert.strictEqual(yield* ask(client, "tcp", "10.99.0.1", 8080), "answered c1 10.99.0.2")
       assert.strictEqual(yield* ask(client, "tcp", "172.31.0.2", 80, silence), "timeout")
-      // A flow that is never answered stays new: each of its packets needs the mark.
+      // A flow without an answer stays new: each of its packets needs the mark.
       yield* c1.agent.hold({ protocol: "udp", port: 99 })
       const counted = () =>
         Effect.map(host.check("nft", ["list", "table", "inet", "engine"]), (text) =>

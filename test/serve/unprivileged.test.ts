@@ -1,4 +1,4 @@
-/** What the plugin does for a user who may change nothing of the kernel's: the process has no capability at all. */
+/** The plugin for a user who may change nothing in the kernel: the process has no capability at all. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
@@ -18,7 +18,7 @@ describeLab("the plugin without privileges", [], () => {
       const plugin = yield* Plugin.start(host, { wrapper: withoutCapabilities })
       assert.include(
         plugin.process.lines("stderr").join("\n"),
-        "mode proxy, since nat can't be had: locking nftables table inet portmapper failed: operation not permitted: it takes root, or the capability CAP_NET_ADMIN"
+        "mode proxy, since nat is not available: locking nftables table inet portmapper failed: operation not permitted: this requires root or the capability CAP_NET_ADMIN"
       )
       const asked = ["0.0.0.0:8080 172.31.0.2:80", "[::]:8080 172.31.0.2:80", "[::]:8081 [fd66::2]:80"]
       const bindings = []

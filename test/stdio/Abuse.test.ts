@@ -9,7 +9,7 @@ import { echo } from "../support/drivers.ts"
 import { openSession, rpc } from "../support/session.ts"
 import { manyListed, wideBatch } from "../support/unread.ts"
 
-/** One line, which is no valid message or whose params are none. */
+/** One line that is not a valid message or whose params are invalid. */
 const malformedLine = (body: Buffer, index: number): Buffer => {
   const line = Buffer.from(body.map((byte) => (byte === 0x0a || byte === 0x0d ? 0x20 : byte)))
   if (index % 3 > 0) return Buffer.concat([Buffer.from("!"), line])
@@ -79,7 +79,7 @@ describe("a session", () => {
     }).pipe(Effect.provideService(Driver, echo))
   )
 
-  it.live("answers a batch as long as a line can be by one error", () =>
+  it.live("answers a batch of the maximum length by one error", () =>
     Effect.gen(function* () {
       const session = yield* openSession
       yield* session.send(wideBatch(1024 * 1024))
@@ -88,7 +88,7 @@ describe("a session", () => {
     }).pipe(Effect.provideService(Driver, echo))
   )
 
-  it.live("makes no more answers than wait for a client that does not read", () =>
+  it.live("computes a bounded number of answers for a client that does not read", () =>
     Effect.gen(function* () {
       let count = 0
       const asked = yield* Queue.unbounded<void>()
@@ -103,7 +103,7 @@ describe("a session", () => {
       yield* Effect.forkScoped(session, { startImmediately: true })
       for (let id = 0; id < 700; id++) input.write(`${JSON.stringify(rpc(id, "ListPorts", {}))}\n`)
       yield* Queue.take(asked)
-      // Everything that can go on has done so by then.
+      // By then the session has done all that it can.
       for (let turn = 0; turn < 100; turn++) yield* Effect.promise(() => new Promise(setImmediate))
       assert.isAtMost(count, 3)
       let lines = 0
@@ -121,9 +121,9 @@ describe("a session", () => {
   )
 })
 
-describe("calls in process", () => {
+describe("in-process calls", () => {
   it.live(
-    `are refused ${malformedCount} times when malformed, without keeping memory of it`,
+    `refuse ${malformedCount} malformed requests, and keep no memory of them`,
     () =>
       Effect.gen(function* () {
         const bodies = malformed()

@@ -4,7 +4,7 @@ import { answer, type Invoke, methodNotFound, readMessage } from "../../adapters
 import { JsonNumber, JsonObject } from "../../src/protocol/GoJson.ts"
 import { wideBatch } from "../support/unread.ts"
 
-/** The server of the specification's examples; `ran` is what it executed. */
+/** The server of the specification's examples; `ran` lists the executed methods. */
 const server = () => {
   const ran: Array<string> = []
   const invoke: Invoke<never> = ({ method, params }) => {
@@ -31,7 +31,7 @@ const server = () => {
   return { ran, ask: (text: string) => Effect.map(answer(text, invoke), (line) => line && JSON.parse(line)) }
 }
 
-/** What the specification leaves to the server is not compared. */
+/** Fields that the specification leaves to the server are not compared. */
 const withoutData = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(withoutData)
   if (typeof value !== "object" || value === null) return value
@@ -106,9 +106,9 @@ const examples: ReadonlyArray<readonly [title: string, sent: string, answered: u
   ]
 ]
 
-describe("the examples of the specification", () => {
+describe("the specification's examples", () => {
   for (const [title, sent, answered] of examples) {
-    it.effect(`${title} is answered as there`, () =>
+    it.effect(`${title} gets the specification's answer`, () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(withoutData(yield* server().ask(sent)), answered)
       })
@@ -134,7 +134,7 @@ describe("a message", () => {
     })
   )
 
-  it.effect("is answered with its very id", () =>
+  it.effect("is answered with the same id", () =>
     Effect.gen(function* () {
       for (const id of ["0", "-1", "1.5", "1e400", "12345678901234567890", "null", '""', '"\\"\\u00e9\\n"']) {
         const text = yield* answer(`{"jsonrpc":"2.0","method":"sum","id":${id}}`, () => Effect.succeed(0))
@@ -143,7 +143,7 @@ describe("a message", () => {
     })
   )
 
-  it("is refused with what is wrong with it", () => {
+  it("is refused with the reason", () => {
     const refusals = [
       ["{}", null, 'jsonrpc must be "2.0"'],
       ['{"jsonrpc":2.0,"method":"m","id":1}', 1, 'jsonrpc must be "2.0"'],
@@ -169,7 +169,7 @@ describe("a message", () => {
     }
   })
 
-  it("keeps what JSON.parse would lose: repeated keys, the text of a number", () => {
+  it("keeps what JSON.parse loses: repeated keys, the text of a number", () => {
     const message = readMessage('{"jsonrpc":"2.0","method":"m","params":{"a":1.0,"a":2,"__proto__":3}}')
     assert.deepStrictEqual(message, {
       _tag: "Call",
@@ -183,7 +183,7 @@ describe("a message", () => {
     })
   })
 
-  it("may name a member twice, of which the last counts", () => {
+  it("may contain a member twice, of which the last counts", () => {
     assert.deepStrictEqual(readMessage('{"jsonrpc":"2.0","method":"a","method":"b","id":1,"id":2}'), {
       _tag: "Call",
       method: "b",
@@ -192,7 +192,7 @@ describe("a message", () => {
     })
   })
 
-  it.effect("is run until its answers are too long for one line, and what comes after is refused", () =>
+  it.effect("is run as a batch until its answers exceed one line, and the rest is refused", () =>
     Effect.gen(function* () {
       const ran: Array<unknown> = []
       const request = (id: number | undefined) => ({ jsonrpc: "2.0", method: "list", id })

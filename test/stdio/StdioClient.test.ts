@@ -17,7 +17,7 @@ const connected = Effect.gen(function* () {
   return { client, server, requests, answers }
 })
 
-/** A client of a server that a test plays. */
+/** A client of a server played by the test. */
 const played = Effect.gen(function* () {
   const requests = new PassThrough()
   const answers = new PassThrough()
@@ -26,7 +26,7 @@ const played = Effect.gen(function* () {
 })
 
 describe("a client's calls", () => {
-  it.live("are answered with the messages as they travel", () =>
+  it.live("return the messages as sent", () =>
     Effect.gen(function* () {
       const { client } = yield* connected
       assert.deepStrictEqual(yield* client.activate, { Implements: ["PortMapper"] })
@@ -49,7 +49,7 @@ describe("a client's calls", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("fail as what they are", () =>
+  it.live("fail with the server's error", () =>
     Effect.gen(function* () {
       const { client } = yield* connected
       const request = yield* Effect.flip(client.mapPorts({ Reqs: [{ Proto: 1 }] }))
@@ -68,7 +68,7 @@ describe("a client's calls", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("may be many at a time", () =>
+  it.live("may run concurrently", () =>
     Effect.gen(function* () {
       const { client } = yield* connected
       const ports = yield* Effect.forEach(
@@ -87,7 +87,7 @@ describe("a client's calls", () => {
     }).pipe(Effect.provideService(Driver, echo))
   )
 
-  it.live("find their answers by id, in batches and in any order; what is for nobody is ignored", () =>
+  it.live("match answers by id, in batches and in any order; an answer to no call is ignored", () =>
     Effect.gen(function* () {
       const { client, requests, answers } = yield* played
       const first = yield* Effect.forkChild(client.call("a"), { startImmediately: true })
@@ -111,7 +111,7 @@ describe("a client's calls", () => {
     })
   )
 
-  it.live("fail when the answer is none", () =>
+  it.live("fail when the answer is invalid", () =>
     Effect.gen(function* () {
       const { client, answers } = yield* played
       const fiber = yield* Effect.forkChild(client.mapPorts({}), { startImmediately: true })
@@ -142,7 +142,7 @@ describe("the end of a session", () => {
     })
   )
 
-  it.live("is the end of the client's scope too", () =>
+  it.live("comes with the end of the client's scope, too", () =>
     Effect.gen(function* () {
       const made = yield* Deferred.make<StdioClient.StdioClient>()
       yield* Effect.scoped(Effect.flatMap(played, ({ client }) => Deferred.succeed(made, client)))

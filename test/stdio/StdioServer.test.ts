@@ -35,7 +35,7 @@ const mapped = (id: unknown, port: number) => ({
   id
 })
 
-/** All answers of a session that is sent these bytes. */
+/** All answers of a session to these bytes. */
 const answersTo = (bytes: string | Buffer) =>
   Effect.gen(function* () {
     const session = yield* openSession
@@ -48,7 +48,7 @@ const answer = { jsonrpc: "2.0", result: { Implements: ["PortMapper"] }, id: 1 }
 const activateLine = JSON.stringify(rpc(1, "Plugin.Activate"))
 
 describe("a session's requests", () => {
-  it.live("are known by the paths of HTTP, those of the mapper by their short names too", () =>
+  it.live("use the paths of HTTP, and short names for the mapper's too", () =>
     Effect.gen(function* () {
       const session = yield* openSession
       yield* session.send(
@@ -93,7 +93,7 @@ describe("a session's requests", () => {
     }).pipe(withDriver(echo))
   )
 
-  it.live("say what is wrong with their params", () =>
+  it.live("with wrong params are refused with the reason", () =>
     Effect.gen(function* () {
       const session = yield* openSession
       const missing = "params are missing: they must be the request, an object, or an array that holds it"
@@ -134,7 +134,7 @@ describe("a session's requests", () => {
     }).pipe(withDriver(echo))
   )
 
-  it.live("are told the driver's errors with their tag, and its defects as ours", () =>
+  it.live("get the driver's errors with their tag, and its defects as internal errors", () =>
     Effect.gen(function* () {
       const session = yield* openSession
       yield* session.send(rpc(1, "MapPorts", mapRequest(80)), rpc(2, "UnmapPorts", unmapRequest(80)))
@@ -157,7 +157,7 @@ describe("a session's requests", () => {
     )
   )
 
-  it.live("name their owner in params, in any case; the session is the owner of the others", () =>
+  it.live("name their owner in params, in any case; the default owner is the session", () =>
     Effect.suspend(() => {
       const owners: Array<string> = []
       return Effect.gen(function* () {
@@ -185,7 +185,7 @@ describe("a session's requests", () => {
     })
   )
 
-  it.live("run one after the other, in order, those that want no answer too", () =>
+  it.live("run one after the other, in order, notifications too", () =>
     Effect.suspend(() => {
       const log: Array<string> = []
       const slowAtFirst = {
@@ -245,7 +245,7 @@ describe("a session's lines", () => {
     }).pipe(withDriver(echo))
   )
 
-  it.live("that end in their middle are no JSON, which is answered", () =>
+  it.live("that end midway are no JSON, which is answered", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* answersTo(`${activateLine}\n{"jsonrpc":"2.0","meth`), [
         answer,
@@ -314,7 +314,7 @@ describe("a session's lines", () => {
     }).pipe(withDriver(echo))
   )
 
-  it.live("with invalid UTF-8 hold U+FFFD in its place", () =>
+  it.live("with invalid UTF-8 contain U+FFFD in its place", () =>
     Effect.suspend(() => {
       const seen: Array<string> = []
       return Effect.gen(function* () {
@@ -339,7 +339,7 @@ describe("a session's lines", () => {
     })
   )
 
-  it.live("with a byte order mark are no JSON, as over HTTP", () =>
+  it.live("with a byte order mark are refused as no JSON, as over HTTP", () =>
     Effect.gen(function* () {
       const [refused] = yield* answersTo(`\ufeff${activateLine}`)
       assert.deepStrictEqual(refused, {
@@ -355,7 +355,7 @@ describe("a session's lines", () => {
   )
 })
 
-/** An output that takes nothing until it is told to. */
+/** An output that blocks until the test releases it. */
 const stuckOutput = () => {
   const taken: Array<string> = []
   let release: (() => void) | undefined
@@ -399,7 +399,7 @@ describe("an answer", () => {
     return { events, driver }
   }
 
-  it.live("is delivered once the system has taken its line, not before", () =>
+  it.live("is delivered once the system has accepted its line, not before", () =>
     Effect.suspend(() => {
       const { events, driver } = watched()
       const { output, open, taken } = stuckOutput()
@@ -420,7 +420,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("that wants none is delivered at once", () =>
+  it.live("to a notification is delivered at once", () =>
     Effect.suspend(() => {
       const { events, driver } = watched()
       return Effect.gen(function* () {
@@ -432,7 +432,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("that nobody reads any more is undone, and ends the session", () =>
+  it.live("without a reader is rolled back, and ends the session", () =>
     Effect.suspend(() => {
       const { events, driver } = watched()
       const { output } = stuckOutput()
@@ -452,7 +452,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("in the making when the reader goes is given up", () =>
+  it.live("being computed when the reader goes is abandoned", () =>
     Effect.suspend(() => {
       const { output } = stuckOutput()
       const input = new PassThrough()
@@ -483,7 +483,7 @@ describe("an answer", () => {
     })
   )
 
-  it.live("that is not read stops the reading of requests; nothing is lost when it is", () =>
+  it.live("that is not read stops the reading of requests; nothing is lost once it is read", () =>
     Effect.suspend(() => {
       let calls = 0
       const { output, open, taken } = stuckOutput()
@@ -549,7 +549,7 @@ describe("the end of a session", () => {
     return session
   })
 
-  it.live("releases what it made, whoever was named as its owner, and nothing that was there before", () =>
+  it.live("releases what it made, under any owner, and nothing that was there before", () =>
     Effect.gen(function* () {
       const session = yield* sessionThatMaps
       const driver = yield* Driver
@@ -577,7 +577,7 @@ describe("the end of a session", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("leaves alone what someone else took over meanwhile", () =>
+  it.live("leaves alone what another client took over meanwhile", () =>
     Effect.gen(function* () {
       const session = yield* sessionThatMaps
       yield* outside("UnmapPorts", unmapRequest(2000))
@@ -587,7 +587,7 @@ describe("the end of a session", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("releases all that was granted where the driver has no list, with its labels", () =>
+  it.live("releases everything it granted, with its labels, where the driver has no list", () =>
     Effect.suspend(() => {
       const releases: Array<unknown> = []
       return Effect.gen(function* () {
@@ -616,7 +616,7 @@ describe("the end of a session", () => {
     })
   )
 
-  it.live("is told when the input fails", () =>
+  it.live("reports that the input failed", () =>
     Effect.gen(function* () {
       const session = yield* openSession
       yield* session.send(rpc(1, "MapPorts", mapRequest(1)))
@@ -650,7 +650,7 @@ describe("a session on a process's own streams", () => {
       while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5))
     })
 
-  it.live("ends with its input; stdout has the protocol and stderr the logs", () =>
+  it.live("ends with its input; stdout carries the protocol and stderr the logs", () =>
     Effect.gen(function* () {
       const child = start()
       const { out, closed } = collect(child)
@@ -664,7 +664,7 @@ describe("a session on a process's own streams", () => {
     })
   )
 
-  it.live("ends on SIGTERM, though its reader is stuck and its input open", () =>
+  it.live("ends on SIGTERM, even with a blocked reader and an open input", () =>
     Effect.gen(function* () {
       const child = start()
       child.stdin.on("error", () => {})

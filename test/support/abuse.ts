@@ -1,4 +1,4 @@
-/** What abuse tests count, and what they send. */
+/** Counters and inputs of the abuse tests. */
 import * as Fs from "node:fs"
 import * as V8 from "node:v8"
 import * as Vm from "node:vm"
@@ -6,7 +6,7 @@ import * as Vm from "node:vm"
 /** 10,000, or as many as `PORTMAPPER_MALFORMED` says. */
 export const malformedCount = Number(process.env["PORTMAPPER_MALFORMED"] ?? 10_000)
 
-/** How long the tests of that many may take. */
+/** The timeout for that many. */
 export const malformedTimeoutMillis = 180_000 + 20 * malformedCount
 
 /** Open descriptors of this process. */
@@ -22,7 +22,7 @@ export const collectGarbage = (): number => {
   return heapUsed + external + arrayBuffers
 }
 
-/** Bodies of which none is a valid request, another for each index. */
+/** Bodies that are not valid requests, a different one for each index. */
 export const malformed = (): ((index: number) => Buffer) => {
   const valid = Buffer.from(
     '{"Reqs":[{"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"0.0.0.0","FrontendPort":80,"FrontendPortEnd":80}],"Labels":{"a":"b"}}'

@@ -1,4 +1,7 @@
-/** Certificates for tests (RFC 5280), made here from keys of Node's: two authorities, and what each has signed. */
+/**
+ * Certificates for tests (RFC 5280), made here from keys of Node's: two authorities, and the certificates each
+ * signed.
+ */
 import { generateKeyPairSync, type KeyObject, sign } from "node:crypto"
 import { writeFileSync } from "node:fs"
 import { isIP } from "node:net"
@@ -11,14 +14,14 @@ export interface Certificate {
 
 export interface Certificates {
   readonly ca: Certificate
-  /** For 127.0.0.1, ::1 and localhost; a server's alone. */
+  /** For 127.0.0.1, ::1 and localhost; for servers only. */
   readonly server: Certificate
   readonly client: Certificate
-  /** For localhost, of a server and a client. */
+  /** For localhost, as server and client. */
   readonly both: Certificate
   /** For plugin.example. */
   readonly named: Certificate
-  /** A client's, signed by another authority. */
+  /** A client's, signed by the other authority. */
   readonly foreign: Certificate
 }
 
@@ -66,7 +69,7 @@ const make = (folder: string, name: string, extensions: ReadonlyArray<Buffer>, s
 
 const day = 86_400_000
 
-/** A value by its tag (X.690); a sequence's parts follow each other. */
+/** A value with its tag (X.690); the parts of a sequence follow each other. */
 const der = (tag: number, ...parts: ReadonlyArray<Buffer>): Buffer => {
   const value = Buffer.concat(parts)
   const length = value.length
@@ -101,7 +104,7 @@ const basicConstraints = (...isAuthority: ReadonlyArray<Buffer>) =>
   extension(19, sequence(...isAuthority), true)
 
 const leaf = basicConstraints()
-/** It signs certificates, and nothing else. */
+/** It only signs certificates. */
 const authority = [
   basicConstraints(der(0x01, Buffer.from([0xff]))),
   extension(15, bitString(2, Buffer.from([0x04])), true)

@@ -1,14 +1,14 @@
-/** The CNI plugin as a runtime runs it: a process of its own, its parameters in the environment, its configuration on stdin. */
+/** The CNI plugin as a runtime runs it: its own process, parameters in the environment, configuration on stdin. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { type Ran, run } from "./command.ts"
 import { temporaryFolder } from "./socket.ts"
 
-/** Does everything by itself. */
+/** The program that does everything by itself. */
 export const cniProgram = Path.join(import.meta.dirname, "../../adapters/cni/main.ts")
 
-/** What is installed: it asks the running plugin, or runs the program. */
+/** The installed front: it calls the running plugin, or runs the program. */
 export const cniFront = Path.join(import.meta.dirname, "../../adapters/cni/front.sh")
 
 export type Cni = (
@@ -35,7 +35,7 @@ const by =
 
 export const cniByNode = by([process.execPath, cniProgram], {})
 
-/** `path` is where it looks for other programs; see `pathOf`. */
+/** `path` is its `PATH` for other programs; see `pathOf`. */
 export const cniByFront = (path: string): Cni => by([cniFront], { PATH: path })
 
 /** A folder with these programs of this machine and no others. */
@@ -52,7 +52,7 @@ export const pathOf = Effect.fnUntraced(function* (...programs: ReadonlyArray<st
   return folder
 })
 
-/** As the library of the runtimes writes it: in one line, the keys in order. */
+/** As the runtimes' library writes it: in one line, with sorted keys. */
 export const configText = (config: object): string =>
   JSON.stringify(Object.fromEntries(Object.entries(config).sort(([one], [other]) => (one < other ? -1 : 1))))
 

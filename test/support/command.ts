@@ -1,4 +1,4 @@
-/** The command line as a person or a script runs it: a process of its own, and all that it said. */
+/** The command line as a user or a script runs it: its own process, and its whole output. */
 import { spawn } from "node:child_process"
 import * as Path from "node:path"
 import { Effect } from "effect"
@@ -12,10 +12,10 @@ export interface Ran {
 export interface RunOptions {
   readonly input?: string
   readonly env?: NodeJS.ProcessEnv
-  /** SIGINT is sent when this is done; `afterwards` follows at once. */
+  /** When this completes, SIGINT is sent; then `afterwards` runs at once. */
   readonly signalled?: Effect.Effect<void>
   readonly afterwards?: Effect.Effect<void>
-  /** Interrupts when this answers true to all of stdout so far: by SIGINT, on a terminal by its key. */
+  /** Interrupts when this returns true for all of stdout so far: by SIGINT, on a terminal by its key. */
   readonly enough?: (stdout: string) => boolean
 }
 
@@ -25,7 +25,7 @@ const main = Path.join(import.meta.dirname, "../../adapters/cli/main.ts")
 export const portmapper = (args: ReadonlyArray<string>, options: RunOptions = {}): Effect.Effect<Ran> =>
   run([process.execPath, main, ...args], options)
 
-/** The same on a terminal so many columns wide, where stdout and stderr are one. */
+/** The same on a terminal with so many columns, where stdout and stderr are one stream. */
 export const onTerminal = (
   args: ReadonlyArray<string>,
   columns: number,
@@ -48,7 +48,7 @@ export const inShell = (script: string, options: RunOptions = {}): Effect.Effect
     options
   )
 
-/** `portmapper ARGS` in a network of its own, whose tables it may remove, between two commands of a shell. */
+/** `portmapper ARGS` in its own network namespace, whose tables it may remove, between two shell commands. */
 export const resetIn = (args: ReadonlyArray<string>, before = "true", after = "true"): Effect.Effect<Ran> =>
   run([
     "unshare",
@@ -75,7 +75,7 @@ export const run = (
       )
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       stdout += chunk
-      // A terminal tells of the key, too.
+      // A terminal echoes the key, too.
       if (isEnough || options.enough?.(stdout) !== true) return
       isEnough = true
       if (command === "script") child.stdin.write("\u0003")

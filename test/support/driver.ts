@@ -1,4 +1,4 @@
-/** A driver that grants what it is asked without a redirection, and a folder that is gone after the test. */
+/** A driver that grants every request without a redirection, and a folder that is removed after the test. */
 import { Effect } from "effect"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { grant } from "./drivers.ts"

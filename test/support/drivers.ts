@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 
-/** Grants whatever is asked, on port 40000 where any will do, and keeps nothing. */
+/** Grants every request, on port 40000 for an ephemeral one, and keeps nothing. */
 export const echo = Driver.of({
   mapPorts: (group) => Effect.succeed(grant(group)),
   unmapPorts: () => Effect.void

@@ -1,4 +1,4 @@
-/** What a test has an Engine answer, path by path, and what it was asked. */
+/** An Engine with scripted answers, path by path, and a list of its requests. */
 import * as Http from "node:http"
 import * as Https from "node:https"
 import type { AddressInfo } from "node:net"
@@ -9,7 +9,7 @@ import { temporaryFolder } from "./folders.ts"
 export interface Scripted {
   readonly status?: number
   readonly headers?: Readonly<Record<string, string>>
-  /** Text as it is, anything else as JSON. */
+  /** Text is sent unchanged, anything else as JSON. */
   readonly body?: unknown
   /** No answer at all. */
   readonly silent?: true
@@ -17,12 +17,12 @@ export interface Scripted {
   readonly open?: true
 }
 
-/** By the path without its version and query; what is missing is answered 404. */
+/** By path without version and query; a missing path is answered by 404. */
 export type Script = Record<string, Scripted>
 
 export interface FakeEngine {
   readonly path: string
-  /** The targets of all requests so far, since it was last emptied. */
+  /** The targets of all requests so far, since the list was last emptied. */
   readonly asked: Array<string>
 }
 
@@ -38,7 +38,7 @@ export const fakeEngine = Effect.fnUntraced(function* (script: Script) {
   return { path, asked } satisfies FakeEngine
 })
 
-/** On a port of 127.0.0.1, to clients with a certificate; answers the port. */
+/** On a port of 127.0.0.1, for clients with a certificate; returns the port. */
 export const fakeTlsEngine = (
   script: Script,
   options: Https.ServerOptions

@@ -1,4 +1,4 @@
-/** Folders that are gone after the test. */
+/** Folders that are removed after the test. */
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"

@@ -1,6 +1,6 @@
 /**
- * Runs in a process of its own: the store on a file system that fills up, in the folder given. Prints what happened, a
- * line each; the file system is a small one, mounted for this process alone.
+ * Runs in its own process: the store on a file system that fills up, in the given folder. Prints what happened, a line
+ * each; the file system is a small one, mounted for this process alone.
  */
 import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -30,7 +30,7 @@ const outcome = <E extends { readonly message: string }>(what: string, effect: E
     onSuccess: () => tell(what, "done")
   })
 
-/** Someone else takes all that is left. */
+/** Another file takes all remaining space. */
 const fillUp = () => {
   const file = Fs.openSync(other, "a")
   try {
@@ -38,7 +38,7 @@ const fillUp = () => {
       try {
         while (true) Fs.writeSync(file, Buffer.alloc(size))
       } catch {
-        // The next size may still fit.
+        // The next smaller size may still fit.
       }
     }
   } finally {

@@ -1,4 +1,4 @@
-/** Groups and releases written as a person would say them. */
+/** Groups and releases in short notation. */
 import { addressUnsafe, unspecified } from "../../src/protocol/Address.ts"
 import type {
   Endpoint,
@@ -12,7 +12,7 @@ import type {
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 
-/** `tcp 0.0.0.0 172.17.0.2:80`; a frontend of `-` is none given. */
+/** `tcp 0.0.0.0 172.17.0.2:80`; a frontend of `-` has no address. */
 export const entry = (text: string): Entry => {
   const [protocol, host, backend] = text.split(" ") as [Protocol, string, string]
   const to = endpoint(backend)
@@ -49,7 +49,7 @@ export const group = (
   labels: new Map(Object.entries(labels))
 })
 
-/** What unmaps these bindings, as an Engine would ask. */
+/** The release of these bindings, as an Engine requests it. */
 export const releaseOf = (bindings: ReadonlyArray<PortBinding>): Release => ({
   bindings: bindings
     .filter(({ discarded }) => discarded === undefined)
@@ -59,7 +59,7 @@ export const releaseOf = (bindings: ReadonlyArray<PortBinding>): Release => ({
   labels: new Map()
 })
 
-/** `0.0.0.0:8080/tcp -> 172.17.0.2:80` and what was answered beside it. */
+/** `0.0.0.0:8080/tcp -> 172.17.0.2:80` and the other fields of the answer. */
 export const bindingText = ({ entry: { protocol, host, backend }, port, ...answer }: PortBinding): string => {
   const notes = [
     answer.allowForwarding ? "forward" : undefined,

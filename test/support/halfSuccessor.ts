@@ -1,4 +1,6 @@
-/** Runs in a process of its own: takes over as far as it is told, and ends there without a word, as by SIGKILL; or freezes. */
+/**
+ * Runs in its own process: takes over up to the given step, then ends without a message, as by SIGKILL; or freezes.
+ */
 import { Effect } from "effect"
 import { connectForDescriptors } from "../../adapters/linux/sockets/DescriptorSocket.ts"
 import { receive, send } from "../../adapters/upgrade/Channel.ts"

@@ -1,6 +1,6 @@
 /**
- * Requests as no plugin's client sends them, byte for byte, and the status that each gets of every HTTP listener: one that
- * two readers could take for different things is taken by none.
+ * Requests that no plugin client sends, byte for byte, and the status that every HTTP listener must return: it must
+ * refuse a request that two parsers could read differently.
  */
 import type { Duplex } from "node:stream"
 import { maxBodyBytes } from "../../adapters/docker/Routes.ts"
@@ -9,7 +9,7 @@ export interface HostileRequest {
   readonly title: string
   readonly bytes: string
   readonly status: number
-  /** Where a TCP port answers otherwise. */
+  /** The status on a TCP port, where it differs. */
   readonly overTcp?: number
 }
 
@@ -22,7 +22,7 @@ const activate = (...lines: ReadonlyArray<string>): string =>
 const of = (host: string, requestLine?: string): string =>
   head([`Host: ${host}`, "Content-Length: 0"], requestLine)
 
-/** What a `Host` may be. */
+/** Values of `Host`. */
 const hosts: ReadonlyArray<HostileRequest> = [
   ...[
     "",
@@ -139,7 +139,7 @@ const lines: ReadonlyArray<HostileRequest> = [
 
 export const hostileRequests: ReadonlyArray<HostileRequest> = [...hosts, ...headers, ...lengths, ...lines]
 
-/** The status of the first answer; 0 where the connection is closed without one. */
+/** The status of the first answer; 0 where the connection closes without one. */
 export const statusOf = (connection: Duplex, bytes: string): Promise<number> =>
   new Promise((resolve) => {
     let received = ""

@@ -1,4 +1,4 @@
-/** A plain HTTP client, as little of one as possible: what is sent is what the test wrote. */
+/** A minimal HTTP client: it sends exactly what the test wrote. */
 import * as Http from "node:http"
 import type * as Https from "node:https"
 import * as Net from "node:net"
@@ -18,7 +18,7 @@ export const request = (
   options: Http.RequestOptions = {}
 ): Promise<HttpAnswer> => send({ socketPath, path, method: "POST", ...options }, body)
 
-/** Wherever the options lead. */
+/** Over whatever connection the options describe. */
 export const send = (
   options: Https.RequestOptions,
   body: string | Buffer,
@@ -41,7 +41,7 @@ export const send = (
     sent.end(body)
   })
 
-/** Sends bytes as they are, and answers all that comes back until the other side closes or `millis` have passed. */
+/** Sends raw bytes, and returns everything received until the other side closes or `millis` have passed. */
 export const raw = (
   socketPath: string,
   bytes: string | ReadonlyArray<string>,

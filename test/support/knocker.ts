@@ -1,7 +1,7 @@
 /**
- * Runs in a process of its own, and knocks without rest: new TCP connections and datagrams to echoes, and requests to a
- * plugin's socket, on connections that are kept alive as the Engine's are and on new ones. Tells `knocking` once all of it
- * has succeeded, and at the end of its input how often each did, and every failure.
+ * Runs in its own process, and connects without pause: new TCP connections and datagrams to echoes, and requests to a
+ * plugin's socket, on kept-alive connections as the Engine's and on new ones. Prints `knocking` once each kind has
+ * succeeded, and at the end of its input how often each succeeded, and every failure.
  */
 import * as Dgram from "node:dgram"
 import * as Net from "node:net"
@@ -12,7 +12,7 @@ export interface Knocks {
   readonly tcp: ReadonlyArray<number>
   readonly udp: ReadonlyArray<number>
   readonly socket: string
-  /** What is asked for by MapPorts, again and again. */
+  /** The repeated MapPorts request. */
   readonly request: unknown
 }
 
@@ -25,7 +25,7 @@ const { host, tcp, udp, socket, request } = JSON.parse(process.argv[2] ?? "") as
 const counts: Record<string, number> = {}
 const failures: Array<string> = []
 let running = true
-/** Longer than any handover takes, on a machine with other things to do. */
+/** Longer than any handover takes, even on a busy machine. */
 const patienceMillis = 20_000
 
 const knocker = async (name: string, knock: () => Promise<void>) => {
@@ -37,7 +37,7 @@ const knocker = async (name: string, knock: () => Promise<void>) => {
     } catch (error) {
       failures.push(`${name} ${counts[name]}: ${(error as Error).message}`)
     }
-    // Each knock is a port of its own for a while.
+    // Each connection uses up a port for a while.
     await sleep(2)
   }
 }
@@ -45,7 +45,7 @@ const knocker = async (name: string, knock: () => Promise<void>) => {
 const text = JSON.stringify(request)
 const bytes = `POST /PortMapper.MapPorts HTTP/1.1\r\nHost: plugin.moby.localhost\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: ${Buffer.byteLength(text)}\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\r\n${text}`
 
-/** One line, or what `isWhole` says is an answer. */
+/** One line, or what `isWhole` accepts as a complete answer. */
 const exchange = (connection: Net.Socket, sent: string, isWhole: (got: string) => boolean) =>
   new Promise<string>((resolve, reject) => {
     let got = ""

@@ -1,6 +1,6 @@
 /**
- * A host on which the mapper is killed and started again. What outlives a process is kept from one life to the next: the
- * bytes of the store, the kernel's rules, the sockets of others. What does not is new in each.
+ * A host on which the mapper is killed and restarted. State that outlives a process is kept from one run to the
+ * next: the bytes of the store, the kernel's rules, the sockets of others. Everything else is new in each run.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -50,7 +50,7 @@ export const makeLives = Effect.gen(function* () {
   const taken = new Set<string>()
   let killed = false
 
-  /** What is seen of this process after its death is what there is now, whatever it still does. */
+  /** Saves the host's state at this moment, since the process's fibers may still run after its death. */
   const kill = Effect.gen(function* () {
     if (killed) return
     killed = true
@@ -100,15 +100,15 @@ export const makeLives = Effect.gen(function* () {
         ),
         config
       ),
-    /** From the next life on, another process has the port: `tcp 0.0.0.0 8080`. */
+    /** From the next run on, another process has the port: `tcp 0.0.0.0 8080`. */
     take: (text: string) => void taken.add(text),
     free: (text: string) => void taken.delete(text),
-    /** The folder that the next life will find. */
+    /** The state folder of the next run. */
     directory: () => directory
   }
 })
 
-/** All there is of the mappings on the host. */
+/** Everything on the host that belongs to mappings. */
 export const snapshot = Effect.gen(function* () {
   const sockets = yield* MemoryHost
   const firewall = yield* MemoryFirewall

@@ -1,4 +1,4 @@
-/** Runs in a process of its own: takes the lock of the folder given, says so, and holds it until its input ends. */
+/** Runs in its own process: takes the lock of the given folder, prints that, and holds it until its input ends. */
 import { Effect } from "effect"
 import { lockState } from "../../adapters/node/StateLock.ts"
 

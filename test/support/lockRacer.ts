@@ -1,4 +1,6 @@
-/** Runs in a process of its own: tries to take the lock on the kernel's table, again and again, and says `won` when it has. */
+/**
+ * Runs in its own process: tries repeatedly to take the lock on the kernel's table, and prints `won` when it has it.
+ */
 import { setTimeout } from "node:timers/promises"
 import { Effect, Result } from "effect"
 import { makeNamespaceLock } from "../../adapters/linux/nft/NamespaceLock.ts"

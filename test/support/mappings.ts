@@ -1,4 +1,4 @@
-/** Mappings written as a person would say them, and as text again. */
+/** Mappings in short notation, and as text again. */
 import type { Mapping } from "../../src/mapper/Mapping.ts"
 import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
@@ -25,6 +25,6 @@ export const storedTexts = (stored: ReadonlyArray<Stored>): ReadonlyArray<string
     )
     .sort()
 
-/** All of them in one state, to be put. */
+/** All of them in one state, to put into a store. */
 export const records = (mappings: ReadonlyArray<Mapping>, state: StoredState): ReadonlyArray<Stored> =>
   mappings.map((mapping) => ({ mapping, state }))

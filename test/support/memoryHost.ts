@@ -1,4 +1,4 @@
-/** What a mapper holds of its in-memory host, and the giving back of it all. */
+/** What a mapper holds of its in-memory host, and the release of it all. */
 import { assert } from "@effect/vitest"
 import { Effect, type Layer } from "effect"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -11,7 +11,7 @@ import { atEveryStep } from "./steps.ts"
 
 export type MemoryServices = Layer.Success<ReturnType<typeof PortMapper.layerMemory>>
 
-/** All that a mapper can leave on its host. */
+/** Everything that a mapper can leave on its host. */
 export const host = Effect.gen(function* () {
   const sockets = yield* MemoryHost
   const firewall = yield* MemoryFirewall
@@ -27,7 +27,7 @@ export const host = Effect.gen(function* () {
 
 export const nothing = { sockets: [], rules: [], routes: [], stored: [] }
 
-/** Stops a mapping at each of its steps, of all services, and looks for what is left. */
+/** Stops a mapping at each of its steps, in every service, and checks that nothing is left. */
 export const leavesNothing = Effect.fnUntraced(function* <E, R>(
   mapping: (done: Effect.Effect<void>) => Effect.Effect<unknown, E, R>
 ) {

@@ -1,6 +1,6 @@
 /**
- * This kernel as one before 6.9, which has no table flag PERSIST, or before 5.12, which has no OWNER either: what is sent
- * of them is made a flag that no kernel knows, so that the refusal is the kernel's own.
+ * This kernel as one before 6.9, which has no table flag PERSIST, or before 5.12, which has no OWNER either:
+ * replaces these flags by one that no kernel knows, so that the refusal is the kernel's own.
  */
 import type { Libc } from "../../adapters/linux/Libc.ts"
 import {

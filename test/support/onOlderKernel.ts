@@ -1,6 +1,6 @@
 /**
- * Imported before a program (`node --import`): it then runs on the kernel that `OLDER_KERNEL` says, which lets it load no
- * table as long as there is a file `LOADS_REFUSED`.
+ * Imported before a program (`node --import`), which then runs as on the kernel in `OLDER_KERNEL`. That refuses to
+ * load a table as long as the file `LOADS_REFUSED` exists.
  */
 import { existsSync } from "node:fs"
 import { ENOBUFS, libc } from "../../adapters/linux/Libc.ts"

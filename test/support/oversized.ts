@@ -1,6 +1,6 @@
 /**
- * Requests of at most 1 MiB that ask for far more than any caller needs, and what is to become of each: it is refused with
- * the field, the value and the rule, or granted, in a time that grows with its size alone.
+ * Requests of at most 1 MiB that ask for far more than any caller needs, and the expected result: refused with the
+ * field, the value and the rule, or granted, in a time proportional to the size.
  */
 import { maxBodyBytes } from "../../adapters/docker/Routes.ts"
 
@@ -8,7 +8,7 @@ export interface Oversized {
   readonly title: string
   readonly method: "MapPorts" | "MapGroups" | "UnmapPorts" | "FollowContainer"
   readonly body: string
-  /** How the error begins, or `granted`. */
+  /** The beginning of the error, or `granted`. */
   readonly verdict: string
 }
 
@@ -29,11 +29,11 @@ const host = (index: number): string => `127.1.${index >> 8}.${index & 255}`
 const labelled = (labels: Readonly<Record<string, string>>): string =>
   JSON.stringify({ Reqs: [entry], Labels: labels })
 
-/** Fills what a body may hold with as many as fit. */
+/** Fills a body up to the limit with as many as fit. */
 const fill = (before: string, each: string, after: string): string =>
   before + repeat(Math.floor((maxBodyBytes - 200) / (each.length + 1)), () => each).join(",") + after
 
-/** As a container has that carries a file in a label: an Engine sends it, and it is nobody's business here. */
+/** Like a container with a file in a label: an Engine sends it, and the plugin must ignore it. */
 const others = Object.fromEntries(repeat(9, (index) => [`com.example.data${index}`, "x".repeat(100_000)]))
 
 export const oversized: ReadonlyArray<Oversized> = [

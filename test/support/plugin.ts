@@ -1,5 +1,5 @@
 /**
- * A plugin in a process of its own: `node plugin.ts OPTIONS`, with the options as JSON. Tells what happens on stdout, one
+ * A plugin in its own process: `node plugin.ts OPTIONS`, with the options as JSON. Prints events on stdout, one
  * JSON document a line: `{"listening": …, "pid": …}` once it serves, `{"activated": true}` at each activation.
  */
 import { spawnSync } from "node:child_process"
@@ -20,13 +20,13 @@ import { granting } from "./driver.ts"
 export interface PluginOptions {
   /** Serves a TCP port, described in a folder. */
   readonly tcp?: TcpOptions & { readonly name: string; readonly folder: string; readonly client?: ClientTls }
-  /** Serves what systemd passes, and notifies it. */
+  /** Serves the sockets that systemd passes, and notifies it. */
   readonly systemd?: Pick<TcpOptions, "tls">
 }
 
 const tell = (event: object) => Effect.sync(() => void process.stdout.write(`${JSON.stringify(event)}\n`))
 
-/** No datagram socket of Unix is in Node: Python sends it. */
+/** Node has no Unix datagram sockets: Python sends it. */
 const send: SendUnixDatagram = (path, bytes) =>
   Effect.suspend(() => {
     const script =

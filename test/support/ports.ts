@@ -1,6 +1,7 @@
 /**
- * Ports of this machine's own addresses that no other process gets, for what must know a port before it opens it.
- * They come in blocks below the ports that the kernel gives out; a block belongs to the process that listens on its first.
+ * Ports of this machine's own addresses that no other test process uses, for tests that must know a port before they
+ * open it. They come in blocks below the kernel's ephemeral range; a block belongs to the process that listens on
+ * its first port.
  */
 import { createSocket } from "node:dgram"
 import { once } from "node:events"
@@ -10,7 +11,7 @@ const first = 12_000
 const blocks = 200
 const size = 100
 
-/** Port `index`, from 0 to 98, of a block that this process has to its end. */
+/** Port `index`, from 0 to 98, of a block that this process keeps to its end. */
 export const reservePorts = async (): Promise<(index: number) => number> => {
   const start = process.pid % blocks
   for (let tried = 0; tried < blocks; tried++) {
@@ -21,7 +22,7 @@ export const reservePorts = async (): Promise<(index: number) => number> => {
   throw new Error(`no block of ${size} ports from ${first} on is free`)
 }
 
-/** Listens until this process ends; what it has to close, it closes then. */
+/** Listens until this process ends, which closes the socket. */
 const hold = async (port: number): Promise<boolean> => {
   const server = createServer()
   try {
@@ -34,7 +35,7 @@ const hold = async (port: number): Promise<boolean> => {
   }
 }
 
-/** Whether a program that knows nothing of blocks has one of these ports, of either protocol. */
+/** Whether a program outside this scheme uses one of these ports, with either protocol. */
 const areFree = async (from: number): Promise<boolean> => {
   for (let port = from; port < from + size - 1; port++)
     for (const opened of [tcp, udp])

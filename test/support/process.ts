@@ -1,4 +1,4 @@
-/** A process of a test: its output by lines of JSON, and its end. */
+/** A process of a test: its output as lines of JSON, and its end. */
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Readline from "node:readline"
 import { Effect } from "effect"
@@ -6,9 +6,9 @@ import type { PluginOptions } from "./plugin.ts"
 
 export interface TestProcess {
   readonly child: ChildProcess
-  /** The next line of its output; fails with what it said on stderr where there is none any more. */
+  /** The next line of its output; fails with its stderr when there is none left. */
   readonly next: Effect.Effect<Record<string, unknown>, Error>
-  /** Sends a signal and waits for the end; answers the exit status, or the signal that ended it. */
+  /** Sends a signal and waits for the end; returns the exit status, or the signal that ended it. */
   readonly end: (signal: NodeJS.Signals) => Effect.Effect<number | string>
 }
 

@@ -6,7 +6,7 @@ import { temporaryFolder } from "./folders.ts"
 
 const source = Path.join(import.meta.dirname, "../conformance/reference")
 
-/** The socket on which the reference answers until the scope closes. */
+/** The socket on which the reference serves until the scope closes. */
 export const reference = Effect.gen(function* () {
   const path = yield* temporaryFolder
   const program = Path.join(path, "reference")

@@ -1,14 +1,14 @@
-/** Folders of which another user could rename or replace a part, as each may be found at the first start. */
+/** Folders of which another user could rename or replace a part, as a first start may find them. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
 export interface ReplaceableFolder {
   readonly title: string
-  /** Makes it below a folder that is private, and returns its path. */
+  /** Makes it below a private folder, and returns its path. */
   readonly make: (base: string) => string
-  /** The part that is named, from the base. */
+  /** The part that the error must name, from the base. */
   readonly named: string
-  /** To give a file away. */
+  /** Gives a file to another user. */
   readonly needsRoot: boolean
 }
 

@@ -1,4 +1,4 @@
-/** A session over two in-process streams, for a test to write to and to read from line by line. */
+/** A session over two in-process streams; a test writes to it and reads its answers line by line. */
 import { PassThrough } from "node:stream"
 import { Effect, Fiber } from "effect"
 import { serve } from "../../adapters/stdio/StdioServer.ts"
@@ -12,7 +12,7 @@ export const openSession = Effect.gen(function* () {
     input,
     output,
     fiber,
-    /** The next line answered, as a value. */
+    /** The next answer line, as a value. */
     next: Effect.promise(() => lines.next()).pipe(Effect.map(({ value }) => value && JSON.parse(value))),
     send: (...messages: ReadonlyArray<string | object>) =>
       Effect.sync(() => {
@@ -24,7 +24,7 @@ export const openSession = Effect.gen(function* () {
       Effect.sync(() => input.end()),
       Fiber.join(fiber)
     ),
-    /** All lines answered and not taken yet, once the session has ended. */
+    /** All answer lines not taken yet, once the session has ended. */
     rest: Effect.suspend(() => {
       output.end()
       return Effect.promise(async () => {

@@ -1,6 +1,6 @@
 /**
- * Imported before a program (`node --import`): its walks through connection tracking wait for as long as there is a file
- * `slow` in the folder `SLOW_CONNTRACK`, and say so by a file `begun`.
+ * Imported before a program (`node --import`): its dumps of connection tracking wait as long as there is a file
+ * `slow` in the folder `SLOW_CONNTRACK`, and create a file `begun`.
  */
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"

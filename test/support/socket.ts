@@ -1,4 +1,4 @@
-/** A plugin on a Unix socket of its own, for as long as the test's scope. */
+/** A plugin on its own Unix socket, for the test's scope. */
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"

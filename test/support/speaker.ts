@@ -1,7 +1,8 @@
 /**
- * Runs in a process of its own: one side of a handover that says what it is told, line by line, and stays until its input
- * ends or it is killed. `listen` or `connect`, and a path; then each line is a text to send as one packet. Each packet that
- * it receives is a line of its output, with the number of descriptors. With a third argument it says besides, every second, that it is busy.
+ * Runs in its own process: one side of a handover that follows a script, line by line, and stays until its input
+ * ends or it is killed. `listen` or `connect`, and a path; then each line is a text to send as one packet. It prints
+ * each received packet as a line, with the number of descriptors. With a third argument it also sends, every second,
+ * that it is busy.
  */
 import { createInterface } from "node:readline"
 import { Effect } from "effect"

@@ -1,4 +1,4 @@
-/** A session on this process's own streams, with a driver that logs what it does. */
+/** A session on this process's own streams, with a driver that logs its calls. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
 import { serve } from "../../adapters/stdio/StdioServer.ts"

@@ -4,8 +4,8 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 
 /**
  * Runs `operation` again and again, stopped at its first step, its second, … until it passes a run without being
- * stopped. `check` runs after each stop that kept it from its last act (see `done`), and its second argument tells where
- * it was; `afterSuccess` after each run that came that far all the same. Answers the names of the steps at which it can fail.
+ * stopped. `check` runs after each stop before the operation's last act (see `done`), with the name of the step as its
+ * second argument; `afterSuccess` after each run that got past it. Returns the names of the steps that can fail.
  */
 export const atEveryStep = <E, R, R2>(
   operation: (done: Effect.Effect<void>) => Effect.Effect<unknown, E, R>,

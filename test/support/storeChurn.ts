@@ -1,6 +1,6 @@
 /**
- * Runs in a process of its own, until it is killed: puts mappings into the store of the folder given and removes them, and
- * says `? OPERATION` before each and `! OPERATION` once it is acknowledged.
+ * Runs in its own process, until it is killed: puts mappings into the store of the given folder and removes them, and
+ * prints `? OPERATION` before each and `! OPERATION` once it is acknowledged.
  */
 import * as Fs from "node:fs"
 import { Effect } from "effect"

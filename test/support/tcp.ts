@@ -11,7 +11,7 @@ export interface TcpRequest {
   readonly path?: string
   readonly body?: string | Buffer
   readonly headers?: Record<string, string>
-  /** With TLS where it is there. */
+  /** With TLS if given. */
   readonly tls?: Tls.ConnectionOptions
 }
 
@@ -25,7 +25,7 @@ export const requestTcp = ({
 }: TcpRequest): Promise<HttpAnswer> =>
   send({ host, port, path, method: "POST", headers, agent: false, ...tls }, body, tls && Https)
 
-/** What a client needs to trust a server, and, where it has a certificate, to be trusted. */
+/** What a client needs to trust a server and, with a certificate, to be trusted. */
 export const clientTls = (ca: Certificate, own?: Certificate): Tls.ConnectionOptions => ({
   ca: Fs.readFileSync(ca.cert),
   ...(own === undefined ? {} : { cert: Fs.readFileSync(own.cert), key: Fs.readFileSync(own.key) })

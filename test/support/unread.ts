@@ -1,8 +1,8 @@
-/** Clients that ask and do not read, and what is expected of whoever they ask. */
+/** Clients that send requests and do not read, and what a server must do. */
 import * as Net from "node:net"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 
-/** A list that is answered by nearly a megabyte. */
+/** A list whose answer takes nearly a megabyte. */
 export const manyListed: ReadonlyArray<ListedMapping> = Array.from({ length: 4000 }, (_, index) => ({
   protocol: 6,
   frontendIp: "0.0.0.0",
@@ -25,7 +25,7 @@ export interface UnreadClient {
   readonly closed: Promise<void>
 }
 
-/** Asks so many times for the list of all mappings, in one go, and reads nothing. */
+/** Requests the list of all mappings so many times, in one go, and reads nothing. */
 export const askUnread = (where: Net.NetConnectOpts, times: number): UnreadClient => {
   const socket = Net.connect(where).pause()
   const closed = new Promise<void>((resolve) => socket.on("error", () => {}).once("close", () => resolve()))
@@ -35,7 +35,7 @@ export const askUnread = (where: Net.NetConnectOpts, times: number): UnreadClien
 
 const listRequest = "POST /PortMapper.ListPorts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 
-/** A batch of JSON-RPC that is answered by more than a hundred times its own length where each part is. */
+/** A batch of JSON-RPC whose answers take more than a hundred times its own length. */
 export const wideBatch = (bytes: number): string =>
   `[${Array(Math.floor(bytes / 2) - 1)
     .fill("1")

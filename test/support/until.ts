@@ -1,10 +1,10 @@
-/** Waits for what shows by looking alone. */
+/** Polls for conditions that raise no event. */
 import { isDeepStrictEqual } from "node:util"
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { patienceMillis } from "../lab/patience.ts"
 
-/** Looks until it is so; dies where it never is. Answers what it saw last. */
+/** Polls until the condition holds; dies where it never does. Returns the last value. */
 export const until = <A, E, R>(
   look: Effect.Effect<A, E, R>,
   isSo: (seen: A) => boolean = (seen) => seen === true
@@ -20,13 +20,16 @@ export const until = <A, E, R>(
     }
   })
 
-/** Turns of this process's event loop: by then it has read what reached its sockets before, however busy the machine is. */
+/**
+ * Turns of this process's event loop: by then it has read what its sockets received before, however busy the machine
+ * is.
+ */
 export const turns = (count = 20): Effect.Effect<void> =>
   Effect.promise(async () => {
     for (let turn = 0; turn < count; turn++) await new Promise(setImmediate)
   })
 
-/** Looks until it sees what is wanted; shows what it saw where it never does. */
+/** Polls until the value is as wanted; prints the last value where it never is. */
 export const untilEqual = async <A>(look: () => Promise<A> | A, wanted: A): Promise<void> => {
   const deadline = performance.now() + patienceMillis
   let seen = await look()

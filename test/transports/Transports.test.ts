@@ -11,7 +11,7 @@ const askedOf = ({ method, body, owner }: Pick<Row, "method" | "body" | "owner">
   owner
 })
 
-/** Each row has a driver of its own, so that none depends on another. */
+/** Each row has its own driver, so that none depends on another. */
 const run = (row: Row, { open }: Transport): Effect.Effect<Told> =>
   Effect.gen(function* () {
     const ask = yield* open
@@ -26,7 +26,7 @@ const run = (row: Row, { open }: Transport): Effect.Effect<Told> =>
     Effect.orDie
   )
 
-describe("every transport answers alike", () => {
+describe("every transport gives the same answers", () => {
   for (const row of table) {
     it.live(row.name, () =>
       Effect.gen(function* () {
@@ -51,7 +51,7 @@ describe("every transport answers alike", () => {
 })
 
 describe("the table", () => {
-  it("has a row for each transport that it can't express, with the reason", () => {
+  it("lists each row that a transport can't express, with the reason", () => {
     const reasons = new Set(
       transports.flatMap(({ name, cannot }) =>
         table.flatMap((row) => {

@@ -1,6 +1,6 @@
 /**
- * Requests and what is expected of them, whatever the transport: a success of each kind, an error of each kind, and the
- * odd inputs that were put to Go.
+ * Requests and their expected results, on every transport: each kind of success, each kind of error, and the odd
+ * inputs recorded from Go.
  */
 import { Effect } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
@@ -23,14 +23,14 @@ export interface Told {
 export interface Row {
   readonly name: string
   readonly method: string
-  /** Bytes, each a character (latin1). */
+  /** Bytes, one for each character (latin1). */
   readonly body: string
   readonly owner?: string
-  /** The built-in mapper on the in-memory services where there is none. */
+  /** Default: the built-in mapper on the in-memory services. */
   readonly driver?: Driver["Service"]
-  /** Asked before, each to succeed. */
+  /** Earlier requests; each must succeed. */
   readonly before?: ReadonlyArray<readonly [method: string, body: string]>
-  /** What is left out is not expected but must be the same on all transports. */
+  /** A field left out may have any value, but the same on all transports. */
   readonly expected: {
     readonly outcome: Told["outcome"]
     readonly message?: string
@@ -53,7 +53,10 @@ const entry = (fields: object = {}) => ({
   ...fields
 })
 
-const json = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("latin1")
+/** UTF-8, one character for each byte; without `Buffer`, since the table also runs on other runtimes. */
+const latin1 = (text: string): string =>
+  Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("")
+const json = (value: unknown): string => latin1(JSON.stringify(value))
 const group = (...entries: ReadonlyArray<object>): string => json({ Reqs: entries, Labels: null })
 
 const granted =
@@ -179,7 +182,7 @@ const labelled: Driver["Service"] = {
   mapPorts: ({ labels }) => Effect.fail({ _tag: "Labels", message: JSON.stringify([...labels]) })
 }
 
-/** Grants what asks for any other backend port than 81. */
+/** Grants every request but those for backend port 81. */
 const taken: Driver["Service"] = {
   ...echo,
   mapPorts: (group) =>
@@ -251,7 +254,7 @@ const errors: ReadonlyArray<Row> = [
     driver: { ...echo, mapPorts: () => Effect.succeed([]) },
     expected: {
       outcome: "defect",
-      message: "internal error: Error: the driver answered 0 bindings to a group of 1 entries"
+      message: "internal error: Error: the driver returned 0 bindings for a group of 1 entries"
     }
   },
   {
@@ -265,7 +268,7 @@ const errors: ReadonlyArray<Row> = [
     }
   },
   {
-    name: "a method that nobody has",
+    name: "an unknown method",
     method: "PortMapper.Nope",
     body: "{}",
     expected: { outcome: "notFound" }
@@ -306,7 +309,7 @@ const errors: ReadonlyArray<Row> = [
     expected: { outcome: "request" }
   },
   {
-    name: "a list asked for with an array",
+    name: "a list requested with an array",
     method: list,
     body: "[]",
     expected: {
@@ -317,7 +320,7 @@ const errors: ReadonlyArray<Row> = [
   }
 ]
 
-/** What is inside a string arrives, or is U+FFFD, everywhere alike. */
+/** The content of a string arrives unchanged, or as U+FFFD, on every transport alike. */
 const strings: ReadonlyArray<Row> = (
   [
     ["UTF-8", json({ Labels: { a: "\u00e9\u{1f600}\u0000" } }), "\u00e9\u{1f600}\u0000"],
@@ -371,7 +374,7 @@ const keys: ReadonlyArray<Row> = [
 ]
 
 const oddInput: ReadonlyArray<Row> = odd.map(({ type, json: text, accepted }, index): Row => {
-  const body = Buffer.from(text).toString("latin1")
+  const body = latin1(text)
   return {
     name: `odd input ${index}: ${text.slice(0, 60)}`,
     method: type === "MapPortsRequest" ? map : unmap,
@@ -380,7 +383,7 @@ const oddInput: ReadonlyArray<Row> = odd.map(({ type, json: text, accepted }, in
   }
 })
 
-/** Of what Go's JSON accepts, what names a binding at all: the others are refused by the rules for requests. */
+/** Of the inputs that Go's JSON accepts, those that name a binding: the rules for requests refuse the others. */
 function meaningful(text: string): boolean {
   return !/"(Reqs|reqs|PortBindings)":\[[^\]]/.test(text)
 }

@@ -1,6 +1,6 @@
 /**
- * The transports, as a table of requests sees them: a way to ask, and what each can't express. A new one is added by one
- * line in `transports`.
+ * The transports behind a table of requests: how to send one, and what each can't express. A new one takes one line in
+ * `transports`.
  */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
@@ -38,9 +38,9 @@ export interface Asked {
 
 export interface Transport {
   readonly name: string
-  /** Ready to be asked, with the driver of the fiber that opens it. */
+  /** Ready for requests, with the driver of the fiber that opens it. */
   readonly open: Effect.Effect<(asked: Asked) => Effect.Effect<Told>, never, Driver | Scope.Scope>
-  /** Why a row can't be asked here. */
+  /** Why a row can't be sent here. */
   readonly cannot: (row: Row) => string | undefined
 }
 
@@ -91,7 +91,7 @@ const openTls = Effect.gen(function* () {
     })
 })
 
-/** Made for the first row that asks, and gone with the last test. */
+/** Made for the first row that needs them, and removed after the last test. */
 const certificates = (): Certificates => {
   made ??= makeCertificates(folder)
   return made
@@ -158,7 +158,7 @@ const openCni = Effect.gen(function* () {
   )
 })
 
-/** The same by the executable, where there is no Node that it could be left to. */
+/** The same by the executable, without a Node to fall back on. */
 const openCniFront = Effect.gen(function* () {
   const socket = yield* socketFor(yield* Driver, { handlers: { [executePath]: executeHandler } })
   const cni = cniByFront(yield* pathOf("cat", "curl"))
@@ -205,7 +205,7 @@ const addingBy =
       return { outcome, message: msg, issues: undefined }
     })
 
-/** A container whose labels ask for the entries, one by one. What came of it the watch tells in its log. */
+/** A container whose labels ask for the entries, one by one. The watch logs the outcome. */
 const openLabels = Effect.gen(function* () {
   const services = yield* Layer.build(Layer.merge(Memory.layer(), WatchRecord.layerMemory))
   const engine = Context.get(services, MemoryEngine)
@@ -242,7 +242,7 @@ const openLabels = Effect.gen(function* () {
     })
 })
 
-/** Asks with the driver of the fiber that opened the transport. */
+/** Calls the driver of the fiber that opened the transport. */
 function withDriver(
   opened: Effect.Effect<(asked: Asked) => Effect.Effect<Told, never, Driver>>
 ): Transport["open"] {
@@ -309,7 +309,7 @@ const outcomes = new Map<number, Told["outcome"]>([
   [-32000, "driver"]
 ])
 
-/** What `params` of JSON-RPC can't hold. */
+/** What `params` of JSON-RPC can't contain. */
 const brokenEnvelope = ({ body, method }: Row): string | undefined => {
   if (method !== "Plugin.Activate" && body.trim() === "") {
     return "an empty body is params left out, which has words of its own"
@@ -332,7 +332,7 @@ const notAValue = ({ body, method }: Row): string | undefined => {
   return /\d\.0\b|\de\d/.test(body) ? "a value has no other spelling of its numbers" : undefined
 }
 
-/** What is never asked for a container: it has exact ports and addresses, and its adapter puts the request together. */
+/** What no container asks for: it has exact ports and addresses, and its adapter builds the request. */
 const notPublished = ({ body, method, name }: Row): string | undefined => {
   if (method !== "PortMapper.MapPorts") return "a container is published, or ends, and asks for nothing else"
   const text = body.toString()

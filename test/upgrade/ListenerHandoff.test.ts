@@ -1,4 +1,4 @@
-/** What a plugin's clients notice between two servers on the socket that is kept for both. */
+/** What a plugin's clients notice between two servers on a socket that both use in turn. */
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
@@ -13,10 +13,10 @@ import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const mapBody = http[2]?.body ?? ""
-/** With what many clients say of a connection that they keep anyway. */
+/** With the header that many clients send although they keep the connection anyway. */
 const bytes = `POST /PortMapper.MapPorts HTTP/1.1\r\nHost: plugin.moby.localhost\r\nConnection: keep-alive\r\nContent-Length: ${Buffer.byteLength(mapBody)}\r\n\r\n${mapBody}`
 
-/** Serves until it is told to end, which is told. */
+/** Serves until the returned effect ends it. */
 const serving = Effect.fnUntraced(function* (
   path: string,
   handoff: HeldListeners,
@@ -30,7 +30,7 @@ const serving = Effect.fnUntraced(function* (
   return Scope.close(scope, Exit.void)
 })
 
-/** A connection as the Engine's client keeps it, and the status of the answers that came over it. */
+/** A connection kept alive as the Engine's client does, and the status of its answers. */
 const connection = (path: string) =>
   Effect.map(
     Effect.acquireRelease(
@@ -61,7 +61,7 @@ const connection = (path: string) =>
   )
 
 describe("a socket that is kept for a successor", () => {
-  it.live("refuses nobody, finishes what was asked, and closes no idle connection", () =>
+  it.live("refuses no client, finishes requests in flight, and closes no idle connection", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const handoff = yield* holdListeners(undefined)
@@ -82,13 +82,13 @@ describe("a socket that is kept for a successor", () => {
       const busy = yield* connection(path)
       busy.ask()
       yield* Deferred.await(asked)
-      // Read already, and answered by whoever has read it.
+      // The first server has read this request, so it answers it.
       busy.ask()
       yield* turns()
 
       handoff.leave()
       const ending = yield* Effect.forkChild(end, { startImmediately: true })
-      // Read by nobody before there is a successor.
+      // No server reads this request before there is a successor.
       idle.ask()
       const late = yield* Effect.forkChild(
         Effect.promise(() => request(path, "/Plugin.Activate")),
@@ -114,7 +114,7 @@ describe("a socket that is kept for a successor", () => {
     })
   )
 
-  it.live("is not accepted from before its last holder lets go", () =>
+  it.live("accepts no connection before its last holder lets go", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const first = yield* holdListeners(undefined)
@@ -122,7 +122,7 @@ describe("a socket that is kept for a successor", () => {
       const end = yield* serving(path, first)
       first.leave()
       yield* end
-      // As the successor gets them, numbers and all: these are one process.
+      // As the successor receives them, with equal numbers: both are one process here.
       const listeners = first.listeners().map((kept) => ({ ...kept, ...first.adopt(kept.place) }))
       const second = yield* holdListeners({ listeners, connections: [] })
       const endOfSecond = yield* serving(path, second)
@@ -136,7 +136,7 @@ describe("a socket that is kept for a successor", () => {
     })
   )
 
-  it.live("is bound anew where its file is another's by now", () =>
+  it.live("is bound anew where its file belongs to another socket by now", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
       const handoff = yield* holdListeners(undefined)

@@ -1,4 +1,7 @@
-/** What either side of a handover makes of the other: of strangers, of those who die on the way, and of those who hang. */
+/**
+ * How either side of a handover reacts to the other: to strangers, to peers that die on the way, and to peers that
+ * hang.
+ */
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -18,7 +21,7 @@ const timeouts: Timeouts = { silence: "30 seconds", ready: "30 seconds", gone: "
 const nothing = { sockets: [], listeners: [], connections: [], lock: undefined }
 
 describe("a process that offers its handover", () => {
-  it.live("tells who may not take over why, and accepts the next who may", () =>
+  it.live("sends a process that may not take over the reason, and accepts the next one that may", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
@@ -74,7 +77,7 @@ describe("a process that offers its handover", () => {
     })
   )
 
-  it.live("passes over who leaves without a word, and over who says nothing in time", () =>
+  it.live("skips a process that leaves without a message, and one that sends nothing in time", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
@@ -96,7 +99,7 @@ describe("a process that offers its handover", () => {
     ["is busy for too long", { ready: "100 millis" }, (pid) => `process ${pid} could not serve within 100ms`]
   ]
   for (const [what, waits, why] of late)
-    it.live(`tells a successor that ${what} to end, and kills it where it does not`, () =>
+    it.live(`asks a successor that ${what} to end, and kills it where it does not`, () =>
       Effect.gen(function* () {
         const path = yield* handoverPath
         const connected = yield* offerHandover(path)
@@ -117,7 +120,7 @@ describe("a process that offers its handover", () => {
 })
 
 describe("a process that takes over", () => {
-  it.live("finds nobody where there is no socket, or one that nobody listens on", () =>
+  it.live("finds no predecessor without a socket, or without a listener on it", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       assert.isUndefined(yield* takeOver(path))
@@ -130,7 +133,7 @@ describe("a process that takes over", () => {
     })
   )
 
-  it.live("is told why it is refused, by whatever version", () =>
+  it.live("receives the reason for a refusal, from any version", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const other = yield* speaker("listen", path)
@@ -150,7 +153,7 @@ describe("a process that takes over", () => {
   const untilHanded = ['{"_tag":"Accepted"}', '{"_tag":"Handed"}']
 
   for (const said of [[], untilHanded.slice(0, 1)])
-    it.live(`starts by itself where the other dies after ${said.length} messages`, () =>
+    it.live(`starts without it where the predecessor dies after ${said.length} messages`, () =>
       Effect.gen(function* () {
         const path = yield* handoverPath
         const other = yield* speaker("listen", path)
@@ -164,7 +167,7 @@ describe("a process that takes over", () => {
       })
     )
 
-  it.live("goes on alone where the other dies once everything was handed over", () =>
+  it.live("continues alone where the predecessor dies once everything was handed over", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const other = yield* speaker("listen", path)
@@ -178,7 +181,7 @@ describe("a process that takes over", () => {
     })
   )
 
-  it.live("goes on alone where the other hangs once it could let go, and kills it before", () =>
+  it.live("continues alone where the predecessor hangs after it could let go, and kills it first", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const other = yield* speaker("listen", path)
@@ -191,7 +194,7 @@ describe("a process that takes over", () => {
     })
   )
 
-  it.live("gives up where the other takes back, or hands over what can't be used", () =>
+  it.live("gives up where the predecessor revokes, or hands over something unusable", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const back = yield* speaker("listen", path)
@@ -215,7 +218,7 @@ describe("a process that takes over", () => {
     })
   )
 
-  it.live("receives a thousand descriptors with what they are", () =>
+  it.live("receives a thousand descriptors with their descriptions", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
@@ -253,7 +256,7 @@ describe("a process that takes over", () => {
     })
   )
 
-  it.live("leaves nothing open of what it received from one that ends before the last of it", () =>
+  it.live("closes everything received from a predecessor that ends before the last message", () =>
     Effect.gen(function* () {
       const path = yield* handoverPath
       const connected = yield* offerHandover(path)
@@ -273,7 +276,7 @@ describe("a process that takes over", () => {
   )
 })
 
-it.live("a plain start is refused amid a handover, and where nobody listens it is not", () =>
+it.live("a plain start is refused amid a handover, and allowed without a listener", () =>
   Effect.gen(function* () {
     const path = yield* handoverPath
     yield* refuseAmidHandover(path)
@@ -293,7 +296,7 @@ const handoverPath = Effect.map(temporaryFolder, (folder) => Path.join(folder, "
 
 const refused = (reason: string): string => `0 ${JSON.stringify({ _tag: "Refused", reason })}`
 
-/** A file of this process, and how many more descriptors of it the process has. */
+/** A file of this process, and the number of further descriptors for it. */
 const openedFile = Effect.fnUntraced(function* (path: string) {
   const file = `${path}.file`
   const fd = yield* Effect.acquireRelease(
@@ -324,7 +327,7 @@ const speaker = (side: "connect" | "listen", path: string, as: { readonly uid?: 
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
     return {
       pid: child.pid,
-      /** The next line but those that only say that the other side is at work. */
+      /** The next line, without those that only report that the other side is at work. */
       hears: Effect.promise(async () => {
         for (;;) {
           const line = String((await lines.next()).value)

@@ -1,13 +1,14 @@
 /**
- * `ByteCounter` by conntrack's accounting (`net.netfilter.nf_conntrack_acct`): the flows that live are dumped when someone
- * asks, those that end are told by the kernel, redirected ones alone. Nothing is listened to where nothing is accounted:
- * a listener costs the kernel a message for every flow that ends.
+ * `ByteCounter` by conntrack's accounting (`net.netfilter.nf_conntrack_acct`): it dumps live flows when the caller
+ * requests counts, and the kernel reports the end of each redirected flow. It does not listen where accounting is
+ * off: a listener costs the kernel a message for every flow that ends.
  *
- * Not counted: what a flow carried that began before accounting, or ended while this process did not run; and of a flow
- * that began before this process listened, what it carried after it was last asked for, since the kernel tells no end of it.
+ * Not counted: the bytes of a flow that began before accounting was on, or that ended while this process did not
+ * run; and for a flow that began before this process listened, the bytes after the last dump, since the kernel does
+ * not report its end.
  */
 import { readFileSync } from "node:fs"
-import { Effect, Layer, Result, Scope, Semaphore } from "effect"
+import { Clock, Effect, Layer, Result, Scope, Semaphore } from "effect"
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
 import * as C from "../Libc.ts"
 import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
@@ -16,8 +17,8 @@ import { flowsOfStatus, IPS_DST_NAT, NFNLGRP_CONNTRACK_DESTROY, readFlow } from 
 import { attachFlowFilter } from "./FlowFilter.ts"
 import { makeLedger } from "./FlowLedger.ts"
 
-/** An answer may be that old. */
-const freshMillis = 1000
+/** Maximum age of a cached result. */
+const freshNanos = 1_000_000_000n
 
 export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
   ByteCounter,
@@ -28,9 +29,9 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
     const scope = yield* Effect.scope
     const ledger = makeLedger()
     let ends: Netlink | undefined
-    let walkedAt = -Infinity
+    let walkedAt: bigint | undefined
 
-    /** Takes in what ended until now. Where the kernel had to drop some, they are counted as they were last seen. */
+    /** Reads the ends reported so far. If the kernel dropped some, those flows count as last seen. */
     const takeEnds = () => {
       for (;;) {
         const received = ends?.receive()
@@ -63,20 +64,21 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
       ends = netlink
     }).pipe(Effect.provideService(Scope.Scope, scope))
 
-    /** Looks at what lives, unless someone just did. */
+    /** Dumps the live flows, unless the last dump is recent enough. */
     const refresh = permits.withPermit(
       Effect.gen(function* () {
-        if (performance.now() - walkedAt < freshMillis) return
+        if (walkedAt !== undefined && (yield* Clock.monotonicTimeNanos) - walkedAt < freshNanos) return
         yield* listen
         ledger.begin()
         yield* walk(redirectedFlows, (message) => {
           const flow = readFlow(message)
           if (flow !== undefined) ledger.seen(flow)
         })
-        // The kernel tells of an end before it takes the flow away: what the dump has no more has been told.
+        // The kernel reports a flow's end before it removes the flow: every flow missing from the dump has been
+        // reported.
         takeEnds()
         ledger.finish()
-        walkedAt = performance.now()
+        walkedAt = yield* Clock.monotonicTimeNanos
       })
     )
 

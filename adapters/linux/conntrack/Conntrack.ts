@@ -1,6 +1,6 @@
 /**
- * `Conntrack` through netlink: flows are found by dumps that the kernel filters, and deleted by tuple and id, so that none
- * is deleted but the one that was looked at.
+ * `Conntrack` through netlink: finds flows by dumps that the kernel filters, and deletes them by tuple and id, so
+ * that it deletes exactly the flow that it looked at.
  */
 import { readFileSync } from "node:fs"
 import { Duration, Effect, Layer, Result } from "effect"
@@ -28,10 +28,10 @@ import {
 } from "./ConntrackMessages.ts"
 import { staleAmong } from "./FlowFrontends.ts"
 
-/** From a change to the sweep of what came just before it; then from one sweep to the next. */
+/** The delay from a change to the sweep for flows from just before it; then the interval between sweeps. */
 const sweepAfter = Duration.millis(200)
 const sweepInterval = Duration.seconds(1)
-/** Deletions sent at once. */
+/** Deletions per send. */
 const longestSeries = 1000
 
 export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.effect(
@@ -46,12 +46,12 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
     const walk = yield* openWalk(libc, NETLINK_NETFILTER)
     const scope = yield* Effect.scope
 
-    /** The frontends whose half-open connections are yet to be forgotten. */
+    /** The frontends whose half-open connections are still to be deleted. */
     let waiting = new Map<string, FlowFrontend>()
     let sweeping = false
     let missing = false
 
-    /** The addresses of this host, of the families in which some frontend stands for all of them. */
+    /** This host's addresses, of the families in which some frontend uses the unspecified address. */
     const localFor = (frontends: ReadonlyArray<FlowFrontend>) =>
       Result.gen(function* () {
         const families = new Set(
@@ -77,7 +77,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
           stale.push(nameOf(message))
           if (found === "refused") refused.push(...refusedFlow(flow))
         })
-      // Before they are gone: in between, the backend's next packet would begin a flow of its own.
+      // Before the deletion: otherwise the backend's next packet could start a new flow in between.
       if (refused.length > 0) yield* firewall.refuse(refused)
       for (let next = 0; next < stale.length; next += longestSeries)
         yield* remove(stale.slice(next, next + longestSeries))
@@ -88,19 +88,21 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         for (const flow of flows) writeDelete(series, flow)
       })
       if (Result.isFailure(refused)) return Effect.fail(refused.failure)
-      // What ended meanwhile is as forgotten as it can be.
+      // A flow that ended meanwhile needs no deletion.
       const worst = refused.success.find(({ errno }) => errno !== C.ENOENT)
       return worst === undefined ? Effect.void : Effect.fail(libc.errno("delete", -worst.errno))
     }
 
-    /** The kernel has none of this where its flows can't be reached: told once, and no reason to refuse a mapping. */
+    /**
+     * The kernel tracks no flows where its table can't be reached: logged once, and no reason to refuse a mapping.
+     */
     const orMissing = (effect: Effect.Effect<void, C.Errno | FirewallError>) =>
       Effect.catch(effect, (error) => {
         if (error._tag !== "Errno" || (error.errno !== C.EINVAL && error.errno !== C.EOPNOTSUPP))
           return Effect.fail(new ConntrackError({ detail: error.message }))
         missing = true
         return Effect.logWarning(
-          `flows that began before a mapping go on as they were: the kernel lacks nf_conntrack_netlink (${error.message})`
+          `flows that began before a mapping continue unchanged: the kernel lacks nf_conntrack_netlink (${error.message})`
         )
       })
 
@@ -140,7 +142,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
   }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
 )
 
-/** By what the backend sends; none of a protocol that is not published. */
+/** The tuple of what the backend sends; none for a protocol that can't be published. */
 const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {
   const protocol = protocolOfNumber(reply.protocol)
   if (protocol === undefined) return []
@@ -153,10 +155,10 @@ const nobody: IsLocal = () => false
 
 const isForgottenNow = ({ protocol, narrowed }: FlowFrontend): boolean => protocol === "udp" || narrowed
 
-/** What was neither answered nor redirected, of both families. */
+/** The flows of both families that are neither answered nor redirected. */
 const halfOpen = flowsOfStatus(0, IPS_SEEN_REPLY | IPS_DST_NAT)
 
-/** One dump for each family and protocol, of as little as there is to look at. */
+/** One dump for each family and protocol, filtered as narrowly as the targets allow. */
 const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Request> =>
   [...Map.groupBy(frontends, ({ host, protocol }) => `${host.family} ${protocol}`).values()].flatMap(
     (own) => {
@@ -175,7 +177,7 @@ const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Requ
     }
   )
 
-/** A host without flows need not be searched; one that can't tell is. */
+/** Skips the search on a host without flows; searches if the number of flows is unknown. */
 const noFlows = (): boolean => {
   try {
     return readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "latin1").trim() === "0"

@@ -1,6 +1,7 @@
 /**
- * The ctnetlink messages that find flows and delete them (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The kernel
- * filters dumps by tuple since 5.8 and by status since 5.15; an older one answers more, so whoever asks looks again.
+ * The ctnetlink messages that find flows and delete them (include/uapi/linux/netfilter/nfnetlink_conntrack.h). The
+ * kernel filters dumps by tuple since 5.8 and by status since 5.15; an older one returns more, so the caller
+ * filters again.
  */
 import type { Batch, Request } from "../netlink/Netlink.ts"
 import {
@@ -15,7 +16,7 @@ export const NFNLGRP_CONNTRACK_DESTROY = 3
 const IPCTNL_MSG_CT_GET = 1
 const IPCTNL_MSG_CT_DELETE = 2
 
-/** The kernel numbers them so that an address family is a family of a flow. */
+/** The kernel uses the numbers of address families for the families of flows. */
 export const NFPROTO_UNSPEC = 0
 export const NFPROTO_IPV4 = 2
 export const NFPROTO_IPV6 = 10
@@ -57,14 +58,14 @@ export interface Tuple {
   destinationPort: number
 }
 
-/** A flow as its first packet was sent, and as its answers are expected: after a redirection, from the backend. */
+/** A flow's original tuple, and the reply tuple that the kernel expects: after a redirection, from the backend. */
 export interface Flow {
   readonly family: number
   readonly original: Tuple
   readonly reply: Tuple
   readonly status: number
   readonly id: number
-  /** Both are 0 where the kernel does not count. */
+  /** Both are 0 where the kernel's accounting is off. */
   readonly bytesIn: number
   readonly bytesOut: number
 }
@@ -103,7 +104,7 @@ export const flowsTo = (
   }
 })
 
-/** The flows of both families whose status has these bits, of those in the mask. */
+/** The flows of both families whose status, masked, equals these bits. */
 export const flowsOfStatus = (status: number, mask: number): Request => ({
   subsystem: NFNL_SUBSYS_CTNETLINK,
   type: IPCTNL_MSG_CT_GET,
@@ -135,7 +136,10 @@ export const readFlow = ({ body }: Message): Flow | undefined => {
     : { family: body[0] ?? 0, original, reply, status, id, bytesIn, bytesOut }
 }
 
-/** What names a flow to the kernel: its tuple, its zone, and the id that tells it from a later one of the same tuple. */
+/**
+ * What identifies a flow to the kernel: its tuple, its zone, and the id that distinguishes it from a later flow of
+ * the same tuple.
+ */
 export interface FlowName {
   readonly family: number
   readonly attributes: ReadonlyArray<readonly [type: number, payload: Uint8Array]>
@@ -156,7 +160,7 @@ export const writeDelete = ({ writer, begin }: Batch, { family, attributes }: Fl
   writer.end()
 }
 
-/** The tuple's payload is attributes already, in one that says so. */
+/** The tuple's payload consists of attributes already, so it goes into a nested one. */
 const writeNamed = (writer: MessageWriter, type: number, payload: Uint8Array) => {
   if (type !== CTA_TUPLE_ORIG) return writer.attribute(type, payload)
   const start = writer.beginNested(type)

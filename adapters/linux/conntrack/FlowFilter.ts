@@ -1,6 +1,6 @@
 /**
- * A socket filter for conntrack's events: of every flow of the host that ends, only those that were redirected wake the
- * process. Classic BPF (Linux Documentation/networking/filter.rst), whose extension finds an attribute of a message.
+ * A socket filter for conntrack's events: of all flows that end on the host, only redirected ones wake the process.
+ * Classic BPF (Linux Documentation/networking/filter.rst), whose extension finds an attribute of a message.
  */
 
 import { hostLittleEndian, type Libc, SO_ATTACH_FILTER, SOL_SOCKET } from "../Libc.ts"
@@ -15,7 +15,7 @@ const INDEX_FROM_ACCUMULATOR = 0x07
 const JUMP_IF_EQUAL = 0x15
 const JUMP_IF_SET = 0x45
 const RETURN = 0x06
-/** Where an attribute of type X is, from the offset in A on; 0 where there is none. */
+/** Loads the offset of the attribute of type X, searching from the offset in A; 0 if there is none. */
 const findAttribute = -0x1000 + 12
 const attributeHeader = 4
 

@@ -1,4 +1,7 @@
-/** Which flows do not go where their frontend leads now. Pure: flows are as the kernel told them, addresses are asked for. */
+/**
+ * Which flows don't go where their frontend redirects now. Pure: the caller passes the flows as the kernel reported
+ * them, and the host's addresses.
+ */
 import { IpNetwork, NetAddress } from "effect/net"
 import type { FlowFrontend } from "../../../src/firewall/Conntrack.ts"
 import { isLoopback, isUnspecified } from "../../../src/protocol/Address.ts"
@@ -6,10 +9,10 @@ import { protocolNumber } from "../../../src/protocol/Protocol.ts"
 import type { IsLocal } from "../netlink/LocalAddresses.ts"
 import { type Flow, IPS_DST_NAT, IPS_SEEN_REPLY, NFPROTO_IPV4 } from "./ConntrackMessages.ts"
 
-/** `refused`: its source was let in until now, so neither end may take it up again. */
+/** `refused`: its source was allowed until now, so neither end may resume it. */
 export type Stale = "stale" | "refused"
 
-/** Whether a flow is to one of these frontends, and does not go where that one leads. */
+/** Whether a flow is to one of these frontends and does not go to that frontend's backend. */
 export const staleAmong = (
   frontends: ReadonlyArray<FlowFrontend>,
   isLocal: IsLocal

@@ -1,6 +1,6 @@
 /**
- * Adds up what flows carried, from two sources that overlap: dumps of those that live, and a message of each that ends. Pure:
- * what is told twice is counted once, in whatever order it comes, and a sum never falls.
+ * Adds up the bytes of flows from two sources that overlap: dumps of live flows, and a message for each flow that
+ * ends. Pure: it counts what both report once, in whatever order it comes, and a sum never falls.
  */
 import type { Bytes, Redirected } from "../../../src/firewall/ByteCounter.ts"
 import { isUnspecified } from "../../../src/protocol/Address.ts"
@@ -10,23 +10,26 @@ import type { Flow } from "./ConntrackMessages.ts"
 export interface FlowLedger {
   /** A dump begins. */
   readonly begin: () => void
-  /** The dump has this flow. */
+  /** The dump contains this flow. */
   readonly seen: (flow: Flow) => void
-  /** The dump is over. Every end that came before its last part must have been told: what is missing is not awaited. */
+  /**
+   * The dump is over. Every end that came before its last part must have been passed to `ended`: the ledger no
+   * longer tracks a flow that the dump lacks.
+   */
   readonly finish: () => void
-  /** This flow ended, having carried this much in all. */
+  /** This flow ended, with these totals. */
   readonly ended: (flow: Flow) => void
   readonly sums: (redirected: ReadonlyArray<Redirected>) => ReadonlyArray<Bytes>
   readonly forget: (redirected: ReadonlyArray<Redirected>) => void
 }
 
-/** Redirections of others are counted until they are too many: the oldest are forgotten. */
+/** Redirections by others are counted too, up to this many; then the oldest are dropped. */
 const mostServices = 65_536
 
 export const makeLedger = (): FlowLedger => {
-  /** By service (where flows were led by whom), then by the address that they were sent to. */
+  /** By service (protocol, port and backend of the flows), then by the address that clients sent to. */
   const sums = new Map<string, Map<string, Sum>>()
-  /** What of each living flow is in the sums. */
+  /** The part of each live flow that the sums contain. */
   let counted = new Map<string, Bytes>()
   let dumped: Map<string, Bytes> | undefined
   let endedMeanwhile = new Set<string>()
@@ -54,7 +57,7 @@ export const makeLedger = (): FlowLedger => {
   const addressesOf = ({ protocol, port, backend }: Redirected) =>
     sums.get(serviceOf(protocolNumber[protocol], port, backend.address.octets, backend.port))
 
-  /** The addresses of a service that have a redirection of their own. */
+  /** The addresses of a service that have their own redirection. */
   const specific = (redirected: ReadonlyArray<Redirected>): ReadonlySet<string> =>
     new Set(redirected.filter(({ host }) => !isUnspecified(host)).map((one) => ownKey(one)))
 
@@ -108,7 +111,7 @@ interface Sum {
   out: number
 }
 
-/** The kernel's id is a hash of 32 bits; with the client's port no two flows of a host share it. */
+/** The kernel's id is a 32-bit hash; together with the client's port it is unique among a host's flows. */
 const nameOf = ({ id, original }: Flow): string => `${id} ${original.sourcePort}`
 
 const serviceOf = (protocol: number, port: number, backend: Uint8Array, backendPort: number): string =>

@@ -1,6 +1,6 @@
 /**
- * Which addresses are this host's own, as `fib daddr type local` decides it: what the kernel's local routing table says,
- * ranges included that someone routed to the host as a whole. Source: rtnetlink(7).
+ * Which addresses are this host's own, as `fib daddr type local` decides it: those in the kernel's local routing
+ * table, including ranges that an administrator routed to the host as a whole. Source: rtnetlink(7).
  */
 import { Result } from "effect"
 import * as C from "../Libc.ts"
@@ -12,12 +12,12 @@ const RTA_DST = 1
 const RT_TABLE_LOCAL = 255
 const RTN_LOCAL = 2
 
-/** struct rtmsg, of which netfilter's header is the first third. */
+/** struct rtmsg; a dump request writes its first third as netfilter's header. */
 const routeHeaderLength = 12
 
 export type IsLocal = (address: Uint8Array) => boolean
 
-/** `netlink` speaks NETLINK_ROUTE. */
+/** `netlink` is a NETLINK_ROUTE socket. */
 export const readLocal = (netlink: Netlink, family: 4 | 6): Result.Result<IsLocal, C.Errno> =>
   Result.map(
     netlink.dump({

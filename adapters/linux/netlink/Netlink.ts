@@ -1,8 +1,8 @@
 /**
  * A netlink socket kept open: transactions (nfnetlink batches), requests, dumps, and multicast events.
  *
- * Nothing here waits. The kernel works on a message while it is sent, so that every answer is in the socket's buffer when the
- * call returns, and the next part of a dump is made while the last one is read.
+ * No call here blocks. The kernel processes a message during the send, so every answer is in the socket's buffer
+ * when the call returns, and the kernel makes the next part of a dump during the read of the last one.
  * Sources: netlink(7), net/netfilter/nfnetlink.c.
  */
 import { Result } from "effect"
@@ -24,13 +24,13 @@ import {
 export const NETLINK_ROUTE = 0
 export const NETLINK_NETFILTER = 12
 
-/** A message of a batch or a series that the kernel refused, counted from 0; -1 is the whole of it. */
+/** A message of a batch or a series that the kernel refused, counted from 0; -1 is the whole batch. */
 export interface Refusal {
   readonly index: number
   readonly errno: number
 }
 
-/** Adds the messages of a batch; they are numbered in the order they are begun. */
+/** Adds the messages of a batch; they are numbered in the order of `begin`. */
 export interface Batch {
   readonly writer: MessageWriter
   /** Begins a message of the batch's subsystem, whose `type` is the lower byte. End it by `writer.end()`. */
@@ -48,25 +48,26 @@ export interface Request {
 export interface Netlink {
   readonly fd: number
   /**
-   * One transaction: no refusals, and all of it was done; else nothing was. The kernel looks at every message before it
-   * gives up, so each one that is wrong has its refusal. A failure is one of sending; nothing was done then.
+   * One transaction: if there are no refusals, the kernel applied all of it; else nothing. The kernel checks every
+   * message before it gives up, so each invalid one has its refusal. A failure means the send failed and nothing
+   * was applied.
    */
   readonly batch: (
     subsystem: number,
     write: (batch: Batch) => void
   ) => Result.Result<ReadonlyArray<Refusal>, C.Errno>
-  /** Messages one after the other, each done or refused for itself. */
+  /** Sends messages one after the other; the kernel applies or refuses each on its own. */
   readonly series: (
     subsystem: number,
     write: (series: Batch) => void
   ) => Result.Result<ReadonlyArray<Refusal>, C.Errno>
   /** The answer to a request for one object. */
   readonly get: (request: Request) => Result.Result<Message, C.Errno>
-  /** All objects of a kind as they were at one moment: a dump that a change interrupted is made again. */
+  /** All objects of a kind at one moment: a dump that a change interrupted is repeated. */
   readonly dump: (request: Request) => Result.Result<ReadonlyArray<Message>, C.Errno>
-  /** Joins a multicast group; `receive` then has its messages. Use a socket of its own for events. */
+  /** Joins a multicast group, whose messages `receive` then returns. Use a separate socket for events. */
   readonly subscribe: (group: number) => Result.Result<void, C.Errno>
-  /** What has arrived, without waiting. `ENOBUFS`: events were lost. */
+  /** The messages that have arrived, without waiting. `ENOBUFS`: events were lost. */
   readonly receive: () => Result.Result<ReadonlyArray<Message>, C.Errno>
   readonly close: () => void
 }
@@ -79,13 +80,16 @@ const SUBSYSTEM_NONE = 0
 /** Limits, not reservations: room for a refusal of each of some ten thousand messages. */
 const receiveBuffer = 16 << 20
 const sendBuffer = 1 << 20
-/** More than any datagram that netlink makes. */
+/** Larger than any datagram that netlink sends. */
 const datagramLength = 1 << 16
 const dumpAttempts = 20
-/** Sequence numbers are 32 bits wide; a batch never gets from here to their end. */
+/** Sequence numbers are 32 bits wide; a batch that starts here never reaches the end. */
 const lastSequence = 0xf0000000
 
-/** On a new socket; or on one of another process, which does not use it meanwhile: `receive` what it left unread first. */
+/**
+ * Uses a new socket, or one inherited from another process, which must not use it meanwhile: call `receive` first
+ * to drain what it left unread.
+ */
 export const openNetlink = (
   libc: C.Libc,
   protocol: number,
@@ -99,7 +103,7 @@ export const openNetlink = (
     new DataView(number.buffer).setUint32(0, value, C.hostLittleEndian)
     return libc.setsockopt(fd, level, name, number, 4)
   }
-  /** Past the host's limit where we may, up to it where we may not. */
+  /** Ignores the host's limit where this process may; else the kernel caps the size at it. */
   const setBuffer = (forced: number, usual: number, length: number) => {
     if (setNumber(C.SOL_SOCKET, forced, length) < 0) setNumber(C.SOL_SOCKET, usual, length)
   }
@@ -153,7 +157,10 @@ export const openNetlink = (
     }
   }
 
-  /** Calls back for each answer to the messages numbered from `first` on, until `visit` is true or there are no more. */
+  /**
+   * Calls back for each answer to the messages numbered from `first` on, until `visit` returns true or there are no
+   * more.
+   */
   const answers = (first: number, last: number, visit: (message: Message) => boolean): number => {
     for (;;) {
       const datagram = receiveDatagram()
@@ -195,8 +202,9 @@ export const openNetlink = (
   })
 
   /**
-   * Sends what was written, and has the answers to the messages from `earliest` on, `first` being number 0. Only the last
-   * one asks for an answer, and its answer comes last; the others answer when they are refused.
+   * Sends the written messages, and returns the answers to those from `earliest` on, `first` being number 0. Only
+   * the last message requests an acknowledgement, which therefore comes last; the others are answered only if
+   * refused.
    */
   const refusals = (
     earliest: number,
@@ -263,7 +271,7 @@ export const openNetlink = (
     return interrupted ? -C.EINTR : parts
   }
 
-  /** A dump whose reading failed goes on all the same, and is in the way of the next one until it was read to its end. */
+  /** A dump continues after a failed read, and blocks the next one until it has been read to its end. */
   const readToEnd = (): void => {
     while (typeof receiveDatagram() !== "number");
   }

@@ -1,6 +1,6 @@
 /**
- * Netlink messages as bytes: written and read, never sent. Headers and lengths are in the host's byte order, payloads of
- * netfilter in network order; everything starts at a multiple of four.
+ * Netlink messages as bytes: this file writes and reads them, but never sends. Headers and lengths are in the
+ * host's byte order, netfilter's payloads in network order; everything is aligned to four bytes.
  * Sources: netlink(7), include/uapi/linux/netlink.h and netfilter/nfnetlink.h.
  */
 import { hostLittleEndian } from "../Libc.ts"
@@ -26,7 +26,7 @@ const typeMask = 0x3fff
 const text = new TextEncoder()
 const aligned = (length: number): number => (length + 3) & ~3
 
-/** Messages one after the other, in a buffer that grows and is used again. */
+/** Consecutive messages, in a buffer that grows and is reused. */
 export class MessageWriter {
   bytes = new Uint8Array(4096)
   length = 0
@@ -73,7 +73,7 @@ export class MessageWriter {
     this.view.setUint32(at, value)
   }
 
-  /** A number in the host's byte order, as the kernel's own masks travel. */
+  /** A number in the host's byte order, which the kernel's own masks use. */
   hostUint32(type: number, value: number): void {
     const at = this.attributeHeader(type, 4)
     this.view.setUint32(at, value, hostLittleEndian)
@@ -89,14 +89,17 @@ export class MessageWriter {
     this.view.setUint8(at, value)
   }
 
-  /** The rest of a header that is longer than netfilter's, or attributes with their headers; a multiple of four bytes. */
+  /**
+   * The rest of a header that is longer than netfilter's, or attributes with their headers; a multiple of four
+   * bytes.
+   */
   append(bytes: Uint8Array): void {
     this.reserve(bytes.length)
     this.bytes.set(bytes, this.length)
     this.length += bytes.length
   }
 
-  /** The text's bytes and a zero byte. Texts are names of our own, of which there are few. */
+  /** The text's bytes and a zero byte. Texts are our own names, of which there are few. */
   string(type: number, value: string): void {
     let bytes = this.texts.get(value)
     if (bytes === undefined) {
@@ -106,7 +109,7 @@ export class MessageWriter {
     this.attribute(type, bytes)
   }
 
-  /** Opens an attribute of attributes; the result is what `endNested` takes. */
+  /** Opens a nested attribute; pass the result to `endNested`. */
   beginNested(type: number): number {
     return this.attributeHeader(type | nested, 0) - attributeHeaderLength
   }
@@ -115,7 +118,7 @@ export class MessageWriter {
     this.view.setUint16(start, this.length - start, hostLittleEndian)
   }
 
-  /** Where the payload goes: behind its header, with zeros up to the next multiple of four. */
+  /** The offset of the payload, behind its header; pads with zeros up to the next multiple of four. */
   private attributeHeader(type: number, length: number): number {
     this.reserve(attributeHeaderLength + aligned(length))
     const at = this.length
@@ -145,7 +148,7 @@ export interface Message {
   readonly body: Uint8Array
 }
 
-/** The messages of one datagram; a message cut short ends them. */
+/** The messages of one datagram; stops at a truncated message. */
 export function* readMessages(bytes: Uint8Array): Generator<Message> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   for (let at = 0; at + headerLength <= bytes.length; ) {
@@ -162,11 +165,11 @@ export function* readMessages(bytes: Uint8Array): Generator<Message> {
   }
 }
 
-/** The `errno` of an NLMSG_ERROR or NLMSG_DONE, 0 where all went well. */
+/** The `errno` of an NLMSG_ERROR or NLMSG_DONE, 0 for success. */
 export const errnoOf = ({ body }: Message): number =>
   body.length < 4 ? 0 : -new DataView(body.buffer, body.byteOffset, 4).getInt32(0, hostLittleEndian)
 
-/** Calls back for each attribute of `bytes` from `offset` on; what is malformed ends them. */
+/** Calls back for each attribute of `bytes` from `offset` on; stops at a malformed one. */
 export const eachAttribute = (
   bytes: Uint8Array,
   offset: number,
@@ -193,7 +196,7 @@ export const findAttribute = (bytes: Uint8Array, offset: number, type: number): 
   return found
 }
 
-/** The payload of an attribute within attributes. */
+/** The payload of an attribute within nested attributes. */
 export const findNested = (
   bytes: Uint8Array,
   ...path: readonly [type: number, ...types: ReadonlyArray<number>]

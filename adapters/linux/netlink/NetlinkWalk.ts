@@ -1,6 +1,6 @@
 /**
- * Dumps of tables so large that the kernel is busy with them for long: conntrack's takes 65 ms with 200,000 flows, and 5 ms
- * with none. They are made in another thread, on a socket of their own, and read part by part between other work.
+ * Dumps of tables so large that they keep the kernel busy for long: conntrack's takes 65 ms with 200,000 flows, and
+ * 5 ms with none. They run in another thread, on their own socket, and are read part by part between other work.
  */
 import { Effect, Result, type Scope, Semaphore } from "effect"
 import * as C from "../Libc.ts"
@@ -15,13 +15,13 @@ import {
   readMessages
 } from "./NetlinkMessage.ts"
 
-/** Calls back for each object of a kind; a message is valid until the callback returns. One walk at a time. */
+/** Calls back for each object of a kind; a message is valid until the callback returns. One dump at a time. */
 export type NetlinkWalk = (
   request: Request,
   visit: (message: Message) => void
 ) => Effect.Effect<void, C.Errno>
 
-/** More than the kernel puts into one part of a dump. */
+/** Larger than any part of a dump that the kernel sends. */
 const datagramLength = 1 << 16
 const addressLength = 12
 
@@ -60,7 +60,7 @@ export const openWalk = Effect.fnUntraced(function* (
     writer.begin((subsystem << 8) | type, NLM_F_DUMP, sequence, family)
     write(writer)
     writer.end()
-    // The kernel makes the first part while it is asked, and the next one whenever a part is taken.
+    // The kernel makes the first part during the send, and the next one whenever a part is read.
     const sent = await libc.sendLater(fd, writer.bytes, writer.length, 0)
     if (sent < 0) return Result.fail(libc.errno("send", sent))
     for (;;) {
@@ -80,7 +80,7 @@ export const openWalk = Effect.fnUntraced(function* (
     }
   }
 
-  /** A dump whose reading failed goes on all the same, and is in the way of the next one until it was read to its end. */
+  /** A dump continues after a failed read, and blocks the next one until it has been read to its end. */
   const dump = async (
     request: Request,
     visit: (message: Message) => void
@@ -91,7 +91,7 @@ export const openWalk = Effect.fnUntraced(function* (
     return dumpOnce(request, visit)
   }
 
-  // A dump left half read would stand in the way of the next.
+  // A dump left half read would block the next one.
   return (request, visit) =>
     permits.withPermit(
       Effect.uninterruptible(

@@ -1,7 +1,8 @@
 /**
- * One rule in `DOCKER-USER`, the chain that an Engine with the iptables backend passes forwarded packets through first: it
- * accepts what our table redirected, known by its mark, for all ports at once. The chain is the Engine's and its user's; only
- * the rule with our comment is ours. It stands last, so that what the user drops there is dropped.
+ * One rule in `DOCKER-USER`, the chain that an Engine with the iptables backend sends forwarded packets through
+ * first: it accepts the packets that our table redirected, known by their mark, for all ports at once. The chain
+ * belongs to the Engine and its user; only the rule with our comment is ours. It comes last, so that the user's
+ * drops take effect.
  *
  * Source: docs.docker.com/engine/network/packet-filtering-firewalls; iptables(8), iptables-extensions(8).
  */
@@ -10,23 +11,23 @@ import * as Fs from "node:fs"
 import { Effect } from "effect"
 import type { AcceptMark } from "./Ruleset.ts"
 
-/** For `serve --watch` without a mark of its own: a bit that no well-known network software uses for itself. */
+/** For `serve --watch` without an explicit mark: a bit that no well-known network software uses for itself. */
 export const defaultMark: AcceptMark = { mark: 0x1000, mask: 0x1000 }
 
-/** As `--bridge-accept-fwmark` and `iptables -m mark` take it. */
+/** In the format of `--bridge-accept-fwmark` and `iptables -m mark`. */
 export const markText = ({ mark, mask }: AcceptMark): string =>
   mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
 
 export interface Kept {
-  /** The commands in whose tables there is such a chain. */
+  /** The commands in whose tables the chain exists. */
   readonly chains: ReadonlyArray<string>
-  /** Those of them in which the rule was put, or put back, or moved to its place. */
+  /** Those of them in which the rule was added, restored, or moved to its place. */
   readonly changed: ReadonlyArray<string>
-  /** What went wrong, each with its command. */
+  /** The failures, each with its command. */
   readonly failures: ReadonlyArray<string>
 }
 
-/** Puts the rule where it is missing. Costs a child process for each kind of table on this host. */
+/** Adds the rule where it is missing. Runs a child process for each kind of table on this host. */
 export const keepAccepted = (mark: AcceptMark): Effect.Effect<Kept> =>
   Effect.promise(async () => {
     const kept = { chains: [] as Array<string>, changed: [] as Array<string>, failures: [] as Array<string> }
@@ -40,7 +41,7 @@ export const keepAccepted = (mark: AcceptMark): Effect.Effect<Kept> =>
         if (ours.length === 1 && standsLast(rules, wanted)) continue
         const end = rules.at(-1) === "-j RETURN" ? rules.length : rules.length + 1
         await run(command, ["-I", chain, `${end}`, ...wanted.split(" ")])
-        // The new one is the last of its kind: `-D` takes the first.
+        // The new rule is the last of its kind: `-D` deletes the first.
         for (const rule of ours) await run(command, ["-D", chain, ...rule.split(" ")])
         kept.changed.push(command)
       } catch (error) {
@@ -50,7 +51,10 @@ export const keepAccepted = (mark: AcceptMark): Effect.Effect<Kept> =>
     return kept
   })
 
-/** Takes the rule out, whatever its mark. Answers whether there was any; goes on past an error, and tells them all. */
+/**
+ * Deletes the rule, whatever its mark. Returns whether there was one; continues after an error, and returns all
+ * errors.
+ */
 export const removeAccepted: Effect.Effect<boolean, { readonly message: string }> = Effect.flatMap(
   Effect.promise(async () => {
     let removed = false
@@ -71,7 +75,7 @@ export const removeAccepted: Effect.Effect<boolean, { readonly message: string }
     failures.length === 0 ? Effect.succeed(removed) : Effect.fail({ message: failures.join("; ") })
 )
 
-/** The commands in whose tables there is a `DOCKER-USER` just now, and whether our rule is in it. Changes nothing. */
+/** The commands in whose tables `DOCKER-USER` exists now, and whether it has our rule. Changes nothing. */
 export const findChains = async (): Promise<
   ReadonlyArray<{ readonly command: string; readonly accepts: boolean }>
 > => {
@@ -85,20 +89,20 @@ export const findChains = async (): Promise<
 
 const chain = "DOCKER-USER"
 
-/** One word, so that the text of a rule is its arguments. */
+/** One word, so that the text of a rule splits into its arguments. */
 const comment = "portmapper"
 
-/** As `iptables -S` prints it. That the destination was changed is asked as well: a mark alone anyone may set. */
+/** As `iptables -S` prints it. It also matches that the destination was translated: any program may set a mark. */
 const ruleFor = (mark: AcceptMark): string =>
   `-m mark --mark ${markText(mark)} -m conntrack --ctstate DNAT -m comment --comment ${comment} -j ACCEPT`
 
 const isOurs = (rule: string): boolean => rule.includes(`--comment ${comment} `)
 
-/** Last but for Docker's own RETURN, which an Engine before 28 puts at the end. */
+/** Last except for Docker's own RETURN, which an Engine before 28 puts at the end. */
 const standsLast = (rules: ReadonlyArray<string>, wanted: string): boolean =>
   rules.at(-1) === wanted || (rules.at(-1) === "-j RETURN" && rules.at(-2) === wanted)
 
-/** The rules of the chain without its name; `undefined` where there is none. */
+/** The chain's rules without its name; `undefined` if the chain does not exist. */
 const rulesOf = async (command: string): Promise<ReadonlyArray<string> | undefined> => {
   try {
     const text = await run(command, ["-S", chain])
@@ -114,8 +118,8 @@ const rulesOf = async (command: string): Promise<ReadonlyArray<string> | undefin
 }
 
 /**
- * Each kind of table that is here. The legacy command makes the tables that it asks for, so it is asked only where they are:
- * where neither variant goes by its own name, there is but one.
+ * The commands for each kind of table on this host. The legacy command creates the tables that it lists, so it runs
+ * only where they exist already; where neither variant has its own name, there is only one command.
  */
 const commands = (): ReadonlyArray<string> =>
   [

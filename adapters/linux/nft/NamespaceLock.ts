@@ -1,8 +1,8 @@
 /**
- * One process at a time on the kernel's table of a network namespace: two would each take the other's elements for
- * leftovers. The lock is an empty table beside it that our netlink socket owns: only a process that may change tables can
- * make one, no other process can change or flush it, and the kernel removes it with the last descriptor of the socket. So a
- * successor that is given a descriptor holds the lock without a moment in which nobody does.
+ * Only one process at a time uses the kernel's table of a network namespace: two would each delete the other's
+ * elements as leftovers. The lock is an empty table beside it that our netlink socket owns: only a process that may
+ * change tables can create one, no other process can change or flush it, and the kernel removes it when the last
+ * descriptor of the socket closes. So a successor that inherits a descriptor holds the lock without a gap.
  */
 import { Effect, Result, Schema, type Scope } from "effect"
 import type { FirewallError } from "../../../src/firewall/Firewall.ts"
@@ -18,7 +18,7 @@ import {
   writeTable
 } from "./NftMessages.ts"
 
-/** Another process has the table; `pid` where `/proc` shows it. */
+/** Another process holds the lock; `pid` where `/proc` shows it. */
 export class NamespaceBusy extends Schema.TaggedError<NamespaceBusy>()("NamespaceBusy", {
   table: Schema.String,
   pid: Schema.UndefinedOr(Schema.Int)
@@ -31,16 +31,16 @@ export class NamespaceBusy extends Schema.TaggedError<NamespaceBusy>()("Namespac
 
 export interface NamespaceLock {
   /**
-   * The socket that has the lock, over which every change of the table goes. Takes the lock where it is not held yet, and
-   * proves by it that this process may change tables.
+   * The socket that holds the lock; every change of the table goes over it. Takes the lock if this process does not
+   * hold it yet, which proves that the process may change tables.
    */
   readonly take: Effect.Effect<Netlink, NamespaceBusy | FirewallError>
-  /** For a successor: whoever has a copy of it has the lock. */
+  /** For a successor: a process with a copy of it holds the lock. */
   readonly descriptor: () => number | undefined
   readonly release: () => void
 }
 
-/** Holds what it takes until the scope closes; `inherited` is a descriptor from a predecessor. */
+/** Holds the lock until the scope closes; `inherited` is a descriptor from a predecessor. */
 export const makeNamespaceLock = (
   table = "portmapper",
   load = C.libc,
@@ -57,7 +57,7 @@ const lockOf = (table: string, load: typeof C.libc, inherited: number | undefine
 
   const take = Effect.gen(function* () {
     if (held !== undefined) {
-      // A successor that came to nothing may have left answers behind.
+      // A failed successor may have left answers unread.
       held.receive()
       return held
     }
@@ -73,7 +73,7 @@ const lockOf = (table: string, load: typeof C.libc, inherited: number | undefine
     }
     if (!claimed.success)
       yield* Effect.logWarning(
-        `nothing keeps a second plugin off nftables table inet ${table}: the kernel is older than 5.12, and has no owned tables`
+        `nftables table inet ${table} is not protected against a second plugin: the kernel is older than 5.12, and has no owned tables`
       )
     held = netlink
     return netlink
@@ -91,15 +91,18 @@ const lockOf = (table: string, load: typeof C.libc, inherited: number | undefine
   }
 }
 
-/** It has no chains, so the second flag changes nothing but this: nft 1.0.6 prints broken JSON of a table with one flag. */
+/**
+ * The table has no chains, so the second flag has only one effect: nft 1.0.6 prints broken JSON of a table with one
+ * flag.
+ */
 const lockFlags = NFT_TABLE_F_OWNER | NFT_TABLE_F_DORMANT
 
-/** A holder that ends between two looks leaves the table to us. */
+/** If the owner exits between two attempts, the table is free for us. */
 const attempts = 3
 
 /**
- * Makes this socket the owner of a table, which is made where it is not there; `table` is what it is claimed for. `false`
- * where the kernel has no such owner, or the table none to change.
+ * Makes this socket the owner of the table `name`, creating it if it does not exist; errors name `table`. `false`
+ * where the kernel does not support owners, or can't give the existing table one.
  */
 export const claimTable = (
   netlink: Netlink,
@@ -123,5 +126,5 @@ export const claimTable = (
   }
 }
 
-/** What a kernel says of a table's flag that it does not know. */
+/** The kernel's errors for a table flag that it does not know. */
 export const isUnknownFlag = (errno: number): boolean => errno === C.EOPNOTSUPP || errno === C.EINVAL

@@ -1,16 +1,16 @@
-/** The `nft` command, as a child process: it loads a table as text, in one transaction. */
+/** The `nft` command, run as a child process: it loads a table from text, in one transaction. */
 import { spawn } from "node:child_process"
 import { accessSync, constants } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
 
-/** A child that takes longer is killed; whether its transaction was made is then for the caller to see. */
+/** A child that takes longer is killed; the caller must check whether its transaction was committed. */
 const longestMillis = 10_000
 
 const usualPlaces = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
 
-/** The path of `nft`, which is seldom on the `PATH` of those who are not root. */
+/** The path of `nft`, which is seldom on the `PATH` of users other than root. */
 export const findNft = (path: string): string | undefined =>
   [...path.split(":"), ...usualPlaces]
     .filter((folder) => folder !== "")
@@ -48,7 +48,7 @@ export const loadByNft = (nft: string, operation: string, text: string): Effect.
     })
   })
 
-/** The first error of many, without its place in a text that nobody wrote. */
+/** The first of several errors, without its position in our generated text. */
 const firstError = (words: string): string =>
   /Error: (.+)/i.exec(words)?.[1] ?? words.split("\n").find((line) => line !== "") ?? "no reason given"
 

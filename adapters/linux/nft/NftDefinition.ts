@@ -1,7 +1,7 @@
 /**
- * What a table consists of besides its elements, as messages. `nft` compiles it from text into a draft, a dormant table
- * beside ours; it is read back from there, and written into the table by our own socket: `nft` could not write into a
- * table that another socket owns, nor make one that outlives its owner before version 1.1.
+ * What a table consists of besides its elements, as messages. `nft` compiles it from text into a draft, a dormant
+ * table beside ours; our own socket reads the draft back and writes it into the table: `nft` can't write into a
+ * table that another socket owns, and before version 1.1 it can't create one that outlives its owner.
  */
 import { Effect, Result } from "effect"
 import type { FirewallError } from "../../../src/firewall/Firewall.ts"
@@ -18,7 +18,9 @@ import { loadByNft } from "./NftCommand.ts"
 import { NFNL_SUBSYS_NFTABLES, NFPROTO_INET, writeDeleteTable } from "./NftMessages.ts"
 import type { Table } from "./Ruleset.ts"
 
-/** How a kind of object is read and written, and which of its attributes make it: the table's name is attribute 1 of all. */
+/**
+ * How a kind of object is read and written, and which attributes define it: attribute 1 of all is the table's name.
+ */
 interface Kind {
   readonly get: number
   readonly create: number
@@ -30,7 +32,7 @@ const NFTA_TABLE = 1
 const NFTA_SET_NAME = 2
 const NFTA_SET_ID = 10
 
-/** In the order in which one refers to another. */
+/** Ordered so that an object comes after those it refers to. */
 const kinds: ReadonlyArray<Kind> = [
   // NAME, FLAGS, KEY_TYPE, KEY_LEN, DATA_TYPE, DATA_LEN, POLICY, DESC, TIMEOUT, GC_INTERVAL, USERDATA, EXPR, EXPRESSIONS
   {
@@ -63,7 +65,7 @@ export const writeDefinition = ({ writer, begin }: Batch, table: string, { objec
 
 export const draftOf = (table: string): string => `${table}-draft`
 
-/** To be called by one process at a time: the draft has the same name in all of them. */
+/** Only one process at a time may call this: all use the same name for the draft. */
 export const compile = Effect.fnUntraced(function* (
   nft: string,
   netlink: Netlink,

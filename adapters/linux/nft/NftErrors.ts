@@ -1,4 +1,4 @@
-/** What the kernel refused of a table, as errors that say what to do about it. */
+/** Turns the kernel's refusals of a table into errors that say what to do about them. */
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
 import * as C from "../Libc.ts"
 
@@ -37,7 +37,7 @@ const reasonOf = (errno: number): FirewallError["reason"] => {
 const remedied = (errno: number, detail: string): string => {
   switch (reasonOf(errno)) {
     case "Denied":
-      return `${detail}: it takes root, or the capability CAP_NET_ADMIN`
+      return `${detail}: this requires root or the capability CAP_NET_ADMIN`
     case "Busy":
       return `${detail}: the kernel could not take the change now`
     default:

@@ -1,5 +1,6 @@
 /**
- * `Firewall` as a table of nftables, changed by netlink on a socket kept open. The table outlives the process that loaded it.
+ * `Firewall` as a table of nftables, changed by netlink on a socket kept open. The table outlives the process that
+ * loaded it.
  */
 import { Effect, Layer, Result } from "effect"
 import {
@@ -19,15 +20,18 @@ import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
-export interface Options {
+export interface TableChoice {
   readonly acceptMark?: AcceptMark | undefined
   /** The name of the table, in family inet. */
   readonly table?: string | undefined
-  /** The lock on this table, which outlives this layer; by default one that ends with it. */
+}
+
+export interface Options extends TableChoice {
+  /** The lock on this table, if it must outlive this layer; by default the layer takes and releases one. */
   readonly lock?: NamespaceLock | undefined
 }
 
-/** A table left by an earlier process is taken over as it is, and one that differs is replaced by the first change. */
+/** Adopts a table of an earlier process as it is; the first change replaces a table that differs. */
 export const layer = (
   options: Options = {},
   load = libc
@@ -41,13 +45,16 @@ const make = Effect.fnUntraced(function* (
   const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
 
   /**
-   * The rules in the table, to know what a change takes the place of. `undefined` where that is not known: after an error
-   * whose outcome is not, or before this process looked.
+   * The rules in the table, from which a change computes what it replaces. `undefined` before this process has read
+   * the table, and after an error with an unknown outcome.
    */
   let known: Map<string, Rule> | undefined
-  /** Whether the table is, or was before others came, of our definition; until it is, a change loads it whole. */
+  /**
+   * Whether the table has our definition, or had it before another process changed it; until then, a change loads
+   * it whole.
+   */
   let ours = false
-  /** The generation of the tables in which ours was last seen to stand. */
+  /** The generation of the ruleset in which our table was last seen intact. */
   let checked: number | undefined
 
   const learn = (rules: Iterable<Rule>): Map<string, Rule> => {
@@ -93,7 +100,7 @@ const make = Effect.fnUntraced(function* (
       const outcome = change(known, after)
       if (Result.isFailure(outcome) || outcome.success === "done") return outcome
     }
-    // Not known, or someone else changed the table: look at what is there, and change that.
+    // The rules are unknown, or another process changed the table: read it, and change what is there.
     known = undefined
     const before = look("changing")
     if (Result.isFailure(before)) {
@@ -107,8 +114,8 @@ const make = Effect.fnUntraced(function* (
   }
 
   /**
-   * One batch of the elements that differ. Returns the rules that are there no more; `undefined` where the table is not
-   * there as it should be, or refuses.
+   * One batch of the elements that differ. Returns the removed rules; `undefined` if the table is missing or
+   * differs, or the kernel refuses the batch.
    */
   const replaceElements = (rules: ReadonlyArray<Rule>): ReadonlyArray<Rule> | undefined => {
     if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return undefined
@@ -135,7 +142,7 @@ const make = Effect.fnUntraced(function* (
 
   const remove = (): Result.Result<void, FirewallError> => {
     known = undefined
-    // What is gone by our own hand is as gone as by another's: only `replace` puts it back.
+    // As after a removal by another process, only `replace` restores the table.
     ours = true
     return table.remove()
   }
@@ -147,10 +154,10 @@ const make = Effect.fnUntraced(function* (
 
   const standing = yield* Effect.fromResult(table.standing("reading"))
   if (standing === "absent") yield* Effect.fromResult(load([]))
-  // What is in it is read when a change wants to know: the first one most often replaces it all.
+  // The first change that needs the elements reads them: most often it replaces the whole table.
   if (standing === "intact") ours = true
 
-  /** All is done in one go, so nothing comes in between. */
+  /** Runs as one synchronous step, so no other change comes in between. */
   const sync = <A>(act: () => Result.Result<A, FirewallError>): Effect.Effect<A, FirewallError> =>
     Effect.suspend(() => Effect.fromResult(act()))
 
@@ -172,7 +179,7 @@ const make = Effect.fnUntraced(function* (
   })
 })
 
-/** As `ruleKey`, but without the zone of a link-local address, which no key of the table holds. */
+/** As `ruleKey`, but without the zone of a link-local address, since no key of the table contains it. */
 const keyOf = (rule: Rule): string => {
   const { host } = rule
   if (host.zone === "") return ruleKey(rule)
@@ -188,7 +195,7 @@ const misfit = (rules: ReadonlyArray<Rule>): Result.Result<never, FirewallError>
   return undefined
 }
 
-/** The elements that are not, or not with the same data, among the others. */
+/** The elements that are missing from the others, or have other data there. */
 const missing = <E extends Element>(
   elements: ReadonlyArray<E>,
   others: ReadonlyArray<Element>

@@ -1,6 +1,6 @@
 /**
- * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). Sets, chains and rules
- * are for `NftDefinition`.
+ * The nf_tables messages that change and read our table (include/uapi/linux/netfilter/nf_tables.h). `NftDefinition`
+ * handles sets, chains and rules.
  */
 import { Result } from "effect"
 import type { Errno } from "../Libc.ts"
@@ -48,10 +48,10 @@ const NFTA_DATA_VALUE = 1
 const NFTA_EXPR_DATA = 2
 const NFTA_COUNTER_PACKETS = 2
 
-/** A nested attribute's length is 16 bits wide; a list of elements ends well before. */
+/** The length of a nested attribute is 16 bits wide; end a list of elements well before that. */
 const longestList = 60_000
 
-/** Elements that go, then elements that come. */
+/** First deletes elements, then adds elements. */
 export const writeElements = (
   batch: Batch,
   table: string,
@@ -109,16 +109,16 @@ const writeValue = (writer: MessageWriter, type: number, value: Uint8Array) => {
 }
 
 export const NFT_TABLE_F_DORMANT = 1
-/** The table is its socket's, who alone can change it, from Linux 5.12 on. */
+/** The socket owns the table and alone can change it, from Linux 5.12 on. */
 export const NFT_TABLE_F_OWNER = 2
-/** Without its owner's socket an owned table stays, as an orphan that the next one may take, from Linux 6.9 on. */
+/** An owned table survives its owner's socket, as an orphan that another socket may adopt, from Linux 6.9 on. */
 export const NFT_TABLE_F_PERSIST = 4
 
 export interface TableHead {
   readonly name: string
-  /** Without them, a table that is there stays as it is. */
+  /** Without flags, an existing table stays as it is. */
   readonly flags?: number
-  /** Kept from when the table is made. */
+  /** The kernel stores it when it creates the table. */
   readonly comment?: string
 }
 
@@ -136,7 +136,7 @@ export const writeDeleteTable = ({ writer, begin }: Batch, table: string): void 
   writer.end()
 }
 
-/** Every transaction, whoever's, makes a new generation. */
+/** Every transaction of any process makes a new generation. */
 export const readGeneration = (netlink: Netlink): Result.Result<number, Errno> =>
   Result.map(
     netlink.get({
@@ -150,11 +150,11 @@ export const readGeneration = (netlink: Netlink): Result.Result<number, Errno> =
 
 export interface TableRead {
   readonly comment: string
-  /** The port id of the netlink socket that owns the table; `undefined` where none does. */
+  /** The port id of the netlink socket that owns the table; `undefined` if the table has no owner. */
   readonly owner: number | undefined
 }
 
-/** `undefined` where there is no such table. */
+/** `undefined` if there is no such table. */
 export const readTable = (netlink: Netlink, name: string): Result.Result<TableRead | undefined, Errno> => {
   const table = netlink.get({
     subsystem: NFNL_SUBSYS_NFTABLES,

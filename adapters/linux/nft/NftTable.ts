@@ -1,9 +1,9 @@
 /**
- * Our table in the kernel: load it, change its elements, read them, tell whether it stands. What should be in it is for
- * `NftFirewall` to know.
+ * Our table in the kernel: loads it, changes and reads its elements, and reports whether it is intact.
+ * `NftFirewall` decides what should be in it.
  *
- * From Linux 6.9 on it is an owned, persistent table: no other process can flush or change it, and it stays with its
- * elements when our process ends. Where the kernel refuses these flags it is a table like any other.
+ * From Linux 6.9 on it is an owned, persistent table: no other process can flush or change it, and it stays with
+ * its elements when our process ends. Where the kernel refuses these flags it is an ordinary table.
  */
 import { Effect, Result } from "effect"
 import type { FirewallError } from "../../../src/firewall/Firewall.ts"
@@ -29,32 +29,35 @@ import type { CountedElement } from "./RuleElements.ts"
 import type { Table } from "./Ruleset.ts"
 import { type Element, ruleSets } from "./TableSets.ts"
 
-/** `different`: of another definition, without some of its rules, or nobody's where it could be ours. */
+/** `different`: it has another definition, lacks some of its rules, or has no owner where it could be ours. */
 export type Standing = "intact" | "absent" | "different"
 
 export interface NftTable {
   readonly standing: (operation: string) => Result.Result<Standing, FirewallError>
-  /** Every element that is part of a rule; `Gone` where a set is not there. */
+  /** Every element that is part of a rule; `Gone` if a set is missing. */
   readonly read: (operation: string) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
   /**
-   * One transaction. `differs`: nothing was done, since what was to go was not there, or what was to come stood there
-   * with other data. After an error the outcome may be unknown.
+   * One transaction. `differs`: the kernel applied nothing, since an element to delete was missing, or an element
+   * to add existed with other data. After an error the outcome may be unknown.
    */
   readonly transact: (
     removed: ReadonlyArray<Element>,
     added: ReadonlyArray<Element>
   ) => Result.Result<"done" | "differs", FirewallError>
-  /** Puts the table with these elements in the place of whatever has its name, in one transaction. */
+  /** Replaces any table of this name by one with these elements, in one transaction. */
   readonly load: (elements: ReadonlyArray<Element>) => Result.Result<void, FirewallError>
   readonly remove: () => Result.Result<void, FirewallError>
-  /** Changes with every transaction on any table of this network namespace; `undefined` where it cannot be read. */
+  /** Changes with every transaction on any table of this network namespace; `undefined` if it can't be read. */
   readonly generation: () => number | undefined
   readonly gone: (operation: string) => FirewallError
 }
 
 const ownedFlags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST
 
-/** On the socket that has the lock. A table that is there is left as it is, for this socket alone to change. */
+/**
+ * On the socket that holds the lock. An existing table stays as it is, but only this socket can change it from now
+ * on.
+ */
 export const openTable = Effect.fnUntraced(function* (
   table: Table,
   libc: C.Libc,
@@ -74,7 +77,7 @@ export const openTable = Effect.fnUntraced(function* (
   return { ...looks(table, netlink, flags), ...changes(table, libc, netlink, definition, flags) }
 })
 
-/** By a table that is made and deleted in one transaction: nobody sees it. */
+/** Tries it with a table that one transaction creates and deletes: no other process sees it. */
 const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<boolean, FirewallError> => {
   const name = `${table}-probe`
   const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
@@ -147,7 +150,7 @@ const changes = (
 
   const load: NftTable["load"] = (elements) => {
     const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
-      // What is not there can't be deleted.
+      // A missing element can't be deleted.
       writeTable(batch, { name: table.name })
       writeDeleteTable(batch, table.name)
       writeTable(batch, { name: table.name, flags, comment: table.comment })
@@ -179,5 +182,5 @@ export const deleteTable = (
     : Result.fail(failedBy("removing", libc.errno("batch", -refusal.errno)))
 }
 
-/** What the kernel says where an element is not, or is, where it was not expected to be. */
+/** The kernel's errors for an element that is missing, or that exists already. */
 const disagreements = new Set([C.ENOENT, C.EEXIST, C.EBUSY, C.ENOTEMPTY])

@@ -1,4 +1,4 @@
-/** Rules as the elements that enforce them, and back. */
+/** Converts rules to the elements that enforce them, and back. */
 import { IpNetwork, NetAddress } from "effect/net"
 import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/firewall/Firewall.ts"
 import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
@@ -59,10 +59,10 @@ export const refusedElement = ({ protocol, backend, client }: RefusedFlow): Elem
   return { set: setOf("refused", "addr", backend.address.family), key, last: undefined, data: undefined }
 }
 
-/** The networks of a family, without those that lie within another: ranges of a set must not overlap. */
+/** The networks of a family, without those contained in another: ranges of a set must not overlap. */
 const networksOf = (allow: ReadonlyArray<IpNetwork.IpNetwork>, family: Family) => {
   const own = allow.filter((network) => IpNetwork.isIpv4Network(network) === (family === 4))
-  // By first address, the widest first: whatever lies within another network comes after it, before anything beyond it.
+  // By first address, the widest first: a network within another comes right after it, before anything beyond it.
   const sorted = own.sort((one, other) => byFirstAddress(one, other) || one.prefixLength - other.prefixLength)
   const outermost: Array<IpNetwork.IpNetwork> = []
   for (const network of sorted) {
@@ -72,12 +72,14 @@ const networksOf = (allow: ReadonlyArray<IpNetwork.IpNetwork>, family: Family) =
   return outermost
 }
 
-/** An element as it was read, with what its counter says. */
+/** An element as read from the kernel, with its counter. */
 export interface CountedElement extends Element {
   readonly packets: number
 }
 
-/** The rules that these elements enforce. Elements that enforce nothing, as others may have left, are passed over. */
+/**
+ * The rules that these elements enforce. Skips elements that belong to no rule, such as those of another program.
+ */
 export const rulesOf = (
   elements: ReadonlyArray<CountedElement>
 ): { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> } => {

@@ -1,18 +1,22 @@
 /**
  * The kernel table that redirects published ports, as text for `nft -f -` (nft(8)). Pure: nothing here loads it.
  *
- * What the kernel taught:
- * - nat chains of all tables run at the hook's own nat priority (-100 on the way in), one after the other in the order of their priorities,
- *   until one has chosen; a filter chain at -103 still sees the packet as it came. So our redirections are marked at -95.
- * - a mark's bits are anyone's, so none of them can say that a redirection is ours and not Docker's. The packet's type can:
- *   the kernel drops packets of type `other` before the first hook, so one that has it at -95 got it from us at -105.
- *   After that the redirection is known by conntrack labels, which unlike the conntrack mark nobody's routing looks at.
- * - nat chains see a flow's first packet only, so their counters count connections. A UDP flow without answers stays
- *   `new` for its later packets.
- * - a lookup breaks off its rule where nothing is found; `dnat` ends the walk where something is.
- * - a filter chain on the way costs every packet of a connection: one at the raw priority took more of a short connection
- *   than all that its first packet meets beyond a plain `dnat`. So what can be asked where fewer packets pass is asked there.
- * - a packet from a link-local IPv6 address is never forwarded, so it is not redirected: it is left to the socket.
+ * How the kernel behaves:
+ * - nat chains of all tables run at the hook's own nat priority (-100 on the way in), one after the other in the
+ *   order of their priorities, until one has chosen; a filter chain at -103 still sees the packet unchanged. So our
+ *   redirections are marked at -95.
+ * - any program may set a mark's bits, so none of them can prove that a redirection is ours and not Docker's. The
+ *   packet's type can: the kernel drops packets of type `other` before the first hook, so a packet that has it at
+ *   -95 got it from us at -105. After that we recognise the redirection by conntrack labels, which no routing rule
+ *   reads, unlike the conntrack mark.
+ * - nat chains see a flow's first packet only, so their counters count connections. A UDP flow without answers
+ *   stays `new` for its later packets.
+ * - a lookup that finds nothing ends its rule; `dnat` ends the evaluation of the chain when it finds a backend.
+ * - a filter chain on the path costs every packet of a connection: one at the raw priority cost a short connection
+ *   more than everything that its first packet passes beyond a plain `dnat`. So each check stands where the fewest
+ *   packets pass.
+ * - a packet from a link-local IPv6 address is never forwarded, so the table does not redirect it, and the socket
+ *   gets it.
  */
 import { createHash } from "node:crypto"
 import type { Family } from "../../../src/protocol/Address.ts"
@@ -26,18 +30,24 @@ export interface AcceptMark {
 
 export interface TableOptions {
   readonly name: string
-  /** Set on every packet of a new connection that the table redirected; the bits of `mask` are replaced by `mark`. */
+  /**
+   * Set on every packet of a redirected connection, both ways: an Engine's isolation of its networks drops packets
+   * of known connections, too. `mark` replaces the bits of `mask`.
+   */
   readonly acceptMark: AcceptMark | undefined
 }
 
 export interface Table {
   readonly name: string
-  /** Tells this definition from those of other options and other versions; the kernel keeps it with the table. */
+  /**
+   * Distinguishes this definition from those of other options and other versions; the kernel stores it with the
+   * table.
+   */
   readonly comment: string
   readonly rules: number
   /**
-   * One transaction that puts a table with these contents in the place of whatever has this name. No rule may need an
-   * anonymous set or map (`{ 80, 443 }`): see `NftDefinition`.
+   * One transaction that replaces any table of this name by one with these contents. No rule may need an anonymous
+   * set or map (`{ 80, 443 }`): see `NftDefinition`.
    */
   readonly text: (name: string, flags?: "dormant") => string
 }
@@ -84,7 +94,8 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
     { name: "published6", rules: publishedRules(6) },
     { name: "published", rules: ["meta nfproto ipv4 jump published4", "meta nfproto ipv6 jump published6"] },
     {
-      // The type stays `other` only where a redirection ended the walk. A packet of another type is never forwarded.
+      // The type stays `other` only where a redirection ended the chain. A packet of another type is never
+      // forwarded.
       name: "arriving",
       rules: [
         "meta pkttype != host goto published",
@@ -114,14 +125,16 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
     {
       name: "marks",
       hook: "filter hook prerouting priority -95",
-      // Every packet that comes in passes here, and nearly none is for it: the first look is the cheapest that tells.
+      // Every incoming packet passes here, and nearly none matches: the first check is the cheapest one that
+      // excludes it.
       rules: [
         "meta pkttype other goto redirected",
-        ...(accepted === undefined ? [] : [`ct state new ct label ${redirectedLabel} ${accepted}`])
+        ...(accepted === undefined ? [] : [`ct label ${redirectedLabel} ${accepted}`])
       ]
     },
     {
-      // Before an Engine's own chain, which would masquerade the next packet of a refused flow as one of a new flow.
+      // Before an Engine's own chain, which would masquerade the next packet of a refused flow as one of a new
+      // flow.
       name: "postrouting",
       hook: "nat hook postrouting priority 95",
       rules: [
@@ -134,7 +147,7 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       ]
     },
     {
-      // What another table leads to a loopback address was not sent there by an outsider.
+      // A packet that another table redirected to a loopback address was not sent there by an outsider.
       name: "outsiders",
       rules: [
         "ct status dnat return",
@@ -143,7 +156,7 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       ]
     },
     {
-      // Where the host's own sockets are: packets of what is redirected never come here.
+      // On the path to the host's own sockets, which redirected packets never take.
       name: "guard",
       hook: "filter hook input priority raw",
       rules: ['iif != "lo" ip daddr 127.0.0.0/8 goto outsiders', 'iif != "lo" ip6 daddr ::1 goto outsiders']
@@ -154,8 +167,8 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
 const port = "meta l4proto . th dport"
 
 /**
- * Per scope, the specific address first: drop who is not on the allow-list of a port that has one, then redirect. A port
- * without an allow-list costs a lookup in an often empty set, whatever the others have.
+ * Per scope, the specific address first: drop sources outside the port's allow-list, if it has one, then redirect.
+ * A port without an allow-list costs a lookup in an often empty set, whatever the others have.
  */
 const publishedRules = (family: Family): ReadonlyArray<string> => {
   const ip = family === 4 ? "ip" : "ip6"
@@ -176,9 +189,9 @@ const publishedRules = (family: Family): ReadonlyArray<string> => {
   ]
 }
 
-/** Of a connection that the table redirected; set where later packets of it are to be marked, too. */
+/** Matches connections that the table redirected; set if their later packets must be marked, too. */
 const redirectedLabel = 113
-/** Of one whose backend is reached through the interface that its first packet came in on. */
+/** Matches connections whose backend is reached through the interface that their first packet came in on. */
 const hairpinLabel = 114
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`

@@ -1,24 +1,24 @@
 /**
- * The sets and maps of our table, and what an element of one looks like to netlink.
+ * The sets and maps of our table, and how netlink encodes an element of each.
  *
- * Each kind exists four times, for an address of either family (`addr4`, `addr6`) and for the unspecified one (`any4`,
- * `any6`), so that a key is no longer than it must be and a family never meets the other.
+ * Each kind exists four times, for an address of either family (`addr4`, `addr6`) and for the unspecified one
+ * (`any4`, `any6`), so that keys are as short as possible and the families stay apart.
  */
 import type { Family } from "../../../src/protocol/Address.ts"
 
 export type Scope = "any" | "addr"
 
-/** Where packets are looked up: the frontend's address is part of the key in scope `addr`. */
+/** Where rules look packets up: in scope `addr` the frontend's address is part of the key. */
 export interface Place {
   readonly scope: Scope
   readonly family: Family
 }
 
 /**
- * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`: frontend
- * and source network. `denied`: the frontends of `limited` again, counting what was dropped, since a set counts every
- * packet that it is asked for. `loopback`: frontends on loopback addresses. `refused`: what backends send in flows that have
- * ended, which no rule of `Firewall` stands for.
+ * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`:
+ * frontend and source network. `denied`: the frontends of `limited` again, counting dropped packets, since a set
+ * counts every packet that is looked up in it. `loopback`: frontends on loopback addresses. `refused`: packets of
+ * backends in ended flows, which belong to no rule of `Firewall`.
  */
 export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback" | "refused"
 
@@ -97,7 +97,7 @@ function setKey(kind: SetKind, scope: Scope, family: Family): string {
   return `${kind} ${scope} ${family}`
 }
 
-/** What an element is known by within the table. */
+/** The key of an element within the table. */
 export const elementKey = ({ set, key, last }: Element): string =>
   `${set.name} ${hex(key)}${last === undefined ? "" : `-${hex(last)}`}`
 
@@ -117,7 +117,7 @@ export const setText = (set: TableSet): string => {
   return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
 }
 
-/** `refused`: as long as the kernel remembers an idle connection. */
+/** `refused`: for as long as the kernel remembers an idle connection. */
 const flagsOf: Partial<Record<SetKind, string>> = {
   allowed: " flags interval;",
   refused: " flags timeout; timeout 5d;"

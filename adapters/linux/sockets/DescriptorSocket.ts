@@ -1,6 +1,6 @@
 /**
- * Unix sockets that carry packets with descriptors in them (unix(7): SOCK_SEQPACKET, SCM_RIGHTS, SO_PEERCRED; cmsg(3)),
- * which Node has not. Owns the packets; what is said by them is not its business.
+ * Unix sockets that carry packets with descriptors in them (unix(7): SOCK_SEQPACKET, SCM_RIGHTS, SO_PEERCRED;
+ * cmsg(3)), which Node lacks. Transports the packets; does not interpret them.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -8,35 +8,37 @@ import { Effect, type Scope } from "effect"
 import * as C from "../Libc.ts"
 import { unixAddress } from "./SocketAddress.ts"
 
-/** So many descriptors go with one packet at most: `SCM_MAX_FD`. */
+/** Maximum number of descriptors in one packet: `SCM_MAX_FD`. */
 export const maxDescriptorsPerPacket = 253
 
-/** A packet is never empty: an empty one can't be told from the end. */
+/** A packet is never empty: an empty one looks the same as the end of the connection. */
 export interface Packet {
   readonly bytes: Uint8Array
   readonly fds: ReadonlyArray<number>
 }
 
-/** Who is on the other side, as the kernel knows it. */
+/** The process on the other side, as the kernel knows it. */
 export interface Peer {
   readonly pid: number
   readonly uid: number
 }
 
 export interface DescriptorSocket {
-  /** Of the process that connected; of the one that listens, to who connected to it. */
+  /** For a listener, the process that connected; for a client, the process that listens. */
   readonly peer: Peer
-  /** The descriptors stay the sender's. Waits while the other side does not read. */
+  /** The sender keeps its descriptors. Waits while the other side does not read. */
   readonly send: (packet: Packet) => Effect.Effect<void, C.Errno>
-  /** The next packet, whose descriptors are the receiver's from now on; `undefined` once the other side has closed. */
+  /**
+   * The next packet, whose descriptors the receiver owns from now on; `undefined` once the other side has closed.
+   */
   readonly receive: Effect.Effect<Packet | undefined, C.Errno>
 }
 
 const socketType = C.SOCK_SEQPACKET | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK
 
 /**
- * Listens at a path, mode 0600, until the scope closes; a socket that is there gives way to this one. Answers how to wait
- * for who connects next, until the scope of the waiting closes.
+ * Listens at a path, mode 0600, until the scope closes; replaces a socket that is there. Returns an effect that
+ * waits for the next client, until the scope of the waiting closes.
  */
 export const listenForDescriptors = (
   path: string
@@ -64,7 +66,7 @@ export const listenForDescriptors = (
     )
   })
 
-/** Connects to who listens at a path, until the scope closes. */
+/** Connects to the process that listens at a path, until the scope closes. */
 export const connectForDescriptors = (path: string): Effect.Effect<DescriptorSocket, C.Errno, Scope.Scope> =>
   Effect.gen(function* () {
     const libc = C.libc()
@@ -120,14 +122,14 @@ const descriptorSocket = (libc: C.Libc, fd: number): DescriptorSocket => ({
     const message = new Message(new Uint8Array(maxPacketBytes), undefined)
     const attempt = () => {
       const result = libc.recvmsg(fd, message.header(libc), C.MSG_CMSG_CLOEXEC)
-      // It closed with something of ours unread.
+      // The other side closed with unread data of ours.
       return result === -C.ECONNRESET ? 0 : result
     }
     return Effect.flatMap(readable(libc, fd, "recvmsg", attempt), (length) => {
       const fds = message.descriptors()
       if ((message.flags & (C.MSG_TRUNC | C.MSG_CTRUNC)) === 0)
         return Effect.succeed(length === 0 ? undefined : { bytes: message.bytes.slice(0, length), fds })
-      // No descriptor left for those of the packet, or a packet that is none of ours.
+      // No descriptor left for those of the packet, or a packet that is not ours.
       for (const received of fds) libc.close(received)
       return Effect.fail(
         libc.errno("recvmsg", (message.flags & C.MSG_CTRUNC) === 0 ? -C.EMSGSIZE : -C.EMFILE)
@@ -136,13 +138,13 @@ const descriptorSocket = (libc: C.Libc, fd: number): DescriptorSocket => ({
   })
 })
 
-/** What a packet of ours never reaches: some 250 sockets by name. */
+/** Larger than any packet of ours: some 250 sockets by name. */
 const maxPacketBytes = 1 << 16
 
-/** The other side reads when it gets to it. */
+/** The delay before the next attempt while the other side does not read. */
 const retryMillis = 5
 
-/** Tries it, and again whenever the socket has become readable, until it does not say to wait. */
+/** Makes the call, and repeats it whenever the socket becomes readable, until it returns no `EAGAIN` or `EINTR`. */
 const readable = (
   libc: C.Libc,
   fd: number,
@@ -175,14 +177,14 @@ const peerOf = (libc: C.Libc, fd: number): Peer => {
 
 const sizeOfControlHeader = 16
 
-/** `struct msghdr`, with one `struct iovec` and one `struct cmsghdr`, on machines of 64 bits. */
+/** `struct msghdr`, with one `struct iovec` and one `struct cmsghdr`, on 64-bit machines. */
 class Message {
   readonly bytes: Uint8Array
   private readonly control: Uint8Array
   private readonly iovec = new Uint8Array(16)
   private readonly head = new Uint8Array(56)
 
-  /** With descriptors to send; or `undefined` to receive as many as may come. */
+  /** With descriptors to send; or `undefined` to receive as many as arrive. */
   constructor(bytes: Uint8Array, fds: ReadonlyArray<number> | undefined) {
     this.bytes = bytes
     const count = fds?.length ?? maxDescriptorsPerPacket
@@ -198,7 +200,7 @@ class Message {
     })
   }
 
-  /** To be filled in before each call: what is received changes it. */
+  /** Fill it in before each call: a receive overwrites it. */
   header(libc: C.Libc): Uint8Array {
     const iovec = new DataView(this.iovec.buffer)
     iovec.setBigUint64(0, libc.addressOf(this.bytes), C.hostLittleEndian)

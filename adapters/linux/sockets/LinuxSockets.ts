@@ -1,6 +1,6 @@
 /**
- * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). A socket is bound through the C library, so that no event
- * loop handle stands for an idle port, and admits nothing before it is bound.
+ * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). It binds sockets through the C library, so that
+ * an idle port needs no event loop handle, and blocks all packets of a socket before it binds it.
  */
 import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
@@ -17,7 +17,7 @@ import { makeAdmission, type SocketAdmission } from "./SocketAdmission.ts"
 /** The kernel lowers it to net.core.somaxconn. */
 const backlog = 4096
 
-/** What is open when the layer is closed is closed with it. */
+/** Closing the layer closes every socket that is still open. */
 export const layer = (load = C.libc): Layer.Layer<HostSockets> =>
   Layer.effect(
     HostSockets,
@@ -69,7 +69,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
       return Effect.fail(
         new SocketError({
           reason: "Failed",
-          detail: `descriptor ${wrong.fd} is no socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
+          detail: `descriptor ${wrong.fd} is not a socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
         })
       )
     for (const socket of sockets) {
@@ -116,7 +116,7 @@ const refusal = (libc: C.Libc, protocol: Protocol, syscall: string, result: numb
   })
 }
 
-/** The failed call and its result, or `undefined` where all went well. */
+/** The failed call and its result, or `undefined` for success. */
 const prepare = (
   libc: C.Libc,
   admission: SocketAdmission,
@@ -145,7 +145,7 @@ const prepare = (
   return undefined
 }
 
-/** By getsockname(2) and the socket's type: whoever sent a descriptor may have mixed them up. */
+/** By getsockname(2) and the socket's type: the sender of a descriptor may have mixed them up. */
 const isBoundAsSaid = (libc: C.Libc, { fd, protocol, host, port }: HostSocket): boolean => {
   const type = new Uint8Array(4)
   if (libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PROTOCOL, type, lengthOf(type)) < 0) return false
@@ -153,7 +153,7 @@ const isBoundAsSaid = (libc: C.Libc, { fd, protocol, host, port }: HostSocket): 
   const said = socketAddress(host, port, 0)
   const found = new Uint8Array(said.length)
   if (libc.getsockname(fd, found, lengthOf(found)) < 0) return false
-  // sin6_flowinfo and sin6_scope_id are no part of what was asked for.
+  // sin6_flowinfo and sin6_scope_id are not part of the requested address.
   const counts = (index: number) => said.length !== sizeOfIpv6 || index < 4 || (index >= 8 && index < 24)
   return said.every((byte, index) => !counts(index) || found[index] === byte)
 }
@@ -188,7 +188,7 @@ const reasonOf = (errno: number): SocketError["reason"] => {
   }
 }
 
-/** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none where it cannot be read. */
+/** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none if it can't be read. */
 const readRanges = (name: string): ReadonlyArray<PortRange> => {
   try {
     const text = readFileSync(`/proc/sys/net/ipv4/${name}`, "utf8")

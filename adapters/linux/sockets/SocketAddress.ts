@@ -17,7 +17,7 @@ export const socketAddress = (host: Address, port: number, scope: number): Uint8
   return bytes
 }
 
-/** Where an IPv4 or IPv6 socket is bound; `undefined` for one of another family. */
+/** The address and port of an IPv4 or IPv6 socket; `undefined` for another family. */
 export const boundTo = (libc: Libc, fd: number): Endpoint | undefined => {
   const bytes = new Uint8Array(sizeOfIpv6)
   const view = new DataView(bytes.buffer)
@@ -33,7 +33,7 @@ export const boundTo = (libc: Libc, fd: number): Endpoint | undefined => {
 /** `sizeof(sockaddr_un.sun_path)`. */
 const maxNameBytes = 108
 
-/** A path, or a name in the abstract namespace where it begins with a zero byte; `undefined` where it is too long. */
+/** A path, or a name in the abstract namespace if it begins with a zero byte; `undefined` if it is too long. */
 export const unixAddress = (path: string): Uint8Array | undefined => {
   const name = new TextEncoder().encode(path)
   if (name.length >= maxNameBytes) return undefined
@@ -43,7 +43,10 @@ export const unixAddress = (path: string): Uint8Array | undefined => {
   return bytes
 }
 
-/** The index of the interface that an address's zone names, by name or by number: 0 without a zone, negative where there is none. */
+/**
+ * The index of the interface that an address's zone identifies, by name or by number: 0 without a zone, negative if
+ * there is no such interface.
+ */
 export const scopeOf = (libc: Libc, { zone }: Address): number => {
   if (zone === "") return 0
   return /^[1-9]\d*$/.test(zone) ? Number(zone) : libc.ifNameToIndex(new TextEncoder().encode(`${zone}\0`))

@@ -1,7 +1,7 @@
 /**
- * Which packets a socket admits: by a socket filter. Kernels that let only CAP_NET_ADMIN filter a TCP socket leave one way
- * to admit nothing: a least TTL that no packet has unless its sender meant to reach such a socket (IP_MINTTL, ip(7);
- * IPV6_MINHOPCOUNT, ipv6(7)).
+ * Which packets a socket admits, by a socket filter. On kernels that let only CAP_NET_ADMIN filter a TCP socket,
+ * one other way blocks everything: a minimum TTL that no packet has unless its sender meant to reach such a socket
+ * (IP_MINTTL, ip(7); IPV6_MINHOPCOUNT, ipv6(7)).
  */
 import type { Admission, HostSocket } from "../../../src/ports/HostSockets.ts"
 import {

@@ -1,9 +1,9 @@
 /**
  * Socket filters: programs the kernel runs on every packet before a socket sees it, the handshake included.
  *
- * Written once as classic BPF (Linux Documentation/networking/filter.rst) and loaded once for all sockets by bpf(2): a
- * program of its own costs each socket 5 KB of kernel memory and 7 µs. Where bpf(2) is refused, as it is to users
- * without privileges, each socket gets its own copy after all.
+ * Written once as classic BPF (Linux Documentation/networking/filter.rst) and loaded once for all sockets by
+ * bpf(2): a separate program for each socket costs 5 KB of kernel memory and 7 µs. Where the kernel refuses bpf(2),
+ * as it does to users without privileges, each socket gets its own copy.
  */
 import { hostLittleEndian, type Libc, SO_ATTACH_BPF, SO_ATTACH_FILTER, SOL_SOCKET } from "../Libc.ts"
 
@@ -13,7 +13,7 @@ export interface SocketFilter {
   readonly close: () => void
 }
 
-/** A classic instruction; a jump names the instructions to go on with, by the label they carry. */
+/** A classic instruction; a jump names the label of the instructions to continue at. */
 interface Instruction {
   readonly code: number
   readonly operand: number
@@ -44,7 +44,7 @@ const admit: Instruction = { code: RETURN, operand: -1, label: "admit" }
 
 export const dropAll: Program = [drop]
 
-/** Sources 127.0.0.0/8, ::1 and fe80::/10: whatever `Ruleset` never redirects. */
+/** Sources 127.0.0.0/8, ::1 and fe80::/10, which `Ruleset` never redirects. */
 export const admitLocal: Program = [
   loadByte(0),
   and(0xf0),
@@ -123,8 +123,9 @@ const GO_ON_IF_EQUAL = 0x16
 const GO_ON = 0x05
 
 /**
- * The same program for bpf(2) (Documentation/bpf/classic_vs_extended.rst): the packet is in R6, loads and arithmetic use R0,
- * and a comparison jumps only where it is true. Each instruction becomes two, after one that keeps the packet.
+ * The same program for bpf(2) (Documentation/bpf/classic_vs_extended.rst): the packet is in R6, loads and
+ * arithmetic use R0, and a comparison jumps only where it is true. Each instruction becomes two, after one that
+ * saves the packet.
  */
 const extendedProgram = (program: Program): Uint8Array => {
   const bytes = new Uint8Array((1 + program.length * 2) * 8)

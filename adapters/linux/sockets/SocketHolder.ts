@@ -1,5 +1,5 @@
 /**
- * Which process has a socket, as far as `/proc` shows it: not to a user other than root or the process's own, nor from
+ * Which process has a socket, as far as `/proc` shows it: only to root or the process's own user, and not from
  * inside a container. Sources: proc_pid_fd(5), netlink_seq_show in net/netlink/af_netlink.c.
  */
 import * as Fs from "node:fs"
@@ -14,7 +14,7 @@ export const processOfSocket = (inode: string | undefined): number | undefined =
           names(`/proc/${pid}/fd`).some((fd) => link(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`)
         )
 
-/** Of the netfilter socket of this network namespace that has this port id. */
+/** The process with the netfilter socket of this network namespace that has this port id. */
 export const netlinkInode = (portId: number): string | undefined =>
   lines("/proc/thread-self/net/netlink")
     .map((line) => line.trim().split(/\s+/))
@@ -28,7 +28,7 @@ const names = (path: string): ReadonlyArray<string> => attempt(() => Fs.readdirS
 
 const link = (path: string): string | undefined => attempt(() => Fs.readlinkSync(path))
 
-/** Processes come and go, and most are not ours to look at. */
+/** Processes come and go, and most are not readable for us. */
 export const attempt = <A>(look: () => A): A | undefined => {
   try {
     return look()

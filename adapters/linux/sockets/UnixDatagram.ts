@@ -1,11 +1,14 @@
-/** One datagram to a Unix socket, as systemd takes notifications (unix(7), sd_notify(3)): Node has no such sockets. */
+/**
+ * Sends one datagram to a Unix socket, as systemd receives notifications (unix(7), sd_notify(3)): Node has no such
+ * sockets.
+ */
 import { Effect } from "effect"
 import * as C from "../Libc.ts"
 import { unixAddress } from "./SocketAddress.ts"
 
 /**
- * `path` as in `sockaddr_un`: a path, or a name in the abstract namespace where it begins with a zero byte. Never waits: a
- * receiver that does not read is a failure.
+ * `path` as in `sockaddr_un`: a path, or a name in the abstract namespace if it begins with a zero byte. Never
+ * waits: fails if the receiver's queue is full.
  */
 export const sendUnixDatagram = (path: string, bytes: Uint8Array): Effect.Effect<void, C.Errno> =>
   Effect.suspend(() => {

@@ -1,7 +1,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: three numbers are put and taken at a time
 /**
- * Descriptors that something is to be done about after one and the same delay: a queue, since the first to come is the first
- * to be due. What needs nothing any more is taken out once it is first.
+ * Descriptors with a deadline after one and the same delay: a queue, since the first to enter is the first to be
+ * due. An entry that is no longer needed is removed once it is first.
  */
 import { generation } from "./ThreadData.ts"
 
@@ -23,7 +23,7 @@ export class Deadlines {
     return this.head === this.entries.length
   }
 
-  /** Calls for each descriptor that still waits and is due. */
+  /** Calls back for each descriptor that is still waiting and due. */
   run(now: number, each: (fd: number) => void): void {
     while (!this.isEmpty) {
       const fd = this.entries[this.head]!

@@ -1,7 +1,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /**
- * What ends connections and flows that go on by themselves: a route that was closed, once its grace time is over, and an
- * allow-list that leaves their clients out.
+ * Ends connections and flows that would otherwise continue: those of a closed route once its grace time is over,
+ * and those of clients outside a narrowed allow-list.
  */
 import { ends, routeIdOf } from "./Epoll.ts"
 import type { ServedRoute } from "./RouteTable.ts"
@@ -17,7 +17,7 @@ const endings = new Map<number, Ending>()
 
 export const hasEndings = (): boolean => endings.size > 0
 
-/** Ends what the route as it is now would not let begin. */
+/** Ends the connections and flows that the route would not admit now. */
 export const endRefused = (route: ServedRoute): void => {
   if (openConnections[route.id]! > 0) resetRefused(route)
   if (route.flows !== undefined) endRefusedFlows(route, route.flows)
@@ -27,7 +27,7 @@ export const endConnections = (route: ServedRoute, due: number): void => {
   endings.set(route.id, { route, due })
 }
 
-/** Ends what is over its time, and tells of each route of which nothing is left. */
+/** Ends what has exceeded its grace time, and reports each route of which nothing is left. */
 export const runEndings = (now: number, ended: (id: number) => void): void => {
   const over = new Set<number>()
   for (const [id, { route, due }] of endings) {
@@ -43,7 +43,7 @@ export const runEndings = (now: number, ended: (id: number) => void): void => {
   }
 }
 
-/** In one pass, however many routes end at once. */
+/** Makes one pass, however many routes end at once. */
 const resetAll = (routes: ReadonlySet<number>): void => {
   for (const fd of ends()) if (routes.has(routeIdOf[fd]!)) reset(fd)
 }

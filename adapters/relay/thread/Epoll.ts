@@ -1,7 +1,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
- * The one epoll instance of a thread, and what each descriptor is: tables indexed by descriptor, so that a connection is no
- * object and the collector has nothing to do.
+ * A thread's single epoll instance, and the role of each descriptor: tables indexed by descriptor, so that
+ * connections are not objects and the garbage collector has nothing to do.
  */
 import * as S from "../../linux/Syscalls.ts"
 import { ADD, dataAt, EPOLLEXCLUSIVE, EPOLLIN, MODIFY, REMOVE, eventWords as stride } from "../EpollEvent.ts"
@@ -26,12 +26,12 @@ const control = (operation: number, fd: number, mask: number): number => {
   return S.epoll_ctl(epoll, operation, fd, change.address)
 }
 
-/** Below 0 where it failed; `errno()` says why. */
+/** Negative on failure; `errno()` returns the reason. */
 export const watch = (fd: number, mask: number): number => control(ADD, fd, mask)
 export const rewatch = (fd: number, mask: number): number => control(MODIFY, fd, mask)
 export const unwatch = (fd: number): number => control(REMOVE, fd, 0)
 
-/** Takes a descriptor of this thread's own into the tables; `false` where it is past their end, and closed. */
+/** Adds a descriptor of this thread's own to the tables; closes it and returns `false` if it exceeds their size. */
 export const adopt = (fd: number, as: number, route: number): boolean => {
   if (fd >= maxDescriptors) {
     S.close(fd)
@@ -44,14 +44,14 @@ export const adopt = (fd: number, as: number, route: number): boolean => {
   return true
 }
 
-/** Forgets a descriptor of this thread's own; it is not closed. */
+/** Forgets a descriptor of this thread's own without closing it. */
 export const forget = (fd: number): void => {
   giveBack()
   kind[fd] = kindOf.none
   generation[fd] = generation[fd]! + 1
 }
 
-/** Forgets a reserved socket, whose generation is its owner's business. Its number may be another's already. */
+/** Forgets a reserved socket, whose generation its owner counts. Its number may be reused already. */
 export const forgetReserved = (fd: number): void => {
   kind[fd] = kindOf.none
   if (paused.length > 0) paused = paused.filter((other) => other !== fd)
@@ -62,16 +62,16 @@ export const discard = (fd: number): void => {
   S.close(fd)
 }
 
-/** Every end of a connection. */
+/** Calls back for every end of a connection. */
 export function* ends(): Generator<number> {
   for (let fd = 0; fd <= highest; fd++) if (kind[fd] === kindOf.end && routeIdOf[fd]! >= 0) yield fd
 }
 
-/** The number of events; below 0 where it failed. */
+/** Returns the number of events; negative on failure. */
 export const wait = (timeoutMillis: number): number =>
   S.epoll_wait(epoll, events.address, maxEvents, timeoutMillis)
 
-/** The descriptor of event `index`, or -1 if it was closed since, and perhaps is another's now. */
+/** The descriptor of event `index`, or -1 if it was closed since; its number may be reused. */
 export const eventDescriptor = (index: number): number => {
   const fd = eventWords[index * stride + dataAt]!
   return generation[fd] === eventWords[index * stride + dataAt + 1]! ? fd : -1
@@ -81,14 +81,14 @@ export const eventMask = (index: number): number => eventWords[index * stride]!
 
 let paused: Array<number> = []
 
-/** A listener that is left waiting while descriptors lack: it would be ready all the time. */
+/** Pauses a listener while descriptors lack: it would be ready all the time. */
 export const pauseListener = (fd: number): void => {
   unwatch(fd)
   paused.push(fd)
 }
 
 export const resumeListeners = (mayResume: (fd: number) => boolean): void => {
-  // One that can't be watched yet, as the kernel's memory lacks too, has its turn later.
+  // A listener that can't be watched yet, because the kernel lacks memory too, is retried later.
   paused = paused.filter(
     (fd) =>
       kind[fd] === kindOf.listener &&

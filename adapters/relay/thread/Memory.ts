@@ -1,4 +1,4 @@
-/** Memory that the kernel is given by address: it never moves, and lives as long as the thread. */
+/** Memory whose address the kernel gets: it never moves, and lives as long as the thread. */
 import { addressOf } from "../../linux/Syscalls.ts"
 
 export interface Memory {
@@ -6,7 +6,10 @@ export interface Memory {
   readonly address: number
 }
 
-/** An address keeps nothing alive: without this the collector frees what the kernel writes to. */
+/**
+ * An address does not keep memory alive: without this list the collector would free buffers that the kernel writes
+ * to.
+ */
 const kept: Array<ArrayBuffer> = []
 
 export const memory = (bytes: number): Memory => {

@@ -1,7 +1,8 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
- * What a connection's direction has read and could not send yet. While little moves, it is a copy; while much does, a pipe,
- * through which the kernel moves pages that nobody copies (splice(2)). An idle direction has neither.
+ * The bytes that a connection's direction has read and could not send yet. Under light traffic they are copied to a
+ * buffer; under heavy traffic they stay in a pipe, through which the kernel moves pages without copying
+ * (splice(2)). An idle direction has neither.
  */
 import * as S from "../../linux/Syscalls.ts"
 import { kindOf, maxDescriptors } from "../ThreadMessages.ts"
@@ -9,15 +10,15 @@ import { mayTakeInEachThread } from "./Budget.ts"
 import { adopt, discard } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
 
-/** Bytes held of the direction that begins at a descriptor: read, not sent. */
+/** Bytes held for the direction that begins at a descriptor: read, not yet sent. */
 export const held = new Int32Array(maxDescriptors)
 
 const readEnd = new Int32Array(maxDescriptors)
 const writeEnd = new Int32Array(maxDescriptors)
 
-/** What one splice moves at most: the size of a large pipe. */
+/** The most that one splice moves: the size of a large pipe. */
 export const pipeSize = 1 << 20
-/** An unprivileged user may have 64 MB of pipes (pipe-user-pages-soft); past it they hold two pages. */
+/** An unprivileged user may have 64 MB of pipes (pipe-user-pages-soft); beyond that, each pipe holds two pages. */
 const maxLarge = 16
 const maxIdle = 32
 
@@ -28,7 +29,7 @@ const createdWords = new Int32Array(created.buffer)
 
 export const hasPipe = (fd: number): boolean => readEnd[fd]! !== 0
 
-/** `false` where there is none: descriptors are for connections first. */
+/** `false` if none is available: connections have priority for descriptors. */
 export const takePipe = (fd: number): boolean => {
   const pipe = idle.pop() ?? (mayHold(2) ? newPipe() : undefined)
   if (pipe === undefined) return false
@@ -61,7 +62,10 @@ export const givePipe = (fd: number): void => {
   pipes--
 }
 
-/** Takes what the socket has into its pipe, which must be empty: then `EAGAIN` is about the socket, and the count exact. */
+/**
+ * Moves the socket's data into its pipe, which must be empty: then `EAGAIN` refers to the socket, and the count is
+ * exact.
+ */
 export const fill = (fd: number): number => {
   const moved = S.splice(fd, 0, writeEnd[fd]!, 0, pipeSize, S.SPLICE_MOVE_NONBLOCK)
   if (moved > 0) held[fd] = moved
@@ -76,14 +80,14 @@ interface Copy {
 
 const copies = new Map<number, Copy>()
 
-/** Keeps bytes that could not be sent. */
+/** Holds bytes that could not be sent. */
 export const keep = (fd: number, bytes: Uint8Array<ArrayBuffer>): void => {
   const buffer = bytes.slice().buffer
   copies.set(fd, { buffer, address: S.addressOf(buffer), length: bytes.length })
   held[fd] = bytes.length
 }
 
-/** Sends what is held; the result is that of the call. */
+/** Sends held bytes; returns the result of the system call. */
 export const drain = (fd: number, to: number): number => {
   const copy = copies.get(fd)
   const sent =
@@ -97,7 +101,7 @@ export const drain = (fd: number, to: number): number => {
   return sent
 }
 
-/** Whatever was held is lost with the connection. */
+/** Held bytes are lost with the connection. */
 export const drop = (fd: number): void => {
   if (held[fd]! > 0) copies.delete(fd)
   givePipe(fd)

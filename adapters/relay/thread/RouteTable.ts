@@ -1,5 +1,5 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
-/** The routes of a thread: which one serves what arrives on a socket, where it leads and who may come. */
+/** The routes of a thread: which one serves the traffic of a socket, its backend, and its allow-list. */
 
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
@@ -26,7 +26,7 @@ export interface ServedRoute {
 /** The flows of a route in three lists, each by the time of the last packet. */
 export interface FlowLists {
   size: number
-  /** The oldest of a list at its number, the newest beside it. No descriptor of a flow is 0. */
+  /** The oldest flow of a list at the list's number, the newest in the next place. No flow has descriptor 0. */
   readonly edges: Int32Array
 }
 
@@ -48,7 +48,7 @@ export const routeById = (id: number): ServedRoute | undefined => byId[id]
 export const allRoutes = (): ReadonlyArray<ServedRoute> => byId.filter((route) => route !== undefined)
 export const firstRoute = (fd: number): ServedRoute | undefined => firstOf[fd]
 
-/** Adds a route, or puts another in the place of the one with its id, which keeps its connections. */
+/** Adds a route, or replaces the one with its id, which keeps its connections. */
 export const putRoute = (serving: Serving): ServedRoute => {
   const { id, fd, protocol, family, wildcard, local, backend, ...policy } = serving
   backendBytes.set(backend, id * sizeOfBackend)
@@ -74,7 +74,7 @@ export const putRoute = (serving: Serving): ServedRoute => {
   return route
 }
 
-/** Removes a route; `true` where it was the last of its socket. */
+/** Removes a route; `true` if it was the socket's last. */
 export const removeRoute = (route: ServedRoute): boolean => {
   byId[route.id] = undefined
   const first = firstOf[route.fd]
@@ -87,7 +87,7 @@ export const removeRoute = (route: ServedRoute): boolean => {
   return false
 }
 
-/** Whether there is but one answer to which route serves, whatever address was spoken to. */
+/** Whether one route serves the socket whatever the destination address. */
 export const servesAll = (first: ServedRoute): boolean =>
   first.next === undefined && first.local === undefined
 
@@ -101,14 +101,14 @@ export const routeFor = (first: ServedRoute, bytes: Uint8Array, offset: number):
   return rest
 }
 
-/** Where the address stands in a `struct sockaddr_in` or `sockaddr_in6` of the route's family. */
+/** The offset of the address in a `struct sockaddr_in` or `sockaddr_in6` of the route's family. */
 export const addressOffset = ({ family }: ServedRoute): number => (family === 4 ? 4 : 8)
 
-/** Whether the client may come whose socket address is at `offset`. */
+/** Whether the route admits the client whose socket address is at `offset`. */
 export const admitsClient = (route: ServedRoute, bytes: Uint8Array, offset: number): boolean =>
   admitsSource(route, bytes, offset + addressOffset(route))
 
-/** Whether the source at `offset` may come. */
+/** Whether the route admits the source at `offset`. */
 export const admitsSource = ({ allow, family }: ServedRoute, bytes: Uint8Array, offset: number): boolean =>
   allow === undefined ||
   allow.some(({ octets, prefixLength }) => {

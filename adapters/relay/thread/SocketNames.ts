@@ -1,4 +1,4 @@
-/** The address of either side of a socket, read into one place: getsockname(2), getpeername(2). */
+/** The local or remote address of a socket, read into one shared buffer: getsockname(2), getpeername(2). */
 import * as S from "../../linux/Syscalls.ts"
 import { memory } from "./Memory.ts"
 
@@ -8,7 +8,7 @@ const length = memory(4)
 const lengthWords = new Int32Array(length.buffer)
 const name = memory(sizeOfName)
 
-/** The `struct sockaddr_in` or `sockaddr_in6` that was read last. */
+/** The `struct sockaddr_in` or `sockaddr_in6` that was last read. */
 export const nameBytes = new Uint8Array(name.buffer)
 export const nameWords = new Int32Array(name.buffer)
 
@@ -17,7 +17,7 @@ export const readOwnName = (fd: number): boolean => {
   return S.getsockname(fd, name.address, length.address) >= 0
 }
 
-/** Which address was connected to, before the kernel's tables redirected it. */
+/** The destination address before the kernel's tables redirected the connection. */
 export const readOriginalName = (fd: number, family: 4 | 6): boolean => {
   lengthWords[0] = sizeOfName
   const level = family === 4 ? S.IPPROTO_IP : S.IPPROTO_IPV6

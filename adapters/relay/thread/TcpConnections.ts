@@ -1,7 +1,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
- * Connections: pairs of ends, each a descriptor that knows its peer, and the moving of bytes between them. An end is watched
- * edge-triggered, so what is known of it is remembered in its flags until a call says otherwise.
+ * Connections: pairs of ends, each a descriptor that knows its peer, and the transfer of bytes between them. An end
+ * is watched edge-triggered, so its flags keep the known state until a call reports otherwise.
  */
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../EpollEvent.ts"
@@ -13,47 +13,47 @@ import * as Routes from "./RouteTable.ts"
 import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { count, generation } from "./ThreadData.ts"
 
-/** There may be something to read. */
+/** There may be data to read. */
 export const READABLE = 1
 export const WRITABLE = 2
-/** Everything was read, the end included. */
+/** All data was read, including the end of the stream. */
 const EOF = 4
-/** Nothing more will be sent to it, and it was told. */
+/** The relay sends nothing more to it, and has shut it down for writing. */
 const SHUT = 8
 export const CONNECTING = 16
 /** Nagle's algorithm is off. */
 export const NODELAY = 32
-/** The peer has said its last; what is still to be read is all there is. */
+/** The peer has closed; only data already received is left to read. */
 const HUNGUP = 64
-/** Something was sent to it. */
+/** Data was sent to it. */
 export const SENT = 128
-/** Waits for another turn. */
+/** It is queued for another turn. */
 const QUEUED = 256
-/** It failed; what it sent before is still to be read. */
+/** It failed; data sent before that is still to be read. */
 const BROKEN = 512
-/** It is watched for becoming writable. */
+/** Epoll watches it for becoming writable. */
 export const WATCHED_OUT = 1024
-/** The end where the client is. */
+/** The end at the client. */
 export const CLIENT = 2048
-/** It was there when connections were last looked over. */
+/** It existed at the last scan of connections. */
 const OLD = 4096
-/** It was there the time before, too, and has been reported as old. */
+/** It existed at the scan before, too, and was reported as old. */
 const REPORTED = 8192
 
 export const peer = new Int32Array(maxDescriptors)
 export const flags = new Uint16Array(maxDescriptors)
-/** Full reads in a row, of the direction that begins at an end. */
+/** Consecutive full reads of the direction that begins at an end. */
 const fullReads = new Uint8Array(maxDescriptors)
-/** Connections of each route that are open now. */
+/** Open connections of each route. */
 export const openConnections = new Int32Array(maxRoutes)
 
-/** Bytes that one call copies at most, and full reads after which a direction is spliced. */
+/** The most bytes that one call copies, and the number of full reads after which a direction is spliced. */
 export const copySize = 65536
 const fullReadsToSplice = 2
 /** Reads that an end may have before others get their turn. */
 const budget = 4
 
-/** With room before the bytes of a client for the header that goes first. */
+/** With room before a client's bytes for the header that is sent first. */
 const room = 256
 export const copy = memory(room + copySize)
 export const copyBytes = new Uint8Array(copy.buffer)
@@ -61,7 +61,7 @@ export const copyBytes = new Uint8Array(copy.buffer)
 const options = memory(16)
 const optionWords = new Int32Array(options.buffer)
 optionWords.set([1, 0, 1])
-/** `struct linger { 1, 0 }`: closing is a reset. */
+/** `struct linger { 1, 0 }`: closing sends a reset. */
 const noLinger = options.address
 const one = options.address + 8
 
@@ -75,7 +75,7 @@ export const pair = (client: number, backend: number, route: number): void => {
   openConnections[route]!++
 }
 
-/** Closes a socket so that its other side sees a reset. */
+/** Closes a socket so that its other side gets a reset. */
 export const abandon = (fd: number): void => {
   S.setsockopt(fd, S.SOL_SOCKET, S.SO_LINGER, noLinger, 8)
   S.close(fd)
@@ -87,7 +87,7 @@ export const reset = (end: number): void => {
   finish(end)
 }
 
-/** Resets the route's connections from sources that it does not admit; also one whose source can't be known any more. */
+/** Resets the route's connections from sources that it does not admit, and those whose source is no longer known. */
 export const resetRefused = (route: Routes.ServedRoute): void => {
   for (const fd of ends()) {
     if (routeIdOf[fd] !== route.id || (flags[fd]! & CLIENT) === 0) continue
@@ -123,7 +123,7 @@ export const onEnd = (fd: number, events: number) => {
   }
 }
 
-/** By its errno, which is looked at twice before it ends anything; see `Syscalls`. */
+/** Whether a call failed, by its errno. Before it ends a connection the call is repeated; see `Syscalls`. */
 const hasFailed = (result: number): boolean => result < 0 && S.errno() !== S.EAGAIN
 
 const drain = (from: number, to: number): number => {
@@ -136,11 +136,11 @@ export const sendFrom = (to: number, address: number, size: number): number => {
   return hasFailed(sent) ? S.send(to, address, size, S.MSG_NOSIGNAL) : sent
 }
 
-/** Moves what can be moved from an end to its peer. */
+/** Moves available data from an end to its peer. */
 const pump = (from: number) => {
   const to = peer[from]!
   for (let turn = 0; ; turn++) {
-    // What is held goes first, and until it is gone nothing is read: that is the back-pressure.
+    // Held bytes are sent first, and nothing is read until they are gone: that is the back-pressure.
     while (Pipes.held[from]! > 0) {
       if ((flags[to]! & (WRITABLE | CONNECTING)) !== WRITABLE) return
       if (drain(from, to) < 0) return S.errno() === S.EAGAIN ? awaitWritable(to) : reset(from)
@@ -169,11 +169,11 @@ const pump = (from: number) => {
   }
 }
 
-/** Reads once and sends it; `false` where there is nothing more to do for now. */
+/** Reads once and sends the data; `false` if there is nothing more to do for now. */
 const copyOnce = (from: number, to: number): boolean => {
   let size = S.recv(from, copy.address, copySize, 0)
   if (hasFailed(size)) {
-    // A failure is told once: what follows it is an end.
+    // The kernel reports a failure once: the next read returns the end of the stream.
     size = S.recv(from, copy.address, copySize, 0)
     if (size === 0 || hasFailed(size)) {
       reset(from)
@@ -189,11 +189,11 @@ const copyOnce = (from: number, to: number): boolean => {
   if (size === copySize) fullReads[from]!++
   else {
     fullReads[from] = 0
-    // A short read has drained it: what follows a hang-up is the end, what follows a failure is the failure.
+    // A short read has drained the socket: after a hang-up comes the end, after a failure the failure.
     const state = flags[from]!
     if ((state & BROKEN) === 0) flags[from] = (state & HUNGUP) !== 0 ? state | EOF : state & ~READABLE
   }
-  // The first segment never waits, so Nagle's algorithm is switched off only before the second.
+  // The first segment is never delayed, so Nagle's algorithm is switched off only before the second.
   const state = flags[to]!
   if ((state & (SENT | NODELAY)) === SENT) {
     S.setsockopt(to, S.IPPROTO_TCP, S.TCP_NODELAY, one, 4)
@@ -210,7 +210,7 @@ const copyOnce = (from: number, to: number): boolean => {
   return false
 }
 
-/** The end of one direction; where the other has ended too, closing says it to both. */
+/** Passes on the end of one direction; if the other has ended too, closing tells both sides. */
 const passEnd = (from: number, to: number) => {
   if ((flags[from]! & BROKEN) !== 0) return reset(from)
   if ((flags[to]! & SHUT) !== 0) return
@@ -223,14 +223,14 @@ const passEnd = (from: number, to: number) => {
 const countMoved = (from: number, bytes: number): void =>
   count(routeIdOf[from]!, (flags[from]! & CLIENT) !== 0 ? counterOf.bytesIn : counterOf.bytesOut, bytes)
 
-/** It takes no more; from the first time on it is watched for taking more. */
+/** The socket buffer is full; from the first time on, epoll watches it for becoming writable. */
 const awaitWritable = (fd: number): void => {
   const state = flags[fd]!
   flags[fd] = (state & ~WRITABLE) | WATCHED_OUT
   if ((state & WATCHED_OUT) === 0) rewatch(fd, baseEvents | EPOLLOUT)
 }
 
-/** Calls for each backend's end that was there at the last call already, once. */
+/** Calls back once for each backend's end that already existed at the last call. */
 export const eachNewlyOld = (each: (fd: number) => void): void => {
   for (const fd of ends()) {
     const state = flags[fd]!

@@ -1,7 +1,8 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
- * New connections: accepted from the reserved sockets, led to their backend, watched until they stand. A connection to a
- * backend on this host stands when connect(2) returns, so what the client has sent already goes with it at once.
+ * New connections: accepts them from the reserved sockets, connects each to its backend, and watches it until it is
+ * established. A connect(2) to a backend on this host is complete when it returns, so data that the client has
+ * already sent is forwarded at once.
  */
 import { proxyHeader } from "../../../src/relay/ProxyProtocol.ts"
 import * as S from "../../linux/Syscalls.ts"
@@ -21,7 +22,7 @@ import { count, kind, settings } from "./ThreadData.ts"
 /** Few at a time, so that another thread gets the next ones. */
 const acceptsPerWake = 4
 
-/** Connections younger than this are spared the calls that switch keepalive on. */
+/** Younger connections are spared the calls that switch keepalive on. */
 const youthMillis = 10_000
 
 const sizeOfAddress = 28
@@ -46,10 +47,13 @@ const keepAlive = (fd: number): void => {
 const connecting = new Deadlines((fd) => (Ends.flags[fd]! & Ends.CONNECTING) !== 0)
 let lastSweep = 0
 
-/** Keeping alive is not among them: it has the time until something else happens. */
+/** Ignores keepalive, which can wait until something else happens. */
 export const hasTimers = (): boolean => !connecting.isEmpty
 
-/** Resets what could not connect in time, and keeps alive what has stood for a while. */
+/**
+ * Resets connections that were not established in time, and switches on keepalive for those that have lasted a
+ * while.
+ */
 export const runTimers = (now: number): void => {
   connecting.run(now, Ends.reset)
   if (now - lastSweep < youthMillis) return
@@ -57,7 +61,7 @@ export const runTimers = (now: number): void => {
   Ends.eachNewlyOld(keepAlive)
 }
 
-/** Sockets made ahead, by family: a client is accepted only once there is a descriptor to reach its backend with. */
+/** Spare sockets, by family: a client is accepted only once there is a descriptor for its backend's connection. */
 const spares = new Map([
   [S.AF_INET, -1],
   [S.AF_INET6, -1]
@@ -96,7 +100,7 @@ export const onListener = (listener: number, now: number) => {
   }
 }
 
-/** Whether there are descriptors for one connection more of those that a listener's routes have. */
+/** Whether there are descriptors for one more connection of the listener's routes. */
 const mayAccept = (first: Routes.ServedRoute, now: number): boolean => {
   let connections = 0
   for (let route: Routes.ServedRoute | undefined = first; route !== undefined; route = route.next)
@@ -109,7 +113,7 @@ const leaveWaiting = (listener: number, now: number): void => {
   pauseListener(listener)
 }
 
-/** Accepts again from those that were left waiting, as far as there are descriptors for them. */
+/** Accepts again from paused listeners, as far as there are descriptors for them. */
 export const resume = (now: number): void =>
   resumeListeners((listener) => {
     const first = Routes.firstRoute(listener)
@@ -124,7 +128,7 @@ const routeSpokenTo = (first: Routes.ServedRoute, fd: number): Routes.ServedRout
   return Routes.routeFor(first, nameBytes, Routes.addressOffset(first))
 }
 
-/** Leads an accepted client to its backend. */
+/** Connects an accepted client to its backend. */
 const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   count(route.id, counterOf.connections, 1)
   const family = Routes.backendFamily(route)
@@ -166,21 +170,21 @@ const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   if (!stands) connecting.add(backend, now + settings.connectMillis)
 }
 
-/** Whether it is connected, or on its way; asked again, a call tells what became of the first. */
+/** Whether it is connected or in progress; a repeated call returns the outcome of the first. */
 const connects = (backend: number, route: Routes.ServedRoute): boolean => {
   if (S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0) return true
   const errno = S.errno()
   return errno === S.EINPROGRESS || errno === S.EALREADY || errno === S.EISCONN
 }
 
-/** No descriptor for the backend after all: its family is another than that of the socket's first route. */
+/** There is no descriptor for the backend after all: its family differs from that of the socket's first route. */
 const abandonFirst = (accepted: number) => {
   if (kind[accepted] !== kindOf.end) return
   forget(accepted)
   Ends.abandon(accepted)
 }
 
-/** The PROXY protocol's header, where the client's first bytes will follow it. Its length. */
+/** Writes the PROXY protocol's header to where the client's first bytes will follow it. Returns its length. */
 const putHeader = (route: Routes.ServedRoute, accepted: number): number => {
   readOwnName(accepted)
   const start = Routes.addressOffset(route)

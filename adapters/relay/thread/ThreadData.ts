@@ -1,4 +1,4 @@
-/** The data this thread was started with. Imported by nothing that runs in the plugin's own thread. */
+/** The data this thread was started with. No module of the plugin's own thread imports this. */
 import { workerData } from "node:worker_threads"
 import { countersPerRoute, type Report, type ThreadData } from "../ThreadMessages.ts"
 
@@ -8,19 +8,19 @@ export const { port, wake, epoll, settings } = data
 export const kind = new Uint8Array(data.kinds)
 export const generation = new Uint16Array(data.generations)
 export const turn = new Int32Array(data.turn)
-/** A descriptor for each local port of a socket to a backend, of whatever thread; see `Loops`. */
+/** A descriptor for each local port of a socket to a backend, of every thread; see `Loops`. */
 export const ownPorts = new Int32Array(data.ownPorts)
 export const budget = new Int32Array(data.budget)
 
 const counters = new Float64Array(data.counters)
 
-/** `counter` is one of `counterOf`. Nobody else writes to these, and a reader may see a moment ago. */
+/** `counter` is one of `counterOf`. No other thread writes these; a reader may see a slightly older value. */
 export const count = (route: number, counter: number, amount: number): void => {
   const index = route * countersPerRoute + counter
   counters[index] = (counters[index] ?? 0) + amount
 }
 
-/** Sent together once a turn is over: the plugin's thread is woken for each message. */
+/** Reports are sent together at the end of a turn: the plugin's thread is woken for each message. */
 let reports: Array<Report> = []
 export const report = (message: Report): void => void reports.push(message)
 

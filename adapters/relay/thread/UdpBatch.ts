@@ -1,13 +1,13 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch has its place in every table
 /**
- * The batch of packets in memory, and the sending of any of them: packets of one size for one peer leave by one call, which
- * the kernel cuts up (UDP_SEGMENT, udp(7)). No packet is copied here.
+ * The batch of packets in memory, and the sending of any of them: one call sends several packets of one size to one
+ * peer, and the kernel splits them (UDP_SEGMENT, udp(7)). No packet is copied here.
  */
 import * as S from "../../linux/Syscalls.ts"
 import { memory } from "./Memory.ts"
 
 export const batchSize = 64
-/** No multiple of a page, which spreads small packets over the cache. */
+/** Not a multiple of a page, which spreads small packets over the cache. */
 const slotSize = 65536 + 192
 const maxSegmented = 65000
 
@@ -23,7 +23,7 @@ export const header = {
   received: 14
 } as const
 
-/** What is received: each packet with its sender and its control message. */
+/** The receive vector: each packet with its sender and its control message. */
 export const sizeOfName = 32
 export const sizeOfControl = 128
 const headers = memory(batchSize * header.words * 4)
@@ -35,7 +35,7 @@ const headerWords = new Int32Array(headers.buffer)
 export const nameWords = new Int32Array(names.buffer)
 export const controlWords = new Int32Array(controls.buffer)
 
-/** An address as the two words it is in memory. */
+/** An address as two words in memory. */
 const low = (address: number): number => address | 0
 const high = (address: number): number => Math.floor(address / 2 ** 32)
 const putPointer = (words: Int32Array, at: number, address: number): void => {
@@ -54,7 +54,10 @@ for (let index = 0; index < batchSize; index++) {
   vectorWords[index * 4 + 2] = 65536
 }
 
-/** Receives a batch with this much room for names and control messages; the number of packets, or below 0. */
+/**
+ * Receives a batch with this much room for names and control messages; returns the number of packets, negative on
+ * failure.
+ */
 export const receive = (fd: number, nameLength: number, controlLength: number): number => {
   for (let at = 0; at < headerWords.length; at += header.words) {
     headerWords[at + header.nameLength] = nameLength
@@ -67,7 +70,7 @@ export const sizeOf = (packet: number): number => headerWords[packet * header.wo
 export const controlLengthOf = (packet: number): number =>
   headerWords[packet * header.words + header.controlLength]!
 
-/** What is sent: one message, its vector naming slots of the batch. */
+/** The send vector: one message whose iovec points to slots of the batch. */
 const message = memory(header.words * 4)
 const messageWords = new Int32Array(message.buffer)
 const outVectors = memory(batchSize * 16)
@@ -82,30 +85,30 @@ putPointer(messageWords, header.name, target.address)
 putPointer(messageWords, header.iov, outVectors.address)
 putPointer(messageWords, header.control, outControl.address)
 
-/** Where the control message ends that says which address to send from. */
+/** The end of the control message that contains the source address to send from. */
 let sourceEnd = 0
 
-/** To whatever the socket is connected to. */
+/** Send to the peer that the socket is connected to. */
 export const sendConnected = (): void => {
   putPointer(messageWords, header.name, 0)
   messageWords[header.nameLength] = 0
   sourceEnd = 0
 }
 
-/** To the address in `targetWords`, from the socket's own. */
+/** Send to the address in `targetWords`, from the socket's own. */
 export const sendToTarget = (length: number): void => {
   putPointer(messageWords, header.name, target.address)
   messageWords[header.nameLength] = length
   sourceEnd = 0
 }
 
-/** From this address: `in_pktinfo` (ip(7)). */
+/** Send from this address: `in_pktinfo` (ip(7)). */
 export const sendFrom4 = (words: Int32Array, at: number): void => {
   outControlWords.set([28, 0, S.IPPROTO_IP, S.IP_PKTINFO, 0, words[at]!, 0, 0])
   sourceEnd = 32
 }
 
-/** From this address, by this interface where it is not 0: `in6_pktinfo` (ipv6(7)). */
+/** Send from this address, by this interface unless it is 0: `in6_pktinfo` (ipv6(7)). */
 export const sendFrom6 = (words: Int32Array, at: number, scope: number): void => {
   outControlWords.set([36, 0, S.IPPROTO_IPV6, S.IPV6_PKTINFO])
   for (let word = 0; word < 4; word++) outControlWords[4 + word] = words[at + word]!
@@ -117,7 +120,10 @@ export const sendFrom6 = (words: Int32Array, at: number, scope: number): void =>
 /** The packets to send, in order: `order[0 … length - 1]`. */
 export const order = new Int32Array(batchSize)
 
-/** Sends the first `length` packets of `order`, as `sendConnected` or `sendToTarget` and `sendFrom` said; the bytes sent. */
+/**
+ * Sends the first `length` packets of `order` as set by `sendConnected`, or by `sendToTarget` and `sendFrom`;
+ * returns the bytes sent.
+ */
 export const send = (fd: number, length: number): number => {
   let bytes = 0
   for (let at = 0; at < length; ) {
@@ -158,11 +164,11 @@ const sendRun = (fd: number, at: number, end: number, segment: number): boolean 
   }
   if (S.sendmsg(fd, message.address, S.MSG_DONTWAIT) >= 0) return true
   const errno = S.errno()
-  // An earlier packet was refused; that is told once and says nothing of this one.
+  // An earlier packet was refused: the kernel reports that once, and it does not concern this one.
   if (errno === S.ECONNREFUSED) return S.sendmsg(fd, message.address, S.MSG_DONTWAIT) >= 0
   const unsegmentable = errno === S.EINVAL || errno === S.EMSGSIZE || errno === S.EIO
   if (end - at === 1 || !unsegmentable) return false
-  // Larger than the route's MTU, or a device that can't: one by one.
+  // The packet exceeds the route's MTU, or the device lacks segmentation: send one by one.
   let sent = true
   for (let index = at; index < end; index++) sent = sendRun(fd, index, index + 1, 0) && sent
   return sent

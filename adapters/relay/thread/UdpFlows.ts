@@ -1,8 +1,9 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every descriptor below maxDescriptors has its place in every table
 /**
- * The flows of UDP: for each client and each address it spoke to, a socket connected to the backend. Found by a hash of
- * both; bounded for each route, where the longest idle gives way to the next: first of those that the backend never answered,
- * then of those where nothing followed the answer, so that neither a flood nor many short exchanges end a conversation.
+ * UDP flows: for each client and each address that it sent to, a socket connected to the backend. A hash of both
+ * finds them. Their number per route is bounded, and a further flow evicts the one that has been idle longest:
+ * first among those that the backend never answered, then among those where nothing followed the answer, so that
+ * neither a flood nor many short exchanges end a conversation.
  */
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLIN } from "../EpollEvent.ts"
@@ -14,13 +15,13 @@ import * as Routes from "./RouteTable.ts"
 import { count, kind, settings } from "./ThreadData.ts"
 
 /**
- * A key in 32-bit words: the front socket; the client's port (network order), address and scope; the address it spoke to and
- * that one's scope, both 0 where the socket is bound to it. IPv4 uses the first word of an address.
+ * A key in 32-bit words: the front socket; the client's port (network order), address and scope; the address that
+ * it sent to and its scope, both 0 if the socket is bound to it. IPv4 uses the first word of an address.
  */
 export const keyWords = 12
 export const key = { front: 0, port: 1, client: 2, clientScope: 6, local: 7, localScope: 11 } as const
 
-/** The key of the packet at hand. */
+/** The key of the current packet. */
 export const probe = new Int32Array(keyWords)
 const probeBytes = new Uint8Array(probe.buffer)
 
@@ -29,7 +30,7 @@ const keyBytes = new Uint8Array(keys.buffer)
 
 const UNANSWERED = 0
 const ANSWERED = 2
-/** The client spoke again after an answer. */
+/** The client sent again after an answer. */
 const CONVERSING = 4
 const lists = [UNANSWERED, ANSWERED, CONVERSING] as const
 
@@ -42,14 +43,14 @@ const seen = new Int32Array(maxDescriptors)
 const buckets = new Int32Array(1 << 16)
 const nextInBucket = new Int32Array(maxDescriptors)
 
-/** One more than the first packet of the batch at hand that waits to be sent to a flow; 0 is none. */
+/** One more than the index of the first packet in the current batch that waits to be sent to a flow; 0 is none. */
 export const firstWaiting = new Int32Array(maxDescriptors)
 
-/** Idle time is counted in ticks, so that a busy flow is moved in its list but once a tick. */
+/** Idle time is counted in ticks, so that a busy flow is moved in its list only once a tick. */
 export const tickMillis = 250
 let tick = 0
 let time = 0
-/** Before anything is made of what happened, however long it was waited for. */
+/** Called before events are handled, however long the wait was. */
 export const setTime = (now: number): void => {
   time = now
   tick = Math.floor(now / tickMillis)
@@ -58,7 +59,7 @@ export const setTime = (now: number): void => {
 const routesWithFlows = new Set<Routes.ServedRoute>()
 export const hasFlows = (): boolean => routesWithFlows.size > 0
 
-/** The flow of the key in `probe`, made if it has none; -1 where nothing serves it. */
+/** The flow of the key in `probe`, created if necessary; -1 if no route serves it. */
 export const flowOfProbe = (): number => {
   const bucket = hash(probe, 0)
   for (let fd = buckets[bucket]!; fd !== 0; fd = nextInBucket[fd]!) if (isProbe(fd)) return fd
@@ -72,7 +73,7 @@ export const isProbe = (fd: number): boolean => {
   return true
 }
 
-/** Other in each thread, so that nobody can choose source ports that fall into one bucket. */
+/** Differs in each thread, so that no sender can choose source ports that fall into one bucket. */
 const seed = (Math.random() * 2 ** 32) | 0
 
 const hash = (words: Int32Array, start: number): number => {
@@ -113,7 +114,7 @@ const begin = (bucket: number): number => {
   return fd
 }
 
-/** Without a descriptor left, the route's longest idle flow gives its own. */
+/** If no descriptor is left, evicts the route's longest idle flow. */
 const connected = (route: Routes.ServedRoute): number => {
   let fd = newSocket(route)
   if (fd < 0 && endOldest(route.flows!)) fd = newSocket(route)
@@ -141,12 +142,12 @@ const endOldest = ({ edges }: Routes.FlowLists): boolean => {
   return victim !== 0
 }
 
-/** Within this time an answer is on its way, and what has begun in one burst does not push itself out. */
+/** Within this time an answer may be on its way, and flows that began in one burst don't evict each other. */
 const answerMillis = 1000
-/** A conversation may pause for so long. */
+/** How long a conversation may pause. */
 const pauseMillis = 15_000
 
-/** The oldest flow of a list, if it has been idle for so long; else 0. */
+/** The oldest flow of a list, if it has been idle for this long; else 0. */
 const idleFor = (edges: Int32Array, list: number, millis: number): number => {
   const oldest = edges[list]!
   return oldest !== 0 && seen[oldest]! <= tick - millis / tickMillis ? oldest : 0
@@ -163,7 +164,7 @@ export const endFlow = (fd: number): void => {
     while (nextInBucket[before] !== fd) before = nextInBucket[before]!
     nextInBucket[before] = nextInBucket[fd]!
   }
-  // Its number may come back within the batch, and what waits is not for whoever gets it.
+  // The number may be reused within the batch, and the waiting packets are not for the new owner.
   firstWaiting[fd] = 0
   discard(fd)
   if (--flows.size === 0) routesWithFlows.delete(route)
@@ -208,7 +209,7 @@ const unlink = ({ edges }: Routes.FlowLists, fd: number): void => {
   else older[after] = before
 }
 
-/** Ends the flows that have been idle for longer than their route allows. */
+/** Ends flows that have been idle for longer than their route allows. */
 export const endIdle = (): void => {
   for (const route of routesWithFlows) {
     const last = tick - Math.ceil(route.udpIdleMillis / tickMillis)
@@ -222,7 +223,7 @@ export const endFlows = (route: Routes.ServedRoute): void => {
   while (route.flows !== undefined && endOldest(route.flows)) {}
 }
 
-/** Ends the flows of sources that the route does not admit. */
+/** Ends flows of sources that the route does not admit. */
 export const endRefusedFlows = (route: Routes.ServedRoute, { edges }: Routes.FlowLists): void => {
   for (const list of lists)
     for (let fd = edges[list]!, next = 0; fd !== 0; fd = next) {

@@ -1,5 +1,8 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every packet of a batch and every descriptor has its place in every table
-/** Packets from clients to the flows' backends, and their answers back, from the address that the client spoke to. */
+/**
+ * Forwards packets from clients to the flows' backends, and the answers back, from the address that the client sent
+ * to.
+ */
 import * as S from "../../linux/Syscalls.ts"
 import { counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
 import { routeIdOf } from "./Epoll.ts"
@@ -13,14 +16,17 @@ const { key, keys, keyWords, probe } = Flows
 const wildcardFronts = new Uint8Array(maxDescriptors)
 const fronts6 = new Uint8Array(maxDescriptors)
 
-/** Serves packets of this socket. */
+/** Forwards packets of this socket. */
 export const front = (fd: number, { family, wildcard }: Routes.ServedRoute): void => {
   wildcardFronts[fd] = wildcard ? 1 : 0
   fronts6[fd] = family === 6 ? 1 : 0
   kind[fd] = kindOf.front
 }
 
-/** The other packets of the batch that wait for a flow: its last one, and each one's next, -1 where there is none. */
+/**
+ * The other packets of the batch that wait for a flow: its last one, and the successor of each, -1 if there is
+ * none.
+ */
 const lastWaiting = new Int32Array(maxDescriptors)
 const nextWaiting = new Int32Array(Send.batchSize)
 const flowsOfBatch = new Int32Array(Send.batchSize)
@@ -33,7 +39,7 @@ export const onFront = (fd: number): void => {
     if (!readKey(fd, packet)) continue
     if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
     if (flow < 0) continue
-    // At once, so that a later packet of this batch does not end this flow for being idle.
+    // Immediately, so that a later packet of this batch does not evict this flow as idle.
     Flows.heardClient(flow)
     nextWaiting[packet] = -1
     if (Flows.firstWaiting[flow] === 0) {
@@ -53,7 +59,7 @@ export const onFront = (fd: number): void => {
   }
 }
 
-/** What the backend says, or that it is not there: an ICMP refusal is read here, and the flow goes on. */
+/** Forwards the backend's packets. An ICMP refusal is read here too, and the flow continues. */
 export const onFlow = (fd: number): void => {
   const packets = Send.receive(fd, 0, 0)
   if (packets <= 0) return
@@ -64,8 +70,9 @@ export const onFlow = (fd: number): void => {
 }
 
 /**
- * Who sent a packet, and to which address: the key of its flow, in `probe`. False for a packet to a broadcast or multicast
- * address, which a socket on the unspecified address gets as well: the answer could not come from where it was sent to.
+ * Writes the sender and the destination of a packet, the key of its flow, to `probe`. False for a packet to a
+ * broadcast or multicast address, which a socket on the unspecified address receives as well: the answer could not
+ * come from its destination.
  */
 const readKey = (fd: number, packet: number): boolean => {
   const { nameWords, controlWords } = Send
@@ -96,7 +103,7 @@ const isMulticast = (word: number): boolean => (word & 0xff) === 0xff
 /** fe80::/10, of the first word as it lies in memory. */
 const isLinkLocal = (word: number): boolean => (word & 0xc0ff) === 0x80fe
 
-/** Makes ready to send to the client of the key at `start`, from the address it spoke to. */
+/** Prepares to send to the client of the key at `start`, from the address that it sent to. */
 const addressToClient = (start: number): void => {
   const { targetWords } = Send
   const fd = keys[start + key.front]!

@@ -1,7 +1,7 @@
 /**
- * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port that is
- * read synchronously before anything is done about an event, and an eventfd ends the wait where they can't wait for one. It
- * exits at a command; whoever started it closes what is left.
+ * A thread of the relay: blocks in epoll_wait(2) and never returns to Node's loop. Commands come by a message port,
+ * which it reads synchronously before it handles events; an eventfd ends the wait if a command can't wait for an
+ * event. It exits at a command; its owner closes the descriptors that are left.
  */
 import { readFileSync } from "node:fs"
 import { receiveMessageOnPort } from "node:worker_threads"
@@ -21,11 +21,11 @@ import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
 
 const tickMillis = Flows.tickMillis
-/** With nothing to be done in time. Bounded, since nothing but an event ends a native call. */
+/** The wait with no deadline pending. Bounded, since only an event ends a native call. */
 const restMillis = 10_000
 /**
- * A thread is busy that wanted a processor for more than this share of this time, and for traffic: what it is told to serve
- * each other thread would have to be told as well.
+ * A thread is busy if it wanted a processor for more than this share of this time, and for traffic rather than
+ * commands: every other thread would have to handle the same commands.
  */
 const busyMillis = 500
 const busyShare = 0.5
@@ -34,7 +34,7 @@ let running = true
 let now = performance.now()
 let lastTick = now
 let lastLook = now
-/** Events since the last look: what clients and backends did, and commands. */
+/** Events since the last look: those of clients and backends, and commands. */
 let traffic = 0
 let commands = 0
 
@@ -103,7 +103,10 @@ const look = (): void => {
   commands = 0
 }
 
-/** How long this thread has run on a processor or waited for one, if the kernel tells; else how long it has run. */
+/**
+ * How long this thread has run on a processor or waited for one, if the kernel reports it; else only how long it
+ * has run.
+ */
 const processorMillis = (): number => {
   try {
     const [ran = 0, waited = 0] = readFileSync("/proc/thread-self/schedstat", "latin1").split(" ").map(Number)
@@ -115,13 +118,13 @@ const processorMillis = (): number => {
 }
 let wanted = processorMillis()
 
-/** Whoever wakes this thread has told it something before: so what there is to read is looked for after the wake is taken. */
+/** The owner posts commands before it wakes the thread: so the thread clears the wake-up first, then reads. */
 const woken = (): void => {
   S.read(wake, counter.address, 8)
   readCommands()
 }
 
-/** Of the messages there were when it began none is left unread. */
+/** Reads every message that was there when it began. */
 const readCommands = (): void => {
   const told = Atomics.load(turn, turnOf.told)
   if (told === Atomics.load(turn, turnOf.heard)) return
@@ -133,7 +136,7 @@ const readCommands = (): void => {
   report({ _tag: "Done", number })
 }
 
-/** The number of the command. */
+/** Returns the number of the command. */
 const obey = (command: Command): number => {
   switch (command._tag) {
     case "Serve":
@@ -162,7 +165,7 @@ const serve = (serving: Serving) => {
 
 const drain = (graceMillis: number) => {
   for (const route of Routes.allRoutes()) {
-    // Its owner waits for the answer, so this is still its number.
+    // Its owner waits for the answer, so the number still belongs to this socket.
     Epoll.unwatch(route.fd)
     Epoll.forgetReserved(route.fd)
     endConnections(

@@ -1,6 +1,6 @@
 /**
- * What a plugin must do, check by check, after PROTOCOL. Each check looks at one thing: what another check tells already
- * it passes over, so that one fault is named once.
+ * What a plugin must do, check by check, after PROTOCOL. Each check examines one thing and skips what another check
+ * already reports, so that one fault is reported once.
  */
 import { Effect } from "effect"
 import type { WireBinding, WireReq } from "../Target.ts"
@@ -20,11 +20,11 @@ import {
 
 export interface Check {
   readonly id: string
-  /** What holds when it passes, as one sentence. */
+  /** What a passing check proves, as one sentence. */
   readonly holds: string
-  /** Whether an Engine's user runs into it; else it is good to have. */
+  /** Whether a failure affects an Engine's users; otherwise the check is a recommendation. */
   readonly required: boolean
-  /** Whether it means something where no host ports are given out. */
+  /** Whether the check needs a plugin that assigns host ports. */
   readonly needsPorts: boolean
   readonly run: (probe: Probe) => Effect.Effect<void, Stop>
 }
@@ -37,7 +37,7 @@ const check = (
   needsPorts = true
 ): Check => ({ id, holds, required: kind === "required", needsPorts, run })
 
-/** Sent only where the plugin may be activated: a live one may take us for its Engine. */
+/** Sent only where the plugin may be activated: a live plugin may take it for the start of its Engine. */
 export const handshake: Check = check(
   "handshake",
   "Plugin.Activate with an empty body is answered 200, and Implements names PortMapper",
@@ -111,7 +111,7 @@ export const checks: ReadonlyArray<Check> = [
         if (mapped._tag === "Refused") return yield* broken(`refused: ${mapped.text}`)
         yield* mustBe(mapped.bindings.length === 1, `${mapped.bindings.length} bindings for one entry`)
         const differing = sameTexts(asked, mapped.bindings[0])
-        yield* mustBe(differing === undefined, `${differing} is not the one asked for`)
+        yield* mustBe(differing === undefined, `${differing} is not the one requested`)
       }),
     "required",
     false
@@ -169,7 +169,7 @@ export const checks: ReadonlyArray<Check> = [
   ),
   check(
     "failure-body",
-    'a failure is told as {"Err": "…"}',
+    'a failure is answered as {"Err": "…"}',
     (probe) =>
       Effect.gen(function* () {
         const { second } = yield* conflict(probe)
@@ -251,7 +251,7 @@ export const checks: ReadonlyArray<Check> = [
   ),
   check(
     "remap",
-    "mapping what is mapped already, with the port it got, succeeds and is answered the same",
+    "mapping a group again with the port it got succeeds with the same answer",
     (probe) =>
       Effect.gen(function* () {
         const port = probe.port()
@@ -275,7 +275,7 @@ export const checks: ReadonlyArray<Check> = [
       yield* probe.unmap(bindings)
       const other = yield* probe.mapGroup([entry("0.0.0.0", backend(10), port)])
       if (other._tag === "Granted") return
-      // Where a mapping that was made once can't be freed either, it is not the second call's doing.
+      // If a mapping that was made once can't be freed either, the second call is not the cause.
       const once = probe.port()
       yield* probe.unmap(yield* probe.grant([entry("0.0.0.0", backend(9), once)]))
       const freely = yield* probe.mapGroup([entry("0.0.0.0", backend(10), once)])
@@ -333,7 +333,7 @@ export const checks: ReadonlyArray<Check> = [
       yield* probe.unmap(bindings.slice(0, 1))
       const other = yield* probe.mapGroup([entry("::", backend6(15), port)])
       if (other._tag === "Refused") return
-      // Where a conflict is never refused, it is not the unmapping's doing.
+      // If a conflict is never refused, the unmapping is not the cause.
       const { second } = yield* conflict(probe)
       if (second._tag === "Granted") return yield* skip("conflicts are granted")
       yield* broken("the other binding is gone")
@@ -462,7 +462,7 @@ export const checks: ReadonlyArray<Check> = [
   })),
   check(
     "empty-frontend",
-    "a frontend address that was not given is answered as not given",
+    "an empty frontend address is answered as empty",
     (probe) =>
       Effect.gen(function* () {
         const mapped = yield* probe.mapGroup([entry("", backend(27), probe.port())])
@@ -520,7 +520,7 @@ export const checks: ReadonlyArray<Check> = [
   ),
   check(
     "unknown-path",
-    "a path that it does not know is answered 404",
+    "an unknown path is answered 404",
     (probe) =>
       Effect.gen(function* () {
         const answer = yield* probe.send("/PortMapper.Nothing", "{}\n")
@@ -544,7 +544,7 @@ export const checks: ReadonlyArray<Check> = [
     "optional",
     false
   ),
-  check("at-once-ephemeral", "ephemeral ports asked for at once are different ones", (probe) =>
+  check("at-once-ephemeral", "ephemeral ports requested concurrently are different", (probe) =>
     Effect.gen(function* () {
       const all = yield* Effect.forEach(
         Array.from({ length: 12 }, (_, index) => index),

@@ -1,4 +1,4 @@
-/** Runs the checks against a plugin and says what holds. Whatever was mapped for a check is unmapped after it. */
+/** Runs the checks against a plugin and returns their results. Unmaps after each check whatever it mapped. */
 import { Effect, Result } from "effect"
 import { type Check, checks, handshake } from "./Checks.ts"
 import { backend, entry, Probe, type Stop } from "./Probe.ts"
@@ -9,9 +9,9 @@ export interface ConformOptions {
   /** Whether `Plugin.Activate` may be sent: a live plugin takes it for the start of an Engine. */
   readonly activate: boolean
   readonly seed: number
-  /** How many random runs; they follow only where all else holds. */
+  /** The number of random runs; they follow only if all checks pass. */
   readonly runs: number
-  /** Told of each check as it ends. */
+  /** Runs after each check. */
   readonly told?: (checked: Checked) => Effect.Effect<void>
 }
 
@@ -22,14 +22,14 @@ export interface Checked {
   readonly holds: string
   readonly required: boolean
   readonly standing: Standing
-  /** Why it does not hold, or was skipped; else `""`. */
+  /** Why the check failed or was skipped; otherwise `""`. */
   readonly why: string
-  /** Of what does not hold: everything that was said, in order. */
+  /** For a failed check: all its exchanges, in order. */
   readonly exchanges: ReadonlyArray<Exchange>
 }
 
 export interface Conformance {
-  /** Whether everything required holds. */
+  /** Whether every required check passed. */
   readonly conforms: boolean
   readonly seed: number
   readonly checked: ReadonlyArray<Checked>
@@ -39,9 +39,9 @@ export const conform = Effect.fnUntraced(function* (
   wire: Wire,
   options: ConformOptions
 ): Effect.fn.Return<Conformance, NoAnswer> {
-  // Nothing can be told of a plugin that is not there.
+  // Fails early if no plugin answers.
   yield* new Probe(wire, 0).map({ Reqs: null, Labels: null })
-  // Below the ephemeral ports, away from what is commonly in use, and elsewhere with every seed.
+  // Below the ephemeral ports, away from commonly used ones, and different for every seed.
   const firstPort = 20000 + (Math.abs(options.seed) % 97) * 100
   let probe = new Probe(wire, firstPort)
   const checked: Array<Checked> = []
@@ -66,7 +66,7 @@ export const conform = Effect.fnUntraced(function* (
     note({ id, holds, required, standing: "skipped", why, exchanges: [] })
 
   if (options.activate) yield* one(handshake)
-  else yield* skipped(handshake, "a live plugin is not activated unless told")
+  else yield* skipped(handshake, "a live plugin is not activated unless requested")
 
   const givesPorts = yield* hasHostPorts(probe)
   for (const check of checks) {
@@ -76,7 +76,7 @@ export const conform = Effect.fnUntraced(function* (
   if (options.runs > 0 && givesPorts) {
     const random = randomRun(options.seed, options.runs)
     if (checked.some(({ standing }) => standing === "broken"))
-      yield* skipped(random, "what is broken would break it too")
+      yield* skipped(random, "the broken checks would break it too")
     else yield* one(random)
   }
   return {
@@ -99,7 +99,7 @@ const standingOf = (result: Result.Result<void, Stop>, exchanges: ReadonlyArray<
   }
 }
 
-/** A plugin that only routes answers port 0 where it is asked for any. */
+/** A plugin that only supports routing answers port 0 to a request for any port. */
 const hasHostPorts = (probe: Probe): Effect.Effect<boolean> =>
   Effect.gen(function* () {
     const mapped = yield* Effect.result(probe.mapGroup([entry("0.0.0.0", backend(0), 0)])).pipe(

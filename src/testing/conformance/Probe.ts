@@ -1,19 +1,19 @@
 /**
- * One check's dealings with a plugin: it asks as an Engine does, keeps every exchange, and takes back whatever it was
- * granted. Backends are of the documentation ranges (RFC 5737, RFC 3849), where nothing of anyone's can be.
+ * One check's calls to a plugin: it sends what an Engine sends, keeps every exchange, and unmaps whatever it was
+ * granted. Backends are in the documentation ranges (RFC 5737, RFC 3849), which no real host uses.
  */
 import { Effect, Result, Schema } from "effect"
 import type { WireBinding, WireReq } from "../Target.ts"
 import type { Exchange, NoAnswer, Wire, WireAnswer } from "./Wire.ts"
 
-/** What does not hold. */
+/** The check failed. */
 export class Broken extends Schema.TaggedError<Broken>()("Broken", { why: Schema.String }) {}
-/** What can't be told of this plugin, or on this host. */
+/** The check can't be made with this plugin, or on this host. */
 export class Skipped extends Schema.TaggedError<Skipped>()("Skipped", { why: Schema.String }) {}
 
 export type Stop = Broken | Skipped | NoAnswer
 
-/** What a call of MapPorts came to, whichever way it was said. */
+/** The outcome of a MapPorts call, in whichever form the plugin answered. */
 export type Mapped =
   | { readonly _tag: "Granted"; readonly bindings: ReadonlyArray<WireBinding>; readonly answer: WireAnswer }
   | { readonly _tag: "Refused"; readonly text: string; readonly answer: WireAnswer }
@@ -32,7 +32,7 @@ export class Probe {
     this.#nextPort = firstPort
   }
 
-  /** A port that this run has not asked for yet. */
+  /** A port that this run has not used yet. */
   port(): number {
     return this.#nextPort++
   }
@@ -60,7 +60,7 @@ export class Probe {
     )
   }
 
-  /** `value` as JSON, or JSON text as it is. */
+  /** `value` is sent as JSON, or as it is if it is JSON text. */
   map(value: unknown, options: { readonly host?: string } = {}): Effect.Effect<Mapped, NoAnswer> {
     const body = typeof value === "string" ? value : `${JSON.stringify(value)}\n`
     return this.send("/PortMapper.MapPorts", body, options).pipe(
@@ -75,7 +75,7 @@ export class Probe {
         this.#granted.push(...bindings.filter((binding) => binding?.DiscardReq !== true))
         return { _tag: "Granted", bindings, answer }
       }),
-      // An answer on its way is waited for: only what is known to be granted can be taken back.
+      // Uninterruptible until the answer arrives: only bindings known to be granted can be unmapped.
       Effect.uninterruptible
     )
   }
@@ -87,7 +87,7 @@ export class Probe {
     return this.map({ Reqs: reqs, Labels: labels })
   }
 
-  /** Maps, where a refusal leaves nothing to check: another check tells of it. */
+  /** Maps; skips the check on a refusal, which another check reports. */
   grant(reqs: ReadonlyArray<WireReq>): Effect.Effect<ReadonlyArray<WireBinding>, Stop> {
     return Effect.flatMap(this.mapGroup(reqs), (mapped) => {
       if (mapped._tag === "Refused") return skip(`MapPorts was refused: ${mapped.text}`)
@@ -97,7 +97,7 @@ export class Probe {
     })
   }
 
-  /** As an Engine: of what was granted it keeps the addresses and ports. */
+  /** Unmaps like an Engine, which keeps the addresses and ports of what was granted. */
   unmap(bindings: ReadonlyArray<WireBinding>): Effect.Effect<WireAnswer, NoAnswer> {
     const kept = bindings.map((binding) => ({ ...binding, ...forgotten }))
     return Effect.suspend(() => {
@@ -109,7 +109,7 @@ export class Probe {
     }).pipe(Effect.uninterruptible)
   }
 
-  /** Takes back all that is left, binding by binding; it is no part of a check. */
+  /** Unmaps all that is left, binding by binding; not part of a check. */
   readonly takeBack: Effect.Effect<void> = Effect.suspend(() => {
     const kept = this.exchanges.length
     const left = this.#granted.splice(0).reverse()
@@ -119,10 +119,10 @@ export class Probe {
   }).pipe(Effect.uninterruptible)
 }
 
-/** What an Engine does not keep of an answer. */
+/** The fields of an answer that an Engine does not keep. */
 const forgotten = { DiscardReq: false, AllowForwarding: false, NAT: null, Error: null } as const
 
-/** What a request without an answer may have mapped, as far as it said where. */
+/** What a request without an answer may have mapped, if it named a port. */
 const perhapsGranted = (body: string): ReadonlyArray<WireBinding> => {
   const reqs = field(json(body), "Reqs")
   return (Array.isArray(reqs) ? (reqs as ReadonlyArray<WireReq>) : []).flatMap((req) => {
@@ -151,7 +151,7 @@ export const entry = (
   FrontendPortEnd: last
 })
 
-/** The value of a JSON text; `undefined` where it is none. */
+/** The value of a JSON text; `undefined` where it is not JSON. */
 export const json = (text: string): unknown =>
   Result.getOrUndefined(Result.try(() => JSON.parse(text) as unknown))
 

@@ -1,4 +1,7 @@
-/** Random calls on a few ports, each held against a list of what is mapped: what the single checks did not think of. */
+/**
+ * Random calls on a few ports, each compared with a list of what is mapped: finds what the single checks do not
+ * cover.
+ */
 import { Effect } from "effect"
 import fc from "fast-check"
 import type { WireBinding } from "../Target.ts"
@@ -24,7 +27,7 @@ const acts: fc.Arbitrary<ReadonlyArray<Act>> = fc.array(
 
 export const randomRun = (seed: number, runs: number): Check => ({
   id: "random-runs",
-  holds: `${runs} runs of random calls (seed ${seed}) are answered as the list of what is mapped tells`,
+  holds: `${runs} runs of random calls (seed ${seed}) are answered as a list of the mappings predicts`,
   required: true,
   needsPorts: true,
   run: (probe) =>

@@ -1,9 +1,9 @@
-/** What a plugin's conformance looks like: for people, for programs, for a CI. */
+/** The conformance report: for readers, for programs, for a CI. */
 import { checks, handshake } from "./Checks.ts"
 import type { Checked, Conformance } from "./Conform.ts"
 import { exchangeText } from "./Wire.ts"
 
-/** A line for each check, then whatever does not hold with everything that was said. */
+/** A line for each check, then each failed check with all its exchanges. */
 export const conformanceText = (conformance: Conformance): string =>
   [...conformance.checked.map(checkedText), conformanceSummary(conformance)].join("\n")
 
@@ -14,7 +14,7 @@ export const checkedText = ({ id, holds, required, standing, why }: Checked): st
     ...(why === "" ? [] : [`${" ".repeat(8 + idWidth)}-> ${why}`])
   ].join("\n")
 
-/** What follows the checks: each that does not hold with everything that was said, and how many there are of each. */
+/** What follows the checks: each failed one with all its exchanges, and the number of each result. */
 export const conformanceSummary = ({ checked, conforms, seed }: Conformance): string => {
   const broken = checked.filter(({ standing }) => standing === "broken")
   const count = (standing: Checked["standing"]) => checked.filter((each) => each.standing === standing).length
@@ -29,10 +29,10 @@ export const conformanceSummary = ({ checked, conforms, seed }: Conformance): st
   ].join("\n")
 }
 
-/** The longest name there is, and two spaces. */
+/** The width of the longest name, and two spaces. */
 const idWidth = Math.max(...[handshake, ...checks].map(({ id }) => id.length)) + 2
 
-/** JUnit's XML; what is broken and optional counts as skipped. */
+/** JUnit's XML; a failed optional check counts as skipped. */
 export const conformanceJunit = ({ checked }: Conformance): string => {
   const failures = checked.filter(({ required, standing }) => required && standing === "broken").length
   const skipped = checked.filter(
@@ -57,11 +57,11 @@ const inside = ({ standing, required, why, exchanges }: Checked): string => {
     : `<skipped message="${xml(`optional, and does not hold: ${why}`)}"/>`
 }
 
-/** What XML 1.0 can't hold at all becomes a replacement character. */
+/** Characters that XML 1.0 can't contain are replaced by U+FFFD. */
 const xml = (text: string): string =>
   text
     .toWellFormed()
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the regex looks for control characters.
     .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd")
     .replaceAll("&", "&amp;")
     .replaceAll("<", "&lt;")

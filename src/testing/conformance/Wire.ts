@@ -1,10 +1,10 @@
-/** The black box: a raw request in, status, headers and body out. Whoever carries it chooses how. */
+/** The black box: takes a raw request and returns status, headers and body. The caller supplies what carries it. */
 import { type Effect, Schema } from "effect"
 
 export interface WireRequest {
   readonly method: string
   readonly path: string
-  /** Sent as they are, `Host` among them; a body's length is added. */
+  /** Sent as they are, `Host` among them; the length of the body is added. */
   readonly headers: ReadonlyArray<readonly [name: string, value: string]>
   readonly body: string
 }
@@ -24,17 +24,17 @@ export class NoAnswer extends Schema.TaggedError<NoAnswer>()("NoAnswer", { detai
 }
 
 export interface Wire {
-  /** Carries one request, bounded in time. */
+  /** Sends one request, bounded in time. */
   readonly send: (request: WireRequest) => Effect.Effect<WireAnswer, NoAnswer>
 }
 
-/** One request with what came back, as a report shows it. */
+/** One request and its answer, as a report shows them. */
 export interface Exchange {
   readonly request: WireRequest
   readonly answer: WireAnswer | { readonly noAnswer: string }
 }
 
-/** As it travels: `>` is what was sent, `<` what came back. */
+/** As sent: lines with `>` were sent, lines with `<` received. */
 export const exchangeText = ({ request, answer }: Exchange): string => {
   const sent = [
     `${request.method} ${request.path} HTTP/1.1`,

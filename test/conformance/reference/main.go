@@ -1,4 +1,4 @@
-// A port-mapper plugin on the Go plugin helpers (docker/go-plugins-helpers, sdk) that grants whatever it is asked for, as
+// A port-mapper plugin on the Go plugin helpers (docker/go-plugins-helpers, sdk) that grants every request, as
 // the reference recorded in test/vectors does. Argument: the path of its Unix socket.
 package main
 
@@ -53,7 +53,7 @@ type unmapPortsRequest struct {
 	Labels       map[string]string
 }
 
-// A group that asks for any port gets this one.
+// A group with an ephemeral port gets this one.
 const ephemeral = 49153
 
 func main() {
@@ -75,7 +75,7 @@ func main() {
 				NAT: &natRule{FromAddr: b.FrontendIP, FromPort: port},
 			})
 		}
-		// Port 1 is how a test asks for each way to be refused.
+		// Port 1 lets a test request each kind of refusal.
 		if len(req.Reqs) > 0 && req.Reqs[0].FrontendPort == 1 {
 			res = mapPortsResponse{Err: "bind for port 1 failed: port is already allocated"}
 			sdk.EncodeResponse(w, res, req.Labels["status"] == "500")

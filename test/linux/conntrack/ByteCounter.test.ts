@@ -1,4 +1,4 @@
-/** What is counted of flows that live, end and are none of ours, by the kernel's own accounting of real packets. */
+/** What is counted of living, ended and foreign flows, by the kernel's own accounting of real packets. */
 import { writeFileSync } from "node:fs"
 import { assert, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
@@ -18,7 +18,7 @@ import { makeNetwork } from "../network.ts"
 const account = (value: "0" | "1") => writeFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", value)
 
 describeInNamespace("ByteCounter", () => {
-  it("is told of the ends of redirected flows alone", () => {
+  it("receives the ends of redirected flows alone", () => {
     const netlink = Result.getOrThrow(openNetlink(libc(), NETLINK_NETFILTER))
     assert.strictEqual(attachFlowFilter(libc(), netlink.fd), 0)
     Result.getOrThrow(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))
@@ -34,7 +34,7 @@ describeInNamespace("ByteCounter", () => {
     assert.deepStrictEqual(told.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
   })
 
-  it.live("counts packets each way, of living flows and of those that ended", () =>
+  it.live("counts packets each way, of living flows and of ended ones", () =>
     Effect.gen(function* () {
       const { client, web } = yield* makeNetwork
       yield* web.tell({ do: "serve", protocol: "udp", address: "10.0.0.2", port: 80, name: "web" })

@@ -1,4 +1,4 @@
-/** What is flushed and what stays, in a namespace whose flows are made up. */
+/** What is flushed and what stays, in a namespace with made-up flows. */
 
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
@@ -27,7 +27,7 @@ describeInNamespace("Conntrack", () => {
             for (const address of addresses)
               ip(`address add ${address} dev eth9${address.includes(":") ? " nodad" : ""}`)
             ip("link set eth9 up")
-            // A range that is the host's as a whole, without an address of its own.
+            // A range that belongs to the host as a whole, by a local route without an address.
             ip("route add local 203.0.113.0/24 dev lo")
           }
           run("conntrack -F")
@@ -35,7 +35,7 @@ describeInNamespace("Conntrack", () => {
         }).pipe(Effect.provide(Layer.provideMerge(layer, Firewall.layerMemory))),
       timeout
     )
-  /** Creates the flows, flushes, and answers those that are left. */
+  /** Creates the flows, flushes, and returns the remaining ones. */
   const left = (
     flows: ReadonlyArray<string>,
     flushed: Parameters<Conntrack["Service"]["flush"]>[0]
@@ -48,7 +48,7 @@ describeInNamespace("Conntrack", () => {
     })
 
   test(
-    "forgets flows to every address of the host, and no other host's",
+    "deletes flows to every address of the host, and none to other hosts",
     Effect.gen(function* () {
       const others = [
         "udp 10.1.0.2:5000 9.9.9.9:53",
@@ -81,7 +81,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "forgets flows to one address of the host alone",
+    "deletes flows to one address of the host alone",
     Effect.gen(function* () {
       assert.deepStrictEqual(
         yield* left(
@@ -94,7 +94,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "leaves the flows that go where they should from where they may",
+    "keeps flows to the right backend from admitted sources",
     Effect.gen(function* () {
       const good = "udp 10.1.0.2:5000 192.0.2.1:53 10.0.0.2:5353"
       const flows = [
@@ -120,7 +120,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "forgets those of many frontends in one pass",
+    "deletes flows of many frontends in one pass",
     Effect.gen(function* () {
       const rules = Array.from({ length: 2000 }, (_, index) =>
         redirect(`udp ${index % 2 === 0 ? "0.0.0.0" : "192.0.2.9"} ${1000 + index}`, "10.0.0.2 53")
@@ -137,7 +137,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "forgets flows of a zone as well",
+    "deletes flows of a zone as well",
     Effect.gen(function* () {
       createFlows([flow("udp 10.1.0.2:5000 192.0.2.1:53", { zone: 7 })])
       yield* Conntrack.use(({ flush }) => flush(flowsOfRemoved([redirect("udp 0.0.0.0 53", "10.0.0.2 53")])))
@@ -146,7 +146,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "forgets connections soon that were neither answered nor redirected, and leaves all others",
+    "soon deletes connections that were neither answered nor redirected, and keeps all others",
     Effect.gen(function* () {
       const half = ["tcp 10.1.0.2:5000 192.0.2.1:80", "tcp [2001:db8::2]:5000 [2001:db8::1]:80"]
       const stay = ["tcp 10.1.0.2:5003 192.0.2.1:81", "tcp 10.1.0.2:5001 192.0.2.1:80 10.0.0.2:80"]
@@ -184,7 +184,7 @@ describeInNamespace("Conntrack", () => {
   ]
 
   test(
-    "ends the flows of narrowed frontends from sources that are admitted no longer, and refuses them from the backend",
+    "ends the flows of narrowed frontends from sources no longer admitted, and refuses them from the backend",
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* left([...admitted, ...refused], narrowed), [...admitted].sort())
       assert.deepStrictEqual([...(yield* MemoryFirewall).refused()].sort(), [
@@ -196,7 +196,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "deletes nothing that can't be refused from the backend",
+    "deletes no flow that can't be refused from the backend",
     Effect.gen(function* () {
       const { refuse } = yield* MemoryFirewall
       refuse(new FirewallError({ reason: "Busy", operation: "refusing", detail: "no buffers" }))
@@ -211,7 +211,7 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "finds what it looks for among 200,000 flows without holding up the event loop",
+    "finds flows among 200,000 without blocking the event loop",
     Effect.gen(function* () {
       const count = 200_000
       const specs = function* () {
@@ -229,7 +229,7 @@ describeInNamespace("Conntrack", () => {
 
       const rules = [redirect("udp 0.0.0.0 53", "10.0.0.2 53"), redirect("udp 192.0.2.9 53", "10.0.0.2 53")]
       let [any, one, longest] = [Infinity, Infinity, Infinity]
-      // Where all processors are busy the kernel's walk may keep this thread from its own: the best counts.
+      // Where all processors are busy the kernel's dump may keep this thread from its own: the best attempt counts.
       for (let attempt = 0; attempt < 30 && longest >= 30; attempt++) {
         const held = watchEventLoop()
         const millis: Array<number> = []
@@ -245,7 +245,7 @@ describeInNamespace("Conntrack", () => {
       process.stdout.write(
         `conntrack: ${count} flows made in ${Math.round(created)} ms; a flush that looks at 2,100 of them takes ${Math.round(any)} ms, one that looks at none ${Math.round(one)} ms; event loop held up for ${longest.toFixed(1)} ms at most\n`
       )
-      // What only a fault goes past at each of thirty attempts, on however busy a machine.
+      // Only a fault exceeds this at each of thirty attempts, however busy the machine is.
       assert.isBelow(longest, 500)
       assert.strictEqual((yield* listFlows).filter((text) => text.includes("9.9.9.9:53")).length, count / 100)
       assert.deepStrictEqual(
@@ -256,7 +256,7 @@ describeInNamespace("Conntrack", () => {
   )
 }, ["conntrack"])
 
-/** Answers for how long at most the event loop took no turn since. */
+/** Returns the longest time since then in which the event loop took no turn. */
 const watchEventLoop = () => {
   let longest = 0
   let last = performance.now()

@@ -4,7 +4,7 @@ import { type FlowLedger, makeLedger } from "../../../adapters/linux/conntrack/F
 import type { Redirected } from "../../../src/firewall/ByteCounter.ts"
 import { addressUnsafe } from "../../../src/protocol/Address.ts"
 
-/** A flow of a client to 192.0.2.1:80, led to 10.0.0.2:8080. */
+/** A flow from a client to 192.0.2.1:80, redirected to 10.0.0.2:8080. */
 const flow = (id: number, bytesIn: number, bytesOut: number, destination = "192.0.2.1"): Flow => {
   const [source, to, backend] = ["10.1.0.2", destination, "10.0.0.2"].map(
     (text) => addressUnsafe(text).octets
@@ -49,7 +49,7 @@ const dump = (ledger: FlowLedger, ...flows: ReadonlyArray<Flow>) => {
 const sum = (ledger: FlowLedger) => ledger.sums([any]).map((bytes) => [bytes.in, bytes.out])[0]
 
 describe("FlowLedger", () => {
-  it("adds up what lives and what ended", () => {
+  it("sums living and ended flows", () => {
     const ledger = makeLedger()
     dump(ledger, flow(1, 10, 100), flow(2, 1, 1))
     assert.deepStrictEqual(sum(ledger), [11, 101])
@@ -62,14 +62,14 @@ describe("FlowLedger", () => {
     assert.deepStrictEqual(sum(ledger), [31, 256])
   })
 
-  it("keeps what a flow carried whose end was never told", () => {
+  it("keeps the traffic of a flow whose end was never reported", () => {
     const ledger = makeLedger()
     dump(ledger, flow(1, 10, 100))
     dump(ledger)
     assert.deepStrictEqual(sum(ledger), [10, 100])
   })
 
-  it("counts an end once that is told while a dump has the flow, before and after", () => {
+  it("counts an ended flow once when its end comes during a dump, before or after the dump reads the flow", () => {
     for (const order of ["before", "after"]) {
       const ledger = makeLedger()
       dump(ledger, flow(1, 10, 100))
@@ -84,13 +84,13 @@ describe("FlowLedger", () => {
     }
   })
 
-  it("counts once what one dump has twice", () => {
+  it("counts a flow once that a dump has twice", () => {
     const ledger = makeLedger()
     dump(ledger, flow(1, 10, 100), flow(1, 11, 110))
     assert.deepStrictEqual(sum(ledger), [11, 110])
   })
 
-  it("tells addresses and backends apart, and leaves to a specific address what is its own", () => {
+  it("separates addresses and backends, and attributes a flow to the specific address before the unspecified one", () => {
     const ledger = makeLedger()
     dump(ledger, flow(1, 1, 1), flow(2, 10, 10, "192.0.2.9"))
     const one = redirected("192.0.2.9")
@@ -101,7 +101,7 @@ describe("FlowLedger", () => {
     assert.deepStrictEqual(ledger.sums([any])[0]?.in, 11)
   })
 
-  it("begins at zero after it was told to forget, also for flows that go on", () => {
+  it("starts at zero after a reset, also for flows that go on", () => {
     const ledger = makeLedger()
     dump(ledger, flow(1, 10, 100))
     ledger.forget([any])

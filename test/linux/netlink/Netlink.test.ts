@@ -1,4 +1,6 @@
-/** The bytes of netlink messages, as nft 1.0.6 sends them (traced with strace), and what the kernel answers to batches. */
+/**
+ * The bytes of netlink messages, as nft 1.0.6 sends them (traced with strace), and the kernel's answers to batches.
+ */
 import { readdirSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
@@ -114,7 +116,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("dumps once more after a dump whose reading failed midway", () => {
+  it("dumps again after the reader of a dump failed midway", () => {
     const { recvfrom } = libc()
     let left = Infinity
     const netlink = open({
@@ -129,7 +131,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("names every message of a batch that was refused, and does nothing", () => {
+  it("reports every refused message of a batch, and changes nothing", () => {
     run("nft -f -", table.text("portmapper"))
     const netlink = open()
     assert.deepStrictEqual(
@@ -147,7 +149,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("says that a batch is not permitted", () => {
+  it("reports that a batch is not permitted", () => {
     const netlink = open()
     process.seteuid?.(65534)
     const unprivileged = open()
@@ -158,7 +160,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("says that the kernel has no buffers, and goes on where a signal interrupts", () => {
+  it("reports that the kernel has no buffers, and retries where a signal interrupts", () => {
     const full = open({ ...libc(), send: () => -ENOBUFS })
     const failed = full.batch(NFNL_SUBSYS_NFTABLES, (batch) =>
       writeElements(batch, "portmapper", [], elementsOf(rule(5)))
@@ -173,7 +175,7 @@ describeInNamespace("Netlink", () => {
     interrupted.close()
   })
 
-  it("takes an answer that was lost for no buffers", () => {
+  it("treats a lost answer as a lack of buffers", () => {
     const { recvfrom } = libc()
     let lost = 0
     const netlink = open({ ...libc(), recvfrom: (...all) => (lost-- > 0 ? -ENOBUFS : recvfrom(...all)) })
@@ -183,7 +185,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("tells a table that is not there from one that is", () => {
+  it("distinguishes a missing table from an existing one", () => {
     const netlink = open()
     const nowhere = Result.getOrThrow(readTable(netlink, "nowhere"))
     const there = Result.getOrThrow(readTable(netlink, "portmapper"))
@@ -192,7 +194,7 @@ describeInNamespace("Netlink", () => {
     netlink.close()
   })
 
-  it("hears of changes on a socket of its own", () => {
+  it("receives changes on a separate socket", () => {
     const events = open()
     Result.getOrThrow(events.subscribe(7))
     const netlink = open()
@@ -211,7 +213,7 @@ describeInNamespace("Netlink", () => {
     assert.strictEqual(readdirSync("/proc/self/fd").length, before)
   })
 
-  it("reads no further than a message that was cut short", () => {
+  it("reads no further than a truncated message", () => {
     const writer = new MessageWriter()
     for (const type of [NLMSG_ERROR, 0xa0c]) {
       writer.begin(type, NLM_F_CREATE, 1, 1)

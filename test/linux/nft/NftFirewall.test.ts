@@ -12,7 +12,7 @@ import { describeInNamespace, run } from "../namespace.ts"
 
 const nft = (command: string) => run(`nft ${command}`)
 
-/** Linux before 6.9: our table is not owned there, so that other processes can change it. */
+/** Linux before 6.9: our table has no owner there, so that other processes can change it. */
 const older = () => olderKernel(libc())
 
 const table = () => run("nft -j list tables").includes(`"portmapper"`)
@@ -41,7 +41,7 @@ describeInNamespace("NftFirewall", () => {
   const remove = (...rules: ReadonlyArray<Rule>) =>
     Firewall.use(({ apply }) => apply({ add: [], remove: rules }))
 
-  it.live("loads what nft would, word for word", () =>
+  it.live("loads the same ruleset as nft, word for word", () =>
     Effect.gen(function* () {
       yield* Effect.provide(
         Firewall.use(({ replace }) => replace([])),
@@ -66,7 +66,7 @@ describeInNamespace("NftFirewall", () => {
   )
 
   test(
-    "has a table that no other process changes, flushes or takes away",
+    "has a table that no other process can change, flush or remove",
     Effect.gen(function* () {
       const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
       yield* add(rule)
@@ -91,7 +91,7 @@ describeInNamespace("NftFirewall", () => {
   )
 
   for (const kernel of ["today", "before 6.9"] as const)
-    it.live(`is locked for as long as a descriptor of its lock is open (${kernel})`, () =>
+    it.live(`holds its lock as long as a descriptor of its lock is open (${kernel})`, () =>
       Effect.gen(function* () {
         const load = kernel === "today" ? libc : older
         const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
@@ -121,7 +121,7 @@ describeInNamespace("NftFirewall", () => {
       })
     )
 
-  it.live("makes a table that was not owned its own, and the other way round", () =>
+  it.live("takes ownership of a table without an owner, and the other way round", () =>
     Effect.gen(function* () {
       const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
       nft("delete table inet portmapper")
@@ -197,7 +197,7 @@ describeInNamespace("NftFirewall", () => {
   )
 
   test(
-    "gets along with elements that others removed or put in",
+    "tolerates elements that other processes removed or added",
     Effect.gen(function* () {
       const one = redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8")
       const other = redirect("tcp 0.0.0.0 81", "10.0.0.2 81")
@@ -219,7 +219,7 @@ describeInNamespace("NftFirewall", () => {
   )
 
   test(
-    "notices that others emptied its chains or changed its definition, and repairs both",
+    "notices that another process emptied its chains or changed its definition, and repairs both",
     Effect.gen(function* () {
       const { check, replace } = yield* Firewall
       const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
@@ -247,11 +247,11 @@ describeInNamespace("NftFirewall", () => {
   )
 
   test(
-    "does nothing where one rule of a change is refused",
+    "changes nothing where the kernel refuses one rule of a change",
     Effect.gen(function* () {
       const before = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
       yield* add(before)
-      // The set of IPv6 is gone: the kernel refuses one message in the middle of the batch.
+      // The IPv6 set is missing: the kernel refuses one message in the middle of the batch.
       run("nft -f -", "flush chain inet portmapper published6\ndelete map inet portmapper addr6\n")
       const error = yield* Effect.flip(
         add(
@@ -304,7 +304,7 @@ describeInNamespace("NftFirewall", () => {
     })
   )
 
-  it.live("keeps a table of another definition until its rules are given, then replaces it", () =>
+  it.live("keeps a table of another definition until it gets its rules, then replaces it", () =>
     Effect.gen(function* () {
       const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
       for (const older of [
@@ -363,7 +363,7 @@ describeInNamespace("NftFirewall", () => {
   )
 
   test(
-    "orders changes that are made at the same time",
+    "serializes concurrent changes",
     Effect.gen(function* () {
       const firewall = yield* Firewall
       const rules = Array.from({ length: 50 }, (_, index) =>
@@ -400,7 +400,7 @@ describeInNamespace("NftFirewall", () => {
     })
   )
 
-  it.live("does as the firewall in memory does, over random changes", () =>
+  it.live("agrees with the in-memory firewall over random changes", () =>
     Effect.gen(function* () {
       const memory = Context.get(yield* Layer.build(Firewall.layerMemory), Firewall)
       const linux = Context.get(yield* Layer.build(layer()), Firewall)
@@ -442,7 +442,7 @@ describeInNamespace("NftFirewall", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("says what right it lacks", () =>
+  it.live("names the missing privilege", () =>
     Effect.gen(function* () {
       process.seteuid?.(65534)
       const error = yield* Effect.flip(Effect.provide(Firewall, layer())).pipe(
@@ -452,7 +452,7 @@ describeInNamespace("NftFirewall", () => {
         [error._tag === "FirewallError" ? error.reason : error._tag, error.message],
         [
           "Denied",
-          "locking nftables table inet portmapper failed: operation not permitted: it takes root, or the capability CAP_NET_ADMIN"
+          "locking nftables table inet portmapper failed: operation not permitted: this requires root or the capability CAP_NET_ADMIN"
         ]
       )
     })
@@ -470,7 +470,7 @@ describeInNamespace("NftFirewall", () => {
   })
   for (const kind of ["send", "answer"] as const)
     test(
-      `says that the kernel is busy (${kind}), and knows afterwards what became of the change`,
+      `reports that the kernel is busy (${kind}), and finds out afterwards whether it made the change`,
       Effect.gen(function* () {
         const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
         trouble = kind

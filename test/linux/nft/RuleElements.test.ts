@@ -15,7 +15,7 @@ const allowed = (host: string, networks: ReadonlyArray<string>): ReadonlyArray<s
   )
 
 describe("the sources of a rule", () => {
-  it("are the networks of its family, without those that lie within another, whatever their order", () => {
+  it("are the networks of its family, without those inside another, in any order", () => {
     const networks = ["10.1.2.0/24", "10.0.0.0/8", "192.0.2.7/32", "10.0.0.0/8", "2001:db8::/32", "9.0.0.0/8"]
     for (const given of [networks, [...networks].reverse()])
       assert.deepStrictEqual(allowed("0.0.0.0", given), [
@@ -31,8 +31,8 @@ describe("the sources of a rule", () => {
     ])
   })
 
-  // Compared with each other, these would take an hour.
-  it("are a hundred thousand in no time to speak of", () => {
+  // Comparing each with each would take an hour.
+  it("are found among a hundred thousand in no time to speak of", () => {
     const networks = Array.from({ length: 100_000 }, (_, index) => {
       const mixed = (index * 7919) % 100_000
       return `10.${mixed >> 16}.${(mixed >> 8) & 255}.${mixed & 255}/32`

@@ -1,4 +1,4 @@
-/** What the table does to packets: from outside, from a neighbour, from the container itself and from the host. */
+/** The table's effect on packets: from outside, from a neighbour, from the container itself and from the host. */
 import { writeFileSync } from "node:fs"
 import { assert, layer as withLayer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
@@ -34,11 +34,11 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     }
 
-    /** These rules and no others, their counters at zero. */
+    /** Exactly these rules, with their counters at zero. */
     const enforce = (...rules: ReadonlyArray<Rule>) =>
       Firewall.use(({ replace }) => Effect.andThen(replace([]), replace(rules)))
 
-    /** What the counters of a chain say, in their order. */
+    /** The counters of a chain, in order. */
     const counters = (chain: string) =>
       [...run(`nft list chain ${chain}`).matchAll(/packets (\d+)/g)].map(([, packets]) => Number(packets))
 
@@ -121,7 +121,7 @@ describeInNamespace("Ruleset, with packets", () => {
           })
         )
 
-        it.effect(`lets in the sources of the allow-list alone, ${protocol} over IPv${family}`, () =>
+        it.effect(`admits only the sources of the allow-list, ${protocol} over IPv${family}`, () =>
           Effect.gen(function* () {
             const { client, web } = yield* Network
             const own = family === 4 ? `${at.client}/32` : "fd00:2::/64"
@@ -245,7 +245,8 @@ describeInNamespace("Ruleset, with packets", () => {
               "silence"
             )
             assert.strictEqual(yield* ask(host, `${protocol} 127.0.0.2 8092`), "relay to 127.0.0.1")
-            // What another table leads there is its business: an outsider never asked for the loopback address.
+            // A redirection of another table to this address is its own business: the outsider did not address
+            // loopback.
             run(
               "nft -f -",
               `table inet others {
@@ -257,7 +258,7 @@ describeInNamespace("Ruleset, with packets", () => {
             )
             assert.strictEqual(yield* ask(client, `${protocol} 192.0.2.1 8093`), "relay to 192.0.2.2")
             run("nft delete table inet others")
-            // Nor does it help an outsider that nobody tracks its packets.
+            // Untracked packets do not help an outsider either.
             run(
               "nft -f -",
               `table inet others {
@@ -274,11 +275,12 @@ describeInNamespace("Ruleset, with packets", () => {
       )
     }
 
-    it.effect("marks every packet of a new connection of its own, and no other's", () =>
+    it.effect("marks every packet of our redirections, and of no others", () =>
       Effect.gen(function* () {
         const { client, web } = yield* Network
         yield* serve(web, "udp", "10.0.0.2", 7000, "")
-        // Docker's place: a redirection at -100 of another table, and a forward chain that counts what it is to accept.
+        // In the place of Docker: another table's redirection at -100, and a forward chain that counts the
+        // packets it would accept.
         run(
           "nft -f -",
           `table inet docker {
@@ -329,54 +331,54 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     )
 
-    it.effect(
-      "reaches the backend where bridged packets pass the tables of IP, itself by a hairpin port",
-      () =>
-        Effect.gen(function* () {
-          const { other, web } = yield* Network
-          if (!bridgeNetfilter("1")) return
-          yield* enforce(redirect("tcp 0.0.0.0 8080", "10.0.0.2 80"))
-          assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
-          assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "silence")
-          ip("link set web0 type bridge_slave hairpin on")
-          assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
-          ip("link set web0 type bridge_slave hairpin off")
-          bridgeNetfilter("0")
-        })
+    it.effect("reaches the backend where bridged packets pass the IP tables, itself by a hairpin port", () =>
+      Effect.gen(function* () {
+        const { other, web } = yield* Network
+        if (!bridgeNetfilter("1")) return
+        yield* enforce(redirect("tcp 0.0.0.0 8080", "10.0.0.2 80"))
+        assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
+        assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "silence")
+        ip("link set web0 type bridge_slave hairpin on")
+        assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
+        ip("link set web0 type bridge_slave hairpin off")
+        bridgeNetfilter("0")
+      })
     )
 
-    it.effect("masquerades nobody else's redirection back to where it came from, whatever its marks", () =>
-      Effect.gen(function* () {
-        const { client, other } = yield* Network
-        run(
-          "nft -f -",
-          `table inet docker {
+    it.effect(
+      "never masquerades another program's redirection back to where it came from, whatever its marks",
+      () =>
+        Effect.gen(function* () {
+          const { client, other } = yield* Network
+          run(
+            "nft -f -",
+            `table inet docker {
             chain before { type filter hook prerouting priority mangle; tcp dport { 7003, 7004, 7005 } meta mark set 0xffff2fff; }
             chain early { type nat hook prerouting priority -110; tcp dport 7005 dnat ip to 10.0.0.2:80; }
             chain prerouting { type nat hook prerouting priority dstnat; tcp dport 7003 meta mark set 0xffff2fff dnat ip to 10.0.0.2:80; }
             chain after { type filter hook postrouting priority 300; ip saddr 10.0.0.3 tcp dport 80 meta mark 0xffff2fff counter; }
           }`
-        )
-        yield* enforce(
-          redirect("tcp 0.0.0.0 7004", "10.0.0.2 80"),
-          redirect("tcp 0.0.0.0 7005", "10.0.0.2 80")
-        )
-        let theirs = 0
-        for (const port of [7003, 7005]) {
-          yield* ask(other, `tcp 10.0.0.1 ${port}`)
-          const [now = 0] = counters("inet docker after")
-          assert.isAbove(now, theirs, `${port}`)
-          theirs = now
-        }
-        assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 7004"), "web to 10.0.0.1")
-        assert.strictEqual(counters("inet docker after")[0], theirs)
-        // Nor is one of ours masqueraded for a foreign mark.
-        assert.strictEqual(yield* ask(client, "tcp 192.0.2.1 7004"), "web to 192.0.2.2")
-        run("nft delete table inet docker")
-      })
+          )
+          yield* enforce(
+            redirect("tcp 0.0.0.0 7004", "10.0.0.2 80"),
+            redirect("tcp 0.0.0.0 7005", "10.0.0.2 80")
+          )
+          let theirs = 0
+          for (const port of [7003, 7005]) {
+            yield* ask(other, `tcp 10.0.0.1 ${port}`)
+            const [now = 0] = counters("inet docker after")
+            assert.isAbove(now, theirs, `${port}`)
+            theirs = now
+          }
+          assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 7004"), "web to 10.0.0.1")
+          assert.strictEqual(counters("inet docker after")[0], theirs)
+          // A foreign mark does not make ours masquerade either.
+          assert.strictEqual(yield* ask(client, "tcp 192.0.2.1 7004"), "web to 192.0.2.2")
+          run("nft delete table inet docker")
+        })
     )
 
-    it.effect("goes on with connections made before a change, and sends new ones elsewhere", () =>
+    it.effect("keeps connections made before a change, and sends new ones to the new backend", () =>
       Effect.gen(function* () {
         const { client } = yield* Network
         yield* enforce(redirect("udp 0.0.0.0 8080", "10.0.0.2 80"))

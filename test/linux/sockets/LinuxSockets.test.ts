@@ -34,7 +34,7 @@ describeInNamespace("LinuxSockets", () => {
   const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>, load = libc) =>
     it.live(title, () => Effect.provide(body, layer(load)))
   const withoutBpf = (): Libc => ({ ...libc(), bpf: () => -EPERM })
-  /** What a kernel refuses to users without privileges, on TCP sockets at least. */
+  /** Refuses filters as a kernel does to users without privileges, on TCP sockets at least. */
   const withoutFilters = (): Libc => {
     const real = withoutBpf()
     return {
@@ -46,7 +46,7 @@ describeInNamespace("LinuxSockets", () => {
     }
   }
 
-  /** Connecting to one's own address uses that address as the source, too. */
+  /** Connecting to an own address uses it as the source, too. */
   const sources = [
     { host: any4, address: "127.0.0.1", local: true },
     { host: any4, address: "127.1.2.3", local: true },
@@ -63,7 +63,7 @@ describeInNamespace("LinuxSockets", () => {
   for (const { host, address, local, load, filter } of cases)
     for (const protocol of ["tcp", "udp"] as const)
       test(
-        `with ${filter}, admits ${protocol} from ${address} when told everything${local ? " or loopback" : ", not when told loopback"}`,
+        `with ${filter}, admits ${protocol} from ${address} under admission everything${local ? " or loopback" : ", not under loopback"}`,
         Effect.gen(function* () {
           const sockets = yield* HostSockets
           const socket = yield* sockets.open(protocol, host, 18100)
@@ -82,7 +82,7 @@ describeInNamespace("LinuxSockets", () => {
 
   for (const { host, address } of sources)
     test(
-      `where filters are refused, admits tcp from ${address} when told everything, and nothing before`,
+      `where filters are refused, admits tcp from ${address} under admission everything, and nothing before`,
       Effect.gen(function* () {
         const sockets = yield* HostSockets
         const socket = yield* sockets.open("tcp", host, 18106)
@@ -99,7 +99,7 @@ describeInNamespace("LinuxSockets", () => {
     )
 
   test(
-    "adopts no descriptor that is another socket than it is said to be",
+    "refuses to adopt a descriptor of another socket than stated",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
       const { fd } = yield* sockets.open("tcp", any4, 18103)
@@ -111,7 +111,7 @@ describeInNamespace("LinuxSockets", () => {
         { protocol: "tcp", host: any4, port: 18103, fd: 4_000 }
       ] as const) {
         const { message } = yield* Effect.flip(sockets.adopt([wrong]))
-        assert.match(message, /^descriptor \d+ is no socket bound to \S+:\d+\/(tcp|udp)$/)
+        assert.match(message, /^descriptor \d+ is not a socket bound to \S+:\d+\/(tcp|udp)$/)
       }
       assert.deepStrictEqual(yield* sockets.closeUnopened, [])
     })
@@ -130,7 +130,7 @@ describeInNamespace("LinuxSockets", () => {
   )
 
   test(
-    "says that an address is not this host's",
+    "reports an address of another host",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
       const foreign = yield* Effect.flip(sockets.open("tcp", addressUnsafe("192.0.2.1"), 18102))
@@ -155,7 +155,7 @@ describeInNamespace("LinuxSockets", () => {
   )
 
   test(
-    "opens SCTP, or says that this kernel has none",
+    "opens SCTP, or reports that this kernel has none",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
       const outcome = yield* Effect.result(sockets.open("sctp", any4, 18104))
@@ -168,7 +168,7 @@ describeInNamespace("LinuxSockets", () => {
   )
 
   test(
-    "says that descriptors are exhausted, and leaves none open",
+    "reports that descriptors are exhausted, and leaves none open",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
       const before = readdirSync("/proc/self/fd").length
@@ -188,7 +188,7 @@ describeInNamespace("LinuxSockets", () => {
     })
   )
 
-  it.live("closes what is open with its layer", () =>
+  it.live("closes open sockets with its layer", () =>
     Effect.gen(function* () {
       const before = readdirSync("/proc/self/fd").length
       yield* Effect.provide(
@@ -218,7 +218,7 @@ describeInNamespace("LinuxSockets", () => {
   )
 })
 
-/** Whether a packet sent to the socket by this address gets to it: a handshake, or a datagram to read. */
+/** Whether a packet from this address reaches the socket: a handshake, or a datagram to read. */
 const reaches = (socket: HostSocket, address: string, isWanted = false): Effect.Effect<boolean> =>
   socket.protocol === "tcp"
     ? connects(address, socket.port, isWanted ? patienceMillis : 200)

@@ -25,7 +25,7 @@ describe("the relay with few descriptors", () => {
       const said = () => world.logged.map((line) => line.replace(/( \(|:).*/, ""))
       clients.write("begin\n")
       await untilEqual(said, ["descriptors run short"])
-      // Longer than it remembers that it refused something.
+      // Longer than the relay remembers that it refused a client.
       await sleep(6000)
       assert.deepStrictEqual(said(), ["descriptors run short"])
       clients.write("end\n")
@@ -36,9 +36,9 @@ describe("the relay with few descriptors", () => {
 })
 
 /**
- * Two clients at a time have descriptors, since half of them are kept for others. Backend and clients are another process:
- * the backend must not wait for descriptors that the relay has for it. Each client stays so many milliseconds once it is
- * served, or until it is told.
+ * Descriptors suffice for two clients at a time, since half of them are reserved. Backend and clients run in another
+ * process: the backend must not compete with the relay for descriptors. Each client stays so many milliseconds once
+ * it is served, or until a line on stdin.
  */
 const withClients = async (
   world: World,
@@ -65,7 +65,7 @@ const withClients = async (
   }
 }
 
-/** Told to begin, it tells what became of 30 clients at once. A stay is long enough that whoever waits in a busy loop is found out. */
+/** On a line it starts 30 clients at once and prints their outcomes. A stay is long enough to expose a busy loop. */
 const thirtyClients = (stay: number | "until told") => `
   import { once } from "node:events"
   import { connect, createServer } from "node:net"

@@ -52,7 +52,7 @@ describeInNamespace("what the relay sends to itself", () => {
     const isFound = (world: World) =>
       assert.deepStrictEqual(
         new Set(world.logged.map((line) => line.replace(/^relay for \S+:1830\d\/(tcp|udp)/, "relay"))),
-        new Set(["relay: its backend leads back to the relay, which ends what comes back"])
+        new Set(["relay: its backend forwards back to the relay, which ends the looping traffic"])
       )
 
     relayTest(`resets TCP at its first connection: ${loop.name}`, async (world) => {
@@ -60,7 +60,7 @@ describeInNamespace("what the relay sends to itself", () => {
       for (let round = 1; round <= 3; round++) {
         assert.strictEqual((await ending(world.dial(18300, loop.to))).how, "ECONNRESET")
         const counts = await Promise.all(routes.map(async (route) => (await world.count(route)).connections))
-        // Nobody but the client was served; once a circle is known, the relay may serve itself at one place of it.
+        // Only the client was served; once a circle is known, the relay may serve itself at one place of it.
         assert.isAtMost(Math.max(...counts), round)
       }
       isFound(world)
@@ -74,7 +74,7 @@ describeInNamespace("what the relay sends to itself", () => {
       for (let round = 1; round <= 3; round++) {
         const client = await world.datagrams(local)
         client.send("round", 18300, loop.to)
-        // The thread has been through whatever the packet led to.
+        // The thread has handled everything that the packet caused.
         for (let fence = 0; fence < 5; fence++)
           await exchange(await world.datagrams(), "x", 18309, "127.0.0.1")
         const counts = await Promise.all(routes.map(async (route) => (await world.count(route)).connections))
@@ -109,7 +109,7 @@ describeInNamespace("what the relay sends to itself", () => {
     const before = readFileSync(range, "utf8")
     writeFileSync(range, "40000 40007")
     try {
-      // Either side of the relay uses all of the eight ports.
+      // Both sides of the relay use all eight ports.
       for (let count = 0; count < 8; count++) {
         const client = world.dial(18300)
         client.write("served")

@@ -1,0 +1,141 @@
+/** The Debian package on a Debian machine: installed, upgraded while in use, removed, purged. */
+import { execFileSync, spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
+import { copyFileSync, existsSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Debian from "../lab/Debian.ts"
+import { describeLab, testNeeding } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import { contents, tables } from "../lab/Nft.ts"
+import type { Knocked, Knocks } from "../support/knocker.ts"
+
+const root = join(import.meta.dirname, "../..")
+const longMillis = 300_000
+
+/** Returns the path of the package. */
+const build = (version: string, rebuilt = false): string => {
+  if (rebuilt) execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "ignore" })
+  const env = { ...process.env, PORTMAPPER_PACKAGE_VERSION: version }
+  return join(
+    root,
+    execFileSync("npm", ["run", "-s", "package"], { cwd: root, env, encoding: "utf8" }).trim()
+  )
+}
+
+const knock = Effect.fnUntraced(function* (from: Namespace, knocks: Knocks) {
+  const running = yield* from.spawn(process.execPath, [
+    join(root, "test/support/knocker.ts"),
+    JSON.stringify(knocks)
+  ])
+  yield* running.waitForLine("knocking", { timeoutMillis: longMillis })
+  return Effect.gen(function* () {
+    yield* running.closeInput
+    return JSON.parse(yield* running.waitForLine(/^\{/, { timeoutMillis: longMillis })) as Knocked
+  })
+})
+
+const requestOf = (port: number) => ({
+  Reqs: [
+    {
+      Proto: 6,
+      BackendIP: "172.31.0.2",
+      BackendPort: 80,
+      FrontendIP: "0.0.0.0",
+      FrontendPort: port,
+      FrontendPortEnd: port
+    }
+  ]
+})
+
+testNeeding("lintian finds no error in the Debian package", ["lintian", "strip", "npm"], async () => {
+  const { status, stdout } = spawnSync("lintian", ["--fail-on", "error,warning", build("0.1.0")], {
+    encoding: "utf8"
+  })
+  assert.deepStrictEqual({ status, stdout }, { status: 0, stdout: "" })
+})
+
+describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
+  it("has the same bytes in every build", () => {
+    const hash = () =>
+      createHash("sha256")
+        .update(readFileSync(build("0.1.0", true)))
+        .digest("hex")
+    assert.strictEqual(hash(), hash())
+  })
+
+  it.live("is installed, upgraded without a refused connection, removed and purged", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      yield* c1.agent.echo({ protocol: "udp", host: "0.0.0.0", port: 53 })
+      const debian = yield* Debian.make(host, ["nftables", "iproute2", "curl"])
+      const before = yield* debian.sh("find /etc /usr /var/lib/systemd -xdev | grep -v dpkg | sort")
+      for (const [name, version] of [
+        ["old", "0.1.0"],
+        ["new", "0.1.1"]
+      ] as const)
+        copyFileSync(build(version), `${debian.root}/root/${name}.deb`)
+
+      yield* debian.sh("dpkg -i /root/old.deb")
+      yield* debian.sh(
+        "systemctl is-active portmapper.service portmapper.socket && portmapper doctor || true"
+      )
+      yield* debian.sh("portmapper map -p 8080:80 --to 172.31.0.2")
+      yield* debian.sh("portmapper map -p 8081:80 --to 172.31.0.2 --label portmapper.mode=proxy")
+      yield* debian.sh("portmapper map -p 5353:53/udp --to 172.31.0.2 --label portmapper.mode=proxy")
+      const mainPid = debian.sh("systemctl show --property=MainPID --value portmapper.service")
+      const first = yield* mainPid
+
+      // Nothing was replaced: the same process goes on.
+      yield* debian.sh("systemctl reload portmapper.service")
+      assert.strictEqual(yield* mainPid, first)
+
+      const redirected = yield* client.agent.transfer({ host: "10.99.0.1", port: 8080 })
+      const carried = yield* host.agent.transfer({ host: "127.0.0.1", port: 8081 })
+      const socket = `${debian.root}/run/docker/plugins/portmapper.sock`
+      const knocks = { tcp: [8080, 8081], udp: [5353], socket }
+      const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: requestOf(8082) })
+      const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: requestOf(8083) })
+      const upgrade = yield* debian.sh("dpkg -i /root/new.deb")
+      assert.notInclude(upgrade, "could not take over")
+      const second = yield* mainPid
+      assert.notStrictEqual(second, first)
+      assert.strictEqual((yield* redirected.advance(5, { timeoutMillis: 10_000 })).state, "open")
+      yield* carried.stop
+      for (const knocked of [yield* outside, yield* inside])
+        assert.deepStrictEqual(knocked.failures, [], JSON.stringify(knocked.counts))
+      assert.include(yield* debian.sh("systemctl status portmapper.service"), "active (running)")
+      assert.include(
+        yield* debian.sh("readlink /proc/$(systemctl show --property=MainPID --value portmapper)/exe"),
+        "/usr/lib/portmapper/node\n"
+      )
+
+      // A stop ends both units; a call to the socket alone starts the service.
+      yield* debian.sh("systemctl stop portmapper.service")
+      assert.include(yield* debian.sh("portmapper ls"), "0.0.0.0:8080/tcp")
+
+      const removal = yield* debian.sh("dpkg -r portmapper")
+      assert.include(removal, "still publishes")
+      assert.include(Object.keys(yield* contents(host)), "any4")
+      const answered = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, timeoutMillis: 5000 })
+      assert.strictEqual(answered.outcome, "answered")
+      assert.isTrue(existsSync(`${debian.root}/etc/default/portmapper`))
+
+      yield* debian.sh("dpkg -P portmapper && systemctl daemon-reload")
+      assert.deepStrictEqual(yield* tables(host), [])
+      assert.strictEqual(
+        yield* debian.sh("find /etc /usr /var/lib/systemd -xdev | grep -v dpkg | sort"),
+        before
+      )
+      assert.strictEqual(
+        yield* debian.sh(
+          "find /run -name '*portmapper*'; readlink /proc/[0-9]*/exe | grep portmapper || true"
+        ),
+        ""
+      )
+    })
+  )
+})
