@@ -88,7 +88,12 @@ export const apply = Effect.fnUntraced(function* (
     const { ports: asked, create } = reservation
     const port = holds[0]?.port ?? (asked._tag === "Exact" ? asked.port : 0)
     ports.push(port)
-    created.push(...createdOn(create, port, holds))
+    const made = createdOn(create, port, holds)
+    created.push(...made)
+    // One that was replaced later in the same call, and put back, has another hold by then.
+    undo.push(() =>
+      context.allocator.release([...holds, ...made.flatMap(({ entry }) => entry.resources.hold ?? [])])
+    )
   }
   yield* ofAll(serve(context, created, update, undo))
   const all = [...created, ...update]
@@ -146,9 +151,7 @@ const reserve = Effect.fnUntraced(function* (
       if (reserved.failure._tag !== "PortsExhausted") break
     }
   if (Result.isFailure(reserved)) return yield* Effect.fail({ group: index, error: reserved.failure })
-  const holds = reserved.success
-  undo.push(() => allocator.release(holds))
-  return holds
+  return reserved.success
 })
 
 /** Everything after the ports: redirect, relay, record, add the new entries to the table. */
@@ -194,8 +197,8 @@ const serve = Effect.fnUntraced(function* (
 })
 
 /**
- * The last step of a call, after which nothing fails: releases the replaced entries. An answer that named one, delivered or
- * pending, names its replacement from now on.
+ * The last step of a call: releases replaced entries. Pending answers that name them name their replacement from now on,
+ * which is as answered as they were.
  */
 export const replace = Effect.fnUntraced(function* (
   context: MapperContext,

@@ -98,9 +98,9 @@ interface Claim {
   readonly planned: Served
   /** The entry, if it is already mapped and served. */
   readonly entry: MappingEntry | undefined
-  /** The same mapping where it is in conflict: it is created anew. */
+  /** The same mapping in conflict; this claim creates it anew. */
   readonly conflicted: MappingEntry | undefined
-  /** Entries of the same bindings with a host port, where the group requests none any more. */
+  /** Entries of the same binding with a host port, where the claim wants none. */
   readonly replaces: ReadonlyArray<MappingEntry>
 }
 
@@ -206,7 +206,7 @@ export const conflictedInTheWay = (
   return [...new Set(inTheWay.filter(isConflicted))]
 }
 
-/** The flows that a change of policy ends: those that the kernel redirected, from sources that are no longer allowed. */
+/** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
 export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
   swaps.flatMap(([before, { rules, route }]) => {
     const [allow = route?.allow] = rules.flatMap((rule) => (rule._tag === "Guard" ? [] : [rule.allow]))

@@ -508,16 +508,20 @@ const afterMap = (
     .flatMap((each) => ownersOf(each, ownMappings, owner))
   if (!struck && model.refusing.length === 0) return may(...taken)
   // Recording the answer may have failed: then the record says what it said before.
-  const unrecorded = taken.map((each) => ({
-    ...each,
-    mappings: each.mappings.map((mapping): ModelMapping => {
-      if (![...named].some((one) => sameMapping(one, mapping))) return mapping
-      const before = [...ownMappings].flatMap((one) =>
-        one !== undefined && sameMapping(one, mapping) ? [one] : []
-      )
-      return { ...mapping, recorded: recordedAfter([...before, ...anew(mapping, mapping.backend)], 0) }
-    })
-  }))
+  // Killed before, it does not say yet that what takes the place of an answered one is answered.
+  const unrecorded = (killed === true ? [true, false] : [true]).flatMap((carried) =>
+    taken.map((each) => ({
+      ...each,
+      mappings: each.mappings.map((mapping): ModelMapping => {
+        if (![...named].some((one) => sameMapping(one, mapping))) return mapping
+        const before = [...ownMappings].flatMap((one) =>
+          one !== undefined && sameMapping(one, mapping) ? [one] : []
+        )
+        const others = carried ? anew(mapping, mapping.backend) : []
+        return { ...mapping, recorded: recordedAfter([...before, ...others], 0) }
+      })
+    }))
+  )
   return may(...taken, ...unrecorded)
 }
 

@@ -10,6 +10,7 @@ import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { bindingText, group } from "../support/groups.ts"
 import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { atEveryStep } from "../support/steps.ts"
 
 const map = (groups: ReadonlyArray<Group>) => Effect.scoped(mapGroupsTogether(groups))
 const mapped = (groups: ReadonlyArray<Group>) =>
@@ -55,6 +56,19 @@ describe("several groups in one call", () => {
 
   test("leave nothing after a failure or an interruption at any step", () =>
     leavesNothing((done) => Effect.scoped(Effect.tap(mapGroupsTogether([web, dns, any]), done))))
+
+  test("leave no socket where one of them gives up the host port that another one got", () =>
+    atEveryStep(
+      (done) => {
+        const routed = { ...web, labels: new Map([["portmapper.mode", "routed"]]) }
+        return Effect.scoped(Effect.tap(mapGroupsTogether([web, routed]), done))
+      },
+      (how, step) =>
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+        }),
+      unmapAll
+    ))
 
   test("are all refused where one of them is, the error names that one, and nothing changes", () =>
     Effect.gen(function* () {
