@@ -28,7 +28,8 @@ import {
 } from "./Mapping.ts"
 import { recordEntries, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
-import { reactivate, replaceTable } from "./Restore.ts"
+import { reactivate, replaceTable, reshare, rulesOfShares } from "./Restore.ts"
+import { respread, type ServiceRefused, servicesOf } from "./Services.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
 export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
@@ -39,7 +40,14 @@ export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
   }
 }
 
-export type ApplyError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
+export type ApplyError =
+  | PortError
+  | ServiceRefused
+  | FirewallError
+  | ConntrackError
+  | RelayError
+  | StoreError
+  | UnmapError
 
 /** The steps that undo what was done so far, run last to first. They can't fail: a step logs what it can't undo. */
 export type Undo = Array<() => Effect.Effect<void>>
@@ -75,7 +83,7 @@ export interface Applied {
  */
 export const apply = Effect.fnUntraced(function* (
   context: MapperContext,
-  { evict: inTheWay, reserve: reservations, update }: Change,
+  { evict: inTheWay, reserve: reservations, update, reshare }: Change,
   undo: Undo
 ): Effect.fn.Return<Applied, GroupsError<ApplyError>> {
   const ofAll = <A>(effect: Effect.Effect<A, ApplyError>) =>
@@ -95,7 +103,7 @@ export const apply = Effect.fnUntraced(function* (
       context.allocator.release([...holds, ...made.flatMap(({ entry }) => entry.resources.hold ?? [])])
     )
   }
-  yield* ofAll(serve(context, created, update, undo))
+  yield* ofAll(serve(context, created, [...update, ...reshare], undo))
   const all = [...created, ...update]
   return {
     ports,
@@ -114,7 +122,7 @@ const createdOn = (
   return create.map(({ planned, policy, mapping: portless, status, replaces }) => {
     const mapping = { ...portless, port: portless.mode === "routed" ? 0 : port }
     const hold = planned.reserves ? holds[next++] : undefined
-    const resources = resourcesOf(planned, policy, port, hold)
+    const resources = resourcesOf(planned, policy, mapping, hold)
     return {
       entry: { mapping, status, resources: noResources },
       mapping,
@@ -353,13 +361,21 @@ const releaseTogether = Effect.fnUntraced(function* (
   entries: ReadonlyArray<MappingEntry>
 ) {
   const { firewall, store, relay, mappings, allocator, byteCounter } = context
+  const staying = servicesOf(mappings, entries, new Set(entries))
+  const others = respread(staying)
   // A removal that failed may still have been written.
   yield* Effect.tapError(store.remove(entries.map(({ mapping }) => mapping)), () =>
     recordAgain(context, entries)
   )
-  const rules = entries.flatMap(({ resources }) => resources.rules)
-  if (rules.length > 0) {
-    yield* Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(context, entries))
+  const reshared = rulesOfShares(others)
+  const rules = withoutRules(
+    entries.flatMap(({ resources }) => resources.rules),
+    staying.flat().flatMap(({ resources }) => resources.rules)
+  )
+  if (rules.length + reshared.length > 0) {
+    yield* Effect.tapCause(firewall.apply({ add: reshared, remove: rules }), () =>
+      recordAgain(context, entries)
+    )
     yield* forgetFlows(context.conntrack, flowsOfRemoved(rules))
     yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   }
@@ -373,6 +389,7 @@ const releaseTogether = Effect.fnUntraced(function* (
     if (hold !== undefined) holds.push(hold)
   }
   yield* allocator.release(holds)
+  yield* reshare(context, others)
 })
 
 /**

@@ -28,11 +28,22 @@ import {
   provisional,
   type Resources,
   routedKey,
+  type Share,
   type Status,
   sameBackend,
   takeOver
 } from "./Mapping.ts"
 import { type Plan, resourcesOf, type Served } from "./Plan.ts"
+import {
+  type Candidate,
+  holdsOfService,
+  join,
+  type Reshare,
+  refusalOf,
+  resourcesWith,
+  type ServiceRefused,
+  serviceOf
+} from "./Services.ts"
 
 type State = Mappings["Service"]
 
@@ -91,6 +102,8 @@ export interface Change {
   readonly evict: ReadonlyArray<MappingEntry>
   readonly reserve: ReadonlyArray<Reservation>
   readonly update: ReadonlyArray<Update>
+  /** Other backends of the services that new entries join: they get other slots. */
+  readonly reshare: ReadonlyArray<Update>
 }
 
 /** A mapping that a group requests, and the existing entries for it. */
@@ -111,7 +124,7 @@ export const conflictedOf = (
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap(({ group, plan }) =>
     servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports)
+      const entry = mappedAlready(state, planned, group.ports, plan.policy)
       return entry !== undefined && isConflicted(entry) ? [entry] : []
     })
   )
@@ -120,10 +133,10 @@ export const conflictedOf = (
 export const doubtfulHolders = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
-  nowMillis: number
+  { owner, nowMillis }: Pick<Asking, "owner" | "nowMillis">
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each)).flatMap(({ holder }) =>
+    holdersInTheWay(state, each, claimsOf(state, each), owner).flatMap(({ holder }) =>
       !isPending(holder) &&
       !isAbandoned(holder, state, nowMillis) &&
       nowMillis - holder.mapping.sinceMillis >= startMillis
@@ -140,14 +153,14 @@ export const changeOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
   asking: Asking
-): Result.Result<Change, GroupsError<PortAllocated>> => {
+): Result.Result<Change, GroupsError<PortAllocated | ServiceRefused>> => {
   const claimed = groups.map((each) => ({ each, claims: claimsOf(state, each) }))
   const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
   const isAbandonedNow = (entry: MappingEntry) =>
     !kept.has(entry) && !isPending(entry) && isAbandoned(entry, state, asking.nowMillis)
   const evict = new Set<MappingEntry>()
   for (const { each, claims } of claimed)
-    for (const { frontend, holder } of holdersInTheWay(state, each, claims)) {
+    for (const { frontend, holder } of holdersInTheWay(state, each, claims, asking.owner)) {
       const mayGo = isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
       if (!mayGo)
         return Result.fail({
@@ -158,20 +171,55 @@ export const changeOf = (
     }
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
+  const reshare: Array<Update> = []
   for (const { each, claims } of claimed) {
+    const candidates = claims.flatMap((claim) => candidateOf(each, claim, asking) ?? [])
+    for (const candidate of candidates) {
+      const error = refusalOf(state, candidate)
+      if (error !== undefined) return Result.fail({ group: each.index, error })
+    }
     const fresh = claims.filter(({ entry }) => entry === undefined)
+    const joined = fresh.map((claim) => {
+      const candidate = candidateOf(each, claim, asking)
+      return candidate === undefined ? undefined : join(state, candidate)
+    })
+    reshare.push(...joined.flatMap((one) => one?.others.map(updateOfShare) ?? []))
     reserve.push({
       index: each.index,
       ports: each.group.ports,
-      beside: claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
-      create: fresh.map((claim) => creationOf(state, each, claim, asking)),
+      beside: [
+        ...claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
+        ...candidates.flatMap((candidate) => holdsOfService(state, candidate))
+      ],
+      create: fresh.map((claim, at) => creationOf(state, each, claim, asking, joined[at]?.share)),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
     for (const { planned, entry, replaces } of claims)
       if (entry !== undefined) update.push(updateOf(state, { planned, entry, replaces }, each, asking))
   }
-  return Result.succeed({ evict: [...evict], reserve, update })
+  return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
+
+const candidateOf = (
+  { group: { ports, labels }, plan: { policy } }: PlannedGroup,
+  { planned: { entry, mode }, entry: own, conflicted }: Claim,
+  { owner }: Asking
+): Candidate | undefined => {
+  const service = serviceOf(policy, owner)
+  if (service === undefined || ports._tag !== "Exact") return undefined
+  const { protocol, host } = entry
+  const frontend = { protocol, host, port: ports.port }
+  return { frontend, service, mode, labels, policy, own, before: conflicted?.mapping.share }
+}
+
+const updateOfShare = ({ entry, share }: Reshare): Update => ({
+  entry,
+  mapping: { ...entry.mapping, share },
+  status: entry.status,
+  replaces: [],
+  resources: resourcesWith(entry.resources, share),
+  record: true
+})
 
 /**
  * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
@@ -201,10 +249,18 @@ export const conflictedInTheWay = (
   const inTheWay = created.flatMap(({ mapping }) =>
     mapping.mode === "routed"
       ? (state.get(mappingKey(mapping)) ?? [])
-      : state.colliding(mapping.protocol, mapping.host, mapping.port)
+      : state
+          .colliding(mapping.protocol, mapping.host, mapping.port)
+          .filter((other) => !areFellows(mapping, other.mapping))
   )
   return [...new Set(inTheWay.filter(isConflicted))]
 }
+
+/** Whether they are different backends of one service. */
+const areFellows = (one: Mapping, other: Mapping): boolean =>
+  one.share !== undefined &&
+  one.share.service === other.share?.service &&
+  mappingKey(one) !== mappingKey(other)
 
 /** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
 export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
@@ -221,6 +277,13 @@ export const releasedBy = (
   const found = bindings.flatMap(({ protocol, host, port, backend }) => {
     const published = state.get(frontendKey(protocol, host, port))
     if (published !== undefined && leadsTo(published, backend)) return published
+    const members = state
+      .colliding(protocol, host, port)
+      .filter(
+        (entry) =>
+          entry.mapping.share !== undefined && entry.mapping.host.key === host.key && leadsTo(entry, backend)
+      )
+    if (members.length > 0) return members
     if (backend.address === undefined) return []
     return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
   })
@@ -238,7 +301,7 @@ const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
 const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
   const claims = new Map<string, Claim>()
   for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports)
+    const there = mappedAlready(state, planned, ports, plan.policy)
     const [entry, conflicted] =
       there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
     // In routed mode several entries may be one mapping; the last of them stands for it.
@@ -255,11 +318,12 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
-  ports: PortRequest
+  ports: PortRequest,
+  { share }: Policy
 ): MappingEntry | undefined => {
   if (mode !== "routed" && ports._tag !== "Exact") return undefined
   const port = ports._tag === "Exact" ? ports.port : 0
-  return leadingTo(state.get(mappingKey({ ...entry, port, mode })), entry)
+  return leadingTo(state.get(mappingKey({ ...entry, port, mode, share })), entry)
 }
 
 /** The same binding with a host port, where the entry wants none. */
@@ -273,16 +337,22 @@ const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): Mapping
 
 const holdersInTheWay = (
   state: State,
-  { group: { ports } }: PlannedGroup,
-  claims: ReadonlyArray<Claim>
+  { group: { ports }, plan: { policy } }: PlannedGroup,
+  claims: ReadonlyArray<Claim>,
+  owner: string
 ): ReadonlyArray<{ readonly frontend: string; readonly holder: MappingEntry }> => {
   if (ports._tag !== "Exact") return []
+  const service = serviceOf(policy, owner)
+  const isFellow = ({ mapping: { share } }: MappingEntry) => share !== undefined && share.service === service
   return claims.flatMap(({ planned: { entry, reserves }, entry: own }) => {
     if (!reserves || own !== undefined) return []
     const { protocol, host } = entry
     return state
       .colliding(protocol, host, ports.port)
-      .filter((holder) => !isConflicted(holder) && !claims.some((claim) => claim.entry === holder))
+      .filter(
+        (holder) =>
+          !isConflicted(holder) && !isFellow(holder) && !claims.some((claim) => claim.entry === holder)
+      )
       .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
   })
 }
@@ -318,7 +388,8 @@ const creationOf = (
   { engine: { number: epoch } }: State,
   { group: { labels }, plan: { policy } }: PlannedGroup,
   { planned, conflicted, replaces }: Claim,
-  { owner, nowMillis }: Asking
+  { owner, nowMillis }: Asking,
+  share: Share | undefined
 ): Creation => {
   const { entry, mode } = planned
   const { protocol, host, requestedAddress, backend } = entry
@@ -327,7 +398,8 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis }
+      ...{ owner, epoch, sinceMillis: nowMillis },
+      ...(share === undefined ? {} : { share })
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -353,15 +425,19 @@ const updateOf = (
     const same = record ? { ...mapping, epoch: renewed } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
+  // Only a service's single backend can change how the service balances.
+  const share = mapping.share && { ...mapping.share, balance: policy.balance ?? "random" }
+  const next = {
+    ...mapping,
+    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed },
+    ...(share === undefined ? {} : { share })
+  }
   return {
     entry,
-    mapping: {
-      ...mapping,
-      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed }
-    },
+    mapping: next,
     status,
     replaces,
-    resources: samePolicy ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),
+    resources: samePolicy ? resources : resourcesOf(planned, policy, next, resources.hold),
     record: true
   }
 }

@@ -8,6 +8,7 @@ import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
+import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
 import type { Mode } from "./Labels.ts"
 
@@ -25,6 +26,14 @@ export interface Mapping {
   /** The Engine start that confirmed it last, counted from 0. Meaningless for other owners. */
   readonly epoch: number
   readonly sinceMillis: number
+  /** Where its port is shared with other backends. */
+  readonly share?: Share | undefined
+}
+
+/** A mapping's part in a service: the mappings of one frontend, each to another backend. */
+export interface Share extends SlotShare {
+  /** Who may join, and its name: `watch shop/web`, `cli web`, or `/web`. */
+  readonly service: string
 }
 
 /**
@@ -139,13 +148,21 @@ export const isConflicted = ({ status }: MappingEntry): boolean => status._tag =
 /** Whether a pending answer names it. */
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
-/** The key of a mapping: its frontend; in `routed` mode, which has none, protocol and backend. */
+/**
+ * The key of a mapping: its frontend; on a shared port frontend and backend; in `routed` mode, which has no
+ * frontend, protocol and backend.
+ */
 export const mappingKey = (
-  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode">
-): string =>
-  mapping.mode === "routed"
-    ? routedKey(mapping.protocol, mapping.backend)
-    : frontendKey(mapping.protocol, mapping.host, mapping.port)
+  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode"> & { readonly share?: unknown }
+): string => {
+  if (mapping.mode === "routed") return routedKey(mapping.protocol, mapping.backend)
+  const frontend = frontendKey(mapping.protocol, mapping.host, mapping.port)
+  return mapping.share === undefined ? frontend : memberKey(frontend, mapping.backend)
+}
+
+/** The key of one backend of a service. */
+export const memberKey = (frontend: string, { address, port }: Endpoint): string =>
+  `${frontend} to ${address.key} ${port}`
 
 export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
   `routed ${protocolNumber[protocol]} ${backend.address.key} ${backend.port}`

@@ -11,6 +11,7 @@ import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Ad
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
+import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
 import type { Mapping, Resources } from "./Mapping.ts"
@@ -25,6 +26,8 @@ export interface Capabilities {
   readonly marksAccepted: boolean
   /** What the relay can carry. */
   readonly relayed: ReadonlyArray<Protocol>
+  /** The services that callers of every kind may join, by the label `portmapper.share=/NAME`. */
+  readonly shares?: ReadonlyArray<string> | undefined
 }
 
 export interface Plan {
@@ -86,6 +89,8 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
     const mode = policy.mode ?? capabilities.defaultMode
     const issues = mode === "routed" ? [] : selfMappingIssues(group)
     if (issues.length > 0) return Result.fail(new RequestError({ issues }))
+    const unshared = unshareable(group, mode, policy, capabilities)
+    if (unshared !== undefined) return Result.fail(new RequestError({ issues: [unshared] }))
     const unavailable = modeUnavailable(mode, capabilities)
     if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
     const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
@@ -95,6 +100,27 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       : Result.succeed({ mode, policy, entries })
   })
 
+/** Why a group can't share its port as its labels request, if it can't. */
+const unshareable = (
+  { ports }: Group,
+  mode: Mode,
+  { share, balance }: Policy,
+  { shares = [] }: Capabilities
+): Issue | undefined => {
+  const issue = (label: string, value: string, rule: string) => ({ path: `Labels[${label}]`, value, rule })
+  if (share === undefined)
+    return balance === undefined
+      ? undefined
+      : issue("portmapper.balance", balance, "a portmapper.share beside it")
+  const refused = (rule: string) => issue("portmapper.share", share, rule)
+  if (ports._tag !== "Exact" || ports.port === 0)
+    return refused("an exact host port, which its backends share")
+  if (mode !== "nat" && mode !== "proxy") return refused(`mode nat or proxy (not ${mode})`)
+  if (share.startsWith("/") && !shares.includes(share.slice(1)))
+    return refused(`a name of this host's \`serve --shares\` (${shares.join(", ") || "which has none"})`)
+  return undefined
+}
+
 /** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
 export const planAgain = (
   mapping: Mapping,
@@ -102,7 +128,12 @@ export const planAgain = (
 ): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
   const { port, labels } = mapping
   const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
-  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  const own = {
+    ...capabilities,
+    defaultMode: mapping.mode,
+    shares: ownShares(mapping) ?? capabilities.shares
+  }
+  const plan = planGroup(group, own)
   if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
   const [planned] = plan.success.entries
   return planned?._tag === "Served"
@@ -110,21 +141,36 @@ export const planAgain = (
     : Result.fail(planned?.reason ?? "there is nothing to serve")
 }
 
+/** A service that is there stays, whatever names this process allows. */
+const ownShares = ({ labels }: Mapping): ReadonlyArray<string> | undefined => {
+  const share = labels.get("portmapper.share")
+  return share === undefined ? undefined : [share.slice(1)]
+}
+
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
-  { allow }: Policy
+  { allow }: Policy,
+  share: SlotShare | undefined
 ): ReadonlyArray<Rule> => {
   const frontend = { protocol: entry.protocol, host: entry.host, port }
-  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow }]
+  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...shared(share) }]
   if (!shields) return []
   if (isLoopback(entry.host)) return [{ _tag: "Guard", ...frontend }]
   return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
 }
 
+/** No property where there is no share: most rules and routes have none. */
+const shared = (share: SlotShare | undefined) => (share === undefined ? {} : { share })
+
 /** The relay's route of one served entry, if it has one. */
-const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
+const routeOf = (
+  { entry, relays }: Served,
+  hold: Hold,
+  policy: Policy,
+  share: SlotShare | undefined
+): Route | undefined =>
   relays === undefined
     ? undefined
     : {
@@ -136,19 +182,20 @@ const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route |
         admits: relays,
         allow: policy.allow,
         proxyProtocol: policy.proxyProtocol,
-        udpIdle: policy.udpIdle
+        udpIdle: policy.udpIdle,
+        ...shared(share)
       }
 
-/** The host resources that one served entry takes, on the port it got. */
+/** The host resources that one served entry takes, on the port it got, with its part in a service. */
 export const resourcesOf = (
   planned: Served,
   policy: Policy,
-  port: number,
+  { port, share }: Pick<Mapping, "port" | "share">,
   hold: Hold | undefined
 ): Resources => ({
   hold,
-  rules: rulesOf(planned, port, policy),
-  route: hold === undefined ? undefined : routeOf(planned, hold, policy),
+  rules: rulesOf(planned, port, policy, share),
+  route: hold === undefined ? undefined : routeOf(planned, hold, policy, share),
   relayPending: false
 })
 

@@ -3,7 +3,7 @@
  * and where an eviction is undone (`reactivate`). A mapping that can't be served is in conflict, and the reason is
  * returned.
  */
-import { Clock, Effect, Result } from "effect"
+import { Array as Arr, Clock, Effect, Result } from "effect"
 import { IpNetwork } from "effect/net"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
@@ -23,8 +23,9 @@ import {
   noResources,
   sameBackend
 } from "./Mapping.ts"
-import type { LostRecord, Stored, StoreError } from "./MappingStore.ts"
+import { type LostRecord, recordEntries, type Stored, type StoreError } from "./MappingStore.ts"
 import { planAgain, resourcesOf, type Served } from "./Plan.ts"
+import { type Reshare, resourcesWith, respread, servicesOf } from "./Services.ts"
 
 export interface Restored {
   readonly live: number
@@ -98,12 +99,11 @@ const restoreEntries = Effect.fnUntraced(function* (
   entries: ReadonlyArray<MappingEntry>
 ) {
   const { reserved, refused } = yield* reserveAgain(context, entries)
-  const removed = yield* Effect.onError(replaceTable(context), () =>
-    setAside(
-      context,
-      reserved.map(({ entry }) => entry)
-    )
-  )
+  const restored = reserved.map(({ entry }) => entry)
+  const reshared = respread(servicesOf(context.mappings, restored))
+  for (const each of reshared) takeShare(each)
+  const removed = yield* Effect.onError(replaceTable(context), () => setAside(context, restored))
+  yield* recordShares(context, reshared)
   const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each), {
     concurrency: opensAtOnce
   })
@@ -121,7 +121,12 @@ export const reactivate = (
   Effect.uninterruptible(
     Effect.gen(function* () {
       const { reserved, refused } = yield* reserveAgain(context, entries)
-      const rules = reserved.flatMap(({ entry }) => entry.resources.rules)
+      const own = new Set(reserved.map(({ entry }) => entry))
+      const [ofOwn, ofOthers] = Arr.partition(respread(servicesOf(context.mappings, [...own])), (each) =>
+        own.has(each.entry) ? Result.fail(each) : Result.succeed(each)
+      )
+      for (const each of ofOwn) takeShare(each)
+      const rules = [...reserved.flatMap(({ entry }) => entry.resources.rules), ...rulesOfShares(ofOthers)]
       if (rules.length > 0) {
         const applied = yield* Effect.result(context.firewall.apply({ add: rules, remove: [] }))
         if (Result.isFailure(applied)) {
@@ -131,9 +136,44 @@ export const reactivate = (
         }
         yield* forgetFlows(context.conntrack, flowsOfAdded(rules))
       }
+      yield* reshare(context, ofOthers)
+      yield* recordShares(context, ofOwn)
       const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each))
       return [...refused, ...unrelayed.flat()]
     })
+  )
+
+/** The rules of members with their new slots. */
+export const rulesOfShares = (shares: ReadonlyArray<Reshare>): ReadonlyArray<Rule> =>
+  shares.flatMap(({ entry, share }) => resourcesWith(entry.resources, share).rules)
+
+/** Relays and records new slots that the kernel has already. A relay that refuses them is retried. */
+export const reshare = Effect.fnUntraced(function* (context: MapperContext, shares: ReadonlyArray<Reshare>) {
+  for (const each of shares) {
+    const { route: before } = each.entry.resources
+    takeShare(each)
+    const { entry } = each
+    const { route } = entry.resources
+    if (route === undefined) continue
+    const opened = yield* Effect.result(context.relay.open(route))
+    if (Result.isFailure(opened)) entry.resources = { ...entry.resources, route: before, relayPending: true }
+  }
+  yield* recordShares(context, shares)
+})
+
+const takeShare = ({ entry, share }: Reshare): void => {
+  entry.mapping = { ...entry.mapping, share }
+  entry.resources = resourcesWith(entry.resources, share)
+}
+
+/** A failure is logged: a restore spreads the slots anew where the record has gaps. */
+const recordShares = ({ store }: MapperContext, shares: ReadonlyArray<Reshare>) =>
+  logFailure(
+    "recording the slots of a service",
+    recordEntries(
+      store,
+      shares.map(({ entry }) => entry)
+    )
   )
 
 /** Replaces the kernel's table by the rules of all entries, in one transaction. Returns the rules it removed. */
@@ -207,19 +247,25 @@ const reserveAgain = Effect.fnUntraced(function* (
       refused.push([entry, holds.failure.message])
       continue
     }
-    entry.resources = resourcesOf(planned, policy, mapping.port, holds.success[0])
+    entry.resources = resourcesOf(planned, policy, mapping, holds.success[0])
     entry.status = nextStatus(entry.status, "reactivated")
     reserved.push({ entry, planned })
   }
   return { reserved, refused }
 })
 
-/** Passes the holds with the same port and backend as `beside`: the mappings may have been one group. */
+/**
+ * Passes the holds with the same port and backend as `beside`, since the mappings may have been one group, and those
+ * of the same service.
+ */
 const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => {
-  const { protocol, host, port, backend } = mapping
+  const { protocol, host, port, backend, share } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
     const { hold } = other.resources
-    return hold !== undefined && sameBackend(backend, other.mapping.backend) ? [hold] : []
+    const isBeside =
+      sameBackend(backend, other.mapping.backend) ||
+      (share !== undefined && share.service === other.mapping.share?.service)
+    return hold !== undefined && isBeside ? [hold] : []
   })
   return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
 }
@@ -240,6 +286,14 @@ const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry,
   if (rules.length > 0)
     yield* logFailure("removing rules", context.firewall.apply({ add: [], remove: rules }))
   yield* setAside(context, [entry])
+  const others = respread(servicesOf(context.mappings, [entry]))
+  if (others.length > 0) {
+    yield* logFailure(
+      "spreading its slots over the service's other backends",
+      context.firewall.apply({ add: rulesOfShares(others), remove: [] })
+    )
+    yield* reshare(context, others)
+  }
   return [[entry, why] as const]
 })
 
@@ -262,7 +316,7 @@ const relayAsPlanned = Effect.fnUntraced(function* (
   const again = planAgain(mapping, capabilities)
   if (Result.isFailure(again)) return false
   const { planned, policy } = again.success
-  const { route } = resourcesOf(planned, policy, mapping.port, resources.hold)
+  const { route } = resourcesOf(planned, policy, mapping, resources.hold)
   if (Result.isFailure(yield* Effect.result(reroute(relay, resources.route, route)))) return false
   entry.resources = { ...resources, route, relayPending: false }
   return true
@@ -317,11 +371,11 @@ const importFromKernel = Effect.fnUntraced(function* (
 
 /**
  * A redirection is a mapping in `nat` mode, and its sources give the allow label (a rule that allows no source
- * can't come from a label, and is skipped). Rules of other kinds don't name their backend, and a port that was only
+ * can't come from a label, and is skipped; so is one of a service, whose name the kernel does not know). Rules of other kinds don't name their backend, and a port that was only
  * relayed may have no rule: neither can be read back.
  */
 const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
-  rule._tag !== "Redirect" || rule.allow?.length === 0
+  rule._tag !== "Redirect" || rule.share !== undefined || rule.allow?.length === 0
     ? undefined
     : {
         protocol: rule.protocol,

@@ -42,14 +42,14 @@ const isTo = (
   return isLocal(destination)
 }
 
-const isStale = (
-  { protocol, backend, allow, narrowed }: FlowFrontend,
-  { original, reply, status }: Flow
-): boolean => {
+const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boolean => {
+  const { protocol, backend, allow, narrowed, share } = frontend
   if (narrowed) return false
   if (protocol !== "udp") return (status & (IPS_SEEN_REPLY | IPS_DST_NAT)) === 0
   if (backend === undefined) return true
-  if (reply.sourcePort !== backend.port || !sameOctets(reply.source, backend.address.octets)) return true
+  const isToBackend = reply.sourcePort === backend.port && sameOctets(reply.source, backend.address.octets)
+  if (share === "left") return isToBackend
+  if (share === "joined" ? (status & IPS_DST_NAT) === 0 : !isToBackend) return true
   return !isAllowed(allow, original.source)
 }
 
