@@ -79,27 +79,29 @@ describe("a port shared by several backends", () => {
     Effect.gen(function* () {
       yield* map(replica(2))
       const before = yield* host
-      const held = /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
+      const held =
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
       for (const labels of [{}, { "portmapper.share": "api" }])
         assert.match(yield* refused(replica(3, labels)), held)
-      assert.match(
-        yield* Effect.provideService(refused(replica(3)), CurrentOwner, "cli"),
-        held
-      )
+      assert.match(yield* Effect.provideService(refused(replica(3)), CurrentOwner, "cli"), held)
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("is the whole host's where the host allows the name", () =>
-    Effect.gen(function* () {
-      const all = { "portmapper.share": "/web" }
-      yield* map(replica(2, all))
-      yield* Effect.provideService(map(replica(3, all)), CurrentOwner, "cli")
-      assert.deepStrictEqual(yield* listed, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
-      assert.strictEqual(
-        yield* refused(replica(4, { "portmapper.share": "/api" })),
-        'RequestError: bad request: Labels[portmapper.share] = /api: must be a name of this host\'s `serve --shares` (web)'
-      )
-    }), { shares: ["web"] })
+  test(
+    "is the whole host's where the host allows the name",
+    () =>
+      Effect.gen(function* () {
+        const all = { "portmapper.share": "/web" }
+        yield* map(replica(2, all))
+        yield* Effect.provideService(map(replica(3, all)), CurrentOwner, "cli")
+        assert.deepStrictEqual(yield* listed, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
+        assert.strictEqual(
+          yield* refused(replica(4, { "portmapper.share": "/api" })),
+          "RequestError: bad request: Labels[portmapper.share] = /api: must be a name of this host's `serve --shares` (web)"
+        )
+      }),
+    { shares: ["web"] }
+  )
 
   test("needs an exact port, and a mode in which this plugin forwards", () =>
     Effect.gen(function* () {
@@ -169,7 +171,13 @@ describe("a port shared by several backends", () => {
       yield* map(replica(3))
       const before = yield* host
       const steps = yield* atEveryStep(
-        (done) => Effect.scoped(Effect.tap(Driver.use((driver) => driver.mapPorts(replica(4))), done)),
+        (done) =>
+          Effect.scoped(
+            Effect.tap(
+              Driver.use((driver) => driver.mapPorts(replica(4))),
+              done
+            )
+          ),
         (how, step) =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)
