@@ -72,12 +72,12 @@ for (const transport of transports) {
   const inputs = fuzzInputs(seed, corpusOf(corpus), bytesOf(words))
   const fuzz = Effect.gen(function* () {
     const opened = yield* open
-    const told = () => Effect.promise(opened.ask)
+    const asked = () => Effect.promise(opened.ask)
     // Warms up, so that one-time allocations are not counted.
     yield* Effect.promise(() => sendAll(opened, transport, inputs, 1000))
     const end = watch(name, count)
     yield* Effect.promise(() => sendAll(opened, transport, inputs, count))
-    const last = yield* told()
+    const last = yield* asked()
     if (last !== answer) throw new Error(`${name} answers ${last} at the end`)
     // The other ends of the closed connections close a moment later.
     yield* Effect.sleep(1000)

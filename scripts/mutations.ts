@@ -59,12 +59,12 @@ const tryMutation = (mutation: Mutation): Tried => {
       Fs.cpSync(Path.join(root, part), Path.join(copy, part), { recursive: true })
     Fs.symlinkSync(Fs.realpathSync(Path.join(root, "node_modules")), Path.join(copy, "node_modules"))
     Fs.writeFileSync(Path.join(copy, file), mutate(Fs.readFileSync(Path.join(root, file), "utf8"), mutation))
-    const said = searchIn(copy, programOf(mutation))
-    const found = said !== undefined
+    const failure = searchIn(copy, programOf(mutation))
+    const found = failure !== undefined
     return {
       name,
-      found: found ? Number(/, after ([\d.]+) s:/.exec(said)?.[1]) : undefined,
-      rule: found ? (/broke rule (\S+):/.exec(said)?.[1] ?? "order") : "",
+      found: found ? Number(/, after ([\d.]+) s:/.exec(failure)?.[1]) : undefined,
+      rule: found ? (/broke rule (\S+):/.exec(failure)?.[1] ?? "order") : "",
       examples: alone ? "not run" : examplesPass(copy) ? "not" : "found"
     }
   } finally {
@@ -86,8 +86,8 @@ const chosen = mutations.filter(
 
 // A failure without any fault proves nothing about one.
 for (const program of new Set(chosen.map(programOf))) {
-  const said = searchIn(root, program)
-  if (said !== undefined) throw new Error(`${program} finds something without any fault: ${said}`)
+  const failure = searchIn(root, program)
+  if (failure !== undefined) throw new Error(`${program} finds something without any fault: ${failure}`)
 }
 if (!alone && !examplesPass(root)) throw new Error("the example tests fail without any fault")
 

@@ -45,10 +45,10 @@ export const conform = Command.make("conform", flags, ({ socket, url, json, juni
     } = yield* Effect.promise(() => import("../../src/testing/index.ts"))
     const address = Option.isSome(socket) ? socketAddress(socket.value) : Option.getOrThrow(url)
     // A plugin may be slow: each check is reported as it ends.
-    const told = json ? () => Effect.void : (checked: Checked) => Console.log(checkedText(checked))
+    const onChecked = json ? () => Effect.void : (checked: Checked) => Console.log(checkedText(checked))
     // Reports a file that can't be written before the checks, not after.
     if (Option.isSome(junit)) yield* write(junit.value, "")
-    const result = yield* conformPlugin(httpWire(address), { ...options, told }).pipe(
+    const result = yield* conformPlugin(httpWire(address), { ...options, onChecked }).pipe(
       Effect.mapError((error) =>
         failed(`conform: asking the plugin at ${address.text} failed`, error.message)
       ),

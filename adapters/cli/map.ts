@@ -3,7 +3,7 @@ import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
-import { type Follow, groupsAtOnce } from "../../src/protocol/Driver.ts"
+import { type FollowRequest, groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import {
   groupsOf,
@@ -114,7 +114,7 @@ const mapTo = (options: ClientFlags, jobs: ReadonlyArray<Job>) =>
   Effect.flatMap(clientOf("map", options), (client) => mapJobs(client, jobs))
 
 /** One call for all ports: the plugin maps all of them or none. */
-const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: Follow) {
+const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: FollowRequest) {
   if (follow.publish.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
   const client = yield* clientOf("map", options)
   return yield* Effect.mapError(client.followContainer(follow), (error) =>

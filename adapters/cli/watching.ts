@@ -64,11 +64,11 @@ const checkInterval = "10 seconds"
 /** Keeps the rule in place; logs each finding once. */
 const keepOpen = Effect.fnUntraced(function* (mark: AcceptMark) {
   const engine = yield* Engine
-  const told = new Set<string>()
-  const once = (text: string, tell: (text: string) => Effect.Effect<void>) => {
-    if (told.has(text)) return Effect.void
-    told.add(text)
-    return tell(text)
+  const logged = new Set<string>()
+  const once = (text: string, log: (text: string) => Effect.Effect<void>) => {
+    if (logged.has(text)) return Effect.void
+    logged.add(text)
+    return log(text)
   }
   const turns = yield* Semaphore.make(1)
   const keep = Effect.gen(function* () {

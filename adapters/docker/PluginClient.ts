@@ -14,7 +14,7 @@ import {
   mappingsListed,
   unmapPortsRequest
 } from "../../src/protocol/ClientCalls.ts"
-import { CurrentOwner, type Follow, type ListedMapping } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, type FollowRequest, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
 import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import {
@@ -50,7 +50,7 @@ export interface PluginClient {
   ) => Effect.Effect<ReadonlyArray<ReadonlyArray<PortBinding>>, ClientError>
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
-  readonly followContainer: (follow: Follow) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  readonly followContainer: (follow: FollowRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }

@@ -12,7 +12,7 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type ListenerHandoff, leaveConnection, type Place } from "../upgrade/ListenerHandoff.ts"
 import { closeOthers, oneByOne } from "./Connections.ts"
-import { type Exchange, start, startCall, Undelivered } from "./Exchange.ts"
+import { type Responder, start, startCall, Undelivered } from "./Responder.ts"
 import {
   contentType,
   decodeBody,
@@ -177,12 +177,12 @@ const requestListener =
  */
 const takeWhole =
   (services: Context.Context<Driver>, options: ServerOptions, state: ServerState): Interception["take"] =>
-  ({ head, body }, exchange, done) => {
+  ({ head, body }, responder, done) => {
     if (state.stopping && !state.leaving) return false
     const route = routeOf(head, options)
     if (route._tag !== "Call") return false
     state.inFlight++
-    startCall(services, route, body, exchange, () => {
+    startCall(services, route, body, responder, () => {
       done()
       requestDone(state)
     })
@@ -226,7 +226,7 @@ const readBody = (
   request.once("end", () => done(decodeBody(chunks)))
 }
 
-const exchangeOf = (response: Http.ServerResponse): Exchange => ({
+const exchangeOf = (response: Http.ServerResponse): Responder => ({
   deliver: (text) => deliver(response, { status: 200, contentType, body: text }),
   open: () => !response.headersSent && !response.destroyed,
   refuse: (refusal) => refuse(response, refusal),

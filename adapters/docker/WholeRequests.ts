@@ -7,7 +7,7 @@
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { Effect } from "effect"
-import { type Exchange, Undelivered } from "./Exchange.ts"
+import { type Responder, Undelivered } from "./Responder.ts"
 import { contentType, errorText, type Head, maxBodyBytes, ownerHeader } from "./Routes.ts"
 
 export interface WholeRequest {
@@ -17,7 +17,7 @@ export interface WholeRequest {
 
 export interface Interception {
   /** Answers a request; `false`, with nothing done yet, leaves it to `node:http`. */
-  readonly take: (request: WholeRequest, exchange: Exchange, done: () => void) => boolean
+  readonly take: (request: WholeRequest, responder: Responder, done: () => void) => boolean
   /** How long a connection may stay silent. */
   readonly silenceMillis: number
   /** How long a client may read nothing of its answer. */
@@ -66,7 +66,7 @@ export const interceptWholeRequests = (
       if (waiting.length > 0) onData(Buffer.concat(waiting.splice(0)))
       else endNext?.(socket)
     }
-    const exchange: Exchange = {
+    const responder: Responder = {
       deliver: (text) =>
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
@@ -99,7 +99,7 @@ export const interceptWholeRequests = (
       const request = parseWhole(chunk)
       state.isCalling = true
       state.isOpen = true
-      if (request !== undefined && take(request, exchange, done)) return
+      if (request !== undefined && take(request, responder, done)) return
       state.isCalling = false
       state.isOpen = false
       handOver(chunk)

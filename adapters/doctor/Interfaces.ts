@@ -20,7 +20,7 @@ export interface Interfaces {
   readonly bridges: ReadonlyArray<string>
 }
 
-interface Route {
+interface RouteRow {
   readonly prefix: Uint8Array
   readonly length: number
   readonly metric: number
@@ -63,7 +63,7 @@ const names = (): ReadonlyArray<string> =>
 const reject = 0x200
 
 /** Columns: interface, destination, gateway, flags, …, metric, mask; addresses are numbers of the host, in hexadecimal. */
-const ipv4Routes = (): ReadonlyArray<Route> =>
+const ipv4Routes = (): ReadonlyArray<RouteRow> =>
   lines("/proc/net/route").flatMap((line) => {
     const [name = "", destination = "", , flags = "", , , metric, mask = ""] = line.split(/\s+/)
     if (!/^[0-9A-F]{8}$/.test(destination) || (Number.parseInt(flags, 16) & reject) !== 0) return []
@@ -72,7 +72,7 @@ const ipv4Routes = (): ReadonlyArray<Route> =>
   })
 
 /** Columns: destination, its length, source, its length, gateway, metric, …, flags, interface; all in hexadecimal. */
-const ipv6Routes = (): ReadonlyArray<Route> =>
+const ipv6Routes = (): ReadonlyArray<RouteRow> =>
   lines("/proc/net/ipv6_route").flatMap((line) => {
     const [destination = "", length = "", , , , metric = "", , , flags = "", name = ""] = line
       .trim()

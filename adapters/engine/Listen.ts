@@ -8,7 +8,7 @@ const backOffMillis = { first: 100, most: 10_000 }
 /** Never ends. Logs a loss once, however often it retries. */
 export const listen = (
   engine: Engine["Service"],
-  heard: (event: EngineEvent) => void
+  onEvent: (event: EngineEvent) => void
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
     let wait = backOffMillis.first
@@ -18,7 +18,7 @@ export const listen = (
       const ended = yield* Effect.result(
         Stream.runForEach(engine.events, (event) =>
           Effect.gen(function* () {
-            heard(event)
+            onEvent(event)
             if (event._tag !== "Connected") return
             sinceMillis = yield* Clock.currentTimeMillis
             yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)

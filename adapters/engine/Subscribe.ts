@@ -1,6 +1,6 @@
 /** `Driver.followContainer`: publishes a container's ports by its name, and subscribes to it. */
 import { Effect, Exit, Result, Schema } from "effect"
-import { CurrentOwner, type Follow } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, type FollowRequest } from "../../src/protocol/Driver.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { publishText } from "../../src/protocol/PublishSyntax.ts"
 import { mapDesired } from "./Apply.ts"
@@ -26,7 +26,7 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
  */
 export const subscribe = Effect.fnUntraced(function* (
   state: WatchState,
-  request: Follow,
+  request: FollowRequest,
   containers: ReadonlyArray<Container>,
   onUndone: Effect.Effect<void>
 ) {

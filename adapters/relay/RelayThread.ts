@@ -46,13 +46,13 @@ export interface ThreadEvents {
   readonly onDeath: (why: string) => void
 }
 
-interface Life {
+interface ThreadRun {
   readonly worker: Worker
   readonly port: MessagePort
   /** See `turnOf`. */
   readonly turn: Int32Array
   /** Commands not yet posted to the port. */
-  readonly untold: Array<Command>
+  readonly unsent: Array<Command>
   hasAnswered: boolean
   /** Whether to wake the thread at the end of this turn of the loop, and the timer that wakes it later. */
   isToBeWoken: boolean
@@ -75,7 +75,7 @@ export class RelayThread {
   private readonly events: ThreadEvents
   private readonly common: CommonData
   private readonly budget: Int32Array
-  private life: Life | undefined
+  private run: ThreadRun | undefined
   private startFailure: string | undefined
   private commands = 0
 
@@ -86,7 +86,7 @@ export class RelayThread {
   }
 
   get isAlive(): boolean {
-    return this.life !== undefined
+    return this.run !== undefined
   }
 
   /** False from a failed start until a start that succeeds. */
@@ -115,24 +115,24 @@ export class RelayThread {
       this.watched.close()
       return void this.didNotStart(worker)
     }
-    const life: Life = {
+    const run: ThreadRun = {
       worker,
       port: port1,
       turn,
-      untold: [],
+      unsent: [],
       hasAnswered: false,
       isToBeWoken: false,
       wakeTimer: undefined,
       error: undefined
     }
-    this.life = life
+    this.run = run
     worker.on("error", (error) => {
-      life.error = error instanceof Error ? error.message : String(error)
+      run.error = error instanceof Error ? error.message : String(error)
     })
-    worker.on("exit", () => this.died(life))
+    worker.on("exit", () => this.died(run))
     worker.unref()
     port1.on("message", (reports: ReadonlyArray<Report>) => {
-      for (const report of reports) this.heard(life, report)
+      for (const report of reports) this.receive(run, report)
     })
     port1.unref()
   }
@@ -145,7 +145,7 @@ export class RelayThread {
   /** Serves these routes from now on; adds their sockets to the epoll instance if `watches`. */
   serve(servings: ReadonlyArray<Serving>, watches: boolean, done: Done): void {
     const unwatched = watches ? this.watch(servings) : undefined
-    this.tell(
+    this.submit(
       (number) => ({ _tag: "Serve", number, servings }),
       (failure) => done(failure ?? unwatched)
     )
@@ -165,7 +165,7 @@ export class RelayThread {
   stop(id: number, socket: number | undefined, graceMillis: number, done: Done): void {
     if (socket !== undefined) this.watched.remove(socket)
     let hadToWait = false
-    this.tell(
+    this.submit(
       (number) => ({ _tag: "Stop", number, id, graceMillis }),
       (failure) => {
         if (socket !== undefined) {
@@ -188,92 +188,92 @@ export class RelayThread {
    * Calls `done` once the thread can do nothing more before it obeys: at once if it rests. A thread that is about
    * to be restarted gets the command with all the rest.
    */
-  private tell(command: (number: number) => Command, done: Done) {
-    const { life } = this
-    if (life === undefined) return done(this.startFailure)
-    if (!life.hasAnswered) return this.ask(command, done)
-    const number = this.put(life, command)
-    this.post(life)
-    if (Atomics.load(life.turn, turnOf.rests) === 0) return this.waitFor(life, number, done)
-    this.wakeLater(life)
+  private submit(command: (number: number) => Command, done: Done) {
+    const { run } = this
+    if (run === undefined) return done(this.startFailure)
+    if (!run.hasAnswered) return this.ask(command, done)
+    const number = this.put(run, command)
+    this.post(run)
+    if (Atomics.load(run.turn, turnOf.rests) === 0) return this.waitFor(run, number, done)
+    this.wakeLater(run)
     done(undefined)
   }
 
   /** Calls `done` once the thread has obeyed. */
   private ask(command: (number: number) => Command, done: Done) {
-    const { life } = this
-    if (life === undefined) return done(this.startFailure)
-    this.waitFor(life, this.put(life, command), done)
+    const { run } = this
+    if (run === undefined) return done(this.startFailure)
+    this.waitFor(run, this.put(run, command), done)
   }
 
-  private put({ untold }: Life, command: (number: number) => Command): number {
+  private put({ unsent }: ThreadRun, command: (number: number) => Command): number {
     const number = ++this.commands
-    untold.push(command(number))
+    unsent.push(command(number))
     return number
   }
 
-  private waitFor(life: Life, number: number, done: Done): void {
+  private waitFor(run: ThreadRun, number: number, done: Done): void {
     // If this thread was the one that was delayed, it first reads the reports that arrived meanwhile.
     const patience = setTimeout(
-      () => setImmediate(() => this.giveUp(life, number)),
-      life.hasAnswered ? patienceMillis : startPatienceMillis
+      () => setImmediate(() => this.giveUp(run, number)),
+      run.hasAnswered ? patienceMillis : startPatienceMillis
     )
     this.waiting.set(number, (failure) => {
       clearTimeout(patience)
       done(failure)
     })
-    life.port.ref()
-    this.wakeSoon(life)
+    run.port.ref()
+    this.wakeSoon(run)
   }
 
-  private giveUp({ worker }: Life, number: number): void {
+  private giveUp({ worker }: ThreadRun, number: number): void {
     if (!this.waiting.has(number)) return
     this.settle(number, "its thread does not answer")
     void worker.terminate()
   }
 
   tellToExit(): void {
-    if (this.life === undefined) return
-    this.life.untold.push({ _tag: "Exit" })
-    this.post(this.life)
+    if (this.run === undefined) return
+    this.run.unsent.push({ _tag: "Exit" })
+    this.post(this.run)
     this.wakeNow()
   }
 
   /** Ends the thread for good. */
   async end(): Promise<void> {
-    const { life } = this
-    if (life !== undefined) {
-      const exit = new Promise((resolve) => life.worker.once("exit", resolve))
+    const { run } = this
+    if (run !== undefined) {
+      const exit = new Promise((resolve) => run.worker.once("exit", resolve))
       this.tellToExit()
-      const patience = setTimeout(() => void life.worker.terminate(), patienceMillis)
+      const patience = setTimeout(() => void run.worker.terminate(), patienceMillis)
       await exit
       clearTimeout(patience)
     }
     this.libc.close(this.wake)
   }
 
-  private post({ port, turn, untold }: Life): void {
-    if (untold.length === 0) return
-    port.postMessage(untold)
-    untold.length = 0
-    Atomics.add(turn, turnOf.told, 1)
+  private post({ port, turn, unsent }: ThreadRun): void {
+    if (unsent.length === 0) return
+    port.postMessage(unsent)
+    unsent.length = 0
+    Atomics.add(turn, turnOf.sent, 1)
   }
 
   /** Posts the commands of one turn together, and wakes the thread once. */
-  private wakeSoon(life: Life): void {
-    if (life.isToBeWoken) return
-    life.isToBeWoken = true
+  private wakeSoon(run: ThreadRun): void {
+    if (run.isToBeWoken) return
+    run.isToBeWoken = true
     queueMicrotask(() => {
-      life.isToBeWoken = false
-      this.post(life)
+      run.isToBeWoken = false
+      this.post(run)
       this.wakeNow()
     })
   }
 
-  private wakeLater(life: Life): void {
-    life.wakeTimer ??= setTimeout(() => {
-      life.wakeTimer = undefined
-      if (Atomics.load(life.turn, turnOf.heard) !== Atomics.load(life.turn, turnOf.told)) this.wakeNow()
+  private wakeLater(run: ThreadRun): void {
+    run.wakeTimer ??= setTimeout(() => {
+      run.wakeTimer = undefined
+      if (Atomics.load(run.turn, turnOf.read) !== Atomics.load(run.turn, turnOf.sent)) this.wakeNow()
     }, wakeMillis).unref()
   }
 
@@ -281,8 +281,8 @@ export class RelayThread {
     this.libc.write(this.wake, one, one.length)
   }
 
-  private heard(life: Life, report: Report) {
-    life.hasAnswered = true
+  private receive(run: ThreadRun, report: Report) {
+    run.hasAnswered = true
     this.startFailure = undefined
     switch (report._tag) {
       case "Done":
@@ -308,21 +308,21 @@ export class RelayThread {
   private settle(number: number, failure: string | undefined): void {
     const done = this.waiting.get(number)
     this.waiting.delete(number)
-    if (this.waiting.size === 0) this.life?.port.unref()
+    if (this.waiting.size === 0) this.run?.port.unref()
     done?.(failure)
   }
 
   /**
    * A restart carries out the commands of a thread that had answered; for a thread that never answered they fail.
    */
-  private died(life: Life): void {
-    const why = life.error ?? "it ended by itself"
-    this.life = undefined
-    life.port.close()
-    clearTimeout(life.wakeTimer)
+  private died(run: ThreadRun): void {
+    const why = run.error ?? "it ended by itself"
+    this.run = undefined
+    run.port.close()
+    clearTimeout(run.wakeTimer)
     this.watched.close()
     this.bury()
-    if (!life.hasAnswered) this.startFailure = `its thread did not start: ${why}`
+    if (!run.hasAnswered) this.startFailure = `its thread did not start: ${why}`
     const waiting = [...this.waiting.values()]
     this.waiting.clear()
     for (const done of waiting) done(this.startFailure)

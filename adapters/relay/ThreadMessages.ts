@@ -108,11 +108,11 @@ export const isOwn = (kind: number): boolean => kind >= kindOf.end
 
 /**
  * How a thread gets a command without being woken. `rests` is 1 while it waits for events; the thread sets it to 0
- * before it handles any, and then reads its messages if `told`, the number of messages sent, differs from `heard`,
+ * before it handles any, and then reads its messages if `sent`, the number of messages sent, differs from `read`,
  * the number at its last read. So a sender that sees `rests` at 1 after it sent knows that the thread will read the
  * message before it does anything else.
  */
-export const turnOf = { rests: 0, told: 1, heard: 2 } as const
+export const turnOf = { rests: 0, sent: 1, read: 2 } as const
 export const turnWords = 3
 
 /**

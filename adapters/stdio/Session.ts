@@ -4,7 +4,7 @@
  * The session did not create every binding that it got: one that existed before is returned again, and must stay. The
  * driver's list shows which ones this session created, even if the driver is remote: those with the owner of the
  * session's call that began during the call. Of a driver without a list, all count as created. (If another caller with
- * the same owner creates the same binding in the same milliseconds, the two can't be told apart.)
+ * the same owner creates the same binding in the same milliseconds, the two look the same.)
  */
 import { Clock, Effect, Fiber } from "effect"
 import { parseAddress } from "../../src/protocol/Address.ts"
@@ -35,17 +35,17 @@ export const makeSession = (driver: Driver["Service"]): Session => {
 
   const remember = (
     bindings: ReadonlyArray<PortBinding>,
-    told: Pick<Granted, "labels" | "owner" | "sinceMillis" | "untilMillis">
+    details: Pick<Granted, "labels" | "owner" | "sinceMillis" | "untilMillis">
   ): void => {
     for (const binding of bindings) {
       if (binding.discarded !== undefined) continue
       const key = frontendKey(binding.entry.protocol, binding.entry.host.key, binding.port)
       const there = granted.get(key) ?? []
       const before = there.find(
-        (other) => other.owner === told.owner && backendText(other.binding) === backendText(binding)
+        (other) => other.owner === details.owner && backendText(other.binding) === backendText(binding)
       )
-      if (before !== undefined) before.untilMillis = told.untilMillis
-      else granted.set(key, [...there, { binding, ...told }])
+      if (before !== undefined) before.untilMillis = details.untilMillis
+      else granted.set(key, [...there, { binding, ...details }])
     }
   }
 

@@ -4,7 +4,7 @@ import { Deferred, Effect, type Scope } from "effect"
 import { removeSpec } from "../docker/SpecFile.ts"
 import { libc } from "../linux/Libc.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
-import type { Details, Kept, ListenerHandoff, Place } from "./ListenerHandoff.ts"
+import type { AdoptedListener, Details, ListenerHandoff, Place } from "./ListenerHandoff.ts"
 
 /** Starts with what was taken over, if anything. Everything kept is closed with the scope. */
 export const holdListeners = (
@@ -30,7 +30,7 @@ export class HeldListeners implements ListenerHandoff {
 
   readonly places = (): ReadonlyArray<Place> => [...this.held.keys()]
 
-  readonly adopt = (place: Place): Kept | undefined => {
+  readonly adopt = (place: Place): AdoptedListener | undefined => {
     const kept = this.held.get(place)
     const fd = kept === undefined ? undefined : duplicate(kept.fd)
     if (kept === undefined || fd === undefined) return undefined

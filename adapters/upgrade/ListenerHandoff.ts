@@ -19,7 +19,7 @@ export interface Details {
   readonly spec?: SpecFile
 }
 
-export interface Kept extends Details {
+export interface AdoptedListener extends Details {
   /** Owned by the caller from now on. */
   readonly fd: number
 }
@@ -29,7 +29,7 @@ export interface ListenerHandoff {
   /** The places of all kept listening sockets. */
   readonly places: () => ReadonlyArray<Place>
   /** The listening socket that is kept for a place, if any. */
-  readonly adopt: (place: Place) => Kept | undefined
+  readonly adopt: (place: Place) => AdoptedListener | undefined
   /** Keeps a duplicate of this socket's descriptor, which the caller still owns; `false` if duplicating fails. */
   readonly keep: (place: Place, fd: number, details: Details) => boolean
   /** Adds details of a kept socket that become known later. */
@@ -54,7 +54,7 @@ export const listenKept = <E, R>(
   server: Net.Server,
   place: Place,
   handoff: ListenerHandoff,
-  kept: Kept | undefined,
+  kept: AdoptedListener | undefined,
   bind: Effect.Effect<Details, E, R>
 ): Effect.Effect<void, E, R | Scope.Scope> =>
   Effect.gen(function* () {

@@ -32,11 +32,11 @@ export const takeOver = (
       return yield* handoverFailed(`asking for it at ${path} failed: ${message}`)
     }
     const socket = connected.success
-    const said = yield* Effect.result(send(socket, { _tag: "Hello", version: handoverVersion }))
+    const greeted = yield* Effect.result(send(socket, { _tag: "Hello", version: handoverVersion }))
     // The predecessor may refuse before it has received anything: read its reason even if sending failed.
     const answer = yield* receive(socket, longestSilence, "Accepted", "Refused")
     if (answer?.message._tag === "Refused") return yield* handoverFailed(answer.message.reason)
-    if (answer === undefined || said._tag === "Failure") return undefined
+    if (answer === undefined || greeted._tag === "Failure") return undefined
     yield* sendBusy(socket)
     const receiver = new StateReceiver()
     const complete = yield* Effect.onError(receiveState(socket, receiver), () =>
@@ -80,8 +80,8 @@ const receiveState = Effect.fnUntraced(function* (socket: DescriptorSocket, rece
 const confirm = Effect.fnUntraced(function* (socket: DescriptorSocket) {
   const { pid } = socket.peer
   const alone = Effect.logWarning(`process ${pid} ended before it let go; this one serves in its place`)
-  const told = yield* Effect.result(send(socket, { _tag: "Ready" }))
-  if (told._tag === "Failure") return yield* alone
+  const announced = yield* Effect.result(send(socket, { _tag: "Ready" }))
+  if (announced._tag === "Failure") return yield* alone
   const answer = yield* Effect.result(receive(socket, longestSilence, "Released", "Aborted"))
   if (answer._tag === "Failure") {
     yield* Effect.logWarning(answer.failure.message)

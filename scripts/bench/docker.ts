@@ -132,15 +132,15 @@ const after = Effect.fnUntraced(function* <A, E>(
   events: Running,
   plugin: Running,
   action: string,
-  said: RegExp,
+  line: RegExp,
   act: () => Effect.Effect<A, E>
 ) {
-  const [told, lines] = [events.lines().length, plugin.lines().length]
+  const [eventCount, lines] = [events.lines().length, plugin.lines().length]
   const [, doneAt] = yield* Effect.all(
-    [act(), Effect.map(plugin.waitForLine(said, { after: lines, ...patience }), now)],
+    [act(), Effect.map(plugin.waitForLine(line, { after: lines, ...patience }), now)],
     { concurrency: 2 }
   )
-  const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: told, ...patience })
+  const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: eventCount, ...patience })
   return doneAt - Number(event.split(" ")[0]) / 1e6
 })
 

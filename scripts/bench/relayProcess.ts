@@ -48,14 +48,14 @@ const open = Effect.fnUntraced(function* ({ protocol, host, port, count, backend
   }
 })
 
-const told = (words: string): void => void process.stdout.write(`${words}\n`)
+const print = (words: string): void => void process.stdout.write(`${words}\n`)
 
 const residentKilobytes = (): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1])
 
 await Effect.gen(function* () {
   yield* Effect.forEach(JSON.parse(groups) as ReadonlyArray<Routes>, open)
-  told("ready")
+  print("ready")
   const context = yield* Effect.context<HostSockets | Relay>()
   const lines = createInterface(process.stdin)
   lines.on("line", async (line) => {
@@ -66,7 +66,7 @@ await Effect.gen(function* () {
     globalThis.gc?.()
     await new Promise((resolve) => setTimeout(resolve, 1500))
     globalThis.gc?.()
-    told(JSON.stringify({ took, rss: residentKilobytes() }))
+    print(JSON.stringify({ took, rss: residentKilobytes() }))
   })
   return yield* Effect.never
 }).pipe(Effect.provide(LinuxRelay.layer().pipe(Layer.provideMerge(LinuxSockets.layer()))), Effect.runPromise)

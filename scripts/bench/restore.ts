@@ -65,13 +65,13 @@ const start = async (namespace: string, folder: string, running: Set<ChildProces
     { stdio: ["ignore", "ignore", "pipe"] }
   )
   running.add(child)
-  let said = ""
+  let output = ""
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-    said += text
+    output += text
   })
   const ended = new Promise<void>((resolve) => child.once("close", () => resolve()))
   while (!(await activates(socketPath))) {
-    if (child.exitCode !== null) throw new Error(`the plugin ended:\n${said}`)
+    if (child.exitCode !== null) throw new Error(`the plugin ended:\n${output}`)
     await sleep(1)
   }
   const millis = performance.now() - begun

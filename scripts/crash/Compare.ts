@@ -41,12 +41,12 @@ export const differences = Effect.fnUntraced(function* (
   ]
   const unserved = yield* traffic(lab, [...ledger.answered.values()])
   // The reason, if the plugin knows it.
-  const said = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
+  const warnings = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
   return {
     lost: [
       ...ledger.lost(listed),
       ...seen.flatMap(({ lacking }) => lacking),
-      ...unserved.map((text) => [text, ...said].join("\n  "))
+      ...unserved.map((text) => [text, ...warnings].join("\n  "))
     ],
     doubled: [...doubled(listed), ...seen.flatMap(({ beyond }) => beyond)]
   } satisfies Differences

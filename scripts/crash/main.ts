@@ -32,16 +32,16 @@ const given = () => {
 const values = given()
 
 const program = values.built ? ["dist/bin/portmapper.js"] : ["adapters/cli/main.ts"]
-const told = { wrong: 0 }
+const printed = { wrong: 0 }
 
-const tell = (tally: Tally) => {
+const report = (tally: Tally) => {
   const wrong = [
     ...tally.lost.map((text) => `lost, after kill ${text}`),
     ...tally.doubled.map((text) => `doubled, after kill ${text}`),
     ...tally.blocking.map((text) => `blocking, after kill ${text}`)
   ]
-  if (wrong.length > told.wrong) for (const text of wrong) console.log(text)
-  told.wrong = wrong.length
+  if (wrong.length > printed.wrong) for (const text of wrong) console.log(text)
+  printed.wrong = wrong.length
   if (tally.kills % 50 === 0) console.log(summary(tally))
 }
 
@@ -63,10 +63,10 @@ const tally = await Effect.runPromise(
       withinMillis: Number(values.minutes) * 60_000,
       program,
       faults: values.faults,
-      onKill: tell
+      onKill: report
     })
   )
 )
-tell(tally)
+report(tally)
 console.log(summary(tally))
-process.exit(told.wrong === 0 ? 0 : 1)
+process.exit(printed.wrong === 0 ? 0 : 1)

@@ -5,7 +5,7 @@ type Place = "host" | "client"
 export class Shown {
   readonly #paint = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
 
-  say(...lines: ReadonlyArray<string>): void {
+  print(...lines: ReadonlyArray<string>): void {
     console.log(["", ...lines].join("\n"))
   }
 

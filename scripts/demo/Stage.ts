@@ -133,11 +133,11 @@ export class Stage {
     })
     this.#children.push(child)
     await once(child, "spawn")
-    const said: Array<string> = []
+    const lines: Array<string> = []
     for await (const line of createInterface(child[on])) {
-      said.push(line)
-      if (ready.test(line)) return said.join("\n")
+      lines.push(line)
+      if (ready.test(line)) return lines.join("\n")
     }
-    throw new Error(`the ${role}'s process ended before it was ready: ${said.join("; ")}`)
+    throw new Error(`the ${role}'s process ended before it was ready: ${lines.join("; ")}`)
   }
 }

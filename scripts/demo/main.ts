@@ -33,30 +33,30 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => end(128 + Os.constants.signals[signal]))
 
 const publishing = async (): Promise<void> => {
-  shown.say(
+  shown.print(
     "A client, a host, and a container behind it that serves a page on port 80:",
     "",
     "   client 10.99.0.2 ── 10.99.0.1 host 172.31.0.1 ── 172.31.0.2 container"
   )
   await stage.build()
 
-  shown.say("The plugin serves; the host has no published port yet.")
+  shown.print("The plugin serves; the host has no published port yet.")
   shown.ran("host", "portmapper serve", await stage.serve())
 
-  shown.say("Publish the container's port 80 as port 8080 of the host.")
+  shown.print("Publish the container's port 80 as port 8080 of the host.")
   const map = "map -p 8080:80 --to 172.31.0.2"
   shown.ran("host", `portmapper ${map}`, await stage.portmapper(map))
 
-  shown.say("From outside: the kernel redirects it, and the container sees the client's address.")
+  shown.print("From outside: the kernel redirects it, and the container sees the client's address.")
   shown.ran("client", "GET http://10.99.0.1:8080/", await stage.fetch())
 
-  shown.say("What is published, and what traffic it had:")
+  shown.print("What is published, and what traffic it had:")
   shown.ran("host", "portmapper ls", await stage.portmapper("ls"))
 
-  shown.say("In the kernel that is one element of one map, whatever else is published:")
+  shown.print("In the kernel that is one element of one map, whatever else is published:")
   shown.ran("host", "nft list map inet portmapper any4", await stage.element("any4"))
 
-  shown.say("Unpublish it, and the client is refused.")
+  shown.print("Unpublish it, and the client is refused.")
   shown.ran("host", "portmapper unmap -p 8080", await stage.portmapper("unmap -p 8080"))
   shown.ran("client", "GET http://10.99.0.1:8080/", await stage.refusal())
 }
@@ -67,5 +67,5 @@ try {
   console.error(`demo: ${(error as Error).message}`)
   end(1)
 }
-shown.say("Done. The demo removes its namespaces, and leaves nothing on this machine.", "")
+shown.print("Done. The demo removes its namespaces, and leaves nothing on this machine.", "")
 end(0)

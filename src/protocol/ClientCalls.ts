@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { Follow, ListedMapping } from "./Driver.ts"
+import type { FollowRequest, ListedMapping } from "./Driver.ts"
 import type {
   FollowContainerRequest,
   ListPortsResponse,
@@ -39,7 +39,7 @@ export const followContainerRequest = ({
   container,
   publish,
   labels
-}: Follow): typeof FollowContainerRequest.Encoded => ({
+}: FollowRequest): typeof FollowContainerRequest.Encoded => ({
   Container: container,
   Publish: publish.map(publishText),
   Labels: Object.fromEntries(labels)

@@ -49,7 +49,7 @@ export interface ListedMapping {
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */
-export interface Follow {
+export interface FollowRequest {
   readonly container: string
   readonly publish: ReadonlyArray<Publish>
   readonly labels: Labels
@@ -91,7 +91,7 @@ export class Driver extends Context.Service<
      * to its new address, until they are unmapped. Answers and scope as with `mapPorts`, group after group.
      */
     readonly followContainer?: (
-      follow: Follow
+      follow: FollowRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /** An Engine began to use this plugin (`Plugin.Activate`). It may be an Engine seen before that was restarted. */
     readonly activated?: Effect.Effect<void>

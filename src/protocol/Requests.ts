@@ -11,7 +11,7 @@ import {
   isUnspecified,
   unspecified
 } from "./Address.ts"
-import type { Follow } from "./Driver.ts"
+import type { FollowRequest } from "./Driver.ts"
 import { preview } from "./GoJson.ts"
 import type {
   FollowContainerRequest,
@@ -94,7 +94,7 @@ export const followOf = ({
   Container,
   Publish: published,
   Labels
-}: typeof FollowContainerRequest.Type): Result.Result<Follow, RequestError> => {
+}: typeof FollowContainerRequest.Type): Result.Result<FollowRequest, RequestError> => {
   const issues: Array<Issue> = []
   if (Container === "")
     issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })

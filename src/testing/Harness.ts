@@ -27,7 +27,7 @@ import type {
   Call,
   Ended,
   Fate,
-  Held,
+  HostHoldings,
   Services,
   SyncTarget,
   WireBinding,
@@ -54,7 +54,7 @@ interface Granted {
   readonly left: Set<number>
 }
 
-/** What a run needs from its target next; the reply to `call` is an `Ended`, to `held` a `Held` or a part of one. */
+/** What a run needs from its target next; the reply to `call` is an `Ended`, to `held` a `HostHoldings` or a part of one. */
 export type Demand =
   | { readonly want: "call"; readonly call: Call; readonly fate: Fate }
   | { readonly want: "held" }
@@ -292,7 +292,7 @@ class Runner {
   /** Keeps the possible states that match what the host holds. */
   *#settle(known: ReadonlyArray<Model>): Asking<Problem> {
     const models = known.flatMap((model) => [model, ...afterRecording(model)])
-    const held = (yield { want: "held" }) as Partial<Held>
+    const held = (yield { want: "held" }) as Partial<HostHoldings>
     const problems = models.map((model) => misheld(model, held, this.#host.capabilities))
     const borneOut = models.filter((_, index) => problems[index] === undefined)
     if (borneOut.length === 0) return { rule: "held", why: problems[0] ?? "nothing may be the case" }

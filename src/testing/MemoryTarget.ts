@@ -20,7 +20,17 @@ import { type CallError, call, kindOf, valueBody } from "../protocol/Operations.
 import { endpointText, frontendText } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolOfNumber } from "../protocol/Protocol.ts"
 import { MemoryRelay, Relay } from "../relay/Relay.ts"
-import type { Call, Elsewhere, Ended, Fate, Held, Outcome, Refusable, Running, SyncTarget } from "./Target.ts"
+import type {
+  Call,
+  Elsewhere,
+  Ended,
+  Fate,
+  HostHoldings,
+  Outcome,
+  Refusable,
+  Running,
+  SyncTarget
+} from "./Target.ts"
 import { StandingClock, Turns } from "./Turns.ts"
 
 export interface MemoryTargetOptions {
@@ -39,7 +49,7 @@ type Kernel =
   | ByteCounter
   | MappingStore
   | MemoryStore
-type Life = Driver | MemoryRelay
+type Incarnation = Driver | MemoryRelay
 
 /** A fresh world with a mapper in it. */
 export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
@@ -68,7 +78,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   const { service: ownSockets, closeAll } = sockets(Context.get(kernel, HostSockets))
   host.setEphemeral(options.ephemeral)
 
-  const live = (): Context.Context<Life> =>
+  const live = (): Context.Context<Incarnation> =>
     now(
       Layer.buildWithScope(
         lifeLayer(options).pipe(
@@ -222,7 +232,7 @@ const lifeLayer = ({ capabilities }: MemoryTargetOptions) =>
 
 const contextOf = (
   base: Context.Context<never>,
-  life: Context.Context<Life>,
+  life: Context.Context<Incarnation>,
   options: MemoryTargetOptions
 ) => {
   const driver = Context.get(life, Driver)
@@ -262,9 +272,9 @@ const heldOf = (
   host: MemoryHost["Service"],
   firewall: MemoryFirewall["Service"],
   store: MemoryStore["Service"],
-  life: Context.Context<Life>,
+  life: Context.Context<Incarnation>,
   now: <A, E>(effect: Effect.Effect<A, E>) => A
-): Held => {
+): HostHoldings => {
   const { listPorts } = Context.get(life, Driver)
   return {
     sockets: host.open().map(({ socket }) => socket),

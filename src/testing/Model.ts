@@ -736,20 +736,20 @@ const differs = (
   port: number,
   binding: WireBinding
 ): string | undefined => {
-  const told = (name: keyof WireBinding, expected: unknown) =>
+  const expectField = (name: keyof WireBinding, expected: unknown) =>
     sameJson(binding[name], expected)
       ? undefined
       : `${name} is ${JSON.stringify(binding[name])} instead of ${JSON.stringify(expected)}`
   return (
-    told("Proto", req.Proto) ??
-    told("BackendIP", req.BackendIP) ??
-    told("BackendPort", req.BackendPort) ??
-    told("FrontendIP", req.FrontendIP) ??
-    told("DiscardReq", discarded !== undefined) ??
-    told("AllowForwarding", allowForwarding) ??
-    told("NAT", nat ? { FromAddr: nat, FromPort: port } : null) ??
+    expectField("Proto", req.Proto) ??
+    expectField("BackendIP", req.BackendIP) ??
+    expectField("BackendPort", req.BackendPort) ??
+    expectField("FrontendIP", req.FrontendIP) ??
+    expectField("DiscardReq", discarded !== undefined) ??
+    expectField("AllowForwarding", allowForwarding) ??
+    expectField("NAT", nat ? { FromAddr: nat, FromPort: port } : null) ??
     (discarded === undefined
-      ? told("Error", null)
+      ? expectField("Error", null)
       : typeof binding.Error === "string" && binding.Error !== ""
         ? undefined
         : "Error does not say why it was discarded")

@@ -5,7 +5,7 @@
 import type { Capabilities } from "../mapper/Plan.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
 import type { Model, ModelMapping } from "./ModelState.ts"
-import type { Held, WireReq } from "./Target.ts"
+import type { HostHoldings, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>
 
@@ -73,7 +73,7 @@ export const led = (
 }
 
 /** Everything but the sockets, which may be shared, and what the list says of the Engine's epochs. */
-export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "sockets"> => {
+export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHoldings, "sockets"> => {
   const rules: Array<string> = []
   const routes: Array<string> = []
   const stored: Array<string> = []
@@ -103,7 +103,7 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<Held, "
  */
 export const misheld = (
   model: Model,
-  held: Partial<Held>,
+  held: Partial<HostHoldings>,
   capabilities: Capabilities
 ): string | undefined => {
   const must = mustHold(model, capabilities)
@@ -124,7 +124,7 @@ const ofOneFamily = (rule: string, family = rule.includes(" [") ? 6 : 4): string
   const [frontend = "", list] = rule.split(" from ")
   if (list === undefined) return rule
   const networks = list.split(",").filter((network) => network.includes(":") === (family === 6))
-  return `${frontend} from ${networks.join(",") || "nobody"}`
+  return `${frontend} from ${networks.join(",") || "no network"}`
 }
 
 /**

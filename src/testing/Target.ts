@@ -63,7 +63,7 @@ export interface Ended {
 }
 
 /** Everything a mapper holds of its host, as sorted lines. */
-export interface Held {
+export interface HostHoldings {
   /** `0.0.0.0:8080/tcp`: bound sockets. */
   readonly sockets: ReadonlyArray<string>
   /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80`: see `ruleText`. */
@@ -105,7 +105,7 @@ export interface Services<Done> extends Surroundings<Done> {
 
 /** The world around a mapper in process. */
 export interface World extends Services<void> {
-  readonly held: () => Held
+  readonly held: () => HostHoldings
 }
 
 /** One of several running calls; the harness decides which one proceeds. */
@@ -133,7 +133,7 @@ export interface SyncTarget {
 export interface RemoteTarget {
   readonly call: (call: Call) => Effect.Effect<Outcome>
   /** The visible part of what it holds. */
-  readonly held: Effect.Effect<Partial<Held>>
+  readonly held: Effect.Effect<Partial<HostHoldings>>
   /** Present where the harness can change the host. */
   readonly host?: Surroundings<Effect.Effect<void>>
 }

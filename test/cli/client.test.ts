@@ -195,17 +195,17 @@ describe("map, ls and unmap", () => {
   it.live("print the cause of a failure on one line", () =>
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "none.sock")
-      const nobody = `${socket}: no such socket; start the plugin with: portmapper serve`
+      const noSocket = `${socket}: no such socket; start the plugin with: portmapper serve`
       const ask = asking(socket)
-      assert.deepStrictEqual(yield* ask("ls"), failed(`listing failed: ${nobody}`))
+      assert.deepStrictEqual(yield* ask("ls"), failed(`listing failed: ${noSocket}`))
       assert.deepStrictEqual(
         yield* ask("map -p 80:80 --to 10.0.0.1"),
-        failed(`mapping 80:80 failed: ${nobody}`)
+        failed(`mapping 80:80 failed: ${noSocket}`)
       )
-      assert.deepStrictEqual(yield* ask("unmap --all"), failed(`unmapping failed: ${nobody}`))
+      assert.deepStrictEqual(yield* ask("unmap --all"), failed(`unmapping failed: ${noSocket}`))
       assert.deepStrictEqual(yield* portmapper(["ls", "--json", "--url", `unix://${socket}`]), {
-        ...failed(`listing failed: ${nobody}`),
-        stdout: `${JSON.stringify({ Err: `listing failed: ${nobody}` })}\n`
+        ...failed(`listing failed: ${noSocket}`),
+        stdout: `${JSON.stringify({ Err: `listing failed: ${noSocket}` })}\n`
       })
     }).pipe(Effect.scoped)
   )

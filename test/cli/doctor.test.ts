@@ -15,7 +15,7 @@ interface Check {
 }
 
 /** The results of the Engine checks, in order. */
-const told = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
+const engineCheck = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
   Effect.map(
     portmapper(["doctor", "--json", "--socket", "/nonexistent", ...args], {
       env: { DOCKER_HOST: "", DOCKER_CERT_PATH: "", DOCKER_TLS_VERIFY: "", ...env }
@@ -36,8 +36,8 @@ describe("the Engine that doctor looks at", () => {
     Effect.gen(function* () {
       const [one, other] = [yield* engine, yield* engine]
       const env = { DOCKER_HOST: `unix://${one.path}` }
-      assert.deepStrictEqual(yield* told([], env), ["ok", `version 29.0.0 at ${one.path}`])
-      assert.deepStrictEqual(yield* told(["--engine", `unix://${other.path}`], env), [
+      assert.deepStrictEqual(yield* engineCheck([], env), ["ok", `version 29.0.0 at ${one.path}`])
+      assert.deepStrictEqual(yield* engineCheck(["--engine", `unix://${other.path}`], env), [
         "ok",
         `version 29.0.0 at ${other.path}`
       ])
@@ -48,7 +48,7 @@ describe("the Engine that doctor looks at", () => {
   it.live("is reported missing where an option or a variable names its address", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "none.sock")
-      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${path}` }), [
+      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${path}` }), [
         "warn",
         `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
         "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
@@ -65,17 +65,17 @@ describe("the Engine that doctor looks at", () => {
         }),
         (server) => Effect.sync(() => void server.close())
       )
-      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: `unix://${silent}` }), [
+      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${silent}` }), [
         "warn",
         `the Engine at ${silent}: no answer to GET /_ping within 2 s`,
         "look at the Engine's log"
       ])
-      assert.deepStrictEqual(yield* told([], { DOCKER_HOST: "ssh://me@h" }), [
+      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: "ssh://me@h" }), [
         "warn",
         'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL',
         "set --engine, or correct DOCKER_HOST"
       ])
-      const [status, found, remedy] = yield* told([], {
+      const [status, found, remedy] = yield* engineCheck([], {
         DOCKER_HOST: "tcp://127.0.0.1:9",
         DOCKER_CERT_PATH: "/nonexistent"
       })

@@ -8,7 +8,7 @@ import {
   validAttachments
 } from "../../adapters/cni/NetworkConfig.ts"
 
-const told = (run: () => unknown): unknown => {
+const outcome = (run: () => unknown): unknown => {
   try {
     return run()
   } catch (error) {
@@ -61,7 +61,7 @@ describe("the parameters of an execution", () => {
   for (const [title, variables, expected] of rows)
     it(title, () =>
       assert.deepStrictEqual(
-        told(() => invocationOf(variables)),
+        outcome(() => invocationOf(variables)),
         expected
       )
     )
@@ -121,7 +121,7 @@ describe("a network configuration", () => {
     ]
   ]
   for (const [title, run, expected] of rows)
-    it(`refuses ${title}`, () => assert.strictEqual(told(run), expected))
+    it(`refuses ${title}`, () => assert.strictEqual(outcome(run), expected))
 })
 
 describe("the port mappings of a configuration", () => {
@@ -195,13 +195,13 @@ describe("the port mappings of a configuration", () => {
   for (const [title, fields, expected] of rows)
     it(`refuses ${title}`, () =>
       assert.strictEqual(
-        told(() => publication(fields)),
+        outcome(() => publication(fields)),
         expected
       ))
 })
 
 describe("the valid attachments of GC", () => {
-  const valid = (fields: object) => told(() => validAttachments(config(fields, "GC")))
+  const valid = (fields: object) => outcome(() => validAttachments(config(fields, "GC")))
 
   it("come from the specification's key or from libcni's, or are none", () => {
     const attachments = [{ containerID: "c1", ifname: "eth0" }]

@@ -135,8 +135,8 @@ describe("where a plugin", () => {
       Effect.gen(function* () {
         const { socket } = yield* saying(text)
         for (const command of ["DEL", "STATUS"]) {
-          const told = codeOf(yield* forwarded(command, socket, 30)).replace(socket, "SOCKET")
-          assert.strictEqual(told, command === "STATUS" ? expected.replace("11", "50") : expected)
+          const code = codeOf(yield* forwarded(command, socket, 30)).replace(socket, "SOCKET")
+          assert.strictEqual(code, command === "STATUS" ? expected.replace("11", "50") : expected)
         }
       }).pipe(Effect.scoped)
     )

@@ -34,7 +34,7 @@ const network = (fields: object) => ({
   ...fields
 })
 
-const told = `#!/bin/sh
+const script = `#!/bin/sh
 printf '%s|%s|' "$*" "$CNI_COMMAND"
 exec cat
 `
@@ -42,7 +42,7 @@ exec cat
 /** A `PATH` with these programs, and the fake `node`. */
 const withNode = Effect.fnUntraced(function* (...programs: ReadonlyArray<string>) {
   const path = yield* pathOf("cat", "readlink", ...programs)
-  Fs.writeFileSync(Path.join(path, "node"), told, { mode: 0o755 })
+  Fs.writeFileSync(Path.join(path, "node"), script, { mode: 0o755 })
   return path
 })
 

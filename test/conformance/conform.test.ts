@@ -6,11 +6,11 @@ import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import {
+  type CheckResult,
   conform,
   conformanceJunit,
   conformanceText,
   NoAnswer,
-  type Standing,
   type Wire
 } from "../../src/testing/index.ts"
 import { testNeeding } from "../lab/describeLab.ts"
@@ -70,7 +70,7 @@ describe("conform on the Go reference, which grants every request", () => {
     Effect.gen(function* () {
       const wire = httpWire(socketAddress(yield* reference))
       const result = yield* conform(wire, options)
-      const of = (standing: Standing) =>
+      const of = (standing: CheckResult) =>
         result.checked.filter((each) => each.standing === standing).map(({ id, why }) => `${id}: ${why}`)
       assert.deepStrictEqual(of("broken"), [
         "conflict: port 20103 was granted twice",

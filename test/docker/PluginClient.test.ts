@@ -52,8 +52,9 @@ const always =
     request.once("end", () => response.writeHead(status, { "Content-Type": contentType }).end(body))
   }
 
-const told = <A, R>(effect: Effect.Effect<A, { readonly _tag: string; readonly message: string }, R>) =>
-  Effect.map(Effect.flip(effect), ({ _tag, message }) => `${_tag}: ${message}`)
+const outcomeText = <A, R>(
+  effect: Effect.Effect<A, { readonly _tag: string; readonly message: string }, R>
+) => Effect.map(Effect.flip(effect), ({ _tag, message }) => `${_tag}: ${message}`)
 
 describe("a client of our own plugin", () => {
   it.live("maps, lists and unmaps as its owner, and is a driver", () =>
@@ -110,7 +111,7 @@ describe("a client of our own plugin", () => {
       const driver = yield* Driver
       yield* Effect.scoped(driver.mapPorts(taken))
       assert.match(
-        yield* told(together(group("5432", web), group("8080", web))),
+        yield* outcomeText(together(group("5432", web), group("8080", web))),
         /^CallRefused: Groups\[1\]: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated/
       )
       const ports = Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
@@ -128,12 +129,12 @@ describe("a client of our own plugin", () => {
       yield* serveUnix(path)
       const client = yield* makeClient(socketAddress(path), { owner: "cli" })
       yield* client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.2:80"]))
-      const error = yield* told(client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])))
+      const error = yield* outcomeText(client.mapPorts(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])))
       assert.match(
         error,
         /^CallRefused: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by cli/
       )
-      const wrong = yield* told(client.mapPorts(group("8080", web, { "portmapper.x": "" })))
+      const wrong = yield* outcomeText(client.mapPorts(group("8080", web, { "portmapper.x": "" })))
       assert.match(wrong, /^CallRefused: bad request: Labels\["portmapper.x"\]/)
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
@@ -149,9 +150,9 @@ describe("a client of another server", () => {
       for (const text of fc.sample(hostileAnswer, { seed, numRuns: 100 })) {
         answer = text
         for (const ask of [mapping, listing]) {
-          const told = yield* Effect.result(ask)
-          if (Result.isFailure(told))
-            assert.match(told.failure._tag, /^(NotTheProtocol|CallRefused)$/, JSON.stringify(text))
+          const result = yield* Effect.result(ask)
+          if (Result.isFailure(result))
+            assert.match(result.failure._tag, /^(NotTheProtocol|CallRefused)$/, JSON.stringify(text))
           else assert.strictEqual(ask, listing, JSON.stringify(text))
         }
       }
@@ -175,14 +176,14 @@ describe("a client of the Go reference", () => {
         yield* client.unmapPorts(releaseOf(bindings))
         assert.deepStrictEqual(yield* client.mapPorts(group("0", [])), [])
         const refused = "CallRefused: bind for port 1 failed: port is already allocated"
-        assert.strictEqual(yield* told(client.mapPorts(group("1", web))), refused)
-        assert.strictEqual(yield* told(client.mapPorts(group("1", web, { status: "500" }))), refused)
+        assert.strictEqual(yield* outcomeText(client.mapPorts(group("1", web))), refused)
+        assert.strictEqual(yield* outcomeText(client.mapPorts(group("1", web, { status: "500" }))), refused)
         assert.strictEqual(
-          yield* told(client.call("PortMapper.MapPorts", "{")),
+          yield* outcomeText(client.call("PortMapper.MapPorts", "{")),
           "CallRefused: HTTP status 400 unexpected EOF"
         )
         assert.strictEqual(
-          yield* told(client.listPorts),
+          yield* outcomeText(client.listPorts),
           `NotOffered: the plugin at ${client.address.text} does not know PortMapper.ListPorts: only portmapper's own plugin can be asked for that`
         )
       })
@@ -203,7 +204,7 @@ describe("an answer", () => {
         [500, '{"Err":""}', 'HTTP status 500 {"Err":""}']
       ] as const) {
         const { client } = yield* answering(always(status, body))
-        assert.strictEqual(yield* told(client.mapPorts(group("0", web))), `CallRefused: ${expected}`)
+        assert.strictEqual(yield* outcomeText(client.mapPorts(group("0", web))), `CallRefused: ${expected}`)
       }
     })
   )
@@ -227,7 +228,7 @@ describe("an answer", () => {
       ] as const) {
         const { client, path } = yield* answering(always(200, body))
         assert.strictEqual(
-          yield* told(client.mapPorts(group("0", web))),
+          yield* outcomeText(client.mapPorts(group("0", web))),
           `NotTheProtocol: ${path} answered PortMapper.MapPorts with what is no plugin's answer: ${expected}`
         )
       }
@@ -237,7 +238,7 @@ describe("an answer", () => {
         path
       )
       const client = yield* makeClient(socketAddress(path))
-      assert.match(yield* told(client.activate), /^NotTheProtocol: .* it is no HTTP \(Parse Error/)
+      assert.match(yield* outcomeText(client.activate), /^NotTheProtocol: .* it is no HTTP \(Parse Error/)
     })
   )
 
@@ -245,19 +246,19 @@ describe("an answer", () => {
     Effect.gen(function* () {
       const silent = yield* answering((request) => void request.resume(), { answerTimeoutMillis: 100 })
       assert.strictEqual(
-        yield* told(silent.client.activate),
+        yield* outcomeText(silent.client.activate),
         `AnswerLost: ${silent.path} gave no answer to Plugin.Activate: none came within 0.1 s`
       )
       const breaking = yield* answering((request) => void request.socket.destroy())
       assert.strictEqual(
-        yield* told(breaking.client.activate),
+        yield* outcomeText(breaking.client.activate),
         `AnswerLost: ${breaking.path} gave no answer to Plugin.Activate: the connection broke`
       )
       const half = yield* answering((request, response) => {
         request.resume()
         response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.destroy())
       })
-      assert.match(yield* told(half.client.activate), /^AnswerLost: /)
+      assert.match(yield* outcomeText(half.client.activate), /^AnswerLost: /)
     })
   )
 
@@ -312,7 +313,7 @@ describe("a connection", () => {
       const at = yield* temporaryFolder
       const path = Path.join(at, "p.sock")
       const asked = (where: string) =>
-        Effect.flatMap(makeClient(socketAddress(where)), (client) => told(client.activate))
+        Effect.flatMap(makeClient(socketAddress(where)), (client) => outcomeText(client.activate))
       assert.strictEqual(
         yield* asked(path),
         `CannotConnect: ${path}: no such socket; start the plugin with: portmapper serve`
@@ -338,7 +339,7 @@ describe("a connection", () => {
         Result.getOrThrow(parsePluginUrl(`http://127.0.0.1:${yield* freePort}`, false))
       )
       assert.strictEqual(
-        yield* told(closed.activate),
+        yield* outcomeText(closed.activate),
         `CannotConnect: ${closed.address.text}: connection refused; is the plugin listening there?`
       )
     })
@@ -381,20 +382,23 @@ describe("TLS", () => {
       const ca = made.ca.cert
       const { cert, key } = made.client
       assert.deepStrictEqual(yield* asking({ ca, cert, key }), ["PortMapper"])
-      assert.match(yield* told(asking({ cert, key })), /no authority known here .*give one by --tls-ca$/)
       assert.match(
-        yield* told(asking({ ca })),
+        yield* outcomeText(asking({ cert, key })),
+        /no authority known here .*give one by --tls-ca$/
+      )
+      assert.match(
+        yield* outcomeText(asking({ ca })),
         /asks for a client certificate; give one by --tls-cert and --tls-key$/
       )
       assert.match(
-        yield* told(asking({ ca, cert: made.foreign.cert, key: made.foreign.key })),
+        yield* outcomeText(asking({ ca, cert: made.foreign.cert, key: made.foreign.key })),
         /CannotConnect|AnswerLost/
       )
       assert.match(
-        yield* told(asking({ ca: Path.join(at, "none.pem") })),
+        yield* outcomeText(asking({ ca: Path.join(at, "none.pem") })),
         /^TlsFileError: .*none\.pem: ENOENT/
       )
-      assert.match(yield* told(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
+      assert.match(yield* outcomeText(asking(undefined)), /^AnswerLost: http:.* the connection broke$/)
     })
   )
 })

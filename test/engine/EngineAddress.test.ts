@@ -5,7 +5,7 @@ import { parseEngine } from "../../adapters/engine/EngineAddress.ts"
 
 type Environment = Readonly<Record<string, string>>
 
-const told = (url: string | undefined, env: Environment) =>
+const addressText = (url: string | undefined, env: Environment) =>
   Result.match(parseEngine(url, env), {
     onFailure: (text) => text,
     onSuccess: ({ address: { text }, tls }) =>
@@ -69,5 +69,5 @@ describe("the Engine's address", () => {
     ]
   ]
   for (const [title, url, env, expected] of rows)
-    it(title, () => assert.strictEqual(told(url, env), expected))
+    it(title, () => assert.strictEqual(addressText(url, env), expected))
 })

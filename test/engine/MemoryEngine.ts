@@ -62,7 +62,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   const containers: Array<Container> = []
   const images = new Map<string, Labels>()
   const unreadable = new Set<string>()
-  const told = yield* PubSub.unbounded<EngineEvent | "broken">()
+  const events = yield* PubSub.unbounded<EngineEvent | "broken">()
   let reachable = true
   let listed = 0
   let made = 0
@@ -84,7 +84,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       const after = changed(before)
       if (after === undefined) containers.splice(index, 1)
       else containers[index] = after
-      return Effect.asVoid(PubSub.publish(told, { _tag: "Changed", id: before.id, action }))
+      return Effect.asVoid(PubSub.publish(events, { _tag: "Changed", id: before.id, action }))
     })
 
   const engine = Engine.of({
@@ -103,7 +103,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     info: asked(() => info),
     events: Stream.unwrap(
       Effect.gen(function* () {
-        const subscription = yield* PubSub.subscribe(told)
+        const subscription = yield* PubSub.subscribe(events)
         if (!reachable) return Stream.fail(unreachable)
         const changes = Stream.fromSubscription(subscription).pipe(
           Stream.mapEffect((event) => (event === "broken" ? Effect.fail(unreachable) : Effect.succeed(event)))
@@ -128,7 +128,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
           attachments: attachmentsOf(networks ?? { bridge: [`172.17.0.${made + 1}`] })
         })
         if (!images.has(image)) images.set(image, new Map())
-        return Effect.as(PubSub.publish(told, { _tag: "Changed", id, action: "start" }), id)
+        return Effect.as(PubSub.publish(events, { _tag: "Changed", id, action: "start" }), id)
       }),
     stop: (name) =>
       change(name, "die", (container) => ({
@@ -166,7 +166,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       }),
     away: Effect.suspend(() => {
       reachable = false
-      return Effect.asVoid(PubSub.publish(told, "broken"))
+      return Effect.asVoid(PubSub.publish(events, "broken"))
     }),
     back: Effect.sync(() => {
       reachable = true

@@ -20,7 +20,7 @@ const echoServer = Effect.acquireRelease(
 )
 
 /** The echo, or the code of the error. */
-const told = (port: number, text: string) =>
+const ask = (port: number, text: string) =>
   Effect.promise(
     () =>
       new Promise<string>((resolve) => {
@@ -43,16 +43,16 @@ describe("hostLayer", () => {
         const mapped = yield* Effect.scoped(
           driver.mapPorts(group("0", [`tcp 127.0.0.1 127.0.0.1:${backend}`]))
         )
-        assert.strictEqual(yield* told(mapped[0]?.port ?? 0, "hello"), "hello")
+        assert.strictEqual(yield* ask(mapped[0]?.port ?? 0, "hello"), "hello")
         return mapped
       }).pipe(Effect.provide(host))
       const port = bindings[0]?.port ?? 0
-      assert.strictEqual(yield* told(port, "hello"), "ECONNREFUSED")
+      assert.strictEqual(yield* ask(port, "hello"), "ECONNREFUSED")
       yield* Effect.gen(function* () {
         const driver = yield* Driver
-        assert.strictEqual(yield* told(port, "again"), "again")
+        assert.strictEqual(yield* ask(port, "again"), "again")
         yield* driver.unmapPorts(releaseOf(bindings))
-        assert.strictEqual(yield* told(port, "gone"), "ECONNREFUSED")
+        assert.strictEqual(yield* ask(port, "gone"), "ECONNREFUSED")
       }).pipe(Effect.provide(hostLayer({ stateDirectory, mode: "proxy" })))
     })
   )

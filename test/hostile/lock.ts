@@ -113,7 +113,7 @@ export const freezeSuccessor = (note: (text: string) => void): Attack =>
     const through: Array<string> = []
     for (const step of ["said hello", "was accepted", "got everything"]) {
       const half = fileURLToPath(new URL("../support/halfSuccessor.ts", import.meta.url))
-      const heard = plugin.process.lines("stderr").length
+      const lines = plugin.process.lines("stderr").length
       yield* lab.host.spawn(process.execPath, [
         half,
         join(plugin.folder, "state", "handover.sock"),
@@ -121,7 +121,7 @@ export const freezeSuccessor = (note: (text: string) => void): Attack =>
         "freeze"
       ])
       yield* plugin.process.waitForLine(/process \d+ takes over/, {
-        ...{ stream: "stderr", after: heard, timeoutMillis: 60_000 }
+        ...{ stream: "stderr", after: lines, timeoutMillis: 60_000 }
       })
       const { millis, failure } = yield* timeOf(plugin.map([web]))
       if (failure !== "") through.push(`MapPorts ${failure}, with a successor that froze after it ${step}`)

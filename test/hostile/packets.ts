@@ -145,10 +145,10 @@ export const outliveNarrowing: Attack = Effect.gen(function* () {
   yield* map({ "portmapper.allow": "10.98.0.0/24,fd98::/64" })
   // Packets on their way may still arrive.
   yield* progress(admitted.flat())
-  const before = refused.flat().map(({ heard }) => heard())
+  const before = refused.flat().map(({ received }) => received())
   yield* progress(admitted.flat())
   yield* progress(admitted.flat())
-  const more = refused.flat().map(({ heard }, index) => heard() - (before[index] ?? 0))
+  const more = refused.flat().map(({ received }, index) => received() - (before[index] ?? 0))
   yield* map({})
   // A source that is admitted again is served again, from the same port too.
   yield* progress(refused.flat().filter(({ name }) => name.startsWith("udp")))
@@ -159,7 +159,7 @@ export const outliveNarrowing: Attack = Effect.gen(function* () {
 
 interface Listener {
   readonly name: string
-  readonly heard: () => number
+  readonly received: () => number
   readonly process: Running
 }
 
@@ -192,12 +192,12 @@ const listen = (from: Namespace, host: string) =>
       from.spawn(process.execPath, [
         "-e",
         `const net = require("node:net"), dgram = require("node:dgram")
-         const heard = () => console.log("heard")
+         const received = () => console.log("received")
          if ("${protocol}" === "tcp") {
-           const socket = net.connect(8080, "${host}").on("error", () => {}).on("data", heard)
+           const socket = net.connect(8080, "${host}").on("error", () => {}).on("data", received)
            setInterval(() => socket.write("more"), 10)
          } else {
-           const socket = dgram.createSocket("${host}".includes(":") ? "udp6" : "udp4").on("message", heard)
+           const socket = dgram.createSocket("${host}".includes(":") ? "udp6" : "udp4").on("message", received)
            socket.on("error", () => {})
            socket.send("begin", 8080, "${host}")
            setInterval(() => socket.send("more", 8080, "${host}"), 1000)
@@ -205,7 +205,7 @@ const listen = (from: Namespace, host: string) =>
       ]),
       (running): Listener => ({
         name: `${protocol} by ${host}`,
-        heard: () => running.lines("stdout").length,
+        received: () => running.lines("stdout").length,
         process: running
       })
     )
@@ -213,6 +213,6 @@ const listen = (from: Namespace, host: string) =>
 
 /** Until each has received more. */
 const progress = (listeners: ReadonlyArray<Listener>) =>
-  Effect.forEach(listeners, ({ heard, process }) =>
-    process.waitForLine("heard", { stream: "stdout", after: heard() + 30, timeoutMillis: 20_000 })
+  Effect.forEach(listeners, ({ received, process }) =>
+    process.waitForLine("received", { stream: "stdout", after: received() + 30, timeoutMillis: 20_000 })
   )

@@ -41,7 +41,7 @@ defaults
   timeout client 5s
   timeout connect 5s
   timeout server 5s
-frontend told
+frontend header
   bind 0.0.0.0:80 accept-proxy
   bind [::]:80 v6only accept-proxy
   http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port]"
@@ -70,7 +70,7 @@ export const ask = (
   from: Namespace,
   host: string,
   port: number
-): Effect.Effect<{ readonly told: string; readonly client: string; readonly port: number }, LabError> =>
+): Effect.Effect<{ readonly header: string; readonly client: string; readonly port: number }, LabError> =>
   Effect.map(
     from.check(process.execPath, ["--input-type=module", "--eval", request, host, `${port}`]),
     (text) => JSON.parse(text)
@@ -89,5 +89,5 @@ socket.on("connect", () => {
 socket.setTimeout(5000, () => socket.destroy())
 socket.on("data", (bytes) => { answer += bytes }).on("error", () => {}).on("close", () => {
   const ok = answer.startsWith("HTTP/1.1 200 ")
-  console.log(JSON.stringify({ told: ok ? answer.slice(answer.indexOf("\\r\\n\\r\\n") + 4) : "", ...own }))
+  console.log(JSON.stringify({ header: ok ? answer.slice(answer.indexOf("\\r\\n\\r\\n") + 4) : "", ...own }))
 })`

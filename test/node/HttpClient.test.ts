@@ -30,7 +30,7 @@ const answering = (text: string, hangUp: boolean) =>
     })
   )
 
-const told = ({ code, connected, message }: HttpError) => `${code} ${connected}: ${message}`
+const failureText = ({ code, connected, message }: HttpError) => `${code} ${connected}: ${message}`
 const head = "HTTP/1.1 200 OK\r\n"
 const get = { method: "GET", path: "/x", headers: { Host: "h" } }
 
@@ -79,7 +79,7 @@ describe("an answer", () => {
         const { address } = yield* answering(text, hangUp)
         const http = httpClient(address, { answerTimeoutMillis: 300, maxBodyBytes: 8 })
         const outcome = yield* Effect.match(http.ask(get), {
-          onFailure: told,
+          onFailure: failureText,
           onSuccess: ({ status, body }) => `${status} ${body}`
         })
         assert.strictEqual(outcome, expected)

@@ -181,9 +181,9 @@ describe("the file of the mappings", () => {
         )
         assert.deepStrictEqual([mappings, engine], [[], { epoch: 0, activated: false }])
         assert.strictEqual(lost?.path, `${path}.${at}`)
-        const told = lost?.why.replace(`${path} can't be used: `, "") ?? ""
-        if (typeof why === "string") assert.strictEqual(told, why)
-        else assert.match(told, why)
+        const reason = lost?.why.replace(`${path} can't be used: `, "") ?? ""
+        if (typeof why === "string") assert.strictEqual(reason, why)
+        else assert.match(reason, why)
         assert.isTrue(Fs.readFileSync(lost?.path ?? "").equals(spoilt))
         const next = yield* load(directory)
         assert.deepStrictEqual(storedTexts(next.mappings), ["0.0.0.0:8080/tcp -> 172.17.0.2:80 answered"])

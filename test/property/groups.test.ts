@@ -7,7 +7,7 @@ import {
   type Call,
   type Ended,
   type Fate,
-  type Held,
+  type HostHoldings,
   labels,
   type ModelHost,
   memoryTarget,
@@ -58,7 +58,7 @@ const worldWith = (host: ModelHost, before: ReadonlyArray<WireMapRequest>): Sync
 }
 
 /** Ignores the difference of a record left at `applied` by a failure after the answer. */
-const textOf = ({ rules, routes, sockets, stored }: Held): string =>
+const textOf = ({ rules, routes, sockets, stored }: HostHoldings): string =>
   JSON.stringify(
     { rules, routes, sockets, stored: stored.map((line) => line.replace(/ (applied|answered)$/, "")) },
     null,

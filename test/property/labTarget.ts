@@ -14,7 +14,7 @@ import { addressUnsafe, hostText } from "../../src/protocol/Address.ts"
 import {
   type Call,
   type Elsewhere,
-  type Held,
+  type HostHoldings,
   type ModelHost,
   type RemoteTarget,
   wireTarget
@@ -77,7 +77,7 @@ export const makeLabTarget = Effect.gen(function* () {
     plugin = yield* start
   }, Effect.orDie)
 
-  const held: Effect.Effect<Partial<Held>> = Effect.gen(function* () {
+  const held: Effect.Effect<Partial<HostHoldings>> = Effect.gen(function* () {
     const stored = yield* recorded(join(folder, "state"))
     return {
       ...(yield* listed),
@@ -132,7 +132,7 @@ const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): Readon
         const networks = (found[`allowed_${name}`] ?? [])
           .filter((line) => line.startsWith(`${key} . `))
           .map((line) => line.slice(key.length + 3))
-        return ` from ${networks.join(",") || "nobody"}`
+        return ` from ${networks.join(",") || "no network"}`
       }
       for (const [key, backend] of redirected) {
         const [address = "", port] = backend.split(" . ")

@@ -183,7 +183,7 @@ class Answered {
       this.known.has(frontend) ||
       [frontend, endpointText(backend)].some((each) => this.doubtful.has(each))
         ? []
-        : [`${frontend} leads to ${endpointText(backend)}, which nobody was answered`]
+        : [`${frontend} leads to ${endpointText(backend)}, which no answer named`]
     )
     return [...lost, ...beyond].join("; ")
   }
@@ -318,7 +318,8 @@ const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>,
     const { mapping, status, resources } = entry
     const text = `${mappingText(mapping)} ${when}`
     assert.notStrictEqual(status._tag, "Gone", text)
-    if (status._tag === "Provisional") assert.isTrue(isPending(entry), `${text}: provisional for nobody`)
+    if (status._tag === "Provisional")
+      assert.isTrue(isPending(entry), `${text}: provisional without a pending call`)
     if (status._tag === "Conflicted") assert.deepStrictEqual(resources, noResources, `${text}: in conflict`)
     if (status._tag === "Conflicted" || mapping.mode === "routed") continue
     const { hold, route } = resources

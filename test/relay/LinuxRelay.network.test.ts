@@ -59,14 +59,14 @@ describeInNamespace("LinuxRelay between hosts", () => {
     for (const admits of ["everything", "loopback"] as const)
       relayTest(`drops UDP to an address that other hosts share, on ${host}, ${admits}`, async (world) => {
         const backend = await world.echoDatagrams()
-        const heard: Array<string> = []
-        backend.socket.on("message", (bytes) => heard.push(bytes.toString()))
+        const received: Array<string> = []
+        backend.socket.on("message", (bytes) => received.push(bytes.toString()))
         await world.open({ protocol: "udp", host, port: 18207, backend: backend.endpoint, admits })
         const client = await world.datagrams(host)
         client.setBroadcast(true)
         for (const address of others) client.send(`to ${address}`, 18207, address)
         assert.strictEqual((await exchange(client, "to me", 18207, own))?.text, "to me")
-        assert.deepStrictEqual(heard, ["to me"])
+        assert.deepStrictEqual(received, ["to me"])
       })
 
   for (const protocol of ["tcp", "udp"] as const) {
@@ -84,13 +84,13 @@ describeInNamespace("LinuxRelay between hosts", () => {
         const firstRoute = await world.open({ protocol, host: first, port: 18201, socket, backend: one })
         await world.open({ protocol, host: second, port: 18201, socket, backend: two })
         const loopback = any === "::" ? "::1" : "127.0.0.1"
-        const heard = () =>
+        const received = () =>
           Promise.all([first, second, loopback].map((host) => ask(world, protocol, host, 18201)))
-        await untilEqual(heard, ["first", "second", "rest"])
+        await untilEqual(received, ["first", "second", "rest"])
         await world.run(Effect.flatMap(Relay, (relay) => relay.close(firstRoute)))
-        await untilEqual(heard, ["rest", "second", "rest"])
+        await untilEqual(received, ["rest", "second", "rest"])
         await world.run(Effect.flatMap(Relay, (relay) => relay.close(wide)))
-        await untilEqual(heard, [undefined, "second", undefined])
+        await untilEqual(received, [undefined, "second", undefined])
       }
     })
 
@@ -98,17 +98,17 @@ describeInNamespace("LinuxRelay between hosts", () => {
       const backend = await named(world, protocol, "served")
       const wide = await world.open({ protocol, host: "0.0.0.0", port: 18202, backend, admits: "loopback" })
       const { socket } = wide
-      const heard = () =>
+      const received = () =>
         Promise.all(["127.0.0.1", "10.1.0.1"].map((host) => ask(world, protocol, host, 18202)))
-      await untilEqual(heard, ["served", undefined])
+      await untilEqual(received, ["served", undefined])
       const local = await world.open({ protocol, host: "127.0.0.2", port: 18202, socket, backend })
-      await untilEqual(heard, ["served", undefined])
+      await untilEqual(received, ["served", undefined])
       const one = await world.open({ protocol, host: "10.1.0.1", port: 18202, socket, backend })
-      await untilEqual(heard, ["served", "served"])
+      await untilEqual(received, ["served", "served"])
       for (const route of [one, local]) await world.run(Effect.flatMap(Relay, (relay) => relay.close(route)))
-      await untilEqual(heard, ["served", undefined])
+      await untilEqual(received, ["served", undefined])
       await world.run(Effect.flatMap(Relay, (relay) => relay.close(wide)))
-      await untilEqual(heard, [undefined, undefined])
+      await untilEqual(received, [undefined, undefined])
     })
 
     relayTest(`serves ${protocol} on a link-local address, to a backend of another`, async (world) => {

@@ -78,14 +78,14 @@ describe("LinuxRelay, TCP", () => {
     assert.strictEqual(await nextData(client), "abc")
   })
 
-  for (const said of ["", "x"])
+  for (const text of ["", "x"])
     relayTest(
-      `resets the client where the backend refuses${said === "" ? "" : ", whatever it has sent"}`,
+      `resets the client where the backend refuses${text === "" ? "" : ", whatever it has sent"}`,
       async (world) => {
         await world.open({ protocol: tcp, port: free(4), backend: endpoint("127.0.0.1", 1) })
         const client = world.dial(free(4))
         const ended = ending(client)
-        if (said !== "") client.write(said)
+        if (text !== "") client.write(text)
         assert.deepStrictEqual(await ended, { how: "ECONNRESET", text: "" })
       }
     )
@@ -101,7 +101,7 @@ describe("LinuxRelay, TCP", () => {
     assert.strictEqual(await seen.promise, "ECONNRESET")
   })
 
-  relayTest("delivers what a backend said before it reset, then resets the client", async (world) => {
+  relayTest("delivers what a backend text before it reset, then resets the client", async (world) => {
     const backend = await world.backend((socket) => {
       socket.write("last words")
       setTimeout(() => socket.resetAndDestroy(), 30)
@@ -153,7 +153,7 @@ describe("LinuxRelay, TCP", () => {
     assert.strictEqual(received.length, sent)
   })
 
-  relayTest("delivers to a slow client all that the backend said before its end", async (world) => {
+  relayTest("delivers to a slow client all that the backend text before its end", async (world) => {
     const size = 20_000_000
     const backend = await world.backend((socket) => socket.end(Buffer.alloc(size, 1)))
     await world.open({ protocol: tcp, port: free(9), backend })
@@ -307,16 +307,16 @@ describe("LinuxRelay, TCP", () => {
       backend,
       proxyProtocol: "v2"
     })
-    const heard = async (host: string, said: string) => {
+    const received = async (host: string, text: string) => {
       const client = world.dial(free(17), host)
       await once(client, "connect")
       const port = client.localPort ?? 0
-      client.end(said)
+      client.end(text)
       return [port, await readAll(client)] as const
     }
-    const [port, text] = await heard("127.0.0.1", "hi")
+    const [port, text] = await received("127.0.0.1", "hi")
     assert.strictEqual(text.toString(), `PROXY TCP4 127.0.0.1 127.0.0.1 ${port} ${free(17)}\r\nhi`)
-    const [port6, bytes] = await heard("::1", "")
+    const [port6, bytes] = await received("::1", "")
     assert.strictEqual(
       bytes.toString("hex"),
       `0d0a0d0a000d0a515549540a21210024${`${"0".repeat(31)}1`.repeat(2)}${hex16(port6)}${hex16(free(17))}`
@@ -326,15 +326,18 @@ describe("LinuxRelay, TCP", () => {
   })
 
   relayTest("sends the PROXY protocol's header to a backend that speaks first", async (world) => {
-    const heard = Promise.withResolvers<string>()
+    const received = Promise.withResolvers<string>()
     const backend = await world.backend((socket) => {
       socket.write("220 ready")
-      socket.once("data", (bytes) => heard.resolve(bytes.toString()))
+      socket.once("data", (bytes) => received.resolve(bytes.toString()))
     })
     await world.open({ protocol: tcp, port: free(18), backend, proxyProtocol: "v1" })
     const client = world.dial(free(18))
     assert.strictEqual(await nextData(client), "220 ready")
-    assert.match(await heard.promise, new RegExp(`^PROXY TCP4 127.0.0.1 127.0.0.1 \\d+ ${free(18)}\\r\\n$`))
+    assert.match(
+      await received.promise,
+      new RegExp(`^PROXY TCP4 127.0.0.1 127.0.0.1 \\d+ ${free(18)}\\r\\n$`)
+    )
   })
 
   relayTest("keeps its connections to clients alive", async (world) => {

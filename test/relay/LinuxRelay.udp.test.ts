@@ -162,9 +162,11 @@ describe("LinuxRelay, UDP", () => {
       for (let source = 0; source < 100; source++) await ask(await world.datagrams(), `${source}`)
       assert.strictEqual((await world.count(route)).connections, 101)
       // The backend sends first, to the flow that has been silent the longest.
-      const heard = new Promise((resolve) => conversing.once("message", (bytes) => resolve(bytes.toString())))
+      const received = new Promise((resolve) =>
+        conversing.once("message", (bytes) => resolve(bytes.toString()))
+      )
       backend.socket.send("still there?", port ?? 0, "127.0.0.1")
-      assert.strictEqual(await heard, "still there?")
+      assert.strictEqual(await received, "still there?")
       for (let source = 0; source < 20; source++) {
         const client = await world.datagrams()
         for (let said = 0; said < 2; said++) {

@@ -158,7 +158,7 @@ describeLab("doctor", ["iptables"], () => {
             ({ outcome }) => outcome === "answered"
           )
         )
-      const drops = Effect.map(doctor(host, plugin.socket), (told) => told.drops)
+      const drops = Effect.map(doctor(host, plugin.socket), (report) => report.drops)
 
       assert.deepStrictEqual(yield* reached(true, true), [true, true])
       const clean = yield* doctor(host, plugin.socket)
@@ -171,14 +171,14 @@ describeLab("doctor", ["iptables"], () => {
       for (const { style, plant, found, reached: expected, tried, clear } of planted) {
         yield* host.sh(plant)
         assert.deepStrictEqual(yield* reached(...expected), [...expected], style)
-        const told = yield* drops
+        const report = yield* drops
         assert.deepStrictEqual(
-          told.map(({ table, chain, rule, ports }) => [table, chain, rule, ports.join(" ")]),
+          report.map(({ table, chain, rule, ports }) => [table, chain, rule, ports.join(" ")]),
           found.map((drop) => [...drop]),
           style
         )
         if (tried) {
-          for (const { remedy } of told) yield* host.sh(remedy)
+          for (const { remedy } of report) yield* host.sh(remedy)
           assert.deepStrictEqual(yield* reached(true, true), [true, true], style)
           assert.deepStrictEqual(yield* drops, [], style)
         }
@@ -191,12 +191,12 @@ describeLab("doctor", ["iptables"], () => {
   it.live("checks ports that might be published where no plugin runs", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
-      const told = Effect.map(doctor(host, "/nonexistent/plugin.sock"), ({ drops }) =>
+      const report = Effect.map(doctor(host, "/nonexistent/plugin.sock"), ({ drops }) =>
         drops.map(({ table, chain, rule, traffic }) => [table, chain, rule, traffic])
       )
-      assert.deepStrictEqual(yield* told, [])
+      assert.deepStrictEqual(yield* report, [])
       yield* host.sh("ip6tables-nft -P FORWARD DROP; iptables-legacy -A INPUT -p tcp --dport 1024: -j DROP")
-      assert.deepStrictEqual(yield* told, [
+      assert.deepStrictEqual(yield* report, [
         [
           "ip filter (iptables-legacy)",
           "INPUT",

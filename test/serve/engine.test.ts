@@ -55,10 +55,10 @@ describeLab("an Engine's recorded requests", [], () => {
             writeFileSync(refused, "")
             yield* freezeTable(host)
           }
-          const told = yield* send(plugin, asked)
+          const answer = yield* send(plugin, asked)
           const wanted = answers[step - 1]
-          if (wanted instanceof RegExp) assert.match(String(told), wanted, title)
-          else assert.deepStrictEqual(told, wanted, title)
+          if (wanted instanceof RegExp) assert.match(String(answer), wanted, title)
+          else assert.deepStrictEqual(answer, wanted, title)
           if (scenario !== "unmap500" || step < 3) yield* compareHost(plugin, title)
         }
         if (scenario === "unmap500") {

@@ -82,9 +82,9 @@ describeLab("SCTP to a published port", ["sctp", "python"], () => {
           ["same container", lab.c1, bridge],
           ["host by address", lab.host, host]
         ] as const) {
-          const told = yield* ask(from, to, 8080)
-          assert.match(told, /^there and back from /, `${any}, ${place}`)
-          if (place === "outside") assert.strictEqual(told, `there and back from ${source}`)
+          const reply = yield* ask(from, to, 8080)
+          assert.match(reply, /^there and back from /, `${any}, ${place}`)
+          if (place === "outside") assert.strictEqual(reply, `there and back from ${source}`)
           table.push(`sctp ${any}, ${place}: works`)
         }
         assert.match(yield* ask(lab.host, loopback, 8080), /^failed/, `${any}, host by loopback`)

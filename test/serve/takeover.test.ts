@@ -329,7 +329,7 @@ describeLab("a takeover", [], () => {
           ["a.sock", "b.sock", "passed.sock"].filter((name) => existsSync(at(name))),
           ["b.sock", "passed.sock"]
         )
-        assert.isFalse(existsSync(at("portmapper.json")), "nobody is there any more")
+        assert.isFalse(existsSync(at("portmapper.json")), "no process serves any more")
         const closed = yield* host.exec("curl", ["--silent", `https://127.0.0.1:${second.port}/`])
         assert.strictEqual(closed.code, 7, "curl couldn't connect")
         for (const name of ["b.sock", "passed.sock"])
@@ -338,10 +338,10 @@ describeLab("a takeover", [], () => {
         assert.deepStrictEqual(yield* third.running.wait({ timeoutMillis: startMillis }), ended)
 
         yield* receiver.waitForLine("STOPPING", { timeoutMillis: startMillis })
-        const told = receiver
+        const received = receiver
           .lines("stdout")
           .flatMap((line) => /(MAINPID=\d+|READY|STOPPING)/.exec(line)?.[1] ?? [])
-        assert.deepStrictEqual(told, [
+        assert.deepStrictEqual(received, [
           "READY",
           `MAINPID=${second.running.pid}`,
           `MAINPID=${third.running.pid}`,

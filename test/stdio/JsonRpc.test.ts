@@ -23,7 +23,7 @@ const server = () => {
       case "update":
       case "notify_hello":
       case "notify_sum":
-        return Effect.succeed("nobody asked")
+        return Effect.succeed("unasked")
       default:
         return Effect.fail(methodNotFound(method))
     }

@@ -13,7 +13,7 @@ import { mapping, records } from "./mappings.ts"
 const directory = Path.join(process.argv[2] ?? "", "state")
 const other = Path.join(process.argv[2] ?? "", "other")
 const numbered = (port: number) => mapping("tcp 0.0.0.0 172.17.0.2:80", port)
-const tell = (...words: ReadonlyArray<unknown>) => console.log(words.join(" "))
+const print = (...words: ReadonlyArray<unknown>) => console.log(words.join(" "))
 
 const life = <A, E>(use: (store: MappingStore["Service"]) => Effect.Effect<A, E>) =>
   Effect.gen(function* () {
@@ -26,8 +26,8 @@ const life = <A, E>(use: (store: MappingStore["Service"]) => Effect.Effect<A, E>
 
 const outcome = <E extends { readonly message: string }>(what: string, effect: Effect.Effect<unknown, E>) =>
   Effect.match(effect, {
-    onFailure: (error) => tell(what, "refused:", error.message),
-    onSuccess: () => tell(what, "done")
+    onFailure: (error) => print(what, "refused:", error.message),
+    onSuccess: () => print(what, "done")
   })
 
 /** Another file takes all remaining space. */
@@ -53,13 +53,13 @@ const program = Effect.gen(function* () {
       while (true) {
         const put = yield* Effect.result(store.put(records([numbered(port)], "applied")))
         if (put._tag === "Failure") {
-          tell("full:", put.failure.reason, put.failure.message)
+          print("full:", put.failure.reason, put.failure.message)
           break
         }
         yield* store.put(records([numbered(port)], "answered"))
         port++
       }
-      tell("more than a thousand:", port > 1000)
+      print("more than a thousand:", port > 1000)
       yield* store.put(records([numbered(port)], "applied")).pipe((again) => outcome("another", again))
       fillUp()
       for (const part of [1, 2, 3]) {
@@ -71,7 +71,7 @@ const program = Effect.gen(function* () {
         const result = yield* Effect.result(store.remove([numbered(gone)]))
         if (result._tag === "Success") removed++
       }
-      tell("removed", removed)
+      print("removed", removed)
       yield* outcome("the Engine's start", store.putEngine({ epoch: 1, activated: false }))
       return port - 1 - 3 - removed
     })
@@ -80,7 +80,7 @@ const program = Effect.gen(function* () {
   yield* life((store) =>
     Effect.gen(function* () {
       const { mappings, engine, lost } = yield* store.load
-      tell("found again:", mappings.length === filled, engine.epoch, lost)
+      print("found again:", mappings.length === filled, engine.epoch, lost)
       yield* outcome("a new one", store.put(records([numbered(60_000)], "applied")))
       yield* outcome("removing", store.remove([numbered(1)]))
       Fs.rmSync(other)

@@ -24,7 +24,7 @@ export interface PluginOptions {
   readonly systemd?: Pick<TcpOptions, "tls">
 }
 
-const tell = (event: object) => Effect.sync(() => void process.stdout.write(`${JSON.stringify(event)}\n`))
+const emit = (event: object) => Effect.sync(() => void process.stdout.write(`${JSON.stringify(event)}\n`))
 
 /** Node has no Unix datagram sockets: Python sends it. */
 const send: SendUnixDatagram = (path, bytes) =>
@@ -52,12 +52,12 @@ const main = Effect.gen(function* () {
     yield* announce(yield* takeNotify(send), `listening on ${listening.length} sockets`)
   }
   const environment = Object.keys(process.env).filter((name) => /^(LISTEN|NOTIFY)_/.test(name))
-  yield* tell({ listening, environment, pid: process.pid })
+  yield* emit({ listening, environment, pid: process.pid })
   return yield* Effect.never
 }).pipe(
   Effect.scoped,
-  Effect.provideService(Driver, Driver.of({ ...granting, activated: tell({ activated: true }) })),
-  Effect.tapError((error) => tell({ failed: error.message }))
+  Effect.provideService(Driver, Driver.of({ ...granting, activated: emit({ activated: true }) })),
+  Effect.tapError((error) => emit({ failed: error.message }))
 )
 
 NodeRuntime.runMain(main, { disableErrorReporting: true })

@@ -20,11 +20,11 @@ const random = (below: number): number => {
   return ((t ^ (t >>> 14)) >>> 0) % below
 }
 
-const say = (text: string) => Fs.writeSync(1, `${text}\n`)
+const print = (text: string) => Fs.writeSync(1, `${text}\n`)
 
 const churn = Effect.gen(function* () {
   const store = yield* MappingStore
-  say("ready")
+  print("ready")
   while (true) {
     const first = 1 + random(200)
     const ports = Array.from({ length: 1 + random(3) }, (_, index) => first + index)
@@ -34,13 +34,13 @@ const churn = Effect.gen(function* () {
       })
     )
     const put = states[random(3)]
-    const told =
+    const line =
       put === undefined
         ? `remove ${ports.join(" ")}`
         : `${put} ${mappings.map(({ port, backend }) => `${port}=${backend.address.text}`).join(" ")}`
-    say(`? ${told}`)
+    print(`? ${line}`)
     yield* put === undefined ? store.remove(mappings) : store.put(records(mappings, put))
-    say(`! ${told}`)
+    print(`! ${line}`)
   }
 })
 

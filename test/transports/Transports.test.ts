@@ -16,8 +16,8 @@ const run = (row: Row, { open }: Transport): Effect.Effect<Told> =>
   Effect.gen(function* () {
     const ask = yield* open
     for (const [method, body] of row.before ?? []) {
-      const told = yield* ask(askedOf({ method, body }))
-      assert.strictEqual(told.outcome, "answer")
+      const got = yield* ask(askedOf({ method, body }))
+      assert.strictEqual(got.outcome, "answer")
     }
     return yield* ask(askedOf(row))
   }).pipe(
@@ -33,17 +33,17 @@ describe("every transport gives the same answers", () => {
         const able = transports.filter(({ cannot }) => cannot(row) === undefined)
         assert.isAbove(able.length, 1, transports.map(({ cannot }) => cannot(row)).join("; "))
         const answers = yield* Effect.forEach(able, (transport) =>
-          Effect.map(run(row, transport), (told) => ({ ...told, transport: transport.name }))
+          Effect.map(run(row, transport), (got) => ({ ...got, transport: transport.name }))
         )
         const { expected } = row
         const spoken = answers.find(({ ownWords }) => ownWords !== true)
         const message = expected.message ?? spoken?.message
         const issues = expected.issues ?? answers.find(({ issues }) => issues !== undefined)?.issues
-        for (const told of answers) {
-          const { transport } = told
-          assert.strictEqual(told.outcome, expected.outcome, `${transport}: ${told.message}`)
-          if (told.ownWords !== true) assert.strictEqual(told.message, message, transport)
-          if (told.issues !== undefined) assert.deepStrictEqual(told.issues, issues, transport)
+        for (const got of answers) {
+          const { transport } = got
+          assert.strictEqual(got.outcome, expected.outcome, `${transport}: ${got.message}`)
+          if (got.ownWords !== true) assert.strictEqual(got.message, message, transport)
+          if (got.issues !== undefined) assert.deepStrictEqual(got.issues, issues, transport)
         }
       })
     )
@@ -63,19 +63,19 @@ describe("the table", () => {
     assert.deepStrictEqual([...reasons].sort(), [
       "CNI, handed over: a container is published, or ends, and asks for nothing else",
       "CNI, handed over: a port mapping has an exact port and addresses",
+      "CNI, handed over: does not call the plugin where nothing is published",
       "CNI, handed over: the labels are the adapter's",
       "CNI, handed over: the request is put together by the adapter",
-      "CNI, handed over: where nothing is published nobody is asked",
       "CNI: a container is published, or ends, and asks for nothing else",
       "CNI: a port mapping has an exact port and addresses",
+      "CNI: does not call the plugin where nothing is published",
       "CNI: the labels are the adapter's",
       "CNI: the request is put together by the adapter",
-      "CNI: where nothing is published nobody is asked",
       "labels: a container is published, or ends, and asks for nothing else",
       "labels: a port mapping has an exact port and addresses",
+      "labels: does not call the plugin where nothing is published",
       "labels: the labels are the adapter's",
       "labels: the request is put together by the adapter",
-      "labels: where nothing is published nobody is asked",
       "memory, text: a method that is not there can't be called",
       "memory, text: there is no limit in process",
       "memory, values: a method that is not there can't be called",

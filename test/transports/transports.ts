@@ -135,11 +135,14 @@ const openStdio = Effect.gen(function* () {
 })
 
 const openText = Effect.succeed(({ method, body, owner }: Asked) =>
-  told(InMemory.callText(method as Method, new TextDecoder("utf-8", { ignoreBOM: true }).decode(body)), owner)
+  outcomeOf(
+    InMemory.callText(method as Method, new TextDecoder("utf-8", { ignoreBOM: true }).decode(body)),
+    owner
+  )
 ).pipe(withDriver)
 
 const openValue = Effect.succeed(({ method, body, owner }: Asked) =>
-  told(
+  outcomeOf(
     Effect.map(
       InMemory.call(method as Method, body.length === 0 ? undefined : JSON.parse(body.toString())),
       (answer) => JSON.stringify(answer)
@@ -253,7 +256,7 @@ function withDriver(
   })
 }
 
-const told = <E extends { readonly _tag: string; readonly message: string }>(
+const outcomeOf = <E extends { readonly _tag: string; readonly message: string }>(
   call: Effect.Effect<string, E, Driver>,
   owner: string | undefined
 ): Effect.Effect<Told, never, Driver> =>
@@ -341,7 +344,7 @@ const notPublished = ({ body, method, name }: Row): string | undefined => {
     return "the request is put together by the adapter"
   const { Labels, Reqs, ...rest } = JSON.parse(text) ?? {}
   if (Labels || Object.keys(rest).length > 0) return "the labels are the adapter's"
-  if (!Array.isArray(Reqs) || Reqs.length === 0) return "where nothing is published nobody is asked"
+  if (!Array.isArray(Reqs) || Reqs.length === 0) return "does not call the plugin where nothing is published"
   const sayable = entriesIn(Buffer.from(body)).every(
     ({ BackendIP, BackendPort, FrontendIP, FrontendPort, FrontendPortEnd, Proto }) =>
       [6, 17, 132].includes(Proto) &&

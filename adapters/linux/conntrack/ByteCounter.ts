@@ -12,10 +12,10 @@ import { Clock, Effect, Layer, Result, Scope, Semaphore } from "effect"
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
 import * as C from "../Libc.ts"
 import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
-import { openWalk } from "../netlink/NetlinkWalk.ts"
+import { openDump } from "../netlink/NetlinkDump.ts"
 import { flowsOfStatus, IPS_DST_NAT, NFNLGRP_CONNTRACK_DESTROY, readFlow } from "./ConntrackMessages.ts"
+import { makeAccounting } from "./FlowAccounting.ts"
 import { attachFlowFilter } from "./FlowFilter.ts"
-import { makeLedger } from "./FlowLedger.ts"
 
 /** Maximum age of a cached result. */
 const freshNanos = 1_000_000_000n
@@ -24,10 +24,10 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
   ByteCounter,
   Effect.gen(function* () {
     const libc = C.libc()
-    const walk = yield* openWalk(libc, NETLINK_NETFILTER)
+    const dump = yield* openDump(libc, NETLINK_NETFILTER)
     const permits = yield* Semaphore.make(1)
     const scope = yield* Effect.scope
-    const ledger = makeLedger()
+    const accounting = makeAccounting()
     let ends: Netlink | undefined
     let walkedAt: bigint | undefined
 
@@ -42,7 +42,7 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
         }
         for (const message of received.success) {
           const flow = readFlow(message)
-          if (flow !== undefined) ledger.ended(flow)
+          if (flow !== undefined) accounting.ended(flow)
         }
         return
       }
@@ -69,34 +69,34 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
       Effect.gen(function* () {
         if (walkedAt !== undefined && (yield* Clock.monotonicTimeNanos) - walkedAt < freshNanos) return
         yield* listen
-        ledger.begin()
-        yield* walk(redirectedFlows, (message) => {
+        accounting.begin()
+        yield* dump(redirectedFlows, (message) => {
           const flow = readFlow(message)
-          if (flow !== undefined) ledger.seen(flow)
+          if (flow !== undefined) accounting.seen(flow)
         })
         // The kernel reports a flow's end before it removes the flow: every flow missing from the dump has been
         // reported.
         takeEnds()
-        ledger.finish()
+        accounting.finish()
         walkedAt = yield* Clock.monotonicTimeNanos
       })
     )
 
-    if (accounting()) yield* listen
+    if (countsBytes()) yield* listen
 
     return ByteCounter.of({
       read: Effect.fnUntraced(function* (redirected) {
-        const counted = accounting() && Result.isSuccess(yield* Effect.result(refresh))
-        return counted ? ledger.sums(redirected) : redirected.map(() => undefined)
+        const counted = countsBytes() && Result.isSuccess(yield* Effect.result(refresh))
+        return counted ? accounting.sums(redirected) : redirected.map(() => undefined)
       }),
-      forget: (redirected) => Effect.sync(() => ledger.forget(redirected))
+      forget: (redirected) => Effect.sync(() => accounting.forget(redirected))
     })
   })
 )
 
 const redirectedFlows = flowsOfStatus(IPS_DST_NAT, IPS_DST_NAT)
 
-const accounting = (): boolean => {
+const countsBytes = (): boolean => {
   try {
     return readFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", "latin1").trim() === "1"
   } catch {

@@ -11,7 +11,7 @@ import { protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol
 import * as C from "../Libc.ts"
 import { type IsLocal, readLocal } from "../netlink/LocalAddresses.ts"
 import { NETLINK_NETFILTER, NETLINK_ROUTE, openNetlink, type Request } from "../netlink/Netlink.ts"
-import { openWalk } from "../netlink/NetlinkWalk.ts"
+import { openDump } from "../netlink/NetlinkDump.ts"
 import {
   type Flow,
   type FlowName,
@@ -43,7 +43,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
       Effect.acquireRelease(Effect.fromResult(openNetlink(libc, protocol)), ({ close }) => Effect.sync(close))
     const netlink = yield* socket(NETLINK_NETFILTER)
     const routes = yield* socket(NETLINK_ROUTE)
-    const walk = yield* openWalk(libc, NETLINK_NETFILTER)
+    const dump = yield* openDump(libc, NETLINK_NETFILTER)
     const scope = yield* Effect.scope
 
     /** The frontends whose half-open connections are still to be deleted. */
@@ -57,8 +57,8 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         const families = new Set(
           frontends.filter(({ host }) => isUnspecified(host)).map(({ host }) => host.family)
         )
-        const four = families.has(4) ? yield* readLocal(routes, 4) : nobody
-        const six = families.has(6) ? yield* readLocal(routes, 6) : nobody
+        const four = families.has(4) ? yield* readLocal(routes, 4) : noneLocal
+        const six = families.has(6) ? yield* readLocal(routes, 6) : noneLocal
         return (address: Uint8Array) => (address.length === 4 ? four : six)(address)
       })
 
@@ -70,7 +70,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
       const stale: Array<FlowName> = []
       const refused: Array<RefusedFlow> = []
       for (const request of requests)
-        yield* walk(request, (message) => {
+        yield* dump(request, (message) => {
           const flow = readFlow(message)
           const found = flow === undefined ? undefined : staleness(flow)
           if (flow === undefined || found === undefined) return
@@ -151,7 +151,7 @@ const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {
   return [{ protocol, backend, client }]
 }
 
-const nobody: IsLocal = () => false
+const noneLocal: IsLocal = () => false
 
 const isForgottenNow = ({ protocol, narrowed }: FlowFrontend): boolean => protocol === "udp" || narrowed
 

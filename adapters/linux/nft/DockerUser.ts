@@ -18,7 +18,7 @@ export const defaultMark: AcceptMark = { mark: 0x1000, mask: 0x1000 }
 export const markText = ({ mark, mask }: AcceptMark): string =>
   mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
 
-export interface Kept {
+export interface AcceptRuleState {
   /** The commands in whose tables the chain exists. */
   readonly chains: ReadonlyArray<string>
   /** Those of them in which the rule was added, restored, or moved to its place. */
@@ -28,7 +28,7 @@ export interface Kept {
 }
 
 /** Adds the rule where it is missing. Runs a child process for each kind of table on this host. */
-export const keepAccepted = (mark: AcceptMark): Effect.Effect<Kept> =>
+export const keepAccepted = (mark: AcceptMark): Effect.Effect<AcceptRuleState> =>
   Effect.promise(async () => {
     const kept = { chains: [] as Array<string>, changed: [] as Array<string>, failures: [] as Array<string> }
     for (const command of commands()) {

@@ -1,4 +1,4 @@
-/** Turns the kernel's refusals of a table into errors that say what to do about them. */
+/** Turns the kernel's refusals of a table into errors that name the remedy. */
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
 import * as C from "../Libc.ts"
 

@@ -30,10 +30,10 @@ import type { Table } from "./Ruleset.ts"
 import { type Element, ruleSets } from "./TableSets.ts"
 
 /** `different`: it has another definition, lacks some of its rules, or has no owner where it could be ours. */
-export type Standing = "intact" | "absent" | "different"
+export type TableState = "intact" | "absent" | "different"
 
 export interface NftTable {
-  readonly standing: (operation: string) => Result.Result<Standing, FirewallError>
+  readonly standing: (operation: string) => Result.Result<TableState, FirewallError>
   /** Every element that is part of a rule; `Gone` if a set is missing. */
   readonly read: (operation: string) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
   /**

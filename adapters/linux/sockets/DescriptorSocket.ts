@@ -110,7 +110,7 @@ const removeOwn = (path: string, inode: number): void => {
 const descriptorSocket = (libc: C.Libc, fd: number): DescriptorSocket => ({
   peer: peerOf(libc, fd),
   send: Effect.fnUntraced(function* ({ bytes, fds }) {
-    const message = new Message(bytes, fds)
+    const message = new MessageHeader(bytes, fds)
     while (true) {
       const result = libc.sendmsg(fd, message.header(libc), C.MSG_NOSIGNAL)
       if (result >= 0) return
@@ -119,7 +119,7 @@ const descriptorSocket = (libc: C.Libc, fd: number): DescriptorSocket => ({
     }
   }),
   receive: Effect.suspend(() => {
-    const message = new Message(new Uint8Array(maxPacketBytes), undefined)
+    const message = new MessageHeader(new Uint8Array(maxPacketBytes), undefined)
     const attempt = () => {
       const result = libc.recvmsg(fd, message.header(libc), C.MSG_CMSG_CLOEXEC)
       // The other side closed with unread data of ours.
@@ -178,7 +178,7 @@ const peerOf = (libc: C.Libc, fd: number): Peer => {
 const sizeOfControlHeader = 16
 
 /** `struct msghdr`, with one `struct iovec` and one `struct cmsghdr`, on 64-bit machines. */
-class Message {
+class MessageHeader {
   readonly bytes: Uint8Array
   private readonly control: Uint8Array
   private readonly iovec = new Uint8Array(16)

@@ -150,12 +150,12 @@ const isBoundAsSaid = (libc: C.Libc, { fd, protocol, host, port }: HostSocket): 
   const type = new Uint8Array(4)
   if (libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PROTOCOL, type, lengthOf(type)) < 0) return false
   if (new DataView(type.buffer).getInt32(0, C.hostLittleEndian) !== protocolNumber[protocol]) return false
-  const said = socketAddress(host, port, 0)
-  const found = new Uint8Array(said.length)
+  const expected = socketAddress(host, port, 0)
+  const found = new Uint8Array(expected.length)
   if (libc.getsockname(fd, found, lengthOf(found)) < 0) return false
   // sin6_flowinfo and sin6_scope_id are not part of the requested address.
-  const counts = (index: number) => said.length !== sizeOfIpv6 || index < 4 || (index >= 8 && index < 24)
-  return said.every((byte, index) => !counts(index) || found[index] === byte)
+  const counts = (index: number) => expected.length !== sizeOfIpv6 || index < 4 || (index >= 8 && index < 24)
+  return expected.every((byte, index) => !counts(index) || found[index] === byte)
 }
 
 /** A `socklen_t` that holds the size of an array. */

@@ -126,13 +126,13 @@ const woken = (): void => {
 
 /** Reads every message that was there when it began. */
 const readCommands = (): void => {
-  const told = Atomics.load(turn, turnOf.told)
-  if (told === Atomics.load(turn, turnOf.heard)) return
+  const sent = Atomics.load(turn, turnOf.sent)
+  if (sent === Atomics.load(turn, turnOf.read)) return
   commands++
   let number = 0
   for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
     for (const command of next.message as ReadonlyArray<Command>) number = obey(command)
-  Atomics.store(turn, turnOf.heard, told)
+  Atomics.store(turn, turnOf.read, sent)
   report({ _tag: "Done", number })
 }
 

@@ -174,8 +174,8 @@ export const checks: ReadonlyArray<Check> = [
       Effect.gen(function* () {
         const { second } = yield* conflict(probe)
         if (second._tag === "Granted") return yield* skip("it was granted")
-        const said = field(json(second.answer.body), "Err")
-        yield* mustBe(typeof said === "string" && said !== "", `the body is: ${second.answer.body}`)
+        const error = field(json(second.answer.body), "Err")
+        yield* mustBe(typeof error === "string" && error !== "", `the body is: ${second.answer.body}`)
       }),
     "optional"
   ),

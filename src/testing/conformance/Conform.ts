@@ -12,16 +12,16 @@ export interface ConformOptions {
   /** The number of random runs; they follow only if all checks pass. */
   readonly runs: number
   /** Runs after each check. */
-  readonly told?: (checked: Checked) => Effect.Effect<void>
+  readonly onChecked?: (checked: Checked) => Effect.Effect<void>
 }
 
-export type Standing = "holds" | "broken" | "skipped"
+export type CheckResult = "holds" | "broken" | "skipped"
 
 export interface Checked {
   readonly id: string
   readonly holds: string
   readonly required: boolean
-  readonly standing: Standing
+  readonly standing: CheckResult
   /** Why the check failed or was skipped; otherwise `""`. */
   readonly why: string
   /** For a failed check: all its exchanges, in order. */
@@ -52,15 +52,15 @@ export const conform = Effect.fnUntraced(function* (
     const result: Result.Result<void, Stop> = yield* Effect.result(check.run(probe)).pipe(
       Effect.onInterrupt(() => takeBack)
     )
-    const said = [...exchanges]
+    const asked = [...exchanges]
     yield* takeBack
     const { id, holds, required } = check
-    yield* note({ id, holds, required, ...standingOf(result, said) })
+    yield* note({ id, holds, required, ...resultOf(result, asked) })
   })
   const note = (each: Checked) =>
     Effect.suspend(() => {
       checked.push(each)
-      return options.told === undefined ? Effect.void : options.told(each)
+      return options.onChecked === undefined ? Effect.void : options.onChecked(each)
     })
   const skipped = ({ id, holds, required }: Check, why: string) =>
     note({ id, holds, required, standing: "skipped", why, exchanges: [] })
@@ -86,7 +86,7 @@ export const conform = Effect.fnUntraced(function* (
   }
 })
 
-const standingOf = (result: Result.Result<void, Stop>, exchanges: ReadonlyArray<Exchange>) => {
+const resultOf = (result: Result.Result<void, Stop>, exchanges: ReadonlyArray<Exchange>) => {
   if (Result.isSuccess(result)) return { standing: "holds", why: "", exchanges: [] } as const
   const stop = result.failure
   switch (stop._tag) {

@@ -67,9 +67,9 @@ export class Probe {
       Effect.tapError(() => Effect.sync(() => void this.#granted.push(...perhapsGranted(body)))),
       Effect.map((answer): Mapped => {
         const read = json(answer.body)
-        const said = errorOf(read)
-        if (answer.status !== 200 || said !== "")
-          return { _tag: "Refused", text: said === "" ? answer.body.trim() : said, answer }
+        const error = errorOf(read)
+        if (answer.status !== 200 || error !== "")
+          return { _tag: "Refused", text: error === "" ? answer.body.trim() : error, answer }
         const listed = field(read, "PortBindings")
         const bindings = (Array.isArray(listed) ? listed : []) as ReadonlyArray<WireBinding>
         this.#granted.push(...bindings.filter((binding) => binding?.DiscardReq !== true))
@@ -159,6 +159,6 @@ export const field = (value: unknown, name: string): unknown =>
   typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined
 
 const errorOf = (value: unknown): string => {
-  const said = field(value, "Err")
-  return typeof said === "string" ? said : ""
+  const text = field(value, "Err")
+  return typeof text === "string" ? text : ""
 }

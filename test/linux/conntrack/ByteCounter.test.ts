@@ -28,9 +28,9 @@ describeInNamespace("ByteCounter", () => {
       flow("tcp [2001:db8::2]:5003 [2001:db8::1]:53 [fd00::2]:5353")
     ])
     run("conntrack -F")
-    const told = Result.getOrThrow(netlink.receive()).flatMap((message) => readFlow(message) ?? [])
+    const flows = Result.getOrThrow(netlink.receive()).flatMap((message) => readFlow(message) ?? [])
     netlink.close()
-    assert.deepStrictEqual(told.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
+    assert.deepStrictEqual(flows.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
   })
 
   it.live("counts packets each way, of living flows and of ended ones", () =>

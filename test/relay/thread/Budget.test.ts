@@ -21,7 +21,7 @@ describe("the relay with few descriptors", () => {
   })
 
   relayTest("says that they suffice again only once no client waits", async (world) => {
-    await withClients(world, "until told", async (clients) => {
+    await withClients(world, "until a line", async (clients) => {
       const said = () => world.logged.map((line) => line.replace(/( \(|:).*/, ""))
       clients.write("begin\n")
       await untilEqual(said, ["descriptors run short"])
@@ -42,7 +42,7 @@ describe("the relay with few descriptors", () => {
  */
 const withClients = async (
   world: World,
-  stay: number | "until told",
+  stay: number | "until a line",
   body: (clients: {
     readonly write: (line: string) => void
     readonly line: () => Promise<string>
@@ -66,7 +66,7 @@ const withClients = async (
 }
 
 /** On a line it starts 30 clients at once and prints their outcomes. A stay is long enough to expose a busy loop. */
-const thirtyClients = (stay: number | "until told") => `
+const thirtyClients = (stay: number | "until a line") => `
   import { once } from "node:events"
   import { connect, createServer } from "node:net"
   createServer((socket) => socket.on("error", () => {}).pipe(socket))
@@ -77,12 +77,12 @@ const thirtyClients = (stay: number | "until told") => `
     client.on("data", async () => {
       resolve("served")
       await stay
-      setTimeout(() => client.destroy(), ${stay === "until told" ? 0 : stay})
+      setTimeout(() => client.destroy(), ${stay === "until a line" ? 0 : stay})
     })
     client.write("x")
   })
   await once(process.stdin, "data")
-  const stay = ${stay === "until told" ? 'once(process.stdin, "data")' : "undefined"}
+  const stay = ${stay === "until a line" ? 'once(process.stdin, "data")' : "undefined"}
   const counts = {}
   for (const how of await Promise.all(Array.from({ length: 30 }, ask))) counts[how] = (counts[how] ?? 0) + 1
   console.log(JSON.stringify(counts))`

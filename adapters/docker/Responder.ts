@@ -7,7 +7,7 @@ import { answerText, type CallRoute, type Refusal, refusedAs } from "./Routes.ts
 /** The client disconnected before it read the answer. */
 export class Undelivered extends Data.TaggedError("Undelivered") {}
 
-export interface Exchange {
+export interface Responder {
   /** Succeeds once the kernel has taken the whole answer; fails if the client disconnects before that. */
   readonly deliver: (text: string) => Effect.Effect<void, Undelivered>
   /** Whether an answer can still be sent: none was sent yet, and the client is connected. */
@@ -22,26 +22,26 @@ export const startCall = (
   services: Context.Context<Driver>,
   { method, owner }: CallRoute,
   text: string,
-  exchange: Exchange,
+  responder: Responder,
   done: () => void = () => {}
 ): void => {
   const answered = Effect.scoped(
-    Effect.flatMap(call(method, textBody(text)), (answer) => exchange.deliver(answerText(answer)))
+    Effect.flatMap(call(method, textBody(text)), (answer) => responder.deliver(answerText(answer)))
   )
-  start(Context.add(services, CurrentOwner, owner), answered, exchange, done)
+  start(Context.add(services, CurrentOwner, owner), answered, responder, done)
 }
 
 /** Starts an effect that sends its own answer; a disconnect interrupts it. Sends a failure if nothing was sent yet. */
 export const start = (
   services: Context.Context<Driver>,
   answered: Effect.Effect<void, CallError | Undelivered, Driver>,
-  exchange: Omit<Exchange, "deliver">,
+  responder: Omit<Responder, "deliver">,
   done: () => void
 ): void => {
   const fiber = Effect.runForkWith(services)(answered)
-  exchange.onGone(() => fiber.interruptUnsafe())
+  responder.onGone(() => fiber.interruptUnsafe())
   fiber.addObserver((exit: Exit.Exit<void, CallError | Undelivered>) => {
-    if (Exit.isFailure(exit) && exchange.open()) exchange.refuse(refusedAs(failureOf(exit.cause)))
+    if (Exit.isFailure(exit) && responder.open()) responder.refuse(refusedAs(failureOf(exit.cause)))
     done()
   })
 }

@@ -7,13 +7,13 @@ import { isUnspecified } from "../../../src/protocol/Address.ts"
 import { protocolNumber } from "../../../src/protocol/Protocol.ts"
 import type { Flow } from "./ConntrackMessages.ts"
 
-export interface FlowLedger {
+export interface FlowAccounting {
   /** A dump begins. */
   readonly begin: () => void
   /** The dump contains this flow. */
   readonly seen: (flow: Flow) => void
   /**
-   * The dump is over. Every end that came before its last part must have been passed to `ended`: the ledger no
+   * The dump is over. Every end that came before its last part must have been passed to `ended`: the accounting no
    * longer tracks a flow that the dump lacks.
    */
   readonly finish: () => void
@@ -26,7 +26,7 @@ export interface FlowLedger {
 /** Redirections by others are counted too, up to this many; then the oldest are dropped. */
 const mostServices = 65_536
 
-export const makeLedger = (): FlowLedger => {
+export const makeAccounting = (): FlowAccounting => {
   /** By service (protocol, port and backend of the flows), then by the address that clients sent to. */
   const sums = new Map<string, Map<string, Sum>>()
   /** The part of each live flow that the sums contain. */

@@ -16,7 +16,7 @@ import {
 } from "./NetlinkMessage.ts"
 
 /** Calls back for each object of a kind; a message is valid until the callback returns. One dump at a time. */
-export type NetlinkWalk = (
+export type NetlinkDump = (
   request: Request,
   visit: (message: Message) => void
 ) => Effect.Effect<void, C.Errno>
@@ -25,10 +25,10 @@ export type NetlinkWalk = (
 const datagramLength = 1 << 16
 const addressLength = 12
 
-export const openWalk = Effect.fnUntraced(function* (
+export const openDump = Effect.fnUntraced(function* (
   libc: C.Libc,
   protocol: number
-): Effect.fn.Return<NetlinkWalk, C.Errno, Scope.Scope> {
+): Effect.fn.Return<NetlinkDump, C.Errno, Scope.Scope> {
   const fd = yield* Effect.acquireRelease(
     Effect.suspend(() => {
       const opened = libc.socket(C.AF_NETLINK, C.SOCK_RAW | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, protocol)
