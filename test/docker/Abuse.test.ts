@@ -15,7 +15,7 @@ import {
 } from "../support/abuse.ts"
 import { echo, grant } from "../support/drivers.ts"
 import { raw, request } from "../support/http.ts"
-import { mapRequest } from "../support/session.ts"
+import { mapRequest } from "../support/requests.ts"
 import { socketFor } from "../support/socket.ts"
 import { askUnread, manyListed } from "../support/unread.ts"
 import { turns, until } from "../support/until.ts"

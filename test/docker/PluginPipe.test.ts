@@ -8,7 +8,8 @@ import { Effect } from "effect"
 import { pipePath, pipeUrl, serveWindows } from "../../adapters/docker/PluginPipe.ts"
 import { readSpec } from "../../adapters/docker/SpecFile.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { granting, temporaryFolder } from "../support/driver.ts"
+import { granting } from "../support/drivers.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
 
 const served = (name: string, specFolder: string) =>

@@ -14,7 +14,8 @@ import {
 import { Driver } from "../../src/protocol/Driver.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { makeCertificates } from "../support/certificates.ts"
-import { granting, temporaryFolder } from "../support/driver.ts"
+import { granting } from "../support/drivers.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { pluginCommand, start } from "../support/process.ts"
 import { requestTcp } from "../support/tcp.ts"
 

@@ -9,7 +9,8 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { call, valueBody } from "../../src/protocol/Operations.ts"
 import { echo, grant } from "../support/drivers.ts"
-import { mapRequest, openSession, rpc, unmapRequest } from "../support/session.ts"
+import { mapRequest, unmapRequest } from "../support/requests.ts"
+import { openSession, rpc } from "../support/session.ts"
 import { turns } from "../support/until.ts"
 
 const withDriver =

@@ -50,25 +50,3 @@ async function* readLines(output: PassThrough): AsyncGenerator<string> {
 }
 
 export const rpc = (id: unknown, method: string, params?: unknown) => ({ jsonrpc: "2.0", id, method, params })
-
-/** A `MapPorts` request for `-p PORT:80`. */
-export const mapRequest = (port: number, fields: object = {}) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.17.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ],
-  Labels: {},
-  ...fields
-})
-
-export const unmapRequest = (port: number) => ({
-  PortBindings: [
-    { Proto: 6, BackendIP: "172.17.0.2", BackendPort: 80, FrontendIP: "0.0.0.0", FrontendPort: port }
-  ]
-})
