@@ -216,17 +216,6 @@ describe("a session's requests", () => {
       }).pipe(withDriver(slowAtFirst))
     })
   )
-
-  it.live("are answered without waiting for the next", () =>
-    Effect.gen(function* () {
-      const session = yield* openSession
-      for (const port of [1, 2, 3]) {
-        yield* session.send(rpc(port, "MapPorts", mapRequest(port)))
-        assert.deepStrictEqual(yield* session.next, mapped(port, port))
-      }
-      yield* session.end
-    }).pipe(withDriver(echo))
-  )
 })
 
 describe("a session's lines", () => {
@@ -243,19 +232,6 @@ describe("a session's lines", () => {
       }
       yield* session.end
       assert.deepStrictEqual(yield* session.rest, [answer, answer])
-    }).pipe(withDriver(echo))
-  )
-
-  it.live("that end midway are no JSON, which is answered", () =>
-    Effect.gen(function* () {
-      assert.deepStrictEqual(yield* answersTo(`${activateLine}\n{"jsonrpc":"2.0","meth`), [
-        answer,
-        {
-          jsonrpc: "2.0",
-          error: { code: -32700, message: "Parse error", data: { detail: "unexpected end of JSON input" } },
-          id: null
-        }
-      ])
     }).pipe(withDriver(echo))
   )
 
@@ -284,34 +260,6 @@ describe("a session's lines", () => {
         [answer, refused, answer, refused, answer]
       )
       assert.deepStrictEqual(yield* answersTo("x".repeat(maxLineBytes + 1)), [refused])
-    }).pipe(withDriver(echo))
-  )
-
-  it.live("nested too deeply are answered, and the session goes on", () =>
-    Effect.gen(function* () {
-      for (const [open, close] of [
-        ["[", "]"],
-        ['{"a":', "}"]
-      ] as const) {
-        const deep = `${open.repeat(100_000)}1${close.repeat(100_000)}`
-        assert.deepStrictEqual(
-          yield* answersTo(
-            `${deep}\n{"jsonrpc":"2.0","id":7,"method":"MapPorts","params":${deep}}\n${activateLine}`
-          ),
-          [
-            ...Array.from({ length: 2 }, () => ({
-              jsonrpc: "2.0",
-              error: {
-                code: -32700,
-                message: "Parse error",
-                data: { detail: "nested deeper than 500 levels" }
-              },
-              id: null
-            })),
-            answer
-          ]
-        )
-      }
     }).pipe(withDriver(echo))
   )
 
