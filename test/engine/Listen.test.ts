@@ -3,6 +3,7 @@ import { Effect, Logger, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine, EngineError, type EngineEvent } from "../../adapters/engine/Engine.ts"
 import { listen } from "../../adapters/engine/Listen.ts"
+import { atOneTimeOfDay } from "../support/clock.ts"
 import * as Memory from "./MemoryEngine.ts"
 
 const lost = new EngineError({ where: "test", reason: "Unreachable", detail: "the connection broke" })
@@ -14,7 +15,7 @@ const connections = (events: Stream.Stream<EngineEvent, EngineError>, time: `${n
     let count = 0
     const lines: Array<string> = []
     const engine = { ...(yield* Engine), events }
-    yield* listen(engine, () => void count++).pipe(
+    yield* atOneTimeOfDay(listen(engine, () => void count++)).pipe(
       Effect.provide(
         Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
       ),
@@ -33,7 +34,7 @@ describe("the event stream of an Engine", () => {
     })
   )
 
-  it.effect("is retried at once after a connection that lasted", () =>
+  it.effect("is retried at once after a connection that lasted, whatever the time of day", () =>
     Effect.gen(function* () {
       const lasting = Stream.concat(
         connected,
