@@ -2,13 +2,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
-import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
-import { checkSpec } from "../../adapters/docker/SpecCheck.ts"
 import { type ClientTls, type SpecOptions, writeSpec } from "../../adapters/docker/SpecFile.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import { testNeeding } from "../lab/describeLab.ts"
-import { makeCertificates } from "../support/certificates.ts"
-import { granting } from "../support/drivers.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { pluginCommand, start } from "../support/process.ts"
 import { requestTcp } from "../support/tcp.ts"
@@ -157,46 +151,5 @@ describe("writeSpec", () => {
       yield* writeSpec({ name: "pm", folder, url: "https://127.0.0.1:2", tls })
       assert.deepStrictEqual(Fs.readdirSync(folder), ["pm.json"])
     })
-  )
-})
-
-describe("checkSpec", () => {
-  testNeeding(
-    "reports whether an Engine can connect by the files, and the reason if not",
-    ["localhost"],
-    () =>
-      Effect.gen(function* () {
-        const folder = yield* temporaryFolder
-        const { both, ca, client, foreign, server } = makeCertificates(folder)
-        const serve = (own: { cert: string; key: string }) =>
-          serveTcp({
-            host: "127.0.0.1",
-            port: 0,
-            tls: { certFile: own.cert, keyFile: own.key, caFile: ca.cert }
-          }).pipe(
-            Effect.provideService(Driver, granting),
-            Effect.map(({ port }) => port)
-          )
-        const port = yield* serve(server)
-        const named = yield* serve(both)
-        const check = (url: string, own = client, caFile = ca.cert) =>
-          checkSpec(url, { caFile, certFile: own.cert, keyFile: own.key, insecureSkipVerify: false }).pipe(
-            Effect.match({ onSuccess: () => "reached", onFailure: ({ detail }) => detail })
-          )
-        assert.strictEqual(yield* check(`https://127.0.0.1:${port}`), "reached")
-        assert.strictEqual(yield* check(`https://localhost:${port}`), "reached")
-        assert.strictEqual(yield* check(`https://localhost:${named}`, both), "reached")
-        assert.strictEqual(
-          yield* check(`https://127.0.0.1:${named}`, both),
-          "the server's certificate is not for 127.0.0.1 (it is for DNS:localhost)"
-        )
-        for (const own of [server, foreign])
-          assert.match(yield* check(`https://127.0.0.1:${port}`, own), /alert|ECONNRESET|socket hang up/)
-        assert.match(yield* check(`https://127.0.0.1:${port}`, client, foreign.cert), /certificate/)
-        assert.strictEqual(
-          yield* check(`https://127.0.0.1:${port}`, { cert: "/none.pem", key: client.key }),
-          "/none.pem: no such file or directory"
-        )
-      })
   )
 })
