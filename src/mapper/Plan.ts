@@ -182,8 +182,7 @@ const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planne
     case "engine": {
       const why = notRedirectable(entry)
       if (why !== undefined) return relay(entry, mode, capabilities, why)
-      const relays =
-        isUnspecified(entry.host) && capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
+      const relays = capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
       return mode === "engine"
         ? served(entry, { mode, relays, allowForwarding: true, nat: true })
         : served(entry, { mode, relays, redirects: true, allowForwarding: !capabilities.marksAccepted })
@@ -229,6 +228,8 @@ const notRedirectable = ({ host, backend }: Entry): string | undefined => {
   if (host.family !== backend.address.family)
     return `the kernel redirects no IPv${host.family} traffic to IPv${backend.address.family}`
   if (isLoopback(host)) return "the kernel redirects nothing sent to a loopback address"
+  if (isLoopback(backend.address) || isUnspecified(backend.address))
+    return "the kernel redirects nothing to a loopback address"
   if (host.zone !== "" || backend.address.zone !== "")
     return "the kernel redirects nothing by link-local address"
   return undefined

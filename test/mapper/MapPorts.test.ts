@@ -459,18 +459,23 @@ describe("mapPorts rolled back", () => {
     const on = (host: string, labels: Record<string, string>) =>
       group("8080", [`tcp ${host} 172.17.0.2:80`], labels)
     const proxy = { "portmapper.mode": "proxy" }
-    const refusing =
-      (...names: ReadonlyArray<string>) =>
-      (step: string) =>
-        names.includes(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+    /** From the first write of the record on. */
+    const refusing = () => {
+      const refused = new Set(["MappingStore.put"])
+      return (step: string) => {
+        if (!refused.has(step)) return Effect.void
+        refused.add("Relay.open")
+        return Effect.fail(new InjectedFailure({ step }))
+      }
+    }
 
     test("for a failed call, relays as before once it accepts again", () =>
       Effect.gen(function* () {
         yield* map(on("10.99.0.1", proxy))
         const before = yield* host
         const changed = Effect.exit(map(on("10.99.0.1", {})))
-        yield* Effect.provideService(changed, Steps, refusing("MappingStore.put", "Relay.open"))
-        assert.deepStrictEqual((yield* host).routes, [])
+        yield* Effect.provideService(changed, Steps, refusing())
+        assert.deepStrictEqual((yield* host).routes, ["10.99.0.1:8080/tcp -> 172.17.0.2:80 admits loopback"])
         yield* TestClock.adjust("2 seconds")
         assert.deepStrictEqual(yield* host, before)
       }))

@@ -79,6 +79,7 @@ describeInNamespace("Ruleset, with packets", () => {
           Effect.gen(function* () {
             const { client, host, web, other } = yield* Network
             yield* enforce(redirect(`${protocol} ${at.any} 8080`, `${at.web} 80`))
+            yield* serve(host, protocol, at.own, 8080, "relay")
             const asked = {
               outside: yield* ask(client, `${protocol} ${at.own} 8080`),
               "outside, another address": yield* ask(client, `${protocol} ${at.bridge} 8080`),
@@ -92,20 +93,20 @@ describeInNamespace("Ruleset, with packets", () => {
               "outside, another address": `web to ${at.client}`,
               neighbour: `web to ${at.bridge}`,
               "neighbour, by its router": `web to ${at.bridge}`,
-              itself: `web to ${at.bridge}`,
+              itself: `relay to ${at.web}`,
               host: `web to ${at.own}`
             })
             const { counted } = yield* (yield* Firewall).read
             assert.deepStrictEqual(
               counted.map(({ connections, dropped }) => [connections, dropped]),
-              [[6, 0]]
+              [[5, 0]]
             )
           })
         )
 
         it.effect(`prefers the rule of one address over that of all, ${protocol} over IPv${family}`, () =>
           Effect.gen(function* () {
-            const { client, host } = yield* Network
+            const { client, host, web, other } = yield* Network
             yield* enforce(
               redirect(`${protocol} ${at.any} 8080`, `${at.web} 80`),
               redirect(`${protocol} ${at.own} 8080`, `${at.other} 80`)
@@ -114,9 +115,17 @@ describeInNamespace("Ruleset, with packets", () => {
               [
                 yield* ask(client, `${protocol} ${at.own} 8080`),
                 yield* ask(host, `${protocol} ${at.own} 8080`),
+                yield* ask(web, `${protocol} ${at.own} 8080`),
+                yield* ask(other, `${protocol} ${at.own} 8080`),
                 yield* ask(client, `${protocol} ${at.bridge} 8080`)
               ],
-              [`other to ${at.client}`, `other to ${at.own}`, `web to ${at.client}`]
+              [
+                `other to ${at.client}`,
+                `other to ${at.own}`,
+                `other to ${at.bridge}`,
+                `relay to ${at.other}`,
+                `web to ${at.client}`
+              ]
             )
           })
         )
@@ -331,18 +340,18 @@ describeInNamespace("Ruleset, with packets", () => {
       })
     )
 
-    it.effect("reaches the backend where bridged packets pass the IP tables, itself by a hairpin port", () =>
-      Effect.gen(function* () {
-        const { other, web } = yield* Network
-        if (!bridgeNetfilter("1")) return
-        yield* enforce(redirect("tcp 0.0.0.0 8080", "10.0.0.2 80"))
-        assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
-        assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "silence")
-        ip("link set web0 type bridge_slave hairpin on")
-        assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
-        ip("link set web0 type bridge_slave hairpin off")
-        bridgeNetfilter("0")
-      })
+    it.effect(
+      "reaches the backend where bridged packets pass the IP tables, and leaves itself to the socket",
+      () =>
+        Effect.gen(function* () {
+          const { host, other, web } = yield* Network
+          if (!bridgeNetfilter("1")) return
+          yield* enforce(redirect("tcp 0.0.0.0 8080", "10.0.0.2 80"))
+          yield* serve(host, "tcp", "10.0.0.1", 8080, "relay")
+          assert.strictEqual(yield* ask(other, "tcp 10.0.0.1 8080"), "web to 10.0.0.1")
+          assert.strictEqual(yield* ask(web, "tcp 10.0.0.1 8080"), "relay to 10.0.0.2")
+          bridgeNetfilter("0")
+        })
     )
 
     it.effect(
@@ -386,7 +395,7 @@ describeInNamespace("Ruleset, with packets", () => {
         yield* (yield* Firewall).apply({ add: [redirect("udp 0.0.0.0 8080", "10.0.0.3 80")], remove: [] })
         assert.strictEqual(yield* ask(client, "udp 192.0.2.1 8080"), "other to 192.0.2.2")
         yield* enforce()
-        assert.strictEqual(yield* ask(client, "udp 192.0.2.1 8080"), "ECONNREFUSED")
+        assert.strictEqual(yield* ask(client, "udp 192.0.2.1 8080"), "relay to 192.0.2.2")
       })
     )
   })
