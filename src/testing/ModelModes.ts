@@ -56,6 +56,7 @@ export const led = (
   } as const
   const relayed = capabilities.relayed.some((protocol) => protocol === protocols[req.Proto])
   if (mode === "routed") return { ...answer, allowForwarding: true }
+  if (!capabilities.ipv6 && at.any && at.family === 6) return { ...answer, discarded: true }
   const elsewhere = !at.loopback && !at.zoned && !backend.loopback && !backend.zoned
   const redirected = mode !== "proxy" && at.family === backend.family && elsewhere
   if (redirected) {

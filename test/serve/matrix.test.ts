@@ -164,6 +164,33 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
     })
   )
 
+  it.live("is not claimed on [::] where the host's IPv6 is disabled", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const claimed = Effect.fnUntraced(function* () {
+        const plugin = yield* Plugin.start(host, { arguments: ["--release-on-exit"] })
+        const { bindings } = yield* plugin.map([
+          "tcp 0.0.0.0:8080 172.31.0.2:80",
+          "tcp [::]:8080 172.31.0.2:80"
+        ])
+        const listed = yield* plugin.call("ListPorts", {})
+        yield* plugin.process.kill("SIGTERM")
+        yield* plugin.process.wait()
+        return {
+          answered: bindings.flatMap(({ FrontendIP, DiscardReq }) => (DiscardReq ? [] : [FrontendIP])),
+          listed: [...listed.body.matchAll(/"FrontendIP":"([^"]*)"/g)].map(([, address]) => address).sort()
+        }
+      })
+      const both4and6 = ["0.0.0.0", "::"]
+      assert.deepStrictEqual(yield* claimed(), { answered: both4and6, listed: both4and6 })
+      yield* host.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
+      assert.deepStrictEqual(yield* claimed(), { answered: ["0.0.0.0"], listed: ["0.0.0.0"] })
+      // One interface has IPv6 again.
+      yield* host.sh("sysctl -qw net.ipv6.conf.lo.disable_ipv6=0")
+      assert.deepStrictEqual(yield* claimed(), { answered: both4and6, listed: both4and6 })
+    })
+  )
+
   it.live("on all addresses is not reached by an outsider's route to a loopback address", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
