@@ -1,5 +1,5 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT, or until a successor has taken over. */
-import { Effect, Option } from "effect"
+import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
@@ -9,6 +9,8 @@ import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
+import { settingsText } from "./printSettings.ts"
+import { haveVariables, printSettings, settings } from "./settings.ts"
 
 const flags = {
   ...listenerFlags,
@@ -22,8 +24,14 @@ const flags = {
   logFormat: Options.logFormat
 }
 
-export const serve = Command.make("serve", flags, (options) =>
+const allFlags = { ...settings(flags), printSettings: printSettings(flags) }
+
+export const serve = Command.make("serve", allFlags, (options) =>
   Effect.gen(function* () {
+    if (options.printSettings !== undefined) {
+      yield* Console.log(settingsText(options.printSettings, options, process.env))
+      return yield* checkUsage(options)
+    }
     // Report wrong usage before the mapper touches the host.
     yield* checkUsage(options)
     if (options.trustImageLabels && !options.watch)
@@ -50,7 +58,8 @@ export const serve = Command.make("serve", flags, (options) =>
   }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM, or until another process takes over"),
-  Command.provide((options) => loggingLayer(options.logFormat))
+  haveVariables(flags),
+  Command.provide((options) => loggingLayer(options))
 )
 
 interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {

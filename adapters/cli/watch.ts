@@ -15,6 +15,7 @@ import { optionalText } from "./flags.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
+import { haveVariables, settings } from "./settings.ts"
 
 const flags = {
   engine: EngineFlags.engine,
@@ -31,7 +32,7 @@ const flags = {
   logFormat: Options.logFormat
 }
 
-export const watch = Command.make("watch", flags, (options) =>
+export const watch = Command.make("watch", settings(flags), (options) =>
   Effect.gen(function* () {
     const base = yield* Driver
     const engine = yield* EngineFlags.engineOf(options)
@@ -55,6 +56,7 @@ export const watch = Command.make("watch", flags, (options) =>
   Command.withDescription(
     "Publish what containers ask for by portmapper.publish labels, on any Docker Engine"
   ),
+  haveVariables(flags),
   Command.withExamples([
     {
       command: "portmapper watch",
@@ -73,7 +75,7 @@ export const watch = Command.make("watch", flags, (options) =>
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
         return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
       })
-    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
+    ).pipe(Layer.provideMerge(loggingLayer(options)))
   )
 )
 
