@@ -167,6 +167,13 @@ export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
   Flag.withDefault(false)
 )
 
+export const metrics = Flag.Literals("metrics", ["mappings", "totals"]).pipe(
+  Flag.withDescription(
+    "The traffic in GET /metrics: of each mapping (some 200 bytes each), or totals by protocol (mappings)"
+  ),
+  Flag.withDefault("mappings")
+)
+
 /** In the state directory of `watch`: where the other commands reach it. */
 export const watchSocket = "watch.sock"
 

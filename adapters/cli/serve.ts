@@ -21,6 +21,7 @@ const flags = {
   takeover: Options.takeover,
   grace: Options.grace,
   releaseOnExit: Options.releaseOnExit,
+  metrics: Options.metrics,
   logFormat: Options.logFormat
 }
 
@@ -53,6 +54,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
       takeover: options.takeover,
       grace: options.grace,
       releaseOnExit: options.releaseOnExit,
+      metrics: options.metrics,
       renewals
     })
   }).pipe(Effect.scoped)

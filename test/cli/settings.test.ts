@@ -31,6 +31,7 @@ const values: Readonly<Record<string, string>> = {
   takeover: "1",
   grace: "3s",
   "release-on-exit": "on",
+  metrics: "totals",
   "log-format": "json",
   "log-level": "warn"
 }
