@@ -7,10 +7,10 @@ import { WrongUsage } from "./failure.ts"
 import { toggle } from "./flags.ts"
 import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
-import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { settingsText } from "./printSettings.ts"
 import { haveVariables, printSettings, settings } from "./settings.ts"
+import { observedLayer } from "./telemetry.ts"
 
 const flags = {
   ...listenerFlags,
@@ -61,7 +61,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM, or until another process takes over"),
   haveVariables(flags),
-  Command.provide((options) => loggingLayer(options))
+  Command.provide((options) => observedLayer(options))
 )
 
 interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {

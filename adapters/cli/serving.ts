@@ -27,6 +27,7 @@ import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
+import { exporter } from "./telemetry.ts"
 import { releaseFilter, watching } from "./watching.ts"
 
 export interface ServingOptions {
@@ -59,9 +60,11 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
     process: Effect.map(Context.get(state.host, RelayRefusals), processUse),
     traffic: options.metrics
   })
+  const otlp = yield* exporter
+  if (otlp !== undefined) yield* otlp.exportMetrics(metrics.registry)
   const unkept = keepPassed(passed, state.handoff)
   return yield* Effect.mapError(
-    runGenerations(state, generation({ options, state, unkept, metrics, notify })),
+    runGenerations(state, generation({ options, state, unkept, metrics, notify, otlp })),
     (error) =>
       error instanceof StateLocked || error instanceof NamespaceBusy ? nameHolder(options, error) : error
   )
@@ -100,18 +103,21 @@ interface Serving {
   readonly unkept: ReadonlyArray<PassedSocket>
   readonly metrics: Metrics
   readonly notify: Notify
+  readonly otlp: Effect.Success<typeof exporter>
 }
 
 const generation = Effect.fnUntraced(function* (serving: Serving) {
-  const { options, state, metrics, notify } = serving
+  const { options, state, metrics, notify, otlp } = serving
   const { handoff, host, lock } = state
   const mapper = yield* Layer.build(
     mapperOn({
-      ...{ ...options.mapper, lock, listening: () => ownGuards(serving) },
+      ...{ ...options.mapper, lock, listening: () => ownGuards(serving), decorate: otlp?.withSteps },
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   )
   const driver = yield* Effect.provideContext(driverOf(serving), mapper)
+  if (otlp !== undefined)
+    yield* Effect.forkScoped(Effect.provideService(otlp.beforeExports(metrics.refresh), Driver, driver))
   const ownPorts = Context.get(mapper, OwnPorts)
   // Runs once the listeners are closed: a successor has its own guards in place by then.
   yield* Effect.addFinalizer(() =>

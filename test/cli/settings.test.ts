@@ -1,7 +1,8 @@
 /** Options by variables of the environment, and what is printed of them. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { portmapper } from "../support/command.ts"
+import { testNeeding } from "../lab/describeLab.ts"
+import { onTerminal, portmapper } from "../support/command.ts"
 
 const commands = ["serve", "watch", "rpc"]
 const optionsIn = (help: string): ReadonlyArray<string> => help.match(/(?<=^ {2,6}(-\w, )?)--[a-z-]+/gm) ?? []
@@ -89,6 +90,14 @@ describe("a setting", () => {
         "PORTMAPPER_GARCE is no setting of serve"
       ])
         assert.include(lines, line)
+    })
+  )
+
+  testNeeding("of the log's format is pretty on a terminal", ["terminal"], () =>
+    Effect.gen(function* () {
+      const { stdout } = yield* onTerminal(["serve", "--print-settings"], 80)
+      assert.match(stdout, /^log-format +pretty +default$/m)
+      assert.include(yield* printed([], {}), "log-format|logfmt|default")
     })
   )
 
