@@ -6,7 +6,7 @@ import { Effect } from "effect"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import { slotOfSource } from "../../src/relay/SourceHash.ts"
-import { describeInNamespace, ip, run } from "../linux/namespace.ts"
+import { describeInNamespace, ip, run } from "../lab/ThreadNamespace.ts"
 import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, readAll, relayTest, type World } from "./world.ts"
 

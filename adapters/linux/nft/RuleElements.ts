@@ -4,6 +4,7 @@ import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/f
 import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
+import { isRelayed } from "../../../src/relay/Relay.ts"
 import { type Element, type Place, type Scope, serviceKind, serviceKinds, setOf } from "./TableSets.ts"
 
 /** Why a rule cannot be enforced by the table, or `undefined`. */
@@ -34,6 +35,13 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
     data.set(address.octets)
     writePort(data, address.octets.length, backendPort)
     elements.push(...redirections(rule.share, { scope, family: host.family }, frontend, data))
+    if (isRelayed(protocol))
+      elements.push({
+        set: setOf("hairpin", scope, host.family),
+        key: concat(frontend, address.octets),
+        last: undefined,
+        data: undefined
+      })
   }
   if (rule.allow !== undefined) {
     elements.push(plain("limited"), plain("denied"))

@@ -18,11 +18,20 @@ export interface Place {
 /**
  * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`:
  * frontend and source network. `denied`: the frontends of `limited` again, counting dropped packets, since a set
- * counts every packet that is looked up in it. `loopback`: frontends on loopback addresses. `refused`: packets of
- * backends in ended flows, which belong to no rule of `Firewall`. `random64` and so on: frontend and slot → backend,
- * for services of that balance and size.
+ * counts every packet that is looked up in it. `hairpin`: frontend and its backend's address, where the relay serves
+ * that backend's own connections. `loopback`: frontends on loopback addresses. `refused`: packets of backends in
+ * ended flows, which belong to no rule of `Firewall`. `random64` and so on: frontend and slot → backend, for services
+ * of that balance and size.
  */
-export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback" | "refused" | ServiceKind
+export type SetKind =
+  | "redirect"
+  | "limited"
+  | "allowed"
+  | "denied"
+  | "hairpin"
+  | "loopback"
+  | "refused"
+  | ServiceKind
 
 export type ServiceKind = `${Balance}${Size}`
 export const serviceKind = ({ balance, size }: Pick<SlotShare, "balance" | "size">): ServiceKind =>
@@ -65,6 +74,7 @@ const makeSet = (kind: SetKind, place: Place): TableSet => {
   const frontend = frontendFields(place)
   const key: Partial<Record<SetKind, ReadonlyArray<Field>>> = {
     allowed: [...frontend, addressField(place.family)],
+    hairpin: [...frontend, addressField(place.family)],
     refused: [...frontend, addressField(place.family), "inet_service"]
   }
   const slots = serviceKinds.find((service) => service.kind === kind)?.size
@@ -92,7 +102,7 @@ const ofEachFamily = (kind: SetKind): ReadonlyArray<TableSet> =>
 
 /** The sets whose elements are rules. */
 export const ruleSets: ReadonlyArray<TableSet> = [
-  ...(["redirect", "limited", "allowed", "denied"] as const).flatMap((kind) =>
+  ...(["redirect", "limited", "allowed", "denied", "hairpin"] as const).flatMap((kind) =>
     places.map((place) => makeSet(kind, place))
   ),
   ...ofEachFamily("loopback"),
