@@ -16,6 +16,7 @@ import {
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 
 /** The owner of groups requested by labels. */
@@ -52,6 +53,7 @@ export interface Desired {
 /** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
+const shareLabel = "portmapper.share"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
@@ -77,13 +79,28 @@ export const desiredByLabels = (
   const publishes = texts.map(parsePublish)
   const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
+  const own = inProject(name, labels)
+  if (Result.isFailure(own)) return problem(name, watchOwner, own.failure)
   return together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
-        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, labels)
+        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, own.success)
     )
   )
+}
+
+/**
+ * The labels with the name of a shared service inside its compose project, so that no project joins another's:
+ * `shop/web`. Without compose the container's name without its number stands for the project, `.web/web`; no
+ * project's name begins with a dot.
+ */
+const inProject = (name: string, labels: Labels): Result.Result<Labels, string> => {
+  const share = labels.get(shareLabel)
+  if (share === undefined || share.startsWith("/")) return Result.succeed(labels)
+  if (share.includes("/")) return Result.fail(`${shareLabel}=${share}: must be a name without a / inside`)
+  const project = labels.get(projectLabel) ?? `.${name.replace(/[-_.]?\d+$/, "")}`
+  return Result.succeed(new Map([...labels, [shareLabel, `${project}/${share}`]]))
 }
 
 /** The groups that a subscription requests. If its container does not run or does not exist, the request waits. */

@@ -31,6 +31,9 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   network: () => "steers"
 }
 
+/** The label with which compose marks the containers of a project. */
+export const projectLabel = "com.docker.compose.project"
+
 /**
  * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
  */
@@ -57,6 +60,8 @@ export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<La
     if (effect === "steers") undecided ??= `${name}=${value}`
     else if (effect === "narrows") counted.set(name, value)
   }
+  const project = labels.get(projectLabel)
+  if (project !== undefined && ofImage.get(projectLabel) !== project) counted.set(projectLabel, project)
   if (asks && !counted.has("portmapper.publish")) return Result.fail("the label is its image's")
   return undecided === undefined
     ? Result.succeed(counted)
