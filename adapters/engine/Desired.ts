@@ -41,7 +41,7 @@ export interface Problem {
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Not an error: its container does not run at the moment. */
+  /** Not an error: its container does not run at the moment, or is not ready for connections. */
   readonly waiting: boolean
 }
 
@@ -54,6 +54,7 @@ export interface Desired {
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 const shareLabel = "portmapper.share"
+const healthLabel = "portmapper.health"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
@@ -81,14 +82,40 @@ export const desiredByLabels = (
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
   const own = inProject(name, labels)
   if (Result.isFailure(own)) return problem(name, watchOwner, own.failure)
-  return together(
+  const desired = together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
         : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, own.success)
     )
   )
+  const detail = waitsFor(container, labels)
+  return detail === undefined ? desired : waiting(desired, detail)
 }
+
+/** Why a backend of a service gets no new connections at the moment. */
+const waitsFor = ({ unready }: Container, labels: Labels): string | undefined => {
+  if (!labels.has(shareLabel) || unready === undefined) return undefined
+  if (unready === "stopping") return "it is about to stop"
+  if (labels.get(healthLabel) === "ignore") return undefined
+  return unready === "starting" ? "its health check has not passed yet" : "it is unhealthy"
+}
+
+/** The same groups, not to be mapped for now. */
+const waiting = ({ groups, problems }: Desired, detail: string): Desired => ({
+  groups: [],
+  problems: [
+    ...problems,
+    ...groups.map((desired) => ({
+      name: desired.name,
+      owner: desired.owner,
+      publish: desired.group.labels.get(publishLabel),
+      detail,
+      desired,
+      waiting: true
+    }))
+  ]
+})
 
 /**
  * The labels with the name of a shared service inside its compose project, so that no project joins another's:

@@ -26,6 +26,7 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // An image must not put itself in front of somebody's port.
   share: () => "opens",
   balance: () => "opens",
+  health: () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.
   network: () => "steers"

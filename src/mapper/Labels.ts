@@ -48,9 +48,9 @@ export const maxLabelBytes = 16 * 1024
 /** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
+/** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
 export const labelNames = [
-  ...["mode", "allow", "proxy-protocol", "udp-idle", "share", "balance", "publish", "network"]
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "share", "balance", "health", "publish", "network"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
@@ -128,6 +128,8 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return value === "random" || value === "source"
         ? Result.succeed({ balance: value })
         : Result.fail("random or source")
+    case "portmapper.health":
+      return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})

@@ -1,6 +1,6 @@
 /** Ports shared by several containers of a real Engine, by labels alone, reached from outside by real packets. */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import { docker, leaveContainer, prepareImages, runContainer, servedAt } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
@@ -41,6 +41,30 @@ const one = () => new Promise((done) => {
 const worker = async () => { while (left-- > 0) await one() }
 let left = connections
 Promise.all(Array.from({ length: 8 }, worker)).then(() => console.log(JSON.stringify(names)))
+`
+
+/** The same at a steady number of connections a second, for some seconds. */
+const rate = (from: Namespace, port: number, perSecond: number, seconds: number) =>
+  Effect.map(
+    from.check(process.execPath, [
+      ...["-e", connecting.replace(/const worker[\s\S]*$/, paced)],
+      ...[outside, `${port}`, `${perSecond}`, `${seconds}`]
+    ]),
+    (text) => JSON.parse(text) as Readonly<Record<string, number>>
+  )
+
+const paced = `
+const seconds = Number(process.argv[4])
+const begun = performance.now()
+const all = []
+const timer = setInterval(() => {
+  const elapsed = Math.min((performance.now() - begun) / 1000, seconds)
+  while (all.length < elapsed * Number(connections)) all.push(one())
+  if (elapsed === seconds) {
+    clearInterval(timer)
+    Promise.all(all).then(() => console.log(JSON.stringify(names)))
+  }
+}, 5)
 `
 
 const listed = (plugin: Plugin.Plugin) =>
@@ -164,6 +188,46 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
         yield* start
         assert.deepStrictEqual(yield* slots, before)
         assert.deepStrictEqual(Object.keys(yield* tally(client, 8080, 20)), own)
+      })
+    )
+  )
+
+  it.live("refuses no connection while its containers are replaced one by one", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* prepareImages(dockerd)
+        yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })
+        // It accepts for a second after the signal, as servers do that shut down gracefully.
+        const graceful = (name: string) =>
+          docker(dockerd, [
+            ...["run", "--detach", "--stop-signal=TERM", `--name=${name}`],
+            ...["--label=portmapper.publish=8080:80", "--label=portmapper.share=web"],
+            ...["--label=com.docker.compose.project=shop", "--health-cmd=cat /ready", "--health-interval=1s"],
+            ...["busybox", "/bin/sh", "-c"],
+            `echo ${name} > /www/index.html; trap "sleep 1; exit" TERM; httpd -p 80 -h /www; echo > /ready; sleep 3600 & wait`
+          ])
+        const names = ["web-1", "web-2", "web-3"]
+        for (const name of names) yield* graceful(name)
+        yield* until(tally(client, 8080, 60), (counts) => names.every((name) => (counts[name] ?? 0) > 0))
+        const steady = yield* Effect.forkChild(rate(client, 8080, 300, 15))
+        yield* Effect.sleep("1 second")
+        for (const name of names) {
+          yield* docker(dockerd, ["stop", name])
+          yield* docker(dockerd, ["rm", name])
+          yield* graceful(`${name}-new`)
+          yield* until(tally(client, 8080, 40), (counts) => (counts[`${name}-new`] ?? 0) > 0)
+        }
+        const { error = 0, ...answered } = yield* Fiber.join(steady)
+        assert.strictEqual(error, 0)
+        assert.isAbove(
+          Object.values(answered).reduce((sum, count) => sum + count, 0),
+          1000
+        )
+        yield* until(tally(client, 8080, 60), (counts) =>
+          names.every((name) => (counts[name] ?? 0) === 0 && (counts[`${name}-new`] ?? 0) > 0)
+        )
       })
     )
   )
