@@ -9,12 +9,12 @@ import { availableParallelism } from "node:os"
 import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import {
-  frontendOf,
   isRelayed,
   Relay,
   RelayError,
   type Route,
-  relayedProtocols
+  relayedProtocols,
+  routeFrontend
 } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
@@ -126,7 +126,7 @@ const relayOf = (parts: Parts): Relay["Service"] => {
         })
       ),
     counted: Effect.sync(() =>
-      Array.from(entries.all(), ({ id, route }) => ({ ...frontendOf(route), ...threads.counters(id) }))
+      Array.from(entries.all(), ({ id, route }) => ({ ...routeFrontend(route), ...threads.counters(id) }))
     )
   })
 }

@@ -3,7 +3,7 @@
  * and where an eviction is undone (`reactivate`). A mapping that can't be served is in conflict, and the reason is
  * returned.
  */
-import { Array as Arr, Clock, Effect, Result } from "effect"
+import { Clock, Effect, Result } from "effect"
 import { IpNetwork } from "effect/net"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
 import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
@@ -122,9 +122,9 @@ export const reactivate = (
     Effect.gen(function* () {
       const { reserved, refused } = yield* reserveAgain(context, entries)
       const own = new Set(reserved.map(({ entry }) => entry))
-      const [ofOwn, ofOthers] = Arr.partition(respread(servicesOf(context.mappings, [...own])), (each) =>
-        own.has(each.entry) ? Result.fail(each) : Result.succeed(each)
-      )
+      const shares = respread(servicesOf(context.mappings, [...own]))
+      const ofOwn = shares.filter(({ entry }) => own.has(entry))
+      const ofOthers = shares.filter(({ entry }) => !own.has(entry))
       for (const each of ofOwn) takeShare(each)
       const rules = [...reserved.flatMap(({ entry }) => entry.resources.rules), ...rulesOfShares(ofOthers)]
       if (rules.length > 0) {

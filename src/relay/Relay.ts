@@ -148,7 +148,7 @@ const shareText = ({ share }: Route): string =>
   share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
 
 /** What identifies the route. */
-export const frontendOf = ({ protocol, host, port, backend, share }: Route): RouteFrontend =>
+export const routeFrontend = ({ protocol, host, port, backend, share }: Route): RouteFrontend =>
   share === undefined ? { protocol, host, port } : { protocol, host, port, backend, share }
 
 interface MemoryEntry {
@@ -187,7 +187,7 @@ function makeMemoryRelay() {
       }),
     counted: Effect.sync(() =>
       [...entries.values()].map(({ route, connections, refused }) => ({
-        ...frontendOf(route),
+        ...routeFrontend(route),
         connections,
         refused,
         bytesIn: 0,
