@@ -6,7 +6,7 @@
 import { Agent } from "node:http"
 import { request } from "../../test/support/http.ts"
 import { injectedTexts } from "./Faults.ts"
-import { type Binding, frontendOf, keyOf, type Ledger } from "./Ledger.ts"
+import { type Binding, bindingKey, frontendOf, keyOf, type Ledger, labelsOf, sharedPort } from "./Ledger.ts"
 import type { Random } from "./Random.ts"
 
 export const clientCount = 4
@@ -51,7 +51,7 @@ export const work = async (
   const mapSome = async () => {
     const asked = randomGroup(client, random, ledger)
     if (asked === undefined) return
-    const { status, body } = await post("MapPorts", { Reqs: asked, Labels: {} })
+    const { status, body } = await post("MapPorts", { Reqs: asked, Labels: labelsOfAll(asked) })
     calls.answered++
     const answer = JSON.parse(body) as MapAnswer
     if (status === 200) ledger.map(answer.PortBindings ?? [])
@@ -66,7 +66,7 @@ export const work = async (
     // No two containers may get the same port.
     if (new Set(groups.map(([asked]) => asked && `${asked.Proto} ${asked.FrontendPort}`)).size < 2) return
     const { status, body } = await post("MapGroups", {
-      Groups: groups.map((asked) => ({ Reqs: asked, Labels: {} }))
+      Groups: groups.map((asked) => ({ Reqs: asked, Labels: labelsOfAll(asked) }))
     })
     calls.answered++
     const answer = JSON.parse(body) as { readonly Groups?: ReadonlyArray<MapAnswer>; readonly Err: string }
@@ -79,7 +79,7 @@ export const work = async (
     const [binding] = random.some(mapped, 1)
     if (binding === undefined) return
     const asked: Request = { ...binding, FrontendPortEnd: binding.FrontendPort }
-    const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: {} })
+    const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: labelsOf(asked) })
     calls.answered++
     if (status !== 200) refused([[asked]], JSON.parse(body) as MapAnswer)
   }
@@ -119,6 +119,8 @@ export const work = async (
   }
 }
 
+const labelsOfAll = ([asked]: ReadonlyArray<Request>) => (asked === undefined ? {} : labelsOf(asked))
+
 const isInjected = (error: string): boolean => injectedTexts.some((text) => error.includes(text))
 
 interface MapAnswer {
@@ -131,9 +133,9 @@ export type Request = Binding & { readonly FrontendPortEnd: number }
 const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyArray<Request> | undefined => {
   const Proto = random.pick([6, 17])
   const container = random.pick(containers)
-  const shape = random.pick([["0.0.0.0"], ["10.99.0.1"], ["::"], ["0.0.0.0", "::"]])
-  const entries = (first: number, last = first) =>
-    shape.map((FrontendIP) => ({
+  const shape = random.pick([["0.0.0.0"], ["::"], ["0.0.0.0", "::"], ["10.99.0.1"]])
+  const entries = (first: number, last = first, hosts = shape) =>
+    hosts.map((FrontendIP) => ({
       Proto,
       FrontendIP,
       FrontendPort: first,
@@ -141,6 +143,12 @@ const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyAr
       BackendIP: FrontendIP === "::" ? container.ipv6 : container.ipv4,
       BackendPort: backendPort(client)
     }))
+  if (random.chance(0.15)) {
+    const asked = entries(sharedPort, sharedPort, random.pick([["0.0.0.0"], ["::"], ["0.0.0.0", "::"]]))
+    return asked.some((one) => ledger.answered.has(bindingKey(one)) || ledger.leaving.has(bindingKey(one)))
+      ? undefined
+      : asked
+  }
   if (random.chance(0.2)) return entries(range.first, range.last)
   if (random.chance(0.2)) return entries(0)
   const port = 20_000 + 100 * client + random.below(ownPorts)

@@ -343,15 +343,20 @@ const holdersInTheWay = (
 ): ReadonlyArray<{ readonly frontend: string; readonly holder: MappingEntry }> => {
   if (ports._tag !== "Exact") return []
   const service = serviceOf(policy, owner)
-  const isFellow = ({ mapping: { share } }: MappingEntry) => share !== undefined && share.service === service
+  const isOfService = ({ mapping: { share } }: MappingEntry) =>
+    share !== undefined && share.service === service
   return claims.flatMap(({ planned: { entry, reserves }, entry: own }) => {
     if (!reserves || own !== undefined) return []
     const { protocol, host } = entry
-    return state
-      .colliding(protocol, host, ports.port)
+    const colliding = state.colliding(protocol, host, ports.port)
+    // A member on the same address has a socket to share, whatever other addresses the service is on.
+    const joins = colliding.some((holder) => isOfService(holder) && holder.mapping.host.key === host.key)
+    return colliding
       .filter(
         (holder) =>
-          !isConflicted(holder) && !isFellow(holder) && !claims.some((claim) => claim.entry === holder)
+          !isConflicted(holder) &&
+          !(joins && isOfService(holder)) &&
+          !claims.some((claim) => claim.entry === holder)
       )
       .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
   })

@@ -137,7 +137,7 @@ const changed = (
 
 /** Spreads all slots; a share that stays is the same object. */
 const spreadOver = (shares: ReadonlyArray<Share>): ReadonlyArray<Share> => {
-  const widest = shares.reduce<Size>((size, share) => (share.size > size ? share.size : size), 64)
+  const widest: Size = shares.some(({ size }) => size === 1024) ? 1024 : 64
   const size = sizeFor(shares.length, widest)
   const slots = spread(
     size,

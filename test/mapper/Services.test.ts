@@ -103,6 +103,24 @@ describe("a port shared by several backends", () => {
     { shares: ["web"] }
   )
 
+  test("may be on several addresses, but not on one that covers a member's alone", () =>
+    Effect.gen(function* () {
+      const on = (number: number, ...addresses: ReadonlyArray<string>) =>
+        group(
+          "8080",
+          addresses.map((address) => `tcp ${address} 172.17.0.${number}:80`),
+          share
+        )
+      yield* map(on(2, "10.99.0.1"))
+      assert.match(yield* refused(on(3, "0.0.0.0")), /port is already allocated/)
+      yield* map(on(3, "10.99.0.1"))
+      for (const number of [2, 3]) yield* unmap(on(number, "10.99.0.1"))
+      for (const number of [2, 3]) yield* map(on(number, "0.0.0.0", "10.99.0.1"))
+      assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8080/tcp"])
+      for (const number of [2, 3]) yield* unmap(on(number, "0.0.0.0", "10.99.0.1"))
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
   test("needs an exact port, and a mode in which this plugin forwards", () =>
     Effect.gen(function* () {
       for (const [asked, why] of [
