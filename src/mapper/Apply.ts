@@ -171,9 +171,9 @@ const serve = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, ApplyError> {
   const { mappings, relay, store } = context
   const all = [...created, ...update]
-  const conflicted = conflictedInTheWay(mappings, created)
-  if (conflicted.length > 0) yield* evict(context, conflicted, undo)
   const changed = all.filter(({ entry, resources }) => entry.resources !== resources)
+  const conflicted = conflictedInTheWay(mappings, changed)
+  if (conflicted.length > 0) yield* evict(context, conflicted, undo)
   yield* redirect(context, changed, undo)
   for (const { entry, resources } of changed) {
     const { route: before } = entry.resources

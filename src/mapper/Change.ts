@@ -24,6 +24,7 @@ import {
   type MappingEntry,
   type Mappings,
   mappingKey,
+  memberKey,
   nextStatus,
   provisional,
   type Resources,
@@ -35,6 +36,7 @@ import {
 } from "./Mapping.ts"
 import { type Plan, resourcesOf, type Served } from "./Plan.ts"
 import {
+  areFellows,
   type Candidate,
   holdsOfService,
   join,
@@ -120,11 +122,12 @@ interface Claim {
 /** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
 export const conflictedOf = (
   state: State,
-  groups: ReadonlyArray<PlannedGroup>
+  groups: ReadonlyArray<PlannedGroup>,
+  owner: string
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap(({ group, plan }) =>
     servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports, plan.policy)
+      const entry = mappedAlready(state, planned, group.ports, serviceOf(plan.policy, owner))
       return entry !== undefined && isConflicted(entry) ? [entry] : []
     })
   )
@@ -136,7 +139,7 @@ export const doubtfulHolders = (
   { owner, nowMillis }: Pick<Asking, "owner" | "nowMillis">
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each), owner).flatMap(({ holder }) =>
+    holdersInTheWay(state, each, claimsOf(state, each, owner), owner).flatMap(({ holder }) =>
       !isPending(holder) &&
       !isAbandoned(holder, state, nowMillis) &&
       nowMillis - holder.mapping.sinceMillis >= startMillis
@@ -154,7 +157,7 @@ export const changeOf = (
   groups: ReadonlyArray<PlannedGroup>,
   asking: Asking
 ): Result.Result<Change, GroupsError<PortAllocated | ServiceRefused>> => {
-  const claimed = groups.map((each) => ({ each, claims: claimsOf(state, each) }))
+  const claimed = groups.map((each) => ({ each, claims: claimsOf(state, each, asking.owner) }))
   const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
   const isAbandonedNow = (entry: MappingEntry) =>
     !kept.has(entry) && !isPending(entry) && isAbandoned(entry, state, asking.nowMillis)
@@ -169,19 +172,20 @@ export const changeOf = (
         })
       evict.add(holder)
     }
+  const staying = stateWithout(state, evict)
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
   const reshare: Array<Update> = []
   for (const { each, claims } of claimed) {
     const candidates = claims.flatMap((claim) => candidateOf(each, claim, asking) ?? [])
     for (const candidate of candidates) {
-      const error = refusalOf(state, candidate)
+      const error = refusalOf(staying, candidate)
       if (error !== undefined) return Result.fail({ group: each.index, error })
     }
     const fresh = claims.filter(({ entry }) => entry === undefined)
     const joined = fresh.map((claim) => {
       const candidate = candidateOf(each, claim, asking)
-      return candidate === undefined ? undefined : join(state, candidate)
+      return candidate === undefined ? undefined : join(staying, candidate)
     })
     reshare.push(...joined.flatMap((one) => one?.others.map(updateOfShare) ?? []))
     reserve.push({
@@ -189,7 +193,7 @@ export const changeOf = (
       ports: each.group.ports,
       beside: [
         ...claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
-        ...candidates.flatMap((candidate) => holdsOfService(state, candidate))
+        ...candidates.flatMap((candidate) => holdsOfService(staying, candidate))
       ],
       create: fresh.map((claim, at) => creationOf(state, each, claim, asking, joined[at]?.share)),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
@@ -199,6 +203,15 @@ export const changeOf = (
   }
   return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
+
+/** What a service has once these entries are evicted. */
+const stateWithout = (state: State, evicted: ReadonlySet<MappingEntry>): Pick<State, "colliding"> =>
+  evicted.size === 0
+    ? state
+    : {
+        colliding: (protocol, host, port) =>
+          state.colliding(protocol, host, port).filter((entry) => !evicted.has(entry))
+      }
 
 const candidateOf = (
   { group: { ports, labels }, plan: { policy } }: PlannedGroup,
@@ -241,12 +254,15 @@ export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<Read
   return [groups]
 }
 
-/** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
+/**
+ * A conflicted entry holds nothing: it is in the way only once its port is reserved for another, or once its service
+ * has another policy.
+ */
 export const conflictedInTheWay = (
   state: State,
-  created: ReadonlyArray<{ readonly mapping: Mapping }>
+  changed: ReadonlyArray<{ readonly mapping: Mapping }>
 ): ReadonlyArray<MappingEntry> => {
-  const inTheWay = created.flatMap(({ mapping }) =>
+  const inTheWay = changed.flatMap(({ mapping }) =>
     mapping.mode === "routed"
       ? (state.get(mappingKey(mapping)) ?? [])
       : state
@@ -255,12 +271,6 @@ export const conflictedInTheWay = (
   )
   return [...new Set(inTheWay.filter(isConflicted))]
 }
-
-/** Whether they are different backends of one service. */
-const areFellows = (one: Mapping, other: Mapping): boolean =>
-  one.share !== undefined &&
-  one.share.service === other.share?.service &&
-  mappingKey(one) !== mappingKey(other)
 
 /** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
 export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
@@ -298,10 +308,15 @@ const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["
 const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
   entries.filter((planned) => planned._tag === "Served")
 
-const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
+const claimsOf = (
+  state: State,
+  { group: { ports }, plan }: PlannedGroup,
+  owner: string
+): ReadonlyArray<Claim> => {
+  const service = serviceOf(plan.policy, owner)
   const claims = new Map<string, Claim>()
   for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports, plan.policy)
+    const there = mappedAlready(state, planned, ports, service)
     const [entry, conflicted] =
       there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
     // In routed mode several entries may be one mapping; the last of them stands for it.
@@ -314,23 +329,25 @@ const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): Reado
   return [...claims.values()]
 }
 
-/** The existing mapping of this entry, if it requests an exact port or no host port. */
+/** The existing mapping of this entry, if it requests an exact port or no host port. In another service it is another. */
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
   ports: PortRequest,
-  { share }: Policy
+  service: string | undefined
 ): MappingEntry | undefined => {
   if (mode !== "routed" && ports._tag !== "Exact") return undefined
   const port = ports._tag === "Exact" ? ports.port : 0
-  return leadingTo(state.get(mappingKey({ ...entry, port, mode, share })), entry)
+  const there = leadingTo(state.get(mappingKey({ ...entry, port, mode, share: service })), entry)
+  return mode === "routed" || there?.mapping.share?.service === service ? there : undefined
 }
 
-/** The same binding with a host port, where the entry wants none. */
-const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined =>
-  mode === "routed" && ports._tag === "Exact"
-    ? leadingTo(state.get(frontendKey(entry.protocol, entry.host, ports.port)), entry)
-    : undefined
+/** The same binding with a host port, its own or a service's, where the entry wants none. */
+const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined => {
+  if (mode !== "routed" || ports._tag !== "Exact") return undefined
+  const frontend = frontendKey(entry.protocol, entry.host, ports.port)
+  return leadingTo(state.get(frontend) ?? state.get(memberKey(frontend, entry.backend)), entry)
+}
 
 const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
   entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
@@ -350,14 +367,10 @@ const holdersInTheWay = (
     const { protocol, host } = entry
     const colliding = state.colliding(protocol, host, ports.port)
     // A member on the same address has a socket to share, whatever other addresses the service is on.
-    const joins = colliding.some((holder) => isOfService(holder) && holder.mapping.host.key === host.key)
-    return colliding
-      .filter(
-        (holder) =>
-          !isConflicted(holder) &&
-          !(joins && isOfService(holder)) &&
-          !claims.some((claim) => claim.entry === holder)
-      )
+    const holders = colliding.filter((holder) => !isConflicted(holder))
+    const joins = holders.some((holder) => isOfService(holder) && holder.mapping.host.key === host.key)
+    return holders
+      .filter((holder) => !(joins && isOfService(holder)) && !claims.some((claim) => claim.entry === holder))
       .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
   })
 }

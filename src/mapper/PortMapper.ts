@@ -223,7 +223,7 @@ const decide = Effect.fnUntraced(function* (
   owner: string
 ): Effect.fn.Return<Change, GroupsError<ApplyError>> {
   const { mappings, backends } = context
-  const conflicted = conflictedOf(mappings, groups)
+  const conflicted = conflictedOf(mappings, groups, owner)
   if (conflicted.length > 0) yield* retryEntries(context, conflicted)
   const nowMillis = yield* Clock.currentTimeMillis
   const gone = new Set<MappingEntry>()

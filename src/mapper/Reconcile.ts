@@ -104,6 +104,10 @@ const isRecorded = (found: Stored | undefined, { mapping, status }: MappingEntry
   found.mapping.owner === mapping.owner &&
   found.mapping.epoch === mapping.epoch &&
   sameBackend(found.mapping.backend, mapping.backend) &&
+  shareText(found.mapping) === shareText(mapping) &&
   labelsText(found.mapping) === labelsText(mapping)
+
+const shareText = ({ share }: Mapping): string =>
+  share === undefined ? "" : `${share.service} ${share.balance} ${share.size} ${share.slots.join()}`
 
 const labelsText = ({ labels }: Mapping): string => JSON.stringify([...labels])

@@ -6,7 +6,7 @@
 import { Clock, Effect, Result } from "effect"
 import { IpNetwork } from "effect/net"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
+import { type FirewallError, type Redirect, type Rule, withoutRules } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
@@ -283,17 +283,12 @@ const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry,
     return []
   }
   const { rules } = entry.resources
-  if (rules.length > 0)
-    yield* logFailure("removing rules", context.firewall.apply({ add: [], remove: rules }))
   yield* setAside(context, [entry])
   const others = respread(servicesOf(context.mappings, [entry]))
-  if (others.length > 0) {
-    yield* logFailure(
-      "spreading its slots over the service's other backends",
-      context.firewall.apply({ add: rulesOfShares(others), remove: [] })
-    )
-    yield* reshare(context, others)
-  }
+  const add = rulesOfShares(others)
+  if (rules.length > 0)
+    yield* logFailure("removing rules", context.firewall.apply({ add, remove: withoutRules(rules, add) }))
+  if (others.length > 0) yield* reshare(context, others)
   return [[entry, why] as const]
 })
 

@@ -13,6 +13,7 @@ import {
   type Mapping,
   type MappingEntry,
   type Mappings,
+  mappingKey,
   type Resources,
   type Share
 } from "./Mapping.ts"
@@ -84,6 +85,13 @@ export interface Candidate {
   /** Its part before it was in conflict. */
   readonly before: Share | undefined
 }
+
+/** Whether both can be served as backends of one service, which has one policy. */
+export const areFellows = (one: Mapping, other: Mapping): boolean =>
+  one.share !== undefined &&
+  one.share.service === other.share?.service &&
+  mappingKey(one) !== mappingKey(other) &&
+  differing(other, one.mode, one.labels) === undefined
 
 /** Adds a backend to its service. It gets back the slots that it had before, as far as an even spread allows. */
 export const join = (state: State, { frontend, service, policy, before }: Candidate): Joined => {
@@ -167,8 +175,13 @@ const disagreement = (
   const [member] = members
   if (member === undefined) return undefined
   if (members.length >= maxMembers) return `a service of less than ${maxMembers} backends`
-  if (mode !== member.mapping.mode) return `mode ${member.mapping.mode}, like the others (not ${mode})`
-  const others = new Map(sharedPolicy(member.mapping.labels))
+  return differing(member.mapping, mode, labels)
+}
+
+/** What this mode and these labels would need, to be those of a backend beside `member`. */
+const differing = (member: Mapping, mode: Mode, labels: Labels): string | undefined => {
+  if (mode !== member.mode) return `mode ${member.mode}, like the others (not ${mode})`
+  const others = new Map(sharedPolicy(member.labels))
   for (const [name, value] of sharedPolicy(labels)) {
     const other = others.get(name) ?? ""
     if (value !== other) return `${labelText(name, other)}, like the others (not ${labelText(name, value)})`

@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
+import { TestClock } from "effect/testing"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { MemoryStore } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { parseSlots } from "../../src/protocol/Slots.ts"
+import { parseSlots, slotsText } from "../../src/protocol/Slots.ts"
 import { group, releaseOf } from "../support/groups.ts"
 import { makeLives } from "../support/lives.ts"
 import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
@@ -33,6 +37,7 @@ const unmap = (asked: Group) =>
     )
   )
 const rules = Effect.map(host, (held) => held.rules)
+const rulesOfLife = Effect.map(MemoryFirewall, (firewall) => firewall.rules())
 const listed = Effect.flatMap(Driver, ({ listPorts = Effect.succeed([]) }) =>
   Effect.map(listPorts, (mappings) =>
     mappings.map(({ backendIp, service, state }) => `${backendIp} ${service} ${state}`)
@@ -81,9 +86,11 @@ describe("a port shared by several backends", () => {
       const before = yield* host
       const held =
         /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
-      for (const labels of [{}, { "portmapper.share": "api" }])
-        assert.match(yield* refused(replica(3, labels)), held)
-      assert.match(yield* Effect.provideService(refused(replica(3)), CurrentOwner, "cli"), held)
+      for (const backend of [3, 2]) {
+        for (const labels of [{}, { "portmapper.share": "api" }])
+          assert.match(yield* refused(replica(backend, labels)), held)
+        assert.match(yield* Effect.provideService(refused(replica(backend)), CurrentOwner, "cli"), held)
+      }
       assert.deepStrictEqual(yield* host, before)
     }))
 
@@ -233,19 +240,87 @@ describe("a port shared by several backends", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
+  test("gives no slots to a backend that it evicts for its new one", () =>
+    Effect.gen(function* () {
+      const { activated = Effect.void } = yield* Driver
+      yield* map(replica(2))
+      yield* activated
+      yield* map(group("9000", ["tcp 0.0.0.0 172.17.0.9:80"]))
+      yield* TestClock.adjust("61 seconds")
+      yield* map(group("8080", ["tcp 0.0.0.0 172.17.0.3:80", "tcp 192.0.2.1 172.17.0.3:80"], share))
+      assert.deepStrictEqual(yield* rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-63 of 64 by random",
+        "Redirect 0.0.0.0:9000/tcp -> 172.17.0.9:80",
+        "Redirect 192.0.2.1:8080/tcp -> 172.17.0.3:80 slots 0-63 of 64 by random"
+      ])
+    }))
+
+  test("is left by a backend that is mapped again without a host port", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      yield* map(replica(3))
+      yield* map(replica(2, { "portmapper.mode": "routed" }))
+      assert.deepStrictEqual(yield* rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-63 of 64 by random"
+      ])
+      for (const number of [2, 3]) yield* unmap(replica(number))
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("has its slots repaired in the record after a failed write", () =>
+    Effect.gen(function* () {
+      for (const number of [2, 3, 4]) yield* map(replica(number))
+      yield* Effect.provideService(unmap(replica(3)), Steps, (step) =>
+        step === "MappingStore.put" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+      )
+      yield* TestClock.adjust("1 second")
+      const { records } = yield* MemoryStore
+      const recorded = records().map(
+        ({ mapping: { backend, share } }) =>
+          `${backend.address.text}:80 slots ${slotsText(share?.slots ?? [])}`
+      )
+      const served = (yield* rules).map((line) => / -> (.*) of /.exec(line)?.[1])
+      assert.deepStrictEqual(recorded.sort(), served)
+    }))
+
+  for (const by of ["a newcomer", "its last served backend"])
+    it.effect(`drops a backend in conflict once ${by} gives it another policy`, () =>
+      Effect.gen(function* () {
+        const { life, take, free } = yield* makeLives
+        const limited = { ...share, "portmapper.allow": "10.0.0.0/8" }
+        const port = "tcp 0.0.0.0 8080"
+        yield* life(Effect.andThen(map(replica(2)), map(replica(3))))
+        take(port)
+        yield* life(
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* listed, ["172.17.0.2 web conflicted", "172.17.0.3 web conflicted"])
+            const { free } = yield* MemoryHost
+            for (const { protocol, host } of replica(3).entries) free(protocol, host, 8080)
+            if (by !== "a newcomer") yield* map(replica(3))
+            yield* map(replica(by === "a newcomer" ? 4 : 3, limited))
+            yield* TestClock.adjust("2 seconds")
+          })
+        )
+        free(port)
+        const left = by === "a newcomer" ? 4 : 3
+        assert.deepStrictEqual(yield* life(rulesOfLife), [
+          `Redirect 0.0.0.0:8080/tcp -> 172.17.0.${left}:80 slots 0-63 of 64 by random from 10.0.0.0/8`
+        ])
+      })
+    )
+
   it.effect("has the same slots after a kill", () =>
     Effect.gen(function* () {
       const { life } = yield* makeLives
-      const lines = Effect.map(MemoryFirewall, (firewall) => firewall.rules())
       const before = yield* life(
         Effect.gen(function* () {
           for (const number of [2, 3, 4]) yield* map(replica(number))
           yield* unmap(replica(2))
           yield* map(replica(5))
-          return yield* lines
+          return yield* rulesOfLife
         })
       )
-      assert.deepStrictEqual(yield* life(lines), before)
+      assert.deepStrictEqual(yield* life(rulesOfLife), before)
     })
   )
 })
