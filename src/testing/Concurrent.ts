@@ -8,8 +8,9 @@ import { bindingOf } from "./Arbitraries.ts"
 import { linearize, type Overlapping, type TakenBack } from "./Linearizability.ts"
 import { type Model, type ModelHost, noMappings } from "./Model.ts"
 import { misheld } from "./ModelModes.ts"
+import { observe } from "./ModelServices.ts"
 import type { Step } from "./Script.ts"
-import { callersStep, contestedSteps, crowdedStep } from "./ScriptArbitrary.ts"
+import { callersStep, contestedSteps, crowdedStep, sharedStep } from "./ScriptArbitrary.ts"
 import type { Call, Running, SyncTarget, WireBinding, WireMapAnswer } from "./Target.ts"
 
 /** The steps of each client, and which client runs at each turn; the list `turns` is repeated as needed. */
@@ -38,7 +39,8 @@ const clientsOf = (step: fc.Arbitrary<Step>, oneIn: number) =>
 export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
   clients: fc.oneof(
     clientsOf(fc.oneof(crowdedStep, callersStep.filter(isCall)), 5),
-    contestedSteps.chain((step) => clientsOf(step, 2))
+    contestedSteps.chain((step) => clientsOf(step, 2)),
+    clientsOf(sharedStep, 4)
   ),
   turns: fc.array(fc.nat({ max: 5 }), { minLength: 1, maxLength: 40, size: "max" })
 })
@@ -118,6 +120,8 @@ export const runTogether = (
   if (under.some((each) => each !== undefined)) return { history, why: "a call never ended" }
   const held = target.world.held()
   const fits = (model: Model) => misheld(model, held, host.capabilities) === undefined
+  const { problem } = observe(held, new Map(), false)
+  if (problem !== undefined) return { history, why: problem }
   if (linearize(host, noMappings, history, fits).length > 0) return undefined
   const why =
     linearize(host, noMappings, history, () => true).length > 0

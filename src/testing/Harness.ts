@@ -22,6 +22,7 @@ import {
 } from "./Model.ts"
 import { frontend } from "./ModelAddress.ts"
 import { misheld } from "./ModelModes.ts"
+import { observe, type Spread } from "./ModelServices.ts"
 import type { Script, Step } from "./Script.ts"
 import type {
   Call,
@@ -104,6 +105,9 @@ class Runner {
   /** All possible states; what the host holds tells them apart. */
   #models: ReadonlyArray<Model> = [noMappings]
   readonly #granted: Array<Granted> = []
+  /** The slots of the services as last seen, and whether a failure may have left them unrepaired. */
+  #spread: Spread = new Map()
+  #unrepaired = false
 
   constructor(host: ModelHost) {
     this.#host = host
@@ -160,6 +164,7 @@ class Runner {
         const { meanwhile } = step
         const free = meanwhile !== undefined && this.#models.every((model) => isUntaken(model, meanwhile))
         yield* change(({ restart }) => restart(free ? meanwhile : undefined))
+        this.#unrepaired = false
         return yield* this.#settle(
           this.#models.flatMap((model) =>
             afterRestart(free ? { ...model, taken: [...model.taken, meanwhile] } : model)
@@ -189,6 +194,7 @@ class Runner {
       }
       case "wait":
         yield* change(({ wait }) => wait(step.seconds))
+        this.#unrepaired = false
         return yield* this.#settle(this.#models.flatMap((model) => afterWait(model, step.seconds)))
     }
   }
@@ -272,6 +278,7 @@ class Runner {
     const ended = (yield { want: "call", call, fate }) as Ended
     this.calls.push({ call, fate, ended })
     const crashed = fate?.how === "crash" && ended.struck
+    this.#unrepaired = !crashed && (this.#unrepaired || (fate?.how === "fail" && ended.struck))
     const verdictOn = crashed ? afterCrash : afterCall
     const problem = yield* this.#judge((model) => settled(verdictOn(this.#host, model, call, ended), ended))
     return { ended, problem }
@@ -297,7 +304,10 @@ class Runner {
     const borneOut = models.filter((_, index) => problems[index] === undefined)
     if (borneOut.length === 0) return { rule: "held", why: problems[0] ?? "nothing may be the case" }
     this.#models = borneOut.length > 1 ? distinct(borneOut) : borneOut
-    return undefined
+    const failed = this.#unrepaired || borneOut.some(({ refusing }) => refusing.length > 0)
+    const { spread, problem } = observe(held, this.#spread, failed)
+    this.#spread = spread
+    return problem === undefined ? undefined : { rule: "services", why: problem }
   }
 
   #ofGranted(of: number): Granted | undefined {

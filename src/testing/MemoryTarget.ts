@@ -19,6 +19,7 @@ import { CurrentOwner, Driver } from "../protocol/Driver.ts"
 import { type CallError, call, kindOf, valueBody } from "../protocol/Operations.ts"
 import { endpointText, frontendText } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolOfNumber } from "../protocol/Protocol.ts"
+import { type SlotShare, slotsText } from "../protocol/Slots.ts"
 import { MemoryRelay, Relay } from "../relay/Relay.ts"
 import type {
   Call,
@@ -283,8 +284,8 @@ const heldOf = (
     stored: store
       .records()
       .map(
-        ({ mapping: { protocol, host: address, port, backend, mode }, state }) =>
-          `${whereText(protocol, address, port, mode)} -> ${endpointText(backend)} ${mode} ${state}`
+        ({ mapping: { protocol, host: address, port, backend, mode, share }, state }) =>
+          `${whereText(protocol, address, port, mode)} -> ${endpointText(backend)} ${mode} ${state}${shareText(share)}`
       )
       .sort(),
     listed: (listPorts === undefined ? [] : now(listPorts))
@@ -296,6 +297,9 @@ const heldOf = (
       .sort()
   }
 }
+
+const shareText = (share: SlotShare | undefined): string =>
+  share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
 
 /** A mapping without a host port is identified by its backend alone. */
 const whereText = (protocol: Protocol, host: Address, port: number, mode: string): string =>

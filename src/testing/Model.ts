@@ -7,6 +7,15 @@
  */
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"
+import {
+  areFellows,
+  type Claim,
+  differsFromOthers,
+  isInTheWay,
+  isOutvoted,
+  mayShare,
+  serviceOf
+} from "./ModelServices.ts"
 import type { Model, ModelHost, ModelMapping } from "./ModelState.ts"
 import type { Call, Elsewhere, Ended, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
@@ -99,7 +108,10 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
 
 /** Whether `mapping`, when it is bound, shares the socket of `other`. */
 const isCoveredBy = (mapping: ModelMapping, other: ModelMapping): boolean =>
-  other.any && other.port === mapping.port && other.backend === mapping.backend && sameGround(other, mapping)
+  other.any &&
+  other.port === mapping.port &&
+  (other.backend === mapping.backend || areFellows(other, mapping)) &&
+  sameGround(other, mapping)
 
 /**
  * The mapper's process ended in the middle of a call: it was done, recorded or not, or it was not done; never half
@@ -173,14 +185,17 @@ export const afterRecording = (model: Model): ReadonlyArray<Model> =>
 /** Time passed: a conflicted mapping is served again once nothing is in its way. */
 export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
   const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
+  const isFreeFor = (mapping: ModelMapping, surely: boolean) => {
+    const others = model.mappings.filter(
+      (other) => !areFellows(other, mapping) || (mapping.any && !other.any && (surely || !other.wide))
+    )
+    return isFree({ ...model, mappings: others }, [mapping], mapping.port, surely)
+  }
   const free = model.mappings.filter(
-    (mapping) =>
-      mapping.standing === "conflicted" && mapping.port !== 0 && isFree(model, [mapping], mapping.port, false)
+    (mapping) => mapping.standing === "conflicted" && mapping.port !== 0 && isFreeFor(mapping, false)
   )
   if (free.length === 0) return [later]
-  const surely = free.filter(
-    (mapping) => model.refusing.length === 0 && isFree(model, [mapping], mapping.port, true)
-  )
+  const surely = free.filter((mapping) => model.refusing.length === 0 && isFreeFor(mapping, true))
   return subsets(free.filter((mapping) => !surely.includes(mapping))).map((perhaps) => ({
     ...later,
     mappings: model.mappings.map(
@@ -231,6 +246,13 @@ const afterMap = (
     return outcome._tag === "Refused"
       ? may(model)
       : wrong("modes", `the requested mode is not available on this host, but the call was ${outcome._tag}`)
+  const exact =
+    first.FrontendPort === first.FrontendPortEnd && first.FrontendPort !== 0 ? first.FrontendPort : undefined
+  if (!mayShare(labels, mode, exact !== undefined, host.capabilities))
+    return outcome._tag === "Refused"
+      ? may(model)
+      : wrong("services", `the port can't be shared as requested, but the call was ${outcome._tag}`)
+  const claim: Claim = { service: serviceOf(labels, owner), mode, labels }
   const asked = reqs.map((req) => ({
     req,
     at: frontendOf(req),
@@ -242,15 +264,16 @@ const afterMap = (
       ? may(model)
       : wrong("7", "every entry of the group would be discarded, which fails the call")
 
-  const exact =
-    first.FrontendPort === first.FrontendPortEnd && first.FrontendPort !== 0 ? first.FrontendPort : undefined
   const backends = new Map(served.map(({ req }) => [req, backendOf(req)]))
   const isOwn = (mapping: ModelMapping, at: Frontend, req: WireReq) =>
     mapping.backend === backends.get(req) &&
     mapping.proto === at.proto &&
     (mode === "routed"
       ? mapping.mode === "routed"
-      : mapping.mode !== "routed" && mapping.key === at.key && mapping.port === exact)
+      : mapping.mode !== "routed" &&
+        mapping.key === at.key &&
+        mapping.port === exact &&
+        mapping.share === claim.service)
   const own = new Map(
     served.map((each) => [
       each,
@@ -266,7 +289,8 @@ const afterMap = (
           (mapping) =>
             mapping.port === exact &&
             !ownMappings.has(mapping) &&
-            fresh.some(({ at }) => conflict(mapping, at))
+            (fresh.some(({ at }) => conflict(mapping, at) && isInTheWay(model, mapping, at, claim)) ||
+              (isOutvoted(mapping, claim) && served.some(({ at }) => conflict(mapping, at))))
         )
   const stale = (mapping: ModelMapping, epoch: number, sinceMillis: number) =>
     mapping.owner === "engine" && mapping.epoch < epoch && model.nowMillis - sinceMillis >= 60_000
@@ -312,7 +336,7 @@ const afterMap = (
       !ownMappings.has(mapping) &&
       !holders.includes(mapping) &&
       !yielding.includes(mapping) &&
-      fresh.some(({ at }) => sameGround(mapping, at)) &&
+      fresh.some(({ at }) => sameGround(mapping, at) && isInTheWay(model, mapping, at, claim)) &&
       abandoned(mapping)
   )
 
@@ -371,10 +395,13 @@ const afterMap = (
         : unchanged().flatMap((each) => askedAgain(each, again, owner, begun.epoch))
     return may(...[...unchanged(), ...asked].flatMap(recovered))
   }
+  const staying = { ...model, mappings: model.mappings.filter((mapping) => !holders.includes(mapping)) }
+  const differs = served.some((each) => differsFromOthers(staying, each.at, exact, own.get(each), claim))
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
-      ...{ model, exact, mode, fresh, standing, first, host, yielding, own: [...ownMappings] }
+      ...{ model, exact, mode, fresh, standing, first, host, yielding, claim, own: [...ownMappings] },
+      differs
     })
     if (reason === undefined)
       return mayFail
@@ -396,13 +423,14 @@ const afterMap = (
     return wrong("1", "the ports of one group differ")
   for (const [index, each] of asked.entries()) {
     const binding = bindings[index]
-    const problem = binding === undefined ? "missing" : differs(each.req, each.led, port, binding)
+    const problem = binding === undefined ? "missing" : differing(each.req, each.led, port, binding)
     if (problem !== undefined) return wrong("answers", `binding ${index}: ${problem}`)
   }
   if (exact !== undefined && port !== exact)
     return wrong("5", `port ${port} was given for the exact port ${exact}`)
   if (standing.length > 0)
     return wrong("6", `${frontendTextOf(standing[0] as ModelMapping)} was mapped already, and mapped again`)
+  if (differs) return wrong("services", "its policy differs from that of the service's other backends")
   const reserved = mode === "routed" ? [] : fresh
   const other = model.taken.find(
     (taken) =>
@@ -443,11 +471,20 @@ const afterMap = (
       policy: policyOf(labels),
       allow: led.allow,
       owner,
+      share: claim.service,
       epoch: begun.epoch,
       standing: "answered",
       recorded: recordedAfter(anew(at, backends.get(req) as string), lostBy),
       pending: pendingAfter(anew(at, backends.get(req) as string), lostBy),
-      wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
+      wide:
+        wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req)) ||
+        model.mappings.some(
+          (other) =>
+            other.wide &&
+            other.port === exact &&
+            other.share === claim.service &&
+            !isInTheWay(model, other, at, claim)
+        )
     })
   )
   const unique = made.filter(
@@ -594,8 +631,13 @@ const whyRefused = (about: {
   readonly host: ModelHost
   readonly yielding: ReadonlyArray<ModelMapping>
   readonly own: ReadonlyArray<ModelMapping | undefined>
+  readonly claim: Claim
+  /** Whether the policy differs from that of the service's other backends. */
+  readonly differs: boolean
 }): { readonly texts: ReadonlyArray<string> } | undefined => {
-  const { model, exact, mode, fresh, standing, own } = about
+  const { model, exact, mode, fresh, standing, own, claim, differs } = about
+  if (standing.length > 0) return { texts: ["port is already allocated"] }
+  if (differs) return { texts: ["a backend of service"] }
   if (mode === "routed" || fresh.length === 0) return undefined
   if (exact === undefined) {
     const before = { ...model, mappings: model.mappings.filter((each) => !about.yielding.includes(each)) }
@@ -606,7 +648,6 @@ const whyRefused = (about: {
     return free ? undefined : { texts: ["all ports are allocated"] }
   }
   const texts: Array<string> = []
-  if (standing.length > 0) return { texts: ["port is already allocated"] }
   // A mapping's socket may be bound to a wider address than the mapping's, for as long as it is open.
   if (
     model.mappings.some(
@@ -615,7 +656,7 @@ const whyRefused = (about: {
         mapping.port === exact &&
         !own.includes(mapping) &&
         mapping.standing !== "conflicted" &&
-        fresh.some(({ at }) => sameGround(mapping, at))
+        fresh.some(({ at }) => sameGround(mapping, at) && isInTheWay(model, mapping, at, claim))
     )
   )
     texts.push("port is already allocated")
@@ -730,7 +771,7 @@ const unknownLast = (
 }
 
 /** What differs between the answer to one entry and the required answer. */
-const differs = (
+const differing = (
   req: WireReq,
   { discarded, allowForwarding, nat }: ReturnType<typeof led>,
   port: number,
@@ -766,7 +807,7 @@ const afterUnmap = (
       const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
       const whatever = binding.BackendIP === "" || binding.BackendPort === 0
       const backend = whatever ? undefined : backendOf(binding)
-      const published = model.mappings.find(
+      const published = model.mappings.filter(
         (mapping) =>
           mapping.mode !== "routed" &&
           mapping.proto === at.proto &&
@@ -777,7 +818,7 @@ const afterUnmap = (
       const routed = model.mappings.find(
         (mapping) => mapping.mode === "routed" && mapping.proto === at.proto && mapping.backend === backend
       )
-      return published ?? routed ?? []
+      return published.length > 0 ? published : (routed ?? [])
     })
   )
   const without = (gone: ReadonlyArray<ModelMapping>): Model => ({
@@ -802,7 +843,12 @@ const afterUnmap = (
   if (!struck && model.refusing.length === 0) return wrong("unmaps", `unmapping failed: ${outcome.text}`)
   const left = [...named].filter((mapping) => outcome.text.includes(frontendTextOf(mapping)))
   if (left.length === 0) return wrong("unmaps", `a failure that names nothing it kept: ${outcome.text}`)
-  return may(...staying([...named].filter((mapping) => !left.includes(mapping))))
+  // A failure names the frontend alone, whichever of a service's backends it kept.
+  const kept = subsets(left).filter(
+    (some) =>
+      some.length > 0 && left.every((mapping) => mapping.share !== undefined || some.includes(mapping))
+  )
+  return may(...kept.flatMap((some) => staying([...named].filter((mapping) => !some.includes(mapping)))))
 }
 
 const frontendOf = (req: WireReq): Frontend => frontend(req.Proto, req.FrontendIP, req.BackendIP)

@@ -4,6 +4,7 @@
  */
 import type { Capabilities } from "../mapper/Plan.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import { balanceText, withoutSlots } from "./ModelServices.ts"
 import type { Model, ModelMapping } from "./ModelState.ts"
 import type { HostHoldings, WireReq } from "./Target.ts"
 
@@ -84,7 +85,8 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     // Without a host port, the requested address is meaningless.
     const where = mapping.mode === "routed" ? (protocols[mapping.proto] ?? "") : text
     const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
-    stored.push(`${binding} ${mapping.recorded}`)
+    const balance = balanceText(mapping)
+    stored.push(`${binding} ${mapping.recorded}${balance}`)
     listed.push(`${binding} ${stateOf(mapping, model)}`)
     if (mapping.standing === "conflicted") continue
     const labels = mapping.allow === "" ? {} : { "portmapper.allow": mapping.allow }
@@ -93,10 +95,16 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     const from = mapping.allow === "" ? "" : ofOneFamily(` from ${mapping.allow}`, mapping.family)
     if (rule === "Guard") rules.push(`Guard ${text}`)
     if (rule === "Limit") rules.push(`Limit ${text}${from}`)
-    if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${from}`)
-    if (admits !== undefined) routes.push(`${text} -> ${mapping.backend} admits ${admits}`)
+    if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${balance}${from}`)
+    if (admits !== undefined) routes.push(`${text} -> ${mapping.backend}${balance} admits ${admits}`)
   }
-  return { rules: rules.sort(), routes: routes.sort(), stored: stored.sort(), listed: listed.sort() }
+  // All backends of a service have its guard or its limit in common.
+  return {
+    rules: [...new Set(rules)].sort(),
+    routes: routes.sort(),
+    stored: stored.sort(),
+    listed: listed.sort()
+  }
 }
 
 /**
@@ -111,7 +119,8 @@ export const misheld = (
   for (const name of ["rules", "routes", "stored", "listed"] as const) {
     const [seen, should] = [held[name], must[name]]
     if (seen === undefined) continue
-    const is = name === "rules" ? seen.map((rule) => ofOneFamily(rule)).sort() : seen
+    const lines = seen.map(withoutSlots)
+    const is = (name === "rules" ? lines.map((rule) => ofOneFamily(rule)) : lines).sort()
     if (is.length === should.length && is.every((line, index) => line === should[index])) continue
     const lacking = should.filter((line) => !is.includes(line))
     const spare = is.filter((line) => !should.includes(line))

@@ -22,6 +22,8 @@ export interface ModelMapping extends Frontend {
   readonly policy: string
   readonly allow: string
   readonly owner: string
+  /** The service that it is a backend of. */
+  readonly share: string | undefined
   readonly epoch: number
   readonly standing: "answered" | "unconfirmed" | "conflicted"
   readonly recorded: "answered" | "applied"

@@ -36,13 +36,16 @@ export const scripts = ({
     fc.array(sctp ? step : step.map(withoutSctp), { minLength: minSteps, maxLength: maxSteps, size: "max" })
   switch (reach) {
     case "callers":
-      return scriptOf(anyCallersStep)
+      return scriptOf(
+        fc.oneof({ weight: 3, arbitrary: anyCallersStep }, { weight: 1, arbitrary: sharedStep })
+      )
     case "host":
       return scriptOf(hostStep)
     case "services":
       return fc.oneof(
         { weight: 2, arbitrary: scriptOf(anyStep) },
-        { weight: 1, arbitrary: scriptOf(crowdedAnyStep) }
+        { weight: 1, arbitrary: scriptOf(crowdedAnyStep) },
+        { weight: 1, arbitrary: scriptOf(sharedAnyStep) }
       )
   }
 }
@@ -242,5 +245,72 @@ export const contestedSteps: fc.Arbitrary<fc.Arbitrary<Step>> = fc
 /** The other steps among them. */
 const crowdedAnyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: crowded(fate) },
+  { weight: 1, arbitrary: anyStep }
+)
+
+const web = { "portmapper.share": "web" }
+
+/** Mostly the same service, so that its backends meet; also others that want its port. */
+const shareLabels = fc.constantFrom<Readonly<Record<string, string>>>(
+  ...[web, web, web, web, web, web],
+  { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" },
+  { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" },
+  { ...web, "portmapper.balance": "source" },
+  { ...web, "portmapper.mode": "proxy" },
+  { "portmapper.share": "api" },
+  { "portmapper.share": "/web" },
+  { "portmapper.share": "/web" },
+  {},
+  { "portmapper.mode": "routed" }
+)
+
+const sharedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
+  .tuple(
+    fc.constantFrom<ReadonlyArray<string>>(
+      ...[["0.0.0.0"], ["0.0.0.0"], ["0.0.0.0"], ["192.0.2.1"], ["::"], ["127.0.0.1"]],
+      ["0.0.0.0", "192.0.2.1"],
+      ["0.0.0.0", "::"]
+    ),
+    fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.5"),
+    fc.constantFrom<readonly [number, number]>(
+      ...[[8080, 8080] as const, [8080, 8080] as const, [8080, 8080] as const, [8080, 8080] as const],
+      ...[[8080, 8080] as const, [8081, 8081] as const, [8080, 8081] as const]
+    )
+  )
+  .map(([hosts, backend, [first, last]]) =>
+    hosts.map((host) => ({
+      Proto: 6,
+      BackendIP: backend,
+      BackendPort: 80,
+      FrontendIP: host,
+      FrontendPort: first,
+      FrontendPortEnd: last
+    }))
+  )
+
+/** Steps about one port that several backends share, or may not. */
+const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
+  fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        do: fc.constant("map" as const),
+        reqs: sharedReqs,
+        labels: shareLabels,
+        owner: fc.constantFrom("engine", "engine", "engine", "cli"),
+        fate: fated
+      })
+    },
+    { weight: 1, arbitrary: remapStep(fated) },
+    { weight: 3, arbitrary: unmapStep(fated) },
+    { weight: 1, arbitrary: sharedReqs.map(([req]): Step => ({ do: "unmapOther", req: req as WireReq })) }
+  )
+
+export const sharedStep = shared(never)
+
+/** The other steps among them. */
+const sharedAnyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 5, arbitrary: shared(fate) },
+  { weight: 1, arbitrary: restartStep(fc.option(elsewhere, { nil: undefined, freq: 2 })) },
   { weight: 1, arbitrary: anyStep }
 )

@@ -64,7 +64,7 @@ export interface Ended {
 export interface HostHoldings {
   /** `0.0.0.0:8080/tcp`: bound sockets. */
   readonly sockets: ReadonlyArray<string>
-  /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80`: see `ruleText`. */
+  /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80`, on a service's port with `slots 0-31 of 64`: see `ruleText`. */
   readonly rules: ReadonlyArray<string>
   /** `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`. */
   readonly routes: ReadonlyArray<string>

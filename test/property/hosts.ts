@@ -11,7 +11,7 @@ const nat = {
 } as const
 
 export const hosts: Readonly<Record<string, ModelHost>> = {
-  nat: { ephemeral, capabilities: nat },
+  nat: { ephemeral, capabilities: { ...nat, shares: ["web"] } },
   "nat without a relay": { ephemeral, capabilities: { ...nat, relayed: [] } },
   "nat with marks": { ephemeral, capabilities: { ...nat, marksAccepted: true } },
   "nat without IPv6": { ephemeral, capabilities: { ...nat, ipv6: false } },

@@ -219,8 +219,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "undo-forgets-what-the-kernel-did-not-give-up",
       "releaseTogether",
-      "Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(context, entries))",
-      "firewall.apply({ add: [], remove: rules })"
+      "Effect.tapCause(firewall.apply({ add: reshared, remove: rules }), () => recordAgain(context, entries))",
+      "firewall.apply({ add: reshared, remove: rules })"
     ],
     [
       "undo-leaves-redirections",
@@ -249,8 +249,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
-      "state.get(mappingKey({ ...entry, port, mode }))",
-      "state.size() > 1 ? undefined : state.get(mappingKey({ ...entry, port, mode }))"
+      "state.get(mappingKey({ ...entry, port, mode, share: service }))",
+      "state.size() > 1 ? undefined : state.get(mappingKey({ ...entry, port, mode, share: service }))"
     ],
     [
       "rule4-unmaps-whatever-the-backend",
@@ -321,7 +321,79 @@ export const mutations: ReadonlyArray<Mutation> = [
       "bytes[at] = port & 255"
     ]
   ]),
+  ...faultsOf("src/mapper/Services.ts")([
+    ["services-let-callers-of-another-kind-join", "serviceOf", 'owner.split(":", 1)[0]', '"any"'],
+    ["services-let-another-policy-join", "refusalOf", "rule === undefined", "true"],
+    [
+      "services-let-another-policy-come-back",
+      "areFellows",
+      "differing(other, one.mode, one.labels) === undefined",
+      "true"
+    ],
+    ["services-spread-all-slots-anew", "spreadOver", "widened(share.slots, share.size, size)", "[]"],
+    ["services-forget-the-balance", "join", 'policy.balance ?? "random"', '"random"']
+  ]),
+  ...faultsOf("src/mapper/Change.ts")([
+    ["services-let-another-service-join", "holdersInTheWay", "share.service === service", "true"],
+    [
+      "services-share-the-socket-of-another-address",
+      "holdersInTheWay",
+      "holder.mapping.host.key === host.key",
+      "true"
+    ],
+    [
+      "services-take-a-backend-of-another-service-for-their-own",
+      "mappedAlready",
+      "there?.mapping.share?.service === service",
+      "true"
+    ],
+    ["services-unmap-all-backends-with-one", "releasedBy", "leadsTo(entry, backend)", "true"],
+    ["services-give-slots-to-what-is-evicted", "changeOf", "stateWithout(state, evict)", "state"],
+    [
+      "services-keep-a-backend-that-is-routed",
+      "replacedBy",
+      "state.get(frontend) ?? state.get(memberKey(frontend, entry.backend))",
+      "state.get(frontend)"
+    ],
+    ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
+  ]),
+  ...faultsOf("src/mapper/Apply.ts")([
+    ["services-keep-the-slots-of-a-released-backend", "releaseTogether", "respread(staying)", "[]"],
+    [
+      "services-release-the-allow-list-with-the-first-backend",
+      "releaseTogether",
+      "firewall.apply({ add: reshared, remove: rules })",
+      'firewall.apply({ add: reshared.filter(({ _tag }) => _tag === "Redirect"), remove: entries.flatMap(({ resources }) => resources.rules) })'
+    ]
+  ]),
+  ...faultsOf("src/mapper/Reconcile.ts")([
+    [
+      "services-leave-slots-unrepaired-in-the-record",
+      "isRecorded",
+      "shareText(found.mapping) === shareText(mapping)",
+      "true"
+    ]
+  ]),
   ...faultsOf("src/mapper/Restore.ts")([
+    [
+      "services-spread-anew-at-a-restore",
+      "restoreEntries",
+      "servicesOf(context.mappings, restored)",
+      "servicesOf(context.mappings, restored.map((entry) => { const { share } = entry.mapping; if (share !== undefined) entry.mapping = { ...entry.mapping, share: { ...share, slots: [] } }; return entry }))"
+    ],
+    [
+      "services-restore-one-backend-alone",
+      "holdAgain",
+      "share !== undefined && share.service === other.mapping.share?.service",
+      "false"
+    ],
+    [
+      "services-do-not-record-slots-of-others",
+      "recordShares",
+      "recordEntries(store, shares.map(({ entry }) => entry))",
+      "Effect.void"
+    ],
+    ["services-relay-the-slots-of-a-released-backend", "reshare", "context.relay.open(route)", "Effect.void"],
     [
       "store-restores-into-the-kernel-nothing",
       "replaceTable",
