@@ -12,12 +12,11 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
+import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
-import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { flushed, makeLives, nothing, snapshot } from "../support/lives.ts"
 import { mapping, records } from "../support/mappings.ts"
-import vectors from "../vectors/engine.json" with { type: "json" }
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
 const refused = (asked: Group) => Effect.map(Effect.flip(map(asked)), ({ message }) => message)
@@ -394,49 +393,6 @@ describe("the Engine's starts, over restarts of the mapper", () => {
       )
     })
   )
-})
-
-describe("the recorded calls of an Engine, with the mapper killed between any two of them", () => {
-  const requestsOf = (...names: ReadonlyArray<string>) =>
-    names.flatMap((name) => vectors.scenarios.find(({ scenario }) => scenario === name)?.requests ?? [])
-  type Requests = ReturnType<typeof requestsOf>
-
-  const answers = (requests: Requests): Effect.Effect<ReadonlyArray<string>, never, Life> =>
-    Effect.forEach(requests, ({ path, body }) =>
-      Effect.scoped(call(path.slice(1) as Method, textBody(body))).pipe(
-        Effect.match({ onSuccess: (answer) => JSON.stringify(answer), onFailure: (error) => error.message })
-      )
-    )
-
-  for (const names of [
-    ["run-p-8080-80", "restart-8080-80", "rm-f-8080-80"],
-    ["fail-second-group"],
-    ["daemon-restart-no-live-restore"],
-    ["live-restore"],
-    ["live-restore-kill9"],
-    ["kill9-no-live-restore"]
-  ])
-    it.effect(names.join(", "), () =>
-      Effect.gen(function* () {
-        const requests = requestsOf(...names)
-        assert.isAbove(requests.length, 4)
-        const whole = yield* makeLives
-        const expected = yield* whole.life(Effect.all({ answered: answers(requests), left: snapshot }))
-        const everywhere = requests.map((_, index) => index + 1)
-        for (const kills of [...everywhere.map((at) => [at]), everywhere]) {
-          const { life } = yield* makeLives
-          const answered: Array<string> = []
-          let from = 0
-          for (const at of kills) {
-            answered.push(...(yield* life(answers(requests.slice(from, at)))))
-            from = at
-          }
-          const rest = yield* life(Effect.all({ answered: answers(requests.slice(from)), left: snapshot }))
-          answered.push(...rest.answered)
-          assert.deepStrictEqual({ answered, left: rest.left }, expected, `killed before ${kills}`)
-        }
-      })
-    )
 })
 
 describe("restore of many", () => {
