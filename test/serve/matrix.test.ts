@@ -93,34 +93,6 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
       })
     )
 
-  it.live("on a loopback address reaches the host alone, whatever route an outsider has", () =>
-    Effect.gen(function* () {
-      const { host, client, c1 } = yield* Lab.make()
-      yield* host.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1")
-      yield* client.sh(
-        `sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1
-          ip route flush table local 127.0.0.0/8
-          ip route add 127.0.0.2/32 via 10.99.0.1 dev eth0 src 10.99.0.2`
-      )
-      for (const protocol of ["tcp", "udp"] as const) yield* c1.agent.echo({ protocol, port: 80 })
-      // There other processes can change the table.
-      const plugin = yield* Plugin.start(host, { env: Plugin.importing("onOlderKernel") })
-      for (const protocol of ["tcp", "udp"] as const) {
-        const mapped = yield* plugin.map([`${protocol} 127.0.0.2:8080 172.31.0.2:80`])
-        assert.strictEqual(mapped.status, 200, mapped.error)
-        assert.strictEqual((yield* exchange(host, protocol, "127.0.0.2", 8080)).outcome, "answered")
-        assert.notStrictEqual(
-          (yield* exchange(client, protocol, "127.0.0.2", 8080, silence)).outcome,
-          "answered"
-        )
-        // Only the guard keeps the outsider out: without it the route reaches the port.
-        yield* host.check("nft", ["flush", "set", "inet", "portmapper", "loopback4"])
-        assert.strictEqual((yield* exchange(client, protocol, "127.0.0.2", 8080)).outcome, "answered")
-        yield* plugin.unmap(mapped.bindings)
-      }
-    })
-  )
-
   it.live("on two addresses of the host: removing one leaves the other, TCP and UDP", () =>
     Effect.gen(function* () {
       const { host, client, c1, c2 } = yield* Lab.make({ hostAddresses: ["10.99.0.9/24"] })
