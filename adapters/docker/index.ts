@@ -10,9 +10,8 @@ export {
   NotOffered,
   NotTheProtocol
 } from "./ClientError.ts"
-export type { DescriptorUse } from "./DescriptorSamples.ts"
 export * from "./InheritedSocket.ts"
-export { type Metrics, makeMetrics } from "./Metrics.ts"
+export { type Metrics, type MetricsOptions, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"
 export * from "./PluginDriver.ts"
@@ -30,6 +29,7 @@ export {
   type TcpOptions,
   TlsFilesMissing
 } from "./PluginTcp.ts"
+export type { ProcessUse } from "./ProcessMetrics.ts"
 export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
 export * from "./SpecFile.ts"
 export type { Renewals, TlsFiles } from "./TlsFiles.ts"

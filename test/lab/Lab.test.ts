@@ -71,7 +71,6 @@ describeLab("a lab", [], () => {
           secondClient: true,
           hostAddresses: ["10.99.0.9/24", "fd99::9/64"],
           clientAddresses: ["10.99.0.22/24"],
-          hairpin: true,
           hostSysctls: { "net.ipv4.ip_local_port_range": "40000 40010" },
           networks: [
             { ipv4: "172.30.6.1/24", containers: { c3: { ipv4: "172.30.6.2" } } },

@@ -115,7 +115,7 @@ export const start = Effect.fn("Plugin.start")(function* (
 })
 
 /** The environment of a plugin with an import before the program, such as `onOlderKernel`. */
-export const importing = (name: "onOlderKernel" | "slowConntrack") => ({
+export const importing = (name: "loadedModules" | "onOlderKernel" | "slowConntrack") => ({
   NODE_OPTIONS: `--import ${fileURLToPath(new URL(`../support/${name}.ts`, import.meta.url))}`
 })
 

@@ -18,7 +18,8 @@ const planned = (asked: Group, index = 0): PlannedGroup => ({
       defaultMode: "nat",
       natUnavailable: undefined,
       marksAccepted: false,
-      relayed: ["tcp", "udp"]
+      relayed: ["tcp", "udp"],
+      ipv6: true
     })
   )
 })

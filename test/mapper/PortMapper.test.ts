@@ -74,6 +74,17 @@ describe("mapPorts in nat mode", () => {
       ])
     }))
 
+  test("relays from everywhere what leads to a loopback address", () =>
+    Effect.gen(function* () {
+      yield* map(group("8080", ["tcp 0.0.0.0 127.0.0.1:80", "tcp :: [::1]:80"]))
+      const { rules, routes } = yield* host
+      assert.deepStrictEqual(rules, [])
+      assert.deepStrictEqual(routes, [
+        "0.0.0.0:8080/tcp -> 127.0.0.1:80 admits everything",
+        "[::]:8080/tcp -> [::1]:80 admits everything"
+      ])
+    }))
+
   test(
     "discards with the reason what only a relay could serve where there is none",
     () =>
@@ -89,6 +100,23 @@ describe("mapPorts in nat mode", () => {
         )
       }),
     noRelay
+  )
+
+  test(
+    "discards what is asked for on all IPv6 addresses of a host without IPv6, and nothing else",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* mapped(group("8080", [web, webBy6])), [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80, forward",
+          "[::]:8080/tcp -> 172.17.0.2:80, discarded: [::]/tcp to 172.17.0.2: this host has no IPv6"
+        ])
+        assert.deepStrictEqual((yield* host).stored, ["0.0.0.0:8080 answered"])
+        assert.strictEqual(
+          yield* refused(group("8081", [webBy6])),
+          "NothingServed: [::]/tcp to 172.17.0.2: this host has no IPv6"
+        )
+      }),
+    { ipv6: false }
   )
 
   test("reads an IPv4-mapped source of the allow-list as the IPv4 one", () =>
@@ -262,12 +290,14 @@ describe("mapPorts rolled back", () => {
       yield* map(proxied)
       const before = yield* host
       const changed = Effect.exit(map({ ...proxied, labels: new Map() }))
-      yield* Effect.provideService(changed, Steps, (step) =>
-        step === "MappingStore.put" || step === "Relay.open"
-          ? Effect.fail(new InjectedFailure({ step }))
-          : Effect.void
-      )
-      assert.deepStrictEqual((yield* host).routes, [])
+      // From the first write of the record on.
+      const failing = new Set(["MappingStore.put"])
+      yield* Effect.provideService(changed, Steps, (step) => {
+        if (!failing.has(step)) return Effect.void
+        failing.add("Relay.open")
+        return Effect.fail(new InjectedFailure({ step }))
+      })
+      assert.deepStrictEqual((yield* host).routes, ["10.99.0.1:8080/tcp -> 172.17.0.2:80 admits loopback"])
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(yield* host, before)
     }))

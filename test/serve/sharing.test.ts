@@ -151,4 +151,24 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
         assert.deepStrictEqual(yield* ask(client, "10.99.0.1", 8081), answered)
       })
   )
+
+  it.live("are reached where bridged packets pass the IP tables", () =>
+    Effect.gen(function* () {
+      const { host, client, c1, c2 } = yield* Lab.make({ bridgeNetfilter: true })
+      const setting = yield* host.sh(
+        "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo none"
+      )
+      if (setting.trim() === "none") return
+      assert.strictEqual(setting.trim(), "1")
+      yield* echoes(c1)
+      const plugin = yield* Plugin.start(host)
+      yield* mapBoth(plugin, "0.0.0.0", 8080, "172.31.0.2")
+      yield* mapBoth(plugin, "[::]", 8080, "[fd66::2]")
+      for (const from of [client, c2, c1, host])
+        for (const address of ["10.99.0.1", "fd99::1"])
+          assert.deepStrictEqual(yield* ask(from, address, 8080), answered, `${from.role} to ${address}`)
+      // Neighbours that address each other directly are not affected.
+      assert.deepStrictEqual(yield* ask(c2, "172.31.0.2", 80), answered)
+    })
+  )
 })

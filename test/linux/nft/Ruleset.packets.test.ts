@@ -89,6 +89,7 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
           Effect.gen(function* () {
             const { client, host, c1: web, c2: other } = yield* LabHost
             yield* enforce(redirect(`${protocol} ${at.any} 8080`, `${at.web} 80`))
+            yield* serve(host, protocol, at.own, 8080, "relay")
             const asked = {
               outside: yield* ask(client, `${protocol} ${at.own} 8080`),
               "outside, another address": yield* ask(client, `${protocol} ${at.bridge} 8080`),
@@ -102,20 +103,20 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
               "outside, another address": `web to ${at.client}`,
               neighbour: `web to ${at.bridge}`,
               "neighbour, by its router": `web to ${at.bridge}`,
-              itself: `web to ${at.bridge}`,
+              itself: `relay to ${at.web}`,
               host: `web to ${at.own}`
             })
             const { counted } = yield* (yield* Firewall).read
             assert.deepStrictEqual(
               counted.map(({ connections, dropped }) => [connections, dropped]),
-              [[6, 0]]
+              [[5, 0]]
             )
           })
         )
 
         it.effect(`prefers the rule of one address over that of all, ${protocol} over IPv${family}`, () =>
           Effect.gen(function* () {
-            const { client, host } = yield* LabHost
+            const { client, host, c1: web, c2: other } = yield* LabHost
             yield* enforce(
               redirect(`${protocol} ${at.any} 8080`, `${at.web} 80`),
               redirect(`${protocol} ${at.own} 8080`, `${at.other} 80`)
@@ -124,9 +125,17 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
               [
                 yield* ask(client, `${protocol} ${at.own} 8080`),
                 yield* ask(host, `${protocol} ${at.own} 8080`),
+                yield* ask(web, `${protocol} ${at.own} 8080`),
+                yield* ask(other, `${protocol} ${at.own} 8080`),
                 yield* ask(client, `${protocol} ${at.bridge} 8080`)
               ],
-              [`other to ${at.client}`, `other to ${at.own}`, `web to ${at.client}`]
+              [
+                `other to ${at.client}`,
+                `other to ${at.own}`,
+                `other to ${at.bridge}`,
+                `relay to ${at.other}`,
+                `web to ${at.client}`
+              ]
             )
           })
         )
@@ -341,19 +350,19 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
       })
     )
 
-    it.effect("reaches the backend where bridged packets pass the IP tables, itself by a hairpin port", () =>
-      Effect.gen(function* () {
-        const { c2: other, c1: web } = yield* LabHost
-        if (!existsSync(bridgedPacketsPassTables)) return
-        writeFileSync(bridgedPacketsPassTables, "1")
-        yield* enforce(redirect("tcp 0.0.0.0 8080", "172.31.0.2 80"))
-        assert.strictEqual(yield* ask(other, "tcp 172.31.0.1 8080"), "web to 172.31.0.1")
-        assert.strictEqual(yield* ask(web, "tcp 172.31.0.1 8080", silence), "timeout")
-        ip("link set c1 type bridge_slave hairpin on")
-        assert.strictEqual(yield* ask(web, "tcp 172.31.0.1 8080"), "web to 172.31.0.1")
-        ip("link set c1 type bridge_slave hairpin off")
-        writeFileSync(bridgedPacketsPassTables, "0")
-      })
+    it.effect(
+      "reaches the backend where bridged packets pass the IP tables, and leaves itself to the socket",
+      () =>
+        Effect.gen(function* () {
+          const { host, c2: other, c1: web } = yield* LabHost
+          if (!existsSync(bridgedPacketsPassTables)) return
+          writeFileSync(bridgedPacketsPassTables, "1")
+          yield* enforce(redirect("tcp 0.0.0.0 8080", "172.31.0.2 80"))
+          yield* serve(host, "tcp", "172.31.0.1", 8080, "relay")
+          assert.strictEqual(yield* ask(other, "tcp 172.31.0.1 8080"), "web to 172.31.0.1")
+          assert.strictEqual(yield* ask(web, "tcp 172.31.0.1 8080"), "relay to 172.31.0.2")
+          writeFileSync(bridgedPacketsPassTables, "0")
+        })
     )
 
     it.effect(
@@ -397,7 +406,7 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
         yield* (yield* Firewall).apply({ add: [redirect("udp 0.0.0.0 8080", "172.31.0.3 80")], remove: [] })
         assert.strictEqual(yield* ask(client, "udp 10.99.0.1 8080"), "other to 10.99.0.2")
         yield* enforce()
-        assert.strictEqual(yield* ask(client, "udp 10.99.0.1 8080"), "refused")
+        assert.strictEqual(yield* ask(client, "udp 10.99.0.1 8080"), "relay to 10.99.0.2")
       })
     )
   })
