@@ -11,7 +11,6 @@ import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { isRelayed, Relay, RelayError, type Route, relayedProtocols } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
-import { makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
 import {
   admissionOf,
   backendsOf,
@@ -21,7 +20,7 @@ import {
   servingOf
 } from "./RouteEntries.ts"
 import { setOptions } from "./SocketOptions.ts"
-import type { Assigned, Refused } from "./ThreadPool.ts"
+import { type Assigned, makeThreadPool, type Refused, type ThreadPool } from "./ThreadPool.ts"
 
 export interface RelayOptions {
   /** For routes without an idle time of their own; 90 seconds. */
@@ -73,7 +72,7 @@ export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, 
 interface Parts {
   readonly sockets: HostSockets["Service"]
   readonly entries: RouteEntries
-  readonly threads: RelayThreads
+  readonly threads: ThreadPool
   readonly assigned: (entry: RouteEntry) => Assigned
 }
 
@@ -84,7 +83,7 @@ const make = Effect.fnUntraced(function* (
   const entries = new RouteEntries()
   const udpIdle = options.udpIdle ?? Duration.seconds(90)
   const assigned = (entry: RouteEntry) => ({ serving: servingOf(entry, udpIdle), thread: entry.thread })
-  const threads = yield* makeRelayThreads({
+  const threads = yield* makeThreadPool({
     settings: {
       connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
       maxFlows: options.maxFlows ?? 8192,
@@ -102,7 +101,10 @@ const make = Effect.fnUntraced(function* (
   const parts = { sockets, entries, threads, assigned }
   return Context.make(Relay, relayOf(parts)).pipe(
     Context.add(RelayHandover, handoverOf(parts)),
-    Context.add(RelayRefusals, Effect.sync(threads.refused))
+    Context.add(
+      RelayRefusals,
+      Effect.sync(() => threads.refused())
+    )
   )
 })
 
@@ -123,7 +125,7 @@ const relayOf = (parts: Parts): Relay["Service"] => {
         protocol,
         host,
         port,
-        ...threads.counters(id)
+        ...threads.countersOf(id)
       }))
     )
   })
@@ -220,10 +222,10 @@ const handoverOf = ({ sockets, entries, threads }: Parts): RelayHandover["Servic
       const needed = new Set(flowing.map(({ route }) => route.socket))
       for (const socket of yield* sockets.held) if (!needed.has(socket)) yield* sockets.close(socket)
       const flowsEnd = Effect.andThen(
-        threads.ended(flowing.map(({ id }) => id)),
+        threads.whenEnded(flowing.map(({ id }) => id)),
         Effect.forEach(needed, sockets.close, { discard: true })
       )
-      return Effect.andThen(flowsEnd, threads.allEnded)
+      return Effect.andThen(flowsEnd, threads.whenEnded())
     })
   })
 
