@@ -3,8 +3,8 @@
  * a remedy. Reads only; changes nothing.
  */
 import { spawnSync } from "node:child_process"
-import * as Fs from "node:fs"
 import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
+import { readText } from "../node/FileText.ts"
 
 /**
  * `fail`: ports can't be published as requested until it is fixed. `warn`: some can't, or not as well as they
@@ -136,12 +136,4 @@ export const checkEngineFilter = async (): Promise<Check> => {
         `start dockerd with --bridge-accept-fwmark=${markText(defaultMark)}, and portmapper with --accept-fwmark ${markText(defaultMark)}`
       )
     : ok("Engine's filter", "none here")
-}
-
-const readText = (path: string): string | undefined => {
-  try {
-    return Fs.readFileSync(path, "utf8")
-  } catch {
-    return undefined
-  }
 }

@@ -2,7 +2,7 @@
 import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
 import { libc } from "../linux/Libc.ts"
-import { removeWritten } from "../node/WrittenFile.ts"
+import { removeOwn, removeWritten } from "../node/WrittenFile.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
 import type { AdoptedListener, Details, ListenerHandoff, Place } from "./ListenerHandoff.ts"
 
@@ -83,7 +83,7 @@ export class HeldListeners implements ListenerHandoff {
     const places = [...this.unadopted]
     for (const place of places) {
       const kept = this.closeListener(place)
-      if (kept?.inode !== undefined) removeFile(place, kept.inode)
+      if (kept?.inode !== undefined) removeOwn(place.slice(place.indexOf(" ") + 1), kept.inode)
       if (kept?.spec !== undefined) removeWritten(kept.spec)
       for (const fd of this.takeConnections(place)) Fs.closeSync(fd)
     }
@@ -108,10 +108,4 @@ export class HeldListeners implements ListenerHandoff {
 const duplicate = (fd: number): number | undefined => {
   const copy = libc().duplicate(fd)
   return copy < 0 ? undefined : copy
-}
-
-/** Removes the file of `unix PATH`, if it has this inode. */
-const removeFile = (place: Place, inode: number): void => {
-  const path = place.slice(place.indexOf(" ") + 1)
-  if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })
 }
