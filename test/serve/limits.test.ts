@@ -15,8 +15,9 @@ describeLab("the plugin and its host's limits", [], () => {
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
       const plugin = yield* Plugin.start(host, { wrapper: ["prlimit", "--nofile=512:512"] })
-      // The relay's thread starts with the first route, and stays.
-      yield* plugin.unmap((yield* plugin.map(["tcp 0.0.0.0:9999 172.31.0.2:80"])).bindings)
+      // The relay's thread and the filters of either family are made for the first route, and stay.
+      const first = ["tcp 0.0.0.0:9999 172.31.0.2:80", "tcp [::]:9999 [fd66::2]:80"]
+      yield* plugin.unmap((yield* plugin.map(first)).bindings)
       const before = yield* descriptorKinds(plugin.process.pid)
       const granted: Array<Plugin.WireBinding> = []
       let refusal: Plugin.Answered | undefined
