@@ -6,6 +6,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { type Body, call, kindOf, type Method, textBody, valueBody } from "../../src/protocol/Operations.ts"
 import type { Group, PortBinding } from "../../src/protocol/PortBinding.ts"
 import { RequestError } from "../../src/protocol/RequestError.ts"
+import { listedMapping } from "../support/mappings.ts"
 
 class Refused extends Data.TaggedError("Refused")<{ readonly message: string }> {}
 
@@ -107,21 +108,16 @@ describe("PortMapper.ListPorts", () => {
   it.effect("returns the mappings, with null for what is not counted", () =>
     Effect.gen(function* () {
       const listPorts = Effect.succeed([
-        {
+        listedMapping({
           protocol: 17,
           frontendIp: "::",
           frontendPort: 53,
-          backendIp: "172.17.0.2",
           backendPort: 5353,
-          mode: "nat",
-          owner: "engine",
-          state: "live" as const,
           sinceMillis: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
           labels: new Map([["__proto__", "x"]]),
           connections: 0,
-          bytesIn: undefined,
           bytesOut: 7
-        }
+        })
       ])
       const json =
         '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
