@@ -6,6 +6,7 @@ import * as Path from "node:path"
 import { Console, Effect, Layer, Option } from "effect"
 import { Command } from "effect/cli"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { releaseAtEnd } from "../../src/protocol/ReleaseAll.ts"
 import { serveUnix } from "../docker/PluginSocket.ts"
 import { announce, takeNotify } from "../docker/Systemd.ts"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
@@ -14,7 +15,6 @@ import * as EngineFlags from "./engineFlags.ts"
 import { optionalText } from "./flags.ts"
 import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
-import { releaseAtEnd } from "./release.ts"
 
 const flags = {
   engine: EngineFlags.engine,

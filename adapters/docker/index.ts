@@ -1,6 +1,12 @@
 /** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
-export type { AdoptedListener, Details, ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
+export type {
+  AdoptedConnection,
+  AdoptedListener,
+  Details,
+  ListenerHandoff,
+  Place
+} from "../upgrade/ListenerHandoff.ts"
 export {
   AnswerLost,
   CallRefused,
