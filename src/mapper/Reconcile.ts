@@ -77,6 +77,7 @@ const foreignChanges: Partial<Record<FirewallError["reason"], string>> = {
 
 const reconcileRecord = Effect.fnUntraced(function* (context: MapperContext): Effect.fn.Return<void, string> {
   const { dirty } = context.mappings
+  yield* Effect.mapError(context.store.check, ({ message }) => message)
   if (!dirty.record) return
   yield* Effect.mapError(recordAll(context), (error) => `a change of the record failed, and ${error.message}`)
   dirty.record = false
