@@ -3,6 +3,7 @@ import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
 import { removeSpec } from "../docker/SpecFile.ts"
 import { libc } from "../linux/Libc.ts"
+import { removeOwnFile } from "../node/SocketFile.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
 import type {
   AdoptedConnection,
@@ -118,7 +119,5 @@ const duplicate = (fd: number): number | undefined => {
 }
 
 /** Removes the file of `unix PATH`, if it has this inode. */
-const removeFile = (place: Place, inode: number): void => {
-  const path = place.slice(place.indexOf(" ") + 1)
-  if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })
-}
+const removeFile = (place: Place, inode: number): void =>
+  removeOwnFile(place.slice(place.indexOf(" ") + 1), inode)
