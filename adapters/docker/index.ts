@@ -1,5 +1,6 @@
 /** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
+export type { WrittenFile } from "../node/WrittenFile.ts"
 export type {
   AdoptedConnection,
   AdoptedListener,
@@ -15,9 +16,8 @@ export {
   NotOffered,
   NotTheProtocol
 } from "./ClientError.ts"
-export type { DescriptorUse } from "./DescriptorSamples.ts"
 export * from "./InheritedSocket.ts"
-export { type Metrics, makeMetrics } from "./Metrics.ts"
+export { type Metrics, type MetricsOptions, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"
 export * from "./PluginDriver.ts"
@@ -35,6 +35,7 @@ export {
   type TcpOptions,
   TlsFilesMissing
 } from "./PluginTcp.ts"
+export type { ProcessUse } from "./ProcessMetrics.ts"
 export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
 export * from "./SpecFile.ts"
 export type { Renewals, TlsFiles } from "./TlsFiles.ts"

@@ -9,7 +9,7 @@ import { silenceMillis } from "../lab/patience.ts"
 import { until } from "../support/until.ts"
 
 const published = { host: "10.99.0.1", port: 8080 }
-const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
+const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"], hairpin_any4: ["tcp . 8080 . 172.31.0.2"] }
 
 describeLab("a redirection that another process removes, on an older kernel", [], () => {
   it.live("is back soon, and at once where it is asked for again", () =>

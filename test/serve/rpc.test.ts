@@ -10,6 +10,7 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { wireEntry } from "../support/requests.ts"
 import { until } from "../support/until.ts"
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
@@ -17,18 +18,7 @@ const pathOf = (relative: string): string => fileURLToPath(new URL(relative, imp
 const script = pathOf("../../examples/session.py")
 const rpc = [process.execPath, pathOf("../../adapters/cli/main.ts"), "rpc"]
 
-const request = JSON.stringify({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: 8080,
-      FrontendPortEnd: 8090
-    }
-  ]
-})
+const request = JSON.stringify({ Reqs: [wireEntry("tcp 0.0.0.0:8080-8090 172.31.0.2:80")] })
 
 /** The effects of the script, seen by a client outside; returns once the session has ended. */
 const publishes = Effect.fnUntraced(function* (
@@ -63,14 +53,14 @@ describeLab("a script over portmapper rpc", ["python"], () => {
   it.live("leaves nothing behind where it is hung up or killed, with its own mapper or a plugin's", () =>
     Effect.gen(function* () {
       const { host } = yield* Lab.make()
-      const element = ["tcp . 8080 : 172.31.0.2 . 80"]
+      const elements = { any4: ["tcp . 8080 : 172.31.0.2 . 80"], hairpin_any4: ["tcp . 8080 . 172.31.0.2"] }
       const line = `{"jsonrpc":"2.0","id":1,"method":"MapPorts","params":${request}}\n`
       const session = Effect.fnUntraced(function* (...options: ReadonlyArray<string>) {
         const [command = "", ...args] = rpc
         const running = yield* host.spawn(command, [...args, ...options])
         yield* running.write(line)
         yield* running.waitForLine('"FrontendPort":8080')
-        assert.deepStrictEqual(yield* contents(host), { any4: element })
+        assert.deepStrictEqual(yield* contents(host), elements)
         return running
       })
       const own = ["--state", join(yield* Plugin.temporaryFolder, "state")]
@@ -92,7 +82,7 @@ describeLab("a script over portmapper rpc", ["python"], () => {
       const connected = yield* session("--connect", plugin.socket)
       const successor = yield* Plugin.start(host, { folder: plugin.folder, arguments: ["--takeover"] })
       yield* plugin.process.wait()
-      assert.deepStrictEqual(yield* contents(host), { any4: element })
+      assert.deepStrictEqual(yield* contents(host), elements)
       yield* connected.kill("SIGKILL")
       yield* until(contents(host), (sets) => Object.keys(sets).length === 0)
       const abandoned = yield* session("--connect", plugin.socket)

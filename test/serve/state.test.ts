@@ -166,7 +166,10 @@ describeLab("a plugin whose state directory", [], () => {
         assert.deepStrictEqual(yield* contents(host), {})
         yield* thief.stop
         yield* until(Effect.map(listed(second), (lines) => lines.join() === "0.0.0.0:8080 engine live"))
-        assert.deepStrictEqual(yield* contents(host), { any4: [webElement] })
+        assert.deepStrictEqual(yield* contents(host), {
+          any4: [webElement],
+          hairpin_any4: ["tcp . 8080 . 172.31.0.2"]
+        })
         const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
         assert.strictEqual(outcome, "answered")
       })

@@ -69,16 +69,22 @@ const listen = (
     const libc = C.libc()
     const fd = yield* opened(libc)
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.${Path.basename(path)}`)
-    yield* Effect.sync(() => Fs.rmSync(unfinished, { force: true }))
+    yield* attempt(libc, "unlink", () => Fs.rmSync(unfinished, { force: true }))
     yield* bound(libc, fd, unfinished)
     const inode = yield* Effect.acquireRelease(
-      Effect.sync(() => {
+      attempt(libc, "rename", () => {
         Fs.renameSync(unfinished, path)
         return Fs.statSync(path).ino
       }),
       (own) => Effect.sync(() => removeOwnFile(path, own))
     )
     return { fd, inode }
+  })
+
+const attempt = <A>(libc: C.Libc, syscall: string, run: () => A): Effect.Effect<A, C.Errno> =>
+  Effect.try({
+    try: run,
+    catch: (error) => libc.errno(syscall, (error as NodeJS.ErrnoException).errno ?? -C.EINVAL)
   })
 
 const acceptOn = (fd: number): Effect.Effect<DescriptorSocket, C.Errno, Scope.Scope> =>
