@@ -14,8 +14,3 @@ export const removeWritten = ({ path, content }: WrittenFile): void => {
     // It is gone, or we can't tell that it is ours: leave it.
   }
 }
-
-/** Removes the file if it still has this inode: another process may have put its own there. */
-export const removeOwn = (path: string, inode: number): void => {
-  if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })
-}
