@@ -60,6 +60,19 @@ describe("mapPorts in nat mode", () => {
       })
     }))
 
+  test("unmaps a frontend with any backend where the backend's address or port is left out", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      for (const named of [
+        { address: undefined, port: 80 },
+        { address: addressUnsafe("172.17.0.2"), port: 0 }
+      ]) {
+        const { bindings, labels } = releaseOf(yield* map(group("8080", [web])))
+        yield* driver.unmapPorts({ bindings: bindings.map((each) => ({ ...each, backend: named })), labels })
+        assert.deepStrictEqual(yield* host, nothing)
+      }
+    }))
+
   test("relays from IPv6 to IPv4, and guards ports published on a loopback address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [

@@ -130,6 +130,24 @@ describe("restore after a kill", () => {
     })
   )
 
+  it.effect("keeps possibly answered mappings as unconfirmed, until the same request confirms them", () =>
+    Effect.gen(function* () {
+      const { life, kill } = yield* makeLives
+      yield* life(mapUndelivered(everything, kill))
+      const unconfirmed = yield* life(snapshot)
+      assert.isTrue(unconfirmed.listed.every((line) => line.endsWith(" unconfirmed")))
+      assert.strictEqual(unconfirmed.rules.length, 4)
+      yield* life(
+        Effect.gen(function* () {
+          yield* Effect.provideService(map(everything), CurrentOwner, "cli")
+          assert.match(yield* refused(other), /port is already allocated \(held by cli/)
+          assert.isTrue((yield* listed).every((line) => line.endsWith(" cli live")))
+        })
+      )
+      assert.isTrue((yield* life(listed)).every((line) => line.endsWith(" cli live")))
+    })
+  )
+
   it.effect("does not treat a mapping whose answer is pending as unconfirmed", () =>
     Effect.gen(function* () {
       const { life, kill, take } = yield* makeLives
@@ -269,6 +287,83 @@ describe("restore with a port taken meanwhile", () => {
           assert.strictEqual(before.routes.length, 2)
         })
       )
+    })
+  )
+
+  it.effect("refuses the same request as long as the port is taken, and grants it afterwards", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(pair), why)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* free
+          yield* map(pair)
+          assert.deepStrictEqual(yield* listed, live)
+        })
+      )
+    })
+  )
+
+  it.effect("lets another claim have the port, but does not evict it for a claim that fails", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      const after = yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(other), why)
+          yield* free
+          const firewall = yield* MemoryFirewall
+          firewall.refuse(new FirewallError({ reason: "Busy", operation: "change", detail: "no buffers" }))
+          assert.strictEqual(yield* refused(other), "change failed: no buffers")
+          firewall.refuse(undefined)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* map(other)
+          return yield* snapshot
+        })
+      )
+      assert.deepStrictEqual(after.listed, live)
+      assert.deepStrictEqual(after.stored, [
+        "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
+        "[::]:8080/tcp -> 172.17.0.2:80 answered"
+      ])
+    })
+  )
+
+  it.effect("keeps it through a kill at any step of the same request, with any labels", () =>
+    Effect.gen(function* () {
+      const limited = { ...pair, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+      const stops: Array<string> = []
+      for (const request of [pair, limited])
+        for (let stop = 1; ; stop++) {
+          const { life, kill, free: freeHost } = yield* taken
+          const stoppedAt = yield* life(Effect.andThen(free, killedAt(stop, kill, map(request))))
+          if (stoppedAt === undefined) break
+          freeHost("tcp 0.0.0.0 8080")
+          stops.push(stoppedAt)
+          assert.deepStrictEqual(yield* life(listed), live, `killed at ${stop} ${stoppedAt}`)
+        }
+      assert.includeMembers(stops, ["HostSockets.open", "Firewall.apply", "Relay.open"])
+    })
+  )
+
+  it.effect("evicts it for an overlapping claim on a range or on another address", () =>
+    Effect.gen(function* () {
+      for (const claim of [
+        group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
+        group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
+      ]) {
+        const { life } = yield* taken
+        const after = yield* life(
+          Effect.gen(function* () {
+            yield* free
+            yield* map(claim)
+            return yield* snapshot
+          })
+        )
+        assert.strictEqual(after.listed.filter((line) => line.endsWith(" live")).length, 2)
+        assert.strictEqual(after.stored.length, 2)
+        assert.strictEqual(after.listed.length, 2)
+      }
     })
   )
 
