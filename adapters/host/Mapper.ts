@@ -16,6 +16,7 @@ import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import * as LinuxByteCounter from "../linux/conntrack/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/conntrack/Conntrack.ts"
+import { hasIpv6 } from "../linux/hasIpv6.ts"
 import { makeNamespaceLock, type NamespaceLock } from "../linux/nft/NamespaceLock.ts"
 import * as NftFirewall from "../linux/nft/NftFirewall.ts"
 import type { AcceptMark } from "../linux/nft/Ruleset.ts"
@@ -90,6 +91,8 @@ export const mapperOn = (options: MapperOptions) =>
           ? `mode ${defaultMode}, since nat is not available: ${natUnavailable}`
           : `mode ${defaultMode}`
       )
+      const ipv6 = hasIpv6()
+      if (!ipv6) yield* Effect.logInfo("this host has no IPv6: nothing is published on [::]")
       const services = Layer.mergeAll(
         Mappings.layer,
         PortAllocator.layer({ ephemeral: options.ephemeral }),
@@ -103,6 +106,7 @@ export const mapperOn = (options: MapperOptions) =>
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
+          ipv6,
           relayed: protocols
         })
       )

@@ -67,6 +67,7 @@ const services = Layer.mergeAll(
     defaultMode: "nat",
     natUnavailable: undefined,
     marksAccepted: false,
+    ipv6: true,
     relayed: relayedProtocols
   })
 ).pipe(

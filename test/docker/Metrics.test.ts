@@ -8,21 +8,11 @@ import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { wireEntry } from "../support/requests.ts"
 import { until } from "../support/until.ts"
 
-const body = (port: number, backend: string, protocol = 6) =>
-  JSON.stringify({
-    Reqs: [
-      {
-        Proto: protocol,
-        BackendIP: backend,
-        BackendPort: 80,
-        FrontendIP: "0.0.0.0",
-        FrontendPort: port,
-        FrontendPortEnd: port
-      }
-    ]
-  })
+const body = (port: number, backend: string, protocol = "tcp") =>
+  JSON.stringify({ Reqs: [wireEntry(`${protocol} 0.0.0.0:${port} ${backend}:80`)] })
 
 /** The samples of a page whose values do not depend on time, without those at zero. */
 const samples = (page: string): ReadonlyArray<string> =>
@@ -56,7 +46,7 @@ describe("the metrics page", () => {
       yield* ask("/Plugin.Activate")
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
-      yield* ask("/PortMapper.MapPorts", body(53, "172.17.0.2", 17))
+      yield* ask("/PortMapper.MapPorts", body(53, "172.17.0.2", "udp"))
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.3"))
       yield* ask("/PortMapper.MapPorts", "{")
       yield* ask("/PortMapper.UnmapPorts", "{}")
