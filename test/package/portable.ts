@@ -56,7 +56,8 @@ const host = {
     defaultMode: "nat",
     natUnavailable: undefined,
     marksAccepted: false,
-    relayed: ["tcp", "udp"]
+    relayed: ["tcp", "udp"],
+    ipv6: true
   }
 } as const
 assert.equal(explore({ seed: 1, runs: 20, host, target: () => memoryTarget(host) }), undefined)
