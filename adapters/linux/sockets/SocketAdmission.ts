@@ -5,7 +5,7 @@
  */
 
 import type { Admission, HostSocket } from "../../../src/ports/HostSockets.ts"
-import type { Address } from "../../../src/protocol/Address.ts"
+import type { Address, Family } from "../../../src/protocol/Address.ts"
 import {
   ENOENT,
   EPERM,
@@ -18,7 +18,7 @@ import {
   SO_DETACH_FILTER,
   SOL_SOCKET
 } from "../Libc.ts"
-import { admitLocal, dropAll, makeFilter, type SocketFilter } from "./SocketFilter.ts"
+import { admitLocal, compile, dropAll, makeFilter, type Program, type SocketFilter } from "./SocketFilter.ts"
 
 export interface SocketAdmission {
   /** See `HostSockets.admit`. The result is 0 or a negated `errno`. */
@@ -26,18 +26,29 @@ export interface SocketAdmission {
   readonly close: () => void
 }
 
+/** Most containers have fewer ports: nothing is loaded for them. */
+const copies = 4
+
 /** Sockets keep a filter that is not remembered any more; another socket gets a new one. */
 const rememberedFilters = 64
 
 export const makeAdmission = (libc: Libc): SocketAdmission => {
-  const nothing = makeFilter(libc, dropAll)
+  const nothing = makeFilter(libc, compile(libc, dropAll), 0)
+  const programs = new Map<string, Program>()
   /** By family and backends, the one used last at the end; those of a container's ports are the same. */
   const local = new Map<string, SocketFilter>()
+
+  const programOf = (family: Family, backends: number): Program => {
+    const key = `${family} ${backends}`
+    const program = programs.get(key) ?? compile(libc, admitLocal(family, backends))
+    programs.set(key, program)
+    return program
+  }
 
   const filterOf = ({ host: { family } }: HostSocket, backends: ReadonlyArray<Address>): SocketFilter => {
     const own = backends.filter((backend) => backend.family === family)
     const key = [family, ...own.map((backend) => backend.key)].join(" ")
-    const filter = local.get(key) ?? makeFilter(libc, admitLocal(family, own))
+    const filter = local.get(key) ?? makeFilter(libc, programOf(family, own.length), copies, own)
     local.delete(key)
     local.set(key, filter)
     if (local.size > rememberedFilters)

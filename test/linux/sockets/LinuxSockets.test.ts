@@ -70,11 +70,12 @@ describeInNamespace("LinuxSockets", () => {
     { host: any6, address: "fd00:1::1", backends: ["10.1.0.1", "fd00:1::1:1"], local: false }
   ]
   const programs = [
-    { load: libc, filter: "shared filters" },
-    { load: withoutBpf, filter: "a filter for each socket" }
+    { load: libc, filter: "a shared filter", before: 5 },
+    { load: libc, filter: "a copy of the filter", before: 0 },
+    { load: withoutBpf, filter: "a copy where none is shared", before: 5 }
   ]
   const cases = programs.flatMap((program) => sources.map((source) => ({ ...program, ...source })))
-  for (const { host, address, from, backends = [], local, load, filter } of cases)
+  for (const { host, address, from, backends = [], local, load, filter, before } of cases)
     for (const protocol of ["tcp", "udp"] as const)
       test(
         `with ${filter}, ${local ? "admits" : "does not admit"} ${protocol} from ${from ?? address} to ${address} under loopback, backends [${backends}]`,
@@ -87,7 +88,8 @@ describeInNamespace("LinuxSockets", () => {
             ["everything", true],
             ["nothing", false]
           ] as const) {
-            yield* sockets.admit(socket, admission, backends.map(addressUnsafe))
+            for (let time = 0; time <= before; time++)
+              yield* sockets.admit(socket, admission, backends.map(addressUnsafe))
             assert.strictEqual(yield* reaches(socket, address, wanted, from), wanted, admission)
           }
         }),
@@ -204,6 +206,8 @@ describeInNamespace("LinuxSockets", () => {
     "reports that descriptors are exhausted, and leaves none open",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
+      // It loads the filter that all sockets share.
+      yield* sockets.close(yield* sockets.open("tcp", any4, 18110))
       const before = readdirSync("/proc/self/fd").length
       const limit = run(`prlimit --pid ${process.pid} --nofile --noheadings --output SOFT`).trim()
       const held: Array<HostSocket> = []
