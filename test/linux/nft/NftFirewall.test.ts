@@ -7,8 +7,8 @@ import { layer } from "../../../adapters/linux/nft/NftFirewall.ts"
 import { makeTable } from "../../../adapters/linux/nft/Ruleset.ts"
 import { Firewall, type FirewallError, type Rule, ruleText } from "../../../src/firewall/Firewall.ts"
 import { firewallConformance, guard, limit, redirect } from "../../firewall/firewallConformance.ts"
+import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 import { olderKernel } from "../../support/olderKernel.ts"
-import { describeInNamespace, run } from "../namespace.ts"
 
 const nft = (command: string) => run(`nft ${command}`)
 

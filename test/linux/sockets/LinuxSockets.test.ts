@@ -15,8 +15,8 @@ import { layer } from "../../../adapters/linux/sockets/LinuxSockets.ts"
 import { type HostSocket, HostSockets } from "../../../src/ports/HostSockets.ts"
 import { type Address, addressUnsafe } from "../../../src/protocol/Address.ts"
 import { patienceMillis } from "../../lab/patience.ts"
+import { describeInNamespace, ip, run } from "../../lab/ThreadNamespace.ts"
 import { hostSocketsConformance } from "../../ports/hostSocketsConformance.ts"
-import { describeInNamespace, ip, run } from "../namespace.ts"
 
 const any4 = addressUnsafe("0.0.0.0")
 const any6 = addressUnsafe("::")
