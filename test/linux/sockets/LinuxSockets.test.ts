@@ -97,21 +97,25 @@ describeInNamespace("LinuxSockets", () => {
       )
 
   test(
-    "admits what each of many sockets wants, whichever filters it remembers",
+    "needs one more descriptor for the filter of many sockets, none for that of a few, and none once they are closed",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
-      const before = readdirSync("/proc/self/fd").length
-      const opened = yield* Effect.forEach(Array.from({ length: 200 }), (_, index) =>
+      const descriptors = () => readdirSync("/proc/self/fd").length
+      yield* sockets.open("udp", any4, 18199)
+      const before = descriptors()
+      const opened = yield* Effect.forEach(Array.from({ length: 20 }), (_, index) =>
         sockets.open("udp", any4, 18200 + index)
       )
-      yield* Effect.forEach(opened, (socket, index) =>
-        sockets.admit(socket, "loopback", [addressUnsafe(`10.1.0.${index + 1}`)])
-      )
-      assert.isBelow(readdirSync("/proc/self/fd").length - before - opened.length, 80)
+      const backend = (index: number) => [addressUnsafe(index < 10 ? "10.1.0.1" : `10.1.0.${index}`)]
+      yield* Effect.forEach(opened, (socket, index) => sockets.admit(socket, "loopback", backend(index)))
+      assert.strictEqual(descriptors(), before + opened.length + 1)
       assert.deepStrictEqual(
-        yield* Effect.forEach(opened.slice(0, 2), (socket) => reaches(socket, "10.1.0.1")),
-        [true, false]
+        yield* Effect.forEach([0, 9, 10], (index) => reaches(opened[index] as HostSocket, "10.1.0.1")),
+        [true, true, false]
       )
+      for (const [index, socket] of opened.entries())
+        yield* index % 2 === 0 ? sockets.close(socket) : sockets.admit(socket, "nothing")
+      assert.strictEqual(descriptors(), before + opened.length / 2)
     })
   )
 
