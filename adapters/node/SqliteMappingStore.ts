@@ -62,7 +62,7 @@ const make = Effect.fnUntraced(function* (
       })
     ),
     put: (records) => write("recording a mapping", (to) => to.put(records)),
-    remove: (mappings) => write("forgetting a mapping", (from) => from.remove(mappings)),
+    remove: (mappings, instead) => write("forgetting a mapping", (from) => from.remove(mappings, instead)),
     putEngine: (engine) => write("recording the Engine's start", (to) => to.putEngine(engine))
   })
 })

@@ -23,8 +23,9 @@ import {
   noResources,
   sameBackend
 } from "./Mapping.ts"
-import type { LostRecord, Stored, StoreError } from "./MappingStore.ts"
+import { type LostRecord, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { planAgain, resourcesOf, type Served } from "./Plan.ts"
+import { orphansOf, takeFrontend, withFrontend } from "./Standby.ts"
 
 export interface Restored {
   readonly live: number
@@ -167,6 +168,18 @@ export const retryEntries = Effect.fnUntraced(function* (
   return served
 })
 
+/** A standby without an entry before it becomes one in conflict, which is retried. */
+const adoptOrphans = Effect.fnUntraced(function* ({ mappings, store }: MapperContext) {
+  for (const entry of orphansOf(mappings)) {
+    const mapping = withFrontend(entry.mapping)
+    const records = [{ mapping, state: recordedState(entry.status) }]
+    const recorded = yield* Effect.result(store.remove([entry.mapping], records))
+    if (Result.isFailure(recorded)) continue
+    takeFrontend(mappings, entry, mapping)
+    entry.status = nextStatus(entry.status, "conflict")
+  }
+})
+
 /** The same for all such entries; costs next to nothing where there are none. Takes the lock. */
 export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyArray<string>> =>
   Effect.suspend(() => {
@@ -174,8 +187,13 @@ export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyAr
     const wanting = () => [
       ...mappings.all().filter((entry) => isConflicted(entry) || entry.resources.relayPending)
     ]
-    if (wanting().length === 0) return Effect.succeed([])
-    return mappings.lock.withPermit(Effect.suspend(() => retryEntries(context, wanting())))
+    if (wanting().length === 0 && orphansOf(mappings).next().done) return Effect.succeed([])
+    return mappings.lock.withPermit(
+      Effect.andThen(
+        adoptOrphans(context),
+        Effect.suspend(() => retryEntries(context, wanting()))
+      )
+    )
   })
 
 /** Sockets of unspecified addresses are bound first, since they cover the others of their group. */
@@ -196,6 +214,10 @@ const reserveAgain = Effect.fnUntraced(function* (
   const refused: Array<Refused> = []
   for (const entry of [...entries].sort(widestFirst)) {
     const { mapping } = entry
+    if (mapping.standby) {
+      entry.status = nextStatus(entry.status, "reactivated")
+      continue
+    }
     const again = planAgain(mapping, context.capabilities)
     if (Result.isFailure(again)) {
       refused.push([entry, again.failure])
@@ -225,7 +247,7 @@ const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => 
 }
 
 /** An entry that only the relay would serve stays in conflict if the relay refuses it. */
-const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
+export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
   const { route } = entry.resources
   if (route === undefined) return []
   const opened = yield* Effect.result(context.relay.open(route))
