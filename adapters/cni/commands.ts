@@ -24,13 +24,12 @@ export const add = Effect.fnUntraced(function* (
   labels: Labels
 ): Commanded {
   const owner = ownerOf(attachment)
-  yield* Effect.catch(publishAll(owner, groups, labels), (error) =>
-    error.code === codes.refused
-      ? Effect.flatMap(releaseGone(groups), (released) =>
-          released ? publishAll(owner, groups, labels) : Effect.fail(error)
-        )
-      : Effect.fail(error)
-  )
+  const publish = publishAll(owner, groups, labels)
+  yield* Effect.catch(publish, (error) => {
+    if (error.code !== codes.refused) return Effect.fail(error)
+    const released = Effect.catch(releaseGone(groups), () => Effect.succeed(false))
+    return Effect.flatMap(released, (any) => (any ? publish : Effect.fail(error)))
+  })
 })
 
 /** As one delivery: a failed call undoes the calls before it. */

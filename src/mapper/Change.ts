@@ -153,13 +153,14 @@ export const changeOf = (
   const standby = new Set<Claim>()
   for (const { each, claims } of claimed)
     for (const { claim, frontend, holders } of holdersInTheWay(state, each, claims)) {
-      const staying = holders.find((holder) => !mayGo(holder))
-      if (staying === undefined) for (const holder of holders) evict.add(holder)
-      else if (standsBehind(holders, claim.planned, asking.owner)) standby.add(claim)
+      const staying = holders.filter((holder) => !mayGo(holder))
+      const [first] = staying
+      if (first === undefined) for (const holder of holders) evict.add(holder)
+      else if (standsBehind(holders, staying, claim.planned, asking.owner)) standby.add(claim)
       else
         return Result.fail({
           group: each.index,
-          error: new PortAllocated({ frontend, hint: ` (${holderText(staying)})` })
+          error: new PortAllocated({ frontend, hint: ` (${holderText(first)})` })
         })
     }
   const reserve: Array<Reservation> = []

@@ -65,6 +65,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
         : stored.mappings
     const entries = found.map(entryOf)
     for (const entry of entries) mappings.add(entry)
+    yield* adoptOrphans(context)
     const { removed, refused } = yield* restoreEntries(context, entries)
     yield* letGoOfTheRest(context)
     const conflicted = refused.map(([{ mapping }, why]) => `${mappingText(mapping)}: ${why}`)
@@ -168,13 +169,13 @@ export const retryEntries = Effect.fnUntraced(function* (
   return served
 })
 
-/** A standby without an entry before it becomes one in conflict, which is retried. */
+/** Standbys without an entry before them get its place, in conflict: they are to be reactivated. */
 const adoptOrphans = Effect.fnUntraced(function* ({ mappings, store }: MapperContext) {
   for (const entry of orphansOf(mappings)) {
     const mapping = withFrontend(entry.mapping)
     const records = [{ mapping, state: recordedState(entry.status) }]
-    const recorded = yield* Effect.result(store.remove([entry.mapping], records))
-    if (Result.isFailure(recorded)) continue
+    // What can't be recorded now is tried again with the conflicts.
+    if (Result.isFailure(yield* Effect.result(store.remove([entry.mapping], records)))) return
     takeFrontend(mappings, entry, mapping)
     entry.status = nextStatus(entry.status, "conflict")
   }

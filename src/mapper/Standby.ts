@@ -25,18 +25,19 @@ const areOfOneContainer = (one: string, other: string): boolean =>
 const containerOf = (owner: string): string | undefined => /^([^:/]+:[^/]+)\/./.exec(owner)?.[1]
 
 /**
- * Whether a claim waits for its frontend, which another attachment of the same container has. What else holds the
- * port beside that one is not in the way of a mapping that takes its place.
+ * Whether a claim waits for its frontend, which another attachment of the same container has and does not lose. What
+ * else holds the port beside that one is not in the way of a mapping that takes its place.
  */
 export const standsBehind = (
   holders: ReadonlyArray<MappingEntry>,
+  staying: ReadonlyArray<MappingEntry>,
   { entry }: Served,
   owner: string
-): boolean =>
-  holders.some(
-    ({ mapping }) =>
-      !mapping.standby && mapping.host.key === entry.host.key && areOfOneContainer(mapping.owner, owner)
-  )
+): boolean => {
+  const isThere = ({ mapping }: MappingEntry) => mapping.host.key === entry.host.key
+  const before = holders.find((holder) => !holder.mapping.standby && isThere(holder))
+  return before !== undefined && areOfOneContainer(before.mapping.owner, owner) && staying.some(isThere)
+}
 
 /** The same entry, which needs nothing of the host yet. */
 export const plannedStandby = (planned: Served): Served => ({
