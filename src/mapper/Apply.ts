@@ -20,7 +20,7 @@ import { logFailure, type MapperContext } from "./MapperContext.ts"
 import { type MappingEntry, mappingText, nextStatus, noResources, type Status, takeOver } from "./Mapping.ts"
 import { recordEntries, recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
-import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
+import { eachRoute, reactivate, relayAgain, replaceTable } from "./Restore.ts"
 import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
@@ -160,13 +160,15 @@ const serve = Effect.fnUntraced(function* (
   if (conflicted.length > 0) yield* evict(context, conflicted, undo)
   const changed = all.filter(({ entry, resources }) => entry.resources !== resources)
   yield* redirect(context, changed, undo)
-  for (const { entry, resources } of changed) {
+  const rerouted = changed.filter(
+    ({ entry, resources }) => (entry.resources.route ?? resources.route) !== undefined
+  )
+  yield* eachRoute(rerouted, ({ entry, resources: { route } }) => {
     const { route: before } = entry.resources
-    const { route } = resources
-    if (before === undefined && route === undefined) continue
-    yield* reroute(relay, before, route)
-    undo.push(() => relayAsBefore(context, entry, route, before))
-  }
+    return Effect.map(reroute(relay, before, route), () => {
+      undo.push(() => relayAsBefore(context, entry, route, before))
+    })
+  })
   const recorded = update.filter((each) => each.record)
   undo.push(() =>
     Effect.andThen(
@@ -365,10 +367,13 @@ const releaseTogether = Effect.fnUntraced(function* (
     yield* forgetFlows(context.conntrack, [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)])
     yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   }
+  yield* eachRoute(
+    entries.flatMap(({ resources: { route } }) => route ?? []),
+    (route) => relay.close(route)
+  )
   const holds = new Set<Hold>()
   for (const entry of entries) {
-    const { route, hold } = entry.resources
-    if (route !== undefined) yield* relay.close(route)
+    const { hold } = entry.resources
     mappings.delete(entry)
     entry.status = nextStatus(entry.status, "removed")
     entry.resources = noResources

@@ -91,8 +91,15 @@ const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
   resources: noResources
 })
 
-/** The relay works on another thread, so each open waits for its reply; it still opens the routes in order. */
-const opensAtOnce = 256
+/**
+ * The relay works on another thread, so each change of a route waits for its reply; it still makes them in order. What
+ * was begun is finished, even where another one fails.
+ */
+export const eachRoute = <A, B, E>(
+  all: ReadonlyArray<A>,
+  change: (one: A) => Effect.Effect<B, E>
+): Effect.Effect<ReadonlyArray<B>, E> =>
+  Effect.forEach(all, (one) => Effect.uninterruptible(change(one)), { concurrency: 256 })
 
 /** Reserves the ports first, then replaces the kernel's whole table at once, then opens the relay's routes. */
 const restoreEntries = Effect.fnUntraced(function* (
@@ -106,9 +113,7 @@ const restoreEntries = Effect.fnUntraced(function* (
       reserved.map(({ entry }) => entry)
     )
   )
-  const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each), {
-    concurrency: opensAtOnce
-  })
+  const unrelayed = yield* eachRoute(reserved, (each) => relayAgain(context, each))
   return { removed, refused: [...refused, ...unrelayed.flat()] }
 })
 
