@@ -85,7 +85,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       'host.zone !== "" || backend.address.zone !== ""',
       'host.zone !== "" && backend.address.zone !== ""'
     ],
-    ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
+    ["rule7-succeeds-with-nothing-served", "planIn", "reasons.length > 0", "reasons.length > 1"]
   ]),
   ...faultsOf("src/ports/HeldPorts.ts")([
     [
