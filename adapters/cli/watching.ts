@@ -51,7 +51,7 @@ export const watching = ({
 
 /** For `serve` with an Engine but without `--watch`. */
 export const backendsOf = (engine: EngineAddress) =>
-  EngineBackends.layer.pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
+  EngineBackends.layer().pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
 
 /** Removes the rule. To be called once the mappings are released, not before. */
 export const releaseFilter = Effect.catch(Effect.asVoid(removeAccepted), (error) =>

@@ -126,7 +126,7 @@ export const doubtfulHolders = (
     holdersInTheWay(state, each, claimsOf(state, each)).flatMap(({ holder }) =>
       !isPending(holder) &&
       !isAbandoned(holder, state, nowMillis) &&
-      nowMillis - holder.mapping.sinceMillis >= startMillis
+      nowMillis - holder.askedMillis >= startMillis
         ? [holder]
         : []
     )
@@ -327,7 +327,7 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis }
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -348,16 +348,18 @@ const updateOf = (
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  // Another of its containers may have the address by now.
+  const container = owner === asking.owner ? undefined : mapping.container
   if (samePolicy && !unconfirmed && owner === mapping.owner) {
-    const record = renewed !== mapping.epoch
-    const same = record ? { ...mapping, epoch: renewed } : mapping
+    const record = renewed !== mapping.epoch || container !== mapping.container
+    const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
   return {
     entry,
     mapping: {
       ...mapping,
-      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed }
+      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container }
     },
     status,
     replaces,

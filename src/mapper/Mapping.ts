@@ -25,6 +25,11 @@ export interface Mapping {
   /** The Engine start that confirmed it last, counted from 0. Meaningless for other owners. */
   readonly epoch: number
   readonly sinceMillis: number
+  /**
+   * The container that has the backend address, in the words of `Backends`; `undefined` while it is unknown. Known
+   * for mappings of an Engine alone.
+   */
+  readonly container: string | undefined
 }
 
 /**
@@ -130,6 +135,8 @@ export interface MappingEntry {
   status: Status
   /** Empty where the entry is conflicted or gone. */
   resources: Resources
+  /** When a call asked for it last; after a restart, when it was mapped. */
+  askedMillis: number
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
