@@ -10,8 +10,8 @@ import * as EngineBackends from "../engine/EngineBackends.ts"
 import * as EngineHttp from "../engine/EngineHttp.ts"
 import { startWatch } from "../engine/Watch.ts"
 import { type RecordError, WatchRecord } from "../engine/WatchRecord.ts"
-import { keepAccepted, markText, removeAccepted } from "../linux/nft/DockerUser.ts"
-import type { AcceptMark } from "../linux/nft/Ruleset.ts"
+import { keepAccepted, removeAccepted } from "../linux/nft/DockerUser.ts"
+import { type AcceptMark, markText } from "../linux/nft/Ruleset.ts"
 
 export interface WatchingOptions {
   readonly engine: EngineAddress
