@@ -1,6 +1,6 @@
 /** `Backends` as the Engine knows them; see `Attribution`. */
 import * as Os from "node:os"
-import { Clock, Effect, Layer, Option, Queue, References, Result } from "effect"
+import { Effect, Layer, Option, Queue, References, Result } from "effect"
 import {
   type Attributed,
   type Attribution,
@@ -9,6 +9,7 @@ import {
 } from "../../src/mapper/MapperContext.ts"
 import type { Mapping } from "../../src/mapper/Mapping.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
+import { monotonicMillis } from "../node/monotonicMillis.ts"
 import {
   attachmentAt,
   attribute,
@@ -122,9 +123,12 @@ const makeStateOf = (engine: Engine["Service"]): Backends["Service"]["stateOf"] 
     Option.getOrUndefined
   )
   return Effect.fnUntraced(function* (mapping) {
-    if (known.untilMillis <= (yield* nowMillis)) {
+    if (known.untilMillis <= (yield* monotonicMillis)) {
       const view = yield* look
-      known = { untilMillis: (yield* nowMillis) + (view === undefined ? restMillis : freshMillis), view }
+      known = {
+        untilMillis: (yield* monotonicMillis) + (view === undefined ? restMillis : freshMillis),
+        view
+      }
     }
     return known.view === undefined ? "unknown" : stateIn(known.view, mapping)
   })
@@ -145,9 +149,6 @@ const stateIn = (
   if (view.containers.some((each) => attachmentAt(each, address) !== undefined)) return "running"
   return isAddressOf(view.networks, address) ? "gone" : "unknown"
 }
-
-/** Of a monotonic clock. */
-const nowMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /** Of the interfaces that are up and connected; a bridge is, once a container is attached to it. */
 const addressesHere = (): ReadonlyArray<HostAddress> =>

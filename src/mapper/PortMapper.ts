@@ -119,6 +119,7 @@ const memoryCapabilities: Capabilities = {
   defaultMode: "nat",
   natUnavailable: undefined,
   marksAccepted: false,
+  ipv6: true,
   relayed: ["tcp", "udp"]
 }
 

@@ -4,12 +4,11 @@
  *
  * Source: moby/moby#50259 (`PortBindingReq.FullRange`).
  */
-import { mostReleased } from "./Messages.ts"
 import type { Endpoint, Group, PortBinding, ReleasedBinding } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 
 /** The most ports of the full ranges of a call, each counted for each of its addresses. */
-export const mostOfRanges = mostReleased
+export const mostOfRanges = 20_000
 
 export const sizeOf = ({ first, last }: PortRange): number => last - first + 1
 

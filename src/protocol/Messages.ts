@@ -31,7 +31,7 @@ import {
 const most = 1000
 
 /** The most bindings of one release. A binding takes at least some fifty bytes, and the body has a limit as well. */
-export const mostReleased = 20_000
+const mostReleased = 20_000
 
 /**
  * One entry of a group. `FrontendPort` 0 requests any free port; `FrontendPortEnd` is the end of a range,
