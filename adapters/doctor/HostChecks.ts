@@ -3,7 +3,8 @@
  * a remedy. Reads only; changes nothing.
  */
 import { spawnSync } from "node:child_process"
-import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
+import { defaultMark, findChains } from "../linux/nft/DockerUser.ts"
+import { markText } from "../linux/nft/Ruleset.ts"
 import { readText } from "../node/FileText.ts"
 
 /**

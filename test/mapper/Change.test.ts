@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
-import { changeOf, inSteps, type PlannedGroup } from "../../src/mapper/Change.ts"
+import { changeOf } from "../../src/mapper/Change.ts"
+import { inSteps, type PlannedGroup } from "../../src/mapper/Claims.ts"
 import { Mappings, noResources, type Status } from "../../src/mapper/Mapping.ts"
 import { planGroup } from "../../src/mapper/Plan.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
@@ -32,7 +33,8 @@ const evicted = (port: string, ...holders: ReadonlyArray<readonly [host: string,
       state.add({
         mapping: mapping(`tcp ${host} 172.17.0.2:80`, 8080),
         status,
-        resources: noResources
+        resources: noResources,
+        askedMillis: 0
       })
     const claim = planned(group(port, ["tcp 0.0.0.0 172.17.0.3:80"]))
     const asking = { owner: "engine", nowMillis: 0, isGone: () => false }
