@@ -5,7 +5,7 @@ import * as Path from "node:path"
 import * as Readline from "node:readline/promises"
 import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
-import { wrongUsage } from "./clientFlags.ts"
+import { interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
@@ -69,7 +69,7 @@ export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
         Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
       )
       if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
-    }).pipe(Effect.scoped)
+    }).pipe(Effect.scoped, interruptedIsFailure)
   ).pipe(
     Command.withDescription(
       "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"

@@ -150,7 +150,7 @@ const expectedRefusals = [
   "400 bad request: Reqs[0].BackendPort = 0: must be an integer from 1 to 65535",
   "400 bad request: Reqs[0].FrontendPortEnd = 8000: must be at least FrontendPort, 8080",
   "400 bad request: Reqs[1].FrontendPort = 8081: must be 8080 as in Reqs[0], since the entries of one group get the same port",
-  '400 bad request: Reqs[1].FrontendIP = "0.0.0.0": must be another frontend than that of Reqs[0]',
+  "400 bad request: 0.0.0.0:8080/tcp is requested twice, for 172.31.0.2:80",
   '400 bad request: Labels["portmapper.allow"] = "10.0.0.0/8,nonsense": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (nonsense: expected exactly four decimal octets)'
 ]
 
