@@ -7,13 +7,12 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Debian from "../lab/Debian.ts"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
+import { knock } from "../lab/knock.ts"
 import * as Lab from "../lab/Lab.ts"
-import type { Namespace } from "../lab/Namespace.ts"
 import { contents, tables } from "../lab/Nft.ts"
-import type { Knocked, Knocks } from "../support/knocker.ts"
+import { labRequest } from "../support/requests.ts"
 
 const root = join(import.meta.dirname, "../..")
-const longMillis = 300_000
 
 /** Returns the path of the package. */
 const build = (version: string, rebuilt = false): string => {
@@ -24,31 +23,6 @@ const build = (version: string, rebuilt = false): string => {
     execFileSync("npm", ["run", "-s", "package"], { cwd: root, env, encoding: "utf8" }).trim()
   )
 }
-
-const knock = Effect.fnUntraced(function* (from: Namespace, knocks: Knocks) {
-  const running = yield* from.spawn(process.execPath, [
-    join(root, "test/support/knocker.ts"),
-    JSON.stringify(knocks)
-  ])
-  yield* running.waitForLine("knocking", { timeoutMillis: longMillis })
-  return Effect.gen(function* () {
-    yield* running.closeInput
-    return JSON.parse(yield* running.waitForLine(/^\{/, { timeoutMillis: longMillis })) as Knocked
-  })
-})
-
-const requestOf = (port: number) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ]
-})
 
 testNeeding("lintian finds no error in the Debian package", ["lintian", "strip", "npm"], async () => {
   const { status, stdout } = spawnSync("lintian", ["--fail-on", "error,warning", build("0.1.0")], {
@@ -97,8 +71,8 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
       const carried = yield* host.agent.transfer({ host: "127.0.0.1", port: 8081 })
       const socket = `${debian.root}/run/docker/plugins/portmapper.sock`
       const knocks = { tcp: [8080, 8081], udp: [5353], socket }
-      const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: requestOf(8082) })
-      const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: requestOf(8083) })
+      const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: labRequest(8082) })
+      const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: labRequest(8083) })
       const upgrade = yield* debian.sh("dpkg -i /root/new.deb")
       assert.notInclude(upgrade, "could not take over")
       const second = yield* mainPid
