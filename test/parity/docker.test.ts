@@ -12,7 +12,7 @@ import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { doctor } from "../serve/doctor.ts"
 import { until } from "../support/until.ts"
-import { ask, closed, compare, type Row, reached, type Seen } from "./Matrix.ts"
+import { ask, both, closed, compare, type Row, reached, type Seen } from "./Matrix.ts"
 
 /** Addresses of the host: on its wire to the client, and of its bridges. */
 const outside = "10.99.0.1"
@@ -110,8 +110,6 @@ const enter = Effect.fnUntraced(function* ({ dockerd, inside }: World, name: str
   for (const protocol of both) yield* container.agent.echo({ protocol, port: 80 })
 })
 
-const both = ["tcp", "udp"] as const
-
 interface Listed {
   readonly FrontendPort: number
   readonly Labels: Readonly<Record<string, string>>
@@ -188,6 +186,18 @@ const from =
 /** The Engine's proxy answers over UDP from another address than the client asked. */
 const silentReference: Pick<Way, "reference"> = { reference: ["silence"] }
 
+/** The networks stay isolated where nothing is published. */
+const direct = (from: string, wanted: ReadonlyArray<Seen>): Row<World, Side> => ({
+  ...{ report: "1", what: `${from}, by the container's own address`, wanted },
+  look: ({ dockerd, inside }) =>
+    Effect.gen(function* () {
+      const format = "--format={{.NetworkSettings.Networks.front.IPAddress}}"
+      const host = (yield* docker(dockerd, ["inspect", format, "web"])).trim()
+      const client = inside.get(from) ?? assert.fail(from)
+      return yield* ask(client, "web", { host, port: 80, isWanted: wanted === reached })
+    })
+})
+
 const rows: ReadonlyArray<Row<World, Side>> = [
   ...both.flatMap((protocol) => [
     row("suite", "from outside", "web", outside, { protocol, wanted: reached }),
@@ -212,6 +222,8 @@ const rows: ReadonlyArray<Row<World, Side>> = [
       })
     )
   ),
+  direct("from-front", reached),
+  direct("from-back", closed),
   ...[outside, ...Object.values(gateways)].flatMap((host) =>
     both.map((protocol) =>
       row("4", `from the container itself, by ${host}`, "web", host, {
