@@ -139,6 +139,7 @@ const responderOn = (
   state: ConnectionState,
   { now, unreadMillis }: Interception
 ): Responder => ({
+  connection: socket,
   deliver: (text) =>
     Effect.callback((resume) => {
       if (socket.destroyed) return resume(Effect.fail(new Undelivered()))

@@ -28,6 +28,7 @@ import {
 } from "./Mapping.ts"
 import { recordEntries, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
+import { verifyTable } from "./Reconcile.ts"
 import { reactivate, replaceTable } from "./Restore.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
@@ -165,6 +166,8 @@ const serve = Effect.fnUntraced(function* (
   const all = [...created, ...update]
   const conflicted = conflictedInTheWay(mappings, created)
   if (conflicted.length > 0) yield* evict(context, conflicted, undo)
+  // Another process may have changed the table a moment ago: what is answered again has to be in it.
+  if (update.some(({ resources: { rules } }) => rules.length > 0)) yield* verifyTable(context)
   const changed = all.filter(({ entry, resources }) => entry.resources !== resources)
   yield* redirect(context, changed, undo)
   for (const { entry, resources } of changed) {

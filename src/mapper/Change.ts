@@ -5,7 +5,7 @@
 import { Result } from "effect"
 import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
-import type { GroupsError } from "../protocol/Driver.ts"
+import { type GroupsError, isSession } from "../protocol/Driver.ts"
 import {
   type Entry,
   endpointText,
@@ -368,9 +368,11 @@ const updateOf = (
 
 /**
  * Owners of the form `KIND:NAME` follow each other at a backend address: the new owner takes the mapping over, and
- * a late release by the previous one no longer applies. Any other owner keeps its mappings.
+ * a late release by the previous one no longer applies. A session, which may end before any other owner, gives its
+ * mapping to whichever asks next. Any other owner keeps its mappings.
  */
 const handsOver = (from: string, to: string): boolean => {
+  if (isSession(from) && !isSession(to)) return true
   const kind = to.slice(0, to.indexOf(":") + 1)
   return kind !== "" && from !== to && from.startsWith(kind)
 }

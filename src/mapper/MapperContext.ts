@@ -15,6 +15,11 @@ export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
   "portmapper/mapper/MapperConfig"
 ) {}
 
+/** The sessions whose connections outlive the start of the mapper: those that a predecessor passed on in a takeover. */
+export const LiveSessions = Context.Reference<ReadonlySet<string>>("portmapper/mapper/LiveSessions", {
+  defaultValue: () => new Set()
+})
+
 export type BackendState = "running" | "gone" | "unknown"
 
 /** Whether the container behind a backend address still exists; used to settle a conflict between two mappings. */

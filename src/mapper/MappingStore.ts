@@ -72,6 +72,11 @@ export class MappingStore extends Context.Service<
     /** Removes mappings, all or none; succeeds for one that is not recorded. */
     readonly remove: (mappings: ReadonlyArray<Mapping>) => Effect.Effect<void, StoreError>
     readonly putEngine: (engine: StoredEngine) => Effect.Effect<void, StoreError>
+    /**
+     * Makes sure that the next process will find the record, and writes it anew where another process removed or
+     * replaced it; cheap enough for ten times a second. `put` of `applied` does the same.
+     */
+    readonly check: Effect.Effect<void, StoreError>
   }
 >()("portmapper/mapper/MappingStore") {
   static readonly layerMemory = Layer.unwrap(
@@ -128,6 +133,7 @@ function makeMemoryStore() {
       write("remove", () => {
         for (const mapping of mappings) records.delete(mappingKey(mapping))
       }),
+    check: Effect.void,
     putEngine: (next) =>
       write("putEngine", () => {
         engine = next

@@ -10,14 +10,22 @@ import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
+import { isSession } from "../protocol/Driver.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import { type RouteFrontend, reroute } from "../relay/Relay.ts"
-import { logFailure, type MapperContext, type MapperServices, mapperContext } from "./MapperContext.ts"
+import {
+  LiveSessions,
+  logFailure,
+  type MapperContext,
+  type MapperServices,
+  mapperContext
+} from "./MapperContext.ts"
 import {
   frontendKey,
   isConflicted,
   type Mapping,
   type MappingEntry,
+  mappingKey,
   mappingText,
   nextStatus,
   noResources,
@@ -32,8 +40,8 @@ export interface Restored {
   /** Each as `0.0.0.0:8080/tcp: why`. */
   readonly conflicted: ReadonlyArray<string>
   /**
-   * Redirections that were removed: a kill cut their calls short before they were recorded, so they were never
-   * answered.
+   * Mappings of sessions that are over, and redirections of calls that a kill cut short before they were recorded, so
+   * they were never answered.
    */
   readonly undone: number
   /** The record that could not be used, if any; mappings read back from the kernel are among the unconfirmed. */
@@ -62,7 +70,8 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       lost !== undefined && stored.mappings.length === 0
         ? yield* importFromKernel(context, lost)
         : stored.mappings
-    const entries = found.map(entryOf)
+    const over = yield* endedSessions(context, found)
+    const entries = found.filter((one) => !over.has(mappingKey(one.mapping))).map(entryOf)
     for (const entry of entries) mappings.add(entry)
     const { removed, refused } = yield* restoreEntries(context, entries)
     yield* letGoOfTheRest(context)
@@ -73,12 +82,30 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       live: entries.filter(({ status }) => status._tag === "Answered").length,
       unconfirmed: entries.filter(({ status }) => status._tag === "Unconfirmed").length,
       conflicted,
-      undone: removed.filter(
-        (rule) => rule._tag === "Redirect" && mappings.get(keyOfRule(rule)) === undefined
-      ).length,
+      undone:
+        over.size +
+        removed.filter(
+          (rule) =>
+            rule._tag === "Redirect" &&
+            mappings.get(keyOfRule(rule)) === undefined &&
+            !over.has(keyOfRule(rule))
+        ).length,
       lost
     }
   })
+
+/** Removes from the record what sessions mapped that did not survive the end of the last process; returns the keys. */
+const endedSessions = Effect.fnUntraced(function* (
+  { store }: MapperContext,
+  found: ReadonlyArray<Stored>
+): Effect.fn.Return<ReadonlySet<string>> {
+  const live = yield* LiveSessions
+  const over = found.flatMap(({ mapping }) =>
+    isSession(mapping.owner) && !live.has(mapping.owner) ? [mapping] : []
+  )
+  if (over.length > 0) yield* logFailure("forgetting what sessions mapped", store.remove(over))
+  return new Set(over.map(mappingKey))
+})
 
 const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protocol, host, port)
 
