@@ -145,12 +145,13 @@ export class MappingFile {
     for (const mapping of mappings) this.#written.delete(mappingKey(mapping))
   }
 
-  remove(mappings: ReadonlyArray<Mapping>): void {
-    this.#forget(mappings)
+  remove(mappings: ReadonlyArray<Mapping>, instead: ReadonlyArray<Stored> = []): void {
+    this.#forget([...mappings, ...instead.map(({ mapping }) => mapping)])
     this.#write(
-      mappings.length,
+      mappings.length + instead.length,
       () => {
         for (const mapping of mappings) this.#delete.run(mappingKey(mapping))
+        for (const each of instead) this.#upsert.run(...rowOf(each))
       },
       true
     )

@@ -102,7 +102,7 @@ const make = Effect.fnUntraced(function* (
       const isNew = records.some(({ state }) => state === "applied")
       return write("recording a mapping", (to) => to.put(records), isNew)
     },
-    remove: (mappings) => write("forgetting a mapping", (from) => from.remove(mappings)),
+    remove: (mappings, instead) => write("forgetting a mapping", (from) => from.remove(mappings, instead)),
     putEngine: (engine) => write("recording the Engine's start", (to) => to.putEngine(engine))
   })
 })

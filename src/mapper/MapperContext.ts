@@ -106,7 +106,7 @@ const flaggedStore = (store: MappingStore["Service"], dirty: DirtyFlags): Mappin
   return {
     ...store,
     put: (records) => Effect.catchCause(store.put(records), flag),
-    remove: (mappings) => Effect.catchCause(store.remove(mappings), flag),
+    remove: (mappings, instead) => Effect.catchCause(store.remove(mappings, instead), flag),
     putEngine: (engine) => Effect.catchCause(store.putEngine(engine), flag)
   }
 }

@@ -36,7 +36,7 @@ export interface ListedMapping {
   readonly backendPort: number
   readonly mode: string
   readonly owner: string
-  readonly state: "live" | "unconfirmed" | "stale" | "conflicted"
+  readonly state: "live" | "unconfirmed" | "stale" | "conflicted" | "standby"
   /** Milliseconds since the Unix epoch. */
   readonly sinceMillis: number
   readonly labels: ReadonlyMap<string, string>

@@ -3,7 +3,7 @@ import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { type Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { LiveSessions, mapperContext } from "../../src/mapper/MapperContext.ts"
 import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -15,7 +15,7 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
-import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { flushed, killedAt, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
 import { mapping, records } from "../support/mappings.ts"
 import vectors from "../vectors/engine.json" with { type: "json" }
 
@@ -492,30 +492,3 @@ describe("restore of many", () => {
     })
   )
 })
-
-/**
- * Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are
- * fewer.
- */
-const killedAt = <A, E, R>(
-  stop: number,
-  kill: Effect.Effect<void, never, Firewall>,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<string | undefined, E, R | Firewall> =>
-  Effect.gen(function* () {
-    const firewall = yield* Firewall
-    let passed = 0
-    let stoppedAt: string | undefined
-    const exit = yield* Effect.exit(
-      Effect.provideService(effect, Steps, (step) => {
-        if (++passed !== stop) return Effect.void
-        stoppedAt = step
-        return Effect.andThen(
-          Effect.provideService(kill, Firewall, firewall),
-          Effect.fail(new InjectedFailure({ step }))
-        )
-      })
-    )
-    if (stoppedAt === undefined) yield* exit
-    return stoppedAt
-  })
