@@ -208,7 +208,8 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       const { outcome, answer } = yield* Fiber.join(connecting)
       assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
       assert.deepStrictEqual(yield* contents(host), {
-        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"]
+        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"],
+        hairpin_any4: ["tcp . 53 . 172.31.0.2", "udp . 53 . 172.31.0.2"]
       })
       yield* flow.isAnsweredBy("c1")
       assert.deepStrictEqual(
