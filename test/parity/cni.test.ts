@@ -13,6 +13,7 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { check } from "../lab/Process.ts"
 import type { Ports } from "../support/cni.ts"
 import { ask, both, closed, compare, type Row, reached } from "./Matrix.ts"
 
@@ -22,6 +23,8 @@ interface Side {
   /** A pod with published ports, and one without. */
   readonly web: Namespace
   readonly peer: Namespace
+  /** The namespace of the first goes without a DEL, and another pod gets its ports. */
+  readonly replace: Effect.Effect<void, unknown>
   readonly remove: Effect.Effect<void, unknown>
 }
 
@@ -52,9 +55,19 @@ const makeSide = Effect.fnUntraced(function* (publisher: "portmap" | "ours") {
   })
   yield* run("add", web, published)
   yield* run("add", peer)
-  for (const protocol of both)
-    for (const address of ["0.0.0.0", "::"]) yield* web.agent.echo({ protocol, host: address, port: 80 })
-  const side: Side = { host, client, web, peer, remove: run("del", web, published) }
+  const serve = Effect.fnUntraced(function* ({ agent }: Namespace) {
+    for (const protocol of both)
+      for (const address of ["0.0.0.0", "::"]) yield* agent.echo({ protocol, host: address, port: 80 })
+  })
+  yield* serve(web)
+  const next = yield* Cni.pod(prefix, "next")
+  const replace = Effect.gen(function* () {
+    yield* web.agent.stop
+    yield* check("ip", ["netns", "del", web.name])
+    yield* run("add", next, published)
+    yield* serve(next)
+  })
+  const side: Side = { host, client, web, peer, replace, remove: run("del", next, published) }
   return side
 })
 
@@ -71,16 +84,25 @@ type Way = Pick<Row<unknown, Side>, "wanted" | "reference" | "isRelayed"> & {
   readonly port?: keyof typeof ports
   readonly from?: "host" | "client" | "web" | "peer"
   readonly source?: string
+  readonly who?: string
 }
 
 /** One exchange with the pod's port at an address, over TCP and over UDP. */
 const row = (report: string, what: string, host: string, way: Way): ReadonlyArray<Row<unknown, Side>> =>
   both.map((protocol) => {
-    const { wanted, reference = wanted, isRelayed = false, from = "client", port = "web", ...asked } = way
+    const {
+      wanted,
+      reference = wanted,
+      isRelayed = false,
+      from = "client",
+      port = "web",
+      who = "web",
+      ...asked
+    } = way
     return {
       ...{ report, what: `${what}${protocol === "udp" ? ", UDP" : ""}`, wanted, reference, isRelayed },
       look: (_, side) =>
-        ask(side[from] satisfies Reached, "web", {
+        ask(side[from] satisfies Reached, who, {
           ...{ host, protocol, port: ports[port], ...asked },
           isWanted: !reference.includes("silence")
         })
@@ -119,6 +141,11 @@ describeLab("portmapper-cni beside portmap", ["go", "cni", "iptables"], () => {
     Effect.gen(function* () {
       const sides = { reference: yield* makeSide("portmap"), ours: yield* makeSide("ours") }
       yield* compare("portmapper-cni beside portmap", undefined, rows, sides)
+      for (const side of Object.values(sides)) yield* side.replace
+      const replaced = row("14", "the next pod, where the namespace of the last is gone", outside, {
+        ...{ who: "next", wanted: reached, reference: closed }
+      })
+      yield* compare("after a namespace is gone", undefined, replaced, sides)
       for (const side of Object.values(sides)) yield* side.remove
       const removed = [row("suite", "after DEL, from outside", outside, { wanted: closed })].flat()
       yield* compare("after DEL", undefined, removed, sides)
