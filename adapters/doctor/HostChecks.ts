@@ -3,7 +3,8 @@
  * a remedy. Reads only; changes nothing.
  */
 import * as Fs from "node:fs"
-import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
+import { defaultMark, findChains } from "../linux/nft/DockerUser.ts"
+import { markText } from "../linux/nft/Ruleset.ts"
 import { run } from "./HostRules.ts"
 
 /**

@@ -14,7 +14,8 @@ export const applicationId = 0x706d6170
 
 /**
  * The migrations from version n to n + 1, in order; never changed once released. `since_millis` counts from the Unix
- * epoch, addresses are the texts of the request, labels a JSON array of pairs.
+ * epoch, addresses are the texts of the request, labels a JSON array of pairs; `container` is null while it is
+ * unknown.
  */
 export const migrations: ReadonlyArray<string> = [
   `
@@ -40,7 +41,8 @@ export const migrations: ReadonlyArray<string> = [
   ) STRICT;
   INSERT INTO engine VALUES (1, 0, 0);
   PRAGMA application_id = ${applicationId};
-  `
+  `,
+  "ALTER TABLE mapping ADD COLUMN container TEXT"
 ]
 
 /** Migrates a file from its version to the latest; each migration is its own transaction. Throws. */
@@ -71,7 +73,8 @@ const columns = [
   "labels",
   "owner",
   "epoch",
-  "since_millis"
+  "since_millis",
+  "container"
 ]
 
 export const selectMappings = `SELECT ${columns.join(", ")} FROM mapping`
@@ -101,7 +104,8 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mapping.labels.size === 0 ? "[]" : JSON.stringify([...mapping.labels]),
   mapping.owner,
   mapping.epoch,
-  mapping.sinceMillis
+  mapping.sinceMillis,
+  mapping.container ?? null
 ]
 
 /**
@@ -124,7 +128,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       modeText,
       labelsText
     ] = row as Row
-    const [owner, epoch, sinceMillis] = row.slice(10) as [string, number, number]
+    const [owner, epoch, sinceMillis, container] = row.slice(10) as [string, number, number, string | null]
     const host = addressOf(hostText)
     const backend = addressOf(backendText)
     const protocol = protocolOfNumber(number)
@@ -148,6 +152,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       owner,
       epoch,
       sinceMillis,
+      container: container ?? undefined,
       ...(key.startsWith("standby ") ? { standby: true as const } : {})
     }
     return mappingKey(mapping) === key

@@ -110,7 +110,7 @@ const createdOn = (
     const hold = planned.reserves ? holds[next++] : undefined
     const resources = resourcesOf(planned, policy, port, hold)
     return {
-      entry: { mapping, status, resources: noResources },
+      entry: { mapping, status, resources: noResources, askedMillis: mapping.sinceMillis },
       mapping,
       status,
       resources,

@@ -6,20 +6,19 @@ import { Result } from "effect"
 import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
 import { type GroupsError, isSession } from "../protocol/Driver.ts"
+import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
 import {
-  type Entry,
-  endpointText,
-  frontendText,
-  type Group,
-  type PortRequest,
-  type ReleasedBinding
-} from "../protocol/PortBinding.ts"
+  type Claim,
+  claimsOf,
+  evictableOf,
+  holdersInTheWay,
+  isAbandoned,
+  type PlannedGroup
+} from "./Claims.ts"
 import { ownLabels, type Policy, policyText } from "./Labels.ts"
 import {
-  frontendKey,
   isConflicted,
   isPending,
-  isStale,
   type Mapping,
   type MappingEntry,
   type Mappings,
@@ -27,22 +26,13 @@ import {
   nextStatus,
   provisional,
   type Resources,
-  routedKey,
   type Status,
-  sameBackend,
   takeOver
 } from "./Mapping.ts"
-import { type Plan, resourcesOf, type Served } from "./Plan.ts"
+import { resourcesOf, type Served } from "./Plan.ts"
 import { plannedStandby, standsBehind, withStandbys } from "./Standby.ts"
 
 type State = Mappings["Service"]
-
-/** A requested group and its plan; `index` is its place among the groups of the call. */
-export interface PlannedGroup {
-  readonly index: number
-  readonly group: Group
-  readonly plan: Plan
-}
 
 /** The caller and the time of the call. `isGone`: whether the container behind an entry is known to be gone. */
 export interface Asking {
@@ -94,49 +84,6 @@ export interface Change {
   readonly update: ReadonlyArray<Update>
 }
 
-/** A mapping that a group requests, and the existing entries for it. */
-interface Claim {
-  readonly planned: Served
-  /** The entry, if it is already mapped and served. */
-  readonly entry: MappingEntry | undefined
-  /** The same mapping in conflict; this claim creates it anew. */
-  readonly conflicted: MappingEntry | undefined
-  /** Entries of the same binding with a host port, where the claim wants none. */
-  readonly replaces: ReadonlyArray<MappingEntry>
-}
-
-/** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
-export const conflictedOf = (
-  state: State,
-  groups: ReadonlyArray<PlannedGroup>
-): ReadonlyArray<MappingEntry> =>
-  groups.flatMap(({ group, plan }) =>
-    servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports)
-      return entry !== undefined && isConflicted(entry) ? [entry] : []
-    })
-  )
-
-/** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
-export const doubtfulHolders = (
-  state: State,
-  groups: ReadonlyArray<PlannedGroup>,
-  nowMillis: number
-): ReadonlyArray<MappingEntry> =>
-  groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each))
-      .flatMap(({ holders }) => holders)
-      .filter(
-        (holder) =>
-          !isPending(holder) &&
-          !isAbandoned(holder, state, nowMillis) &&
-          nowMillis - holder.mapping.sinceMillis >= startMillis
-      )
-  )
-
-/** A container's ports are published before it runs: for this long, its container does not count as gone. */
-const startMillis = 30_000
-
 /** The change that these groups make together; none of them conflicts with another (see `inSteps`). */
 export const changeOf = (
   state: State,
@@ -184,26 +131,6 @@ export const changeOf = (
   return Result.succeed({ evict: [...evict], reserve, update })
 }
 
-/**
- * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
- * together.
- */
-export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
-  if (groups.length === 1) return [groups]
-  const seen = new Set<string>()
-  for (const { group } of groups) {
-    const wanted = new Set(
-      group.entries.flatMap(({ protocol, backend }) => [
-        `${protocol} to ${endpointText(backend)}`,
-        ...(group.ports._tag === "Exact" ? [`${protocol} at ${group.ports.port}`] : [])
-      ])
-    )
-    for (const each of wanted) if (seen.has(each)) return groups.map((one) => [one])
-    for (const each of wanted) seen.add(each)
-  }
-  return [groups]
-}
-
 /** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
 export const conflictedInTheWay = (
   state: State,
@@ -224,115 +151,6 @@ export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, aft
     return flowsOfNarrowed(before.rules, allow)
   })
 
-/** The entries that these bindings name. */
-export const releasedBy = (
-  state: State,
-  bindings: ReadonlyArray<ReleasedBinding>
-): ReadonlyArray<MappingEntry> => {
-  const found = bindings.flatMap(({ protocol, host, port, backend }) => {
-    const published = [
-      state.get(frontendKey(protocol, host, port)) ?? [],
-      state.standbys({ protocol, host, port })
-    ].flat()
-    const named = published.filter((entry) => leadsTo(entry, backend))
-    if (named.length > 0) return named
-    if (backend.address === undefined) return []
-    return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
-  })
-  return found.length > 1 ? [...new Set(found)] : found
-}
-
-const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined ||
-  port === 0 ||
-  (mapping.backend.address.key === address.key && mapping.backend.port === port)
-
-const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
-  entries.filter((planned) => planned._tag === "Served")
-
-const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
-  const claims = new Map<string, Claim>()
-  for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports)
-    const [entry, conflicted] =
-      there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
-    // In routed mode several entries may be one mapping; the last of them stands for it.
-    const { protocol, host, backend } = planned.entry
-    const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
-    const published = replacedBy(state, planned, ports)
-    const replaces = [...(claims.get(key)?.replaces ?? []), ...(published === undefined ? [] : [published])]
-    claims.set(key, { planned, entry, conflicted, replaces })
-  }
-  return [...claims.values()]
-}
-
-/** The existing mapping of this entry, if it requests an exact port or no host port. */
-const mappedAlready = (
-  state: State,
-  { entry, mode }: Served,
-  ports: PortRequest
-): MappingEntry | undefined => {
-  if (mode !== "routed" && ports._tag !== "Exact") return undefined
-  const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode }
-  return leadingTo(state.get(mappingKey(key)), entry) ?? state.get(mappingKey({ ...key, standby: true }))
-}
-
-/** The same binding with a host port, where the entry wants none. */
-const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined =>
-  mode === "routed" && ports._tag === "Exact"
-    ? leadingTo(state.get(frontendKey(entry.protocol, entry.host, ports.port)), entry)
-    : undefined
-
-const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
-  entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
-
-/** For each claim the holders of its port, with their standbys. */
-const holdersInTheWay = (
-  state: State,
-  { group: { ports } }: PlannedGroup,
-  claims: ReadonlyArray<Claim>
-): ReadonlyArray<{
-  readonly claim: Claim
-  readonly frontend: string
-  readonly holders: ReadonlyArray<MappingEntry>
-}> => {
-  if (ports._tag !== "Exact") return []
-  return claims.flatMap((claim) => {
-    const { protocol, host } = claim.planned.entry
-    if (!claim.planned.reserves || claim.entry !== undefined) return []
-    const holders = holdersOf(state, claim.planned, ports.port).filter(
-      (holder) => !claims.some(({ entry }) => entry === holder)
-    )
-    return [{ claim, frontend: frontendText(protocol, host, ports.port), holders }]
-  })
-}
-
-/** What holds this port of an entry's address, and the standbys. */
-const holdersOf = (state: State, { entry: { protocol, host } }: Served, port: number) =>
-  withStandbys(
-    state,
-    state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
-  )
-
-/** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
-const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
-  entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
-
-const evictableOf = (
-  state: State,
-  fresh: ReadonlyArray<Claim>,
-  gives: (port: number) => boolean,
-  mayGo: (entry: MappingEntry) => boolean
-): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
-  const abandoned = [...state.all()]
-    .filter((entry) => entry.mapping.mode !== "routed" && gives(entry.mapping.port) && mayGo(entry))
-    .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
-  return [...new Set(abandoned.map(({ mapping }) => mapping.port))].flatMap((port) => {
-    const holders = new Set(fresh.flatMap(({ planned }) => holdersOf(state, planned, port)))
-    return holders.size > 0 && [...holders].every(mayGo) ? [[...holders]] : []
-  })
-}
-
 const creationOf = (
   { engine: { number: epoch } }: State,
   { group: { labels }, plan: { policy } }: PlannedGroup,
@@ -346,7 +164,7 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis }
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -374,16 +192,18 @@ const updateOf = (
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  // Another of its containers may have the address by now.
+  const container = owner === asking.owner ? undefined : mapping.container
   if (samePolicy && !unconfirmed && owner === mapping.owner) {
-    const record = renewed !== mapping.epoch
-    const same = record ? { ...mapping, epoch: renewed } : mapping
+    const record = renewed !== mapping.epoch || container !== mapping.container
+    const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
   return {
     entry,
     mapping: {
       ...mapping,
-      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed }
+      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container }
     },
     status,
     replaces,

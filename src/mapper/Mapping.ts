@@ -27,6 +27,11 @@ export interface Mapping {
   readonly sinceMillis: number
   /** Waits for its frontend, which another attachment of the same container has; see `Standby`. It holds nothing. */
   readonly standby?: true | undefined
+  /**
+   * The container that has the backend address, in the words of `Backends`; `undefined` while it is unknown. Known
+   * for mappings of an Engine alone.
+   */
+  readonly container: string | undefined
 }
 
 /**
@@ -132,6 +137,8 @@ export interface MappingEntry {
   status: Status
   /** Empty where the entry is conflicted or gone. */
   resources: Resources
+  /** When a call asked for it last; after a restart, when it was mapped. */
+  askedMillis: number
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }

@@ -8,6 +8,7 @@ import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { preview } from "../protocol/GoJson.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -30,7 +31,6 @@ export interface Capabilities {
 }
 
 export interface Plan {
-  readonly mode: Mode
   readonly policy: Policy
   readonly entries: ReadonlyArray<Planned>
 }
@@ -85,16 +85,11 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
-    const mode = policy.mode ?? capabilities.defaultMode
-    const issues = mode === "routed" ? [] : selfMappingIssues(group)
-    if (issues.length > 0) return Result.fail(new RequestError({ issues }))
-    const unavailable = modeUnavailable(mode, capabilities)
-    if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
-    const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
-    const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
-    return reasons.length > 0 && reasons.length === entries.length
-      ? Result.fail(new NothingServed({ reasons }))
-      : Result.succeed({ mode, policy, entries })
+    const mode = policy.mode ?? (needsRelay(group, policy) ? "proxy" : capabilities.defaultMode)
+    const issues = [...headerIssues(policy), ...(mode === "routed" ? [] : selfMappingIssues(group))]
+    return issues.length > 0
+      ? Result.fail(new RequestError({ issues }))
+      : planIn(mode, group, policy, capabilities)
   })
 
 /** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
@@ -102,15 +97,45 @@ export const planAgain = (
   mapping: Mapping,
   capabilities: Capabilities
 ): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
-  const { port, labels } = mapping
+  const { port, labels, mode } = mapping
   const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
-  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  const plan = Result.flatMap(parsePolicy(labels), (policy) => planIn(mode, group, policy, capabilities))
   if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
   const [planned] = plan.success.entries
   return planned?._tag === "Served"
     ? Result.succeed({ planned, policy: plan.success.policy })
     : Result.fail(planned?.reason ?? "there is nothing to serve")
 }
+
+const planIn = (
+  mode: Mode,
+  group: Group,
+  policy: Policy,
+  capabilities: Capabilities
+): Result.Result<Plan, PlanError> => {
+  const unavailable = modeUnavailable(mode, capabilities)
+  if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
+  const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
+  const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
+  return reasons.length > 0 && reasons.length === entries.length
+    ? Result.fail(new NothingServed({ reasons }))
+    : Result.succeed({ policy, entries })
+}
+
+/** Only the relay sends the PROXY protocol's header, which TCP alone has. */
+const needsRelay = ({ entries }: Group, { proxyProtocol }: Policy): boolean =>
+  proxyProtocol !== undefined && entries.some(({ protocol }) => protocol === "tcp")
+
+const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
+  proxyProtocol === undefined || mode === undefined || mode === "proxy"
+    ? []
+    : [
+        {
+          path: 'Labels["portmapper.mode"]',
+          value: preview(mode),
+          rule: "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
+        }
+      ]
 
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (

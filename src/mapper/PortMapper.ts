@@ -28,15 +28,9 @@ import {
   type UnmapError,
   undoing
 } from "./Apply.ts"
-import {
-  type Change,
-  changeOf,
-  conflictedOf,
-  doubtfulHolders,
-  inSteps,
-  type PlannedGroup,
-  releasedBy
-} from "./Change.ts"
+import { type Change, changeOf } from "./Change.ts"
+import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
+import { followContainers } from "./Containers.ts"
 import {
   Backends,
   MapperConfig,
@@ -77,9 +71,10 @@ export const PortMapper = {
       yield* logRestored(yield* restore)
       yield* Effect.forkScoped(every(checkInterval, reconciler(context)))
       yield* Effect.forkScoped(every(retryInterval, retryConflicts(context)))
+      const delivered = yield* followContainers(context)
       return Driver.of({
-        mapPorts: (group) => mapPortsIn(context, group),
-        mapGroups: (groups) => mapGroupsIn(context, groups),
+        mapPorts: (group) => Effect.andThen(delivered, mapPortsIn(context, group)),
+        mapGroups: (groups) => Effect.andThen(delivered, mapGroupsIn(context, groups)),
         unmapPorts: (release) => unmapPortsIn(context, release),
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
@@ -203,6 +198,8 @@ const applyAll = Effect.fnUntraced(function* (
     yield* Effect.mapError(replace(context, replaced, undo), (error) => ({ group: undefined, error }))
   yield* delivery.closed ? Effect.interrupt : interruption
   delivery.answered = done.flatMap(({ answered }) => answered)
+  const nowMillis = yield* Clock.currentTimeMillis
+  for (const entry of delivery.answered) entry.askedMillis = nowMillis
   return done.flatMap(({ ports }) => ports)
 })
 
@@ -218,7 +215,7 @@ const decide = Effect.fnUntraced(function* (
   const nowMillis = yield* Clock.currentTimeMillis
   const gone = new Set<MappingEntry>()
   for (const holder of doubtfulHolders(mappings, groups, nowMillis))
-    if ((yield* backends.stateOf(holder.mapping.backend)) === "gone") gone.add(holder)
+    if ((yield* backends.stateOf(holder.mapping)) === "gone") gone.add(holder)
   const asking = { owner, nowMillis, isGone: (entry: MappingEntry) => gone.has(entry) }
   return yield* Effect.fromResult(changeOf(mappings, groups, asking))
 })

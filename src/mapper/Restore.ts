@@ -115,7 +115,8 @@ const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protoc
 const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
   mapping,
   status: { _tag: "Conflicted", was: state === "answered" ? "Answered" : "Unconfirmed" },
-  resources: noResources
+  resources: noResources,
+  askedMillis: mapping.sinceMillis
 })
 
 /**
@@ -388,7 +389,8 @@ const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
         labels: labelsOf(rule),
         owner: unknownOwner,
         epoch: 0,
-        sinceMillis: nowMillis
+        sinceMillis: nowMillis,
+        container: undefined
       }
 
 const labelsOf = ({ allow }: Redirect): Mapping["labels"] =>

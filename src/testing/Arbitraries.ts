@@ -230,6 +230,8 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.allow": "10.0.0.0/33" },
   { "portmapper.udp-idle": "0s" },
   { "portmapper.proxy-protocol": "v3" },
+  { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
+  { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },
   { app: ["web"] }
 )

@@ -99,7 +99,10 @@ describeLab("the plugin and its host's limits", [], () => {
       yield* plugin.process.kill("SIGTERM")
       assert.deepStrictEqual(yield* plugin.process.wait(), { code: 0, signal: null })
       assert.isFalse(existsSync(plugin.socket))
-      assert.deepStrictEqual(yield* contents(host), { any4: ["tcp . 8080 : 172.31.0.2 . 80"] })
+      assert.deepStrictEqual(yield* contents(host), {
+        any4: ["tcp . 8080 : 172.31.0.2 . 80"],
+        hairpin_any4: ["tcp . 8080 . 172.31.0.2"]
+      })
     })
   )
 

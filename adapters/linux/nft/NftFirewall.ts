@@ -14,10 +14,11 @@ import {
   withoutRules
 } from "../../../src/firewall/Firewall.ts"
 import { libc } from "../Libc.ts"
+import { joinMarks, liveMark, type MarkConflict } from "./LiveMark.ts"
 import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
 import { type CountedElement, elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
-import { type AcceptMark, makeTable } from "./Ruleset.ts"
+import { type AcceptMark, makeTable, markText } from "./Ruleset.ts"
 import type { ForeignChange } from "./TableEvents.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -36,14 +37,20 @@ export interface Options extends TableChoice {
 export const layer = (
   options: Options = {},
   load = libc
-): Layer.Layer<Firewall, FirewallError | NamespaceBusy> => Layer.effect(Firewall, make(options, load))
+): Layer.Layer<Firewall, FirewallError | MarkConflict | NamespaceBusy> =>
+  Layer.effect(Firewall, make(options, load))
 
 const make = Effect.fnUntraced(function* (
   { acceptMark, table: name = "portmapper", lock }: Options,
   loadLibc: typeof libc
 ) {
   const { take } = lock ?? (yield* makeNamespaceLock(name, loadLibc))
-  const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
+  const netlink = yield* take
+  const live = yield* Effect.fromResult(liveMark(netlink, name))
+  const mark = yield* Effect.fromResult(joinMarks(acceptMark, live))
+  if (mark !== undefined && (acceptMark === undefined || markText(mark) !== markText(acceptMark)))
+    yield* Effect.logInfo(`marking what is redirected ${markText(mark)}: published ports rest on it`)
+  const table = yield* openTable(makeTable({ name, acceptMark: mark }), loadLibc(), netlink)
 
   /**
    * The rules in the table, from which a change computes what it replaces. `undefined` before this process has read

@@ -373,6 +373,7 @@ describeInNamespace("NftFirewall", () => {
 
   it.live("loads every accept mark, the widest too", () =>
     Effect.gen(function* () {
+      nft("delete table inet portmapper")
       for (const acceptMark of [
         { mark: 1, mask: 0xffffffff },
         { mark: 0xffffffff, mask: 0xffffffff },
