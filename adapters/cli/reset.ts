@@ -6,7 +6,7 @@ import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import { removeAccepted } from "../linux/nft/DockerUser.ts"
 import { connectionError } from "../node/connectionError.ts"
-import { wrongUsage } from "./clientFlags.ts"
+import { interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
@@ -81,7 +81,7 @@ export const reset = Command.make("reset", flags, (options) =>
       Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
     )
     if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
-  }).pipe(Effect.scoped)
+  }).pipe(Effect.scoped, interruptedIsFailure)
 ).pipe(
   Command.withDescription(
     "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"

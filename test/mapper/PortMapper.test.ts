@@ -148,7 +148,7 @@ describe("mapPorts in nat mode", () => {
       sockets.take("tcp", addressUnsafe("::"), 8081)
       assert.match(
         yield* refused(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])),
-        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; free it with: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; if that container is gone: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
       )
       assert.strictEqual(
         yield* refused(group("8081", ["tcp 0.0.0.0 172.17.0.3:80", "tcp :: 172.17.0.3:80"])),

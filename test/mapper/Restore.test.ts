@@ -158,7 +158,7 @@ describe("restore after a kill", () => {
         Effect.map(Effect.flip(Effect.scoped(mapGroupsTogether(groups))), ({ message }) => message)
       yield* life(
         Effect.gen(function* () {
-          const exhausted = "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
+          const exhausted = "bind for 0.0.0.0:8080-8081/tcp failed: all ports are allocated in 8080-8081"
           assert.strictEqual(yield* together(web, range), `Groups[1]: ${exhausted}`)
           assert.strictEqual(yield* together(range, web), `Groups[0]: ${exhausted}`)
           // For the same port, and so one after the other.

@@ -137,7 +137,7 @@ describeLab("published ports in nat mode", [], () => {
         assert.strictEqual(allocated.status, 500)
         assert.match(
           allocated.error,
-          /^bind for 10\.99\.0\.1:8301\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; free it with: portmapper unmap -p 0\.0\.0\.0:8301\/tcp --owner any\)$/
+          /^bind for 10\.99\.0\.1:8301\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; if that container is gone: portmapper unmap -p 0\.0\.0\.0:8301\/tcp --owner any\)$/
         )
         const notOurs = yield* plugin.map(["tcp 10.1.2.3:8302 172.31.0.3:80"])
         assert.strictEqual(
