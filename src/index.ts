@@ -33,6 +33,7 @@ export {
   type MappingEntry,
   Mappings,
   type Resources,
+  type Share,
   type Status
 } from "./mapper/Mapping.ts"
 export {
@@ -48,6 +49,7 @@ export {
 export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/Plan.ts"
 export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMapper.ts"
 export { type Restored, restore } from "./mapper/Restore.ts"
+export { ServiceRefused } from "./mapper/Services.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
@@ -97,6 +99,7 @@ export { Protocol } from "./protocol/Protocol.ts"
 export type { Publish } from "./protocol/PublishSyntax.ts"
 export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
+export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"
 export {
   type MemoryConnection,
   MemoryRelay,

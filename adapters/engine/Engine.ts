@@ -56,6 +56,8 @@ export interface Container {
   /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
+  /** Why it should get no new connections of a service: what its health check says, or that it is about to stop. */
+  readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
 }
 
 /** An id as users and labels write it. */
@@ -63,7 +65,7 @@ export const shortId = (id: string): string => id.slice(0, 12)
 
 /**
  * `Connected` comes first: from then on no change is missed. `Changed` names the container that something happened
- * to.
+ * to; `stop` says that it was sent a signal that ends it.
  */
 export type EngineEvent =
   | { readonly _tag: "Connected" }

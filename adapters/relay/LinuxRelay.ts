@@ -8,7 +8,14 @@
 import { availableParallelism } from "node:os"
 import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
-import { isRelayed, Relay, RelayError, type Route, relayedProtocols } from "../../src/relay/Relay.ts"
+import {
+  isRelayed,
+  Relay,
+  RelayError,
+  type Route,
+  relayedProtocols,
+  routeFrontend
+} from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
 import {
@@ -121,12 +128,7 @@ const relayOf = (parts: Parts): Relay["Service"] => {
         })
       ),
     counted: Effect.sync(() =>
-      Array.from(entries.all(), ({ id, route: { protocol, host, port } }) => ({
-        protocol,
-        host,
-        port,
-        ...threads.countersOf(id)
-      }))
+      Array.from(entries.all(), ({ id, route }) => ({ ...routeFrontend(route), ...threads.countersOf(id) }))
     )
   })
 }

@@ -24,6 +24,11 @@ export interface FlowFrontend {
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
   /** Whether sources outside `allow` were allowed until now: their flows end, connections included. */
   readonly narrowed: boolean
+  /**
+   * `backend` is one of a service's: it has `joined`, and flows that are redirected to others stay; or it has
+   * `left`, and only its own flows are concerned.
+   */
+  readonly share?: "joined" | "left"
 }
 
 export class ConntrackError extends Schema.TaggedError<ConntrackError>()("ConntrackError", {
@@ -104,13 +109,22 @@ const rememberedFlushes = 10_000
 /** The flows that these new rules redirect elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
-    if (rule._tag === "Redirect") return [flowsOf(rule, rule.backend, rule.allow, false)]
+    if (rule._tag === "Redirect")
+      return [
+        {
+          ...flowsOf(rule, rule.backend, rule.allow, false),
+          ...(rule.share === undefined ? {} : { share: "joined" as const })
+        }
+      ]
     return rule._tag === "Limit" && rule.protocol === "udp" ? [flowsOf(rule)] : []
   })
 
 /** The flows that removed rules still redirect; connections continue as they were. */
 export const flowsOfRemoved = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
-  rules.flatMap((rule) => (rule._tag === "Redirect" && rule.protocol === "udp" ? [flowsOf(rule)] : []))
+  rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
+    if (rule._tag !== "Redirect" || rule.protocol !== "udp") return []
+    return [rule.share === undefined ? flowsOf(rule) : { ...flowsOf(rule, rule.backend), share: "left" }]
+  })
 
 /** The flows of these rules from sources that are no longer allowed. */
 export const flowsOfNarrowed = (
@@ -138,10 +152,14 @@ const flowsOf = (
   narrowed = false
 ): FlowFrontend => ({ protocol, host, port, backend, allow, narrowed })
 
-/** `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`, the same `and narrowed`. */
-export const flowText = ({ protocol, host, port, backend, allow, narrowed }: FlowFrontend): string => {
+/**
+ * `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`, the same `and narrowed`, `joined` or
+ * `left`.
+ */
+export const flowText = (flows: FlowFrontend): string => {
+  const { protocol, host, port, backend, allow, narrowed, share } = flows
   const from =
     allow === undefined ? "" : ` from ${allow.map((network) => IpNetwork.format(network)).join(",")}`
   const unless = backend === undefined ? "" : ` unless to ${endpointText(backend)}${from}`
-  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}`
+  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}${share === undefined ? "" : ` ${share}`}`
 }

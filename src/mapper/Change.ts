@@ -30,6 +30,16 @@ import {
   takeOver
 } from "./Mapping.ts"
 import { resourcesOf, type Served } from "./Plan.ts"
+import {
+  type Candidate,
+  holdsOfService,
+  join,
+  type Reshare,
+  refusalOf,
+  resourcesWith,
+  type ServiceRefused,
+  serviceOf
+} from "./Services.ts"
 import { plannedStandby, standsBehind, withStandbys } from "./Standby.ts"
 
 type State = Mappings["Service"]
@@ -82,6 +92,8 @@ export interface Change {
   readonly evict: ReadonlyArray<MappingEntry>
   readonly reserve: ReadonlyArray<Reservation>
   readonly update: ReadonlyArray<Update>
+  /** Other backends of the services that new entries join: they get other slots. */
+  readonly reshare: ReadonlyArray<Update>
 }
 
 /** The change that these groups make together; none of them conflicts with another (see `inSteps`). */
@@ -89,7 +101,7 @@ export const changeOf = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
   asking: Asking
-): Result.Result<Change, GroupsError<PortAllocated>> => {
+): Result.Result<Change, GroupsError<PortAllocated | ServiceRefused>> => {
   const claimed = groups.map((each) => ({ each, claims: claimsOf(state, each) }))
   const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
   const isAbandonedNow = (entry: MappingEntry) =>
@@ -99,7 +111,7 @@ export const changeOf = (
   const evict = new Set<MappingEntry>()
   const standby = new Set<Claim>()
   for (const { each, claims } of claimed)
-    for (const { claim, frontend, holders } of holdersInTheWay(state, each, claims)) {
+    for (const { claim, frontend, holders } of holdersInTheWay(state, each, claims, asking.owner)) {
       const staying = holders.filter((holder) => !mayGo(holder))
       const [first] = staying
       if (first === undefined) for (const holder of holders) evict.add(holder)
@@ -112,24 +124,61 @@ export const changeOf = (
     }
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
+  const reshare: Array<Update> = []
   for (const { each, claims } of claimed) {
+    const candidates = claims.flatMap((claim) => candidateOf(each, claim, asking) ?? [])
+    for (const candidate of candidates) {
+      const error = refusalOf(state, candidate)
+      if (error !== undefined) return Result.fail({ group: each.index, error })
+    }
+    const joining = (claim: Claim) => {
+      const candidate = candidateOf(each, claim, asking)
+      const joined = candidate && join(state, candidate)
+      reshare.push(...(joined?.others.map(updateOfShare) ?? []))
+      return joined?.share
+    }
     const fresh = claims.filter(({ entry }) => entry === undefined)
     reserve.push({
       index: each.index,
       ports: each.group.ports,
-      beside: claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
-      create: fresh.map((claim) =>
-        standby.has(claim)
-          ? asStandby(creationOf(state, each, claim, asking))
-          : creationOf(state, each, claim, asking)
-      ),
+      beside: [
+        ...claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
+        ...candidates.flatMap((candidate) => holdsOfService(state, candidate))
+      ],
+      create: fresh.map((claim) => {
+        const creation = creationOf(state, each, claim, asking)
+        if (standby.has(claim)) return asStandby(creation)
+        const share = joining(claim)
+        return share === undefined ? creation : { ...creation, mapping: { ...creation.mapping, share } }
+      }),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
     for (const { planned, entry, replaces } of claims)
       if (entry !== undefined) update.push(updateOf(state, { planned, entry, replaces }, each, asking))
   }
-  return Result.succeed({ evict: [...evict], reserve, update })
+  return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
+
+const candidateOf = (
+  { group: { ports, labels }, plan: { policy } }: PlannedGroup,
+  { planned: { entry, mode }, entry: own, conflicted }: Claim,
+  { owner }: Asking
+): Candidate | undefined => {
+  const service = serviceOf(policy, owner)
+  if (service === undefined || ports._tag !== "Exact") return undefined
+  const { protocol, host } = entry
+  const frontend = { protocol, host, port: ports.port }
+  return { frontend, service, mode, labels, policy, own, before: conflicted?.mapping.share }
+}
+
+const updateOfShare = ({ entry, share }: Reshare): Update => ({
+  entry,
+  mapping: { ...entry.mapping, share },
+  status: entry.status,
+  replaces: [],
+  resources: resourcesWith(entry.resources, share),
+  record: true
+})
 
 /** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
 export const conflictedInTheWay = (
@@ -139,10 +188,18 @@ export const conflictedInTheWay = (
   const inTheWay = created.flatMap(({ mapping }) =>
     mapping.mode === "routed" || mapping.standby
       ? (state.get(mappingKey(mapping)) ?? [])
-      : state.colliding(mapping.protocol, mapping.host, mapping.port)
+      : state
+          .colliding(mapping.protocol, mapping.host, mapping.port)
+          .filter((other) => !areFellows(mapping, other.mapping))
   )
   return [...new Set(withStandbys(state, inTheWay.filter(isConflicted)))]
 }
+
+/** Whether they are different backends of one service. */
+const areFellows = (one: Mapping, other: Mapping): boolean =>
+  one.share !== undefined &&
+  one.share.service === other.share?.service &&
+  mappingKey(one) !== mappingKey(other)
 
 /** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
 export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, after: Resources]>) =>
@@ -199,16 +256,19 @@ const updateOf = (
     const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
+  // Only a service's single backend can change how the service balances.
+  const share = mapping.share && { ...mapping.share, balance: policy.balance ?? "random" }
+  const next = {
+    ...mapping,
+    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container },
+    ...(share === undefined ? {} : { share })
+  }
   return {
     entry,
-    mapping: {
-      ...mapping,
-      ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container }
-    },
+    mapping: next,
     status,
     replaces,
-    resources:
-      samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),
+    resources: samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, next, resources.hold),
     record: true
   }
 }

@@ -1,4 +1,5 @@
 /** What groups claim, and which entries are in the way of it. Pure. */
+
 import {
   type Entry,
   endpointText,
@@ -7,6 +8,7 @@ import {
   type PortRequest,
   type ReleasedBinding
 } from "../protocol/PortBinding.ts"
+import type { Policy } from "./Labels.ts"
 import {
   frontendKey,
   isConflicted,
@@ -19,6 +21,7 @@ import {
   sameBackend
 } from "./Mapping.ts"
 import type { Plan, Served } from "./Plan.ts"
+import { backendsAt, isMember, serviceOf } from "./Services.ts"
 import { withStandbys } from "./Standby.ts"
 
 type State = Mappings["Service"]
@@ -48,7 +51,7 @@ export const conflictedOf = (
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap(({ group, plan }) =>
     servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports)
+      const entry = mappedAlready(state, planned, group.ports, plan.policy)
       return entry !== undefined && isConflicted(entry) ? [entry] : []
     })
   )
@@ -57,10 +60,10 @@ export const conflictedOf = (
 export const doubtfulHolders = (
   state: State,
   groups: ReadonlyArray<PlannedGroup>,
-  nowMillis: number
+  { owner, nowMillis }: { readonly owner: string; readonly nowMillis: number }
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each))
+    holdersInTheWay(state, each, claimsOf(state, each), owner)
       .flatMap(({ holders }) => holders)
       .filter(
         (holder) =>
@@ -100,7 +103,7 @@ export const releasedBy = (
 ): ReadonlyArray<MappingEntry> => {
   const found = bindings.flatMap(({ protocol, host, port, backend }) => {
     const published = [
-      state.get(frontendKey(protocol, host, port)) ?? [],
+      state.get(frontendKey(protocol, host, port)) ?? backendsAt(state, { protocol, host, port }),
       state.standbys({ protocol, host, port })
     ].flat()
     const named = published.filter((entry) => leadsTo(entry, backend))
@@ -122,7 +125,7 @@ const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
 export const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
   const claims = new Map<string, Claim>()
   for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports)
+    const there = mappedAlready(state, planned, ports, plan.policy)
     const [entry, conflicted] =
       there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
     // In routed mode several entries may be one mapping; the last of them stands for it.
@@ -139,10 +142,11 @@ export const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup)
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
-  ports: PortRequest
+  ports: PortRequest,
+  { share }: Policy
 ): MappingEntry | undefined => {
   if (mode !== "routed" && ports._tag !== "Exact") return undefined
-  const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode }
+  const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode, share }
   return leadingTo(state.get(mappingKey(key)), entry) ?? state.get(mappingKey({ ...key, standby: true }))
 }
 
@@ -158,19 +162,24 @@ const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): Mapping
 /** For each claim the holders of its port, with their standbys. */
 export const holdersInTheWay = (
   state: State,
-  { group: { ports } }: PlannedGroup,
-  claims: ReadonlyArray<Claim>
+  { group: { ports }, plan: { policy } }: PlannedGroup,
+  claims: ReadonlyArray<Claim>,
+  owner: string
 ): ReadonlyArray<{
   readonly claim: Claim
   readonly frontend: string
   readonly holders: ReadonlyArray<MappingEntry>
 }> => {
   if (ports._tag !== "Exact") return []
+  const service = serviceOf(policy, owner)
   return claims.flatMap((claim) => {
     const { protocol, host } = claim.planned.entry
     if (!claim.planned.reserves || claim.entry !== undefined) return []
-    const holders = holdersOf(state, claim.planned, ports.port).filter(
-      (holder) => !claims.some(({ entry }) => entry === holder)
+    const there = holdersOf(state, claim.planned, ports.port)
+    // A member on the same address has a socket to share, whatever other addresses the service is on.
+    const joins = there.some((holder) => isMember(holder, service) && holder.mapping.host.key === host.key)
+    const holders = there.filter(
+      (holder) => !(joins && isMember(holder, service)) && !claims.some(({ entry }) => entry === holder)
     )
     return [{ claim, frontend: frontendText(protocol, host, ports.port), holders }]
   })

@@ -110,6 +110,16 @@ export const logFailure = <E extends { readonly message: string }>(
   effect: Effect.Effect<void, E>
 ): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))
 
+/**
+ * The relay works on another thread, so each change of a route waits for its reply; it still makes them in order. What
+ * was begun is finished, even where another one fails.
+ */
+export const eachRoute = <A, B, E>(
+  all: ReadonlyArray<A>,
+  change: (one: A) => Effect.Effect<B, E>
+): Effect.Effect<ReadonlyArray<B>, E> =>
+  Effect.forEach(all, (one) => Effect.uninterruptible(change(one)), { concurrency: 256 })
+
 /** A change that fails may still have been made. */
 const flaggedFirewall = (firewall: Firewall["Service"], dirty: DirtyFlags): Firewall["Service"] => {
   const flag = raising(dirty, "table")

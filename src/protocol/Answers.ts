@@ -63,5 +63,6 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   Labels: Object.fromEntries(mapping.labels),
   Connections: mapping.connections ?? null,
   BytesIn: mapping.bytesIn ?? null,
-  BytesOut: mapping.bytesOut ?? null
+  BytesOut: mapping.bytesOut ?? null,
+  Service: mapping.service ?? ""
 })

@@ -96,7 +96,10 @@ export const ErrorResponse = goStruct({ Err: text })
 /** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
 export const ListPortsRequest = goStruct({ OwnedBy: text })
 
-/** `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count. */
+/**
+ * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""` for a mapping that
+ * shares its port with no other.
+ */
 export const WireMapping = goStruct({
   Proto: int,
   FrontendIP: address,
@@ -110,7 +113,8 @@ export const WireMapping = goStruct({
   Labels: labels,
   Connections: optionalInt,
   BytesIn: optionalInt,
-  BytesOut: optionalInt
+  BytesOut: optionalInt,
+  Service: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

@@ -122,6 +122,7 @@ describe("an Engine over HTTP", () => {
           ImageID: "sha256:1",
           Created: 2,
           State: "paused",
+          Status: "Up 3 minutes (unhealthy)",
           Labels: { a: "b" },
           HostConfig: { NetworkMode: "front" },
           NetworkSettings: {
@@ -180,7 +181,8 @@ describe("an Engine over HTTP", () => {
             createdMillis: 1000,
             networkMode: "default",
             labels: {},
-            attachments: []
+            attachments: [],
+            unready: undefined
           },
           {
             id: id("b"),
@@ -191,7 +193,8 @@ describe("an Engine over HTTP", () => {
             createdMillis: 2000,
             networkMode: "front",
             labels: { a: "b" },
-            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
+            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]],
+            unready: "unhealthy"
           }
         ]
       )
@@ -235,7 +238,10 @@ describe("an Engine over HTTP", () => {
       const lines = [
         { Type: "container", Action: "start", Actor: { ID: "c1" } },
         { Type: "network", Action: "connect", Actor: { ID: "n1", Attributes: { container: "c2" } } },
-        { Type: "network", Action: "connect", Actor: { ID: "n1" } }
+        { Type: "network", Action: "connect", Actor: { ID: "n1" } },
+        { Type: "container", Action: "kill", Actor: { ID: "c3", Attributes: { signal: "15" } } },
+        { Type: "container", Action: "kill", Actor: { ID: "c4", Attributes: { signal: "1" } } },
+        { Type: "container", Action: "health_status: healthy", Actor: { ID: "c5" } }
       ].map((event) => JSON.stringify(event))
       const seen: Array<unknown> = []
       const { asked, outcome, path } = yield* asking(
@@ -245,12 +251,14 @@ describe("an Engine over HTTP", () => {
       assert.deepStrictEqual(seen, [
         { _tag: "Connected" },
         { _tag: "Changed", id: "c1", action: "start" },
-        { _tag: "Changed", id: "c2", action: "connect" }
+        { _tag: "Changed", id: "c2", action: "connect" },
+        { _tag: "Changed", id: "c3", action: "stop" },
+        { _tag: "Changed", id: "c5", action: "health_status: healthy" }
       ])
       assert.strictEqual(reason(outcome, path), "the Engine at SOCKET: the stream of events ended")
       assert.deepStrictEqual(JSON.parse(decodeURIComponent(asked[1]?.split("filters=")[1] ?? "")), {
         type: ["container", "network"],
-        event: ["start", "die", "rename", "destroy", "connect", "disconnect"]
+        event: ["start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
       })
     }).pipe(Effect.scoped)
   )

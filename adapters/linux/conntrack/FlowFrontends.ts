@@ -48,15 +48,17 @@ const isTo = (
   return isLocal(destination)
 }
 
-const isStale = (
-  { protocol, backend, allow, narrowed }: FlowFrontend,
-  { original, reply, status }: Flow
-): boolean => {
+const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boolean => {
+  const { protocol, backend, allow, narrowed, share } = frontend
   if (narrowed) return false
-  const isElsewhere =
+  const isRedirected = (status & IPS_DST_NAT) !== 0
+  const isToBackend =
     backend !== undefined &&
-    (reply.sourcePort !== backend.port || !sameOctets(reply.source, backend.address.octets))
-  if (protocol !== "udp") return (status & IPS_DST_NAT) === 0 ? (status & IPS_SEEN_REPLY) === 0 : isElsewhere
+    reply.sourcePort === backend.port &&
+    sameOctets(reply.source, backend.address.octets)
+  if (share === "left") return protocol === "udp" && isToBackend
+  const isElsewhere = share === "joined" ? !isRedirected : backend !== undefined && !isToBackend
+  if (protocol !== "udp") return isRedirected ? isElsewhere : (status & IPS_SEEN_REPLY) === 0
   return backend === undefined || isElsewhere || !isAllowed(allow, original.source)
 }
 

@@ -85,13 +85,20 @@ const make = Effect.fnUntraced(function* (
   const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
     const removed: Array<Element> = []
     const added: Array<Element> = []
+    const ofServices: Array<Rule> = []
     for (const [key, rule] of after) {
       const replaced = before.get(key)
       const elements = rule === undefined ? [] : elementsOf(rule)
       if (replaced !== undefined) removed.push(...missing(elementsOf(replaced), elements))
+      if (replaced !== undefined && isOfService(replaced)) ofServices.push(replaced)
       added.push(...elements)
     }
-    const outcome = table.transact(removed, added)
+    const outcome = table.transact(
+      ofServices.length === 0
+        ? removed
+        : missing(distinct(removed), [...added, ...elementsOfOthers(ofServices, before, after)]),
+      added
+    )
     if (Result.isFailure(outcome)) known = undefined
     else if (outcome.success === "done")
       for (const [key, rule] of after)
@@ -209,6 +216,25 @@ const make = Effect.fnUntraced(function* (
     remove: sync(remove)
   })
 })
+
+const distinct = (elements: ReadonlyArray<Element>): ReadonlyArray<Element> => [
+  ...new Map(elements.map((element) => [elementKey(element), element])).values()
+]
+
+const isOfService = (rule: Rule): boolean => rule._tag === "Redirect" && rule.share !== undefined
+
+/** The elements of the services' other backends, which share the frontend's allow-list. */
+const elementsOfOthers = (
+  rules: ReadonlyArray<Rule>,
+  before: ReadonlyMap<string, Rule>,
+  after: ReadonlyMap<string, unknown>
+): ReadonlyArray<Element> => {
+  const frontendOf = ({ protocol, host, port }: Rule) => `${protocol} ${host.key} ${port}`
+  const frontends = new Set(rules.map(frontendOf))
+  return [...before].flatMap(([key, rule]) =>
+    isOfService(rule) && !after.has(key) && frontends.has(frontendOf(rule)) ? elementsOf(rule) : []
+  )
+}
 
 /** As `ruleKey`, but without the zone of a link-local address, since no key of the table contains it. */
 const keyOf = (rule: Rule): string => {
