@@ -12,6 +12,7 @@ import {
   publishForm,
   publishText
 } from "../../src/protocol/PublishSyntax.ts"
+import { releasedBinding } from "../../src/protocol/ReleaseAll.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
@@ -26,7 +27,6 @@ import { type CommandFailed, failed, type WrongUsage } from "./failure.ts"
 import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
-import { releasedBinding } from "./release.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
@@ -255,10 +255,11 @@ const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Ar
   return [no, yes]
 }
 
-/** A text that is not an address is a container, if Docker would accept the name. */
+/** A text that is no address is a container, if Docker would accept the name and it isn't numbers with dots between. */
 function parseTarget(text: string): Result.Result<Target, string> {
   const address = parseAddress(text)
   if (Result.isSuccess(address)) return Result.succeed({ _tag: "Address", address: address.success })
+  if (/^\d+(\.\d+)+$/.test(text)) return Result.fail(address.failure)
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text)
     ? Result.succeed({ _tag: "Container", container: text })
     : Result.fail("expected an IPv4 or IPv6 address, or the name or id of a container")

@@ -104,7 +104,8 @@ export const kindOf = {
   /** From here on the thread's own descriptors. */
   end: 4,
   flow: 5,
-  pipe: 6
+  pipe: 6,
+  raw: 7
 } as const
 
 export const isOwn = (kind: number): boolean => kind >= kindOf.end

@@ -97,7 +97,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "isLoopback(backend.address) || isUnspecified(backend.address)",
       "isUnspecified(backend.address)"
     ],
-    ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
+    ["rule7-succeeds-with-nothing-served", "planIn", "reasons.length > 0", "reasons.length > 1"]
   ]),
   ...faultsOf("src/ports/HeldPorts.ts")([
     [
@@ -201,8 +201,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-keeps-the-record-of-what-is-unmapped",
       "releaseTogether",
-      "store.remove(entries.map(({ mapping }) => mapping))",
-      "store.remove(entries.slice(1).map(({ mapping }) => mapping))"
+      "store.remove(removed, records)",
+      "store.remove(removed.slice(1), records)"
     ],
     [
       "store-leaves-the-record-of-what-failed",
@@ -211,16 +211,17 @@ export const mutations: ReadonlyArray<Mutation> = [
       "Effect.void"
     ],
     [
-      "store-never-records-the-answer",
-      "commit",
-      "recordEntries(store, unrecorded)",
-      'store.put(unrecorded.map(({ mapping }) => ({ mapping, state: "applied" })))'
-    ],
-    [
       "undo-forgets-what-the-kernel-did-not-give-up",
       "releaseTogether",
-      "Effect.tapCause(firewall.apply({ add: reshared, remove: rules }), () => recordAgain(context, entries))",
-      "firewall.apply({ add: reshared, remove: rules })"
+      "Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))",
+      "applyRules(context, change)"
+    ],
+    ["rule13-lets-nothing-take-over", "release", "successionsOf(context, entries)", "[]"],
+    [
+      "rule13-takes-over-without-a-record",
+      "releaseTogether",
+      "store.remove(removed, records)",
+      "store.remove(removed)"
     ],
     [
       "undo-leaves-redirections",
@@ -242,22 +243,30 @@ export const mutations: ReadonlyArray<Mutation> = [
       "undo.push(() => relayAsBefore(context, entry, route, before))",
       "undo.push(() => Effect.void)"
     ],
-    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"],
+    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"]
+  ]),
+  ...faultsOf("src/mapper/Settle.ts")([
+    [
+      "store-never-records-the-answer",
+      "commit",
+      "recordEntries(store, unrecorded)",
+      'store.put(unrecorded.map(({ mapping }) => ({ mapping, state: "applied" })))'
+    ],
     ["undo-takes-what-took-the-place-of-an-answered-one", "commit", "answered.map(current)", "answered"]
   ]),
-  ...faultsOf("src/mapper/Change.ts")([
+  ...faultsOf("src/mapper/Standby.ts")([
+    ["rule13-refuses-the-second-attachment", "areOfOneContainer", "one !== other", "false"],
+    ["rule13-lets-an-attachment-stand-behind-itself", "areOfOneContainer", "one !== other", "true"],
+    ["rule13-takes-over-another-socket", "successionsOf", "from.resources.hold", "undefined"]
+  ]),
+  ...faultsOf("src/mapper/Claims.ts")([
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
-      "state.get(mappingKey({ ...entry, port, mode, share: service }))",
-      "state.size() > 1 ? undefined : state.get(mappingKey({ ...entry, port, mode, share: service }))"
+      "leadingTo(state.get(mappingKey(key)), entry)",
+      "state.size() > 1 ? undefined : leadingTo(state.get(mappingKey(key)), entry)"
     ],
-    [
-      "rule4-unmaps-whatever-the-backend",
-      "releasedBy",
-      "leadsTo(published, backend)",
-      "published.mapping.port > 0"
-    ],
+    ["rule4-unmaps-whatever-the-backend", "releasedBy", "leadsTo(entry, backend)", "entry.mapping.port > 0"],
     [
       "rule6-takes-over-the-port-of-another-backend",
       "leadingTo",
@@ -333,8 +342,13 @@ export const mutations: ReadonlyArray<Mutation> = [
     ["services-spread-all-slots-anew", "spreadOver", "widened(share.slots, share.size, size)", "[]"],
     ["services-forget-the-balance", "join", 'policy.balance ?? "random"', '"random"']
   ]),
-  ...faultsOf("src/mapper/Change.ts")([
-    ["services-let-another-service-join", "holdersInTheWay", "share.service === service", "true"],
+  ...faultsOf("src/mapper/Claims.ts")([
+    [
+      "services-let-another-service-join",
+      "holdersInTheWay",
+      "joins && isMember(holder, service)",
+      "joins && holder.mapping.share !== undefined"
+    ],
     [
       "services-share-the-socket-of-another-address",
       "holdersInTheWay",
@@ -347,14 +361,15 @@ export const mutations: ReadonlyArray<Mutation> = [
       "there?.mapping.share?.service === service",
       "true"
     ],
-    ["services-unmap-all-backends-with-one", "releasedBy", "leadsTo(entry, backend)", "true"],
-    ["services-give-slots-to-what-is-evicted", "changeOf", "stateWithout(state, evict)", "state"],
     [
       "services-keep-a-backend-that-is-routed",
       "replacedBy",
       "state.get(frontend) ?? state.get(memberKey(frontend, entry.backend))",
       "state.get(frontend)"
-    ],
+    ]
+  ]),
+  ...faultsOf("src/mapper/Change.ts")([
+    ["services-give-slots-to-what-is-evicted", "changeOf", "stateWithout(state, evict)", "state"],
     ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
   ]),
   ...faultsOf("src/mapper/Apply.ts")([
@@ -362,9 +377,18 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "services-release-the-allow-list-with-the-first-backend",
       "releaseTogether",
-      "firewall.apply({ add: reshared, remove: rules })",
-      'firewall.apply({ add: reshared.filter(({ _tag }) => _tag === "Redirect"), remove: entries.flatMap(({ resources }) => resources.rules) })'
+      "applyRules(context, change)",
+      'applyRules(context, { add: add.filter(({ _tag }) => _tag === "Redirect"), remove: entries.flatMap(({ resources }) => resources.rules) })'
     ]
+  ]),
+  ...faultsOf("src/mapper/Reshare.ts")([
+    [
+      "services-do-not-record-slots-of-others",
+      "recordShares",
+      "recordEntries(store, shares.map(({ entry }) => entry))",
+      "Effect.void"
+    ],
+    ["services-relay-the-slots-of-a-released-backend", "reshare", "route === undefined", "route !== null"]
   ]),
   ...faultsOf("src/mapper/Reconcile.ts")([
     [
@@ -381,19 +405,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "servicesOf(context.mappings, restored)",
       "servicesOf(context.mappings, restored.map((entry) => { const { share } = entry.mapping; if (share !== undefined) entry.mapping = { ...entry.mapping, share: { ...share, slots: [] } }; return entry }))"
     ],
-    [
-      "services-restore-one-backend-alone",
-      "holdAgain",
-      "share !== undefined && share.service === other.mapping.share?.service",
-      "false"
-    ],
-    [
-      "services-do-not-record-slots-of-others",
-      "recordShares",
-      "recordEntries(store, shares.map(({ entry }) => entry))",
-      "Effect.void"
-    ],
-    ["services-relay-the-slots-of-a-released-backend", "reshare", "context.relay.open(route)", "Effect.void"],
+    ["services-restore-one-backend-alone", "holdAgain", "isMember(other, share?.service)", "false"],
     [
       "store-restores-into-the-kernel-nothing",
       "replaceTable",
@@ -403,8 +415,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-restores-what-is-recorded-as-if-it-were-not",
       "restore",
-      "found.map(entryOf)",
-      "found.slice(1).map(entryOf)"
+      "found.filter((one) => !over.has(mappingKey(one.mapping)))",
+      "found.slice(1)"
     ],
     [
       "store-takes-applied-for-answered",
