@@ -3,6 +3,7 @@
  * could not be reserved. Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
 import { Cause, Context, Effect, Exit, Metric, Option } from "effect"
+import { formatUnsafe } from "effect/observability/PrometheusMetrics"
 import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { CallTimedOut, kindOf } from "../../src/protocol/Operations.ts"
@@ -40,8 +41,6 @@ export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics
       if (reason !== undefined) failures(reason).updateUnsafe(1, calls)
     },
     page: Effect.gen(function* () {
-      // Loaded at the first scrape: most plugins are never scraped.
-      const { formatUnsafe } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))
       const driver = yield* Driver
       const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
       const mapped = listed === undefined ? "" : formatUnsafe(gaugesOf(listed)) + mappingSamples(listed)
