@@ -8,6 +8,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { gzipSync } from "node:zlib"
+import { migrations } from "../../adapters/node/MappingSchema.ts"
 import manifest from "../../package.json" with { type: "json" }
 import { copyrightText } from "./Licences.ts"
 import { manualPages } from "./Manual.ts"
@@ -69,6 +70,7 @@ const program = (): void => {
   place(`${lib}/bin/portmapper-cni`, named, 0o755)
   copy(`${lib}/node`, process.execPath, 0o755)
   execFileSync("strip", [Path.join(folder, lib, "node")])
+  place(`${lib}/record`, `${recordVersion}\n`)
   copy(`${lib}/reload`, Path.join(deploy, "debian/reload"), 0o755)
   copy("usr/bin/portmapper", Path.join(deploy, "debian/portmapper"), 0o755)
   Fs.mkdirSync(Path.join(folder, "usr/lib/cni"), { recursive: true })
@@ -117,7 +119,11 @@ const system = async (): Promise<void> => {
   for (const { file, text } of await manualPages(version, day)) zipped(`usr/share/man/man1/${file}`, text)
 }
 
-const maintainer = output("git", "log", "-1", "--format=%an <%ae>")
+/** By the variables of Debian's own tools; without them, at the address of the last commit. */
+const maintainer = `${process.env["DEBFULLNAME"] ?? "portmapper maintainers"} <${process.env["DEBEMAIL"] ?? output("git", "log", "-1", "--format=%ae")}>`
+
+/** The version of the record that this program writes, and reads all up to. */
+const recordVersion = String(migrations.length)
 
 const documents = (): void => {
   const doc = "usr/share/doc/portmapper"
@@ -159,8 +165,10 @@ const control = (): void => {
       .join("")
   )
   place("DEBIAN/conffiles", "/etc/default/portmapper\n")
-  for (const script of ["postinst", "prerm", "postrm"])
-    copy(`DEBIAN/${script}`, Path.join(deploy, "debian", script), 0o755)
+  for (const script of ["preinst", "postinst", "prerm", "postrm"]) {
+    const text = Fs.readFileSync(Path.join(deploy, "debian", script), "utf8")
+    place(`DEBIAN/${script}`, text.replace("@RECORD@", recordVersion), 0o755)
+  }
   const files = Fs.readdirSync(folder, { recursive: true, encoding: "utf8" })
     .filter((path) => !path.startsWith("DEBIAN") && Fs.lstatSync(Path.join(folder, path)).isFile())
     .sort()

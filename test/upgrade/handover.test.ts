@@ -8,7 +8,7 @@ import * as Path from "node:path"
 import { createInterface } from "node:readline"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
-import { encodeMessage } from "../../adapters/upgrade/Messages.ts"
+import { decodeMessage, encodeMessage, handoverVersion, type Tag } from "../../adapters/upgrade/Messages.ts"
 import { awaitSuccessor, offerHandover, type Timeouts } from "../../adapters/upgrade/Predecessor.ts"
 import { refuseAmidHandover, takeOver } from "../../adapters/upgrade/Successor.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -291,6 +291,19 @@ it.live("a plain start is refused amid a handover, and allowed without a listene
     yield* refuseAmidHandover(path)
   })
 )
+
+it("speaks version 2 of the handover as 0.1.0 does: another message is another version", () => {
+  const recorded = Fs.readFileSync(vector, "utf8").trimEnd().split("\n")
+  const tags = recorded.map((line) => JSON.parse(line)._tag as Tag)
+  assert.strictEqual(handoverVersion, 2)
+  assert.strictEqual(new Set(tags).size, 12)
+  for (const [index, line] of recorded.entries()) {
+    const message = Result.getOrThrow(decodeMessage(Buffer.from(line), ...tags.slice(index, index + 1)))
+    assert.strictEqual(Buffer.from(encodeMessage(message)).toString(), line)
+  }
+})
+
+const vector = Path.join(import.meta.dirname, "../vectors/0.1.0/handover.jsonl")
 
 const handoverPath = Effect.map(temporaryFolder, (folder) => Path.join(folder, "handover.sock"))
 
