@@ -20,6 +20,7 @@ import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { StateLocked } from "../node/StateLock.ts"
 import { RelayRefusals } from "../relay/LinuxRelay.ts"
 import { type ProcessState, runGenerations, startProcess, stateLocking } from "../upgrade/Upgrade.ts"
+import { noticeEngineStart } from "./engineStart.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
@@ -31,6 +32,7 @@ export interface ServingOptions {
   readonly listeners: ListenerOptions
   readonly mapper: MapperOptions
   readonly watch: { readonly engine: EngineAddress; readonly trustImageLabels: boolean } | undefined
+  readonly enginePidfile: string | undefined
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
@@ -99,6 +101,11 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   )
   const driver = yield* Effect.provideContext(driverOf(serving), mapper)
+  if (options.enginePidfile !== undefined)
+    yield* Effect.provideContext(
+      noticeEngineStart(options.enginePidfile, options.mapper.stateDirectory),
+      mapper
+    )
   const ownPorts = Context.get(mapper, OwnPorts)
   // Runs once the listeners are closed: a successor has its own guards in place by then.
   yield* Effect.addFinalizer(() =>

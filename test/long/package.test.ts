@@ -11,19 +11,11 @@ import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents, tables } from "../lab/Nft.ts"
 import type { Knocked, Knocks } from "../support/knocker.ts"
+import { makePackage, root } from "./packaging.ts"
 
-const root = join(import.meta.dirname, "../..")
 const longMillis = 300_000
 
-/** Returns the path of the package. */
-const build = (version: string, rebuilt = false): string => {
-  if (rebuilt) execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "ignore" })
-  const env = { ...process.env, PORTMAPPER_PACKAGE_VERSION: version }
-  return join(
-    root,
-    execFileSync("npm", ["run", "-s", "package"], { cwd: root, env, encoding: "utf8" }).trim()
-  )
-}
+const build = (version: string): string => makePackage("deb", { PORTMAPPER_PACKAGE_VERSION: version })
 
 const knock = Effect.fnUntraced(function* (from: Namespace, knocks: Knocks) {
   const running = yield* from.spawn(process.execPath, [
@@ -59,10 +51,12 @@ testNeeding("lintian finds no error in the Debian package", ["lintian", "strip",
 
 describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
   it("has the same bytes in every build", () => {
-    const hash = () =>
-      createHash("sha256")
-        .update(readFileSync(build("0.1.0", true)))
+    const hash = () => {
+      execFileSync("npm", ["run", "-s", "build"], { cwd: root, stdio: "ignore" })
+      return createHash("sha256")
+        .update(readFileSync(build("0.1.0")))
         .digest("hex")
+    }
     assert.strictEqual(hash(), hash())
   })
 
