@@ -13,6 +13,7 @@ const host: ModelHost = {
     defaultMode: "nat",
     natUnavailable: undefined,
     marksAccepted: false,
+    ipv6: true,
     relayed: ["tcp", "udp"]
   }
 }

@@ -1,11 +1,11 @@
 /** `portmapper doctor`: what this host can do, and what to do about what it can't. */
-import { Console, Effect, Option, Result } from "effect"
+import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import type { Check } from "../doctor/HostChecks.ts"
 import { parseEngine } from "../engine/EngineAddress.ts"
 import { type ClientFlags, clientFlags, clientOf } from "./clientFlags.ts"
-import { type EngineFlags, engine, isEngineNamed } from "./engineFlags.ts"
-import { failed, WrongUsage } from "./failure.ts"
+import { engine, isEngineNamed } from "./engineFlags.ts"
+import { failed } from "./failure.ts"
 
 export const doctor = Command.make("doctor", { ...clientFlags, engine }, (options) =>
   Effect.gen(function* () {
@@ -16,7 +16,11 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
     const { drops, checks: dropChecks } = droppedTraffic(yield* mapped(options))
     const checks = [
       ...hostChecks(),
-      yield* checkEngine(yield* addressOf(options), isEngineNamed(options)),
+      // A wrong DOCKER_HOST is a finding.
+      yield* checkEngine(
+        parseEngine(Option.getOrUndefined(options.engine), process.env),
+        isEngineNamed(options)
+      ),
       yield* Effect.promise(checkEngineFilter),
       ...dropChecks
     ]
@@ -27,14 +31,6 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
     if (failing.length > 0) return yield* failed("doctor", `this host lacks ${failing.join(", ")}`)
   }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Check what this host can do, with a remedy for what it can't"))
-
-/** Only a wrong `--engine` is wrong usage: a wrong environment is a finding. */
-const addressOf = ({ engine }: Pick<EngineFlags, "engine">) => {
-  const address = parseEngine(Option.getOrUndefined(engine), process.env)
-  return Result.isFailure(address) && Option.isSome(engine)
-    ? Effect.fail(new WrongUsage({ message: address.failure }))
-    : Effect.succeed(address)
-}
 
 /** What a running plugin has mapped; nothing if none answers, since users run `doctor` when things don't work. */
 const mapped = (options: ClientFlags) =>

@@ -1,14 +1,16 @@
 /** The options that select the Engine and what to publish from it, and their rules of usage. */
 import { Effect, Option, Result } from "effect"
-import { type EngineAddress, namesEngine, parseEngine } from "../engine/EngineAddress.ts"
+import { Flag } from "effect/cli"
+import { type EngineAddress, namesEngine, parseEngine, parseEngineUrl } from "../engine/EngineAddress.ts"
 import { WrongUsage } from "./failure.ts"
-import { optionalText, toggle } from "./flags.ts"
+import { parsed, toggle } from "./flags.ts"
 
-export const engine = optionalText(
+export const engine = parsed(
   "engine",
   "URL",
-  "The Engine's API: unix:///PATH, tcp://HOST:PORT or https://HOST:PORT (DOCKER_HOST, else unix:///var/run/docker.sock; TLS by DOCKER_CERT_PATH and DOCKER_TLS_VERIFY)"
-)
+  "The Engine's API: unix:///PATH, tcp://HOST:PORT or https://HOST:PORT (DOCKER_HOST, else unix:///var/run/docker.sock; TLS by DOCKER_CERT_PATH and DOCKER_TLS_VERIFY)",
+  (text) => Result.map(parseEngineUrl(text, process.env), () => text)
+).pipe(Flag.optional)
 
 export const trustImageLabels = toggle(
   "trust-image-labels",

@@ -10,6 +10,16 @@ import { optionalText, parsed, toggle } from "./flags.ts"
 
 export { defaultSocket, defaultState, isRoot }
 
+/** The defaults that no option has as its value. */
+export const defaultTexts = {
+  mode: "auto",
+  ephemeral: "the system's",
+  udpIdle: "90s",
+  grace: "10s",
+  specDir: "/etc/docker/plugins",
+  logLevel: "info"
+}
+
 const optional = <A>(...option: Parameters<typeof parsed<A>>) => Flag.optional(parsed(...option))
 
 /** A label's rule, phrased like an option's. */
@@ -45,7 +55,7 @@ export const tlsCa = optionalText("tls-ca", "FILE", "What clients' certificates 
 export const specDir = optionalText(
   "spec-dir",
   "DIR",
-  "Where the spec file is written while --tcp serves: NAME.spec, or NAME.json with TLS (/etc/docker/plugins)"
+  `Where the spec file is written while --tcp serves: NAME.spec, or NAME.json with TLS (${defaultTexts.specDir})`
 )
 
 export const specCert = optionalText(
@@ -72,7 +82,7 @@ export const state = optionalText(
 export const mode = optional(
   "mode",
   `auto|${modes.join("|")}`,
-  "How traffic gets to the backends",
+  `How traffic gets to the backends (${defaultTexts.mode})`,
   (text): Result.Result<Mode | undefined, string> => {
     if (text === "auto") return Result.succeed(undefined)
     const found = modes.find((candidate) => candidate === text)
@@ -103,14 +113,14 @@ export const acceptFwmark = optional(
 )
 
 export const logFormat = Flag.Literals("log-format", ["pretty", "json", "logfmt"]).pipe(
-  Flag.withDescription("How log lines on stderr are written"),
-  Flag.withDefault("logfmt")
+  Flag.withDescription("How log lines on stderr are written (pretty on a terminal, else logfmt)"),
+  Flag.withDefault(process.stderr.isTTY ? "pretty" : "logfmt")
 )
 
 export const udpIdle = optional(
   "udp-idle",
   "DURATION",
-  "Close a relayed UDP flow after so long without a packet (90s)",
+  `Close a relayed UDP flow after so long without a packet (${defaultTexts.udpIdle})`,
   (text) => Result.mapError(parseIdle(text), expected)
 )
 
@@ -122,7 +132,7 @@ export const takeover = toggle(
 export const grace = optional(
   "grace",
   "DURATION",
-  "How long relayed connections may go on after a stop or a takeover (10s)",
+  `How long relayed connections may go on after a stop or a takeover (${defaultTexts.grace})`,
   (text) => Result.mapError(parseDuration(text), expected)
 )
 
@@ -155,6 +165,13 @@ export const withDockerUser = <O extends { readonly mode: Mode | undefined }>(op
 export const releaseOnExit = Flag.Boolean("release-on-exit").pipe(
   Flag.withDescription("Unmap everything at the end; else ports stay published for the successor"),
   Flag.withDefault(false)
+)
+
+export const metrics = Flag.Literals("metrics", ["mappings", "totals"]).pipe(
+  Flag.withDescription(
+    "The traffic in GET /metrics: of each mapping (some 200 bytes each), or totals by protocol (mappings)"
+  ),
+  Flag.withDefault("mappings")
 )
 
 /** In the state directory of `watch`: where the other commands reach it. */

@@ -1,6 +1,7 @@
 /** What the parser prints: help that fits the terminal, the version, and wrong usage on one line. */
-import { Console, Option } from "effect"
+import { Console, Context, Option } from "effect"
 import type { CliError, CliOutput, HelpDoc } from "effect/cli"
+import { isVariable, Settable, variableOf } from "./settings.ts"
 import { printable } from "./Table.ts"
 
 /** Requested help goes to stdout; help shown for wrong usage goes to stderr, with exit status 2. */
@@ -49,17 +50,23 @@ const problem = (error: CliError.NonShowHelpErrors, commandPath: ReadonlyArray<s
   }
 }
 
-const optionText = (name: string): string => (name === "publish" ? "-p" : `--${name}`)
+/** The names of variables stand for themselves. */
+const optionText = (name: string): string =>
+  name === "publish" ? "-p" : isVariable(name) ? name : `--${name}`
 
 const quoted = (text: string): string => `"${printable(text)}"`
 
-/** The parser's own message names a type. */
-const expectation = (text: string): string =>
-  /^"\w+"( \| "\w+")+$/.test(text)
-    ? `expected one of ${text.replaceAll('"', "").replaceAll(" | ", ", ")}`
-    : printable(
-        text.replace(/^Expected:?/, "expected").replace("a string representing a finite number", "a number")
-      )
+/** The parser's own message names a type, or lists everything that it reads as a truth value. */
+const expectation = (text: string): string => {
+  const choices = text.replace(/^expected (?=")/i, "")
+  if (!/^"\w+"( \| "\w+")+$/.test(choices))
+    return printable(
+      text.replace(/^Expected:?/, "expected").replace("a string representing a finite number", "a number")
+    )
+  return choices.startsWith('"true" | "yes"')
+    ? "expected true or false"
+    : `expected one of ${choices.replaceAll('"', "").replaceAll(" | ", ", ")}`
+}
 
 const didYouMean = (suggestions: ReadonlyArray<string>): string =>
   suggestions.length === 0 ? "" : `, did you mean ${suggestions.join(" or ")}?`
@@ -67,14 +74,25 @@ const didYouMean = (suggestions: ReadonlyArray<string>): string =>
 const helpWidth = (stream: { readonly columns?: number }): number =>
   Math.min(100, Math.max(60, stream.columns ?? 80))
 
-/** The rows of a command's help, which its manual page uses, too. */
-export const rowsOf = (doc: HelpDoc.HelpDoc) => ({
-  commands: (doc.subcommands ?? []).flatMap(({ commands }) =>
-    commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
-  ),
-  options: [...doc.flags, ...(doc.inheritedFlags ?? [])].map(flagRow),
-  globals: (doc.globalFlags ?? []).map((flag) => globalRows.get(flag.name) ?? flagRow(flag))
-})
+/** The rows of a command's help, which its manual page uses, too; an option's row ends with its variable. */
+export const rowsOf = (doc: HelpDoc.HelpDoc) => {
+  const settable = Context.get(doc.annotations, Settable)
+  const withVariable = (name: string, [left, text]: Row): Row => [
+    left,
+    settable.has(name) ? `${text} [${variableOf(name)}]` : text
+  ]
+  return {
+    commands: (doc.subcommands ?? []).flatMap(({ commands }) =>
+      commands.map(({ name, description, shortDescription }): Row => [name, shortDescription ?? description])
+    ),
+    options: [...doc.flags, ...(doc.inheritedFlags ?? [])].map((flag) =>
+      withVariable(flag.name, flagRow(flag))
+    ),
+    globals: (doc.globalFlags ?? []).map((flag) =>
+      withVariable(flag.name, globalRows.get(flag.name) ?? flagRow(flag))
+    )
+  }
+}
 
 /** `Usage:` as people write it. */
 export const synopsisOf = ({ usage }: HelpDoc.HelpDoc): string =>

@@ -5,8 +5,9 @@ import { Command } from "effect/cli"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { WrongUsage } from "./failure.ts"
 import { optionalText, toggle } from "./flags.ts"
-import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
+import { haveVariables, settings } from "./settings.ts"
+import { exporter, observedLayer } from "./telemetry.ts"
 
 const flags = {
   memory: toggle("memory", "Touch no kernel: everything is in memory, for trying scripts out"),
@@ -15,13 +16,14 @@ const flags = {
   logFormat: Options.logFormat
 }
 
-export const rpc = Command.make("rpc", flags, () =>
+export const rpc = Command.make("rpc", settings(flags), () =>
   Effect.gen(function* () {
     const { serve } = yield* Effect.promise(() => import("../stdio/StdioServer.ts"))
     yield* serve({ input: process.stdin, output: process.stdout })
   })
 ).pipe(
   Command.withDescription("Answer JSON-RPC 2.0 on stdin and stdout, one message a line"),
+  haveVariables(flags),
   Command.withExamples([
     {
       command: `echo '{"jsonrpc":"2.0","id":1,"method":"ListPorts","params":{}}' | portmapper rpc --connect /run/docker/plugins/portmapper.sock`,
@@ -33,7 +35,7 @@ export const rpc = Command.make("rpc", flags, () =>
       driverLayer(Option.isSome(options.connect) ? options.connect.value : undefined, options.memory, () =>
         Options.mapperOptions({ ...options, name: "portmapper", socket: Option.none() })
       )
-    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
+    ).pipe(Layer.provideMerge(observedLayer(options)))
   )
 )
 
@@ -61,5 +63,6 @@ const driverLayer = Effect.fnUntraced(function* (
   const { refuseAmidHandover } = yield* Effect.promise(() => import("../upgrade/Successor.ts"))
   const options = ofThisHost()
   const handover = Path.join(options.stateDirectory, Options.handoverSocket)
-  return mapperLayer({ ...options, onLocked: refuseAmidHandover(handover) })
+  const decorate = (yield* exporter)?.withSteps
+  return mapperLayer({ ...options, decorate, onLocked: refuseAmidHandover(handover) })
 })

@@ -1,5 +1,5 @@
 /** `portmapper serve`: the plugin, until SIGTERM or SIGINT, or until a successor has taken over. */
-import { Effect, Option } from "effect"
+import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
@@ -7,8 +7,10 @@ import { WrongUsage } from "./failure.ts"
 import { optionalText, toggle } from "./flags.ts"
 import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
-import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
+import { settingsText } from "./printSettings.ts"
+import { haveVariables, printSettings, settings } from "./settings.ts"
+import { observedLayer } from "./telemetry.ts"
 
 const flags = {
   ...listenerFlags,
@@ -24,11 +26,18 @@ const flags = {
   takeover: Options.takeover,
   grace: Options.grace,
   releaseOnExit: Options.releaseOnExit,
+  metrics: Options.metrics,
   logFormat: Options.logFormat
 }
 
-export const serve = Command.make("serve", flags, (options) =>
+const allFlags = { ...settings(flags), printSettings: printSettings(flags) }
+
+export const serve = Command.make("serve", allFlags, (options) =>
   Effect.gen(function* () {
+    if (options.printSettings !== undefined) {
+      yield* Console.log(settingsText(options.printSettings, options, process.env))
+      return yield* checkUsage(options)
+    }
     // Report wrong usage before the mapper touches the host.
     yield* checkUsage(options)
     if (options.trustImageLabels && !options.watch)
@@ -51,12 +60,14 @@ export const serve = Command.make("serve", flags, (options) =>
       takeover: options.takeover,
       grace: options.grace,
       releaseOnExit: options.releaseOnExit,
+      metrics: options.metrics,
       renewals
     })
   }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Serve the plugin until SIGTERM, or until another process takes over"),
-  Command.provide((options) => loggingLayer(options.logFormat))
+  haveVariables(flags),
+  Command.provide((options) => observedLayer(options))
 )
 
 interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {

@@ -1,6 +1,7 @@
 /** What `serve` runs in each generation of its process (see `Upgrade`): the mapper, its listeners, and the watch. */
 import * as Path from "node:path"
 import { Console, Context, Duration, Effect, Layer, Option } from "effect"
+import manifest from "../../package.json" with { type: "json" }
 import type { Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
 import { isLoopback } from "../../src/protocol/Address.ts"
@@ -8,6 +9,7 @@ import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { executeHandler, executePath } from "../cni/Served.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
+import type { ProcessUse } from "../docker/ProcessMetrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
@@ -26,6 +28,7 @@ import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
+import { exporter } from "./telemetry.ts"
 import { releaseFilter, watching } from "./watching.ts"
 
 export interface ServingOptions {
@@ -36,6 +39,7 @@ export interface ServingOptions {
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
+  readonly metrics: "mappings" | "totals"
   /** When to reload the TLS files. */
   readonly renewals: Renewals
 }
@@ -53,20 +57,32 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
     grace: Option.getOrElse(options.grace, () => defaultGrace),
     host: (paused) => socketsAndRelay({ udpIdle, paused })
   })
-  const metrics = makeMetrics(
-    Effect.map(Context.get(state.host, RelayRefusals), (refused) => ({
-      inUse: descriptorsInUse(),
-      limit: descriptorLimit(),
-      refused
-    }))
-  )
+  const metrics = makeMetrics({
+    build: { version: manifest.version, node: process.versions.node },
+    process: Effect.map(Context.get(state.host, RelayRefusals), processUse),
+    traffic: options.metrics
+  })
+  const otlp = yield* exporter
+  if (otlp !== undefined) yield* otlp.exportMetrics(metrics.registry)
   const unkept = keepPassed(passed, state.handoff)
   return yield* Effect.mapError(
-    runGenerations(state, generation({ options, state, unkept, metrics, notify })),
+    runGenerations(state, generation({ options, state, unkept, metrics, notify, otlp })),
     (error) =>
       error instanceof StateLocked || error instanceof NamespaceBusy ? nameHolder(options, error) : error
   )
 }, Effect.scoped)
+
+const processUse = (refused: ProcessUse["refused"]): ProcessUse => {
+  const { user, system } = process.cpuUsage()
+  return {
+    openDescriptors: descriptorsInUse(),
+    maxDescriptors: descriptorLimit(),
+    refused,
+    cpuSeconds: (user + system) / 1e6,
+    residentBytes: process.memoryUsage.rss(),
+    startSeconds: Math.round(performance.timeOrigin) / 1000
+  }
+}
 
 /** The error of a second plugin: which process holds the state or the table, and how to replace it. */
 const nameHolder = ({ takeover }: ServingOptions, busy: StateLocked | NamespaceBusy) => {
@@ -89,14 +105,15 @@ interface Serving {
   readonly unkept: ReadonlyArray<PassedSocket>
   readonly metrics: Metrics
   readonly notify: Notify
+  readonly otlp: Effect.Success<typeof exporter>
 }
 
 const generation = Effect.fnUntraced(function* (serving: Serving) {
-  const { options, state, metrics, notify } = serving
+  const { options, state, metrics, notify, otlp } = serving
   const { handoff, host, lock } = state
   const mapper = yield* Layer.build(
     mapperOn({
-      ...{ ...options.mapper, lock, listening: () => ownGuards(serving) },
+      ...{ ...options.mapper, lock, listening: () => ownGuards(serving), decorate: otlp?.withSteps },
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   )
@@ -106,6 +123,8 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
       noticeEngineStart(options.enginePidfile, options.mapper.stateDirectory),
       mapper
     )
+  if (otlp !== undefined)
+    yield* Effect.forkScoped(Effect.provideService(otlp.beforeExports(metrics.refresh), Driver, driver))
   const ownPorts = Context.get(mapper, OwnPorts)
   // Runs once the listeners are closed: a successor has its own guards in place by then.
   yield* Effect.addFinalizer(() =>

@@ -12,9 +12,10 @@ import { defaultMark } from "../linux/nft/DockerUser.ts"
 import { sendUnixDatagram } from "../linux/sockets/UnixDatagram.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { optionalText } from "./flags.ts"
-import { loggingLayer } from "./logging.ts"
 import * as Options from "./options.ts"
 import { releaseAtEnd } from "./release.ts"
+import { haveVariables, settings } from "./settings.ts"
+import { exporter, observedLayer } from "./telemetry.ts"
 
 const flags = {
   engine: EngineFlags.engine,
@@ -31,7 +32,7 @@ const flags = {
   logFormat: Options.logFormat
 }
 
-export const watch = Command.make("watch", flags, (options) =>
+export const watch = Command.make("watch", settings(flags), (options) =>
   Effect.gen(function* () {
     const base = yield* Driver
     const engine = yield* EngineFlags.engineOf(options)
@@ -55,6 +56,7 @@ export const watch = Command.make("watch", flags, (options) =>
   Command.withDescription(
     "Publish what containers ask for by portmapper.publish labels, on any Docker Engine"
   ),
+  haveVariables(flags),
   Command.withExamples([
     {
       command: "portmapper watch",
@@ -71,9 +73,10 @@ export const watch = Command.make("watch", flags, (options) =>
         const engine = yield* EngineFlags.engineOf(options)
         const { mapperLayer } = yield* Effect.promise(() => import("../host/Mapper.ts"))
         const { backendsOf } = yield* Effect.promise(() => import("./watching.ts"))
-        return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine) })
+        const decorate = (yield* exporter)?.withSteps
+        return mapperLayer({ ...mapperOptions(options), backends: backendsOf(engine), decorate })
       })
-    ).pipe(Layer.provideMerge(loggingLayer(options.logFormat)))
+    ).pipe(Layer.provideMerge(observedLayer(options)))
   )
 )
 

@@ -129,8 +129,8 @@ export const validAttachments = ({ raw }: NetworkConfig): ReadonlyArray<Attachme
 
 /**
  * Refuses the reference plugin's options that would change which traffic is published, or how it arrives, and that we
- * don't have. The others configure its rules and don't apply to ours: `snat` (we masquerade hairpin traffic and the
- * host's own, which could not be answered otherwise, and nothing else), `markMasqBit`, `externalSetMarkChain`,
+ * don't have. The others configure its rules and don't apply to ours: `snat` (we masquerade a neighbour's traffic and
+ * the host's own, which could not be answered otherwise, and nothing else), `markMasqBit`, `externalSetMarkChain`,
  * `backend`.
  */
 const refuseUnsupported = (raw: Json): void => {

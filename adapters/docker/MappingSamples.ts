@@ -5,19 +5,17 @@
  */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { trafficFamilies } from "./TrafficTotals.ts"
 
 export const mappingSamples = (mappings: ReadonlyArray<ListedMapping>): string =>
   [
-    "# HELP portmapper_connections_total New connections and flows to a mapping, redirected and relayed",
-    "# TYPE portmapper_connections_total counter",
+    ...head("portmapper_connections_total"),
     ...mappings.flatMap((mapping) =>
       sample("portmapper_connections_total", labelsOf(mapping), mapping.connections)
     ),
-    "# HELP portmapper_refused_total Packets, and relayed connections, from sources that a mapping's allow-list keeps out",
-    "# TYPE portmapper_refused_total counter",
+    ...head("portmapper_refused_total"),
     ...mappings.flatMap((mapping) => sample("portmapper_refused_total", labelsOf(mapping), mapping.refused)),
-    "# HELP portmapper_bytes_total Bytes to (in) and from (out) the backend of a mapping; redirected ones with net.netfilter.nf_conntrack_acct=1 alone",
-    "# TYPE portmapper_bytes_total counter",
+    ...head("portmapper_bytes_total"),
     ...mappings.flatMap((mapping) => [
       ...sample("portmapper_bytes_total", `${labelsOf(mapping)},direction="in"`, mapping.bytesIn),
       ...sample("portmapper_bytes_total", `${labelsOf(mapping)},direction="out"`, mapping.bytesOut)
@@ -25,6 +23,11 @@ export const mappingSamples = (mappings: ReadonlyArray<ListedMapping>): string =
   ]
     .map((line) => `${line}\n`)
     .join("")
+
+const head = (family: keyof typeof trafficFamilies): ReadonlyArray<string> => [
+  `# HELP ${family} ${trafficFamilies[family]}`,
+  `# TYPE ${family} counter`
+]
 
 const sample = (name: string, labels: string, value: number | undefined): ReadonlyArray<string> =>
   value === undefined ? [] : [`${name}{${labels}} ${value}`]

@@ -1,29 +1,47 @@
 /**
- * The page `/metrics` in Prometheus's text format: what is mapped, how calls end and how long they take, why ports
- * could not be reserved. Source: prometheus.io/docs/instrumenting/exposition_formats.
+ * The metrics, and the page `/metrics` that has them in Prometheus's text format: the process, what is mapped, its
+ * traffic, how calls end and how long they take, why ports could not be reserved.
+ * Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
-import { Cause, Context, Effect, Exit, Metric, Option } from "effect"
+import { Cause, Context, Effect, Exit, Metric, Option, Semaphore } from "effect"
 import { formatUnsafe } from "effect/observability/PrometheusMetrics"
 import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { CallTimedOut, kindOf } from "../../src/protocol/Operations.ts"
 import { Protocol, protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
-import { type DescriptorUse, descriptorSamples } from "./DescriptorSamples.ts"
 import { mappingSamples } from "./MappingSamples.ts"
+import { type ProcessUse, processMetrics } from "./ProcessMetrics.ts"
 import type { Page } from "./Routes.ts"
+import { trafficFamilies, trafficTotals } from "./TrafficTotals.ts"
+
+export interface MetricsOptions {
+  /** The labels of `portmapper_build_info`; there is none if `undefined`. */
+  readonly build?: Readonly<Record<string, string>> | undefined
+  readonly process?: Effect.Effect<ProcessUse> | undefined
+  /** The traffic on the page: of each mapping, the default, or in total by protocol. */
+  readonly traffic?: "mappings" | "totals" | undefined
+}
 
 export interface Metrics {
   /** For `CallObserver`. */
   readonly observe: (call: FinishedCall) => void
   readonly page: Effect.Effect<Page, DriverError, Driver>
+  /** The metrics for other exporters, traffic in total. */
+  readonly registry: Metric.MetricRegistry
+  /** Brings what is mapped, its traffic and the process up to date in `registry`; `page` does so, too. */
+  readonly refresh: Effect.Effect<void, DriverError, Driver>
 }
 
 /** A new set of metrics, starting at zero. */
-export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics => {
+export const makeMetrics = ({ build, process, traffic = "mappings" }: MetricsOptions = {}): Metrics => {
   const registry: Metric.MetricRegistry = new Map()
-  const calls = Context.make(Metric.MetricRegistry, registry)
+  const context = Context.make(Metric.MetricRegistry, registry)
+  if (build !== undefined) Metric.withAttributes(buildInfo, build).updateUnsafe(1, context)
+  const setProcess = processMetrics(context)
+  const setGauges = mappingGauges(context)
+  const addTraffic = trafficTotals(context)
   const durations = new Map<string, typeof duration>()
-  for (const reason of failureReasons) failures(reason).updateUnsafe(0, calls)
+  for (const reason of failureReasons) failures(reason).updateUnsafe(0, context)
 
   const durationOf = (method: string, outcome: Outcome) => {
     const key = `${method} ${outcome}`
@@ -34,20 +52,37 @@ export const makeMetrics = (descriptors?: Effect.Effect<DescriptorUse>): Metrics
     return made
   }
 
+  // In turns: an older list must not come after a newer one.
+  const turns = Semaphore.makeUnsafe(1)
+  const refresh = Effect.gen(function* () {
+    if (process !== undefined) setProcess(yield* process)
+    const driver = yield* Driver
+    const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
+    if (listed !== undefined) {
+      setGauges(listed)
+      addTraffic(listed)
+    }
+    return listed
+  }).pipe(turns.withPermits(1))
+
   return {
     observe: ({ method, millis, exit }) => {
-      durationOf(method, outcomeOf(exit)).updateUnsafe(millis / 1000, calls)
+      durationOf(method, outcomeOf(exit)).updateUnsafe(millis / 1000, context)
       const reason = Exit.isFailure(exit) ? failureReason(errorOf(exit.cause)) : undefined
-      if (reason !== undefined) failures(reason).updateUnsafe(1, calls)
+      if (reason !== undefined) failures(reason).updateUnsafe(1, context)
     },
+    registry,
+    refresh: Effect.asVoid(refresh),
     page: Effect.gen(function* () {
-      const driver = yield* Driver
-      const listed = driver.listPorts === undefined ? undefined : yield* driver.listPorts
-      const mapped = listed === undefined ? "" : formatUnsafe(gaugesOf(listed)) + mappingSamples(listed)
-      const used = descriptors === undefined ? "" : descriptorSamples(yield* descriptors)
+      const listed = yield* refresh
+      const shown = new Map(
+        [...registry].filter(([, { id }]) => traffic === "totals" || !Object.hasOwn(trafficFamilies, id))
+      )
       return {
         contentType: "text/plain; version=0.0.4; charset=utf-8",
-        body: mapped + used + formatUnsafe(calls)
+        body:
+          formatUnsafe(Context.make(Metric.MetricRegistry, shown)) +
+          (listed === undefined || traffic === "totals" ? "" : mappingSamples(listed))
       }
     })
   }
@@ -126,22 +161,26 @@ const mappingsGauge = Metric.gauge("portmapper_mappings", {
 /** The built-in mapper's modes. */
 const modes = ["nat", "engine", "proxy", "routed"]
 
-/** Counted again for each scrape: every mode and protocol has its line, even at zero. */
-const gaugesOf = (mappings: ReadonlyArray<ListedMapping>): Context.Context<never> => {
-  const registry: Metric.MetricRegistry = new Map()
-  const context = Context.make(Metric.MetricRegistry, registry)
-  const counts = new Map<string, number>()
-  for (const { mode, protocol } of mappings) {
-    const key = `${mode} ${protocol}`
-    counts.set(key, (counts.get(key) ?? 0) + 1)
-  }
-  const own = modes.flatMap((mode) =>
-    Protocol.literals.map((protocol) => `${mode} ${protocolNumber[protocol]}`)
+/** Counted again each time: every mode and protocol has its line, even at zero. */
+const mappingGauges = (context: Context.Context<never>) => {
+  const keys = new Set(
+    modes.flatMap((mode) => Protocol.literals.map((protocol) => `${mode} ${protocolNumber[protocol]}`))
   )
-  for (const key of new Set([...own, ...counts.keys()])) {
-    const [mode = "", number = ""] = key.split(" ")
-    const protocol = protocolOfNumber(Number(number)) ?? number
-    Metric.withAttributes(mappingsGauge, { mode, protocol }).updateUnsafe(counts.get(key) ?? 0, context)
+  return (mappings: ReadonlyArray<ListedMapping>): void => {
+    const counts = new Map<string, number>()
+    for (const { mode, protocol } of mappings) {
+      const key = `${mode} ${protocol}`
+      keys.add(key)
+      counts.set(key, (counts.get(key) ?? 0) + 1)
+    }
+    for (const key of keys) {
+      const [mode = "", number = ""] = key.split(" ")
+      const protocol = protocolOfNumber(Number(number)) ?? number
+      Metric.withAttributes(mappingsGauge, { mode, protocol }).updateUnsafe(counts.get(key) ?? 0, context)
+    }
   }
-  return context
 }
+
+const buildInfo = Metric.gauge("portmapper_build_info", {
+  description: "The version that runs, as labels; always 1"
+})

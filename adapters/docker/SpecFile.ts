@@ -7,6 +7,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/GoSchema.ts"
+import { removeWritten, type WrittenFile } from "../node/WrittenFile.ts"
 import { systemReason } from "./systemReason.ts"
 
 /** A plugin's URL, and the TLS files that a client needs. */
@@ -43,13 +44,7 @@ export interface SpecOptions extends SpecAddress {
   /** Whether a successor keeps the file; called at the end. */
   readonly isLeaving?: (() => boolean) | undefined
   /** Called with the written file, so that a successor that does not need it can remove it. */
-  readonly onWritten?: ((file: SpecFile) => void) | undefined
-}
-
-/** A spec file and its content as written. */
-export interface SpecFile {
-  readonly path: string
-  readonly content: string
+  readonly onWritten?: ((file: WrittenFile) => void) | undefined
 }
 
 /** The folders that the Engine searches, in order. */
@@ -76,48 +71,10 @@ export const writeSpec = Effect.fnUntraced(function* (
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
     attempt(path, "writing it", () => writeAtomically(path, content)),
-    () => Effect.sync(() => options.isLeaving?.() || removeSpec({ path, content }))
+    () => Effect.sync(() => options.isLeaving?.() || removeWritten({ path, content }))
   )
   options.onWritten?.({ path, content })
   return path
-})
-
-/** The address that the Engine would use for a plugin of this name; `undefined` if no folder has one. */
-export const readSpec = Effect.fnUntraced(function* (
-  name: string,
-  folders: ReadonlyArray<string> = engineFolders
-): Effect.fn.Return<SpecAddress | undefined, SpecFileError> {
-  if (!isName(name)) return undefined
-  for (const path of folders.flatMap((folder) => candidates(folder, name))) {
-    const content = yield* readIfThere(path)
-    if (content !== undefined) return yield* parseSpec(path, content)
-  }
-  return undefined
-})
-
-/** By the Engine's own rules: the extension determines the format. */
-export const parseSpec = Effect.fnUntraced(function* (
-  path: string,
-  content: string
-): Effect.fn.Return<SpecAddress, SpecFileError> {
-  if (!path.endsWith(".json")) return { url: yield* urlOf(path, content.trim()) }
-  const spec = yield* Effect.mapError(
-    Effect.fromResult(decodeSpec(content)),
-    (error) => new SpecFileError({ path, detail: error.message })
-  )
-  const url = yield* urlOf(path, spec.Addr)
-  if (spec.TLSConfig === null) return { url }
-  const { InsecureSkipVerify, CAFile, CertFile, KeyFile } = spec.TLSConfig
-  return {
-    url,
-    tls: {
-      caFile: CAFile || undefined,
-      certFile: CertFile || undefined,
-      keyFile: KeyFile || undefined,
-      // The Engine, too, treats a missing CA as this.
-      insecureSkipVerify: InsecureSkipVerify || CAFile === ""
-    }
-  }
 })
 
 /**
@@ -153,13 +110,13 @@ const jsonText = (name: string, { url }: SpecAddress, tls: ClientTls): string =>
   return `${JSON.stringify(spec, null, 2)}\n`
 }
 
-const isOurs = (path: string, content: string): boolean =>
-  path.endsWith(".json")
-    ? Result.match(decodeSpec(content), {
-        onFailure: () => false,
-        onSuccess: (spec) => spec.WrittenBy === mark
-      })
-    : content.trim().endsWith(`#${mark}`)
+/** The URL in a file that we wrote; `undefined` in any other. */
+const ownUrl = (path: string, content: string): string | undefined => {
+  if (!path.endsWith(".json"))
+    return content.trim().endsWith(`#${mark}`) ? content.trim().replace(/#.*$/, "") : undefined
+  const spec = Result.getOrUndefined(decodeSpec(content))
+  return spec?.WrittenBy === mark ? spec.Addr : undefined
+}
 
 /** The files that the Engine looks for in a folder, in order. */
 const candidates = (folder: string, name: string): ReadonlyArray<string> =>
@@ -172,12 +129,13 @@ const candidates = (folder: string, name: string): ReadonlyArray<string> =>
 const giveWay = Effect.fnUntraced(function* (path: string, content: string, replaced: boolean) {
   const found = yield* readIfThere(path)
   if (found === undefined || (replaced && found === content)) return
-  if (!isOurs(path, found))
+  const url = ownUrl(path, found)
+  if (url === undefined)
     return yield* new SpecFileError({
       path,
       detail: "another plugin of this name is described here; remove the file, or choose another name"
     })
-  if (yield* isServed(path, found))
+  if (yield* isServed(url))
     return yield* new SpecFileError({
       path,
       detail:
@@ -186,21 +144,21 @@ const giveWay = Effect.fnUntraced(function* (path: string, content: string, repl
   if (!replaced) yield* attempt(path, "removing what was left behind", () => Fs.rmSync(path, { force: true }))
 })
 
-/** Whether a process listens at the address in a file of ours. */
-const isServed = (path: string, content: string): Effect.Effect<boolean, SpecFileError> =>
-  Effect.flatMap(parseSpec(path, content), ({ url }) => {
-    const { hostname, port, protocol } = new URL(url)
+/** Whether a process listens at this address. */
+const isServed = (url: string): Effect.Effect<boolean> =>
+  Effect.callback((resume) => {
+    const parsed = URL.parse(url)
+    if (parsed === null) return resume(Effect.succeed(false))
+    const { hostname, port, protocol } = parsed
     const host = hostname.replace(/^\[|\]$/g, "")
     // Not `pathname`, which drops the dot of `//./pipe`.
     const pipe = url.slice("npipe://".length)
-    return Effect.callback<boolean>((resume) => {
-      const probe = Net.connect(protocol === "npipe:" ? { path: pipe } : { host, port: Number(port || 443) })
-      const answer = (served: boolean) => () => {
-        probe.destroy()
-        resume(Effect.succeed(served))
-      }
-      probe.setTimeout(1000, answer(false)).once("connect", answer(true)).once("error", answer(false))
-    })
+    const probe = Net.connect(protocol === "npipe:" ? { path: pipe } : { host, port: Number(port || 443) })
+    const answer = (served: boolean) => () => {
+      probe.destroy()
+      resume(Effect.succeed(served))
+    }
+    probe.setTimeout(1000, answer(false)).once("connect", answer(true)).once("error", answer(false))
   })
 
 const readIfThere = (path: string): Effect.Effect<string | undefined, SpecFileError> =>
@@ -228,30 +186,7 @@ const writeAtomically = (path: string, content: string): void => {
   }
 }
 
-/** Removes the file if it is unchanged. */
-export const removeSpec = ({ path, content }: SpecFile): void => {
-  try {
-    if (Fs.readFileSync(path, "utf8") === content) Fs.rmSync(path, { force: true })
-  } catch {
-    // It is gone, or we can't tell that it is ours: leave it.
-  }
-}
-
 const isName = (name: string): boolean => /^[^/\\\0]+$/.test(name) && name !== "." && name !== ".."
-
-const schemes = ["unix:", "tcp:", "http:", "https:", "npipe:"]
-
-const urlOf = (path: string, url: string): Effect.Effect<string, SpecFileError> => {
-  const parsed = URL.parse(url)
-  if (parsed === null || !schemes.includes(parsed.protocol))
-    return Effect.fail(
-      new SpecFileError({
-        path,
-        detail: `${JSON.stringify(url)} is not the URL of a plugin (${schemes.join("//, ")}//)`
-      })
-    )
-  return Effect.succeed(url.replace(/#.*$/, ""))
-}
 
 const attempt = <A>(path: string, what: string, run: () => A): Effect.Effect<A, SpecFileError> =>
   Effect.try({

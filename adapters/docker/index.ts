@@ -1,5 +1,6 @@
 /** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
+export type { WrittenFile } from "../node/WrittenFile.ts"
 export type { AdoptedListener, Details, ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
 export {
   AnswerLost,
@@ -9,9 +10,8 @@ export {
   NotOffered,
   NotTheProtocol
 } from "./ClientError.ts"
-export type { DescriptorUse } from "./DescriptorSamples.ts"
 export * from "./InheritedSocket.ts"
-export { type Metrics, makeMetrics } from "./Metrics.ts"
+export { type Metrics, type MetricsOptions, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"
 export * from "./PluginDriver.ts"
@@ -29,6 +29,7 @@ export {
   type TcpOptions,
   TlsFilesMissing
 } from "./PluginTcp.ts"
+export type { ProcessUse } from "./ProcessMetrics.ts"
 export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
 export * from "./SpecFile.ts"
 export type { Renewals, TlsFiles } from "./TlsFiles.ts"

@@ -27,7 +27,6 @@ export const hostChecks = (): ReadonlyArray<Check> => [
   checkIpv6(),
   checkSctp(),
   checkConntrack(),
-  checkBridgeFilter(),
   checkDescriptors()
 ]
 
@@ -107,17 +106,6 @@ const checkConntrack = (): Check => {
         `${found}, bytes not counted`,
         "sysctl -w net.netfilter.nf_conntrack_acct=1, to see bytes per mapping"
       )
-}
-
-const checkBridgeFilter = (): Check => {
-  const value = readText("/proc/sys/net/bridge/bridge-nf-call-iptables")?.trim()
-  return value === "1"
-    ? warn(
-        "bridge filter",
-        "bridged packets pass the host's tables: a container reaches its own published port only in hairpin mode",
-        "ip link set dev VETH type bridge_slave hairpin on, or sysctl -w net.bridge.bridge-nf-call-iptables=0"
-      )
-    : ok("bridge filter", "bridged packets bypass the host's tables")
 }
 
 const checkDescriptors = (): Check => {

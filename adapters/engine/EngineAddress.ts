@@ -39,14 +39,17 @@ export const parseEngine = (
   const fromEnvironment = env["DOCKER_HOST"] || undefined
   const text = url ?? fromEnvironment ?? defaultEngine
   const name = url === undefined && fromEnvironment !== undefined ? "DOCKER_HOST" : "--engine"
+  return Result.mapError(parseEngineUrl(text, env), (rule) => `${name} "${text}": ${rule}`)
+}
+
+/** The failure is a clause that messages put after the URL. */
+export const parseEngineUrl = (text: string, env: Environment): Result.Result<EngineAddress, string> => {
   if (text.startsWith("ssh://"))
-    return Result.fail(
-      `${name} "${text}": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL`
-    )
+    return Result.fail("ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL")
   const folder = certificateFolder(env)
   const secure = /^https:/.test(text) || (/^tcp:/.test(text) && folder !== undefined)
   const parsed = parsePluginUrl(text.replace(/\/$/, ""), secure)
-  if (Result.isFailure(parsed)) return Result.fail(`${name} "${text}": ${parsed.failure}`)
+  if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
   const tls =
     secure && folder !== undefined
       ? {

@@ -3,10 +3,11 @@
  * mapping that the Engine itself may wait for, so it makes only requests that the Engine answers at all times, with
  * a short timeout.
  */
-import { Clock, Effect, Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
 import { type BackendState, Backends } from "../../src/mapper/MapperContext.ts"
 import type { Address } from "../../src/protocol/Address.ts"
+import { monotonicMillis } from "../node/monotonicMillis.ts"
 import { Engine } from "./Engine.ts"
 
 /**
@@ -49,18 +50,15 @@ export const layer: Layer.Layer<Backends, never, Engine> = Layer.effect(
     )
     return {
       stateOf: Effect.fnUntraced(function* ({ address }) {
-        if (known.untilMillis <= (yield* nowMillis)) {
+        if (known.untilMillis <= (yield* monotonicMillis)) {
           const { forMillis, stateOf } = yield* look
-          known = { untilMillis: (yield* nowMillis) + forMillis, stateOf }
+          known = { untilMillis: (yield* monotonicMillis) + forMillis, stateOf }
         }
         return known.stateOf(address)
       })
     }
   })
 )
-
-/** Of a monotonic clock. */
-const nowMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const silent = { forMillis: restMillis, stateOf: (): BackendState => "unknown" }
 

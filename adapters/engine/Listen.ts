@@ -1,5 +1,6 @@
 /** Listens to an Engine for good: reconnects after each loss, with growing delays. */
-import { Clock, Effect, Result, Stream } from "effect"
+import { Effect, Result, Stream } from "effect"
+import { monotonicMillis } from "../node/monotonicMillis.ts"
 import type { Engine, EngineEvent } from "./Engine.ts"
 
 /** After a connection that lasted as long as the longest delay, the delays start again with the first. */
@@ -20,7 +21,7 @@ export const listen = (
           Effect.gen(function* () {
             onEvent(event)
             if (event._tag !== "Connected") return
-            sinceMillis = yield* Clock.currentTimeMillis
+            sinceMillis = yield* monotonicMillis
             yield* Effect.logInfo(`watching the containers of the Engine at ${engine.where}`)
             lost = undefined
           })
@@ -29,7 +30,7 @@ export const listen = (
       const why = Result.isFailure(ended) ? ended.failure.message : "the stream of events ended"
       if (why !== lost) yield* Effect.logWarning(`${why}; published ports stay published; retrying`)
       lost = why
-      if ((yield* Clock.currentTimeMillis) - sinceMillis >= backOffMillis.most) wait = backOffMillis.first
+      if ((yield* monotonicMillis) - sinceMillis >= backOffMillis.most) wait = backOffMillis.first
       yield* Effect.sleep(wait)
       wait = Math.min(wait * 2, backOffMillis.most)
     }

@@ -4,6 +4,7 @@
  */
 import { Cause, Clock, Effect, Option, Queue } from "effect"
 import { Driver, type DriverError, ListedOwner } from "../../src/protocol/Driver.ts"
+import { monotonicMillis } from "../node/monotonicMillis.ts"
 import { applyDifference } from "./Apply.ts"
 import { asksByLabel, type Desired, desiredByLabels, desiredBySubscription, together } from "./Desired.ts"
 import { difference } from "./Difference.ts"
@@ -34,21 +35,21 @@ export const work = (
   Effect.gen(function* () {
     const { engine, events, onConnected } = options
     const reconcile = reconciler(options)
-    let dueMillis = (yield* Clock.currentTimeMillis) + resyncMillis
+    let dueMillis = (yield* monotonicMillis) + resyncMillis
     let failures = 0
     for (;;) {
-      const waitMillis = Math.max(0, dueMillis - (yield* Clock.currentTimeMillis))
+      const waitMillis = Math.max(0, dueMillis - (yield* monotonicMillis))
       yield* Effect.timeoutOption(Queue.peek(events), waitMillis)
       // A restart sends some six events: the next reconciliation handles all that arrived during the current one.
       const batch = yield* Queue.clear(events)
       const connected = batch.some(({ _tag }) => _tag === "Connected")
       if (connected) yield* onConnected
-      const isDue = dueMillis <= (yield* Clock.currentTimeMillis)
+      const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
-      if (full || !done) dueMillis = (yield* Clock.currentTimeMillis) + pauseMillis
+      if (full || !done) dueMillis = (yield* monotonicMillis) + pauseMillis
       // The Engine sends the event of a network before its lists show the change.
       for (const id of new Set(batch.flatMap(rewiredContainer)))
         yield* Effect.ignore(engine.settled(id)).pipe(

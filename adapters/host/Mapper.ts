@@ -10,11 +10,13 @@ import type { Mode } from "../../src/mapper/Labels.ts"
 import { Backends, MapperConfig } from "../../src/mapper/MapperContext.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
 import * as LinuxByteCounter from "../linux/conntrack/ByteCounter.ts"
 import * as LinuxConntrack from "../linux/conntrack/Conntrack.ts"
+import { hasIpv6 } from "../linux/hasIpv6.ts"
 import { makeNamespaceLock, type NamespaceLock } from "../linux/nft/NamespaceLock.ts"
 import * as NftFirewall from "../linux/nft/NftFirewall.ts"
 import type { AcceptMark } from "../linux/nft/Ruleset.ts"
@@ -42,6 +44,8 @@ export interface MapperOptions {
   readonly lock?: NamespaceLock | undefined
   /** The ports on loopback addresses that this process listens on now, to be guarded. */
   readonly listening?: (() => ReadonlyArray<Guard>) | undefined
+  /** Replaces the services that the mapper calls, as tracing does; none if `undefined`. */
+  readonly decorate?: (<S>(services: Context.Context<S>) => Context.Context<S>) | undefined
   /** Runs right after the state is locked, before anything else: if it fails, the start fails. */
   readonly onLocked?: Effect.Effect<void, HandoverError> | undefined
 }
@@ -87,6 +91,8 @@ export const mapperOn = (options: MapperOptions) =>
           ? `mode ${defaultMode}, since nat is not available: ${natUnavailable}`
           : `mode ${defaultMode}`
       )
+      const ipv6 = hasIpv6()
+      if (!ipv6) yield* Effect.logInfo("this host has no IPv6: nothing is published on [::]")
       const services = Layer.mergeAll(
         Mappings.layer,
         PortAllocator.layer({ ephemeral: options.ephemeral }),
@@ -100,11 +106,23 @@ export const mapperOn = (options: MapperOptions) =>
           defaultMode,
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
+          ipv6,
           relayed: protocols
         })
       )
+      const { decorate } = options
+      const decorated =
+        decorate === undefined
+          ? services
+          : Layer.effectContext(
+              Effect.gen(function* () {
+                const host = yield* Effect.context<HostSockets | Relay>()
+                const built = yield* Layer.build(services)
+                return decorate(Context.merge(Context.pick(HostSockets, Relay)(host), built))
+              })
+            )
       const ownPorts = Result.isSuccess(own) ? own.success.ownPorts : OwnPorts.none
-      return Layer.merge(PortMapper.layer.pipe(Layer.provide(services)), Layer.succeed(OwnPorts, ownPorts))
+      return Layer.merge(PortMapper.layer.pipe(Layer.provide(decorated)), Layer.succeed(OwnPorts, ownPorts))
     })
   )
 

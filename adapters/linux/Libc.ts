@@ -81,8 +81,6 @@ export interface Libc {
   readonly ifNameToIndex: (name: Uint8Array) => number
   /** bpf(2); `-ENOSYS` on an architecture whose number for it is not known here. */
   readonly bpf: (command: number, attributes: Uint8Array, length: number) => number
-  /** Moves the calling thread into new namespaces. Tests use it to leave the machine's own. */
-  readonly unshare: (flags: number) => number
   /** The address of an array's bytes, valid for as long as the caller keeps the array alive. */
   readonly addressOf: (bytes: Uint8Array) => bigint
   /** Copies bytes to memory that stays allocated for the life of the process, and returns the copy's address. */
@@ -134,7 +132,6 @@ export const MSG_TRUNC = 0x20
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000
 export const MSG_CMSG_CLOEXEC = 0x40000000
-export const CLONE_NEWNET = 0x40000000
 
 const F_DUPFD_CLOEXEC = 1030
 
@@ -244,7 +241,6 @@ const load = (): Libc => {
     },
     bpf: (command, attributes, length) =>
       bpfNumber === undefined ? -ENOSYS : syscall(bpfNumber, command, attributes, length),
-    unshare: native("int unshare(int flags)"),
     addressOf: (bytes) => koffi.address(bytes),
     pin: (bytes) => {
       const pointer = koffi.alloc("uint8_t", Math.max(bytes.length, 8))

@@ -85,7 +85,6 @@ export const IPPROTO_TCP = 6
 export const TCP_NODELAY = 1
 export const TCP_KEEPIDLE = 4
 export const TCP_KEEPINTVL = 5
-export const TCP_QUICKACK = 12
 export const IPPROTO_UDP = 17
 export const UDP_SEGMENT = 103
 export const IPPROTO_IPV6 = 41

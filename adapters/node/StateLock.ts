@@ -6,8 +6,9 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import type { DatabaseSync } from "node:sqlite"
-import { Clock, Duration, Effect, Result, Schema, type Scope } from "effect"
+import { Duration, Effect, Result, Schema, type Scope } from "effect"
 import type { StoreError } from "../../src/mapper/MappingStore.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 import { isBusy, openDatabaseUnsafe, storeErrorOf } from "./Sqlite.ts"
 import { prepareDirectory, touchPrivateUnsafe, writePrivateUnsafe } from "./StateDirectory.ts"
 
@@ -35,12 +36,12 @@ export const lockState = Effect.fnUntraced(function* (
   { wait = 0 }: LockOptions = {}
 ): Effect.fn.Return<void, StateLocked | StoreError, Scope.Scope> {
   yield* prepareDirectory(directory)
-  const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(wait)
+  const deadline = (yield* monotonicMillis) + Duration.toMillis(wait)
   while (true) {
     const locked = yield* Effect.result(Effect.acquireRelease(tryLock(directory), release(directory)))
     if (Result.isSuccess(locked)) return
     if (locked.failure._tag === "StoreError") return yield* locked.failure
-    if ((yield* Clock.currentTimeMillis) >= deadline)
+    if ((yield* monotonicMillis) >= deadline)
       return yield* new StateLocked({ directory, pid: yield* holderOf(directory) })
     yield* Effect.sleep(retryMillis)
   }

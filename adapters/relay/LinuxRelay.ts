@@ -12,7 +12,14 @@ import { isRelayed, Relay, RelayError, type Route, relayedProtocols } from "../.
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
 import { makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
-import { admissionOf, RouteEntries, type RouteEntry, routeText, servingOf } from "./RouteEntries.ts"
+import {
+  admissionOf,
+  backendsOf,
+  RouteEntries,
+  type RouteEntry,
+  routeText,
+  servingOf
+} from "./RouteEntries.ts"
 import { setOptions } from "./SocketOptions.ts"
 import type { Assigned, Refused } from "./ThreadPool.ts"
 
@@ -182,8 +189,10 @@ const serveAsBefore = Effect.fnUntraced(function* (
 })
 
 /** Admits the packets that any route of this socket needs. */
-const admit = ({ sockets, entries }: Parts, socket: HostSocket) =>
-  sockets.admit(socket, admissionOf(socket, entries.first(socket)))
+const admit = ({ sockets, entries }: Parts, socket: HostSocket) => {
+  const first = entries.first(socket)
+  return sockets.admit(socket, admissionOf(socket, first), backendsOf(first))
+}
 
 /** Stops admitting packets for a removed route before the threads release it. */
 const close = (parts: Parts, entry: RouteEntry): Effect.Effect<void> => {

@@ -5,7 +5,7 @@
 import { Duration } from "effect"
 import { type IpNetwork, NetAddress } from "effect/net"
 import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
-import { isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
+import { type Address, isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
 import type { Route, RouteFrontend } from "../../src/relay/Relay.ts"
 import { socketAddress } from "../linux/sockets/SocketAddress.ts"
@@ -92,6 +92,16 @@ export const admissionOf = (socket: HostSocket, first: RouteEntry | undefined): 
     admission = "loopback"
   }
   return admission
+}
+
+/** The backends whose own connections the kernel leaves to this socket; none to a loopback address. */
+export const backendsOf = (first: RouteEntry | undefined): ReadonlyArray<Address> => {
+  const backends = new Map<string, Address>()
+  for (let entry = first; entry !== undefined; entry = entry.next) {
+    const { host, backend } = entry.route
+    if (!isLoopback(host)) backends.set(backend.address.key, backend.address)
+  }
+  return [...backends.values()]
 }
 
 /**

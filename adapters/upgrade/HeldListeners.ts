@@ -1,8 +1,8 @@
 /** The plugin's listening sockets and idle connections, kept for its next generation or for a successor. */
 import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
-import { removeSpec } from "../docker/SpecFile.ts"
 import { libc } from "../linux/Libc.ts"
+import { removeWritten } from "../node/WrittenFile.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
 import type { AdoptedListener, Details, ListenerHandoff, Place } from "./ListenerHandoff.ts"
 
@@ -84,7 +84,7 @@ export class HeldListeners implements ListenerHandoff {
     for (const place of places) {
       const kept = this.closeListener(place)
       if (kept?.inode !== undefined) removeFile(place, kept.inode)
-      if (kept?.spec !== undefined) removeSpec(kept.spec)
+      if (kept?.spec !== undefined) removeWritten(kept.spec)
       for (const fd of this.takeConnections(place)) Fs.closeSync(fd)
     }
     return places

@@ -4,7 +4,7 @@
  */
 import * as Net from "node:net"
 import { Effect, type Scope } from "effect"
-import type { SpecFile } from "../docker/SpecFile.ts"
+import type { WrittenFile } from "../node/WrittenFile.ts"
 
 /** `unix PATH`, `tcp HOST:PORT` as requested, or `systemd NUMBER NAME`. */
 export type Place = string
@@ -16,7 +16,7 @@ export interface Details {
   /** The port of a TCP socket. */
   readonly port?: number
   /** The spec file written for it. */
-  readonly spec?: SpecFile
+  readonly spec?: WrittenFile
 }
 
 export interface AdoptedListener extends Details {

@@ -11,6 +11,7 @@ import { execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { labRequest } from "../../test/support/requests.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
 import { startPlugin } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
@@ -90,7 +91,7 @@ const measure = async ({ client, pid }: Plugin, samples: Samples, calls: number)
   const before = processorMicros(pid)
   for (let index = 0; index < calls; index++) {
     const begun = process.hrtime.bigint()
-    const { PortBindings } = await call(client, "MapPorts", ask(40_000 + (index % 1000)))
+    const { PortBindings } = await call(client, "MapPorts", labRequest(40_000 + (index % 1000)))
     const mapped = process.hrtime.bigint()
     await call(client, "UnmapPorts", { PortBindings, Labels: {} })
     samples.map.push(Number(mapped - begun) / 1000)
@@ -113,20 +114,6 @@ const call = async (
 ): Promise<{ readonly PortBindings: ReadonlyArray<unknown> }> =>
   JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
 
-const ask = (port: number) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ],
-  Labels: {}
-})
-
 const start = async (name: string, live: number): Promise<Plugin> => {
   const namespace = `pmbench-${process.pid}-${name}`
   execFileSync("ip", ["netns", "add", namespace])
@@ -134,7 +121,7 @@ const start = async (name: string, live: number): Promise<Plugin> => {
   try {
     execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
     const { client, pid, stop } = await startPlugin(namespace)
-    for (let port = 1; port <= live; port++) await call(client, "MapPorts", ask(10_000 + port))
+    for (let port = 1; port <= live; port++) await call(client, "MapPorts", labRequest(10_000 + port))
     return {
       client,
       pid,

@@ -10,6 +10,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { wireEntry } from "../../test/support/requests.ts"
 import { type Plugin, startPlugin } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
 import { compileLoad } from "./relaySubjects.ts"
@@ -41,18 +42,8 @@ const mapped = (live: number): Subject => ({
   prepare: async ({ namespace, octet }) => {
     const plugin = await startPlugin(namespace)
     for (let index = 0; index < live; index++) {
-      const port = firstPort + index
       await plugin.call("MapPorts", {
-        Reqs: [
-          {
-            Proto: 6,
-            BackendIP: `172.31.${octet}.2`,
-            BackendPort: backendPort,
-            FrontendIP: "0.0.0.0",
-            FrontendPort: port,
-            FrontendPortEnd: port
-          }
-        ],
+        Reqs: [wireEntry(`tcp 0.0.0.0:${firstPort + index} 172.31.${octet}.2:${backendPort}`)],
         Labels: {}
       })
     }

@@ -9,6 +9,7 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { labRequest } from "../../test/support/requests.ts"
 import { connect } from "./keepAliveClient.ts"
 import { row, summarize } from "./stats.ts"
 
@@ -105,11 +106,12 @@ const activates = (socketPath: string): Promise<boolean> =>
 const fill = async (namespace: string, folder: string, running: Set<ChildProcess>) => {
   const plugin = await start(namespace, folder, running)
   const client = await connect(plugin.socketPath)
-  for (let port = 10_000; port < 10_000 + live; port++) {
-    const entry = { BackendIP: "172.31.0.2", BackendPort: 80, FrontendIP: "0.0.0.0" }
-    const Reqs = [{ Proto: 6, ...entry, FrontendPort: port, FrontendPortEnd: port }]
-    await client.post("/PortMapper.MapPorts", `${JSON.stringify({ Reqs, Labels: {} })}\n`)
-  }
+  for (let port = 10_000; port < 10_000 + live; port++)
+    await client.post(
+      "/PortMapper.MapPorts",
+      `${JSON.stringify(labRequest(port))}
+`
+    )
   client.close()
   await plugin.kill()
 }

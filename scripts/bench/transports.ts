@@ -9,6 +9,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { reference as goReference } from "../../test/support/reference.ts"
+import { labRequest } from "../../test/support/requests.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
 import { row, summarize } from "./stats.ts"
 import * as Stdio from "./stdio.ts"
@@ -41,19 +42,7 @@ interface Subject {
 const reference = { name: "Go reference handler" }
 const ours = { name: "portmapper" }
 
-const body = `${JSON.stringify({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: 8080,
-      FrontendPortEnd: 8080
-    }
-  ],
-  Labels: {}
-})}\n`
+const body = `${JSON.stringify(labRequest(8080))}\n`
 
 const compare = async (subjects: ReadonlyArray<Subject>): Promise<void> => {
   const micros = new Map(subjects.map(({ name }) => [name, [] as Array<number>]))

@@ -5,7 +5,7 @@
 import { dirname } from "node:path"
 import { parseArgs } from "node:util"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Console, Effect, Layer, Result } from "effect"
+import { Console, Effect, Layer, Option, Result } from "effect"
 import { loggingLayer } from "../../adapters/cli/logging.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import * as LinuxByteCounter from "../../adapters/linux/conntrack/ByteCounter.ts"
@@ -67,6 +67,7 @@ const services = Layer.mergeAll(
     defaultMode: "nat",
     natUnavailable: undefined,
     marksAccepted: false,
+    ipv6: true,
     relayed: relayedProtocols
   })
 ).pipe(
@@ -94,6 +95,6 @@ Effect.gen(function* () {
 }).pipe(
   Effect.scoped,
   Effect.tapError(({ message }) => Console.error(`portmapper: ${message}`)),
-  Effect.provide(loggingLayer("logfmt")),
+  Effect.provide(loggingLayer({ logFormat: "logfmt", logLevel: Option.none() })),
   (program) => NodeRuntime.runMain(program, { disableErrorReporting: true })
 )

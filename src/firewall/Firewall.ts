@@ -11,10 +11,11 @@ import type { Protocol } from "../protocol/Protocol.ts"
 
 /**
  * New connections to `host:port` go to `backend`, which is of the same family. An unspecified `host` means every
- * address of this host but its loopback ones; a rule for one address wins over it. Packets from a loopback or a
- * link-local IPv6 address are not redirected, since the kernel does not forward them: they go to the socket that
- * holds the port. `allow`: only sources within these networks, others are dropped and counted; `undefined` allows
- * every source.
+ * address of this host but its loopback ones; a rule for one address wins over it. Left to the socket that holds
+ * the port are packets from a loopback or a link-local IPv6 address, since the kernel does not forward them, and
+ * packets from the backend's own address (except SCTP, which no relay serves), since not every bridge sends a packet
+ * back to the port it came from. `allow`: only sources within these networks, others are dropped and counted;
+ * `undefined` allows every source.
  */
 export interface Redirect {
   readonly _tag: "Redirect"

@@ -23,6 +23,8 @@ export interface Capabilities {
   readonly natUnavailable: string | undefined
   /** Whether redirected packets carry a mark that the Engine accepts by a rule of its own. */
   readonly marksAccepted: boolean
+  /** Whether the host has IPv6. */
+  readonly ipv6: boolean
   /** What the relay can carry. */
   readonly relayed: ReadonlyArray<Protocol>
 }
@@ -173,6 +175,8 @@ const modeUnavailable = (mode: Mode, { natUnavailable, relayed }: Capabilities):
 }
 
 const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planned => {
+  if (mode !== "routed" && !capabilities.ipv6 && entry.host.family === 6 && isUnspecified(entry.host))
+    return discarded(entry, "this host has no IPv6")
   switch (mode) {
     case "routed":
       return served(entry, { mode, reserves: false, allowForwarding: true })
@@ -182,8 +186,7 @@ const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planne
     case "engine": {
       const why = notRedirectable(entry)
       if (why !== undefined) return relay(entry, mode, capabilities, why)
-      const relays =
-        isUnspecified(entry.host) && capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
+      const relays = capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
       return mode === "engine"
         ? served(entry, { mode, relays, allowForwarding: true, nat: true })
         : served(entry, { mode, relays, redirects: true, allowForwarding: !capabilities.marksAccepted })
@@ -206,16 +209,14 @@ const served = (
   nat: options.nat ?? false
 })
 
+const discarded = (entry: Entry, why: string): Discarded => {
+  const frontend = frontendText(entry.protocol, entry.host, 0).replace(":0/", "/")
+  return { _tag: "Discarded", entry, reason: `${frontend} to ${entry.backend.address.text}: ${why}` }
+}
+
 const relay = (entry: Entry, mode: Mode, capabilities: Capabilities, why: string): Planned => {
-  if (!capabilities.relayed.includes(entry.protocol)) {
-    const frontend = frontendText(entry.protocol, entry.host, 0).replace(":0/", "/")
-    const unrelayed = `${entry.protocol.toUpperCase()} is not relayed`
-    return {
-      _tag: "Discarded",
-      entry,
-      reason: `${frontend} to ${entry.backend.address.text}: ${why}, and ${unrelayed}`
-    }
-  }
+  if (!capabilities.relayed.includes(entry.protocol))
+    return discarded(entry, `${why}, and ${entry.protocol.toUpperCase()} is not relayed`)
   const shields = mode !== "proxy" && capabilities.natUnavailable === undefined
   return served(entry, {
     mode,
@@ -229,6 +230,8 @@ const notRedirectable = ({ host, backend }: Entry): string | undefined => {
   if (host.family !== backend.address.family)
     return `the kernel redirects no IPv${host.family} traffic to IPv${backend.address.family}`
   if (isLoopback(host)) return "the kernel redirects nothing sent to a loopback address"
+  if (isLoopback(backend.address) || isUnspecified(backend.address))
+    return "the kernel redirects nothing to a loopback address"
   if (host.zone !== "" || backend.address.zone !== "")
     return "the kernel redirects nothing by link-local address"
   return undefined

@@ -117,6 +117,7 @@ const memoryCapabilities: Capabilities = {
   defaultMode: "nat",
   natUnavailable: undefined,
   marksAccepted: false,
+  ipv6: true,
   relayed: ["tcp", "udp"]
 }
 

@@ -12,8 +12,8 @@ import { AdoptedSockets } from "./AdoptedSockets.ts"
 
 /**
  * What a reserved socket admits. `nothing`: the kernel drops every packet, so no client ever gets a handshake from
- * a placeholder. `loopback`: only packets from the host's own loopback addresses, or from a link-local IPv6
- * address: those that the kernel's redirections leave to the socket. `everything`: no filter.
+ * a placeholder. `loopback`: only packets from or to the host's own loopback addresses, from a link-local IPv6
+ * address, and from the backends: those that the kernel's redirections leave to the socket. `everything`: no filter.
  */
 export type Admission = "nothing" | "loopback" | "everything"
 
@@ -69,8 +69,15 @@ export class HostSockets extends Context.Service<
      * process listens on is `InUse`. Leaves nothing open after a failure.
      */
     readonly open: (protocol: Protocol, host: Address, port: number) => Effect.Effect<HostSocket, SocketError>
-    /** Takes effect for packets that arrive from now on; established connections keep what they had. */
-    readonly admit: (socket: HostSocket, admission: Admission) => Effect.Effect<void, SocketError>
+    /**
+     * Takes effect for packets that arrive from now on; established connections keep what they had. `backends`: for
+     * `loopback`, further sources to admit; none if omitted.
+     */
+    readonly admit: (
+      socket: HostSocket,
+      admission: Admission,
+      backends?: ReadonlyArray<Address>
+    ) => Effect.Effect<void, SocketError>
     /** Frees the port at once. Closing a closed socket does nothing. */
     readonly close: (socket: HostSocket) => Effect.Effect<void>
     /** All open sockets, adopted ones included. */

@@ -16,8 +16,8 @@ import type {
 import type { WireActivateAnswer, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
 /** Few of each, so that requests collide. The simplest first: shrinking goes there. */
-export const backends4 = ["172.17.0.2", "172.17.0.3"] as const
-export const backends6 = ["fd00::2", "fd00::3"] as const
+export const backends4 = ["172.17.0.2", "172.17.0.3", "127.0.0.1"] as const
+export const backends6 = ["fd00::2", "fd00::3", "::1"] as const
 export const hosts4 = ["0.0.0.0", "192.0.2.1", "192.0.2.2", "127.0.0.1"] as const
 export const hosts6 = ["::", "2001:db8::1", "::1", "fe80::1%eth0"] as const
 

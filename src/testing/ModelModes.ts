@@ -56,10 +56,11 @@ export const led = (
   } as const
   const relayed = capabilities.relayed.some((protocol) => protocol === protocols[req.Proto])
   if (mode === "routed") return { ...answer, allowForwarding: true }
-  const redirected =
-    mode !== "proxy" && at.family === backend.family && !at.loopback && !at.zoned && !backend.zoned
+  if (!capabilities.ipv6 && at.any && at.family === 6) return { ...answer, discarded: true }
+  const elsewhere = !at.loopback && !at.zoned && !backend.loopback && !backend.zoned
+  const redirected = mode !== "proxy" && at.family === backend.family && elsewhere
   if (redirected) {
-    const admits = at.any && relayed ? "loopback" : undefined
+    const admits = relayed ? "loopback" : undefined
     return mode === "engine"
       ? { ...answer, allowForwarding: true, nat: addressTextOf(req), admits }
       : { ...answer, allowForwarding: !capabilities.marksAccepted, rule: "Redirect", admits }

@@ -8,7 +8,6 @@ import type {
   MapPortsRequest,
   MapPortsResponse,
   PortBindingReq,
-  UnmapPortsRequest,
   WirePortBinding
 } from "../protocol/Messages.ts"
 import type { Method } from "../protocol/Operations.ts"
@@ -16,7 +15,6 @@ import type { Method } from "../protocol/Operations.ts"
 export type WireReq = typeof PortBindingReq.Encoded
 export type WireBinding = typeof WirePortBinding.Encoded
 export type WireMapRequest = typeof MapPortsRequest.Encoded
-export type WireUnmapRequest = typeof UnmapPortsRequest.Encoded
 export type WireMapAnswer = typeof MapPortsResponse.Encoded
 export type WireActivateAnswer = typeof ActivateResponse.Encoded
 

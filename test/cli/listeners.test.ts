@@ -7,7 +7,7 @@ import { Effect } from "effect"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { makeCertificates } from "../support/certificates.ts"
-import { temporaryFolder } from "../support/driver.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))

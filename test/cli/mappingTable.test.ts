@@ -1,14 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { age, bytes, count } from "../../adapters/cli/humanise.ts"
 import { mappingLines } from "../../adapters/cli/mappingTable.ts"
-import { portLines } from "../../adapters/cli/portRuns.ts"
-import { barText } from "../../adapters/cli/progress.ts"
-import { printable } from "../../adapters/cli/Table.ts"
-import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { endpoint } from "../support/groups.ts"
 
 const now = Date.UTC(2026, 0, 2)
 
@@ -196,91 +190,5 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
 
   it("has its header also without a mapping", () => {
     assert.strictEqual(text([], 80), "\nFRONTEND  BACKEND  MODE  OWNER  STATE  AGE  CONNS\n")
-  })
-})
-
-describe("a figure", () => {
-  it("is short: an age", () => {
-    const [minute, hour, day] = [60_000, 3_600_000, 86_400_000]
-    assert.deepStrictEqual(
-      [
-        -5,
-        0,
-        59_999,
-        minute,
-        hour - 1,
-        hour,
-        47 * hour,
-        2 * day,
-        13 * day,
-        14 * day,
-        729 * day,
-        730 * day
-      ].map(age),
-      ["0s", "0s", "59s", "1m", "59m", "1h", "47h", "2d", "13d", "2w", "104w", "2y"]
-    )
-  })
-
-  it("is short: a number of bytes or of connections", () => {
-    assert.deepStrictEqual(
-      [0, 999, 1000, 1234, 9995, 99_949, 99_950, 999_499, 999_500, 1e9, 2 ** 53].map(bytes),
-      ["0B", "999B", "1.00kB", "1.23kB", "10.0kB", "99.9kB", "100kB", "999kB", "1.00MB", "1.00GB", "9.01PB"]
-    )
-    assert.deepStrictEqual([0, 99_999, 100_000, 1_234_567].map(count), ["0", "99999", "100k", "1.23M"])
-  })
-})
-
-describe("text from other programs", () => {
-  it("reaches a terminal without its control characters", () => {
-    assert.strictEqual(
-      printable("a\u0000\t\u009b31m\u202e\u2028é日"),
-      "a\\x00\\x09\\x9b31m\\u{202e}\\u{2028}é日"
-    )
-  })
-})
-
-describe("many ports", () => {
-  const line = (host: string, port: number, backend?: string, note?: string) => ({
-    protocol: "tcp" as const,
-    host: addressUnsafe(host),
-    port,
-    backend: backend === undefined ? undefined : endpoint(backend),
-    note
-  })
-
-  it("are printed as ranges where neighbours differ only in the port", () => {
-    assert.deepStrictEqual(
-      portLines([
-        line("0.0.0.0", 80, "10.0.0.1:8080"),
-        line("::", 80, "10.0.0.1:8080"),
-        line("0.0.0.0", 81, "10.0.0.1:8081"),
-        line("::", 81, "10.0.0.1:8081"),
-        line("0.0.0.0", 82, "10.0.0.1:8090"),
-        line("0.0.0.0", 83, undefined, " discarded: no"),
-        line("0.0.0.0", 84, undefined, " discarded: no"),
-        line("0.0.0.0", 85, "10.0.0.2:1")
-      ]),
-      [
-        "0.0.0.0:80-81/tcp -> 10.0.0.1:8080-8081",
-        "[::]:80-81/tcp -> 10.0.0.1:8080-8081",
-        "0.0.0.0:82/tcp -> 10.0.0.1:8090",
-        "0.0.0.0:83-84/tcp discarded: no",
-        "0.0.0.0:85/tcp -> 10.0.0.2:1"
-      ]
-    )
-  })
-})
-
-describe("the progress bar", () => {
-  it("never wraps", () => {
-    assert.strictEqual(
-      barText("mapping", 2500, 10_000, 80),
-      "mapping  2500 of 10000 [==========>                             ]  25%"
-    )
-    assert.strictEqual(barText("mapping", 0, 50, 40), "mapping  0 of 50 [>              ]   0%")
-    assert.strictEqual(barText("mapping", 50, 50, 40), "mapping 50 of 50 [===============] 100%")
-    assert.strictEqual(barText("mapping", 5, 50, 24), "mapping  5 of 50  10%")
-    for (let columns = 1; columns < 100; columns++)
-      assert.isBelow(barText("mapping", 3, 50, columns).length, Math.max(columns, 1))
   })
 })

@@ -33,7 +33,7 @@ const serving = (pod: Namespace) =>
   )
 
 const setUp = Effect.gen(function* () {
-  const lab = yield* Lab.make({ network: { containers: {} } })
+  const lab = yield* Lab.make({ network: { containers: {} }, bridgeNetfilter: true })
   const network = yield* Cni.make(lab.host)
   const p1 = yield* Cni.pod(lab.prefix, "p1")
   const p2 = yield* Cni.pod(lab.prefix, "p2")
@@ -56,7 +56,9 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
       for (const address of ["10.99.0.1", "fd99::1"])
         for (const port of [web, dns]) assert.strictEqual(yield* ask(client, address, port), "answered p1")
       assert.strictEqual(yield* ask(host, "127.0.0.1"), "answered p1")
-      assert.strictEqual(yield* ask(p1, "10.99.0.1"), "answered p1")
+      for (const address of ["10.99.0.1", "fd99::1", "172.29.0.1", "fd55::1"])
+        for (const port of [web, dns])
+          assert.strictEqual(yield* ask(p1, address, port), "answered p1", address)
       done(yield* network.tool("check", p1, [web, dns]))
 
       const refused = yield* network.tool("add", p2, [{ ...web, hostPort: 8000 }, web])

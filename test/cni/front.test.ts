@@ -18,7 +18,7 @@ import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
 import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
-import { granting } from "../support/driver.ts"
+import { granting } from "../support/drivers.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
 
 const handlers = { [executePath]: executeHandler }

@@ -1,8 +1,7 @@
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Queue } from "effect"
-import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
+import { Deferred, Effect, Queue } from "effect"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -13,12 +12,12 @@ import {
   malformedCount,
   malformedTimeoutMillis
 } from "../support/abuse.ts"
-import { echo, grant } from "../support/drivers.ts"
+import { echo } from "../support/drivers.ts"
 import { raw, request } from "../support/http.ts"
-import { mapRequest } from "../support/session.ts"
+import { mapRequest } from "../support/requests.ts"
 import { socketFor } from "../support/socket.ts"
 import { askUnread, manyListed } from "../support/unread.ts"
-import { turns, until } from "../support/until.ts"
+import { until } from "../support/until.ts"
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 const mapBody = (port: number) => JSON.stringify(mapRequest(port))
@@ -180,38 +179,6 @@ describe("the Unix socket", () => {
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 
-  it.live("rolls back a call whose client disconnects before it ends", () =>
-    Effect.gen(function* () {
-      const exits: Array<boolean> = []
-      const ended = yield* Deferred.make<void>()
-      const count = 200
-      const sockets = new Map<number, Net.Socket>()
-      const path = yield* socketFor({
-        ...echo,
-        mapPorts: (group) =>
-          Effect.addFinalizer((exit) =>
-            Effect.suspend(() => {
-              exits.push(Exit.isSuccess(exit))
-              return exits.length === count ? Deferred.succeed(ended, undefined) : Effect.void
-            })
-          ).pipe(
-            Effect.andThen(Effect.sync(() => sockets.get(grant(group)[0]?.port ?? 0)?.destroy())),
-            Effect.andThen(turns()),
-            Effect.as(grant(group))
-          )
-      })
-      for (let index = 0; index < count; index++) {
-        const body = mapBody(1000 + index)
-        const socket = Net.connect(path)
-        socket.on("error", () => {})
-        socket.write(`POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
-        sockets.set(1000 + index, socket)
-      }
-      yield* Deferred.await(ended)
-      assert.isFalse(exits.some((delivered) => delivered))
-    })
-  )
-
   it.live(
     `refuses ${malformedCount} malformed requests, keeps no memory of them, and goes on`,
     () =>
@@ -223,29 +190,6 @@ describe("the Unix socket", () => {
           /^HTTP\/1\.1 400 /
         )
         assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
-      }),
-    malformedTimeoutMillis
-  )
-})
-
-describe("the fetch handler", () => {
-  it.live(
-    `refuses ${malformedCount} malformed requests, keeps no memory of them, and goes on`,
-    () =>
-      Effect.gen(function* () {
-        const handler = toWebHandler(echo)
-        yield* refuseAll(async (body, index) => {
-          const path = index % 10 === 0 ? "/Nope" : "/PortMapper.MapPorts"
-          const response = await handler(
-            new Request(`http://plugin.example${path}`, { method: "POST", body: new Uint8Array(body) })
-          )
-          await response.text()
-          return response.status
-        })
-        const response = yield* Effect.promise(() =>
-          handler(new Request("http://plugin.example/Plugin.Activate", { method: "POST" }))
-        )
-        assert.strictEqual(response.status, 200)
       }),
     malformedTimeoutMillis
   )

@@ -8,7 +8,7 @@ import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { type Certificate, makeCertificates } from "../support/certificates.ts"
-import { temporaryFolder } from "../support/driver.ts"
+import { temporaryFolder } from "../support/folders.ts"
 
 const executable = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))
 

@@ -5,24 +5,14 @@ import { makeMetrics } from "../../adapters/docker/Metrics.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
+import { Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { wireEntry } from "../support/requests.ts"
 import { until } from "../support/until.ts"
 
-const body = (port: number, backend: string, protocol = 6) =>
-  JSON.stringify({
-    Reqs: [
-      {
-        Proto: protocol,
-        BackendIP: backend,
-        BackendPort: 80,
-        FrontendIP: "0.0.0.0",
-        FrontendPort: port,
-        FrontendPortEnd: port
-      }
-    ]
-  })
+const body = (port: number, backend: string, protocol = "tcp") =>
+  JSON.stringify({ Reqs: [wireEntry(`${protocol} 0.0.0.0:${port} ${backend}:80`)] })
 
 /** The samples of a page whose values do not depend on time, without those at zero. */
 const samples = (page: string): ReadonlyArray<string> =>
@@ -35,7 +25,17 @@ describe("the metrics page", () => {
   it.live("counts mappings, calls and allocation failures", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, "p.sock")
-      const metrics = makeMetrics(Effect.succeed({ inUse: 35, limit: 512, refused: { tcp: 7, udp: 0 } }))
+      const metrics = makeMetrics({
+        build: { version: "1.2.3", node: "24.0.0" },
+        process: Effect.succeed({
+          openDescriptors: 35,
+          maxDescriptors: 512,
+          refused: { tcp: 7, udp: 0 },
+          cpuSeconds: 1.5,
+          residentBytes: 4096,
+          startSeconds: 1700000000.5
+        })
+      })
       yield* Effect.provideService(
         serveUnix(path, { pages: { "/metrics": metrics.page } }),
         CallObserver,
@@ -46,7 +46,7 @@ describe("the metrics page", () => {
       yield* ask("/Plugin.Activate")
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.2"))
-      yield* ask("/PortMapper.MapPorts", body(53, "172.17.0.2", 17))
+      yield* ask("/PortMapper.MapPorts", body(53, "172.17.0.2", "udp"))
       yield* ask("/PortMapper.MapPorts", body(8080, "172.17.0.3"))
       yield* ask("/PortMapper.MapPorts", "{")
       yield* ask("/PortMapper.UnmapPorts", "{}")
@@ -54,6 +54,7 @@ describe("the metrics page", () => {
       assert.deepStrictEqual([status, contentType], [200, "text/plain; version=0.0.4; charset=utf-8"])
       assert.deepStrictEqual(samples(page), [
         'portmapper_allocation_failures_total{reason="already_allocated"} 1',
+        'portmapper_build_info{version="1.2.3",node="24.0.0"} 1',
         'portmapper_call_duration_seconds_count{method="Plugin.Activate",outcome="ok"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="bad_request"} 1',
         'portmapper_call_duration_seconds_count{method="PortMapper.MapPorts",outcome="ok"} 3',
@@ -62,8 +63,11 @@ describe("the metrics page", () => {
         'portmapper_mappings{mode="nat",protocol="tcp"} 1',
         'portmapper_mappings{mode="nat",protocol="udp"} 1',
         'portmapper_relay_budget_refusals_total{protocol="tcp"} 7',
+        "process_cpu_seconds_total 1.5",
         "process_max_fds 512",
-        "process_open_fds 35"
+        "process_open_fds 35",
+        "process_resident_memory_bytes 4096",
+        "process_start_time_seconds 1700000000.5"
       ])
       for (const line of [
         "# TYPE portmapper_mappings gauge",
@@ -73,7 +77,8 @@ describe("the metrics page", () => {
         "# TYPE portmapper_allocation_failures_total counter",
         'portmapper_allocation_failures_total{reason="address_in_use"} 0',
         "# TYPE process_open_fds gauge",
-        'portmapper_relay_budget_refusals_total{protocol="udp"} 0'
+        'portmapper_relay_budget_refusals_total{protocol="udp"} 0',
+        "# TYPE process_cpu_seconds_total counter"
       ])
         assert.include(page.split("\n"), line)
       assert.isTrue(page.endsWith("\n"))
@@ -117,4 +122,71 @@ describe("the metrics page", () => {
         ])
       })
   )
+
+  it.effect("has traffic in total where there are thousands of mappings, and no total ever falls", () =>
+    Effect.gen(function* () {
+      const metrics = makeMetrics({ traffic: "totals" })
+      const page = (mappings: ReadonlyArray<ListedMapping>) =>
+        Effect.map(
+          Effect.provideService(
+            metrics.page,
+            Driver,
+            Driver.of({
+              mapPorts: () => Effect.succeed([]),
+              unmapPorts: () => Effect.void,
+              listPorts: Effect.succeed(mappings)
+            })
+          ),
+          ({ body }) => body
+        )
+      const traffic = (body: string) =>
+        samples(body).filter((line) => /^portmapper_(connections|bytes|refused)_total/.test(line))
+      const many = Array.from({ length: 4000 }, (_, index) => listed({ frontendPort: 1000 + index }))
+      const first = yield* page(many)
+      assert.isBelow(first.length, 20_000)
+      assert.deepStrictEqual(traffic(first), [
+        'portmapper_bytes_total{protocol="tcp",direction="in"} 40000',
+        'portmapper_bytes_total{protocol="tcp",direction="out"} 80000',
+        'portmapper_connections_total{protocol="tcp"} 12000'
+      ])
+      // One goes, one can't be counted for once, one has more, one is of another protocol.
+      const next = [
+        listed({ frontendPort: 1001, connections: undefined }),
+        listed({ frontendPort: 1002, connections: 8, refused: 2 }),
+        listed({ protocol: 17, frontendPort: 1003, connections: 1 })
+      ]
+      assert.deepStrictEqual(traffic(yield* page(next)), [
+        'portmapper_bytes_total{protocol="tcp",direction="in"} 40000',
+        'portmapper_bytes_total{protocol="tcp",direction="out"} 80000',
+        'portmapper_bytes_total{protocol="udp",direction="in"} 10',
+        'portmapper_bytes_total{protocol="udp",direction="out"} 20',
+        'portmapper_connections_total{protocol="tcp"} 12005',
+        'portmapper_connections_total{protocol="udp"} 1',
+        'portmapper_refused_total{protocol="tcp"} 2'
+      ])
+      // Another mapping in its place counts from zero.
+      const again = [
+        listed({ frontendPort: 1001, connections: 4 }),
+        listed({ frontendPort: 1002, connections: 1 })
+      ]
+      assert.include(traffic(yield* page(again)), 'portmapper_connections_total{protocol="tcp"} 12007')
+    })
+  )
+})
+
+const listed = (more: Partial<ListedMapping>): ListedMapping => ({
+  protocol: 6,
+  frontendIp: "0.0.0.0",
+  frontendPort: 8080,
+  backendIp: "172.17.0.2",
+  backendPort: 80,
+  mode: "nat",
+  owner: "engine",
+  state: "live",
+  sinceMillis: 0,
+  labels: new Map(),
+  connections: 3,
+  bytesIn: 10,
+  bytesOut: 20,
+  ...more
 })

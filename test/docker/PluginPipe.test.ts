@@ -6,9 +6,9 @@ import * as Fs from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { pipePath, pipeUrl, serveWindows } from "../../adapters/docker/PluginPipe.ts"
-import { readSpec } from "../../adapters/docker/SpecFile.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { granting, temporaryFolder } from "../support/driver.ts"
+import { granting } from "../support/drivers.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
 
 const served = (name: string, specFolder: string) =>
@@ -31,7 +31,10 @@ describe("serveWindows", () => {
         yield* Effect.scoped(
           Effect.gen(function* () {
             yield* served("pm", folder)
-            assert.deepStrictEqual(yield* readSpec("pm", [folder]), { url: "npipe:////./pipe/pm" })
+            assert.strictEqual(
+              Fs.readFileSync(`${folder}/pm.spec`, "utf8"),
+              "npipe:////./pipe/pm#portmapper\n"
+            )
             assert.strictEqual(
               (yield* Effect.promise(() => request(pipePath("pm"), "/Plugin.Activate"))).status,
               200

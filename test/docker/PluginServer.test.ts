@@ -1,8 +1,7 @@
-import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber } from "effect"
+import { Deferred, Effect, Exit } from "effect"
 import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import type { RouteOptions } from "../../adapters/docker/Routes.ts"
@@ -10,7 +9,7 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo } from "../support/drivers.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { raw, request } from "../support/http.ts"
-import { turns, until } from "../support/until.ts"
+import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
 const served = (driver: Driver["Service"], options = {}) =>
@@ -21,6 +20,7 @@ const served = (driver: Driver["Service"], options = {}) =>
   })
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
+
 const mapBody = http[2]?.body ?? ""
 
 describe("the plugin's HTTP", () => {
@@ -233,92 +233,6 @@ describe("an answer that can't be delivered", () => {
       })
       yield* ask(path, "/PortMapper.MapPorts", mapBody)
       assert.isTrue(Exit.isSuccess(yield* Deferred.await(closed)))
-    })
-  )
-})
-
-describe("the plugin's socket", () => {
-  it.live("is created with its mode in a folder made for it, and is removed at the end", () =>
-    Effect.gen(function* () {
-      const base = yield* temporaryFolder
-      const path = Path.join(base, "plugins", "p.sock")
-      yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* Effect.provideService(serveUnix(path, { groupId: process.getgid?.() }), Driver, echo)
-          assert.strictEqual(Fs.statSync(path).mode & 0o777, 0o660)
-          assert.strictEqual(Fs.statSync(Path.dirname(path)).mode & 0o777, 0o755)
-          assert.deepStrictEqual(Fs.readdirSync(Path.dirname(path)), ["p.sock"])
-        })
-      )
-      assert.deepStrictEqual(Fs.readdirSync(Path.dirname(path)), [])
-    })
-  )
-
-  it.live("replaces a stale socket, and refuses a served one and a file that is not a socket", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "p.sock")
-      const start = Effect.provideService(serveUnix(path), Driver, echo)
-      const abandoned = Net.createServer()
-      yield* Effect.callback<void>(
-        (resume) => void abandoned.listen(`${path}.other`, () => resume(Effect.void))
-      )
-      Fs.renameSync(`${path}.other`, path)
-      abandoned.close()
-      yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* start
-          assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
-          const error = yield* Effect.flip(Effect.scoped(start))
-          assert.strictEqual(error.message, `${path}: another process is serving it`)
-          assert.strictEqual((yield* ask(path, "/Plugin.Activate")).status, 200)
-        })
-      )
-      Fs.writeFileSync(path, "")
-      assert.strictEqual(
-        (yield* Effect.flip(Effect.scoped(start))).message,
-        `${path}: a file that is no socket is in the way`
-      )
-    })
-  )
-
-  it.live("does not remove the socket of a successor", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "p.sock")
-      yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* Effect.provideService(serveUnix(path), Driver, echo)
-          Fs.rmSync(path)
-          Fs.writeFileSync(path, "the successor's")
-        })
-      )
-      assert.strictEqual(Fs.readFileSync(path, "utf8"), "the successor's")
-    })
-  )
-
-  it.live("finishes the requests in flight when it stops, and accepts no new ones", () =>
-    Effect.gen(function* () {
-      const begun = yield* Deferred.make<void>()
-      const proceed = yield* Deferred.make<void>()
-      const path = Path.join(yield* temporaryFolder, "p.sock")
-      const driver = {
-        ...echo,
-        unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
-      }
-      const stop = yield* Deferred.make<void>()
-      const server = yield* Effect.forkChild(
-        Effect.scoped(
-          Effect.andThen(Effect.provideService(serveUnix(path), Driver, driver), Deferred.await(stop))
-        ),
-        { startImmediately: true }
-      )
-      yield* until(Effect.sync(() => Fs.existsSync(path)))
-      const answer = yield* Effect.forkChild(ask(path, "/PortMapper.UnmapPorts", "{}"))
-      yield* Deferred.await(begun)
-      yield* Deferred.succeed(stop, undefined)
-      yield* until(Effect.sync(() => !Fs.existsSync(path)))
-      yield* Deferred.succeed(proceed, undefined)
-      assert.strictEqual((yield* Fiber.join(answer)).status, 200)
-      yield* Fiber.join(server)
     })
   )
 })

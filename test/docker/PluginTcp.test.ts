@@ -18,7 +18,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { patienceMillis } from "../lab/patience.ts"
 import { type Certificates, makeCertificates } from "../support/certificates.ts"
-import { granting } from "../support/driver.ts"
+import { granting } from "../support/drivers.ts"
 import { clientTls, requestTcp, type TcpRequest } from "../support/tcp.ts"
 import { until } from "../support/until.ts"
 

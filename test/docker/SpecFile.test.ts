@@ -2,19 +2,8 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
-import { serveTcp } from "../../adapters/docker/PluginTcp.ts"
-import { checkSpec } from "../../adapters/docker/SpecCheck.ts"
-import {
-  type ClientTls,
-  parseSpec,
-  readSpec,
-  type SpecOptions,
-  writeSpec
-} from "../../adapters/docker/SpecFile.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import { testNeeding } from "../lab/describeLab.ts"
-import { makeCertificates } from "../support/certificates.ts"
-import { granting, temporaryFolder } from "../support/driver.ts"
+import { type ClientTls, type SpecOptions, writeSpec } from "../../adapters/docker/SpecFile.ts"
+import { temporaryFolder } from "../support/folders.ts"
 import { pluginCommand, start } from "../support/process.ts"
 import { requestTcp } from "../support/tcp.ts"
 
@@ -68,7 +57,6 @@ describe("writeSpec", () => {
           assert.strictEqual(Fs.readFileSync(path, "utf8"), "tcp://127.0.0.1:7000#portmapper\n")
           assert.strictEqual(Fs.statSync(path).mode & 0o777, 0o644)
           assert.deepStrictEqual(Fs.readdirSync(folder), ["pm.spec"])
-          assert.deepStrictEqual(yield* readSpec("pm", [folder]), { url: "tcp://127.0.0.1:7000" })
         })
       )
       assert.deepStrictEqual(Fs.readdirSync(folder), [])
@@ -90,10 +78,6 @@ describe("writeSpec", () => {
           KeyFile: Path.resolve("engine.key")
         },
         WrittenBy: "portmapper"
-      })
-      assert.deepStrictEqual(yield* readSpec("pm", [folder]), {
-        url,
-        tls: { ...tls, keyFile: Path.resolve("engine.key") }
       })
     })
   )
@@ -194,102 +178,5 @@ describe("writeSpec", () => {
       yield* writeSpec({ name: "pm", folder, url: "https://127.0.0.1:2", tls })
       assert.deepStrictEqual(Fs.readdirSync(folder), ["pm.json"])
     })
-  )
-})
-
-describe("readSpec", () => {
-  it.live("searches where the Engine does, in the same order", () =>
-    Effect.gen(function* () {
-      const [a, b] = [yield* temporaryFolder, yield* temporaryFolder]
-      const found = () => Effect.map(readSpec("pm", [a, b]), (address) => address?.url)
-      assert.isUndefined(yield* found())
-      Fs.mkdirSync(Path.join(a, "pm"))
-      for (const [folder, file, content, url] of [
-        [b, "pm.spec", "tcp://h:5", "tcp://h:5"],
-        [a, "pm/pm.json", '{"Addr":"http://h:4"}', "http://h:4"],
-        [a, "pm.json", '{"Addr":"http://h:3"}', "http://h:3"],
-        [a, "pm/pm.spec", "\n unix:///run/x.sock \n", "unix:///run/x.sock"],
-        [a, "pm.spec", "npipe:////./pipe/pm#portmapper", "npipe:////./pipe/pm"]
-      ] as const) {
-        Fs.writeFileSync(Path.join(folder, file), content)
-        assert.strictEqual(yield* found(), url)
-      }
-      assert.isUndefined(yield* readSpec("../pm", [a]))
-    })
-  )
-
-  it.effect("reads NAME.json as Go does; without a CA it trusts any server, as the Engine does", () =>
-    Effect.gen(function* () {
-      const files = { caFile: undefined, certFile: undefined, keyFile: undefined }
-      for (const [json, expected] of [
-        ['{"addr":"https://h:1","Unknown":[]}', { url: "https://h:1" }],
-        ['{"Addr":"https://h:1","TLSConfig":null}', { url: "https://h:1" }],
-        [
-          '{"Addr":"https://h:1","TLSConfig":{}}',
-          { url: "https://h:1", tls: { ...files, insecureSkipVerify: true } }
-        ],
-        [
-          '{"Addr":"https://h:1","TLSConfig":{"CAFile":"/ca","InsecureSkipVerify":false}}',
-          { url: "https://h:1", tls: { ...files, caFile: "/ca", insecureSkipVerify: false } }
-        ]
-      ] as const)
-        assert.deepStrictEqual(yield* parseSpec("pm.json", json), expected)
-    })
-  )
-
-  it.effect("names the file and the error in it", () =>
-    Effect.gen(function* () {
-      const schemes = "is not the URL of a plugin (unix://, tcp://, http://, https://, npipe://)"
-      for (const [file, content, message] of [
-        ["pm.spec", "", `pm.spec: "" ${schemes}`],
-        ["pm.spec", "127.0.0.1:80", `pm.spec: "127.0.0.1:80" ${schemes}`],
-        ["pm.spec", "ftp://h", `pm.spec: "ftp://h" ${schemes}`],
-        ["pm.json", "{}", `pm.json: "" ${schemes}`],
-        ["pm.json", '{"Addr":1}', "pm.json: bad request: Addr = 1: must be a string"],
-        ["pm.json", "[]", "pm.json: bad request: []: must be an object"]
-      ] as const)
-        assert.strictEqual((yield* Effect.flip(parseSpec(file, content))).message, message)
-    })
-  )
-})
-
-describe("checkSpec", () => {
-  testNeeding(
-    "reports whether an Engine can connect by the files, and the reason if not",
-    ["localhost"],
-    () =>
-      Effect.gen(function* () {
-        const folder = yield* temporaryFolder
-        const { both, ca, client, foreign, server } = makeCertificates(folder)
-        const serve = (own: { cert: string; key: string }) =>
-          serveTcp({
-            host: "127.0.0.1",
-            port: 0,
-            tls: { certFile: own.cert, keyFile: own.key, caFile: ca.cert }
-          }).pipe(
-            Effect.provideService(Driver, granting),
-            Effect.map(({ port }) => port)
-          )
-        const port = yield* serve(server)
-        const named = yield* serve(both)
-        const check = (url: string, own = client, caFile = ca.cert) =>
-          checkSpec(url, { caFile, certFile: own.cert, keyFile: own.key, insecureSkipVerify: false }).pipe(
-            Effect.match({ onSuccess: () => "reached", onFailure: ({ detail }) => detail })
-          )
-        assert.strictEqual(yield* check(`https://127.0.0.1:${port}`), "reached")
-        assert.strictEqual(yield* check(`https://localhost:${port}`), "reached")
-        assert.strictEqual(yield* check(`https://localhost:${named}`, both), "reached")
-        assert.strictEqual(
-          yield* check(`https://127.0.0.1:${named}`, both),
-          "the server's certificate is not for 127.0.0.1 (it is for DNS:localhost)"
-        )
-        for (const own of [server, foreign])
-          assert.match(yield* check(`https://127.0.0.1:${port}`, own), /alert|ECONNRESET|socket hang up/)
-        assert.match(yield* check(`https://127.0.0.1:${port}`, client, foreign.cert), /certificate/)
-        assert.strictEqual(
-          yield* check(`https://127.0.0.1:${port}`, { cert: "/none.pem", key: client.key }),
-          "/none.pem: no such file or directory"
-        )
-      })
   )
 })

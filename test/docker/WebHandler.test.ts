@@ -5,7 +5,7 @@ import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo, grant } from "../support/drivers.ts"
-import { mapRequest } from "../support/session.ts"
+import { mapRequest } from "../support/requests.ts"
 import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
 

@@ -5,7 +5,7 @@ import { fuzzInputs } from "../../src/testing/index.ts"
 import { seed } from "../property/seed.ts"
 import { echo } from "../support/drivers.ts"
 import { hostileRequests } from "../support/hostileRequests.ts"
-import { mapRequest } from "../support/session.ts"
+import { mapRequest } from "../support/requests.ts"
 import { socketFor } from "../support/socket.ts"
 
 const page = Effect.succeed({ contentType: "text/plain", body: "ok\n" })

@@ -1,7 +1,7 @@
 /** Native tables of this file's namespace, as `nft` lists them. */
 import { assert, it } from "@effect/vitest"
 import { readRules } from "../../adapters/doctor/HostRules.ts"
-import { describeInNamespace, run } from "../linux/namespace.ts"
+import { describeInNamespace, run } from "../lab/ThreadNamespace.ts"
 import { dropsIn } from "./published.ts"
 
 const tablesOf = (text: string) => {

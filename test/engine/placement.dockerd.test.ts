@@ -26,6 +26,15 @@ const watched = Effect.fnUntraced(function* (host: Namespace, args: ReadonlyArra
   return { dockerd, plugin }
 })
 
+/** The network of a container. */
+const insideOf = Effect.fnUntraced(function* (dockerd: Dockerd.Dockerd, id: string) {
+  const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", id])).trim()
+  return {
+    exec: (command: string, args: ReadonlyArray<string> = []) =>
+      run("nsenter", [`--target=${pid}`, "--net", "--", command, ...args])
+  }
+})
+
 describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
   it.live("binds where the network's host_binding_ipv4 says", () =>
     Effect.gen(function* () {
@@ -126,6 +135,33 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
     })
   )
 
+  it.live("is reached by the container itself, and by the host from any of its addresses", () =>
+    Effect.gen(function* () {
+      const { host, client } = yield* Lab.make({
+        network: { ipv4: "172.31.0.1/24", containers: {} },
+        bridgeNetfilter: true
+      })
+      const { dockerd } = yield* watched(host)
+      const ports = { theirs: 8000, ours: 9000 }
+      for (const [name, port] of Object.entries(ports)) {
+        const published =
+          name === "ours"
+            ? { labels: { "portmapper.publish": `${port}:80` } }
+            : { args: ["-p", `${port}:80`] }
+        const id = yield* runContainer(dockerd, name, published)
+        assert.strictEqual(yield* servedSoon(client, outside, port, name), name)
+        const itself = yield* insideOf(dockerd, id)
+        for (const address of [outside, "172.31.0.1", "172.17.0.1"])
+          assert.strictEqual(yield* servedAt(itself, address, port), name, `itself at ${address}`)
+        for (const sourceAddress of [outside, "172.17.0.1", "127.0.0.2"]) {
+          const payload = "GET / HTTP/1.0\r\n\r"
+          const { answer } = yield* host.agent.tcp({ host: "127.0.0.1", port, payload, sourceAddress })
+          assert.match(answer?.text ?? "", / 200 OK/, `${name} from ${sourceAddress}`)
+        }
+      }
+    })
+  )
+
   it.live("is reached by containers of every network, at every address of the host", () =>
     Effect.gen(function* () {
       const { host, client } = yield* lab
@@ -141,11 +177,7 @@ describeLab("a label beside -p", ["dockerd", "busybox", "iptables"], () => {
       assert.deepStrictEqual((yield* doctor(host, plugin.socket)).drops, [])
       for (const network of ["front", "back", "bridge"]) {
         const id = yield* runContainer(dockerd, `from-${network}`, { args: [`--network=${network}`] })
-        const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", id])).trim()
-        const inside = {
-          exec: (command: string, args: ReadonlyArray<string> = []) =>
-            run("nsenter", [`--target=${pid}`, "--net", "--", command, ...args])
-        }
+        const inside = yield* insideOf(dockerd, id)
         for (const address of [outside, "172.17.0.1", "172.20.0.1", "172.21.0.1"]) {
           assert.strictEqual(yield* servedAt(inside, address, 8000), "theirs", `${network} to ${address}`)
           assert.strictEqual(yield* servedAt(inside, address, 9000), "ours", `${network} to ${address}`)

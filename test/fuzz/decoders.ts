@@ -6,7 +6,6 @@ import { Cause, Effect, Exit, Result } from "effect"
 import { CniError } from "../../adapters/cni/CniError.ts"
 import { configOf, isObject, publicationOf, validAttachments } from "../../adapters/cni/NetworkConfig.ts"
 import { containerAddresses, groupsOf } from "../../adapters/cni/PortMappings.ts"
-import { parseSpec } from "../../adapters/docker/SpecFile.ts"
 import { MappingFile, UnusableFile } from "../../adapters/node/MappingFile.ts"
 import { parsePolicy } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
@@ -145,27 +144,6 @@ export const decoders: ReadonlyArray<Decoder> = [
       const back = parseUnpublish(text)
       if (Result.isSuccess(back) && Result.isFailure(parseUnpublish(unpublishText(back.success))))
         throw new Error(`${JSON.stringify(text)} is written as what is not read`)
-    }
-  },
-  {
-    name: "spec files",
-    corpus: "spec",
-    words: [
-      ...jsonWords,
-      "tcp://",
-      "unix://",
-      "https://",
-      "#portmapper",
-      '"Addr"',
-      '"TLSConfig"',
-      "..",
-      "%00"
-    ],
-    take: (text) => {
-      for (const path of ["/etc/docker/plugins/p.spec", "/etc/docker/plugins/p.json"]) {
-        const exit = Effect.runSyncExit(parseSpec(path, text))
-        if (Exit.isFailure(exit) && !Cause.hasFails(exit.cause)) throw new Error(Cause.pretty(exit.cause))
-      }
     }
   },
   {

@@ -81,6 +81,7 @@ const capabilities = {
       command(process.execPath, "-e", "require('dns').lookup('localhost', (e) => process.exit(e ? 1 : 0))")
   },
   npm: program("npm"),
+  promtool: { ...program("promtool", "prometheus"), isForLong: true },
   mmdebstrap: { ...program("mmdebstrap"), isForLong: true },
   lintian: { ...program("lintian"), isForLong: true },
   strip: { ...program("strip", "binutils"), isForLong: true },

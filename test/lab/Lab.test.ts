@@ -27,47 +27,6 @@ const drop = (namespace: Namespace, port: number) =>
 const silence = { timeoutMillis: silenceMillis }
 
 describeLab("a lab", [], () => {
-  it.live("joins the client and the host by a wire, over both families", () =>
-    Effect.gen(function* () {
-      const { client, host } = yield* Lab.make()
-      for (const address of ["10.99.0.1", "fd99::1"]) {
-        const echo = yield* host.agent.echo({ protocol: "tcp", host: address })
-        const { answer, local, outcome } = yield* client.agent.tcp({ host: address, port: echo.port })
-        assert.strictEqual(outcome, "answered")
-        assert.strictEqual(answer?.who, "host")
-        assert.deepStrictEqual(answer?.seen, local)
-      }
-    })
-  )
-
-  it.live("routes between the client and the containers: TCP and UDP, both families, source kept", () =>
-    Effect.gen(function* () {
-      const { c1, c2, client } = yield* Lab.make()
-      for (const [source, address, any] of [
-        ["10.99.0.2", "172.31.0.2", "0.0.0.0"],
-        ["fd99::2", "fd66::2", "::"]
-      ] as const) {
-        yield* c1.agent.echo({ protocol: "tcp", host: any, port: 80 })
-        yield* c1.agent.echo({ protocol: "udp", host: any, port: 80, who: "c1-udp" })
-        const to = { host: address, port: 80, sourceAddress: source, payload: "a b" }
-        const { answer } = yield* client.agent.tcp({ ...to, sourcePort: 5001 })
-        assert.deepStrictEqual(answer, {
-          text: `c1 ${source} 5001 a b`,
-          who: "c1",
-          seen: { address: source, port: 5001 },
-          payload: "a b"
-        })
-        const { outcome, replies } = yield* client.agent.udp({ ...to, sourcePort: 5002, rounds: 3 })
-        assert.strictEqual(outcome, "answered")
-        assert.deepStrictEqual(
-          replies.map(({ from, text }) => ({ from, text })),
-          Array(3).fill({ from: { address, port: 80 }, text: `c1-udp ${source} 5002 a b` })
-        )
-        assert.strictEqual((yield* c2.agent.tcp({ host: address, port: 80 })).outcome, "answered")
-      }
-    })
-  )
-
   it.live("distinguishes refused, silent, reset, closed and unreachable, with or without a handshake", () =>
     Effect.gen(function* () {
       const { client, host } = yield* Lab.make()
@@ -104,35 +63,6 @@ describeLab("a lab", [], () => {
     })
   )
 
-  it.live("holds a port until it is stopped; another bind fails with the system's code", () =>
-    Effect.gen(function* () {
-      const { host } = yield* Lab.make()
-      for (const protocol of ["tcp", "udp"] as const) {
-        const held = yield* host.agent.hold({ protocol, port: 8080 })
-        const error = yield* Effect.flip(host.agent.echo({ protocol, port: 8080 }))
-        assert.strictEqual(error.code, "EADDRINUSE")
-        yield* held.stop
-        yield* (yield* host.agent.echo({ protocol, port: 8080 })).stop
-      }
-    })
-  )
-
-  it.live("follows a long connection while it lasts, and reports when it broke", () =>
-    Effect.gen(function* () {
-      const { c1, client } = yield* Lab.make()
-      const echo = yield* c1.agent.echo({ protocol: "tcp", port: 80 })
-      const transfer = yield* client.agent.transfer({ host: "172.31.0.2", port: 80, chunkBytes: 4096 })
-      const { bytes, first, rounds, state } = yield* transfer.advance(5)
-      assert.strictEqual(state, "open")
-      assert.strictEqual(first?.who, "c1")
-      assert.isAtLeast(rounds, 5)
-      assert.isAtLeast(bytes, 5 * 4000)
-      yield* echo.stop
-      const error = yield* Effect.flip(transfer.advance(1))
-      assert.match(error.message, /"state":"(failed|closed)"/)
-    })
-  )
-
   it.live(
     "has a second client, further networks and addresses, and a container without IPv6 beyond its link",
     () =>
@@ -141,7 +71,6 @@ describeLab("a lab", [], () => {
           secondClient: true,
           hostAddresses: ["10.99.0.9/24", "fd99::9/64"],
           clientAddresses: ["10.99.0.22/24"],
-          hairpin: true,
           hostSysctls: { "net.ipv4.ip_local_port_range": "40000 40010" },
           networks: [
             { ipv4: "172.30.6.1/24", containers: { c3: { ipv4: "172.30.6.2" } } },
@@ -241,18 +170,5 @@ describeLab("a lab", [], () => {
         assert.deepStrictEqual(prefixes.flatMap(left), [])
         yield* until(Effect.sync(() => !pids.some(alive)))
       })
-  )
-
-  it.live("runs beside another with the same addresses, and neither sees the other", () =>
-    Effect.gen(function* () {
-      const labs = yield* Effect.all([Lab.make(), Lab.make()], { concurrency: 2 })
-      const say = labs.map(({ c1, client }, index) =>
-        Effect.gen(function* () {
-          yield* c1.agent.echo({ protocol: "tcp", port: 80, who: `lab${index}` })
-          return (yield* client.agent.tcp({ host: "172.31.0.2", port: 80 })).answer?.who
-        })
-      )
-      assert.deepStrictEqual(yield* Effect.all(say, { concurrency: 2 }), ["lab0", "lab1"])
-    })
   )
 })

@@ -4,28 +4,11 @@
  */
 import { Effect } from "effect"
 import type { Namespace } from "./Namespace.ts"
-import { LabError } from "./Process.ts"
+import type { LabError } from "./Process.ts"
 
 export const ourTable = "inet portmapper"
 
 type Json = Readonly<Record<string, unknown>>
-
-export interface Counter {
-  readonly packets: number
-  readonly bytes: number
-}
-
-/** The objects of a table, in nft's own JSON; `undefined` where the table does not exist. */
-export const ruleset = (
-  namespace: Namespace,
-  table = ourTable
-): Effect.Effect<ReadonlyArray<Json> | undefined, LabError> =>
-  Effect.flatMap(namespace.exec("nft", ["-j", "list", "table", ...table.split(" ")]), (output) => {
-    if (output.code === 0)
-      return Effect.succeed((JSON.parse(output.stdout) as { nftables: ReadonlyArray<Json> }).nftables)
-    if (output.stderr.includes("No such file or directory")) return Effect.succeed(undefined)
-    return Effect.fail(new LabError({ operation: `nft list table ${table}`, detail: output.stderr.trim() }))
-  })
 
 /** Every table of the namespace, as `inet portmapper`, sorted. */
 export const tables = (namespace: Namespace): Effect.Effect<ReadonlyArray<string>, LabError> =>
@@ -46,47 +29,18 @@ export const contents = (
     Object.fromEntries(
       found
         .filter((collection) => collection.elements.length > 0)
-        .map(({ name, elements }) => [name, elements.map(({ text }) => text).sort()])
+        .map(({ name, elements }) => [name, [...elements].sort()])
     )
   )
 
-/** The elements of one map or set, sorted. Fails where there is none of that name. */
+/** The elements of one map or set, sorted. */
 export const elements = (
   namespace: Namespace,
-  name: string,
-  table = ourTable
+  name: string
 ): Effect.Effect<ReadonlyArray<string>, LabError> =>
-  Effect.map(named(namespace, name, table), (found) => found.map(({ text }) => text).sort())
-
-/** The counters of a map's or set's elements, by the element's text. */
-export const counters = (
-  namespace: Namespace,
-  name: string,
-  table = ourTable
-): Effect.Effect<Readonly<Record<string, Counter>>, LabError> =>
-  Effect.map(named(namespace, name, table), (found) =>
-    Object.fromEntries(
-      found.flatMap(({ text, counter }) => (counter === undefined ? [] : [[text, counter] as const]))
-    )
+  Effect.map(collections(namespace, ourTable), (found) =>
+    found.flatMap((one) => (one.name === name ? one.elements : [])).sort()
   )
-
-interface Element {
-  readonly text: string
-  readonly counter?: Counter
-}
-
-const named = (namespace: Namespace, name: string, table: string) =>
-  Effect.flatMap(collections(namespace, table), (found) => {
-    const collection = found.find((one) => one.name === name)
-    if (collection !== undefined) return Effect.succeed(collection.elements)
-    const there = found.map((one) => one.name).join(", ")
-    return Effect.fail(
-      new LabError({
-        operation: `elements of ${name} in ${table}`,
-        detail: `no such map or set, only: ${there}`
-      })
-    )
-  })
 
 /**
  * Listed one by one: nft 1.0.6 prints no JSON of a table with exactly one flag, such as an owned table whose owner has
@@ -118,12 +72,10 @@ const collectionsIn = (text: string) =>
     })
 
 /** A set's element is its key, a map's a pair of key and value; either part may be wrapped with its attributes. */
-const parse = (element: unknown, types: ReadonlyArray<string>): Element => {
+const parse = (element: unknown, types: ReadonlyArray<string>): string => {
   const [key, value] = Array.isArray(element) ? (element as [unknown, unknown]) : [element, undefined]
-  const { val, counter } =
-    isObject(key) && isObject(key["elem"]) ? key["elem"] : { val: key, counter: undefined }
-  const text = value === undefined ? show(val, types) : `${show(val, types)} : ${show(value, [])}`
-  return isObject(counter) ? { text, counter: counter as unknown as Counter } : { text }
+  const text = show(isObject(key) && isObject(key["elem"]) ? key["elem"]["val"] : key, types)
+  return value === undefined ? text : `${text} : ${show(value, [])}`
 }
 
 const show = (value: unknown, types: ReadonlyArray<string>): string => {

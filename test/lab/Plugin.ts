@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url"
 import { Effect, type Scope } from "effect"
 import { temporaryFolder } from "../support/folders.ts"
 import { type HttpAnswer, request } from "../support/http.ts"
+import { wireEntry } from "../support/requests.ts"
 import type { Namespace } from "./Namespace.ts"
 import { LabError } from "./Process.ts"
 import { patienceMillis } from "./patience.ts"
@@ -114,32 +115,10 @@ export const start = Effect.fn("Plugin.start")(function* (
 })
 
 /** The environment of a plugin with an import before the program, such as `onOlderKernel`. */
-export const importing = (name: "onOlderKernel" | "slowConntrack") => ({
+export const importing = (name: "loadedModules" | "onOlderKernel" | "slowConntrack") => ({
   NODE_OPTIONS: `--import ${fileURLToPath(new URL(`../support/${name}.ts`, import.meta.url))}`
 })
 
 export { temporaryFolder }
 
 const executable = fileURLToPath(new URL("../../adapters/cli/main.ts", import.meta.url))
-
-const numbers: Readonly<Record<string, number>> = { tcp: 6, udp: 17, sctp: 132 }
-
-const wireEntry = (text: string) => {
-  const [protocol = "", frontend = "", backend = ""] = text.split(" ")
-  const [host, port] = split(frontend)
-  const [to, backendPort] = split(backend)
-  const [first = "", last = first] = port.split("-")
-  return {
-    Proto: numbers[protocol] ?? 0,
-    BackendIP: to,
-    BackendPort: Number(backendPort),
-    FrontendIP: host,
-    FrontendPort: Number(first),
-    FrontendPortEnd: Number(last)
-  }
-}
-
-const split = (endpoint: string): readonly [string, string] => {
-  const colon = endpoint.lastIndexOf(":")
-  return [endpoint.slice(0, colon).replace(/^\[|\]$/g, ""), endpoint.slice(colon + 1)]
-}

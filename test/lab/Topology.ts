@@ -34,8 +34,6 @@ export interface LabOptions {
   readonly clientAddresses?: ReadonlyArray<string>
   /** `bridge-nf-call-iptables` and its IPv6 twin, where the kernel has them. Default false. */
   readonly bridgeNetfilter?: boolean
-  /** `hairpin_mode` on the containers' bridge ports. Default false. */
-  readonly hairpin?: boolean
   /** Sysctls of the host, such as `{ "net.netfilter.nf_conntrack_acct": "1" }`. */
   readonly hostSysctls?: Readonly<Record<string, string>>
 }
@@ -99,13 +97,11 @@ export const setUp = (options: LabOptions, nameOf: (role: string) => string): st
     host.push(`link add name ${bridge} type bridge`)
     for (const address of [network.ipv4, network.ipv6])
       if (address !== undefined) host.push(addressLine(address, bridge))
-    for (const role of Object.keys(network.containers)) {
+    for (const role of Object.keys(network.containers))
       host.push(
         `link add name ${role} type veth peer name eth0 netns ${nameOf(role)}`,
         `link set dev ${role} master ${bridge} up`
       )
-      if (options.hairpin === true) host.push(`link set dev ${role} type bridge_slave hairpin on`)
-    }
     host.push(`link set dev ${bridge} up`)
   })
   lines.push(batch(nameOf("host"), host))

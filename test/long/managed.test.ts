@@ -10,17 +10,8 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
+import { labRequest } from "../support/requests.ts"
 import { makePackage } from "./packaging.ts"
-
-const requestOf = (port: number) =>
-  JSON.stringify({
-    Reqs: [
-      {
-        ...{ Proto: 6, BackendIP: "172.31.0.2", BackendPort: 80, FrontendIP: "0.0.0.0" },
-        ...{ FrontendPort: port, FrontendPortEnd: port }
-      }
-    ]
-  })
 
 describeLab("the managed plugin", ["dockerd", "mmdebstrap", "strip", "npm", "curl"], () => {
   it.live("is started by the Engine, serves, and begins an epoch with each start of the Engine", () =>
@@ -35,7 +26,14 @@ describeLab("the managed plugin", ["dockerd", "mmdebstrap", "strip", "npm", "cur
           const [id] = readdirSync(dockerd.pluginFolder)
           const socket = `/run/docker/plugins/${id}/portmapper.sock`
           const url = "http://plugin/PortMapper.MapPorts"
-          return dockerd.check("curl", ["-fsS", "--unix-socket", socket, "-d", requestOf(port), url])
+          return dockerd.check("curl", [
+            "-fsS",
+            "--unix-socket",
+            socket,
+            "-d",
+            JSON.stringify(labRequest(port)),
+            url
+          ])
         }).pipe(Effect.retry({ times: 100, schedule: Schedule.spaced("100 millis") }))
 
       yield* Effect.scoped(

@@ -7,41 +7,17 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Debian from "../lab/Debian.ts"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
+import { knock } from "../lab/knock.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents, tables } from "../lab/Nft.ts"
 import { expected } from "../support/download.ts"
-import type { Knocked, Knocks } from "../support/knocker.ts"
+import { labRequest } from "../support/requests.ts"
 import { deriveRelease, makePackage, root } from "./packaging.ts"
 
 const longMillis = 300_000
 
 const build = (version: string): string => makePackage("deb", { PORTMAPPER_PACKAGE_VERSION: version })
-
-const knock = Effect.fnUntraced(function* (from: Namespace, knocks: Knocks) {
-  const running = yield* from.spawn(process.execPath, [
-    join(root, "test/support/knocker.ts"),
-    JSON.stringify(knocks)
-  ])
-  yield* running.waitForLine("knocking", { timeoutMillis: longMillis })
-  return Effect.gen(function* () {
-    yield* running.closeInput
-    return JSON.parse(yield* running.waitForLine(/^\{/, { timeoutMillis: longMillis })) as Knocked
-  })
-})
-
-const requestOf = (port: number) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ]
-})
 
 testNeeding("lintian finds no error in the Debian package", ["lintian", "strip", "npm"], async () => {
   const { status, stdout } = spawnSync("lintian", ["--fail-on", "error,warning", build("0.1.0")], {
@@ -116,8 +92,8 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
       const downloads = yield* downloading(c1, client, [8090, 8091])
       // From either side to either port: 200 new connections a second.
       const knocks = { tcp: [8080, 8081], udp: [5353], socket, rate: 50 }
-      const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: requestOf(8082) })
-      const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: requestOf(8083) })
+      const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: labRequest(8082) })
+      const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: labRequest(8083) })
       const upgrade = yield* debian.sh("dpkg -i /root/new.deb")
       assert.notInclude(upgrade, "could not take over")
       const second = yield* mainPid

@@ -11,7 +11,7 @@ import { restore, retryConflicts } from "../../src/mapper/Restore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
 import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
@@ -56,16 +56,6 @@ const everything = group("8080", [
 const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 
 describe("restore after a kill", () => {
-  it.effect("restores answered mappings, any number of times", () =>
-    Effect.gen(function* () {
-      const { life } = yield* makeLives
-      const before = yield* life(Effect.andThen(map(everything), snapshot))
-      assert.strictEqual(before.sockets.length, 3)
-      assert.strictEqual(before.listed.length, 5)
-      for (const _ of [1, 2, 3]) assert.deepStrictEqual(yield* life(snapshot), before)
-    })
-  )
-
   it.effect("rolls back a call that the kill interrupted, at any step", () =>
     Effect.gen(function* () {
       const stops: Array<string> = []
@@ -120,138 +110,6 @@ describe("restore after a kill", () => {
     })
   )
 
-  it.effect("completes an interrupted removal, at any step", () =>
-    Effect.gen(function* () {
-      for (let stop = 1; ; stop++) {
-        const { life, kill } = yield* makeLives
-        yield* life(map(everything))
-        const stoppedAt = yield* life(killedAt(stop, kill, unmap(everything)))
-        if (stoppedAt === undefined) break
-        assert.deepStrictEqual(yield* life(snapshot), nothing, `killed at ${stop} ${stoppedAt}`)
-      }
-    })
-  )
-
-  it.effect("keeps answered mappings through an interrupted change of policy, at any step", () =>
-    Effect.gen(function* () {
-      const limited = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.allow": "10.0.0.0/8" })
-      for (let stop = 1; ; stop++) {
-        const { life, kill } = yield* makeLives
-        yield* life(map(web))
-        const stoppedAt = yield* life(killedAt(stop, kill, map(limited)))
-        assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 8080 engine live"], `${stop} ${stoppedAt}`)
-        if (stoppedAt === undefined) break
-      }
-      const { life, kill } = yield* makeLives
-      yield* life(map(web))
-      yield* life(mapUndelivered(limited, kill))
-      assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 8080 engine live"])
-    })
-  )
-
-  it.effect("removes a host port once the request has none, whether or not that is answered", () =>
-    Effect.gen(function* () {
-      const routed = { ...web, labels: new Map([["portmapper.mode", "routed"]]) }
-      const { life, kill } = yield* makeLives
-      yield* life(map(web))
-      yield* life(mapUndelivered(routed, kill))
-      const after = yield* life(snapshot)
-      assert.deepStrictEqual(after.listed, ["0.0.0.0 0 engine live"])
-      assert.deepStrictEqual([after.rules, after.sockets], [[], []])
-    })
-  )
-
-  it.effect("keeps possibly answered mappings as unconfirmed, until the same request confirms them", () =>
-    Effect.gen(function* () {
-      const { life, kill } = yield* makeLives
-      yield* life(mapUndelivered(everything, kill))
-      const unconfirmed = yield* life(snapshot)
-      assert.isTrue(unconfirmed.listed.every((line) => line.endsWith(" unconfirmed")))
-      assert.strictEqual(unconfirmed.rules.length, 4)
-      yield* life(
-        Effect.gen(function* () {
-          yield* Effect.provideService(map(everything), CurrentOwner, "cli")
-          assert.match(yield* refused(other), /port is already allocated \(held by cli/)
-          assert.isTrue((yield* listed).every((line) => line.endsWith(" cli live")))
-        })
-      )
-      assert.isTrue((yield* life(listed)).every((line) => line.endsWith(" cli live")))
-    })
-  )
-
-  it.effect("stays unconfirmed where the confirming answer is not delivered either", () =>
-    Effect.gen(function* () {
-      const { life, kill } = yield* makeLives
-      yield* life(mapUndelivered(web, kill))
-      const limited = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"], { "portmapper.allow": "10.0.0.0/8" })
-      yield* life(
-        Effect.exit(
-          Effect.scoped(
-            Effect.andThen(
-              Driver.use((driver) => driver.mapPorts(limited)),
-              Effect.fail("the client is gone")
-            )
-          )
-        )
-      )
-      const after = yield* life(snapshot)
-      assert.deepStrictEqual(after.listed, ["0.0.0.0 8080 engine unconfirmed"])
-      assert.deepStrictEqual(after.rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"])
-    })
-  )
-
-  it.effect("lets any other claim evict an unconfirmed mapping", () =>
-    Effect.gen(function* () {
-      for (const [claim, left] of [
-        ["tcp 0.0.0.0 172.17.0.3:80", 2],
-        // The socket of 0.0.0.0 is in the way as long as any mapping uses it.
-        ["tcp 10.99.0.1 172.17.0.3:80", 2],
-        ["tcp 10.99.0.2 172.17.0.3:80", 2]
-      ] as const) {
-        const { life, kill } = yield* makeLives
-        yield* life(mapUndelivered(everything, kill))
-        const after = yield* life(Effect.andThen(map(group("8080", [claim])), snapshot))
-        const [, host] = claim.split(" ")
-        assert.deepStrictEqual(
-          after.listed.filter((line) => line.endsWith(" live")),
-          [`${host} 8080 engine live`]
-        )
-        assert.strictEqual(after.listed.filter((line) => line.endsWith(" unconfirmed")).length, left, claim)
-      }
-    })
-  )
-
-  it.effect(
-    "lets a claim on a range evict an unconfirmed mapping, once nothing else of the range is left",
-    () =>
-      Effect.gen(function* () {
-        const { life, kill } = yield* makeLives
-        yield* life(map(group("8001", ["tcp 0.0.0.0 172.17.0.2:81"])))
-        yield* life(mapUndelivered(web, kill))
-        yield* life(
-          Effect.gen(function* () {
-            const claim = (backend: string) => group("8080-8081", [`tcp 0.0.0.0 ${backend}`])
-            yield* map(claim("172.17.0.3:80"))
-            assert.deepStrictEqual(yield* listed, [
-              "0.0.0.0 8001 engine live",
-              "0.0.0.0 8080 engine unconfirmed",
-              "0.0.0.0 8081 engine live"
-            ])
-            yield* map(claim("172.17.0.4:80"))
-            assert.deepStrictEqual(yield* listed, [
-              "0.0.0.0 8001 engine live",
-              "0.0.0.0 8080 engine live",
-              "0.0.0.0 8081 engine live"
-            ])
-            assert.strictEqual(
-              yield* refused(claim("172.17.0.5:80")),
-              "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
-            )
-          })
-        )
-      })
-  )
-
   it.effect("does not treat a mapping whose answer is pending as unconfirmed", () =>
     Effect.gen(function* () {
       const { life, kill, take } = yield* makeLives
@@ -270,31 +128,6 @@ describe("restore after a kill", () => {
           assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine unconfirmed"])
           yield* map(other)
           assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live"])
-        })
-      )
-    })
-  )
-
-  it.effect("holds one socket for the addresses of a group that one of them covers", () =>
-    Effect.gen(function* () {
-      const { life } = yield* makeLives
-      const covered = group("8080", ["tcp 10.99.0.1 172.17.0.2:80", "tcp 0.0.0.0 172.17.0.2:80"])
-      yield* life(map(covered))
-      const specific = group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])
-      yield* life(
-        Effect.gen(function* () {
-          assert.deepStrictEqual((yield* snapshot).sockets, ["0.0.0.0:8080/tcp"])
-          yield* unmap(web)
-          const left = yield* snapshot
-          assert.deepStrictEqual(left.sockets, ["0.0.0.0:8080/tcp"])
-          assert.deepStrictEqual(left.listed, ["10.99.0.1 8080 engine live"])
-        })
-      )
-      yield* life(
-        Effect.gen(function* () {
-          assert.deepStrictEqual((yield* snapshot).sockets, ["10.99.0.1:8080/tcp"])
-          yield* unmap(specific)
-          assert.deepStrictEqual(yield* snapshot, nothing)
         })
       )
     })
@@ -395,15 +228,6 @@ describe("restore with a port taken meanwhile", () => {
     })
   )
 
-  it.effect("reactivates it at the next start at which the port is free", () =>
-    Effect.gen(function* () {
-      const lives = yield* taken
-      yield* lives.life(Effect.void)
-      lives.free("tcp 0.0.0.0 8080")
-      assert.deepStrictEqual(yield* lives.life(listed), live)
-    })
-  )
-
   it.effect("reactivates it at a retry at which the port is free", () =>
     Effect.gen(function* () {
       const { mapperLife } = yield* taken
@@ -425,118 +249,6 @@ describe("restore with a port taken meanwhile", () => {
           assert.strictEqual(before.routes.length, 2)
         })
       )
-    })
-  )
-
-  it.effect("makes it unconfirmed again at a retry, if it was unconfirmed before", () =>
-    Effect.gen(function* () {
-      const lives = yield* makeLives
-      yield* lives.life(mapUndelivered(web, lives.kill))
-      lives.take("tcp 0.0.0.0 8080")
-      yield* lives.mapperLife(
-        Effect.scoped(
-          Effect.gen(function* () {
-            const driver = yield* Layer.build(PortMapper.layer)
-            yield* free
-            assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp"])
-            assert.deepStrictEqual(yield* Effect.provideContext(listed, driver), [
-              "0.0.0.0 8080 engine unconfirmed"
-            ])
-          })
-        )
-      )
-    })
-  )
-
-  it.effect("refuses the same request as long as the port is taken, and grants it afterwards", () =>
-    Effect.gen(function* () {
-      const { life } = yield* taken
-      yield* life(
-        Effect.gen(function* () {
-          assert.strictEqual(yield* refused(pair), why)
-          assert.deepStrictEqual(yield* listed, conflicted)
-          yield* free
-          yield* map(pair)
-          assert.deepStrictEqual(yield* listed, live)
-        })
-      )
-    })
-  )
-
-  it.effect("lets another claim have the port, but does not evict it for a claim that fails", () =>
-    Effect.gen(function* () {
-      const { life } = yield* taken
-      const after = yield* life(
-        Effect.gen(function* () {
-          assert.strictEqual(yield* refused(other), why)
-          yield* free
-          const firewall = yield* MemoryFirewall
-          firewall.refuse(new FirewallError({ reason: "Busy", operation: "change", detail: "no buffers" }))
-          assert.strictEqual(yield* refused(other), "change failed: no buffers")
-          firewall.refuse(undefined)
-          assert.deepStrictEqual(yield* listed, conflicted)
-          yield* map(other)
-          return yield* snapshot
-        })
-      )
-      assert.deepStrictEqual(after.listed, live)
-      assert.deepStrictEqual(after.stored, [
-        "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
-        "[::]:8080/tcp -> 172.17.0.2:80 answered"
-      ])
-    })
-  )
-
-  it.effect("keeps it through a kill at any step of the same request, with any labels", () =>
-    Effect.gen(function* () {
-      const limited = { ...pair, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
-      const stops: Array<string> = []
-      for (const request of [pair, limited])
-        for (let stop = 1; ; stop++) {
-          const { life, kill, free: freeHost } = yield* taken
-          const stoppedAt = yield* life(Effect.andThen(free, killedAt(stop, kill, map(request))))
-          if (stoppedAt === undefined) break
-          freeHost("tcp 0.0.0.0 8080")
-          stops.push(stoppedAt)
-          assert.deepStrictEqual(yield* life(listed), live, `killed at ${stop} ${stoppedAt}`)
-        }
-      assert.includeMembers(stops, ["HostSockets.open", "Firewall.apply", "Relay.open"])
-    })
-  )
-
-  it.effect("evicts it for an overlapping claim on a range or on another address", () =>
-    Effect.gen(function* () {
-      for (const claim of [
-        group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
-        group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
-      ]) {
-        const { life } = yield* taken
-        const after = yield* life(
-          Effect.gen(function* () {
-            yield* free
-            yield* map(claim)
-            return yield* snapshot
-          })
-        )
-        assert.strictEqual(after.listed.filter((line) => line.endsWith(" live")).length, 2)
-        assert.strictEqual(after.stored.length, 2)
-        assert.strictEqual(after.listed.length, 2)
-      }
-    })
-  )
-
-  it.effect("removes it when it is unmapped, and not before", () =>
-    Effect.gen(function* () {
-      const { life } = yield* taken
-      yield* life(
-        Effect.gen(function* () {
-          yield* unmap(other)
-          assert.deepStrictEqual(yield* listed, conflicted)
-          yield* unmap(pair)
-          assert.deepStrictEqual(yield* snapshot, nothing)
-        })
-      )
-      assert.deepStrictEqual(yield* life(snapshot), nothing)
     })
   )
 

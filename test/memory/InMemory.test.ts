@@ -5,7 +5,7 @@ import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo, grant } from "../support/drivers.ts"
-import { mapRequest, unmapRequest } from "../support/session.ts"
+import { mapRequest, unmapRequest } from "../support/requests.ts"
 
 describe("in-process calls", () => {
   it.effect("take values and return values", () =>

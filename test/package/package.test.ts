@@ -11,20 +11,14 @@ import { describeNeeding } from "../lab/describeLab.ts"
 import { spawn } from "../lab/Running.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { wireEntry } from "../support/requests.ts"
 import { bundle, serveWorker } from "../support/workerd.ts"
 import { Consumer, checkout, succeed } from "./Consumer.ts"
 import { Declarations } from "./declarations.ts"
 
 const tsc = Path.join(checkout, "node_modules/typescript/bin/tsc")
 
-const web = {
-  Proto: 6,
-  BackendIP: "172.17.0.2",
-  BackendPort: 80,
-  FrontendIP: "127.0.0.1",
-  FrontendPort: 0,
-  FrontendPortEnd: 0
-}
+const web = wireEntry("tcp 127.0.0.1:0 172.17.0.2:80")
 
 layer(Consumer.layer)("the package", (it) => {
   it.effect("lets every kind of module resolution find its entries", () =>

@@ -12,6 +12,7 @@ import {
   unexplainedText,
   type WireMapAnswer
 } from "../../src/testing/index.ts"
+import { wireEntry } from "../support/requests.ts"
 import { hosts } from "./hosts.ts"
 import { runs, search, seed } from "./seed.ts"
 
@@ -37,14 +38,9 @@ describe("the model", () => {
   it("lets a full range evict what an Engine of long ago left in it, and nothing else", () => {
     const host = hosts["nat"]
     if (host === undefined) throw new Error("there is no such host")
-    const map = (BackendIP: string, owner = "engine"): Step => ({
+    const map = (backend: string, owner = "engine"): Step => ({
       do: "map",
-      reqs: [
-        {
-          ...{ Proto: 6, BackendIP, BackendPort: 80, FrontendIP: "0.0.0.0" },
-          ...{ FrontendPort: 8081, FrontendPortEnd: 8082 }
-        }
-      ],
+      reqs: [wireEntry(`tcp 0.0.0.0:8081-8082 ${backend}:80`)],
       labels: {},
       owner,
       fate: undefined
@@ -82,14 +78,7 @@ describe("the harness", () => {
   const host = hosts["nat"]
   if (host === undefined) throw new Error("there is no such host")
 
-  const web = {
-    Proto: 6,
-    BackendIP: "172.17.0.2",
-    BackendPort: 80,
-    FrontendIP: "0.0.0.0",
-    FrontendPort: 8080,
-    FrontendPortEnd: 8080
-  }
+  const web = wireEntry("tcp 0.0.0.0:8080 172.17.0.2:80")
   const forgetful = () =>
     memoryTarget({
       ...host,

@@ -6,6 +6,7 @@ const nat = {
   defaultMode: "nat",
   natUnavailable: undefined,
   marksAccepted: false,
+  ipv6: true,
   relayed: ["tcp", "udp"]
 } as const
 
@@ -13,6 +14,7 @@ export const hosts: Readonly<Record<string, ModelHost>> = {
   nat: { ephemeral, capabilities: nat },
   "nat without a relay": { ephemeral, capabilities: { ...nat, relayed: [] } },
   "nat with marks": { ephemeral, capabilities: { ...nat, marksAccepted: true } },
+  "nat without IPv6": { ephemeral, capabilities: { ...nat, ipv6: false } },
   engine: { ephemeral, capabilities: { ...nat, defaultMode: "engine" } },
   "proxy without a kernel table": {
     ephemeral,

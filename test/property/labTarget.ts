@@ -33,6 +33,7 @@ export const labHost: ModelHost = {
     defaultMode: "nat",
     natUnavailable: undefined,
     marksAccepted: false,
+    ipv6: true,
     relayed: ["tcp", "udp"]
   }
 }
@@ -134,6 +135,11 @@ const rulesOf = (found: Readonly<Record<string, ReadonlyArray<string>>>): Readon
           .map((line) => line.slice(key.length + 3))
         return ` from ${networks.join(",") || "no network"}`
       }
+      const hairpin = [...redirected].flatMap(([key, backend]) =>
+        key.includes("sctp") ? [] : [`${key} . ${backend.split(" . ")[0]}`]
+      )
+      if ((found[`hairpin_${name}`] ?? []).toSorted().join() !== hairpin.sort().join())
+        rules.push(`hairpin is not what is redirected: ${found[`hairpin_${name}`]}`)
       for (const [key, backend] of redirected) {
         const [address = "", port] = backend.split(" . ")
         rules.push(`Redirect ${frontendOf(key, family)} -> ${endpointText(address, port)}${sources(key)}`)

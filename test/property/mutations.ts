@@ -85,6 +85,18 @@ export const mutations: ReadonlyArray<Mutation> = [
       'host.zone !== "" || backend.address.zone !== ""',
       'host.zone !== "" && backend.address.zone !== ""'
     ],
+    [
+      "planner-claims-ipv6-where-there-is-none",
+      "planEntry",
+      "!capabilities.ipv6",
+      "capabilities.ipv6 === undefined"
+    ],
+    [
+      "planner-redirects-to-a-loopback-address",
+      "notRedirectable",
+      "isLoopback(backend.address) || isUnspecified(backend.address)",
+      "isUnspecified(backend.address)"
+    ],
     ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
   ]),
   ...faultsOf("src/ports/HeldPorts.ts")([
@@ -301,6 +313,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       'rule._tag !== "Guard" && isUnspecified(host)',
       'rule._tag !== "Guard" && (isUnspecified(host) || host.family === 6)'
     ],
+    ["ruleset-redirects-backends-to-themselves", "elementsOf", "isRelayed(protocol)", "!isRelayed(protocol)"],
     [
       "ruleset-writes-ports-the-other-way-round",
       "writePort",

@@ -4,16 +4,10 @@ import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { decodeText, decodeValue } from "../../src/protocol/GoSchema.ts"
 import { MapPortsRequest, UnmapPortsRequest } from "../../src/protocol/Messages.ts"
 import { groupOf, releaseOf } from "../../src/protocol/Requests.ts"
+import { wireEntry } from "../support/requests.ts"
 import engine from "../vectors/engine.json" with { type: "json" }
 
-const req = {
-  Proto: 6,
-  BackendIP: "172.17.0.2",
-  BackendPort: 80,
-  FrontendIP: "0.0.0.0",
-  FrontendPort: 8080,
-  FrontendPortEnd: 8080
-}
+const req = wireEntry("tcp 0.0.0.0:8080 172.17.0.2:80")
 const binding = {
   Proto: 6,
   BackendIP: "172.17.0.2",

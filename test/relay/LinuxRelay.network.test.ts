@@ -4,7 +4,7 @@ import { createInterface } from "node:readline"
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Effect } from "effect"
 import { Relay } from "../../src/relay/Relay.ts"
-import { describeInNamespace, ip, run } from "../linux/namespace.ts"
+import { describeInNamespace, ip, run } from "../lab/ThreadNamespace.ts"
 import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, readAll, relayTest, type World } from "./world.ts"
 

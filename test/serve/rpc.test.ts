@@ -10,24 +10,14 @@ import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { wireEntry } from "../support/requests.ts"
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
 
 const script = pathOf("../../examples/session.py")
 const rpc = [process.execPath, pathOf("../../adapters/cli/main.ts"), "rpc"]
 
-const request = JSON.stringify({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: 8080,
-      FrontendPortEnd: 8090
-    }
-  ]
-})
+const request = JSON.stringify({ Reqs: [wireEntry("tcp 0.0.0.0:8080-8090 172.31.0.2:80")] })
 
 /** The effects of the script, seen by a client outside; returns once the session has ended. */
 const publishes = Effect.fnUntraced(function* (

@@ -175,7 +175,7 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
 
   it.live("are reached where bridged packets pass the IP tables", () =>
     Effect.gen(function* () {
-      const { host, client, c1, c2 } = yield* Lab.make({ bridgeNetfilter: true, hairpin: true })
+      const { host, client, c1, c2 } = yield* Lab.make({ bridgeNetfilter: true })
       const setting = yield* host.sh(
         "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo none"
       )

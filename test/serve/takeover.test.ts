@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
+import { knock } from "../lab/knock.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
@@ -15,7 +16,7 @@ import type { Running } from "../lab/Running.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import type { Halfway } from "../support/halfSuccessor.ts"
 import { request } from "../support/http.ts"
-import type { Knocked, Knocks } from "../support/knocker.ts"
+import { labRequest } from "../support/requests.ts"
 
 /** The machine may be busy: enough for a start, a handover, an end. */
 const startMillis = 60_000
@@ -45,7 +46,7 @@ describeLab("a takeover", [], () => {
         tcp: [8080, 8081],
         udp: [5353],
         socket: first.socket,
-        request: requestOf(8080)
+        request: labRequest(8080)
       })
       let last = first
       for (let turn = 0; turn < 2; turn++) {
@@ -61,7 +62,7 @@ describeLab("a takeover", [], () => {
       assert.isUndefined(first.process.ended())
       yield* carried.stop
       assert.deepStrictEqual(yield* first.process.wait({ timeoutMillis: startMillis }), ended)
-      const { counts, failures } = yield* knocker.end
+      const { counts, failures } = yield* knocker
       assert.deepStrictEqual(failures, [], JSON.stringify(counts))
       assert.strictEqual((yield* last.map([web])).status, 200)
     })
@@ -119,7 +120,7 @@ describeLab("a takeover", [], () => {
         tcp: [8080],
         udp: [],
         socket: plugin.socket,
-        request: requestOf(8080)
+        request: labRequest(8080)
       })
       for (const [index, halfway] of halfways.entries()) {
         const half = yield* host.spawn(process.execPath, [
@@ -145,7 +146,7 @@ describeLab("a takeover", [], () => {
       )
       // Each of them but the one that sent nothing.
       yield* eventually(saidAgain, halfways.length - 1 + 1)
-      const { counts, failures } = yield* knocker.end
+      const { counts, failures } = yield* knocker
       assert.deepStrictEqual(failures, [], JSON.stringify(counts))
       yield* carried.stop
       assert.strictEqual((yield* plugin.unmap(bindings)).status, 200)
@@ -406,29 +407,3 @@ const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
 const support = (name: string): string => fileURLToPath(new URL(`../support/${name}`, import.meta.url))
 
 const handoverOf = ({ folder }: Plugin.Plugin): string => join(folder, "state", "handover.sock")
-
-const requestOf = (port: number) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.31.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ],
-  Labels: {}
-})
-
-const knock = Effect.fnUntraced(function* (host: Namespace, knocks: Knocks) {
-  const running = yield* host.spawn(process.execPath, [support("knocker.ts"), JSON.stringify(knocks)])
-  yield* running.waitForLine("knocking", { timeoutMillis: startMillis })
-  return {
-    end: Effect.gen(function* () {
-      yield* running.closeInput
-      const line = yield* running.waitForLine(/^\{/, { timeoutMillis: startMillis })
-      return JSON.parse(line) as Knocked
-    })
-  }
-})

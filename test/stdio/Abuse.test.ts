@@ -1,13 +1,12 @@
 import { PassThrough } from "node:stream"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Queue } from "effect"
-import * as InMemory from "../../adapters/memory/InMemory.ts"
 import { serve } from "../../adapters/stdio/StdioServer.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { collectGarbage, malformed, malformedCount, malformedTimeoutMillis } from "../support/abuse.ts"
 import { echo } from "../support/drivers.ts"
 import { openSession, rpc } from "../support/session.ts"
-import { manyListed, wideBatch } from "../support/unread.ts"
+import { manyListed } from "../support/unread.ts"
 
 /** One line that is not a valid message or whose params are invalid. */
 const malformedLine = (body: Buffer, index: number): Buffer => {
@@ -79,15 +78,6 @@ describe("a session", () => {
     }).pipe(Effect.provideService(Driver, echo))
   )
 
-  it.live("answers a batch of the maximum length by one error", () =>
-    Effect.gen(function* () {
-      const session = yield* openSession
-      yield* session.send(wideBatch(1024 * 1024))
-      assert.strictEqual((yield* session.next).error.code, -32600)
-      yield* session.end
-    }).pipe(Effect.provideService(Driver, echo))
-  )
-
   it.live("computes a bounded number of answers for a client that does not read", () =>
     Effect.gen(function* () {
       let count = 0
@@ -118,28 +108,5 @@ describe("a session", () => {
       )
       assert.isAtLeast(count, 20)
     })
-  )
-})
-
-describe("in-process calls", () => {
-  it.live(
-    `refuse ${malformedCount} malformed requests, and keep no memory of them`,
-    () =>
-      Effect.gen(function* () {
-        const bodies = malformed()
-        const half = Effect.gen(function* () {
-          for (let index = 0; index < malformedCount / 2; index++) {
-            const error = yield* Effect.flip(
-              InMemory.callText("PortMapper.MapPorts", bodies(index).toString())
-            )
-            assert.strictEqual(error._tag, "RequestError")
-          }
-        })
-        yield* half
-        const before = collectGarbage()
-        yield* half
-        assert.isBelow(collectGarbage() - before, 8 * 1024 * 1024)
-      }).pipe(Effect.provideService(Driver, echo)),
-    malformedTimeoutMillis
   )
 })

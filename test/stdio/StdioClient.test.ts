@@ -7,7 +7,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { RequestError } from "../../src/protocol/RequestError.ts"
 import { echo } from "../support/drivers.ts"
-import { mapRequest, unmapRequest } from "../support/session.ts"
+import { mapRequest, unmapRequest } from "../support/requests.ts"
 
 const connected = Effect.gen(function* () {
   const requests = new PassThrough()

@@ -19,3 +19,9 @@ export const grant = ({ entries, ports }: Group) => {
     nat: { address: entry.host, port }
   }))
 }
+
+/** Grants every request without a redirection. */
+export const granting = Driver.of({
+  mapPorts: (group) => Effect.succeed(grant(group).map((binding) => ({ ...binding, nat: undefined }))),
+  unmapPorts: () => Effect.void
+})

@@ -39,6 +39,7 @@ const capabilities: Capabilities = {
   defaultMode: "nat",
   natUnavailable: undefined,
   marksAccepted: false,
+  ipv6: true,
   relayed: ["tcp", "udp"]
 }
 

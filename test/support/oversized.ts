@@ -3,6 +3,7 @@
  * field, the value and the rule, or granted, in a time proportional to the size.
  */
 import { maxBodyBytes } from "../../adapters/docker/Routes.ts"
+import { wireEntry } from "./requests.ts"
 
 export interface Oversized {
   readonly title: string
@@ -12,14 +13,7 @@ export interface Oversized {
   readonly verdict: string
 }
 
-const entry = {
-  Proto: 6,
-  BackendIP: "172.31.0.2",
-  BackendPort: 80,
-  FrontendIP: "0.0.0.0",
-  FrontendPort: 0,
-  FrontendPortEnd: 0
-}
+const entry = wireEntry("tcp 0.0.0.0:0 172.31.0.2:80")
 
 const repeat = <A>(count: number, make: (index: number) => A): ReadonlyArray<A> =>
   Array.from({ length: count }, (_, index) => make(index))

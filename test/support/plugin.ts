@@ -15,7 +15,7 @@ import {
   takePassedSockets
 } from "../../adapters/docker/Systemd.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { granting } from "./driver.ts"
+import { granting } from "./drivers.ts"
 
 export interface PluginOptions {
   /** Serves a TCP port, described in a folder. */

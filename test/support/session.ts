@@ -2,6 +2,7 @@
 import { PassThrough } from "node:stream"
 import { Effect, Fiber } from "effect"
 import { serve } from "../../adapters/stdio/StdioServer.ts"
+import { Driver } from "../../src/protocol/Driver.ts"
 
 export const openSession = Effect.gen(function* () {
   const input = new PassThrough()
@@ -51,24 +52,30 @@ async function* readLines(output: PassThrough): AsyncGenerator<string> {
 
 export const rpc = (id: unknown, method: string, params?: unknown) => ({ jsonrpc: "2.0", id, method, params })
 
-/** A `MapPorts` request for `-p PORT:80`. */
-export const mapRequest = (port: number, fields: object = {}) => ({
-  Reqs: [
-    {
-      Proto: 6,
-      BackendIP: "172.17.0.2",
-      BackendPort: 80,
-      FrontendIP: "0.0.0.0",
-      FrontendPort: port,
-      FrontendPortEnd: port
-    }
-  ],
-  Labels: {},
-  ...fields
+export const withDriver =
+  (driver: Driver["Service"]) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.provideService(effect, Driver, driver)
+
+const granted = (port: number) => ({
+  Proto: 6,
+  BackendIP: "172.17.0.2",
+  BackendPort: 80,
+  FrontendIP: "0.0.0.0",
+  FrontendPort: port,
+  DiscardReq: false,
+  AllowForwarding: true,
+  NAT: { FromAddr: "0.0.0.0", FromPort: port },
+  Error: null
 })
 
-export const unmapRequest = (port: number) => ({
-  PortBindings: [
-    { Proto: 6, BackendIP: "172.17.0.2", BackendPort: 80, FrontendIP: "0.0.0.0", FrontendPort: port }
-  ]
+export const mapped = (id: unknown, port: number) => ({
+  jsonrpc: "2.0",
+  result: { PortBindings: [granted(port)], Err: "" },
+  id
 })
+
+/** The answer to `activateLine`. */
+export const activated = { jsonrpc: "2.0", result: { Implements: ["PortMapper"] }, id: 1 }
+
+export const activateLine = JSON.stringify(rpc(1, "Plugin.Activate"))

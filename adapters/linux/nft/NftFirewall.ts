@@ -16,7 +16,7 @@ import {
 import { libc } from "../Libc.ts"
 import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
-import { elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
+import { type CountedElement, elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable } from "./Ruleset.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -63,9 +63,6 @@ const make = Effect.fnUntraced(function* (
     return known
   }
 
-  const look = (operation: string): Result.Result<Map<string, Rule>, FirewallError> =>
-    Result.map(table.read(operation), (elements) => learn(rulesOf(elements).rules))
-
   const load = (rules: ReadonlyArray<Rule>): Result.Result<void, FirewallError> => {
     known = undefined
     return Result.map(table.load(rules.flatMap(elementsOf)), () => {
@@ -102,30 +99,41 @@ const make = Effect.fnUntraced(function* (
     }
     // The rules are unknown, or another process changed the table: read it, and change what is there.
     known = undefined
-    const before = look("changing")
-    if (Result.isFailure(before)) {
-      const nothingThere = before.failure.reason === "Gone" && add.length === 0
-      return nothingThere ? Result.void : before
+    const there = table.read("changing")
+    if (Result.isFailure(there)) {
+      const nothingThere = there.failure.reason === "Gone" && add.length === 0
+      return nothingThere ? Result.void : there
     }
-    const outcome = change(before.success, after)
-    if (Result.isFailure(outcome) || outcome.success === "done") return outcome
-    known = undefined
-    return Result.fail(table.gone("changing"))
+    const rules = new Map(rulesOf(there.success).rules.map((rule) => [keyOf(rule), rule]))
+    for (const [key, rule] of after)
+      if (rule === undefined) rules.delete(key)
+      else rules.set(key, rule)
+    const outcome = settle(there.success, [...rules.values()])
+    if (Result.isFailure(outcome)) return outcome
+    return outcome.success === undefined ? Result.fail(table.gone("changing")) : Result.void
   }
 
   /**
-   * One batch of the elements that differ. Returns the removed rules; `undefined` if the table is missing or
-   * differs, or the kernel refuses the batch.
+   * Turns the elements there into those of these rules, in one batch of what differs. Returns the removed ones;
+   * `undefined` if the kernel applied nothing, since the table has changed meanwhile.
    */
+  const settle = (there: ReadonlyArray<CountedElement>, rules: ReadonlyArray<Rule>) => {
+    const wanted = rules.flatMap(elementsOf)
+    const removed = missing(there, wanted)
+    return Result.map(table.transact(removed, missing(wanted, there)), (outcome) => {
+      if (outcome !== "done") return undefined
+      learn(rules)
+      return removed
+    })
+  }
+
+  /** Returns the removed rules; `undefined` if the table is missing or differs, or the kernel refuses the batch. */
   const replaceElements = (rules: ReadonlyArray<Rule>): ReadonlyArray<Rule> | undefined => {
     if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return undefined
     const there = table.read("replacing")
     if (Result.isFailure(there)) return undefined
-    const wanted = rules.flatMap(elementsOf)
-    const removed = missing(there.success, wanted)
-    const outcome = table.transact(removed, missing(wanted, there.success))
-    if (Result.isFailure(outcome) || outcome.success !== "done") return undefined
-    learn(rules)
+    const removed = Result.getOrUndefined(settle(there.success, rules))
+    if (removed === undefined) return undefined
     ours = true
     return removed.length === 0 ? [] : withoutRules(rulesOf(removed).rules, rules)
   }

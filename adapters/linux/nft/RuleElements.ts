@@ -3,6 +3,7 @@ import { IpNetwork, NetAddress } from "effect/net"
 import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/firewall/Firewall.ts"
 import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
+import { isRelayed } from "../../../src/relay/Relay.ts"
 import { type Element, type Place, type Scope, setOf } from "./TableSets.ts"
 
 /** Why a rule cannot be enforced by the table, or `undefined`. */
@@ -33,6 +34,13 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
     data.set(address.octets)
     writePort(data, address.octets.length, backendPort)
     elements.push({ set: setOf("redirect", scope, host.family), key: frontend, last: undefined, data })
+    if (isRelayed(protocol))
+      elements.push({
+        set: setOf("hairpin", scope, host.family),
+        key: concat(frontend, address.octets),
+        last: undefined,
+        data: undefined
+      })
   }
   if (rule.allow !== undefined) {
     elements.push(plain("limited"), plain("denied"))

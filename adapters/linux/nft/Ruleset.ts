@@ -17,6 +17,9 @@
  *   packets pass.
  * - a packet from a link-local IPv6 address is never forwarded, so the table does not redirect it, and the socket
  *   gets it.
+ * - where bridged packets pass the IP tables (br_netfilter), a packet that is redirected back to the bridge port it
+ *   came from is dropped, unless that port is in hairpin mode. So the table does not redirect what a backend sends
+ *   to its own frontend, and the socket gets it.
  */
 import { createHash } from "node:crypto"
 import type { Family } from "../../../src/protocol/Address.ts"
@@ -167,7 +170,8 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
 const port = "meta l4proto . th dport"
 
 /**
- * Per scope, the specific address first: drop sources outside the port's allow-list, if it has one, then redirect.
+ * Per scope, the specific address first: drop sources outside the port's allow-list, if it has one, leave the
+ * backend itself to the socket, then redirect.
  * A port without an allow-list costs a lookup in an often empty set, whatever the others have.
  */
 const publishedRules = (family: Family): ReadonlyArray<string> => {
@@ -175,9 +179,11 @@ const publishedRules = (family: Family): ReadonlyArray<string> => {
   const loopback = family === 4 ? "127.0.0.0/8" : "::1"
   const forwarded = family === 4 ? "" : "ip6 saddr != fe80::/10 "
   const rules = (scope: Scope, key: string): ReadonlyArray<string> => {
-    const name = (kind: "limited" | "allowed" | "denied" | "redirect") => setOf(kind, scope, family).name
+    const name = (kind: "limited" | "allowed" | "denied" | "hairpin" | "redirect") =>
+      setOf(kind, scope, family).name
     return [
       `${key} @${name("limited")} ${key} . ${ip} saddr != @${name("allowed")} ${key} @${name("denied")} drop`,
+      `${key} . ${ip} saddr @${name("hairpin")} return`,
       `${forwarded}dnat ${ip} to ${key} map @${name("redirect")}`
     ]
   }

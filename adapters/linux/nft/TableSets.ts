@@ -17,10 +17,11 @@ export interface Place {
 /**
  * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`:
  * frontend and source network. `denied`: the frontends of `limited` again, counting dropped packets, since a set
- * counts every packet that is looked up in it. `loopback`: frontends on loopback addresses. `refused`: packets of
- * backends in ended flows, which belong to no rule of `Firewall`.
+ * counts every packet that is looked up in it. `hairpin`: frontend and its backend's address, where the relay serves
+ * that backend's own connections. `loopback`: frontends on loopback addresses. `refused`: packets of backends in
+ * ended flows, which belong to no rule of `Firewall`.
  */
-export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "loopback" | "refused"
+export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "hairpin" | "loopback" | "refused"
 
 /** An element; `last` is the end of the range of keys that starts at `key`. */
 export interface Element {
@@ -53,6 +54,7 @@ const makeSet = (kind: SetKind, place: Place): TableSet => {
   const frontend = frontendFields(place)
   const key: Partial<Record<SetKind, ReadonlyArray<Field>>> = {
     allowed: [...frontend, addressField(place.family)],
+    hairpin: [...frontend, addressField(place.family)],
     refused: [...frontend, addressField(place.family), "inet_service"]
   }
   const ofFamily = kind === "loopback" || kind === "refused"
@@ -77,7 +79,7 @@ const ofEachFamily = (kind: SetKind): ReadonlyArray<TableSet> =>
 
 /** The sets whose elements are rules. */
 export const ruleSets: ReadonlyArray<TableSet> = [
-  ...(["redirect", "limited", "allowed", "denied"] as const).flatMap((kind) =>
+  ...(["redirect", "limited", "allowed", "denied", "hairpin"] as const).flatMap((kind) =>
     places.map((place) => makeSet(kind, place))
   ),
   ...ofEachFamily("loopback")

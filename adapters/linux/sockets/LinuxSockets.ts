@@ -54,8 +54,12 @@ const makeLinuxSockets = (libc: C.Libc) => {
     return Effect.succeed(socket)
   }
 
-  const admit = (socket: HostSocket, admitted: Admission): Effect.Effect<void, SocketError> => {
-    const result = opened.has(socket) ? admission.set(socket, admitted) : 0
+  const admit = (
+    socket: HostSocket,
+    admitted: Admission,
+    backends: ReadonlyArray<Address>
+  ): Effect.Effect<void, SocketError> => {
+    const result = opened.has(socket) ? admission.set(socket, admitted, backends) : 0
     return result < 0 ? Effect.fail(refusal(libc, socket.protocol, "setsockopt", result)) : Effect.void
   }
 
@@ -87,7 +91,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const sockets = HostSockets.of({
     open: (protocol, host, port) => Effect.suspend(() => open(protocol, host, port)),
-    admit: (socket, admission) => Effect.suspend(() => admit(socket, admission)),
+    admit: (socket, admission, backends = []) => Effect.suspend(() => admit(socket, admission, backends)),
     close: (socket) => Effect.sync(() => close(socket)),
     held: Effect.sync(() => [...opened]),
     adopt: (sockets) => Effect.suspend(() => adopt(sockets)),
@@ -126,7 +130,7 @@ const prepare = (
   const { fd, protocol } = socket
   const one = new Uint8Array(4)
   new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
-  let result = admission.set(socket, "nothing")
+  let result = admission.set(socket, "nothing", [])
   if (result < 0) return ["setsockopt", result]
   if (protocol !== "udp") {
     result = libc.setsockopt(fd, C.SOL_SOCKET, C.SO_REUSEADDR, one, 4)

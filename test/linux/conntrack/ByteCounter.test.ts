@@ -1,7 +1,7 @@
 /** What is counted of living, ended and foreign flows, by the kernel's own accounting of real packets. */
 import { writeFileSync } from "node:fs"
 import { assert, it } from "@effect/vitest"
-import { Effect, Result } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { layer as byteCounter } from "../../../adapters/linux/conntrack/ByteCounter.ts"
 import { NFNLGRP_CONNTRACK_DESTROY, readFlow } from "../../../adapters/linux/conntrack/ConntrackMessages.ts"
 import { attachFlowFilter } from "../../../adapters/linux/conntrack/FlowFilter.ts"
@@ -11,9 +11,8 @@ import { layer as nftFirewall } from "../../../adapters/linux/nft/NftFirewall.ts
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
 import { Firewall } from "../../../src/firewall/Firewall.ts"
 import { redirect } from "../../firewall/firewallConformance.ts"
+import { describeInNamespace, LabHost, run } from "../../lab/ThreadNamespace.ts"
 import { createFlows, flow } from "../flows.ts"
-import { describeInNamespace, run } from "../namespace.ts"
-import { makeNetwork } from "../network.ts"
 
 const account = (value: "0" | "1") => writeFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", value)
 
@@ -36,13 +35,13 @@ describeInNamespace("ByteCounter", () => {
 
   it.live("counts packets each way, of living flows and of ended ones", () =>
     Effect.gen(function* () {
-      const { client, web } = yield* makeNetwork
-      yield* web.tell({ do: "serve", protocol: "udp", address: "10.0.0.2", port: 80, name: "web" })
-      const any = redirect("udp 0.0.0.0 8080", "10.0.0.2 80")
-      const own = redirect("udp 192.0.2.1 8081", "10.0.0.2 80")
+      const { client, c1 } = yield* LabHost
+      yield* c1.agent.echo({ protocol: "udp", port: 80 })
+      const any = redirect("udp 0.0.0.0 8080", "172.31.0.2 80")
+      const own = redirect("udp 10.99.0.1 8081", "172.31.0.2 80")
       yield* Firewall.use(({ replace }) => replace([any, own]))
-      const ask = (port: number, times: number) =>
-        client.tell({ do: "ask", protocol: "udp", address: "192.0.2.1", port, times })
+      const ask = (port: number, rounds: number) =>
+        client.agent.udp({ host: "10.99.0.1", port, rounds, payload: "?" })
       const { read, forget } = yield* ByteCounter
       const sums = Effect.andThen(Effect.sleep(1050), read([any, own]))
 
@@ -73,6 +72,6 @@ describeInNamespace("ByteCounter", () => {
       )
       account("0")
       assert.deepStrictEqual(yield* read([any, own]), [undefined, undefined])
-    }).pipe(Effect.scoped, Effect.provide(byteCounter), Effect.provide(nftFirewall()))
+    }).pipe(Effect.provide(Layer.provideMerge(Layer.merge(byteCounter, nftFirewall()), LabHost.layer)))
   )
 }, ["conntrack"])

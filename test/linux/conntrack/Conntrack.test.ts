@@ -8,9 +8,9 @@ import { layer } from "../../../adapters/linux/conntrack/Conntrack.ts"
 import { Conntrack, flowsOfAdded, flowsOfNarrowed, flowsOfRemoved } from "../../../src/firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../../../src/firewall/Firewall.ts"
 import { redirect } from "../../firewall/firewallConformance.ts"
+import { describeInNamespace, ip, run } from "../../lab/ThreadNamespace.ts"
 import { until } from "../../support/until.ts"
 import { createFlows, flow, listFlows } from "../flows.ts"
-import { describeInNamespace, ip, run } from "../namespace.ts"
 
 const addresses = ["192.0.2.1/24", "192.0.2.9/24", "2001:db8::1/64"]
 

@@ -25,7 +25,7 @@ import { elementsOf } from "../../../adapters/linux/nft/RuleElements.ts"
 import { makeTable } from "../../../adapters/linux/nft/Ruleset.ts"
 import type { Element } from "../../../adapters/linux/nft/TableSets.ts"
 import { guard, redirect } from "../../firewall/firewallConformance.ts"
-import { describeInNamespace, run } from "../namespace.ts"
+import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 
 describe("messages of elements", () => {
   const bytesOf = (removed: ReadonlyArray<Element>, added: ReadonlyArray<Element>): string => {

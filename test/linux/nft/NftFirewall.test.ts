@@ -7,8 +7,8 @@ import { layer } from "../../../adapters/linux/nft/NftFirewall.ts"
 import { makeTable } from "../../../adapters/linux/nft/Ruleset.ts"
 import { Firewall, type FirewallError, type Rule, ruleText } from "../../../src/firewall/Firewall.ts"
 import { firewallConformance, guard, limit, redirect } from "../../firewall/firewallConformance.ts"
+import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 import { olderKernel } from "../../support/olderKernel.ts"
-import { describeInNamespace, run } from "../namespace.ts"
 
 const nft = (command: string) => run(`nft ${command}`)
 
@@ -191,6 +191,8 @@ describeInNamespace("NftFirewall", () => {
         denied_any4: "tcp . 8080 counter packets 0 bytes 0",
         denied_addr4: "10.1.0.1 . tcp . 80 counter packets 0 bytes 0",
         denied_addr6: "fd00::1 . udp . 53 counter packets 0 bytes 0",
+        hairpin_any4: "tcp . 8080 . 172.17.0.2",
+        hairpin_addr6: "fd00::1 . udp . 53 . fd00::2",
         loopback4: "127.0.0.1 . tcp . 80"
       })
     })
@@ -205,6 +207,7 @@ describeInNamespace("NftFirewall", () => {
       nft("delete element inet portmapper any4 { tcp . 80 }")
       nft("delete element inet portmapper any4 { tcp . 81 }")
       nft("add element inet portmapper any4 { tcp . 82 : 10.9.9.9 . 82 }")
+      nft("add element inet portmapper hairpin_any4 { tcp . 83 . 10.9.9.9 }")
       yield* remove(one)
       yield* add(redirect("tcp 0.0.0.0 82", "10.0.0.2 82"))
       assert.deepStrictEqual(yield* standing, ["Redirect 0.0.0.0:82/tcp -> 10.0.0.2:82"])
@@ -214,6 +217,10 @@ describeInNamespace("NftFirewall", () => {
         "Redirect 0.0.0.0:81/tcp -> 10.0.0.2:81",
         "Redirect 0.0.0.0:82/tcp -> 10.0.0.2:82"
       ])
+      assert.match(
+        nft("list set inet portmapper hairpin_any4"),
+        /elements = \{ tcp \. 8[12] \. 10\.0\.0\.2,\s+tcp \. 8[12] \. 10\.0\.0\.2 \}/
+      )
     }),
     older
   )

@@ -1,6 +1,6 @@
 import { createSocket } from "node:dgram"
 import { readdirSync, writeFileSync } from "node:fs"
-import { connect } from "node:net"
+import { connect, type TcpNetConnectOpts } from "node:net"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import {
@@ -13,10 +13,10 @@ import {
 } from "../../../adapters/linux/Libc.ts"
 import { layer } from "../../../adapters/linux/sockets/LinuxSockets.ts"
 import { type HostSocket, HostSockets } from "../../../src/ports/HostSockets.ts"
-import { addressUnsafe } from "../../../src/protocol/Address.ts"
+import { type Address, addressUnsafe } from "../../../src/protocol/Address.ts"
 import { patienceMillis } from "../../lab/patience.ts"
+import { describeInNamespace, ip, run } from "../../lab/ThreadNamespace.ts"
 import { hostSocketsConformance } from "../../ports/hostSocketsConformance.ts"
-import { describeInNamespace, ip, run } from "../namespace.ts"
 
 const any4 = addressUnsafe("0.0.0.0")
 const any6 = addressUnsafe("::")
@@ -46,39 +46,72 @@ describeInNamespace("LinuxSockets", () => {
     }
   }
 
-  /** Connecting to an own address uses it as the source, too. */
-  const sources = [
+  /** Connecting to an own address uses it as the source, too, unless the client is bound to another one. */
+  const sources: ReadonlyArray<{
+    readonly host: Address
+    readonly address: string
+    readonly from?: string
+    readonly backends?: ReadonlyArray<string>
+    readonly local: boolean
+  }> = [
     { host: any4, address: "127.0.0.1", local: true },
     { host: any4, address: "127.1.2.3", local: true },
+    { host: any4, address: "127.1.2.3", from: "10.1.0.1", local: true },
+    { host: any4, address: "10.1.0.1", from: "127.0.0.1", local: true },
     { host: any4, address: "10.1.0.1", local: false },
+    { host: any4, address: "10.1.0.1", backends: ["10.1.0.2", "10.1.0.1"], local: true },
+    { host: any4, address: "10.1.0.1", backends: ["fd00:1::1", "10.1.0.2"], local: false },
     { host: any6, address: "::1", local: true },
+    { host: any6, address: "::1", from: "fd00:1::1", local: true },
+    { host: any6, address: "fd00:1::1", from: "::1", local: true },
     { host: any6, address: "fe80::1%eth0", local: true },
-    { host: any6, address: "fd00:1::1", local: false }
+    { host: any6, address: "fd00:1::1", local: false },
+    { host: any6, address: "fd00:1::1", backends: ["fd00:1::1:1", "fd00:1::1"], local: true },
+    { host: any6, address: "fd00:1::1", backends: ["10.1.0.1", "fd00:1::1:1"], local: false }
   ]
   const programs = [
-    { load: libc, filter: "one filter for all sockets" },
+    { load: libc, filter: "shared filters" },
     { load: withoutBpf, filter: "a filter for each socket" }
   ]
   const cases = programs.flatMap((program) => sources.map((source) => ({ ...program, ...source })))
-  for (const { host, address, local, load, filter } of cases)
+  for (const { host, address, from, backends = [], local, load, filter } of cases)
     for (const protocol of ["tcp", "udp"] as const)
       test(
-        `with ${filter}, admits ${protocol} from ${address} under admission everything${local ? " or loopback" : ", not under loopback"}`,
+        `with ${filter}, ${local ? "admits" : "does not admit"} ${protocol} from ${from ?? address} to ${address} under loopback, backends [${backends}]`,
         Effect.gen(function* () {
           const sockets = yield* HostSockets
           const socket = yield* sockets.open(protocol, host, 18100)
-          assert.isFalse(yield* reaches(socket, address))
+          assert.isFalse(yield* reaches(socket, address, false, from))
           for (const [admission, wanted] of [
             ["loopback", local],
             ["everything", true],
             ["nothing", false]
           ] as const) {
-            yield* sockets.admit(socket, admission)
-            assert.strictEqual(yield* reaches(socket, address, wanted), wanted, admission)
+            yield* sockets.admit(socket, admission, backends.map(addressUnsafe))
+            assert.strictEqual(yield* reaches(socket, address, wanted, from), wanted, admission)
           }
         }),
         load
       )
+
+  test(
+    "admits what each of many sockets wants, whichever filters it remembers",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const before = readdirSync("/proc/self/fd").length
+      const opened = yield* Effect.forEach(Array.from({ length: 200 }), (_, index) =>
+        sockets.open("udp", any4, 18200 + index)
+      )
+      yield* Effect.forEach(opened, (socket, index) =>
+        sockets.admit(socket, "loopback", [addressUnsafe(`10.1.0.${index + 1}`)])
+      )
+      assert.isBelow(readdirSync("/proc/self/fd").length - before - opened.length, 80)
+      assert.deepStrictEqual(
+        yield* Effect.forEach(opened.slice(0, 2), (socket) => reaches(socket, "10.1.0.1")),
+        [true, false]
+      )
+    })
+  )
 
   for (const { host, address } of sources)
     test(
@@ -219,22 +252,31 @@ describeInNamespace("LinuxSockets", () => {
 })
 
 /** Whether a packet from this address reaches the socket: a handshake, or a datagram to read. */
-const reaches = (socket: HostSocket, address: string, isWanted = false): Effect.Effect<boolean> =>
+const reaches = (
+  socket: HostSocket,
+  address: string,
+  isWanted = false,
+  from?: string
+): Effect.Effect<boolean> =>
   socket.protocol === "tcp"
-    ? connects(address, socket.port, isWanted ? patienceMillis : 200)
-    : receives(socket, address)
+    ? connects(
+        { host: address, port: socket.port, ...(from === undefined ? {} : { localAddress: from }) },
+        isWanted ? patienceMillis : 200
+      )
+    : receives(socket, address, from)
 
-const connects = (host: string, port: number, duration: number) =>
+const connects = (to: TcpNetConnectOpts, duration: number) =>
   Effect.callback<boolean>((resume) => {
-    const client = connect({ host, port })
+    const client = connect(to)
     client.on("connect", () => resume(Effect.succeed(true)))
     client.on("error", () => resume(Effect.succeed(false)))
     return Effect.sync(() => client.destroy())
   }).pipe(Effect.timeoutOrElse({ duration, orElse: () => Effect.succeed(false) }))
 
-const receives = (socket: HostSocket, address: string) =>
+const receives = (socket: HostSocket, address: string, from?: string) =>
   Effect.callback<boolean>((resume) => {
     const client = createSocket(address.includes(":") ? "udp6" : "udp4")
+    client.bind(0, from)
     client.send("ping", socket.port, address, () => {
       client.close()
       const bytes = new Uint8Array(16)

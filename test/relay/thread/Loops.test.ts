@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs"
 import { assert } from "@effect/vitest"
-import { describeInNamespace, ip, run } from "../../linux/namespace.ts"
+import { describeInNamespace, ip, run } from "../../lab/ThreadNamespace.ts"
 import { ending, endpoint, exchange, nextData, relayTest, type World } from "../world.ts"
 
 describeInNamespace("what the relay sends to itself", () => {

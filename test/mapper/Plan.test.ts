@@ -7,6 +7,7 @@ const capabilities: Capabilities = {
   defaultMode: "proxy",
   natUnavailable: undefined,
   marksAccepted: false,
+  ipv6: true,
   relayed: ["tcp", "udp"]
 }
 
