@@ -29,6 +29,7 @@ const values: Readonly<Record<string, string>> = {
   watch: "true",
   engine: "tcp://10.0.0.1:2375",
   "trust-image-labels": "yes",
+  "engine-pidfile": "/run/docker.pid",
   takeover: "1",
   grace: "3s",
   "release-on-exit": "on",
