@@ -147,7 +147,8 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       labels,
       owner,
       epoch,
-      sinceMillis
+      sinceMillis,
+      ...(key.startsWith("standby ") ? { standby: true as const } : {})
     }
     return mappingKey(mapping) === key
       ? Result.succeed({ mapping, state })

@@ -5,7 +5,7 @@
 import { Result } from "effect"
 import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
-import type { GroupsError } from "../protocol/Driver.ts"
+import { type GroupsError, isSession } from "../protocol/Driver.ts"
 import {
   type Entry,
   endpointText,
@@ -33,6 +33,7 @@ import {
   takeOver
 } from "./Mapping.ts"
 import { type Plan, resourcesOf, type Served } from "./Plan.ts"
+import { plannedStandby, standsBehind, withStandbys } from "./Standby.ts"
 
 type State = Mappings["Service"]
 
@@ -123,13 +124,14 @@ export const doubtfulHolders = (
   nowMillis: number
 ): ReadonlyArray<MappingEntry> =>
   groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each)).flatMap(({ holder }) =>
-      !isPending(holder) &&
-      !isAbandoned(holder, state, nowMillis) &&
-      nowMillis - holder.mapping.sinceMillis >= startMillis
-        ? [holder]
-        : []
-    )
+    holdersInTheWay(state, each, claimsOf(state, each))
+      .flatMap(({ holders }) => holders)
+      .filter(
+        (holder) =>
+          !isPending(holder) &&
+          !isAbandoned(holder, state, nowMillis) &&
+          nowMillis - holder.mapping.sinceMillis >= startMillis
+      )
   )
 
 /** A container's ports are published before it runs: for this long, its container does not count as gone. */
@@ -145,16 +147,21 @@ export const changeOf = (
   const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
   const isAbandonedNow = (entry: MappingEntry) =>
     !kept.has(entry) && !isPending(entry) && isAbandoned(entry, state, asking.nowMillis)
+  const mayGo = (holder: MappingEntry) =>
+    isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
   const evict = new Set<MappingEntry>()
+  const standby = new Set<Claim>()
   for (const { each, claims } of claimed)
-    for (const { frontend, holder } of holdersInTheWay(state, each, claims)) {
-      const mayGo = isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
-      if (!mayGo)
+    for (const { claim, frontend, holders } of holdersInTheWay(state, each, claims)) {
+      const staying = holders.filter((holder) => !mayGo(holder))
+      const [first] = staying
+      if (first === undefined) for (const holder of holders) evict.add(holder)
+      else if (standsBehind(holders, staying, claim.planned, asking.owner)) standby.add(claim)
+      else
         return Result.fail({
           group: each.index,
-          error: new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
+          error: new PortAllocated({ frontend, hint: ` (${holderText(first)})` })
         })
-      evict.add(holder)
     }
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
@@ -164,7 +171,11 @@ export const changeOf = (
       index: each.index,
       ports: each.group.ports,
       beside: claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
-      create: fresh.map((claim) => creationOf(state, each, claim, asking)),
+      create: fresh.map((claim) =>
+        standby.has(claim)
+          ? asStandby(creationOf(state, each, claim, asking))
+          : creationOf(state, each, claim, asking)
+      ),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
     for (const { planned, entry, replaces } of claims)
@@ -199,11 +210,11 @@ export const conflictedInTheWay = (
   created: ReadonlyArray<{ readonly mapping: Mapping }>
 ): ReadonlyArray<MappingEntry> => {
   const inTheWay = created.flatMap(({ mapping }) =>
-    mapping.mode === "routed"
+    mapping.mode === "routed" || mapping.standby
       ? (state.get(mappingKey(mapping)) ?? [])
       : state.colliding(mapping.protocol, mapping.host, mapping.port)
   )
-  return [...new Set(inTheWay.filter(isConflicted))]
+  return [...new Set(withStandbys(state, inTheWay.filter(isConflicted)))]
 }
 
 /** The flows that a change of policy ends: the kernel redirected them, from sources that are no longer allowed. */
@@ -219,8 +230,12 @@ export const releasedBy = (
   bindings: ReadonlyArray<ReleasedBinding>
 ): ReadonlyArray<MappingEntry> => {
   const found = bindings.flatMap(({ protocol, host, port, backend }) => {
-    const published = state.get(frontendKey(protocol, host, port))
-    if (published !== undefined && leadsTo(published, backend)) return published
+    const published = [
+      state.get(frontendKey(protocol, host, port)) ?? [],
+      state.standbys({ protocol, host, port })
+    ].flat()
+    const named = published.filter((entry) => leadsTo(entry, backend))
+    if (named.length > 0) return named
     if (backend.address === undefined) return []
     return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
   })
@@ -258,8 +273,8 @@ const mappedAlready = (
   ports: PortRequest
 ): MappingEntry | undefined => {
   if (mode !== "routed" && ports._tag !== "Exact") return undefined
-  const port = ports._tag === "Exact" ? ports.port : 0
-  return leadingTo(state.get(mappingKey({ ...entry, port, mode })), entry)
+  const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode }
+  return leadingTo(state.get(mappingKey(key)), entry) ?? state.get(mappingKey({ ...key, standby: true }))
 }
 
 /** The same binding with a host port, where the entry wants none. */
@@ -271,21 +286,33 @@ const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): 
 const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
   entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
 
+/** For each claim the holders of its port, with their standbys. */
 const holdersInTheWay = (
   state: State,
   { group: { ports } }: PlannedGroup,
   claims: ReadonlyArray<Claim>
-): ReadonlyArray<{ readonly frontend: string; readonly holder: MappingEntry }> => {
+): ReadonlyArray<{
+  readonly claim: Claim
+  readonly frontend: string
+  readonly holders: ReadonlyArray<MappingEntry>
+}> => {
   if (ports._tag !== "Exact") return []
-  return claims.flatMap(({ planned: { entry, reserves }, entry: own }) => {
-    if (!reserves || own !== undefined) return []
-    const { protocol, host } = entry
-    return state
-      .colliding(protocol, host, ports.port)
-      .filter((holder) => !isConflicted(holder) && !claims.some((claim) => claim.entry === holder))
-      .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
+  return claims.flatMap((claim) => {
+    const { protocol, host } = claim.planned.entry
+    if (!claim.planned.reserves || claim.entry !== undefined) return []
+    const holders = holdersOf(state, claim.planned, ports.port).filter(
+      (holder) => !claims.some(({ entry }) => entry === holder)
+    )
+    return [{ claim, frontend: frontendText(protocol, host, ports.port), holders }]
   })
 }
+
+/** What holds this port of an entry's address, and the standbys. */
+const holdersOf = (state: State, { entry: { protocol, host } }: Served, port: number) =>
+  withStandbys(
+    state,
+    state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
+  )
 
 /** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
 const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
@@ -301,15 +328,7 @@ const evictableOf = (
     .filter((entry) => entry.mapping.mode !== "routed" && gives(entry.mapping.port) && mayGo(entry))
     .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
   return [...new Set(abandoned.map(({ mapping }) => mapping.port))].flatMap((port) => {
-    const holders = new Set(
-      fresh.flatMap(
-        ({
-          planned: {
-            entry: { protocol, host }
-          }
-        }) => state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
-      )
-    )
+    const holders = new Set(fresh.flatMap(({ planned }) => holdersOf(state, planned, port)))
     return holders.size > 0 && [...holders].every(mayGo) ? [[...holders]] : []
   })
 }
@@ -333,6 +352,13 @@ const creationOf = (
     replaces
   }
 }
+
+/** Holds nothing until it takes over. */
+const asStandby = ({ planned, mapping, ...creation }: Creation): Creation => ({
+  ...creation,
+  planned: plannedStandby(planned),
+  mapping: { ...mapping, standby: true }
+})
 
 const updateOf = (
   { engine: { number: epoch } }: State,
@@ -361,16 +387,19 @@ const updateOf = (
     },
     status,
     replaces,
-    resources: samePolicy ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),
+    resources:
+      samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, mapping.port, resources.hold),
     record: true
   }
 }
 
 /**
  * Owners of the form `KIND:NAME` follow each other at a backend address: the new owner takes the mapping over, and
- * a late release by the previous one no longer applies. Any other owner keeps its mappings.
+ * a late release by the previous one no longer applies. A session, which may end before any other owner, gives its
+ * mapping to whichever asks next. Any other owner keeps its mappings.
  */
 const handsOver = (from: string, to: string): boolean => {
+  if (isSession(from) && !isSession(to)) return true
   const kind = to.slice(0, to.indexOf(":") + 1)
   return kind !== "" && from !== to && from.startsWith(kind)
 }

@@ -15,6 +15,11 @@ export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
   "portmapper/mapper/MapperConfig"
 ) {}
 
+/** The sessions whose connections outlive the start of the mapper: those that a predecessor passed on in a takeover. */
+export const LiveSessions = Context.Reference<ReadonlySet<string>>("portmapper/mapper/LiveSessions", {
+  defaultValue: () => new Set()
+})
+
 export type BackendState = "running" | "gone" | "unknown"
 
 /** Whether the container behind a backend address still exists; used to settle a conflict between two mappings. */
@@ -101,7 +106,7 @@ const flaggedStore = (store: MappingStore["Service"], dirty: DirtyFlags): Mappin
   return {
     ...store,
     put: (records) => Effect.catchCause(store.put(records), flag),
-    remove: (mappings) => Effect.catchCause(store.remove(mappings), flag),
+    remove: (mappings, instead) => Effect.catchCause(store.remove(mappings, instead), flag),
     putEngine: (engine) => Effect.catchCause(store.putEngine(engine), flag)
   }
 }

@@ -25,6 +25,8 @@ export interface Mapping {
   /** The Engine start that confirmed it last, counted from 0. Meaningless for other owners. */
   readonly epoch: number
   readonly sinceMillis: number
+  /** Waits for its frontend, which another attachment of the same container has; see `Standby`. It holds nothing. */
+  readonly standby?: true | undefined
 }
 
 /**
@@ -139,13 +141,17 @@ export const isConflicted = ({ status }: MappingEntry): boolean => status._tag =
 /** Whether a pending answer names it. */
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
-/** The key of a mapping: its frontend; in `routed` mode, which has none, protocol and backend. */
+/**
+ * The key of a mapping: its frontend; in `routed` mode, which has none, protocol and backend; of a standby both.
+ */
 export const mappingKey = (
-  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode">
-): string =>
-  mapping.mode === "routed"
-    ? routedKey(mapping.protocol, mapping.backend)
-    : frontendKey(mapping.protocol, mapping.host, mapping.port)
+  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode" | "standby">
+): string => {
+  const { protocol, host, port, backend } = mapping
+  if (mapping.mode === "routed") return routedKey(protocol, backend)
+  const key = frontendKey(protocol, host, port)
+  return mapping.standby ? `standby ${key} to ${backend.address.key} ${backend.port}` : key
+}
 
 export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
   `routed ${protocolNumber[protocol]} ${backend.address.key} ${backend.port}`
@@ -195,6 +201,8 @@ export class Mappings extends Context.Service<
      * the address that their shared socket is bound to.
      */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<MappingEntry>
+    /** The standbys of a frontend, the oldest first; `colliding` leaves them out. */
+    readonly standbys: (frontend: Pick<Mapping, "protocol" | "host" | "port">) => ReadonlyArray<MappingEntry>
     readonly add: (entry: MappingEntry) => void
     readonly delete: (entry: MappingEntry) => void
     readonly all: () => MapIterator<MappingEntry>
@@ -209,7 +217,21 @@ export class Mappings extends Context.Service<
 function make() {
   const byKey = new Map<string, MappingEntry>()
   const byPort = new Map<string, Set<MappingEntry>>()
+  const standbys = new Map<string, ReadonlyArray<MappingEntry>>()
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
+  const withStandbys = (
+    { mapping: { protocol, host, port } }: MappingEntry,
+    change: (there: ReadonlyArray<MappingEntry>) => ReadonlyArray<MappingEntry>
+  ) => {
+    const key = frontendKey(protocol, host, port)
+    const changed = change(standbys.get(key) ?? [])
+    if (changed.length === 0) standbys.delete(key)
+    else
+      standbys.set(
+        key,
+        [...changed].sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
+      )
+  }
 
   return Mappings.of({
     lock: Semaphore.makeUnsafe(1),
@@ -224,9 +246,11 @@ function make() {
           (hold !== undefined && covers(hold.socket.host, host))
       )
     },
+    standbys: ({ protocol, host, port }) => standbys.get(frontendKey(protocol, host, port)) ?? [],
     add: (entry) => {
       byKey.set(mappingKey(entry.mapping), entry)
       if (entry.mapping.mode === "routed") return
+      if (entry.mapping.standby) return withStandbys(entry, (others) => [...others, entry])
       const key = portKey(entry.mapping.protocol, entry.mapping.port)
       const there = byPort.get(key)
       if (there === undefined) byPort.set(key, new Set([entry]))
@@ -235,6 +259,8 @@ function make() {
     delete: (entry) => {
       const key = mappingKey(entry.mapping)
       if (byKey.get(key) === entry) byKey.delete(key)
+      if (entry.mapping.standby)
+        return withStandbys(entry, (others) => others.filter((other) => other !== entry))
       const port = portKey(entry.mapping.protocol, entry.mapping.port)
       const there = byPort.get(port)
       there?.delete(entry)

@@ -22,13 +22,11 @@ import {
   type Applied,
   type ApplyError,
   apply,
-  commit,
   release,
   replace,
   type Undo,
   type UnmapError,
-  undoing,
-  withdraw
+  undoing
 } from "./Apply.ts"
 import {
   type Change,
@@ -46,11 +44,12 @@ import {
   type MapperServices,
   mapperContext
 } from "./MapperContext.ts"
-import { type EngineEpoch, frontendKey, isStale, type MappingEntry, Mappings } from "./Mapping.ts"
+import { frontendKey, isConflicted, isStale, type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
+import { commit, withdraw } from "./Settle.ts"
 
 export type MapError = PlanError | ApplyError
 
@@ -278,12 +277,13 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return entries.map((entry): ListedMapping => {
     const { protocol, host, port, mode } = entry.mapping
+    if (entry.mapping.standby) return uncounted(entry, mappings, now)
     const key = frontendKey(protocol, host, port)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(entry, carried, userland)
     return {
-      ...uncounted(entry, mappings.engine, now),
+      ...uncounted(entry, mappings, now),
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
@@ -313,11 +313,15 @@ const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owne
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []
   for (const entry of mappings.all())
-    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings.engine, now))
+    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings, now))
   return owned
 })
 
-const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping => {
+const uncounted = (
+  entry: MappingEntry,
+  state: MapperContext["mappings"],
+  nowMillis: number
+): ListedMapping => {
   const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels } = entry.mapping
   return {
     protocol: protocolNumber[protocol],
@@ -327,7 +331,7 @@ const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number):
     backendPort: backend.port,
     mode,
     owner,
-    state: stateOf(entry, engine, nowMillis),
+    state: stateOf(entry, state, nowMillis),
     sinceMillis,
     labels,
     connections: undefined,
@@ -336,7 +340,17 @@ const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number):
   }
 }
 
-const stateOf = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
+/** A standby of an entry in conflict would not be served either. */
+const stateOf = (
+  entry: MappingEntry,
+  { engine, get }: MapperContext["mappings"],
+  nowMillis: number
+): ListedMapping["state"] => {
+  if (entry.mapping.standby) {
+    const { protocol, host, port } = entry.mapping
+    const before = get(frontendKey(protocol, host, port))
+    return before !== undefined && isConflicted(before) ? "conflicted" : "standby"
+  }
   if (entry.status._tag === "Conflicted") return "conflicted"
   if (entry.status._tag === "Unconfirmed") return "unconfirmed"
   return isStale(entry, engine, nowMillis) ? "stale" : "live"

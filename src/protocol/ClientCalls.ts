@@ -165,7 +165,7 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
   })
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted"] as const satisfies ReadonlyArray<
+const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
   ListedMapping["state"]
 >
 

@@ -65,6 +65,26 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
+      "keeps standbys beside the mapping of their frontend, and puts one in its place in one change",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        const standby = (text: string) => mapping(text, 8080, { owner: "cni:web/eth1", standby: true })
+        const [one, other] = [standby("tcp 0.0.0.0 172.18.0.2:80"), standby("tcp 0.0.0.0 172.19.0.2:80")]
+        yield* store.put(records([web, one, other], "answered"))
+        assert.deepStrictEqual(
+          byKey((yield* store.load).mappings),
+          byKey(records([web, one, other], "answered"))
+        )
+        const { standby: _, ...instead } = one
+        yield* store.remove([web, one], records([instead], "answered"))
+        assert.deepStrictEqual(
+          byKey((yield* store.load).mappings),
+          byKey(records([instead, other], "answered"))
+        )
+      })
+    )
+
+    test(
       "replaces a mapping by its key",
       Effect.gen(function* () {
         const store = yield* MappingStore
