@@ -1,4 +1,4 @@
-/** The mappings as a table sorted by port, one a row. */
+/** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
@@ -13,7 +13,10 @@ export const mappingLines = (
 ): ReadonlyArray<string> => {
   const rows = sorted(mappings)
   const troubles = rows.flatMap(troubleText).flatMap((text) => wrapped(text, width))
-  return [...tableLines(columnsOf(rows, nowMillis), width), ...(troubles.length > 0 ? ["", ...troubles] : [])]
+  return [
+    ...tableLines(columnsOf(withServices(rows), nowMillis), width),
+    ...(troubles.length > 0 ? ["", ...troubles] : [])
+  ]
 }
 
 /** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
@@ -67,15 +70,60 @@ export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<Li
     )
     .map(({ mapping }) => mapping)
 
-const columnsOf = (rows: ReadonlyArray<ListedMapping>, nowMillis: number): ReadonlyArray<Column> => {
-  const column = (header: string, cell: (row: ListedMapping) => string, more: Partial<Column> = {}) => ({
+interface Row extends ListedMapping {
+  /** Of the row of a service: how many backends it has. */
+  readonly backends?: number
+  /** Whether it is below the row of its service. */
+  readonly isBelow?: boolean
+}
+
+/** Puts a row above the backends of each service, with their sums. */
+const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
+  [
+    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${frontend(row)} ${row.service}`))
+  ].flatMap(([key, members]): ReadonlyArray<Row> => {
+    const [first] = members
+    if (typeof key !== "string" || first === undefined) return members
+    const sum = (counter: "connections" | "bytesIn" | "bytesOut") =>
+      members.reduce<number | undefined>((total, member) => {
+        const value = member[counter]
+        return total === undefined || value === undefined ? undefined : total + value
+      }, 0)
+    const same = (text: (row: ListedMapping) => string) =>
+      members.every((member) => text(member) === text(first)) ? text(first) : ""
+    const service: Row = {
+      ...first,
+      backends: members.length,
+      owner: same(({ owner }) => owner),
+      state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
+      sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
+      labels: new Map(),
+      connections: sum("connections"),
+      bytesIn: sum("bytesIn"),
+      bytesOut: sum("bytesOut")
+    }
+    return [service, ...members.map((member) => ({ ...member, isBelow: true }))]
+  })
+
+const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
+  (["conflicted", "stale", "unconfirmed"] as const).find((state) =>
+    members.some((member) => member.state === state)
+  ) ?? "live"
+
+const backendCell = (row: Row): string => {
+  if (row.backends === undefined) return row.isBelow ? `  ${backend(row)}` : backend(row)
+  return printable(`${row.service}: ${row.backends} ${row.backends === 1 ? "backend" : "backends"}`)
+}
+
+const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<Column> => {
+  const column = (header: string, cell: (row: Row) => string, more: Partial<Column> = {}) => ({
     header,
     cells: rows.map(cell),
     ...more
   })
   const columns: ReadonlyArray<Column> = [
-    column("FRONTEND", frontend),
-    column("BACKEND", backend),
+    column("FRONTEND", (row) => (row.isBelow ? "" : frontend(row))),
+    column("BACKEND", backendCell),
     column("MODE", ({ mode }) => printable(mode)),
     column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
     column("STATE", ({ state }) => state),

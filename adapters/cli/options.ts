@@ -128,8 +128,20 @@ export const grace = optional(
   (text) => Result.mapError(parseDuration(text), expected)
 )
 
+export const shares = optional(
+  "shares",
+  "NAME[,NAME...]",
+  "Shared ports that callers of every kind may join, each by the label portmapper.share=/NAME",
+  (text): Result.Result<ReadonlyArray<string>, string> => {
+    const names = text.split(",").map((name) => name.trim())
+    return names.every((name) => /^[A-Za-z0-9][\w.-]{0,63}$/.test(name))
+      ? Result.succeed(names)
+      : Result.fail("expected names of letters, digits, _, . and -, at most 64 each, separated by commas")
+  }
+)
+
 /** How a mapper of this host works; shared by the commands that run one. */
-export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle }
+export const mapperFlags = { state, mode, ephemeral, acceptFwmark, udpIdle, shares }
 
 /** The same options in the form that the layers take. */
 export const mapperOptions = (options: {
@@ -140,12 +152,14 @@ export const mapperOptions = (options: {
   readonly ephemeral: Option.Option<PortRange>
   readonly acceptFwmark: Option.Option<Mark>
   readonly udpIdle: Option.Option<Duration.Duration>
+  readonly shares: Option.Option<ReadonlyArray<string>>
 }) => ({
   stateDirectory: stateOf(options),
   mode: Option.getOrUndefined(options.mode),
   ephemeral: Option.getOrUndefined(options.ephemeral),
   acceptMark: Option.getOrUndefined(options.acceptFwmark),
-  udpIdle: Option.getOrUndefined(options.udpIdle)
+  udpIdle: Option.getOrUndefined(options.udpIdle),
+  shares: Option.getOrUndefined(options.shares)
 })
 
 /** Only root writes rules that match a mark. A mark agreed on with the Engine needs no rule of ours, but gets one. */

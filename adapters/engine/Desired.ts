@@ -16,6 +16,7 @@ import {
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 
 /** The owner of groups requested by labels. */
@@ -40,7 +41,7 @@ export interface Problem {
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Not an error: its container does not run at the moment. */
+  /** Not an error: its container does not run at the moment, or is not ready for connections. */
   readonly waiting: boolean
 }
 
@@ -52,6 +53,8 @@ export interface Desired {
 /** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
+const shareLabel = "portmapper.share"
+const healthLabel = "portmapper.health"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
@@ -77,13 +80,54 @@ export const desiredByLabels = (
   const publishes = texts.map(parsePublish)
   const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
-  return together(
+  const own = inProject(name, labels)
+  if (Result.isFailure(own)) return problem(name, watchOwner, own.failure)
+  const desired = together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
-        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, labels)
+        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, own.success)
     )
   )
+  const detail = waitsFor(container, labels)
+  return detail === undefined ? desired : waiting(desired, detail)
+}
+
+/** Why a backend of a service gets no new connections at the moment. */
+const waitsFor = ({ unready }: Container, labels: Labels): string | undefined => {
+  if (!labels.has(shareLabel) || unready === undefined) return undefined
+  if (unready === "stopping") return "it is about to stop"
+  if (labels.get(healthLabel) === "ignore") return undefined
+  return unready === "starting" ? "its health check has not passed yet" : "it is unhealthy"
+}
+
+/** The same groups, not to be mapped for now. */
+const waiting = ({ groups, problems }: Desired, detail: string): Desired => ({
+  groups: [],
+  problems: [
+    ...problems,
+    ...groups.map((desired) => ({
+      name: desired.name,
+      owner: desired.owner,
+      publish: desired.group.labels.get(publishLabel),
+      detail,
+      desired,
+      waiting: true
+    }))
+  ]
+})
+
+/**
+ * The labels with the name of a shared service inside its compose project, so that no project joins another's:
+ * `shop/web`. Without compose the container's name without its number stands for the project, `.web/web`; no
+ * project's name begins with a dot.
+ */
+const inProject = (name: string, labels: Labels): Result.Result<Labels, string> => {
+  const share = labels.get(shareLabel)
+  if (share === undefined || share.startsWith("/")) return Result.succeed(labels)
+  if (share.includes("/")) return Result.fail(`${shareLabel}=${share}: must be a name without a / inside`)
+  const project = labels.get(projectLabel) ?? `.${name.replace(/[-_.]?\d+$/, "")}`
+  return Result.succeed(new Map([...labels, [shareLabel, `${project}/${share}`]]))
 }
 
 /** The groups that a subscription requests. If its container does not run or does not exist, the request waits. */

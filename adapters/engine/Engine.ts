@@ -12,6 +12,8 @@ export interface Network {
   readonly name: string
   /** `bridge`, `macvlan`, or the name of another driver. */
   readonly driver: string
+  /** The name of the host's interface, with driver `bridge`. */
+  readonly bridge: string
   /** Without a way out of the host or into it. */
   readonly internal: boolean
   /**
@@ -46,11 +48,16 @@ export interface Container {
   readonly image: string
   /** Its processes exist; those of a paused container do. */
   readonly running: boolean
+  /** It ended and is not about to be restarted. */
+  readonly ended: boolean
+  readonly createdMillis: number
   /** `default`, `host`, `none`, `container:ID`, or the name of the network that it was created for. */
   readonly networkMode: string
   /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
+  /** Why it should get no new connections of a service: what its health check says, or that it is about to stop. */
+  readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
 }
 
 /** An id as users and labels write it. */
@@ -58,13 +65,15 @@ export const shortId = (id: string): string => id.slice(0, 12)
 
 /**
  * `Connected` comes first: from then on no change is missed. `Changed` names the container that something happened
- * to.
+ * to; `stop` says that it was sent a signal that ends it.
  */
 export type EngineEvent =
   | { readonly _tag: "Connected" }
   | { readonly _tag: "Changed"; readonly id: string; readonly action: string }
 
 export interface EngineInfo {
+  /** Stays the same through its restarts; empty if it does not report one. */
+  readonly id: string
   readonly version: string
   /** `iptables`, `nftables`, with variants such as `iptables+firewalld`; an Engine before 29 does not report it. */
   readonly firewall: string | undefined

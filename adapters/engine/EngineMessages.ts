@@ -26,6 +26,7 @@ const ListedContainer = Schema.Struct({
   ImageID: text,
   Created: Schema.optionalKey(Schema.Number),
   State: text,
+  Status: text,
   Labels: texts,
   HostConfig: Schema.optionalKey(Schema.Struct({ NetworkMode: text })),
   NetworkSettings: Schema.optionalKey(
@@ -53,6 +54,7 @@ const ListedNetwork = Schema.Struct({
 })
 
 const Info = Schema.Struct({
+  ID: text,
   ServerVersion: text,
   FirewallBackend: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Driver: text })))
 })
@@ -81,11 +83,14 @@ export const decodeContainers = decoder(
           name: nameOf(container.Names ?? []) || container.Id.slice(0, 12),
           image: container.ImageID ?? "",
           running: container.State === "running" || container.State === "paused",
+          ended: container.State === "exited" || container.State === "dead",
+          createdMillis: (container.Created ?? 0) * 1000,
           networkMode: container.HostConfig?.NetworkMode ?? "default",
           labels: labelsOf(container.Labels),
           attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).flatMap(
             attachmentIn(networks)
-          )
+          ),
+          unready: unreadyOf(container.Status ?? "")
         }))
 )
 
@@ -98,6 +103,7 @@ export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
       id: Id ?? "",
       name: Name ?? "",
       driver: Driver ?? "",
+      bridge: Options?.["com.docker.network.bridge.name"] || `br-${(Id ?? "").slice(0, 12)}`,
       internal: Internal ?? false,
       hostBinding: addressOf(Options?.["com.docker.network.bridge.host_binding_ipv4"]),
       subnets: (Name === "docker_gwbridge" ? [] : (IPAM?.Config ?? [])).flatMap(
@@ -109,7 +115,8 @@ export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
 
 export const decodeInfo = decoder(
   Info,
-  ({ ServerVersion, FirewallBackend }): EngineInfo => ({
+  ({ ID, ServerVersion, FirewallBackend }): EngineInfo => ({
+    id: ID ?? "",
     version: ServerVersion ?? "",
     firewall: FirewallBackend?.Driver ?? undefined
   })
@@ -118,14 +125,30 @@ export const decodeInfo = decoder(
 /** An event of a network names the container in its attributes. Empty if it names none. */
 export const decodeEvent = decoder(Event, ({ Type, Action, Actor }): ReadonlyArray<EngineEvent> => {
   const id = Type === "network" ? Actor?.Attributes?.["container"] : Actor?.ID
-  return typeof id === "string" && id !== "" ? [{ _tag: "Changed", id, action: Action ?? "" }] : []
+  if (typeof id !== "string" || id === "") return []
+  const action = Action ?? ""
+  if (action !== "kill") return [{ _tag: "Changed", id, action }]
+  const ends = stopSignals.includes(Actor?.Attributes?.["signal"] ?? "")
+  return ends ? [{ _tag: "Changed", id, action: "stop" }] : []
 })
 
-/** The filter for `events`; without it, health checks and the like would be many more. */
+/** The filter for `events`; without it, those of `exec` and the like would be many more. */
 export const eventFilters = {
   type: ["container", "network"],
-  event: ["start", "die", "rename", "destroy", "connect", "disconnect"]
+  event: ["start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
 }
+
+/** The list has a container's health in its text alone: `Up 3 seconds (health: starting)`, `Up 1 hour (unhealthy)`. */
+const unreadyOf = (status: string): Container["unready"] => {
+  if (status.includes("(health: starting)")) return "starting"
+  return status.includes("(unhealthy)") ? "unhealthy" : undefined
+}
+
+/**
+ * The signals by which an Engine's `stop` ends a container, as an event numbers them: QUIT, INT, KILL and TERM; WINCH
+ * and RTMIN+3, by which httpd and systemd are stopped. HUP, USR1 and USR2 make a server read its settings again.
+ */
+const stopSignals = ["2", "3", "9", "15", "28", "37"]
 
 /** A legacy link gives a container further names, `/other/alias`. */
 const nameOf = (names: ReadonlyArray<string>): string =>

@@ -23,10 +23,17 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // Without the header that a backend expects, a client could send a forged one with any source.
   "proxy-protocol": () => "narrows",
   "udp-idle": () => "opens",
+  // An image must not put itself in front of somebody's port.
+  share: () => "opens",
+  balance: () => "opens",
+  health: () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.
   network: () => "steers"
 }
+
+/** The label with which compose marks the containers of a project. */
+export const projectLabel = "com.docker.compose.project"
 
 /**
  * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
@@ -54,6 +61,8 @@ export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<La
     if (effect === "steers") undecided ??= `${name}=${value}`
     else if (effect === "narrows") counted.set(name, value)
   }
+  const project = labels.get(projectLabel)
+  if (project !== undefined && ofImage.get(projectLabel) !== project) counted.set(projectLabel, project)
   if (asks && !counted.has("portmapper.publish")) return Result.fail("the label is its image's")
   return undecided === undefined
     ? Result.succeed(counted)

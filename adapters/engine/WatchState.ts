@@ -15,12 +15,17 @@ import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
+/** A stop takes ten seconds by default, and may be given more. */
+const stoppingMillis = 60_000
+
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
   readonly #granted: Map<string, number>
   #subscriptions: ReadonlyArray<ContainerSubscription>
   /** Groups of labels that a user unmapped: not mapped again until their containers are restarted. */
   readonly #dismissed = new Set<string>()
+  /** When a container was sent a signal that ends it, by its id. */
+  readonly #stopping = new Map<string, number>()
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
   readonly #logged = new Map<string, string>()
@@ -59,6 +64,25 @@ export class WatchState {
     const observed = observedFrom(listed, this.#observed)
     this.#observed.clear()
     for (const [key, group] of observed) this.#observed.set(key, group)
+  }
+
+  /**
+   * A container was sent a signal that ends it, or has started since. Its end changes nothing: for a moment the
+   * Engine still lists it as running.
+   */
+  signalled(id: string, action: string, nowMillis: number): void {
+    if (action === "stop") this.#stopping.set(id, nowMillis)
+    else if (action === "start") this.#stopping.delete(id)
+  }
+
+  /** The containers with those marked that are about to stop. A container that ignored the signal is not any more. */
+  withStopping(containers: ReadonlyArray<Container>, nowMillis: number): ReadonlyArray<Container> {
+    for (const [id, since] of this.#stopping)
+      if (nowMillis - since > stoppingMillis) this.#stopping.delete(id)
+    if (this.#stopping.size === 0) return containers
+    return containers.map((container) =>
+      this.#stopping.has(container.id) ? { ...container, unready: "stopping" } : container
+    )
   }
 
   /** Updates renamed subscriptions, and drops the ports of containers that neither exist nor have a subscription. */

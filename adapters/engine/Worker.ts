@@ -44,6 +44,9 @@ export const work = (
       const batch = yield* Queue.clear(events)
       const connected = batch.some(({ _tag }) => _tag === "Connected")
       if (connected) yield* onConnected
+      const nowMillis = yield* monotonicMillis
+      for (const event of batch)
+        if (event._tag === "Changed") options.state.signalled(event.id, event.action, nowMillis)
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
@@ -74,7 +77,7 @@ const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) =>
   })
 
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
-    const containers = yield* engine.containers
+    const containers = state.withStopping(yield* engine.containers, yield* monotonicMillis)
     const listed = full ? yield* listedOf(state.owners()) : undefined
     if (listed !== undefined) state.observe(listed)
     state.see(containers)

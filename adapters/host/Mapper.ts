@@ -38,6 +38,8 @@ export interface MapperOptions {
   readonly backends?: Layer.Layer<Backends, { readonly _tag: string; readonly message: string }> | undefined
   /** A relayed UDP flow is closed after this long without a packet in either direction. */
   readonly udpIdle: Duration.Duration | undefined
+  /** The services that callers of every kind may join; see `Capabilities`. */
+  readonly shares?: ReadonlyArray<string> | undefined
   /** How long to wait for another process to release the state; not at all if `undefined`. */
   readonly lockWait?: Duration.Input | undefined
   /** The lock on the kernel's table, if it has to outlive the mapper; by default it ends with the mapper. */
@@ -107,7 +109,8 @@ export const mapperOn = (options: MapperOptions) =>
           natUnavailable,
           marksAccepted: options.acceptMark !== undefined,
           ipv6,
-          relayed: protocols
+          relayed: protocols,
+          shares: options.shares
         })
       )
       const { decorate } = options

@@ -20,6 +20,8 @@ export interface HostOptions {
   readonly acceptMark?: AcceptMark
   /** A relayed UDP flow is closed after this long without a packet in either direction. */
   readonly udpIdle?: Duration.Input
+  /** The shared ports that callers of every kind may join, each by the label `portmapper.share=/NAME`. */
+  readonly shares?: ReadonlyArray<string>
 }
 
 /**
@@ -28,12 +30,12 @@ export interface HostOptions {
  * namespace, or if `mode` is not available.
  */
 export const hostLayer = (options: HostOptions): Layer.Layer<Driver, HostError> => {
-  const { stateDirectory, mode, ephemeral, acceptMark, udpIdle } = options
+  const { stateDirectory, mode, ephemeral, acceptMark, udpIdle, shares } = options
   const idle = udpIdle === undefined ? undefined : Duration.fromInputUnsafe(udpIdle)
   return Layer.unwrap(
     Effect.as(
       prepareDirectory(stateDirectory),
-      mapperLayer({ stateDirectory, mode, ephemeral, acceptMark, udpIdle: idle })
+      mapperLayer({ stateDirectory, mode, ephemeral, acceptMark, udpIdle: idle, shares })
     )
   )
 }

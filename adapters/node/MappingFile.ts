@@ -39,8 +39,11 @@ const busyMillis = 500
 /** The log is written back to the database after this many pages of 4 KiB, so it takes about 1 MiB. */
 const checkpointPages = 256
 
-/** More than the pages that a checkpoint can add to the database. */
-const spareBytes = 128 * 1024
+/**
+ * More than the pages that checkpoints can add to the database: one that fails for lack of space leaves its pages to
+ * the next.
+ */
+const spareBytes = 256 * 1024
 
 export class MappingFile {
   readonly #file: OpenFile

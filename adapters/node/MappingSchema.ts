@@ -4,17 +4,19 @@
 import type { DatabaseSync, SQLInputValue, SQLOutputValue } from "node:sqlite"
 import { Result } from "effect"
 import { modes } from "../../src/mapper/Labels.ts"
-import { mappingKey } from "../../src/mapper/Mapping.ts"
+import { mappingKey, type Share } from "../../src/mapper/Mapping.ts"
 import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { parseSlots, sizes, slotsText } from "../../src/protocol/Slots.ts"
 
 /** `application_id` in the file's header: "pmap". */
 export const applicationId = 0x706d6170
 
 /**
  * The migrations from version n to n + 1, in order; never changed once released. `since_millis` counts from the Unix
- * epoch, addresses are the texts of the request, labels a JSON array of pairs.
+ * epoch, addresses are the texts of the request, labels a JSON array of pairs; `container` is null while it is
+ * unknown.
  */
 export const migrations: ReadonlyArray<string> = [
   `
@@ -40,7 +42,10 @@ export const migrations: ReadonlyArray<string> = [
   ) STRICT;
   INSERT INTO engine VALUES (1, 0, 0);
   PRAGMA application_id = ${applicationId};
-  `
+  `,
+  "ALTER TABLE mapping ADD COLUMN container TEXT",
+  // The part in a service as JSON, of which the slots are a text of ranges.
+  "ALTER TABLE mapping ADD COLUMN share TEXT"
 ]
 
 /** Migrates a file from its version to the latest; each migration is its own transaction. Throws. */
@@ -71,7 +76,9 @@ const columns = [
   "labels",
   "owner",
   "epoch",
-  "since_millis"
+  "since_millis",
+  "container",
+  "share"
 ]
 
 export const selectMappings = `SELECT ${columns.join(", ")} FROM mapping`
@@ -101,7 +108,11 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mapping.labels.size === 0 ? "[]" : JSON.stringify([...mapping.labels]),
   mapping.owner,
   mapping.epoch,
-  mapping.sinceMillis
+  mapping.sinceMillis,
+  mapping.container ?? null,
+  mapping.share === undefined
+    ? null
+    : JSON.stringify({ ...mapping.share, slots: slotsText(mapping.share.slots) })
 ]
 
 /**
@@ -124,7 +135,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       modeText,
       labelsText
     ] = row as Row
-    const [owner, epoch, sinceMillis] = row.slice(10) as [string, number, number]
+    const [owner, epoch, sinceMillis, container, shareText] = row.slice(10) as MoreOfRow
     const host = addressOf(hostText)
     const backend = addressOf(backendText)
     const protocol = protocolOfNumber(number)
@@ -137,6 +148,9 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
     if (labels === undefined) return Result.fail(`the labels of ${key} are not pairs of texts`)
     // Version 0.1 wrote an `intent` before it changed the kernel: whether the call was answered is unknown.
     const state = stateText === "intent" ? "applied" : stateText
+    const share = shareText === null ? undefined : parseShare(shareText)
+    if (shareText !== null && share === undefined)
+      return Result.fail(`${shareText} of ${key} is no part in a service`)
     const mapping = {
       protocol,
       host: host.success,
@@ -148,7 +162,9 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       owner,
       epoch,
       sinceMillis,
-      ...(key.startsWith("standby ") ? { standby: true as const } : {})
+      container: container ?? undefined,
+      ...(key.startsWith("standby ") ? { standby: true as const } : {}),
+      ...(share === undefined ? {} : { share })
     }
     return mappingKey(mapping) === key
       ? Result.succeed({ mapping, state })
@@ -156,6 +172,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
   }
 }
 
+type MoreOfRow = [string, number, number, string | null, string | null]
 type Row = [string, StoredState | "intent", number, string, string, number, string, number, string, string]
 
 const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {
@@ -172,6 +189,18 @@ const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {
 const parseLabels = (text: string): ReadonlyMap<string, string> | undefined => {
   const pairs = parsed(text)
   return Array.isArray(pairs) && pairs.every(isPair) ? new Map(pairs) : undefined
+}
+
+const parseShare = (text: string): Share | undefined => {
+  const value = parsed(text)
+  if (typeof value !== "object" || value === null) return undefined
+  const { service, balance, size, slots: slotsRead } = value as { readonly [name in keyof Share]?: unknown }
+  const slots = typeof slotsRead === "string" ? parseSlots(slotsRead) : undefined
+  const known = sizes.find((one) => one === size)
+  if (typeof service !== "string" || (balance !== "random" && balance !== "source")) return undefined
+  return known === undefined || slots === undefined || (slots.at(-1) ?? 0) >= known
+    ? undefined
+    : { service, balance, size: known, slots }
 }
 
 const parsed = (text: string): unknown => {

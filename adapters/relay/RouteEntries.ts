@@ -7,7 +7,7 @@ import { type IpNetwork, NetAddress } from "effect/net"
 import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
 import { type Address, isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
-import type { Route, RouteFrontend } from "../../src/relay/Relay.ts"
+import { type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
 import { socketAddress } from "../linux/sockets/SocketAddress.ts"
 import type { Serving } from "./ThreadMessages.ts"
 
@@ -63,7 +63,7 @@ export class RouteEntries {
 }
 
 export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Duration): Serving => {
-  const { protocol, host, socket, backend, allow, proxyProtocol } = route
+  const { protocol, host, socket, backend, allow, proxyProtocol, share } = route
   const wildcard = isUnspecified(socket.host)
   return {
     id,
@@ -75,7 +75,8 @@ export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Du
     backend: socketAddress(backend.address, backend.port, scope),
     allow: allow?.map(({ address, prefixLength }) => ({ octets: octetsOf(address), prefixLength })),
     proxyProtocol,
-    udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle)
+    udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle),
+    share
   }
 }
 
@@ -103,12 +104,6 @@ export const backendsOf = (first: RouteEntry | undefined): ReadonlyArray<Address
   }
   return [...backends.values()]
 }
-
-/**
- * Uses `join`, since V8 would keep a template of this length as a tree of its parts, which takes three times the
- * memory.
- */
-const routeKey = ({ protocol, host, port }: RouteFrontend): string => [protocol, host.key, port].join(" ")
 
 export const routeText = ({ protocol, host, port }: RouteFrontend): string =>
   frontendText(protocol, host, port)

@@ -3,6 +3,7 @@
  * either side reads it without loading the other.
  */
 import type { MessagePort } from "node:worker_threads"
+import type { SlotShare } from "../../src/protocol/Slots.ts"
 
 /** A route as a thread serves it. */
 export interface Serving {
@@ -23,6 +24,8 @@ export interface Serving {
   readonly allow: ReadonlyArray<Network> | undefined
   readonly proxyProtocol: "v1" | "v2" | undefined
   readonly udpIdleMillis: number
+  /** Where it is one of several routes of its frontend: a client is served by the one that has its slot. */
+  readonly share: SlotShare | undefined
 }
 
 export interface Network {
@@ -103,7 +106,8 @@ export const kindOf = {
   /** From here on the thread's own descriptors. */
   end: 4,
   flow: 5,
-  pipe: 6
+  pipe: 6,
+  raw: 7
 } as const
 
 export const isOwn = (kind: number): boolean => kind >= kindOf.end

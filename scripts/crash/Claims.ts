@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { otherBackend } from "./Clients.ts"
-import { type Binding, keyOf, type Listed, textOf } from "./Ledger.ts"
+import { type Binding, bindingKey, type Listed, labelsOf, sharedPort, textOf } from "./Ledger.ts"
 import { traffic } from "./Traffic.ts"
 import type { World } from "./World.ts"
 
@@ -17,7 +17,7 @@ export const claim = Effect.fnUntraced(function* (
   const at = (text: string) => `${tally.kills}: ${text}`
   const unrecorded = listed
     .filter(({ State }) => State === "unconfirmed")
-    .flatMap((one) => ledger.answered.get(keyOf(one)) ?? [])
+    .flatMap((one) => ledger.answered.get(bindingKey(one)) ?? [])
   tally.unrecorded += unrecorded.length
   for (const answered of unrecorded) {
     const again = yield* mapExactly(plugin, answered, answered)
@@ -28,6 +28,12 @@ export const claim = Effect.fnUntraced(function* (
   for (const one of unanswered) {
     // Half of them stay, so that ranges fill up with mappings that no client will ever unmap.
     if (one.State === "unconfirmed" && random.chance(0.5)) continue
+    // Others join the shared port instead of evicting what is there.
+    if (one.FrontendPort === sharedPort) {
+      const { status, body } = yield* plugin.call("UnmapPorts", { PortBindings: [one], Labels: {} })
+      if (status !== 200) tally.blocking.push(at(body))
+      continue
+    }
     const other = otherBackend(one)
     const refusal = yield* mapExactly(plugin, one, other)
     if (refusal !== "") {
@@ -53,7 +59,7 @@ const mapExactly = (
   Effect.map(
     plugin.call("MapPorts", {
       Reqs: [{ Proto, FrontendIP, FrontendPort, FrontendPortEnd: FrontendPort, BackendIP, BackendPort }],
-      Labels: {}
+      Labels: labelsOf({ FrontendPort })
     }),
     ({ status, body }) => (status === 200 ? "" : body.trim())
   )

@@ -6,7 +6,7 @@
 import { Agent } from "node:http"
 import { request } from "../../test/support/http.ts"
 import { injectedTexts } from "./Faults.ts"
-import { type Binding, frontendOf, keyOf, type Ledger } from "./Ledger.ts"
+import { type Binding, bindingKey, frontendOf, keyOf, type Ledger, labelsOf, sharedPort } from "./Ledger.ts"
 import type { Random } from "./Random.ts"
 
 export const clientCount = 4
@@ -51,7 +51,8 @@ export const work = async (
   const mapSome = async () => {
     const asked = randomGroup(client, random, ledger)
     if (asked === undefined) return
-    const { status, body } = await post("MapPorts", { Reqs: asked, Labels: {} }, attachmentOf(asked[0]))
+    const wanted = { Reqs: asked, Labels: labelsOfAll(asked) }
+    const { status, body } = await post("MapPorts", wanted, attachmentOf(asked[0]))
     calls.answered++
     const answer = JSON.parse(body) as MapAnswer
     if (status === 200) ledger.map(answer.PortBindings ?? [])
@@ -75,7 +76,7 @@ export const work = async (
     // No two containers may get the same port.
     if (new Set(groups.map(([asked]) => asked && `${asked.Proto} ${asked.FrontendPort}`)).size < 2) return
     const { status, body } = await post("MapGroups", {
-      Groups: groups.map((asked) => ({ Reqs: asked, Labels: {} }))
+      Groups: groups.map((asked) => ({ Reqs: asked, Labels: labelsOfAll(asked) }))
     })
     calls.answered++
     const answer = JSON.parse(body) as { readonly Groups?: ReadonlyArray<MapAnswer>; readonly Err: string }
@@ -88,7 +89,7 @@ export const work = async (
     const [binding] = random.some(mapped, 1)
     if (binding === undefined) return
     const asked: Request = { ...binding, FrontendPortEnd: binding.FrontendPort }
-    const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: {} })
+    const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: labelsOf(asked) })
     calls.answered++
     if (status !== 200) refused([[asked]], JSON.parse(body) as MapAnswer)
   }
@@ -125,6 +126,8 @@ export const work = async (
   }
 }
 
+const labelsOfAll = ([asked]: ReadonlyArray<Request>) => (asked === undefined ? {} : labelsOf(asked))
+
 const ownedBy = (owner: string | undefined) => (owner === undefined ? {} : { "Portmapper-Owner": owner })
 
 const countRefusals =
@@ -149,7 +152,9 @@ const standbysOf = (mapped: ReadonlyArray<Binding>, ledger: Ledger): ReadonlyArr
 
 /** A client's container is in the networks of both containers of the lab. */
 const attachmentOf = (binding: Binding | undefined): string | undefined =>
-  binding && `cni:client${binding.BackendPort}/${containerOf(binding).name}`
+  binding?.FrontendPort === sharedPort
+    ? undefined
+    : binding && `cni:client${binding.BackendPort}/${containerOf(binding).name}`
 
 const containerOf = ({ BackendIP }: Pick<Binding, "BackendIP">) => {
   const [c1, c2] = containers
@@ -175,9 +180,9 @@ export type Request = Binding & { readonly FrontendPortEnd: number }
 const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyArray<Request> | undefined => {
   const Proto = random.pick([6, 17])
   const container = random.pick(containers)
-  const shape = random.pick([["0.0.0.0"], ["10.99.0.1"], ["::"], ["0.0.0.0", "::"]])
-  const entries = (first: number, last = first) =>
-    shape.map((FrontendIP) => ({
+  const shape = random.pick([["0.0.0.0"], ["::"], ["0.0.0.0", "::"], ["10.99.0.1"]])
+  const entries = (first: number, last = first, hosts = shape) =>
+    hosts.map((FrontendIP) => ({
       Proto,
       FrontendIP,
       FrontendPort: first,
@@ -185,6 +190,12 @@ const randomGroup = (client: number, random: Random, ledger: Ledger): ReadonlyAr
       BackendIP: FrontendIP === "::" ? container.ipv6 : container.ipv4,
       BackendPort: backendPort(client)
     }))
+  if (random.chance(0.15)) {
+    const asked = entries(sharedPort, sharedPort, random.pick([["0.0.0.0"], ["::"], ["0.0.0.0", "::"]]))
+    return asked.some((one) => ledger.answered.has(bindingKey(one)) || ledger.leaving.has(bindingKey(one)))
+      ? undefined
+      : asked
+  }
   if (random.chance(0.2)) return entries(range.first, range.last)
   if (random.chance(0.2)) return entries(0)
   const port = 20_000 + 100 * client + random.below(ownPorts)

@@ -35,7 +35,7 @@ export const differences = Effect.fnUntraced(function* (
 ) {
   const serving = listed.filter((one) => isNoStandby(one) && one.State !== "conflicted")
   const seen = [
-    differ("the table", Object.values(yield* contents(lab.host)).flat(), serving.flatMap(elementsOf)),
+    differ("the table", redirections(yield* contents(lab.host)), serving.flatMap(elementsOf)),
     differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
@@ -51,6 +51,23 @@ export const differences = Effect.fnUntraced(function* (
     doubled: [...doubled(listed), ...seen.flatMap(({ beyond }) => beyond)]
   } satisfies Differences
 })
+
+/** The elements that redirect, those of a service once for each of its backends; what leaves out a slot is shown. */
+const redirections = (table: Readonly<Record<string, ReadonlyArray<string>>>): ReadonlyArray<string> => {
+  const inMaps = (names: RegExp) =>
+    Object.entries(table).flatMap(([name, elements]) => (names.test(name) ? elements : []))
+  const slots = Object.entries(table).flatMap(([name, elements]) =>
+    /^(random|source)\d/.test(name) ? elements.map((text) => [name, text.replace(/ \. \d+ : /, " : ")]) : []
+  )
+  const gaps = [...Map.groupBy(slots, ([name, text]) => `${name} ${text?.split(" : ")[0]}`)].flatMap(
+    ([frontend, { length }]) => (length === 64 ? [] : [`${frontend} with ${length} slots`])
+  )
+  return [
+    ...inMaps(/^(any|addr|hairpin_any|hairpin_addr)\d/),
+    ...new Set(slots.flatMap(([, text]) => text ?? [])),
+    ...gaps
+  ]
+}
 
 const differ = (what: string, found: ReadonlyArray<string>, wanted: ReadonlyArray<string>) => ({
   lacking: without(wanted, found).map((text) => `${what} lacks ${text}`),

@@ -20,6 +20,18 @@ export type Binding = Pick<WireBinding, "Proto" | "FrontendIP" | "FrontendPort" 
 export const keyOf = ({ Proto, FrontendIP, FrontendPort }: Binding): string =>
   `${Proto === 6 ? "tcp" : "udp"} ${FrontendIP.includes(":") ? `[${FrontendIP}]` : FrontendIP}:${FrontendPort}`
 
+/** The one port that all clients share, each with backends of its own. */
+export const sharedPort = 23_000
+
+export const labelsOf = ({
+  FrontendPort
+}: Pick<Binding, "FrontendPort">): Readonly<Record<string, string>> =>
+  FrontendPort === sharedPort ? { "portmapper.share": "all" } : {}
+
+/** The key of a mapping: its frontend, on the shared port with its backend. */
+export const bindingKey = (binding: Binding): string =>
+  binding.FrontendPort === sharedPort ? textOf(binding) : keyOf(binding)
+
 /** In the format of errors: `[::]:8080/tcp`. */
 export const frontendOf = (binding: Binding): string => {
   const [protocol, frontend] = keyOf(binding).split(" ")
@@ -41,20 +53,20 @@ export class Ledger {
 
   map(bindings: ReadonlyArray<Binding>): void {
     for (const binding of bindings) {
-      this.leaving.delete(keyOf(binding))
-      this.answered.set(keyOf(binding), binding)
+      this.leaving.delete(bindingKey(binding))
+      this.answered.set(bindingKey(binding), binding)
     }
   }
 
   unmapBegins(bindings: ReadonlyArray<Binding>): void {
     for (const binding of bindings) {
-      this.answered.delete(keyOf(binding))
-      this.leaving.set(keyOf(binding), binding)
+      this.answered.delete(bindingKey(binding))
+      this.leaving.set(bindingKey(binding), binding)
     }
   }
 
   unmapped(bindings: ReadonlyArray<Binding>): void {
-    for (const key of bindings.map(keyOf)) if (this.leaving.delete(key)) this.#takeOver(key)
+    for (const key of bindings.map(bindingKey)) if (this.leaving.delete(key)) this.#takeOver(key)
   }
 
   #takeOver(key: string): void {
@@ -66,13 +78,13 @@ export class Ledger {
 
   /** The answered mappings that the list lacks, has with another backend, or has as conflicted. */
   lost(listed: ReadonlyArray<Listed>): ReadonlyArray<string> {
-    const there = new Map(listed.filter(isNoStandby).map((one) => [keyOf(one), one]))
+    const there = new Map(listed.filter(isNoStandby).map((one) => [bindingKey(one), one]))
     const standing = new Set(listed.filter((one) => !isNoStandby(one)).map(textOf))
     const left = [...this.standbys.values()]
       .map(textOf)
       .flatMap((text) => (standing.has(text) ? [] : [`${text} does not stand by`]))
     const answered = [...this.answered.values()].flatMap((binding) => {
-      const found = there.get(keyOf(binding))
+      const found = there.get(bindingKey(binding))
       if (found === undefined) return [`${textOf(binding)} is gone`]
       if (!sameBackend(found, binding)) return [`${textOf(binding)} leads to ${textOf(found)}`]
       return found.State === "conflicted" ? [`${textOf(binding)} is conflicted`] : []
@@ -82,7 +94,7 @@ export class Ledger {
 
   /** A mapping whose unmapping the kill interrupted is either still there or gone: records which. */
   settle(listed: ReadonlyArray<Listed>): void {
-    const there = new Map(listed.filter(isNoStandby).map((one) => [keyOf(one), one]))
+    const there = new Map(listed.filter(isNoStandby).map((one) => [bindingKey(one), one]))
     for (const [key, binding] of this.leaving) {
       const found = there.get(key)
       if (found !== undefined && sameBackend(found, binding)) this.answered.set(key, binding)
@@ -93,7 +105,7 @@ export class Ledger {
 
   /** Listed mappings that no answer named. */
   unanswered(listed: ReadonlyArray<Listed>): ReadonlyArray<Listed> {
-    return listed.filter((one) => isNoStandby(one) && !this.answered.has(keyOf(one)))
+    return listed.filter((one) => isNoStandby(one) && !this.answered.has(bindingKey(one)))
   }
 }
 
@@ -108,6 +120,7 @@ export const doubled = (listed: ReadonlyArray<Listed>): ReadonlyArray<string> =>
           .slice(index + 1)
           .filter((other) => overlap(one.FrontendIP, other.FrontendIP))
           .filter((other) => [one, other].every((each) => isNoStandby(each) && each.State !== "conflicted"))
+          .filter((other) => bindingKey(other) === bindingKey(one) || other.FrontendPort !== sharedPort)
           .map((other) => `${textOf(one)} and ${textOf(other)}`)
       )
   )

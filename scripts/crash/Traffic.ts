@@ -3,7 +3,7 @@ import { Effect, type Scope } from "effect"
 import type { Lab } from "../../test/lab/Lab.ts"
 import type { Namespace } from "../../test/lab/Namespace.ts"
 import { backendPort, clientCount, containers } from "./Clients.ts"
-import { type Binding, textOf } from "./Ledger.ts"
+import { type Binding, keyOf, textOf } from "./Ledger.ts"
 
 /** Each container answers on the backend port of each client, with its name and the port. */
 export const echoes = ({ get }: Lab): Effect.Effect<void, unknown, Scope.Scope> =>
@@ -27,14 +27,19 @@ export const echoes = ({ get }: Lab): Effect.Effect<void, unknown, Scope.Scope> 
 
 /** What is wrong with the traffic of these mappings; nothing if each is answered by its own backend. */
 export const traffic = Effect.fnUntraced(function* (lab: Lab, bindings: ReadonlyArray<Binding>) {
+  const whoServes = ({ BackendIP, BackendPort }: Binding) => {
+    const container = containers.find(({ ipv4, ipv6 }) => ipv4 === BackendIP || ipv6 === BackendIP)
+    return `${container?.name}-${BackendPort}`
+  }
   const found = yield* Effect.forEach(
     bindings.flatMap((binding) => waysTo(lab, binding)),
     ({ from, host, place, binding }) =>
       Effect.map(whoAnswers(from, host, binding), (who) => {
-        const { BackendIP, BackendPort } = binding
-        const container = containers.find(({ ipv4, ipv6 }) => ipv4 === BackendIP || ipv6 === BackendIP)
-        const wanted = `${container?.name}-${BackendPort}`
-        return who === wanted ? [] : [`${textOf(binding)} is served by ${who} ${place}, not ${wanted}`]
+        // Any backend of a service may answer.
+        const wanted = bindings.filter((one) => keyOf(one) === keyOf(binding)).map(whoServes)
+        return wanted.includes(who)
+          ? []
+          : [`${textOf(binding)} is served by ${who} ${place}, not ${wanted.join(" or ")}`]
       }),
     { concurrency: 8 }
   )

@@ -1,9 +1,11 @@
 /**
  * `npm run crash -- [--kills N] [--seed N] [--minutes N] [--built] [--faults]`: kills the plugin again and again
  * and checks what was lost. The seed repeats every choice, but not the machine's timing. `--built` runs `dist/`
- * (made by `npm run build`), which starts sooner than the sources; `--faults` also lets services and system calls
- * of the plugin fail at random. Needs root, nftables and iproute2. Exits with status 1 if anything is wrong.
+ * (built first if a source is newer), which starts sooner than the sources; `--faults` also lets services and
+ * system calls of the plugin fail at random. Needs root, nftables and iproute2. Exits with status 1 if anything is
+ * wrong.
  */
+import { spawnSync } from "node:child_process"
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
@@ -31,6 +33,10 @@ const given = () => {
 
 const values = given()
 
+if (values.built) {
+  const { status } = spawnSync(process.execPath, ["scripts/build/fresh.mjs"], { stdio: "inherit" })
+  if (status !== 0) process.exit(1)
+}
 const program = values.built ? ["dist/bin/portmapper.js"] : ["adapters/cli/main.ts"]
 const printed = { wrong: 0 }
 

@@ -24,6 +24,11 @@ export interface FlowFrontend {
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
   /** Whether sources outside `allow` were allowed until now: their flows end, connections included. */
   readonly narrowed: boolean
+  /**
+   * `backend` is one of a service's: it has `joined`, and flows that are redirected to others stay; or it has
+   * `left`, and only its own flows are concerned.
+   */
+  readonly share?: "joined" | "left"
 }
 
 export class ConntrackError extends Schema.TaggedError<ConntrackError>()("ConntrackError", {
@@ -54,9 +59,11 @@ export class Conntrack extends Context.Service<
      *
      * UDP flows are gone when this returns, and so are connections from sources outside a `narrowed` frontend's
      * list; a later packet of either end does not revive these connections. Any other TCP or SCTP connection ends
-     * with its backend and is left alone, except one whose first packet arrived between two changes and was neither
-     * redirected nor answered: retransmissions would follow it for minutes. These are forgotten within two seconds,
-     * before the second retransmission. After a failure some flows may be gone.
+     * with its backend and is left alone, with two exceptions, in which a client's retransmissions would be lost for
+     * minutes or days: one whose first packet arrived between two changes and was neither redirected nor answered,
+     * and one that is redirected to another backend than the frontend's current one, which may have vanished without
+     * an end. These are forgotten within two seconds, before the second retransmission. After a failure some flows
+     * may be gone.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
   }
@@ -102,13 +109,22 @@ const rememberedFlushes = 10_000
 /** The flows that these new rules redirect elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
-    if (rule._tag === "Redirect") return [flowsOf(rule, rule.backend, rule.allow, false)]
+    if (rule._tag === "Redirect")
+      return [
+        {
+          ...flowsOf(rule, rule.backend, rule.allow, false),
+          ...(rule.share === undefined ? {} : { share: "joined" as const })
+        }
+      ]
     return rule._tag === "Limit" && rule.protocol === "udp" ? [flowsOf(rule)] : []
   })
 
 /** The flows that removed rules still redirect; connections continue as they were. */
 export const flowsOfRemoved = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
-  rules.flatMap((rule) => (rule._tag === "Redirect" && rule.protocol === "udp" ? [flowsOf(rule)] : []))
+  rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
+    if (rule._tag !== "Redirect" || rule.protocol !== "udp") return []
+    return [rule.share === undefined ? flowsOf(rule) : { ...flowsOf(rule, rule.backend), share: "left" }]
+  })
 
 /** The flows of these rules from sources that are no longer allowed. */
 export const flowsOfNarrowed = (
@@ -136,10 +152,14 @@ const flowsOf = (
   narrowed = false
 ): FlowFrontend => ({ protocol, host, port, backend, allow, narrowed })
 
-/** `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`, the same `and narrowed`. */
-export const flowText = ({ protocol, host, port, backend, allow, narrowed }: FlowFrontend): string => {
+/**
+ * `0.0.0.0:53/udp`, `0.0.0.0:53/udp unless to 172.17.0.2:53 from 10.0.0.0/8`, the same `and narrowed`, `joined` or
+ * `left`.
+ */
+export const flowText = (flows: FlowFrontend): string => {
+  const { protocol, host, port, backend, allow, narrowed, share } = flows
   const from =
     allow === undefined ? "" : ` from ${allow.map((network) => IpNetwork.format(network)).join(",")}`
   const unless = backend === undefined ? "" : ` unless to ${endpointText(backend)}${from}`
-  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}`
+  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}${share === undefined ? "" : ` ${share}`}`
 }

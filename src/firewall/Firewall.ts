@@ -8,6 +8,7 @@ import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
+import { type SlotShare, slotsText } from "../protocol/Slots.ts"
 
 /**
  * New connections to `host:port` go to `backend`, which is of the same family. An unspecified `host` means every
@@ -24,6 +25,11 @@ export interface Redirect {
   readonly port: number
   readonly backend: Endpoint
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  /**
+   * The backend's slots where the frontend is a service's: then only new connections that pick one of them go to
+   * it. Rules of the same service differ in backend and slots alone.
+   */
+  readonly share?: SlotShare | undefined
 }
 
 /** Drops packets from outside to a port published on a loopback address, whatever the host's routes say. */
@@ -172,9 +178,15 @@ export class MemoryFirewall extends Context.Service<
   }
 >()("portmapper/firewall/MemoryFirewall") {}
 
-/** The key of a rule: a frontend is redirected or limited, never both, and may have a guard besides. */
-export const ruleKey = ({ _tag, protocol, host, port }: Rule): string =>
-  `${_tag === "Guard" ? "Guard" : "Frontend"} ${protocol} ${host.key} ${port}`
+/**
+ * The key of a rule: a frontend is redirected or limited, never both, and may have a guard besides. A service's
+ * frontend is redirected once for each backend.
+ */
+export const ruleKey = (rule: Rule): string => {
+  const { _tag, protocol, host, port } = rule
+  const key = `${_tag === "Guard" ? "Guard" : "Frontend"} ${protocol} ${host.key} ${port}`
+  return _tag === "Redirect" && rule.share !== undefined ? `${key} ${endpointText(rule.backend)}` : key
+}
 
 /** The rules that no rule of `others` replaces. */
 export const withoutRules = (
@@ -186,13 +198,16 @@ export const withoutRules = (
   return rules.filter((rule) => !keys.has(ruleKey(rule)))
 }
 
-/** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`. */
+/** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`, on a service's port with `slots 0-31 of 64`. */
 export const ruleText = (rule: Rule): string => {
   const frontend = frontendText(rule.protocol, rule.host, rule.port)
   const backend = rule._tag === "Redirect" ? ` -> ${endpointText(rule.backend)}` : ""
   const allow =
     rule._tag === "Guard" || rule.allow === undefined ? "" : ` from ${rule.allow.map(networkText).join(",")}`
-  return `${rule._tag} ${frontend}${backend}${allow}`
+  const share = rule._tag === "Redirect" ? rule.share : undefined
+  const slots =
+    share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
+  return `${rule._tag} ${frontend}${backend}${slots}${allow}`
 }
 
 const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(network)

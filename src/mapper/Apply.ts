@@ -16,12 +16,14 @@ import {
   type Reservation,
   type Update
 } from "./Change.ts"
-import { logFailure, type MapperContext } from "./MapperContext.ts"
+import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
 import { type MappingEntry, mappingText, nextStatus, noResources, type Status, takeOver } from "./Mapping.ts"
 import { recordEntries, recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
 import { verifyTable } from "./Reconcile.ts"
-import { eachRoute, reactivate, relayAgain, replaceTable } from "./Restore.ts"
+import { reshare, rulesOfShares } from "./Reshare.ts"
+import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
+import { respread, type ServiceRefused, servicesOf } from "./Services.ts"
 import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
@@ -33,7 +35,14 @@ export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
   }
 }
 
-export type ApplyError = PortError | FirewallError | ConntrackError | RelayError | StoreError | UnmapError
+export type ApplyError =
+  | PortError
+  | ServiceRefused
+  | FirewallError
+  | ConntrackError
+  | RelayError
+  | StoreError
+  | UnmapError
 
 /** The steps that undo what was done so far, run last to first. They can't fail: a step logs what it can't undo. */
 export type Undo = Array<() => Effect.Effect<void>>
@@ -69,7 +78,7 @@ export interface Applied {
  */
 export const apply = Effect.fnUntraced(function* (
   context: MapperContext,
-  { evict: inTheWay, reserve: reservations, update }: Change,
+  { evict: inTheWay, reserve: reservations, update, reshare: reshared }: Change,
   undo: Undo
 ): Effect.fn.Return<Applied, GroupsError<ApplyError>> {
   const ofAll = <A>(effect: Effect.Effect<A, ApplyError>) =>
@@ -89,7 +98,7 @@ export const apply = Effect.fnUntraced(function* (
       context.allocator.release([...holds, ...made.flatMap(({ entry }) => entry.resources.hold ?? [])])
     )
   }
-  yield* ofAll(serve(context, created, update, undo))
+  yield* ofAll(serve(context, created, [...update, ...reshared], undo))
   const all = [...created, ...update]
   return {
     ports,
@@ -108,9 +117,9 @@ const createdOn = (
   return create.map(({ planned, policy, mapping: portless, status, replaces }) => {
     const mapping = { ...portless, port: portless.mode === "routed" ? 0 : port }
     const hold = planned.reserves ? holds[next++] : undefined
-    const resources = resourcesOf(planned, policy, port, hold)
+    const resources = resourcesOf(planned, policy, mapping, hold)
     return {
-      entry: { mapping, status, resources: noResources },
+      entry: { mapping, status, resources: noResources, askedMillis: mapping.sinceMillis },
       mapping,
       status,
       resources,
@@ -357,13 +366,18 @@ const releaseTogether = Effect.fnUntraced(function* (
   successions: ReadonlyArray<Succession>
 ) {
   const { store, relay, mappings, allocator, byteCounter } = context
+  const staying = servicesOf(mappings, entries, new Set(entries))
+  const others = respread(staying)
   const before = [...entries, ...successions.map(({ entry }) => entry)]
   const records = successions.map(({ entry, mapping }) => ({ mapping, state: recordedState(entry.status) }))
   const removed = before.map(({ mapping }) => mapping)
   // A removal that failed may still have been written.
   yield* Effect.tapError(store.remove(removed, records), () => recordAgain(context, before))
-  const rules = entries.flatMap(({ resources }) => resources.rules)
-  const add = successions.flatMap(({ resources }) => resources.rules)
+  const rules = withoutRules(
+    entries.flatMap(({ resources }) => resources.rules),
+    staying.flat().flatMap(({ resources }) => resources.rules)
+  )
+  const add = [...successions.flatMap(({ resources }) => resources.rules), ...rulesOfShares(others)]
   if (rules.length + add.length > 0) {
     const change = { add, remove: withoutRules(rules, add) }
     yield* Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))
@@ -394,6 +408,7 @@ const releaseTogether = Effect.fnUntraced(function* (
         )
   }
   yield* allocator.release([...holds])
+  yield* reshare(context, others)
 })
 
 /**

@@ -1,6 +1,6 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an
+ * `portmapper.udp-idle`, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an
  * error.
  */
 import { Duration, Option, Result } from "effect"
@@ -9,6 +9,7 @@ import { parseNetwork } from "../protocol/Address.ts"
 import { preview } from "../protocol/GoJson.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
+import type { Balance } from "../protocol/Slots.ts"
 
 /**
  * How traffic reaches a backend. `nat`: our kernel table redirects. `engine`: the answer requests that the Engine
@@ -24,13 +25,18 @@ export interface Policy {
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
   readonly proxyProtocol: "v1" | "v2" | undefined
   readonly udpIdle: Duration.Duration | undefined
+  /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
+  readonly share: string | undefined
+  readonly balance: Balance | undefined
 }
 
 export const noPolicy: Policy = {
   mode: undefined,
   allow: undefined,
   proxyProtocol: undefined,
-  udpIdle: undefined
+  udpIdle: undefined,
+  share: undefined,
+  balance: undefined
 }
 
 /**
@@ -42,8 +48,10 @@ export const maxLabelBytes = 16 * 1024
 /** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
-export const labelNames = ["mode", "allow", "proxy-protocol", "udp-idle", "publish", "network"] as const
+/** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
+export const labelNames = [
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "share", "balance", "health", "publish", "network"]
+] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
@@ -110,6 +118,18 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
         : Result.fail("v1 or v2")
     case "portmapper.udp-idle":
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
+    case "portmapper.share":
+      return sharePattern.test(value)
+        ? Result.succeed({ share: value })
+        : Result.fail(
+            "a name of letters, digits, `_`, `.` and `-`, at most 64, with a leading / for the whole host"
+          )
+    case "portmapper.balance":
+      return value === "random" || value === "source"
+        ? Result.succeed({ balance: value })
+        : Result.fail("random or source")
+    case "portmapper.health":
+      return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
@@ -119,6 +139,20 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
         : Result.succeed({})
   }
 }
+
+/** `web`, `/web`, and `PROJECT/web`, as `portmapper watch` writes it. */
+const sharePattern = /^(?:[\w.-]{1,64})?(?:\/?[A-Za-z0-9][\w.-]{0,63})$/
+
+/**
+ * What all members of a service must have in common, as pairs of label and value. Labels that name the container or
+ * its network differ.
+ */
+export const sharedPolicy = (labels: Labels): ReadonlyArray<readonly [name: string, value: string]> =>
+  commonLabels.map((name) => [name, labels.get(name) ?? ""])
+
+const commonLabels = ["mode", "allow", "proxy-protocol", "udp-idle", "balance"].map(
+  (name) => `portmapper.${name}`
+)
 
 const nearestLabel = (name: string): string => {
   const distances = known.map((label) => editDistance(name.toLowerCase(), label))

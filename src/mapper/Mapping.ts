@@ -8,6 +8,7 @@ import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
+import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
 import type { Mode } from "./Labels.ts"
 
@@ -27,6 +28,19 @@ export interface Mapping {
   readonly sinceMillis: number
   /** Waits for its frontend, which another attachment of the same container has; see `Standby`. It holds nothing. */
   readonly standby?: true | undefined
+  /**
+   * The container that has the backend address, in the words of `Backends`; `undefined` while it is unknown. Known
+   * for mappings of an Engine alone.
+   */
+  readonly container: string | undefined
+  /** Where its port is shared with other backends. */
+  readonly share?: Share | undefined
+}
+
+/** A mapping's part in a service: the mappings of one frontend, each to another backend. */
+export interface Share extends SlotShare {
+  /** Who may join, and its name: `watch shop/web`, `cli web`, or `/web`. */
+  readonly service: string
 }
 
 /**
@@ -132,6 +146,8 @@ export interface MappingEntry {
   status: Status
   /** Empty where the entry is conflicted or gone. */
   resources: Resources
+  /** When a call asked for it last; after a restart, when it was mapped. */
+  askedMillis: number
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
@@ -142,16 +158,24 @@ export const isConflicted = ({ status }: MappingEntry): boolean => status._tag =
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
 /**
- * The key of a mapping: its frontend; in `routed` mode, which has none, protocol and backend; of a standby both.
+ * The key of a mapping: its frontend; on a shared port, and of a standby, frontend and backend; in `routed` mode,
+ * which has no frontend, protocol and backend.
  */
 export const mappingKey = (
-  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode" | "standby">
+  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode" | "standby"> & {
+    readonly share?: unknown
+  }
 ): string => {
   const { protocol, host, port, backend } = mapping
   if (mapping.mode === "routed") return routedKey(protocol, backend)
-  const key = frontendKey(protocol, host, port)
-  return mapping.standby ? `standby ${key} to ${backend.address.key} ${backend.port}` : key
+  const frontend = frontendKey(protocol, host, port)
+  if (mapping.standby) return `standby ${memberKey(frontend, backend)}`
+  return mapping.share === undefined ? frontend : memberKey(frontend, backend)
 }
+
+/** The key of one of several mappings of a frontend. */
+export const memberKey = (frontend: string, { address, port }: Endpoint): string =>
+  `${frontend} to ${address.key} ${port}`
 
 export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
   `routed ${protocolNumber[protocol]} ${backend.address.key} ${backend.port}`

@@ -8,9 +8,11 @@ import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { preview } from "../protocol/GoJson.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
+import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
 import type { Mapping, Resources } from "./Mapping.ts"
@@ -27,10 +29,11 @@ export interface Capabilities {
   readonly ipv6: boolean
   /** What the relay can carry. */
   readonly relayed: ReadonlyArray<Protocol>
+  /** The services that callers of every kind may join, by the label `portmapper.share=/NAME`. */
+  readonly shares?: ReadonlyArray<string> | undefined
 }
 
 export interface Plan {
-  readonly mode: Mode
   readonly policy: Policy
   readonly entries: ReadonlyArray<Planned>
 }
@@ -85,26 +88,46 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
-    const mode = policy.mode ?? capabilities.defaultMode
-    const issues = mode === "routed" ? [] : selfMappingIssues(group)
-    if (issues.length > 0) return Result.fail(new RequestError({ issues }))
-    const unavailable = modeUnavailable(mode, capabilities)
-    if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
-    const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
-    const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
-    return reasons.length > 0 && reasons.length === entries.length
-      ? Result.fail(new NothingServed({ reasons }))
-      : Result.succeed({ mode, policy, entries })
+    const mode = policy.mode ?? (needsRelay(group, policy) ? "proxy" : capabilities.defaultMode)
+    const issues = [
+      ...headerIssues(policy),
+      ...(mode === "routed" ? [] : selfMappingIssues(group)),
+      ...shareIssues(group, mode, policy, capabilities)
+    ]
+    return issues.length > 0
+      ? Result.fail(new RequestError({ issues }))
+      : planIn(mode, group, policy, capabilities)
   })
+
+/** Why a group can't share its port as its labels request, if it can't. */
+const shareIssues = (
+  { ports }: Group,
+  mode: Mode,
+  { share, balance }: Policy,
+  { shares = [] }: Capabilities
+): ReadonlyArray<Issue> => {
+  const issue = (label: string, value: string, rule: string) => [
+    { path: `Labels["${label}"]`, value: preview(value), rule }
+  ]
+  if (share === undefined)
+    return balance === undefined ? [] : issue("portmapper.balance", balance, "beside a portmapper.share")
+  const refused = (rule: string) => issue("portmapper.share", share, rule)
+  if (ports._tag !== "Exact" || ports.port === 0)
+    return refused("beside an exact host port, which the backends share")
+  if (mode !== "nat" && mode !== "proxy") return refused(`beside mode nat or proxy (not ${mode})`)
+  return share.startsWith("/") && !shares.includes(share.slice(1))
+    ? refused(`a name of this host's \`serve --shares\` (${shares.join(", ") || "which has none"})`)
+    : []
+}
 
 /** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
 export const planAgain = (
   mapping: Mapping,
   capabilities: Capabilities
 ): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
-  const { port, labels } = mapping
+  const { port, labels, mode } = mapping
   const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
-  const plan = planGroup(group, { ...capabilities, defaultMode: mapping.mode })
+  const plan = Result.flatMap(parsePolicy(labels), (policy) => planIn(mode, group, policy, capabilities))
   if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
   const [planned] = plan.success.entries
   return planned?._tag === "Served"
@@ -112,21 +135,60 @@ export const planAgain = (
     : Result.fail(planned?.reason ?? "there is nothing to serve")
 }
 
+const planIn = (
+  mode: Mode,
+  group: Group,
+  policy: Policy,
+  capabilities: Capabilities
+): Result.Result<Plan, PlanError> => {
+  const unavailable = modeUnavailable(mode, capabilities)
+  if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
+  const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
+  const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
+  return reasons.length > 0 && reasons.length === entries.length
+    ? Result.fail(new NothingServed({ reasons }))
+    : Result.succeed({ policy, entries })
+}
+
+/** Only the relay sends the PROXY protocol's header, which TCP alone has. */
+const needsRelay = ({ entries }: Group, { proxyProtocol }: Policy): boolean =>
+  proxyProtocol !== undefined && entries.some(({ protocol }) => protocol === "tcp")
+
+const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
+  proxyProtocol === undefined || mode === undefined || mode === "proxy"
+    ? []
+    : [
+        {
+          path: 'Labels["portmapper.mode"]',
+          value: preview(mode),
+          rule: "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
+        }
+      ]
+
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
-  { allow }: Policy
+  { allow }: Policy,
+  share: SlotShare | undefined
 ): ReadonlyArray<Rule> => {
   const frontend = { protocol: entry.protocol, host: entry.host, port }
-  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow }]
+  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...shared(share) }]
   if (!shields) return []
   if (isLoopback(entry.host)) return [{ _tag: "Guard", ...frontend }]
   return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
 }
 
+/** No property where there is no share: most rules and routes have none. */
+const shared = (share: SlotShare | undefined) => (share === undefined ? {} : { share })
+
 /** The relay's route of one served entry, if it has one. */
-const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route | undefined =>
+const routeOf = (
+  { entry, relays }: Served,
+  hold: Hold,
+  policy: Policy,
+  share: SlotShare | undefined
+): Route | undefined =>
   relays === undefined
     ? undefined
     : {
@@ -138,19 +200,20 @@ const routeOf = ({ entry, relays }: Served, hold: Hold, policy: Policy): Route |
         admits: relays,
         allow: policy.allow,
         proxyProtocol: policy.proxyProtocol,
-        udpIdle: policy.udpIdle
+        udpIdle: policy.udpIdle,
+        ...shared(share)
       }
 
 /** The host resources that one served entry takes, on the port it got. */
 export const resourcesOf = (
   planned: Served,
   policy: Policy,
-  port: number,
+  { port, share }: Pick<Mapping, "port" | "share">,
   hold: Hold | undefined
 ): Resources => ({
   hold,
-  rules: rulesOf(planned, port, policy),
-  route: hold === undefined ? undefined : routeOf(planned, hold, policy),
+  rules: rulesOf(planned, port, policy, share),
+  route: hold === undefined ? undefined : routeOf(planned, hold, policy, share),
   relayPending: false
 })
 

@@ -15,7 +15,7 @@ import {
   type ListedMapping,
   ListedOwner
 } from "../protocol/Driver.ts"
-import type { Group, PortBinding, Release } from "../protocol/PortBinding.ts"
+import type { Endpoint, Group, PortBinding, Release } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
 import {
@@ -28,15 +28,9 @@ import {
   type UnmapError,
   undoing
 } from "./Apply.ts"
-import {
-  type Change,
-  changeOf,
-  conflictedOf,
-  doubtfulHolders,
-  inSteps,
-  type PlannedGroup,
-  releasedBy
-} from "./Change.ts"
+import { type Change, changeOf } from "./Change.ts"
+import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
+import { followContainers } from "./Containers.ts"
 import {
   Backends,
   MapperConfig,
@@ -44,11 +38,20 @@ import {
   type MapperServices,
   mapperContext
 } from "./MapperContext.ts"
-import { frontendKey, isConflicted, isStale, type MappingEntry, Mappings } from "./Mapping.ts"
+import {
+  frontendKey,
+  isConflicted,
+  isStale,
+  type Mapping,
+  type MappingEntry,
+  Mappings,
+  memberKey
+} from "./Mapping.ts"
 import { MappingStore, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
+import { nameOf } from "./Services.ts"
 import { commit, withdraw } from "./Settle.ts"
 
 export type MapError = PlanError | ApplyError
@@ -77,9 +80,10 @@ export const PortMapper = {
       yield* logRestored(yield* restore)
       yield* Effect.forkScoped(every(checkInterval, reconciler(context)))
       yield* Effect.forkScoped(every(retryInterval, retryConflicts(context)))
+      const delivered = yield* followContainers(context)
       return Driver.of({
-        mapPorts: (group) => mapPortsIn(context, group),
-        mapGroups: (groups) => mapGroupsIn(context, groups),
+        mapPorts: (group) => Effect.andThen(delivered, mapPortsIn(context, group)),
+        mapGroups: (groups) => Effect.andThen(delivered, mapGroupsIn(context, groups)),
         unmapPorts: (release) => unmapPortsIn(context, release),
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
@@ -203,6 +207,8 @@ const applyAll = Effect.fnUntraced(function* (
     yield* Effect.mapError(replace(context, replaced, undo), (error) => ({ group: undefined, error }))
   yield* delivery.closed ? Effect.interrupt : interruption
   delivery.answered = done.flatMap(({ answered }) => answered)
+  const nowMillis = yield* Clock.currentTimeMillis
+  for (const entry of delivery.answered) entry.askedMillis = nowMillis
   return done.flatMap(({ ports }) => ports)
 })
 
@@ -217,8 +223,8 @@ const decide = Effect.fnUntraced(function* (
   if (conflicted.length > 0) yield* retryEntries(context, conflicted)
   const nowMillis = yield* Clock.currentTimeMillis
   const gone = new Set<MappingEntry>()
-  for (const holder of doubtfulHolders(mappings, groups, nowMillis))
-    if ((yield* backends.stateOf(holder.mapping.backend)) === "gone") gone.add(holder)
+  for (const holder of doubtfulHolders(mappings, groups, { owner, nowMillis }))
+    if ((yield* backends.stateOf(holder.mapping)) === "gone") gone.add(holder)
   const asking = { owner, nowMillis, isGone: (entry: MappingEntry) => gone.has(entry) }
   return yield* Effect.fromResult(changeOf(mappings, groups, asking))
 })
@@ -265,20 +271,16 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const now = yield* Clock.currentTimeMillis
   // If another process removed the table there is nothing to count, and the reconciler is about to put it back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
-  const redirected = new Map(
-    counted.map((count) => [frontendKey(count.rule.protocol, count.rule.host, count.rule.port), count])
-  )
-  const relayed = new Map(
-    (yield* relay.counted).map((count) => [frontendKey(count.protocol, count.host, count.port), count])
-  )
+  const redirected = new Map(counted.map((count) => [carrierKey(count.rule), count]))
+  const relayed = new Map((yield* relay.counted).map((count) => [carrierKey(count), count]))
   const entries = [...mappings.all()]
   const rules = entries.flatMap(({ resources }) => resources.rules).filter((rule) => rule._tag === "Redirect")
   const sums = yield* byteCounter.read(rules)
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return entries.map((entry): ListedMapping => {
-    const { protocol, host, port, mode } = entry.mapping
-    if (entry.mapping.standby) return uncounted(entry, mappings, now)
-    const key = frontendKey(protocol, host, port)
+    const { mode, standby } = entry.mapping
+    if (standby) return uncounted(entry, mappings, now)
+    const key = carrierKey(entry.mapping)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(entry, carried, userland)
@@ -291,6 +293,21 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
     }
   })
 })
+
+/** The key of what carries a mapping's traffic: of a rule, a route, or the mapping itself. */
+const carrierKey = ({
+  protocol,
+  host,
+  port,
+  ...other
+}: Pick<Mapping, "protocol" | "host" | "port"> & {
+  readonly backend?: Endpoint | undefined
+  readonly share?: unknown
+}): string => {
+  const frontend = frontendKey(protocol, host, port)
+  const { backend, share } = other
+  return share === undefined || backend === undefined ? frontend : memberKey(frontend, backend)
+}
 
 const isLimited = ({ resources: { rules, route } }: MappingEntry): boolean =>
   route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
@@ -322,7 +339,8 @@ const uncounted = (
   state: MapperContext["mappings"],
   nowMillis: number
 ): ListedMapping => {
-  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels } = entry.mapping
+  const { mapping } = entry
+  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
   return {
     protocol: protocolNumber[protocol],
     frontendIp: requestedAddress === "" ? host.text : requestedAddress,
@@ -334,6 +352,7 @@ const uncounted = (
     state: stateOf(entry, state, nowMillis),
     sinceMillis,
     labels,
+    service: share === undefined ? undefined : nameOf(share.service),
     connections: undefined,
     bytesIn: undefined,
     bytesOut: undefined

@@ -114,6 +114,7 @@ const isRecorded = (found: Stored | undefined, { mapping, status }: MappingEntry
   found.mapping.requestedAddress === mapping.requestedAddress &&
   found.mapping.owner === mapping.owner &&
   found.mapping.epoch === mapping.epoch &&
+  found.mapping.container === mapping.container &&
   sameBackend(found.mapping.backend, mapping.backend) &&
   labelsText(found.mapping) === labelsText(mapping)
 

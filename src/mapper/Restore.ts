@@ -14,6 +14,7 @@ import { isSession } from "../protocol/Driver.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import { type RouteFrontend, reroute } from "../relay/Relay.ts"
 import {
+  eachRoute,
   LiveSessions,
   logFailure,
   type MapperContext,
@@ -27,12 +28,15 @@ import {
   type MappingEntry,
   mappingKey,
   mappingText,
+  memberKey,
   nextStatus,
   noResources,
   sameBackend
 } from "./Mapping.ts"
 import { type LostRecord, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { planAgain, resourcesOf, type Served } from "./Plan.ts"
+import { recordShares, reshare, rulesOfShares, takeShare } from "./Reshare.ts"
+import { isMember, respread, servicesOf } from "./Services.ts"
 import { orphansOf, takeFrontend, withFrontend } from "./Standby.ts"
 
 export interface Restored {
@@ -109,24 +113,18 @@ const endedSessions = Effect.fnUntraced(function* (
   return new Set(over.map(mappingKey))
 })
 
-const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protocol, host, port)
+const keyOfRule = (rule: Rule): string => {
+  const frontend = frontendKey(rule.protocol, rule.host, rule.port)
+  return rule._tag === "Redirect" && rule.share !== undefined ? memberKey(frontend, rule.backend) : frontend
+}
 
 /** In conflict until it is reactivated. */
 const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
   mapping,
   status: { _tag: "Conflicted", was: state === "answered" ? "Answered" : "Unconfirmed" },
-  resources: noResources
+  resources: noResources,
+  askedMillis: mapping.sinceMillis
 })
-
-/**
- * The relay works on another thread, so each change of a route waits for its reply; it still makes them in order. What
- * was begun is finished, even where another one fails.
- */
-export const eachRoute = <A, B, E>(
-  all: ReadonlyArray<A>,
-  change: (one: A) => Effect.Effect<B, E>
-): Effect.Effect<ReadonlyArray<B>, E> =>
-  Effect.forEach(all, (one) => Effect.uninterruptible(change(one)), { concurrency: 256 })
 
 /** Reserves the ports first, then replaces the kernel's whole table at once, then opens the relay's routes. */
 const restoreEntries = Effect.fnUntraced(function* (
@@ -134,12 +132,11 @@ const restoreEntries = Effect.fnUntraced(function* (
   entries: ReadonlyArray<MappingEntry>
 ) {
   const { reserved, refused } = yield* reserveAgain(context, entries)
-  const removed = yield* Effect.onError(replaceTable(context), () =>
-    setAside(
-      context,
-      reserved.map(({ entry }) => entry)
-    )
-  )
+  const restored = reserved.map(({ entry }) => entry)
+  const reshared = respread(servicesOf(context.mappings, restored))
+  for (const each of reshared) takeShare(each)
+  const removed = yield* Effect.onError(replaceTable(context), () => setAside(context, restored))
+  yield* recordShares(context, reshared)
   const unrelayed = yield* eachRoute(reserved, (each) => relayAgain(context, each))
   return { removed, refused: [...refused, ...unrelayed.flat()] }
 })
@@ -155,7 +152,12 @@ export const reactivate = (
   Effect.uninterruptible(
     Effect.gen(function* () {
       const { reserved, refused } = yield* reserveAgain(context, entries)
-      const rules = reserved.flatMap(({ entry }) => entry.resources.rules)
+      const own = new Set(reserved.map(({ entry }) => entry))
+      const shares = respread(servicesOf(context.mappings, [...own]))
+      const ofOwn = shares.filter(({ entry }) => own.has(entry))
+      const ofOthers = shares.filter(({ entry }) => !own.has(entry))
+      for (const each of ofOwn) takeShare(each)
+      const rules = [...reserved.flatMap(({ entry }) => entry.resources.rules), ...rulesOfShares(ofOthers)]
       if (rules.length > 0) {
         const applied = yield* Effect.result(context.firewall.apply({ add: rules, remove: [] }))
         if (Result.isFailure(applied)) {
@@ -165,6 +167,8 @@ export const reactivate = (
         }
         yield* forgetFlows(context.conntrack, flowsOfAdded(rules))
       }
+      yield* reshare(context, ofOthers)
+      yield* recordShares(context, ofOwn)
       const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each))
       return [...refused, ...unrelayed.flat()]
     })
@@ -262,19 +266,23 @@ const reserveAgain = Effect.fnUntraced(function* (
       refused.push([entry, holds.failure.message])
       continue
     }
-    entry.resources = resourcesOf(planned, policy, mapping.port, holds.success[0])
+    entry.resources = resourcesOf(planned, policy, mapping, holds.success[0])
     entry.status = nextStatus(entry.status, "reactivated")
     reserved.push({ entry, planned })
   }
   return { reserved, refused }
 })
 
-/** Passes the holds with the same port and backend as `beside`: the mappings may have been one group. */
+/**
+ * Passes the holds with the same port and backend as `beside`, since the mappings may have been one group, and those
+ * of the same service.
+ */
 const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => {
-  const { protocol, host, port, backend } = mapping
+  const { protocol, host, port, backend, share } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
     const { hold } = other.resources
-    return hold !== undefined && sameBackend(backend, other.mapping.backend) ? [hold] : []
+    const isBeside = sameBackend(backend, other.mapping.backend) || isMember(other, share?.service)
+    return hold !== undefined && isBeside ? [hold] : []
   })
   return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
 }
@@ -295,6 +303,14 @@ export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, {
   if (rules.length > 0)
     yield* logFailure("removing rules", context.firewall.apply({ add: [], remove: rules }))
   yield* setAside(context, [entry])
+  const others = respread(servicesOf(context.mappings, [entry]))
+  if (others.length > 0) {
+    yield* logFailure(
+      "spreading its slots over the service's other backends",
+      context.firewall.apply({ add: rulesOfShares(others), remove: [] })
+    )
+    yield* reshare(context, others)
+  }
   return [[entry, why] as const]
 })
 
@@ -317,7 +333,7 @@ const relayAsPlanned = Effect.fnUntraced(function* (
   const again = planAgain(mapping, capabilities)
   if (Result.isFailure(again)) return false
   const { planned, policy } = again.success
-  const { route } = resourcesOf(planned, policy, mapping.port, resources.hold)
+  const { route } = resourcesOf(planned, policy, mapping, resources.hold)
   if (Result.isFailure(yield* Effect.result(reroute(relay, resources.route, route)))) return false
   entry.resources = { ...resources, route, relayPending: false }
   return true
@@ -372,11 +388,11 @@ const importFromKernel = Effect.fnUntraced(function* (
 
 /**
  * A redirection is a mapping in `nat` mode, and its sources give the allow label (a rule that allows no source
- * can't come from a label, and is skipped). Rules of other kinds don't name their backend, and a port that was only
+ * can't come from a label, and is skipped; so is one of a service, whose name the kernel does not know). Rules of other kinds don't name their backend, and a port that was only
  * relayed may have no rule: neither can be read back.
  */
 const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
-  rule._tag !== "Redirect" || rule.allow?.length === 0
+  rule._tag !== "Redirect" || rule.share !== undefined || rule.allow?.length === 0
     ? undefined
     : {
         protocol: rule.protocol,
@@ -388,7 +404,8 @@ const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
         labels: labelsOf(rule),
         owner: unknownOwner,
         epoch: 0,
-        sinceMillis: nowMillis
+        sinceMillis: nowMillis,
+        container: undefined
       }
 
 const labelsOf = ({ allow }: Redirect): Mapping["labels"] =>

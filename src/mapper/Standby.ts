@@ -36,6 +36,7 @@ export const standsBehind = (
 ): boolean => {
   const isThere = ({ mapping }: MappingEntry) => mapping.host.key === entry.host.key
   const before = holders.find((holder) => !holder.mapping.standby && isThere(holder))
+  if (before?.mapping.share !== undefined) return false
   return before !== undefined && areOfOneContainer(before.mapping.owner, owner) && staying.some(isThere)
 }
 
@@ -79,7 +80,7 @@ export const successionsOf = (
     if (isConflicted(from) || Result.isFailure(again))
       return [{ from, entry, mapping, planned: undefined, resources: noResources }]
     const { planned, policy } = again.success
-    const resources = resourcesOf(planned, policy, mapping.port, from.resources.hold)
+    const resources = resourcesOf(planned, policy, mapping, from.resources.hold)
     return [{ from, entry, mapping, planned, resources }]
   })
 

@@ -161,7 +161,8 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     labels: mapping.Labels ?? noLabels,
     connections: mapping.Connections ?? undefined,
     bytesIn: mapping.BytesIn ?? undefined,
-    bytesOut: mapping.BytesOut ?? undefined
+    bytesOut: mapping.BytesOut ?? undefined,
+    service: mapping.Service === "" ? undefined : mapping.Service
   })
 }
 

@@ -44,6 +44,8 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** The service whose port it shares. */
+  readonly service?: string | undefined
   /** What its allow-list refused: packets, and connections where they are relayed. Only `/metrics` reports it. */
   readonly refused?: number | undefined
 }

@@ -10,6 +10,8 @@ import type { Schema } from "effect"
 import {
   address,
   bool,
+  draftBool,
+  draftUint16,
   goStruct,
   int,
   labels,
@@ -33,7 +35,8 @@ const mostReleased = 20_000
 
 /**
  * One entry of a group. `FrontendPort` 0 requests any free port; `FrontendPortEnd` is the end of a range,
- * inclusive.
+ * inclusive. `FullRange` (of a draft): not one port of the range is requested, but all, each for a backend port of
+ * its own, from `BackendPort` on.
  */
 export const PortBindingReq = goStruct({
   Proto: int,
@@ -41,15 +44,15 @@ export const PortBindingReq = goStruct({
   BackendPort: uint16,
   FrontendIP: address,
   FrontendPort: uint16,
-  FrontendPortEnd: uint16
+  FrontendPortEnd: uint16,
+  FullRange: draftBool
 })
 
 export const MapPortsRequest = goStruct({ Reqs: list(PortBindingReq, most), Labels: labels })
 
 export const NATRule = goStruct({ FromAddr: address, FromPort: uint16 })
 
-/** One binding of an answer. Go calls it `PortBinding`, the name of our domain type. */
-export const WirePortBinding = goStruct({
+const wireBinding = {
   Proto: int,
   BackendIP: address,
   BackendPort: uint16,
@@ -59,6 +62,16 @@ export const WirePortBinding = goStruct({
   AllowForwarding: bool,
   NAT: optional(NATRule),
   Error: optionalText
+}
+
+/** One binding of an answer. Go calls it `PortBinding`, the name of our domain type. */
+export const WirePortBinding = goStruct(wireBinding)
+
+/** A binding to release; with the fields that the answer to a full range has. */
+export const WireReleasedBinding = goStruct({
+  ...wireBinding,
+  FrontendPortEnd: draftUint16,
+  FullRange: draftBool
 })
 
 export const MapPortsResponse = goStruct({ PortBindings: list(WirePortBinding), Err: text })
@@ -70,7 +83,7 @@ export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest, most) }
 export const MapGroupsResponse = goStruct({ Groups: list(MapPortsResponse), Err: text })
 
 export const UnmapPortsRequest = goStruct({
-  PortBindings: list(WirePortBinding, mostReleased),
+  PortBindings: list(WireReleasedBinding, mostReleased),
   Labels: labels
 })
 
@@ -83,7 +96,10 @@ export const ErrorResponse = goStruct({ Err: text })
 /** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
 export const ListPortsRequest = goStruct({ OwnedBy: text })
 
-/** `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count. */
+/**
+ * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""` for a mapping that
+ * shares its port with no other.
+ */
 export const WireMapping = goStruct({
   Proto: int,
   FrontendIP: address,
@@ -97,7 +113,8 @@ export const WireMapping = goStruct({
   Labels: labels,
   Connections: optionalInt,
   BytesIn: optionalInt,
-  BytesOut: optionalInt
+  BytesOut: optionalInt,
+  Service: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

@@ -9,6 +9,7 @@ import type { Admission, HostSocket } from "../ports/HostSockets.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
+import { type SlotShare, slotsText } from "../protocol/Slots.ts"
 
 /**
  * Traffic that arrives on `socket` for `host:port` is relayed to `backend`. Several routes may share a socket bound
@@ -34,9 +35,19 @@ export interface Route {
    * setting.
    */
   readonly udpIdle: Duration.Duration | undefined
+  /** The backend's slots where the frontend is a service's, which has a route for each backend. */
+  readonly share?: SlotShare | undefined
 }
 
-export type RouteFrontend = Pick<Route, "protocol" | "host" | "port">
+/** Identifies a route; `backend` and `share` where it is one of several of its frontend. */
+export type RouteFrontend = Pick<Route, "protocol" | "host" | "port"> &
+  Partial<Pick<Route, "backend" | "share">>
+
+/** Routes with the same key replace each other. Not a template, which V8 would keep as a tree of its parts. */
+export const routeKey = ({ protocol, host, port, backend, share }: RouteFrontend): string =>
+  share === undefined || backend === undefined
+    ? [protocol, host.key, port].join(" ")
+    : [protocol, host.key, port, endpointText(backend)].join(" ")
 
 /**
  * What a route has carried since it was opened; a route that replaced another continues its counts. A UDP flow
@@ -133,6 +144,13 @@ const allows = ({ allow }: Route, { octets }: Address): boolean => {
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 
+const shareText = ({ share }: Route): string =>
+  share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
+
+/** What identifies the route. */
+export const routeFrontend = ({ protocol, host, port, backend, share }: Route): RouteFrontend =>
+  share === undefined ? { protocol, host, port } : { protocol, host, port, backend, share }
+
 interface MemoryEntry {
   route: Route
   /** The sources of its open connections. */
@@ -144,9 +162,9 @@ interface MemoryEntry {
 function makeMemoryRelay() {
   const entries = new Map<string, MemoryEntry>()
   const put = (route: Route) => {
-    const entry = entries.get(routeText(route))
+    const entry = entries.get(routeKey(route))
     if (entry === undefined)
-      return void entries.set(routeText(route), { route, open: new Set(), connections: 0, refused: 0 })
+      return void entries.set(routeKey(route), { route, open: new Set(), connections: 0, refused: 0 })
     entry.route = route
     for (const connection of entry.open) if (!allows(route, connection.source)) entry.open.delete(connection)
   }
@@ -164,14 +182,12 @@ function makeMemoryRelay() {
     },
     close: (frontend) =>
       Effect.sync(() => {
-        entries.get(routeText(frontend))?.open.clear()
-        entries.delete(routeText(frontend))
+        entries.get(routeKey(frontend))?.open.clear()
+        entries.delete(routeKey(frontend))
       }),
     counted: Effect.sync(() =>
-      [...entries.values()].map(({ route: { protocol, host, port }, connections, refused }) => ({
-        protocol,
-        host,
-        port,
+      [...entries.values()].map(({ route, connections, refused }) => ({
+        ...routeFrontend(route),
         connections,
         refused,
         bytesIn: 0,
@@ -182,10 +198,13 @@ function makeMemoryRelay() {
   const control = MemoryRelay.of({
     routes: () =>
       [...entries.values()]
-        .map(({ route }) => `${routeText(route)} -> ${endpointText(route.backend)} admits ${route.admits}`)
+        .map(
+          ({ route }) =>
+            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)} admits ${route.admits}`
+        )
         .sort(),
     connect: (frontend, source) => {
-      const entry = entries.get(routeText(frontend))
+      const entry = entries.get(routeKey(frontend))
       const connection = { source }
       if (entry === undefined) return { isOpen: () => false }
       if (allows(entry.route, source)) {

@@ -184,12 +184,13 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby"),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
-    fc.tuple(counter, counter, counter)
+    fc.tuple(counter, counter, counter),
+    fc.constantFrom("", "web", "shop/web", "/web")
   )
-  .map(([[req], at, Mode, Owner, State, since, Labels, [Connections, BytesIn, BytesOut]]) => {
+  .map(([[req], at, Mode, Owner, State, since, Labels, [Connections, BytesIn, BytesOut], Service]) => {
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
-    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut }
+    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut, Service }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({
@@ -230,6 +231,8 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.allow": "10.0.0.0/33" },
   { "portmapper.udp-idle": "0s" },
   { "portmapper.proxy-protocol": "v3" },
+  { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
+  { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },
   { app: ["web"] }
 )

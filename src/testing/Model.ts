@@ -133,7 +133,7 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   const reqs = Reqs ?? []
   const [first] = reqs
   const labels = Labels ?? {}
-  const mode = modeOf(labels, host.capabilities)
+  const mode = modeOf(labels, reqs, host.capabilities)
   if (first === undefined || mode === undefined) return []
   const range = rangeOf(first, host)
   const ports = Array.from({ length: range.last - range.first + 1 }, (_, index) => range.first + index)
@@ -231,7 +231,7 @@ const afterMap = (
         : wrong("7", "no entries are answered with no bindings")
       : wrong("7", "a request without entries can't fail")
   const labels = request.Labels ?? {}
-  const mode = modeOf(labels, host.capabilities)
+  const mode = modeOf(labels, reqs, host.capabilities)
   const lost = outcome._tag === "Unanswered"
   if (mode === undefined)
     return outcome._tag === "Refused"

@@ -10,10 +10,16 @@ import type { HostHoldings, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>
 
-/** The mode that these labels request, or `undefined` where it is not available. */
-export const modeOf = (labels: Labels, capabilities: Capabilities): string | undefined => {
+/** The mode that these labels request for these entries, or `undefined` where it is not available. */
+export const modeOf = (
+  labels: Labels,
+  reqs: ReadonlyArray<Pick<WireReq, "Proto">>,
+  capabilities: Capabilities
+): string | undefined => {
   const asked = labels["portmapper.mode"] ?? "auto"
-  const mode = asked === "auto" ? capabilities.defaultMode : asked
+  const header = labels["portmapper.proxy-protocol"] !== undefined
+  const relayed = header && reqs.some(({ Proto }) => protocols[Proto] === "tcp")
+  const mode = asked !== "auto" ? asked : relayed ? "proxy" : capabilities.defaultMode
   if (mode === "nat" && capabilities.natUnavailable !== undefined) return undefined
   if (mode === "proxy" && capabilities.relayed.length === 0) return undefined
   return mode

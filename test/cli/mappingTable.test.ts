@@ -188,6 +188,21 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
     )
   })
 
+  it("puts a service above its backends, with their sums", () => {
+    const web = { service: "shop/web", owner: "watch", bytesIn: 1000, bytesOut: 50 }
+    const rows = [
+      mapping("tcp 0.0.0.0 80 172.17.0.3 8080", { ...web, connections: 3, sinceMillis: now - 3_600_000 }),
+      mapping("tcp 0.0.0.0 443 172.17.0.9 443"),
+      mapping("tcp 0.0.0.0 80 172.17.0.2 8080", { ...web, connections: 4, state: "conflicted" })
+    ]
+    assert.strictEqual(
+      text(rows, 120),
+      `
+FRONTEND         BACKEND               MODE  OWNER   STATE       AGE  CONNS    IN   OUT
+`
+    )
+  })
+
   it("has its header also without a mapping", () => {
     assert.strictEqual(text([], 80), "\nFRONTEND  BACKEND  MODE  OWNER  STATE  AGE  CONNS\n")
   })

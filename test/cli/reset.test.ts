@@ -146,6 +146,8 @@ describe("reset", () => {
           )
           assert.isTrue(stdout.endsWith("portmapper: reset refused: nothing was removed\n"), stdout)
         }
+        const { status } = yield* onTerminal(args, 80, { enough: (shown) => shown.endsWith("[y/N] ") })
+        assert.strictEqual(status, 130)
         assert.deepStrictEqual(left(), before)
       }).pipe(Effect.scoped)
   )

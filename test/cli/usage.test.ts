@@ -31,6 +31,14 @@ describe("a usage error", () => {
           'serve: --udp-idle "5": expected a duration such as 90s or 5m; see: portmapper serve --help'
         ],
         ["conform --seed x", 'conform: --seed "x": expected a number; see: portmapper conform --help'],
+        [
+          "conform --socket /p.sock --runs -1",
+          'conform: --runs "-1": expected a number, 0 or more; see: portmapper conform --help'
+        ],
+        [
+          "map -p 80 --to 300.1.1.1",
+          'map: --to "300.1.1.1": not an IPv4 or IPv6 address; see: portmapper map --help'
+        ],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
         ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],

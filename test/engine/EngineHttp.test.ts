@@ -29,7 +29,7 @@ const reason = <A, E extends { readonly message: string }>(outcome: Result.Resul
 const info = (engine: Engine["Service"]) => engine.info
 const version = (body: string): Script => ({ "/version": { body } })
 const answers: Script = {
-  "/info": { body: { ServerVersion: "28.0.0", FirewallBackend: { Driver: "nftables" } } }
+  "/info": { body: { ID: "7TKV:WZVF", ServerVersion: "28.0.0", FirewallBackend: { Driver: "nftables" } } }
 }
 
 describe("an Engine over HTTP", () => {
@@ -45,7 +45,11 @@ describe("an Engine over HTTP", () => {
     it.live(`gets requests ${title}`, () =>
       Effect.gen(function* () {
         const { asked, outcome } = yield* asking({ ...script, ...answers }, info)
-        assert.deepStrictEqual(Result.getOrThrow(outcome), { version: "28.0.0", firewall: "nftables" })
+        assert.deepStrictEqual(Result.getOrThrow(outcome), {
+          id: "7TKV:WZVF",
+          version: "28.0.0",
+          firewall: "nftables"
+        })
         assert.deepStrictEqual(asked, expected)
       }).pipe(Effect.scoped)
     )
@@ -118,6 +122,7 @@ describe("an Engine over HTTP", () => {
           ImageID: "sha256:1",
           Created: 2,
           State: "paused",
+          Status: "Up 3 minutes (unhealthy)",
           Labels: { a: "b" },
           HostConfig: { NetworkMode: "front" },
           NetworkSettings: {
@@ -172,18 +177,24 @@ describe("an Engine over HTTP", () => {
             name: "aaaaaaaaaaaa",
             image: "",
             running: false,
+            ended: true,
+            createdMillis: 1000,
             networkMode: "default",
             labels: {},
-            attachments: []
+            attachments: [],
+            unready: undefined
           },
           {
             id: id("b"),
             name: "young",
             image: "sha256:1",
             running: true,
+            ended: false,
+            createdMillis: 2000,
             networkMode: "front",
             labels: { a: "b" },
-            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]]
+            attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]],
+            unready: "unhealthy"
           }
         ]
       )
@@ -227,7 +238,10 @@ describe("an Engine over HTTP", () => {
       const lines = [
         { Type: "container", Action: "start", Actor: { ID: "c1" } },
         { Type: "network", Action: "connect", Actor: { ID: "n1", Attributes: { container: "c2" } } },
-        { Type: "network", Action: "connect", Actor: { ID: "n1" } }
+        { Type: "network", Action: "connect", Actor: { ID: "n1" } },
+        { Type: "container", Action: "kill", Actor: { ID: "c3", Attributes: { signal: "15" } } },
+        { Type: "container", Action: "kill", Actor: { ID: "c4", Attributes: { signal: "1" } } },
+        { Type: "container", Action: "health_status: healthy", Actor: { ID: "c5" } }
       ].map((event) => JSON.stringify(event))
       const seen: Array<unknown> = []
       const { asked, outcome, path } = yield* asking(
@@ -237,12 +251,14 @@ describe("an Engine over HTTP", () => {
       assert.deepStrictEqual(seen, [
         { _tag: "Connected" },
         { _tag: "Changed", id: "c1", action: "start" },
-        { _tag: "Changed", id: "c2", action: "connect" }
+        { _tag: "Changed", id: "c2", action: "connect" },
+        { _tag: "Changed", id: "c3", action: "stop" },
+        { _tag: "Changed", id: "c5", action: "health_status: healthy" }
       ])
       assert.strictEqual(reason(outcome, path), "the Engine at SOCKET: the stream of events ended")
       assert.deepStrictEqual(JSON.parse(decodeURIComponent(asked[1]?.split("filters=")[1] ?? "")), {
         type: ["container", "network"],
-        event: ["start", "die", "rename", "destroy", "connect", "disconnect"]
+        event: ["start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
       })
     }).pipe(Effect.scoped)
   )

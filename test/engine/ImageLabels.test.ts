@@ -79,6 +79,9 @@ describe("the effective labels of a container", () => {
         "allow narrows",
         "proxy-protocol narrows",
         "udp-idle opens",
+        "share opens",
+        "balance opens",
+        "health opens",
         "publish opens",
         "network steers"
       ]

@@ -12,6 +12,7 @@ import {
 } from "../../src/firewall/Firewall.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
+import { type Balance, parseSlots, type Size } from "../../src/protocol/Slots.ts"
 
 /** `redirect("tcp 0.0.0.0 8080", "10.0.0.2 80", "10.0.0.0/8")`; without networks, the rule admits every source. */
 export const redirect = (frontend: string, backend: string, ...allow: ReadonlyArray<string>): Redirect => {
@@ -22,6 +23,12 @@ export const redirect = (frontend: string, backend: string, ...allow: ReadonlyAr
     backend: { address: addressUnsafe(address), port: Number(port) },
     allow: allow.length === 0 ? undefined : allow.map(IpNetwork.fromStringUnsafe)
   }
+}
+
+/** The same for one backend of a service, with its slots as `0-31 of 64`. */
+export const member = (rule: Redirect, slots: string, balance: Balance = "random"): Redirect => {
+  const [text = "", size] = slots.split(" of ")
+  return { ...rule, share: { balance, size: Number(size) as Size, slots: parseSlots(text) ?? [] } }
 }
 
 export const limit = (frontend: string, ...allow: ReadonlyArray<string>): Limit => ({
@@ -53,7 +60,13 @@ const everyShape: ReadonlyArray<Rule> = [
   limit("tcp fd00::1 91", "fe80::/10"),
   guard("tcp 127.0.0.1 80"),
   guard("udp 127.0.0.2 53"),
-  guard("tcp ::1 80")
+  guard("tcp ::1 80"),
+  member(redirect("tcp 0.0.0.0 70", "10.0.0.2 80"), "0-40,63 of 64"),
+  member(redirect("tcp 0.0.0.0 70", "10.0.0.3 80"), "41-62 of 64"),
+  member(redirect("udp 10.1.0.1 70", "10.0.0.2 80", "10.0.0.0/8"), "0-63 of 64", "source"),
+  member(redirect("tcp :: 70", "fd00::2 8080", "fd00::/8"), "0-1022 of 1024"),
+  member(redirect("tcp :: 70", "fd00::3 8080", "fd00::/8"), "1023 of 1024"),
+  member(redirect("udp fd00::1 70", "fd00::2 8080"), "5-9 of 1024", "source")
 ]
 
 /** `flush` removes the table as another process would; `undefined` where no process can. */
@@ -171,6 +184,30 @@ export const firewallConformance = <R>(
           assert.deepStrictEqual(yield* standing, texts(left))
           yield* remove(...left.slice(0, 1))
         }
+      })
+    )
+
+    test(
+      "keeps the backends of a service apart, and their allow-list until the last one goes",
+      Effect.gen(function* () {
+        const to = (backend: string, slots: string) =>
+          member(redirect("tcp 0.0.0.0 80", `${backend} 80`, "10.0.0.0/8"), slots)
+        yield* add(to("10.0.0.2", "0-63 of 64"))
+        const pair = [to("10.0.0.2", "0-31 of 64"), to("10.0.0.3", "32-63 of 64")]
+        yield* add(...pair)
+        assert.deepStrictEqual(yield* standing, texts(pair))
+        const gap = to("10.0.0.2", "0-31 of 64")
+        yield* remove(to("10.0.0.3", "32-63 of 64"))
+        assert.deepStrictEqual(yield* standing, texts([gap]))
+        // The number of slots may change with a member, and so may the balance of the only one.
+        const wide = [to("10.0.0.2", "0-511 of 1024"), to("10.0.0.4", "512-1023 of 1024")]
+        yield* add(...wide)
+        assert.deepStrictEqual(yield* standing, texts(wide))
+        const alone = { ...to("10.0.0.4", "0-1023 of 1024"), allow: undefined }
+        yield* (yield* Firewall).apply({ add: [alone], remove: wide })
+        assert.deepStrictEqual(yield* standing, texts([alone]))
+        yield* remove(alone)
+        assert.deepStrictEqual(yield* standing, [])
       })
     )
 

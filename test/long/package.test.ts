@@ -170,9 +170,9 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
         const serving = yield* mainPid
         const refused = yield* debian.exec("dpkg -i /root/0.2.0.deb")
         assert.notStrictEqual(refused.code, 0)
-        assert.include(
+        assert.match(
           refused.stderr,
-          "the record in /run/portmapper is of version 2, and this package reads up to 1; the installed one serves on"
+          /the record in \/run\/portmapper is of version \d+, and this package reads up to \d+; the installed one serves on/
         )
         assert.strictEqual(yield* mainPid, serving)
         assert.match(yield* debian.sh("dpkg -s portmapper"), /^Status: install ok[\s\S]*^Version: 0\.3\.0$/m)

@@ -41,9 +41,10 @@ export const deriveRelease = (from: string, to: string, version: string, changes
     edit(serving ?? "", /(_tag: "Hello",\s*version:) 2/, "$1 3")
   }
   if (changes.record === true) {
-    edit(serving ?? "", /(PRAGMA application_id = \d+;\s*`)\]/, "$1, `CREATE TABLE note (text TEXT) STRICT`]")
-    edit(`${lib}/record`, /1/, "2")
-    edit("DEBIAN/preinst", /reads=1/, "reads=2")
+    const next = Number(readFileSync(join(folder, lib, "record"), "utf8")) + 1
+    edit(serving ?? "", /(var migrations = \[[\s\S]*?)\s*\];/, "$1, `CREATE TABLE note (text TEXT) STRICT`];")
+    edit(`${lib}/record`, /\d+/, `${next}`)
+    edit("DEBIAN/preinst", /reads=\d+/, `reads=${next}`)
   }
   execFileSync("dpkg-deb", ["--root-owner-group", "-Znone", "--build", folder, to], { stdio: "ignore" })
   rmSync(folder, { recursive: true })

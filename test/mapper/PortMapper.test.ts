@@ -60,6 +60,19 @@ describe("mapPorts in nat mode", () => {
       })
     }))
 
+  test("unmaps a frontend with any backend where the backend's address or port is left out", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      for (const named of [
+        { address: undefined, port: 80 },
+        { address: addressUnsafe("172.17.0.2"), port: 0 }
+      ]) {
+        const { bindings, labels } = releaseOf(yield* map(group("8080", [web])))
+        yield* driver.unmapPorts({ bindings: bindings.map((each) => ({ ...each, backend: named })), labels })
+        assert.deepStrictEqual(yield* host, nothing)
+      }
+    }))
+
   test("relays from IPv6 to IPv4, and guards ports published on a loopback address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [
@@ -135,7 +148,7 @@ describe("mapPorts in nat mode", () => {
       sockets.take("tcp", addressUnsafe("::"), 8081)
       assert.match(
         yield* refused(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])),
-        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; free it with: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; if that container is gone: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
       )
       assert.strictEqual(
         yield* refused(group("8081", ["tcp 0.0.0.0 172.17.0.3:80", "tcp :: 172.17.0.3:80"])),
@@ -216,6 +229,34 @@ describe("mapPorts in nat mode", () => {
 })
 
 describe("mapPorts in the other modes", () => {
+  test("relays every client's connection where the label asks for the PROXY protocol's header", () =>
+    Effect.gen(function* () {
+      const header = { "portmapper.proxy-protocol": "v2" }
+      const expected = ["0.0.0.0:8080/tcp -> 172.17.0.2:80"]
+      assert.deepStrictEqual(yield* mapped(group("8080", [web], header)), expected)
+      const relayed = { rules: [], routes: ["0.0.0.0:8080/tcp -> 172.17.0.2:80 admits everything"] }
+      assert.deepInclude(yield* host, relayed)
+      // The same mapping with and without the label.
+      yield* map(group("8080", [web]))
+      assert.deepInclude(yield* host, { rules: ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"] })
+      yield* map(group("8080", [web], { ...header, "portmapper.mode": "auto" }))
+      assert.deepInclude(yield* host, relayed)
+      // Only TCP has the header.
+      yield* map(group("8081", ["udp 0.0.0.0 172.17.0.2:80"], header))
+      assert.deepInclude(yield* host, { rules: ["Redirect 0.0.0.0:8081/udp -> 172.17.0.2:80"] })
+    }))
+
+  for (const mode of ["nat", "engine", "routed"])
+    test(`refuses the PROXY protocol's header in mode ${mode}`, () =>
+      Effect.gen(function* () {
+        const labels = { "portmapper.proxy-protocol": "v1", "portmapper.mode": mode }
+        assert.strictEqual(
+          yield* refused(group("8080", [web], labels)),
+          `RequestError: bad request: Labels["portmapper.mode"] = "${mode}": must be proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header`
+        )
+        assert.deepStrictEqual(yield* host, nothing)
+      }))
+
   test(
     "names the reason why a mode is unavailable, and the valid labels",
     () =>
@@ -228,7 +269,7 @@ describe("mapPorts in the other modes", () => {
           yield* refused(
             group("8080", [web], { "portmapper.mod": "nat", "portmapper.allow": "10.0.0.0/33" })
           ),
-          'RequestError: bad request: Labels["portmapper.mod"] = "nat": must be one of the known labels (the nearest is portmapper.mode): portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.publish, portmapper.network; Labels["portmapper.allow"] = "10.0.0.0/33": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (10.0.0.0/33: prefix length must be an integer from 0 through 32)'
+          'RequestError: bad request: Labels["portmapper.mod"] = "nat": must be one of the known labels (the nearest is portmapper.mode): portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.share, portmapper.balance, portmapper.health, portmapper.publish, portmapper.network; Labels["portmapper.allow"] = "10.0.0.0/33": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (10.0.0.0/33: prefix length must be an integer from 0 through 32)'
         )
       }),
     { natUnavailable: "nft was not found", defaultMode: "engine" }

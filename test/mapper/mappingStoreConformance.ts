@@ -13,7 +13,7 @@ const dns = mapping("udp 10.99.0.1 172.17.0.2:53", 53)
 export const remarkable: ReadonlyArray<Mapping> = [
   web,
   dns,
-  mapping("sctp :: [fd00::2]:80", 1, { mode: "proxy", owner: "cni:0123/eth0", epoch: 7 }),
+  mapping("sctp :: [fd00::2]:80", 1, { mode: "proxy", owner: "cni:0123/eth0", epoch: 7, container: "e 1" }),
   mapping("tcp fe80::1%eth0 [fe80::2%br-é]:65535", 65535),
   mapping("tcp - 172.17.0.2:80", 8081),
   mapping("tcp ::ffff:10.0.0.1 [::ffff:172.17.0.2]:80", 8082),
@@ -96,7 +96,8 @@ export const mappingStoreConformance = <R>(
           labels: new Map([["portmapper.mode", "proxy"]]),
           owner: "cli",
           epoch: 3,
-          sinceMillis: 4
+          sinceMillis: 4,
+          container: "engine 0123"
         }
         yield* store.put(records([other], "applied"))
         const { mappings } = yield* store.load

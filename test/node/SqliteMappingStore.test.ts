@@ -209,9 +209,29 @@ describe("the file of the mappings", () => {
         path: `${path}.${at}`
       })
       const aside = new DatabaseSync(lost?.path ?? "")
-      assert.deepStrictEqual({ ...aside.prepare("PRAGMA user_version").get() }, { user_version: 2 })
+      assert.deepStrictEqual(
+        { ...aside.prepare("PRAGMA user_version").get() },
+        {
+          user_version: migrations.length + 1
+        }
+      )
       assert.deepStrictEqual(aside.prepare("SELECT text FROM note").all(), [])
       aside.close()
+    })
+  )
+
+  it.effect("keeps the mappings of version 1, whose containers are unknown", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporaryFolder
+      const belonging = { ...numbered(1), container: "engine 0123" }
+      yield* withStore(directory, (store) => store.put(records([belonging], "answered")))
+      assert.deepStrictEqual((yield* load(directory)).mappings, records([belonging], "answered"))
+      sql(
+        Path.join(directory, "mappings.db"),
+        "ALTER TABLE mapping DROP COLUMN share; ALTER TABLE mapping DROP COLUMN container; PRAGMA user_version = 1"
+      )
+      const { mappings, lost } = yield* load(directory)
+      assert.deepStrictEqual([mappings, lost], [records([numbered(1)], "answered"), undefined])
     })
   )
 

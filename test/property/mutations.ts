@@ -97,7 +97,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "isLoopback(backend.address) || isUnspecified(backend.address)",
       "isUnspecified(backend.address)"
     ],
-    ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
+    ["rule7-succeeds-with-nothing-served", "planIn", "reasons.length > 0", "reasons.length > 1"]
   ]),
   ...faultsOf("src/ports/HeldPorts.ts")([
     [
@@ -259,7 +259,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     ["rule13-lets-an-attachment-stand-behind-itself", "areOfOneContainer", "one !== other", "true"],
     ["rule13-takes-over-another-socket", "successionsOf", "from.resources.hold", "undefined"]
   ]),
-  ...faultsOf("src/mapper/Change.ts")([
+  ...faultsOf("src/mapper/Claims.ts")([
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
@@ -340,8 +340,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-restores-what-is-recorded-as-if-it-were-not",
       "restore",
-      "found.map(entryOf)",
-      "found.slice(1).map(entryOf)"
+      "found.filter((one) => !over.has(mappingKey(one.mapping)))",
+      "found.slice(1)"
     ],
     [
       "store-takes-applied-for-answered",

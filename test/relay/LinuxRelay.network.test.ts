@@ -3,7 +3,9 @@ import { once } from "node:events"
 import { createInterface } from "node:readline"
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Effect } from "effect"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Relay } from "../../src/relay/Relay.ts"
+import { slotOfSource } from "../../src/relay/SourceHash.ts"
 import { describeInNamespace, ip, run } from "../lab/ThreadNamespace.ts"
 import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, readAll, relayTest, type World } from "./world.ts"
@@ -91,6 +93,49 @@ describeInNamespace("LinuxRelay between hosts", () => {
         await untilEqual(received, ["rest", "second", "rest"])
         await world.run(Effect.flatMap(Relay, (relay) => relay.close(wide)))
         await untilEqual(received, [undefined, "second", undefined])
+      }
+    })
+
+    relayTest(`leads ${protocol} to the backend that has the client's slot`, async (world) => {
+      for (const [any, own, balance, size] of [
+        ["0.0.0.0", "10.1.0.1", "random", 64],
+        ["::", "fd00:1::1", "random", 1024],
+        ["0.0.0.0", "10.1.0.1", "source", 64],
+        ["::", "fd00:1::1", "source", 1024]
+      ] as const) {
+        const [a, b] = (await Promise.all(["a", "b"].map((name) => named(world, protocol, name)))) as [
+          Backend,
+          Backend
+        ]
+        const slots = Array.from({ length: size }, (_, slot) => slot)
+        const { octets } = addressUnsafe(own)
+        // The client's address is the one that it sends to, on this host.
+        const hashed = slotOfSource(octets, 0, octets.length, size)
+        const [ofA, ofB] =
+          balance === "source"
+            ? [slots.filter((slot) => slot !== hashed), [hashed]]
+            : [slots.slice(size / 2), slots.slice(0, size / 2)]
+        const asked = { protocol, host: any, port: 18204 }
+        const first = await world.open({ ...asked, backend: a, share: { balance, size, slots: ofA } })
+        const { socket } = first
+        const second = await world.open({
+          ...asked,
+          socket,
+          backend: b,
+          share: { balance, size, slots: ofB }
+        })
+        const answers = new Set<string | undefined>()
+        for (let time = 0; time < 24; time++) answers.add(await ask(world, protocol, own, 18204))
+        assert.deepStrictEqual([...answers].sort(), balance === "source" ? ["b"] : ["a", "b"])
+        const counts = await Promise.all([first, second].map((route) => world.count(route)))
+        assert.strictEqual(
+          counts.reduce((sum, { connections }) => sum + connections, 0),
+          24
+        )
+        await world.reopen({ ...first, share: { balance, size, slots } })
+        await world.run(Effect.flatMap(Relay, (relay) => relay.close(second)))
+        assert.strictEqual(await ask(world, protocol, own, 18204), "a")
+        await world.close(first)
       }
     })
 

@@ -12,7 +12,7 @@ import * as LinuxRelay from "../../adapters/relay/LinuxRelay.ts"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
-import { Relay, type RelayCount, type Route } from "../../src/relay/Relay.ts"
+import { Relay, type RelayCount, type Route, routeKey } from "../../src/relay/Relay.ts"
 import { patienceMillis } from "../lab/patience.ts"
 
 export const linuxRelay = (options: LinuxRelay.RelayOptions = {}) =>
@@ -23,7 +23,7 @@ export type Asked = Pick<Route, "port" | "backend"> & {
   readonly host?: string
   /** Shared with another route; without it, a socket is reserved for this route. */
   readonly socket?: HostSocket
-} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle">>
+} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle" | "share">>
 
 export class World {
   private readonly closing: Array<() => void> = []
@@ -74,11 +74,9 @@ export class World {
     )
   }
 
-  async count({ protocol, host, port }: Route): Promise<Omit<RelayCount, "protocol" | "host" | "port">> {
+  async count(route: Route): Promise<Omit<RelayCount, "protocol" | "host" | "port">> {
     const counted = await this.run(Effect.flatMap(Relay, (relay) => relay.counted))
-    const own = counted.find(
-      (one) => one.protocol === protocol && one.port === port && one.host.key === host.key
-    )
+    const own = counted.find((one) => routeKey(one) === routeKey(route))
     if (own === undefined) throw new Error("the route is not counted")
     const { connections, refused, bytesIn, bytesOut } = own
     return { connections, refused, bytesIn, bytesOut }

@@ -71,6 +71,53 @@ describeLab("a takeover", [], () => {
     })
   )
 
+  it.live("keeps the mark that answers rest on, and is refused with one that contradicts it", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      // An Engine's filter.
+      yield* host.check("nft", ["-f", "-"], {
+        input: `table inet engine {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    oifname br0 ct state established,related accept
+    oifname br0 meta mark & 0x10 != 0x10 drop
+  }
+}
+`
+      })
+      const marked = ["--accept-fwmark", "0x10/0xf0"]
+      const first = yield* Plugin.start(host, { program, startMillis, arguments: marked })
+      const { bindings } = yield* first.map([web])
+      const answered = Effect.map(
+        client.agent.tcp({ host: "10.99.0.1", port: 8080, timeoutMillis: 5000 }),
+        ({ outcome }) => assert.strictEqual(outcome, "answered")
+      )
+      yield* answered
+      const wrong = yield* host.exec(process.execPath, [
+        ...[...program, "serve", "--takeover", "--socket", first.socket],
+        ...["--state", join(first.folder, "state"), "--accept-fwmark", "0x20/0xf0"]
+      ])
+      assert.strictEqual(wrong.code, 1)
+      assert.include(
+        wrong.stderr,
+        "portmapper: the mark 0x20/0xf0 contradicts 0x10/0xf0, which published ports rest on: give --accept-fwmark 0x10/0xf0 until they are unmapped\n"
+      )
+      yield* answered
+      assert.strictEqual((yield* first.map([web])).status, 200)
+      const second = yield* takeOver(host, first)
+      yield* second.process.waitForLine("marking what is redirected 0x10/0xf0: published ports rest on it")
+      yield* answered
+      const [again] = (yield* second.map([web])).bindings
+      assert.deepStrictEqual([bindings[0]?.AllowForwarding, again?.AllowForwarding], [false, true])
+      // Nothing rests on it any more.
+      yield* second.unmap(bindings)
+      const third = yield* takeOver(host, second)
+      yield* third.map([web])
+      assert.notInclude(yield* host.check("nft", ["list", "table", "inet", "portmapper"]), "; mark ")
+    })
+  )
+
   it.live("hands over more than a thousand ports, each of which is free once it is unmapped", () =>
     Effect.gen(function* () {
       const { host, c1, client } = yield* Lab.make()

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { migrations } from "../../adapters/node/MappingSchema.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
@@ -59,7 +60,9 @@ describeLab("the record of another version", [], () => {
       yield* later.process.kill("SIGTERM")
       yield* later.process.wait()
       const database = new DatabaseSync(path)
-      database.exec("ALTER TABLE mapping ADD COLUMN weight INTEGER; PRAGMA user_version = 2")
+      database.exec(
+        `ALTER TABLE mapping ADD COLUMN weight INTEGER; PRAGMA user_version = ${migrations.length + 1}`
+      )
       database.close()
       const [record, table] = [readFileSync(path), yield* contents(host)]
       const { code, stderr } = yield* host.exec(process.execPath, [
@@ -70,7 +73,7 @@ describeLab("the record of another version", [], () => {
         [code, stderr.split("\n").at(-2)],
         [
           1,
-          `portmapper: opening the store failed: ${path}: it is of version 2, and this portmapper reads up to 1: start the one that wrote it, or remove all that it published by portmapper reset`
+          `portmapper: opening the store failed: ${path}: it is of version ${migrations.length + 1}, and this portmapper reads up to ${migrations.length}: start the one that wrote it, or remove all that it published by portmapper reset`
         ]
       )
       assert.isTrue(readFileSync(path).equals(record))

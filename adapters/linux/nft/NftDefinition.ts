@@ -16,7 +16,7 @@ import {
 } from "../netlink/NetlinkMessage.ts"
 import { loadByNft } from "./NftCommand.ts"
 import { NFNL_SUBSYS_NFTABLES, NFPROTO_INET, writeDeleteTable } from "./NftMessages.ts"
-import type { Table } from "./Ruleset.ts"
+import { servicesComment, type Table } from "./Ruleset.ts"
 
 /**
  * How a kind of object is read and written, and which attributes define it: attribute 1 of all is the table's name.
@@ -31,6 +31,7 @@ interface Kind {
 const NFTA_TABLE = 1
 const NFTA_SET_NAME = 2
 const NFTA_SET_ID = 10
+const NFTA_RULE_USERDATA = 7
 
 /** Ordered so that an object comes after those it refers to. */
 const kinds: ReadonlyArray<Kind> = [
@@ -46,14 +47,28 @@ const kinds: ReadonlyArray<Kind> = [
   // CHAIN, EXPRESSIONS, USERDATA
   { get: 7, create: 6, flags: NLM_F_CREATE | NLM_F_APPEND, attributes: [2, 4, 7] }
 ]
-const [sets] = kinds
+const [sets, , rules] = kinds
 
 export interface Definition {
   readonly objects: ReadonlyArray<{ readonly kind: Kind; readonly attributes: Uint8Array }>
 }
 
-/** Adds the sets, chains and rules to a table that has none. */
-export const writeDefinition = ({ writer, begin }: Batch, table: string, { objects }: Definition): void => {
+/** Adds the sets, chains and rules to a table that has none; the rules for services only if they are wanted. */
+export const writeDefinition = (
+  batch: Batch,
+  table: string,
+  { objects }: Definition,
+  withServices: boolean
+): void => write(batch, table, withServices ? objects : objects.filter((one) => !isOfServices(one)))
+
+/** Adds the rules for services to a table that has the others. */
+export const writeServices = (batch: Batch, table: string, { objects }: Definition): void =>
+  write(batch, table, objects.filter(isOfServices))
+
+const isOfServices = ({ kind, attributes }: Definition["objects"][number]): boolean =>
+  kind === rules && textOf(findAttribute(attributes, 0, NFTA_RULE_USERDATA)).includes(servicesComment)
+
+const write = ({ writer, begin }: Batch, table: string, objects: Definition["objects"]): void => {
   for (const [index, { kind, attributes }] of objects.entries()) {
     begin(kind.create, kind.flags, NFPROTO_INET)
     writer.string(NFTA_TABLE, table)

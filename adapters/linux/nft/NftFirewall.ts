@@ -14,10 +14,11 @@ import {
   withoutRules
 } from "../../../src/firewall/Firewall.ts"
 import { libc } from "../Libc.ts"
+import { joinMarks, liveMark, type MarkConflict } from "./LiveMark.ts"
 import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
 import { type CountedElement, elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
-import { type AcceptMark, makeTable } from "./Ruleset.ts"
+import { type AcceptMark, makeTable, markText } from "./Ruleset.ts"
 import type { ForeignChange } from "./TableEvents.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
@@ -36,14 +37,20 @@ export interface Options extends TableChoice {
 export const layer = (
   options: Options = {},
   load = libc
-): Layer.Layer<Firewall, FirewallError | NamespaceBusy> => Layer.effect(Firewall, make(options, load))
+): Layer.Layer<Firewall, FirewallError | MarkConflict | NamespaceBusy> =>
+  Layer.effect(Firewall, make(options, load))
 
 const make = Effect.fnUntraced(function* (
   { acceptMark, table: name = "portmapper", lock }: Options,
   loadLibc: typeof libc
 ) {
   const { take } = lock ?? (yield* makeNamespaceLock(name, loadLibc))
-  const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
+  const netlink = yield* take
+  const live = yield* Effect.fromResult(liveMark(netlink, name))
+  const mark = yield* Effect.fromResult(joinMarks(acceptMark, live))
+  if (mark !== undefined && (acceptMark === undefined || markText(mark) !== markText(acceptMark)))
+    yield* Effect.logInfo(`marking what is redirected ${markText(mark)}: published ports rest on it`)
+  const table = yield* openTable(makeTable({ name, acceptMark: mark }), loadLibc(), netlink)
 
   /**
    * The rules in the table, from which a change computes what it replaces. `undefined` before this process has read
@@ -78,13 +85,20 @@ const make = Effect.fnUntraced(function* (
   const change = (before: Map<string, Rule>, after: ReadonlyMap<string, Rule | undefined>) => {
     const removed: Array<Element> = []
     const added: Array<Element> = []
+    const ofServices: Array<Rule> = []
     for (const [key, rule] of after) {
       const replaced = before.get(key)
       const elements = rule === undefined ? [] : elementsOf(rule)
       if (replaced !== undefined) removed.push(...missing(elementsOf(replaced), elements))
+      if (replaced !== undefined && isOfService(replaced)) ofServices.push(replaced)
       added.push(...elements)
     }
-    const outcome = table.transact(removed, added)
+    const outcome = table.transact(
+      ofServices.length === 0
+        ? removed
+        : missing(distinct(removed), [...added, ...elementsOfOthers(ofServices, before, after)]),
+      added
+    )
     if (Result.isFailure(outcome)) known = undefined
     else if (outcome.success === "done")
       for (const [key, rule] of after)
@@ -202,6 +216,25 @@ const make = Effect.fnUntraced(function* (
     remove: sync(remove)
   })
 })
+
+const distinct = (elements: ReadonlyArray<Element>): ReadonlyArray<Element> => [
+  ...new Map(elements.map((element) => [elementKey(element), element])).values()
+]
+
+const isOfService = (rule: Rule): boolean => rule._tag === "Redirect" && rule.share !== undefined
+
+/** The elements of the services' other backends, which share the frontend's allow-list. */
+const elementsOfOthers = (
+  rules: ReadonlyArray<Rule>,
+  before: ReadonlyMap<string, Rule>,
+  after: ReadonlyMap<string, unknown>
+): ReadonlyArray<Element> => {
+  const frontendOf = ({ protocol, host, port }: Rule) => `${protocol} ${host.key} ${port}`
+  const frontends = new Set(rules.map(frontendOf))
+  return [...before].flatMap(([key, rule]) =>
+    isOfService(rule) && !after.has(key) && frontends.has(frontendOf(rule)) ? elementsOf(rule) : []
+  )
+}
 
 /** As `ruleKey`, but without the zone of a link-local address, since no key of the table contains it. */
 const keyOf = (rule: Rule): string => {

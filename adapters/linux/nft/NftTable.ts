@@ -11,7 +11,7 @@ import * as C from "../Libc.ts"
 import type { Netlink, Refusal } from "../netlink/Netlink.ts"
 import { claimTable, isUnknownFlag, type NamespaceBusy } from "./NamespaceLock.ts"
 import { findNft } from "./NftCommand.ts"
-import { compile, type Definition, writeDefinition } from "./NftDefinition.ts"
+import { compile, type Definition, writeDefinition, writeServices } from "./NftDefinition.ts"
 import { tableErrors } from "./NftErrors.ts"
 import {
   countRules,
@@ -82,10 +82,11 @@ export const openTable = Effect.fnUntraced(function* (
       ? yield* Effect.mapError(watchTable(libc, table.name, netlink), (errno) => failedBy("watching", errno))
       : () => undefined
   const definition = yield* compile(nft, netlink, table, (errno) => failedBy("compiling", errno))
+  const services = { on: false }
   return {
-    ...looks(table, netlink, flags),
+    ...looks(table, netlink, flags, services),
     foreignChange,
-    ...changes(table, libc, netlink, definition, flags)
+    ...changes({ table, libc, netlink, definition, flags, services })
   }
 })
 
@@ -107,7 +108,12 @@ const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<bo
 
 type Looks = Pick<NftTable, "standing" | "read" | "generation" | "gone" | "changed">
 
-const looks = (table: Table, netlink: Netlink, flags: number): Looks => {
+/** Whether the table has the rules for services; they are added with the first one. */
+interface Services {
+  on: boolean
+}
+
+const looks = (table: Table, netlink: Netlink, flags: number, services: Services): Looks => {
   const { failedBy, gone, changed } = tableErrors(table.name)
 
   const standing: NftTable["standing"] = (operation) => {
@@ -118,7 +124,10 @@ const looks = (table: Table, netlink: Netlink, flags: number): Looks => {
     if (flags !== 0 && found.success.owner === undefined) return Result.succeed("different")
     return Result.mapBoth(countRules(netlink, table.name), {
       onFailure: (errno) => failedBy(operation, errno),
-      onSuccess: (rules) => (rules === table.rules ? "intact" : "different")
+      onSuccess: (rules) => {
+        services.on = rules === table.rules + table.rulesOfServices
+        return services.on || rules === table.rules ? "intact" : "different"
+      }
     })
   }
 
@@ -135,13 +144,25 @@ const looks = (table: Table, netlink: Netlink, flags: number): Looks => {
   return { standing, read, gone, changed, generation: () => Result.getOrUndefined(readGeneration(netlink)) }
 }
 
-const changes = (
-  table: Table,
-  libc: C.Libc,
-  netlink: Netlink,
-  definition: Definition,
-  flags: number
-): Omit<NftTable, keyof Looks | "foreignChange"> => {
+interface Parts {
+  readonly table: Table
+  readonly libc: C.Libc
+  readonly netlink: Netlink
+  readonly definition: Definition
+  readonly flags: number
+  readonly services: Services
+}
+
+const isOfService = ({ set }: Element): boolean => set.slots !== undefined
+
+const changes = ({
+  table,
+  libc,
+  netlink,
+  definition,
+  flags,
+  services
+}: Parts): Omit<NftTable, keyof Looks | "foreignChange"> => {
   const { failedBy } = tableErrors(table.name)
   const refused = (operation: string, refusals: ReadonlyArray<Refusal>): FirewallError => {
     const first = refusals.find(({ errno }) => !disagreements.has(errno)) ?? refusals[0]
@@ -150,27 +171,35 @@ const changes = (
 
   const transact: NftTable["transact"] = (removed, added) => {
     if (removed.length === 0 && added.length === 0) return Result.succeed("done")
-    const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) =>
+    const isFirstService = !services.on && added.some(isOfService)
+    const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
       writeElements(batch, table.name, removed, added)
-    )
+      if (isFirstService) writeServices(batch, table.name, definition)
+    })
     if (Result.isFailure(outcome)) return Result.fail(failedBy("changing", outcome.failure))
-    if (outcome.success.length === 0) return Result.succeed("done")
+    if (outcome.success.length === 0) {
+      services.on ||= isFirstService
+      return Result.succeed("done")
+    }
     return outcome.success.every(({ errno }) => disagreements.has(errno))
       ? Result.succeed("differs")
       : Result.fail(refused("changing", outcome.success))
   }
 
   const load: NftTable["load"] = (elements) => {
+    const withServices = elements.some(isOfService)
     const outcome = netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
       // A missing element can't be deleted.
       writeTable(batch, { name: table.name })
       writeDeleteTable(batch, table.name)
       writeTable(batch, { name: table.name, flags, comment: table.comment })
-      writeDefinition(batch, table.name, definition)
+      writeDefinition(batch, table.name, definition, withServices)
       writeElements(batch, table.name, [], elements)
     })
     if (Result.isFailure(outcome)) return Result.fail(failedBy("loading", outcome.failure))
-    return outcome.success.length === 0 ? Result.void : Result.fail(refused("loading", outcome.success))
+    if (outcome.success.length > 0) return Result.fail(refused("loading", outcome.success))
+    services.on = withServices
+    return Result.void
   }
 
   const remove: NftTable["remove"] = () => Result.map(deleteTable(netlink, libc, table.name), () => {})

@@ -3,8 +3,9 @@ import { IpNetwork, NetAddress } from "effect/net"
 import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/firewall/Firewall.ts"
 import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
+import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { isRelayed } from "../../../src/relay/Relay.ts"
-import { type Element, type Place, type Scope, setOf } from "./TableSets.ts"
+import { type Element, type Place, type Scope, serviceKind, serviceKinds, setOf } from "./TableSets.ts"
 
 /** Why a rule cannot be enforced by the table, or `undefined`. */
 export const unfit = (rule: Rule): string | undefined =>
@@ -33,7 +34,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
     const data = new Uint8Array(address.octets.length + 4)
     data.set(address.octets)
     writePort(data, address.octets.length, backendPort)
-    elements.push({ set: setOf("redirect", scope, host.family), key: frontend, last: undefined, data })
+    elements.push(...redirections(rule.share, { scope, family: host.family }, frontend, data))
     if (isRelayed(protocol))
       elements.push({
         set: setOf("hairpin", scope, host.family),
@@ -53,6 +54,24 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
       })
   }
   return elements
+}
+
+/** One element, or one for each slot of a service's backend. */
+const redirections = (
+  share: SlotShare | undefined,
+  { scope, family }: Place,
+  frontend: Uint8Array,
+  data: Uint8Array
+): ReadonlyArray<Element> => {
+  if (share === undefined)
+    return [{ set: setOf("redirect", scope, family), key: frontend, last: undefined, data }]
+  const set = setOf(serviceKind(share), scope, family)
+  return share.slots.map((slot) => ({
+    set,
+    key: concat(frontend, new Uint8Array(Uint32Array.of(slot).buffer)),
+    last: undefined,
+    data
+  }))
 }
 
 /** What the backend sends: its address, protocol and port, then the client's address and port. */
@@ -125,7 +144,12 @@ export const rulesOf = (
     const allow = limits.has(known) ? (allowed.get(known) ?? []) : undefined
     add({ _tag: "Redirect", ...frontend, backend, allow }, known, packets)
   }
+  for (const { rule, key, packets } of serviceRulesOf(elements)) {
+    redirected.add(key)
+    add({ ...rule, allow: limits.has(key) ? (allowed.get(key) ?? []) : undefined }, key, packets)
+  }
   for (const { set, key } of elements) {
+    if (set.kind !== "loopback" && set.kind !== "limited") continue
     const known = frontendKey(set.place, key)
     const frontend = frontendOf(set.place, key)
     if (frontend === undefined) continue
@@ -134,6 +158,34 @@ export const rulesOf = (
       add({ _tag: "Limit", ...frontend, allow: allowed.get(known) ?? [] }, known, 0)
   }
   return { rules, counted }
+}
+
+/** One rule for each backend of a service, with the key of its frontend. */
+const serviceRulesOf = (elements: ReadonlyArray<CountedElement>) => {
+  const members = new Map<string, { rule: Redirect; slots: Array<number>; key: string; packets: number }>()
+  for (const { set, key, data, packets } of elements) {
+    if (set.slots === undefined || data === undefined) continue
+    const frontendBytes = key.subarray(0, -4)
+    const frontend = frontendOf(set.place, frontendBytes)
+    if (frontend === undefined) continue
+    const known = frontendKey(set.place, frontendBytes)
+    const member = `${set.kind} ${known} ${data.join(" ")}`
+    const slots = members.get(member)?.slots ?? []
+    const [slot = 0] = new Uint32Array(key.slice(-4).buffer)
+    slots.push(slot)
+    const backend = { address: fromOctets(data.slice(0, -4)), port: readPort(data, data.length - 4) }
+    const { balance = "random" } = serviceKinds.find(({ kind }) => kind === set.kind) ?? {}
+    const share = { balance, size: set.slots, slots }
+    const rule: Redirect = { _tag: "Redirect", ...frontend, backend, allow: undefined, share }
+    members.set(member, {
+      rule,
+      slots,
+      key: known,
+      packets: packets + (members.get(member)?.packets ?? 0)
+    })
+  }
+  for (const { slots } of members.values()) slots.sort((a, b) => a - b)
+  return members.values()
 }
 
 const byFirstAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): number =>

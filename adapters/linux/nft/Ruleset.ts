@@ -23,13 +23,18 @@
  */
 import { createHash } from "node:crypto"
 import type { Family } from "../../../src/protocol/Address.ts"
-import { type Scope, setOf, setText, tableSets } from "./TableSets.ts"
+import { sourceSeed } from "../../../src/relay/SourceHash.ts"
+import { type Scope, serviceKinds, setOf, setText, tableSets } from "./TableSets.ts"
 
 /** Both are unsigned 32-bit numbers. */
 export interface AcceptMark {
   readonly mark: number
   readonly mask: number
 }
+
+/** In the format of `--bridge-accept-fwmark` and `iptables -m mark`. */
+export const markText = ({ mark, mask }: AcceptMark): string =>
+  mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
 
 export interface TableOptions {
   readonly name: string
@@ -47,7 +52,9 @@ export interface Table {
    * table.
    */
   readonly comment: string
+  /** The number of its rules where there are no services; where there are, `rulesOfServices` more. */
   readonly rules: number
+  readonly rulesOfServices: number
   /**
    * One transaction that replaces any table of this name by one with these contents. No rule may need an anonymous
    * set or map (`{ 80, 443 }`): see `NftDefinition`.
@@ -61,8 +68,12 @@ export const makeTable = (options: TableOptions): Table => {
   const definition = createHash("sha256").update(body).digest("hex").slice(0, 12)
   return {
     name: options.name,
-    comment: `published ports, kept by portmapper; definition ${definition}`,
-    rules: chains.reduce((sum, { rules }) => sum + rules.length, 0),
+    comment: `published ports, kept by portmapper; definition ${definition}${options.acceptMark === undefined ? "" : `; mark ${markText(options.acceptMark)}`}`,
+    rules: chains.reduce((sum, { rules }) => sum + rules.filter(isStanding).length, 0),
+    rulesOfServices: chains.reduce(
+      (sum, { rules }) => sum + rules.filter((rule) => !isStanding(rule)).length,
+      0
+    ),
     text: (name, flags) => `table inet ${name}
 delete table inet ${name}
 table inet ${name} {
@@ -71,6 +82,11 @@ ${flags === undefined ? "" : `  flags ${flags};\n`}${body}
 `
   }
 }
+
+/** The comment of the rules that are there only while there are services. */
+export const servicesComment = "services"
+
+const isStanding = (rule: string): boolean => !rule.includes(`comment "${servicesComment}"`)
 
 interface Chain {
   readonly name: string
@@ -93,8 +109,10 @@ const chainsOf = ({ acceptMark }: TableOptions): ReadonlyArray<Chain> => {
       : `meta mark set meta mark and ${hex(~acceptMark.mask)} or ${hex(acceptMark.mark & acceptMark.mask)}`
 
   return [
-    { name: "published4", rules: publishedRules(4) },
-    { name: "published6", rules: publishedRules(6) },
+    { name: "services4", rules: serviceRules(4) },
+    { name: "services6", rules: serviceRules(6) },
+    { name: "published4", rules: [...publishedRules(4), `jump services4 comment "${servicesComment}"`] },
+    { name: "published6", rules: [...publishedRules(6), `jump services6 comment "${servicesComment}"`] },
     { name: "published", rules: ["meta nfproto ipv4 jump published4", "meta nfproto ipv6 jump published6"] },
     {
       // The type stays `other` only where a redirection ended the chain. A packet of another type is never
@@ -195,9 +213,30 @@ const publishedRules = (family: Family): ReadonlyArray<string> => {
   ]
 }
 
+/**
+ * Where a frontend is a service's, its backend is looked up by a slot too. The kernel scales a 32-bit number to the
+ * slots: a random one, or the hash of the source, whose seed never changes, so that a client keeps its backend.
+ */
+const serviceRules = (family: Family): ReadonlyArray<string> => {
+  const ip = family === 4 ? "ip" : "ip6"
+  const forwarded = family === 4 ? "" : "ip6 saddr != fe80::/10 "
+  return (["addr", "any"] as const).flatMap((scope) => {
+    const frontend = scope === "addr" ? `${ip} daddr . ${port}` : port
+    return serviceKinds.map(({ balance, size, kind }) => {
+      const slot =
+        balance === "random"
+          ? `numgen random mod ${size}`
+          : `jhash ${ip} saddr mod ${size} seed ${hex(sourceSeed)}`
+      return `${forwarded}dnat ${ip} to ${frontend} . ${slot} map @${setOf(kind, scope, family).name}`
+    })
+  })
+}
+
 /** Matches connections that the table redirected; set if their later packets must be marked, too. */
 const redirectedLabel = 113
 /** Matches connections whose backend is reached through the interface that their first packet came in on. */
 const hairpinLabel = 114
 
-const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`
+function hex(value: number): string {
+  return `0x${(value >>> 0).toString(16)}`
+}

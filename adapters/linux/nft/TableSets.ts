@@ -5,6 +5,7 @@
  * (`any4`, `any6`), so that keys are as short as possible and the families stay apart.
  */
 import type { Family } from "../../../src/protocol/Address.ts"
+import { type Balance, type Size, type SlotShare, sizes } from "../../../src/protocol/Slots.ts"
 
 export type Scope = "any" | "addr"
 
@@ -19,9 +20,26 @@ export interface Place {
  * frontend and source network. `denied`: the frontends of `limited` again, counting dropped packets, since a set
  * counts every packet that is looked up in it. `hairpin`: frontend and its backend's address, where the relay serves
  * that backend's own connections. `loopback`: frontends on loopback addresses. `refused`: packets of backends in
- * ended flows, which belong to no rule of `Firewall`.
+ * ended flows, which belong to no rule of `Firewall`. `random64` and so on: frontend and slot → backend, for services
+ * of that balance and size.
  */
-export type SetKind = "redirect" | "limited" | "allowed" | "denied" | "hairpin" | "loopback" | "refused"
+export type SetKind =
+  | "redirect"
+  | "limited"
+  | "allowed"
+  | "denied"
+  | "hairpin"
+  | "loopback"
+  | "refused"
+  | ServiceKind
+
+export type ServiceKind = `${Balance}${Size}`
+export const serviceKind = ({ balance, size }: Pick<SlotShare, "balance" | "size">): ServiceKind =>
+  `${balance}${size}`
+
+export const serviceKinds = (["random", "source"] as const).flatMap((balance) =>
+  sizes.map((size) => ({ balance, size, kind: serviceKind({ balance, size }) }))
+)
 
 /** An element; `last` is the end of the range of keys that starts at `key`. */
 export interface Element {
@@ -39,6 +57,8 @@ export interface TableSet {
   readonly place: Place
   readonly key: ReadonlyArray<Field>
   readonly data: ReadonlyArray<Field> | undefined
+  /** The number of slots of a service's map, whose last part of the key is a slot, in the host's byte order. */
+  readonly slots: Size | undefined
 }
 
 const addressField = (family: Family): Field => (family === 4 ? "ipv4_addr" : "ipv6_addr")
@@ -57,13 +77,16 @@ const makeSet = (kind: SetKind, place: Place): TableSet => {
     hairpin: [...frontend, addressField(place.family)],
     refused: [...frontend, addressField(place.family), "inet_service"]
   }
+  const slots = serviceKinds.find((service) => service.kind === kind)?.size
   const ofFamily = kind === "loopback" || kind === "refused"
   return {
     name: kind === "redirect" ? suffix : ofFamily ? `${kind}${place.family}` : `${kind}_${suffix}`,
     kind,
     place,
     key: key[kind] ?? frontend,
-    data: kind === "redirect" ? [addressField(place.family), "inet_service"] : undefined
+    data:
+      kind === "redirect" || slots !== undefined ? [addressField(place.family), "inet_service"] : undefined,
+    slots
   }
 }
 
@@ -82,7 +105,8 @@ export const ruleSets: ReadonlyArray<TableSet> = [
   ...(["redirect", "limited", "allowed", "denied", "hairpin"] as const).flatMap((kind) =>
     places.map((place) => makeSet(kind, place))
   ),
-  ...ofEachFamily("loopback")
+  ...ofEachFamily("loopback"),
+  ...serviceKinds.flatMap(({ kind }) => places.map((place) => makeSet(kind, place)))
 ]
 
 export const tableSets: ReadonlyArray<TableSet> = [...ruleSets, ...ofEachFamily("refused")]
@@ -113,10 +137,26 @@ const hex = (bytes: Uint8Array): string =>
 
 /** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`. */
 export const setText = (set: TableSet): string => {
+  if (set.slots !== undefined) return serviceText(set, set.slots)
   const data = set.data === undefined ? "" : ` : ${set.data.join(" . ")}`
   const flags = flagsOf[set.kind] ?? ""
   const counter = set.kind === "redirect" || set.kind === "denied" ? " counter;" : ""
   return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
+}
+
+/**
+ * A map of services is declared by expressions, since no type has the name of a slot's. `jhash` has the same type as
+ * `numgen`, but nft 1.0.6 crashes when it lists a map declared by it.
+ */
+const serviceText = ({ name, place: { scope, family } }: TableSet, slots: Size): string => {
+  const address = `${family === 4 ? "ip" : "ip6"} daddr`
+  const key = [
+    ...(scope === "addr" ? [address] : []),
+    "meta l4proto",
+    "th dport",
+    `numgen random mod ${slots}`
+  ]
+  return `map ${name} { typeof ${key.join(" . ")} : ${address} . th dport; counter; }`
 }
 
 /** `refused`: for as long as the kernel remembers an idle connection. */

@@ -1,6 +1,8 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /** The routes of a thread: which one serves the traffic of a socket, its backend, and its allow-list. */
 
+import type { SlotShare } from "../../../src/protocol/Slots.ts"
+import { slotOfSource } from "../../../src/relay/SourceHash.ts"
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
 
@@ -15,6 +17,7 @@ export interface ServedRoute {
   allow: ReadonlyArray<Network> | undefined
   proxyProtocol: "v1" | "v2" | undefined
   udpIdleMillis: number
+  share: SlotShare | undefined
   /** The next route of the same socket. */
   next: ServedRoute | undefined
   flows: FlowLists | undefined
@@ -99,6 +102,47 @@ export const routeFor = (first: ServedRoute, bytes: Uint8Array, offset: number):
     else if (route.local.every((octet, index) => octet === bytes[offset + index])) return route
   }
   return rest
+}
+
+/**
+ * The route of the same frontend that has the client's slot. `found` is any of them; another frontend's service is
+ * left alone.
+ */
+export const routeOfSlot = (
+  first: ServedRoute,
+  found: ServedRoute,
+  bytes: Uint8Array,
+  source: number
+): ServedRoute => {
+  const { share, family } = found
+  if (share === undefined) return found
+  const { balance, size } = share
+  const slot =
+    balance === "random"
+      ? Math.floor(Math.random() * size)
+      : slotOfSource(bytes, source, family === 4 ? 4 : 16, size)
+  for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next)
+    if (isSameFrontend(route, found) && hasSlot(route.share, slot, size)) return route
+  return found
+}
+
+const isSameFrontend = ({ local }: ServedRoute, found: ServedRoute): boolean =>
+  local === found.local ||
+  (local !== undefined && (found.local?.every((octet, index) => octet === local[index]) ?? false))
+
+/** While a service grows, its routes have different numbers of slots for a moment. */
+const hasSlot = (share: SlotShare | undefined, slot: number, size: number): boolean => {
+  if (share === undefined) return false
+  const own = Math.floor((slot * share.size) / size)
+  let [low, high] = [0, share.slots.length - 1]
+  while (low <= high) {
+    const middle = (low + high) >> 1
+    const at = share.slots[middle]!
+    if (at === own) return true
+    if (at < own) low = middle + 1
+    else high = middle - 1
+  }
+  return false
 }
 
 /** The offset of the address in a `struct sockaddr_in` or `sockaddr_in6` of the route's family. */

@@ -90,7 +90,8 @@ export const onListener = (listener: number, now: number) => {
       if (isExhausted(errno)) return leaveWaiting(listener, now)
       continue
     }
-    const route = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
+    const found = Routes.servesAll(first) ? first : routeSpokenTo(first, accepted)
+    const route = found && Routes.routeOfSlot(first, found, bytes, client.at + Routes.addressOffset(found))
     if (route === undefined) Ends.abandon(accepted)
     else if (!Routes.admitsClient(route, bytes, client.at)) {
       count(route.id, counterOf.refused, 1)

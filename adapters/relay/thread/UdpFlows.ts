@@ -87,8 +87,9 @@ const hash = (words: Int32Array, start: number): number => {
 const begin = (bucket: number): number => {
   const first = Routes.firstRoute(probe[key.front]!)
   if (first === undefined) return -1
-  const route = Routes.servesAll(first) ? first : Routes.routeFor(first, probeBytes, key.local * 4)
-  if (route === undefined) return -1
+  const found = Routes.servesAll(first) ? first : Routes.routeFor(first, probeBytes, key.local * 4)
+  if (found === undefined) return -1
+  const route = Routes.routeOfSlot(first, found, probeBytes, key.client * 4)
   if (!Routes.admitsSource(route, probeBytes, key.client * 4)) {
     count(route.id, counterOf.refused, 1)
     return -1

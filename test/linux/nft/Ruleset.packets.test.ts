@@ -4,7 +4,10 @@ import { assert, layer as withLayer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { layer as nftFirewall } from "../../../adapters/linux/nft/NftFirewall.ts"
 import { Firewall, type Rule } from "../../../src/firewall/Firewall.ts"
-import { guard, limit, redirect } from "../../firewall/firewallConformance.ts"
+import { addressUnsafe } from "../../../src/protocol/Address.ts"
+import { slotsText } from "../../../src/protocol/Slots.ts"
+import { slotOfSource } from "../../../src/relay/SourceHash.ts"
+import { guard, limit, member, redirect } from "../../firewall/firewallConformance.ts"
 import { describeLab } from "../../lab/describeLab.ts"
 import type { Namespace } from "../../lab/Namespace.ts"
 import { silenceMillis } from "../../lab/patience.ts"
@@ -137,6 +140,46 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
                 `web to ${at.client}`
               ]
             )
+          })
+        )
+
+        it.effect(`spreads a service's connections over its slots, ${protocol} over IPv${family}`, () =>
+          Effect.gen(function* () {
+            const { client, host } = yield* LabHost
+            for (const address of [at.any, at.own]) {
+              const to = (backend: string, slots: string, balance: "random" | "source") =>
+                member(redirect(`${protocol} ${address} 8080`, `${backend} 80`), slots, balance)
+              const answers = Effect.fnUntraced(function* (times: number) {
+                const all: Array<string> = []
+                for (let time = 0; time < times; time++)
+                  all.push(yield* ask(client, `${protocol} ${at.own} 8080`))
+                return new Set(all)
+              })
+              yield* enforce(to(at.web, "0-31 of 64", "random"), to(at.other, "32-63 of 64", "random"))
+              assert.deepStrictEqual(
+                yield* answers(20),
+                new Set([`web to ${at.client}`, `other to ${at.client}`])
+              )
+              assert.match(yield* ask(host, `${protocol} ${at.own} 8080`), /^(web|other) to /)
+              const { counted } = yield* (yield* Firewall).read
+              assert.strictEqual(
+                counted.reduce((sum, { connections }) => sum + connections, 0),
+                21
+              )
+              // The relay computes the same slot of a source.
+              for (const size of [64, 1024] as const) {
+                const { octets } = addressUnsafe(at.client)
+                const slot = slotOfSource(octets, 0, octets.length, size)
+                const others = slotsText(
+                  Array.from({ length: size }, (_, one) => one).filter((one) => one !== slot)
+                )
+                yield* enforce(
+                  to(at.web, `${others} of ${size}`, "source"),
+                  to(at.other, `${slot} of ${size}`, "source")
+                )
+                assert.deepStrictEqual(yield* answers(4), new Set([`other to ${at.client}`]))
+              }
+            }
           })
         )
 

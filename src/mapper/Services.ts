@@ -1,0 +1,196 @@
+/**
+ * Services: a frontend that leads to several backends, each by a mapping of its own. Who may join, and who has which
+ * slots. Pure.
+ */
+import { Schema } from "effect"
+import type { Hold } from "../ports/PortAllocator.ts"
+import { frontendText, type Labels } from "../protocol/PortBinding.ts"
+import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../protocol/Slots.ts"
+import { type Mode, type Policy, sharedPolicy } from "./Labels.ts"
+import {
+  frontendKey,
+  isConflicted,
+  type Mapping,
+  type MappingEntry,
+  type Mappings,
+  type Resources,
+  type Share
+} from "./Mapping.ts"
+
+type State = Pick<Mappings["Service"], "colliding">
+type Frontend = Pick<Mapping, "protocol" | "host" | "port">
+
+/** The new backend of a service differs from the others in what all of them must have in common. */
+export class ServiceRefused extends Schema.TaggedError<ServiceRefused>()("ServiceRefused", {
+  frontend: Schema.String,
+  service: Schema.String,
+  rule: Schema.String
+}) {
+  override get message(): string {
+    return `bind for ${this.frontend} failed: a backend of service ${this.service} needs ${this.rule}`
+  }
+}
+
+/**
+ * The service that a caller's label names: `/web` is the whole host's, any other name belongs to the callers of one
+ * kind, so that none joins the service of another.
+ */
+export const serviceOf = ({ share }: Policy, owner: string): string | undefined => {
+  if (share === undefined || share.startsWith("/")) return share
+  return `${owner.split(":", 1)[0]} ${share}`
+}
+
+/** The name as the label has it. */
+export const nameOf = (service: string): string => service.slice(service.indexOf(" ") + 1)
+
+/** The backends of the frontend's service that are served, in the order in which they joined. */
+export const membersOf = (
+  state: State,
+  { protocol, host, port }: Frontend,
+  service: string
+): ReadonlyArray<MappingEntry> =>
+  state
+    .colliding(protocol, host, port)
+    .filter(
+      (entry) =>
+        entry.mapping.share?.service === service &&
+        entry.mapping.host.key === host.key &&
+        !isConflicted(entry) &&
+        entry.status._tag !== "Gone"
+    )
+
+/** Whether an entry is a backend of this service. */
+export const isMember = ({ mapping: { share } }: MappingEntry, service: string | undefined): boolean =>
+  share !== undefined && share.service === service
+
+/** The backends of whatever service a frontend has. */
+export const backendsAt = (state: State, { protocol, host, port }: Frontend): ReadonlyArray<MappingEntry> =>
+  state
+    .colliding(protocol, host, port)
+    .filter(({ mapping }) => mapping.share !== undefined && mapping.host.key === host.key)
+
+/** An entry that gets other slots, or the same ones. */
+export interface Reshare {
+  readonly entry: MappingEntry
+  readonly share: Share
+}
+
+export interface Joined {
+  /** The newcomer's part. */
+  readonly share: Share
+  /** The members whose slots change. */
+  readonly others: ReadonlyArray<Reshare>
+}
+
+/** A mapping that is to be a backend of a service. */
+export interface Candidate {
+  readonly frontend: Frontend
+  readonly service: string
+  readonly mode: Mode
+  readonly labels: Labels
+  readonly policy: Policy
+  /** Its entry, if it is one already. */
+  readonly own: MappingEntry | undefined
+  /** Its part before it was in conflict. */
+  readonly before: Share | undefined
+}
+
+/** Adds a backend to its service. It gets back the slots that it had before, as far as an even spread allows. */
+export const join = (state: State, { frontend, service, policy, before }: Candidate): Joined => {
+  const members = membersOf(state, frontend, service)
+  const { size, slots } = before ?? { size: 64, slots: [] }
+  const alone: Share = { service, balance: policy.balance ?? "random", size, slots }
+  const shares = spreadOver([...members.flatMap(({ mapping: { share } }) => share ?? []), alone])
+  return { share: shares.at(-1) ?? alone, others: changed(members, shares) }
+}
+
+/** The holds of a service's other backends, whatever address of the port they are on. */
+export const holdsOfService = (state: State, { frontend, service }: Candidate): ReadonlyArray<Hold> =>
+  state
+    .colliding(frontend.protocol, frontend.host, frontend.port)
+    .flatMap(({ mapping, resources }) => (mapping.share?.service === service ? (resources.hold ?? []) : []))
+
+/** The members of the services of these entries, those that are leaving excepted, by service and frontend. */
+export const servicesOf = (
+  state: State,
+  entries: ReadonlyArray<MappingEntry>,
+  leaving: ReadonlySet<MappingEntry> = new Set()
+): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
+  const services = new Map<string, ReadonlyArray<MappingEntry>>()
+  for (const { mapping } of entries) {
+    if (mapping.share === undefined) continue
+    const { protocol, host, port, share } = mapping
+    const key = `${frontendKey(protocol, host, port)} ${share.service}`
+    if (services.has(key)) continue
+    services.set(
+      key,
+      membersOf(state, mapping, share.service).filter((entry) => !leaving.has(entry))
+    )
+  }
+  return [...services.values()]
+}
+
+/** Spreads all slots of each service evenly over these members. Returns those whose slots change. */
+export const respread = (services: ReadonlyArray<ReadonlyArray<MappingEntry>>): ReadonlyArray<Reshare> =>
+  services.flatMap((members) =>
+    changed(members, spreadOver(members.flatMap(({ mapping: { share } }) => share ?? [])))
+  )
+
+const changed = (
+  members: ReadonlyArray<MappingEntry>,
+  shares: ReadonlyArray<Share>
+): ReadonlyArray<Reshare> =>
+  members.flatMap((entry, index) => {
+    const share = shares[index]
+    return share === undefined || share === entry.mapping.share ? [] : [{ entry, share }]
+  })
+
+/** Spreads all slots; a share that stays is the same object. */
+const spreadOver = (shares: ReadonlyArray<Share>): ReadonlyArray<Share> => {
+  const widest: Size = shares.some(({ size }) => size === 1024) ? 1024 : 64
+  const size = sizeFor(shares.length, widest)
+  const slots = spread(
+    size,
+    shares.map((share) => widened(share.slots, share.size, size))
+  )
+  return shares.map((share, index) => {
+    const own = slots[index] ?? []
+    const stays = share.size === size && slotsText(own) === slotsText(share.slots)
+    return stays ? share : { ...share, size, slots: own }
+  })
+}
+
+/** Why it can't be a backend of its service; `undefined` if it can. */
+export const refusalOf = (state: State, candidate: Candidate): ServiceRefused | undefined => {
+  const { frontend, service, own } = candidate
+  const others = membersOf(state, frontend, service).filter((entry) => entry !== own)
+  const rule = disagreement(others, candidate)
+  if (rule === undefined) return undefined
+  const { protocol, host, port } = frontend
+  return new ServiceRefused({ frontend: frontendText(protocol, host, port), service: nameOf(service), rule })
+}
+
+const disagreement = (
+  members: ReadonlyArray<MappingEntry>,
+  { mode, labels }: Candidate
+): string | undefined => {
+  const [member] = members
+  if (member === undefined) return undefined
+  if (members.length >= maxMembers) return `a service of less than ${maxMembers} backends`
+  if (mode !== member.mapping.mode) return `mode ${member.mapping.mode}, like the others (not ${mode})`
+  const others = new Map(sharedPolicy(member.mapping.labels))
+  for (const [name, value] of sharedPolicy(labels)) {
+    const other = others.get(name) ?? ""
+    if (value !== other) return `${labelText(name, other)}, like the others (not ${labelText(name, value)})`
+  }
+  return undefined
+}
+
+const labelText = (name: string, value: string): string => (value === "" ? `no ${name}` : `${name}=${value}`)
+
+/** The same resources with another part in the service. */
+export const resourcesWith = ({ rules, route, ...rest }: Resources, share: Share): Resources => ({
+  ...rest,
+  rules: rules.map((rule) => (rule._tag === "Redirect" ? { ...rule, share } : rule)),
+  route: route && { ...route, share }
+})

@@ -1,0 +1,234 @@
+/** Ports shared by several containers of a real Engine, by labels alone, reached from outside by real packets. */
+import { assert, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { docker, leaveContainer, prepareImages, runContainer, servedAt } from "../lab/Containers.ts"
+import * as Dockerd from "../lab/Dockerd.ts"
+import { describeLab } from "../lab/describeLab.ts"
+import * as Lab from "../lab/Lab.ts"
+import type { Namespace } from "../lab/Namespace.ts"
+import * as Plugin from "../lab/Plugin.ts"
+import { until } from "../support/until.ts"
+
+const outside = "10.99.0.1"
+const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+
+const project = (name: string, share = "web", more: Readonly<Record<string, string>> = {}) => ({
+  "com.docker.compose.project": name,
+  "portmapper.publish": "8080:80",
+  "portmapper.share": share,
+  ...more
+})
+
+/** How many of so many new connections each container answers; `error` counts those that fail. */
+const tally = (from: Namespace, port: number, connections: number) =>
+  Effect.map(
+    from.check(process.execPath, ["-e", connecting, outside, `${port}`, `${connections}`]),
+    (text) => JSON.parse(text) as Readonly<Record<string, number>>
+  )
+
+const connecting = `
+const [, host, port, connections] = process.argv
+const names = {}
+const one = () => new Promise((done) => {
+  let text = ""
+  const count = (name) => { names[name] = (names[name] ?? 0) + 1; done() }
+  const socket = require("node:net").connect(port, host, () => socket.write("GET / HTTP/1.0\\r\\n\\r\\n"))
+  socket.setTimeout(5_000, () => socket.destroy(new Error("timeout")))
+  socket.on("data", (bytes) => { text += bytes })
+  socket.on("end", () => count(text.trim().split("\\n").at(-1) || "error"))
+  socket.on("error", () => count("error"))
+})
+const worker = async () => { while (left-- > 0) await one() }
+let left = connections
+Promise.all(Array.from({ length: 8 }, worker)).then(() => console.log(JSON.stringify(names)))
+`
+
+/** The same at a steady number of connections a second, for some seconds. */
+const rate = (from: Namespace, port: number, perSecond: number, seconds: number) =>
+  Effect.map(
+    from.check(process.execPath, [
+      ...["-e", connecting.replace(/const worker[\s\S]*$/, paced)],
+      ...[outside, `${port}`, `${perSecond}`, `${seconds}`]
+    ]),
+    (text) => JSON.parse(text) as Readonly<Record<string, number>>
+  )
+
+const paced = `
+const seconds = Number(process.argv[4])
+const begun = performance.now()
+const all = []
+const timer = setInterval(() => {
+  const elapsed = Math.min((performance.now() - begun) / 1000, seconds)
+  while (all.length < elapsed * Number(connections)) all.push(one())
+  if (elapsed === seconds) {
+    clearInterval(timer)
+    Promise.all(all).then(() => console.log(JSON.stringify(names)))
+  }
+}, 5)
+`
+
+const listed = (plugin: Plugin.Plugin) =>
+  Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
+    (
+      JSON.parse(body) as {
+        readonly Mappings: ReadonlyArray<{
+          readonly FrontendIP: string
+          readonly BackendIP: string
+          readonly Service: string
+          readonly State: string
+          readonly Labels: Readonly<Record<string, string>>
+        }>
+      }
+    ).Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0")
+  )
+
+describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], () => {
+  it.live("leads to all of them evenly, and loses none of them to another project", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* host.check("iptables", ["-P", "FORWARD", "DROP"])
+        yield* prepareImages(dockerd, { greedy: { "portmapper.share": "web" } })
+        const plugin = yield* Plugin.start(host, {
+          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+        })
+        for (const name of ["shop-web-1", "shop-web-2", "shop-web-3"])
+          yield* leaveContainer(dockerd, name, { labels: project("shop") })
+        const services = Effect.map(listed(plugin), (all) =>
+          all.map(({ Service, State }) => `${Service} ${State}`)
+        )
+        yield* until(services, (all) => all.length === 3)
+        assert.deepStrictEqual(
+          yield* services,
+          Array.from({ length: 3 }, () => "shop/web live")
+        )
+        const counts = yield* tally(client, 8080, 600)
+        assert.hasAllKeys(counts, ["shop-web-1", "shop-web-2", "shop-web-3"])
+        for (const [name, count] of Object.entries(counts)) assert.isAbove(count, 120, name)
+        // From the host, by the relay.
+        assert.match(yield* servedAt(host, "127.0.0.1", 8080), /^shop-web-/)
+
+        // Another project, an image's label and a container without the label are a conflict as ever.
+        for (const [name, options] of [
+          ["other-web-1", { labels: project("other") }],
+          ["plain", { labels: { "portmapper.publish": "8080:80" } }],
+          ["pulled", { image: "greedy", labels: { "portmapper.publish": "8080:80" } }],
+          ["stricter", { labels: project("shop", "web", { "portmapper.allow": "10.0.0.0/8" }) }]
+        ] as const)
+          yield* runContainer(dockerd, name, options)
+        const refused = Effect.map(listed(plugin), (all) =>
+          all
+            .flatMap(({ State, Labels }) =>
+              State === "conflicted" ? [Labels["portmapper.error"] ?? ""] : []
+            )
+            .sort()
+        )
+        yield* until(refused, (all) => all.length === 4)
+        for (const [index, why] of [
+          /a backend of service shop\/web needs no portmapper\.allow, like the others/,
+          /port is already allocated/,
+          /port is already allocated/,
+          /port is already allocated/
+        ].entries())
+          assert.match((yield* refused)[index] ?? "", why)
+        assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-2", "shop-web-3"])
+
+        // A backend that ends is gone from the next connections on; the last one takes the port with it.
+        yield* docker(dockerd, ["rm", "--force", "shop-web-2"])
+        yield* until(services, (all) => all.filter((text) => text === "shop/web live").length === 2)
+        assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-3"])
+        yield* docker(dockerd, ["rm", "--force", "shop-web-1", "shop-web-3"])
+        yield* until(
+          tally(client, 8080, 1),
+          (names) => names["shop-web-1"] === undefined && names["shop-web-3"] === undefined
+        )
+      })
+    )
+  )
+
+  it.live("gives every start the same slots, and keeps the clients of a source at their container", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* prepareImages(dockerd)
+        const folder = yield* Plugin.temporaryFolder
+        const start = Plugin.start(host, {
+          folder,
+          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+        })
+        const slots = Effect.map(host.check("nft", ["list", "table", "inet", "portmapper"]), (text) =>
+          [...text.matchAll(/tcp \. 8080 \. \d+ counter packets \d+ bytes \d+ : \S+/g)]
+            .map(([element]) => element.replace(/ counter packets \d+ bytes \d+/, ""))
+            .sort()
+        )
+        const [before, own] = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const plugin = yield* start
+            for (const name of ["a-1", "a-2", "a-3"])
+              yield* leaveContainer(dockerd, name, {
+                labels: {
+                  "portmapper.publish": "8080:80",
+                  "portmapper.share": "web",
+                  "portmapper.balance": "source"
+                }
+              })
+            yield* until(listed(plugin), (all) => all.length === 3)
+            const own = Object.keys(yield* tally(client, 8080, 50))
+            assert.strictEqual(own.length, 1)
+            return [yield* slots, own] as const
+          })
+        )
+        assert.strictEqual(before.length, 64)
+        const again = yield* start
+        assert.deepStrictEqual(yield* slots, before)
+        assert.deepStrictEqual(Object.keys(yield* tally(client, 8080, 20)), own)
+        yield* again.process.kill("SIGKILL")
+        yield* start
+        assert.deepStrictEqual(yield* slots, before)
+        assert.deepStrictEqual(Object.keys(yield* tally(client, 8080, 20)), own)
+      })
+    )
+  )
+
+  it.live("refuses no connection while its containers are replaced one by one", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* lab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* prepareImages(dockerd)
+        yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })
+        // It accepts for a second after the signal, as servers do that shut down gracefully.
+        const graceful = (name: string) =>
+          docker(dockerd, [
+            ...["run", "--detach", "--stop-signal=TERM", `--name=${name}`],
+            ...["--label=portmapper.publish=8080:80", "--label=portmapper.share=web"],
+            ...["--label=com.docker.compose.project=shop", "--health-cmd=cat /ready", "--health-interval=1s"],
+            ...["busybox", "/bin/sh", "-c"],
+            `echo ${name} > /www/index.html; trap "sleep 1; exit" TERM; httpd -p 80 -h /www; echo > /ready; sleep 3600 & wait`
+          ])
+        const names = ["web-1", "web-2", "web-3"]
+        for (const name of names) yield* graceful(name)
+        yield* until(tally(client, 8080, 60), (counts) => names.every((name) => (counts[name] ?? 0) > 0))
+        const steady = yield* Effect.forkChild(rate(client, 8080, 300, 15))
+        yield* Effect.sleep("1 second")
+        for (const name of names) {
+          yield* docker(dockerd, ["stop", name])
+          yield* docker(dockerd, ["rm", name])
+          yield* graceful(`${name}-new`)
+          yield* until(tally(client, 8080, 40), (counts) => (counts[`${name}-new`] ?? 0) > 0)
+        }
+        const { error = 0, ...answered } = yield* Fiber.join(steady)
+        assert.strictEqual(error, 0)
+        assert.isAbove(
+          Object.values(answered).reduce((sum, count) => sum + count, 0),
+          1000
+        )
+        yield* until(tally(client, 8080, 60), (counts) =>
+          names.every((name) => (counts[name] ?? 0) === 0 && (counts[`${name}-new`] ?? 0) > 0)
+        )
+      })
+    )
+  )
+})

@@ -1,0 +1,251 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit } from "effect"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import type { Capabilities } from "../../src/mapper/Plan.ts"
+import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import type { Group } from "../../src/protocol/PortBinding.ts"
+import { parseSlots } from "../../src/protocol/Slots.ts"
+import { group, releaseOf } from "../support/groups.ts"
+import { makeLives } from "../support/lives.ts"
+import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { atEveryStep } from "../support/steps.ts"
+
+const share = { "portmapper.share": "web" }
+const replica = (number: number, labels: Record<string, string> = share, address = "0.0.0.0"): Group =>
+  group("8080", [`tcp ${address} 172.17.0.${number}:80`], labels)
+
+const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
+const refused = (asked: Group) =>
+  Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
+const unmap = (asked: Group) =>
+  Driver.use((driver) =>
+    driver.unmapPorts(
+      releaseOf(
+        asked.entries.map((entry) => ({
+          entry,
+          port: 8080,
+          discarded: undefined,
+          allowForwarding: false,
+          nat: undefined
+        }))
+      )
+    )
+  )
+const rules = Effect.map(host, (held) => held.rules)
+const listed = Effect.flatMap(Driver, ({ listPorts = Effect.succeed([]) }) =>
+  Effect.map(listPorts, (mappings) =>
+    mappings.map(({ backendIp, service, state }) => `${backendIp} ${service} ${state}`)
+  )
+)
+
+const test = (
+  title: string,
+  effect: () => Effect.Effect<void, unknown, MemoryServices>,
+  capabilities: Partial<Capabilities> = {}
+) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
+
+describe("a port shared by several backends", () => {
+  test("is held by one socket, leads to all of them evenly, and to the last one alone", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      assert.deepStrictEqual(yield* rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 slots 0-63 of 64 by random"
+      ])
+      yield* map(replica(3))
+      assert.deepStrictEqual(yield* host, {
+        sockets: ["0.0.0.0:8080/tcp"],
+        rules: [
+          "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 slots 32-63 of 64 by random",
+          "Redirect 0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-31 of 64 by random"
+        ],
+        routes: [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80 slots 32-63 of 64 by random admits loopback",
+          "0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-31 of 64 by random admits loopback"
+        ],
+        stored: ["0.0.0.0:8080 answered", "0.0.0.0:8080 answered"]
+      })
+      assert.deepStrictEqual(yield* listed, ["172.17.0.2 web live", "172.17.0.3 web live"])
+      yield* map(replica(3))
+      yield* unmap(replica(2))
+      assert.deepStrictEqual(yield* rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-63 of 64 by random"
+      ])
+      yield* unmap(replica(3))
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("is refused to another service, to none, and to callers of another kind", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      const before = yield* host
+      const held =
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
+      for (const labels of [{}, { "portmapper.share": "api" }])
+        assert.match(yield* refused(replica(3, labels)), held)
+      assert.match(yield* Effect.provideService(refused(replica(3)), CurrentOwner, "cli"), held)
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  test(
+    "is the whole host's where the host allows the name",
+    () =>
+      Effect.gen(function* () {
+        const all = { "portmapper.share": "/web" }
+        yield* map(replica(2, all))
+        yield* Effect.provideService(map(replica(3, all)), CurrentOwner, "cli")
+        assert.deepStrictEqual(yield* listed, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
+        assert.strictEqual(
+          yield* refused(replica(4, { "portmapper.share": "/api" })),
+          'RequestError: bad request: Labels["portmapper.share"] = "/api": must be a name of this host\'s `serve --shares` (web)'
+        )
+      }),
+    { shares: ["web"] }
+  )
+
+  test("may be on several addresses, but not on one that covers a member's alone", () =>
+    Effect.gen(function* () {
+      const on = (number: number, ...addresses: ReadonlyArray<string>) =>
+        group(
+          "8080",
+          addresses.map((address) => `tcp ${address} 172.17.0.${number}:80`),
+          share
+        )
+      yield* map(on(2, "10.99.0.1"))
+      assert.match(yield* refused(on(3, "0.0.0.0")), /port is already allocated/)
+      yield* map(on(3, "10.99.0.1"))
+      for (const number of [2, 3]) yield* unmap(on(number, "10.99.0.1"))
+      for (const number of [2, 3]) yield* map(on(number, "0.0.0.0", "10.99.0.1"))
+      assert.deepStrictEqual((yield* host).sockets, ["0.0.0.0:8080/tcp"])
+      for (const number of [2, 3]) yield* unmap(on(number, "0.0.0.0", "10.99.0.1"))
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("needs an exact port, and a mode in which this plugin forwards", () =>
+    Effect.gen(function* () {
+      for (const [asked, why] of [
+        [group("0", ["tcp 0.0.0.0 172.17.0.2:80"], share), /exact host port/],
+        [group("80-90", ["tcp 0.0.0.0 172.17.0.2:80"], share), /exact host port/],
+        [replica(2, { ...share, "portmapper.mode": "routed" }), /mode nat or proxy \(not routed\)/],
+        [replica(2, { ...share, "portmapper.mode": "engine" }), /mode nat or proxy/],
+        [replica(2, { "portmapper.balance": "source" }), /beside a portmapper\.share/],
+        [replica(2, { ...share, "portmapper.balance": "even" }), /random or source/],
+        [replica(2, { "portmapper.share": "a/b/c" }), /a name of letters/],
+        [replica(2, { "portmapper.share": "" }), /a name of letters/]
+      ] as const)
+        assert.match(yield* refused(asked), why)
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("has one policy: a backend that differs is refused with the label", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2, { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.container": "a" }))
+      const before = yield* host
+      for (const [labels, why] of [
+        [share, "portmapper.allow=10.0.0.0/8, like the others (not no portmapper.allow)"],
+        [
+          { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.balance": "source" },
+          "no portmapper.balance, like the others (not portmapper.balance=source)"
+        ],
+        [
+          { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.mode": "proxy" },
+          "mode nat, like the others (not proxy)"
+        ]
+      ] as const)
+        assert.strictEqual(
+          yield* refused(replica(3, labels)),
+          `ServiceRefused: bind for 0.0.0.0:8080/tcp failed: a backend of service web needs ${why}`
+        )
+      assert.deepStrictEqual(yield* host, before)
+      yield* map(replica(3, { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.container": "b" }))
+    }))
+
+  test("changes the balance of its only backend", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      yield* map(replica(2, { ...share, "portmapper.balance": "source" }))
+      assert.deepStrictEqual(yield* rules, [
+        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 slots 0-63 of 64 by source"
+      ])
+    }))
+
+  test("keeps an allow-list of a relayed frontend until the last backend goes", () =>
+    Effect.gen(function* () {
+      const limited = { ...share, "portmapper.allow": "2001:db8::/32" }
+      for (const number of [2, 3, 4]) yield* map(replica(number, limited, "::"))
+      const limit = ["Limit [::]:8080/tcp from 2001:db8::/32"]
+      assert.deepStrictEqual(yield* rules, limit)
+      for (const number of [2, 4]) {
+        yield* unmap(replica(number, limited, "::"))
+        assert.deepStrictEqual(yield* rules, limit)
+      }
+      yield* unmap(replica(3, limited, "::"))
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("is as before when a backend's joining fails or is interrupted at any step", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      yield* map(replica(3))
+      const before = yield* host
+      const steps = yield* atEveryStep(
+        (done) =>
+          Effect.scoped(
+            Effect.tap(
+              Driver.use((driver) => driver.mapPorts(replica(4))),
+              done
+            )
+          ),
+        (how, step) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)
+          }),
+        Effect.andThen(unmapAll, Effect.andThen(map(replica(2)), map(replica(3))))
+      )
+      assert.includeMembers(steps as Array<string>, ["Firewall.apply", "Relay.open", "MappingStore.put"])
+    }))
+
+  test("loses no slot when a backend's leaving fails at any step", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      yield* map(replica(3))
+      yield* atEveryStep(
+        (done) => Effect.andThen(unmap(replica(3)), done),
+        (how, step) =>
+          Effect.gen(function* () {
+            const { rules: lines, routes } = yield* host
+            const slots = (texts: ReadonlyArray<string>) =>
+              texts.flatMap((text) => parseSlots(/slots (\S+) of/.exec(text)?.[1] ?? "") ?? []).length
+            assert.strictEqual(slots(lines), 64, `${how} at ${step}`)
+            assert.strictEqual(slots(routes), 64, `${how} at ${step}`)
+          }),
+        Effect.andThen(host, map(replica(3)))
+      )
+    }))
+
+  test("gives the slots back when the newcomer's answer is lost", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      const before = yield* host
+      yield* Driver.use((driver) =>
+        Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(replica(3)), Exit.fail("lost"))))
+      )
+      assert.deepStrictEqual(yield* host, before)
+    }))
+
+  it.effect("has the same slots after a kill", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      const lines = Effect.map(MemoryFirewall, (firewall) => firewall.rules())
+      const before = yield* life(
+        Effect.gen(function* () {
+          for (const number of [2, 3, 4]) yield* map(replica(number))
+          yield* unmap(replica(2))
+          yield* map(replica(5))
+          return yield* lines
+        })
+      )
+      assert.deepStrictEqual(yield* life(lines), before)
+    })
+  )
+})
