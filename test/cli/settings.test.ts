@@ -26,6 +26,7 @@ const values: Readonly<Record<string, string>> = {
   ephemeral: "40000-40010",
   "accept-fwmark": "0x1/0x1",
   "udp-idle": "5m",
+  shares: "web,api",
   watch: "true",
   engine: "tcp://10.0.0.1:2375",
   "trust-image-labels": "yes",
