@@ -103,7 +103,7 @@ interface Found {
 
 /** A state folder may contain other files, such as a socket: we remove only files that we write. */
 const stateFile =
-  /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
+  /^\.?(mappings\.db|spare|lock|holder|engine|watch\.json)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
 const filesOf = (options: ResetFlags): Found => {
   const socket = Options.socketOf(options)

@@ -5,9 +5,11 @@
  *
  * Only those threads import this file: importing it loads the C library.
  */
+import { workerData } from "node:worker_threads"
 import { koffi as load } from "./Koffi.ts"
 
-const koffi = load()
+const { loadedBy } = workerData as { readonly loadedBy: string }
+const koffi = load(loadedBy)
 const library = koffi.load(null)
 
 /** Addresses fit in 47 bits, so a number holds them exactly. */

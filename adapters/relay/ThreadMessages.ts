@@ -65,6 +65,8 @@ export interface Settings {
 
 /** The data a thread starts with. */
 export interface ThreadData {
+  /** The URL of the module that started it, beside which koffi is found. */
+  readonly loadedBy: string
   readonly port: MessagePort
   /** An eventfd, written when `port` has a message that can't wait for the next event. */
   readonly wake: number

@@ -174,7 +174,8 @@ describe("map, ls and unmap", () => {
                 Labels: { "portmapper.mode": "nat" },
                 Connections: 0,
                 BytesIn: null,
-                BytesOut: null
+                BytesOut: null,
+                Service: ""
               }
             ]
           }

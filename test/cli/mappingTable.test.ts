@@ -198,7 +198,11 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
     assert.strictEqual(
       text(rows, 120),
       `
-FRONTEND         BACKEND               MODE  OWNER   STATE       AGE  CONNS    IN   OUT
+FRONTEND         BACKEND               MODE  OWNER   STATE       AGE  CONNS      IN   OUT
+0.0.0.0:80/tcp   shop/web: 2 backends  nat   watch   conflicted   1h      7  2.00kB  100B
+                   172.17.0.2:8080     nat   watch   conflicted   1m      4  1.00kB   50B
+                   172.17.0.3:8080     nat   watch   live         1h      3  1.00kB   50B
+0.0.0.0:443/tcp  172.17.0.9:443        nat   engine  live         1m      0       -     -
 `
     )
   })
