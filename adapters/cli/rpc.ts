@@ -69,9 +69,13 @@ const driverLayer = Effect.fnUntraced(function* (
     return yield* new WrongUsage({ message: "--memory and --connect: choose one" })
   if (memory) {
     const { PortMapper } = yield* Effect.promise(() => import("../../src/mapper/PortMapper.ts"))
-    const { mode, ephemeral, acceptMark } = ofThisHost()
+    const { mode, ephemeral, acceptMark, shares } = ofThisHost()
     return PortMapper.layerMemory(
-      { ...(mode === undefined ? {} : { defaultMode: mode }), marksAccepted: acceptMark !== undefined },
+      {
+        ...(mode === undefined ? {} : { defaultMode: mode }),
+        marksAccepted: acceptMark !== undefined,
+        shares
+      },
       undefined,
       { ephemeral }
     )

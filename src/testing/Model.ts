@@ -3,7 +3,7 @@
  * to. Where several outcomes are possible (an interrupted call) the result has all of them; where the mapper may
  * choose (which ephemeral port) the model checks the answer and does not predict it.
  *
- * Source: docs/PROTOCOL.md, rules 1 to 13; docs/decisions 4 to 7, 11 and 13.
+ * Source: docs/PROTOCOL.md, rules 1 to 13; docs/decisions 4 to 7, 11, 13 and 15.
  */
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"

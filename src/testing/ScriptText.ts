@@ -32,7 +32,8 @@ export const rpcCommand = ({ capabilities, ephemeral: { range } }: ModelHost): s
   [
     "portmapper rpc --memory",
     ...["--mode", capabilities.defaultMode, "--ephemeral", `${range.first}-${range.last}`],
-    ...(capabilities.marksAccepted ? ["--accept-fwmark", "0x1/0x1"] : [])
+    ...(capabilities.marksAccepted ? ["--accept-fwmark", "0x1/0x1"] : []),
+    ...(capabilities.shares === undefined ? [] : ["--shares", capabilities.shares.join(",")])
   ].join(" ")
 
 /** The violation, and every call up to it with its outcome. */
