@@ -40,7 +40,9 @@ export const widened = (slots: ReadonlyArray<number>, from: Size, to: Size): Rea
 
 /**
  * Spreads all slots over the members, as evenly as possible. `current`: what each member has, or had and would like
- * back; where two claim a slot, the earlier member has it. Returns the slots of each member, in ascending order.
+ * back; where two claim a slot, the earlier member has it. What was taken over from a member that comes back is
+ * the first to be given up, so that all have their slots from before. Returns the slots of each member, in ascending
+ * order.
  */
 export const spread = (
   size: Size,
@@ -55,7 +57,7 @@ export const spread = (
         owner[slot] = member
         counts[member] = (counts[member] ?? 0) + 1
       }
-  const quotas = quotasOf(size, counts)
+  const quotas = quotasOf(size, undisputed(current))
   const give = (slot: number, to: number) => {
     const from = owner[slot] ?? -1
     if (from !== -1) counts[from] = (counts[from] ?? 0) - 1
@@ -75,6 +77,12 @@ export const spread = (
   const spreadSlots: Array<Array<number>> = current.map(() => [])
   for (const [at, member] of owner.entries()) spreadSlots[member]?.push(at)
   return spreadSlots
+}
+
+/** How many of its slots each member would keep if later members got what they claim. */
+const undisputed = (current: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<number> => {
+  const last = new Map(current.flatMap((slots, member) => slots.map((slot) => [slot, member] as const)))
+  return current.map((slots, member) => slots.filter((slot) => last.get(slot) === member).length)
 }
 
 /** How many slots each member is to have: those with the most get the remainder. */

@@ -46,6 +46,8 @@ describe("Slots", () => {
             const had = new Set(slots)
             for (const slot of after) if (!had.has(slot)) assert.include(joins ? [] : moved, slot)
           }
+          // An eviction that is undone leaves no trace.
+          if (!joins) assert.deepStrictEqual(spread(size, [...next, moved]), [...staying, moved])
           members = next
         }
       }),
