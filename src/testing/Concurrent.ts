@@ -10,7 +10,7 @@ import { type Model, type ModelHost, noMappings } from "./Model.ts"
 import { misheld } from "./ModelModes.ts"
 import { observe } from "./ModelServices.ts"
 import type { Step } from "./Script.ts"
-import { callersStep, contestedSteps, crowdedStep, sharedStep } from "./ScriptArbitrary.ts"
+import { callersStep, contestedSteps, crowdedStep, sharedSteps } from "./ScriptArbitrary.ts"
 import type { Call, Running, SyncTarget, WireBinding, WireMapAnswer } from "./Target.ts"
 
 /** The steps of each client, and which client runs at each turn; the list `turns` is repeated as needed. */
@@ -40,7 +40,7 @@ export const interleavings: fc.Arbitrary<Interleaving> = fc.record({
   clients: fc.oneof(
     clientsOf(fc.oneof(crowdedStep, callersStep.filter(isCall)), 5),
     contestedSteps.chain((step) => clientsOf(step, 2)),
-    clientsOf(sharedStep, 4)
+    sharedSteps.chain((step) => clientsOf(step, 4))
   ),
   turns: fc.array(fc.nat({ max: 5 }), { minLength: 1, maxLength: 40, size: "max" })
 })

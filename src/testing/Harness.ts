@@ -279,6 +279,8 @@ class Runner {
     const ended = (yield { want: "call", call, fate }) as Ended
     this.calls.push({ call, fate, ended })
     const crashed = fate?.how === "crash" && ended.struck
+    // A backend joined and left: the others got its slots back, but not each its own.
+    if (ended.lost !== undefined) this.#spread = new Map()
     this.#unrepaired = !crashed && (this.#unrepaired || (fate?.how === "fail" && ended.struck))
     const verdictOn = crashed ? afterCrash : afterCall
     const problem = yield* this.#judge((model) => settled(verdictOn(this.#host, model, call, ended), ended))

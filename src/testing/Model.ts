@@ -307,7 +307,10 @@ const afterMap = (
           (mapping) =>
             mapping.port === exact &&
             !ownMappings.has(mapping) &&
-            (fresh.some(({ at }) => conflict(mapping, at) && isInTheWay(model, mapping, at, claim)) ||
+            (fresh.some(
+              ({ at, req }) =>
+                conflict(mapping, at) && (isOwn(mapping, at, req) || isInTheWay(model, mapping, at, claim))
+            ) ||
               (isOutvoted(mapping, claim) && served.some(({ at }) => conflict(mapping, at))))
         )
   const standing = holders.filter((holder) => holdsPort(model, holder) && stays(holder))

@@ -36,8 +36,8 @@ export const scripts = ({
     fc.array(sctp ? step : step.map(withoutSctp), { minLength: minSteps, maxLength: maxSteps, size: "max" })
   switch (reach) {
     case "callers":
-      return scriptOf(
-        fc.oneof({ weight: 3, arbitrary: anyCallersStep }, { weight: 1, arbitrary: sharedStep })
+      return sharedSteps.chain((step) =>
+        scriptOf(fc.oneof({ weight: 3, arbitrary: anyCallersStep }, { weight: 1, arbitrary: step }))
       )
     case "host":
       return scriptOf(hostStep)
@@ -45,7 +45,7 @@ export const scripts = ({
       return fc.oneof(
         { weight: 2, arbitrary: scriptOf(anyStep) },
         { weight: 1, arbitrary: scriptOf(crowdedAnyStep) },
-        { weight: 1, arbitrary: scriptOf(sharedAnyStep) }
+        { weight: 1, arbitrary: sharedAnySteps.chain(scriptOf) }
       )
   }
 }
@@ -252,68 +252,76 @@ const crowdedAnyStep: fc.Arbitrary<Step> = fc.oneof(
 )
 
 const web = { "portmapper.share": "web" }
+const webFromInside = { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" }
 
-/** Mostly the same service, so that its backends meet; also others that want its port. */
-const shareLabels = fc.constantFrom<Readonly<Record<string, string>>>(
-  ...[web, web, web, web, web, web],
-  { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" },
-  { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" },
-  { ...web, "portmapper.balance": "source" },
-  { ...web, "portmapper.mode": "proxy" },
-  { "portmapper.share": "api" },
-  { "portmapper.share": "/web" },
-  { "portmapper.share": "/web" },
-  {},
-  { "portmapper.mode": "routed" }
+const sharedReqs = (
+  hosts: fc.Arbitrary<ReadonlyArray<string>>,
+  ports: fc.Arbitrary<readonly [first: number, last: number]>
+): fc.Arbitrary<ReadonlyArray<WireReq>> =>
+  fc
+    .tuple(hosts, ports, fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.5"))
+    .map(([asked, [first, last], backend]) =>
+      asked.map((host) => ({
+        Proto: 6,
+        BackendIP: backend,
+        BackendPort: 80,
+        FrontendIP: host,
+        FrontendPort: first,
+        FrontendPortEnd: last
+      }))
+    )
+
+const sharedHosts = fc.constantFrom<ReadonlyArray<string>>(
+  ...[["0.0.0.0"], ["0.0.0.0"], ["192.0.2.1"], ["::"], ["127.0.0.1"]],
+  ["0.0.0.0", "192.0.2.1"],
+  ["0.0.0.0", "::"]
 )
 
-const sharedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
-  .tuple(
-    fc.constantFrom<ReadonlyArray<string>>(
-      ...[["0.0.0.0"], ["0.0.0.0"], ["0.0.0.0"], ["192.0.2.1"], ["::"], ["127.0.0.1"]],
-      ["0.0.0.0", "192.0.2.1"],
-      ["0.0.0.0", "::"]
-    ),
-    fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.5"),
-    fc.constantFrom<readonly [number, number]>(
-      ...[[8080, 8080] as const, [8080, 8080] as const, [8080, 8080] as const, [8080, 8080] as const],
-      ...[[8080, 8080] as const, [8081, 8081] as const, [8080, 8081] as const]
-    )
-  )
-  .map(([hosts, backend, [first, last]]) =>
-    hosts.map((host) => ({
-      Proto: 6,
-      BackendIP: backend,
-      BackendPort: 80,
-      FrontendIP: host,
-      FrontendPort: first,
-      FrontendPortEnd: last
-    }))
-  )
+/** What others want of the service's port, or what makes them differ from its backends. */
+const otherLabels = fc.constantFrom<Readonly<Record<string, string>>>(
+  ...[web, webFromInside, { ...web, "portmapper.balance": "source" }, { ...web, "portmapper.mode": "proxy" }],
+  ...[{ "portmapper.share": "api" }, { "portmapper.share": "/web" }, {}, { "portmapper.mode": "routed" }]
+)
 
-/** Steps about one port that several backends share, or may not. */
-const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
+/** Steps about one service, whose backends meet, and about others that want its port. */
+const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<fc.Arbitrary<Step>> =>
+  fc
+    .tuple(sharedHosts, fc.constantFrom<Readonly<Record<string, string>>>(web, web, webFromInside))
+    .map(([hosts, labels]) => {
+      const same = sharedReqs(fc.constant(hosts), fc.constant([8080, 8080]))
+      const others = sharedReqs(
+        fc.oneof(fc.constant(hosts), sharedHosts),
+        fc.constantFrom([8080, 8080] as const, [8080, 8080] as const, [8080, 8081] as const)
+      )
+      const map = (
+        reqs: fc.Arbitrary<ReadonlyArray<WireReq>>,
+        wanted: fc.Arbitrary<Readonly<Record<string, string>>>,
+        owner: fc.Arbitrary<string>
+      ): fc.Arbitrary<Step> =>
+        fc.record({ do: fc.constant("map" as const), reqs, labels: wanted, owner, fate: fated })
+      return fc.oneof(
+        { weight: 12, arbitrary: map(same, fc.constant(labels), fc.constant("engine")) },
+        { weight: 3, arbitrary: map(others, otherLabels, fc.constantFrom("engine", "engine", "cli")) },
+        { weight: 1, arbitrary: map(same, fc.constant(labels), fc.constant("cli")) },
+        { weight: 1, arbitrary: remapStep(fated) },
+        { weight: 4, arbitrary: unmapStep(fated) }
+      )
+    })
+
+export const sharedSteps = shared(never)
+
+/** The other steps among them, and processes that take the shared port. */
+const sharedAnySteps: fc.Arbitrary<fc.Arbitrary<Step>> = shared(fate).map((step) =>
   fc.oneof(
+    { weight: 12, arbitrary: step },
     {
-      weight: 6,
-      arbitrary: fc.record({
-        do: fc.constant("map" as const),
-        reqs: sharedReqs,
-        labels: shareLabels,
-        owner: fc.constantFrom("engine", "engine", "engine", "cli"),
-        fate: fated
-      })
+      weight: 2,
+      arbitrary: restartStep(
+        fc.constantFrom<Elsewhere | undefined>(undefined, { proto: 6, host: "0.0.0.0", port: 8080 })
+      )
     },
-    { weight: 1, arbitrary: remapStep(fated) },
-    { weight: 3, arbitrary: unmapStep(fated) },
-    { weight: 1, arbitrary: sharedReqs.map(([req]): Step => ({ do: "unmapOther", req: req as WireReq })) }
+    { weight: 2, arbitrary: freeStep },
+    { weight: 1, arbitrary: fc.constant<Step>({ do: "wait", seconds: 1 }) },
+    { weight: 1, arbitrary: anyStep }
   )
-
-export const sharedStep = shared(never)
-
-/** The other steps among them. */
-const sharedAnyStep: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 5, arbitrary: shared(fate) },
-  { weight: 1, arbitrary: restartStep(fc.option(elsewhere, { nil: undefined, freq: 2 })) },
-  { weight: 1, arbitrary: anyStep }
 )
