@@ -84,7 +84,8 @@ describe("a client of our own plugin", () => {
         labels: new Map([["portmapper.network", "c"]]),
         connections: 0,
         bytesIn: undefined,
-        bytesOut: undefined
+        bytesOut: undefined,
+        service: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

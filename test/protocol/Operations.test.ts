@@ -122,7 +122,7 @@ describe("PortMapper.ListPorts", () => {
       const json =
         '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
         '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.006Z","Labels":{"__proto__":"x"},' +
-        '"Connections":0,"BytesIn":null,"BytesOut":7}]}'
+        '"Connections":0,"BytesIn":null,"BytesOut":7,"Service":""}]}'
       assert.strictEqual(
         JSON.stringify(yield* ask("PortMapper.ListPorts", textBody("{}"), { listPorts })),
         json

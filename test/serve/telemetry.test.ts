@@ -11,8 +11,7 @@ import type { Span } from "../support/collector.ts"
 import { portmapper } from "../support/command.ts"
 
 const service = `service.name=portmapper service.version=${manifest.version}`
-const ofExporter = (url: string) =>
-  /\/effect\/dist\/(observability\/|http\/\w*HttpClient)|cli\/otlp/.test(url)
+const ofExporter = (url: string) => /\/effect\/dist\/observability\/Otlp|cli\/otlp/.test(url)
 
 describeLab("a plugin with a collector", [], () => {
   it.live(
