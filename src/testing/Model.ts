@@ -414,7 +414,7 @@ const afterMap = (
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
       ...{ model, exact, mode, fresh, standing, first, host, yielding, claim, differs },
-      own: [...ownMappings].filter((mapping) => !mapping?.standby)
+      own: [...ownMappings, ...inConflict].filter((mapping) => !mapping?.standby)
     })
     if (reason === undefined)
       return mayFail

@@ -302,6 +302,7 @@ const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<fc.Arbitrary<Step>> =>
       return fc.oneof(
         { weight: 12, arbitrary: map(same, fc.constant(labels), fc.constant("engine")) },
         { weight: 3, arbitrary: map(others, otherLabels, fc.constantFrom("engine", "engine", "cli")) },
+        { weight: 2, arbitrary: map(others, fc.constant(labels), fc.constant("engine")) },
         { weight: 1, arbitrary: map(same, fc.constant(labels), fc.constant("cli")) },
         { weight: 1, arbitrary: remapStep(fated) },
         { weight: 4, arbitrary: unmapStep(fated) }

@@ -344,12 +344,6 @@ export const mutations: ReadonlyArray<Mutation> = [
   ]),
   ...faultsOf("src/mapper/Claims.ts")([
     [
-      "services-let-another-service-join",
-      "holdersInTheWay",
-      "joins && isMember(holder, service)",
-      "joins && holder.mapping.share !== undefined"
-    ],
-    [
       "services-share-the-socket-of-another-address",
       "holdersInTheWay",
       "holder.mapping.host.key === host.key",
@@ -369,7 +363,6 @@ export const mutations: ReadonlyArray<Mutation> = [
     ]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
-    ["services-give-slots-to-what-is-evicted", "changeOf", "stateWithout(state, evict)", "state"],
     ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
   ]),
   ...faultsOf("src/mapper/Apply.ts")([
@@ -389,14 +382,6 @@ export const mutations: ReadonlyArray<Mutation> = [
       "Effect.void"
     ],
     ["services-relay-the-slots-of-a-released-backend", "reshare", "route === undefined", "route !== null"]
-  ]),
-  ...faultsOf("src/mapper/Reconcile.ts")([
-    [
-      "services-leave-slots-unrepaired-in-the-record",
-      "isRecorded",
-      "shareText(found.mapping) === shareText(mapping)",
-      "true"
-    ]
   ]),
   ...faultsOf("src/mapper/Restore.ts")([
     [
