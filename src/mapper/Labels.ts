@@ -145,10 +145,18 @@ const sharePattern = /^(?:[\w.-]{0,255}\/)?[A-Za-z0-9][\w.-]{0,63}$/
 
 /**
  * What all members of a service must have in common, as pairs of label and value. Labels that name the container or
- * its network differ.
+ * its network differ. A default that is written out is the same as none.
  */
 export const sharedPolicy = (labels: Labels): ReadonlyArray<readonly [name: string, value: string]> =>
-  commonLabels.map((name) => [name, labels.get(name) ?? ""])
+  commonLabels.map((name) => {
+    const value = labels.get(name) ?? ""
+    return [name, value === defaults[name] ? "" : value]
+  })
+
+const defaults: Readonly<Record<string, string>> = {
+  "portmapper.mode": "auto",
+  "portmapper.balance": "random"
+}
 
 const commonLabels = ["mode", "allow", "proxy-protocol", "udp-idle", "balance"].map(
   (name) => `portmapper.${name}`

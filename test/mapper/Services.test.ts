@@ -180,6 +180,19 @@ describe("a port shared by several backends", () => {
       yield* map(replica(3, { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.container": "b" }))
     }))
 
+  test("takes a default that is written out for the same as none", () =>
+    Effect.gen(function* () {
+      const written = { ...share, "portmapper.balance": "random", "portmapper.mode": "auto" }
+      yield* map(replica(2, written))
+      yield* map(replica(3))
+      yield* map(replica(4, written))
+      assert.lengthOf(yield* listed, 3)
+      assert.match(
+        yield* refused(replica(5, { ...written, "portmapper.balance": "source" })),
+        /needs no portmapper\.balance, like the others \(not portmapper\.balance=source\)/
+      )
+    }))
+
   test("changes the balance of its only backend", () =>
     Effect.gen(function* () {
       yield* map(replica(2))
