@@ -80,7 +80,7 @@ describe("a port shared by several backends", () => {
       yield* map(replica(2))
       const before = yield* host
       const held =
-        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for service web since \S+; if all of its containers are gone: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
       for (const labels of [{}, { "portmapper.share": "api" }])
         assert.match(yield* refused(replica(3, labels)), held)
       assert.match(yield* Effect.provideService(refused(replica(3)), CurrentOwner, "cli"), held)
