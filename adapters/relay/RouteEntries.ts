@@ -63,7 +63,7 @@ export class RouteEntries {
 }
 
 export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Duration): Serving => {
-  const { protocol, host, socket, backend, allow, proxyProtocol, share } = route
+  const { protocol, host, socket, backend, allow, proxyProtocol, share, admits } = route
   const wildcard = isUnspecified(socket.host)
   return {
     id,
@@ -76,7 +76,8 @@ export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Du
     allow: allow?.map(({ address, prefixLength }) => ({ octets: octetsOf(address), prefixLength })),
     proxyProtocol,
     udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle),
-    share
+    share,
+    isRedirected: admits === "loopback"
   }
 }
 

@@ -26,6 +26,8 @@ export interface Serving {
   readonly udpIdleMillis: number
   /** Where it is one of several routes of its frontend: a client is served by the one that has its slot. */
   readonly share: SlotShare | undefined
+  /** Whether the kernel itself leads to this backend all that is not left to the relay whoever the backend is. */
+  readonly isRedirected: boolean
 }
 
 export interface Network {

@@ -1,7 +1,7 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an
- * error.
+ * `portmapper.udp-idle`, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an unknown label
+ * under `portmapper.`, in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -122,7 +122,7 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return sharePattern.test(value)
         ? Result.succeed({ share: value })
         : Result.fail(
-            "a name of letters, digits, `_`, `.` and `-`, at most 64, with a leading / for the whole host"
+            "a name of at most 64 letters, digits, `_`, `.` and `-`, the first a letter or digit; /NAME is the whole host's"
           )
     case "portmapper.balance":
       return value === "random" || value === "source"
@@ -141,14 +141,22 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
 }
 
 /** `web`, `/web`, and `PROJECT/web`, as `portmapper watch` writes it. */
-const sharePattern = /^(?:[\w.-]{1,64})?(?:\/?[A-Za-z0-9][\w.-]{0,63})$/
+const sharePattern = /^(?:[\w.-]{0,255}\/)?[A-Za-z0-9][\w.-]{0,63}$/
 
 /**
  * What all members of a service must have in common, as pairs of label and value. Labels that name the container or
- * its network differ.
+ * its network differ. A default that is written out is the same as none.
  */
 export const sharedPolicy = (labels: Labels): ReadonlyArray<readonly [name: string, value: string]> =>
-  commonLabels.map((name) => [name, labels.get(name) ?? ""])
+  commonLabels.map((name) => {
+    const value = labels.get(name) ?? ""
+    return [name, value === defaults[name] ? "" : value]
+  })
+
+const defaults: Readonly<Record<string, string>> = {
+  "portmapper.mode": "auto",
+  "portmapper.balance": "random"
+}
 
 const commonLabels = ["mode", "allow", "proxy-protocol", "udp-idle", "balance"].map(
   (name) => `portmapper.${name}`

@@ -176,7 +176,7 @@ const disagreement = (
 ): string | undefined => {
   const [member] = members
   if (member === undefined) return undefined
-  if (members.length >= maxMembers) return `a service of less than ${maxMembers} backends`
+  if (members.length >= maxMembers) return `a service of fewer than ${maxMembers} backends`
   if (mode !== member.mapping.mode) return `mode ${member.mapping.mode}, like the others (not ${mode})`
   const others = new Map(sharedPolicy(member.mapping.labels))
   for (const [name, value] of sharedPolicy(labels)) {
