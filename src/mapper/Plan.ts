@@ -8,6 +8,7 @@ import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
+import { preview } from "../protocol/GoJson.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -88,8 +89,8 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
-    const mode = policy.mode ?? capabilities.defaultMode
-    const issues = mode === "routed" ? [] : selfMappingIssues(group)
+    const mode = policy.mode ?? modeFor(policy, capabilities)
+    const issues = [...limitIssues(policy), ...(mode === "routed" ? [] : selfMappingIssues(group))]
     if (issues.length > 0) return Result.fail(new RequestError({ issues }))
     const unshared = unshareable(group, mode, policy, capabilities)
     if (unshared !== undefined) return Result.fail(new RequestError({ issues: [unshared] }))
@@ -101,6 +102,31 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       ? Result.fail(new NothingServed({ reasons }))
       : Result.succeed({ mode, policy, entries })
   })
+
+/** The mode of a group that names none: one that has its limits. */
+const modeFor = (policy: Policy, { defaultMode }: Capabilities): Mode =>
+  limitsWithModes(policy).every(({ modes }) => modes.includes(defaultMode)) ? defaultMode : "proxy"
+
+/** The group's limits, each with the modes that have it. */
+const limitsWithModes = ({ connections, rate, ratePerSource }: Policy) =>
+  [
+    { label: "connections", limit: connections, unit: "", modes: ["proxy"] },
+    { label: "rate", limit: rate, unit: "/s", modes: ["nat", "proxy"] },
+    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] }
+  ].filter(({ limit }) => limit !== undefined)
+
+const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
+  limitsWithModes(policy).flatMap(({ label, limit, unit, modes }) =>
+    policy.mode === undefined || modes.includes(policy.mode)
+      ? []
+      : [
+          {
+            path: `Labels["portmapper.${label}"]`,
+            value: preview(`${limit}${unit}`),
+            rule: `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
+          }
+        ]
+  )
 
 /** Why a group can't share its port as its labels request, if it can't. */
 const unshareable = (
@@ -153,11 +179,14 @@ const ownShares = ({ labels }: Mapping): ReadonlyArray<string> | undefined => {
 const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
-  { allow }: Policy,
+  { allow, rate }: Policy,
   share: SlotShare | undefined
 ): ReadonlyArray<Rule> => {
   const frontend = { protocol: entry.protocol, host: entry.host, port }
-  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...shared(share) }]
+  if (redirects) {
+    const rest = { ...shared(share), ...(rate === undefined ? {} : { rate }) }
+    return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...rest }]
+  }
   if (!shields) return []
   if (isLoopback(entry.host)) return [{ _tag: "Guard", ...frontend }]
   return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
@@ -185,8 +214,15 @@ const routeOf = (
         allow: policy.allow,
         proxyProtocol: policy.proxyProtocol,
         udpIdle: policy.udpIdle,
+        ...limited(policy),
         ...shared(share)
       }
+
+/** No property where there are no limits. */
+const limited = ({ connections, rate, ratePerSource }: Policy) =>
+  connections === undefined && rate === undefined && ratePerSource === undefined
+    ? {}
+    : { limits: { connections, rate, ratePerSource } }
 
 /** The host resources that one served entry takes, on the port it got, with its part in a service. */
 export const resourcesOf = (

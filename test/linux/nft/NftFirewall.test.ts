@@ -313,7 +313,7 @@ describeInNamespace("NftFirewall", () => {
           const { read, replace, apply } = yield* Firewall
           assert.deepStrictEqual(yield* standing, [ruleText(rule)])
           yield* replace([rule, guard("tcp 127.0.0.1 80")])
-          assert.deepStrictEqual((yield* read).counted, [{ rule, connections: 7, dropped: 0 }])
+          assert.deepStrictEqual((yield* read).counted, [{ rule, connections: 7, dropped: 0, overRate: 0 }])
           yield* apply({ add: [], remove: [rule] })
           assert.deepStrictEqual(yield* standing, ["Guard 127.0.0.1:80/tcp"])
         }),
