@@ -7,7 +7,14 @@ export * from "./firewall/Conntrack.ts"
 export * from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
 export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
-export { type BackendState, Backends, MapperConfig, type MapperServices } from "./mapper/MapperContext.ts"
+export {
+  type Attributed,
+  type Attribution,
+  type BackendState,
+  Backends,
+  MapperConfig,
+  type MapperServices
+} from "./mapper/MapperContext.ts"
 export {
   type DirtyFlags,
   type EngineEpoch,

@@ -12,6 +12,7 @@ import {
   publishForm,
   publishText
 } from "../../src/protocol/PublishSyntax.ts"
+import { releasedBinding } from "../../src/protocol/ReleaseAll.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
@@ -26,7 +27,6 @@ import { type CommandFailed, failed, type WrongUsage } from "./failure.ts"
 import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
-import { releasedBinding } from "./release.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 

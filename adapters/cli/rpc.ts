@@ -1,4 +1,5 @@
 /** `portmapper rpc`: JSON-RPC 2.0 on stdin and stdout, for scripts. What a session maps lives as long as its input. */
+import { randomBytes } from "node:crypto"
 import * as Path from "node:path"
 import { Effect, Layer, Option } from "effect"
 import { Command } from "effect/cli"
@@ -16,11 +17,21 @@ const flags = {
   logFormat: Options.logFormat
 }
 
-export const rpc = Command.make("rpc", settings(flags), () =>
+export const rpc = Command.make("rpc", settings(flags), ({ connect }) =>
   Effect.gen(function* () {
     const { serve } = yield* Effect.promise(() => import("../stdio/StdioServer.ts"))
-    yield* serve({ input: process.stdin, output: process.stdout })
-  })
+    yield* endsOnHangup
+    const streams = { input: process.stdin, output: process.stdout }
+    if (Option.isNone(connect)) return yield* serve(streams)
+    const { PluginConnection } = yield* Effect.promise(() => import("../docker/PluginDriver.ts"))
+    const lost = Option.match(yield* Effect.serviceOption(PluginConnection), {
+      onNone: () => Effect.never,
+      onSome: (connection) => connection.lost
+    })
+    // The plugin may have other sessions.
+    const owner = `session:${randomBytes(6).toString("hex")}`
+    yield* Effect.raceFirst(serve({ ...streams, owner }), lost)
+  }).pipe(Effect.scoped)
 ).pipe(
   Command.withDescription("Answer JSON-RPC 2.0 on stdin and stdout, one message a line"),
   haveVariables(flags),
@@ -37,6 +48,16 @@ export const rpc = Command.make("rpc", settings(flags), () =>
       )
     ).pipe(Layer.provideMerge(observedLayer(options)))
   )
+)
+
+/** SIGHUP is the end of the input, as when the terminal is gone, until the scope closes. */
+const endsOnHangup = Effect.acquireRelease(
+  Effect.sync(() => {
+    const end = () => void process.stdin.destroy()
+    process.on("SIGHUP", end)
+    return end
+  }),
+  (end) => Effect.sync(() => process.off("SIGHUP", end))
 )
 
 const driverLayer = Effect.fnUntraced(function* (

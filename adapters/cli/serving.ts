@@ -4,10 +4,13 @@ import { Console, Context, Duration, Effect, Layer, Option } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import type { Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
+import { LiveSessions } from "../../src/mapper/MapperContext.ts"
 import { isLoopback } from "../../src/protocol/Address.ts"
 import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
+import { releaseAtEnd } from "../../src/protocol/ReleaseAll.ts"
 import { executeHandler, executePath } from "../cni/Served.ts"
+import { releaseSession } from "../docker/ConnectionSessions.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import type { ProcessUse } from "../docker/ProcessMetrics.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
@@ -26,7 +29,6 @@ import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
-import { releaseAtEnd } from "./release.ts"
 import { exporter } from "./telemetry.ts"
 import { releaseFilter, watching } from "./watching.ts"
 
@@ -109,12 +111,13 @@ interface Serving {
 const generation = Effect.fnUntraced(function* (serving: Serving) {
   const { options, state, metrics, notify, otlp } = serving
   const { handoff, host, lock } = state
+  const passedOn = handoff.connections()
   const mapper = yield* Layer.build(
     mapperOn({
       ...{ ...options.mapper, lock, listening: () => ownGuards(serving), decorate: otlp?.withSteps },
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
-  )
+  ).pipe(Effect.provideService(LiveSessions, new Set(passedOn.flatMap(({ session }) => session ?? []))))
   const driver = yield* Effect.provideContext(driverOf(serving), mapper)
   if (otlp !== undefined)
     yield* Effect.forkScoped(Effect.provideService(otlp.beforeExports(metrics.refresh), Driver, driver))
@@ -144,6 +147,9 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   yield* guard
   return Effect.gen(function* () {
     yield* guard
+    // The connections to sockets that this process does not serve are closed.
+    for (const { place, session } of passedOn)
+      if (session !== undefined && !handoff.places().includes(place)) yield* releaseSession(driver, session)
     for (const listener of listeners) yield* Console.error(`listening on ${listener}`)
     const tookOver = state.predecessor !== undefined
     const { isLeaving } = handoff

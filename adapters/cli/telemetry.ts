@@ -6,7 +6,7 @@
 import { Effect, Layer } from "effect"
 import { type LoggingOptions, loggingLayer } from "./logging.ts"
 
-export const isExported = (env: Readonly<Record<string, string | undefined>>): boolean =>
+const isExported = (env: Readonly<Record<string, string | undefined>>): boolean =>
   env["OTEL_SDK_DISABLED"]?.toLowerCase() !== "true" &&
   ["", "TRACES_", "METRICS_"].some((signal) => (env[`OTEL_EXPORTER_OTLP_${signal}ENDPOINT`] ?? "") !== "")
 

@@ -12,6 +12,7 @@ import {
   unpublishForm,
   unpublishText
 } from "../../src/protocol/PublishSyntax.ts"
+import { releasedBinding } from "../../src/protocol/ReleaseAll.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
@@ -28,7 +29,6 @@ import { optionalText, parsed, toggle } from "./flags.ts"
 import { frontend, sorted } from "./mappingTable.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
-import { releasedBinding } from "./release.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 

@@ -10,8 +10,8 @@ import * as EngineBackends from "../engine/EngineBackends.ts"
 import * as EngineHttp from "../engine/EngineHttp.ts"
 import { startWatch } from "../engine/Watch.ts"
 import { type RecordError, WatchRecord } from "../engine/WatchRecord.ts"
-import { keepAccepted, markText, removeAccepted } from "../linux/nft/DockerUser.ts"
-import type { AcceptMark } from "../linux/nft/Ruleset.ts"
+import { keepAccepted, removeAccepted } from "../linux/nft/DockerUser.ts"
+import { type AcceptMark, markText } from "../linux/nft/Ruleset.ts"
 
 export interface WatchingOptions {
   readonly engine: EngineAddress
@@ -51,7 +51,7 @@ export const watching = ({
 
 /** For `serve` with an Engine but without `--watch`. */
 export const backendsOf = (engine: EngineAddress) =>
-  EngineBackends.layer.pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
+  EngineBackends.layer().pipe(Layer.provide(EngineHttp.layer(engine, { timeoutMillis: 2_000 })))
 
 /** Removes the rule. To be called once the mappings are released, not before. */
 export const releaseFilter = Effect.catch(Effect.asVoid(removeAccepted), (error) =>

@@ -14,7 +14,8 @@ export interface Attachment {
 }
 
 export type Invocation =
-  | { readonly command: "ADD" | "DEL" | "CHECK"; readonly attachment: Attachment }
+  | { readonly command: "ADD" | "CHECK"; readonly attachment: Attachment; readonly netns: string }
+  | { readonly command: "DEL"; readonly attachment: Attachment }
   | { readonly command: "GC" | "STATUS" }
   | { readonly command: "VERSION" }
 
@@ -26,7 +27,11 @@ export const invocationOf = (variables: Variables): Invocation => {
   switch (command) {
     case "ADD":
     case "CHECK":
-      return { command, attachment: attachmentOf(variables, ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]) }
+      return {
+        command,
+        attachment: attachmentOf(variables, ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]),
+        netns: variables["CNI_NETNS"] ?? ""
+      }
     case "DEL":
       return { command, attachment: attachmentOf(variables, ["CNI_CONTAINERID", "CNI_IFNAME"]) }
     case "GC":

@@ -37,7 +37,7 @@ export const outcomeType = "application/vnd.portmapper.cni+json"
  * What a port mapper has to do. `result` is that of the previous plugin in the chain, `answer` the output of `ADD`.
  */
 export type Task =
-  | (Ports & { readonly command: "ADD"; readonly answer: Json })
+  | (Ports & { readonly command: "ADD"; readonly answer: Json; readonly netns: string })
   | (Ports & { readonly command: "CHECK" })
   | { readonly command: "DEL"; readonly attachment: Attachment }
   | { readonly command: "GC"; readonly network: string; readonly valid: ReadonlyArray<Attachment> }
@@ -87,7 +87,12 @@ const taskOf = (
   switch (invocation.command) {
     case "ADD": {
       const ports = portsOf(invocation.attachment, config)
-      return { command: "ADD", ...ports, answer: inVersion(config.version, ports.result) }
+      return {
+        command: "ADD",
+        ...ports,
+        netns: invocation.netns,
+        answer: inVersion(config.version, ports.result)
+      }
     }
     case "CHECK":
       return { command: "CHECK", ...portsOf(invocation.attachment, config) }

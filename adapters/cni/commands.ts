@@ -9,6 +9,7 @@ import { type Answer, call, failureOf, valueBody } from "../../src/protocol/Oper
 import { CniError, codes } from "./CniError.ts"
 import { type Attachment, ownerOf } from "./Environment.ts"
 import { networkLabel } from "./NetworkConfig.ts"
+import { isGone, namespaceLabel } from "./NetworkNamespace.ts"
 import { bindingKey, frontendText, groupText, type WireEntry } from "./PortMappings.ts"
 
 type Group = ReadonlyArray<WireEntry>
@@ -16,13 +17,27 @@ type Labels = Readonly<Record<string, string>>
 type Listed = NonNullable<(typeof ListPortsResponse.Encoded)["Mappings"]>[number]
 type Commanded = Effect.fn.Return<undefined, CniError, Driver | Scope.Scope>
 
-/** Publishes all groups or none, as one delivery: a failed call undoes the calls before it. */
+/** Publishes all groups or none. Attachments that ended without a `DEL` give way. */
 export const add = Effect.fnUntraced(function* (
   attachment: Attachment,
   groups: ReadonlyArray<Group>,
   labels: Labels
 ): Commanded {
   const owner = ownerOf(attachment)
+  const publish = publishAll(owner, groups, labels)
+  yield* Effect.catch(publish, (error) => {
+    if (error.code !== codes.refused) return Effect.fail(error)
+    const released = Effect.catch(releaseGone(groups), () => Effect.succeed(false))
+    return Effect.flatMap(released, (any) => (any ? publish : Effect.fail(error)))
+  })
+})
+
+/** As one delivery: a failed call undoes the calls before it. */
+const publishAll = Effect.fnUntraced(function* (
+  owner: string,
+  groups: ReadonlyArray<Group>,
+  labels: Labels
+): Commanded {
   const delivery = yield* Scope.fork(yield* Effect.scope)
   const publish = (some: ReadonlyArray<Group>) =>
     ask("MapGroups", { Groups: some.map((Reqs) => ({ Reqs, Labels: labels })) }, owner).pipe(
@@ -33,6 +48,20 @@ export const add = Effect.fnUntraced(function* (
     Scope.provide(delivery),
     Effect.onError((cause) => Scope.close(delivery, Exit.failCause(cause)))
   )
+})
+
+/** Releases the ports that these groups want of attachments whose namespace is gone. */
+const releaseGone = Effect.fnUntraced(function* (groups: ReadonlyArray<Group>) {
+  const wanted = new Set(groups.flat().map(({ FrontendPort }) => FrontendPort))
+  const gone = (yield* listOf("")).filter(
+    ({ FrontendPort, Labels, Owner }) =>
+      Owner.startsWith("cni:") && wanted.has(FrontendPort) && isGone(Labels?.[namespaceLabel] ?? "")
+  )
+  if (gone.length === 0) return false
+  for (const owner of new Set(gone.map(({ Owner }) => Owner)))
+    yield* Effect.logInfo(`releases ports of ${owner}: its network namespace is gone`)
+  yield* release("cni:gc", gone)
+  return true
 })
 
 /** Releases the attachment's ports; succeeds if it has none, or never had any. */

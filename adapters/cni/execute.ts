@@ -4,6 +4,7 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import { type CniError, cniErrorOf } from "./CniError.ts"
 import * as Commands from "./commands.ts"
 import { type Execution, failed, type Outcome, type Ports, read, succeeded, type Task } from "./Execution.ts"
+import { namespaceLabels } from "./NetworkNamespace.ts"
 import { containerAddresses, groupsOf } from "./PortMappings.ts"
 
 /** The scope is the delivery of the outcome: if it fails, what the execution published is undone. */
@@ -24,7 +25,10 @@ const perform = (task: Task): Effect.Effect<void, CniError, Driver | Scope.Scope
   switch (task.command) {
     case "ADD":
       return Effect.flatMap(groupsFor(task), (groups) =>
-        Commands.add(task.attachment, groups, task.publication.labels)
+        Commands.add(task.attachment, groups, {
+          ...task.publication.labels,
+          ...namespaceLabels(task.netns)
+        })
       )
     case "CHECK":
       return Effect.flatMap(groupsFor(task), (groups) => Commands.check(task.attachment, groups))

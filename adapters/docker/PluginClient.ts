@@ -56,7 +56,8 @@ export interface PluginClient {
 }
 
 /** Our plugin itself limits each call to 10 s. */
-export interface ClientOptions extends Pick<HttpOptions, "connectTimeoutMillis" | "answerTimeoutMillis"> {
+export interface ClientOptions
+  extends Pick<HttpOptions, "connectTimeoutMillis" | "answerTimeoutMillis" | "onClosed"> {
   /** The owner that calls are made for; `CurrentOwner` if `undefined`. Only our plugin reads it. */
   readonly owner?: string | undefined
   readonly tls?: TlsFiles | undefined

@@ -11,9 +11,11 @@ import { Clock, Context, Effect, Exit, References, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
 import { type ListenerHandoff, leaveConnection, type Place } from "../upgrade/ListenerHandoff.ts"
+import { type ConnectionSessions, connectionSessions } from "./ConnectionSessions.ts"
 import { closeOthers, oneByOne } from "./Connections.ts"
 import { type Responder, start, startCall, Undelivered } from "./Responder.ts"
 import {
+  type CallRoute,
   contentType,
   decodeBody,
   errorText,
@@ -89,7 +91,8 @@ export const serveOn = <E, R>(
       leaving: false,
       inFlight: 0,
       idle: undefined,
-      shortWay: undefined
+      shortWay: undefined,
+      sessions: connectionSessions(services)
     }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
@@ -111,9 +114,12 @@ export const serveOn = <E, R>(
             now: () => clock.currentTimeMillisUnsafe()
           })
         if (options.admits !== undefined) closeOthers(created, options.admits)
+        created.prependListener("connection", (connection: Net.Socket, session?: string) => {
+          if (session !== undefined) state.sessions.adopt(connection, session)
+        })
         return created
       }),
-      (server) => stop(server, state, options)
+      (server) => Effect.andThen(stop(server, state, options), state.sessions.end)
     )
     yield* listen(server)
   })
@@ -144,6 +150,7 @@ interface ServerState {
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
   shortWay: ShortWay | undefined
+  readonly sessions: ConnectionSessions
 }
 
 const requestListener =
@@ -159,9 +166,7 @@ const requestListener =
         return runPage(services, route, response)
       case "Call":
         return readBody(request, response, (text) => {
-          // A call ends once the driver knows of the delivery, which is after the response was sent.
-          state.inFlight++
-          startCall(services, route, text, exchangeOf(response), () => requestDone(state))
+          beginCall(services, state, { route, text, responder: responderOf(response) })
         })
       case "Handler":
         return readBody(request, response, (text) => {
@@ -181,13 +186,30 @@ const takeWhole =
     if (state.stopping && !state.leaving) return false
     const route = routeOf(head, options)
     if (route._tag !== "Call") return false
-    state.inFlight++
-    startCall(services, route, body, responder, () => {
-      done()
-      requestDone(state)
-    })
+    beginCall(services, state, { route, text: body, responder, done })
     return true
   }
+
+interface BegunCall {
+  readonly route: CallRoute
+  readonly text: string
+  readonly responder: Responder
+  readonly done?: () => void
+}
+
+const beginCall = (
+  services: Context.Context<Driver>,
+  state: ServerState,
+  { route: { method, owner }, text, responder, done }: BegunCall
+): void => {
+  const named = { method, owner: state.sessions.ownerOf(owner, responder.connection) }
+  state.inFlight++
+  // A call ends once the driver knows of the delivery, which is after the response was sent.
+  startCall(services, named, text, responder, () => {
+    done?.()
+    requestDone(state)
+  })
+}
 
 const requestDone = (state: ServerState): void => {
   state.inFlight--
@@ -226,7 +248,8 @@ const readBody = (
   request.once("end", () => done(decodeBody(chunks)))
 }
 
-const exchangeOf = (response: Http.ServerResponse): Responder => ({
+const responderOf = (response: Http.ServerResponse): Responder => ({
+  connection: response.req.socket,
   deliver: (text) => deliver(response, { status: 200, contentType, body: text }),
   open: () => !response.headersSent && !response.destroyed,
   refuse: (refusal) => refuse(response, refusal),
@@ -253,7 +276,7 @@ const runHandler = (
   done: () => void
 ): void => {
   const answered = Effect.scoped(Effect.flatMap(made, (reply) => deliver(response, reply)))
-  start(services, answered, exchangeOf(response), done)
+  start(services, answered, responderOf(response), done)
 }
 
 const runPage = (
@@ -305,7 +328,7 @@ const stop = (
     let end = (socket: Net.Socket): void => void socket.end()
     if (handoff !== undefined && place !== undefined && handoff.isLeaving()) {
       state.leaving = true
-      end = (socket) => leaveConnection(socket, place, handoff)
+      end = (socket) => leaveConnection(socket, place, handoff, state.sessions)
     }
     const closed = () => {
       closeAll(server, state)

@@ -8,7 +8,8 @@ import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { replaceablePart } from "../node/OwnPath.ts"
-import { listenKept } from "../upgrade/ListenerHandoff.ts"
+import { isOwnFile, removeOwnFile, untilRemoved } from "../node/SocketFile.ts"
+import { type AdoptedListener, listenKept } from "../upgrade/ListenerHandoff.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
 export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
@@ -45,17 +46,54 @@ const placeOf = (path: string): string => `unix ${Path.resolve(path)}`
 
 const listenUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
   Effect.gen(function* () {
-    const { handoff } = options
-    if (handoff === undefined) return yield* Effect.asVoid(bindUnix(server, path, options))
-    const kept = handoff.adopt(placeOf(path))
-    const inPlace = kept !== undefined && Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === kept.inode
-    if (kept !== undefined && !inPlace) Fs.closeSync(kept.fd)
-    const bind = bindUnix(server, path, options)
-    yield* listenKept(server, placeOf(path), handoff, inPlace ? kept : undefined, bind)
-    if (inPlace) yield* ownFile(path, path, options)
+    const kept = options.handoff?.adopt(placeOf(path))
+    const isInPlace = kept?.inode !== undefined && isOwnFile(path, kept.inode)
+    if (kept !== undefined && !isInPlace) Fs.closeSync(kept.fd)
+    const inode = yield* listenAt(server, path, options, isInPlace ? kept : undefined)
+    yield* Effect.forkScoped(stayAt(server, path, options, inode))
   })
 
-const bindUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
+/** Returns the inode of the socket's file. */
+const listenAt = (
+  server: Net.Server,
+  path: string,
+  options: SocketFileOptions,
+  kept: AdoptedListener | undefined
+) =>
+  Effect.gen(function* () {
+    const { handoff } = options
+    let inode = 0
+    const bind = Effect.tap(bindUnix(server, path, options), (bound) =>
+      Effect.sync(() => {
+        inode = bound.inode
+      })
+    )
+    if (handoff === undefined) yield* bind
+    else yield* listenKept(server, placeOf(path), handoff, kept, bind)
+    return kept === undefined ? inode : yield* ownFile(path, path, options)
+  })
+
+/**
+ * Where another process removes, moves or replaces the socket, listens at the path again: clients of the old socket are
+ * served as before, new ones would not find it.
+ */
+const stayAt = (server: Http.Server, path: string, options: SocketFileOptions, bound: number) =>
+  Effect.gen(function* () {
+    let inode = bound
+    while (true) {
+      yield* untilRemoved(path, inode)
+      if (options.handoff?.isLeaving() === true) return
+      const another = Net.createServer({ allowHalfOpen: true }, (socket) => server.emit("connection", socket))
+      another.maxConnections = server.maxConnections
+      yield* Effect.addFinalizer(() => Effect.sync(() => another.close()))
+      inode = yield* listenAt(another, path, options, undefined)
+      yield* Effect.logWarning(`someone removed, moved or replaced ${path}: the plugin listens there again`)
+    }
+  }).pipe(
+    Effect.catch(({ message }) => Effect.logError(`${message}; restart the plugin to listen there again`))
+  )
+
+const bindUnix = (server: Net.Server, path: string, options: SocketFileOptions) =>
   Effect.gen(function* () {
     const { folderMode } = options
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
@@ -98,12 +136,12 @@ const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOpt
     (inode) =>
       Effect.sync(() => {
         const isOthers = handoff?.isLeaving() === true || (from === path && handoff?.accepts() === false)
-        if (!isOthers) removeOwn(path, inode)
+        if (!isOthers) removeOwnFile(path, inode)
       })
   )
 
 /** Binds under a umask that makes the mode 0660, so that no other user can connect at any moment. */
-const listen = (server: Http.Server, path: string): Effect.Effect<void, SocketFileError> =>
+const listen = (server: Net.Server, path: string): Effect.Effect<void, SocketFileError> =>
   Effect.callback((resume) => {
     const failed = (error: Error) =>
       resume(Effect.fail(new SocketFileError({ path, detail: `listening failed: ${error.message}` })))
@@ -149,11 +187,6 @@ const isServed = (path: string): Effect.Effect<boolean, SocketFileError> =>
       )
     )
   })
-
-const removeOwn = (path: string, inode: number): void => {
-  const found = Fs.lstatSync(path, { throwIfNoEntry: false })
-  if (found?.ino === inode) Fs.rmSync(path, { force: true })
-}
 
 const attempt = <A>(path: string, what: string, run: () => A): Effect.Effect<A, SocketFileError> =>
   Effect.try({

@@ -1,4 +1,5 @@
 /** One call and its answer on any transport: run it, deliver the answer, interrupt it when the client disconnects. */
+import type * as Net from "node:net"
 import { Context, Data, Effect, Exit } from "effect"
 import { CurrentOwner, type Driver } from "../../src/protocol/Driver.ts"
 import { type CallError, call, failureOf, textBody } from "../../src/protocol/Operations.ts"
@@ -8,6 +9,7 @@ import { answerText, type CallRoute, type Refusal, refusedAs } from "./Routes.ts
 export class Undelivered extends Data.TaggedError("Undelivered") {}
 
 export interface Responder {
+  readonly connection: Net.Socket
   /** Succeeds once the kernel has taken the whole answer; fails if the client disconnects before that. */
   readonly deliver: (text: string) => Effect.Effect<void, Undelivered>
   /** Whether an answer can still be sent: none was sent yet, and the client is connected. */
@@ -20,7 +22,7 @@ export interface Responder {
 /** Starts a call; its scope is the delivery of its answer. `done` runs at the end, after success and failure alike. */
 export const startCall = (
   services: Context.Context<Driver>,
-  { method, owner }: CallRoute,
+  { method, owner }: Pick<CallRoute, "method" | "owner">,
   text: string,
   responder: Responder,
   done: () => void = () => {}
@@ -35,7 +37,7 @@ export const startCall = (
 export const start = (
   services: Context.Context<Driver>,
   answered: Effect.Effect<void, CallError | Undelivered, Driver>,
-  responder: Omit<Responder, "deliver">,
+  responder: Omit<Responder, "deliver" | "connection">,
   done: () => void
 ): void => {
   const fiber = Effect.runForkWith(services)(answered)

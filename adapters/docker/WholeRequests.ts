@@ -67,6 +67,7 @@ export const interceptWholeRequests = (
       else endNext?.(socket)
     }
     const responder: Responder = {
+      connection: socket,
       deliver: (text) =>
         Effect.callback((resume) => {
           if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
@@ -81,9 +82,8 @@ export const interceptWholeRequests = (
         }),
       open: () => state.isOpen && !socket.destroyed,
       refuse: ({ status, reason }) => {
-        const text = errorText(reason)
         state.isOpen = false
-        writeAnswer(socket, { status, text, nowMillis: now() })
+        writeAnswer(socket, { status, text: errorText(reason), nowMillis: now() })
       },
       onGone: (listener) => {
         gone = listener

@@ -1,7 +1,13 @@
 /** The plugin protocol over HTTP: servers for sockets and ports, and a client for any plugin. */
 export { type HttpOptions, TlsFileError, type TlsFiles as ClientTlsFiles } from "../node/HttpClient.ts"
 export type { WrittenFile } from "../node/WrittenFile.ts"
-export type { AdoptedListener, Details, ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
+export type {
+  AdoptedConnection,
+  AdoptedListener,
+  Details,
+  ListenerHandoff,
+  Place
+} from "../upgrade/ListenerHandoff.ts"
 export {
   AnswerLost,
   CallRefused,

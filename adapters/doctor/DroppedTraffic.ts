@@ -71,7 +71,7 @@ const publishedOf = (mapping: ListedMapping, interfaces: Interfaces): ReadonlyAr
   const host = parseAddress(mapping.frontendIp)
   const address = parseAddress(mapping.backendIp)
   if (protocol === undefined || Result.isFailure(host) || Result.isFailure(address)) return []
-  if (mapping.state === "conflicted" || isLoopback(host.success)) return []
+  if (mapping.state === "conflicted" || mapping.state === "standby" || isLoopback(host.success)) return []
   const traffic =
     mapping.mode === "routed"
       ? "routed"

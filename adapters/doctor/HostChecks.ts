@@ -4,7 +4,8 @@
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
-import { defaultMark, findChains, markText } from "../linux/nft/DockerUser.ts"
+import { defaultMark, findChains } from "../linux/nft/DockerUser.ts"
+import { markText } from "../linux/nft/Ruleset.ts"
 
 /**
  * `fail`: ports can't be published as requested until it is fixed. `warn`: some can't, or not as well as they

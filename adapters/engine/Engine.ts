@@ -12,6 +12,8 @@ export interface Network {
   readonly name: string
   /** `bridge`, `macvlan`, or the name of another driver. */
   readonly driver: string
+  /** The name of the host's interface, with driver `bridge`. */
+  readonly bridge: string
   /** Without a way out of the host or into it. */
   readonly internal: boolean
   /**
@@ -46,6 +48,9 @@ export interface Container {
   readonly image: string
   /** Its processes exist; those of a paused container do. */
   readonly running: boolean
+  /** It ended and is not about to be restarted. */
+  readonly ended: boolean
+  readonly createdMillis: number
   /** `default`, `host`, `none`, `container:ID`, or the name of the network that it was created for. */
   readonly networkMode: string
   /** Its own labels merged with those of its image; the API does not distinguish them. */
@@ -67,6 +72,8 @@ export type EngineEvent =
   | { readonly _tag: "Changed"; readonly id: string; readonly action: string }
 
 export interface EngineInfo {
+  /** Stays the same through its restarts; empty if it does not report one. */
+  readonly id: string
   readonly version: string
   /** `iptables`, `nftables`, with variants such as `iptables+firewalld`; an Engine before 29 does not report it. */
   readonly firewall: string | undefined

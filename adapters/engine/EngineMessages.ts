@@ -54,6 +54,7 @@ const ListedNetwork = Schema.Struct({
 })
 
 const Info = Schema.Struct({
+  ID: text,
   ServerVersion: text,
   FirewallBackend: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Driver: text })))
 })
@@ -82,6 +83,8 @@ export const decodeContainers = decoder(
           name: nameOf(container.Names ?? []) || container.Id.slice(0, 12),
           image: container.ImageID ?? "",
           running: container.State === "running" || container.State === "paused",
+          ended: container.State === "exited" || container.State === "dead",
+          createdMillis: (container.Created ?? 0) * 1000,
           networkMode: container.HostConfig?.NetworkMode ?? "default",
           labels: labelsOf(container.Labels),
           attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).flatMap(
@@ -100,6 +103,7 @@ export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
       id: Id ?? "",
       name: Name ?? "",
       driver: Driver ?? "",
+      bridge: Options?.["com.docker.network.bridge.name"] || `br-${(Id ?? "").slice(0, 12)}`,
       internal: Internal ?? false,
       hostBinding: addressOf(Options?.["com.docker.network.bridge.host_binding_ipv4"]),
       subnets: (Name === "docker_gwbridge" ? [] : (IPAM?.Config ?? [])).flatMap(
@@ -111,7 +115,8 @@ export const decodeNetworks = decoder(Schema.Array(ListedNetwork), (networks) =>
 
 export const decodeInfo = decoder(
   Info,
-  ({ ServerVersion, FirewallBackend }): EngineInfo => ({
+  ({ ID, ServerVersion, FirewallBackend }): EngineInfo => ({
+    id: ID ?? "",
     version: ServerVersion ?? "",
     firewall: FirewallBackend?.Driver ?? undefined
   })

@@ -80,7 +80,7 @@ export const mapperOn = (options: MapperOptions) =>
   Layer.unwrap(
     Effect.gen(function* () {
       const { protocols } = yield* Relay
-      yield* lockState(options.stateDirectory, { wait: options.lockWait })
+      const stateLock = yield* lockState(options.stateDirectory, { wait: options.lockWait })
       if (options.onLocked !== undefined) yield* options.onLocked
       const own = yield* firewallOrReason(options)
       const firewall = Result.map(own, ({ firewall }) => firewall)
@@ -102,7 +102,7 @@ export const mapperOn = (options: MapperOptions) =>
           ? Layer.provideMerge(LinuxConntrack.layer, Layer.succeed(Firewall, firewall.success))
           : Layer.merge(Firewall.layerNone(firewall.failure), Conntrack.layerNone),
         Result.isSuccess(firewall) ? LinuxByteCounter.layer : ByteCounter.layerNone,
-        SqliteMappingStore.layer(options.stateDirectory),
+        SqliteMappingStore.layer(options.stateDirectory, { lock: stateLock }),
         options.backends ?? Backends.layerUnknown,
         Layer.succeed(MapperConfig, {
           defaultMode,

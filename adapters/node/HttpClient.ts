@@ -23,6 +23,8 @@ export interface HttpOptions {
   readonly answerTimeoutMillis?: number | undefined
   /** The most that is read of a body. Default 256 MiB: a list of every port of a host, each with long labels. */
   readonly maxBodyBytes?: number | undefined
+  /** A connection was closed, by whichever side. */
+  readonly onClosed?: (() => void) | undefined
 }
 
 export interface HttpRequest {
@@ -134,7 +136,8 @@ const clientWith = (address: HttpAddress, options: HttpOptions, agent: Http.Agen
     start: ({ method, path, headers = {}, alone = false }) =>
       protocolOf(address).request({ ...target, ...(alone ? { agent: false } : {}), method, path, headers }),
     connectedBy: address._tag === "Net" && address.tls ? "secureConnect" : "connect",
-    connectTimeoutMillis: options.connectTimeoutMillis ?? 5_000
+    connectTimeoutMillis: options.connectTimeoutMillis ?? 5_000,
+    onClosed: options.onClosed ?? (() => {})
   }
   return {
     ask: (request) => inTime(send(wire, request, collect(maxBodyBytes))),
@@ -151,6 +154,7 @@ interface Wire {
   readonly start: (request: HttpRequest) => Http.ClientRequest
   readonly connectedBy: "connect" | "secureConnect"
   readonly connectTimeoutMillis: number
+  readonly onClosed: () => void
 }
 
 type Done<A> = (outcome: Effect.Effect<A, HttpError>) => void
@@ -176,6 +180,7 @@ const send = <A>(
     sent.once("socket", (socket) => {
       connected = kept = !socket.connecting
       if (kept) return
+      socket.once("close", wire.onClosed)
       timer = setTimeout(() => {
         fail(HttpCode.connectTimeout, `no connection within ${wire.connectTimeoutMillis / 1000} s`)
         sent.destroy()

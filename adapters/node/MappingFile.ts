@@ -39,10 +39,15 @@ const busyMillis = 500
 /** The log is written back to the database after this many pages of 4 KiB, so it takes about 1 MiB. */
 const checkpointPages = 256
 
-/** More than the pages that a checkpoint can add to the database. */
-const spareBytes = 128 * 1024
+/**
+ * More than the pages that checkpoints can add to the database: one that fails for lack of space leaves its pages to
+ * the next.
+ */
+const spareBytes = 256 * 1024
 
 export class MappingFile {
+  readonly #file: OpenFile
+  readonly #log: OpenFile
   readonly #database: DatabaseSync
   readonly #sparePath: string
   #spare: boolean
@@ -83,8 +88,20 @@ export class MappingFile {
         throw new UnusableFile(`its tables are not those of portmapper: ${messageOf(cause)}`)
       throw cause
     }
+    this.#file = new OpenFile(path)
+    this.#log = new OpenFile(`${path}-wal`)
     this.#spare = hasSpare(this.#sparePath)
     if (!this.#spare) this.#tryMakeSpare()
+  }
+
+  /** Whether the open log still has its name: not if another process removed, moved or replaced it, or its folder. */
+  hasLog(): boolean {
+    return this.#log.isThere()
+  }
+
+  /** The same for the database. */
+  hasDatabase(): boolean {
+    return this.#file.isThere()
   }
 
   load(): { readonly mappings: ReadonlyArray<Stored>; readonly engine: StoredEngine } {
@@ -131,12 +148,13 @@ export class MappingFile {
     for (const mapping of mappings) this.#written.delete(mappingKey(mapping))
   }
 
-  remove(mappings: ReadonlyArray<Mapping>): void {
-    this.#forget(mappings)
+  remove(mappings: ReadonlyArray<Mapping>, instead: ReadonlyArray<Stored> = []): void {
+    this.#forget([...mappings, ...instead.map(({ mapping }) => mapping)])
     this.#write(
-      mappings.length,
+      mappings.length + instead.length,
       () => {
         for (const mapping of mappings) this.#delete.run(mappingKey(mapping))
+        for (const each of instead) this.#upsert.run(...rowOf(each))
       },
       true
     )
@@ -216,6 +234,30 @@ export class MappingFile {
     } catch (cause) {
       if (!isFull(cause)) throw cause
     }
+  }
+}
+
+/** The identity of a file that is open. */
+class OpenFile {
+  readonly #path: string
+  readonly #found: Fs.Stats | undefined
+
+  constructor(path: string) {
+    this.#path = path
+    this.#found = statOf(path)
+  }
+
+  isThere(): boolean {
+    const found = statOf(this.#path)
+    return found !== undefined && found.ino === this.#found?.ino && found.dev === this.#found.dev
+  }
+}
+
+const statOf = (path: string): Fs.Stats | undefined => {
+  try {
+    return Fs.statSync(path, { throwIfNoEntry: false })
+  } catch {
+    return undefined
   }
 }
 

@@ -15,7 +15,8 @@ export const applicationId = 0x706d6170
 
 /**
  * The migrations from version n to n + 1, in order; never changed once released. `since_millis` counts from the Unix
- * epoch, addresses are the texts of the request, labels a JSON array of pairs.
+ * epoch, addresses are the texts of the request, labels a JSON array of pairs; `container` is null while it is
+ * unknown.
  */
 export const migrations: ReadonlyArray<string> = [
   `
@@ -42,6 +43,7 @@ export const migrations: ReadonlyArray<string> = [
   INSERT INTO engine VALUES (1, 0, 0);
   PRAGMA application_id = ${applicationId};
   `,
+  "ALTER TABLE mapping ADD COLUMN container TEXT",
   // The part in a service as JSON, of which the slots are a text of ranges.
   "ALTER TABLE mapping ADD COLUMN share TEXT"
 ]
@@ -75,6 +77,7 @@ const columns = [
   "owner",
   "epoch",
   "since_millis",
+  "container",
   "share"
 ]
 
@@ -106,6 +109,7 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mapping.owner,
   mapping.epoch,
   mapping.sinceMillis,
+  mapping.container ?? null,
   mapping.share === undefined
     ? null
     : JSON.stringify({ ...mapping.share, slots: slotsText(mapping.share.slots) })
@@ -131,7 +135,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       modeText,
       labelsText
     ] = row as Row
-    const [owner, epoch, sinceMillis, shareText] = row.slice(10) as [string, number, number, string | null]
+    const [owner, epoch, sinceMillis, container, shareText] = row.slice(10) as MoreOfRow
     const host = addressOf(hostText)
     const backend = addressOf(backendText)
     const protocol = protocolOfNumber(number)
@@ -158,6 +162,8 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       owner,
       epoch,
       sinceMillis,
+      container: container ?? undefined,
+      ...(key.startsWith("standby ") ? { standby: true as const } : {}),
       ...(share === undefined ? {} : { share })
     }
     return mappingKey(mapping) === key
@@ -166,6 +172,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
   }
 }
 
+type MoreOfRow = [string, number, number, string | null, string | null]
 type Row = [string, StoredState | "intent", number, string, string, number, string, number, string, string]
 
 const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {

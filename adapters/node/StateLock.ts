@@ -22,6 +22,11 @@ export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked"
   }
 }
 
+export interface StateLock {
+  /** Locks the directory again where another process removed, moved or replaced it. */
+  readonly renew: Effect.Effect<void, StateLocked | StoreError>
+}
+
 export interface LockOptions {
   /** How long to wait for another process to release it; not at all if `undefined`. */
   readonly wait?: Duration.Input | undefined
@@ -34,12 +39,12 @@ export interface LockOptions {
 export const lockState = Effect.fnUntraced(function* (
   directory: string,
   { wait = 0 }: LockOptions = {}
-): Effect.fn.Return<void, StateLocked | StoreError, Scope.Scope> {
+): Effect.fn.Return<StateLock, StateLocked | StoreError, Scope.Scope> {
   yield* prepareDirectory(directory)
   const deadline = (yield* monotonicMillis) + Duration.toMillis(wait)
   while (true) {
     const locked = yield* Effect.result(Effect.acquireRelease(tryLock(directory), release(directory)))
-    if (Result.isSuccess(locked)) return
+    if (Result.isSuccess(locked)) return { renew: renew(directory, locked.success) }
     if (locked.failure._tag === "StoreError") return yield* locked.failure
     if ((yield* monotonicMillis) >= deadline)
       return yield* new StateLocked({ directory, pid: yield* holderOf(directory) })
@@ -47,13 +52,35 @@ export const lockState = Effect.fnUntraced(function* (
   }
 })
 
+interface Held {
+  database: DatabaseSync
+  inode: number
+}
+
+const renew = Effect.fnUntraced(function* (
+  directory: string,
+  held: Held
+): Effect.fn.Return<void, StateLocked | StoreError> {
+  if (inodeOf(lockPath(directory)) === held.inode) return
+  const again = yield* Effect.result(tryLock(directory))
+  if (Result.isSuccess(again)) {
+    held.database.close()
+    Object.assign(held, again.success)
+  } else if (again.failure._tag === "StoreError") return yield* again.failure
+  else return yield* new StateLocked({ directory, pid: yield* holderOf(directory) })
+})
+
+const lockPath = (directory: string): string => Path.join(directory, "lock")
+
+const inodeOf = (path: string): number | undefined => Fs.statSync(path, { throwIfNoEntry: false })?.ino
+
 class Busy extends Schema.TaggedError<Busy>()("Busy", {}) {}
 
 const retryMillis = 20
 
-const tryLock = (directory: string): Effect.Effect<DatabaseSync, Busy | StoreError> =>
+const tryLock = (directory: string): Effect.Effect<Held, Busy | StoreError> =>
   Effect.suspend(() => {
-    const path = Path.join(directory, "lock")
+    const path = lockPath(directory)
     let database: DatabaseSync | undefined
     try {
       touchPrivateUnsafe(path)
@@ -61,7 +88,7 @@ const tryLock = (directory: string): Effect.Effect<DatabaseSync, Busy | StoreErr
       database.exec("PRAGMA journal_mode = OFF")
       database.exec("BEGIN EXCLUSIVE")
       tellHolder(directory)
-      return Effect.succeed(database)
+      return Effect.succeed({ database, inode: inodeOf(path) ?? 0 })
     } catch (cause) {
       database?.close()
       return Effect.fail(
@@ -70,12 +97,12 @@ const tryLock = (directory: string): Effect.Effect<DatabaseSync, Busy | StoreErr
     }
   })
 
-const release = (directory: string) => (database: DatabaseSync) =>
+const release = (directory: string) => (held: Held) =>
   Effect.sync(() => {
     try {
       Fs.rmSync(holderPath(directory), { force: true })
     } finally {
-      database.close()
+      held.database.close()
     }
   })
 

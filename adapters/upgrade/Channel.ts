@@ -87,7 +87,8 @@ export const awaitExit = Effect.fnUntraced(function* (socket: DescriptorSocket, 
   yield* hasEnded(socket, longestSilence)
 })
 
-const hasEnded = (socket: DescriptorSocket, wait: Duration.Input): Effect.Effect<boolean> =>
+/** Whether the other side ends within this time. */
+export const hasEnded = (socket: DescriptorSocket, wait: Duration.Input): Effect.Effect<boolean> =>
   Effect.repeat(
     Effect.catch(socket.receive, () => Effect.succeed(undefined)),
     { while: (packet) => packet !== undefined }

@@ -5,7 +5,7 @@ import type { HostSocket } from "../../src/ports/HostSockets.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { type DescriptorSocket, maxDescriptorsPerPacket } from "../linux/sockets/DescriptorSocket.ts"
 import { send } from "./Channel.ts"
-import type { Details, Place } from "./ListenerHandoff.ts"
+import type { AdoptedConnection, Details, Place } from "./ListenerHandoff.ts"
 import type { HandoverError, Message, MessageOf } from "./Messages.ts"
 
 export interface KeptListener extends Details {
@@ -13,9 +13,8 @@ export interface KeptListener extends Details {
   readonly fd: number
 }
 
-export interface KeptConnection {
+export interface KeptConnection extends AdoptedConnection {
   readonly place: Place
-  readonly fd: number
 }
 
 export interface HandoverState {
@@ -26,6 +25,9 @@ export interface HandoverState {
   readonly lock: number | undefined
 }
 
+/** With the longest places and names of sessions these fit into a packet. */
+const connectionsPerPacket = 128
+
 /** Sends all of it; the descriptors stay open here, too. */
 export const sendState = (
   socket: DescriptorSocket,
@@ -33,10 +35,11 @@ export const sendState = (
 ): Effect.Effect<void, HandoverError> => {
   const sendAll = <A extends { readonly fd: number }>(
     all: ReadonlyArray<A>,
-    message: (part: ReadonlyArray<A>) => Message
+    message: (part: ReadonlyArray<A>) => Message,
+    most = maxDescriptorsPerPacket
   ) =>
     Effect.forEach(
-      Arr.chunksOf(all, maxDescriptorsPerPacket),
+      Arr.chunksOf(all, most),
       (part) =>
         send(
           socket,
@@ -52,7 +55,11 @@ export const sendState = (
         items: part.map(({ protocol, host, port }) => ({ protocol, host: host.key, port }))
       })),
       sendAll(listeners, (part) => ({ _tag: "Listeners", items: part.map(({ fd: _, ...item }) => item) })),
-      sendAll(connections, (part) => ({ _tag: "Connections", items: part.map(({ place }) => ({ place })) })),
+      sendAll(
+        connections,
+        (part) => ({ _tag: "Connections", items: part.map(({ fd: _, ...item }) => item) }),
+        connectionsPerPacket
+      ),
       lock === undefined ? Effect.void : send(socket, { _tag: "Lock", items: [{}] }, [lock]),
       send(socket, { _tag: "Handed" })
     ],

@@ -2,9 +2,16 @@
 import * as Fs from "node:fs"
 import { Deferred, Effect, type Scope } from "effect"
 import { libc } from "../linux/Libc.ts"
+import { removeOwnFile } from "../node/SocketFile.ts"
 import { removeWritten } from "../node/WrittenFile.ts"
 import type { HandoverState, KeptConnection, KeptListener } from "./HandoverState.ts"
-import type { AdoptedListener, Details, ListenerHandoff, Place } from "./ListenerHandoff.ts"
+import type {
+  AdoptedConnection,
+  AdoptedListener,
+  Details,
+  ListenerHandoff,
+  Place
+} from "./ListenerHandoff.ts"
 
 /** Starts with what was taken over, if anything. Everything kept is closed with the scope. */
 export const holdListeners = (
@@ -50,15 +57,16 @@ export class HeldListeners implements ListenerHandoff {
     if (kept !== undefined) this.held.set(place, { ...kept, ...details })
   }
 
-  readonly takeConnections = (place: Place): ReadonlyArray<number> => {
+  readonly takeConnections = (place: Place): ReadonlyArray<AdoptedConnection> => {
     const taken = this.idle.filter((connection) => connection.place === place)
     this.idle = this.idle.filter((connection) => connection.place !== place)
-    return taken.map(({ fd }) => fd)
+    return taken
   }
 
-  readonly keepConnection = (place: Place, fd: number): void => {
-    const copy = duplicate(fd)
-    if (copy !== undefined) this.idle = [...this.idle, { place, fd: copy }]
+  readonly keepConnection = (place: Place, connection: AdoptedConnection): boolean => {
+    const copy = duplicate(connection.fd)
+    if (copy !== undefined) this.idle = [...this.idle, { ...connection, place, fd: copy }]
+    return copy !== undefined
   }
 
   readonly mayAccept = Deferred.await(this.accepting)
@@ -85,7 +93,7 @@ export class HeldListeners implements ListenerHandoff {
       const kept = this.closeListener(place)
       if (kept?.inode !== undefined) removeFile(place, kept.inode)
       if (kept?.spec !== undefined) removeWritten(kept.spec)
-      for (const fd of this.takeConnections(place)) Fs.closeSync(fd)
+      for (const { fd } of this.takeConnections(place)) Fs.closeSync(fd)
     }
     return places
   }
@@ -111,7 +119,5 @@ const duplicate = (fd: number): number | undefined => {
 }
 
 /** Removes the file of `unix PATH`, if it has this inode. */
-const removeFile = (place: Place, inode: number): void => {
-  const path = place.slice(place.indexOf(" ") + 1)
-  if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })
-}
+const removeFile = (place: Place, inode: number): void =>
+  removeOwnFile(place.slice(place.indexOf(" ") + 1), inode)

@@ -24,6 +24,13 @@ export interface AdoptedListener extends Details {
   readonly fd: number
 }
 
+export interface AdoptedConnection {
+  /** Owned by the caller from now on. */
+  readonly fd: number
+  /** The owner of what its client maps, if the client is a session. */
+  readonly session?: string
+}
+
 /** Keeps descriptors by place; knows nothing of servers. */
 export interface ListenerHandoff {
   /** The places of all kept listening sockets. */
@@ -35,9 +42,12 @@ export interface ListenerHandoff {
   /** Adds details of a kept socket that become known later. */
   readonly describe: (place: Place, details: Details) => void
   /** The connections kept for a place; each is returned once. */
-  readonly takeConnections: (place: Place) => ReadonlyArray<number>
-  /** Keeps a duplicate of this connection's descriptor; the caller closes its own without reading anything more. */
-  readonly keepConnection: (place: Place, fd: number) => void
+  readonly takeConnections: (place: Place) => ReadonlyArray<AdoptedConnection>
+  /**
+   * Keeps a duplicate of this connection's descriptor; the caller closes its own without reading anything more.
+   * `false` if duplicating fails.
+   */
+  readonly keepConnection: (place: Place, connection: AdoptedConnection) => boolean
   /** Returns once adopted sockets may accept: the previous process no longer does. */
   readonly mayAccept: Effect.Effect<void>
   /** Whether they may accept already. */
@@ -76,19 +86,33 @@ export const goOnWithConnections = (
 ): Effect.Effect<void, never, Scope.Scope> => once(handoff, () => takeUpConnections(server, place, handoff))
 
 const takeUpConnections = (server: Net.Server, place: Place, handoff: ListenerHandoff): void => {
-  for (const fd of handoff.takeConnections(place))
-    server.emit("connection", new Net.Socket({ fd, allowHalfOpen: true }))
+  for (const { fd, session } of handoff.takeConnections(place))
+    server.emit("connection", new Net.Socket({ fd, allowHalfOpen: true }), session)
 }
 
 const once = ({ mayAccept }: ListenerHandoff, act: () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.forkScoped(Effect.andThen(mayAccept, Effect.sync(act))))
 
 /** Passes an idle connection to the handoff, for a successor; ends it if that is not possible. */
-export const leaveConnection = (socket: Net.Socket, place: Place, handoff: ListenerHandoff): void => {
+export const leaveConnection = (
+  socket: Net.Socket,
+  place: Place,
+  handoff: ListenerHandoff,
+  sessions: Sessions
+): void => {
   const fd = descriptorOf(socket)
   if (fd === undefined || socket.writableLength > 0) return void socket.end()
-  handoff.keepConnection(place, fd)
+  const session = sessions.of(socket)
+  if (handoff.keepConnection(place, { fd, ...(session === undefined ? {} : { session }) }))
+    sessions.leave(socket)
   socket.destroy()
+}
+
+/** The sessions of a server's connections. */
+interface Sessions {
+  readonly of: (connection: Net.Socket) => string | undefined
+  /** A successor gets this connection, and with it the session. */
+  readonly leave: (connection: Net.Socket) => void
 }
 
 /** Node exposes it on `_handle`, the property by which `server.listen(handle)` itself accepts such objects. */

@@ -39,7 +39,7 @@ const Item = {
     spec: Schema.optionalKey(Schema.Struct({ path: Schema.String, content: Schema.String }))
   }),
   /** An idle connection of one of its clients. */
-  Connection: Schema.Struct({ place: Schema.String })
+  Connection: Schema.Struct({ place: Schema.String, session: Schema.optionalKey(Schema.String) })
 }
 
 const Message = Schema.Union([

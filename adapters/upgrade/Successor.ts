@@ -2,7 +2,7 @@
 import { Effect, type Scope } from "effect"
 import * as C from "../linux/Libc.ts"
 import { connectForDescriptors, type DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
-import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
+import { awaitExit, hasEnded, longestSilence, receive, send, sendBusy } from "./Channel.ts"
 import { type HandoverState, StateReceiver } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, handoverVersion } from "./Messages.ts"
 
@@ -54,8 +54,13 @@ export const refuseAmidHandover = (path: string): Effect.Effect<void, HandoverEr
   Effect.scoped(
     Effect.matchEffect(connectForDescriptors(path), {
       onFailure: () => Effect.void,
-      onSuccess: ({ peer }) =>
-        Effect.fail(handoverFailed(`process ${peer.pid} is handing over to another one`))
+      // A process that was killed releases its lock a moment before it closes this socket.
+      onSuccess: (socket) =>
+        Effect.flatMap(hasEnded(socket, "1 second"), (isOver) =>
+          isOver
+            ? Effect.void
+            : Effect.fail(handoverFailed(`process ${socket.peer.pid} is handing over to another one`))
+        )
     })
   )
 

@@ -51,27 +51,28 @@ export const run = async (): Promise<void> => {
           sample(`${subject.name}: DEL`, await subject.call("DEL", "bench", [60_000]))
         }
       for (const [name, micros] of samples)
-        cells.set(name, [...(cells.get(name) ?? []), `${text(micros)} (${millis(Math.min(...micros))})`])
+        cells.set(name, [...(cells.get(name) ?? []), textWithFastest(micros)])
     }
     for (const [name, texts] of cells) console.log(row([name, ...texts.map((cell) => cell.padStart(24))]))
 
     console.log(row(["100 ports of one container, 1,000 live", "ADD", "DEL"]))
     const many = Array.from({ length: 100 }, (_, index) => 61_000 + index)
-    for (const subject of subjects) {
-      const [added, deleted] = [[] as Array<number>, [] as Array<number>]
-      for (let round = 0; round < 3; round++) {
-        added.push(await subject.call("ADD", "bench", many))
-        deleted.push(await subject.call("DEL", "bench", many))
+    const took = subjects.map(() => ({ added: [] as Array<number>, deleted: [] as Array<number> }))
+    for (let round = 0; round < 5; round++)
+      for (const [index, subject] of subjects.entries()) {
+        took[index]?.added.push(await subject.call("ADD", "bench", many))
+        took[index]?.deleted.push(await subject.call("DEL", "bench", many))
       }
-      console.log(row([subject.name, text(added), text(deleted)]))
-    }
+    for (const [index, { added, deleted }] of took.entries())
+      console.log(row([subjects[index]?.name ?? "", ...[added, deleted].map(textWithFastest)]))
   } finally {
     for (const subject of subjects) subject.stop()
     Fs.rmSync(folder, { recursive: true, force: true })
   }
 }
 
-const text = (micros: ReadonlyArray<number>): string => millis(summarize(micros).p50)
+const textWithFastest = (micros: ReadonlyArray<number>): string =>
+  `${millis(summarize(micros).p50)} (${millis(Math.min(...micros))})`
 
 interface Subject {
   readonly name: string

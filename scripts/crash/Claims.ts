@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { Plugin } from "../../test/lab/Plugin.ts"
-import { containers } from "./Clients.ts"
+import { otherBackend } from "./Clients.ts"
 import { type Binding, bindingKey, type Listed, labelsOf, sharedPort, textOf } from "./Ledger.ts"
 import { traffic } from "./Traffic.ts"
 import type { World } from "./World.ts"
@@ -63,9 +63,3 @@ const mapExactly = (
     }),
     ({ status, body }) => (status === 200 ? "" : body.trim())
   )
-
-const otherBackend = ({ BackendIP, BackendPort }: Binding) => {
-  const [c1, c2] = containers
-  const other = BackendIP === c1.ipv4 || BackendIP === c1.ipv6 ? c2 : c1
-  return { BackendIP: BackendIP.includes(":") ? other.ipv6 : other.ipv4, BackendPort }
-}

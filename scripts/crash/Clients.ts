@@ -43,19 +43,29 @@ export const work = async (
   calls: Calls
 ): Promise<void> => {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-  const post = (method: string, body: unknown) =>
-    request(socket, `/PortMapper.${method}`, JSON.stringify(body), { agent })
+  const post = (method: string, body: unknown, owner?: string) =>
+    request(socket, `/PortMapper.${method}`, JSON.stringify(body), { agent, headers: ownedBy(owner) })
   const mine = () =>
     [...ledger.answered.values()].filter(({ BackendPort }) => BackendPort === backendPort(client))
 
   const mapSome = async () => {
     const asked = randomGroup(client, random, ledger)
     if (asked === undefined) return
-    const { status, body } = await post("MapPorts", { Reqs: asked, Labels: labelsOfAll(asked) })
+    const wanted = { Reqs: asked, Labels: labelsOfAll(asked) }
+    const { status, body } = await post("MapPorts", wanted, attachmentOf(asked[0]))
     calls.answered++
     const answer = JSON.parse(body) as MapAnswer
     if (status === 200) ledger.map(answer.PortBindings ?? [])
     else refused([asked], answer)
+  }
+
+  const standBy = async (mapped: ReadonlyArray<Binding>) => {
+    for (const asked of random.some(standbysOf(mapped, ledger), 1)) {
+      const { status, body } = await post("MapPorts", { Reqs: [asked], Labels: {} }, attachmentOf(asked))
+      calls.answered++
+      if (status === 200) ledger.standbys.set(keyOf(asked), asked)
+      else refused([[asked]], JSON.parse(body) as MapAnswer)
+    }
   }
 
   const mapSeveral = async () => {
@@ -84,11 +94,7 @@ export const work = async (
     if (status !== 200) refused([[asked]], JSON.parse(body) as MapAnswer)
   }
 
-  const refused = (groups: ReadonlyArray<ReadonlyArray<Request>>, { Err }: Pick<MapAnswer, "Err">) => {
-    if (isInjected(Err)) calls.failed++
-    else if (!(Err.includes("all ports are allocated") && groups.some((asked) => isFull(asked, ledger))))
-      calls.refused.push(`${JSON.stringify(groups)}: ${Err}`)
-  }
+  const refused = countRefusals(ledger, calls)
 
   const unmapSome = async (bindings: ReadonlyArray<Binding>) => {
     if (bindings.length === 0) return
@@ -110,6 +116,7 @@ export const work = async (
       if (crowded || random.chance(0.4)) await unmapSome(random.some(mapped, 1 + random.below(3)))
       else if (random.chance(0.15)) await mapAgain(mapped)
       else if (random.chance(0.2)) await mapSeveral()
+      else if (random.chance(0.3)) await standBy(mapped)
       else await mapSome()
     }
   } catch {
@@ -120,6 +127,46 @@ export const work = async (
 }
 
 const labelsOfAll = ([asked]: ReadonlyArray<Request>) => (asked === undefined ? {} : labelsOf(asked))
+
+const ownedBy = (owner: string | undefined) => (owner === undefined ? {} : { "Portmapper-Owner": owner })
+
+const countRefusals =
+  (ledger: Ledger, calls: Calls) =>
+  (groups: ReadonlyArray<ReadonlyArray<Request>>, { Err }: Pick<MapAnswer, "Err">) => {
+    if (isInjected(Err)) calls.failed++
+    // What stands by is refused behind a mapping for the Engine: of several groups, or confirmed after a kill.
+    else if (
+      Err.includes("held by engine") &&
+      groups.some(([asked]) => asked && ledger.answered.has(keyOf(asked)))
+    )
+      return
+    else if (!(Err.includes("all ports are allocated") && groups.some((asked) => isFull(asked, ledger))))
+      calls.refused.push(`${JSON.stringify(groups)}: ${Err}`)
+  }
+
+/** What the other attachment of the same container may ask for: the private ports that this one has. */
+const standbysOf = (mapped: ReadonlyArray<Binding>, ledger: Ledger): ReadonlyArray<Request> =>
+  mapped
+    .filter((one) => one.FrontendPort < range.first && !ledger.standbys.has(keyOf(one)))
+    .map((one) => ({ ...one, ...otherBackend(one), FrontendPortEnd: one.FrontendPort }))
+
+/** A client's container is in the networks of both containers of the lab. */
+const attachmentOf = (binding: Binding | undefined): string | undefined =>
+  binding?.FrontendPort === sharedPort
+    ? undefined
+    : binding && `cni:client${binding.BackendPort}/${containerOf(binding).name}`
+
+const containerOf = ({ BackendIP }: Pick<Binding, "BackendIP">) => {
+  const [c1, c2] = containers
+  return BackendIP === c1.ipv4 || BackendIP === c1.ipv6 ? c1 : c2
+}
+
+/** The same port of the other container. */
+export const otherBackend = ({ BackendIP, BackendPort }: Pick<Binding, "BackendIP" | "BackendPort">) => {
+  const [c1, c2] = containers
+  const other = containerOf({ BackendIP }) === c1 ? c2 : c1
+  return { BackendIP: BackendIP.includes(":") ? other.ipv6 : other.ipv4, BackendPort }
+}
 
 const isInjected = (error: string): boolean => injectedTexts.some((text) => error.includes(text))
 

@@ -8,7 +8,7 @@ import type { Lab } from "../../test/lab/Lab.ts"
 import { contents } from "../../test/lab/Nft.ts"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { listening } from "../../test/lab/Probe.ts"
-import { type Binding, doubled, keyOf, type Ledger, type Listed, textOf } from "./Ledger.ts"
+import { type Binding, doubled, isNoStandby, keyOf, type Ledger, type Listed, textOf } from "./Ledger.ts"
 import { type Recorded, recorded } from "./Record.ts"
 import { traffic } from "./Traffic.ts"
 
@@ -33,9 +33,9 @@ export const differences = Effect.fnUntraced(function* (
   ledger: Ledger,
   listed: ReadonlyArray<Listed>
 ) {
-  const serving = listed.filter(({ State }) => State !== "conflicted")
+  const serving = listed.filter((one) => isNoStandby(one) && one.State !== "conflicted")
   const seen = [
-    differ("the table", redirections(yield* contents(lab.host)), serving.map(elementOf)),
+    differ("the table", redirections(yield* contents(lab.host)), serving.flatMap(elementsOf)),
     differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
@@ -62,7 +62,11 @@ const redirections = (table: Readonly<Record<string, ReadonlyArray<string>>>): R
   const gaps = [...Map.groupBy(slots, ([name, text]) => `${name} ${text?.split(" : ")[0]}`)].flatMap(
     ([frontend, { length }]) => (length === 64 ? [] : [`${frontend} with ${length} slots`])
   )
-  return [...inMaps(/^(any|addr)\d/), ...new Set(slots.flatMap(([, text]) => text ?? [])), ...gaps]
+  return [
+    ...inMaps(/^(any|addr|hairpin_any|hairpin_addr)\d/),
+    ...new Set(slots.flatMap(([, text]) => text ?? [])),
+    ...gaps
+  ]
 }
 
 const differ = (what: string, found: ReadonlyArray<string>, wanted: ReadonlyArray<string>) => ({
@@ -84,11 +88,13 @@ const differRecord = (found: ReadonlyArray<Recorded>, listed: ReadonlyArray<List
   )
 }
 
-const elementOf = (binding: Binding): string => {
+/** The redirection, and what leads the backend's own packets to the socket. */
+const elementsOf = (binding: Binding): ReadonlyArray<string> => {
   const { Proto, FrontendIP, FrontendPort, BackendIP, BackendPort } = binding
   const frontend = `${Proto === 6 ? "tcp" : "udp"} . ${FrontendPort}`
   const any = FrontendIP === "0.0.0.0" || FrontendIP === "::"
-  return `${any ? "" : `${FrontendIP} . `}${frontend} : ${BackendIP} . ${BackendPort}`
+  const at = `${any ? "" : `${FrontendIP} . `}${frontend}`
+  return [`${at} : ${BackendIP} . ${BackendPort}`, `${at} . ${BackendIP}`]
 }
 
 const without = (texts: ReadonlyArray<string>, others: ReadonlyArray<string>) => {

@@ -101,6 +101,7 @@ export const failingStore =
     load: failing(faults, "store load", store.load, storeError),
     put: (records) => failing(faults, `store put ${records[0]?.state}`, store.put(records), storeError),
     remove: (mappings) => failing(faults, "store remove", store.remove(mappings), storeError),
+    check: store.check,
     putEngine: (engine) => failing(faults, "store putEngine", store.putEngine(engine), storeError)
   })
 

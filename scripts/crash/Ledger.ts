@@ -48,6 +48,8 @@ export class Ledger {
   readonly answered = new Map<string, Binding>()
   /** Answered, and a client sent an unmap of it whose answer has not come. */
   readonly leaving = new Map<string, Binding>()
+  /** Answered, behind an answered or leaving mapping of the same frontend. */
+  readonly standbys = new Map<string, Binding>()
 
   map(bindings: ReadonlyArray<Binding>): void {
     for (const binding of bindings) {
@@ -64,35 +66,50 @@ export class Ledger {
   }
 
   unmapped(bindings: ReadonlyArray<Binding>): void {
-    for (const binding of bindings) this.leaving.delete(bindingKey(binding))
+    for (const key of bindings.map(bindingKey)) if (this.leaving.delete(key)) this.#takeOver(key)
+  }
+
+  #takeOver(key: string): void {
+    const standby = this.standbys.get(key)
+    if (standby === undefined) return
+    this.standbys.delete(key)
+    this.answered.set(key, standby)
   }
 
   /** The answered mappings that the list lacks, has with another backend, or has as conflicted. */
   lost(listed: ReadonlyArray<Listed>): ReadonlyArray<string> {
-    const there = new Map(listed.map((one) => [bindingKey(one), one]))
-    return [...this.answered.values()].flatMap((binding) => {
+    const there = new Map(listed.filter(isNoStandby).map((one) => [bindingKey(one), one]))
+    const standing = new Set(listed.filter((one) => !isNoStandby(one)).map(textOf))
+    const left = [...this.standbys.values()]
+      .map(textOf)
+      .flatMap((text) => (standing.has(text) ? [] : [`${text} does not stand by`]))
+    const answered = [...this.answered.values()].flatMap((binding) => {
       const found = there.get(bindingKey(binding))
       if (found === undefined) return [`${textOf(binding)} is gone`]
       if (!sameBackend(found, binding)) return [`${textOf(binding)} leads to ${textOf(found)}`]
       return found.State === "conflicted" ? [`${textOf(binding)} is conflicted`] : []
     })
+    return [...answered, ...left]
   }
 
   /** A mapping whose unmapping the kill interrupted is either still there or gone: records which. */
   settle(listed: ReadonlyArray<Listed>): void {
-    const there = new Map(listed.map((one) => [bindingKey(one), one]))
+    const there = new Map(listed.filter(isNoStandby).map((one) => [bindingKey(one), one]))
     for (const [key, binding] of this.leaving) {
       const found = there.get(key)
       if (found !== undefined && sameBackend(found, binding)) this.answered.set(key, binding)
+      else this.#takeOver(key)
     }
     this.leaving.clear()
   }
 
   /** Listed mappings that no answer named. */
   unanswered(listed: ReadonlyArray<Listed>): ReadonlyArray<Listed> {
-    return listed.filter((one) => !this.answered.has(bindingKey(one)))
+    return listed.filter((one) => isNoStandby(one) && !this.answered.has(bindingKey(one)))
   }
 }
+
+export const isNoStandby = ({ State }: Listed): boolean => State !== "standby"
 
 /** Pairs with the same port of an overlapping address for two backends, and frontends that are listed twice. */
 export const doubled = (listed: ReadonlyArray<Listed>): ReadonlyArray<string> =>
@@ -102,7 +119,7 @@ export const doubled = (listed: ReadonlyArray<Listed>): ReadonlyArray<string> =>
         samePort
           .slice(index + 1)
           .filter((other) => overlap(one.FrontendIP, other.FrontendIP))
-          .filter(({ State }) => State !== "conflicted" && one.State !== "conflicted")
+          .filter((other) => [one, other].every((each) => isNoStandby(each) && each.State !== "conflicted"))
           .filter((other) => bindingKey(other) === bindingKey(one) || other.FrontendPort !== sharedPort)
           .map((other) => `${textOf(one)} and ${textOf(other)}`)
       )

@@ -66,10 +66,11 @@ export interface Change {
 
 /**
  * `Denied`: no right to change the kernel's tables. `Unsupported`: the kernel or `nft` lacks a feature. `Busy`: the
- * kernel had no buffers; the same change may succeed later. `Gone`: the table no longer exists. `Failed`: other.
+ * kernel had no buffers; the same change may succeed later. `Gone`: the table no longer exists. `Changed`: another
+ * process changed it. `Failed`: other.
  */
 export class FirewallError extends Schema.TaggedError<FirewallError>()("FirewallError", {
-  reason: Schema.Literals(["Denied", "Unsupported", "Busy", "Gone", "Failed"]),
+  reason: Schema.Literals(["Denied", "Unsupported", "Busy", "Gone", "Changed", "Failed"]),
   operation: Schema.String,
   detail: Schema.String
 }) {
@@ -131,7 +132,10 @@ export class Firewall extends Context.Service<
      * one of the rules: `read` does not return it, and `replace` keeps it.
      */
     readonly refuse: (flows: ReadonlyArray<RefusedFlow>) => Effect.Effect<void, FirewallError>
-    /** Fails as `Gone` where the table no longer exists as it was created; cheap enough for every second. */
+    /**
+     * Fails as `Gone` where the table no longer exists as it was created, and as `Changed`, until `replace`, where
+     * another process changed anything in it; cheap enough for ten times a second and for every call.
+     */
     readonly check: Effect.Effect<void, FirewallError>
     /** Removes the whole table, even if another process loaded it. */
     readonly remove: Effect.Effect<void, FirewallError>
@@ -175,6 +179,8 @@ export class MemoryFirewall extends Context.Service<
     readonly refuse: (error: FirewallError | undefined) => void
     /** Removes the table, as another process would. */
     readonly flush: () => void
+    /** Removes what is in it, as another process would. */
+    readonly flushElements: () => void
   }
 >()("portmapper/firewall/MemoryFirewall") {}
 
@@ -217,6 +223,7 @@ function makeMemoryFirewall() {
   let table: Map<string, Rule> | undefined = new Map()
   const refused: Array<string> = []
   let refusal: FirewallError | undefined
+  let changed = false
 
   const guarded = <A>(operation: string, change: () => Effect.Effect<A, FirewallError>) =>
     stepped(
@@ -243,6 +250,7 @@ function makeMemoryFirewall() {
       guarded("replace", () => {
         const removed = withoutRules([...(table?.values() ?? [])], rules)
         table = new Map(rules.map((rule) => [ruleKey(rule), rule]))
+        changed = false
         return Effect.succeed(removed)
       }),
     read: Effect.map(standing("read"), (rules) => ({
@@ -258,7 +266,12 @@ function makeMemoryFirewall() {
             refused.push(`${endpointText(backend)} to ${endpointText(client)}/${protocol}`)
         })
       ),
-    check: Effect.asVoid(standing("check")),
+    check: Effect.flatMap(standing("check"), () => {
+      const detail = "another process changed the table"
+      return changed
+        ? Effect.fail(new FirewallError({ reason: "Changed", operation: "check", detail }))
+        : Effect.void
+    }),
     remove: guarded("remove", () => {
       table = undefined
       refused.length = 0
@@ -275,6 +288,10 @@ function makeMemoryFirewall() {
     flush: () => {
       table = undefined
       refused.length = 0
+    },
+    flushElements: () => {
+      table?.clear()
+      changed = true
     }
   })
 

@@ -4,7 +4,7 @@
  */
 import { Effect, Exit, Result, Schema } from "effect"
 import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import { type FirewallError, withoutRules } from "../firewall/Firewall.ts"
+import { type FirewallError, type Change as RuleChange, withoutRules } from "../firewall/Firewall.ts"
 import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { type RelayError, type Route, reroute } from "../relay/Relay.ts"
@@ -16,20 +16,15 @@ import {
   type Reservation,
   type Update
 } from "./Change.ts"
-import { logFailure, type MapperContext } from "./MapperContext.ts"
-import {
-  type MappingEntry,
-  mappingKey,
-  mappingText,
-  nextStatus,
-  noResources,
-  type Status,
-  takeOver
-} from "./Mapping.ts"
-import { recordEntries, type StoreError } from "./MappingStore.ts"
+import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
+import { type MappingEntry, mappingText, nextStatus, noResources, type Status, takeOver } from "./Mapping.ts"
+import { recordEntries, recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
-import { reactivate, replaceTable, reshare, rulesOfShares } from "./Restore.ts"
+import { verifyTable } from "./Reconcile.ts"
+import { reshare, rulesOfShares } from "./Reshare.ts"
+import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
 import { respread, type ServiceRefused, servicesOf } from "./Services.ts"
+import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
 export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
@@ -83,7 +78,7 @@ export interface Applied {
  */
 export const apply = Effect.fnUntraced(function* (
   context: MapperContext,
-  { evict: inTheWay, reserve: reservations, update, reshare }: Change,
+  { evict: inTheWay, reserve: reservations, update, reshare: reshared }: Change,
   undo: Undo
 ): Effect.fn.Return<Applied, GroupsError<ApplyError>> {
   const ofAll = <A>(effect: Effect.Effect<A, ApplyError>) =>
@@ -103,7 +98,7 @@ export const apply = Effect.fnUntraced(function* (
       context.allocator.release([...holds, ...made.flatMap(({ entry }) => entry.resources.hold ?? [])])
     )
   }
-  yield* ofAll(serve(context, created, [...update, ...reshare], undo))
+  yield* ofAll(serve(context, created, [...update, ...reshared], undo))
   const all = [...created, ...update]
   return {
     ports,
@@ -124,7 +119,7 @@ const createdOn = (
     const hold = planned.reserves ? holds[next++] : undefined
     const resources = resourcesOf(planned, policy, mapping, hold)
     return {
-      entry: { mapping, status, resources: noResources },
+      entry: { mapping, status, resources: noResources, askedMillis: mapping.sinceMillis },
       mapping,
       status,
       resources,
@@ -173,15 +168,19 @@ const serve = Effect.fnUntraced(function* (
   const all = [...created, ...update]
   const conflicted = conflictedInTheWay(mappings, created)
   if (conflicted.length > 0) yield* evict(context, conflicted, undo)
+  // Another process may have changed the table a moment ago: what is answered again has to be in it.
+  if (update.some(({ resources: { rules } }) => rules.length > 0)) yield* verifyTable(context)
   const changed = all.filter(({ entry, resources }) => entry.resources !== resources)
   yield* redirect(context, changed, undo)
-  for (const { entry, resources } of changed) {
+  const rerouted = changed.filter(
+    ({ entry, resources }) => (entry.resources.route ?? resources.route) !== undefined
+  )
+  yield* eachRoute(rerouted, ({ entry, resources: { route } }) => {
     const { route: before } = entry.resources
-    const { route } = resources
-    if (before === undefined && route === undefined) continue
-    yield* reroute(relay, before, route)
-    undo.push(() => relayAsBefore(context, entry, route, before))
-  }
+    return Effect.map(reroute(relay, before, route), () => {
+      undo.push(() => relayAsBefore(context, entry, route, before))
+    })
+  })
   const recorded = update.filter((each) => each.record)
   undo.push(() =>
     Effect.andThen(
@@ -227,29 +226,20 @@ export const replace = Effect.fnUntraced(function* (
   yield* evict(context, [...replaced.keys()], undo)
 })
 
-/** The entry that stands for this one in a pending answer. */
-const current = (entry: MappingEntry): MappingEntry =>
-  entry.replacedBy === undefined ? entry : current(entry.replacedBy)
-
 /** Adds and replaces all rules in one transaction, then forgets the flows that they redirect elsewhere. */
 const redirect = (
   context: MapperContext,
   changed: ReadonlyArray<Update>,
   undo: Undo
 ): Effect.Effect<void, FirewallError | ConntrackError> => {
-  const { firewall, conntrack } = context
+  const { conntrack, firewall } = context
   const add = changed.flatMap(({ resources }) => resources.rules)
   const before = changed.flatMap(({ entry }) => entry.resources.rules)
   if (add.length === 0 && before.length === 0) return Effect.void
   const change = { add, remove: withoutRules(before, add) }
   const back = { add: before, remove: withoutRules(add, before) }
-  const applied = Effect.catch(firewall.apply(change), (error) =>
-    error.reason === "Gone"
-      ? Effect.andThen(replaceTable(context), firewall.apply(change))
-      : Effect.fail(error)
-  )
   const swaps = changed.map(({ entry, resources }) => [entry.resources, resources] as const)
-  return Effect.flatMap(applied, () => {
+  return Effect.flatMap(applyRules(context, change), () => {
     undo.push(() =>
       Effect.andThen(
         logFailure("undoing redirections", firewall.apply(back)),
@@ -260,6 +250,14 @@ const redirect = (
     return flows.length > 0 ? conntrack.flush(flows) : Effect.void
   })
 }
+
+/** Where the table is missing, puts it back first. */
+const applyRules = (context: MapperContext, change: RuleChange): Effect.Effect<void, FirewallError> =>
+  Effect.catch(context.firewall.apply(change), (error) =>
+    error.reason === "Gone"
+      ? Effect.andThen(replaceTable(context), context.firewall.apply(change))
+      : Effect.fail(error)
+  )
 
 /** Undoes a change of route. If the relay refuses, the route stays as it is now, and is retried. */
 const relayAsBefore = (
@@ -273,7 +271,7 @@ const relayAsBefore = (
     return Effect.logError(`${mappingText(entry.mapping)} can't be relayed as before: ${error.message}`)
   })
 
-/** Releases entries that are in the way. Undoing the change puts them back. */
+/** Releases entries that are in the way, with their standbys. Undoing the change puts them back. */
 const evict = (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>,
@@ -281,7 +279,7 @@ const evict = (
 ): Effect.Effect<void, UnmapError> => {
   const before = entries.map((entry) => ({ entry, status: entry.status }))
   undo.push(() => putBack(context, before))
-  return release(context, entries)
+  return release(context, entries, [])
 }
 
 /**
@@ -319,29 +317,32 @@ const putBack = Effect.fnUntraced(function* (
 })
 
 /**
- * Releases entries; the caller holds the lock. Tries one transaction first, then one per entry, so that an entry
- * that can't be released doesn't keep the others.
+ * Releases entries, and lets their standbys take over; the caller holds the lock. Tries one transaction first, then
+ * one per entry, so that an entry that can't be released doesn't keep the others.
  */
 export const release = (
   context: MapperContext,
-  entries: ReadonlyArray<MappingEntry>
+  entries: ReadonlyArray<MappingEntry>,
+  successions = successionsOf(context, entries)
 ): Effect.Effect<void, UnmapError> => {
   if (entries.length === 0) return Effect.void
-  return Effect.catch(Effect.uninterruptible(releaseTogether(context, entries)), (error) => {
+  return Effect.catch(Effect.uninterruptible(releaseTogether(context, entries, successions)), (error) => {
     const [only] = entries
     return entries.length === 1 && only !== undefined
       ? Effect.fail(unmapError([[only, error]]))
-      : releaseEach(context, entries)
+      : releaseEach(context, entries, successions)
   })
 }
 
 const releaseEach = Effect.fnUntraced(function* (
   context: MapperContext,
-  entries: ReadonlyArray<MappingEntry>
+  entries: ReadonlyArray<MappingEntry>,
+  successions: ReadonlyArray<Succession>
 ): Effect.fn.Return<void, UnmapError> {
   const failures: Array<readonly [MappingEntry, FirewallError | StoreError]> = []
   for (const entry of entries) {
-    const alone = yield* Effect.result(Effect.uninterruptible(releaseTogether(context, [entry])))
+    const own = successions.filter(({ from }) => from === entry)
+    const alone = yield* Effect.result(Effect.uninterruptible(releaseTogether(context, [entry], own)))
     if (Result.isFailure(alone)) failures.push([entry, alone.failure])
   }
   if (failures.length > 0) return yield* unmapError(failures)
@@ -355,40 +356,58 @@ const unmapError = (failures: ReadonlyArray<readonly [MappingEntry, FirewallErro
     }))
   })
 
-/** Removes the entries from both the record and the kernel, or from neither; the steps after that can't fail. */
+/**
+ * Removes the entries from both the record and the kernel, or from neither; the steps after that can't fail. What
+ * takes over is recorded and redirected in the same transactions, and the sockets that it needs stay open.
+ */
 const releaseTogether = Effect.fnUntraced(function* (
   context: MapperContext,
-  entries: ReadonlyArray<MappingEntry>
+  entries: ReadonlyArray<MappingEntry>,
+  successions: ReadonlyArray<Succession>
 ) {
-  const { firewall, store, relay, mappings, allocator, byteCounter } = context
+  const { store, relay, mappings, allocator, byteCounter } = context
   const staying = servicesOf(mappings, entries, new Set(entries))
   const others = respread(staying)
+  const before = [...entries, ...successions.map(({ entry }) => entry)]
+  const records = successions.map(({ entry, mapping }) => ({ mapping, state: recordedState(entry.status) }))
+  const removed = before.map(({ mapping }) => mapping)
   // A removal that failed may still have been written.
-  yield* Effect.tapError(store.remove(entries.map(({ mapping }) => mapping)), () =>
-    recordAgain(context, entries)
-  )
-  const reshared = rulesOfShares(others)
+  yield* Effect.tapError(store.remove(removed, records), () => recordAgain(context, before))
   const rules = withoutRules(
     entries.flatMap(({ resources }) => resources.rules),
     staying.flat().flatMap(({ resources }) => resources.rules)
   )
-  if (rules.length + reshared.length > 0) {
-    yield* Effect.tapCause(firewall.apply({ add: reshared, remove: rules }), () =>
-      recordAgain(context, entries)
-    )
-    yield* forgetFlows(context.conntrack, flowsOfRemoved(rules))
+  const add = [...successions.flatMap(({ resources }) => resources.rules), ...rulesOfShares(others)]
+  if (rules.length + add.length > 0) {
+    const change = { add, remove: withoutRules(rules, add) }
+    yield* Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))
+    yield* forgetFlows(context.conntrack, [...flowsOfAdded(add), ...flowsOfRemoved(change.remove)])
     yield* byteCounter.forget(rules.filter((rule) => rule._tag === "Redirect"))
   }
-  const holds: Array<Hold> = []
+  yield* eachRoute(
+    entries.flatMap(({ resources: { route } }) => route ?? []),
+    (route) => relay.close(route)
+  )
+  const holds = new Set<Hold>()
   for (const entry of entries) {
-    const { route, hold } = entry.resources
-    if (route !== undefined) yield* relay.close(route)
+    const { hold } = entry.resources
     mappings.delete(entry)
     entry.status = nextStatus(entry.status, "removed")
     entry.resources = noResources
-    if (hold !== undefined) holds.push(hold)
+    if (hold !== undefined) holds.add(hold)
   }
-  yield* allocator.release(holds)
+  for (const { entry, mapping, planned, resources } of successions) {
+    takeFrontend(mappings, entry, mapping)
+    entry.resources = resources
+    if (resources.hold !== undefined) holds.delete(resources.hold)
+    if (planned === undefined) entry.status = nextStatus(entry.status, "conflict")
+    else
+      for (const [, why] of yield* relayAgain(context, { entry, planned }))
+        yield* Effect.logWarning(
+          `${mappingText(mapping)} can't be taken over yet, and is kept as conflicted: ${why}`
+        )
+  }
+  yield* allocator.release([...holds])
   yield* reshare(context, others)
 })
 
@@ -402,36 +421,3 @@ const recordAgain = ({ store }: MapperContext, entries: ReadonlyArray<MappingEnt
 /** Retries at once, at most `times` times. */
 const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
   times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
-
-/** The answer was delivered: marks the entries that it names, and that still exist, as answered. */
-export const commit = ({ mappings, store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
-  Effect.suspend(() => {
-    const unrecorded: Array<MappingEntry> = []
-    for (const entry of answered.map(current)) {
-      const { status } = entry
-      if (status._tag === "Gone") continue
-      entry.status = nextStatus(status, "delivered")
-      if (status._tag !== "Answered" || mappings.dirty.record) unrecorded.push(entry)
-    }
-    return logFailure("recording the answer", recordEntries(store, unrecorded))
-  })
-
-/**
- * The answer was lost: releases the entries that only this call has named. The policy requested last stays, and
- * evicted entries stay evicted. An entry that can't be released now may be evicted later.
- */
-export const withdraw = (context: MapperContext, answered: ReadonlyArray<MappingEntry>) =>
-  Effect.suspend(() => {
-    const orphans = new Set<MappingEntry>()
-    for (const entry of answered.map(current)) {
-      const there = entry.status._tag !== "Gone"
-      entry.status = nextStatus(entry.status, "lost")
-      if (there && entry.status._tag === "Gone") orphans.add(entry)
-    }
-    return Effect.catch(release(context, [...orphans]), (error) => {
-      for (const entry of orphans)
-        if (context.mappings.get(mappingKey(entry.mapping)) === entry)
-          entry.status = nextStatus(entry.status, "stuck")
-      return Effect.logError(`undoing an undelivered answer: ${error.message}`)
-    })
-  })

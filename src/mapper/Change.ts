@@ -5,21 +5,20 @@
 import { Result } from "effect"
 import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
-import type { GroupsError } from "../protocol/Driver.ts"
+import { type GroupsError, isSession } from "../protocol/Driver.ts"
+import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
 import {
-  type Entry,
-  endpointText,
-  frontendText,
-  type Group,
-  type PortRequest,
-  type ReleasedBinding
-} from "../protocol/PortBinding.ts"
+  type Claim,
+  claimsOf,
+  evictableOf,
+  holdersInTheWay,
+  isAbandoned,
+  type PlannedGroup
+} from "./Claims.ts"
 import { ownLabels, type Policy, policyText } from "./Labels.ts"
 import {
-  frontendKey,
   isConflicted,
   isPending,
-  isStale,
   type Mapping,
   type MappingEntry,
   type Mappings,
@@ -27,13 +26,10 @@ import {
   nextStatus,
   provisional,
   type Resources,
-  routedKey,
-  type Share,
   type Status,
-  sameBackend,
   takeOver
 } from "./Mapping.ts"
-import { type Plan, resourcesOf, type Served } from "./Plan.ts"
+import { resourcesOf, type Served } from "./Plan.ts"
 import {
   type Candidate,
   holdsOfService,
@@ -44,15 +40,9 @@ import {
   type ServiceRefused,
   serviceOf
 } from "./Services.ts"
+import { plannedStandby, standsBehind, withStandbys } from "./Standby.ts"
 
 type State = Mappings["Service"]
-
-/** A requested group and its plan; `index` is its place among the groups of the call. */
-export interface PlannedGroup {
-  readonly index: number
-  readonly group: Group
-  readonly plan: Plan
-}
 
 /** The caller and the time of the call. `isGone`: whether the container behind an entry is known to be gone. */
 export interface Asking {
@@ -106,48 +96,6 @@ export interface Change {
   readonly reshare: ReadonlyArray<Update>
 }
 
-/** A mapping that a group requests, and the existing entries for it. */
-interface Claim {
-  readonly planned: Served
-  /** The entry, if it is already mapped and served. */
-  readonly entry: MappingEntry | undefined
-  /** The same mapping in conflict; this claim creates it anew. */
-  readonly conflicted: MappingEntry | undefined
-  /** Entries of the same binding with a host port, where the claim wants none. */
-  readonly replaces: ReadonlyArray<MappingEntry>
-}
-
-/** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
-export const conflictedOf = (
-  state: State,
-  groups: ReadonlyArray<PlannedGroup>
-): ReadonlyArray<MappingEntry> =>
-  groups.flatMap(({ group, plan }) =>
-    servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports, plan.policy)
-      return entry !== undefined && isConflicted(entry) ? [entry] : []
-    })
-  )
-
-/** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
-export const doubtfulHolders = (
-  state: State,
-  groups: ReadonlyArray<PlannedGroup>,
-  { owner, nowMillis }: Pick<Asking, "owner" | "nowMillis">
-): ReadonlyArray<MappingEntry> =>
-  groups.flatMap((each) =>
-    holdersInTheWay(state, each, claimsOf(state, each), owner).flatMap(({ holder }) =>
-      !isPending(holder) &&
-      !isAbandoned(holder, state, nowMillis) &&
-      nowMillis - holder.mapping.sinceMillis >= startMillis
-        ? [holder]
-        : []
-    )
-  )
-
-/** A container's ports are published before it runs: for this long, its container does not count as gone. */
-const startMillis = 30_000
-
 /** The change that these groups make together; none of them conflicts with another (see `inSteps`). */
 export const changeOf = (
   state: State,
@@ -158,16 +106,21 @@ export const changeOf = (
   const kept = new Set(claimed.flatMap(({ claims }) => claims.flatMap(({ entry }) => entry ?? [])))
   const isAbandonedNow = (entry: MappingEntry) =>
     !kept.has(entry) && !isPending(entry) && isAbandoned(entry, state, asking.nowMillis)
+  const mayGo = (holder: MappingEntry) =>
+    isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
   const evict = new Set<MappingEntry>()
+  const standby = new Set<Claim>()
   for (const { each, claims } of claimed)
-    for (const { frontend, holder } of holdersInTheWay(state, each, claims, asking.owner)) {
-      const mayGo = isAbandonedNow(holder) || (!isPending(holder) && asking.isGone(holder))
-      if (!mayGo)
+    for (const { claim, frontend, holders } of holdersInTheWay(state, each, claims, asking.owner)) {
+      const staying = holders.filter((holder) => !mayGo(holder))
+      const [first] = staying
+      if (first === undefined) for (const holder of holders) evict.add(holder)
+      else if (standsBehind(holders, staying, claim.planned, asking.owner)) standby.add(claim)
+      else
         return Result.fail({
           group: each.index,
-          error: new PortAllocated({ frontend, hint: ` (${holderText(holder)})` })
+          error: new PortAllocated({ frontend, hint: ` (${holderText(first)})` })
         })
-      evict.add(holder)
     }
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
@@ -178,12 +131,13 @@ export const changeOf = (
       const error = refusalOf(state, candidate)
       if (error !== undefined) return Result.fail({ group: each.index, error })
     }
-    const fresh = claims.filter(({ entry }) => entry === undefined)
-    const joined = fresh.map((claim) => {
+    const joining = (claim: Claim) => {
       const candidate = candidateOf(each, claim, asking)
-      return candidate === undefined ? undefined : join(state, candidate)
-    })
-    reshare.push(...joined.flatMap((one) => one?.others.map(updateOfShare) ?? []))
+      const joined = candidate && join(state, candidate)
+      reshare.push(...(joined?.others.map(updateOfShare) ?? []))
+      return joined?.share
+    }
+    const fresh = claims.filter(({ entry }) => entry === undefined)
     reserve.push({
       index: each.index,
       ports: each.group.ports,
@@ -191,7 +145,12 @@ export const changeOf = (
         ...claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
         ...candidates.flatMap((candidate) => holdsOfService(state, candidate))
       ],
-      create: fresh.map((claim, at) => creationOf(state, each, claim, asking, joined[at]?.share)),
+      create: fresh.map((claim) => {
+        const creation = creationOf(state, each, claim, asking)
+        if (standby.has(claim)) return asStandby(creation)
+        const share = joining(claim)
+        return share === undefined ? creation : { ...creation, mapping: { ...creation.mapping, share } }
+      }),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
     for (const { planned, entry, replaces } of claims)
@@ -221,39 +180,19 @@ const updateOfShare = ({ entry, share }: Reshare): Update => ({
   record: true
 })
 
-/**
- * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
- * together.
- */
-export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
-  if (groups.length === 1) return [groups]
-  const seen = new Set<string>()
-  for (const { group } of groups) {
-    const wanted = new Set(
-      group.entries.flatMap(({ protocol, backend }) => [
-        `${protocol} to ${endpointText(backend)}`,
-        ...(group.ports._tag === "Exact" ? [`${protocol} at ${group.ports.port}`] : [])
-      ])
-    )
-    for (const each of wanted) if (seen.has(each)) return groups.map((one) => [one])
-    for (const each of wanted) seen.add(each)
-  }
-  return [groups]
-}
-
 /** A conflicted entry holds nothing: it is in the way only once its port is reserved for another. */
 export const conflictedInTheWay = (
   state: State,
   created: ReadonlyArray<{ readonly mapping: Mapping }>
 ): ReadonlyArray<MappingEntry> => {
   const inTheWay = created.flatMap(({ mapping }) =>
-    mapping.mode === "routed"
+    mapping.mode === "routed" || mapping.standby
       ? (state.get(mappingKey(mapping)) ?? [])
       : state
           .colliding(mapping.protocol, mapping.host, mapping.port)
           .filter((other) => !areFellows(mapping, other.mapping))
   )
-  return [...new Set(inTheWay.filter(isConflicted))]
+  return [...new Set(withStandbys(state, inTheWay.filter(isConflicted)))]
 }
 
 /** Whether they are different backends of one service. */
@@ -269,132 +208,11 @@ export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, aft
     return flowsOfNarrowed(before.rules, allow)
   })
 
-/** The entries that these bindings name. */
-export const releasedBy = (
-  state: State,
-  bindings: ReadonlyArray<ReleasedBinding>
-): ReadonlyArray<MappingEntry> => {
-  const found = bindings.flatMap(({ protocol, host, port, backend }) => {
-    const published = state.get(frontendKey(protocol, host, port))
-    if (published !== undefined && leadsTo(published, backend)) return published
-    const members = state
-      .colliding(protocol, host, port)
-      .filter(
-        (entry) =>
-          entry.mapping.share !== undefined && entry.mapping.host.key === host.key && leadsTo(entry, backend)
-      )
-    if (members.length > 0) return members
-    if (backend.address === undefined) return []
-    return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
-  })
-  return found.length > 1 ? [...new Set(found)] : found
-}
-
-const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined ||
-  port === 0 ||
-  (mapping.backend.address.key === address.key && mapping.backend.port === port)
-
-const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
-  entries.filter((planned) => planned._tag === "Served")
-
-const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
-  const claims = new Map<string, Claim>()
-  for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports, plan.policy)
-    const [entry, conflicted] =
-      there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
-    // In routed mode several entries may be one mapping; the last of them stands for it.
-    const { protocol, host, backend } = planned.entry
-    const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
-    const published = replacedBy(state, planned, ports)
-    const replaces = [...(claims.get(key)?.replaces ?? []), ...(published === undefined ? [] : [published])]
-    claims.set(key, { planned, entry, conflicted, replaces })
-  }
-  return [...claims.values()]
-}
-
-/** The existing mapping of this entry, if it requests an exact port or no host port. */
-const mappedAlready = (
-  state: State,
-  { entry, mode }: Served,
-  ports: PortRequest,
-  { share }: Policy
-): MappingEntry | undefined => {
-  if (mode !== "routed" && ports._tag !== "Exact") return undefined
-  const port = ports._tag === "Exact" ? ports.port : 0
-  return leadingTo(state.get(mappingKey({ ...entry, port, mode, share })), entry)
-}
-
-/** The same binding with a host port, where the entry wants none. */
-const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined =>
-  mode === "routed" && ports._tag === "Exact"
-    ? leadingTo(state.get(frontendKey(entry.protocol, entry.host, ports.port)), entry)
-    : undefined
-
-const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
-  entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
-
-const holdersInTheWay = (
-  state: State,
-  { group: { ports }, plan: { policy } }: PlannedGroup,
-  claims: ReadonlyArray<Claim>,
-  owner: string
-): ReadonlyArray<{ readonly frontend: string; readonly holder: MappingEntry }> => {
-  if (ports._tag !== "Exact") return []
-  const service = serviceOf(policy, owner)
-  const isOfService = ({ mapping: { share } }: MappingEntry) =>
-    share !== undefined && share.service === service
-  return claims.flatMap(({ planned: { entry, reserves }, entry: own }) => {
-    if (!reserves || own !== undefined) return []
-    const { protocol, host } = entry
-    const colliding = state.colliding(protocol, host, ports.port)
-    // A member on the same address has a socket to share, whatever other addresses the service is on.
-    const joins = colliding.some((holder) => isOfService(holder) && holder.mapping.host.key === host.key)
-    return colliding
-      .filter(
-        (holder) =>
-          !isConflicted(holder) &&
-          !(joins && isOfService(holder)) &&
-          !claims.some((claim) => claim.entry === holder)
-      )
-      .map((holder) => ({ frontend: frontendText(protocol, host, ports.port), holder }))
-  })
-}
-
-/** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
-const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
-  entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
-
-const evictableOf = (
-  state: State,
-  fresh: ReadonlyArray<Claim>,
-  gives: (port: number) => boolean,
-  mayGo: (entry: MappingEntry) => boolean
-): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
-  const abandoned = [...state.all()]
-    .filter((entry) => entry.mapping.mode !== "routed" && gives(entry.mapping.port) && mayGo(entry))
-    .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
-  return [...new Set(abandoned.map(({ mapping }) => mapping.port))].flatMap((port) => {
-    const holders = new Set(
-      fresh.flatMap(
-        ({
-          planned: {
-            entry: { protocol, host }
-          }
-        }) => state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
-      )
-    )
-    return holders.size > 0 && [...holders].every(mayGo) ? [[...holders]] : []
-  })
-}
-
 const creationOf = (
   { engine: { number: epoch } }: State,
   { group: { labels }, plan: { policy } }: PlannedGroup,
   { planned, conflicted, replaces }: Claim,
-  { owner, nowMillis }: Asking,
-  share: Share | undefined
+  { owner, nowMillis }: Asking
 ): Creation => {
   const { entry, mode } = planned
   const { protocol, host, requestedAddress, backend } = entry
@@ -403,13 +221,19 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis },
-      ...(share === undefined ? {} : { share })
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
   }
 }
+
+/** Holds nothing until it takes over. */
+const asStandby = ({ planned, mapping, ...creation }: Creation): Creation => ({
+  ...creation,
+  planned: plannedStandby(planned),
+  mapping: { ...mapping, standby: true }
+})
 
 const updateOf = (
   { engine: { number: epoch } }: State,
@@ -425,16 +249,18 @@ const updateOf = (
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  // Another of its containers may have the address by now.
+  const container = owner === asking.owner ? undefined : mapping.container
   if (samePolicy && !unconfirmed && owner === mapping.owner) {
-    const record = renewed !== mapping.epoch
-    const same = record ? { ...mapping, epoch: renewed } : mapping
+    const record = renewed !== mapping.epoch || container !== mapping.container
+    const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
   // Only a service's single backend can change how the service balances.
   const share = mapping.share && { ...mapping.share, balance: policy.balance ?? "random" }
   const next = {
     ...mapping,
-    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed },
+    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container },
     ...(share === undefined ? {} : { share })
   }
   return {
@@ -442,16 +268,18 @@ const updateOf = (
     mapping: next,
     status,
     replaces,
-    resources: samePolicy ? resources : resourcesOf(planned, policy, next, resources.hold),
+    resources: samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, next, resources.hold),
     record: true
   }
 }
 
 /**
  * Owners of the form `KIND:NAME` follow each other at a backend address: the new owner takes the mapping over, and
- * a late release by the previous one no longer applies. Any other owner keeps its mappings.
+ * a late release by the previous one no longer applies. A session, which may end before any other owner, gives its
+ * mapping to whichever asks next. Any other owner keeps its mappings.
  */
 const handsOver = (from: string, to: string): boolean => {
+  if (isSession(from) && !isSession(to)) return true
   const kind = to.slice(0, to.indexOf(":") + 1)
   return kind !== "" && from !== to && from.startsWith(kind)
 }

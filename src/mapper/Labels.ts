@@ -59,7 +59,7 @@ export const labelNames = [
 const known = labelNames.map((name) => `portmapper.${name}`)
 
 /** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = ["portmapper.container", "portmapper.cni-network"]
+const written = ["portmapper.container", "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 

@@ -4,9 +4,8 @@ import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
-import type { Endpoint } from "../protocol/PortBinding.ts"
 import { Relay } from "../relay/Relay.ts"
-import { type DirtyFlags, Mappings } from "./Mapping.ts"
+import { type DirtyFlags, type Mapping, Mappings } from "./Mapping.ts"
 import { MappingStore } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 
@@ -15,14 +14,44 @@ export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(
   "portmapper/mapper/MapperConfig"
 ) {}
 
+/** The sessions whose connections outlive the start of the mapper: those that a predecessor passed on in a takeover. */
+export const LiveSessions = Context.Reference<ReadonlySet<string>>("portmapper/mapper/LiveSessions", {
+  defaultValue: () => new Set()
+})
+
 export type BackendState = "running" | "gone" | "unknown"
 
-/** Whether the container behind a backend address still exists; used to settle a conflict between two mappings. */
+/** A mapping whose container is wanted, and when a call asked for it last. */
+export interface Attributed {
+  readonly mapping: Mapping
+  readonly askedMillis: number
+}
+
+/**
+ * `BelongsTo`: this container has the backend. `Gone`: the container that the mapping belonged to has it no longer;
+ * `id` is its id, and `why` a sentence about it. `Doubtful`: anything else.
+ */
+export type Attribution =
+  | { readonly _tag: "BelongsTo"; readonly container: string }
+  | { readonly _tag: "Gone"; readonly id: string; readonly why: string }
+  | { readonly _tag: "Doubtful" }
+
+/** The containers behind the backend addresses, as far as something on this host knows them. */
 export class Backends extends Context.Service<
   Backends,
   {
-    /** `gone` only where it is certain that nothing runs at this address any more; never fails. */
-    readonly stateOf: (backend: Endpoint) => Effect.Effect<BackendState>
+    /**
+     * Asked in the middle of a call, to settle a conflict between two mappings. `gone` only where it is certain that
+     * the container which the mapping was made for has this address no longer; never fails.
+     */
+    readonly stateOf: (mapping: Pick<Mapping, "backend" | "container">) => Effect.Effect<BackendState>
+    /** Asked between the calls: see `Containers`. Absent where containers are unknown. */
+    readonly containers?: {
+      /** Returns when a container may have come, gone or moved; the first time when containers can be seen. */
+      readonly changed: Effect.Effect<void>
+      /** In the order of the mappings. MUST return `Gone` only where it is certain; never fails. */
+      readonly attribute: (mappings: ReadonlyArray<Attributed>) => Effect.Effect<ReadonlyArray<Attribution>>
+    }
   }
 >()("portmapper/mapper/Backends") {
   /** For hosts where the state of containers is unknown. */
@@ -31,7 +60,7 @@ export class Backends extends Context.Service<
   /** Containers at the addresses with these keys are gone; all others run. */
   static readonly layerMemory = (gone: ReadonlySet<string>) =>
     Layer.succeed(Backends, {
-      stateOf: ({ address }) => Effect.sync(() => (gone.has(address.key) ? "gone" : "running"))
+      stateOf: ({ backend }) => Effect.sync(() => (gone.has(backend.address.key) ? "gone" : "running"))
     })
 }
 
@@ -81,6 +110,16 @@ export const logFailure = <E extends { readonly message: string }>(
   effect: Effect.Effect<void, E>
 ): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))
 
+/**
+ * The relay works on another thread, so each change of a route waits for its reply; it still makes them in order. What
+ * was begun is finished, even where another one fails.
+ */
+export const eachRoute = <A, B, E>(
+  all: ReadonlyArray<A>,
+  change: (one: A) => Effect.Effect<B, E>
+): Effect.Effect<ReadonlyArray<B>, E> =>
+  Effect.forEach(all, (one) => Effect.uninterruptible(change(one)), { concurrency: 256 })
+
 /** A change that fails may still have been made. */
 const flaggedFirewall = (firewall: Firewall["Service"], dirty: DirtyFlags): Firewall["Service"] => {
   const flag = raising(dirty, "table")
@@ -101,7 +140,7 @@ const flaggedStore = (store: MappingStore["Service"], dirty: DirtyFlags): Mappin
   return {
     ...store,
     put: (records) => Effect.catchCause(store.put(records), flag),
-    remove: (mappings) => Effect.catchCause(store.remove(mappings), flag),
+    remove: (mappings, instead) => Effect.catchCause(store.remove(mappings, instead), flag),
     putEngine: (engine) => Effect.catchCause(store.putEngine(engine), flag)
   }
 }

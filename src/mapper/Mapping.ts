@@ -26,6 +26,13 @@ export interface Mapping {
   /** The Engine start that confirmed it last, counted from 0. Meaningless for other owners. */
   readonly epoch: number
   readonly sinceMillis: number
+  /** Waits for its frontend, which another attachment of the same container has; see `Standby`. It holds nothing. */
+  readonly standby?: true | undefined
+  /**
+   * The container that has the backend address, in the words of `Backends`; `undefined` while it is unknown. Known
+   * for mappings of an Engine alone.
+   */
+  readonly container: string | undefined
   /** Where its port is shared with other backends. */
   readonly share?: Share | undefined
 }
@@ -139,6 +146,8 @@ export interface MappingEntry {
   status: Status
   /** Empty where the entry is conflicted or gone. */
   resources: Resources
+  /** When a call asked for it last; after a restart, when it was mapped. */
+  askedMillis: number
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
@@ -149,18 +158,22 @@ export const isConflicted = ({ status }: MappingEntry): boolean => status._tag =
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 
 /**
- * The key of a mapping: its frontend; on a shared port frontend and backend; in `routed` mode, which has no
- * frontend, protocol and backend.
+ * The key of a mapping: its frontend; on a shared port, and of a standby, frontend and backend; in `routed` mode,
+ * which has no frontend, protocol and backend.
  */
 export const mappingKey = (
-  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode"> & { readonly share?: unknown }
+  mapping: Pick<Mapping, "protocol" | "host" | "port" | "backend" | "mode" | "standby"> & {
+    readonly share?: unknown
+  }
 ): string => {
-  if (mapping.mode === "routed") return routedKey(mapping.protocol, mapping.backend)
-  const frontend = frontendKey(mapping.protocol, mapping.host, mapping.port)
-  return mapping.share === undefined ? frontend : memberKey(frontend, mapping.backend)
+  const { protocol, host, port, backend } = mapping
+  if (mapping.mode === "routed") return routedKey(protocol, backend)
+  const frontend = frontendKey(protocol, host, port)
+  if (mapping.standby) return `standby ${memberKey(frontend, backend)}`
+  return mapping.share === undefined ? frontend : memberKey(frontend, backend)
 }
 
-/** The key of one backend of a service. */
+/** The key of one of several mappings of a frontend. */
 export const memberKey = (frontend: string, { address, port }: Endpoint): string =>
   `${frontend} to ${address.key} ${port}`
 
@@ -212,6 +225,8 @@ export class Mappings extends Context.Service<
      * the address that their shared socket is bound to.
      */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<MappingEntry>
+    /** The standbys of a frontend, the oldest first; `colliding` leaves them out. */
+    readonly standbys: (frontend: Pick<Mapping, "protocol" | "host" | "port">) => ReadonlyArray<MappingEntry>
     readonly add: (entry: MappingEntry) => void
     readonly delete: (entry: MappingEntry) => void
     readonly all: () => MapIterator<MappingEntry>
@@ -226,7 +241,21 @@ export class Mappings extends Context.Service<
 function make() {
   const byKey = new Map<string, MappingEntry>()
   const byPort = new Map<string, Set<MappingEntry>>()
+  const standbys = new Map<string, ReadonlyArray<MappingEntry>>()
   const portKey = (protocol: Protocol, port: number) => `${protocolNumber[protocol]} ${port}`
+  const withStandbys = (
+    { mapping: { protocol, host, port } }: MappingEntry,
+    change: (there: ReadonlyArray<MappingEntry>) => ReadonlyArray<MappingEntry>
+  ) => {
+    const key = frontendKey(protocol, host, port)
+    const changed = change(standbys.get(key) ?? [])
+    if (changed.length === 0) standbys.delete(key)
+    else
+      standbys.set(
+        key,
+        [...changed].sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
+      )
+  }
 
   return Mappings.of({
     lock: Semaphore.makeUnsafe(1),
@@ -241,9 +270,11 @@ function make() {
           (hold !== undefined && covers(hold.socket.host, host))
       )
     },
+    standbys: ({ protocol, host, port }) => standbys.get(frontendKey(protocol, host, port)) ?? [],
     add: (entry) => {
       byKey.set(mappingKey(entry.mapping), entry)
       if (entry.mapping.mode === "routed") return
+      if (entry.mapping.standby) return withStandbys(entry, (others) => [...others, entry])
       const key = portKey(entry.mapping.protocol, entry.mapping.port)
       const there = byPort.get(key)
       if (there === undefined) byPort.set(key, new Set([entry]))
@@ -252,6 +283,8 @@ function make() {
     delete: (entry) => {
       const key = mappingKey(entry.mapping)
       if (byKey.get(key) === entry) byKey.delete(key)
+      if (entry.mapping.standby)
+        return withStandbys(entry, (others) => others.filter((other) => other !== entry))
       const port = portKey(entry.mapping.protocol, entry.mapping.port)
       const there = byPort.get(port)
       there?.delete(entry)

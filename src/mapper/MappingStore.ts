@@ -69,9 +69,19 @@ export class MappingStore extends Context.Service<
      * mappings can still be confirmed and removed.
      */
     readonly put: (records: ReadonlyArray<Stored>) => Effect.Effect<void, StoreError>
-    /** Removes mappings, all or none; succeeds for one that is not recorded. */
-    readonly remove: (mappings: ReadonlyArray<Mapping>) => Effect.Effect<void, StoreError>
+    /**
+     * Removes mappings, and then records others in their place, all or none; succeeds for one that is not recorded.
+     */
+    readonly remove: (
+      mappings: ReadonlyArray<Mapping>,
+      instead?: ReadonlyArray<Stored>
+    ) => Effect.Effect<void, StoreError>
     readonly putEngine: (engine: StoredEngine) => Effect.Effect<void, StoreError>
+    /**
+     * Makes sure that the next process will find the record, and writes it anew where another process removed or
+     * replaced it; cheap enough for ten times a second. `put` of `applied` does the same.
+     */
+    readonly check: Effect.Effect<void, StoreError>
   }
 >()("portmapper/mapper/MappingStore") {
   static readonly layerMemory = Layer.unwrap(
@@ -124,10 +134,12 @@ function makeMemoryStore() {
       write("put", () => {
         for (const each of changed) records.set(mappingKey(each.mapping), each)
       }),
-    remove: (mappings) =>
+    remove: (mappings, instead = []) =>
       write("remove", () => {
         for (const mapping of mappings) records.delete(mappingKey(mapping))
+        for (const each of instead) records.set(mappingKey(each.mapping), each)
       }),
+    check: Effect.void,
     putEngine: (next) =>
       write("putEngine", () => {
         engine = next

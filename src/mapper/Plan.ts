@@ -34,7 +34,6 @@ export interface Capabilities {
 }
 
 export interface Plan {
-  readonly mode: Mode
   readonly policy: Policy
   readonly entries: ReadonlyArray<Planned>
 }
@@ -89,23 +88,23 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
-    const mode = policy.mode ?? modeFor(policy, capabilities)
-    const issues = [...limitIssues(policy), ...(mode === "routed" ? [] : selfMappingIssues(group))]
-    if (issues.length > 0) return Result.fail(new RequestError({ issues }))
-    const unshared = unshareable(group, mode, policy, capabilities)
-    if (unshared !== undefined) return Result.fail(new RequestError({ issues: [unshared] }))
-    const unavailable = modeUnavailable(mode, capabilities)
-    if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
-    const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
-    const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
-    return reasons.length > 0 && reasons.length === entries.length
-      ? Result.fail(new NothingServed({ reasons }))
-      : Result.succeed({ mode, policy, entries })
+    const mode = policy.mode ?? modeFor(group, policy, capabilities)
+    const issues = [
+      ...headerIssues(policy),
+      ...limitIssues(policy),
+      ...(mode === "routed" ? [] : selfMappingIssues(group)),
+      ...shareIssues(group, mode, policy, capabilities)
+    ]
+    return issues.length > 0
+      ? Result.fail(new RequestError({ issues }))
+      : planIn(mode, group, policy, capabilities)
   })
 
-/** The mode of a group that names none: one that has its limits. */
-const modeFor = (policy: Policy, { defaultMode }: Capabilities): Mode =>
-  limitsWithModes(policy).every(({ modes }) => modes.includes(defaultMode)) ? defaultMode : "proxy"
+/** The mode of a group that names none: the default one, if that has what its labels ask for. */
+const modeFor = (group: Group, policy: Policy, { defaultMode }: Capabilities): Mode =>
+  !needsRelay(group, policy) && limitsWithModes(policy).every(({ modes }) => modes.includes(defaultMode))
+    ? defaultMode
+    : "proxy"
 
 /** The group's limits, each with the modes that have it. */
 const limitsWithModes = ({ connections, rate, ratePerSource }: Policy) =>
@@ -129,24 +128,24 @@ const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
   )
 
 /** Why a group can't share its port as its labels request, if it can't. */
-const unshareable = (
+const shareIssues = (
   { ports }: Group,
   mode: Mode,
   { share, balance }: Policy,
   { shares = [] }: Capabilities
-): Issue | undefined => {
-  const issue = (label: string, value: string, rule: string) => ({ path: `Labels[${label}]`, value, rule })
+): ReadonlyArray<Issue> => {
+  const issue = (label: string, value: string, rule: string) => [
+    { path: `Labels["${label}"]`, value: preview(value), rule }
+  ]
   if (share === undefined)
-    return balance === undefined
-      ? undefined
-      : issue("portmapper.balance", balance, "a portmapper.share beside it")
+    return balance === undefined ? [] : issue("portmapper.balance", balance, "beside a portmapper.share")
   const refused = (rule: string) => issue("portmapper.share", share, rule)
   if (ports._tag !== "Exact" || ports.port === 0)
-    return refused("an exact host port, which its backends share")
-  if (mode !== "nat" && mode !== "proxy") return refused(`mode nat or proxy (not ${mode})`)
-  if (share.startsWith("/") && !shares.includes(share.slice(1)))
-    return refused(`a name of this host's \`serve --shares\` (${shares.join(", ") || "which has none"})`)
-  return undefined
+    return refused("beside an exact host port, which the backends share")
+  if (mode !== "nat" && mode !== "proxy") return refused(`beside mode nat or proxy (not ${mode})`)
+  return share.startsWith("/") && !shares.includes(share.slice(1))
+    ? refused(`a name of this host's \`serve --shares\` (${shares.join(", ") || "which has none"})`)
+    : []
 }
 
 /** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
@@ -154,14 +153,9 @@ export const planAgain = (
   mapping: Mapping,
   capabilities: Capabilities
 ): Result.Result<{ readonly planned: Served; readonly policy: Policy }, string> => {
-  const { port, labels } = mapping
+  const { port, labels, mode } = mapping
   const group: Group = { entries: [mapping], ports: { _tag: "Exact", port }, labels }
-  const own = {
-    ...capabilities,
-    defaultMode: mapping.mode,
-    shares: ownShares(mapping) ?? capabilities.shares
-  }
-  const plan = planGroup(group, own)
+  const plan = Result.flatMap(parsePolicy(labels), (policy) => planIn(mode, group, policy, capabilities))
   if (Result.isFailure(plan)) return Result.fail(plan.failure.message)
   const [planned] = plan.success.entries
   return planned?._tag === "Served"
@@ -169,11 +163,35 @@ export const planAgain = (
     : Result.fail(planned?.reason ?? "there is nothing to serve")
 }
 
-/** A service that is there stays, whatever names this process allows. */
-const ownShares = ({ labels }: Mapping): ReadonlyArray<string> | undefined => {
-  const share = labels.get("portmapper.share")
-  return share === undefined ? undefined : [share.slice(1)]
+const planIn = (
+  mode: Mode,
+  group: Group,
+  policy: Policy,
+  capabilities: Capabilities
+): Result.Result<Plan, PlanError> => {
+  const unavailable = modeUnavailable(mode, capabilities)
+  if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
+  const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
+  const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
+  return reasons.length > 0 && reasons.length === entries.length
+    ? Result.fail(new NothingServed({ reasons }))
+    : Result.succeed({ policy, entries })
 }
+
+/** Only the relay sends the PROXY protocol's header, which TCP alone has. */
+const needsRelay = ({ entries }: Group, { proxyProtocol }: Policy): boolean =>
+  proxyProtocol !== undefined && entries.some(({ protocol }) => protocol === "tcp")
+
+const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
+  proxyProtocol === undefined || mode === undefined || mode === "proxy"
+    ? []
+    : [
+        {
+          path: 'Labels["portmapper.mode"]',
+          value: preview(mode),
+          rule: "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
+        }
+      ]
 
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (
@@ -224,7 +242,7 @@ const limited = ({ connections, rate, ratePerSource }: Policy) =>
     ? {}
     : { limits: { connections, rate, ratePerSource } }
 
-/** The host resources that one served entry takes, on the port it got, with its part in a service. */
+/** The host resources that one served entry takes, on the port it got. */
 export const resourcesOf = (
   planned: Served,
   policy: Policy,

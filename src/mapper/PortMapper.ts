@@ -23,23 +23,15 @@ import {
   type Applied,
   type ApplyError,
   apply,
-  commit,
   release,
   replace,
   type Undo,
   type UnmapError,
-  undoing,
-  withdraw
+  undoing
 } from "./Apply.ts"
-import {
-  type Change,
-  changeOf,
-  conflictedOf,
-  doubtfulHolders,
-  inSteps,
-  type PlannedGroup,
-  releasedBy
-} from "./Change.ts"
+import { type Change, changeOf } from "./Change.ts"
+import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
+import { followContainers } from "./Containers.ts"
 import {
   Backends,
   MapperConfig,
@@ -48,8 +40,8 @@ import {
   mapperContext
 } from "./MapperContext.ts"
 import {
-  type EngineEpoch,
   frontendKey,
+  isConflicted,
   isStale,
   type Mapping,
   type MappingEntry,
@@ -61,6 +53,7 @@ import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.
 import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
 import { nameOf } from "./Services.ts"
+import { commit, withdraw } from "./Settle.ts"
 
 export type MapError = PlanError | ApplyError
 
@@ -88,9 +81,10 @@ export const PortMapper = {
       yield* logRestored(yield* restore)
       yield* Effect.forkScoped(every(checkInterval, reconciler(context)))
       yield* Effect.forkScoped(every(retryInterval, retryConflicts(context)))
+      const delivered = yield* followContainers(context)
       return Driver.of({
-        mapPorts: (group) => mapPortsIn(context, group),
-        mapGroups: (groups) => mapGroupsIn(context, groups),
+        mapPorts: (group) => Effect.andThen(delivered, mapPortsIn(context, group)),
+        mapGroups: (groups) => Effect.andThen(delivered, mapGroupsIn(context, groups)),
         unmapPorts: (release) => unmapPortsIn(context, release),
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
@@ -214,6 +208,8 @@ const applyAll = Effect.fnUntraced(function* (
     yield* Effect.mapError(replace(context, replaced, undo), (error) => ({ group: undefined, error }))
   yield* delivery.closed ? Effect.interrupt : interruption
   delivery.answered = done.flatMap(({ answered }) => answered)
+  const nowMillis = yield* Clock.currentTimeMillis
+  for (const entry of delivery.answered) entry.askedMillis = nowMillis
   return done.flatMap(({ ports }) => ports)
 })
 
@@ -229,7 +225,7 @@ const decide = Effect.fnUntraced(function* (
   const nowMillis = yield* Clock.currentTimeMillis
   const gone = new Set<MappingEntry>()
   for (const holder of doubtfulHolders(mappings, groups, { owner, nowMillis }))
-    if ((yield* backends.stateOf(holder.mapping.backend)) === "gone") gone.add(holder)
+    if ((yield* backends.stateOf(holder.mapping)) === "gone") gone.add(holder)
   const asking = { owner, nowMillis, isGone: (entry: MappingEntry) => gone.has(entry) }
   return yield* Effect.fromResult(changeOf(mappings, groups, asking))
 })
@@ -283,13 +279,14 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const sums = yield* byteCounter.read(rules)
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return entries.map((entry): ListedMapping => {
-    const { mode } = entry.mapping
+    const { mode, standby } = entry.mapping
+    if (standby) return uncounted(entry, mappings, now)
     const key = carrierKey(entry.mapping)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(entry, carried, userland)
     return {
-      ...uncounted(entry, mappings.engine, now),
+      ...uncounted(entry, mappings, now),
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
@@ -353,13 +350,17 @@ const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owne
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []
   for (const entry of mappings.all())
-    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings.engine, now))
+    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings, now))
   return owned
 })
 
-const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping => {
-  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } =
-    entry.mapping
+const uncounted = (
+  entry: MappingEntry,
+  state: MapperContext["mappings"],
+  nowMillis: number
+): ListedMapping => {
+  const { mapping } = entry
+  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
   return {
     protocol: protocolNumber[protocol],
     frontendIp: requestedAddress === "" ? host.text : requestedAddress,
@@ -368,7 +369,7 @@ const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number):
     backendPort: backend.port,
     mode,
     owner,
-    state: stateOf(entry, engine, nowMillis),
+    state: stateOf(entry, state, nowMillis),
     sinceMillis,
     labels,
     service: share === undefined ? undefined : nameOf(share.service),
@@ -378,7 +379,17 @@ const uncounted = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number):
   }
 }
 
-const stateOf = (entry: MappingEntry, engine: EngineEpoch, nowMillis: number): ListedMapping["state"] => {
+/** A standby of an entry in conflict would not be served either. */
+const stateOf = (
+  entry: MappingEntry,
+  { engine, get }: MapperContext["mappings"],
+  nowMillis: number
+): ListedMapping["state"] => {
+  if (entry.mapping.standby) {
+    const { protocol, host, port } = entry.mapping
+    const before = get(frontendKey(protocol, host, port))
+    return before !== undefined && isConflicted(before) ? "conflicted" : "standby"
+  }
   if (entry.status._tag === "Conflicted") return "conflicted"
   if (entry.status._tag === "Unconfirmed") return "unconfirmed"
   return isStale(entry, engine, nowMillis) ? "stale" : "live"

@@ -3,7 +3,8 @@
  * table, and a change that failed may still have been made. Redirected connections continue meanwhile; new ones are
  * redirected again once the reconciler has repaired the table.
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Result } from "effect"
+import { FirewallError } from "../firewall/Firewall.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { type Mapping, type MappingEntry, mappingKey, sameBackend } from "./Mapping.ts"
 import { recordEntries, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
@@ -18,7 +19,7 @@ export const checkInterval = Duration.millis(100)
 
 /** The effect to run at every interval: checks once, repairs what differs, and logs each repair once. */
 export const reconciler = (context: MapperContext): Effect.Effect<void> => {
-  const table = withBackoff(reconcileTable(context))
+  const table = withBackoff(Effect.mapError(verifyTable(context), ({ message }) => message))
   const record = withBackoff(reconcileRecord(context))
   return context.mappings.lock.withPermit(Effect.andThen(table, record))
 }
@@ -50,23 +51,33 @@ const withBackoff = (repair: Effect.Effect<void, string>): Effect.Effect<void> =
   })
 }
 
-const reconcileTable = Effect.fnUntraced(function* (context: MapperContext): Effect.fn.Return<void, string> {
+/** Makes sure that the table is as the entries say. The caller holds the lock, so no change is under way. */
+export const verifyTable = Effect.fnUntraced(function* (
+  context: MapperContext
+): Effect.fn.Return<void, FirewallError> {
   const { firewall, mappings } = context
-  const gone = yield* Effect.as(firewall.check, false).pipe(
-    Effect.catch((error) =>
-      error.reason === "Gone" || mappings.dirty.table
-        ? Effect.succeed(error.reason === "Gone")
-        : Effect.fail(error.message)
-    )
+  const checked = yield* Effect.result(firewall.check)
+  const found = Result.isFailure(checked) ? checked.failure : undefined
+  const why =
+    (found && foreignChanges[found.reason]) ??
+    (mappings.dirty.table ? "a change of the table failed" : undefined)
+  if (why === undefined) return found === undefined ? undefined : yield* found
+  yield* Effect.mapError(
+    replaceTable(context),
+    ({ reason, operation, detail }) =>
+      new FirewallError({ reason, operation: `${why}, and ${operation}`, detail })
   )
-  if (!gone && !mappings.dirty.table) return
-  const why = gone ? "someone removed the table" : "a change of the table failed"
-  yield* Effect.mapError(replaceTable(context), (error) => `${why}, and ${error.message}`)
   yield* Effect.logWarning(`${why}; put back with ${mappings.size()} mappings`)
 })
 
+const foreignChanges: Partial<Record<FirewallError["reason"], string>> = {
+  Gone: "someone removed the table",
+  Changed: "someone changed the table"
+}
+
 const reconcileRecord = Effect.fnUntraced(function* (context: MapperContext): Effect.fn.Return<void, string> {
   const { dirty } = context.mappings
+  yield* Effect.mapError(context.store.check, ({ message }) => message)
   if (!dirty.record) return
   yield* Effect.mapError(recordAll(context), (error) => `a change of the record failed, and ${error.message}`)
   dirty.record = false
@@ -103,6 +114,7 @@ const isRecorded = (found: Stored | undefined, { mapping, status }: MappingEntry
   found.mapping.requestedAddress === mapping.requestedAddress &&
   found.mapping.owner === mapping.owner &&
   found.mapping.epoch === mapping.epoch &&
+  found.mapping.container === mapping.container &&
   sameBackend(found.mapping.backend, mapping.backend) &&
   labelsText(found.mapping) === labelsText(mapping)
 

@@ -10,22 +10,34 @@ import type { FirewallError, Redirect, Rule } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
+import { isSession } from "../protocol/Driver.ts"
 import { frontendText } from "../protocol/PortBinding.ts"
 import { type RouteFrontend, reroute } from "../relay/Relay.ts"
-import { logFailure, type MapperContext, type MapperServices, mapperContext } from "./MapperContext.ts"
+import {
+  eachRoute,
+  LiveSessions,
+  logFailure,
+  type MapperContext,
+  type MapperServices,
+  mapperContext
+} from "./MapperContext.ts"
 import {
   frontendKey,
   isConflicted,
   type Mapping,
   type MappingEntry,
+  mappingKey,
   mappingText,
+  memberKey,
   nextStatus,
   noResources,
   sameBackend
 } from "./Mapping.ts"
-import { type LostRecord, recordEntries, type Stored, type StoreError } from "./MappingStore.ts"
+import { type LostRecord, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { planAgain, resourcesOf, type Served } from "./Plan.ts"
-import { type Reshare, resourcesWith, respread, servicesOf } from "./Services.ts"
+import { recordShares, reshare, rulesOfShares, takeShare } from "./Reshare.ts"
+import { isMember, respread, servicesOf } from "./Services.ts"
+import { orphansOf, takeFrontend, withFrontend } from "./Standby.ts"
 
 export interface Restored {
   readonly live: number
@@ -33,8 +45,8 @@ export interface Restored {
   /** Each as `0.0.0.0:8080/tcp: why`. */
   readonly conflicted: ReadonlyArray<string>
   /**
-   * Redirections that were removed: a kill cut their calls short before they were recorded, so they were never
-   * answered.
+   * Mappings of sessions that are over, and redirections of calls that a kill cut short before they were recorded, so
+   * they were never answered.
    */
   readonly undone: number
   /** The record that could not be used, if any; mappings read back from the kernel are among the unconfirmed. */
@@ -63,8 +75,10 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       lost !== undefined && stored.mappings.length === 0
         ? yield* importFromKernel(context, lost)
         : stored.mappings
-    const entries = found.map(entryOf)
+    const over = yield* endedSessions(context, found)
+    const entries = found.filter((one) => !over.has(mappingKey(one.mapping))).map(entryOf)
     for (const entry of entries) mappings.add(entry)
+    yield* adoptOrphans(context)
     const { removed, refused } = yield* restoreEntries(context, entries)
     yield* letGoOfTheRest(context)
     const conflicted = refused.map(([{ mapping }, why]) => `${mappingText(mapping)}: ${why}`)
@@ -74,24 +88,43 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       live: entries.filter(({ status }) => status._tag === "Answered").length,
       unconfirmed: entries.filter(({ status }) => status._tag === "Unconfirmed").length,
       conflicted,
-      undone: removed.filter(
-        (rule) => rule._tag === "Redirect" && mappings.get(keyOfRule(rule)) === undefined
-      ).length,
+      undone:
+        over.size +
+        removed.filter(
+          (rule) =>
+            rule._tag === "Redirect" &&
+            mappings.get(keyOfRule(rule)) === undefined &&
+            !over.has(keyOfRule(rule))
+        ).length,
       lost
     }
   })
 
-const keyOfRule = ({ protocol, host, port }: Rule): string => frontendKey(protocol, host, port)
+/** Removes from the record what sessions mapped that did not survive the end of the last process; returns the keys. */
+const endedSessions = Effect.fnUntraced(function* (
+  { store }: MapperContext,
+  found: ReadonlyArray<Stored>
+): Effect.fn.Return<ReadonlySet<string>> {
+  const live = yield* LiveSessions
+  const over = found.flatMap(({ mapping }) =>
+    isSession(mapping.owner) && !live.has(mapping.owner) ? [mapping] : []
+  )
+  if (over.length > 0) yield* logFailure("forgetting what sessions mapped", store.remove(over))
+  return new Set(over.map(mappingKey))
+})
+
+const keyOfRule = (rule: Rule): string => {
+  const frontend = frontendKey(rule.protocol, rule.host, rule.port)
+  return rule._tag === "Redirect" && rule.share !== undefined ? memberKey(frontend, rule.backend) : frontend
+}
 
 /** In conflict until it is reactivated. */
 const entryOf = ({ mapping, state }: Stored): MappingEntry => ({
   mapping,
   status: { _tag: "Conflicted", was: state === "answered" ? "Answered" : "Unconfirmed" },
-  resources: noResources
+  resources: noResources,
+  askedMillis: mapping.sinceMillis
 })
-
-/** The relay works on another thread, so each open waits for its reply; it still opens the routes in order. */
-const opensAtOnce = 256
 
 /** Reserves the ports first, then replaces the kernel's whole table at once, then opens the relay's routes. */
 const restoreEntries = Effect.fnUntraced(function* (
@@ -104,9 +137,7 @@ const restoreEntries = Effect.fnUntraced(function* (
   for (const each of reshared) takeShare(each)
   const removed = yield* Effect.onError(replaceTable(context), () => setAside(context, restored))
   yield* recordShares(context, reshared)
-  const unrelayed = yield* Effect.forEach(reserved, (each) => relayAgain(context, each), {
-    concurrency: opensAtOnce
-  })
+  const unrelayed = yield* eachRoute(reserved, (each) => relayAgain(context, each))
   return { removed, refused: [...refused, ...unrelayed.flat()] }
 })
 
@@ -143,39 +174,6 @@ export const reactivate = (
     })
   )
 
-/** The rules of members with their new slots. */
-export const rulesOfShares = (shares: ReadonlyArray<Reshare>): ReadonlyArray<Rule> =>
-  shares.flatMap(({ entry, share }) => resourcesWith(entry.resources, share).rules)
-
-/** Relays and records new slots that the kernel has already. A relay that refuses them is retried. */
-export const reshare = Effect.fnUntraced(function* (context: MapperContext, shares: ReadonlyArray<Reshare>) {
-  for (const each of shares) {
-    const { route: before } = each.entry.resources
-    takeShare(each)
-    const { entry } = each
-    const { route } = entry.resources
-    if (route === undefined) continue
-    const opened = yield* Effect.result(context.relay.open(route))
-    if (Result.isFailure(opened)) entry.resources = { ...entry.resources, route: before, relayPending: true }
-  }
-  yield* recordShares(context, shares)
-})
-
-const takeShare = ({ entry, share }: Reshare): void => {
-  entry.mapping = { ...entry.mapping, share }
-  entry.resources = resourcesWith(entry.resources, share)
-}
-
-/** A failure is logged: a restore spreads the slots anew where the record has gaps. */
-const recordShares = ({ store }: MapperContext, shares: ReadonlyArray<Reshare>) =>
-  logFailure(
-    "recording the slots of a service",
-    recordEntries(
-      store,
-      shares.map(({ entry }) => entry)
-    )
-  )
-
 /** Replaces the kernel's table by the rules of all entries, in one transaction. Returns the rules it removed. */
 export const replaceTable = Effect.fnUntraced(function* ({
   mappings,
@@ -207,6 +205,18 @@ export const retryEntries = Effect.fnUntraced(function* (
   return served
 })
 
+/** Standbys without an entry before them get its place, in conflict: they are to be reactivated. */
+const adoptOrphans = Effect.fnUntraced(function* ({ mappings, store }: MapperContext) {
+  for (const entry of orphansOf(mappings)) {
+    const mapping = withFrontend(entry.mapping)
+    const records = [{ mapping, state: recordedState(entry.status) }]
+    // What can't be recorded now is tried again with the conflicts.
+    if (Result.isFailure(yield* Effect.result(store.remove([entry.mapping], records)))) return
+    takeFrontend(mappings, entry, mapping)
+    entry.status = nextStatus(entry.status, "conflict")
+  }
+})
+
 /** The same for all such entries; costs next to nothing where there are none. Takes the lock. */
 export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyArray<string>> =>
   Effect.suspend(() => {
@@ -214,8 +224,13 @@ export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyAr
     const wanting = () => [
       ...mappings.all().filter((entry) => isConflicted(entry) || entry.resources.relayPending)
     ]
-    if (wanting().length === 0) return Effect.succeed([])
-    return mappings.lock.withPermit(Effect.suspend(() => retryEntries(context, wanting())))
+    if (wanting().length === 0 && orphansOf(mappings).next().done) return Effect.succeed([])
+    return mappings.lock.withPermit(
+      Effect.andThen(
+        adoptOrphans(context),
+        Effect.suspend(() => retryEntries(context, wanting()))
+      )
+    )
   })
 
 /** Sockets of unspecified addresses are bound first, since they cover the others of their group. */
@@ -236,6 +251,10 @@ const reserveAgain = Effect.fnUntraced(function* (
   const refused: Array<Refused> = []
   for (const entry of [...entries].sort(widestFirst)) {
     const { mapping } = entry
+    if (mapping.standby) {
+      entry.status = nextStatus(entry.status, "reactivated")
+      continue
+    }
     const again = planAgain(mapping, context.capabilities)
     if (Result.isFailure(again)) {
       refused.push([entry, again.failure])
@@ -262,16 +281,14 @@ const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => 
   const { protocol, host, port, backend, share } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
     const { hold } = other.resources
-    const isBeside =
-      sameBackend(backend, other.mapping.backend) ||
-      (share !== undefined && share.service === other.mapping.share?.service)
+    const isBeside = sameBackend(backend, other.mapping.backend) || isMember(other, share?.service)
     return hold !== undefined && isBeside ? [hold] : []
   })
   return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
 }
 
 /** An entry that only the relay would serve stays in conflict if the relay refuses it. */
-const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
+export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, { entry, planned }: Reserved) {
   const { route } = entry.resources
   if (route === undefined) return []
   const opened = yield* Effect.result(context.relay.open(route))
@@ -387,7 +404,8 @@ const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
         labels: labelsOf(rule),
         owner: unknownOwner,
         epoch: 0,
-        sinceMillis: nowMillis
+        sinceMillis: nowMillis,
+        container: undefined
       }
 
 const labelsOf = ({ allow, rate }: Redirect): Mapping["labels"] => {

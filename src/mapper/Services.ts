@@ -59,6 +59,16 @@ export const membersOf = (
         entry.status._tag !== "Gone"
     )
 
+/** Whether an entry is a backend of this service. */
+export const isMember = ({ mapping: { share } }: MappingEntry, service: string | undefined): boolean =>
+  share !== undefined && share.service === service
+
+/** The backends of whatever service a frontend has. */
+export const backendsAt = (state: State, { protocol, host, port }: Frontend): ReadonlyArray<MappingEntry> =>
+  state
+    .colliding(protocol, host, port)
+    .filter(({ mapping }) => mapping.share !== undefined && mapping.host.key === host.key)
+
 /** An entry that gets other slots, or the same ones. */
 export interface Reshare {
   readonly entry: MappingEntry

@@ -9,6 +9,7 @@ import type {
   WirePortBinding
 } from "./Messages.ts"
 import type { PortBinding } from "./PortBinding.ts"
+import type { PortRange } from "./PortRange.ts"
 import { protocolNumber } from "./Protocol.ts"
 
 export const activateResponse: typeof ActivateResponse.Encoded = { Implements: ["PortMapper"] }
@@ -17,6 +18,19 @@ export const unmapPortsResponse: Record<string, never> = {}
 
 export const mapPortsResponse = (bindings: ReadonlyArray<PortBinding>): typeof MapPortsResponse.Encoded => ({
   PortBindings: bindings.map(wireBinding),
+  Err: ""
+})
+
+/** The answer to a full range repeats what a draft's Engine names a binding by. */
+export const fullRangeResponse = (
+  bindings: ReadonlyArray<PortBinding>,
+  { last }: PortRange
+): typeof MapPortsResponse.Encoded => ({
+  PortBindings: bindings.map((binding) => ({
+    ...wireBinding(binding),
+    FrontendPortEnd: last,
+    FullRange: true
+  })),
   Err: ""
 })
 

@@ -178,7 +178,7 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted"] as const satisfies ReadonlyArray<
+const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
   ListedMapping["state"]
 >
 

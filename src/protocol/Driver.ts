@@ -37,7 +37,7 @@ export interface ListedMapping {
   readonly backendPort: number
   readonly mode: string
   readonly owner: string
-  readonly state: "live" | "unconfirmed" | "stale" | "conflicted"
+  readonly state: "live" | "unconfirmed" | "stale" | "conflicted" | "standby"
   /** Milliseconds since the Unix epoch. */
   readonly sinceMillis: number
   readonly labels: ReadonlyMap<string, string>
@@ -113,6 +113,12 @@ export const ListedOwner = Context.Reference<string | undefined>("portmapper/pro
 export const isOwner = (text: string): boolean => /^[\x21-\x7e]{1,128}$/.test(text)
 
 export const ownerRule = "1 to 128 printable ASCII characters, none of them a space"
+
+/**
+ * Whether the owner is a session: `session`, or `session:NAME`. What it maps ends with it: with the connection that
+ * called the plugin, with the input of `portmapper rpc`, and at the latest when the mapper starts again.
+ */
+export const isSession = (owner: string): boolean => owner === "session" || owner.startsWith("session:")
 
 /**
  * The owner of the current call: `engine`, `cli`, `watch`, `session`, `cni:ID/IFNAME`. The transport sets it for

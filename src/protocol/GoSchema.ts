@@ -23,10 +23,13 @@ import {
 } from "./QuickDecode.ts"
 import { type Issue, RequestError } from "./RequestError.ts"
 
-/** A field of a Go struct: its schema, the encoded zero value, and what a repeated key does. */
+/**
+ * A field of a Go struct: its schema, the encoded zero value (`undefined`: a missing key stays missing), and what a
+ * repeated key does.
+ */
 export interface Field<S extends Schema.Constraint> {
   readonly schema: S
-  readonly zero: S["Encoded"] & (null | boolean | number | string)
+  readonly zero: (S["Encoded"] & (null | boolean | number | string)) | undefined
   readonly repeated: "last" | "merge" | "refuse"
   /** The most elements of a list; a longer one is refused before any element is decoded. */
   readonly max?: number | undefined
@@ -44,7 +47,7 @@ const withQuick = <S extends object>(schema: S, quick: Quick | undefined): S => 
   return schema
 }
 
-/** A Go struct. Its type and its encoded form have every field, in the order given. */
+/** A Go struct. Its type and its encoded form have every field that has a zero value, in the order given. */
 export const goStruct = <const F extends Fields>(fields: F) => {
   const named = Object.entries(fields)
   const schemas = Object.fromEntries(named.map(([name, { schema }]) => [name, schema])) as SchemasOf<F>
@@ -157,6 +160,9 @@ export const slice = <S extends Schema.Constraint>(schema: S) => {
 export const int = field(Integer, 0)
 export const uint16 = field(Uint16, 0)
 export const bool = field(Bool, false)
+/** Fields of a draft: optional. */
+export const draftBool = field(withQuick(Schema.optionalKey(Bool), quickWays.get(Bool)), undefined)
+export const draftUint16 = field(withQuick(Schema.optionalKey(Uint16), quickWays.get(Uint16)), undefined)
 export const text = field(Text, "")
 export const address = field(OptionalAddress, "")
 export const labels = field(pointer(StringMap, "an object"), null, "merge")
@@ -246,7 +252,9 @@ type Fold<A> = (
 /** Assigns the entries of an object to the fields that their keys name. */
 const foldInto = <A>(fields: ReadonlyArray<readonly [string, Field<Schema.Constraint>]>): Fold<A> => {
   const places = placesOf(fields.map(([name]) => name))
-  const zeros = Object.fromEntries(fields.map(([name, { zero }]) => [name, zero]))
+  const zeros = Object.fromEntries(
+    fields.flatMap(([name, { zero }]) => (zero === undefined ? [] : [[name, zero]]))
+  )
   const checks = fields.map(([, { schema }]) =>
     SchemaParser.decodeUnknownResult(schema as Schema.ConstraintDecoder<unknown>)
   )

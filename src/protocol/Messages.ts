@@ -10,6 +10,8 @@ import type { Schema } from "effect"
 import {
   address,
   bool,
+  draftBool,
+  draftUint16,
   goStruct,
   int,
   labels,
@@ -33,7 +35,8 @@ const mostReleased = 20_000
 
 /**
  * One entry of a group. `FrontendPort` 0 requests any free port; `FrontendPortEnd` is the end of a range,
- * inclusive.
+ * inclusive. `FullRange` (of a draft): not one port of the range is requested, but all, each for a backend port of
+ * its own, from `BackendPort` on.
  */
 export const PortBindingReq = goStruct({
   Proto: int,
@@ -41,15 +44,15 @@ export const PortBindingReq = goStruct({
   BackendPort: uint16,
   FrontendIP: address,
   FrontendPort: uint16,
-  FrontendPortEnd: uint16
+  FrontendPortEnd: uint16,
+  FullRange: draftBool
 })
 
 export const MapPortsRequest = goStruct({ Reqs: list(PortBindingReq, most), Labels: labels })
 
 export const NATRule = goStruct({ FromAddr: address, FromPort: uint16 })
 
-/** One binding of an answer. Go calls it `PortBinding`, the name of our domain type. */
-export const WirePortBinding = goStruct({
+const wireBinding = {
   Proto: int,
   BackendIP: address,
   BackendPort: uint16,
@@ -59,6 +62,16 @@ export const WirePortBinding = goStruct({
   AllowForwarding: bool,
   NAT: optional(NATRule),
   Error: optionalText
+}
+
+/** One binding of an answer. Go calls it `PortBinding`, the name of our domain type. */
+export const WirePortBinding = goStruct(wireBinding)
+
+/** A binding to release; with the fields that the answer to a full range has. */
+export const WireReleasedBinding = goStruct({
+  ...wireBinding,
+  FrontendPortEnd: draftUint16,
+  FullRange: draftBool
 })
 
 export const MapPortsResponse = goStruct({ PortBindings: list(WirePortBinding), Err: text })
@@ -70,7 +83,7 @@ export const MapGroupsRequest = goStruct({ Groups: list(MapPortsRequest, most) }
 export const MapGroupsResponse = goStruct({ Groups: list(MapPortsResponse), Err: text })
 
 export const UnmapPortsRequest = goStruct({
-  PortBindings: list(WirePortBinding, mostReleased),
+  PortBindings: list(WireReleasedBinding, mostReleased),
   Labels: labels
 })
 

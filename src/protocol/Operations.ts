@@ -4,9 +4,16 @@
  * share.
  */
 import { Cause, Duration, Effect, Option, Result, Schema, type Scope } from "effect"
-import { activateResponse, listPortsResponse, mapPortsResponse, unmapPortsResponse } from "./Answers.ts"
+import {
+  activateResponse,
+  fullRangeResponse,
+  listPortsResponse,
+  mapPortsResponse,
+  unmapPortsResponse
+} from "./Answers.ts"
 import { CallObserver, type FinishedCall } from "./CallObserver.ts"
 import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
+import { bindingsOfRange, groupsOfRange } from "./FullRange.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
@@ -21,8 +28,9 @@ import {
   type UnmapPortsResponse
 } from "./Messages.ts"
 import type { Group, PortBinding, Release } from "./PortBinding.ts"
+import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
-import { followOf, groupOf, groupPath, groupsOf, issuesOfGroup, releaseOf } from "./Requests.ts"
+import { followOf, fullRangeOf, groupOf, groupPath, groupsOf, issuesOfGroup, releaseOf } from "./Requests.ts"
 
 export const Method = Schema.Literals([
   "Plugin.Activate",
@@ -175,10 +183,20 @@ const activate = Effect.fnUntraced(function* (_: Body): Operating<typeof Activat
 
 const mapPorts = (body: Body): Operation<typeof MapPortsResponse.Encoded> =>
   Effect.suspend(() => {
-    const group = Result.flatMap(decodeMapPorts(body), groupOf)
-    return Result.isFailure(group)
-      ? Effect.fail<CallError>(group.failure)
-      : Effect.map(granted(group.success), mapPortsResponse)
+    const request = decodeMapPorts(body)
+    if (Result.isFailure(request)) return Effect.fail<CallError>(request.failure)
+    const group = groupOf(request.success)
+    if (Result.isFailure(group)) return Effect.fail<CallError>(group.failure)
+    const range = fullRangeOf(request.success)
+    return range === undefined
+      ? Effect.map(granted(group.success), mapPortsResponse)
+      : mapFullRange(group.success, range)
+  })
+
+const mapFullRange = (group: Group, range: PortRange): Operation<typeof MapPortsResponse.Encoded> =>
+  Effect.mapBoth(grantedAll(groupsOfRange(group, range)), {
+    onFailure: ({ error }) => error,
+    onSuccess: (answers) => fullRangeResponse(bindingsOfRange(answers), range)
   })
 
 const mapGroups = Effect.fnUntraced(function* (body: Body): Operating<typeof MapGroupsResponse.Encoded> {

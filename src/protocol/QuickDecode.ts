@@ -11,8 +11,8 @@ export type Quick = (value: unknown) => unknown
 export interface QuickField {
   readonly name: string
   readonly quick: Quick
-  /** The encoded zero value. */
-  readonly zero: null | boolean | number | string
+  /** The encoded zero value; a key without one stays missing. */
+  readonly zero: null | boolean | number | string | undefined
   /** The most elements of a list. */
   readonly max: number | undefined
 }
@@ -20,7 +20,9 @@ export interface QuickField {
 /** An object with the given fields; `unsure` if a key is repeated. */
 export const quickStruct = (fields: ReadonlyArray<QuickField>): Quick => {
   const places = placesOf(fields.map(({ name }) => name))
-  const zeros = Object.fromEntries(fields.map(({ name, quick, zero }) => [name, quick(zero)]))
+  const zeros = Object.fromEntries(
+    fields.flatMap(({ name, quick, zero }) => (zero === undefined ? [] : [[name, quick(zero)]]))
+  )
   return (value) => {
     const entries = entriesOf(value)
     if (entries === undefined) return unsure

@@ -12,6 +12,7 @@ import {
   unspecified
 } from "./Address.ts"
 import type { FollowRequest } from "./Driver.ts"
+import { mostOfRanges, releasedOfRange, sizeOf } from "./FullRange.ts"
 import { preview } from "./GoJson.ts"
 import type {
   FollowContainerRequest,
@@ -19,14 +20,18 @@ import type {
   MapPortsRequest,
   PortBindingReq,
   UnmapPortsRequest,
-  WirePortBinding
+  WireReleasedBinding
 } from "./Messages.ts"
 import type { Entry, Group, PortRequest, Release, ReleasedBinding } from "./PortBinding.ts"
+import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 import { parsePublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
-/** A group without entries requests nothing; its `ports` are meaningless. */
+/**
+ * A group without entries requests nothing; its `ports` are meaningless. If the group requests a full range
+ * (`fullRangeOf`), its `ports` are that range.
+ */
 export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Group, RequestError> => {
   const reqs = request.Reqs ?? []
   const issues: Array<Issue> = []
@@ -40,6 +45,7 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
     if (found === issues.length && index > 0) checkSamePorts(reqs, ports, index, issues)
   })
   checkFrontends(reqs, entries, issues)
+  checkRange(reqs, issues)
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
     : Result.succeed({
@@ -49,6 +55,14 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
       })
 }
 
+/** All ports of this range are requested; `undefined` if one port is. */
+export const fullRangeOf = ({ Reqs }: typeof MapPortsRequest.Type): PortRange | undefined => {
+  const [req] = Reqs ?? []
+  return req?.FullRange === true && req.FrontendPort < req.FrontendPortEnd
+    ? { first: req.FrontendPort, last: req.FrontendPortEnd }
+    : undefined
+}
+
 /** Reports every rule that any of the groups breaks; with many bad groups, those of the first ones. */
 export const groupsOf = ({
   Groups: requests
@@ -56,6 +70,12 @@ export const groupsOf = ({
   const issues: Array<Issue> = []
   const groups = (requests ?? []).flatMap((request, index) => {
     if (issues.length >= mostIssues) return []
+    if (fullRangeOf(request) !== undefined)
+      issues.push({
+        path: `${groupPath(index)}.Reqs[0].FullRange`,
+        value: preview(true),
+        rule: "false in MapGroups, which takes a group for each port"
+      })
     const group = groupOf(request)
     if (Result.isSuccess(group)) return [group.success]
     issues.push(...issuesOfGroup(index, group.failure.issues))
@@ -78,15 +98,24 @@ export const issuesOfGroup = (index: number, issues: ReadonlyArray<Issue>): Read
  */
 export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result<Release, RequestError> => {
   const issues: Array<Issue> = []
-  const bindings = (request.PortBindings ?? []).map((binding, index) =>
-    releasedOf(binding, `PortBindings[${index}]`, issues)
-  )
+  let ports = 0
+  const bindings = (request.PortBindings ?? []).flatMap((binding, index) => {
+    const released = releasedOf(binding, `PortBindings[${index}]`, issues)
+    const { FullRange, FrontendPort: first, FrontendPortEnd: last = 0 } = binding
+    const isRange = FullRange === true && first !== 0 && first < last
+    ports += isRange ? sizeOf({ first, last }) : 1
+    if (released === undefined || ports > mostOfRanges) return []
+    return isRange ? releasedOfRange(released, last) : [released]
+  })
+  if (ports > mostOfRanges)
+    issues.push({
+      path: "PortBindings",
+      value: `${ports} ports`,
+      rule: `at most ${mostOfRanges} ports in all`
+    })
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({
-        bindings: bindings.filter((binding) => binding !== undefined),
-        labels: request.Labels ?? noLabels
-      })
+    : Result.succeed({ bindings, labels: request.Labels ?? noLabels })
 }
 
 /** Requires a container and something to publish; each `-p` must be one that Docker accepts. */
@@ -175,10 +204,31 @@ const checkSamePorts = (
 ): void => {
   const [first, req] = [reqs[0], reqs[index]]
   if (first === undefined || req === undefined || ports[0] === undefined || ports[index] === undefined) return
-  const differing = (["FrontendPort", "FrontendPortEnd"] as const).find((name) => first[name] !== req[name])
+  const differing = (["FrontendPort", "FrontendPortEnd", "FullRange"] as const).find(
+    (name) => (first[name] ?? false) !== (req[name] ?? false)
+  )
   if (differing === undefined) return
-  const rule = `${first[differing]} as in Reqs[0], since the entries of one group get the same port`
+  const rule = `${first[differing] ?? false} as in Reqs[0], since the entries of one group get the same port`
   issues.push(issue(`Reqs[${index}]`, differing, req[differing], rule))
+}
+
+/** The last port of a full range needs a backend port, too; the number of all is bounded. */
+const checkRange = (reqs: ReadonlyArray<typeof PortBindingReq.Type>, issues: Array<Issue>): void => {
+  const range = fullRangeOf({ Reqs: reqs, Labels: null })
+  if (range === undefined) return
+  const size = sizeOf(range)
+  reqs.forEach(({ BackendPort: port }, index) => {
+    const most = 65_536 - size
+    if (port > most)
+      issues.push(
+        issue(`Reqs[${index}]`, "BackendPort", port, `at most ${most}, since the range has ${size} ports`)
+      )
+  })
+  const most = Math.floor(mostOfRanges / reqs.length)
+  if (size > most) {
+    const rule = `at most ${range.first + most - 1}, since a full range of ${reqs.length} entries has at most ${most} ports`
+    issues.push(issue("Reqs[0]", "FrontendPortEnd", range.last, rule))
+  }
 }
 
 /**
@@ -216,7 +266,7 @@ const sameBackend = (one: Entry, other: Entry): boolean =>
   one.backend.port === other.backend.port && one.backend.address.key === other.backend.address.key
 
 const releasedOf = (
-  binding: typeof WirePortBinding.Type,
+  binding: typeof WireReleasedBinding.Type,
   path: string,
   issues: Array<Issue>
 ): ReleasedBinding | undefined => {
@@ -234,8 +284,13 @@ const releasedOf = (
   return { protocol, host, port: binding.FrontendPort, backend }
 }
 
-const issue = (path: string, name: string, value: Address | number | undefined, rule: string): Issue => ({
+const issue = (
+  path: string,
+  name: string,
+  value: Address | number | boolean | undefined,
+  rule: string
+): Issue => ({
   path: `${path}.${name}`,
-  value: preview(typeof value === "number" ? value : (value?.text ?? "")),
+  value: preview(typeof value === "object" ? value.text : (value ?? "")),
   rule
 })

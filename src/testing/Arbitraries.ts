@@ -181,7 +181,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     port,
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
-    fc.constantFrom("live", "unconfirmed", "stale", "conflicted"),
+    fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby"),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),
@@ -240,6 +240,8 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.rate": "10" },
   { "portmapper.rate": "10/s", "portmapper.mode": "routed" },
   { "portmapper.rate-per-source": "1/s", "portmapper.mode": "nat" },
+  { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
+  { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },
   { app: ["web"] }
 )

@@ -22,6 +22,7 @@ import {
 } from "./Model.ts"
 import { frontend } from "./ModelAddress.ts"
 import { misheld } from "./ModelModes.ts"
+import { afterRetries } from "./ModelStandby.ts"
 import type { Script, Step } from "./Script.ts"
 import type {
   Call,
@@ -291,7 +292,9 @@ class Runner {
 
   /** Keeps the possible states that match what the host holds. */
   *#settle(known: ReadonlyArray<Model>): Asking<Problem> {
-    const models = known.flatMap((model) => [model, ...afterRecording(model)])
+    const models = known
+      .flatMap((model) => [model, ...afterRetries(model)])
+      .flatMap((model) => [model, ...afterRecording(model)])
     const held = (yield { want: "held" }) as Partial<HostHoldings>
     const problems = models.map((model) => misheld(model, held, this.#host.capabilities))
     const borneOut = models.filter((_, index) => problems[index] === undefined)
@@ -308,7 +311,7 @@ class Runner {
 /** The states after the call's answer was lost, if it was. */
 const settled = (verdict: Verdict, { lost }: Ended): Verdict =>
   verdict._tag === "May" && lost !== undefined
-    ? { ...verdict, models: verdict.models.map((model) => afterLoss(model, lost)) }
+    ? { ...verdict, models: verdict.models.flatMap((model) => afterLoss(model, lost)) }
     : verdict
 
 /** A port that only an Engine maps. */

@@ -38,7 +38,7 @@ export const linearize = (
     for (const { each, index } of open) {
       if (each.from > firstEnd) continue
       const next = models.flatMap((model) => {
-        if ("lost" in each) return [afterLoss(model, each.lost)]
+        if ("lost" in each) return afterLoss(model, each.lost)
         const verdict = afterCall(host, model, each.call, each.ended)
         return verdict._tag === "May" ? verdict.models : []
       })

@@ -165,20 +165,19 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   }
 
   const startPaused = (asked: Call, lost = false): Running => {
-    let resume: (() => void) | undefined
+    /** A call may take several steps at once. */
+    const paused: Array<() => void> = []
     let interrupted = false
     const pause: Effect.Effect<void> = Effect.callback((go) => {
-      resume = () => go(Effect.void)
+      paused.push(() => go(Effect.void))
     })
     const { fiber, outcome, given } = start(asked, () => pause, lost, pause)
     turns.flush()
     return {
       given,
-      waits: () => resume !== undefined && outcome() === undefined,
+      waits: () => paused.length > 0 && outcome() === undefined,
       proceed: () => {
-        const go = resume
-        resume = undefined
-        go?.()
+        paused.shift()?.()
         turns.flush()
       },
       interrupt: () => {

@@ -3,10 +3,11 @@
  * to. Where several outcomes are possible (an interrupted call) the result has all of them; where the mapper may
  * choose (which ephemeral port) the model checks the answer and does not predict it.
  *
- * Source: docs/PROTOCOL.md, rules 1 to 12; docs/decisions 4 to 7, 11 and 13.
+ * Source: docs/PROTOCOL.md, rules 1 to 13; docs/decisions 4 to 7, 11 and 13.
  */
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"
+import { holdsPort, standsBehind, succeeded } from "./ModelStandby.ts"
 import type { Model, ModelHost, ModelMapping } from "./ModelState.ts"
 import type { Call, Elsewhere, Ended, WireBinding, WireMapAnswer, WireMapRequest, WireReq } from "./Target.ts"
 
@@ -64,14 +65,14 @@ export const afterWrongCall = (model: Model, { outcome }: Ended): Verdict => {
  * The answer of a call was lost: what it created is gone, unless another call has answered with it since. The
  * policy requested last stays, and evicted mappings stay evicted.
  */
-export const afterLoss = (model: Model, lost: number): Model => ({
-  ...model,
-  mappings: model.mappings.flatMap((mapping) => {
+export const afterLoss = (model: Model, lost: number): ReadonlyArray<Model> => {
+  const mappings = model.mappings.flatMap((mapping) => {
     if (mapping.pending === undefined) return [mapping]
     const pending = mapping.pending.filter((call) => call !== lost)
     return pending.length === 0 ? [] : [{ ...mapping, pending }]
   })
-})
+  return succeeded({ ...model, mappings }, model)
+}
 
 /**
  * The mapper's process ended and another one began. Answered mappings are restored, unless their port was taken
@@ -79,12 +80,12 @@ export const afterLoss = (model: Model, lost: number): Model => ({
  */
 export const afterRestart = (model: Model): ReadonlyArray<Model> => {
   const isLost = (mapping: ModelMapping) =>
-    mapping.port !== 0 && model.taken.some((other) => meets(other, mapping))
+    mapping.port !== 0 && !mapping.standby && model.taken.some((other) => meets(other, mapping))
   const mappings = model.mappings.map((mapping): ModelMapping => {
     const lost = isLost(mapping)
     const wide = model.mappings.some((other) => !isLost(other) && isCoveredBy(mapping, other))
     const standing = lost ? "conflicted" : mapping.recorded === "answered" ? "answered" : "unconfirmed"
-    return { ...mapping, standing, wide }
+    return { ...mapping, standing, wide, unrelayed: undefined }
   })
   const restarted = { ...model, mappings, refusing: [], last: new Map() }
   const engine = { ...model.engine, sinceMillis: model.nowMillis }
@@ -99,7 +100,12 @@ export const afterRestart = (model: Model): ReadonlyArray<Model> => {
 
 /** Whether `mapping`, when it is bound, shares the socket of `other`. */
 const isCoveredBy = (mapping: ModelMapping, other: ModelMapping): boolean =>
-  other.any && other.port === mapping.port && other.backend === mapping.backend && sameGround(other, mapping)
+  !mapping.standby &&
+  !other.standby &&
+  other.any &&
+  other.port === mapping.port &&
+  other.backend === mapping.backend &&
+  sameGround(other, mapping)
 
 /**
  * The mapper's process ended in the middle of a call: it was done, recorded or not, or it was not done; never half
@@ -127,7 +133,7 @@ const possibleAnswers = (host: ModelHost, { Reqs, Labels }: WireMapRequest): Rea
   const reqs = Reqs ?? []
   const [first] = reqs
   const labels = Labels ?? {}
-  const mode = modeOf(labels, host.capabilities)
+  const mode = modeOf(labels, reqs, host.capabilities)
   if (first === undefined || mode === undefined) return []
   const range = rangeOf(first, host)
   const ports = Array.from({ length: range.last - range.first + 1 }, (_, index) => range.first + index)
@@ -199,7 +205,7 @@ const backFromConflict = (mapping: ModelMapping): ModelMapping =>
 /** Whether another process could take this port: not while a mapping holds it. */
 export const mayTake = (model: Model, other: Elsewhere): boolean =>
   isUntaken(model, other) &&
-  !model.mappings.some((mapping) => mapping.standing !== "conflicted" && meets(other, mapping, mapping.wide))
+  !model.mappings.some((mapping) => holdsPort(model, mapping) && meets(other, mapping, mapping.wide))
 
 /** Whether no other process has the port. */
 export const isUntaken = (model: Model, other: Elsewhere): boolean =>
@@ -225,7 +231,7 @@ const afterMap = (
         : wrong("7", "no entries are answered with no bindings")
       : wrong("7", "a request without entries can't fail")
   const labels = request.Labels ?? {}
-  const mode = modeOf(labels, host.capabilities)
+  const mode = modeOf(labels, reqs, host.capabilities)
   const lost = outcome._tag === "Unanswered"
   if (mode === undefined)
     return outcome._tag === "Refused"
@@ -258,7 +264,22 @@ const afterMap = (
     ])
   )
   const ownMappings = new Set([...own.values()])
-  const fresh = served.filter((each) => own.get(each) === undefined)
+  const begins = owner === "engine" && model.engine.activated
+  const begun = begins
+    ? { epoch: model.engine.epoch + 1, sinceMillis: model.nowMillis, activated: false }
+    : model.engine
+  const stale = (mapping: ModelMapping, epoch: number, sinceMillis: number) =>
+    mapping.owner === "engine" && mapping.epoch < epoch && model.nowMillis - sinceMillis >= 60_000
+  const stays = (holder: ModelMapping) =>
+    holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
+  const waiting = served.filter(
+    (each) =>
+      own.get(each) === undefined &&
+      exact !== undefined &&
+      mode !== "routed" &&
+      standsBehind(model, { ...each.at, port: exact }, owner, stays)
+  )
+  const fresh = served.filter((each) => own.get(each) === undefined && !waiting.includes(each))
   const holders =
     exact === undefined || mode === "routed"
       ? []
@@ -268,15 +289,7 @@ const afterMap = (
             !ownMappings.has(mapping) &&
             fresh.some(({ at }) => conflict(mapping, at))
         )
-  const stale = (mapping: ModelMapping, epoch: number, sinceMillis: number) =>
-    mapping.owner === "engine" && mapping.epoch < epoch && model.nowMillis - sinceMillis >= 60_000
-  const begins = owner === "engine" && model.engine.activated
-  const begun = begins
-    ? { epoch: model.engine.epoch + 1, sinceMillis: model.nowMillis, activated: false }
-    : model.engine
-  const standing = holders.filter(
-    (holder) => holder.standing === "answered" && !stale(holder, begun.epoch, begun.sinceMillis)
-  )
+  const standing = holders.filter((holder) => holdsPort(model, holder) && stays(holder))
   // A mapping of the same binding with a host port is replaced by one without.
   const superseded = model.mappings.filter(
     (mapping) =>
@@ -374,7 +387,8 @@ const afterMap = (
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
-      ...{ model, exact, mode, fresh, standing, first, host, yielding, own: [...ownMappings] }
+      ...{ model, exact, mode, fresh, standing, first, host, yielding },
+      own: [...ownMappings].filter((mapping) => !mapping?.standby)
     })
     if (reason === undefined)
       return mayFail
@@ -423,7 +437,7 @@ const afterMap = (
     last = chosen
   }
 
-  const wideHosts = served.filter(({ at }) => at.any)
+  const wideHosts = served.filter((each) => each.at.any && !waiting.includes(each) && !own.get(each)?.standby)
   // A new entry of the same binding, in another mode or after a conflict, keeps whether it was answered.
   const anew = (at: Frontend, backend: string) =>
     [...inConflict, ...superseded].filter(
@@ -432,8 +446,9 @@ const afterMap = (
         mapping.proto === at.proto &&
         (mode === "routed" || mapping.key === at.key)
     )
-  const made = fresh.map(
-    ({ at, req, led }): ModelMapping => ({
+  const made = [...fresh, ...waiting].map(({ at, req, led }): ModelMapping => {
+    const standby = waiting.some((each) => each.req === req) ? true : undefined
+    return {
       ...at,
       port: mode === "routed" ? 0 : port,
       asked: req.FrontendIP,
@@ -447,9 +462,12 @@ const afterMap = (
       standing: "answered",
       recorded: recordedAfter(anew(at, backends.get(req) as string), lostBy),
       pending: pendingAfter(anew(at, backends.get(req) as string), lostBy),
-      wide: wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
-    })
-  )
+      standby,
+      wide:
+        !standby &&
+        wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req))
+    }
+  })
   const unique = made.filter(
     (mapping, index) =>
       mode !== "routed" ||
@@ -461,7 +479,7 @@ const afterMap = (
   const powerless = model.mappings.filter(
     (mapping) =>
       exact === undefined &&
-      mapping.standing === "conflicted" &&
+      !holdsPort(model, mapping) &&
       mapping.port === port &&
       reserved.some(({ at }) => conflict(mapping, at))
   )
@@ -477,6 +495,7 @@ const afterMap = (
         standing: lostBy === undefined ? ("answered" as const) : mapping.standing,
         recorded: recordedAfter([mapping, ...anew(mapping, mapping.backend)], lostBy),
         pending: pendingAfter([mapping, ...anew(mapping, mapping.backend)], lostBy),
+        owner: follows(mapping.owner, owner) ? owner : mapping.owner,
         epoch: owner === "engine" ? begun.epoch : mapping.epoch
       }
       return each === undefined || (policyOf(labels) === mapping.policy && mapping.mode === mode)
@@ -540,6 +559,10 @@ const recordedAfter = (
 ): ModelMapping["recorded"] =>
   lostBy === undefined || before.some(({ recorded }) => recorded === "answered") ? "answered" : "applied"
 
+/** Owners of one kind follow each other at a backend. */
+const follows = (from: string, to: string): boolean =>
+  to.includes(":") && from.split(":")[0] === to.split(":")[0]
+
 /** An unconfirmed mapping that the call answers with may change to the caller's ownership. */
 const ownersOf = (
   done: Model,
@@ -577,7 +600,12 @@ const askedAgain = (
       ...model,
       mappings: model.mappings.map((mapping) =>
         own.has(mapping)
-          ? { ...mapping, recorded, epoch: renewed.includes(mapping) ? epoch : mapping.epoch }
+          ? {
+              ...mapping,
+              recorded,
+              owner: follows(mapping.owner, owner) ? owner : mapping.owner,
+              epoch: renewed.includes(mapping) ? epoch : mapping.epoch
+            }
           : mapping
       )
     }))
@@ -676,9 +704,7 @@ const yieldingOf = (
   return ports.flatMap((port) => {
     const holders = model.mappings.filter(
       (mapping) =>
-        mapping.port === port &&
-        mapping.standing !== "conflicted" &&
-        frontends.some((at) => conflict(mapping, at))
+        mapping.port === port && holdsPort(model, mapping) && frontends.some((at) => conflict(mapping, at))
     )
     return holders.every(abandoned) ? holders : []
   })
@@ -689,7 +715,7 @@ const isFree = (model: Model, frontends: ReadonlyArray<Frontend>, port: number, 
   !model.mappings.some(
     (mapping) =>
       mapping.port === port &&
-      mapping.standing !== "conflicted" &&
+      holdsPort(model, mapping) &&
       frontends.some((at) => conflict(mapping, at) || (surely && mapping.wide && sameGround(mapping, at)))
   ) &&
   !model.taken.some(
@@ -766,7 +792,7 @@ const afterUnmap = (
       const at = frontend(binding.Proto, binding.FrontendIP, binding.BackendIP)
       const whatever = binding.BackendIP === "" || binding.BackendPort === 0
       const backend = whatever ? undefined : backendOf(binding)
-      const published = model.mappings.find(
+      const published = model.mappings.filter(
         (mapping) =>
           mapping.mode !== "routed" &&
           mapping.proto === at.proto &&
@@ -777,14 +803,19 @@ const afterUnmap = (
       const routed = model.mappings.find(
         (mapping) => mapping.mode === "routed" && mapping.proto === at.proto && mapping.backend === backend
       )
-      return published ?? routed ?? []
+      return published.length > 0 ? published : (routed ?? [])
     })
   )
   const without = (gone: ReadonlyArray<ModelMapping>): Model => ({
     ...model,
     mappings: model.mappings.filter((mapping) => !gone.includes(mapping))
   })
-  if (outcome._tag === "Answered") return may(without([...named]))
+  if (outcome._tag === "Answered")
+    return may(
+      ...succeeded(without([...named]), model),
+      // What can't be served at once is retried.
+      ...(struck || model.refusing.length > 0 ? [without([...named])] : [])
+    )
   // The remaining mappings are recorded as before, or in the state that the mapper knows.
   const staying = (gone: ReadonlyArray<ModelMapping>): ReadonlyArray<Model> => {
     const left = without(gone)
@@ -792,7 +823,7 @@ const afterUnmap = (
       (mapping): ModelMapping =>
         named.has(mapping) && mapping.standing === "answered" ? { ...mapping, recorded: "answered" } : mapping
     )
-    return [left, { ...left, mappings: known }]
+    return [left, { ...left, mappings: known }].flatMap((each) => [each, ...succeeded(each, model)])
   }
   const any = subsets([...named]).flatMap(staying)
   if (outcome._tag === "Unanswered")

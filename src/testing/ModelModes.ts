@@ -4,15 +4,22 @@
  */
 import type { Capabilities } from "../mapper/Plan.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
+import { beforeOf } from "./ModelStandby.ts"
 import type { Model, ModelMapping } from "./ModelState.ts"
 import type { HostHoldings, WireReq } from "./Target.ts"
 
 type Labels = Readonly<Record<string, string>>
 
-/** The mode that these labels request, or `undefined` where it is not available. */
-export const modeOf = (labels: Labels, capabilities: Capabilities): string | undefined => {
+/** The mode that these labels request for these entries, or `undefined` where it is not available. */
+export const modeOf = (
+  labels: Labels,
+  reqs: ReadonlyArray<Pick<WireReq, "Proto">>,
+  capabilities: Capabilities
+): string | undefined => {
   const asked = labels["portmapper.mode"] ?? "auto"
-  const mode = asked === "auto" ? capabilities.defaultMode : asked
+  const header = labels["portmapper.proxy-protocol"] !== undefined
+  const relayed = header && reqs.some(({ Proto }) => protocols[Proto] === "tcp")
+  const mode = asked !== "auto" ? asked : relayed ? "proxy" : capabilities.defaultMode
   if (mode === "nat" && capabilities.natUnavailable !== undefined) return undefined
   if (mode === "proxy" && capabilities.relayed.length === 0) return undefined
   return mode
@@ -86,7 +93,7 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
     stored.push(`${binding} ${mapping.recorded}`)
     listed.push(`${binding} ${stateOf(mapping, model)}`)
-    if (mapping.standing === "conflicted") continue
+    if (mapping.standing === "conflicted" || mapping.standby) continue
     const labels = mapping.allow === "" ? {} : { "portmapper.allow": mapping.allow }
     const asked = { Proto: mapping.proto, FrontendIP: mapping.key, BackendIP: mapping.backendIp }
     const { rule, admits } = led(asked, mapping.mode, capabilities, labels)
@@ -94,7 +101,8 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     if (rule === "Guard") rules.push(`Guard ${text}`)
     if (rule === "Limit") rules.push(`Limit ${text}${from}`)
     if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${from}`)
-    if (admits !== undefined) routes.push(`${text} -> ${mapping.backend} admits ${admits}`)
+    if (admits !== undefined && !mapping.unrelayed)
+      routes.push(`${text} -> ${mapping.backend} admits ${admits}`)
   }
   return { rules: rules.sort(), routes: routes.sort(), stored: stored.sort(), listed: listed.sort() }
 }
@@ -133,7 +141,9 @@ const ofOneFamily = (rule: string, family = rule.includes(" [") ? 6 : 4): string
  * nothing.
  */
 const missocketed = (model: Model, sockets: ReadonlyArray<string>): string | undefined => {
-  const needed = model.mappings.filter(({ standing, port }) => standing !== "conflicted" && port !== 0)
+  const needed = model.mappings.filter(
+    ({ standing, standby, port }) => standing !== "conflicted" && !standby && port !== 0
+  )
   const covering = (mapping: ModelMapping) => [
     frontendTextOf(mapping),
     frontendTextOf({ ...mapping, key: mapping.family === 4 ? "0.0.0.0" : "::" })
@@ -148,7 +158,9 @@ const missocketed = (model: Model, sockets: ReadonlyArray<string>): string | und
   return spare === undefined ? undefined : `sockets: ${spare} is held for nothing`
 }
 
-const stateOf = (mapping: ModelMapping, { engine, nowMillis }: Model): string => {
+const stateOf = (mapping: ModelMapping, model: Model): string => {
+  const { engine, nowMillis } = model
+  if (mapping.standby) return beforeOf(model, mapping)?.standing === "conflicted" ? "conflicted" : "standby"
   if (mapping.standing !== "answered") return mapping.standing
   const stale =
     mapping.owner === "engine" && mapping.epoch < engine.epoch && nowMillis - engine.sinceMillis >= 60_000

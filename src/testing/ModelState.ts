@@ -29,6 +29,10 @@ export interface ModelMapping extends Frontend {
   readonly pending?: ReadonlyArray<number> | undefined
   /** Whether its port may be held on the unspecified address, because both were granted together. */
   readonly wide: boolean
+  /** Waits for its frontend, which another attachment of the same container has. */
+  readonly standby?: true | undefined
+  /** Took over from another where the relay refused, which is retried. */
+  readonly unrelayed?: true | undefined
 }
 
 export interface Model {

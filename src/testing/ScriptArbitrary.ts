@@ -67,12 +67,15 @@ const fate: fc.Arbitrary<Fate> = fc.oneof(
 
 const of = fc.nat({ max: 9 })
 
+/** Of one container in two networks. */
+const attachments = ["cni:box/eth0", "cni:box/eth1"]
+
 const mapStep = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
   fc.record({
     do: fc.constant("map" as const),
     reqs,
     labels,
-    owner: fc.constantFrom("engine", "engine", "engine", "cli"),
+    owner: fc.constantFrom("engine", "engine", "engine", "cli", ...attachments),
     fate: fated
   })
 
@@ -207,7 +210,7 @@ const crowded = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
           {},
           { "portmapper.allow": "10.0.0.0/8" }
         ),
-        owner: fc.constant("engine"),
+        owner: fc.constantFrom("engine", ...attachments),
         fate: fated
       })
     },

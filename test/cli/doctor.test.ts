@@ -91,7 +91,7 @@ describe("the Engine that doctor looks at", () => {
         [
           2,
           "",
-          'portmapper: --engine "localhost": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT\n'
+          'portmapper: doctor: --engine "localhost": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT; see: portmapper doctor --help\n'
         ]
       )
     )

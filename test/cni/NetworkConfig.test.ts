@@ -27,7 +27,7 @@ describe("the parameters of an execution", () => {
       [
         "of ADD",
         { CNI_COMMAND: "ADD", ...all },
-        { command: "ADD", attachment: { containerId: "c1", ifName: "eth0" } }
+        { command: "ADD", attachment: { containerId: "c1", ifName: "eth0" }, netns: all.CNI_NETNS }
       ],
       [
         "of DEL, without a namespace",

@@ -7,7 +7,7 @@ import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
-import type { Output } from "../lab/Process.ts"
+import { check, type Output } from "../lab/Process.ts"
 
 const web = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
 const dns = { hostPort: 5353, containerPort: 53, protocol: "udp" }
@@ -82,6 +82,27 @@ describeLab("cnitool with Debian's bridge", ["go", "cni"], () => {
       assert.strictEqual(yield* ask(client, "10.99.0.1"), "refused")
       assert.deepStrictEqual(yield* contents(host), {})
       assert.deepStrictEqual(yield* network.byNode, [])
+    })
+  )
+
+  it.live("lets an attachment give way whose namespace is gone, and no other", () =>
+    Effect.gen(function* () {
+      const { client, host, network, p1, p2 } = yield* setUp
+      yield* Plugin.start(host, { folder: network.folder })
+      done(yield* network.tool("add", p1, [web]))
+      const refused = yield* network.tool("add", p2, [web])
+      assert.match(refused.stderr, /port is already allocated/)
+      done(yield* network.tool("del", p2, [web]))
+      yield* check("ip", ["netns", "del", p1.name])
+      done(yield* network.tool("add", p2, [web]))
+      yield* serving(p2)
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p2")
+      // The late DEL frees nothing of the other's.
+      done(yield* network.tool("del", p1, [web]))
+      assert.strictEqual(yield* ask(client, "10.99.0.1"), "answered p2")
+      yield* check("ip", ["netns", "add", p1.name])
+      done(yield* network.tool("del", p2, [web]))
+      assert.deepStrictEqual(yield* contents(host), {})
     })
   )
 

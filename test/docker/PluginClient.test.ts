@@ -89,10 +89,11 @@ describe("a client of our own plugin", () => {
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])
       const forwarding = yield* makeClient(socketAddress(path))
-      yield* Effect.provideService(forwarding.mapPorts(group("9000", web)), CurrentOwner, "session")
+      const owner = "session:a"
+      yield* Effect.provideService(forwarding.mapPorts(group("9000", web)), CurrentOwner, owner)
       assert.deepStrictEqual(
         (yield* client.listPorts).map(({ owner }) => owner),
-        ["session", "session"]
+        [owner, owner]
       )
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
@@ -105,7 +106,7 @@ describe("a client of our own plugin", () => {
       const together = (...groups: ReadonlyArray<Group>) =>
         Effect.scoped(mapGroupsTogether(groups)).pipe(
           Effect.provideContext(forwarding),
-          Effect.provideService(CurrentOwner, "session")
+          Effect.provideService(CurrentOwner, "session:a")
         )
       const taken = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])
       const driver = yield* Driver
@@ -119,7 +120,7 @@ describe("a client of our own plugin", () => {
       )
       assert.deepStrictEqual(yield* ports, ["8080 engine"])
       assert.lengthOf(yield* together(group("5432", web), group("5433", web)), 2)
-      assert.deepStrictEqual([...new Set(yield* ports)], ["8080 engine", "5432 session", "5433 session"])
+      assert.deepStrictEqual([...new Set(yield* ports)], ["8080 engine", "5432 session:a", "5433 session:a"])
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 

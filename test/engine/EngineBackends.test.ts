@@ -15,14 +15,16 @@ const test = (title: string, body: () => Effect.Effect<void, unknown, Backends |
   it.effect(title, () =>
     Effect.provide(
       body(),
-      EngineBackends.layer.pipe(
+      EngineBackends.layer(() => []).pipe(
         Layer.provideMerge(Memory.layer({ networks: [network("bridge", { subnets })] }))
       )
     )
   )
 
 const stateOf = (address: string) =>
-  Backends.use((backends) => backends.stateOf({ address: addressUnsafe(address), port: 80 }))
+  Backends.use(({ stateOf }) =>
+    stateOf({ backend: { address: addressUnsafe(address), port: 80 }, container: undefined })
+  )
 
 describe("backends according to the Engine", () => {
   test("run, are gone from a network of the Engine, or are in none of its networks", () =>

@@ -29,7 +29,7 @@ const reason = <A, E extends { readonly message: string }>(outcome: Result.Resul
 const info = (engine: Engine["Service"]) => engine.info
 const version = (body: string): Script => ({ "/version": { body } })
 const answers: Script = {
-  "/info": { body: { ServerVersion: "28.0.0", FirewallBackend: { Driver: "nftables" } } }
+  "/info": { body: { ID: "7TKV:WZVF", ServerVersion: "28.0.0", FirewallBackend: { Driver: "nftables" } } }
 }
 
 describe("an Engine over HTTP", () => {
@@ -45,7 +45,11 @@ describe("an Engine over HTTP", () => {
     it.live(`gets requests ${title}`, () =>
       Effect.gen(function* () {
         const { asked, outcome } = yield* asking({ ...script, ...answers }, info)
-        assert.deepStrictEqual(Result.getOrThrow(outcome), { version: "28.0.0", firewall: "nftables" })
+        assert.deepStrictEqual(Result.getOrThrow(outcome), {
+          id: "7TKV:WZVF",
+          version: "28.0.0",
+          firewall: "nftables"
+        })
         assert.deepStrictEqual(asked, expected)
       }).pipe(Effect.scoped)
     )
@@ -173,6 +177,8 @@ describe("an Engine over HTTP", () => {
             name: "aaaaaaaaaaaa",
             image: "",
             running: false,
+            ended: true,
+            createdMillis: 1000,
             networkMode: "default",
             labels: {},
             attachments: [],
@@ -183,6 +189,8 @@ describe("an Engine over HTTP", () => {
             name: "young",
             image: "sha256:1",
             running: true,
+            ended: false,
+            createdMillis: 2000,
             networkMode: "front",
             labels: { a: "b" },
             attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]],

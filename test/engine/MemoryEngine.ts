@@ -1,7 +1,7 @@
 /**
  * An in-memory Engine for tests: containers start, stop and change on command, and every subscriber gets the event.
  */
-import { Context, Effect, Layer, PubSub, Stream } from "effect"
+import { Clock, Context, Effect, Layer, PubSub, Stream } from "effect"
 import {
   type Attachment,
   type Container,
@@ -47,6 +47,10 @@ export class MemoryEngine extends Context.Service<
     readonly back: Effect.Effect<void>
     /** How often a client listed the containers. */
     readonly listed: () => number
+    /** Shows a container like this. */
+    readonly alter: (name: string, changed: Partial<Container>) => Effect.Effect<void>
+    /** The Engine has another id. */
+    readonly become: (id: string) => void
   }
 >()("portmapper/engine/MemoryEngine") {}
 
@@ -60,6 +64,8 @@ export const layer = (options: MemoryEngineOptions = {}): Layer.Layer<Engine | M
 
 const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }: MemoryEngineOptions) {
   const containers: Array<Container> = []
+  const attachmentsOf = attachmentsIn(networks)
+  let id = info.id
   const images = new Map<string, Labels>()
   const unreadable = new Set<string>()
   const events = yield* PubSub.unbounded<EngineEvent | "broken">()
@@ -100,7 +106,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       ),
     settled: () => asked(() => undefined),
     networks: asked(() => networks),
-    info: asked(() => info),
+    info: asked(() => ({ ...info, id })),
     events: Stream.unwrap(
       Effect.gen(function* () {
         const subscription = yield* PubSub.subscribe(events)
@@ -114,8 +120,8 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   })
 
   const control = MemoryEngine.of({
-    run: ({ name, labels = {}, image = "image", networkMode = "default", networks }) =>
-      Effect.suspend(() => {
+    run: ({ name, labels = {}, image = "image", networkMode = "default", networks: given }) =>
+      Effect.flatMap(Clock.currentTimeMillis, (createdMillis) => {
         made++
         const id = made.toString(16).padStart(64, "0").split("").reverse().join("")
         containers.push({
@@ -124,8 +130,10 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
           image,
           networkMode,
           running: true,
+          ended: false,
+          createdMillis,
           labels: new Map(Object.entries(labels)),
-          attachments: attachmentsOf(networks ?? { bridge: [`172.17.0.${made + 1}`] })
+          attachments: attachmentsOf(given ?? { bridge: [`172.17.0.${made + 1}`] })
         })
         if (!images.has(image)) images.set(image, new Map())
         return Effect.as(PubSub.publish(events, { _tag: "Changed", id, action: "start" }), id)
@@ -134,17 +142,19 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       change(name, "die", (container) => ({
         ...container,
         running: false,
+        ended: true,
         attachments: container.attachments.map((attachment) => ({
           ...attachment,
           v4: undefined,
           v6: undefined
         }))
       })),
-    start: (name, networks) =>
+    start: (name, given) =>
       change(name, "start", (container) => ({
         ...container,
         running: true,
-        attachments: attachmentsOf(networks ?? { bridge: ["172.17.0.99"] })
+        ended: false,
+        attachments: attachmentsOf(given ?? { bridge: ["172.17.0.99"] })
       })),
     rename: (name, to) => change(name, "rename", (container) => ({ ...container, name: to })),
     remove: (name) => change(name, "destroy", () => undefined),
@@ -171,23 +181,27 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     back: Effect.sync(() => {
       reachable = true
     }),
-    listed: () => listed
+    listed: () => listed,
+    alter: (name, changed) => change(name, "die", (container) => ({ ...container, ...changed })),
+    become: (other) => {
+      id = other
+    }
   })
   return Context.make(Engine, engine).pipe(Context.add(MemoryEngine, control))
 })
 
-const defaultInfo: EngineInfo = { version: "20.10.24", firewall: undefined }
+const defaultInfo: EngineInfo = { id: "memory", version: "20.10.24", firewall: undefined }
 
-const attachmentsOf = (
-  networks: Readonly<Record<string, ReadonlyArray<string>>>
-): ReadonlyArray<Attachment> =>
-  Object.entries(networks).map(([name, addresses]) => {
-    const parsed = addresses.map(addressUnsafe)
-    return {
-      network: network(name),
-      gatewayPriority: 0,
-      gateways: 1,
-      v4: parsed.find(({ family }) => family === 4),
-      v6: parsed.find(({ family }) => family === 6)
-    }
-  })
+const attachmentsIn =
+  (known: ReadonlyArray<Network>) =>
+  (networks: Readonly<Record<string, ReadonlyArray<string>>>): ReadonlyArray<Attachment> =>
+    Object.entries(networks).map(([name, addresses]) => {
+      const parsed = addresses.map(addressUnsafe)
+      return {
+        network: known.find((one) => one.name === name) ?? network(name),
+        gatewayPriority: 0,
+        gateways: 1,
+        v4: parsed.find(({ family }) => family === 4),
+        v6: parsed.find(({ family }) => family === 6)
+      }
+    })

@@ -15,6 +15,8 @@ import { check, type LabError, type Output } from "./Process.ts"
 export interface Network {
   readonly folder: string
   readonly socket: string
+  /** Adds a network with a bridge of this name, after which this plugin publishes: ours, or the reference `portmap`. */
+  readonly add: (name: string, subnet: string, publisher: "ours" | "portmap") => void
   /** `add`, `check`, `del`, `gc` or `status` of a pod. Any exit code is a success. */
   readonly tool: (
     command: string,
@@ -49,7 +51,8 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
     env: { GOBIN: bin, GOFLAGS: "-mod=mod" },
     timeoutMillis: 120_000
   })
-  for (const plugin of ["bridge", "host-local"]) symlinkSync(join(cniPlugins, plugin), join(bin, plugin))
+  for (const plugin of ["bridge", "host-local", "portmap"])
+    symlinkSync(join(cniPlugins, plugin), join(bin, plugin))
   const executable = join(bin, "portmapper-cni")
   symlinkSync(cniFront, executable)
   // The `node` that the executable finds records each use.
@@ -69,7 +72,7 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   // Debian's bridge plugin is older than specification 1.1.
   writeFileSync(
     join(net, "net.conflist"),
-    JSON.stringify({ cniVersion: "1.0.0", name, plugins: [bridge(state), ours] })
+    JSON.stringify({ cniVersion: "1.0.0", name, plugins: [bridge(state, "cni0", subnets), ours] })
   )
   writeFileSync(join(alone, "net.conflist"), JSON.stringify({ cniVersion: "1.1.0", name, plugins: [ours] }))
   const run = (networks: string, command: string, path: string, ports: ReadonlyArray<Ports>) =>
@@ -102,6 +105,14 @@ export const make = Effect.fn("Cni.make")(function* (host: Namespace.Namespace) 
   return {
     folder,
     socket: ours.socket,
+    add: (name, subnet, publisher) => {
+      const published =
+        publisher === "ours" ? ours : { type: "portmap", capabilities: { portMappings: true } }
+      writeFileSync(
+        join(net, `${name}.conflist`),
+        JSON.stringify({ cniVersion: "1.0.0", name, plugins: [bridge(state, name, [subnet]), published] })
+      )
+    },
     tool: (command, pod, ports = []) =>
       run(command === "gc" || command === "status" ? alone : net, command, pod.path, ports),
     path: PATH,
@@ -140,14 +151,14 @@ export const containerId = ({ path }: Namespace.Namespace): string =>
 
 const privateState = 'mount --bind "$1" /var/lib; shift; exec "$@"'
 
-const bridge = (state: string) => ({
+const bridge = (state: string, name: string, subnets: ReadonlyArray<string>) => ({
   type: "bridge",
-  bridge: "cni0",
+  bridge: name,
   isGateway: true,
   ipam: {
     type: "host-local",
     dataDir: join(state, "ipam"),
     ranges: subnets.map((subnet) => [{ subnet }]),
-    routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }]
+    routes: subnets.map((subnet) => ({ dst: subnet.includes(":") ? "::/0" : "0.0.0.0/0" }))
   }
 })

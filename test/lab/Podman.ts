@@ -15,7 +15,7 @@ export interface Podman {
   /** Any exit code is a success. */
   readonly podman: (...args: ReadonlyArray<string>) => Effect.Effect<Output, LabError>
   /** Runs a container that answers HTTP requests with its name, on its port 80. */
-  readonly web: (name: string, publish: string) => Effect.Effect<Output, LabError>
+  readonly web: (name: string, publish: string, networks?: string) => Effect.Effect<Output, LabError>
 }
 
 export interface PodmanOptions {
@@ -81,12 +81,12 @@ export const start = Effect.fn("Podman.start")(function* (
   yield* Effect.addFinalizer(() => Effect.ignore(podman("rm", "--all", "--force", "--time=0")))
   return {
     podman,
-    web: (name, publish) =>
+    web: (name, publish, networks = "labnet") =>
       podman(
         "run",
         "--detach",
         `--name=${name}`,
-        "--network=labnet",
+        `--network=${networks}`,
         `--publish=${publish}`,
         // Within what a lab without CAP_SYS_RESOURCE may set.
         "--ulimit=nofile=1024:1024",

@@ -216,6 +216,34 @@ describe("mapPorts in nat mode", () => {
 })
 
 describe("mapPorts in the other modes", () => {
+  test("relays every client's connection where the label asks for the PROXY protocol's header", () =>
+    Effect.gen(function* () {
+      const header = { "portmapper.proxy-protocol": "v2" }
+      const expected = ["0.0.0.0:8080/tcp -> 172.17.0.2:80"]
+      assert.deepStrictEqual(yield* mapped(group("8080", [web], header)), expected)
+      const relayed = { rules: [], routes: ["0.0.0.0:8080/tcp -> 172.17.0.2:80 admits everything"] }
+      assert.deepInclude(yield* host, relayed)
+      // The same mapping with and without the label.
+      yield* map(group("8080", [web]))
+      assert.deepInclude(yield* host, { rules: ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"] })
+      yield* map(group("8080", [web], { ...header, "portmapper.mode": "auto" }))
+      assert.deepInclude(yield* host, relayed)
+      // Only TCP has the header.
+      yield* map(group("8081", ["udp 0.0.0.0 172.17.0.2:80"], header))
+      assert.deepInclude(yield* host, { rules: ["Redirect 0.0.0.0:8081/udp -> 172.17.0.2:80"] })
+    }))
+
+  for (const mode of ["nat", "engine", "routed"])
+    test(`refuses the PROXY protocol's header in mode ${mode}`, () =>
+      Effect.gen(function* () {
+        const labels = { "portmapper.proxy-protocol": "v1", "portmapper.mode": mode }
+        assert.strictEqual(
+          yield* refused(group("8080", [web], labels)),
+          `RequestError: bad request: Labels["portmapper.mode"] = "${mode}": must be proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header`
+        )
+        assert.deepStrictEqual(yield* host, nothing)
+      }))
+
   test(
     "names the reason why a mode is unavailable, and the valid labels",
     () =>

@@ -203,6 +203,27 @@ describe("a read of the table that fails", () => {
   )
 })
 
+describe("a table that another process emptied", () => {
+  it.effect("is as before at the next reconciliation, and at once where a call is answered again", () =>
+    life((_, lines) =>
+      Effect.gen(function* () {
+        yield* map(web)
+        yield* map(dns)
+        const before = yield* snapshot
+        const firewall = yield* MemoryFirewall
+        firewall.flushElements()
+        yield* nextLook
+        assert.deepStrictEqual(yield* snapshot, before)
+        firewall.flushElements()
+        yield* map(web)
+        assert.deepStrictEqual(yield* snapshot, before)
+        const line = "someone changed the table; put back with 2 mappings"
+        assert.deepStrictEqual(lines, [line, line])
+      })
+    )
+  )
+})
+
 describe("a table that another process removed", () => {
   it.effect("is logged once as long as it can't be restored, and restored soon after it can", () =>
     life((_, lines) =>

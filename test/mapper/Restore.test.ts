@@ -3,19 +3,19 @@ import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import { Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
-import { mapperContext } from "../../src/mapper/MapperContext.ts"
+import { type Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { LiveSessions, mapperContext } from "../../src/mapper/MapperContext.ts"
 import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { restore, retryConflicts } from "../../src/mapper/Restore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
-import { flushed, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { flushed, killedAt, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
 import { mapping, records } from "../support/mappings.ts"
 import vectors from "../vectors/engine.json" with { type: "json" }
 
@@ -56,6 +56,27 @@ const everything = group("8080", [
 const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 
 describe("restore after a kill", () => {
+  it.effect("undoes what sessions mapped, except those that live on", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      const as = (owner: string, port: string) =>
+        Effect.provideService(map(group(port, ["tcp 0.0.0.0 172.17.0.2:80"])), CurrentOwner, owner)
+      yield* life(
+        Effect.all([
+          as("session", "8080"),
+          as("session:a", "8081"),
+          as("session:b", "8082"),
+          as("cli", "8083")
+        ])
+      )
+      const passedOn = Effect.provideService(LiveSessions, new Set(["session:b"]))
+      const after = yield* passedOn(life(snapshot))
+      assert.deepStrictEqual(after.listed, ["0.0.0.0 8082 session:b live", "0.0.0.0 8083 cli live"])
+      assert.deepStrictEqual([after.sockets.length, after.rules.length, after.stored.length], [2, 2, 2])
+      assert.deepStrictEqual((yield* life(snapshot)).listed, ["0.0.0.0 8083 cli live"])
+    })
+  )
+
   it.effect("rolls back a call that the kill interrupted, at any step", () =>
     Effect.gen(function* () {
       const stops: Array<string> = []
@@ -472,30 +493,3 @@ describe("restore of many", () => {
     })
   )
 })
-
-/**
- * Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are
- * fewer.
- */
-const killedAt = <A, E, R>(
-  stop: number,
-  kill: Effect.Effect<void, never, Firewall>,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<string | undefined, E, R | Firewall> =>
-  Effect.gen(function* () {
-    const firewall = yield* Firewall
-    let passed = 0
-    let stoppedAt: string | undefined
-    const exit = yield* Effect.exit(
-      Effect.provideService(effect, Steps, (step) => {
-        if (++passed !== stop) return Effect.void
-        stoppedAt = step
-        return Effect.andThen(
-          Effect.provideService(kill, Firewall, firewall),
-          Effect.fail(new InjectedFailure({ step }))
-        )
-      })
-    )
-    if (stoppedAt === undefined) yield* exit
-    return stoppedAt
-  })

@@ -97,7 +97,7 @@ describe("a port shared by several backends", () => {
         assert.deepStrictEqual(yield* listed, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
         assert.strictEqual(
           yield* refused(replica(4, { "portmapper.share": "/api" })),
-          "RequestError: bad request: Labels[portmapper.share] = /api: must be a name of this host's `serve --shares` (web)"
+          'RequestError: bad request: Labels["portmapper.share"] = "/api": must be a name of this host\'s `serve --shares` (web)'
         )
       }),
     { shares: ["web"] }
@@ -128,7 +128,7 @@ describe("a port shared by several backends", () => {
         [group("80-90", ["tcp 0.0.0.0 172.17.0.2:80"], share), /exact host port/],
         [replica(2, { ...share, "portmapper.mode": "routed" }), /mode nat or proxy \(not routed\)/],
         [replica(2, { ...share, "portmapper.mode": "engine" }), /mode nat or proxy/],
-        [replica(2, { "portmapper.balance": "source" }), /a portmapper\.share beside it/],
+        [replica(2, { "portmapper.balance": "source" }), /beside a portmapper\.share/],
         [replica(2, { ...share, "portmapper.balance": "even" }), /random or source/],
         [replica(2, { "portmapper.share": "a/b/c" }), /a name of letters/],
         [replica(2, { "portmapper.share": "" }), /a name of letters/]

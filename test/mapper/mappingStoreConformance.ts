@@ -13,7 +13,7 @@ const dns = mapping("udp 10.99.0.1 172.17.0.2:53", 53)
 export const remarkable: ReadonlyArray<Mapping> = [
   web,
   dns,
-  mapping("sctp :: [fd00::2]:80", 1, { mode: "proxy", owner: "cni:0123/eth0", epoch: 7 }),
+  mapping("sctp :: [fd00::2]:80", 1, { mode: "proxy", owner: "cni:0123/eth0", epoch: 7, container: "e 1" }),
   mapping("tcp fe80::1%eth0 [fe80::2%br-é]:65535", 65535),
   mapping("tcp - 172.17.0.2:80", 8081),
   mapping("tcp ::ffff:10.0.0.1 [::ffff:172.17.0.2]:80", 8082),
@@ -65,6 +65,26 @@ export const mappingStoreConformance = <R>(
     )
 
     test(
+      "keeps standbys beside the mapping of their frontend, and puts one in its place in one change",
+      Effect.gen(function* () {
+        const store = yield* MappingStore
+        const standby = (text: string) => mapping(text, 8080, { owner: "cni:web/eth1", standby: true })
+        const [one, other] = [standby("tcp 0.0.0.0 172.18.0.2:80"), standby("tcp 0.0.0.0 172.19.0.2:80")]
+        yield* store.put(records([web, one, other], "answered"))
+        assert.deepStrictEqual(
+          byKey((yield* store.load).mappings),
+          byKey(records([web, one, other], "answered"))
+        )
+        const { standby: _, ...instead } = one
+        yield* store.remove([web, one], records([instead], "answered"))
+        assert.deepStrictEqual(
+          byKey((yield* store.load).mappings),
+          byKey(records([instead, other], "answered"))
+        )
+      })
+    )
+
+    test(
       "replaces a mapping by its key",
       Effect.gen(function* () {
         const store = yield* MappingStore
@@ -76,7 +96,8 @@ export const mappingStoreConformance = <R>(
           labels: new Map([["portmapper.mode", "proxy"]]),
           owner: "cli",
           epoch: 3,
-          sinceMillis: 4
+          sinceMillis: 4,
+          container: "engine 0123"
         }
         yield* store.put(records([other], "applied"))
         const { mappings } = yield* store.load

@@ -2,10 +2,11 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { migrations } from "../../adapters/node/MappingSchema.ts"
 import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
+import { lockState } from "../../adapters/node/StateLock.ts"
 import { MappingStore, type StoreError } from "../../src/mapper/MappingStore.ts"
 import { mappingStoreConformance, remarkable } from "../mapper/mappingStoreConformance.ts"
 import { temporaryFolder } from "../support/folders.ts"
@@ -29,6 +30,106 @@ const numbered = (port: number) => mapping("tcp 0.0.0.0 172.17.0.2:80", port)
 
 const at = "20231114T221320000Z"
 const setClock = TestClock.setTime(1_700_000_000_000)
+
+describe("a file of the mappings that another process", () => {
+  const first = records([web, numbered(8081)], "answered")
+  const second = records([numbered(8082)], "applied")
+  const texts = ["8080", "8081"].map((port) => `0.0.0.0:${port}/tcp -> 172.17.0.2:80 answered`)
+  const all = [...texts, "0.0.0.0:8082/tcp -> 172.17.0.2:80 applied"]
+
+  for (const [title, damage, left] of [
+    ["removes with its folder", (directory: string) => Fs.rmSync(directory, { recursive: true }), []],
+    ["moves with its folder", (directory: string) => Fs.renameSync(directory, `${directory}-moved`), []],
+    ["removes", (directory: string) => Fs.rmSync(Path.join(directory, "mappings.db")), []],
+    ["takes the log from", (directory: string) => Fs.rmSync(Path.join(directory, "mappings.db-wal")), []],
+    [
+      "replaces",
+      (directory: string) => {
+        Fs.writeFileSync(Path.join(directory, "other"), "a backup")
+        Fs.renameSync(Path.join(directory, "other"), Path.join(directory, "mappings.db"))
+      },
+      [`mappings.db.${at}`, `mappings.db.${at}-wal`]
+    ]
+  ] as const)
+    it.effect(`${title} is written anew by a check, and by the next record where it has no log`, () =>
+      Effect.gen(function* () {
+        yield* setClock
+        for (const isCheck of [false, true]) {
+          const directory = Path.join(yield* temporaryFolder, "state")
+          const scope = yield* Scope.make()
+          const lock = yield* Scope.provide(lockState(directory), scope)
+          const built = yield* Layer.buildWithScope(SqliteMappingStore.layer(directory, { lock }), scope)
+          const store = Context.get(built, MappingStore)
+          yield* store.put(first)
+          yield* store.putEngine({ epoch: 3, activated: true })
+          damage(directory)
+          const hasLog = Fs.existsSync(Path.join(directory, "mappings.db-wal"))
+          if (!isCheck) yield* store.put(second)
+          if (isCheck || hasLog) yield* store.check
+          // The files as a kill leaves them.
+          const copy = `${directory}-copy`
+          Fs.cpSync(directory, copy, { recursive: true })
+          const found = yield* load(copy)
+          assert.deepStrictEqual(storedTexts(found.mappings), isCheck ? texts : all)
+          assert.deepStrictEqual(found.engine, { epoch: 3, activated: true })
+          assert.deepStrictEqual(
+            Fs.readdirSync(directory)
+              .filter((name) => name !== "lock-journal")
+              .sort(),
+            ["holder", "lock", "mappings.db", "mappings.db-wal", ...left, "spare"].sort()
+          )
+          const other = yield* Effect.flip(Effect.scoped(lockState(directory)))
+          assert.strictEqual(other._tag, "StateLocked")
+          yield* Scope.close(scope, Exit.void)
+          assert.deepStrictEqual(storedTexts((yield* load(directory)).mappings), isCheck ? texts : all)
+        }
+      })
+    )
+
+  it.effect("removes is refused until it can be written anew, and keeps its content", () =>
+    Effect.gen(function* () {
+      const directory = Path.join(yield* temporaryFolder, "state")
+      yield* withStore(directory, (store) =>
+        Effect.gen(function* () {
+          yield* store.put(first)
+          Fs.rmSync(directory, { recursive: true })
+          Fs.writeFileSync(directory, "in the way")
+          for (const refused of [store.put(second), store.check, store.load])
+            assert.strictEqual(
+              (yield* Effect.flip(refused)).message,
+              `preparing the state directory failed: EEXIST: file already exists, mkdir '${directory}'`
+            )
+          Fs.rmSync(directory)
+          yield* store.put(second)
+        })
+      )
+      assert.deepStrictEqual(storedTexts((yield* load(directory)).mappings), all)
+    })
+  )
+
+  it.effect("removes is refused while a third process has the folder", () =>
+    Effect.gen(function* () {
+      const directory = Path.join(yield* temporaryFolder, "state")
+      const lock = yield* lockState(directory)
+      yield* Effect.gen(function* () {
+        const store = yield* MappingStore
+        yield* store.put(first)
+        Fs.rmSync(directory, { recursive: true })
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* lockState(directory)
+            assert.strictEqual(
+              (yield* Effect.flip(store.put(second))).message,
+              `locking the state directory anew failed: ${directory} is in use by process ${process.pid}`
+            )
+          })
+        )
+        yield* store.put(second)
+        assert.deepStrictEqual(storedTexts((yield* store.load).mappings), all)
+      }).pipe(Effect.provide(SqliteMappingStore.layer(directory, { lock })))
+    })
+  )
+})
 
 describe("the file of the mappings", () => {
   it.effect("is found by the next process, in a private folder with private files", () =>
@@ -108,9 +209,29 @@ describe("the file of the mappings", () => {
         path: `${path}.${at}`
       })
       const aside = new DatabaseSync(lost?.path ?? "")
-      assert.deepStrictEqual({ ...aside.prepare("PRAGMA user_version").get() }, { user_version: 2 })
+      assert.deepStrictEqual(
+        { ...aside.prepare("PRAGMA user_version").get() },
+        {
+          user_version: migrations.length + 1
+        }
+      )
       assert.deepStrictEqual(aside.prepare("SELECT text FROM note").all(), [])
       aside.close()
+    })
+  )
+
+  it.effect("keeps the mappings of version 1, whose containers are unknown", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporaryFolder
+      const belonging = { ...numbered(1), container: "engine 0123" }
+      yield* withStore(directory, (store) => store.put(records([belonging], "answered")))
+      assert.deepStrictEqual((yield* load(directory)).mappings, records([belonging], "answered"))
+      sql(
+        Path.join(directory, "mappings.db"),
+        "ALTER TABLE mapping DROP COLUMN share; ALTER TABLE mapping DROP COLUMN container; PRAGMA user_version = 1"
+      )
+      const { mappings, lost } = yield* load(directory)
+      assert.deepStrictEqual([mappings, lost], [records([numbered(1)], "answered"), undefined])
     })
   )
 
@@ -118,7 +239,7 @@ describe("the file of the mappings", () => {
     [
       "from a later version",
       (path: string) => sql(path, "PRAGMA user_version = 7"),
-      "it was written by a later portmapper (version 7, this one knows 1)"
+      "it was written by a later portmapper (version 7, this one knows 3)"
     ],
     [
       "that is not a database",

@@ -42,7 +42,7 @@ export class Consumer extends Context.Service<
       yield* succeed("npm", [...offline, tarball, koffi], project)
       const modules = Path.join(project, "node_modules")
       const installed = Fs.readdirSync(modules).filter((name) => !name.startsWith("."))
-      for (const name of ["@koromix", "@types", "effect", "fast-check", "hono"])
+      for (const name of ["@effect", "@koromix", "@types", "effect", "fast-check", "hono"])
         Fs.symlinkSync(Path.join(checkout, "node_modules", name), Path.join(modules, name))
       return { packed, tarball, project, installed }
     }).pipe(Effect.orDie)

@@ -9,19 +9,21 @@ import { portmapper } from "../support/command.ts"
 
 const deploy = join(import.meta.dirname, "../../deploy")
 
-it.live("every command has a manual page with the options and texts of its --help", () =>
+it.live("every command has a manual page with the options, variables and texts of its --help", () =>
   Effect.gen(function* () {
     const pages = yield* Effect.promise(() => manualPages("1.2.3", "2026-01-02"))
     const names = pages.map(({ file }) => file.replace(/\.1$/, ""))
     for (const name of ["portmapper", "portmapper-serve", "portmapper-map", "portmapper-cni-install"])
       assert.include(names, name)
-    for (const command of ["", "map", "cni install"]) {
+    for (const command of ["", "map", "cni install", "serve", "rpc"]) {
       const args = command.split(" ").filter((word) => word !== "")
       const page = pages[names.indexOf(["portmapper", ...args].join("-"))]?.text ?? assert.fail(command)
       const { stdout } = yield* portmapper([...args, "--help"])
       const options = stdout.match(/(?<=^ +(-\w, )?)--[a-z-]+/gm) ?? []
       assert.isAbove(options.length, 3)
       for (const option of options) assert.include(page, option.replaceAll("-", "\\-"), command)
+      for (const variable of stdout.match(/\[PORTMAPPER_\w+\]/g) ?? [])
+        assert.include(page, variable, command)
     }
   })
 )

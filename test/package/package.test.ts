@@ -74,7 +74,8 @@ layer(Consumer.layer)("the package", (it) => {
   it.effect("compiles every example, and the code of the documents, in a strict project", () =>
     Effect.gen(function* () {
       const { project } = yield* Consumer
-      Fs.copyFileSync(Path.join(import.meta.dirname, "types.ts"), Path.join(project, "types.ts"))
+      for (const name of ["types.ts", "portable.ts"])
+        Fs.copyFileSync(Path.join(import.meta.dirname, name), Path.join(project, name))
       for (const [index, code] of documentedCode().entries())
         Fs.writeFileSync(Path.join(project, `documented-${index}.ts`), code)
       Fs.writeFileSync(Path.join(project, "tsconfig.json"), JSON.stringify({ compilerOptions: strict }))
@@ -118,7 +119,16 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
-  it.effect("runs the embedded mapper, which reserves its published ports", () =>
+  it.effect("runs every entry that needs no Node of its own", () =>
+    Effect.gen(function* () {
+      const { project } = yield* Consumer
+      Fs.copyFileSync(Path.join(import.meta.dirname, "portable.ts"), Path.join(project, "portable.ts"))
+      const { stdout } = yield* succeed(process.execPath, ["portable.ts"], project)
+      assert.strictEqual(stdout, "every entry works\n")
+    })
+  )
+
+  it.effect("runs the embedded mapper, which reserves its published ports and says why it can't serve", () =>
     Effect.gen(function* () {
       const { project } = yield* Consumer
       const folder = yield* temporaryFolder
@@ -134,8 +144,12 @@ layer(Consumer.layer)("the package", (it) => {
       })
       const refused = yield* Effect.promise(() => request(socket, "/PortMapper.MapPorts", second))
       assert.include(refused.body, "port is already allocated")
+      const again = yield* spawn(process.execPath, args, { cwd: project })
+      assert.deepStrictEqual(yield* again.wait({ timeoutMillis: 60_000 }), { code: 1, signal: null })
+      assert.include(again.lines().join("\n"), "is in use by process")
       yield* running.kill("SIGTERM")
-      yield* running.wait({ timeoutMillis: 60_000 })
+      assert.deepStrictEqual(yield* running.wait({ timeoutMillis: 60_000 }), { code: 130, signal: null })
+      assert.isFalse(Fs.existsSync(socket))
     })
   )
 

@@ -97,7 +97,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "isLoopback(backend.address) || isUnspecified(backend.address)",
       "isUnspecified(backend.address)"
     ],
-    ["rule7-succeeds-with-nothing-served", "planGroup", "reasons.length > 0", "reasons.length > 1"]
+    ["rule7-succeeds-with-nothing-served", "planIn", "reasons.length > 0", "reasons.length > 1"]
   ]),
   ...faultsOf("src/ports/HeldPorts.ts")([
     [
@@ -201,8 +201,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-keeps-the-record-of-what-is-unmapped",
       "releaseTogether",
-      "store.remove(entries.map(({ mapping }) => mapping))",
-      "store.remove(entries.slice(1).map(({ mapping }) => mapping))"
+      "store.remove(removed, records)",
+      "store.remove(removed.slice(1), records)"
     ],
     [
       "store-leaves-the-record-of-what-failed",
@@ -211,16 +211,17 @@ export const mutations: ReadonlyArray<Mutation> = [
       "Effect.void"
     ],
     [
-      "store-never-records-the-answer",
-      "commit",
-      "recordEntries(store, unrecorded)",
-      'store.put(unrecorded.map(({ mapping }) => ({ mapping, state: "applied" })))'
-    ],
-    [
       "undo-forgets-what-the-kernel-did-not-give-up",
       "releaseTogether",
-      "Effect.tapCause(firewall.apply({ add: [], remove: rules }), () => recordAgain(context, entries))",
-      "firewall.apply({ add: [], remove: rules })"
+      "Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))",
+      "applyRules(context, change)"
+    ],
+    ["rule13-lets-nothing-take-over", "release", "successionsOf(context, entries)", "[]"],
+    [
+      "rule13-takes-over-without-a-record",
+      "releaseTogether",
+      "store.remove(removed, records)",
+      "store.remove(removed)"
     ],
     [
       "undo-leaves-redirections",
@@ -242,22 +243,30 @@ export const mutations: ReadonlyArray<Mutation> = [
       "undo.push(() => relayAsBefore(context, entry, route, before))",
       "undo.push(() => Effect.void)"
     ],
-    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"],
+    ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"]
+  ]),
+  ...faultsOf("src/mapper/Settle.ts")([
+    [
+      "store-never-records-the-answer",
+      "commit",
+      "recordEntries(store, unrecorded)",
+      'store.put(unrecorded.map(({ mapping }) => ({ mapping, state: "applied" })))'
+    ],
     ["undo-takes-what-took-the-place-of-an-answered-one", "commit", "answered.map(current)", "answered"]
   ]),
-  ...faultsOf("src/mapper/Change.ts")([
+  ...faultsOf("src/mapper/Standby.ts")([
+    ["rule13-refuses-the-second-attachment", "areOfOneContainer", "one !== other", "false"],
+    ["rule13-lets-an-attachment-stand-behind-itself", "areOfOneContainer", "one !== other", "true"],
+    ["rule13-takes-over-another-socket", "successionsOf", "from.resources.hold", "undefined"]
+  ]),
+  ...faultsOf("src/mapper/Claims.ts")([
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
-      "state.get(mappingKey({ ...entry, port, mode }))",
-      "state.size() > 1 ? undefined : state.get(mappingKey({ ...entry, port, mode }))"
+      "state.get(mappingKey(key))",
+      "state.size() > 1 ? undefined : state.get(mappingKey(key))"
     ],
-    [
-      "rule4-unmaps-whatever-the-backend",
-      "releasedBy",
-      "leadsTo(published, backend)",
-      "published.mapping.port > 0"
-    ],
+    ["rule4-unmaps-whatever-the-backend", "releasedBy", "leadsTo(entry, backend)", "entry.mapping.port > 0"],
     [
       "rule6-takes-over-the-port-of-another-backend",
       "leadingTo",
@@ -331,8 +340,8 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-restores-what-is-recorded-as-if-it-were-not",
       "restore",
-      "found.map(entryOf)",
-      "found.slice(1).map(entryOf)"
+      "found.filter((one) => !over.has(mappingKey(one.mapping)))",
+      "found.slice(1)"
     ],
     [
       "store-takes-applied-for-answered",

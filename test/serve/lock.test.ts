@@ -149,8 +149,8 @@ for (const [kernel, env] of [
             host.check("nft", ["list", "table", "inet", "portmapper"]),
             (text) => /definition \w+/.exec(text)?.[0]
           )
-          const marked = ["--accept-fwmark", "0x1/0x1"]
-          const first = yield* start(host, { arguments: marked })
+          const marked = (mark: string) => ["--accept-fwmark", `${mark}/${mark}`]
+          const first = yield* start(host)
           yield* first.map([web])
           const older = yield* comment
           let isOver = false
@@ -170,24 +170,25 @@ for (const [kernel, env] of [
           yield* first.process.kill("SIGKILL")
           yield* first.process.wait()
           const { folder } = first
-          const second = yield* start(host, { folder })
+          const second = yield* start(host, { folder, arguments: marked("0x1") })
           const younger = yield* comment
           assert.notStrictEqual(younger, older)
-          const third = yield* start(host, { folder, arguments: ["--takeover", ...marked] })
+          const third = yield* start(host, { folder, arguments: ["--takeover", ...marked("0x2")] })
           yield* second.process.wait({ timeoutMillis: startMillis })
-          assert.strictEqual(yield* comment, older)
-          // This successor has loaded its definition when it is killed, and the old process restores its own.
+          const youngest = yield* comment
+          assert.notStrictEqual(youngest, younger)
+          // This successor has loaded its definition when it fails, and the old process serves on with it.
           const killed = yield* host.spawn(
             process.execPath,
             [
               ...[main, "serve", "--takeover", "--socket", third.socket, "--state", join(folder, "state")],
-              ...["--tcp", "127.0.0.1:8080"]
+              ...["--tcp", "127.0.0.1:8080", ...marked("0x4")]
             ],
             { env }
           )
           assert.strictEqual((yield* killed.wait({ timeoutMillis: startMillis })).code, 1)
           assert.strictEqual((yield* third.map([web])).status, 200)
-          assert.strictEqual(yield* comment, older)
+          assert.notStrictEqual(yield* comment, youngest)
           isOver = true
           assert.deepStrictEqual([...(yield* Fiber.join(knocking))], ["answered c1"])
           assert.deepStrictEqual(yield* contents(host), element)

@@ -9,7 +9,32 @@ import { silenceMillis } from "../lab/patience.ts"
 import { until } from "../support/until.ts"
 
 const published = { host: "10.99.0.1", port: 8080 }
-const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
+const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"], hairpin_any4: ["tcp . 8080 . 172.31.0.2"] }
+
+describeLab("a redirection that another process removes, on an older kernel", [], () => {
+  it.live("is back soon, and at once where it is asked for again", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      const plugin = yield* Plugin.start(host, { env: Plugin.importing("onOlderKernel") })
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+      const answered = Effect.map(
+        client.agent.tcp({ ...published, timeoutMillis: silenceMillis, close: "reset" }),
+        ({ outcome }) => outcome === "answered"
+      )
+      yield* host.check("nft", ["flush", "map", "inet", "portmapper", "any4"])
+      yield* until(answered)
+      assert.deepStrictEqual(yield* contents(host), element)
+      assert.include(
+        plugin.process.lines("stderr").join(),
+        "someone changed the table; put back with 1 mappings"
+      )
+      yield* host.check("nft", ["flush", "map", "inet", "portmapper", "any4"])
+      assert.strictEqual((yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])).status, 200)
+      assert.isTrue(yield* answered)
+    })
+  )
+})
 
 describeLab("a redirected connection", [], () => {
   for (const [kernel, env] of [

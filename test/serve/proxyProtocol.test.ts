@@ -24,7 +24,7 @@ for (const reader of headerReaders)
       Effect.gen(function* () {
         const lab = yield* Lab.make()
         yield* start(reader, lab.c1)
-        const plugin = yield* Plugin.start(lab.host, { arguments: ["--mode", "proxy"] })
+        const plugin = yield* Plugin.start(lab.host)
         let port = 8000
         for (const version of ["v1", "v2"])
           for (const backend of backends)
@@ -46,7 +46,7 @@ for (const reader of headerReaders)
       Effect.gen(function* () {
         const { host, client, c1 } = yield* Lab.make()
         yield* start(reader, c1)
-        const plugin = yield* Plugin.start(host, { arguments: ["--mode", "proxy"] })
+        const plugin = yield* Plugin.start(host)
         yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
         assert.strictEqual((yield* ask(client, "10.99.0.1", 8080)).header, "")
         // The same mapping requested again with the label.

@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  renameSync,
   rmSync,
   truncateSync,
   writeFileSync
@@ -165,10 +166,49 @@ describeLab("a plugin whose state directory", [], () => {
         assert.deepStrictEqual(yield* contents(host), {})
         yield* thief.stop
         yield* until(Effect.map(listed(second), (lines) => lines.join() === "0.0.0.0:8080 engine live"))
-        assert.deepStrictEqual(yield* contents(host), { any4: [webElement] })
+        assert.deepStrictEqual(yield* contents(host), {
+          any4: [webElement],
+          hairpin_any4: ["tcp . 8080 . 172.31.0.2"]
+        })
         const { outcome } = yield* client.agent.tcp({ host: "10.99.0.1", port: 8080, close: "reset" })
         assert.strictEqual(outcome, "answered")
       })
+  )
+
+  it.live("is removed or moved makes it anew, and a kill loses nothing", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      let plugin = yield* Plugin.start(host)
+      const { folder } = plugin
+      const state = join(folder, "state")
+      const lines = (...ports: ReadonlyArray<number>) => ports.map((port) => `0.0.0.0:${port} engine live`)
+      yield* plugin.map([web])
+      rmSync(state, { recursive: true })
+      assert.strictEqual((yield* plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"])).status, 200)
+      yield* kill(plugin)
+      plugin = yield* Plugin.start(host, { folder })
+      assert.strictEqual((yield* plugin.map([web])).status, 200)
+      assert.strictEqual((yield* plugin.map(["tcp 0.0.0.0:8081 172.31.0.2:80"])).status, 200)
+      // No call comes before the kill.
+      renameSync(state, join(folder, "moved"))
+      yield* plugin.process.waitForLine("its content is written anew")
+      yield* kill(plugin)
+      plugin = yield* Plugin.start(host, { folder })
+      assert.deepStrictEqual(yield* listed(plugin), lines(8080, 8081))
+
+      rmSync(state, { recursive: true })
+      writeFileSync(state, "")
+      const refused = yield* plugin.map(["tcp 0.0.0.0:8082 172.31.0.2:80"])
+      assert.deepStrictEqual(
+        [refused.status, refused.error],
+        [500, `preparing the state directory failed: EEXIST: file already exists, mkdir '${state}'`]
+      )
+      rmSync(state)
+      yield* plugin.process.waitForLine("its content is written anew")
+      yield* kill(plugin)
+      plugin = yield* Plugin.start(host, { folder })
+      assert.deepStrictEqual(yield* listed(plugin), lines(8080, 8081))
+    })
   )
 
   it.live(

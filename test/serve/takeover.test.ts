@@ -1,10 +1,12 @@
 /** What clients notice when one plugin takes over from another: nothing. */
-import { existsSync } from "node:fs"
+import { existsSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { isDeepStrictEqual } from "node:util"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
+import { socketAddress } from "../../adapters/docker/PluginAddress.ts"
+import { makeClient } from "../../adapters/docker/PluginClient.ts"
 import { describeLab, testNeeding } from "../lab/describeLab.ts"
 import { knock } from "../lab/knock.ts"
 import * as Lab from "../lab/Lab.ts"
@@ -17,6 +19,7 @@ import { makeCertificates } from "../support/certificates.ts"
 import type { Halfway } from "../support/halfSuccessor.ts"
 import { request } from "../support/http.ts"
 import { labRequest } from "../support/requests.ts"
+import { until } from "../support/until.ts"
 
 /** The machine may be busy: enough for a start, a handover, an end. */
 const startMillis = 60_000
@@ -65,6 +68,53 @@ describeLab("a takeover", [], () => {
       const { counts, failures } = yield* knocker
       assert.deepStrictEqual(failures, [], JSON.stringify(counts))
       assert.strictEqual((yield* last.map([web])).status, 200)
+    })
+  )
+
+  it.live("keeps the mark that answers rest on, and is refused with one that contradicts it", () =>
+    Effect.gen(function* () {
+      const { host, client, c1 } = yield* Lab.make()
+      yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
+      // An Engine's filter.
+      yield* host.check("nft", ["-f", "-"], {
+        input: `table inet engine {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    oifname br0 ct state established,related accept
+    oifname br0 meta mark & 0x10 != 0x10 drop
+  }
+}
+`
+      })
+      const marked = ["--accept-fwmark", "0x10/0xf0"]
+      const first = yield* Plugin.start(host, { program, startMillis, arguments: marked })
+      const { bindings } = yield* first.map([web])
+      const answered = Effect.map(
+        client.agent.tcp({ host: "10.99.0.1", port: 8080, timeoutMillis: 5000 }),
+        ({ outcome }) => assert.strictEqual(outcome, "answered")
+      )
+      yield* answered
+      const wrong = yield* host.exec(process.execPath, [
+        ...[...program, "serve", "--takeover", "--socket", first.socket],
+        ...["--state", join(first.folder, "state"), "--accept-fwmark", "0x20/0xf0"]
+      ])
+      assert.strictEqual(wrong.code, 1)
+      assert.include(
+        wrong.stderr,
+        "portmapper: the mark 0x20/0xf0 contradicts 0x10/0xf0, which published ports rest on: give --accept-fwmark 0x10/0xf0 until they are unmapped\n"
+      )
+      yield* answered
+      assert.strictEqual((yield* first.map([web])).status, 200)
+      const second = yield* takeOver(host, first)
+      yield* second.process.waitForLine("marking what is redirected 0x10/0xf0: published ports rest on it")
+      yield* answered
+      const [again] = (yield* second.map([web])).bindings
+      assert.deepStrictEqual([bindings[0]?.AllowForwarding, again?.AllowForwarding], [false, true])
+      // Nothing rests on it any more.
+      yield* second.unmap(bindings)
+      const third = yield* takeOver(host, second)
+      yield* third.map([web])
+      assert.notInclude(yield* host.check("nft", ["list", "table", "inet", "portmapper"]), "; mark ")
     })
   )
 
@@ -405,5 +455,33 @@ const eventually = <A, E>(look: Effect.Effect<A, E>, wanted: A) =>
   })
 
 const support = (name: string): string => fileURLToPath(new URL(`../support/${name}`, import.meta.url))
+
+describeLab("a plugin whose sockets another process removes", [], () => {
+  it.live("listens there again, serves its old clients, and can be taken over", () =>
+    Effect.gen(function* () {
+      const { host } = yield* Lab.make()
+      const plugin = yield* Plugin.start(host)
+      yield* plugin.map(["tcp 0.0.0.0:8080 172.31.0.2:80"])
+      const client = yield* makeClient(socketAddress(plugin.socket))
+      assert.lengthOf(yield* client.listPorts, 1)
+      for (const removed of [plugin.socket, handoverOf(plugin)]) rmSync(removed)
+      yield* until(Effect.sync(() => [plugin.socket, handoverOf(plugin)].every((path) => existsSync(path))))
+      assert.strictEqual((yield* plugin.call("ListPorts", {})).status, 200)
+      renameSync(plugin.socket, `${plugin.socket}-moved`)
+      yield* until(Effect.sync(() => existsSync(plugin.socket)))
+      assert.lengthOf(yield* client.listPorts, 1)
+      const { folder } = plugin
+      const successor = yield* Plugin.start(host, { folder, arguments: ["--takeover"] })
+      assert.deepStrictEqual(yield* plugin.process.wait(), { code: 0, signal: null })
+      assert.lengthOf(yield* client.listPorts, 1)
+      rmSync(plugin.socket)
+      yield* until(Effect.sync(() => existsSync(plugin.socket)))
+      assert.strictEqual((yield* successor.call("ListPorts", {})).status, 200)
+      yield* successor.process.kill("SIGTERM")
+      yield* successor.process.wait()
+      assert.isFalse(existsSync(plugin.socket))
+    })
+  )
+})
 
 const handoverOf = ({ folder }: Plugin.Plugin): string => join(folder, "state", "handover.sock")

@@ -14,6 +14,7 @@ import { Mappings } from "../../src/mapper/Mapping.ts"
 import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -131,3 +132,30 @@ export const snapshot = Effect.gen(function* () {
 export const nothing = { sockets: [], rules: [], routes: [], stored: [], listed: [] }
 
 export const flushed = MemoryConntrack.useSync((conntrack) => [...conntrack.flushed()])
+
+/**
+ * Runs it in a process that is killed at its nth step from now; returns the step, or `undefined` where there are
+ * fewer.
+ */
+export const killedAt = <A, E, R>(
+  stop: number,
+  kill: Effect.Effect<void, never, Firewall>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<string | undefined, E, R | Firewall> =>
+  Effect.gen(function* () {
+    const firewall = yield* Firewall
+    let passed = 0
+    let stoppedAt: string | undefined
+    const exit = yield* Effect.exit(
+      Effect.provideService(effect, Steps, (step) => {
+        if (++passed !== stop) return Effect.void
+        stoppedAt = step
+        return Effect.andThen(
+          Effect.provideService(kill, Firewall, firewall),
+          Effect.fail(new InjectedFailure({ step }))
+        )
+      })
+    )
+    if (stoppedAt === undefined) yield* exit
+    return stoppedAt
+  })

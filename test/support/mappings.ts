@@ -13,6 +13,7 @@ export const mapping = (text: string, port: number, rest: Partial<Mapping> = {})
   owner: "engine",
   epoch: 0,
   sinceMillis: 1_700_000_000_000,
+  container: undefined,
   ...rest
 })
 

@@ -47,6 +47,8 @@ export interface Request {
 
 export interface Netlink {
   readonly fd: number
+  /** What the kernel calls this socket: events name the socket that caused them. */
+  readonly portId: number
   /**
    * One transaction: if there are no refusals, the kernel applied all of it; else nothing. The kernel checks every
    * message before it gives up, so each invalid one has its refusal. A failure means the send failed and nothing
@@ -303,6 +305,7 @@ export const openNetlink = (
 
   return Result.succeed({
     fd,
+    portId,
     batch,
     series,
     get,

@@ -9,14 +9,10 @@
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
 import { Effect } from "effect"
-import type { AcceptMark } from "./Ruleset.ts"
+import { type AcceptMark, markText } from "./Ruleset.ts"
 
 /** For `serve --watch` without an explicit mark: a bit that no well-known network software uses for itself. */
 export const defaultMark: AcceptMark = { mark: 0x1000, mask: 0x1000 }
-
-/** In the format of `--bridge-accept-fwmark` and `iptables -m mark`. */
-export const markText = ({ mark, mask }: AcceptMark): string =>
-  mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
 
 export interface AcceptRuleState {
   /** The commands in whose tables the chain exists. */
@@ -155,5 +151,3 @@ const run = (command: string, args: ReadonlyArray<string>): Promise<string> =>
       reject(new Error(`${command}: ${words.replace(/^\S+ v[^:]*: /, "")}`))
     })
   })
-
-const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`

@@ -9,6 +9,7 @@ export const tableErrors = (table: string) => {
   return {
     failed,
     gone,
+    changed: (operation: string) => failed(operation, "Changed", "another process changed the table"),
     failedBy: (operation: string, { errno, detail }: C.Errno) =>
       errno === C.ENOENT ? gone(operation) : failed(operation, reasonOf(errno), remedied(errno, detail))
   }

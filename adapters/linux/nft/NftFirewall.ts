@@ -14,10 +14,12 @@ import {
   withoutRules
 } from "../../../src/firewall/Firewall.ts"
 import { libc } from "../Libc.ts"
+import { joinMarks, liveMark, type MarkConflict } from "./LiveMark.ts"
 import { makeNamespaceLock, type NamespaceBusy, type NamespaceLock } from "./NamespaceLock.ts"
 import { openTable } from "./NftTable.ts"
 import { type CountedElement, elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
-import { type AcceptMark, makeTable } from "./Ruleset.ts"
+import { type AcceptMark, makeTable, markText } from "./Ruleset.ts"
+import type { ForeignChange } from "./TableEvents.ts"
 import { type Element, elementKey, sameData } from "./TableSets.ts"
 
 export interface TableChoice {
@@ -35,14 +37,20 @@ export interface Options extends TableChoice {
 export const layer = (
   options: Options = {},
   load = libc
-): Layer.Layer<Firewall, FirewallError | NamespaceBusy> => Layer.effect(Firewall, make(options, load))
+): Layer.Layer<Firewall, FirewallError | MarkConflict | NamespaceBusy> =>
+  Layer.effect(Firewall, make(options, load))
 
 const make = Effect.fnUntraced(function* (
   { acceptMark, table: name = "portmapper", lock }: Options,
   loadLibc: typeof libc
 ) {
   const { take } = lock ?? (yield* makeNamespaceLock(name, loadLibc))
-  const table = yield* openTable(makeTable({ name, acceptMark }), loadLibc(), yield* take)
+  const netlink = yield* take
+  const live = yield* Effect.fromResult(liveMark(netlink, name))
+  const mark = yield* Effect.fromResult(joinMarks(acceptMark, live))
+  if (mark !== undefined && (acceptMark === undefined || markText(mark) !== markText(acceptMark)))
+    yield* Effect.logInfo(`marking what is redirected ${markText(mark)}: published ports rest on it`)
+  const table = yield* openTable(makeTable({ name, acceptMark: mark }), loadLibc(), netlink)
 
   /**
    * The rules in the table, from which a change computes what it replaces. `undefined` before this process has read
@@ -56,6 +64,8 @@ const make = Effect.fnUntraced(function* (
   let ours = false
   /** The generation of the ruleset in which our table was last seen intact. */
   let checked: number | undefined
+  /** What another process changed, until the table is verified or replaced. */
+  let changed: ForeignChange | undefined
 
   const learn = (rules: Iterable<Rule>): Map<string, Rule> => {
     known = new Map()
@@ -68,6 +78,7 @@ const make = Effect.fnUntraced(function* (
     return Result.map(table.load(rules.flatMap(elementsOf)), () => {
       learn(rules)
       ours = true
+      changed = undefined
     })
   }
 
@@ -136,21 +147,33 @@ const make = Effect.fnUntraced(function* (
 
   /** Returns the removed rules; `undefined` if the table is missing or differs, or the kernel refuses the batch. */
   const replaceElements = (rules: ReadonlyArray<Rule>): ReadonlyArray<Rule> | undefined => {
+    if (changed === "definition") return undefined
     if (Result.getOrUndefined(table.standing("replacing")) !== "intact") return undefined
     const there = table.read("replacing")
     if (Result.isFailure(there)) return undefined
     const removed = Result.getOrUndefined(settle(there.success, rules))
     if (removed === undefined) return undefined
     ours = true
+    changed = undefined
     return removed.length === 0 ? [] : withoutRules(rulesOf(removed).rules, rules)
   }
 
+  const hasKnownElements = (): boolean => {
+    const there = Result.getOrUndefined(table.read("checking"))
+    const wanted = known && [...known.values()].flatMap(elementsOf)
+    return there !== undefined && there.length === wanted?.length && missing(wanted, there).length === 0
+  }
+
   const check = (): Result.Result<void, FirewallError> => {
+    const foreign = table.foreignChange()
+    if (changed !== "definition") changed = foreign ?? changed
     const generation = table.generation()
-    if (generation !== undefined && generation === checked) return Result.void
+    if (changed === undefined && generation !== undefined && generation === checked) return Result.void
     const standing = table.standing("checking")
     if (Result.isFailure(standing)) return Result.fail(standing.failure)
     if (standing.success !== "intact") return Result.fail(table.gone("checking"))
+    if (changed === "elements" && hasKnownElements()) changed = undefined
+    if (changed !== undefined) return Result.fail(table.changed("checking"))
     checked = generation
     return Result.void
   }

@@ -5,7 +5,7 @@
  * From Linux 6.9 on it is an owned, persistent table: no other process can flush or change it, and it stays with
  * its elements when our process ends. Where the kernel refuses these flags it is an ordinary table.
  */
-import { Effect, Result } from "effect"
+import { Effect, Result, type Scope } from "effect"
 import type { FirewallError } from "../../../src/firewall/Firewall.ts"
 import * as C from "../Libc.ts"
 import type { Netlink, Refusal } from "../netlink/Netlink.ts"
@@ -27,6 +27,7 @@ import {
 } from "./NftMessages.ts"
 import type { CountedElement } from "./RuleElements.ts"
 import type { Table } from "./Ruleset.ts"
+import { type ForeignChange, watchTable } from "./TableEvents.ts"
 import { type Element, ruleSets } from "./TableSets.ts"
 
 /** `different`: it has another definition, lacks some of its rules, or has no owner where it could be ours. */
@@ -49,7 +50,10 @@ export interface NftTable {
   readonly remove: () => Result.Result<void, FirewallError>
   /** Changes with every transaction on any table of this network namespace; `undefined` if it can't be read. */
   readonly generation: () => number | undefined
+  /** What other processes changed in it since the last call, where they can. */
+  readonly foreignChange: () => ForeignChange | undefined
   readonly gone: (operation: string) => FirewallError
+  readonly changed: (operation: string) => FirewallError
 }
 
 const ownedFlags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST
@@ -62,7 +66,7 @@ export const openTable = Effect.fnUntraced(function* (
   table: Table,
   libc: C.Libc,
   netlink: Netlink
-): Effect.fn.Return<NftTable, FirewallError | NamespaceBusy> {
+): Effect.fn.Return<NftTable, FirewallError | NamespaceBusy, Scope.Scope> {
   const { failed, failedBy } = tableErrors(table.name)
   const nft = findNft(process.env["PATH"] ?? "")
   if (nft === undefined)
@@ -73,10 +77,15 @@ export const openTable = Effect.fnUntraced(function* (
   const flags = (yield* Effect.fromResult(canOwn(netlink, libc, table.name))) ? ownedFlags : 0
   if (found !== undefined && flags !== 0)
     yield* Effect.fromResult(claimTable(netlink, libc, table.name, table.name, flags))
+  const foreignChange =
+    flags === 0
+      ? yield* Effect.mapError(watchTable(libc, table.name, netlink), (errno) => failedBy("watching", errno))
+      : () => undefined
   const definition = yield* compile(nft, netlink, table, (errno) => failedBy("compiling", errno))
   const services = { on: false }
   return {
     ...looks(table, netlink, flags, services),
+    foreignChange,
     ...changes({ table, libc, netlink, definition, flags, services })
   }
 })
@@ -97,7 +106,7 @@ const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<bo
     : Result.fail(failedBy("probing", libc.errno("batch", -refusal.errno)))
 }
 
-type Looks = Pick<NftTable, "standing" | "read" | "generation" | "gone">
+type Looks = Pick<NftTable, "standing" | "read" | "generation" | "gone" | "changed">
 
 /** Whether the table has the rules for services; they are added with the first one. */
 interface Services {
@@ -105,7 +114,7 @@ interface Services {
 }
 
 const looks = (table: Table, netlink: Netlink, flags: number, services: Services): Looks => {
-  const { failedBy, gone } = tableErrors(table.name)
+  const { failedBy, gone, changed } = tableErrors(table.name)
 
   const standing: NftTable["standing"] = (operation) => {
     const found = readTable(netlink, table.name)
@@ -132,7 +141,7 @@ const looks = (table: Table, netlink: Netlink, flags: number, services: Services
     return Result.succeed(elements)
   }
 
-  return { standing, read, gone, generation: () => Result.getOrUndefined(readGeneration(netlink)) }
+  return { standing, read, gone, changed, generation: () => Result.getOrUndefined(readGeneration(netlink)) }
 }
 
 interface Parts {
@@ -153,7 +162,7 @@ const changes = ({
   definition,
   flags,
   services
-}: Parts): Omit<NftTable, keyof Looks> => {
+}: Parts): Omit<NftTable, keyof Looks | "foreignChange"> => {
   const { failedBy } = tableErrors(table.name)
   const refused = (operation: string, refusals: ReadonlyArray<Refusal>): FirewallError => {
     const first = refusals.find(({ errno }) => !disagreements.has(errno)) ?? refusals[0]

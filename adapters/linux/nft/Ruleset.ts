@@ -32,6 +32,10 @@ export interface AcceptMark {
   readonly mask: number
 }
 
+/** In the format of `--bridge-accept-fwmark` and `iptables -m mark`. */
+export const markText = ({ mark, mask }: AcceptMark): string =>
+  mask >>> 0 === 0xffff_ffff ? hex(mark) : `${hex(mark)}/${hex(mask)}`
+
 export interface TableOptions {
   readonly name: string
   /**
@@ -64,7 +68,7 @@ export const makeTable = (options: TableOptions): Table => {
   const definition = createHash("sha256").update(body).digest("hex").slice(0, 12)
   return {
     name: options.name,
-    comment: `published ports, kept by portmapper; definition ${definition}`,
+    comment: `published ports, kept by portmapper; definition ${definition}${options.acceptMark === undefined ? "" : `; mark ${markText(options.acceptMark)}`}`,
     rules: chains.reduce((sum, { rules }) => sum + rules.filter(isStanding).length, 0),
     rulesOfServices: chains.reduce(
       (sum, { rules }) => sum + rules.filter((rule) => !isStanding(rule)).length,
@@ -234,4 +238,6 @@ const redirectedLabel = 113
 /** Matches connections whose backend is reached through the interface that their first packet came in on. */
 const hairpinLabel = 114
 
-const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`
+function hex(value: number): string {
+  return `0x${(value >>> 0).toString(16)}`
+}

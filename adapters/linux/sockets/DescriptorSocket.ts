@@ -4,7 +4,8 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { Effect, type Scope } from "effect"
+import { Effect, Scope } from "effect"
+import { removeOwnFile, untilRemoved } from "../../node/SocketFile.ts"
 import * as C from "../Libc.ts"
 import { unixAddress } from "./SocketAddress.ts"
 
@@ -37,25 +38,58 @@ export interface DescriptorSocket {
 const socketType = C.SOCK_SEQPACKET | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK
 
 /**
- * Listens at a path, mode 0600, until the scope closes; replaces a socket that is there. Returns an effect that
- * waits for the next client, until the scope of the waiting closes.
+ * Listens at a path, mode 0600, until the scope closes; replaces a socket that is there, and listens again where
+ * another process removes it. Returns an effect that waits for the next client, until the scope of the waiting closes.
  */
 export const listenForDescriptors = (
   path: string
 ): Effect.Effect<Effect.Effect<DescriptorSocket, C.Errno, Scope.Scope>, C.Errno, Scope.Scope> =>
   Effect.gen(function* () {
+    const scope = yield* Scope.Scope
+    let listening = yield* listen(path)
+    const again = Effect.map(Scope.provide(listen(path), scope), (next) => {
+      listening = next
+    })
+    const accept: Effect.Effect<DescriptorSocket, C.Errno, Scope.Scope> = Effect.suspend(() =>
+      Effect.raceFirst(
+        acceptOn(listening.fd),
+        untilRemoved(path, listening.inode).pipe(
+          Effect.andThen(again),
+          Effect.andThen(Effect.suspend(() => accept))
+        )
+      )
+    )
+    return accept
+  })
+
+const listen = (
+  path: string
+): Effect.Effect<{ readonly fd: number; readonly inode: number }, C.Errno, Scope.Scope> =>
+  Effect.gen(function* () {
     const libc = C.libc()
     const fd = yield* opened(libc)
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.${Path.basename(path)}`)
-    yield* Effect.sync(() => Fs.rmSync(unfinished, { force: true }))
+    yield* attempt(libc, "unlink", () => Fs.rmSync(unfinished, { force: true }))
     yield* bound(libc, fd, unfinished)
-    yield* Effect.acquireRelease(
-      Effect.sync(() => {
+    const inode = yield* Effect.acquireRelease(
+      attempt(libc, "rename", () => {
         Fs.renameSync(unfinished, path)
         return Fs.statSync(path).ino
       }),
-      (inode) => Effect.sync(() => removeOwn(path, inode))
+      (own) => Effect.sync(() => removeOwnFile(path, own))
     )
+    return { fd, inode }
+  })
+
+const attempt = <A>(libc: C.Libc, syscall: string, run: () => A): Effect.Effect<A, C.Errno> =>
+  Effect.try({
+    try: run,
+    catch: (error) => libc.errno(syscall, (error as NodeJS.ErrnoException).errno ?? -C.EINVAL)
+  })
+
+const acceptOn = (fd: number): Effect.Effect<DescriptorSocket, C.Errno, Scope.Scope> =>
+  Effect.suspend(() => {
+    const libc = C.libc()
     return Effect.map(
       Effect.acquireRelease(
         readable(libc, fd, "accept4", () => libc.accept(fd, C.SOCK_CLOEXEC | C.SOCK_NONBLOCK)),
@@ -101,11 +135,6 @@ const bound = (libc: C.Libc, fd: number, path: string): Effect.Effect<void, C.Er
     const result = libc.listen(fd, 16)
     return result < 0 ? Effect.fail(libc.errno("listen", result)) : Effect.void
   })
-
-const removeOwn = (path: string, inode: number): void => {
-  const found = Fs.lstatSync(path, { throwIfNoEntry: false })
-  if (found?.ino === inode) Fs.rmSync(path, { force: true })
-}
 
 const descriptorSocket = (libc: C.Libc, fd: number): DescriptorSocket => ({
   peer: peerOf(libc, fd),

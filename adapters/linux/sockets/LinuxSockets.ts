@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
 import { AdoptedSockets } from "../../../src/ports/AdoptedSockets.ts"
-import { type Admission, type HostSocket, HostSockets, SocketError } from "../../../src/ports/HostSockets.ts"
+import { type HostSocket, HostSockets, SocketError } from "../../../src/ports/HostSockets.ts"
 import type { Address } from "../../../src/protocol/Address.ts"
 import { frontendText } from "../../../src/protocol/PortBinding.ts"
 import { dynamicPorts, type PortRange, parsePortRange } from "../../../src/protocol/PortRange.ts"
@@ -54,17 +54,15 @@ const makeLinuxSockets = (libc: C.Libc) => {
     return Effect.succeed(socket)
   }
 
-  const admit = (
-    socket: HostSocket,
-    admitted: Admission,
-    backends: ReadonlyArray<Address>
-  ): Effect.Effect<void, SocketError> => {
+  const admit: HostSockets["Service"]["admit"] = (socket, admitted, backends = []) => {
     const result = opened.has(socket) ? admission.set(socket, admitted, backends) : 0
     return result < 0 ? Effect.fail(refusal(libc, socket.protocol, "setsockopt", result)) : Effect.void
   }
 
   const close = (socket: HostSocket) => {
-    if (opened.delete(socket)) libc.close(socket.fd)
+    if (!opened.delete(socket)) return
+    admission.forget(socket)
+    libc.close(socket.fd)
   }
 
   const adopt = (sockets: ReadonlyArray<HostSocket>): Effect.Effect<void, SocketError> => {
@@ -91,7 +89,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const sockets = HostSockets.of({
     open: (protocol, host, port) => Effect.suspend(() => open(protocol, host, port)),
-    admit: (socket, admission, backends = []) => Effect.suspend(() => admit(socket, admission, backends)),
+    admit: (...asked) => Effect.suspend(() => admit(...asked)),
     close: (socket) => Effect.sync(() => close(socket)),
     held: Effect.sync(() => [...opened]),
     adopt: (sockets) => Effect.suspend(() => adopt(sockets)),

@@ -5,7 +5,7 @@
  */
 
 import type { Admission, HostSocket } from "../../../src/ports/HostSockets.ts"
-import type { Address } from "../../../src/protocol/Address.ts"
+import type { Address, Family } from "../../../src/protocol/Address.ts"
 import {
   ENOENT,
   EPERM,
@@ -18,35 +18,74 @@ import {
   SO_DETACH_FILTER,
   SOL_SOCKET
 } from "../Libc.ts"
-import { admitLocal, dropAll, makeFilter, type SocketFilter } from "./SocketFilter.ts"
+import { admitLocal, compile, dropAll, makeFilter, type Program, type SocketFilter } from "./SocketFilter.ts"
 
 export interface SocketAdmission {
   /** See `HostSockets.admit`. The result is 0 or a negated `errno`. */
   readonly set: (socket: HostSocket, admission: Admission, backends: ReadonlyArray<Address>) => number
+  /** The socket is closed, or about to be. */
+  readonly forget: (socket: HostSocket) => void
   readonly close: () => void
 }
 
-/** Sockets keep a filter that is not remembered any more; another socket gets a new one. */
-const rememberedFilters = 64
+/** Most containers have fewer ports: nothing is loaded for them. */
+const copies = 4
+
+/** A filter of `loopback` admission, kept while sockets use it: those of a container's ports have the same. */
+interface Used {
+  readonly key: string
+  readonly filter: SocketFilter
+  users: number
+}
 
 export const makeAdmission = (libc: Libc): SocketAdmission => {
-  const nothing = makeFilter(libc, dropAll)
-  /** By family and backends, the one used last at the end; those of a container's ports are the same. */
-  const local = new Map<string, SocketFilter>()
+  const nothing = makeFilter(libc, compile(libc, dropAll), 0)
+  const programs = new Map<string, Program>()
+  /** By family and backends. */
+  const local = new Map<string, Used>()
+  const usedBy = new Map<HostSocket, Used>()
 
-  const filterOf = ({ host: { family } }: HostSocket, backends: ReadonlyArray<Address>): SocketFilter => {
+  const programOf = (family: Family, backends: number): Program => {
+    const key = `${family} ${backends}`
+    const program = programs.get(key) ?? compile(libc, admitLocal(family, backends))
+    programs.set(key, program)
+    return program
+  }
+
+  const localFor = ({ host: { family } }: HostSocket, backends: ReadonlyArray<Address>): Used => {
     const own = backends.filter((backend) => backend.family === family)
     const key = [family, ...own.map((backend) => backend.key)].join(" ")
-    const filter = local.get(key) ?? makeFilter(libc, admitLocal(family, own))
-    local.delete(key)
-    local.set(key, filter)
-    if (local.size > rememberedFilters)
-      for (const [oldest, { close }] of local) {
-        close()
-        local.delete(oldest)
-        break
-      }
-    return filter
+    const known = local.get(key)
+    if (known !== undefined) return known
+    const made = { key, filter: makeFilter(libc, programOf(family, own.length), copies, own), users: 0 }
+    local.set(key, made)
+    return made
+  }
+
+  const release = (used: Used) => {
+    if (--used.users > 0) return
+    local.delete(used.key)
+    used.filter.close()
+  }
+
+  const forget = (socket: HostSocket) => {
+    const used = usedBy.get(socket)
+    if (used === undefined) return
+    usedBy.delete(socket)
+    release(used)
+  }
+
+  const admitLocally = (socket: HostSocket, backends: ReadonlyArray<Address>): number => {
+    const used = localFor(socket, backends)
+    used.users++
+    const result = used.filter.attach(socket.fd)
+    if (result < 0) {
+      release(used)
+      return result
+    }
+    forget(socket)
+    usedBy.set(socket, used)
+    return result
   }
 
   const setLeastTtl = ({ fd, host }: HostSocket, ttl: Uint8Array): number =>
@@ -60,18 +99,22 @@ export const makeAdmission = (libc: Libc): SocketAdmission => {
     return socket.protocol === "tcp" ? setLeastTtl(socket, noTtl) : 0
   }
 
+  const admitNothing = (socket: HostSocket): number => {
+    const result = nothing.attach(socket.fd)
+    return result === -EPERM && socket.protocol === "tcp" ? setLeastTtl(socket, highestTtl) : result
+  }
+
   return {
     set: (socket, admission, backends) => {
-      if (admission === "everything") return admitEverything(socket)
-      const filter = admission === "nothing" ? nothing : filterOf(socket, backends)
-      const result = filter.attach(socket.fd)
-      return result === -EPERM && admission === "nothing" && socket.protocol === "tcp"
-        ? setLeastTtl(socket, highestTtl)
-        : result
+      if (admission === "loopback") return admitLocally(socket, backends)
+      const result = admission === "everything" ? admitEverything(socket) : admitNothing(socket)
+      if (result >= 0) forget(socket)
+      return result
     },
+    forget,
     close: () => {
       nothing.close()
-      for (const { close } of local.values()) close()
+      for (const { filter } of local.values()) filter.close()
     }
   }
 }

@@ -27,6 +27,10 @@ import type { Element } from "../../../adapters/linux/nft/TableSets.ts"
 import { guard, redirect } from "../../firewall/firewallConformance.ts"
 import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 
+/** The element that redirects; a rule has others beside it. */
+const redirection = (frontend: string, backend: string): ReadonlyArray<Element> =>
+  elementsOf(redirect(frontend, backend)).filter(({ set }) => set.kind === "redirect")
+
 describe("messages of elements", () => {
   const bytesOf = (removed: ReadonlyArray<Element>, added: ReadonlyArray<Element>): string => {
     const writer = new MessageWriter()
@@ -46,7 +50,7 @@ describe("messages of elements", () => {
 
   it("adds tcp . 8080 : 172.17.0.2 . 80 to any4", () => {
     assert.strictEqual(
-      bytesOf([], elementsOf(redirect("tcp 0.0.0.0 8080", "172.17.0.2 80"))),
+      bytesOf([], redirection("tcp 0.0.0.0 8080", "172.17.0.2 80")),
       message("58", "0c", "0104") +
         any4 +
         "28000380" +
@@ -57,14 +61,14 @@ describe("messages of elements", () => {
 
   it("deletes tcp . 8080 from any4", () => {
     assert.strictEqual(
-      bytesOf(elementsOf(redirect("tcp 0.0.0.0 8080", "172.17.0.2 80")), []),
+      bytesOf(redirection("tcp 0.0.0.0 8080", "172.17.0.2 80"), []),
       [message("48", "0e", "0100"), any4, "18000380", "14000180100001800c000100060000001f900000"].join("")
     )
   })
 
   it("adds fd00::1 . udp . 53 : fd00::2 . 5353 to addr6", () => {
     assert.strictEqual(
-      bytesOf([], elementsOf(redirect("udp fd00::1 53", "fd00::2 5353"))),
+      bytesOf([], redirection("udp fd00::1 53", "fd00::2 5353")),
       message("74", "0c", "0104") +
         addr6 +
         "44000380" +
@@ -91,19 +95,19 @@ describe("messages of elements", () => {
 describeInNamespace("Netlink", () => {
   const open = (library: Libc = libc()): Netlink => Result.getOrThrow(openNetlink(library, NETLINK_NETFILTER))
   const table = makeTable({ name: "portmapper", acceptMark: undefined })
-  const rule = (port: number) => redirect(`tcp 0.0.0.0 ${port}`, "10.0.0.2 80")
+  const rule = (port: number) => redirection(`tcp 0.0.0.0 ${port}`, "10.0.0.2 80")
   const ports = Array.from({ length: 20_000 }, (_, index) => 1000 + index)
 
   const inOwnMessages = (netlink: Netlink, removed: ReadonlyArray<number>, added: ReadonlyArray<number>) =>
     Result.getOrThrow(
       netlink.batch(NFNL_SUBSYS_NFTABLES, (batch) => {
-        for (const port of removed) writeElements(batch, "portmapper", elementsOf(rule(port)), [])
-        for (const port of added) writeElements(batch, "portmapper", [], elementsOf(rule(port)))
+        for (const port of removed) writeElements(batch, "portmapper", rule(port), [])
+        for (const port of added) writeElements(batch, "portmapper", [], rule(port))
       })
     )
 
   const elements = (netlink: Netlink) => {
-    const [redirects] = elementsOf(rule(1)).map(({ set }) => set)
+    const [redirects] = rule(1).map(({ set }) => set)
     if (redirects === undefined) throw new Error("no set")
     return Result.getOrThrow(readElements(netlink, "portmapper", redirects)).length
   }
@@ -163,7 +167,7 @@ describeInNamespace("Netlink", () => {
   it("reports that the kernel has no buffers, and retries where a signal interrupts", () => {
     const full = open({ ...libc(), send: () => -ENOBUFS })
     const failed = full.batch(NFNL_SUBSYS_NFTABLES, (batch) =>
-      writeElements(batch, "portmapper", [], elementsOf(rule(5)))
+      writeElements(batch, "portmapper", [], rule(5))
     )
     assert.strictEqual(Result.isFailure(failed) && failed.failure.message, "send: no buffer space available")
     full.close()

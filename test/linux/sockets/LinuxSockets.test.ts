@@ -70,11 +70,12 @@ describeInNamespace("LinuxSockets", () => {
     { host: any6, address: "fd00:1::1", backends: ["10.1.0.1", "fd00:1::1:1"], local: false }
   ]
   const programs = [
-    { load: libc, filter: "shared filters" },
-    { load: withoutBpf, filter: "a filter for each socket" }
+    { load: libc, filter: "a shared filter", before: 5 },
+    { load: libc, filter: "a copy of the filter", before: 0 },
+    { load: withoutBpf, filter: "a copy where none is shared", before: 5 }
   ]
   const cases = programs.flatMap((program) => sources.map((source) => ({ ...program, ...source })))
-  for (const { host, address, from, backends = [], local, load, filter } of cases)
+  for (const { host, address, from, backends = [], local, load, filter, before } of cases)
     for (const protocol of ["tcp", "udp"] as const)
       test(
         `with ${filter}, ${local ? "admits" : "does not admit"} ${protocol} from ${from ?? address} to ${address} under loopback, backends [${backends}]`,
@@ -87,7 +88,8 @@ describeInNamespace("LinuxSockets", () => {
             ["everything", true],
             ["nothing", false]
           ] as const) {
-            yield* sockets.admit(socket, admission, backends.map(addressUnsafe))
+            for (let time = 0; time <= before; time++)
+              yield* sockets.admit(socket, admission, backends.map(addressUnsafe))
             assert.strictEqual(yield* reaches(socket, address, wanted, from), wanted, admission)
           }
         }),
@@ -95,21 +97,25 @@ describeInNamespace("LinuxSockets", () => {
       )
 
   test(
-    "admits what each of many sockets wants, whichever filters it remembers",
+    "needs one more descriptor for the filter of many sockets, none for that of a few, and none once they are closed",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
-      const before = readdirSync("/proc/self/fd").length
-      const opened = yield* Effect.forEach(Array.from({ length: 200 }), (_, index) =>
+      const descriptors = () => readdirSync("/proc/self/fd").length
+      yield* sockets.open("udp", any4, 18199)
+      const before = descriptors()
+      const opened = yield* Effect.forEach(Array.from({ length: 20 }), (_, index) =>
         sockets.open("udp", any4, 18200 + index)
       )
-      yield* Effect.forEach(opened, (socket, index) =>
-        sockets.admit(socket, "loopback", [addressUnsafe(`10.1.0.${index + 1}`)])
-      )
-      assert.isBelow(readdirSync("/proc/self/fd").length - before - opened.length, 80)
+      const backend = (index: number) => [addressUnsafe(index < 10 ? "10.1.0.1" : `10.1.0.${index}`)]
+      yield* Effect.forEach(opened, (socket, index) => sockets.admit(socket, "loopback", backend(index)))
+      assert.strictEqual(descriptors(), before + opened.length + 1)
       assert.deepStrictEqual(
-        yield* Effect.forEach(opened.slice(0, 2), (socket) => reaches(socket, "10.1.0.1")),
-        [true, false]
+        yield* Effect.forEach([0, 9, 10], (index) => reaches(opened[index] as HostSocket, "10.1.0.1")),
+        [true, true, false]
       )
+      for (const [index, socket] of opened.entries())
+        yield* index % 2 === 0 ? sockets.close(socket) : sockets.admit(socket, "nothing")
+      assert.strictEqual(descriptors(), before + opened.length / 2)
     })
   )
 
@@ -204,6 +210,8 @@ describeInNamespace("LinuxSockets", () => {
     "reports that descriptors are exhausted, and leaves none open",
     Effect.gen(function* () {
       const sockets = yield* HostSockets
+      // It loads the filter that all sockets share.
+      yield* sockets.close(yield* sockets.open("tcp", any4, 18110))
       const before = readdirSync("/proc/self/fd").length
       const limit = run(`prlimit --pid ${process.pid} --nofile --noheadings --output SOFT`).trim()
       const held: Array<HostSocket> = []

@@ -1,18 +1,18 @@
 /** Unmaps what a driver has mapped, for all owners or for one. */
 import { Effect, Result } from "effect"
-import { parseAddress } from "../../src/protocol/Address.ts"
-import type { Driver, DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
-import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
-import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { parseAddress } from "./Address.ts"
+import { type Driver, type DriverError, type ListedMapping, ListedOwner } from "./Driver.ts"
+import type { ReleasedBinding } from "./PortBinding.ts"
+import { protocolOfNumber } from "./Protocol.ts"
 
-/** Returns how many mappings were released. */
-export const releaseAll = (
-  driver: Driver["Service"],
-  owned: (mapping: ListedMapping) => boolean = () => true
-): Effect.Effect<number, DriverError> =>
+/** Returns how many mappings were released: none where the driver does not list its mappings. */
+export const releaseAll = (driver: Driver["Service"], owner?: string): Effect.Effect<number, DriverError> =>
   Effect.gen(function* () {
-    const listed = driver.listPorts === undefined ? [] : yield* driver.listPorts
-    const bindings = listed.filter(owned).flatMap(releasedBinding)
+    if (driver.listPorts === undefined) return 0
+    const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
+    const bindings = listed
+      .filter((mapping) => owner === undefined || mapping.owner === owner)
+      .flatMap(releasedBinding)
     if (bindings.length > 0) yield* driver.unmapPorts({ bindings, labels: new Map() })
     return bindings.length
   })

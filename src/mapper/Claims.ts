@@ -1,0 +1,212 @@
+/** What groups claim, and which entries are in the way of it. Pure. */
+
+import {
+  type Entry,
+  endpointText,
+  frontendText,
+  type Group,
+  type PortRequest,
+  type ReleasedBinding
+} from "../protocol/PortBinding.ts"
+import type { Policy } from "./Labels.ts"
+import {
+  frontendKey,
+  isConflicted,
+  isPending,
+  isStale,
+  type MappingEntry,
+  type Mappings,
+  mappingKey,
+  routedKey,
+  sameBackend
+} from "./Mapping.ts"
+import type { Plan, Served } from "./Plan.ts"
+import { backendsAt, isMember, serviceOf } from "./Services.ts"
+import { withStandbys } from "./Standby.ts"
+
+type State = Mappings["Service"]
+
+/** A requested group and its plan; `index` is its place among the groups of the call. */
+export interface PlannedGroup {
+  readonly index: number
+  readonly group: Group
+  readonly plan: Plan
+}
+
+/** A mapping that a group requests, and the existing entries for it. */
+export interface Claim {
+  readonly planned: Served
+  /** The entry, if it is already mapped and served. */
+  readonly entry: MappingEntry | undefined
+  /** The same mapping in conflict; this claim creates it anew. */
+  readonly conflicted: MappingEntry | undefined
+  /** Entries of the same binding with a host port, where the claim wants none. */
+  readonly replaces: ReadonlyArray<MappingEntry>
+}
+
+/** The entries in conflict that these groups request: the mapper tries to reactivate them before anything else. */
+export const conflictedOf = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>
+): ReadonlyArray<MappingEntry> =>
+  groups.flatMap(({ group, plan }) =>
+    servedOf(plan).flatMap((planned) => {
+      const entry = mappedAlready(state, planned, group.ports, plan.policy)
+      return entry !== undefined && isConflicted(entry) ? [entry] : []
+    })
+  )
+
+/** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
+export const doubtfulHolders = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>,
+  { owner, nowMillis }: { readonly owner: string; readonly nowMillis: number }
+): ReadonlyArray<MappingEntry> =>
+  groups.flatMap((each) =>
+    holdersInTheWay(state, each, claimsOf(state, each), owner)
+      .flatMap(({ holders }) => holders)
+      .filter(
+        (holder) =>
+          !isPending(holder) &&
+          !isAbandoned(holder, state, nowMillis) &&
+          nowMillis - holder.askedMillis >= startMillis
+      )
+  )
+
+/** A container's ports are published before it runs: for this long, its container does not count as gone. */
+const startMillis = 30_000
+
+/**
+ * Splits the groups into steps: one group at a time where one may want what another one has; otherwise all
+ * together.
+ */
+export const inSteps = (groups: ReadonlyArray<PlannedGroup>): ReadonlyArray<ReadonlyArray<PlannedGroup>> => {
+  if (groups.length === 1) return [groups]
+  const seen = new Set<string>()
+  for (const { group } of groups) {
+    const wanted = new Set(
+      group.entries.flatMap(({ protocol, backend }) => [
+        `${protocol} to ${endpointText(backend)}`,
+        ...(group.ports._tag === "Exact" ? [`${protocol} at ${group.ports.port}`] : [])
+      ])
+    )
+    for (const each of wanted) if (seen.has(each)) return groups.map((one) => [one])
+    for (const each of wanted) seen.add(each)
+  }
+  return [groups]
+}
+
+/** The entries that these bindings name. */
+export const releasedBy = (
+  state: State,
+  bindings: ReadonlyArray<ReleasedBinding>
+): ReadonlyArray<MappingEntry> => {
+  const found = bindings.flatMap(({ protocol, host, port, backend }) => {
+    const published = [
+      state.get(frontendKey(protocol, host, port)) ?? backendsAt(state, { protocol, host, port }),
+      state.standbys({ protocol, host, port })
+    ].flat()
+    const named = published.filter((entry) => leadsTo(entry, backend))
+    if (named.length > 0) return named
+    if (backend.address === undefined) return []
+    return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
+  })
+  return found.length > 1 ? [...new Set(found)] : found
+}
+
+const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
+  address === undefined ||
+  port === 0 ||
+  (mapping.backend.address.key === address.key && mapping.backend.port === port)
+
+const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
+  entries.filter((planned) => planned._tag === "Served")
+
+export const claimsOf = (state: State, { group: { ports }, plan }: PlannedGroup): ReadonlyArray<Claim> => {
+  const claims = new Map<string, Claim>()
+  for (const planned of servedOf(plan)) {
+    const there = mappedAlready(state, planned, ports, plan.policy)
+    const [entry, conflicted] =
+      there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
+    // In routed mode several entries may be one mapping; the last of them stands for it.
+    const { protocol, host, backend } = planned.entry
+    const key = planned.mode === "routed" ? routedKey(protocol, backend) : frontendKey(protocol, host, 0)
+    const published = replacedBy(state, planned, ports)
+    const replaces = [...(claims.get(key)?.replaces ?? []), ...(published === undefined ? [] : [published])]
+    claims.set(key, { planned, entry, conflicted, replaces })
+  }
+  return [...claims.values()]
+}
+
+/** The existing mapping of this entry, if it requests an exact port or no host port. */
+const mappedAlready = (
+  state: State,
+  { entry, mode }: Served,
+  ports: PortRequest,
+  { share }: Policy
+): MappingEntry | undefined => {
+  if (mode !== "routed" && ports._tag !== "Exact") return undefined
+  const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode, share }
+  return leadingTo(state.get(mappingKey(key)), entry) ?? state.get(mappingKey({ ...key, standby: true }))
+}
+
+/** The same binding with a host port, where the entry wants none. */
+const replacedBy = (state: State, { entry, mode }: Served, ports: PortRequest): MappingEntry | undefined =>
+  mode === "routed" && ports._tag === "Exact"
+    ? leadingTo(state.get(frontendKey(entry.protocol, entry.host, ports.port)), entry)
+    : undefined
+
+const leadingTo = (entry: MappingEntry | undefined, { backend }: Entry): MappingEntry | undefined =>
+  entry !== undefined && sameBackend(entry.mapping.backend, backend) ? entry : undefined
+
+/** For each claim the holders of its port, with their standbys. */
+export const holdersInTheWay = (
+  state: State,
+  { group: { ports }, plan: { policy } }: PlannedGroup,
+  claims: ReadonlyArray<Claim>,
+  owner: string
+): ReadonlyArray<{
+  readonly claim: Claim
+  readonly frontend: string
+  readonly holders: ReadonlyArray<MappingEntry>
+}> => {
+  if (ports._tag !== "Exact") return []
+  const service = serviceOf(policy, owner)
+  return claims.flatMap((claim) => {
+    const { protocol, host } = claim.planned.entry
+    if (!claim.planned.reserves || claim.entry !== undefined) return []
+    const there = holdersOf(state, claim.planned, ports.port)
+    // A member on the same address has a socket to share, whatever other addresses the service is on.
+    const joins = there.some((holder) => isMember(holder, service) && holder.mapping.host.key === host.key)
+    const holders = there.filter(
+      (holder) => !(joins && isMember(holder, service)) && !claims.some(({ entry }) => entry === holder)
+    )
+    return [{ claim, frontend: frontendText(protocol, host, ports.port), holders }]
+  })
+}
+
+/** What holds this port of an entry's address, and the standbys. */
+const holdersOf = (state: State, { entry: { protocol, host } }: Served, port: number) =>
+  withStandbys(
+    state,
+    state.colliding(protocol, host, port).filter((holder) => !isConflicted(holder))
+  )
+
+/** No caller confirmed it, or it belongs to an earlier Engine and is stale. */
+export const isAbandoned = (entry: MappingEntry, { engine }: State, nowMillis: number): boolean =>
+  entry.status._tag === "Unconfirmed" || isStale(entry, engine, nowMillis)
+
+export const evictableOf = (
+  state: State,
+  fresh: ReadonlyArray<Claim>,
+  gives: (port: number) => boolean,
+  mayGo: (entry: MappingEntry) => boolean
+): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
+  const abandoned = [...state.all()]
+    .filter((entry) => entry.mapping.mode !== "routed" && gives(entry.mapping.port) && mayGo(entry))
+    .sort((a, b) => a.mapping.sinceMillis - b.mapping.sinceMillis)
+  return [...new Set(abandoned.map(({ mapping }) => mapping.port))].flatMap((port) => {
+    const holders = new Set(fresh.flatMap(({ planned }) => holdersOf(state, planned, port)))
+    return holders.size > 0 && [...holders].every(mayGo) ? [[...holders]] : []
+  })
+}
