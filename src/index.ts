@@ -3,8 +3,19 @@
  * own.
  */
 export * from "./firewall/ByteCounter.ts"
-export * from "./firewall/Conntrack.ts"
-export * from "./firewall/Firewall.ts"
+export { Conntrack, ConntrackError, type FlowFrontend, MemoryConntrack } from "./firewall/Conntrack.ts"
+export {
+  type Change,
+  type Counted,
+  Firewall,
+  FirewallError,
+  type Guard,
+  type Limit,
+  MemoryFirewall,
+  type Redirect,
+  type RefusedFlow,
+  type Rule
+} from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
 export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
 export {
@@ -25,7 +36,16 @@ export {
   type Share,
   type Status
 } from "./mapper/Mapping.ts"
-export * from "./mapper/MappingStore.ts"
+export {
+  type LostRecord,
+  MappingStore,
+  MemoryStore,
+  type Stored,
+  type StoredAll,
+  type StoredEngine,
+  type StoredState,
+  StoreError
+} from "./mapper/MappingStore.ts"
 export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/Plan.ts"
 export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMapper.ts"
 export { type Restored, restore } from "./mapper/Restore.ts"
@@ -36,9 +56,34 @@ export * from "./ports/PortAllocator.ts"
 export type { Frontend } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
-export * from "./protocol/Driver.ts"
+export {
+  CurrentOwner,
+  Driver,
+  type DriverError,
+  type FollowRequest,
+  type GroupsError,
+  isOwner,
+  type ListedMapping,
+  ListedOwner
+} from "./protocol/Driver.ts"
 export * from "./protocol/Messages.ts"
-export * from "./protocol/Operations.ts"
+export {
+  type Answer,
+  type Body,
+  type CallError,
+  CallTimedOut,
+  call,
+  type Failure,
+  failureOf,
+  kindOf,
+  Method,
+  MethodNotFound,
+  mapGroup,
+  mapGroupsTogether,
+  textBody,
+  unmapBindings,
+  valueBody
+} from "./protocol/Operations.ts"
 export type {
   Endpoint,
   Entry,
@@ -52,7 +97,15 @@ export type {
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
 export type { Publish } from "./protocol/PublishSyntax.ts"
-export * from "./protocol/RequestError.ts"
+export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"
-export * from "./relay/Relay.ts"
+export {
+  type MemoryConnection,
+  MemoryRelay,
+  Relay,
+  type RelayCount,
+  RelayError,
+  type Route,
+  type RouteFrontend
+} from "./relay/Relay.ts"

@@ -2,19 +2,14 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
-import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { CliConfig, CliOutput, Command } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { builtIns } from "./completions.ts"
 import { reportFailure } from "./failure.ts"
 import { presenter } from "./presenter.ts"
 import { portmapper } from "./tree.ts"
 
-/** Every built-in option but `--wizard`. */
-const settings = Layer.mergeAll(
-  CliConfig.layer({
-    builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
-  }),
-  CliOutput.layerPresenter(presenter)
-)
+const settings = Layer.mergeAll(CliConfig.layer({ builtIns }), CliOutput.layerPresenter(presenter))
 
 /** `-p8080:80` as Docker takes it; the parser knows only `-p 8080:80` and `-p=8080:80`. */
 const separated = (args: ReadonlyArray<string>): ReadonlyArray<string> => {

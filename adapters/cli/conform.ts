@@ -1,6 +1,6 @@
 /** `portmapper conform`: checks any port-mapper plugin against the protocol, as a black box. */
 import * as Fs from "node:fs"
-import { Console, Effect, Option } from "effect"
+import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { Checked } from "../../src/testing/conformance/Conform.ts"
 import { httpWire } from "../docker/HttpWire.ts"
@@ -21,11 +21,9 @@ const flags = {
     Flag.withDescription("Which ports and which random calls; the same ones for the same seed"),
     Flag.withDefault(1)
   ),
-  runs: Flag.Int("runs").pipe(
-    Flag.withMetavar("N"),
-    Flag.withDescription("How many runs of random calls follow the checks"),
-    Flag.withDefault(20)
-  ),
+  runs: parsed("runs", "N", "How many runs of random calls follow the checks", (text) =>
+    /^\d{1,9}$/.test(text) ? Result.succeed(Number(text)) : Result.fail("expected a number, 0 or more")
+  ).pipe(Flag.withDefault(20)),
   activate: Flag.Boolean("activate").pipe(
     Flag.withDescription("Send Plugin.Activate too, which a live plugin takes for an Engine's start"),
     Flag.withDefault(false)

@@ -3,7 +3,7 @@ import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import type { Check } from "../doctor/HostChecks.ts"
 import { parseEngine } from "../engine/EngineAddress.ts"
-import { type ClientFlags, clientFlags, clientOf } from "./clientFlags.ts"
+import { type ClientFlags, clientFlags, clientOf, interruptedIsFailure } from "./clientFlags.ts"
 import { engine, isEngineNamed } from "./engineFlags.ts"
 import { failed } from "./failure.ts"
 
@@ -29,7 +29,7 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
     )
     const failing = checks.filter(({ status }) => status === "fail").map(({ name }) => name)
     if (failing.length > 0) return yield* failed("doctor", `this host lacks ${failing.join(", ")}`)
-  }).pipe(Effect.scoped)
+  }).pipe(Effect.scoped, interruptedIsFailure)
 ).pipe(Command.withDescription("Check what this host can do, with a remedy for what it can't"))
 
 /** What a running plugin has mapped; nothing if none answers, since users run `doctor` when things don't work. */

@@ -3,7 +3,7 @@ import { Clock, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { listPortsResponse } from "../../src/protocol/Answers.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
-import { answering, clientFlags, clientOf, wrongUsage } from "./clientFlags.ts"
+import { answering, clientFlags, clientOf, interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
 import { toggle } from "./flags.ts"
 import { mappingLines, sorted } from "./mappingTable.ts"
@@ -23,8 +23,9 @@ export const ls = Command.make("ls", flags, (options) =>
       return yield* wrongUsage("ls", "--json prints one document, --watch has no end; give one of them")
     const client = yield* clientOf("ls", options)
     if (options.watch) return yield* watch(client)
-    const listed = yield* Effect.mapError(client.listPorts, ({ message }) =>
-      failed("listing failed", message)
+    const listed = yield* client.listPorts.pipe(
+      Effect.mapError(({ message }) => failed("listing failed", message)),
+      interruptedIsFailure
     )
     yield* Console.log(
       options.json

@@ -255,10 +255,11 @@ const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Ar
   return [no, yes]
 }
 
-/** A text that is not an address is a container, if Docker would accept the name. */
+/** A text that is no address is a container, if Docker would accept the name and it isn't numbers with dots between. */
 function parseTarget(text: string): Result.Result<Target, string> {
   const address = parseAddress(text)
   if (Result.isSuccess(address)) return Result.succeed({ _tag: "Address", address: address.success })
+  if (/^\d+(\.\d+)+$/.test(text)) return Result.fail(address.failure)
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text)
     ? Result.succeed({ _tag: "Container", container: text })
     : Result.fail("expected an IPv4 or IPv6 address, or the name or id of a container")

@@ -79,18 +79,10 @@ export const state = optionalText(
 )
 
 /** `undefined` is `auto`. */
-export const mode = optional(
-  "mode",
-  `auto|${modes.join("|")}`,
-  `How traffic gets to the backends (${defaultTexts.mode})`,
-  (text): Result.Result<Mode | undefined, string> => {
-    if (text === "auto") return Result.succeed(undefined)
-    const found = modes.find((candidate) => candidate === text)
-    return found === undefined
-      ? Result.fail(`expected one of auto, ${modes.join(", ")}`)
-      : Result.succeed(found)
-  }
-)
+export const mode: Flag.Flag<Option.Option<Mode | undefined>> = Flag.ChoiceWithValue("mode", [
+  ["auto", undefined],
+  ...modes.map((each) => [each, each] as const)
+]).pipe(Flag.withDescription(`How traffic gets to the backends (${defaultTexts.mode})`), Flag.optional)
 
 export const ephemeral = optional(
   "ephemeral",

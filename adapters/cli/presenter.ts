@@ -123,7 +123,7 @@ export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
 export type Row = readonly [name: string, description: string]
 
 /** The options of every command, described more briefly than by the parser. */
-const globalRows = new Map<string, Row>([
+export const globalRows = new Map<string, Row>([
   ["completions", ["--completions SHELL", "Print a completion script for bash, zsh, fish or powershell"]],
   ["log-level", ["--log-level LEVEL", "Log from this level on: debug, info, warn, error or none"]],
   ["help", ["-h, --help", "Print this help"]],

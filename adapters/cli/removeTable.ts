@@ -11,7 +11,7 @@ import { processText } from "./holders.ts"
 const table = "portmapper"
 
 /** Keeps other processes off the table until the scope closes; returns how to remove it, and whether there was one. */
-export const claimTable: Effect.Effect<
+export const tableRemoval: Effect.Effect<
   Effect.Effect<boolean, FirewallError>,
   CommandFailed,
   Scope.Scope

@@ -1,11 +1,12 @@
 /** `portmapper reset`: removes what a plugin of ours left on this host. Refuses while a plugin still serves. */
 import * as Fs from "node:fs"
-import * as Net from "node:net"
 import * as Path from "node:path"
 import * as Readline from "node:readline/promises"
 import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
-import { wrongUsage } from "./clientFlags.ts"
+import { removeAccepted } from "../linux/nft/DockerUser.ts"
+import { connectionError } from "../node/connectionError.ts"
+import { interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
@@ -16,12 +17,24 @@ interface Removal {
   readonly remove: Effect.Effect<boolean, { readonly message: string }>
 }
 
-/** The removals specific to this kind of host; provided where the commands are assembled. */
-export interface HostRemoval {
+/** What is not a file; each is claimed before anything is removed. */
+const host: ReadonlyArray<{
   readonly what: string
   /** Fails if a live process uses it, and keeps others off it until the scope closes. */
   readonly claim: Effect.Effect<Removal["remove"], CommandFailed, Scope.Scope>
-}
+}> = [
+  {
+    what: "nftables table inet portmapper",
+    claim: Effect.flatMap(
+      Effect.promise(() => import("./removeTable.ts")),
+      ({ tableRemoval }) => tableRemoval
+    )
+  },
+  {
+    what: "our rule in DOCKER-USER",
+    claim: Effect.sync(() => (Options.isRoot() ? removeAccepted : Effect.succeed(false)))
+  }
+]
 
 const flags = {
   yes: Flag.Boolean("yes").pipe(
@@ -48,38 +61,37 @@ interface ResetFlags {
   readonly specDir: string
 }
 
-export const makeReset = (host: ReadonlyArray<HostRemoval>) =>
-  Command.make("reset", flags, (options) =>
-    Effect.gen(function* () {
-      const found = filesOf(options)
-      yield* refuseServed(found)
-      const claimed = yield* Effect.forEach(host, ({ what, claim }) =>
-        Effect.map(claim, (remove) => ({ what, remove }))
-      )
-      const files = [...found.state, ...found.sockets, ...found.specs]
-      yield* confirm(options, [...files, ...host.map(({ what }) => what)])
-      const removals = [...files.map(removeFile), ...claimed]
-      const results = yield* Effect.forEach(removals, ({ what, remove }) =>
-        Effect.map(Effect.result(remove), (result) => ({ what, result }))
-      )
-      removeEmpty(found.folders)
-      const removed = results.filter(({ result }) => Result.isSuccess(result) && result.success)
-      yield* Console.log(removed.map(({ what }) => `removed ${what}`).join("\n") || "nothing to remove")
-      const kept = results.flatMap(({ what, result }) =>
-        Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
-      )
-      if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
-    }).pipe(Effect.scoped)
-  ).pipe(
-    Command.withDescription(
-      "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
-    ),
-    Command.withShortDescription("Remove all that a plugin of ours left on this host"),
-    Command.withExamples([
-      { command: "portmapper reset", description: "Asks first" },
-      { command: "portmapper reset --yes --state /run/portmapper" }
-    ])
-  )
+export const reset = Command.make("reset", flags, (options) =>
+  Effect.gen(function* () {
+    const found = filesOf(options)
+    yield* refuseServed(found)
+    const claimed = yield* Effect.forEach(host, ({ what, claim }) =>
+      Effect.map(claim, (remove) => ({ what, remove }))
+    )
+    const files = [...found.state, ...found.sockets, ...found.specs]
+    yield* confirm(options, [...files, ...host.map(({ what }) => what)])
+    const removals = [...files.map(removeFile), ...claimed]
+    const results = yield* Effect.forEach(removals, ({ what, remove }) =>
+      Effect.map(Effect.result(remove), (result) => ({ what, result }))
+    )
+    removeEmpty(found.folders)
+    const removed = results.filter(({ result }) => Result.isSuccess(result) && result.success)
+    yield* Console.log(removed.map(({ what }) => `removed ${what}`).join("\n") || "nothing to remove")
+    const kept = results.flatMap(({ what, result }) =>
+      Result.isFailure(result) ? [`${what}: ${result.failure.message}`] : []
+    )
+    if (kept.length > 0) return yield* failed("removing failed", kept.join("; "))
+  }).pipe(Effect.scoped, interruptedIsFailure)
+).pipe(
+  Command.withDescription(
+    "Remove all that a plugin of ours left on this host: rules, state, sockets, spec files. Ports stop being published"
+  ),
+  Command.withShortDescription("Remove all that a plugin of ours left on this host"),
+  Command.withExamples([
+    { command: "portmapper reset", description: "Asks first" },
+    { command: "portmapper reset --yes --state /run/portmapper" }
+  ])
+)
 
 interface Found {
   readonly state: ReadonlyArray<string>
@@ -91,7 +103,7 @@ interface Found {
 
 /** A state folder may contain other files, such as a socket: we remove only files that we write. */
 const stateFile =
-  /^\.?(mappings\.db|spare|lock|holder)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
+  /^\.?(mappings\.db|spare|lock|holder|engine|watch\.json)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
 const filesOf = (options: ResetFlags): Found => {
   const socket = Options.socketOf(options)
@@ -118,7 +130,7 @@ const filesOf = (options: ResetFlags): Found => {
 
 const refuseServed = Effect.fnUntraced(function* ({ sockets, state }: Found) {
   for (const path of sockets)
-    if (yield* isServed(path))
+    if ((yield* connectionError({ path })) === undefined)
       return yield* failed(
         "reset refused",
         `${processText(listenerOf(path))} is serving ${path}; stop it first`
@@ -130,16 +142,6 @@ const refuseServed = Effect.fnUntraced(function* ({ sockets, state }: Found) {
       `${processText(locker)} is using ${Path.dirname(state[0] ?? "")}; stop it first`
     )
 })
-
-const isServed = (path: string): Effect.Effect<boolean> =>
-  Effect.callback((resume) => {
-    const probe = Net.connect(path)
-    probe.once("connect", () => {
-      probe.destroy()
-      resume(Effect.succeed(true))
-    })
-    probe.once("error", () => resume(Effect.succeed(false)))
-  })
 
 const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: ReadonlyArray<string>) {
   if (yes) return

@@ -4,7 +4,7 @@ import { Command } from "effect/cli"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
-import { toggle } from "./flags.ts"
+import { optionalText, toggle } from "./flags.ts"
 import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
 import * as Options from "./options.ts"
@@ -18,6 +18,11 @@ const flags = {
   watch: toggle("watch", "Also publish what containers ask for by portmapper.publish labels"),
   engine: EngineFlags.engine,
   trustImageLabels: EngineFlags.trustImageLabels,
+  enginePidfile: optionalText(
+    "engine-pidfile",
+    "FILE",
+    "The Engine's --pidfile, which tells of its start where it sends no Plugin.Activate: to a managed plugin"
+  ),
   takeover: Options.takeover,
   grace: Options.grace,
   releaseOnExit: Options.releaseOnExit,
@@ -51,6 +56,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
         backends: asksEngine(options) ? backendsOf(engine) : undefined
       },
       watch: options.watch ? { engine, trustImageLabels: options.trustImageLabels } : undefined,
+      enginePidfile: Option.getOrUndefined(options.enginePidfile),
       takeover: options.takeover,
       grace: options.grace,
       releaseOnExit: options.releaseOnExit,

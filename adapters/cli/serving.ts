@@ -25,6 +25,7 @@ import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { StateLocked } from "../node/StateLock.ts"
 import { RelayRefusals } from "../relay/LinuxRelay.ts"
 import { type ProcessState, runGenerations, startProcess, stateLocking } from "../upgrade/Upgrade.ts"
+import { noticeEngineStart } from "./engineStart.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
@@ -36,6 +37,7 @@ export interface ServingOptions {
   readonly listeners: ListenerOptions
   readonly mapper: MapperOptions
   readonly watch: { readonly engine: EngineAddress; readonly trustImageLabels: boolean } | undefined
+  readonly enginePidfile: string | undefined
   readonly takeover: boolean
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
@@ -119,6 +121,11 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   ).pipe(Effect.provideService(LiveSessions, new Set(passedOn.flatMap(({ session }) => session ?? []))))
   const driver = yield* Effect.provideContext(driverOf(serving), mapper)
+  if (options.enginePidfile !== undefined)
+    yield* Effect.provideContext(
+      noticeEngineStart(options.enginePidfile, options.mapper.stateDirectory),
+      mapper
+    )
   if (otlp !== undefined)
     yield* Effect.forkScoped(Effect.provideService(otlp.beforeExports(metrics.refresh), Driver, driver))
   const ownPorts = Context.get(mapper, OwnPorts)

@@ -4,6 +4,7 @@
  * Source: prometheus.io/docs/instrumenting/exposition_formats.
  */
 import { Cause, Context, Effect, Exit, Metric, Option, Semaphore } from "effect"
+import { formatUnsafe } from "effect/observability/PrometheusMetrics"
 import type { FinishedCall } from "../../src/protocol/CallObserver.ts"
 import { Driver, type DriverError, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { CallTimedOut, kindOf } from "../../src/protocol/Operations.ts"
@@ -73,8 +74,6 @@ export const makeMetrics = ({ build, process, traffic = "mappings" }: MetricsOpt
     registry,
     refresh: Effect.asVoid(refresh),
     page: Effect.gen(function* () {
-      // Loaded at the first scrape: most plugins are never scraped.
-      const { formatUnsafe } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))
       const listed = yield* refresh
       const shown = new Map(
         [...registry].filter(([, { id }]) => traffic === "totals" || !Object.hasOwn(trafficFamilies, id))

@@ -7,6 +7,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { connectionError } from "../node/connectionError.ts"
 import { replaceablePart } from "../node/OwnPath.ts"
 import { isOwnFile, removeOwnFile, untilRemoved } from "../node/SocketFile.ts"
 import { type AdoptedListener, listenKept } from "../upgrade/ListenerHandoff.ts"
@@ -166,26 +167,11 @@ const refuseServed = (path: string): Effect.Effect<void, SocketFileError> =>
     if (found === undefined) return
     if (!found.isSocket())
       return yield* new SocketFileError({ path, detail: "a file that is no socket is in the way" })
-    if (yield* isServed(path))
+    const error = yield* connectionError({ path })
+    if (error === undefined)
       return yield* new SocketFileError({ path, detail: "another process is serving it" })
-  })
-
-const isServed = (path: string): Effect.Effect<boolean, SocketFileError> =>
-  Effect.callback((resume) => {
-    const probe = Net.connect(path)
-    probe.once("connect", () => {
-      probe.destroy()
-      resume(Effect.succeed(true))
-    })
-    probe.once("error", (error: NodeJS.ErrnoException) =>
-      resume(
-        error.code === "ECONNREFUSED" || error.code === "ENOENT"
-          ? Effect.succeed(false)
-          : Effect.fail(
-              new SocketFileError({ path, detail: `asking who serves it failed: ${error.message}` })
-            )
-      )
-    )
+    if (error.code !== "ECONNREFUSED" && error.code !== "ENOENT")
+      return yield* new SocketFileError({ path, detail: `asking who serves it failed: ${error.message}` })
   })
 
 const attempt = <A>(path: string, what: string, run: () => A): Effect.Effect<A, SocketFileError> =>

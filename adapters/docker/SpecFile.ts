@@ -3,10 +3,10 @@
  * `NAME.json` with an address and the files of a TLS client. Source: moby's `pkg/plugins/discovery.go`.
  */
 import * as Fs from "node:fs"
-import * as Net from "node:net"
 import * as Path from "node:path"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/GoSchema.ts"
+import { connectionError } from "../node/connectionError.ts"
 import { removeWritten, type WrittenFile } from "../node/WrittenFile.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -145,21 +145,16 @@ const giveWay = Effect.fnUntraced(function* (path: string, content: string, repl
 })
 
 /** Whether a process listens at this address. */
-const isServed = (url: string): Effect.Effect<boolean> =>
-  Effect.callback((resume) => {
-    const parsed = URL.parse(url)
-    if (parsed === null) return resume(Effect.succeed(false))
-    const { hostname, port, protocol } = parsed
-    const host = hostname.replace(/^\[|\]$/g, "")
-    // Not `pathname`, which drops the dot of `//./pipe`.
-    const pipe = url.slice("npipe://".length)
-    const probe = Net.connect(protocol === "npipe:" ? { path: pipe } : { host, port: Number(port || 443) })
-    const answer = (served: boolean) => () => {
-      probe.destroy()
-      resume(Effect.succeed(served))
-    }
-    probe.setTimeout(1000, answer(false)).once("connect", answer(true)).once("error", answer(false))
-  })
+const isServed = (url: string): Effect.Effect<boolean> => {
+  const parsed = URL.parse(url)
+  if (parsed === null) return Effect.succeed(false)
+  const { hostname, port, protocol } = parsed
+  // Not `pathname`, which drops the dot of `//./pipe`.
+  const path = url.slice("npipe://".length)
+  const host = hostname.replace(/^\[|\]$/g, "")
+  const target = protocol === "npipe:" ? { path } : { host, port: Number(port || 443) }
+  return Effect.map(connectionError(target), (error) => error === undefined)
+}
 
 const readIfThere = (path: string): Effect.Effect<string | undefined, SpecFileError> =>
   attempt(path, "reading it", () => {

@@ -36,58 +36,36 @@ export interface ShortWay {
   readonly closeAll: () => void
 }
 
-export const interceptWholeRequests = (
-  server: Http.Server,
-  { take, silenceMillis, unreadMillis, now }: Interception
-): ShortWay => {
+export const interceptWholeRequests = (server: Http.Server, interception: Interception): ShortWay => {
+  const { take, silenceMillis } = interception
   const onward = server.listeners("connection")
+  allowHalfOpen(server)
   const connections = new Map<Net.Socket, ConnectionState>()
   let endNext: ((socket: Net.Socket) => void) | undefined
 
   const accept = (socket: Net.Socket) => {
-    const state: ConnectionState = { isCalling: false, isOpen: false }
+    const state: ConnectionState = { isCalling: false, isOpen: false, hasEnded: false, gone: undefined }
+    const responder = responderOn(socket, state, interception)
     const waiting: Array<Buffer> = []
-    let gone: (() => void) | undefined
     connections.set(socket, state)
 
     const handOver = (bytes: Buffer) => {
       socket.off("data", onData).off("end", onEnd).off("close", onClose).off("error", ignore).setTimeout(0)
       socket.off("timeout", destroy)
       connections.delete(socket)
+      socket.once("end", () => endHalf(socket))
       for (const listener of onward) listener.call(server, socket)
       socket.unshift(bytes)
     }
     const done = () => {
       state.isCalling = false
-      gone = undefined
+      state.gone = undefined
       if (socket.destroyed) return
       // A client may have read its answer and sent its next request before the call ended.
       if (socket.isPaused()) socket.resume()
       if (waiting.length > 0) onData(Buffer.concat(waiting.splice(0)))
+      else if (state.hasEnded) socket.end()
       else endNext?.(socket)
-    }
-    const responder: Responder = {
-      connection: socket,
-      deliver: (text) =>
-        Effect.callback((resume) => {
-          if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
-          state.isOpen = false
-          writeAnswer(socket, { status: 200, text, nowMillis: now() }, (error) => {
-            socket.setTimeout(0)
-            resume(error ? Effect.fail(new Undelivered()) : Effect.void)
-          })
-          // Nearly always the kernel has taken it by now: no need to wait for the callback.
-          if (socket.writableLength > 0) socket.setTimeout(unreadMillis)
-          else if (socket.errored === null && !socket.destroyed) resume(Effect.void)
-        }),
-      open: () => state.isOpen && !socket.destroyed,
-      refuse: ({ status, reason }) => {
-        state.isOpen = false
-        writeAnswer(socket, { status, text: errorText(reason), nowMillis: now() })
-      },
-      onGone: (listener) => {
-        gone = listener
-      }
     }
     const onData = (chunk: Buffer) => {
       if (state.isCalling) {
@@ -104,10 +82,14 @@ export const interceptWholeRequests = (
       state.isOpen = false
       handOver(chunk)
     }
-    const onEnd = () => (state.isCalling ? socket.destroy() : socket.end())
+    const onEnd = () => {
+      state.hasEnded = true
+      if (state.isCalling) endHalf(socket)
+      else socket.end()
+    }
     const onClose = () => {
       connections.delete(socket)
-      gone?.()
+      state.gone?.()
     }
     const destroy = () => socket.destroy()
     socket.on("data", onData).on("end", onEnd).on("close", onClose).on("error", ignore)
@@ -126,12 +108,60 @@ export const interceptWholeRequests = (
   }
 }
 
+/**
+ * The client sends no more, and may still wait for its answer. On a Unix socket an empty write fails if the client
+ * has closed the connection altogether. Over TCP that shows only later, so there the client counts as gone.
+ */
+const endHalf = (socket: Net.Socket): void => {
+  const isTcp = socket.remoteAddress !== undefined
+  if (isTcp) socket.end()
+  else socket.write("")
+}
+
+/** Otherwise `node:http` ends the connection when the client sends no more; its types lack the property. */
+const allowHalfOpen = (server: Http.Server & { httpAllowHalfOpen?: boolean }): void => {
+  server.httpAllowHalfOpen = true
+}
+
 interface ConnectionState {
   /** From the request until its call ends, which is after the answer. */
   isCalling: boolean
   /** Whether an answer is still to be sent. */
   isOpen: boolean
+  /** Whether the client sends no more. */
+  hasEnded: boolean
+  /** Called when the client disconnects during a call. */
+  gone: (() => void) | undefined
 }
+
+const responderOn = (
+  socket: Net.Socket,
+  state: ConnectionState,
+  { now, unreadMillis }: Interception
+): Responder => ({
+  connection: socket,
+  deliver: (text) =>
+    Effect.callback((resume) => {
+      if (socket.destroyed) return resume(Effect.fail(new Undelivered()))
+      state.isOpen = false
+      writeAnswer(socket, { status: 200, text, nowMillis: now() }, (error) => {
+        socket.setTimeout(0)
+        resume(error ? Effect.fail(new Undelivered()) : Effect.void)
+      })
+      // Nearly always the kernel has taken it by now: no need to wait for the callback.
+      if (socket.writableLength > 0) socket.setTimeout(unreadMillis)
+      else if (socket.errored === null && !socket.destroyed) resume(Effect.void)
+    }),
+  open: () => state.isOpen && !socket.destroyed,
+  refuse: ({ status, reason }) => {
+    const text = errorText(reason)
+    state.isOpen = false
+    writeAnswer(socket, { status, text, nowMillis: now() })
+  },
+  onGone: (listener) => {
+    state.gone = listener
+  }
+})
 
 /** The headers that don't change how a request is read or answered; any other takes `node:http`. */
 const plainHeaders = new Set([

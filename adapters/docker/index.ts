@@ -21,8 +21,8 @@ export { type Metrics, type MetricsOptions, makeMetrics } from "./Metrics.ts"
 export { type PluginAddress, parsePluginUrl, socketAddress } from "./PluginAddress.ts"
 export { type ClientOptions, makeClient, type PluginClient } from "./PluginClient.ts"
 export * from "./PluginDriver.ts"
-export * from "./PluginPipe.ts"
-export * from "./PluginServer.ts"
+export { type PipeOptions, serveWindows } from "./PluginPipe.ts"
+export { type PlacedOptions, type ServerOptions, serve } from "./PluginServer.ts"
 export * from "./PluginSocket.ts"
 export {
   type HostPort,
@@ -37,5 +37,5 @@ export {
 } from "./PluginTcp.ts"
 export type { ProcessUse } from "./ProcessMetrics.ts"
 export type { Handler, Page, Posted, Reply, RouteOptions } from "./Routes.ts"
-export * from "./SpecFile.ts"
+export { type ClientTls, type SpecAddress, SpecFileError, type SpecOptions, writeSpec } from "./SpecFile.ts"
 export type { Renewals, TlsFiles } from "./TlsFiles.ts"

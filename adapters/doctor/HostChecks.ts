@@ -2,10 +2,10 @@
  * What this host can do for published ports, check by check: each reports what it found and, if that is not enough,
  * a remedy. Reads only; changes nothing.
  */
-import { spawnSync } from "node:child_process"
-import * as Fs from "node:fs"
 import { defaultMark, findChains } from "../linux/nft/DockerUser.ts"
 import { markText } from "../linux/nft/Ruleset.ts"
+import { readText } from "../node/FileText.ts"
+import { run } from "./HostRules.ts"
 
 /**
  * `fail`: ports can't be published as requested until it is fixed. `warn`: some can't, or not as well as they
@@ -54,22 +54,22 @@ const checkPrivileges = (): Check => {
 }
 
 const checkNftables = (): Check => {
-  const version = spawnSync("nft", ["--version"], { encoding: "utf8" })
-  if (version.error !== undefined)
+  const { output, found: isInstalled } = run("nft", "--version")
+  if (!isInstalled)
     return warn(
       "nftables",
       "nft was not found",
       "apt install nftables (or your system's package of that name)"
     )
-  const tables = spawnSync("nft", ["list", "tables"], { encoding: "utf8" })
-  const found = version.stdout.trim()
-  if (tables.status === 0) return ok("nftables", found)
-  const why = tables.stderr.trim().split("\n")[0] ?? ""
-  return warn(
-    "nftables",
-    `${found}, but the kernel's tables can't be read: ${why}`,
-    "run as root; load nf_tables"
-  )
+  const { failed } = run("nft", "list", "tables")
+  const found = output.trim()
+  return failed === undefined
+    ? ok("nftables", found)
+    : warn(
+        "nftables",
+        `${found}, but the kernel's tables can't be read: ${failed}`,
+        "run as root; load nf_tables"
+      )
 }
 
 const checkForwarding = (name: string, path: string, setting: string): Check =>
@@ -129,20 +129,11 @@ export const checkEngineFilter = async (): Promise<Check> => {
       ? ok("Engine's filter", `DOCKER-USER accepts what is redirected (${names})`)
       : ok("Engine's filter", `DOCKER-USER is there (${names}); serve --watch and watch put one rule in it`)
   }
-  const tables = spawnSync("nft", ["list", "tables"], { encoding: "utf8" })
-  return tables.error === undefined && /^table ip6? docker-bridges$/m.test(tables.stdout)
+  return /^table ip6? docker-bridges$/m.test(run("nft", "list", "tables").output)
     ? warn(
         "Engine's filter",
         "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
         `start dockerd with --bridge-accept-fwmark=${markText(defaultMark)}, and portmapper with --accept-fwmark ${markText(defaultMark)}`
       )
     : ok("Engine's filter", "none here")
-}
-
-const readText = (path: string): string | undefined => {
-  try {
-    return Fs.readFileSync(path, "utf8")
-  } catch {
-    return undefined
-  }
 }

@@ -86,7 +86,8 @@ const acceptMarkOf = (ourTable: string): number => {
 
 const places = ["/usr/sbin", "/sbin", "/usr/local/sbin"]
 
-const run = (command: string, ...parameters: ReadonlyArray<string>) => {
+/** Runs a tool of the host, which is seldom on the `PATH` of users other than root. */
+export const run = (command: string, ...parameters: ReadonlyArray<string>) => {
   const { PATH = "" } = process.env
   const { error, status, stdout, stderr } = spawnSync(command, parameters, {
     encoding: "utf8",

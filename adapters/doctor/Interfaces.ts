@@ -9,6 +9,7 @@ import {
   isUnspecified,
   parseAddress
 } from "../../src/protocol/Address.ts"
+import { readText } from "../node/FileText.ts"
 
 export interface Interfaces {
   /** The interface towards an address; `undefined` if no route is known. */
@@ -82,13 +83,7 @@ const ipv6Routes = (): ReadonlyArray<RouteRow> =>
     return [{ prefix, length: Number.parseInt(length, 16), metric: Number.parseInt(metric, 16), name }]
   })
 
-const lines = (path: string): ReadonlyArray<string> => {
-  try {
-    return Fs.readFileSync(path, "latin1").split("\n")
-  } catch {
-    return []
-  }
-}
+const lines = (path: string): ReadonlyArray<string> => (readText(path) ?? "").split("\n")
 
 /** Four octets in network order, from a number in the host's byte order. */
 const hostOctets = (text: string): Uint8Array =>

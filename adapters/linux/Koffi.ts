@@ -6,8 +6,9 @@
 import { createRequire } from "node:module"
 import type Koffi from "koffi"
 
-export const koffi = (): typeof Koffi => {
-  loaded ??= createRequire(import.meta.url)("koffi") as typeof Koffi
+/** `from`: the URL of the module beside which it is found. */
+export const koffi = (from: string = import.meta.url): typeof Koffi => {
+  loaded ??= createRequire(from)("koffi") as typeof Koffi
   return loaded
 }
 

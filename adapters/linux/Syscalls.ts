@@ -5,9 +5,11 @@
  *
  * Only those threads import this file: importing it loads the C library.
  */
+import { workerData } from "node:worker_threads"
 import { koffi as load } from "./Koffi.ts"
 
-const koffi = load()
+const { loadedBy } = workerData as { readonly loadedBy: string }
+const koffi = load(loadedBy)
 const library = koffi.load(null)
 
 /** Addresses fit in 47 bits, so a number holds them exactly. */
@@ -68,6 +70,7 @@ export const AF_INET = 2
 export const AF_INET6 = 10
 export const SOCK_STREAM = 1
 export const SOCK_DGRAM = 2
+export const SOCK_RAW = 3
 /** `SOCK_NONBLOCK | SOCK_CLOEXEC`, which are also `O_NONBLOCK | O_CLOEXEC`. */
 export const NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 export const SHUT_WR = 1
@@ -76,6 +79,9 @@ export const SOL_SOCKET = 1
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const IPPROTO_IP = 0
+export const IPPROTO_ICMP = 1
+export const SOL_RAW = 255
+export const ICMP_FILTER = 1
 export const IP_PKTINFO = 8
 /** For IPv4 and for IPv6. */
 export const SO_ORIGINAL_DST = 80
@@ -87,6 +93,8 @@ export const IPPROTO_UDP = 17
 export const UDP_SEGMENT = 103
 export const IPPROTO_IPV6 = 41
 export const IPV6_PKTINFO = 50
+export const IPPROTO_ICMPV6 = 58
+export const ICMP6_FILTER = 1
 
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000

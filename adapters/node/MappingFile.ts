@@ -22,7 +22,7 @@ import {
 import { isDamage, isFull, isMisfit, openDatabaseUnsafe } from "./Sqlite.ts"
 import { touchPrivateUnsafe } from "./StateDirectory.ts"
 
-/** The file can't be used as it is: damaged, of a later version, or not ours. */
+/** The file can't be used as it is: damaged, or not ours. */
 export class UnusableFile extends Error {}
 
 export interface MappingFileOptions {
@@ -272,10 +272,7 @@ const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {
   if (!isNew) {
     if (valueOf(database, "PRAGMA application_id") !== applicationId)
       throw new UnusableFile("it is not a file of portmapper")
-    if (version > steps.length)
-      throw new UnusableFile(
-        `it was written by a later portmapper (version ${version}, this one knows ${steps.length})`
-      )
+    if (version > steps.length) throw new Error(laterRecord(version, steps.length))
     const check = valueOf(database, "PRAGMA quick_check(1)")
     if (check !== "ok") throw damaged(check)
   }
@@ -287,6 +284,10 @@ const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {
   if (options.maxPages !== undefined) database.exec(`PRAGMA max_page_count = ${options.maxPages}`)
   migrateUnsafe(database, version, steps)
 }
+
+/** Not set aside: the version that wrote it can still use it, and what it published is live. */
+const laterRecord = (version: number, known: number): string =>
+  `it is of version ${version}, and this portmapper reads up to ${known}: start the one that wrote it, or remove all that it published by portmapper reset`
 
 const valueOf = (database: DatabaseSync, sql: string): unknown =>
   Object.values(database.prepare(sql).get() ?? {})[0]

@@ -8,6 +8,7 @@ import * as Path from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import { Duration, Effect, Result, Schema, type Scope } from "effect"
 import type { StoreError } from "../../src/mapper/MappingStore.ts"
+import { readText } from "./FileText.ts"
 import { monotonicMillis } from "./monotonicMillis.ts"
 import { isBusy, openDatabaseUnsafe, storeErrorOf } from "./Sqlite.ts"
 import { prepareDirectory, touchPrivateUnsafe, writePrivateUnsafe } from "./StateDirectory.ts"
@@ -147,12 +148,4 @@ const liveHolder = (directory: string): number | undefined => {
 const startOf = (pid: number): string | undefined => {
   const stat = readText(`/proc/${pid}/stat`)
   return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19]
-}
-
-const readText = (path: string): string | undefined => {
-  try {
-    return Fs.readFileSync(path, "utf8")
-  } catch {
-    return undefined
-  }
 }

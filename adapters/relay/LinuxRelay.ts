@@ -19,7 +19,6 @@ import {
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
 import { maxLimitingThreads } from "./LimitState.ts"
-import { makeRelayThreads, type RelayThreads } from "./RelayThreads.ts"
 import {
   admissionOf,
   backendsOf,
@@ -30,7 +29,7 @@ import {
   servingOf
 } from "./RouteEntries.ts"
 import { setOptions } from "./SocketOptions.ts"
-import type { Assigned, Refused } from "./ThreadPool.ts"
+import { type Assigned, makeThreadPool, type Refused, type ThreadPool } from "./ThreadPool.ts"
 
 export interface RelayOptions {
   /** For routes without an idle time of their own; 90 seconds. */
@@ -82,7 +81,7 @@ export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, 
 interface Parts {
   readonly sockets: HostSockets["Service"]
   readonly entries: RouteEntries
-  readonly threads: RelayThreads
+  readonly threads: ThreadPool
   readonly assigned: (entry: RouteEntry) => Assigned
 }
 
@@ -93,7 +92,7 @@ const make = Effect.fnUntraced(function* (
   const entries = new RouteEntries()
   const udpIdle = options.udpIdle ?? Duration.seconds(90)
   const assigned = (entry: RouteEntry) => ({ serving: servingOf(entry, udpIdle), thread: entry.thread })
-  const threads = yield* makeRelayThreads({
+  const threads = yield* makeThreadPool({
     settings: {
       connectMillis: Duration.toMillis(options.connectTimeout ?? Duration.seconds(10)),
       maxFlows: options.maxFlows ?? 8192,
@@ -111,7 +110,10 @@ const make = Effect.fnUntraced(function* (
   const parts = { sockets, entries, threads, assigned }
   return Context.make(Relay, relayOf(parts)).pipe(
     Context.add(RelayHandover, handoverOf(parts)),
-    Context.add(RelayRefusals, Effect.sync(threads.refused))
+    Context.add(
+      RelayRefusals,
+      Effect.sync(() => threads.refused())
+    )
   )
 })
 
@@ -128,7 +130,7 @@ const relayOf = (parts: Parts): Relay["Service"] => {
         })
       ),
     counted: Effect.sync(() =>
-      Array.from(entries.all(), ({ id, route }) => ({ ...routeFrontend(route), ...threads.counters(id) }))
+      Array.from(entries.all(), ({ id, route }) => ({ ...routeFrontend(route), ...threads.countersOf(id) }))
     )
   })
 }
@@ -225,10 +227,10 @@ const handoverOf = ({ sockets, entries, threads }: Parts): RelayHandover["Servic
       const needed = new Set(flowing.map(({ route }) => route.socket))
       for (const socket of yield* sockets.held) if (!needed.has(socket)) yield* sockets.close(socket)
       const flowsEnd = Effect.andThen(
-        threads.ended(flowing.map(({ id }) => id)),
+        threads.whenEnded(flowing.map(({ id }) => id)),
         Effect.forEach(needed, sockets.close, { discard: true })
       )
-      return Effect.andThen(flowsEnd, threads.allEnded)
+      return Effect.andThen(flowsEnd, threads.whenEnded())
     })
   })
 

@@ -17,13 +17,8 @@ import {
   turnOf,
   turnWords
 } from "./ThreadMessages.ts"
+import { threadProgram } from "./threadProgram.ts"
 import { WatchedSockets } from "./WatchedSockets.ts"
-
-/** Beside this module, both in the sources and in the build. */
-const threadUrl = new URL(
-  import.meta.url.endsWith(".ts") ? "./thread/main.ts" : "./thread/main.js",
-  import.meta.url
-)
 
 /**
  * How long a thread may take to answer. A slower one is terminated, since only then can its descriptors be closed.
@@ -107,6 +102,7 @@ export class RelayThread {
       generations: this.watched.generations.buffer,
       kinds: this.kinds.buffer,
       counters: this.counters.buffer,
+      loadedBy: import.meta.url,
       ...this.common
     }
     const worker = newWorker(workerData)
@@ -343,11 +339,12 @@ export class RelayThread {
 /** Returns an error text if the system has no thread left. */
 const newWorker = (workerData: ThreadData): Worker | string => {
   try {
-    return new Worker(threadUrl, {
+    return new Worker(threadProgram, {
       name: "portmapper-relay",
       workerData,
       transferList: [workerData.port],
-      execArgv: [],
+      eval: typeof threadProgram === "string",
+      execArgv: typeof threadProgram === "string" ? ["--input-type=module"] : [],
       env: SHARE_ENV,
       resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 4 }
     })

@@ -74,6 +74,8 @@ export interface Settings {
 export interface ThreadData {
   /** Its number among the relay's threads. */
   readonly index: number
+  /** The URL of the module that started it, beside which koffi is found. */
+  readonly loadedBy: string
   readonly port: MessagePort
   /** An eventfd, written when `port` has a message that can't wait for the next event. */
   readonly wake: number
@@ -113,7 +115,8 @@ export const kindOf = {
   /** From here on the thread's own descriptors. */
   end: 4,
   flow: 5,
-  pipe: 6
+  pipe: 6,
+  raw: 7
 } as const
 
 export const isOwn = (kind: number): boolean => kind >= kindOf.end

@@ -3,6 +3,7 @@
  * died. Every thread serves each TCP route, so that its connections spread; one thread serves a UDP route and has
  * all its flows.
  */
+import { Clock, Effect, type Scope } from "effect"
 import type { RelayCount } from "../../src/relay/Relay.ts"
 import { controlReserve, descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { forgetThread } from "./LimitState.ts"
@@ -75,6 +76,20 @@ interface Member {
   busySince: number
 }
 
+/** Starts nothing before the first route; its threads end with the scope. */
+export const makeThreadPool = (options: ThreadsOptions): Effect.Effect<ThreadPool, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.map(Effect.all([Effect.context<never>(), Clock.Clock]), ([context, clock]) => {
+      const fork = Effect.runForkWith(context)
+      return new ThreadPool(options, {
+        error: (message) => void fork(Effect.logError(message)),
+        warning: (message) => void fork(Effect.logWarning(message)),
+        now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+      })
+    }),
+    (pool) => Effect.promise(() => pool.end())
+  )
+
 export class ThreadPool {
   private readonly members: Array<Member> = []
   private readonly options: ThreadsOptions
@@ -108,6 +123,10 @@ export class ThreadPool {
     }
   }
 
+  /**
+   * The id of a new route, and the thread of a UDP route: the one that has the other routes of its socket, if there
+   * are any. `undefined` if the maximum number of routes is reached.
+   */
   assign(protocol: "tcp" | "udp", besides: number | undefined) {
     const id = this.freeIds.pop() ?? (this.nextId < maxRoutes ? this.nextId++ : undefined)
     if (id === undefined) return undefined
@@ -115,59 +134,75 @@ export class ThreadPool {
     return { id, thread: protocol === "tcp" ? undefined : (besides ?? alive[id % alive.length]?.index ?? 0) }
   }
 
-  serve({ serving, thread }: Assigned, done: Done): void {
-    this.inLoop.delete(serving.id)
-    if (this.members.length === 0) {
-      process.once("exit", this.onProcessExit)
-      this.add()
-    }
-    for (const member of this.servers(thread))
-      if (!member.thread.isAlive && member.restart === undefined) this.begin(member)
-    const watches = !this.paused && !this.hasEnded
-    askAll(this.servers(thread), (member, done) => member.thread.serve([serving], watches, done), done)
+  /** Serves the route from now on; fails with the reason if a thread can't. */
+  serve({ serving, thread }: Assigned): Effect.Effect<void, string> {
+    return Effect.suspend(() => {
+      this.inLoop.delete(serving.id)
+      if (this.members.length === 0) {
+        process.once("exit", this.onProcessExit)
+        this.add()
+      }
+      for (const member of this.servers(thread))
+        if (!member.thread.isAlive && member.restart === undefined) this.begin(member)
+      const watches = !this.paused && !this.hasEnded
+      return askAll(this.servers(thread), (member, done) => member.thread.serve([serving], watches, done))
+    })
   }
 
-  stop({ id, thread, socket }: Stopped, done: () => void): void {
-    const { graceMillis } = this.options
-    const servers = this.servers(thread).filter((member) => member.thread.isAlive)
-    this.ending.set(id, new Set(servers))
-    askAll(servers, (member, done) => member.thread.stop(id, socket, graceMillis, done), done)
-    if (servers.length === 0) this.ended(id, undefined)
+  /** Returns when no thread uses the route's socket any more; its connections end later, and then its id is free. */
+  stop({ id, thread, socket }: Stopped): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { graceMillis } = this.options
+      const servers = this.servers(thread).filter((member) => member.thread.isAlive)
+      this.ending.set(id, new Set(servers))
+      if (servers.length === 0) this.ended(id, undefined)
+      return Effect.ignore(
+        askAll(servers, (member, done) => member.thread.stop(id, socket, graceMillis, done))
+      )
+    })
   }
 
-  resume(done: Done): void {
+  /** Starts to accept connections and packets, if the pool was made paused; fails with the reason if no thread can. */
+  readonly resume: Effect.Effect<void, string> = Effect.suspend(() => {
     this.paused = false
     const alive = this.members.filter(({ thread }) => thread.isAlive)
-    askAll(alive, (member, done) => done(member.thread.watch(this.servingsOf(member))), done)
+    return askAll(alive, (member, done) => done(member.thread.watch(this.servingsOf(member))))
+  })
+
+  /**
+   * Stops accepting for good. Returns when no thread accepts or reads from a reserved socket any more; what began
+   * before continues for the grace time, a UDP flow for as long as an answer may be on its way.
+   */
+  drain(graceMillis: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.hasEnded = true
+      for (const { restart } of this.members) clearTimeout(restart)
+      const alive = this.members.filter(({ thread }) => thread.isAlive)
+      for (const { serving, thread } of this.options.routes()) {
+        const servers = alive.filter(({ index }) => thread === undefined || thread === index)
+        if (servers.length > 0) this.ending.set(serving.id, new Set(servers))
+      }
+      return Effect.ignore(askAll(alive, (member, done) => member.thread.drain(graceMillis, done)))
+    })
   }
 
-  drain(graceMillis: number, done: () => void): void {
-    this.hasEnded = true
-    for (const { restart } of this.members) clearTimeout(restart)
-    const alive = this.members.filter(({ thread }) => thread.isAlive)
-    for (const { serving, thread } of this.options.routes()) {
-      const servers = alive.filter(({ index }) => thread === undefined || thread === index)
-      if (servers.length > 0) this.ending.set(serving.id, new Set(servers))
-    }
-    askAll(alive, (member, done) => member.thread.drain(graceMillis, done), done)
-  }
-
-  endingIds(): ReadonlyArray<number> {
-    return [...this.ending.keys()]
-  }
-
+  /** Whether anything is left of a stopped or drained route. */
   isEnding(id: number): boolean {
     return this.ending.has(id)
   }
 
-  whenEnded(ids: ReadonlyArray<number>, done: () => void): void {
-    const look = () => {
-      if (ids.some((id) => this.ending.has(id))) return
-      this.endWaiters.delete(look)
-      done()
-    }
-    this.endWaiters.add(look)
-    look()
+  /** Returns when nothing is left of these routes, by default of all that were stopped or drained. */
+  whenEnded(ids?: ReadonlyArray<number>): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      const awaited = ids ?? [...this.ending.keys()]
+      const look = () => {
+        if (awaited.some((id) => this.ending.has(id))) return
+        this.endWaiters.delete(look)
+        resume(Effect.void)
+      }
+      this.endWaiters.add(look)
+      look()
+    })
   }
 
   countersOf(id: number): Counters {
@@ -333,15 +368,19 @@ export class ThreadPool {
 }
 
 /** Fails if no thread could do it: a connection is served by whichever thread accepts it. */
-const askAll = (members: ReadonlyArray<Member>, ask: (member: Member, done: Done) => void, done: Done) => {
-  let left = members.length
-  let obeyed = 0
-  let failed: string | undefined
-  if (left === 0) return done(undefined)
-  for (const member of members)
-    ask(member, (failure) => {
-      if (failure === undefined) obeyed++
-      else failed ??= failure
-      if (--left === 0) done(obeyed > 0 ? undefined : failed)
-    })
-}
+const askAll = (
+  members: ReadonlyArray<Member>,
+  ask: (member: Member, done: Done) => void
+): Effect.Effect<void, string> =>
+  Effect.callback((resume) => {
+    let left = members.length
+    let obeyed = 0
+    let failed: string | undefined
+    if (left === 0) return resume(Effect.void)
+    for (const member of members)
+      ask(member, (failure) => {
+        if (failure === undefined) obeyed++
+        else failed ??= failure
+        if (--left === 0) resume(obeyed > 0 || failed === undefined ? Effect.void : Effect.fail(failed))
+      })
+  })

@@ -91,7 +91,7 @@ export class HeldListeners implements ListenerHandoff {
     const places = [...this.unadopted]
     for (const place of places) {
       const kept = this.closeListener(place)
-      if (kept?.inode !== undefined) removeFile(place, kept.inode)
+      if (kept?.inode !== undefined) removeOwnFile(place.slice(place.indexOf(" ") + 1), kept.inode)
       if (kept?.spec !== undefined) removeWritten(kept.spec)
       for (const { fd } of this.takeConnections(place)) Fs.closeSync(fd)
     }
@@ -117,7 +117,3 @@ const duplicate = (fd: number): number | undefined => {
   const copy = libc().duplicate(fd)
   return copy < 0 ? undefined : copy
 }
-
-/** Removes the file of `unix PATH`, if it has this inode. */
-const removeFile = (place: Place, inode: number): void =>
-  removeOwnFile(place.slice(place.indexOf(" ") + 1), inode)

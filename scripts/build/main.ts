@@ -28,11 +28,15 @@ const source = (path: string) => Path.join(root, "adapters", path)
 
 const notices = makeNotices()
 
-const bundle = (
-  input: Record<string, string>,
-  { plugins = [], chunks = {} }: { plugins?: ReadonlyArray<Plugin>; chunks?: Record<string, Roots> } = {}
-) => {
-  const { plugin, groups } = closures(chunks)
+interface Bundling {
+  readonly plugins?: ReadonlyArray<Plugin>
+  readonly chunks?: Record<string, Roots>
+  /** Otherwise only returned, as one file. */
+  readonly write?: boolean
+}
+
+const bundle = (input: Record<string, string>, { plugins = [], chunks, write = true }: Bundling = {}) => {
+  const { plugin, groups } = closures(chunks ?? {})
   return build({
     root,
     configFile: false,
@@ -44,6 +48,7 @@ const bundle = (
       target: "node24",
       outDir: Path.join(dist, "bin"),
       emptyOutDir: false,
+      write,
       minify: false,
       rollupOptions: {
         input,
@@ -54,26 +59,39 @@ const bundle = (
         output: {
           entryFileNames: "[name].js",
           chunkFileNames: "chunks/[name]-[hash].js",
-          codeSplitting: { groups }
+          codeSplitting: write ? { groups } : false
         }
       }
     }
   })
 }
 
+/** The program of the relay's threads, as a text in the bundle: a thread may start when the files are gone. */
+const threadText = async (): Promise<Plugin> => {
+  const { output } = (await bundle({ thread: source("relay/thread/main.ts") }, { write: false })) as {
+    readonly output: ReadonlyArray<{ readonly code?: string }>
+  }
+  const [{ code } = {}, ...others] = output
+  if (code === undefined || others.length > 0) throw new Error("the relay's thread is not one file")
+  const program = source("relay/threadProgram.ts")
+  return {
+    name: "thread-text",
+    enforce: "pre",
+    load: (id) => (id === program ? `export const threadProgram = ${JSON.stringify(code)}` : null)
+  }
+}
+
 // Few files, since loading each costs start time.
 await bundle(
   { portmapper: source("cli/main.ts") },
   {
+    plugins: [await threadText()],
     chunks: {
       command: () => [source("cli/commands.ts")],
       serving: (loadedLaterBy) => loadedLaterBy(source("cli/serve.ts"))
     }
   }
 )
-
-// The program looks for it beside the chunk that starts it; the two share nothing.
-await bundle({ "chunks/thread/main": source("relay/thread/main.ts") })
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
 

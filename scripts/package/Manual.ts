@@ -1,7 +1,8 @@
-/** Generates manual pages, one per command, from the same tree as `--help`. */
+/** Generates manual pages, one per command, and tables of options, from the same tree as `--help`. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer } from "effect"
-import { CliConfig, CliOutput, Command, GlobalFlag, type HelpDoc } from "effect/cli"
+import { CliConfig, CliOutput, Command, type HelpDoc } from "effect/cli"
+import { builtIns } from "../../adapters/cli/completions.ts"
 import { type Row, rowsOf, synopsisOf } from "../../adapters/cli/presenter.ts"
 import { portmapper } from "../../adapters/cli/tree.ts"
 
@@ -17,6 +18,42 @@ export const manualPages = (version: string, date: string): Promise<ReadonlyArra
     Effect.map(docsOf(version, []), (docs) => docs.map((doc) => pageOf(doc, version, date, docs)))
   )
 
+/** `docs/OPTIONS.md` */
+export const optionTables = async (): Promise<string> => {
+  const docs = await Effect.runPromise(docsOf("", []))
+  const [{ doc }] = docs as [Documented]
+  return [
+    optionsHead,
+    ...docs.map(({ path, doc }) => {
+      const { options } = rowsOf(doc)
+      return options.length === 0 ? "" : `\n## ${path.join(" ")}\n\n${doc.description}.\n\n${table(options)}`
+    }),
+    `\n## Every command\n\n${table(rowsOf(doc).globals)}`
+  ].join("")
+}
+
+const optionsHead = `# Options
+
+Of each command, as its \`--help\` and its manual page have them; in brackets is the variable that gives an option, too. Written by
+\`npx vitest run test/package -u\`; the tests fail where it is out of date.
+`
+
+/** In the form of the formatter: columns as wide as their widest cell. */
+const table = (rows: ReadonlyArray<Row>): string => {
+  const cells = [
+    ["option", "does"],
+    ...rows.map(([name, description]) => [
+      `\`${name.trim().replaceAll("|", "\\|")}\``,
+      description.replaceAll("|", "\\|").replaceAll(/<([^>]*)>/g, "\\<$1>")
+    ])
+  ]
+  const widths = [0, 1].map((column) => Math.max(...cells.map((row) => (row[column] ?? "").length)))
+  const line = (row: ReadonlyArray<string>) =>
+    `| ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |`
+  const [head = [], ...body] = cells
+  return `${[line(head), line(widths.map((width) => "-".repeat(width))), ...body.map(line)].join("\n")}\n`
+}
+
 interface Documented {
   readonly path: ReadonlyArray<string>
   readonly doc: HelpDoc.HelpDoc
@@ -31,13 +68,7 @@ const docsOf = (version: string, path: ReadonlyArray<string>): Effect.Effect<Rea
     }
     yield* Command.runWith(portmapper, { version })([...path, "--help"]).pipe(
       Effect.provide(
-        Layer.mergeAll(
-          CliConfig.layer({
-            builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
-          }),
-          CliOutput.layerPresenter(presenter),
-          NodeServices.layer
-        )
+        Layer.mergeAll(CliConfig.layer({ builtIns }), CliOutput.layerPresenter(presenter), NodeServices.layer)
       ),
       Effect.orDie
     )

@@ -289,5 +289,5 @@ const holderText = ({ mapping }: MappingEntry): string => {
   const { protocol, backend, owner, sinceMillis } = mapping
   const since = new Date(sinceMillis).toISOString()
   const to = `${backend.address.text} port ${backend.port}`
-  return `held by ${owner} for ${to} since ${since}; free it with: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
+  return `held by ${owner} for ${to} since ${since}; if that container is gone: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
 }

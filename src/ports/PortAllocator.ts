@@ -3,7 +3,7 @@
  * system. A bound socket holds the port until the last frontend that shares the socket is released.
  */
 import { Context, Effect, Layer, Schema } from "effect"
-import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
+import { frontendText, type PortRequest, rangeFrontendText } from "../protocol/PortBinding.ts"
 import { type PortRange, rangeText } from "../protocol/PortRange.ts"
 import { HeldPorts, type Hold, type Refused } from "./HeldPorts.ts"
 import { HostSockets, SocketErrorReason } from "./HostSockets.ts"
@@ -112,9 +112,10 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
         port = port === last ? undefined : held.firstFree(frontends, within, port + 1, except)
       }
     }
-    const [first] = frontends
+    const isFull = (one: Frontend) => held.firstFree([one], range, range.first, except) === undefined
+    const full = frontends.find(isFull) ?? frontends[0]
     return yield* new PortsExhausted({
-      frontend: first === undefined ? "" : frontendText(first.protocol, first.host, 0),
+      frontend: full === undefined ? "" : rangeFrontendText(full.protocol, full.host, range),
       range: rangeText(range)
     })
   })

@@ -3,6 +3,7 @@
  * names and JSON stop at `Messages.ts`.
  */
 import { type Address, hostText } from "./Address.ts"
+import { type PortRange, rangeText } from "./PortRange.ts"
 import type { Protocol } from "./Protocol.ts"
 
 /** `port` is 0–65535; an endpoint that carries traffic has 1–65535. */
@@ -76,6 +77,10 @@ export interface ReleasedBinding {
 /** `0.0.0.0:8080/tcp`, `[::1]:53/udp`. */
 export const frontendText = (protocol: Protocol, host: Address, port: number): string =>
   `${hostText(host)}:${port}/${protocol}`
+
+/** `0.0.0.0:8000-8010/tcp`; one port where both ends are equal. */
+export const rangeFrontendText = (protocol: Protocol, host: Address, ports: PortRange): string =>
+  `${hostText(host)}:${rangeText(ports)}/${protocol}`
 
 /** `172.17.0.2:80`, `[fd00::2]:80`. */
 export const endpointText = ({ address, port }: Endpoint): string => `${hostText(address)}:${port}`

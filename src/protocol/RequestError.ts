@@ -4,9 +4,15 @@ import { Schema } from "effect"
 /**
  * One thing that is wrong: `path` as in `Reqs[1].FrontendPort`, `""` for the whole request; `value` as JSON text,
  * shortened; `rule` what it must be, as a phrase that follows "must be". Where there is no value to show (`path`
- * and `value` are `""`: the text is not JSON), `rule` is the whole sentence.
+ * and `value` are `""`: the text is not JSON), `rule` is the whole sentence. `text`, if there is one, says the same to
+ * a person who wrote `-p` and no request; the error's message has it instead.
  */
-export const Issue = Schema.Struct({ path: Schema.String, value: Schema.String, rule: Schema.String })
+export const Issue = Schema.Struct({
+  path: Schema.String,
+  value: Schema.String,
+  rule: Schema.String,
+  text: Schema.optionalKey(Schema.String)
+})
 export type Issue = typeof Issue.Type
 
 /** How many issues the message lists. */
@@ -25,7 +31,8 @@ export class RequestError extends Schema.TaggedError<RequestError>()("RequestErr
 }
 
 /** `Reqs[1].FrontendPort = 65536: must be an integer from 0 to 65535` */
-export const issueText = ({ path, value, rule }: Issue): string => {
+export const issueText = ({ path, value, rule, text }: Issue): string => {
+  if (text !== undefined) return text
   if (path === "" && value === "") return rule
   return `${[path, value].filter((part) => part !== "").join(" = ")}: must be ${rule}`
 }

@@ -6,6 +6,7 @@ import { Result } from "effect"
 import {
   type Address,
   covers,
+  hostText,
   isLinkLocal,
   isMulticastOrBroadcast,
   isUnspecified,
@@ -22,7 +23,15 @@ import type {
   UnmapPortsRequest,
   WireReleasedBinding
 } from "./Messages.ts"
-import type { Entry, Group, PortRequest, Release, ReleasedBinding } from "./PortBinding.ts"
+import {
+  type Entry,
+  endpointText,
+  type Group,
+  type PortRequest,
+  type Release,
+  type ReleasedBinding,
+  rangeFrontendText
+} from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 import { parsePublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
@@ -249,7 +258,11 @@ const checkFrontends = (
     if (before === undefined) byFrontend.set(frontend, index)
     else {
       const rule = `another frontend than that of Reqs[${before}]`
-      issues.push(issue(`Reqs[${index}]`, "FrontendIP", reqs[index]?.FrontendIP, rule))
+      const backends = [
+        ...new Set([entries[before] ?? entry, entry].map(({ backend }) => endpointText(backend)))
+      ]
+      const text = `${askedText(entry, reqs[index])} is requested twice, for ${backends.join(" and for ")}`
+      issues.push({ ...issue(`Reqs[${index}]`, "FrontendIP", reqs[index]?.FrontendIP, rule), text })
     }
   })
   entries.forEach((entry, index) => {
@@ -258,9 +271,17 @@ const checkFrontends = (
     const holder = covering === undefined ? undefined : entries[covering]
     if (holder === undefined || !covers(holder.host, entry.host) || sameBackend(holder, entry)) return
     const rule = `for the backend of Reqs[${covering}], whose frontend covers it`
-    issues.push(issue(`Reqs[${index}]`, "FrontendIP", entry.host, rule))
+    const text = `${askedText(entry, reqs[index])} is requested for ${endpointText(entry.backend)}, and ${askedText(holder, reqs[index])}, which covers it, for ${endpointText(holder.backend)}`
+    issues.push({ ...issue(`Reqs[${index}]`, "FrontendIP", entry.host, rule), text })
   })
 }
+
+/** The frontend as it was requested: `0.0.0.0:8080/tcp`, `0.0.0.0:8000-8010/tcp`, `0.0.0.0/tcp` for any port. */
+const askedText = (
+  { protocol, host }: Entry,
+  { FrontendPort: first, FrontendPortEnd: last } = { FrontendPort: 0, FrontendPortEnd: 0 }
+): string =>
+  last === 0 ? `${hostText(host)}/${protocol}` : rangeFrontendText(protocol, host, { first, last })
 
 const sameBackend = (one: Entry, other: Entry): boolean =>
   one.backend.port === other.backend.port && one.backend.address.key === other.backend.address.key

@@ -12,6 +12,7 @@ import { testNeeding } from "../lab/describeLab.ts"
 import { inShell, onTerminal, portmapper, type Ran, type RunOptions } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { group } from "../support/groups.ts"
+import { listedMapping } from "../support/mappings.ts"
 import { reference } from "../support/reference.ts"
 import { socketFor } from "../support/socket.ts"
 
@@ -173,7 +174,8 @@ describe("map, ls and unmap", () => {
                 Labels: { "portmapper.mode": "nat" },
                 Connections: 0,
                 BytesIn: null,
-                BytesOut: null
+                BytesOut: null,
+                Service: ""
               }
             ]
           }
@@ -396,21 +398,8 @@ describe("unmap", () => {
   )
 })
 
-const listed = (port: number, state: ListedMapping["state"]): ListedMapping => ({
-  protocol: 6,
-  frontendIp: "0.0.0.0",
-  frontendPort: port,
-  backendIp: "10.0.0.1",
-  backendPort: 80,
-  mode: "nat",
-  owner: "engine",
-  state,
-  sinceMillis: 0,
-  labels: new Map(),
-  connections: undefined,
-  bytesIn: undefined,
-  bytesOut: undefined
-})
+const listed = (frontendPort: number, state: ListedMapping["state"]): ListedMapping =>
+  listedMapping({ frontendPort, state, backendIp: "10.0.0.1" })
 
 describe("ls", () => {
   testNeeding("fits the width of a terminal, and prints every column without one", ["terminal"], () =>

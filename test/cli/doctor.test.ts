@@ -3,6 +3,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { testNeeding } from "../lab/describeLab.ts"
 import { portmapper } from "../support/command.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
 import { temporaryFolder } from "../support/folders.ts"
@@ -30,6 +31,15 @@ const engineCheck = (args: ReadonlyArray<string>, env: Readonly<Record<string, s
   )
 
 const engine = fakeEngine({ ...ping("1.52"), "/info": { body: { ServerVersion: "29.0.0" } } })
+
+testNeeding("doctor finds nft where only root's PATH has it", ["nft"], () =>
+  Effect.gen(function* () {
+    const args = ["doctor", "--json", "--socket", "/nonexistent"]
+    const { stdout } = yield* portmapper(args, { env: { PATH: "/nonexistent" } })
+    const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
+    assert.match(checks.find(({ name }) => name === "nftables")?.found ?? "", /^nftables v/)
+  })
+)
 
 describe("the Engine that doctor looks at", () => {
   it.live("is that of --engine, else that of DOCKER_HOST", () =>

@@ -22,6 +22,8 @@ const host = Effect.gen(function* () {
   for (const name of [
     "mappings.db",
     "mappings.db-wal",
+    "engine",
+    "watch.json",
     "lock",
     "spare",
     ".spare.123",
@@ -55,11 +57,13 @@ describe("reset", () => {
             ...[
               ".123.handover.sock",
               ".spare.123",
+              "engine",
               "handover.sock",
               "lock",
               "mappings.db",
               "mappings.db-wal",
-              "spare"
+              "spare",
+              "watch.json"
             ].map((name) => Path.join(state, name)),
             socket,
             Path.join(specs, "portmapper.spec")
@@ -142,6 +146,8 @@ describe("reset", () => {
           )
           assert.isTrue(stdout.endsWith("portmapper: reset refused: nothing was removed\n"), stdout)
         }
+        const { status } = yield* onTerminal(args, 80, { enough: (shown) => shown.endsWith("[y/N] ") })
+        assert.strictEqual(status, 130)
         assert.deepStrictEqual(left(), before)
       }).pipe(Effect.scoped)
   )

@@ -31,6 +31,14 @@ describe("a usage error", () => {
           'serve: --udp-idle "5": expected a duration such as 90s or 5m; see: portmapper serve --help'
         ],
         ["conform --seed x", 'conform: --seed "x": expected a number; see: portmapper conform --help'],
+        [
+          "conform --socket /p.sock --runs -1",
+          'conform: --runs "-1": expected a number, 0 or more; see: portmapper conform --help'
+        ],
+        [
+          "map -p 80 --to 300.1.1.1",
+          'map: --to "300.1.1.1": not an IPv4 or IPv6 address; see: portmapper map --help'
+        ],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
         ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],
@@ -142,6 +150,23 @@ describe("help", () => {
 })
 
 describe("completions", () => {
+  testNeeding("complete values that only the host knows in fish", ["fish"], () =>
+    Effect.gen(function* () {
+      const file = Path.join(yield* temporaryFolder, "portmapper.fish")
+      Fs.writeFileSync(file, yield* script("fish"))
+      const asking = `source ${file}
+        function docker; printf 'web\\ndb\\n'; end
+        function portmapper; printf 'FRONTEND\\n0.0.0.0:8080/tcp  172.17.0.2:80\\n'; end
+        complete -C 'portmapper map --to '
+        complete -C 'portmapper unmap -p '`
+      const { stdout } = yield* run(["fish", "--no-config", "-c", asking])
+      assert.deepStrictEqual(
+        stdout.split("\n").map((line) => line.split("\t")[0]),
+        ["db", "web", "0.0.0.0:8080/tcp", ""]
+      )
+    })
+  )
+
   const script = (shell: string) => Effect.map(portmapper(["--completions", shell]), ({ stdout }) => stdout)
   const checked = (shell: "bash" | "zsh" | "fish", ...args: ReadonlyArray<string>) =>
     testNeeding(`are ${shell} that ${shell} can read`, [shell], () =>
@@ -172,14 +197,22 @@ describe("completions", () => {
           complete("portmapper ls --w"),
           complete("portmapper unmap --st"),
           complete("portmapper serve --log-format "),
-          complete("portmapper map --to 10.0.0.1 --lab")
+          complete("portmapper serve --mode "),
+          complete("portmapper map --to 10.0.0.1 --lab"),
+          'docker() { [ "$1 $2" = "ps --format" ] && echo web && echo db; }',
+          complete("portmapper map --to "),
+          'portmapper() { [ "$1" = ls ] && echo FRONTEND && echo "0.0.0.0:8080/tcp  172.17.0.2:80"; }',
+          complete("portmapper unmap -p ")
         ].join("\n")
       )
       assert.strictEqual(stderr, "")
       const [commands = "", ...rest] = stdout.split("\n")
       for (const command of ["serve", "map", "unmap", "ls", "doctor", "reset"])
         assert.include(commands.split(" "), command)
-      assert.deepStrictEqual(rest, ["unmap", "--watch", "--stale", "pretty json logfmt", "--label", ""])
+      assert.deepStrictEqual(rest, [
+        ...["unmap", "--watch", "--stale", "pretty json logfmt", "auto nat engine proxy routed", "--label"],
+        ...["web db", "0.0.0.0:8080/tcp", ""]
+      ])
     })
   )
 })

@@ -1,28 +1,12 @@
 import { assert, it } from "@effect/vitest"
 import { mappingSamples } from "../../adapters/docker/MappingSamples.ts"
-import type { ListedMapping } from "../../src/protocol/Driver.ts"
-
-const mapping = (more: Partial<ListedMapping>): ListedMapping => ({
-  protocol: 6,
-  frontendIp: "0.0.0.0",
-  frontendPort: 8080,
-  backendIp: "172.17.0.2",
-  backendPort: 80,
-  mode: "nat",
-  owner: "engine",
-  state: "live",
-  sinceMillis: 0,
-  labels: new Map(),
-  connections: 3,
-  bytesIn: undefined,
-  bytesOut: undefined,
-  ...more
-})
+import { listedMapping } from "../support/mappings.ts"
 
 it("shows the traffic of each mapping, and omits what the host does not count", () => {
   const text = mappingSamples([
-    mapping({}),
-    mapping({
+    listedMapping({ connections: 3 }),
+    listedMapping({
+      connections: 3,
       protocol: 17,
       frontendIp: "::",
       backendIp: "fd00::2",
@@ -30,7 +14,7 @@ it("shows the traffic of each mapping, and omits what the host does not count", 
       bytesOut: 20,
       refused: { allow: 4, rate: 0 }
     }),
-    mapping({ frontendPort: 0, mode: "routed", connections: undefined })
+    listedMapping({ frontendPort: 0, mode: "routed", connections: undefined })
   ])
   assert.deepStrictEqual(
     text.split("\n").filter((line) => !line.startsWith("# HELP")),

@@ -8,6 +8,7 @@ import { CallObserver } from "../../src/protocol/CallObserver.ts"
 import { Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { listedMapping } from "../support/mappings.ts"
 import { wireEntry } from "../support/requests.ts"
 import { until } from "../support/until.ts"
 
@@ -175,19 +176,5 @@ describe("the metrics page", () => {
   )
 })
 
-const listed = (more: Partial<ListedMapping>): ListedMapping => ({
-  protocol: 6,
-  frontendIp: "0.0.0.0",
-  frontendPort: 8080,
-  backendIp: "172.17.0.2",
-  backendPort: 80,
-  mode: "nat",
-  owner: "engine",
-  state: "live",
-  sinceMillis: 0,
-  labels: new Map(),
-  connections: 3,
-  bytesIn: 10,
-  bytesOut: 20,
-  ...more
-})
+const listed = (more: Partial<ListedMapping>): ListedMapping =>
+  listedMapping({ connections: 3, bytesIn: 10, bytesOut: 20, ...more })

@@ -59,31 +59,6 @@ describe("the plugin's HTTP", () => {
       })
   )
 
-  it.live("distinguishes a wrong request, a driver's error and a defect", () =>
-    Effect.gen(function* () {
-      const path = yield* served({
-        mapPorts: () => Effect.fail({ _tag: "Busy", message: "the port is busy" }),
-        unmapPorts: () => Effect.die(new Error("unforeseen"))
-      })
-      const answers = [
-        yield* ask(path, "/PortMapper.MapPorts", mapBody),
-        yield* ask(path, "/PortMapper.MapPorts", '{"Reqs":[{"Proto":6,"BackendIP":"x"}]}'),
-        yield* ask(path, "/PortMapper.UnmapPorts", "{}"),
-        yield* ask(path, "/PortMapper.ListPorts", "{}")
-      ]
-      assert.deepStrictEqual(
-        answers.map(({ status, body }) => `${status} ${JSON.parse(body).Err}`),
-        [
-          "500 the port is busy",
-          `400 ${JSON.parse(answers[1]?.body ?? "").Err}`,
-          "500 internal error: Error: unforeseen",
-          "404 PortMapper.ListPorts: this port mapper does not know the method"
-        ]
-      )
-      assert.match(answers[1]?.body ?? "", /Reqs\[0\]\.BackendIP/)
-    })
-  )
-
   it.live("refuses a body over the limit, announced or not", () =>
     Effect.gen(function* () {
       const path = yield* served(echo)

@@ -17,7 +17,34 @@ const tls: ClientTls = {
 const refused = (options: SpecOptions) =>
   Effect.map(Effect.flip(Effect.scoped(writeSpec(options))), (error) => error.message)
 
+/** As release 0.1.0 wrote them; see docs/VERSIONS.md. */
+const vector = (name: string): string =>
+  Fs.readFileSync(Path.join(import.meta.dirname, "../vectors/0.1.0", name), "utf8")
+
 describe("writeSpec", () => {
+  for (const [file, url, files] of [
+    ["portmapper.spec", "tcp://127.0.0.1:7000", undefined],
+    ["portmapper.json", "https://127.0.0.1:7000", tls]
+  ] as const)
+    it.live(`writes ${file} as 0.1.0 did, and replaces one that it or a later version left behind`, () =>
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        const path = Path.join(folder, file)
+        const write = Effect.scoped(
+          Effect.map(writeSpec({ name: "portmapper", folder, url, tls: files }), () =>
+            Fs.readFileSync(path, "utf8")
+          )
+        )
+        assert.strictEqual(yield* write, vector(file))
+        const elsewhere = vector(file).replace(":7000", ":1")
+        const later = elsewhere.replace('"Name"', '"Weights": [1], "Name"')
+        for (const left of [elsewhere, later]) {
+          Fs.writeFileSync(path, left)
+          assert.strictEqual(yield* write, vector(file))
+        }
+      })
+    )
+
   it.live("writes one URL to NAME.spec, readable by all, and removes it at the end", () =>
     Effect.gen(function* () {
       const folder = Path.join(yield* temporaryFolder, "docker", "plugins")

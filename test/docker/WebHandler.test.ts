@@ -7,7 +7,6 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { echo, grant } from "../support/drivers.ts"
 import { mapRequest } from "../support/requests.ts"
 import { turns } from "../support/until.ts"
-import http from "../vectors/http.json" with { type: "json" }
 
 const requestOf = (verb: string, path: string, body?: string | ReadableStream, init: RequestInit = {}) =>
   new Request(`https://host.example${path}`, {
@@ -29,22 +28,6 @@ const ask = (handler: (request: Request) => Promise<Response>, request: Request)
 const mapBody = JSON.stringify(mapRequest(8080))
 
 describe("the fetch handler", () => {
-  it.live("answers as the reference does; refuses with JSON", () =>
-    Effect.gen(function* () {
-      const handler = toWebHandler(echo)
-      for (const recorded of http) {
-        const [verb, path] = recorded.request.split(" ") as [string, string]
-        const answer = yield* ask(handler, requestOf(verb, path, recorded.body))
-        assert.strictEqual(answer.contentType, "application/vnd.docker.plugins.v1.1+json")
-        assert.strictEqual(answer.status, verb === "GET" ? 405 : recorded.status, recorded.request)
-        if (answer.status === 200) {
-          assert.strictEqual(answer.body.replace(/\s/g, ""), recorded.response.replace(/\s/g, ""))
-        } else assert.deepStrictEqual(Object.keys(JSON.parse(answer.body)), ["Err"])
-        assert.isTrue(answer.body.endsWith("\n"))
-      }
-    })
-  )
-
   it.live("builds its layer at the first request and releases it at the end", () =>
     Effect.gen(function* () {
       const events: Array<string> = []

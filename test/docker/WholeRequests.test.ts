@@ -7,6 +7,7 @@ import { echo } from "../support/drivers.ts"
 import { hostileRequests } from "../support/hostileRequests.ts"
 import { mapRequest } from "../support/requests.ts"
 import { socketFor } from "../support/socket.ts"
+import { turns } from "../support/until.ts"
 
 const page = Effect.succeed({ contentType: "text/plain", body: "ok\n" })
 const options = { pages: { "/healthz": page } }
@@ -138,6 +139,27 @@ describe("a request in one packet", () => {
       }
     })
   )
+
+  for (const packets of [1, 2])
+    it.live(`in ${packets} is answered though the client sends no more, then the connection is closed`, () =>
+      Effect.gen(function* () {
+        const begun = yield* Deferred.make<void>()
+        const proceed = yield* Deferred.make<void>()
+        const path = yield* socketFor({
+          ...echo,
+          unmapPorts: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(proceed))
+        })
+        const client = new Client(path)
+        const request = requestOf("/PortMapper.UnmapPorts", "{}")
+        if (packets === 2) client.write(request.slice(0, 30))
+        client.socket.end(packets === 2 ? request.slice(30) : request)
+        yield* Deferred.await(begun)
+        yield* turns()
+        yield* Deferred.succeed(proceed, undefined)
+        assert.strictEqual(yield* Effect.promise(() => client.answer()), "200 {}\n")
+        assert.strictEqual(yield* Effect.promise(() => client.answer()), "closed")
+      })
+    )
 
   it.live("is rolled back where its client disconnects before the answer", () =>
     Effect.gen(function* () {

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { until } from "../support/until.ts"
 import type { Dockerd } from "./Dockerd.ts"
-import type { Namespace } from "./Namespace.ts"
+import { agentBy, type Namespace } from "./Namespace.ts"
 import { check, type LabError } from "./Process.ts"
 
 export interface RunOptions {
@@ -71,6 +71,22 @@ export const leaveContainer = (
     ]),
     (id) => id.trim()
   )
+
+/** A place with an agent that sends and serves. */
+export type Reached = Pick<Namespace, "agent">
+
+/** The network namespace of a running container. */
+export const inContainer = Effect.fnUntraced(function* (
+  dockerd: Dockerd,
+  name: string
+): Effect.fn.Return<Reached, LabError, Scope.Scope> {
+  const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", name])).trim()
+  const agent = yield* Effect.acquireRelease(
+    Effect.sync(() => agentBy("nsenter", [`--target=${pid}`, "--net", "--"], name)),
+    ({ stop }) => stop
+  )
+  return { agent }
+})
 
 /** Runs `docker`, whose failure fails the test. */
 export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Effect<string, LabError> =>

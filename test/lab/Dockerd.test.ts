@@ -4,7 +4,6 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { temporaryFolder } from "../support/folders.ts"
 import * as Dockerd from "./Dockerd.ts"
 import { describeLab } from "./describeLab.ts"
 import * as Lab from "./Lab.ts"
@@ -52,24 +51,6 @@ describeLab("a dockerd in a lab", ["dockerd", "iptables"], () => {
           (yield* Effect.flip(dockerd.plugin("fake", "/run/any.sock"))).message,
           /the Engine's \/run is its own$/
         )
-      })
-  )
-
-  it.live(
-    "makes docker0 and rules in its own namespace with the options for that, and restarts on the same folder",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* Lab.make()
-        const folder = yield* temporaryFolder
-        const id = Effect.gen(function* () {
-          const dockerd = yield* Dockerd.start(host, { folder, bridge: true, iptables: true })
-          const links = yield* host.check("ip", ["-o", "link"])
-          assert.match(links, /docker0/)
-          assert.match(yield* host.check("iptables", ["-S"]), /-N DOCKER\n/)
-          const { body } = yield* dockerd.api("GET", "/info")
-          return (JSON.parse(body) as { ID: string }).ID
-        }).pipe(Effect.scoped)
-        assert.strictEqual(yield* id, yield* id)
       })
   )
 })

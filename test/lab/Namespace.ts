@@ -43,12 +43,16 @@ export const make = (role: string, name: string): Namespace => {
     role,
     name,
     path: `/run/netns/${name}`,
-    agent: Agent.make(() => start("ip", inside(process.execPath, [agentProgram, role]), {})),
+    agent: agentBy("ip", ["netns", "exec", name], role),
     exec: (command, args = [], options = {}) => run("ip", inside(command, args), options),
     check: (command, args = [], options = {}) => check("ip", inside(command, args), options),
     sh: (script, options = {}) => check("ip", inside("sh", ["-ec", script]), options),
     spawn: (command, args = [], options = {}) => spawn("ip", inside(command, args), options)
   }
 }
+
+/** An agent in the namespace that this command enters. */
+export const agentBy = (command: string, args: ReadonlyArray<string>, role: string): Agent.Agent =>
+  Agent.make(() => start(command, [...args, process.execPath, agentProgram, role], {}))
 
 const agentProgram = fileURLToPath(new URL("./agent-process.ts", import.meta.url))

@@ -1,7 +1,6 @@
 /** Several groups in one call: the same result as one after the other, in one change of the record and the kernel. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
@@ -90,35 +89,6 @@ describe("several groups in one call", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("return the same answer where they are mapped already, and take the new policy", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      yield* map([web, dns])
-      const limited = { ...web, labels: dns.labels }
-      assert.deepStrictEqual(yield* mapped([dns, limited, any]), [
-        ["0.0.0.0:5353/udp -> 172.17.0.2:53, forward"],
-        ["0.0.0.0:8080/tcp -> 172.17.0.2:80, forward", "[::]:8080/tcp -> 172.17.0.2:80"],
-        ["0.0.0.0:49153/tcp -> 172.17.0.3:90, forward"]
-      ])
-      assert.deepStrictEqual(
-        firewall.rules().filter((rule) => rule.includes("8080")),
-        ["Limit [::]:8080/tcp from 10.0.0.0/8", "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"]
-      )
-    }))
-
-  test("are released together where the answer is not delivered; the latest policy stays", () =>
-    Effect.gen(function* () {
-      const limited = { ...web, labels: dns.labels }
-      yield* map([limited])
-      const changed = yield* host
-      yield* unmapAll
-      yield* map([web])
-      yield* Effect.exit(
-        Effect.scoped(Effect.andThen(mapGroupsTogether([limited, dns, any]), Effect.fail("gone")))
-      )
-      assert.deepStrictEqual(yield* host, changed)
-    }))
-
   test("with equal frontends are rolled back together, policies included, where one of them is refused", () =>
     Effect.gen(function* () {
       yield* map([web])
@@ -129,7 +99,7 @@ describe("several groups in one call", () => {
       assert.deepStrictEqual(yield* host, before)
     }))
 
-  test("in concurrent calls for the same ports run one after the other", () =>
+  test("for the same ports are mapped one after the other", () =>
     Effect.gen(function* () {
       const again = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
       const elsewhere = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])

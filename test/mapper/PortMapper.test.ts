@@ -60,6 +60,19 @@ describe("mapPorts in nat mode", () => {
       })
     }))
 
+  test("unmaps a frontend with any backend where the backend's address or port is left out", () =>
+    Effect.gen(function* () {
+      const driver = yield* Driver
+      for (const named of [
+        { address: undefined, port: 80 },
+        { address: addressUnsafe("172.17.0.2"), port: 0 }
+      ]) {
+        const { bindings, labels } = releaseOf(yield* map(group("8080", [web])))
+        yield* driver.unmapPorts({ bindings: bindings.map((each) => ({ ...each, backend: named })), labels })
+        assert.deepStrictEqual(yield* host, nothing)
+      }
+    }))
+
   test("relays from IPv6 to IPv4, and guards ports published on a loopback address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* mapped(group("8080", ["tcp 127.0.0.1 172.17.0.2:80", webBy6])), [
@@ -135,7 +148,7 @@ describe("mapPorts in nat mode", () => {
       sockets.take("tcp", addressUnsafe("::"), 8081)
       assert.match(
         yield* refused(group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])),
-        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; free it with: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for 172\.17\.0\.2 port 80 since 1970-01-01T00:00:00\.000Z; if that container is gone: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
       )
       assert.strictEqual(
         yield* refused(group("8081", ["tcp 0.0.0.0 172.17.0.3:80", "tcp :: 172.17.0.3:80"])),

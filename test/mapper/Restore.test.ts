@@ -12,12 +12,11 @@ import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
-import { call, type Method, mapGroupsTogether, textBody } from "../../src/protocol/Operations.ts"
+import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group, releaseOf } from "../support/groups.ts"
-import { flushed, killedAt, type Life, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { flushed, killedAt, makeLives, nothing, snapshot } from "../support/lives.ts"
 import { mapping, records } from "../support/mappings.ts"
-import vectors from "../vectors/engine.json" with { type: "json" }
 
 const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
 const refused = (asked: Group) => Effect.map(Effect.flip(map(asked)), ({ message }) => message)
@@ -131,6 +130,24 @@ describe("restore after a kill", () => {
     })
   )
 
+  it.effect("keeps possibly answered mappings as unconfirmed, until the same request confirms them", () =>
+    Effect.gen(function* () {
+      const { life, kill } = yield* makeLives
+      yield* life(mapUndelivered(everything, kill))
+      const unconfirmed = yield* life(snapshot)
+      assert.isTrue(unconfirmed.listed.every((line) => line.endsWith(" unconfirmed")))
+      assert.strictEqual(unconfirmed.rules.length, 4)
+      yield* life(
+        Effect.gen(function* () {
+          yield* Effect.provideService(map(everything), CurrentOwner, "cli")
+          assert.match(yield* refused(other), /port is already allocated \(held by cli/)
+          assert.isTrue((yield* listed).every((line) => line.endsWith(" cli live")))
+        })
+      )
+      assert.isTrue((yield* life(listed)).every((line) => line.endsWith(" cli live")))
+    })
+  )
+
   it.effect("does not treat a mapping whose answer is pending as unconfirmed", () =>
     Effect.gen(function* () {
       const { life, kill, take } = yield* makeLives
@@ -141,7 +158,7 @@ describe("restore after a kill", () => {
         Effect.map(Effect.flip(Effect.scoped(mapGroupsTogether(groups))), ({ message }) => message)
       yield* life(
         Effect.gen(function* () {
-          const exhausted = "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8080-8081"
+          const exhausted = "bind for 0.0.0.0:8080-8081/tcp failed: all ports are allocated in 8080-8081"
           assert.strictEqual(yield* together(web, range), `Groups[1]: ${exhausted}`)
           assert.strictEqual(yield* together(range, web), `Groups[0]: ${exhausted}`)
           // For the same port, and so one after the other.
@@ -270,6 +287,83 @@ describe("restore with a port taken meanwhile", () => {
           assert.strictEqual(before.routes.length, 2)
         })
       )
+    })
+  )
+
+  it.effect("refuses the same request as long as the port is taken, and grants it afterwards", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(pair), why)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* free
+          yield* map(pair)
+          assert.deepStrictEqual(yield* listed, live)
+        })
+      )
+    })
+  )
+
+  it.effect("lets another claim have the port, but does not evict it for a claim that fails", () =>
+    Effect.gen(function* () {
+      const { life } = yield* taken
+      const after = yield* life(
+        Effect.gen(function* () {
+          assert.strictEqual(yield* refused(other), why)
+          yield* free
+          const firewall = yield* MemoryFirewall
+          firewall.refuse(new FirewallError({ reason: "Busy", operation: "change", detail: "no buffers" }))
+          assert.strictEqual(yield* refused(other), "change failed: no buffers")
+          firewall.refuse(undefined)
+          assert.deepStrictEqual(yield* listed, conflicted)
+          yield* map(other)
+          return yield* snapshot
+        })
+      )
+      assert.deepStrictEqual(after.listed, live)
+      assert.deepStrictEqual(after.stored, [
+        "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
+        "[::]:8080/tcp -> 172.17.0.2:80 answered"
+      ])
+    })
+  )
+
+  it.effect("keeps it through a kill at any step of the same request, with any labels", () =>
+    Effect.gen(function* () {
+      const limited = { ...pair, labels: new Map([["portmapper.allow", "10.0.0.0/8"]]) }
+      const stops: Array<string> = []
+      for (const request of [pair, limited])
+        for (let stop = 1; ; stop++) {
+          const { life, kill, free: freeHost } = yield* taken
+          const stoppedAt = yield* life(Effect.andThen(free, killedAt(stop, kill, map(request))))
+          if (stoppedAt === undefined) break
+          freeHost("tcp 0.0.0.0 8080")
+          stops.push(stoppedAt)
+          assert.deepStrictEqual(yield* life(listed), live, `killed at ${stop} ${stoppedAt}`)
+        }
+      assert.includeMembers(stops, ["HostSockets.open", "Firewall.apply", "Relay.open"])
+    })
+  )
+
+  it.effect("evicts it for an overlapping claim on a range or on another address", () =>
+    Effect.gen(function* () {
+      for (const claim of [
+        group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
+        group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
+      ]) {
+        const { life } = yield* taken
+        const after = yield* life(
+          Effect.gen(function* () {
+            yield* free
+            yield* map(claim)
+            return yield* snapshot
+          })
+        )
+        assert.strictEqual(after.listed.filter((line) => line.endsWith(" live")).length, 2)
+        assert.strictEqual(after.stored.length, 2)
+        assert.strictEqual(after.listed.length, 2)
+      }
     })
   )
 
@@ -416,49 +510,6 @@ describe("the Engine's starts, over restarts of the mapper", () => {
       )
     })
   )
-})
-
-describe("the recorded calls of an Engine, with the mapper killed between any two of them", () => {
-  const requestsOf = (...names: ReadonlyArray<string>) =>
-    names.flatMap((name) => vectors.scenarios.find(({ scenario }) => scenario === name)?.requests ?? [])
-  type Requests = ReturnType<typeof requestsOf>
-
-  const answers = (requests: Requests): Effect.Effect<ReadonlyArray<string>, never, Life> =>
-    Effect.forEach(requests, ({ path, body }) =>
-      Effect.scoped(call(path.slice(1) as Method, textBody(body))).pipe(
-        Effect.match({ onSuccess: (answer) => JSON.stringify(answer), onFailure: (error) => error.message })
-      )
-    )
-
-  for (const names of [
-    ["run-p-8080-80", "restart-8080-80", "rm-f-8080-80"],
-    ["fail-second-group"],
-    ["daemon-restart-no-live-restore"],
-    ["live-restore"],
-    ["live-restore-kill9"],
-    ["kill9-no-live-restore"]
-  ])
-    it.effect(names.join(", "), () =>
-      Effect.gen(function* () {
-        const requests = requestsOf(...names)
-        assert.isAbove(requests.length, 4)
-        const whole = yield* makeLives
-        const expected = yield* whole.life(Effect.all({ answered: answers(requests), left: snapshot }))
-        const everywhere = requests.map((_, index) => index + 1)
-        for (const kills of [...everywhere.map((at) => [at]), everywhere]) {
-          const { life } = yield* makeLives
-          const answered: Array<string> = []
-          let from = 0
-          for (const at of kills) {
-            answered.push(...(yield* life(answers(requests.slice(from, at)))))
-            from = at
-          }
-          const rest = yield* life(Effect.all({ answered: answers(requests.slice(from)), left: snapshot }))
-          answered.push(...rest.answered)
-          assert.deepStrictEqual({ answered, left: rest.left }, expected, `killed before ${kills}`)
-        }
-      })
-    )
 })
 
 describe("restore of many", () => {

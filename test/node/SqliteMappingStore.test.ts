@@ -237,11 +237,6 @@ describe("the file of the mappings", () => {
 
   for (const [title, spoil, why] of [
     [
-      "from a later version",
-      (path: string) => sql(path, "PRAGMA user_version = 7"),
-      "it was written by a later portmapper (version 7, this one knows 3)"
-    ],
-    [
       "that is not a database",
       (path: string) => Fs.writeFileSync(path, "no database at all".repeat(100)),
       "it is damaged: file is not a database"

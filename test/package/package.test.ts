@@ -1,5 +1,6 @@
 /** The package as its consumers get it: what it installs, what it exports, and its examples, compiled and run. */
 import * as Fs from "node:fs"
+import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, expect, layer } from "@effect/vitest"
 import { Effect } from "effect"
@@ -153,6 +154,29 @@ layer(Consumer.layer)("the package", (it) => {
     })
   )
 
+  it.effect("serves, relays and is scraped after its files were removed, as an upgrade does", () =>
+    Effect.gen(function* () {
+      const { project, packed } = yield* Consumer
+      const bin = Path.join(project, "running/bin")
+      Fs.cpSync(Path.join(packed, "dist/bin"), bin, { recursive: true })
+      const folder = yield* temporaryFolder
+      const socket = Path.join(folder, "p.sock")
+      const options = ["--mode", "proxy", "--socket", socket, "--state", Path.join(folder, "state")]
+      const running = yield* spawn(process.execPath, [Path.join(bin, "portmapper.js"), "serve", ...options])
+      yield* running.waitForLine("listening on", { timeoutMillis: 60_000 })
+      Fs.rmSync(bin, { recursive: true })
+      const metrics = yield* Effect.promise(() => request(socket, "/metrics", "", { method: "GET" }))
+      assert.include(metrics.body, "portmapper_mappings")
+      const backend = yield* greeter("hello")
+      const entry = { ...web, BackendIP: "127.0.0.1", BackendPort: backend }
+      const asked = JSON.stringify({ Reqs: [entry] })
+      const { body } = yield* Effect.promise(() => request(socket, "/PortMapper.MapPorts", asked))
+      assert.strictEqual(yield* received(JSON.parse(body).PortBindings[0].FrontendPort), "hello")
+      yield* running.kill("SIGTERM")
+      assert.deepStrictEqual(yield* running.wait({ timeoutMillis: 60_000 }), { code: 0, signal: null })
+    })
+  )
+
   describeNeeding("an example in another language", ["python"], () => {
     it.effect("runs a Python session over stdio", () =>
       Effect.gen(function* () {
@@ -202,7 +226,7 @@ layer(Consumer.layer)("the package", (it) => {
     ],
     [
       "the in-memory mapper",
-      200,
+      220,
       `import { PortMapper } from "portmapper"
        import { toWebHandler } from "portmapper/fetch"
        const handler = toWebHandler(PortMapper.layerMemory())
@@ -222,6 +246,24 @@ layer(Consumer.layer)("the package", (it) => {
       })
     )
 })
+
+/** A server on a loopback port, which sends a text to each client and ends; returns the port. */
+const greeter = (text: string) =>
+  Effect.acquireRelease(
+    Effect.callback<Net.Server>((resume) => {
+      const server = Net.createServer((client) => void client.end(text))
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => void server.close())
+  ).pipe(Effect.map((server) => (server.address() as Net.AddressInfo).port))
+
+/** All that a loopback port sends. */
+const received = (port: number) =>
+  Effect.promise(async () => {
+    let text = ""
+    for await (const part of Net.connect({ host: "127.0.0.1", port })) text += part
+    return text
+  })
 
 const rpcLine = (method: string, params: unknown): string =>
   JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })

@@ -91,7 +91,7 @@ describe("PortAllocator", () => {
       assert.strictEqual(yield* portOf("8000-8002", [at("0.0.0.0")]), 8000)
       assert.strictEqual(
         yield* refused("8000-8002", [at("0.0.0.0")]),
-        "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 8000-8002"
+        "bind for 0.0.0.0:8000-8002/tcp failed: all ports are allocated in 8000-8002"
       )
     }))
 
@@ -106,7 +106,7 @@ describe("PortAllocator", () => {
         assert.strictEqual(yield* portOf("0", [at("0.0.0.0"), at("::")]), 40003)
         assert.strictEqual(
           yield* refused("0", [at("0.0.0.0")]),
-          "bind for 0.0.0.0:0/tcp failed: all ports are allocated in 40000-40003"
+          "bind for 0.0.0.0:40000-40003/tcp failed: all ports are allocated in 40000-40003"
         )
       }).pipe(Effect.provide(PortAllocator.layer()))
     }))

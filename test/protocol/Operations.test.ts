@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Data, Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { Data, Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { type Body, call, kindOf, type Method, textBody, valueBody } from "../../src/protocol/Operations.ts"
-import type { Group, PortBinding, Release } from "../../src/protocol/PortBinding.ts"
+import type { Group, PortBinding } from "../../src/protocol/PortBinding.ts"
 import { RequestError } from "../../src/protocol/RequestError.ts"
+import { listedMapping } from "../support/mappings.ts"
 
 class Refused extends Data.TaggedError("Refused")<{ readonly message: string }> {}
 
@@ -57,17 +58,6 @@ describe("Plugin.Activate", () => {
 })
 
 describe("PortMapper.MapPorts", () => {
-  it.effect("returns one binding for each entry, in Go's field order, with the requested frontend", () =>
-    Effect.gen(function* () {
-      const answer = yield* ask("PortMapper.MapPorts", textBody(request()))
-      assert.strictEqual(
-        JSON.stringify(answer),
-        '{"PortBindings":[{"Proto":6,"BackendIP":"172.17.0.2","BackendPort":80,"FrontendIP":"","FrontendPort":8080,' +
-          '"DiscardReq":false,"AllowForwarding":true,"NAT":null,"Error":null}],"Err":""}'
-      )
-    })
-  )
-
   it.effect("returns discarded bindings and those that the Engine should redirect", () =>
     Effect.gen(function* () {
       const nat = { address: addressUnsafe("::ffff:10.0.0.1"), port: 8080 }
@@ -89,34 +79,6 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("returns an empty list for an empty group", () =>
-    Effect.gen(function* () {
-      for (const body of [textBody("null"), textBody("{}"), valueBody({ Reqs: [] })]) {
-        assert.deepStrictEqual(yield* ask("PortMapper.MapPorts", body), { PortBindings: [], Err: "" })
-      }
-    })
-  )
-
-  it.effect("refuses a bad request without calling the driver", () =>
-    Effect.gen(function* () {
-      const driver = { mapPorts: () => Effect.die("asked") }
-      const bad = [
-        [textBody("{"), "bad request: unexpected end of JSON input"],
-        [
-          textBody(request({ Proto: 1 })),
-          "bad request: Reqs[0].Proto = 1: must be 6 (tcp), 17 (udp) or 132 (sctp)"
-        ],
-        [valueBody(undefined), "bad request: undefined: must be an object"],
-        [textBody("\ufeff"), "bad request: invalid character 'ï' looking for beginning of value"]
-      ] as const
-      for (const [body, message] of bad) {
-        const error = yield* Effect.flip(ask("PortMapper.MapPorts", body, driver))
-        assert.strictEqual(error.message, message)
-        assert.strictEqual(kindOf(error), "request")
-      }
-    })
-  )
-
   it.effect("reports that an empty body is empty, and why", () =>
     Effect.gen(function* () {
       for (const body of ["", "\n"]) {
@@ -131,17 +93,6 @@ describe("PortMapper.MapPorts", () => {
     })
   )
 
-  it.effect("fails with the driver's error", () =>
-    Effect.gen(function* () {
-      const refused = new Refused({ message: "port is already allocated" })
-      const error = yield* Effect.flip(
-        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.fail(refused) })
-      )
-      assert.strictEqual(error, refused)
-      assert.strictEqual(kindOf(error), "driver")
-    })
-  )
-
   it.effect("reports a driver's RequestError as a bad request", () =>
     Effect.gen(function* () {
       const wrong = new RequestError({ issues: [{ path: "Labels", value: "{}", rule: "other labels" }] })
@@ -151,76 +102,22 @@ describe("PortMapper.MapPorts", () => {
       assert.strictEqual(kindOf(error), "request")
     })
   )
-
-  it.effect("reports a defect as a defect, a wrong number of bindings included", () =>
-    Effect.gen(function* () {
-      const boom = new Error("boom")
-      const died = yield* Effect.exit(
-        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.die(boom) })
-      )
-      assert.deepStrictEqual(died, Exit.die(boom))
-      const short = yield* Effect.exit(
-        ask("PortMapper.MapPorts", textBody(request()), { mapPorts: () => Effect.succeed([]) })
-      )
-      assert.isTrue(Exit.hasDies(short))
-      assert.match(
-        Exit.isFailure(short) ? Cause.pretty(short.cause) : "",
-        /the driver returned 0 bindings for a group of 1 entries/
-      )
-    })
-  )
-})
-
-describe("PortMapper.UnmapPorts", () => {
-  it.effect("returns {} once everything is released", () =>
-    Effect.gen(function* () {
-      const released: Array<Release> = []
-      const driver = { unmapPorts: (release: Release) => Effect.sync(() => void released.push(release)) }
-      const body = textBody(
-        '{"PortBindings":[{"Proto":6,"FrontendIP":"::","FrontendPort":53}],"Labels":{"a":"b"}}'
-      )
-      assert.strictEqual(JSON.stringify(yield* ask("PortMapper.UnmapPorts", body, driver)), "{}")
-      assert.deepStrictEqual(released, [
-        {
-          bindings: [
-            { protocol: "tcp", host: addressUnsafe("::"), port: 53, backend: { address: undefined, port: 0 } }
-          ],
-          labels: new Map([["a", "b"]])
-        }
-      ])
-    })
-  )
-
-  it.effect("fails where the driver fails to release", () =>
-    Effect.gen(function* () {
-      const refused = new Refused({ message: "the kernel refuses" })
-      const error = yield* Effect.flip(
-        ask("PortMapper.UnmapPorts", textBody("{}"), { unmapPorts: () => Effect.fail(refused) })
-      )
-      assert.strictEqual(error, refused)
-    })
-  )
 })
 
 describe("PortMapper.ListPorts", () => {
   it.effect("returns the mappings, with null for what is not counted", () =>
     Effect.gen(function* () {
       const listPorts = Effect.succeed([
-        {
+        listedMapping({
           protocol: 17,
           frontendIp: "::",
           frontendPort: 53,
-          backendIp: "172.17.0.2",
           backendPort: 5353,
-          mode: "nat",
-          owner: "engine",
-          state: "live" as const,
           sinceMillis: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
           labels: new Map([["__proto__", "x"]]),
           connections: 0,
-          bytesIn: undefined,
           bytesOut: 7
-        }
+        })
       ])
       const json =
         '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
@@ -237,14 +134,6 @@ describe("PortMapper.ListPorts", () => {
       const ownedBy = (OwnedBy: string) => ask("PortMapper.ListPorts", valueBody({ OwnedBy }), { listPorts })
       assert.strictEqual(JSON.stringify(yield* ownedBy("engine")), json)
       assert.deepStrictEqual(yield* ownedBy("cli"), { Mappings: [] })
-    })
-  )
-
-  it.effect("is missing in a driver that cannot list", () =>
-    Effect.gen(function* () {
-      const error = yield* Effect.flip(ask("PortMapper.ListPorts", textBody("{}")))
-      assert.strictEqual(error.message, "PortMapper.ListPorts: this port mapper does not know the method")
-      assert.strictEqual(kindOf(error), "notFound")
     })
   )
 })

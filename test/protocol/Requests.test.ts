@@ -136,30 +136,26 @@ describe("groupOf", () => {
       [{}, { FrontendIP: "::", FrontendPortEnd: 8090 }],
       "Reqs[1].FrontendPortEnd = 8090: must be 8080 as in Reqs[0], since the entries of one group get the same port"
     ],
-    [
-      "the same frontend twice",
-      [{}, {}],
-      'Reqs[1].FrontendIP = "0.0.0.0": must be another frontend than that of Reqs[0]'
-    ],
+    ["the same frontend twice", [{}, {}], "0.0.0.0:8080/tcp is requested twice, for 172.17.0.2:80"],
     [
       "the same frontend twice, once by no address",
       [{}, { FrontendIP: "", BackendPort: 81 }],
-      'Reqs[1].FrontendIP = "": must be another frontend than that of Reqs[0]'
+      "0.0.0.0:8080/tcp is requested twice, for 172.17.0.2:80 and for 172.17.0.2:81"
     ],
     [
       "the same frontend twice, once IPv4-mapped",
       [{ FrontendIP: "10.0.0.1" }, { FrontendIP: "::ffff:10.0.0.1" }],
-      'Reqs[1].FrontendIP = "::ffff:10.0.0.1": must be another frontend than that of Reqs[0]'
+      "[::ffff:10.0.0.1]:8080/tcp is requested twice, for 172.17.0.2:80"
     ],
     [
       "a frontend that covers another with another backend port",
       [{}, { FrontendIP: "10.0.0.1", BackendPort: 81 }],
-      'Reqs[1].FrontendIP = "10.0.0.1": must be for the backend of Reqs[0], whose frontend covers it'
+      "10.0.0.1:8080/tcp is requested for 172.17.0.2:81, and 0.0.0.0:8080/tcp, which covers it, for 172.17.0.2:80"
     ],
     [
       "a frontend that covers an earlier one with another backend",
       [{ FrontendIP: "::1", BackendIP: "fd00::2" }, { FrontendIP: "::" }],
-      'Reqs[0].FrontendIP = "::1": must be for the backend of Reqs[1], whose frontend covers it'
+      "[::1]:8080/tcp is requested for [fd00::2]:80, and [::]:8080/tcp, which covers it, for 172.17.0.2:80"
     ],
     [
       "frontends that cover each other, for one backend",
@@ -199,7 +195,12 @@ describe("groupOf", () => {
       { path: "Reqs[0].BackendIP", value: '""', rule: "the address of the container, a unicast one" },
       { path: "Reqs[0].BackendPort", value: "0", rule: "an integer from 1 to 65535" },
       { path: "Reqs[1].FrontendPortEnd", value: "1", rule: "at least FrontendPort, 8080" },
-      { path: "Reqs[3].FrontendIP", value: '"::"', rule: "another frontend than that of Reqs[2]" }
+      {
+        path: "Reqs[3].FrontendIP",
+        value: '"::"',
+        rule: "another frontend than that of Reqs[2]",
+        text: "[::]:8080/tcp is requested twice, for 172.17.0.2:80"
+      }
     ])
   })
 })

@@ -78,11 +78,12 @@ describeLab("an Engine's recorded requests", [], () => {
           "run-p-8080-80",
           "restart-8080-80",
           "rm-f-8080-80",
+          "daemon-restart-no-live-restore",
           "live-restore",
           "live-restore-kill9",
           "kill9-no-live-restore"
         ].flatMap((name) => recorded.scenarios.find(({ scenario }) => scenario === name)?.requests ?? [])
-        assert.strictEqual(requests.length, 34)
+        assert.strictEqual(requests.length, 41)
 
         const whole = yield* replayLab
         const undisturbed = yield* Plugin.start(whole.host)

@@ -62,7 +62,7 @@ export const expected = (first: number, sctp: boolean): Readonly<Record<string, 
   "fail-second-group": [
     both(7901),
     both(7900, "172.31.0.3"),
-    /^500 bind for 0\.0\.0\.0:7901\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; free it with: portmapper unmap -p 0\.0\.0\.0:7901\/tcp --owner any\)$/,
+    /^500 bind for 0\.0\.0\.0:7901\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; if that container is gone: portmapper unmap -p 0\.0\.0\.0:7901\/tcp --owner any\)$/,
     ...released(4)
   ],
   "daemon-restart-no-live-restore": [both(8210), ...released(2), done, both(8210), ...released(2)],

@@ -75,6 +75,39 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       })
     )
 
+  for (const { any, host: address, c1: first, c2: second } of families)
+    it.live(`are open for a client that comes back after its container vanished: TCP, ${any}`, () =>
+      Effect.gen(function* () {
+        const { host, client, c1, c2 } = yield* Lab.make()
+        for (const container of [c1, c2])
+          for (const on of ["0.0.0.0", "::"]) {
+            yield* container.agent.echo({ protocol: "tcp", host: on, port: 80 })
+            yield* container.agent.echo({ protocol: "tcp", host: on, port: 81 })
+          }
+        const plugin = yield* Plugin.start(host)
+        const mapped = yield* plugin.map([`tcp ${any}:80 ${first}:80`])
+        yield* plugin.map([`tcp ${any}:81 ${first}:81`])
+        const open = (port: number) =>
+          Effect.tap(client.agent.transfer({ host: address, port, sourcePort: 5000 }), (transfer) =>
+            transfer.advance(1)
+          )
+        yield* open(80)
+        const other = yield* open(81)
+        // Neither end sends a last packet of this connection.
+        const silenced = (port: string) =>
+          `nft "table inet cut { chain out { type filter hook output priority 0; ${port} drop; }; }"`
+        yield* c1.sh(silenced("tcp sport 80"))
+        yield* client.sh(silenced("tcp dport 80"))
+        yield* client.sh("ss -K dport = :80")
+        yield* client.sh("nft delete table inet cut")
+        yield* plugin.unmap(mapped.bindings)
+        assert.strictEqual((yield* plugin.map([`tcp ${any}:80 ${second}:80`])).status, 200)
+        const { outcome, answer } = yield* client.agent.tcp({ host: address, port: 80, sourcePort: 5000 })
+        assert.deepStrictEqual([outcome, answer?.who], ["answered", "c2"])
+        yield* other.advance(3)
+      })
+    )
+
   it.live("follow the container when its policy changes, and end where they are not admitted any more", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()
@@ -175,7 +208,8 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       const { outcome, answer } = yield* Fiber.join(connecting)
       assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
       assert.deepStrictEqual(yield* contents(host), {
-        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"]
+        any4: ["tcp . 53 : 172.31.0.2 . 53", "udp . 53 : 172.31.0.2 . 53"],
+        hairpin_any4: ["tcp . 53 . 172.31.0.2", "udp . 53 . 172.31.0.2"]
       })
       yield* flow.isAnsweredBy("c1")
       assert.deepStrictEqual(

@@ -16,7 +16,7 @@ import * as Plugin from "../lab/Plugin.ts"
 const main = "adapters/cli/main.ts"
 const startMillis = 60_000
 const web = "tcp 0.0.0.0:8080 172.31.0.2:80"
-const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"] }
+const element = { any4: ["tcp . 8080 : 172.31.0.2 . 80"], hairpin_any4: ["tcp . 8080 . 172.31.0.2"] }
 const support = (name: string): string => fileURLToPath(new URL(`../support/${name}`, import.meta.url))
 
 const portmapper = (host: Namespace, env: Readonly<Record<string, string>>, ...args: ReadonlyArray<string>) =>

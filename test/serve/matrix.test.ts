@@ -119,6 +119,30 @@ describeLab("every kind of traffic to a published port", ["sysctl"], () => {
       })
     )
 
+  it.live("over UDP is refused at once where the container refuses it and the relay serves it", () =>
+    Effect.gen(function* () {
+      const lab = yield* Lab.make()
+      // By default a kernel sends one peer a refusal a second.
+      yield* lab.c1.sh("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")
+      const plugin = yield* Plugin.start(lab.host, { arguments: ["--mode", "proxy"] })
+      let port = 8000
+      for (const frontend of families)
+        for (const backend of families) {
+          const { any, address } = frontends[frontend]
+          for (const host of [any, frontend === 4 ? address : `[${address}]`]) {
+            port++
+            yield* plugin.map([`udp ${host}:${port} ${backends[backend]}:80`])
+            for (const { name, from, to, by } of places)
+              if (host === any || to(frontend) === address) {
+                const client = by === undefined ? {} : { sourceAddress: by(frontend) }
+                const { outcome } = yield* exchange(from(lab), "udp", to(frontend), port, client)
+                assert.strictEqual(outcome, "refused", `${host} to IPv${backend}, ${name}`)
+              }
+          }
+        }
+    })
+  )
+
   it.live("on one address of the host reaches its backend from the backend and from loopback, too", () =>
     Effect.gen(function* () {
       const lab = yield* Lab.make({ bridgeNetfilter: true })

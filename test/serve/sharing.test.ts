@@ -152,27 +152,6 @@ describeLab("published ports beside the rules of others", ["iptables"], () => {
       })
   )
 
-  it.live("are relayed, not redirected, for clients with a link-local address", () =>
-    Effect.gen(function* () {
-      const { host, client, c1 } = yield* Lab.make()
-      yield* echoes(c1)
-      const plugin = yield* Plugin.start(host)
-      yield* mapBoth(plugin, "[::]", 8080, "[fd66::2]")
-      const linkLocal = (on: Namespace, device: string) =>
-        Effect.map(
-          on.check("ip", ["-6", "-o", "address", "show", "dev", device, "scope", "link"]),
-          (text) => /inet6 (\S+)\//.exec(text)?.[1] ?? ""
-        )
-      const own = `${yield* linkLocal(client, "eth0")}%eth0`
-      assert.deepStrictEqual(
-        yield* ask(client, `${yield* linkLocal(host, "up0")}%eth0`, 8080, { sourceAddress: own }),
-        answered
-      )
-      assert.deepStrictEqual(yield* ask(client, "fd99::1", 8080, { sourceAddress: own }), answered)
-      assert.deepStrictEqual(yield* ask(client, "fd99::1", 8080), answered)
-    })
-  )
-
   it.live("are reached where bridged packets pass the IP tables", () =>
     Effect.gen(function* () {
       const { host, client, c1, c2 } = yield* Lab.make({ bridgeNetfilter: true })

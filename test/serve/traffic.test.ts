@@ -60,8 +60,9 @@ describeLab("published ports in nat mode", [], () => {
       const { host, client, c1 } = yield* Lab.make()
       yield* echoes(c1)
       const plugin = yield* Plugin.start(host)
-      // The relay's thread starts with the first route, and stays.
-      yield* plugin.unmap((yield* plugin.map(["tcp 0.0.0.0:9999 172.31.0.2:80"])).bindings)
+      // The relay's thread and the filters of either family are made for the first route, and stay.
+      const first = ["tcp 0.0.0.0:9999 172.31.0.2:80", "tcp [::]:9999 [fd66::2]:80"]
+      yield* plugin.unmap((yield* plugin.map(first)).bindings)
       const before = {
         descriptors: yield* descriptorKinds(plugin.process.pid),
         sockets: yield* listening(host, { pid: plugin.process.pid })
@@ -136,7 +137,7 @@ describeLab("published ports in nat mode", [], () => {
         assert.strictEqual(allocated.status, 500)
         assert.match(
           allocated.error,
-          /^bind for 10\.99\.0\.1:8301\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; free it with: portmapper unmap -p 0\.0\.0\.0:8301\/tcp --owner any\)$/
+          /^bind for 10\.99\.0\.1:8301\/tcp failed: port is already allocated \(held by engine for 172\.31\.0\.2 port 80 since \S+; if that container is gone: portmapper unmap -p 0\.0\.0\.0:8301\/tcp --owner any\)$/
         )
         const notOurs = yield* plugin.map(["tcp 10.1.2.3:8302 172.31.0.3:80"])
         assert.strictEqual(

@@ -14,6 +14,8 @@ export interface Knocks {
   readonly socket: string
   /** The repeated MapPorts request. */
   readonly request: unknown
+  /** New TCP connections to each port per second, whether those before have ended or not; else one after the other. */
+  readonly rate?: number
 }
 
 export interface Knocked {
@@ -21,7 +23,7 @@ export interface Knocked {
   readonly failures: ReadonlyArray<string>
 }
 
-const { host, tcp, udp, socket, request } = JSON.parse(process.argv[2] ?? "") as Knocks
+const { host, tcp, udp, socket, request, rate } = JSON.parse(process.argv[2] ?? "") as Knocks
 const counts: Record<string, number> = {}
 const failures: Array<string> = []
 let running = true
@@ -94,12 +96,33 @@ const packet = (to: Dgram.Socket, port: number) =>
     to.send("knock", port, host)
   })
 
-for (const port of tcp)
-  void knocker(`tcp ${port}`, () =>
+/** As `knocker`, but does not wait for one knock before the next. */
+const paced = (name: string, perSecond: number, knock: () => Promise<void>) => {
+  counts[name] = 0
+  const knockOnce = async () => {
+    try {
+      await knock()
+      counts[name] = (counts[name] ?? 0) + 1
+    } catch (error) {
+      failures.push(`${name} ${counts[name]}: ${(error as Error).message}`)
+    }
+  }
+  const begun = performance.now()
+  let knocked = 0
+  setInterval(() => {
+    for (const due = ((performance.now() - begun) / 1000) * perSecond; running && knocked < due; knocked++)
+      void knockOnce()
+  }, 5)
+}
+
+for (const port of tcp) {
+  const connect = () =>
     fresh(Net.connect({ host, port }), (connection) =>
       exchange(connection, "knock\n", (got) => got.endsWith("\n"))
     )
-  )
+  if (rate === undefined) void knocker(`tcp ${port}`, connect)
+  else paced(`tcp ${port}`, rate, connect)
+}
 for (const port of udp) {
   const from = Dgram.createSocket("udp4")
   void knocker(`udp ${port}`, () => packet(from, port))

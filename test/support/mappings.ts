@@ -1,6 +1,7 @@
 /** Mappings in short notation, and as text again. */
 import type { Mapping } from "../../src/mapper/Mapping.ts"
 import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import { entry } from "./groups.ts"
 
@@ -29,3 +30,21 @@ export const storedTexts = (stored: ReadonlyArray<Stored>): ReadonlyArray<string
 /** All of them in one state, to put into a store. */
 export const records = (mappings: ReadonlyArray<Mapping>, state: StoredState): ReadonlyArray<Stored> =>
   mappings.map((mapping) => ({ mapping, state }))
+
+/** A mapping as a driver lists it. */
+export const listedMapping = (more: Partial<ListedMapping> = {}): ListedMapping => ({
+  protocol: 6,
+  frontendIp: "0.0.0.0",
+  frontendPort: 8080,
+  backendIp: "172.17.0.2",
+  backendPort: 80,
+  mode: "nat",
+  owner: "engine",
+  state: "live",
+  sinceMillis: 0,
+  labels: new Map(),
+  connections: undefined,
+  bytesIn: undefined,
+  bytesOut: undefined,
+  ...more
+})

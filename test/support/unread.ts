@@ -1,23 +1,11 @@
 /** Clients that send requests and do not read, and what a server must do. */
 import * as Net from "node:net"
-import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { listedMapping } from "./mappings.ts"
 
 /** A list whose answer takes nearly a megabyte. */
-export const manyListed: ReadonlyArray<ListedMapping> = Array.from({ length: 4000 }, (_, index) => ({
-  protocol: 6,
-  frontendIp: "0.0.0.0",
-  frontendPort: 20_000 + index,
-  backendIp: "172.17.0.2",
-  backendPort: 80,
-  mode: "nat",
-  owner: "engine",
-  state: "live",
-  sinceMillis: 0,
-  labels: new Map(),
-  connections: 0,
-  bytesIn: 0,
-  bytesOut: 0
-}))
+export const manyListed = Array.from({ length: 4000 }, (_, index) =>
+  listedMapping({ frontendPort: 20_000 + index, connections: 0, bytesIn: 0, bytesOut: 0 })
+)
 
 export interface UnreadClient {
   readonly socket: Net.Socket

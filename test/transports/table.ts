@@ -7,6 +7,7 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import { CurrentOwner } from "../../src/protocol/Driver.ts"
 import type { Issue } from "../../src/protocol/RequestError.ts"
 import { echo, grant } from "../support/drivers.ts"
+import { listedMapping } from "../support/mappings.ts"
 import odd from "../vectors/odd-input.json" with { type: "json" }
 
 /**
@@ -144,21 +145,13 @@ const successes: ReadonlyArray<Row> = [
     driver: {
       ...echo,
       listPorts: Effect.map(CurrentOwner, (owner) => [
-        {
-          protocol: 6,
-          frontendIp: "0.0.0.0",
+        listedMapping({
           frontendPort: 80,
           backendIp: "10.0.0.2",
-          backendPort: 80,
-          mode: "nat",
           owner,
-          state: "live" as const,
-          sinceMillis: 0,
           labels: new Map([["é", "\u{1f600}"]]),
-          connections: 1,
-          bytesIn: undefined,
-          bytesOut: undefined
-        }
+          connections: 1
+        })
       ])
     },
     owner: "cni:1/eth0",

@@ -4,9 +4,10 @@
  */
 import { readFileSync } from "node:fs"
 import { Duration, Effect, Layer, Result } from "effect"
-import { Conntrack, ConntrackError, type FlowFrontend, flowText } from "../../../src/firewall/Conntrack.ts"
+import { Conntrack, ConntrackError, type FlowFrontend } from "../../../src/firewall/Conntrack.ts"
 import { Firewall, type FirewallError, type RefusedFlow } from "../../../src/firewall/Firewall.ts"
 import { fromOctets, isUnspecified } from "../../../src/protocol/Address.ts"
+import { frontendText } from "../../../src/protocol/PortBinding.ts"
 import { protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
 import * as C from "../Libc.ts"
 import { type IsLocal, readLocal } from "../netlink/LocalAddresses.ts"
@@ -15,10 +16,7 @@ import { openDump } from "../netlink/NetlinkDump.ts"
 import {
   type Flow,
   type FlowName,
-  flowsOfStatus,
   flowsTo,
-  IPS_DST_NAT,
-  IPS_SEEN_REPLY,
   NFNL_SUBSYS_CTNETLINK,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
@@ -26,7 +24,7 @@ import {
   readFlow,
   writeDelete
 } from "./ConntrackMessages.ts"
-import { staleAmong } from "./FlowFrontends.ts"
+import { portKey, portKeyOfFlow, staleAmong } from "./FlowFrontends.ts"
 
 /** The delay from a change to the sweep for flows from just before it; then the interval between sweeps. */
 const sweepAfter = Duration.millis(200)
@@ -46,7 +44,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
     const dump = yield* openDump(libc, NETLINK_NETFILTER)
     const scope = yield* Effect.scope
 
-    /** The frontends whose half-open connections are still to be deleted. */
+    /** The frontends whose stale connections are still to be deleted, as the last change left each. */
     let waiting = new Map<string, FlowFrontend>()
     let sweeping = false
     let missing = false
@@ -62,25 +60,29 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         return (address: Uint8Array) => (address.length === 4 ? four : six)(address)
       })
 
+    /** `changed` returns the ports (`portKey`) that this leaves to a later call. */
     const forget = Effect.fnUntraced(function* (
-      requests: ReadonlyArray<Request>,
-      frontends: ReadonlyArray<FlowFrontend>
+      frontends: ReadonlyArray<FlowFrontend>,
+      changed: () => ReadonlySet<number> = () => new Set()
     ) {
       const staleness = staleAmong(frontends, yield* Effect.fromResult(localFor(frontends)))
-      const stale: Array<FlowName> = []
+      const stale: Array<readonly [port: number, FlowName]> = []
       const refused: Array<RefusedFlow> = []
-      for (const request of requests)
+      for (const request of requestsFor(frontends))
         yield* dump(request, (message) => {
           const flow = readFlow(message)
           const found = flow === undefined ? undefined : staleness(flow)
           if (flow === undefined || found === undefined) return
-          stale.push(nameOf(message))
+          stale.push([portKeyOfFlow(flow), nameOf(message)])
           if (found === "refused") refused.push(...refusedFlow(flow))
         })
       // Before the deletion: otherwise the backend's next packet could start a new flow in between.
       if (refused.length > 0) yield* firewall.refuse(refused)
-      for (let next = 0; next < stale.length; next += longestSeries)
-        yield* remove(stale.slice(next, next + longestSeries))
+      for (let next = 0; next < stale.length; next += longestSeries) {
+        const left = changed()
+        const series = stale.slice(next, next + longestSeries).filter(([port]) => !left.has(port))
+        yield* remove(series.map(([, flow]) => flow))
+      }
     })
 
     const remove = (flows: ReadonlyArray<FlowName>): Effect.Effect<void, C.Errno> => {
@@ -112,7 +114,8 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         const frontends = [...waiting.values()]
         waiting = new Map()
         if (noFlows()) continue
-        yield* Effect.catch(orMissing(forget([halfOpen], frontends)), (error) =>
+        const changed = () => new Set([...waiting.values()].map(portKey))
+        yield* Effect.catch(orMissing(forget(frontends, changed)), (error) =>
           Effect.logWarning(error.message)
         )
         yield* Effect.sleep(sweepInterval)
@@ -122,7 +125,8 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
 
     const sweepLater = (frontends: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
       Effect.suspend(() => {
-        for (const frontend of frontends) waiting.set(flowText(frontend), frontend)
+        for (const frontend of frontends)
+          waiting.set(frontendText(frontend.protocol, frontend.host, frontend.port), frontend)
         if (sweeping || waiting.size === 0) return Effect.void
         sweeping = true
         return Effect.asVoid(Effect.forkIn(sweep, scope))
@@ -136,7 +140,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
           const later = frontends.filter((frontend) => !isForgottenNow(frontend))
           return now.length === 0 || noFlows()
             ? sweepLater(later)
-            : Effect.andThen(orMissing(forget(requestsFor(now), now)), sweepLater(later))
+            : Effect.andThen(orMissing(forget(now)), sweepLater(later))
         })
     })
   }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
@@ -154,9 +158,6 @@ const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {
 const noneLocal: IsLocal = () => false
 
 const isForgottenNow = ({ protocol, narrowed }: FlowFrontend): boolean => protocol === "udp" || narrowed
-
-/** The flows of both families that are neither answered nor redirected. */
-const halfOpen = flowsOfStatus(0, IPS_SEEN_REPLY | IPS_DST_NAT)
 
 /** One dump for each family and protocol, filtered as narrowly as the targets allow. */
 const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Request> =>

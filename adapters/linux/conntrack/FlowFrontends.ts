@@ -17,15 +17,21 @@ export const staleAmong = (
   frontends: ReadonlyArray<FlowFrontend>,
   isLocal: IsLocal
 ): ((flow: Flow) => Stale | undefined) => {
-  const keyOf = (protocol: number, port: number) => protocol * 65536 + port
-  const byPort = Map.groupBy(frontends, ({ protocol, port }) => keyOf(protocolNumber[protocol], port))
+  const byPort = Map.groupBy(frontends, portKey)
   return (flow) => {
-    const there = byPort.get(keyOf(flow.original.protocol, flow.original.destinationPort)) ?? []
+    const there = byPort.get(portKeyOfFlow(flow)) ?? []
     const own = there.filter((frontend) => isTo(frontend, flow, isLocal))
     if (own.some((frontend) => isRefused(frontend, flow))) return "refused"
     return own.some((frontend) => isStale(frontend, flow)) ? "stale" : undefined
   }
 }
+
+/** Protocol and port in one number. */
+export const portKey = ({ protocol, port }: FlowFrontend): number => protocolNumber[protocol] * 65536 + port
+
+/** `portKey` of the frontend that a flow is to. */
+export const portKeyOfFlow = ({ original }: Flow): number =>
+  original.protocol * 65536 + original.destinationPort
 
 const isRefused = ({ narrowed, allow }: FlowFrontend, { original, status }: Flow): boolean =>
   narrowed && (status & IPS_DST_NAT) !== 0 && !isAllowed(allow, original.source)
@@ -45,12 +51,15 @@ const isTo = (
 const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boolean => {
   const { protocol, backend, allow, narrowed, share } = frontend
   if (narrowed) return false
-  if (protocol !== "udp") return (status & (IPS_SEEN_REPLY | IPS_DST_NAT)) === 0
-  if (backend === undefined) return true
-  const isToBackend = reply.sourcePort === backend.port && sameOctets(reply.source, backend.address.octets)
-  if (share === "left") return isToBackend
-  if (share === "joined" ? (status & IPS_DST_NAT) === 0 : !isToBackend) return true
-  return !isAllowed(allow, original.source)
+  const isRedirected = (status & IPS_DST_NAT) !== 0
+  const isToBackend =
+    backend !== undefined &&
+    reply.sourcePort === backend.port &&
+    sameOctets(reply.source, backend.address.octets)
+  if (share === "left") return protocol === "udp" && isToBackend
+  const isElsewhere = share === "joined" ? !isRedirected : backend !== undefined && !isToBackend
+  if (protocol !== "udp") return isRedirected ? isElsewhere : (status & IPS_SEEN_REPLY) === 0
+  return backend === undefined || isElsewhere || !isAllowed(allow, original.source)
 }
 
 const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean => {

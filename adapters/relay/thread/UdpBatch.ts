@@ -144,6 +144,16 @@ export const send = (fd: number, length: number): number => {
   return bytes
 }
 
+/** Sends these bytes, as set by `sendToTarget` and `sendFrom`. */
+export const sendBytes = (fd: number, address: number, length: number): void => {
+  putPointer(outVectorWords, 0, address)
+  outVectorWords[2] = length
+  outVectorWords[3] = 0
+  messageWords[header.iovLength] = 1
+  messageWords[header.controlLength] = sourceEnd
+  S.sendmsg(fd, message.address, S.MSG_DONTWAIT)
+}
+
 const sendRun = (fd: number, at: number, end: number, segment: number): boolean => {
   for (let index = at; index < end; index++) {
     const packet = order[index]!

@@ -10,6 +10,7 @@ import type * as Routes from "./RouteTable.ts"
 import { count, kind } from "./ThreadData.ts"
 import * as Send from "./UdpBatch.ts"
 import * as Flows from "./UdpFlows.ts"
+import { refuse } from "./UdpRefusals.ts"
 
 const { key, keys, keyWords, probe } = Flows
 
@@ -59,12 +60,17 @@ export const onFront = (fd: number): void => {
   }
 }
 
-/** Forwards the backend's packets. An ICMP refusal is read here too, and the flow continues. */
+/** Forwards the backend's packets. Its refusal of one is read here too and passed on, and the flow continues. */
 export const onFlow = (fd: number): void => {
   const packets = Send.receive(fd, 0, 0)
-  if (packets <= 0) return
-  Flows.heardBackend(fd)
+  const isRefusal = packets < 0 && S.errno() === S.ECONNREFUSED
+  if (packets <= 0 && !isRefusal) return
   addressToClient(fd * keyWords)
+  if (isRefusal) {
+    refuse(fd * keyWords, fronts6[keys[fd * keyWords + key.front]!] === 1 ? 6 : 4)
+    return
+  }
+  Flows.heardBackend(fd)
   for (let packet = 0; packet < packets; packet++) Send.order[packet] = packet
   count(routeIdOf[fd]!, counterOf.bytesOut, Send.send(keys[fd * keyWords + key.front]!, packets))
 }

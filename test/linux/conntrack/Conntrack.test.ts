@@ -146,17 +146,43 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "soon deletes connections that were neither answered nor redirected, and keeps all others",
+    "soon deletes connections that were not answered or lead to another backend, and keeps all others",
     Effect.gen(function* () {
-      const half = ["tcp 10.1.0.2:5000 192.0.2.1:80", "tcp [2001:db8::2]:5000 [2001:db8::1]:80"]
-      const stay = ["tcp 10.1.0.2:5003 192.0.2.1:81", "tcp 10.1.0.2:5001 192.0.2.1:80 10.0.0.2:80"]
-      createFlows([...half, ...stay].map((text) => flow(text)))
+      const stale = [
+        "tcp 10.1.0.2:5000 192.0.2.1:80",
+        "tcp [2001:db8::2]:5000 [2001:db8::1]:80",
+        "tcp 10.1.0.2:5004 192.0.2.1:80 10.0.0.3:80",
+        "tcp 10.1.0.2:5005 192.0.2.9:80 10.0.0.2:8080",
+        "tcp [2001:db8::2]:5001 [2001:db8::1]:80 [fd00::3]:80"
+      ]
+      const stay = [
+        "tcp 10.1.0.2:5003 192.0.2.1:81",
+        "tcp 10.1.0.2:5001 192.0.2.1:80 10.0.0.2:80",
+        "tcp 10.1.0.2:5006 192.0.2.1:81 10.0.0.3:80",
+        "tcp 10.1.0.2:5007 192.0.2.77:80 10.0.0.3:80"
+      ]
+      createFlows([...stale, ...stay].map((text) => flow(text)))
       createFlows([flow("tcp 10.1.0.2:5002 192.0.2.1:80", { replied: true })])
       yield* Conntrack.use(({ flush }) =>
         flush(flowsOfAdded([redirect("tcp 0.0.0.0 80", "10.0.0.2 80"), redirect("tcp :: 80", "fd00::2 80")]))
       )
       const left = [...stay, "tcp 10.1.0.2:5002 192.0.2.1:80"].sort()
       yield* until(listFlows, (flows) => isDeepStrictEqual(flows, left))
+    })
+  )
+
+  test(
+    "keeps a connection to the backend that the frontend has got since",
+    Effect.gen(function* () {
+      const { flush } = yield* Conntrack
+      const flows = [
+        "tcp 10.1.0.2:5000 192.0.2.1:80 10.0.0.3:80",
+        "tcp 10.1.0.2:5001 192.0.2.1:80 10.0.0.2:80"
+      ]
+      createFlows(flows.map((text) => flow(text)))
+      yield* flush(flowsOfAdded([redirect("tcp 0.0.0.0 80", "10.0.0.2 80")]))
+      yield* flush(flowsOfAdded([redirect("tcp 0.0.0.0 80", "10.0.0.3 80")]))
+      yield* until(listFlows, (left) => isDeepStrictEqual(left, flows.slice(0, 1)))
     })
   )
 

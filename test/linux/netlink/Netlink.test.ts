@@ -194,7 +194,10 @@ describeInNamespace("Netlink", () => {
     const nowhere = Result.getOrThrow(readTable(netlink, "nowhere"))
     const there = Result.getOrThrow(readTable(netlink, "portmapper"))
     assert.deepStrictEqual([nowhere, there], [undefined, { comment: "", owner: undefined }])
-    assert.strictEqual(Result.getOrThrow(countRules(netlink, "portmapper")), table.rules)
+    assert.strictEqual(
+      Result.getOrThrow(countRules(netlink, "portmapper")),
+      table.rules + table.rulesOfServices
+    )
     netlink.close()
   })
 

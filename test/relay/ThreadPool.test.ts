@@ -16,7 +16,7 @@ const free = await reservePorts()
 const started: Array<Worker> = []
 const onWorker = (worker: Worker) => void started.push(worker)
 
-describe("RelayThreads", () => {
+describe("ThreadPool", () => {
   beforeAll(() => void process.on("worker", onWorker))
   afterAll(() => void process.off("worker", onWorker))
 
