@@ -1,6 +1,7 @@
 /**
- * New connections per second through a kernel redirection: with 10 mappings live and with 10,000, each port called
- * in turn, beside a single hand-written `dnat` rule and a route without any redirection. Each subject is a host of
+ * New connections per second through a kernel redirection: with 1, 10 and 10,000 mappings live, and with 1,000
+ * services of 10 backends each, each port called in turn, beside a single hand-written `dnat` rule and a route
+ * without any redirection. Each subject is a host of
  * its own between one client and one backend; they take turns, in another order each round. Beside the rate stands
  * the processor time of client and backend per connection: the kernel handles packets in their sender's time, while
  * anything else on a busy machine lowers the rate. Needs root, nftables, conntrack, iproute2 and gcc.
@@ -51,6 +52,24 @@ const mapped = (live: number): Subject => ({
   }
 })
 
+/** Each service has the same backends: addresses of one host. */
+const services: Subject = {
+  name: "1,000 services of 10 backends",
+  ports: 1000,
+  prepare: async ({ namespace, octet }) => {
+    const plugin = await startPlugin(namespace)
+    for (let port = firstPort; port < firstPort + 1000; port++)
+      for (let backend = 0; backend < backendsOfService; backend++)
+        await plugin.call("MapPorts", {
+          Reqs: [wireEntry(`tcp 0.0.0.0:${port} 172.31.${octet}.${2 + backend}:${backendPort}`)],
+          Labels: { "portmapper.share": "all" }
+        })
+    return plugin
+  }
+}
+
+const backendsOfService = 10
+
 const loneRule: Subject = {
   name: "a lone dnat rule",
   ports: 1,
@@ -70,7 +89,7 @@ const loneRule: Subject = {
 
 const direct: Subject = { name: "no redirection", ports: 0, prepare: async () => undefined }
 
-const subjects: ReadonlyArray<Subject> = [direct, loneRule, mapped(10), mapped(10_000)]
+const subjects: ReadonlyArray<Subject> = [direct, loneRule, mapped(10), mapped(10_000), mapped(1), services]
 
 export const run = async (): Promise<void> => {
   if (process.getuid?.() !== 0) throw new Error("bench redirect needs root, nftables and iproute2")
@@ -132,7 +151,7 @@ const connectUp = ({ namespace, octet }: Place, client: string, backend: string)
   sh(
     backend,
     `ip link set lo up; ip link set inner${octet} up
-    ip address add 172.31.${octet}.2/24 dev inner${octet}
+    for host in $(seq 2 ${1 + backendsOfService}); do ip address add 172.31.${octet}.$host/24 dev inner${octet}; done
     ip route add 10.9.${octet}.0/24 via 172.31.${octet}.1
     ip route add 10.10.${octet}.0/24 via 172.31.${octet}.1`
   )
@@ -193,4 +212,5 @@ const print = (measured: ReadonlyArray<Measured>) => {
   console.log(row(["paired, by rate and by processor time", "rate", "", "", "cpu"]))
   console.log(row(["  10,000 live over 10 live", paired(3, 2, "rates"), "", "", inverse(3, 2)]))
   console.log(row(["  10,000 live over the lone rule", paired(3, 1, "rates"), "", "", inverse(3, 1)]))
+  console.log(row(["  services over one live port", paired(5, 4, "rates"), "", "", inverse(5, 4)]))
 }
