@@ -415,9 +415,9 @@ const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
         container: undefined
       }
 
-const labelsOf = ({ allow }: Redirect): Mapping["labels"] =>
-  new Map(
-    allow === undefined
-      ? []
-      : [["portmapper.allow", allow.map((network) => IpNetwork.format(network)).join(",")]]
-  )
+const labelsOf = ({ allow, rate }: Redirect): Mapping["labels"] => {
+  const labels = new Map<string, string>()
+  if (allow !== undefined) labels.set("portmapper.allow", allow.map((one) => IpNetwork.format(one)).join(","))
+  if (rate !== undefined) labels.set("portmapper.rate", `${rate}/s`)
+  return labels
+}

@@ -191,7 +191,8 @@ describe("map, ls and unmap", () => {
                 Connections: 0,
                 BytesIn: null,
                 BytesOut: null,
-                Service: ""
+                Service: "",
+                Refused: null
               }
             ]
           }

@@ -443,7 +443,8 @@ describe("restore with another failure", () => {
       yield* TestClock.setTime(1_700_000_000_000)
       const { life, mapperLife, directory } = yield* makeLives
       const limited = group("8081", ["tcp 10.99.0.1 172.17.0.2:80"], {
-        "portmapper.allow": "10.0.0.0/8,192.168.1.1"
+        "portmapper.allow": "10.0.0.0/8,192.168.1.1",
+        "portmapper.rate": "20/s"
       })
       const before = yield* life(
         Effect.gen(function* () {

@@ -1,9 +1,11 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /** The routes of a thread: which one serves the traffic of a socket, its backend, and its allow-list. */
 
+import type { Limits } from "../../../src/protocol/Limits.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { slotOfSource } from "../../../src/relay/SourceHash.ts"
 import * as S from "../../linux/Syscalls.ts"
+import type { LimitState } from "../LimitState.ts"
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
 
@@ -20,12 +22,19 @@ export interface ServedRoute {
   udpIdleMillis: number
   share: SlotShare | undefined
   isRedirected: boolean
+  /** See `Limiting`. */
+  limits: RouteLimits | undefined
   /** The next route of the same socket. */
   next: ServedRoute | undefined
   flows: FlowLists | undefined
   /** See `Loops`. */
   inLoop: boolean
   lastKept: number
+}
+
+/** The limits of a route's frontend, with what they have counted. */
+export interface RouteLimits extends Limits {
+  readonly state: LimitState
 }
 
 /** The flows of a route in three lists, each by the time of the last packet. */
@@ -53,9 +62,12 @@ export const routeById = (id: number): ServedRoute | undefined => byId[id]
 export const allRoutes = (): ReadonlyArray<ServedRoute> => byId.filter((route) => route !== undefined)
 export const firstRoute = (fd: number): ServedRoute | undefined => firstOf[fd]
 
-/** Adds a route, or replaces the one with its id, which keeps its connections. */
+/** Open connections of each route. */
+export const openConnections = new Int32Array(maxRoutes)
+
+/** Adds a route, or replaces the one with its id, which keeps its connections and its limits. */
 export const putRoute = (serving: Serving): ServedRoute => {
-  const { id, fd, protocol, family, wildcard, local, backend, ...policy } = serving
+  const { id, fd, protocol, family, wildcard, local, backend, limits: _, ...policy } = serving
   backendBytes.set(backend, id * sizeOfBackend)
   const present = byId[id]
   if (present !== undefined)
@@ -68,6 +80,7 @@ export const putRoute = (serving: Serving): ServedRoute => {
     wildcard,
     local,
     ...policy,
+    limits: undefined,
     backendLength: backend.length,
     next: firstOf[fd],
     flows: undefined,
