@@ -66,6 +66,7 @@ export {
   type ListedMapping,
   ListedOwner
 } from "./protocol/Driver.ts"
+export { type Limits, noneRefused, type RefusalReason, type Refused } from "./protocol/Limits.ts"
 export * from "./protocol/Messages.ts"
 export {
   type Answer,

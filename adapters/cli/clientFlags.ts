@@ -2,24 +2,19 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
-import { Flag } from "effect/cli"
 import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
 import { makeClient, type PluginClient } from "../docker/PluginClient.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
 import { WrongUsage } from "./failure.ts"
 import { optionalText, toggle } from "./flags.ts"
-import { defaultSocket, defaultState, watchSocket } from "./options.ts"
+import { defaultSocket, defaultState, pluginName, watchSocket } from "./options.ts"
 import { usageText } from "./presenter.ts"
 
 /** The owner of mappings made by these commands. */
 export const owner = "cli"
 
 export const clientFlags = {
-  name: Flag.String("name").pipe(
-    Flag.withMetavar("NAME"),
-    Flag.withDescription("Ask the plugin of this name (portmapper)"),
-    Flag.withDefault("portmapper")
-  ),
+  name: pluginName("Ask the plugin of this name (portmapper)"),
   socket: optionalText("socket", "PATH", "Ask the plugin on this Unix socket"),
   url: optionalText("url", "URL", "Ask the plugin at this URL: http://, https://, tcp:// or unix://"),
   tlsCa: optionalText("tls-ca", "FILE", "With --url: trust this authority (PEM), not the system's"),

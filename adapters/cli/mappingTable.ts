@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { age, bytes, count } from "./humanise.ts"
 import { type Column, printable, tableLines } from "./Table.ts"
@@ -100,7 +101,13 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       labels: new Map(),
       connections: sum("connections"),
       bytesIn: sum("bytesIn"),
-      bytesOut: sum("bytesOut")
+      bytesOut: sum("bytesOut"),
+      refused: Object.fromEntries(
+        refusalReasons.map((reason) => [
+          reason,
+          members.reduce((total, { refused }) => total + (refused?.[reason] ?? 0), 0)
+        ])
+      )
     }
     return [service, ...members.map((member) => ({ ...member, isBelow: true }))]
   })
@@ -131,12 +138,24 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
     column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
     column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("REFUSED", refusedText, { dispensable: 2 }),
     column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
   ]
-  // Drops the column if nothing is labelled, or the host counts no bytes.
+  // Drops the column if nothing is labelled, nothing was refused, or the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(({ header, cells }) => !["IN", "OUT", "LABELS"].includes(header) || known(cells))
+  return columns.filter(
+    ({ header, cells }) => !["IN", "OUT", "REFUSED", "LABELS"].includes(header) || known(cells)
+  )
 }
+
+/** `12 rate, 3 allow`: how many clients each label refused, if any. */
+const refusedText = ({ refused }: Row): string =>
+  refusalReasons
+    .flatMap((reason) => {
+      const times = refused?.[reason] ?? 0
+      return times === 0 ? [] : [`${count(times)} ${reason}`]
+    })
+    .join(", ")
 
 const labelsText = (labels: ReadonlyMap<string, string>): string =>
   printable(

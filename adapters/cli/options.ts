@@ -25,11 +25,15 @@ const optional = <A>(...option: Parameters<typeof parsed<A>>) => Flag.optional(p
 /** A label's rule, phrased like an option's. */
 const expected = (rule: string): string => `expected ${rule}`
 
-export const name = Flag.String("name").pipe(
-  Flag.withMetavar("NAME"),
-  Flag.withDescription("The plugin's name, by which the Engine finds its socket"),
-  Flag.withDefault("portmapper")
-)
+/** A plugin's name is the name of its socket and of its spec file, and no path. */
+export const pluginName = (description: string) =>
+  parsed("name", "NAME", description, (text) =>
+    /^[A-Za-z0-9][\w.-]*$/.test(text)
+      ? Result.succeed(text)
+      : Result.fail("expected letters, digits, _, . and -, the first a letter or digit")
+  ).pipe(Flag.withDefault("portmapper"))
+
+export const name = pluginName("The plugin's name, by which the Engine finds its socket")
 
 export const socket = optionalText(
   "socket",

@@ -3,7 +3,7 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { frontendText, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
   hostsOf,
@@ -27,7 +27,7 @@ import {
 import { failed } from "./failure.ts"
 import { optionalText, parsed, toggle } from "./flags.ts"
 import { frontend, sorted } from "./mappingTable.ts"
-import { portLines } from "./portRuns.ts"
+import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
@@ -160,13 +160,22 @@ const release = Effect.fnUntraced(function* (client: PluginClient, bindings: Rea
 }, Effect.scoped)
 
 const linesOf = ({ bindings, missing }: Chosen): ReadonlyArray<string> => {
+  const frontends = [
+    ...Map.groupBy(bindings, (one) => frontendText(one.protocol, one.host, one.port)).values()
+  ]
   const lines = [
-    ...portLines(bindings.map(({ protocol, host, port }) => ({ protocol, host, port }))).map(
-      (line) => `unmapped ${line}`
-    ),
+    ...portLines(frontends.flatMap(frontendLine)).map((line) => `unmapped ${line}`),
     ...missing.map((text) => `not mapped: ${text}`)
   ]
   return lines.length === 0 ? ["nothing to unmap"] : lines
+}
+
+/** A service's port is named once, with the number of its backends. */
+const frontendLine = ([first, ...others]: ReadonlyArray<ReleasedBinding>): ReadonlyArray<PortLine> => {
+  if (first === undefined) return []
+  const { protocol, host, port } = first
+  const note = others.length === 0 ? undefined : ` (${others.length + 1} backends)`
+  return [{ protocol, host, port, note }]
 }
 
 const jsonOf = ({ bindings, missing }: Chosen): string =>

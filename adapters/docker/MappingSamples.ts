@@ -1,9 +1,10 @@
 /**
- * The traffic of each mapping as samples of `/metrics`: three counters with one or two lines for each mapping. What
+ * The traffic of each mapping as samples of `/metrics`: three counters with a few lines for each mapping. What
  * the host does not count has no sample, as the format requires. Source:
  * prometheus.io/docs/instrumenting/exposition_formats.
  */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { trafficFamilies } from "./TrafficTotals.ts"
 
@@ -14,7 +15,15 @@ export const mappingSamples = (mappings: ReadonlyArray<ListedMapping>): string =
       sample("portmapper_connections_total", labelsOf(mapping), mapping.connections)
     ),
     ...head("portmapper_refused_total"),
-    ...mappings.flatMap((mapping) => sample("portmapper_refused_total", labelsOf(mapping), mapping.refused)),
+    ...mappings.flatMap((mapping) =>
+      refusalReasons.flatMap((reason) =>
+        sample(
+          "portmapper_refused_total",
+          `${labelsOf(mapping)},reason="${reason}"`,
+          mapping.refused?.[reason]
+        )
+      )
+    ),
     ...head("portmapper_bytes_total"),
     ...mappings.flatMap((mapping) => [
       ...sample("portmapper_bytes_total", `${labelsOf(mapping)},direction="in"`, mapping.bytesIn),

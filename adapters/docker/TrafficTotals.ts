@@ -4,13 +4,14 @@
  */
 import { type Context, Metric } from "effect"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 
 /** The families, which `MappingSamples` has for each mapping. */
 export const trafficFamilies = {
   portmapper_connections_total: "New connections and flows to a mapping, redirected and relayed",
   portmapper_refused_total:
-    "Packets, and relayed connections, from sources that a mapping's allow-list keeps out",
+    "Packets, and relayed connections, that a mapping's allow-list or limits keep out, by reason: the label's name",
   portmapper_bytes_total:
     "Bytes to (in) and from (out) the backend of a mapping; redirected ones with net.netfilter.nf_conntrack_acct=1 alone"
 }
@@ -31,11 +32,11 @@ export const trafficTotals = (
       const counts = countsOf(mapping).map((count, index) => count ?? before?.[index])
       now.set(key, counts)
       const protocol = protocolOfNumber(mapping.protocol) ?? String(mapping.protocol)
-      for (const [index, { family, direction }] of counted.entries()) {
+      for (const [index, { family, attributes }] of counted.entries()) {
         const [count, last] = [counts[index], before?.[index] ?? 0]
         if (count === undefined) continue
         // A lower count is that of another mapping in its place.
-        counterOf(family, { protocol, ...direction }).updateUnsafe(
+        counterOf(family, { protocol, ...attributes }).updateUnsafe(
           count < last ? count : count - last,
           context
         )
@@ -50,17 +51,19 @@ type Counts = ReadonlyArray<number | undefined>
 
 const counted: ReadonlyArray<{
   readonly family: Family
-  readonly direction?: { readonly direction: string }
+  readonly attributes?: Readonly<Record<string, string>>
 }> = [
   { family: "portmapper_connections_total" },
-  { family: "portmapper_refused_total" },
-  { family: "portmapper_bytes_total", direction: { direction: "in" } },
-  { family: "portmapper_bytes_total", direction: { direction: "out" } }
+  ...refusalReasons.map(
+    (reason) => ({ family: "portmapper_refused_total", attributes: { reason } }) as const
+  ),
+  { family: "portmapper_bytes_total", attributes: { direction: "in" } },
+  { family: "portmapper_bytes_total", attributes: { direction: "out" } }
 ]
 
 const countsOf = ({ connections, refused, bytesIn, bytesOut }: ListedMapping): Counts => [
   connections,
-  refused,
+  ...refusalReasons.map((reason) => refused?.[reason]),
   bytesIn,
   bytesOut
 ]

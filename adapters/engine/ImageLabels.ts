@@ -23,6 +23,9 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // Without the header that a backend expects, a client could send a forged one with any source.
   "proxy-protocol": () => "narrows",
   "udp-idle": () => "opens",
+  connections: () => "narrows",
+  rate: () => "narrows",
+  "rate-per-source": () => "narrows",
   // An image must not put itself in front of somebody's port.
   share: () => "opens",
   balance: () => "opens",

@@ -18,9 +18,11 @@ import {
 } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
 import { scopeOf } from "../linux/sockets/SocketAddress.ts"
+import { maxLimitingThreads } from "./LimitState.ts"
 import {
   admissionOf,
   backendsOf,
+  limitStateOf,
   RouteEntries,
   type RouteEntry,
   routeText,
@@ -96,7 +98,7 @@ const make = Effect.fnUntraced(function* (
       maxFlows: options.maxFlows ?? 8192,
       answerMillis: Duration.toMillis(options.answerTimeout ?? Duration.seconds(2))
     },
-    maxThreads: options.maxThreads ?? Math.min(availableParallelism(), 4),
+    maxThreads: Math.min(options.maxThreads ?? Math.min(availableParallelism(), 4), maxLimitingThreads),
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
     paused: options.paused ?? false,
     routes: () => entries.all().map(assigned),
@@ -171,7 +173,8 @@ const newEntry = (
   if (place === undefined) return "there are too many routes"
   const options = first === undefined ? setOptions(libc(), socket) : 0
   if (options < 0) return `its socket can't be prepared: ${libc().errno("setsockopt", options).detail}`
-  return { route, id: place.id, thread: place.thread, scope, next: undefined }
+  const limitState = limitStateOf(route, first)
+  return { route, id: place.id, thread: place.thread, scope, limitState, next: undefined }
 }
 
 const serve = (parts: Parts, entry: RouteEntry): Effect.Effect<void, string> =>

@@ -30,8 +30,8 @@ const startPatienceMillis = 20_000
 /** How long a resting thread keeps a command unread before it is woken, if nothing else wakes it. */
 const wakeMillis = 10
 
-/** Data that all threads share. */
-export type CommonData = Pick<ThreadData, "settings" | "ownPorts" | "budget">
+/** Data that all threads share, and the thread's number. */
+export type CommonData = Pick<ThreadData, "index" | "settings" | "ownPorts" | "budget">
 
 export interface ThreadEvents {
   readonly onEnded: (route: number) => void

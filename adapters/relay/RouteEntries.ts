@@ -9,6 +9,7 @@ import { type Address, isLoopback, isUnspecified } from "../../src/protocol/Addr
 import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
 import { socketAddress } from "../linux/sockets/SocketAddress.ts"
+import { hasSources, makeLimitState } from "./LimitState.ts"
 import type { Serving } from "./ThreadMessages.ts"
 
 export interface RouteEntry {
@@ -17,6 +18,8 @@ export interface RouteEntry {
   readonly thread: number | undefined
   /** The interface of a link-local backend, else 0. */
   readonly scope: number
+  /** Where its route has limits; shared with the other routes of its frontend. */
+  readonly limitState: SharedArrayBuffer | undefined
   /** Another route of the same socket. */
   next: RouteEntry | undefined
 }
@@ -62,8 +65,26 @@ export class RouteEntries {
   }
 }
 
-export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Duration): Serving => {
-  const { protocol, host, socket, backend, allow, proxyProtocol, share } = route
+/** What the limits of its frontend have counted so far goes on. */
+export const limitStateOf = (
+  { host, limits }: Route,
+  first: RouteEntry | undefined
+): SharedArrayBuffer | undefined => {
+  if (limits === undefined) return undefined
+  const withSources = limits.ratePerSource !== undefined
+  for (let entry = first; entry !== undefined; entry = entry.next) {
+    const { limitState } = entry
+    if (entry.route.host.key !== host.key || limitState === undefined) continue
+    if (!withSources || hasSources(limitState)) return limitState
+  }
+  return makeLimitState(withSources)
+}
+
+export const servingOf = (
+  { route, id, scope, limitState }: RouteEntry,
+  udpIdle: Duration.Duration
+): Serving => {
+  const { protocol, host, socket, backend, allow, proxyProtocol, share, limits, admits } = route
   const wildcard = isUnspecified(socket.host)
   return {
     id,
@@ -76,7 +97,9 @@ export const servingOf = ({ route, id, scope }: RouteEntry, udpIdle: Duration.Du
     allow: allow?.map(({ address, prefixLength }) => ({ octets: octetsOf(address), prefixLength })),
     proxyProtocol,
     udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle),
-    share
+    share,
+    isRedirected: admits === "loopback",
+    limits: limits === undefined || limitState === undefined ? undefined : { ...limits, state: limitState }
   }
 }
 

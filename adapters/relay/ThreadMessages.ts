@@ -3,6 +3,7 @@
  * either side reads it without loading the other.
  */
 import type { MessagePort } from "node:worker_threads"
+import type { Limits } from "../../src/protocol/Limits.ts"
 import type { SlotShare } from "../../src/protocol/Slots.ts"
 
 /** A route as a thread serves it. */
@@ -26,6 +27,14 @@ export interface Serving {
   readonly udpIdleMillis: number
   /** Where it is one of several routes of its frontend: a client is served by the one that has its slot. */
   readonly share: SlotShare | undefined
+  /** Whether the kernel itself leads to this backend all that is not left to the relay whoever the backend is. */
+  readonly isRedirected: boolean
+  readonly limits: ServedLimits | undefined
+}
+
+/** The limits of a frontend; all of its routes, in all threads, have the same `state`: see `LimitState`. */
+export interface ServedLimits extends Limits {
+  readonly state: SharedArrayBuffer
 }
 
 export interface Network {
@@ -65,6 +74,8 @@ export interface Settings {
 
 /** The data a thread starts with. */
 export interface ThreadData {
+  /** Its number among the relay's threads. */
+  readonly index: number
   /** The URL of the module that started it, beside which koffi is found. */
   readonly loadedBy: string
   readonly port: MessagePort
@@ -84,7 +95,7 @@ export interface ThreadData {
    * the thread's own.
    */
   readonly kinds: SharedArrayBuffer
-  /** Four float64 for each route: see `counterOf`. */
+  /** Some float64 for each route: see `counterOf`. */
   readonly counters: SharedArrayBuffer
   /** An int32 for each port of TCP, then for each of UDP: see `Loops`. Shared by all threads. */
   readonly ownPorts: SharedArrayBuffer
@@ -129,8 +140,12 @@ export const turnWords = 3
 export const budgetOf = { available: 0, taken: 1, threads: 2, refusedTcp: 3, refusedUdp: 4 } as const
 export const budgetWords = 5
 
-export const countersPerRoute = 4
-export const counterOf = { connections: 0, refused: 1, bytesIn: 2, bytesOut: 3 } as const
+export const countersPerRoute = 7
+/** The last four are what each label refused. */
+export const counterOf = {
+  ...{ connections: 0, bytesIn: 1, bytesOut: 2 },
+  ...{ overAllow: 3, overConnections: 4, overRate: 5, overSourceRate: 6 }
+} as const
 
 /** For connections to clients and to backends alike. Linux waits two hours by default. */
 export const keepaliveSeconds = 60

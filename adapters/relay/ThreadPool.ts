@@ -6,6 +6,7 @@
 import { Clock, Effect, type Scope } from "effect"
 import type { RelayCount } from "../../src/relay/Relay.ts"
 import { controlReserve, descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
+import { forgetThread } from "./LimitState.ts"
 import { type CommonData, type Done, RelayThread } from "./RelayThread.ts"
 import {
   budgetOf,
@@ -98,7 +99,7 @@ export class ThreadPool {
   /** Stopped routes, each with the threads that still have connections of it. */
   private readonly ending = new Map<number, Set<Member>>()
   private readonly endWaiters = new Set<() => void>()
-  private readonly common: CommonData
+  private readonly common: Omit<CommonData, "index">
   private readonly budget = new Int32Array(new SharedArrayBuffer(budgetWords * 4))
   private readonly lacking = new Set<Member>()
   private readonly inLoop = new Set<number>()
@@ -205,11 +206,22 @@ export class ThreadPool {
   }
 
   countersOf(id: number): Counters {
-    const sum = { connections: 0, refused: 0, bytesIn: 0, bytesOut: 0 }
-    for (const { thread } of this.members)
-      for (const name of ["connections", "refused", "bytesIn", "bytesOut"] as const)
-        sum[name] += thread.counters[id * countersPerRoute + counterOf[name]] ?? 0
-    return sum
+    const sum = (counter: keyof typeof counterOf) =>
+      this.members.reduce(
+        (total, { thread }) => total + (thread.counters[id * countersPerRoute + counterOf[counter]] ?? 0),
+        0
+      )
+    return {
+      connections: sum("connections"),
+      refused: {
+        allow: sum("overAllow"),
+        connections: sum("overConnections"),
+        rate: sum("overRate"),
+        "rate-per-source": sum("overSourceRate")
+      },
+      bytesIn: sum("bytesIn"),
+      bytesOut: sum("bytesOut")
+    }
   }
 
   async end(): Promise<void> {
@@ -226,13 +238,16 @@ export class ThreadPool {
   private add(): void {
     const member: Member = {
       index: this.members.length,
-      thread: new RelayThread(this.common, {
-        onLoop: (route) => this.foundLoop(route),
-        onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
-        onEnded: (route) => this.ended(route, member),
-        onBusy: () => this.busy(member),
-        onDeath: (why) => this.died(member, why)
-      }),
+      thread: new RelayThread(
+        { ...this.common, index: this.members.length },
+        {
+          onLoop: (route) => this.foundLoop(route),
+          onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
+          onEnded: (route) => this.ended(route, member),
+          onBusy: () => this.busy(member),
+          onDeath: (why) => this.died(member, why)
+        }
+      ),
       restart: undefined,
       deaths: 0,
       begunMillis: 0,
@@ -325,6 +340,8 @@ export class ThreadPool {
   /** Its connections are gone; its sockets wait for its restart. */
   private died(member: Member, why: string): void {
     for (const id of [...this.ending.keys()]) this.ended(id, member)
+    for (const { serving } of this.options.routes())
+      if (serving.limits !== undefined) forgetThread(serving.limits.state, member.index)
     this.lackDescriptors(member, false)
     if (this.hasEnded) return
     if (!member.thread.hasStarted && this.isSpare(member)) {

@@ -30,6 +30,11 @@ export interface Redirect {
    * it. Rules of the same service differ in backend and slots alone.
    */
   readonly share?: SlotShare | undefined
+  /**
+   * How many new connections to the frontend may begin in a second, by all its rules together; further ones are
+   * dropped and counted.
+   */
+  readonly rate?: number | undefined
 }
 
 /** Drops packets from outside to a port published on a loopback address, whatever the host's routes say. */
@@ -76,12 +81,13 @@ export class FirewallError extends Schema.TaggedError<FirewallError>()("Firewall
 
 /**
  * What a rule counted since it was added: connections redirected (none for a `Limit`, whose relay counts them), and
- * packets dropped because of their source.
+ * packets dropped because of their source, or because of the rate. Of a service's rules, one has the drops of all.
  */
 export interface Counted {
   readonly rule: Redirect | Limit
   readonly connections: number
   readonly dropped: number
+  readonly overRate: number
 }
 
 /**
@@ -207,7 +213,8 @@ export const ruleText = (rule: Rule): string => {
   const share = rule._tag === "Redirect" ? rule.share : undefined
   const slots =
     share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
-  return `${rule._tag} ${frontend}${backend}${slots}${allow}`
+  const rate = rule._tag === "Redirect" && rule.rate !== undefined ? ` at most ${rule.rate}/s` : ""
+  return `${rule._tag} ${frontend}${backend}${slots}${allow}${rate}`
 }
 
 const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(network)
@@ -249,7 +256,7 @@ function makeMemoryFirewall() {
     read: Effect.map(standing("read"), (rules) => ({
       rules: [...rules.values()],
       counted: [...rules.values()].flatMap((rule) =>
-        rule._tag === "Guard" ? [] : [{ rule, connections: 0, dropped: 0 }]
+        rule._tag === "Guard" ? [] : [{ rule, connections: 0, dropped: 0, overRate: 0 }]
       )
     })),
     refuse: (flows) =>

@@ -35,6 +35,7 @@ import {
   type Candidate,
   holdsOfService,
   join,
+  nameOf,
   type Reshare,
   refusalOf,
   resourcesWith,
@@ -294,8 +295,12 @@ const handsOver = (from: string, to: string): boolean => {
 
 /** The owner of the port, since when it holds it, and how to free it. */
 const holderText = ({ mapping }: MappingEntry): string => {
-  const { protocol, backend, owner, sinceMillis } = mapping
+  const { protocol, backend, owner, sinceMillis, share } = mapping
   const since = new Date(sinceMillis).toISOString()
-  const to = `${backend.address.text} port ${backend.port}`
-  return `held by ${owner} for ${to} since ${since}; if that container is gone: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
+  // What frees the port unmaps all backends of a service.
+  const [to, gone] =
+    share === undefined
+      ? [`${backend.address.text} port ${backend.port}`, "that container is"]
+      : [`service ${nameOf(share.service)}`, "all of its containers are"]
+  return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
 }

@@ -1,12 +1,13 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an
- * error.
+ * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an
+ * unknown label under `portmapper.`, in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../protocol/Address.ts"
 import { preview } from "../protocol/GoJson.ts"
+import { type Limits, noLimits } from "../protocol/Limits.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
 import type { Balance } from "../protocol/Slots.ts"
@@ -18,7 +19,7 @@ import type { Balance } from "../protocol/Slots.ts"
 export type Mode = "nat" | "engine" | "proxy" | "routed"
 export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 
-export interface Policy {
+export interface Policy extends Limits {
   /** `undefined`: the plugin's default. */
   readonly mode: Mode | undefined
   /** The allowed sources; `undefined` allows all. An address without a prefix length means that address alone. */
@@ -35,6 +36,7 @@ export const noPolicy: Policy = {
   allow: undefined,
   proxyProtocol: undefined,
   udpIdle: undefined,
+  ...noLimits,
   share: undefined,
   balance: undefined
 }
@@ -50,7 +52,8 @@ export const maxPrefixes = 1000
 
 /** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
 export const labelNames = [
-  ...["mode", "allow", "proxy-protocol", "udp-idle", "share", "balance", "health", "publish", "network"]
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
+  ...["share", "balance", "health", "publish", "network"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
@@ -118,11 +121,17 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
         : Result.fail("v1 or v2")
     case "portmapper.udp-idle":
       return Result.map(parseIdle(value), (udpIdle) => ({ udpIdle }))
+    case "portmapper.connections":
+      return Result.map(parseLimit(value, ""), (connections) => ({ connections }))
+    case "portmapper.rate":
+      return Result.map(parseLimit(value, "/s"), (rate) => ({ rate }))
+    case "portmapper.rate-per-source":
+      return Result.map(parseLimit(value, "/s"), (ratePerSource) => ({ ratePerSource }))
     case "portmapper.share":
       return sharePattern.test(value)
         ? Result.succeed({ share: value })
         : Result.fail(
-            "a name of letters, digits, `_`, `.` and `-`, at most 64, with a leading / for the whole host"
+            "a name of at most 64 letters, digits, `_`, `.` and `-`, the first a letter or digit; /NAME is the whole host's"
           )
     case "portmapper.balance":
       return value === "random" || value === "source"
@@ -141,18 +150,26 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
 }
 
 /** `web`, `/web`, and `PROJECT/web`, as `portmapper watch` writes it. */
-const sharePattern = /^(?:[\w.-]{1,64})?(?:\/?[A-Za-z0-9][\w.-]{0,63})$/
+const sharePattern = /^(?:[\w.-]{0,255}\/)?[A-Za-z0-9][\w.-]{0,63}$/
 
 /**
  * What all members of a service must have in common, as pairs of label and value. Labels that name the container or
- * its network differ.
+ * its network differ. A default that is written out is the same as none.
  */
 export const sharedPolicy = (labels: Labels): ReadonlyArray<readonly [name: string, value: string]> =>
-  commonLabels.map((name) => [name, labels.get(name) ?? ""])
+  commonLabels.map((name) => {
+    const value = labels.get(name) ?? ""
+    return [name, value === defaults[name] ? "" : value]
+  })
 
-const commonLabels = ["mode", "allow", "proxy-protocol", "udp-idle", "balance"].map(
-  (name) => `portmapper.${name}`
-)
+const defaults: Readonly<Record<string, string>> = {
+  "portmapper.mode": "auto",
+  "portmapper.balance": "random"
+}
+
+const commonLabels = [
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "balance"]
+].map((name) => `portmapper.${name}`)
 
 const nearestLabel = (name: string): string => {
   const distances = known.map((label) => editDistance(name.toLowerCase(), label))
@@ -193,6 +210,17 @@ const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
   if (value === "auto") return Result.succeed({ mode: undefined })
   const mode = modes.find((candidate) => candidate === value)
   return mode === undefined ? Result.fail(`one of auto, ${modes.join(", ")}`) : Result.succeed({ mode })
+}
+
+const greatestLimit = 1_000_000
+
+const parseLimit = (value: string, unit: "" | "/s"): Result.Result<number, string> => {
+  const digits = value.endsWith(unit) ? value.slice(0, value.length - unit.length) : ""
+  return /^[1-9]\d{0,6}$/.test(digits) && Number(digits) <= greatestLimit
+    ? Result.succeed(Number(digits))
+    : Result.fail(
+        `a number from 1 to ${greatestLimit}${unit === "" ? "" : ` with ${unit} behind it, such as 20/s`}`
+      )
 }
 
 /** At least one address or prefix, comma-separated. */

@@ -88,9 +88,10 @@ export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
   Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
-    const mode = policy.mode ?? (needsRelay(group, policy) ? "proxy" : capabilities.defaultMode)
+    const mode = policy.mode ?? modeFor(group, policy, capabilities)
     const issues = [
       ...headerIssues(policy),
+      ...limitIssues(policy),
       ...(mode === "routed" ? [] : selfMappingIssues(group)),
       ...shareIssues(group, mode, policy, capabilities)
     ]
@@ -98,6 +99,33 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       ? Result.fail(new RequestError({ issues }))
       : planIn(mode, group, policy, capabilities)
   })
+
+/** The mode of a group that names none: the default one, if that has what its labels ask for. */
+const modeFor = (group: Group, policy: Policy, { defaultMode }: Capabilities): Mode =>
+  !needsRelay(group, policy) && limitsWithModes(policy).every(({ modes }) => modes.includes(defaultMode))
+    ? defaultMode
+    : "proxy"
+
+/** The group's limits, each with the modes that have it. */
+const limitsWithModes = ({ connections, rate, ratePerSource }: Policy) =>
+  [
+    { label: "connections", limit: connections, unit: "", modes: ["proxy"] },
+    { label: "rate", limit: rate, unit: "/s", modes: ["nat", "proxy"] },
+    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] }
+  ].filter(({ limit }) => limit !== undefined)
+
+const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
+  limitsWithModes(policy).flatMap(({ label, limit, unit, modes }) =>
+    policy.mode === undefined || modes.includes(policy.mode)
+      ? []
+      : [
+          {
+            path: `Labels["portmapper.${label}"]`,
+            value: preview(`${limit}${unit}`),
+            rule: `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
+          }
+        ]
+  )
 
 /** Why a group can't share its port as its labels request, if it can't. */
 const shareIssues = (
@@ -169,11 +197,14 @@ const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
 const rulesOf = (
   { entry, redirects, relays, shields }: Served,
   port: number,
-  { allow }: Policy,
+  { allow, rate }: Policy,
   share: SlotShare | undefined
 ): ReadonlyArray<Rule> => {
   const frontend = { protocol: entry.protocol, host: entry.host, port }
-  if (redirects) return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...shared(share) }]
+  if (redirects) {
+    const rest = { ...shared(share), ...(rate === undefined ? {} : { rate }) }
+    return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...rest }]
+  }
   if (!shields) return []
   if (isLoopback(entry.host)) return [{ _tag: "Guard", ...frontend }]
   return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
@@ -201,8 +232,15 @@ const routeOf = (
         allow: policy.allow,
         proxyProtocol: policy.proxyProtocol,
         udpIdle: policy.udpIdle,
+        ...limited(policy),
         ...shared(share)
       }
+
+/** No property where there are no limits. */
+const limited = ({ connections, rate, ratePerSource }: Policy) =>
+  connections === undefined && rate === undefined && ratePerSource === undefined
+    ? {}
+    : { limits: { connections, rate, ratePerSource } }
 
 /** The host resources that one served entry takes, on the port it got. */
 export const resourcesOf = (

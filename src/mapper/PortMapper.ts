@@ -5,7 +5,7 @@
 import { Clock, Duration, Effect, Exit, Layer, Result, Scope } from "effect"
 import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
-import { Firewall, type Rule } from "../firewall/Firewall.ts"
+import { type Counted, Firewall, type Rule } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator.ts"
 import {
@@ -15,6 +15,7 @@ import {
   type ListedMapping,
   ListedOwner
 } from "../protocol/Driver.ts"
+import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.ts"
 import type { Endpoint, Group, PortBinding, Release } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import { Relay, type RelayCount } from "../relay/Relay.ts"
@@ -289,7 +290,7 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
-      refused: isLimited(entry) ? (kernel?.dropped ?? 0) + (userland?.refused ?? 0) : undefined
+      refused: refusedOf(entry, kernel, userland)
     }
   })
 })
@@ -309,8 +310,27 @@ const carrierKey = ({
   return share === undefined || backend === undefined ? frontend : memberKey(frontend, backend)
 }
 
-const isLimited = ({ resources: { rules, route } }: MappingEntry): boolean =>
-  route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
+/** What the entry's labels refused, for each that it has. */
+const refusedOf = (
+  { resources: { rules, route } }: MappingEntry,
+  kernel: Counted | undefined,
+  userland: RelayCount | undefined
+): Partial<Refused> => {
+  const sum = (reason: RefusalReason, dropped = 0) => ({
+    [reason]: dropped + (userland?.refused[reason] ?? 0)
+  })
+  const { connections, rate, ratePerSource } = route?.limits ?? noLimits
+  const isAllowing =
+    route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
+  const isRated =
+    rate !== undefined || rules.some((rule) => rule._tag === "Redirect" && rule.rate !== undefined)
+  return {
+    ...(isAllowing ? sum("allow", kernel?.dropped) : {}),
+    ...(connections === undefined ? {} : sum("connections")),
+    ...(isRated ? sum("rate", kernel?.overRate) : {}),
+    ...(ratePerSource === undefined ? {} : sum("rate-per-source"))
+  }
+}
 
 /** The sum of all bytes of its traffic: `undefined` where a part of the traffic is not counted. */
 const bytesOf = (

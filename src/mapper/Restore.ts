@@ -377,14 +377,21 @@ const importFromKernel = Effect.fnUntraced(function* (
     const mapping = mappingOfRule(rule, nowMillis)
     return mapping === undefined ? [] : [{ mapping, state: "applied" }]
   })
+  const unnamed = read.success.rules.filter(
+    (rule) => rule._tag === "Redirect" && rule.share !== undefined
+  ).length
+  if (unnamed > 0)
+    yield* Effect.logWarning(
+      `${unnamed} backends of services could not be read back, since the kernel does not know the services' names: they are published again when they are asked for again`
+    )
   if (found.length > 0) yield* logFailure("recording what was read back", store.put(found))
   return found
 })
 
 /**
  * A redirection is a mapping in `nat` mode, and its sources give the allow label (a rule that allows no source
- * can't come from a label, and is skipped; so is one of a service, whose name the kernel does not know). Rules of other kinds don't name their backend, and a port that was only
- * relayed may have no rule: neither can be read back.
+ * can't come from a label, and is skipped; so is one of a service, whose name the kernel does not know). Rules of
+ * other kinds don't name their backend, and a port that was only relayed may have no rule: neither can be read back.
  */
 const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
   rule._tag !== "Redirect" || rule.share !== undefined || rule.allow?.length === 0
@@ -403,9 +410,9 @@ const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
         container: undefined
       }
 
-const labelsOf = ({ allow }: Redirect): Mapping["labels"] =>
-  new Map(
-    allow === undefined
-      ? []
-      : [["portmapper.allow", allow.map((network) => IpNetwork.format(network)).join(",")]]
-  )
+const labelsOf = ({ allow, rate }: Redirect): Mapping["labels"] => {
+  const labels = new Map<string, string>()
+  if (allow !== undefined) labels.set("portmapper.allow", allow.map((one) => IpNetwork.format(one)).join(","))
+  if (rate !== undefined) labels.set("portmapper.rate", `${rate}/s`)
+  return labels
+}

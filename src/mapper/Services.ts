@@ -184,7 +184,7 @@ const disagreement = (
 ): string | undefined => {
   const [member] = members
   if (member === undefined) return undefined
-  if (members.length >= maxMembers) return `a service of less than ${maxMembers} backends`
+  if (members.length >= maxMembers) return `a service of fewer than ${maxMembers} backends`
   return differing(member.mapping, mode, labels)
 }
 

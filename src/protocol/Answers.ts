@@ -1,5 +1,6 @@
 /** Encodes answers as plain data in Go's field order, ready for `JSON.stringify`. */
 import type { ListedMapping } from "./Driver.ts"
+import type { Refused } from "./Limits.ts"
 import type {
   ActivateResponse,
   ListPortsResponse,
@@ -64,5 +65,12 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   Connections: mapping.connections ?? null,
   BytesIn: mapping.bytesIn ?? null,
   BytesOut: mapping.bytesOut ?? null,
-  Service: mapping.service ?? ""
+  Service: mapping.service ?? "",
+  Refused: wireRefused(mapping.refused ?? {})
 })
+
+const wireRefused = (refused: Partial<Refused>): (typeof WireMapping.Encoded)["Refused"] => {
+  const { allow = null, connections = null, rate = null, "rate-per-source": ratePerSource = null } = refused
+  const counts = { Allow: allow, Connections: connections, Rate: rate, RatePerSource: ratePerSource }
+  return Object.values(counts).every((count) => count === null) ? null : counts
+}

@@ -162,8 +162,20 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     connections: mapping.Connections ?? undefined,
     bytesIn: mapping.BytesIn ?? undefined,
     bytesOut: mapping.BytesOut ?? undefined,
-    service: mapping.Service === "" ? undefined : mapping.Service
+    service: mapping.Service === "" ? undefined : mapping.Service,
+    refused: refusedListed(mapping.Refused)
   })
+}
+
+const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMapping["refused"] => {
+  if (refused === null || refused === undefined) return undefined
+  const { Allow, Connections, Rate, RatePerSource } = refused
+  return {
+    ...(Allow === null ? {} : { allow: Allow }),
+    ...(Connections === null ? {} : { connections: Connections }),
+    ...(Rate === null ? {} : { rate: Rate }),
+    ...(RatePerSource === null ? {} : { "rate-per-source": RatePerSource })
+  }
 }
 
 const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<

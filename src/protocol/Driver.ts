@@ -3,6 +3,7 @@
  * built-in mapper is one driver; your own is `Driver.of({ mapPorts, unmapPorts })`, and any transport serves it.
  */
 import { Context, type Effect, type Scope } from "effect"
+import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
 import type { Publish } from "./PublishSyntax.ts"
 
@@ -46,8 +47,8 @@ export interface ListedMapping {
   readonly bytesOut: number | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
-  /** What its allow-list refused: packets, and connections where they are relayed. Only `/metrics` reports it. */
-  readonly refused?: number | undefined
+  /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
+  readonly refused?: Partial<Refused> | undefined
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */

@@ -96,9 +96,17 @@ export const ErrorResponse = goStruct({ Err: text })
 /** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
 export const ListPortsRequest = goStruct({ OwnedBy: text })
 
+/** How many clients each label refused; `null` for one that the mapping does not have. */
+export const WireRefused = goStruct({
+  Allow: optionalInt,
+  Connections: optionalInt,
+  Rate: optionalInt,
+  RatePerSource: optionalInt
+})
+
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""` for a mapping that
- * shares its port with no other.
+ * shares its port with no other; `Refused` is `null` where nothing limits the mapping.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -114,7 +122,8 @@ export const WireMapping = goStruct({
   Connections: optionalInt,
   BytesIn: optionalInt,
   BytesOut: optionalInt,
-  Service: text
+  Service: text,
+  Refused: optional(WireRefused)
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

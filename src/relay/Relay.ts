@@ -7,6 +7,7 @@ import { IpNetwork, NetAddress } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
 import type { Admission, HostSocket } from "../ports/HostSockets.ts"
 import type { Address } from "../protocol/Address.ts"
+import { type Limits, limitsText, noneRefused, type Refused } from "../protocol/Limits.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type SlotShare, slotsText } from "../protocol/Slots.ts"
@@ -35,6 +36,8 @@ export interface Route {
    * setting.
    */
   readonly udpIdle: Duration.Duration | undefined
+  /** Of the frontend: equal in all routes of a service. They hold for what begins from now on. */
+  readonly limits?: Limits | undefined
   /** The backend's slots where the frontend is a service's, which has a route for each backend. */
   readonly share?: SlotShare | undefined
 }
@@ -51,12 +54,12 @@ export const routeKey = ({ protocol, host, port, backend, share }: RouteFrontend
 
 /**
  * What a route has carried since it was opened; a route that replaced another continues its counts. A UDP flow
- * counts as a connection. `refused` counts what `allow` kept out: connections, and packets of UDP. Bytes are
- * payload, `bytesIn` from clients.
+ * counts as a connection. `refused` counts what `allow` and the limits kept out: connections, and packets of UDP. Bytes
+ * are payload, `bytesIn` from clients.
  */
 export interface RelayCount extends RouteFrontend {
   readonly connections: number
-  readonly refused: number
+  readonly refused: Refused
   readonly bytesIn: number
   readonly bytesOut: number
 }
@@ -123,7 +126,7 @@ export const reroute = (
 export class MemoryRelay extends Context.Service<
   MemoryRelay,
   {
-    /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. */
+    /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. Limits are listed, not enforced. */
     readonly routes: () => ReadonlyArray<string>
     /** A client's connection, or its UDP flow, through a route. It is counted even if refused. */
     readonly connect: (frontend: RouteFrontend, source: Address) => MemoryConnection
@@ -189,7 +192,7 @@ function makeMemoryRelay() {
       [...entries.values()].map(({ route, connections, refused }) => ({
         ...routeFrontend(route),
         connections,
-        refused,
+        refused: { ...noneRefused, allow: refused },
         bytesIn: 0,
         bytesOut: 0
       }))
@@ -200,7 +203,7 @@ function makeMemoryRelay() {
       [...entries.values()]
         .map(
           ({ route }) =>
-            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)} admits ${route.admits}`
+            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)} admits ${route.admits}${limitsText(route.limits)}`
         )
         .sort(),
     connect: (frontend, source) => {

@@ -185,12 +185,17 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),
-    fc.constantFrom("", "web", "shop/web", "/web")
+    fc.constantFrom("", "web", "shop/web", "/web"),
+    fc.oneof(
+      fc.record({ Allow: counter, Connections: counter, Rate: fc.nat(), RatePerSource: counter }),
+      fc.constant(null)
+    )
   )
-  .map(([[req], at, Mode, Owner, State, since, Labels, [Connections, BytesIn, BytesOut], Service]) => {
+  .map(([[req], at, Mode, Owner, State, since, Labels, counts, Service, Refused]) => {
+    const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
-    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut, Service }
+    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut, Service, Refused }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({
@@ -231,6 +236,10 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.allow": "10.0.0.0/33" },
   { "portmapper.udp-idle": "0s" },
   { "portmapper.proxy-protocol": "v3" },
+  { "portmapper.connections": "0" },
+  { "portmapper.rate": "10" },
+  { "portmapper.rate": "10/s", "portmapper.mode": "routed" },
+  { "portmapper.rate-per-source": "1/s", "portmapper.mode": "nat" },
   { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
   { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },

@@ -77,14 +77,18 @@ export const differsFromOthers = (
   )
 
 const agrees = (mapping: ModelMapping, { mode, labels }: Claim): boolean => {
-  const others = labelsOf(mapping)
-  return (
-    mapping.mode === mode &&
-    ["mode", "allow", "proxy-protocol", "udp-idle", "balance"].every(
-      (name) => (others[`portmapper.${name}`] ?? "") === (labels[`portmapper.${name}`] ?? "")
-    )
-  )
+  const valuesOf = (these: Labels) =>
+    commonLabels.map(([name, otherwise]) => these[`portmapper.${name}`] ?? otherwise).join("\n")
+  return mapping.mode === mode && valuesOf(labelsOf(mapping)) === valuesOf(labels)
 }
+
+/** What all backends must have in common, each with the value that no label means. */
+const commonLabels = [
+  ...[["mode", "auto"] as const, ["balance", "random"] as const],
+  ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"].map(
+    (name) => [name, ""] as const
+  )
+]
 
 const labelsOf = ({ policy }: ModelMapping): Labels =>
   Object.fromEntries(JSON.parse(policy) as ReadonlyArray<[string, string]>)

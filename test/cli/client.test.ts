@@ -132,6 +132,22 @@ describe("map, ls and unmap", () => {
     )
   )
 
+  it.live("name a port of several backends once when they unmap it", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        for (const number of [2, 3])
+          yield* ask(`map -p 0.0.0.0:8080-8081:80-81 --to 172.17.0.${number} --label portmapper.share=web`)
+        yield* ask("map -p 0.0.0.0:8082:80 --to 172.17.0.2")
+        assert.deepStrictEqual(
+          yield* ask("unmap --all"),
+          done("unmapped 0.0.0.0:8080-8081/tcp (2 backends)", "unmapped 0.0.0.0:8082/tcp")
+        )
+        assert.deepStrictEqual(yield* mapped, [])
+      })
+    )
+  )
+
   it.live("print one JSON document with --json, also when they fail", () =>
     withMemory(
       Effect.gen(function* () {
@@ -175,7 +191,8 @@ describe("map, ls and unmap", () => {
                 Connections: 0,
                 BytesIn: null,
                 BytesOut: null,
-                Service: ""
+                Service: "",
+                Refused: null
               }
             ]
           }

@@ -207,6 +207,26 @@ FRONTEND         BACKEND               MODE  OWNER   STATE       AGE  CONNS     
     )
   })
 
+  it("shows what was refused, by reason, where anything was", () => {
+    const web = { service: "web", labels: new Map([["a", "b"]]) }
+    const rows = [
+      mapping("tcp 0.0.0.0 80 172.17.0.3 80", { ...web, refused: { allow: 0, rate: 12_000 } }),
+      mapping("tcp 0.0.0.0 80 172.17.0.2 80", { ...web, refused: { allow: 3, rate: 0 } }),
+      mapping("tcp 0.0.0.0 81 172.17.0.2 81", { refused: { connections: 0 } })
+    ]
+    assert.strictEqual(
+      text(rows, 100),
+      `
+FRONTEND        BACKEND          MODE  OWNER   STATE  AGE  CONNS  REFUSED              LABELS
+0.0.0.0:80/tcp  web: 2 backends  nat   engine  live    1m      0  3 allow, 12000 rate
+                  172.17.0.2:80  nat   engine  live    1m      0  3 allow              a=b
+                  172.17.0.3:80  nat   engine  live    1m      0  12000 rate           a=b
+0.0.0.0:81/tcp  172.17.0.2:81    nat   engine  live    1m      0
+`
+    )
+    assert.notInclude(text(rows.slice(2), 100), "REFUSED")
+  })
+
   it("has its header also without a mapping", () => {
     assert.strictEqual(text([], 80), "\nFRONTEND  BACKEND  MODE  OWNER  STATE  AGE  CONNS\n")
   })

@@ -12,7 +12,7 @@ it("shows the traffic of each mapping, and omits what the host does not count", 
       backendIp: "fd00::2",
       bytesIn: 10,
       bytesOut: 20,
-      refused: 4
+      refused: { allow: 4, rate: 0 }
     }),
     listedMapping({ frontendPort: 0, mode: "routed", connections: undefined })
   ])
@@ -23,7 +23,8 @@ it("shows the traffic of each mapping, and omits what the host does not count", 
       'portmapper_connections_total{protocol="tcp",frontend="0.0.0.0:8080",backend="172.17.0.2:80"} 3',
       'portmapper_connections_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80"} 3',
       "# TYPE portmapper_refused_total counter",
-      'portmapper_refused_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80"} 4',
+      'portmapper_refused_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",reason="allow"} 4',
+      'portmapper_refused_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",reason="rate"} 0',
       "# TYPE portmapper_bytes_total counter",
       'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="in"} 10',
       'portmapper_bytes_total{protocol="udp",frontend="[::]:8080",backend="[fd00::2]:80",direction="out"} 20',

@@ -153,7 +153,7 @@ describe("the metrics page", () => {
       // One goes, one can't be counted for once, one has more, one is of another protocol.
       const next = [
         listed({ frontendPort: 1001, connections: undefined }),
-        listed({ frontendPort: 1002, connections: 8, refused: 2 }),
+        listed({ frontendPort: 1002, connections: 8, refused: { allow: 2, connections: 3 } }),
         listed({ protocol: 17, frontendPort: 1003, connections: 1 })
       ]
       assert.deepStrictEqual(traffic(yield* page(next)), [
@@ -163,7 +163,8 @@ describe("the metrics page", () => {
         'portmapper_bytes_total{protocol="udp",direction="out"} 20',
         'portmapper_connections_total{protocol="tcp"} 12005',
         'portmapper_connections_total{protocol="udp"} 1',
-        'portmapper_refused_total{protocol="tcp"} 2'
+        'portmapper_refused_total{protocol="tcp",reason="allow"} 2',
+        'portmapper_refused_total{protocol="tcp",reason="connections"} 3'
       ])
       // Another mapping in its place counts from zero.
       const again = [

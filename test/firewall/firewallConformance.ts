@@ -31,6 +31,9 @@ export const member = (rule: Redirect, slots: string, balance: Balance = "random
   return { ...rule, share: { balance, size: Number(size) as Size, slots: parseSlots(text) ?? [] } }
 }
 
+/** The same with a rate in new connections per second. */
+export const atRate = (rate: number, rule: Redirect): Redirect => ({ ...rule, rate })
+
 export const limit = (frontend: string, ...allow: ReadonlyArray<string>): Limit => ({
   _tag: "Limit",
   ...frontendOf(frontend),
@@ -66,7 +69,12 @@ const everyShape: ReadonlyArray<Rule> = [
   member(redirect("udp 10.1.0.1 70", "10.0.0.2 80", "10.0.0.0/8"), "0-63 of 64", "source"),
   member(redirect("tcp :: 70", "fd00::2 8080", "fd00::/8"), "0-1022 of 1024"),
   member(redirect("tcp :: 70", "fd00::3 8080", "fd00::/8"), "1023 of 1024"),
-  member(redirect("udp fd00::1 70", "fd00::2 8080"), "5-9 of 1024", "source")
+  member(redirect("udp fd00::1 70", "fd00::2 8080"), "5-9 of 1024", "source"),
+  atRate(1, redirect("tcp 0.0.0.0 60", "10.0.0.2 80")),
+  atRate(1_000_000, redirect("udp 10.1.0.1 60", "10.0.0.2 80", "10.0.0.0/8")),
+  atRate(20, redirect("tcp :: 60", "fd00::2 80")),
+  atRate(7, member(redirect("tcp fd00::1 60", "fd00::2 80"), "0-31 of 64")),
+  atRate(7, member(redirect("tcp fd00::1 60", "fd00::3 80"), "32-63 of 64"))
 ]
 
 /** `flush` removes the table as another process would; `undefined` where no process can. */
@@ -114,6 +122,9 @@ export const firewallConformance = <R>(
       Effect.gen(function* () {
         const successors = [
           redirect("tcp 0.0.0.0 80", "10.0.0.2 80"),
+          atRate(5, redirect("tcp 0.0.0.0 80", "10.0.0.2 80")),
+          atRate(6, redirect("tcp 0.0.0.0 80", "10.0.0.2 80")),
+          atRate(5, redirect("tcp 0.0.0.0 80", "10.0.0.2 80", "10.0.0.0/8")),
           redirect("tcp 0.0.0.0 80", "10.0.0.3 80", "10.0.0.0/8", "192.168.0.0/16"),
           redirect("tcp 0.0.0.0 80", "10.0.0.3 80", "192.168.0.0/16", "193.0.0.0/8"),
           limit("tcp 0.0.0.0 80", "192.168.0.0/24"),
@@ -188,10 +199,10 @@ export const firewallConformance = <R>(
     )
 
     test(
-      "keeps the backends of a service apart, and their allow-list until the last one goes",
+      "keeps the backends of a service apart, and their allow-list and rate until the last one goes",
       Effect.gen(function* () {
         const to = (backend: string, slots: string) =>
-          member(redirect("tcp 0.0.0.0 80", `${backend} 80`, "10.0.0.0/8"), slots)
+          atRate(9, member(redirect("tcp 0.0.0.0 80", `${backend} 80`, "10.0.0.0/8"), slots))
         yield* add(to("10.0.0.2", "0-63 of 64"))
         const pair = [to("10.0.0.2", "0-31 of 64"), to("10.0.0.3", "32-63 of 64")]
         yield* add(...pair)
@@ -203,7 +214,7 @@ export const firewallConformance = <R>(
         const wide = [to("10.0.0.2", "0-511 of 1024"), to("10.0.0.4", "512-1023 of 1024")]
         yield* add(...wide)
         assert.deepStrictEqual(yield* standing, texts(wide))
-        const alone = { ...to("10.0.0.4", "0-1023 of 1024"), allow: undefined }
+        const alone = { ...to("10.0.0.4", "0-1023 of 1024"), allow: undefined, rate: 8 }
         yield* (yield* Firewall).apply({ add: [alone], remove: wide })
         assert.deepStrictEqual(yield* standing, texts([alone]))
         yield* remove(alone)

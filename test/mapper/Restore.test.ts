@@ -1,7 +1,7 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { type Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { LiveSessions, mapperContext } from "../../src/mapper/MapperContext.ts"
@@ -443,7 +443,8 @@ describe("restore with another failure", () => {
       yield* TestClock.setTime(1_700_000_000_000)
       const { life, mapperLife, directory } = yield* makeLives
       const limited = group("8081", ["tcp 10.99.0.1 172.17.0.2:80"], {
-        "portmapper.allow": "10.0.0.0/8,192.168.1.1"
+        "portmapper.allow": "10.0.0.0/8,192.168.1.1",
+        "portmapper.rate": "20/s"
       })
       const before = yield* life(
         Effect.gen(function* () {
@@ -486,6 +487,28 @@ describe("restore with another failure", () => {
         })
       )
       assert.deepStrictEqual(yield* life(snapshot), before)
+    })
+  )
+
+  it.effect("says that services could not be imported", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife, directory } = yield* makeLives
+      const replica = (number: number) =>
+        group("8082", [`tcp 0.0.0.0 172.17.0.${number}:80`], { "portmapper.share": "web" })
+      yield* life(
+        Effect.gen(function* () {
+          for (const number of [2, 3]) yield* map(replica(number))
+        })
+      )
+      const path = Path.join(directory(), "mappings.db")
+      Fs.rmSync(`${path}-wal`)
+      Fs.writeFileSync(path, "no database".repeat(100))
+      const lines: Array<string> = []
+      const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
+      const { unconfirmed, undone } = yield* Effect.provide(mapperLife(restore), logged)
+      assert.deepStrictEqual({ unconfirmed, undone }, { unconfirmed: 0, undone: 2 })
+      assert.match(lines.join("\n"), /\n2 backends of services could not be read back, since the kernel/)
+      assert.deepStrictEqual((yield* life(snapshot)).rules, [])
     })
   )
 })

@@ -85,7 +85,7 @@ describe("a port shared by several backends", () => {
       yield* map(replica(2))
       const before = yield* host
       const held =
-        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine /
+        /^PortAllocated: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated \(held by engine for service web since \S+; if all of its containers are gone: portmapper unmap -p 0\.0\.0\.0:8080\/tcp --owner any\)$/
       for (const backend of [3, 2]) {
         for (const labels of [{}, { "portmapper.share": "api" }])
           assert.match(yield* refused(replica(backend, labels)), held)
@@ -137,10 +137,30 @@ describe("a port shared by several backends", () => {
         [replica(2, { ...share, "portmapper.mode": "engine" }), /mode nat or proxy/],
         [replica(2, { "portmapper.balance": "source" }), /beside a portmapper\.share/],
         [replica(2, { ...share, "portmapper.balance": "even" }), /random or source/],
-        [replica(2, { "portmapper.share": "a/b/c" }), /a name of letters/],
-        [replica(2, { "portmapper.share": "" }), /a name of letters/]
+        [replica(2, { "portmapper.share": "a/b/c" }), /a name of at most 64 letters/],
+        [replica(2, { "portmapper.share": "" }), /a name of at most 64 letters/]
       ] as const)
         assert.match(yield* refused(asked), why)
+      assert.deepStrictEqual(yield* host, nothing)
+    }))
+
+  test("has a name of at most 64 characters, in front of which a project may stand", () =>
+    Effect.gen(function* () {
+      const named = (name: string) => replica(2, { "portmapper.share": name })
+      for (const name of [
+        "-web",
+        ".web",
+        "a".repeat(65),
+        `shop/${"a".repeat(65)}`,
+        "shop/",
+        "/",
+        "shop/.web"
+      ])
+        assert.match(yield* refused(named(name)), /a name of at most 64 letters/)
+      for (const name of ["web", "a".repeat(64), `.${"p".repeat(80)}/${"a".repeat(64)}`]) {
+        yield* map(named(name))
+        yield* unmap(named(name))
+      }
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
@@ -165,6 +185,19 @@ describe("a port shared by several backends", () => {
         )
       assert.deepStrictEqual(yield* host, before)
       yield* map(replica(3, { ...share, "portmapper.allow": "10.0.0.0/8", "portmapper.container": "b" }))
+    }))
+
+  test("takes a default that is written out for the same as none", () =>
+    Effect.gen(function* () {
+      const written = { ...share, "portmapper.balance": "random", "portmapper.mode": "auto" }
+      yield* map(replica(2, written))
+      yield* map(replica(3))
+      yield* map(replica(4, written))
+      assert.lengthOf(yield* listed, 3)
+      assert.match(
+        yield* refused(replica(5, { ...written, "portmapper.balance": "source" })),
+        /needs no portmapper\.balance, like the others \(not portmapper\.balance=source\)/
+      )
     }))
 
   test("changes the balance of its only backend", () =>

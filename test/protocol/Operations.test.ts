@@ -116,13 +116,15 @@ describe("PortMapper.ListPorts", () => {
           sinceMillis: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
           labels: new Map([["__proto__", "x"]]),
           connections: 0,
-          bytesOut: 7
+          bytesOut: 7,
+          refused: { allow: 3, "rate-per-source": 0 }
         })
       ])
       const json =
         '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
         '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.006Z","Labels":{"__proto__":"x"},' +
-        '"Connections":0,"BytesIn":null,"BytesOut":7,"Service":""}]}'
+        '"Connections":0,"BytesIn":null,"BytesOut":7,"Service":"",' +
+        '"Refused":{"Allow":3,"Connections":null,"Rate":null,"RatePerSource":0}}]}'
       assert.strictEqual(
         JSON.stringify(yield* ask("PortMapper.ListPorts", textBody("{}"), { listPorts })),
         json

@@ -139,6 +139,29 @@ describeInNamespace("LinuxRelay between hosts", () => {
       }
     })
 
+    relayTest(
+      `leads ${protocol} that the kernel left over to a backend that the kernel can't reach`,
+      async (world) => {
+        const [a, b] = (await Promise.all(["a", "b"].map((name) => named(world, protocol, name)))) as [
+          Backend,
+          Backend
+        ]
+        const half = Array.from({ length: 32 }, (_, slot) => slot)
+        const share = (slots: ReadonlyArray<number>) => ({ balance: "random", size: 64, slots }) as const
+        const asked = { protocol, host: "::", port: 18205 }
+        const redirected = await world.open({ ...asked, backend: a, share: share(half), admits: "loopback" })
+        const { socket } = redirected
+        await world.open({ ...asked, socket, backend: b, share: share(half.map((slot) => slot + 32)) })
+        const answers = async (host: string) => {
+          const all = new Set<string | undefined>()
+          for (let time = 0; time < 24; time++) all.add(await ask(world, protocol, host, 18205))
+          return [...all].sort()
+        }
+        assert.deepStrictEqual(await answers("fd00:1::1"), ["b"])
+        assert.deepStrictEqual(await answers("::1"), ["a", "b"])
+      }
+    )
+
     relayTest(`admits what the routes of a socket want: ${protocol} from loopback, or all`, async (world) => {
       const backend = await named(world, protocol, "served")
       const wide = await world.open({ protocol, host: "0.0.0.0", port: 18202, backend, admits: "loopback" })

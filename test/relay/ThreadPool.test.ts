@@ -6,6 +6,7 @@ import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { libc } from "../../adapters/linux/Libc.ts"
 import { HostSockets } from "../../src/ports/HostSockets.ts"
+import { noLimits } from "../../src/protocol/Limits.ts"
 import { reservePorts } from "../support/ports.ts"
 import { untilEqual } from "../support/until.ts"
 import { ending, endpoint, exchange, nextData, relayTest, sleep } from "./world.ts"
@@ -33,8 +34,10 @@ describe("ThreadPool", () => {
     started.length = 0
     const backend = await world.backend((socket) => socket.pipe(socket))
     const packets = await world.echoDatagrams()
-    const route = await world.open({ protocol: "tcp", port: free(1), backend })
-    await world.open({ protocol: "udp", port: free(1), backend: packets.endpoint })
+    // What the dead thread had open takes no place any more.
+    const limits = { ...noLimits, connections: 1 }
+    const route = await world.open({ protocol: "tcp", port: free(1), backend, limits })
+    await world.open({ protocol: "udp", port: free(1), backend: packets.endpoint, limits })
     const said = async (text: string) => {
       const client = world.dial(free(1))
       client.write(text)

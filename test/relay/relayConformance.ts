@@ -4,6 +4,7 @@ import { Effect, type Layer, type Scope } from "effect"
 import { IpNetwork } from "effect/net"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { noneRefused } from "../../src/protocol/Limits.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 import { Relay, type Route } from "../../src/relay/Relay.ts"
@@ -53,7 +54,7 @@ export const relayConformance = <R>(
       ...more
     })
 
-    const nothing = { connections: 0, refused: 0, bytesIn: 0, bytesOut: 0 }
+    const nothing = { connections: 0, refused: noneRefused, bytesIn: 0, bytesOut: 0 }
     const countOf = ({ protocol, host, port }: Route) => ({ protocol, host, port, ...nothing })
 
     test(

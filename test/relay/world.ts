@@ -23,7 +23,7 @@ export type Asked = Pick<Route, "port" | "backend"> & {
   readonly host?: string
   /** Shared with another route; without it, a socket is reserved for this route. */
   readonly socket?: HostSocket
-} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle" | "share">>
+} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle" | "share" | "limits">>
 
 export class World {
   private readonly closing: Array<() => void> = []

@@ -73,6 +73,11 @@ export class MessageWriter {
     this.view.setUint32(at, value)
   }
 
+  uint64(type: number, value: number): void {
+    const at = this.attributeHeader(type, 8)
+    this.view.setBigUint64(at, BigInt(value))
+  }
+
   /** A number in the host's byte order, which the kernel's own masks use. */
   hostUint32(type: number, value: number): void {
     const at = this.attributeHeader(type, 4)

@@ -45,8 +45,15 @@ const NFTA_SET_ELEM_EXPR = 7
 const NFTA_SET_ELEM_KEY_END = 10
 const NFTA_SET_ELEM_EXPRESSIONS = 11
 const NFTA_DATA_VALUE = 1
+const NFTA_EXPR_NAME = 1
 const NFTA_EXPR_DATA = 2
 const NFTA_COUNTER_PACKETS = 2
+const NFTA_LIMIT_RATE = 1
+const NFTA_LIMIT_UNIT = 2
+const NFTA_LIMIT_BURST = 3
+const NFTA_LIMIT_FLAGS = 5
+/** It matches what exceeds the rate. */
+const NFT_LIMIT_F_INV = 1
 
 /** The length of a nested attribute is 16 bits wide; end a list of elements well before that. */
 const longestList = 60_000
@@ -94,12 +101,26 @@ const setOfElement = ({ set }: Element): TableSet => set
 const single = (elements: ReadonlyArray<Element>) =>
   elements.map((element) => [element.set, [element]] as const)
 
-const writeElement = (writer: MessageWriter, { key, last, data }: Element, withData: boolean) => {
+const writeElement = (writer: MessageWriter, { key, last, data, rate }: Element, withData: boolean) => {
   const element = writer.beginNested(NFTA_LIST_ELEM)
   writeValue(writer, NFTA_SET_ELEM_KEY, key)
   if (last !== undefined) writeValue(writer, NFTA_SET_ELEM_KEY_END, last)
   if (withData && data !== undefined) writeValue(writer, NFTA_SET_ELEM_DATA, data)
+  if (withData && rate !== undefined) writeRate(writer, rate)
   writer.endNested(element)
+}
+
+/** A limit of the element's own in place of the one that its set declares. */
+const writeRate = (writer: MessageWriter, rate: number) => {
+  const limit = writer.beginNested(NFTA_SET_ELEM_EXPR)
+  writer.string(NFTA_EXPR_NAME, "limit")
+  const data = writer.beginNested(NFTA_EXPR_DATA)
+  writer.uint64(NFTA_LIMIT_RATE, rate)
+  writer.uint64(NFTA_LIMIT_UNIT, 1)
+  writer.uint32(NFTA_LIMIT_BURST, rate)
+  writer.uint32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV)
+  writer.endNested(data)
+  writer.endNested(limit)
 }
 
 const writeValue = (writer: MessageWriter, type: number, value: Uint8Array) => {
@@ -225,16 +246,29 @@ const elementOf = (set: TableSet, attributes: Uint8Array): CountedElement => {
   let key = new Uint8Array()
   let last: Uint8Array | undefined
   let data: Uint8Array | undefined
-  let counter: Uint8Array | undefined
+  let expression: Uint8Array | undefined
   eachAttribute(attributes, 0, (type, payload) => {
     if (type === NFTA_SET_ELEM_KEY) key = new Uint8Array(findAttribute(payload, 0, NFTA_DATA_VALUE) ?? [])
     if (type === NFTA_SET_ELEM_KEY_END) last = findAttribute(payload, 0, NFTA_DATA_VALUE)
     if (type === NFTA_SET_ELEM_DATA) data = findAttribute(payload, 0, NFTA_DATA_VALUE)
-    if (type === NFTA_SET_ELEM_EXPR) counter = findNested(payload, NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS)
-    if (type === NFTA_SET_ELEM_EXPRESSIONS)
-      counter = findNested(payload, NFTA_LIST_ELEM, NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS)
+    if (type === NFTA_SET_ELEM_EXPR) expression = findAttribute(payload, 0, NFTA_EXPR_DATA)
+    if (type === NFTA_SET_ELEM_EXPRESSIONS) expression = findNested(payload, NFTA_LIST_ELEM, NFTA_EXPR_DATA)
   })
-  return { set, key, last: set.kind === "allowed" ? (last ?? key) : undefined, data, packets: uint(counter) }
+  const range = set.kind === "allowed" ? (last ?? key) : undefined
+  if (set.kind === "rate") return { set, key, last: range, data, rate: rateOf(expression), packets: 0 }
+  const counter = expression && findAttribute(expression, 0, NFTA_COUNTER_PACKETS)
+  return { set, key, last: range, data, packets: uint(counter) }
+}
+
+/** 0 if it is not one that `writeRate` writes. */
+const rateOf = (limit: Uint8Array | undefined): number => {
+  const number = (type: number) => uint(limit && findAttribute(limit, 0, type))
+  const rate = number(NFTA_LIMIT_RATE)
+  const isOurs =
+    number(NFTA_LIMIT_UNIT) === 1 &&
+    number(NFTA_LIMIT_BURST) === rate &&
+    number(NFTA_LIMIT_FLAGS) === NFT_LIMIT_F_INV
+  return isOurs ? rate : 0
 }
 
 /** An unsigned number in network order, of four or eight bytes. */

@@ -28,7 +28,7 @@ import {
 import type { CountedElement } from "./RuleElements.ts"
 import type { Table } from "./Ruleset.ts"
 import { type ForeignChange, watchTable } from "./TableEvents.ts"
-import { type Element, ruleSets } from "./TableSets.ts"
+import { type Element, elementKey, ruleSets } from "./TableSets.ts"
 
 /** `different`: it has another definition, lacks some of its rules, or has no owner where it could be ours. */
 export type TableState = "intact" | "absent" | "different"
@@ -90,6 +90,20 @@ export const openTable = Effect.fnUntraced(function* (
   }
 })
 
+/**
+ * A dump of a set that the kernel is enlarging has some elements twice and lacks others (seen with 1,024 slots, right
+ * after they were added): then it is read again.
+ */
+const readWhole = <E>(
+  read: () => Result.Result<ReadonlyArray<CountedElement>, E>,
+  attempts = 10
+): Result.Result<ReadonlyArray<CountedElement>, E> =>
+  Result.flatMap(read(), (elements) =>
+    attempts > 1 && new Set(elements.map(elementKey)).size < elements.length
+      ? readWhole(read, attempts - 1)
+      : Result.succeed(elements)
+  )
+
 /** Tries it with a table that one transaction creates and deletes: no other process sees it. */
 const canOwn = (netlink: Netlink, libc: C.Libc, table: string): Result.Result<boolean, FirewallError> => {
   const name = `${table}-probe`
@@ -134,7 +148,7 @@ const looks = (table: Table, netlink: Netlink, flags: number, services: Services
   const read: NftTable["read"] = (operation) => {
     const elements: Array<CountedElement> = []
     for (const set of ruleSets) {
-      const some = readElements(netlink, table.name, set)
+      const some = readWhole(() => readElements(netlink, table.name, set))
       if (Result.isFailure(some)) return Result.fail(failedBy(operation, some.failure))
       for (const element of some.success) elements.push(element)
     }

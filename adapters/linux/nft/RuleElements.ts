@@ -20,7 +20,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
   if (scope === "addr") frontend.set(host.octets)
   frontend[frontend.length - 8] = protocolNumber[protocol]
   writePort(frontend, frontend.length - 4, port)
-  const plain = (kind: "limited" | "denied" | "loopback"): Element => ({
+  const plain = (kind: "limited" | "denied" | "rate" | "overrate" | "loopback"): Element => ({
     set: setOf(kind, scope, host.family),
     key: frontend,
     last: undefined,
@@ -42,6 +42,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
         last: undefined,
         data: undefined
       })
+    if (rule.rate !== undefined) elements.push({ ...plain("rate"), rate: rule.rate }, plain("overrate"))
   }
   if (rule.allow !== undefined) {
     elements.push(plain("limited"), plain("denied"))
@@ -112,13 +113,17 @@ export const rulesOf = (
 ): { readonly rules: ReadonlyArray<Rule>; readonly counted: ReadonlyArray<Counted> } => {
   const allowed = new Map<string, Array<IpNetwork.IpNetwork>>()
   const denied = new Map<string, number>()
+  const rates = new Map<string, number>()
+  const overRates = new Map<string, number>()
   const redirected = new Set<string>()
   const rules: Array<Rule> = []
   const counted: Array<Counted> = []
 
-  for (const { set, key, last, packets } of elements) {
+  for (const { set, key, last, rate, packets } of elements) {
     const { family } = set.place
     if (set.kind === "denied") denied.set(frontendKey(set.place, key), packets)
+    if (rate !== undefined) rates.set(frontendKey(set.place, key), rate)
+    if (set.kind === "overrate") overRates.set(frontendKey(set.place, key), packets)
     if (set.kind !== "allowed" || last === undefined) continue
     const frontend = frontendKey(set.place, key.subarray(0, key.length - (family === 4 ? 4 : 16)))
     const networks = allowed.get(frontend) ?? []
@@ -130,8 +135,16 @@ export const rulesOf = (
     elements.filter(({ set }) => set.kind === "limited").map(({ set, key }) => frontendKey(set.place, key))
   )
   const add = (rule: Redirect | Limit, key: string, connections: number) => {
-    rules.push(rule)
-    counted.push({ rule, connections, dropped: denied.get(key) ?? 0 })
+    const rate = rates.get(key)
+    const rated = rate === undefined || rule._tag === "Limit" ? rule : { ...rule, rate }
+    rules.push(rated)
+    counted.push({
+      ...{ rule: rated, connections },
+      ...{ dropped: denied.get(key) ?? 0, overRate: overRates.get(key) ?? 0 }
+    })
+    // A service has one rule for each backend.
+    denied.delete(key)
+    overRates.delete(key)
   }
 
   for (const { set, key, data, packets } of elements) {

@@ -189,19 +189,20 @@ const port = "meta l4proto . th dport"
 
 /**
  * Per scope, the specific address first: drop sources outside the port's allow-list, if it has one, leave the
- * backend itself to the socket, then redirect.
- * A port without an allow-list costs a lookup in an often empty set, whatever the others have.
+ * backend itself to the socket, drop what exceeds the port's rate, if it has one, then redirect.
+ * A port without an allow-list and a rate costs two lookups in often empty sets, whatever the others have.
  */
 const publishedRules = (family: Family): ReadonlyArray<string> => {
   const ip = family === 4 ? "ip" : "ip6"
   const loopback = family === 4 ? "127.0.0.0/8" : "::1"
   const forwarded = family === 4 ? "" : "ip6 saddr != fe80::/10 "
   const rules = (scope: Scope, key: string): ReadonlyArray<string> => {
-    const name = (kind: "limited" | "allowed" | "denied" | "hairpin" | "redirect") =>
+    const name = (kind: "limited" | "allowed" | "denied" | "hairpin" | "rate" | "overrate" | "redirect") =>
       setOf(kind, scope, family).name
     return [
       `${key} @${name("limited")} ${key} . ${ip} saddr != @${name("allowed")} ${key} @${name("denied")} drop`,
       `${key} . ${ip} saddr @${name("hairpin")} return`,
+      `${forwarded}${key} @${name("rate")} ${key} @${name("overrate")} drop`,
       `${forwarded}dnat ${ip} to ${key} map @${name("redirect")}`
     ]
   }

@@ -18,7 +18,8 @@ export interface Place {
 /**
  * `redirect`: frontend → backend, counting connections. `limited`: frontends that have an allow-list. `allowed`:
  * frontend and source network. `denied`: the frontends of `limited` again, counting dropped packets, since a set
- * counts every packet that is looked up in it. `hairpin`: frontend and its backend's address, where the relay serves
+ * counts every packet that is looked up in it. `rate`: frontends with a rate; an element matches only packets
+ * beyond it. `overrate`: the same frontends, counting those packets. `hairpin`: frontend and its backend's address, where the relay serves
  * that backend's own connections. `loopback`: frontends on loopback addresses. `refused`: packets of backends in
  * ended flows, which belong to no rule of `Firewall`. `random64` and so on: frontend and slot → backend, for services
  * of that balance and size.
@@ -28,6 +29,8 @@ export type SetKind =
   | "limited"
   | "allowed"
   | "denied"
+  | "rate"
+  | "overrate"
   | "hairpin"
   | "loopback"
   | "refused"
@@ -47,6 +50,8 @@ export interface Element {
   readonly key: Uint8Array
   readonly last: Uint8Array | undefined
   readonly data: Uint8Array | undefined
+  /** In set `rate`: how many packets in a second it lets pass. */
+  readonly rate?: number | undefined
 }
 
 type Field = "ipv4_addr" | "ipv6_addr" | "inet_proto" | "inet_service"
@@ -102,7 +107,7 @@ const ofEachFamily = (kind: SetKind): ReadonlyArray<TableSet> =>
 
 /** The sets whose elements are rules. */
 export const ruleSets: ReadonlyArray<TableSet> = [
-  ...(["redirect", "limited", "allowed", "denied", "hairpin"] as const).flatMap((kind) =>
+  ...(["redirect", "limited", "allowed", "denied", "rate", "overrate", "hairpin"] as const).flatMap((kind) =>
     places.map((place) => makeSet(kind, place))
   ),
   ...ofEachFamily("loopback"),
@@ -128,9 +133,10 @@ export const elementKey = ({ set, key, last }: Element): string =>
   `${set.name} ${hex(key)}${last === undefined ? "" : `-${hex(last)}`}`
 
 export const sameData = (one: Element, other: Element): boolean =>
-  one.data === undefined || other.data === undefined
+  one.rate === other.rate &&
+  (one.data === undefined || other.data === undefined
     ? one.data === other.data
-    : Buffer.compare(one.data, other.data) === 0
+    : Buffer.compare(one.data, other.data) === 0)
 
 const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
@@ -140,7 +146,7 @@ export const setText = (set: TableSet): string => {
   if (set.slots !== undefined) return serviceText(set, set.slots)
   const data = set.data === undefined ? "" : ` : ${set.data.join(" . ")}`
   const flags = flagsOf[set.kind] ?? ""
-  const counter = set.kind === "redirect" || set.kind === "denied" ? " counter;" : ""
+  const counter = ["redirect", "denied", "overrate"].includes(set.kind) ? " counter;" : ""
   return `${set.data === undefined ? "set" : "map"} ${set.name} { type ${set.key.join(" . ")}${data};${flags}${counter} }`
 }
 
@@ -159,8 +165,9 @@ const serviceText = ({ name, place: { scope, family } }: TableSet, slots: Size):
   return `map ${name} { typeof ${key.join(" . ")} : ${address} . th dport; counter; }`
 }
 
-/** `refused`: for as long as the kernel remembers an idle connection. */
+/** `refused`: for as long as the kernel remembers an idle connection. `rate`: each element has its own number. */
 const flagsOf: Partial<Record<SetKind, string>> = {
   allowed: " flags interval;",
+  rate: " limit rate over 1/second;",
   refused: " flags timeout; timeout 5d;"
 }

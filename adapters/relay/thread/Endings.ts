@@ -4,8 +4,8 @@
  * and those of clients outside a narrowed allow-list.
  */
 import { ends, routeIdOf } from "./Epoll.ts"
-import type { ServedRoute } from "./RouteTable.ts"
-import { openConnections, reset, resetRefused } from "./TcpConnections.ts"
+import { openConnections, type ServedRoute } from "./RouteTable.ts"
+import { reset, resetRefused } from "./TcpConnections.ts"
 import { endFlows, endRefusedFlows } from "./UdpFlows.ts"
 
 interface Ending {

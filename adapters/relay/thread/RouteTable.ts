@@ -1,8 +1,11 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /** The routes of a thread: which one serves the traffic of a socket, its backend, and its allow-list. */
 
+import type { Limits } from "../../../src/protocol/Limits.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { slotOfSource } from "../../../src/relay/SourceHash.ts"
+import * as S from "../../linux/Syscalls.ts"
+import type { LimitState } from "../LimitState.ts"
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
 
@@ -18,12 +21,20 @@ export interface ServedRoute {
   proxyProtocol: "v1" | "v2" | undefined
   udpIdleMillis: number
   share: SlotShare | undefined
+  isRedirected: boolean
+  /** See `Limiting`. */
+  limits: RouteLimits | undefined
   /** The next route of the same socket. */
   next: ServedRoute | undefined
   flows: FlowLists | undefined
   /** See `Loops`. */
   inLoop: boolean
   lastKept: number
+}
+
+/** The limits of a route's frontend, with what they have counted. */
+export interface RouteLimits extends Limits {
+  readonly state: LimitState
 }
 
 /** The flows of a route in three lists, each by the time of the last packet. */
@@ -51,9 +62,12 @@ export const routeById = (id: number): ServedRoute | undefined => byId[id]
 export const allRoutes = (): ReadonlyArray<ServedRoute> => byId.filter((route) => route !== undefined)
 export const firstRoute = (fd: number): ServedRoute | undefined => firstOf[fd]
 
-/** Adds a route, or replaces the one with its id, which keeps its connections. */
+/** Open connections of each route. */
+export const openConnections = new Int32Array(maxRoutes)
+
+/** Adds a route, or replaces the one with its id, which keeps its connections and its limits. */
 export const putRoute = (serving: Serving): ServedRoute => {
-  const { id, fd, protocol, family, wildcard, local, backend, ...policy } = serving
+  const { id, fd, protocol, family, wildcard, local, backend, limits: _, ...policy } = serving
   backendBytes.set(backend, id * sizeOfBackend)
   const present = byId[id]
   if (present !== undefined)
@@ -66,6 +80,7 @@ export const putRoute = (serving: Serving): ServedRoute => {
     wildcard,
     local,
     ...policy,
+    limits: undefined,
     backendLength: backend.length,
     next: firstOf[fd],
     flows: undefined,
@@ -117,13 +132,66 @@ export const routeOfSlot = (
   const { share, family } = found
   if (share === undefined) return found
   const { balance, size } = share
-  const slot =
-    balance === "random"
-      ? Math.floor(Math.random() * size)
-      : slotOfSource(bytes, source, family === 4 ? 4 : 16, size)
+  if (balance === "random") return randomRoute(first, found, isLeftToRelay(first, found, bytes, source))
+  const slot = slotOfSource(bytes, source, family === 4 ? 4 : 16, size)
   for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next)
     if (isSameFrontend(route, found) && hasSlot(route.share, slot, size)) return route
   return found
+}
+
+/**
+ * Any route of the frontend, by the number of its slots. Where the kernel has drawn a slot before, and led the client
+ * to the backend of that slot if it could, the draw is among the other backends: else those would get too little.
+ */
+const randomRoute = (first: ServedRoute, found: ServedRoute, amongAll: boolean): ServedRoute => {
+  let sum = 0
+  for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next)
+    sum += weightOf(route, found, amongAll)
+  if (sum === 0 && !amongAll) return randomRoute(first, found, true)
+  let drawn = Math.random() * sum
+  for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next) {
+    drawn -= weightOf(route, found, amongAll)
+    if (drawn < 0) return route
+  }
+  return found
+}
+
+/** The route's part of all slots; 0 if it is not to be drawn. */
+const weightOf = (route: ServedRoute, found: ServedRoute, amongAll: boolean): number => {
+  const { share, isRedirected } = route
+  if (share === undefined || (isRedirected && !amongAll) || !isSameFrontend(route, found)) return 0
+  return share.slots.length / share.size
+}
+
+/** Whether the kernel leaves a source to the relay without drawing a slot, as the table's `published` chains do. */
+const isLeftToRelay = (
+  first: ServedRoute,
+  { family }: ServedRoute,
+  bytes: Uint8Array,
+  source: number
+): boolean => {
+  if (isOfThisHost(family, bytes, source)) return true
+  for (let route: ServedRoute | undefined = first; route !== undefined; route = route.next)
+    if (isBackend(route, bytes, source)) return true
+  return false
+}
+
+/** A loopback address, or a link-local one of IPv6. */
+const isOfThisHost = (family: 4 | 6, bytes: Uint8Array, source: number): boolean => {
+  if (family === 4) return bytes[source] === 127
+  if (bytes[source] === 0xfe && (bytes[source + 1]! & 0xc0) === 0x80) return true
+  for (let index = 0; index < 15; index++) if (bytes[source + index] !== 0) return false
+  return bytes[source + 15] === 1
+}
+
+const isBackend = (route: ServedRoute, bytes: Uint8Array, source: number): boolean => {
+  const { id, family } = route
+  if ((backendFamily(route) === S.AF_INET ? 4 : 6) !== family) return false
+  const at = id * sizeOfBackend + addressOffset(route)
+  const length = family === 4 ? 4 : 16
+  for (let index = 0; index < length; index++)
+    if (backendBytes[at + index] !== bytes[source + index]) return false
+  return true
 }
 
 const isSameFrontend = ({ local }: ServedRoute, found: ServedRoute): boolean =>

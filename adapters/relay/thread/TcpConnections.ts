@@ -5,8 +5,9 @@
  */
 import * as S from "../../linux/Syscalls.ts"
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "../EpollEvent.ts"
-import { counterOf, maxDescriptors, maxRoutes } from "../ThreadMessages.ts"
+import { counterOf, maxDescriptors } from "../ThreadMessages.ts"
 import { discard, ends, rewatch, routeIdOf } from "./Epoll.ts"
+import { leave } from "./Limiting.ts"
 import { memory } from "./Memory.ts"
 import * as Pipes from "./Pipes.ts"
 import * as Routes from "./RouteTable.ts"
@@ -44,8 +45,6 @@ export const peer = new Int32Array(maxDescriptors)
 export const flags = new Uint16Array(maxDescriptors)
 /** Consecutive full reads of the direction that begins at an end. */
 const fullReads = new Uint8Array(maxDescriptors)
-/** Open connections of each route. */
-export const openConnections = new Int32Array(maxRoutes)
 
 /** The most bytes that one call copies, and the number of full reads after which a direction is spliced. */
 export const copySize = 65536
@@ -72,7 +71,7 @@ export const pair = (client: number, backend: number, route: number): void => {
   peer[backend] = client
   fullReads[client] = 0
   fullReads[backend] = 0
-  openConnections[route]!++
+  Routes.openConnections[route]!++
 }
 
 /** Closes a socket so that its other side gets a reset. */
@@ -102,7 +101,8 @@ const finish = (end: number): void => {
   Pipes.drop(other)
   discard(end)
   discard(other)
-  openConnections[route]!--
+  Routes.openConnections[route]!--
+  leave(route)
 }
 
 export const onEnd = (fd: number, events: number) => {

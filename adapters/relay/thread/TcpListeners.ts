@@ -11,6 +11,7 @@ import { budgetOf, counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf
 import * as Budget from "./Budget.ts"
 import { Deadlines } from "./Deadlines.ts"
 import { adopt, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
+import { enter, leave } from "./Limiting.ts"
 import { isOwnConnection, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
 import * as Pipes from "./Pipes.ts"
@@ -94,9 +95,10 @@ export const onListener = (listener: number, now: number) => {
     const route = found && Routes.routeOfSlot(first, found, bytes, client.at + Routes.addressOffset(found))
     if (route === undefined) Ends.abandon(accepted)
     else if (!Routes.admitsClient(route, bytes, client.at)) {
-      count(route.id, counterOf.refused, 1)
+      count(route.id, counterOf.overAllow, 1)
       Ends.abandon(accepted)
     } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
+    else if (!enter(route, bytes, client.at + Routes.addressOffset(route))) Ends.abandon(accepted)
     else begin(route, accepted, now)
   }
 }
@@ -105,7 +107,7 @@ export const onListener = (listener: number, now: number) => {
 const mayAccept = (first: Routes.ServedRoute, now: number): boolean => {
   let connections = 0
   for (let route: Routes.ServedRoute | undefined = first; route !== undefined; route = route.next)
-    connections += Ends.openConnections[route.id]!
+    connections += Routes.openConnections[route.id]!
   return Budget.mayTakeInEachThread(2 * connections, 2, now)
 }
 
@@ -134,7 +136,10 @@ const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   count(route.id, counterOf.connections, 1)
   const family = Routes.backendFamily(route)
   const backend = spareSocket(family)
-  if (!adopt(accepted, kindOf.end, route.id) || backend < 0) return abandonFirst(accepted)
+  if (!adopt(accepted, kindOf.end, route.id) || backend < 0) {
+    leave(route.id)
+    return abandonFirst(accepted)
+  }
   spares.set(family, -1)
   routeIdOf[backend] = route.id
   Ends.pair(accepted, backend, route.id)

@@ -4,7 +4,7 @@ import { countersPerRoute, type Report, type ThreadData } from "../ThreadMessage
 
 const data = workerData as ThreadData
 
-export const { port, wake, epoll, settings } = data
+export const { index, port, wake, epoll, settings } = data
 export const kind = new Uint8Array(data.kinds)
 export const generation = new Uint16Array(data.generations)
 export const turn = new Int32Array(data.turn)

@@ -10,6 +10,7 @@ import { EPOLLIN } from "../EpollEvent.ts"
 import { budgetOf, counterOf, kindOf, maxDescriptors } from "../ThreadMessages.ts"
 import * as Budget from "./Budget.ts"
 import { adopt, discard, routeIdOf, watch } from "./Epoll.ts"
+import { enter, leave } from "./Limiting.ts"
 import { isOwnPacket, onConnected } from "./Loops.ts"
 import * as Routes from "./RouteTable.ts"
 import { count, kind, settings } from "./ThreadData.ts"
@@ -91,19 +92,20 @@ const begin = (bucket: number): number => {
   if (found === undefined) return -1
   const route = Routes.routeOfSlot(first, found, probeBytes, key.client * 4)
   if (!Routes.admitsSource(route, probeBytes, key.client * 4)) {
-    count(route.id, counterOf.refused, 1)
+    count(route.id, counterOf.overAllow, 1)
     return -1
   }
   const family = route.family === 4 ? S.AF_INET : S.AF_INET6
   if (isOwnPacket(route, family | (probe[key.port]! << 16), probe, key.client)) return -1
+  if (!enter(route, probeBytes, key.client * 4)) return -1
   route.flows ??= { size: 0, edges: new Int32Array(6) }
   if (route.flows.size >= settings.maxFlows) endOldest(route.flows)
   else if (!Budget.mayTake(route.flows.size, 1, time)) {
     Budget.refuse(budgetOf.refusedUdp, time)
-    if (!endOldest(route.flows)) return -1
+    if (!endOldest(route.flows)) return left(route)
   }
   const fd = connected(route)
-  if (fd < 0) return -1
+  if (fd < 0) return left(route)
   count(route.id, counterOf.connections, 1)
   keys.set(probe, fd * keyWords)
   nextInBucket[fd] = buckets[bucket]!
@@ -113,6 +115,12 @@ const begin = (bucket: number): number => {
   link(route.flows, fd)
   if (route.flows.size++ === 0) routesWithFlows.add(route)
   return fd
+}
+
+/** -1, for a flow that could not begin. */
+const left = ({ id }: Routes.ServedRoute): number => {
+  leave(id)
+  return -1
 }
 
 /** If no descriptor is left, evicts the route's longest idle flow. */
@@ -169,6 +177,7 @@ export const endFlow = (fd: number): void => {
   firstWaiting[fd] = 0
   discard(fd)
   if (--flows.size === 0) routesWithFlows.delete(route)
+  leave(route.id)
 }
 
 /** A packet came from the client. */

@@ -11,6 +11,7 @@ import { type Command, kindOf, type Serving, turnOf } from "../ThreadMessages.ts
 import * as Budget from "./Budget.ts"
 import { endConnections, endRefused, hasEndings, runEndings } from "./Endings.ts"
 import * as Epoll from "./Epoll.ts"
+import { setLimits } from "./Limiting.ts"
 import { routesChanged } from "./Loops.ts"
 import { memory } from "./Memory.ts"
 import * as Routes from "./RouteTable.ts"
@@ -157,6 +158,7 @@ const obey = (command: Command): number => {
 const serve = (serving: Serving) => {
   const replaces = Routes.routeById(serving.id) !== undefined
   const route = Routes.putRoute(serving)
+  setLimits(route, serving.limits)
   routesChanged(now)
   if (replaces && route.allow !== undefined) endRefused(route)
   if (serving.protocol === "tcp") kind[serving.fd] = kindOf.listener
@@ -182,6 +184,7 @@ const stop = (id: number, graceMillis: number) => {
   const route = Routes.routeById(id)
   if (route === undefined) return report({ _tag: "Ended", id })
   Flows.endFlows(route)
+  setLimits(route, undefined)
   if (Routes.removeRoute(route)) Epoll.forgetReserved(route.fd)
   endConnections(route, now + graceMillis)
   runEndings(now, reportEnded)

@@ -6,7 +6,14 @@ import { makeNamespaceLock } from "../../../adapters/linux/nft/NamespaceLock.ts"
 import { layer } from "../../../adapters/linux/nft/NftFirewall.ts"
 import { makeTable } from "../../../adapters/linux/nft/Ruleset.ts"
 import { Firewall, type FirewallError, type Rule, ruleText } from "../../../src/firewall/Firewall.ts"
-import { firewallConformance, guard, limit, member, redirect } from "../../firewall/firewallConformance.ts"
+import {
+  atRate,
+  firewallConformance,
+  guard,
+  limit,
+  member,
+  redirect
+} from "../../firewall/firewallConformance.ts"
 import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 import { olderKernel } from "../../support/olderKernel.ts"
 
@@ -343,12 +350,47 @@ describeInNamespace("NftFirewall", () => {
           const { read, replace, apply } = yield* Firewall
           assert.deepStrictEqual(yield* standing, [ruleText(rule)])
           yield* replace([rule, guard("tcp 127.0.0.1 80")])
-          assert.deepStrictEqual((yield* read).counted, [{ rule, connections: 7, dropped: 0 }])
+          assert.deepStrictEqual((yield* read).counted, [{ rule, connections: 7, dropped: 0, overRate: 0 }])
           yield* apply({ add: [], remove: [rule] })
           assert.deepStrictEqual(yield* standing, ["Guard 127.0.0.1:80/tcp"])
         }),
         layer()
       )
+    })
+  )
+
+  it.live("puts back the rate that another process changed, and keeps one that is right", () =>
+    Effect.gen(function* () {
+      const rule = atRate(20, redirect("tcp 0.0.0.0 80", "10.0.0.2 80"))
+      const replaced = (there: string) =>
+        Effect.provide(
+          Effect.gen(function* () {
+            const { read, replace } = yield* Firewall
+            assert.deepStrictEqual(yield* standing, [there])
+            yield* replace([rule])
+            assert.deepStrictEqual((yield* read).rules, [rule])
+          }),
+          layer()
+        )
+      yield* Effect.provide(
+        Firewall.use(({ replace }) => replace([rule])),
+        layer()
+      )
+      const text = "Redirect 0.0.0.0:80/tcp -> 10.0.0.2:80"
+      yield* replaced(`${text} at most 20/s`)
+      for (const [limit, there] of [
+        ["limit rate over 9/second burst 9 packets", `${text} at most 9/s`],
+        // Not one of ours: a burst, a unit, a direction.
+        ["limit rate over 20/second burst 21 packets", `${text} at most 0/s`],
+        ["limit rate over 20/minute burst 20 packets", `${text} at most 0/s`],
+        ["limit rate 20/second burst 20 packets", `${text} at most 0/s`]
+      ] as const) {
+        nft("delete element inet portmapper rate_any4 { tcp . 80 }")
+        nft(`add element inet portmapper rate_any4 { tcp . 80 ${limit} }`)
+        yield* replaced(there)
+      }
+      nft("delete element inet portmapper rate_any4 { tcp . 80 }")
+      yield* replaced(text)
     })
   )
 

@@ -7,7 +7,7 @@ import { Firewall, type Rule } from "../../../src/firewall/Firewall.ts"
 import { addressUnsafe } from "../../../src/protocol/Address.ts"
 import { slotsText } from "../../../src/protocol/Slots.ts"
 import { slotOfSource } from "../../../src/relay/SourceHash.ts"
-import { guard, limit, member, redirect } from "../../firewall/firewallConformance.ts"
+import { atRate, guard, limit, member, redirect } from "../../firewall/firewallConformance.ts"
 import { describeLab } from "../../lab/describeLab.ts"
 import type { Namespace } from "../../lab/Namespace.ts"
 import { silenceMillis } from "../../lab/patience.ts"
@@ -220,6 +220,55 @@ describeLab("Ruleset, with packets", ["sysctl"], () => {
                 [at.own, 8081, 1, true]
               ].sort()
             )
+          })
+        )
+
+        it.effect(`drops what begins beyond the port's rate, ${protocol} over IPv${family}`, () =>
+          Effect.gen(function* () {
+            const { client, c1: web } = yield* LabHost
+            const foreign = family === 4 ? "198.51.100.0/24" : "2001:db8::/32"
+            const many = (port: number, patience = { timeoutMillis: 800 }) =>
+              Effect.all(
+                Array.from({ length: 6 }, () => ask(client, `${protocol} ${at.own} ${port}`, patience)),
+                { concurrency: "unbounded" }
+              )
+            for (const address of [at.any, at.own]) {
+              const rules = (rate: number) => [
+                atRate(rate, redirect(`${protocol} ${address} 8080`, `${at.web} 80`)),
+                redirect(`${protocol} ${address} 8081`, `${at.web} 80`),
+                atRate(1, redirect(`${protocol} ${address} 8082`, `${at.web} 80`, foreign)),
+                atRate(1, member(redirect(`${protocol} ${address} 8083`, `${at.web} 80`), "0-31 of 64")),
+                atRate(1, member(redirect(`${protocol} ${address} 8083`, `${at.web} 80`), "32-63 of 64"))
+              ]
+              yield* enforce(...rules(1))
+              const begun = performance.now()
+              const answers = yield* many(8080)
+              const most = 1 + Math.floor((performance.now() - begun) / 1000)
+              const answered = answers.filter((answer) => answer === `web to ${at.client}`).length
+              assert.isAtLeast(answered, 1)
+              assert.isAtMost(answered, most)
+              assert.deepStrictEqual(new Set(yield* many(8081)), new Set([`web to ${at.client}`]))
+              // Neither a source that is not allowed nor the backend itself takes any of it.
+              yield* many(8082, silence)
+              yield* ask(web, `${protocol} ${at.own} 8080`, silence)
+              yield* many(8083)
+              const { counted } = yield* (yield* Firewall).read
+              const [rated, free, denied] = [8080, 8081, 8082].map((port) =>
+                counted.find((one) => one.rule.port === port)
+              )
+              assert.strictEqual(rated?.connections, answered)
+              assert.isAbove(rated?.overRate ?? 0, 0)
+              assert.deepStrictEqual([free?.connections, free?.overRate], [6, 0])
+              assert.deepStrictEqual([denied?.overRate, (denied?.dropped ?? 0) >= 6], [0, true])
+              // The drops of a service's port count once.
+              const drops = counted.flatMap(({ rule, overRate }) => (rule.port === 8083 ? [overRate] : []))
+              assert.deepStrictEqual(
+                drops.filter((count) => count > 0),
+                [Math.max(...drops)]
+              )
+              yield* (yield* Firewall).apply({ add: rules(1000).slice(0, 1), remove: [] })
+              assert.deepStrictEqual(new Set(yield* many(8080)), new Set([`web to ${at.client}`]))
+            }
           })
         )
 
