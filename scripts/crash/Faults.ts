@@ -74,8 +74,8 @@ export const failingSockets =
     ...sockets,
     open: (protocol, host, port) =>
       failing(faults, "socket open", sockets.open(protocol, host, port), socketError, sockets.close),
-    admit: (socket, admission) =>
-      failing(faults, "socket admit", sockets.admit(socket, admission), socketError)
+    admit: (socket, admission, backends) =>
+      failing(faults, "socket admit", sockets.admit(socket, admission, backends), socketError)
   })
 
 export const failingFirewall =
@@ -100,7 +100,8 @@ export const failingStore =
   (store: MappingStore["Service"]): MappingStore["Service"] => ({
     load: failing(faults, "store load", store.load, storeError),
     put: (records) => failing(faults, `store put ${records[0]?.state}`, store.put(records), storeError),
-    remove: (mappings) => failing(faults, "store remove", store.remove(mappings), storeError),
+    remove: (mappings, instead) =>
+      failing(faults, "store remove", store.remove(mappings, instead), storeError),
     check: store.check,
     putEngine: (engine) => failing(faults, "store putEngine", store.putEngine(engine), storeError)
   })

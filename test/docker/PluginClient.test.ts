@@ -85,7 +85,8 @@ describe("a client of our own plugin", () => {
         connections: 0,
         bytesIn: undefined,
         bytesOut: undefined,
-        service: undefined
+        service: undefined,
+        refused: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

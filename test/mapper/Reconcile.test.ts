@@ -48,7 +48,8 @@ const failingStore =
     ...store,
     put: (records) =>
       Effect.suspend(() => failing(store.put(records), fail.put?.(records[0]?.state ?? ""), storeError)),
-    remove: (mappings) => Effect.suspend(() => failing(store.remove(mappings), fail.remove, storeError))
+    remove: (mappings, instead) =>
+      Effect.suspend(() => failing(store.remove(mappings, instead), fail.remove, storeError))
   })
 
 /** A running mapper, with its log lines. */

@@ -63,7 +63,10 @@ export const run = (
   options: RunOptions = {}
 ): Effect.Effect<Ran> =>
   Effect.callback((resume) => {
-    const child = spawn(command, args, { env: { ...process.env, ...options.env }, stdio: "pipe" })
+    const child = spawn(command, args, {
+      env: { ...withoutSettings(process.env), ...options.env },
+      stdio: "pipe"
+    })
     let [stdout, stderr] = ["", ""]
     let isEnough = false
     if (options.signalled !== undefined)
@@ -95,3 +98,7 @@ export const run = (
   })
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
+
+/** A variable for the tests themselves, such as `PORTMAPPER_REQUIRE_LAB`, is no setting of the program. */
+const withoutSettings = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("PORTMAPPER_")))
