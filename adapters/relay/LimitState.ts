@@ -38,11 +38,14 @@ export class LimitState {
   private readonly words: Int32Array
   private readonly times: BigUint64Array
   private readonly thread: number
+  private readonly nanoseconds: () => bigint
 
-  constructor(state: SharedArrayBuffer, thread: number) {
+  /** `nanoseconds`: the monotonic time, the same for all threads. */
+  constructor(state: SharedArrayBuffer, thread: number, nanoseconds: () => bigint) {
     this.words = new Int32Array(state)
     this.times = new BigUint64Array(state)
     this.thread = thread
+    this.nanoseconds = nanoseconds
   }
 
   get open(): number {
@@ -90,7 +93,7 @@ export class LimitState {
    * moves it by the interval of the rate, unless it would be more than a second away.
    */
   private take(at: number, rate: number): boolean {
-    const now = process.hrtime.bigint()
+    const now = this.nanoseconds()
     const interval = second / BigInt(rate)
     for (;;) {
       const full = Atomics.load(this.times, at)

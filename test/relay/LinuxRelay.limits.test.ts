@@ -211,7 +211,7 @@ describe("the relay's limits", () => {
 
 describe("LimitState", () => {
   it("remembers the sources that came last, and forgets others", () => {
-    const state = new LimitState(makeLimitState(true), 0)
+    const state = new LimitState(makeLimitState(true), 0, process.hrtime.bigint)
     const take = (source: number) =>
       state.takeOfSource(1, new Uint8Array(Uint32Array.of(source).buffer), 0, 4)
     assert.isTrue(take(0))
@@ -233,12 +233,15 @@ describe("LimitState", () => {
       (await Promise.all(taken)).reduce((sum, places) => sum + places, 0),
       30_000
     )
-    assert.strictEqual(new LimitState(state, 0).open, 30_000)
+    assert.strictEqual(new LimitState(state, 0, process.hrtime.bigint).open, 30_000)
   })
 
   it("takes back the places of a thread that died", () => {
     const state = makeLimitState(false)
-    const [first, second] = [new LimitState(state, 0), new LimitState(state, 1)]
+    const [first, second] = [
+      new LimitState(state, 0, process.hrtime.bigint),
+      new LimitState(state, 1, process.hrtime.bigint)
+    ]
     assert.deepStrictEqual(
       [first, second, second, first].map((thread) => thread.takePlace(3)),
       [true, true, true, false]
@@ -252,7 +255,7 @@ describe("LimitState", () => {
 const taker = `
   import { parentPort, workerData } from "node:worker_threads"
   import { LimitState } from ${JSON.stringify(new URL("../../adapters/relay/LimitState.ts", import.meta.url).href)}
-  const state = new LimitState(workerData.state, workerData.thread)
+  const state = new LimitState(workerData.state, workerData.thread, process.hrtime.bigint)
   let taken = 0
   while (state.takePlace(30_000)) taken++
   parentPort.postMessage(taken)`

@@ -83,8 +83,9 @@ export const expected = (first: number, sctp: boolean): Readonly<Record<string, 
     both(8711),
     "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: the table is gone",
     done,
-    both(8711),
-    "500 unmapping 0.0.0.0:8711/tcp failed: changing nftables table inet portmapper failed: the table is gone",
+    // The kernel takes no change at the moment: what is answered again has to be in its table.
+    /^500 someone changed the table, and loading /,
+    /^500 unmapping 0\.0\.0\.0:8711\/tcp failed: loading nftables table inet portmapper failed: /,
     done
   ],
   "sctp-P": [

@@ -9,7 +9,7 @@ import { count, index } from "./ThreadData.ts"
 export const setLimits = (route: ServedRoute, limits: ServedLimits | undefined): void => {
   const before = countedOpen(route)
   const open = openConnections[route.id]! + (route.flows?.size ?? 0)
-  route.limits = limits && { ...limits, state: new LimitState(limits.state, index) }
+  route.limits = limits && { ...limits, state: new LimitState(limits.state, index, process.hrtime.bigint) }
   countedOpen(route)?.addPlaces(open)
   before?.addPlaces(-open)
 }
