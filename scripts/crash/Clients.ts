@@ -103,7 +103,7 @@ export const work = async (
     calls.answered++
     if (status === 200) return ledger.unmapped(bindings)
     // Bindings that the error names are mapped as before, and the rest are gone.
-    ledger.map(bindings.filter((binding) => body.includes(`unmapping ${frontendOf(binding)} failed: `)))
+    ledger.map(bindings.filter((binding) => body.includes(`unmapping ${unmappedAs(binding)} failed: `)))
     ledger.unmapped(bindings)
     if (isInjected(body)) calls.failed++
     else calls.refused.push(`unmapping ${bindings.map(keyOf)}: ${body}`)
@@ -166,6 +166,13 @@ export const otherBackend = ({ BackendIP, BackendPort }: Pick<Binding, "BackendI
   const [c1, c2] = containers
   const other = containerOf({ BackendIP }) === c1 ? c2 : c1
   return { BackendIP: BackendIP.includes(":") ? other.ipv6 : other.ipv4, BackendPort }
+}
+
+/** How an error names a binding: on the shared port with its backend. */
+const unmappedAs = (binding: Binding): string => {
+  const { FrontendPort, BackendIP, BackendPort } = binding
+  if (FrontendPort !== sharedPort) return frontendOf(binding)
+  return `${frontendOf(binding)} to ${BackendIP.includes(":") ? `[${BackendIP}]` : BackendIP}:${BackendPort}`
 }
 
 const isInjected = (error: string): boolean => injectedTexts.some((text) => error.includes(text))

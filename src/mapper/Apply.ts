@@ -23,7 +23,7 @@ import { resourcesOf } from "./Plan.ts"
 import { verifyTable } from "./Reconcile.ts"
 import { reshare, rulesOfShares } from "./Reshare.ts"
 import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
-import { respread, type ServiceRefused, servicesOf } from "./Services.ts"
+import { memberText, respread, type ServiceRefused, servicesOf } from "./Services.ts"
 import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
@@ -351,7 +351,7 @@ const releaseEach = Effect.fnUntraced(function* (
 const unmapError = (failures: ReadonlyArray<readonly [MappingEntry, FirewallError | StoreError]>) =>
   new UnmapError({
     failures: failures.map(([{ mapping }, error]) => ({
-      frontend: mappingText(mapping),
+      frontend: memberText(mapping),
       detail: error.message
     }))
   })

@@ -4,7 +4,7 @@
  */
 import { Schema } from "effect"
 import type { Hold } from "../ports/PortAllocator.ts"
-import { frontendText, type Labels } from "../protocol/PortBinding.ts"
+import { endpointText, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../protocol/Slots.ts"
 import { type Mode, type Policy, sharedPolicy } from "./Labels.ts"
 import {
@@ -14,6 +14,7 @@ import {
   type MappingEntry,
   type Mappings,
   mappingKey,
+  mappingText,
   type Resources,
   type Share
 } from "./Mapping.ts"
@@ -43,6 +44,12 @@ export const serviceOf = ({ share }: Policy, owner: string): string | undefined 
 
 /** The name as the label has it. */
 export const nameOf = (service: string): string => service.slice(service.indexOf(" ") + 1)
+
+/** The frontend, and on a shared port the backend. */
+export const memberText = (mapping: Mapping): string =>
+  mapping.share === undefined
+    ? mappingText(mapping)
+    : `${mappingText(mapping)} to ${endpointText(mapping.backend)}`
 
 /** The backends of the frontend's service that are served, in the order in which they joined. */
 export const membersOf = (

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { TestClock } from "effect/testing"
-import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MemoryStore } from "../../src/mapper/MappingStore.ts"
 import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -341,6 +341,21 @@ describe("a port shared by several backends", () => {
         ])
       })
     )
+
+  test("names the backend that can't be unmapped", () =>
+    Effect.gen(function* () {
+      yield* map(replica(2))
+      yield* map(replica(3))
+      const before = yield* host
+      const firewall = yield* MemoryFirewall
+      firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
+      assert.strictEqual(
+        (yield* Effect.flip(unmap(replica(3)))).message,
+        "unmapping 0.0.0.0:8080/tcp to 172.17.0.3:80 failed: change failed: busy"
+      )
+      firewall.refuse(undefined)
+      assert.deepStrictEqual(yield* host, before)
+    }))
 
   it.effect("has the same slots after a kill", () =>
     Effect.gen(function* () {
