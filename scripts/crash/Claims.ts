@@ -1,11 +1,14 @@
 /**
- * Checks mappings that a kill leaves and no answer named: the same request confirms one, and any other request
- * evicts it.
+ * Asks again for what was answered, but killed before the answer was recorded: the same request confirms it. Checks
+ * mappings that a kill leaves and no answer named: any other request evicts one; on the shared port, where others
+ * join, it is unmapped.
  */
+import { join } from "node:path"
 import { Effect } from "effect"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { otherBackend } from "./Clients.ts"
-import { type Binding, bindingKey, type Listed, labelsOf, sharedPort, textOf } from "./Ledger.ts"
+import { type Binding, isBeside, type Listed, labelsOf, sharedPort, textOf } from "./Ledger.ts"
+import { recorded } from "./Record.ts"
 import { traffic } from "./Traffic.ts"
 import type { World } from "./World.ts"
 
@@ -15,9 +18,13 @@ export const claim = Effect.fnUntraced(function* (
   listed: ReadonlyArray<Listed>
 ) {
   const at = (text: string) => `${tally.kills}: ${text}`
-  const unrecorded = listed
-    .filter(({ State }) => State === "unconfirmed")
-    .flatMap((one) => ledger.answered.get(bindingKey(one)) ?? [])
+  const applied = new Set(
+    recorded(join(plugin.folder, "state")).flatMap(({ text, state }) => (state === "applied" ? [text] : []))
+  )
+  // The list does not tell which standbys are unconfirmed: one of those would take over as such, and be evicted.
+  const unrecorded = [...ledger.answered.values(), ...ledger.standbys.values()].filter((one) =>
+    applied.has(textOf(one))
+  )
   tally.unrecorded += unrecorded.length
   for (const answered of unrecorded) {
     const again = yield* mapExactly(plugin, answered, answered)
@@ -25,15 +32,17 @@ export const claim = Effect.fnUntraced(function* (
   }
   const unanswered = ledger.unanswered(listed)
   tally.unconfirmed += unanswered.length
+  const shared = unanswered.filter(({ FrontendPort }) => FrontendPort === sharedPort)
+  if (shared.length > 0) {
+    const { status, body } = yield* plugin.call("UnmapPorts", { PortBindings: shared, Labels: {} })
+    if (status !== 200) tally.blocking.push(at(body))
+    const beside = [...ledger.answered.values()].filter((one) => isBeside(one, shared))
+    tally.lost.push(...(yield* traffic(lab, beside)).map(at))
+  }
   for (const one of unanswered) {
+    if (one.FrontendPort === sharedPort) continue
     // Half of them stay, so that ranges fill up with mappings that no client will ever unmap.
     if (one.State === "unconfirmed" && random.chance(0.5)) continue
-    // Others join the shared port instead of evicting what is there.
-    if (one.FrontendPort === sharedPort) {
-      const { status, body } = yield* plugin.call("UnmapPorts", { PortBindings: [one], Labels: {} })
-      if (status !== 200) tally.blocking.push(at(body))
-      continue
-    }
     const other = otherBackend(one)
     const refusal = yield* mapExactly(plugin, one, other)
     if (refusal !== "") {

@@ -8,7 +8,17 @@ import type { Lab } from "../../test/lab/Lab.ts"
 import { contents } from "../../test/lab/Nft.ts"
 import type { Plugin } from "../../test/lab/Plugin.ts"
 import { listening } from "../../test/lab/Probe.ts"
-import { type Binding, doubled, isNoStandby, keyOf, type Ledger, type Listed, textOf } from "./Ledger.ts"
+import {
+  type Binding,
+  doubled,
+  isBeside,
+  isNoStandby,
+  keyOf,
+  type Ledger,
+  type Listed,
+  sharedPort,
+  textOf
+} from "./Ledger.ts"
 import { type Recorded, recorded } from "./Record.ts"
 import { traffic } from "./Traffic.ts"
 
@@ -39,7 +49,10 @@ export const differences = Effect.fnUntraced(function* (
     differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
-  const unserved = yield* traffic(lab, [...ledger.answered.values()])
+  // A backend that no answer named serves beside the others of a shared port until `claim` unmaps it, and checks them.
+  const shared = ledger.unanswered(listed).filter(({ FrontendPort }) => FrontendPort === sharedPort)
+  const alone = [...ledger.answered.values()].filter((one) => !isBeside(one, shared))
+  const unserved = yield* traffic(lab, alone)
   // The reason, if the plugin knows it.
   const warnings = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
   return {

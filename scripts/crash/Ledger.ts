@@ -32,6 +32,10 @@ export const labelsOf = ({
 export const bindingKey = (binding: Binding): string =>
   binding.FrontendPort === sharedPort ? textOf(binding) : keyOf(binding)
 
+/** Whether one of these mappings has the same frontend: then it may serve the same client. */
+export const isBeside = (one: Binding, others: ReadonlyArray<Binding>): boolean =>
+  others.some((other) => keyOf(other) === keyOf(one))
+
 /** In the format of errors: `[::]:8080/tcp`. */
 export const frontendOf = (binding: Binding): string => {
   const [protocol, frontend] = keyOf(binding).split(" ")
