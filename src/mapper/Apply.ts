@@ -23,7 +23,7 @@ import { resourcesOf } from "./Plan.ts"
 import { verifyTable } from "./Reconcile.ts"
 import { reshare, rulesOfShares } from "./Reshare.ts"
 import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
-import { memberText, respread, type ServiceRefused, servicesOf } from "./Services.ts"
+import { memberText, respread, type ServiceRefused, servicesOf, without } from "./Services.ts"
 import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
 
 /** Some mappings could not be released; they are mapped as before. */
@@ -366,7 +366,7 @@ const releaseTogether = Effect.fnUntraced(function* (
   successions: ReadonlyArray<Succession>
 ) {
   const { store, relay, mappings, allocator, byteCounter } = context
-  const staying = servicesOf(mappings, entries, new Set(entries))
+  const staying = servicesOf(without(mappings, new Set(entries)), entries)
   const others = respread(staying)
   const before = [...entries, ...successions.map(({ entry }) => entry)]
   const records = successions.map(({ entry, mapping }) => ({ mapping, state: recordedState(entry.status) }))

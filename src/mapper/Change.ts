@@ -40,7 +40,8 @@ import {
   refusalOf,
   resourcesWith,
   type ServiceRefused,
-  serviceOf
+  serviceOf,
+  without
 } from "./Services.ts"
 import { plannedStandby, standsBehind, withStandbys } from "./Standby.ts"
 
@@ -124,18 +125,23 @@ export const changeOf = (
           error: new PortAllocated({ frontend, hint: ` (${holderText(first)})` })
         })
     }
-  const left = stateWithout(state, evict)
+  const left = without(state, evict)
   const reserve: Array<Reservation> = []
   const update: Array<Update> = []
   const reshare: Array<Update> = []
   for (const { each, claims } of claimed) {
-    const candidates = claims.flatMap((claim) => candidateOf(each, claim, asking) ?? [])
-    for (const candidate of candidates) {
+    const candidates = new Map(
+      claims.flatMap((claim) => {
+        const candidate = candidateOf(each, claim, asking)
+        return candidate === undefined ? [] : [[claim, candidate] as const]
+      })
+    )
+    for (const candidate of candidates.values()) {
       const error = refusalOf(left, candidate)
       if (error !== undefined) return Result.fail({ group: each.index, error })
     }
     const joining = (claim: Claim) => {
-      const candidate = candidateOf(each, claim, asking)
+      const candidate = candidates.get(claim)
       const joined = candidate && join(left, candidate)
       reshare.push(...(joined?.others.map(updateOfShare) ?? []))
       return joined?.share
@@ -146,7 +152,7 @@ export const changeOf = (
       ports: each.group.ports,
       beside: [
         ...claims.flatMap(({ entry }) => entry?.resources.hold ?? []),
-        ...candidates.flatMap((candidate) => holdsOfService(left, candidate))
+        ...[...candidates.values()].flatMap((candidate) => holdsOfService(left, candidate))
       ],
       create: fresh.map((claim) => {
         const creation = creationOf(state, each, claim, asking)
@@ -161,15 +167,6 @@ export const changeOf = (
   }
   return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
-
-/** What a service has once these entries are evicted. */
-const stateWithout = (state: State, evicted: ReadonlySet<MappingEntry>): Pick<State, "colliding"> =>
-  evicted.size === 0
-    ? state
-    : {
-        colliding: (protocol, host, port) =>
-          state.colliding(protocol, host, port).filter((entry) => !evicted.has(entry))
-      }
 
 const candidateOf = (
   { group: { ports, labels }, plan: { policy } }: PlannedGroup,

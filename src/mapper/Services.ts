@@ -61,7 +61,7 @@ export const membersOf = (
     .colliding(protocol, host, port)
     .filter(
       (entry) =>
-        entry.mapping.share?.service === service &&
+        isMember(entry, service) &&
         entry.mapping.host.key === host.key &&
         !isConflicted(entry) &&
         entry.status._tag !== "Gone"
@@ -123,24 +123,28 @@ export const join = (state: State, { frontend, service, policy, before }: Candid
 export const holdsOfService = (state: State, { frontend, service }: Candidate): ReadonlyArray<Hold> =>
   state
     .colliding(frontend.protocol, frontend.host, frontend.port)
-    .flatMap(({ mapping, resources }) => (mapping.share?.service === service ? (resources.hold ?? []) : []))
+    .flatMap((entry) => (isMember(entry, service) ? (entry.resources.hold ?? []) : []))
 
-/** The members of the services of these entries, those that are leaving excepted, by service and frontend. */
+/** What services have once these entries have left. */
+export const without = (state: State, left: ReadonlySet<MappingEntry>): State =>
+  left.size === 0
+    ? state
+    : {
+        colliding: (protocol, host, port) =>
+          state.colliding(protocol, host, port).filter((entry) => !left.has(entry))
+      }
+
+/** The members of the services of these entries, by service and frontend. */
 export const servicesOf = (
   state: State,
-  entries: ReadonlyArray<MappingEntry>,
-  leaving: ReadonlySet<MappingEntry> = new Set()
+  entries: ReadonlyArray<MappingEntry>
 ): ReadonlyArray<ReadonlyArray<MappingEntry>> => {
   const services = new Map<string, ReadonlyArray<MappingEntry>>()
   for (const { mapping } of entries) {
     if (mapping.share === undefined) continue
     const { protocol, host, port, share } = mapping
     const key = `${frontendKey(protocol, host, port)} ${share.service}`
-    if (services.has(key)) continue
-    services.set(
-      key,
-      membersOf(state, mapping, share.service).filter((entry) => !leaving.has(entry))
-    )
+    if (!services.has(key)) services.set(key, membersOf(state, mapping, share.service))
   }
   return [...services.values()]
 }
