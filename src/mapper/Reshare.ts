@@ -10,7 +10,11 @@ export const rulesOfShares = (shares: ReadonlyArray<Reshare>): ReadonlyArray<Rul
   shares.flatMap(({ entry, share }) => resourcesWith(entry.resources, share).rules)
 
 /** Relays and records new slots that the kernel has already. A relay that refuses them is retried. */
-export const reshare = Effect.fnUntraced(function* (context: MapperContext, shares: ReadonlyArray<Reshare>) {
+export const reshare = (context: MapperContext, shares: ReadonlyArray<Reshare>): Effect.Effect<void> =>
+  // Most calls are of no service.
+  shares.length === 0 ? Effect.void : reshareAll(context, shares)
+
+const reshareAll = Effect.fnUntraced(function* (context: MapperContext, shares: ReadonlyArray<Reshare>) {
   yield* eachRoute(shares, (each) => {
     const { route: before } = each.entry.resources
     takeShare(each)

@@ -305,7 +305,7 @@ export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, {
   const add = rulesOfShares(others)
   if (rules.length > 0)
     yield* logFailure("removing rules", context.firewall.apply({ add, remove: withoutRules(rules, add) }))
-  if (others.length > 0) yield* reshare(context, others)
+  yield* reshare(context, others)
   return [[entry, why] as const]
 })
 

@@ -381,7 +381,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "recordEntries(store, shares.map(({ entry }) => entry))",
       "Effect.void"
     ],
-    ["services-relay-the-slots-of-a-released-backend", "reshare", "route === undefined", "route !== null"]
+    ["services-relay-the-slots-of-a-released-backend", "reshareAll", "route === undefined", "route !== null"]
   ]),
   ...faultsOf("src/mapper/Restore.ts")([
     [
