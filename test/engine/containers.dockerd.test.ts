@@ -9,6 +9,7 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import {
   docker,
+  engineLab,
   leaveContainer,
   prepareImages,
   runContainer,
@@ -17,15 +18,11 @@ import {
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Lab from "../lab/Lab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
 import { until } from "../support/until.ts"
 
 const outside = "10.99.0.1"
-
-/** A lab without containers: the Engine makes them. */
-const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
 const addressOf = (dockerd: Dockerd.Dockerd, name: string) =>
   Effect.map(docker(dockerd, ["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]), (address) =>
@@ -55,7 +52,7 @@ const recordedSoon = (folder: string, expected: ReadonlyArray<string>) =>
 describeLab("the containers of a real Engine", ["dockerd", "busybox", "iptables"], () => {
   it.live("take their mappings with them, while the plugin is down and while it serves", () =>
     Effect.gen(function* () {
-      const { host, client } = yield* lab
+      const { host, client } = yield* engineLab
       const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
       yield* host.check("iptables", ["-P", "FORWARD", "ACCEPT"])
       yield* prepareImages(dockerd)
@@ -103,7 +100,7 @@ describeLab("the containers of a real Engine", ["dockerd", "busybox", "iptables"
 
   it.live("leave their mappings alone while the Engine is away, and those in another network namespace", () =>
     Effect.gen(function* () {
-      const { host, client } = yield* lab
+      const { host, client } = yield* engineLab
       const data = yield* temporaryFolder
       const [here, elsewhere] = [yield* temporaryFolder, yield* temporaryFolder]
       const starting = Dockerd.start(host, {

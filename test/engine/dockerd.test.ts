@@ -9,6 +9,7 @@ import { Effect } from "effect"
 import type { Check } from "../../adapters/doctor/HostChecks.ts"
 import {
   docker,
+  engineLab,
   leaveContainer,
   prepareImages,
   runContainer,
@@ -17,16 +18,12 @@ import {
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
 
 const outside = "10.99.0.1"
-
-/** A lab without containers: the Engine makes them. */
-const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
 const engine = (host: Namespace, folder?: string) =>
   Effect.tap(
@@ -69,7 +66,7 @@ const ourRule =
 describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () => {
   it.live("publishes labelled containers across restarts of them, of itself and of the Engine", () =>
     Effect.gen(function* () {
-      const { host, client } = yield* lab
+      const { host, client } = yield* engineLab
       const folder = yield* temporaryFolder
       const state = yield* temporaryFolder
       const first = yield* Effect.scoped(
@@ -166,7 +163,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
     "publishes a range of a thousand ports, and ports of a running container until they are unmapped",
     () =>
       Effect.gen(function* () {
-        const { host, client } = yield* lab
+        const { host, client } = yield* engineLab
         const dockerd = yield* engine(host)
         yield* prepareImages(dockerd)
         const plugin = yield* Plugin.start(host, { arguments: watching(dockerd.socket) })
@@ -225,7 +222,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
     "resolves a conflict with a container that the Engine knows to be gone, and with nothing else",
     () =>
       Effect.gen(function* () {
-        const { host } = yield* lab
+        const { host } = yield* engineLab
         const dockerd = yield* engine(host)
         const folder = yield* temporaryFolder
         const socket = ["--engine", `unix://${dockerd.socket}`]
@@ -260,7 +257,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
     "is added to every kind of table that has the chain, after the user's rules, and removed by reset",
     () =>
       Effect.gen(function* () {
-        const { host } = yield* lab
+        const { host } = yield* engineLab
         const commands = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]
         for (const command of commands) {
           yield* host.check(command, ["-N", "DOCKER-USER"])
@@ -308,7 +305,7 @@ describeLab("the rule in DOCKER-USER", ["iptables"], () => {
 
   it.live("is unavailable on an Engine that writes nftables: the log and doctor name the remedy", () =>
     Effect.gen(function* () {
-      const { host } = yield* lab
+      const { host } = yield* engineLab
       yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
       const engine = yield* fakeEngine({
         ...ping("1.52"),

@@ -1,16 +1,21 @@
 /** Ports shared by several containers of a real Engine, by labels alone, reached from outside by real packets. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import { docker, leaveContainer, prepareImages, runContainer, servedAt } from "../lab/Containers.ts"
+import {
+  docker,
+  engineLab,
+  leaveContainer,
+  prepareImages,
+  runContainer,
+  servedAt
+} from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { until } from "../support/until.ts"
 
 const outside = "10.99.0.1"
-const lab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
 const project = (name: string, share = "web", more: Readonly<Record<string, string>> = {}) => ({
   "com.docker.compose.project": name,
@@ -86,7 +91,7 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("leads to all of them evenly, and loses none of them to another project", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* lab
+        const { host, client } = yield* engineLab
         const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
         yield* host.check("iptables", ["-P", "FORWARD", "DROP"])
         yield* prepareImages(dockerd, { greedy: { "portmapper.share": "web" } })
@@ -150,7 +155,7 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("gives every start the same slots, and keeps the clients of a source at their container", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* lab
+        const { host, client } = yield* engineLab
         const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
         yield* prepareImages(dockerd)
         const folder = yield* Plugin.temporaryFolder
@@ -195,7 +200,7 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("refuses no connection while its containers are replaced one by one", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* lab
+        const { host, client } = yield* engineLab
         const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
         yield* prepareImages(dockerd)
         yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })

@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { until } from "../support/until.ts"
 import type { Dockerd } from "./Dockerd.ts"
+import * as Lab from "./Lab.ts"
 import { agentBy, type Namespace } from "./Namespace.ts"
 import { check, type LabError } from "./Process.ts"
 
@@ -18,6 +19,9 @@ export interface RunOptions {
   readonly ports?: ReadonlyArray<number>
   readonly image?: string
 }
+
+/** A lab without containers: the Engine makes them. */
+export const engineLab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
 /** Loads the image `busybox` into the Engine, and others based on it with their own labels. */
 export const prepareImages = Effect.fn("Containers.prepareImages")(function* (

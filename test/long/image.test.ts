@@ -5,10 +5,9 @@ import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import manifest from "../../package.json" with { type: "json" }
-import { docker, prepareImages, runContainer, servedSoon } from "../lab/Containers.ts"
+import { docker, engineLab, prepareImages, runContainer, servedSoon } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Lab from "../lab/Lab.ts"
 import { contents } from "../lab/Nft.ts"
 import { request } from "../support/http.ts"
 import { until } from "../support/until.ts"
@@ -64,7 +63,7 @@ const image = (): string => {
 }
 
 const engine = Effect.gen(function* () {
-  const { host, client } = yield* Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+  const { host, client } = yield* engineLab
   const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
   yield* host.check("iptables", ["-P", "FORWARD", "DROP"])
   yield* docker(dockerd, ["load", "--input", image()])
