@@ -65,8 +65,8 @@ describeLab("on a bare Debian", ["mmdebstrap", "npm"], () => {
       assert.match(tested.stdout, /Test Files .* passed/)
 
       const started = yield* debian.sh(
-        `${inside}; (npm ci && exec npm start) >/root/log 2>&1 &
-        until grep -q "^listening on" /root/log || ! kill -0 $!; do sleep 0.5; done; cat /root/log`
+        `${inside}; (npm ci && exec npm start) >/srv/log 2>&1 &
+        until grep -q "^listening on" /srv/log || ! kill -0 $!; do sleep 0.5; done; cat /srv/log`
       )
       assert.match(started, /mode nat[\s\S]*^listening on /m)
       yield* debian.sh(`${inside} && npm run -s portmapper -- map -p 8080:80 --to 172.31.0.2`)

@@ -67,10 +67,10 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
       const debian = yield* Debian.make(host, ["nftables", "iproute2", "curl"])
       const before = yield* debian.sh("find /etc /usr /var/lib/systemd -xdev | grep -v dpkg | sort")
       const old = build("0.1.0")
-      copyFileSync(old, `${debian.root}/root/old.deb`)
-      deriveRelease(old, `${debian.root}/root/new.deb`, "0.1.1")
+      copyFileSync(old, `${debian.root}/srv/old.deb`)
+      deriveRelease(old, `${debian.root}/srv/new.deb`, "0.1.1")
 
-      yield* debian.sh("dpkg -i /root/old.deb")
+      yield* debian.sh("dpkg -i /srv/old.deb")
       yield* debian.sh(
         "systemctl is-active portmapper.service portmapper.socket && portmapper doctor || true"
       )
@@ -94,7 +94,7 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
       const knocks = { tcp: [8080, 8081], udp: [5353], socket, rate: 50 }
       const outside = yield* knock(client, { ...knocks, host: "10.99.0.1", request: labRequest(8082) })
       const inside = yield* knock(host, { ...knocks, host: "127.0.0.1", request: labRequest(8083) })
-      const upgrade = yield* debian.sh("dpkg -i /root/new.deb")
+      const upgrade = yield* debian.sh("dpkg -i /srv/new.deb")
       assert.notInclude(upgrade, "could not take over")
       const second = yield* mainPid
       assert.notStrictEqual(second, first)
@@ -143,12 +143,12 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
         yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
         const debian = yield* Debian.make(host, ["nftables", "iproute2"])
         const old = build("0.1.0")
-        const at = (version: string) => `${debian.root}/root/${version}.deb`
+        const at = (version: string) => `${debian.root}/srv/${version}.deb`
         copyFileSync(old, at("0.1.0"))
         deriveRelease(old, at("0.1.1"), "0.1.1")
         deriveRelease(old, at("0.2.0"), "0.2.0", { handover: true })
         deriveRelease(old, at("0.3.0"), "0.3.0", { handover: true, record: true })
-        const install = (version: string) => debian.sh(`dpkg -i /root/${version}.deb`)
+        const install = (version: string) => debian.sh(`dpkg -i /srv/${version}.deb`)
         const mainPid = mainPidOf(debian)
         const anew = "the new version could not take over; it is started anew"
         yield* install("0.1.1")
@@ -168,7 +168,7 @@ describeLab("the Debian package", ["mmdebstrap", "strip", "npm"], () => {
         yield* goesOn
 
         const serving = yield* mainPid
-        const refused = yield* debian.exec("dpkg -i /root/0.2.0.deb")
+        const refused = yield* debian.exec("dpkg -i /srv/0.2.0.deb")
         assert.notStrictEqual(refused.code, 0)
         assert.match(
           refused.stderr,
