@@ -42,6 +42,9 @@ const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
 /** The label with which `watch` marks what it could not publish. */
 const errorLabel = "portmapper.error"
 
+/** Labels that are shown elsewhere. */
+const unlisted = [errorLabel, "portmapper.container"]
+
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
   const lines: Array<string> = []
@@ -99,6 +102,8 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
+      container: undefined,
+      slots: undefined,
       connections: sum("connections"),
       bytesIn: sum("bytesIn"),
       bytesOut: sum("bytesOut"),
@@ -131,22 +136,34 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
   const columns: ReadonlyArray<Column> = [
     column("FRONTEND", (row) => (row.isBelow ? "" : frontend(row))),
     column("BACKEND", backendCell),
+    column("CONTAINER", ({ container }) => containerText(container), {
+      dispensable: 3,
+      shrinksTo: 12,
+      keepsEnd: true
+    }),
+    column("SLOTS", ({ slots }) => (slots === undefined ? "" : `${slots.own}/${slots.of}`), {
+      align: "right",
+      dispensable: 3
+    }),
     column("MODE", ({ mode }) => printable(mode)),
     column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
     column("STATE", ({ state }) => state),
     column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
-    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
-    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 4 }),
+    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
     column("REFUSED", refusedText, { dispensable: 2 }),
-    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
+    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 5, shrinksTo: 20 })
   ]
-  // Drops the column if nothing is labelled, nothing was refused, or the host counts no bytes.
+  // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(
-    ({ header, cells }) => !["IN", "OUT", "REFUSED", "LABELS"].includes(header) || known(cells)
-  )
+  return columns.filter(({ header, cells }) => !mayBeEmpty.includes(header) || known(cells))
 }
+
+const mayBeEmpty = ["CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+
+/** Its name, or else its id. */
+const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))
 
 /** `12 rate, 3 allow`: how many clients each label refused, if any. */
 const refusedText = ({ refused }: Row): string =>
@@ -159,7 +176,7 @@ const refusedText = ({ refused }: Row): string =>
 
 const labelsText = (labels: ReadonlyMap<string, string>): string =>
   printable(
-    [...labels].flatMap(([name, value]) => (name === errorLabel ? [] : [`${name}=${value}`])).join(",")
+    [...labels].flatMap(([name, value]) => (unlisted.includes(name) ? [] : [`${name}=${value}`])).join(",")
   )
 
 const optional = (text: (value: number) => string, value: number | undefined): string =>
