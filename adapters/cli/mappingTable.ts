@@ -1,9 +1,9 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
+import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
-import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
 import { type Column, printable, tableLines } from "./Table.ts"
 
@@ -19,16 +19,6 @@ export const mappingLines = (
     ...(troubles.length > 0 ? ["", ...troubles] : [])
   ]
 }
-
-/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
-export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
-  const name = protocolOfNumber(protocol) ?? `${protocol}`
-  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
-}
-
-/** `-` if it is unknown, as for a container that does not run. */
-export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
-  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
 
 /** Why containers are not published: too long for the table. */
 const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
@@ -84,7 +74,7 @@ interface Row extends ListedMapping {
 /** Puts a row above the backends of each service, with their sums. */
 const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   [
-    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${frontend(row)} ${row.service}`))
+    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${listedFrontend(row)} ${row.service}`))
   ].flatMap(([key, members]): ReadonlyArray<Row> => {
     const [first] = members
     if (typeof key !== "string" || first === undefined) return members
@@ -123,7 +113,7 @@ const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
   ) ?? "live"
 
 const backendCell = (row: Row): string => {
-  if (row.backends === undefined) return row.isBelow ? `  ${backend(row)}` : backend(row)
+  if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)
   return printable(`${row.service}: ${row.backends} ${row.backends === 1 ? "backend" : "backends"}`)
 }
 
@@ -134,14 +124,14 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     ...more
   })
   const columns: ReadonlyArray<Column> = [
-    column("FRONTEND", (row) => (row.isBelow ? "" : frontend(row))),
+    column("FRONTEND", (row) => (row.isBelow ? "" : listedFrontend(row))),
     column("BACKEND", backendCell),
     column("CONTAINER", ({ container }) => containerText(container), {
       dispensable: 3,
       shrinksTo: 12,
       keepsEnd: true
     }),
-    column("SLOTS", ({ slots }) => (slots === undefined ? "" : `${slots.own}/${slots.of}`), {
+    column("SLOTS", ({ slots }) => (slots === undefined ? "" : `${slots.has}/${slots.of}`), {
       align: "right",
       dispensable: 3
     }),
@@ -183,11 +173,6 @@ const optional = (text: (value: number) => string, value: number | undefined): s
   value === undefined ? "-" : text(value)
 
 const addressOf = (text: string): Address | undefined => Result.getOrUndefined(parseAddress(text))
-
-const hostOf = (text: string): string => {
-  const address = addressOf(text)
-  return address === undefined ? printable(text) : hostText(address)
-}
 
 const compare = (a: Address | undefined, b: Address | undefined): number => {
   if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined)

@@ -3,6 +3,7 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { listedFrontend } from "../../src/protocol/ListedText.ts"
 import { frontendText, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
@@ -26,7 +27,7 @@ import {
 } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
 import { optionalText, parsed, toggle } from "./flags.ts"
-import { frontend, sorted } from "./mappingTable.ts"
+import { sorted } from "./mappingTable.ts"
 import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
@@ -120,7 +121,7 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
   if (foreign !== undefined) {
     const whoseIs = printable(foreign.owner)
     return yield* failed(
-      `unmapping ${frontend(foreign)} failed`,
+      `unmapping ${listedFrontend(foreign)} failed`,
       `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
     )
   }

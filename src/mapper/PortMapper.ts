@@ -375,7 +375,7 @@ const uncounted = (
     labels,
     container: containerOf(mapping, backends),
     service: share && nameOf(share.service),
-    slots: share && { own: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
+    slots: share && { has: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
     connections: undefined,
     bytesIn: undefined,
     bytesOut: undefined

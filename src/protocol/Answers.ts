@@ -67,7 +67,7 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   BytesOut: mapping.bytesOut ?? null,
   Service: mapping.service ?? "",
   Refused: wireRefused(mapping.refused ?? {}),
-  Slots: mapping.slots === undefined ? null : { Own: mapping.slots.own, Of: mapping.slots.of },
+  Slots: mapping.slots === undefined ? null : { Has: mapping.slots.has, Of: mapping.slots.of },
   Container: mapping.container ?? ""
 })
 

@@ -164,7 +164,7 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     bytesOut: mapping.BytesOut ?? undefined,
     service: mapping.Service === "" ? undefined : mapping.Service,
     refused: refusedListed(mapping.Refused),
-    slots: mapping.Slots === null ? undefined : { own: mapping.Slots.Own, of: mapping.Slots.Of },
+    slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
     container: mapping.Container === "" ? undefined : mapping.Container
   })
 }

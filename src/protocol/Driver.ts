@@ -56,7 +56,7 @@ export interface ListedMapping {
 }
 
 export interface ListedSlots {
-  readonly own: number
+  readonly has: number
   /** The number of the service's slots. */
   readonly of: number
 }

@@ -104,8 +104,8 @@ export const WireRefused = goStruct({
   RatePerSource: optionalInt
 })
 
-/** `Own` of the service's `Of` slots. */
-export const WireSlots = goStruct({ Own: int, Of: int })
+/** It has `Has` of the service's `Of` slots. */
+export const WireSlots = goStruct({ Has: int, Of: int })
 
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is

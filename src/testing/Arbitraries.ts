@@ -190,7 +190,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       fc.record({ Allow: counter, Connections: counter, Rate: fc.nat(), RatePerSource: counter }),
       fc.constant(null)
     ),
-    fc.oneof(fc.record({ Own: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
+    fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
     fc.constantFrom("", "web-1/0123456789ab", "0123456789ab")
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {

@@ -163,17 +163,17 @@ describe("map, ls and unmap", () => {
           )
         )
         assert.deepStrictEqual(yield* slots, [
-          ["172.17.0.2", "web", { Own: 22, Of: 64 }],
-          ["172.17.0.3", "web", { Own: 21, Of: 64 }],
-          ["172.17.0.4", "web", { Own: 21, Of: 64 }]
+          ["172.17.0.2", "web", { Has: 22, Of: 64 }],
+          ["172.17.0.3", "web", { Has: 21, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 21, Of: 64 }]
         ])
         assert.deepStrictEqual(
           yield* ask("unmap -p 8080-8081 --to 172.17.0.3"),
           done("unmapped 0.0.0.0:8080-8081/tcp -> 172.17.0.3:80-81")
         )
         assert.deepStrictEqual(yield* slots, [
-          ["172.17.0.2", "web", { Own: 32, Of: 64 }],
-          ["172.17.0.4", "web", { Own: 32, Of: 64 }]
+          ["172.17.0.2", "web", { Has: 32, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 32, Of: 64 }]
         ])
         assert.deepStrictEqual(
           yield* ask("unmap -p 8080 --to 172.17.0.3 --json"),

@@ -195,14 +195,14 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
         ...web,
         container: "shop-web-2/0123456789ab",
         labels: new Map([["portmapper.container", "shop-web-2/0123456789ab"]]),
-        slots: { own: 64, of: 64 },
+        slots: { has: 64, of: 64 },
         connections: 3,
         sinceMillis: now - 3_600_000
       }),
       mapping("tcp 0.0.0.0 443 172.17.0.9 443", { container: "ba9876543210" }),
       mapping("tcp 0.0.0.0 80 172.17.0.2 8080", {
         ...web,
-        slots: { own: 0, of: 64 },
+        slots: { has: 0, of: 64 },
         connections: 4,
         state: "conflicted"
       })
