@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
@@ -111,6 +112,32 @@ describe("an idle mapping", () => {
       assert.deepStrictEqual(yield* rules, [
         "Redirect 0.0.0.0:8080/tcp -> 172.17.0.3:80 slots 0-63 of 64 by random"
       ])
+    }))
+
+  test("leads to another address of its container, on the same socket, where either is idle", () =>
+    Effect.gen(function* () {
+      const own = { "portmapper.container": "web/0123456789ab" }
+      const at = (backend: string, labels: Record<string, string>) =>
+        group("8080", [`tcp 0.0.0.0 ${backend}:80`], labels)
+      const asleep = { ...own, "portmapper.idle": "asleep" }
+      yield* map(at("[100::1]", asleep))
+      assert.deepStrictEqual(yield* states, ["100::1 asleep"])
+      const { open } = yield* MemoryHost
+      const [socket] = open()
+      yield* map(at("172.17.0.2", own))
+      assert.deepStrictEqual(yield* rules, [led])
+      assert.deepStrictEqual(yield* states, ["172.17.0.2 live"])
+      assert.match(
+        (yield* Effect.flip(map(at("172.17.0.3", own)))).message,
+        /^bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated/
+      )
+      const other = { ...asleep, "portmapper.container": "web/ba9876543210" }
+      assert.match((yield* Effect.flip(map(at("172.17.0.3", other)))).message, /port is already allocated/)
+      yield* map(at("[100::1]", asleep))
+      assert.deepStrictEqual(
+        [yield* rules, yield* states, open().map((one) => one.socket)],
+        [[], ["100::1 asleep"], [socket?.socket]]
+      )
     }))
 
   for (const [what, from, to] of [
