@@ -3,7 +3,7 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { containerLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
@@ -50,8 +50,6 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-/** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
-export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
 export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
