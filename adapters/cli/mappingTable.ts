@@ -33,7 +33,7 @@ const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
 const errorLabel = "portmapper.error"
 
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, "portmapper.container"]
+const unlisted = [errorLabel, "portmapper.container", "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
