@@ -27,7 +27,8 @@ import {
   provisional,
   type Resources,
   type Status,
-  takeOver
+  takeOver,
+  takesTraffic
 } from "./Mapping.ts"
 import { resourcesOf, type Served } from "./Plan.ts"
 import {
@@ -162,8 +163,14 @@ export const changeOf = (
       }),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
-    for (const { planned, entry, replaces } of claims)
-      if (entry !== undefined) update.push(updateOf(state, { planned, entry, replaces }, each, asking))
+    for (const claim of claims) {
+      const { planned, entry, replaces } = claim
+      if (entry === undefined) continue
+      const changes =
+        takesTraffic(entry.mapping) !== takesTraffic({ ...entry.mapping, labels: each.group.labels })
+      const share = changes ? joining(claim) : entry.mapping.share
+      update.push(updateOf(state, { planned, entry, replaces, share }, each, asking))
+    }
   }
   return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
@@ -177,7 +184,7 @@ const candidateOf = (
   if (service === undefined || ports._tag !== "Exact") return undefined
   const { protocol, host } = entry
   const frontend = { protocol, host, port: ports.port }
-  return { frontend, service, mode, labels, policy, own, before: conflicted?.mapping.share }
+  return { frontend, service, mode, labels, policy, own, before: (own ?? conflicted)?.mapping.share }
 }
 
 const updateOfShare = ({ entry, share }: Reshare): Update => ({
@@ -243,7 +250,12 @@ const asStandby = ({ planned, mapping, ...creation }: Creation): Creation => ({
 
 const updateOf = (
   { engine: { number: epoch } }: State,
-  { planned, entry, replaces }: Pick<Claim, "planned" | "replaces"> & { readonly entry: MappingEntry },
+  {
+    planned,
+    entry,
+    replaces,
+    share: part
+  }: Pick<Claim, "planned" | "replaces"> & Pick<Mapping, "share"> & { readonly entry: MappingEntry },
   { group: { labels }, plan: { policy } }: PlannedGroup,
   asking: Asking
 ): Update => {
@@ -263,7 +275,7 @@ const updateOf = (
     return { entry, mapping: same, status, replaces, resources, record }
   }
   // Only a service's single backend can change how the service balances.
-  const share = mapping.share && { ...mapping.share, balance: policy.balance ?? "random" }
+  const share = part && { ...part, balance: policy.balance ?? "random" }
   const next = {
     ...mapping,
     ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container },

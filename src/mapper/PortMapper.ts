@@ -32,6 +32,7 @@ import {
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
 import { followContainers } from "./Containers.ts"
+import { idleLabel, idleStates } from "./Labels.ts"
 import {
   Backends,
   MapperConfig,
@@ -402,5 +403,7 @@ const stateOf = (
   }
   if (entry.status._tag === "Conflicted") return "conflicted"
   if (entry.status._tag === "Unconfirmed") return "unconfirmed"
-  return isStale(entry, engine, nowMillis) ? "stale" : "live"
+  if (isStale(entry, engine, nowMillis)) return "stale"
+  const { drained, labels } = entry.mapping
+  return drained ? "drained" : (idleStates.find((state) => state === labels.get(idleLabel)) ?? "live")
 }

@@ -28,6 +28,14 @@ export interface GroupsError<E = DriverError> {
 /** The most groups that clients send in one call: a call is bounded in time, and other calls wait for it. */
 export const groupsAtOnce = 256
 
+/**
+ * `waiting`, `asleep`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
+ * person, the others by who mapped it.
+ */
+export type MappingState =
+  | ("live" | "unconfirmed" | "stale" | "conflicted" | "standby")
+  | ("waiting" | "asleep" | "drained")
+
 /** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
@@ -37,7 +45,7 @@ export interface ListedMapping {
   readonly backendPort: number
   readonly mode: string
   readonly owner: string
-  readonly state: "live" | "unconfirmed" | "stale" | "conflicted" | "standby"
+  readonly state: MappingState
   /** Milliseconds since the Unix epoch. */
   readonly sinceMillis: number
   readonly labels: ReadonlyMap<string, string>
