@@ -33,7 +33,7 @@ const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
 const errorLabel = "portmapper.error"
 
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, "portmapper.container"]
+const unlisted = [errorLabel, "portmapper.container", "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -89,7 +89,7 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       ...first,
       backends: members.length,
       owner: same(({ owner }) => owner),
-      state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
+      state: serviceStates.find((state) => members.some((member) => member.state === state)) ?? first.state,
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
       container: undefined,
@@ -107,10 +107,11 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
     return [service, ...members.map((member) => ({ ...member, isBelow: true }))]
   })
 
-const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
-  (["conflicted", "stale", "unconfirmed"] as const).find((state) =>
-    members.some((member) => member.state === state)
-  ) ?? "live"
+/** The first of these that a backend has is the state of its service: it is live with one, whoever is drained. */
+const serviceStates: ReadonlyArray<ListedMapping["state"]> = [
+  ...(["conflicted", "stale", "unconfirmed", "live"] as const),
+  ...(["asleep", "waiting", "drained", "standby"] as const)
+]
 
 const backendCell = (row: Row): string => {
   if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)

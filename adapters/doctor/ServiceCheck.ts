@@ -18,7 +18,6 @@ export const checkServices = (listed: ReadonlyArray<ListedMapping>): ReadonlyArr
 
 const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): ReadonlyArray<Check> => {
   if (backends.some(takesConnections)) return []
-  // A reason that is known says more than the state of another.
   const [first] = [...backends].sort((a, b) => Number(isExplained(b)) - Number(isExplained(a)))
   if (first === undefined) return []
   const more = backends.length === 1 ? "" : ` (and ${backends.length - 1} more)`
@@ -31,8 +30,9 @@ const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): Rea
   ]
 }
 
+/** A connection wakes one that is asleep. */
 const takesConnections = ({ slots, state }: ListedMapping): boolean =>
-  slots === undefined ? state !== "conflicted" : slots.has > 0
+  state === "asleep" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
 
 const isExplained = ({ labels }: ListedMapping): boolean => labels.has(errorLabel)
 
@@ -43,7 +43,10 @@ const nameOf = (backend: ListedMapping): string =>
 
 const reasonOf = ({ labels, state }: ListedMapping): string => labels.get(errorLabel) ?? state
 
-const remedyOf = (backend: ListedMapping): string =>
-  isExplained(backend)
+const remedyOf = (backend: ListedMapping): string => {
+  if (backend.state === "drained")
+    return `portmapper undrain ${backend.container ? nameOf(backend) : backend.backendIp}`
+  return backend.state === "waiting" || isExplained(backend)
     ? `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
     : "free the port, which another process has: portmapper ls; ss -lntup"
+}

@@ -180,9 +180,10 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
-  ListedMapping["state"]
->
+const states: ReadonlyArray<ListedMapping["state"]> = [
+  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
+  ...(["waiting", "asleep", "drained"] as const)
+]
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

@@ -181,7 +181,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     port,
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
-    fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby"),
+    fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby", "waiting", "asleep", "drained"),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),

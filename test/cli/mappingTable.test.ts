@@ -221,6 +221,18 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
   })
 
+  it("shows a service as live while one backend takes connections", () => {
+    const states = (...all: ReadonlyArray<ListedMapping["state"]>) =>
+      text(
+        all.map((state, index) =>
+          mapping(`tcp 0.0.0.0 80 172.17.0.${2 + index} 80`, { service: "web", state })
+        ),
+        100
+      )
+    assert.match(states("drained", "live", "waiting"), /web: 3 backends +nat +engine +live /)
+    assert.match(states("drained", "waiting"), /web: 2 backends +nat +engine +waiting /)
+  })
+
   it("shows what was refused, by reason, where anything was", () => {
     const web = { service: "web", labels: new Map([["a", "b"]]) }
     const rows = [

@@ -12,7 +12,8 @@ const backend = (number: number, more: Partial<ListedMapping> = {}) =>
     ...more
   })
 
-const conflicted = { state: "conflicted", slots: { has: 0, of: 64 } } as const
+const none = { slots: { has: 0, of: 64 } } as const
+const conflicted = { ...none, state: "conflicted" } as const
 
 /** As `watch` lists what it does not publish. */
 const waiting = (container: string, error: string) =>
@@ -31,6 +32,35 @@ describe("the check of services", () => {
     assert.deepStrictEqual(found(backend(2), backend(3, conflicted), waiting("web-3", "it is unhealthy")), [
       "ok: each has a backend that takes connections"
     ])
+  })
+
+  it("is content with a backend that a connection wakes", () => {
+    assert.deepStrictEqual(
+      checkServices([
+        backend(2, { ...none, state: "asleep" }),
+        backend(3, { ...none, state: "drained" })
+      ]).map(({ status }) => status),
+      ["ok"]
+    )
+  })
+
+  it("says how a drained backend gets its connections back", () => {
+    assert.deepStrictEqual(
+      checkServices([
+        backend(2, { ...none, state: "drained" }),
+        backend(3, { ...none, state: "drained", service: "db", container: "db-1/0123456789ab" })
+      ]).map(({ found, remedy }) => [found, remedy]),
+      [
+        [
+          "no backend of service shop/web at 0.0.0.0:8080/tcp takes connections: 172.17.0.2:80: drained",
+          "portmapper undrain 172.17.0.2"
+        ],
+        [
+          "no backend of service db at 0.0.0.0:8080/tcp takes connections: db-1: drained",
+          "portmapper undrain db-1"
+        ]
+      ]
+    )
   })
 
   it("names each service without one, the reason, and what helps", () => {
