@@ -192,10 +192,10 @@ class Feed {
 
   follow(reader: Reader, lastEventId: string | undefined, now: number): () => void {
     const following: Following = { reader, sent: this.#sequenceOf(lastEventId), unreadSince: undefined }
+    reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
     this.#following.add(following)
     this.wanted.openUnsafe()
     this.#options.doctor.ask(checkedAtOnceMillis)
-    reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
     // Otherwise a look is about to be made.
     if (now < this.nextLookAt) this.#sendTo(following, now)
     return () => {
