@@ -266,7 +266,12 @@ export const mutations: ReadonlyArray<Mutation> = [
       "leadingTo(held, entry)",
       "(state.size() > 1 ? undefined : leadingTo(held, entry))"
     ],
-    ["rule4-unmaps-whatever-the-backend", "releasedBy", "meansBackend(backend, mapping.backend)", "mapping.port > 0"],
+    [
+      "rule4-unmaps-whatever-the-backend",
+      "releasedBy",
+      "meansBackend(backend, mapping.backend)",
+      "mapping.port > 0"
+    ],
     [
       "rule6-takes-over-the-port-of-another-backend",
       "leadingTo",
