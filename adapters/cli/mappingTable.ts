@@ -113,9 +113,9 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   })
 
 const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
-  (["conflicted", "stale", "unconfirmed"] as const).find((state) =>
+  (["conflicted", "stale", "unconfirmed", "live", "waiting", "drained", "asleep"] as const).find((state) =>
     members.some((member) => member.state === state)
-  ) ?? "live"
+  ) ?? "standby"
 
 const backendCell = (row: Row): string => {
   if (row.backends === undefined) return row.isBelow ? `  ${backend(row)}` : backend(row)

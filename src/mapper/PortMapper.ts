@@ -32,6 +32,7 @@ import {
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
 import { followContainers } from "./Containers.ts"
+import { drainIn } from "./Drain.ts"
 import { idleLabel, idleStates } from "./Labels.ts"
 import {
   Backends,
@@ -90,6 +91,7 @@ export const PortMapper = {
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
         ),
+        drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })
     })
