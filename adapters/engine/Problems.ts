@@ -1,8 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
+import { containerLabel } from "../../src/mapper/Labels.ts"
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { containerLabel, type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
+import { type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {

@@ -27,6 +27,7 @@ import {
   provisional,
   type Resources,
   type Status,
+  sameBackend,
   takeOver,
   takesTraffic
 } from "./Mapping.ts"
@@ -184,7 +185,8 @@ const candidateOf = (
   if (service === undefined || ports._tag !== "Exact") return undefined
   const { protocol, host } = entry
   const frontend = { protocol, host, port: ports.port }
-  return { frontend, service, mode, labels, policy, own, before: (own ?? conflicted)?.mapping.share }
+  const { drained, share: before } = (own ?? conflicted)?.mapping ?? {}
+  return { frontend, service, mode, labels, policy, own, drained, before }
 }
 
 const updateOfShare = ({ entry, share }: Reshare): Update => ({
@@ -234,7 +236,8 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined },
+      ...(conflicted?.mapping.drained ? { drained: true } : {})
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -260,16 +263,17 @@ const updateOf = (
   asking: Asking
 ): Update => {
   const { mapping, resources } = entry
-  const { requestedAddress } = planned.entry
+  const { requestedAddress, backend } = planned.entry
   const status = nextStatus(entry.status, "asked")
   // An unconfirmed entry now belongs to this caller, even if another one requested it first.
   const unconfirmed = entry.status._tag === "Unconfirmed"
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  const stays = sameBackend(mapping.backend, backend)
   // Another of its containers may have the address by now.
-  const container = owner === asking.owner ? undefined : mapping.container
-  if (samePolicy && !unconfirmed && owner === mapping.owner) {
+  const container = owner === asking.owner || !stays ? undefined : mapping.container
+  if (stays && samePolicy && !unconfirmed && owner === mapping.owner) {
     const record = renewed !== mapping.epoch || container !== mapping.container
     const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
@@ -278,7 +282,8 @@ const updateOf = (
   const share = part && { ...part, balance: policy.balance ?? "random" }
   const next = {
     ...mapping,
-    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container },
+    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, backend },
+    ...{ owner, epoch: renewed, container },
     ...(share === undefined ? {} : { share })
   }
   return {
@@ -286,7 +291,10 @@ const updateOf = (
     mapping: next,
     status,
     replaces,
-    resources: samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, next, resources.hold),
+    resources:
+      (samePolicy && stays) || mapping.standby
+        ? resources
+        : resourcesOf(planned, policy, next, resources.hold),
     record: true
   }
 }

@@ -22,6 +22,8 @@ export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 /** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
 export type Idle = "waiting" | "asleep"
 export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
+/** The container of a mapping, as `NAME/ID` with the first 12 digits of the id. Set by `portmapper watch`. */
+export const containerLabel = "portmapper.container"
 /** Set by the caller that knows the backend, such as `portmapper watch`. */
 export const idleLabel = "portmapper.idle"
 
@@ -71,7 +73,7 @@ export const labelNames = [
 const known = labelNames.map((name) => `portmapper.${name}`)
 
 /** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = [idleLabel, "portmapper.container", "portmapper.cni-network", "portmapper.cni-netns"]
+const written = [idleLabel, containerLabel, "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 

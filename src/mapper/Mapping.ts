@@ -146,7 +146,7 @@ export interface Resources {
 
 export const noResources: Resources = { hold: undefined, rules: [], route: undefined, relayPending: false }
 
-/** Modified in place, under the lock; its frontend and backend never change. */
+/** Modified in place, under the lock; its frontend never changes, nor does its backend but where it is idle. */
 export interface MappingEntry {
   mapping: Mapping
   status: Status

@@ -32,7 +32,8 @@ import {
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
 import { followContainers } from "./Containers.ts"
-import { idleLabel, idleStates } from "./Labels.ts"
+import { drainIn } from "./Drain.ts"
+import { containerLabel, idleLabel, idleStates } from "./Labels.ts"
 import {
   Backends,
   MapperConfig,
@@ -90,6 +91,7 @@ export const PortMapper = {
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
         ),
+        drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })
     })
@@ -388,7 +390,7 @@ const containerOf = (
   { labels, container }: Mapping,
   { containers }: MapperContext["backends"]
 ): string | undefined =>
-  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get("portmapper.container")
+  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get(containerLabel)
 
 /** A standby of an entry in conflict would not be served either. */
 const stateOf = (
