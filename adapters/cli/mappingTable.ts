@@ -21,20 +21,18 @@ export const mappingLines = (
   ]
 }
 
-/** Why containers are not published: too long for the table. */
-const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
-  const error = labels.get(errorLabel)
-  if (error === undefined) return []
-  const publish = labels.get("portmapper.publish")
-  const what = [labels.get("portmapper.container"), publish].filter((part) => part !== undefined)
-  return [printable(`${what.join(": ")}: ${error}`)]
+/** Why mappings are not served, and containers not published: too long for the table. */
+const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
+  const { container, labels, reason, state } = row
+  if (reason === undefined) return []
+  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
+  const publish = labels.get("portmapper.publish") ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [container === undefined ? [] : containerText(container), publish].flat()
+  return [printable([...what, why].join(": "))]
 }
 
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
-
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, containerLabel, idleLabel, "portmapper.share"]
+const unlisted = ["portmapper.error", containerLabel, idleLabel, "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {

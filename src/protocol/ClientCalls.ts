@@ -171,7 +171,8 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     service: mapping.Service === "" ? undefined : mapping.Service,
     refused: refusedListed(mapping.Refused),
     slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
-    container: mapping.Container === "" ? undefined : mapping.Container
+    container: mapping.Container === "" ? undefined : mapping.Container,
+    reason: mapping.Reason === "" ? undefined : mapping.Reason
   })
 }
 

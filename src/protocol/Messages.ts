@@ -110,7 +110,7 @@ export const WireSlots = goStruct({ Has: int, Of: int })
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
  * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
- * `Container` is `""` where it is unknown.
+ * `Container` is `""` where it is unknown, and `Reason` where there is none.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -129,7 +129,8 @@ export const WireMapping = goStruct({
   Service: text,
   Refused: optional(WireRefused),
   Slots: optional(WireSlots),
-  Container: text
+  Container: text,
+  Reason: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

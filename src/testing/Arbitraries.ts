@@ -199,15 +199,26 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       fc.constant(null)
     ),
     fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
-    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab")
+    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab"),
+    fc.constantFrom("", "address already in use")
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
-    const [Service, Refused, Slots, Container] = more
+    const [Service, Refused, Slots, Container, Reason] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
     const counted = { Connections, BytesIn, BytesOut }
-    return { ...of, Since: since.toISOString(), Labels, ...counted, Service, Refused, Slots, Container }
+    return {
+      ...of,
+      Since: since.toISOString(),
+      Labels,
+      ...counted,
+      Service,
+      Refused,
+      Slots,
+      Container,
+      Reason
+    }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({
