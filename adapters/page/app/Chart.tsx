@@ -1,6 +1,7 @@
 /** A line of what happened each second, drawn by uPlot on a canvas; its label says it in words. */
 import { useEffect, useRef } from "preact/hooks"
 import uPlot from "uplot"
+import { clockTime } from "./format.ts"
 import { isDark } from "./theme.ts"
 
 export interface Series {
@@ -24,7 +25,7 @@ export const Chart = ({ label, series, height, format }: ChartProps) => {
   const dark = isDark.value
   const data = (): uPlot.AlignedData => [[...series.times], [...series.values]]
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the theme's colours are read when it is made.
+  // Another theme has other colours, which are read when it is made.
   useEffect(() => {
     const parent = element.current
     if (parent === null) return
@@ -62,7 +63,13 @@ const options = (parent: HTMLElement, height: number, format: ChartProps["format
       format === undefined
         ? [{ show: false }, { show: false }]
         : [
-            { ...axis, size: 22, grid: { show: false }, space: 80 },
+            {
+              ...axis,
+              size: 22,
+              grid: { show: false },
+              space: 90,
+              values: (_, splits) => splits.map((seconds) => clockTime(seconds * 1000))
+            },
             {
               ...axis,
               size: 72,

@@ -39,7 +39,11 @@ const scaled = (value: number, per: string): string => {
     rest /= 1000
     scale++
   }
-  return unitFormat(`${byteUnits[scale]}${per}`, "short").format(scale === 0 ? Math.round(rest) : rest)
+  const unit = `${byteUnits[scale]}${per}`
+  // The short name of a byte is "byte".
+  return scale === 0
+    ? unitFormat(unit, "narrow").format(Math.round(rest))
+    : unitFormat(unit, "short").format(rest)
 }
 
 const spans = [
@@ -67,21 +71,18 @@ const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: 
 /** With the day, the second and the zone. */
 export const exactTime = (millis: number): string => exact.format(millis)
 
+export const clockTime = (millis: number): string => clock.format(millis)
+
 /** The time alone if it is of today. */
 export const time = (millis: number, nowMillis: number): string =>
   (new Date(millis).toDateString() === new Date(nowMillis).toDateString() ? clock : day).format(millis)
 
 /**
- * What others named, as characters that can be seen: a control character as its picture, one that turns the direction
- * of what follows by its number. The element that shows it isolates the rest.
+ * What others named, in characters that can be seen: a control character, and one that turns the direction of what
+ * follows, as its number. The element that shows it isolates the rest.
  */
 export const visible = (text: string): string =>
-  text.replace(unseen, (character) => {
-    const code = character.codePointAt(0) ?? 0
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code)
-    if (code === 0x7f) return "\u2421"
-    return `\\u${code.toString(16).padStart(4, "0")}`
-  })
+  text.replace(unseen, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it looks for.
-const unseen = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g
+const unseen = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g

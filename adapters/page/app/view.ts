@@ -9,8 +9,9 @@ export const columns = [
   "state",
   "since",
   "connections",
+  "rate",
   "bytes",
-  "rate"
+  "traffic"
 ] as const
 
 export type ColumnName = (typeof columns)[number]
@@ -82,6 +83,9 @@ export const show = (change: Partial<View>): void => {
   if (formatHash(next) === formatHash(parseHash(location.hash))) return
   history[isStep ? "pushState" : "replaceState"](null, "", formatHash(next))
 }
+
+/** The address of a port's own view. */
+export const portHref = (chosen: string): string => formatHash({ ...view.value, chosen })
 
 export const followHash = (): void => {
   const read = () => {

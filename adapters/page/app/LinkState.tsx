@@ -1,0 +1,39 @@
+/** Whether what is shown is of now, and what to do if it is not. */
+import { hereMillis } from "./clock.ts"
+import { connect, heardAt, link, model } from "./connection.ts"
+import { age } from "./format.ts"
+
+/** A word in the header. */
+export const LinkWord = () => {
+  const { phase } = link.value
+  const words = { connecting: "Connecting", live: "Live", hidden: "Paused", lost: "Not live" }
+  return (
+    <span class="link" data-phase={phase} role="status">
+      {words[phase]}
+    </span>
+  )
+}
+
+export const LostNotice = () => {
+  const now = link.value
+  const known = model.value
+  if (now.phase !== "lost")
+    return known === undefined ? <p class="notice quiet">Connecting to the plugin …</p> : null
+  const seconds = Math.max(0, Math.ceil((now.retryAt - hereMillis.value) / 1000))
+  const said =
+    now.reason === undefined
+      ? "No connection to the plugin. Is it running (portmapper serve --page …), and the tunnel to it open?"
+      : `The plugin refused: ${now.reason}.`
+  const shown = known === undefined ? "" : ` What you see is ${age(hereMillis.value - heardAt.value)} old.`
+  return (
+    <div class="notice">
+      <p>
+        <span role="alert">{said}</span>
+        {shown} {seconds > 0 ? `Trying again in ${age(seconds * 1000)}.` : "Trying again …"}
+      </p>
+      <button type="button" onClick={connect}>
+        Try now
+      </button>
+    </div>
+  )
+}

@@ -1,0 +1,56 @@
+/** How the traffic of a port goes, as a way for each kind of client: from whom, over what, to which backend. */
+import { backendOf, type Row } from "./model.ts"
+import { Said } from "./Text.tsx"
+
+interface Way {
+  readonly from: string
+  readonly over: string
+}
+
+export const Ways = ({ row }: { readonly row: Row }) => {
+  const ways = waysOf(row)
+  return (
+    <>
+      <ul class="ways">
+        {ways.map(({ from, over }) => (
+          <li key={from}>
+            <span>{from}</span>
+            <span class="over">{over}</span>
+            <span>
+              {row.backend.container === null ? (
+                <bdi>{backendOf(row)}</bdi>
+              ) : (
+                <Said text={row.backend.container} />
+              )}
+            </span>
+          </li>
+        ))}
+      </ul>
+      <p class="quiet">{heldText(row)}</p>
+    </>
+  )
+}
+
+const waysOf = ({ carriers, mode, problem }: Row): ReadonlyArray<Way> => {
+  if (problem?.severity === "error" && carriers?.kernel !== true && carriers?.relay === null)
+    return [{ from: "Everybody", over: "nothing, until it is served" }]
+  if (carriers === null) return [{ from: "Everybody", over: `as mode ${mode} does` }]
+  if (carriers.relay === "everything") return [{ from: "Everybody", over: "the relay" }]
+  const outside = carriers.kernel ? "the kernel's map" : otherWays.get(mode)
+  return [
+    ...(outside === undefined ? [] : [{ from: "Other hosts, containers", over: outside }]),
+    ...(carriers.relay === "loopback" ? [{ from: "This host's 127.0.0.1, ::1", over: "the relay" }] : [])
+  ]
+}
+
+const otherWays: ReadonlyMap<string, string> = new Map([
+  ["engine", "the Engine's own rules"],
+  ["routed", "the network's routes"]
+])
+
+const heldText = ({ carriers, port, protocol }: Row): string => {
+  if (port === 0) return "It has no host port."
+  if (carriers?.socket === true)
+    return `A socket of the plugin holds ${port}/${protocol}: no other process gets it.`
+  return carriers === null ? "" : `No socket of the plugin holds ${port}/${protocol}.`
+}
