@@ -6,7 +6,7 @@ import { Events } from "./Events.tsx"
 import { count } from "./format.ts"
 import { Header } from "./Header.tsx"
 import { Host } from "./Host.tsx"
-import { LostNotice } from "./LinkState.tsx"
+import { LostNotice, Start } from "./LinkState.tsx"
 import { Port } from "./Port.tsx"
 import { Ports } from "./Ports.tsx"
 import { show, view } from "./view.ts"
@@ -25,7 +25,7 @@ export const App = () => {
   const now = model.value
   const { chosen, pane } = view.value
   useTitle(now === undefined ? undefined : { host: now.plugin.host, problems: now.host.problems })
-  if (now === undefined) return <LostNotice />
+  if (now === undefined) return <Start />
   return (
     <>
       <Header model={now} />

@@ -47,6 +47,9 @@ export const Chart = ({ label, series, height, format }: ChartProps) => {
   return <div class="chart" role="img" aria-label={label} style={{ height: `${height}px` }} ref={element} />
 }
 
+/** As much as is shown of anything, so that charts can be compared. */
+const spanSeconds = 120
+
 const options = (parent: HTMLElement, height: number, format: ChartProps["format"]): uPlot.Options => {
   const style = getComputedStyle(parent)
   const colour = (name: string) => style.getPropertyValue(name).trim()
@@ -58,7 +61,10 @@ const options = (parent: HTMLElement, height: number, format: ChartProps["format
     padding: format === undefined ? [2, 0, 2, 0] : [8, 0, 0, 0],
     legend: { show: false },
     cursor: { show: false },
-    scales: { y: { range: (_, __, max) => [0, Math.max(max ?? 0, 1)] } },
+    scales: {
+      x: { range: (_, __, max) => [max - spanSeconds, max] },
+      y: { range: (_, __, max) => [0, Math.max(max ?? 0, 1)] }
+    },
     axes:
       format === undefined
         ? [{ show: false }, { show: false }]
@@ -68,6 +74,7 @@ const options = (parent: HTMLElement, height: number, format: ChartProps["format
               size: 22,
               grid: { show: false },
               space: 90,
+              incrs: [30, 60],
               values: (_, splits) => splits.map((seconds) => clockTime(seconds * 1000))
             },
             {

@@ -1,9 +1,10 @@
 /** Which host this is, whether it is live, and what flows through it now. */
 import { Chart } from "./Chart.tsx"
 import { bytesPerSecond, count, perSecond } from "./format.ts"
+import type { Pane } from "./hash.ts"
 import { LinkWord } from "./LinkState.tsx"
 import { type Model, sum } from "./model.ts"
-import { type Pane, show, view } from "./view.ts"
+import { show, view } from "./view.ts"
 
 export const Header = ({ model }: { readonly model: Model }) => {
   const { host, plugin, history } = model

@@ -17,7 +17,7 @@ export const Host = ({ model: { host, plugin, checks } }: { readonly model: Mode
       <dl class="limits">
         <Limit name="Descriptors" {...host.descriptors} format={count} />
         <Limit name="Memory" {...host.memory} format={bytes} />
-        <Limit name="Relay threads" {...host.relayThreads} format={count} />
+        <Limit name="Relay threads" {...host.relayThreads} format={count} mayBeFull />
       </dl>
       {refused === 0 ? null : (
         <p data-state="warning">
@@ -35,11 +35,13 @@ interface LimitProps {
   readonly used: number
   readonly limit: number | null
   readonly format: (value: number) => string
+  /** All of it in use is as it should be. */
+  readonly mayBeFull?: boolean
 }
 
-const Limit = ({ name, used, limit, format }: LimitProps) => {
+const Limit = ({ name, used, limit, format, mayBeFull = false }: LimitProps) => {
   const share = limit === null || limit === 0 ? 0 : Math.min(used / limit, 1)
-  const state = share >= 0.9 ? "error" : share >= 0.75 ? "warning" : "ok"
+  const state = mayBeFull || share < 0.75 ? undefined : share < 0.9 ? "warning" : "error"
   return (
     <div data-state={state}>
       <dt>{name}</dt>

@@ -16,20 +16,18 @@ export const LinkWord = () => {
 
 export const LostNotice = () => {
   const now = link.value
-  const known = model.value
-  if (now.phase !== "lost")
-    return known === undefined ? <p class="notice quiet">Connecting to the plugin …</p> : null
+  if (now.phase !== "lost") return null
   const seconds = Math.max(0, Math.ceil((now.retryAt - hereMillis.value) / 1000))
   const said =
     now.reason === undefined
-      ? "No connection to the plugin. Is it running (portmapper serve --page …), and the tunnel to it open?"
+      ? "No connection to the plugin. Does portmapper serve --page run, and is the tunnel to it open?"
       : `The plugin refused: ${now.reason}.`
-  const shown = known === undefined ? "" : ` What you see is ${age(hereMillis.value - heardAt.value)} old.`
+  const old = age(hereMillis.value - heardAt.value)
   return (
     <div class="notice">
       <p>
-        <span role="alert">{said}</span>
-        {shown} {seconds > 0 ? `Trying again in ${age(seconds * 1000)}.` : "Trying again …"}
+        <span role="alert">{said}</span> {model.value === undefined ? "" : `What you see is ${old} old. `}
+        {seconds > 0 ? `Trying again in ${age(seconds * 1000)}.` : "Trying again …"}
       </p>
       <button type="button" onClick={connect}>
         Try now
@@ -37,3 +35,11 @@ export const LostNotice = () => {
     </div>
   )
 }
+
+/** Before anything is known. */
+export const Start = () => (
+  <main class="start">
+    <h1>portmapper</h1>
+    {link.value.phase === "lost" ? <LostNotice /> : <p class="quiet">Connecting to the plugin …</p>}
+  </main>
+)

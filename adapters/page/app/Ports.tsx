@@ -6,9 +6,10 @@ import { arrange, type Item } from "./arrange.ts"
 import { model } from "./connection.ts"
 import { Empty } from "./Empty.tsx"
 import { count } from "./format.ts"
+import type { ColumnName, Grouping } from "./hash.ts"
 import type { Model } from "./model.ts"
 import { HeaderRow, Line } from "./Rows.tsx"
-import { type ColumnName, type Grouping, show, view } from "./view.ts"
+import { show, view } from "./view.ts"
 import { useVirtualList } from "./virtual.ts"
 
 // One by one, so that choosing a row arranges nothing anew.
@@ -43,7 +44,7 @@ const Tools = ({ found, all }: { readonly found: number; readonly all: number })
       <input
         id="filter"
         type="search"
-        placeholder="Filter  ( / )"
+        placeholder="Filter (press /)"
         aria-label="Filter by any word of a port, a container, a label"
         autocomplete="off"
         spellcheck={false}
@@ -51,9 +52,7 @@ const Tools = ({ found, all }: { readonly found: number; readonly all: number })
         onInput={({ currentTarget }) => show({ filter: currentTarget.value })}
         onKeyDown={onFilterKey}
       />
-      <output class="found">
-        {filter.value.trim() === "" ? `${count(all)} listed` : `${count(found)} of ${count(all)}`}
-      </output>
+      <output class="found">{filter.value.trim() === "" ? "" : `${count(found)} of ${count(all)}`}</output>
       <label>
         <span>Group</span>
         <select
@@ -121,6 +120,12 @@ const Grid = ({ items: listed }: { readonly items: ReadonlyArray<Item> }) => {
     () => scroller.current?.scrollTo(0, 0),
     [filter.value, sort.value, isDescending.value, group.value]
   )
+
+  // A link to a port shows it in the list, too.
+  useLayoutEffect(() => {
+    const index = listed.findIndex((item) => item.kind === "row" && item.row.key === chosen)
+    if (index >= 0) move(index)
+  }, [])
 
   const move = (to: number) => {
     const index = Math.min(Math.max(to, 0), listed.length - 1)

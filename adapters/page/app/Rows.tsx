@@ -2,10 +2,11 @@
 import type { ComponentChildren } from "preact"
 import type { Item } from "./arrange.ts"
 import { bytes, bytesPerSecond, count, perSecond } from "./format.ts"
+import { type ColumnName, columns } from "./hash.ts"
 import { backendOf, frontendOf, type Row, sum } from "./model.ts"
 import { State } from "./State.tsx"
 import { Age, Said } from "./Text.tsx"
-import { type ColumnName, columns, show } from "./view.ts"
+import { show } from "./view.ts"
 
 const headings: Record<ColumnName, string> = {
   frontend: "Port",

@@ -11,21 +11,21 @@ export const Ways = ({ row }: { readonly row: Row }) => {
   const ways = waysOf(row)
   return (
     <>
-      <ul class="ways">
+      <dl class="ways">
         {ways.map(({ from, over }) => (
-          <li key={from}>
-            <span>{from}</span>
-            <span class="over">{over}</span>
-            <span>
+          <div key={from}>
+            <dt>{from}</dt>
+            <dd>{over}</dd>
+            <dd>
               {row.backend.container === null ? (
                 <bdi>{backendOf(row)}</bdi>
               ) : (
                 <Said text={row.backend.container} />
               )}
-            </span>
-          </li>
+            </dd>
+          </div>
         ))}
-      </ul>
+      </dl>
       <p class="quiet">{heldText(row)}</p>
     </>
   )
@@ -33,13 +33,15 @@ export const Ways = ({ row }: { readonly row: Row }) => {
 
 const waysOf = ({ carriers, mode, problem }: Row): ReadonlyArray<Way> => {
   if (problem?.severity === "error" && carriers?.kernel !== true && carriers?.relay === null)
-    return [{ from: "Everybody", over: "nothing, until it is served" }]
-  if (carriers === null) return [{ from: "Everybody", over: `as mode ${mode} does` }]
-  if (carriers.relay === "everything") return [{ from: "Everybody", over: "the relay" }]
+    return [{ from: "From everywhere", over: "nothing, until it is served" }]
+  if (carriers === null) return [{ from: "From everywhere", over: `as mode ${mode} does` }]
+  if (carriers.relay === "everything") return [{ from: "From everywhere", over: "the relay" }]
   const outside = carriers.kernel ? "the kernel's map" : otherWays.get(mode)
   return [
-    ...(outside === undefined ? [] : [{ from: "Other hosts, containers", over: outside }]),
-    ...(carriers.relay === "loopback" ? [{ from: "This host's 127.0.0.1, ::1", over: "the relay" }] : [])
+    ...(outside === undefined ? [] : [{ from: "From elsewhere", over: outside }]),
+    ...(carriers.relay === "loopback"
+      ? [{ from: "From 127.0.0.1 and ::1 of this host", over: "the relay" }]
+      : [])
   ]
 }
 

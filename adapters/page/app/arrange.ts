@@ -1,6 +1,7 @@
 /** Which rows are listed, in which order, and below what: pure, and quick enough to be done each second. */
+
+import type { ColumnName, View } from "./hash.ts"
 import { type Row, sum } from "./model.ts"
-import type { ColumnName, View } from "./view.ts"
 
 /** What one line of the list is about; `key` stays the same while the line is about the same. */
 export type Item =
