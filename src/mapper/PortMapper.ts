@@ -359,8 +359,9 @@ const uncounted = (
   state: MapperContext["mappings"],
   nowMillis: number
 ): ListedMapping => {
-  const { mapping } = entry
-  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
+  const { mapping, resources } = entry
+  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels } = mapping
+  const { share, container } = mapping
   return {
     protocol: protocolNumber[protocol],
     frontendIp: requestedAddress === "" ? host.text : requestedAddress,
@@ -373,6 +374,14 @@ const uncounted = (
     sinceMillis,
     labels,
     service: share === undefined ? undefined : nameOf(share.service),
+    slots: share === undefined ? undefined : { has: share.slots.length, of: share.size },
+    container,
+    reason: isConflicted(entry) || resources.relayPending ? entry.reason : undefined,
+    carriers: {
+      socket: resources.hold !== undefined,
+      kernel: resources.rules.some(({ _tag }) => _tag === "Redirect"),
+      relay: resources.route?.admits
+    },
     connections: undefined,
     bytesIn: undefined,
     bytesOut: undefined

@@ -47,8 +47,25 @@ export interface ListedMapping {
   readonly bytesOut: number | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
+  /** How many of that service's slots lead to it. */
+  readonly slots?: { readonly has: number; readonly of: number } | undefined
+  /** The container that has the backend address, where it is known. */
+  readonly container?: string | undefined
+  /** Where it is conflicted, or redirected and not relayed: why. */
+  readonly reason?: string | undefined
+  readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+/** What carries the traffic of a mapping. */
+export interface Carriers {
+  /** A socket holds its host port. */
+  readonly socket: boolean
+  /** The kernel's table redirects it. */
+  readonly kernel: boolean
+  /** What the relay carries: what comes from the host's own loopback addresses, or everything. */
+  readonly relay: "loopback" | "everything" | undefined
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */
