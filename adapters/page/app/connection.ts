@@ -32,7 +32,10 @@ export const stayConnected = (): void => {
   document.addEventListener("visibilitychange", follow)
   addEventListener("online", connect)
   addEventListener("pagehide", disconnect)
-  addEventListener("pageshow", follow)
+  // From the browser's cache of pages that one goes back to.
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted) follow()
+  })
   follow()
 }
 

@@ -13,6 +13,20 @@ export const show = (change: Partial<View>): void => {
   history[isStep ? "pushState" : "replaceState"](null, "", formatHash(next))
 }
 
+/** False if it is not shown. */
+export const focusOn = (id: string): boolean => {
+  const element = document.getElementById(id)
+  if (element?.checkVisibility() !== true) return false
+  element.focus()
+  return true
+}
+
+/** Leaves a port's own view, for the list. */
+export const closePort = (): void => {
+  show({ chosen: undefined })
+  requestAnimationFrame(() => focusOn("ports"))
+}
+
 /** The address of a port's own view. */
 export const portHref = (chosen: string): string => formatHash({ ...view.value, chosen })
 
