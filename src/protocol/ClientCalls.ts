@@ -163,7 +163,9 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     bytesIn: mapping.BytesIn ?? undefined,
     bytesOut: mapping.BytesOut ?? undefined,
     service: mapping.Service === "" ? undefined : mapping.Service,
-    refused: refusedListed(mapping.Refused)
+    refused: refusedListed(mapping.Refused),
+    slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
+    container: mapping.Container === "" ? undefined : mapping.Container
   })
 }
 
@@ -178,9 +180,10 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
-  ListedMapping["state"]
->
+const states: ReadonlyArray<ListedMapping["state"]> = [
+  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
+  ...(["waiting", "asleep", "drained"] as const)
+]
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

@@ -28,6 +28,14 @@ export interface GroupsError<E = DriverError> {
 /** The most groups that clients send in one call: a call is bounded in time, and other calls wait for it. */
 export const groupsAtOnce = 256
 
+/**
+ * `waiting`, `asleep`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
+ * person, the others by who mapped it.
+ */
+export type MappingState =
+  | ("live" | "unconfirmed" | "stale" | "conflicted" | "standby")
+  | ("waiting" | "asleep" | "drained")
+
 /** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
@@ -37,7 +45,7 @@ export interface ListedMapping {
   readonly backendPort: number
   readonly mode: string
   readonly owner: string
-  readonly state: "live" | "unconfirmed" | "stale" | "conflicted" | "standby"
+  readonly state: MappingState
   /** Milliseconds since the Unix epoch. */
   readonly sinceMillis: number
   readonly labels: ReadonlyMap<string, string>
@@ -45,17 +53,23 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
+  readonly container?: string | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
-  /** How many of that service's slots lead to it. */
-  readonly slots?: { readonly has: number; readonly of: number } | undefined
-  /** The container that has the backend address, where it is known. */
-  readonly container?: string | undefined
+  /** How many of its service's slots it has: its part of the new connections. */
+  readonly slots?: ListedSlots | undefined
   /** Where it is conflicted, or redirected and not relayed: why. */
   readonly reason?: string | undefined
   readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+export interface ListedSlots {
+  readonly has: number
+  /** The number of the service's slots. */
+  readonly of: number
 }
 
 /** What carries the traffic of a mapping. */
