@@ -88,7 +88,7 @@ const options = (parent: HTMLElement, { height, format, least }: Look): uPlot.Op
             {
               ...axis,
               size: 72,
-              space: 32,
+              space: 24,
               grid: { stroke: grid ?? "", width: 1 },
               values: (_, splits) => splits.map(format)
             }
