@@ -164,6 +164,7 @@ describeLab("the page in Chromium", ["chromium"], () => {
       })
       assert.strictEqual(yield* tab.step((page) => page.locator("#ports tbody tr").count()), 1)
       // Another reader opens the link.
+      yield* tab.step((page) => page.waitForURL(/#filter=27345$/))
       const other = yield* browser.open(tab.page.url())
       yield* other.step((page) => page.locator(row("27345/tcp")).waitFor())
       assert.deepStrictEqual([...tab.complaints, ...other.complaints], [])
