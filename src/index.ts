@@ -17,7 +17,7 @@ export {
   type Rule
 } from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
-export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
+export { type Idle, type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
 export {
   type Attributed,
   type Attribution,
@@ -58,13 +58,15 @@ export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Ad
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
   CurrentOwner,
+  type DrainRequest,
   Driver,
   type DriverError,
   type FollowRequest,
   type GroupsError,
   isOwner,
   type ListedMapping,
-  ListedOwner
+  ListedOwner,
+  type MappingState
 } from "./protocol/Driver.ts"
 export { type Limits, noneRefused, type RefusalReason, type Refused } from "./protocol/Limits.ts"
 export * from "./protocol/Messages.ts"
