@@ -66,6 +66,7 @@ export {
   isOwner,
   type ListedMapping,
   ListedOwner,
+  type ListedSlots,
   type MappingState
 } from "./protocol/Driver.ts"
 export { type Limits, noneRefused, type RefusalReason, type Refused } from "./protocol/Limits.ts"

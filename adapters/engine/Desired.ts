@@ -15,7 +15,7 @@ import {
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
-import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 
@@ -51,7 +51,7 @@ export interface Desired {
 }
 
 export const publishLabel = "portmapper.publish"
-const shareLabel = "portmapper.share"
+export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
 const waitLabel = "portmapper.wait-healthy"
 
@@ -180,7 +180,7 @@ const desiredAt = (
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    [containerLabel, `${name}/${shortId(id)}`] as const,
+    [containerLabel, nameAndId({ name, id })] as const,
     ...[...labels].filter(([label]) => label !== containerLabel && label !== idleLabel),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
     [publishLabel, text] as const

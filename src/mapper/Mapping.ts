@@ -154,6 +154,8 @@ export interface MappingEntry {
   resources: Resources
   /** When a call asked for it last; after a restart, when it was mapped. */
   askedMillis: number
+  /** Why it could not be served, or relayed, when that was tried last. Of the past where it is served. */
+  reason?: string | undefined
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }

@@ -54,10 +54,33 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
+  readonly container?: string | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
+  /** How many of its service's slots it has: its part of the new connections. */
+  readonly slots?: ListedSlots | undefined
+  /** Where it is conflicted, or redirected and not relayed: why. */
+  readonly reason?: string | undefined
+  readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+export interface ListedSlots {
+  readonly has: number
+  /** The number of the service's slots. */
+  readonly of: number
+}
+
+/** What carries the traffic of a mapping. */
+export interface Carriers {
+  /** A socket holds its host port. */
+  readonly socket: boolean
+  /** The kernel's table redirects it. */
+  readonly kernel: boolean
+  /** What the relay carries: what comes from the host's own loopback addresses, or everything. */
+  readonly relay: "loopback" | "everything" | undefined
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */

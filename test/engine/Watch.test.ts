@@ -126,6 +126,27 @@ describe("a watch", () => {
       assert.deepStrictEqual(yield* states, [])
     }))
 
+  test("takes the traffic of a backend that died, also while the Engine still lists it as running", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web-1", labels: publish("8080:80", { "portmapper.share": "web" }) })
+      const driver = yield* start()
+      const states = Effect.map(listed(driver), (all) => all.map((line) => line.split(" ").at(-2)))
+      const died = Effect.andThen(engine.alter("web-1", {}, "die"), settle)
+      yield* died
+      assert.deepStrictEqual(yield* states, ["waiting"])
+      yield* Effect.andThen(engine.stop("web-1"), settle)
+      assert.deepStrictEqual(yield* states, [])
+      yield* Effect.andThen(engine.start("web-1"), settle)
+      assert.deepStrictEqual(yield* states, ["live"])
+      // Its start is lost with the connection.
+      yield* died
+      yield* engine.away
+      yield* engine.back
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* states, ["live"])
+    }))
+
   test("publishes running and newly started containers, and unpublishes those that end", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
