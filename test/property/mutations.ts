@@ -226,7 +226,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "undo-leaves-redirections",
       "redirect",
-      "{ add: before, remove: withoutRules(add, before) }",
+      "{ add: before, remove: withoutRules(add, [...before, ...beside]) }",
       "{ add: before, remove: [] }"
     ],
     ["undo-leaves-the-first-step", "undoing", "undo.reverse()", "undo.slice(1).reverse()"],
