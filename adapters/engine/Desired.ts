@@ -15,7 +15,7 @@ import {
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
-import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 
@@ -53,7 +53,7 @@ export interface Desired {
 /** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
 export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
-const shareLabel = "portmapper.share"
+export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
@@ -191,7 +191,7 @@ const desiredAt = (
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    [containerLabel, `${name}/${shortId(id)}`] as const,
+    [containerLabel, nameAndId({ name, id })] as const,
     ...[...labels].filter(([label]) => label !== containerLabel),
     [publishLabel, text] as const
   ])

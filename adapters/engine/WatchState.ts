@@ -1,6 +1,6 @@
 /** The whole state of a watch; its methods do no input or output. */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import type { PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { meansBackend, type PortBinding, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import {
   type ContainerSubscription,
   renamed,
@@ -137,7 +137,7 @@ export class WatchState {
   dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
     const keys = new Set<string>()
     for (const [key, { bindings }] of this.#observed)
-      if (bindings.some((each) => released.some((other) => sameFrontend(each, other)))) keys.add(key)
+      if (bindings.some((each) => released.some((other) => isReleasedBy(each, other)))) keys.add(key)
     for (const { problem } of this.#problems.values())
       if (problem.desired !== undefined && released.some((each) => concerns(problem, each, this.#granted)))
         keys.add(problem.desired.key)
@@ -206,12 +206,12 @@ export interface ReportedProblem {
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
 
-const sameFrontend = (a: ReleasedBinding, b: ReleasedBinding): boolean =>
-  a.port === b.port &&
-  a.protocol === b.protocol &&
-  (a.port === 0
-    ? a.backend.port === b.backend.port && a.backend.address?.key === b.backend.address?.key
-    : a.host.key === b.host.key)
+/** As the driver understands it: without a host port a binding is named by its backend alone. */
+const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>
+  one.port === by.port &&
+  one.protocol === by.protocol &&
+  (one.port === 0 ? by.backend.address !== undefined : one.host.key === by.host.key) &&
+  meansBackend(by.backend, one.backend)
 
 const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
   discarded === undefined

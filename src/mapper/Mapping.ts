@@ -6,6 +6,7 @@ import { Context, Effect, Layer, Semaphore } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
+import type { ListedMapping } from "../protocol/Driver.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { SlotShare } from "../protocol/Slots.ts"
@@ -153,6 +154,20 @@ export interface MappingEntry {
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
+
+/** What carries its traffic, and if it is not carried as planned, why. */
+export const carriageOf = ({
+  status,
+  resources: { hold, rules, route, relayPending },
+  reason
+}: MappingEntry): Pick<ListedMapping, "carriers" | "reason"> => ({
+  carriers: {
+    socket: hold !== undefined,
+    kernel: rules.some(({ _tag }) => _tag === "Redirect"),
+    relay: route?.admits
+  },
+  reason: status._tag === "Conflicted" || relayPending ? reason : undefined
+})
 
 export const isConflicted = ({ status }: MappingEntry): boolean => status._tag === "Conflicted"
 

@@ -60,7 +60,7 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
     backend: {
       address: cut(listed.backendIp),
       port: listed.backendPort,
-      container: cutOrNull(labels.get(containerLabel) ?? listed.container),
+      container: cutOrNull(listed.container ?? labels.get(containerLabel)),
       slots: slots === undefined ? null : { has: slots.has, of: slots.of }
     },
     mode: cut(listed.mode),
