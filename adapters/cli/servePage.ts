@@ -66,6 +66,10 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
         },
         epoch: randomUUID(),
         use: Effect.map(use, hostUse),
+        processorMillis: () => {
+          const { user, system } = process.threadCpuUsage()
+          return (user + system) / 1000
+        },
         doctor: yield* makeDoctor(doctorCommand(socket, options.doctorFlags)),
         reaching: socket === undefined ? "" : ` --socket ${quoted(socket)}`
       })
