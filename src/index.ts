@@ -51,6 +51,7 @@ export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMa
 export { type Restored, restore } from "./mapper/Restore.ts"
 export { ServiceRefused } from "./mapper/Services.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
+export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
 export type { Frontend } from "./ports/PortTable.ts"

@@ -142,18 +142,18 @@ describe("the feed of pages", () => {
       yield* Effect.yieldNow
       yield* second
       yield* second
-      const after = (id: string) => {
+      const resumed = (id: string) => {
         const page = makeReader()
         feed.follow(page.reader, id)
         return named(page.take())
       }
-      assert.deepStrictEqual(after("e-1-1"), ["change e-1-2", "change e-1-3"])
-      assert.deepStrictEqual(after("e-1-3"), [])
+      assert.deepStrictEqual(resumed("e-1-1"), ["change e-1-2", "change e-1-3"])
+      assert.deepStrictEqual(resumed("e-1-3"), [])
       for (const id of ["e-1-4", "e-1-", "e-1--1", "e-1-1e9", "e-2-1", "", "e-1-0"])
-        assert.deepStrictEqual(after(id), ["state e-1-3"], id)
+        assert.deepStrictEqual(resumed(id), ["state e-1-3"], id)
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(
-        after("e-1-3").map((event) => event.split(" ")[0]),
+        resumed("e-1-3").map((event) => event.split(" ")[0]),
         ["state"]
       )
     })
