@@ -26,8 +26,10 @@ describeLab("the page of a plugin", [], () => {
         const { host, client, c1 } = yield* Lab.make()
         yield* c1.agent.echo({ protocol: "tcp", host: "0.0.0.0", port: 80 })
         const folder = yield* Plugin.temporaryFolder
-        const socket = join(folder, "page.sock")
-        const plugin = yield* Plugin.start(host, { folder, arguments: ["--page", `unix:${socket}`] })
+        const socket = join(folder, "state", "page.sock")
+        const asked = ["--page", `unix:${socket}`, "--group", "0"]
+        const plugin = yield* Plugin.start(host, { folder, arguments: asked })
+        yield* plugin.process.waitForLine(`the group of --group can't reach ${socket}`)
         assert.strictEqual(statSync(socket).mode & 0o777, 0o660)
         const page = yield* readPage(socket)
         const empty = yield* page.shows(() => true)
@@ -35,8 +37,7 @@ describeLab("the page of a plugin", [], () => {
 
         const { bindings } = yield* plugin.map([web], { "portmapper.allow": "10.0.0.0/8" })
         yield* shows(page, "mapped 0.0.0.0:8080/tcp to 172.31.0.2:80")
-        const asked = client.agent.tcp({ host: "10.99.0.1", port: 8080 })
-        yield* asked
+        yield* client.agent.tcp({ host: "10.99.0.1", port: 8080 })
         const counted = yield* page.shows((model) => (rowAt(model, 8080)?.connections ?? 0) > 0)
         const row = rowAt(counted, 8080)
         assert.deepStrictEqual(row?.carriers, { socket: true, kernel: true, relay: "loopback" })
