@@ -58,6 +58,7 @@ export type { Frontend } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
+  type Carriers,
   CurrentOwner,
   Driver,
   type DriverError,
