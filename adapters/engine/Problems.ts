@@ -1,8 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
+import { containerLabel } from "../../src/mapper/Labels.ts"
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { containerLabel, type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
+import { type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
@@ -76,6 +77,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     state: "conflicted",
     sinceMillis,
     container: name,
+    reason: detail,
     service: desired?.group.labels.get(shareLabel),
     labels: new Map([
       [containerLabel, name],

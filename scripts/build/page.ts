@@ -22,6 +22,9 @@ export const buildPage = async (plugins: ReadonlyArray<Plugin> = []): Promise<st
     configFile: false,
     logLevel: "warn",
     plugins: [...plugins],
+    // Whatever NODE_ENV says.
+    define: { "process.env.NODE_ENV": '"production"' },
+    oxc: { jsx: { runtime: "automatic", importSource: "preact", development: false } },
     build: {
       write: false,
       target: "es2024",

@@ -6,12 +6,11 @@ import { Context, Effect, Layer, Semaphore } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { type Address, covers } from "../protocol/Address.ts"
-import type { ListedMapping } from "../protocol/Driver.ts"
 import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
-import type { Mode } from "./Labels.ts"
+import { idleLabel, type Mode } from "./Labels.ts"
 
 export interface Mapping {
   readonly protocol: Protocol
@@ -36,7 +35,13 @@ export interface Mapping {
   readonly container: string | undefined
   /** Where its port is shared with other backends. */
   readonly share?: Share | undefined
+  /** A person took its traffic away, until it is given back or the mapping ends. */
+  readonly drained?: true | undefined
 }
+
+/** Whether new connections may be led to its backend; else it keeps its port alone. */
+export const takesTraffic = ({ drained, labels }: Pick<Mapping, "drained" | "labels">): boolean =>
+  !drained && !labels.has(idleLabel)
 
 /** A mapping's part in a service: the mappings of one frontend, each to another backend. */
 export interface Share extends SlotShare {
@@ -141,7 +146,7 @@ export interface Resources {
 
 export const noResources: Resources = { hold: undefined, rules: [], route: undefined, relayPending: false }
 
-/** Modified in place, under the lock; its frontend and backend never change. */
+/** Modified in place, under the lock; its frontend never changes, nor does its backend but where it is idle. */
 export interface MappingEntry {
   mapping: Mapping
   status: Status
@@ -154,20 +159,6 @@ export interface MappingEntry {
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }
-
-/** What carries its traffic, and if it is not carried as planned, why. */
-export const carriageOf = ({
-  status,
-  resources: { hold, rules, route, relayPending },
-  reason
-}: MappingEntry): Pick<ListedMapping, "carriers" | "reason"> => ({
-  carriers: {
-    socket: hold !== undefined,
-    kernel: rules.some(({ _tag }) => _tag === "Redirect"),
-    relay: route?.admits
-  },
-  reason: status._tag === "Conflicted" || relayPending ? reason : undefined
-})
 
 export const isConflicted = ({ status }: MappingEntry): boolean => status._tag === "Conflicted"
 

@@ -89,9 +89,19 @@ describe("a row of the page", () => {
     ["it is not relayed", { reason: "relay for 0.0.0.0:8080/tcp failed: no" }, "warning", /doctor/],
     [
       "watch could not publish it",
-      { state: "conflicted", ...labels({ "portmapper.error": "port is already allocated" }) },
+      {
+        state: "conflicted",
+        reason: "port is already allocated",
+        ...labels({ "portmapper.error": "port is already allocated" })
+      },
       "error",
       /^unmap what has the port/
+    ],
+    [
+      "its container is not ready",
+      { state: "waiting", container: "web-1/0123456789ab" },
+      "warning",
+      /^docker inspect web-1$/
     ],
     ["stale", { state: "stale" }, "warning", /^portmapper unmap --stale$/],
     ["unconfirmed", { state: "unconfirmed" }, "warning", /^ask for it again/]
@@ -118,7 +128,8 @@ describe("a row of the page", () => {
     const long = `${"a".repeat(2046)}😀${"b".repeat(8000)}`
     const { labels: shown, problem } = row({
       state: "conflicted",
-      ...labels({ "portmapper.container": hostile, "portmapper.error": long })
+      reason: long,
+      ...labels({ "portmapper.container": hostile })
     })
     assert.strictEqual(shown[0]?.value, hostile)
     assert.strictEqual(problem?.reason, `${"a".repeat(2046)}…`)

@@ -9,7 +9,7 @@ import { Host } from "./Host.tsx"
 import { LostNotice, Start } from "./LinkState.tsx"
 import { Port } from "./Port.tsx"
 import { Ports } from "./Ports.tsx"
-import { show, view } from "./view.ts"
+import { closePort, focusOn, show, view } from "./view.ts"
 
 const chosenRow = computed(() => {
   const { chosen } = view.value
@@ -48,12 +48,11 @@ const onKey = (event: KeyboardEvent): void => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return
   if (event.key === "/" && !isTyping) {
     event.preventDefault()
-    show({ pane: "ports" })
-    document.getElementById("filter")?.focus()
-  } else if (event.key === "Escape" && view.value.chosen !== undefined && !isTyping) {
-    show({ chosen: undefined })
-    document.getElementById("ports")?.focus()
-  }
+    if (!focusOn("filter")) {
+      show({ pane: "ports", chosen: undefined })
+      requestAnimationFrame(() => focusOn("filter"))
+    }
+  } else if (event.key === "Escape" && view.value.chosen !== undefined && !isTyping) closePort()
 }
 
 const useTitle = (shown: { readonly host: string; readonly problems: number } | undefined): void => {

@@ -15,11 +15,13 @@ export interface ChartProps {
   readonly label: string
   readonly series: Series
   readonly height: number
-  /** Names the values on an axis and under the pointer; without it the line stands alone. */
+  /** Names the values on an axis; without it the line stands alone. */
   readonly format?: (value: number) => string
+  /** What the top of the chart is at least. */
+  readonly least?: number
 }
 
-export const Chart = ({ label, series, height, format }: ChartProps) => {
+export const Chart = ({ label, series, height, format, least = 1 }: ChartProps) => {
   const element = useRef<HTMLDivElement>(null)
   const plot = useRef<uPlot>(undefined)
   const dark = isDark.value
@@ -29,7 +31,7 @@ export const Chart = ({ label, series, height, format }: ChartProps) => {
   useEffect(() => {
     const parent = element.current
     if (parent === null) return
-    const made = new uPlot(options(parent, height, format), data(), parent)
+    const made = new uPlot(options(parent, { height, format, least }), data(), parent)
     plot.current = made
     const observer = new ResizeObserver(() => {
       const width = parent.clientWidth
@@ -40,7 +42,7 @@ export const Chart = ({ label, series, height, format }: ChartProps) => {
       observer.disconnect()
       made.destroy()
     }
-  }, [dark, height, format])
+  }, [dark, height, format, least])
 
   useEffect(() => plot.current?.setData(data()), [series])
 
@@ -50,7 +52,13 @@ export const Chart = ({ label, series, height, format }: ChartProps) => {
 /** As much as is shown of anything, so that charts can be compared. */
 const spanSeconds = 120
 
-const options = (parent: HTMLElement, height: number, format: ChartProps["format"]): uPlot.Options => {
+interface Look {
+  readonly height: number
+  readonly format: ChartProps["format"]
+  readonly least: number
+}
+
+const options = (parent: HTMLElement, { height, format, least }: Look): uPlot.Options => {
   const style = getComputedStyle(parent)
   const colour = (name: string) => style.getPropertyValue(name).trim()
   const [line, area, muted, grid] = ["--line", "--area", "--muted", "--rule"].map(colour)
@@ -58,12 +66,12 @@ const options = (parent: HTMLElement, height: number, format: ChartProps["format
   return {
     width: Math.max(parent.clientWidth, 1),
     height,
-    padding: format === undefined ? [2, 0, 2, 0] : [8, 0, 0, 0],
+    padding: format === undefined ? [2, 0, 2, 0] : [8, 28, 0, 0],
     legend: { show: false },
     cursor: { show: false },
     scales: {
       x: { range: (_, __, max) => [max - spanSeconds, max] },
-      y: { range: (_, __, max) => [0, Math.max(max ?? 0, 1)] }
+      y: { range: (_, __, max) => [0, Math.max(max ?? 0, least)] }
     },
     axes:
       format === undefined
@@ -80,7 +88,7 @@ const options = (parent: HTMLElement, height: number, format: ChartProps["format
             {
               ...axis,
               size: 72,
-              space: 32,
+              space: 24,
               grid: { stroke: grid ?? "", width: 1 },
               values: (_, splits) => splits.map(format)
             }

@@ -30,12 +30,12 @@ export const EventList = ({ events }: { readonly events: ReadonlyArray<SeenEvent
       <li key={`${event.epoch} ${event.id}`} data-kind={event.kind}>
         <Time at={event.at} />
         <span class="what">
-          <span class="kind">{words[event.kind] ?? event.kind}</span>{" "}
+          <span class="kind">{wordOf(event)}</span>{" "}
           {event.key === null ? (
-            <Said text={event.text} />
+            <Said text={restOf(event)} />
           ) : (
             <a href={portHref(event.key)}>
-              <Said text={event.text} />
+              <Said text={restOf(event)} />
             </a>
           )}
         </span>
@@ -43,3 +43,12 @@ export const EventList = ({ events }: { readonly events: ReadonlyArray<SeenEvent
     ))}
   </ol>
 )
+
+/** A newer plugin may know other kinds than this page. */
+const wordOf = ({ kind }: SeenEvent): string => words[kind] ?? kind
+
+/** Some texts begin with the word that is shown before them. */
+const restOf = (event: SeenEvent): string => {
+  const word = `${wordOf(event)} `
+  return event.text.startsWith(word) ? event.text.slice(word.length) : event.text
+}

@@ -24,7 +24,7 @@ export const LostNotice = () => {
       : `The plugin refused: ${now.reason}.`
   const old = age(hereMillis.value - heardAt.value)
   return (
-    <div class="notice">
+    <section class="notice" aria-label="Connection">
       <p>
         <span role="alert">{said}</span> {model.value === undefined ? "" : `What you see is ${old} old. `}
         {seconds > 0 ? `Trying again in ${age(seconds * 1000)}.` : "Trying again …"}
@@ -32,7 +32,7 @@ export const LostNotice = () => {
       <button type="button" onClick={connect}>
         Try now
       </button>
-    </div>
+    </section>
   )
 }
 

@@ -1,13 +1,14 @@
 /** One port: what is wrong with it, what flows, by which way, under which policy, and how to unmap it. */
 
+import { useEffect, useRef } from "preact/hooks"
 import { serviceKey } from "./arrange.ts"
-import { Chart } from "./Chart.tsx"
+import { Chart, type Series } from "./Chart.tsx"
 import { EventList } from "./Events.tsx"
 import { bytes, bytesPerSecond, count, percent, perSecond } from "./format.ts"
 import { backendOf, frontendOf, historyOf, type Model, type Row, sum } from "./model.ts"
 import { State } from "./State.tsx"
-import { Age, Command, Said } from "./Text.tsx"
-import { portHref, show } from "./view.ts"
+import { Age, Command, Container, Said } from "./Text.tsx"
+import { closePort, portHref } from "./view.ts"
 import { Ways } from "./Ways.tsx"
 
 interface PortProps {
@@ -17,18 +18,25 @@ interface PortProps {
   readonly name: string
 }
 
-export const Port = ({ model, row, name }: PortProps) => (
-  <section class="port" aria-label="Chosen port">
-    <header>
-      <h2>{row === undefined ? <Said text={name} /> : <bdi>{frontendOf(row)}</bdi>}</h2>
-      <button type="button" onClick={() => show({ chosen: undefined })} aria-label="Close this port">
-        Close
-      </button>
-    </header>
-    {row === undefined ? <p>It is not mapped any more.</p> : <Details model={model} row={row} />}
-    <PortEvents model={model} name={name} />
-  </section>
-)
+export const Port = ({ model, row, name }: PortProps) => {
+  const close = useRef<HTMLButtonElement>(null)
+  // In a narrow window it takes the place of the list that had the focus.
+  useEffect(() => {
+    if (document.getElementById("ports")?.checkVisibility() !== true) close.current?.focus()
+  }, [name])
+  return (
+    <section class="port" aria-label="Chosen port">
+      <header>
+        <h2>{row === undefined ? <Said text={name} /> : <bdi>{frontendOf(row)}</bdi>}</h2>
+        <button type="button" ref={close} onClick={closePort} aria-label="Close this port">
+          Close
+        </button>
+      </header>
+      {row === undefined ? <p>It is not mapped any more.</p> : <Details model={model} row={row} />}
+      <PortEvents model={model} name={name} />
+    </section>
+  )
+}
 
 const Details = ({ model, row }: { readonly model: Model; readonly row: Row }) => (
   <>
@@ -70,40 +78,55 @@ const Details = ({ model, row }: { readonly model: Model; readonly row: Row }) =
 const Flows = ({ model, row }: { readonly model: Model; readonly row: Row }) => {
   const history = historyOf(model, row.id)
   const times = history.map(([at]) => at / 1000)
-  const traffic = sum(row.bytesInRate, row.bytesOutRate)
+  const { connections, bytesIn, bytesOut } = row
   return (
     <div class="flows">
-      <figure>
-        <figcaption>
-          New connections{" "}
-          <b>{row.connectionsRate === null ? "not counted" : perSecond(row.connectionsRate)}</b>
-          <span class="quiet">{row.connections === null ? "" : `${count(row.connections)} in all`}</span>
-        </figcaption>
-        <Chart
-          label="New connections of this port each second, while this page was open"
-          series={{ times, values: history.map(([, connections]) => connections) }}
-          height={92}
-          format={perSecond}
-        />
-      </figure>
-      <figure>
-        <figcaption>
-          Traffic <b>{traffic === null ? "not counted" : bytesPerSecond(traffic)}</b>
-          <span class="quiet">
-            {row.bytesIn === null ? "" : `${bytes(row.bytesIn)} in`}
-            {row.bytesOut === null ? "" : `, ${bytes(row.bytesOut)} out`}
-          </span>
-        </figcaption>
-        <Chart
-          label="Bytes of this port each second, in and out, while this page was open"
-          series={{ times, values: history.map(([, , bytesIn, bytesOut]) => sum(bytesIn, bytesOut)) }}
-          height={92}
-          format={bytesPerSecond}
-        />
-      </figure>
+      <Flow
+        name="New connections"
+        value={row.connectionsRate}
+        inAll={connections === null ? "" : `${count(connections)} in all`}
+        series={{ times, values: history.map(([, each]) => each) }}
+        format={perSecond}
+        least={1}
+      />
+      <Flow
+        name="Traffic"
+        value={sum(row.bytesInRate, row.bytesOutRate)}
+        inAll={bytesIn === null ? "" : `${bytes(bytesIn)} in, ${bytes(bytesOut ?? 0)} out`}
+        series={{ times, values: history.map(([, , each, other]) => sum(each, other)) }}
+        format={bytesPerSecond}
+        least={1000}
+      />
     </div>
   )
 }
+
+interface FlowProps {
+  readonly name: string
+  readonly value: number | null
+  readonly inAll: string
+  readonly series: Series
+  readonly format: (value: number) => string
+  readonly least: number
+}
+
+const Flow = ({ name, value, inAll, series, format, least }: FlowProps) => (
+  <figure>
+    <figcaption>
+      {name} <b>{value === null ? "not counted" : format(value)}</b>
+      <span class="quiet">{inAll}</span>
+    </figcaption>
+    {value === null ? null : (
+      <Chart
+        label={`${name} of this port in the last two minutes, as far as this page has seen them: now ${format(value)}`}
+        series={series}
+        height={92}
+        format={format}
+        least={least}
+      />
+    )}
+  </figure>
+)
 
 /** Of a service: who shares it. */
 const Backends = ({ model, row }: { readonly model: Model; readonly row: Row }) => {
@@ -122,7 +145,7 @@ const Backends = ({ model, row }: { readonly model: Model; readonly row: Row }) 
         {members.map((each) => (
           <li key={each.key} aria-current={each.key === row.key ? "true" : undefined}>
             <a href={portHref(each.key)}>
-              {each.backend.container === null ? null : <Said text={each.backend.container} />}{" "}
+              {each.backend.container === null ? null : <Container name={each.backend.container} />}{" "}
               <bdi class="quiet">{backendOf(each)}</bdi>
             </a>
             <Share row={each} />
@@ -145,18 +168,20 @@ const Share = ({ row: { backend } }: { readonly row: Row }) => {
 
 const Policy = ({ row }: { readonly row: Row }) => (
   <>
-    {row.labels.length === 0 ? <p class="quiet">No labels: everybody may connect.</p> : null}
+    {row.labels.every(isName) ? <p class="quiet">No labels: everybody may connect.</p> : null}
     <dl class="labels">
-      {row.labels.map(({ name, value }) => (
-        <div key={name}>
-          <dt>
-            <Said text={name} />
-          </dt>
-          <dd>
-            <Said text={value} />
-          </dd>
-        </div>
-      ))}
+      {row.labels
+        .filter((label) => !isName(label))
+        .map(({ name, value }) => (
+          <div key={name}>
+            <dt>
+              <Said text={name} />
+            </dt>
+            <dd>
+              <Said text={value} />
+            </dd>
+          </div>
+        ))}
     </dl>
     {row.refused.map(({ label, count: times }) => (
       <p key={label}>
@@ -165,6 +190,9 @@ const Policy = ({ row }: { readonly row: Row }) => (
     ))}
   </>
 )
+
+/** It names the container, which is shown elsewhere. */
+const isName = ({ name }: Row["labels"][number]): boolean => name === "portmapper.container"
 
 const PortEvents = ({ model, name }: { readonly model: Model; readonly name: string }) => {
   const events = model.events.filter(({ key }) => key === name)

@@ -38,7 +38,19 @@ export const Ports = ({ model: { rows } }: { readonly model: Model }) => {
   )
 }
 
+const orders: ReadonlyArray<readonly [order: string, words: string]> = [
+  ["frontend", "by port"],
+  ["backends", "by backend"],
+  ["owner", "by owner"],
+  ["state", "by state"],
+  ["-since", "newest first"],
+  ["-connections", "most connections first"],
+  ["-rate", "busiest first"],
+  ["-traffic", "most traffic first"]
+]
+
 const Tools = ({ found, all }: { readonly found: number; readonly all: number }) => {
+  const order = `${isDescending.value ? "-" : ""}${sort.value}`
   return (
     <search class="tools">
       <input
@@ -67,17 +79,17 @@ const Tools = ({ found, all }: { readonly found: number; readonly all: number })
       <label class="sort">
         <span>Sort</span>
         <select
-          value={`${isDescending.value ? "-" : ""}${sort.value}`}
+          value={order}
           onChange={({ currentTarget: { value } }) =>
             show({ sort: value.replace("-", "") as ColumnName, isDescending: value.startsWith("-") })
           }
         >
-          <option value="frontend">by port</option>
-          <option value="backends">by backend</option>
-          <option value="state">by state</option>
-          <option value="-since">newest first</option>
-          <option value="-rate">busiest first</option>
-          <option value="-traffic">most traffic first</option>
+          {orders.map(([value, words]) => (
+            <option key={value} value={value}>
+              {words}
+            </option>
+          ))}
+          {orders.some(([value]) => value === order) ? null : <option value={order}>in another order</option>}
         </select>
       </label>
     </search>
@@ -140,7 +152,8 @@ const Grid = ({ items: listed }: { readonly items: ReadonlyArray<Item> }) => {
   }
   const onKeyDown = (event: TargetedKeyboardEvent<HTMLElement>) => {
     if (event.target !== event.currentTarget) return
-    const to = stepTo(event.key, active, Math.max(lines.length - 18, 1))
+    const page = (scroller.current?.clientHeight ?? 0) / lineHeight - 2
+    const to = stepTo(event.key, active, Math.max(Math.floor(page), 1))
     if (to === undefined && event.key !== "Enter") return
     event.preventDefault()
     if (to === undefined) open(listed[active])

@@ -5,7 +5,7 @@ import { bytes, bytesPerSecond, count, perSecond } from "./format.ts"
 import { type ColumnName, columns } from "./hash.ts"
 import { backendOf, frontendOf, type Row, sum } from "./model.ts"
 import { State } from "./State.tsx"
-import { Age, Said } from "./Text.tsx"
+import { Age, Container, Said } from "./Text.tsx"
 import { show } from "./view.ts"
 
 const headings: Record<ColumnName, string> = {
@@ -157,7 +157,7 @@ const Backend = ({ row }: { readonly row: Row }) => {
     <>
       {container === null ? null : (
         <>
-          <Said text={container} />{" "}
+          <Container name={container} />{" "}
         </>
       )}
       <bdi class={container === null ? undefined : "quiet"}>{backendOf(row)}</bdi>

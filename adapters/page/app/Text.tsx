@@ -6,6 +6,11 @@ import { age, exactTime, time, visible } from "./format.ts"
 /** A name or an error as plain text, isolated: its direction changes nothing around it. */
 export const Said = ({ text }: { readonly text: string }) => <bdi title={visible(text)}>{visible(text)}</bdi>
 
+/** Its name; the id that follows it is under the pointer. */
+export const Container = ({ name }: { readonly name: string }) => (
+  <bdi title={visible(name)}>{visible(name.replace(/\/[0-9a-f]{12}$/, ""))}</bdi>
+)
+
 /** How long ago; the exact time under the pointer and for machines. */
 export const Age = ({ at }: { readonly at: number }) => (
   <time dateTime={new Date(at).toISOString()} title={exactTime(at)}>

@@ -1,6 +1,6 @@
 /** How the traffic of a port goes, as a way for each kind of client: from whom, over what, to which backend. */
 import { backendOf, type Row } from "./model.ts"
-import { Said } from "./Text.tsx"
+import { Container } from "./Text.tsx"
 
 interface Way {
   readonly from: string
@@ -20,7 +20,7 @@ export const Ways = ({ row }: { readonly row: Row }) => {
               {row.backend.container === null ? (
                 <bdi>{backendOf(row)}</bdi>
               ) : (
-                <Said text={row.backend.container} />
+                <Container name={row.backend.container} />
               )}
             </dd>
           </div>

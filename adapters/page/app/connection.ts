@@ -32,7 +32,10 @@ export const stayConnected = (): void => {
   document.addEventListener("visibilitychange", follow)
   addEventListener("online", connect)
   addEventListener("pagehide", disconnect)
-  addEventListener("pageshow", follow)
+  // From the browser's cache of pages that one goes back to.
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted) follow()
+  })
   follow()
 }
 
@@ -46,7 +49,6 @@ export const connect = (): void => {
   opened.addEventListener("change", ({ data }) => {
     if (model.value !== undefined) heard(applyChange(model.value, JSON.parse(data) as PageChange))
   })
-  opened.addEventListener("beat", () => heard(undefined))
   opened.addEventListener("error", () => lose(opened))
   expect()
 }
@@ -67,18 +69,16 @@ const disconnect = (): void => {
   source = undefined
 }
 
-const heard = (next: Model | undefined): void => {
+const heard = (next: Model): void => {
   failures = 0
   heardAt.value = Date.now()
-  if (next !== undefined) {
-    ahead.value = next.at - heardAt.value
-    model.value = next
-  }
+  ahead.value = next.at - heardAt.value
+  model.value = next
   if (link.value.phase !== "live") link.value = { phase: "live" }
   expect()
 }
 
-/** Nothing at all for this long, and the connection counts as lost: the plugin sends something every 15 s. */
+/** Nothing at all for this long, and the connection counts as lost: the plugin sends a change every ten seconds at least. */
 const silenceMillis = 40_000
 
 const expect = (): void => {

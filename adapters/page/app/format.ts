@@ -2,14 +2,14 @@
 
 const whole = new Intl.NumberFormat()
 const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 3 })
-const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 })
+const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 2 })
 
 /** Exact as long as it is short: `99,999`, then `123K`. */
 export const count = (value: number): string => (value < 100_000 ? whole : compact).format(value)
 
 /** `12/s`, `0.4/s`. */
 export const perSecond = (value: number): string =>
-  `${value < 100_000 ? short.format(value) : compact.format(value)}/s`
+  `${value < 10 ? short.format(value) : count(Math.round(value))}/s`
 
 export const bytes = (value: number): string => scaled(value, "")
 
