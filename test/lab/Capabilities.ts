@@ -74,6 +74,7 @@ const capabilities = {
   haproxy: program("haproxy", "haproxy", "-v"),
   nginx: program("nginx", "nginx", "-v"),
   curl: program("curl"),
+  chromium: program("chromium"),
   activation: program("systemd-socket-activate", "systemd"),
   sysctl: program("sysctl", "procps"),
   terminal: {
