@@ -92,5 +92,5 @@ const drainByName =
       )
       if (found === undefined) return drain(request)
       const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
-      return drain({ ...request, addresses })
+      return drain({ ...request, container: found.id, addresses })
     })

@@ -92,8 +92,10 @@ export interface FollowRequest {
 
 /** A backend whose traffic is taken away (`drained`) or given back. */
 export interface DrainRequest {
-  /** A container's name, its id or the beginning of that, or an address. */
+  /** A container's name, at least 12 digits of its id, or an address. */
   readonly backend: string
+  /** The id of the container that `backend` names, where an Engine tells it. */
+  readonly container?: string | undefined
   /** Its addresses, as far as they are known. */
   readonly addresses?: ReadonlyArray<Address> | undefined
   /** Only where these lead to it; everywhere if there are none. */

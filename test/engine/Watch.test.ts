@@ -147,6 +147,28 @@ describe("a watch", () => {
       assert.deepStrictEqual(yield* states, ["live"])
     }))
 
+  test("drains the container of a name, and none whose id begins with it or that had it before", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const other = yield* engine.run({ name: "other", labels: publish("8000:80") })
+      const name = other.slice(0, 3)
+      const driver = yield* start()
+      const drained = Effect.fnUntraced(function* (backend: string) {
+        const request = { backend, ports: [], drained: true }
+        const bindings = yield* driver.drain?.(request) ?? Effect.die("no drain")
+        return bindings.filter(({ entry: { host } }) => host.family === 4).map(({ port }) => port)
+      })
+      assert.deepStrictEqual(yield* drained(name), [8000])
+      yield* engine.run({ name, labels: publish("8001:80", { "portmapper.share": "web" }) })
+      yield* settle
+      assert.deepStrictEqual(yield* drained(name), [8001])
+      // As compose does where it makes a container anew. Its port is taken, so that the old mapping keeps the name.
+      yield* engine.rename(name, `${other.slice(0, 12)}_${name}`)
+      yield* engine.run({ name, labels: publish("8002:80") })
+      yield* settle
+      assert.deepStrictEqual(yield* drained(name), [8002])
+    }))
+
   test("publishes running and newly started containers, and unpublishes those that end", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
