@@ -40,18 +40,20 @@ export const startWatch = Effect.fnUntraced(function* ({
   const events = yield* Queue.unbounded<WorkerEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
+  /** What can't be saved is saved with the next change, at the latest with the next reconciliation. */
   const save = Effect.suspend(() => {
     const unsaved = state.takeUnsaved()
     return unsaved === undefined
       ? Effect.void
-      : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording the subscriptions: ${message}`)
-        )
+      : Effect.tapError(record.save(unsaved), () => Effect.sync(() => state.notSaved()))
   })
-  const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)
+  const trySave = Effect.catch(save, ({ message }) => Effect.logError(message))
+  const resync = Queue.offer(events, { _tag: "Resync" })
 
   yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
-  yield* Effect.forkScoped(work({ engine, state, events, save, trustImageLabels, onConnected }, oneAtATime))
+  yield* Effect.forkScoped(
+    work({ engine, state, events, save: trySave, trustImageLabels, onConnected }, oneAtATime)
+  )
 
   const { listPorts } = base
   return Driver.of({
@@ -59,14 +61,12 @@ export const startWatch = Effect.fnUntraced(function* ({
     unmapPorts: (release) =>
       Effect.andThen(
         base.unmapPorts(release),
-        Effect.suspend(() => (state.dismiss(release.bindings) ? resync : Effect.void))
+        Effect.suspend(() => (state.dismiss(release.bindings) ? Effect.andThen(resync, save) : Effect.void))
       ),
     followContainer: (request) =>
-      Effect.flatMap(engine.containers, (containers) => subscribe(state, request, containers, resync)).pipe(
-        Effect.tap(save),
-        Effect.provideService(Driver, base),
-        oneAtATime
-      ),
+      Effect.flatMap(engine.containers, (containers) =>
+        subscribe(state, request, containers, Effect.andThen(resync, trySave))
+      ).pipe(Effect.tap(save), Effect.provideService(Driver, base), oneAtATime),
     ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) }),
     ...(listPorts === undefined
       ? {}

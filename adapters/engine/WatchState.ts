@@ -193,6 +193,11 @@ export class WatchState {
     return { follows: this.#subscriptions, granted: this.#granted }
   }
 
+  /** What was taken last could not be saved. */
+  notSaved(): void {
+    this.#unsaved = true
+  }
+
   #hold(key: string, group: ObservedGroup): void {
     if (group.bindings.length === 0) this.#observed.delete(key)
     else this.#observed.set(key, group)

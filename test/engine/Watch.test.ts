@@ -3,7 +3,7 @@ import { Clock, Effect, Exit, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Engine } from "../../adapters/engine/Engine.ts"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
-import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
+import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
@@ -659,5 +659,31 @@ describe("a subscription to a container", () => {
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
       assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
+    }))
+
+  test("is refused while it can't be recorded, and a port that is unmapped is recorded once it can be", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web" })
+      const record = yield* WatchRecord
+      const disk = { isFull: false }
+      const full = new RecordError({ path: "watch.json", detail: "no space left on device" })
+      const driver = yield* Effect.provideService(start(), WatchRecord, {
+        ...record,
+        save: (recorded) => Effect.suspend(() => (disk.isFull ? Effect.fail(full) : record.save(recorded)))
+      })
+      const followed = Effect.map(record.load, ({ follows }) => follows.map(({ publish }) => publish))
+      yield* follow(driver, "web", "8080:80")
+      disk.isFull = true
+      const refused = yield* Effect.flip(follow(driver, "web", "8081:81"))
+      assert.strictEqual(refused.message, "the watch's record watch.json: no space left on device")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
+      const kept = yield* Effect.flip(Effect.scoped(driver.unmapPorts(unmapping(8080))))
+      assert.strictEqual(kept.message, refused.message)
+      assert.deepStrictEqual(yield* followed, ["8080:80"])
+      disk.isFull = false
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* followed, [])
+      assert.deepStrictEqual(yield* listed(driver), [])
     }))
 })
