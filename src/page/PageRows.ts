@@ -140,14 +140,20 @@ const remedyOf = (reason: string, { protocol, frontendPort }: ListedMapping): st
 }
 
 /** `null` where there is no host port, by which `unmap` names a mapping. */
-const unmapCommand = (
-  { protocol, frontendIp, frontendPort, owner }: ListedMapping,
-  { reaching }: RowContext
-): string | null => {
+const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string | null => {
+  const { protocol, frontendIp, frontendPort, owner } = listed
   if (frontendPort === 0) return null
   const name = protocolText(protocol)
   const port = `${endText(frontendIp, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
-  return `portmapper unmap -p ${quoted(port)}${owner === "cli" ? "" : ` --owner ${quoted(owner)}`}${reaching}`
+  const whose = owner === "cli" ? "" : ` --owner ${quoted(owner)}`
+  return `portmapper unmap -p ${quoted(port)}${backendOption(listed)}${whose}${reaching}`
+}
+
+/** Where others have the same port: the other backends of a service, and what the port was refused for. */
+const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
+  if (service === undefined && state !== "conflicted") return ""
+  const backend = backendIp === "" ? container.replace(/\/.*/, "") : backendIp
+  return backend === "" ? "" : ` --to ${quoted(backend)}`
 }
 
 /** A word of a command for a shell. */

@@ -42,7 +42,7 @@ describe("a row of the page", () => {
       labels: [{ name: "portmapper.allow", value: "10.0.0.0/8" }],
       carriers: { socket: true, kernel: true, relay: "loopback" },
       problem: null,
-      unmap: "portmapper unmap -p 0.0.0.0:8080 --owner engine"
+      unmap: "portmapper unmap -p 0.0.0.0:8080 --to 172.17.0.2 --owner engine"
     })
     assert.deepStrictEqual(JSON.parse(JSON.stringify(all)), all)
   })
@@ -67,6 +67,12 @@ describe("a row of the page", () => {
     ["IPv6", { frontendIp: "::1", protocol: 17 }, "-p '[::1]:8080/udp' --owner engine"],
     ["its maker's own", { owner: "cli" }, "-p 0.0.0.0:8080"],
     ["an owner that a shell would run", { owner: "a;$(b)'" }, `-p 0.0.0.0:8080 --owner 'a;$(b)'\\'''`],
+    ["one backend of a service", { service: "web" }, "-p 0.0.0.0:8080 --to 172.17.0.2 --owner engine"],
+    [
+      "what another one has the port of",
+      { state: "conflicted", backendIp: "", container: "web-1/0123456789ab" },
+      "-p 0.0.0.0:8080 --to web-1 --owner engine"
+    ],
     ["none", { frontendPort: 0 }, null]
   ])("names the command that unmaps it: %s", (_, more, command) => {
     assert.strictEqual(row(more).unmap, command === null ? null : `portmapper unmap ${command}`)
