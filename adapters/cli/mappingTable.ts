@@ -1,5 +1,6 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
+import { containerLabel, idleLabel } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
@@ -20,20 +21,18 @@ export const mappingLines = (
   ]
 }
 
-/** Why containers are not published: too long for the table. */
-const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
-  const error = labels.get(errorLabel)
-  if (error === undefined) return []
-  const publish = labels.get("portmapper.publish")
-  const what = [labels.get("portmapper.container"), publish].filter((part) => part !== undefined)
-  return [printable(`${what.join(": ")}: ${error}`)]
+/** Why mappings are not served, and containers not published: too long for the table. */
+const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
+  const { container, labels, reason, state } = row
+  if (reason === undefined) return []
+  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
+  const publish = labels.get("portmapper.publish") ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [container === undefined ? [] : containerText(container), publish].flat()
+  return [printable([...what, why].join(": "))]
 }
 
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
-
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, "portmapper.container", "portmapper.share"]
+const unlisted = ["portmapper.error", containerLabel, idleLabel, "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -89,7 +88,7 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       ...first,
       backends: members.length,
       owner: same(({ owner }) => owner),
-      state: serviceStates.find((state) => members.some((member) => member.state === state)) ?? first.state,
+      state: worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
       container: undefined,
@@ -107,11 +106,10 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
     return [service, ...members.map((member) => ({ ...member, isBelow: true }))]
   })
 
-/** The first of these that a backend has is the state of its service: it is live with one, whoever is drained. */
-const serviceStates: ReadonlyArray<ListedMapping["state"]> = [
-  ...(["conflicted", "stale", "unconfirmed", "live"] as const),
-  ...(["asleep", "waiting", "drained", "standby"] as const)
-]
+const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
+  (["conflicted", "stale", "unconfirmed", "live", "waiting", "drained", "asleep"] as const).find((state) =>
+    members.some((member) => member.state === state)
+  ) ?? "standby"
 
 const backendCell = (row: Row): string => {
   if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)

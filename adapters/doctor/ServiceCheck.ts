@@ -24,7 +24,7 @@ const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): Rea
   return [
     warn(
       name,
-      `no backend of ${service} takes connections: ${nameOf(first)}: ${reasonOf(first)}${more}`,
+      `no backend of ${service} takes connections: ${nameOf(first)}: ${first.reason ?? first.state}${more}`,
       remedyOf(first)
     )
   ]
@@ -34,19 +34,18 @@ const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): Rea
 const takesConnections = ({ slots, state }: ListedMapping): boolean =>
   state === "asleep" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
 
-const isExplained = ({ labels }: ListedMapping): boolean => labels.has(errorLabel)
-
-const errorLabel = "portmapper.error"
+const isExplained = ({ reason }: ListedMapping): boolean => reason !== undefined
 
 const nameOf = (backend: ListedMapping): string =>
   backend.container?.replace(/\/.*/, "") ?? listedBackend(backend)
 
-const reasonOf = ({ labels, state }: ListedMapping): string => labels.get(errorLabel) ?? state
-
 const remedyOf = (backend: ListedMapping): string => {
-  if (backend.state === "drained")
-    return `portmapper undrain ${backend.container ? nameOf(backend) : backend.backendIp}`
-  return backend.state === "waiting" || isExplained(backend)
-    ? `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
-    : "free the port, which another process has: portmapper ls; ss -lntup"
+  switch (backend.state) {
+    case "drained":
+      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : nameOf(backend)}`
+    case "waiting":
+      return `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
+    default:
+      return "put that right, or start another backend: portmapper ls"
+  }
 }

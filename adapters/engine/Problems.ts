@@ -77,6 +77,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     state: "conflicted",
     sinceMillis,
     container: name,
+    reason: detail,
     service: desired?.group.labels.get(shareLabel),
     labels: new Map([
       [containerLabel, name],

@@ -185,7 +185,8 @@ const candidateOf = (
   if (service === undefined || ports._tag !== "Exact") return undefined
   const { protocol, host } = entry
   const frontend = { protocol, host, port: ports.port }
-  return { frontend, service, mode, labels, policy, own, before: (own ?? conflicted)?.mapping.share }
+  const { drained, share: before } = (own ?? conflicted)?.mapping ?? {}
+  return { frontend, service, mode, labels, policy, own, drained, before }
 }
 
 const updateOfShare = ({ entry, share }: Reshare): Update => ({
@@ -235,7 +236,8 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined },
+      ...(conflicted?.mapping.drained ? { drained: true } : {})
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces

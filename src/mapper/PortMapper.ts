@@ -24,6 +24,7 @@ import {
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
 import { followContainers } from "./Containers.ts"
+import { drainIn } from "./Drain.ts"
 import { listOwned, listPorts } from "./Listing.ts"
 import {
   Backends,
@@ -73,6 +74,7 @@ export const PortMapper = {
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
         ),
+        drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })
     })

@@ -101,6 +101,7 @@ export interface Candidate {
   readonly policy: Policy
   /** Its entry, if it is one already. */
   readonly own: MappingEntry | undefined
+  readonly drained: Mapping["drained"]
   /** Its part before this call, also if it was in conflict. */
   readonly before: Share | undefined
 }
@@ -117,22 +118,24 @@ export const areFellows = (one: Mapping, other: Mapping): boolean =>
  * the slots that it had before, as far as an even spread allows.
  */
 export const join = (state: State, candidate: Candidate): Joined => {
-  const { frontend, service, policy, labels, own, before } = candidate
+  const { frontend, service, policy, labels, own, drained, before } = candidate
   const members = membersOf(state, frontend, service).filter((entry) => entry !== own)
   const { size, slots } = before ?? { size: 64, slots: [] }
   const alone: Share = { service, balance: policy.balance ?? "random", size, slots }
-  const takes = takesTraffic({ labels, drained: own?.mapping.drained })
+  const takes = takesTraffic({ labels, drained })
   const shares = spreadOver([...partsOf(members), { share: alone, takes }])
   return { share: shares.at(-1) ?? alone, others: changed(members, shares) }
 }
 
-/** What this drain, or its end, changes in the service of an entry. */
-export const drainedFrom = (
+/** The parts that change in the services of these entries, once they have become these mappings. */
+export const sharesAfter = (
   state: State,
-  entries: ReadonlyMap<MappingEntry, Mapping>
-): ReadonlyArray<Reshare> =>
-  servicesOf(state, [...entries.keys()]).flatMap((members) =>
-    changed(members, spreadOver(partsOf(members, entries)))
+  mappings: ReadonlyMap<MappingEntry, Mapping>
+): ReadonlyMap<MappingEntry, Share> =>
+  new Map(
+    servicesOf(state, [...mappings.keys()])
+      .flatMap((members) => changed(members, spreadOver(partsOf(members, mappings))))
+      .map(({ entry, share }) => [entry, share])
   )
 
 /** The holds of a service's other backends, whatever address of the port they are on. */

@@ -3,9 +3,10 @@
  * built-in mapper is one driver; your own is `Driver.of({ mapPorts, unmapPorts })`, and any transport serves it.
  */
 import { Context, type Effect, type Scope } from "effect"
+import type { Address } from "./Address.ts"
 import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
-import type { Publish } from "./PublishSyntax.ts"
+import type { Publish, Unpublish } from "./PublishSyntax.ts"
 
 /**
  * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
@@ -89,6 +90,17 @@ export interface FollowRequest {
   readonly labels: Labels
 }
 
+/** A backend whose traffic is taken away (`drained`) or given back. */
+export interface DrainRequest {
+  /** A container's name, its id or the beginning of that, or an address. */
+  readonly backend: string
+  /** Its addresses, as far as they are known. */
+  readonly addresses?: ReadonlyArray<Address> | undefined
+  /** Only where these lead to it; everywhere if there are none. */
+  readonly ports: ReadonlyArray<Unpublish>
+  readonly drained: boolean
+}
+
 export class Driver extends Context.Service<
   Driver,
   {
@@ -127,6 +139,11 @@ export class Driver extends Context.Service<
     readonly followContainer?: (
       follow: FollowRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * From now on leads no new connection to the backend, or does again; what is established goes on. Returns the
+     * mappings concerned; fails if there is none. MUST survive a kill once it was answered, and end with the mapping.
+     */
+    readonly drain?: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError>
     /** An Engine began to use this plugin (`Plugin.Activate`). It may be an Engine seen before that was restarted. */
     readonly activated?: Effect.Effect<void>
   }

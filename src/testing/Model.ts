@@ -59,6 +59,8 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
     case "PortMapper.MapGroups":
     // Only a driver with a watch has this method.
     case "PortMapper.FollowContainer":
+    case "PortMapper.Drain":
+    case "PortMapper.Undrain":
       return may(model)
   }
 }
