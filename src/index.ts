@@ -51,12 +51,14 @@ export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMa
 export { type Restored, restore } from "./mapper/Restore.ts"
 export { ServiceRefused } from "./mapper/Services.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
+export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
 export type { Frontend } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
+  type Carriers,
   CurrentOwner,
   Driver,
   type DriverError,
