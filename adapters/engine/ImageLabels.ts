@@ -32,7 +32,9 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   health: () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.
-  network: () => "steers"
+  network: () => "steers",
+  // The network may bind where it can't be reached from outside.
+  interface: () => "steers"
 }
 
 /** The label with which compose marks the containers of a project. */
@@ -42,8 +44,8 @@ export const projectLabel = "com.docker.compose.project"
  * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
  */
 export const labelEffect = (name: string, value: string): LabelEffect => {
-  // Written by `watch` itself.
-  if (name === "portmapper.container") return "opens"
+  // Written by the plugin itself.
+  if (name === "portmapper.container" || name === "portmapper.to") return "opens"
   const known = labelNames.find((known) => name === `portmapper.${known}`)
   return known === undefined ? "narrows" : labelEffects[known](value)
 }

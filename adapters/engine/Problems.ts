@@ -2,7 +2,7 @@
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { containerLabel, type DesiredGroup, type Problem, publishLabel } from "./Desired.ts"
+import { containerLabel, type DesiredGroup, type Problem, publishLabel, toLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
@@ -33,7 +33,7 @@ export const problemOf = (desired: DesiredGroup, error: DriverError): Problem =>
   waiting: false
 })
 
-/** The first problem of a container, and how many more it has. */
+/** The first problem of a container or an interface's ports, and how many more it has. */
 export const problemsText = (problems: ReadonlyArray<Problem>): string => {
   const [first, ...rest] = problems
   if (first === undefined) return ""
@@ -46,15 +46,12 @@ export const problemsText = (problems: ReadonlyArray<Problem>): string => {
 const portOf = ({ key, group: { ports } }: DesiredGroup, granted: Granted): number =>
   ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
 
-/** Whether a released binding has the frontend that could not be published. */
-export const concerns = (
-  { desired }: Problem,
-  { protocol, host, port }: ReleasedBinding,
-  granted: Granted
-): boolean =>
-  desired !== undefined &&
-  port === portOf(desired, granted) &&
-  desired.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
+/** What could not be published, as it would be released. */
+export const bindingsOf = (desired: DesiredGroup, granted: Granted): ReadonlyArray<ReleasedBinding> =>
+  desired.group.entries.map(({ protocol, host, backend }) => ({
+    ...{ protocol, host, backend },
+    port: portOf(desired, granted)
+  }))
 
 /** Listed as conflicted, with the reason among its labels. */
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
@@ -71,7 +68,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     state: "conflicted",
     sinceMillis,
     labels: new Map([
-      [containerLabel, name],
+      [desired?.group.labels.has(toLabel) ? toLabel : containerLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
       ["portmapper.error", detail]
     ]),

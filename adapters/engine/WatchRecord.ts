@@ -6,10 +6,10 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
 import { writePrivateUnsafe } from "../node/StateDirectory.ts"
-import { ContainerSubscription } from "./ContainerSubscription.ts"
+import { Subscription } from "./Subscription.ts"
 
 export interface Recorded {
-  readonly follows: ReadonlyArray<ContainerSubscription>
+  readonly follows: ReadonlyArray<Subscription>
   /** Ports that were picked, by the keys of groups. */
   readonly granted: ReadonlyMap<string, number>
 }
@@ -71,7 +71,7 @@ export const watchFile = "watch.json"
 const nothing: Recorded = { follows: [], granted: new Map() }
 
 const File = Schema.Struct({
-  follows: Schema.Array(ContainerSubscription),
+  follows: Schema.Array(Subscription),
   granted: Schema.Record(Schema.String, Schema.Number)
 })
 

@@ -1,18 +1,25 @@
 /** The whole state of a watch; its methods do no input or output. */
+import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import type { PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
-import {
-  type ContainerSubscription,
-  renamed,
-  shortIdOfKey,
-  subscriptionKey,
-  withoutGroups
-} from "./ContainerSubscription.ts"
-import { type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
+import { interfaceLabel } from "../../src/protocol/InterfaceLabel.ts"
+import type { PortBinding, Release, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
+import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
 import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
-import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import { bindingsOf, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import {
+  addressesIn,
+  leadsToAddresses,
+  portKeyOf,
+  publishOfKey,
+  renamed,
+  type Subscription,
+  shortIdOfKey,
+  subscriptionKey,
+  withoutPorts
+} from "./Subscription.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
 /** A stop takes ten seconds by default, and may be given more. */
@@ -21,9 +28,11 @@ const stoppingMillis = 60_000
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
   readonly #granted: Map<string, number>
-  #subscriptions: ReadonlyArray<ContainerSubscription>
-  /** Groups of labels that a user unmapped: not mapped again until their containers are restarted. */
+  #subscriptions: ReadonlyArray<Subscription>
+  /** Ports of labels that a user unmapped: not mapped again until their containers are restarted. */
   readonly #dismissed = new Set<string>()
+  /** The addresses of the interfaces that were named in the last reconciliation, as one text. */
+  #interfaces: { readonly names: ReadonlySet<string>; readonly text: string } = { names: new Set(), text: "" }
   /** When a container was sent a signal that ends it, by its id. */
   readonly #stopping = new Map<string, number>()
   #problems: Map<string, StandingProblem> = new Map()
@@ -45,7 +54,7 @@ export class WatchState {
     return this.#granted
   }
 
-  get subscriptions(): ReadonlyArray<ContainerSubscription> {
+  get subscriptions(): ReadonlyArray<Subscription> {
     return this.#subscriptions
   }
 
@@ -57,6 +66,24 @@ export class WatchState {
   owners(): ReadonlySet<string> {
     const mentioned = [...this.#subscriptions, ...this.#observed.values()]
     return new Set([watchOwner, personsOwner, ...mentioned.map(({ owner }) => owner)])
+  }
+
+  /** What was observed of ports that lead to addresses, and to no container. */
+  get observedAtAddresses(): Observed {
+    return new Map([...this.#observed].filter(([key]) => leadsToAddresses(key)))
+  }
+
+  get problemsOfContainers(): ReadonlyArray<Problem> {
+    const all = [...this.#problems.values()].map(({ problem }) => problem)
+    return all.filter(({ desired }) => desired === undefined || !leadsToAddresses(desired.key))
+  }
+
+  /** Whether nothing is followed that leads to addresses, nor mapped for that. */
+  isIdle(): boolean {
+    return (
+      this.observedAtAddresses.size === 0 &&
+      !this.#subscriptions.some(({ id }) => addressesIn(id) !== undefined)
+    )
   }
 
   /** Everything that the driver has mapped for these owners now. */
@@ -94,18 +121,32 @@ export class WatchState {
       if (!known.has(shortIdOfKey(key)) && this.#granted.delete(key)) this.#unsaved = true
   }
 
-  /**
-   * Without the dismissed groups. A dismissed group that is not among these becomes desired again when it comes
-   * back.
-   */
-  undismissed(desired: ReadonlyArray<DesiredGroup>): ReadonlyArray<DesiredGroup> {
-    const keys = new Set(desired.map(({ key }) => key))
+  /** Without the dismissed ports. A dismissed port that is not among these becomes desired again when it comes back. */
+  undismissed({ groups, problems }: Desired): Desired {
+    const all = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])]
+    const keys = new Set(all.map(({ key }) => portKeyOf(key)))
     for (const key of this.#dismissed) if (!keys.has(key)) this.#dismissed.delete(key)
-    return desired.filter(({ key }) => !this.#dismissed.has(key))
+    return {
+      groups: groups.filter((desired) => !this.isDismissed(desired)),
+      problems: problems.filter(({ desired }) => desired === undefined || !this.isDismissed(desired))
+    }
   }
 
   isDismissed({ key }: DesiredGroup): boolean {
-    return this.#dismissed.has(key)
+    return this.#dismissed.has(portKeyOf(key))
+  }
+
+  /** These addresses were used for what is desired. */
+  usedInterfaces(interfaces: Interfaces, { groups, problems }: Desired): void {
+    const keys = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
+    const names = new Set([...new Set(keys.map(publishOfKey))].flatMap((text) => interfaceOf(text) ?? []))
+    this.#interfaces = { names, text: addressesOf(names, interfaces) }
+  }
+
+  /** Whether the last reconciliation used other addresses than these. */
+  hasOutdated(interfaces: Interfaces): boolean {
+    const { names, text } = this.#interfaces
+    return addressesOf(names, interfaces) !== text
   }
 
   mapped({ key, name, owner, group }: DesiredGroup, answer: ReadonlyArray<PortBinding>): void {
@@ -131,35 +172,64 @@ export class WatchState {
     for (const { key } of groups) this.#observed.delete(key)
   }
 
+  /** What a caller releases; the ports of an interface at all of its addresses. */
+  releaseOf(release: Release): Release {
+    if (!release.labels.has(interfaceLabel)) return release
+    const ports = this.#portsOf(release)
+    const bindings = [...this.#observed].flatMap(([key, { bindings }]) =>
+      ports.has(portKeyOf(key)) ? bindings : []
+    )
+    return { ...release, bindings }
+  }
+
   /**
-   * A caller released these bindings: their groups must not be mapped again. Returns whether they belonged to any.
+   * A caller released this: its ports must not be mapped again, at no address of their interface. Returns whether
+   * there were any.
    */
-  dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
-    const keys = new Set<string>()
-    for (const [key, { bindings }] of this.#observed)
-      if (bindings.some((each) => released.some((other) => sameFrontend(each, other)))) keys.add(key)
-    for (const { problem } of this.#problems.values())
-      if (problem.desired !== undefined && released.some((each) => concerns(problem, each, this.#granted)))
-        keys.add(problem.desired.key)
-    if (keys.size === 0) return false
-    this.#setSubscriptions(this.#subscriptions.flatMap((each) => withoutGroups(each, keys) ?? []))
-    for (const key of keys) {
-      if (key.startsWith(`${watchOwner} `)) this.#dismissed.add(key)
-      this.#observed.delete(key)
-    }
+  dismiss(release: Release): boolean {
+    const ports = this.#portsOf(release)
+    if (ports.size === 0) return false
+    this.#setSubscriptions(this.#subscriptions.flatMap((each) => withoutPorts(each, ports) ?? []))
+    for (const port of ports) if (port.startsWith(`${watchOwner} `)) this.#dismissed.add(port)
+    const { bindings } = this.releaseOf(release)
+    for (const [key, group] of this.#observed)
+      if (group.bindings.some((each) => bindings.some((released) => names(released, each))))
+        this.#observed.delete(key)
     for (const [key, { problem }] of this.#problems)
-      if (keys.has(problem.desired?.key ?? "")) this.#problems.delete(key)
+      if (problem.desired !== undefined && ports.has(portKeyOf(problem.desired.key)))
+        this.#problems.delete(key)
     return true
+  }
+
+  /** The keys of the ports that are mapped as released, or would be. */
+  #portsOf({ bindings: released, labels }: Release): ReadonlySet<string> {
+    const interfaceName = labels.get(interfaceLabel)
+    const problems = [...this.#problems.values()].flatMap(({ problem: { desired } }) =>
+      desired === undefined ? [] : [[desired.key, bindingsOf(desired, this.#granted)] as const]
+    )
+    const mapped = [...this.#observed].map(([key, { bindings }]) => [key, bindings] as const)
+    const isReleased = (key: string, binding: ReleasedBinding): boolean => {
+      if (interfaceName === undefined) return released.some((each) => names(each, binding))
+      const { host } = binding
+      return (
+        interfaceOf(publishOfKey(key)) === interfaceName &&
+        released.some((each) => names({ ...each, host }, binding))
+      )
+    }
+    const keys = [...mapped, ...problems].filter(([key, bindings]) =>
+      bindings.some((binding) => isReleased(key, binding))
+    )
+    return new Set(keys.map(([key]) => portKeyOf(key)))
   }
 
   /**
    * Replaces subscriptions with the same keys. Returns a function that restores the old ones, and leaves alone what
    * others subscribed to since.
    */
-  subscribe(added: ReadonlyArray<ContainerSubscription>): () => void {
+  subscribe(added: ReadonlyArray<Subscription>): () => void {
     const keys = new Set(added.map(subscriptionKey))
     const same = this.#subscriptions.filter((each) => keys.has(subscriptionKey(each)))
-    const replaceBy = (these: ReadonlyArray<ContainerSubscription>) => {
+    const replaceBy = (these: ReadonlyArray<Subscription>) => {
       const others = this.#subscriptions.filter((each) => !keys.has(subscriptionKey(each)))
       this.#setSubscriptions([...others, ...these])
     }
@@ -192,7 +262,7 @@ export class WatchState {
     else this.#observed.set(key, group)
   }
 
-  #setSubscriptions(subscriptions: ReadonlyArray<ContainerSubscription>): void {
+  #setSubscriptions(subscriptions: ReadonlyArray<Subscription>): void {
     this.#subscriptions = subscriptions
     this.#unsaved = true
   }
@@ -206,12 +276,16 @@ export interface ReportedProblem {
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
 
-const sameFrontend = (a: ReleasedBinding, b: ReleasedBinding): boolean =>
-  a.port === b.port &&
-  a.protocol === b.protocol &&
-  (a.port === 0
-    ? a.backend.port === b.backend.port && a.backend.address?.key === b.backend.address?.key
-    : a.host.key === b.host.key)
+/** Whether a released binding is this one: it may leave the backend out, and has no frontend where there is no port. */
+const names = (released: ReleasedBinding, { protocol, host, port, backend }: ReleasedBinding): boolean =>
+  released.protocol === protocol &&
+  released.port === port &&
+  (port === 0 || released.host.key === host.key) &&
+  (released.backend.address === undefined || released.backend.address.key === backend.address?.key) &&
+  (released.backend.port === 0 || released.backend.port === backend.port)
+
+const addressesOf = (names: ReadonlySet<string>, interfaces: Interfaces): string =>
+  JSON.stringify([...names].map((name) => interfaces.get(name)?.map(({ key }) => key)))
 
 const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
   discarded === undefined

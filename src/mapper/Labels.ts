@@ -7,6 +7,7 @@ import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../protocol/Address.ts"
 import { preview } from "../protocol/GoJson.ts"
+import { interfaceLabel } from "../protocol/InterfaceLabel.ts"
 import { type Limits, noLimits } from "../protocol/Limits.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -50,16 +51,19 @@ export const maxLabelBytes = 16 * 1024
 /** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
+/**
+ * `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them, and refuses
+ * `interface`.
+ */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "health", "publish", "network"]
+  ...["share", "balance", "health", "publish", "network", "interface"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
-/** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = ["portmapper.container", "portmapper.cni-network", "portmapper.cni-netns"]
+/** Labels that the plugin sets itself for what it follows, and the CNI plugin. */
+const written = ["portmapper.container", "portmapper.to", "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 
@@ -142,6 +146,10 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
+    case interfaceLabel:
+      return Result.fail(
+        "left out here, where addresses are published: interfaces are followed for portmapper map -p INTERFACE:PORT:CONTAINERPORT, and for the same in the label portmapper.publish (serve --watch)"
+      )
     default:
       return isUnknownLabel(name)
         ? Result.fail(`one of the known labels (the nearest is ${nearestLabel(name)}): ${known.join(", ")}`)

@@ -5,7 +5,7 @@
 import { Context, type Effect, type Scope } from "effect"
 import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
-import type { Publish } from "./PublishSyntax.ts"
+import type { Publish, PublishTo } from "./PublishSyntax.ts"
 
 /**
  * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
@@ -58,6 +58,13 @@ export interface FollowRequest {
   readonly labels: Labels
 }
 
+/** Ports to publish at the addresses of interfaces; each `publish` names one. */
+export interface InterfaceRequest {
+  readonly to: PublishTo
+  readonly publish: ReadonlyArray<Publish>
+  readonly labels: Labels
+}
+
 export class Driver extends Context.Service<
   Driver,
   {
@@ -95,6 +102,14 @@ export class Driver extends Context.Service<
      */
     readonly followContainer?: (
       follow: FollowRequest
+    ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * Publishes ports at every address of an interface, all of them or none, and follows the interface: at an address
+     * that comes later they are published as soon as it is there, until they are unmapped. An interface without an
+     * address, or that does not exist, is waited for. Answers and scope as with `mapPorts`, address after address.
+     */
+    readonly followInterface?: (
+      follow: InterfaceRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /** An Engine began to use this plugin (`Plugin.Activate`). It may be an Engine seen before that was restarted. */
     readonly activated?: Effect.Effect<void>

@@ -3,8 +3,8 @@
  * an `Address`, labels are a `Map`). `Requests.ts` validates them and converts them to the types of
  * `PortBinding.ts`, which the rest of the program uses.
  *
- * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups` and
- * `FollowContainer` are ours.
+ * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups`,
+ * `FollowContainer` and `FollowInterface` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -130,6 +130,13 @@ export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
 export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
+
+/** `To` is one address of the container, or one of each family; each `Publish` names an interface. */
+export const FollowInterfaceRequest = goStruct({
+  To: list(Text, 2),
+  Publish: list(Text, most),
+  Labels: labels
+})
 
 /** A message as plain data: what `JSON.stringify` writes and what a caller in process passes. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]

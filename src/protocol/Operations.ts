@@ -18,6 +18,7 @@ import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsRequest,
   type ListPortsResponse,
   MapGroupsRequest,
@@ -30,7 +31,16 @@ import {
 import type { Group, PortBinding, Release } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
-import { followOf, fullRangeOf, groupOf, groupPath, groupsOf, issuesOfGroup, releaseOf } from "./Requests.ts"
+import {
+  followInterfaceOf,
+  followOf,
+  fullRangeOf,
+  groupOf,
+  groupPath,
+  groupsOf,
+  issuesOfGroup,
+  releaseOf
+} from "./Requests.ts"
 
 export const Method = Schema.Literals([
   "Plugin.Activate",
@@ -38,7 +48,8 @@ export const Method = Schema.Literals([
   "PortMapper.UnmapPorts",
   "PortMapper.ListPorts",
   "PortMapper.MapGroups",
-  "PortMapper.FollowContainer"
+  "PortMapper.FollowContainer",
+  "PortMapper.FollowInterface"
 ])
 export type Method = typeof Method.Type
 
@@ -277,6 +288,14 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operating<type
   return mapPortsResponse(yield* driver.followContainer(follow))
 })
 
+const followInterface = Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.followInterface === undefined)
+    return yield* new MethodNotFound({ method: "PortMapper.FollowInterface" })
+  const follow = yield* Effect.fromResult(Result.flatMap(decodeFollowInterface(body), followInterfaceOf))
+  return mapPortsResponse(yield* driver.followInterface(follow))
+})
+
 type Operation<A> = Effect.Effect<A, CallError, Driver | Scope.Scope>
 type Operating<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
@@ -286,7 +305,8 @@ const operations = {
   "PortMapper.UnmapPorts": unmapPorts,
   "PortMapper.ListPorts": listPorts,
   "PortMapper.MapGroups": mapGroups,
-  "PortMapper.FollowContainer": followContainer
+  "PortMapper.FollowContainer": followContainer,
+  "PortMapper.FollowInterface": followInterface
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
 
 const decoder = <T>(
@@ -311,3 +331,4 @@ const decodeMapGroups = decoder("MapGroups", MapGroupsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)
+const decodeFollowInterface = decoder("FollowInterface", FollowInterfaceRequest)

@@ -5,6 +5,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
 import { MemoryEngine } from "../engine/MemoryEngine.ts"
@@ -84,7 +85,11 @@ describe("map, ls and unmap", () => {
             yield* watched("unmap -p 8080"),
             done("unmapped 0.0.0.0:8080/tcp", "unmapped [::]:8080/tcp")
           )
-        }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+        }).pipe(
+          Effect.provide(
+            Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+          )
+        )
       )
   )
 

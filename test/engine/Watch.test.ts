@@ -7,6 +7,7 @@ import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { InterfaceAddresses, type MemoryInterfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
@@ -46,14 +47,29 @@ const settle = TestClock.adjust("100 millis")
 const lines: Array<string> = []
 const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
 
-type Services = Scope.Scope | Driver | Engine | MemoryEngine | WatchRecord | MemoryHost | MemoryFirewall
+type Services =
+  | Scope.Scope
+  | Driver
+  | Engine
+  | MemoryEngine
+  | InterfaceAddresses
+  | MemoryInterfaces
+  | WatchRecord
+  | MemoryHost
+  | MemoryFirewall
 
 const test = (title: string, effect: () => Effect.Effect<void, unknown, Services>) =>
   it.effect(title, () => {
     lines.length = 0
     return effect().pipe(
       Effect.provide(
-        Layer.mergeAll(PortMapper.layerMemory(), Memory.layer(), WatchRecord.layerMemory, logged)
+        Layer.mergeAll(
+          PortMapper.layerMemory(),
+          Memory.layer(),
+          InterfaceAddresses.layerMemory,
+          WatchRecord.layerMemory,
+          logged
+        )
       )
     )
   })

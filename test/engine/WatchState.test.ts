@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { ContainerSubscription } from "../../adapters/engine/ContainerSubscription.ts"
-import { desiredBySubscription } from "../../adapters/engine/Desired.ts"
+import { type DesiredGroup, desiredBySubscription } from "../../adapters/engine/Desired.ts"
+import type { Subscription } from "../../adapters/engine/Subscription.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { container, desired } from "./containers.ts"
@@ -8,7 +8,7 @@ import { container, desired } from "./containers.ts"
 const web = container("web")
 const nothing = { follows: [], granted: new Map<string, number>() }
 
-const subscription = (publish: string, more: Partial<ContainerSubscription> = {}): ContainerSubscription => ({
+const subscription = (publish: string, more: Partial<Subscription> = {}): Subscription => ({
   id: web.id,
   name: "web",
   publish,
@@ -33,13 +33,15 @@ const answer = ({ group }: ReturnType<typeof groupOf>, port: number): ReadonlyAr
     nat: undefined
   }))
 
-const released = (of: ReturnType<typeof groupOf>, port: number) =>
-  of.group.entries.map(({ protocol, host }) => ({
+const released = (of: ReturnType<typeof groupOf>, port: number, labels = new Map<string, string>()) => ({
+  bindings: of.group.entries.map(({ protocol, host }) => ({
     protocol,
     host,
     port,
     backend: { address: undefined, port: 0 }
-  }))
+  })),
+  labels
+})
 
 describe("the state of a watch", () => {
   it("does not desire again what was unmapped, until its container was gone", () => {
@@ -49,9 +51,11 @@ describe("the state of a watch", () => {
     assert.isFalse(state.dismiss(released(group, 8081)))
     assert.isTrue(state.dismiss(released(group, 8080)))
     assert.deepStrictEqual([...state.observed.keys()], [])
-    assert.deepStrictEqual(state.undismissed([group]), [])
-    assert.deepStrictEqual(state.undismissed([]), [])
-    assert.deepStrictEqual(state.undismissed([group]), [group])
+    const undismissed = (...groups: ReadonlyArray<DesiredGroup>) =>
+      state.undismissed({ groups, problems: [] }).groups
+    assert.deepStrictEqual(undismissed(group), [])
+    assert.deepStrictEqual(undismissed(), [])
+    assert.deepStrictEqual(undismissed(group), [group])
   })
 
   it("drops the ports of a subscription that were unmapped while its container was stopped", () => {
@@ -59,7 +63,7 @@ describe("the state of a watch", () => {
     const stopped = [{ ...web, running: false }]
     const [first] = state.subscriptions
     if (first === undefined) throw new Error("no subscription")
-    const { problems } = desiredBySubscription(first, stopped)
+    const { problems } = desiredBySubscription(first, stopped, new Map())
     state.report(problems, 0)
     const [, second] = problems
     if (second?.desired === undefined) throw new Error("two ports wait")

@@ -16,6 +16,7 @@ import {
   explore,
   type Fate,
   followContainerRequest,
+  followInterfaceRequest,
   hostileText,
   listPortsRequest,
   listPortsResponse,
@@ -53,7 +54,8 @@ describe("generated requests", () => {
       ["PortMapper.UnmapPorts", unmapRequest, "answered"],
       ["PortMapper.MapGroups", mapGroupsRequest, "answered"],
       ["PortMapper.ListPorts", listPortsRequest, "answered"],
-      ["PortMapper.FollowContainer", followContainerRequest, "notFound"]
+      ["PortMapper.FollowContainer", followContainerRequest, "notFound"],
+      ["PortMapper.FollowInterface", followInterfaceRequest, "notFound"]
     ] as const)
       fc.assert(
         fc.property(arbitrary as fc.Arbitrary<unknown>, (value) => {
@@ -112,6 +114,7 @@ describe("generated messages", () => {
     ["UnmapPortsRequest", Messages.UnmapPortsRequest, unmapRequest],
     ["ListPortsRequest", Messages.ListPortsRequest, listPortsRequest],
     ["FollowContainerRequest", Messages.FollowContainerRequest, followContainerRequest],
+    ["FollowInterfaceRequest", Messages.FollowInterfaceRequest, followInterfaceRequest],
     ["MapPortsResponse", Messages.MapPortsResponse, mapResponse],
     ["MapGroupsResponse", Messages.MapGroupsResponse, mapGroupsResponse],
     ["UnmapPortsResponse", Messages.UnmapPortsResponse, unmapResponse],
