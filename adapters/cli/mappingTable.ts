@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, followedInterface, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { age, bytes, count } from "./humanise.ts"
@@ -20,22 +21,27 @@ export const mappingLines = (
   ]
 }
 
-/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
-export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
+/**
+ * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; a mapping without a host port (mode `routed`)
+ * is `-/tcp`.
+ */
+export const frontend = ({ protocol, frontendIp, frontendPort, labels }: ListedMapping): string => {
   const name = protocolOfNumber(protocol) ?? `${protocol}`
-  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
+  return frontendPort === 0
+    ? `-/${name}`
+    : `${frontendIp === "" ? (followedInterface(labels) ?? "") : hostOf(frontendIp)}:${frontendPort}/${name}`
 }
 
 /** `-` if it is unknown, as for a container that does not run. */
 export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
   backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
 
-/** Why containers are not published: too long for the table. */
+/** Why containers are not published, or interfaces waited for: too long for the table. */
 const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
   const error = labels.get(errorLabel)
   if (error === undefined) return []
-  const publish = labels.get("portmapper.publish")
-  const what = [labels.get("portmapper.container"), publish].filter((part) => part !== undefined)
+  const name = labels.get(containerLabel) ?? labels.get(toLabel)
+  const what = [name, labels.get(publishLabel)].filter((part) => part !== undefined)
   return [printable(`${what.join(": ")}: ${error}`)]
 }
 

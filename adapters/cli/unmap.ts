@@ -3,7 +3,8 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { frontendText, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { followedInterface } from "../../src/protocol/FollowLabels.ts"
+import { frontendText, type Release, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
   hostsOf,
@@ -12,7 +13,7 @@ import {
   unpublishForm,
   unpublishText
 } from "../../src/protocol/PublishSyntax.ts"
-import { releasedBinding } from "../../src/protocol/ReleaseAll.ts"
+import { releasedBinding, releasesOf } from "../../src/protocol/ReleaseAll.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
@@ -30,13 +31,15 @@ import { frontend, sorted } from "./mappingTable.ts"
 import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
-import { errorsText, unmapEach } from "./unmapping.ts"
+import { errorsText, releaseEach } from "./unmapping.ts"
 
 const flags = {
-  publish: parsed("publish", unpublishForm, "The host ports to unmap; again for more", parseUnpublish).pipe(
-    Flag.withAlias("p"),
-    Flag.atLeast(0)
-  ),
+  publish: parsed(
+    "publish",
+    unpublishForm,
+    "The host ports to unmap, or those of an interface by its name for HOSTIP; again for more",
+    parseUnpublish
+  ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
   all: toggle("all", "Unmap all that the owner has"),
   stale: toggle("stale", "Unmap what an earlier start of the Engine left behind"),
   owner: optionalText(
@@ -63,8 +66,8 @@ export const unmap = Command.make("unmap", flags, (options) =>
       return yield* failed("unmapping failed", listed.failure.message)
     const chosen = Result.isSuccess(listed)
       ? yield* choose(options, listed.success)
-      : { bindings: options.publish.flatMap(namedOnly), missing: [] }
-    yield* release(client, chosen.bindings)
+      : chosenUnseen(options.publish)
+    yield* release(client, chosen.releases)
     yield* Console.log(options.json ? jsonOf(chosen) : linesOf(chosen).join("\n"))
   }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
 ).pipe(
@@ -79,7 +82,11 @@ export const unmap = Command.make("unmap", flags, (options) =>
 )
 
 interface Chosen {
+  readonly releases: ReadonlyArray<Release>
+  /** What they release, as it is printed. */
   readonly bindings: ReadonlyArray<ReleasedBinding>
+  /** Ports at an interface that has no address. */
+  readonly waiting: ReadonlyArray<ListedMapping>
   /** The named ports that are not mapped, each with a hint if there is one. */
   readonly missing: ReadonlyArray<string>
 }
@@ -98,7 +105,7 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
   const owned = ({ owner }: ListedMapping) => whose === "any" || owner === whose
   if (options.publish.length === 0) {
     const mine = listed.filter((mapping) => owned(mapping) && (!options.stale || mapping.state === "stale"))
-    return { bindings: sorted(mine).flatMap(releasedBinding), missing: [] } satisfies Chosen
+    return chosenOf(mine, [])
   }
   const found = new Map(
     options.publish.map((named) => [named, listed.filter((mapping) => matches(named, mapping))])
@@ -112,29 +119,61 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
       `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
     )
   }
+  for (const [{ interfaceName }, there] of found) {
+    const followed = there.find(({ labels }) => followedInterface(labels) !== interfaceName)
+    if (followed === undefined) continue
+    const name = followedInterface(followed.labels)
+    return yield* failed(
+      `unmapping ${frontend(followed)} failed`,
+      `it is published at every address of the interface ${name}; to unmap it there: -p ${name}:${followed.frontendPort}`
+    )
+  }
   const missing = [...found].flatMap(([named, there]) =>
     there.length === 0 ? [missingText(named, listed)] : []
   )
-  return { bindings: sorted([...mappings]).flatMap(releasedBinding), missing } satisfies Chosen
+  return chosenOf([...mappings], missing)
 })
 
-const matches = ({ protocol, host, ports }: Unpublish, mapping: ListedMapping): boolean =>
+const chosenOf = (mappings: ReadonlyArray<ListedMapping>, missing: ReadonlyArray<string>): Chosen => ({
+  releases: releasesOf(mappings),
+  bindings: sorted(mappings).flatMap(releasedBinding),
+  waiting: mappings.filter(
+    ({ frontendIp, labels }) => frontendIp === "" && followedInterface(labels) !== undefined
+  ),
+  missing
+})
+
+const matches = (named: Unpublish, mapping: ListedMapping): boolean =>
+  hasPort(named, mapping) &&
+  (named.interfaceName === undefined
+    ? hostsOf(named.host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
+    : named.interfaceName === followedInterface(mapping.labels))
+
+const hasPort = ({ protocol, ports }: Unpublish, mapping: ListedMapping): boolean =>
   mapping.protocol === protocolNumber[protocol] &&
   mapping.frontendPort >= ports.first &&
-  mapping.frontendPort <= ports.last &&
-  hostsOf(host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
+  mapping.frontendPort <= ports.last
 
 /** A port without an address means all addresses; if it is mapped on another one, the hint names that address. */
 const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): string => {
   const elsewhere = listed.flatMap((mapping) => {
     const host = addressOf(mapping.frontendIp)
-    return host !== undefined && matches({ ...named, host }, mapping) ? [hostText(host)] : []
+    const place = followedInterface(mapping.labels) ?? (host === undefined ? undefined : hostText(host))
+    return place !== undefined && hasPort(named, mapping) ? [place] : []
   })
   const hint = elsewhere.length === 0 ? "" : ` (but on ${[...new Set(elsewhere)].slice(0, 4).join(", ")})`
   return `${unpublishText(named)}${named.protocol === "tcp" ? "/tcp" : ""}${hint}`
 }
 
-/** For a plugin that lists nothing: exactly the named ports, and we trust its answer. */
+/** For a plugin that lists nothing: exactly the named ports, and we trust its answer. It follows no interface. */
+const chosenUnseen = (publish: ReadonlyArray<Unpublish>): Chosen => {
+  const bindings = publish.filter(({ interfaceName }) => interfaceName === undefined).flatMap(namedOnly)
+  const missing = publish
+    .filter(({ interfaceName }) => interfaceName !== undefined)
+    .map((named) => missingText(named, []))
+  return { releases: [{ bindings, labels: new Map() }], bindings, waiting: [], missing }
+}
+
 const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<ReleasedBinding> =>
   Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap((port) =>
     hostsOf(host).map((address) => ({
@@ -145,26 +184,28 @@ const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<Released
     }))
   )
 
-const release = Effect.fnUntraced(function* (client: PluginClient, bindings: ReadonlyArray<ReleasedBinding>) {
-  const done = yield* progress("unmapping", bindings.length)
-  const { count, errors }: { count: number; errors: ReadonlyArray<ClientError> } = yield* unmapEach(
+const release = Effect.fnUntraced(function* (client: PluginClient, releases: ReadonlyArray<Release>) {
+  const total = releases.reduce((sum, { bindings }) => sum + bindings.length, 0)
+  const done = yield* progress("unmapping", total)
+  const { count, errors }: { count: number; errors: ReadonlyArray<ClientError> } = yield* releaseEach(
     client,
-    bindings,
+    releases,
     done
   )
   if (errors.length > 0)
     return yield* failed(
-      `unmapping ${bindings.length} mappings failed`,
+      `unmapping ${total} mappings failed`,
       `${errorsText(errors)}; ${count} were unmapped, see: portmapper ls`
     )
 }, Effect.scoped)
 
-const linesOf = ({ bindings, missing }: Chosen): ReadonlyArray<string> => {
+const linesOf = ({ bindings, waiting, missing }: Chosen): ReadonlyArray<string> => {
   const frontends = [
     ...Map.groupBy(bindings, (one) => frontendText(one.protocol, one.host, one.port)).values()
   ]
   const lines = [
     ...portLines(frontends.flatMap(frontendLine)).map((line) => `unmapped ${line}`),
+    ...waiting.map((mapping) => `unmapped ${frontend(mapping)}`),
     ...missing.map((text) => `not mapped: ${text}`)
   ]
   return lines.length === 0 ? ["nothing to unmap"] : lines
@@ -178,15 +219,24 @@ const frontendLine = ([first, ...others]: ReadonlyArray<ReleasedBinding>): Reado
   return [{ protocol, host, port, note }]
 }
 
-const jsonOf = ({ bindings, missing }: Chosen): string =>
+const jsonOf = ({ bindings, waiting, missing }: Chosen): string =>
   JSON.stringify({
-    Unmapped: bindings.map(({ protocol, host, port, backend }) => ({
-      Proto: protocolNumber[protocol],
-      FrontendIP: host.text,
-      FrontendPort: port,
-      BackendIP: backend.address?.text ?? "",
-      BackendPort: backend.port
-    })),
+    Unmapped: [
+      ...bindings.map(({ protocol, host, port, backend }) => ({
+        Proto: protocolNumber[protocol],
+        FrontendIP: host.text,
+        FrontendPort: port,
+        BackendIP: backend.address?.text ?? "",
+        BackendPort: backend.port
+      })),
+      ...waiting.map(({ protocol, frontendPort, backendIp, backendPort }) => ({
+        Proto: protocol,
+        FrontendIP: "",
+        FrontendPort: frontendPort,
+        BackendIP: backendIp,
+        BackendPort: backendPort
+      }))
+    ],
     NotMapped: missing
   })
 

@@ -8,13 +8,19 @@ import {
   bindingsFollowed,
   bindingsGranted,
   followContainerRequest,
+  followInterfaceRequest,
   groupsGranted,
   mapGroupsRequest,
   mapPortsRequest,
   mappingsListed,
   unmapPortsRequest
 } from "../../src/protocol/ClientCalls.ts"
-import { CurrentOwner, type FollowRequest, type ListedMapping } from "../../src/protocol/Driver.ts"
+import {
+  CurrentOwner,
+  type FollowRequest,
+  type InterfaceRequest,
+  type ListedMapping
+} from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
 import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import {
@@ -51,6 +57,10 @@ export interface PluginClient {
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
   readonly followContainer: (follow: FollowRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only our plugin follows interfaces; any other: `NotOffered`. */
+  readonly followInterface: (
+    follow: InterfaceRequest
+  ) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
@@ -129,6 +139,10 @@ export const makeClient = Effect.fnUntraced(function* (
     followContainer: (follow) =>
       offered(
         asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
+      ),
+    followInterface: (follow) =>
+      offered(
+        asked("PortMapper.FollowInterface", followInterfaceRequest(follow), decodeMapPorts, bindingsFollowed)
       ),
     listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
   }

@@ -6,6 +6,7 @@ import { Result } from "effect"
 import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { interfaceIn, interfaceLabel, parseLabelled } from "../../src/protocol/InterfaceLabel.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
@@ -53,11 +54,6 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-/** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
-export const containerLabel = "portmapper.container"
-/** The label of a mapping that leads to addresses which a user named. */
-export const toLabel = "portmapper.to"
-export const publishLabel = "portmapper.publish"
 const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
 

@@ -2,10 +2,10 @@
 import { Result } from "effect"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Group, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
-import { containerLabel, publishLabel, toLabel } from "./Desired.ts"
 import { groupKey } from "./Subscription.ts"
 
 export interface ObservedGroup {

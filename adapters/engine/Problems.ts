@@ -1,8 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { containerLabel, type DesiredGroup, type Problem, publishLabel, toLabel } from "./Desired.ts"
+import type { DesiredGroup, Problem } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
