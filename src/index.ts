@@ -64,7 +64,8 @@ export {
   type GroupsError,
   isOwner,
   type ListedMapping,
-  ListedOwner
+  ListedOwner,
+  type ListedSlots
 } from "./protocol/Driver.ts"
 export { type Limits, noneRefused, type RefusalReason, type Refused } from "./protocol/Limits.ts"
 export * from "./protocol/Messages.ts"

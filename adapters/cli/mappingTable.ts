@@ -1,10 +1,10 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
+import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { containerLabel, followedInterface, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
-import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
 import { type Column, printable, tableLines } from "./Table.ts"
 
@@ -21,21 +21,6 @@ export const mappingLines = (
   ]
 }
 
-/**
- * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; a mapping without a host port (mode `routed`)
- * is `-/tcp`.
- */
-export const frontend = ({ protocol, frontendIp, frontendPort, labels }: ListedMapping): string => {
-  const name = protocolOfNumber(protocol) ?? `${protocol}`
-  return frontendPort === 0
-    ? `-/${name}`
-    : `${frontendIp === "" ? (followedInterface(labels) ?? "") : hostOf(frontendIp)}:${frontendPort}/${name}`
-}
-
-/** `-` if it is unknown, as for a container that does not run. */
-export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
-  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
-
 /** Why containers are not published, or interfaces waited for: too long for the table. */
 const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
   const error = labels.get(errorLabel)
@@ -47,6 +32,9 @@ const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
 
 /** The label with which `watch` marks what it could not publish. */
 const errorLabel = "portmapper.error"
+
+/** Labels that are shown elsewhere. */
+const unlisted = [errorLabel, "portmapper.container"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -87,7 +75,7 @@ interface Row extends ListedMapping {
 /** Puts a row above the backends of each service, with their sums. */
 const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   [
-    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${frontend(row)} ${row.service}`))
+    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${listedFrontend(row)} ${row.service}`))
   ].flatMap(([key, members]): ReadonlyArray<Row> => {
     const [first] = members
     if (typeof key !== "string" || first === undefined) return members
@@ -105,6 +93,8 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
+      container: undefined,
+      slots: undefined,
       connections: sum("connections"),
       bytesIn: sum("bytesIn"),
       bytesOut: sum("bytesOut"),
@@ -124,7 +114,7 @@ const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
   ) ?? "live"
 
 const backendCell = (row: Row): string => {
-  if (row.backends === undefined) return row.isBelow ? `  ${backend(row)}` : backend(row)
+  if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)
   return printable(`${row.service}: ${row.backends} ${row.backends === 1 ? "backend" : "backends"}`)
 }
 
@@ -135,24 +125,36 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     ...more
   })
   const columns: ReadonlyArray<Column> = [
-    column("FRONTEND", (row) => (row.isBelow ? "" : frontend(row))),
+    column("FRONTEND", (row) => (row.isBelow ? "" : listedFrontend(row))),
     column("BACKEND", backendCell),
+    column("CONTAINER", ({ container }) => containerText(container), {
+      dispensable: 3,
+      shrinksTo: 12,
+      keepsEnd: true
+    }),
+    column("SLOTS", ({ slots }) => (slots === undefined ? "" : `${slots.has}/${slots.of}`), {
+      align: "right",
+      dispensable: 3
+    }),
     column("MODE", ({ mode }) => printable(mode)),
     column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
     column("STATE", ({ state }) => state),
     column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
-    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
-    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 4 }),
+    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
     column("REFUSED", refusedText, { dispensable: 2 }),
-    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
+    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 5, shrinksTo: 20 })
   ]
-  // Drops the column if nothing is labelled, nothing was refused, or the host counts no bytes.
+  // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(
-    ({ header, cells }) => !["IN", "OUT", "REFUSED", "LABELS"].includes(header) || known(cells)
-  )
+  return columns.filter(({ header, cells }) => !mayBeEmpty.includes(header) || known(cells))
 }
+
+const mayBeEmpty = ["CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+
+/** Its name, or else its id. */
+const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))
 
 /** `12 rate, 3 allow`: how many clients each label refused, if any. */
 const refusedText = ({ refused }: Row): string =>
@@ -165,18 +167,13 @@ const refusedText = ({ refused }: Row): string =>
 
 const labelsText = (labels: ReadonlyMap<string, string>): string =>
   printable(
-    [...labels].flatMap(([name, value]) => (name === errorLabel ? [] : [`${name}=${value}`])).join(",")
+    [...labels].flatMap(([name, value]) => (unlisted.includes(name) ? [] : [`${name}=${value}`])).join(",")
   )
 
 const optional = (text: (value: number) => string, value: number | undefined): string =>
   value === undefined ? "-" : text(value)
 
 const addressOf = (text: string): Address | undefined => Result.getOrUndefined(parseAddress(text))
-
-const hostOf = (text: string): string => {
-  const address = addressOf(text)
-  return address === undefined ? printable(text) : hostText(address)
-}
 
 const compare = (a: Address | undefined, b: Address | undefined): number => {
   if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined)

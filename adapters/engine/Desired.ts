@@ -18,7 +18,7 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
@@ -54,7 +54,7 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-const shareLabel = "portmapper.share"
+export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
@@ -192,7 +192,7 @@ const desiredAt = (
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    addressesIn(id) === undefined ? [containerLabel, `${name}/${shortId(id)}`] : [toLabel, id],
+    addressesIn(id) === undefined ? [containerLabel, nameAndId({ name, id })] : [toLabel, id],
     ...[...labels].filter(([label]) => label !== containerLabel && label !== toLabel),
     [publishLabel, text]
   ] as const)

@@ -63,6 +63,9 @@ export interface Container {
 /** An id as users and labels write it. */
 export const shortId = (id: string): string => id.slice(0, 12)
 
+/** `NAME/ID`, as the label `portmapper.container` and lists of mappings have it. */
+export const nameAndId = ({ name, id }: Pick<Container, "name" | "id">): string => `${name}/${shortId(id)}`
+
 /**
  * `Connected` comes first: from then on no change is missed. `Changed` names the container that something happened
  * to; `stop` says that it was sent a signal that ends it.

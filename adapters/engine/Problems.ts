@@ -1,9 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
-import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import type { DesiredGroup, Problem } from "./Desired.ts"
+import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
@@ -47,17 +47,26 @@ export const problemsText = (problems: ReadonlyArray<Problem>): string => {
 const portOf = ({ key, group: { ports } }: DesiredGroup, granted: Granted): number =>
   ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
 
-/** What could not be published, as it would be released. */
-export const bindingsOf = (desired: DesiredGroup, granted: Granted): ReadonlyArray<ReleasedBinding> =>
-  desired.group.entries.map(({ protocol, host, backend }) => ({
-    ...{ protocol, host, backend },
-    port: portOf(desired, granted)
-  }))
+/** Whether a released binding has the frontend that could not be published; of a service, also the backend. */
+export const concerns = (
+  { desired }: Problem,
+  { protocol, host, port, backend }: ReleasedBinding,
+  granted: Granted
+): boolean =>
+  desired !== undefined &&
+  port === portOf(desired, granted) &&
+  desired.group.entries.some(
+    (entry) =>
+      entry.protocol === protocol &&
+      entry.host.key === host.key &&
+      (!desired.group.labels.has(shareLabel) || meansBackend(backend, entry.backend))
+  )
 
 /** Listed as conflicted, with the reason among its labels. */
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
   const { name, owner, publish, detail, desired } = problem
   const entry = desired?.group.entries[0]
+  const isOfContainer = desired?.group.labels.has(toLabel) !== true
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
     frontendIp: entry?.requestedAddress ?? "",
@@ -68,8 +77,10 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     owner,
     state: "conflicted",
     sinceMillis,
+    container: isOfContainer ? name : undefined,
+    service: desired?.group.labels.get(shareLabel),
     labels: new Map([
-      [desired?.group.labels.has(toLabel) ? toLabel : containerLabel, name],
+      [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
       ["portmapper.error", detail]
     ]),

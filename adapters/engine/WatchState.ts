@@ -2,13 +2,18 @@
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { interfaceLabel } from "../../src/protocol/InterfaceLabel.ts"
-import type { PortBinding, Release, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import {
+  meansBackend,
+  type PortBinding,
+  type Release,
+  type ReleasedBinding
+} from "../../src/protocol/PortBinding.ts"
 import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
 import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
 import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
-import { bindingsOf, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
 import {
   addressesIn,
   leadsToAddresses,
@@ -193,7 +198,7 @@ export class WatchState {
     for (const port of ports) if (port.startsWith(`${watchOwner} `)) this.#dismissed.add(port)
     const { bindings } = this.releaseOf(release)
     for (const [key, group] of this.#observed)
-      if (group.bindings.some((each) => bindings.some((released) => names(released, each))))
+      if (group.bindings.some((each) => bindings.some((released) => isReleasedBy(each, released))))
         this.#observed.delete(key)
     for (const [key, { problem }] of this.#problems)
       if (problem.desired !== undefined && ports.has(portKeyOf(problem.desired.key)))
@@ -204,22 +209,26 @@ export class WatchState {
   /** The keys of the ports that are mapped as released, or would be. */
   #portsOf({ bindings: released, labels }: Release): ReadonlySet<string> {
     const interfaceName = labels.get(interfaceLabel)
-    const problems = [...this.#problems.values()].flatMap(({ problem: { desired } }) =>
-      desired === undefined ? [] : [[desired.key, bindingsOf(desired, this.#granted)] as const]
-    )
-    const mapped = [...this.#observed].map(([key, { bindings }]) => [key, bindings] as const)
-    const isReleased = (key: string, binding: ReleasedBinding): boolean => {
-      if (interfaceName === undefined) return released.some((each) => names(each, binding))
-      const { host } = binding
-      return (
-        interfaceOf(publishOfKey(key)) === interfaceName &&
-        released.some((each) => names({ ...each, host }, binding))
+    const isThere = (key: string) =>
+      interfaceName === undefined || interfaceOf(publishOfKey(key)) === interfaceName
+    const keys = [...this.#observed]
+      .filter(([, { bindings }]) =>
+        bindings.some((one) =>
+          released.some((by) =>
+            isReleasedBy(one, interfaceName === undefined ? by : { ...by, host: one.host })
+          )
+        )
       )
+      .map(([key]) => key)
+    for (const { problem } of this.#problems.values()) {
+      const { desired } = problem
+      const [entry] = desired?.group.entries ?? []
+      if (desired === undefined || entry === undefined) continue
+      const isMeant = (by: ReleasedBinding) =>
+        concerns(problem, interfaceName === undefined ? by : { ...by, host: entry.host }, this.#granted)
+      if (released.some(isMeant)) keys.push(desired.key)
     }
-    const keys = [...mapped, ...problems].filter(([key, bindings]) =>
-      bindings.some((binding) => isReleased(key, binding))
-    )
-    return new Set(keys.map(([key]) => portKeyOf(key)))
+    return new Set(keys.filter(isThere).map(portKeyOf))
   }
 
   /**
@@ -276,13 +285,12 @@ export interface ReportedProblem {
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
 
-/** Whether a released binding is this one: it may leave the backend out, and has no frontend where there is no port. */
-const names = (released: ReleasedBinding, { protocol, host, port, backend }: ReleasedBinding): boolean =>
-  released.protocol === protocol &&
-  released.port === port &&
-  (port === 0 || released.host.key === host.key) &&
-  (released.backend.address === undefined || released.backend.address.key === backend.address?.key) &&
-  (released.backend.port === 0 || released.backend.port === backend.port)
+/** As the driver understands it: without a host port a binding is named by its backend alone. */
+const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>
+  one.port === by.port &&
+  one.protocol === by.protocol &&
+  (one.port === 0 ? by.backend.address !== undefined : one.host.key === by.host.key) &&
+  meansBackend(by.backend, one.backend)
 
 const addressesOf = (names: ReadonlySet<string>, interfaces: Interfaces): string =>
   JSON.stringify([...names].map((name) => interfaces.get(name)?.map(({ key }) => key)))

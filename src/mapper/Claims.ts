@@ -5,6 +5,7 @@ import {
   endpointText,
   frontendText,
   type Group,
+  meansBackend,
   type PortRequest,
   type ReleasedBinding
 } from "../protocol/PortBinding.ts"
@@ -107,18 +108,13 @@ export const releasedBy = (
       state.get(frontendKey(protocol, host, port)) ?? backendsAt(state, { protocol, host, port }),
       state.standbys({ protocol, host, port })
     ].flat()
-    const named = published.filter((entry) => leadsTo(entry, backend))
+    const named = published.filter(({ mapping }) => meansBackend(backend, mapping.backend))
     if (named.length > 0) return named
     if (backend.address === undefined) return []
     return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
   })
   return found.length > 1 ? [...new Set(found)] : found
 }
-
-const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined ||
-  port === 0 ||
-  (mapping.backend.address.key === address.key && mapping.backend.port === port)
 
 const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
   entries.filter((planned) => planned._tag === "Served")

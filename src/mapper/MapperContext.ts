@@ -51,6 +51,8 @@ export class Backends extends Context.Service<
       readonly changed: Effect.Effect<void>
       /** In the order of the mappings. MUST return `Gone` only where it is certain; never fails. */
       readonly attribute: (mappings: ReadonlyArray<Attributed>) => Effect.Effect<ReadonlyArray<Attribution>>
+      /** A container as `ListedMapping.container` has it, given as `Mapping.container` has it. */
+      readonly textOf: (container: string) => string
     }
   }
 >()("portmapper/mapper/Backends") {

@@ -268,7 +268,8 @@ const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, st
   )
 })
 
-const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: MapperContext) {
+const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
+  const { mappings, firewall, relay, byteCounter } = context
   const now = yield* Clock.currentTimeMillis
   // If another process removed the table there is nothing to count, and the reconciler is about to put it back.
   const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
@@ -280,13 +281,13 @@ const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byte
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return entries.map((entry): ListedMapping => {
     const { mode, standby } = entry.mapping
-    if (standby) return uncounted(entry, mappings, now)
+    if (standby) return uncounted(context, entry, now)
     const key = carrierKey(entry.mapping)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(entry, carried, userland)
     return {
-      ...uncounted(entry, mappings, now),
+      ...uncounted(context, entry, now),
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
@@ -346,17 +347,17 @@ const bytesOf = (
 }
 
 /** Reads nothing from the kernel or the relay: the cost is a look at each mapping. */
-const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owner: string) {
+const listOwned = Effect.fnUntraced(function* (context: MapperContext, owner: string) {
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []
-  for (const entry of mappings.all())
-    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings, now))
+  for (const entry of context.mappings.all())
+    if (entry.mapping.owner === owner) owned.push(uncounted(context, entry, now))
   return owned
 })
 
 const uncounted = (
+  { mappings, backends }: MapperContext,
   entry: MappingEntry,
-  state: MapperContext["mappings"],
   nowMillis: number
 ): ListedMapping => {
   const { mapping } = entry
@@ -369,15 +370,24 @@ const uncounted = (
     backendPort: backend.port,
     mode,
     owner,
-    state: stateOf(entry, state, nowMillis),
+    state: stateOf(entry, mappings, nowMillis),
     sinceMillis,
     labels,
-    service: share === undefined ? undefined : nameOf(share.service),
+    container: containerOf(mapping, backends),
+    service: share && nameOf(share.service),
+    slots: share && { has: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
     connections: undefined,
     bytesIn: undefined,
     bytesOut: undefined
   }
 }
+
+/** As the Engine knows it; what `watch` mapped has it among its labels. */
+const containerOf = (
+  { labels, container }: Mapping,
+  { containers }: MapperContext["backends"]
+): string | undefined =>
+  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get("portmapper.container")
 
 /** A standby of an entry in conflict would not be served either. */
 const stateOf = (

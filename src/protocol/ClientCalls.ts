@@ -174,7 +174,9 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     bytesIn: mapping.BytesIn ?? undefined,
     bytesOut: mapping.BytesOut ?? undefined,
     service: mapping.Service === "" ? undefined : mapping.Service,
-    refused: refusedListed(mapping.Refused)
+    refused: refusedListed(mapping.Refused),
+    slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
+    container: mapping.Container === "" ? undefined : mapping.Container
   })
 }
 

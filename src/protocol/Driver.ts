@@ -45,10 +45,20 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
+  readonly container?: string | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
+  /** How many of its service's slots it has: its part of the new connections. */
+  readonly slots?: ListedSlots | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+export interface ListedSlots {
+  readonly has: number
+  /** The number of the service's slots. */
+  readonly of: number
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */

@@ -104,9 +104,13 @@ export const WireRefused = goStruct({
   RatePerSource: optionalInt
 })
 
+/** It has `Has` of the service's `Of` slots. */
+export const WireSlots = goStruct({ Has: int, Of: int })
+
 /**
- * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""` for a mapping that
- * shares its port with no other; `Refused` is `null` where nothing limits the mapping.
+ * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
+ * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
+ * `Container` is `""` where it is unknown.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -123,7 +127,9 @@ export const WireMapping = goStruct({
   BytesIn: optionalInt,
   BytesOut: optionalInt,
   Service: text,
-  Refused: optional(WireRefused)
+  Refused: optional(WireRefused),
+  Slots: optional(WireSlots),
+  Container: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

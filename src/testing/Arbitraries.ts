@@ -198,13 +198,17 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.oneof(
       fc.record({ Allow: counter, Connections: counter, Rate: fc.nat(), RatePerSource: counter }),
       fc.constant(null)
-    )
+    ),
+    fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
+    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab")
   )
-  .map(([[req], at, Mode, Owner, State, since, Labels, counts, Service, Refused]) => {
+  .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
+    const [Service, Refused, Slots, Container] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
-    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut, Service, Refused }
+    const counted = { Connections, BytesIn, BytesOut }
+    return { ...of, Since: since.toISOString(), Labels, ...counted, Service, Refused, Slots, Container }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({

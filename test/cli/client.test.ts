@@ -153,6 +153,50 @@ describe("map, ls and unmap", () => {
     )
   )
 
+  it.live("take back one backend of a port, and only that", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        for (const number of [2, 3, 4])
+          yield* ask(
+            `map -p 8080-8081:80-81 --to 172.17.0.${number} --to fd00::${number} --label portmapper.share=web`
+          )
+        const slots = Effect.map(ask("ls --json"), ({ stdout }) =>
+          (JSON.parse(stdout).Mappings as ReadonlyArray<Record<string, unknown>>).flatMap(
+            ({ FrontendIP, FrontendPort, BackendIP, Service, Slots }) =>
+              FrontendIP === "0.0.0.0" && FrontendPort === 8080 ? [[BackendIP, Service, Slots]] : []
+          )
+        )
+        assert.deepStrictEqual(yield* slots, [
+          ["172.17.0.2", "web", { Has: 22, Of: 64 }],
+          ["172.17.0.3", "web", { Has: 21, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 21, Of: 64 }]
+        ])
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080-8081 --to 172.17.0.3"),
+          done("unmapped 0.0.0.0:8080-8081/tcp -> 172.17.0.3:80-81")
+        )
+        assert.deepStrictEqual(yield* slots, [
+          ["172.17.0.2", "web", { Has: 32, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 32, Of: 64 }]
+        ])
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080 --to 172.17.0.3 --json"),
+          done('{"Unmapped":[],"NotMapped":["8080/tcp"]}')
+        )
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080 --to 172.17.0.3"),
+          done("not mapped: 8080/tcp to 172.17.0.3")
+        )
+        assert.deepStrictEqual(
+          yield* ask("unmap --all --to fd00::2"),
+          done("unmapped [::]:8080-8081/tcp -> [fd00::2]:80-81")
+        )
+        assert.deepStrictEqual(yield* ask("unmap --all --to web"), done("nothing to unmap"))
+      })
+    )
+  )
+
   it.live("print one JSON document with --json, also when they fail", () =>
     withMemory(
       Effect.gen(function* () {
@@ -197,7 +241,9 @@ describe("map, ls and unmap", () => {
                 BytesIn: null,
                 BytesOut: null,
                 Service: "",
-                Refused: null
+                Refused: null,
+                Slots: null,
+                Container: ""
               }
             ]
           }

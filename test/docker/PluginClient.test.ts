@@ -86,7 +86,9 @@ describe("a client of our own plugin", () => {
         bytesIn: undefined,
         bytesOut: undefined,
         service: undefined,
-        refused: undefined
+        refused: undefined,
+        slots: undefined,
+        container: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

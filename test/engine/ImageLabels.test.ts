@@ -86,7 +86,8 @@ describe("the effective labels of a container", () => {
         "balance opens",
         "health opens",
         "publish opens",
-        "network steers"
+        "network steers",
+        "interface steers"
       ]
     )
   })

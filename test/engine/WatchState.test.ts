@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type DesiredGroup, desiredBySubscription } from "../../adapters/engine/Desired.ts"
+import { problemOf } from "../../adapters/engine/Problems.ts"
 import type { Subscription } from "../../adapters/engine/Subscription.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
-import { container, desired } from "./containers.ts"
+import { attachment, container, desired } from "./containers.ts"
 
 const web = container("web")
 const nothing = { follows: [], granted: new Map<string, number>() }
@@ -18,8 +19,8 @@ const subscription = (publish: string, more: Partial<Subscription> = {}): Subscr
   ...more
 })
 
-const groupOf = (publish: string) => {
-  const [group] = desired(web, { "portmapper.publish": publish }).groups
+const groupOf = (publish: string, of = web, labels: Readonly<Record<string, string>> = {}) => {
+  const [group] = desired(of, { "portmapper.publish": publish, ...labels }).groups
   if (group === undefined) throw new Error(`no group for ${publish}`)
   return group
 }
@@ -43,6 +44,9 @@ const released = (of: ReturnType<typeof groupOf>, port: number, labels = new Map
   labels
 })
 
+const undismissed = (state: WatchState, ...groups: ReadonlyArray<DesiredGroup>) =>
+  state.undismissed({ groups, problems: [] }).groups
+
 describe("the state of a watch", () => {
   it("does not desire again what was unmapped, until its container was gone", () => {
     const state = new WatchState(nothing)
@@ -51,11 +55,34 @@ describe("the state of a watch", () => {
     assert.isFalse(state.dismiss(released(group, 8081)))
     assert.isTrue(state.dismiss(released(group, 8080)))
     assert.deepStrictEqual([...state.observed.keys()], [])
-    const undismissed = (...groups: ReadonlyArray<DesiredGroup>) =>
-      state.undismissed({ groups, problems: [] }).groups
-    assert.deepStrictEqual(undismissed(group), [])
-    assert.deepStrictEqual(undismissed(), [])
-    assert.deepStrictEqual(undismissed(group), [group])
+    assert.deepStrictEqual(undismissed(state, group), [])
+    assert.deepStrictEqual(undismissed(state), [])
+    assert.deepStrictEqual(undismissed(state, group), [group])
+  })
+
+  it("keeps the other backends of a service, published or waiting, where one is unmapped", () => {
+    const state = new WatchState(nothing)
+    const replica = (number: number) =>
+      groupOf(
+        "8080:80",
+        container(`web-${number}`, { attachments: [attachment("bridge", `172.17.0.${number}`)] }),
+        { "portmapper.share": "web" }
+      )
+    const [first, second, third] = [replica(2), replica(3), replica(4)]
+    for (const group of [first, second]) state.mapped(group, answer(group, 8080))
+    state.report([{ ...problemOf(third, { _tag: "", message: "it is unhealthy" }), waiting: true }], 0)
+    const unmapped = first.group.entries.map(({ protocol, host, backend }) => ({
+      protocol,
+      host,
+      port: 8080,
+      backend
+    }))
+    assert.isTrue(state.dismiss({ bindings: unmapped, labels: new Map() }))
+    assert.deepStrictEqual([...state.observed.keys()], [second.key])
+    assert.deepStrictEqual(undismissed(state, first, second, third), [second, third])
+    assert.lengthOf(state.problems, 1)
+    assert.isTrue(state.dismiss(released(third, 8080)))
+    assert.lengthOf(state.problems, 0)
   })
 
   it("drops the ports of a subscription that were unmapped while its container was stopped", () => {
