@@ -62,6 +62,7 @@ export {
   type DriverError,
   type FollowRequest,
   type GroupsError,
+  type InterfaceRequest,
   isOwner,
   type ListedMapping,
   ListedOwner,
