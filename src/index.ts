@@ -99,7 +99,7 @@ export type {
 } from "./protocol/PortBinding.ts"
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
-export type { Publish } from "./protocol/PublishSyntax.ts"
+export type { Publish, PublishTo } from "./protocol/PublishSyntax.ts"
 export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"

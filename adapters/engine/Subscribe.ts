@@ -57,7 +57,7 @@ export const subscribeToInterface = Effect.fnUntraced(function* (
   const owner = yield* followingOwner
   if (isSession(owner))
     return yield* new FollowRefused({
-      detail: `an interface is followed beyond the end of the session ${owner}: name another owner`
+      detail: `${owner} is a session, which ends, and an interface is followed until it is unmapped: name another owner`
     })
   yield* Effect.fromResult(parsePolicy(request.labels))
   const name = addressesText(to)

@@ -241,8 +241,9 @@ export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
   )
 )
 
-/** A label that is refused: an unknown one under our prefix, or a bad value. */
+/** A label that is refused: an unknown one under our prefix, one that is not for `MapPorts`, or a bad value. */
 const wrongLabels = fc.constantFrom<Record<string, unknown>>(
+  { "portmapper.interface": "eth0" },
   { "portmapper.mod": "nat" },
   { "portmapper.mode": "NAT" },
   { "portmapper.allow": "" },

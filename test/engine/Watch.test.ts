@@ -612,14 +612,14 @@ describe("ports at an interface", () => {
         .sort()
     )
 
-  const followInterface = (driver: Driver["Service"], publish: string, more: Record<string, string> = {}) =>
+  const followInterface = (driver: Driver["Service"], publish: string, owner = "cli") =>
     Effect.scoped(
       driver.followInterface?.({
         to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
         publish: [parsed(publish)],
-        labels: new Map(Object.entries(more))
+        labels: new Map()
       }) ?? Effect.die("not offered")
-    ).pipe(Effect.provideService(CurrentOwner, "cli"))
+    ).pipe(Effect.provideService(CurrentOwner, owner))
 
   const unmapAt = (name: string, port: number): Release => ({
     ...unmapping(port),
@@ -702,15 +702,20 @@ describe("ports at an interface", () => {
       assert.include(yield* rows(driver), "192.0.2.2:8080 -> 172.17.0.2 live")
     }))
 
-  test("are refused as a whole where the port of one of its addresses is taken at the call", () =>
+  test("are refused as a whole where the port of one of its addresses is taken at the call, or by a session", () =>
     Effect.gen(function* () {
       const interfaces = yield* MemoryInterfaces
       const host = yield* MemoryHost
       host.take("tcp", addressUnsafe("192.0.2.2"), 8080)
       yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
       const driver = yield* start()
-      const { message } = yield* Effect.flip(followInterface(driver, "eth0:8080:80"))
-      assert.strictEqual(message, "bind for 192.0.2.2:8080/tcp failed: address already in use")
+      const refusal = (owner?: string) =>
+        Effect.map(Effect.flip(followInterface(driver, "eth0:8080:80", owner)), ({ message }) => message)
+      assert.strictEqual(yield* refusal(), "bind for 192.0.2.2:8080/tcp failed: address already in use")
+      assert.strictEqual(
+        yield* refusal("session:a"),
+        "session:a is a session, which ends, and an interface is followed until it is unmapped: name another owner"
+      )
       yield* TestClock.adjust("31 seconds")
       assert.deepStrictEqual(yield* rows(driver), [])
       assert.deepStrictEqual(host.open(), [])
