@@ -13,6 +13,7 @@ import {
 } from "../../src/protocol/Driver.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { interfaceOf, publishText } from "../../src/protocol/PublishSyntax.ts"
+import type { RequestError } from "../../src/protocol/RequestError.ts"
 import { mapDesired } from "./Apply.ts"
 import { desiredBySubscription, together } from "./Desired.ts"
 import { mapActions } from "./Difference.ts"
@@ -45,7 +46,7 @@ export const subscribeToContainer = Effect.fnUntraced(function* (
   containers: ReadonlyArray<Container>
 ) {
   const { id, name } = yield* runningContainer(text, containers)
-  const added = subscriptionsTo({ id, name }, request, yield* followingOwner)
+  const added = yield* subscriptionsTo({ id, name }, request, yield* followingOwner)
   return yield* subscribe(subscribing, added, containers)
 })
 
@@ -59,26 +60,29 @@ export const subscribeToInterface = Effect.fnUntraced(function* (
     return yield* new FollowRefused({
       detail: `${owner} is a session, which ends, and an interface is followed until it is unmapped: name another owner`
     })
-  yield* Effect.fromResult(parsePolicy(request.labels))
   const name = addressesText(to)
-  return yield* subscribe(subscribing, subscriptionsTo({ id: name, name }, request, owner), [])
+  return yield* subscribe(subscribing, yield* subscriptionsTo({ id: name, name }, request, owner), [])
 })
 
 /** The default owner is an Engine, which follows nothing: the caller is a user who gave no owner. */
 const followingOwner = Effect.map(CurrentOwner, (owner) => (owner === "engine" ? personsOwner : owner))
 
+/** The labels are checked here: the driver sees them only once an interface has an address. */
 const subscriptionsTo = (
   target: Pick<Subscription, "id" | "name">,
   { publish, labels }: Pick<FollowRequest, "publish" | "labels">,
   owner: string
-): ReadonlyArray<Subscription> =>
-  publish.map((each) => ({
-    ...target,
-    publish: publishText(each),
-    labels: Object.fromEntries(labels),
-    owner,
-    without: []
-  }))
+): Effect.Effect<ReadonlyArray<Subscription>, RequestError> =>
+  Effect.as(
+    Effect.fromResult(parsePolicy(labels)),
+    publish.map((each) => ({
+      ...target,
+      publish: publishText(each),
+      labels: Object.fromEntries(labels),
+      owner,
+      without: []
+    }))
+  )
 
 const subscribe = Effect.fnUntraced(function* (
   { state, interfaces, onUndone }: Subscribing,

@@ -4,6 +4,7 @@
  */
 import { Result, Schema } from "effect"
 import { parseAddress } from "../../src/protocol/Address.ts"
+import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { type PublishTo, parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { type Container, shortId } from "./Engine.ts"
 
@@ -59,6 +60,27 @@ export const leadsToAddresses = (key: string): boolean => /^\S+ \S*[.:]/.test(ke
 export const publishOfKey = (key: string): string => key.split(" ")[2] ?? ""
 
 export const shortIdOfKey = (key: string): string => key.split(" ")[1] ?? ""
+
+/** The keys of its ports that are released at an interface, whether or not they are published. */
+export const keysAtInterface = (
+  { id, owner, publish: text }: Subscription,
+  released: ReadonlyArray<ReleasedBinding>,
+  interfaceName: string | undefined
+): ReadonlyArray<string> => {
+  const publish = Result.getOrUndefined(parsePublish(text))
+  const hostPorts = publish?.hostPorts
+  if (hostPorts === undefined || interfaceName === undefined || publish?.interfaceName !== interfaceName)
+    return []
+  const to = addressesIn(id)
+  return released.flatMap(({ protocol, port, backend }) => {
+    if (protocol !== publish.protocol || port < hostPorts.first || port > hostPorts.last) return []
+    const containerPort = publish.containerPorts.first + port - hostPorts.first
+    const address = to?.[backend.address?.family === 6 ? "v6" : "v4"] ?? to?.v4
+    const isMeant =
+      to === undefined || address === undefined || meansBackend(backend, { address, port: containerPort })
+    return isMeant ? [groupKey(owner, id, text, containerPort)] : []
+  })
+}
 
 export const subscribedContainer = (
   { id, name }: Subscription,

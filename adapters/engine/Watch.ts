@@ -110,13 +110,24 @@ export const startWatch = Effect.fnUntraced(function* ({
   })
 })
 
-/** Never ends. A failure means that this process lacks descriptors or memory. */
+/** Never ends. A failure, which means that this process lacks descriptors or memory, is logged once. */
 const listenToInterfaces = (
   { changes }: InterfaceAddresses["Service"],
   onChange: (now: Interfaces) => Effect.Effect<unknown>
 ): Effect.Effect<never> =>
-  Stream.runForEach(changes, onChange).pipe(
-    Effect.catch(({ message }) => Effect.logWarning(`${message}; retrying`)),
-    Effect.andThen(Effect.sleep("1 second")),
-    Effect.forever
-  )
+  Effect.suspend(() => {
+    let logged: string | undefined
+    const listening = Stream.runForEach(changes, (now) => {
+      logged = undefined
+      return onChange(now)
+    })
+    return listening.pipe(
+      Effect.catch(({ message }) => {
+        const log = message === logged ? Effect.void : Effect.logWarning(`${message}; retrying`)
+        logged = message
+        return log
+      }),
+      Effect.andThen(Effect.sleep("1 second")),
+      Effect.forever
+    )
+  })

@@ -16,6 +16,7 @@ import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
 import {
   addressesIn,
+  keysAtInterface,
   leadsToAddresses,
   portKeyOf,
   publishOfKey,
@@ -126,11 +127,15 @@ export class WatchState {
       if (!known.has(shortIdOfKey(key)) && this.#granted.delete(key)) this.#unsaved = true
   }
 
-  /** Without the dismissed ports. A dismissed port that is not among these becomes desired again when it comes back. */
-  undismissed({ groups, problems }: Desired): Desired {
+  /**
+   * Without the dismissed ports. A dismissed port that is not among these becomes desired again when it comes back;
+   * what is desired for containers is among them only if they are known.
+   */
+  undismissed({ groups, problems }: Desired, areContainersKnown: boolean): Desired {
     const all = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])]
     const keys = new Set(all.map(({ key }) => portKeyOf(key)))
-    for (const key of this.#dismissed) if (!keys.has(key)) this.#dismissed.delete(key)
+    for (const key of this.#dismissed)
+      if (!keys.has(key) && (areContainersKnown || leadsToAddresses(key))) this.#dismissed.delete(key)
     return {
       groups: groups.filter((desired) => !this.isDismissed(desired)),
       problems: problems.filter(({ desired }) => desired === undefined || !this.isDismissed(desired))
@@ -228,7 +233,8 @@ export class WatchState {
         concerns(problem, interfaceName === undefined ? by : { ...by, host: entry.host }, this.#granted)
       if (released.some(isMeant)) keys.push(desired.key)
     }
-    return new Set(keys.filter(isThere).map(portKeyOf))
+    const subscribed = this.#subscriptions.flatMap((each) => keysAtInterface(each, released, interfaceName))
+    return new Set([...keys.filter(isThere).map(portKeyOf), ...subscribed])
   }
 
   /**

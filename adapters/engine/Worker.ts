@@ -91,7 +91,7 @@ const reconciler = (options: WorkerOptions) => {
     if (listed !== undefined) state.observe(listed)
     hasLooked ||= listed !== undefined
     if (containers !== undefined) state.see(containers)
-    const desired = state.undismissed(yield* desiredNow(containers))
+    const desired = state.undismissed(yield* desiredNow(containers), containers !== undefined)
     const observed = containers === undefined ? state.observedAtAddresses : state.observed
     const applied = yield* applyDifference(state, difference(desired.groups, observed, state.granted))
     const kept = containers === undefined ? state.problemsOfContainers : []
@@ -144,7 +144,7 @@ const desiring = ({ engine, interfaces, interfacesNamed, state, trustImageLabels
       ...asking.map(([container, labels]) => desiredByLabels(container, labels, containers ?? [], addresses)),
       ...subscriptions.map((each) => desiredBySubscription(each, containers ?? [], addresses))
     ])
-    state.usedInterfaces(addresses, desired)
+    state.usedInterfaces(addresses, isNamed ? desired : together([]))
     return desired
   })
 }

@@ -72,7 +72,7 @@ export const parsePublish = (text: string): Result.Result<Publish, string> =>
 
 /** The interface that a `-p` names. */
 export const interfaceOf = (text: string): string | undefined =>
-  Result.getOrUndefined(parsePublish(text))?.interfaceName
+  /^[^/]*[A-Za-z_]/.test(text) ? Result.getOrUndefined(parsePublish(text))?.interfaceName : undefined
 
 /** The same ports at the addresses of an interface. */
 export const atInterface = (publish: Publish, name: string): Result.Result<Publish, string> => {

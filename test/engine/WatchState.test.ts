@@ -3,6 +3,7 @@ import { type DesiredGroup, desiredBySubscription } from "../../adapters/engine/
 import { problemOf } from "../../adapters/engine/Problems.ts"
 import type { Subscription } from "../../adapters/engine/Subscription.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { attachment, container, desired } from "./containers.ts"
 
@@ -45,7 +46,7 @@ const released = (of: ReturnType<typeof groupOf>, port: number, labels = new Map
 })
 
 const undismissed = (state: WatchState, ...groups: ReadonlyArray<DesiredGroup>) =>
-  state.undismissed({ groups, problems: [] }).groups
+  state.undismissed({ groups, problems: [] }, true).groups
 
 describe("the state of a watch", () => {
   it("does not desire again what was unmapped, until its container was gone", () => {
@@ -55,6 +56,9 @@ describe("the state of a watch", () => {
     assert.isFalse(state.dismiss(released(group, 8081)))
     assert.isTrue(state.dismiss(released(group, 8080)))
     assert.deepStrictEqual([...state.observed.keys()], [])
+    assert.deepStrictEqual(undismissed(state, group), [])
+    // Of an Engine that is away nothing is known.
+    state.undismissed({ groups: [], problems: [] }, false)
     assert.deepStrictEqual(undismissed(state, group), [])
     assert.deepStrictEqual(undismissed(state), [])
     assert.deepStrictEqual(undismissed(state, group), [group])
@@ -97,6 +101,31 @@ describe("the state of a watch", () => {
     assert.isTrue(state.dismiss(released(second.desired, 8081)))
     assert.deepStrictEqual(state.subscriptions, [subscription("8080-8081:80-81", { without: [81] })])
     assert.lengthOf(state.problems, 1)
+  })
+
+  it("drops the ports of a subscription that were unmapped at its interface, published or not", () => {
+    const at = subscription("wg0:8080-8082:80-82", { id: "172.17.0.2", name: "172.17.0.2" })
+    const state = new WatchState({ ...nothing, follows: [at] })
+    const release = (name: string, port: number, backend: string, backendPort: number) => ({
+      bindings: [
+        {
+          protocol: "tcp",
+          host: addressUnsafe("0.0.0.0"),
+          port,
+          backend: { address: addressUnsafe(backend), port: backendPort }
+        } as const
+      ],
+      labels: new Map([["portmapper.interface", name]])
+    })
+    for (const other of [
+      release("eth0", 8081, "172.17.0.2", 81),
+      release("wg0", 8083, "172.17.0.2", 83),
+      release("wg0", 8081, "172.17.0.3", 81),
+      release("wg0", 8081, "172.17.0.2", 80)
+    ])
+      assert.isFalse(state.dismiss(other))
+    assert.isTrue(state.dismiss(release("wg0", 8081, "172.17.0.2", 81)))
+    assert.deepStrictEqual(state.subscriptions, [{ ...at, without: [81] }])
   })
 
   it("restores the replaced subscriptions, and leaves those added since", () => {
