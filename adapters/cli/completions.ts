@@ -12,6 +12,7 @@ import { globalRows } from "./presenter.ts"
  */
 const live: Readonly<Record<string, string>> = {
   "map to": 'docker ps --format "{{.Names}}" 2>/dev/null',
+  "unmap to": 'docker ps --format "{{.Names}}" 2>/dev/null',
   "unmap publish": 'portmapper ls 2>/dev/null | grep -oE "^[^ ]+/(tcp|udp|sctp)"'
 }
 

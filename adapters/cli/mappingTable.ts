@@ -1,5 +1,6 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
@@ -21,20 +22,21 @@ export const mappingLines = (
   ]
 }
 
-/** Why containers are not published, or interfaces waited for: too long for the table. */
-const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
-  const error = labels.get(errorLabel)
-  if (error === undefined) return []
-  const name = labels.get(containerLabel) ?? labels.get(toLabel)
-  const what = [name, labels.get(publishLabel)].filter((part) => part !== undefined)
-  return [printable(`${what.join(": ")}: ${error}`)]
+/** Why mappings are not served, containers not published and interfaces waited for: too long for the table. */
+const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
+  const { container, labels, reason, state } = row
+  if (reason === undefined) return []
+  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
+  const publish = labels.get(publishLabel) ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [
+    container === undefined ? (labels.get(toLabel) ?? []) : containerText(container),
+    publish
+  ].flat()
+  return [printable([...what, why].join(": "))]
 }
 
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
-
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, "portmapper.container"]
+const unlisted = ["portmapper.error", containerLabel, idleLabel, "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -90,7 +92,7 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       ...first,
       backends: members.length,
       owner: same(({ owner }) => owner),
-      state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
+      state: worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
       container: undefined,
@@ -109,9 +111,9 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   })
 
 const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
-  (["conflicted", "stale", "unconfirmed"] as const).find((state) =>
+  (["conflicted", "stale", "unconfirmed", "live", "waiting", "drained", "asleep"] as const).find((state) =>
     members.some((member) => member.state === state)
-  ) ?? "live"
+  ) ?? "standby"
 
 const backendCell = (row: Row): string => {
   if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)

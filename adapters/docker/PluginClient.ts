@@ -7,6 +7,7 @@ import { Effect, Result, type Scope } from "effect"
 import {
   bindingsFollowed,
   bindingsGranted,
+  drainRequest,
   followContainerRequest,
   followInterfaceRequest,
   groupsGranted,
@@ -17,6 +18,7 @@ import {
 } from "../../src/protocol/ClientCalls.ts"
 import {
   CurrentOwner,
+  type DrainRequest,
   type FollowRequest,
   type InterfaceRequest,
   type ListedMapping
@@ -61,6 +63,8 @@ export interface PluginClient {
   readonly followInterface: (
     follow: InterfaceRequest
   ) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only our plugin drains a backend; any other: `NotOffered`. */
+  readonly drain: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
@@ -143,6 +147,15 @@ export const makeClient = Effect.fnUntraced(function* (
     followInterface: (follow) =>
       offered(
         asked("PortMapper.FollowInterface", followInterfaceRequest(follow), decodeMapPorts, bindingsFollowed)
+      ),
+    drain: (request) =>
+      offered(
+        asked(
+          request.drained ? "PortMapper.Drain" : "PortMapper.Undrain",
+          drainRequest(request),
+          decodeMapPorts,
+          bindingsFollowed
+        )
       ),
     listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
   }

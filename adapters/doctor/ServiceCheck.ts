@@ -18,32 +18,34 @@ export const checkServices = (listed: ReadonlyArray<ListedMapping>): ReadonlyArr
 
 const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): ReadonlyArray<Check> => {
   if (backends.some(takesConnections)) return []
-  // A reason that is known says more than the state of another.
   const [first] = [...backends].sort((a, b) => Number(isExplained(b)) - Number(isExplained(a)))
   if (first === undefined) return []
   const more = backends.length === 1 ? "" : ` (and ${backends.length - 1} more)`
   return [
     warn(
       name,
-      `no backend of ${service} takes connections: ${nameOf(first)}: ${reasonOf(first)}${more}`,
+      `no backend of ${service} takes connections: ${nameOf(first)}: ${first.reason ?? first.state}${more}`,
       remedyOf(first)
     )
   ]
 }
 
+/** A connection wakes one that is asleep. */
 const takesConnections = ({ slots, state }: ListedMapping): boolean =>
-  slots === undefined ? state !== "conflicted" : slots.has > 0
+  state === "asleep" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
 
-const isExplained = ({ labels }: ListedMapping): boolean => labels.has(errorLabel)
-
-const errorLabel = "portmapper.error"
+const isExplained = ({ reason }: ListedMapping): boolean => reason !== undefined
 
 const nameOf = (backend: ListedMapping): string =>
   backend.container?.replace(/\/.*/, "") ?? listedBackend(backend)
 
-const reasonOf = ({ labels, state }: ListedMapping): string => labels.get(errorLabel) ?? state
-
-const remedyOf = (backend: ListedMapping): string =>
-  isExplained(backend)
-    ? `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
-    : "free the port, which another process has: portmapper ls; ss -lntup"
+const remedyOf = (backend: ListedMapping): string => {
+  switch (backend.state) {
+    case "drained":
+      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : nameOf(backend)}`
+    case "waiting":
+      return `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
+    default:
+      return "put that right, or start another backend: portmapper ls"
+  }
+}

@@ -3,7 +3,7 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
@@ -45,7 +45,7 @@ export interface Problem {
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Not an error: its container does not run or is not ready for connections, or its interface has no address. */
+  /** Not an error: its container does not run at the moment, or its interface has no address. */
   readonly waiting: boolean
 }
 
@@ -56,6 +56,7 @@ export interface Desired {
 
 export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
+const waitLabel = "portmapper.wait-healthy"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
@@ -81,30 +82,28 @@ export const desiredByLabels = (
     return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
   const attachment = Result.flatMap(policy, () => attachmentOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
+  const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
   const publishes = texts.map((text) => parseLabelled(text, interfaceName))
   const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
   const shared = inProject(name, labels)
   if (Result.isFailure(shared)) return problem(name, watchOwner, shared.failure)
-  const by = { id, name, owner: watchOwner }
-  const desired = together(
+  const wanted: Wanted = { id, name, owner: watchOwner, idle }
+  return together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
-        : desiredAt(attachment.success, publish.success, by, shared.success, interfaces)
+        : desiredAt(attachment.success, publish.success, wanted, shared.success, interfaces)
     )
   )
-  const detail = waitsFor(container, labels)
-  return detail === undefined ? desired : blocked(desired, detail, true)
 }
 
-/** Why a backend of a service gets no new connections at the moment. */
-const waitsFor = ({ unready }: Container, labels: Labels): string | undefined => {
-  if (!labels.has(shareLabel) || unready === undefined) return undefined
-  if (unready === "stopping") return "it is about to stop"
-  if (labels.get(healthLabel) === "ignore") return undefined
-  return unready === "starting" ? "its health check has not passed yet" : "it is unhealthy"
+/** Whether its backends get new connections. A container that shares no port, and has no label about it, always does. */
+const isReady = ({ unready }: Container, labels: Labels): boolean => {
+  const health = labels.get(healthLabel)
+  const follows = labels.has(shareLabel) || labels.has(waitLabel) || health === "follow"
+  return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
 }
 
 /** The same groups, not to be mapped for now. */
@@ -183,19 +182,33 @@ const attachmentOfRunning = (
     : Result.fail(`container ${name} is not running`)
 }
 
+/** Labels of the mapping that no label of the container sets. */
+const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
+
+/** Whose ports are wanted, and how. */
+interface Wanted {
+  readonly id: string
+  readonly name: string
+  readonly owner: string
+  readonly idle?: Idle | undefined
+}
+
 const desiredAt = (
   to: Placed,
   publish: Publish,
-  { id, name, owner }: { readonly id: string; readonly name: string; readonly owner: string },
+  { id, name, owner, idle }: Wanted,
   labels: Labels,
   interfaces: Interfaces
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    addressesIn(id) === undefined ? [containerLabel, nameAndId({ name, id })] : [toLabel, id],
-    ...[...labels].filter(([label]) => label !== containerLabel && label !== toLabel),
-    [publishLabel, text]
-  ] as const)
+    addressesIn(id) === undefined
+      ? ([containerLabel, nameAndId({ name, id })] as const)
+      : ([toLabel, id] as const),
+    ...[...labels].filter(([label]) => !setHere.includes(label)),
+    ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
+    [publishLabel, text] as const
+  ])
   const at = (hosts: ReadonlyArray<Address>, place?: string): Desired => {
     const groups = groupsOf(publish, to, own, hosts)
     if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)

@@ -56,7 +56,7 @@ export interface Container {
   /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
-  /** Why it should get no new connections of a service: what its health check says, or that it is about to stop. */
+  /** Why it should get no new connections: what its health check says, or that it is about to stop. */
   readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
 }
 

@@ -78,6 +78,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     state: "conflicted",
     sinceMillis,
     container: isOfContainer ? name : undefined,
+    reason: detail,
     service: desired?.group.labels.get(shareLabel),
     labels: new Map([
       [isOfContainer ? containerLabel : toLabel, name],

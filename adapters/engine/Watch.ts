@@ -3,11 +3,12 @@
  * published. `Desired` and `Observed` compute what should be and what is mapped, `Difference` the actions between them;
  * `Worker` carries these out, and `WatchState` holds the state of all of them.
  */
-import { Deferred, Effect, Option, Queue, type Scope, Semaphore, Stream } from "effect"
+import { Deferred, Effect, Option, Queue, Result, type Scope, Semaphore, Stream } from "effect"
 import { InterfaceAddresses, type Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { Driver, type FollowRequest } from "../../src/protocol/Driver.ts"
 import { Engine } from "./Engine.ts"
 import { listen } from "./Listen.ts"
+import { findContainer } from "./Placement.ts"
 import { listedProblem } from "./Problems.ts"
 import { subscribeToContainer, subscribeToInterface } from "./Subscribe.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
@@ -97,7 +98,8 @@ export const startWatch = Effect.fnUntraced(function* ({
               Effect.flatMap(engine.containers, (containers) =>
                 subscribeToContainer(subscribing, request, containers)
               )
-            )
+            ),
+          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
         }),
     ...(listPorts === undefined
       ? {}
@@ -131,3 +133,19 @@ const listenToInterfaces = (
       Effect.forever
     )
   })
+
+/** The Engine knows the names and addresses of all containers, also of those that other callers map. */
+const drainByName =
+  (engine: Engine["Service"], drain: NonNullable<Driver["Service"]["drain"]>): typeof drain =>
+  (request) =>
+    Effect.flatMap(Effect.option(engine.containers), (containers) => {
+      const found = Result.getOrUndefined(
+        findContainer(
+          request.backend,
+          Option.getOrElse(containers, () => [])
+        )
+      )
+      if (found === undefined) return drain(request)
+      const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
+      return drain({ ...request, addresses })
+    })

@@ -39,7 +39,7 @@ export class WatchState {
   readonly #dismissed = new Set<string>()
   /** The addresses of the interfaces that were named in the last reconciliation, as one text. */
   #interfaces: { readonly names: ReadonlySet<string>; readonly text: string } = { names: new Set(), text: "" }
-  /** When a container was sent a signal that ends it, by its id. */
+  /** When a container ended, or was sent a signal that ends it, by its id. */
   readonly #stopping = new Map<string, number>()
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
@@ -100,16 +100,22 @@ export class WatchState {
   }
 
   /**
-   * A container was sent a signal that ends it, or has started since. Its end changes nothing: for a moment the
-   * Engine still lists it as running.
+   * A container was sent a signal that ends it, or ended, or has started since. The Engine lists one that ended as
+   * running while it takes it down, for some tenths of a second.
    */
   signalled(id: string, action: string, nowMillis: number): void {
-    if (action === "stop") this.#stopping.set(id, nowMillis)
+    if (action === "stop" || action === "die") this.#stopping.set(id, nowMillis)
     else if (action === "start") this.#stopping.delete(id)
+  }
+
+  /** Starts may have been missed. */
+  reconnected(): void {
+    this.#stopping.clear()
   }
 
   /** The containers with those marked that are about to stop. A container that ignored the signal is not any more. */
   withStopping(containers: ReadonlyArray<Container>, nowMillis: number): ReadonlyArray<Container> {
+    for (const { id, running } of containers) if (!running) this.#stopping.delete(id)
     for (const [id, since] of this.#stopping)
       if (nowMillis - since > stoppingMillis) this.#stopping.delete(id)
     if (this.#stopping.size === 0) return containers

@@ -68,7 +68,8 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   Service: mapping.service ?? "",
   Refused: wireRefused(mapping.refused ?? {}),
   Slots: mapping.slots === undefined ? null : { Has: mapping.slots.has, Of: mapping.slots.of },
-  Container: mapping.container ?? ""
+  Container: mapping.container ?? "",
+  Reason: mapping.reason ?? ""
 })
 
 const wireRefused = (refused: Partial<Refused>): (typeof WireMapping.Encoded)["Refused"] => {

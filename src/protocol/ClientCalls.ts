@@ -4,8 +4,9 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { FollowRequest, InterfaceRequest, ListedMapping } from "./Driver.ts"
+import type { FollowRequest, InterfaceRequest, ListedMapping, DrainRequest as WantedDrain } from "./Driver.ts"
 import type {
+  DrainRequest,
   FollowContainerRequest,
   FollowInterfaceRequest,
   ListPortsResponse,
@@ -19,7 +20,7 @@ import type {
 } from "./Messages.ts"
 import type { Entry, Group, Labels, PortBinding, PortRequest, Release } from "./PortBinding.ts"
 import { protocolNumber, protocolOfNumber } from "./Protocol.ts"
-import { publishText } from "./PublishSyntax.ts"
+import { publishText, unpublishText } from "./PublishSyntax.ts"
 
 export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPortsRequest.Encoded => ({
   Reqs: entries.map(({ protocol, requestedAddress, backend }) => ({
@@ -54,6 +55,11 @@ export const followInterfaceRequest = ({
   To: [v4, v6].flatMap((address) => address?.text ?? []),
   Publish: publish.map(publishText),
   Labels: Object.fromEntries(labels)
+})
+
+export const drainRequest = ({ backend, ports }: WantedDrain): typeof DrainRequest.Encoded => ({
+  Backend: backend,
+  Ports: ports.map(unpublishText)
 })
 
 /** Sends what an Engine sends: the frontend and backend of each binding, without the answer's other fields. */
@@ -176,7 +182,8 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     service: mapping.Service === "" ? undefined : mapping.Service,
     refused: refusedListed(mapping.Refused),
     slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
-    container: mapping.Container === "" ? undefined : mapping.Container
+    container: mapping.Container === "" ? undefined : mapping.Container,
+    reason: mapping.Reason === "" ? undefined : mapping.Reason
   })
 }
 
@@ -191,9 +198,10 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
-  ListedMapping["state"]
->
+const states = [
+  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
+  ...(["waiting", "asleep", "drained"] as const)
+] as const satisfies ReadonlyArray<ListedMapping["state"]>
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

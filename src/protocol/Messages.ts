@@ -4,7 +4,7 @@
  * `PortBinding.ts`, which the rest of the program uses.
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups`,
- * `FollowContainer` and `FollowInterface` are ours.
+ * `FollowContainer`, `FollowInterface`, `Drain` and `Undrain` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -110,7 +110,7 @@ export const WireSlots = goStruct({ Has: int, Of: int })
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
  * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
- * `Container` is `""` where it is unknown.
+ * `Container` is `""` where it is unknown, and `Reason` where there is none.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -129,7 +129,8 @@ export const WireMapping = goStruct({
   Service: text,
   Refused: optional(WireRefused),
   Slots: optional(WireSlots),
-  Container: text
+  Container: text,
+  Reason: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
@@ -143,6 +144,9 @@ export const FollowInterfaceRequest = goStruct({
   Publish: list(Text, most),
   Labels: labels
 })
+
+/** `Backend` is a container's name or id, or an address; `Ports` are in the syntax of `unmap -p`. */
+export const DrainRequest = goStruct({ Backend: text, Ports: list(Text, most) })
 
 /** A message as plain data: what `JSON.stringify` writes and what a caller in process passes. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]

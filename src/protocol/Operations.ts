@@ -17,6 +17,7 @@ import { bindingsOfRange, groupsOfRange } from "./FullRange.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
+  DrainRequest,
   FollowContainerRequest,
   FollowInterfaceRequest,
   ListPortsRequest,
@@ -32,6 +33,7 @@ import type { Group, PortBinding, Release } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
 import {
+  drainOf,
   followInterfaceOf,
   followOf,
   fullRangeOf,
@@ -49,7 +51,9 @@ export const Method = Schema.Literals([
   "PortMapper.ListPorts",
   "PortMapper.MapGroups",
   "PortMapper.FollowContainer",
-  "PortMapper.FollowInterface"
+  "PortMapper.FollowInterface",
+  "PortMapper.Drain",
+  "PortMapper.Undrain"
 ])
 export type Method = typeof Method.Type
 
@@ -296,6 +300,16 @@ const followInterface = Effect.fnUntraced(function* (body: Body): Operating<type
   return mapPortsResponse(yield* driver.followInterface(follow))
 })
 
+const draining = (method: Method, drained: boolean) =>
+  Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
+    const driver = yield* Driver
+    if (driver.drain === undefined) return yield* new MethodNotFound({ method })
+    const request = yield* Effect.fromResult(
+      Result.flatMap(decodeDrain(body), (message) => drainOf(message, drained))
+    )
+    return mapPortsResponse(yield* driver.drain(request))
+  })
+
 type Operation<A> = Effect.Effect<A, CallError, Driver | Scope.Scope>
 type Operating<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
@@ -306,7 +320,9 @@ const operations = {
   "PortMapper.ListPorts": listPorts,
   "PortMapper.MapGroups": mapGroups,
   "PortMapper.FollowContainer": followContainer,
-  "PortMapper.FollowInterface": followInterface
+  "PortMapper.FollowInterface": followInterface,
+  "PortMapper.Drain": draining("PortMapper.Drain", true),
+  "PortMapper.Undrain": draining("PortMapper.Undrain", false)
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
 
 const decoder = <T>(
@@ -332,3 +348,4 @@ const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)
 const decodeFollowInterface = decoder("FollowInterface", FollowInterfaceRequest)
+const decodeDrain = decoder("Drain", DrainRequest)

@@ -13,7 +13,7 @@ import {
   parseAddress,
   unspecified
 } from "./Address.ts"
-import type { FollowRequest, InterfaceRequest } from "./Driver.ts"
+import type { DrainRequest, FollowRequest, InterfaceRequest } from "./Driver.ts"
 import { mostOfRanges, releasedOfRange, sizeOf } from "./FullRange.ts"
 import { preview } from "./GoJson.ts"
 import { interfaceIn, interfaceLabel, parseLabelled } from "./InterfaceLabel.ts"
@@ -24,6 +24,7 @@ import type {
   MapPortsRequest,
   PortBindingReq,
   UnmapPortsRequest,
+  DrainRequest as WireDrainRequest,
   WireReleasedBinding
 } from "./Messages.ts"
 import {
@@ -38,7 +39,7 @@ import {
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { type Publish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { type Publish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /**
@@ -198,6 +199,26 @@ const publishedBy = (
   const tooMany = tooManyPorts(publish)
   if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(texts), rule: tooMany })
   return { publish, labels }
+}
+
+/** Requires a backend; each of the ports must be one that `unmap -p` accepts. */
+export const drainOf = (
+  { Backend: backend, Ports }: typeof WireDrainRequest.Type,
+  drained: boolean
+): Result.Result<DrainRequest, RequestError> => {
+  const issues: Array<Issue> = []
+  if (backend === "")
+    issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
+  const ports = (Ports ?? []).flatMap((text, index) => {
+    const parsed = parseUnpublish(text)
+    if (Result.isSuccess(parsed)) return [parsed.success]
+    issues.push({ path: `Ports[${index}]`, value: preview(text), rule: parsed.failure })
+    return []
+  })
+  const address = Result.getOrUndefined(parseAddress(backend))
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
 
 const noLabels: Labels = new Map()

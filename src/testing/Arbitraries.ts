@@ -4,6 +4,7 @@
  */
 import fc from "fast-check"
 import type {
+  DrainRequest,
   ErrorResponse,
   FollowContainerRequest,
   FollowInterfaceRequest,
@@ -137,6 +138,11 @@ export const followInterfaceRequest: fc.Arbitrary<typeof FollowInterfaceRequest.
   Labels: labels
 })
 
+export const drainRequest: fc.Arbitrary<typeof DrainRequest.Encoded> = fc.record({
+  Backend: fc.constantFrom("web", "0123456789ab", "172.17.0.2", "fd00::2"),
+  Ports: fc.subarray(["8080", "9000-9002/udp", "[::1]:53/udp"])
+})
+
 const port = fc.oneof(fc.integer({ min: 1, max: 65535 }), fc.constantFrom(8080, 40000))
 
 /** A binding as some plugin may answer: granted, or discarded with or without a reason. */
@@ -190,7 +196,9 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     port,
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
-    fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby"),
+    fc.constantFrom(
+      ...["live", "unconfirmed", "stale", "conflicted", "standby", "waiting", "asleep", "drained"]
+    ),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),
@@ -200,15 +208,26 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       fc.constant(null)
     ),
     fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
-    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab")
+    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab"),
+    fc.constantFrom("", "address already in use")
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
-    const [Service, Refused, Slots, Container] = more
+    const [Service, Refused, Slots, Container, Reason] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
     const counted = { Connections, BytesIn, BytesOut }
-    return { ...of, Since: since.toISOString(), Labels, ...counted, Service, Refused, Slots, Container }
+    return {
+      ...of,
+      Since: since.toISOString(),
+      Labels,
+      ...counted,
+      Service,
+      Refused,
+      Slots,
+      Container,
+      Reason
+    }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({

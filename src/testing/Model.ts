@@ -60,6 +60,8 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
     // Only a driver that follows has these methods.
     case "PortMapper.FollowContainer":
     case "PortMapper.FollowInterface":
+    case "PortMapper.Drain":
+    case "PortMapper.Undrain":
       return may(model)
   }
 }

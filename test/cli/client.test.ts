@@ -6,6 +6,7 @@ import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
 import { MemoryEngine } from "../engine/MemoryEngine.ts"
@@ -153,6 +154,36 @@ describe("map, ls and unmap", () => {
     )
   )
 
+  it.live("have doctor name a service of which every backend is drained", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const services = Effect.map(ask("doctor --json"), ({ stdout }) =>
+          (JSON.parse(stdout).checks as ReadonlyArray<Record<string, string>>).flatMap(
+            ({ name, found, remedy }) => (name === "services" ? [[found, remedy]] : [])
+          )
+        )
+        for (const number of [2, 3])
+          yield* ask(`map -p 0.0.0.0:8080:80 --to 172.17.0.${number} --label portmapper.share=web`)
+        const drain = (backend: string) =>
+          Driver.use(
+            (driver) =>
+              driver.drain?.({ backend, addresses: [addressUnsafe(backend)], ports: [], drained: true }) ??
+              Effect.die("not offered")
+          ).pipe(Effect.provideService(CurrentOwner, "cli"))
+        yield* drain("172.17.0.2")
+        assert.deepStrictEqual(yield* services, [["each has a backend that takes connections", undefined]])
+        yield* drain("172.17.0.3")
+        assert.deepStrictEqual(yield* services, [
+          [
+            "no backend of service web at 0.0.0.0:8080/tcp takes connections: 172.17.0.2:80: drained (and 1 more)",
+            "portmapper undrain 172.17.0.2"
+          ]
+        ])
+      })
+    )
+  )
+
   it.live("take back one backend of a port, and only that", () =>
     withMemory(
       Effect.gen(function* () {
@@ -243,7 +274,8 @@ describe("map, ls and unmap", () => {
                 Service: "",
                 Refused: null,
                 Slots: null,
-                Container: ""
+                Container: "",
+                Reason: ""
               }
             ]
           }

@@ -43,6 +43,8 @@ describe("the table of mappings", () => {
       state: "conflicted" as const,
       mode: "",
       connections: undefined,
+      container: "web",
+      reason: error,
       labels: new Map([
         ["portmapper.container", "web"],
         ["portmapper.publish", publish],
@@ -77,6 +79,22 @@ web: 8081:80: bind for 0.0.0.0:8081/tcp failed: port is
 web: 80:http: a \\x1b[2Jport
 `
     )
+  })
+
+  it("ends with the reasons why mappings are not served, too", () => {
+    const reason = "address already in use"
+    const lines = mappingLines(
+      [
+        mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
+        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", reason })
+      ],
+      now,
+      200
+    )
+    assert.deepStrictEqual(lines.slice(-2), [
+      "0.0.0.0:80/tcp: address already in use",
+      "web: 0.0.0.0:81/tcp: it is redirected, but not relayed: address already in use"
+    ])
   })
 
   it("is sorted by port, protocol and address, and fits a terminal of 80 columns", () => {
@@ -219,6 +237,18 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     )
     assert.match(text(rows, 100), /^\nFRONTEND +BACKEND +CONTAINER +SLOTS +MODE +OWNER +STATE +AGE +CONNS\n/)
     assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
+  })
+
+  it("shows a service as live while one backend takes connections", () => {
+    const states = (...all: ReadonlyArray<ListedMapping["state"]>) =>
+      text(
+        all.map((state, index) =>
+          mapping(`tcp 0.0.0.0 80 172.17.0.${2 + index} 80`, { service: "web", state })
+        ),
+        100
+      )
+    assert.match(states("drained", "live", "waiting"), /web: 3 backends +nat +engine +live /)
+    assert.match(states("drained", "waiting"), /web: 2 backends +nat +engine +waiting /)
   })
 
   it("shows what was refused, by reason, where anything was", () => {

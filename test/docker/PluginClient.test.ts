@@ -88,7 +88,8 @@ describe("a client of our own plugin", () => {
         service: undefined,
         refused: undefined,
         slots: undefined,
-        container: undefined
+        container: undefined,
+        reason: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

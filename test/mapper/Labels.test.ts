@@ -3,6 +3,7 @@ import { Duration, Result } from "effect"
 import {
   maxLabelBytes,
   maxPrefixes,
+  noPolicy,
   ownLabels,
   parseDuration,
   parseIdle,
@@ -37,6 +38,7 @@ describe("labels", () => {
     assert.deepStrictEqual(
       { ...policy, allow: undefined, udpIdle: policy.udpIdle && Duration.toMillis(policy.udpIdle) },
       {
+        ...noPolicy,
         ...{ mode: undefined, allow: undefined, proxyProtocol: "v2", udpIdle: 90_000 },
         ...{ connections: 5, rate: 20, ratePerSource: undefined, share: "web", balance: "source" }
       }

@@ -12,6 +12,7 @@ import { call, kindOf, type Method, textBody, valueBody } from "../../src/protoc
 import {
   activateResponse,
   type Call,
+  drainRequest,
   errorResponse,
   explore,
   type Fate,
@@ -55,7 +56,9 @@ describe("generated requests", () => {
       ["PortMapper.MapGroups", mapGroupsRequest, "answered"],
       ["PortMapper.ListPorts", listPortsRequest, "answered"],
       ["PortMapper.FollowContainer", followContainerRequest, "notFound"],
-      ["PortMapper.FollowInterface", followInterfaceRequest, "notFound"]
+      ["PortMapper.FollowInterface", followInterfaceRequest, "notFound"],
+      ["PortMapper.Drain", drainRequest, "notFound"],
+      ["PortMapper.Undrain", drainRequest, "notFound"]
     ] as const)
       fc.assert(
         fc.property(arbitrary as fc.Arbitrary<unknown>, (value) => {
@@ -115,6 +118,7 @@ describe("generated messages", () => {
     ["ListPortsRequest", Messages.ListPortsRequest, listPortsRequest],
     ["FollowContainerRequest", Messages.FollowContainerRequest, followContainerRequest],
     ["FollowInterfaceRequest", Messages.FollowInterfaceRequest, followInterfaceRequest],
+    ["DrainRequest", Messages.DrainRequest, drainRequest],
     ["MapPortsResponse", Messages.MapPortsResponse, mapResponse],
     ["MapGroupsResponse", Messages.MapGroupsResponse, mapGroupsResponse],
     ["UnmapPortsResponse", Messages.UnmapPortsResponse, unmapResponse],

@@ -263,10 +263,15 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
-      "leadingTo(state.get(mappingKey(key)), entry)",
-      "state.size() > 1 ? undefined : leadingTo(state.get(mappingKey(key)), entry)"
+      "leadingTo(held, entry)",
+      "(state.size() > 1 ? undefined : leadingTo(held, entry))"
     ],
-    ["rule4-unmaps-whatever-the-backend", "releasedBy", "leadsTo(entry, backend)", "entry.mapping.port > 0"],
+    [
+      "rule4-unmaps-whatever-the-backend",
+      "releasedBy",
+      "meansBackend(backend, mapping.backend)",
+      "mapping.port > 0"
+    ],
     [
       "rule6-takes-over-the-port-of-another-backend",
       "leadingTo",
