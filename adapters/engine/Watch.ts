@@ -43,8 +43,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   const events = yield* Queue.unbounded<WorkerEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
-  const save = Effect.suspend(() => {
-    const unsaved = state.takeUnsaved()
+  const save = Effect.flatMap(record.isLost, (isLost) => {
+    const unsaved = state.takeUnsaved(isLost)
     return unsaved === undefined
       ? Effect.void
       : Effect.catch(record.save(unsaved), ({ message }) =>

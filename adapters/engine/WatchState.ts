@@ -271,9 +271,9 @@ export class WatchState {
     })
   }
 
-  /** The record to save, if it changed since the last call. */
-  takeUnsaved(): Recorded | undefined {
-    if (!this.#unsaved) return undefined
+  /** The record to save, if it changed since the last call, or is lost. */
+  takeUnsaved(isLost = false): Recorded | undefined {
+    if (!this.#unsaved && !isLost) return undefined
     this.#unsaved = false
     return { follows: this.#subscriptions, granted: this.#granted }
   }

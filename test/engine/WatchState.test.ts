@@ -128,6 +128,12 @@ describe("the state of a watch", () => {
     assert.deepStrictEqual(state.subscriptions, [{ ...at, without: [81] }])
   })
 
+  it("is recorded again where the record is lost", () => {
+    const state = new WatchState({ ...nothing, follows: [subscription("80")] })
+    assert.isUndefined(state.takeUnsaved())
+    assert.deepStrictEqual(state.takeUnsaved(true)?.follows, [subscription("80")])
+  })
+
   it("restores the replaced subscriptions, and leaves those added since", () => {
     const before = subscription("80", { without: [80] })
     const state = new WatchState({ ...nothing, follows: [before] })
