@@ -20,6 +20,7 @@ import { type ListenerOptions, missingOptions, tcpText, tlsOf } from "./listener
 import * as Options from "./options.ts"
 
 export interface PageOptions extends ListenerOptions {
+  readonly stateDirectory: string
   readonly address: Options.PageAddress
   readonly renewals: Renewals
   readonly doctorFlags: ReadonlyArray<string>
@@ -66,6 +67,10 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
         },
         epoch: randomUUID(),
         use: Effect.map(use, hostUse),
+        processorMillis: () => {
+          const { user, system } = process.threadCpuUsage()
+          return (user + system) / 1000
+        },
         doctor: yield* makeDoctor(doctorCommand(socket, options.doctorFlags)),
         reaching: socket === undefined ? "" : ` --socket ${quoted(socket)}`
       })
@@ -75,6 +80,13 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
         const { path } = address
         const groupId = Option.getOrUndefined(options.group)
         yield* servePageUnix(path, { ...server, groupId, folderMode: Options.folderMode() })
+        if (
+          groupId !== undefined &&
+          Path.dirname(Path.resolve(path)) === Path.resolve(options.stateDirectory)
+        )
+          yield* Effect.logWarning(
+            `the group of --group can't reach ${path}: its folder, that of the state, is for this user alone; give the page another folder`
+          )
         return `${path} with the page`
       }
       return `${tcpText(yield* servePageTcp({ ...server, ...address }))}, with the page`

@@ -177,7 +177,10 @@ const pageOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
   if (Option.isNone(listeners.page)) return undefined
   const { makePage } = yield* Effect.promise(() => import("./servePage.ts"))
   return yield* makePage(
-    { ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
+    {
+      ...{ ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
+      stateDirectory: options.mapper.stateDirectory
+    },
     {
       pid: state.predecessor?.pid,
       use: Effect.map(Context.get(state.host, RelayUse), (relay) => ({ ...processUse(relay), ...relay }))

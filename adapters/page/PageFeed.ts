@@ -18,6 +18,8 @@ export interface FeedOptions {
   /** Different in each process, and in each of its generations. */
   readonly epoch: string
   readonly use: Effect.Effect<HostUse>
+  /** The processor time that this thread has had, in milliseconds. */
+  readonly processorMillis: () => number
   readonly doctor: Doctor
   readonly reaching: string
 }
@@ -100,8 +102,11 @@ export const makeFeed = Effect.fnUntraced(function* (
   }
 })
 
-const lookOnce = Effect.fnUntraced(function* ({ driver, use, doctor }: FeedOptions, feed: Feed) {
-  const before = process.threadCpuUsage()
+const lookOnce = Effect.fnUntraced(function* (
+  { driver, use, doctor, processorMillis }: FeedOptions,
+  feed: Feed
+) {
+  const before = processorMillis()
   doctor.ask(checkedEveryMillis)
   const listed: ReadonlyArray<ListedMapping> = yield* Effect.catch(
     driver.listPorts ?? Effect.succeed([]),
@@ -110,8 +115,7 @@ const lookOnce = Effect.fnUntraced(function* ({ driver, use, doctor }: FeedOptio
   )
   const at = yield* Clock.currentTimeMillis
   feed.take(at, listed, doctor.found(), yield* use)
-  const { user, system } = process.threadCpuUsage(before)
-  const millis = ((user + system) / 1000) * dutyCycle
+  const millis = (processorMillis() - before) * dutyCycle
   feed.nextLookAt = at + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
 })
 
@@ -244,7 +248,7 @@ class Feed {
   #sequenceOf(lastEventId: string | undefined): number | undefined {
     const prefix = `${this.#options.epoch}-`
     const text = lastEventId?.startsWith(prefix) === true ? lastEventId.slice(prefix.length) : ""
-    return /^\d{1,15}$/.test(text) && Number(text) <= this.#sequence ? Number(text) : undefined
+    return /^[1-9]\d{0,14}$/.test(text) && Number(text) <= this.#sequence ? Number(text) : undefined
   }
 
   #keep(change: Encoded): void {

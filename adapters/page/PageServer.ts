@@ -183,6 +183,7 @@ const stream = (
   }
   // A proxy that buffered the stream would hold events back.
   response.writeHead(200, { ...guards, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" })
+  response.flushHeaders()
   if (method === "HEAD") return void response.end()
   streams.add(response)
   const unfollow = feed.follow(readerOf(response), headers["last-event-id"]?.toString())

@@ -4,6 +4,7 @@
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),
+  page: () => import("./page.ts"),
   transports: () => import("./transports.ts"),
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),

@@ -77,16 +77,16 @@ export class PageView {
         continue
       }
       const { row, listed: before } = tracked
-      const traffic = trafficOf(one, before, seconds)
       totals.add(one, before)
       tracked.listed = one
       tracked.look = this.#looks
       if (!isSameContext || !isSame(before, one)) {
-        tracked.row = { id: row.id, ...describe(key, one, context), ...traffic }
+        tracked.row = { id: row.id, ...describe(key, one, context), ...trafficOf(one, before, seconds) }
         seen.rows.push(tracked.row)
         if ((before.state === "conflicted") !== (one.state === "conflicted"))
           seen.turned.push({ row: tracked.row, to: one.state === "conflicted" ? "conflicted" : "served" })
-      } else if (takeTraffic(row, traffic)) seen.counts.push(countsOf(row))
+      } else if (!isIdle(row, one, before) && takeTraffic(row, trafficOf(one, before, seconds)))
+        seen.counts.push(countsOf(row))
     }
     const gone = this.#forgetUnseen()
     const host = { mappings: listed.length, problems: this.#problems(), ...totals.traffic(seconds) }
@@ -146,10 +146,12 @@ const trafficOf = (now: Counts, before: Counts, seconds: number | undefined): Tr
   bytesOutRate: rateOf(grown(now.bytesOut, before.bytesOut), seconds)
 })
 
-const trafficKeys = [
-  ...["connections", "bytesIn", "bytesOut"],
-  ...["connectionsRate", "bytesInRate", "bytesOutRate"]
-] as ReadonlyArray<keyof Traffic>
+const rates = ["connectionsRate", "bytesInRate", "bytesOutRate"] as const
+const trafficKeys = [...counters, ...rates]
+
+/** Whether nothing came since the look before, nor in the second before that: most rows, most of the time. */
+const isIdle = (row: PageRow, now: Counts, before: Counts): boolean =>
+  counters.every((counter) => now[counter] === before[counter]) && rates.every((rate) => !row[rate])
 
 /** Whether it differs from what the row had. */
 const takeTraffic = (row: Writable<Traffic>, traffic: Traffic): boolean => {
@@ -194,13 +196,13 @@ const sameLabels = (a: ListedMapping["labels"], b: ListedMapping["labels"]): boo
 
 /** The sums over all rows; `null` where none of them is counted. */
 class Totals {
-  readonly #sums = counters.map(() => ({ counted: 0, total: 0, more: 0 }))
+  readonly #sums = counters.map((counter) => ({ counter, counted: 0, total: 0, more: 0 }))
   #rows = 0
 
   add(now: Counts, before: Counts): void {
     this.#rows++
-    for (const [index, sum] of this.#sums.entries()) {
-      const counter = counters[index] ?? "connections"
+    for (const sum of this.#sums) {
+      const { counter } = sum
       const count = now[counter]
       if (count === undefined) continue
       sum.counted++

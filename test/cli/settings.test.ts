@@ -14,6 +14,8 @@ const values: Readonly<Record<string, string>> = {
   socket: "/x/p.sock",
   group: "7",
   tcp: "127.0.0.1:7000",
+  page: "unix:/x/page.sock",
+  "page-host": "a.example,b.example",
   "tls-cert": "/x/cert",
   "tls-key": "/x/key",
   "tls-ca": "/x/ca",
