@@ -5,6 +5,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
@@ -85,7 +86,11 @@ describe("map, ls and unmap", () => {
             yield* watched("unmap -p 8080"),
             done("unmapped 0.0.0.0:8080/tcp", "unmapped [::]:8080/tcp")
           )
-        }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+        }).pipe(
+          Effect.provide(
+            Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+          )
+        )
       )
   )
 
@@ -146,6 +151,45 @@ describe("map, ls and unmap", () => {
         )
         assert.deepStrictEqual(yield* mapped, [])
       })
+    )
+  )
+
+  it.live("drain a backend by its address or its container's name, and undrain it", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* engine.run({ name: "web" })
+        const ask = asking(yield* socketFor(yield* startWatch({ trustImageLabels: false })))
+        yield* ask("map -p 0.0.0.0:8080-8081:80-81 --to web")
+        yield* ask("map -p 0.0.0.0:8082:80 --to 172.17.0.3")
+        const states = Effect.map(ask("ls --json"), ({ stdout }) =>
+          (JSON.parse(stdout) as { Mappings: ReadonlyArray<{ State: string }> }).Mappings.map(
+            ({ State }) => State
+          )
+        )
+        assert.deepStrictEqual(
+          yield* ask("drain web"),
+          done("drained 0.0.0.0:8080-8081/tcp -> 172.17.0.2:80-81")
+        )
+        assert.deepStrictEqual(yield* states, ["drained", "drained", "live"])
+        assert.deepStrictEqual(
+          yield* ask("undrain 172.17.0.2 -p 8081"),
+          done("undrained 0.0.0.0:8081/tcp -> 172.17.0.2:81")
+        )
+        assert.deepStrictEqual(yield* states, ["drained", "live", "live"])
+        assert.deepStrictEqual(
+          yield* ask("drain db"),
+          failed("draining db failed: nothing leads to db; there are 172.17.0.2 (web), 172.17.0.3")
+        )
+        assert.deepStrictEqual(
+          yield* ask("drain web -p 9"),
+          failed("draining web failed: 9 does not lead to web, which has 0.0.0.0:8080/tcp, 0.0.0.0:8081/tcp")
+        )
+      }).pipe(
+        Effect.provide(
+          Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+        )
+      )
     )
   )
 
