@@ -200,13 +200,16 @@ const updateOfShare = ({ entry, share }: Reshare): Update => ({
 
 /**
  * A conflicted entry holds nothing: it is in the way only once its port is reserved for another, or once its service
- * has another policy.
+ * has another policy. Nothing is in the way of an entry that gets other slots alone, or is drained.
  */
 export const conflictedInTheWay = (
   state: State,
-  changed: ReadonlyArray<{ readonly mapping: Mapping }>
+  changed: ReadonlyArray<Pick<Update, "entry" | "mapping">>
 ): ReadonlyArray<MappingEntry> => {
-  const inTheWay = changed.flatMap(({ mapping }) =>
+  const asked = changed.filter(
+    ({ entry, mapping }) => entry.mapping === mapping || entry.mapping.labels !== mapping.labels
+  )
+  const inTheWay = asked.flatMap(({ mapping }) =>
     mapping.mode === "routed" || mapping.standby
       ? (state.get(mappingKey(mapping)) ?? [])
       : state

@@ -222,7 +222,14 @@ describe("completions", () => {
       for (const command of ["serve", "map", "unmap", "ls", "doctor", "reset"])
         assert.include(commands.split(" "), command)
       assert.deepStrictEqual(rest, [
-        ...["unmap", "--watch", "--stale", "pretty json logfmt", "auto nat engine proxy routed", "--label"],
+        ...[
+          "unmap undrain",
+          "--watch",
+          "--stale",
+          "pretty json logfmt",
+          "auto nat engine proxy routed",
+          "--label"
+        ],
         ...["web db", "0.0.0.0:8080/tcp", ""]
       ])
     })

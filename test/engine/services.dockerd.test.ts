@@ -203,13 +203,18 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
         const names = ["web-1", "web-2", "web-3"]
         for (const name of names) yield* leaveContainer(dockerd, name, { labels: project("shop") })
         yield* until(tally(client, 8080, 60), (counts) => names.every((name) => (counts[name] ?? 0) > 0))
-        const steady = yield* Effect.forkChild(rate(client, 8080, 300, 8))
+        const steady = yield* Effect.forkChild(rate(client, 8080, 300, 12))
         for (const name of names) {
           const { status, body } = yield* plugin.call("Drain", { Backend: name })
           assert.strictEqual(status, 200, body)
           yield* until(connectionsOf(dockerd, name), (count) => count === 0)
           yield* docker(dockerd, ["rm", "--force", name])
-          yield* leaveContainer(dockerd, `${name}-new`, { labels: project("shop") })
+          // It begins to listen after it runs.
+          yield* leaveContainer(dockerd, `${name}-new`, {
+            labels: project("shop"),
+            args: ["--health-cmd=wget -q -O /dev/null http://127.0.0.1/", "--health-interval=1s"]
+          })
+          yield* until(tally(client, 8080, 40), (counts) => (counts[`${name}-new`] ?? 0) > 0)
         }
         const { error = 0, ...answered } = yield* Fiber.join(steady)
         assert.strictEqual(error, 0, JSON.stringify(answered))
