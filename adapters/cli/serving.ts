@@ -1,6 +1,6 @@
 /** What `serve` runs in each generation of its process (see `Upgrade`): the mapper, its listeners, and the watch. */
 import * as Path from "node:path"
-import { Console, Context, Duration, Effect, identity, Layer, Option } from "effect"
+import { Console, Context, Duration, Effect, Layer, Option } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import type { Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
@@ -118,11 +118,14 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   const { handoff, host, lock } = state
   const passedOn = handoff.connections()
   const page = yield* pageOf(serving)
-  const decorated = (otlp?.withSteps ?? identity) as NonNullable<MapperOptions["decorate"]>
+  const decorations = [page?.decorate, otlp?.withSteps].filter((decorate) => decorate !== undefined)
   const mapper = yield* Layer.build(
     mapperOn({
       ...{ ...options.mapper, lock, listening: () => ownGuards(serving) },
-      decorate: page === undefined ? otlp?.withSteps : (services) => decorated(page.decorate(services)),
+      decorate:
+        decorations.length === 0
+          ? undefined
+          : (services) => decorations.reduce((decorated, decorate) => decorate(decorated), services),
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   ).pipe(Effect.provideService(LiveSessions, new Set(passedOn.flatMap(({ session }) => session ?? []))))

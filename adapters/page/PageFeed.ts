@@ -32,8 +32,6 @@ export interface Reader {
   /** Whether it has taken everything that was written. */
   readonly isReady: () => boolean
   readonly write: (parts: ReadonlyArray<Uint8Array>) => void
-  /** Closes the connection of a page that reads too slowly. */
-  readonly drop: () => void
 }
 
 export interface PageFeed {
@@ -53,9 +51,6 @@ const longestIntervalMillis = 10_000
 const checkedEveryMillis = 300_000
 const checkedAtOnceMillis = 60_000
 
-/** How long a reader may leave something unread before it is dropped. */
-const unreadMillis = 30_000
-
 /** How much of past changes is kept for readers that missed some. */
 const keptChanges = 30
 const keptBytes = 1 << 20
@@ -64,7 +59,6 @@ interface Following {
   readonly reader: Reader
   /** The sequence of what it was sent last; `undefined` before the first state. */
   sent: number | undefined
-  unreadSince: number | undefined
 }
 
 interface Encoded {
@@ -88,7 +82,7 @@ export const makeFeed = Effect.fnUntraced(function* (
       Effect.gen(function* () {
         yield* feed.wanted.await
         yield* look
-        feed.send(clock.currentTimeMillisUnsafe())
+        feed.send()
         yield* Effect.sleep(Math.max(feed.nextLookAt - clock.currentTimeMillisUnsafe(), 1))
       })
     )
@@ -195,13 +189,13 @@ class Feed {
   }
 
   follow(reader: Reader, lastEventId: string | undefined, now: number): () => void {
-    const following: Following = { reader, sent: this.#sequenceOf(lastEventId), unreadSince: undefined }
+    const following: Following = { reader, sent: this.#sequenceOf(lastEventId) }
     reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
     this.#following.add(following)
     this.wanted.openUnsafe()
     this.#options.doctor.ask(checkedAtOnceMillis)
     // Otherwise a look is about to be made.
-    if (now < this.nextLookAt) this.#sendTo(following, now)
+    if (now < this.nextLookAt) this.#sendTo(following)
     return () => {
       this.#following.delete(following)
       if (this.#following.size > 0) return
@@ -212,20 +206,14 @@ class Feed {
     }
   }
 
-  send(now: number): void {
-    for (const following of this.#following) this.#sendTo(following, now)
+  send(): void {
+    for (const following of this.#following) this.#sendTo(following)
   }
 
   /** A reader that has not read everything gets what it misses later, so that little is ever kept for it. */
-  #sendTo(following: Following, now: number): void {
+  #sendTo(following: Following): void {
     const { reader, sent } = following
-    if (!reader.isReady()) {
-      following.unreadSince ??= now
-      if (now - following.unreadSince > unreadMillis) reader.drop()
-      return
-    }
-    following.unreadSince = undefined
-    if (sent === this.#sequence) return
+    if (!reader.isReady() || sent === this.#sequence) return
     const missed = sent === undefined ? [] : this.#changes.filter(({ sequence }) => sequence > sent)
     const isWhole = missed.length > 0 && missed.length === this.#sequence - (sent ?? 0)
     following.sent = this.#sequence
