@@ -43,8 +43,8 @@ export interface PageFeed {
 
 /** From one look to the next. */
 const intervalMillis = 1_000
-/** The part of a processor that looks may take: one in so many. */
-const dutyCycle = 32
+/** The part of a processor that looks may take: one in so many. Threads of V8 take some more for its garbage. */
+const dutyCycle = 40
 const longestIntervalMillis = 10_000
 
 /** How old the checks of `doctor` may be: while pages are open, and for one that opens. */
@@ -82,7 +82,6 @@ export const makeFeed = Effect.fnUntraced(function* (
       Effect.gen(function* () {
         yield* feed.wanted.await
         yield* look
-        feed.send()
         yield* Effect.sleep(Math.max(feed.nextLookAt - clock.currentTimeMillisUnsafe(), 1))
       })
     )
@@ -109,6 +108,7 @@ const lookOnce = Effect.fnUntraced(function* (
   )
   const at = yield* Clock.currentTimeMillis
   feed.take(at, listed, doctor.found(), yield* use)
+  feed.send()
   const millis = (processorMillis() - before) * dutyCycle
   feed.nextLookAt = at + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
 })
