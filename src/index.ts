@@ -65,6 +65,7 @@ export {
   type DriverError,
   type FollowRequest,
   type GroupsError,
+  type InterfaceRequest,
   isOwner,
   type ListedMapping,
   ListedOwner,
@@ -102,7 +103,7 @@ export type {
 } from "./protocol/PortBinding.ts"
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
-export type { Publish, Unpublish } from "./protocol/PublishSyntax.ts"
+export type { Publish, PublishTo, Unpublish } from "./protocol/PublishSyntax.ts"
 export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"

@@ -1,8 +1,9 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { containerLabel, idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
@@ -21,13 +22,16 @@ export const mappingLines = (
   ]
 }
 
-/** Why mappings are not served, and containers not published: too long for the table. */
+/** Why mappings are not served, containers not published and interfaces waited for: too long for the table. */
 const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
   const { container, labels, reason, state } = row
   if (reason === undefined) return []
   const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
-  const publish = labels.get("portmapper.publish") ?? (row.frontendIp === "" ? [] : listedFrontend(row))
-  const what = [container === undefined ? [] : containerText(container), publish].flat()
+  const publish = labels.get(publishLabel) ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [
+    container === undefined ? (labels.get(toLabel) ?? []) : containerText(container),
+    publish
+  ].flat()
   return [printable([...what, why].join(": "))]
 }
 

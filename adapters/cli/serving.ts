@@ -32,7 +32,7 @@ import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts
 import { handoverSocket } from "./options.ts"
 import type { ServedPage } from "./servePage.ts"
 import { exporter } from "./telemetry.ts"
-import { releaseFilter, watching } from "./watching.ts"
+import { following, releaseFilter, watching } from "./watching.ts"
 
 export interface ServingOptions {
   readonly listeners: ListenerOptions
@@ -211,7 +211,7 @@ const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving, page:
   if (releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseAtEnd(base)))
   if (watch !== undefined && releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseFilter))
   const { acceptMark, dockerUserMark, stateDirectory } = mapper
-  if (watch === undefined) return base
+  if (watch === undefined) return yield* Effect.provideService(following(stateDirectory), Driver, base)
   return yield* Effect.provideService(
     watching({
       ...watch,

@@ -9,6 +9,7 @@ import {
   bindingsGranted,
   drainRequest,
   followContainerRequest,
+  followInterfaceRequest,
   groupsGranted,
   mapGroupsRequest,
   mapPortsRequest,
@@ -19,6 +20,7 @@ import {
   CurrentOwner,
   type DrainRequest,
   type FollowRequest,
+  type InterfaceRequest,
   type ListedMapping
 } from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
@@ -57,6 +59,10 @@ export interface PluginClient {
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
   readonly followContainer: (follow: FollowRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only our plugin follows interfaces; any other: `NotOffered`. */
+  readonly followInterface: (
+    follow: InterfaceRequest
+  ) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin drains a backend; any other: `NotOffered`. */
   readonly drain: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
@@ -137,6 +143,10 @@ export const makeClient = Effect.fnUntraced(function* (
     followContainer: (follow) =>
       offered(
         asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
+      ),
+    followInterface: (follow) =>
+      offered(
+        asked("PortMapper.FollowInterface", followInterfaceRequest(follow), decodeMapPorts, bindingsFollowed)
       ),
     drain: (request) =>
       offered(

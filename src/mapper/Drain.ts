@@ -4,11 +4,11 @@
  */
 import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../protocol/Driver.ts"
+import { containerLabel, followedInterface } from "../protocol/FollowLabels.ts"
 import type { PortBinding } from "../protocol/PortBinding.ts"
 import { hostsOf, type Unpublish, unpublishText } from "../protocol/PublishSyntax.ts"
 import { type ApplyError, apply, undoing } from "./Apply.ts"
 import type { Update } from "./Change.ts"
-import { containerLabel } from "./Labels.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { isConflicted, type Mapping, type MappingEntry, mappingText } from "./Mapping.ts"
 import { planAgain, resourcesOf } from "./Plan.ts"
@@ -88,11 +88,13 @@ const isOfContainer = (mapping: Mapping, text: string): boolean => {
   )
 }
 
-const isAt = ({ protocol, host, port }: Mapping, asked: Unpublish): boolean =>
+const isAt = ({ protocol, host, port, labels }: Mapping, asked: Unpublish): boolean =>
   protocol === asked.protocol &&
   port >= asked.ports.first &&
   port <= asked.ports.last &&
-  hostsOf(asked.host).some(({ key }) => key === host.key)
+  (asked.interfaceName === undefined
+    ? hostsOf(asked.host).some(({ key }) => key === host.key)
+    : asked.interfaceName === followedInterface(labels))
 
 const backendsText = (all: ReadonlyArray<MappingEntry>): string => {
   const texts = all.map(({ mapping }) => {

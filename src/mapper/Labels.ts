@@ -6,7 +6,9 @@
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../protocol/Address.ts"
+import { containerLabel, toLabel } from "../protocol/FollowLabels.ts"
 import { preview } from "../protocol/GoJson.ts"
+import { interfaceLabel } from "../protocol/InterfaceLabel.ts"
 import { type Limits, noLimits } from "../protocol/Limits.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -22,8 +24,6 @@ export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 /** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
 export type Idle = "waiting" | "asleep"
 export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
-/** The container of a mapping, as `NAME/ID` with the first 12 digits of the id. Set by `portmapper watch`. */
-export const containerLabel = "portmapper.container"
 /** Set by the caller that knows the backend, such as `portmapper watch`. */
 export const idleLabel = "portmapper.idle"
 
@@ -64,16 +64,19 @@ export const maxLabelBytes = 16 * 1024
 /** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
+/**
+ * `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them, and refuses
+ * `interface`.
+ */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "health", "wait-healthy", "publish", "network"]
+  ...["share", "balance", "health", "wait-healthy", "publish", "network", "interface"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
-/** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = [idleLabel, containerLabel, "portmapper.cni-network", "portmapper.cni-netns"]
+/** Labels that the plugin sets itself for what it follows, and the CNI plugin. */
+const written = [idleLabel, containerLabel, toLabel, "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 
@@ -162,6 +165,10 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
+    case interfaceLabel:
+      return Result.fail(
+        "left out here, where addresses are published: interfaces are followed for portmapper map -p INTERFACE:PORT:CONTAINERPORT, and for the same in the label portmapper.publish (serve --watch)"
+      )
     default:
       return isUnknownLabel(name)
         ? Result.fail(`one of the known labels (the nearest is ${nearestLabel(name)}): ${known.join(", ")}`)

@@ -1,6 +1,8 @@
 /** What the page shows now: takes one list of the mappings after the other, and finds what has changed. */
+
 import type { ListedMapping } from "../protocol/Driver.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
+import { countsOf } from "./Counts.ts"
 import { type Described, describe, keyOf, type RowContext } from "./PageRows.ts"
 import type { PageChange, PageCounts, PageHost, PageRow, PageSample } from "./PageState.ts"
 
@@ -163,16 +165,6 @@ const takeTraffic = (row: Writable<Traffic>, traffic: Traffic): boolean => {
     }
   return differs
 }
-
-const countsOf = (row: PageRow): PageCounts => [
-  row.id,
-  row.connections,
-  row.bytesIn,
-  row.bytesOut,
-  row.connectionsRate,
-  row.bytesInRate,
-  row.bytesOutRate
-]
 
 /** Apart from traffic; the key is the same already. */
 const isSame = (a: ListedMapping, b: ListedMapping): boolean =>

@@ -6,7 +6,7 @@ import { Context, type Effect, type Scope } from "effect"
 import type { Address } from "./Address.ts"
 import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
-import type { Publish, Unpublish } from "./PublishSyntax.ts"
+import type { Publish, PublishTo, Unpublish } from "./PublishSyntax.ts"
 
 /**
  * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
@@ -90,6 +90,13 @@ export interface FollowRequest {
   readonly labels: Labels
 }
 
+/** Ports to publish at the addresses of interfaces; each `publish` names one. */
+export interface InterfaceRequest {
+  readonly to: PublishTo
+  readonly publish: ReadonlyArray<Publish>
+  readonly labels: Labels
+}
+
 /** A backend whose traffic is taken away (`drained`) or given back. */
 export interface DrainRequest {
   /** A container's name, its id or the beginning of that, or an address. */
@@ -138,6 +145,14 @@ export class Driver extends Context.Service<
      */
     readonly followContainer?: (
       follow: FollowRequest
+    ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * Publishes ports at every address of an interface, all of them or none, and follows the interface: at an address
+     * that comes later they are published as soon as it is there, until they are unmapped. An interface without an
+     * address, or that does not exist, is waited for. Answers and scope as with `mapPorts`, address after address.
+     */
+    readonly followInterface?: (
+      follow: InterfaceRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /**
      * From now on leads no new connection to the backend, or does again; what is established goes on. Returns the

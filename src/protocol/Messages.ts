@@ -4,7 +4,7 @@
  * `PortBinding.ts`, which the rest of the program uses.
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups`,
- * `FollowContainer`, `Drain` and `Undrain` are ours.
+ * `FollowContainer`, `FollowInterface`, `Drain` and `Undrain` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -137,6 +137,13 @@ export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
 export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
+
+/** `To` is one address of the container, or one of each family; each `Publish` names an interface. */
+export const FollowInterfaceRequest = goStruct({
+  To: list(Text, 2),
+  Publish: list(Text, most),
+  Labels: labels
+})
 
 /** `Backend` is a container's name or id, or an address; `Ports` are in the syntax of `unmap -p`. */
 export const DrainRequest = goStruct({ Backend: text, Ports: list(Text, most) })

@@ -19,6 +19,7 @@ import {
   type ActivateResponse,
   DrainRequest,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsRequest,
   type ListPortsResponse,
   MapGroupsRequest,
@@ -33,6 +34,7 @@ import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
 import {
   drainOf,
+  followInterfaceOf,
   followOf,
   fullRangeOf,
   groupOf,
@@ -49,6 +51,7 @@ export const Method = Schema.Literals([
   "PortMapper.ListPorts",
   "PortMapper.MapGroups",
   "PortMapper.FollowContainer",
+  "PortMapper.FollowInterface",
   "PortMapper.Drain",
   "PortMapper.Undrain"
 ])
@@ -289,6 +292,14 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operating<type
   return mapPortsResponse(yield* driver.followContainer(follow))
 })
 
+const followInterface = Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.followInterface === undefined)
+    return yield* new MethodNotFound({ method: "PortMapper.FollowInterface" })
+  const follow = yield* Effect.fromResult(Result.flatMap(decodeFollowInterface(body), followInterfaceOf))
+  return mapPortsResponse(yield* driver.followInterface(follow))
+})
+
 const draining = (method: Method, drained: boolean) =>
   Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
     const driver = yield* Driver
@@ -309,6 +320,7 @@ const operations = {
   "PortMapper.ListPorts": listPorts,
   "PortMapper.MapGroups": mapGroups,
   "PortMapper.FollowContainer": followContainer,
+  "PortMapper.FollowInterface": followInterface,
   "PortMapper.Drain": draining("PortMapper.Drain", true),
   "PortMapper.Undrain": draining("PortMapper.Undrain", false)
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
@@ -335,4 +347,5 @@ const decodeMapGroups = decoder("MapGroups", MapGroupsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)
+const decodeFollowInterface = decoder("FollowInterface", FollowInterfaceRequest)
 const decodeDrain = decoder("Drain", DrainRequest)

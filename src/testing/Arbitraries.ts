@@ -7,6 +7,7 @@ import type {
   DrainRequest,
   ErrorResponse,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsRequest,
   ListPortsResponse,
   MapGroupsRequest,
@@ -124,6 +125,14 @@ export const listPortsRequest: fc.Arbitrary<typeof ListPortsRequest.Encoded> = f
 export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.Encoded> = fc.record({
   Container: fc.constantFrom("web", "0123456789ab"),
   Publish: fc.subarray(["8080:80", "80", "127.0.0.1:9000-9002:9000-9002/udp", "[::]:8443:443"], {
+    minLength: 1
+  }),
+  Labels: labels
+})
+
+export const followInterfaceRequest: fc.Arbitrary<typeof FollowInterfaceRequest.Encoded> = fc.record({
+  To: fc.subarray(["172.17.0.2", "fd00::2"], { minLength: 1 }),
+  Publish: fc.subarray(["eth0:8080:80", "wg0:9000-9002:9000-9002/udp", "br-1.2:53:53/sctp"], {
     minLength: 1
   }),
   Labels: labels
@@ -251,8 +260,9 @@ export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
   )
 )
 
-/** A label that is refused: an unknown one under our prefix, or a bad value. */
+/** A label that is refused: an unknown one under our prefix, one that is not for `MapPorts`, or a bad value. */
 const wrongLabels = fc.constantFrom<Record<string, unknown>>(
+  { "portmapper.interface": "eth0" },
   { "portmapper.mod": "nat" },
   { "portmapper.mode": "NAT" },
   { "portmapper.allow": "" },

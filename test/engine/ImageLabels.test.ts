@@ -87,7 +87,8 @@ describe("the effective labels of a container", () => {
         "health opens",
         "wait-healthy opens",
         "publish opens",
-        "network steers"
+        "network steers",
+        "interface steers"
       ]
     )
   })

@@ -382,13 +382,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     ]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
-    ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"],
-    [
-      "drains-end-when-the-backend-is-asked-for-again",
-      "creationOf",
-      "conflicted?.mapping.drained",
-      "undefined"
-    ]
+    ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
   ]),
   ...faultsOf("src/mapper/Apply.ts")([
     ["services-keep-the-slots-of-a-released-backend", "releaseTogether", "respread(staying)", "[]"],
