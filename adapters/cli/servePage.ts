@@ -99,7 +99,7 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
 const reachingFlags = (options: PageOptions): ReadonlyArray<string> => {
   const { socket, tcp, tlsCert } = options
   if (Option.isSome(tcp) && Option.isNone(socket))
-    return ["--url", engineUrl({ ...tcp.value, secure: Option.isSome(tlsCert) })]
+    return ["--url", engineUrl({ ...tcp.value, address: tcp.value.host, secure: Option.isSome(tlsCert) })]
   const path = Options.socketOf(options)
   return path === Options.defaultSocket("portmapper") ? [] : ["--socket", Path.resolve(path)]
 }

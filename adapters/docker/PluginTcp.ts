@@ -150,7 +150,7 @@ export const hostPortText = ({ host, port }: HostPort): string =>
  * The URL by which the Engine on this host reaches a listener: `tcp://` without TLS, `https://` with it. A host name
  * is kept, since the server's certificate is for names; an unspecified address becomes the loopback one.
  */
-export const engineUrl = ({ host, port, secure }: Omit<Listening, "address">): string => {
+export const engineUrl = ({ host, port, secure }: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(host))
   const reached =
     address !== undefined && isUnspecified(address) ? (address.family === 6 ? "::1" : "127.0.0.1") : host
