@@ -1,0 +1,126 @@
+/** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
+import { Effect, Exit } from "effect"
+import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
+import type { CellState, Claim, ClaimName, ClaimOutcome, HeldClaim, Session } from "./ClusterState.ts"
+import { makeDoubts } from "./Doubts.ts"
+import {
+  ClusterError,
+  type Etcd,
+  type LeaseLost,
+  type Operation,
+  requestLimits,
+  type Transaction
+} from "./Etcd.ts"
+import { readKeys } from "./readKeys.ts"
+
+/** Beside the claims a transaction moves the cell, and reads it. */
+const mostClaims = requestLimits.operations - 2
+
+/** For a claim with the settling of its doubts. */
+const claimTimeout = "3 seconds"
+
+/** Each is a transaction of its own within one request. */
+const releasesAtOnce = requestLimits.operations / 2
+
+type Seen = Pick<CellState, "cell" | "revision">
+type Released = ClaimName & Pick<HeldClaim, "revision">
+
+export const makeClaiming = Effect.fnUntraced(function* (etcd: Etcd["Service"], keys: ClusterKeys) {
+  const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<Released>) {
+    for (let start = 0; start < claims.length; start += releasesAtOnce) {
+      const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
+      // Nothing is put on a lease.
+      yield* Effect.catchTag(etcd.transact({ compare: [], success }), "LeaseLost", Effect.die)
+    }
+  })
+
+  const doubts = yield* makeDoubts(etcd, keys, release)
+
+  const claim = Effect.fn("ClusterStore.claim")(
+    function* (
+      session: Session,
+      seen: Seen,
+      claims: ReadonlyArray<Claim>
+    ): Effect.fn.Return<ClaimOutcome, ClusterError | LeaseLost> {
+      if (claims.length === 0 || claims.length > mostClaims)
+        return yield* refused(`1 to ${mostClaims} claims are made at once, not ${claims.length}`)
+      yield* doubts.settleCell(seen.cell)
+      const doubt = { cell: seen.cell, seen: seen.revision, lease: session.lease, claims }
+      const sent = Effect.catchTag(
+        etcd.transact(claimAll(keys, session, seen, claims)),
+        "ClusterError",
+        (error) => (error.mayBeDone ? Effect.mapError(doubts.settle(doubt), unsettled) : Effect.fail(error))
+      )
+      const { succeeded, revision, reads } = yield* Effect.onExit(sent, (exit) =>
+        isCertain(exit) ? Effect.void : doubts.add(doubt)
+      )
+      const state = cellState(keys, seen.cell, revision, reads[0] ?? [])
+      return { _tag: succeeded ? "Claimed" : "Moved", state }
+    },
+    Effect.timeoutOrElse({ duration: claimTimeout, orElse: () => Effect.fail(tooLate) })
+  )
+
+  const readCell = Effect.fn("ClusterStore.readCell")(function* (cell: string) {
+    const { revision, entries } = yield* readKeys(etcd, keys.cell(cell))
+    return cellState(keys, cell, revision, entries)
+  })
+
+  return { claim, release, readCell }
+})
+
+const claimAll = (
+  keys: ClusterKeys,
+  { host, lease }: Session,
+  { cell, revision }: Seen,
+  claims: ReadonlyArray<Claim>
+): Transaction => {
+  const key = keys.cell(cell)
+  const read: Operation = { _tag: "Read", prefix: key }
+  return {
+    compare: [
+      { _tag: "Revision", key, is: revision },
+      ...claims.map(({ name }) => ({ _tag: "CreateRevision", key: keys.claim(cell, name), is: 0 }) as const)
+    ],
+    success: [
+      { _tag: "Put", key, value: "" },
+      ...claims.map(
+        ({ name, value }): Operation => ({
+          _tag: "Put",
+          key: keys.claim(cell, name),
+          value: claimText(host, value),
+          lease
+        })
+      ),
+      read
+    ],
+    failure: [read]
+  }
+}
+
+const releaseOne = (keys: ClusterKeys, { cell, name, revision }: Released): Operation => {
+  const key = keys.claim(cell, name)
+  const compare = [{ _tag: "CreateRevision", key, is: revision }] as const
+  return { _tag: "Transaction", transaction: { compare, success: [{ _tag: "Delete", key }] } }
+}
+
+const refused = (detail: string) =>
+  new ClusterError({ reason: "Refused", endpoint: "", detail, mayBeDone: false })
+
+const tooLate = new ClusterError({
+  reason: "Unreachable",
+  endpoint: "",
+  detail: "no answer within 3 s",
+  mayBeDone: true
+})
+
+/** The request before it may be done, whatever became of the one that asked. */
+const unsettled = (error: ClusterError | LeaseLost): ClusterError | LeaseLost =>
+  error._tag === "LeaseLost" ? error : new ClusterError({ ...error, mayBeDone: true })
+
+/** All of it was done, or nothing of it was, nor will be. */
+const isCertain = (exit: Exit.Exit<unknown, ClusterError | LeaseLost>): boolean => {
+  if (Exit.isSuccess(exit)) return true
+  const [reason, ...others] = exit.cause.reasons
+  if (reason?._tag !== "Fail" || others.length > 0) return false
+  return reason.error._tag === "LeaseLost" || !reason.error.mayBeDone
+}
