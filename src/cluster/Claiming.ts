@@ -1,8 +1,8 @@
 /** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
-import { Effect, Exit } from "effect"
+import { Duration, Effect, Exit } from "effect"
 import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
 import type { CellState, Claim, ClaimName, ClaimOutcome, HeldClaim, Session } from "./ClusterState.ts"
-import { makeDoubts } from "./Doubts.ts"
+import { type Doubt, made, makeDoubts } from "./Doubts.ts"
 import {
   ClusterError,
   type Etcd,
@@ -16,16 +16,17 @@ import { readKeys } from "./readKeys.ts"
 /** Beside the claims a transaction moves the cell, and reads it. */
 const mostClaims = requestLimits.operations - 2
 
-/** For a claim with the settling of its doubts. */
-const claimTimeout = "3 seconds"
-
 /** Each is a transaction of its own within one request. */
 const releasesAtOnce = requestLimits.operations / 2
 
 type Seen = Pick<CellState, "cell" | "revision">
 type Released = ClaimName & Pick<HeldClaim, "revision">
 
-export const makeClaiming = Effect.fnUntraced(function* (etcd: Etcd["Service"], keys: ClusterKeys) {
+export const makeClaiming = Effect.fnUntraced(function* (
+  etcd: Etcd["Service"],
+  keys: ClusterKeys,
+  patience: Duration.Duration
+) {
   const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<Released>) {
     for (let start = 0; start < claims.length; start += releasesAtOnce) {
       const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
@@ -45,19 +46,15 @@ export const makeClaiming = Effect.fnUntraced(function* (etcd: Etcd["Service"], 
       if (claims.length === 0 || claims.length > mostClaims)
         return yield* refused(`1 to ${mostClaims} claims are made at once, not ${claims.length}`)
       yield* doubts.settleCell(seen.cell)
-      const doubt = { cell: seen.cell, seen: seen.revision, lease: session.lease, claims }
-      const sent = Effect.catchTag(
+      const doubt: Doubt = { ...seen, lease: session.lease, claims }
+      const { revision, reads } = yield* Effect.onExit(
         etcd.transact(claimAll(keys, session, seen, claims)),
-        "ClusterError",
-        (error) => (error.mayBeDone ? Effect.mapError(doubts.settle(doubt), unsettled) : Effect.fail(error))
-      )
-      const { succeeded, revision, reads } = yield* Effect.onExit(sent, (exit) =>
-        isCertain(exit) ? Effect.void : doubts.add(doubt)
+        (exit) => (isCertain(exit) ? Effect.void : doubts.add(doubt))
       )
       const state = cellState(keys, seen.cell, revision, reads[0] ?? [])
-      return { _tag: succeeded ? "Claimed" : "Moved", state }
+      return { _tag: made(doubt, state).length > 0 ? "Claimed" : "Moved", state }
     },
-    Effect.timeoutOrElse({ duration: claimTimeout, orElse: () => Effect.fail(tooLate) })
+    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(tooLate(patience)) })
   )
 
   const readCell = Effect.fn("ClusterStore.readCell")(function* (cell: string) {
@@ -106,16 +103,13 @@ const releaseOne = (keys: ClusterKeys, { cell, name, revision }: Released): Oper
 const refused = (detail: string) =>
   new ClusterError({ reason: "Refused", endpoint: "", detail, mayBeDone: false })
 
-const tooLate = new ClusterError({
-  reason: "Unreachable",
-  endpoint: "",
-  detail: "no answer within 3 s",
-  mayBeDone: true
-})
-
-/** The request before it may be done, whatever became of the one that asked. */
-const unsettled = (error: ClusterError | LeaseLost): ClusterError | LeaseLost =>
-  error._tag === "LeaseLost" ? error : new ClusterError({ ...error, mayBeDone: true })
+const tooLate = (patience: Duration.Duration) =>
+  new ClusterError({
+    reason: "Unreachable",
+    endpoint: "any endpoint",
+    detail: `no answer within ${Duration.toSeconds(patience)} s`,
+    mayBeDone: true
+  })
 
 /** All of it was done, or nothing of it was, nor will be. */
 const isCertain = (exit: Exit.Exit<unknown, ClusterError | LeaseLost>): boolean => {

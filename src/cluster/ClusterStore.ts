@@ -8,7 +8,7 @@
  *     cells/CELL/         stays: its revision moves with every claim in the cell
  *     cells/CELL/NAME     on its host's lease: a claim, `HOST VALUE`
  */
-import { Context, type Duration, Effect, Layer, type Stream } from "effect"
+import { Context, Duration, Effect, Layer, type Stream } from "effect"
 import { makeClaiming } from "./Claiming.ts"
 import { clusterKeys } from "./ClusterKeys.ts"
 import type {
@@ -27,11 +27,14 @@ import type {
 import { readAll, watch } from "./ClusterWatch.ts"
 import { type ClusterError, Etcd, type EtcdCounts, type LeaseLost } from "./Etcd.ts"
 import type { LeaseSpan } from "./LeaseSpan.ts"
+import { retryEtcd } from "./retryEtcd.ts"
 import { makeSessions } from "./Sessions.ts"
 
 export interface ClusterStoreOptions {
   /** The cluster's name; the keys of two names never meet. */
   readonly name: string
+  /** How long a claim takes at most, and any other request. Default 3 s. */
+  readonly patience?: Duration.Duration | undefined
 }
 
 export class ClusterStore extends Context.Service<
@@ -59,9 +62,11 @@ export class ClusterStore extends Context.Service<
     /**
      * Claims all or none, if nobody has claimed in the cell since `seen.revision`: the caller has decided on `seen` that they
      * overlap nothing, and decides again on the state in `Moved`. Gone claims don't move a cell, so `seen` may name more than
-     * there are. After any failure, and an interruption, nothing is held for longer than etcd can't be reached: where the
-     * reply was lost, the store finds out and gives the claims back, before it claims in that cell again, or with the
-     * lease's end. A request that is still on its way then is made void by moving the cell.
+     * there are. Names are new in the cell. Ends within `patience`.
+     *
+     * After any failure, and an interruption, nothing is held for longer than etcd can't be reached: where no reply came,
+     * the store finds out and gives the claims back, before it claims in that cell again, or they go with the lease. A
+     * request that is still on its way then is made void by moving the cell.
      */
     readonly claim: (
       session: Session,
@@ -86,15 +91,19 @@ export class ClusterStore extends Context.Service<
     readonly counts: Effect.Effect<EtcdCounts>
   }
 >()("portmapper/cluster/ClusterStore") {
-  static readonly layer = (options: ClusterStoreOptions): Layer.Layer<ClusterStore, never, Etcd> =>
+  static readonly layer = ({
+    name,
+    patience = Duration.seconds(3)
+  }: ClusterStoreOptions): Layer.Layer<ClusterStore, never, Etcd> =>
     Layer.effect(
       ClusterStore,
       Effect.gen(function* () {
-        const etcd = yield* Etcd
-        const keys = clusterKeys(options.name)
+        // A claim may settle the doubts of its cell first, and its error names the reason.
+        const etcd = retryEtcd(yield* Etcd, Duration.times(patience, 5 / 6))
+        const keys = clusterKeys(name)
         return ClusterStore.of({
           ...makeSessions(etcd, keys),
-          ...(yield* makeClaiming(etcd, keys)),
+          ...(yield* makeClaiming(etcd, keys, patience)),
           readAll: readAll(etcd, keys),
           watch: watch(etcd, keys),
           counts: etcd.counts

@@ -5,15 +5,23 @@
  */
 import { Effect, Latch, Random, Semaphore } from "effect"
 import { type ClusterKeys, cellState } from "./ClusterKeys.ts"
-import type { Claim, ClaimName, HeldClaim } from "./ClusterState.ts"
-import type { ClusterError, Etcd, LeaseId, Operation } from "./Etcd.ts"
+import type { CellState, Claim, ClaimName, HeldClaim } from "./ClusterState.ts"
+import type { ClusterError, Etcd, LeaseId, Operation, Transaction } from "./Etcd.ts"
 
 export interface Doubt {
   readonly cell: string
-  /** The cell's revision that the claims were made on. */
-  readonly seen: number
+  /** The cell's, that the claims were made on. */
+  readonly revision: number
   readonly lease: LeaseId
   readonly claims: ReadonlyArray<Claim>
+}
+
+/** The claims that it made; none where it made none. */
+export const made = (doubt: Doubt, { claims }: CellState): ReadonlyArray<HeldClaim> => {
+  const names = new Set(doubt.claims.map(({ name }) => name))
+  return claims.filter(
+    ({ name, lease, revision }) => names.has(name) && lease === doubt.lease && revision > doubt.revision
+  )
 }
 
 /** Remembers doubts, and gives back what they turn out to hold, as soon as etcd can be reached. */
@@ -28,34 +36,15 @@ export const makeDoubts = Effect.fnUntraced(function* (
   const isDoubtful = yield* Latch.make()
   const settling = yield* Semaphore.make(1)
 
-  /** `succeeded`: the claims are held. Else they are not, and never will be. Its read is that of the cell. */
-  const settle = ({ cell, seen, lease, claims }: Doubt) => {
-    const key = keys.cell(cell)
-    const first = keys.claim(cell, claims[0]?.name ?? "")
-    const read: Operation = { _tag: "Read", prefix: key }
-    return etcd.transact({
-      compare: [
-        { _tag: "Lease", key: first, is: lease },
-        { _tag: "CreatedAfter", key: first, revision: seen }
-      ],
-      success: [read],
-      failure: [{ _tag: "Put", key, value: "" }, read]
-    })
-  }
-
-  const giveBack = Effect.fnUntraced(function* (doubt: Doubt) {
-    const { succeeded, revision, reads } = yield* settle(doubt)
-    if (succeeded) {
-      const names = new Set(doubt.claims.map(({ name }) => name))
-      const { claims } = cellState(keys, doubt.cell, revision, reads[0] ?? [])
-      yield* release(claims.filter(({ name, lease }) => names.has(name) && lease === doubt.lease))
-    }
+  const settle = Effect.fnUntraced(function* (doubt: Doubt) {
+    const { revision, reads } = yield* etcd.transact(readOrMove(keys, doubt))
+    yield* release(made(doubt, cellState(keys, doubt.cell, revision, reads[0] ?? [])))
     doubts.delete(doubt)
   })
 
   const settleThose = (isMeant: (doubt: Doubt) => boolean) =>
     settling.withPermit(
-      Effect.suspend(() => Effect.forEach([...doubts].filter(isMeant), giveBack, { discard: true }))
+      Effect.suspend(() => Effect.forEach([...doubts].filter(isMeant), settle, { discard: true }))
     )
 
   const settleInTime = Effect.gen(function* () {
@@ -67,7 +56,6 @@ export const makeDoubts = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(Effect.forever(settleInTime))
 
   return {
-    settle,
     add: (doubt: Doubt) =>
       Effect.sync(() => {
         doubts.add(doubt)
@@ -80,3 +68,18 @@ export const makeDoubts = Effect.fnUntraced(function* (
         : Effect.void
   }
 })
+
+/** Reads the cell. Moves it, unless the claims are there. */
+const readOrMove = (keys: ClusterKeys, { cell, revision, lease, claims }: Doubt): Transaction => {
+  const key = keys.cell(cell)
+  const first = keys.claim(cell, claims[0]?.name ?? "")
+  const read: Operation = { _tag: "Read", prefix: key }
+  return {
+    compare: [
+      { _tag: "Lease", key: first, is: lease },
+      { _tag: "CreatedAfter", key: first, revision }
+    ],
+    success: [read],
+    failure: [{ _tag: "Put", key, value: "" }, read]
+  }
+}

@@ -117,7 +117,7 @@ export class HistoryLost extends Schema.TaggedError<HistoryLost>()("HistoryLost"
   }
 }
 
-/** Since the layer was made, for metrics. A request that went to three endpoints counts once. */
+/** Since the layer was made, for metrics; each attempt counts. */
 export interface EtcdCounts {
   readonly requests: number
   /** Transactions that may write. */
@@ -129,16 +129,16 @@ export class Etcd extends Context.Service<
   Etcd,
   {
     /**
-     * Linearizable. Sent to one endpoint only once it may have been read there: after an `Unreachable` with `mayBeDone`
-     * it may have been carried out, or be carried out later. `LeaseLost`: a `Put` names a lease that has ended;
-     * nothing was changed.
+     * Linearizable. After an error with `mayBeDone` it may have been carried out, or be carried out later. It may be carried
+     * out twice, where the connection is lost before the reply: the second time it compares with what the first has
+     * written. `LeaseLost`: a `Put` names a lease that has ended; nothing was changed.
      */
     readonly transact: (
       transaction: Transaction
     ) => Effect.Effect<TransactionResult, ClusterError | LeaseLost>
     /**
      * The first `limit` entries with the prefix whose keys are greater than `after`, as they were at `revision`; as
-     * they are now without one. `HistoryLost`: that revision was compacted.
+     * they are now without one. `HistoryLost`: that revision was compacted, or etcd never had it.
      */
     readonly page: (
       prefix: string,
@@ -151,6 +151,7 @@ export class Etcd extends Context.Service<
     /**
      * Every change below the prefix after `revision`, each once and in order. A batch without changes comes first, as
      * soon as etcd watches. Fails when the connection is lost or the endpoint has lost its leader; never ends.
+     * `HistoryLost`: that revision was compacted. What etcd has not reached yet is waited for.
      */
     readonly watch: (
       prefix: string,

@@ -60,8 +60,7 @@ export class MemoryWorld {
 
   watch(host: string, prefix: string, after: number): Stream.Stream<WatchBatch, ClusterError | HistoryLost> {
     const begin = Effect.gen({ self: this }, function* () {
-      const { compacted, revision } = this.keys
-      if (after < compacted || after > revision) return yield* new HistoryLost({ revision: after })
+      if (after < this.keys.compacted) return yield* new HistoryLost({ revision: after })
       const queue = yield* Queue.unbounded<WatchBatch, ClusterError | HistoryLost>()
       const watcher: Watcher = { host, prefix, queue, seen: after }
       this.watchers.add(watcher)
@@ -143,7 +142,7 @@ export class MemoryWorld {
     for (const watcher of this.watchers) {
       const batches = this.keys.changes(watcher.prefix, watcher.seen)
       for (const batch of batches) Queue.offerUnsafe(watcher.queue, batch)
-      watcher.seen = this.keys.revision
+      watcher.seen = Math.max(watcher.seen, this.keys.revision)
     }
   }
 }

@@ -103,19 +103,35 @@ const moveHost = Effect.fnUntraced(function* (
   meanwhile: LeaseId,
   revision: number
 ) {
-  const write = (leases: ReadonlyArray<LeaseId>, lease: LeaseId, is: number) =>
-    etcd.transact({
-      compare: [{ _tag: "Revision", key, is }],
-      success: [{ _tag: "Put", key, value: hostText({ ...record, leases }), lease }]
-    })
   const [to, ...others] = record.leases
   if (to === undefined) return false
-  const begun = yield* write(record.leases, meanwhile, revision)
-  if (!begun.succeeded || others.length === 0) return begun.succeeded
+  const begun = yield* writeHost(etcd, key, record, meanwhile, revision)
+  if (begun === undefined || others.length === 0) return begun !== undefined
   for (const from of others) yield* moveKeys(etcd, from, to, key)
-  const ended = yield* write([to], to, begun.revision)
-  if (ended.succeeded) for (const from of others) yield* etcd.revoke(from)
-  return ended.succeeded
+  const ended = yield* writeHost(etcd, key, { ...record, leases: [to] }, to, begun)
+  if (ended !== undefined) for (const from of others) yield* etcd.revoke(from)
+  return ended !== undefined
+})
+
+/** Returns the key's new revision, `undefined` where its revision was not this one. */
+const writeHost = Effect.fnUntraced(function* (
+  etcd: Etcd["Service"],
+  key: string,
+  record: HostRecord,
+  lease: LeaseId,
+  revision: number
+) {
+  const value = hostText(record)
+  const read: Operation = { _tag: "Read", prefix: key }
+  const { reads } = yield* etcd.transact({
+    compare: [{ _tag: "Revision", key, is: revision }],
+    success: [{ _tag: "Put", key, value, lease }, read],
+    failure: [read]
+  })
+  const [entry] = reads[0] ?? []
+  // It is ours also where the first of two attempts wrote it.
+  const isOurs = entry?.value === value && entry.lease === lease && entry.revision > revision
+  return isOurs ? entry.revision : undefined
 })
 
 /** Moves every key that hangs on `from`, but for the host's. */
