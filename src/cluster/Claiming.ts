@@ -20,14 +20,14 @@ const mostClaims = requestLimits.operations - 2
 const releasesAtOnce = requestLimits.operations / 2
 
 type Seen = Pick<CellState, "cell" | "revision">
-type Released = ClaimName & Pick<HeldClaim, "revision">
+type HeldName = ClaimName & Pick<HeldClaim, "revision">
 
 export const makeClaiming = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   keys: ClusterKeys,
   patience: Duration.Duration
 ) {
-  const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<Released>) {
+  const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<HeldName>) {
     for (let start = 0; start < claims.length; start += releasesAtOnce) {
       const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
       // Nothing is put on a lease.
@@ -62,7 +62,20 @@ export const makeClaiming = Effect.fnUntraced(function* (
     return cellState(keys, cell, revision, entries)
   })
 
-  return { claim, release, readCell }
+  const update = Effect.fn("ClusterStore.update")(function* (
+    { host, lease }: Session,
+    { cell, name, revision }: HeldName,
+    value: string
+  ) {
+    const key = keys.claim(cell, name)
+    const { succeeded } = yield* etcd.transact({
+      compare: [{ _tag: "CreateRevision", key, is: revision }],
+      success: [{ _tag: "Put", key, value: claimText(host, value), lease }]
+    })
+    return succeeded
+  })
+
+  return { claim, release, update, readCell }
 })
 
 const claimAll = (
@@ -94,7 +107,7 @@ const claimAll = (
   }
 }
 
-const releaseOne = (keys: ClusterKeys, { cell, name, revision }: Released): Operation => {
+const releaseOne = (keys: ClusterKeys, { cell, name, revision }: HeldName): Operation => {
   const key = keys.claim(cell, name)
   const compare = [{ _tag: "CreateRevision", key, is: revision }] as const
   return { _tag: "Transaction", transaction: { compare, success: [{ _tag: "Delete", key }] } }

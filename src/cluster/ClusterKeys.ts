@@ -35,8 +35,8 @@ export const clusterKeys = (name: string) => {
     parse: (key: string): Parsed => {
       if (key.startsWith(hosts) && key.endsWith("/"))
         return { _tag: "Host", host: key.slice(hosts.length, -1) }
-      const end = key.lastIndexOf("/")
-      if (!key.startsWith(cells) || end < cells.length) return { _tag: "Unknown" }
+      const end = key.indexOf("/", cells.length)
+      if (!key.startsWith(cells) || end < 0) return { _tag: "Unknown" }
       const cell = key.slice(cells.length, end)
       return end === key.length - 1
         ? { _tag: "Cell", cell }

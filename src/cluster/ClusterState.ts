@@ -11,7 +11,7 @@ export interface Claim {
   readonly value: string
 }
 
-/** `cell` is for instance `tcp/125`. */
+/** `cell` is for instance `125`, and has no slash. */
 export interface ClaimName {
   readonly cell: string
   readonly name: string

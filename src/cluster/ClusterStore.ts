@@ -80,6 +80,15 @@ export class ClusterStore extends Context.Service<
     readonly release: (
       claims: ReadonlyArray<ClaimName & Pick<HeldClaim, "revision">>
     ) => Effect.Effect<void, ClusterError>
+    /**
+     * Changes the value of a claim that the session holds, which keeps its revision; moves no cell. Returns false, and does
+     * nothing, where the claim is gone.
+     */
+    readonly update: (
+      session: Session,
+      claim: ClaimName & Pick<HeldClaim, "revision">,
+      value: string
+    ) => Effect.Effect<boolean, ClusterError | LeaseLost>
     /** As it is now. */
     readonly readCell: (cell: string) => Effect.Effect<CellState, ClusterError>
     /** Everything, at one revision. */

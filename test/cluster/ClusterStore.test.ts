@@ -19,7 +19,7 @@ it.effect("keeps a claim and its revision over a clean stop", () =>
     const store = yield* ClusterStore
     const open = store.open({ host: "a", identity: "1", ttl: Duration.seconds(30) })
     const { session } = yield* open
-    const seen = { cell: "tcp/125", revision: 0 }
+    const seen = { cell: "125", revision: 0 }
     const claimed = yield* store.claim(session, seen, [{ name: "8080", value: "web" }])
     assert.strictEqual(claimed._tag, "Claimed")
     assert.deepStrictEqual(yield* store.claim(session, seen, [{ name: "8081", value: "web" }]), {
@@ -31,7 +31,7 @@ it.effect("keeps a claim and its revision over a clean stop", () =>
     const [cell] = (yield* store.readAll).cells
     assert.deepStrictEqual(cell?.claims, [
       {
-        cell: "tcp/125",
+        cell: "125",
         name: "8080",
         host: "a",
         value: "web",
