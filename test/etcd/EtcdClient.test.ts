@@ -1,0 +1,5 @@
+import { etcdConformance } from "../cluster/etcdConformance.ts"
+import { describeNeeding } from "../lab/describeLab.ts"
+import { realEtcd } from "./realEtcd.ts"
+
+describeNeeding("a real etcd", ["etcd", "etcdctl"], () => etcdConformance("its client", realEtcd))
