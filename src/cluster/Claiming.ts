@@ -114,12 +114,12 @@ const releaseOne = (keys: ClusterKeys, { cell, name, revision }: HeldName): Oper
 }
 
 const refused = (detail: string) =>
-  new ClusterError({ reason: "Refused", endpoint: "", detail, mayBeDone: false })
+  new ClusterError({ reason: "Refused", endpoint: undefined, detail, mayBeDone: false })
 
 const tooLate = (patience: Duration.Duration) =>
   new ClusterError({
     reason: "Unreachable",
-    endpoint: "any endpoint",
+    endpoint: undefined,
     detail: `no answer within ${Duration.toSeconds(patience)} s`,
     mayBeDone: true
   })

@@ -87,14 +87,14 @@ export type ClusterErrorReason = typeof ClusterErrorReason.Type
 
 export class ClusterError extends Schema.TaggedError<ClusterError>()("ClusterError", {
   reason: ClusterErrorReason,
-  /** The one asked last. */
-  endpoint: Schema.String,
+  /** The one asked last; `undefined` where it was not for one of them. */
+  endpoint: Schema.UndefinedOr(Schema.String),
   detail: Schema.String,
   /** The request may have been carried out, or still will be. */
   mayBeDone: Schema.Boolean
 }) {
   override get message(): string {
-    return `etcd at ${this.endpoint}: ${this.detail}`
+    return `etcd${this.endpoint === undefined ? "" : ` at ${this.endpoint}`}: ${this.detail}`
   }
 }
 

@@ -51,7 +51,7 @@ const pauses = Schedule.addDelay(Schedule.forever, () =>
 const noAnswer = (patience: Duration.Duration) =>
   new ClusterError({
     reason: "Unreachable",
-    endpoint: "any endpoint",
+    endpoint: undefined,
     detail: `no answer within ${Duration.toSeconds(patience)} s`,
     mayBeDone: true
   })
