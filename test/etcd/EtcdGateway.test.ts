@@ -4,12 +4,13 @@ import { createServer as createHttpServer } from "node:http"
 import { createServer, type Server } from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Schedule, Stream } from "effect"
-import type { EtcdOptions } from "../../adapters/etcd/index.ts"
+import { Duration, Effect, Result, Schedule, Stream } from "effect"
+import { checkEndpoints, type EtcdOptions, parseEndpoints } from "../../adapters/etcd/index.ts"
 import { type ClusterError, Etcd } from "../../src/cluster/Etcd.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { startEtcd } from "../lab/Etcd.ts"
 import { check } from "../lab/Process.ts"
+import { patienceMillis } from "../lab/patience.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { clientOf } from "./realEtcd.ts"
@@ -97,6 +98,24 @@ describe("a client of etcd", () => {
         { timeoutMillis: 500 }
       )
       assert.strictEqual(counts.requests, counts.failures.Unreachable + 2)
+    })
+  )
+
+  testNeeding("tells of each endpoint how it is", ["etcd"], () =>
+    Effect.gen(function* () {
+      const { urls } = yield* startEtcd()
+      const dead = yield* deadEndpoint
+      const endpoints = Result.getOrThrow(parseEndpoints(`${dead},${urls}`))
+      const [first, second] = yield* checkEndpoints({ endpoints, timeoutMillis: patienceMillis })
+      assert.strictEqual(
+        first !== undefined && Result.isFailure(first) ? first.failure.message : "",
+        `etcd at ${dead}: no process is listening there`
+      )
+      const status = second !== undefined && Result.isSuccess(second) ? second.success : undefined
+      assert.include(status, { hasLeader: true, endpoint: urls })
+      assert.match(status?.version ?? "", /^3\.\d+\.\d+$/)
+      // One machine has one clock.
+      assert.isAtMost(Math.abs(status?.skewMillis ?? Number.POSITIVE_INFINITY), patienceMillis)
     })
   )
 
