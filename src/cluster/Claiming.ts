@@ -54,7 +54,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
       const state = cellState(keys, seen.cell, revision, reads[0] ?? [])
       return { _tag: made(doubt, state).length > 0 ? "Claimed" : "Moved", state }
     },
-    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(tooLate(patience)) })
+    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(doubts.trouble() ?? tooLate(patience)) })
   )
 
   const readCell = Effect.fn("ClusterStore.readCell")(function* (cell: string) {

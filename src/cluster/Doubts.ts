@@ -33,14 +33,23 @@ export const makeDoubts = Effect.fnUntraced(function* (
   ) => Effect.Effect<void, ClusterError>
 ) {
   const doubts = new Set<Doubt>()
+  let trouble: ClusterError | undefined
   const isDoubtful = yield* Latch.make()
   const settling = yield* Semaphore.make(1)
 
-  const settle = Effect.fnUntraced(function* (doubt: Doubt) {
-    const { revision, reads } = yield* etcd.transact(readOrMove(keys, doubt))
-    yield* release(made(doubt, cellState(keys, doubt.cell, revision, reads[0] ?? [])))
-    doubts.delete(doubt)
-  })
+  const settle = Effect.fnUntraced(
+    function* (doubt: Doubt) {
+      const { revision, reads } = yield* etcd.transact(readOrMove(keys, doubt))
+      yield* release(made(doubt, cellState(keys, doubt.cell, revision, reads[0] ?? [])))
+      doubts.delete(doubt)
+      trouble = undefined
+    },
+    Effect.tapError((error) =>
+      Effect.sync(() => {
+        if (error._tag === "ClusterError") trouble = error
+      })
+    )
+  )
 
   const settleThose = (isMeant: (doubt: Doubt) => boolean) =>
     settling.withPermit(
@@ -61,6 +70,8 @@ export const makeDoubts = Effect.fnUntraced(function* (
         doubts.add(doubt)
         isDoubtful.openUnsafe()
       }),
+    /** Why the last attempt to settle one failed. */
+    trouble: () => trouble,
     /** Before anything else is claimed in the cell. */
     settleCell: (cell: string) =>
       [...doubts].some((doubt) => doubt.cell === cell)

@@ -140,6 +140,19 @@ describe("a claim", () => {
   )
 
   test(
+    "that waits for another one to be settled fails in time with the reason, too",
+    Effect.gen(function* () {
+      const { memory, a } = yield* twoHosts
+      memory.cut("a")
+      for (let attempt = 0; attempt < 3; attempt++) {
+        const claim = yield* Effect.forkChild(Effect.flip(a.claim()))
+        yield* pass(3)
+        assert.strictEqual((yield* Fiber.join(claim)).message, "etcd at memory for a: no answer")
+      }
+    })
+  )
+
+  test(
     "that is interrupted on its way is given back",
     Effect.gen(function* () {
       const { memory, a } = yield* twoHosts
