@@ -17,7 +17,7 @@ export {
   type Rule
 } from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
-export { type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
+export { type Idle, type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
 export {
   type Attributed,
   type Attribution,
@@ -58,13 +58,16 @@ export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Ad
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
   CurrentOwner,
+  type DrainRequest,
   Driver,
   type DriverError,
   type FollowRequest,
   type GroupsError,
   isOwner,
   type ListedMapping,
-  ListedOwner
+  ListedOwner,
+  type ListedSlots,
+  type MappingState
 } from "./protocol/Driver.ts"
 export { type Limits, noneRefused, type RefusalReason, type Refused } from "./protocol/Limits.ts"
 export * from "./protocol/Messages.ts"
@@ -97,7 +100,7 @@ export type {
 } from "./protocol/PortBinding.ts"
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
-export type { Publish } from "./protocol/PublishSyntax.ts"
+export type { Publish, Unpublish } from "./protocol/PublishSyntax.ts"
 export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"

@@ -12,7 +12,13 @@ import { globalRows } from "./presenter.ts"
  */
 const live: Readonly<Record<string, string>> = {
   "map to": 'docker ps --format "{{.Names}}" 2>/dev/null',
-  "unmap publish": 'portmapper ls 2>/dev/null | grep -oE "^[^ ]+/(tcp|udp|sctp)"'
+  "unmap to": 'docker ps --format "{{.Names}}" 2>/dev/null',
+  ...Object.fromEntries(
+    ["unmap", "drain", "undrain"].map((command) => [
+      `${command} publish`,
+      'portmapper ls 2>/dev/null | grep -oE "^[^ ]+/(tcp|udp|sctp)"'
+    ])
+  )
 }
 
 /** How the parser's script has one choice, and what runs a command in its place; PowerShell's has none. */

@@ -6,6 +6,7 @@ import { parseEngine } from "../engine/EngineAddress.ts"
 import { type ClientFlags, clientFlags, clientOf, interruptedIsFailure } from "./clientFlags.ts"
 import { engine, isEngineNamed } from "./engineFlags.ts"
 import { failed } from "./failure.ts"
+import { printable } from "./Table.ts"
 
 export const doctor = Command.make("doctor", { ...clientFlags, engine }, (options) =>
   Effect.gen(function* () {
@@ -13,7 +14,9 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
     const { checkEngineFilter, hostChecks } = yield* Effect.promise(() => import("../doctor/HostChecks.ts"))
     const { checkEngine } = yield* Effect.promise(() => import("../doctor/EngineCheck.ts"))
     const { droppedTraffic } = yield* Effect.promise(() => import("../doctor/DroppedTraffic.ts"))
-    const { drops, checks: dropChecks } = droppedTraffic(yield* mapped(options))
+    const { checkServices } = yield* Effect.promise(() => import("../doctor/ServiceCheck.ts"))
+    const listed = yield* mapped(options)
+    const { drops, checks: dropChecks } = droppedTraffic(listed)
     const checks = [
       ...hostChecks(),
       // A wrong DOCKER_HOST is a finding.
@@ -22,7 +25,8 @@ export const doctor = Command.make("doctor", { ...clientFlags, engine }, (option
         isEngineNamed(options)
       ),
       yield* Effect.promise(checkEngineFilter),
-      ...dropChecks
+      ...dropChecks,
+      ...checkServices(listed)
     ]
     yield* Console.log(
       options.json ? JSON.stringify({ checks, drops }, undefined, 2) : checks.map(checkText).join("\n")
@@ -38,6 +42,6 @@ const mapped = (options: ClientFlags) =>
 
 const checkText = ({ name, status, found, remedy }: Check): string =>
   [
-    `${status.padEnd(5)}${name.padEnd(17)}${found}`,
-    ...(remedy === undefined ? [] : [`${" ".repeat(22)}-> ${remedy}`])
+    `${status.padEnd(5)}${name.padEnd(17)}${printable(found)}`,
+    ...(remedy === undefined ? [] : [`${" ".repeat(22)}-> ${printable(remedy)}`])
   ].join("\n")

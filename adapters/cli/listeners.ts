@@ -28,6 +28,8 @@ export const listenerFlags = {
   socket: Options.socket,
   group: Options.group,
   tcp: Options.tcp,
+  page: Options.page,
+  pageHost: Options.pageHost,
   tlsCert: Options.tlsCert,
   tlsKey: Options.tlsKey,
   tlsCa: Options.tlsCa,
@@ -42,6 +44,8 @@ export interface ListenerOptions {
   readonly socket: Option.Option<string>
   readonly group: Option.Option<number>
   readonly tcp: Option.Option<HostPort>
+  readonly page: Option.Option<Options.PageAddress>
+  readonly pageHost: Option.Option<ReadonlyArray<string>>
   readonly tlsCert: Option.Option<string>
   readonly tlsKey: Option.Option<string>
   readonly tlsCa: Option.Option<string>
@@ -54,8 +58,10 @@ export interface ListenerOptions {
 /** Checks the options alone, to report wrong usage before anything changes. */
 export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions) {
   const ownPort = Option.isSome(options.tcp)
-  if (!ownPort && process.env["LISTEN_FDS"] === undefined)
+  const pagePort = Option.filter(options.page, (page) => "host" in page)
+  if (!ownPort && Option.isNone(pagePort) && process.env["LISTEN_FDS"] === undefined)
     yield* refuseUseless(options, ["tlsCert", "tlsKey", "tlsCa"], "--tcp HOST:PORT")
+  if (Option.isNone(options.page)) yield* refuseUseless(options, ["pageHost"], "--page")
   if (!ownPort) yield* refuseUseless(options, specFlags, "--tcp HOST:PORT")
   if (Option.isNone(options.tlsCert))
     yield* refuseUseless(options, ["specCert", "specKey", "specCa"], "--tls-cert")
@@ -64,10 +70,9 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
       message: "--spec-cert and --spec-key belong together: give both, or neither"
     })
   // A name is resolved later, once.
-  if (Option.isSome(options.tcp) && Result.isSuccess(parseAddress(options.tcp.value.host)))
-    yield* tlsFor(hostPortText(options.tcp.value), options.tcp.value.host, tlsOf(options)).pipe(
-      Effect.mapError(missingOptions)
-    )
+  for (const asked of [...Option.toArray(options.tcp), ...Option.toArray(pagePort)])
+    if ("host" in asked && Result.isSuccess(parseAddress(asked.host)))
+      yield* tlsFor(hostPortText(asked), asked.host, tlsOf(options)).pipe(Effect.mapError(missingOptions))
 })
 
 /** The server options that all listeners share, with the handoff that keeps their sockets for a successor. */
@@ -136,13 +141,14 @@ const flagNames = {
   specDir: "--spec-dir",
   specCert: "--spec-cert",
   specKey: "--spec-key",
-  specCa: "--spec-ca"
+  specCa: "--spec-ca",
+  pageHost: "--page-host"
 }
 
 const specFlags = ["specDir", "specCert", "specKey", "specCa"] as const
 
 const refuseUseless = (options: ListenerOptions, names: ReadonlyArray<FlagName>, needed: string) => {
-  const given = names.filter((name) => Option.isSome(options[name])).map((name) => flagNames[name])
+  const given = names.filter((name) => options[name]._tag === "Some").map((name) => flagNames[name])
   return given.length === 0
     ? Effect.void
     : Effect.fail(
@@ -150,7 +156,7 @@ const refuseUseless = (options: ListenerOptions, names: ReadonlyArray<FlagName>,
       )
 }
 
-const missingOptions = (error: TlsFilesMissing): WrongUsage => {
+export const missingOptions = (error: TlsFilesMissing): WrongUsage => {
   const options = error.missing.map((name) => flagNames[name])
   const instead = error.beyondLoopback ? ", or listen on 127.0.0.1 instead" : ""
   return new WrongUsage({
@@ -158,7 +164,7 @@ const missingOptions = (error: TlsFilesMissing): WrongUsage => {
   })
 }
 
-const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
+export const tlsOf = ({ tlsCert, tlsKey, tlsCa }: ListenerOptions) => ({
   certFile: Option.getOrUndefined(tlsCert),
   keyFile: Option.getOrUndefined(tlsKey),
   caFile: Option.getOrUndefined(tlsCa)
@@ -204,7 +210,7 @@ const clientTls = ({ specCa, specCert, specKey, tlsCa, tlsCert, tlsKey }: Listen
 const passedText = (name: string, served: Listening | undefined): string =>
   served === undefined ? `systemd's socket ${name}` : `${tcpText(served)}, systemd's socket ${name}`
 
-const tcpText = (served: Listening): string => {
+export const tcpText = (served: Listening): string => {
   const address = Result.getOrUndefined(parseAddress(served.address))
   const local = address !== undefined && isLoopback(address)
   const text = hostPortText({ host: served.address, port: served.port })

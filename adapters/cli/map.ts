@@ -1,7 +1,7 @@
 /** `portmapper map`: asks a running plugin to map ports, all or none. */
 import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
-import { type Address, parseAddress } from "../../src/protocol/Address.ts"
+import type { Address } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
 import { type FollowRequest, groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
@@ -28,6 +28,7 @@ import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
+import { parseTarget, type Target, targetForm } from "./target.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
 /** How many calls are in flight at once: the plugin runs them one by one, so this hides the round trip. */
@@ -42,7 +43,7 @@ const flags = {
   ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
   to: parsed(
     "to",
-    "ADDRESS|CONTAINER",
+    targetForm,
     "The container's address, again for one of the other family; or its name or id, which serve --watch follows",
     parseTarget
   ).pipe(Flag.atLeast(0)),
@@ -94,10 +95,6 @@ export const map = Command.make("map", flags, (options) =>
     }
   ])
 )
-
-type Target =
-  | { readonly _tag: "Address"; readonly address: Address }
-  | { readonly _tag: "Container"; readonly container: string }
 
 const addressesOf = (target: Target): ReadonlyArray<Address> =>
   target._tag === "Address" ? [target.address] : []
@@ -253,16 +250,6 @@ const partition = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): [Ar
   const [no, yes]: [Array<A>, Array<A>] = [[], []]
   for (const item of items) (holds(item) ? yes : no).push(item)
   return [no, yes]
-}
-
-/** A text that is no address is a container, if Docker would accept the name and it isn't numbers with dots between. */
-function parseTarget(text: string): Result.Result<Target, string> {
-  const address = parseAddress(text)
-  if (Result.isSuccess(address)) return Result.succeed({ _tag: "Address", address: address.success })
-  if (/^\d+(\.\d+)+$/.test(text)) return Result.fail(address.failure)
-  return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text)
-    ? Result.succeed({ _tag: "Container", container: text })
-    : Result.fail("expected an IPv4 or IPv6 address, or the name or id of a container")
 }
 
 /** As Docker's `--label`: without `=` the value is empty. */

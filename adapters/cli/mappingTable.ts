@@ -1,9 +1,10 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
+import { containerLabel, idleLabel } from "../../src/mapper/Labels.ts"
+import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
-import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
+import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
 import { type Column, printable, tableLines } from "./Table.ts"
 
@@ -20,27 +21,18 @@ export const mappingLines = (
   ]
 }
 
-/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
-export const frontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
-  const name = protocolOfNumber(protocol) ?? `${protocol}`
-  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
+/** Why mappings are not served, and containers not published: too long for the table. */
+const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
+  const { container, labels, reason, state } = row
+  if (reason === undefined) return []
+  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
+  const publish = labels.get("portmapper.publish") ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [container === undefined ? [] : containerText(container), publish].flat()
+  return [printable([...what, why].join(": "))]
 }
 
-/** `-` if it is unknown, as for a container that does not run. */
-export const backend = ({ backendIp, backendPort }: ListedMapping): string =>
-  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
-
-/** Why containers are not published: too long for the table. */
-const troubleText = ({ labels }: ListedMapping): ReadonlyArray<string> => {
-  const error = labels.get(errorLabel)
-  if (error === undefined) return []
-  const publish = labels.get("portmapper.publish")
-  const what = [labels.get("portmapper.container"), publish].filter((part) => part !== undefined)
-  return [printable(`${what.join(": ")}: ${error}`)]
-}
-
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
+/** Labels that are shown elsewhere. */
+const unlisted = ["portmapper.error", containerLabel, idleLabel, "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -81,7 +73,7 @@ interface Row extends ListedMapping {
 /** Puts a row above the backends of each service, with their sums. */
 const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   [
-    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${frontend(row)} ${row.service}`))
+    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${listedFrontend(row)} ${row.service}`))
   ].flatMap(([key, members]): ReadonlyArray<Row> => {
     const [first] = members
     if (typeof key !== "string" || first === undefined) return members
@@ -96,9 +88,11 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       ...first,
       backends: members.length,
       owner: same(({ owner }) => owner),
-      state: members.every(({ state }) => state === first.state) ? first.state : worst(members),
+      state: worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       labels: new Map(),
+      container: undefined,
+      slots: undefined,
       connections: sum("connections"),
       bytesIn: sum("bytesIn"),
       bytesOut: sum("bytesOut"),
@@ -113,12 +107,12 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   })
 
 const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
-  (["conflicted", "stale", "unconfirmed"] as const).find((state) =>
+  (["conflicted", "stale", "unconfirmed", "live", "waiting", "drained", "asleep"] as const).find((state) =>
     members.some((member) => member.state === state)
-  ) ?? "live"
+  ) ?? "standby"
 
 const backendCell = (row: Row): string => {
-  if (row.backends === undefined) return row.isBelow ? `  ${backend(row)}` : backend(row)
+  if (row.backends === undefined) return row.isBelow ? `  ${listedBackend(row)}` : listedBackend(row)
   return printable(`${row.service}: ${row.backends} ${row.backends === 1 ? "backend" : "backends"}`)
 }
 
@@ -129,24 +123,36 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     ...more
   })
   const columns: ReadonlyArray<Column> = [
-    column("FRONTEND", (row) => (row.isBelow ? "" : frontend(row))),
+    column("FRONTEND", (row) => (row.isBelow ? "" : listedFrontend(row))),
     column("BACKEND", backendCell),
+    column("CONTAINER", ({ container }) => containerText(container), {
+      dispensable: 3,
+      shrinksTo: 12,
+      keepsEnd: true
+    }),
+    column("SLOTS", ({ slots }) => (slots === undefined ? "" : `${slots.has}/${slots.of}`), {
+      align: "right",
+      dispensable: 3
+    }),
     column("MODE", ({ mode }) => printable(mode)),
     column("OWNER", ({ owner }) => printable(owner), { shrinksTo: 12, keepsEnd: true }),
     column("STATE", ({ state }) => state),
     column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
-    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 3 }),
-    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 3 }),
+    column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 4 }),
+    column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
     column("REFUSED", refusedText, { dispensable: 2 }),
-    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 4, shrinksTo: 20 })
+    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 5, shrinksTo: 20 })
   ]
-  // Drops the column if nothing is labelled, nothing was refused, or the host counts no bytes.
+  // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(
-    ({ header, cells }) => !["IN", "OUT", "REFUSED", "LABELS"].includes(header) || known(cells)
-  )
+  return columns.filter(({ header, cells }) => !mayBeEmpty.includes(header) || known(cells))
 }
+
+const mayBeEmpty = ["CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+
+/** Its name, or else its id. */
+const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))
 
 /** `12 rate, 3 allow`: how many clients each label refused, if any. */
 const refusedText = ({ refused }: Row): string =>
@@ -159,18 +165,13 @@ const refusedText = ({ refused }: Row): string =>
 
 const labelsText = (labels: ReadonlyMap<string, string>): string =>
   printable(
-    [...labels].flatMap(([name, value]) => (name === errorLabel ? [] : [`${name}=${value}`])).join(",")
+    [...labels].flatMap(([name, value]) => (unlisted.includes(name) ? [] : [`${name}=${value}`])).join(",")
   )
 
 const optional = (text: (value: number) => string, value: number | undefined): string =>
   value === undefined ? "-" : text(value)
 
 const addressOf = (text: string): Address | undefined => Result.getOrUndefined(parseAddress(text))
-
-const hostOf = (text: string): string => {
-  const address = addressOf(text)
-  return address === undefined ? printable(text) : hostText(address)
-}
 
 const compare = (a: Address | undefined, b: Address | undefined): number => {
   if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined)

@@ -4,7 +4,7 @@ import { type Duration, Option, Result } from "effect"
 import { Flag } from "effect/cli"
 import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/protocol/PortRange.ts"
-import { parseHostPort } from "../docker/PluginTcp.ts"
+import { type HostPort, parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"
 import { optionalText, parsed, toggle } from "./flags.ts"
 
@@ -48,6 +48,33 @@ export const tcp = optional(
   "HOST:PORT",
   "Listen on this TCP port, and on no Unix socket unless --socket is given; the Engine finds it by a spec file. Port 0: any that is free. Beyond loopback --tls-cert, --tls-key and --tls-ca are required",
   parseHostPort
+)
+
+/** Where the page is served: on a Unix socket, or on a TCP port. */
+export type PageAddress = { readonly path: string } | HostPort
+
+export const page = optional(
+  "page",
+  "unix:PATH|HOST:PORT",
+  "Serve a page that shows what is published, read-only, on this Unix socket or TCP port. Beyond loopback --tls-cert, --tls-key and --tls-ca are required",
+  (text): Result.Result<PageAddress, string> => {
+    if (!text.startsWith("unix:"))
+      return Result.mapError(parseHostPort(text), (expected) => `${expected}, or unix:PATH`)
+    const path = text.slice("unix:".length)
+    return path === "" ? Result.fail("expected a path after unix:") : Result.succeed({ path })
+  }
+)
+
+export const pageHost = optional(
+  "page-host",
+  "NAME[,NAME...]",
+  "Names by which a reverse proxy reaches the page; requests for others are refused",
+  (text): Result.Result<ReadonlyArray<string>, string> => {
+    const names = text.split(",").map((name) => name.trim())
+    return names.every((name) => /^[A-Za-z0-9](?:[\w.-]{0,252})$/.test(name))
+      ? Result.succeed(names)
+      : Result.fail("expected names of hosts without a port, separated by commas")
+  }
 )
 
 export const tlsCert = optionalText("tls-cert", "FILE", "The server's certificate with its chain, PEM")

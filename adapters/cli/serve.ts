@@ -61,6 +61,10 @@ export const serve = Command.make("serve", allFlags, (options) =>
       grace: options.grace,
       releaseOnExit: options.releaseOnExit,
       metrics: options.metrics,
+      doctorFlags: Option.match(options.engine, {
+        onNone: () => [],
+        onSome: (url) => ["--engine", url]
+      }),
       renewals
     })
   }).pipe(Effect.scoped)

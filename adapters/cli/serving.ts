@@ -1,6 +1,6 @@
 /** What `serve` runs in each generation of its process (see `Upgrade`): the mapper, its listeners, and the watch. */
 import * as Path from "node:path"
-import { Console, Context, Duration, Effect, Layer, Option } from "effect"
+import { Console, Context, Duration, Effect, identity, Layer, Option } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import type { Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
@@ -23,13 +23,14 @@ import { boundTo } from "../linux/sockets/SocketAddress.ts"
 import { sendUnixDatagram } from "../linux/sockets/UnixDatagram.ts"
 import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { StateLocked } from "../node/StateLock.ts"
-import { RelayRefusals } from "../relay/LinuxRelay.ts"
+import { RelayUse } from "../relay/LinuxRelay.ts"
 import { type ProcessState, runGenerations, startProcess, stateLocking } from "../upgrade/Upgrade.ts"
 import { noticeEngineStart } from "./engineStart.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
 import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts"
 import { handoverSocket } from "./options.ts"
+import type { ServedPage } from "./servePage.ts"
 import { exporter } from "./telemetry.ts"
 import { releaseFilter, watching } from "./watching.ts"
 
@@ -42,6 +43,8 @@ export interface ServingOptions {
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
   readonly metrics: "mappings" | "totals"
+  /** How `doctor` finds the Engine: ` --engine URL`, or nothing. */
+  readonly doctorFlags: ReadonlyArray<string>
   /** When to reload the TLS files. */
   readonly renewals: Renewals
 }
@@ -61,7 +64,7 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
   })
   const metrics = makeMetrics({
     build: { version: manifest.version, node: process.versions.node },
-    process: Effect.map(Context.get(state.host, RelayRefusals), processUse),
+    process: Effect.map(Context.get(state.host, RelayUse), processUse),
     traffic: options.metrics
   })
   const otlp = yield* exporter
@@ -74,7 +77,7 @@ export const serveUntilSucceeded = Effect.fnUntraced(function* (options: Serving
   )
 }, Effect.scoped)
 
-const processUse = (refused: ProcessUse["refused"]): ProcessUse => {
+const processUse = ({ refused }: Pick<ProcessUse, "refused">): ProcessUse => {
   const { user, system } = process.cpuUsage()
   return {
     openDescriptors: descriptorsInUse(),
@@ -114,13 +117,16 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   const { options, state, metrics, notify, otlp } = serving
   const { handoff, host, lock } = state
   const passedOn = handoff.connections()
+  const page = yield* pageOf(serving)
+  const decorated = (otlp?.withSteps ?? identity) as NonNullable<MapperOptions["decorate"]>
   const mapper = yield* Layer.build(
     mapperOn({
-      ...{ ...options.mapper, lock, listening: () => ownGuards(serving), decorate: otlp?.withSteps },
+      ...{ ...options.mapper, lock, listening: () => ownGuards(serving) },
+      decorate: page === undefined ? otlp?.withSteps : (services) => decorated(page.decorate(services)),
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   ).pipe(Effect.provideService(LiveSessions, new Set(passedOn.flatMap(({ session }) => session ?? []))))
-  const driver = yield* Effect.provideContext(driverOf(serving), mapper)
+  const driver = yield* Effect.provideContext(driverOf(serving, page), mapper)
   if (options.enginePidfile !== undefined)
     yield* Effect.provideContext(
       noticeEngineStart(options.enginePidfile, options.mapper.stateDirectory),
@@ -148,6 +154,7 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
     },
     serving.unkept
   ).pipe(Effect.provideService(CallObserver, metrics.observe), Effect.provideService(Driver, driver))
+  if (page !== undefined) listeners.push(yield* page.serve(driver, handoff))
   const guard = Effect.mapError(ownPorts.guard, (error) =>
     failed("guarding the plugin's own ports", error.message)
   )
@@ -164,6 +171,20 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   })
 })
 
+/** The page, if it is asked for; loaded only then. */
+const pageOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
+  const { listeners, doctorFlags } = options
+  if (Option.isNone(listeners.page)) return undefined
+  const { makePage } = yield* Effect.promise(() => import("./servePage.ts"))
+  return yield* makePage(
+    { ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
+    {
+      pid: state.predecessor?.pid,
+      use: Effect.map(Context.get(state.host, RelayUse), (relay) => ({ ...processUse(relay), ...relay }))
+    }
+  )
+})
+
 /** Guards for the sockets on loopback addresses; on others a client needs a certificate. */
 const ownGuards = ({ state, unkept }: Serving): ReadonlyArray<Guard> =>
   [...state.handoff.listeners(), ...unkept].flatMap(({ fd }) => {
@@ -173,9 +194,9 @@ const ownGuards = ({ state, unkept }: Serving): ReadonlyArray<Guard> =>
   })
 
 /** The driver to serve, with the watch and the release at the end, if requested. */
-const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
+const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving, page: ServedPage | undefined) {
   const { handoff, predecessor } = state
-  const own = yield* Driver
+  const own = page === undefined ? yield* Driver : page.observed(yield* Driver)
   const base = predecessor === undefined ? own : afterwards(own, handoff.mayAccept)
   const { watch, mapper, releaseOnExit } = options
   // Keeps what a successor has by now, or what the predecessor may still take back.

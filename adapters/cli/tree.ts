@@ -3,6 +3,7 @@ import { Command } from "effect/cli"
 import { cni } from "./cni.ts"
 import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
+import { drain, undrain } from "./drain.ts"
 import { ls } from "./ls.ts"
 import { map } from "./map.ts"
 import { reset } from "./reset.ts"
@@ -13,5 +14,5 @@ import { watch } from "./watch.ts"
 
 export const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, watch, rpc, map, unmap, ls, conform, cni, doctor, reset])
+  Command.withSubcommands([serve, watch, rpc, map, unmap, drain, undrain, ls, conform, cni, doctor, reset])
 )

@@ -3,6 +3,7 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { listedFrontend } from "../../src/protocol/ListedText.ts"
 import { frontendText, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
@@ -26,10 +27,11 @@ import {
 } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
 import { optionalText, parsed, toggle } from "./flags.ts"
-import { frontend, sorted } from "./mappingTable.ts"
+import { sorted } from "./mappingTable.ts"
 import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
+import { leadsTo, parseTarget, type Target, targetForm, targetText } from "./target.ts"
 import { errorsText, unmapEach } from "./unmapping.ts"
 
 const flags = {
@@ -38,6 +40,9 @@ const flags = {
     Flag.atLeast(0)
   ),
   all: toggle("all", "Unmap all that the owner has"),
+  to: parsed("to", targetForm, "Unmap only what leads there: one backend of a service", parseTarget).pipe(
+    Flag.optional
+  ),
   stale: toggle("stale", "Unmap what an earlier start of the Engine left behind"),
   owner: optionalText(
     "owner",
@@ -50,6 +55,7 @@ const flags = {
 interface UnmapFlags extends ClientFlags {
   readonly publish: ReadonlyArray<Unpublish>
   readonly all: boolean
+  readonly to: Option.Option<Target>
   readonly stale: boolean
   readonly owner: Option.Option<string>
 }
@@ -61,11 +67,13 @@ export const unmap = Command.make("unmap", flags, (options) =>
     const listed = yield* Effect.result(client.listPorts)
     if (Result.isFailure(listed) && !(listed.failure._tag === "NotOffered" && options.publish.length > 0))
       return yield* failed("unmapping failed", listed.failure.message)
+    if (Result.isFailure(listed) && Option.isSome(options.to))
+      return yield* failed("unmapping failed", `--to needs a list of backends: ${listed.failure.message}`)
     const chosen = Result.isSuccess(listed)
       ? yield* choose(options, listed.success)
       : { bindings: options.publish.flatMap(namedOnly), missing: [] }
     yield* release(client, chosen.bindings)
-    yield* Console.log(options.json ? jsonOf(chosen) : linesOf(chosen).join("\n"))
+    yield* Console.log(options.json ? jsonOf(chosen) : linesOf(chosen, options.to).join("\n"))
   }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
 ).pipe(
   Command.withDescription("Take mappings back; what is not mapped is no error"),
@@ -73,6 +81,10 @@ export const unmap = Command.make("unmap", flags, (options) =>
     { command: "portmapper unmap -p 8080", description: "What map -p 8080:80 made" },
     { command: "portmapper unmap -p 127.0.0.1:53/udp -p 7000-7010" },
     { command: "portmapper unmap --all", description: "All that map made" },
+    {
+      command: "portmapper unmap -p 8080 --to 172.17.0.2",
+      description: "One backend of the port; the others stay"
+    },
     { command: "portmapper unmap --stale", description: "What an Engine forgot while the plugin was away" },
     { command: "portmapper unmap -p 8080 --owner any", description: "Whoever has it" }
   ])
@@ -96,24 +108,25 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
   // Only an Engine's mappings go stale.
   const whose = Option.getOrElse(options.owner, () => (options.stale ? "any" : ownOwner))
   const owned = ({ owner }: ListedMapping) => whose === "any" || owner === whose
+  const there = listed.filter((mapping) => Option.isNone(options.to) || leadsTo(mapping, options.to.value))
   if (options.publish.length === 0) {
-    const mine = listed.filter((mapping) => owned(mapping) && (!options.stale || mapping.state === "stale"))
+    const mine = there.filter((mapping) => owned(mapping) && (!options.stale || mapping.state === "stale"))
     return { bindings: sorted(mine).flatMap(releasedBinding), missing: [] } satisfies Chosen
   }
   const found = new Map(
-    options.publish.map((named) => [named, listed.filter((mapping) => matches(named, mapping))])
+    options.publish.map((named) => [named, there.filter((mapping) => matches(named, mapping))])
   )
   const mappings = new Set([...found.values()].flat())
   const foreign = [...mappings].find((mapping) => !owned(mapping))
   if (foreign !== undefined) {
     const whoseIs = printable(foreign.owner)
     return yield* failed(
-      `unmapping ${frontend(foreign)} failed`,
+      `unmapping ${listedFrontend(foreign)} failed`,
       `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
     )
   }
-  const missing = [...found].flatMap(([named, there]) =>
-    there.length === 0 ? [missingText(named, listed)] : []
+  const missing = [...found].flatMap(([named, some]) =>
+    some.length === 0 ? [missingText(named, there)] : []
   )
   return { bindings: sorted([...mappings]).flatMap(releasedBinding), missing } satisfies Chosen
 })
@@ -159,16 +172,30 @@ const release = Effect.fnUntraced(function* (client: PluginClient, bindings: Rea
     )
 }, Effect.scoped)
 
-const linesOf = ({ bindings, missing }: Chosen): ReadonlyArray<string> => {
+const linesOf = ({ bindings, missing }: Chosen, to: Option.Option<Target>): ReadonlyArray<string> => {
   const frontends = [
     ...Map.groupBy(bindings, (one) => frontendText(one.protocol, one.host, one.port)).values()
   ]
+  const unmapped = Option.isSome(to) ? bindings.map(backendLine) : frontends.flatMap(frontendLine)
+  const where = Option.match(to, { onNone: () => "", onSome: (target) => ` to ${targetText(target)}` })
   const lines = [
-    ...portLines(frontends.flatMap(frontendLine)).map((line) => `unmapped ${line}`),
-    ...missing.map((text) => `not mapped: ${text}`)
+    ...portLines(unmapped).map((line) => `unmapped ${line}`),
+    ...missing.map((text) => `not mapped: ${text}${where}`)
   ]
   return lines.length === 0 ? ["nothing to unmap"] : lines
 }
+
+const backendLine = ({
+  protocol,
+  host,
+  port,
+  backend: { address, port: to }
+}: ReleasedBinding): PortLine => ({
+  protocol,
+  host,
+  port,
+  backend: address && { address, port: to }
+})
 
 /** A service's port is named once, with the number of its backends. */
 const frontendLine = ([first, ...others]: ReadonlyArray<ReleasedBinding>): ReadonlyArray<PortLine> => {

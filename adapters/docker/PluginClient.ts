@@ -7,6 +7,7 @@ import { Effect, Result, type Scope } from "effect"
 import {
   bindingsFollowed,
   bindingsGranted,
+  drainRequest,
   followContainerRequest,
   groupsGranted,
   mapGroupsRequest,
@@ -14,7 +15,12 @@ import {
   mappingsListed,
   unmapPortsRequest
 } from "../../src/protocol/ClientCalls.ts"
-import { CurrentOwner, type FollowRequest, type ListedMapping } from "../../src/protocol/Driver.ts"
+import {
+  CurrentOwner,
+  type DrainRequest,
+  type FollowRequest,
+  type ListedMapping
+} from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
 import { decodeValue } from "../../src/protocol/GoSchema.ts"
 import {
@@ -51,6 +57,8 @@ export interface PluginClient {
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
   readonly followContainer: (follow: FollowRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only our plugin drains a backend; any other: `NotOffered`. */
+  readonly drain: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
@@ -129,6 +137,15 @@ export const makeClient = Effect.fnUntraced(function* (
     followContainer: (follow) =>
       offered(
         asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
+      ),
+    drain: (request) =>
+      offered(
+        asked(
+          request.drained ? "PortMapper.Drain" : "PortMapper.Undrain",
+          drainRequest(request),
+          decodeMapPorts,
+          bindingsFollowed
+        )
       ),
     listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
   }

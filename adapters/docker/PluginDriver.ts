@@ -54,6 +54,7 @@ export const layerDriver = (socketPath: string) =>
             error: notOffered(error)
           })),
         unmapPorts: client.unmapPorts,
+        drain: (request) => Effect.mapError(client.drain(request), notOffered),
         listPorts: Effect.mapError(client.listPorts, notOffered)
       })
       return Context.make(Driver, driver).pipe(Context.add(PluginConnection, { lost: Deferred.await(lost) }))

@@ -10,7 +10,7 @@ import type { Driver } from "../../src/protocol/Driver.ts"
 import { connectionError } from "../node/connectionError.ts"
 import { replaceablePart } from "../node/OwnPath.ts"
 import { isOwnFile, removeOwnFile, untilRemoved } from "../node/SocketFile.ts"
-import { type AdoptedListener, listenKept } from "../upgrade/ListenerHandoff.ts"
+import { type AdoptedListener, listenKept, type Place } from "../upgrade/ListenerHandoff.ts"
 import { type ServerOptions, serve } from "./PluginServer.ts"
 
 export class SocketFileError extends Schema.TaggedError<SocketFileError>()("SocketFileError", {
@@ -29,6 +29,8 @@ export interface SocketFileOptions extends ServerOptions {
   readonly folderMode?: number | undefined
 }
 
+type FileOptions = Pick<SocketFileOptions, "groupId" | "folderMode" | "handoff">
+
 /** The longest path that `sockaddr_un` holds, less what the unfinished socket's longer name needs. */
 const maxPathBytes = 107
 
@@ -41,13 +43,19 @@ export const serveUnix = (
   path: string,
   options: SocketFileOptions = {}
 ): Effect.Effect<void, SocketFileError, Driver | Scope.Scope> =>
-  serve((server) => listenUnix(server, path, options), { ...options, place: placeOf(path) })
+  serve((server) => listenUnix(server, path, options), { ...options, place: unixPlace(path) })
 
-const placeOf = (path: string): string => `unix ${Path.resolve(path)}`
+/** The handoff's key for a Unix socket. */
+export const unixPlace = (path: string): Place => `unix ${Path.resolve(path)}`
 
-const listenUnix = (server: Http.Server, path: string, options: SocketFileOptions) =>
+/** Binds any HTTP server as `serveUnix` binds the plugin's. */
+export const listenUnix = (
+  server: Http.Server,
+  path: string,
+  options: FileOptions
+): Effect.Effect<void, SocketFileError, Scope.Scope> =>
   Effect.gen(function* () {
-    const kept = options.handoff?.adopt(placeOf(path))
+    const kept = options.handoff?.adopt(unixPlace(path))
     const isInPlace = kept?.inode !== undefined && isOwnFile(path, kept.inode)
     if (kept !== undefined && !isInPlace) Fs.closeSync(kept.fd)
     const inode = yield* listenAt(server, path, options, isInPlace ? kept : undefined)
@@ -58,7 +66,7 @@ const listenUnix = (server: Http.Server, path: string, options: SocketFileOption
 const listenAt = (
   server: Net.Server,
   path: string,
-  options: SocketFileOptions,
+  options: FileOptions,
   kept: AdoptedListener | undefined
 ) =>
   Effect.gen(function* () {
@@ -70,7 +78,7 @@ const listenAt = (
       })
     )
     if (handoff === undefined) yield* bind
-    else yield* listenKept(server, placeOf(path), handoff, kept, bind)
+    else yield* listenKept(server, unixPlace(path), handoff, kept, bind)
     return kept === undefined ? inode : yield* ownFile(path, path, options)
   })
 
@@ -78,7 +86,7 @@ const listenAt = (
  * Where another process removes, moves or replaces the socket, listens at the path again: clients of the old socket are
  * served as before, new ones would not find it.
  */
-const stayAt = (server: Http.Server, path: string, options: SocketFileOptions, bound: number) =>
+const stayAt = (server: Http.Server, path: string, options: FileOptions, bound: number) =>
   Effect.gen(function* () {
     let inode = bound
     while (true) {
@@ -94,7 +102,7 @@ const stayAt = (server: Http.Server, path: string, options: SocketFileOptions, b
     Effect.catch(({ message }) => Effect.logError(`${message}; restart the plugin to listen there again`))
   )
 
-const bindUnix = (server: Net.Server, path: string, options: SocketFileOptions) =>
+const bindUnix = (server: Net.Server, path: string, options: FileOptions) =>
   Effect.gen(function* () {
     const { folderMode } = options
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
@@ -127,7 +135,7 @@ const refuseReplaceable = (path: string, folder: string): Effect.Effect<void, So
  * Sets the socket file's group and moves it to its path, until the scope closes; then it stays if a successor has it,
  * or a predecessor that resumes serving.
  */
-const ownFile = (path: string, from: string, { groupId, handoff }: SocketFileOptions) =>
+const ownFile = (path: string, from: string, { groupId, handoff }: FileOptions) =>
   Effect.acquireRelease(
     attempt(path, "putting the socket in its place", () => {
       if (groupId !== undefined) Fs.chownSync(from, process.getuid?.() ?? 0, groupId)

@@ -10,10 +10,10 @@ import { Effect, Result, Schema, type Scope } from "effect"
 import { isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
-import { listenKept, type Place } from "../upgrade/ListenerHandoff.ts"
+import { type ListenerHandoff, listenKept, type Place } from "../upgrade/ListenerHandoff.ts"
 import { httpOptions, type ServerOptions, serveOn } from "./PluginServer.ts"
 import { systemReason } from "./systemReason.ts"
-import { tcpAdmission } from "./TcpAdmission.ts"
+import { type TcpAdmission, tcpAdmission } from "./TcpAdmission.ts"
 import { type Renewals, readTlsFiles, type TlsFiles } from "./TlsFiles.ts"
 
 export interface HostPort {
@@ -26,11 +26,22 @@ export interface HostPort {
 /** TLS files, some of which may be missing; valid are all of them, or none. */
 export type SomeTlsFiles = { readonly [K in keyof TlsFiles]?: TlsFiles[K] | undefined }
 
-export interface TcpOptions extends HostPort, ServerOptions {
+/** How to listen on a TCP port, whatever is served there. */
+export interface TcpListener extends HostPort {
   readonly tls?: SomeTlsFiles | undefined
   /** When to reload the files; never if `undefined`. */
   readonly renewals?: Renewals | undefined
+  readonly handoff?: ListenerHandoff | undefined
 }
+
+export interface TcpOptions extends TcpListener, ServerOptions {}
+
+/** Serves on a server that `create` makes and `listen` binds, to those who are admitted. */
+export type ServeTcp<R> = (
+  create: (requests: Http.RequestListener) => Http.Server,
+  listen: (server: Http.Server) => Effect.Effect<void, ListenError, Scope.Scope>,
+  placed: TcpAdmission & { readonly place: Place }
+) => Effect.Effect<void, ListenError, R | Scope.Scope>
 
 /** Where a server listens: `host` as requested, `address` as resolved, and the actual port. */
 export interface Listening extends HostPort {
@@ -80,9 +91,14 @@ const handshakeTimeoutMillis = 10_000
  * signed by one of `caFile`; without TLS only a loopback address is served. A name is resolved once, and the server
  * listens on that address.
  */
-export const serveTcp = Effect.fnUntraced(function* (
-  options: TcpOptions
-): Effect.fn.Return<Listening, TcpError, Driver | Scope.Scope> {
+export const serveTcp = (options: TcpOptions): Effect.Effect<Listening, TcpError, Driver | Scope.Scope> =>
+  listenTcp(options, (create, listen, placed) => serveOn(create, listen, { ...options, ...placed }))
+
+/** As `serveTcp`, for any server. */
+export const listenTcp = Effect.fnUntraced(function* <R>(
+  options: TcpListener,
+  serve: ServeTcp<R>
+): Effect.fn.Return<Listening, TcpError, R | Scope.Scope> {
   const listener = hostPortText(options)
   const address = yield* resolve(options, listener)
   const tls = yield* tlsFor(listener, address, options.tls)
@@ -92,7 +108,7 @@ export const serveTcp = Effect.fnUntraced(function* (
   const place = tcpPlace(options)
   const kept = handoff?.adopt(place)
   let port = kept?.port ?? options.port
-  yield* serveOn(
+  yield* serve(
     (requests) =>
       connections.of(certificates === undefined ? plain(requests) : certificates.secure(requests)),
     (server) => {
@@ -102,7 +118,7 @@ export const serveTcp = Effect.fnUntraced(function* (
       })
       return handoff === undefined ? bind : listenKept(server, place, handoff, kept, bind)
     },
-    { ...options, ...tcpAdmission(options.host, address, certificates?.own), place }
+    { ...tcpAdmission(options.host, address, certificates?.own), place }
   )
   if (options.renewals !== undefined && certificates !== undefined)
     yield* options.renewals(certificates.renew(listener))

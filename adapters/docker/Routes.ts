@@ -111,9 +111,18 @@ export const routeOf = (head: Head, options: RouteOptions): Route => {
 const refusedAsForeign = ({ origin, host = "" }: Head, { isOwnHost }: RouteOptions): Refusal | undefined => {
   if (origin !== undefined)
     return refusal(400, `Origin = ${preview(origin)}: must not be given: requests of web pages are refused`)
+  return isOwnHost === undefined ? undefined : refusedHost(host, isOwnHost, ownHostRule)
+}
+
+/** `rule` says which hosts are our own. */
+export const refusedHost = (
+  host: string,
+  isOwnHost: (host: string) => boolean,
+  rule: string
+): Refusal | undefined => {
   if (host.includes(",")) return refusal(400, `Host = ${preview(host)}: must be given once`)
-  if (host === "" || isOwnHost === undefined || isOwnHost(host.replace(/:\d*$/, ""))) return undefined
-  return refusal(421, `Host = ${preview(host)}: must be ${ownHostRule}`)
+  if (host === "" || isOwnHost(host.replace(/:\d*$/, ""))) return undefined
+  return refusal(421, `Host = ${preview(host)}: must be ${rule}`)
 }
 
 const ownHostRule =
@@ -147,6 +156,6 @@ const methodsByPath = new Map(Method.literals.map((method) => [`/${method}`, met
 const mustBePost = (verb: string, path: string): Refusal =>
   refusal(405, `${verb} ${path}: the method must be POST`)
 
-function refusal(status: number, reason: string): Refusal {
+export function refusal(status: number, reason: string): Refusal {
   return { _tag: "Refusal", status, reason }
 }

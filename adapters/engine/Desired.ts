@@ -3,7 +3,7 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { containerLabel, type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
@@ -15,7 +15,7 @@ import {
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
 import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
-import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
 
@@ -41,7 +41,7 @@ export interface Problem {
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Not an error: its container does not run at the moment, or is not ready for connections. */
+  /** Not an error: its container does not run at the moment. */
   readonly waiting: boolean
 }
 
@@ -50,11 +50,10 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-/** The label with the container of a mapping, as `NAME/ID` with the first 12 digits of the id. */
-export const containerLabel = "portmapper.container"
 export const publishLabel = "portmapper.publish"
-const shareLabel = "portmapper.share"
+export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
+const waitLabel = "portmapper.wait-healthy"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
@@ -76,46 +75,28 @@ export const desiredByLabels = (
     return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
   const attachment = Result.flatMap(policy, () => attachmentOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
+  const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
   const publishes = texts.map(parsePublish)
   const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
   const own = inProject(name, labels)
   if (Result.isFailure(own)) return problem(name, watchOwner, own.failure)
-  const desired = together(
+  return together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
-        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner }, own.success)
+        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner, idle }, own.success)
     )
   )
-  const detail = waitsFor(container, labels)
-  return detail === undefined ? desired : waiting(desired, detail)
 }
 
-/** Why a backend of a service gets no new connections at the moment. */
-const waitsFor = ({ unready }: Container, labels: Labels): string | undefined => {
-  if (!labels.has(shareLabel) || unready === undefined) return undefined
-  if (unready === "stopping") return "it is about to stop"
-  if (labels.get(healthLabel) === "ignore") return undefined
-  return unready === "starting" ? "its health check has not passed yet" : "it is unhealthy"
+/** Whether its backends get new connections. A container that shares no port, and has no label about it, always does. */
+const isReady = ({ unready }: Container, labels: Labels): boolean => {
+  const health = labels.get(healthLabel)
+  const follows = labels.has(shareLabel) || labels.has(waitLabel) || health === "follow"
+  return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
 }
-
-/** The same groups, not to be mapped for now. */
-const waiting = ({ groups, problems }: Desired, detail: string): Desired => ({
-  groups: [],
-  problems: [
-    ...problems,
-    ...groups.map((desired) => ({
-      name: desired.name,
-      owner: desired.owner,
-      publish: desired.group.labels.get(publishLabel),
-      detail,
-      desired,
-      waiting: true
-    }))
-  ]
-})
 
 /**
  * The labels with the name of a shared service inside its compose project, so that no project joins another's:
@@ -183,16 +164,25 @@ const attachmentOfRunning = (
     : Result.fail(`container ${name} is not running`)
 }
 
+/** Whose ports are wanted, and how. */
+interface Wanted {
+  readonly id: string
+  readonly name: string
+  readonly owner: string
+  readonly idle?: Idle | undefined
+}
+
 const desiredAt = (
   { v4, v6, network }: Placed,
   publish: Publish,
-  { id, name, owner }: { readonly id: string; readonly name: string; readonly owner: string },
+  { id, name, owner, idle }: Wanted,
   labels: Labels
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    [containerLabel, `${name}/${shortId(id)}`] as const,
-    ...[...labels].filter(([label]) => label !== containerLabel),
+    [containerLabel, nameAndId({ name, id })] as const,
+    ...[...labels].filter(([label]) => label !== containerLabel && label !== idleLabel),
+    ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
     [publishLabel, text] as const
   ])
   const groups = groupsOf(publish, { v4, v6 }, own, hostsOf(publish.host ?? boundBy(network)))

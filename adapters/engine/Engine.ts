@@ -56,12 +56,15 @@ export interface Container {
   /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
-  /** Why it should get no new connections of a service: what its health check says, or that it is about to stop. */
+  /** Why it should get no new connections: what its health check says, or that it is about to stop. */
   readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
 }
 
 /** An id as users and labels write it. */
 export const shortId = (id: string): string => id.slice(0, 12)
+
+/** `NAME/ID`, as the label `portmapper.container` and lists of mappings have it. */
+export const nameAndId = ({ name, id }: Pick<Container, "name" | "id">): string => `${name}/${shortId(id)}`
 
 /**
  * `Connected` comes first: from then on no change is missed. `Changed` names the container that something happened

@@ -19,7 +19,7 @@ import {
   isAddressOf,
   type View
 } from "./Attribution.ts"
-import { Engine, type EngineError } from "./Engine.ts"
+import { Engine, type EngineError, nameAndId, shortId } from "./Engine.ts"
 import { listen } from "./Listen.ts"
 
 /**
@@ -42,6 +42,12 @@ export const layer = (
     Effect.gen(function* () {
       const engine = yield* Engine
       const heard = yield* Queue.sliding<void>(1)
+      let names: ReadonlyMap<string, string> = new Map()
+      const view = Effect.tap(viewOf(engine, idOf(engine)), ({ containers }) =>
+        Effect.sync(() => {
+          names = new Map(containers.map(({ id, name }) => [id, name]))
+        })
+      )
       yield* Effect.forkScoped(
         // The watch, if there is one, logs the same.
         Effect.provideService(
@@ -55,12 +61,17 @@ export const layer = (
         containers: {
           changed: Effect.asVoid(Effect.timeoutOption(Queue.take(heard), resync)),
           attribute: (mappings) =>
-            Effect.catch(attributed(engine, mappings, hostAddresses), ({ message }) =>
+            Effect.catch(attributed(engine, view, mappings, hostAddresses), ({ message }) =>
               Effect.as(
                 Effect.logDebug(`looking for the containers of mappings: ${message}`),
                 mappings.map(() => ({ _tag: "Doubtful" as const }))
               )
-            )
+            ),
+          textOf: (container) => {
+            const id = containerIdOf({ container }) ?? ""
+            const name = names.get(id)
+            return name === undefined ? shortId(id) : nameAndId({ id, name })
+          }
         }
       }
     })
@@ -69,12 +80,13 @@ export const layer = (
 /** Nothing is `Gone` by one look: the Engine shows a container that it starts as it was before. */
 const attributed = Effect.fnUntraced(function* (
   engine: Engine["Service"],
+  view: Effect.Effect<View, EngineError>,
   mappings: ReadonlyArray<Attributed>,
   hostAddresses: () => ReadonlyArray<HostAddress>
 ) {
-  const look = Effect.map(viewOf(engine, idOf(engine)), (view) => {
+  const look = Effect.map(view, (seen) => {
     const host = hostAddresses()
-    return mappings.map((mapping) => attribute(view, mapping, host))
+    return mappings.map((mapping) => attribute(seen, mapping, host))
   })
   const first = yield* look
   const gone = mappings.filter((_, index) => first[index]?._tag === "Gone")

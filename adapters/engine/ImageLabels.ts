@@ -4,7 +4,7 @@
  * may be the image's or the operator's: then the label's effect decides.
  */
 import { Effect, Result } from "effect"
-import { isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
+import { idleLabel, isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
@@ -30,6 +30,7 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   share: () => "opens",
   balance: () => "opens",
   health: () => "opens",
+  "wait-healthy": () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.
   network: () => "steers"
@@ -43,7 +44,7 @@ export const projectLabel = "com.docker.compose.project"
  */
 export const labelEffect = (name: string, value: string): LabelEffect => {
   // Written by `watch` itself.
-  if (name === "portmapper.container") return "opens"
+  if (name === "portmapper.container" || name === idleLabel) return "opens"
   const known = labelNames.find((known) => name === `portmapper.${known}`)
   return known === undefined ? "narrows" : labelEffects[known](value)
 }

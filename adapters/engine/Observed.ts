@@ -1,11 +1,12 @@
 /** What the driver has mapped for containers, by the keys of the groups. Pure. */
 import { Result } from "effect"
+import { containerLabel } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Group, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { groupKey } from "./ContainerSubscription.ts"
-import { containerLabel, publishLabel } from "./Desired.ts"
+import { publishLabel } from "./Desired.ts"
 
 export interface ObservedGroup {
   /** The container's name when it was mapped. */

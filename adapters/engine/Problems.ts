@@ -1,8 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
+import { containerLabel } from "../../src/mapper/Labels.ts"
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
-import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { containerLabel, type DesiredGroup, type Problem, publishLabel } from "./Desired.ts"
+import { type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
@@ -46,15 +47,20 @@ export const problemsText = (problems: ReadonlyArray<Problem>): string => {
 const portOf = ({ key, group: { ports } }: DesiredGroup, granted: Granted): number =>
   ports._tag === "Exact" ? ports.port : (granted.get(key) ?? (ports._tag === "Range" ? ports.first : 0))
 
-/** Whether a released binding has the frontend that could not be published. */
+/** Whether a released binding has the frontend that could not be published; of a service, also the backend. */
 export const concerns = (
   { desired }: Problem,
-  { protocol, host, port }: ReleasedBinding,
+  { protocol, host, port, backend }: ReleasedBinding,
   granted: Granted
 ): boolean =>
   desired !== undefined &&
   port === portOf(desired, granted) &&
-  desired.group.entries.some((entry) => entry.protocol === protocol && entry.host.key === host.key)
+  desired.group.entries.some(
+    (entry) =>
+      entry.protocol === protocol &&
+      entry.host.key === host.key &&
+      (!desired.group.labels.has(shareLabel) || meansBackend(backend, entry.backend))
+  )
 
 /** Listed as conflicted, with the reason among its labels. */
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
@@ -70,6 +76,9 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     owner,
     state: "conflicted",
     sinceMillis,
+    container: name,
+    reason: detail,
+    service: desired?.group.labels.get(shareLabel),
     labels: new Map([
       [containerLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),

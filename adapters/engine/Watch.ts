@@ -3,10 +3,11 @@
  * compute what should be and what is mapped, `Difference` the actions between them; `Worker` carries these out, and
  * `WatchState` holds the state of all of them.
  */
-import { Effect, Queue, type Scope, Semaphore } from "effect"
+import { Effect, Option, Queue, Result, type Scope, Semaphore } from "effect"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { Engine } from "./Engine.ts"
 import { listen } from "./Listen.ts"
+import { findContainer } from "./Placement.ts"
 import { listedProblem } from "./Problems.ts"
 import { subscribe } from "./Subscribe.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
@@ -66,6 +67,7 @@ export const startWatch = Effect.fnUntraced(function* ({
         Effect.provideService(Driver, base),
         oneAtATime
       ),
+    ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) }),
     ...(listPorts === undefined
       ? {}
       : {
@@ -76,3 +78,19 @@ export const startWatch = Effect.fnUntraced(function* ({
         })
   })
 })
+
+/** The Engine knows the names and addresses of all containers, also of those that other callers map. */
+const drainByName =
+  (engine: Engine["Service"], drain: NonNullable<Driver["Service"]["drain"]>): typeof drain =>
+  (request) =>
+    Effect.flatMap(Effect.option(engine.containers), (containers) => {
+      const found = Result.getOrUndefined(
+        findContainer(
+          request.backend,
+          Option.getOrElse(containers, () => [])
+        )
+      )
+      if (found === undefined) return drain(request)
+      const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
+      return drain({ ...request, addresses })
+    })

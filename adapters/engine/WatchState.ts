@@ -1,6 +1,6 @@
 /** The whole state of a watch; its methods do no input or output. */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import type { PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { meansBackend, type PortBinding, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import {
   type ContainerSubscription,
   renamed,
@@ -24,7 +24,7 @@ export class WatchState {
   #subscriptions: ReadonlyArray<ContainerSubscription>
   /** Groups of labels that a user unmapped: not mapped again until their containers are restarted. */
   readonly #dismissed = new Set<string>()
-  /** When a container was sent a signal that ends it, by its id. */
+  /** When a container ended, or was sent a signal that ends it, by its id. */
   readonly #stopping = new Map<string, number>()
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
@@ -67,16 +67,22 @@ export class WatchState {
   }
 
   /**
-   * A container was sent a signal that ends it, or has started since. Its end changes nothing: for a moment the
-   * Engine still lists it as running.
+   * A container was sent a signal that ends it, or ended, or has started since. The Engine lists one that ended as
+   * running while it takes it down, for some tenths of a second.
    */
   signalled(id: string, action: string, nowMillis: number): void {
-    if (action === "stop") this.#stopping.set(id, nowMillis)
+    if (action === "stop" || action === "die") this.#stopping.set(id, nowMillis)
     else if (action === "start") this.#stopping.delete(id)
+  }
+
+  /** Starts may have been missed. */
+  reconnected(): void {
+    this.#stopping.clear()
   }
 
   /** The containers with those marked that are about to stop. A container that ignored the signal is not any more. */
   withStopping(containers: ReadonlyArray<Container>, nowMillis: number): ReadonlyArray<Container> {
+    for (const { id, running } of containers) if (!running) this.#stopping.delete(id)
     for (const [id, since] of this.#stopping)
       if (nowMillis - since > stoppingMillis) this.#stopping.delete(id)
     if (this.#stopping.size === 0) return containers
@@ -137,7 +143,7 @@ export class WatchState {
   dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
     const keys = new Set<string>()
     for (const [key, { bindings }] of this.#observed)
-      if (bindings.some((each) => released.some((other) => sameFrontend(each, other)))) keys.add(key)
+      if (bindings.some((each) => released.some((other) => isReleasedBy(each, other)))) keys.add(key)
     for (const { problem } of this.#problems.values())
       if (problem.desired !== undefined && released.some((each) => concerns(problem, each, this.#granted)))
         keys.add(problem.desired.key)
@@ -206,12 +212,12 @@ export interface ReportedProblem {
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
 
-const sameFrontend = (a: ReleasedBinding, b: ReleasedBinding): boolean =>
-  a.port === b.port &&
-  a.protocol === b.protocol &&
-  (a.port === 0
-    ? a.backend.port === b.backend.port && a.backend.address?.key === b.backend.address?.key
-    : a.host.key === b.host.key)
+/** As the driver understands it: without a host port a binding is named by its backend alone. */
+const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>
+  one.port === by.port &&
+  one.protocol === by.protocol &&
+  (one.port === 0 ? by.backend.address !== undefined : one.host.key === by.host.key) &&
+  meansBackend(by.backend, one.backend)
 
 const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
   discarded === undefined

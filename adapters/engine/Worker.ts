@@ -47,6 +47,7 @@ export const work = (
       const nowMillis = yield* monotonicMillis
       for (const event of batch)
         if (event._tag === "Changed") options.state.signalled(event.id, event.action, nowMillis)
+        else if (event._tag === "Connected") options.state.reconnected()
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))

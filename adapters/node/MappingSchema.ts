@@ -44,8 +44,8 @@ export const migrations: ReadonlyArray<string> = [
   PRAGMA application_id = ${applicationId};
   `,
   "ALTER TABLE mapping ADD COLUMN container TEXT",
-  // The part in a service as JSON, of which the slots are a text of ranges.
-  "ALTER TABLE mapping ADD COLUMN share TEXT"
+  // The part in a service as JSON, of which the slots are a text of ranges; `drained` is 1 or null.
+  "ALTER TABLE mapping ADD COLUMN share TEXT; ALTER TABLE mapping ADD COLUMN drained INTEGER"
 ]
 
 /** Migrates a file from its version to the latest; each migration is its own transaction. Throws. */
@@ -78,7 +78,8 @@ const columns = [
   "epoch",
   "since_millis",
   "container",
-  "share"
+  "share",
+  "drained"
 ]
 
 export const selectMappings = `SELECT ${columns.join(", ")} FROM mapping`
@@ -112,7 +113,8 @@ export const rowOf = ({ mapping, state }: Stored): Array<SQLInputValue> => [
   mapping.container ?? null,
   mapping.share === undefined
     ? null
-    : JSON.stringify({ ...mapping.share, slots: slotsText(mapping.share.slots) })
+    : JSON.stringify({ ...mapping.share, idle: undefined, slots: slotsText(mapping.share.slots) }),
+  mapping.drained ? 1 : null
 ]
 
 /**
@@ -135,7 +137,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       modeText,
       labelsText
     ] = row as Row
-    const [owner, epoch, sinceMillis, container, shareText] = row.slice(10) as MoreOfRow
+    const [owner, epoch, sinceMillis, container, shareText, drained] = row.slice(10) as MoreOfRow
     const host = addressOf(hostText)
     const backend = addressOf(backendText)
     const protocol = protocolOfNumber(number)
@@ -164,7 +166,8 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
       sinceMillis,
       container: container ?? undefined,
       ...(key.startsWith("standby ") ? { standby: true as const } : {}),
-      ...(share === undefined ? {} : { share })
+      ...(share === undefined ? {} : { share }),
+      ...(drained === null ? {} : { drained: true as const })
     }
     return mappingKey(mapping) === key
       ? Result.succeed({ mapping, state })
@@ -172,7 +175,7 @@ export const makeRowReader = (): ((row: ReadonlyArray<SQLOutputValue>) => Result
   }
 }
 
-type MoreOfRow = [string, number, number, string | null, string | null]
+type MoreOfRow = [string, number, number, string | null, string | null, number | null]
 type Row = [string, StoredState | "intent", number, string, string, number, string, number, string, string]
 
 const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {

@@ -67,12 +67,13 @@ export class RelayHandover extends Context.Service<
   }
 >()("portmapper/relay/RelayHandover") {}
 
-/** What the relay refused for lack of descriptors since it started. */
-export class RelayRefusals extends Context.Service<RelayRefusals, Effect.Effect<Refused>>()(
-  "portmapper/relay/RelayRefusals"
-) {}
+/** What the relay uses, and what it refused for lack of descriptors since it started. */
+export class RelayUse extends Context.Service<
+  RelayUse,
+  Effect.Effect<{ readonly refused: Refused; readonly threads: number; readonly maxThreads: number }>
+>()("portmapper/relay/RelayUse") {}
 
-export type Services = Relay | RelayHandover | RelayRefusals
+export type Services = Relay | RelayHandover | RelayUse
 
 export const layer = (options: RelayOptions = {}): Layer.Layer<Services, never, HostSockets> =>
   Layer.effectContext(make(options))
@@ -91,6 +92,7 @@ const make = Effect.fnUntraced(function* (
   const sockets = yield* HostSockets
   const entries = new RouteEntries()
   const udpIdle = options.udpIdle ?? Duration.seconds(90)
+  const maxThreads = Math.min(options.maxThreads ?? Math.min(availableParallelism(), 4), maxLimitingThreads)
   const assigned = (entry: RouteEntry) => ({ serving: servingOf(entry, udpIdle), thread: entry.thread })
   const threads = yield* makeThreadPool({
     settings: {
@@ -98,7 +100,7 @@ const make = Effect.fnUntraced(function* (
       maxFlows: options.maxFlows ?? 8192,
       answerMillis: Duration.toMillis(options.answerTimeout ?? Duration.seconds(2))
     },
-    maxThreads: Math.min(options.maxThreads ?? Math.min(availableParallelism(), 4), maxLimitingThreads),
+    maxThreads,
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
     paused: options.paused ?? false,
     routes: () => entries.all().map(assigned),
@@ -111,8 +113,8 @@ const make = Effect.fnUntraced(function* (
   return Context.make(Relay, relayOf(parts)).pipe(
     Context.add(RelayHandover, handoverOf(parts)),
     Context.add(
-      RelayRefusals,
-      Effect.sync(() => threads.refused())
+      RelayUse,
+      Effect.sync(() => ({ refused: threads.refused(), threads: threads.size(), maxThreads }))
     )
   )
 })

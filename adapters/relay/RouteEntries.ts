@@ -7,7 +7,7 @@ import { type IpNetwork, NetAddress } from "effect/net"
 import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
 import { type Address, isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
-import { type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
+import { isIdle, type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
 import { socketAddress } from "../linux/sockets/SocketAddress.ts"
 import { hasSources, makeLimitState } from "./LimitState.ts"
 import type { Serving } from "./ThreadMessages.ts"
@@ -84,7 +84,7 @@ export const servingOf = (
   { route, id, scope, limitState }: RouteEntry,
   udpIdle: Duration.Duration
 ): Serving => {
-  const { protocol, host, socket, backend, allow, proxyProtocol, share, limits, admits } = route
+  const { protocol, host, socket, backend, allow, proxyProtocol, share, limits, admits, waitHealthy } = route
   const wildcard = isUnspecified(socket.host)
   return {
     id,
@@ -99,6 +99,8 @@ export const servingOf = (
     udpIdleMillis: Duration.toMillis(route.udpIdle ?? udpIdle),
     share,
     isRedirected: admits === "loopback",
+    isIdle: isIdle(route),
+    waitMillis: waitHealthy === undefined ? 0 : Duration.toMillis(waitHealthy),
     limits: limits === undefined || limitState === undefined ? undefined : { ...limits, state: limitState }
   }
 }

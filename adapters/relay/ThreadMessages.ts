@@ -29,6 +29,10 @@ export interface Serving {
   readonly share: SlotShare | undefined
   /** Whether the kernel itself leads to this backend all that is not left to the relay whoever the backend is. */
   readonly isRedirected: boolean
+  /** Whether its backend takes no new connections, nor has slots. */
+  readonly isIdle: boolean
+  /** How long clients wait for a backend that does. */
+  readonly waitMillis: number
   readonly limits: ServedLimits | undefined
 }
 
@@ -118,7 +122,8 @@ export const kindOf = {
   end: 4,
   flow: 5,
   pipe: 6,
-  raw: 7
+  raw: 7,
+  waiting: 8
 } as const
 
 export const isOwn = (kind: number): boolean => kind >= kindOf.end

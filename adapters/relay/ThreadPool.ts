@@ -292,6 +292,11 @@ export class ThreadPool {
     for (const look of this.endWaiters) look()
   }
 
+  /** How many threads there are. */
+  size(): number {
+    return this.members.length
+  }
+
   refused(): Refused {
     const { budget } = this
     return { tcp: budget[budgetOf.refusedTcp] ?? 0, udp: budget[budgetOf.refusedUdp] ?? 0 }

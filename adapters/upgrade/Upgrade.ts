@@ -10,13 +10,13 @@ import type { Errno } from "../linux/Libc.ts"
 import { makeNamespaceLock, type NamespaceLock } from "../linux/nft/NamespaceLock.ts"
 import type { DescriptorSocket } from "../linux/sockets/DescriptorSocket.ts"
 import { StateLocked } from "../node/StateLock.ts"
-import { RelayHandover, type RelayRefusals } from "../relay/LinuxRelay.ts"
+import { RelayHandover, type RelayUse } from "../relay/LinuxRelay.ts"
 import { type HeldListeners, holdListeners } from "./HeldListeners.ts"
 import { handoverFailed } from "./Messages.ts"
 import { awaitSuccessor, offerHandover, type SuccessorSession } from "./Predecessor.ts"
 import { type PredecessorSession, refuseAmidHandover, takeOver } from "./Successor.ts"
 
-type Host = HostSockets | Relay | RelayHandover | RelayRefusals
+type Host = HostSockets | Relay | RelayHandover | RelayUse
 
 export interface ProcessOptions<E> {
   /** Where this process asks for a takeover, and accepts one. */

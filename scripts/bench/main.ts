@@ -8,6 +8,7 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),
   redirect: () => import("./redirect.ts"),
+  services: () => import("./services.ts"),
   restore: () => import("./restore.ts"),
   cni: () => import("./cni.ts"),
   docker: () => import("./docker.ts")

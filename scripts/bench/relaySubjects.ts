@@ -179,7 +179,8 @@ export const startNginx = (
   processes: Processes,
   folder: string,
   name: string,
-  servers: ReadonlyArray<string>
+  servers: ReadonlyArray<string>,
+  namespace?: string
 ): ChildProcess => {
   const file = join(folder, `${name}.conf`)
   writeFileSync(
@@ -189,18 +190,28 @@ pid ${folder}/${name}.pid; error_log stderr;
 events { worker_connections 32768; }
 stream { ${servers.join("\n")} }\n`
   )
-  return processes.start("nginx", ["-c", file])
+  return processes.start(...within(namespace, "nginx", ["-c", file]))
 }
 
+/** A command and its words, in a network namespace or in this one. */
+export const within = (
+  namespace: string | undefined,
+  command: string,
+  words: ReadonlyArray<string>
+): [string, ReadonlyArray<string>] =>
+  namespace === undefined ? [command, words] : ["ip", ["netns", "exec", namespace, command, ...words]]
+
+type Pid = Pick<ChildProcess, "pid">
+
 /** A process and its children. */
-const family = ({ pid }: ChildProcess): ReadonlyArray<number> => {
+const family = ({ pid }: Pid): ReadonlyArray<number> => {
   if (pid === undefined) return []
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim()
   return [pid, ...children.split(" ").filter(Boolean).map(Number)]
 }
 
 /** Seconds of processor time that a subject has used. */
-export const processorTime = (processes: ReadonlyArray<ChildProcess>): number => {
+export const processorTime = (processes: ReadonlyArray<Pid>): number => {
   let nanoseconds = 0
   for (const pid of processes.flatMap(family))
     for (const thread of readdirSync(`/proc/${pid}/task`))
@@ -209,7 +220,7 @@ export const processorTime = (processes: ReadonlyArray<ChildProcess>): number =>
 }
 
 /** The memory of these processes: their private part and their share of the common part, in kilobytes. */
-export const proportionalMemory = (processes: ReadonlyArray<ChildProcess>): number => {
+export const proportionalMemory = (processes: ReadonlyArray<Pid>): number => {
   let kilobytes = 0
   for (const pid of processes.flatMap(family))
     kilobytes += Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1])

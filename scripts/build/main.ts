@@ -11,6 +11,7 @@ import { builtins } from "./builtins.ts"
 import { closures, type Roots } from "./closures.ts"
 import { importEffectModules } from "./effectModules.ts"
 import { makeNotices } from "./notices.ts"
+import { buildPage } from "./page.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
 const built = Path.resolve(process.argv[2] ?? Path.join(root, "dist"))
@@ -94,6 +95,8 @@ await bundle(
 )
 
 await bundle({ "portmapper-cni": source("cni/main.ts") })
+
+Fs.writeFileSync(Path.join(dist, "bin/page.html"), await buildPage([notices.plugin]))
 
 Fs.writeFileSync(Path.join(dist, "bin/THIRD-PARTY-NOTICES"), notices.text())
 

@@ -6,7 +6,16 @@
 import { Agent } from "node:http"
 import { request } from "../../test/support/http.ts"
 import { injectedTexts } from "./Faults.ts"
-import { type Binding, bindingKey, frontendOf, keyOf, type Ledger, labelsOf, sharedPort } from "./Ledger.ts"
+import {
+  type Binding,
+  bindingKey,
+  frontendOf,
+  keyOf,
+  type Ledger,
+  labelsOf,
+  sharedPort,
+  textOf
+} from "./Ledger.ts"
 import type { Random } from "./Random.ts"
 
 export const clientCount = 4
@@ -45,8 +54,6 @@ export const work = async (
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const post = (method: string, body: unknown, owner?: string) =>
     request(socket, `/PortMapper.${method}`, JSON.stringify(body), { agent, headers: ownedBy(owner) })
-  const mine = () =>
-    [...ledger.answered.values()].filter(({ BackendPort }) => BackendPort === backendPort(client))
 
   const mapSome = async () => {
     const asked = randomGroup(client, random, ledger)
@@ -111,10 +118,11 @@ export const work = async (
 
   try {
     while (!calls.stopping) {
-      const mapped = mine()
-      const crowded = mapped.length >= mappedAtMost
-      if (crowded || random.chance(0.4)) await unmapSome(random.some(mapped, 1 + random.below(3)))
+      const mapped = mappedFor(client, ledger)
+      if (mapped.length >= mappedAtMost || random.chance(0.4))
+        await unmapSome(random.some(mapped, 1 + random.below(3)))
       else if (random.chance(0.15)) await mapAgain(mapped)
+      else if (random.chance(0.12)) await drainSome(post, random, ledger, calls, mapped)
       else if (random.chance(0.2)) await mapSeveral()
       else if (random.chance(0.3)) await standBy(mapped)
       else await mapSome()
@@ -123,6 +131,38 @@ export const work = async (
     calls.unanswered++
   } finally {
     agent.destroy()
+  }
+}
+
+const mappedFor = (client: number, ledger: Ledger): ReadonlyArray<Binding> =>
+  [...ledger.answered.values()].filter(({ BackendPort }) => BackendPort === backendPort(client))
+
+/** Of a private port of TCP on all addresses, so that nobody else's mapping is named. */
+const drainSome = async (
+  post: (method: string, body: unknown) => Promise<{ readonly status: number; readonly body: string }>,
+  random: Random,
+  ledger: Ledger,
+  calls: Calls,
+  mapped: ReadonlyArray<Binding>
+) => {
+  const own = mapped.filter(
+    ({ Proto, FrontendIP, FrontendPort }) =>
+      Proto === 6 && FrontendPort < range.first && (FrontendIP === "0.0.0.0" || FrontendIP === "::")
+  )
+  for (const binding of random.some(own, 1)) {
+    const key = bindingKey(binding)
+    const drained = random.chance(0.6)
+    const was = ledger.perhapsDrained.has(key)
+    ledger.perhapsDrained.add(key)
+    const asked = { Backend: binding.BackendIP, Ports: [`${binding.FrontendPort}`] }
+    const { status, body } = await post(drained ? "Drain" : "Undrain", asked)
+    calls.answered++
+    if (status === 200 || !was) ledger.perhapsDrained.delete(key)
+    if (status !== 200) {
+      if (isInjected(body)) calls.failed++
+      else calls.refused.push(`draining ${textOf(binding)}: ${body}`)
+    } else if (drained) ledger.drained.add(key)
+    else ledger.drained.delete(key)
   }
 }
 

@@ -10,8 +10,10 @@ import type { Plugin } from "../../test/lab/Plugin.ts"
 import { listening } from "../../test/lab/Probe.ts"
 import {
   type Binding,
+  bindingKey,
   doubled,
   isBeside,
+  isDrained,
   isNoStandby,
   keyOf,
   type Ledger,
@@ -45,14 +47,18 @@ export const differences = Effect.fnUntraced(function* (
 ) {
   const serving = listed.filter((one) => isNoStandby(one) && one.State !== "conflicted")
   const seen = [
-    differ("the table", redirections(yield* contents(lab.host)), serving.flatMap(elementsOf)),
+    differ(
+      "the table",
+      without(redirections(yield* contents(lab.host)), serving.filter(isDrained).map(hairpinOf)),
+      serving.flatMap((one) => (isDrained(one) ? [] : elementsOf(one)))
+    ),
     differ("what is bound", yield* listening(lab.host, { pid: plugin.process.pid }), serving.map(keyOf)),
     differRecord(recorded(join(plugin.folder, "state")), listed)
   ]
   // A backend that no answer named serves beside the others of a shared port until `claim` unmaps it, and checks them.
   const shared = ledger.unanswered(listed).filter(({ FrontendPort }) => FrontendPort === sharedPort)
   const alone = [...ledger.answered.values()].filter((one) => !isBeside(one, shared))
-  const unserved = yield* traffic(lab, alone)
+  const unserved = yield* traffic(lab, alone, (one) => ledger.drained.has(bindingKey(one)))
   // The reason, if the plugin knows it.
   const warnings = plugin.process.lines("stderr").filter((line) => /level=(WARN|ERROR)/.test(line))
   return {
@@ -95,19 +101,23 @@ const differRecord = (found: ReadonlyArray<Recorded>, listed: ReadonlyArray<List
     found.map(({ text, state }) => `${text} ${state}`),
     listed.map((one) => {
       const was = states.get(textOf(one)) === "applied" ? "applied" : "answered"
-      const state = { live: "answered", unconfirmed: "applied" }[one.State] ?? was
+      const state = { live: "answered", drained: "answered", unconfirmed: "applied" }[one.State] ?? was
       return `${textOf(one)} ${state}`
     })
   )
 }
 
 /** The redirection, and what leads the backend's own packets to the socket. */
-const elementsOf = (binding: Binding): ReadonlyArray<string> => {
-  const { Proto, FrontendIP, FrontendPort, BackendIP, BackendPort } = binding
-  const frontend = `${Proto === 6 ? "tcp" : "udp"} . ${FrontendPort}`
+const elementsOf = (binding: Binding): ReadonlyArray<string> => [
+  `${elementAt(binding)} : ${binding.BackendIP} . ${binding.BackendPort}`,
+  hairpinOf(binding)
+]
+
+const hairpinOf = (binding: Binding): string => `${elementAt(binding)} . ${binding.BackendIP}`
+
+const elementAt = ({ Proto, FrontendIP, FrontendPort }: Binding): string => {
   const any = FrontendIP === "0.0.0.0" || FrontendIP === "::"
-  const at = `${any ? "" : `${FrontendIP} . `}${frontend}`
-  return [`${at} : ${BackendIP} . ${BackendPort}`, `${at} . ${BackendIP}`]
+  return `${any ? "" : `${FrontendIP} . `}${Proto === 6 ? "tcp" : "udp"} . ${FrontendPort}`
 }
 
 const without = (texts: ReadonlyArray<string>, others: ReadonlyArray<string>) => {

@@ -54,6 +54,9 @@ export class Ledger {
   readonly leaving = new Map<string, Binding>()
   /** Answered, behind an answered or leaving mapping of the same frontend. */
   readonly standbys = new Map<string, Binding>()
+  /** The keys of answered mappings that were drained, and of those that may have been. */
+  readonly drained = new Set<string>()
+  readonly perhapsDrained = new Set<string>()
 
   map(bindings: ReadonlyArray<Binding>): void {
     for (const binding of bindings) {
@@ -64,13 +67,20 @@ export class Ledger {
 
   unmapBegins(bindings: ReadonlyArray<Binding>): void {
     for (const binding of bindings) {
-      this.answered.delete(bindingKey(binding))
-      this.leaving.set(bindingKey(binding), binding)
+      const key = bindingKey(binding)
+      this.answered.delete(key)
+      this.leaving.set(key, binding)
+      // What can't be unmapped stays as it was.
+      if (this.drained.delete(key)) this.perhapsDrained.add(key)
     }
   }
 
   unmapped(bindings: ReadonlyArray<Binding>): void {
-    for (const key of bindings.map(bindingKey)) if (this.leaving.delete(key)) this.#takeOver(key)
+    for (const key of bindings.map(bindingKey)) {
+      if (!this.leaving.delete(key)) continue
+      this.perhapsDrained.delete(key)
+      this.#takeOver(key)
+    }
   }
 
   #takeOver(key: string): void {
@@ -91,7 +101,10 @@ export class Ledger {
       const found = there.get(bindingKey(binding))
       if (found === undefined) return [`${textOf(binding)} is gone`]
       if (!sameBackend(found, binding)) return [`${textOf(binding)} leads to ${textOf(found)}`]
-      return found.State === "conflicted" ? [`${textOf(binding)} is conflicted`] : []
+      if (found.State === "conflicted") return [`${textOf(binding)} is conflicted`]
+      const key = bindingKey(binding)
+      if (this.perhapsDrained.has(key) || isDrained(found) === this.drained.has(key)) return []
+      return [`${textOf(binding)} is ${isDrained(found) ? "" : "not "}drained`]
     })
     return [...answered, ...left]
   }
@@ -105,6 +118,12 @@ export class Ledger {
       else this.#takeOver(key)
     }
     this.leaving.clear()
+    for (const key of this.perhapsDrained) {
+      const found = there.get(key)
+      if (found !== undefined && this.answered.has(key) && isDrained(found)) this.drained.add(key)
+      else this.drained.delete(key)
+    }
+    this.perhapsDrained.clear()
   }
 
   /** Listed mappings that no answer named. */
@@ -112,6 +131,8 @@ export class Ledger {
     return listed.filter((one) => isNoStandby(one) && !this.answered.has(bindingKey(one)))
   }
 }
+
+export const isDrained = ({ State }: Listed): boolean => State === "drained"
 
 export const isNoStandby = ({ State }: Listed): boolean => State !== "standby"
 

@@ -25,8 +25,12 @@ export const echoes = ({ get }: Lab): Effect.Effect<void, unknown, Scope.Scope> 
     { discard: true }
   )
 
-/** What is wrong with the traffic of these mappings; nothing if each is answered by its own backend. */
-export const traffic = Effect.fnUntraced(function* (lab: Lab, bindings: ReadonlyArray<Binding>) {
+/** What is wrong with the traffic of these mappings; nothing if each is answered by its own backend, or refused if drained. */
+export const traffic = Effect.fnUntraced(function* (
+  lab: Lab,
+  bindings: ReadonlyArray<Binding>,
+  isDrained: (binding: Binding) => boolean = () => false
+) {
   const whoServes = ({ BackendIP, BackendPort }: Binding) => {
     const container = containers.find(({ ipv4, ipv6 }) => ipv4 === BackendIP || ipv6 === BackendIP)
     return `${container?.name}-${BackendPort}`
@@ -36,7 +40,9 @@ export const traffic = Effect.fnUntraced(function* (lab: Lab, bindings: Readonly
     ({ from, host, place, binding }) =>
       Effect.map(whoAnswers(from, host, binding), (who) => {
         // Any backend of a service may answer.
-        const wanted = bindings.filter((one) => keyOf(one) === keyOf(binding)).map(whoServes)
+        const wanted = isDrained(binding)
+          ? ["reset"]
+          : bindings.filter((one) => keyOf(one) === keyOf(binding)).map(whoServes)
         return wanted.includes(who)
           ? []
           : [`${textOf(binding)} is served by ${who} ${place}, not ${wanted.join(" or ")}`]

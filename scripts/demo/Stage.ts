@@ -1,8 +1,8 @@
-/** The three namespaces of the demo, the processes in them, and the commands that run there. */
+/** The namespaces of a demo, the processes in them, and the commands that run there. */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import * as Path from "node:path"
-import { createInterface } from "node:readline"
+import { createInterface, type Interface } from "node:readline"
 import { promisify } from "node:util"
 
 const program = Path.join(import.meta.dirname, "../../dist/bin/portmapper.js")
@@ -19,15 +19,6 @@ export const lacking = (): ReadonlyArray<string> => {
   ]
 }
 
-type Role = "host" | "client" | "container"
-
-const page = `
-require("node:http").createServer((request, response) => {
-  const from = request.socket.remoteAddress
-  response.end("Hello from the container. You come from " + from + ".\\n")
-}).listen(80, "172.31.0.2", () => console.log("ready"))
-`
-
 /** Prints the text of a page, or why there is none. */
 const fetching = `
 fetch(process.argv[1]).then(
@@ -36,40 +27,60 @@ fetch(process.argv[1]).then(
 )
 `
 
+/** A process that runs, and the lines that it prints after the one that said that it is ready. */
+export interface Running {
+  readonly process: ChildProcess
+  readonly before: ReadonlyArray<string>
+  readonly lines: AsyncIterator<string>
+}
+
 export class Stage {
   readonly #socket: string
   readonly #state: string
-  readonly #children: Array<ChildProcess> = []
+  readonly #children = new Set<ChildProcess>()
+  readonly #namespaces = new Set<string>()
 
   constructor(folder: string) {
     this.#socket = Path.join(folder, "portmapper.sock")
     this.#state = Path.join(folder, "state")
   }
 
+  /** The host and the client, 10.99.0.1 and 10.99.0.2; and the host's bridge for containers, 172.31.0.1. */
   async build(): Promise<void> {
-    const [host, client, container] = [this.#name("host"), this.#name("client"), this.#name("container")]
-    await run("sh", [
-      "-ec",
-      `
-      ip netns add ${host}; ip netns add ${client}; ip netns add ${container}
+    const [host, client] = [this.#namespace("host"), this.#namespace("client")]
+    await script(`
+      ip netns add ${host}; ip netns add ${client}
       ip -n ${host} link add wire type veth peer name eth0 netns ${client}
-      ip -n ${host} link add box type veth peer name eth0 netns ${container}
+      ip -n ${host} link add box type bridge
       ip -n ${host} address add 10.99.0.1/24 dev wire; ip -n ${client} address add 10.99.0.2/24 dev eth0
-      ip -n ${host} address add 172.31.0.1/24 dev box; ip -n ${container} address add 172.31.0.2/24 dev eth0
-      for link in "${host} lo" "${host} wire" "${host} box" "${client} eth0" "${container} eth0"; do
+      ip -n ${host} address add 172.31.0.1/24 dev box
+      for link in "${host} lo" "${host} wire" "${host} box" "${client} eth0"; do
         ip -n "\${link% *}" link set "\${link#* }" up
       done
-      ip -n ${container} route add default via 172.31.0.1
       ip netns exec ${host} sh -ec 'echo 1 >/proc/sys/net/ipv4/ip_forward'
       ip netns exec ${host} sh -c 'echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct' 2>/dev/null || true
-      `
-    ])
-    await this.#start("container", ["-e", page], "stdout", /^ready/)
+    `)
+  }
+
+  /** A container at 172.31.0.NUMBER that runs a program, up to the line that it is ready. */
+  async container(number: number, page: string, words: ReadonlyArray<string> = []): Promise<Running> {
+    const [host, container] = [this.#namespace("host"), this.#namespace(`container-${number}`)]
+    await script(`
+      ip netns add ${container}
+      ip -n ${host} link add box${number} type veth peer name eth0 netns ${container}
+      ip -n ${host} link set box${number} master box up
+      ip -n ${container} address add 172.31.0.${number}/24 dev eth0
+      ip -n ${container} link set eth0 up
+      ip -n ${container} route add default via 172.31.0.1
+    `)
+    return this.start(`container-${number}`, ["-e", page, ...words], "stdout", /^ready/)
   }
 
   /** Returns its output up to the line that says it serves. */
-  serve(): Promise<string> {
-    return this.#start("host", [program, "serve", ...this.#ownPaths()], "stderr", /^listening on/)
+  async serve(): Promise<string> {
+    const own = ["--socket", this.#socket, "--state", this.#state]
+    const { before } = await this.start("host", [program, "serve", ...own], "stderr", /^listening on/)
+    return before.join("\n")
   }
 
   async portmapper(line: string): Promise<string> {
@@ -102,42 +113,47 @@ export class Stage {
     return stdout
   }
 
-  /** Call it once, in any state. */
-  end(): void {
-    for (const child of this.#children) child.kill("SIGKILL")
-    for (const role of ["host", "client", "container"] as const)
-      spawnSync("ip", ["netns", "del", this.#name(role)], { stdio: "ignore" })
-  }
-
-  #name(role: Role): string {
-    return `portmapper-demo-${process.pid}-${role}`
-  }
-
-  #ownPaths(): ReadonlyArray<string> {
-    return ["--socket", this.#socket, "--state", this.#state]
-  }
-
-  #in(role: Role, command: string, args: ReadonlyArray<string>) {
-    return run("ip", ["netns", "exec", this.#name(role), command, ...args])
-  }
-
-  /** Resolves with all lines up to the one that reports that it is ready. */
-  async #start(
-    role: Role,
+  /** Resolves once a line says that it is ready. */
+  async start(
+    role: string,
     args: ReadonlyArray<string>,
     on: "stdout" | "stderr",
     ready: RegExp
-  ): Promise<string> {
-    const child = spawn("ip", ["netns", "exec", this.#name(role), process.execPath, ...args], {
+  ): Promise<Running> {
+    const child = spawn("ip", ["netns", "exec", this.#namespace(role), process.execPath, ...args], {
       stdio: "pipe"
     })
-    this.#children.push(child)
+    this.#children.add(child)
+    child.on("exit", () => this.#children.delete(child))
     await once(child, "spawn")
-    const lines: Array<string> = []
-    for await (const line of createInterface(child[on])) {
-      lines.push(line)
-      if (ready.test(line)) return lines.join("\n")
+    const reader: Interface = createInterface(child[on])
+    const lines = reader[Symbol.asyncIterator]()
+    const before: Array<string> = []
+    for (;;) {
+      const { value, done } = await lines.next()
+      if (done === true)
+        throw new Error(`the ${role}'s process ended before it was ready: ${before.join("; ")}`)
+      before.push(value)
+      if (ready.test(value)) return { process: child, before, lines }
     }
-    throw new Error(`the ${role}'s process ended before it was ready: ${lines.join("; ")}`)
+  }
+
+  /** Call it once, in any state. */
+  end(): void {
+    for (const child of this.#children) child.kill("SIGKILL")
+    for (const namespace of this.#namespaces)
+      spawnSync("ip", ["netns", "del", namespace], { stdio: "ignore" })
+  }
+
+  #namespace(role: string): string {
+    const name = `portmapper-demo-${process.pid}-${role}`
+    this.#namespaces.add(name)
+    return name
+  }
+
+  #in(role: string, command: string, args: ReadonlyArray<string>) {
+    return run("ip", ["netns", "exec", this.#namespace(role), command, ...args])
   }
 }
+
+const script = (text: string) => run("sh", ["-ec", text])

@@ -9,7 +9,7 @@ import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import type { Rule } from "./Firewall.ts"
+import { type Rule, redirectsNothing } from "./Firewall.ts"
 
 /**
  * A frontend, and where the kernel redirects its flows now: to `backend`, from sources within `allow`; nowhere if
@@ -109,6 +109,7 @@ const rememberedFlushes = 10_000
 /** The flows that these new rules redirect elsewhere from now on. */
 export const flowsOfAdded = (rules: ReadonlyArray<Rule>): ReadonlyArray<FlowFrontend> =>
   rules.flatMap((rule): ReadonlyArray<FlowFrontend> => {
+    if (redirectsNothing(rule)) return []
     if (rule._tag === "Redirect")
       return [
         {

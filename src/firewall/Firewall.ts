@@ -31,6 +31,11 @@ export interface Redirect {
    */
   readonly share?: SlotShare | undefined
   /**
+   * New connections are left to the socket, as they are where all rules of a service have no slots; established
+   * ones continue. `read` does not return a rule that redirects nothing, or returns its allow-list as a `Limit`.
+   */
+  readonly idle?: true | undefined
+  /**
    * How many new connections to the frontend may begin in a second, by all its rules together; further ones are
    * dropped and counted.
    */
@@ -204,6 +209,10 @@ export const withoutRules = (
   return rules.filter((rule) => !keys.has(ruleKey(rule)))
 }
 
+/** A redirection that leaves all new connections to the socket. */
+export const redirectsNothing = (rule: Rule): boolean =>
+  rule._tag === "Redirect" && (rule.idle === true || rule.share?.slots.length === 0)
+
 /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`, on a service's port with `slots 0-31 of 64`. */
 export const ruleText = (rule: Rule): string => {
   const frontend = frontendText(rule.protocol, rule.host, rule.port)
@@ -253,12 +262,13 @@ function makeMemoryFirewall() {
         changed = false
         return Effect.succeed(removed)
       }),
-    read: Effect.map(standing("read"), (rules) => ({
-      rules: [...rules.values()],
-      counted: [...rules.values()].flatMap((rule) =>
+    read: Effect.map(standing("read"), (all) => {
+      const rules = [...all.values()].filter((rule) => !redirectsNothing(rule))
+      const counted = rules.flatMap((rule) =>
         rule._tag === "Guard" ? [] : [{ rule, connections: 0, dropped: 0, overRate: 0 }]
       )
-    })),
+      return { rules, counted }
+    }),
     refuse: (flows) =>
       guarded("refuse", () =>
         Effect.map(standing("refuse"), () => {
@@ -280,7 +290,11 @@ function makeMemoryFirewall() {
   })
 
   const control = MemoryFirewall.of({
-    rules: () => [...(table?.values() ?? [])].map(ruleText).sort(),
+    rules: () =>
+      [...(table?.values() ?? [])]
+        .filter((rule) => !redirectsNothing(rule))
+        .map(ruleText)
+        .sort(),
     refused: () => refused,
     refuse: (error) => {
       refusal = error

@@ -16,12 +16,12 @@ import {
   type Reservation,
   type Update
 } from "./Change.ts"
-import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
+import { eachRoute, logFailure, type MapperContext, recordAgain } from "./MapperContext.ts"
 import { type MappingEntry, mappingText, nextStatus, noResources, type Status, takeOver } from "./Mapping.ts"
 import { recordEntries, recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
 import { verifyTable } from "./Reconcile.ts"
-import { reshare, rulesOfShares } from "./Reshare.ts"
+import { reshare, rulesOf, rulesOfShares } from "./Reshare.ts"
 import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
 import { memberText, respread, type ServiceRefused, servicesOf, without } from "./Services.ts"
 import { type Succession, successionsOf, takeFrontend } from "./Standby.ts"
@@ -237,7 +237,13 @@ const redirect = (
   const before = changed.flatMap(({ entry }) => entry.resources.rules)
   if (add.length === 0 && before.length === 0) return Effect.void
   const change = { add, remove: withoutRules(before, add) }
-  const back = { add: before, remove: withoutRules(add, before) }
+  const beside = rulesOf(
+    servicesOf(
+      context.mappings,
+      changed.map(({ entry }) => entry)
+    )
+  )
+  const back = { add: before, remove: withoutRules(add, [...before, ...beside]) }
   const swaps = changed.map(({ entry, resources }) => [entry.resources, resources] as const)
   return Effect.flatMap(applyRules(context, change), () => {
     undo.push(() =>
@@ -375,7 +381,7 @@ const releaseTogether = Effect.fnUntraced(function* (
   yield* Effect.tapError(store.remove(removed, records), () => recordAgain(context, before))
   const rules = withoutRules(
     entries.flatMap(({ resources }) => resources.rules),
-    staying.flat().flatMap(({ resources }) => resources.rules)
+    rulesOf(staying)
   )
   const add = [...successions.flatMap(({ resources }) => resources.rules), ...rulesOfShares(others)]
   if (rules.length + add.length > 0) {
@@ -410,14 +416,3 @@ const releaseTogether = Effect.fnUntraced(function* (
   yield* allocator.release([...holds])
   yield* reshare(context, others)
 })
-
-/**
- * Records again the entries that are kept: a call may answer with them in a moment, and a kill after that must find
- * them.
- */
-const recordAgain = ({ store }: MapperContext, entries: ReadonlyArray<MappingEntry>): Effect.Effect<void> =>
-  logFailure("recording again what is kept", again(recordEntries(store, entries), 3))
-
-/** Retries at once, at most `times` times. */
-const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
-  times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))

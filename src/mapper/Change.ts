@@ -27,7 +27,9 @@ import {
   provisional,
   type Resources,
   type Status,
-  takeOver
+  sameBackend,
+  takeOver,
+  takesTraffic
 } from "./Mapping.ts"
 import { resourcesOf, type Served } from "./Plan.ts"
 import {
@@ -162,8 +164,14 @@ export const changeOf = (
       }),
       evictable: (gives) => evictableOf(state, fresh, gives, isAbandonedNow)
     })
-    for (const { planned, entry, replaces } of claims)
-      if (entry !== undefined) update.push(updateOf(state, { planned, entry, replaces }, each, asking))
+    for (const claim of claims) {
+      const { planned, entry, replaces } = claim
+      if (entry === undefined) continue
+      const changes =
+        takesTraffic(entry.mapping) !== takesTraffic({ ...entry.mapping, labels: each.group.labels })
+      const share = changes ? joining(claim) : entry.mapping.share
+      update.push(updateOf(state, { planned, entry, replaces, share }, each, asking))
+    }
   }
   return Result.succeed({ evict: [...evict], reserve, update, reshare })
 }
@@ -177,7 +185,8 @@ const candidateOf = (
   if (service === undefined || ports._tag !== "Exact") return undefined
   const { protocol, host } = entry
   const frontend = { protocol, host, port: ports.port }
-  return { frontend, service, mode, labels, policy, own, before: conflicted?.mapping.share }
+  const { drained, share: before } = (own ?? conflicted)?.mapping ?? {}
+  return { frontend, service, mode, labels, policy, own, drained, before }
 }
 
 const updateOfShare = ({ entry, share }: Reshare): Update => ({
@@ -191,13 +200,16 @@ const updateOfShare = ({ entry, share }: Reshare): Update => ({
 
 /**
  * A conflicted entry holds nothing: it is in the way only once its port is reserved for another, or once its service
- * has another policy.
+ * has another policy. Nothing is in the way of an entry that gets other slots alone, or is drained.
  */
 export const conflictedInTheWay = (
   state: State,
-  changed: ReadonlyArray<{ readonly mapping: Mapping }>
+  changed: ReadonlyArray<Pick<Update, "entry" | "mapping">>
 ): ReadonlyArray<MappingEntry> => {
-  const inTheWay = changed.flatMap(({ mapping }) =>
+  const asked = changed.filter(
+    ({ entry, mapping }) => entry.mapping === mapping || entry.mapping.labels !== mapping.labels
+  )
+  const inTheWay = asked.flatMap(({ mapping }) =>
     mapping.mode === "routed" || mapping.standby
       ? (state.get(mappingKey(mapping)) ?? [])
       : state
@@ -227,7 +239,8 @@ const creationOf = (
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
-      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined }
+      ...{ owner, epoch, sinceMillis: nowMillis, container: undefined },
+      ...(conflicted?.mapping.drained ? { drained: true } : {})
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -243,30 +256,37 @@ const asStandby = ({ planned, mapping, ...creation }: Creation): Creation => ({
 
 const updateOf = (
   { engine: { number: epoch } }: State,
-  { planned, entry, replaces }: Pick<Claim, "planned" | "replaces"> & { readonly entry: MappingEntry },
+  {
+    planned,
+    entry,
+    replaces,
+    share: part
+  }: Pick<Claim, "planned" | "replaces"> & Pick<Mapping, "share"> & { readonly entry: MappingEntry },
   { group: { labels }, plan: { policy } }: PlannedGroup,
   asking: Asking
 ): Update => {
   const { mapping, resources } = entry
-  const { requestedAddress } = planned.entry
+  const { requestedAddress, backend } = planned.entry
   const status = nextStatus(entry.status, "asked")
   // An unconfirmed entry now belongs to this caller, even if another one requested it first.
   const unconfirmed = entry.status._tag === "Unconfirmed"
   const owner = unconfirmed || handsOver(mapping.owner, asking.owner) ? asking.owner : mapping.owner
   const renewed = unconfirmed || asking.owner === "engine" ? epoch : mapping.epoch
   const samePolicy = mapping.mode === planned.mode && policyText(mapping.labels) === policyText(labels)
+  const stays = sameBackend(mapping.backend, backend)
   // Another of its containers may have the address by now.
-  const container = owner === asking.owner ? undefined : mapping.container
-  if (samePolicy && !unconfirmed && owner === mapping.owner) {
+  const container = owner === asking.owner || !stays ? undefined : mapping.container
+  if (stays && samePolicy && !unconfirmed && owner === mapping.owner) {
     const record = renewed !== mapping.epoch || container !== mapping.container
     const same = record ? { ...mapping, epoch: renewed, container } : mapping
     return { entry, mapping: same, status, replaces, resources, record }
   }
   // Only a service's single backend can change how the service balances.
-  const share = mapping.share && { ...mapping.share, balance: policy.balance ?? "random" }
+  const share = part && { ...part, balance: policy.balance ?? "random" }
   const next = {
     ...mapping,
-    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, owner, epoch: renewed, container },
+    ...{ mode: planned.mode, labels: ownLabels(labels), requestedAddress, backend },
+    ...{ owner, epoch: renewed, container },
     ...(share === undefined ? {} : { share })
   }
   return {
@@ -274,7 +294,10 @@ const updateOf = (
     mapping: next,
     status,
     replaces,
-    resources: samePolicy || mapping.standby ? resources : resourcesOf(planned, policy, next, resources.hold),
+    resources:
+      (samePolicy && stays) || mapping.standby
+        ? resources
+        : resourcesOf(planned, policy, next, resources.hold),
     record: true
   }
 }

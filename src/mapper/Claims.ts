@@ -5,9 +5,12 @@ import {
   endpointText,
   frontendText,
   type Group,
+  type Labels,
+  meansBackend,
   type PortRequest,
   type ReleasedBinding
 } from "../protocol/PortBinding.ts"
+import { containerLabel, idleLabel } from "./Labels.ts"
 import {
   frontendKey,
   isConflicted,
@@ -50,9 +53,9 @@ export const conflictedOf = (
   groups: ReadonlyArray<PlannedGroup>,
   owner: string
 ): ReadonlyArray<MappingEntry> =>
-  groups.flatMap(({ group, plan }) =>
-    servedOf(plan).flatMap((planned) => {
-      const entry = mappedAlready(state, planned, group.ports, serviceOf(plan.policy, owner))
+  groups.flatMap((each) =>
+    servedOf(each.plan).flatMap((planned) => {
+      const entry = mappedAlready(state, planned, each, owner)
       return entry !== undefined && isConflicted(entry) ? [entry] : []
     })
   )
@@ -107,7 +110,7 @@ export const releasedBy = (
       state.get(frontendKey(protocol, host, port)) ?? backendsAt(state, { protocol, host, port }),
       state.standbys({ protocol, host, port })
     ].flat()
-    const named = published.filter((entry) => leadsTo(entry, backend))
+    const named = published.filter(({ mapping }) => meansBackend(backend, mapping.backend))
     if (named.length > 0) return named
     if (backend.address === undefined) return []
     return state.get(routedKey(protocol, { address: backend.address, port: backend.port })) ?? []
@@ -115,23 +118,15 @@ export const releasedBy = (
   return found.length > 1 ? [...new Set(found)] : found
 }
 
-const leadsTo = ({ mapping }: MappingEntry, { address, port }: ReleasedBinding["backend"]): boolean =>
-  address === undefined ||
-  port === 0 ||
-  (mapping.backend.address.key === address.key && mapping.backend.port === port)
-
 const servedOf = ({ entries }: Plan): ReadonlyArray<Served> =>
   entries.filter((planned) => planned._tag === "Served")
 
-export const claimsOf = (
-  state: State,
-  { group: { ports }, plan }: PlannedGroup,
-  owner: string
-): ReadonlyArray<Claim> => {
-  const service = serviceOf(plan.policy, owner)
+export const claimsOf = (state: State, group: PlannedGroup, owner: string): ReadonlyArray<Claim> => {
+  const { plan } = group
+  const { ports } = group.group
   const claims = new Map<string, Claim>()
   for (const planned of servedOf(plan)) {
-    const there = mappedAlready(state, planned, ports, service)
+    const there = mappedAlready(state, planned, group, owner)
     const [entry, conflicted] =
       there !== undefined && isConflicted(there) ? [undefined, there] : [there, undefined]
     // In routed mode several entries may be one mapping; the last of them stands for it.
@@ -148,15 +143,32 @@ export const claimsOf = (
 const mappedAlready = (
   state: State,
   { entry, mode }: Served,
-  ports: PortRequest,
-  service: string | undefined
+  { group: { ports, labels }, plan: { policy } }: PlannedGroup,
+  owner: string
 ): MappingEntry | undefined => {
   if (mode !== "routed" && ports._tag !== "Exact") return undefined
+  const service = serviceOf(policy, owner)
   const key = { ...entry, port: ports._tag === "Exact" ? ports.port : 0, mode, share: service }
-  const there = leadingTo(state.get(mappingKey(key)), entry)
+  const held = state.get(mappingKey(key))
+  const there = leadingTo(held, entry) ?? (held && isMoved(held, labels, owner) ? held : undefined)
   // In another service it is another mapping.
   const same = mode === "routed" || there?.mapping.share?.service === service
   return (same ? there : undefined) ?? state.get(mappingKey({ ...key, standby: true }))
+}
+
+/**
+ * Whether it is the request's own mapping, to another address of its container: one is idle, since the container has no
+ * address before it runs.
+ */
+const isMoved = ({ mapping }: MappingEntry, labels: Labels, owner: string): boolean => {
+  const container = labels.get(containerLabel)
+  return (
+    container !== undefined &&
+    container === mapping.labels.get(containerLabel) &&
+    owner === mapping.owner &&
+    mapping.mode !== "routed" &&
+    (labels.has(idleLabel) || mapping.labels.has(idleLabel))
+  )
 }
 
 /** The same binding with a host port, its own or a service's, where the entry wants none. */

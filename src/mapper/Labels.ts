@@ -1,7 +1,7 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`. Ignores labels of other programs; an
- * unknown label under `portmapper.`, in any case, is an error.
+ * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.wait-healthy`,
+ * `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -19,6 +19,14 @@ import type { Balance } from "../protocol/Slots.ts"
 export type Mode = "nat" | "engine" | "proxy" | "routed"
 export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 
+/** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
+export type Idle = "waiting" | "asleep"
+export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
+/** The container of a mapping, as `NAME/ID` with the first 12 digits of the id. Set by `portmapper watch`. */
+export const containerLabel = "portmapper.container"
+/** Set by the caller that knows the backend, such as `portmapper watch`. */
+export const idleLabel = "portmapper.idle"
+
 export interface Policy extends Limits {
   /** `undefined`: the plugin's default. */
   readonly mode: Mode | undefined
@@ -29,6 +37,10 @@ export interface Policy extends Limits {
   /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
   readonly share: string | undefined
   readonly balance: Balance | undefined
+  /** How long a client waits while no backend takes connections; `undefined`: it is refused at once. */
+  readonly waitHealthy: Duration.Duration | undefined
+  /** The backend takes no new connections. */
+  readonly idle: Idle | undefined
 }
 
 export const noPolicy: Policy = {
@@ -38,7 +50,9 @@ export const noPolicy: Policy = {
   udpIdle: undefined,
   ...noLimits,
   share: undefined,
-  balance: undefined
+  balance: undefined,
+  waitHealthy: undefined,
+  idle: undefined
 }
 
 /**
@@ -53,13 +67,13 @@ export const maxPrefixes = 1000
 /** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "health", "publish", "network"]
+  ...["share", "balance", "health", "wait-healthy", "publish", "network"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
 /** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = ["portmapper.container", "portmapper.cni-network", "portmapper.cni-netns"]
+const written = [idleLabel, containerLabel, "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 
@@ -139,6 +153,12 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
         : Result.fail("random or source")
     case "portmapper.health":
       return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
+    case "portmapper.wait-healthy":
+      return Result.map(parseWait(value), (waitHealthy) => ({ waitHealthy }))
+    case idleLabel: {
+      const idle = idleStates.find((state) => state === value)
+      return idle === undefined ? Result.fail(idleStates.join(" or ")) : Result.succeed({ idle })
+    }
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
@@ -168,7 +188,8 @@ const defaults: Readonly<Record<string, string>> = {
 }
 
 const commonLabels = [
-  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "balance"]
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "balance"],
+  "wait-healthy"
 ].map((name) => `portmapper.${name}`)
 
 const nearestLabel = (name: string): string => {
@@ -194,6 +215,16 @@ const editDistance = (from: string, to: string): number => {
 export const parseIdle = (text: string): Result.Result<Duration.Duration, string> =>
   Result.flatMap(parseDuration(text), (idle) =>
     Duration.toMillis(idle) >= 1000 ? Result.succeed(idle) : Result.fail("a duration of at least 1s")
+  )
+
+const longestWait = Duration.minutes(10)
+
+/** No longer than most clients wait by themselves; see `parseDuration`. */
+const parseWait = (text: string): Result.Result<Duration.Duration, string> =>
+  Result.flatMap(parseDuration(text), (wait) =>
+    Duration.isLessThanOrEqualTo(wait, longestWait)
+      ? Result.succeed(wait)
+      : Result.fail(`a duration of at most ${Duration.toMinutes(longestWait)}m`)
   )
 
 /** `90s`, `1500ms`, `5m`, `1h`, or in words as Effect writes them: `90 seconds`. Neither infinite nor negative. */

@@ -5,8 +5,8 @@ import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
 import { Relay } from "../relay/Relay.ts"
-import { type DirtyFlags, type Mapping, Mappings } from "./Mapping.ts"
-import { MappingStore } from "./MappingStore.ts"
+import { type DirtyFlags, type Mapping, type MappingEntry, Mappings } from "./Mapping.ts"
+import { MappingStore, recordEntries } from "./MappingStore.ts"
 import type { Capabilities } from "./Plan.ts"
 
 /** The capabilities of the host and of this process; see `Capabilities`. */
@@ -51,6 +51,8 @@ export class Backends extends Context.Service<
       readonly changed: Effect.Effect<void>
       /** In the order of the mappings. MUST return `Gone` only where it is certain; never fails. */
       readonly attribute: (mappings: ReadonlyArray<Attributed>) => Effect.Effect<ReadonlyArray<Attribution>>
+      /** A container as `ListedMapping.container` has it, given as `Mapping.container` has it. */
+      readonly textOf: (container: string) => string
     }
   }
 >()("portmapper/mapper/Backends") {
@@ -109,6 +111,19 @@ export const logFailure = <E extends { readonly message: string }>(
   what: string,
   effect: Effect.Effect<void, E>
 ): Effect.Effect<void> => Effect.catch(effect, (error) => Effect.logError(`${what}: ${error.message}`))
+
+/**
+ * Records again the entries that are kept: a call may answer with them in a moment, and a kill after that must find
+ * them.
+ */
+export const recordAgain = (
+  { store }: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+): Effect.Effect<void> => logFailure("recording again what is kept", again(recordEntries(store, entries), 3))
+
+/** Retries at once, at most `times` times. */
+const again = <A, E>(attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E> =>
+  times === 0 ? attempt : Effect.catch(attempt, () => again(attempt, times - 1))
 
 /**
  * The relay works on another thread, so each change of a route waits for its reply; it still makes them in order. What

@@ -10,7 +10,7 @@ import { type Endpoint, frontendText, type Labels } from "../protocol/PortBindin
 import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
 import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
-import type { Mode } from "./Labels.ts"
+import { idleLabel, type Mode } from "./Labels.ts"
 
 export interface Mapping {
   readonly protocol: Protocol
@@ -35,7 +35,13 @@ export interface Mapping {
   readonly container: string | undefined
   /** Where its port is shared with other backends. */
   readonly share?: Share | undefined
+  /** A person took its traffic away, until it is given back or the mapping ends. */
+  readonly drained?: true | undefined
 }
+
+/** Whether new connections may be led to its backend; else it keeps its port alone. */
+export const takesTraffic = ({ drained, labels }: Pick<Mapping, "drained" | "labels">): boolean =>
+  !drained && !labels.has(idleLabel)
 
 /** A mapping's part in a service: the mappings of one frontend, each to another backend. */
 export interface Share extends SlotShare {
@@ -140,7 +146,7 @@ export interface Resources {
 
 export const noResources: Resources = { hold: undefined, rules: [], route: undefined, relayPending: false }
 
-/** Modified in place, under the lock; its frontend and backend never change. */
+/** Modified in place, under the lock; its frontend never changes, nor does its backend but where it is idle. */
 export interface MappingEntry {
   mapping: Mapping
   status: Status
@@ -148,6 +154,8 @@ export interface MappingEntry {
   resources: Resources
   /** When a call asked for it last; after a restart, when it was mapped. */
   askedMillis: number
+  /** Why it could not be served, or relayed, when that was tried last. Of the past where it is served. */
+  reason?: string | undefined
   /** Where the entry is gone: its replacement. Pending answers that name this entry name that one instead. */
   replacedBy?: MappingEntry | undefined
 }

@@ -3,7 +3,7 @@
  * Engine, and which entries can't be served and why. Pure: the same group under the same capabilities gives the
  * same plan.
  */
-import { Result, Schema } from "effect"
+import { Duration, Result, Schema } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import type { Admission } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
@@ -12,10 +12,9 @@ import { preview } from "../protocol/GoJson.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
-import type { SlotShare } from "../protocol/Slots.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
-import type { Mapping, Resources } from "./Mapping.ts"
+import { type Mapping, type Resources, takesTraffic } from "./Mapping.ts"
 
 /** What this host and this process can do. */
 export interface Capabilities {
@@ -106,12 +105,18 @@ const modeFor = (group: Group, policy: Policy, { defaultMode }: Capabilities): M
     ? defaultMode
     : "proxy"
 
-/** The group's limits, each with the modes that have it. */
-const limitsWithModes = ({ connections, rate, ratePerSource }: Policy) =>
+/** What only some modes have, each with these. */
+const limitsWithModes = ({ connections, rate, ratePerSource, waitHealthy }: Policy) =>
   [
     { label: "connections", limit: connections, unit: "", modes: ["proxy"] },
     { label: "rate", limit: rate, unit: "/s", modes: ["nat", "proxy"] },
-    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] }
+    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] },
+    {
+      label: "wait-healthy",
+      limit: waitHealthy?.pipe(Duration.toMillis),
+      unit: "ms",
+      modes: ["nat", "proxy"]
+    }
   ].filter(({ limit }) => limit !== undefined)
 
 const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
@@ -171,7 +176,9 @@ const planIn = (
 ): Result.Result<Plan, PlanError> => {
   const unavailable = modeUnavailable(mode, capabilities)
   if (unavailable !== undefined) return Result.fail(new ModeUnavailable({ mode, detail: unavailable }))
-  const entries = group.entries.map((entry) => planEntry(entry, mode, capabilities))
+  const entries = group.entries.map((entry) =>
+    planEntry(entry, mode, capabilities, policy.idle !== undefined)
+  )
   const reasons = entries.flatMap((planned) => (planned._tag === "Discarded" ? [planned.reason] : []))
   return reasons.length > 0 && reasons.length === entries.length
     ? Result.fail(new NothingServed({ reasons }))
@@ -196,13 +203,12 @@ const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (
   { entry, redirects, relays, shields }: Served,
-  port: number,
   { allow, rate }: Policy,
-  share: SlotShare | undefined
+  mapping: Part
 ): ReadonlyArray<Rule> => {
-  const frontend = { protocol: entry.protocol, host: entry.host, port }
+  const frontend = { protocol: entry.protocol, host: entry.host, port: mapping.port }
   if (redirects) {
-    const rest = { ...shared(share), ...(rate === undefined ? {} : { rate }) }
+    const rest = { ...partOf(mapping), ...(rate === undefined ? {} : { rate }) }
     return [{ _tag: "Redirect", ...frontend, backend: entry.backend, allow, ...rest }]
   }
   if (!shields) return []
@@ -210,15 +216,25 @@ const rulesOf = (
   return relays === "everything" && allow !== undefined ? [{ _tag: "Limit", ...frontend, allow }] : []
 }
 
-/** No property where there is no share: most rules and routes have none. */
-const shared = (share: SlotShare | undefined) => (share === undefined ? {} : { share })
+/** What rules and routes are made from besides the plan. */
+type Part = Pick<Mapping, "port" | "share" | "drained" | "labels">
+
+/** No property where there is none: most rules and routes have neither. */
+const partOf = ({ share, ...mapping }: Part): Pick<Route, "share" | "idle"> => {
+  if (share !== undefined) return { share }
+  return takesTraffic(mapping) ? {} : { idle: true }
+}
+
+/** What the route of a redirected frontend admits: all of it while the kernel redirects nothing. */
+export const admissionBeside = ({ share, idle }: Pick<Route, "share" | "idle">): Route["admits"] =>
+  share?.idle || idle ? "everything" : "loopback"
 
 /** The relay's route of one served entry, if it has one. */
 const routeOf = (
-  { entry, relays }: Served,
+  { entry, relays, redirects }: Served,
   hold: Hold,
   policy: Policy,
-  share: SlotShare | undefined
+  mapping: Part
 ): Route | undefined =>
   relays === undefined
     ? undefined
@@ -228,12 +244,13 @@ const routeOf = (
         port: hold.port,
         socket: hold.socket,
         backend: entry.backend,
-        admits: relays,
+        admits: redirects ? admissionBeside(partOf(mapping)) : relays,
         allow: policy.allow,
         proxyProtocol: policy.proxyProtocol,
         udpIdle: policy.udpIdle,
         ...limited(policy),
-        ...shared(share)
+        ...partOf(mapping),
+        ...(policy.waitHealthy === undefined ? {} : { waitHealthy: policy.waitHealthy })
       }
 
 /** No property where there are no limits. */
@@ -246,12 +263,12 @@ const limited = ({ connections, rate, ratePerSource }: Policy) =>
 export const resourcesOf = (
   planned: Served,
   policy: Policy,
-  { port, share }: Pick<Mapping, "port" | "share">,
+  mapping: Part,
   hold: Hold | undefined
 ): Resources => ({
   hold,
-  rules: rulesOf(planned, port, policy, share),
-  route: hold === undefined ? undefined : routeOf(planned, hold, policy, share),
+  rules: rulesOf(planned, policy, mapping),
+  route: hold === undefined ? undefined : routeOf(planned, hold, policy, mapping),
   relayPending: false
 })
 
@@ -275,7 +292,7 @@ const modeUnavailable = (mode: Mode, { natUnavailable, relayed }: Capabilities):
   return undefined
 }
 
-const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planned => {
+const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities, isIdle: boolean): Planned => {
   if (mode !== "routed" && !capabilities.ipv6 && entry.host.family === 6 && isUnspecified(entry.host))
     return discarded(entry, "this host has no IPv6")
   switch (mode) {
@@ -288,6 +305,8 @@ const planEntry = (entry: Entry, mode: Mode, capabilities: Capabilities): Planne
       const why = notRedirectable(entry)
       if (why !== undefined) return relay(entry, mode, capabilities, why)
       const relays = capabilities.relayed.includes(entry.protocol) ? "loopback" : undefined
+      if (mode === "engine" && isIdle)
+        return relay(entry, mode, capabilities, "the Engine redirects nothing to an idle backend")
       return mode === "engine"
         ? served(entry, { mode, relays, allowForwarding: true, nat: true })
         : served(entry, { mode, relays, redirects: true, allowForwarding: !capabilities.marksAccepted })

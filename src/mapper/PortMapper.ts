@@ -3,22 +3,14 @@
  * provides.
  */
 import { Clock, Duration, Effect, Exit, Layer, Result, Scope } from "effect"
-import { ByteCounter, type Bytes } from "../firewall/ByteCounter.ts"
+import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
-import { type Counted, Firewall, type Rule } from "../firewall/Firewall.ts"
+import { Firewall } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator.ts"
-import {
-  CurrentOwner,
-  Driver,
-  type GroupsError,
-  type ListedMapping,
-  ListedOwner
-} from "../protocol/Driver.ts"
-import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.ts"
-import type { Endpoint, Group, PortBinding, Release } from "../protocol/PortBinding.ts"
-import { protocolNumber } from "../protocol/Protocol.ts"
-import { Relay, type RelayCount } from "../relay/Relay.ts"
+import { CurrentOwner, Driver, type GroupsError, ListedOwner } from "../protocol/Driver.ts"
+import type { Group, PortBinding, Release } from "../protocol/PortBinding.ts"
+import { Relay } from "../relay/Relay.ts"
 import {
   type Applied,
   type ApplyError,
@@ -32,6 +24,8 @@ import {
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
 import { followContainers } from "./Containers.ts"
+import { drainIn } from "./Drain.ts"
+import { listOwned, listPorts } from "./Listing.ts"
 import {
   Backends,
   MapperConfig,
@@ -39,20 +33,11 @@ import {
   type MapperServices,
   mapperContext
 } from "./MapperContext.ts"
-import {
-  frontendKey,
-  isConflicted,
-  isStale,
-  type Mapping,
-  type MappingEntry,
-  Mappings,
-  memberKey
-} from "./Mapping.ts"
+import { type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
-import { nameOf } from "./Services.ts"
 import { commit, withdraw } from "./Settle.ts"
 
 export type MapError = PlanError | ApplyError
@@ -89,6 +74,7 @@ export const PortMapper = {
         listPorts: Effect.flatMap(ListedOwner, (owner) =>
           owner === undefined ? listPorts(context) : listOwned(context, owner)
         ),
+        drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })
     })
@@ -245,6 +231,7 @@ const unmapPortsIn = (context: MapperContext, { bindings }: Release): Effect.Eff
   context.mappings.lock.withPermit(
     Effect.suspend(() => release(context, releasedBy(context.mappings, bindings)))
   )
+
 const logRestored = ({ live, unconfirmed, conflicted, undone, lost }: Restored) =>
   live + unconfirmed + conflicted.length + undone === 0 && lost === undefined
     ? Effect.void
@@ -267,130 +254,3 @@ const noticeActivation = Effect.fnUntraced(function* ({ mappings: { engine }, st
     Effect.logWarning(`an Engine's start was noticed, but not recorded: ${error.message}`)
   )
 })
-
-const listPorts = Effect.fnUntraced(function* ({ mappings, firewall, relay, byteCounter }: MapperContext) {
-  const now = yield* Clock.currentTimeMillis
-  // If another process removed the table there is nothing to count, and the reconciler is about to put it back.
-  const { counted } = yield* Effect.catch(firewall.read, () => Effect.succeed({ counted: [] }))
-  const redirected = new Map(counted.map((count) => [carrierKey(count.rule), count]))
-  const relayed = new Map((yield* relay.counted).map((count) => [carrierKey(count), count]))
-  const entries = [...mappings.all()]
-  const rules = entries.flatMap(({ resources }) => resources.rules).filter((rule) => rule._tag === "Redirect")
-  const sums = yield* byteCounter.read(rules)
-  const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
-  return entries.map((entry): ListedMapping => {
-    const { mode, standby } = entry.mapping
-    if (standby) return uncounted(entry, mappings, now)
-    const key = carrierKey(entry.mapping)
-    const kernel = redirected.get(key)
-    const userland = relayed.get(key)
-    const bytes = bytesOf(entry, carried, userland)
-    return {
-      ...uncounted(entry, mappings, now),
-      connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
-      bytesIn: bytes?.in,
-      bytesOut: bytes?.out,
-      refused: refusedOf(entry, kernel, userland)
-    }
-  })
-})
-
-/** The key of what carries a mapping's traffic: of a rule, a route, or the mapping itself. */
-const carrierKey = ({
-  protocol,
-  host,
-  port,
-  ...other
-}: Pick<Mapping, "protocol" | "host" | "port"> & {
-  readonly backend?: Endpoint | undefined
-  readonly share?: unknown
-}): string => {
-  const frontend = frontendKey(protocol, host, port)
-  const { backend, share } = other
-  return share === undefined || backend === undefined ? frontend : memberKey(frontend, backend)
-}
-
-/** What the entry's labels refused, for each that it has. */
-const refusedOf = (
-  { resources: { rules, route } }: MappingEntry,
-  kernel: Counted | undefined,
-  userland: RelayCount | undefined
-): Partial<Refused> => {
-  const sum = (reason: RefusalReason, dropped = 0) => ({
-    [reason]: dropped + (userland?.refused[reason] ?? 0)
-  })
-  const { connections, rate, ratePerSource } = route?.limits ?? noLimits
-  const isAllowing =
-    route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
-  const isRated =
-    rate !== undefined || rules.some((rule) => rule._tag === "Redirect" && rule.rate !== undefined)
-  return {
-    ...(isAllowing ? sum("allow", kernel?.dropped) : {}),
-    ...(connections === undefined ? {} : sum("connections")),
-    ...(isRated ? sum("rate", kernel?.overRate) : {}),
-    ...(ratePerSource === undefined ? {} : sum("rate-per-source"))
-  }
-}
-
-/** The sum of all bytes of its traffic: `undefined` where a part of the traffic is not counted. */
-const bytesOf = (
-  { resources: { rules, route } }: MappingEntry,
-  carried: ReadonlyMap<Rule, Bytes | undefined>,
-  userland: RelayCount | undefined
-): Bytes | undefined => {
-  const relayed = { in: userland?.bytesIn ?? 0, out: userland?.bytesOut ?? 0 }
-  const redirect = rules.find(({ _tag }) => _tag === "Redirect")
-  if (redirect === undefined) return route?.admits === "everything" ? relayed : undefined
-  const kernel = carried.get(redirect)
-  return kernel && { in: kernel.in + relayed.in, out: kernel.out + relayed.out }
-}
-
-/** Reads nothing from the kernel or the relay: the cost is a look at each mapping. */
-const listOwned = Effect.fnUntraced(function* ({ mappings }: MapperContext, owner: string) {
-  const now = yield* Clock.currentTimeMillis
-  const owned: Array<ListedMapping> = []
-  for (const entry of mappings.all())
-    if (entry.mapping.owner === owner) owned.push(uncounted(entry, mappings, now))
-  return owned
-})
-
-const uncounted = (
-  entry: MappingEntry,
-  state: MapperContext["mappings"],
-  nowMillis: number
-): ListedMapping => {
-  const { mapping } = entry
-  const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
-  return {
-    protocol: protocolNumber[protocol],
-    frontendIp: requestedAddress === "" ? host.text : requestedAddress,
-    frontendPort: port,
-    backendIp: backend.address.text,
-    backendPort: backend.port,
-    mode,
-    owner,
-    state: stateOf(entry, state, nowMillis),
-    sinceMillis,
-    labels,
-    service: share === undefined ? undefined : nameOf(share.service),
-    connections: undefined,
-    bytesIn: undefined,
-    bytesOut: undefined
-  }
-}
-
-/** A standby of an entry in conflict would not be served either. */
-const stateOf = (
-  entry: MappingEntry,
-  { engine, get }: MapperContext["mappings"],
-  nowMillis: number
-): ListedMapping["state"] => {
-  if (entry.mapping.standby) {
-    const { protocol, host, port } = entry.mapping
-    const before = get(frontendKey(protocol, host, port))
-    return before !== undefined && isConflicted(before) ? "conflicted" : "standby"
-  }
-  if (entry.status._tag === "Conflicted") return "conflicted"
-  if (entry.status._tag === "Unconfirmed") return "unconfirmed"
-  return isStale(entry, engine, nowMillis) ? "stale" : "live"
-}

@@ -116,6 +116,7 @@ const isRecorded = (found: Stored | undefined, { mapping, status }: MappingEntry
   found.mapping.epoch === mapping.epoch &&
   found.mapping.container === mapping.container &&
   sameBackend(found.mapping.backend, mapping.backend) &&
+  found.mapping.drained === mapping.drained &&
   shareText(found.mapping) === shareText(mapping) &&
   labelsText(found.mapping) === labelsText(mapping)
 

@@ -2,12 +2,17 @@
 import { Effect } from "effect"
 import type { Rule } from "../firewall/Firewall.ts"
 import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
+import type { MappingEntry } from "./Mapping.ts"
 import { recordEntries } from "./MappingStore.ts"
 import { type Reshare, resourcesWith } from "./Services.ts"
 
 /** The rules of members with their new slots. */
 export const rulesOfShares = (shares: ReadonlyArray<Reshare>): ReadonlyArray<Rule> =>
   shares.flatMap(({ entry, share }) => resourcesWith(entry.resources, share).rules)
+
+/** The rules of all members of these services. */
+export const rulesOf = (services: ReadonlyArray<ReadonlyArray<MappingEntry>>): ReadonlyArray<Rule> =>
+  services.flat().flatMap(({ resources }) => resources.rules)
 
 /** Relays and records new slots that the kernel has already. A relay that refuses them is retried. */
 export const reshare = (context: MapperContext, shares: ReadonlyArray<Reshare>): Effect.Effect<void> =>

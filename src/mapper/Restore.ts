@@ -56,6 +56,11 @@ export interface Restored {
 /** An entry that can't be served, and why. */
 type Refused = readonly [entry: MappingEntry, why: string]
 
+const refusal = (entry: MappingEntry, why: string): Refused => {
+  entry.reason = why
+  return [entry, why]
+}
+
 /**
  * Runs once, before the first call is served. The socket of an adopted port stays open throughout; adopted sockets
  * that belong to no mapping are closed. Fails only where the store can't be read or the kernel's table can't be
@@ -163,7 +168,7 @@ export const reactivate = (
         if (Result.isFailure(applied)) {
           const failed = reserved.map(({ entry }) => entry)
           yield* setAside(context, failed)
-          return [...refused, ...failed.map((entry): Refused => [entry, applied.failure.message])]
+          return [...refused, ...failed.map((entry) => refusal(entry, applied.failure.message))]
         }
         yield* forgetFlows(context.conntrack, flowsOfAdded(rules))
       }
@@ -257,13 +262,13 @@ const reserveAgain = Effect.fnUntraced(function* (
     }
     const again = planAgain(mapping, context.capabilities)
     if (Result.isFailure(again)) {
-      refused.push([entry, again.failure])
+      refused.push(refusal(entry, again.failure))
       continue
     }
     const { planned, policy } = again.success
     const holds = planned.reserves ? yield* holdAgain(context, mapping) : Result.succeed([])
     if (Result.isFailure(holds)) {
-      refused.push([entry, holds.failure.message])
+      refused.push(refusal(entry, holds.failure.message))
       continue
     }
     entry.resources = resourcesOf(planned, policy, mapping, holds.success[0])
@@ -294,6 +299,7 @@ export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, {
   const opened = yield* Effect.result(context.relay.open(route))
   if (Result.isSuccess(opened)) return []
   const why = opened.failure.message
+  entry.reason = why
   if (planned.redirects || planned.nat) {
     entry.resources = { ...entry.resources, route: undefined, relayPending: true }
     yield* Effect.logWarning(`${mappingText(entry.mapping)} is redirected, but not relayed: ${why}`)
@@ -329,7 +335,11 @@ const relayAsPlanned = Effect.fnUntraced(function* (
   if (Result.isFailure(again)) return false
   const { planned, policy } = again.success
   const { route } = resourcesOf(planned, policy, mapping, resources.hold)
-  if (Result.isFailure(yield* Effect.result(reroute(relay, resources.route, route)))) return false
+  const rerouted = yield* Effect.result(reroute(relay, resources.route, route))
+  if (Result.isFailure(rerouted)) {
+    entry.reason = rerouted.failure.message
+    return false
+  }
   entry.resources = { ...resources, route, relayPending: false }
   return true
 })

@@ -16,8 +16,10 @@ import {
   mappingKey,
   mappingText,
   type Resources,
-  type Share
+  type Share,
+  takesTraffic
 } from "./Mapping.ts"
+import { admissionBeside } from "./Plan.ts"
 
 type State = Pick<Mappings["Service"], "colliding">
 type Frontend = Pick<Mapping, "protocol" | "host" | "port">
@@ -99,7 +101,8 @@ export interface Candidate {
   readonly policy: Policy
   /** Its entry, if it is one already. */
   readonly own: MappingEntry | undefined
-  /** Its part before it was in conflict. */
+  readonly drained: Mapping["drained"]
+  /** Its part before this call, also if it was in conflict. */
   readonly before: Share | undefined
 }
 
@@ -110,14 +113,30 @@ export const areFellows = (one: Mapping, other: Mapping): boolean =>
   mappingKey(one) !== mappingKey(other) &&
   differing(other, one.mode, one.labels) === undefined
 
-/** Adds a backend to its service. It gets back the slots that it had before, as far as an even spread allows. */
-export const join = (state: State, { frontend, service, policy, before }: Candidate): Joined => {
-  const members = membersOf(state, frontend, service)
+/**
+ * Adds a backend to its service, or one that is there anew, since it takes traffic again or no longer. It gets back
+ * the slots that it had before, as far as an even spread allows.
+ */
+export const join = (state: State, candidate: Candidate): Joined => {
+  const { frontend, service, policy, labels, own, drained, before } = candidate
+  const members = membersOf(state, frontend, service).filter((entry) => entry !== own)
   const { size, slots } = before ?? { size: 64, slots: [] }
   const alone: Share = { service, balance: policy.balance ?? "random", size, slots }
-  const shares = spreadOver([...members.flatMap(({ mapping: { share } }) => share ?? []), alone])
+  const takes = takesTraffic({ labels, drained })
+  const shares = spreadOver([...partsOf(members), { share: alone, takes }])
   return { share: shares.at(-1) ?? alone, others: changed(members, shares) }
 }
+
+/** The parts that change in the services of these entries, once they have become these mappings. */
+export const sharesAfter = (
+  state: State,
+  mappings: ReadonlyMap<MappingEntry, Mapping>
+): ReadonlyMap<MappingEntry, Share> =>
+  new Map(
+    servicesOf(state, [...mappings.keys()])
+      .flatMap((members) => changed(members, spreadOver(partsOf(members, mappings))))
+      .map(({ entry, share }) => [entry, share])
+  )
 
 /** The holds of a service's other backends, whatever address of the port they are on. */
 export const holdsOfService = (state: State, { frontend, service }: Candidate): ReadonlyArray<Hold> =>
@@ -151,9 +170,23 @@ export const servicesOf = (
 
 /** Spreads all slots of each service evenly over these members. Returns those whose slots change. */
 export const respread = (services: ReadonlyArray<ReadonlyArray<MappingEntry>>): ReadonlyArray<Reshare> =>
-  services.flatMap((members) =>
-    changed(members, spreadOver(members.flatMap(({ mapping: { share } }) => share ?? [])))
-  )
+  services.flatMap((members) => changed(members, spreadOver(partsOf(members))))
+
+/** A member's part before slots are spread, and whether it is to have any. */
+interface MemberPart {
+  readonly share: Share
+  readonly takes: boolean
+}
+
+/** `instead`: what some of these mappings become. */
+const partsOf = (
+  members: ReadonlyArray<MappingEntry>,
+  instead?: ReadonlyMap<MappingEntry, Mapping>
+): ReadonlyArray<MemberPart> =>
+  members.flatMap((entry) => {
+    const mapping = instead?.get(entry) ?? entry.mapping
+    return mapping.share === undefined ? [] : [{ share: mapping.share, takes: takesTraffic(mapping) }]
+  })
 
 const changed = (
   members: ReadonlyArray<MappingEntry>,
@@ -164,18 +197,23 @@ const changed = (
     return share === undefined || share === entry.mapping.share ? [] : [{ entry, share }]
   })
 
-/** Spreads all slots; a share that stays is the same object. */
-const spreadOver = (shares: ReadonlyArray<Share>): ReadonlyArray<Share> => {
-  const widest: Size = shares.some(({ size }) => size === 1024) ? 1024 : 64
-  const size = sizeFor(shares.length, widest)
+/** Spreads all slots over the members that take traffic; a share that stays is the same object. */
+const spreadOver = (parts: ReadonlyArray<MemberPart>): ReadonlyArray<Share> => {
+  const widest: Size = parts.some(({ share }) => share.size === 1024) ? 1024 : 64
+  const size = sizeFor(parts.length, widest)
+  const taking = parts.filter(({ takes }) => takes)
   const slots = spread(
     size,
-    shares.map((share) => widened(share.slots, share.size, size))
+    taking.map(({ share }) => widened(share.slots, share.size, size))
   )
-  return shares.map((share, index) => {
-    const own = slots[index] ?? []
-    const stays = share.size === size && slotsText(own) === slotsText(share.slots)
-    return stays ? share : { ...share, size, slots: own }
+  const idle = taking.length === 0 ? true : undefined
+  let next = 0
+  return parts.map(({ share, takes }) => {
+    const own = (takes ? slots[next++] : undefined) ?? []
+    const stays = share.size === size && share.idle === idle && slotsText(own) === slotsText(share.slots)
+    if (stays) return share
+    const { idle: _, ...rest } = share
+    return { ...rest, size, slots: own, ...(idle === undefined ? {} : { idle }) }
   })
 }
 
@@ -213,8 +251,11 @@ const differing = (member: Mapping, mode: Mode, labels: Labels): string | undefi
 const labelText = (name: string, value: string): string => (value === "" ? `no ${name}` : `${name}=${value}`)
 
 /** The same resources with another part in the service. */
-export const resourcesWith = ({ rules, route, ...rest }: Resources, share: Share): Resources => ({
-  ...rest,
-  rules: rules.map((rule) => (rule._tag === "Redirect" ? { ...rule, share } : rule)),
-  route: route && { ...route, share }
-})
+export const resourcesWith = ({ rules, route, ...rest }: Resources, share: Share): Resources => {
+  const isRedirected = rules.some(({ _tag }) => _tag === "Redirect")
+  return {
+    ...rest,
+    rules: rules.map((rule) => (rule._tag === "Redirect" ? { ...rule, share } : rule)),
+    route: route && { ...route, share, admits: isRedirected ? admissionBeside({ share }) : route.admits }
+  }
+}

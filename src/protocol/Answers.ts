@@ -66,7 +66,10 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   BytesIn: mapping.bytesIn ?? null,
   BytesOut: mapping.bytesOut ?? null,
   Service: mapping.service ?? "",
-  Refused: wireRefused(mapping.refused ?? {})
+  Refused: wireRefused(mapping.refused ?? {}),
+  Slots: mapping.slots === undefined ? null : { Has: mapping.slots.has, Of: mapping.slots.of },
+  Container: mapping.container ?? "",
+  Reason: mapping.reason ?? ""
 })
 
 const wireRefused = (refused: Partial<Refused>): (typeof WireMapping.Encoded)["Refused"] => {

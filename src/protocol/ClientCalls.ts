@@ -4,8 +4,9 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { FollowRequest, ListedMapping } from "./Driver.ts"
+import type { FollowRequest, ListedMapping, DrainRequest as WantedDrain } from "./Driver.ts"
 import type {
+  DrainRequest,
   FollowContainerRequest,
   ListPortsResponse,
   MapGroupsRequest,
@@ -18,7 +19,7 @@ import type {
 } from "./Messages.ts"
 import type { Entry, Group, Labels, PortBinding, PortRequest, Release } from "./PortBinding.ts"
 import { protocolNumber, protocolOfNumber } from "./Protocol.ts"
-import { publishText } from "./PublishSyntax.ts"
+import { publishText, unpublishText } from "./PublishSyntax.ts"
 
 export const mapPortsRequest = ({ entries, ports, labels }: Group): typeof MapPortsRequest.Encoded => ({
   Reqs: entries.map(({ protocol, requestedAddress, backend }) => ({
@@ -43,6 +44,11 @@ export const followContainerRequest = ({
   Container: container,
   Publish: publish.map(publishText),
   Labels: Object.fromEntries(labels)
+})
+
+export const drainRequest = ({ backend, ports }: WantedDrain): typeof DrainRequest.Encoded => ({
+  Backend: backend,
+  Ports: ports.map(unpublishText)
 })
 
 /** Sends what an Engine sends: the frontend and backend of each binding, without the answer's other fields. */
@@ -163,7 +169,10 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     bytesIn: mapping.BytesIn ?? undefined,
     bytesOut: mapping.BytesOut ?? undefined,
     service: mapping.Service === "" ? undefined : mapping.Service,
-    refused: refusedListed(mapping.Refused)
+    refused: refusedListed(mapping.Refused),
+    slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
+    container: mapping.Container === "" ? undefined : mapping.Container,
+    reason: mapping.Reason === "" ? undefined : mapping.Reason
   })
 }
 
@@ -178,9 +187,10 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = ["live", "unconfirmed", "stale", "conflicted", "standby"] as const satisfies ReadonlyArray<
-  ListedMapping["state"]
->
+const states = [
+  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
+  ...(["waiting", "asleep", "drained"] as const)
+] as const satisfies ReadonlyArray<ListedMapping["state"]>
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

@@ -3,9 +3,10 @@
  * built-in mapper is one driver; your own is `Driver.of({ mapPorts, unmapPorts })`, and any transport serves it.
  */
 import { Context, type Effect, type Scope } from "effect"
+import type { Address } from "./Address.ts"
 import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
-import type { Publish } from "./PublishSyntax.ts"
+import type { Publish, Unpublish } from "./PublishSyntax.ts"
 
 /**
  * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
@@ -28,6 +29,14 @@ export interface GroupsError<E = DriverError> {
 /** The most groups that clients send in one call: a call is bounded in time, and other calls wait for it. */
 export const groupsAtOnce = 256
 
+/**
+ * `waiting`, `asleep`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
+ * person, the others by who mapped it.
+ */
+export type MappingState =
+  | ("live" | "unconfirmed" | "stale" | "conflicted" | "standby")
+  | ("waiting" | "asleep" | "drained")
+
 /** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
   readonly protocol: number
@@ -37,7 +46,7 @@ export interface ListedMapping {
   readonly backendPort: number
   readonly mode: string
   readonly owner: string
-  readonly state: "live" | "unconfirmed" | "stale" | "conflicted" | "standby"
+  readonly state: MappingState
   /** Milliseconds since the Unix epoch. */
   readonly sinceMillis: number
   readonly labels: ReadonlyMap<string, string>
@@ -45,10 +54,33 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
+  readonly container?: string | undefined
   /** The service whose port it shares. */
   readonly service?: string | undefined
+  /** How many of its service's slots it has: its part of the new connections. */
+  readonly slots?: ListedSlots | undefined
+  /** Where it is conflicted, or redirected and not relayed: why. */
+  readonly reason?: string | undefined
+  readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+export interface ListedSlots {
+  readonly has: number
+  /** The number of the service's slots. */
+  readonly of: number
+}
+
+/** What carries the traffic of a mapping. */
+export interface Carriers {
+  /** A socket holds its host port. */
+  readonly socket: boolean
+  /** The kernel's table redirects it. */
+  readonly kernel: boolean
+  /** What the relay carries: what comes from the host's own loopback addresses, or everything. */
+  readonly relay: "loopback" | "everything" | undefined
 }
 
 /** Ports to publish for a container, given by name or id; each as in `-p`. */
@@ -56,6 +88,17 @@ export interface FollowRequest {
   readonly container: string
   readonly publish: ReadonlyArray<Publish>
   readonly labels: Labels
+}
+
+/** A backend whose traffic is taken away (`drained`) or given back. */
+export interface DrainRequest {
+  /** A container's name, its id or the beginning of that, or an address. */
+  readonly backend: string
+  /** Its addresses, as far as they are known. */
+  readonly addresses?: ReadonlyArray<Address> | undefined
+  /** Only where these lead to it; everywhere if there are none. */
+  readonly ports: ReadonlyArray<Unpublish>
+  readonly drained: boolean
 }
 
 export class Driver extends Context.Service<
@@ -96,6 +139,11 @@ export class Driver extends Context.Service<
     readonly followContainer?: (
       follow: FollowRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * From now on leads no new connection to the backend, or does again; what is established goes on. Returns the
+     * mappings concerned; fails if there is none. MUST survive a kill once it was answered, and end with the mapping.
+     */
+    readonly drain?: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError>
     /** An Engine began to use this plugin (`Plugin.Activate`). It may be an Engine seen before that was restarted. */
     readonly activated?: Effect.Effect<void>
   }

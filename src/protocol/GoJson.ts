@@ -58,15 +58,17 @@ export const stringify = (value: unknown): string => {
  * Never throws, even for values that JSON can't hold (a function, a bigint, a circular object), which only a caller
  * in process can send.
  */
-export const preview = (value: unknown, limit = 60): string => {
-  const text = previewText(value, limit + 1, 0)
-  return text.length <= limit
+export const preview = (value: unknown, limit = 60): string =>
+  shortened(previewText(value, limit + 1, 0), limit)
+
+/** Of at most `limit` characters; ends in an ellipsis where some were left out. */
+export const shortened = (text: string, limit: number): string =>
+  text.length <= limit
     ? text
     : `${text
         .slice(0, limit - 1)
         .toWellFormed()
         .replace(/\uFFFD$/, "")}…`
-}
 
 const objectText = (entries: ReadonlyArray<readonly [string, unknown]>): string =>
   `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${stringify(item)}`).join(",")}}`

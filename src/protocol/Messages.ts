@@ -3,8 +3,8 @@
  * an `Address`, labels are a `Map`). `Requests.ts` validates them and converts them to the types of
  * `PortBinding.ts`, which the rest of the program uses.
  *
- * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups` and
- * `FollowContainer` are ours.
+ * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups`,
+ * `FollowContainer`, `Drain` and `Undrain` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -104,9 +104,13 @@ export const WireRefused = goStruct({
   RatePerSource: optionalInt
 })
 
+/** It has `Has` of the service's `Of` slots. */
+export const WireSlots = goStruct({ Has: int, Of: int })
+
 /**
- * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""` for a mapping that
- * shares its port with no other; `Refused` is `null` where nothing limits the mapping.
+ * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
+ * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
+ * `Container` is `""` where it is unknown, and `Reason` where there is none.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -123,13 +127,19 @@ export const WireMapping = goStruct({
   BytesIn: optionalInt,
   BytesOut: optionalInt,
   Service: text,
-  Refused: optional(WireRefused)
+  Refused: optional(WireRefused),
+  Slots: optional(WireSlots),
+  Container: text,
+  Reason: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
 export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
+
+/** `Backend` is a container's name or id, or an address; `Ports` are in the syntax of `unmap -p`. */
+export const DrainRequest = goStruct({ Backend: text, Ports: list(Text, most) })
 
 /** A message as plain data: what `JSON.stringify` writes and what a caller in process passes. */
 export type Encoded<S extends Schema.Constraint> = S["Encoded"]

@@ -17,6 +17,7 @@ import { bindingsOfRange, groupsOfRange } from "./FullRange.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
+  DrainRequest,
   FollowContainerRequest,
   ListPortsRequest,
   type ListPortsResponse,
@@ -30,7 +31,16 @@ import {
 import type { Group, PortBinding, Release } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
-import { followOf, fullRangeOf, groupOf, groupPath, groupsOf, issuesOfGroup, releaseOf } from "./Requests.ts"
+import {
+  drainOf,
+  followOf,
+  fullRangeOf,
+  groupOf,
+  groupPath,
+  groupsOf,
+  issuesOfGroup,
+  releaseOf
+} from "./Requests.ts"
 
 export const Method = Schema.Literals([
   "Plugin.Activate",
@@ -38,7 +48,9 @@ export const Method = Schema.Literals([
   "PortMapper.UnmapPorts",
   "PortMapper.ListPorts",
   "PortMapper.MapGroups",
-  "PortMapper.FollowContainer"
+  "PortMapper.FollowContainer",
+  "PortMapper.Drain",
+  "PortMapper.Undrain"
 ])
 export type Method = typeof Method.Type
 
@@ -277,6 +289,16 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operating<type
   return mapPortsResponse(yield* driver.followContainer(follow))
 })
 
+const draining = (method: Method, drained: boolean) =>
+  Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
+    const driver = yield* Driver
+    if (driver.drain === undefined) return yield* new MethodNotFound({ method })
+    const request = yield* Effect.fromResult(
+      Result.flatMap(decodeDrain(body), (message) => drainOf(message, drained))
+    )
+    return mapPortsResponse(yield* driver.drain(request))
+  })
+
 type Operation<A> = Effect.Effect<A, CallError, Driver | Scope.Scope>
 type Operating<A> = Effect.fn.Return<A, CallError, Driver | Scope.Scope>
 
@@ -286,7 +308,9 @@ const operations = {
   "PortMapper.UnmapPorts": unmapPorts,
   "PortMapper.ListPorts": listPorts,
   "PortMapper.MapGroups": mapGroups,
-  "PortMapper.FollowContainer": followContainer
+  "PortMapper.FollowContainer": followContainer,
+  "PortMapper.Drain": draining("PortMapper.Drain", true),
+  "PortMapper.Undrain": draining("PortMapper.Undrain", false)
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
 
 const decoder = <T>(
@@ -311,3 +335,4 @@ const decodeMapGroups = decoder("MapGroups", MapGroupsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)
+const decodeDrain = decoder("Drain", DrainRequest)

@@ -74,6 +74,13 @@ export interface ReleasedBinding {
   readonly backend: { readonly address: Address | undefined; readonly port: number }
 }
 
+/** Whether a released binding with this backend means a mapping to `endpoint`. */
+export const meansBackend = (
+  { address, port }: ReleasedBinding["backend"],
+  endpoint: ReleasedBinding["backend"]
+): boolean =>
+  address === undefined || port === 0 || (endpoint.address?.key === address.key && endpoint.port === port)
+
 /** `0.0.0.0:8080/tcp`, `[::1]:53/udp`. */
 export const frontendText = (protocol: Protocol, host: Address, port: number): string =>
   `${hostText(host)}:${port}/${protocol}`

@@ -10,9 +10,10 @@ import {
   isLinkLocal,
   isMulticastOrBroadcast,
   isUnspecified,
+  parseAddress,
   unspecified
 } from "./Address.ts"
-import type { FollowRequest } from "./Driver.ts"
+import type { DrainRequest, FollowRequest } from "./Driver.ts"
 import { mostOfRanges, releasedOfRange, sizeOf } from "./FullRange.ts"
 import { preview } from "./GoJson.ts"
 import type {
@@ -21,6 +22,7 @@ import type {
   MapPortsRequest,
   PortBindingReq,
   UnmapPortsRequest,
+  DrainRequest as WireDrainRequest,
   WireReleasedBinding
 } from "./Messages.ts"
 import {
@@ -34,7 +36,7 @@ import {
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { parsePublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { parsePublish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /**
@@ -149,6 +151,26 @@ export const followOf = ({
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
     : Result.succeed({ container: Container, publish, labels: Labels ?? noLabels })
+}
+
+/** Requires a backend; each of the ports must be one that `unmap -p` accepts. */
+export const drainOf = (
+  { Backend: backend, Ports }: typeof WireDrainRequest.Type,
+  drained: boolean
+): Result.Result<DrainRequest, RequestError> => {
+  const issues: Array<Issue> = []
+  if (backend === "")
+    issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
+  const ports = (Ports ?? []).flatMap((text, index) => {
+    const parsed = parseUnpublish(text)
+    if (Result.isSuccess(parsed)) return [parsed.success]
+    issues.push({ path: `Ports[${index}]`, value: preview(text), rule: parsed.failure })
+    return []
+  })
+  const address = Result.getOrUndefined(parseAddress(backend))
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
 
 const noLabels: ReadonlyMap<string, string> = new Map()

@@ -14,8 +14,10 @@ export interface SlotShare {
   readonly balance: Balance
   /** The number of the service's slots. */
   readonly size: Size
-  /** Those of this backend, in ascending order. */
+  /** Those of this backend, in ascending order; none while it takes no new connections. */
   readonly slots: ReadonlyArray<number>
+  /** No backend of the service takes connections, so nothing is redirected: all of it reaches the relay. */
+  readonly idle?: true | undefined
 }
 
 /** The numbers of slots that a service may have; each is a multiple of the one before it. */

@@ -40,6 +40,16 @@ export interface Route {
   readonly limits?: Limits | undefined
   /** The backend's slots where the frontend is a service's, which has a route for each backend. */
   readonly share?: SlotShare | undefined
+  /**
+   * Its backend takes no new connections, like one of a service without slots. Where no route of the frontend leads
+   * to one that does, clients are refused: TCP by a reset, UDP by an ICMP message where this process may send one.
+   */
+  readonly idle?: true | undefined
+  /**
+   * How long clients wait before they are refused; then a route that leads to a backend serves them, what they sent
+   * included. Clients that wait end with the route.
+   */
+  readonly waitHealthy?: Duration.Duration | undefined
 }
 
 /** Identifies a route; `backend` and `share` where it is one of several of its frontend. */
@@ -128,7 +138,7 @@ export class MemoryRelay extends Context.Service<
   {
     /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. Limits are listed, not enforced. */
     readonly routes: () => ReadonlyArray<string>
-    /** A client's connection, or its UDP flow, through a route. It is counted even if refused. */
+    /** A client's connection, or its UDP flow, through a route. It is counted even if `allow` refuses it. */
     readonly connect: (frontend: RouteFrontend, source: Address) => MemoryConnection
   }
 >()("portmapper/relay/MemoryRelay") {}
@@ -138,6 +148,9 @@ export interface MemoryConnection {
   /** False once it was refused, reset, or its route closed. */
   readonly isOpen: () => boolean
 }
+
+/** Whether the route leads no new connection to its backend. */
+export const isIdle = ({ idle, share }: Route): boolean => idle === true || share?.slots.length === 0
 
 const allows = ({ allow }: Route, { octets }: Address): boolean => {
   const source =
@@ -203,13 +216,13 @@ function makeMemoryRelay() {
       [...entries.values()]
         .map(
           ({ route }) =>
-            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)} admits ${route.admits}${limitsText(route.limits)}`
+            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)}${route.idle ? " idle" : ""} admits ${route.admits}${limitsText(route.limits)}`
         )
         .sort(),
     connect: (frontend, source) => {
       const entry = entries.get(routeKey(frontend))
       const connection = { source }
-      if (entry === undefined) return { isOpen: () => false }
+      if (entry === undefined || isIdle(entry.route)) return { isOpen: () => false }
       if (allows(entry.route, source)) {
         entry.connections++
         entry.open.add(connection)

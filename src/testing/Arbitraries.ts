@@ -4,6 +4,7 @@
  */
 import fc from "fast-check"
 import type {
+  DrainRequest,
   ErrorResponse,
   FollowContainerRequest,
   ListPortsRequest,
@@ -128,6 +129,11 @@ export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.
   Labels: labels
 })
 
+export const drainRequest: fc.Arbitrary<typeof DrainRequest.Encoded> = fc.record({
+  Backend: fc.constantFrom("web", "0123456789ab", "172.17.0.2", "fd00::2"),
+  Ports: fc.subarray(["8080", "9000-9002/udp", "[::1]:53/udp"])
+})
+
 const port = fc.oneof(fc.integer({ min: 1, max: 65535 }), fc.constantFrom(8080, 40000))
 
 /** A binding as some plugin may answer: granted, or discarded with or without a reason. */
@@ -181,7 +187,9 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     port,
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
-    fc.constantFrom("live", "unconfirmed", "stale", "conflicted", "standby"),
+    fc.constantFrom(
+      ...["live", "unconfirmed", "stale", "conflicted", "standby", "waiting", "asleep", "drained"]
+    ),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),
@@ -189,13 +197,28 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.oneof(
       fc.record({ Allow: counter, Connections: counter, Rate: fc.nat(), RatePerSource: counter }),
       fc.constant(null)
-    )
+    ),
+    fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
+    fc.constantFrom("", "web-1/0123456789ab", "0123456789ab"),
+    fc.constantFrom("", "address already in use")
   )
-  .map(([[req], at, Mode, Owner, State, since, Labels, counts, Service, Refused]) => {
+  .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
+    const [Service, Refused, Slots, Container, Reason] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
-    return { ...of, Since: since.toISOString(), Labels, Connections, BytesIn, BytesOut, Service, Refused }
+    const counted = { Connections, BytesIn, BytesOut }
+    return {
+      ...of,
+      Since: since.toISOString(),
+      Labels,
+      ...counted,
+      Service,
+      Refused,
+      Slots,
+      Container,
+      Reason
+    }
   })
 
 export const listPortsResponse: fc.Arbitrary<typeof ListPortsResponse.Encoded> = fc.record({

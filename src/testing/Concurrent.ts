@@ -119,7 +119,7 @@ export const runTogether = (
 
   if (under.some((each) => each !== undefined)) return { history, why: "a call never ended" }
   const held = target.world.held()
-  const fits = (model: Model) => misheld(model, held, host.capabilities) === undefined
+  const fits = (model: Model) => misheld(model, held, host.capabilities, false) === undefined
   const { problem } = observe(held, new Map(), false)
   if (problem !== undefined) return { history, why: problem }
   if (linearize(host, noMappings, history, fits).length > 0) return undefined

@@ -146,6 +146,11 @@ class Runner {
         if (step.backend === "any") granted.left.clear()
         return yield* this.#unmap(led, granted.owner, undefined)
       }
+      case "drain": {
+        const { backend: Backend, ports: Ports, drained, fate } = step
+        const method = drained ? "PortMapper.Drain" : "PortMapper.Undrain"
+        return (yield* this.#call({ method, value: { Backend, Ports }, owner: "cli" }, fate)).problem
+      }
       case "wrong":
         return yield* this.#wrong({ method: step.method, value: step.value, owner: "engine" })
       case "activate":
@@ -305,7 +310,9 @@ class Runner {
       .flatMap((model) => [model, ...afterRetries(model)])
       .flatMap((model) => [model, ...afterRecording(model)])
     const held = (yield { want: "held" }) as Partial<HostHoldings>
-    const problems = models.map((model) => misheld(model, held, this.#host.capabilities))
+    const problems = models.map((model) =>
+      misheld(model, held, this.#host.capabilities, this.#unrepaired || model.refusing.length > 0)
+    )
     const borneOut = models.filter((_, index) => problems[index] === undefined)
     if (borneOut.length === 0) return { rule: "held", why: problems[0] ?? "nothing may be the case" }
     this.#models = borneOut.length > 1 ? distinct(borneOut) : borneOut

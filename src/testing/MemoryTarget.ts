@@ -283,8 +283,8 @@ const heldOf = (
     stored: store
       .records()
       .map(
-        ({ mapping: { protocol, host: address, port, backend, mode, share }, state }) =>
-          `${whereText(protocol, address, port, mode)} -> ${endpointText(backend)} ${mode} ${state}${shareText(share)}`
+        ({ mapping: { protocol, host: address, port, backend, mode, share, drained }, state }) =>
+          `${whereText(protocol, address, port, mode)} -> ${endpointText(backend)} ${mode} ${state}${drained ? " drained" : ""}${shareText(share)}`
       )
       .sort(),
     listed: (listPorts === undefined ? [] : now(listPorts))

@@ -6,6 +6,7 @@
  * Source: docs/PROTOCOL.md, rules 1 to 13; docs/decisions 4 to 7, 11, 13 and 15.
  */
 import { conflict, endpointTextOf, type Frontend, frontend, frontendTextOf } from "./ModelAddress.ts"
+import { afterDrain, type WireDrain, wasDrained } from "./ModelIdle.ts"
 import { led, modeOf, policyOf } from "./ModelModes.ts"
 import {
   areFellows,
@@ -60,6 +61,11 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
     // Only a driver with a watch has this method.
     case "PortMapper.FollowContainer":
       return may(model)
+    case "PortMapper.Drain":
+    case "PortMapper.Undrain": {
+      const after = afterDrain(model, call.value as WireDrain, call.method === "PortMapper.Drain", ended)
+      return typeof after === "string" ? wrong("drains", after) : may(...after)
+    }
   }
 }
 
@@ -491,6 +497,7 @@ const afterMap = (
       recorded: recordedAfter(anew(at, backends.get(req) as string), lostBy),
       pending: pendingAfter(anew(at, backends.get(req) as string), lostBy),
       standby,
+      drained: wasDrained(inConflict, at, backends.get(req) as string),
       wide:
         !standby &&
         (wideHosts.some((wide) => sameGround(wide.at, at) && backends.get(wide.req) === backends.get(req)) ||

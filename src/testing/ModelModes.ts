@@ -4,7 +4,8 @@
  */
 import type { Capabilities } from "../mapper/Plan.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
-import { balanceText, withoutSlots } from "./ModelServices.ts"
+import { idleState, isFrontendIdle, takesTraffic } from "./ModelIdle.ts"
+import { balanceText, noSlots, withoutLag, withoutSlots } from "./ModelServices.ts"
 import { beforeOf } from "./ModelStandby.ts"
 import type { Model, ModelMapping } from "./ModelState.ts"
 import type { HostHoldings, WireReq } from "./Target.ts"
@@ -66,7 +67,8 @@ export const led = (
   if (mode === "routed") return { ...answer, allowForwarding: true }
   if (!capabilities.ipv6 && at.any && at.family === 6) return { ...answer, discarded: true }
   const elsewhere = !at.loopback && !at.zoned && !backend.loopback && !backend.zoned
-  const redirected = mode !== "proxy" && at.family === backend.family && elsewhere
+  const left = mode === "proxy" || (mode === "engine" && labels["portmapper.idle"] !== undefined)
+  const redirected = !left && at.family === backend.family && elsewhere
   if (redirected) {
     const admits = relayed ? "loopback" : undefined
     return mode === "engine"
@@ -93,7 +95,7 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     const where = mapping.mode === "routed" ? (protocols[mapping.proto] ?? "") : text
     const binding = `${where} -> ${mapping.backend} ${mapping.mode}`
     const balance = balanceText(mapping)
-    stored.push(`${binding} ${mapping.recorded}${balance}`)
+    stored.push(`${binding} ${mapping.recorded}${mapping.drained ? " drained" : ""}${balance}`)
     listed.push(`${binding} ${stateOf(mapping, model)}`)
     if (mapping.standing === "conflicted" || mapping.standby) continue
     const labels = mapping.allow === "" ? {} : { "portmapper.allow": mapping.allow }
@@ -102,9 +104,14 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
     const from = mapping.allow === "" ? "" : ofOneFamily(` from ${mapping.allow}`, mapping.family)
     if (rule === "Guard") rules.push(`Guard ${text}`)
     if (rule === "Limit") rules.push(`Limit ${text}${from}`)
-    if (rule === "Redirect") rules.push(`Redirect ${text} -> ${mapping.backend}${balance}${from}`)
-    if (admits !== undefined && !mapping.unrelayed)
-      routes.push(`${text} -> ${mapping.backend}${balance} admits ${admits}`)
+    const takes = takesTraffic(mapping)
+    if (rule === "Redirect" && takes) rules.push(`Redirect ${text} -> ${mapping.backend}${balance}${from}`)
+    if (admits === undefined || mapping.unrelayed) continue
+    const [idle, slotless] = mapping.share === undefined ? [" idle", ""] : ["", noSlots]
+    const admitted = rule === "Redirect" && isFrontendIdle(model, mapping) ? "everything" : admits
+    routes.push(
+      `${text} -> ${mapping.backend}${takes ? balance : `${slotless}${balance}${idle}`} admits ${admitted}`
+    )
   }
   // All backends of a service have its guard or its limit in common.
   return {
@@ -121,13 +128,17 @@ export const mustHold = (model: Model, capabilities: Capabilities): Omit<HostHol
 export const misheld = (
   model: Model,
   held: Partial<HostHoldings>,
-  capabilities: Capabilities
+  capabilities: Capabilities,
+  /** A change failed since, so that the relay and the record may lag behind in a service. */
+  failed: boolean
 ): string | undefined => {
   const must = mustHold(model, capabilities)
   for (const name of ["rules", "routes", "stored", "listed"] as const) {
-    const [seen, should] = [held[name], must[name]]
+    // The record of a backend in conflict may have its slots from before.
+    const loosely = name === "stored" || (failed && name === "routes")
+    const [seen, should] = [held[name], loosely ? must[name].map(withoutLag).sort() : must[name]]
     if (seen === undefined) continue
-    const lines = seen.map(withoutSlots)
+    const lines = seen.map(withoutSlots).map((line) => (loosely ? withoutLag(line) : line))
     const is = (name === "rules" ? lines.map((rule) => ofOneFamily(rule)) : lines).sort()
     if (is.length === should.length && is.every((line, index) => line === should[index])) continue
     const lacking = should.filter((line) => !is.includes(line))
@@ -173,7 +184,7 @@ const stateOf = (mapping: ModelMapping, model: Model): string => {
   if (mapping.standing !== "answered") return mapping.standing
   const stale =
     mapping.owner === "engine" && mapping.epoch < engine.epoch && nowMillis - engine.sinceMillis >= 60_000
-  return stale ? "stale" : "live"
+  return stale ? "stale" : (idleState(mapping) ?? "live")
 }
 
 /** The address whose traffic the Engine redirects: as requested, or the unspecified one. */

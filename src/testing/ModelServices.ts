@@ -85,12 +85,12 @@ const agrees = (mapping: ModelMapping, { mode, labels }: Claim): boolean => {
 /** What all backends must have in common, each with the value that no label means. */
 const commonLabels = [
   ...[["mode", "auto"] as const, ["balance", "random"] as const],
-  ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"].map(
+  ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "wait-healthy"].map(
     (name) => [name, ""] as const
   )
 ]
 
-const labelsOf = ({ policy }: ModelMapping): Labels =>
+export const labelsOf = ({ policy }: ModelMapping): Labels =>
   Object.fromEntries(JSON.parse(policy) as ReadonlyArray<[string, string]>)
 
 /** ` by random` behind what leads to a backend of a service. */
@@ -99,8 +99,15 @@ export const balanceText = (mapping: ModelMapping): string =>
 
 const slotsPattern = / slots (\S*) of (\d+)(?= by )/
 
-/** A line of what a host holds, without the slots. */
-export const withoutSlots = (line: string): string => line.replace(slotsPattern, "")
+/** A line of what a host holds, without the slots, but says where a backend has none. */
+export const withoutSlots = (line: string): string =>
+  line.replace(slotsPattern, (_, slots: string) => (slots === "" ? noSlots : ""))
+
+export const noSlots = " without slots"
+
+/** The line of a service's backend, without what is repaired later where the relay or the record refuses it. */
+export const withoutLag = (line: string): string =>
+  line.includes(" by ") ? line.replace(noSlots, "").replace(/ admits \w+/, "") : line
 
 /** The backend of each slot, by frontend. */
 export type Spread = ReadonlyMap<string, ReadonlyArray<string>>
@@ -173,7 +180,7 @@ const spreadOf = (all: ReadonlyArray<Slots>): Map<string, ReadonlyArray<string>>
 }
 
 const uneven = (all: ReadonlyArray<Slots>): string | undefined => {
-  for (const [frontend, members] of byFrontend(all)) {
+  for (const [frontend, members] of byFrontend(all.filter(({ slots }) => slots.length > 0))) {
     const size = members[0]?.size ?? 0
     const taken = members.flatMap(({ slots }) => slots)
     const counts = members.map(({ slots }) => slots.length)

@@ -33,6 +33,8 @@ export interface ModelMapping extends Frontend {
   readonly wide: boolean
   /** Waits for its frontend, which another attachment of the same container has. */
   readonly standby?: true | undefined
+  /** A person took its traffic away. */
+  readonly drained?: true | undefined
   /** Took over from another where the relay refused, which is retried. */
   readonly unrelayed?: true | undefined
 }

@@ -20,6 +20,14 @@ export type Step =
   | { readonly do: "unmapOther"; readonly req: WireReq }
   /** The `of`th granted group is unmapped with another backend, or with none. */
   | { readonly do: "unmapAs"; readonly of: number; readonly backend: "another" | "any" }
+  /** A backend's traffic is taken away, on all of its ports or on these of TCP, or given back. */
+  | {
+      readonly do: "drain"
+      readonly backend: string
+      readonly ports: ReadonlyArray<string>
+      readonly drained: boolean
+      readonly fate: Fate
+    }
   /** An invalid request. */
   | {
       readonly do: "wrong"

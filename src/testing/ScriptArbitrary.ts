@@ -2,6 +2,7 @@
 import fc from "fast-check"
 import {
   backends4,
+  backends6,
   hosts4,
   hosts6,
   labels,
@@ -93,6 +94,18 @@ const unmapStep = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
     fate: fated
   })
 
+const drainStep = (backend: fc.Arbitrary<string>): fc.Arbitrary<Step> =>
+  fc.record({
+    do: fc.constant("drain" as const),
+    backend,
+    ports: fc.oneof(
+      { weight: 4, arbitrary: fc.constant([]) },
+      { weight: 1, arbitrary: fc.constant(["8080"]) }
+    ),
+    drained: fc.oneof(fc.constant(true), fc.boolean()),
+    fate
+  })
+
 const unmapOther: fc.Arbitrary<Step> = reqs.map((entries) => ({
   do: "unmapOther",
   req: entries[0] as (typeof entries)[number]
@@ -131,6 +144,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 20, arbitrary: mapStep(fate) },
   { weight: 6, arbitrary: remapStep(fate) },
   { weight: 14, arbitrary: unmapStep(fate) },
+  { weight: 2, arbitrary: drainStep(fc.constantFrom(...backends4, ...backends6)) },
   { weight: 2, arbitrary: unmapOther },
   { weight: 2, arbitrary: unmapAs },
   { weight: 2, arbitrary: wrongStep },
@@ -254,22 +268,22 @@ const crowdedAnyStep: fc.Arbitrary<Step> = fc.oneof(
 const web = { "portmapper.share": "web" }
 const webFromInside = { ...web, "portmapper.allow": "10.0.0.0/8,2001:db8::/32" }
 
+const replicas = fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.5")
+
 const sharedReqs = (
   hosts: fc.Arbitrary<ReadonlyArray<string>>,
   ports: fc.Arbitrary<readonly [first: number, last: number]>
 ): fc.Arbitrary<ReadonlyArray<WireReq>> =>
-  fc
-    .tuple(hosts, ports, fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.5"))
-    .map(([asked, [first, last], backend]) =>
-      asked.map((host) => ({
-        Proto: 6,
-        BackendIP: backend,
-        BackendPort: 80,
-        FrontendIP: host,
-        FrontendPort: first,
-        FrontendPortEnd: last
-      }))
-    )
+  fc.tuple(hosts, ports, replicas).map(([asked, [first, last], backend]) =>
+    asked.map((host) => ({
+      Proto: 6,
+      BackendIP: backend,
+      BackendPort: 80,
+      FrontendIP: host,
+      FrontendPort: first,
+      FrontendPortEnd: last
+    }))
+  )
 
 const sharedHosts = fc.constantFrom<ReadonlyArray<string>>(
   ...[["0.0.0.0"], ["0.0.0.0"], ["192.0.2.1"], ["::"], ["127.0.0.1"]],
@@ -284,7 +298,10 @@ const otherLabels = fc.constantFrom<Readonly<Record<string, string>>>(
 )
 
 /** Steps about one service, whose backends meet, and about others that want its port. */
-const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<fc.Arbitrary<Step>> =>
+const shared = (
+  fated: fc.Arbitrary<Fate>,
+  idle: ReadonlyArray<Readonly<Record<string, string>>> = []
+): fc.Arbitrary<fc.Arbitrary<Step>> =>
   fc
     .tuple(sharedHosts, fc.constantFrom<Readonly<Record<string, string>>>(web, web, webFromInside))
     .map(([hosts, labels]) => {
@@ -300,7 +317,14 @@ const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<fc.Arbitrary<Step>> =>
       ): fc.Arbitrary<Step> =>
         fc.record({ do: fc.constant("map" as const), reqs, labels: wanted, owner, fate: fated })
       return fc.oneof(
-        { weight: 12, arbitrary: map(same, fc.constant(labels), fc.constant("engine")) },
+        {
+          weight: 12,
+          arbitrary: map(
+            same,
+            fc.constantFrom(labels, labels, ...idle.map((more) => ({ ...labels, ...more }))),
+            fc.constant("engine")
+          )
+        },
         { weight: 3, arbitrary: map(others, otherLabels, fc.constantFrom("engine", "engine", "cli")) },
         { weight: 2, arbitrary: map(others, fc.constant(labels), fc.constant("engine")) },
         { weight: 1, arbitrary: map(same, fc.constant(labels), fc.constant("cli")) },
@@ -312,17 +336,19 @@ const shared = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<fc.Arbitrary<Step>> =>
 export const sharedSteps = shared(never)
 
 /** The other steps among them, and processes that take the shared port. */
-const sharedAnySteps: fc.Arbitrary<fc.Arbitrary<Step>> = shared(fate).map((step) =>
-  fc.oneof(
-    { weight: 12, arbitrary: step },
-    {
-      weight: 2,
-      arbitrary: restartStep(
-        fc.constantFrom<Elsewhere | undefined>(undefined, { proto: 6, host: "0.0.0.0", port: 8080 })
-      )
-    },
-    { weight: 2, arbitrary: freeStep },
-    { weight: 1, arbitrary: fc.constant<Step>({ do: "wait", seconds: 1 }) },
-    { weight: 1, arbitrary: anyStep }
-  )
+const sharedAnySteps: fc.Arbitrary<fc.Arbitrary<Step>> = shared(fate, [{ "portmapper.idle": "waiting" }]).map(
+  (step) =>
+    fc.oneof(
+      { weight: 12, arbitrary: step },
+      { weight: 3, arbitrary: drainStep(replicas) },
+      {
+        weight: 2,
+        arbitrary: restartStep(
+          fc.constantFrom<Elsewhere | undefined>(undefined, { proto: 6, host: "0.0.0.0", port: 8080 })
+        )
+      },
+      { weight: 2, arbitrary: freeStep },
+      { weight: 1, arbitrary: fc.constant<Step>({ do: "wait", seconds: 1 }) },
+      { weight: 1, arbitrary: anyStep }
+    )
 )

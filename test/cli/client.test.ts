@@ -5,6 +5,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
 import { MemoryEngine } from "../engine/MemoryEngine.ts"
@@ -148,6 +149,115 @@ describe("map, ls and unmap", () => {
     )
   )
 
+  it.live("drain a backend by its address or its container's name, and undrain it", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* engine.run({ name: "web" })
+        const ask = asking(yield* socketFor(yield* startWatch({ trustImageLabels: false })))
+        yield* ask("map -p 0.0.0.0:8080-8081:80-81 --to web")
+        yield* ask("map -p 0.0.0.0:8082:80 --to 172.17.0.3")
+        const states = Effect.map(ask("ls --json"), ({ stdout }) =>
+          (JSON.parse(stdout) as { Mappings: ReadonlyArray<{ State: string }> }).Mappings.map(
+            ({ State }) => State
+          )
+        )
+        assert.deepStrictEqual(
+          yield* ask("drain web"),
+          done("drained 0.0.0.0:8080-8081/tcp -> 172.17.0.2:80-81")
+        )
+        assert.deepStrictEqual(yield* states, ["drained", "drained", "live"])
+        assert.deepStrictEqual(
+          yield* ask("undrain 172.17.0.2 -p 8081"),
+          done("undrained 0.0.0.0:8081/tcp -> 172.17.0.2:81")
+        )
+        assert.deepStrictEqual(yield* states, ["drained", "live", "live"])
+        assert.deepStrictEqual(
+          yield* ask("drain db"),
+          failed("draining db failed: nothing leads to db; there are 172.17.0.2 (web), 172.17.0.3")
+        )
+        assert.deepStrictEqual(
+          yield* ask("drain web -p 9"),
+          failed("draining web failed: 9 does not lead to web, which has 0.0.0.0:8080/tcp, 0.0.0.0:8081/tcp")
+        )
+      }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+    )
+  )
+
+  it.live("have doctor name a service of which every backend is drained", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const services = Effect.map(ask("doctor --json"), ({ stdout }) =>
+          (JSON.parse(stdout).checks as ReadonlyArray<Record<string, string>>).flatMap(
+            ({ name, found, remedy }) => (name === "services" ? [[found, remedy]] : [])
+          )
+        )
+        for (const number of [2, 3])
+          yield* ask(`map -p 0.0.0.0:8080:80 --to 172.17.0.${number} --label portmapper.share=web`)
+        const drain = (backend: string) =>
+          Driver.use(
+            (driver) =>
+              driver.drain?.({ backend, addresses: [addressUnsafe(backend)], ports: [], drained: true }) ??
+              Effect.die("not offered")
+          ).pipe(Effect.provideService(CurrentOwner, "cli"))
+        yield* drain("172.17.0.2")
+        assert.deepStrictEqual(yield* services, [["each has a backend that takes connections", undefined]])
+        yield* drain("172.17.0.3")
+        assert.deepStrictEqual(yield* services, [
+          [
+            "no backend of service web at 0.0.0.0:8080/tcp takes connections: 172.17.0.2:80: drained (and 1 more)",
+            "portmapper undrain 172.17.0.2"
+          ]
+        ])
+      })
+    )
+  )
+
+  it.live("take back one backend of a port, and only that", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        for (const number of [2, 3, 4])
+          yield* ask(
+            `map -p 8080-8081:80-81 --to 172.17.0.${number} --to fd00::${number} --label portmapper.share=web`
+          )
+        const slots = Effect.map(ask("ls --json"), ({ stdout }) =>
+          (JSON.parse(stdout).Mappings as ReadonlyArray<Record<string, unknown>>).flatMap(
+            ({ FrontendIP, FrontendPort, BackendIP, Service, Slots }) =>
+              FrontendIP === "0.0.0.0" && FrontendPort === 8080 ? [[BackendIP, Service, Slots]] : []
+          )
+        )
+        assert.deepStrictEqual(yield* slots, [
+          ["172.17.0.2", "web", { Has: 22, Of: 64 }],
+          ["172.17.0.3", "web", { Has: 21, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 21, Of: 64 }]
+        ])
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080-8081 --to 172.17.0.3"),
+          done("unmapped 0.0.0.0:8080-8081/tcp -> 172.17.0.3:80-81")
+        )
+        assert.deepStrictEqual(yield* slots, [
+          ["172.17.0.2", "web", { Has: 32, Of: 64 }],
+          ["172.17.0.4", "web", { Has: 32, Of: 64 }]
+        ])
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080 --to 172.17.0.3 --json"),
+          done('{"Unmapped":[],"NotMapped":["8080/tcp"]}')
+        )
+        assert.deepStrictEqual(
+          yield* ask("unmap -p 8080 --to 172.17.0.3"),
+          done("not mapped: 8080/tcp to 172.17.0.3")
+        )
+        assert.deepStrictEqual(
+          yield* ask("unmap --all --to fd00::2"),
+          done("unmapped [::]:8080-8081/tcp -> [fd00::2]:80-81")
+        )
+        assert.deepStrictEqual(yield* ask("unmap --all --to web"), done("nothing to unmap"))
+      })
+    )
+  )
+
   it.live("print one JSON document with --json, also when they fail", () =>
     withMemory(
       Effect.gen(function* () {
@@ -192,7 +302,10 @@ describe("map, ls and unmap", () => {
                 BytesIn: null,
                 BytesOut: null,
                 Service: "",
-                Refused: null
+                Refused: null,
+                Slots: null,
+                Container: "",
+                Reason: ""
               }
             ]
           }

@@ -43,6 +43,8 @@ describe("the table of mappings", () => {
       state: "conflicted" as const,
       mode: "",
       connections: undefined,
+      container: "web",
+      reason: error,
       labels: new Map([
         ["portmapper.container", "web"],
         ["portmapper.publish", publish],
@@ -77,6 +79,22 @@ web: 8081:80: bind for 0.0.0.0:8081/tcp failed: port is
 web: 80:http: a \\x1b[2Jport
 `
     )
+  })
+
+  it("ends with the reasons why mappings are not served, too", () => {
+    const reason = "address already in use"
+    const lines = mappingLines(
+      [
+        mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
+        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", reason })
+      ],
+      now,
+      200
+    )
+    assert.deepStrictEqual(lines.slice(-2), [
+      "0.0.0.0:80/tcp: address already in use",
+      "web: 0.0.0.0:81/tcp: it is redirected, but not relayed: address already in use"
+    ])
   })
 
   it("is sorted by port, protocol and address, and fits a terminal of 80 columns", () => {
@@ -191,20 +209,46 @@ FRONTEND        BACKEND        MODE  OWNER   STATE  AGE  CONNS  LABELS
   it("puts a service above its backends, with their sums", () => {
     const web = { service: "shop/web", owner: "watch", bytesIn: 1000, bytesOut: 50 }
     const rows = [
-      mapping("tcp 0.0.0.0 80 172.17.0.3 8080", { ...web, connections: 3, sinceMillis: now - 3_600_000 }),
-      mapping("tcp 0.0.0.0 443 172.17.0.9 443"),
-      mapping("tcp 0.0.0.0 80 172.17.0.2 8080", { ...web, connections: 4, state: "conflicted" })
+      mapping("tcp 0.0.0.0 80 172.17.0.3 8080", {
+        ...web,
+        container: "shop-web-2/0123456789ab",
+        labels: new Map([["portmapper.container", "shop-web-2/0123456789ab"]]),
+        slots: { has: 64, of: 64 },
+        connections: 3,
+        sinceMillis: now - 3_600_000
+      }),
+      mapping("tcp 0.0.0.0 443 172.17.0.9 443", { container: "ba9876543210" }),
+      mapping("tcp 0.0.0.0 80 172.17.0.2 8080", {
+        ...web,
+        slots: { has: 0, of: 64 },
+        connections: 4,
+        state: "conflicted"
+      })
     ]
     assert.strictEqual(
       text(rows, 120),
       `
-FRONTEND         BACKEND               MODE  OWNER   STATE       AGE  CONNS      IN   OUT
-0.0.0.0:80/tcp   shop/web: 2 backends  nat   watch   conflicted   1h      7  2.00kB  100B
-                   172.17.0.2:8080     nat   watch   conflicted   1m      4  1.00kB   50B
-                   172.17.0.3:8080     nat   watch   live         1h      3  1.00kB   50B
-0.0.0.0:443/tcp  172.17.0.9:443        nat   engine  live         1m      0       -     -
+FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE       AGE  CONNS      IN   OUT
+0.0.0.0:80/tcp   shop/web: 2 backends                       nat   watch   conflicted   1h      7  2.00kB  100B
+                   172.17.0.2:8080                    0/64  nat   watch   conflicted   1m      4  1.00kB   50B
+                   172.17.0.3:8080     shop-web-2    64/64  nat   watch   live         1h      3  1.00kB   50B
+0.0.0.0:443/tcp  172.17.0.9:443        ba9876543210         nat   engine  live         1m      0       -     -
 `
     )
+    assert.match(text(rows, 100), /^\nFRONTEND +BACKEND +CONTAINER +SLOTS +MODE +OWNER +STATE +AGE +CONNS\n/)
+    assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
+  })
+
+  it("shows a service as live while one backend takes connections", () => {
+    const states = (...all: ReadonlyArray<ListedMapping["state"]>) =>
+      text(
+        all.map((state, index) =>
+          mapping(`tcp 0.0.0.0 80 172.17.0.${2 + index} 80`, { service: "web", state })
+        ),
+        100
+      )
+    assert.match(states("drained", "live", "waiting"), /web: 3 backends +nat +engine +live /)
+    assert.match(states("drained", "waiting"), /web: 2 backends +nat +engine +waiting /)
   })
 
   it("shows what was refused, by reason, where anything was", () => {

@@ -47,6 +47,10 @@ describe("a usage error", () => {
           "map -p 80 --to 300.1.1.1",
           'map: --to "300.1.1.1": not an IPv4 or IPv6 address; see: portmapper map --help'
         ],
+        [
+          "unmap -p 80 --to 300.1.1.1",
+          'unmap: --to "300.1.1.1": not an IPv4 or IPv6 address; see: portmapper unmap --help'
+        ],
         ["--nope", "--nope is no option of portmapper; see: portmapper --help"],
         ["map", `map: name what to map by -p ${publishForm}; see: portmapper map --help`],
         ["map -p 80:80", "map: name where to by --to ADDRESS or --to CONTAINER; see: portmapper map --help"],
@@ -218,7 +222,14 @@ describe("completions", () => {
       for (const command of ["serve", "map", "unmap", "ls", "doctor", "reset"])
         assert.include(commands.split(" "), command)
       assert.deepStrictEqual(rest, [
-        ...["unmap", "--watch", "--stale", "pretty json logfmt", "auto nat engine proxy routed", "--label"],
+        ...[
+          "unmap undrain",
+          "--watch",
+          "--stale",
+          "pretty json logfmt",
+          "auto nat engine proxy routed",
+          "--label"
+        ],
         ...["web db", "0.0.0.0:8080/tcp", ""]
       ])
     })

@@ -21,21 +21,22 @@ it.live("the demo lists everything that this machine lacks for it, and does noth
   })
 )
 
+/** What a demo prints; it must leave none of its namespaces behind. */
+const shown = Effect.fnUntraced(function* (...name: ReadonlyArray<string>) {
+  const built = yield* run([process.execPath, join(root, "scripts/build/fresh.mjs")])
+  assert.deepStrictEqual([built.status, built.stdout], [0, ""])
+  const inShell = ["sh", "-c", 'echo "$$"; exec "$@"', "sh"]
+  const { status, stdout, stderr } = yield* run([...inShell, process.execPath, demo, ...name])
+  assert.deepStrictEqual({ status, stderr }, { status: 0, stderr: "" })
+  const [pid = "", ...lines] = stdout.split("\n").map((line) => line.trim())
+  assert.notInclude(spawnSync("ip", ["netns"], { encoding: "utf8" }).stdout, `portmapper-demo-${pid}-`)
+  return { stdout, lines }
+})
+
 describeLab("the demo", [], () => {
   it.live("publishes a port, fetches from outside, prints each step, and leaves nothing behind", () =>
     Effect.gen(function* () {
-      const built = yield* run([process.execPath, join(root, "scripts/build/fresh.mjs")])
-      assert.deepStrictEqual([built.status, built.stdout], [0, ""])
-      const { status, stdout, stderr } = yield* run([
-        "sh",
-        "-c",
-        'echo "$$"; exec "$@"',
-        "sh",
-        process.execPath,
-        demo
-      ])
-      assert.deepStrictEqual({ status, stderr }, { status: 0, stderr: "" })
-      const [pid = "", ...lines] = stdout.split("\n").map((line) => line.trim())
+      const { stdout, lines } = yield* shown()
       for (const line of [
         "0.0.0.0:8080/tcp -> 172.31.0.2:80",
         "Hello from the container. You come from 10.99.0.2.",
@@ -45,9 +46,22 @@ describeLab("the demo", [], () => {
         assert.include(lines, line)
       assert.match(stdout, /^ +0\.0\.0\.0:8080\/tcp +172\.31\.0\.2:80 +nat .* live /m)
       assert.match(stdout, /elements = \{ tcp \. 8080 counter packets [1-9].*: 172\.31\.0\.2 \. 80 \}$/m)
-      assert.notInclude(spawnSync("ip", ["netns"], { encoding: "utf8" }).stdout, `portmapper-demo-${pid}-`)
       const folder = /listening on (\S+)\/portmapper\.sock/.exec(stdout)?.[1] ?? assert.fail(stdout)
       assert.isFalse(existsSync(folder))
+    })
+  )
+
+  it.live("replaces three replicas one by one, and no request fails", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* shown("redeploy")
+      assert.lengthOf(
+        lines.filter((line) => /^[1-9][\d,]* requests, 0 failed\.$/.test(line)),
+        1
+      )
+      const counts = lines.filter((line) => /^[\d-]+( +[\d-]+){6}$/.test(line))
+      const [before, after] = [/^\d+ +- +\d+ +- +\d+ +- +0$/, /^- +\d+ +- +\d+ +- +\d+ +0$/]
+      assert.match(counts[0] ?? "", before)
+      assert.match(counts.at(-1) ?? "", after)
     })
   )
 })

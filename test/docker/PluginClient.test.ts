@@ -86,7 +86,10 @@ describe("a client of our own plugin", () => {
         bytesIn: undefined,
         bytesOut: undefined,
         service: undefined,
-        refused: undefined
+        refused: undefined,
+        slots: undefined,
+        container: undefined,
+        reason: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

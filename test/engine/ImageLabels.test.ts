@@ -85,6 +85,7 @@ describe("the effective labels of a container", () => {
         "share opens",
         "balance opens",
         "health opens",
+        "wait-healthy opens",
         "publish opens",
         "network steers"
       ]

@@ -47,8 +47,8 @@ export class MemoryEngine extends Context.Service<
     readonly back: Effect.Effect<void>
     /** How often a client listed the containers. */
     readonly listed: () => number
-    /** Shows a container like this. */
-    readonly alter: (name: string, changed: Partial<Container>) => Effect.Effect<void>
+    /** Shows a container like this, after an event of this name. */
+    readonly alter: (name: string, changed: Partial<Container>, action?: string) => Effect.Effect<void>
     /** The Engine has another id. */
     readonly become: (id: string) => void
   }
@@ -182,7 +182,8 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       reachable = true
     }),
     listed: () => listed,
-    alter: (name, changed) => change(name, "die", (container) => ({ ...container, ...changed })),
+    alter: (name, changed, action = "health_status") =>
+      change(name, action, (container) => ({ ...container, ...changed })),
     become: (other) => {
       id = other
     }

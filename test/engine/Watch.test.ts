@@ -89,6 +89,64 @@ const follow = (driver: Driver["Service"], container: string, ...texts: Readonly
   ).pipe(Effect.provideService(CurrentOwner, "cli"))
 
 describe("a watch", () => {
+  test("keeps the ports of containers that are not ready without traffic, and those of plain ones with it", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const unready = { unready: "starting" } as const
+      const labels = {
+        plain: publish("8000:80"),
+        follows: publish("8001:80", { "portmapper.health": "follow" }),
+        held: publish("8002:80", { "portmapper.wait-healthy": "30s", "portmapper.idle": "asleep" }),
+        "web-1": publish("8003:80", { "portmapper.share": "web" }),
+        ignores: publish("8004:80", { "portmapper.share": "web", "portmapper.health": "ignore" })
+      }
+      for (const [name, own] of Object.entries(labels)) {
+        yield* engine.run({ name, labels: own })
+        yield* engine.alter(name, unready)
+      }
+      const driver = yield* start()
+      const states = Effect.map(listed(driver), (all) =>
+        all.map((line) => line.replace(/^0\.0\.0\.0:(\d+) -> \S+ (\w+) watch$/, "$1 $2"))
+      )
+      assert.deepStrictEqual(yield* states, [
+        "8000 live",
+        "8001 waiting",
+        "8002 waiting",
+        "8003 waiting",
+        "8004 live"
+      ])
+      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined })
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(
+        yield* states,
+        [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
+      )
+      for (const name of Object.keys(labels)) yield* engine.stop(name)
+      yield* settle
+      assert.deepStrictEqual(yield* states, [])
+    }))
+
+  test("takes the traffic of a backend that died, also while the Engine still lists it as running", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web-1", labels: publish("8080:80", { "portmapper.share": "web" }) })
+      const driver = yield* start()
+      const states = Effect.map(listed(driver), (all) => all.map((line) => line.split(" ").at(-2)))
+      const died = Effect.andThen(engine.alter("web-1", {}, "die"), settle)
+      yield* died
+      assert.deepStrictEqual(yield* states, ["waiting"])
+      yield* Effect.andThen(engine.stop("web-1"), settle)
+      assert.deepStrictEqual(yield* states, [])
+      yield* Effect.andThen(engine.start("web-1"), settle)
+      assert.deepStrictEqual(yield* states, ["live"])
+      // Its start is lost with the connection.
+      yield* died
+      yield* engine.away
+      yield* engine.back
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* states, ["live"])
+    }))
+
   test("publishes running and newly started containers, and unpublishes those that end", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { ContainerSubscription } from "../../adapters/engine/ContainerSubscription.ts"
 import { desiredBySubscription } from "../../adapters/engine/Desired.ts"
+import { problemOf } from "../../adapters/engine/Problems.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
-import { container, desired } from "./containers.ts"
+import { attachment, container, desired } from "./containers.ts"
 
 const web = container("web")
 const nothing = { follows: [], granted: new Map<string, number>() }
@@ -18,8 +19,8 @@ const subscription = (publish: string, more: Partial<ContainerSubscription> = {}
   ...more
 })
 
-const groupOf = (publish: string) => {
-  const [group] = desired(web, { "portmapper.publish": publish }).groups
+const groupOf = (publish: string, of = web, labels: Readonly<Record<string, string>> = {}) => {
+  const [group] = desired(of, { "portmapper.publish": publish, ...labels }).groups
   if (group === undefined) throw new Error(`no group for ${publish}`)
   return group
 }
@@ -52,6 +53,31 @@ describe("the state of a watch", () => {
     assert.deepStrictEqual(state.undismissed([group]), [])
     assert.deepStrictEqual(state.undismissed([]), [])
     assert.deepStrictEqual(state.undismissed([group]), [group])
+  })
+
+  it("keeps the other backends of a service, published or waiting, where one is unmapped", () => {
+    const state = new WatchState(nothing)
+    const replica = (number: number) =>
+      groupOf(
+        "8080:80",
+        container(`web-${number}`, { attachments: [attachment("bridge", `172.17.0.${number}`)] }),
+        { "portmapper.share": "web" }
+      )
+    const [first, second, third] = [replica(2), replica(3), replica(4)]
+    for (const group of [first, second]) state.mapped(group, answer(group, 8080))
+    state.report([{ ...problemOf(third, { _tag: "", message: "it is unhealthy" }), waiting: true }], 0)
+    const unmapped = first.group.entries.map(({ protocol, host, backend }) => ({
+      protocol,
+      host,
+      port: 8080,
+      backend
+    }))
+    assert.isTrue(state.dismiss(unmapped))
+    assert.deepStrictEqual([...state.observed.keys()], [second.key])
+    assert.deepStrictEqual(state.undismissed([first, second, third]), [second, third])
+    assert.lengthOf(state.problems, 1)
+    assert.isTrue(state.dismiss(released(third, 8080)))
+    assert.lengthOf(state.problems, 0)
   })
 
   it("drops the ports of a subscription that were unmapped while its container was stopped", () => {

@@ -4,6 +4,7 @@ import { Effect, Fiber } from "effect"
 import {
   docker,
   engineLab,
+  inContainer,
   leaveContainer,
   prepareImages,
   runContainer,
@@ -11,8 +12,9 @@ import {
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { patienceMillis } from "../lab/patience.ts"
+import { rate, tally } from "../lab/Tally.ts"
 import { until } from "../support/until.ts"
 
 const outside = "10.99.0.1"
@@ -23,54 +25,6 @@ const project = (name: string, share = "web", more: Readonly<Record<string, stri
   "portmapper.share": share,
   ...more
 })
-
-/** How many of so many new connections each container answers; `error` counts those that fail. */
-const tally = (from: Namespace, port: number, connections: number) =>
-  Effect.map(
-    from.check(process.execPath, ["-e", connecting, outside, `${port}`, `${connections}`]),
-    (text) => JSON.parse(text) as Readonly<Record<string, number>>
-  )
-
-const connecting = `
-const [, host, port, connections] = process.argv
-const names = {}
-const one = () => new Promise((done) => {
-  let text = ""
-  const count = (name) => { names[name] = (names[name] ?? 0) + 1; done() }
-  const socket = require("node:net").connect(port, host, () => socket.write("GET / HTTP/1.0\\r\\n\\r\\n"))
-  socket.setTimeout(5_000, () => socket.destroy(new Error("timeout")))
-  socket.on("data", (bytes) => { text += bytes })
-  socket.on("end", () => count(text.trim().split("\\n").at(-1) || "error"))
-  socket.on("error", () => count("error"))
-})
-const worker = async () => { while (left-- > 0) await one() }
-let left = connections
-Promise.all(Array.from({ length: 8 }, worker)).then(() => console.log(JSON.stringify(names)))
-`
-
-/** The same at a steady number of connections a second, for some seconds. */
-const rate = (from: Namespace, port: number, perSecond: number, seconds: number) =>
-  Effect.map(
-    from.check(process.execPath, [
-      ...["-e", connecting.replace(/const worker[\s\S]*$/, paced)],
-      ...[outside, `${port}`, `${perSecond}`, `${seconds}`]
-    ]),
-    (text) => JSON.parse(text) as Readonly<Record<string, number>>
-  )
-
-const paced = `
-const seconds = Number(process.argv[4])
-const begun = performance.now()
-const all = []
-const timer = setInterval(() => {
-  const elapsed = Math.min((performance.now() - begun) / 1000, seconds)
-  while (all.length < elapsed * Number(connections)) all.push(one())
-  if (elapsed === seconds) {
-    clearInterval(timer)
-    Promise.all(all).then(() => console.log(JSON.stringify(names)))
-  }
-}, 5)
-`
 
 const listed = (plugin: Plugin.Plugin) =>
   Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
@@ -236,4 +190,128 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
       })
     )
   )
+
+  it.live("refuses no connection while servers that close at once are replaced, each drained before", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* engineLab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* prepareImages(dockerd)
+        const plugin = yield* Plugin.start(host, {
+          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+        })
+        const names = ["web-1", "web-2", "web-3"]
+        for (const name of names) yield* leaveContainer(dockerd, name, { labels: project("shop") })
+        yield* until(tally(client, 8080, 60), (counts) => names.every((name) => (counts[name] ?? 0) > 0))
+        const steady = yield* Effect.forkChild(rate(client, 8080, 300, 12))
+        for (const name of names) {
+          const { status, body } = yield* plugin.call("Drain", { Backend: name })
+          assert.strictEqual(status, 200, body)
+          yield* until(connectionsOf(dockerd, name), (count) => count === 0)
+          yield* docker(dockerd, ["rm", "--force", name])
+          // It begins to listen after it runs.
+          yield* leaveContainer(dockerd, `${name}-new`, {
+            labels: project("shop"),
+            args: ["--health-cmd=wget -q -O /dev/null http://127.0.0.1/", "--health-interval=1s"]
+          })
+          yield* until(tally(client, 8080, 40), (counts) => (counts[`${name}-new`] ?? 0) > 0)
+        }
+        const { error = 0, ...answered } = yield* Fiber.join(steady)
+        assert.strictEqual(error, 0, JSON.stringify(answered))
+        assert.isAbove(
+          Object.values(answered).reduce((sum, count) => sum + count, 0),
+          1000
+        )
+        // What was killed fails with its own connections; once the Engine has said so, new ones go elsewhere.
+        yield* docker(dockerd, ["kill", "--signal=KILL", "web-1-new"])
+        yield* until(listed(plugin), (all) => all.length === 2)
+        assert.hasAllKeys(yield* tally(client, 8080, 200), ["web-2-new", "web-3-new"])
+        const unknown = yield* plugin.call("Undrain", { Backend: "web-1" })
+        assert.strictEqual(unknown.status, 500)
+        assert.match(unknown.body, /nothing leads to web-1; there are 172\.17\.0\.\d+ \(web-2-new\), /)
+      })
+    )
+  )
+
+  it.live("loses no datagram of new flows in a redeploy, and lets clients wait for a healthy backend", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { host, client } = yield* engineLab
+        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        yield* prepareImages(dockerd)
+        const plugin = yield* Plugin.start(host, {
+          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
+        })
+        const health = (command: string) => [`--health-cmd=${command}`, "--health-interval=1s"]
+        const resolver = Effect.fnUntraced(function* (name: string) {
+          yield* leaveContainer(dockerd, name, {
+            labels: project("dns", "dns", { "portmapper.publish": "5353:53/udp" }),
+            args: health("busybox grep -q :0035 /proc/net/udp")
+          })
+          yield* (yield* inContainer(dockerd, name)).agent.echo({ protocol: "udp", port: 53, who: name })
+        })
+        const ask = client.agent.udp({ host: outside, port: 5353, payload: "name?" })
+        const answeredBy = (names: ReadonlyArray<string>) => {
+          const seen = new Set<string | undefined>()
+          return until(
+            Effect.map(ask, ({ replies }) => seen.add(replies[0]?.who)),
+            () => names.every((name) => seen.has(name))
+          )
+        }
+        yield* resolver("dns-1")
+        yield* resolver("dns-2")
+        yield* answeredBy(["dns-1", "dns-2"])
+        const outcomes: Array<string> = []
+        const steady = yield* Effect.forkChild(
+          Effect.forever(Effect.map(ask, ({ outcome }) => outcomes.push(outcome)))
+        )
+        for (const name of ["dns-1", "dns-2"]) {
+          yield* resolver(`${name}-new`)
+          yield* answeredBy([`${name}-new`])
+          yield* plugin.call("Drain", { Backend: name })
+          // The flow of that time is over after one more.
+          const before = outcomes.length
+          yield* until(
+            Effect.sync(() => outcomes.length),
+            (count) => count > before + 1
+          )
+          yield* docker(dockerd, ["rm", "--force", name])
+        }
+        yield* Fiber.interrupt(steady)
+        assert.deepStrictEqual([...new Set(outcomes)], ["answered"])
+
+        // Nobody is ready: refused at once, or held for as long as the label says.
+        yield* leaveContainer(dockerd, "cold", {
+          labels: { "portmapper.publish": "8081:80", "portmapper.health": "follow" },
+          args: health("cat /ready")
+        })
+        yield* leaveContainer(dockerd, "slow", {
+          labels: { "portmapper.publish": "8082:80", "portmapper.wait-healthy": "5m" },
+          args: health("cat /ready")
+        })
+        const waiting = Effect.map(listed(plugin), (all) => all.filter(({ State }) => State === "waiting"))
+        yield* until(waiting, (all) => all.length === 2)
+        for (const from of [client, host]) {
+          const { outcome } = yield* from.agent.tcp({ host: outside, port: 8081 })
+          assert.include(["refused", "reset"], outcome)
+        }
+        const asked = yield* Effect.forkChild(
+          client.agent.tcp({
+            ...{ host: outside, port: 8082, payload: "GET / HTTP/1.0\r\n" },
+            timeoutMillis: patienceMillis
+          })
+        )
+        yield* docker(dockerd, ["exec", "slow", "sh", "-c", "echo > /ready"])
+        const { outcome, answer } = yield* Fiber.join(asked)
+        assert.deepStrictEqual([outcome, answer?.text.trim()], ["answered", "HTTP/1.1 200 OK"])
+      })
+    )
+  )
 })
+
+/** How many connections to its port 80 a container has. */
+const connectionsOf = (dockerd: Dockerd.Dockerd, name: string) =>
+  Effect.map(
+    docker(dockerd, ["exec", name, "cat", "/proc/net/tcp", "/proc/net/tcp6"]),
+    (text) => text.split("\n").filter((line) => /:0050 \S+ 0[138]/.test(line)).length
+  )

@@ -223,6 +223,31 @@ export const firewallConformance = <R>(
     )
 
     test(
+      "redirects nothing by an idle rule, nor by a service's without slots, and goes on when they are not idle",
+      Effect.gen(function* () {
+        const { replace } = yield* Firewall
+        const plain = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
+        const part = (backend: string, slots: string) =>
+          member(redirect("udp :: 80", `fd00::${backend} 80`), `${slots} of 64`)
+        const led = [plain, part("2", "0-31"), part("3", "32-63")]
+        const idle = [{ ...plain, idle: true as const }, part("2", ""), part("3", "0-63")]
+        yield* add(...led)
+        yield* add(...idle)
+        assert.deepStrictEqual(yield* standing, texts([part("3", "0-63")]))
+        yield* add(...led)
+        assert.deepStrictEqual(yield* standing, texts(led))
+        yield* replace(idle)
+        assert.deepStrictEqual(yield* standing, texts([part("3", "0-63")]))
+        yield* add(part("3", ""))
+        assert.deepStrictEqual(yield* standing, [])
+        yield* remove(...idle)
+        assert.deepStrictEqual(yield* standing, [])
+        yield* add(...led)
+        assert.deepStrictEqual(yield* standing, texts(led))
+      })
+    )
+
+    test(
       "replaces all rules",
       Effect.gen(function* () {
         const { replace } = yield* Firewall

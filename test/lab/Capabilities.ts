@@ -56,6 +56,12 @@ const capabilities = {
     debian: "docker.io",
     isThere: () => command("dockerd", "--version") && command("docker", "--version")
   },
+  compose: {
+    words: "docker-compose",
+    debian: "docker-compose",
+    isForLong: true,
+    isThere: () => command("docker-compose", "version")
+  },
   busybox: { words: "a static busybox", debian: "busybox-static", isThere: () => isStatic("/bin/busybox") },
   go: program("go", "golang-go", "version"),
   python: program("python3"),
@@ -70,6 +76,7 @@ const capabilities = {
   haproxy: program("haproxy", "haproxy", "-v"),
   nginx: program("nginx", "nginx", "-v"),
   curl: program("curl"),
+  chromium: program("chromium"),
   activation: program("systemd-socket-activate", "systemd"),
   sysctl: program("sysctl", "procps"),
   terminal: {

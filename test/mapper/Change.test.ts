@@ -1,29 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import { changeOf } from "../../src/mapper/Change.ts"
-import { inSteps, type PlannedGroup } from "../../src/mapper/Claims.ts"
 import { Mappings, noResources, type Status } from "../../src/mapper/Mapping.ts"
-import { planGroup } from "../../src/mapper/Plan.ts"
-import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group } from "../support/groups.ts"
 import { mapping } from "../support/mappings.ts"
+import { planned } from "../support/planned.ts"
 
 const unconfirmed: Status = { _tag: "Unconfirmed", pending: 0 }
 const answered: Status = { _tag: "Answered", pending: 0 }
-
-const planned = (asked: Group, index = 0): PlannedGroup => ({
-  index,
-  group: asked,
-  plan: Result.getOrThrow(
-    planGroup(asked, {
-      defaultMode: "nat",
-      natUnavailable: undefined,
-      marksAccepted: false,
-      relayed: ["tcp", "udp"],
-      ipv6: true
-    })
-  )
-})
 
 /** What a claim by `tcp 0.0.0.0` evicts, or may, on port 8080 where these addresses have it. */
 const evicted = (port: string, ...holders: ReadonlyArray<readonly [host: string, status: Status]>) =>
@@ -73,14 +57,4 @@ describe("a change", () => {
       })
     })
   )
-
-  it("takes one step for groups that can't meet, and one for each where two of them may", () => {
-    const counts = (...groups: ReadonlyArray<Group>) =>
-      inSteps(groups.map(planned)).map((step) => step.length)
-    const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
-    const dns = group("53", ["udp 0.0.0.0 172.17.0.2:53"])
-    assert.deepStrictEqual(counts(web, dns), [2])
-    assert.deepStrictEqual(counts(web, dns, group("8080", ["tcp 10.0.0.1 172.17.0.3:80"])), [1, 1, 1])
-    assert.deepStrictEqual(counts(web, group("0", ["tcp 10.0.0.1 172.17.0.2:80"])), [1, 1])
-  })
 })

@@ -66,6 +66,10 @@ const mapped = Driver.use((driver) =>
   )
 )
 
+const containers = Driver.use((driver) =>
+  Effect.map(driver.listPorts ?? Effect.succeed([]), (all) => all.map(({ container }) => container))
+)
+
 const recorded = MappingStore.use((store) =>
   Effect.map(store.load, ({ mappings }) =>
     mappings.map(({ mapping }) => `${mapping.port} ${mapping.container?.replace(/0+$/, "")}`).sort()
@@ -96,6 +100,14 @@ describe("a mapping of an Engine", () => {
           yield* Fiber.join(call)
           yield* looked
           assert.deepStrictEqual(yield* recorded, ["8080 memory 1"])
+          assert.deepStrictEqual(yield* containers, ["web/100000000000"])
+          // Until the Engine has shown its containers, a start knows their ids alone.
+          yield* engine.away
+        })
+      )
+      yield* life(
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* containers, ["100000000000"])
         })
       )
     }))
@@ -278,6 +290,7 @@ describe("a mapping of an Engine", () => {
         stateOf: () => Effect.succeed("unknown" as const),
         containers: {
           changed: Effect.never,
+          textOf: (container) => container,
           attribute: () =>
             looks++ === 0
               ? Effect.succeed([{ _tag: "BelongsTo" as const, container: "a" }])
@@ -323,6 +336,7 @@ describe("a mapping of an Engine", () => {
             stateOf: () => Effect.succeed("unknown" as const),
             containers: {
               changed: Effect.never,
+              textOf: (container) => container,
               attribute: () => Effect.succeed([{ _tag: "BelongsTo" as const, container: "a" }])
             }
           })

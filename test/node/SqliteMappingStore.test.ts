@@ -228,7 +228,7 @@ describe("the file of the mappings", () => {
       assert.deepStrictEqual((yield* load(directory)).mappings, records([belonging], "answered"))
       sql(
         Path.join(directory, "mappings.db"),
-        "ALTER TABLE mapping DROP COLUMN share; ALTER TABLE mapping DROP COLUMN container; PRAGMA user_version = 1"
+        "ALTER TABLE mapping DROP COLUMN drained; ALTER TABLE mapping DROP COLUMN share; ALTER TABLE mapping DROP COLUMN container; PRAGMA user_version = 1"
       )
       const { mappings, lost } = yield* load(directory)
       assert.deepStrictEqual([mappings, lost], [records([numbered(1)], "answered"), undefined])

@@ -49,7 +49,7 @@ layer(Consumer.layer)("the package", (it) => {
       const { packed } = yield* Consumer
       const notices = Fs.readFileSync(Path.join(packed, "dist/bin/THIRD-PARTY-NOTICES"), "utf8")
       const names = [...notices.matchAll(/^(\S+) \d+\.\d+\.\d+ \(/gm)].map(([, name]) => name)
-      assert.includeMembers(names, ["effect", "@effect/platform-node"])
+      assert.includeMembers(names, ["effect", "@effect/platform-node", "preact", "uplot"])
     })
   )
 

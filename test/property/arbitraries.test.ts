@@ -12,6 +12,7 @@ import { call, kindOf, type Method, textBody, valueBody } from "../../src/protoc
 import {
   activateResponse,
   type Call,
+  drainRequest,
   errorResponse,
   explore,
   type Fate,
@@ -53,7 +54,9 @@ describe("generated requests", () => {
       ["PortMapper.UnmapPorts", unmapRequest, "answered"],
       ["PortMapper.MapGroups", mapGroupsRequest, "answered"],
       ["PortMapper.ListPorts", listPortsRequest, "answered"],
-      ["PortMapper.FollowContainer", followContainerRequest, "notFound"]
+      ["PortMapper.FollowContainer", followContainerRequest, "notFound"],
+      ["PortMapper.Drain", drainRequest, "notFound"],
+      ["PortMapper.Undrain", drainRequest, "notFound"]
     ] as const)
       fc.assert(
         fc.property(arbitrary as fc.Arbitrary<unknown>, (value) => {
@@ -112,6 +115,7 @@ describe("generated messages", () => {
     ["UnmapPortsRequest", Messages.UnmapPortsRequest, unmapRequest],
     ["ListPortsRequest", Messages.ListPortsRequest, listPortsRequest],
     ["FollowContainerRequest", Messages.FollowContainerRequest, followContainerRequest],
+    ["DrainRequest", Messages.DrainRequest, drainRequest],
     ["MapPortsResponse", Messages.MapPortsResponse, mapResponse],
     ["MapGroupsResponse", Messages.MapGroupsResponse, mapGroupsResponse],
     ["UnmapPortsResponse", Messages.UnmapPortsResponse, unmapResponse],

@@ -226,7 +226,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "undo-leaves-redirections",
       "redirect",
-      "{ add: before, remove: withoutRules(add, before) }",
+      "{ add: before, remove: withoutRules(add, [...before, ...beside]) }",
       "{ add: before, remove: [] }"
     ],
     ["undo-leaves-the-first-step", "undoing", "undo.reverse()", "undo.slice(1).reverse()"],
@@ -263,10 +263,15 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
-      "leadingTo(state.get(mappingKey(key)), entry)",
-      "state.size() > 1 ? undefined : leadingTo(state.get(mappingKey(key)), entry)"
+      "leadingTo(held, entry)",
+      "(state.size() > 1 ? undefined : leadingTo(held, entry))"
     ],
-    ["rule4-unmaps-whatever-the-backend", "releasedBy", "leadsTo(entry, backend)", "entry.mapping.port > 0"],
+    [
+      "rule4-unmaps-whatever-the-backend",
+      "releasedBy",
+      "meansBackend(backend, mapping.backend)",
+      "mapping.port > 0"
+    ],
     [
       "rule6-takes-over-the-port-of-another-backend",
       "leadingTo",
@@ -340,7 +345,21 @@ export const mutations: ReadonlyArray<Mutation> = [
       "true"
     ],
     ["services-spread-all-slots-anew", "spreadOver", "widened(share.slots, share.size, size)", "[]"],
-    ["services-forget-the-balance", "join", 'policy.balance ?? "random"', '"random"']
+    ["services-forget-the-balance", "join", 'policy.balance ?? "random"', '"random"'],
+    ["idle-backends-keep-their-slots", "join", "takesTraffic({ labels, drained })", "true"],
+    ["drained-backends-keep-their-slots", "partsOf", "takesTraffic(mapping)", "true"]
+  ]),
+  ...faultsOf("src/mapper/Plan.ts")([
+    ["idle-services-admit-nobody-from-outside", "admissionBeside", "share?.idle || idle", "idle"]
+  ]),
+  ...faultsOf("src/mapper/Drain.ts")([
+    ["drains-are-not-recorded", "updatesOf", "true", "false"],
+    [
+      "drained-ports-are-redirected",
+      "resourcesAfter",
+      "resourcesOf(planned, policy, mapping, entry.resources.hold)",
+      "entry.resources"
+    ]
   ]),
   ...faultsOf("src/mapper/Claims.ts")([
     [
@@ -363,10 +382,22 @@ export const mutations: ReadonlyArray<Mutation> = [
     ]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
-    ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
+    ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"],
+    [
+      "drains-end-when-the-backend-is-asked-for-again",
+      "creationOf",
+      "conflicted?.mapping.drained",
+      "undefined"
+    ]
   ]),
   ...faultsOf("src/mapper/Apply.ts")([
     ["services-keep-the-slots-of-a-released-backend", "releaseTogether", "respread(staying)", "[]"],
+    [
+      "services-lose-their-allow-list-with-a-refused-idle-backend",
+      "redirect",
+      "[...before, ...beside]",
+      "before"
+    ],
     [
       "services-release-the-allow-list-with-the-first-backend",
       "releaseTogether",

@@ -9,8 +9,9 @@ import { reservePorts } from "../support/ports.ts"
 import { relayConformance, type Traffic } from "./relayConformance.ts"
 import { endpoint, linuxRelay } from "./world.ts"
 
+let nextPort = 9
 const inMemory: Traffic<MemoryRelay> = {
-  backend: () => Effect.succeed(endpoint("127.0.0.1", 9)),
+  backend: () => Effect.sync(() => endpoint("127.0.0.1", nextPort++)),
   client: (route, source) =>
     Effect.map(MemoryRelay, ({ connect }) => {
       let connection = connect(route, addressUnsafe(source))
@@ -79,12 +80,20 @@ const tcpClient = ({ port, host }: Route, localAddress: string) =>
   )
 
 const udpClient = ({ port, host }: Route, source: string) =>
-  Effect.map(udpSocket(source), (socket) =>
-    Effect.promise(async () => {
-      socket.send("x", port, host.text)
-      const [name] = (await once(socket, "message")) as [Buffer]
-      return name.toString()
-    })
+  Effect.map(
+    Effect.tap(udpSocket(source), (socket) =>
+      // Only a connected socket hears that it was refused.
+      Effect.promise(() => {
+        socket.connect(port, host.text)
+        return once(socket, "connect")
+      })
+    ),
+    (socket) =>
+      Effect.promise(async () => {
+        socket.send("x")
+        const [name] = await (once(socket, "message") as Promise<[Buffer]>).catch(() => [undefined])
+        return name?.toString()
+      })
   )
 
 const free = await reservePorts()

@@ -126,6 +126,53 @@ export const relayConformance = <R>(
       )
 
       test(
+        `keeps the connections of a ${protocol} route that becomes idle, and begins no other until it is not`,
+        Effect.gen(function* () {
+          const relay = yield* Relay
+          const backend = yield* traffic.backend(protocol)
+          const route = routeOn(yield* reserve(protocol), { backend })
+          yield* relay.open(route)
+          const early = yield* traffic.client(route, "127.0.1.1")
+          const name = yield* early
+          assert.isDefined(name)
+          yield* relay.open({ ...route, idle: true })
+          assert.strictEqual(yield* early, name)
+          const late = yield* traffic.client(route, "127.0.1.2")
+          assert.isUndefined(yield* late)
+          yield* relay.open(route)
+          assert.strictEqual(yield* early, name)
+          const last = yield* traffic.client(route, "127.0.1.3")
+          assert.isDefined(yield* last)
+        })
+      )
+
+      test(
+        `keeps the connections of a service's ${protocol} route without slots, and begins no other there`,
+        Effect.gen(function* () {
+          const relay = yield* Relay
+          const socket = yield* reserve(protocol)
+          const slots = Array.from({ length: 64 }, (_, slot) => slot)
+          const [first, second] = [yield* traffic.backend(protocol), yield* traffic.backend(protocol)]
+          const part = (backend: Endpoint, own: ReadonlyArray<number>) =>
+            routeOn(socket, { backend, share: { balance: "random", size: 64, slots: own } })
+          yield* relay.open(part(first, slots))
+          yield* relay.open(part(second, []))
+          const early = yield* traffic.client(part(first, slots), "127.0.1.1")
+          const name = yield* early
+          assert.isDefined(name)
+          yield* relay.open(part(first, []))
+          yield* relay.open(part(second, slots))
+          assert.strictEqual(yield* early, name)
+          const late = yield* traffic.client(part(second, slots), "127.0.1.2")
+          assert.isDefined(yield* late)
+          yield* relay.open(part(second, []))
+          const last = yield* traffic.client(part(second, []), "127.0.1.3")
+          assert.isUndefined(yield* last)
+          assert.strictEqual(yield* early, name)
+        })
+      )
+
+      test(
         `keeps connections that a ${protocol} route's new allow-list admits, and those of a route without one`,
         Effect.gen(function* () {
           const relay = yield* Relay

@@ -23,7 +23,12 @@ export type Asked = Pick<Route, "port" | "backend"> & {
   readonly host?: string
   /** Shared with another route; without it, a socket is reserved for this route. */
   readonly socket?: HostSocket
-} & Partial<Pick<Route, "admits" | "allow" | "proxyProtocol" | "udpIdle" | "share" | "limits">>
+} & Partial<
+    Pick<
+      Route,
+      "admits" | "allow" | "proxyProtocol" | "udpIdle" | "share" | "limits" | "idle" | "waitHealthy"
+    >
+  >
 
 export class World {
   private readonly closing: Array<() => void> = []

@@ -34,7 +34,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
     const data = new Uint8Array(address.octets.length + 4)
     data.set(address.octets)
     writePort(data, address.octets.length, backendPort)
-    elements.push(...redirections(rule.share, { scope, family: host.family }, frontend, data))
+    if (!rule.idle) elements.push(...redirections(rule.share, { scope, family: host.family }, frontend, data))
     if (isRelayed(protocol))
       elements.push({
         set: setOf("hairpin", scope, host.family),

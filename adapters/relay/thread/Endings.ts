@@ -7,6 +7,7 @@ import { ends, routeIdOf } from "./Epoll.ts"
 import { openConnections, type ServedRoute } from "./RouteTable.ts"
 import { reset, resetRefused } from "./TcpConnections.ts"
 import { endFlows, endRefusedFlows } from "./UdpFlows.ts"
+import { refuseForeign } from "./WaitingClients.ts"
 
 interface Ending {
   readonly route: ServedRoute
@@ -19,7 +20,10 @@ export const hasEndings = (): boolean => endings.size > 0
 
 /** Ends the connections and flows that the route would not admit now. */
 export const endRefused = (route: ServedRoute): void => {
-  if (openConnections[route.id]! > 0) resetRefused(route)
+  if (openConnections[route.id]! > 0) {
+    resetRefused(route)
+    refuseForeign(route)
+  }
   if (route.flows !== undefined) endRefusedFlows(route, route.flows)
 }
 

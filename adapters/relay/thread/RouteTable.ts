@@ -22,6 +22,8 @@ export interface ServedRoute {
   udpIdleMillis: number
   share: SlotShare | undefined
   isRedirected: boolean
+  isIdle: boolean
+  waitMillis: number
   /** See `Limiting`. */
   limits: RouteLimits | undefined
   /** The next route of the same socket. */
@@ -194,7 +196,7 @@ const isBackend = (route: ServedRoute, bytes: Uint8Array, source: number): boole
   return true
 }
 
-const isSameFrontend = ({ local }: ServedRoute, found: ServedRoute): boolean =>
+export const isSameFrontend = ({ local }: ServedRoute, found: ServedRoute): boolean =>
   local === found.local ||
   (local !== undefined && (found.local?.every((octet, index) => octet === local[index]) ?? false))
 

@@ -16,9 +16,10 @@ import { isOwnConnection, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
 import * as Pipes from "./Pipes.ts"
 import * as Routes from "./RouteTable.ts"
-import { nameBytes, readOwnName } from "./SocketNames.ts"
+import { nameBytes, readOwnName, readPeerName } from "./SocketNames.ts"
 import * as Ends from "./TcpConnections.ts"
 import { count, kind, settings } from "./ThreadData.ts"
+import * as Waiting from "./WaitingClients.ts"
 
 /** Few at a time, so that another thread gets the next ones. */
 const acceptsPerWake = 4
@@ -49,7 +50,7 @@ const connecting = new Deadlines((fd) => (Ends.flags[fd]! & Ends.CONNECTING) !==
 let lastSweep = 0
 
 /** Ignores keepalive, which can wait until something else happens. */
-export const hasTimers = (): boolean => !connecting.isEmpty
+export const hasTimers = (): boolean => !connecting.isEmpty || Waiting.hasWaiting()
 
 /**
  * Resets connections that were not established in time, and switches on keepalive for those that have lasted a
@@ -57,6 +58,7 @@ export const hasTimers = (): boolean => !connecting.isEmpty
  */
 export const runTimers = (now: number): void => {
   connecting.run(now, Ends.reset)
+  Waiting.refuseDue(now)
   if (now - lastSweep < youthMillis) return
   lastSweep = now
   Ends.eachNewlyOld(keepAlive)
@@ -98,9 +100,38 @@ export const onListener = (listener: number, now: number) => {
       count(route.id, counterOf.overAllow, 1)
       Ends.abandon(accepted)
     } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
+    else if (route.isIdle && route.waitMillis === 0) Ends.abandon(accepted)
     else if (!enter(route, bytes, client.at + Routes.addressOffset(route))) Ends.abandon(accepted)
+    else if (route.isIdle) Waiting.wait(route, accepted, now)
     else begin(route, accepted, now)
   }
+}
+
+/** Serves the clients that wait at this socket and have a backend now. */
+export const serveWaiting = (listener: number, now: number): void =>
+  Waiting.takeServed(
+    listener,
+    (fd) => {
+      const route = routeOfWaiting(listener, fd)
+      return route?.isIdle ? undefined : route
+    },
+    (route, fd) => begin(route, fd, now)
+  )
+
+/** The route has been removed. */
+export const moveWaiting = (route: Routes.ServedRoute): void =>
+  Waiting.moveFrom(route, (fd) => {
+    const other = routeOfWaiting(route.fd, fd)
+    return other !== undefined && Routes.isSameFrontend(other, route) ? other : undefined
+  })
+
+/** The route that would serve this client if it came now. Leaves its address where `begin` expects it. */
+const routeOfWaiting = (listener: number, fd: number): Routes.ServedRoute | undefined => {
+  const first = Routes.firstRoute(listener)
+  if (first === undefined || !readPeerName(fd)) return undefined
+  bytes.set(nameBytes, client.at)
+  const found = Routes.servesAll(first) ? first : routeSpokenTo(first, fd)
+  return found && Routes.routeOfSlot(first, found, bytes, client.at + Routes.addressOffset(found))
 }
 
 /** Whether there are descriptors for one more connection of the listener's routes. */

@@ -67,6 +67,8 @@ export const receive = (fd: number, nameLength: number, controlLength: number): 
 }
 
 export const sizeOf = (packet: number): number => headerWords[packet * header.words + header.received]!
+export const packetBytes = (packet: number): Uint8Array =>
+  new Uint8Array(slots.buffer, packet * slotSize, sizeOf(packet))
 export const controlLengthOf = (packet: number): number =>
   headerWords[packet * header.words + header.controlLength]!
 

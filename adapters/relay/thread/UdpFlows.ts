@@ -60,7 +60,12 @@ export const setTime = (now: number): void => {
 const routesWithFlows = new Set<Routes.ServedRoute>()
 export const hasFlows = (): boolean => routesWithFlows.size > 0
 
-/** The flow of the key in `probe`, created if necessary; -1 if no route serves it. */
+/** There is a route for the key in `probe`, and no backend that takes connections. */
+export const unserved = -2
+/** The route, where `flowOfProbe` has returned `unserved`. */
+export let idleRoute: Routes.ServedRoute | undefined
+
+/** The flow of the key in `probe`, created if necessary; -1 if no route serves it, or `unserved`. */
 export const flowOfProbe = (): number => {
   const bucket = hash(probe, 0)
   for (let fd = buckets[bucket]!; fd !== 0; fd = nextInBucket[fd]!) if (isProbe(fd)) return fd
@@ -97,6 +102,10 @@ const begin = (bucket: number): number => {
   }
   const family = route.family === 4 ? S.AF_INET : S.AF_INET6
   if (isOwnPacket(route, family | (probe[key.port]! << 16), probe, key.client)) return -1
+  if (route.isIdle) {
+    idleRoute = route
+    return unserved
+  }
   if (!enter(route, probeBytes, key.client * 4)) return -1
   route.flows ??= { size: 0, edges: new Int32Array(6) }
   if (route.flows.size >= settings.maxFlows) endOldest(route.flows)

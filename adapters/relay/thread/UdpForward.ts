@@ -10,7 +10,8 @@ import type * as Routes from "./RouteTable.ts"
 import { count, kind } from "./ThreadData.ts"
 import * as Send from "./UdpBatch.ts"
 import * as Flows from "./UdpFlows.ts"
-import { refuse } from "./UdpRefusals.ts"
+import { mayRefuse, refuse } from "./UdpRefusals.ts"
+import * as Waiting from "./WaitingPackets.ts"
 
 const { key, keys, keyWords, probe } = Flows
 
@@ -32,14 +33,17 @@ const lastWaiting = new Int32Array(maxDescriptors)
 const nextWaiting = new Int32Array(Send.batchSize)
 const flowsOfBatch = new Int32Array(Send.batchSize)
 
-export const onFront = (fd: number): void => {
+export const onFront = (fd: number, now: number): void => {
   const packets = Send.receive(fd, Send.sizeOfName, wildcardFronts[fd] === 1 ? Send.sizeOfControl : 0)
   let flows = 0
   let flow = -1
   for (let packet = 0; packet < packets; packet++) {
     if (!readKey(fd, packet)) continue
     if (flow < 0 || !Flows.isFlow(flow) || !Flows.isProbe(flow)) flow = Flows.flowOfProbe()
-    if (flow < 0) continue
+    if (flow < 0) {
+      if (flow === Flows.unserved) waitOrRefuse(fd, packet, now)
+      continue
+    }
     // Immediately, so that a later packet of this batch does not evict this flow as idle.
     Flows.heardClient(flow)
     nextWaiting[packet] = -1
@@ -60,14 +64,36 @@ export const onFront = (fd: number): void => {
   }
 }
 
+/** For a packet whose key is in `probe`, and for which there is no backend. */
+const waitOrRefuse = (front: number, packet: number, now: number): void => {
+  const route = Flows.idleRoute
+  if (route !== undefined && route.waitMillis > 0) Waiting.keep(route, packet, now)
+  else refuseProbe(front, now)
+}
+
+const refuseProbe = (front: number, now: number): void => {
+  if (!mayRefuse(now)) return
+  addressToClient(probe, 0)
+  refuse(probe, 0, fronts6[front] === 1 ? 6 : 4)
+}
+
+/** Sends what waits at this socket and has a backend now. */
+export const sendWaiting = (front: number): void =>
+  Waiting.sendServed(front, Flows.flowOfProbe, (flow, bytes) => {
+    Flows.heardClient(flow)
+    count(routeIdOf[flow]!, counterOf.bytesIn, bytes)
+  })
+
+export const refuseDue = (now: number): void => Waiting.refuseDue(now, (front) => refuseProbe(front, now))
+
 /** Forwards the backend's packets. Its refusal of one is read here too and passed on, and the flow continues. */
 export const onFlow = (fd: number): void => {
   const packets = Send.receive(fd, 0, 0)
   const isRefusal = packets < 0 && S.errno() === S.ECONNREFUSED
   if (packets <= 0 && !isRefusal) return
-  addressToClient(fd * keyWords)
+  addressToClient(keys, fd * keyWords)
   if (isRefusal) {
-    refuse(fd * keyWords, fronts6[keys[fd * keyWords + key.front]!] === 1 ? 6 : 4)
+    refuse(keys, fd * keyWords, fronts6[keys[fd * keyWords + key.front]!] === 1 ? 6 : 4)
     return
   }
   Flows.heardBackend(fd)
@@ -109,24 +135,24 @@ const isMulticast = (word: number): boolean => (word & 0xff) === 0xff
 /** fe80::/10, of the first word as it lies in memory. */
 const isLinkLocal = (word: number): boolean => (word & 0xc0ff) === 0x80fe
 
-/** Prepares to send to the client of the key at `start`, from the address that it sent to. */
-const addressToClient = (start: number): void => {
+/** Prepares to send to the client of the key in `words` at `start`, from the address that it sent to. */
+const addressToClient = (words: Int32Array, start: number): void => {
   const { targetWords } = Send
-  const fd = keys[start + key.front]!
-  const port = keys[start + key.port]! << 16
+  const fd = words[start + key.front]!
+  const port = words[start + key.port]! << 16
   if (fronts6[fd] === 0) {
     targetWords[0] = S.AF_INET | port
-    targetWords[1] = keys[start + key.client]!
+    targetWords[1] = words[start + key.client]!
     targetWords[2] = 0
     targetWords[3] = 0
     Send.sendToTarget(16)
-    if (wildcardFronts[fd] === 1) Send.sendFrom4(keys, start + key.local)
+    if (wildcardFronts[fd] === 1) Send.sendFrom4(words, start + key.local)
     return
   }
   targetWords[0] = S.AF_INET6 | port
   targetWords[1] = 0
-  for (let word = 0; word < 4; word++) targetWords[2 + word] = keys[start + key.client + word]!
-  targetWords[6] = keys[start + key.clientScope]!
+  for (let word = 0; word < 4; word++) targetWords[2 + word] = words[start + key.client + word]!
+  targetWords[6] = words[start + key.clientScope]!
   Send.sendToTarget(28)
-  if (wildcardFronts[fd] === 1) Send.sendFrom6(keys, start + key.local, keys[start + key.localScope]!)
+  if (wildcardFronts[fd] === 1) Send.sendFrom6(words, start + key.local, words[start + key.localScope]!)
 }

@@ -10,7 +10,7 @@ import { adopt } from "./Epoll.ts"
 import { memory } from "./Memory.ts"
 import { nameBytes, readOwnName } from "./SocketNames.ts"
 import * as Send from "./UdpBatch.ts"
-import { key, keys } from "./UdpFlows.ts"
+import { key } from "./UdpFlows.ts"
 
 const sizeOfIcmp = 8
 const sizeOfUdp = 8
@@ -18,7 +18,9 @@ const sizeOfUdp = 8
 const message = memory(sizeOfIcmp + 40 + sizeOfUdp)
 const bytes = new Uint8Array(message.buffer)
 const view = new DataView(message.buffer)
-const keyBytes = new Uint8Array(keys.buffer)
+/** The client's address and the one that it sent to, with the client's port. */
+let keyWords = new Int32Array(0)
+let keyBytes = new Uint8Array(0)
 /** Every bit is a type of message that the socket does not receive. */
 const nothing = memory(32)
 new Uint8Array(nothing.buffer).fill(0xff)
@@ -26,10 +28,25 @@ new Uint8Array(nothing.buffer).fill(0xff)
 /** The raw socket of each family; -1 where the system allows none. */
 const sockets = new Map<4 | 6, number>()
 
-/** Reports a refusal to the client of the flow whose key is at `start`; `Send` must address it. */
-export const refuse = (start: number, family: 4 | 6): void => {
+/** As the kernel does by itself (icmp(7), icmp_msgs_per_sec): packets with forged senders must not make a flood. */
+const mostPerSecond = 1000
+const allowance = { second: 0, left: 0 }
+
+/** Whether one more refusal may be reported in this second. */
+export const mayRefuse = (now: number): boolean => {
+  const second = Math.floor(now / 1000)
+  if (second !== allowance.second) Object.assign(allowance, { second, left: mostPerSecond })
+  return allowance.left-- > 0
+}
+
+/** Reports a refusal to the client of the flow whose key is in `words` at `start`; `Send` must address it. */
+export const refuse = (words: Int32Array<ArrayBuffer>, start: number, family: 4 | 6): void => {
   const socket = sockets.get(family) ?? open(family)
-  if (socket < 0 || !readOwnName(keys[start + key.front]!)) return
+  if (socket < 0 || !readOwnName(words[start + key.front]!)) return
+  if (words !== keyWords) {
+    keyWords = words
+    keyBytes = new Uint8Array(words.buffer)
+  }
   const length = family === 4 ? write4(start) : write6(start)
   // A raw socket takes a port in the address for a protocol.
   Send.targetWords[0] = Send.targetWords[0]! & 0xffff

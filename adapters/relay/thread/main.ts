@@ -20,6 +20,8 @@ import * as Listeners from "./TcpListeners.ts"
 import { kind, port, report, sendReports, settings, turn, wake } from "./ThreadData.ts"
 import * as Flows from "./UdpFlows.ts"
 import * as Forward from "./UdpForward.ts"
+import * as Clients from "./WaitingClients.ts"
+import * as Packets from "./WaitingPackets.ts"
 
 const tickMillis = Flows.tickMillis
 /** The wait with no deadline pending. Bounded, since only an event ends a native call. */
@@ -72,15 +74,18 @@ const dispatch = (fd: number, events: number) => {
     case kindOf.listener:
       return Listeners.onListener(fd, now)
     case kindOf.front:
-      return Forward.onFront(fd)
+      return Forward.onFront(fd, now)
     case kindOf.flow:
       return Forward.onFlow(fd)
+    case kindOf.waiting:
+      return Clients.onWaiting(fd)
   }
 }
 
 const timeout = (): number => {
   if (Ends.hasQueued()) return 0
-  const timed = Listeners.hasTimers() || Flows.hasFlows() || hasEndings() || Budget.isLacking()
+  const timed =
+    Listeners.hasTimers() || Flows.hasFlows() || Packets.hasWaiting() || hasEndings() || Budget.isLacking()
   return timed ? tickMillis : restMillis
 }
 
@@ -88,6 +93,7 @@ const onTick = (): void => {
   lastTick = now
   Listeners.runTimers(now)
   Flows.endIdle()
+  if (Packets.hasWaiting()) Forward.refuseDue(now)
   runEndings(now, reportEnded)
   Listeners.resume(now)
   if (!Epoll.hasPaused()) Budget.endLack(now)
@@ -142,6 +148,7 @@ const obey = (command: Command): number => {
   switch (command._tag) {
     case "Serve":
       command.servings.forEach(serve)
+      if (Clients.hasWaiting() || Packets.hasWaiting()) serveWaiting(command.servings)
       return command.number
     case "Stop":
       stop(command.id, command.graceMillis)
@@ -165,7 +172,18 @@ const serve = (serving: Serving) => {
   else Forward.front(serving.fd, route)
 }
 
+/** Once all routes of a service have their new slots. */
+const serveWaiting = (servings: ReadonlyArray<Serving>) => {
+  for (const { fd, protocol, isIdle } of servings) {
+    if (isIdle) continue
+    if (protocol === "tcp") Listeners.serveWaiting(fd, now)
+    else Forward.sendWaiting(fd)
+  }
+}
+
 const drain = (graceMillis: number) => {
+  // Nobody else can have them.
+  Clients.refuseAll()
   for (const route of Routes.allRoutes()) {
     // Its owner waits for the answer, so the number still belongs to this socket.
     Epoll.unwatch(route.fd)
@@ -185,7 +203,10 @@ const stop = (id: number, graceMillis: number) => {
   if (route === undefined) return report({ _tag: "Ended", id })
   Flows.endFlows(route)
   setLimits(route, undefined)
-  if (Routes.removeRoute(route)) Epoll.forgetReserved(route.fd)
+  const isLast = Routes.removeRoute(route)
+  if (isLast) Epoll.forgetReserved(route.fd)
+  if (isLast && Packets.hasWaiting()) Packets.dropAllOf(route.fd)
+  if (Clients.hasWaiting()) Listeners.moveWaiting(route)
   endConnections(route, now + graceMillis)
   runEndings(now, reportEnded)
 }

@@ -1,0 +1,258 @@
+/**
+ * What pages read: the whole state, and after it each change. Looks at the mappings at most once a second, however many
+ * pages there are, and not at all without one; a look that takes long makes the next one later. What is sent is encoded
+ * once for all pages.
+ */
+import { Clock, Effect, Latch, type Scope, Semaphore } from "effect"
+import type { Journal } from "../../src/page/Journal.ts"
+import type { RowContext } from "../../src/page/PageRows.ts"
+import type { PageChange, PageChecks, PageHost, PageState } from "../../src/page/PageState.ts"
+import { PageView } from "../../src/page/PageView.ts"
+import type { Driver, ListedMapping } from "../../src/protocol/Driver.ts"
+import type { Diagnosis, Doctor } from "./Doctor.ts"
+
+export interface FeedOptions {
+  readonly driver: Driver["Service"]
+  readonly journal: Journal
+  readonly plugin: PageState["plugin"]
+  /** Different in each process, and in each of its generations. */
+  readonly epoch: string
+  readonly use: Effect.Effect<HostUse>
+  readonly doctor: Doctor
+  readonly reaching: string
+}
+
+/** What the process uses of the host. */
+export type HostUse = Pick<PageHost, "descriptors" | "memory" | "relayThreads" | "relayRefused">
+
+/** A page's connection. */
+export interface Reader {
+  /** Whether it has taken everything that was written. */
+  readonly isReady: () => boolean
+  readonly write: (parts: ReadonlyArray<Uint8Array>) => void
+  /** Closes the connection of a page that reads too slowly. */
+  readonly drop: () => void
+}
+
+export interface PageFeed {
+  /** The state as JSON. Looks, unless the last look is recent enough. */
+  readonly state: Effect.Effect<Uint8Array>
+  /** Writes server-sent events until the returned function is called; goes on after the event with this id, if it can. */
+  readonly follow: (reader: Reader, lastEventId: string | undefined) => () => void
+}
+
+/** From one look to the next. */
+const intervalMillis = 1_000
+/** The part of a processor that looks may take: one in so many. */
+const dutyCycle = 32
+const longestIntervalMillis = 10_000
+
+/** How old the checks of `doctor` may be: while pages are open, and for one that opens. */
+const checkedEveryMillis = 300_000
+const checkedAtOnceMillis = 60_000
+
+/** How long a reader may leave something unread before it is dropped. */
+const unreadMillis = 30_000
+
+/** How much of past changes is kept for readers that missed some. */
+const keptChanges = 30
+const keptBytes = 1 << 20
+
+interface Following {
+  readonly reader: Reader
+  /** The sequence of what it was sent last; `undefined` before the first state. */
+  sent: number | undefined
+  unreadSince: number | undefined
+}
+
+interface Encoded {
+  readonly sequence: number
+  readonly bytes: Uint8Array
+}
+
+export const makeFeed = Effect.fnUntraced(function* (
+  options: FeedOptions
+): Effect.fn.Return<PageFeed, never, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const feed = new Feed(options)
+  const turns = yield* Semaphore.make(1)
+  const look = turns.withPermit(
+    Effect.suspend(() =>
+      clock.currentTimeMillisUnsafe() < feed.nextLookAt ? Effect.void : lookOnce(options, feed)
+    )
+  )
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.gen(function* () {
+        yield* feed.wanted.await
+        yield* look
+        feed.send(clock.currentTimeMillisUnsafe())
+        yield* Effect.sleep(Math.max(feed.nextLookAt - clock.currentTimeMillisUnsafe(), 1))
+      })
+    )
+  )
+  return {
+    state: Effect.andThen(
+      look,
+      Effect.sync(() => feed.stateBytes())
+    ),
+    follow: (reader, lastEventId) => feed.follow(reader, lastEventId, clock.currentTimeMillisUnsafe())
+  }
+})
+
+const lookOnce = Effect.fnUntraced(function* ({ driver, use, doctor }: FeedOptions, feed: Feed) {
+  const before = process.threadCpuUsage()
+  doctor.ask(checkedEveryMillis)
+  const listed: ReadonlyArray<ListedMapping> = yield* Effect.catch(
+    driver.listPorts ?? Effect.succeed([]),
+    // The log has the reason already; the page keeps what it has.
+    () => Effect.succeed(feed.listed)
+  )
+  const at = yield* Clock.currentTimeMillis
+  feed.take(at, listed, doctor.found(), yield* use)
+  const { user, system } = process.threadCpuUsage(before)
+  const millis = ((user + system) / 1000) * dutyCycle
+  feed.nextLookAt = at + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
+})
+
+class Feed {
+  readonly wanted = Latch.makeUnsafe(false)
+  nextLookAt = Number.NEGATIVE_INFINITY
+  listed: ReadonlyArray<ListedMapping> = []
+  readonly #options: FeedOptions
+  readonly #view = new PageView()
+  readonly #following = new Set<Following>()
+  /** The last ones, and their length. */
+  readonly #changes: Array<Encoded> = []
+  #bytes = 0
+  #state: Encoded | undefined
+  #context: RowContext
+  #sequence = 0
+  #at = 0
+  #host: PageHost | undefined
+  #checks: PageChecks | null = null
+  /** The latest event that a change has had. */
+  #latest = 0
+
+  constructor(options: FeedOptions) {
+    this.#options = options
+    this.#context = { drops: new Map(), reaching: options.reaching }
+  }
+
+  take(at: number, listed: ReadonlyArray<ListedMapping>, { checks, drops }: Diagnosis, use: HostUse): void {
+    const { journal, reaching } = this.#options
+    if (drops !== this.#context.drops) this.#context = { drops, reaching }
+    const { host, turned, ...seen } = this.#view.look({ at, listed, context: this.#context })
+    for (const { row, to } of turned)
+      journal.note({
+        kind: to,
+        text: row.problem?.reason ?? `${row.address}:${row.port}/${row.protocol} is served`,
+        key: row.key,
+        owner: row.owner
+      })
+    this.listed = listed
+    this.#at = at
+    this.#host = { ...host, ...use }
+    this.#sequence++
+    const change: PageChange = {
+      sequence: this.#sequence,
+      at,
+      host: this.#host,
+      ...seen,
+      events: journal.after(this.#latest),
+      checks: checks === this.#checks ? null : checks
+    }
+    this.#checks = checks
+    this.#latest = journal.latest
+    this.#keep({
+      sequence: this.#sequence,
+      bytes: this.#event("change", Buffer.from(JSON.stringify(change)))
+    })
+  }
+
+  /** The state as JSON, encoded once for each look. */
+  stateBytes(): Uint8Array {
+    if (this.#state?.sequence === this.#sequence) return this.#state.bytes
+    const { journal, plugin, epoch } = this.#options
+    const state: Omit<PageState, "host"> & { readonly host: PageHost | undefined } = {
+      epoch,
+      sequence: this.#sequence,
+      at: this.#at,
+      plugin,
+      host: this.#host,
+      history: this.#view.history,
+      rows: this.#view.rows,
+      events: journal.after(0).filter(({ id }) => id <= this.#latest),
+      checks: this.#checks
+    }
+    const bytes = Buffer.from(JSON.stringify(state))
+    this.#state = { sequence: this.#sequence, bytes }
+    return bytes
+  }
+
+  follow(reader: Reader, lastEventId: string | undefined, now: number): () => void {
+    const following: Following = { reader, sent: this.#sequenceOf(lastEventId), unreadSince: undefined }
+    reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
+    this.#following.add(following)
+    this.wanted.openUnsafe()
+    this.#options.doctor.ask(checkedAtOnceMillis)
+    // Otherwise a look is about to be made.
+    if (now < this.nextLookAt) this.#sendTo(following, now)
+    return () => {
+      this.#following.delete(following)
+      if (this.#following.size > 0) return
+      this.wanted.closeUnsafe()
+      this.#changes.length = 0
+      this.#bytes = 0
+      this.#state = undefined
+    }
+  }
+
+  send(now: number): void {
+    for (const following of this.#following) this.#sendTo(following, now)
+  }
+
+  /** A reader that has not read everything gets what it misses later, so that little is ever kept for it. */
+  #sendTo(following: Following, now: number): void {
+    const { reader, sent } = following
+    if (!reader.isReady()) {
+      following.unreadSince ??= now
+      if (now - following.unreadSince > unreadMillis) reader.drop()
+      return
+    }
+    following.unreadSince = undefined
+    if (sent === this.#sequence) return
+    const missed = sent === undefined ? [] : this.#changes.filter(({ sequence }) => sequence > sent)
+    const isWhole = missed.length > 0 && missed.length === this.#sequence - (sent ?? 0)
+    following.sent = this.#sequence
+    reader.write(isWhole ? missed.map(({ bytes }) => bytes) : this.#stateEvent())
+  }
+
+  #stateEvent(): ReadonlyArray<Uint8Array> {
+    const state = this.stateBytes()
+    return [Buffer.from(this.#head("state")), state, blankLine]
+  }
+
+  #event(name: "change", json: Uint8Array): Uint8Array {
+    return Buffer.concat([Buffer.from(this.#head(name)), json, blankLine])
+  }
+
+  #head(name: string): string {
+    return `id: ${this.#options.epoch}-${this.#sequence}\nevent: ${name}\ndata: `
+  }
+
+  #sequenceOf(lastEventId: string | undefined): number | undefined {
+    const prefix = `${this.#options.epoch}-`
+    const text = lastEventId?.startsWith(prefix) === true ? lastEventId.slice(prefix.length) : ""
+    return /^\d{1,15}$/.test(text) && Number(text) <= this.#sequence ? Number(text) : undefined
+  }
+
+  #keep(change: Encoded): void {
+    this.#changes.push(change)
+    this.#bytes += change.bytes.length
+    while (this.#changes.length > (this.#bytes > keptBytes ? 1 : keptChanges))
+      this.#bytes -= this.#changes.shift()?.bytes.length ?? 0
+  }
+}
+
+const blankLine = Buffer.from("\n\n")

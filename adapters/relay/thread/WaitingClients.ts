@@ -1,0 +1,101 @@
+/**
+ * TCP clients of a frontend that no backend serves at the moment: accepted, and watched for their end alone. A route
+ * that leads to a backend serves them, else they are reset when their time is over. A client has a place among the
+ * route's open connections, so the budget of descriptors bounds them.
+ */
+import { EPOLLET } from "../EpollEvent.ts"
+import { kindOf } from "../ThreadMessages.ts"
+import { adopt, forget, unwatch, watch } from "./Epoll.ts"
+import { leave } from "./Limiting.ts"
+import { admitsClient, openConnections, type ServedRoute } from "./RouteTable.ts"
+import { nameBytes, readPeerName } from "./SocketNames.ts"
+import { abandon } from "./TcpConnections.ts"
+
+interface Waiting {
+  route: ServedRoute
+  readonly due: number
+}
+
+/** By descriptor, in the order in which they came. */
+const clients = new Map<number, Waiting>()
+
+export const hasWaiting = (): boolean => clients.size > 0
+
+/** Lets an accepted client wait, which has its place within the limits. */
+export const wait = (route: ServedRoute, fd: number, now: number): void => {
+  if (!adopt(fd, kindOf.waiting, route.id)) {
+    leave(route.id)
+    return
+  }
+  clients.set(fd, { route, due: now + route.waitMillis })
+  count(route, 1)
+  // Epoll reports failures and resets without being asked.
+  if (watch(fd, EPOLLET) < 0) refuse(fd)
+}
+
+/** The client has reset its connection. */
+export const onWaiting = (fd: number): void => refuse(fd)
+
+/** Takes out the clients that `routeOf` finds a backend for; each has its place still, at the route where it waited. */
+export const takeServed = (
+  socket: number,
+  routeOf: (fd: number) => ServedRoute | undefined,
+  begin: (route: ServedRoute, fd: number) => void
+): void => {
+  for (const [fd, { route }] of clients) {
+    if (route.fd !== socket) continue
+    const next = routeOf(fd)
+    if (next === undefined) continue
+    release(fd)
+    begin(next, fd)
+  }
+}
+
+/** The clients of a route that is closed wait at another route of their frontend, or are refused. */
+export const moveFrom = (route: ServedRoute, routeOf: (fd: number) => ServedRoute | undefined): void => {
+  for (const [fd, waiting] of clients) {
+    if (waiting.route !== route) continue
+    const other = routeOf(fd)
+    if (other === undefined) {
+      refuse(fd)
+      continue
+    }
+    count(route, -1)
+    count(other, 1)
+    waiting.route = other
+  }
+}
+
+/** Refuses those that the route does not admit now. */
+export const refuseForeign = (route: ServedRoute): void => {
+  for (const [fd, waiting] of clients)
+    if (waiting.route === route && !(readPeerName(fd) && admitsClient(route, nameBytes, 0))) refuse(fd)
+}
+
+export const refuseAll = (): void => {
+  for (const fd of clients.keys()) refuse(fd)
+}
+
+export const refuseDue = (now: number): void => {
+  for (const [fd, { due }] of clients) if (due <= now) refuse(fd)
+}
+
+const refuse = (fd: number): void => {
+  const route = clients.get(fd)?.route
+  release(fd)
+  if (route !== undefined) leave(route.id)
+  abandon(fd)
+}
+
+/** The descriptor stays open. */
+const release = (fd: number): void => {
+  const route = clients.get(fd)?.route
+  clients.delete(fd)
+  if (route !== undefined) count(route, -1)
+  unwatch(fd)
+  forget(fd)
+}
+
+const count = ({ id }: ServedRoute, change: number): void => {
+  openConnections[id] = (openConnections[id] ?? 0) + change
+}

@@ -1,0 +1,73 @@
+/**
+ * The time from the Engine's event that a backend of a service ended, or started, to the kernel's change, on a real
+ * Engine. The backend is killed from outside, so that no event comes before `die`.
+ */
+import { Effect } from "effect"
+import { docker, leaveContainer, prepareImages } from "../../test/lab/Containers.ts"
+import * as Dockerd from "../../test/lab/Dockerd.ts"
+import * as Lab from "../../test/lab/Lab.ts"
+import * as Plugin from "../../test/lab/Plugin.ts"
+import { type Running, spawn } from "../../test/lab/Running.ts"
+import { row, summarize } from "./stats.ts"
+
+const rounds = 15
+const patience = { timeoutMillis: 60_000 }
+
+export const measureEvents = (): Promise<void> => Effect.runPromise(Effect.scoped(measure))
+
+const measure = Effect.gen(function* () {
+  const { host } = yield* Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
+  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+  yield* prepareImages(dockerd)
+  yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })
+  const engine = ["--host", `unix://${dockerd.socket}`]
+  const events = yield* spawn("docker", [
+    ...engine,
+    ...["events", "--filter=container=web-1", "--format={{.TimeNano}} {{.Action}}"]
+  ])
+  const changes = yield* host.spawn("nft", ["monitor"])
+  for (const name of ["web-1", "web-2", "web-3"])
+    yield* leaveContainer(dockerd, name, {
+      labels: { "portmapper.publish": "8080:80", "portmapper.share": "web" }
+    })
+  yield* changes.waitForLine(/add element .*8080/, patience)
+  const [ended, started]: [Array<number>, Array<number>] = [[], []]
+  for (let round = 0; round < rounds; round++) {
+    yield* Effect.sleep("500 millis")
+    const pid = Number(yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", "web-1"]))
+    ended.push(
+      yield* after({ events, changes }, "die", () => Effect.sync(() => process.kill(pid, "SIGKILL")))
+    )
+    yield* Effect.sleep("500 millis")
+    started.push(yield* after({ events, changes }, "start", () => docker(dockerd, ["start", "web-1"])))
+  }
+  console.log(`\n${row([`from the Engine's event, ${rounds} rounds, ms`, "p50", "worst"])}`)
+  for (const [title, millis] of [
+    ["  `die`: its slots lead elsewhere", ended],
+    ["  `start`: it has slots", started]
+  ] as const) {
+    const { p50, p99 } = summarize(millis)
+    console.log(row([title, p50.toFixed(1), p99.toFixed(1)]))
+  }
+})
+
+/** Milliseconds from the event, as the Engine dates it, to the first change of an element that `nft monitor` prints. */
+const after = Effect.fnUntraced(function* <A, E>(
+  { events, changes }: { readonly events: Running; readonly changes: Running },
+  action: string,
+  act: () => Effect.Effect<A, E>
+) {
+  const [before, seen] = [events.lines().length, changes.lines().length]
+  const [, changedAt] = yield* Effect.all(
+    [
+      act(),
+      Effect.map(
+        changes.waitForLine(/element .*8080/, { after: seen, ...patience }),
+        () => performance.timeOrigin + performance.now()
+      )
+    ],
+    { concurrency: 2 }
+  )
+  const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: before, ...patience })
+  return changedAt - Number(event.split(" ")[0]) / 1e6
+})

@@ -1,0 +1,18 @@
+/** The two ends of a listed mapping as text. */
+import { Result } from "effect"
+import { hostText, parseAddress } from "./Address.ts"
+import type { ListedMapping } from "./Driver.ts"
+import { protocolOfNumber } from "./Protocol.ts"
+
+/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
+export const listedFrontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
+  const name = protocolOfNumber(protocol) ?? `${protocol}`
+  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
+}
+
+/** `-` if it is unknown, as for a container that does not run. */
+export const listedBackend = ({ backendIp, backendPort }: ListedMapping): string =>
+  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
+
+const hostOf = (text: string): string =>
+  Result.match(parseAddress(text), { onSuccess: hostText, onFailure: () => text })

@@ -1,0 +1,156 @@
+import { once } from "node:events"
+import type { Socket } from "node:net"
+import { assert, describe } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { IpNetwork } from "effect/net"
+import { Relay } from "../../src/relay/Relay.ts"
+import { reservePorts } from "../support/ports.ts"
+import { untilEqual } from "../support/until.ts"
+import { ending, endpoint, exchange, nextData, relayTest, sleep, type World } from "./world.ts"
+
+const free = await reservePorts()
+const long = Duration.minutes(5)
+const short = Duration.millis(600)
+
+const named = (name: string) => (world: World) =>
+  world.backend((socket) => socket.on("data", (bytes: Buffer) => socket.write(`${name} got ${bytes}`)))
+
+const connected = async (world: World, port: number, options = {}): Promise<Socket> => {
+  const socket = world.dial(port, "127.0.0.1", options)
+  await once(socket, "connect")
+  return socket
+}
+
+const share = (slots: number) => ({
+  balance: "random" as const,
+  size: 64 as const,
+  slots: Array.from({ length: slots }, (_, slot) => slot)
+})
+
+describe("LinuxRelay without a backend", () => {
+  relayTest("resets new connections at once, and lets the others go on", async (world) => {
+    const backend = await named("a")(world)
+    const route = await world.open({ protocol: "tcp", port: free(0), backend })
+    const early = await connected(world, free(0))
+    early.write("1")
+    assert.strictEqual(await nextData(early), "a got 1")
+    await world.reopen({ ...route, idle: true })
+    assert.strictEqual((await ending(world.dial(free(0)))).how, "ECONNRESET")
+    early.write("2")
+    assert.strictEqual(await nextData(early), "a got 2")
+  })
+
+  relayTest("lets clients wait, and relays what they sent once there is a backend", async (world) => {
+    const backend = await named("a")(world)
+    const route = await world.open({
+      protocol: "tcp",
+      port: free(1),
+      backend,
+      proxyProtocol: "v1",
+      idle: true,
+      waitHealthy: long
+    })
+    const clients = await Promise.all(Array.from({ length: 20 }, () => connected(world, free(1))))
+    const halfClosed = await connected(world, free(1))
+    halfClosed.end("all")
+    for (const [index, client] of clients.entries()) client.write(`${index}`)
+    const answers = clients.map(nextData)
+    const last = nextData(halfClosed)
+    await world.reopen({ ...route, waitHealthy: long, idle: undefined })
+    assert.deepStrictEqual(
+      await Promise.all(answers),
+      clients.map(
+        ({ localPort }, index) => `a got PROXY TCP4 127.0.0.1 127.0.0.1 ${localPort} ${free(1)}\r\n${index}`
+      )
+    )
+    assert.match(await last, /\r\nall$/)
+    assert.strictEqual((await world.count(route)).connections, 21)
+  })
+
+  relayTest("resets clients at their deadline, and when their route is closed", async (world) => {
+    const backend = endpoint("127.0.0.1", 9)
+    await world.open({ protocol: "tcp", port: free(2), backend, idle: true, waitHealthy: short })
+    assert.strictEqual((await ending(world.dial(free(2)))).how, "ECONNRESET")
+    const route = await world.open({ protocol: "tcp", port: free(3), backend, idle: true, waitHealthy: long })
+    const ended = ending(await connected(world, free(3)))
+    await world.close(route)
+    assert.strictEqual((await ended).how, "ECONNRESET")
+  })
+
+  relayTest(
+    "leads waiting clients of a service to the backend that comes, whichever route is closed",
+    async (world) => {
+      const [a, b, c] = [await named("a")(world), await named("b")(world), await named("c")(world)]
+      const asked = { protocol: "tcp", port: free(4), waitHealthy: long } as const
+      const first = await world.open({ ...asked, backend: a, share: share(0) })
+      const { socket } = first
+      const second = await world.open({ ...asked, socket, backend: b, share: share(0) })
+      const clients = await Promise.all(Array.from({ length: 8 }, () => connected(world, free(4))))
+      const answers = clients.map(nextData)
+      for (const client of clients) client.write("x")
+      await sleep(50)
+      await world.run(Effect.flatMap(Relay, (relay) => relay.close(first)))
+      await world.run(Effect.flatMap(Relay, (relay) => relay.close({ ...second, backend: c })))
+      await world.open({ ...asked, socket, backend: c, share: share(64) })
+      assert.deepStrictEqual(
+        await Promise.all(answers),
+        clients.map(() => "c got x")
+      )
+    }
+  )
+
+  relayTest(
+    "counts waiting clients among the open ones, and refuses those that are allowed no longer",
+    async (world) => {
+      const backend = await named("a")(world)
+      const limits = { connections: 1, rate: undefined, ratePerSource: undefined }
+      const route = await world.open({
+        ...{ protocol: "tcp", port: free(5), backend, idle: true, waitHealthy: long, limits }
+      })
+      const client = await connected(world, free(5))
+      await untilEqual(async () => (await ending(world.dial(free(5)))).how, "ECONNRESET")
+      const ended = ending(client)
+      await world.reopen({ ...route, allow: [IpNetwork.fromStringUnsafe("10.0.0.0/8")] })
+      assert.strictEqual((await ended).how, "ECONNRESET")
+      await world.reopen({ ...route, idle: undefined })
+      const next = await connected(world, free(5))
+      next.write("y")
+      assert.strictEqual(await nextData(next), "a got y")
+    }
+  )
+
+  relayTest("refuses packets by an ICMP message, and lets a flow go on", async (world) => {
+    const backend = await world.echoDatagrams()
+    const route = await world.open({ protocol: "udp", port: free(6), backend: backend.endpoint })
+    const early = await world.datagrams()
+    assert.strictEqual((await exchange(early, "1", free(6), "127.0.0.1"))?.text, "1")
+    await world.reopen({ ...route, idle: true })
+    const late = await world.datagrams()
+    late.connect(free(6), "127.0.0.1")
+    await once(late, "connect")
+    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
+    late.send("2")
+    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    assert.strictEqual((await exchange(early, "3", free(6), "127.0.0.1"))?.text, "3")
+  })
+
+  relayTest("keeps packets for a backend that comes, and refuses them after their time", async (world) => {
+    const backend = await world.echoDatagrams()
+    const asked = { protocol: "udp", port: free(7), backend: backend.endpoint, idle: true } as const
+    const route = await world.open({ ...asked, waitHealthy: long })
+    const client = await world.datagrams()
+    const received: Array<string> = []
+    client.on("message", (bytes) => received.push(bytes.toString()))
+    for (const text of ["a", "b", "", "d"]) client.send(text, free(7), "127.0.0.1")
+    await sleep(50)
+    await world.reopen({ ...route, idle: undefined })
+    await untilEqual(async () => received, ["a", "b", "", "d"])
+    await world.reopen({ ...route, waitHealthy: short })
+    const late = await world.datagrams()
+    late.connect(free(7), "127.0.0.1")
+    await once(late, "connect")
+    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
+    late.send("e")
+    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+  })
+})
