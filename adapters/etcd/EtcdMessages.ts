@@ -60,7 +60,12 @@ const Watched = Schema.Struct({
 const Failed = Schema.Struct({ code: Schema.Number, message: Schema.String })
 
 const WatchFailed = Schema.Struct({
-  error: Schema.Struct({ grpc_code: Schema.Number, message: Schema.String })
+  error: Schema.Struct({
+    grpc_code: Schema.optionalKey(Schema.Number),
+    /** In its place since version 3.6. */
+    code: Schema.optionalKey(Schema.Number),
+    message: Schema.String
+  })
 })
 
 /** The failure says what is wrong with the answer. */
@@ -253,7 +258,7 @@ export const decodeFailure = (
   const failed = Schema.decodeUnknownOption(Failed)(value)
   if (Option.isSome(failed)) return failed.value
   const inStream = Schema.decodeUnknownOption(WatchFailed)(value)
-  return Option.isSome(inStream)
-    ? { code: inStream.value.error.grpc_code, message: inStream.value.error.message }
-    : undefined
+  if (Option.isNone(inStream)) return undefined
+  const { grpc_code, code = 0, message } = inStream.value.error
+  return { code: grpc_code ?? code, message }
 }

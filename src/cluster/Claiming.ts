@@ -7,17 +7,17 @@ import {
   ClusterError,
   type Etcd,
   type LeaseLost,
+  mostOperations,
   type Operation,
-  requestLimits,
   type Transaction
 } from "./Etcd.ts"
 import { readKeys } from "./readKeys.ts"
 
 /** Beside the claims a transaction moves the cell, and reads it. */
-const mostClaims = requestLimits.operations - 2
+const mostClaims = mostOperations - 2
 
 /** Each is a transaction of its own within one request. */
-const releasesAtOnce = requestLimits.operations / 2
+const releasesAtOnce = mostOperations / 2
 
 type Seen = Pick<CellState, "cell" | "revision">
 type HeldName = ClaimName & Pick<HeldClaim, "revision">
@@ -54,7 +54,10 @@ export const makeClaiming = Effect.fnUntraced(function* (
       const state = cellState(keys, seen.cell, revision, reads[0] ?? [])
       return { _tag: made(doubt, state).length > 0 ? "Claimed" : "Moved", state }
     },
-    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(doubts.trouble() ?? tooLate(patience)) })
+    Effect.timeoutOrElse({
+      duration: patience,
+      orElse: () => Effect.fail(doubts.trouble() ?? tooLate(patience))
+    })
   )
 
   const readCell = Effect.fn("ClusterStore.readCell")(function* (cell: string) {

@@ -18,9 +18,10 @@ export interface Doubt {
 
 /** The claims that it made; none where it made none. */
 export const made = (doubt: Doubt, { claims }: CellState): ReadonlyArray<HeldClaim> => {
-  const names = new Set(doubt.claims.map(({ name }) => name))
+  const values = new Map(doubt.claims.map(({ name, value }) => [name, value]))
   return claims.filter(
-    ({ name, lease, revision }) => names.has(name) && lease === doubt.lease && revision > doubt.revision
+    ({ name, value, lease, revision }) =>
+      value === values.get(name) && lease === doubt.lease && revision > doubt.revision
   )
 }
 

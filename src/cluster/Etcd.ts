@@ -51,8 +51,8 @@ export interface TransactionResult {
   readonly reads: ReadonlyArray<ReadonlyArray<Entry>>
 }
 
-/** `operations` in one transaction, comparisons and branches counted apart, and `bytes` in one request. */
-export const requestLimits = { operations: 128, bytes: 1.5 * 1024 * 1024 } as const
+/** In a branch of a transaction, those of nested ones counted in, and as many comparisons; etcd's default. */
+export const mostOperations = 128
 
 export interface Page {
   readonly revision: number

@@ -4,7 +4,7 @@
  */
 import { Context, Deferred, Duration, Effect, Layer, type Scope, Stream } from "effect"
 import { stepped } from "../memory/Steps.ts"
-import { ClusterError, type ClusterErrorReason, type Etcd } from "./Etcd.ts"
+import { ClusterError, type ClusterErrorReason, type Etcd, mostOperations, type Transaction } from "./Etcd.ts"
 import { type Backup, MemoryWorld } from "./MemoryWorld.ts"
 
 /** What happens to one request. Nothing, where all are left out. */
@@ -137,6 +137,8 @@ const makeConnection = (
     transact: (transaction) =>
       Effect.suspend(() => {
         if (transaction.success.some(({ _tag }) => _tag !== "Read")) counts.writes++
+        if (operationsOf(transaction) > mostOperations)
+          return Effect.fail(errorOf(host, "Refused", "too many operations in txn request", false))
         return request("transact", world.transact(transaction))
       }),
     page: (prefix, options) => request("page", world.page(prefix, options)),
@@ -148,4 +150,12 @@ const makeConnection = (
     leaseState: (lease) => request("leaseState", world.leaseState(lease)),
     counts: Effect.sync(() => ({ ...counts, failures: { ...failures } }))
   }
+}
+
+/** Those of nested transactions count beside those of the one that they are in. */
+const operationsOf = ({ compare, success, failure = [] }: Transaction): number => {
+  const nested = [...success, ...failure].map((operation) =>
+    operation._tag === "Transaction" ? operationsOf(operation.transaction) : 0
+  )
+  return Math.max(compare.length, success.length, failure.length) + Math.max(0, ...nested)
 }

@@ -11,15 +11,15 @@ import {
   type Etcd,
   type LeaseId,
   LeaseLost,
+  mostOperations,
   type Operation,
-  requestLimits,
   type Transaction
 } from "./Etcd.ts"
 import { type LeaseSpan, startSpan } from "./LeaseSpan.ts"
 import { readKeys } from "./readKeys.ts"
 
 /** Each is a transaction of its own within one request. */
-const movesAtOnce = requestLimits.operations / 2
+const movesAtOnce = mostOperations / 2
 
 export const makeSessions = (etcd: Etcd["Service"], keys: ClusterKeys) => ({
   open: Effect.fn("ClusterStore.open")(function* (
@@ -32,11 +32,15 @@ export const makeSessions = (etcd: Etcd["Service"], keys: ClusterKeys) => ({
   }),
 
   renew: Effect.fn("ClusterStore.renew")(function* ({
+    host,
     lease,
     ttlMillis
   }: Session): Effect.fn.Return<LeaseSpan, ClusterError | LeaseLost> {
     const span = yield* startSpan(ttlMillis)
     yield* etcd.keepAlive(lease)
+    // A leader that hung, and is none any more, still renews leases; what the others have is read from most members.
+    const found = yield* readHost(etcd, keys, host)
+    if (found?.entry.lease !== lease) return yield* new LeaseLost({ lease })
     return span
   }),
 

@@ -124,6 +124,13 @@ export const etcdConformance = <E>(name: string, implementation: Layer.Layer<Etc
         })
         yield* write(etcd, ...keys.slice(0, 64).map(release))
         assert.strictEqual((yield* read(etcd, prefix)).length, 64)
+        for (const operations of [
+          [...keys, prefix].map((key) => put(key, "x")),
+          Array.from({ length: 128 }, () => release(`${prefix}1100`))
+        ]) {
+          const error = yield* Effect.flip(write(etcd, ...operations))
+          assert.strictEqual("detail" in error ? error.detail : "", "too many operations in txn request")
+        }
       })
     )
 
