@@ -18,19 +18,11 @@ const absence = Duration.minutes(10)
 
 let count = 0
 
-const newStore = Effect.suspend(() =>
-  Effect.map(
-    Layer.build(
-      Layer.fresh(
-        ClusterStore.layer({
-          name: `test-${process.pid}-${++count}`,
-          patience: Duration.millis(patienceMillis)
-        })
-      )
-    ),
-    (built) => Context.get(built, ClusterStore)
-  )
-)
+const newStore = Effect.suspend(() => {
+  const name = `test-${process.pid}-${++count}`
+  const made = Layer.fresh(ClusterStore.layer({ name, patience: Duration.millis(patienceMillis) }))
+  return Effect.map(Layer.build(made), (built) => ({ name, store: Context.get(built, ClusterStore) }))
+})
 
 const openAs = (store: Store, host: string, options: { readonly ttl?: Duration.Duration } = {}) =>
   Effect.map(
@@ -63,8 +55,10 @@ const namesOf = ({ claims }: CellState) => claims.map(({ host, name }) => `${nam
 
 export const clusterStoreConformance = <E>(name: string, etcd: Layer.Layer<Etcd | EtcdControl, E>) =>
   layer(etcd, { excludeTestServices: true, timeout: "60 seconds" })(`a ClusterStore on ${name}`, (it) => {
-    const test = (title: string, run: (store: Store) => Effect.Effect<void, unknown, Etcd | EtcdControl>) =>
-      it.effect(title, () => Effect.flatMap(newStore, run))
+    const test = (
+      title: string,
+      run: (store: Store, name: string) => Effect.Effect<void, unknown, Etcd | EtcdControl>
+    ) => it.effect(title, () => Effect.flatMap(newStore, ({ store, name }) => run(store, name)))
 
     test("claims all or none, if the cell is as it was seen", (store) =>
       Effect.gen(function* () {
@@ -213,6 +207,16 @@ export const clusterStoreConformance = <E>(name: string, etcd: Layer.Layer<Etcd 
           ["b"]
         )
         assert.notStrictEqual((yield* openAs(store, "a")).lease, a.lease)
+      }))
+
+    test("renews no lease that the host's key is not on", (store, name) =>
+      Effect.gen(function* () {
+        const etcd = yield* Etcd
+        const a = yield* openAs(store, "a")
+        yield* store.renew(a)
+        const key = `/portmapper/${name}/hosts/a/`
+        yield* etcd.transact({ compare: [], success: [{ _tag: "Delete", key }] })
+        assert.deepStrictEqual(yield* Effect.flip(store.renew(a)), new LeaseLost({ lease: a.lease }))
       }))
 
     test("expels a host, whoever it is", (store) =>
