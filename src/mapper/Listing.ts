@@ -7,8 +7,8 @@ import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.t
 import type { Endpoint } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import type { RelayCount } from "../relay/Relay.ts"
-import { containerLabel, idleLabel, idleStates } from "./Labels.ts"
-import type { MapperContext } from "./MapperContext.ts"
+import { idleLabel, idleStates } from "./Labels.ts"
+import { containerOf, type MapperContext } from "./MapperContext.ts"
 import { frontendKey, isConflicted, isStale, type Mapping, type MappingEntry, memberKey } from "./Mapping.ts"
 import { nameOf } from "./Services.ts"
 
@@ -145,13 +145,6 @@ const listedOf = (
     refused
   }
 }
-
-/** As the Engine knows it; what `watch` mapped has it among its labels. */
-const containerOf = (
-  { labels, container }: Mapping,
-  { containers }: MapperContext["backends"]
-): string | undefined =>
-  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get(containerLabel)
 
 /** A standby of an entry in conflict would not be served either. */
 const stateOf = (

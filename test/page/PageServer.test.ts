@@ -32,10 +32,10 @@ const makeFeed = () => {
   return { feed, readers, followed }
 }
 
-const served = (feed: PageFeed) =>
+const served = (feed: PageFeed, unreadTimeoutMillis?: number) =>
   Effect.gen(function* () {
     const socketPath = Path.join(yield* temporaryFolder, "page.sock")
-    yield* servePageUnix(socketPath, { feed, file, hosts: ["ops.example"] })
+    yield* servePageUnix(socketPath, { feed, file, hosts: ["ops.example"], unreadTimeoutMillis })
     return socketPath
   })
 
@@ -145,7 +145,7 @@ describe("the page's server", () => {
     })
   )
 
-  it.live("notices a page that does not read, and can drop it", () =>
+  it.live("notices whether a page has read everything", () =>
     Effect.gen(function* () {
       const { feed, readers } = makeFeed()
       const socketPath = yield* served(feed)
@@ -157,9 +157,22 @@ describe("the page's server", () => {
       assert.isFalse(reader?.isReady())
       response.resume()
       yield* until(Effect.sync(() => reader?.isReady() === true))
-      response.on("error", () => {})
-      reader?.drop()
-      yield* until(Effect.sync(() => readers.size === 0 && response.destroyed))
+    })
+  )
+
+  it.live("drops a page that reads nothing any more, and no page that has read everything", () =>
+    Effect.gen(function* () {
+      const { feed, readers } = makeFeed()
+      const socketPath = yield* served(feed, 100)
+      const idle = yield* open({ socketPath, path: "/api/events" })
+      idle.resume()
+      yield* until(Effect.sync(() => readers.size === 1))
+      const stuck = yield* open({ socketPath, path: "/api/events" })
+      stuck.on("error", () => {})
+      yield* until(Effect.sync(() => readers.size === 2))
+      for (const reader of readers) reader.write([Buffer.alloc(8 << 20, "x")])
+      yield* until(Effect.sync(() => readers.size === 1))
+      assert.isFalse(idle.destroyed)
     })
   )
 
