@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import { hostText, parseAddress } from "../protocol/Address.ts"
 import type { ListedMapping } from "../protocol/Driver.ts"
+import { followedInterface } from "../protocol/FollowLabels.ts"
 import { shortened } from "../protocol/GoJson.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
 import { protocolOfNumber } from "../protocol/Protocol.ts"
@@ -31,19 +32,22 @@ type Traffic = Pick<
 const errorLabel = "portmapper.error"
 const containerLabel = "portmapper.container"
 
+type Frontend = Pick<ListedMapping, "frontendIp" | "labels">
+
+/** The address; the name of the interface while that has none. */
+const hostOf = ({ frontendIp, labels }: Frontend): string =>
+  frontendIp === "" ? (followedInterface(labels) ?? "") : frontendIp
+
 /** Identifies a row for good. What `watch` could not publish may have no backend, and is named by its container. */
-export const keyOf = ({
-  protocol,
-  frontendIp,
-  frontendPort,
-  backendIp,
-  backendPort,
-  labels
-}: Pick<
-  ListedMapping,
-  "protocol" | "frontendIp" | "frontendPort" | "backendIp" | "backendPort" | "labels"
->): string => {
-  const ends = [protocolText(protocol), endText(frontendIp, frontendPort), endText(backendIp, backendPort)]
+export const keyOf = (
+  listed: Frontend & Pick<ListedMapping, "protocol" | "frontendPort" | "backendIp" | "backendPort">
+): string => {
+  const { protocol, frontendPort, backendIp, backendPort, labels } = listed
+  const ends = [
+    protocolText(protocol),
+    endText(hostOf(listed), frontendPort),
+    endText(backendIp, backendPort)
+  ]
   if (labels.has(errorLabel))
     ends.push(labels.get(containerLabel) ?? "", labels.get("portmapper.publish") ?? "")
   return cut(ends.join(" "))
@@ -54,7 +58,7 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
   return {
     key,
     protocol: protocolText(listed.protocol),
-    address: cut(listed.frontendIp),
+    address: cut(hostOf(listed)),
     port: listed.frontendPort,
     service: service === undefined ? null : cut(service),
     backend: {
@@ -82,8 +86,8 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
 }
 
 /** `0.0.0.0:8080/tcp`, as `doctor` writes it. */
-const frontendOf = ({ protocol, frontendIp, frontendPort }: ListedMapping): string =>
-  `${endText(frontendIp, frontendPort)}/${protocolText(protocol)}`
+const frontendOf = (listed: ListedMapping): string =>
+  `${endText(hostOf(listed), listed.frontendPort)}/${protocolText(listed.protocol)}`
 
 const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem"] => {
   const { state, reason, container } = listed
@@ -139,12 +143,13 @@ const remedyOf = (reason: string, { protocol, frontendPort }: ListedMapping): st
   return `look at the reason and at portmapper doctor; ${again}`
 }
 
-/** `null` where there is no host port, by which `unmap` names a mapping. */
+/** `null` where there is no host port, by which `unmap` names a mapping. What an interface has is named by that. */
 const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string | null => {
-  const { protocol, frontendIp, frontendPort, owner } = listed
+  const { protocol, frontendIp, frontendPort, labels, owner } = listed
   if (frontendPort === 0) return null
   const name = protocolText(protocol)
-  const port = `${endText(frontendIp, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
+  const host = followedInterface(labels) ?? frontendIp
+  const port = `${endText(host, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
   const whose = owner === "cli" ? "" : ` --owner ${quoted(owner)}`
   return `portmapper unmap -p ${quoted(port)}${backendOption(listed)}${whose}${reaching}`
 }

@@ -239,6 +239,18 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
   })
 
+  it("names the interface of a service while that has no address", () => {
+    const labels = new Map([
+      ["portmapper.to", "172.17.0.2"],
+      ["portmapper.publish", "eth0:80:80"]
+    ])
+    const waiting = { frontendIp: "", labels, service: "web", state: "conflicted" } as const
+    assert.match(
+      text([{ ...mapping("tcp 0.0.0.0 80 172.17.0.2 80"), ...waiting }], 120),
+      /\neth0:80\/tcp +web: 1 backend +nat +engine +conflicted +1m +0\n/
+    )
+  })
+
   it("shows a service as live while one backend takes connections", () => {
     const states = (...all: ReadonlyArray<ListedMapping["state"]>) =>
       text(

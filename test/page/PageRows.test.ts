@@ -12,7 +12,14 @@ const row = (more: Partial<ListedMapping> = {}, drops = context.drops) => {
 
 const labels = (named: Readonly<Record<string, string>>) => ({ labels: new Map(Object.entries(named)) })
 
+const atInterface = labels({ "portmapper.to": "172.17.0.2", "portmapper.publish": "eth0:8080:80" })
+
 describe("a row of the page", () => {
+  it("names the interface while that has no address", () => {
+    const { key, address } = row({ ...atInterface, frontendIp: "" })
+    assert.deepStrictEqual([key, address], ["tcp eth0:8080 172.17.0.2:80", "eth0"])
+  })
+
   it("says everything that is listed, in plain JSON", () => {
     const all = row({
       ...labels({ "portmapper.allow": "10.0.0.0/8" }),
@@ -73,6 +80,8 @@ describe("a row of the page", () => {
       { state: "conflicted", backendIp: "", container: "web-1/0123456789ab" },
       "-p 0.0.0.0:8080 --to web-1 --owner engine"
     ],
+    ["an interface's", atInterface, "-p eth0:8080 --owner engine"],
+    ["an interface's without an address", { ...atInterface, frontendIp: "" }, "-p eth0:8080 --owner engine"],
     ["none", { frontendPort: 0 }, null]
   ])("names the command that unmaps it: %s", (_, more, command) => {
     assert.strictEqual(row(more).unmap, command === null ? null : `portmapper unmap ${command}`)
