@@ -17,7 +17,7 @@ export {
   type Rule
 } from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
-export { type Idle, type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
+export { type Idle, type Mode, modes, type Policy, type PortScope, parsePolicy } from "./mapper/Labels.ts"
 export {
   type Attributed,
   type Attribution,
@@ -54,7 +54,8 @@ export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
-export type { Frontend } from "./ports/PortTable.ts"
+export { type ClusterPort, type Needs, NoCluster, PortClaims, type Wanted } from "./ports/PortClaims.ts"
+export type { Frontend, PortSet } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
@@ -69,6 +70,7 @@ export {
   isOwner,
   type ListedMapping,
   ListedOwner,
+  ListedScope,
   type ListedSlots,
   type MappingState
 } from "./protocol/Driver.ts"

@@ -62,6 +62,7 @@ export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<Li
         (a.mapping.frontendPort || 65536) - (b.mapping.frontendPort || 65536) ||
         a.mapping.protocol - b.mapping.protocol ||
         compare(a.host, b.host) ||
+        (a.mapping.at?.host ?? "").localeCompare(b.mapping.at?.host ?? "") ||
         compare(a.to, b.to) ||
         a.mapping.backendPort - b.mapping.backendPort
     )
@@ -77,7 +78,9 @@ interface Row extends ListedMapping {
 /** Puts a row above the backends of each service, with their sums. */
 const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   [
-    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${listedFrontend(row)} ${row.service}`))
+    ...Map.groupBy(rows, (row) =>
+      row.service === undefined ? row : `${row.at?.host} ${listedFrontend(row)} ${row.service}`
+    )
   ].flatMap(([key, members]): ReadonlyArray<Row> => {
     const [first] = members
     if (typeof key !== "string" || first === undefined) return members
@@ -127,6 +130,7 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     ...more
   })
   const columns: ReadonlyArray<Column> = [
+    column("HOST", ({ at }) => printable(at?.host ?? "")),
     column("FRONTEND", (row) => (row.isBelow ? "" : listedFrontend(row))),
     column("BACKEND", backendCell),
     column("CONTAINER", ({ container }) => containerText(container), {
@@ -150,10 +154,16 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
   ]
   // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(({ header, cells }) => !mayBeEmpty.includes(header) || known(cells))
+  const unknowable = rows.some(({ at }) => at !== undefined) ? unknownOfOthers : []
+  return columns.filter(
+    ({ header, cells }) => ![...mayBeEmpty, ...unknowable].includes(header) || known(cells)
+  )
 }
 
-const mayBeEmpty = ["CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+const mayBeEmpty = ["HOST", "CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+
+/** In a list of the cluster. */
+const unknownOfOthers = ["MODE", "CONNS"]
 
 /** Its name, or else its id. */
 const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))

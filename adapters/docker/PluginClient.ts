@@ -67,6 +67,8 @@ export interface PluginClient {
   readonly drain: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
+  /** What all hosts of the plugin's cluster have. */
+  readonly listCluster: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
 
 /** Our plugin itself limits each call to 10 s. */
@@ -120,6 +122,9 @@ export const makeClient = Effect.fnUntraced(function* (
     )
   })
 
+  const granted = (method: Method, body: unknown) =>
+    offered(asked(method, body, decodeMapPorts, bindingsFollowed))
+
   return {
     address,
     call,
@@ -140,24 +145,12 @@ export const makeClient = Effect.fnUntraced(function* (
       asked("PortMapper.UnmapPorts", unmapPortsRequest(release), Result.succeed, () =>
         Result.succeed(undefined)
       ),
-    followContainer: (follow) =>
-      offered(
-        asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
-      ),
-    followInterface: (follow) =>
-      offered(
-        asked("PortMapper.FollowInterface", followInterfaceRequest(follow), decodeMapPorts, bindingsFollowed)
-      ),
+    followContainer: (follow) => granted("PortMapper.FollowContainer", followContainerRequest(follow)),
+    followInterface: (follow) => granted("PortMapper.FollowInterface", followInterfaceRequest(follow)),
     drain: (request) =>
-      offered(
-        asked(
-          request.drained ? "PortMapper.Drain" : "PortMapper.Undrain",
-          drainRequest(request),
-          decodeMapPorts,
-          bindingsFollowed
-        )
-      ),
-    listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
+      granted(request.drained ? "PortMapper.Drain" : "PortMapper.Undrain", drainRequest(request)),
+    listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed)),
+    listCluster: offered(asked("PortMapper.ListPorts", { Scope: "cluster" }, decodeListPorts, mappingsListed))
   }
 })
 

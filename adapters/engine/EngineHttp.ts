@@ -5,6 +5,7 @@
 import type { IncomingMessage } from "node:http"
 import { Effect, Layer, Result, type Scope, Stream } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
+import { linesOf } from "../node/linesOf.ts"
 import { Engine, EngineError, type EngineEvent } from "./Engine.ts"
 import type { EngineAddress } from "./EngineAddress.ts"
 import {
@@ -158,7 +159,7 @@ const eventsOver = (
         return yield* fail("Refused", `GET /events: status ${response.statusCode}`)
       response.socket.setKeepAlive(true, 10_000)
       const ended = fail("Unreachable", "the stream of events ended")
-      const decoded = Stream.fromAsyncIterable(linesOf(response), () => ended).pipe(
+      const decoded = Stream.fromAsyncIterable(linesOf(response, maxLine), () => ended).pipe(
         Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
         // An Engine drops events for clients that read slowly.
         Stream.buffer({ capacity: "unbounded" })
@@ -170,16 +171,6 @@ const eventsOver = (
 
 /** No event is longer; anything longer does not come from an Engine. */
 const maxLine = 16 * 1024 * 1024
-
-async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
-  let rest = ""
-  for await (const text of response.setEncoding("utf8")) {
-    const lines = (rest + text).split("\n")
-    rest = lines.pop() ?? ""
-    yield* lines
-    if (rest.length > maxLine) throw new Error("the line is too long")
-  }
-}
 
 const json = (text: string): unknown => {
   try {

@@ -30,6 +30,8 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // An image must not put itself in front of somebody's port.
   share: () => "opens",
   balance: () => "opens",
+  // An image must neither take a port from other hosts, nor share one that is to be unique.
+  scope: () => "opens",
   health: () => "opens",
   "wait-healthy": () => "opens",
   publish: () => "opens",

@@ -12,7 +12,8 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   services: () => import("./services.ts"),
   restore: () => import("./restore.ts"),
   cni: () => import("./cni.ts"),
-  docker: () => import("./docker.ts")
+  docker: () => import("./docker.ts"),
+  cluster: () => import("./cluster.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

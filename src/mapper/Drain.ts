@@ -12,6 +12,7 @@ import type { Update } from "./Change.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { isConflicted, type Mapping, type MappingEntry, mappingText } from "./Mapping.ts"
 import { planAgain, resourcesOf } from "./Plan.ts"
+import { changing } from "./PortScope.ts"
 import { resourcesWith, sharesAfter } from "./Services.ts"
 
 /** `detail` is a sentence about the backend and its ports. */
@@ -28,7 +29,8 @@ export const drainIn = (
   context: MapperContext,
   request: DrainRequest
 ): Effect.Effect<ReadonlyArray<PortBinding>, DrainRefused | ApplyError> =>
-  context.mappings.lock.withPermit(
+  changing(
+    context,
     undoing(
       Effect.fnUntraced(function* (undo, interruption) {
         const entries = yield* Effect.fromResult(named([...context.mappings.all()], request))

@@ -1,7 +1,8 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.wait-healthy`,
- * `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an error.
+ * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.scope`,
+ * `portmapper.wait-healthy`, `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`,
+ * in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -21,6 +22,8 @@ import type { Balance } from "../protocol/Slots.ts"
 export type Mode = "nat" | "engine" | "proxy" | "routed"
 export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 
+/** Where a port is unique. */
+export type PortScope = "cluster" | "host"
 /** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
 export type Idle = "waiting" | "asleep"
 export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
@@ -37,6 +40,8 @@ export interface Policy extends Limits {
   /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
   readonly share: string | undefined
   readonly balance: Balance | undefined
+  /** `undefined`: the plugin's default. */
+  readonly scope: PortScope | undefined
   /** How long a client waits while no backend takes connections; `undefined`: it is refused at once. */
   readonly waitHealthy: Duration.Duration | undefined
   /** The backend takes no new connections. */
@@ -51,6 +56,7 @@ export const noPolicy: Policy = {
   ...noLimits,
   share: undefined,
   balance: undefined,
+  scope: undefined,
   waitHealthy: undefined,
   idle: undefined
 }
@@ -70,7 +76,7 @@ export const maxPrefixes = 1000
  */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "health", "wait-healthy", "publish", "network", "interface"]
+  ...["share", "balance", "scope", "health", "wait-healthy", "publish", "network", "interface"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
@@ -154,6 +160,10 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return value === "random" || value === "source"
         ? Result.succeed({ balance: value })
         : Result.fail("random or source")
+    case "portmapper.scope":
+      return value === "cluster" || value === "host"
+        ? Result.succeed({ scope: value })
+        : Result.fail("cluster or host")
     case "portmapper.health":
       return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
     case "portmapper.wait-healthy":
@@ -195,8 +205,8 @@ const defaults: Readonly<Record<string, string>> = {
 }
 
 const commonLabels = [
-  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "balance"],
-  "wait-healthy"
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
+  ...["balance", "scope", "wait-healthy"]
 ].map((name) => `portmapper.${name}`)
 
 const nearestLabel = (name: string): string => {

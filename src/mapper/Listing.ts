@@ -3,13 +3,12 @@ import { Clock, Effect } from "effect"
 import type { Bytes } from "../firewall/ByteCounter.ts"
 import { type Counted, type Rule, redirectsNothing } from "../firewall/Firewall.ts"
 import type { ListedMapping } from "../protocol/Driver.ts"
-import { containerLabel } from "../protocol/FollowLabels.ts"
 import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.ts"
 import type { Endpoint } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import type { RelayCount } from "../relay/Relay.ts"
 import { idleLabel, idleStates } from "./Labels.ts"
-import type { MapperContext } from "./MapperContext.ts"
+import { containerOf, type MapperContext } from "./MapperContext.ts"
 import { frontendKey, isConflicted, isStale, type Mapping, type MappingEntry, memberKey } from "./Mapping.ts"
 import { nameOf } from "./Services.ts"
 
@@ -146,13 +145,6 @@ const listedOf = (
     refused
   }
 }
-
-/** As the Engine knows it; what `watch` mapped has it among its labels. */
-const containerOf = (
-  { labels, container }: Mapping,
-  { containers }: MapperContext["backends"]
-): string | undefined =>
-  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get(containerLabel)
 
 /** A standby of an entry in conflict would not be served either. */
 const stateOf = (

@@ -183,7 +183,8 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     refused: refusedListed(mapping.Refused),
     slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
     container: mapping.Container === "" ? undefined : mapping.Container,
-    reason: mapping.Reason === "" ? undefined : mapping.Reason
+    reason: mapping.Reason === "" ? undefined : mapping.Reason,
+    at: mapping.Host === "" ? undefined : { host: mapping.Host, address: mapping.HostAddress || undefined }
   })
 }
 

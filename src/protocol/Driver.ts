@@ -54,6 +54,8 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** In a list of the cluster: the host that has it, and where others reach that one, if it says so. */
+  readonly at?: { readonly host: string; readonly address: string | undefined } | undefined
   /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
   readonly container?: string | undefined
   /** The service whose port it shares. */
@@ -170,6 +172,14 @@ export class Driver extends Context.Service<
  */
 export const ListedOwner = Context.Reference<string | undefined>("portmapper/protocol/ListedOwner", {
   defaultValue: () => undefined
+})
+
+/**
+ * Whose mappings the caller of `listPorts` wants: this host's, or what all hosts of its cluster have claimed. A driver
+ * that is in no cluster fails.
+ */
+export const ListedScope = Context.Reference<"host" | "cluster">("portmapper/protocol/ListedScope", {
+  defaultValue: () => "host"
 })
 
 /** Whether the text is a valid owner name: it is printed on terminals and travels in a header. */

@@ -93,8 +93,11 @@ export const ActivateResponse = goStruct({ Implements: list(Text) })
 
 export const ErrorResponse = goStruct({ Err: text })
 
-/** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
-export const ListPortsRequest = goStruct({ OwnedBy: text })
+/**
+ * `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. `Scope`:
+ * `cluster` returns what all hosts of the cluster have; `""` is `host`.
+ */
+export const ListPortsRequest = goStruct({ OwnedBy: text, Scope: text })
 
 /** How many clients each label refused; `null` for one that the mapping does not have. */
 export const WireRefused = goStruct({
@@ -110,7 +113,8 @@ export const WireSlots = goStruct({ Has: int, Of: int })
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
  * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
- * `Container` is `""` where it is unknown, and `Reason` where there is none.
+ * `Container` is `""` where it is unknown, and `Reason` where there is none. `Host` and `HostAddress` are `""` but in a
+ * list of the cluster.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -130,7 +134,9 @@ export const WireMapping = goStruct({
   Refused: optional(WireRefused),
   Slots: optional(WireSlots),
   Container: text,
-  Reason: text
+  Reason: text,
+  Host: text,
+  HostAddress: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })

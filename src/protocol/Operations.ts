@@ -12,8 +12,9 @@ import {
   unmapPortsResponse
 } from "./Answers.ts"
 import { CallObserver, type FinishedCall } from "./CallObserver.ts"
-import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
+import { Driver, type DriverError, type GroupsError, ListedOwner, ListedScope } from "./Driver.ts"
 import { bindingsOfRange, groupsOfRange } from "./FullRange.ts"
+import { preview } from "./GoJson.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
@@ -278,9 +279,14 @@ const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
 const listPorts = Effect.fnUntraced(function* (body: Body): Operating<typeof ListPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
-  const { OwnedBy: owner } = yield* Effect.fromResult(decodeListPorts(body))
-  if (owner === "") return listPortsResponse(yield* driver.listPorts)
-  const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
+  const { OwnedBy: owner, Scope: scope } = yield* Effect.fromResult(decodeListPorts(body))
+  if (scope !== "" && scope !== "host" && scope !== "cluster")
+    return yield* new RequestError({
+      issues: [{ path: "Scope", value: preview(scope), rule: "host or cluster, or not given" }]
+    })
+  const listPorts = Effect.provideService(driver.listPorts, ListedScope, scope || "host")
+  if (owner === "") return listPortsResponse(yield* listPorts)
+  const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
   return listPortsResponse(listed.filter((mapping) => mapping.owner === owner))
 })
 

@@ -119,7 +119,8 @@ export const mapGroupsRequest: fc.Arbitrary<typeof MapGroupsRequest.Encoded> = f
 const owners = fc.constantFrom("engine", "cli", "watch", "session", "cni:box/eth0")
 
 export const listPortsRequest: fc.Arbitrary<typeof ListPortsRequest.Encoded> = fc.record({
-  OwnedBy: fc.oneof(fc.constant(""), owners)
+  OwnedBy: fc.oneof(fc.constant(""), owners),
+  Scope: fc.constantFrom("", "host")
 })
 
 export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.Encoded> = fc.record({
@@ -209,12 +210,13 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     ),
     fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
     fc.constantFrom("", "web-1/0123456789ab", "0123456789ab"),
-    fc.constantFrom("", "address already in use")
+    fc.constantFrom("", "address already in use"),
+    fc.constantFrom({ Host: "", HostAddress: "" }, { Host: "b", HostAddress: "2001:db8::2" })
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
-    const [Service, Refused, Slots, Container, Reason] = more
+    const [Service, Refused, Slots, Container, Reason, place] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
     const counted = { Connections, BytesIn, BytesOut }
     return {
@@ -226,7 +228,8 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       Refused,
       Slots,
       Container,
-      Reason
+      Reason,
+      ...place
     }
   })
 

@@ -71,6 +71,8 @@ const capabilities = {
     isThere: () => existsSync(`${cniPlugins}/bridge`)
   },
   podman: program("podman"),
+  etcd: program("etcd", "etcd-server"),
+  etcdctl: program("etcdctl", "etcd-client", "version"),
   haproxy: program("haproxy", "haproxy", "-v"),
   nginx: program("nginx", "nginx", "-v"),
   curl: program("curl"),

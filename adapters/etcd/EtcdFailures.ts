@@ -1,0 +1,114 @@
+/** What a failed request to etcd means. Pure. Source: etcd 3.4 etcdserver/api/v3rpc/rpctypes/error.go. */
+import { ClusterError, type ClusterErrorReason } from "../../src/cluster/Etcd.ts"
+import { type HttpAnswer, HttpCode, type HttpError } from "../node/HttpClient.ts"
+import { decodeFailure } from "./EtcdMessages.ts"
+
+/** etcd said no, which means something to the method or to the login. `message` has etcd's words. */
+export interface EtcdAnswer {
+  readonly _tag: "EtcdAnswer"
+  readonly endpoint: string
+  readonly code: number
+  readonly message: string
+}
+
+/** gRPC's codes. */
+const Code = {
+  unknown: 2,
+  invalidArgument: 3,
+  deadlineExceeded: 4,
+  notFound: 5,
+  permissionDenied: 7,
+  resourceExhausted: 8,
+  failedPrecondition: 9,
+  outOfRange: 11,
+  internal: 13,
+  unavailable: 14,
+  unauthenticated: 16
+} as const
+
+/** What was asked, and whom. `writes`: without an answer it may have been done. */
+export interface Asked {
+  readonly endpoint: string
+  readonly writes: boolean
+}
+
+export const isLeaseUnknown = ({ code }: EtcdAnswer): boolean => code === Code.notFound
+
+/** That revision was compacted, or is still to come. */
+export const isRevisionUnknown = ({ code }: EtcdAnswer): boolean => code === Code.outOfRange
+
+/** Another login helps: the token has expired, or its member was restarted, or rights have changed. */
+export const isTokenUnknown = ({ code, message }: EtcdAnswer): boolean =>
+  code === Code.unauthenticated || message.includes("revision of auth store is old")
+
+export const errorAt = (
+  { endpoint, writes }: Asked,
+  reason: ClusterErrorReason,
+  detail: string
+): ClusterError =>
+  new ClusterError({ reason, endpoint, detail, mayBeDone: reason === "Unreachable" && writes })
+
+/** No answer came. */
+export const withoutAnswer = (asked: Asked, { code, message, connected }: HttpError): ClusterError => {
+  const at = { ...asked, writes: asked.writes && connected }
+  if (/^(ERR_TLS|ERR_SSL|CERT|DEPTH|SELF_SIGNED|UNABLE_TO|EPROTO)/.test(code))
+    return errorAt(at, "Unreachable", `no trust by TLS: ${message}`)
+  switch (code) {
+    case HttpCode.answerTimeout:
+      return errorAt(at, "Unreachable", `no answer: ${message}`)
+    case "ECONNREFUSED":
+      return errorAt(at, "Unreachable", "no process is listening there")
+    case "ECONNRESET":
+    case "EPIPE":
+      return errorAt(at, "Unreachable", "the connection broke")
+    default:
+      return errorAt(at, "Unreachable", message)
+  }
+}
+
+export const refusal = (
+  asked: Asked,
+  { status, body }: Pick<HttpAnswer, "status" | "body">
+): ClusterError | EtcdAnswer => {
+  const failed = decodeFailure(json(body))
+  if (failed === undefined)
+    return errorAt(asked, "Refused", `status ${status}: what is there is no etcd v3 with a JSON gateway`)
+  return failure(asked, failed.code, failed.message)
+}
+
+export const failure = (asked: Asked, code: number, message: string): ClusterError | EtcdAnswer => {
+  const words = message.replace(/^etcdserver: /, "")
+  switch (code) {
+    case Code.notFound:
+    case Code.outOfRange:
+    case Code.unauthenticated:
+      return { _tag: "EtcdAnswer", endpoint: asked.endpoint, code, message }
+    case Code.permissionDenied:
+      return errorAt(asked, "Denied", `${words}: the user's role lacks the cluster's prefix`)
+    case Code.resourceExhausted:
+      return errorAt(asked, /space/.test(words) ? "Full" : "Unreachable", words)
+    case Code.invalidArgument:
+      if (words.includes("revision of auth store is old"))
+        return { _tag: "EtcdAnswer", endpoint: asked.endpoint, code, message }
+      if (words.includes("user name is empty"))
+        return errorAt(asked, "Denied", "it wants a user, and none is given")
+      return errorAt(asked, /authentication|password|user/.test(words) ? "Denied" : "Refused", words)
+    case Code.failedPrecondition:
+      return errorAt(asked, /auth/.test(words) ? "Denied" : "Refused", words)
+    case Code.unavailable:
+    case Code.deadlineExceeded:
+    case Code.unknown:
+    case Code.internal:
+      return errorAt(asked, "Unreachable", words)
+    default:
+      return errorAt(asked, "Refused", words)
+  }
+}
+
+export const json = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
