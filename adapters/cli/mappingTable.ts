@@ -24,15 +24,14 @@ export const mappingLines = (
 
 /** Why mappings are not served, containers not published and interfaces waited for: too long for the table. */
 const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
-  const { container, labels, reason, state } = row
+  const { container, labels, reason } = row
   if (reason === undefined) return []
-  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
   const publish = labels.get(publishLabel) ?? (row.frontendIp === "" ? [] : listedFrontend(row))
   const what = [
     container === undefined ? (labels.get(toLabel) ?? []) : containerText(container),
     publish
   ].flat()
-  return [printable([...what, why].join(": "))]
+  return [printable([...what, reason].join(": "))]
 }
 
 /** Labels that are shown elsewhere. */

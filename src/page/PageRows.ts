@@ -62,7 +62,7 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
     port: listed.frontendPort,
     service: service === undefined ? null : cut(service),
     backend: {
-      address: cut(listed.backendIp),
+      address: isResting(listed.state) ? "" : cut(listed.backendIp),
       port: listed.backendPort,
       container: cutOrNull(listed.container ?? labels.get(containerLabel)),
       slots: slots === undefined ? null : { has: slots.has, of: slots.of }
@@ -104,15 +104,14 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     const why = reason ?? "it can't be served at the moment"
     return problem("error", why, remedyOf(why, listed))
   }
-  if (reason !== undefined)
-    return problem("warning", `it is redirected, but not relayed: ${reason}`, remedyOf(reason, listed))
+  if (reason !== undefined) return problem("warning", reason, remedyOf(reason, listed))
   const drop = context.drops.get(frontendOf(listed))
   if (drop !== undefined) return problem("error", drop.reason, drop.remedy)
   if (state === "waiting")
     return problem(
       "warning",
       "its container is not ready, so that it gets no new connections",
-      container === undefined ? null : `docker inspect ${quoted(container.split("/")[0] ?? "")}`
+      container === undefined ? null : `docker inspect ${quoted(nameOf(container))}`
     )
   if (state === "stale")
     return problem(
@@ -130,7 +129,8 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
 }
 
 /** By the words of the errors that tools look for, too. */
-const remedyOf = (reason: string, { protocol, frontendPort }: ListedMapping): string => {
+const remedyOf = (reason: string, { protocol, frontendPort, container, state }: ListedMapping): string => {
+  if (isResting(state) && container !== undefined) return `docker logs ${quoted(nameOf(container))}`
   const again = "it is served within a second once that is mended"
   if (reason.includes("address already in use")) {
     const kind = { tcp: "t", udp: "u", sctp: "S" }[protocolOfNumber(protocol) ?? "tcp"]
@@ -157,9 +157,14 @@ const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string |
 /** Where others have the same port: the other backends of a service, and what the port was refused for. */
 const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
   if (service === undefined && state !== "conflicted") return ""
-  const backend = backendIp === "" ? container.replace(/\/.*/, "") : backendIp
+  const backend = backendIp === "" || isResting(state) ? nameOf(container) : backendIp
   return backend === "" ? "" : ` --to ${quoted(backend)}`
 }
+
+/** Whether its container does not run, or not yet: it has no address that leads anywhere. */
+const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
+
+const nameOf = (container: string): string => container.replace(/\/.*/, "")
 
 /** A word of a command for a shell. */
 export const quoted = (word: string): string =>

@@ -62,7 +62,7 @@ export interface ListedMapping {
   readonly service?: string | undefined
   /** How many of its service's slots it has: its part of the new connections. */
   readonly slots?: ListedSlots | undefined
-  /** Where it is conflicted, or redirected and not relayed: why. */
+  /** Why it is conflicted, or not relayed; why its container does not wake, or is not stopped. */
   readonly reason?: string | undefined
   readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */

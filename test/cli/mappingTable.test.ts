@@ -86,14 +86,14 @@ web: 80:http: a \\x1b[2Jport
     const lines = mappingLines(
       [
         mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
-        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", reason })
+        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", state: "asleep", reason })
       ],
       now,
       200
     )
     assert.deepStrictEqual(lines.slice(-2), [
       "0.0.0.0:80/tcp: address already in use",
-      "web: 0.0.0.0:81/tcp: it is redirected, but not relayed: address already in use"
+      "web: 0.0.0.0:81/tcp: address already in use"
     ])
   })
 

@@ -54,6 +54,19 @@ describe("a row of the page", () => {
     assert.deepStrictEqual(JSON.parse(JSON.stringify(all)), all)
   })
 
+  it("shows no address of a container that does not run", () => {
+    const asleep = row({
+      state: "asleep",
+      backendIp: "100::1",
+      service: "web",
+      container: "web-1/0123456789ab"
+    })
+    assert.deepStrictEqual(
+      [asleep.backend.address, asleep.unmap],
+      ["", "portmapper unmap -p 0.0.0.0:8080 --to web-1 --owner engine"]
+    )
+  })
+
   it("has a key for each request that watch could not publish, which may lack a backend", () => {
     const failed = (container: string) =>
       keyOf(
@@ -102,6 +115,12 @@ describe("a row of the page", () => {
     ],
     ["it has no reason yet", { state: "conflicted" }, "error", /^look at the reason/],
     ["it is not relayed", { reason: "relay for 0.0.0.0:8080/tcp failed: no" }, "warning", /doctor/],
+    [
+      "its container does not wake",
+      { state: "asleep", reason: "it ended while it was woken", container: "web-1/0123456789ab" },
+      "warning",
+      /^docker logs web-1$/
+    ],
     [
       "watch could not publish it",
       {
