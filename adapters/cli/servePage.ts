@@ -7,6 +7,7 @@ import manifest from "../../package.json" with { type: "json" }
 import { Journal } from "../../src/page/Journal.ts"
 import { quoted } from "../../src/page/PageRows.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { engineUrl } from "../docker/PluginTcp.ts"
 import type { ProcessUse } from "../docker/ProcessMetrics.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import { makeDoctor } from "../page/Doctor.ts"
@@ -57,7 +58,7 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
   Effect.fnUntraced(
     function* (driver: Driver["Service"], handoff: ListenerHandoff) {
       const { address, renewals, name } = options
-      const socket = pluginSocket(options)
+      const reaching = reachingFlags(options)
       const feed = yield* makeFeed({
         driver,
         journal,
@@ -71,8 +72,8 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
           const { user, system } = process.threadCpuUsage()
           return (user + system) / 1000
         },
-        doctor: yield* makeDoctor(doctorCommand(socket, options.doctorFlags)),
-        reaching: socket === undefined ? "" : ` --socket ${quoted(socket)}`
+        doctor: yield* makeDoctor(doctorCommand([...options.doctorFlags, ...reaching])),
+        reaching: reaching.map((word) => ` ${quoted(word)}`).join("")
       })
       const hosts = Option.getOrElse(options.pageHost, () => [])
       const server = { feed, file, hosts, handoff, renewals, tls: tlsOf(options) }
@@ -94,22 +95,21 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
     Effect.catchTag("TlsFilesMissing", (error) => Effect.fail(missingOptions(error)))
   )
 
-/** The plugin's Unix socket, unless it is where commands look for it anyway. */
-const pluginSocket = (options: PageOptions): string | undefined => {
+/** How commands reach this plugin, unless it is where they look for one anyway. */
+const reachingFlags = (options: PageOptions): ReadonlyArray<string> => {
+  const { socket, tcp, tlsCert } = options
+  if (Option.isSome(tcp) && Option.isNone(socket))
+    return ["--url", engineUrl({ ...tcp.value, address: tcp.value.host, secure: Option.isSome(tlsCert) })]
   const path = Options.socketOf(options)
-  return path === Options.defaultSocket("portmapper") ? undefined : Path.resolve(path)
+  return path === Options.defaultSocket("portmapper") ? [] : ["--socket", Path.resolve(path)]
 }
 
 /** The same program, as another process. */
-const doctorCommand = (
-  socket: string | undefined,
-  flags: ReadonlyArray<string>
-): readonly [string, ...ReadonlyArray<string>] => [
+const doctorCommand = (flags: ReadonlyArray<string>): readonly [string, ...ReadonlyArray<string>] => [
   process.execPath,
   ...process.execArgv,
   process.argv[1] ?? "",
-  ...["doctor", "--json", ...flags],
-  ...(socket === undefined ? [] : ["--socket", socket])
+  ...["doctor", "--json", ...flags]
 ]
 
 const hostUse = (use: Effect.Success<PageProcess["use"]>): HostUse => ({

@@ -7,7 +7,7 @@ import { Clock, Effect, Latch, type Scope, Semaphore } from "effect"
 import type { Journal } from "../../src/page/Journal.ts"
 import type { RowContext } from "../../src/page/PageRows.ts"
 import type { PageChange, PageChecks, PageHost, PageState } from "../../src/page/PageState.ts"
-import { PageView } from "../../src/page/PageView.ts"
+import { type Look, PageView } from "../../src/page/PageView.ts"
 import type { Driver, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Diagnosis, Doctor } from "./Doctor.ts"
 
@@ -43,8 +43,8 @@ export interface PageFeed {
 
 /** From one look to the next. */
 const intervalMillis = 1_000
-/** The part of a processor that looks may take: one in so many. */
-const dutyCycle = 32
+/** The part of a processor that looks may take: one in so many. Threads of V8 take some more for its garbage. */
+const dutyCycle = 40
 const longestIntervalMillis = 10_000
 
 /** How old the checks of `doctor` may be: while pages are open, and for one that opens. */
@@ -70,20 +70,18 @@ export const makeFeed = Effect.fnUntraced(function* (
   options: FeedOptions
 ): Effect.fn.Return<PageFeed, never, Scope.Scope> {
   const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const feed = new Feed(options)
   const turns = yield* Semaphore.make(1)
   const look = turns.withPermit(
-    Effect.suspend(() =>
-      clock.currentTimeMillisUnsafe() < feed.nextLookAt ? Effect.void : lookOnce(options, feed)
-    )
+    Effect.suspend(() => (now() < feed.nextLookAt ? Effect.void : lookOnce(options, feed, now)))
   )
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.gen(function* () {
         yield* feed.wanted.await
         yield* look
-        feed.send()
-        yield* Effect.sleep(Math.max(feed.nextLookAt - clock.currentTimeMillisUnsafe(), 1))
+        yield* Effect.sleep(Math.max(feed.nextLookAt - now(), 1))
       })
     )
   )
@@ -92,13 +90,14 @@ export const makeFeed = Effect.fnUntraced(function* (
       look,
       Effect.sync(() => feed.stateBytes())
     ),
-    follow: (reader, lastEventId) => feed.follow(reader, lastEventId, clock.currentTimeMillisUnsafe())
+    follow: (reader, lastEventId) => feed.follow(reader, lastEventId, now() < feed.nextLookAt)
   }
 })
 
 const lookOnce = Effect.fnUntraced(function* (
   { driver, use, doctor, processorMillis }: FeedOptions,
-  feed: Feed
+  feed: Feed,
+  now: () => number
 ) {
   const before = processorMillis()
   doctor.ask(checkedEveryMillis)
@@ -107,14 +106,19 @@ const lookOnce = Effect.fnUntraced(function* (
     // The log has the reason already; the page keeps what it has.
     () => Effect.succeed(feed.listed)
   )
-  const at = yield* Clock.currentTimeMillis
-  feed.take(at, listed, doctor.found(), yield* use)
+  const lookedAt = now()
+  const look = { at: yield* Clock.currentTimeMillis, elapsedMillis: lookedAt - feed.lookedAt, listed }
+  feed.lookedAt = lookedAt
+  feed.take(look, doctor.found(), yield* use)
+  feed.send()
   const millis = (processorMillis() - before) * dutyCycle
-  feed.nextLookAt = at + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
+  feed.nextLookAt = lookedAt + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
 })
 
 class Feed {
   readonly wanted = Latch.makeUnsafe(false)
+  /** Of a monotonic clock. */
+  lookedAt = Number.NEGATIVE_INFINITY
   nextLookAt = Number.NEGATIVE_INFINITY
   listed: ReadonlyArray<ListedMapping> = []
   readonly #options: FeedOptions
@@ -137,10 +141,11 @@ class Feed {
     this.#context = { drops: new Map(), reaching: options.reaching }
   }
 
-  take(at: number, listed: ReadonlyArray<ListedMapping>, { checks, drops }: Diagnosis, use: HostUse): void {
+  take(look: Omit<Look, "context">, { checks, drops }: Diagnosis, use: HostUse): void {
+    const { at, listed } = look
     const { journal, reaching } = this.#options
     if (drops !== this.#context.drops) this.#context = { drops, reaching }
-    const { host, turned, ...seen } = this.#view.look({ at, listed, context: this.#context })
+    const { host, turned, ...seen } = this.#view.look({ ...look, context: this.#context })
     for (const { row, to } of turned)
       journal.note({
         kind: to,
@@ -168,7 +173,7 @@ class Feed {
     })
   }
 
-  /** The state as JSON, encoded once for each look. */
+  /** The state as JSON, encoded once for each look while there are pages. */
   stateBytes(): Uint8Array {
     if (this.#state?.sequence === this.#sequence) return this.#state.bytes
     const { journal, plugin, epoch } = this.#options
@@ -184,18 +189,18 @@ class Feed {
       checks: this.#checks
     }
     const bytes = Buffer.from(JSON.stringify(state))
-    this.#state = { sequence: this.#sequence, bytes }
+    if (this.#following.size > 0) this.#state = { sequence: this.#sequence, bytes }
     return bytes
   }
 
-  follow(reader: Reader, lastEventId: string | undefined, now: number): () => void {
+  /** `isFresh`: no look is about to be made. */
+  follow(reader: Reader, lastEventId: string | undefined, isFresh: boolean): () => void {
     const following: Following = { reader, sent: this.#sequenceOf(lastEventId) }
     reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
     this.#following.add(following)
     this.wanted.openUnsafe()
     this.#options.doctor.ask(checkedAtOnceMillis)
-    // Otherwise a look is about to be made.
-    if (now < this.nextLookAt) this.#sendTo(following)
+    if (isFresh) this.#sendTo(following)
     return () => {
       this.#following.delete(following)
       if (this.#following.size > 0) return

@@ -9,6 +9,8 @@ import type { PageChange, PageCounts, PageHost, PageRow, PageSample } from "./Pa
 export interface Look {
   /** Milliseconds since the Unix epoch. */
   readonly at: number
+  /** Since the look before, by a clock that is never set; infinite at the first. */
+  readonly elapsedMillis: number
   readonly listed: ReadonlyArray<ListedMapping>
   /** A new object where it differs from the one before. */
   readonly context: RowContext
@@ -44,7 +46,6 @@ export class PageView {
   #history: Array<PageSample> = []
   #context: RowContext | undefined
   #looks = 0
-  #at = Number.NEGATIVE_INFINITY
   #nextId = 1
 
   get rows(): ReadonlyArray<PageRow> {
@@ -56,12 +57,11 @@ export class PageView {
     return this.#history
   }
 
-  look({ at, listed, context }: Look): Seen {
-    const seconds = at - this.#at > longestPauseMillis ? undefined : Math.max(at - this.#at, 1) / 1000
+  look({ at, elapsedMillis, listed, context }: Look): Seen {
+    const seconds = elapsedMillis > longestPauseMillis ? undefined : Math.max(elapsedMillis, 1) / 1000
     const isSameContext = context === this.#context
     const seen = { rows: [] as Array<PageRow>, counts: [] as Array<PageCounts>, turned: [] as Array<Turned> }
     const totals = new Totals()
-    this.#at = at
     this.#context = context
     this.#looks++
     for (const one of listed) {
@@ -93,7 +93,7 @@ export class PageView {
     const gone = this.#forgetUnseen()
     const host = { mappings: listed.length, problems: this.#problems(), ...totals.traffic(seconds) }
     this.#history = [
-      ...this.#history.filter(([then]) => then > at - historyMillis),
+      ...this.#history.filter(([then]) => then > at - historyMillis && then < at),
       [at, host.connectionsRate, host.bytesInRate, host.bytesOutRate]
     ]
     return { ...seen, gone, host }

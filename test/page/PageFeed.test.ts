@@ -176,7 +176,7 @@ describe("the feed of pages", () => {
     })
   )
 
-  it.effect("looks later where a look takes long: a 32nd of a processor, but every 10 seconds", () =>
+  it.effect("looks later where a look takes long: a 40th of a processor, but every 10 seconds", () =>
     Effect.gen(function* () {
       let spent = 0
       let cost = 100
@@ -184,12 +184,12 @@ describe("the feed of pages", () => {
       const feed = yield* making
       feed.follow(makeReader().reader, undefined)
       yield* Effect.yieldNow
-      yield* TestClock.adjust("1500 millis")
+      yield* TestClock.adjust("1900 millis")
       assert.strictEqual(host.looks, 1)
       yield* TestClock.adjust("100 millis")
       assert.strictEqual(host.looks, 2)
       cost = 2000
-      yield* TestClock.adjust("1600 millis")
+      yield* TestClock.adjust("2000 millis")
       assert.strictEqual(host.looks, 3)
       yield* TestClock.adjust("9999 millis")
       assert.strictEqual(host.looks, 3)

@@ -7,10 +7,14 @@ const context = { drops: new Map(), reaching: "" }
 
 const looking = () => {
   const view = new PageView()
+  let before = Number.NEGATIVE_INFINITY
   return {
     view,
-    look: (at: number, ...mappings: ReadonlyArray<ListedMapping>) =>
-      view.look({ at, listed: mappings, context })
+    look: (at: number, ...mappings: ReadonlyArray<ListedMapping>) => {
+      const elapsedMillis = at - before
+      before = at
+      return view.look({ at, elapsedMillis, listed: mappings, context })
+    }
   }
 }
 
@@ -44,6 +48,14 @@ describe("the view of a page", () => {
       [4000, 0, 0, null],
       [5000, 3, 10, null]
     ])
+  })
+
+  it("has right rates where the host's clock is set meanwhile", () => {
+    const { view, look } = looking()
+    look(500_000, counted(0))
+    const set = { at: 100_000, elapsedMillis: 2000, listed: [counted(10)], context }
+    assert.strictEqual(view.look(set).host.connectionsRate, 5)
+    assert.deepStrictEqual(view.history, [[100_000, 5, null, null]])
   })
 
   it("has no rate after a pause, and the history of two minutes", () => {
@@ -131,13 +143,10 @@ describe("the view of a page", () => {
 
   it("describes every row anew where doctor found something else", () => {
     const { view } = looking()
-    view.look({ at: 0, listed: [listed(1), listed(2)], context })
+    const look = { at: 0, elapsedMillis: 1000, listed: [listed(1), listed(2)] }
+    view.look({ ...look, context })
     const drops = new Map([["0.0.0.0:2/tcp", { reason: "dropped", remedy: "let it in" }]])
-    const { rows, host } = view.look({
-      at: 1,
-      listed: [listed(1), listed(2)],
-      context: { ...context, drops }
-    })
+    const { rows, host } = view.look({ ...look, at: 1, context: { ...context, drops } })
     assert.deepStrictEqual(
       [rows.map(({ problem }) => problem?.reason), host.problems],
       [[undefined, "dropped"], 1]
