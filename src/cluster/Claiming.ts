@@ -47,7 +47,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
       if (claims.length === 0 || claims.length > mostClaims)
         return yield* refused(`1 to ${mostClaims} claims are made at once, not ${claims.length}`)
       yield* doubts.settleCell(seen.cell)
-      const doubt: Doubt = { ...seen, lease: session.lease, claims }
+      const doubt: Doubt = { cell: seen.cell, revision: seen.revision, host: session.host, claims }
       const { revision, reads } = yield* Effect.onExit(
         etcd.transact(claimAll(keys, session, seen, claims)),
         (exit) => (isCertain(exit) ? Effect.void : doubts.add(doubt))
