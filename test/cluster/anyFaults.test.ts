@@ -1,0 +1,178 @@
+/** Hosts that claim, release, stop and come back, while requests and replies are lost, late, and cut off; by seeds. */
+import { assert, it } from "@effect/vitest"
+import { Cause, Duration, Effect, Exit, Fiber, Random, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { CellState, HeldClaim, Session } from "../../src/cluster/ClusterState.ts"
+import type { ClusterStore } from "../../src/cluster/ClusterStore.ts"
+import type { Entry } from "../../src/cluster/Etcd.ts"
+import { type Fault, MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
+import { storeFor } from "../support/cluster.ts"
+
+const seeds = 60
+const steps = 40
+const hostNames = ["a", "b", "c"] as const
+/** Few, so that hosts meet. */
+const ports = ["1", "2", "3", "4"]
+const cells = ["7", "8"]
+const ttl = Duration.seconds(30)
+
+interface Host {
+  readonly name: string
+  readonly store: ClusterStore["Service"]
+  session: Session | undefined
+  /** What it was told it holds, and has not been told it lost. */
+  readonly held: Map<string, HeldClaim>
+  /** What it gave back, as far as it knows. */
+  readonly owed: Map<string, HeldClaim>
+  /** How often its leases have ended, and all with them. */
+  lapses: number
+  /** It failed to leave: some of its claims may end with the TTL, and others not. */
+  isLeaving: boolean
+}
+
+const idOf = ({ revision, name }: HeldClaim): string => `${revision} ${name}`
+
+type Memory = MemoryEtcd["Service"]
+
+const portOf = ({ name }: { readonly name: string }) => name.split("@")[0] ?? ""
+
+const claim = Effect.fnUntraced(function* (host: Host, session: Session) {
+  const cell = yield* Random.choice(cells)
+  const wanted = (yield* Random.shuffle(ports)).slice(0, yield* Random.nextIntBetween(1, 2))
+  let state: CellState = yield* host.store.readCell(cell)
+  for (let attempt = 0; attempt < 5; attempt++) {
+    if (state.claims.some((each) => wanted.includes(portOf(each)))) return
+    const value = `${attempt}`
+    const claims = wanted.map((port) => ({ name: `${port}@${host.name}`, value }))
+    const { lapses } = host
+    const outcome = yield* host.store.claim(session, state, claims)
+    state = outcome.state
+    if (outcome._tag === "Moved") continue
+    if (lapses < host.lapses) return
+    for (const each of state.claims)
+      if (each.host === host.name && wanted.includes(portOf(each))) host.held.set(idOf(each), each)
+    return
+  }
+})
+
+const release = Effect.fnUntraced(function* (host: Host) {
+  for (const [id, each] of [...host.held].slice(0, yield* Random.nextIntBetween(1, 3))) {
+    host.held.delete(id)
+    host.owed.set(id, each)
+  }
+  yield* host.store.release([...host.owed.values()])
+  host.owed.clear()
+})
+
+const open = Effect.fnUntraced(function* (host: Host, memory: Memory) {
+  const { session } = yield* host.store.open({ host: host.name, identity: host.name, ttl })
+  const there = new Set((yield* entriesOf(memory)).map(claimId))
+  if (host.isLeaving) for (const id of host.held.keys()) if (!there.has(id)) host.held.delete(id)
+  host.isLeaving = false
+  host.session = session
+})
+
+const step = Effect.fnUntraced(function* (host: Host, memory: Memory) {
+  yield* Effect.sleep(Duration.millis(yield* Random.nextIntBetween(0, 3000)))
+  const { session } = host
+  if (session === undefined) return yield* open(host, memory)
+  const dice = yield* Random.nextIntBetween(0, 100)
+  if (dice < 50) return yield* claim(host, session)
+  if (dice < 75) return yield* release(host)
+  if (dice < 90) return yield* host.store.renew(session)
+  // It crashes, or stops.
+  host.session = undefined
+  if (dice < 95) return
+  host.isLeaving = true
+  yield* host.store.leave(session, Duration.minutes(10))
+  host.isLeaving = false
+})
+
+const live = Effect.fnUntraced(function* (host: Host, memory: Memory) {
+  for (let index = 0; index < steps; index++) {
+    const exit = yield* Effect.exit(step(host, memory))
+    if (Exit.isSuccess(exit)) continue
+    const [reason] = exit.cause.reasons
+    assert.strictEqual(reason?._tag, "Fail", String(exit.cause))
+    if (reason?._tag === "Fail" && reason.error._tag === "LeaseLost") host.session = undefined
+  }
+})
+
+const anyFault: Effect.Effect<Fault | undefined> = Effect.gen(function* () {
+  const dice = yield* Random.nextIntBetween(0, 100)
+  const late = Duration.millis(yield* Random.nextIntBetween(0, 6000))
+  if (dice < 70) return undefined
+  if (dice < 78) return { lose: "request" } as const
+  if (dice < 86) return { lose: "reply" } as const
+  if (dice < 93) return { requestDelay: late }
+  return { replyDelay: late }
+})
+
+/** All keys, over a connection without faults. */
+const entriesOf = (memory: Memory) =>
+  Effect.map(memory.connection("observer").page("/", { limit: 1000 }), ({ entries }) => entries)
+
+const claimId = ({ key, createRevision }: Entry): string => {
+  const [, name] = /\/cells\/[^/]+\/(.+)$/.exec(key) ?? []
+  return `${createRevision} ${name}`
+}
+
+/** What holds at every moment. */
+const look = Effect.fnUntraced(function* (memory: Memory, hosts: ReadonlyArray<Host>) {
+  const entries = yield* entriesOf(memory)
+  const keys = new Set(entries.map(({ key }) => key))
+  const taken = [...keys].flatMap((key) => key.match(/cells\/.+(?=@)/) ?? [])
+  assert.strictEqual(new Set(taken).size, taken.length, taken.join(", "))
+  const there = new Set(entries.map(claimId))
+  for (const host of hosts) {
+    if (!keys.has(`/portmapper/default/hosts/${host.name}/`)) {
+      host.lapses++
+      host.held.clear()
+    }
+    if (!host.isLeaving)
+      for (const id of host.held.keys()) assert.isTrue(there.has(id), `${host.name} lost ${id}`)
+  }
+})
+
+const run = (seed: number): Effect.Effect<void, unknown, MemoryEtcd | Scope.Scope> =>
+  Effect.gen(function* () {
+    const memory = yield* MemoryEtcd
+    const hosts = yield* Effect.forEach(hostNames, (name) =>
+      Effect.map(
+        storeFor(memory, name),
+        (store): Host => ({
+          ...{ name, store, session: undefined, held: new Map(), owed: new Map() },
+          ...{ lapses: 0, isLeaving: false }
+        })
+      )
+    )
+    const faults = yield* Effect.replicateEffect(anyFault, 5000)
+    let next = 0
+    memory.setFaults((host) => (host === "observer" ? undefined : faults[next++ % faults.length]))
+    const pass = (millis: number) =>
+      Effect.andThen(TestClock.adjust(Duration.millis(millis)), look(memory, hosts))
+    const living = yield* Effect.forkChild(
+      Effect.forEach(hosts, (host) => live(host, memory), { concurrency: "unbounded" })
+    )
+    while (living.pollUnsafe() === undefined) yield* pass(250)
+    yield* Fiber.join(living)
+    memory.setFaults(() => undefined)
+    yield* pass(10_000)
+    for (const host of hosts) {
+      yield* open(host, memory)
+      yield* host.store.release([...host.owed.values()])
+    }
+    const there = (yield* entriesOf(memory)).filter(({ key }) => key.includes("@")).map(claimId)
+    assert.deepStrictEqual(there.sort(), hosts.flatMap(({ held }) => [...held.keys()]).sort())
+  }).pipe(Random.withSeed(seed))
+
+it.effect("no port is two hosts', nothing answered is lost, and nothing leaks", () =>
+  Effect.forEach(
+    Array.from({ length: seeds }, (_, seed) => seed),
+    (seed) =>
+      Effect.provide(Effect.scoped(run(seed)), MemoryEtcd.layer).pipe(
+        Effect.catchCause((cause) => Effect.die(new Error(`seed ${seed}: ${Cause.pretty(cause)}`)))
+      ),
+    { discard: true }
+  )
+)
