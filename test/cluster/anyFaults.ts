@@ -1,6 +1,6 @@
 /** Hosts that claim, release, stop and come back, while requests and replies are lost, late, and cut off; by seeds. */
 import { assert, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Random, type Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { CellState, HeldClaim, Session } from "../../src/cluster/ClusterState.ts"
 import type { ClusterStore } from "../../src/cluster/ClusterStore.ts"
@@ -17,7 +17,9 @@ const ttl = Duration.seconds(30)
 
 interface Host {
   readonly name: string
-  readonly store: ClusterStore["Service"]
+  /** Of its present life. */
+  store: ClusterStore["Service"]
+  life: Scope.Closeable
   session: Session | undefined
   /** What it was told it holds, and has not been told it lost. */
   readonly held: Map<string, HeldClaim>
@@ -25,8 +27,8 @@ interface Host {
   readonly owed: Map<string, HeldClaim>
   /** How often its leases have ended, and all with them. */
   lapses: number
-  /** It failed to leave: some of its claims may end with the TTL, and others not. */
-  isLeaving: boolean
+  /** Its claims are on two leases: some may end with the TTL, and others not. */
+  isMoving: boolean
 }
 
 const idOf = ({ revision, name }: HeldClaim): string => `${revision} ${name}`
@@ -63,12 +65,27 @@ const release = Effect.fnUntraced(function* (host: Host) {
   host.owed.clear()
 })
 
+/** Opens the session, forgets what is not there any more, and gives back what it does not know. */
 const open = Effect.fnUntraced(function* (host: Host, memory: Memory) {
+  const wasMoving = host.isMoving
+  host.isMoving = true
   const { session } = yield* host.store.open({ host: host.name, identity: host.name, ttl })
   const there = new Set((yield* entriesOf(memory)).map(claimId))
-  if (host.isLeaving) for (const id of host.held.keys()) if (!there.has(id)) host.held.delete(id)
-  host.isLeaving = false
+  if (wasMoving) for (const id of host.held.keys()) if (!there.has(id)) host.held.delete(id)
+  host.isMoving = false
   host.session = session
+  const { cells: all } = yield* host.store.readAll
+  const own = all.flatMap(({ claims }) => claims.filter((each) => each.host === host.name))
+  yield* host.store.release(own.filter((each) => !host.held.has(idOf(each))))
+})
+
+/** Ends the process, with all that it had not written down, and starts another. */
+const kill = Effect.fnUntraced(function* (host: Host, memory: Memory) {
+  yield* Scope.close(host.life, Exit.void)
+  host.life = yield* Scope.make()
+  host.store = yield* Scope.provide(storeFor(memory, host.name), host.life)
+  host.session = undefined
+  host.owed.clear()
 })
 
 const step = Effect.fnUntraced(function* (host: Host, memory: Memory) {
@@ -82,14 +99,17 @@ const step = Effect.fnUntraced(function* (host: Host, memory: Memory) {
   // It crashes, or stops.
   host.session = undefined
   if (dice < 95) return
-  host.isLeaving = true
+  host.isMoving = true
   yield* host.store.leave(session, Duration.minutes(10))
-  host.isLeaving = false
+  host.isMoving = false
 })
 
 const live = Effect.fnUntraced(function* (host: Host, memory: Memory) {
   for (let index = 0; index < steps; index++) {
-    const exit = yield* Effect.exit(step(host, memory))
+    const isKilled = (yield* Random.nextIntBetween(0, 100)) < 10
+    const millis = isKilled ? yield* Random.nextIntBetween(0, 4000) : 3_600_000
+    const exit = yield* Effect.exit(Effect.timeoutOption(step(host, memory), Duration.millis(millis)))
+    if (Exit.isSuccess(exit) && exit.value._tag === "None") yield* kill(host, memory)
     if (Exit.isSuccess(exit)) continue
     const [reason] = exit.cause.reasons
     assert.strictEqual(reason?._tag, "Fail", String(exit.cause))
@@ -128,7 +148,7 @@ const look = Effect.fnUntraced(function* (memory: Memory, hosts: ReadonlyArray<H
       host.lapses++
       host.held.clear()
     }
-    if (!host.isLeaving)
+    if (!host.isMoving)
       for (const id of host.held.keys()) assert.isTrue(there.has(id), `${host.name} lost ${id}`)
   }
 })
@@ -136,14 +156,18 @@ const look = Effect.fnUntraced(function* (memory: Memory, hosts: ReadonlyArray<H
 const run = (seed: number): Effect.Effect<void, unknown, MemoryEtcd | Scope.Scope> =>
   Effect.gen(function* () {
     const memory = yield* MemoryEtcd
-    const hosts = yield* Effect.forEach(hostNames, (name) =>
-      Effect.map(
-        storeFor(memory, name),
-        (store): Host => ({
-          ...{ name, store, session: undefined, held: new Map(), owed: new Map() },
-          ...{ lapses: 0, isLeaving: false }
-        })
-      )
+    const hosts = yield* Effect.forEach(
+      hostNames,
+      Effect.fnUntraced(function* (name) {
+        const life = yield* Scope.make()
+        const store = yield* Scope.provide(storeFor(memory, name), life)
+        const host: Host = {
+          ...{ name, store, life, session: undefined, held: new Map(), owed: new Map() },
+          ...{ lapses: 0, isMoving: false }
+        }
+        yield* Effect.addFinalizer(() => Scope.close(host.life, Exit.void))
+        return host
+      })
     )
     const faults = yield* Effect.replicateEffect(anyFault, 5000)
     let next = 0
@@ -157,10 +181,7 @@ const run = (seed: number): Effect.Effect<void, unknown, MemoryEtcd | Scope.Scop
     yield* Fiber.join(living)
     memory.setFaults(() => undefined)
     yield* pass(10_000)
-    for (const host of hosts) {
-      yield* open(host, memory)
-      yield* host.store.release([...host.owed.values()])
-    }
+    for (const host of hosts) yield* open(host, memory)
     const there = (yield* entriesOf(memory)).filter(({ key }) => key.includes("@")).map(claimId)
     assert.deepStrictEqual(there.sort(), hosts.flatMap(({ held }) => [...held.keys()]).sort())
   }).pipe(Random.withSeed(seed))
