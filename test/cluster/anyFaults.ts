@@ -27,6 +27,8 @@ interface Host {
   readonly owed: Map<string, HeldClaim>
   /** How often its leases have ended, and all with them. */
   lapses: number
+  /** The first revision of its place. */
+  born: number | undefined
   /** Its claims are on two leases: some may end with the TTL, and others not. */
   isMoving: boolean
 }
@@ -139,15 +141,17 @@ const claimId = ({ key, createRevision }: Entry): string => {
 /** What holds at every moment. */
 const look = Effect.fnUntraced(function* (memory: Memory, hosts: ReadonlyArray<Host>) {
   const entries = yield* entriesOf(memory)
-  const keys = new Set(entries.map(({ key }) => key))
-  const taken = [...keys].flatMap((key) => key.match(/cells\/.+(?=@)/) ?? [])
+  const taken = entries.flatMap(({ key }) => key.match(/cells\/.+(?=@)/) ?? [])
   assert.strictEqual(new Set(taken).size, taken.length, taken.join(", "))
   const there = new Set(entries.map(claimId))
   for (const host of hosts) {
-    if (!keys.has(`/portmapper/default/hosts/${host.name}/`)) {
+    const place = entries.find(({ key }) => key === `/portmapper/default/hosts/${host.name}/`)
+    // It is another one where the first ended and the host opened anew since the last look.
+    if (place === undefined || place.createRevision !== host.born) {
       host.lapses++
       host.held.clear()
     }
+    host.born = place?.createRevision
     if (!host.isMoving)
       for (const id of host.held.keys()) assert.isTrue(there.has(id), `${host.name} lost ${id}`)
   }
@@ -163,7 +167,7 @@ const run = (seed: number): Effect.Effect<void, unknown, MemoryEtcd | Scope.Scop
         const store = yield* Scope.provide(storeFor(memory, name), life)
         const host: Host = {
           ...{ name, store, life, session: undefined, held: new Map(), owed: new Map() },
-          ...{ lapses: 0, isMoving: false }
+          ...{ lapses: 0, born: undefined, isMoving: false }
         }
         yield* Effect.addFinalizer(() => Scope.close(host.life, Exit.void))
         return host

@@ -274,4 +274,4 @@ describe("a watch", () => {
   )
 })
 
-liveThroughFaults(0, 40)
+liveThroughFaults(0, 30)
