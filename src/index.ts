@@ -17,7 +17,7 @@ export {
   type Rule
 } from "./firewall/Firewall.ts"
 export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
-export { type Idle, type Mode, modes, type Policy, parsePolicy } from "./mapper/Labels.ts"
+export { type Idle, type Mode, modes, type Policy, type PortScope, parsePolicy } from "./mapper/Labels.ts"
 export {
   type Attributed,
   type Attribution,
@@ -51,21 +51,26 @@ export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMa
 export { type Restored, restore } from "./mapper/Restore.ts"
 export { ServiceRefused } from "./mapper/Services.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
+export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
-export type { Frontend } from "./ports/PortTable.ts"
+export { type ClusterPort, type Needs, NoCluster, PortClaims, type Wanted } from "./ports/PortClaims.ts"
+export type { Frontend, PortSet } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
+  type Carriers,
   CurrentOwner,
   type DrainRequest,
   Driver,
   type DriverError,
   type FollowRequest,
   type GroupsError,
+  type InterfaceRequest,
   isOwner,
   type ListedMapping,
   ListedOwner,
+  ListedScope,
   type ListedSlots,
   type MappingState
 } from "./protocol/Driver.ts"
@@ -100,7 +105,7 @@ export type {
 } from "./protocol/PortBinding.ts"
 export { type PortRange, parsePortRange } from "./protocol/PortRange.ts"
 export { Protocol } from "./protocol/Protocol.ts"
-export type { Publish, Unpublish } from "./protocol/PublishSyntax.ts"
+export type { Publish, PublishTo, Unpublish } from "./protocol/PublishSyntax.ts"
 export { Issue, RequestError } from "./protocol/RequestError.ts"
 export { groupOf, releaseOf } from "./protocol/Requests.ts"
 export type { Balance, Size, SlotShare } from "./protocol/Slots.ts"

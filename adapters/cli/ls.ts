@@ -14,6 +14,7 @@ const flags = {
   watch: toggle("watch", "Keep showing what changes, every second, until interrupted").pipe(
     Flag.withAlias("w")
   ),
+  cluster: toggle("cluster", "List what all hosts of the plugin's cluster have"),
   ...clientFlags
 }
 
@@ -22,8 +23,9 @@ export const ls = Command.make("ls", flags, (options) =>
     if (options.watch && options.json)
       return yield* wrongUsage("ls", "--json prints one document, --watch has no end; give one of them")
     const client = yield* clientOf("ls", options)
-    if (options.watch) return yield* watch(client)
-    const listed = yield* client.listPorts.pipe(
+    const listing = options.cluster ? client.listCluster : client.listPorts
+    if (options.watch) return yield* watch(listing)
+    const listed = yield* listing.pipe(
       Effect.mapError(({ message }) => failed("listing failed", message)),
       interruptedIsFailure
     )
@@ -38,6 +40,7 @@ export const ls = Command.make("ls", flags, (options) =>
   Command.withExamples([
     { command: "portmapper ls" },
     { command: "portmapper ls --watch" },
+    { command: "portmapper ls --cluster", description: "Which host has which port" },
     {
       command: "portmapper ls --json | jq '.Mappings[] | select(.State == \"stale\")'",
       description: "What an Engine left behind"
@@ -49,11 +52,11 @@ export const ls = Command.make("ls", flags, (options) =>
 const tableWidth = (): number => (process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY)
 
 /** If the plugin is away for a while, as during a restart, reports that and waits for it. */
-const watch = (client: PluginClient) =>
+const watch = (listing: PluginClient["listPorts"]) =>
   Effect.gen(function* () {
     const show = yield* process.stdout.isTTY ? screen : scroll
     for (;;) {
-      const listed = yield* Effect.result(client.listPorts)
+      const listed = yield* Effect.result(listing)
       if (Result.isFailure(listed) && listed.failure._tag === "NotOffered")
         return yield* failed("listing failed", listed.failure.message)
       const now = yield* Clock.currentTimeMillis

@@ -3,11 +3,14 @@ import { Array as Arr, Console, Effect, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { Address } from "../../src/protocol/Address.ts"
 import { mapPortsResponse } from "../../src/protocol/Answers.ts"
-import { type FollowRequest, groupsAtOnce } from "../../src/protocol/Driver.ts"
-import type { Group, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { type FollowRequest, groupsAtOnce, type InterfaceRequest } from "../../src/protocol/Driver.ts"
+import { interfaceIn } from "../../src/protocol/InterfaceLabel.ts"
+import type { Group, Labels, PortBinding, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import {
+  atInterface,
   groupsOf,
   type Publish,
+  type PublishTo,
   parsePublish,
   publishForm,
   publishText
@@ -38,7 +41,7 @@ const flags = {
   publish: parsed(
     "publish",
     publishForm,
-    "The ports to map, in Docker's own syntax; again for more",
+    "The ports to map, in Docker's own syntax, or with the name of an interface for HOSTIP; again for more",
     parsePublish
   ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
   to: parsed(
@@ -59,15 +62,12 @@ const flags = {
 export const map = Command.make("map", flags, (options) =>
   Effect.gen(function* () {
     const labels = new Map(options.label)
-    const container = yield* containerOf(options.to)
-    const bindings =
-      container === undefined
-        ? yield* mapTo(options, yield* jobsOf(options.publish, options.to.flatMap(addressesOf), labels))
-        : yield* followTo(options, { container, publish: options.publish, labels })
+    const publish = yield* publishedBy(options.publish, labels)
+    const bindings = yield* mapped(options, publish, labels)
     yield* Console.log(
       options.json
         ? JSON.stringify({ PortBindings: mapPortsResponse(bindings).PortBindings })
-        : portLines(bindings.map(lineOf)).join("\n")
+        : [...portLines(bindings.map(lineOf)), ...waitingLines(publish, bindings)].join("\n")
     )
   }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
 ).pipe(
@@ -90,6 +90,10 @@ export const map = Command.make("map", flags, (options) =>
       description: "A running container, followed through restarts until unmap (needs serve --watch)"
     },
     {
+      command: "portmapper map -p eth0:8080:80 --to 172.17.0.2",
+      description: "Every address that the interface eth0 has, now and later, until unmap"
+    },
+    {
       command: "portmapper map -p '[::1]:7000-7010:7000-7010' --to 172.17.0.2 --label portmapper.mode=proxy",
       description: "Eleven ports of one IPv6 address, relayed in userland"
     }
@@ -107,12 +111,50 @@ const containerOf = (targets: ReadonlyArray<Target>): Effect.Effect<string | und
     : wrongUsage("map", `--to ${first}: with a container there is no other --to`)
 }
 
-const mapTo = (options: ClientFlags, jobs: ReadonlyArray<Job>) =>
-  Effect.flatMap(clientOf("map", options), (client) => mapJobs(client, jobs))
+/** What to map, at the interface that the label names, if there is one. */
+const publishedBy = (publish: ReadonlyArray<Publish>, labels: Labels) =>
+  Effect.gen(function* () {
+    if (publish.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
+    const labelled = interfaceIn(labels)
+    if (Result.isFailure(labelled)) return yield* wrongUsage("map", `--label: ${labelled.failure.message}`)
+    const { interfaceName } = labelled.success
+    if (interfaceName === undefined) return publish
+    return yield* Effect.forEach(publish, (each) =>
+      Result.match(atInterface(each, interfaceName), {
+        onFailure: (rule) => wrongUsage("map", `-p ${publishText(each)}: ${rule}`),
+        onSuccess: Effect.succeed
+      })
+    )
+  })
+
+interface MapFlags extends ClientFlags {
+  readonly to: ReadonlyArray<Target>
+}
+
+const mapped = Effect.fnUntraced(function* (
+  options: MapFlags,
+  publish: ReadonlyArray<Publish>,
+  labels: Labels
+) {
+  const container = yield* containerOf(options.to)
+  if (container !== undefined) return yield* followContainer(options, { container, publish, labels })
+  const to = yield* backendOf(options.to.flatMap(addressesOf))
+  const [others, atInterfaces] = partition(publish, ({ interfaceName }) => interfaceName !== undefined)
+  const [other] = others
+  if (atInterfaces.length === 0) {
+    const jobs = yield* jobsOf(publish, to, labels)
+    return yield* Effect.flatMap(clientOf("map", options), (client) => mapJobs(client, jobs))
+  }
+  if (other !== undefined)
+    return yield* wrongUsage(
+      "map",
+      `-p ${publishText(other)}: beside an interface each -p names one; map this in another call`
+    )
+  return yield* followInterface(options, { to, publish, labels })
+})
 
 /** One call for all ports: the plugin maps all of them or none. */
-const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: FollowRequest) {
-  if (follow.publish.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
+const followContainer = Effect.fnUntraced(function* (options: ClientFlags, follow: FollowRequest) {
   const client = yield* clientOf("map", options)
   return yield* Effect.mapError(client.followContainer(follow), (error) =>
     failed(
@@ -124,18 +166,44 @@ const followTo = Effect.fnUntraced(function* (options: ClientFlags, follow: Foll
   )
 })
 
+const followInterface = Effect.fnUntraced(function* (options: ClientFlags, follow: InterfaceRequest) {
+  const client = yield* clientOf("map", options)
+  return yield* Effect.mapError(client.followInterface(follow), (error) =>
+    failed(
+      `mapping ${follow.publish.map(publishText).join(", ")} failed`,
+      error._tag === "NotOffered"
+        ? `the plugin at ${error.where} follows no interfaces; name the host's address`
+        : error.message
+    )
+  )
+})
+
+/** What waits for its interface to get an address. */
+const waitingLines = (
+  publish: ReadonlyArray<Publish>,
+  bindings: ReadonlyArray<PortBinding>
+): ReadonlyArray<string> =>
+  publish
+    .filter(
+      ({ interfaceName, protocol, containerPorts: { first, last } }) =>
+        interfaceName !== undefined &&
+        !bindings.some(
+          ({ entry: { protocol: other, backend } }) =>
+            other === protocol && backend.port >= first && backend.port <= last
+        )
+    )
+    .map((each) => `waiting for an address of ${each.interfaceName}: ${publishText(each)}`)
+
 /** One call to make, and the `-p` that it comes from. */
 interface Job {
   readonly text: string
   readonly group: Group
 }
 
-const jobsOf = Effect.fnUntraced(function* (
-  published: ReadonlyArray<Publish>,
-  addresses: ReadonlyArray<Address>,
-  labels: ReadonlyMap<string, string>
-): Effect.fn.Return<ReadonlyArray<Job>, WrongUsage> {
-  if (published.length === 0) return yield* wrongUsage("map", `name what to map by -p ${publishForm}`)
+/** The addresses to lead to, one of a family at most. */
+const backendOf = Effect.fnUntraced(function* (
+  addresses: ReadonlyArray<Address>
+): Effect.fn.Return<PublishTo, WrongUsage> {
   if (addresses.length === 0)
     return yield* wrongUsage("map", "name where to by --to ADDRESS or --to CONTAINER")
   const v4 = addresses.filter(({ family }) => family === 4)
@@ -146,10 +214,18 @@ const jobsOf = Effect.fnUntraced(function* (
       "map",
       `--to ${twice.map(({ text }) => text).join(" --to ")}: one IPv4 and one IPv6 address at most`
     )
+  return { v4: v4[0], v6: v6[0] }
+})
+
+const jobsOf = Effect.fnUntraced(function* (
+  published: ReadonlyArray<Publish>,
+  to: PublishTo,
+  labels: Labels
+): Effect.fn.Return<ReadonlyArray<Job>, WrongUsage> {
   const jobs: Array<Job> = []
   for (const publish of published) {
     const text = publishText(publish)
-    const groups = groupsOf(publish, { v4: v4[0], v6: v6[0] }, labels)
+    const groups = groupsOf(publish, to, labels)
     if (Result.isFailure(groups)) return yield* wrongUsage("map", `-p ${text}: ${groups.failure}`)
     for (const group of groups.success) jobs.push({ text, group })
   }

@@ -1,8 +1,9 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { containerLabel, idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
@@ -21,13 +22,16 @@ export const mappingLines = (
   ]
 }
 
-/** Why mappings are not served, and containers not published: too long for the table. */
+/** Why mappings are not served, containers not published and interfaces waited for: too long for the table. */
 const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
   const { container, labels, reason, state } = row
   if (reason === undefined) return []
   const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
-  const publish = labels.get("portmapper.publish") ?? (row.frontendIp === "" ? [] : listedFrontend(row))
-  const what = [container === undefined ? [] : containerText(container), publish].flat()
+  const publish = labels.get(publishLabel) ?? (row.frontendIp === "" ? [] : listedFrontend(row))
+  const what = [
+    container === undefined ? (labels.get(toLabel) ?? []) : containerText(container),
+    publish
+  ].flat()
   return [printable([...what, why].join(": "))]
 }
 
@@ -58,6 +62,7 @@ export const sorted = (mappings: ReadonlyArray<ListedMapping>): ReadonlyArray<Li
         (a.mapping.frontendPort || 65536) - (b.mapping.frontendPort || 65536) ||
         a.mapping.protocol - b.mapping.protocol ||
         compare(a.host, b.host) ||
+        (a.mapping.at?.host ?? "").localeCompare(b.mapping.at?.host ?? "") ||
         compare(a.to, b.to) ||
         a.mapping.backendPort - b.mapping.backendPort
     )
@@ -73,7 +78,9 @@ interface Row extends ListedMapping {
 /** Puts a row above the backends of each service, with their sums. */
 const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   [
-    ...Map.groupBy(rows, (row) => (row.service === undefined ? row : `${listedFrontend(row)} ${row.service}`))
+    ...Map.groupBy(rows, (row) =>
+      row.service === undefined ? row : `${row.at?.host} ${listedFrontend(row)} ${row.service}`
+    )
   ].flatMap(([key, members]): ReadonlyArray<Row> => {
     const [first] = members
     if (typeof key !== "string" || first === undefined) return members
@@ -123,6 +130,7 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     ...more
   })
   const columns: ReadonlyArray<Column> = [
+    column("HOST", ({ at }) => printable(at?.host ?? "")),
     column("FRONTEND", (row) => (row.isBelow ? "" : listedFrontend(row))),
     column("BACKEND", backendCell),
     column("CONTAINER", ({ container }) => containerText(container), {
@@ -146,10 +154,16 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
   ]
   // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")
-  return columns.filter(({ header, cells }) => !mayBeEmpty.includes(header) || known(cells))
+  const unknowable = rows.some(({ at }) => at !== undefined) ? unknownOfOthers : []
+  return columns.filter(
+    ({ header, cells }) => ![...mayBeEmpty, ...unknowable].includes(header) || known(cells)
+  )
 }
 
-const mayBeEmpty = ["CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+const mayBeEmpty = ["HOST", "CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+
+/** In a list of the cluster. */
+const unknownOfOthers = ["MODE", "CONNS"]
 
 /** Its name, or else its id. */
 const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))

@@ -1,5 +1,6 @@
 /** What `serve --print-settings` prints: a row for each setting, then the variables that are none. */
 import { defaultEngine } from "../engine/EngineAddress.ts"
+import { defaultTexts as clusterTexts } from "./clusterFlags.ts"
 import { defaultTexts, socketOf, stateOf } from "./options.ts"
 import { type Source, unknownVariables } from "./settings.ts"
 import { printable, tableLines } from "./Table.ts"
@@ -36,6 +37,7 @@ const inForce = (
   const listensOnTcp = options.tcp._tag === "Some"
   const computed: Readonly<Record<string, string | undefined>> = {
     ...defaultTexts,
+    ...clusterTexts,
     socket: listensOnTcp || env["LISTEN_FDS"] !== undefined ? undefined : socketOf(options),
     state: stateOf(options),
     specDir: listensOnTcp ? defaultTexts.specDir : undefined

@@ -1,12 +1,12 @@
 /** `portmapper reset`: removes what a plugin of ours left on this host. Refuses while a plugin still serves. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import * as Readline from "node:readline/promises"
 import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import { removeAccepted } from "../linux/nft/DockerUser.ts"
 import { connectionError } from "../node/connectionError.ts"
-import { interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
+import { interruptedIsFailure } from "./clientFlags.ts"
+import { confirm, yes } from "./confirm.ts"
 import { type CommandFailed, failed } from "./failure.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
@@ -37,12 +37,7 @@ const host: ReadonlyArray<{
 ]
 
 const flags = {
-  yes: Flag.Boolean("yes").pipe(
-    Flag.withAlias("y"),
-    Flag.withDescription("Do not ask"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
+  yes,
   state: Options.state,
   name: Options.name,
   socket: Options.socket,
@@ -69,7 +64,11 @@ export const reset = Command.make("reset", flags, (options) =>
       Effect.map(claim, (remove) => ({ what, remove }))
     )
     const files = [...found.state, ...found.sockets, ...found.specs]
-    yield* confirm(options, [...files, ...host.map(({ what }) => what)])
+    const all = [...files, ...host.map(({ what }) => what)]
+    yield* confirm("reset", options.yes, {
+      question: `This removes, where it is there:\n${all.map((each) => `  ${each}\n`).join("")}Remove it?`,
+      refusal: "nothing was removed"
+    })
     const removals = [...files.map(removeFile), ...claimed]
     const results = yield* Effect.forEach(removals, ({ what, remove }) =>
       Effect.map(Effect.result(remove), (result) => ({ what, result }))
@@ -141,30 +140,6 @@ const refuseServed = Effect.fnUntraced(function* ({ sockets, state }: Found) {
       "reset refused",
       `${processText(locker)} is using ${Path.dirname(state[0] ?? "")}; stop it first`
     )
-})
-
-const confirm = Effect.fnUntraced(function* ({ yes }: ResetFlags, what: ReadonlyArray<string>) {
-  if (yes) return
-  if (!process.stdin.isTTY)
-    return yield* wrongUsage("reset", "it asks for confirmation, and stdin is not a terminal; give --yes")
-  const answer = yield* Effect.callback<string>((resume) => {
-    const asking = Readline.createInterface({ input: process.stdin, output: process.stderr, terminal: false })
-    // End of input means no.
-    asking.once("close", () => resume(Effect.succeed("")))
-    asking
-      .question(
-        `This removes, where it is there:\n${what.map((each) => `  ${each}\n`).join("")}Remove it? [y/N] `
-      )
-      .then(
-        (text) => {
-          resume(Effect.succeed(text))
-          asking.close()
-        },
-        () => resume(Effect.succeed(""))
-      )
-    return Effect.sync(() => asking.close())
-  })
-  if (!/^y(es)?$/i.test(answer.trim())) return yield* failed("reset refused", "nothing was removed")
 })
 
 const removeFile = (path: string): Removal => ({

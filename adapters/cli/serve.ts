@@ -2,6 +2,7 @@
 import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
+import * as ClusterFlags from "./clusterFlags.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { WrongUsage } from "./failure.ts"
 import { optionalText, toggle } from "./flags.ts"
@@ -15,6 +16,7 @@ import { observedLayer } from "./telemetry.ts"
 const flags = {
   ...listenerFlags,
   ...Options.mapperFlags,
+  ...ClusterFlags.clusterFlags,
   watch: toggle("watch", "Also publish what containers ask for by portmapper.publish labels"),
   engine: EngineFlags.engine,
   trustImageLabels: EngineFlags.trustImageLabels,
@@ -36,6 +38,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
   Effect.gen(function* () {
     if (options.printSettings !== undefined) {
       yield* Console.log(settingsText(options.printSettings, options, process.env))
+      yield* ClusterFlags.clusterOf(options)
       return yield* checkUsage(options)
     }
     // Report wrong usage before the mapper touches the host.
@@ -44,6 +47,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
       return yield* new WrongUsage({
         message: "--trust-image-labels: of no use without --watch; give it as well"
       })
+    const cluster = yield* ClusterFlags.clusterOf(options)
     const renewals = yield* hangups
     const engine = yield* EngineFlags.engineOf(options)
     // Loaded only here, so that the other commands start faster.
@@ -54,6 +58,10 @@ export const serve = Command.make("serve", allFlags, (options) =>
       mapper: {
         ...mapperOptions(options),
         backends: asksEngine(options) ? backendsOf(engine) : undefined
+      },
+      cluster: cluster && {
+        options: cluster,
+        join: (yield* Effect.promise(() => import("./clustering.ts"))).joinCluster
       },
       watch: options.watch ? { engine, trustImageLabels: options.trustImageLabels } : undefined,
       enginePidfile: Option.getOrUndefined(options.enginePidfile),

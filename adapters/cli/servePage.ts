@@ -7,6 +7,7 @@ import manifest from "../../package.json" with { type: "json" }
 import { Journal } from "../../src/page/Journal.ts"
 import { quoted } from "../../src/page/PageRows.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { engineUrl } from "../docker/PluginTcp.ts"
 import type { ProcessUse } from "../docker/ProcessMetrics.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import { makeDoctor } from "../page/Doctor.ts"
@@ -20,6 +21,7 @@ import { type ListenerOptions, missingOptions, tcpText, tlsOf } from "./listener
 import * as Options from "./options.ts"
 
 export interface PageOptions extends ListenerOptions {
+  readonly stateDirectory: string
   readonly address: Options.PageAddress
   readonly renewals: Renewals
   readonly doctorFlags: ReadonlyArray<string>
@@ -56,7 +58,7 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
   Effect.fnUntraced(
     function* (driver: Driver["Service"], handoff: ListenerHandoff) {
       const { address, renewals, name } = options
-      const socket = pluginSocket(options)
+      const reaching = reachingFlags(options)
       const feed = yield* makeFeed({
         driver,
         journal,
@@ -66,8 +68,12 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
         },
         epoch: randomUUID(),
         use: Effect.map(use, hostUse),
-        doctor: yield* makeDoctor(doctorCommand(socket, options.doctorFlags)),
-        reaching: socket === undefined ? "" : ` --socket ${quoted(socket)}`
+        processorMillis: () => {
+          const { user, system } = process.threadCpuUsage()
+          return (user + system) / 1000
+        },
+        doctor: yield* makeDoctor(doctorCommand([...options.doctorFlags, ...reaching])),
+        reaching: reaching.map((word) => ` ${quoted(word)}`).join("")
       })
       const hosts = Option.getOrElse(options.pageHost, () => [])
       const server = { feed, file, hosts, handoff, renewals, tls: tlsOf(options) }
@@ -75,6 +81,13 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
         const { path } = address
         const groupId = Option.getOrUndefined(options.group)
         yield* servePageUnix(path, { ...server, groupId, folderMode: Options.folderMode() })
+        if (
+          groupId !== undefined &&
+          Path.dirname(Path.resolve(path)) === Path.resolve(options.stateDirectory)
+        )
+          yield* Effect.logWarning(
+            `the group of --group can't reach ${path}: its folder, that of the state, is for this user alone; give the page another folder`
+          )
         return `${path} with the page`
       }
       return `${tcpText(yield* servePageTcp({ ...server, ...address }))}, with the page`
@@ -82,22 +95,21 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
     Effect.catchTag("TlsFilesMissing", (error) => Effect.fail(missingOptions(error)))
   )
 
-/** The plugin's Unix socket, unless it is where commands look for it anyway. */
-const pluginSocket = (options: PageOptions): string | undefined => {
+/** How commands reach this plugin, unless it is where they look for one anyway. */
+const reachingFlags = (options: PageOptions): ReadonlyArray<string> => {
+  const { socket, tcp, tlsCert } = options
+  if (Option.isSome(tcp) && Option.isNone(socket))
+    return ["--url", engineUrl({ ...tcp.value, address: tcp.value.host, secure: Option.isSome(tlsCert) })]
   const path = Options.socketOf(options)
-  return path === Options.defaultSocket("portmapper") ? undefined : Path.resolve(path)
+  return path === Options.defaultSocket("portmapper") ? [] : ["--socket", Path.resolve(path)]
 }
 
 /** The same program, as another process. */
-const doctorCommand = (
-  socket: string | undefined,
-  flags: ReadonlyArray<string>
-): readonly [string, ...ReadonlyArray<string>] => [
+const doctorCommand = (flags: ReadonlyArray<string>): readonly [string, ...ReadonlyArray<string>] => [
   process.execPath,
   ...process.execArgv,
   process.argv[1] ?? "",
-  ...["doctor", "--json", ...flags],
-  ...(socket === undefined ? [] : ["--socket", socket])
+  ...["doctor", "--json", ...flags]
 ]
 
 const hostUse = (use: Effect.Success<PageProcess["use"]>): HostUse => ({

@@ -1,6 +1,6 @@
 /** What `serve` runs in each generation of its process (see `Upgrade`): the mapper, its listeners, and the watch. */
 import * as Path from "node:path"
-import { Console, Context, Duration, Effect, identity, Layer, Option } from "effect"
+import { Console, Context, Duration, Effect, Layer, Option } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import type { Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts } from "../../src/firewall/OwnPorts.ts"
@@ -13,6 +13,7 @@ import { executeHandler, executePath } from "../cni/Served.ts"
 import { releaseSession } from "../docker/ConnectionSessions.ts"
 import { type Metrics, makeMetrics } from "../docker/Metrics.ts"
 import type { ProcessUse } from "../docker/ProcessMetrics.ts"
+import type { Page } from "../docker/Routes.ts"
 import { announce, type Notify, type PassedSocket, takeNotify, takePassedSockets } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import type { EngineAddress } from "../engine/EngineAddress.ts"
@@ -25,6 +26,8 @@ import { descriptorLimit, descriptorsInUse } from "../node/Descriptors.ts"
 import { StateLocked } from "../node/StateLock.ts"
 import { RelayUse } from "../relay/LinuxRelay.ts"
 import { type ProcessState, runGenerations, startProcess, stateLocking } from "../upgrade/Upgrade.ts"
+import type { ClusterOptions } from "./clusterFlags.ts"
+import type { JoinCluster } from "./clustering.ts"
 import { noticeEngineStart } from "./engineStart.ts"
 import { CommandFailed, failed } from "./failure.ts"
 import { processText } from "./holders.ts"
@@ -32,11 +35,12 @@ import { keepPassed, type ListenerOptions, serveListeners } from "./listeners.ts
 import { handoverSocket } from "./options.ts"
 import type { ServedPage } from "./servePage.ts"
 import { exporter } from "./telemetry.ts"
-import { releaseFilter, watching } from "./watching.ts"
+import { following, releaseFilter, watching } from "./watching.ts"
 
 export interface ServingOptions {
   readonly listeners: ListenerOptions
   readonly mapper: MapperOptions
+  readonly cluster: { readonly options: ClusterOptions; readonly join: JoinCluster } | undefined
   readonly watch: { readonly engine: EngineAddress; readonly trustImageLabels: boolean } | undefined
   readonly enginePidfile: string | undefined
   readonly takeover: boolean
@@ -117,12 +121,17 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   const { options, state, metrics, notify, otlp } = serving
   const { handoff, host, lock } = state
   const passedOn = handoff.connections()
+  const cluster = clusterOf(serving)
   const page = yield* pageOf(serving)
-  const decorated = (otlp?.withSteps ?? identity) as NonNullable<MapperOptions["decorate"]>
+  const decorations = [page?.decorate, otlp?.withSteps].filter((decorate) => decorate !== undefined)
   const mapper = yield* Layer.build(
     mapperOn({
       ...{ ...options.mapper, lock, listening: () => ownGuards(serving) },
-      decorate: page === undefined ? otlp?.withSteps : (services) => decorated(page.decorate(services)),
+      decorate:
+        decorations.length === 0
+          ? undefined
+          : (services) => decorations.reduce((decorated, decorate) => decorate(decorated), services),
+      cluster: cluster?.wiring,
       ...stateLocking(state)
     }).pipe(Layer.provide(Layer.succeedContext(host)))
   ).pipe(Effect.provideService(LiveSessions, new Set(passedOn.flatMap(({ session }) => session ?? []))))
@@ -148,7 +157,8 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
       renewals: options.renewals,
       pages: {
         "/healthz": Effect.succeed({ contentType: "text/plain; charset=utf-8", body: "ok\n" }),
-        "/metrics": metrics.page
+        "/metrics": withSamples(metrics.page, cluster?.samples),
+        ...cluster?.pages
       },
       handlers: { [executePath]: executeHandler }
     },
@@ -171,13 +181,29 @@ const generation = Effect.fnUntraced(function* (serving: Serving) {
   })
 })
 
+/** This generation's place in the cluster, if it has one. A successor, or a predecessor that resumes, keeps the claims. */
+const clusterOf = ({ options: { cluster, mapper, releaseOnExit }, state: { handoff } }: Serving) =>
+  cluster?.join(cluster.options, {
+    ...mapper,
+    ending: () => {
+      if (handoff.isLeaving() || !handoff.accepts()) return "stay"
+      return releaseOnExit ? "give back" : "leave"
+    }
+  })
+
+const withSamples = (page: Metrics["page"], samples: Effect.Effect<string> = Effect.succeed("")) =>
+  Effect.zipWith(page, samples, ({ contentType, body }, more): Page => ({ contentType, body: body + more }))
+
 /** The page, if it is asked for; loaded only then. */
 const pageOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
   const { listeners, doctorFlags } = options
   if (Option.isNone(listeners.page)) return undefined
   const { makePage } = yield* Effect.promise(() => import("./servePage.ts"))
   return yield* makePage(
-    { ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
+    {
+      ...{ ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
+      stateDirectory: options.mapper.stateDirectory
+    },
     {
       pid: state.predecessor?.pid,
       use: Effect.map(Context.get(state.host, RelayUse), (relay) => ({ ...processUse(relay), ...relay }))
@@ -205,7 +231,7 @@ const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving, page:
   if (releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseAtEnd(base)))
   if (watch !== undefined && releaseOnExit) yield* Effect.addFinalizer(() => unlessLeaving(releaseFilter))
   const { acceptMark, dockerUserMark, stateDirectory } = mapper
-  if (watch === undefined) return base
+  if (watch === undefined) return yield* Effect.provideService(following(stateDirectory), Driver, base)
   return yield* Effect.provideService(
     watching({
       ...watch,

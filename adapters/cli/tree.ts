@@ -1,5 +1,6 @@
 /** The tree of commands, the source of help, completions and manual pages. */
 import { Command } from "effect/cli"
+import { cluster } from "./cluster.ts"
 import { cni } from "./cni.ts"
 import { conform } from "./conform.ts"
 import { doctor } from "./doctor.ts"
@@ -14,5 +15,19 @@ import { watch } from "./watch.ts"
 
 export const portmapper = Command.make("portmapper").pipe(
   Command.withDescription("A Docker Engine port-mapper plugin, and the functions it is made of"),
-  Command.withSubcommands([serve, watch, rpc, map, unmap, drain, undrain, ls, conform, cni, doctor, reset])
+  Command.withSubcommands([
+    serve,
+    watch,
+    rpc,
+    map,
+    unmap,
+    drain,
+    undrain,
+    ls,
+    conform,
+    cni,
+    cluster,
+    doctor,
+    reset
+  ])
 )

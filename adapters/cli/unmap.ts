@@ -3,8 +3,9 @@ import { Console, Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Address, hostText, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { followedInterface } from "../../src/protocol/FollowLabels.ts"
 import { listedFrontend } from "../../src/protocol/ListedText.ts"
-import { frontendText, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { frontendText, type Release, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
   hostsOf,
@@ -13,7 +14,7 @@ import {
   unpublishForm,
   unpublishText
 } from "../../src/protocol/PublishSyntax.ts"
-import { releasedBinding } from "../../src/protocol/ReleaseAll.ts"
+import { releasedBinding, releasesOf } from "../../src/protocol/ReleaseAll.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
@@ -32,13 +33,15 @@ import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
 import { printable } from "./Table.ts"
 import { leadsTo, parseTarget, type Target, targetForm, targetText } from "./target.ts"
-import { errorsText, unmapEach } from "./unmapping.ts"
+import { errorsText, releaseEach } from "./unmapping.ts"
 
 const flags = {
-  publish: parsed("publish", unpublishForm, "The host ports to unmap; again for more", parseUnpublish).pipe(
-    Flag.withAlias("p"),
-    Flag.atLeast(0)
-  ),
+  publish: parsed(
+    "publish",
+    unpublishForm,
+    "The host ports to unmap, or those of an interface by its name for HOSTIP; again for more",
+    parseUnpublish
+  ).pipe(Flag.withAlias("p"), Flag.atLeast(0)),
   all: toggle("all", "Unmap all that the owner has"),
   to: parsed("to", targetForm, "Unmap only what leads there: one backend of a service", parseTarget).pipe(
     Flag.optional
@@ -71,8 +74,8 @@ export const unmap = Command.make("unmap", flags, (options) =>
       return yield* failed("unmapping failed", `--to needs a list of backends: ${listed.failure.message}`)
     const chosen = Result.isSuccess(listed)
       ? yield* choose(options, listed.success)
-      : { bindings: options.publish.flatMap(namedOnly), missing: [] }
-    yield* release(client, chosen.bindings)
+      : chosenUnseen(options.publish)
+    yield* release(client, chosen.releases)
     yield* Console.log(options.json ? jsonOf(chosen) : linesOf(chosen, options.to).join("\n"))
   }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
 ).pipe(
@@ -91,7 +94,11 @@ export const unmap = Command.make("unmap", flags, (options) =>
 )
 
 interface Chosen {
+  readonly releases: ReadonlyArray<Release>
+  /** What they release, as it is printed. */
   readonly bindings: ReadonlyArray<ReleasedBinding>
+  /** Ports at an interface that has no address. */
+  readonly waiting: ReadonlyArray<ListedMapping>
   /** The named ports that are not mapped, each with a hint if there is one. */
   readonly missing: ReadonlyArray<string>
 }
@@ -111,7 +118,7 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
   const there = listed.filter((mapping) => Option.isNone(options.to) || leadsTo(mapping, options.to.value))
   if (options.publish.length === 0) {
     const mine = there.filter((mapping) => owned(mapping) && (!options.stale || mapping.state === "stale"))
-    return { bindings: sorted(mine).flatMap(releasedBinding), missing: [] } satisfies Chosen
+    return chosenOf(mine, [])
   }
   const found = new Map(
     options.publish.map((named) => [named, there.filter((mapping) => matches(named, mapping))])
@@ -125,29 +132,61 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
       `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
     )
   }
+  for (const [{ interfaceName }, some] of found) {
+    const followed = some.find(({ labels }) => followedInterface(labels) !== interfaceName)
+    if (followed === undefined) continue
+    const name = followedInterface(followed.labels)
+    return yield* failed(
+      `unmapping ${listedFrontend(followed)} failed`,
+      `it is published at every address of the interface ${name}; to unmap it there: -p ${name}:${followed.frontendPort}`
+    )
+  }
   const missing = [...found].flatMap(([named, some]) =>
     some.length === 0 ? [missingText(named, there)] : []
   )
-  return { bindings: sorted([...mappings]).flatMap(releasedBinding), missing } satisfies Chosen
+  return chosenOf([...mappings], missing)
 })
 
-const matches = ({ protocol, host, ports }: Unpublish, mapping: ListedMapping): boolean =>
+const chosenOf = (mappings: ReadonlyArray<ListedMapping>, missing: ReadonlyArray<string>): Chosen => ({
+  releases: releasesOf(mappings),
+  bindings: sorted(mappings).flatMap(releasedBinding),
+  waiting: mappings.filter(
+    ({ frontendIp, labels }) => frontendIp === "" && followedInterface(labels) !== undefined
+  ),
+  missing
+})
+
+const matches = (named: Unpublish, mapping: ListedMapping): boolean =>
+  hasPort(named, mapping) &&
+  (named.interfaceName === undefined
+    ? hostsOf(named.host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
+    : named.interfaceName === followedInterface(mapping.labels))
+
+const hasPort = ({ protocol, ports }: Unpublish, mapping: ListedMapping): boolean =>
   mapping.protocol === protocolNumber[protocol] &&
   mapping.frontendPort >= ports.first &&
-  mapping.frontendPort <= ports.last &&
-  hostsOf(host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
+  mapping.frontendPort <= ports.last
 
 /** A port without an address means all addresses; if it is mapped on another one, the hint names that address. */
 const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): string => {
   const elsewhere = listed.flatMap((mapping) => {
     const host = addressOf(mapping.frontendIp)
-    return host !== undefined && matches({ ...named, host }, mapping) ? [hostText(host)] : []
+    const place = followedInterface(mapping.labels) ?? (host === undefined ? undefined : hostText(host))
+    return place !== undefined && hasPort(named, mapping) ? [place] : []
   })
   const hint = elsewhere.length === 0 ? "" : ` (but on ${[...new Set(elsewhere)].slice(0, 4).join(", ")})`
   return `${unpublishText(named)}${named.protocol === "tcp" ? "/tcp" : ""}${hint}`
 }
 
-/** For a plugin that lists nothing: exactly the named ports, and we trust its answer. */
+/** For a plugin that lists nothing: exactly the named ports, and we trust its answer. It follows no interface. */
+const chosenUnseen = (publish: ReadonlyArray<Unpublish>): Chosen => {
+  const bindings = publish.filter(({ interfaceName }) => interfaceName === undefined).flatMap(namedOnly)
+  const missing = publish
+    .filter(({ interfaceName }) => interfaceName !== undefined)
+    .map((named) => missingText(named, []))
+  return { releases: [{ bindings, labels: new Map() }], bindings, waiting: [], missing }
+}
+
 const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<ReleasedBinding> =>
   Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap((port) =>
     hostsOf(host).map((address) => ({
@@ -158,21 +197,25 @@ const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<Released
     }))
   )
 
-const release = Effect.fnUntraced(function* (client: PluginClient, bindings: ReadonlyArray<ReleasedBinding>) {
-  const done = yield* progress("unmapping", bindings.length)
-  const { count, errors }: { count: number; errors: ReadonlyArray<ClientError> } = yield* unmapEach(
+const release = Effect.fnUntraced(function* (client: PluginClient, releases: ReadonlyArray<Release>) {
+  const total = releases.reduce((sum, { bindings }) => sum + bindings.length, 0)
+  const done = yield* progress("unmapping", total)
+  const { count, errors }: { count: number; errors: ReadonlyArray<ClientError> } = yield* releaseEach(
     client,
-    bindings,
+    releases,
     done
   )
   if (errors.length > 0)
     return yield* failed(
-      `unmapping ${bindings.length} mappings failed`,
+      `unmapping ${total} mappings failed`,
       `${errorsText(errors)}; ${count} were unmapped, see: portmapper ls`
     )
 }, Effect.scoped)
 
-const linesOf = ({ bindings, missing }: Chosen, to: Option.Option<Target>): ReadonlyArray<string> => {
+const linesOf = (
+  { bindings, waiting, missing }: Chosen,
+  to: Option.Option<Target>
+): ReadonlyArray<string> => {
   const frontends = [
     ...Map.groupBy(bindings, (one) => frontendText(one.protocol, one.host, one.port)).values()
   ]
@@ -180,6 +223,7 @@ const linesOf = ({ bindings, missing }: Chosen, to: Option.Option<Target>): Read
   const where = Option.match(to, { onNone: () => "", onSome: (target) => ` to ${targetText(target)}` })
   const lines = [
     ...portLines(unmapped).map((line) => `unmapped ${line}`),
+    ...waiting.map((mapping) => `unmapped ${listedFrontend(mapping)}`),
     ...missing.map((text) => `not mapped: ${text}${where}`)
   ]
   return lines.length === 0 ? ["nothing to unmap"] : lines
@@ -205,15 +249,24 @@ const frontendLine = ([first, ...others]: ReadonlyArray<ReleasedBinding>): Reado
   return [{ protocol, host, port, note }]
 }
 
-const jsonOf = ({ bindings, missing }: Chosen): string =>
+const jsonOf = ({ bindings, waiting, missing }: Chosen): string =>
   JSON.stringify({
-    Unmapped: bindings.map(({ protocol, host, port, backend }) => ({
-      Proto: protocolNumber[protocol],
-      FrontendIP: host.text,
-      FrontendPort: port,
-      BackendIP: backend.address?.text ?? "",
-      BackendPort: backend.port
-    })),
+    Unmapped: [
+      ...bindings.map(({ protocol, host, port, backend }) => ({
+        Proto: protocolNumber[protocol],
+        FrontendIP: host.text,
+        FrontendPort: port,
+        BackendIP: backend.address?.text ?? "",
+        BackendPort: backend.port
+      })),
+      ...waiting.map(({ protocol, frontendPort, backendIp, backendPort }) => ({
+        Proto: protocol,
+        FrontendIP: "",
+        FrontendPort: frontendPort,
+        BackendIP: backendIp,
+        BackendPort: backendPort
+      }))
+    ],
     NotMapped: missing
   })
 

@@ -1,6 +1,6 @@
 /** Unmaps many bindings through a client, 500 to a call, and continues after a failed call. */
-import { Effect, Result } from "effect"
-import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { Array as Arr, Effect, Result } from "effect"
+import type { Release, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 
@@ -13,16 +13,21 @@ export interface Unmapped {
   readonly errors: ReadonlyArray<ClientError>
 }
 
-export const unmapEach = Effect.fnUntraced(function* (
+export const unmapEach = (client: PluginClient, bindings: ReadonlyArray<ReleasedBinding>) =>
+  releaseEach(client, [{ bindings, labels: new Map() }])
+
+export const releaseEach = Effect.fnUntraced(function* (
   client: PluginClient,
-  bindings: ReadonlyArray<ReleasedBinding>,
+  releases: ReadonlyArray<Release>,
   done: (more: number) => void = () => undefined
 ) {
   let count = 0
   const errors: Array<ClientError> = []
-  for (let at = 0; at < bindings.length; at += perCall) {
-    const batch = bindings.slice(at, at + perCall)
-    const result = yield* Effect.result(client.unmapPorts({ bindings: batch, labels: new Map() }))
+  const calls = releases.flatMap(({ bindings, labels }) =>
+    Arr.chunksOf(bindings, perCall).map((batch) => ({ batch, labels }))
+  )
+  for (const { batch, labels } of calls) {
+    const result = yield* Effect.result(client.unmapPorts({ bindings: batch, labels }))
     if (Result.isSuccess(result)) count += batch.length
     else errors.push(result.failure)
     done(batch.length)

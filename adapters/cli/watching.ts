@@ -10,6 +10,7 @@ import * as EngineBackends from "../engine/EngineBackends.ts"
 import * as EngineHttp from "../engine/EngineHttp.ts"
 import { startWatch } from "../engine/Watch.ts"
 import { type RecordError, WatchRecord } from "../engine/WatchRecord.ts"
+import * as LinuxInterfaces from "../linux/netlink/LinuxInterfaces.ts"
 import { keepAccepted, removeAccepted } from "../linux/nft/DockerUser.ts"
 import { type AcceptMark, markText } from "../linux/nft/Ruleset.ts"
 
@@ -32,9 +33,7 @@ export const watching = ({
   begin = Effect.void
 }: WatchingOptions): Effect.Effect<Driver["Service"], EngineError | RecordError, Driver | Scope.Scope> =>
   Effect.gen(function* () {
-    const services = yield* Layer.build(
-      Layer.merge(EngineHttp.layer(engine), WatchRecord.layer(stateDirectory))
-    )
+    const services = yield* Layer.build(Layer.merge(EngineHttp.layer(engine), followingLayer(stateDirectory)))
     return yield* Effect.gen(function* () {
       const keep = mark === undefined ? Effect.void : yield* keepOpen(mark)
       let begun = false
@@ -48,6 +47,15 @@ export const watching = ({
       return yield* startWatch({ trustImageLabels, onConnected })
     }).pipe(Effect.provide(services))
   })
+
+/** The driver of a `serve` without a watch: it follows interfaces, not containers. */
+export const following = (stateDirectory: string) =>
+  Effect.flatMap(Layer.build(followingLayer(stateDirectory)), (services) =>
+    Effect.provideContext(startWatch({ trustImageLabels: false }), services)
+  )
+
+const followingLayer = (stateDirectory: string) =>
+  Layer.merge(LinuxInterfaces.layer, WatchRecord.layer(stateDirectory))
 
 /** For `serve` with an Engine but without `--watch`. */
 export const backendsOf = (engine: EngineAddress) =>

@@ -9,6 +9,7 @@ import {
   bindingsGranted,
   drainRequest,
   followContainerRequest,
+  followInterfaceRequest,
   groupsGranted,
   mapGroupsRequest,
   mapPortsRequest,
@@ -19,6 +20,7 @@ import {
   CurrentOwner,
   type DrainRequest,
   type FollowRequest,
+  type InterfaceRequest,
   type ListedMapping
 } from "../../src/protocol/Driver.ts"
 import { preview } from "../../src/protocol/GoJson.ts"
@@ -57,10 +59,16 @@ export interface PluginClient {
   readonly unmapPorts: (release: Release) => Effect.Effect<void, ClientError>
   /** Only our plugin follows containers, and only while it watches an Engine; any other: `NotOffered`. */
   readonly followContainer: (follow: FollowRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
+  /** Only our plugin follows interfaces; any other: `NotOffered`. */
+  readonly followInterface: (
+    follow: InterfaceRequest
+  ) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin drains a backend; any other: `NotOffered`. */
   readonly drain: (request: DrainRequest) => Effect.Effect<ReadonlyArray<PortBinding>, ClientError>
   /** Only our plugin lists its mappings; any other: `NotOffered`. */
   readonly listPorts: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
+  /** What all hosts of the plugin's cluster have. */
+  readonly listCluster: Effect.Effect<ReadonlyArray<ListedMapping>, ClientError>
 }
 
 /** Our plugin itself limits each call to 10 s. */
@@ -114,6 +122,9 @@ export const makeClient = Effect.fnUntraced(function* (
     )
   })
 
+  const granted = (method: Method, body: unknown) =>
+    offered(asked(method, body, decodeMapPorts, bindingsFollowed))
+
   return {
     address,
     call,
@@ -134,20 +145,12 @@ export const makeClient = Effect.fnUntraced(function* (
       asked("PortMapper.UnmapPorts", unmapPortsRequest(release), Result.succeed, () =>
         Result.succeed(undefined)
       ),
-    followContainer: (follow) =>
-      offered(
-        asked("PortMapper.FollowContainer", followContainerRequest(follow), decodeMapPorts, bindingsFollowed)
-      ),
+    followContainer: (follow) => granted("PortMapper.FollowContainer", followContainerRequest(follow)),
+    followInterface: (follow) => granted("PortMapper.FollowInterface", followInterfaceRequest(follow)),
     drain: (request) =>
-      offered(
-        asked(
-          request.drained ? "PortMapper.Drain" : "PortMapper.Undrain",
-          drainRequest(request),
-          decodeMapPorts,
-          bindingsFollowed
-        )
-      ),
-    listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed))
+      granted(request.drained ? "PortMapper.Drain" : "PortMapper.Undrain", drainRequest(request)),
+    listPorts: offered(asked("PortMapper.ListPorts", {}, decodeListPorts, mappingsListed)),
+    listCluster: offered(asked("PortMapper.ListPorts", { Scope: "cluster" }, decodeListPorts, mappingsListed))
   }
 })
 

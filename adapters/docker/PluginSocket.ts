@@ -29,7 +29,8 @@ export interface SocketFileOptions extends ServerOptions {
   readonly folderMode?: number | undefined
 }
 
-type FileOptions = Pick<SocketFileOptions, "groupId" | "folderMode" | "handoff">
+/** How to listen on a Unix socket, whatever is served there. */
+export type UnixListener = Pick<SocketFileOptions, "groupId" | "folderMode" | "handoff">
 
 /** The longest path that `sockaddr_un` holds, less what the unfinished socket's longer name needs. */
 const maxPathBytes = 107
@@ -52,7 +53,7 @@ export const unixPlace = (path: string): Place => `unix ${Path.resolve(path)}`
 export const listenUnix = (
   server: Http.Server,
   path: string,
-  options: FileOptions
+  options: UnixListener
 ): Effect.Effect<void, SocketFileError, Scope.Scope> =>
   Effect.gen(function* () {
     const kept = options.handoff?.adopt(unixPlace(path))
@@ -66,7 +67,7 @@ export const listenUnix = (
 const listenAt = (
   server: Net.Server,
   path: string,
-  options: FileOptions,
+  options: UnixListener,
   kept: AdoptedListener | undefined
 ) =>
   Effect.gen(function* () {
@@ -86,7 +87,7 @@ const listenAt = (
  * Where another process removes, moves or replaces the socket, listens at the path again: clients of the old socket are
  * served as before, new ones would not find it.
  */
-const stayAt = (server: Http.Server, path: string, options: FileOptions, bound: number) =>
+const stayAt = (server: Http.Server, path: string, options: UnixListener, bound: number) =>
   Effect.gen(function* () {
     let inode = bound
     while (true) {
@@ -102,7 +103,7 @@ const stayAt = (server: Http.Server, path: string, options: FileOptions, bound: 
     Effect.catch(({ message }) => Effect.logError(`${message}; restart the plugin to listen there again`))
   )
 
-const bindUnix = (server: Net.Server, path: string, options: FileOptions) =>
+const bindUnix = (server: Net.Server, path: string, options: UnixListener) =>
   Effect.gen(function* () {
     const { folderMode } = options
     const unfinished = Path.join(Path.dirname(path), `.${process.pid}.sock`)
@@ -135,7 +136,7 @@ const refuseReplaceable = (path: string, folder: string): Effect.Effect<void, So
  * Sets the socket file's group and moves it to its path, until the scope closes; then it stays if a successor has it,
  * or a predecessor that resumes serving.
  */
-const ownFile = (path: string, from: string, { groupId, handoff }: FileOptions) =>
+const ownFile = (path: string, from: string, { groupId, handoff }: UnixListener) =>
   Effect.acquireRelease(
     attempt(path, "putting the socket in its place", () => {
       if (groupId !== undefined) Fs.chownSync(from, process.getuid?.() ?? 0, groupId)

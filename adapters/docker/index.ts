@@ -23,7 +23,7 @@ export { type ClientOptions, makeClient, type PluginClient } from "./PluginClien
 export * from "./PluginDriver.ts"
 export { type PipeOptions, serveWindows } from "./PluginPipe.ts"
 export { type PlacedOptions, type ServerOptions, serve } from "./PluginServer.ts"
-export * from "./PluginSocket.ts"
+export { SocketFileError, type SocketFileOptions, serveUnix } from "./PluginSocket.ts"
 export {
   type HostPort,
   ListenError,
@@ -32,6 +32,7 @@ export {
   type SomeTlsFiles,
   serveTcp,
   type TcpError,
+  type TcpListener,
   type TcpOptions,
   TlsFilesMissing
 } from "./PluginTcp.ts"

@@ -1,9 +1,10 @@
 /** Carries out what `Difference` returns, and records the outcome in the state. A failure does not stop the rest. */
 import { Effect, Option, Result, type Scope } from "effect"
 import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/Driver.ts"
+import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
 import type { PortBinding, PortRequest } from "../../src/protocol/PortBinding.ts"
-import { type DesiredGroup, type Problem, publishLabel } from "./Desired.ts"
+import type { DesiredGroup, Problem } from "./Desired.ts"
 import { batchesOf, type Difference, type MapAction, type ReleaseAction } from "./Difference.ts"
 import { problemOf } from "./Problems.ts"
 import type { WatchState } from "./WatchState.ts"

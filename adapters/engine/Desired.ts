@@ -3,21 +3,25 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { containerLabel, type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { interfaceIn, interfaceLabel, parseLabelled } from "../../src/protocol/InterfaceLabel.ts"
 import type { Group, Labels } from "../../src/protocol/PortBinding.ts"
 import {
   groupsOf,
   hostsOf,
   type Publish,
+  type PublishTo,
   parsePublish,
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type ContainerSubscription, groupKey, subscribedContainer } from "./ContainerSubscription.ts"
 import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { attachmentOf } from "./Placement.ts"
+import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
 
 /** The owner of groups requested by labels. */
 export const watchOwner = "watch"
@@ -26,7 +30,7 @@ export const watchOwner = "watch"
 export interface DesiredGroup {
   /** See `groupKey`. */
   readonly key: string
-  /** The container's name. */
+  /** The container's name; or the addresses that the group leads to, where no container is followed. */
   readonly name: string
   readonly owner: string
   readonly group: Group
@@ -41,7 +45,7 @@ export interface Problem {
   readonly detail: string
   /** What would be mapped, as far as that is known. */
   readonly desired: DesiredGroup | undefined
-  /** Not an error: its container does not run at the moment. */
+  /** Not an error: its container does not run at the moment, or its interface has no address. */
   readonly waiting: boolean
 }
 
@@ -50,7 +54,6 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-export const publishLabel = "portmapper.publish"
 export const shareLabel = "portmapper.share"
 const healthLabel = "portmapper.health"
 const waitLabel = "portmapper.wait-healthy"
@@ -65,10 +68,14 @@ export const asksByLabel = ({ running, labels }: Container): boolean =>
  */
 export const desiredByLabels = (
   container: Container,
-  labels: Labels,
-  all: ReadonlyArray<Container>
+  own: Labels,
+  all: ReadonlyArray<Container>,
+  interfaces: Interfaces
 ): Desired => {
   const { id, name } = container
+  const labelled = interfaceIn(own)
+  if (Result.isFailure(labelled)) return problem(name, watchOwner, labelled.failure.message)
+  const { interfaceName, others: labels } = labelled.success
   const policy = Result.mapError(parsePolicy(labels), ({ message }) => message)
   const asked = labels.get(publishLabel)
   if (asked === undefined)
@@ -77,16 +84,17 @@ export const desiredByLabels = (
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
-  const publishes = texts.map(parsePublish)
+  const publishes = texts.map((text) => parseLabelled(text, interfaceName))
   const tooMany = tooManyPorts(publishes.flatMap((publish) => Result.getOrUndefined(publish) ?? []))
   if (tooMany !== undefined) return problem(name, watchOwner, `${publishLabel}: must be ${tooMany}`)
-  const own = inProject(name, labels)
-  if (Result.isFailure(own)) return problem(name, watchOwner, own.failure)
+  const shared = inProject(name, labels)
+  if (Result.isFailure(shared)) return problem(name, watchOwner, shared.failure)
+  const wanted: Wanted = { id, name, owner: watchOwner, idle }
   return together(
     publishes.map((publish, index) =>
       Result.isFailure(publish)
         ? problem(name, watchOwner, publish.failure, texts[index])
-        : desiredAt(attachment.success, publish.success, { id, name, owner: watchOwner, idle }, own.success)
+        : desiredAt(attachment.success, publish.success, wanted, shared.success, interfaces)
     )
   )
 }
@@ -97,6 +105,22 @@ const isReady = ({ unready }: Container, labels: Labels): boolean => {
   const follows = labels.has(shareLabel) || labels.has(waitLabel) || health === "follow"
   return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
 }
+
+/** The same groups, not to be mapped for now. */
+const blocked = ({ groups, problems }: Desired, detail: string, waiting: boolean): Desired => ({
+  groups: [],
+  problems: [
+    ...problems,
+    ...groups.map((desired) => ({
+      name: desired.name,
+      owner: desired.owner,
+      publish: desired.group.labels.get(publishLabel),
+      detail,
+      desired,
+      waiting
+    }))
+  ]
+})
 
 /**
  * The labels with the name of a shared service inside its compose project, so that no project joins another's:
@@ -113,38 +137,32 @@ const inProject = (name: string, labels: Labels): Result.Result<Labels, string> 
 
 /** The groups that a subscription requests. If its container does not run or does not exist, the request waits. */
 export const desiredBySubscription = (
-  subscription: ContainerSubscription,
-  all: ReadonlyArray<Container>
+  subscription: Subscription,
+  all: ReadonlyArray<Container>,
+  interfaces: Interfaces
 ): Desired => {
   const { id, owner } = subscription
   const without = new Set(subscription.without)
+  const isLeft = ({ group }: DesiredGroup) => !without.has(backendPort(group))
   const container = subscribedContainer(subscription, all)
   const name = container?.name ?? subscription.name
   const publish = parsePublish(subscription.publish)
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
-  const attachment = attachmentOfRunning(container, name, labels, all)
-  const desired = desiredAt(
-    Result.getOrElse(attachment, () => unattached),
+  const to = addressesIn(id)
+  const placed = to === undefined ? attachmentOfRunning(container, name, labels, all) : Result.succeed(to)
+  const { groups, problems } = desiredAt(
+    Result.getOrElse(placed, () => unattached),
     publish.success,
     { id, name, owner },
-    labels
+    labels,
+    interfaces
   )
-  const groups = desired.groups.filter(({ group }) => !without.has(backendPort(group)))
-  if (Result.isSuccess(attachment)) return { ...desired, groups }
-  const { failure: detail } = attachment
-  const waiting = container?.running !== true
-  return {
-    groups: [],
-    problems: groups.map((each) => ({
-      name,
-      owner,
-      publish: subscription.publish,
-      detail,
-      desired: each,
-      waiting
-    }))
+  const desired: Desired = {
+    groups: groups.filter(isLeft),
+    problems: problems.filter(({ desired }) => desired === undefined || isLeft(desired))
   }
+  return Result.isSuccess(placed) ? desired : blocked(desired, placed.failure, container?.running !== true)
 }
 
 export const together = (all: ReadonlyArray<Desired>): Desired => ({
@@ -164,6 +182,9 @@ const attachmentOfRunning = (
     : Result.fail(`container ${name} is not running`)
 }
 
+/** Labels of the mapping that no label of the container sets. */
+const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
+
 /** Whose ports are wanted, and how. */
 interface Wanted {
   readonly id: string
@@ -173,34 +194,54 @@ interface Wanted {
 }
 
 const desiredAt = (
-  { v4, v6, network }: Placed,
+  to: Placed,
   publish: Publish,
   { id, name, owner, idle }: Wanted,
-  labels: Labels
+  labels: Labels,
+  interfaces: Interfaces
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    [containerLabel, nameAndId({ name, id })] as const,
-    ...[...labels].filter(([label]) => label !== containerLabel && label !== idleLabel),
+    addressesIn(id) === undefined
+      ? ([containerLabel, nameAndId({ name, id })] as const)
+      : ([toLabel, id] as const),
+    ...[...labels].filter(([label]) => !setHere.includes(label)),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
     [publishLabel, text] as const
   ])
-  const groups = groupsOf(publish, { v4, v6 }, own, hostsOf(publish.host ?? boundBy(network)))
-  if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)
-  return {
-    groups: groups.success.map((group) => ({
-      key: groupKey(owner, id, text, backendPort(group)),
-      name,
-      owner,
-      group
-    })),
-    problems: []
+  const at = (hosts: ReadonlyArray<Address>, place?: string): Desired => {
+    const groups = groupsOf(publish, to, own, hosts)
+    if (Result.isFailure(groups)) return problem(name, owner, groups.failure, text)
+    return {
+      groups: groups.success.map((group) => ({
+        key: groupKey(owner, id, text, backendPort(group), place),
+        ...{ name, owner, group }
+      })),
+      problems: []
+    }
   }
+  const { interfaceName } = publish
+  if (interfaceName === undefined) return at(hostsOf(publish.host ?? boundBy(to.network)))
+  // One group for each address: where the port of one is taken, it is published at the others.
+  const addresses = interfaces.get(interfaceName)
+  const reachable = addresses?.filter(({ family }) => family === 6 || to.v4 !== undefined) ?? []
+  return reachable.length === 0
+    ? blocked(at([nowhereIn(to)], interfaceName), lack(interfaceName, addresses), true)
+    : together(reachable.map((address) => at([address], address.key)))
+}
+
+const lack = (interfaceName: string, addresses: ReadonlyArray<Address> | undefined): string => {
+  if (addresses === undefined) return `there is no interface ${interfaceName} now`
+  return addresses.length === 0
+    ? `the interface ${interfaceName} has no address now`
+    : `the interface ${interfaceName} has no IPv6 address now, and IPv4 leads to an IPv4 address only`
 }
 
 /** The address at which the Engine binds a `-p` without one: for the Engine, `0.0.0.0` alone means both families. */
-const boundBy = ({ hostBinding }: Placed["network"]): Address | undefined =>
-  hostBinding?.family === 4 && isUnspecified(hostBinding) ? undefined : hostBinding
+const boundBy = (network: Placed["network"]): Address | undefined => {
+  const hostBinding = network?.hostBinding
+  return hostBinding?.family === 4 && isUnspecified(hostBinding) ? undefined : hostBinding
+}
 
 const backendPort = ({ entries }: Group): number => entries[0]?.backend.port ?? 0
 
@@ -211,6 +252,13 @@ const problem = (name: string, owner: string, detail: string, publish?: string):
 
 /** The groups of a container without an address: never mapped, only listed with their problem. */
 const noAddress: Address = { text: "", family: 4, octets: new Uint8Array(4), zone: "", key: "" }
-const unattached: Placed = { v4: noAddress, v6: undefined, network: { hostBinding: undefined } }
+const unattached: Placed = { v4: noAddress, v6: undefined }
 
-type Placed = Pick<Attachment, "v4" | "v6"> & { readonly network: Pick<Network, "hostBinding"> }
+/** The host's side of a group that has no address there. */
+const nowhereIn = ({ v4 }: PublishTo): Address => ({ ...noAddress, family: v4 === undefined ? 6 : 4 })
+
+type Placed = PublishTo & { readonly network?: Pick<Network, "hostBinding"> }
+
+/** Whether the labels may name an interface. */
+export const mayNameInterface = (labels: Labels): boolean =>
+  labels.has(interfaceLabel) || /[A-Za-z_][\w.-]*:/.test(labels.get(publishLabel) ?? "")

@@ -5,6 +5,7 @@
  */
 import { Effect, Result } from "effect"
 import { idleLabel, isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
+import { containerLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
@@ -29,11 +30,15 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // An image must not put itself in front of somebody's port.
   share: () => "opens",
   balance: () => "opens",
+  // An image must neither take a port from other hosts, nor share one that is to be unique.
+  scope: () => "opens",
   health: () => "opens",
   "wait-healthy": () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.
-  network: () => "steers"
+  network: () => "steers",
+  // The network may bind where it can't be reached from outside.
+  interface: () => "steers"
 }
 
 /** The label with which compose marks the containers of a project. */
@@ -43,8 +48,8 @@ export const projectLabel = "com.docker.compose.project"
  * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
  */
 export const labelEffect = (name: string, value: string): LabelEffect => {
-  // Written by `watch` itself.
-  if (name === "portmapper.container" || name === idleLabel) return "opens"
+  // Written by the plugin itself.
+  if ([containerLabel, toLabel, idleLabel].includes(name)) return "opens"
   const known = labelNames.find((known) => name === `portmapper.${known}`)
   return known === undefined ? "narrows" : labelEffects[known](value)
 }

@@ -1,15 +1,15 @@
 /** What the driver has mapped for containers, by the keys of the groups. Pure. */
 import { Result } from "effect"
-import { containerLabel } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Group, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
-import { groupKey } from "./ContainerSubscription.ts"
-import { publishLabel } from "./Desired.ts"
+import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
+import { groupKey } from "./Subscription.ts"
 
 export interface ObservedGroup {
-  /** The container's name when it was mapped. */
+  /** The container's name when it was mapped; see `DesiredGroup`. */
   readonly name: string
   readonly owner: string
   /** 0 if it has no host port (mode `routed`). */
@@ -28,10 +28,12 @@ export type Observed = ReadonlyMap<string, ObservedGroup>
 export const observedFrom = (listed: ReadonlyArray<ListedMapping>, before: Observed): Observed => {
   const found = new Map<string, ObservedGroup>()
   for (const mapping of listed) {
-    const of = containerOf(mapping)
+    const of = followedOf(mapping)
     const binding = bindingOf(mapping)
     if (of === undefined || binding === undefined) continue
-    const { name, key } = of
+    const { name, id, publish } = of
+    const place = interfaceOf(publish) === undefined ? undefined : binding.host.key
+    const key = groupKey(mapping.owner, id, publish, mapping.backendPort, place)
     const bindings = [...(found.get(key)?.bindings ?? []), binding]
     const { owner, frontendPort: port } = mapping
     found.set(key, { name, owner, port, bindings, signature: undefined })
@@ -56,15 +58,14 @@ export const entryText = ({
 }: Pick<ReleasedBinding, "protocol" | "host" | "backend">): string =>
   `${protocol} ${host.key} ${backend.address?.key} ${backend.port}`
 
-const containerOf = ({
-  owner,
-  labels,
-  backendPort
-}: ListedMapping): { readonly name: string; readonly key: string } | undefined => {
-  const [, name, id] = /^(.+)\/([0-9a-f]{12})$/.exec(labels.get(containerLabel) ?? "") ?? []
+const followedOf = ({
+  labels
+}: ListedMapping): { readonly name: string; readonly id: string; readonly publish: string } | undefined => {
+  const to = labels.get(toLabel)
+  const [, name = to, id = to] = /^(.+)\/([0-9a-f]{12})$/.exec(labels.get(containerLabel) ?? "") ?? []
   const publish = labels.get(publishLabel)
   if (name === undefined || id === undefined || publish === undefined) return undefined
-  return { name, key: groupKey(owner, id, publish, backendPort) }
+  return { name, id, publish }
 }
 
 const bindingOf = (mapping: ListedMapping): ReleasedBinding | undefined => {

@@ -1,9 +1,9 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
-import { containerLabel } from "../../src/mapper/Labels.ts"
 import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
+import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { type DesiredGroup, type Problem, publishLabel, shareLabel } from "./Desired.ts"
+import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 
 export interface StandingProblem {
@@ -34,7 +34,7 @@ export const problemOf = (desired: DesiredGroup, error: DriverError): Problem =>
   waiting: false
 })
 
-/** The first problem of a container, and how many more it has. */
+/** The first problem of a container or an interface's ports, and how many more it has. */
 export const problemsText = (problems: ReadonlyArray<Problem>): string => {
   const [first, ...rest] = problems
   if (first === undefined) return ""
@@ -66,6 +66,7 @@ export const concerns = (
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
   const { name, owner, publish, detail, desired } = problem
   const entry = desired?.group.entries[0]
+  const isOfContainer = desired?.group.labels.has(toLabel) !== true
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
     frontendIp: entry?.requestedAddress ?? "",
@@ -76,11 +77,11 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     owner,
     state: "conflicted",
     sinceMillis,
-    container: name,
+    container: isOfContainer ? name : undefined,
     reason: detail,
     service: desired?.group.labels.get(shareLabel),
     labels: new Map([
-      [containerLabel, name],
+      [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
       ["portmapper.error", detail]
     ]),

@@ -1,17 +1,28 @@
-/** `Driver.followContainer`: publishes a container's ports by its name, and subscribes to it. */
+/**
+ * `Driver.followContainer` and `followInterface`: publishes ports of a container or at an interface, and subscribes to
+ * it.
+ */
 import { Effect, Exit, Result, Schema } from "effect"
-import { CurrentOwner, type FollowRequest } from "../../src/protocol/Driver.ts"
+import { parsePolicy } from "../../src/mapper/Labels.ts"
+import type { InterfaceAddresses, Interfaces } from "../../src/ports/InterfaceAddresses.ts"
+import {
+  CurrentOwner,
+  type FollowRequest,
+  type InterfaceRequest,
+  isSession
+} from "../../src/protocol/Driver.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
-import { publishText } from "../../src/protocol/PublishSyntax.ts"
+import { interfaceOf, publishText } from "../../src/protocol/PublishSyntax.ts"
+import type { RequestError } from "../../src/protocol/RequestError.ts"
 import { mapDesired } from "./Apply.ts"
-import type { ContainerSubscription } from "./ContainerSubscription.ts"
 import { desiredBySubscription, together } from "./Desired.ts"
 import { mapActions } from "./Difference.ts"
 import type { Container } from "./Engine.ts"
 import { findContainer } from "./Placement.ts"
+import { addressesText, type Subscription } from "./Subscription.ts"
 import { personsOwner, type WatchState } from "./WatchState.ts"
 
-/** A container that can't be followed. */
+/** A container or an interface that can't be followed. */
 export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRefused", {
   detail: Schema.String
 }) {
@@ -20,34 +31,73 @@ export class FollowRefused extends Schema.TaggedError<FollowRefused>()("FollowRe
   }
 }
 
-/**
- * Maps all of the ports or none; the scope is the delivery of the answer, see `Driver`. Runs `onUndone` if it is
- * undone.
- */
-export const subscribe = Effect.fnUntraced(function* (
-  state: WatchState,
-  request: FollowRequest,
-  containers: ReadonlyArray<Container>,
-  onUndone: Effect.Effect<void>
+/** What both have in common. */
+interface Subscribing {
+  readonly state: WatchState
+  readonly interfaces: InterfaceAddresses["Service"]
+  /** Runs if the subscription is undone. */
+  readonly onUndone: Effect.Effect<void>
+}
+
+/** Maps all of the ports or none; the scope is the delivery of the answer, see `Driver`. */
+export const subscribeToContainer = Effect.fnUntraced(function* (
+  subscribing: Subscribing,
+  { container: text, ...request }: FollowRequest,
+  containers: ReadonlyArray<Container>
 ) {
-  const container = yield* runningContainer(request.container, containers)
-  // The default owner is an Engine, which follows no container: the caller is a user who gave no owner.
-  const caller = yield* CurrentOwner
-  const owner = caller === "engine" ? personsOwner : caller
-  const added = request.publish.map(
-    (publish): ContainerSubscription => ({
-      id: container.id,
-      name: container.name,
-      publish: publishText(publish),
-      labels: Object.fromEntries(request.labels),
+  const { id, name } = yield* runningContainer(text, containers)
+  const added = yield* subscriptionsTo({ id, name }, request, yield* followingOwner)
+  return yield* subscribe(subscribing, added, containers)
+})
+
+/** As `subscribeToContainer`; what waits for an address is not in the answer. */
+export const subscribeToInterface = Effect.fnUntraced(function* (
+  subscribing: Subscribing,
+  { to, ...request }: InterfaceRequest
+) {
+  const owner = yield* followingOwner
+  if (isSession(owner))
+    return yield* new FollowRefused({
+      detail: `${owner} is a session, which ends, and an interface is followed until it is unmapped: name another owner`
+    })
+  const name = addressesText(to)
+  return yield* subscribe(subscribing, yield* subscriptionsTo({ id: name, name }, request, owner), [])
+})
+
+/** The default owner is an Engine, which follows nothing: the caller is a user who gave no owner. */
+const followingOwner = Effect.map(CurrentOwner, (owner) => (owner === "engine" ? personsOwner : owner))
+
+/** The labels are checked here: the driver sees them only once an interface has an address. */
+const subscriptionsTo = (
+  target: Pick<Subscription, "id" | "name">,
+  { publish, labels }: Pick<FollowRequest, "publish" | "labels">,
+  owner: string
+): Effect.Effect<ReadonlyArray<Subscription>, RequestError> =>
+  Effect.as(
+    Effect.fromResult(parsePolicy(labels)),
+    publish.map((each) => ({
+      ...target,
+      publish: publishText(each),
+      labels: Object.fromEntries(labels),
       owner,
       without: []
-    })
+    }))
   )
-  const { groups, problems } = together(added.map((each) => desiredBySubscription(each, containers)))
-  const [problem] = problems
+
+const subscribe = Effect.fnUntraced(function* (
+  { state, interfaces, onUndone }: Subscribing,
+  added: ReadonlyArray<Subscription>,
+  containers: ReadonlyArray<Container>
+) {
+  const isNamed = added.some(({ publish }) => interfaceOf(publish) !== undefined)
+  const addresses: Interfaces = isNamed ? yield* interfaces.current : new Map()
+  const { groups, problems } = together(
+    added.map((each) => desiredBySubscription(each, containers, addresses))
+  )
+  // An interface is waited for.
+  const problem = problems.find(({ waiting }) => !waiting)
   if (problem !== undefined)
-    return yield* new FollowRefused({ detail: `container ${container.name}: ${problem.detail}` })
+    return yield* new FollowRefused({ detail: `container ${problem.name}: ${problem.detail}` })
   let unsubscribe: (() => void) | undefined
   yield* Effect.addFinalizer((exit) => {
     if (Exit.isSuccess(exit) || unsubscribe === undefined) return Effect.void

@@ -1,15 +1,16 @@
 /**
- * Publishes the ports that an Engine's containers request, and keeps them published. `Desired` and `Observed`
- * compute what should be and what is mapped, `Difference` the actions between them; `Worker` carries these out, and
- * `WatchState` holds the state of all of them.
+ * Publishes the ports that an Engine's containers request, and those that users want at an interface, and keeps them
+ * published. `Desired` and `Observed` compute what should be and what is mapped, `Difference` the actions between them;
+ * `Worker` carries these out, and `WatchState` holds the state of all of them.
  */
-import { Effect, Option, Queue, Result, type Scope, Semaphore } from "effect"
-import { Driver } from "../../src/protocol/Driver.ts"
+import { Deferred, Effect, Option, Queue, Result, type Scope, Semaphore, Stream } from "effect"
+import { InterfaceAddresses, type Interfaces } from "../../src/ports/InterfaceAddresses.ts"
+import { Driver, type FollowRequest } from "../../src/protocol/Driver.ts"
 import { Engine } from "./Engine.ts"
 import { listen } from "./Listen.ts"
 import { findContainer } from "./Placement.ts"
 import { listedProblem } from "./Problems.ts"
-import { subscribe } from "./Subscribe.ts"
+import { subscribeToContainer, subscribeToInterface } from "./Subscribe.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 import { WatchState } from "./WatchState.ts"
 import { type WorkerEvent, work } from "./Worker.ts"
@@ -23,7 +24,8 @@ export interface WatchOptions {
 
 /**
  * Watches until the scope closes; all mappings stay published then. Returns the driver to serve instead of the one
- * below: it also lists requests that could not be published, follows containers, and notices what is unmapped.
+ * below: it also lists requests that could not be published, follows containers and interfaces, and notices what is
+ * unmapped. Without an Engine it follows interfaces only.
  */
 export const startWatch = Effect.fnUntraced(function* ({
   trustImageLabels,
@@ -31,17 +33,18 @@ export const startWatch = Effect.fnUntraced(function* ({
 }: WatchOptions): Effect.fn.Return<
   Driver["Service"],
   RecordError,
-  Engine | Driver | WatchRecord | Scope.Scope
+  InterfaceAddresses | Driver | WatchRecord | Scope.Scope
 > {
-  const engine = yield* Engine
+  const engine = Option.getOrUndefined(yield* Effect.serviceOption(Engine))
+  const interfaces = yield* InterfaceAddresses
   const base = yield* Driver
   const record = yield* WatchRecord
   const state = new WatchState(yield* record.load)
   const events = yield* Queue.unbounded<WorkerEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
-  const save = Effect.suspend(() => {
-    const unsaved = state.takeUnsaved()
+  const save = Effect.flatMap(record.isLost, (isLost) => {
+    const unsaved = state.takeUnsaved(isLost)
     return unsaved === undefined
       ? Effect.void
       : Effect.catch(record.save(unsaved), ({ message }) =>
@@ -50,24 +53,54 @@ export const startWatch = Effect.fnUntraced(function* ({
   })
   const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)
 
-  yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
-  yield* Effect.forkScoped(work({ engine, state, events, save, trustImageLabels, onConnected }, oneAtATime))
+  if (engine !== undefined)
+    yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
+  const interfacesNamed = yield* Deferred.make<void>()
+  const onInterfaces = (now: Interfaces) =>
+    state.hasOutdated(now) ? Queue.offer(events, { _tag: "Interfaces" }) : Effect.void
+  yield* Effect.forkScoped(
+    Effect.andThen(Deferred.await(interfacesNamed), listenToInterfaces(interfaces, onInterfaces))
+  )
+  // The first event of an Engine is that it is connected, which may be long after the start.
+  if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
+  const options = { engine, interfaces, interfacesNamed, state, events, save, trustImageLabels, onConnected }
+  yield* Effect.forkScoped(work(options, oneAtATime))
 
   const { listPorts } = base
+  const subscribing = { state, interfaces, onUndone: resync }
+  const following = <A, E, R>(
+    { publish }: Pick<FollowRequest, "publish">,
+    subscribed: Effect.Effect<A, E, R>
+  ) => {
+    const notice = publish.some(({ interfaceName }) => interfaceName !== undefined)
+      ? Queue.offer(events, { _tag: "Interfaces" })
+      : Effect.void
+    return subscribed.pipe(
+      Effect.tap(Effect.andThen(notice, save)),
+      Effect.provideService(Driver, base),
+      oneAtATime
+    )
+  }
   return Driver.of({
     ...base,
     unmapPorts: (release) =>
       Effect.andThen(
-        base.unmapPorts(release),
-        Effect.suspend(() => (state.dismiss(release.bindings) ? resync : Effect.void))
+        Effect.suspend(() => base.unmapPorts(state.releaseOf(release))),
+        Effect.suspend(() => (state.dismiss(release) ? resync : Effect.void))
       ),
-    followContainer: (request) =>
-      Effect.flatMap(engine.containers, (containers) => subscribe(state, request, containers, resync)).pipe(
-        Effect.tap(save),
-        Effect.provideService(Driver, base),
-        oneAtATime
-      ),
-    ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) }),
+    followInterface: (request) => following(request, subscribeToInterface(subscribing, request)),
+    ...(engine === undefined
+      ? {}
+      : {
+          followContainer: (request) =>
+            following(
+              request,
+              Effect.flatMap(engine.containers, (containers) =>
+                subscribeToContainer(subscribing, request, containers)
+              )
+            ),
+          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
+        }),
     ...(listPorts === undefined
       ? {}
       : {
@@ -78,6 +111,28 @@ export const startWatch = Effect.fnUntraced(function* ({
         })
   })
 })
+
+/** Never ends. A failure, which means that this process lacks descriptors or memory, is logged once. */
+const listenToInterfaces = (
+  { changes }: InterfaceAddresses["Service"],
+  onChange: (now: Interfaces) => Effect.Effect<unknown>
+): Effect.Effect<never> =>
+  Effect.suspend(() => {
+    let logged: string | undefined
+    const listening = Stream.runForEach(changes, (now) => {
+      logged = undefined
+      return onChange(now)
+    })
+    return listening.pipe(
+      Effect.catch(({ message }) => {
+        const log = message === logged ? Effect.void : Effect.logWarning(`${message}; retrying`)
+        logged = message
+        return log
+      }),
+      Effect.andThen(Effect.sleep("1 second")),
+      Effect.forever
+    )
+  })
 
 /** The Engine knows the names and addresses of all containers, also of those that other callers map. */
 const drainByName =

@@ -6,10 +6,10 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
 import { writePrivateUnsafe } from "../node/StateDirectory.ts"
-import { ContainerSubscription } from "./ContainerSubscription.ts"
+import { Subscription } from "./Subscription.ts"
 
 export interface Recorded {
-  readonly follows: ReadonlyArray<ContainerSubscription>
+  readonly follows: ReadonlyArray<Subscription>
   /** Ports that were picked, by the keys of groups. */
   readonly granted: ReadonlyMap<string, number>
 }
@@ -30,12 +30,15 @@ export class WatchRecord extends Context.Service<
     readonly load: Effect.Effect<Recorded, RecordError>
     /** Atomic: if this fails, the previous record stays. */
     readonly save: (recorded: Recorded) => Effect.Effect<void, RecordError>
+    /** Whether what was loaded or saved is not there, as where another process removed the directory. */
+    readonly isLost: Effect.Effect<boolean>
   }
 >()("portmapper/engine/WatchRecord") {
   /** In an existing private directory. */
   static readonly layer = (directory: string): Layer.Layer<WatchRecord> =>
     Layer.sync(WatchRecord, () => {
       const path = Path.join(directory, watchFile)
+      let isKept = Fs.existsSync(path)
       const attempt = <A>(run: () => A) =>
         Effect.try({
           try: run,
@@ -48,9 +51,11 @@ export class WatchRecord extends Context.Service<
           return { follows, granted: new Map(Object.entries(granted)) }
         }),
         save: ({ follows, granted }) =>
-          attempt(() =>
+          attempt(() => {
+            isKept = true
             writePrivateUnsafe(path, JSON.stringify({ follows, granted: Object.fromEntries(granted) }))
-          )
+          }),
+        isLost: Effect.sync(() => isKept && !Fs.existsSync(path))
       }
     })
 
@@ -61,7 +66,8 @@ export class WatchRecord extends Context.Service<
       save: (recorded) =>
         Effect.sync(() => {
           kept = recorded
-        })
+        }),
+      isLost: Effect.succeed(false)
     }
   })
 }
@@ -71,7 +77,7 @@ export const watchFile = "watch.json"
 const nothing: Recorded = { follows: [], granted: new Map() }
 
 const File = Schema.Struct({
-  follows: Schema.Array(ContainerSubscription),
+  follows: Schema.Array(Subscription),
   granted: Schema.Record(Schema.String, Schema.Number)
 })
 

@@ -1,18 +1,31 @@
 /** The whole state of a watch; its methods do no input or output. */
+import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { meansBackend, type PortBinding, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { interfaceLabel } from "../../src/protocol/InterfaceLabel.ts"
 import {
-  type ContainerSubscription,
-  renamed,
-  shortIdOfKey,
-  subscriptionKey,
-  withoutGroups
-} from "./ContainerSubscription.ts"
-import { type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
+  meansBackend,
+  type PortBinding,
+  type Release,
+  type ReleasedBinding
+} from "../../src/protocol/PortBinding.ts"
+import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
+import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
 import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import {
+  addressesIn,
+  keysAtInterface,
+  leadsToAddresses,
+  portKeyOf,
+  publishOfKey,
+  renamed,
+  type Subscription,
+  shortIdOfKey,
+  subscriptionKey,
+  withoutPorts
+} from "./Subscription.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
 /** A stop takes ten seconds by default, and may be given more. */
@@ -21,9 +34,11 @@ const stoppingMillis = 60_000
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
   readonly #granted: Map<string, number>
-  #subscriptions: ReadonlyArray<ContainerSubscription>
-  /** Groups of labels that a user unmapped: not mapped again until their containers are restarted. */
+  #subscriptions: ReadonlyArray<Subscription>
+  /** Ports of labels that a user unmapped: not mapped again until their containers are restarted. */
   readonly #dismissed = new Set<string>()
+  /** The addresses of the interfaces that were named in the last reconciliation, as one text. */
+  #interfaces: { readonly names: ReadonlySet<string>; readonly text: string } = { names: new Set(), text: "" }
   /** When a container ended, or was sent a signal that ends it, by its id. */
   readonly #stopping = new Map<string, number>()
   #problems: Map<string, StandingProblem> = new Map()
@@ -45,7 +60,7 @@ export class WatchState {
     return this.#granted
   }
 
-  get subscriptions(): ReadonlyArray<ContainerSubscription> {
+  get subscriptions(): ReadonlyArray<Subscription> {
     return this.#subscriptions
   }
 
@@ -57,6 +72,24 @@ export class WatchState {
   owners(): ReadonlySet<string> {
     const mentioned = [...this.#subscriptions, ...this.#observed.values()]
     return new Set([watchOwner, personsOwner, ...mentioned.map(({ owner }) => owner)])
+  }
+
+  /** What was observed of ports that lead to addresses, and to no container. */
+  get observedAtAddresses(): Observed {
+    return new Map([...this.#observed].filter(([key]) => leadsToAddresses(key)))
+  }
+
+  get problemsOfContainers(): ReadonlyArray<Problem> {
+    const all = [...this.#problems.values()].map(({ problem }) => problem)
+    return all.filter(({ desired }) => desired === undefined || !leadsToAddresses(desired.key))
+  }
+
+  /** Whether nothing is followed that leads to addresses, nor mapped for that. */
+  isIdle(): boolean {
+    return (
+      this.observedAtAddresses.size === 0 &&
+      !this.#subscriptions.some(({ id }) => addressesIn(id) !== undefined)
+    )
   }
 
   /** Everything that the driver has mapped for these owners now. */
@@ -101,17 +134,35 @@ export class WatchState {
   }
 
   /**
-   * Without the dismissed groups. A dismissed group that is not among these becomes desired again when it comes
-   * back.
+   * Without the dismissed ports. A dismissed port that is not among these becomes desired again when it comes back;
+   * what is desired for containers is among them only if they are known.
    */
-  undismissed(desired: ReadonlyArray<DesiredGroup>): ReadonlyArray<DesiredGroup> {
-    const keys = new Set(desired.map(({ key }) => key))
-    for (const key of this.#dismissed) if (!keys.has(key)) this.#dismissed.delete(key)
-    return desired.filter(({ key }) => !this.#dismissed.has(key))
+  undismissed({ groups, problems }: Desired, areContainersKnown: boolean): Desired {
+    const all = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])]
+    const keys = new Set(all.map(({ key }) => portKeyOf(key)))
+    for (const key of this.#dismissed)
+      if (!keys.has(key) && (areContainersKnown || leadsToAddresses(key))) this.#dismissed.delete(key)
+    return {
+      groups: groups.filter((desired) => !this.isDismissed(desired)),
+      problems: problems.filter(({ desired }) => desired === undefined || !this.isDismissed(desired))
+    }
   }
 
   isDismissed({ key }: DesiredGroup): boolean {
-    return this.#dismissed.has(key)
+    return this.#dismissed.has(portKeyOf(key))
+  }
+
+  /** These addresses were used for what is desired. */
+  usedInterfaces(interfaces: Interfaces, { groups, problems }: Desired): void {
+    const keys = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
+    const names = new Set([...new Set(keys.map(publishOfKey))].flatMap((text) => interfaceOf(text) ?? []))
+    this.#interfaces = { names, text: addressesOf(names, interfaces) }
+  }
+
+  /** Whether the last reconciliation used other addresses than these. */
+  hasOutdated(interfaces: Interfaces): boolean {
+    const { names, text } = this.#interfaces
+    return addressesOf(names, interfaces) !== text
   }
 
   mapped({ key, name, owner, group }: DesiredGroup, answer: ReadonlyArray<PortBinding>): void {
@@ -137,35 +188,69 @@ export class WatchState {
     for (const { key } of groups) this.#observed.delete(key)
   }
 
+  /** What a caller releases; the ports of an interface at all of its addresses. */
+  releaseOf(release: Release): Release {
+    if (!release.labels.has(interfaceLabel)) return release
+    const ports = this.#portsOf(release)
+    const bindings = [...this.#observed].flatMap(([key, { bindings }]) =>
+      ports.has(portKeyOf(key)) ? bindings : []
+    )
+    return { ...release, bindings }
+  }
+
   /**
-   * A caller released these bindings: their groups must not be mapped again. Returns whether they belonged to any.
+   * A caller released this: its ports must not be mapped again, at no address of their interface. Returns whether
+   * there were any.
    */
-  dismiss(released: ReadonlyArray<ReleasedBinding>): boolean {
-    const keys = new Set<string>()
-    for (const [key, { bindings }] of this.#observed)
-      if (bindings.some((each) => released.some((other) => isReleasedBy(each, other)))) keys.add(key)
-    for (const { problem } of this.#problems.values())
-      if (problem.desired !== undefined && released.some((each) => concerns(problem, each, this.#granted)))
-        keys.add(problem.desired.key)
-    if (keys.size === 0) return false
-    this.#setSubscriptions(this.#subscriptions.flatMap((each) => withoutGroups(each, keys) ?? []))
-    for (const key of keys) {
-      if (key.startsWith(`${watchOwner} `)) this.#dismissed.add(key)
-      this.#observed.delete(key)
-    }
+  dismiss(release: Release): boolean {
+    const ports = this.#portsOf(release)
+    if (ports.size === 0) return false
+    this.#setSubscriptions(this.#subscriptions.flatMap((each) => withoutPorts(each, ports) ?? []))
+    for (const port of ports) if (port.startsWith(`${watchOwner} `)) this.#dismissed.add(port)
+    const { bindings } = this.releaseOf(release)
+    for (const [key, group] of this.#observed)
+      if (group.bindings.some((each) => bindings.some((released) => isReleasedBy(each, released))))
+        this.#observed.delete(key)
     for (const [key, { problem }] of this.#problems)
-      if (keys.has(problem.desired?.key ?? "")) this.#problems.delete(key)
+      if (problem.desired !== undefined && ports.has(portKeyOf(problem.desired.key)))
+        this.#problems.delete(key)
     return true
+  }
+
+  /** The keys of the ports that are mapped as released, or would be. */
+  #portsOf({ bindings: released, labels }: Release): ReadonlySet<string> {
+    const interfaceName = labels.get(interfaceLabel)
+    const isThere = (key: string) =>
+      interfaceName === undefined || interfaceOf(publishOfKey(key)) === interfaceName
+    const keys = [...this.#observed]
+      .filter(([, { bindings }]) =>
+        bindings.some((one) =>
+          released.some((by) =>
+            isReleasedBy(one, interfaceName === undefined ? by : { ...by, host: one.host })
+          )
+        )
+      )
+      .map(([key]) => key)
+    for (const { problem } of this.#problems.values()) {
+      const { desired } = problem
+      const [entry] = desired?.group.entries ?? []
+      if (desired === undefined || entry === undefined) continue
+      const isMeant = (by: ReleasedBinding) =>
+        concerns(problem, interfaceName === undefined ? by : { ...by, host: entry.host }, this.#granted)
+      if (released.some(isMeant)) keys.push(desired.key)
+    }
+    const subscribed = this.#subscriptions.flatMap((each) => keysAtInterface(each, released, interfaceName))
+    return new Set([...keys.filter(isThere).map(portKeyOf), ...subscribed])
   }
 
   /**
    * Replaces subscriptions with the same keys. Returns a function that restores the old ones, and leaves alone what
    * others subscribed to since.
    */
-  subscribe(added: ReadonlyArray<ContainerSubscription>): () => void {
+  subscribe(added: ReadonlyArray<Subscription>): () => void {
     const keys = new Set(added.map(subscriptionKey))
     const same = this.#subscriptions.filter((each) => keys.has(subscriptionKey(each)))
-    const replaceBy = (these: ReadonlyArray<ContainerSubscription>) => {
+    const replaceBy = (these: ReadonlyArray<Subscription>) => {
       const others = this.#subscriptions.filter((each) => !keys.has(subscriptionKey(each)))
       this.#setSubscriptions([...others, ...these])
     }
@@ -186,9 +271,9 @@ export class WatchState {
     })
   }
 
-  /** The record to save, if it changed since the last call. */
-  takeUnsaved(): Recorded | undefined {
-    if (!this.#unsaved) return undefined
+  /** The record to save, if it changed since the last call, or is lost. */
+  takeUnsaved(isLost = false): Recorded | undefined {
+    if (!this.#unsaved && !isLost) return undefined
     this.#unsaved = false
     return { follows: this.#subscriptions, granted: this.#granted }
   }
@@ -198,7 +283,7 @@ export class WatchState {
     else this.#observed.set(key, group)
   }
 
-  #setSubscriptions(subscriptions: ReadonlyArray<ContainerSubscription>): void {
+  #setSubscriptions(subscriptions: ReadonlyArray<Subscription>): void {
     this.#subscriptions = subscriptions
     this.#unsaved = true
   }
@@ -218,6 +303,9 @@ const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>
   one.protocol === by.protocol &&
   (one.port === 0 ? by.backend.address !== undefined : one.host.key === by.host.key) &&
   meansBackend(by.backend, one.backend)
+
+const addressesOf = (names: ReadonlySet<string>, interfaces: Interfaces): string =>
+  JSON.stringify([...names].map((name) => interfaces.get(name)?.map(({ key }) => key)))
 
 const releasedOf = ({ entry, port, discarded }: PortBinding): ReadonlyArray<ReleasedBinding> =>
   discarded === undefined

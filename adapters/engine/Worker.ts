@@ -1,22 +1,33 @@
 /**
- * The single fiber that reconciles: after each event of the Engine, at intervals, and after a failure with growing
- * delays.
+ * The single fiber that reconciles: after each event of the Engine or an interface, at intervals, and after a failure
+ * with growing delays.
  */
-import { Cause, Clock, Effect, Option, Queue } from "effect"
+import { Cause, Clock, Deferred, Effect, Option, Queue, Result } from "effect"
+import type { InterfaceAddresses, InterfaceError, Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { Driver, type DriverError, ListedOwner } from "../../src/protocol/Driver.ts"
+import type { Labels } from "../../src/protocol/PortBinding.ts"
+import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
 import { monotonicMillis } from "../node/monotonicMillis.ts"
 import { applyDifference } from "./Apply.ts"
-import { asksByLabel, type Desired, desiredByLabels, desiredBySubscription, together } from "./Desired.ts"
+import { asksByLabel, desiredByLabels, desiredBySubscription, mayNameInterface, together } from "./Desired.ts"
 import { difference } from "./Difference.ts"
 import type { Container, Engine, EngineError, EngineEvent } from "./Engine.ts"
 import { makeImageLabels } from "./ImageLabels.ts"
+import { addressesIn } from "./Subscription.ts"
 import type { WatchState } from "./WatchState.ts"
 
-/** `Resync` also lists the driver's mappings, which other callers may have changed. */
-export type WorkerEvent = EngineEvent | { readonly _tag: "Resync" }
+/**
+ * `Resync` also lists the driver's mappings, which other callers may have changed. `Interfaces`: an interface that is
+ * named has other addresses.
+ */
+export type WorkerEvent = EngineEvent | { readonly _tag: "Resync" | "Interfaces" }
 
 export interface WorkerOptions {
-  readonly engine: Engine["Service"]
+  /** `undefined`: only what leads to addresses is followed, and what other processes follow is left alone. */
+  readonly engine: Engine["Service"] | undefined
+  readonly interfaces: InterfaceAddresses["Service"]
+  /** Completed once an interface is named: from then on the events of interfaces are wanted. */
+  readonly interfacesNamed: Deferred.Deferred<void>
   readonly state: WatchState
   readonly events: Queue.Queue<WorkerEvent>
   readonly save: Effect.Effect<void>
@@ -56,7 +67,7 @@ export const work = (
       if (full || !done) dueMillis = (yield* monotonicMillis) + pauseMillis
       // The Engine sends the event of a network before its lists show the change.
       for (const id of new Set(batch.flatMap(rewiredContainer)))
-        yield* Effect.ignore(engine.settled(id)).pipe(
+        yield* Effect.ignore(engine?.settled(id) ?? Effect.void).pipe(
           Effect.andThen(Queue.offer(events, { _tag: "Changed", id, action: "settled" })),
           Effect.forkChild
         )
@@ -64,32 +75,32 @@ export const work = (
   })
 
 /** Returns whether all actions succeeded, apart from the problems that it reports. */
-const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) => {
-  const images = makeImageLabels(engine)
-
-  const desiredNow = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
-    const all: Array<Desired> = []
-    for (const container of containers.filter(asksByLabel)) {
-      const labels = trustImageLabels ? container.labels : yield* images.countedLabelsOf(container)
-      if (labels !== undefined) all.push(desiredByLabels(container, labels, containers))
-    }
-    for (const each of state.subscriptions) all.push(desiredBySubscription(each, containers))
-    return together(all)
-  })
+const reconciler = (options: WorkerOptions) => {
+  const { engine, state, save } = options
+  const desiredNow = desiring(options)
+  let hasLooked = false
 
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
-    const containers = state.withStopping(yield* engine.containers, yield* monotonicMillis)
+    // A process that ended amid a call may have left something that is not followed.
+    if (engine === undefined && hasLooked && state.isIdle()) return true
+    const found = engine === undefined ? undefined : yield* Effect.result(engine.containers)
+    const containers =
+      found !== undefined && Result.isSuccess(found)
+        ? state.withStopping(found.success, yield* monotonicMillis)
+        : undefined
     const listed = full ? yield* listedOf(state.owners()) : undefined
     if (listed !== undefined) state.observe(listed)
-    state.see(containers)
-    images.forget(containers)
-    const desired = yield* desiredNow(containers)
-    const groups = state.undismissed(desired.groups)
-    const applied = yield* applyDifference(state, difference(groups, state.observed, state.granted))
-    const problems = [...desired.problems, ...applied.problems]
+    hasLooked ||= listed !== undefined
+    if (containers !== undefined) state.see(containers)
+    const desired = state.undismissed(yield* desiredNow(containers), containers !== undefined)
+    const observed = containers === undefined ? state.observedAtAddresses : state.observed
+    const applied = yield* applyDifference(state, difference(desired.groups, observed, state.granted))
+    const kept = containers === undefined ? state.problemsOfContainers : []
+    const problems = [...kept, ...desired.problems, ...applied.problems]
     for (const { text, waiting } of state.report(problems, yield* Clock.currentTimeMillis))
       yield* waiting ? Effect.logInfo(text) : Effect.logWarning(text)
     yield* save
+    if (found !== undefined) yield* Effect.fromResult(found)
     return applied.released
   })
 
@@ -103,6 +114,40 @@ const reconciler = ({ engine, state, save, trustImageLabels }: WorkerOptions) =>
         false
       )
     )
+}
+
+/** What should be published; where the containers are unknown, what leads to addresses. */
+const desiring = ({ engine, interfaces, interfacesNamed, state, trustImageLabels }: WorkerOptions) => {
+  const images = engine === undefined ? undefined : makeImageLabels(engine)
+
+  const labelled = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
+    const all: Array<readonly [container: Container, labels: Labels]> = []
+    images?.forget(containers)
+    for (const container of containers.filter(asksByLabel)) {
+      const labels =
+        trustImageLabels || images === undefined ? container.labels : yield* images.countedLabelsOf(container)
+      if (labels !== undefined) all.push([container, labels])
+    }
+    return all
+  })
+
+  return Effect.fnUntraced(function* (containers: ReadonlyArray<Container> | undefined) {
+    const asking = yield* labelled(containers ?? [])
+    const subscriptions = state.subscriptions.filter(
+      ({ id }) => containers !== undefined || addressesIn(id) !== undefined
+    )
+    const isNamed =
+      asking.some(([, labels]) => mayNameInterface(labels)) ||
+      subscriptions.some(({ publish }) => interfaceOf(publish) !== undefined)
+    if (isNamed) yield* Deferred.succeed(interfacesNamed, undefined)
+    const addresses: Interfaces = isNamed ? yield* interfaces.current : new Map()
+    const desired = together([
+      ...asking.map(([container, labels]) => desiredByLabels(container, labels, containers ?? [], addresses)),
+      ...subscriptions.map((each) => desiredBySubscription(each, containers ?? [], addresses))
+    ])
+    state.usedInterfaces(addresses, isNamed ? desired : together([]))
+    return desired
+  })
 }
 
 /** Lists owner by owner, so that the driver reads no counters: those of the whole host may take a while. */
@@ -120,7 +165,7 @@ const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {
 const rewiredContainer = (event: WorkerEvent): ReadonlyArray<string> =>
   event._tag === "Changed" && (event.action === "connect" || event.action === "disconnect") ? [event.id] : []
 
-const failureText = (cause: Cause.Cause<EngineError | DriverError>): string => {
+const failureText = (cause: Cause.Cause<EngineError | InterfaceError | DriverError>): string => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   return error === undefined ? `internal error: ${Cause.pretty(cause).split("\n")[0]}` : error.message
 }

@@ -2,11 +2,12 @@
  * The one place that chooses host adapters: the process's privileges decide the mode, and the mode decides the rest.
  */
 import { Context, type Duration, Effect, Layer, Result, Schema } from "effect"
+import type { Cluster } from "../../src/cluster/ClusterPorts.ts"
 import { ByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { Conntrack } from "../../src/firewall/Conntrack.ts"
 import { Firewall, type Guard } from "../../src/firewall/Firewall.ts"
 import { OwnPorts, withOwnPorts } from "../../src/firewall/OwnPorts.ts"
-import type { Mode } from "../../src/mapper/Labels.ts"
+import type { Mode, PortScope } from "../../src/mapper/Labels.ts"
 import { Backends, MapperConfig } from "../../src/mapper/MapperContext.ts"
 import { Mappings } from "../../src/mapper/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -26,6 +27,18 @@ import { lockState } from "../node/StateLock.ts"
 import * as LinuxRelay from "../relay/LinuxRelay.ts"
 import type { HandoverError } from "../upgrade/Messages.ts"
 
+/** Makes ports unique in a cluster; see `src/cluster`. */
+export interface ClusterWiring {
+  /** Where ports are unique whose labels don't say. */
+  readonly scope: PortScope
+  /** Puts itself in the place of the host's allocator. */
+  readonly ports: Layer.Layer<
+    PortAllocator | Cluster,
+    { readonly _tag: string; readonly message: string },
+    PortAllocator | HostSockets
+  >
+}
+
 export interface MapperOptions {
   readonly stateDirectory: string
   /** `undefined` is `auto`. */
@@ -40,6 +53,8 @@ export interface MapperOptions {
   readonly udpIdle: Duration.Duration | undefined
   /** The services that callers of every kind may join; see `Capabilities`. */
   readonly shares?: ReadonlyArray<string> | undefined
+  /** None if `undefined`: ports are unique on this host. */
+  readonly cluster?: ClusterWiring | undefined
   /** How long to wait for another process to release the state; not at all if `undefined`. */
   readonly lockWait?: Duration.Input | undefined
   /** The lock on the kernel's table, if it has to outlive the mapper; by default it ends with the mapper. */
@@ -95,9 +110,10 @@ export const mapperOn = (options: MapperOptions) =>
       )
       const ipv6 = hasIpv6()
       if (!ipv6) yield* Effect.logInfo("this host has no IPv6: nothing is published on [::]")
+      const allocator = PortAllocator.layer({ ephemeral: options.ephemeral })
       const services = Layer.mergeAll(
         Mappings.layer,
-        PortAllocator.layer({ ephemeral: options.ephemeral }),
+        options.cluster === undefined ? allocator : Layer.provide(options.cluster.ports, allocator),
         Result.isSuccess(firewall)
           ? Layer.provideMerge(LinuxConntrack.layer, Layer.succeed(Firewall, firewall.success))
           : Layer.merge(Firewall.layerNone(firewall.failure), Conntrack.layerNone),
@@ -110,7 +126,8 @@ export const mapperOn = (options: MapperOptions) =>
           marksAccepted: options.acceptMark !== undefined,
           ipv6,
           relayed: protocols,
-          shares: options.shares
+          shares: options.shares,
+          scope: options.cluster?.scope
         })
       )
       const { decorate } = options

@@ -7,7 +7,7 @@ import { Clock, Effect, Latch, type Scope, Semaphore } from "effect"
 import type { Journal } from "../../src/page/Journal.ts"
 import type { RowContext } from "../../src/page/PageRows.ts"
 import type { PageChange, PageChecks, PageHost, PageState } from "../../src/page/PageState.ts"
-import { PageView } from "../../src/page/PageView.ts"
+import { type Look, PageView } from "../../src/page/PageView.ts"
 import type { Driver, ListedMapping } from "../../src/protocol/Driver.ts"
 import type { Diagnosis, Doctor } from "./Doctor.ts"
 
@@ -18,6 +18,8 @@ export interface FeedOptions {
   /** Different in each process, and in each of its generations. */
   readonly epoch: string
   readonly use: Effect.Effect<HostUse>
+  /** The processor time that this thread has had, in milliseconds. */
+  readonly processorMillis: () => number
   readonly doctor: Doctor
   readonly reaching: string
 }
@@ -30,8 +32,6 @@ export interface Reader {
   /** Whether it has taken everything that was written. */
   readonly isReady: () => boolean
   readonly write: (parts: ReadonlyArray<Uint8Array>) => void
-  /** Closes the connection of a page that reads too slowly. */
-  readonly drop: () => void
 }
 
 export interface PageFeed {
@@ -43,16 +43,13 @@ export interface PageFeed {
 
 /** From one look to the next. */
 const intervalMillis = 1_000
-/** The part of a processor that looks may take: one in so many. */
-const dutyCycle = 32
+/** The part of a processor that looks may take: one in so many. Threads of V8 take some more for its garbage. */
+const dutyCycle = 40
 const longestIntervalMillis = 10_000
 
 /** How old the checks of `doctor` may be: while pages are open, and for one that opens. */
 const checkedEveryMillis = 300_000
 const checkedAtOnceMillis = 60_000
-
-/** How long a reader may leave something unread before it is dropped. */
-const unreadMillis = 30_000
 
 /** How much of past changes is kept for readers that missed some. */
 const keptChanges = 30
@@ -62,7 +59,6 @@ interface Following {
   readonly reader: Reader
   /** The sequence of what it was sent last; `undefined` before the first state. */
   sent: number | undefined
-  unreadSince: number | undefined
 }
 
 interface Encoded {
@@ -74,20 +70,18 @@ export const makeFeed = Effect.fnUntraced(function* (
   options: FeedOptions
 ): Effect.fn.Return<PageFeed, never, Scope.Scope> {
   const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const feed = new Feed(options)
   const turns = yield* Semaphore.make(1)
   const look = turns.withPermit(
-    Effect.suspend(() =>
-      clock.currentTimeMillisUnsafe() < feed.nextLookAt ? Effect.void : lookOnce(options, feed)
-    )
+    Effect.suspend(() => (now() < feed.nextLookAt ? Effect.void : lookOnce(options, feed, now)))
   )
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.gen(function* () {
         yield* feed.wanted.await
         yield* look
-        feed.send(clock.currentTimeMillisUnsafe())
-        yield* Effect.sleep(Math.max(feed.nextLookAt - clock.currentTimeMillisUnsafe(), 1))
+        yield* Effect.sleep(Math.max(feed.nextLookAt - now(), 1))
       })
     )
   )
@@ -96,27 +90,35 @@ export const makeFeed = Effect.fnUntraced(function* (
       look,
       Effect.sync(() => feed.stateBytes())
     ),
-    follow: (reader, lastEventId) => feed.follow(reader, lastEventId, clock.currentTimeMillisUnsafe())
+    follow: (reader, lastEventId) => feed.follow(reader, lastEventId, now() < feed.nextLookAt)
   }
 })
 
-const lookOnce = Effect.fnUntraced(function* ({ driver, use, doctor }: FeedOptions, feed: Feed) {
-  const before = process.threadCpuUsage()
+const lookOnce = Effect.fnUntraced(function* (
+  { driver, use, doctor, processorMillis }: FeedOptions,
+  feed: Feed,
+  now: () => number
+) {
+  const before = processorMillis()
   doctor.ask(checkedEveryMillis)
   const listed: ReadonlyArray<ListedMapping> = yield* Effect.catch(
     driver.listPorts ?? Effect.succeed([]),
     // The log has the reason already; the page keeps what it has.
     () => Effect.succeed(feed.listed)
   )
-  const at = yield* Clock.currentTimeMillis
-  feed.take(at, listed, doctor.found(), yield* use)
-  const { user, system } = process.threadCpuUsage(before)
-  const millis = ((user + system) / 1000) * dutyCycle
-  feed.nextLookAt = at + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
+  const lookedAt = now()
+  const look = { at: yield* Clock.currentTimeMillis, elapsedMillis: lookedAt - feed.lookedAt, listed }
+  feed.lookedAt = lookedAt
+  feed.take(look, doctor.found(), yield* use)
+  feed.send()
+  const millis = (processorMillis() - before) * dutyCycle
+  feed.nextLookAt = lookedAt + Math.min(Math.max(millis, intervalMillis), longestIntervalMillis)
 })
 
 class Feed {
   readonly wanted = Latch.makeUnsafe(false)
+  /** Of a monotonic clock. */
+  lookedAt = Number.NEGATIVE_INFINITY
   nextLookAt = Number.NEGATIVE_INFINITY
   listed: ReadonlyArray<ListedMapping> = []
   readonly #options: FeedOptions
@@ -139,10 +141,11 @@ class Feed {
     this.#context = { drops: new Map(), reaching: options.reaching }
   }
 
-  take(at: number, listed: ReadonlyArray<ListedMapping>, { checks, drops }: Diagnosis, use: HostUse): void {
+  take(look: Omit<Look, "context">, { checks, drops }: Diagnosis, use: HostUse): void {
+    const { at, listed } = look
     const { journal, reaching } = this.#options
     if (drops !== this.#context.drops) this.#context = { drops, reaching }
-    const { host, turned, ...seen } = this.#view.look({ at, listed, context: this.#context })
+    const { host, turned, ...seen } = this.#view.look({ ...look, context: this.#context })
     for (const { row, to } of turned)
       journal.note({
         kind: to,
@@ -170,7 +173,7 @@ class Feed {
     })
   }
 
-  /** The state as JSON, encoded once for each look. */
+  /** The state as JSON, encoded once for each look while there are pages. */
   stateBytes(): Uint8Array {
     if (this.#state?.sequence === this.#sequence) return this.#state.bytes
     const { journal, plugin, epoch } = this.#options
@@ -186,18 +189,18 @@ class Feed {
       checks: this.#checks
     }
     const bytes = Buffer.from(JSON.stringify(state))
-    this.#state = { sequence: this.#sequence, bytes }
+    if (this.#following.size > 0) this.#state = { sequence: this.#sequence, bytes }
     return bytes
   }
 
-  follow(reader: Reader, lastEventId: string | undefined, now: number): () => void {
-    const following: Following = { reader, sent: this.#sequenceOf(lastEventId), unreadSince: undefined }
+  /** `isFresh`: no look is about to be made. */
+  follow(reader: Reader, lastEventId: string | undefined, isFresh: boolean): () => void {
+    const following: Following = { reader, sent: this.#sequenceOf(lastEventId) }
     reader.write([Buffer.from(`retry: ${intervalMillis}\n\n`)])
     this.#following.add(following)
     this.wanted.openUnsafe()
     this.#options.doctor.ask(checkedAtOnceMillis)
-    // Otherwise a look is about to be made.
-    if (now < this.nextLookAt) this.#sendTo(following, now)
+    if (isFresh) this.#sendTo(following)
     return () => {
       this.#following.delete(following)
       if (this.#following.size > 0) return
@@ -208,20 +211,14 @@ class Feed {
     }
   }
 
-  send(now: number): void {
-    for (const following of this.#following) this.#sendTo(following, now)
+  send(): void {
+    for (const following of this.#following) this.#sendTo(following)
   }
 
   /** A reader that has not read everything gets what it misses later, so that little is ever kept for it. */
-  #sendTo(following: Following, now: number): void {
+  #sendTo(following: Following): void {
     const { reader, sent } = following
-    if (!reader.isReady()) {
-      following.unreadSince ??= now
-      if (now - following.unreadSince > unreadMillis) reader.drop()
-      return
-    }
-    following.unreadSince = undefined
-    if (sent === this.#sequence) return
+    if (!reader.isReady() || sent === this.#sequence) return
     const missed = sent === undefined ? [] : this.#changes.filter(({ sequence }) => sequence > sent)
     const isWhole = missed.length > 0 && missed.length === this.#sequence - (sent ?? 0)
     following.sent = this.#sequence
@@ -244,7 +241,7 @@ class Feed {
   #sequenceOf(lastEventId: string | undefined): number | undefined {
     const prefix = `${this.#options.epoch}-`
     const text = lastEventId?.startsWith(prefix) === true ? lastEventId.slice(prefix.length) : ""
-    return /^\d{1,15}$/.test(text) && Number(text) <= this.#sequence ? Number(text) : undefined
+    return /^[1-9]\d{0,14}$/.test(text) && Number(text) <= this.#sequence ? Number(text) : undefined
   }
 
   #keep(change: Encoded): void {

@@ -2,21 +2,8 @@
 import type * as Http from "node:http"
 import { Effect, type Scope } from "effect"
 import { closeOthers } from "../docker/Connections.ts"
-import {
-  listenUnix,
-  type SocketFileError,
-  type SocketFileOptions,
-  unixPlace
-} from "../docker/PluginSocket.ts"
-import {
-  type HostPort,
-  type Listening,
-  listenTcp,
-  plain,
-  type TcpError,
-  type TcpListener,
-  tcpPlace
-} from "../docker/PluginTcp.ts"
+import { listenUnix, type SocketFileError, type UnixListener } from "../docker/PluginSocket.ts"
+import { type Listening, listenTcp, plain, type TcpError, type TcpListener } from "../docker/PluginTcp.ts"
 import { errorText, type Refusal, refusal } from "../docker/Routes.ts"
 import { type TcpAdmission, tcpAdmission } from "../docker/TcpAdmission.ts"
 import { controlReserve, descriptorLimit } from "../node/Descriptors.ts"
@@ -29,20 +16,22 @@ export interface PageServerOptions {
   readonly file: PageFile
   /** Names by which a reverse proxy is reached. */
   readonly hosts: ReadonlyArray<string>
+  /** How long a client may read nothing of what is sent to it before it is dropped; 30 seconds. */
+  readonly unreadTimeoutMillis?: number | undefined
 }
 
 /** How many pages may be open. */
 export const maxPages = 100
 
 /** The most connections: the pages', and those of requests besides. A share of the descriptors kept for control. */
-const maxConnections = (): number => Math.min(2 * maxPages, controlReserve(descriptorLimit()) >> 3)
+const maxConnections = (): number => Math.min(2 * maxPages, controlReserve(descriptorLimit()) >> 1)
 
 const idleTimeoutMillis = 60_000
 
 /** Serves the page on a Unix socket, by the rules of the plugin's own. */
 export const servePageUnix = (
   path: string,
-  options: PageServerOptions & Pick<SocketFileOptions, "groupId" | "folderMode" | "handoff">
+  options: PageServerOptions & UnixListener
 ): Effect.Effect<void, SocketFileError, Scope.Scope> =>
   servePage(plain, (server) => listenUnix(server, path, options), options, {
     ...tcpAdmission("localhost", "localhost", undefined),
@@ -55,14 +44,10 @@ export const servePageTcp = (
 ): Effect.Effect<Listening, TcpError, Scope.Scope> =>
   listenTcp(options, (create, listen, placed) => servePage(create, listen, options, placed))
 
-/** By which the handoff knows the page's socket. */
-export const pagePlace = (asked: string | HostPort): string =>
-  typeof asked === "string" ? unixPlace(asked) : tcpPlace(asked)
-
 const servePage = <E>(
   create: (requests: Http.RequestListener) => Http.Server,
   listen: (server: Http.Server) => Effect.Effect<void, E, Scope.Scope>,
-  { feed, file, hosts }: PageServerOptions,
+  { feed, file, hosts, unreadTimeoutMillis = 30_000 }: PageServerOptions,
   { admits, isOwnHost }: TcpAdmission
 ): Effect.Effect<void, E, Scope.Scope> =>
   Effect.gen(function* () {
@@ -72,9 +57,14 @@ const servePage = <E>(
     const known: Hosts = { isOwn: isOwnHost, named }
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const made = create((request, response) =>
-          respond({ feed, file, streams, known, runFork: Effect.runForkWith(services) }, request, response)
-        )
+        const serving = { feed, file, streams, known, runFork: Effect.runForkWith(services) }
+        const made = create((request, response) => {
+          // While anything is read, however slowly, the time begins anew.
+          response.setTimeout(unreadTimeoutMillis, () => {
+            if (response.writableLength > 0) response.destroy()
+          })
+          respond(serving, request, response)
+        })
         made.keepAliveTimeout = idleTimeoutMillis
         made.maxConnections = maxConnections()
         closeOthers(made, admits)
@@ -148,16 +138,12 @@ const send = (
   response.writeHead(status, { ...guards, ...length, ...headers })
   // Node leaves the body of a HEAD out.
   response.end(body)
-  response.socket?.setTimeout(unreadTimeoutMillis)
 }
 
 const refuse = (response: Http.ServerResponse, { status, reason }: Refusal): void => {
   const more = status === 405 ? { Allow: "GET, HEAD" } : status === 503 ? { "Retry-After": "10" } : {}
   send(response, status, { "Content-Type": json, ...more }, errorText(reason))
 }
-
-/** How long a client may read nothing of an answer before it is dropped. */
-const unreadTimeoutMillis = 30_000
 
 const sendFile = (file: PageFile, { headers }: Http.IncomingMessage, response: Http.ServerResponse): void => {
   const [encoding, body] = bodyFor(file, headers["accept-encoding"]?.toString())
@@ -183,6 +169,7 @@ const stream = (
   }
   // A proxy that buffered the stream would hold events back.
   response.writeHead(200, { ...guards, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" })
+  response.flushHeaders()
   if (method === "HEAD") return void response.end()
   streams.add(response)
   const unfollow = feed.follow(readerOf(response), headers["last-event-id"]?.toString())
@@ -198,6 +185,5 @@ const readerOf = (response: Http.ServerResponse): Reader => ({
     response.cork()
     for (const part of parts) response.write(part)
     response.uncork()
-  },
-  drop: () => response.destroy()
+  }
 })

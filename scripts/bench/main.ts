@@ -4,6 +4,7 @@
  */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<void> }>> = {
   map: () => import("./map.ts"),
+  page: () => import("./page.ts"),
   transports: () => import("./transports.ts"),
   relay: () => import("./relay.ts"),
   "relay-udp": () => import("./relayUdp.ts"),
@@ -11,7 +12,8 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   services: () => import("./services.ts"),
   restore: () => import("./restore.ts"),
   cni: () => import("./cni.ts"),
-  docker: () => import("./docker.ts")
+  docker: () => import("./docker.ts"),
+  cluster: () => import("./cluster.ts")
 }
 
 const [name = ""] = process.argv.slice(2)

@@ -7,13 +7,13 @@
  * socket, and that of a bare `node:http` server that sends the same messages. It also measures what a call costs
  * the plugin's process.
  */
-import { execFileSync, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { labRequest } from "../../test/support/requests.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
-import { startPlugin } from "./plugin.ts"
+import { startLive } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
 import { millis, row, summarize } from "./stats.ts"
 
@@ -22,8 +22,8 @@ const callsPerRound = 50
 
 export const run = async (): Promise<void> => {
   if (process.getuid?.() !== 0) throw new Error("bench map needs root, nftables and iproute2")
-  const few = await start("few", 10)
-  const many = await start("many", 10_000)
+  const few = await startLive("few", 10)
+  const many = await startLive("many", 10_000)
   const echo = await startEcho()
   try {
     const samples = { few: newSamples(), many: newSamples(), echo: newSamples() }
@@ -113,28 +113,6 @@ const call = async (
   body: unknown
 ): Promise<{ readonly PortBindings: ReadonlyArray<unknown> }> =>
   JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
-
-const start = async (name: string, live: number): Promise<Plugin> => {
-  const namespace = `pmbench-${process.pid}-${name}`
-  execFileSync("ip", ["netns", "add", namespace])
-  const remove = () => void execFileSync("ip", ["netns", "delete", namespace])
-  try {
-    execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
-    const { client, pid, stop } = await startPlugin(namespace)
-    for (let port = 1; port <= live; port++) await call(client, "MapPorts", labRequest(10_000 + port))
-    return {
-      client,
-      pid,
-      stop: () => {
-        stop()
-        remove()
-      }
-    }
-  } catch (error) {
-    remove()
-    throw error
-  }
-}
 
 const startEcho = async (): Promise<Plugin> => {
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))

@@ -1,18 +1,50 @@
 /** The plugin as `npm start` runs it, inside a network namespace, for benchmarks over its Unix socket. */
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { createInterface } from "node:readline"
+import { labRequest } from "../../test/support/requests.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
 
 export interface Plugin {
   readonly call: (method: string, body: unknown) => Promise<{ readonly PortBindings: ReadonlyArray<unknown> }>
   readonly client: KeepAliveClient
   readonly pid: number
+  /** Of its sockets. */
+  readonly folder: string
   readonly stop: () => void
 }
 
-export const startPlugin = async (namespace: string): Promise<Plugin> => {
+/** In a namespace of its own, with so many ports mapped from 10,001 on; `options` are further ones, by its folder. */
+export const startLive = async (
+  name: string,
+  live: number,
+  options?: (folder: string) => ReadonlyArray<string>
+): Promise<Plugin> => {
+  const namespace = `pmbench-${process.pid}-${name}`
+  execFileSync("ip", ["netns", "add", namespace])
+  const remove = () => void execFileSync("ip", ["netns", "delete", namespace])
+  try {
+    execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
+    const plugin = await startPlugin(namespace, options)
+    for (let port = 1; port <= live; port++) await plugin.call("MapPorts", labRequest(10_000 + port))
+    return {
+      ...plugin,
+      stop: () => {
+        plugin.stop()
+        remove()
+      }
+    }
+  } catch (error) {
+    remove()
+    throw error
+  }
+}
+
+export const startPlugin = async (
+  namespace: string,
+  options: (folder: string) => ReadonlyArray<string> = () => []
+): Promise<Plugin> => {
   // In memory, like /run, where an installed plugin keeps its state.
   const folder = Fs.mkdtempSync(Path.join("/dev/shm", "portmapper-bench-"))
   const socketPath = Path.join(folder, "p.sock")
@@ -22,7 +54,8 @@ export const startPlugin = async (namespace: string): Promise<Plugin> => {
     "--socket",
     socketPath,
     "--state",
-    Path.join(folder, "state")
+    Path.join(folder, "state"),
+    ...options(folder)
   ]
   const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
     stdio: ["ignore", "ignore", "pipe"]
@@ -39,6 +72,7 @@ export const startPlugin = async (namespace: string): Promise<Plugin> => {
         JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`)),
       client,
       pid: child.pid ?? 0,
+      folder,
       stop
     }
   } catch (error) {

@@ -37,7 +37,12 @@ export const run = async (): Promise<void> => {
     if (why !== undefined) console.log(`${name} is not measured: ${why}`)
     return why === undefined
   })
-  const subjects = [mapped(1), services(manyServices, memory), services(1, []), ...proxies]
+  const subjects = [
+    { ...mapped(1), name: "one plain port" },
+    services(manyServices, memory),
+    services(1, []),
+    ...proxies
+  ]
   printConnections(subjects, await measureHosts(subjects, { rounds, backends }))
   for (const { process, kernel } of memory) {
     const each = (kilobytes: number) => (kilobytes / (manyServices * backends)).toFixed(1)

@@ -82,6 +82,9 @@ const threadText = async (): Promise<Plugin> => {
   }
 }
 
+/** Loaded only where `--cluster` is given. */
+const cluster = [source("cli/clustering.ts"), source("cli/expelHost.ts")]
+
 // Few files, since loading each costs start time.
 await bundle(
   { portmapper: source("cli/main.ts") },
@@ -89,7 +92,8 @@ await bundle(
     plugins: [await threadText()],
     chunks: {
       command: () => [source("cli/commands.ts")],
-      serving: (loadedLaterBy) => loadedLaterBy(source("cli/serve.ts"))
+      serving: (loadedLaterBy) => loadedLaterBy(source("cli/serve.ts")).filter((id) => !cluster.includes(id)),
+      cluster: () => cluster
     }
   }
 )

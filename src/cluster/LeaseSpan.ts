@@ -22,6 +22,9 @@ export const startSpan = (ttlMillis: number): Effect.Effect<LeaseSpan> =>
 
 /** How long it surely lives on, in milliseconds; 0 where it may have ended. */
 export const sureMillis = (span: LeaseSpan): Effect.Effect<number> =>
-  Effect.map(Effect.all([Clock.monotonicTimeNanos, Clock.currentTimeMillis]), ([nanos, millis]) =>
-    Math.max(0, Math.min(Number(span.monotonicNanos - nanos) / 1e6, span.epochMillis - millis))
+  Clock.clockWith((clock) =>
+    Effect.sync(() => {
+      const monotonic = Number(span.monotonicNanos - clock.monotonicTimeNanosUnsafe()) / 1e6
+      return Math.max(0, Math.min(monotonic, span.epochMillis - clock.currentTimeMillisUnsafe()))
+    })
   )

@@ -1,5 +1,6 @@
 /** What groups claim, and which entries are in the way of it. Pure. */
 
+import { containerLabel } from "../protocol/FollowLabels.ts"
 import {
   type Entry,
   endpointText,
@@ -10,7 +11,7 @@ import {
   type PortRequest,
   type ReleasedBinding
 } from "../protocol/PortBinding.ts"
-import { containerLabel, idleLabel } from "./Labels.ts"
+import { idleLabel } from "./Labels.ts"
 import {
   frontendKey,
   isConflicted,

@@ -16,6 +16,7 @@ import {
 } from "./MapperContext.ts"
 import { isPending, type MappingEntry, mappingKey, mappingText } from "./Mapping.ts"
 import { recordEntries } from "./MappingStore.ts"
+import { changing, portsInCluster } from "./PortScope.ts"
 
 /** A container that starts, and a call for each of its ports, are one look at the containers. */
 const pauseMillis = 250
@@ -59,7 +60,7 @@ const look = (
         looked.push({ entry, mapping: entry.mapping, askedMillis: entry.askedMillis })
     if (looked.length === 0) return
     const found = yield* attribute(looked)
-    yield* mappings.lock.withPermit(Effect.uninterruptible(settle(context, looked, found)))
+    yield* changing(context, Effect.uninterruptible(settle(context, looked, found)))
   }).pipe(
     Effect.catchCause((cause) =>
       Cause.hasInterruptsOnly(cause)
@@ -89,6 +90,7 @@ const settle = Effect.fnUntraced(function* (
     learned.push(entry)
   }
   yield* logFailure("recording the containers of mappings", recordEntries(context.store, learned))
+  context.claims.describe(portsInCluster(context, learned))
   if (gone.length === 0) return
   const entries = gone.map(({ entry }) => entry)
   const released = yield* Effect.result(release(context, entries))

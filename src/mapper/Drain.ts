@@ -4,14 +4,15 @@
  */
 import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../protocol/Driver.ts"
+import { containerLabel, followedInterface } from "../protocol/FollowLabels.ts"
 import type { PortBinding } from "../protocol/PortBinding.ts"
 import { hostsOf, type Unpublish, unpublishText } from "../protocol/PublishSyntax.ts"
 import { type ApplyError, apply, undoing } from "./Apply.ts"
 import type { Update } from "./Change.ts"
-import { containerLabel } from "./Labels.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { isConflicted, type Mapping, type MappingEntry, mappingText } from "./Mapping.ts"
 import { planAgain, resourcesOf } from "./Plan.ts"
+import { changing } from "./PortScope.ts"
 import { resourcesWith, sharesAfter } from "./Services.ts"
 
 /** `detail` is a sentence about the backend and its ports. */
@@ -28,7 +29,8 @@ export const drainIn = (
   context: MapperContext,
   request: DrainRequest
 ): Effect.Effect<ReadonlyArray<PortBinding>, DrainRefused | ApplyError> =>
-  context.mappings.lock.withPermit(
+  changing(
+    context,
     undoing(
       Effect.fnUntraced(function* (undo, interruption) {
         const entries = yield* Effect.fromResult(named([...context.mappings.all()], request))
@@ -88,11 +90,13 @@ const isOfContainer = (mapping: Mapping, text: string): boolean => {
   )
 }
 
-const isAt = ({ protocol, host, port }: Mapping, asked: Unpublish): boolean =>
+const isAt = ({ protocol, host, port, labels }: Mapping, asked: Unpublish): boolean =>
   protocol === asked.protocol &&
   port >= asked.ports.first &&
   port <= asked.ports.last &&
-  hostsOf(asked.host).some(({ key }) => key === host.key)
+  (asked.interfaceName === undefined
+    ? hostsOf(asked.host).some(({ key }) => key === host.key)
+    : asked.interfaceName === followedInterface(labels))
 
 const backendsText = (all: ReadonlyArray<MappingEntry>): string => {
   const texts = all.map(({ mapping }) => {

@@ -1,12 +1,15 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
- * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.wait-healthy`,
- * `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`, in any case, is an error.
+ * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.scope`,
+ * `portmapper.wait-healthy`, `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`,
+ * in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../protocol/Address.ts"
+import { containerLabel, toLabel } from "../protocol/FollowLabels.ts"
 import { preview } from "../protocol/GoJson.ts"
+import { interfaceLabel } from "../protocol/InterfaceLabel.ts"
 import { type Limits, noLimits } from "../protocol/Limits.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
@@ -19,11 +22,11 @@ import type { Balance } from "../protocol/Slots.ts"
 export type Mode = "nat" | "engine" | "proxy" | "routed"
 export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 
+/** Where a port is unique. */
+export type PortScope = "cluster" | "host"
 /** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
 export type Idle = "waiting" | "asleep"
 export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
-/** The container of a mapping, as `NAME/ID` with the first 12 digits of the id. Set by `portmapper watch`. */
-export const containerLabel = "portmapper.container"
 /** Set by the caller that knows the backend, such as `portmapper watch`. */
 export const idleLabel = "portmapper.idle"
 
@@ -37,6 +40,8 @@ export interface Policy extends Limits {
   /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
   readonly share: string | undefined
   readonly balance: Balance | undefined
+  /** `undefined`: the plugin's default. */
+  readonly scope: PortScope | undefined
   /** How long a client waits while no backend takes connections; `undefined`: it is refused at once. */
   readonly waitHealthy: Duration.Duration | undefined
   /** The backend takes no new connections. */
@@ -51,6 +56,7 @@ export const noPolicy: Policy = {
   ...noLimits,
   share: undefined,
   balance: undefined,
+  scope: undefined,
   waitHealthy: undefined,
   idle: undefined
 }
@@ -64,16 +70,19 @@ export const maxLabelBytes = 16 * 1024
 /** The most prefixes in one `portmapper.allow`. */
 export const maxPrefixes = 1000
 
-/** `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them. */
+/**
+ * `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them, and refuses
+ * `interface`.
+ */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "health", "wait-healthy", "publish", "network"]
+  ...["share", "balance", "scope", "health", "wait-healthy", "publish", "network", "interface"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
-/** Labels that `portmapper watch` and the CNI plugin set themselves. */
-const written = [idleLabel, containerLabel, "portmapper.cni-network", "portmapper.cni-netns"]
+/** Labels that the plugin sets itself for what it follows, and the CNI plugin. */
+const written = [idleLabel, containerLabel, toLabel, "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 
@@ -151,6 +160,10 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
       return value === "random" || value === "source"
         ? Result.succeed({ balance: value })
         : Result.fail("random or source")
+    case "portmapper.scope":
+      return value === "cluster" || value === "host"
+        ? Result.succeed({ scope: value })
+        : Result.fail("cluster or host")
     case "portmapper.health":
       return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
     case "portmapper.wait-healthy":
@@ -162,6 +175,10 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
     case "portmapper.publish":
     case "portmapper.network":
       return Result.succeed({})
+    case interfaceLabel:
+      return Result.fail(
+        "left out here, where addresses are published: interfaces are followed for portmapper map -p INTERFACE:PORT:CONTAINERPORT, and for the same in the label portmapper.publish (serve --watch)"
+      )
     default:
       return isUnknownLabel(name)
         ? Result.fail(`one of the known labels (the nearest is ${nearestLabel(name)}): ${known.join(", ")}`)
@@ -188,8 +205,8 @@ const defaults: Readonly<Record<string, string>> = {
 }
 
 const commonLabels = [
-  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "balance"],
-  "wait-healthy"
+  ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
+  ...["balance", "scope", "wait-healthy"]
 ].map((name) => `portmapper.${name}`)
 
 const nearestLabel = (name: string): string => {

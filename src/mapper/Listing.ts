@@ -7,8 +7,8 @@ import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.t
 import type { Endpoint } from "../protocol/PortBinding.ts"
 import { protocolNumber } from "../protocol/Protocol.ts"
 import type { RelayCount } from "../relay/Relay.ts"
-import { containerLabel, idleLabel, idleStates } from "./Labels.ts"
-import type { MapperContext } from "./MapperContext.ts"
+import { idleLabel, idleStates } from "./Labels.ts"
+import { containerOf, type MapperContext } from "./MapperContext.ts"
 import { frontendKey, isConflicted, isStale, type Mapping, type MappingEntry, memberKey } from "./Mapping.ts"
 import { nameOf } from "./Services.ts"
 
@@ -25,18 +25,17 @@ export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
   return entries.map((entry): ListedMapping => {
     const { mode, standby } = entry.mapping
-    if (standby) return uncounted(context, entry, now)
+    if (standby) return listedOf(context, entry, now)
     const key = carrierKey(entry.mapping)
     const kernel = redirected.get(key)
     const userland = relayed.get(key)
     const bytes = bytesOf(entry, carried, userland)
-    return {
-      ...uncounted(context, entry, now),
+    return listedOf(context, entry, now, {
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
       refused: refusedOf(entry, kernel, userland)
-    }
+    })
   })
 })
 
@@ -45,13 +44,13 @@ const carrierKey = ({
   protocol,
   host,
   port,
-  ...other
+  backend,
+  share
 }: Pick<Mapping, "protocol" | "host" | "port"> & {
   readonly backend?: Endpoint | undefined
   readonly share?: unknown
 }): string => {
   const frontend = frontendKey(protocol, host, port)
-  const { backend, share } = other
   return share === undefined || backend === undefined ? frontend : memberKey(frontend, backend)
 }
 
@@ -69,6 +68,7 @@ const refusedOf = (
     route?.allow !== undefined || rules.some((rule) => rule._tag !== "Guard" && rule.allow !== undefined)
   const isRated =
     rate !== undefined || rules.some((rule) => rule._tag === "Redirect" && rule.rate !== undefined)
+  if (!isAllowing && !isRated && connections === undefined && ratePerSource === undefined) return refusesNone
   return {
     ...(isAllowing ? sum("allow", kernel?.dropped) : {}),
     ...(connections === undefined ? {} : sum("connections")),
@@ -76,6 +76,8 @@ const refusedOf = (
     ...(ratePerSource === undefined ? {} : sum("rate-per-source"))
   }
 }
+
+const refusesNone: Partial<Refused> = {}
 
 /** The sum of all bytes of its traffic: `undefined` where a part of the traffic is not counted. */
 const bytesOf = (
@@ -95,14 +97,25 @@ export const listOwned = Effect.fnUntraced(function* (context: MapperContext, ow
   const now = yield* Clock.currentTimeMillis
   const owned: Array<ListedMapping> = []
   for (const entry of context.mappings.all())
-    if (entry.mapping.owner === owner) owned.push(uncounted(context, entry, now))
+    if (entry.mapping.owner === owner) owned.push(listedOf(context, entry, now))
   return owned
 })
 
-const uncounted = (
+type Counts = Pick<ListedMapping, "connections" | "bytesIn" | "bytesOut" | "refused">
+
+const uncounted: Counts = {
+  connections: undefined,
+  bytesIn: undefined,
+  bytesOut: undefined,
+  refused: undefined
+}
+
+/** Spreads nothing, since it runs for every mapping. */
+const listedOf = (
   { mappings, backends }: MapperContext,
   entry: MappingEntry,
-  nowMillis: number
+  nowMillis: number,
+  { connections, bytesIn, bytesOut, refused }: Counts = uncounted
 ): ListedMapping => {
   const { mapping, resources } = entry
   const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
@@ -126,18 +139,12 @@ const uncounted = (
       kernel: resources.rules.some((rule) => rule._tag === "Redirect" && !redirectsNothing(rule)),
       relay: resources.route?.admits
     },
-    connections: undefined,
-    bytesIn: undefined,
-    bytesOut: undefined
+    connections,
+    bytesIn,
+    bytesOut,
+    refused
   }
 }
-
-/** As the Engine knows it; what `watch` mapped has it among its labels. */
-const containerOf = (
-  { labels, container }: Mapping,
-  { containers }: MapperContext["backends"]
-): string | undefined =>
-  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get(containerLabel)
 
 /** A standby of an entry in conflict would not be served either. */
 const stateOf = (

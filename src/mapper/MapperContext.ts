@@ -4,6 +4,8 @@ import { ByteCounter } from "../firewall/ByteCounter.ts"
 import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
+import { PortClaims } from "../ports/PortClaims.ts"
+import { containerLabel } from "../protocol/FollowLabels.ts"
 import { Relay } from "../relay/Relay.ts"
 import { type DirtyFlags, type Mapping, type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, recordEntries } from "./MappingStore.ts"
@@ -81,6 +83,7 @@ export interface MapperContext {
   readonly capabilities: Capabilities
   readonly mappings: Mappings["Service"]
   readonly allocator: PortAllocator["Service"]
+  readonly claims: PortClaims
   readonly firewall: Firewall["Service"]
   readonly conntrack: Conntrack["Service"]
   readonly byteCounter: ByteCounter["Service"]
@@ -96,6 +99,7 @@ export const mapperContext: Effect.Effect<MapperContext, never, MapperServices> 
       capabilities: Context.get(services, MapperConfig),
       mappings,
       allocator: Context.get(services, PortAllocator),
+      claims: Context.get(services, PortClaims),
       firewall: flaggedFirewall(Context.get(services, Firewall), mappings.dirty),
       conntrack: Context.get(services, Conntrack),
       byteCounter: Context.get(services, ByteCounter),
@@ -105,6 +109,13 @@ export const mapperContext: Effect.Effect<MapperContext, never, MapperServices> 
     })
   }
 )
+
+/** `NAME/ID`, or `ID`. As the Engine knows it; what `watch` mapped has it among its labels. */
+export const containerOf = (
+  { labels, container }: Pick<Mapping, "labels" | "container">,
+  { containers }: MapperContext["backends"]
+): string | undefined =>
+  (container === undefined ? undefined : containers?.textOf(container)) ?? labels.get(containerLabel)
 
 /** Logs the failure of a step of an undo or a teardown, which then continues. */
 export const logFailure = <E extends { readonly message: string }>(

@@ -233,7 +233,9 @@ export class Mappings extends Context.Service<
      * the address that their shared socket is bound to.
      */
     readonly colliding: (protocol: Protocol, host: Address, port: number) => ReadonlyArray<MappingEntry>
-    /** The standbys of a frontend, the oldest first; `colliding` leaves them out. */
+    /** The entries with this host port, whatever their addresses; `colliding` and this leave standbys out. */
+    readonly at: (protocol: Protocol, port: number) => ReadonlySet<MappingEntry>
+    /** The standbys of a frontend, the oldest first. */
     readonly standbys: (frontend: Pick<Mapping, "protocol" | "host" | "port">) => ReadonlyArray<MappingEntry>
     readonly add: (entry: MappingEntry) => void
     readonly delete: (entry: MappingEntry) => void
@@ -245,6 +247,8 @@ export class Mappings extends Context.Service<
 >()("portmapper/mapper/Mappings") {
   static readonly layer = Layer.effect(Mappings, Effect.sync(make))
 }
+
+const none: ReadonlySet<MappingEntry> = new Set()
 
 function make() {
   const byKey = new Map<string, MappingEntry>()
@@ -278,6 +282,7 @@ function make() {
           (hold !== undefined && covers(hold.socket.host, host))
       )
     },
+    at: (protocol, port) => byPort.get(portKey(protocol, port)) ?? none,
     standbys: ({ protocol, host, port }) => standbys.get(frontendKey(protocol, host, port)) ?? [],
     add: (entry) => {
       byKey.set(mappingKey(entry.mapping), entry)

@@ -13,7 +13,7 @@ import { type Entry, frontendText, type Group, type PortBinding } from "../proto
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
-import { type Mode, type Policy, parsePolicy } from "./Labels.ts"
+import { type Mode, type Policy, type PortScope, parsePolicy } from "./Labels.ts"
 import { type Mapping, type Resources, takesTraffic } from "./Mapping.ts"
 
 /** What this host and this process can do. */
@@ -30,6 +30,8 @@ export interface Capabilities {
   readonly relayed: ReadonlyArray<Protocol>
   /** The services that callers of every kind may join, by the label `portmapper.share=/NAME`. */
   readonly shares?: ReadonlyArray<string> | undefined
+  /** Where ports are unique whose labels don't say; `undefined` on a host that is in no cluster. */
+  readonly scope?: PortScope | undefined
 }
 
 export interface Plan {
@@ -92,7 +94,8 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       ...headerIssues(policy),
       ...limitIssues(policy),
       ...(mode === "routed" ? [] : selfMappingIssues(group)),
-      ...shareIssues(group, mode, policy, capabilities)
+      ...shareIssues(group, mode, policy, capabilities),
+      ...scopeIssues(policy, capabilities)
     ]
     return issues.length > 0
       ? Result.fail(new RequestError({ issues }))
@@ -152,6 +155,17 @@ const shareIssues = (
     ? refused(`a name of this host's \`serve --shares\` (${shares.join(", ") || "which has none"})`)
     : []
 }
+
+const scopeIssues = ({ scope }: Policy, capabilities: Capabilities): ReadonlyArray<Issue> =>
+  scope === "cluster" && capabilities.scope === undefined
+    ? [
+        {
+          path: 'Labels["portmapper.scope"]',
+          value: preview(scope),
+          rule: "host, or not given, on a host that is in no cluster (`serve --cluster`)"
+        }
+      ]
+    : []
 
 /** Plans an existing mapping again, in the mode it got before; the failure says why it can't be served. */
 export const planAgain = (

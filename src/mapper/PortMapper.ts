@@ -8,7 +8,7 @@ import { Conntrack } from "../firewall/Conntrack.ts"
 import { Firewall } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator.ts"
-import { CurrentOwner, Driver, type GroupsError, ListedOwner } from "../protocol/Driver.ts"
+import { CurrentOwner, Driver, type GroupsError, ListedOwner, ListedScope } from "../protocol/Driver.ts"
 import type { Group, PortBinding, Release } from "../protocol/PortBinding.ts"
 import { Relay } from "../relay/Relay.ts"
 import {
@@ -26,6 +26,7 @@ import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy }
 import { followContainers } from "./Containers.ts"
 import { drainIn } from "./Drain.ts"
 import { listOwned, listPorts } from "./Listing.ts"
+import { withdrawLost } from "./Lost.ts"
 import {
   Backends,
   MapperConfig,
@@ -36,6 +37,7 @@ import {
 import { type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, type StoreError } from "./MappingStore.ts"
 import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
+import { changing, claiming } from "./PortScope.ts"
 import { checkInterval, reconciler } from "./Reconcile.ts"
 import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
 import { commit, withdraw } from "./Settle.ts"
@@ -66,14 +68,16 @@ export const PortMapper = {
       yield* logRestored(yield* restore)
       yield* Effect.forkScoped(every(checkInterval, reconciler(context)))
       yield* Effect.forkScoped(every(retryInterval, retryConflicts(context)))
+      yield* Effect.forkScoped(Effect.forever(withdrawLost(context)))
       const delivered = yield* followContainers(context)
       return Driver.of({
         mapPorts: (group) => Effect.andThen(delivered, mapPortsIn(context, group)),
         mapGroups: (groups) => Effect.andThen(delivered, mapGroupsIn(context, groups)),
         unmapPorts: (release) => unmapPortsIn(context, release),
-        listPorts: Effect.flatMap(ListedOwner, (owner) =>
-          owner === undefined ? listPorts(context) : listOwned(context, owner)
-        ),
+        listPorts: Effect.flatMap(Effect.all([ListedOwner, ListedScope]), ([owner, scope]) => {
+          if (scope === "cluster") return context.claims.listed
+          return owner === undefined ? listPorts(context) : listOwned(context, owner)
+        }),
         drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })
@@ -151,18 +155,19 @@ const publish = Effect.fnUntraced(function* (
   context: MapperContext,
   groups: ReadonlyArray<PlannedGroup>
 ): Effect.fn.Return<ReadonlyArray<number>, GroupsError<ApplyError>, Scope.Scope> {
-  const { lock } = context.mappings
+  const owner = yield* CurrentOwner
   const delivery: Delivery = { answered: [], closed: false }
   // Registered before anything is done, so that an interruption can't skip the settlement.
   yield* Scope.addFinalizerExit(yield* Scope.Scope, (exit) => {
     delivery.closed = true
     if (delivery.answered.length === 0) return Effect.void
     const settle = Exit.isSuccess(exit) ? commit : withdraw
-    return lock.withPermit(Effect.uninterruptible(settle(context, delivery.answered)))
+    return changing(context, Effect.uninterruptible(settle(context, delivery.answered)))
   })
-  return yield* lock.withPermit(
+  const applied = context.mappings.lock.withPermit(
     undoing((undo, interruption) => applyAll(context, groups, delivery, { undo, interruption }))
   )
+  return yield* claiming(context, groups, owner, applied)
 })
 
 /** A pending answer. */
@@ -228,7 +233,8 @@ const beginEpoch = Effect.fnUntraced(function* ({
 })
 
 const unmapPortsIn = (context: MapperContext, { bindings }: Release): Effect.Effect<void, UnmapError> =>
-  context.mappings.lock.withPermit(
+  changing(
+    context,
     Effect.suspend(() => release(context, releasedBy(context.mappings, bindings)))
   )
 

@@ -4,9 +4,8 @@
  * returned.
  */
 import { Clock, Effect, Result } from "effect"
-import { IpNetwork } from "effect/net"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import { type FirewallError, type Redirect, type Rule, withoutRules } from "../firewall/Firewall.ts"
+import { type FirewallError, type Rule, withoutRules } from "../firewall/Firewall.ts"
 import { HostSockets } from "../ports/HostSockets.ts"
 import type { Hold } from "../ports/PortAllocator.ts"
 import { isUnspecified } from "../protocol/Address.ts"
@@ -35,6 +34,8 @@ import {
 } from "./Mapping.ts"
 import { type LostRecord, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
 import { planAgain, resourcesOf, type Served } from "./Plan.ts"
+import { changing, claimantOf, portsInCluster, wantedAgain } from "./PortScope.ts"
+import { readBack } from "./ReadBack.ts"
 import { recordShares, reshare, rulesOfShares, takeShare } from "./Reshare.ts"
 import { isMember, respread, servicesOf } from "./Services.ts"
 import { orphansOf, takeFrontend, withFrontend } from "./Standby.ts"
@@ -77,12 +78,11 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
 
     const { lost } = stored
     const found =
-      lost !== undefined && stored.mappings.length === 0
-        ? yield* importFromKernel(context, lost)
-        : stored.mappings
+      lost !== undefined && stored.mappings.length === 0 ? yield* readBack(context, lost) : stored.mappings
     const over = yield* endedSessions(context, found)
     const entries = found.filter((one) => !over.has(mappingKey(one.mapping))).map(entryOf)
     for (const entry of entries) mappings.add(entry)
+    yield* context.claims.begin(portsInCluster(context, entries))
     yield* adoptOrphans(context)
     const { removed, refused } = yield* restoreEntries(context, entries)
     yield* letGoOfTheRest(context)
@@ -225,16 +225,18 @@ const adoptOrphans = Effect.fnUntraced(function* ({ mappings, store }: MapperCon
 /** The same for all such entries; costs next to nothing where there are none. Takes the lock. */
 export const retryConflicts = (context: MapperContext): Effect.Effect<ReadonlyArray<string>> =>
   Effect.suspend(() => {
-    const { mappings } = context
+    const { mappings, claims } = context
     const wanting = () => [
       ...mappings.all().filter((entry) => isConflicted(entry) || entry.resources.relayPending)
     ]
     if (wanting().length === 0 && orphansOf(mappings).next().done) return Effect.succeed([])
-    return mappings.lock.withPermit(
-      Effect.andThen(
-        adoptOrphans(context),
-        Effect.suspend(() => retryEntries(context, wanting()))
-      )
+    const retry = Effect.andThen(
+      adoptOrphans(context),
+      Effect.suspend(() => retryEntries(context, wanting()))
+    )
+    return Effect.andThen(
+      claims.reclaim(wantedAgain(context, wanting().filter(isConflicted))),
+      changing(context, retry)
     )
   })
 
@@ -282,14 +284,18 @@ const reserveAgain = Effect.fnUntraced(function* (
  * Passes the holds with the same port and backend as `beside`, since the mappings may have been one group, and those
  * of the same service.
  */
-const holdAgain = ({ mappings, allocator }: MapperContext, mapping: Mapping) => {
+const holdAgain = (context: MapperContext, mapping: Mapping) => {
+  const { mappings, allocator } = context
   const { protocol, host, port, backend, share } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
     const { hold } = other.resources
     const isBeside = sameBackend(backend, other.mapping.backend) || isMember(other, share?.service)
     return hold !== undefined && isBeside ? [hold] : []
   })
-  return Effect.result(allocator.reserve([mapping], { _tag: "Exact", port }, beside))
+  const claimant = claimantOf(context, mapping)
+  return Effect.result(
+    allocator.reserve([mapping], { _tag: "Exact", port }, beside, { claimant, isKept: true })
+  )
 }
 
 /** An entry that only the relay would serve stays in conflict if the relay refuses it. */
@@ -316,7 +322,7 @@ export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, {
 })
 
 /** Marks entries as conflicted; their rules are removed already, or were never added. */
-const setAside = ({ allocator }: MapperContext, entries: ReadonlyArray<MappingEntry>) => {
+export const setAside = ({ allocator }: MapperContext, entries: ReadonlyArray<MappingEntry>) => {
   const holds = entries.flatMap(({ resources }) => resources.hold ?? [])
   for (const entry of entries) {
     entry.status = nextStatus(entry.status, "conflict")
@@ -364,65 +370,3 @@ const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperC
 })
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
-
-/**
- * The owner of mappings read back from the kernel, which does not know their owner. The next caller to request one
- * takes it over.
- */
-const unknownOwner = "unknown"
-
-/** Keeps the redirections of a lost record that the kernel still has: records and returns them. */
-const importFromKernel = Effect.fnUntraced(function* (
-  { store, firewall }: MapperContext,
-  { why, path }: LostRecord
-) {
-  yield* Effect.logWarning(`${why}; it was set aside as ${path}, and what the kernel still redirects is kept`)
-  const read = yield* Effect.result(firewall.read)
-  if (Result.isFailure(read)) {
-    yield* Effect.logWarning(`nothing could be read back: ${read.failure.message}`)
-    return []
-  }
-  const nowMillis = yield* Clock.currentTimeMillis
-  const found = read.success.rules.flatMap((rule): ReadonlyArray<Stored> => {
-    const mapping = mappingOfRule(rule, nowMillis)
-    return mapping === undefined ? [] : [{ mapping, state: "applied" }]
-  })
-  const unnamed = read.success.rules.filter(
-    (rule) => rule._tag === "Redirect" && rule.share !== undefined
-  ).length
-  if (unnamed > 0)
-    yield* Effect.logWarning(
-      `${unnamed} backends of services could not be read back, since the kernel does not know the services' names: they are published again when they are asked for again`
-    )
-  if (found.length > 0) yield* logFailure("recording what was read back", store.put(found))
-  return found
-})
-
-/**
- * A redirection is a mapping in `nat` mode, and its sources give the allow label (a rule that allows no source
- * can't come from a label, and is skipped; so is one of a service, whose name the kernel does not know). Rules of
- * other kinds don't name their backend, and a port that was only relayed may have no rule: neither can be read back.
- */
-const mappingOfRule = (rule: Rule, nowMillis: number): Mapping | undefined =>
-  rule._tag !== "Redirect" || rule.share !== undefined || rule.allow?.length === 0
-    ? undefined
-    : {
-        protocol: rule.protocol,
-        host: rule.host,
-        requestedAddress: rule.host.text,
-        port: rule.port,
-        backend: rule.backend,
-        mode: "nat",
-        labels: labelsOf(rule),
-        owner: unknownOwner,
-        epoch: 0,
-        sinceMillis: nowMillis,
-        container: undefined
-      }
-
-const labelsOf = ({ allow, rate }: Redirect): Mapping["labels"] => {
-  const labels = new Map<string, string>()
-  if (allow !== undefined) labels.set("portmapper.allow", allow.map((one) => IpNetwork.format(one)).join(","))
-  if (rate !== undefined) labels.set("portmapper.rate", `${rate}/s`)
-  return labels
-}

@@ -60,7 +60,7 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
     backend: {
       address: cut(listed.backendIp),
       port: listed.backendPort,
-      container: cutOrNull(labels.get(containerLabel) ?? listed.container),
+      container: cutOrNull(listed.container ?? labels.get(containerLabel)),
       slots: slots === undefined ? null : { has: slots.has, of: slots.of }
     },
     mode: cut(listed.mode),
@@ -86,7 +86,7 @@ const frontendOf = ({ protocol, frontendIp, frontendPort }: ListedMapping): stri
   `${endText(frontendIp, frontendPort)}/${protocolText(protocol)}`
 
 const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem"] => {
-  const { state, labels, reason } = listed
+  const { state, reason, container } = listed
   const problem = (
     severity: "error" | "warning",
     why: string,
@@ -96,8 +96,6 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     reason: cut(why),
     remedy: remedy === null ? null : cut(remedy)
   })
-  const error = labels.get(errorLabel)
-  if (error !== undefined) return problem("error", error, remedyOf(error, listed))
   if (state === "conflicted") {
     const why = reason ?? "it can't be served at the moment"
     return problem("error", why, remedyOf(why, listed))
@@ -106,6 +104,12 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     return problem("warning", `it is redirected, but not relayed: ${reason}`, remedyOf(reason, listed))
   const drop = context.drops.get(frontendOf(listed))
   if (drop !== undefined) return problem("error", drop.reason, drop.remedy)
+  if (state === "waiting")
+    return problem(
+      "warning",
+      "its container is not ready, so that it gets no new connections",
+      container === undefined ? null : `docker inspect ${quoted(container.split("/")[0] ?? "")}`
+    )
   if (state === "stale")
     return problem(
       "warning",

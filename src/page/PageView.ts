@@ -1,12 +1,16 @@
 /** What the page shows now: takes one list of the mappings after the other, and finds what has changed. */
+
 import type { ListedMapping } from "../protocol/Driver.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
+import { countsOf } from "./Counts.ts"
 import { type Described, describe, keyOf, type RowContext } from "./PageRows.ts"
 import type { PageChange, PageCounts, PageHost, PageRow, PageSample } from "./PageState.ts"
 
 export interface Look {
   /** Milliseconds since the Unix epoch. */
   readonly at: number
+  /** Since the look before, by a clock that is never set; infinite at the first. */
+  readonly elapsedMillis: number
   readonly listed: ReadonlyArray<ListedMapping>
   /** A new object where it differs from the one before. */
   readonly context: RowContext
@@ -42,7 +46,6 @@ export class PageView {
   #history: Array<PageSample> = []
   #context: RowContext | undefined
   #looks = 0
-  #at = Number.NEGATIVE_INFINITY
   #nextId = 1
 
   get rows(): ReadonlyArray<PageRow> {
@@ -54,12 +57,11 @@ export class PageView {
     return this.#history
   }
 
-  look({ at, listed, context }: Look): Seen {
-    const seconds = at - this.#at > longestPauseMillis ? undefined : Math.max(at - this.#at, 1) / 1000
+  look({ at, elapsedMillis, listed, context }: Look): Seen {
+    const seconds = elapsedMillis > longestPauseMillis ? undefined : Math.max(elapsedMillis, 1) / 1000
     const isSameContext = context === this.#context
     const seen = { rows: [] as Array<PageRow>, counts: [] as Array<PageCounts>, turned: [] as Array<Turned> }
     const totals = new Totals()
-    this.#at = at
     this.#context = context
     this.#looks++
     for (const one of listed) {
@@ -77,21 +79,21 @@ export class PageView {
         continue
       }
       const { row, listed: before } = tracked
-      const traffic = trafficOf(one, before, seconds)
       totals.add(one, before)
       tracked.listed = one
       tracked.look = this.#looks
       if (!isSameContext || !isSame(before, one)) {
-        tracked.row = { id: row.id, ...describe(key, one, context), ...traffic }
+        tracked.row = { id: row.id, ...describe(key, one, context), ...trafficOf(one, before, seconds) }
         seen.rows.push(tracked.row)
         if ((before.state === "conflicted") !== (one.state === "conflicted"))
           seen.turned.push({ row: tracked.row, to: one.state === "conflicted" ? "conflicted" : "served" })
-      } else if (takeTraffic(row, traffic)) seen.counts.push(countsOf(row))
+      } else if (!isIdle(row, one, before) && takeTraffic(row, trafficOf(one, before, seconds)))
+        seen.counts.push(countsOf(row))
     }
     const gone = this.#forgetUnseen()
     const host = { mappings: listed.length, problems: this.#problems(), ...totals.traffic(seconds) }
     this.#history = [
-      ...this.#history.filter(([then]) => then > at - historyMillis),
+      ...this.#history.filter(([then]) => then > at - historyMillis && then < at),
       [at, host.connectionsRate, host.bytesInRate, host.bytesOutRate]
     ]
     return { ...seen, gone, host }
@@ -146,10 +148,12 @@ const trafficOf = (now: Counts, before: Counts, seconds: number | undefined): Tr
   bytesOutRate: rateOf(grown(now.bytesOut, before.bytesOut), seconds)
 })
 
-const trafficKeys = [
-  ...["connections", "bytesIn", "bytesOut"],
-  ...["connectionsRate", "bytesInRate", "bytesOutRate"]
-] as ReadonlyArray<keyof Traffic>
+const rates = ["connectionsRate", "bytesInRate", "bytesOutRate"] as const
+const trafficKeys = [...counters, ...rates]
+
+/** Whether nothing came since the look before, nor in the second before that: most rows, most of the time. */
+const isIdle = (row: PageRow, now: Counts, before: Counts): boolean =>
+  counters.every((counter) => now[counter] === before[counter]) && rates.every((rate) => !row[rate])
 
 /** Whether it differs from what the row had. */
 const takeTraffic = (row: Writable<Traffic>, traffic: Traffic): boolean => {
@@ -161,16 +165,6 @@ const takeTraffic = (row: Writable<Traffic>, traffic: Traffic): boolean => {
     }
   return differs
 }
-
-const countsOf = (row: PageRow): PageCounts => [
-  row.id,
-  row.connections,
-  row.bytesIn,
-  row.bytesOut,
-  row.connectionsRate,
-  row.bytesInRate,
-  row.bytesOutRate
-]
 
 /** Apart from traffic; the key is the same already. */
 const isSame = (a: ListedMapping, b: ListedMapping): boolean =>
@@ -194,13 +188,13 @@ const sameLabels = (a: ListedMapping["labels"], b: ListedMapping["labels"]): boo
 
 /** The sums over all rows; `null` where none of them is counted. */
 class Totals {
-  readonly #sums = counters.map(() => ({ counted: 0, total: 0, more: 0 }))
+  readonly #sums = counters.map((counter) => ({ counter, counted: 0, total: 0, more: 0 }))
   #rows = 0
 
   add(now: Counts, before: Counts): void {
     this.#rows++
-    for (const [index, sum] of this.#sums.entries()) {
-      const counter = counters[index] ?? "connections"
+    for (const sum of this.#sums) {
+      const { counter } = sum
       const count = now[counter]
       if (count === undefined) continue
       sum.counted++

@@ -61,7 +61,7 @@ export class HeldPorts {
     frontends: ReadonlyArray<Frontend>,
     range: PortRange,
     from: number,
-    except: PortSet | undefined
+    except: ReadonlyArray<PortSet>
   ): number | undefined {
     return this.#table.firstFree(frontends, range, from, except)
   }

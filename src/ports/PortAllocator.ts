@@ -42,7 +42,37 @@ export class BindFailed extends Schema.TaggedError<BindFailed>()("BindFailed", {
   }
 }
 
-export type PortError = PortAllocated | PortsExhausted | BindFailed
+/** The port is to be unique in the cluster, and nobody can tell whether it is; see `PortClaims`. */
+export class ClusterUnavailable extends Schema.TaggedError<ClusterUnavailable>()("ClusterUnavailable", {
+  frontend: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `bind for ${this.frontend} failed: the port can't be claimed in the cluster: ${this.detail}`
+  }
+}
+
+export type PortError = PortAllocated | PortsExhausted | BindFailed | ClusterUnavailable
+
+/** For whom a host claims a port of its cluster: hosts that are refused the port name it. */
+export interface Claimant {
+  readonly owner: string
+  /** `172.17.0.2:80`. */
+  readonly backend: string
+  /** `NAME/ID`, where the labels say it. */
+  readonly container: string | undefined
+  /** Backends of one service share its port, on whatever hosts they are. */
+  readonly service: string | undefined
+}
+
+export interface ReserveOptions {
+  /** Makes the port unique in the cluster; without one it is unique on the host. */
+  readonly claimant?: Claimant | undefined
+  /** The port was reserved before: it is not given out, but kept. */
+  readonly isKept?: boolean | undefined
+  /** Of a range, and of the ephemeral ports, these are not given. */
+  readonly except?: PortSet | undefined
+}
 
 export interface PortAllocatorOptions {
   /** The range for ephemeral ports, instead of the system's. */
@@ -62,7 +92,8 @@ export class PortAllocator extends Context.Service<
     readonly reserve: (
       frontends: ReadonlyArray<Frontend>,
       ports: PortRequest,
-      beside: ReadonlyArray<Hold>
+      beside: ReadonlyArray<Hold>,
+      options?: ReserveOptions
     ) => Effect.Effect<ReadonlyArray<Hold>, PortError>
     /** Whether such a request may be given this port. */
     readonly gives: (ports: PortRequest, port: number) => boolean
@@ -91,10 +122,10 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
 
   const reserveWithin = Effect.fnUntraced(function* (
     frontends: ReadonlyArray<Frontend>,
-    range: PortRange,
-    except: PortSet | undefined
+    { name, range }: { readonly name: string; readonly range: PortRange },
+    except: ReadonlyArray<PortSet>
   ) {
-    const key = `${frontends[0]?.protocol} ${except === undefined ? rangeText(range) : "ephemeral"}`
+    const key = `${frontends[0]?.protocol} ${name}`
     const start = next.get(key) ?? range.first
     for (const [from, last] of [
       [start, range.last],
@@ -127,12 +158,13 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
   }
 
   return PortAllocator.of({
-    reserve: (frontends, ports, beside) => {
+    reserve: (frontends, ports, beside, { except } = {}) => {
       if (frontends.length === 0) return Effect.succeed([])
       if (ports._tag === "Exact") return reserveExact(held, frontends, ports.port, beside)
+      const others = except === undefined ? [] : [except]
       return ports._tag === "Range"
-        ? reserveWithin(frontends, ports, undefined)
-        : reserveWithin(frontends, ephemeral, reserved)
+        ? reserveWithin(frontends, { name: rangeText(ports), range: ports }, others)
+        : reserveWithin(frontends, { name: "ephemeral", range: ephemeral }, [reserved, ...others])
     },
     gives: (ports, port) => {
       if (ports._tag === "Exact") return port === ports.port

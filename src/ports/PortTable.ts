@@ -93,17 +93,16 @@ export class PortTable {
   }
 
   /**
-   * The first port of `range`, from `from` upwards, that is free for all of these frontends and not in `except`;
+   * The first port of `range`, from `from` upwards, that is free for all of these frontends and in no set of `except`;
    * `undefined` when there is none left between `from` and the end of the range.
    */
   firstFree(
     frontends: ReadonlyArray<Frontend>,
     range: PortRange,
     from: number,
-    except?: PortSet
+    except: ReadonlyArray<PortSet> = []
   ): number | undefined {
-    const sets = this.#setsAgainst(frontends)
-    if (except !== undefined) sets.push(except)
+    const sets = [...this.#setsAgainst(frontends), ...except]
     for (let index = from >>> 5; index <= range.last >>> 5; index++) {
       let taken = index === from >>> 5 ? (1 << (from & 31)) - 1 : 0
       for (const { words } of sets) taken |= wordAt(words, index)

@@ -69,7 +69,9 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   Refused: wireRefused(mapping.refused ?? {}),
   Slots: mapping.slots === undefined ? null : { Has: mapping.slots.has, Of: mapping.slots.of },
   Container: mapping.container ?? "",
-  Reason: mapping.reason ?? ""
+  Reason: mapping.reason ?? "",
+  Host: mapping.at?.host ?? "",
+  HostAddress: mapping.at?.address ?? ""
 })
 
 const wireRefused = (refused: Partial<Refused>): (typeof WireMapping.Encoded)["Refused"] => {

@@ -4,10 +4,11 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { FollowRequest, ListedMapping, DrainRequest as WantedDrain } from "./Driver.ts"
+import type { FollowRequest, InterfaceRequest, ListedMapping, DrainRequest as WantedDrain } from "./Driver.ts"
 import type {
   DrainRequest,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsResponse,
   MapGroupsRequest,
   MapGroupsResponse,
@@ -42,6 +43,16 @@ export const followContainerRequest = ({
   labels
 }: FollowRequest): typeof FollowContainerRequest.Encoded => ({
   Container: container,
+  Publish: publish.map(publishText),
+  Labels: Object.fromEntries(labels)
+})
+
+export const followInterfaceRequest = ({
+  to: { v4, v6 },
+  publish,
+  labels
+}: InterfaceRequest): typeof FollowInterfaceRequest.Encoded => ({
+  To: [v4, v6].flatMap((address) => address?.text ?? []),
   Publish: publish.map(publishText),
   Labels: Object.fromEntries(labels)
 })
@@ -91,7 +102,7 @@ export const groupsGranted = (
   return Result.all(answered.map((answer, index) => bindingsGranted(groups[index] as Group, answer)))
 }
 
-/** The bindings granted to a followed container: only the answer says what address the container has. */
+/** The bindings granted to what is followed: only the answer says which addresses the container or interface has. */
 export const bindingsFollowed = ({
   PortBindings
 }: typeof MapPortsResponse.Type): Result.Result<ReadonlyArray<PortBinding>, string> =>
@@ -172,7 +183,8 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     refused: refusedListed(mapping.Refused),
     slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
     container: mapping.Container === "" ? undefined : mapping.Container,
-    reason: mapping.Reason === "" ? undefined : mapping.Reason
+    reason: mapping.Reason === "" ? undefined : mapping.Reason,
+    at: mapping.Host === "" ? undefined : { host: mapping.Host, address: mapping.HostAddress || undefined }
   })
 }
 

@@ -6,7 +6,7 @@ import { Context, type Effect, type Scope } from "effect"
 import type { Address } from "./Address.ts"
 import type { Refused } from "./Limits.ts"
 import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
-import type { Publish, Unpublish } from "./PublishSyntax.ts"
+import type { Publish, PublishTo, Unpublish } from "./PublishSyntax.ts"
 
 /**
  * A failure that depends on the state of the host. `message` is shown to the user who made the request: write it
@@ -54,6 +54,8 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** In a list of the cluster: the host that has it, and where others reach that one, if it says so. */
+  readonly at?: { readonly host: string; readonly address: string | undefined } | undefined
   /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */
   readonly container?: string | undefined
   /** The service whose port it shares. */
@@ -86,6 +88,13 @@ export interface Carriers {
 /** Ports to publish for a container, given by name or id; each as in `-p`. */
 export interface FollowRequest {
   readonly container: string
+  readonly publish: ReadonlyArray<Publish>
+  readonly labels: Labels
+}
+
+/** Ports to publish at the addresses of interfaces; each `publish` names one. */
+export interface InterfaceRequest {
+  readonly to: PublishTo
   readonly publish: ReadonlyArray<Publish>
   readonly labels: Labels
 }
@@ -140,6 +149,14 @@ export class Driver extends Context.Service<
       follow: FollowRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
     /**
+     * Publishes ports at every address of an interface, all of them or none, and follows the interface: at an address
+     * that comes later they are published as soon as it is there, until they are unmapped. An interface without an
+     * address, or that does not exist, is waited for. Answers and scope as with `mapPorts`, address after address.
+     */
+    readonly followInterface?: (
+      follow: InterfaceRequest
+    ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
      * From now on leads no new connection to the backend, or does again; what is established goes on. Returns the
      * mappings concerned; fails if there is none. MUST survive a kill once it was answered, and end with the mapping.
      */
@@ -155,6 +172,14 @@ export class Driver extends Context.Service<
  */
 export const ListedOwner = Context.Reference<string | undefined>("portmapper/protocol/ListedOwner", {
   defaultValue: () => undefined
+})
+
+/**
+ * Whose mappings the caller of `listPorts` wants: this host's, or what all hosts of its cluster have claimed. A driver
+ * that is in no cluster fails.
+ */
+export const ListedScope = Context.Reference<"host" | "cluster">("portmapper/protocol/ListedScope", {
+  defaultValue: () => "host"
 })
 
 /** Whether the text is a valid owner name: it is printed on terminals and travels in a header. */

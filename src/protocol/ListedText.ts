@@ -2,12 +2,17 @@
 import { Result } from "effect"
 import { hostText, parseAddress } from "./Address.ts"
 import type { ListedMapping } from "./Driver.ts"
+import { followedInterface } from "./FollowLabels.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 
-/** `0.0.0.0:8080/tcp`; a mapping without a host port (mode `routed`) is `-/tcp`. */
-export const listedFrontend = ({ protocol, frontendIp, frontendPort }: ListedMapping): string => {
+/**
+ * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; a mapping without a host port (mode `routed`)
+ * is `-/tcp`.
+ */
+export const listedFrontend = ({ protocol, frontendIp, frontendPort, labels }: ListedMapping): string => {
   const name = protocolOfNumber(protocol) ?? `${protocol}`
-  return frontendPort === 0 ? `-/${name}` : `${hostOf(frontendIp)}:${frontendPort}/${name}`
+  const host = frontendIp === "" ? (followedInterface(labels) ?? "") : hostOf(frontendIp)
+  return frontendPort === 0 ? `-/${name}` : `${host}:${frontendPort}/${name}`
 }
 
 /** `-` if it is unknown, as for a container that does not run. */

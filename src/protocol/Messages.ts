@@ -4,7 +4,7 @@
  * `PortBinding.ts`, which the rest of the program uses.
  *
  * Source: the Go package `portmapper`, as the Engine (moby/moby#50259) speaks it; `ListPorts`, `MapGroups`,
- * `FollowContainer`, `Drain` and `Undrain` are ours.
+ * `FollowContainer`, `FollowInterface`, `Drain` and `Undrain` are ours.
  */
 import type { Schema } from "effect"
 import {
@@ -93,8 +93,11 @@ export const ActivateResponse = goStruct({ Implements: list(Text) })
 
 export const ErrorResponse = goStruct({ Err: text })
 
-/** `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. */
-export const ListPortsRequest = goStruct({ OwnedBy: text })
+/**
+ * `OwnedBy`: returns only this owner's mappings, without reading their counters; `""` returns everything. `Scope`:
+ * `cluster` returns what all hosts of the cluster have; `""` is `host`.
+ */
+export const ListPortsRequest = goStruct({ OwnedBy: text, Scope: text })
 
 /** How many clients each label refused; `null` for one that the mapping does not have. */
 export const WireRefused = goStruct({
@@ -110,7 +113,8 @@ export const WireSlots = goStruct({ Has: int, Of: int })
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
  * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
- * `Container` is `""` where it is unknown, and `Reason` where there is none.
+ * `Container` is `""` where it is unknown, and `Reason` where there is none. `Host` and `HostAddress` are `""` but in a
+ * list of the cluster.
  */
 export const WireMapping = goStruct({
   Proto: int,
@@ -130,13 +134,22 @@ export const WireMapping = goStruct({
   Refused: optional(WireRefused),
   Slots: optional(WireSlots),
   Container: text,
-  Reason: text
+  Reason: text,
+  Host: text,
+  HostAddress: text
 })
 
 export const ListPortsResponse = goStruct({ Mappings: list(WireMapping) })
 
 /** `Publish` is in Docker's `-p` syntax. The answer is a `MapPortsResponse`. */
 export const FollowContainerRequest = goStruct({ Container: text, Publish: list(Text, most), Labels: labels })
+
+/** `To` is one address of the container, or one of each family; each `Publish` names an interface. */
+export const FollowInterfaceRequest = goStruct({
+  To: list(Text, 2),
+  Publish: list(Text, most),
+  Labels: labels
+})
 
 /** `Backend` is a container's name or id, or an address; `Ports` are in the syntax of `unmap -p`. */
 export const DrainRequest = goStruct({ Backend: text, Ports: list(Text, most) })

@@ -12,13 +12,15 @@ import {
   unmapPortsResponse
 } from "./Answers.ts"
 import { CallObserver, type FinishedCall } from "./CallObserver.ts"
-import { Driver, type DriverError, type GroupsError, ListedOwner } from "./Driver.ts"
+import { Driver, type DriverError, type GroupsError, ListedOwner, ListedScope } from "./Driver.ts"
 import { bindingsOfRange, groupsOfRange } from "./FullRange.ts"
+import { preview } from "./GoJson.ts"
 import { decodeText, decodeValue, unreadable } from "./GoSchema.ts"
 import {
   type ActivateResponse,
   DrainRequest,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsRequest,
   type ListPortsResponse,
   MapGroupsRequest,
@@ -33,6 +35,7 @@ import type { PortRange } from "./PortRange.ts"
 import { RequestError } from "./RequestError.ts"
 import {
   drainOf,
+  followInterfaceOf,
   followOf,
   fullRangeOf,
   groupOf,
@@ -49,6 +52,7 @@ export const Method = Schema.Literals([
   "PortMapper.ListPorts",
   "PortMapper.MapGroups",
   "PortMapper.FollowContainer",
+  "PortMapper.FollowInterface",
   "PortMapper.Drain",
   "PortMapper.Undrain"
 ])
@@ -275,9 +279,14 @@ const unmapPorts = (body: Body): Operation<typeof UnmapPortsResponse.Encoded> =>
 const listPorts = Effect.fnUntraced(function* (body: Body): Operating<typeof ListPortsResponse.Encoded> {
   const driver = yield* Driver
   if (driver.listPorts === undefined) return yield* new MethodNotFound({ method: "PortMapper.ListPorts" })
-  const { OwnedBy: owner } = yield* Effect.fromResult(decodeListPorts(body))
-  if (owner === "") return listPortsResponse(yield* driver.listPorts)
-  const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
+  const { OwnedBy: owner, Scope: scope } = yield* Effect.fromResult(decodeListPorts(body))
+  if (scope !== "" && scope !== "host" && scope !== "cluster")
+    return yield* new RequestError({
+      issues: [{ path: "Scope", value: preview(scope), rule: "host or cluster, or not given" }]
+    })
+  const listPorts = Effect.provideService(driver.listPorts, ListedScope, scope || "host")
+  if (owner === "") return listPortsResponse(yield* listPorts)
+  const listed = yield* Effect.provideService(listPorts, ListedOwner, owner)
   return listPortsResponse(listed.filter((mapping) => mapping.owner === owner))
 })
 
@@ -287,6 +296,14 @@ const followContainer = Effect.fnUntraced(function* (body: Body): Operating<type
     return yield* new MethodNotFound({ method: "PortMapper.FollowContainer" })
   const follow = yield* Effect.fromResult(Result.flatMap(decodeFollow(body), followOf))
   return mapPortsResponse(yield* driver.followContainer(follow))
+})
+
+const followInterface = Effect.fnUntraced(function* (body: Body): Operating<typeof MapPortsResponse.Encoded> {
+  const driver = yield* Driver
+  if (driver.followInterface === undefined)
+    return yield* new MethodNotFound({ method: "PortMapper.FollowInterface" })
+  const follow = yield* Effect.fromResult(Result.flatMap(decodeFollowInterface(body), followInterfaceOf))
+  return mapPortsResponse(yield* driver.followInterface(follow))
 })
 
 const draining = (method: Method, drained: boolean) =>
@@ -309,6 +326,7 @@ const operations = {
   "PortMapper.ListPorts": listPorts,
   "PortMapper.MapGroups": mapGroups,
   "PortMapper.FollowContainer": followContainer,
+  "PortMapper.FollowInterface": followInterface,
   "PortMapper.Drain": draining("PortMapper.Drain", true),
   "PortMapper.Undrain": draining("PortMapper.Undrain", false)
 } satisfies Record<Method, (body: Body) => Effect.Effect<Answer, CallError, Driver | Scope.Scope>>
@@ -335,4 +353,5 @@ const decodeMapGroups = decoder("MapGroups", MapGroupsRequest)
 const decodeUnmapPorts = decoder("UnmapPorts", UnmapPortsRequest)
 const decodeListPorts = decoder("ListPorts", ListPortsRequest)
 const decodeFollow = decoder("FollowContainer", FollowContainerRequest)
+const decodeFollowInterface = decoder("FollowInterface", FollowInterfaceRequest)
 const decodeDrain = decoder("Drain", DrainRequest)

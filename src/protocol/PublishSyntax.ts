@@ -3,8 +3,9 @@
  * alone, `[HOSTIP:]PORT[-END][/PROTO]`, what to unpublish. A failure is the broken rule, as a phrase to append to
  * the text.
  *
- * Source: docker/go-connections nat/nat.go (ParsePortSpec). Two things differ: port 0 means any free port as the
- * host port, and is invalid anywhere else; an IPv6 address may have a zone.
+ * Source: docker/go-connections nat/nat.go (ParsePortSpec). Three things differ: port 0 means any free port as the
+ * host port, and is invalid anywhere else; an IPv6 address may have a zone; the name of one of the host's interfaces
+ * may stand for the address.
  */
 import { Result } from "effect"
 import { type Address, type Family, hostText, notAnAddress, parseAddress, unspecified } from "./Address.ts"
@@ -23,6 +24,8 @@ export const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
 export interface Publish {
   readonly protocol: Protocol
   readonly host: Address | undefined
+  /** The interface whose addresses stand for `host`; then the host ports are exact. */
+  readonly interfaceName?: string
   readonly hostPorts: PortRange | undefined
   readonly containerPorts: PortRange
 }
@@ -31,6 +34,7 @@ export interface Publish {
 export interface Unpublish {
   readonly protocol: Protocol
   readonly host: Address | undefined
+  readonly interfaceName?: string
   readonly ports: PortRange
 }
 
@@ -42,7 +46,7 @@ export interface PublishTo {
 
 export const parsePublish = (text: string): Result.Result<Publish, string> =>
   Result.gen(function* () {
-    const { protocol, host, ports } = yield* splitText(text, publishForm, 2)
+    const { protocol, host, interfaceName, ports } = yield* splitText(text, publishForm, 2)
     const container = ports.at(-1) ?? ""
     const before = ports.at(-2)
     const lone = before === undefined ? host : Result.getOrUndefined(parseAddress(before))
@@ -62,30 +66,55 @@ export const parsePublish = (text: string): Result.Result<Publish, string> =>
       return yield* Result.fail(
         `host port "${before}" for ${wanted} container ports (${rangeText(containerPorts)}); expected as many, none, or one container port`
       )
-    return { protocol, host, hostPorts, containerPorts }
+    const publish = { protocol, host, hostPorts, containerPorts }
+    return interfaceName === undefined ? publish : yield* atInterface(publish, interfaceName)
   })
+
+/** The interface that a `-p` names. */
+export const interfaceOf = (text: string): string | undefined =>
+  /^[^/]*[A-Za-z_]/.test(text) ? Result.getOrUndefined(parsePublish(text))?.interfaceName : undefined
+
+/** The same ports at the addresses of an interface. */
+export const atInterface = (publish: Publish, name: string): Result.Result<Publish, string> => {
+  const { host, interfaceName, hostPorts, containerPorts } = publish
+  const other = interfaceName ?? (host === undefined ? undefined : hostText(host))
+  if (other !== undefined && other !== name)
+    return Result.fail(`published at ${other} already, so not at the interface ${name}`)
+  // An address that comes later must get the port that the others have.
+  return hostPorts === undefined || count(hostPorts) !== count(containerPorts)
+    ? Result.fail(
+        `an interface needs an exact host port for each container port: ${name}:PORT:${rangeText(containerPorts)}`
+      )
+    : Result.succeed({ ...publish, interfaceName: name })
+}
 
 export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =>
   Result.gen(function* () {
     // A port in place of the address: the text is a `-p` of `map`.
     if (/^[\d-]*:[\d-]*(\/|$)/.test(text))
       return yield* Result.fail(`only the host's side is named here; expected ${unpublishForm}`)
-    const { protocol, host, ports } = yield* splitText(text, unpublishForm, 1)
+    const { ports, ...side } = yield* splitText(text, unpublishForm, 1)
     const port = ports.at(-1) ?? ""
     if (port === "") return yield* Result.fail(`the host port is missing; expected ${unpublishForm}`)
-    return { protocol, host, ports: yield* portsOf("host port", port) }
+    return { ...side, ports: yield* portsOf("host port", port) }
   })
 
 /** The shortest text that `parsePublish` parses to this value. */
-export const publishText = ({ protocol, host, hostPorts, containerPorts }: Publish): string => {
-  const before = host === undefined ? "" : `${hostText(host)}:`
-  const middle = hostPorts === undefined ? (host === undefined ? "" : ":") : `${rangeText(hostPorts)}:`
+export const publishText = (publish: Publish): string => {
+  const { protocol, hostPorts, containerPorts } = publish
+  const before = sideText(publish)
+  const middle = hostPorts === undefined ? (before === "" ? "" : ":") : `${rangeText(hostPorts)}:`
   return `${before}${middle}${rangeText(containerPorts)}${protocolText(protocol)}`
 }
 
 /** The shortest text that `parseUnpublish` parses to this value. */
-export const unpublishText = ({ protocol, host, ports }: Unpublish): string =>
-  `${host === undefined ? "" : `${hostText(host)}:`}${rangeText(ports)}${protocolText(protocol)}`
+export const unpublishText = (unpublish: Unpublish): string =>
+  `${sideText(unpublish)}${rangeText(unpublish.ports)}${protocolText(unpublish.protocol)}`
+
+const sideText = ({ host, interfaceName }: Pick<Publish, "host" | "interfaceName">): string => {
+  const side = interfaceName ?? (host === undefined ? "" : hostText(host))
+  return side === "" ? "" : `${side}:`
+}
 
 /** The most ports that one container may publish; each port becomes a group. */
 const mostPorts = 65_536
@@ -150,6 +179,7 @@ const portRequest = (
 interface Parts {
   readonly protocol: Protocol
   readonly host: Address | undefined
+  readonly interfaceName?: string
   /** The unparsed texts between the colons after the address: `most` of them, or fewer where there is no address. */
   readonly ports: ReadonlyArray<string>
 }
@@ -168,12 +198,21 @@ const splitText = (text: string, form: string, most: number): Result.Result<Part
     if (bracketed !== null && parts.length > most)
       return yield* Result.fail(`too many colons; expected ${form}`)
     if (bracketed === null && before === "") return { protocol, host: undefined, ports: parts.slice(-most) }
+    if (bracketed === null && isInterfaceName(before))
+      return { protocol, host: undefined, interfaceName: before, ports: parts.slice(-most) }
     // Go accepts anything as a zone; no interface name has a slash, and half a pair of brackets is a typing error.
     const stray = before.includes("/") || (bracketed === null && /[[\]]/.test(before))
     const address = stray ? Result.fail(notAnAddress) : parseAddress(before)
     const host = yield* Result.mapError(address, (reason) => addressProblem(before, reason, form))
     return { protocol, host, ports: parts.slice(-most) }
   })
+
+/**
+ * The names that Linux accepts, without those that could be a mistyped port or address. `localhost` is a host's name
+ * to everybody else.
+ */
+export const isInterfaceName = (text: string): boolean =>
+  /^(?=.{1,15}$)[\w.-]*[A-Za-z_][\w.-]*$/.test(text) && !/^0x/i.test(text) && text !== "localhost"
 
 const addressProblem = (text: string, reason: string, form: string): string => {
   const hint = text.includes(":") ? `; expected ${form}, an IPv6 address in brackets` : ""

@@ -1,8 +1,10 @@
 /** Unmaps what a driver has mapped, for all owners or for one. */
 import { Effect, Result } from "effect"
-import { parseAddress } from "./Address.ts"
+import { parseAddress, unspecified } from "./Address.ts"
 import { type Driver, type DriverError, type ListedMapping, ListedOwner } from "./Driver.ts"
-import type { ReleasedBinding } from "./PortBinding.ts"
+import { followedInterface } from "./FollowLabels.ts"
+import { interfaceLabel } from "./InterfaceLabel.ts"
+import type { Release, ReleasedBinding } from "./PortBinding.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 
 /** Returns how many mappings were released: none where the driver does not list its mappings. */
@@ -10,12 +12,26 @@ export const releaseAll = (driver: Driver["Service"], owner?: string): Effect.Ef
   Effect.gen(function* () {
     if (driver.listPorts === undefined) return 0
     const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
-    const bindings = listed
-      .filter((mapping) => owner === undefined || mapping.owner === owner)
-      .flatMap(releasedBinding)
-    if (bindings.length > 0) yield* driver.unmapPorts({ bindings, labels: new Map() })
-    return bindings.length
+    const releases = releasesOf(listed.filter((mapping) => owner === undefined || mapping.owner === owner))
+    yield* Effect.forEach(releases, driver.unmapPorts, { discard: true })
+    return releases.reduce((sum, { bindings }) => sum + bindings.length, 0)
   })
+
+/** The ports of each interface are released at all of its addresses, by the label `portmapper.interface`. */
+export const releasesOf = (listed: ReadonlyArray<ListedMapping>): ReadonlyArray<Release> =>
+  [...Map.groupBy(listed, ({ labels }) => followedInterface(labels))].flatMap(([name, mappings]) => {
+    if (name === undefined) {
+      const bindings = mappings.flatMap(releasedBinding)
+      return bindings.length === 0 ? [] : [{ bindings, labels: new Map() }]
+    }
+    const bindings = mappings.flatMap((mapping) =>
+      releasedBinding({ ...mapping, frontendIp: anyHost(mapping) })
+    )
+    return [{ bindings, labels: new Map([[interfaceLabel, name]]) }]
+  })
+
+/** An interface may have no address. */
+const anyHost = ({ backendIp }: ListedMapping): string => unspecified(backendIp.includes(":") ? 6 : 4).text
 
 export const releasedBinding = (mapping: ListedMapping): ReadonlyArray<ReleasedBinding> => {
   const protocol = protocolOfNumber(mapping.protocol)

@@ -13,11 +13,13 @@ import {
   parseAddress,
   unspecified
 } from "./Address.ts"
-import type { DrainRequest, FollowRequest } from "./Driver.ts"
+import type { DrainRequest, FollowRequest, InterfaceRequest } from "./Driver.ts"
 import { mostOfRanges, releasedOfRange, sizeOf } from "./FullRange.ts"
 import { preview } from "./GoJson.ts"
+import { interfaceIn, interfaceLabel, parseLabelled } from "./InterfaceLabel.ts"
 import type {
   FollowContainerRequest,
+  FollowInterfaceRequest,
   MapGroupsRequest,
   MapPortsRequest,
   PortBindingReq,
@@ -29,6 +31,7 @@ import {
   type Entry,
   endpointText,
   type Group,
+  type Labels,
   type PortRequest,
   type Release,
   type ReleasedBinding,
@@ -36,7 +39,7 @@ import {
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { parsePublish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { type Publish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /**
@@ -132,25 +135,70 @@ export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result
 /** Requires a container and something to publish; each `-p` must be one that Docker accepts. */
 export const followOf = ({
   Container,
-  Publish: published,
-  Labels
+  ...asked
 }: typeof FollowContainerRequest.Type): Result.Result<FollowRequest, RequestError> => {
   const issues: Array<Issue> = []
   if (Container === "")
     issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })
-  if ((published ?? []).length === 0)
+  const { publish, labels } = publishedBy(asked, issues)
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({ container: Container, publish, labels })
+}
+
+/** Requires a backend address, one of a family at most, and an interface for each `-p`. */
+export const followInterfaceOf = ({
+  To,
+  ...asked
+}: typeof FollowInterfaceRequest.Type): Result.Result<InterfaceRequest, RequestError> => {
+  const issues: Array<Issue> = []
+  if ((To ?? []).length === 0)
+    issues.push({ path: "To", value: preview([]), rule: "the container's address, or one of each family" })
+  const to = (To ?? []).flatMap((text, index) => {
+    const address = Result.getOrUndefined(parseAddress(text))
+    const rule = backendRule(address)
+    if (rule !== undefined) issues.push({ path: `To[${index}]`, value: preview(text), rule })
+    return address === undefined ? [] : [address]
+  })
+  if (to.length > 1 && to[0]?.family === to[1]?.family)
+    issues.push({ path: "To[1]", value: preview(to[1]?.text), rule: "of another family than To[0]" })
+  const { publish, labels } = publishedBy(asked, issues)
+  publish.forEach(({ interfaceName }, index) => {
+    if (interfaceName !== undefined) return
+    const rule = `INTERFACE:PORT:CONTAINERPORT, or be published with the label ${interfaceLabel}`
+    issues.push({ path: `Publish[${index}]`, value: preview(asked.Publish?.[index]), rule })
+  })
+  return issues.length > 0
+    ? Result.fail(new RequestError({ issues }))
+    : Result.succeed({
+        to: { v4: to.find(({ family }) => family === 4), v6: to.find(({ family }) => family === 6) },
+        publish,
+        labels
+      })
+}
+
+/** What is to be published, at the interface that the label names, if there is one; and the other labels. */
+const publishedBy = (
+  { Publish: texts, Labels: given }: Omit<typeof FollowContainerRequest.Type, "Container">,
+  issues: Array<Issue>
+): { readonly publish: ReadonlyArray<Publish>; readonly labels: Labels } => {
+  if ((texts ?? []).length === 0)
     issues.push({ path: "Publish", value: preview([]), rule: `at least one ${publishForm}` })
-  const publish = (published ?? []).flatMap((text, index) => {
-    const parsed = parsePublish(text)
+  const labelled = interfaceIn(given ?? noLabels)
+  if (Result.isFailure(labelled)) {
+    issues.push(...labelled.failure.issues)
+    return { publish: [], labels: noLabels }
+  }
+  const { interfaceName, others: labels } = labelled.success
+  const publish = (texts ?? []).flatMap((text, index) => {
+    const parsed = parseLabelled(text, interfaceName)
     if (Result.isSuccess(parsed)) return [parsed.success]
     issues.push({ path: `Publish[${index}]`, value: preview(text), rule: parsed.failure })
     return []
   })
   const tooMany = tooManyPorts(publish)
-  if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(published), rule: tooMany })
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({ container: Container, publish, labels: Labels ?? noLabels })
+  if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(texts), rule: tooMany })
+  return { publish, labels }
 }
 
 /** Requires a backend; each of the ports must be one that `unmap -p` accepts. */
@@ -173,7 +221,7 @@ export const drainOf = (
     : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
 
-const noLabels: ReadonlyMap<string, string> = new Map()
+const noLabels: Labels = new Map()
 
 const knownProtocols = "6 (tcp), 17 (udp) or 132 (sctp)"
 
@@ -183,11 +231,8 @@ const entryOf = (req: typeof PortBindingReq.Type, path: string, issues: Array<Is
   if (protocol === undefined) issues.push(issue(path, "Proto", req.Proto, knownProtocols))
 
   const backend = req.BackendIP
-  if (backend === undefined || isUnspecified(backend) || isMulticastOrBroadcast(backend)) {
-    issues.push(issue(path, "BackendIP", backend, "the address of the container, a unicast one"))
-  } else if (!zoneFits(backend)) {
-    issues.push(issue(path, "BackendIP", backend, zoneRule))
-  }
+  const rule = backendRule(backend)
+  if (rule !== undefined) issues.push(issue(path, "BackendIP", backend, rule))
   if (req.BackendPort === 0) issues.push(issue(path, "BackendPort", 0, "an integer from 1 to 65535"))
 
   const frontend = req.FrontendIP
@@ -207,6 +252,13 @@ const entryOf = (req: typeof PortBindingReq.Type, path: string, issues: Array<Is
     requestedAddress: frontend?.text ?? "",
     backend: { address: backend, port: req.BackendPort }
   }
+}
+
+/** The rule that the address breaks as a backend's. */
+const backendRule = (address: Address | undefined): string | undefined => {
+  if (address === undefined || isUnspecified(address) || isMulticastOrBroadcast(address))
+    return "the address of the container, a unicast one"
+  return zoneFits(address) ? undefined : zoneRule
 }
 
 const zoneRule = "a link-local IPv6 address where it has a zone"

@@ -7,6 +7,7 @@ import type {
   DrainRequest,
   ErrorResponse,
   FollowContainerRequest,
+  FollowInterfaceRequest,
   ListPortsRequest,
   ListPortsResponse,
   MapGroupsRequest,
@@ -118,12 +119,21 @@ export const mapGroupsRequest: fc.Arbitrary<typeof MapGroupsRequest.Encoded> = f
 const owners = fc.constantFrom("engine", "cli", "watch", "session", "cni:box/eth0")
 
 export const listPortsRequest: fc.Arbitrary<typeof ListPortsRequest.Encoded> = fc.record({
-  OwnedBy: fc.oneof(fc.constant(""), owners)
+  OwnedBy: fc.oneof(fc.constant(""), owners),
+  Scope: fc.constantFrom("", "host")
 })
 
 export const followContainerRequest: fc.Arbitrary<typeof FollowContainerRequest.Encoded> = fc.record({
   Container: fc.constantFrom("web", "0123456789ab"),
   Publish: fc.subarray(["8080:80", "80", "127.0.0.1:9000-9002:9000-9002/udp", "[::]:8443:443"], {
+    minLength: 1
+  }),
+  Labels: labels
+})
+
+export const followInterfaceRequest: fc.Arbitrary<typeof FollowInterfaceRequest.Encoded> = fc.record({
+  To: fc.subarray(["172.17.0.2", "fd00::2"], { minLength: 1 }),
+  Publish: fc.subarray(["eth0:8080:80", "wg0:9000-9002:9000-9002/udp", "br-1.2:53:53/sctp"], {
     minLength: 1
   }),
   Labels: labels
@@ -200,12 +210,13 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     ),
     fc.oneof(fc.record({ Has: fc.nat(64), Of: fc.constantFrom(64, 1024) }), fc.constant(null)),
     fc.constantFrom("", "web-1/0123456789ab", "0123456789ab"),
-    fc.constantFrom("", "address already in use")
+    fc.constantFrom("", "address already in use"),
+    fc.constantFrom({ Host: "", HostAddress: "" }, { Host: "b", HostAddress: "2001:db8::2" })
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
     const [Connections, BytesIn, BytesOut] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
-    const [Service, Refused, Slots, Container, Reason] = more
+    const [Service, Refused, Slots, Container, Reason, place] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
     const counted = { Connections, BytesIn, BytesOut }
     return {
@@ -217,7 +228,8 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       Refused,
       Slots,
       Container,
-      Reason
+      Reason,
+      ...place
     }
   })
 
@@ -251,8 +263,9 @@ export const hostileAnswer: fc.Arbitrary<string> = fc.oneof(
   )
 )
 
-/** A label that is refused: an unknown one under our prefix, or a bad value. */
+/** A label that is refused: an unknown one under our prefix, one that is not for `MapPorts`, or a bad value. */
 const wrongLabels = fc.constantFrom<Record<string, unknown>>(
+  { "portmapper.interface": "eth0" },
   { "portmapper.mod": "nat" },
   { "portmapper.mode": "NAT" },
   { "portmapper.allow": "" },

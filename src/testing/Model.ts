@@ -58,8 +58,9 @@ export const afterCall = (host: ModelHost, model: Model, call: Call, ended: Ende
     case "PortMapper.ListPorts":
     // Like one `MapPorts` after the other with one delivery; the harness never makes this call.
     case "PortMapper.MapGroups":
-    // Only a driver with a watch has this method.
+    // Only a driver that follows has these methods.
     case "PortMapper.FollowContainer":
+    case "PortMapper.FollowInterface":
       return may(model)
     case "PortMapper.Drain":
     case "PortMapper.Undrain": {

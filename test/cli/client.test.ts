@@ -5,6 +5,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
@@ -85,7 +86,11 @@ describe("map, ls and unmap", () => {
             yield* watched("unmap -p 8080"),
             done("unmapped 0.0.0.0:8080/tcp", "unmapped [::]:8080/tcp")
           )
-        }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+        }).pipe(
+          Effect.provide(
+            Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+          )
+        )
       )
   )
 
@@ -180,7 +185,11 @@ describe("map, ls and unmap", () => {
           yield* ask("drain web -p 9"),
           failed("draining web failed: 9 does not lead to web, which has 0.0.0.0:8080/tcp, 0.0.0.0:8081/tcp")
         )
-      }).pipe(Effect.provide(Layer.merge(Memory.layer(), WatchRecord.layerMemory)))
+      }).pipe(
+        Effect.provide(
+          Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+        )
+      )
     )
   )
 

@@ -44,7 +44,16 @@ describe("portmapper serve with wrong options", () => {
         ],
         [
           "--tls-cert a --tls-key b",
-          "--tls-cert, --tls-key: of no use without --tcp HOST:PORT; give it as well"
+          "--tls-cert, --tls-key: of no use without --tcp or --page HOST:PORT; give it as well"
+        ],
+        [
+          "--page 0.0.0.0:9080",
+          `0.0.0.0:9080: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
+        ],
+        ["--page-host a.example", "--page-host: of no use without --page; give it as well"],
+        [
+          "--page unix:/x --tls-cert a --tls-key b",
+          "--tls-cert, --tls-key: of no use without --tcp or --page HOST:PORT; give it as well"
         ],
         ["--spec-dir /x", "--spec-dir: of no use without --tcp HOST:PORT; give it as well"],
         ["--tcp 127.0.0.1:0 --spec-ca x", "--spec-ca: of no use without --tls-cert; give it as well"],

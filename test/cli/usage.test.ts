@@ -64,6 +64,14 @@ describe("a usage error", () => {
           'map: -p "99999:80": host port "99999": ports are 1 to 65535; see: portmapper map --help'
         ],
         [
+          "map -p eth0:80:80 -p 81:81 --to 10.0.0.1",
+          "map: -p 81:81: beside an interface each -p names one; map this in another call; see: portmapper map --help"
+        ],
+        [
+          "map -p 80 --to 10.0.0.1 --label portmapper.interface=eth0",
+          "map: -p 80: an interface needs an exact host port for each container port: eth0:PORT:80; see: portmapper map --help"
+        ],
+        [
           "map -p 80 --to /web",
           'map: --to "/web": expected an IPv4 or IPv6 address, or the name or id of a container; see: portmapper map --help'
         ],

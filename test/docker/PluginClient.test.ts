@@ -89,7 +89,8 @@ describe("a client of our own plugin", () => {
         refused: undefined,
         slots: undefined,
         container: undefined,
-        reason: undefined
+        reason: undefined,
+        at: undefined
       })
       yield* driver.unmapPorts(releaseOf(bindings))
       assert.deepStrictEqual(yield* client.listPorts, [])

@@ -84,10 +84,12 @@ describe("the effective labels of a container", () => {
         "rate-per-source narrows",
         "share opens",
         "balance opens",
+        "scope opens",
         "health opens",
         "wait-healthy opens",
         "publish opens",
-        "network steers"
+        "network steers",
+        "interface steers"
       ]
     )
   })

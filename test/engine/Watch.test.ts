@@ -7,6 +7,7 @@ import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
+import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
@@ -46,14 +47,29 @@ const settle = TestClock.adjust("100 millis")
 const lines: Array<string> = []
 const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
 
-type Services = Scope.Scope | Driver | Engine | MemoryEngine | WatchRecord | MemoryHost | MemoryFirewall
+type Services =
+  | Scope.Scope
+  | Driver
+  | Engine
+  | MemoryEngine
+  | InterfaceAddresses
+  | MemoryInterfaces
+  | WatchRecord
+  | MemoryHost
+  | MemoryFirewall
 
 const test = (title: string, effect: () => Effect.Effect<void, unknown, Services>) =>
   it.effect(title, () => {
     lines.length = 0
     return effect().pipe(
       Effect.provide(
-        Layer.mergeAll(PortMapper.layerMemory(), Memory.layer(), WatchRecord.layerMemory, logged)
+        Layer.mergeAll(
+          PortMapper.layerMemory(),
+          Memory.layer(),
+          InterfaceAddresses.layerMemory,
+          WatchRecord.layerMemory,
+          logged
+        )
       )
     )
   })
@@ -637,5 +653,268 @@ describe("a subscription to a container", () => {
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
       assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
+    }))
+})
+
+describe("ports at an interface", () => {
+  const addresses = (...texts: ReadonlyArray<string>) => texts.map(addressUnsafe)
+
+  /** Every row of both families, as `listed`; of a waiting one its error. */
+  const rows = (driver: Driver["Service"]) =>
+    Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
+      mappings
+        .map(
+          ({ frontendIp, frontendPort, backendIp, labels, state }) =>
+            `${frontendIp}:${frontendPort} -> ${backendIp} ${labels.get("portmapper.error") ?? state}`
+        )
+        .sort()
+    )
+
+  const followInterface = (driver: Driver["Service"], publish: string, owner = "cli") =>
+    Effect.scoped(
+      driver.followInterface?.({
+        to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
+        publish: [parsed(publish)],
+        labels: new Map()
+      }) ?? Effect.die("not offered")
+    ).pipe(Effect.provideService(CurrentOwner, owner))
+
+  const unmapAt = (name: string, port: number): Release => ({
+    ...unmapping(port),
+    labels: new Map([["portmapper.interface", name]])
+  })
+
+  test("follow its addresses, for a container's labels and for a container that a user names", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80") })
+      yield* engine.run({ name: "db", labels: publish("5432:5432", { "portmapper.interface": "eth0" }) })
+      yield* engine.run({ name: "user" })
+      const driver = yield* start()
+      yield* follow(driver, "user", "eth0:9090:90")
+      const at = (address: string) => [
+        `${address}:5432 -> 172.17.0.3 live`,
+        `${address}:8080 -> 172.17.0.2 live`,
+        `${address}:9090 -> 172.17.0.4 live`
+      ]
+      assert.deepStrictEqual(yield* rows(driver), at("192.0.2.1"))
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "2001:db8::1"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [...at("192.0.2.1"), ...at("2001:db8::1")])
+      yield* interfaces.set("eth0", addresses("2001:db8::1"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), at("2001:db8::1"))
+      yield* engine.stop("web")
+      yield* engine.stop("user")
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "2001:db8::1:5432 -> 172.17.0.3 live",
+        "2001:db8::1:9090 ->  container user is not running"
+      ])
+    }))
+
+  test("wait for it, and are listed with the reason", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* engine.run({ name: "web", labels: publish("wg0:8080:80") })
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* followInterface(driver, "wg0:9090:90"), [])
+      yield* settle
+      const waitingFor = (why: string) => [`:8080 -> 172.17.0.2 ${why}`, `:9090 -> 172.17.0.2 ${why}`]
+      assert.deepStrictEqual(yield* rows(driver), waitingFor("there is no interface wg0 now"))
+      yield* interfaces.set("wg0", [])
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), waitingFor("the interface wg0 has no address now"))
+      yield* interfaces.set("wg0", addresses("10.0.0.1"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "10.0.0.1:8080 -> 172.17.0.2 live",
+        "10.0.0.1:9090 -> 172.17.0.2 live"
+      ])
+      yield* interfaces.remove("wg0")
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), waitingFor("there is no interface wg0 now"))
+      assert.deepStrictEqual((yield* MemoryHost).open(), [])
+    }))
+
+  test("are published at its other addresses where the port of one is taken", () =>
+    Effect.gen(function* () {
+      const interfaces = yield* MemoryInterfaces
+      const host = yield* MemoryHost
+      host.take("tcp", addressUnsafe("192.0.2.2"), 8080)
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      const driver = yield* start()
+      yield* followInterface(driver, "eth0:8080:80")
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2", "192.0.2.3"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "192.0.2.1:8080 -> 172.17.0.2 live",
+        "192.0.2.2:8080 -> 172.17.0.2 bind for 192.0.2.2:8080/tcp failed: address already in use",
+        "192.0.2.3:8080 -> 172.17.0.2 live"
+      ])
+      host.free("tcp", addressUnsafe("192.0.2.2"), 8080)
+      yield* TestClock.adjust("31 seconds")
+      assert.include(yield* rows(driver), "192.0.2.2:8080 -> 172.17.0.2 live")
+    }))
+
+  test("are refused as a whole where the port of one of its addresses is taken at the call, or by a session", () =>
+    Effect.gen(function* () {
+      const interfaces = yield* MemoryInterfaces
+      const host = yield* MemoryHost
+      host.take("tcp", addressUnsafe("192.0.2.2"), 8080)
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      const driver = yield* start()
+      const refusal = (owner?: string) =>
+        Effect.map(Effect.flip(followInterface(driver, "eth0:8080:80", owner)), ({ message }) => message)
+      assert.strictEqual(yield* refusal(), "bind for 192.0.2.2:8080/tcp failed: address already in use")
+      assert.strictEqual(
+        yield* refusal("session:a"),
+        "session:a is a session, which ends, and an interface is followed until it is unmapped: name another owner"
+      )
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(yield* rows(driver), [])
+      assert.deepStrictEqual(host.open(), [])
+    }))
+
+  test("end at all of its addresses where they are unmapped at it or at one of them, waiting or not", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80") })
+      const driver = yield* start()
+      for (const text of ["eth0:8081:80", "eth0:8082:80", "wg0:8083:80"]) yield* followInterface(driver, text)
+      yield* settle
+      assert.lengthOf(yield* rows(driver), 7)
+      // Another interface, and every address of the host, are not this interface.
+      for (const release of [unmapAt("wg0", 8081), unmapAt("eth0", 8083), unmapping(8081), unmapping(8083)])
+        yield* driver.unmapPorts(release)
+      yield* settle
+      assert.lengthOf(yield* rows(driver), 7)
+      for (const release of [unmapAt("eth0", 8080), unmapAt("eth0", 8081), unmapAt("wg0", 8083)])
+        yield* driver.unmapPorts(release)
+      const [binding] = unmapping(8082).bindings
+      const atOne = { ...binding, protocol: "tcp", host: addressUnsafe("192.0.2.2"), port: 8082 } as const
+      yield* driver.unmapPorts({
+        bindings: [{ ...atOne, backend: { address: undefined, port: 0 } }],
+        labels: new Map()
+      })
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [])
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      yield* interfaces.set("wg0", addresses("10.0.0.1"))
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(yield* rows(driver), [])
+      assert.deepStrictEqual((yield* MemoryHost).open(), [])
+    }))
+
+  test("are undone where the answer to the call is lost", () =>
+    Effect.gen(function* () {
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      const driver = yield* start()
+      const lost = Effect.gen(function* () {
+        yield* driver.followInterface?.({
+          to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
+          publish: [parsed("eth0:8080:80")],
+          labels: new Map()
+        }) ?? Effect.die("not offered")
+        return yield* Effect.fail("lost")
+      })
+      yield* Effect.flip(Effect.scoped(lost))
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(yield* rows(driver), [])
+      assert.deepStrictEqual((yield* WatchRecord.use(({ load }) => load)).follows, [])
+    }))
+
+  test("go on where the Engine is away", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      yield* engine.run({ name: "web", labels: publish("8080:80") })
+      yield* engine.run({ name: "typo", labels: publish("80:http") })
+      const driver = yield* start()
+      yield* followInterface(driver, "eth0:9090:90")
+      yield* engine.away
+      yield* interfaces.set("eth0", addresses("192.0.2.2"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "0.0.0.0:8080 -> 172.17.0.2 live",
+        "192.0.2.2:9090 -> 172.17.0.2 live",
+        ':0 ->  container port "http": expected PORT or FIRST-LAST',
+        ":::8080 -> 172.17.0.2 live"
+      ])
+    }))
+
+  it.effect("are all that is followed where no Engine is watched, through restarts", () =>
+    Effect.gen(function* () {
+      const interfaces = yield* MemoryInterfaces
+      const base = yield* Driver
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      const ofContainer = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"], {
+        "portmapper.container": "web/0123456789ab",
+        "portmapper.publish": "8080:80"
+      })
+      yield* Effect.scoped(base.mapPorts(ofContainer)).pipe(Effect.provideService(CurrentOwner, "watch"))
+      yield* during((driver) => {
+        assert.isUndefined(driver.followContainer)
+        return followInterface(driver, "eth0:9090:90")
+      })
+      yield* interfaces.set("eth0", addresses("192.0.2.2"))
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* rows(driver), [
+        "0.0.0.0:8080 -> 172.17.0.9 live",
+        "192.0.2.2:9090 -> 172.17.0.2 live"
+      ])
+      yield* driver.unmapPorts(unmapAt("eth0", 9090))
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(yield* rows(driver), ["0.0.0.0:8080 -> 172.17.0.9 live"])
+    }).pipe(
+      Effect.provide(
+        Layer.mergeAll(PortMapper.layerMemory(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+      )
+    )
+  )
+
+  it.effect("are not left behind by a call that a kill cut off", () =>
+    Effect.gen(function* () {
+      const interfaces = yield* MemoryInterfaces
+      const base = yield* Driver
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      const cutOff = group("8080", ["tcp 192.0.2.1 172.17.0.2:80"], {
+        "portmapper.to": "172.17.0.2",
+        "portmapper.publish": "eth0:8080:80"
+      })
+      yield* Effect.scoped(base.mapPorts(cutOff)).pipe(Effect.provideService(CurrentOwner, "cli"))
+      const driver = yield* start()
+      assert.deepStrictEqual(yield* rows(driver), [])
+    }).pipe(
+      Effect.provide(
+        Layer.mergeAll(PortMapper.layerMemory(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+      )
+    )
+  )
+
+  test("are a problem of the container where its labels contradict each other", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1"))
+      const at = (name: string, text: string, value: string) =>
+        engine.run({ name, labels: publish(text, { "portmapper.interface": value }) })
+      yield* at("elsewhere", "192.0.2.1:8080:80", "eth0")
+      yield* at("any", "80", "eth0")
+      yield* at("misspelt", "8080:80", "eth 0")
+      const driver = yield* start()
+      assert.deepStrictEqual((yield* errors(driver)).sort(), [
+        "any: an interface needs an exact host port for each container port: eth0:PORT:80",
+        "elsewhere: published at 192.0.2.1 already, so not at the interface eth0",
+        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them'
+      ])
     }))
 })

@@ -31,6 +31,24 @@ describe("the record of a watch", () => {
     })
   )
 
+  it.effect("is lost where another process removes the file, until it is saved again", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* temporaryFolder, watchFile)
+      const states = Effect.gen(function* () {
+        const { isLost } = yield* WatchRecord
+        const before = yield* isLost
+        yield* save(recorded)
+        const saved = yield* isLost
+        Fs.rmSync(path)
+        const removed = yield* isLost
+        yield* save(recorded)
+        return [before, saved, removed, yield* isLost]
+      })
+      const seen = yield* Effect.provide(states, WatchRecord.layer(Path.dirname(path)))
+      assert.deepStrictEqual(seen, [false, false, true, false])
+    })
+  )
+
   it.effect("fails with the file's path where the file holds something else", () =>
     Effect.gen(function* () {
       const path = Path.join(yield* temporaryFolder, watchFile)

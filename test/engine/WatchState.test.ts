@@ -1,15 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { ContainerSubscription } from "../../adapters/engine/ContainerSubscription.ts"
-import { desiredBySubscription } from "../../adapters/engine/Desired.ts"
+import { type DesiredGroup, desiredBySubscription } from "../../adapters/engine/Desired.ts"
 import { problemOf } from "../../adapters/engine/Problems.ts"
+import type { Subscription } from "../../adapters/engine/Subscription.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { attachment, container, desired } from "./containers.ts"
 
 const web = container("web")
 const nothing = { follows: [], granted: new Map<string, number>() }
 
-const subscription = (publish: string, more: Partial<ContainerSubscription> = {}): ContainerSubscription => ({
+const subscription = (publish: string, more: Partial<Subscription> = {}): Subscription => ({
   id: web.id,
   name: "web",
   publish,
@@ -34,13 +35,18 @@ const answer = ({ group }: ReturnType<typeof groupOf>, port: number): ReadonlyAr
     nat: undefined
   }))
 
-const released = (of: ReturnType<typeof groupOf>, port: number) =>
-  of.group.entries.map(({ protocol, host }) => ({
+const released = (of: ReturnType<typeof groupOf>, port: number, labels = new Map<string, string>()) => ({
+  bindings: of.group.entries.map(({ protocol, host }) => ({
     protocol,
     host,
     port,
     backend: { address: undefined, port: 0 }
-  }))
+  })),
+  labels
+})
+
+const undismissed = (state: WatchState, ...groups: ReadonlyArray<DesiredGroup>) =>
+  state.undismissed({ groups, problems: [] }, true).groups
 
 describe("the state of a watch", () => {
   it("does not desire again what was unmapped, until its container was gone", () => {
@@ -50,9 +56,12 @@ describe("the state of a watch", () => {
     assert.isFalse(state.dismiss(released(group, 8081)))
     assert.isTrue(state.dismiss(released(group, 8080)))
     assert.deepStrictEqual([...state.observed.keys()], [])
-    assert.deepStrictEqual(state.undismissed([group]), [])
-    assert.deepStrictEqual(state.undismissed([]), [])
-    assert.deepStrictEqual(state.undismissed([group]), [group])
+    assert.deepStrictEqual(undismissed(state, group), [])
+    // Of an Engine that is away nothing is known.
+    state.undismissed({ groups: [], problems: [] }, false)
+    assert.deepStrictEqual(undismissed(state, group), [])
+    assert.deepStrictEqual(undismissed(state), [])
+    assert.deepStrictEqual(undismissed(state, group), [group])
   })
 
   it("keeps the other backends of a service, published or waiting, where one is unmapped", () => {
@@ -72,9 +81,9 @@ describe("the state of a watch", () => {
       port: 8080,
       backend
     }))
-    assert.isTrue(state.dismiss(unmapped))
+    assert.isTrue(state.dismiss({ bindings: unmapped, labels: new Map() }))
     assert.deepStrictEqual([...state.observed.keys()], [second.key])
-    assert.deepStrictEqual(state.undismissed([first, second, third]), [second, third])
+    assert.deepStrictEqual(undismissed(state, first, second, third), [second, third])
     assert.lengthOf(state.problems, 1)
     assert.isTrue(state.dismiss(released(third, 8080)))
     assert.lengthOf(state.problems, 0)
@@ -85,13 +94,44 @@ describe("the state of a watch", () => {
     const stopped = [{ ...web, running: false }]
     const [first] = state.subscriptions
     if (first === undefined) throw new Error("no subscription")
-    const { problems } = desiredBySubscription(first, stopped)
+    const { problems } = desiredBySubscription(first, stopped, new Map())
     state.report(problems, 0)
     const [, second] = problems
     if (second?.desired === undefined) throw new Error("two ports wait")
     assert.isTrue(state.dismiss(released(second.desired, 8081)))
     assert.deepStrictEqual(state.subscriptions, [subscription("8080-8081:80-81", { without: [81] })])
     assert.lengthOf(state.problems, 1)
+  })
+
+  it("drops the ports of a subscription that were unmapped at its interface, published or not", () => {
+    const at = subscription("wg0:8080-8082:80-82", { id: "172.17.0.2", name: "172.17.0.2" })
+    const state = new WatchState({ ...nothing, follows: [at] })
+    const release = (name: string, port: number, backend: string, backendPort: number) => ({
+      bindings: [
+        {
+          protocol: "tcp",
+          host: addressUnsafe("0.0.0.0"),
+          port,
+          backend: { address: addressUnsafe(backend), port: backendPort }
+        } as const
+      ],
+      labels: new Map([["portmapper.interface", name]])
+    })
+    for (const other of [
+      release("eth0", 8081, "172.17.0.2", 81),
+      release("wg0", 8083, "172.17.0.2", 83),
+      release("wg0", 8081, "172.17.0.3", 81),
+      release("wg0", 8081, "172.17.0.2", 80)
+    ])
+      assert.isFalse(state.dismiss(other))
+    assert.isTrue(state.dismiss(release("wg0", 8081, "172.17.0.2", 81)))
+    assert.deepStrictEqual(state.subscriptions, [{ ...at, without: [81] }])
+  })
+
+  it("is recorded again where the record is lost", () => {
+    const state = new WatchState({ ...nothing, follows: [subscription("80")] })
+    assert.isUndefined(state.takeUnsaved())
+    assert.deepStrictEqual(state.takeUnsaved(true)?.follows, [subscription("80")])
   })
 
   it("restores the replaced subscriptions, and leaves those added since", () => {

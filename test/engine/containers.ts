@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import { type Desired, desiredByLabels } from "../../adapters/engine/Desired.ts"
 import type { Attachment, Container, Network } from "../../adapters/engine/Engine.ts"
+import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 
 export const network = (name: string, more: Partial<Network> = {}): Network => ({
@@ -46,8 +47,9 @@ export const container = (name: string, more: Partial<Container> = {}): Containe
 export const desired = (
   one: Container,
   labels: Readonly<Record<string, string>>,
-  others: ReadonlyArray<Container> = []
-): Desired => desiredByLabels(one, new Map(Object.entries(labels)), [one, ...others])
+  others: ReadonlyArray<Container> = [],
+  interfaces: Interfaces = new Map()
+): Desired => desiredByLabels(one, new Map(Object.entries(labels)), [one, ...others], interfaces)
 
 /** The address of a result, or its failure. */
 export const addressOrFailure = (result: Result.Result<Attachment, string>): string =>

@@ -217,7 +217,7 @@ layer(Consumer.layer)("the package", (it) => {
   for (const [what, kilobytes, worker] of [
     [
       "a custom driver",
-      140,
+      142,
       `import * as Effect from "effect/Effect"
        import { Driver } from "portmapper"
        import { toWebHandler } from "portmapper/fetch"
@@ -226,7 +226,7 @@ layer(Consumer.layer)("the package", (it) => {
     ],
     [
       "the in-memory mapper",
-      220,
+      230,
       `import { PortMapper } from "portmapper"
        import { toWebHandler } from "portmapper/fetch"
        const handler = toWebHandler(PortMapper.layerMemory())

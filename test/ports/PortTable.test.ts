@@ -39,7 +39,7 @@ describe("PortTable", () => {
     assert.strictEqual(table.firstFree(both, { first: 1, last: 96 }, 1), undefined)
     assert.strictEqual(table.firstFree(both, { first: 65535, last: 65535 }, 65535), 65535)
     assert.strictEqual(
-      table.firstFree(both, { first: 97, last: 200 }, 97, PortSet.of([{ first: 97, last: 128 }])),
+      table.firstFree(both, { first: 97, last: 200 }, 97, [PortSet.of([{ first: 97, last: 128 }])]),
       129
     )
     for (let port = 129; port <= 200; port++) table.add(at("10.0.0.1"), port)

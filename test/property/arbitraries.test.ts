@@ -17,6 +17,7 @@ import {
   explore,
   type Fate,
   followContainerRequest,
+  followInterfaceRequest,
   hostileText,
   listPortsRequest,
   listPortsResponse,
@@ -55,6 +56,7 @@ describe("generated requests", () => {
       ["PortMapper.MapGroups", mapGroupsRequest, "answered"],
       ["PortMapper.ListPorts", listPortsRequest, "answered"],
       ["PortMapper.FollowContainer", followContainerRequest, "notFound"],
+      ["PortMapper.FollowInterface", followInterfaceRequest, "notFound"],
       ["PortMapper.Drain", drainRequest, "notFound"],
       ["PortMapper.Undrain", drainRequest, "notFound"]
     ] as const)
@@ -115,6 +117,7 @@ describe("generated messages", () => {
     ["UnmapPortsRequest", Messages.UnmapPortsRequest, unmapRequest],
     ["ListPortsRequest", Messages.ListPortsRequest, listPortsRequest],
     ["FollowContainerRequest", Messages.FollowContainerRequest, followContainerRequest],
+    ["FollowInterfaceRequest", Messages.FollowInterfaceRequest, followInterfaceRequest],
     ["DrainRequest", Messages.DrainRequest, drainRequest],
     ["MapPortsResponse", Messages.MapPortsResponse, mapResponse],
     ["MapGroupsResponse", Messages.MapGroupsResponse, mapGroupsResponse],

@@ -4,6 +4,7 @@ import * as Arbitrary from "effect/Arbitrary"
 import { addressUnsafe, fromOctets } from "../../src/protocol/Address.ts"
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import {
+  atInterface,
   groupsOf,
   type Publish,
   parsePublish,
@@ -78,9 +79,41 @@ describe("the argument of -p", () => {
       "7000-7002:80-81",
       'host port "7000-7002" for 2 container ports (80-81); expected as many, none, or one container port'
     ],
+    ["eth0::80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
+    ["eth0:0:80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
+    ["eth0:8000-8010:80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
+    ["[eth0]:8080:80", 'host address "eth0": not an IPv4 or IPv6 address'],
+    ["a-name-of-letters:8080:80", 'host address "a-name-of-letters": not an IPv4 or IPv6 address'],
     ["0:80-81", 'host port "0" for 2 container ports (80-81); expected as many, none, or one container port']
   ])("is refused with what is wrong: '%s'", (text, expected) => {
     assert.strictEqual(failure(parsePublish(text)), expected)
+  })
+})
+
+describe("an interface in place of an address", () => {
+  const at = (text: string, name: string) =>
+    Result.match(atInterface(Result.getOrThrow(parsePublish(text)), name), {
+      onFailure: (rule) => rule,
+      onSuccess: publishText
+    })
+
+  it.each(["eth0:8080:80", "wg0:7000-7002:80-82/udp", "enp3s0.100:53:53/sctp", "_:1:1"])(
+    "is kept as written: '%s'",
+    (text) => assert.strictEqual(publishText(Result.getOrThrow(parsePublish(text))), text)
+  )
+
+  it("is given once, with an exact port", () => {
+    assert.strictEqual(at("8080:80", "eth0"), "eth0:8080:80")
+    assert.strictEqual(at("eth0:8080:80", "eth0"), "eth0:8080:80")
+    assert.strictEqual(at("wg0:8080:80", "eth0"), "published at wg0 already, so not at the interface eth0")
+    assert.strictEqual(
+      at("[::1]:8080:80", "eth0"),
+      "published at [::1] already, so not at the interface eth0"
+    )
+    assert.strictEqual(
+      at("80-81", "eth0"),
+      "an interface needs an exact host port for each container port: eth0:PORT:80-81"
+    )
   })
 })
 
@@ -92,7 +125,9 @@ describe("the argument of unmap -p", () => {
     ["127.0.0.1:8080", "127.0.0.1:8080"],
     ["[::1]:53/udp", "[::1]:53/udp"],
     ["::1:53/udp", "[::1]:53/udp"],
-    ["[fe80::1%eth0]:53", "[fe80::1%eth0]:53"]
+    ["[fe80::1%eth0]:53", "[fe80::1%eth0]:53"],
+    ["eth0:8080", "eth0:8080"],
+    ["br-0.100:53-54/udp", "br-0.100:53-54/udp"]
   ])("is a host side: '%s'", (text, written) => {
     assert.strictEqual(unpublishText(Result.getOrThrow(parseUnpublish(text))), written)
   })
@@ -107,7 +142,7 @@ describe("the argument of unmap -p", () => {
       'host address "127.0.0.1:8080": not an IPv4 or IPv6 address; expected [HOSTIP:]PORT[-END][/PROTO], an IPv6 address in brackets'
     ],
     ["0", 'host port "0": ports are 1 to 65535'],
-    ["web:8080", 'host address "web": not an IPv4 or IPv6 address']
+    ["web.example.com.:8080", 'host address "web.example.com.": not an IPv4 or IPv6 address']
   ])("is refused with what is wrong: '%s'", (text, expected) => {
     assert.strictEqual(failure(parseUnpublish(text)), expected)
   })
@@ -170,13 +205,19 @@ describe("the syntax", () => {
   const protocol = Arbitrary.schema(Schema.Literals(["tcp", "udp", "sctp"]))
   const range = (first: number, length: number) => ({ first, last: Math.min(65535, first + length) })
   const publish = Arbitrary.map(
-    Arbitrary.all([protocol, address, int(1, 60000), int(1, 60000), int(0, 300), int(0, 2)]),
-    ([protocol, host, hostPort, containerPort, length, kind]): Publish => ({
-      protocol,
-      host,
-      hostPorts: kind === 0 ? undefined : range(hostPort, length),
-      containerPorts: range(containerPort, kind === 1 ? 0 : length)
-    })
+    Arbitrary.all([protocol, address, int(1, 60000), int(1, 60000), int(0, 300), int(0, 3)]),
+    ([protocol, host, hostPort, containerPort, length, kind]): Publish =>
+      kind === 3
+        ? {
+            ...{ protocol, host: undefined, interfaceName: `eth${length}` },
+            hostPorts: range(hostPort, length),
+            containerPorts: range(containerPort, length)
+          }
+        : {
+            ...{ protocol, host },
+            hostPorts: kind === 0 ? undefined : range(hostPort, length),
+            containerPorts: range(containerPort, kind === 1 ? 0 : length)
+          }
   )
   const unpublish = Arbitrary.map(
     Arbitrary.all([protocol, address, int(1, 60000), int(0, 300)]),

@@ -12,6 +12,8 @@ import { portmapper } from "../support/command.ts"
 
 const service = `service.name=portmapper service.version=${manifest.version}`
 const ofExporter = (url: string) => /\/effect\/dist\/observability\/Otlp|cli\/otlp/.test(url)
+/** What reads the option `--cluster` is there. */
+const ofCluster = (url: string) => /src\/cluster\/|cli\/clustering|etcd\/(?!EtcdOptions)/.test(url)
 
 describeLab("a plugin with a collector", [], () => {
   it.live(
@@ -34,6 +36,7 @@ describeLab("a plugin with a collector", [], () => {
         yield* silent.process.stop
         assert.isAbove(modules().length, 100)
         assert.deepStrictEqual(modules().filter(ofExporter), [])
+        assert.deepStrictEqual(modules().filter(ofCluster), [])
 
         const plugin = yield* Plugin.start(host, {
           folder,

@@ -27,7 +27,7 @@ describe("a session's requests", () => {
           code: -32601,
           message: "Method not found",
           data: {
-            detail: `"${name}" is not one of Plugin.Activate, PortMapper.MapPorts, PortMapper.UnmapPorts, PortMapper.ListPorts, PortMapper.MapGroups, PortMapper.FollowContainer`
+            detail: `"${name}" is not one of Plugin.Activate, PortMapper.MapPorts, PortMapper.UnmapPorts, PortMapper.ListPorts, PortMapper.MapGroups, PortMapper.FollowContainer, PortMapper.FollowInterface, PortMapper.Drain, PortMapper.Undrain`
           }
         },
         id

@@ -15,6 +15,7 @@ import { toWebHandler } from "../../adapters/docker/WebHandler.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import * as InMemory from "../../adapters/memory/InMemory.ts"
+import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { JsonObject, type JsonValue, parse } from "../../src/protocol/GoJson.ts"
 import { failureOf, Method } from "../../src/protocol/Operations.ts"
@@ -210,7 +211,9 @@ const addingBy =
 
 /** A container whose labels ask for the entries, one by one. The watch logs the outcome. */
 const openLabels = Effect.gen(function* () {
-  const services = yield* Layer.build(Layer.merge(Memory.layer(), WatchRecord.layerMemory))
+  const services = yield* Layer.build(
+    Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
+  )
   const engine = Context.get(services, MemoryEngine)
   const lines: Array<string> = []
   yield* startWatch({ trustImageLabels: false }).pipe(

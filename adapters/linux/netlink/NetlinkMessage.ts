@@ -180,25 +180,28 @@ export const eachAttribute = (
   offset: number,
   visit: (type: number, payload: Uint8Array) => void
 ): void => {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  for (let at = offset; at + attributeHeaderLength <= bytes.length; ) {
-    const length = view.getUint16(at, hostLittleEndian)
+  for (let at = offset, length = 0; at + attributeHeaderLength <= bytes.length; at += aligned(length)) {
+    length = uint16(bytes, at)
     if (length < attributeHeaderLength || at + length > bytes.length) return
-    visit(
-      view.getUint16(at + 2, hostLittleEndian) & typeMask,
-      bytes.subarray(at + attributeHeaderLength, at + length)
-    )
-    at += aligned(length)
+    visit(uint16(bytes, at + 2) & typeMask, bytes.subarray(at + attributeHeaderLength, at + length))
   }
 }
 
-/** The payload of the first attribute of this type. */
+/** The payload of the first attribute of this type. Makes no view of the others: dumps have many. */
 export const findAttribute = (bytes: Uint8Array, offset: number, type: number): Uint8Array | undefined => {
-  let found: Uint8Array | undefined
-  eachAttribute(bytes, offset, (one, payload) => {
-    if (one === type) found ??= payload
-  })
-  return found
+  for (let at = offset, length = 0; at + attributeHeaderLength <= bytes.length; at += aligned(length)) {
+    length = uint16(bytes, at)
+    if (length < attributeHeaderLength || at + length > bytes.length) return undefined
+    if ((uint16(bytes, at + 2) & typeMask) === type)
+      return bytes.subarray(at + attributeHeaderLength, at + length)
+  }
+  return undefined
+}
+
+/** In the host's byte order. */
+const uint16 = (bytes: Uint8Array, at: number): number => {
+  const [first = 0, second = 0] = [bytes[at], bytes[at + 1]]
+  return hostLittleEndian ? first | (second << 8) : (first << 8) | second
 }
 
 /** The payload of an attribute within nested attributes. */

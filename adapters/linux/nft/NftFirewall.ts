@@ -20,7 +20,7 @@ import { openTable } from "./NftTable.ts"
 import { type CountedElement, elementsOf, refusedElement, rulesOf, unfit } from "./RuleElements.ts"
 import { type AcceptMark, makeTable, markText } from "./Ruleset.ts"
 import type { ForeignChange } from "./TableEvents.ts"
-import { type Element, elementKey, sameData } from "./TableSets.ts"
+import { type Element, elementKey, sameData, tellingSets } from "./TableSets.ts"
 
 export interface TableChoice {
   readonly acceptMark?: AcceptMark | undefined
@@ -210,7 +210,7 @@ const make = Effect.fnUntraced(function* (
         const removed = replaceElements(last)
         return removed === undefined ? Result.map(load(last), () => []) : Result.succeed(removed)
       }),
-    read: sync(() => Result.map(table.read("reading"), rulesOf)),
+    read: sync(() => Result.map(table.read("reading", tellingSets), rulesOf)),
     refuse: (flows) => sync(() => refuse(flows)),
     check: sync(check),
     remove: sync(remove)

@@ -243,12 +243,12 @@ export const readElements = (
   )
 
 const elementOf = (set: TableSet, attributes: Uint8Array): CountedElement => {
-  let key = new Uint8Array()
+  let key: Uint8Array = new Uint8Array()
   let last: Uint8Array | undefined
   let data: Uint8Array | undefined
   let expression: Uint8Array | undefined
   eachAttribute(attributes, 0, (type, payload) => {
-    if (type === NFTA_SET_ELEM_KEY) key = new Uint8Array(findAttribute(payload, 0, NFTA_DATA_VALUE) ?? [])
+    if (type === NFTA_SET_ELEM_KEY) key = findAttribute(payload, 0, NFTA_DATA_VALUE) ?? key
     if (type === NFTA_SET_ELEM_KEY_END) last = findAttribute(payload, 0, NFTA_DATA_VALUE)
     if (type === NFTA_SET_ELEM_DATA) data = findAttribute(payload, 0, NFTA_DATA_VALUE)
     if (type === NFTA_SET_ELEM_EXPR) expression = findAttribute(payload, 0, NFTA_EXPR_DATA)

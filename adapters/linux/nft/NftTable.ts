@@ -28,15 +28,18 @@ import {
 import type { CountedElement } from "./RuleElements.ts"
 import type { Table } from "./Ruleset.ts"
 import { type ForeignChange, watchTable } from "./TableEvents.ts"
-import { type Element, elementKey, ruleSets } from "./TableSets.ts"
+import { type Element, elementKey, ruleSets, type TableSet } from "./TableSets.ts"
 
 /** `different`: it has another definition, lacks some of its rules, or has no owner where it could be ours. */
 export type TableState = "intact" | "absent" | "different"
 
 export interface NftTable {
   readonly standing: (operation: string) => Result.Result<TableState, FirewallError>
-  /** Every element that is part of a rule; `Gone` if a set is missing. */
-  readonly read: (operation: string) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
+  /** Every element that is part of a rule, or those of some sets; `Gone` if a set is missing. */
+  readonly read: (
+    operation: string,
+    sets?: ReadonlyArray<TableSet>
+  ) => Result.Result<ReadonlyArray<CountedElement>, FirewallError>
   /**
    * One transaction. `differs`: the kernel applied nothing, since an element to delete was missing, or an element
    * to add existed with other data. After an error the outcome may be unknown.
@@ -145,9 +148,9 @@ const looks = (table: Table, netlink: Netlink, flags: number, services: Services
     })
   }
 
-  const read: NftTable["read"] = (operation) => {
+  const read: NftTable["read"] = (operation, sets = ruleSets) => {
     const elements: Array<CountedElement> = []
-    for (const set of ruleSets) {
+    for (const set of sets) {
       const some = readWhole(() => readElements(netlink, table.name, set))
       if (Result.isFailure(some)) return Result.fail(failedBy(operation, some.failure))
       for (const element of some.success) elements.push(element)

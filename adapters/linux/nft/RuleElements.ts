@@ -5,7 +5,15 @@ import { type Family, fromOctets, isUnspecified, unspecified } from "../../../sr
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { isRelayed } from "../../../src/relay/Relay.ts"
-import { type Element, type Place, type Scope, serviceKind, serviceKinds, setOf } from "./TableSets.ts"
+import {
+  bytesText,
+  type Element,
+  type Place,
+  type Scope,
+  serviceKind,
+  serviceKinds,
+  setOf
+} from "./TableSets.ts"
 
 /** Why a rule cannot be enforced by the table, or `undefined`. */
 export const unfit = (rule: Rule): string | undefined =>
@@ -205,7 +213,7 @@ const byFirstAddress = (one: IpNetwork.IpNetwork, other: IpNetwork.IpNetwork): n
   Buffer.compare(octetsOf(IpNetwork.firstAddress(one)), octetsOf(IpNetwork.firstAddress(other)))
 
 const frontendKey = ({ scope, family }: Place, key: Uint8Array): string =>
-  `${scope}${family} ${key.join(" ")}`
+  `${scope}${family} ${bytesText(key)}`
 
 const frontendOf = ({ scope, family }: Place, key: Uint8Array) => {
   const protocol: Protocol | undefined = protocolOfNumber(key[key.length - 8] ?? 0)

@@ -114,6 +114,9 @@ export const ruleSets: ReadonlyArray<TableSet> = [
   ...serviceKinds.flatMap(({ kind }) => places.map((place) => makeSet(kind, place)))
 ]
 
+/** The sets of which an element tells more about a rule than the others: a hairpin follows from its redirection. */
+export const tellingSets: ReadonlyArray<TableSet> = ruleSets.filter(({ kind }) => kind !== "hairpin")
+
 export const tableSets: ReadonlyArray<TableSet> = [...ruleSets, ...ofEachFamily("refused")]
 
 const byKey = new Map(tableSets.map((set) => [setKey(set.kind, set.place.scope, set.place.family), set]))
@@ -130,7 +133,7 @@ function setKey(kind: SetKind, scope: Scope, family: Family): string {
 
 /** The key of an element within the table. */
 export const elementKey = ({ set, key, last }: Element): string =>
-  `${set.name} ${hex(key)}${last === undefined ? "" : `-${hex(last)}`}`
+  `${set.name} ${bytesText(key)}${last === undefined ? "" : `-${bytesText(last)}`}`
 
 export const sameData = (one: Element, other: Element): boolean =>
   one.rate === other.rate &&
@@ -138,7 +141,8 @@ export const sameData = (one: Element, other: Element): boolean =>
     ? one.data === other.data
     : Buffer.compare(one.data, other.data) === 0)
 
-const hex = (bytes: Uint8Array): string =>
+/** A character for each byte: only to tell keys apart, and fast. */
+export const bytesText = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
 
 /** `map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; counter; }`. */

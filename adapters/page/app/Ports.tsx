@@ -1,7 +1,7 @@
 /** The list of what is published: filtered, sorted, grouped, and as long as it gets. */
 import { computed } from "@preact/signals"
 import type { TargetedKeyboardEvent } from "preact"
-import { useLayoutEffect, useRef, useState } from "preact/hooks"
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks"
 import { arrange, type Item } from "./arrange.ts"
 import { model } from "./connection.ts"
 import { Empty } from "./Empty.tsx"
@@ -121,7 +121,8 @@ const Grid = ({ items: listed }: { readonly items: ReadonlyArray<Item> }) => {
     getScrollElement: () => scroller.current,
     estimateSize: () => lineHeight,
     getItemKey: (index) => listed[index]?.key ?? index,
-    scrollPaddingStart: lineHeight
+    // The headings stay above what is scrolled.
+    scrollPaddingEnd: lineHeight
   })
   const lines = list.getVirtualItems()
   const isShown = lines.some(({ index }) => index === active)
@@ -134,7 +135,7 @@ const Grid = ({ items: listed }: { readonly items: ReadonlyArray<Item> }) => {
   )
 
   // A link to a port shows it in the list, too.
-  useLayoutEffect(() => {
+  useEffect(() => {
     const index = listed.findIndex((item) => item.kind === "row" && item.row.key === chosen)
     if (index >= 0) move(index)
   }, [])

@@ -30,7 +30,7 @@ let failures = 0
 /** Connects, and stays connected while somebody may look. */
 export const stayConnected = (): void => {
   document.addEventListener("visibilitychange", follow)
-  addEventListener("online", connect)
+  addEventListener("online", follow)
   addEventListener("pagehide", disconnect)
   // From the browser's cache of pages that one goes back to.
   addEventListener("pageshow", ({ persisted }) => {
@@ -45,9 +45,17 @@ export const connect = (): void => {
   if (link.value.phase === "hidden" || model.value === undefined) link.value = { phase: "connecting" }
   const opened = new EventSource("api/events")
   source = opened
-  opened.addEventListener("state", ({ data }) => heard(fromState(JSON.parse(data) as PageState, model.value)))
+  opened.addEventListener("state", ({ data }) => {
+    const before = model.value
+    const state = JSON.parse(data) as PageState
+    // It may be of a look some seconds ago; a change is sent at once.
+    if (before === undefined) ahead.value = state.at - Date.now()
+    heard(fromState(state, before))
+  })
   opened.addEventListener("change", ({ data }) => {
-    if (model.value !== undefined) heard(applyChange(model.value, JSON.parse(data) as PageChange))
+    const change = JSON.parse(data) as PageChange
+    ahead.value = change.at - Date.now()
+    if (model.value !== undefined) heard(applyChange(model.value, change))
   })
   opened.addEventListener("error", () => lose(opened))
   expect()
@@ -72,7 +80,6 @@ const disconnect = (): void => {
 const heard = (next: Model): void => {
   failures = 0
   heardAt.value = Date.now()
-  ahead.value = next.at - heardAt.value
   model.value = next
   if (link.value.phase !== "live") link.value = { phase: "live" }
   expect()
@@ -90,7 +97,7 @@ const expect = (): void => {
 }
 
 const shortestMillis = 500
-const longestMillis = 15_000
+const longestMillis = 5_000
 
 /** Pages do not come back all in the same moment. */
 const backOff = (): number =>

@@ -17,7 +17,7 @@ export const bytesPerSecond = (value: number): string => scaled(value, "-per-sec
 
 export const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 }).format
 
-const byteUnits = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte", "petabyte"]
+const byteUnits = ["kilobyte", "megabyte", "gigabyte", "terabyte", "petabyte"]
 
 const formats = new Map<string, Intl.NumberFormat>()
 
@@ -30,20 +30,16 @@ const unitFormat = (unit: string, unitDisplay: "short" | "narrow"): Intl.NumberF
   return format
 }
 
-/** Powers of 1000, as Docker counts them, to three digits. */
+/** Powers of 1000, as Docker counts them, to three digits; from kilobytes on, since a byte has no short name but "byte". */
 const scaled = (value: number, per: string): string => {
   let scale = 0
-  let rest = value
+  let rest = value / 1000
   // 999.5 of one unit would be written as 1000 of it.
   while (rest >= 999.5 && scale < byteUnits.length - 1) {
     rest /= 1000
     scale++
   }
-  const unit = `${byteUnits[scale]}${per}`
-  // The short name of a byte is "byte".
-  return scale === 0
-    ? unitFormat(unit, "narrow").format(Math.round(rest))
-    : unitFormat(unit, "short").format(rest)
+  return unitFormat(`${byteUnits[scale]}${per}`, "short").format(rest)
 }
 
 const spans = [

@@ -1,4 +1,5 @@
 /** The state that the page has of the plugin, and what a change makes of it. Pure. */
+import { countsOf } from "../../../src/page/Counts.ts"
 import type {
   PageChange,
   PageCounts,
@@ -122,16 +123,6 @@ const bounded = (recent: ReadonlyArray<Recent>, at: number): ReadonlyArray<Recen
   })
   return recent.slice(first + 1)
 }
-
-const countsOf = (row: PageRow): PageCounts => [
-  row.id,
-  row.connections,
-  row.bytesIn,
-  row.bytesOut,
-  row.connectionsRate,
-  row.bytesInRate,
-  row.bytesOutRate
-]
 
 const withCounts = (row: Row, counts: PageCounts): Row => {
   const [, connections, bytesIn, bytesOut, connectionsRate, bytesInRate, bytesOutRate] = counts

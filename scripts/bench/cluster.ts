@@ -1,0 +1,158 @@
+/**
+ * What it costs to have ports unique in a cluster: `MapPorts` and `UnmapPorts` of an exact and of an ephemeral port, with
+ * and without `--cluster`, in turn. Each plugin is in a network namespace of its own, with an etcd of one member that waits
+ * for its disk. Then a read of all claims of a full cluster. Needs root, nftables, iproute2 and etcd.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { createInterface } from "node:readline"
+import { Duration, Effect, Layer, Result } from "effect"
+import * as EtcdClient from "../../adapters/etcd/EtcdClient.ts"
+import { parseEndpoints } from "../../adapters/etcd/EtcdOptions.ts"
+import { cellOf, cellSize, claimOf, portClaim } from "../../src/cluster/Cells.ts"
+import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
+import { request } from "../../test/support/http.ts"
+import { labRequest } from "../../test/support/requests.ts"
+import { type Plugin, startPlugin } from "./plugin.ts"
+import { millis, row, summarize } from "./stats.ts"
+
+const rounds = 20
+const callsPerRound = 25
+
+export const run = async (): Promise<void> => {
+  if (process.getuid?.() !== 0) throw new Error("bench cluster needs root, nftables, iproute2 and etcd")
+  const undo: Array<() => void> = []
+  try {
+    const alone = await start(undo, "alone", false)
+    const joined = await start(undo, "joined", true)
+    const subjects = [8080, 0].flatMap((port) =>
+      [alone, joined].map((plugin): Subject => ({ plugin, port, samples: newSamples() }))
+    )
+    const warm = (subject: Subject, calls: number) => measure({ ...subject, samples: newSamples() }, calls)
+    for (const subject of subjects) await warm(subject, 500)
+    for (let round = 0; round < rounds; round++)
+      for (const subject of subjects) {
+        await warm(subject, 5)
+        await measure(subject, callsPerRound)
+      }
+    print(subjects)
+    for (const subject of subjects.filter(({ plugin }) => plugin === joined)) {
+      const before = await writesOf(joined)
+      await warm(subject, 250)
+      const writes = ((await writesOf(joined)) - before) / 250
+      console.log(row([`writes to etcd for ${nameOf(subject)}`, writes.toFixed(3)]))
+    }
+    await readAll(undo)
+  } finally {
+    for (const step of undo.reverse()) step()
+  }
+}
+
+interface Subject {
+  readonly plugin: Plugin
+  /** 0: any. */
+  readonly port: number
+  readonly samples: Samples
+}
+
+/** In microseconds. */
+interface Samples {
+  readonly map: Array<number>
+  readonly unmap: Array<number>
+}
+
+const newSamples = (): Samples => ({ map: [], unmap: [] })
+
+const measure = async ({ plugin, port, samples }: Subject, calls: number) => {
+  for (let index = 0; index < calls; index++) {
+    const begun = process.hrtime.bigint()
+    const { PortBindings } = await plugin.call("MapPorts", labRequest(port === 0 ? 0 : port + (index % 1000)))
+    const mapped = process.hrtime.bigint()
+    await plugin.call("UnmapPorts", { PortBindings, Labels: {} })
+    samples.map.push(Number(mapped - begun) / 1000)
+    samples.unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
+  }
+}
+
+const nameOf = ({ port }: Subject): string => (port === 0 ? "an ephemeral port" : "an exact port")
+
+const print = (subjects: ReadonlyArray<Subject>): void => {
+  const p50 = (of: ReadonlyArray<number>) => summarize(of).p50
+  console.log(row(["p50 over the Unix socket, nat mode", "map", "unmap", "map, ratio"]))
+  for (const [index, subject] of subjects.entries()) {
+    const { map, unmap } = subject.samples
+    const alone = subjects[index - 1]
+    const isJoined = index % 2 === 1 && alone !== undefined
+    const ratio = isJoined ? (p50(map) / p50(alone.samples.map)).toFixed(2) : ""
+    const name = `${nameOf(subject)}${isJoined ? ", --cluster" : ""}`
+    console.log(row([name, millis(p50(map)), millis(p50(unmap)), ratio]))
+  }
+}
+
+/** Until now. */
+const writesOf = async ({ folder }: Plugin): Promise<number> => {
+  const { body } = await request(Path.join(folder, "p.sock"), "/metrics", "", { method: "GET" })
+  return Number(/^portmapper_cluster_etcd_requests_total\{kind="write"\} (\d+)$/m.exec(body)?.[1] ?? 0)
+}
+
+const start = async (undo: Array<() => void>, name: string, isJoined: boolean): Promise<Plugin> => {
+  const namespace = `pmbench-${process.pid}-${name}`
+  execFileSync("ip", ["netns", "add", namespace])
+  undo.push(() => void execFileSync("ip", ["netns", "delete", namespace]))
+  execFileSync("ip", ["-n", namespace, "link", "set", "lo", "up"])
+  const options = isJoined ? ["--cluster", await startEtcd(undo, ["ip", "netns", "exec", namespace])] : []
+  const plugin = await startPlugin(namespace, () => options)
+  undo.push(plugin.stop)
+  return plugin
+}
+
+const startEtcd = async (undo: Array<() => void>, wrapper: ReadonlyArray<string>): Promise<string> => {
+  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
+  undo.push(() => Fs.rmSync(folder, { recursive: true, force: true }))
+  const [url, peer] = ["http://127.0.0.1:23970", "http://127.0.0.1:23971"]
+  const [command = "", ...args] = [
+    ...wrapper,
+    ...["etcd", "--data-dir", folder, "--initial-cluster", `default=${peer}`],
+    ...["--listen-client-urls", url, "--advertise-client-urls", url],
+    ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+  ]
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] })
+  undo.push(() => void child.kill("SIGKILL"))
+  await serving(child)
+  return url
+}
+
+const serving = async (child: ChildProcess): Promise<void> => {
+  if (child.stderr === null) throw new Error("no stderr")
+  for await (const line of createInterface(child.stderr))
+    if (line.includes("ready to serve client requests")) {
+      child.stderr.resume()
+      return
+    }
+  throw new Error("etcd did not start")
+}
+
+/** A cluster in which every port is claimed. */
+const readAll = async (undo: Array<() => void>): Promise<void> => {
+  const url = await startEtcd(undo, [])
+  const endpoints = Result.getOrThrow(parseEndpoints(url))
+  const store = ClusterStore.layer({ name: "default" }).pipe(Layer.provide(EtcdClient.layer({ endpoints })))
+  const claimant = { owner: "engine", backend: "172.31.0.2:80", container: "web", service: undefined }
+  const read = Effect.gen(function* () {
+    const { open, claim, readAll } = yield* ClusterStore
+    const { session } = yield* open({ host: "a", identity: "bench", ttl: Duration.minutes(10) })
+    for (let first = cellSize; first < 65_536; first += cellSize) {
+      const ports = Array.from({ length: cellSize }, (_, index) => first + index)
+      const claims = ports.map((port) => claimOf("a", portClaim({ protocol: "tcp", port }, claimant, 0)))
+      yield* claim(session, { cell: cellOf(first), revision: 0 }, claims)
+    }
+    const begun = process.hrtime.bigint()
+    const { cells } = yield* readAll
+    const took = Number(process.hrtime.bigint() - begun) / 1000
+    const count = cells.reduce((sum, { claims }) => sum + claims.length, 0)
+    console.log(row([`reading ${count.toLocaleString("en")} claims`, millis(took)]))
+  })
+  await Effect.runPromise(Effect.provide(read, store))
+}

@@ -1,0 +1,78 @@
+/** A host's allocator that gives out what the ledger covers, and tells the ledger what the host has reserved. */
+import { Effect } from "effect"
+import {
+  type Claimant,
+  type ClusterUnavailable,
+  type Hold,
+  PortAllocated,
+  type PortAllocator,
+  type PortError
+} from "../ports/PortAllocator.ts"
+import type { Frontend } from "../ports/PortTable.ts"
+import { isLoopback } from "../protocol/Address.ts"
+import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
+import { cellOf } from "./Cells.ts"
+import { holderHere, type Member, mayGrant, whyNot } from "./Member.ts"
+import { unavailable } from "./PortClaiming.ts"
+
+type Allocator = PortAllocator["Service"]
+
+export const clusterAllocator = (member: Member, host: Allocator): Allocator => {
+  const { ledger } = member
+  const reserved = new Set<Hold>()
+
+  const noted = <E>(holding: Effect.Effect<ReadonlyArray<Hold>, E>, claimant: Claimant | undefined) =>
+    Effect.map(holding, (holds) => {
+      for (const hold of holds) {
+        reserved.add(hold)
+        const { protocol, port, host: at } = hold
+        ledger.reserve({ protocol, port, claimant: isLoopback(at) ? undefined : claimant })
+      }
+      return holds
+    })
+
+  return {
+    gives: host.gives,
+    reserve: (frontends, ports, beside, options = {}) => {
+      const { claimant, isKept = false } = options
+      const outer = frontends.filter((each) => !isLoopback(each.host))
+      if (claimant === undefined || outer.length === 0)
+        return noted(host.reserve(frontends, ports, beside, options), undefined)
+      const refused = refusal(member, outer, ports, claimant)
+      if (refused !== undefined) return Effect.fail(refused)
+      const reserve = Effect.suspend(() => {
+        const protocols = [...new Set(outer.map(({ protocol }) => protocol))]
+        const except = ports._tag === "Exact" ? undefined : ledger.outside(ports._tag, protocols)
+        return noted(host.reserve(frontends, ports, beside, { except }), claimant)
+      })
+      if (isKept) return reserve
+      return Effect.flatMap(
+        mayGrant(member),
+        (may): Effect.Effect<ReadonlyArray<Hold>, PortError> =>
+          may ? reserve : Effect.fail(unavailable(outer[0], ports, whyNot(member)))
+      )
+    },
+    release: (holds) =>
+      Effect.map(host.release(holds), () => {
+        for (const hold of holds) if (reserved.delete(hold)) ledger.release(hold)
+      })
+  }
+}
+
+/** Why an exact port may not be reserved, if the ledger doesn't cover it. */
+const refusal = (
+  member: Member,
+  frontends: ReadonlyArray<Frontend>,
+  ports: PortRequest,
+  claimant: Claimant
+): PortAllocated | ClusterUnavailable | undefined => {
+  if (ports._tag !== "Exact") return undefined
+  const { port } = ports
+  const refused = frontends.find(({ protocol }) => !member.ledger.covers({ protocol, port, claimant }))
+  if (refused === undefined) return undefined
+  const { protocol, host } = refused
+  const holder = holderHere(member, cellOf(port), { protocol, port, ...claimant })
+  return holder === undefined
+    ? unavailable(refused, ports, whyNot(member))
+    : new PortAllocated({ frontend: frontendText(protocol, host, port), hint: ` (${holder})` })
+}

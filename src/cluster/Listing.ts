@@ -1,0 +1,96 @@
+/** What all hosts of the cluster have given out, for people and for service discovery. */
+import { Clock, Effect, Result } from "effect"
+import { parseAddress } from "../protocol/Address.ts"
+import type { ListedMapping } from "../protocol/Driver.ts"
+import { protocolNumber } from "../protocol/Protocol.ts"
+import { claimOf, itemOf, portClaim, serviceName, type Use, useOf } from "./Cells.ts"
+import type { HeldClaim } from "./ClusterState.ts"
+import type { OwnBlock, OwnPort } from "./Ledger.ts"
+import { type Member, mayGrant, noting } from "./Member.ts"
+import type { Replica } from "./Replica.ts"
+
+/** One row for each port that a host has; `stale` while its host is away. */
+export const listed = (replica: Replica): ReadonlyArray<ListedMapping> => {
+  const hosts = new Map(replica.hosts().map((host) => [host.host, host]))
+  return [...replica.claims()].flatMap((held) => {
+    const host = hosts.get(held.host)
+    const at = { host: held.host, address: host?.address }
+    const state = host === undefined || host.isAbsent ? "stale" : "live"
+    return usesIn(held).map((use) => rowOf(use, at, state))
+  })
+}
+
+type Used = Use & { readonly service?: string }
+
+const usesIn = (held: HeldClaim): ReadonlyArray<Used> => {
+  const item = itemOf(held)
+  if (item._tag === "Unreadable") return []
+  return item._tag === "Port" ? [item] : (item.uses ?? [])
+}
+
+const rowOf = (
+  { protocol, port, owner, backend, container, service, sinceMillis }: Used,
+  at: NonNullable<ListedMapping["at"]>,
+  state: ListedMapping["state"]
+): ListedMapping => {
+  const colon = backend.lastIndexOf(":")
+  const address = Result.getOrUndefined(parseAddress(backend.slice(0, colon).replace(/^\[|\]$/g, "")))
+  return {
+    protocol: protocolNumber[protocol],
+    frontendIp: at.address ?? "",
+    frontendPort: port,
+    backendIp: address?.text ?? "",
+    backendPort: Number(backend.slice(colon + 1)),
+    mode: "",
+    ...{ owner, state, sinceMillis, at },
+    labels: new Map(),
+    container,
+    ...{ connections: undefined, bytesIn: undefined, bytesOut: undefined },
+    service: service === undefined ? undefined : serviceName(service)
+  }
+}
+
+/** Ephemeral ports, and containers, are told of some time after, so that giving out a port waits for nobody. */
+const telling = "1 second"
+
+/** Never ends. */
+export const tellingUses = (member: Member): Effect.Effect<never> =>
+  Effect.forever(
+    Effect.gen(function* () {
+      yield* Effect.sleep(telling)
+      const { ledger } = member
+      const untold = [...ledger.ports(), ...ledger.blocks()].filter(({ isUntold }) => isUntold)
+      if (untold.length === 0 || !(yield* mayGrant(member))) return
+      const nowMillis = yield* Clock.currentTimeMillis
+      for (const own of untold) {
+        const { session, store } = member
+        const { claim } = own
+        if (session === undefined || claim === undefined) continue
+        own.isUntold = false
+        const { value } = claimOf(session.host, itemNow(member, own, nowMillis))
+        yield* noting(member, store.update(session, claim, value)).pipe(
+          Effect.catch(() =>
+            Effect.sync(() => {
+              own.isUntold = true
+            })
+          )
+        )
+      }
+    })
+  )
+
+/** What a claim of ours is for, as it is now. */
+const itemNow = ({ ledger, replica }: Member, own: OwnPort | OwnBlock, nowMillis: number) => {
+  if (!("first" in own)) {
+    const { cell = "", name } = own.claim ?? { name: "" }
+    const before = replica.cell(cell).claims.find((held) => held.name === name)
+    const item = before === undefined ? undefined : itemOf(before)
+    return portClaim(own, own.claimant, item?._tag === "Port" ? item.sinceMillis : nowMillis)
+  }
+  const { _tag, first, last } = own
+  const uses = ledger.reservedIn(own).map((each) => {
+    each.sinceMillis ??= nowMillis
+    return useOf(each, each.claimant, each.sinceMillis)
+  })
+  return { _tag, first, last, uses }
+}

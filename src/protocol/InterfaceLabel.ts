@@ -1,0 +1,42 @@
+/** The label `portmapper.interface`: publishes every `-p` of its container at the addresses of an interface. */
+import { Result } from "effect"
+import { preview } from "./GoJson.ts"
+import type { Labels } from "./PortBinding.ts"
+import { atInterface, isInterfaceName, type Publish, parsePublish } from "./PublishSyntax.ts"
+import { RequestError } from "./RequestError.ts"
+
+export const interfaceLabel = "portmapper.interface"
+
+export interface Labelled {
+  readonly interfaceName: string | undefined
+  /** The other labels. */
+  readonly others: Labels
+}
+
+export const interfaceIn = (labels: Labels): Result.Result<Labelled, RequestError> => {
+  const interfaceName = labels.get(interfaceLabel)
+  if (interfaceName === undefined) return Result.succeed({ interfaceName, others: labels })
+  if (isInterfaceName(interfaceName))
+    return Result.succeed({
+      interfaceName,
+      others: new Map([...labels].filter(([name]) => name !== interfaceLabel))
+    })
+  const rule =
+    "the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them"
+  return Result.fail(
+    new RequestError({
+      issues: [{ path: `Labels[${preview(interfaceLabel)}]`, value: preview(interfaceName), rule }]
+    })
+  )
+}
+
+/** Parses a `-p` beside this label. */
+export const parseLabelled = (
+  text: string,
+  interfaceName: string | undefined
+): Result.Result<Publish, string> => {
+  const parsed = parsePublish(text)
+  return interfaceName === undefined
+    ? parsed
+    : Result.flatMap(parsed, (publish) => atInterface(publish, interfaceName))
+}
