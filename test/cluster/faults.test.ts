@@ -6,6 +6,7 @@ import type { ClusterEvent } from "../../src/cluster/ClusterState.ts"
 import type { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import { type Fault, MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
 import { storeFor } from "../support/cluster.ts"
+import { liveThroughFaults } from "./anyFaults.ts"
 
 type Memory = MemoryEtcd["Service"]
 
@@ -272,3 +273,5 @@ describe("a watch", () => {
     })
   )
 })
+
+liveThroughFaults(0, 30)

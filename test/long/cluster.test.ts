@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Effect, Queue, Stream } from "effect"
 import type { ClusterEvent } from "../../src/cluster/ClusterState.ts"
+import { liveThroughFaults } from "../cluster/anyFaults.ts"
 import * as Drills from "../cluster/drills.ts"
 import { openAs, storeAt } from "../etcd/realEtcd.ts"
 import { testNeeding } from "../lab/describeLab.ts"
@@ -10,6 +11,8 @@ import { startEtcd } from "../lab/Etcd.ts"
 const { runDrills, runInOneLab, ...drills } = Drills
 
 runDrills(Object.values(drills))
+
+liveThroughFaults(1000, 2000)
 
 testNeeding("a hundred hosts follow etcd again after it was away", ["etcd", "etcdctl"], () =>
   Effect.gen(function* () {

@@ -139,12 +139,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "[range.first, start - 1]",
       "[start, start - 1]"
     ],
-    [
-      "rule5-gives-reserved-ports",
-      "reserve",
-      "reserveWithin(frontends, ephemeral, reserved)",
-      "reserveWithin(frontends, ephemeral, new PortSet())"
-    ],
+    ["rule5-gives-reserved-ports", "reserve", "[reserved, ...others]", "others"],
     [
       "rule5-gives-up-at-the-first-port-in-use",
       "reserveWithin",
@@ -168,7 +163,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     [
       "store-records-the-answer-beside-the-lock",
       "publish",
-      "lock.withPermit(Effect.uninterruptible(settle(context, delivery.answered)))",
+      "changing(context, Effect.uninterruptible(settle(context, delivery.answered)))",
       "Effect.uninterruptible(settle(context, delivery.answered))"
     ],
     [
