@@ -114,8 +114,8 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
   })
 
 const worst = (members: ReadonlyArray<ListedMapping>): ListedMapping["state"] =>
-  (["conflicted", "stale", "unconfirmed", "live", "waiting", "drained", "asleep"] as const).find((state) =>
-    members.some((member) => member.state === state)
+  (["conflicted", "stale", "unconfirmed", "live", "waiting", "waking", "drained", "asleep"] as const).find(
+    (state) => members.some((member) => member.state === state)
   ) ?? "standby"
 
 const backendCell = (row: Row): string => {

@@ -30,9 +30,9 @@ const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): Rea
   ]
 }
 
-/** A connection wakes one that is asleep. */
+/** A connection wakes one that is asleep, and waits for one that is waking. */
 const takesConnections = ({ slots, state }: ListedMapping): boolean =>
-  state === "asleep" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
+  state === "asleep" || state === "waking" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
 
 const isExplained = ({ reason }: ListedMapping): boolean => reason !== undefined
 

@@ -5,6 +5,8 @@ import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBindi
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
+import { keyOf } from "./Observed.ts"
+import type { Sleepers } from "./Sleepers.ts"
 
 export interface StandingProblem {
   readonly problem: Problem
@@ -62,6 +64,28 @@ export const concerns = (
       (!desired.group.labels.has(shareLabel) || meansBackend(backend, entry.backend))
   )
 
+/** The label with the reason of a problem in a list. */
+const errorLabel = "portmapper.error"
+
+/** With the reason why a container does not wake, or is not stopped. */
+export const withReasons = (
+  listed: ReadonlyArray<ListedMapping>,
+  { all }: Sleepers
+): ReadonlyArray<ListedMapping> => {
+  const reasons = new Map(
+    all.flatMap(({ why, ports }) =>
+      why === undefined ? [] : [...ports.keys()].map((key) => [key, why] as const)
+    )
+  )
+  if (reasons.size === 0) return listed
+  return listed.map((mapping) => {
+    const reason = reasons.get(keyOf(mapping) ?? "")
+    return reason === undefined
+      ? mapping
+      : { ...mapping, labels: new Map([...mapping.labels, [errorLabel, reason]]) }
+  })
+}
+
 /** Listed as conflicted, with the reason among its labels. */
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
   const { name, owner, publish, detail, desired } = problem
@@ -83,7 +107,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     labels: new Map([
       [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
-      ["portmapper.error", detail]
+      [errorLabel, detail]
     ]),
     connections: undefined,
     bytesIn: undefined,

@@ -5,21 +5,25 @@
  */
 import { Deferred, Effect, Option, Queue, Result, type Scope, Semaphore, Stream } from "effect"
 import { InterfaceAddresses, type Interfaces } from "../../src/ports/InterfaceAddresses.ts"
-import { Driver, type FollowRequest } from "../../src/protocol/Driver.ts"
+import { Driver, type FollowRequest, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { Engine } from "./Engine.ts"
 import { listen } from "./Listen.ts"
 import { findContainer } from "./Placement.ts"
-import { listedProblem } from "./Problems.ts"
+import { acceptsTcp, type PortProbe } from "./PortProbe.ts"
+import { listedProblem, withReasons } from "./Problems.ts"
 import { subscribeToContainer, subscribeToInterface } from "./Subscribe.ts"
+import type { WatchEvent } from "./WatchEvents.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 import { WatchState } from "./WatchState.ts"
-import { type WorkerEvent, work } from "./Worker.ts"
+import { work } from "./Worker.ts"
 
 export interface WatchOptions {
   /** Whether labels of the image count as the container's own. */
   readonly trustImageLabels: boolean
   /** Runs after each connection to the Engine, which may have been restarted. */
   readonly onConnected?: Effect.Effect<void>
+  /** Whether a container that was just started takes connections; tries to connect by default. */
+  readonly accepts?: PortProbe
 }
 
 /**
@@ -29,7 +33,8 @@ export interface WatchOptions {
  */
 export const startWatch = Effect.fnUntraced(function* ({
   trustImageLabels,
-  onConnected = Effect.void
+  onConnected = Effect.void,
+  accepts = acceptsTcp
 }: WatchOptions): Effect.fn.Return<
   Driver["Service"],
   RecordError,
@@ -40,7 +45,7 @@ export const startWatch = Effect.fnUntraced(function* ({
   const base = yield* Driver
   const record = yield* WatchRecord
   const state = new WatchState(yield* record.load)
-  const events = yield* Queue.unbounded<WorkerEvent>()
+  const events = yield* Queue.unbounded<WatchEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
   const save = Effect.flatMap(record.isLost, (isLost) => {
@@ -63,8 +68,8 @@ export const startWatch = Effect.fnUntraced(function* ({
   )
   // The first event of an Engine is that it is connected, which may be long after the start.
   if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
-  const options = { engine, interfaces, interfacesNamed, state, events, save, trustImageLabels, onConnected }
-  yield* Effect.forkScoped(work(options, oneAtATime))
+  const asked = { save, record, accepts, trustImageLabels, onConnected }
+  yield* Effect.forkScoped(work({ engine, interfaces, interfacesNamed, state, events, ...asked }, oneAtATime))
 
   const { listPorts } = base
   const subscribing = { state, interfaces, onUndone: resync }
@@ -101,16 +106,17 @@ export const startWatch = Effect.fnUntraced(function* ({
             ),
           ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
         }),
-    ...(listPorts === undefined
-      ? {}
-      : {
-          listPorts: Effect.map(listPorts, (listed) => [
-            ...listed,
-            ...state.problems.map((problem) => listedProblem(problem, state.granted))
-          ])
-        })
+    ...(listPorts === undefined ? {} : { listPorts: Effect.map(listPorts, listing(state)) })
   })
 })
+
+/** What the driver lists, with what it does not know. */
+const listing =
+  (state: WatchState) =>
+  (listed: ReadonlyArray<ListedMapping>): ReadonlyArray<ListedMapping> => [
+    ...withReasons(listed, state.sleepers),
+    ...state.problems.map((problem) => listedProblem(problem, state.granted))
+  ]
 
 /** Never ends. A failure, which means that this process lacks descriptors or memory, is logged once. */
 const listenToInterfaces = (

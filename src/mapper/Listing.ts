@@ -40,7 +40,7 @@ export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
 })
 
 /** The key of what carries a mapping's traffic: of a rule, a route, or the mapping itself. */
-const carrierKey = ({
+export const carrierKey = ({
   protocol,
   host,
   port,
@@ -161,5 +161,7 @@ const stateOf = (
   if (entry.status._tag === "Unconfirmed") return "unconfirmed"
   if (isStale(entry, engine, nowMillis)) return "stale"
   const { drained, labels } = entry.mapping
-  return drained ? "drained" : (idleStates.find((state) => state === labels.get(idleLabel)) ?? "live")
+  if (drained) return "drained"
+  const idle = idleStates.find((state) => state === labels.get(idleLabel)) ?? "live"
+  return idle === "failed" ? "asleep" : idle
 }

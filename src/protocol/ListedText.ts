@@ -16,9 +16,9 @@ export const listedFrontend = ({ protocol, frontendIp, frontendPort, labels }: L
   return host === undefined ? `${frontendPort}/${name}` : `${host}:${frontendPort}/${name}`
 }
 
-/** `-` if it is unknown, as for a container that does not run. */
-export const listedBackend = ({ backendIp, backendPort }: ListedMapping): string =>
-  backendIp === "" ? "-" : `${hostOf(backendIp)}:${backendPort}`
+/** `-` if it has no address, as of a container that does not run. */
+export const listedBackend = ({ backendIp, backendPort, state }: ListedMapping): string =>
+  backendIp === "" || state === "asleep" || state === "waking" ? "-" : `${hostOf(backendIp)}:${backendPort}`
 
 const hostOf = (text: string): string =>
   Result.match(parseAddress(text), { onSuccess: hostText, onFailure: () => text })
