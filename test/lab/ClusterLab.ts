@@ -157,8 +157,8 @@ const startHost = Effect.fnUntraced(function* (
       }),
     states: Effect.map(listed(""), (all) =>
       all
-        .map(({ FrontendPort, State, HeldBy }) =>
-          [FrontendPort, State, ...(HeldBy ? [HeldBy] : [])].join(" ")
+        .map(({ FrontendPort, State, Reason }) =>
+          [FrontendPort, State, ...(/held by host \w+/.exec(Reason) ?? [])].join(" ")
         )
         .sort()
     ),
@@ -178,8 +178,8 @@ interface Listed {
   readonly BackendIP: string
   readonly BackendPort: number
   readonly State: string
-  readonly HeldBy?: string | null
-  readonly Host?: string
+  readonly Reason: string
+  readonly Host: string
 }
 
 const cutOff = (addresses: ReadonlyArray<string>) => `
