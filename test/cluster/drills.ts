@@ -48,11 +48,8 @@ export const runInOneLab = (
 const heldBy = (port: number, host: string) =>
   `bind for 0.0.0.0:${port}/tcp failed: port is already allocated (held by host ${host} `
 
-/** Without what comes after who holds it. */
-const brief = (states: ReadonlyArray<string>) => states.map((state) => state.split(" for ")[0] ?? "")
-
 const isStates = (host: ClusterHost, ...expected: ReadonlyArray<string>) =>
-  until(Effect.map(host.states, brief), (states) => states.join() === expected.join())
+  until(host.states, (states) => states.join() === expected.join())
 
 /** Both see the same cluster, in the end. */
 const agree = (...hosts: ReadonlyArray<ClusterHost>) =>

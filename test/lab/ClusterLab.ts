@@ -158,7 +158,7 @@ const startHost = Effect.fnUntraced(function* (
     states: Effect.map(listed(""), (all) =>
       all
         .map(({ FrontendPort, State, Reason }) =>
-          [FrontendPort, State, ...(/(?<=\()held by .*(?=\))/.exec(Reason ?? "") ?? [])].join(" ")
+          [FrontendPort, State, ...(/held by host \w+/.exec(Reason) ?? [])].join(" ")
         )
         .sort()
     ),
@@ -178,8 +178,8 @@ interface Listed {
   readonly BackendIP: string
   readonly BackendPort: number
   readonly State: string
-  readonly Reason?: string
-  readonly Host?: string
+  readonly Reason: string
+  readonly Host: string
 }
 
 const cutOff = (addresses: ReadonlyArray<string>) => `
