@@ -424,6 +424,22 @@ describe("a container that nobody uses", () => {
       )
     }))
 
+  test("is woken by a client that came before it was found, as after a restart", () =>
+    Effect.gen(function* () {
+      yield* during(slept)
+      const relay = yield* MemoryRelay
+      relay.connect(
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), port: 8080 },
+        addressUnsafe("127.0.0.1")
+      )
+      yield* during(
+        Effect.andThen(
+          settle,
+          Effect.map(states, (all) => assert.deepStrictEqual(all, ["172.17.0.99 live"]))
+        )
+      )
+    }))
+
   test("is asleep where the process before us stopped it amid a takeover", () =>
     during(
       Effect.gen(function* () {
