@@ -34,6 +34,9 @@ import {
 import type { WatchEvent } from "./WatchEvents.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
+/** No client waits longer. */
+const longestWaitMillis = 600_000
+
 /** A stop takes ten seconds by default, and may be given more. */
 const stoppingMillis = 60_000
 
@@ -50,6 +53,8 @@ export class WatchState {
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
   readonly #logged = new Map<string, string>()
+  /** When a client last waited at a frontend, until it is known who sleeps there. */
+  readonly #waited = new Map<string, number>()
   #unsaved = false
 
   readonly sleepers: Sleepers
@@ -120,8 +125,7 @@ export class WatchState {
         this.reconnected()
         break
       case "Waits":
-        for (const { id } of this.fellows().get(frontendOf(event.frontend)) ?? [])
-          sleepers.wanted(id, nowMillis)
+        this.#waited.set(frontendOf(event.frontend), nowMillis)
         break
       case "Started":
         sleepers.started(event.id, event.why, nowMillis)
@@ -324,6 +328,16 @@ export class WatchState {
 
   bindingsOf({ ports }: SleepingContainer): ReadonlyArray<ReleasedBinding> {
     return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
+  }
+
+  /** Where clients waited; which containers sleep there may be known only later. */
+  takeWaited(nowMillis: number): void {
+    const fellows = this.fellows()
+    for (const [frontend, atMillis] of this.#waited) {
+      const there = fellows.get(frontend)
+      for (const { id } of there ?? []) this.sleepers.wanted(id, atMillis)
+      if (there !== undefined || nowMillis - atMillis > longestWaitMillis) this.#waited.delete(frontend)
+    }
   }
 
   /** The containers that sleep behind each frontend that has any; those that share it, the oldest first. */
