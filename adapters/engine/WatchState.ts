@@ -46,6 +46,7 @@ const stoppingMillis = 60_000
 
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
+  readonly #unknownWaits = new Map<string, PublishedPort>()
   /** As of the last listing, which follows each drain. */
   #drained: ReadonlySet<string> = new Set()
   readonly #granted: Map<string, number>
@@ -146,6 +147,17 @@ export class WatchState {
         if (event.why === undefined) sleepers.stopped(event.id, nowMillis)
         else sleepers.stays(event.id, event.why, nowMillis)
     }
+  }
+
+  /** A client waits where no container is known to sleep: maybe not yet, as at a start. */
+  waitsUnknown(frontend: PublishedPort): void {
+    this.#unknownWaits.set(frontendOf(frontend), frontend)
+  }
+
+  /** After a reconciliation it is known who sleeps where. */
+  takeUnknownWaits(nowMillis: number): void {
+    for (const frontend of this.#unknownWaits.values()) this.take({ _tag: "Waits", frontend }, nowMillis)
+    this.#unknownWaits.clear()
   }
 
   /**

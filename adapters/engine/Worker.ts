@@ -68,6 +68,7 @@ export const work = (
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
+      if (done) state.takeUnknownWaits(yield* monotonicMillis)
       yield* sleep?.act ?? Effect.void
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
@@ -188,6 +189,7 @@ const forwardWaits = (state: WatchState, offer: (event: SleepEvent) => void) =>
     if (waits === undefined) return Effect.void
     const forward = Effect.map(waits, (frontend) => {
       if (state.fellows().has(frontendOf(frontend))) offer({ _tag: "Waits", frontend })
+      else state.waitsUnknown(frontend)
     })
     return Effect.forkChild(Effect.forever(forward))
   })

@@ -460,6 +460,22 @@ describe("a container that nobody uses", () => {
       )
     }))
 
+  test("is started by a client that came before the next process knew the containers", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.create({ name: "web", labels: sleeping() })
+      yield* during(settle)
+      yield* engine.away
+      yield* during(
+        Effect.gen(function* () {
+          assert.isFalse(yield* connect())
+          yield* engine.back
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual([yield* changes, yield* states], [["start web"], ["172.17.0.99 live"]])
+        })
+      )
+    }))
+
   test("is found again by the next process while it wakes, and not started twice", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
