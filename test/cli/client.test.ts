@@ -319,7 +319,9 @@ describe("map, ls and unmap", () => {
                 Refused: null,
                 Slots: null,
                 Container: "",
-                Reason: ""
+                Reason: "",
+                Host: "",
+                HostAddress: ""
               }
             ]
           }

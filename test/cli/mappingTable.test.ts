@@ -37,6 +37,29 @@ const text = (mappings: ReadonlyArray<ListedMapping>, width: number) =>
   `\n${mappingLines(mappings, now, width).join("\n")}\n`
 
 describe("the table of mappings", () => {
+  it("names the hosts of a cluster, and leaves out what only they know", () => {
+    const at = (host: string, address?: string) => ({
+      ...{ mode: "", connections: undefined, owner: "cli" },
+      at: { host, address }
+    })
+    const listed = [
+      mapping("tcp 10.0.0.2 8081 172.17.0.2 80", { ...at("b", "10.0.0.2"), state: "stale", service: "web" }),
+      mapping("tcp 10.0.0.2 8081 172.17.0.3 80", { ...at("c"), frontendIp: "", service: "web" }),
+      mapping("tcp - 8080 172.17.0.2 80", { ...at("a"), frontendIp: "", container: "web/0123456789ab" })
+    ]
+    assert.strictEqual(
+      text(listed, 120),
+      `
+HOST  FRONTEND           BACKEND          CONTAINER  OWNER  STATE  AGE
+a     8080/tcp           172.17.0.2:80    web        cli    live    1m
+b     10.0.0.2:8081/tcp  web: 1 backend              cli    stale   1m
+b                          172.17.0.2:80             cli    stale   1m
+c     8081/tcp           web: 1 backend              cli    live    1m
+c                          172.17.0.3:80             cli    live    1m
+`
+    )
+  })
+
   it("ends with the reasons why containers are not published", () => {
     const trouble = (publish: string, error: string) => ({
       owner: "watch",

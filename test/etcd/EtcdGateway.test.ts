@@ -1,7 +1,7 @@
 /** The client's connections: which endpoint it asks, as whom, and what it says where it gets no answer. */
 import * as Fs from "node:fs"
 import { createServer as createHttpServer } from "node:http"
-import { createServer, type Server } from "node:net"
+import { createServer } from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Result, Schedule, Stream } from "effect"
@@ -9,11 +9,12 @@ import { checkEndpoints, type EtcdOptions, parseEndpoints } from "../../adapters
 import { type ClusterError, Etcd } from "../../src/cluster/Etcd.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { startEtcd } from "../lab/Etcd.ts"
-import { check } from "../lab/Process.ts"
 import { patienceMillis } from "../lab/patience.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/folders.ts"
+import { listening } from "../support/listening.ts"
 import { clientOf } from "./realEtcd.ts"
+import { configure, documented } from "./users.ts"
 
 type Service = Etcd["Service"]
 
@@ -36,19 +37,6 @@ const put =
 
 const message = <A, E extends { readonly message: string }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.message)
-
-/** A server on loopback; returns its URL. */
-const listening = (server: Server) =>
-  Effect.acquireRelease(
-    Effect.callback<string>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        const port = typeof address === "object" && address !== null ? address.port : 0
-        resume(Effect.succeed(`http://127.0.0.1:${port}`))
-      })
-    }),
-    () => Effect.sync(() => server.close())
-  )
 
 /** A port on which nothing listens any more. */
 const deadEndpoint = Effect.scoped(listening(createServer()))
@@ -239,21 +227,3 @@ describe("a client of etcd", () => {
       })
   )
 })
-
-/** The commands in docs/ETCD.md: for all hosts alike, and with a role for each. */
-const documented = (): ReadonlyArray<string> => {
-  const text = Fs.readFileSync(new URL("../../docs/ETCD.md", import.meta.url), "utf8")
-  return [...text.matchAll(/```sh\n(.*?)```/gs)].map(([, commands = ""]) => commands)
-}
-
-/** Runs commands as an administrator. */
-const configure = (urls: string, commands: string) =>
-  check("sh", ["-e"], {
-    input: commands,
-    env: {
-      ETCDCTL_ENDPOINTS: urls,
-      ETCDCTL_USER: commands.includes("auth enable") ? undefined : "root:of-all",
-      ROOT_PASSWORD: "of-all",
-      HOST_PASSWORD: "secret"
-    }
-  })
