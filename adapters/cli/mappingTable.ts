@@ -15,7 +15,7 @@ export const mappingLines = (
   width: number
 ): ReadonlyArray<string> => {
   const rows = sorted(mappings)
-  const troubles = rows.flatMap(troubleText).flatMap((text) => wrapped(text, width))
+  const troubles = [...new Set(rows.flatMap(troubleText))].flatMap((text) => wrapped(text, width))
   return [
     ...tableLines(columnsOf(withServices(rows), nowMillis), width),
     ...(troubles.length > 0 ? ["", ...troubles] : [])

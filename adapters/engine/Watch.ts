@@ -98,7 +98,7 @@ export const startWatch = Effect.fnUntraced(function* ({
                 subscribeToContainer(subscribing, request, containers)
               )
             ),
-          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
+          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain, resync) })
         }),
     ...(listPorts === undefined ? {} : { listPorts: Effect.map(listPorts, listing(state)) })
   })
@@ -145,16 +145,23 @@ const listenToInterfaces = (
 
 /** The Engine knows the names and addresses of all containers, also of those that other callers map. */
 const drainByName =
-  (engine: Engine["Service"], drain: NonNullable<Driver["Service"]["drain"]>): typeof drain =>
+  (
+    engine: Engine["Service"],
+    drain: NonNullable<Driver["Service"]["drain"]>,
+    onDrained: Effect.Effect<unknown>
+  ): typeof drain =>
   (request) =>
-    Effect.flatMap(Effect.option(engine.containers), (containers) => {
-      const found = Result.getOrUndefined(
-        findContainer(
-          request.backend,
-          Option.getOrElse(containers, () => [])
+    Effect.option(engine.containers).pipe(
+      Effect.flatMap((containers) => {
+        const found = Result.getOrUndefined(
+          findContainer(
+            request.backend,
+            Option.getOrElse(containers, () => [])
+          )
         )
-      )
-      if (found === undefined) return drain(request)
-      const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
-      return drain({ ...request, container: found.id, addresses })
-    })
+        if (found === undefined) return drain(request)
+        const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
+        return drain({ ...request, container: found.id, addresses })
+      }),
+      Effect.tap(onDrained)
+    )

@@ -16,7 +16,14 @@ import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
 import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
-import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
+import {
+  drainedFrom,
+  drainedKey,
+  type Observed,
+  type ObservedGroup,
+  observedFrom,
+  signatureOf
+} from "./Observed.ts"
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
 import { Sleepers, type SleepingContainer } from "./Sleepers.ts"
 import {
@@ -42,6 +49,8 @@ const stoppingMillis = 60_000
 
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
+  /** As of the last listing, which follows each drain. */
+  #drained: ReadonlySet<string> = new Set()
   readonly #granted: Map<string, number>
   #subscriptions: ReadonlyArray<Subscription>
   /** Ports of labels that a user unmapped: not mapped again until their containers are restarted. */
@@ -111,6 +120,7 @@ export class WatchState {
     const observed = observedFrom(listed, this.#observed)
     this.#observed.clear()
     for (const [key, group] of observed) this.#observed.set(key, group)
+    this.#drained = drainedFrom(listed)
   }
 
   /** An event of the Engine, or of what was done for a container that sleeps. */
@@ -340,13 +350,23 @@ export class WatchState {
     }
   }
 
-  /** The containers that sleep behind each frontend that has any; those that share it, the oldest first. */
+  /**
+   * The containers that sleep behind each frontend that has any and leads to them, drained ones apart; those that share
+   * it, the oldest first.
+   */
   fellows(): ReadonlyMap<string, ReadonlyArray<SleepingContainer>> {
     const found = new Map<string, Array<SleepingContainer>>()
     for (const sleeper of this.sleepers.all)
-      for (const frontend of new Set(this.bindingsOf(sleeper).map(frontendOf)))
+      for (const frontend of this.#frontendsOf(sleeper))
         found.set(frontend, [...(found.get(frontend) ?? []), sleeper])
     return found
+  }
+
+  #frontendsOf({ ports }: SleepingContainer): ReadonlySet<string> {
+    const bindings = [...ports.keys()].flatMap((key) =>
+      (this.#observed.get(key)?.bindings ?? []).filter((each) => !this.#drained.has(drainedKey(key, each)))
+    )
+    return new Set(bindings.map(frontendOf))
   }
 
   /** What was taken last could not be saved. */

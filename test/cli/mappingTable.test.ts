@@ -109,14 +109,21 @@ web: 80:http: a \\x1b[2Jport
     const lines = mappingLines(
       [
         mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
-        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", state: "asleep", reason })
+        ...["0.0.0.0", "::"].map((host) =>
+          mapping(`tcp ${host} 81 172.17.0.2 81`, {
+            container: "web/0123456789ab",
+            labels: new Map([["portmapper.publish", "81:81"]]),
+            state: "asleep",
+            reason
+          })
+        )
       ],
       now,
       200
     )
     assert.deepStrictEqual(lines.slice(-2), [
       "0.0.0.0:80/tcp: address already in use",
-      "web: 0.0.0.0:81/tcp: address already in use"
+      "web: 81:81: address already in use"
     ])
   })
 

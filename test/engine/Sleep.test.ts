@@ -109,6 +109,27 @@ describe("a container that was created and never started", () => {
       })
     ))
 
+  test("is not started while it is drained", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* engine.create({ name: "web", labels: sleeping() })
+        yield* settle
+        const drain = (drained: boolean) =>
+          Driver.use(
+            (driver) => driver.drain?.({ backend: "web", ports: [], drained }) ?? Effect.die("no drain")
+          )
+        yield* drain(true)
+        yield* settle
+        assert.isFalse(yield* connect())
+        assert.deepStrictEqual([yield* changes, yield* states], [[], ["nowhere drained"]])
+        yield* drain(false)
+        yield* settle
+        yield* connect()
+        assert.deepStrictEqual([yield* changes, yield* states], [["start web"], ["172.17.0.99 live"]])
+      })
+    ))
+
   test("is left alone without the label, or where its image asks for it", () =>
     during(
       Effect.gen(function* () {
@@ -466,6 +487,22 @@ describe("a container that nobody uses", () => {
           yield* engine.image("image", {})
           yield* TestClock.adjust("31 seconds")
           assert.deepStrictEqual(yield* states, ["nowhere asleep"])
+        })
+      )
+    }))
+
+  test("is started by a client that came before the next process knew the containers", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.create({ name: "web", labels: sleeping() })
+      yield* during(settle)
+      yield* engine.away
+      yield* during(
+        Effect.gen(function* () {
+          assert.isFalse(yield* connect())
+          yield* engine.back
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual([yield* changes, yield* states], [["start web"], ["172.17.0.99 live"]])
         })
       )
     }))
