@@ -48,15 +48,9 @@ export const startWatch = Effect.fnUntraced(function* ({
   const events = yield* Queue.unbounded<WatchEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
-  const save = Effect.flatMap(record.isLost, (isLost) => {
-    const unsaved = state.takeUnsaved(isLost)
-    return unsaved === undefined
-      ? Effect.void
-      : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording the subscriptions: ${message}`)
-        )
-  })
-  const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)
+  const save = savingOf(state, record)
+  const trySave = Effect.catch(save, ({ message }) => Effect.logError(message))
+  const resync = Queue.offer(events, { _tag: "Resync" })
 
   if (engine !== undefined)
     yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
@@ -68,11 +62,11 @@ export const startWatch = Effect.fnUntraced(function* ({
   )
   // The first event of an Engine is that it is connected, which may be long after the start.
   if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
-  const asked = { save, record, accepts, trustImageLabels, onConnected }
+  const asked = { save: trySave, record, accepts, trustImageLabels, onConnected }
   yield* Effect.forkScoped(work({ engine, interfaces, interfacesNamed, state, events, ...asked }, oneAtATime))
 
   const { listPorts } = base
-  const subscribing = { state, interfaces, onUndone: resync }
+  const subscribing = { state, interfaces, onUndone: Effect.andThen(resync, trySave) }
   const following = <A, E, R>(
     { publish }: Pick<FollowRequest, "publish">,
     subscribed: Effect.Effect<A, E, R>
@@ -91,7 +85,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     unmapPorts: (release) =>
       Effect.andThen(
         Effect.suspend(() => base.unmapPorts(state.releaseOf(release))),
-        Effect.suspend(() => (state.dismiss(release) ? resync : Effect.void))
+        Effect.suspend(() => (state.dismiss(release) ? Effect.andThen(resync, save) : Effect.void))
       ),
     followInterface: (request) => following(request, subscribeToInterface(subscribing, request)),
     ...(engine === undefined
@@ -109,6 +103,15 @@ export const startWatch = Effect.fnUntraced(function* ({
     ...(listPorts === undefined ? {} : { listPorts: Effect.map(listPorts, listing(state)) })
   })
 })
+
+/** What can't be saved is saved with the next change, at the latest with the next reconciliation. */
+const savingOf = (state: WatchState, record: WatchRecord["Service"]) =>
+  Effect.flatMap(record.isLost, (isLost) => {
+    const unsaved = state.takeUnsaved(isLost)
+    return unsaved === undefined
+      ? Effect.void
+      : Effect.tapError(record.save(unsaved), () => Effect.sync(() => state.notSaved()))
+  })
 
 /** What the driver lists, with what it does not know. */
 const listing =
@@ -153,5 +156,5 @@ const drainByName =
       )
       if (found === undefined) return drain(request)
       const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
-      return drain({ ...request, addresses })
+      return drain({ ...request, container: found.id, addresses })
     })

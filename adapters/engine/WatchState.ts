@@ -335,6 +335,11 @@ export class WatchState {
     return found
   }
 
+  /** What was taken last could not be saved. */
+  notSaved(): void {
+    this.#unsaved = true
+  }
+
   #hold(key: string, group: ObservedGroup): void {
     if (group.bindings.length === 0) this.#observed.delete(key)
     else this.#observed.set(key, group)

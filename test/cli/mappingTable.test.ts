@@ -109,14 +109,14 @@ web: 80:http: a \\x1b[2Jport
     const lines = mappingLines(
       [
         mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
-        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", reason })
+        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", state: "asleep", reason })
       ],
       now,
       200
     )
     assert.deepStrictEqual(lines.slice(-2), [
       "0.0.0.0:80/tcp: address already in use",
-      "web: 0.0.0.0:81/tcp: it is redirected, but not relayed: address already in use"
+      "web: 0.0.0.0:81/tcp: address already in use"
     ])
   })
 
@@ -260,6 +260,18 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     )
     assert.match(text(rows, 100), /^\nFRONTEND +BACKEND +CONTAINER +SLOTS +MODE +OWNER +STATE +AGE +CONNS\n/)
     assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
+  })
+
+  it("names the interface of a service while that has no address", () => {
+    const labels = new Map([
+      ["portmapper.to", "172.17.0.2"],
+      ["portmapper.publish", "eth0:80:80"]
+    ])
+    const waiting = { frontendIp: "", labels, service: "web", state: "conflicted" } as const
+    assert.match(
+      text([{ ...mapping("tcp 0.0.0.0 80 172.17.0.2 80"), ...waiting }], 120),
+      /\neth0:80\/tcp +web: 1 backend +nat +engine +conflicted +1m +0\n/
+    )
   })
 
   it("shows a service as live while one backend takes connections", () => {

@@ -27,10 +27,9 @@ const sleeping = (more: Readonly<Record<string, string>> = {}) => ({
 /** The mappings as `BACKEND STATE`, and the reason if there is one. */
 const states = Effect.flatMap(Driver, ({ listPorts }) =>
   Effect.map(listPorts ?? Effect.succeed([]), (mappings) =>
-    mappings.map(({ backendIp, state, labels }) => {
-      const error = labels.get("portmapper.error")
+    mappings.map(({ backendIp, state, reason }) => {
       const to = backendIp.startsWith("100::") ? "nowhere" : backendIp
-      return `${to} ${state}${error === undefined ? "" : `: ${error}`}`
+      return `${to} ${state}${reason === undefined ? "" : `: ${reason}`}`
     })
   )
 )

@@ -31,13 +31,14 @@ const states = (plugin: Plugin.Plugin) =>
       readonly Mappings: ReadonlyArray<{
         readonly FrontendIP: string
         readonly State: string
+        readonly Reason: string
         readonly Labels: Readonly<Record<string, string>>
       }>
     }
     return Object.fromEntries(
-      Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0").map(({ State, Labels }) => [
+      Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0").map(({ State, Reason, Labels }) => [
         (Labels["portmapper.container"] ?? "").split("/")[0],
-        [State, Labels["portmapper.error"] ?? ""].join(" ").trim()
+        `${State} ${Reason}`.trim()
       ])
     )
   })
