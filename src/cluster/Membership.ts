@@ -107,7 +107,9 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
   const ttl = Duration.toMillis(member.options.ttl)
   let failed = ""
   while (true) {
-    yield* pause(failed === "" ? ttl / 3 : ttl / 10)
+    const due = pause(failed === "" ? ttl / 3 : ttl / 10)
+    // Not again and again while etcd does not answer.
+    yield* failed === "" ? Effect.raceFirst(due, Queue.take(member.renewal)) : due
     const renewed = yield* Effect.result(noting(member, member.store.renew(session)))
     if (Result.isSuccess(renewed)) {
       member.span = renewed.success
