@@ -3,7 +3,13 @@
  * own.
  */
 export * from "./firewall/ByteCounter.ts"
-export { Conntrack, ConntrackError, type FlowFrontend, MemoryConntrack } from "./firewall/Conntrack.ts"
+export {
+  Conntrack,
+  ConntrackError,
+  type FlowBackend,
+  type FlowFrontend,
+  MemoryConntrack
+} from "./firewall/Conntrack.ts"
 export {
   type Change,
   type Counted,
@@ -60,6 +66,7 @@ export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Ad
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"
 export {
   type Carriers,
+  type Connections,
   CurrentOwner,
   type DrainRequest,
   Driver,
@@ -100,6 +107,7 @@ export type {
   Labels,
   PortBinding,
   PortRequest,
+  PublishedPort,
   Release,
   ReleasedBinding
 } from "./protocol/PortBinding.ts"

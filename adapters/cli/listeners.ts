@@ -1,5 +1,6 @@
 /** Where `serve` listens: systemd's sockets, a Unix socket, a TCP port with its spec file; and their usage rules. */
 import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { Effect, Option, Result } from "effect"
 import { isLoopback, parseAddress } from "../../src/protocol/Address.ts"
 import { serveFd } from "../docker/InheritedSocket.ts"
@@ -62,6 +63,7 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
   if (!ownPort && Option.isNone(pagePort) && process.env["LISTEN_FDS"] === undefined)
     yield* refuseUseless(options, ["tlsCert", "tlsKey", "tlsCa"], "--tcp or --page HOST:PORT")
   if (Option.isNone(options.page)) yield* refuseUseless(options, ["pageHost"], "--page")
+  else yield* refuseSame(options, options.page.value)
   if (!ownPort) yield* refuseUseless(options, specFlags, "--tcp HOST:PORT")
   if (Option.isNone(options.tlsCert))
     yield* refuseUseless(options, ["specCert", "specKey", "specCa"], "--tls-cert")
@@ -128,6 +130,22 @@ export const serveListeners = Effect.fnUntraced(
   },
   Effect.catchTag("TlsFilesMissing", (error) => Effect.fail(missingOptions(error)))
 )
+
+/** The page has a socket of its own. */
+const refuseSame = (options: ListenerOptions, page: Options.PageAddress) => {
+  const refuse = (text: string, other: string) =>
+    Effect.fail(
+      new WrongUsage({
+        message: `--page ${text}: the plugin listens there, by ${other}; give the page another`
+      })
+    )
+  if ("path" in page)
+    return Path.resolve(page.path) === Path.resolve(Options.socketOf(options))
+      ? refuse(`unix:${page.path}`, "--socket")
+      : Effect.void
+  const text = hostPortText(page)
+  return Option.exists(options.tcp, (tcp) => hostPortText(tcp) === text) ? refuse(text, "--tcp") : Effect.void
+}
 
 type FlagName = Exclude<keyof typeof flagNames, "certFile" | "keyFile" | "caFile">
 

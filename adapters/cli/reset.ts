@@ -5,6 +5,7 @@ import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import { removeAccepted } from "../linux/nft/DockerUser.ts"
 import { connectionError } from "../node/connectionError.ts"
+import { lastingState } from "../node/DefaultPaths.ts"
 import { interruptedIsFailure } from "./clientFlags.ts"
 import { confirm, yes } from "./confirm.ts"
 import { type CommandFailed, failed } from "./failure.ts"
@@ -102,16 +103,19 @@ interface Found {
 
 /** A state folder may contain other files, such as a socket: we remove only files that we write. */
 const stateFile =
-  /^\.?(mappings\.db|spare|lock|holder|engine|watch\.json)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
+  /^\.?(mappings\.db|spare|lock|holder|engine|watch\.json|slept\.json)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
 const filesOf = (options: ResetFlags): Found => {
   const socket = Options.socketOf(options)
   const state = Option.getOrElse(options.state, () => Options.defaultState(socket))
+  const lasting = lastingState(state)
   const folder = Path.dirname(socket)
   return {
-    state: entries(state)
-      .filter((name) => stateFile.test(name))
-      .map((name) => Path.join(state, name)),
+    state: [state, ...(lasting === state ? [] : [lasting])].flatMap((each) =>
+      entries(each)
+        .filter((name) => stateFile.test(name))
+        .map((name) => Path.join(each, name))
+    ),
     sockets: [
       socket,
       Path.join(state, Options.watchSocket),
@@ -123,7 +127,7 @@ const filesOf = (options: ResetFlags): Found => {
       .map((name) => Path.join(options.specDir, name))
       .filter((path) => Fs.existsSync(path)),
     // We don't remove the Engine's own folders.
-    folders: [state, folder].filter((path) => Path.basename(path) === "portmapper")
+    folders: [state, lasting, folder].filter((path) => Path.basename(path) === "portmapper")
   }
 }
 

@@ -13,6 +13,7 @@ import { type RecordError, WatchRecord } from "../engine/WatchRecord.ts"
 import * as LinuxInterfaces from "../linux/netlink/LinuxInterfaces.ts"
 import { keepAccepted, removeAccepted } from "../linux/nft/DockerUser.ts"
 import { type AcceptMark, markText } from "../linux/nft/Ruleset.ts"
+import { lastingState } from "../node/DefaultPaths.ts"
 
 export interface WatchingOptions {
   readonly engine: EngineAddress
@@ -55,7 +56,7 @@ export const following = (stateDirectory: string) =>
   )
 
 const followingLayer = (stateDirectory: string) =>
-  Layer.merge(LinuxInterfaces.layer, WatchRecord.layer(stateDirectory))
+  Layer.merge(LinuxInterfaces.layer, WatchRecord.layer(stateDirectory, lastingState(stateDirectory)))
 
 /** For `serve` with an Engine but without `--watch`. */
 export const backendsOf = (engine: EngineAddress) =>

@@ -1,5 +1,6 @@
 /** Carries out what `Difference` returns, and records the outcome in the state. A failure does not stop the rest. */
 import { Effect, Option, Result, type Scope } from "effect"
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/Driver.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
@@ -18,11 +19,11 @@ export interface Applied {
 
 export const applyDifference = Effect.fnUntraced(function* (
   state: WatchState,
-  { release, map }: Difference
+  { release, map, after }: Difference
 ): Effect.fn.Return<Applied, never, Driver> {
   const released = release.length === 0 || (yield* releaseAll(state, release))
   const problems: Array<Problem> = []
-  const published: Array<string> = []
+  const published: Array<DesiredGroup> = []
   // Maps batch by batch, so that exact ports that must be mapped one by one still come before groups that pick from
   // a range.
   for (const batch of batchesOf(map)) {
@@ -33,12 +34,20 @@ export const applyDifference = Effect.fnUntraced(function* (
     for (const action of batch) {
       if (state.isDismissed(action.desired)) continue
       const error = together ? undefined : yield* mapAlone(state, action)
-      if (error === undefined) published.push(action.desired.name)
+      if (error === undefined) published.push(action.desired)
       else problems.push(problemOf(action.desired, error))
     }
   }
-  yield* logPorts(published, "published")
-  return { problems, released }
+  for (const [idle, groups] of Map.groupBy(published, ({ group }) => group.labels.get(idleLabel)))
+    yield* logPorts(
+      groups.map(({ name }) => name),
+      idle ?? "published"
+    )
+  const stuck = new Set(problems.map(({ desired }) => desired?.key))
+  // The groups have other bindings by now: those of a plain port were moved, so there is nothing to unmap.
+  const moved = after.filter(({ key }) => !stuck.has(key))
+  const left = moved.length === 0 || (yield* unmap(moved))
+  return { problems, released: released && left }
 })
 
 /** Maps one group on behalf of its owner; the scope is the delivery of the answer, see `Driver`. */
@@ -48,13 +57,16 @@ export const mapDesired = (
 ): Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Driver | Scope.Scope> =>
   calledAs(owner, mapGroup({ ...group, ports }))
 
-const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: ReadonlyArray<ReleaseAction>) {
+const unmap = Effect.fnUntraced(function* (actions: ReadonlyArray<ReleaseAction>) {
   const bindings = actions.flatMap((action) => action.bindings)
   const result = yield* Effect.result(unmapBindings({ bindings, labels: new Map() }))
-  if (Result.isFailure(result)) {
-    yield* Effect.logError(`unmapping ports that containers no longer need: ${result.failure.message}`)
-    return false
-  }
+  if (Result.isSuccess(result)) return true
+  yield* Effect.logError(`unmapping ports that containers no longer need: ${result.failure.message}`)
+  return false
+})
+
+const releaseAll = Effect.fnUntraced(function* (state: WatchState, actions: ReadonlyArray<ReleaseAction>) {
+  if (!(yield* unmap(actions))) return false
   const names = actions.flatMap(({ key }) => state.observed.get(key)?.name ?? [])
   for (const action of actions) state.released(action)
   yield* logPorts(names, "released")
@@ -102,7 +114,7 @@ const calledAs = <A, R>(owner: string, call: Effect.Effect<A, DriverError, R>) =
     )
   )
 
-const logPorts = (names: ReadonlyArray<string>, what: "published" | "released") =>
+const logPorts = (names: ReadonlyArray<string>, what: string) =>
   Effect.forEach(
     Map.groupBy(names, (name) => name),
     ([name, { length }]) => Effect.logInfo(`${name}: ${length === 1 ? "1 port" : `${length} ports`} ${what}`),

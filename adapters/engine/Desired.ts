@@ -20,7 +20,7 @@ import {
 } from "../../src/protocol/PublishSyntax.ts"
 import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
-import { attachmentOf } from "./Placement.ts"
+import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
 
 /** The owner of groups requested by labels. */
@@ -55,24 +55,32 @@ export interface Desired {
 }
 
 export const shareLabel = "portmapper.share"
-const healthLabel = "portmapper.health"
+export const healthLabel = "portmapper.health"
 const waitLabel = "portmapper.wait-healthy"
 
 /** An unknown label may be a misspelt `portmapper.publish`. */
 export const asksByLabel = ({ running, labels }: Container): boolean =>
   running && (labels.has(publishLabel) || [...labels.keys()].some(isUnknownLabel))
 
+/** What else a request depends on. */
+export interface Surroundings {
+  readonly all: ReadonlyArray<Container>
+  readonly interfaces: Interfaces
+  /** Whether the container is asleep while it does not run. */
+  readonly sleeps: boolean
+}
+
 /**
- * The groups that a running container's own labels request. One invalid label blocks all of them: it may be the one
- * that restricts which clients are allowed.
+ * The groups that the own labels of a container request that runs, or that sleeps. One invalid label blocks all of them:
+ * it may be the one that restricts which clients are allowed.
  */
 export const desiredByLabels = (
   container: Container,
   own: Labels,
-  all: ReadonlyArray<Container>,
-  interfaces: Interfaces
+  { all, interfaces, sleeps }: Surroundings
 ): Desired => {
-  const { id, name } = container
+  const { id, name, running } = container
+  if (!running && !sleeps) return together([])
   const labelled = interfaceIn(own)
   if (Result.isFailure(labelled)) return problem(name, watchOwner, labelled.failure.message)
   const { interfaceName, others: labels } = labelled.success
@@ -80,7 +88,7 @@ export const desiredByLabels = (
   const asked = labels.get(publishLabel)
   if (asked === undefined)
     return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
-  const attachment = Result.flatMap(policy, () => attachmentOf(container, labels, all))
+  const attachment = Result.flatMap(policy, () => placeOf(container, labels, all, sleeps))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
@@ -98,6 +106,21 @@ export const desiredByLabels = (
     )
   )
 }
+
+/** Where a container is, or, where it sleeps and so does not run, where it is to be. */
+const placeOf = (
+  container: Container,
+  labels: Labels,
+  all: ReadonlyArray<Container>,
+  sleeps: boolean
+): Result.Result<Placed, string> =>
+  container.running || !sleeps
+    ? attachmentOf(container, labels, all)
+    : Result.map(asleepIn(container, labels), (network) => ({
+        v4: restingPlace(container.id),
+        v6: undefined,
+        network
+      }))
 
 /** Whether its backends get new connections. A container that shares no port, and has no label about it, always does. */
 const isReady = ({ unready }: Container, labels: Labels): boolean => {
@@ -138,8 +161,7 @@ const inProject = (name: string, labels: Labels): Result.Result<Labels, string> 
 /** The groups that a subscription requests. If its container does not run or does not exist, the request waits. */
 export const desiredBySubscription = (
   subscription: Subscription,
-  all: ReadonlyArray<Container>,
-  interfaces: Interfaces
+  { all, interfaces, sleeps }: Surroundings
 ): Desired => {
   const { id, owner } = subscription
   const without = new Set(subscription.without)
@@ -150,7 +172,11 @@ export const desiredBySubscription = (
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
   const to = addressesIn(id)
-  const placed = to === undefined ? attachmentOfRunning(container, name, labels, all) : Result.succeed(to)
+  const attachment = (): Result.Result<Placed, string> =>
+    container !== undefined && sleeps
+      ? placeOf(container, labels, all, sleeps)
+      : attachmentOfRunning(container, name, labels, all)
+  const placed = to === undefined ? attachment() : Result.succeed(to)
   const { groups, problems } = desiredAt(
     Result.getOrElse(placed, () => unattached),
     publish.success,

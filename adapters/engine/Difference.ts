@@ -2,10 +2,11 @@
  * Computes the actions that turn what is observed into what is desired. Pure. A group's previous port is requested
  * again, so that a container keeps it when it or this process restarts.
  */
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { PortRequest, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import type { DesiredGroup } from "./Desired.ts"
-import { entryText, type Observed, signatureOf } from "./Observed.ts"
+import { entryText, type Observed, type ObservedGroup, signatureOf } from "./Observed.ts"
 
 /** Bindings of a group that is no longer desired, or that has another backend now. */
 export interface ReleaseAction {
@@ -23,6 +24,8 @@ export interface Difference {
   /** To do before any mapping. */
   readonly release: ReadonlyArray<ReleaseAction>
   readonly map: ReadonlyArray<MapAction>
+  /** What groups had that move to another address of their container: to do once they have moved. */
+  readonly after: ReadonlyArray<ReleaseAction>
 }
 
 /** The ports that groups had when they were last mapped. */
@@ -34,18 +37,25 @@ export const difference = (
   granted: Granted
 ): Difference => {
   const desired = new Map(groups.map((each) => [each.key, each]))
-  const release = [...observed].map(([key, { bindings }]): ReleaseAction => {
+  const undesired = [...observed].flatMap(([key, { bindings }]): ReadonlyArray<ReleaseAction> => {
     const entries = new Set(desired.get(key)?.group.entries.map(entryText))
-    return { key, bindings: bindings.filter((binding) => !entries.has(entryText(binding))) }
+    const left = bindings.filter((binding) => !entries.has(entryText(binding)))
+    return left.length === 0 ? [] : [{ key, bindings: left }]
   })
+  const moves = ({ key }: ReleaseAction) => isMoved(desired.get(key), observed.get(key))
   const changed = [...desired.values()].filter(
     ({ key, group }) => observed.get(key)?.signature !== signatureOf(group)
   )
   return {
-    release: release.filter(({ bindings }) => bindings.length > 0),
-    map: mapActions(changed, observed, granted)
+    release: undesired.filter((action) => !moves(action)),
+    map: mapActions(changed, observed, granted),
+    after: undesired.filter(moves)
   }
 }
+
+/** The mapper moves a mapping where it is idle on either side: its port is not released in between. */
+const isMoved = (desired: DesiredGroup | undefined, observed: ObservedGroup | undefined): boolean =>
+  desired !== undefined && observed !== undefined && (observed.idle || desired.group.labels.has(idleLabel))
 
 /** Exact ports first, so that no range picks one of them. */
 export const mapActions = (

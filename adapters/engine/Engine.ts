@@ -1,5 +1,6 @@
 /**
- * What the watch needs from a Docker Engine: its containers, their addresses, and the events that change them.
+ * What the watch needs from a Docker Engine: its containers, their addresses, the events that change them, and the start
+ * and stop of one that sleeps.
  * `EngineHttp` implements it over HTTP; `MemoryEngine` in memory for tests.
  */
 import { Context, type Effect, Schema, type Stream } from "effect"
@@ -50,6 +51,8 @@ export interface Container {
   readonly running: boolean
   /** It ended and is not about to be restarted. */
   readonly ended: boolean
+  /** It was created and has not run since. */
+  readonly neverRan?: boolean | undefined
   readonly createdMillis: number
   /** `default`, `host`, `none`, `container:ID`, or the name of the network that it was created for. */
   readonly networkMode: string
@@ -58,6 +61,8 @@ export interface Container {
   readonly attachments: ReadonlyArray<Attachment>
   /** Why it should get no new connections: what its health check says, or that it is about to stop. */
   readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
+  /** It has a health check, which passed last. */
+  readonly healthy?: boolean | undefined
 }
 
 /** An id as users and labels write it. */
@@ -103,16 +108,25 @@ export class Engine extends Context.Service<
     readonly where: string
     /**
      * All containers, running or not, the oldest first. Never waits for a container to start or stop: it is safe to
-     * call while the Engine waits for us. Each of these calls is bounded in time.
+     * call while the Engine waits for us. Each of these calls is bounded in time; the start and the stop by minutes.
      */
     readonly containers: Effect.Effect<ReadonlyArray<Container>, EngineError>
     /** The labels of an image; `undefined` if it no longer exists. */
     readonly imageLabels: (image: string) => Effect.Effect<Labels | undefined, EngineError>
     /** Waits until no change to this container is in progress, bounded; one that is gone is settled. */
     readonly settled: (id: string) => Effect.Effect<void, EngineError>
+    /**
+     * Which run of the container is the present or last one: a text that differs from run to run. `undefined` if the
+     * container is gone. Waits as `settled` does.
+     */
+    readonly runOf: (id: string) => Effect.Effect<string | undefined, EngineError>
+    /** Returns once it runs, which it may have done before. Fails if it is gone. */
+    readonly start: (id: string) => Effect.Effect<void, EngineError>
+    /** As `docker stop`: returns once it has ended, which it may have done before. Fails if it is gone. */
+    readonly stop: (id: string) => Effect.Effect<void, EngineError>
     readonly networks: Effect.Effect<ReadonlyArray<Network>, EngineError>
     readonly info: Effect.Effect<EngineInfo, EngineError>
-    /** Starts, ends, renames and network changes of containers until the connection breaks, which is a failure. */
+    /** Creations, starts, ends, renames and network changes of containers until the connection breaks, which is a failure. */
     readonly events: Stream.Stream<EngineEvent, EngineError>
   }
 >()("portmapper/engine/Engine") {}

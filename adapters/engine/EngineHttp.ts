@@ -6,7 +6,7 @@ import type { IncomingMessage } from "node:http"
 import { Effect, Layer, Result, type Scope, Stream } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
 import { linesOf } from "../node/linesOf.ts"
-import { Engine, EngineError, type EngineEvent } from "./Engine.ts"
+import { Engine, EngineError, type EngineEvent, shortId } from "./Engine.ts"
 import type { EngineAddress } from "./EngineAddress.ts"
 import {
   decodeContainers,
@@ -14,6 +14,7 @@ import {
   decodeImage,
   decodeInfo,
   decodeNetworks,
+  decodeRun,
   eventFilters
 } from "./EngineMessages.ts"
 
@@ -38,12 +39,12 @@ const make = Effect.fnUntraced(function* (
 ) {
   const connection = yield* connect(address, timeoutMillis)
   const version = negotiation(connection)
-  const { fail, get, where } = connection
+  const { ask, fail, get, where } = connection
 
   const asked = <A>(
     path: string,
     decode: (value: unknown) => Result.Result<A, string>,
-    takes?: "long"
+    takes?: Patience
   ): Effect.Effect<A | undefined, EngineError> =>
     Effect.gen(function* () {
       const { status, body } = yield* get(`${yield* version.prefix}${path}`, takes)
@@ -61,6 +62,16 @@ const make = Effect.fnUntraced(function* (
       found === undefined ? fail("NotAnEngine", `GET ${path}: no such path`) : Effect.succeed(found)
     )
 
+  /** 304: it is so already. */
+  const changed = (id: string, change: "start" | "stop"): Effect.Effect<void, EngineError> =>
+    Effect.gen(function* () {
+      const path = `/containers/${encodeURIComponent(id)}/${change}`
+      const { status, body } = yield* ask("POST", `${yield* version.prefix}${path}`, "minutes")
+      if (status === 204 || status === 304) return
+      const why = messageIn(json(body)) ?? `status ${status}`
+      return yield* fail("Refused", `POST /containers/${shortId(id)}/${change}: ${why}`)
+    }).pipe(Effect.tapError(() => version.forget))
+
   const networks = always("/networks", decodeNetworks)
 
   return Engine.of({
@@ -72,17 +83,31 @@ const make = Effect.fnUntraced(function* (
     imageLabels: (image) => asked(`/images/${encodeURIComponent(image)}/json`, decodeImage),
     settled: (id) =>
       Effect.asVoid(asked(`/containers/${encodeURIComponent(id)}/json`, Result.succeed, "long")),
+    runOf: (id) => asked(`/containers/${encodeURIComponent(id)}/json`, decodeRun, "long"),
+    start: (id) => changed(id, "start"),
+    stop: (id) => changed(id, "stop"),
     networks,
     info: always("/info", decodeInfo),
     events: Stream.tapError(eventsOver(connection, version.prefix), () => version.forget)
   })
 })
 
+/** `long`: as long as an answer may take. `minutes`: until a container has started or stopped. */
+type Patience = "long" | "minutes"
+
+/** A container may be given minutes to stop. */
+const changeMillis = 120_000
+
 interface Connection {
   readonly where: string
   readonly fail: (reason: EngineError["reason"], detail: string) => EngineError
   /** One request and its whole answer. Requests that may take long have a connection each, and block no other. */
-  readonly get: (path: string, takes?: "short" | "long") => Effect.Effect<HttpAnswer, EngineError>
+  readonly ask: (
+    method: "GET" | "POST",
+    path: string,
+    takes?: Patience
+  ) => Effect.Effect<HttpAnswer, EngineError>
+  readonly get: (path: string, takes?: Patience) => Effect.Effect<HttpAnswer, EngineError>
   /** A response to read as it arrives, on a connection of its own. `name` is the path as errors show it. */
   readonly open: (path: string, name: string) => Effect.Effect<IncomingMessage, EngineError, Scope.Scope>
 }
@@ -100,21 +125,30 @@ const connect = Effect.fnUntraced(function* (
     answerTimeoutMillis: timeoutMillis,
     tls: { ...files, rejectUnauthorized: tls?.verify ?? true }
   })
-  const requestOf = (path: string, alone: boolean) => ({
-    method: "GET",
+  const requestOf = (method: string, path: string, takes?: Patience) => ({
+    method,
     path,
     headers: address._tag === "Pipe" ? { Host: "docker" } : {},
-    alone
+    alone: takes !== undefined,
+    answerTimeoutMillis: takes === "minutes" ? changeMillis : timeoutMillis
   })
-  const unanswered = (path: string) => (error: HttpError) =>
-    error.code === HttpCode.answerTimeout
-      ? fail("TimedOut", `no answer to GET ${path} within ${timeoutMillis / 1000} s`)
-      : fail(...reasonOf(error))
+  const unanswered =
+    (name: string, millis = timeoutMillis) =>
+    (error: HttpError) =>
+      error.code === HttpCode.answerTimeout
+        ? fail("TimedOut", `no answer to ${name} within ${millis / 1000} s`)
+        : fail(...reasonOf(error))
+  const ask: Connection["ask"] = (method, path, takes) => {
+    const request = requestOf(method, path, takes)
+    return Effect.mapError(http.ask(request), unanswered(`${method} ${path}`, request.answerTimeoutMillis))
+  }
   return {
     where,
     fail,
-    get: (path, takes) => Effect.mapError(http.ask(requestOf(path, takes === "long")), unanswered(path)),
-    open: (path, name) => Effect.mapError(http.open(requestOf(path, true)), unanswered(name))
+    ask,
+    get: (path, takes) => ask("GET", path, takes),
+    open: (path, name) =>
+      Effect.mapError(http.open(requestOf("GET", path, "long")), unanswered(`GET ${name}`))
   }
 })
 

@@ -36,6 +36,10 @@ const ListedContainer = Schema.Struct({
   )
 })
 
+const Inspected = Schema.Struct({
+  State: Schema.optionalKey(Schema.NullOr(Schema.Struct({ StartedAt: text })))
+})
+
 const Image = Schema.Struct({ Config: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Labels: texts }))) })
 
 const ListedNetwork = Schema.Struct({
@@ -84,15 +88,20 @@ export const decodeContainers = decoder(
           image: container.ImageID ?? "",
           running: container.State === "running" || container.State === "paused",
           ended: container.State === "exited" || container.State === "dead",
+          neverRan: container.State === "created",
           createdMillis: (container.Created ?? 0) * 1000,
           networkMode: container.HostConfig?.NetworkMode ?? "default",
           labels: labelsOf(container.Labels),
           attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).flatMap(
             attachmentIn(networks)
           ),
-          unready: unreadyOf(container.Status ?? "")
+          unready: unreadyOf(container.Status ?? ""),
+          healthy: (container.Status ?? "").includes("(healthy)")
         }))
 )
+
+/** When the run began; a time in the year 1 before the first. */
+export const decodeRun = decoder(Inspected, ({ State }) => State?.StartedAt ?? "")
 
 export const decodeImage = decoder(Image, ({ Config }): Labels => labelsOf(Config?.Labels))
 
@@ -135,7 +144,7 @@ export const decodeEvent = decoder(Event, ({ Type, Action, Actor }): ReadonlyArr
 /** The filter for `events`; without it, those of `exec` and the like would be many more. */
 export const eventFilters = {
   type: ["container", "network"],
-  event: ["start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
+  event: ["create", "start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
 }
 
 /** The list has a container's health in its text alone: `Up 3 seconds (health: starting)`, `Up 1 hour (unhealthy)`. */

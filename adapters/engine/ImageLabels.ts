@@ -33,6 +33,11 @@ const labelEffects: Record<(typeof labelNames)[number], (value: string) => Label
   // An image must neither take a port from other hosts, nor share one that is to be unique.
   scope: () => "opens",
   health: () => "opens",
+  // An image must not have itself started or stopped.
+  wake: () => "opens",
+  "wake-timeout": () => "opens",
+  "wake-count": () => "opens",
+  sleep: () => "opens",
   "wait-healthy": () => "opens",
   publish: () => "opens",
   // The same port may belong to another service at the container's address in another network.

@@ -1,5 +1,6 @@
 /** What the driver has mapped for containers, by the keys of the groups. Pure. */
 import { Result } from "effect"
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
@@ -15,6 +16,8 @@ export interface ObservedGroup {
   /** 0 if it has no host port (mode `routed`). */
   readonly port: number
   readonly bindings: ReadonlyArray<ReleasedBinding>
+  /** Whether it has no traffic. */
+  readonly idle: boolean
   /**
    * The signature of its request, by `signatureOf`; `undefined` if an earlier process made it, or if the bindings
    * changed since.
@@ -28,15 +31,21 @@ export type Observed = ReadonlyMap<string, ObservedGroup>
 export const observedFrom = (listed: ReadonlyArray<ListedMapping>, before: Observed): Observed => {
   const found = new Map<string, ObservedGroup>()
   for (const mapping of listed) {
-    const of = followedOf(mapping)
+    const key = keyOf(mapping)
     const binding = bindingOf(mapping)
-    if (of === undefined || binding === undefined) continue
-    const { name, id, publish } = of
-    const place = interfaceOf(publish) === undefined ? undefined : binding.host.key
-    const key = groupKey(mapping.owner, id, publish, mapping.backendPort, place)
-    const bindings = [...(found.get(key)?.bindings ?? []), binding]
-    const { owner, frontendPort: port } = mapping
-    found.set(key, { name, owner, port, bindings, signature: undefined })
+    if (key === undefined || binding === undefined) continue
+    const before = found.get(key)
+    const bindings = [...(before?.bindings ?? []), binding]
+    const { owner, frontendPort: port, labels } = mapping
+    const idle = before?.idle === true || labels.has(idleLabel)
+    found.set(key, {
+      name: followedOf(mapping)?.name ?? "",
+      owner,
+      port,
+      bindings,
+      idle,
+      signature: undefined
+    })
   }
   for (const [key, group] of found) {
     const known = before.get(key)
@@ -57,6 +66,16 @@ export const entryText = ({
   backend
 }: Pick<ReleasedBinding, "protocol" | "host" | "backend">): string =>
   `${protocol} ${host.key} ${backend.address?.key} ${backend.port}`
+
+/** The key of the group of a mapping; `undefined` if it is for no container. */
+export const keyOf = (mapping: ListedMapping): string | undefined => {
+  const of = followedOf(mapping)
+  const host = parseAddress(mapping.frontendIp)
+  if (of === undefined || Result.isFailure(host)) return undefined
+  const { id, publish } = of
+  const place = interfaceOf(publish) === undefined ? undefined : host.success.key
+  return groupKey(mapping.owner, id, publish, mapping.backendPort, place)
+}
 
 const followedOf = ({
   labels

@@ -4,8 +4,9 @@
  * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
  */
 import { Result } from "effect"
+import { type Address, addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
-import { type Attachment, type Container, shortId } from "./Engine.ts"
+import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 
 export const networkLabel = "portmapper.network"
 
@@ -37,9 +38,8 @@ export const attachmentOf = (
   all: ReadonlyArray<Container>
 ): Result.Result<Attachment, string> => {
   const { networkMode } = container
-  if (networkMode === "host")
-    return Result.fail("it is in the host's own network, where its ports are the host's already")
-  if (networkMode === "none") return Result.fail("it has no network (--network none)")
+  const unreachable = withoutNetwork(networkMode)
+  if (unreachable !== undefined) return Result.fail(unreachable)
   if (networkMode.startsWith("container:")) {
     const id = networkMode.slice("container:".length)
     const other = all.find((candidate) => candidate.id === id)
@@ -66,6 +66,31 @@ export const attachmentOf = (
     ? Result.fail(`${networkLabel}=${network}: it has no address in that network; its networks are ${names}`)
     : reachedBy(found, relayed)
 }
+
+const withoutNetwork = (networkMode: string): string | undefined => {
+  if (networkMode === "host") return "it is in the host's own network, where its ports are the host's already"
+  return networkMode === "none" ? "it has no network (--network none)" : undefined
+}
+
+/** The network of a container that does not run, of which the Engine shows neither addresses nor the default route. */
+export const asleepIn = (
+  { networkMode, attachments }: Container,
+  labels: Labels
+): Result.Result<Pick<Network, "hostBinding">, string> => {
+  const unreachable = withoutNetwork(networkMode)
+  if (unreachable !== undefined) return Result.fail(unreachable)
+  if (networkMode.startsWith("container:"))
+    return Result.fail("it shares another container's network, so no client can wake it")
+  const named = labels.get(networkLabel)
+  const found =
+    attachments.find(({ network: { id, name } }) => name === named || id === named) ??
+    [...attachments].sort(byDefaultRoute)[0]
+  return Result.succeed(found?.network ?? { hostBinding: undefined })
+}
+
+/** Where a container without an address would be: in 100::/64, to which no packet is sent (RFC 6666). */
+export const restingPlace = (id: string): Address =>
+  addressUnsafe(`100::${id.slice(0, 16).replace(/(.{4})(?=.)/g, "$1:")}`)
 
 /** A container answers redirected packets by its default route only, and an internal network answers none. */
 const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {

@@ -5,6 +5,8 @@ import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBindi
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
+import { keyOf } from "./Observed.ts"
+import type { Sleepers } from "./Sleepers.ts"
 
 export interface StandingProblem {
   readonly problem: Problem
@@ -61,6 +63,23 @@ export const concerns = (
       entry.host.key === host.key &&
       (!desired.group.labels.has(shareLabel) || meansBackend(backend, entry.backend))
   )
+
+/** With the reason why a container does not wake, or is not stopped. */
+export const withReasons = (
+  listed: ReadonlyArray<ListedMapping>,
+  { all }: Sleepers
+): ReadonlyArray<ListedMapping> => {
+  const reasons = new Map(
+    all.flatMap(({ why, ports }) =>
+      why === undefined ? [] : [...ports.keys()].map((key) => [key, why] as const)
+    )
+  )
+  if (reasons.size === 0) return listed
+  return listed.map((mapping) => {
+    const reason = mapping.reason ?? reasons.get(keyOf(mapping) ?? "")
+    return reason === undefined ? mapping : { ...mapping, reason }
+  })
+}
 
 /** Listed as conflicted, with the reason among its labels. */
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {

@@ -91,9 +91,8 @@ const subscribe = Effect.fnUntraced(function* (
 ) {
   const isNamed = added.some(({ publish }) => interfaceOf(publish) !== undefined)
   const addresses: Interfaces = isNamed ? yield* interfaces.current : new Map()
-  const { groups, problems } = together(
-    added.map((each) => desiredBySubscription(each, containers, addresses))
-  )
+  const around = { all: containers, interfaces: addresses, sleeps: false }
+  const { groups, problems } = together(added.map((each) => desiredBySubscription(each, around)))
   // An interface is waited for.
   const problem = problems.find(({ waiting }) => !waiting)
   if (problem !== undefined)

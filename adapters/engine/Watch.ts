@@ -5,21 +5,25 @@
  */
 import { Deferred, Effect, Option, Queue, Result, type Scope, Semaphore, Stream } from "effect"
 import { InterfaceAddresses, type Interfaces } from "../../src/ports/InterfaceAddresses.ts"
-import { Driver, type FollowRequest } from "../../src/protocol/Driver.ts"
+import { Driver, type FollowRequest, type ListedMapping } from "../../src/protocol/Driver.ts"
 import { Engine } from "./Engine.ts"
 import { listen } from "./Listen.ts"
 import { findContainer } from "./Placement.ts"
-import { listedProblem } from "./Problems.ts"
+import { acceptsTcp, type PortProbe } from "./PortProbe.ts"
+import { listedProblem, withReasons } from "./Problems.ts"
 import { subscribeToContainer, subscribeToInterface } from "./Subscribe.ts"
+import type { WatchEvent } from "./WatchEvents.ts"
 import { type RecordError, WatchRecord } from "./WatchRecord.ts"
 import { WatchState } from "./WatchState.ts"
-import { type WorkerEvent, work } from "./Worker.ts"
+import { work } from "./Worker.ts"
 
 export interface WatchOptions {
   /** Whether labels of the image count as the container's own. */
   readonly trustImageLabels: boolean
   /** Runs after each connection to the Engine, which may have been restarted. */
   readonly onConnected?: Effect.Effect<void>
+  /** Whether a container that was just started takes connections; tries to connect by default. */
+  readonly accepts?: PortProbe
 }
 
 /**
@@ -29,7 +33,8 @@ export interface WatchOptions {
  */
 export const startWatch = Effect.fnUntraced(function* ({
   trustImageLabels,
-  onConnected = Effect.void
+  onConnected = Effect.void,
+  accepts = acceptsTcp
 }: WatchOptions): Effect.fn.Return<
   Driver["Service"],
   RecordError,
@@ -40,18 +45,12 @@ export const startWatch = Effect.fnUntraced(function* ({
   const base = yield* Driver
   const record = yield* WatchRecord
   const state = new WatchState(yield* record.load)
-  const events = yield* Queue.unbounded<WorkerEvent>()
+  const events = yield* Queue.unbounded<WatchEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
-  const save = Effect.flatMap(record.isLost, (isLost) => {
-    const unsaved = state.takeUnsaved(isLost)
-    return unsaved === undefined
-      ? Effect.void
-      : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording the subscriptions: ${message}`)
-        )
-  })
-  const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)
+  const save = savingOf(state, record)
+  const trySave = Effect.catch(save, ({ message }) => Effect.logError(message))
+  const resync = Queue.offer(events, { _tag: "Resync" })
 
   if (engine !== undefined)
     yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
@@ -63,11 +62,11 @@ export const startWatch = Effect.fnUntraced(function* ({
   )
   // The first event of an Engine is that it is connected, which may be long after the start.
   if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
-  const options = { engine, interfaces, interfacesNamed, state, events, save, trustImageLabels, onConnected }
-  yield* Effect.forkScoped(work(options, oneAtATime))
+  const asked = { save: trySave, record, accepts, trustImageLabels, onConnected }
+  yield* Effect.forkScoped(work({ engine, interfaces, interfacesNamed, state, events, ...asked }, oneAtATime))
 
   const { listPorts } = base
-  const subscribing = { state, interfaces, onUndone: resync }
+  const subscribing = { state, interfaces, onUndone: Effect.andThen(resync, trySave) }
   const following = <A, E, R>(
     { publish }: Pick<FollowRequest, "publish">,
     subscribed: Effect.Effect<A, E, R>
@@ -86,7 +85,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     unmapPorts: (release) =>
       Effect.andThen(
         Effect.suspend(() => base.unmapPorts(state.releaseOf(release))),
-        Effect.suspend(() => (state.dismiss(release) ? resync : Effect.void))
+        Effect.suspend(() => (state.dismiss(release) ? Effect.andThen(resync, save) : Effect.void))
       ),
     followInterface: (request) => following(request, subscribeToInterface(subscribing, request)),
     ...(engine === undefined
@@ -101,16 +100,26 @@ export const startWatch = Effect.fnUntraced(function* ({
             ),
           ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
         }),
-    ...(listPorts === undefined
-      ? {}
-      : {
-          listPorts: Effect.map(listPorts, (listed) => [
-            ...listed,
-            ...state.problems.map((problem) => listedProblem(problem, state.granted))
-          ])
-        })
+    ...(listPorts === undefined ? {} : { listPorts: Effect.map(listPorts, listing(state)) })
   })
 })
+
+/** What can't be saved is saved with the next change, at the latest with the next reconciliation. */
+const savingOf = (state: WatchState, record: WatchRecord["Service"]) =>
+  Effect.flatMap(record.isLost, (isLost) => {
+    const unsaved = state.takeUnsaved(isLost)
+    return unsaved === undefined
+      ? Effect.void
+      : Effect.tapError(record.save(unsaved), () => Effect.sync(() => state.notSaved()))
+  })
+
+/** What the driver lists, with what it does not know. */
+const listing =
+  (state: WatchState) =>
+  (listed: ReadonlyArray<ListedMapping>): ReadonlyArray<ListedMapping> => [
+    ...withReasons(listed, state.sleepers),
+    ...state.problems.map((problem) => listedProblem(problem, state.granted))
+  ]
 
 /** Never ends. A failure, which means that this process lacks descriptors or memory, is logged once. */
 const listenToInterfaces = (
@@ -147,5 +156,5 @@ const drainByName =
       )
       if (found === undefined) return drain(request)
       const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
-      return drain({ ...request, addresses })
+      return drain({ ...request, container: found.id, addresses })
     })

@@ -1,17 +1,20 @@
 /**
  * What a watch must remember across restarts beyond the mapper's own record: the subscriptions, and the ports of
- * containers that don't run at the moment. Lives as long as the state directory.
+ * containers that don't run at the moment, which live as long as the state directory; and which containers we stopped,
+ * which outlives a restart of the host as the containers do.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
-import { writePrivateUnsafe } from "../node/StateDirectory.ts"
+import { prepareDirectory, writePrivateUnsafe } from "../node/StateDirectory.ts"
+import type { Slept } from "./Sleepers.ts"
 import { Subscription } from "./Subscription.ts"
 
 export interface Recorded {
   readonly follows: ReadonlyArray<Subscription>
   /** Ports that were picked, by the keys of groups. */
   readonly granted: ReadonlyMap<string, number>
+  readonly slept: Slept
 }
 
 export class RecordError extends Schema.TaggedError<RecordError>()("RecordError", {
@@ -19,7 +22,7 @@ export class RecordError extends Schema.TaggedError<RecordError>()("RecordError"
   detail: Schema.String
 }) {
   override get message(): string {
-    return `${this.path}: ${this.detail}`
+    return `the watch's record ${this.path}: ${this.detail}`
   }
 }
 
@@ -34,27 +37,56 @@ export class WatchRecord extends Context.Service<
     readonly isLost: Effect.Effect<boolean>
   }
 >()("portmapper/engine/WatchRecord") {
-  /** In an existing private directory. */
-  static readonly layer = (directory: string): Layer.Layer<WatchRecord> =>
+  /** In existing private directories, or in a second one that is made when it is needed. */
+  static readonly layer = (directory: string, lasting = directory): Layer.Layer<WatchRecord> =>
     Layer.sync(WatchRecord, () => {
       const path = Path.join(directory, watchFile)
+      const sleptPath = Path.join(lasting, sleptFile)
       let isKept = Fs.existsSync(path)
-      const attempt = <A>(run: () => A) =>
+      const attempt = <A>(path: string, run: () => A) =>
         Effect.try({
           try: run,
           catch: (error) => new RecordError({ path, detail: (error as Error).message })
         })
+      const read = <A>(path: string, decode: (value: unknown) => A, missing: A) =>
+        attempt(path, () =>
+          Fs.existsSync(path) ? decode(JSON.parse(Fs.readFileSync(path, "utf8"))) : missing
+        )
+      const prepared = Effect.mapError(
+        Effect.suspend(() => (lasting === directory ? Effect.void : prepareDirectory(lasting))),
+        ({ detail }) => new RecordError({ path: lasting, detail })
+      )
+      let written = "{}"
+      const saveSlept = (slept: Slept) => {
+        const text = JSON.stringify(Object.fromEntries(slept))
+        if (text === written) return Effect.void
+        return Effect.andThen(
+          prepared,
+          attempt(sleptPath, () => {
+            writePrivateUnsafe(sleptPath, text)
+            written = text
+          })
+        )
+      }
       return {
-        load: attempt(() => {
-          if (!Fs.existsSync(path)) return nothing
-          const { follows, granted } = decode(JSON.parse(Fs.readFileSync(path, "utf8")))
-          return { follows, granted: new Map(Object.entries(granted)) }
+        load: Effect.gen(function* () {
+          const { follows, granted } = yield* read(path, decode, { follows: [], granted: {} })
+          const slept = yield* read(sleptPath, decodeSlept, {})
+          written = JSON.stringify(slept)
+          return {
+            follows,
+            granted: new Map(Object.entries(granted)),
+            slept: new Map(Object.entries(slept))
+          }
         }),
-        save: ({ follows, granted }) =>
-          attempt(() => {
-            isKept = true
-            writePrivateUnsafe(path, JSON.stringify({ follows, granted: Object.fromEntries(granted) }))
-          }),
+        save: ({ follows, granted, slept }) =>
+          Effect.andThen(
+            attempt(path, () => {
+              isKept = true
+              writePrivateUnsafe(path, JSON.stringify({ follows, granted: Object.fromEntries(granted) }))
+            }),
+            saveSlept(slept)
+          ),
         isLost: Effect.sync(() => isKept && !Fs.existsSync(path))
       }
     })
@@ -73,12 +105,15 @@ export class WatchRecord extends Context.Service<
 }
 
 export const watchFile = "watch.json"
+export const sleptFile = "slept.json"
 
-const nothing: Recorded = { follows: [], granted: new Map() }
+const nothing: Recorded = { follows: [], granted: new Map(), slept: new Map() }
 
 const File = Schema.Struct({
   follows: Schema.Array(Subscription),
   granted: Schema.Record(Schema.String, Schema.Number)
 })
+
+const decodeSlept = Schema.decodeUnknownSync(Schema.Record(Schema.String, Schema.String))
 
 const decode = Schema.decodeUnknownSync(File)

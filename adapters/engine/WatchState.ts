@@ -1,10 +1,14 @@
 /** The whole state of a watch; its methods do no input or output. */
+
+import { idleLabel } from "../../src/mapper/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { interfaceLabel } from "../../src/protocol/InterfaceLabel.ts"
 import {
+  frontendText,
   meansBackend,
   type PortBinding,
+  type PublishedPort,
   type Release,
   type ReleasedBinding
 } from "../../src/protocol/PortBinding.ts"
@@ -14,6 +18,7 @@ import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
 import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
+import { Sleepers, type SleepingContainer } from "./Sleepers.ts"
 import {
   addressesIn,
   keysAtInterface,
@@ -26,6 +31,7 @@ import {
   subscriptionKey,
   withoutPorts
 } from "./Subscription.ts"
+import type { WatchEvent } from "./WatchEvents.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
 /** A stop takes ten seconds by default, and may be given more. */
@@ -46,7 +52,10 @@ export class WatchState {
   readonly #logged = new Map<string, string>()
   #unsaved = false
 
-  constructor({ follows, granted }: Recorded) {
+  readonly sleepers: Sleepers
+
+  constructor({ follows, granted, slept }: Recorded) {
+    this.sleepers = new Sleepers(slept)
     this.#subscriptions = follows
     this.#granted = new Map(granted)
   }
@@ -97,6 +106,36 @@ export class WatchState {
     const observed = observedFrom(listed, this.#observed)
     this.#observed.clear()
     for (const [key, group] of observed) this.#observed.set(key, group)
+  }
+
+  /** An event of the Engine, or of what was done for a container that sleeps. */
+  take(event: WatchEvent, nowMillis: number): void {
+    const { sleepers } = this
+    switch (event._tag) {
+      case "Changed":
+        this.signalled(event.id, event.action, nowMillis)
+        sleepers.heard(event.id, event.action, nowMillis)
+        break
+      case "Connected":
+        this.reconnected()
+        break
+      case "Waits":
+        for (const { id } of this.fellows().get(frontendOf(event.frontend)) ?? [])
+          sleepers.wanted(id, nowMillis)
+        break
+      case "Started":
+        sleepers.started(event.id, event.why, nowMillis)
+        break
+      case "Opened":
+        sleepers.opened(event.id, event.key, nowMillis)
+        break
+      case "Looked":
+        sleepers.looked(event.id, event.connections, nowMillis)
+        break
+      case "Stopped":
+        if (event.why === undefined) sleepers.stopped(event.id, nowMillis)
+        else sleepers.stays(event.id, event.why, nowMillis)
+    }
   }
 
   /**
@@ -170,7 +209,8 @@ export class WatchState {
     if (first === undefined) return
     const { port } = first
     const bindings = answer.flatMap(releasedOf)
-    this.#hold(key, { name, owner, port, bindings, signature: signatureOf(group) })
+    const idle = group.labels.has(idleLabel)
+    this.#hold(key, { name, owner, port, bindings, idle, signature: signatureOf(group) })
     if (group.ports._tag === "Exact" || this.#granted.get(key) === port) return
     this.#granted.set(key, port)
     this.#unsaved = true
@@ -273,9 +313,31 @@ export class WatchState {
 
   /** The record to save, if it changed since the last call, or is lost. */
   takeUnsaved(isLost = false): Recorded | undefined {
-    if (!this.#unsaved && !isLost) return undefined
+    const unsaved = this.sleepers.takeUnsaved() || this.#unsaved || isLost
     this.#unsaved = false
-    return { follows: this.#subscriptions, granted: this.#granted }
+    return unsaved ? this.recorded() : undefined
+  }
+
+  recorded(): Recorded {
+    return { follows: this.#subscriptions, granted: this.#granted, slept: this.sleepers.slept }
+  }
+
+  bindingsOf({ ports }: SleepingContainer): ReadonlyArray<ReleasedBinding> {
+    return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
+  }
+
+  /** The containers that sleep behind each frontend that has any; those that share it, the oldest first. */
+  fellows(): ReadonlyMap<string, ReadonlyArray<SleepingContainer>> {
+    const found = new Map<string, Array<SleepingContainer>>()
+    for (const sleeper of this.sleepers.all)
+      for (const frontend of new Set(this.bindingsOf(sleeper).map(frontendOf)))
+        found.set(frontend, [...(found.get(frontend) ?? []), sleeper])
+    return found
+  }
+
+  /** What was taken last could not be saved. */
+  notSaved(): void {
+    this.#unsaved = true
   }
 
   #hold(key: string, group: ObservedGroup): void {
@@ -296,6 +358,10 @@ export interface ReportedProblem {
 
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
+
+/** Of a binding, or where a client waits. */
+export const frontendOf = ({ protocol, host, port }: PublishedPort): string =>
+  frontendText(protocol, host, port)
 
 /** As the driver understands it: without a host port a binding is named by its backend alone. */
 const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>

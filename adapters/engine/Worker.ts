@@ -11,16 +11,15 @@ import { monotonicMillis } from "../node/monotonicMillis.ts"
 import { applyDifference } from "./Apply.ts"
 import { asksByLabel, desiredByLabels, desiredBySubscription, mayNameInterface, together } from "./Desired.ts"
 import { difference } from "./Difference.ts"
-import type { Container, Engine, EngineError, EngineEvent } from "./Engine.ts"
+import type { Container, Engine, EngineError } from "./Engine.ts"
 import { makeImageLabels } from "./ImageLabels.ts"
-import { addressesIn } from "./Subscription.ts"
-import type { WatchState } from "./WatchState.ts"
-
-/**
- * `Resync` also lists the driver's mappings, which other callers may have changed. `Interfaces`: an interface that is
- * named has other addresses.
- */
-export type WorkerEvent = EngineEvent | { readonly _tag: "Resync" | "Interfaces" }
+import type { PortProbe } from "./PortProbe.ts"
+import { type Candidate, mayAskToSleep } from "./Resting.ts"
+import { SleepWorker } from "./SleepWorker.ts"
+import { addressesIn, subscribedContainer } from "./Subscription.ts"
+import type { SleepEvent, WatchEvent } from "./WatchEvents.ts"
+import type { WatchRecord } from "./WatchRecord.ts"
+import { frontendOf, type WatchState } from "./WatchState.ts"
 
 export interface WorkerOptions {
   /** `undefined`: only what leads to addresses is followed, and what other processes follow is left alone. */
@@ -29,8 +28,10 @@ export interface WorkerOptions {
   /** Completed once an interface is named: from then on the events of interfaces are wanted. */
   readonly interfacesNamed: Deferred.Deferred<void>
   readonly state: WatchState
-  readonly events: Queue.Queue<WorkerEvent>
+  readonly events: Queue.Queue<WatchEvent>
   readonly save: Effect.Effect<void>
+  readonly record: WatchRecord["Service"]
+  readonly accepts: PortProbe
   readonly trustImageLabels: boolean
   readonly onConnected: Effect.Effect<void>
 }
@@ -44,24 +45,30 @@ export const work = (
   exclusively: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 ): Effect.Effect<never, never, Driver> =>
   Effect.gen(function* () {
-    const { engine, events, onConnected } = options
-    const reconcile = reconciler(options)
+    const { engine, events, onConnected, state } = options
+    const offer = (event: SleepEvent) => void Queue.offerUnsafe(events, event)
+    const sleep = engine && new SleepWorker({ ...options, engine, offer })
+    if (sleep !== undefined) yield* forwardWaits(state, offer)
+    const reconcile = reconciler(options, sleep)
     let dueMillis = (yield* monotonicMillis) + resyncMillis
     let failures = 0
     for (;;) {
-      const waitMillis = Math.max(0, dueMillis - (yield* monotonicMillis))
+      const beforeMillis = yield* monotonicMillis
+      const sleepMillis = sleep?.dueMillis(beforeMillis) ?? Number.POSITIVE_INFINITY
+      const waitMillis = Math.max(0, Math.min(dueMillis, sleepMillis) - beforeMillis)
       yield* Effect.timeoutOption(Queue.peek(events), waitMillis)
       // A restart sends some six events: the next reconciliation handles all that arrived during the current one.
       const batch = yield* Queue.clear(events)
       const connected = batch.some(({ _tag }) => _tag === "Connected")
       if (connected) yield* onConnected
+      if (connected) sleep?.doubt()
       const nowMillis = yield* monotonicMillis
-      for (const event of batch)
-        if (event._tag === "Changed") options.state.signalled(event.id, event.action, nowMillis)
-        else if (event._tag === "Connected") options.state.reconnected()
+      for (const event of batch) state.take(event, nowMillis)
+      yield* sleep?.act ?? Effect.void
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
+      yield* sleep?.act ?? Effect.void
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
       if (full || !done) dueMillis = (yield* monotonicMillis) + pauseMillis
@@ -75,9 +82,9 @@ export const work = (
   })
 
 /** Returns whether all actions succeeded, apart from the problems that it reports. */
-const reconciler = (options: WorkerOptions) => {
+const reconciler = (options: WorkerOptions, sleep: SleepWorker | undefined) => {
   const { engine, state, save } = options
-  const desiredNow = desiring(options)
+  const desiredNow = desiring(options, sleep)
   let hasLooked = false
 
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
@@ -88,6 +95,7 @@ const reconciler = (options: WorkerOptions) => {
       found !== undefined && Result.isSuccess(found)
         ? state.withStopping(found.success, yield* monotonicMillis)
         : undefined
+    if (containers !== undefined && sleep !== undefined) yield* sleep.verify
     const listed = full ? yield* listedOf(state.owners()) : undefined
     if (listed !== undefined) state.observe(listed)
     hasLooked ||= listed !== undefined
@@ -95,6 +103,7 @@ const reconciler = (options: WorkerOptions) => {
     const desired = state.undismissed(yield* desiredNow(containers), containers !== undefined)
     const observed = containers === undefined ? state.observedAtAddresses : state.observed
     const applied = yield* applyDifference(state, difference(desired.groups, observed, state.granted))
+    if (containers !== undefined && sleep !== undefined) yield* sleep.close
     const kept = containers === undefined ? state.problemsOfContainers : []
     const problems = [...kept, ...desired.problems, ...applied.problems]
     for (const { text, waiting } of state.report(problems, yield* Clock.currentTimeMillis))
@@ -117,13 +126,18 @@ const reconciler = (options: WorkerOptions) => {
 }
 
 /** What should be published; where the containers are unknown, what leads to addresses. */
-const desiring = ({ engine, interfaces, interfacesNamed, state, trustImageLabels }: WorkerOptions) => {
+const desiring = (
+  { engine, interfaces, interfacesNamed, state, trustImageLabels }: WorkerOptions,
+  sleep: SleepWorker | undefined
+) => {
   const images = engine === undefined ? undefined : makeImageLabels(engine)
 
   const labelled = Effect.fnUntraced(function* (containers: ReadonlyArray<Container>) {
     const all: Array<readonly [container: Container, labels: Labels]> = []
     images?.forget(containers)
-    for (const container of containers.filter(asksByLabel)) {
+    for (const container of containers) {
+      if (!asksByLabel(container) && !(mayAskToSleep(container) && state.sleepers.mayWake(container)))
+        continue
       const labels =
         trustImageLabels || images === undefined ? container.labels : yield* images.countedLabelsOf(container)
       if (labels !== undefined) all.push([container, labels])
@@ -141,14 +155,42 @@ const desiring = ({ engine, interfaces, interfacesNamed, state, trustImageLabels
       subscriptions.some(({ publish }) => interfaceOf(publish) !== undefined)
     if (isNamed) yield* Deferred.succeed(interfacesNamed, undefined)
     const addresses: Interfaces = isNamed ? yield* interfaces.current : new Map()
-    const desired = together([
-      ...asking.map(([container, labels]) => desiredByLabels(container, labels, containers ?? [], addresses)),
-      ...subscriptions.map((each) => desiredBySubscription(each, containers ?? [], addresses))
-    ])
+    const all = containers ?? []
+    const around = (sleeps: boolean) => ({ all, interfaces: addresses, sleeps })
+    const candidates = [
+      ...asking.map(
+        ([container, labels]): Candidate => ({
+          container,
+          labels,
+          desired: (sleeps) => desiredByLabels(container, labels, around(sleeps))
+        })
+      ),
+      ...subscriptions.map(
+        (each): Candidate => ({
+          container: addressesIn(each.id) === undefined ? subscribedContainer(each, all) : undefined,
+          labels: new Map(Object.entries(each.labels)),
+          desired: (sleeps) => desiredBySubscription(each, around(sleeps))
+        })
+      )
+    ]
+    const desired =
+      sleep === undefined || containers === undefined
+        ? together(candidates.map((each) => each.desired(false)))
+        : sleep.desiredOf(candidates, containers, yield* monotonicMillis)
     state.usedInterfaces(addresses, isNamed ? desired : together([]))
     return desired
   })
 }
+
+/** Where clients wait for a container that sleeps, as long as the driver tells. */
+const forwardWaits = (state: WatchState, offer: (event: SleepEvent) => void) =>
+  Effect.flatMap(Driver, ({ waits }) => {
+    if (waits === undefined) return Effect.void
+    const forward = Effect.map(waits, (frontend) => {
+      if (state.fellows().has(frontendOf(frontend))) offer({ _tag: "Waits", frontend })
+    })
+    return Effect.forkChild(Effect.forever(forward))
+  })
 
 /** Lists owner by owner, so that the driver reads no counters: those of the whole host may take a while. */
 const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {
@@ -162,7 +204,7 @@ const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {
   return all.flat()
 })
 
-const rewiredContainer = (event: WorkerEvent): ReadonlyArray<string> =>
+const rewiredContainer = (event: WatchEvent): ReadonlyArray<string> =>
   event._tag === "Changed" && (event.action === "connect" || event.action === "disconnect") ? [event.id] : []
 
 const failureText = (cause: Cause.Cause<EngineError | InterfaceError | DriverError>): string => {

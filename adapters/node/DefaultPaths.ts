@@ -10,6 +10,10 @@ export const defaultSocket = (pluginName: string): string =>
 export const defaultState = (socketPath: string): string =>
   isRoot() ? "/run/portmapper" : `${socketPath.replace(/\.sock$/, "")}.state`
 
+/** Where root's state is that outlives a restart of the host, which empties /run. */
+export const lastingState = (state: string): string =>
+  isRoot() ? state.replace(/^\/run\//, "/var/lib/") : state
+
 export const isRoot = (): boolean => process.getuid?.() === 0
 
 const runtimeFolder = (): string => {

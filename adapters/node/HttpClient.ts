@@ -35,6 +35,8 @@ export interface HttpRequest {
   readonly body?: string
   /** Uses a separate connection, so that a slow answer delays no other request. */
   readonly alone?: boolean
+  /** How long its answer may take, where that is more or less than for others. */
+  readonly answerTimeoutMillis?: number | undefined
 }
 
 export interface HttpAnswer {
@@ -124,14 +126,16 @@ const clientWith = (address: HttpAddress, options: HttpOptions, agent: Http.Agen
     address._tag === "Pipe"
       ? { agent, socketPath: address.path }
       : { ...options.tls, agent, host: address.host, port: address.port }
-  const inTime = <A, R>(answer: Effect.Effect<A, HttpError, R>) =>
-    Effect.timeoutOrElse(answer, {
-      duration: answerTimeoutMillis,
+  const inTime = <A, R>(request: HttpRequest, answer: Effect.Effect<A, HttpError, R>) => {
+    const duration = request.answerTimeoutMillis ?? answerTimeoutMillis
+    return Effect.timeoutOrElse(answer, {
+      duration,
       orElse: () => {
-        const message = `none came within ${answerTimeoutMillis / 1000} s`
+        const message = `none came within ${duration / 1000} s`
         return Effect.fail(new HttpError({ code: HttpCode.answerTimeout, message, connected: true }))
       }
     })
+  }
   const wire: Wire = {
     start: ({ method, path, headers = {}, alone = false }) =>
       protocolOf(address).request({ ...target, ...(alone ? { agent: false } : {}), method, path, headers }),
@@ -140,10 +144,13 @@ const clientWith = (address: HttpAddress, options: HttpOptions, agent: Http.Agen
     onClosed: options.onClosed ?? (() => {})
   }
   return {
-    ask: (request) => inTime(send(wire, request, collect(maxBodyBytes))),
+    ask: (request) => inTime(request, send(wire, request, collect(maxBodyBytes))),
     open: (request) =>
       Effect.acquireRelease(
-        inTime(send<Http.IncomingMessage>(wire, request, (response, done) => done(Effect.succeed(response)))),
+        inTime(
+          request,
+          send<Http.IncomingMessage>(wire, request, (response, done) => done(Effect.succeed(response)))
+        ),
         (response) => Effect.sync(() => response.destroy()),
         { interruptible: true }
       )

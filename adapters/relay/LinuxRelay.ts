@@ -6,14 +6,16 @@
  * README.
  */
 import { availableParallelism } from "node:os"
-import { Context, Duration, Effect, Layer, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, Queue, type Scope } from "effect"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
+import type { PublishedPort } from "../../src/protocol/PortBinding.ts"
 import {
   isRelayed,
   Relay,
   RelayError,
   type Route,
   relayedProtocols,
+  reportsKept,
   routeFrontend
 } from "../../src/relay/Relay.ts"
 import { libc } from "../linux/Libc.ts"
@@ -84,6 +86,7 @@ interface Parts {
   readonly entries: RouteEntries
   readonly threads: ThreadPool
   readonly assigned: (entry: RouteEntry) => Assigned
+  readonly waits: Queue.Queue<PublishedPort>
 }
 
 const make = Effect.fnUntraced(function* (
@@ -91,6 +94,7 @@ const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Context.Context<Services>, never, HostSockets | Scope.Scope> {
   const sockets = yield* HostSockets
   const entries = new RouteEntries()
+  const waits = yield* Queue.sliding<PublishedPort>(reportsKept)
   const udpIdle = options.udpIdle ?? Duration.seconds(90)
   const maxThreads = Math.min(options.maxThreads ?? Math.min(availableParallelism(), 4), maxLimitingThreads)
   const assigned = (entry: RouteEntry) => ({ serving: servingOf(entry, udpIdle), thread: entry.thread })
@@ -104,12 +108,16 @@ const make = Effect.fnUntraced(function* (
     graceMillis: Duration.toMillis(options.grace ?? Duration.seconds(5)),
     paused: options.paused ?? false,
     routes: () => entries.all().map(assigned),
+    onWaits: (id) => {
+      const route = entries.withId(id)?.route
+      if (route !== undefined) Queue.offerUnsafe(waits, route)
+    },
     nameOf: (id) => {
-      const entry = entries.all().find((one) => one.id === id)
+      const entry = entries.withId(id)
       return entry === undefined ? undefined : routeText(entry.route)
     }
   })
-  const parts = { sockets, entries, threads, assigned }
+  const parts = { sockets, entries, threads, assigned, waits }
   return Context.make(Relay, relayOf(parts)).pipe(
     Context.add(RelayHandover, handoverOf(parts)),
     Context.add(
@@ -120,7 +128,7 @@ const make = Effect.fnUntraced(function* (
 })
 
 const relayOf = (parts: Parts): Relay["Service"] => {
-  const { entries, threads } = parts
+  const { entries, threads, waits } = parts
   return Relay.of({
     protocols: relayedProtocols,
     open: (route) => Effect.uninterruptible(Effect.suspend(() => open(parts, route))),
@@ -133,7 +141,8 @@ const relayOf = (parts: Parts): Relay["Service"] => {
       ),
     counted: Effect.sync(() =>
       Array.from(entries.all(), ({ id, route }) => ({ ...routeFrontend(route), ...threads.countersOf(id) }))
-    )
+    ),
+    waits: Queue.take(waits)
   })
 }
 

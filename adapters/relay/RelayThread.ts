@@ -7,6 +7,7 @@ import * as C from "../linux/Libc.ts"
 import {
   budgetOf,
   type Command,
+  counterOf,
   countersPerRoute,
   isOwn,
   maxDescriptors,
@@ -37,6 +38,7 @@ export interface ThreadEvents {
   readonly onEnded: (route: number) => void
   readonly onBusy: () => void
   readonly onLoop: (route: number) => void
+  readonly onWaits: (route: number) => void
   readonly onDescriptors: (lacking: boolean) => void
   readonly onDeath: (why: string) => void
 }
@@ -287,6 +289,8 @@ export class RelayThread {
         return this.events.onEnded(report.id)
       case "Busy":
         return this.events.onBusy()
+      case "Waits":
+        return this.events.onWaits(report.id)
       case "Loop":
         return this.events.onLoop(report.id)
       case "Descriptors":
@@ -333,6 +337,7 @@ export class RelayThread {
         Atomics.sub(this.budget, budgetOf.taken, 1)
       }
     this.kinds.fill(0)
+    for (let at = counterOf.open; at < this.counters.length; at += countersPerRoute) this.counters[at] = 0
   }
 }
 

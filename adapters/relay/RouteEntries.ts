@@ -33,6 +33,10 @@ export class RouteEntries {
     return this.byFrontend.values()
   }
 
+  withId(id: number): RouteEntry | undefined {
+    return this.all().find((entry) => entry.id === id)
+  }
+
   of(frontend: RouteFrontend): RouteEntry | undefined {
     return this.byFrontend.get(routeKey(frontend))
   }

@@ -62,6 +62,8 @@ export type Report =
   | { readonly _tag: "Done"; readonly number: number }
   /** The last connection of a stopped route is gone. */
   | { readonly _tag: "Ended"; readonly id: number }
+  /** A client waits for a backend of this route: the first one, and about one a second of the others. */
+  | { readonly _tag: "Waits"; readonly id: number }
   /** Traffic that this route forwarded came back to the relay, which ended it. */
   | { readonly _tag: "Loop"; readonly id: number }
   /** A connection or flow was refused for lack of descriptors, or none has been for a while. */
@@ -145,10 +147,10 @@ export const turnWords = 3
 export const budgetOf = { available: 0, taken: 1, threads: 2, refusedTcp: 3, refusedUdp: 4 } as const
 export const budgetWords = 5
 
-export const countersPerRoute = 7
-/** The last four are what each label refused. */
+export const countersPerRoute = 8
+/** `open` falls, too, and is 0 after the thread's death. The four before it are what each label refused. */
 export const counterOf = {
-  ...{ connections: 0, bytesIn: 1, bytesOut: 2 },
+  ...{ connections: 0, bytesIn: 1, bytesOut: 2, open: 7 },
   ...{ overAllow: 3, overConnections: 4, overRate: 5, overSourceRate: 6 }
 } as const
 

@@ -39,7 +39,7 @@ export interface Refused {
   readonly udp: number
 }
 
-export type Counters = Pick<RelayCount, "connections" | "refused" | "bytesIn" | "bytesOut">
+export type Counters = Pick<RelayCount, "connections" | "open" | "refused" | "bytesIn" | "bytesOut">
 
 export interface ThreadsOptions {
   /** Whether the threads accept nothing before `resume`. */
@@ -49,6 +49,8 @@ export interface ThreadsOptions {
   readonly graceMillis: number
   /** All routes to serve now; a new thread starts with them. */
   readonly routes: () => Iterable<Assigned>
+  /** A client waits for a backend of this route, which may be closed by now. */
+  readonly onWaits: (id: number) => void
   /** The name of a route in logs; `undefined` if it is no longer served. */
   readonly nameOf: (id: number) => string | undefined
 }
@@ -213,6 +215,7 @@ export class ThreadPool {
       )
     return {
       connections: sum("connections"),
+      open: sum("open"),
       refused: {
         allow: sum("overAllow"),
         connections: sum("overConnections"),
@@ -241,6 +244,7 @@ export class ThreadPool {
       thread: new RelayThread(
         { ...this.common, index: this.members.length },
         {
+          onWaits: (route) => this.options.onWaits(route),
           onLoop: (route) => this.foundLoop(route),
           onDescriptors: (lacking) => this.lackDescriptors(member, lacking),
           onEnded: (route) => this.ended(route, member),

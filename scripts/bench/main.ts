@@ -13,6 +13,7 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<voi
   restore: () => import("./restore.ts"),
   cni: () => import("./cni.ts"),
   docker: () => import("./docker.ts"),
+  sleep: () => import("./sleep.ts"),
   cluster: () => import("./cluster.ts")
 }
 

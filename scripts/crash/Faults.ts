@@ -62,7 +62,7 @@ const failing = <A, E, E2>(
   })
 
 const socketError = () => new SocketError({ reason: "Failed", detail: injectedText })
-const conntrackError = () => new ConntrackError({ detail: injectedText })
+const conntrackError = () => new ConntrackError({ doing: "flushing", detail: injectedText })
 const firewallError = () =>
   new FirewallError({ reason: "Failed", operation: "changing the table", detail: injectedText })
 const storeError = () =>
@@ -92,6 +92,7 @@ export const failingFirewall =
 export const failingConntrack =
   (faults: Faults) =>
   (conntrack: Conntrack["Service"]): Conntrack["Service"] => ({
+    ...conntrack,
     flush: (frontends) => failing(faults, "conntrack flush", conntrack.flush(frontends), conntrackError)
   })
 

@@ -266,9 +266,9 @@ export class Ledger {
     }
   }
 
-  /** What this host owes to the others. */
+  /** What this host owes to the others, now. */
   get returning(): ReadonlyArray<Returnable> {
-    return this.#returning
+    return [...this.#returning]
   }
 
   owe(claims: ReadonlyArray<Returnable>): void {

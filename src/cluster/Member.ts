@@ -2,13 +2,13 @@
  * This host as a member of the cluster: its session, what it has claimed, and whether it may grant anything. It may not
  * before it knows what it still holds, nor once its lease may have ended; what it serves goes on meanwhile.
  */
-import { type Duration, Effect, Latch, Queue, Semaphore } from "effect"
+import { Clock, type Duration, Effect, Latch, Queue, Semaphore } from "effect"
 import type { ClusterPort } from "../ports/PortClaims.ts"
 import { excluderOf, holderText } from "./Cells.ts"
 import type { CellState, Claim, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterStore } from "./ClusterStore.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { type LeaseSpan, sureMillis } from "./LeaseSpan.ts"
+import { type LeaseSpan, sureMillisBy } from "./LeaseSpan.ts"
 import { Ledger } from "./Ledger.ts"
 import { Replica } from "./Replica.ts"
 
@@ -78,11 +78,11 @@ export const ungranted = (detail: string): Ungranted => ({ _tag: "Ungranted", de
 
 /** Whether the lease surely lives, and everything is known that hangs on it. */
 export const mayGrant = (member: Member): Effect.Effect<boolean> =>
-  Effect.suspend(() =>
-    member.isProven && member.span !== undefined
-      ? Effect.map(sureMillis(member.span), (millis) => millis > 0)
-      : Effect.succeed(false)
-  )
+  Clock.clockWith((clock) => Effect.succeed(mayGrantBy(clock, member)))
+
+/** The same, by clocks that the caller has at hand. */
+export const mayGrantBy = (clock: Clock.Clock, { isProven, span }: Member): boolean =>
+  isProven && span !== undefined && sureMillisBy(clock, span) > 0
 
 /**
  * Succeeds with the session once the host may grant; the caller bounds it. Fails at once where the store has failed and

@@ -102,7 +102,7 @@ const proving = Effect.fnUntraced(function* (member: Member, session: Session): 
   }
 })
 
-/** Renews the lease, and retries what could not be given back. Returns once the lease has ended. */
+/** Renews the lease, and gives back what could not be, or is nobody's. Returns once the lease has ended. */
 const renewing = Effect.fnUntraced(function* (member: Member, session: Session): Effect.fn.Return<void> {
   const ttl = Duration.toMillis(member.options.ttl)
   let failed = ""
@@ -114,6 +114,7 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
       if (yield* mayGrant(member)) yield* member.granting.open
       if (failed !== "") yield* Effect.logInfo("the cluster answers again")
       failed = ""
+      yield* sweep(member)
       yield* Effect.ignore(giveBack(member))
     } else {
       if (renewed.failure._tag === "LeaseLost") return
@@ -124,6 +125,28 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
     }
   }
 })
+
+/**
+ * Owes the claims of this host that nobody here knows: made by a process that was killed before the answer came, and
+ * carried out after its successor had looked.
+ */
+const sweep = (member: Member): Effect.Effect<void> => {
+  const { ledger, replica, options } = member
+  const unknown = () =>
+    member.isProven
+      ? [...replica.claims()].filter(
+          ({ host, name, revision }) => host === options.host && ledger.epochOf(name) !== revision
+        )
+      : []
+  return Effect.suspend(() =>
+    unknown().length === 0
+      ? Effect.void
+      : betweenClaims(
+          member,
+          Effect.sync(() => ledger.owe(unknown()))
+        )
+  )
+}
 
 /** Compares the ledger with the store, and claims again what is missing. What another host has by now is lost. */
 const prove = Effect.fnUntraced(function* (

@@ -31,11 +31,17 @@ export interface FlowFrontend {
   readonly share?: "joined" | "left"
 }
 
+export interface FlowBackend {
+  readonly protocol: Protocol
+  readonly backend: Endpoint
+}
+
 export class ConntrackError extends Schema.TaggedError<ConntrackError>()("ConntrackError", {
+  doing: Schema.Literals(["flushing", "counting"]),
   detail: Schema.String
 }) {
   override get message(): string {
-    return `flushing flows failed: ${this.detail}`
+    return `${this.doing} flows failed: ${this.detail}`
   }
 }
 
@@ -66,28 +72,44 @@ export class Conntrack extends Context.Service<
      * may be gone.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
+    /**
+     * How many flows lead to these backends together, whoever led them there and from wherever. A connection counts
+     * from its first packet until both ends have closed it, a flow of UDP until it times out.
+     */
+    readonly open: (backends: ReadonlyArray<FlowBackend>) => Effect.Effect<number, ConntrackError>
   }
 >()("portmapper/firewall/Conntrack") {
   /** Where nothing is redirected there are no flows to forget. */
-  static readonly layerNone = Layer.succeed(Conntrack, { flush: () => Effect.void })
+  static readonly layerNone = Layer.succeed(Conntrack, {
+    flush: () => Effect.void,
+    open: () => Effect.succeed(0)
+  })
 
   static readonly layerMemory = Layer.unwrap(
     Effect.map(
       Effect.sync(() => {
         const flushed: Array<FlowFrontend> = []
+        const open = new Map<string, number>()
+        const backendText = ({ protocol, backend }: FlowBackend) => `${endpointText(backend)}/${protocol}`
         const service = Conntrack.of({
           flush: (frontends) =>
             stepped(
               "Conntrack.flush",
-              (failure) => new ConntrackError({ detail: failure.message }),
+              (failure) => new ConntrackError({ doing: "flushing", detail: failure.message }),
               () => {
                 flushed.push(...frontends)
                 if (flushed.length >= 2 * rememberedFlushes) flushed.splice(0, rememberedFlushes)
                 return Effect.void
               }
-            )
+            ),
+          open: (backends) =>
+            Effect.sync(() => backends.reduce((sum, one) => sum + (open.get(backendText(one)) ?? 0), 0))
         })
-        return { service, control: MemoryConntrack.of({ flushed: () => flushed.map(flowText) }) }
+        const control = MemoryConntrack.of({
+          flushed: () => flushed.map(flowText),
+          keepOpen: (backend, flows) => void open.set(backend, flows)
+        })
+        return { service, control }
       }),
       ({ service, control }) =>
         Layer.merge(Layer.succeed(Conntrack, service), Layer.succeed(MemoryConntrack, control))
@@ -100,6 +122,8 @@ export class MemoryConntrack extends Context.Service<
   {
     /** The frontends flushed so far, in order, at least the last `rememberedFlushes`; see `flowText`. */
     readonly flushed: () => ReadonlyArray<string>
+    /** So many flows lead to a backend from now on, as `172.17.0.2:80/tcp`. */
+    readonly keepOpen: (backend: string, flows: number) => void
   }
 >()("portmapper/firewall/MemoryConntrack") {}
 

@@ -1,8 +1,8 @@
 /**
  * The labels that configure a call: `portmapper.mode`, `portmapper.allow`, `portmapper.proxy-protocol`,
  * `portmapper.udp-idle`, the limits, `portmapper.share`, `portmapper.balance`, `portmapper.scope`,
- * `portmapper.wait-healthy`, `portmapper.idle`. Ignores labels of other programs; an unknown label under `portmapper.`,
- * in any case, is an error.
+ * `portmapper.wait-healthy`, `portmapper.idle`, and those of a container that sleeps. Ignores labels of other programs;
+ * an unknown label under `portmapper.`, in any case, is an error.
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
@@ -13,7 +13,7 @@ import { interfaceLabel } from "../protocol/InterfaceLabel.ts"
 import { type Limits, noLimits } from "../protocol/Limits.ts"
 import type { Labels } from "../protocol/PortBinding.ts"
 import { type Issue, RequestError } from "../protocol/RequestError.ts"
-import type { Balance } from "../protocol/Slots.ts"
+import { type Balance, maxMembers } from "../protocol/Slots.ts"
 
 /**
  * How traffic reaches a backend. `nat`: our kernel table redirects. `engine`: the answer requests that the Engine
@@ -24,9 +24,13 @@ export const modes: ReadonlyArray<Mode> = ["nat", "engine", "proxy", "routed"]
 
 /** Where a port is unique. */
 export type PortScope = "cluster" | "host"
-/** Why a mapping keeps its port without traffic; also its state in `ListPorts`. */
-export type Idle = "waiting" | "asleep"
-export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep"]
+/**
+ * Why a mapping keeps its port without traffic. `waiting`: its backend is not ready. `asleep`: its container does not
+ * run, and a client starts it. `waking`: it is being started. `failed`: it did not come up, and is asleep until the next
+ * attempt, with clients refused.
+ */
+export type Idle = "waiting" | "asleep" | "waking" | "failed"
+export const idleStates: ReadonlyArray<Idle> = ["waiting", "asleep", "waking", "failed"]
 /** Set by the caller that knows the backend, such as `portmapper watch`. */
 export const idleLabel = "portmapper.idle"
 
@@ -40,6 +44,14 @@ export interface Policy extends Limits {
   /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
   readonly share: string | undefined
   readonly balance: Balance | undefined
+  /** Whether a client wakes the container; see adapters/engine/Sleeper.ts. */
+  readonly wake: boolean
+  /** How long a client waits for the container that it wakes; 30 seconds. */
+  readonly wakeTimeout: Duration.Duration | undefined
+  /** How many containers of a service a client wakes; 1. */
+  readonly wakeCount: number | undefined
+  /** The container is stopped after this long without a connection. */
+  readonly sleep: Duration.Duration | undefined
   /** `undefined`: the plugin's default. */
   readonly scope: PortScope | undefined
   /** How long a client waits while no backend takes connections; `undefined`: it is refused at once. */
@@ -58,7 +70,11 @@ export const noPolicy: Policy = {
   balance: undefined,
   scope: undefined,
   waitHealthy: undefined,
-  idle: undefined
+  idle: undefined,
+  wake: false,
+  wakeTimeout: undefined,
+  wakeCount: undefined,
+  sleep: undefined
 }
 
 /**
@@ -71,12 +87,13 @@ export const maxLabelBytes = 16 * 1024
 export const maxPrefixes = 1000
 
 /**
- * `health`, `publish` and `network` are for `portmapper watch`; `MapPorts` accepts and ignores them, and refuses
- * `interface`.
+ * `health`, those of sleep, `publish` and `network` are for `portmapper watch`; `MapPorts` checks and ignores them, and
+ * refuses `interface`.
  */
 export const labelNames = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["share", "balance", "scope", "health", "wait-healthy", "publish", "network", "interface"]
+  ...["share", "balance", "scope", "health", "wait-healthy", "publish", "network", "interface"],
+  ...["wake", "wake-timeout", "wake-count", "sleep"]
 ] as const
 
 const known = labelNames.map((name) => `portmapper.${name}`)
@@ -166,6 +183,21 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
         : Result.fail("cluster or host")
     case "portmapper.health":
       return value === "follow" || value === "ignore" ? Result.succeed({}) : Result.fail("follow or ignore")
+    case "portmapper.wake":
+      return value === "on" || value === "off"
+        ? Result.succeed({ wake: value === "on" })
+        : Result.fail("on or off")
+    case "portmapper.wake-timeout":
+      return Result.map(
+        Result.flatMap(parseWait(value), () => parseIdle(value)),
+        (wakeTimeout) => ({
+          wakeTimeout
+        })
+      )
+    case "portmapper.wake-count":
+      return Result.map(parseCount(value, maxMembers), (wakeCount) => ({ wakeCount }))
+    case "portmapper.sleep":
+      return Result.map(parseAtLeast(value, 10), (sleep) => ({ sleep }))
     case "portmapper.wait-healthy":
       return Result.map(parseWait(value), (waitHealthy) => ({ waitHealthy }))
     case idleLabel: {
@@ -201,12 +233,15 @@ export const sharedPolicy = (labels: Labels): ReadonlyArray<readonly [name: stri
 
 const defaults: Readonly<Record<string, string>> = {
   "portmapper.mode": "auto",
-  "portmapper.balance": "random"
+  "portmapper.balance": "random",
+  "portmapper.wake": "off",
+  "portmapper.wake-timeout": "30s",
+  "portmapper.wake-count": "1"
 }
 
 const commonLabels = [
   ...["mode", "allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-  ...["balance", "scope", "wait-healthy"]
+  ...["balance", "scope", "wait-healthy", "wake", "wake-timeout", "wake-count", "sleep"]
 ].map((name) => `portmapper.${name}`)
 
 const nearestLabel = (name: string): string => {
@@ -229,9 +264,13 @@ const editDistance = (from: string, to: string): number => {
 }
 
 /** At least one second; see `parseDuration`. */
-export const parseIdle = (text: string): Result.Result<Duration.Duration, string> =>
-  Result.flatMap(parseDuration(text), (idle) =>
-    Duration.toMillis(idle) >= 1000 ? Result.succeed(idle) : Result.fail("a duration of at least 1s")
+export const parseIdle = (text: string): Result.Result<Duration.Duration, string> => parseAtLeast(text, 1)
+
+const parseAtLeast = (text: string, seconds: number): Result.Result<Duration.Duration, string> =>
+  Result.flatMap(parseDuration(text), (duration) =>
+    Duration.toSeconds(duration) >= seconds
+      ? Result.succeed(duration)
+      : Result.fail(`a duration of at least ${seconds}s`)
   )
 
 const longestWait = Duration.minutes(10)
@@ -262,14 +301,16 @@ const parseMode = (value: string): Result.Result<Partial<Policy>, string> => {
 
 const greatestLimit = 1_000_000
 
-const parseLimit = (value: string, unit: "" | "/s"): Result.Result<number, string> => {
-  const digits = value.endsWith(unit) ? value.slice(0, value.length - unit.length) : ""
-  return /^[1-9]\d{0,6}$/.test(digits) && Number(digits) <= greatestLimit
-    ? Result.succeed(Number(digits))
-    : Result.fail(
-        `a number from 1 to ${greatestLimit}${unit === "" ? "" : ` with ${unit} behind it, such as 20/s`}`
-      )
-}
+const parseLimit = (value: string, unit: "" | "/s"): Result.Result<number, string> =>
+  Result.mapError(
+    parseCount(value.endsWith(unit) ? value.slice(0, value.length - unit.length) : "", greatestLimit),
+    (rule) => `${rule}${unit === "" ? "" : ` with ${unit} behind it, such as 20/s`}`
+  )
+
+const parseCount = (value: string, most: number): Result.Result<number, string> =>
+  /^[1-9]\d{0,6}$/.test(value) && Number(value) <= most
+    ? Result.succeed(Number(value))
+    : Result.fail(`a number from 1 to ${most}`)
 
 /** At least one address or prefix, comma-separated. */
 const parseNetworks = (value: string): Result.Result<ReadonlyArray<IpNetwork.IpNetwork>, string> => {

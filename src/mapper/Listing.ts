@@ -40,7 +40,7 @@ export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
 })
 
 /** The key of what carries a mapping's traffic: of a rule, a route, or the mapping itself. */
-const carrierKey = ({
+export const carrierKey = ({
   protocol,
   host,
   port,
@@ -133,7 +133,7 @@ const listedOf = (
     container: containerOf(mapping, backends),
     service: share && nameOf(share.service),
     slots: share && { has: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
-    reason: isConflicted(entry) || resources.relayPending ? entry.reason : undefined,
+    reason: reasonOf(entry),
     carriers: {
       socket: resources.hold !== undefined,
       kernel: resources.rules.some((rule) => rule._tag === "Redirect" && !redirectsNothing(rule)),
@@ -144,6 +144,12 @@ const listedOf = (
     bytesOut,
     refused
   }
+}
+
+const reasonOf = (entry: MappingEntry): string | undefined => {
+  const { reason, resources } = entry
+  if (isConflicted(entry) || reason === undefined) return reason
+  return resources.relayPending ? `it is redirected, but not relayed: ${reason}` : undefined
 }
 
 /** A standby of an entry in conflict would not be served either. */
@@ -161,5 +167,7 @@ const stateOf = (
   if (entry.status._tag === "Unconfirmed") return "unconfirmed"
   if (isStale(entry, engine, nowMillis)) return "stale"
   const { drained, labels } = entry.mapping
-  return drained ? "drained" : (idleStates.find((state) => state === labels.get(idleLabel)) ?? "live")
+  if (drained) return "drained"
+  const idle = idleStates.find((state) => state === labels.get(idleLabel)) ?? "live"
+  return idle === "failed" ? "asleep" : idle
 }

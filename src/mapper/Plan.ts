@@ -15,6 +15,7 @@ import { type Issue, RequestError } from "../protocol/RequestError.ts"
 import type { Route } from "../relay/Relay.ts"
 import { type Mode, type Policy, type PortScope, parsePolicy } from "./Labels.ts"
 import { type Mapping, type Resources, takesTraffic } from "./Mapping.ts"
+import { sleepIssues, waitingFor } from "./Waiting.ts"
 
 /** What this host and this process can do. */
 export interface Capabilities {
@@ -95,7 +96,8 @@ export const planGroup = (group: Group, capabilities: Capabilities): Result.Resu
       ...limitIssues(policy),
       ...(mode === "routed" ? [] : selfMappingIssues(group)),
       ...shareIssues(group, mode, policy, capabilities),
-      ...scopeIssues(policy, capabilities)
+      ...scopeIssues(policy, capabilities),
+      ...sleepIssues(group, mode, policy)
     ]
     return issues.length > 0
       ? Result.fail(new RequestError({ issues }))
@@ -264,7 +266,7 @@ const routeOf = (
         udpIdle: policy.udpIdle,
         ...limited(policy),
         ...partOf(mapping),
-        ...(policy.waitHealthy === undefined ? {} : { waitHealthy: policy.waitHealthy })
+        ...waitingFor(policy)
       }
 
 /** No property where there are no limits. */

@@ -23,6 +23,7 @@ import {
 } from "./Apply.ts"
 import { type Change, changeOf } from "./Change.ts"
 import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
+import { connectionsOf } from "./Connections.ts"
 import { followContainers } from "./Containers.ts"
 import { drainIn } from "./Drain.ts"
 import { listOwned, listPorts } from "./Listing.ts"
@@ -78,6 +79,8 @@ export const PortMapper = {
           if (scope === "cluster") return context.claims.listed
           return owner === undefined ? listPorts(context) : listOwned(context, owner)
         }),
+        waits: context.relay.waits,
+        connectionsOf: (bindings) => connectionsOf(context, bindings),
         drain: (request) => drainIn(context, request),
         activated: noticeActivation(context)
       })

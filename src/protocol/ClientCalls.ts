@@ -199,10 +199,10 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
   }
 }
 
-const states = [
+const states: ReadonlyArray<ListedMapping["state"]> = [
   ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
-  ...(["waiting", "asleep", "drained"] as const)
-] as const satisfies ReadonlyArray<ListedMapping["state"]>
+  ...(["waiting", "asleep", "waking", "drained"] as const)
+]
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

@@ -5,7 +5,7 @@
 import { Context, type Effect, type Scope } from "effect"
 import type { Address } from "./Address.ts"
 import type { Refused } from "./Limits.ts"
-import type { Group, Labels, PortBinding, Release } from "./PortBinding.ts"
+import type { Group, Labels, PortBinding, PublishedPort, Release, ReleasedBinding } from "./PortBinding.ts"
 import type { Publish, PublishTo, Unpublish } from "./PublishSyntax.ts"
 
 /**
@@ -30,12 +30,12 @@ export interface GroupsError<E = DriverError> {
 export const groupsAtOnce = 256
 
 /**
- * `waiting`, `asleep`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
+ * `waiting`, `asleep`, `waking`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
  * person, the others by who mapped it.
  */
 export type MappingState =
   | ("live" | "unconfirmed" | "stale" | "conflicted" | "standby")
-  | ("waiting" | "asleep" | "drained")
+  | ("waiting" | "asleep" | "waking" | "drained")
 
 /** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {
@@ -62,11 +62,20 @@ export interface ListedMapping {
   readonly service?: string | undefined
   /** How many of its service's slots it has: its part of the new connections. */
   readonly slots?: ListedSlots | undefined
-  /** Where it is conflicted, or redirected and not relayed: why. */
+  /** Why it is conflicted, or not relayed; why its container does not wake, or is not stopped. */
   readonly reason?: string | undefined
   readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
   readonly refused?: Partial<Refused> | undefined
+}
+
+/**
+ * How many connections have begun, and how many are open now; flows, in UDP. The first number says only whether any
+ * began between two looks: it may start anew.
+ */
+export interface Connections {
+  readonly begun: number
+  readonly open: number
 }
 
 export interface ListedSlots {
@@ -101,8 +110,10 @@ export interface InterfaceRequest {
 
 /** A backend whose traffic is taken away (`drained`) or given back. */
 export interface DrainRequest {
-  /** A container's name, its id or the beginning of that, or an address. */
+  /** A container's name, at least 12 digits of its id, or an address. */
   readonly backend: string
+  /** The id of the container that `backend` names, where an Engine tells it. */
+  readonly container?: string | undefined
   /** Its addresses, as far as they are known. */
   readonly addresses?: ReadonlyArray<Address> | undefined
   /** Only where these lead to it; everywhere if there are none. */
@@ -148,6 +159,18 @@ export class Driver extends Context.Service<
     readonly followContainer?: (
       follow: FollowRequest
     ) => Effect.Effect<ReadonlyArray<PortBinding>, DriverError, Scope.Scope>
+    /**
+     * Returns the frontend of an idle mapping where a client has begun to wait: at least the first one since the mapping
+     * became idle, and about one a second of those that follow.
+     */
+    readonly waits?: Effect.Effect<PublishedPort>
+    /**
+     * The connections of all these bindings together, and those that lead to their backends by any other way. A frontend
+     * may be named with several backends, whether or not it leads to them now.
+     */
+    readonly connectionsOf?: (
+      bindings: ReadonlyArray<ReleasedBinding>
+    ) => Effect.Effect<Connections, DriverError>
     /**
      * Publishes ports at every address of an interface, all of them or none, and follows the interface: at an address
      * that comes later they are published as soon as it is there, until they are unmapped. An interface without an

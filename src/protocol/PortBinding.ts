@@ -12,6 +12,13 @@ export interface Endpoint {
   readonly port: number
 }
 
+/** What clients connect to. */
+export interface PublishedPort {
+  readonly protocol: Protocol
+  readonly host: Address
+  readonly port: number
+}
+
 /** Which port a group requests; bounds are inclusive. */
 export type PortRequest =
   | { readonly _tag: "Exact"; readonly port: number }

@@ -2,13 +2,13 @@
  * Userland forwarding on reserved sockets, for traffic that the kernel can't or should not redirect: from the
  * host's own loopback addresses, between IPv6 and IPv4, and all traffic in `proxy` mode.
  */
-import { Context, type Duration, Effect, Layer, Schema } from "effect"
+import { Context, type Duration, Effect, Layer, Queue, Schema } from "effect"
 import { IpNetwork, NetAddress } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
 import type { Admission, HostSocket } from "../ports/HostSockets.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Limits, limitsText, noneRefused, type Refused } from "../protocol/Limits.ts"
-import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
+import { type Endpoint, endpointText, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type SlotShare, slotsText } from "../protocol/Slots.ts"
 
@@ -69,6 +69,8 @@ export const routeKey = ({ protocol, host, port, backend, share }: RouteFrontend
  */
 export interface RelayCount extends RouteFrontend {
   readonly connections: number
+  /** Of these, those that are open now. */
+  readonly open: number
   readonly refused: Refused
   readonly bytesIn: number
   readonly bytesOut: number
@@ -86,6 +88,9 @@ export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
     return `relay for ${this.frontend} failed: ${this.detail}`
   }
 }
+
+/** How many frontends where clients wait are kept until someone takes them. */
+export const reportsKept = 1024
 
 export class Relay extends Context.Service<
   Relay,
@@ -106,6 +111,8 @@ export class Relay extends Context.Service<
      */
     readonly close: (frontend: RouteFrontend) => Effect.Effect<void>
     readonly counted: Effect.Effect<ReadonlyArray<RelayCount>>
+    /** See `Driver.waits`. Reports that nobody takes are dropped, the oldest first. */
+    readonly waits: Effect.Effect<PublishedPort>
   }
 >()("portmapper/relay/Relay") {
   /** No relay: the plan discards every entry that would need one. */
@@ -113,11 +120,12 @@ export class Relay extends Context.Service<
     protocols: [],
     open: (route) => Effect.fail(new RelayError({ frontend: routeText(route), detail: "there is no relay" })),
     close: () => Effect.void,
-    counted: Effect.succeed([])
+    counted: Effect.succeed([]),
+    waits: Effect.never
   })
 
   static readonly layerMemory = Layer.unwrap(
-    Effect.map(Effect.sync(makeMemoryRelay), (relay) =>
+    Effect.map(Effect.map(Queue.sliding<PublishedPort>(reportsKept), makeMemoryRelay), (relay) =>
       Layer.merge(Layer.succeed(Relay, relay.service), Layer.succeed(MemoryRelay, relay.control))
     )
   )
@@ -138,7 +146,7 @@ export class MemoryRelay extends Context.Service<
   {
     /** Every route as `0.0.0.0:8080/tcp -> 172.17.0.2:80 admits loopback`, sorted. Limits are listed, not enforced. */
     readonly routes: () => ReadonlyArray<string>
-    /** A client's connection, or its UDP flow, through a route. It is counted even if `allow` refuses it. */
+    /** A client's connection, or its UDP flow, through a route. It is counted even if `allow` refuses it. One that has to wait only reports that: it is not served later. */
     readonly connect: (frontend: RouteFrontend, source: Address) => MemoryConnection
   }
 >()("portmapper/relay/MemoryRelay") {}
@@ -175,7 +183,7 @@ interface MemoryEntry {
   refused: number
 }
 
-function makeMemoryRelay() {
+function makeMemoryRelay(waits: Queue.Queue<PublishedPort>) {
   const entries = new Map<string, MemoryEntry>()
   const put = (route: Route) => {
     const entry = entries.get(routeKey(route))
@@ -183,6 +191,13 @@ function makeMemoryRelay() {
       return void entries.set(routeKey(route), { route, open: new Set(), connections: 0, refused: 0 })
     entry.route = route
     for (const connection of entry.open) if (!allows(route, connection.source)) entry.open.delete(connection)
+  }
+  /** A route of a service that leads somewhere, if there is one. */
+  const anyOf = ({ protocol, host, port }: RouteFrontend): MemoryEntry | undefined => {
+    const found = [...entries.values()].filter(
+      ({ route }) => route.protocol === protocol && route.host.key === host.key && route.port === port
+    )
+    return found.find(({ route }) => !isIdle(route)) ?? found[0]
   }
   const service = Relay.of({
     protocols: relayedProtocols,
@@ -202,14 +217,16 @@ function makeMemoryRelay() {
         entries.delete(routeKey(frontend))
       }),
     counted: Effect.sync(() =>
-      [...entries.values()].map(({ route, connections, refused }) => ({
+      [...entries.values()].map(({ route, open, connections, refused }) => ({
         ...routeFrontend(route),
         connections,
+        open: open.size,
         refused: { ...noneRefused, allow: refused },
         bytesIn: 0,
         bytesOut: 0
       }))
-    )
+    ),
+    waits: Queue.take(waits)
   })
   const control = MemoryRelay.of({
     routes: () =>
@@ -220,9 +237,14 @@ function makeMemoryRelay() {
         )
         .sort(),
     connect: (frontend, source) => {
-      const entry = entries.get(routeKey(frontend))
+      const entry = entries.get(routeKey(frontend)) ?? anyOf(frontend)
       const connection = { source }
-      if (entry === undefined || isIdle(entry.route)) return { isOpen: () => false }
+      if (entry === undefined) return { isOpen: () => false }
+      const { protocol, host, port, waitHealthy } = entry.route
+      if (isIdle(entry.route)) {
+        if (waitHealthy !== undefined) Queue.offerUnsafe(waits, { protocol, host, port })
+        return { isOpen: () => false }
+      }
       if (allows(entry.route, source)) {
         entry.connections++
         entry.open.add(connection)

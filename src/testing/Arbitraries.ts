@@ -198,7 +198,8 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
     fc.constantFrom(
-      ...["live", "unconfirmed", "stale", "conflicted", "standby", "waiting", "asleep", "drained"]
+      ...["live", "unconfirmed", "stale", "conflicted", "standby"],
+      ...["waiting", "asleep", "waking", "drained"]
     ),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
@@ -277,6 +278,9 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.rate": "10/s", "portmapper.mode": "routed" },
   { "portmapper.rate-per-source": "1/s", "portmapper.mode": "nat" },
   { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
+  { "portmapper.wake": "yes" },
+  { "portmapper.wake": "on", "portmapper.mode": "routed" },
+  { "portmapper.sleep": "10m" },
   { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },
   { app: ["web"] }

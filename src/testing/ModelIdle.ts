@@ -67,16 +67,23 @@ export const afterDrain = (
   if (!isKnown || cannot) return "what can't be drained was drained"
   const { PortBindings } = outcome.answer as { readonly PortBindings: ReadonlyArray<WireBinding> }
   const seen = PortBindings.map(({ Proto, FrontendIP, FrontendPort, BackendIP, BackendPort }) =>
-    [
-      Proto,
-      frontend(Proto, FrontendIP, BackendIP).key,
-      FrontendPort,
-      endpointTextOf(BackendIP, BackendPort)
-    ].join()
+    drainedText({
+      ...{ proto: Proto, key: frontend(Proto, FrontendIP, BackendIP).key, port: FrontendPort },
+      backend: endpointTextOf(BackendIP, BackendPort)
+    })
   )
-  const should = named.map(({ proto, key, port, backend }) => [proto, key, port, backend].join())
+  const should = named.map(drainedText)
   return `${seen.sort()}` === `${should.sort()}` ? [done] : `drained ${seen} instead of ${should}`
 }
+
+/** A routed mapping has no host port, and is listed with the address that was asked for last. */
+const drainedText = ({
+  proto,
+  key,
+  port,
+  backend
+}: Pick<ModelMapping, "proto" | "key" | "port" | "backend">) =>
+  `${proto},${port === 0 ? "any" : key},${port},${backend}`
 
 /** Whether a claim of the same mapping in conflict was drained. */
 export const wasDrained = (

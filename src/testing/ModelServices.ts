@@ -85,9 +85,11 @@ const agrees = (mapping: ModelMapping, { mode, labels }: Claim): boolean => {
 /** What all backends must have in common, each with the value that no label means. */
 const commonLabels = [
   ...[["mode", "auto"] as const, ["balance", "random"] as const],
-  ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source", "wait-healthy"].map(
-    (name) => [name, ""] as const
-  )
+  ...[["wake", "off"] as const, ["wake-timeout", "30s"] as const, ["wake-count", "1"] as const],
+  ...[
+    ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
+    ...["wait-healthy", "sleep"]
+  ].map((name) => [name, ""] as const)
 ]
 
 export const labelsOf = ({ policy }: ModelMapping): Labels =>

@@ -50,6 +50,14 @@ describe("portmapper serve with wrong options", () => {
           "--page 0.0.0.0:9080",
           `0.0.0.0:9080: ${beyond} --tls-cert, --tls-key, --tls-ca; give them as well, ${instead}`
         ],
+        [
+          "--socket /x/p.sock --page unix:/x/../x/p.sock",
+          "--page unix:/x/../x/p.sock: the plugin listens there, by --socket; give the page another"
+        ],
+        [
+          "--tcp 127.0.0.1:7000 --page 127.0.0.1:7000",
+          "--page 127.0.0.1:7000: the plugin listens there, by --tcp; give the page another"
+        ],
         ["--page-host a.example", "--page-host: of no use without --page; give it as well"],
         [
           "--page unix:/x --tls-cert a --tls-key b",

@@ -24,6 +24,7 @@ const host = Effect.gen(function* () {
     "mappings.db-wal",
     "engine",
     "watch.json",
+    "slept.json",
     "lock",
     "spare",
     ".spare.123",
@@ -62,6 +63,7 @@ describe("reset", () => {
               "lock",
               "mappings.db",
               "mappings.db-wal",
+              "slept.json",
               "spare",
               "watch.json"
             ].map((name) => Path.join(state, name)),

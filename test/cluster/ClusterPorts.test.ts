@@ -361,6 +361,25 @@ describe("a host", () => {
   )
 
   test(
+    "gives back a claim of its own that it knows nothing of, since its answer came too late for a process that ended",
+    Effect.gen(function* () {
+      const etcd = yield* MemoryEtcd
+      const [a, b] = yield* two
+      yield* a.map(group("8081", [web]))
+      const [, value = ""] = etcd.entries().find(([key]) => key.endsWith("/tcp.8081.a")) ?? []
+      const key = "/portmapper/default/cells/0126/tcp.8080.a"
+      yield* etcd.connection("a").transact({
+        compare: [],
+        success: [{ _tag: "Put", key, value: value.replaceAll("8081", "8080"), lease: "1" }]
+      })
+      yield* b.refused(group("8080", [other]))
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(yield* claimed, ["a tcp 8081"])
+      yield* b.map(group("8080", [other]))
+    })
+  )
+
+  test(
     "whose name another machine has grants nothing in the cluster",
     Effect.gen(function* () {
       yield* makeHost("a")

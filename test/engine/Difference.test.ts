@@ -26,6 +26,7 @@ const observed = (of: typeof exact, port: number, address = "172.17.0.2"): [stri
       port,
       backend: { ...backend, address: addressUnsafe(address) }
     })),
+    idle: false,
     signature: signatureOf(of.group)
   }
 ]
@@ -33,7 +34,7 @@ const observed = (of: typeof exact, port: number, address = "172.17.0.2"): [stri
 describe("the difference between desired and observed", () => {
   it("is empty where both are the same", () => {
     const same = new Map([observed(range, 7003), observed(ephemeral, 32_768), observed(exact, 8080)])
-    assert.deepStrictEqual(difference(groups, same, new Map()), { release: [], map: [] })
+    assert.deepStrictEqual(difference(groups, same, new Map()), { release: [], map: [], after: [] })
   })
 
   it("maps exact ports first, ranges and ephemeral ports on the port they had before", () => {

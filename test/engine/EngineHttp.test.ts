@@ -182,7 +182,9 @@ describe("an Engine over HTTP", () => {
             networkMode: "default",
             labels: {},
             attachments: [],
-            unready: undefined
+            neverRan: false,
+            unready: undefined,
+            healthy: false
           },
           {
             id: id("b"),
@@ -194,9 +196,54 @@ describe("an Engine over HTTP", () => {
             networkMode: "front",
             labels: { a: "b" },
             attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]],
-            unready: "unhealthy"
+            neverRan: false,
+            unready: "unhealthy",
+            healthy: false
           }
         ]
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("starts and stops a container, whatever it did before, and tells its runs apart", () =>
+    Effect.gen(function* () {
+      const { asked, outcome } = yield* asking(
+        {
+          ...ping("1.41"),
+          "/containers/c1/start": { status: 204 },
+          "/containers/c1/stop": { status: 304 },
+          "/containers/c1/json": { body: { State: { StartedAt: "2026-01-02T03:04:05.6Z" } } }
+        },
+        ({ runOf, start, stop }) => Effect.all([start("c1"), stop("c1"), runOf("c1"), runOf("gone")])
+      )
+      assert.deepStrictEqual(Result.getOrThrow(outcome), [
+        undefined,
+        undefined,
+        "2026-01-02T03:04:05.6Z",
+        undefined
+      ])
+      assert.deepStrictEqual(asked.slice(1), [
+        "/v1.41/containers/c1/start",
+        "/v1.41/containers/c1/stop",
+        "/v1.41/containers/c1/json",
+        "/v1.41/containers/gone/json"
+      ])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("says why a container did not start", () =>
+    Effect.gen(function* () {
+      const id = "0123456789abcdef".repeat(4)
+      const { outcome, path } = yield* asking(
+        {
+          ...ping("1.41"),
+          [`/containers/${id}/start`]: { status: 500, body: { message: "no such file: /serve" } }
+        },
+        ({ start }) => start(id)
+      )
+      assert.strictEqual(
+        reason(outcome, path),
+        "the Engine at SOCKET: POST /containers/0123456789ab/start: no such file: /serve"
       )
     }).pipe(Effect.scoped)
   )
@@ -258,7 +305,17 @@ describe("an Engine over HTTP", () => {
       assert.strictEqual(reason(outcome, path), "the Engine at SOCKET: the stream of events ended")
       assert.deepStrictEqual(JSON.parse(decodeURIComponent(asked[1]?.split("filters=")[1] ?? "")), {
         type: ["container", "network"],
-        event: ["start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
+        event: [
+          "create",
+          "start",
+          "die",
+          "rename",
+          "destroy",
+          "connect",
+          "disconnect",
+          "kill",
+          "health_status"
+        ]
       })
     }).pipe(Effect.scoped)
   )

@@ -89,7 +89,11 @@ describe("the effective labels of a container", () => {
         "wait-healthy opens",
         "publish opens",
         "network steers",
-        "interface steers"
+        "interface steers",
+        "wake opens",
+        "wake-timeout opens",
+        "wake-count opens",
+        "sleep opens"
       ]
     )
   })

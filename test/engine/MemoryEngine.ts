@@ -29,7 +29,12 @@ export class MemoryEngine extends Context.Service<
   {
     /** Returns the new container's id. */
     readonly run: (container: NewContainer) => Effect.Effect<string>
+    /** As `run`, but it does not run yet. */
+    readonly create: (container: NewContainer) => Effect.Effect<string>
+    /** The container ends, by itself. */
     readonly stop: (name: string) => Effect.Effect<void>
+    /** A person stops it: the Engine reports the signal first. */
+    readonly stopByHand: (name: string) => Effect.Effect<void>
     /** Uses the given addresses, if any: an Engine assigns new ones at each start. */
     readonly start: (name: string, networks?: NewContainer["networks"]) => Effect.Effect<void>
     readonly rename: (name: string, to: string) => Effect.Effect<void>
@@ -51,6 +56,10 @@ export class MemoryEngine extends Context.Service<
     readonly alter: (name: string, changed: Partial<Container>, action?: string) => Effect.Effect<void>
     /** The Engine has another id. */
     readonly become: (id: string) => void
+    /** The starts and stops that clients asked for, as `start web`. */
+    readonly changes: () => ReadonlyArray<string>
+    /** What the Engine does when a client starts or stops this container, before it does it. Default: nothing. */
+    readonly onChange: (name: string, before: Effect.Effect<void, EngineError>) => void
   }
 >()("portmapper/engine/MemoryEngine") {}
 
@@ -72,6 +81,10 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   let reachable = true
   let listed = 0
   let made = 0
+  let runs = 0
+  const runOf = new Map<string, number>()
+  const changes: Array<string> = []
+  const beforeChange = new Map<string, Effect.Effect<void, EngineError>>()
 
   const unreachable = new EngineError({
     where: "memory",
@@ -93,6 +106,72 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       return Effect.asVoid(PubSub.publish(events, { _tag: "Changed", id: before.id, action }))
     })
 
+  const signalled = (name: string) =>
+    Effect.suspend(() => {
+      const found = containers.find((container) => container.name === name)
+      return found === undefined
+        ? Effect.die(new Error(`no container ${name}`))
+        : PubSub.publish(events, { _tag: "Changed", id: found.id, action: "stop" })
+    })
+
+  const add = (
+    { name, labels = {}, image = "image", networkMode = "default", networks: given }: NewContainer,
+    running: boolean
+  ) =>
+    Effect.flatMap(Clock.currentTimeMillis, (createdMillis) => {
+      made++
+      const id = made.toString(16).padStart(64, "0").split("").reverse().join("")
+      const attachments = attachmentsOf(given ?? { bridge: [`172.17.0.${made + 1}`] })
+      containers.push({
+        id,
+        name,
+        image,
+        networkMode,
+        running,
+        ended: false,
+        neverRan: !running,
+        createdMillis,
+        labels: new Map(Object.entries(labels)),
+        attachments: running ? attachments : withoutAddresses(attachments)
+      })
+      runOf.set(id, running ? ++runs : 0)
+      if (!images.has(image)) images.set(image, new Map())
+      const action = running ? "start" : "create"
+      return Effect.as(PubSub.publish(events, { _tag: "Changed", id, action }), id)
+    })
+
+  const begin = (name: string, given?: NewContainer["networks"]) =>
+    change(name, "start", (container) => {
+      runOf.set(container.id, ++runs)
+      return {
+        ...container,
+        running: true,
+        ended: false,
+        neverRan: false,
+        attachments: attachmentsOf(given ?? { bridge: ["172.17.0.99"] })
+      }
+    })
+
+  const end = (name: string) =>
+    change(name, "die", (container) => ({
+      ...container,
+      running: false,
+      ended: true,
+      attachments: withoutAddresses(container.attachments)
+    }))
+
+  /** What a client asked for, of a container that is in another state. */
+  const changed = (id: string, action: "start" | "stop", make: (name: string) => Effect.Effect<void>) =>
+    Effect.gen(function* () {
+      const { name } = (yield* asked(() => containers.find((container) => container.id === id))) ?? {}
+      if (name === undefined) return yield* Effect.fail(noContainer)
+      changes.push(`${action} ${name}`)
+      yield* beforeChange.get(name) ?? Effect.void
+      const now = containers.find((container) => container.id === id)
+      if (now === undefined) return yield* Effect.fail(noContainer)
+      if (now.running !== (action === "start")) yield* make(now.name)
+    })
+
   const engine = Engine.of({
     where: "memory",
     containers: asked(() => {
@@ -105,6 +184,9 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
         (labels) => (unreadable.has(image) ? Effect.fail(brokenImage) : Effect.succeed(labels))
       ),
     settled: () => asked(() => undefined),
+    runOf: (id) => asked(() => runOf.get(id)?.toString()),
+    start: (id) => changed(id, "start", begin),
+    stop: (id) => changed(id, "stop", (name) => Effect.andThen(signalled(name), end(name))),
     networks: asked(() => networks),
     info: asked(() => ({ ...info, id })),
     events: Stream.unwrap(
@@ -120,42 +202,11 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
   })
 
   const control = MemoryEngine.of({
-    run: ({ name, labels = {}, image = "image", networkMode = "default", networks: given }) =>
-      Effect.flatMap(Clock.currentTimeMillis, (createdMillis) => {
-        made++
-        const id = made.toString(16).padStart(64, "0").split("").reverse().join("")
-        containers.push({
-          id,
-          name,
-          image,
-          networkMode,
-          running: true,
-          ended: false,
-          createdMillis,
-          labels: new Map(Object.entries(labels)),
-          attachments: attachmentsOf(given ?? { bridge: [`172.17.0.${made + 1}`] })
-        })
-        if (!images.has(image)) images.set(image, new Map())
-        return Effect.as(PubSub.publish(events, { _tag: "Changed", id, action: "start" }), id)
-      }),
-    stop: (name) =>
-      change(name, "die", (container) => ({
-        ...container,
-        running: false,
-        ended: true,
-        attachments: container.attachments.map((attachment) => ({
-          ...attachment,
-          v4: undefined,
-          v6: undefined
-        }))
-      })),
-    start: (name, given) =>
-      change(name, "start", (container) => ({
-        ...container,
-        running: true,
-        ended: false,
-        attachments: attachmentsOf(given ?? { bridge: ["172.17.0.99"] })
-      })),
+    run: (container) => add(container, true),
+    create: (container) => add(container, false),
+    stop: end,
+    stopByHand: (name) => Effect.andThen(signalled(name), end(name)),
+    start: begin,
     rename: (name, to) => change(name, "rename", (container) => ({ ...container, name: to })),
     remove: (name) => change(name, "destroy", () => undefined),
     connect: (name, network, addresses) =>
@@ -186,10 +237,17 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       change(name, action, (container) => ({ ...container, ...changed })),
     become: (other) => {
       id = other
-    }
+    },
+    changes: () => [...changes],
+    onChange: (name, before) => void beforeChange.set(name, before)
   })
   return Context.make(Engine, engine).pipe(Context.add(MemoryEngine, control))
 })
+
+const noContainer = new EngineError({ where: "memory", reason: "Refused", detail: "no such container" })
+
+const withoutAddresses = (attachments: ReadonlyArray<Attachment>): ReadonlyArray<Attachment> =>
+  attachments.map((attachment) => ({ ...attachment, v4: undefined, v6: undefined }))
 
 const defaultInfo: EngineInfo = { id: "memory", version: "20.10.24", firewall: undefined }
 

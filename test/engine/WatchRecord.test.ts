@@ -5,13 +5,17 @@ import { Effect } from "effect"
 import { type Recorded, WatchRecord, watchFile } from "../../adapters/engine/WatchRecord.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
-const recorded: Recorded = { follows: [], granted: new Map([["a", 1]]) }
+const recorded: Recorded = {
+  follows: [],
+  granted: new Map([["a", 1]]),
+  slept: new Map([["0123", "2026-01-02T03:04:05Z"]])
+}
 
 const load = WatchRecord.use((record) => record.load)
 const save = (what: Recorded) => WatchRecord.use((record) => record.save(what))
 
 const isEmptyAtFirst = Effect.gen(function* () {
-  assert.deepStrictEqual(yield* load, { follows: [], granted: new Map() })
+  assert.deepStrictEqual(yield* load, { follows: [], granted: new Map(), slept: new Map() })
   yield* save({ ...recorded, granted: new Map([["b", 2]]) })
   yield* save(recorded)
   assert.deepStrictEqual(yield* load, recorded)
@@ -28,6 +32,26 @@ describe("the record of a watch", () => {
       yield* Effect.provide(isEmptyAtFirst, WatchRecord.layer(folder))
       assert.deepStrictEqual(yield* Effect.provide(load, WatchRecord.layer(folder)), recorded)
       assert.strictEqual(Fs.statSync(Path.join(folder, watchFile)).mode & 0o777, 0o600)
+    })
+  )
+
+  it.effect("keeps the containers that we stopped where a restart of the host leaves them", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const [state, lasting] = [Path.join(folder, "state"), Path.join(folder, "lasting", "portmapper")]
+      Fs.mkdirSync(state)
+      Fs.mkdirSync(Path.dirname(lasting))
+      const layer = WatchRecord.layer(state, lasting)
+      yield* Effect.provide(save({ ...recorded, slept: new Map() }), layer)
+      assert.isFalse(Fs.existsSync(lasting))
+      yield* Effect.provide(save(recorded), layer)
+      Fs.rmSync(state, { recursive: true })
+      assert.deepStrictEqual((yield* Effect.provide(load, layer)).slept, recorded.slept)
+      yield* Effect.provide(
+        Effect.andThen(load, Effect.ignore(save({ ...recorded, slept: new Map() }))),
+        WatchRecord.layer(folder, lasting)
+      )
+      assert.deepStrictEqual((yield* Effect.provide(load, layer)).slept, new Map())
     })
   )
 

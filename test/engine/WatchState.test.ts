@@ -8,7 +8,7 @@ import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { attachment, container, desired } from "./containers.ts"
 
 const web = container("web")
-const nothing = { follows: [], granted: new Map<string, number>() }
+const nothing = { follows: [], granted: new Map<string, number>(), slept: new Map<string, string>() }
 
 const subscription = (publish: string, more: Partial<Subscription> = {}): Subscription => ({
   id: web.id,
@@ -94,7 +94,7 @@ describe("the state of a watch", () => {
     const stopped = [{ ...web, running: false }]
     const [first] = state.subscriptions
     if (first === undefined) throw new Error("no subscription")
-    const { problems } = desiredBySubscription(first, stopped, new Map())
+    const { problems } = desiredBySubscription(first, { all: stopped, interfaces: new Map(), sleeps: false })
     state.report(problems, 0)
     const [, second] = problems
     if (second?.desired === undefined) throw new Error("two ports wait")
@@ -148,11 +148,14 @@ describe("the state of a watch", () => {
     assert.isUndefined(state.takeUnsaved())
     const group = groupOf("80")
     state.mapped(group, answer(group, 32_768))
-    assert.deepStrictEqual(state.takeUnsaved(), { follows: [], granted: new Map([[group.key, 32_768]]) })
+    assert.deepStrictEqual(state.takeUnsaved(), {
+      ...nothing,
+      granted: new Map([[group.key, 32_768]])
+    })
     state.see([web])
     assert.isUndefined(state.takeUnsaved())
     state.see([])
-    assert.deepStrictEqual(state.takeUnsaved(), { follows: [], granted: new Map() })
+    assert.deepStrictEqual(state.takeUnsaved(), nothing)
   })
 
   it("reports the problems of a container once, and again when they change", () => {

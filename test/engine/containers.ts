@@ -49,7 +49,8 @@ export const desired = (
   labels: Readonly<Record<string, string>>,
   others: ReadonlyArray<Container> = [],
   interfaces: Interfaces = new Map()
-): Desired => desiredByLabels(one, new Map(Object.entries(labels)), [one, ...others], interfaces)
+): Desired =>
+  desiredByLabels(one, new Map(Object.entries(labels)), { all: [one, ...others], interfaces, sleeps: false })
 
 /** The address of a result, or its failure. */
 export const addressOrFailure = (result: Result.Result<Attachment, string>): string =>

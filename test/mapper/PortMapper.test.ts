@@ -269,7 +269,7 @@ describe("mapPorts in the other modes", () => {
           yield* refused(
             group("8080", [web], { "portmapper.mod": "nat", "portmapper.allow": "10.0.0.0/33" })
           ),
-          'RequestError: bad request: Labels["portmapper.mod"] = "nat": must be one of the known labels (the nearest is portmapper.mode): portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.connections, portmapper.rate, portmapper.rate-per-source, portmapper.share, portmapper.balance, portmapper.scope, portmapper.health, portmapper.wait-healthy, portmapper.publish, portmapper.network, portmapper.interface; Labels["portmapper.allow"] = "10.0.0.0/33": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (10.0.0.0/33: prefix length must be an integer from 0 through 32)'
+          'RequestError: bad request: Labels["portmapper.mod"] = "nat": must be one of the known labels (the nearest is portmapper.mode): portmapper.mode, portmapper.allow, portmapper.proxy-protocol, portmapper.udp-idle, portmapper.connections, portmapper.rate, portmapper.rate-per-source, portmapper.share, portmapper.balance, portmapper.scope, portmapper.health, portmapper.wait-healthy, portmapper.publish, portmapper.network, portmapper.interface, portmapper.wake, portmapper.wake-timeout, portmapper.wake-count, portmapper.sleep; Labels["portmapper.allow"] = "10.0.0.0/33": must be addresses or prefixes such as 10.0.0.0/8,2001:db8::/32 (10.0.0.0/33: prefix length must be an integer from 0 through 32)'
         )
       }),
     { natUnavailable: "nft was not found", defaultMode: "engine" }

@@ -226,7 +226,7 @@ layer(Consumer.layer)("the package", (it) => {
     ],
     [
       "the in-memory mapper",
-      230,
+      235,
       `import { PortMapper } from "portmapper"
        import { toWebHandler } from "portmapper/fetch"
        const handler = toWebHandler(PortMapper.layerMemory())

@@ -1,5 +1,5 @@
 import { once } from "node:events"
-import type { Socket } from "node:net"
+import { type AddressInfo, createServer, type Socket } from "node:net"
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
@@ -151,6 +151,71 @@ describe("LinuxRelay without a backend", () => {
     await once(late, "connect")
     const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
     late.send("e")
+    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+  })
+
+  relayTest(
+    "reports where clients wait, not once for each of them, and again once they have been served",
+    async (world) => {
+      const backend = await named("a")(world)
+      const asked = { protocol: "tcp", port: free(8), backend, idle: true, waitHealthy: long } as const
+      const route = await world.open(asked)
+      const reported: Array<number> = []
+      void world.run(
+        Effect.flatMap(Relay, (relay) =>
+          Effect.forever(Effect.map(relay.waits, ({ port }) => void reported.push(port)))
+        )
+      )
+      const flood = await Promise.all(Array.from({ length: 300 }, () => connected(world, free(8))))
+      await untilEqual(async () => reported.length > 0, true)
+      const answers = flood.map(nextData)
+      for (const client of flood) client.write("x")
+      await world.reopen({ ...route, idle: undefined })
+      await Promise.all(answers)
+      // A thread reports at most one in a second.
+      assert.isBelow(reported.length, 100)
+      reported.length = 0
+      await world.reopen(route)
+      await connected(world, free(8))
+      await untilEqual(async () => reported, [free(8)])
+    }
+  )
+
+  relayTest("serves a crowd that waited for a server with a short queue", async (world) => {
+    const slow = createServer((socket) => {
+      socket.on("error", () => {})
+      socket.once("data", () => socket.end("late"))
+    })
+    slow.listen({ port: 0, host: "127.0.0.1", backlog: 5 })
+    await once(slow, "listening")
+    const backend = endpoint("127.0.0.1", (slow.address() as AddressInfo).port)
+    const asked = { protocol: "tcp", port: free(10), backend, idle: true, waitHealthy: long } as const
+    const route = await world.open(asked)
+    const crowd = await Promise.all(Array.from({ length: 300 }, () => connected(world, free(10))))
+    const answers = crowd.map(nextData)
+    for (const client of crowd) client.write("x")
+    await world.reopen({ ...route, idle: undefined })
+    assert.deepStrictEqual(
+      await Promise.all(answers),
+      crowd.map(() => "late")
+    )
+    slow.close()
+  })
+
+  relayTest("refuses those who wait once the route lets none wait", async (world) => {
+    const backend = endpoint("127.0.0.1", 9)
+    const tcp = await world.open({ protocol: "tcp", port: free(9), backend, idle: true, waitHealthy: long })
+    const udp = await world.open({ protocol: "udp", port: free(9), backend, idle: true, waitHealthy: long })
+    const ended = ending(await connected(world, free(9)))
+    const sender = await world.datagrams()
+    sender.connect(free(9), "127.0.0.1")
+    await once(sender, "connect")
+    const refused = once(sender, "error") as Promise<[NodeJS.ErrnoException]>
+    sender.send("1")
+    await sleep(50)
+    await world.reopen({ ...tcp, waitHealthy: undefined })
+    await world.reopen({ ...udp, waitHealthy: undefined })
+    assert.strictEqual((await ended).how, "ECONNRESET")
     assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
   })
 })

@@ -8,6 +8,7 @@ import { noneRefused } from "../../src/protocol/Limits.ts"
 import type { Endpoint } from "../../src/protocol/PortBinding.ts"
 import type { Protocol } from "../../src/protocol/Protocol.ts"
 import { Relay, type Route } from "../../src/relay/Relay.ts"
+import { until } from "../support/until.ts"
 
 const loopback = addressUnsafe("127.0.0.1")
 const any = addressUnsafe("0.0.0.0")
@@ -54,7 +55,7 @@ export const relayConformance = <R>(
       ...more
     })
 
-    const nothing = { connections: 0, refused: noneRefused, bytesIn: 0, bytesOut: 0 }
+    const nothing = { connections: 0, open: 0, refused: noneRefused, bytesIn: 0, bytesOut: 0 }
     const countOf = ({ protocol, host, port }: Route) => ({ protocol, host, port, ...nothing })
 
     test(
@@ -192,6 +193,12 @@ export const relayConformance = <R>(
           yield* relay.open({ ...route, allow: undefined, backend: { address: loopback, port: 9 } })
           yield* relay.open({ ...route, allow: [IpNetwork.fromStringUnsafe("127.0.1.1/32")] })
           assert.deepStrictEqual(yield* Effect.all(clients), before)
+          const open = Effect.map(relay.counted, (counts) => counts.map((count) => count.open))
+          assert.deepStrictEqual(yield* open, [1, 1])
+          // Excludes the only client.
+          yield* relay.open({ ...route, allow: [IpNetwork.fromStringUnsafe("127.0.3.1/32")] })
+          yield* until(open, (counts) => counts[0] === 0)
+          assert.deepStrictEqual(yield* open, [0, 1])
         })
       )
 

@@ -79,7 +79,7 @@ export class World {
     )
   }
 
-  async count(route: Route): Promise<Omit<RelayCount, "protocol" | "host" | "port">> {
+  async count(route: Route): Promise<Omit<RelayCount, "protocol" | "host" | "port" | "open">> {
     const counted = await this.run(Effect.flatMap(Relay, (relay) => relay.counted))
     const own = counted.find((one) => routeKey(one) === routeKey(route))
     if (own === undefined) throw new Error("the route is not counted")

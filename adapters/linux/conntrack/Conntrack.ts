@@ -4,7 +4,12 @@
  */
 import { readFileSync } from "node:fs"
 import { Duration, Effect, Layer, Result } from "effect"
-import { Conntrack, ConntrackError, type FlowFrontend } from "../../../src/firewall/Conntrack.ts"
+import {
+  Conntrack,
+  ConntrackError,
+  type FlowBackend,
+  type FlowFrontend
+} from "../../../src/firewall/Conntrack.ts"
 import { Firewall, type FirewallError, type RefusedFlow } from "../../../src/firewall/Firewall.ts"
 import { fromOctets, isUnspecified } from "../../../src/protocol/Address.ts"
 import { frontendText } from "../../../src/protocol/PortBinding.ts"
@@ -16,6 +21,7 @@ import { openDump } from "../netlink/NetlinkDump.ts"
 import {
   type Flow,
   type FlowName,
+  flowsAnsweredBy,
   flowsTo,
   NFNL_SUBSYS_CTNETLINK,
   NFPROTO_IPV4,
@@ -24,7 +30,7 @@ import {
   readFlow,
   writeDelete
 } from "./ConntrackMessages.ts"
-import { portKey, portKeyOfFlow, staleAmong } from "./FlowFrontends.ts"
+import { portKey, portKeyOfFlow, sameOctets, staleAmong } from "./FlowFrontends.ts"
 
 /** The delay from a change to the sweep for flows from just before it; then the interval between sweeps. */
 const sweepAfter = Duration.millis(200)
@@ -101,7 +107,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
     const orMissing = (effect: Effect.Effect<void, C.Errno | FirewallError>) =>
       Effect.catch(effect, (error) => {
         if (error._tag !== "Errno" || (error.errno !== C.EINVAL && error.errno !== C.EOPNOTSUPP))
-          return Effect.fail(new ConntrackError({ detail: error.message }))
+          return Effect.fail(new ConntrackError({ doing: "flushing", detail: error.message }))
         missing = true
         return Effect.logWarning(
           `flows that began before a mapping continue unchanged: the kernel lacks nf_conntrack_netlink (${error.message})`
@@ -132,7 +138,41 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         return Effect.asVoid(Effect.forkIn(sweep, scope))
       })
 
+    /** How many flows lead to these backends. */
+    const count = Effect.fnUntraced(function* (backends: ReadonlyArray<FlowBackend>) {
+      let open = 0
+      const byAddress = Map.groupBy(backends, ({ protocol, backend }) => `${protocol} ${backend.address.key}`)
+      for (const [first, ...more] of byAddress.values()) {
+        if (first === undefined) continue
+        const {
+          protocol,
+          backend: { address }
+        } = first
+        const ports = new Set([first, ...more].map(({ backend }) => backend.port))
+        yield* dump(
+          flowsAnsweredBy(
+            address.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+            protocolNumber[protocol],
+            address.octets
+          ),
+          (message) => {
+            const flow = readFlow(message)
+            if (flow === undefined || flow.isClosed || flow.reply.protocol !== protocolNumber[protocol])
+              return
+            const { source, sourcePort } = flow.reply
+            if (ports.has(sourcePort) && sameOctets(source, address.octets)) open++
+          }
+        )
+      }
+      return open
+    })
+
     return Conntrack.of({
+      open: (backends) =>
+        Effect.mapError(
+          count(backends),
+          ({ message }) => new ConntrackError({ doing: "counting", detail: message })
+        ),
       flush: (frontends) =>
         Effect.suspend(() => {
           if (missing) return Effect.void
@@ -143,7 +183,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
             : Effect.andThen(orMissing(forget(now)), sweepLater(later))
         })
     })
-  }).pipe(Effect.mapError((errno) => new ConntrackError({ detail: errno.message })))
+  }).pipe(Effect.mapError((errno) => new ConntrackError({ doing: "flushing", detail: errno.message })))
 )
 
 /** The tuple of what the backend sends; none for a protocol that can't be published. */

@@ -25,6 +25,9 @@ export const IPS_SEEN_REPLY = 1 << 1
 export const IPS_DST_NAT = 1 << 5
 
 export const CTA_STATUS = 3
+const CTA_PROTOINFO = 4
+const CTA_PROTOINFO_TCP = 1
+const CTA_PROTOINFO_TCP_STATE = 1
 const CTA_TUPLE_ORIG = 1
 const CTA_TUPLE_REPLY = 2
 const CTA_COUNTERS_ORIG = 9
@@ -45,6 +48,7 @@ const CTA_PROTO_DST_PORT = 3
 const CTA_COUNTERS_BYTES = 2
 const CTA_FILTER_ORIG_FLAGS = 1
 const CTA_FILTER_REPLY_FLAGS = 2
+const CTA_FILTER_F_IP_SRC = 1 << 0
 const CTA_FILTER_F_IP_DST = 1 << 1
 const CTA_FILTER_F_PROTO_NUM = 1 << 3
 const CTA_FILTER_F_PROTO_DST_PORT = 1 << 5
@@ -65,12 +69,14 @@ export interface Flow {
   readonly reply: Tuple
   readonly status: number
   readonly id: number
+  /** Whether both ends of a TCP connection have closed it. */
+  readonly isClosed: boolean
   /** Both are 0 where the kernel's accounting is off. */
   readonly bytesIn: number
   readonly bytesOut: number
 }
 
-/** The flows of a family to a port, or with any port of a protocol, and to one address or to any. */
+/** The flows of a family to a port, or with any port of a protocol, and to one address of IPv4 or to any. */
 export const flowsTo = (
   family: number,
   protocol: number,
@@ -82,9 +88,10 @@ export const flowsTo = (
   family,
   write: (writer) => {
     const tuple = writer.beginNested(CTA_TUPLE_ORIG)
-    if (destination !== undefined) {
+    const filtersAddress = destination !== undefined && filtersAddressesOf(family)
+    if (filtersAddress) {
       const ip = writer.beginNested(CTA_TUPLE_IP)
-      writer.attribute(family === NFPROTO_IPV4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, destination)
+      writer.attribute(CTA_IP_V4_DST, destination)
       writer.endNested(ip)
     }
     const proto = writer.beginNested(CTA_TUPLE_PROTO)
@@ -97,9 +104,39 @@ export const flowsTo = (
       CTA_FILTER_ORIG_FLAGS,
       CTA_FILTER_F_PROTO_NUM |
         (port === undefined ? 0 : CTA_FILTER_F_PROTO_DST_PORT) |
-        (destination === undefined ? 0 : CTA_FILTER_F_IP_DST)
+        (filtersAddress ? CTA_FILTER_F_IP_DST : 0)
     )
     writer.hostUint32(CTA_FILTER_REPLY_FLAGS, 0)
+    writer.endNested(filter)
+  }
+})
+
+/** The kernel's filter leaves out just the IPv6 flows with the address: `!ipv6_addr_cmp` in ctnetlink_filter_match_tuple. */
+const filtersAddressesOf = (family: number): boolean => family === NFPROTO_IPV4
+
+/** The flows of a protocol that this address of IPv4, or any of IPv6, answers. */
+export const flowsAnsweredBy = (family: number, protocol: number, source: Uint8Array): Request => ({
+  subsystem: NFNL_SUBSYS_CTNETLINK,
+  type: IPCTNL_MSG_CT_GET,
+  family,
+  write: (writer) => {
+    const tuple = writer.beginNested(CTA_TUPLE_REPLY)
+    const filtersAddress = filtersAddressesOf(family)
+    if (filtersAddress) {
+      const ip = writer.beginNested(CTA_TUPLE_IP)
+      writer.attribute(CTA_IP_V4_SRC, source)
+      writer.endNested(ip)
+    }
+    const proto = writer.beginNested(CTA_TUPLE_PROTO)
+    writer.uint8(CTA_PROTO_NUM, protocol)
+    writer.endNested(proto)
+    writer.endNested(tuple)
+    const filter = writer.beginNested(CTA_FILTER)
+    writer.hostUint32(CTA_FILTER_ORIG_FLAGS, 0)
+    writer.hostUint32(
+      CTA_FILTER_REPLY_FLAGS,
+      CTA_FILTER_F_PROTO_NUM | (filtersAddress ? CTA_FILTER_F_IP_SRC : 0)
+    )
     writer.endNested(filter)
   }
 })
@@ -121,6 +158,7 @@ export const readFlow = ({ body }: Message): Flow | undefined => {
   const reply = emptyTuple()
   let status = 0
   let id = 0
+  let tcpState = 0
   let bytesIn = 0
   let bytesOut = 0
   eachAttribute(body, netfilterHeaderLength, (type, payload) => {
@@ -128,12 +166,22 @@ export const readFlow = ({ body }: Message): Flow | undefined => {
     else if (type === CTA_TUPLE_REPLY) readTuple(payload, reply)
     else if (type === CTA_STATUS) status = uint32(payload)
     else if (type === CTA_ID) id = uint32(payload)
+    else if (type === CTA_PROTOINFO) tcpState = readTcpState(payload)
     else if (type === CTA_COUNTERS_ORIG) bytesIn = readBytes(payload)
     else if (type === CTA_COUNTERS_REPLY) bytesOut = readBytes(payload)
   })
   return original.destinationPort < 0
     ? undefined
-    : { family: body[0] ?? 0, original, reply, status, id, bytesIn, bytesOut }
+    : {
+        family: body[0] ?? 0,
+        original,
+        reply,
+        status,
+        id,
+        isClosed: tcpState >= TCP_CONNTRACK_LAST_ACK,
+        bytesIn,
+        bytesOut
+      }
 }
 
 /**
@@ -192,6 +240,21 @@ const readTuple = (bytes: Uint8Array, tuple: Tuple) =>
         if (part === CTA_PROTO_DST_PORT) tuple.destinationPort = uint16(value)
       })
   })
+
+/** From here on, both ends have closed: LAST_ACK, TIME_WAIT, CLOSE (nf_conntrack_tcp.h). */
+const TCP_CONNTRACK_LAST_ACK = 6
+
+/** 0 for another protocol. */
+const readTcpState = (bytes: Uint8Array): number => {
+  let state = 0
+  eachAttribute(bytes, 0, (type, payload) => {
+    if (type === CTA_PROTOINFO_TCP)
+      eachAttribute(payload, 0, (part, value) => {
+        if (part === CTA_PROTOINFO_TCP_STATE) state = value[0] ?? 0
+      })
+  })
+  return state
+}
 
 const readBytes = (bytes: Uint8Array): number => {
   let count = 0

@@ -69,5 +69,5 @@ const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean =>
   return allow.some((network) => IpNetwork.contains(network, address))
 }
 
-const sameOctets = (one: Uint8Array, other: Uint8Array): boolean =>
+export const sameOctets = (one: Uint8Array, other: Uint8Array): boolean =>
   one.length === other.length && one.every((octet, at) => octet === other[at])

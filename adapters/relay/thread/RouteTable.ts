@@ -8,6 +8,7 @@ import * as S from "../../linux/Syscalls.ts"
 import type { LimitState } from "../LimitState.ts"
 import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
+import { report } from "./ThreadData.ts"
 
 export interface ServedRoute {
   readonly id: number
@@ -32,6 +33,10 @@ export interface ServedRoute {
   /** See `Loops`. */
   inLoop: boolean
   lastKept: number
+  /** When a waiting client was last reported. */
+  waitsReported: number
+  /** Whether its backend took the last connection of a waiting client at once, as one on this host does. */
+  takesAtOnce: boolean
 }
 
 /** The limits of a route's frontend, with what they have counted. */
@@ -73,7 +78,12 @@ export const putRoute = (serving: Serving): ServedRoute => {
   backendBytes.set(backend, id * sizeOfBackend)
   const present = byId[id]
   if (present !== undefined)
-    return Object.assign(present, { ...policy, backendLength: backend.length, inLoop: false })
+    return Object.assign(present, {
+      ...policy,
+      backendLength: backend.length,
+      inLoop: false,
+      waitsReported: -Infinity
+    })
   const route: ServedRoute = {
     id,
     fd,
@@ -87,11 +97,20 @@ export const putRoute = (serving: Serving): ServedRoute => {
     next: firstOf[fd],
     flows: undefined,
     inLoop: false,
-    lastKept: 0
+    lastKept: 0,
+    waitsReported: -Infinity,
+    takesAtOnce: false
   }
   byId[id] = route
   firstOf[fd] = route
   return route
+}
+
+/** A client waits for a backend of this route: reported at once, and about once a second while others follow. */
+export const reportWaits = (route: ServedRoute, now: number): void => {
+  if (now - route.waitsReported < 1000) return
+  route.waitsReported = now
+  report({ _tag: "Waits", id: route.id })
 }
 
 /** Removes a route; `true` if it was the socket's last. */

@@ -72,6 +72,7 @@ export const pair = (client: number, backend: number, route: number): void => {
   fullReads[client] = 0
   fullReads[backend] = 0
   Routes.openConnections[route]!++
+  count(route, counterOf.open, 1)
 }
 
 /** Closes a socket so that its other side gets a reset. */
@@ -102,6 +103,7 @@ const finish = (end: number): void => {
   discard(end)
   discard(other)
   Routes.openConnections[route]!--
+  count(route, counterOf.open, -1)
   leave(route)
 }
 

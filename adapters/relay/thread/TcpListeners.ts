@@ -10,7 +10,7 @@ import { EPOLLOUT } from "../EpollEvent.ts"
 import { budgetOf, counterOf, keepaliveIntervalSeconds, keepaliveSeconds, kindOf } from "../ThreadMessages.ts"
 import * as Budget from "./Budget.ts"
 import { Deadlines } from "./Deadlines.ts"
-import { adopt, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
+import { adopt, discard, forget, pauseListener, resumeListeners, routeIdOf, watch } from "./Epoll.ts"
 import { enter, leave } from "./Limiting.ts"
 import { isOwnConnection, onConnected } from "./Loops.ts"
 import { memory } from "./Memory.ts"
@@ -107,16 +107,55 @@ export const onListener = (listener: number, now: number) => {
   }
 }
 
-/** Serves the clients that wait at this socket and have a backend now. */
-export const serveWaiting = (listener: number, now: number): void =>
+/** As many waiting clients have their turn at a time where it takes a while until a backend takes a connection. */
+const turnsAtOnce = 16
+
+/**
+ * Serves the clients that wait at this socket and have a backend now. All of them at once would overflow the queue of a
+ * server that was just started, and what the kernel drops there is sent again after seconds: the first one that is not
+ * taken at once, where others were, has its turn later, and all behind it.
+ */
+export const serveWaiting = (listener: number, now: number): void => {
+  let turns = 0
   Waiting.takeServed(
     listener,
     (fd) => {
       const route = routeOfWaiting(listener, fd)
       return route?.isIdle ? undefined : route
     },
-    (route, fd) => begin(route, fd, now)
+    (route) => (route.takesAtOnce ? hasRoom(route) : turns++ < turnsAtOnce),
+    (route, fd) => {
+      begin(route, fd, now)
+      if (kind[fd] === kindOf.end) route.takesAtOnce = isTaken(Ends.peer[fd]!, route)
+    }
   )
+}
+
+/** Connects the socket that the next client gets. False where the backend's queue is full; a refusal is the client's. */
+const hasRoom = (route: Routes.ServedRoute): boolean => {
+  const family = Routes.backendFamily(route)
+  const backend = spareSocket(family)
+  if (backend < 0 || !connects(backend, route)) return true
+  if (isTaken(backend, route) || S.errno() !== S.EALREADY) return true
+  discard(backend)
+  spares.set(family, -1)
+  return false
+}
+
+/** How long a full queue gets to become shorter. */
+export const turnMillis = 10
+let lastTurn = 0
+
+/** Serves the waiting clients that have their turn now. */
+export const serveQueued = (now: number): void => {
+  if (now - lastTurn < turnMillis) return
+  lastTurn = now
+  for (const listener of Waiting.queuedSockets()) serveWaiting(listener, now)
+}
+
+/** Whether a connection that was begun is established. */
+const isTaken = (backend: number, route: Routes.ServedRoute): boolean =>
+  S.connect(backend, Routes.backendAddress(route), route.backendLength) >= 0 || S.errno() === S.EISCONN
 
 /** The route has been removed. */
 export const moveWaiting = (route: Routes.ServedRoute): void =>

@@ -123,6 +123,7 @@ const begin = (bucket: number): number => {
   seen[fd] = tick
   link(route.flows, fd)
   if (route.flows.size++ === 0) routesWithFlows.add(route)
+  count(route.id, counterOf.open, 1)
   return fd
 }
 
@@ -186,6 +187,7 @@ export const endFlow = (fd: number): void => {
   firstWaiting[fd] = 0
   discard(fd)
   if (--flows.size === 0) routesWithFlows.delete(route)
+  count(route.id, counterOf.open, -1)
   leave(route.id)
 }
 

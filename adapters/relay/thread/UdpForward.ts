@@ -77,12 +77,21 @@ const refuseProbe = (front: number, now: number): void => {
   refuse(probe, 0, fronts6[front] === 1 ? 6 : 4)
 }
 
-/** Sends what waits at this socket and has a backend now. */
-export const sendWaiting = (front: number): void =>
-  Waiting.sendServed(front, Flows.flowOfProbe, (flow, bytes) => {
-    Flows.heardClient(flow)
-    count(routeIdOf[flow]!, counterOf.bytesIn, bytes)
-  })
+/** Sends what waits at this socket and has a backend now; refuses what may wait no longer. */
+export const sendWaiting = (front: number, now: number): void =>
+  Waiting.sendServed(
+    front,
+    () => {
+      const flow = Flows.flowOfProbe()
+      if (flow !== Flows.unserved || Flows.idleRoute?.waitMillis !== 0) return flow
+      refuseProbe(front, now)
+      return Waiting.refused
+    },
+    (flow, bytes) => {
+      Flows.heardClient(flow)
+      count(routeIdOf[flow]!, counterOf.bytesIn, bytes)
+    }
+  )
 
 export const refuseDue = (now: number): void => Waiting.refuseDue(now, (front) => refuseProbe(front, now))
 

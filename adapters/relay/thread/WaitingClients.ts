@@ -7,7 +7,7 @@ import { EPOLLET } from "../EpollEvent.ts"
 import { kindOf } from "../ThreadMessages.ts"
 import { adopt, forget, unwatch, watch } from "./Epoll.ts"
 import { leave } from "./Limiting.ts"
-import { admitsClient, openConnections, type ServedRoute } from "./RouteTable.ts"
+import { admitsClient, openConnections, reportWaits, type ServedRoute } from "./RouteTable.ts"
 import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { abandon } from "./TcpConnections.ts"
 
@@ -18,6 +18,10 @@ interface Waiting {
 
 /** By descriptor, in the order in which they came. */
 const clients = new Map<number, Waiting>()
+/** How much longer a client may wait for its turn, once there is a backend. */
+const patienceMillis = 30_000
+/** The sockets of those that have a backend, and not their turn yet. */
+const queues = new Set<number>()
 
 export const hasWaiting = (): boolean => clients.size > 0
 
@@ -29,6 +33,7 @@ export const wait = (route: ServedRoute, fd: number, now: number): void => {
   }
   clients.set(fd, { route, due: now + route.waitMillis })
   count(route, 1)
+  reportWaits(route, now)
   // Epoll reports failures and resets without being asked.
   if (watch(fd, EPOLLET) < 0) refuse(fd)
 }
@@ -36,20 +41,30 @@ export const wait = (route: ServedRoute, fd: number, now: number): void => {
 /** The client has reset its connection. */
 export const onWaiting = (fd: number): void => refuse(fd)
 
-/** Takes out the clients that `routeOf` finds a backend for; each has its place still, at the route where it waited. */
+/**
+ * Takes out the clients that `routeOf` finds a backend for, until `hasTurn` returns false: that one and the others have
+ * their turn later. Each has its place still, at the route where it waited.
+ */
 export const takeServed = (
   socket: number,
   routeOf: (fd: number) => ServedRoute | undefined,
+  hasTurn: (route: ServedRoute) => boolean,
   begin: (route: ServedRoute, fd: number) => void
 ): void => {
+  queues.delete(socket)
   for (const [fd, { route }] of clients) {
     if (route.fd !== socket) continue
     const next = routeOf(fd)
     if (next === undefined) continue
+    if (!hasTurn(next)) return void queues.add(socket)
     release(fd)
     begin(next, fd)
   }
 }
+
+export const hasQueued = (): boolean => queues.size > 0
+/** The sockets with clients that have their turn next. */
+export const queuedSockets = (): ReadonlyArray<number> => [...queues]
 
 /** The clients of a route that is closed wait at another route of their frontend, or are refused. */
 export const moveFrom = (route: ServedRoute, routeOf: (fd: number) => ServedRoute | undefined): void => {
@@ -72,12 +87,17 @@ export const refuseForeign = (route: ServedRoute): void => {
     if (waiting.route === route && !(readPeerName(fd) && admitsClient(route, nameBytes, 0))) refuse(fd)
 }
 
+export const refuseAllOf = (id: number): void => {
+  for (const [fd, { route }] of clients) if (route.id === id) refuse(fd)
+}
+
 export const refuseAll = (): void => {
   for (const fd of clients.keys()) refuse(fd)
 }
 
 export const refuseDue = (now: number): void => {
-  for (const [fd, { due }] of clients) if (due <= now) refuse(fd)
+  for (const [fd, { due, route }] of clients)
+    if (due + (queues.has(route.fd) ? patienceMillis : 0) <= now) refuse(fd)
 }
 
 const refuse = (fd: number): void => {

@@ -3,7 +3,7 @@
  * would begin. A route that leads to a backend gets them, else their senders are told that the port is unreachable.
  */
 import { memory } from "./Memory.ts"
-import type { ServedRoute } from "./RouteTable.ts"
+import { reportWaits, type ServedRoute } from "./RouteTable.ts"
 import { packetBytes, sendBytes, sendConnected } from "./UdpBatch.ts"
 import { probe } from "./UdpFlows.ts"
 
@@ -26,7 +26,9 @@ let bytes = 0
 export const hasWaiting = (): boolean => packets.length > 0
 
 /** Keeps a packet of the current batch, whose key is in `probe`. */
-export const keep = ({ fd, waitMillis }: ServedRoute, packet: number, now: number): void => {
+export const keep = (route: ServedRoute, packet: number, now: number): void => {
+  const { fd, waitMillis } = route
+  reportWaits(route, now)
   const own = packetBytes(packet)
   const size = own.length + overhead
   if (bytes + size > mostBytes || packets.length === mostPackets) return
@@ -34,9 +36,12 @@ export const keep = ({ fd, waitMillis }: ServedRoute, packet: number, now: numbe
   packets.push({ front: fd, key: probe.slice(), packet: own.slice(), due: now + waitMillis })
 }
 
+/** No descriptor, and no other number of `UdpFlows`. */
+export const refused = -3
+
 /**
- * Sends the packets of a socket for which there is a backend now. `flowOf` returns the flow of the key in `probe`, or a
- * negative number while it has none.
+ * Sends the packets of a socket for which there is a backend now. `flowOf` returns the flow of the key in `probe`,
+ * `refused` if it may not wait for one any more, or another negative number while it has none.
  */
 export const sendServed = (
   front: number,
@@ -47,7 +52,7 @@ export const sendServed = (
     if (waiting.front !== front) return false
     probe.set(waiting.key)
     const flow = flowOf()
-    if (flow < 0) return false
+    if (flow < 0) return flow === refused
     copy.set(waiting.packet)
     sendConnected()
     sendBytes(flow, scratch.address, waiting.packet.length)

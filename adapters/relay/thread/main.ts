@@ -59,6 +59,7 @@ const run = (): void => {
       if (fd >= 0) dispatch(fd, Epoll.eventMask(index))
     }
     if (Ends.hasQueued()) Ends.nextTurn()
+    if (Clients.hasQueued()) Listeners.serveQueued(now)
     if (Epoll.hasPaused() && Budget.hasGivenBack()) Listeners.resume(now)
     if (now - lastTick >= tickMillis) onTick()
     sendReports()
@@ -84,6 +85,7 @@ const dispatch = (fd: number, events: number) => {
 
 const timeout = (): number => {
   if (Ends.hasQueued()) return 0
+  if (Clients.hasQueued()) return Listeners.turnMillis
   const timed =
     Listeners.hasTimers() || Flows.hasFlows() || Packets.hasWaiting() || hasEndings() || Budget.isLacking()
   return timed ? tickMillis : restMillis
@@ -172,12 +174,13 @@ const serve = (serving: Serving) => {
   else Forward.front(serving.fd, route)
 }
 
-/** Once all routes of a service have their new slots. */
+/** Once all routes of a service have their new slots. Clients of a route that lets none wait are refused. */
 const serveWaiting = (servings: ReadonlyArray<Serving>) => {
-  for (const { fd, protocol, isIdle } of servings) {
-    if (isIdle) continue
-    if (protocol === "tcp") Listeners.serveWaiting(fd, now)
-    else Forward.sendWaiting(fd)
+  for (const { id, fd, protocol, isIdle, waitMillis } of servings) {
+    if (isIdle && waitMillis > 0) continue
+    if (protocol === "udp") Forward.sendWaiting(fd, now)
+    else if (!isIdle) Listeners.serveWaiting(fd, now)
+    else Clients.refuseAllOf(id)
   }
 }
 

@@ -7,8 +7,10 @@ import { IpNetwork } from "effect/net"
 import { layer } from "../../../adapters/linux/conntrack/Conntrack.ts"
 import { Conntrack, flowsOfAdded, flowsOfNarrowed, flowsOfRemoved } from "../../../src/firewall/Conntrack.ts"
 import { Firewall, FirewallError, MemoryFirewall } from "../../../src/firewall/Firewall.ts"
+import type { Protocol } from "../../../src/protocol/Protocol.ts"
 import { redirect } from "../../firewall/firewallConformance.ts"
 import { describeInNamespace, ip, run } from "../../lab/ThreadNamespace.ts"
+import { endpoint } from "../../support/groups.ts"
 import { until } from "../../support/until.ts"
 import { createFlows, flow, listFlows } from "../flows.ts"
 
@@ -87,6 +89,13 @@ describeInNamespace("Conntrack", () => {
         yield* left(
           ["udp 10.1.0.2:5000 192.0.2.1:53", "udp 10.1.0.2:5000 192.0.2.9:53"],
           flowsOfRemoved([redirect("udp 192.0.2.9 53", "10.0.0.2 53")])
+        ),
+        ["udp 10.1.0.2:5000 192.0.2.1:53"]
+      )
+      assert.deepStrictEqual(
+        yield* left(
+          ["udp 10.1.0.2:5000 192.0.2.1:53", "udp [2001:db8::2]:5000 [2001:db8::1]:53"],
+          flowsOfRemoved([redirect("udp 2001:db8::1 53", "fd00::2 53")])
         ),
         ["udp 10.1.0.2:5000 192.0.2.1:53"]
       )
@@ -233,6 +242,36 @@ describeInNamespace("Conntrack", () => {
         "flushing flows failed: refusing failed: no buffers"
       )
       assert.deepStrictEqual(yield* listFlows, [...refused].sort())
+    })
+  )
+
+  test(
+    "counts the flows that lead to a backend, by whatever frontend",
+    Effect.gen(function* () {
+      createFlows(
+        [
+          "udp 10.1.0.2:5000 192.0.2.1:53 10.0.0.2:5353",
+          "udp 10.1.0.2:5001 192.0.2.9:54 10.0.0.2:5353",
+          "udp 10.1.0.2:5002 10.0.0.2:5353",
+          "tcp 10.1.0.2:5000 192.0.2.1:80 10.0.0.2:80",
+          "udp 10.1.0.2:5000 192.0.2.1:55 10.0.0.2:5354",
+          "udp 10.1.0.2:5000 192.0.2.1:56 10.0.0.3:5353",
+          "udp [2001:db8::2]:5000 [fd00::2]:53"
+        ].map((text) => flow(text))
+      )
+      const { open } = yield* Conntrack
+      const openAt = (...backends: ReadonlyArray<string>) =>
+        open(
+          backends.map((text) => {
+            const [protocol, backend] = text.split(" ") as [Protocol, string]
+            return { protocol, backend: endpoint(backend) }
+          })
+        )
+      assert.strictEqual(yield* openAt("udp 10.0.0.2:5353"), 3)
+      assert.strictEqual(yield* openAt("udp 10.0.0.2:5353", "udp 10.0.0.2:5354", "tcp 10.0.0.2:80"), 5)
+      assert.strictEqual(yield* openAt("udp [fd00::2]:53"), 1)
+      assert.strictEqual(yield* openAt("tcp 10.0.0.2:5353", "udp 10.0.0.4:53"), 0)
+      assert.strictEqual(yield* openAt(), 0)
     })
   )
 

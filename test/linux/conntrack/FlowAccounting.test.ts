@@ -13,6 +13,7 @@ const flow = (id: number, bytesIn: number, bytesOut: number, destination = "192.
   return {
     family: 2,
     status: 0x2a,
+    isClosed: false,
     id,
     bytesIn,
     bytesOut,

@@ -33,6 +33,7 @@ const flow = (protocol: "tcp" | "udp", to: string, more: Partial<Flow["original"
   const tuple = { protocol: protocolNumber[protocol] }
   const original = { ...tuple, source: octets("203.0.113.7"), destination: own, sourcePort: 40_000 }
   return {
+    isClosed: false,
     family: NFPROTO_IPV4,
     original: { ...original, destinationPort: 8080, ...more },
     reply: {
