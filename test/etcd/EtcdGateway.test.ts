@@ -107,16 +107,27 @@ describe("a client of etcd", () => {
     })
   )
 
-  testNeeding("trusts the authority that it is given, and no other", ["etcd"], () =>
-    Effect.gen(function* () {
-      const { ca, server, foreign } = makeCertificates(yield* temporaryFolder)
-      const { urls } = yield* startEtcd({ tls: { ...server, ca: ca.cert } })
-      assert.strictEqual(yield* asking(urls, read, { tls: { ca: ca.cert } }), 0)
-      for (const tls of [{}, { ca: foreign.cert }]) {
-        const why = yield* message(asking(urls, read, { tls }))
-        assert.include(why, `etcd at ${urls}: no trust by TLS: `)
-      }
-    })
+  testNeeding(
+    "trusts the authority that it is given, and shows its own certificate",
+    ["etcd", "localhost"],
+    () =>
+      Effect.gen(function* () {
+        const { ca, both, client, foreign } = makeCertificates(yield* temporaryFolder)
+        const { urls } = yield* startEtcd({
+          tls: { ...both, ca: ca.cert },
+          arguments: ["--client-cert-auth", "--trusted-ca-file", ca.cert]
+        })
+        const named = urls.replace("127.0.0.1", "localhost")
+        const own = { cert: client.cert, key: client.key }
+        assert.strictEqual(yield* asking(named, read, { tls: { ...own, ca: ca.cert } }), 0)
+        const at = `etcd at ${named}: `
+        for (const [tls, why] of [
+          [own, "its certificate is of no authority known here ("],
+          [{ ...own, ca: foreign.cert }, "its certificate is of no authority known here ("],
+          [{ ca: ca.cert }, "etcd does not trust the client certificate ("]
+        ] as const)
+          assert.include(yield* message(asking(named, read, { tls })), at + why)
+      })
   )
 
   testNeeding(

@@ -12,7 +12,7 @@ const { runDrills, runInOneLab, ...drills } = Drills
 
 runDrills(Object.values(drills))
 
-liveThroughFaults(1000, 2000)
+liveThroughFaults(1000, 500)
 
 testNeeding("a hundred hosts follow etcd again after it was away", ["etcd", "etcdctl"], () =>
   Effect.gen(function* () {
