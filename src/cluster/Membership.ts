@@ -233,15 +233,19 @@ const claimAgain = Effect.fnUntraced(function* (
   const decide = (state: CellState) =>
     Effect.sync(() => {
       const excluded = (port: OwnPort) => excluderOf(state, options.host, { ...port, ...port.claimant })
-      taken = part.filter((port) => excluded(port) !== undefined)
-      return part
+      const wanted = part.filter((port) => ledger.has(port))
+      taken = wanted.filter((port) => excluded(port) !== undefined)
+      return wanted
         .filter((port) => !taken.includes(port))
         .map((port) => claimOf(options.host, portClaim(port, port.claimant, nowMillis)))
     })
   yield* claimIn(member, session, cellOf(first.port), decide, (claims) => {
     for (const held of claims) {
       const item = itemOf(held)
-      if (item._tag === "Port") for (const port of part) if (keyOf(port) === keyOf(item)) port.claim = held
+      const port = item._tag === "Port" ? part.find((each) => keyOf(each) === keyOf(item)) : undefined
+      if (port !== undefined && ledger.has(port)) port.claim = held
+      // It was unmapped meanwhile.
+      else ledger.owe([held])
     }
   })
   for (const port of taken) {
