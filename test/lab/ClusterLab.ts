@@ -191,18 +191,6 @@ table inet cut {
 END
 `
 
-/** Polls until the call succeeds with the port; returns the errors that came before, each once. */
-export const mapsSoon = (host: ClusterHost, port: number) => {
-  const errors = new Set<string>()
-  return Effect.as(
-    until(
-      Effect.tap(host.map(port), (mapped) =>
-        Effect.sync(() => {
-          if (typeof mapped === "string") errors.add(mapped)
-        })
-      ),
-      (mapped) => mapped === port
-    ),
-    errors
-  )
-}
+/** Polls until the port is mapped. */
+export const mapsSoon = (host: ClusterHost, port: number): Effect.Effect<number | string, LabError> =>
+  until(host.map(port), (mapped) => mapped === port)
