@@ -111,8 +111,10 @@ export const routeOf = (head: Head, options: RouteOptions): Route => {
 const refusedAsForeign = ({ origin, host = "" }: Head, { isOwnHost }: RouteOptions): Refusal | undefined => {
   if (origin !== undefined)
     return refusal(400, `Origin = ${preview(origin)}: must not be given: requests of web pages are refused`)
-  return isOwnHost === undefined ? undefined : refusedHost(host, isOwnHost, ownHostRule)
+  return refusedHost(host, isOwnHost ?? anyHost, ownHostRule)
 }
+
+const anyHost = () => true
 
 /** `rule` says which hosts are our own. */
 export const refusedHost = (
