@@ -8,7 +8,6 @@ import { answering, clientFlags, clientOf, interruptedIsFailure, wrongUsage } fr
 import { failed } from "./failure.ts"
 import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
-import { printable } from "./Table.ts"
 
 const parameters = {
   backend: Argument.String("NAME|ADDRESS").pipe(
@@ -30,7 +29,7 @@ const command = (name: "drain" | "undrain") =>
       const client = yield* clientOf(name, options)
       const bindings = yield* Effect.mapError(
         client.drain({ backend, ports, drained: name === "drain" }),
-        ({ message }) => failed(`${name}ing ${printable(backend)} failed`, message)
+        ({ message }) => failed(`${name}ing ${backend} failed`, message)
       )
       yield* Console.log(options.json ? jsonOf(bindings) : linesOf(name, bindings).join("\n"))
     }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)

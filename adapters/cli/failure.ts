@@ -1,5 +1,6 @@
 /** How a command ends: 0 done, 1 refused or failed with one line on stderr, 2 wrong usage. */
 import { Cause, Console, Effect, Option, Schema } from "effect"
+import { printable } from "./Table.ts"
 
 /** What failed and why, as one line. */
 export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {
@@ -29,5 +30,5 @@ const isUsageError = (error: unknown): boolean =>
 
 const oneLine = (error: unknown): string => {
   const message = error instanceof Error ? error.message : String(error)
-  return message.replaceAll(/\s*\n\s*/g, "; ")
+  return printable(message.replaceAll(/\s*\n\s*/g, "; "))
 }

@@ -7,6 +7,7 @@ import { answering, clientFlags, clientOf, interruptedIsFailure, wrongUsage } fr
 import { failed } from "./failure.ts"
 import { toggle } from "./flags.ts"
 import { mappingLines, sorted } from "./mappingTable.ts"
+import { printable } from "./Table.ts"
 
 const watchMillis = 1000
 
@@ -65,7 +66,7 @@ const watch = (listing: PluginClient["listPorts"]) =>
             mappingLines(listed.success, now, tableWidth()),
             JSON.stringify(listPortsResponse(listed.success))
           )
-        : show([`listing failed: ${listed.failure.message}`], listed.failure.message)
+        : show([printable(`listing failed: ${listed.failure.message}`)], listed.failure.message)
       yield* Effect.sleep(watchMillis)
     }
   })

@@ -15,7 +15,7 @@ export const mappingLines = (
   width: number
 ): ReadonlyArray<string> => {
   const rows = sorted(mappings)
-  const troubles = rows.flatMap(troubleText).flatMap((text) => wrapped(text, width))
+  const troubles = [...new Set(rows.flatMap(troubleText))].flatMap((text) => wrapped(text, width))
   return [
     ...tableLines(columnsOf(withServices(rows), nowMillis), width),
     ...(troubles.length > 0 ? ["", ...troubles] : [])
@@ -24,15 +24,14 @@ export const mappingLines = (
 
 /** Why mappings are not served, containers not published and interfaces waited for: too long for the table. */
 const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
-  const { container, labels, reason, state } = row
+  const { container, labels, reason } = row
   if (reason === undefined) return []
-  const why = state === "conflicted" ? reason : `it is redirected, but not relayed: ${reason}`
   const publish = labels.get(publishLabel) ?? (row.frontendIp === "" ? [] : listedFrontend(row))
   const what = [
     container === undefined ? (labels.get(toLabel) ?? []) : containerText(container),
     publish
   ].flat()
-  return [printable([...what, why].join(": "))]
+  return [printable([...what, reason].join(": "))]
 }
 
 /** Labels that are shown elsewhere. */
@@ -97,7 +96,6 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       owner: same(({ owner }) => owner),
       state: worst(members),
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
-      labels: new Map(),
       container: undefined,
       slots: undefined,
       connections: sum("connections"),
@@ -150,7 +148,10 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 4 }),
     column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
     column("REFUSED", refusedText, { dispensable: 2 }),
-    column("LABELS", ({ labels }) => labelsText(labels), { dispensable: 5, shrinksTo: 20 })
+    column("LABELS", ({ labels, backends }) => (backends === undefined ? labelsText(labels) : ""), {
+      dispensable: 5,
+      shrinksTo: 20
+    })
   ]
   // Drops a column in which nothing is known, as where the host counts no bytes.
   const known = (cells: ReadonlyArray<string>) => cells.some((cell) => cell !== "" && cell !== "-")

@@ -22,10 +22,14 @@ export function parseTarget(text: string): Result.Result<Target, string> {
 export const targetText = (target: Target): string =>
   target._tag === "Address" ? target.address.text : target.container
 
-/** Whether the mapping leads there: a container is named by its name, or by at least 12 digits of its id. */
+/**
+ * Whether the mapping leads there: a container is named by its name, or by at least 12 digits of its id. What `watch`
+ * could not publish is listed with the name alone.
+ */
 export const leadsTo = ({ backendIp, container = "" }: ListedMapping, target: Target): boolean => {
   if (target._tag === "Address")
     return Result.getOrUndefined(parseAddress(backendIp))?.key === target.address.key
   const id = container.slice(container.indexOf("/") + 1)
-  return container === `${target.container}/${id}` || (id !== "" && id === target.container.slice(0, 12))
+  const asId = /^[0-9a-f]{12,64}$/.test(target.container) ? target.container.slice(0, 12) : target.container
+  return container === `${target.container}/${id}` || (id !== "" && id === asId)
 }

@@ -31,7 +31,6 @@ import { optionalText, parsed, toggle } from "./flags.ts"
 import { sorted } from "./mappingTable.ts"
 import { type PortLine, portLines } from "./portRuns.ts"
 import { progress } from "./progress.ts"
-import { printable } from "./Table.ts"
 import { leadsTo, parseTarget, type Target, targetForm, targetText } from "./target.ts"
 import { errorsText, releaseEach } from "./unmapping.ts"
 
@@ -126,10 +125,9 @@ const choose = Effect.fnUntraced(function* (options: UnmapFlags, listed: Readonl
   const mappings = new Set([...found.values()].flat())
   const foreign = [...mappings].find((mapping) => !owned(mapping))
   if (foreign !== undefined) {
-    const whoseIs = printable(foreign.owner)
     return yield* failed(
       `unmapping ${listedFrontend(foreign)} failed`,
-      `it belongs to ${whoseIs}, not to ${printable(whose)}; to unmap it all the same add --owner ${whoseIs}`
+      `it belongs to ${foreign.owner}, not to ${whose}; to unmap it all the same add --owner ${foreign.owner}`
     )
   }
   for (const [{ interfaceName }, some] of found) {

@@ -2,6 +2,7 @@
 import * as Fs from "node:fs"
 import { Schema } from "effect"
 import { HttpCode, type HttpError } from "../node/HttpClient.ts"
+import { tlsProblem } from "../node/tlsProblem.ts"
 import type { PluginAddress } from "./PluginAddress.ts"
 
 /** No connection. `Denied`: the socket's permissions keep us out. `Tls`: the two sides don't trust each other. */
@@ -62,6 +63,8 @@ export class AnswerLost extends Schema.TaggedError<AnswerLost>()("AnswerLost", {
 
 export type ClientError = CannotConnect | CallRefused | NotTheProtocol | NotOffered | AnswerLost
 
+const plugin = { server: "the plugin", authority: "--tls-ca", certificate: "--tls-cert and --tls-key" }
+
 /** The error of a request without an answer. */
 export const requestError = (
   address: PluginAddress,
@@ -73,7 +76,7 @@ export const requestError = (
     return new NotTheProtocol({ where, method, detail: `it is no HTTP (${message})` })
   if (code === HttpCode.tooLong) return new NotTheProtocol({ where, method, detail: message })
   if (code === HttpCode.answerTimeout) return new AnswerLost({ where, method, detail: message })
-  const tls = tlsProblem(code, message)
+  const tls = tlsProblem(code, message, plugin)
   if (tls !== undefined) return new CannotConnect({ where, reason: "Tls", detail: tls })
   if (connected) return new AnswerLost({ where, method, detail: "the connection broke" })
   return new CannotConnect({ where, ...connectProblem(address, code, message) })
@@ -132,17 +135,4 @@ const groupName = (gid: number): string => {
     .split("\n")
     .find((entry) => entry.split(":")[2] === `${gid}`)
   return line?.split(":")[0] ?? `${gid}`
-}
-
-/** OpenSSL's message, and the option that fixes the problem. */
-const tlsProblem = (code: string, message: string): string | undefined => {
-  if (/CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/.test(code))
-    return "the plugin asks for a client certificate; give one by --tls-cert and --tls-key"
-  if (/UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_UNKNOWN/.test(code))
-    return `the plugin does not trust the client certificate (${message})`
-  if (/SELF_SIGNED|UNABLE_TO_(VERIFY|GET)|CERT_UNTRUSTED/.test(code))
-    return `its certificate is of no authority known here (${message}); give one by --tls-ca`
-  if (/CERT_|ALTNAME/.test(code)) return `its certificate does not fit (${message})`
-  if (/^ERR_SSL_|^EPROTO$/.test(code)) return `no TLS was agreed on (${message})`
-  return undefined
 }

@@ -27,8 +27,13 @@ const notThere = ({ message }: ClusterError, isAnyUp: boolean): Check =>
     ? warn("cluster", message, "start this member, or take it out of --cluster")
     : fail(message, "start etcd, or correct --cluster; what is published goes on meanwhile")
 
-/** The first that has been tried. */
-const oldest = { major: 3, minor: 4 }
+/** The first patch of each minor version of etcd 3 that neither ends a living lease nor loses events of a watch. */
+const sound: Readonly<Record<number, number>> = { 4: 31, 5: 13 }
+
+const isSound = (version: string): boolean => {
+  const [major = 0, minor = 0, patch = 0] = version.split(".").map(Number)
+  return major > 3 || (major === 3 && (minor > 5 || patch >= (sound[minor] ?? Number.POSITIVE_INFINITY)))
+}
 
 /** Several requests must fit into the third of a TTL after which a lease is renewed. */
 const slowPart = 30
@@ -52,9 +57,12 @@ const there = (status: EndpointStatus, isAnyUp: boolean, ttl: Duration.Duration)
       ? warn("cluster", `${found}; it has no leader`, remedy)
       : fail(`${found}; it has no leader`, remedy)
   }
-  const [major = 0, minor = 0] = version.split(".").map(Number)
-  if (major < oldest.major || (major === oldest.major && minor < oldest.minor))
-    return warn("cluster", found, `upgrade etcd to ${oldest.major}.${oldest.minor} or later`)
+  if (!isSound(version))
+    return warn(
+      "cluster",
+      found,
+      "upgrade etcd to 3.4.31, 3.5.13 or later: earlier ones may end the lease of a living host after a change of their leader"
+    )
   if (millis > Duration.toMillis(ttl) / slowPart)
     return warn(
       "cluster",

@@ -1,4 +1,5 @@
 /** Services of which no backend takes connections, as a running plugin lists them. Pure. */
+import { quoted } from "../../src/page/PageRows.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
@@ -42,9 +43,9 @@ const nameOf = (backend: ListedMapping): string =>
 const remedyOf = (backend: ListedMapping): string => {
   switch (backend.state) {
     case "drained":
-      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : nameOf(backend)}`
+      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : quoted(nameOf(backend))}`
     case "waiting":
-      return `docker inspect ${nameOf(backend)} (a failing health check; portmapper.health=ignore does without), or start another backend`
+      return `docker inspect ${quoted(nameOf(backend))} (a failing health check; portmapper.health=ignore does without), or start another backend`
     default:
       return "put that right, or start another backend: portmapper ls"
   }

@@ -4,7 +4,7 @@ import { idleLabel } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
-import type { Group, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import type { Group, PublishedPort, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
 import { groupKey } from "./Subscription.ts"
@@ -76,6 +76,20 @@ export const keyOf = (mapping: ListedMapping): string | undefined => {
   const place = interfaceOf(publish) === undefined ? undefined : host.success.key
   return groupKey(mapping.owner, id, publish, mapping.backendPort, place)
 }
+
+/** The groups that are drained, each at a frontend, as `drainedKey` has them. */
+export const drainedFrom = (listed: ReadonlyArray<ListedMapping>): ReadonlySet<string> =>
+  new Set(
+    listed.flatMap((mapping) => {
+      const key = keyOf(mapping)
+      const binding = bindingOf(mapping)
+      const isDrained = mapping.state === "drained" && key !== undefined && binding !== undefined
+      return isDrained ? [drainedKey(key, binding)] : []
+    })
+  )
+
+export const drainedKey = (group: string, { protocol, host, port }: PublishedPort): string =>
+  `${group} ${protocol} ${host.key} ${port}`
 
 const followedOf = ({
   labels

@@ -64,9 +64,6 @@ export const concerns = (
       (!desired.group.labels.has(shareLabel) || meansBackend(backend, entry.backend))
   )
 
-/** The label with the reason of a problem in a list. */
-const errorLabel = "portmapper.error"
-
 /** With the reason why a container does not wake, or is not stopped. */
 export const withReasons = (
   listed: ReadonlyArray<ListedMapping>,
@@ -79,10 +76,8 @@ export const withReasons = (
   )
   if (reasons.size === 0) return listed
   return listed.map((mapping) => {
-    const reason = reasons.get(keyOf(mapping) ?? "")
-    return reason === undefined
-      ? mapping
-      : { ...mapping, labels: new Map([...mapping.labels, [errorLabel, reason]]) }
+    const reason = mapping.reason ?? reasons.get(keyOf(mapping) ?? "")
+    return reason === undefined ? mapping : { ...mapping, reason }
   })
 }
 
@@ -107,7 +102,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     labels: new Map([
       [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
-      [errorLabel, detail]
+      ["portmapper.error", detail]
     ]),
     connections: undefined,
     bytesIn: undefined,

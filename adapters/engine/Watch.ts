@@ -48,15 +48,9 @@ export const startWatch = Effect.fnUntraced(function* ({
   const events = yield* Queue.unbounded<WatchEvent>()
   const oneAtATime = (yield* Semaphore.make(1)).withPermits(1)
 
-  const save = Effect.flatMap(record.isLost, (isLost) => {
-    const unsaved = state.takeUnsaved(isLost)
-    return unsaved === undefined
-      ? Effect.void
-      : Effect.catch(record.save(unsaved), ({ message }) =>
-          Effect.logError(`recording the subscriptions: ${message}`)
-        )
-  })
-  const resync = Effect.andThen(Queue.offer(events, { _tag: "Resync" }), save)
+  const save = savingOf(state, record)
+  const trySave = Effect.catch(save, ({ message }) => Effect.logError(message))
+  const resync = Queue.offer(events, { _tag: "Resync" })
 
   if (engine !== undefined)
     yield* Effect.forkScoped(listen(engine, (event) => Queue.offerUnsafe(events, event)))
@@ -68,11 +62,11 @@ export const startWatch = Effect.fnUntraced(function* ({
   )
   // The first event of an Engine is that it is connected, which may be long after the start.
   if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
-  const asked = { save, record, accepts, trustImageLabels, onConnected }
+  const asked = { save: trySave, record, accepts, trustImageLabels, onConnected }
   yield* Effect.forkScoped(work({ engine, interfaces, interfacesNamed, state, events, ...asked }, oneAtATime))
 
   const { listPorts } = base
-  const subscribing = { state, interfaces, onUndone: resync }
+  const subscribing = { state, interfaces, onUndone: Effect.andThen(resync, trySave) }
   const following = <A, E, R>(
     { publish }: Pick<FollowRequest, "publish">,
     subscribed: Effect.Effect<A, E, R>
@@ -91,7 +85,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     unmapPorts: (release) =>
       Effect.andThen(
         Effect.suspend(() => base.unmapPorts(state.releaseOf(release))),
-        Effect.suspend(() => (state.dismiss(release) ? resync : Effect.void))
+        Effect.suspend(() => (state.dismiss(release) ? Effect.andThen(resync, save) : Effect.void))
       ),
     followInterface: (request) => following(request, subscribeToInterface(subscribing, request)),
     ...(engine === undefined
@@ -104,11 +98,20 @@ export const startWatch = Effect.fnUntraced(function* ({
                 subscribeToContainer(subscribing, request, containers)
               )
             ),
-          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain) })
+          ...(base.drain === undefined ? {} : { drain: drainByName(engine, base.drain, resync) })
         }),
     ...(listPorts === undefined ? {} : { listPorts: Effect.map(listPorts, listing(state)) })
   })
 })
+
+/** What can't be saved is saved with the next change, at the latest with the next reconciliation. */
+const savingOf = (state: WatchState, record: WatchRecord["Service"]) =>
+  Effect.flatMap(record.isLost, (isLost) => {
+    const unsaved = state.takeUnsaved(isLost)
+    return unsaved === undefined
+      ? Effect.void
+      : Effect.tapError(record.save(unsaved), () => Effect.sync(() => state.notSaved()))
+  })
 
 /** What the driver lists, with what it does not know. */
 const listing =
@@ -142,16 +145,23 @@ const listenToInterfaces = (
 
 /** The Engine knows the names and addresses of all containers, also of those that other callers map. */
 const drainByName =
-  (engine: Engine["Service"], drain: NonNullable<Driver["Service"]["drain"]>): typeof drain =>
+  (
+    engine: Engine["Service"],
+    drain: NonNullable<Driver["Service"]["drain"]>,
+    onDrained: Effect.Effect<unknown>
+  ): typeof drain =>
   (request) =>
-    Effect.flatMap(Effect.option(engine.containers), (containers) => {
-      const found = Result.getOrUndefined(
-        findContainer(
-          request.backend,
-          Option.getOrElse(containers, () => [])
+    Effect.option(engine.containers).pipe(
+      Effect.flatMap((containers) => {
+        const found = Result.getOrUndefined(
+          findContainer(
+            request.backend,
+            Option.getOrElse(containers, () => [])
+          )
         )
-      )
-      if (found === undefined) return drain(request)
-      const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
-      return drain({ ...request, addresses })
-    })
+        if (found === undefined) return drain(request)
+        const addresses = found.attachments.flatMap(({ v4, v6 }) => [v4 ?? [], v6 ?? []].flat())
+        return drain({ ...request, container: found.id, addresses })
+      }),
+      Effect.tap(onDrained)
+    )

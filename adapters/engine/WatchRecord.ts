@@ -22,7 +22,7 @@ export class RecordError extends Schema.TaggedError<RecordError>()("RecordError"
   detail: Schema.String
 }) {
   override get message(): string {
-    return `${this.path}: ${this.detail}`
+    return `the watch's record ${this.path}: ${this.detail}`
   }
 }
 

@@ -16,7 +16,14 @@ import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
 import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
-import { type Observed, type ObservedGroup, observedFrom, signatureOf } from "./Observed.ts"
+import {
+  drainedFrom,
+  drainedKey,
+  type Observed,
+  type ObservedGroup,
+  observedFrom,
+  signatureOf
+} from "./Observed.ts"
 import { concerns, problemsText, type StandingProblem, standingFrom } from "./Problems.ts"
 import { Sleepers, type SleepingContainer } from "./Sleepers.ts"
 import {
@@ -34,11 +41,16 @@ import {
 import type { WatchEvent } from "./WatchEvents.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
+/** No client waits longer. */
+const longestWaitMillis = 600_000
+
 /** A stop takes ten seconds by default, and may be given more. */
 const stoppingMillis = 60_000
 
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
+  /** As of the last listing, which follows each drain. */
+  #drained: ReadonlySet<string> = new Set()
   readonly #granted: Map<string, number>
   #subscriptions: ReadonlyArray<Subscription>
   /** Ports of labels that a user unmapped: not mapped again until their containers are restarted. */
@@ -50,6 +62,8 @@ export class WatchState {
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
   readonly #logged = new Map<string, string>()
+  /** When a client last waited at a frontend, until it is known who sleeps there. */
+  readonly #waited = new Map<string, number>()
   #unsaved = false
 
   readonly sleepers: Sleepers
@@ -106,6 +120,7 @@ export class WatchState {
     const observed = observedFrom(listed, this.#observed)
     this.#observed.clear()
     for (const [key, group] of observed) this.#observed.set(key, group)
+    this.#drained = drainedFrom(listed)
   }
 
   /** An event of the Engine, or of what was done for a container that sleeps. */
@@ -120,8 +135,7 @@ export class WatchState {
         this.reconnected()
         break
       case "Waits":
-        for (const { id } of this.fellows().get(frontendOf(event.frontend)) ?? [])
-          sleepers.wanted(id, nowMillis)
+        this.#waited.set(frontendOf(event.frontend), nowMillis)
         break
       case "Started":
         sleepers.started(event.id, event.why, nowMillis)
@@ -326,13 +340,38 @@ export class WatchState {
     return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
   }
 
-  /** The containers that sleep behind each frontend that has any; those that share it, the oldest first. */
+  /** Where clients waited; which containers sleep there may be known only later. */
+  takeWaited(nowMillis: number): void {
+    const fellows = this.fellows()
+    for (const [frontend, atMillis] of this.#waited) {
+      const there = fellows.get(frontend)
+      for (const { id } of there ?? []) this.sleepers.wanted(id, atMillis)
+      if (there !== undefined || nowMillis - atMillis > longestWaitMillis) this.#waited.delete(frontend)
+    }
+  }
+
+  /**
+   * The containers that sleep behind each frontend that has any and leads to them, drained ones apart; those that share
+   * it, the oldest first.
+   */
   fellows(): ReadonlyMap<string, ReadonlyArray<SleepingContainer>> {
     const found = new Map<string, Array<SleepingContainer>>()
     for (const sleeper of this.sleepers.all)
-      for (const frontend of new Set(this.bindingsOf(sleeper).map(frontendOf)))
+      for (const frontend of this.#frontendsOf(sleeper))
         found.set(frontend, [...(found.get(frontend) ?? []), sleeper])
     return found
+  }
+
+  #frontendsOf({ ports }: SleepingContainer): ReadonlySet<string> {
+    const bindings = [...ports.keys()].flatMap((key) =>
+      (this.#observed.get(key)?.bindings ?? []).filter((each) => !this.#drained.has(drainedKey(key, each)))
+    )
+    return new Set(bindings.map(frontendOf))
+  }
+
+  /** What was taken last could not be saved. */
+  notSaved(): void {
+    this.#unsaved = true
   }
 
   #hold(key: string, group: ObservedGroup): void {

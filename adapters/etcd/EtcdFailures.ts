@@ -1,6 +1,7 @@
 /** What a failed request to etcd means. Pure. Source: etcd 3.4 etcdserver/api/v3rpc/rpctypes/error.go. */
 import { ClusterError, type ClusterErrorReason } from "../../src/cluster/Etcd.ts"
 import { type HttpAnswer, HttpCode, type HttpError } from "../node/HttpClient.ts"
+import { tlsProblem } from "../node/tlsProblem.ts"
 import { decodeFailure } from "./EtcdMessages.ts"
 
 /** etcd said no, which means something to the method or to the login. `message` has etcd's words. */
@@ -48,11 +49,13 @@ export const errorAt = (
 ): ClusterError =>
   new ClusterError({ reason, endpoint, detail, mayBeDone: reason === "Unreachable" && writes })
 
+const etcd = { server: "etcd", authority: "--cluster-ca", certificate: "--cluster-cert and --cluster-key" }
+
 /** No answer came. */
 export const withoutAnswer = (asked: Asked, { code, message, connected }: HttpError): ClusterError => {
   const at = { ...asked, writes: asked.writes && connected }
-  if (/^(ERR_TLS|ERR_SSL|CERT|DEPTH|SELF_SIGNED|UNABLE_TO|EPROTO)/.test(code))
-    return errorAt(at, "Unreachable", `no trust by TLS: ${message}`)
+  const tls = tlsProblem(code, message, etcd)
+  if (tls !== undefined) return errorAt(at, "Unreachable", tls)
   switch (code) {
     case HttpCode.answerTimeout:
       return errorAt(at, "Unreachable", `no answer: ${message}`)

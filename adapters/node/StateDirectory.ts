@@ -57,6 +57,11 @@ export const touchPrivateUnsafe = (path: string): void => {
 /** Writes a small private file atomically: a reader sees the old text or the new. Throws. */
 export const writePrivateUnsafe = (path: string, text: string): void => {
   const unfinished = Path.join(Path.dirname(path), `.${Path.basename(path)}.${process.pid}`)
-  Fs.writeFileSync(unfinished, text, { mode: 0o600 })
-  Fs.renameSync(unfinished, path)
+  try {
+    Fs.writeFileSync(unfinished, text, { mode: 0o600 })
+    Fs.renameSync(unfinished, path)
+  } catch (error) {
+    Fs.rmSync(unfinished, { force: true })
+    throw error
+  }
 }

@@ -27,16 +27,19 @@ export const run = async (): Promise<void> => {
   try {
     const alone = await start(undo, "alone", false)
     const joined = await start(undo, "joined", true)
-    const subjects = [8080, 0].flatMap((port) =>
+    const pairs = [0, 8080].map((port) =>
       [alone, joined].map((plugin): Subject => ({ plugin, port, samples: newSamples() }))
     )
+    const subjects = pairs.flat()
     const warm = (subject: Subject, calls: number) => measure({ ...subject, samples: newSamples() }, calls)
-    for (const subject of subjects) await warm(subject, 500)
-    for (let round = 0; round < rounds; round++)
-      for (const subject of subjects) {
-        await warm(subject, 5)
-        await measure(subject, callsPerRound)
-      }
+    for (const pair of pairs) {
+      for (const subject of pair) await warm(subject, 1000)
+      for (let round = 0; round < rounds; round++)
+        for (const subject of pair) {
+          await warm(subject, 5)
+          await measure(subject, callsPerRound)
+        }
+    }
     print(subjects)
     for (const subject of subjects.filter(({ plugin }) => plugin === joined)) {
       const before = await writesOf(joined)

@@ -1,5 +1,5 @@
 /** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
-import { Duration, Effect, Exit } from "effect"
+import { type Duration, Effect, Exit } from "effect"
 import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
 import type { CellState, Claim, ClaimName, ClaimOutcome, HeldClaim, Session } from "./ClusterState.ts"
 import { type Doubt, made, makeDoubts } from "./Doubts.ts"
@@ -12,6 +12,7 @@ import {
   type Transaction
 } from "./Etcd.ts"
 import { readKeys } from "./readKeys.ts"
+import { noAnswer } from "./retryEtcd.ts"
 
 /** Beside the claims a transaction moves the cell, and reads it. */
 const mostClaims = mostOperations - 2
@@ -46,7 +47,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
       if (claims.length === 0 || claims.length > mostClaims)
         return yield* refused(`1 to ${mostClaims} claims are made at once, not ${claims.length}`)
       yield* doubts.settleCell(seen.cell)
-      const doubt: Doubt = { ...seen, lease: session.lease, claims }
+      const doubt: Doubt = { cell: seen.cell, revision: seen.revision, host: session.host, claims }
       const { revision, reads } = yield* Effect.onExit(
         etcd.transact(claimAll(keys, session, seen, claims)),
         (exit) => (isCertain(exit) ? Effect.void : doubts.add(doubt))
@@ -56,7 +57,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
     },
     Effect.timeoutOrElse({
       duration: patience,
-      orElse: () => Effect.fail(doubts.trouble() ?? tooLate(patience))
+      orElse: () => Effect.fail(doubts.trouble() ?? noAnswer(patience))
     })
   )
 
@@ -118,14 +119,6 @@ const releaseOne = (keys: ClusterKeys, { cell, name, revision }: HeldName): Oper
 
 const refused = (detail: string) =>
   new ClusterError({ reason: "Refused", endpoint: undefined, detail, mayBeDone: false })
-
-const tooLate = (patience: Duration.Duration) =>
-  new ClusterError({
-    reason: "Unreachable",
-    endpoint: undefined,
-    detail: `no answer within ${Duration.toSeconds(patience)} s`,
-    mayBeDone: true
-  })
 
 /** All of it was done, or nothing of it was, nor will be. */
 const isCertain = (exit: Exit.Exit<unknown, ClusterError | LeaseLost>): boolean => {

@@ -1,5 +1,5 @@
 /** A host's allocator that gives out what the ledger covers, and tells the ledger what the host has reserved. */
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import {
   type Claimant,
   type ClusterUnavailable,
@@ -12,7 +12,7 @@ import type { Frontend } from "../ports/PortTable.ts"
 import { isLoopback } from "../protocol/Address.ts"
 import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
 import { cellOf } from "./Cells.ts"
-import { holderHere, type Member, mayGrant, whyNot } from "./Member.ts"
+import { holderHere, type Member, mayGrantBy, whyNot } from "./Member.ts"
 import { unavailable } from "./PortClaiming.ts"
 
 type Allocator = PortAllocator["Service"]
@@ -38,19 +38,15 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
       const outer = frontends.filter((each) => !isLoopback(each.host))
       if (claimant === undefined || outer.length === 0)
         return noted(host.reserve(frontends, ports, beside, options), undefined)
-      const refused = refusal(member, outer, ports, claimant)
-      if (refused !== undefined) return Effect.fail(refused)
-      const reserve = Effect.suspend(() => {
-        const protocols = [...new Set(outer.map(({ protocol }) => protocol))]
+      return Clock.clockWith((clock): Effect.Effect<ReadonlyArray<Hold>, PortError> => {
+        const refused = refusal(member, outer, ports, claimant)
+        if (refused !== undefined) return Effect.fail(refused)
+        if (!isKept && !mayGrantBy(clock, member))
+          return Effect.fail(unavailable(outer[0], ports, whyNot(member)))
+        const protocols = outer.map(({ protocol }) => protocol)
         const outside = ports._tag === "Exact" ? [] : [ledger.outside(ports._tag, protocols)]
         return noted(host.reserve(frontends, ports, beside, { except: [...except, ...outside] }), claimant)
       })
-      if (isKept) return reserve
-      return Effect.flatMap(
-        mayGrant(member),
-        (may): Effect.Effect<ReadonlyArray<Hold>, PortError> =>
-          may ? reserve : Effect.fail(unavailable(outer[0], ports, whyNot(member)))
-      )
     },
     release: (holds) =>
       Effect.map(host.release(holds), () => {

@@ -86,9 +86,9 @@ const portClaims = Effect.fnUntraced(function* (
   return {
     during: (wanted, attempt) => {
       if (wanted.length === 0) return attempt
-      const isEphemeral = wanted.some(({ ports }) => ports._tag === "Ephemeral")
-      const claimed = claimDuring(member, hunting, wanted, attempt)
-      return isEphemeral ? Effect.tap(claimed, () => (isLow(member) ? low.open : Effect.void)) : claimed
+      // Taken while the call is under way, for the next ones.
+      if (isLow(member) && wanted.some(({ ports }) => ports._tag === "Ephemeral")) low.openUnsafe()
+      return claimDuring(member, hunting, wanted, attempt)
     },
     reclaim: (wanted) => (wanted.length === 0 ? Effect.void : reclaim(member, wanted)),
     settle: ({ named, isNeeded, exclusively }) =>

@@ -53,7 +53,7 @@ export class ClusterStore extends Context.Service<
     readonly renew: (session: Session) => Effect.Effect<LeaseSpan, ClusterError | LeaseLost>
     /**
      * Lets the host's place and claims live for `absence` without being renewed: the last thing before a clean stop.
-     * After a failure or a kill some claims live for it, and the others for the rest of the TTL.
+     * After a failure or a kill some claims live for it, and the others for another TTL at most.
      */
     readonly leave: (
       session: Session,

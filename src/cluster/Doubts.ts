@@ -1,27 +1,27 @@
 /**
  * Claims of which nobody knows whether they were made, since the reply was lost. A doubt is settled by reading back whether
- * the first of its keys is there, on its lease and created since. If not, the same transaction moves the cell, so that a
- * request which is still on its way finds the cell changed and does nothing.
+ * the first of its keys has been created since. If not, the same transaction moves the cell, so that a request which is still
+ * on its way finds the cell changed and does nothing.
  */
 import { Effect, Latch, Random, Semaphore } from "effect"
 import { type ClusterKeys, cellState } from "./ClusterKeys.ts"
 import type { CellState, Claim, ClaimName, HeldClaim } from "./ClusterState.ts"
-import type { ClusterError, Etcd, LeaseId, Operation, Transaction } from "./Etcd.ts"
+import type { ClusterError, Etcd, Operation, Transaction } from "./Etcd.ts"
 
 export interface Doubt {
   readonly cell: string
   /** The cell's, that the claims were made on. */
   readonly revision: number
-  readonly lease: LeaseId
+  readonly host: string
   readonly claims: ReadonlyArray<Claim>
 }
 
-/** The claims that it made; none where it made none. */
+/** The claims that it made, on whatever lease of the host they are by now; none where it made none. */
 export const made = (doubt: Doubt, { claims }: CellState): ReadonlyArray<HeldClaim> => {
   const values = new Map(doubt.claims.map(({ name, value }) => [name, value]))
   return claims.filter(
-    ({ name, value, lease, revision }) =>
-      value === values.get(name) && lease === doubt.lease && revision > doubt.revision
+    ({ name, value, host, revision }) =>
+      value === values.get(name) && host === doubt.host && revision > doubt.revision
   )
 }
 
@@ -81,16 +81,12 @@ export const makeDoubts = Effect.fnUntraced(function* (
   }
 })
 
-/** Reads the cell. Moves it, unless the claims are there. */
-const readOrMove = (keys: ClusterKeys, { cell, revision, lease, claims }: Doubt): Transaction => {
+/** Reads the cell. Moves it, unless the first of the claims is there, or another host's, which has moved the cell. */
+const readOrMove = (keys: ClusterKeys, { cell, revision, claims }: Doubt): Transaction => {
   const key = keys.cell(cell)
-  const first = keys.claim(cell, claims[0]?.name ?? "")
   const read: Operation = { _tag: "Read", prefix: key }
   return {
-    compare: [
-      { _tag: "Lease", key: first, is: lease },
-      { _tag: "CreatedAfter", key: first, revision }
-    ],
+    compare: [{ _tag: "CreatedAfter", key: keys.claim(cell, claims[0]?.name ?? ""), revision }],
     success: [read],
     failure: [{ _tag: "Put", key, value: "" }, read]
   }

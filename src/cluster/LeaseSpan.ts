@@ -22,9 +22,10 @@ export const startSpan = (ttlMillis: number): Effect.Effect<LeaseSpan> =>
 
 /** How long it surely lives on, in milliseconds; 0 where it may have ended. */
 export const sureMillis = (span: LeaseSpan): Effect.Effect<number> =>
-  Clock.clockWith((clock) =>
-    Effect.sync(() => {
-      const monotonic = Number(span.monotonicNanos - clock.monotonicTimeNanosUnsafe()) / 1e6
-      return Math.max(0, Math.min(monotonic, span.epochMillis - clock.currentTimeMillisUnsafe()))
-    })
-  )
+  Clock.clockWith((clock) => Effect.succeed(sureMillisBy(clock, span)))
+
+/** The same, by clocks that the caller has at hand. */
+export const sureMillisBy = (clock: Clock.Clock, { monotonicNanos, epochMillis }: LeaseSpan): number => {
+  const monotonic = Number(monotonicNanos - clock.monotonicTimeNanosUnsafe()) / 1e6
+  return Math.max(0, Math.min(monotonic, epochMillis - clock.currentTimeMillisUnsafe()))
+}

@@ -2,13 +2,13 @@
  * This host as a member of the cluster: its session, what it has claimed, and whether it may grant anything. It may not
  * before it knows what it still holds, nor once its lease may have ended; what it serves goes on meanwhile.
  */
-import { type Duration, Effect, Latch, Queue, Semaphore } from "effect"
+import { Clock, type Duration, Effect, Latch, Queue, Semaphore } from "effect"
 import type { ClusterPort } from "../ports/PortClaims.ts"
 import { excluderOf, holderText } from "./Cells.ts"
 import type { CellState, Claim, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterStore } from "./ClusterStore.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { type LeaseSpan, sureMillis } from "./LeaseSpan.ts"
+import { type LeaseSpan, sureMillisBy } from "./LeaseSpan.ts"
 import { Ledger } from "./Ledger.ts"
 import { Replica } from "./Replica.ts"
 
@@ -39,6 +39,8 @@ export interface Member {
   readonly granting: Latch.Latch
   /** Something cast doubt on what the ledger says is held. */
   readonly doubt: Queue.Queue<void>
+  /** Somebody waits for a renewal: the lease may have ended, or a clock was set forward. */
+  readonly renewal: Queue.Queue<void>
   readonly lost: Queue.Queue<ClusterPort>
   /** One claim at a time in a cell; all of them for a moment in which no claim is under way. */
   readonly stripes: ReadonlyArray<Semaphore.Semaphore>
@@ -61,6 +63,7 @@ export const makeMember = Effect.fnUntraced(function* (
     ...{ trouble: undefined, interruptedMillis: undefined },
     granting: yield* Latch.make(),
     doubt: yield* Queue.sliding<void>(1),
+    renewal: yield* Queue.sliding<void>(1),
     lost: yield* Queue.unbounded<ClusterPort>(),
     stripes: yield* Effect.replicateEffect(Semaphore.make(1), stripeCount),
     taking: yield* Semaphore.make(1),
@@ -78,11 +81,11 @@ export const ungranted = (detail: string): Ungranted => ({ _tag: "Ungranted", de
 
 /** Whether the lease surely lives, and everything is known that hangs on it. */
 export const mayGrant = (member: Member): Effect.Effect<boolean> =>
-  Effect.suspend(() =>
-    member.isProven && member.span !== undefined
-      ? Effect.map(sureMillis(member.span), (millis) => millis > 0)
-      : Effect.succeed(false)
-  )
+  Clock.clockWith((clock) => Effect.succeed(mayGrantBy(clock, member)))
+
+/** The same, by clocks that the caller has at hand. */
+export const mayGrantBy = (clock: Clock.Clock, { isProven, span }: Member): boolean =>
+  isProven && span !== undefined && sureMillisBy(clock, span) > 0
 
 /**
  * Succeeds with the session once the host may grant; the caller bounds it. Fails at once where the store has failed and
@@ -97,6 +100,7 @@ export const untilGranting = (member: Member): Effect.Effect<Session, Ungranted>
         return yield* Effect.fail(ungranted(trouble))
       if (may && session !== undefined) return session
       yield* member.granting.close
+      yield* Queue.offer(member.renewal, undefined)
       yield* member.granting.await
     }
   })

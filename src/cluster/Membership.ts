@@ -102,18 +102,21 @@ const proving = Effect.fnUntraced(function* (member: Member, session: Session): 
   }
 })
 
-/** Renews the lease, and retries what could not be given back. Returns once the lease has ended. */
+/** Renews the lease, and gives back what could not be, or is nobody's. Returns once the lease has ended. */
 const renewing = Effect.fnUntraced(function* (member: Member, session: Session): Effect.fn.Return<void> {
   const ttl = Duration.toMillis(member.options.ttl)
   let failed = ""
   while (true) {
-    yield* pause(failed === "" ? ttl / 3 : ttl / 10)
+    const due = pause(failed === "" ? ttl / 3 : ttl / 10)
+    // Not again and again while etcd does not answer.
+    yield* failed === "" ? Effect.raceFirst(due, Queue.take(member.renewal)) : due
     const renewed = yield* Effect.result(noting(member, member.store.renew(session)))
     if (Result.isSuccess(renewed)) {
       member.span = renewed.success
       if (yield* mayGrant(member)) yield* member.granting.open
       if (failed !== "") yield* Effect.logInfo("the cluster answers again")
       failed = ""
+      yield* sweep(member)
       yield* Effect.ignore(giveBack(member))
     } else {
       if (renewed.failure._tag === "LeaseLost") return
@@ -124,6 +127,28 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
     }
   }
 })
+
+/**
+ * Owes the claims of this host that nobody here knows: made by a process that was killed before the answer came, and
+ * carried out after its successor had looked.
+ */
+const sweep = (member: Member): Effect.Effect<void> => {
+  const { ledger, replica, options } = member
+  const unknown = () =>
+    member.isProven
+      ? [...replica.claims()].filter(
+          ({ host, name, revision }) => host === options.host && ledger.epochOf(name) !== revision
+        )
+      : []
+  return Effect.suspend(() =>
+    unknown().length === 0
+      ? Effect.void
+      : betweenClaims(
+          member,
+          Effect.sync(() => ledger.owe(unknown()))
+        )
+  )
+}
 
 /** Compares the ledger with the store, and claims again what is missing. What another host has by now is lost. */
 const prove = Effect.fnUntraced(function* (
@@ -208,15 +233,19 @@ const claimAgain = Effect.fnUntraced(function* (
   const decide = (state: CellState) =>
     Effect.sync(() => {
       const excluded = (port: OwnPort) => excluderOf(state, options.host, { ...port, ...port.claimant })
-      taken = part.filter((port) => excluded(port) !== undefined)
-      return part
+      const wanted = part.filter((port) => ledger.has(port))
+      taken = wanted.filter((port) => excluded(port) !== undefined)
+      return wanted
         .filter((port) => !taken.includes(port))
         .map((port) => claimOf(options.host, portClaim(port, port.claimant, nowMillis)))
     })
   yield* claimIn(member, session, cellOf(first.port), decide, (claims) => {
     for (const held of claims) {
       const item = itemOf(held)
-      if (item._tag === "Port") for (const port of part) if (keyOf(port) === keyOf(item)) port.claim = held
+      const port = item._tag === "Port" ? part.find((each) => keyOf(each) === keyOf(item)) : undefined
+      if (port !== undefined && ledger.has(port)) port.claim = held
+      // It was unmapped meanwhile.
+      else ledger.owe([held])
     }
   })
   for (const port of taken) {

@@ -48,8 +48,9 @@ export const makeSessions = (etcd: Etcd["Service"], keys: ClusterKeys) => ({
     const found = yield* readHost(etcd, keys, host)
     if (found?.record === undefined || !found.record.leases.includes(lease))
       return yield* new LeaseLost({ lease })
+    const leases = (yield* living(etcd, found.record.leases)).map((each) => each.lease)
     const to = yield* etcd.grant(absence)
-    const record = { ...found.record, absent: true, leases: [to, ...found.record.leases] }
+    const record = { ...found.record, absent: true, leases: [to, ...leases] }
     const isLeft = yield* moveHost(etcd, keys.host(host), record, to, found.entry.revision)
     if (!isLeft) return yield* new LeaseLost({ lease })
   }),
@@ -72,23 +73,28 @@ const tryOpen = Effect.fnUntraced(function* (
   const found = yield* readHost(etcd, keys, host)
   if (found !== undefined && found.record?.identity !== identity)
     return yield* new HostTaken({ host, address: found.record?.address })
-  const earlier: Array<LeaseId> = []
-  let same: LeaseId | undefined
-  for (const lease of found?.record?.leases ?? []) {
-    const state = yield* etcd.leaseState(lease)
-    if (state !== undefined) earlier.push(lease)
-    if (state !== undefined && Duration.equals(state.granted, ttl)) same ??= lease
-  }
+  const earlier = yield* living(etcd, found?.record?.leases ?? [])
+  const same = earlier.find(({ granted }) => Duration.equals(granted, ttl))?.lease
   const ttlMillis = Duration.toMillis(ttl)
   const span = yield* startSpan(ttlMillis)
   const lease = same ?? (yield* etcd.grant(ttl))
   if (same !== undefined) yield* etcd.keepAlive(same)
-  const others = earlier.filter((each) => each !== lease)
+  const others = earlier.map((each) => each.lease).filter((each) => each !== lease)
   const record = { identity, ...(address === undefined ? {} : { address }), leases: [lease, ...others] }
   const meanwhile = others.length === 0 ? lease : (found?.entry.lease ?? lease)
   const isOurs = yield* moveHost(etcd, keys.host(host), record, meanwhile, found?.entry.revision ?? 0)
   if (!isOurs && same === undefined) yield* etcd.revoke(lease)
   return isOurs ? { session: { host, lease, ttlMillis }, span } : undefined
+})
+
+/** Those that have not ended. */
+const living = Effect.fnUntraced(function* (etcd: Etcd["Service"], leases: ReadonlyArray<LeaseId>) {
+  const found: Array<{ readonly lease: LeaseId; readonly granted: Duration.Duration }> = []
+  for (const lease of leases) {
+    const state = yield* etcd.leaseState(lease)
+    if (state !== undefined) found.push({ lease, granted: state.granted })
+  }
+  return found
 })
 
 const readHost = Effect.fnUntraced(function* (etcd: Etcd["Service"], keys: ClusterKeys, host: string) {
@@ -138,16 +144,18 @@ const writeHost = Effect.fnUntraced(function* (
   return isOurs ? entry.revision : undefined
 })
 
-/** Moves every key that hangs on `from`, but for the host's. */
+/** Moves every key that hangs on `from`, but for the host's. Fails where that lease ends before all have moved. */
 const moveKeys = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   from: LeaseId,
   to: LeaseId,
   hostKey: string
 ) {
+  yield* etcd.keepAlive(from)
   while (true) {
     const state = yield* etcd.leaseState(from)
-    const moving = (state?.keys ?? []).filter((key) => key !== hostKey)
+    if (state === undefined) return yield* new LeaseLost({ lease: from })
+    const moving = state.keys.filter((key) => key !== hostKey)
     if (moving.length === 0) return
     for (let start = 0; start < moving.length; start += movesAtOnce)
       yield* etcd.transact({

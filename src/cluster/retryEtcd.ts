@@ -48,7 +48,7 @@ const pauses = Schedule.addDelay(Schedule.forever, () =>
   Effect.map(Random.nextBetween(pauseMillis.least, pauseMillis.most), Duration.millis)
 )
 
-const noAnswer = (patience: Duration.Duration) =>
+export const noAnswer = (patience: Duration.Duration) =>
   new ClusterError({
     reason: "Unreachable",
     endpoint: undefined,

@@ -49,11 +49,11 @@ export const drainIn = (
 /** The mappings that lead to the backend, by its ports if the request names some. */
 const named = (
   all: ReadonlyArray<MappingEntry>,
-  { backend, addresses = [], ports }: DrainRequest
+  { backend, addresses = [], container = backend, ports }: DrainRequest
 ): Result.Result<ReadonlyArray<MappingEntry>, DrainRefused> => {
   const keys = new Set(addresses.map(({ key }) => key))
   const leading = all.filter(
-    ({ mapping }) => keys.has(mapping.backend.address.key) || isOfContainer(mapping, backend)
+    ({ mapping }) => keys.has(mapping.backend.address.key) || isOfContainer(mapping, container)
   )
   if (leading.length === 0) return refused(`nothing leads to ${backend}${backendsText(all)}`)
   const containers = new Set(leading.flatMap(({ mapping }) => containerNames(mapping)?.id ?? []))
@@ -81,13 +81,10 @@ const containerNames = ({
   return known === undefined ? undefined : { name, id: known }
 }
 
-/** By its name, its id, or the beginning of its id. */
+/** By its name, or by at least 12 digits of its id: fewer may be the name of a container that has no mapping. */
 const isOfContainer = (mapping: Mapping, text: string): boolean => {
   const names = containerNames(mapping)
-  if (names === undefined || text === "") return false
-  return (
-    names.name === text || (/^[0-9a-f]+$/.test(text) && names.id.startsWith(text.slice(0, names.id.length)))
-  )
+  return names !== undefined && (names.name === text || names.id === text.slice(0, 12))
 }
 
 const isAt = ({ protocol, host, port, labels }: Mapping, asked: Unpublish): boolean =>

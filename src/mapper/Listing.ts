@@ -133,7 +133,7 @@ const listedOf = (
     container: containerOf(mapping, backends),
     service: share && nameOf(share.service),
     slots: share && { has: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
-    reason: isConflicted(entry) || resources.relayPending ? entry.reason : undefined,
+    reason: reasonOf(entry),
     carriers: {
       socket: resources.hold !== undefined,
       kernel: resources.rules.some((rule) => rule._tag === "Redirect" && !redirectsNothing(rule)),
@@ -144,6 +144,12 @@ const listedOf = (
     bytesOut,
     refused
   }
+}
+
+const reasonOf = (entry: MappingEntry): string | undefined => {
+  const { reason, resources } = entry
+  if (isConflicted(entry) || reason === undefined) return reason
+  return resources.relayPending ? `it is redirected, but not relayed: ${reason}` : undefined
 }
 
 /** A standby of an entry in conflict would not be served either. */

@@ -2,6 +2,7 @@
 import { Result } from "effect"
 import { hostText, parseAddress } from "../protocol/Address.ts"
 import type { ListedMapping } from "../protocol/Driver.ts"
+import { followedInterface } from "../protocol/FollowLabels.ts"
 import { shortened } from "../protocol/GoJson.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
 import { protocolOfNumber } from "../protocol/Protocol.ts"
@@ -31,19 +32,22 @@ type Traffic = Pick<
 const errorLabel = "portmapper.error"
 const containerLabel = "portmapper.container"
 
+type Frontend = Pick<ListedMapping, "frontendIp" | "labels">
+
+/** The address; the name of the interface while that has none. */
+const hostOf = ({ frontendIp, labels }: Frontend): string =>
+  frontendIp === "" ? (followedInterface(labels) ?? "") : frontendIp
+
 /** Identifies a row for good. What `watch` could not publish may have no backend, and is named by its container. */
-export const keyOf = ({
-  protocol,
-  frontendIp,
-  frontendPort,
-  backendIp,
-  backendPort,
-  labels
-}: Pick<
-  ListedMapping,
-  "protocol" | "frontendIp" | "frontendPort" | "backendIp" | "backendPort" | "labels"
->): string => {
-  const ends = [protocolText(protocol), endText(frontendIp, frontendPort), endText(backendIp, backendPort)]
+export const keyOf = (
+  listed: Frontend & Pick<ListedMapping, "protocol" | "frontendPort" | "backendIp" | "backendPort">
+): string => {
+  const { protocol, frontendPort, backendIp, backendPort, labels } = listed
+  const ends = [
+    protocolText(protocol),
+    endText(hostOf(listed), frontendPort),
+    endText(backendIp, backendPort)
+  ]
   if (labels.has(errorLabel))
     ends.push(labels.get(containerLabel) ?? "", labels.get("portmapper.publish") ?? "")
   return cut(ends.join(" "))
@@ -54,11 +58,11 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
   return {
     key,
     protocol: protocolText(listed.protocol),
-    address: cut(listed.frontendIp),
+    address: cut(hostOf(listed)),
     port: listed.frontendPort,
     service: service === undefined ? null : cut(service),
     backend: {
-      address: cut(listed.backendIp),
+      address: isResting(listed.state) ? "" : cut(listed.backendIp),
       port: listed.backendPort,
       container: cutOrNull(listed.container ?? labels.get(containerLabel)),
       slots: slots === undefined ? null : { has: slots.has, of: slots.of }
@@ -82,8 +86,8 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
 }
 
 /** `0.0.0.0:8080/tcp`, as `doctor` writes it. */
-const frontendOf = ({ protocol, frontendIp, frontendPort }: ListedMapping): string =>
-  `${endText(frontendIp, frontendPort)}/${protocolText(protocol)}`
+const frontendOf = (listed: ListedMapping): string =>
+  `${endText(hostOf(listed), listed.frontendPort)}/${protocolText(listed.protocol)}`
 
 const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem"] => {
   const { state, reason, container } = listed
@@ -100,15 +104,14 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     const why = reason ?? "it can't be served at the moment"
     return problem("error", why, remedyOf(why, listed))
   }
-  if (reason !== undefined)
-    return problem("warning", `it is redirected, but not relayed: ${reason}`, remedyOf(reason, listed))
+  if (reason !== undefined) return problem("warning", reason, remedyOf(reason, listed))
   const drop = context.drops.get(frontendOf(listed))
   if (drop !== undefined) return problem("error", drop.reason, drop.remedy)
   if (state === "waiting")
     return problem(
       "warning",
       "its container is not ready, so that it gets no new connections",
-      container === undefined ? null : `docker inspect ${quoted(container.split("/")[0] ?? "")}`
+      container === undefined ? null : `docker inspect ${quoted(nameOf(container))}`
     )
   if (state === "stale")
     return problem(
@@ -126,7 +129,8 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
 }
 
 /** By the words of the errors that tools look for, too. */
-const remedyOf = (reason: string, { protocol, frontendPort }: ListedMapping): string => {
+const remedyOf = (reason: string, { protocol, frontendPort, container, state }: ListedMapping): string => {
+  if (isResting(state) && container !== undefined) return `docker logs ${quoted(nameOf(container))}`
   const again = "it is served within a second once that is mended"
   if (reason.includes("address already in use")) {
     const kind = { tcp: "t", udp: "u", sctp: "S" }[protocolOfNumber(protocol) ?? "tcp"]
@@ -139,16 +143,28 @@ const remedyOf = (reason: string, { protocol, frontendPort }: ListedMapping): st
   return `look at the reason and at portmapper doctor; ${again}`
 }
 
-/** `null` where there is no host port, by which `unmap` names a mapping. */
-const unmapCommand = (
-  { protocol, frontendIp, frontendPort, owner }: ListedMapping,
-  { reaching }: RowContext
-): string | null => {
+/** `null` where there is no host port, by which `unmap` names a mapping. What an interface has is named by that. */
+const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string | null => {
+  const { protocol, frontendIp, frontendPort, labels, owner } = listed
   if (frontendPort === 0) return null
   const name = protocolText(protocol)
-  const port = `${endText(frontendIp, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
-  return `portmapper unmap -p ${quoted(port)}${owner === "cli" ? "" : ` --owner ${quoted(owner)}`}${reaching}`
+  const host = followedInterface(labels) ?? frontendIp
+  const port = `${endText(host, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
+  const whose = owner === "cli" ? "" : ` --owner ${quoted(owner)}`
+  return `portmapper unmap -p ${quoted(port)}${backendOption(listed)}${whose}${reaching}`
 }
+
+/** Where others have the same port: the other backends of a service, and what the port was refused for. */
+const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
+  if (service === undefined && state !== "conflicted") return ""
+  const backend = backendIp === "" || isResting(state) ? nameOf(container) : backendIp
+  return backend === "" ? "" : ` --to ${quoted(backend)}`
+}
+
+/** Whether its container does not run, or not yet: it has no address that leads anywhere. */
+const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
+
+const nameOf = (container: string): string => container.replace(/\/.*/, "")
 
 /** A word of a command for a shell. */
 export const quoted = (word: string): string =>

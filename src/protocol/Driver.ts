@@ -62,7 +62,7 @@ export interface ListedMapping {
   readonly service?: string | undefined
   /** How many of its service's slots it has: its part of the new connections. */
   readonly slots?: ListedSlots | undefined
-  /** Where it is conflicted, or redirected and not relayed: why. */
+  /** Why it is conflicted, or not relayed; why its container does not wake, or is not stopped. */
   readonly reason?: string | undefined
   readonly carriers?: Carriers | undefined
   /** What each of its labels refused that can refuse: packets, and connections where they are relayed. */
@@ -110,8 +110,10 @@ export interface InterfaceRequest {
 
 /** A backend whose traffic is taken away (`drained`) or given back. */
 export interface DrainRequest {
-  /** A container's name, its id or the beginning of that, or an address. */
+  /** A container's name, at least 12 digits of its id, or an address. */
   readonly backend: string
+  /** The id of the container that `backend` names, where an Engine tells it. */
+  readonly container?: string | undefined
   /** Its addresses, as far as they are known. */
   readonly addresses?: ReadonlyArray<Address> | undefined
   /** Only where these lead to it; everywhere if there are none. */

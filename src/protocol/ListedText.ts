@@ -6,13 +6,14 @@ import { followedInterface } from "./FollowLabels.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 
 /**
- * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; a mapping without a host port (mode `routed`)
- * is `-/tcp`.
+ * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; `8080/tcp` of another host that says none; a
+ * mapping without a host port (mode `routed`) is `-/tcp`.
  */
 export const listedFrontend = ({ protocol, frontendIp, frontendPort, labels }: ListedMapping): string => {
   const name = protocolOfNumber(protocol) ?? `${protocol}`
-  const host = frontendIp === "" ? (followedInterface(labels) ?? "") : hostOf(frontendIp)
-  return frontendPort === 0 ? `-/${name}` : `${host}:${frontendPort}/${name}`
+  if (frontendPort === 0) return `-/${name}`
+  const host = frontendIp === "" ? followedInterface(labels) : hostOf(frontendIp)
+  return host === undefined ? `${frontendPort}/${name}` : `${host}:${frontendPort}/${name}`
 }
 
 /** `-` if it has no address, as of a container that does not run. */

@@ -50,8 +50,13 @@ const mapped = Driver.use((driver) =>
   )
 )
 
-const mapAs = (owner: string, port: string, entries: ReadonlyArray<string>) =>
-  Driver.use((driver) => Effect.scoped(driver.mapPorts(group(port, entries)))).pipe(
+const mapAs = (
+  owner: string,
+  port: string,
+  entries: ReadonlyArray<string>,
+  labels?: Record<string, string>
+) =>
+  Driver.use((driver) => Effect.scoped(driver.mapPorts(group(port, entries, labels)))).pipe(
     Effect.provideService(CurrentOwner, owner)
   )
 
@@ -314,7 +319,9 @@ describe("map, ls and unmap", () => {
                 Refused: null,
                 Slots: null,
                 Container: "",
-                Reason: ""
+                Reason: "",
+                Host: "",
+                HostAddress: ""
               }
             ]
           }
@@ -349,6 +356,22 @@ describe("map, ls and unmap", () => {
         stdout: `${JSON.stringify({ Err: `listing failed: ${noSocket}` })}\n`
       })
     }).pipe(Effect.scoped)
+  )
+
+  it.live("escape what would reach the terminal out of an error", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const labels = { "portmapper.container": "\u001b[2Jweb/0123456789ab" }
+        yield* mapAs("engine", "8080", ["tcp 0.0.0.0 10.0.0.1:80"], labels)
+        assert.deepStrictEqual(
+          yield* ask("drain \u001b]0;x\u0007"),
+          failed(
+            String.raw`draining \x1b]0;x\x07 failed: nothing leads to \x1b]0;x\x07; there are 10.0.0.1 (\x1b[2Jweb)`
+          )
+        )
+      })
+    )
   )
 
   testNeeding("end when their reader does", ["bash"], () =>

@@ -37,6 +37,29 @@ const text = (mappings: ReadonlyArray<ListedMapping>, width: number) =>
   `\n${mappingLines(mappings, now, width).join("\n")}\n`
 
 describe("the table of mappings", () => {
+  it("names the hosts of a cluster, and leaves out what only they know", () => {
+    const at = (host: string, address?: string) => ({
+      ...{ mode: "", connections: undefined, owner: "cli" },
+      at: { host, address }
+    })
+    const listed = [
+      mapping("tcp 10.0.0.2 8081 172.17.0.2 80", { ...at("b", "10.0.0.2"), state: "stale", service: "web" }),
+      mapping("tcp 10.0.0.2 8081 172.17.0.3 80", { ...at("c"), frontendIp: "", service: "web" }),
+      mapping("tcp - 8080 172.17.0.2 80", { ...at("a"), frontendIp: "", container: "web/0123456789ab" })
+    ]
+    assert.strictEqual(
+      text(listed, 120),
+      `
+HOST  FRONTEND           BACKEND          CONTAINER  OWNER  STATE  AGE
+a     8080/tcp           172.17.0.2:80    web        cli    live    1m
+b     10.0.0.2:8081/tcp  web: 1 backend              cli    stale   1m
+b                          172.17.0.2:80             cli    stale   1m
+c     8081/tcp           web: 1 backend              cli    live    1m
+c                          172.17.0.3:80             cli    live    1m
+`
+    )
+  })
+
   it("ends with the reasons why containers are not published", () => {
     const trouble = (publish: string, error: string) => ({
       owner: "watch",
@@ -86,14 +109,21 @@ web: 80:http: a \\x1b[2Jport
     const lines = mappingLines(
       [
         mapping("tcp 0.0.0.0 80 172.17.0.2 80", { state: "conflicted", reason }),
-        mapping("tcp 0.0.0.0 81 172.17.0.2 81", { container: "web/0123456789ab", reason })
+        ...["0.0.0.0", "::"].map((host) =>
+          mapping(`tcp ${host} 81 172.17.0.2 81`, {
+            container: "web/0123456789ab",
+            labels: new Map([["portmapper.publish", "81:81"]]),
+            state: "asleep",
+            reason
+          })
+        )
       ],
       now,
       200
     )
     assert.deepStrictEqual(lines.slice(-2), [
       "0.0.0.0:80/tcp: address already in use",
-      "web: 0.0.0.0:81/tcp: it is redirected, but not relayed: address already in use"
+      "web: 81:81: address already in use"
     ])
   })
 
@@ -237,6 +267,18 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     )
     assert.match(text(rows, 100), /^\nFRONTEND +BACKEND +CONTAINER +SLOTS +MODE +OWNER +STATE +AGE +CONNS\n/)
     assert.match(text(rows, 80), /^\nFRONTEND +BACKEND +MODE +OWNER +STATE +AGE +CONNS\n/)
+  })
+
+  it("names the interface of a service while that has no address", () => {
+    const labels = new Map([
+      ["portmapper.to", "172.17.0.2"],
+      ["portmapper.publish", "eth0:80:80"]
+    ])
+    const waiting = { frontendIp: "", labels, service: "web", state: "conflicted" } as const
+    assert.match(
+      text([{ ...mapping("tcp 0.0.0.0 80 172.17.0.2 80"), ...waiting }], 120),
+      /\neth0:80\/tcp +web: 1 backend +nat +engine +conflicted +1m +0\n/
+    )
   })
 
   it("shows a service as live while one backend takes connections", () => {

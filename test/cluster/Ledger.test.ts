@@ -28,6 +28,15 @@ describe("a ledger", () => {
     assert.deepStrictEqual(ledger.returning, [])
   })
 
+  it("still owes what became owed while the rest was given back", () => {
+    const ledger = new Ledger()
+    ledger.owe([claim("tcp.8000.a")])
+    const givenBack = ledger.returning
+    ledger.owe([claim("tcp.8001.a")])
+    ledger.returned(givenBack)
+    assert.deepStrictEqual(ledger.returning, [claim("tcp.8001.a")])
+  })
+
   it("owes nothing for a port that nobody knows to be its own", () => {
     const ledger = new Ledger()
     ledger.add(tcp(8000), undefined)

@@ -1,27 +1,18 @@
 /** What a `ClusterStore` promises where requests and replies are lost, late, or of another history; on a clock of the test. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, Layer, Queue, type Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Queue, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { ClusterEvent } from "../../src/cluster/ClusterState.ts"
-import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
-import { Etcd } from "../../src/cluster/Etcd.ts"
+import type { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import { type Fault, MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
+import { storeFor } from "../support/cluster.ts"
+import { liveThroughFaults } from "./anyFaults.ts"
 
 type Memory = MemoryEtcd["Service"]
 
 const ttl = Duration.seconds(30)
 const unclaimed = { cell: "125", revision: 0 }
 const web = [{ name: "8080", value: "web" }]
-
-const storeFor = (memory: Memory, host: string) =>
-  Effect.map(
-    Layer.build(
-      Layer.fresh(ClusterStore.layer({ name: "default" })).pipe(
-        Layer.provide(Layer.succeed(Etcd, memory.connection(host)))
-      )
-    ),
-    (built) => Context.get(built, ClusterStore)
-  )
 
 /** Hosts `a` and `b`, each with a session and a connection of its own. */
 const twoHosts = Effect.gen(function* () {
@@ -282,3 +273,5 @@ describe("a watch", () => {
     })
   )
 })
+
+liveThroughFaults(0, 30)

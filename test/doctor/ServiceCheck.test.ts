@@ -44,7 +44,8 @@ describe("the check of services", () => {
     assert.deepStrictEqual(
       checkServices([
         backend(2, { ...none, state: "drained" }),
-        backend(3, { ...none, state: "drained", service: "db", container: "db-1/0123456789ab" })
+        backend(3, { ...none, state: "drained", service: "db", container: "db-1/0123456789ab" }),
+        backend(4, { ...none, state: "drained", service: "x", container: "$(reboot)/0123456789ac" })
       ]).map(({ found, remedy }) => [found, remedy]),
       [
         [
@@ -54,6 +55,10 @@ describe("the check of services", () => {
         [
           "no backend of service db at 0.0.0.0:8080/tcp takes connections: db-1: drained",
           "portmapper undrain db-1"
+        ],
+        [
+          "no backend of service x at 0.0.0.0:8080/tcp takes connections: $(reboot): drained",
+          "portmapper undrain '$(reboot)'"
         ]
       ]
     )

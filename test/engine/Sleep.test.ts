@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { type Engine, EngineError } from "../../adapters/engine/Engine.ts"
+import { Engine, EngineError } from "../../adapters/engine/Engine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
@@ -27,10 +27,9 @@ const sleeping = (more: Readonly<Record<string, string>> = {}) => ({
 /** The mappings as `BACKEND STATE`, and the reason if there is one. */
 const states = Effect.flatMap(Driver, ({ listPorts }) =>
   Effect.map(listPorts ?? Effect.succeed([]), (mappings) =>
-    mappings.map(({ backendIp, state, labels }) => {
-      const error = labels.get("portmapper.error")
+    mappings.map(({ backendIp, state, reason }) => {
       const to = backendIp.startsWith("100::") ? "nowhere" : backendIp
-      return `${to} ${state}${error === undefined ? "" : `: ${error}`}`
+      return `${to} ${state}${reason === undefined ? "" : `: ${reason}`}`
     })
   )
 )
@@ -107,6 +106,27 @@ describe("a container that was created and never started", () => {
         assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
         assert.isTrue(yield* connect())
         assert.deepStrictEqual(yield* changes, ["start web"])
+      })
+    ))
+
+  test("is not started while it is drained", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* engine.create({ name: "web", labels: sleeping() })
+        yield* settle
+        const drain = (drained: boolean) =>
+          Driver.use(
+            (driver) => driver.drain?.({ backend: "web", ports: [], drained }) ?? Effect.die("no drain")
+          )
+        yield* drain(true)
+        yield* settle
+        assert.isFalse(yield* connect())
+        assert.deepStrictEqual([yield* changes, yield* states], [[], ["nowhere drained"]])
+        yield* drain(false)
+        yield* settle
+        yield* connect()
+        assert.deepStrictEqual([yield* changes, yield* states], [["start web"], ["172.17.0.99 live"]])
       })
     ))
 
@@ -425,6 +445,37 @@ describe("a container that nobody uses", () => {
       )
     }))
 
+  test("is woken by a client that came before it was found, as after a restart", () =>
+    Effect.gen(function* () {
+      yield* during(slept)
+      const relay = yield* MemoryRelay
+      relay.connect(
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), port: 8080 },
+        addressUnsafe("127.0.0.1")
+      )
+      yield* during(
+        Effect.andThen(
+          settle,
+          Effect.map(states, (all) => assert.deepStrictEqual(all, ["172.17.0.99 live"]))
+        )
+      )
+    }))
+
+  test("is asleep where the process before us stopped it amid a takeover", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* Engine
+        const record = yield* WatchRecord
+        yield* running
+        const [{ id } = { id: "" }] = yield* engine.containers
+        const run = (yield* engine.runOf(id)) ?? ""
+        yield* record.save({ ...(yield* record.load), slept: new Map([[id, run]]) })
+        yield* engine.stop(id)
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(yield* states, ["nowhere asleep"])
+      })
+    ))
+
   test("stays asleep while its image can't be inspected for a while", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -436,6 +487,22 @@ describe("a container that nobody uses", () => {
           yield* engine.image("image", {})
           yield* TestClock.adjust("31 seconds")
           assert.deepStrictEqual(yield* states, ["nowhere asleep"])
+        })
+      )
+    }))
+
+  test("is started by a client that came before the next process knew the containers", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.create({ name: "web", labels: sleeping() })
+      yield* during(settle)
+      yield* engine.away
+      yield* during(
+        Effect.gen(function* () {
+          assert.isFalse(yield* connect())
+          yield* engine.back
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual([yield* changes, yield* states], [["start web"], ["172.17.0.99 live"]])
         })
       )
     }))

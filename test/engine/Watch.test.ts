@@ -3,7 +3,7 @@ import { Clock, Effect, Exit, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Engine } from "../../adapters/engine/Engine.ts"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
-import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
+import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
@@ -161,6 +161,28 @@ describe("a watch", () => {
       yield* engine.back
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* states, ["live"])
+    }))
+
+  test("drains the container of a name, and none whose id begins with it or that had it before", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const other = yield* engine.run({ name: "other", labels: publish("8000:80") })
+      const name = other.slice(0, 3)
+      const driver = yield* start()
+      const drained = Effect.fnUntraced(function* (backend: string) {
+        const request = { backend, ports: [], drained: true }
+        const bindings = yield* driver.drain?.(request) ?? Effect.die("no drain")
+        return bindings.filter(({ entry: { host } }) => host.family === 4).map(({ port }) => port)
+      })
+      assert.deepStrictEqual(yield* drained(name), [8000])
+      yield* engine.run({ name, labels: publish("8001:80", { "portmapper.share": "web" }) })
+      yield* settle
+      assert.deepStrictEqual(yield* drained(name), [8001])
+      // As compose does where it makes a container anew. Its port is taken, so that the old mapping keeps the name.
+      yield* engine.rename(name, `${other.slice(0, 12)}_${name}`)
+      yield* engine.run({ name, labels: publish("8002:80") })
+      yield* settle
+      assert.deepStrictEqual(yield* drained(name), [8002])
     }))
 
   test("publishes running and newly started containers, and unpublishes those that end", () =>
@@ -653,6 +675,32 @@ describe("a subscription to a container", () => {
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
       assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
+    }))
+
+  test("is refused while it can't be recorded, and a port that is unmapped is recorded once it can be", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web" })
+      const record = yield* WatchRecord
+      const disk = { isFull: false }
+      const full = new RecordError({ path: "watch.json", detail: "no space left on device" })
+      const driver = yield* Effect.provideService(start(), WatchRecord, {
+        ...record,
+        save: (recorded) => Effect.suspend(() => (disk.isFull ? Effect.fail(full) : record.save(recorded)))
+      })
+      const followed = Effect.map(record.load, ({ follows }) => follows.map(({ publish }) => publish))
+      yield* follow(driver, "web", "8080:80")
+      disk.isFull = true
+      const refused = yield* Effect.flip(follow(driver, "web", "8081:81"))
+      assert.strictEqual(refused.message, "the watch's record watch.json: no space left on device")
+      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
+      const kept = yield* Effect.flip(Effect.scoped(driver.unmapPorts(unmapping(8080))))
+      assert.strictEqual(kept.message, refused.message)
+      assert.deepStrictEqual(yield* followed, ["8080:80"])
+      disk.isFull = false
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* followed, [])
+      assert.deepStrictEqual(yield* listed(driver), [])
     }))
 })
 

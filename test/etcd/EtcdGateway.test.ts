@@ -1,7 +1,7 @@
 /** The client's connections: which endpoint it asks, as whom, and what it says where it gets no answer. */
 import * as Fs from "node:fs"
 import { createServer as createHttpServer } from "node:http"
-import { createServer, type Server } from "node:net"
+import { createServer } from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Result, Schedule, Stream } from "effect"
@@ -9,11 +9,12 @@ import { checkEndpoints, type EtcdOptions, parseEndpoints } from "../../adapters
 import { type ClusterError, Etcd } from "../../src/cluster/Etcd.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { startEtcd } from "../lab/Etcd.ts"
-import { check } from "../lab/Process.ts"
 import { patienceMillis } from "../lab/patience.ts"
 import { makeCertificates } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/folders.ts"
+import { listening } from "../support/listening.ts"
 import { clientOf } from "./realEtcd.ts"
+import { configure, documented } from "./users.ts"
 
 type Service = Etcd["Service"]
 
@@ -36,19 +37,6 @@ const put =
 
 const message = <A, E extends { readonly message: string }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.message)
-
-/** A server on loopback; returns its URL. */
-const listening = (server: Server) =>
-  Effect.acquireRelease(
-    Effect.callback<string>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        const port = typeof address === "object" && address !== null ? address.port : 0
-        resume(Effect.succeed(`http://127.0.0.1:${port}`))
-      })
-    }),
-    () => Effect.sync(() => server.close())
-  )
 
 /** A port on which nothing listens any more. */
 const deadEndpoint = Effect.scoped(listening(createServer()))
@@ -119,16 +107,27 @@ describe("a client of etcd", () => {
     })
   )
 
-  testNeeding("trusts the authority that it is given, and no other", ["etcd"], () =>
-    Effect.gen(function* () {
-      const { ca, server, foreign } = makeCertificates(yield* temporaryFolder)
-      const { urls } = yield* startEtcd({ tls: { ...server, ca: ca.cert } })
-      assert.strictEqual(yield* asking(urls, read, { tls: { ca: ca.cert } }), 0)
-      for (const tls of [{}, { ca: foreign.cert }]) {
-        const why = yield* message(asking(urls, read, { tls }))
-        assert.include(why, `etcd at ${urls}: no trust by TLS: `)
-      }
-    })
+  testNeeding(
+    "trusts the authority that it is given, and shows its own certificate",
+    ["etcd", "localhost"],
+    () =>
+      Effect.gen(function* () {
+        const { ca, both, client, foreign } = makeCertificates(yield* temporaryFolder)
+        const { urls } = yield* startEtcd({
+          tls: { ...both, ca: ca.cert },
+          arguments: ["--client-cert-auth", "--trusted-ca-file", ca.cert]
+        })
+        const named = urls.replace("127.0.0.1", "localhost")
+        const own = { cert: client.cert, key: client.key }
+        assert.strictEqual(yield* asking(named, read, { tls: { ...own, ca: ca.cert } }), 0)
+        const at = `etcd at ${named}: `
+        for (const [tls, why] of [
+          [own, "its certificate is of no authority known here ("],
+          [{ ...own, ca: foreign.cert }, "its certificate is of no authority known here ("],
+          [{ ca: ca.cert }, "etcd does not trust the client certificate ("]
+        ] as const)
+          assert.include(yield* message(asking(named, read, { tls })), at + why)
+      })
   )
 
   testNeeding(
@@ -239,21 +238,3 @@ describe("a client of etcd", () => {
       })
   )
 })
-
-/** The commands in docs/ETCD.md: for all hosts alike, and with a role for each. */
-const documented = (): ReadonlyArray<string> => {
-  const text = Fs.readFileSync(new URL("../../docs/ETCD.md", import.meta.url), "utf8")
-  return [...text.matchAll(/```sh\n(.*?)```/gs)].map(([, commands = ""]) => commands)
-}
-
-/** Runs commands as an administrator. */
-const configure = (urls: string, commands: string) =>
-  check("sh", ["-e"], {
-    input: commands,
-    env: {
-      ETCDCTL_ENDPOINTS: urls,
-      ETCDCTL_USER: commands.includes("auth enable") ? undefined : "root:of-all",
-      ROOT_PASSWORD: "of-all",
-      HOST_PASSWORD: "secret"
-    }
-  })

@@ -1,6 +1,8 @@
 /** A real etcd on loopback as a layer. */
-import { Duration, Effect, Layer, Result } from "effect"
+import { Context, Duration, Effect, Layer, Result } from "effect"
 import { EtcdClient, type EtcdOptions, parseEndpoints } from "../../adapters/etcd/index.ts"
+import type { Session } from "../../src/cluster/ClusterState.ts"
+import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import type { Etcd } from "../../src/cluster/Etcd.ts"
 import { EtcdControl } from "../cluster/etcdConformance.ts"
 import { startEtcd } from "../lab/Etcd.ts"
@@ -29,3 +31,20 @@ export const realEtcd = Layer.unwrap(
     return Layer.merge(clientOf(urls), Layer.succeed(EtcdControl, control))
   })
 ) satisfies Layer.Layer<Etcd | EtcdControl, unknown>
+
+/** A store of its own, with connections of its own. */
+export const storeAt = (urls: string, within = patience) =>
+  Effect.map(
+    Layer.build(
+      Layer.fresh(ClusterStore.layer({ name: "default", patience: within })).pipe(
+        Layer.provide(clientOf(urls))
+      )
+    ),
+    (built) => Context.get(built, ClusterStore)
+  )
+
+export const openAs = (store: ClusterStore["Service"], host: string) =>
+  Effect.map(
+    store.open({ host, identity: host, ttl: Duration.seconds(60) }),
+    ({ session }): Session => session
+  )

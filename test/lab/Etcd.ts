@@ -2,6 +2,7 @@
  * etcd as Debian has it, of one or more members, with its data in a temporary folder: on loopback, or each member in a
  * namespace of a lab. It writes without waiting for the disk, since no test loses power.
  */
+import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Exit, Scope } from "effect"
 import { temporaryFolder } from "../support/folders.ts"
@@ -19,6 +20,8 @@ export interface EtcdMember {
   readonly kill: Effect.Effect<void>
   /** Starts it again on its data, `options` added to its command; returns once it serves. */
   readonly start: (options?: ReadonlyArray<string>) => Effect.Effect<void, LabError>
+  /** Replaces its data, while it does not run, by a snapshot that `etcdctl snapshot save` wrote. */
+  readonly restore: (snapshot: string) => Effect.Effect<void, LabError>
 }
 
 export interface EtcdCluster {
@@ -27,6 +30,8 @@ export interface EtcdCluster {
   readonly urls: string
   /** Runs `etcdctl` and returns what it prints; fails where it does. */
   readonly ctl: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabError>
+  /** The same, without asking this member. */
+  readonly ctlBeside: (member: EtcdMember) => EtcdCluster["ctl"]
 }
 
 /** Where a member runs: by default on loopback. */
@@ -68,30 +73,40 @@ export const startEtcd = Effect.fn("startEtcd")(function* ({
   }))
   const initial = sites.map(({ name, peer }) => `${name}=${peer}`).join(",")
   const common = [
-    ...["--unsafe-no-fsync", "--initial-cluster", initial, "--initial-cluster-token", folder],
+    "--unsafe-no-fsync",
     ...(tls === undefined ? [] : ["--cert-file", tls.cert, "--key-file", tls.key]),
     ...more
   ]
   const members = sites.map(({ place, name, client, peer }) => {
     const data = join(folder, name)
-    const own = [
-      ...["--name", name, "--data-dir", data],
-      ...["--listen-client-urls", client, "--advertise-client-urls", client],
-      ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+    const identity = [
+      ...["--name", name, "--data-dir", data, "--initial-advertise-peer-urls", peer],
+      ...["--initial-cluster", initial, "--initial-cluster-token", folder]
     ]
-    return makeMember(place, client, data, [...own, ...common])
+    const listens = [
+      ...["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer]
+    ]
+    return makeMember(place, client, data, identity, [...listens, ...common])
   })
   yield* Effect.forEach(members, (member) => Effect.addFinalizer(() => member.kill))
   yield* Effect.forEach(members, (member) => member.start(), { concurrency: "unbounded" })
-  const urls = sites.map(({ client }) => client).join(",")
   const [first = loopback] = places
-  const ctl = (...args: ReadonlyArray<string>) =>
-    (first.check ?? check)("etcdctl", [
-      ...["--endpoints", urls],
-      ...(tls === undefined ? [] : ["--cacert", tls.ca]),
-      ...args
-    ])
-  return { members, urls, ctl }
+  const ctlAt =
+    (endpoints: string): EtcdCluster["ctl"] =>
+    (...args) =>
+      (first.check ?? check)("etcdctl", [
+        ...["--endpoints", endpoints],
+        ...(tls === undefined ? [] : ["--cacert", tls.ca]),
+        ...args
+      ])
+  const urlsBeside = (one?: EtcdMember) =>
+    members.flatMap((each) => (each === one ? [] : [each.url])).join(",")
+  return {
+    members,
+    urls: urlsBeside(),
+    ctl: ctlAt(urlsBeside()),
+    ctlBeside: (member) => ctlAt(urlsBeside(member))
+  }
 })
 
 /** For the files of one process that start an etcd each. */
@@ -110,6 +125,7 @@ const makeMember = (
   { spawn: start }: EtcdPlace,
   url: string,
   folder: string,
+  identity: ReadonlyArray<string>,
   args: ReadonlyArray<string>
 ): EtcdMember => {
   let current: { readonly running: Running; readonly scope: Scope.Closeable } | undefined
@@ -131,11 +147,18 @@ const makeMember = (
     start: Effect.fnUntraced(function* (options: ReadonlyArray<string> = []) {
       const scope = yield* Scope.make()
       const running = yield* Scope.provide(
-        start("etcd", [...args, ...options], { label: `etcd ${url}`, graceMillis: patienceMillis }),
+        start("etcd", [...identity, ...args, ...options], {
+          label: `etcd ${url}`,
+          graceMillis: patienceMillis
+        }),
         scope
       )
       current = { running, scope }
       yield* running.waitForLine("ready to serve client requests")
+    }),
+    restore: Effect.fnUntraced(function* (snapshot: string) {
+      rmSync(folder, { recursive: true })
+      yield* check("etcdctl", ["snapshot", "restore", snapshot, ...identity])
     })
   }
 }

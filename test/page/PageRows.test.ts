@@ -12,7 +12,14 @@ const row = (more: Partial<ListedMapping> = {}, drops = context.drops) => {
 
 const labels = (named: Readonly<Record<string, string>>) => ({ labels: new Map(Object.entries(named)) })
 
+const atInterface = labels({ "portmapper.to": "172.17.0.2", "portmapper.publish": "eth0:8080:80" })
+
 describe("a row of the page", () => {
+  it("names the interface while that has no address", () => {
+    const { key, address } = row({ ...atInterface, frontendIp: "" })
+    assert.deepStrictEqual([key, address], ["tcp eth0:8080 172.17.0.2:80", "eth0"])
+  })
+
   it("says everything that is listed, in plain JSON", () => {
     const all = row({
       ...labels({ "portmapper.allow": "10.0.0.0/8" }),
@@ -42,9 +49,22 @@ describe("a row of the page", () => {
       labels: [{ name: "portmapper.allow", value: "10.0.0.0/8" }],
       carriers: { socket: true, kernel: true, relay: "loopback" },
       problem: null,
-      unmap: "portmapper unmap -p 0.0.0.0:8080 --owner engine"
+      unmap: "portmapper unmap -p 0.0.0.0:8080 --to 172.17.0.2 --owner engine"
     })
     assert.deepStrictEqual(JSON.parse(JSON.stringify(all)), all)
+  })
+
+  it("shows no address of a container that does not run", () => {
+    const asleep = row({
+      state: "asleep",
+      backendIp: "100::1",
+      service: "web",
+      container: "web-1/0123456789ab"
+    })
+    assert.deepStrictEqual(
+      [asleep.backend.address, asleep.unmap],
+      ["", "portmapper unmap -p 0.0.0.0:8080 --to web-1 --owner engine"]
+    )
   })
 
   it("has a key for each request that watch could not publish, which may lack a backend", () => {
@@ -67,6 +87,14 @@ describe("a row of the page", () => {
     ["IPv6", { frontendIp: "::1", protocol: 17 }, "-p '[::1]:8080/udp' --owner engine"],
     ["its maker's own", { owner: "cli" }, "-p 0.0.0.0:8080"],
     ["an owner that a shell would run", { owner: "a;$(b)'" }, `-p 0.0.0.0:8080 --owner 'a;$(b)'\\'''`],
+    ["one backend of a service", { service: "web" }, "-p 0.0.0.0:8080 --to 172.17.0.2 --owner engine"],
+    [
+      "what another one has the port of",
+      { state: "conflicted", backendIp: "", container: "web-1/0123456789ab" },
+      "-p 0.0.0.0:8080 --to web-1 --owner engine"
+    ],
+    ["an interface's", atInterface, "-p eth0:8080 --owner engine"],
+    ["an interface's without an address", { ...atInterface, frontendIp: "" }, "-p eth0:8080 --owner engine"],
     ["none", { frontendPort: 0 }, null]
   ])("names the command that unmaps it: %s", (_, more, command) => {
     assert.strictEqual(row(more).unmap, command === null ? null : `portmapper unmap ${command}`)
@@ -87,6 +115,12 @@ describe("a row of the page", () => {
     ],
     ["it has no reason yet", { state: "conflicted" }, "error", /^look at the reason/],
     ["it is not relayed", { reason: "relay for 0.0.0.0:8080/tcp failed: no" }, "warning", /doctor/],
+    [
+      "its container does not wake",
+      { state: "asleep", reason: "it ended while it was woken", container: "web-1/0123456789ab" },
+      "warning",
+      /^docker logs web-1$/
+    ],
     [
       "watch could not publish it",
       {

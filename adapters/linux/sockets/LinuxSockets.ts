@@ -56,6 +56,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
   const admit: HostSockets["Service"]["admit"] = (socket, admitted, backends = []) => {
     const result = opened.has(socket) ? admission.set(socket, admitted, backends) : 0
+    if (result === -C.ENOMEM) return Effect.fail(tooManyBackends(backends.length))
     return result < 0 ? Effect.fail(refusal(libc, socket.protocol, "setsockopt", result)) : Effect.void
   }
 
@@ -166,6 +167,13 @@ const lengthOf = ({ length }: Uint8Array): Uint8Array => {
   new DataView(bytes.buffer).setUint32(0, length, C.hostLittleEndian)
   return bytes
 }
+
+/** The kernel accounts the filter, which has the address of each, to the socket. */
+const tooManyBackends = (backends: number): SocketError =>
+  new SocketError({
+    reason: "Exhausted",
+    detail: `cannot allocate memory: a socket's filter for ${backends} backends needs a greater net.core.optmem_max, such as 1048576`
+  })
 
 const reasonOf = (errno: number): SocketError["reason"] => {
   switch (errno) {

@@ -4,6 +4,7 @@ import { connect, type TcpNetConnectOpts } from "node:net"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import {
+  ENOMEM,
   EPERM,
   type Libc,
   libc,
@@ -34,17 +35,21 @@ describeInNamespace("LinuxSockets", () => {
   const test = <E>(title: string, body: Effect.Effect<void, E, HostSockets>, load = libc) =>
     it.live(title, () => Effect.provide(body, layer(load)))
   const withoutBpf = (): Libc => ({ ...libc(), bpf: () => -EPERM })
-  /** Refuses filters as a kernel does to users without privileges, on TCP sockets at least. */
-  const withoutFilters = (): Libc => {
+  /** Refuses filters of more than so many instructions. */
+  const refusing = (errno: number, longest = 0): Libc => {
     const real = withoutBpf()
     return {
       ...real,
       setsockopt: (fd, level, option, value, length) =>
-        level === SOL_SOCKET && option === SO_ATTACH_FILTER
-          ? -EPERM
+        level === SOL_SOCKET &&
+        option === SO_ATTACH_FILTER &&
+        (value[0] ?? 0) + 256 * (value[1] ?? 0) > longest
+          ? -errno
           : real.setsockopt(fd, level, option, value, length)
     }
   }
+  /** As a kernel does to users without privileges, on TCP sockets at least. */
+  const withoutFilters = (): Libc => refusing(EPERM)
 
   /** Connecting to an own address uses it as the source, too, unless the client is bound to another one. */
   const sources: ReadonlyArray<{
@@ -95,6 +100,20 @@ describeInNamespace("LinuxSockets", () => {
         }),
         load
       )
+
+  test(
+    "names the kernel's setting where a filter has too many backends",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const socket = yield* sockets.open("tcp", any4, 18198)
+      const backends = Array.from({ length: 20 }, (_, index) => addressUnsafe(`10.1.0.${index}`))
+      assert.strictEqual(
+        (yield* Effect.flip(sockets.admit(socket, "loopback", backends))).message,
+        "cannot allocate memory: a socket's filter for 20 backends needs a greater net.core.optmem_max, such as 1048576"
+      )
+    }),
+    () => refusing(ENOMEM, 20)
+  )
 
   test(
     "needs one more descriptor for the filter of many sockets, none for that of a few, and none once they are closed",
