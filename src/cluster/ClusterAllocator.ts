@@ -34,7 +34,7 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
   return {
     gives: host.gives,
     reserve: (frontends, ports, beside, options = {}) => {
-      const { claimant, isKept = false } = options
+      const { claimant, isKept = false, except = [] } = options
       const outer = frontends.filter((each) => !isLoopback(each.host))
       if (claimant === undefined || outer.length === 0)
         return noted(host.reserve(frontends, ports, beside, options), undefined)
@@ -44,8 +44,8 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
         if (!isKept && !mayGrantBy(clock, member))
           return Effect.fail(unavailable(outer[0], ports, whyNot(member)))
         const protocols = outer.map(({ protocol }) => protocol)
-        const except = ports._tag === "Exact" ? undefined : ledger.outside(ports._tag, protocols)
-        return noted(host.reserve(frontends, ports, beside, { except }), claimant)
+        const outside = ports._tag === "Exact" ? [] : [ledger.outside(ports._tag, protocols)]
+        return noted(host.reserve(frontends, ports, beside, { except: [...except, ...outside] }), claimant)
       })
     },
     release: (holds) =>

@@ -20,8 +20,8 @@ import { eachRoute, logFailure, type MapperContext, recordAgain } from "./Mapper
 import { type MappingEntry, mappingText, nextStatus, noResources, type Status, takeOver } from "./Mapping.ts"
 import { recordEntries, recordedState, type StoreError } from "./MappingStore.ts"
 import { resourcesOf } from "./Plan.ts"
-import { reservedBy } from "./PortScope.ts"
 import { verifyTable } from "./Reconcile.ts"
+import { reservePort } from "./Reserve.ts"
 import { reshare, rulesOf, rulesOfShares } from "./Reshare.ts"
 import { reactivate, relayAgain, replaceTable } from "./Restore.ts"
 import { memberText, respread, type ServiceRefused, servicesOf, without } from "./Services.ts"
@@ -137,9 +137,7 @@ const reserve = Effect.fnUntraced(function* (
   undo: Undo
 ): Effect.fn.Return<ReadonlyArray<Hold>, GroupsError<ApplyError>> {
   const { allocator } = context
-  const { frontends, claimant } = reservedBy(context, create)
-  if (frontends.length === 0) return []
-  const attempt = Effect.result(allocator.reserve(frontends, ports, beside, { claimant }))
+  const attempt = Effect.result(reservePort(context, create, ports, beside))
   let reserved = yield* attempt
   if (Result.isFailure(reserved) && reserved.failure._tag === "PortsExhausted")
     for (const holders of evictable((port) => allocator.gives(ports, port))) {

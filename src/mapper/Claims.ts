@@ -14,6 +14,7 @@ import {
 import { idleLabel } from "./Labels.ts"
 import {
   frontendKey,
+  isAnsweredConflict,
   isConflicted,
   isPending,
   isStale,
@@ -60,6 +61,42 @@ export const conflictedOf = (
       return entry !== undefined && isConflicted(entry) ? [entry] : []
     })
   )
+
+/**
+ * The answered entries in conflict on the ports that these groups reserve: the mapper tries to reactivate them before
+ * another mapping gets such a port. Fellow backends share it, and stale entries lose it.
+ */
+export const answeredInTheWay = (
+  state: State,
+  groups: ReadonlyArray<PlannedGroup>,
+  { owner, nowMillis }: { readonly owner: string; readonly nowMillis: number }
+): ReadonlyArray<MappingEntry> => {
+  const found = groups.flatMap((each) => {
+    const { ports } = each.group
+    if (ports._tag !== "Exact") return []
+    const service = serviceOf(each.plan.policy, owner)
+    return servedOf(each.plan).flatMap((planned) => {
+      if (!planned.reserves) return []
+      const inTheWay = keepersOf(state, planned.entry, ports.port, nowMillis)
+      if (inTheWay.length === 0) return []
+      const own = mappedAlready(state, planned, each, owner)
+      if (own !== undefined && !isConflicted(own)) return []
+      return inTheWay.filter((entry) => entry !== own && !isMember(entry, service))
+    })
+  })
+  return [...new Set(found)]
+}
+
+/** The answered entries in conflict that collide with this frontend, without stale ones. */
+export const keepersOf = (
+  state: State,
+  { protocol, host }: Pick<Entry, "protocol" | "host">,
+  port: number,
+  nowMillis: number
+): ReadonlyArray<MappingEntry> =>
+  state
+    .colliding(protocol, host, port)
+    .filter((entry) => isAnsweredConflict(entry) && !isStale(entry, state.engine, nowMillis))
 
 /** The holders in the way that may be evicted if their containers are gone: the mapper looks up their backends. */
 export const doubtfulHolders = (

@@ -162,6 +162,10 @@ export interface MappingEntry {
 
 export const isConflicted = ({ status }: MappingEntry): boolean => status._tag === "Conflicted"
 
+/** Whether it is in conflict, but some answer named it: it keeps its port from other claims while it can be served again. */
+export const isAnsweredConflict = ({ status }: MappingEntry): boolean =>
+  status._tag === "Conflicted" && status.was === "Answered"
+
 /** Whether a pending answer names it. */
 export const isPending = ({ status }: MappingEntry): boolean => pendingOf(status) > 0
 

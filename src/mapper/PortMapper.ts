@@ -22,7 +22,14 @@ import {
   undoing
 } from "./Apply.ts"
 import { type Change, changeOf } from "./Change.ts"
-import { conflictedOf, doubtfulHolders, inSteps, type PlannedGroup, releasedBy } from "./Claims.ts"
+import {
+  answeredInTheWay,
+  conflictedOf,
+  doubtfulHolders,
+  inSteps,
+  type PlannedGroup,
+  releasedBy
+} from "./Claims.ts"
 import { connectionsOf } from "./Connections.ts"
 import { followContainers } from "./Containers.ts"
 import { drainIn } from "./Drain.ts"
@@ -217,6 +224,8 @@ const decide = Effect.fnUntraced(function* (
   const conflicted = conflictedOf(mappings, groups, owner)
   if (conflicted.length > 0) yield* retryEntries(context, conflicted)
   const nowMillis = yield* Clock.currentTimeMillis
+  const inTheWay = answeredInTheWay(mappings, groups, { owner, nowMillis })
+  if (inTheWay.length > 0) yield* retryEntries(context, inTheWay)
   const gone = new Set<MappingEntry>()
   for (const holder of doubtfulHolders(mappings, groups, { owner, nowMillis }))
     if ((yield* backends.stateOf(holder.mapping)) === "gone") gone.add(holder)

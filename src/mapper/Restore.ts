@@ -84,7 +84,12 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
     for (const entry of entries) mappings.add(entry)
     yield* context.claims.begin(portsInCluster(context, entries))
     yield* adoptOrphans(context)
-    const { removed, refused } = yield* restoreEntries(context, entries)
+    const { removed, refused: first } = yield* restoreEntries(context, entries)
+    // What was wrong may have passed: a lack of memory, or a refusal of the relay.
+    const refused = yield* reactivate(
+      context,
+      first.map(([entry]) => entry)
+    )
     yield* letGoOfTheRest(context)
     const conflicted = refused.map(([{ mapping }, why]) => `${mappingText(mapping)}: ${why}`)
     for (const text of conflicted)

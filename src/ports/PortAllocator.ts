@@ -71,7 +71,7 @@ export interface ReserveOptions {
   /** The port was reserved before: it is not given out, but kept. */
   readonly isKept?: boolean | undefined
   /** Of a range, and of the ephemeral ports, these are not given. */
-  readonly except?: PortSet | undefined
+  readonly except?: ReadonlyArray<PortSet> | undefined
 }
 
 export interface PortAllocatorOptions {
@@ -158,13 +158,12 @@ const make = Effect.fnUntraced(function* (sockets: HostSockets["Service"], optio
   }
 
   return PortAllocator.of({
-    reserve: (frontends, ports, beside, { except } = {}) => {
+    reserve: (frontends, ports, beside, { except = [] } = {}) => {
       if (frontends.length === 0) return Effect.succeed([])
       if (ports._tag === "Exact") return reserveExact(held, frontends, ports.port, beside)
-      const others = except === undefined ? [] : [except]
       return ports._tag === "Range"
-        ? reserveWithin(frontends, { name: rangeText(ports), range: ports }, others)
-        : reserveWithin(frontends, { name: "ephemeral", range: ephemeral }, [reserved, ...others])
+        ? reserveWithin(frontends, { name: rangeText(ports), range: ports }, except)
+        : reserveWithin(frontends, { name: "ephemeral", range: ephemeral }, [reserved, ...except])
     },
     gives: (ports, port) => {
       if (ports._tag === "Exact") return port === ports.port

@@ -194,20 +194,33 @@ export const afterRecording = (model: Model): ReadonlyArray<Model> =>
 
 /** Time passed: a conflicted mapping is served again once nothing is in its way. */
 export const afterWait = (model: Model, seconds: number): ReadonlyArray<Model> => {
-  const later = { ...model, nowMillis: model.nowMillis + seconds * 1000 }
+  const conflicted = model.mappings.filter(
+    (mapping) => mapping.standing === "conflicted" && mapping.port !== 0
+  )
+  const nowMillis = model.nowMillis + seconds * 1000
+  return afterRetryOf(model, conflicted, model.refusing.length === 0).map((each) => ({ ...each, nowMillis }))
+}
+
+/**
+ * These mappings in conflict were tried again: each that surely nothing is in the way of is served, and each that
+ * perhaps nothing is in the way of may be. Not `isCertain`: none surely is.
+ */
+const afterRetryOf = (
+  model: Model,
+  conflicted: ReadonlyArray<ModelMapping>,
+  isCertain: boolean
+): ReadonlyArray<Model> => {
   const isFreeFor = (mapping: ModelMapping, surely: boolean) => {
     const others = model.mappings.filter(
       (other) => !areFellows(other, mapping) || (mapping.any && !other.any && (surely || !other.wide))
     )
     return isFree({ ...model, mappings: others }, [mapping], mapping.port, surely)
   }
-  const free = model.mappings.filter(
-    (mapping) => mapping.standing === "conflicted" && mapping.port !== 0 && isFreeFor(mapping, false)
-  )
-  if (free.length === 0) return [later]
-  const surely = free.filter((mapping) => model.refusing.length === 0 && isFreeFor(mapping, true))
+  const free = conflicted.filter((mapping) => isFreeFor(mapping, false))
+  if (free.length === 0) return [model]
+  const surely = free.filter((mapping) => isCertain && isFreeFor(mapping, true))
   return subsets(free.filter((mapping) => !surely.includes(mapping))).map((perhaps) => ({
-    ...later,
+    ...model,
     mappings: model.mappings.map(
       (mapping): ModelMapping =>
         surely.includes(mapping) || perhaps.includes(mapping) ? backFromConflict(mapping) : mapping
@@ -239,8 +252,9 @@ const afterMap = (
   model: Model,
   request: WireMapRequest,
   owner: string,
-  { outcome, struck, lost: lostBy, killed }: Ended
+  ended: Ended & { readonly retried?: true }
 ): Verdict => {
+  const { outcome, struck, lost: lostBy, killed } = ended
   const reqs = request.Reqs ?? []
   const [first] = reqs
   if (first === undefined)
@@ -307,6 +321,37 @@ const afterMap = (
       standsBehind(model, { ...each.at, port: exact }, owner, stays)
   )
   const fresh = served.filter((each) => own.get(each) === undefined && !waiting.includes(each))
+  const inConflict = model.mappings.filter(
+    (mapping) => mapping.standing === "conflicted" && served.some(({ at, req }) => isOwn(mapping, at, req))
+  )
+  // An answered mapping in conflict comes back, where it can be served, before another one gets its port.
+  const keepers = model.mappings.filter(
+    (mapping) =>
+      mode !== "routed" &&
+      mapping.port !== 0 &&
+      mapping.standing === "conflicted" &&
+      mapping.recorded === "answered" &&
+      !inConflict.includes(mapping) &&
+      !stale(mapping, begun.epoch, begun.sinceMillis) &&
+      (mapping.share === undefined || mapping.share !== claim.service) &&
+      fresh.some(({ at }) => conflict(mapping, at))
+  )
+  if (exact !== undefined && ended.retried === undefined) {
+    const isCertain = !struck && !killed && model.refusing.length === 0 && inConflict.length === 0
+    const inTheWay = keepers.filter(({ port }) => port === exact)
+    const verdicts = afterRetryOf(model, inTheWay, isCertain).map((each) =>
+      afterMap(host, each, request, owner, { ...ended, retried: true })
+    )
+    const models = verdicts.flatMap((verdict) => (verdict._tag === "May" ? verdict.models : []))
+    return models.length > 0 ? may(...models) : (verdicts[0] ?? may(model))
+  }
+  // Of a range, their ports are not given.
+  const guarded: Model = {
+    ...model,
+    mappings: model.mappings.map((mapping) =>
+      exact === undefined && keepers.includes(mapping) ? { ...mapping, standing: "answered" } : mapping
+    )
+  }
   const holders =
     exact === undefined || mode === "routed"
       ? []
@@ -341,7 +386,7 @@ const afterMap = (
     ranged === undefined
       ? []
       : yieldingOf(
-          model,
+          guarded,
           ranged,
           fresh.map(({ at }) => at),
           abandoned
@@ -394,9 +439,6 @@ const afterMap = (
 
   // A conflicted mapping that is requested again is served again if possible, whatever happens to the rest of the
   // call.
-  const inConflict = model.mappings.filter(
-    (mapping) => mapping.standing === "conflicted" && served.some(({ at, req }) => isOwn(mapping, at, req))
-  )
   const recovered = (each: Model): ReadonlyArray<Model> =>
     subsets(inConflict).map((again) => ({
       ...each,
@@ -420,7 +462,8 @@ const afterMap = (
   if (outcome._tag === "Refused") {
     const mayFail = struck || model.refusing.length > 0
     const reason = whyRefused({
-      ...{ model, exact, mode, fresh, standing, first, host, yielding, claim, differs },
+      ...{ exact, mode, fresh, standing, first, host, yielding, claim, differs },
+      model: guarded,
       own: [...ownMappings, ...inConflict].filter((mapping) => !mapping?.standby)
     })
     if (reason === undefined)
@@ -460,7 +503,10 @@ const afterMap = (
   let last = model.last
   const displaced = yielding.filter((mapping) => mapping.port === port)
   if (ranged !== undefined) {
-    const before = { ...model, mappings: model.mappings.filter((mapping) => !displaced.includes(mapping)) }
+    const before = {
+      ...guarded,
+      mappings: guarded.mappings.filter((mapping) => !displaced.includes(mapping))
+    }
     const chosen = checkChoice(
       before,
       ranged,

@@ -305,27 +305,76 @@ describe("restore with a port taken meanwhile", () => {
     })
   )
 
-  it.effect("lets another claim have the port, but does not evict it for a claim that fails", () =>
+  const allocated = (frontend: string) =>
+    new RegExp(
+      `^bind for ${frontend}/tcp failed: port is already allocated \\(held by engine for 172.17.0.2 `
+    )
+
+  it.effect("serves it again, once the port is free, before another claim gets the port", () =>
+    Effect.gen(function* () {
+      for (const [claim, frontend] of [
+        [other, "0.0.0.0:8080"],
+        [group("8080", ["tcp 10.99.0.1 172.17.0.3:80"]), "10.99.0.1:8080"]
+      ] as const) {
+        const { life } = yield* taken
+        const after = yield* life(
+          Effect.gen(function* () {
+            yield* free
+            assert.match(yield* refused(claim), allocated(frontend))
+            return yield* snapshot
+          })
+        )
+        assert.deepStrictEqual(after.listed, live)
+        assert.deepStrictEqual(after.rules, ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"])
+        assert.deepStrictEqual(after.stored, [
+          "0.0.0.0:8080/tcp -> 172.17.0.2:80 answered",
+          "[::]:8080/tcp -> 172.17.0.2:80 answered"
+        ])
+      }
+    })
+  )
+
+  it.effect("gives its port to another claim where it can't be served, but not to a claim that fails", () =>
     Effect.gen(function* () {
       const { life } = yield* taken
       const after = yield* life(
         Effect.gen(function* () {
           assert.strictEqual(yield* refused(other), why)
           yield* free
+          // The conflicted mapping wants all addresses, the claim another one.
+          const host = yield* MemoryHost
+          host.take("tcp", addressUnsafe("127.0.0.1"), 8080)
+          const narrow = group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
           const firewall = yield* MemoryFirewall
           firewall.refuse(new FirewallError({ reason: "Busy", operation: "change", detail: "no buffers" }))
-          assert.strictEqual(yield* refused(other), "change failed: no buffers")
+          assert.strictEqual(yield* refused(narrow), "change failed: no buffers")
           firewall.refuse(undefined)
           assert.deepStrictEqual(yield* listed, conflicted)
+          yield* map(narrow)
+          return yield* snapshot
+        })
+      )
+      assert.deepStrictEqual(after.listed, ["10.99.0.1 8080 engine live", ":: 8080 engine live"])
+      assert.deepStrictEqual(after.stored, [
+        "10.99.0.1:8080/tcp -> 172.17.0.3:80 answered",
+        "[::]:8080/tcp -> 172.17.0.2:80 answered"
+      ])
+    })
+  )
+
+  it.effect("gives its port to another claim where no answer ever named it", () =>
+    Effect.gen(function* () {
+      const { life, kill, take } = yield* makeLives
+      yield* life(mapUndelivered(web, kill))
+      take("tcp 0.0.0.0 8080")
+      const after = yield* life(
+        Effect.gen(function* () {
+          yield* free
           yield* map(other)
           return yield* snapshot
         })
       )
-      assert.deepStrictEqual(after.listed, live)
-      assert.deepStrictEqual(after.stored, [
-        "0.0.0.0:8080/tcp -> 172.17.0.3:80 answered",
-        "[::]:8080/tcp -> 172.17.0.2:80 answered"
-      ])
+      assert.deepStrictEqual(after.stored, ["0.0.0.0:8080/tcp -> 172.17.0.3:80 answered"])
     })
   )
 
@@ -346,24 +395,22 @@ describe("restore with a port taken meanwhile", () => {
     })
   )
 
-  it.effect("evicts it for an overlapping claim on a range or on another address", () =>
+  it.effect("gives no port of a range that it waits for", () =>
     Effect.gen(function* () {
-      for (const claim of [
-        group("8080-8081", ["tcp 0.0.0.0 172.17.0.3:80"]),
-        group("8080", ["tcp 10.99.0.1 172.17.0.3:80"])
-      ]) {
-        const { life } = yield* taken
-        const after = yield* life(
-          Effect.gen(function* () {
-            yield* free
-            yield* map(claim)
-            return yield* snapshot
-          })
-        )
-        assert.strictEqual(after.listed.filter((line) => line.endsWith(" live")).length, 2)
-        assert.strictEqual(after.stored.length, 2)
-        assert.strictEqual(after.listed.length, 2)
-      }
+      const { life } = yield* taken
+      yield* life(
+        Effect.gen(function* () {
+          yield* free
+          const range = (last: number) => group(`8080-${last}`, ["tcp 10.99.0.1 172.17.0.3:80"])
+          yield* map(range(8081))
+          assert.deepStrictEqual(yield* listed, ["10.99.0.1 8081 engine live", ...conflicted].sort())
+          assert.strictEqual(
+            yield* refused(range(8081)),
+            "bind for 10.99.0.1:8080-8081/tcp failed: all ports are allocated in 8080-8081"
+          )
+          assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp"])
+        })
+      )
     })
   )
 
@@ -407,6 +454,49 @@ describe("restore with a port taken meanwhile", () => {
 })
 
 describe("restore with another failure", () => {
+  /** The first sockets can't be opened, as where memory is short for a moment. */
+  const failing = (count: number) => {
+    let left = count
+    return (step: string) =>
+      step === "HostSockets.open" && left-- > 0 ? Effect.fail(new InjectedFailure({ step })) : Effect.void
+  }
+
+  it.effect("tries again at its end what failed", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      const before = yield* life(Effect.andThen(map(everything), snapshot))
+      const restored = yield* mapperLife(Effect.provideService(restore, Steps, failing(1)))
+      assert.deepStrictEqual([restored.live, restored.conflicted], [5, []])
+      assert.deepStrictEqual(yield* life(snapshot), before)
+    })
+  )
+
+  it.effect("keeps an answered mapping that failed twice from a claim that comes before its retry", () =>
+    Effect.gen(function* () {
+      const { life, mapperLife } = yield* makeLives
+      yield* life(map(web))
+      yield* mapperLife(
+        Effect.scoped(
+          Effect.gen(function* () {
+            const driver = yield* Effect.provideService(Layer.build(PortMapper.layer), Steps, failing(2))
+            yield* Effect.provideContext(
+              Effect.gen(function* () {
+                assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine conflicted"])
+                assert.match(
+                  yield* refused(other),
+                  /port is already allocated \(held by engine for 172.17.0.2 /
+                )
+                assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live"])
+              }),
+              driver
+            )
+          })
+        )
+      )
+      assert.deepStrictEqual(yield* life(listed), ["0.0.0.0 8080 engine live"])
+    })
+  )
+
   it.effect("starts on a full disk", () =>
     Effect.gen(function* () {
       const store = yield* MappingStore

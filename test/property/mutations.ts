@@ -139,7 +139,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "[range.first, start - 1]",
       "[start, start - 1]"
     ],
-    ["rule5-gives-reserved-ports", "reserve", "[reserved, ...others]", "others"],
+    ["rule5-gives-reserved-ports", "reserve", "[reserved, ...except]", "except"],
     [
       "rule5-gives-up-at-the-first-port-in-use",
       "reserveWithin",
@@ -374,6 +374,26 @@ export const mutations: ReadonlyArray<Mutation> = [
       "replacedBy",
       "state.get(frontend) ?? state.get(memberKey(frontend, entry.backend))",
       "state.get(frontend)"
+    ],
+    [
+      "rule10-gives-away-the-port-of-an-answered-mapping-in-conflict",
+      "answeredInTheWay",
+      "inTheWay.filter((entry) => entry !== own && !isMember(entry, service))",
+      "[]"
+    ],
+    [
+      "rule10-keeps-a-stale-mapping-in-conflict",
+      "keepersOf",
+      "isAnsweredConflict(entry) && !isStale(entry, state.engine, nowMillis)",
+      "isAnsweredConflict(entry)"
+    ]
+  ]),
+  ...faultsOf("src/mapper/Reserve.ts")([
+    [
+      "rule10-gives-the-port-of-an-answered-mapping-in-conflict-out-of-a-range",
+      "reservePort",
+      "!kept(first.port)",
+      "true"
     ]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
