@@ -157,7 +157,7 @@ function tcp(request: TcpRequest): Promise<TcpResult> {
     readLines(socket, (line) => settle("answered", { answer: parse(line) }))
     socket.on("end", () => settle("closed"))
     socket.on("error", (error) => {
-      const outcome = outcomeOf(error, connected)
+      const outcome = outcomeOf(error)
       if (outcome !== undefined) return settle(outcome, codeField(error))
       clearTimeout(timer)
       reject(error)
@@ -224,7 +224,7 @@ async function udp(request: UdpRequest): Promise<UdpResult> {
       }
       const timer = setTimeout(() => settle({ outcome: "timeout" }), request.timeoutMillis ?? exchangeMillis)
       const failed = (error: Error) => {
-        const outcome = outcomeOf(error, false)
+        const outcome = outcomeOf(error)
         if (outcome === "refused" || outcome === "unreachable") settle({ outcome, ...codeField(error) })
         else reject(error)
       }
@@ -271,7 +271,7 @@ function connected(
   return new Promise((resolve, reject) => {
     socket.connect(request.port, request.host, (error?: Error | null) => {
       if (error === undefined || error === null) resolve(undefined)
-      else if (outcomeOf(error, false) === "unreachable")
+      else if (outcomeOf(error) === "unreachable")
         resolve({ outcome: "unreachable", ...codeField(error) })
       else reject(error)
     })
@@ -307,15 +307,16 @@ function endpoint(info: Net.AddressInfo): Endpoint {
 }
 
 /** `undefined` for errors that do not come from the network, such as a source port that is in use. */
-function outcomeOf(error: Error, connected: boolean): TcpOutcome | undefined {
+function outcomeOf(error: Error): TcpOutcome | undefined {
   switch (codeOf(error)) {
     case "ECONNREFUSED":
       return "refused"
     case "ETIMEDOUT":
       return "timeout"
+    // A handshake was there, even if its end came before this process was told of it.
     case "ECONNRESET":
     case "EPIPE":
-      return connected ? "reset" : "refused"
+      return "reset"
     case "EHOSTUNREACH":
     case "ENETUNREACH":
     case "EACCES":
