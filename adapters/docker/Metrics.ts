@@ -118,6 +118,7 @@ const failureReasons = [
   "not_local",
   "unsupported",
   "exhausted",
+  "cluster_unavailable",
   "failed"
 ] as const
 type FailureReason = (typeof failureReasons)[number]
@@ -138,6 +139,8 @@ const failureReason = (error: DriverError | undefined): FailureReason | undefine
       return "already_allocated"
     case "PortsExhausted":
       return "all_allocated"
+    case "ClusterUnavailable":
+      return "cluster_unavailable"
     case "BindFailed":
       return bindReasons["reason" in error ? String(error.reason) : ""] ?? "failed"
     default:

@@ -8,6 +8,7 @@ import * as Path from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import { connectionError } from "../node/connectionError.ts"
+import { makeFolderUnsafe } from "../node/makeFolder.ts"
 import { replaceablePart } from "../node/OwnPath.ts"
 import { isOwnFile, removeOwnFile, untilRemoved } from "../node/SocketFile.ts"
 import { type AdoptedListener, listenKept, type Place } from "../upgrade/ListenerHandoff.ts"
@@ -115,9 +116,7 @@ const bindUnix = (server: Net.Server, path: string, options: UnixListener) =>
       })
     const folder = Path.dirname(path)
     yield* refuseReplaceable(path, folder)
-    yield* attempt(path, "making the folder", () =>
-      Fs.mkdirSync(folder, { recursive: true, mode: folderMode ?? 0o755 })
-    )
+    yield* attempt(path, "making the folder", () => makeFolderUnsafe(folder, folderMode ?? 0o755))
     // Another user may have created it first.
     yield* refuseReplaceable(path, folder)
     yield* refuseServed(path)

@@ -7,6 +7,7 @@ import * as Path from "node:path"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/GoSchema.ts"
 import { connectionError } from "../node/connectionError.ts"
+import { makeFolderUnsafe } from "../node/makeFolder.ts"
 import { removeWritten, type WrittenFile } from "../node/WrittenFile.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -67,7 +68,7 @@ export const writeSpec = Effect.fnUntraced(function* (
   const path = Path.join(folder, `${name}${options.tls === undefined ? ".spec" : ".json"}`)
   if (!isName(name)) return yield* new SpecFileError({ path, detail: `${name} can't be a plugin's name` })
   const content = options.tls === undefined ? specText(options) : jsonText(name, options, options.tls)
-  yield* attempt(folder, "making the folder", () => Fs.mkdirSync(folder, { recursive: true, mode: 0o755 }))
+  yield* attempt(folder, "making the folder", () => makeFolderUnsafe(folder, 0o755))
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
     attempt(path, "writing it", () => writeAtomically(path, content)),

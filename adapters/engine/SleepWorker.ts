@@ -46,18 +46,20 @@ export class SleepWorker {
     this.#doubts = true
   }
 
-  /** Forgets what is recorded of containers that were started since: a person may have stopped them then. */
-  readonly verify: Effect.Effect<void, EngineError> = Effect.suspend(() => {
-    if (!this.#doubts) return Effect.void
-    const { engine, state } = this.#options
-    const compared = Effect.forEach(state.sleepers.slept, ([id, run]) =>
-      Effect.map(engine.runOf(id), (now) => {
-        if (now !== run) state.sleepers.forget(id)
-      })
+  /**
+   * Reads the record again, to which the process before us may have added in a takeover. Forgets what is recorded of
+   * containers that were started since: a person may have stopped them then.
+   */
+  readonly verify: Effect.Effect<void, EngineError> = Effect.gen({ self: this }, function* () {
+    if (!this.#doubts) return
+    const { engine, record, state } = this.#options
+    const read = Effect.map(record.load, ({ slept }) => state.sleepers.learn(slept))
+    yield* Effect.catch(read, ({ message }) =>
+      Effect.logWarning(`reading which containers sleep: ${message}`)
     )
-    return Effect.map(compared, () => {
-      this.#doubts = false
-    })
+    for (const [id, run] of state.sleepers.slept)
+      if ((yield* engine.runOf(id)) !== run) state.sleepers.forget(id)
+    this.#doubts = false
   })
 
   /** What these request now; from now on waits for the ports of those that were just started. */
@@ -83,6 +85,7 @@ export class SleepWorker {
     const { state } = this.#options
     const { sleepers } = state
     const nowMillis = yield* monotonicMillis
+    state.takeWaited(nowMillis)
     for (const fellows of state.fellows().values()) {
       const current = fellows.flatMap(({ id }) => sleepers.get(id) ?? [])
       for (const sleeper of toStart(current, nowMillis)) yield* this.#begin(sleeper, nowMillis)

@@ -30,6 +30,7 @@ export class Sleepers {
   readonly #all = new Map<string, SleepingContainer>()
   readonly #slept: Map<string, string>
   readonly #ended = new Set<string>()
+  readonly #dropped = new Set<string>()
   #unsaved = false
 
   constructor(slept: Slept) {
@@ -73,13 +74,14 @@ export class Sleepers {
   }
 
   /**
-   * Drops all but these, and what is recorded of containers that are gone. Returns whether it dropped one that may come
-   * back, as one whose labels could not be read.
+   * Drops all but these, and what is recorded of containers that are gone. Returns whether one that is still there was
+   * dropped since the last call: its labels could not be read, or it ended, perhaps stopped by the process before us.
    */
   keep(seen: ReadonlySet<string>, existing: ReadonlySet<string>): boolean {
     for (const id of this.#slept.keys()) if (!existing.has(id)) this.#forget(id)
-    const dropped = [...this.#all.keys()].filter((id) => !seen.has(id))
-    for (const id of dropped) this.#all.delete(id)
+    for (const id of this.#all.keys()) if (!seen.has(id) && this.#all.delete(id)) this.#dropped.add(id)
+    const dropped = [...this.#dropped]
+    this.#dropped.clear()
     return dropped.some((id) => existing.has(id))
   }
 
@@ -139,6 +141,11 @@ export class Sleepers {
 
   stopped(id: string, nowMillis: number): void {
     this.#step(id, (sleeper) => Step.stopped(sleeper, nowMillis))
+  }
+
+  /** Takes over what another process recorded of containers that this one knows nothing of. */
+  learn(slept: Slept): void {
+    for (const [id, run] of slept) if (!this.#slept.has(id) && !this.#all.has(id)) this.sleepsAfter(id, run)
   }
 
   /** We are about to stop it, or it ended while we woke it: it is asleep after this run. */
@@ -203,7 +210,7 @@ export class Sleepers {
   }
 
   #drop(id: string): void {
-    this.#all.delete(id)
+    if (this.#all.delete(id)) this.#dropped.add(id)
     this.#forget(id)
   }
 

@@ -41,12 +41,14 @@ import {
 import type { WatchEvent } from "./WatchEvents.ts"
 import type { Recorded } from "./WatchRecord.ts"
 
+/** No client waits longer. */
+const longestWaitMillis = 600_000
+
 /** A stop takes ten seconds by default, and may be given more. */
 const stoppingMillis = 60_000
 
 export class WatchState {
   readonly #observed = new Map<string, ObservedGroup>()
-  readonly #unknownWaits = new Map<string, PublishedPort>()
   /** As of the last listing, which follows each drain. */
   #drained: ReadonlySet<string> = new Set()
   readonly #granted: Map<string, number>
@@ -60,6 +62,8 @@ export class WatchState {
   #problems: Map<string, StandingProblem> = new Map()
   /** The line last logged about the problems of a container, by its name. */
   readonly #logged = new Map<string, string>()
+  /** When a client last waited at a frontend, until it is known who sleeps there. */
+  readonly #waited = new Map<string, number>()
   #unsaved = false
 
   readonly sleepers: Sleepers
@@ -131,8 +135,7 @@ export class WatchState {
         this.reconnected()
         break
       case "Waits":
-        for (const { id } of this.fellows().get(frontendOf(event.frontend)) ?? [])
-          sleepers.wanted(id, nowMillis)
+        this.#waited.set(frontendOf(event.frontend), nowMillis)
         break
       case "Started":
         sleepers.started(event.id, event.why, nowMillis)
@@ -147,17 +150,6 @@ export class WatchState {
         if (event.why === undefined) sleepers.stopped(event.id, nowMillis)
         else sleepers.stays(event.id, event.why, nowMillis)
     }
-  }
-
-  /** A client waits where no container is known to sleep: maybe not yet, as at a start. */
-  waitsUnknown(frontend: PublishedPort): void {
-    this.#unknownWaits.set(frontendOf(frontend), frontend)
-  }
-
-  /** After a reconciliation it is known who sleeps where. */
-  takeUnknownWaits(nowMillis: number): void {
-    for (const frontend of this.#unknownWaits.values()) this.take({ _tag: "Waits", frontend }, nowMillis)
-    this.#unknownWaits.clear()
   }
 
   /**
@@ -346,6 +338,16 @@ export class WatchState {
 
   bindingsOf({ ports }: SleepingContainer): ReadonlyArray<ReleasedBinding> {
     return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
+  }
+
+  /** Where clients waited; which containers sleep there may be known only later. */
+  takeWaited(nowMillis: number): void {
+    const fellows = this.fellows()
+    for (const [frontend, atMillis] of this.#waited) {
+      const there = fellows.get(frontend)
+      for (const { id } of there ?? []) this.sleepers.wanted(id, atMillis)
+      if (there !== undefined || nowMillis - atMillis > longestWaitMillis) this.#waited.delete(frontend)
+    }
   }
 
   /**

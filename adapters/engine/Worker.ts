@@ -19,7 +19,7 @@ import { SleepWorker } from "./SleepWorker.ts"
 import { addressesIn, subscribedContainer } from "./Subscription.ts"
 import type { SleepEvent, WatchEvent } from "./WatchEvents.ts"
 import type { WatchRecord } from "./WatchRecord.ts"
-import { frontendOf, type WatchState } from "./WatchState.ts"
+import type { WatchState } from "./WatchState.ts"
 
 export interface WorkerOptions {
   /** `undefined`: only what leads to addresses is followed, and what other processes follow is left alone. */
@@ -48,7 +48,7 @@ export const work = (
     const { engine, events, onConnected, state } = options
     const offer = (event: SleepEvent) => void Queue.offerUnsafe(events, event)
     const sleep = engine && new SleepWorker({ ...options, engine, offer })
-    if (sleep !== undefined) yield* forwardWaits(state, offer)
+    if (sleep !== undefined) yield* forwardWaits(offer)
     const reconcile = reconciler(options, sleep)
     let dueMillis = (yield* monotonicMillis) + resyncMillis
     let failures = 0
@@ -68,7 +68,6 @@ export const work = (
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
-      if (done) state.takeUnknownWaits(yield* monotonicMillis)
       yield* sleep?.act ?? Effect.void
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
@@ -183,16 +182,13 @@ const desiring = (
   })
 }
 
-/** Where clients wait for a container that sleeps, as long as the driver tells. */
-const forwardWaits = (state: WatchState, offer: (event: SleepEvent) => void) =>
-  Effect.flatMap(Driver, ({ waits }) => {
-    if (waits === undefined) return Effect.void
-    const forward = Effect.map(waits, (frontend) => {
-      if (state.fellows().has(frontendOf(frontend))) offer({ _tag: "Waits", frontend })
-      else state.waitsUnknown(frontend)
-    })
-    return Effect.forkChild(Effect.forever(forward))
-  })
+/** Where clients wait, as long as the driver tells. */
+const forwardWaits = (offer: (event: SleepEvent) => void) =>
+  Effect.flatMap(Driver, ({ waits }) =>
+    waits === undefined
+      ? Effect.void
+      : Effect.forkChild(Effect.forever(Effect.map(waits, (frontend) => offer({ _tag: "Waits", frontend }))))
+  )
 
 /** Lists owner by owner, so that the driver reads no counters: those of the whole host may take a while. */
 const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {

@@ -6,6 +6,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { StoreError } from "../../src/mapper/MappingStore.ts"
+import { makeFolderUnsafe } from "./makeFolder.ts"
 import { replaceablePart } from "./OwnPath.ts"
 import { hasCode, storeErrorOf } from "./Sqlite.ts"
 
@@ -20,7 +21,7 @@ export const prepareDirectory = (directory: string): Effect.Effect<void, StoreEr
     try {
       const before = replaceablePart(Path.dirname(Path.resolve(directory)))
       if (before !== undefined) return refuse(before)
-      Fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+      makeFolderUnsafe(directory, 0o700)
       const found = Fs.statSync(directory)
       const user = process.getuid?.() ?? found.uid
       if (found.uid !== user)

@@ -146,6 +146,12 @@ export class Ledger {
         ...{ protocol, port, claimant, claim },
         ...{ tickets: 0, isUntold: false }
       })
+    this.touch([{ protocol, port }])
+  }
+
+  /** Whether a port from `ports` is still in the ledger. */
+  has(own: OwnPort): boolean {
+    return this.#ports.get(keyOf(own)) === own
   }
 
   /** For whom a port is, in other words. */
@@ -241,11 +247,16 @@ export class Ledger {
     if (block.used === 0) this.#emptied = true
   }
 
-  /** Whether `take` would take anything. */
+  /** Whether `take` would take anything. What is reserved comes up again with its release, anything else stays. */
   hasUnneeded(isNeeded: (port: ClusterPort) => boolean): boolean {
-    for (const own of this.#touched) if (own.tickets > 0 || isNeeded(own)) this.#touched.delete(own)
+    let isAny = false
+    for (const own of this.#touched) {
+      const isFree = own.tickets === 0 && !isNeeded(own)
+      if (isFree) isAny = true
+      else if (own.tickets > 0 || this.#isReservedFor(own)) this.#touched.delete(own)
+    }
     if (this.#emptied && this.#spareBlocks().length === 0) this.#emptied = false
-    return this.#touched.size > 0 || this.#emptied
+    return isAny || this.#emptied
   }
 
   /**
@@ -255,10 +266,10 @@ export class Ledger {
   take(isNeeded: (port: ClusterPort) => boolean): void {
     if (!this.hasUnneeded(isNeeded)) return
     for (const own of this.#touched) {
-      this.#ports.delete(keyOf(own))
+      if (isNeeded(own)) continue
+      this.remove(own)
       if (own.claim !== undefined) this.#returning.push(own.claim)
     }
-    this.#touched.clear()
     this.#emptied = false
     for (const block of this.#spareBlocks()) {
       this.removeBlock(block)
@@ -292,6 +303,10 @@ export class Ledger {
       free -= size
     }
     return spare
+  }
+
+  #isReservedFor({ protocol, port }: ClusterPort): boolean {
+    return this.#reserved.get(port)?.get(protocol)?.claimant !== undefined
   }
 
   #blockWith(port: number): OwnBlock | undefined {

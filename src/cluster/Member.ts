@@ -39,6 +39,8 @@ export interface Member {
   readonly granting: Latch.Latch
   /** Something cast doubt on what the ledger says is held. */
   readonly doubt: Queue.Queue<void>
+  /** Somebody waits for a renewal: the lease may have ended, or a clock was set forward. */
+  readonly renewal: Queue.Queue<void>
   readonly lost: Queue.Queue<ClusterPort>
   /** One claim at a time in a cell; all of them for a moment in which no claim is under way. */
   readonly stripes: ReadonlyArray<Semaphore.Semaphore>
@@ -61,6 +63,7 @@ export const makeMember = Effect.fnUntraced(function* (
     ...{ trouble: undefined, interruptedMillis: undefined },
     granting: yield* Latch.make(),
     doubt: yield* Queue.sliding<void>(1),
+    renewal: yield* Queue.sliding<void>(1),
     lost: yield* Queue.unbounded<ClusterPort>(),
     stripes: yield* Effect.replicateEffect(Semaphore.make(1), stripeCount),
     taking: yield* Semaphore.make(1),
@@ -97,6 +100,7 @@ export const untilGranting = (member: Member): Effect.Effect<Session, Ungranted>
         return yield* Effect.fail(ungranted(trouble))
       if (may && session !== undefined) return session
       yield* member.granting.close
+      yield* Queue.offer(member.renewal, undefined)
       yield* member.granting.await
     }
   })

@@ -107,7 +107,9 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
   const ttl = Duration.toMillis(member.options.ttl)
   let failed = ""
   while (true) {
-    yield* pause(failed === "" ? ttl / 3 : ttl / 10)
+    const due = pause(failed === "" ? ttl / 3 : ttl / 10)
+    // Not again and again while etcd does not answer.
+    yield* failed === "" ? Effect.raceFirst(due, Queue.take(member.renewal)) : due
     const renewed = yield* Effect.result(noting(member, member.store.renew(session)))
     if (Result.isSuccess(renewed)) {
       member.span = renewed.success
@@ -231,15 +233,19 @@ const claimAgain = Effect.fnUntraced(function* (
   const decide = (state: CellState) =>
     Effect.sync(() => {
       const excluded = (port: OwnPort) => excluderOf(state, options.host, { ...port, ...port.claimant })
-      taken = part.filter((port) => excluded(port) !== undefined)
-      return part
+      const wanted = part.filter((port) => ledger.has(port))
+      taken = wanted.filter((port) => excluded(port) !== undefined)
+      return wanted
         .filter((port) => !taken.includes(port))
         .map((port) => claimOf(options.host, portClaim(port, port.claimant, nowMillis)))
     })
   yield* claimIn(member, session, cellOf(first.port), decide, (claims) => {
     for (const held of claims) {
       const item = itemOf(held)
-      if (item._tag === "Port") for (const port of part) if (keyOf(port) === keyOf(item)) port.claim = held
+      const port = item._tag === "Port" ? part.find((each) => keyOf(each) === keyOf(item)) : undefined
+      if (port !== undefined && ledger.has(port)) port.claim = held
+      // It was unmapped meanwhile.
+      else ledger.owe([held])
     }
   })
   for (const port of taken) {

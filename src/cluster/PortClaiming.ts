@@ -18,6 +18,7 @@ import {
   giveBack,
   type Member,
   mayGrant,
+  mayGrantBy,
   type Ungranted,
   ungranted,
   untilGranting,
@@ -60,10 +61,10 @@ export const claimDuring = <A, E>(
   wanted: ReadonlyArray<Wanted>,
   attempt: Effect.Effect<A, GroupsError<E>>
 ): Effect.Effect<A, GroupsError<E | PortAllocated | ClusterUnavailable>> =>
-  Effect.suspend(() => {
+  Clock.clockWith((clock) => {
     const call: Call = { wanted, tickets: [], tried: new Map() }
     const attempts = attemptWith(member, hunting, call, attempt)
-    return hasEnough(member, wanted)
+    return hasEnough(member, wanted) && mayGrantBy(clock, member)
       ? attempts
       : Effect.ensuring(
           Effect.andThen(bounded(member, wanted, claimFirst(member, hunting, call)), attempts),
@@ -72,8 +73,8 @@ export const claimDuring = <A, E>(
   })
 
 /** Most calls for ephemeral ports find them in the host's blocks. */
-const hasEnough = ({ ledger, isProven }: Member, wanted: ReadonlyArray<Wanted>): boolean =>
-  isProven && ledger.free >= wanted.length && wanted.every(({ ports }) => ports._tag === "Ephemeral")
+const hasEnough = ({ ledger }: Member, wanted: ReadonlyArray<Wanted>): boolean =>
+  ledger.free >= wanted.length && wanted.every(({ ports }) => ports._tag === "Ephemeral")
 
 /** See `PortClaims`. One at a time, so that a port that is not free doesn't keep the others. */
 export const reclaim = (member: Member, wanted: ReadonlyArray<Wanted>): Effect.Effect<void> =>

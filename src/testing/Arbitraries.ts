@@ -281,6 +281,7 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.wake": "yes" },
   { "portmapper.wake": "on", "portmapper.mode": "routed" },
   { "portmapper.sleep": "10m" },
+  { "portmapper.scope": "planet" },
   { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },
   { app: 1 },
   { app: ["web"] }

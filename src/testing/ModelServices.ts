@@ -88,7 +88,7 @@ const commonLabels = [
   ...[["wake", "off"] as const, ["wake-timeout", "30s"] as const, ["wake-count", "1"] as const],
   ...[
     ...["allow", "proxy-protocol", "udp-idle", "connections", "rate", "rate-per-source"],
-    ...["wait-healthy", "sleep"]
+    ...["wait-healthy", "sleep", "scope"]
   ].map((name) => [name, ""] as const)
 ]
 

@@ -83,6 +83,36 @@ describe("portmapper serve with wrong options", () => {
   )
 })
 
+describe("portmapper serve with a folder that can't be made", () => {
+  it.live("exits 1 and names it, whatever the folder is for", () =>
+    Effect.gen(function* () {
+      const state = Path.join(yield* temporaryFolder, "state")
+      const missing = "ENOENT: no such file or directory, mkdir '/proc/nope'"
+      const rows: ReadonlyArray<readonly [string, string]> = [
+        [`--state ${state} --socket /proc/nope/a/b`, `/proc/nope/a/b: making the folder failed: ${missing}`],
+        [
+          `--state ${state}1 --socket ${state}1/p --page unix:/proc/nope/b`,
+          `/proc/nope/b: making the folder failed: ${missing}`
+        ],
+        ["--state /proc/nope/c", `preparing the state directory failed: /proc/nope/c: ${missing}`],
+        [
+          `--state ${state}2 --tcp 127.0.0.1:0 --spec-dir /proc/nope/d`,
+          "/proc/nope/d: making the folder failed: no such file or directory"
+        ]
+      ]
+      const answers = yield* Effect.forEach(
+        rows,
+        ([args]) => refusal(["--mode", "proxy", ...args.split(" ")]),
+        { concurrency: 4 }
+      )
+      assert.deepStrictEqual(
+        answers,
+        rows.map(([, message]) => `1 portmapper: ${message}`)
+      )
+    })
+  )
+})
+
 describeLab("portmapper serve in a lab", [], () => {
   testNeeding("serves only the sockets that systemd passes, unless options name more", ["python"], () =>
     Effect.gen(function* () {

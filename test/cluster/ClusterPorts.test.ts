@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
+import { Backends } from "../../src/mapper/MapperContext.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { bindingText, group } from "../support/groups.ts"
@@ -56,6 +57,32 @@ describe("an exact port", () => {
       assert.strictEqual(
         yield* a.refused(group("8080", [web])),
         refusedBy("held by host b for 172.17.0.3:80, owner engine")
+      )
+    })
+  )
+
+  test(
+    "is refused with the name of the container, once the Engine has told it",
+    Effect.gen(function* () {
+      const a = yield* makeHost("a", {
+        backends: Backends.of({
+          stateOf: () => Effect.succeed("running"),
+          containers: {
+            changed: Effect.sleep("1 second"),
+            attribute: (mappings) =>
+              Effect.succeed(mappings.map(() => ({ _tag: "BelongsTo" as const, container: "web" }))),
+            textOf: (container) => `${container}/0123456789ab`
+          }
+        })
+      })
+      const b = yield* makeHost("b")
+      yield* a.map(group("8080", [web]))
+      yield* a.map(group("0", [other]))
+      yield* TestClock.adjust("4 seconds")
+      assert.strictEqual(yield* b.refused(group("8080", [other])), refusedBy("held by host a, container web"))
+      assert.deepStrictEqual(
+        (yield* b.listedOfAll).map(({ at, container }) => `${at?.host} ${container}`),
+        ["a web/0123456789ab", "a web/0123456789ab"]
       )
     })
   )

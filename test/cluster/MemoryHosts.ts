@@ -13,7 +13,7 @@ import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver, type ListedMapping, ListedScope } from "../../src/protocol/Driver.ts"
 import type { Group, PortBinding } from "../../src/protocol/PortBinding.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import { Relay } from "../../src/relay/Relay.ts"
@@ -26,6 +26,8 @@ export interface HostOptions {
   readonly ephemeral?: PortRange
   /** Where ports are unique whose labels don't say. */
   readonly scope?: "cluster" | "host"
+  /** By default, containers are unknown. */
+  readonly backends?: Backends["Service"]
 }
 
 type Kernel = Layer.Success<typeof kernelLayer>
@@ -48,6 +50,8 @@ export interface Host {
   readonly unmap: (bindings: ReadonlyArray<PortBinding>) => Effect.Effect<void, unknown>
   /** `0.0.0.0:8080/tcp live`, sorted; of a mapping in conflict also who has its port. */
   readonly listed: Effect.Effect<ReadonlyArray<string>>
+  /** What all hosts have, as this one knows it. */
+  readonly listedOfAll: Effect.Effect<ReadonlyArray<ListedMapping>>
   readonly rules: Effect.Effect<ReadonlyArray<string>>
   readonly kernel: Context.Context<Kernel>
   readonly cluster: () => Cluster["Service"]
@@ -72,8 +76,9 @@ export const makeHost = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Host, never, MemoryEtcd | Scope.Scope> {
   const etcd = yield* MemoryEtcd
   const scope = yield* Scope.Scope
-  const kernel = yield* Layer.build(Layer.fresh(kernelLayer))
-  const { ephemeral = { first: 32768, last: 60999 } } = options
+  const { ephemeral = { first: 32768, last: 60999 }, backends } = options
+  const built = yield* Layer.build(Layer.fresh(kernelLayer))
+  const kernel = backends === undefined ? built : Context.add(built, Backends, backends)
   Context.get(kernel, MemoryHost).setEphemeral({ range: ephemeral, reserved: [] })
   let ending: ReturnType<ClusterPortsOptions["ending"]> = "leave"
   const ports = clusterPorts({
@@ -140,6 +145,13 @@ export const makeHost = Effect.fnUntraced(function* (
               `${frontendIp}:${frontendPort} ${state}${reason === undefined ? "" : `, ${reason}`}`
           )
           .sort()
+      )
+    ),
+    listedOfAll: Effect.suspend(() =>
+      Effect.provideService(
+        Effect.orDie(driver().listPorts ?? Effect.succeed([])),
+        ListedScope,
+        "cluster" as const
       )
     ),
     rules: Effect.sync(() => Context.get(kernel, MemoryFirewall).rules()),

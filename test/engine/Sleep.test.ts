@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { type Engine, EngineError } from "../../adapters/engine/Engine.ts"
+import { Engine, EngineError } from "../../adapters/engine/Engine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
@@ -444,6 +444,37 @@ describe("a container that nobody uses", () => {
         })
       )
     }))
+
+  test("is woken by a client that came before it was found, as after a restart", () =>
+    Effect.gen(function* () {
+      yield* during(slept)
+      const relay = yield* MemoryRelay
+      relay.connect(
+        { protocol: "tcp", host: addressUnsafe("0.0.0.0"), port: 8080 },
+        addressUnsafe("127.0.0.1")
+      )
+      yield* during(
+        Effect.andThen(
+          settle,
+          Effect.map(states, (all) => assert.deepStrictEqual(all, ["172.17.0.99 live"]))
+        )
+      )
+    }))
+
+  test("is asleep where the process before us stopped it amid a takeover", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* Engine
+        const record = yield* WatchRecord
+        yield* running
+        const [{ id } = { id: "" }] = yield* engine.containers
+        const run = (yield* engine.runOf(id)) ?? ""
+        yield* record.save({ ...(yield* record.load), slept: new Map([[id, run]]) })
+        yield* engine.stop(id)
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(yield* states, ["nowhere asleep"])
+      })
+    ))
 
   test("stays asleep while its image can't be inspected for a while", () =>
     Effect.gen(function* () {

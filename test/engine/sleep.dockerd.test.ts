@@ -1,7 +1,7 @@
 /** Containers of a real Engine that sleep until a client comes, woken by real packets. */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { docker, engineLab, prepareImages, servedAt } from "../lab/Containers.ts"
+import { Effect, Fiber } from "effect"
+import { docker, engineLab, inContainer, prepareImages, servedAt } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Plugin from "../lab/Plugin.ts"
@@ -16,12 +16,13 @@ const create = (
   dockerd: Dockerd.Dockerd,
   name: string,
   labels: Readonly<Record<string, string>>,
-  command = serving(name)
+  command = serving(name),
+  args: ReadonlyArray<string> = []
 ) =>
   docker(dockerd, [
     ...["create", "--stop-signal=KILL", `--name=${name}`, "--label=portmapper.wake=on"],
     ...Object.entries(labels).map(([label, value]) => `--label=portmapper.${label}=${value}`),
-    ...["busybox", "/bin/sh", "-c", command]
+    ...[...args, "busybox", "/bin/sh", "-c", command]
   ])
 
 /** By container: the state of its ports, and the reason if there is one. */
@@ -113,6 +114,20 @@ describeLab("a container that sleeps", ["dockerd", "busybox", "iptables"], () =>
         assert.strictEqual(yield* runs("guarded"), "false")
         assert.deepStrictEqual(yield* ask(8082), { ECONNRESET: 1 })
         assert.match((yield* states(plugin))["broken"] ?? "", /^asleep it ended while it was woken$/)
+
+        // A datagram waits for its server, too.
+        const health = "--health-cmd=busybox grep -q :0035 /proc/net/udp"
+        yield* create(dockerd, "dns", { publish: "5353:53/udp" }, "exec sleep 3600", [
+          health,
+          "--health-interval=1s"
+        ])
+        yield* until(states(plugin), (all) => all["dns"] === "asleep")
+        const answer = yield* Effect.forkChild(
+          client.agent.udp({ host: outside, port: 5353, payload: "name?", timeoutMillis: 20_000 })
+        )
+        yield* until(runs("dns"), (text) => text === "true")
+        yield* (yield* inContainer(dockerd, "dns")).agent.echo({ protocol: "udp", port: 53, who: "dns" })
+        assert.strictEqual((yield* Fiber.join(answer)).replies[0]?.who, "dns")
 
         yield* docker(dockerd, ["stop", "web"])
         yield* until(states(plugin), (all) => all["web"] === undefined)
