@@ -142,6 +142,9 @@ const compiled = (
   )
 })
 
+/** The most instructions of a classic program (`BPF_MAXINSNS`), which are those of 450 IPv6 backends. */
+const longestClassic = 4096
+
 /**
  * The program with the addresses of as many backends as it was made for. The first `copies` sockets get one each: a
  * copy takes 10 µs and 5 KB of kernel memory, loading a program by bpf(2) 50 to 100 µs, and sharing it 1 µs.
@@ -153,6 +156,7 @@ export const makeFilter = (
   backends: ReadonlyArray<Address> = []
 ): SocketFilter => {
   const words = backends.flatMap(wordsOf)
+  const isTooLong = classic.view.byteLength / 8 > longestClassic
   let attached = 0
   /** A file descriptor, once there is one. */
   let shared: Int32Array | undefined
@@ -163,7 +167,7 @@ export const makeFilter = (
   }
   return {
     attach: (fd) => {
-      if (++attached > copies && shared === undefined) share()
+      if ((++attached > copies || isTooLong) && shared === undefined) share()
       if (shared !== undefined)
         return libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, new Uint8Array(shared.buffer), 4)
       fill(classic, words)

@@ -9,6 +9,7 @@ import {
   type Libc,
   libc,
   MSG_DONTWAIT,
+  SO_ATTACH_BPF,
   SO_ATTACH_FILTER,
   SOL_SOCKET
 } from "../../../adapters/linux/Libc.ts"
@@ -45,6 +46,17 @@ describeInNamespace("LinuxSockets", () => {
         option === SO_ATTACH_FILTER &&
         (value[0] ?? 0) + 256 * (value[1] ?? 0) > longest
           ? -errno
+          : real.setsockopt(fd, level, option, value, length)
+    }
+  }
+  /** Has memory for any filter of many backends. */
+  const withoutLimit = (): Libc => {
+    const real = libc()
+    return {
+      ...real,
+      setsockopt: (fd, level, option, value, length) =>
+        level === SOL_SOCKET && option === SO_ATTACH_BPF
+          ? 0
           : real.setsockopt(fd, level, option, value, length)
     }
   }
@@ -113,6 +125,17 @@ describeInNamespace("LinuxSockets", () => {
       )
     }),
     () => refusing(ENOMEM, 20)
+  )
+
+  test(
+    "loads a filter that is longer than a classic one may be",
+    Effect.gen(function* () {
+      const sockets = yield* HostSockets
+      const socket = yield* sockets.open("tcp", any6, 18197)
+      const backends = Array.from({ length: 460 }, (_, index) => addressUnsafe(`fd00:2::${index}`))
+      yield* sockets.admit(socket, "loopback", backends)
+    }),
+    withoutLimit
   )
 
   test(
