@@ -271,8 +271,7 @@ function connected(
   return new Promise((resolve, reject) => {
     socket.connect(request.port, request.host, (error?: Error | null) => {
       if (error === undefined || error === null) resolve(undefined)
-      else if (outcomeOf(error) === "unreachable")
-        resolve({ outcome: "unreachable", ...codeField(error) })
+      else if (outcomeOf(error) === "unreachable") resolve({ outcome: "unreachable", ...codeField(error) })
       else reject(error)
     })
   })
