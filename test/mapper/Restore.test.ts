@@ -622,6 +622,28 @@ describe("the Engine's starts, over restarts of the mapper", () => {
       )
     })
   )
+
+  it.effect("let another claim have the port of a stale mapping in conflict", () =>
+    Effect.gen(function* () {
+      const { life, take } = yield* makeLives
+      yield* life(map(web))
+      take("tcp 0.0.0.0 8080")
+      yield* life(
+        Effect.gen(function* () {
+          yield* activate
+          yield* map(group("8081", ["tcp 0.0.0.0 172.17.0.2:80"]))
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(yield* listed, [
+            "0.0.0.0 8080 engine conflicted",
+            "0.0.0.0 8081 engine live"
+          ])
+          yield* MemoryHost.useSync((host) => host.free("tcp", addressUnsafe("0.0.0.0"), 8080))
+          yield* map(other)
+          assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live", "0.0.0.0 8081 engine live"])
+        })
+      )
+    })
+  )
 })
 
 describe("restore of many", () => {
