@@ -77,7 +77,7 @@ export const answeredInTheWay = (
     const service = serviceOf(each.plan.policy, owner)
     return servedOf(each.plan).flatMap((planned) => {
       if (!planned.reserves) return []
-      const inTheWay = keepersOf(state, planned.entry, ports.port, nowMillis)
+      const inTheWay = answeredConflictsAt(state, planned.entry, ports.port, nowMillis)
       if (inTheWay.length === 0) return []
       const own = mappedAlready(state, planned, each, owner)
       if (own !== undefined && !isConflicted(own)) return []
@@ -88,7 +88,7 @@ export const answeredInTheWay = (
 }
 
 /** The answered entries in conflict that collide with this frontend, without stale ones. */
-export const keepersOf = (
+export const answeredConflictsAt = (
   state: State,
   { protocol, host }: Pick<Entry, "protocol" | "host">,
   port: number,

@@ -4,7 +4,7 @@ import type { Hold, PortError } from "../ports/PortAllocator.ts"
 import { PortSet } from "../ports/PortTable.ts"
 import type { PortRequest } from "../protocol/PortBinding.ts"
 import type { Creation } from "./Change.ts"
-import { keepersOf } from "./Claims.ts"
+import { answeredConflictsAt } from "./Claims.ts"
 import type { MapperContext } from "./MapperContext.ts"
 import { reservedBy } from "./PortScope.ts"
 
@@ -19,7 +19,7 @@ export const reservePort = Effect.fnUntraced(function* (
   const { frontends, claimant } = reservedBy(context, create)
   const nowMillis = yield* Clock.currentTimeMillis
   const kept = (port: number) =>
-    frontends.some((frontend) => keepersOf(mappings, frontend, port, nowMillis).length > 0)
+    frontends.some((frontend) => answeredConflictsAt(mappings, frontend, port, nowMillis).length > 0)
   let except: ReadonlyArray<PortSet> = []
   while (true) {
     const holds = yield* allocator.reserve(frontends, ports, beside, { claimant, except })

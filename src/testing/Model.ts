@@ -325,7 +325,7 @@ const afterMap = (
     (mapping) => mapping.standing === "conflicted" && served.some(({ at, req }) => isOwn(mapping, at, req))
   )
   // An answered mapping in conflict comes back, where it can be served, before another one gets its port.
-  const keepers = model.mappings.filter(
+  const answeredConflicts = model.mappings.filter(
     (mapping) =>
       mode !== "routed" &&
       mapping.port !== 0 &&
@@ -338,7 +338,7 @@ const afterMap = (
   )
   if (exact !== undefined && ended.retried === undefined) {
     const isCertain = !struck && !killed && model.refusing.length === 0 && inConflict.length === 0
-    const inTheWay = keepers.filter(({ port }) => port === exact)
+    const inTheWay = answeredConflicts.filter(({ port }) => port === exact)
     const verdicts = afterRetryOf(model, inTheWay, isCertain).map((each) =>
       afterMap(host, each, request, owner, { ...ended, retried: true })
     )
@@ -349,7 +349,9 @@ const afterMap = (
   const guarded: Model = {
     ...model,
     mappings: model.mappings.map((mapping) =>
-      exact === undefined && keepers.includes(mapping) ? { ...mapping, standing: "answered" } : mapping
+      exact === undefined && answeredConflicts.includes(mapping)
+        ? { ...mapping, standing: "answered" }
+        : mapping
     )
   }
   const holders =

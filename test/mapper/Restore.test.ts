@@ -53,6 +53,8 @@ const everything = group("8080", [
   "udp 0.0.0.0 172.17.0.2:80"
 ])
 const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
+/** The same for one port of several, of which 8080 is the first. */
+const otherOfRange = group("8080-8089", ["tcp 0.0.0.0 172.17.0.3:80"])
 
 describe("restore after a kill", () => {
   it.effect("undoes what sessions mapped, except those that live on", () =>
@@ -362,19 +364,15 @@ describe("restore with a port taken meanwhile", () => {
     })
   )
 
-  it.effect("gives its port to another claim where no answer ever named it", () =>
+  it.effect("gives its port to another claim, also for a range, where no answer ever named it", () =>
     Effect.gen(function* () {
-      const { life, kill, take } = yield* makeLives
-      yield* life(mapUndelivered(web, kill))
-      take("tcp 0.0.0.0 8080")
-      const after = yield* life(
-        Effect.gen(function* () {
-          yield* free
-          yield* map(other)
-          return yield* snapshot
-        })
-      )
-      assert.deepStrictEqual(after.stored, ["0.0.0.0:8080/tcp -> 172.17.0.3:80 answered"])
+      for (const claim of [other, otherOfRange]) {
+        const { life, kill, take } = yield* makeLives
+        yield* life(mapUndelivered(web, kill))
+        take("tcp 0.0.0.0 8080")
+        const { stored } = yield* life(Effect.andThen(free, Effect.andThen(map(claim), snapshot)))
+        assert.deepStrictEqual(stored, ["0.0.0.0:8080/tcp -> 172.17.0.3:80 answered"])
+      }
     })
   )
 
@@ -620,6 +618,30 @@ describe("the Engine's starts, over restarts of the mapper", () => {
           yield* map(other)
         })
       )
+    })
+  )
+
+  it.effect("let another claim, also for a range, have the port of a stale mapping in conflict", () =>
+    Effect.gen(function* () {
+      for (const claim of [other, otherOfRange]) {
+        const { life, take } = yield* makeLives
+        yield* life(map(web))
+        take("tcp 0.0.0.0 8080")
+        yield* life(
+          Effect.gen(function* () {
+            yield* activate
+            yield* map(group("9090", ["tcp 0.0.0.0 172.17.0.2:80"]))
+            yield* TestClock.adjust("1 minute")
+            assert.deepStrictEqual(yield* listed, [
+              "0.0.0.0 8080 engine conflicted",
+              "0.0.0.0 9090 engine live"
+            ])
+            yield* MemoryHost.useSync((host) => host.free("tcp", addressUnsafe("0.0.0.0"), 8080))
+            yield* map(claim)
+            assert.deepStrictEqual(yield* listed, ["0.0.0.0 8080 engine live", "0.0.0.0 9090 engine live"])
+          })
+        )
+      }
     })
   )
 })

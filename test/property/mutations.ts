@@ -380,20 +380,6 @@ export const mutations: ReadonlyArray<Mutation> = [
       "answeredInTheWay",
       "inTheWay.filter((entry) => entry !== own && !isMember(entry, service))",
       "[]"
-    ],
-    [
-      "rule10-keeps-a-stale-mapping-in-conflict",
-      "keepersOf",
-      "isAnsweredConflict(entry) && !isStale(entry, state.engine, nowMillis)",
-      "isAnsweredConflict(entry)"
-    ]
-  ]),
-  ...faultsOf("src/mapper/Reserve.ts")([
-    [
-      "rule10-gives-the-port-of-an-answered-mapping-in-conflict-out-of-a-range",
-      "reservePort",
-      "!kept(first.port)",
-      "true"
     ]
   ]),
   ...faultsOf("src/mapper/Change.ts")([
