@@ -32,7 +32,8 @@ export const follow = (member: Member): Effect.Effect<void> =>
       if (event._tag === "Interrupted") member.interruptedMillis ??= nowMillis
       else member.interruptedMillis = undefined
       replica.apply(event)
-      if (member.isProven && isDoubtful(member, event, before)) Queue.offerUnsafe(member.doubt, undefined)
+      // Also during a proof, which may have read it before.
+      if (isDoubtful(member, event, before)) Queue.offerUnsafe(member.doubt, undefined)
     })
   )
 
@@ -166,7 +167,10 @@ const prove = Effect.fnUntraced(function* (
 const compare = (member: Member, { cells, revision }: Snapshot): ReadonlyArray<OwnPort> => {
   const { ledger, replica, options } = member
   for (const cell of cells) replica.put({ ...cell, readAt: revision })
-  const own = cells.flatMap(({ claims }) => claims.filter(({ host }) => host === options.host))
+  // The watch may be ahead of it.
+  const own = cells.flatMap(({ cell }) =>
+    replica.cell(cell).claims.filter(({ host }) => host === options.host)
+  )
   const ports = new Map<string, HeldClaim>()
   for (const held of own) {
     const item = itemOf(held)
