@@ -4,6 +4,7 @@
  * run out.
  */
 import { Agent } from "node:http"
+import type { Random } from "../../src/testing/Random.ts"
 import { request } from "../../test/support/http.ts"
 import { injectedTexts } from "./Faults.ts"
 import {
@@ -16,7 +17,6 @@ import {
   sharedPort,
   textOf
 } from "./Ledger.ts"
-import type { Random } from "./Random.ts"
 
 export const clientCount = 4
 /** The private ports of each client, from `20000 + 100 × client` on. */

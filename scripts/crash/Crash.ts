@@ -4,13 +4,13 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, Exit } from "effect"
+import { Random } from "../../src/testing/Random.ts"
 import * as Lab from "../../test/lab/Lab.ts"
 import * as Plugin from "../../test/lab/Plugin.ts"
 import { claim } from "./Claims.ts"
 import { differences, list } from "./Compare.ts"
 import { faultyLife, faultyProgram } from "./FaultyLife.ts"
 import { Ledger } from "./Ledger.ts"
-import { Random } from "./Random.ts"
 import { echoes } from "./Traffic.ts"
 import { employ, kill, newTally, start, type Tally, type World } from "./World.ts"
 

@@ -10,7 +10,7 @@ import { type Conntrack, ConntrackError } from "../../src/firewall/Conntrack.ts"
 import { type Firewall, FirewallError } from "../../src/firewall/Firewall.ts"
 import { type MappingStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { type HostSockets, SocketError } from "../../src/ports/HostSockets.ts"
-import type { Random } from "./Random.ts"
+import type { Random } from "../../src/testing/Random.ts"
 
 const injectedText = "a failure was put in"
 

@@ -1,11 +1,11 @@
 /** The state of a run of the harness: a lab, the plugin's folder, what was answered, and the faults found. */
 import { Effect } from "effect"
+import { Random } from "../../src/testing/Random.ts"
 import type { Lab } from "../../test/lab/Lab.ts"
 import * as Plugin from "../../test/lab/Plugin.ts"
 import type { Running } from "../../test/lab/Running.ts"
 import { type Calls, clientCount, ephemeral, work } from "./Clients.ts"
 import type { Ledger } from "./Ledger.ts"
-import { Random } from "./Random.ts"
 
 export interface Tally {
   kills: number

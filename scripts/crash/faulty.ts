@@ -26,6 +26,7 @@ import { HostSockets } from "../../src/ports/HostSockets.ts"
 import { PortAllocator } from "../../src/ports/PortAllocator.ts"
 import { parsePortRange } from "../../src/protocol/PortRange.ts"
 import { relayedProtocols } from "../../src/relay/Relay.ts"
+import { Random } from "../../src/testing/Random.ts"
 import {
   Faults,
   failingConntrack,
@@ -34,7 +35,6 @@ import {
   failingSockets,
   failingStore
 } from "./Faults.ts"
-import { Random } from "./Random.ts"
 
 /** Failure rates of calls to services, and of system calls, of which each service call makes many. */
 const serviceRate = 0.05

@@ -12,7 +12,7 @@ import { MappingStore, MemoryStore, StoreError } from "../mapper/MappingStore.ts
 import type { Capabilities } from "../mapper/Plan.ts"
 import { PortMapper } from "../mapper/PortMapper.ts"
 import { InjectedFailure, Steps } from "../memory/Steps.ts"
-import { type EphemeralPorts, type HostSocket, HostSockets, MemoryHost } from "../ports/HostSockets.ts"
+import { type EphemeralPorts, HostSockets, MemoryHost } from "../ports/HostSockets.ts"
 import { PortAllocator } from "../ports/PortAllocator.ts"
 import { type Address, addressUnsafe } from "../protocol/Address.ts"
 import { CurrentOwner, Driver } from "../protocol/Driver.ts"
@@ -21,6 +21,7 @@ import { endpointText, frontendText } from "../protocol/PortBinding.ts"
 import { type Protocol, protocolOfNumber } from "../protocol/Protocol.ts"
 import { type SlotShare, slotsText } from "../protocol/Slots.ts"
 import { MemoryRelay, Relay } from "../relay/Relay.ts"
+import { processSockets } from "./ProcessSockets.ts"
 import type {
   Call,
   Elsewhere,
@@ -76,7 +77,7 @@ export const memoryTarget = (options: MemoryTargetOptions): SyncTarget => {
   const host = Context.get(kernel, MemoryHost)
   const firewall = Context.get(kernel, MemoryFirewall)
   const store = Context.get(kernel, MemoryStore)
-  const { service: ownSockets, closeAll } = sockets(Context.get(kernel, HostSockets))
+  const { service: ownSockets, closeAll } = processSockets(Context.get(kernel, HostSockets))
   host.setEphemeral(options.ephemeral)
 
   const live = (): Context.Context<Incarnation> =>
@@ -237,26 +238,6 @@ const contextOf = (
 ) => {
   const driver = Context.get(life, Driver)
   return Context.merge(base, Context.make(Driver, options.wrap === undefined ? driver : options.wrap(driver)))
-}
-
-/** The sockets of one process: the system closes them with it. */
-const sockets = (service: HostSockets["Service"]) => {
-  const open = new Set<HostSocket>()
-  return {
-    service: HostSockets.of({
-      ...service,
-      open: (protocol, host, port) =>
-        Effect.map(service.open(protocol, host, port), (socket) => {
-          open.add(socket)
-          return socket
-        }),
-      close: (socket) => {
-        open.delete(socket)
-        return service.close(socket)
-      }
-    }),
-    closeAll: Effect.suspend(() => Effect.forEach([...open], service.close, { discard: true }))
-  }
 }
 
 const failureOf = (exit: Exit.Exit<unknown, CallError>): Outcome => {

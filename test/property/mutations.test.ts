@@ -11,7 +11,7 @@ const root = Path.resolve(import.meta.dirname, "../..")
 
 describe("the mutations", () => {
   it("are as many as before, with unique names", () =>
-    assert.isAtLeast(new Set(mutations.map(({ name }) => name)).size, 73))
+    assert.isAtLeast(new Set(mutations.map(({ name }) => name)).size, 86))
 
   for (const mutation of mutations)
     it(`apply to one place in the sources: ${mutation.name}`, () => {
@@ -26,7 +26,7 @@ describe("the mutations", () => {
       within: "add",
       find: "sum(a, b)",
       put: "sum(b, a)",
-      lab: false
+      search: "harness" as const
     }
     const source = "const other = sum(a, b)\nconst add = () => {\n  return sum(\n    a,\n    b,\n  )\n}\n"
     assert.strictEqual(

@@ -4,14 +4,16 @@
  */
 import { parseSync } from "vite"
 
+export type Search = "harness" | "lab" | "cluster"
+
 export interface Mutation {
   readonly name: string
   readonly file: string
   readonly within: string
   readonly find: string
   readonly put: string
-  /** Whether only the search on a real host can find it. */
-  readonly lab: boolean
+  /** Which search finds it: the harness in memory, the one on a real host, or the simulated cluster. */
+  readonly search: Search
 }
 
 /** The source with the fault in it; fails where the node is missing or not unique. */
@@ -59,9 +61,9 @@ const nameOf = ({ id, key }: Node): unknown => {
 type Fault = readonly [name: string, within: string, find: string, put: string]
 
 const faultsOf =
-  (file: string, lab = false) =>
+  (file: string, search: Search = "harness") =>
   (faults: ReadonlyArray<Fault>): ReadonlyArray<Mutation> =>
-    faults.map(([name, within, find, put]) => ({ name, file, within, find, put, lab }))
+    faults.map(([name, within, find, put]) => ({ name, file, within, find, put, search }))
 
 export const mutations: ReadonlyArray<Mutation> = [
   ...faultsOf("src/mapper/Plan.ts")([
@@ -303,7 +305,7 @@ export const mutations: ReadonlyArray<Mutation> = [
   ]),
   ...faultsOf(
     "adapters/linux/nft/NftFirewall.ts",
-    true
+    "lab"
   )([
     [
       "ruleset-leaves-the-allow-list-of-what-is-removed",
@@ -314,7 +316,7 @@ export const mutations: ReadonlyArray<Mutation> = [
   ]),
   ...faultsOf(
     "adapters/linux/nft/RuleElements.ts",
-    true
+    "lab"
   )([
     [
       "ruleset-takes-one-ipv6-address-for-all",
@@ -435,5 +437,101 @@ export const mutations: ReadonlyArray<Mutation> = [
       'state === "answered"',
       'state === "answered" || state === "applied"'
     ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Claiming.ts",
+    "cluster"
+  )([
+    [
+      "cluster-claims-without-the-lease",
+      "claimAll",
+      '{ _tag: "Put", key: keys.claim(cell, name), value: claimText(host, value), lease }',
+      '{ _tag: "Put", key: keys.claim(cell, name), value: claimText(host, value) }'
+    ],
+    [
+      "cluster-claims-in-a-cell-that-has-moved",
+      "claimAll",
+      '{ _tag: "Revision", key, is: revision }',
+      '{ _tag: "CreatedAfter", key, revision: -1 }'
+    ],
+    [
+      "cluster-releases-by-key-alone",
+      "releaseOne",
+      '[{ _tag: "CreateRevision", key, is: revision }]',
+      "[] as const"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Sessions.ts",
+    "cluster"
+  )([["cluster-leaves-claims-on-the-earlier-lease", "moveKeys", "moving.length === 0", "true"]]),
+  ...faultsOf(
+    "src/cluster/LeaseSpan.ts",
+    "cluster"
+  )([
+    [
+      "cluster-believes-a-clock-that-was-set-back",
+      "sureMillisBy",
+      "Math.min(monotonic, epochMillis - clock.currentTimeMillisUnsafe())",
+      "epochMillis - clock.currentTimeMillisUnsafe() + 0 * monotonic"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Member.ts",
+    "cluster"
+  )([
+    [
+      "cluster-grants-after-its-lease",
+      "mayGrantBy",
+      "sureMillisBy(clock, span) > 0",
+      "sureMillisBy(clock, span) >= 0"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Membership.ts",
+    "cluster"
+  )([
+    ["cluster-keeps-claims-of-calls-that-a-kill-cut-short", "compare", "[...ports.values()]", "[]"],
+    [
+      "cluster-does-not-join-again",
+      "renewing",
+      'renewed.failure._tag === "LeaseLost"',
+      'renewed.failure._tag !== "LeaseLost" && failed === "never"'
+    ],
+    [
+      "cluster-serves-what-another-host-has",
+      "claimAgain",
+      "Queue.offer(lost, { protocol: port.protocol, port: port.port })",
+      "Effect.void"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Cells.ts",
+    "cluster"
+  )([
+    [
+      "cluster-claims-the-first-port-of-anothers-block",
+      "excludes",
+      "item.first <= port",
+      "item.first < port"
+    ],
+    [
+      "cluster-takes-a-block-with-anothers-port",
+      "freeBlock",
+      "item.port < from || item.port > to",
+      "item.port <= from || item.port > to"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Ledger.ts",
+    "cluster"
+  )([
+    [
+      "cluster-gives-back-what-a-call-wants",
+      "hasUnneeded",
+      "own.tickets === 0 && !isNeeded(own)",
+      "!isNeeded(own)"
+    ],
+    ["cluster-forgets-what-it-owes", "returning", "[...this.#returning]", "this.#returning"]
   ])
 ]
