@@ -453,27 +453,6 @@ export const mutations: ReadonlyArray<Mutation> = [
       "claimAll",
       '{ _tag: "Revision", key, is: revision }',
       '{ _tag: "CreatedAfter", key, revision: -1 }'
-    ],
-    [
-      "cluster-releases-by-key-alone",
-      "releaseOne",
-      '[{ _tag: "CreateRevision", key, is: revision }]',
-      "[] as const"
-    ]
-  ]),
-  ...faultsOf(
-    "src/cluster/Sessions.ts",
-    "cluster"
-  )([["cluster-leaves-claims-on-the-earlier-lease", "moveKeys", "moving.length === 0", "true"]]),
-  ...faultsOf(
-    "src/cluster/LeaseSpan.ts",
-    "cluster"
-  )([
-    [
-      "cluster-believes-a-clock-that-was-set-back",
-      "sureMillisBy",
-      "Math.min(monotonic, epochMillis - clock.currentTimeMillisUnsafe())",
-      "epochMillis - clock.currentTimeMillisUnsafe() + 0 * monotonic"
     ]
   ]),
   ...faultsOf(
@@ -491,7 +470,6 @@ export const mutations: ReadonlyArray<Mutation> = [
     "src/cluster/Membership.ts",
     "cluster"
   )([
-    ["cluster-keeps-claims-of-calls-that-a-kill-cut-short", "compare", "[...ports.values()]", "[]"],
     [
       "cluster-does-not-join-again",
       "renewing",
@@ -521,17 +499,5 @@ export const mutations: ReadonlyArray<Mutation> = [
       "item.port < from || item.port > to",
       "item.port <= from || item.port > to"
     ]
-  ]),
-  ...faultsOf(
-    "src/cluster/Ledger.ts",
-    "cluster"
-  )([
-    [
-      "cluster-gives-back-what-a-call-wants",
-      "hasUnneeded",
-      "own.tickets === 0 && !isNeeded(own)",
-      "!isNeeded(own)"
-    ],
-    ["cluster-forgets-what-it-owes", "returning", "[...this.#returning]", "this.#returning"]
   ])
 ]
