@@ -5,7 +5,7 @@ import { Flag } from "effect/cli"
 import { type PortScope, parseDuration } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { type EtcdOptions, parseEndpoints } from "../etcd/EtcdOptions.ts"
-import { WrongUsage } from "./failure.ts"
+import { unpaired, useless, WrongUsage } from "./failure.ts"
 import { optionalText, parsed } from "./flags.ts"
 
 const nameRule = "letters, digits, _, . and -, at most 64, the first a letter or digit"
@@ -136,13 +136,13 @@ export interface ClusterOptions extends Connection {
 /** The etcd that the options name, if they name one. */
 export const connectionOf = (options: ConnectionFlags): Result.Result<Connection | undefined, WrongUsage> => {
   const { clusterCa, clusterCert, clusterKey, clusterUser, clusterPasswordFile } = options
-  const given = Object.entries({
+  const given = givenOf({
     "--cluster-ca": clusterCa,
     "--cluster-cert": clusterCert,
     "--cluster-key": clusterKey,
     "--cluster-user": clusterUser,
     "--cluster-password-file": clusterPasswordFile
-  }).flatMap(([option, value]) => (Option.isSome(value) ? [option] : []))
+  })
   if (Option.isNone(options.cluster))
     return given.length === 0 ? Result.succeed(undefined) : Result.fail(useless(given, "--cluster URL"))
   const endpoints = options.cluster.value
@@ -150,10 +150,7 @@ export const connectionOf = (options: ConnectionFlags): Result.Result<Connection
   const files = given.filter((option) => /-(ca|cert|key)$/.test(option))
   if (files.length > 0 && !tls) return Result.fail(useless(files, "an https:// URL in --cluster"))
   for (const [one, other] of pairs)
-    if (given.includes(one) !== given.includes(other))
-      return Result.fail(
-        new WrongUsage({ message: `${one} and ${other} belong together: give both, or neither` })
-      )
+    if (given.includes(one) !== given.includes(other)) return Result.fail(unpaired(one, other))
   return Result.succeed({
     name: options.clusterName,
     etcd: {
@@ -176,8 +173,8 @@ const pairs = [
   ["--cluster-user", "--cluster-password-file"]
 ] as const
 
-const useless = (options: ReadonlyArray<string>, needed: string): WrongUsage =>
-  new WrongUsage({ message: `${options.join(", ")}: of no use without ${needed}; give it as well` })
+const givenOf = (options: Readonly<Record<string, Option.Option<unknown>>>): ReadonlyArray<string> =>
+  Object.entries(options).flatMap(([option, value]) => (Option.isSome(value) ? [option] : []))
 
 /** The cluster that `serve` joins, if it joins one. */
 export const clusterOf = (options: ClusterFlags): Effect.Effect<ClusterOptions | undefined, WrongUsage> =>
@@ -185,13 +182,13 @@ export const clusterOf = (options: ClusterFlags): Effect.Effect<ClusterOptions |
     const connection = yield* Effect.fromResult(connectionOf(options))
     const { clusterHost, clusterAddress, clusterTtl, clusterAbsence, clusterScope } = options
     if (connection === undefined) {
-      const given = Object.entries({
+      const given = givenOf({
         "--cluster-host": clusterHost,
         "--cluster-address": clusterAddress,
         "--cluster-ttl": clusterTtl,
         "--cluster-absence": clusterAbsence,
         "--cluster-scope": clusterScope
-      }).flatMap(([option, value]) => (Option.isSome<unknown>(value) ? [option] : []))
+      })
       return given.length === 0 ? undefined : yield* useless(given, "--cluster URL")
     }
     const host = Option.getOrElse(clusterHost, Os.hostname)

@@ -12,6 +12,14 @@ export class WrongUsage extends Schema.TaggedError<WrongUsage>()("WrongUsage", {
   message: Schema.String
 }) {}
 
+/** Options that do nothing without another one. */
+export const useless = (options: ReadonlyArray<string>, needed: string): WrongUsage =>
+  new WrongUsage({ message: `${options.join(", ")}: of no use without ${needed}; give it as well` })
+
+/** One of two options that need each other. */
+export const unpaired = (one: string, other: string): WrongUsage =>
+  new WrongUsage({ message: `${one} and ${other} belong together: give both, or neither` })
+
 export const failed = (what: string, why: string): CommandFailed =>
   new CommandFailed({ message: `${what}: ${why}` })
 

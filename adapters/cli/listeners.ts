@@ -21,7 +21,7 @@ import { type ClientTls, writeSpec } from "../docker/SpecFile.ts"
 import type { PassedSocket } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import type { ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
-import { WrongUsage } from "./failure.ts"
+import { unpaired, useless, WrongUsage } from "./failure.ts"
 import * as Options from "./options.ts"
 
 export const listenerFlags = {
@@ -68,9 +68,7 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
   if (Option.isNone(options.tlsCert))
     yield* refuseUseless(options, ["specCert", "specKey", "specCa"], "--tls-cert")
   if (Option.isSome(options.specCert) !== Option.isSome(options.specKey))
-    return yield* new WrongUsage({
-      message: "--spec-cert and --spec-key belong together: give both, or neither"
-    })
+    return yield* unpaired("--spec-cert", "--spec-key")
   // A name is resolved later, once.
   for (const asked of [...Option.toArray(options.tcp), ...Option.toArray(pagePort)])
     if ("host" in asked && Result.isSuccess(parseAddress(asked.host)))
@@ -167,11 +165,7 @@ const specFlags = ["specDir", "specCert", "specKey", "specCa"] as const
 
 const refuseUseless = (options: ListenerOptions, names: ReadonlyArray<FlagName>, needed: string) => {
   const given = names.filter((name) => options[name]._tag === "Some").map((name) => flagNames[name])
-  return given.length === 0
-    ? Effect.void
-    : Effect.fail(
-        new WrongUsage({ message: `${given.join(", ")}: of no use without ${needed}; give it as well` })
-      )
+  return given.length === 0 ? Effect.void : Effect.fail(useless(given, needed))
 }
 
 export const missingOptions = (error: TlsFilesMissing): WrongUsage => {

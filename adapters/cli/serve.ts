@@ -4,7 +4,7 @@ import { Command } from "effect/cli"
 import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as ClusterFlags from "./clusterFlags.ts"
 import * as EngineFlags from "./engineFlags.ts"
-import { WrongUsage } from "./failure.ts"
+import { useless } from "./failure.ts"
 import { optionalText, toggle } from "./flags.ts"
 import { hangups } from "./hangups.ts"
 import { checkUsage, listenerFlags } from "./listeners.ts"
@@ -43,10 +43,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
     }
     // Report wrong usage before the mapper touches the host.
     yield* checkUsage(options)
-    if (options.trustImageLabels && !options.watch)
-      return yield* new WrongUsage({
-        message: "--trust-image-labels: of no use without --watch; give it as well"
-      })
+    if (options.trustImageLabels && !options.watch) return yield* useless(["--trust-image-labels"], "--watch")
     const cluster = yield* ClusterFlags.clusterOf(options)
     const renewals = yield* hangups
     const engine = yield* EngineFlags.engineOf(options)
