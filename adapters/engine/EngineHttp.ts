@@ -5,6 +5,7 @@
 import type { IncomingMessage } from "node:http"
 import { Effect, Layer, Result, type Scope, Stream } from "effect"
 import { type HttpAnswer, HttpCode, type HttpError, keepAliveClient, readTls } from "../node/HttpClient.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import { linesOf } from "../node/linesOf.ts"
 import { Engine, EngineError, type EngineEvent, shortId } from "./Engine.ts"
 import type { EngineAddress } from "./EngineAddress.ts"
@@ -49,7 +50,7 @@ const make = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const { status, body } = yield* get(`${yield* version.prefix}${path}`, takes)
       if (status === 404) return undefined
-      const value = json(body)
+      const value = jsonOf(body)
       if (status !== 200)
         return yield* fail("Refused", `GET ${path}: ${messageIn(value) ?? `status ${status}`}`)
       const decoded = decode(value)
@@ -68,7 +69,7 @@ const make = Effect.fnUntraced(function* (
       const path = `/containers/${encodeURIComponent(id)}/${change}`
       const { status, body } = yield* ask("POST", `${yield* version.prefix}${path}`, "minutes")
       if (status === 204 || status === 304) return
-      const why = messageIn(json(body)) ?? `status ${status}`
+      const why = messageIn(jsonOf(body)) ?? `status ${status}`
       return yield* fail("Refused", `POST /containers/${shortId(id)}/${change}: ${why}`)
     }).pipe(Effect.tapError(() => version.forget))
 
@@ -157,7 +158,7 @@ const negotiation = ({ fail, get }: Connection) => {
   let prefix: string | undefined
   /** An Engine that does not send it with every answer. */
   const announced = Effect.map(get("/version"), ({ body }) => {
-    const value = json(body)
+    const value = jsonOf(body)
     return typeof value === "object" && value !== null && "ApiVersion" in value
       ? String(value.ApiVersion)
       : ""
@@ -194,7 +195,7 @@ const eventsOver = (
       response.socket.setKeepAlive(true, 10_000)
       const ended = fail("Unreachable", "the stream of events ended")
       const decoded = Stream.fromAsyncIterable(linesOf(response, maxLine), () => ended).pipe(
-        Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(json(line)), () => []))),
+        Stream.flatMap((line) => Stream.fromIterable(Result.getOrElse(decodeEvent(jsonOf(line)), () => []))),
         // An Engine drops events for clients that read slowly.
         Stream.buffer({ capacity: "unbounded" })
       )
@@ -205,14 +206,6 @@ const eventsOver = (
 
 /** No event is longer; anything longer does not come from an Engine. */
 const maxLine = 16 * 1024 * 1024
-
-const json = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
 
 const messageIn = (value: unknown): string | undefined =>
   typeof value === "object" && value !== null && "message" in value ? String(value.message) : undefined

@@ -9,7 +9,7 @@ import {
   type Transaction
 } from "../../src/cluster/Etcd.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
-import { type EtcdAnswer, errorAt, isLeaseUnknown, isRevisionUnknown } from "./EtcdFailures.ts"
+import { type EtcdAnswer, isLeaseUnknown, isRevisionUnknown, refused } from "./EtcdFailures.ts"
 import { type EtcdGateway, makeGateway } from "./EtcdGateway.ts"
 import {
   decodeGranted,
@@ -42,9 +42,7 @@ const makeClient = (gateway: EtcdGateway): Etcd["Service"] => {
     Effect.catchTag(
       gateway.ask(request),
       "EtcdAnswer",
-      (answer): Effect.Effect<A, ClusterError | E> =>
-        meaning(answer) ??
-        Effect.fail(errorAt({ endpoint: answer.endpoint, writes: false }, "Refused", answer.message))
+      (answer): Effect.Effect<A, ClusterError | E> => meaning(answer) ?? Effect.fail(refused(answer))
     )
 
   return Etcd.of({

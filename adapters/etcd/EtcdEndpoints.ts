@@ -3,8 +3,8 @@ import { Clock, Effect, type Result } from "effect"
 import type { ClusterError } from "../../src/cluster/Etcd.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
 import { monotonicMillis } from "../node/monotonicMillis.ts"
-import { errorAt, json, refusal, withoutAnswer } from "./EtcdFailures.ts"
-import { connectPeers, type Peer } from "./EtcdGateway.ts"
+import { refused, withoutAnswer } from "./EtcdFailures.ts"
+import { connectPeers, decoded, type Peer } from "./EtcdGateway.ts"
 import { decodeStatus } from "./EtcdMessages.ts"
 import type { EtcdOptions } from "./EtcdOptions.ts"
 
@@ -37,13 +37,8 @@ const statusOf = Effect.fnUntraced(function* ({ endpoint, http }: Peer) {
     .ask({ method: "POST", path: "/v3/maintenance/status", body: "{}" })
     .pipe(Effect.mapError((error) => withoutAnswer(asked, error)))
   const millis = (yield* monotonicMillis) - before
-  const decoded = answer.status === 200 ? decodeStatus(json(answer.body)) : undefined
-  if (decoded === undefined) {
-    const refused = refusal(asked, answer)
-    return yield* refused._tag === "ClusterError" ? refused : errorAt(asked, "Refused", refused.message)
-  }
-  const status = yield* Effect.mapError(Effect.fromResult(decoded), (why) =>
-    errorAt(asked, "Refused", `an answer that is none of etcd v3's: ${why}`)
+  const status = yield* Effect.mapError(Effect.fromResult(decoded(asked, answer, decodeStatus)), (failure) =>
+    failure._tag === "ClusterError" ? failure : refused(failure)
   )
   const theirs = Date.parse(answer.headers.date ?? "")
   const ours = (yield* Clock.currentTimeMillis) - millis / 2

@@ -1,6 +1,7 @@
 /** What a failed request to etcd means. Pure. Source: etcd 3.4 etcdserver/api/v3rpc/rpctypes/error.go. */
 import { ClusterError, type ClusterErrorReason } from "../../src/cluster/Etcd.ts"
 import { type HttpAnswer, HttpCode, type HttpError } from "../node/HttpClient.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import { tlsProblem } from "../node/tlsProblem.ts"
 import { decodeFailure } from "./EtcdMessages.ts"
 
@@ -49,6 +50,10 @@ export const errorAt = (
 ): ClusterError =>
   new ClusterError({ reason, endpoint, detail, mayBeDone: reason === "Unreachable" && writes })
 
+/** What etcd said no to, where that means nothing more to its caller. */
+export const refused = ({ endpoint, message }: EtcdAnswer): ClusterError =>
+  errorAt({ endpoint, writes: false }, "Refused", message)
+
 const etcd = { server: "etcd", authority: "--cluster-ca", certificate: "--cluster-cert and --cluster-key" }
 
 /** No answer came. */
@@ -73,7 +78,7 @@ export const refusal = (
   asked: Asked,
   { status, body }: Pick<HttpAnswer, "status" | "body">
 ): ClusterError | EtcdAnswer => {
-  const failed = decodeFailure(json(body))
+  const failed = decodeFailure(jsonOf(body))
   if (failed === undefined)
     return errorAt(asked, "Refused", `status ${status}: what is there is no etcd v3 with a JSON gateway`)
   return failure(asked, failed.code, failed.message)
@@ -105,13 +110,5 @@ export const failure = (asked: Asked, code: number, message: string): ClusterErr
       return errorAt(asked, "Unreachable", words)
     default:
       return errorAt(asked, "Refused", words)
-  }
-}
-
-export const json = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }

@@ -13,7 +13,8 @@ import {
   readTls,
   type TlsFileError
 } from "../node/HttpClient.ts"
-import { type Asked, type EtcdAnswer, errorAt, json, refusal, withoutAnswer } from "./EtcdFailures.ts"
+import { jsonOf } from "../node/jsonOf.ts"
+import { type Asked, type EtcdAnswer, errorAt, refusal, withoutAnswer } from "./EtcdFailures.ts"
 import { makeLogin } from "./EtcdLogin.ts"
 import type { Decoder, EtcdRequest } from "./EtcdMessages.ts"
 import type { EtcdOptions } from "./EtcdOptions.ts"
@@ -144,13 +145,13 @@ const message = (path: string, body: object, token: string | undefined) => ({
   body: JSON.stringify(body)
 })
 
-const decoded = <A>(
+export const decoded = <A>(
   asked: Asked,
   answer: HttpAnswer,
   decode: Decoder<A>
 ): Result.Result<A, ClusterError | EtcdAnswer> =>
   answer.status === 200
-    ? Result.mapError(decode(json(answer.body)), (why) =>
+    ? Result.mapError(decode(jsonOf(answer.body)), (why) =>
         errorAt(asked, "Refused", `an answer that is none of etcd v3's: ${why}`)
       )
     : Result.fail(refusal(asked, answer))

@@ -1,8 +1,9 @@
 /** A watch over the JSON gateway: one answer that does not end, a message in each line. */
 import { Effect, Stream } from "effect"
 import { ClusterError, HistoryLost, type WatchBatch, type WatchChange } from "../../src/cluster/Etcd.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import { linesOf } from "../node/linesOf.ts"
-import { type Asked, errorAt, failure, json } from "./EtcdFailures.ts"
+import { type Asked, errorAt, failure, refused } from "./EtcdFailures.ts"
 import type { EtcdGateway, Peer } from "./EtcdGateway.ts"
 import { decodeFailure, decodeWatch, watchBody } from "./EtcdMessages.ts"
 
@@ -22,7 +23,7 @@ export const watch = (
       const { response, peer } = yield* Effect.catchTag(
         gateway.open("/v3/watch", watchBody(prefix, after)),
         "EtcdAnswer",
-        ({ endpoint, message }) => Effect.fail(errorAt({ endpoint, writes: false }, "Refused", message))
+        (answer) => Effect.fail(refused(answer))
       )
       response.socket.setKeepAlive(true, keepAliveMillis)
       // A member that hangs, or is cut off from the others, leaves the connection as it is.
@@ -51,7 +52,7 @@ const reader = (peer: Peer, after: number) => {
   return Effect.fnUntraced(function* (
     line: string
   ): Effect.fn.Return<ReadonlyArray<WatchBatch>, ClusterError | HistoryLost> {
-    const value = json(line)
+    const value = jsonOf(line)
     const failed = decodeFailure(value)
     if (failed !== undefined) return yield* inStream(peer, failed.code, failed.message)
     const message = yield* Effect.mapError(Effect.fromResult(decodeWatch(value)), (why) =>

@@ -9,6 +9,7 @@ import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { parseSlots, sizes, slotsText } from "../../src/protocol/Slots.ts"
+import { jsonOf } from "./jsonOf.ts"
 
 /** `application_id` in the file's header: "pmap". */
 export const applicationId = 0x706d6170
@@ -190,12 +191,12 @@ const remembering = <A>(parse: (text: string) => A): ((text: string) => A) => {
 }
 
 const parseLabels = (text: string): ReadonlyMap<string, string> | undefined => {
-  const pairs = parsed(text)
+  const pairs = jsonOf(text)
   return Array.isArray(pairs) && pairs.every(isPair) ? new Map(pairs) : undefined
 }
 
 const parseShare = (text: string): Share | undefined => {
-  const value = parsed(text)
+  const value = jsonOf(text)
   if (typeof value !== "object" || value === null) return undefined
   const { service, balance, size, slots: slotsRead } = value as { readonly [name in keyof Share]?: unknown }
   const slots = typeof slotsRead === "string" ? parseSlots(slotsRead) : undefined
@@ -204,14 +205,6 @@ const parseShare = (text: string): Share | undefined => {
   return known === undefined || slots === undefined || (slots.at(-1) ?? 0) >= known
     ? undefined
     : { service, balance, size: known, slots }
-}
-
-const parsed = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 const isPair = (value: unknown): value is [string, string] =>
