@@ -60,7 +60,14 @@ export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"
 export * from "./ports/PortAllocator.ts"
-export { type ClusterPort, type Needs, NoCluster, PortClaims, type Wanted } from "./ports/PortClaims.ts"
+export {
+  type Claimed,
+  type ClusterPort,
+  type Needs,
+  NoCluster,
+  PortClaims,
+  type Wanted
+} from "./ports/PortClaims.ts"
 export type { Frontend, PortSet } from "./ports/PortTable.ts"
 export { Address, addressUnsafe, type Family, parseAddress } from "./protocol/Address.ts"
 export { CallObserver, type FinishedCall } from "./protocol/CallObserver.ts"

@@ -1,7 +1,7 @@
 /** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
 import { type Duration, Effect, Exit } from "effect"
 import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
-import type { CellState, Claim, ClaimName, ClaimOutcome, HeldClaim, Session } from "./ClusterState.ts"
+import type { Claim, ClaimOutcome, HeldName, SeenCell, Session } from "./ClusterState.ts"
 import { type Doubt, made, makeDoubts } from "./Doubts.ts"
 import {
   ClusterError,
@@ -19,9 +19,6 @@ const mostClaims = mostOperations - 2
 
 /** Each is a transaction of its own within one request. */
 const releasesAtOnce = mostOperations / 2
-
-type Seen = Pick<CellState, "cell" | "revision">
-type HeldName = ClaimName & Pick<HeldClaim, "revision">
 
 export const makeClaiming = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
@@ -41,7 +38,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
   const claim = Effect.fn("ClusterStore.claim")(
     function* (
       session: Session,
-      seen: Seen,
+      seen: SeenCell,
       claims: ReadonlyArray<Claim>
     ): Effect.fn.Return<ClaimOutcome, ClusterError | LeaseLost> {
       if (claims.length === 0 || claims.length > mostClaims)
@@ -85,7 +82,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
 const claimAll = (
   keys: ClusterKeys,
   { host, lease }: Session,
-  { cell, revision }: Seen,
+  { cell, revision }: SeenCell,
   claims: ReadonlyArray<Claim>
 ): Transaction => {
   const key = keys.cell(cell)

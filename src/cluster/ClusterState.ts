@@ -27,6 +27,9 @@ export interface HeldClaim extends Claim, ClaimName {
   readonly revision: number
 }
 
+/** A claim of that revision alone, not one that was made anew under the same name. */
+export type HeldName = ClaimName & Pick<HeldClaim, "revision">
+
 /** A cell as it was at revision `readAt`. `revision`: of the last claim in it; 0 before the first. */
 export interface CellState {
   readonly cell: string
@@ -34,6 +37,9 @@ export interface CellState {
   readonly readAt: number
   readonly claims: ReadonlyArray<HeldClaim>
 }
+
+/** What a claim compares the cell with. */
+export type SeenCell = Pick<CellState, "cell" | "revision">
 
 /** A host that is there, or was stopped and keeps its claims while it is absent. */
 export interface ClusterHost {

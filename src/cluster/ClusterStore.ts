@@ -14,13 +14,13 @@ import { clusterKeys } from "./ClusterKeys.ts"
 import type {
   CellState,
   Claim,
-  ClaimName,
   ClaimOutcome,
   ClusterEvent,
-  HeldClaim,
+  HeldName,
   HostTaken,
   Opened,
   OpenOptions,
+  SeenCell,
   Session,
   Snapshot
 } from "./ClusterState.ts"
@@ -70,23 +70,21 @@ export class ClusterStore extends Context.Service<
      */
     readonly claim: (
       session: Session,
-      seen: Pick<CellState, "cell" | "revision">,
+      seen: SeenCell,
       claims: ReadonlyArray<Claim>
     ) => Effect.Effect<ClaimOutcome, ClusterError | LeaseLost>
     /**
      * Gives claims back, those alone that have the same revision: what was claimed anew under the same name stays.
      * Does nothing for one that is gone. After a failure some may still be held; it may be called again.
      */
-    readonly release: (
-      claims: ReadonlyArray<ClaimName & Pick<HeldClaim, "revision">>
-    ) => Effect.Effect<void, ClusterError>
+    readonly release: (claims: ReadonlyArray<HeldName>) => Effect.Effect<void, ClusterError>
     /**
      * Changes the value of a claim that the session holds, which keeps its revision; moves no cell. Returns false, and does
      * nothing, where the claim is gone.
      */
     readonly update: (
       session: Session,
-      claim: ClaimName & Pick<HeldClaim, "revision">,
+      claim: HeldName,
       value: string
     ) => Effect.Effect<boolean, ClusterError | LeaseLost>
     /** As it is now. */

@@ -5,7 +5,7 @@
  */
 import { Effect, Latch, Random, Semaphore } from "effect"
 import { type ClusterKeys, cellState } from "./ClusterKeys.ts"
-import type { CellState, Claim, ClaimName, HeldClaim } from "./ClusterState.ts"
+import type { CellState, Claim, HeldClaim, HeldName } from "./ClusterState.ts"
 import type { ClusterError, Etcd, Operation, Transaction } from "./Etcd.ts"
 
 export interface Doubt {
@@ -29,9 +29,7 @@ export const made = (doubt: Doubt, { claims }: CellState): ReadonlyArray<HeldCla
 export const makeDoubts = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   keys: ClusterKeys,
-  release: (
-    claims: ReadonlyArray<ClaimName & Pick<HeldClaim, "revision">>
-  ) => Effect.Effect<void, ClusterError>
+  release: (claims: ReadonlyArray<HeldName>) => Effect.Effect<void, ClusterError>
 ) {
   const doubts = new Set<Doubt>()
   let trouble: ClusterError | undefined

@@ -3,29 +3,21 @@
  * steps of other fibers; what is asked of the store is the business of `PortClaiming` and `Membership`.
  */
 import type { Claimant } from "../ports/PortAllocator.ts"
-import type { ClusterPort } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
 import { PortSet } from "../ports/PortTable.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Block, blockSizeFor, cellOf } from "./Cells.ts"
-import type { ClaimName, HeldClaim } from "./ClusterState.ts"
-
-/** A port, and for whom it is claimed. */
-export interface Claimed extends ClusterPort {
-  readonly claimant: Claimant
-}
+import type { HeldName } from "./ClusterState.ts"
 
 /** A port that the host has reserved; without a claimant it is the host's own affair. */
 export interface Reserved extends ClusterPort {
   readonly claimant: Claimant | undefined
 }
 
-/** What the store needs to give a claim back. */
-export type Returnable = ClaimName & Pick<HeldClaim, "revision">
-
 /** A claim on one port. `claim` is `undefined` while nobody knows whether it is still this host's. */
 export interface OwnPort extends ClusterPort {
   claimant: Claimant
-  claim: Returnable | undefined
+  claim: HeldName | undefined
   /** The calls under way that want it. */
   tickets: number
   /** Whether the others have not been told of its claimant. */
@@ -33,7 +25,7 @@ export interface OwnPort extends ClusterPort {
 }
 
 export interface OwnBlock extends Block {
-  readonly claim: Returnable
+  readonly claim: HeldName
   /** Its ports that this host has reserved. */
   used: number
   /** Whether the others have not been told of what is reserved in it. */
@@ -64,7 +56,7 @@ export class Ledger {
   #size = 0
   #outsideBlocks = everyPort()
   /** Not given back yet. */
-  #returning: Array<Returnable> = []
+  #returning: Array<HeldName> = []
 
   /** The epoch of the claim with this name, if it has one. */
   epochOf(name: string): number | undefined {
@@ -138,7 +130,7 @@ export class Ledger {
     }
   }
 
-  add({ protocol, port, claimant }: Claimed, claim: Returnable | undefined): void {
+  add({ protocol, port, claimant }: Claimed, claim: HeldName | undefined): void {
     const there = this.#ports.get(keyOf({ protocol, port }))
     if (there !== undefined) there.claim = claim
     else
@@ -175,7 +167,7 @@ export class Ledger {
     this.#touched.delete(own)
   }
 
-  addBlock({ first, last }: Block, claim: Returnable): void {
+  addBlock({ first, last }: Block, claim: HeldName): void {
     const block: OwnBlock = { _tag: "Block", first, last, claim, used: 0, isUntold: false }
     for (let port = first; port <= last; port++) {
       if (this.#reserved.has(port)) block.used++
@@ -278,16 +270,16 @@ export class Ledger {
   }
 
   /** What this host owes to the others, now. */
-  get returning(): ReadonlyArray<Returnable> {
+  get returning(): ReadonlyArray<HeldName> {
     return [...this.#returning]
   }
 
-  owe(claims: ReadonlyArray<Returnable>): void {
+  owe(claims: ReadonlyArray<HeldName>): void {
     this.#returning.push(...claims)
   }
 
   /** They have been given back. */
-  returned(claims: ReadonlyArray<Returnable>): void {
+  returned(claims: ReadonlyArray<HeldName>): void {
     this.#returning = this.#returning.filter((each) => !claims.includes(each))
   }
 

@@ -3,10 +3,11 @@
  * has ended. What it serves goes on meanwhile, until it is known that another host has it.
  */
 import { Clock, Duration, Effect, Queue, Random, Result, Stream } from "effect"
+import type { Claimed } from "../ports/PortClaims.ts"
 import { cellOf, claimOf, excluderOf, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, ClusterEvent, HeldClaim, Session, Snapshot } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { type Claimed, keyOf, type OwnPort } from "./Ledger.ts"
+import { keyOf, type OwnPort } from "./Ledger.ts"
 import { betweenClaims, claimIn, giveBack, type Member, mayGrant, noting } from "./Member.ts"
 
 /** Never ends. */

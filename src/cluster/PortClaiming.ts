@@ -4,7 +4,7 @@
  */
 import { Clock, Effect } from "effect"
 import { ClusterUnavailable, PortAllocated, PortsExhausted } from "../ports/PortAllocator.ts"
-import type { ClusterPort, Wanted } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort, Wanted } from "../ports/PortClaims.ts"
 import type { Frontend } from "../ports/PortTable.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { frontendText, type PortRequest, rangeFrontendText } from "../protocol/PortBinding.ts"
@@ -12,7 +12,7 @@ import { type Hunting, takeBlocks } from "./Blocks.ts"
 import { cellOf, claimOf, excluderOf, holderText, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { type Claimed, keyOf } from "./Ledger.ts"
+import { keyOf } from "./Ledger.ts"
 import {
   claimIn,
   giveBack,

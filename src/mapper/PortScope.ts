@@ -1,7 +1,7 @@
 /** Which ports are unique in the cluster, and what the mapper claims of them. Where there is no cluster, none is. */
 import { Effect } from "effect"
 import type { Claimant, ClusterUnavailable, PortAllocated } from "../ports/PortAllocator.ts"
-import type { ClusterPort, Wanted } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort, Wanted } from "../ports/PortClaims.ts"
 import { isLoopback } from "../protocol/Address.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { endpointText, type Labels } from "../protocol/PortBinding.ts"
@@ -80,7 +80,7 @@ export const wantedAgain = (
 export const portsInCluster = (
   context: MapperContext,
   entries: ReadonlyArray<MappingEntry>
-): ReadonlyArray<ClusterPort & Pick<Mapping, "host"> & { readonly claimant: Claimant }> =>
+): ReadonlyArray<Claimed & Pick<Mapping, "host">> =>
   entries.flatMap(({ mapping }) => {
     const claimant = isInCluster(mapping, context.capabilities) ? claimantOf(context, mapping) : undefined
     const { host, protocol, port } = mapping

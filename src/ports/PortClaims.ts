@@ -16,6 +16,11 @@ export interface ClusterPort {
   readonly port: number
 }
 
+/** A port, and for whom it is claimed. */
+export interface Claimed extends ClusterPort {
+  readonly claimant: Claimant
+}
+
 /** What one group needs of the cluster. */
 export interface Wanted {
   /** The index of the group, which a refusal names. */
@@ -62,11 +67,9 @@ export interface PortClaims {
    * Called once, before the first `reserve`: the ports of recorded mappings, which stay served while this host finds out
    * which of them are still its own.
    */
-  readonly begin: (
-    served: ReadonlyArray<ClusterPort & { readonly claimant: Claimant }>
-  ) => Effect.Effect<void>
+  readonly begin: (served: ReadonlyArray<Claimed>) => Effect.Effect<void>
   /** More is known of these ports' containers: others are told of it, some time after. */
-  readonly describe: (ports: ReadonlyArray<ClusterPort & { readonly claimant: Claimant }>) => void
+  readonly describe: (ports: ReadonlyArray<Claimed>) => void
   /** Waits for ports that others have got, or may have by now. */
   readonly lost: Effect.Effect<ReadonlyArray<ClusterPort>>
   /** What all hosts of the cluster have given out. */
