@@ -7,7 +7,7 @@
  */
 import { Result, Schema } from "effect"
 import type { Claimant } from "../ports/PortAllocator.ts"
-import type { ClusterPort } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
 import type { PortRange } from "../protocol/PortRange.ts"
 import { rangeText } from "../protocol/PortRange.ts"
 import { Protocol } from "../protocol/Protocol.ts"
@@ -95,13 +95,13 @@ export const claimOf = (host: string, item: PortClaim | Block): Claim => ({
 export const excluderOf = (
   { claims }: Pick<CellState, "claims">,
   host: string,
-  wanted: ClusterPort & Pick<Claimant, "service">
+  wanted: Claimed
 ): HeldClaim | undefined => claims.find((held) => excludes(itemOf(held), held.host === host, wanted))
 
 const excludes = (
   item: Item,
   isOwn: boolean,
-  { protocol, port, service }: ClusterPort & Pick<Claimant, "service">
+  { protocol, port, claimant: { service } }: Claimed
 ): boolean => {
   switch (item._tag) {
     case "Unreadable":

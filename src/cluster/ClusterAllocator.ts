@@ -1,19 +1,18 @@
 /** A host's allocator that gives out what the ledger covers, and tells the ledger what the host has reserved. */
 import { Clock, Effect } from "effect"
-import {
-  type Claimant,
-  type ClusterUnavailable,
-  type Hold,
+import type {
+  Claimant,
+  ClusterUnavailable,
+  Hold,
   PortAllocated,
-  type PortAllocator,
-  type PortError
+  PortAllocator,
+  PortError
 } from "../ports/PortAllocator.ts"
 import type { Frontend } from "../ports/PortTable.ts"
 import { isLoopback } from "../protocol/Address.ts"
 import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
-import { cellOf } from "./Cells.ts"
-import { holderHere, type Member, mayGrantBy, whyNot } from "./Member.ts"
-import { unavailable } from "./PortClaiming.ts"
+import { excluderHere, type Member, mayGrantBy, whyNot } from "./Member.ts"
+import { allocatedTo, unavailable } from "./PortClaiming.ts"
 
 type Allocator = PortAllocator["Service"]
 
@@ -67,8 +66,8 @@ const refusal = (
   const refused = frontends.find(({ protocol }) => !member.ledger.covers({ protocol, port, claimant }))
   if (refused === undefined) return undefined
   const { protocol, host } = refused
-  const holder = holderHere(member, cellOf(port), { protocol, port, ...claimant })
-  return holder === undefined
+  const held = excluderHere(member, { protocol, port, claimant })
+  return held === undefined
     ? unavailable(refused, ports, whyNot(member))
-    : new PortAllocated({ frontend: frontendText(protocol, host, port), hint: ` (${holder})` })
+    : allocatedTo(frontendText(protocol, host, port), held)
 }

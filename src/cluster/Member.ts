@@ -3,8 +3,8 @@
  * before it knows what it still holds, nor once its lease may have ended; what it serves goes on meanwhile.
  */
 import { Clock, type Duration, Effect, Latch, Queue, Semaphore } from "effect"
-import type { ClusterPort } from "../ports/PortClaims.ts"
-import { excluderOf, holderText } from "./Cells.ts"
+import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
+import { cellOf, excluderOf } from "./Cells.ts"
 import type { CellState, Claim, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterStore } from "./ClusterStore.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
@@ -215,12 +215,6 @@ export const giveBack = (member: Member): Effect.Effect<void, ClusterError> =>
     )
   })
 
-/** Who keeps this host from the port, as far as is known here. */
-export const holderHere = (
-  { replica, options }: Member,
-  cell: string,
-  wanted: Parameters<typeof excluderOf>[2]
-): string | undefined => {
-  const held = excluderOf(replica.cell(cell), options.host, wanted)
-  return held === undefined ? undefined : holderText(held)
-}
+/** The claim that keeps this host from the port, as far as is known here. */
+export const excluderHere = ({ replica, options }: Member, wanted: Claimed): HeldClaim | undefined =>
+  excluderOf(replica.cell(cellOf(wanted.port)), options.host, wanted)

@@ -237,9 +237,8 @@ const claimAgain = Effect.fnUntraced(function* (
   let taken: ReadonlyArray<OwnPort> = []
   const decide = (state: CellState) =>
     Effect.sync(() => {
-      const excluded = (port: OwnPort) => excluderOf(state, options.host, { ...port, ...port.claimant })
       const wanted = part.filter((port) => ledger.has(port))
-      taken = wanted.filter((port) => excluded(port) !== undefined)
+      taken = wanted.filter((port) => excluderOf(state, options.host, port) !== undefined)
       return wanted
         .filter((port) => !taken.includes(port))
         .map((port) => claimOf(options.host, portClaim(port, port.claimant, nowMillis)))

@@ -15,6 +15,7 @@ import type { ClusterError, LeaseLost } from "./Etcd.ts"
 import { keyOf } from "./Ledger.ts"
 import {
   claimIn,
+  excluderHere,
   giveBack,
   type Member,
   mayGrant,
@@ -79,17 +80,12 @@ const hasEnough = ({ ledger }: Member, wanted: ReadonlyArray<Wanted>): boolean =
 /** See `PortClaims`. One at a time, so that a port that is not free doesn't keep the others. */
 export const reclaim = (member: Member, wanted: ReadonlyArray<Wanted>): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const { ledger, session, options } = member
+    const { ledger, session } = member
     if (session === undefined || !(yield* mayGrant(member))) return
     // One at a time fails while the cluster doesn't answer.
     const isAway = () => member.trouble !== undefined
     const missing = exactOf(wanted).filter(
-      (each) =>
-        !ledger.covers(each) &&
-        excluderOf(member.replica.cell(cellOf(each.port)), options.host, {
-          ...each,
-          ...each.claimant
-        }) === undefined
+      (each) => !ledger.covers(each) && excluderHere(member, each) === undefined
     )
     const call: Call = { wanted, tickets: [], tried: new Map() }
     yield* Effect.ensuring(
@@ -184,7 +180,7 @@ const claimExact = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       const missing = part.filter((each) => !ledger.covers(each))
       for (const each of missing) {
-        const held = excluderOf(state, options.host, { ...each, ...each.claimant })
+        const held = excluderOf(state, options.host, each)
         if (held !== undefined) return Effect.fail(excluded(each, held))
       }
       return Effect.succeed(names.filter((_, index) => missing.includes(part[index] as Exact)))
@@ -216,7 +212,7 @@ const claimNext = Effect.fnUntraced(function* (
   { group, frontends, ports, claimant }: Wanted
 ): Effect.fn.Return<boolean, Refusal> {
   if (ports._tag !== "Range") return false
-  const { ledger, replica, options } = member
+  const { ledger } = member
   const tried = call.tried.get(group) ?? new Set<number>()
   call.tried.set(group, tried)
   const protocols = [...new Map(frontends.map((each) => [each.protocol, each])).values()]
@@ -229,8 +225,7 @@ const claimNext = Effect.fnUntraced(function* (
       ...{ protocol, port, claimant, group },
       frontend: frontendText(protocol, host, port)
     }))
-    const state = replica.cell(cellOf(port))
-    if (part.some((each) => excluderOf(state, options.host, { ...each, ...claimant }) !== undefined)) continue
+    if (part.some((each) => excluderHere(member, each) !== undefined)) continue
     const claimed = yield* Effect.result(claimExact(member, session, call, part))
     if (claimed._tag === "Success") return true
     if (claimed.failure._tag !== "Excluded") return yield* Effect.fail(claimed.failure)

@@ -24,20 +24,19 @@ const held = (host: string, item: PortClaim | Block): HeldClaim => ({
   ...{ cell, host, lease: "1", revision: 1 }
 })
 
-const port = (at: number, service?: string, protocol: "tcp" | "udp" = "tcp") =>
-  portClaim(
-    { protocol, port: at },
-    { owner: "engine", backend: "172.17.0.2:80", container: undefined, service },
-    0
-  )
+const wanted = (at: number, service?: string, protocol: "tcp" | "udp" = "tcp") => ({
+  ...{ protocol, port: at },
+  claimant: { owner: "engine", backend: "172.17.0.2:80", container: undefined, service }
+})
+
+const port = (...asked: Parameters<typeof wanted>) => {
+  const { claimant, ...at } = wanted(...asked)
+  return portClaim(at, claimant, 0)
+}
 
 const block = (first: number, last: number): Block => ({ _tag: "Block", first, last })
 
 const state = (...claims: ReadonlyArray<HeldClaim>): Pick<CellState, "claims"> => ({ claims })
-
-const wanted = (at: number, service?: string, protocol: "tcp" | "udp" = "tcp") => ({
-  ...{ protocol, port: at, service }
-})
 
 describe("a claim", () => {
   it("excludes the same port and protocol of another host, unless both are of one service", () => {
