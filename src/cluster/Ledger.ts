@@ -107,19 +107,17 @@ export class Ledger {
     return set
   }
 
-  /** A call wants the port: it is not given back before `drop`. Returns whether there is a claim on this one port. */
-  ticket(port: ClusterPort): boolean {
+  /** A call wants the port. Where there is a claim on this one port, it is not given back before `drop`. */
+  ticket(port: ClusterPort, tickets: Set<OwnPort>): void {
     const own = this.#ports.get(keyOf(port))
-    if (own !== undefined) own.tickets++
-    return own !== undefined
+    if (own === undefined || tickets.has(own)) return
+    own.tickets++
+    tickets.add(own)
   }
 
-  drop(ports: ReadonlyArray<ClusterPort>): void {
-    for (const port of ports) {
-      const own = this.#ports.get(keyOf(port))
-      if (own !== undefined) own.tickets--
-    }
-    this.touch(ports)
+  drop(tickets: ReadonlySet<OwnPort>): void {
+    for (const own of tickets) own.tickets--
+    this.touch([...tickets])
   }
 
   /** They may not be needed any more. */

@@ -4,7 +4,7 @@
  */
 import { Clock, Effect } from "effect"
 import { ClusterUnavailable, PortAllocated, PortsExhausted } from "../ports/PortAllocator.ts"
-import type { Claimed, ClusterPort, Wanted } from "../ports/PortClaims.ts"
+import type { Claimed, Wanted } from "../ports/PortClaims.ts"
 import type { Frontend } from "../ports/PortTable.ts"
 import type { GroupsError } from "../protocol/Driver.ts"
 import { frontendText, type PortRequest, rangeFrontendText } from "../protocol/PortBinding.ts"
@@ -12,7 +12,7 @@ import { type Hunting, takeBlocks } from "./Blocks.ts"
 import { cellOf, claimOf, excluderOf, holderText, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { keyOf } from "./Ledger.ts"
+import { keyOf, type OwnPort } from "./Ledger.ts"
 import {
   claimIn,
   excluderHere,
@@ -50,7 +50,7 @@ interface Exact extends Claimed {
 interface Call {
   readonly wanted: ReadonlyArray<Wanted>
   /** What must not be given back while the call is under way. */
-  readonly tickets: Array<ClusterPort>
+  readonly tickets: Set<OwnPort>
   /** The ports of each ranged group that were tried. */
   readonly tried: Map<number, Set<number>>
 }
@@ -63,13 +63,13 @@ export const claimDuring = <A, E>(
   attempt: Effect.Effect<A, GroupsError<E>>
 ): Effect.Effect<A, GroupsError<E | PortAllocated | ClusterUnavailable>> =>
   Clock.clockWith((clock) => {
-    const call: Call = { wanted, tickets: [], tried: new Map() }
+    const call: Call = { wanted, tickets: new Set(), tried: new Map() }
     const attempts = attemptWith(member, hunting, call, attempt)
     return hasEnough(member, wanted) && mayGrantBy(clock, member)
       ? attempts
       : Effect.ensuring(
           Effect.andThen(bounded(member, wanted, claimFirst(member, hunting, call)), attempts),
-          Effect.sync(() => member.ledger.drop(call.tickets.reverse()))
+          Effect.sync(() => member.ledger.drop(call.tickets))
         )
   })
 
@@ -87,7 +87,7 @@ export const reclaim = (member: Member, wanted: ReadonlyArray<Wanted>): Effect.E
     const missing = exactOf(wanted).filter(
       (each) => !ledger.covers(each) && excluderHere(member, each) === undefined
     )
-    const call: Call = { wanted, tickets: [], tried: new Map() }
+    const call: Call = { wanted, tickets: new Set(), tried: new Map() }
     yield* Effect.ensuring(
       Effect.forEach(
         missing,
@@ -119,7 +119,7 @@ const claimFirst = Effect.fnUntraced(function* (
   const { ledger } = member
   const exact = exactOf(call.wanted)
   const missing = exact.filter((each) => !ledger.covers(each))
-  for (const each of exact) if (ledger.covers(each)) ticket(member, call, each)
+  for (const each of exact) if (ledger.covers(each)) ledger.ticket(each, call.tickets)
   const others = call.wanted.filter(({ ports }) => ports._tag !== "Exact")
   // What is mapped already is answered whatever becomes of the cluster, and at a start once that is known.
   if (missing.length + others.length === 0) {
@@ -191,18 +191,13 @@ const claimExact = Effect.fnUntraced(function* (
       const each = item._tag === "Port" ? part.find((one) => keyOf(one) === keyOf(item)) : undefined
       if (each === undefined) continue
       ledger.add(each, held)
-      ticket(member, call, each)
+      ledger.ticket(each, call.tickets)
     }
   })
-  for (const each of part)
-    if (!call.tickets.some((port) => keyOf(port) === keyOf(each))) ticket(member, call, each)
+  for (const each of part) ledger.ticket(each, call.tickets)
   // The answer may have come after the lease's end.
   if (!(yield* mayGrant(member))) return yield* Effect.fail(ungranted(whyNot(member)))
 })
-
-const ticket = ({ ledger }: Member, call: Call, { protocol, port }: ClusterPort): void => {
-  if (ledger.ticket({ protocol, port })) call.tickets.push({ protocol, port })
-}
 
 /** Claims the next port of the range that is free as far as is known; returns whether there was one. */
 const claimNext = Effect.fnUntraced(function* (
@@ -216,7 +211,7 @@ const claimNext = Effect.fnUntraced(function* (
   const tried = call.tried.get(group) ?? new Set<number>()
   call.tried.set(group, tried)
   const protocols = [...new Map(frontends.map((each) => [each.protocol, each])).values()]
-  const ofOthers = new Set(call.tickets.map(({ port }) => port))
+  const ofOthers = new Set([...call.tickets].map(({ port }) => port))
   for (let port = ports.first; port <= ports.last; port++) {
     if (tried.has(port) || ofOthers.has(port)) continue
     if (protocols.some(({ protocol }) => ledger.isReserved({ protocol, port }))) continue

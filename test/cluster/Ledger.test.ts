@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Block } from "../../src/cluster/Cells.ts"
-import { Ledger } from "../../src/cluster/Ledger.ts"
+import { Ledger, type OwnPort } from "../../src/cluster/Ledger.ts"
 
 const claimant = { owner: "engine", backend: "172.17.0.2:80", container: undefined, service: undefined }
 const tcp = (port: number) => ({ protocol: "tcp" as const, port, claimant })
@@ -13,11 +13,13 @@ describe("a ledger", () => {
   it("owes a port once neither a call nor a mapping needs it", () => {
     const ledger = new Ledger()
     ledger.add(tcp(8000), claim("tcp.8000.a"))
-    assert.isTrue(ledger.ticket(tcp(8000)))
+    const tickets = new Set<OwnPort>()
+    ledger.ticket(tcp(8000), tickets)
+    assert.strictEqual(tickets.size, 1)
     ledger.touch([tcp(8000)])
     ledger.take(nothing)
     assert.isTrue(ledger.covers(tcp(8000)))
-    ledger.drop([tcp(8000)])
+    ledger.drop(tickets)
     ledger.take(() => true)
     assert.isTrue(ledger.covers(tcp(8000)))
     ledger.touch([tcp(8000)])
@@ -26,6 +28,22 @@ describe("a ledger", () => {
     assert.deepStrictEqual(ledger.returning, [claim("tcp.8000.a")])
     ledger.returned(ledger.returning)
     assert.deepStrictEqual(ledger.returning, [])
+  })
+
+  it("counts the calls that want a port anew where another host had it meanwhile", () => {
+    const ledger = new Ledger()
+    const [before, after] = [new Set<OwnPort>(), new Set<OwnPort>()]
+    ledger.add(tcp(8000), claim("tcp.8000.a"))
+    ledger.ticket(tcp(8000), before)
+    ledger.remove(tcp(8000))
+    ledger.add(tcp(8000), claim("tcp.8000.a"))
+    ledger.ticket(tcp(8000), after)
+    ledger.drop(before)
+    ledger.take(nothing)
+    assert.isTrue(ledger.covers(tcp(8000)))
+    ledger.drop(after)
+    ledger.take(nothing)
+    assert.deepStrictEqual(ledger.returning, [claim("tcp.8000.a")])
   })
 
   it("still owes what became owed while the rest was given back", () => {
