@@ -11,7 +11,7 @@ import {
   type Operation,
   type Transaction
 } from "./Etcd.ts"
-import { readKeys } from "./readKeys.ts"
+import { readKeys, transactOnNoLease } from "./readKeys.ts"
 import { noAnswer } from "./retryEtcd.ts"
 
 /** Beside the claims a transaction moves the cell, and reads it. */
@@ -28,8 +28,7 @@ export const makeClaiming = Effect.fnUntraced(function* (
   const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<HeldName>) {
     for (let start = 0; start < claims.length; start += releasesAtOnce) {
       const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
-      // Nothing is put on a lease.
-      yield* Effect.catchTag(etcd.transact({ compare: [], success }), "LeaseLost", Effect.die)
+      yield* transactOnNoLease(etcd, { compare: [], success })
     }
   })
 

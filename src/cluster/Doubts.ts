@@ -7,6 +7,7 @@ import { Effect, Latch, Random, Semaphore } from "effect"
 import { type ClusterKeys, cellState } from "./ClusterKeys.ts"
 import type { CellState, Claim, HeldClaim, HeldName } from "./ClusterState.ts"
 import type { ClusterError, Etcd, Operation, Transaction } from "./Etcd.ts"
+import { transactOnNoLease } from "./readKeys.ts"
 
 export interface Doubt {
   readonly cell: string
@@ -38,14 +39,14 @@ export const makeDoubts = Effect.fnUntraced(function* (
 
   const settle = Effect.fnUntraced(
     function* (doubt: Doubt) {
-      const { revision, reads } = yield* etcd.transact(readOrMove(keys, doubt))
+      const { revision, reads } = yield* transactOnNoLease(etcd, readOrMove(keys, doubt))
       yield* release(made(doubt, cellState(keys, doubt.cell, revision, reads[0] ?? [])))
       doubts.delete(doubt)
       trouble = undefined
     },
     Effect.tapError((error) =>
       Effect.sync(() => {
-        if (error._tag === "ClusterError") trouble = error
+        trouble = error
       })
     )
   )
