@@ -17,7 +17,7 @@ export interface Fault {
 }
 
 /** How long a connection waits for an answer. */
-export const memoryTimeout = Duration.seconds(1)
+const memoryTimeout = Duration.seconds(1)
 
 export class MemoryEtcd extends Context.Service<
   MemoryEtcd,

@@ -7,7 +7,7 @@ import type { Random } from "../Random.ts"
 import type { Published } from "./Oracle.ts"
 
 /** Of two cells, and one among the ephemeral ports. */
-export const exactPorts = [8060, 8061, 8062, 8064, 8065, 40000] as const
+const exactPorts = [8060, 8061, 8062, 8064, 8065, 40000] as const
 
 /** `of` makes the backend, which tells this mapping from all others. */
 export const groupFor = (random: Random, number: number): Group => {

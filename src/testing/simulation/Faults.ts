@@ -26,7 +26,7 @@ export const hostFaults = [
 ] as const
 
 /** What strikes a request to etcd. */
-export const requestFaults = ["lose request", "lose reply", "delay request", "delay reply", "double"] as const
+const requestFaults = ["lose request", "lose reply", "delay request", "delay reply", "double"] as const
 
 export type HostFault = (typeof hostFaults)[number]
 export type RequestFault = (typeof requestFaults)[number]

@@ -29,7 +29,7 @@ import type { SimulatedWorld } from "./World.ts"
 /** How a call ended: with its answer delivered, without, or not at all since its process was killed. */
 export type CallEnd = "answered" | "failed" | "killed"
 
-export const ephemeralPorts = { first: 40000, last: 40191 }
+const ephemeralPorts = { first: 40000, last: 40191 }
 
 const kernelLayer = Layer.mergeAll(
   HostSockets.layerMemory,
@@ -73,19 +73,9 @@ export class SimulatedHost {
     return life?.services !== undefined && life.ending === undefined
   }
 
-  get isFrozen(): boolean {
-    return this.#life?.process.state === "frozen"
-  }
-
   /** What the host would find after a kill. */
   get records() {
     return Context.get(this.#kernel, MemoryStore).records()
-  }
-
-  get openPorts(): ReadonlyArray<string> {
-    return Context.get(this.#kernel, MemoryHost)
-      .open()
-      .map(({ socket }) => socket)
   }
 
   /** `undefined` where it can't be asked now. */
