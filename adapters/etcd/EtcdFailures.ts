@@ -34,7 +34,9 @@ export interface Asked {
   readonly writes: boolean
 }
 
-export const isLeaseUnknown = ({ code }: EtcdAnswer): boolean => code === Code.notFound
+/** Any other gateway of gRPC has the code for a path that it does not know. */
+export const isLeaseUnknown = ({ code, message }: EtcdAnswer): boolean =>
+  code === Code.notFound && message.includes("lease not found")
 
 /** That revision was compacted, or is still to come. */
 export const isRevisionUnknown = ({ code }: EtcdAnswer): boolean => code === Code.outOfRange

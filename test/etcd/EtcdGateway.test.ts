@@ -66,6 +66,11 @@ describe("a client of etcd", () => {
         yield* message(asking(other, read)),
         `etcd at ${other}: status 404: what is there is no etcd v3 with a JSON gateway`
       )
+      // Another gRPC service behind a gateway of the same make.
+      const service = yield* listening(
+        createHttpServer((_, response) => response.writeHead(404).end('{"code":5,"message":"Not Found"}'))
+      )
+      assert.strictEqual(yield* message(asking(service, put(key))), `etcd at ${service}: Not Found`)
       const words = yield* listening(createHttpServer((_, response) => response.end("welcome")))
       assert.match(yield* message(asking(words, read)), /: an answer that is none of etcd v3's: /)
     })
