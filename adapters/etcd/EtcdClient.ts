@@ -5,7 +5,7 @@ import {
   Etcd,
   HistoryLost,
   LeaseLost,
-  type Operation,
+  mayWrite,
   type Transaction
 } from "../../src/cluster/Etcd.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
@@ -22,7 +22,8 @@ import {
   leaseBody,
   leaseStateBody,
   pageBody,
-  transactionBody
+  transactionBody,
+  transactPath
 } from "./EtcdMessages.ts"
 import type { EtcdOptions } from "./EtcdOptions.ts"
 import { watch } from "./EtcdWatch.ts"
@@ -32,8 +33,6 @@ export const layer = (options: EtcdOptions): Layer.Layer<Etcd, TlsFileError> =>
   Layer.effect(Etcd, Effect.map(makeGateway(options), makeClient))
 
 const makeClient = (gateway: EtcdGateway): Etcd["Service"] => {
-  let writes = 0
-
   /** `meaning` of what etcd says no with; without one it is an error. */
   const ask = <A, E = never>(
     request: EtcdRequest<A>,
@@ -47,20 +46,16 @@ const makeClient = (gateway: EtcdGateway): Etcd["Service"] => {
 
   return Etcd.of({
     transact: (transaction) =>
-      Effect.suspend(() => {
-        const isWrite = [...transaction.success, ...(transaction.failure ?? [])].some(mayWrite)
-        if (isWrite) writes++
-        return ask(
-          {
-            path: "/v3/kv/txn",
-            body: transactionBody(transaction),
-            decode: decodeTransaction,
-            writes: isWrite
-          },
-          (answer) =>
-            isLeaseUnknown(answer) ? Effect.fail(new LeaseLost({ lease: leaseOf(transaction) })) : undefined
-        )
-      }),
+      ask(
+        {
+          path: transactPath,
+          body: transactionBody(transaction),
+          decode: decodeTransaction,
+          writes: mayWrite(transaction)
+        },
+        (answer) =>
+          isLeaseUnknown(answer) ? Effect.fail(new LeaseLost({ lease: leaseOf(transaction) })) : undefined
+      ),
     page: (prefix, options) =>
       ask(
         {
@@ -101,11 +96,9 @@ const makeClient = (gateway: EtcdGateway): Etcd["Service"] => {
         decode: decodeLeaseState,
         isLong: true
       }),
-    counts: Effect.sync(() => ({ requests: gateway.requests(), writes, failures: { ...gateway.failures } }))
+    counts: Effect.sync(() => ({ ...gateway.counts, failures: { ...gateway.counts.failures } }))
   })
 }
-
-const mayWrite = (operation: Operation): boolean => operation._tag !== "Read"
 
 /** The first that a key is put on: of several that etcd may mean, the one that all our transactions name. */
 const leaseOf = ({ success }: Transaction): string => {

@@ -5,7 +5,7 @@
  */
 import type { IncomingMessage } from "node:http"
 import { Effect, Random, Result, type Scope } from "effect"
-import type { ClusterError, ClusterErrorReason } from "../../src/cluster/Etcd.ts"
+import type { ClusterError, EtcdCounts } from "../../src/cluster/Etcd.ts"
 import {
   type HttpAnswer,
   type HttpClient,
@@ -16,7 +16,7 @@ import {
 import { jsonOf } from "../node/jsonOf.ts"
 import { type Asked, type EtcdAnswer, errorAt, refusal, withoutAnswer } from "./EtcdFailures.ts"
 import { makeLogin } from "./EtcdLogin.ts"
-import type { Decoder, EtcdRequest } from "./EtcdMessages.ts"
+import { type Decoder, type EtcdRequest, transactPath } from "./EtcdMessages.ts"
 import type { EtcdOptions } from "./EtcdOptions.ts"
 
 /** One endpoint. `onLost`: what its watches do when it does not answer another request. */
@@ -40,8 +40,7 @@ export interface EtcdGateway {
   ) => Effect.Effect<OpenAnswer, ClusterError | EtcdAnswer, Scope.Scope>
   /** Fails with the error, counted; another endpoint's turn comes if this one can't be reached. */
   readonly fail: (peer: Peer, error: ClusterError) => Effect.Effect<never, ClusterError>
-  readonly requests: () => number
-  readonly failures: Readonly<Record<ClusterErrorReason, number>>
+  readonly counts: EtcdCounts
 }
 
 const defaultTimeoutMillis = 1000
@@ -57,14 +56,13 @@ export const makeGateway = Effect.fnUntraced(function* (
 ): Effect.fn.Return<EtcdGateway, TlsFileError, Scope.Scope> {
   const { timeoutMillis = defaultTimeoutMillis } = options
   const peers = yield* connectPeers(options)
-  const failures = { Unreachable: 0, Denied: 0, Full: 0, Refused: 0 }
+  const counts = { requests: 0, writes: 0, failures: { Unreachable: 0, Denied: 0, Full: 0, Refused: 0 } }
   let turn = yield* Random.nextIntBetween(0, peers.length)
-  let requests = 0
   const current = () => peers[turn % peers.length] as Peer
 
   const fail: EtcdGateway["fail"] = (peer, error) =>
     Effect.suspend(() => {
-      failures[error.reason]++
+      counts.failures[error.reason]++
       if (error.reason === "Unreachable") {
         if (current() === peer) turn++
         for (const onLost of [...peer.onLost]) onLost(error)
@@ -75,7 +73,8 @@ export const makeGateway = Effect.fnUntraced(function* (
   const post = <A>(peer: Peer, request: EtcdRequest<A>, token: string | undefined) => {
     const asked = { endpoint: peer.endpoint, writes: request.writes === true }
     const millis = request.isLong === true ? longFactor * timeoutMillis : timeoutMillis
-    requests++
+    counts.requests++
+    if (asked.writes && request.path === transactPath) counts.writes++
     return peer.http.ask(message(request.path, request.body, token)).pipe(
       Effect.catchTag("HttpError", (error) => Effect.fail(withoutAnswer(asked, error))),
       Effect.timeoutOrElse({
@@ -94,7 +93,7 @@ export const makeGateway = Effect.fnUntraced(function* (
   ) {
     const asked = { endpoint: peer.endpoint, writes: false }
     const { headers, ...rest } = message(path, body, token)
-    requests++
+    counts.requests++
     const response = yield* peer.http
       .open({ ...rest, headers: { ...headers, ...hasLeader }, alone: true })
       .pipe(Effect.catchTag("HttpError", (error) => Effect.fail(withoutAnswer(asked, error))))
@@ -115,8 +114,7 @@ export const makeGateway = Effect.fnUntraced(function* (
     ask: (request) => counted((peer) => login((token) => Effect.suspend(() => post(peer, request, token)))),
     open: (path, body) => counted((peer) => login((token) => open(peer, path, body, token))),
     fail,
-    requests: () => requests,
-    failures
+    counts
   }
 })
 

@@ -135,6 +135,8 @@ const operation = (each: Operation): object => {
   }
 }
 
+export const transactPath = "/v3/kv/txn"
+
 export const transactionBody = ({ compare, success, failure = [] }: Transaction): object => ({
   compare: compare.map(comparison),
   success: success.map(operation),

@@ -43,6 +43,10 @@ export interface Transaction {
   readonly failure?: ReadonlyArray<Operation> | undefined
 }
 
+/** Whether one of its branches writes. */
+export const mayWrite = ({ success, failure = [] }: Transaction): boolean =>
+  [...success, ...failure].some(({ _tag }) => _tag !== "Read")
+
 export interface TransactionResult {
   readonly succeeded: boolean
   /** The store's after the transaction. */

@@ -4,7 +4,14 @@
  */
 import { Context, Deferred, Duration, Effect, Layer, type Scope, Stream } from "effect"
 import { stepped } from "../memory/Steps.ts"
-import { ClusterError, type ClusterErrorReason, type Etcd, mostOperations, type Transaction } from "./Etcd.ts"
+import {
+  ClusterError,
+  type ClusterErrorReason,
+  type Etcd,
+  mayWrite,
+  mostOperations,
+  type Transaction
+} from "./Etcd.ts"
 import { type Backup, MemoryWorld } from "./MemoryWorld.ts"
 
 /** What happens to one request. Nothing, where all are left out. */
@@ -136,7 +143,7 @@ const makeConnection = (
   return {
     transact: (transaction) =>
       Effect.suspend(() => {
-        if (transaction.success.some(({ _tag }) => _tag !== "Read")) counts.writes++
+        if (mayWrite(transaction)) counts.writes++
         if (operationsOf(transaction) > mostOperations)
           return Effect.fail(errorOf(host, "Refused", "too many operations in txn request", false))
         return request("transact", world.transact(transaction))

@@ -230,10 +230,11 @@ export const etcdConformance = <E>(name: string, implementation: Layer.Layer<Etc
         const before = yield* etcd.counts
         yield* read(etcd, fresh())
         yield* write(etcd, put(fresh(), ""))
+        yield* etcd.transact({ compare: [], success: [], failure: [put(fresh(), "")] })
         const after = yield* etcd.counts
         assert.deepStrictEqual(
           { requests: after.requests - before.requests, writes: after.writes - before.writes },
-          { requests: 2, writes: 1 }
+          { requests: 3, writes: 2 }
         )
       })
     )

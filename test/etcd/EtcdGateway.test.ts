@@ -76,6 +76,18 @@ describe("a client of etcd", () => {
     })
   )
 
+  it.live("counts no request that it could not make", () =>
+    Effect.gen(function* () {
+      const counts = yield* asking(
+        yield* deadEndpoint,
+        (etcd) => Effect.andThen(Effect.exit(put(key)(etcd)), etcd.counts),
+        { user: "host-a", passwordFile: "/nowhere" }
+      )
+      assert.deepInclude(counts, { requests: 0, writes: 0 })
+      assert.strictEqual(counts.failures.Denied, 1)
+    })
+  )
+
   testNeeding("asks the next endpoint where one does not answer", ["etcd"], () =>
     Effect.gen(function* () {
       const { urls } = yield* startEtcd()
