@@ -2,7 +2,7 @@
 import { Result } from "effect"
 import { hostText, parseAddress } from "../protocol/Address.ts"
 import type { ListedMapping } from "../protocol/Driver.ts"
-import { followedInterface } from "../protocol/FollowLabels.ts"
+import { containerLabel, errorLabel, followedInterface, publishLabel } from "../protocol/FollowLabels.ts"
 import { shortened } from "../protocol/GoJson.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
 import { protocolOfNumber } from "../protocol/Protocol.ts"
@@ -28,10 +28,6 @@ type Traffic = Pick<
   "connections" | "bytesIn" | "bytesOut" | "connectionsRate" | "bytesInRate" | "bytesOutRate"
 >
 
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
-const containerLabel = "portmapper.container"
-
 type Frontend = Pick<ListedMapping, "frontendIp" | "labels">
 
 /** The address; the name of the interface while that has none. */
@@ -48,8 +44,7 @@ export const keyOf = (
     endText(hostOf(listed), frontendPort),
     endText(backendIp, backendPort)
   ]
-  if (labels.has(errorLabel))
-    ends.push(labels.get(containerLabel) ?? "", labels.get("portmapper.publish") ?? "")
+  if (labels.has(errorLabel)) ends.push(labels.get(containerLabel) ?? "", labels.get(publishLabel) ?? "")
   return cut(ends.join(" "))
 }
 
