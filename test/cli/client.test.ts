@@ -190,6 +190,12 @@ describe("map, ls and unmap", () => {
           yield* ask("drain web -p 9"),
           failed("draining web failed: 9 does not lead to web, which has 0.0.0.0:8080/tcp, 0.0.0.0:8081/tcp")
         )
+        assert.deepStrictEqual(
+          yield* ask("drain 172.17.0.3 --json"),
+          done(
+            '{"Mappings":[{"Proto":6,"FrontendIP":"0.0.0.0","FrontendPort":8082,"BackendIP":"172.17.0.3","BackendPort":80}]}'
+          )
+        )
       }).pipe(
         Effect.provide(
           Layer.mergeAll(Memory.layer(), InterfaceAddresses.layerMemory, WatchRecord.layerMemory)
