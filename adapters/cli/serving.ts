@@ -247,13 +247,14 @@ const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving, page:
   )
 })
 
-/** Delays mapping and unmapping as long as the predecessor may resume serving. */
+/** Delays whatever changes mappings as long as the predecessor may resume serving. */
 const afterwards = (
-  { mapGroups, ...driver }: Driver["Service"],
+  { mapGroups, drain, ...driver }: Driver["Service"],
   ready: Effect.Effect<void>
 ): Driver["Service"] => ({
   ...driver,
   mapPorts: (group) => Effect.andThen(ready, driver.mapPorts(group)),
   ...(mapGroups === undefined ? {} : { mapGroups: (groups) => Effect.andThen(ready, mapGroups(groups)) }),
-  unmapPorts: (release) => Effect.andThen(ready, driver.unmapPorts(release))
+  unmapPorts: (release) => Effect.andThen(ready, driver.unmapPorts(release)),
+  ...(drain === undefined ? {} : { drain: (request) => Effect.andThen(ready, drain(request)) })
 })
