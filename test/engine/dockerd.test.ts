@@ -11,10 +11,12 @@ import {
   docker,
   engineLab,
   leaveContainer,
+  outside,
   prepareImages,
   runContainer,
   servedAt,
-  servedSoon
+  servedSoon,
+  watching
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
@@ -23,20 +25,11 @@ import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
 
-const outside = "10.99.0.1"
-
 const engine = (host: Namespace, folder?: string) =>
   Effect.tap(
     Dockerd.start(host, { bridge: true, iptables: true, ...(folder === undefined ? {} : { folder }) }),
     () => host.check("iptables", ["-P", "FORWARD", "DROP"])
   )
-
-const watching = (socket: string, more: ReadonlyArray<string> = []) => [
-  "--watch",
-  "--engine",
-  `unix://${socket}`,
-  ...more
-]
 
 interface Listed {
   readonly FrontendIP: string
