@@ -1,21 +1,18 @@
 /** Containers that sleep, on an Engine in memory, in every order of events. */
-import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, type Scope } from "effect"
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine, EngineError } from "../../adapters/engine/Engine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
-import type { MemoryFirewall } from "../../src/firewall/Firewall.ts"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
-import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { endpointText } from "../../src/protocol/PortBinding.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
-import * as Memory from "./MemoryEngine.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
+import { lines, test as watchTest } from "./watchTest.ts"
 
 const sleeping = (more: Readonly<Record<string, string>> = {}) => ({
   "portmapper.publish": "0.0.0.0:8080:80",
@@ -34,30 +31,13 @@ const states = Effect.flatMap(Driver, ({ listPorts }) =>
   )
 )
 
-const lines: Array<string> = []
-const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
-
-type Services = Scope.Scope | Driver | Engine | MemoryEngine | WatchRecord | MemoryHost | MemoryRelay
-type More = InterfaceAddresses | MemoryConntrack | MemoryFirewall
-
 /** Ports of containers that take connections, as `172.17.0.2:80`; all do unless some are named here. */
 const closed = new Set<string>()
 
-const test = (title: string, effect: () => Effect.Effect<void, unknown, Services | More>) =>
-  it.effect(title, () => {
-    lines.length = 0
+const test: typeof watchTest = (title, effect) =>
+  watchTest(title, () => {
     closed.clear()
-    return effect().pipe(
-      Effect.provide(
-        Layer.mergeAll(
-          PortMapper.layerMemory(),
-          Memory.layer(),
-          InterfaceAddresses.layerMemory,
-          WatchRecord.layerMemory,
-          logged
-        )
-      )
-    )
+    return effect()
   })
 
 /** Time for the watch to see an event and act on it. */
