@@ -18,7 +18,7 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
+import { type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
@@ -88,7 +88,7 @@ export const desiredByLabels = (
   const asked = labels.get(publishLabel)
   if (asked === undefined)
     return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
-  const attachment = Result.flatMap(policy, () => placeOf(container, labels, all, sleeps))
+  const attachment = Result.flatMap(policy, () => placeOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
@@ -111,10 +111,9 @@ export const desiredByLabels = (
 const placeOf = (
   container: Container,
   labels: Labels,
-  all: ReadonlyArray<Container>,
-  sleeps: boolean
+  all: ReadonlyArray<Container>
 ): Result.Result<Placed, string> =>
-  container.running || !sleeps
+  container.running
     ? attachmentOf(container, labels, all)
     : Result.map(asleepIn(container, labels), (network) => ({
         v4: restingPlace(container.id),
@@ -172,10 +171,12 @@ export const desiredBySubscription = (
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
   const to = addressesIn(id)
-  const attachment = (): Result.Result<Placed, string> =>
-    container !== undefined && sleeps
-      ? placeOf(container, labels, all, sleeps)
-      : attachmentOfRunning(container, name, labels, all)
+  const attachment = (): Result.Result<Placed, string> => {
+    if (container === undefined) return Result.fail(`there is no container ${name} now`)
+    return container.running || sleeps
+      ? placeOf(container, labels, all)
+      : Result.fail(`container ${name} is not running`)
+  }
   const placed = to === undefined ? attachment() : Result.succeed(to)
   const { groups, problems } = desiredAt(
     Result.getOrElse(placed, () => unattached),
@@ -195,18 +196,6 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
   groups: all.flatMap(({ groups }) => groups),
   problems: all.flatMap(({ problems }) => problems)
 })
-
-const attachmentOfRunning = (
-  container: Container | undefined,
-  name: string,
-  labels: Labels,
-  all: ReadonlyArray<Container>
-): Result.Result<Attachment, string> => {
-  if (container === undefined) return Result.fail(`there is no container ${name} now`)
-  return container.running
-    ? attachmentOf(container, labels, all)
-    : Result.fail(`container ${name} is not running`)
-}
 
 /** Labels of the mapping that no label of the container sets. */
 const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
