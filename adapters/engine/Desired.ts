@@ -128,20 +128,20 @@ const isReady = ({ unready }: Container, labels: Labels): boolean => {
   return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
 }
 
+/** Why a group can't be mapped at the moment. */
+export const problemOf = (desired: DesiredGroup, detail: string, waiting: boolean): Problem => ({
+  name: desired.name,
+  owner: desired.owner,
+  publish: desired.group.labels.get(publishLabel),
+  detail,
+  desired,
+  waiting
+})
+
 /** The same groups, not to be mapped for now. */
 const blocked = ({ groups, problems }: Desired, detail: string, waiting: boolean): Desired => ({
   groups: [],
-  problems: [
-    ...problems,
-    ...groups.map((desired) => ({
-      name: desired.name,
-      owner: desired.owner,
-      publish: desired.group.labels.get(publishLabel),
-      detail,
-      desired,
-      waiting
-    }))
-  ]
+  problems: [...problems, ...groups.map((desired) => problemOf(desired, detail, waiting))]
 })
 
 /**
@@ -196,6 +196,10 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
   groups: all.flatMap(({ groups }) => groups),
   problems: all.flatMap(({ problems }) => problems)
 })
+
+/** The keys of all groups, also of those that can't be mapped at the moment. */
+export const keysOf = ({ groups, problems }: Desired): ReadonlyArray<string> =>
+  [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
 
 /** Labels of the mapping that no label of the container sets. */
 const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
