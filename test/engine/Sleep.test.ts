@@ -1,6 +1,6 @@
 /** Containers that sleep, on an Engine in memory, in every order of events. */
 import { assert, describe } from "@effect/vitest"
-import { Effect } from "effect"
+import { type Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine, EngineError } from "../../adapters/engine/Engine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
@@ -347,6 +347,30 @@ describe("a container that nobody uses", () => {
         assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
       })
     ))
+
+  test("is stopped once for a client to wake it, also where the Engine answers while the watch reconciles", () =>
+    Effect.gen(function* () {
+      const engine = yield* Engine
+      const { onChange, alter } = yield* MemoryEngine
+      let listingTakes: Duration.Input = 0
+      const slow = Engine.of({
+        ...engine,
+        containers: Effect.tap(engine.containers, () => Effect.sleep(listingTakes))
+      })
+      yield* during(
+        Effect.gen(function* () {
+          onChange("web", Effect.sleep("5 seconds"))
+          yield* running
+          yield* TestClock.adjust("10 minutes")
+          assert.isFalse(yield* connect())
+          listingTakes = "10 seconds"
+          yield* alter("web", {})
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(yield* changes, ["stop web", "start web"])
+          assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
+        })
+      ).pipe(Effect.provideService(Engine, slow))
+    }))
 
   test("stays asleep through restarts, unless somebody started and stopped it meanwhile", () =>
     Effect.gen(function* () {
