@@ -339,9 +339,8 @@ export class WatchState {
     return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
   }
 
-  /** Where clients waited; which containers sleep there may be known only later. */
-  takeWaited(nowMillis: number): void {
-    const fellows = this.fellows()
+  /** Where clients waited; which containers sleep there may be known only later. `fellows` are those of now. */
+  takeWaited(fellows: Fellows, nowMillis: number): void {
     for (const [frontend, atMillis] of this.#waited) {
       const there = fellows.get(frontend)
       for (const { id } of there ?? []) this.sleepers.wanted(id, atMillis)
@@ -349,11 +348,8 @@ export class WatchState {
     }
   }
 
-  /**
-   * The containers that sleep behind each frontend that has any and leads to them, drained ones apart; those that share
-   * it, the oldest first.
-   */
-  fellows(): ReadonlyMap<string, ReadonlyArray<SleepingContainer>> {
+  /** Drained ones apart; those that share a frontend, the oldest first. */
+  fellows(): Fellows {
     const found = new Map<string, Array<SleepingContainer>>()
     for (const sleeper of this.sleepers.all)
       for (const frontend of this.#frontendsOf(sleeper))
@@ -383,6 +379,9 @@ export class WatchState {
     this.#unsaved = true
   }
 }
+
+/** The containers that sleep behind each frontend that has any and leads to them. */
+export type Fellows = ReadonlyMap<string, ReadonlyArray<SleepingContainer>>
 
 export interface ReportedProblem {
   readonly text: string
