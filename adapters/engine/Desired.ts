@@ -3,7 +3,7 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { type Idle, idleLabel, isUnknownLabel, parsePolicy, setForFollowed } from "../../src/mapper/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
@@ -201,9 +201,6 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
 export const keysOf = ({ groups, problems }: Desired): ReadonlyArray<string> =>
   [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
 
-/** Labels of the mapping that no label of the container sets. */
-const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
-
 /** Whose ports are wanted, and how. */
 interface Wanted {
   readonly id: string
@@ -224,7 +221,8 @@ const desiredAt = (
     addressesIn(id) === undefined
       ? ([containerLabel, nameAndId({ name, id })] as const)
       : ([toLabel, id] as const),
-    ...[...labels].filter(([label]) => !setHere.includes(label)),
+    // No label of the container sets these.
+    ...[...labels].filter(([label]) => !setForFollowed.includes(label)),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
     [publishLabel, text] as const
   ])
