@@ -1,5 +1,5 @@
 /** Services of which no backend takes connections, as a running plugin lists them. Pure. */
-import { quoted } from "../../src/page/PageRows.ts"
+import { containerName, quoted } from "../../src/page/PageRows.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
@@ -38,7 +38,7 @@ const takesConnections = ({ slots, state }: ListedMapping): boolean =>
 const isExplained = ({ reason }: ListedMapping): boolean => reason !== undefined
 
 const nameOf = (backend: ListedMapping): string =>
-  backend.container?.replace(/\/.*/, "") ?? listedBackend(backend)
+  backend.container === undefined ? listedBackend(backend) : containerName(backend.container)
 
 const remedyOf = (backend: ListedMapping): string => {
   switch (backend.state) {

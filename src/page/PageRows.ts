@@ -111,7 +111,7 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     return problem(
       "warning",
       "its container is not ready, so that it gets no new connections",
-      container === undefined ? null : `docker inspect ${quoted(nameOf(container))}`
+      container === undefined ? null : `docker inspect ${quoted(containerName(container))}`
     )
   if (state === "stale")
     return problem(
@@ -130,7 +130,7 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
 
 /** By the words of the errors that tools look for, too. */
 const remedyOf = (reason: string, { protocol, frontendPort, container, state }: ListedMapping): string => {
-  if (isResting(state) && container !== undefined) return `docker logs ${quoted(nameOf(container))}`
+  if (isResting(state) && container !== undefined) return `docker logs ${quoted(containerName(container))}`
   const again = "it is served within a second once that is mended"
   if (reason.includes("address already in use")) {
     const kind = { tcp: "t", udp: "u", sctp: "S" }[protocolOfNumber(protocol) ?? "tcp"]
@@ -157,14 +157,15 @@ const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string |
 /** Where others have the same port: the other backends of a service, and what the port was refused for. */
 const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
   if (service === undefined && state !== "conflicted") return ""
-  const backend = backendIp === "" || isResting(state) ? nameOf(container) : backendIp
+  const backend = backendIp === "" || isResting(state) ? containerName(container) : backendIp
   return backend === "" ? "" : ` --to ${quoted(backend)}`
 }
 
 /** Whether its container does not run, or not yet: it has no address that leads anywhere. */
 const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
 
-const nameOf = (container: string): string => container.replace(/\/.*/, "")
+/** The name in `NAME/ID`; the id where that is all. */
+export const containerName = (container: string): string => container.replace(/\/.*/, "")
 
 /** A word of a command for a shell. */
 export const quoted = (word: string): string =>
