@@ -65,13 +65,11 @@ describeLab("the containers of a real Engine", ["dockerd", "busybox", "iptables"
       yield* first.map([`tcp 0.0.0.0:8081 ${other}:80`])
       yield* first.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
       yield* recordedSoon(folder, [`8080 ${web}`, `8081 ${staying}`, "8082 null"])
-      const { body } = yield* first.call("ListPorts", {})
-      assert.deepStrictEqual(
-        (JSON.parse(body).Mappings as ReadonlyArray<{ readonly Container: string }>)
-          .map(({ Container }) => Container)
-          .sort(),
-        ["", `staying/${staying.slice(0, 12)}`, `web/${web.slice(0, 12)}`]
-      )
+      assert.deepStrictEqual((yield* Plugin.list(first)).map(({ Container }) => Container).sort(), [
+        "",
+        `staying/${staying.slice(0, 12)}`,
+        `web/${web.slice(0, 12)}`
+      ])
       assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
       yield* first.process.kill("SIGKILL")
       yield* first.process.wait()

@@ -25,19 +25,7 @@ const project = (name: string, share = "web", more: Readonly<Record<string, stri
 })
 
 const listed = (plugin: Plugin.Plugin) =>
-  Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
-    (
-      JSON.parse(body) as {
-        readonly Mappings: ReadonlyArray<{
-          readonly FrontendIP: string
-          readonly BackendIP: string
-          readonly Service: string
-          readonly State: string
-          readonly Labels: Readonly<Record<string, string>>
-        }>
-      }
-    ).Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0")
-  )
+  Effect.map(Plugin.list(plugin), (all) => all.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0"))
 
 describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], () => {
   it.live("leads to all of them evenly, and loses none of them to another project", () =>

@@ -25,22 +25,16 @@ const create = (
 
 /** By container: the state of its ports, and the reason if there is one. */
 const states = (plugin: Plugin.Plugin) =>
-  Effect.map(plugin.call("ListPorts", {}), ({ body }) => {
-    const { Mappings } = JSON.parse(body) as {
-      readonly Mappings: ReadonlyArray<{
-        readonly FrontendIP: string
-        readonly State: string
-        readonly Reason: string
-        readonly Labels: Readonly<Record<string, string>>
-      }>
-    }
-    return Object.fromEntries(
-      Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0").map(({ State, Reason, Labels }) => [
-        (Labels["portmapper.container"] ?? "").split("/")[0],
-        `${State} ${Reason}`.trim()
-      ])
+  Effect.map(Plugin.list(plugin), (all) =>
+    Object.fromEntries(
+      all
+        .filter(({ FrontendIP }) => FrontendIP === "0.0.0.0")
+        .map(({ State, Reason, Labels }) => [
+          (Labels["portmapper.container"] ?? "").split("/")[0],
+          `${State} ${Reason}`.trim()
+        ])
     )
-  })
+  )
 
 /** So many clients at once, as `ANSWER: HOW MANY`; each waits for so long. */
 const clients = `
