@@ -2,6 +2,8 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
+import type { ReleasedBinding } from "../../src/protocol/PortBinding.ts"
+import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/PluginAddress.ts"
 import { makeClient, type PluginClient } from "../docker/PluginClient.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
@@ -65,6 +67,15 @@ export const answering =
           error instanceof WrongUsage ? Effect.void : Console.log(JSON.stringify({ Err: error.message }))
         )
       : effect
+
+/** What a command unmapped or drained, as `--json` prints it. */
+export const bindingJson = ({ protocol, host, port, backend }: ReleasedBinding) => ({
+  Proto: protocolNumber[protocol],
+  FrontendIP: host.text,
+  FrontendPort: port,
+  BackendIP: backend.address?.text ?? "",
+  BackendPort: backend.port
+})
 
 const addressOf = (
   command: string,

@@ -2,9 +2,15 @@
 import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
-import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { parseUnpublish, unpublishForm } from "../../src/protocol/PublishSyntax.ts"
-import { answering, clientFlags, clientOf, interruptedIsFailure, wrongUsage } from "./clientFlags.ts"
+import {
+  answering,
+  bindingJson,
+  clientFlags,
+  clientOf,
+  interruptedIsFailure,
+  wrongUsage
+} from "./clientFlags.ts"
 import { failed } from "./failure.ts"
 import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
@@ -49,17 +55,7 @@ export const undrain = command("undrain").pipe(
 )
 
 const linesOf = (name: "drain" | "undrain", bindings: ReadonlyArray<PortBinding>): ReadonlyArray<string> =>
-  portLines(
-    bindings.map(({ entry: { protocol, host, backend }, port }) => ({ protocol, host, port, backend }))
-  ).map((line) => `${name}ed ${line}`)
+  portLines(bindings.map(({ entry, port }) => ({ ...entry, port }))).map((line) => `${name}ed ${line}`)
 
 const jsonOf = (bindings: ReadonlyArray<PortBinding>): string =>
-  JSON.stringify({
-    Mappings: bindings.map(({ entry: { protocol, host, backend }, port }) => ({
-      Proto: protocolNumber[protocol],
-      FrontendIP: host.text,
-      FrontendPort: port,
-      BackendIP: backend.address.text,
-      BackendPort: backend.port
-    }))
-  })
+  JSON.stringify({ Mappings: bindings.map(({ entry, port }) => bindingJson({ ...entry, port })) })

@@ -59,7 +59,7 @@ export interface ListenerOptions {
 /** Checks the options alone, to report wrong usage before anything changes. */
 export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions) {
   const ownPort = Option.isSome(options.tcp)
-  const pagePort = Option.filter(options.page, (page) => "host" in page)
+  const pagePort = Option.filter(options.page, (page): page is HostPort => "host" in page)
   if (!ownPort && Option.isNone(pagePort) && process.env["LISTEN_FDS"] === undefined)
     yield* refuseUseless(options, ["tlsCert", "tlsKey", "tlsCa"], "--tcp or --page HOST:PORT")
   if (Option.isNone(options.page)) yield* refuseUseless(options, ["pageHost"], "--page")
@@ -73,7 +73,7 @@ export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions)
     })
   // A name is resolved later, once.
   for (const asked of [...Option.toArray(options.tcp), ...Option.toArray(pagePort)])
-    if ("host" in asked && Result.isSuccess(parseAddress(asked.host)))
+    if (Result.isSuccess(parseAddress(asked.host)))
       yield* tlsFor(hostPortText(asked), asked.host, tlsOf(options)).pipe(Effect.mapError(missingOptions))
 })
 

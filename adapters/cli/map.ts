@@ -185,12 +185,10 @@ const waitingLines = (
 ): ReadonlyArray<string> =>
   publish
     .filter(
-      ({ interfaceName, protocol, containerPorts: { first, last } }) =>
+      ({ interfaceName, protocol, hostPorts }) =>
         interfaceName !== undefined &&
-        !bindings.some(
-          ({ entry: { protocol: other, backend } }) =>
-            other === protocol && backend.port >= first && backend.port <= last
-        )
+        // At an interface host ports are exact, and all of a range are mapped or none.
+        !bindings.some(({ entry, port }) => entry.protocol === protocol && port === hostPorts?.first)
     )
     .map((each) => `waiting for an address of ${each.interfaceName}: ${publishText(each)}`)
 

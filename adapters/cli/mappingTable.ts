@@ -3,7 +3,7 @@ import { Result } from "effect"
 import { idleLabel } from "../../src/mapper/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
 import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
 import { age, bytes, count } from "./humanise.ts"
@@ -35,7 +35,7 @@ const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
 }
 
 /** Labels that are shown elsewhere. */
-const unlisted = ["portmapper.error", containerLabel, idleLabel, "portmapper.share"]
+const unlisted = [errorLabel, containerLabel, idleLabel, "portmapper.share"]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {

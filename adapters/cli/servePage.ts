@@ -5,8 +5,8 @@ import * as Path from "node:path"
 import { Clock, Effect, Option } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import { Journal } from "../../src/page/Journal.ts"
-import { quoted } from "../../src/page/PageRows.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
+import { shellWord } from "../../src/protocol/ShellWord.ts"
 import { engineUrl } from "../docker/PluginTcp.ts"
 import type { ProcessUse } from "../docker/ProcessMetrics.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
@@ -73,7 +73,7 @@ const serveWith = (options: PageOptions, { use }: PageProcess, journal: Journal,
           return (user + system) / 1000
         },
         doctor: yield* makeDoctor(doctorCommand([...options.doctorFlags, ...reaching])),
-        reaching: reaching.map((word) => ` ${quoted(word)}`).join("")
+        reaching: reaching.map((word) => ` ${shellWord(word)}`).join("")
       })
       const hosts = Option.getOrElse(options.pageHost, () => [])
       const server = { feed, file, hosts, handoff, renewals, tls: tlsOf(options) }

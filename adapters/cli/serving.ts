@@ -47,7 +47,7 @@ export interface ServingOptions {
   readonly grace: Option.Option<Duration.Duration>
   readonly releaseOnExit: boolean
   readonly metrics: "mappings" | "totals"
-  /** How `doctor` finds the Engine: ` --engine URL`, or nothing. */
+  /** How `doctor` finds the Engine: `--engine URL`, or nothing. */
   readonly doctorFlags: ReadonlyArray<string>
   /** When to reload the TLS files. */
   readonly renewals: Renewals
@@ -196,13 +196,16 @@ const withSamples = (page: Metrics["page"], samples: Effect.Effect<string> = Eff
 
 /** The page, if it is asked for; loaded only then. */
 const pageOf = Effect.fnUntraced(function* ({ options, state }: Serving) {
-  const { listeners, doctorFlags } = options
+  const { listeners, renewals, doctorFlags } = options
   if (Option.isNone(listeners.page)) return undefined
   const { makePage } = yield* Effect.promise(() => import("./servePage.ts"))
   return yield* makePage(
     {
-      ...{ ...listeners, address: listeners.page.value, renewals: options.renewals, doctorFlags },
-      stateDirectory: options.mapper.stateDirectory
+      ...listeners,
+      stateDirectory: options.mapper.stateDirectory,
+      address: listeners.page.value,
+      renewals,
+      doctorFlags
     },
     {
       pid: state.predecessor?.pid,
@@ -244,13 +247,14 @@ const driverOf = Effect.fnUntraced(function* ({ options, state }: Serving, page:
   )
 })
 
-/** Delays mapping and unmapping as long as the predecessor may resume serving. */
+/** Delays whatever changes mappings as long as the predecessor may resume serving. */
 const afterwards = (
-  { mapGroups, ...driver }: Driver["Service"],
+  { mapGroups, drain, ...driver }: Driver["Service"],
   ready: Effect.Effect<void>
 ): Driver["Service"] => ({
   ...driver,
   mapPorts: (group) => Effect.andThen(ready, driver.mapPorts(group)),
   ...(mapGroups === undefined ? {} : { mapGroups: (groups) => Effect.andThen(ready, mapGroups(groups)) }),
-  unmapPorts: (release) => Effect.andThen(ready, driver.unmapPorts(release))
+  unmapPorts: (release) => Effect.andThen(ready, driver.unmapPorts(release)),
+  ...(drain === undefined ? {} : { drain: (request) => Effect.andThen(ready, drain(request)) })
 })

@@ -19,6 +19,7 @@ import type { ClientError } from "../docker/ClientError.ts"
 import type { PluginClient } from "../docker/PluginClient.ts"
 import {
   answering,
+  bindingJson,
   type ClientFlags,
   clientFlags,
   clientOf,
@@ -250,13 +251,7 @@ const frontendLine = ([first, ...others]: ReadonlyArray<ReleasedBinding>): Reado
 const jsonOf = ({ bindings, waiting, missing }: Chosen): string =>
   JSON.stringify({
     Unmapped: [
-      ...bindings.map(({ protocol, host, port, backend }) => ({
-        Proto: protocolNumber[protocol],
-        FrontendIP: host.text,
-        FrontendPort: port,
-        BackendIP: backend.address?.text ?? "",
-        BackendPort: backend.port
-      })),
+      ...bindings.map(bindingJson),
       ...waiting.map(({ protocol, frontendPort, backendIp, backendPort }) => ({
         Proto: protocol,
         FrontendIP: "",

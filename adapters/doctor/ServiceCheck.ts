@@ -1,7 +1,7 @@
 /** Services of which no backend takes connections, as a running plugin lists them. Pure. */
-import { containerName, quoted } from "../../src/page/PageRows.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
+import { containerName, isResting, listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
+import { shellWord } from "../../src/protocol/ShellWord.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
 
 const name = "services"
@@ -33,7 +33,7 @@ const idleCheck = (service: string, backends: ReadonlyArray<ListedMapping>): Rea
 
 /** A connection wakes one that is asleep, and waits for one that is waking. */
 const takesConnections = ({ slots, state }: ListedMapping): boolean =>
-  state === "asleep" || state === "waking" || (slots === undefined ? state !== "conflicted" : slots.has > 0)
+  isResting(state) || (slots === undefined ? state !== "conflicted" : slots.has > 0)
 
 const isExplained = ({ reason }: ListedMapping): boolean => reason !== undefined
 
@@ -43,9 +43,9 @@ const nameOf = (backend: ListedMapping): string =>
 const remedyOf = (backend: ListedMapping): string => {
   switch (backend.state) {
     case "drained":
-      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : quoted(nameOf(backend))}`
+      return `portmapper undrain ${backend.container === undefined ? backend.backendIp : shellWord(nameOf(backend))}`
     case "waiting":
-      return `docker inspect ${quoted(nameOf(backend))} (a failing health check; portmapper.health=ignore does without), or start another backend`
+      return `docker inspect ${shellWord(nameOf(backend))} (a failing health check; portmapper.health=ignore does without), or start another backend`
     default:
       return "put that right, or start another backend: portmapper ls"
   }

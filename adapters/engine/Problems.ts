@@ -1,6 +1,6 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
@@ -93,7 +93,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     labels: new Map([
       [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),
-      ["portmapper.error", detail]
+      [errorLabel, detail]
     ]),
     connections: undefined,
     bytesIn: undefined,

@@ -24,7 +24,7 @@ export interface Doctor {
 /** After this long it counts as hanging. */
 const timeoutMillis = 120_000
 
-const [checkFields] = [PageChecks.fields.checks.value.fields]
+const checkFields = PageChecks.fields.checks.value.fields
 
 const Report = Schema.fromJsonString(
   Schema.Struct({

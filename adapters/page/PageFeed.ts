@@ -169,7 +169,7 @@ class Feed {
     this.#latest = journal.latest
     this.#keep({
       sequence: this.#sequence,
-      bytes: this.#event("change", Buffer.from(JSON.stringify(change)))
+      bytes: Buffer.concat(this.#event("change", Buffer.from(JSON.stringify(change))))
     })
   }
 
@@ -222,20 +222,13 @@ class Feed {
     const missed = sent === undefined ? [] : this.#changes.filter(({ sequence }) => sequence > sent)
     const isWhole = missed.length > 0 && missed.length === this.#sequence - (sent ?? 0)
     following.sent = this.#sequence
-    reader.write(isWhole ? missed.map(({ bytes }) => bytes) : this.#stateEvent())
+    reader.write(isWhole ? missed.map(({ bytes }) => bytes) : this.#event("state", this.stateBytes()))
   }
 
-  #stateEvent(): ReadonlyArray<Uint8Array> {
-    const state = this.stateBytes()
-    return [Buffer.from(this.#head("state")), state, blankLine]
-  }
-
-  #event(name: "change", json: Uint8Array): Uint8Array {
-    return Buffer.concat([Buffer.from(this.#head(name)), json, blankLine])
-  }
-
-  #head(name: string): string {
-    return `id: ${this.#options.epoch}-${this.#sequence}\nevent: ${name}\ndata: `
+  /** A state is not copied: readers share its bytes. */
+  #event(name: "state" | "change", json: Uint8Array): ReadonlyArray<Uint8Array> {
+    const head = `id: ${this.#options.epoch}-${this.#sequence}\nevent: ${name}\ndata: `
+    return [Buffer.from(head), json, blankLine]
   }
 
   #sequenceOf(lastEventId: string | undefined): number | undefined {

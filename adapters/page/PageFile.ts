@@ -38,7 +38,7 @@ export const readPageFile = (file: string | URL = builtFile): Effect.Effect<Page
       const html = Fs.readFileSync(file)
       const options = { params: { [Zlib.constants.BROTLI_PARAM_QUALITY]: 9 } }
       return {
-        etag: `"${hashOf("sha256", html)}"`,
+        etag: `"${sha256(html)}"`,
         policy: policyOf(html.toString()),
         bodies: [
           ["br", await promisify(Zlib.brotliCompress)(html, options)],
@@ -51,15 +51,14 @@ export const readPageFile = (file: string | URL = builtFile): Effect.Effect<Page
       new PageFileError({ file: file instanceof URL ? file.pathname : file, detail: systemReason(error) })
   })
 
-const hashOf = (algorithm: string, content: string | Uint8Array): string =>
-  createHash(algorithm).update(content).digest("base64")
+const sha256 = (content: string | Uint8Array): string => createHash("sha256").update(content).digest("base64")
 
 /** Of the HTML, only inline script and style elements run, known by their hashes. */
 const policyOf = (html: string): string => {
   const sources = (element: "script" | "style"): string =>
     Array.from(
       html.matchAll(new RegExp(`<${element}(?: [^>]*)?>(.*?)</${element}>`, "gs")),
-      ([, text = ""]) => ` 'sha256-${hashOf("sha256", text)}'`
+      ([, text = ""]) => ` 'sha256-${sha256(text)}'`
     ).join("")
   return [
     "default-src 'none'",

@@ -2,10 +2,12 @@
 import { Result } from "effect"
 import { hostText, parseAddress } from "../protocol/Address.ts"
 import type { ListedMapping } from "../protocol/Driver.ts"
-import { followedInterface } from "../protocol/FollowLabels.ts"
+import { containerLabel, errorLabel, followedInterface, publishLabel } from "../protocol/FollowLabels.ts"
 import { shortened } from "../protocol/GoJson.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
+import { containerName, isResting } from "../protocol/ListedText.ts"
 import { protocolOfNumber } from "../protocol/Protocol.ts"
+import { shellWord } from "../protocol/ShellWord.ts"
 import type { PageRow } from "./PageState.ts"
 
 /** A finding of `doctor` about some of the mappings: why their traffic is dropped. */
@@ -28,10 +30,6 @@ type Traffic = Pick<
   "connections" | "bytesIn" | "bytesOut" | "connectionsRate" | "bytesInRate" | "bytesOutRate"
 >
 
-/** The label with which `watch` marks what it could not publish. */
-const errorLabel = "portmapper.error"
-const containerLabel = "portmapper.container"
-
 type Frontend = Pick<ListedMapping, "frontendIp" | "labels">
 
 /** The address; the name of the interface while that has none. */
@@ -48,8 +46,7 @@ export const keyOf = (
     endText(hostOf(listed), frontendPort),
     endText(backendIp, backendPort)
   ]
-  if (labels.has(errorLabel))
-    ends.push(labels.get(containerLabel) ?? "", labels.get("portmapper.publish") ?? "")
+  if (labels.has(errorLabel)) ends.push(labels.get(containerLabel) ?? "", labels.get(publishLabel) ?? "")
   return cut(ends.join(" "))
 }
 
@@ -111,7 +108,7 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
     return problem(
       "warning",
       "its container is not ready, so that it gets no new connections",
-      container === undefined ? null : `docker inspect ${quoted(containerName(container))}`
+      container === undefined ? null : `docker inspect ${shellWord(containerName(container))}`
     )
   if (state === "stale")
     return problem(
@@ -130,7 +127,7 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
 
 /** By the words of the errors that tools look for, too. */
 const remedyOf = (reason: string, { protocol, frontendPort, container, state }: ListedMapping): string => {
-  if (isResting(state) && container !== undefined) return `docker logs ${quoted(containerName(container))}`
+  if (isResting(state) && container !== undefined) return `docker logs ${shellWord(containerName(container))}`
   const again = "it is served within a second once that is mended"
   if (reason.includes("address already in use")) {
     const kind = { tcp: "t", udp: "u", sctp: "S" }[protocolOfNumber(protocol) ?? "tcp"]
@@ -150,26 +147,16 @@ const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string |
   const name = protocolText(protocol)
   const host = followedInterface(labels) ?? frontendIp
   const port = `${endText(host, frontendPort)}${name === "tcp" ? "" : `/${name}`}`
-  const whose = owner === "cli" ? "" : ` --owner ${quoted(owner)}`
-  return `portmapper unmap -p ${quoted(port)}${backendOption(listed)}${whose}${reaching}`
+  const whose = owner === "cli" ? "" : ` --owner ${shellWord(owner)}`
+  return `portmapper unmap -p ${shellWord(port)}${backendOption(listed)}${whose}${reaching}`
 }
 
 /** Where others have the same port: the other backends of a service, and what the port was refused for. */
 const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
   if (service === undefined && state !== "conflicted") return ""
   const backend = backendIp === "" || isResting(state) ? containerName(container) : backendIp
-  return backend === "" ? "" : ` --to ${quoted(backend)}`
+  return backend === "" ? "" : ` --to ${shellWord(backend)}`
 }
-
-/** Whether its container does not run, or not yet: it has no address that leads anywhere. */
-const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
-
-/** The name in `NAME/ID`; the id where that is all. */
-export const containerName = (container: string): string => container.replace(/\/.*/, "")
-
-/** A word of a command for a shell. */
-export const quoted = (word: string): string =>
-  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 
 const protocolText = (number: number): string => protocolOfNumber(number) ?? String(number)
 

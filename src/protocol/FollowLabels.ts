@@ -8,6 +8,8 @@ export const containerLabel = "portmapper.container"
 export const toLabel = "portmapper.to"
 /** The `-p` that asked for it. */
 export const publishLabel = "portmapper.publish"
+/** Why it is not published: of what is listed without being mapped. */
+export const errorLabel = "portmapper.error"
 
 /** The interface whose addresses are followed. */
 export const followedInterface = (labels: Labels): string | undefined =>

@@ -1,4 +1,4 @@
-/** The two ends of a listed mapping as text. */
+/** The two ends of a listed mapping as text, and its container. */
 import { Result } from "effect"
 import { hostText, parseAddress } from "./Address.ts"
 import type { ListedMapping } from "./Driver.ts"
@@ -18,7 +18,13 @@ export const listedFrontend = ({ protocol, frontendIp, frontendPort, labels }: L
 
 /** `-` if it has no address, as of a container that does not run. */
 export const listedBackend = ({ backendIp, backendPort, state }: ListedMapping): string =>
-  backendIp === "" || state === "asleep" || state === "waking" ? "-" : `${hostOf(backendIp)}:${backendPort}`
+  backendIp === "" || isResting(state) ? "-" : `${hostOf(backendIp)}:${backendPort}`
+
+/** Whether its container does not run, or not yet: it has no address that leads anywhere. */
+export const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
+
+/** Its name, or else its id. */
+export const containerName = (container: string): string => container.replace(/\/.*/, "")
 
 const hostOf = (text: string): string =>
   Result.match(parseAddress(text), { onSuccess: hostText, onFailure: () => text })

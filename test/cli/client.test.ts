@@ -5,7 +5,7 @@ import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
+import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, type ListedMapping } from "../../src/protocol/Driver.ts"
 import * as Memory from "../engine/MemoryEngine.ts"
@@ -159,6 +159,20 @@ describe("map, ls and unmap", () => {
     )
   )
 
+  it.live("map at interfaces, and say which of them has no address yet", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const interfaces = yield* MemoryInterfaces
+        yield* interfaces.set("eth0", [addressUnsafe("192.0.2.1")])
+        const ask = asking(yield* socketFor(yield* startWatch({ trustImageLabels: false })))
+        assert.deepStrictEqual(
+          yield* ask("map -p eth0:8080:80 -p wg0:9090:80 --to 172.17.0.2"),
+          done("192.0.2.1:8080/tcp -> 172.17.0.2:80", "waiting for an address of wg0: wg0:9090:80")
+        )
+      }).pipe(Effect.provide(Layer.merge(InterfaceAddresses.layerMemory, WatchRecord.layerMemory)))
+    )
+  )
+
   it.live("drain a backend by its address or its container's name, and undrain it", () =>
     withMemory(
       Effect.gen(function* () {
@@ -189,6 +203,12 @@ describe("map, ls and unmap", () => {
         assert.deepStrictEqual(
           yield* ask("drain web -p 9"),
           failed("draining web failed: 9 does not lead to web, which has 0.0.0.0:8080/tcp, 0.0.0.0:8081/tcp")
+        )
+        assert.deepStrictEqual(
+          yield* ask("drain 172.17.0.3 --json"),
+          done(
+            '{"Mappings":[{"Proto":6,"FrontendIP":"0.0.0.0","FrontendPort":8082,"BackendIP":"172.17.0.3","BackendPort":80}]}'
+          )
         )
       }).pipe(
         Effect.provide(

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { describe as describeRow, keyOf, quoted } from "../../src/page/PageRows.ts"
+import { describe as describeRow, keyOf } from "../../src/page/PageRows.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { listed } from "./listed.ts"
 
@@ -167,16 +167,5 @@ describe("a row of the page", () => {
     })
     assert.strictEqual(shown[0]?.value, hostile)
     assert.strictEqual(problem?.reason, `${"a".repeat(2046)}…`)
-  })
-})
-
-describe("quoted", () => {
-  it("leaves plain words alone and quotes the others for a shell", () => {
-    assert.deepStrictEqual(["cni:a/eth0", "a b", "it's", ""].map(quoted), [
-      "cni:a/eth0",
-      "'a b'",
-      "'it'\\''s'",
-      "''"
-    ])
   })
 })

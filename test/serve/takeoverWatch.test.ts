@@ -4,13 +4,15 @@
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import { contents } from "../lab/Nft.ts"
 import * as Plugin from "../lab/Plugin.ts"
+import { silenceMillis } from "../lab/patience.ts"
 import { fakeEngine, ping, type Script } from "../support/engine.ts"
+import { request } from "../support/http.ts"
 
 const startMillis = 60_000
 const waiting = { timeoutMillis: startMillis }
@@ -76,7 +78,7 @@ const amidTakeover = Effect.fnUntraced(function* (...found: ReadonlyArray<object
   yield* Effect.sleep(1_000)
   assert.deepStrictEqual(yield* contents(host), before)
   assert.deepStrictEqual(yield* dockerUser(host), [])
-  return { before, folder, host, predecessor, successor }
+  return { before, folder, host, predecessor, socket, successor }
 })
 
 const dockerUser = (host: Namespace) =>
@@ -107,10 +109,16 @@ describeLab("a successor with a watch", ["iptables"], () => {
   )
 
   it.live(
-    "that fails releases nothing, neither the ports without a container nor all of them at its end",
+    "that fails drains nothing and releases nothing, neither the ports without a container nor all of them at its end",
     () =>
       Effect.gen(function* () {
-        const { before, folder, host, predecessor, successor } = yield* amidTakeover(other)
+        const { before, folder, host, predecessor, socket, successor } = yield* amidTakeover(other)
+        const drain = JSON.stringify({ Backend: "172.31.0.2", Ports: [] })
+        const drained = yield* Effect.timeoutOption(
+          Effect.promise((signal) => request(socket, "/PortMapper.Drain", drain, { signal })),
+          silenceMillis
+        )
+        assert.deepStrictEqual(drained, Option.none())
         yield* predecessor.write('{"_tag":"Aborted","reason":"it had second thoughts"}\n')
         assert.deepStrictEqual(yield* successor.wait(waiting), { code: 1, signal: null })
         assert.strictEqual(

@@ -11,7 +11,7 @@ export interface Series {
   readonly values: ReadonlyArray<number | null>
 }
 
-export interface ChartProps {
+interface ChartProps {
   readonly label: string
   readonly series: Series
   readonly height: number

@@ -58,7 +58,7 @@ export const HeaderRow = ({ sort, isDescending }: HeaderRowProps) => (
   </thead>
 )
 
-export interface LineProps {
+interface LineProps {
   readonly item: Item
   readonly index: number
   /** Pixels from the beginning of the list. */

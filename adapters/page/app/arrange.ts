@@ -65,23 +65,14 @@ interface Unit {
   readonly rows: ReadonlyArray<Row>
 }
 
-const unitsOf = (rows: ReadonlyArray<Row>): Array<Unit> => {
-  const services = new Map<string, Array<Row>>()
-  const units: Array<Unit> = []
-  for (const row of rows) {
-    if (row.service === null) {
-      units.push({ total: row, rows: [] })
-      continue
-    }
-    const name = serviceKey(row)
-    const members = services.get(name)
-    if (members === undefined) services.set(name, [row])
-    else members.push(row)
-  }
-  for (const members of services.values())
-    units.push({ total: totalOf(members), rows: members.sort(compare.backends) })
-  return units
-}
+const unitsOf = (rows: ReadonlyArray<Row>): Array<Unit> =>
+  Array.from(
+    Map.groupBy(rows, (row) => (row.service === null ? row : serviceKey(row))),
+    ([key, members]) =>
+      typeof key === "string"
+        ? { total: totalOf(members), rows: members.sort(compare.backends) }
+        : { total: key, rows: [] }
+  )
 
 /** Equal for the backends of one service. */
 export const serviceKey = ({ protocol, address, port, service }: Row): string =>
@@ -98,9 +89,9 @@ const itemsOf = ({ total, rows }: Unit): ReadonlyArray<Item> =>
 /** A row with what its members sum up to, or have in common. */
 const totalOf = (members: ReadonlyArray<Row>): Row => {
   const [first] = members
-  if (first === undefined) throw new Error("a service without backends")
+  const [worst] = members.toSorted((a, b) => severity(a) - severity(b))
+  if (first === undefined || worst === undefined) throw new Error("a service without backends")
   const total = (of: (row: Row) => number | null) => members.map(of).reduce(sum, null)
-  const worst = members.find(isError) ?? members.find(({ problem }) => problem !== null) ?? first
   return {
     ...first,
     owner: members.every(({ owner }) => owner === first.owner) ? first.owner : "",
@@ -115,8 +106,6 @@ const totalOf = (members: ReadonlyArray<Row>): Row => {
     bytesOutRate: total(({ bytesOutRate }) => bytesOutRate)
   }
 }
-
-const isError = ({ problem }: Row): boolean => problem?.severity === "error"
 
 type Compare = (a: Row, b: Row) => number
 

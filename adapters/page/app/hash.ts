@@ -15,12 +15,12 @@ export const columns = [
 
 export type ColumnName = (typeof columns)[number]
 
-export const groupings = ["none", "container", "owner"] as const
+const groupings = ["none", "container", "owner"] as const
 
 export type Grouping = (typeof groupings)[number]
 
 /** Which part a narrow window shows; a wide one shows all of them. */
-export const panes = ["ports", "host", "events"] as const
+const panes = ["ports", "host", "events"] as const
 
 export type Pane = (typeof panes)[number]
 

@@ -11,7 +11,7 @@ import { useLayoutEffect, useReducer, useState } from "preact/hooks"
 type List = Virtualizer<HTMLElement, HTMLElement>
 type Options = Pick<
   VirtualizerOptions<HTMLElement, HTMLElement>,
-  "count" | "getScrollElement" | "estimateSize" | "getItemKey" | "rangeExtractor" | "scrollPaddingEnd"
+  "count" | "getScrollElement" | "estimateSize" | "getItemKey" | "scrollPaddingEnd"
 >
 
 export const useVirtualList = (options: Options): List => {
