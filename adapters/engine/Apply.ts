@@ -5,9 +5,8 @@ import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"
 import type { PortBinding, PortRequest } from "../../src/protocol/PortBinding.ts"
-import type { DesiredGroup, Problem } from "./Desired.ts"
+import { type DesiredGroup, type Problem, problemOf } from "./Desired.ts"
 import { batchesOf, type Difference, type MapAction, type ReleaseAction } from "./Difference.ts"
-import { problemOf } from "./Problems.ts"
 import type { WatchState } from "./WatchState.ts"
 
 export interface Applied {
@@ -35,7 +34,7 @@ export const applyDifference = Effect.fnUntraced(function* (
       if (state.isDismissed(action.desired)) continue
       const error = together ? undefined : yield* mapAlone(state, action)
       if (error === undefined) published.push(action.desired)
-      else problems.push(problemOf(action.desired, error))
+      else problems.push(problemOf(action.desired, error.message, false))
     }
   }
   for (const [idle, groups] of Map.groupBy(published, ({ group }) => group.labels.get(idleLabel)))

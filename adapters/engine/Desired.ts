@@ -3,7 +3,7 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { type Idle, idleLabel, isUnknownLabel, parsePolicy } from "../../src/mapper/Labels.ts"
+import { type Idle, idleLabel, isUnknownLabel, parsePolicy, setForFollowed } from "../../src/mapper/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
@@ -18,7 +18,7 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type Attachment, type Container, type Network, nameAndId } from "./Engine.ts"
+import { type Container, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
@@ -88,7 +88,7 @@ export const desiredByLabels = (
   const asked = labels.get(publishLabel)
   if (asked === undefined)
     return Result.isFailure(policy) ? problem(name, watchOwner, policy.failure) : together([])
-  const attachment = Result.flatMap(policy, () => placeOf(container, labels, all, sleeps))
+  const attachment = Result.flatMap(policy, () => placeOf(container, labels, all))
   if (Result.isFailure(attachment)) return problem(name, watchOwner, attachment.failure)
   const idle = isReady(container, labels) ? undefined : "waiting"
   const texts = asked.split(",").map((each) => each.trim())
@@ -111,10 +111,9 @@ export const desiredByLabels = (
 const placeOf = (
   container: Container,
   labels: Labels,
-  all: ReadonlyArray<Container>,
-  sleeps: boolean
+  all: ReadonlyArray<Container>
 ): Result.Result<Placed, string> =>
-  container.running || !sleeps
+  container.running
     ? attachmentOf(container, labels, all)
     : Result.map(asleepIn(container, labels), (network) => ({
         v4: restingPlace(container.id),
@@ -129,20 +128,20 @@ const isReady = ({ unready }: Container, labels: Labels): boolean => {
   return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
 }
 
+/** Why a group can't be mapped at the moment. */
+export const problemOf = (desired: DesiredGroup, detail: string, waiting: boolean): Problem => ({
+  name: desired.name,
+  owner: desired.owner,
+  publish: desired.group.labels.get(publishLabel),
+  detail,
+  desired,
+  waiting
+})
+
 /** The same groups, not to be mapped for now. */
 const blocked = ({ groups, problems }: Desired, detail: string, waiting: boolean): Desired => ({
   groups: [],
-  problems: [
-    ...problems,
-    ...groups.map((desired) => ({
-      name: desired.name,
-      owner: desired.owner,
-      publish: desired.group.labels.get(publishLabel),
-      detail,
-      desired,
-      waiting
-    }))
-  ]
+  problems: [...problems, ...groups.map((desired) => problemOf(desired, detail, waiting))]
 })
 
 /**
@@ -172,10 +171,12 @@ export const desiredBySubscription = (
   if (Result.isFailure(publish)) return problem(name, owner, publish.failure, subscription.publish)
   const labels = new Map(Object.entries(subscription.labels))
   const to = addressesIn(id)
-  const attachment = (): Result.Result<Placed, string> =>
-    container !== undefined && sleeps
-      ? placeOf(container, labels, all, sleeps)
-      : attachmentOfRunning(container, name, labels, all)
+  const attachment = (): Result.Result<Placed, string> => {
+    if (container === undefined) return Result.fail(`there is no container ${name} now`)
+    return container.running || sleeps
+      ? placeOf(container, labels, all)
+      : Result.fail(`container ${name} is not running`)
+  }
   const placed = to === undefined ? attachment() : Result.succeed(to)
   const { groups, problems } = desiredAt(
     Result.getOrElse(placed, () => unattached),
@@ -196,20 +197,9 @@ export const together = (all: ReadonlyArray<Desired>): Desired => ({
   problems: all.flatMap(({ problems }) => problems)
 })
 
-const attachmentOfRunning = (
-  container: Container | undefined,
-  name: string,
-  labels: Labels,
-  all: ReadonlyArray<Container>
-): Result.Result<Attachment, string> => {
-  if (container === undefined) return Result.fail(`there is no container ${name} now`)
-  return container.running
-    ? attachmentOf(container, labels, all)
-    : Result.fail(`container ${name} is not running`)
-}
-
-/** Labels of the mapping that no label of the container sets. */
-const setHere: ReadonlyArray<string> = [containerLabel, toLabel, idleLabel]
+/** The keys of all groups, also of those that can't be mapped at the moment. */
+export const keysOf = ({ groups, problems }: Desired): ReadonlyArray<string> =>
+  [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
 
 /** Whose ports are wanted, and how. */
 interface Wanted {
@@ -231,7 +221,8 @@ const desiredAt = (
     addressesIn(id) === undefined
       ? ([containerLabel, nameAndId({ name, id })] as const)
       : ([toLabel, id] as const),
-    ...[...labels].filter(([label]) => !setHere.includes(label)),
+    // No label of the container sets these.
+    ...[...labels].filter(([label]) => !setForFollowed.includes(label)),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),
     [publishLabel, text] as const
   ])

@@ -4,8 +4,7 @@
  * may be the image's or the operator's: then the label's effect decides.
  */
 import { Effect, Result } from "effect"
-import { idleLabel, isOwnLabel, labelNames } from "../../src/mapper/Labels.ts"
-import { containerLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { isOwnLabel, labelNames, setForFollowed } from "../../src/mapper/Labels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
@@ -53,8 +52,7 @@ export const projectLabel = "com.docker.compose.project"
  * An unknown label narrows: it may be a misspelt label that restricts clients; it is refused with its name later.
  */
 export const labelEffect = (name: string, value: string): LabelEffect => {
-  // Written by the plugin itself.
-  if ([containerLabel, toLabel, idleLabel].includes(name)) return "opens"
+  if (setForFollowed.includes(name)) return "opens"
   const known = labelNames.find((known) => name === `portmapper.${known}`)
   return known === undefined ? "narrows" : labelEffects[known](value)
 }

@@ -81,10 +81,10 @@ export const keyOf = (mapping: ListedMapping): string | undefined => {
 export const drainedFrom = (listed: ReadonlyArray<ListedMapping>): ReadonlySet<string> =>
   new Set(
     listed.flatMap((mapping) => {
+      if (mapping.state !== "drained") return []
       const key = keyOf(mapping)
       const binding = bindingOf(mapping)
-      const isDrained = mapping.state === "drained" && key !== undefined && binding !== undefined
-      return isDrained ? [drainedKey(key, binding)] : []
+      return key === undefined || binding === undefined ? [] : [drainedKey(key, binding)]
     })
   )
 

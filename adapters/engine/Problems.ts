@@ -1,5 +1,5 @@
 /** Requests that can't be published until something changes: as logged and as listed. Pure. */
-import type { DriverError, ListedMapping } from "../../src/protocol/Driver.ts"
+import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
@@ -26,15 +26,6 @@ export const standingFrom = (
       return [key, { problem, sinceMillis: before.get(key)?.sinceMillis ?? nowMillis }]
     })
   )
-
-export const problemOf = (desired: DesiredGroup, error: DriverError): Problem => ({
-  name: desired.name,
-  owner: desired.owner,
-  publish: desired.group.labels.get(publishLabel),
-  detail: error.message,
-  desired,
-  waiting: false
-})
 
 /** The first problem of a container or an interface's ports, and how many more it has. */
 export const problemsText = (problems: ReadonlyArray<Problem>): string => {

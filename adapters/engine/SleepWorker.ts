@@ -85,8 +85,9 @@ export class SleepWorker {
     const { state } = this.#options
     const { sleepers } = state
     const nowMillis = yield* monotonicMillis
-    state.takeWaited(nowMillis)
-    for (const fellows of state.fellows().values()) {
+    const all = state.fellows()
+    state.takeWaited(all, nowMillis)
+    for (const fellows of all.values()) {
       const current = fellows.flatMap(({ id }) => sleepers.get(id) ?? [])
       for (const sleeper of toStart(current, nowMillis)) yield* this.#begin(sleeper, nowMillis)
     }

@@ -186,23 +186,23 @@ export const toStart = <S extends Sleeper>(
     .slice(0, Math.max(0, rest.count - up.length))
 }
 
-/** Whether the client that came last may still wait. */
-export const isWanted = ({ wantedMillis, rest }: Sleeper, nowMillis: number): boolean =>
-  wantedMillis !== undefined && nowMillis - wantedMillis < rest.timeoutMillis
-
 /** The Engine is asked to start it. */
 export const starting = (sleeper: Sleeper, nowMillis: number): Sleeper => ({
   ...entering(sleeper, "starting", nowMillis),
   byHand: false
 })
 
-/** Whether it may be stopped: a port that never opens does not keep it awake. */
-export const isUp = ({ phase, why }: Sleeper): boolean =>
-  phase === "awake" || (phase === "waking" && why !== undefined)
-
 /** Whether it waits for the next attempt: clients are refused at once until then. */
 export const isBackingOff = ({ phase, retryMillis }: Sleeper, nowMillis: number): boolean =>
   phase === "asleep" && nowMillis < retryMillis
+
+/** Whether the client that came last may still wait. */
+const isWanted = ({ wantedMillis, rest }: Sleeper, nowMillis: number): boolean =>
+  wantedMillis !== undefined && nowMillis - wantedMillis < rest.timeoutMillis
+
+/** Whether it may be stopped: a port that never opens does not keep it awake. */
+const isUp = ({ phase, why }: Sleeper): boolean =>
+  phase === "awake" || (phase === "waking" && why !== undefined)
 
 /** When it may be stopped if nobody uses it. */
 const restMillis = ({ rest, usedMillis, runsSinceMillis }: Sleeper): number =>

@@ -78,7 +78,7 @@ export class Sleepers {
    * dropped since the last call: its labels could not be read, or it ended, perhaps stopped by the process before us.
    */
   keep(seen: ReadonlySet<string>, existing: ReadonlySet<string>): boolean {
-    for (const id of this.#slept.keys()) if (!existing.has(id)) this.#forget(id)
+    for (const id of this.#slept.keys()) if (!existing.has(id)) this.forget(id)
     for (const id of this.#all.keys()) if (!seen.has(id) && this.#all.delete(id)) this.#dropped.add(id)
     const dropped = [...this.#dropped]
     this.#dropped.clear()
@@ -86,7 +86,7 @@ export class Sleepers {
   }
 
   heard(id: string, action: string, nowMillis: number): void {
-    if (action === "start" && !this.#all.has(id)) this.#forget(id)
+    if (action === "start" && !this.#all.has(id)) this.forget(id)
     this.#step(id, (sleeper) => Step.heard(sleeper, action, nowMillis))
   }
 
@@ -110,7 +110,7 @@ export class Sleepers {
     const isAwake = [...sleeper.ports.keys()].every((each) => open.has(each))
     this.#put({ ...(isAwake ? Step.opened(sleeper, nowMillis) : sleeper), ...named(sleeper), open }, sleeper)
     // From now on only a person ends it.
-    if (isAwake) this.#forget(id)
+    if (isAwake) this.forget(id)
   }
 
   /** Whether it runs, and the port of this group is not known to take connections. */
@@ -132,7 +132,7 @@ export class Sleepers {
 
   looked(id: string, connections: Connections | undefined, nowMillis: number): void {
     this.#step(id, (sleeper) => Step.looked(sleeper, connections, nowMillis))
-    if (this.#all.get(id)?.phase === "awake") this.#forget(id)
+    if (this.#all.get(id)?.phase === "awake") this.forget(id)
   }
 
   stays(id: string, why: string, nowMillis: number): void {
@@ -163,7 +163,7 @@ export class Sleepers {
 
   /** It was not stopped, or was started since. */
   forget(id: string): void {
-    this.#forget(id)
+    if (this.#slept.delete(id)) this.#unsaved = true
   }
 
   /** Whether `slept` changed since the last call. */
@@ -211,11 +211,7 @@ export class Sleepers {
 
   #drop(id: string): void {
     if (this.#all.delete(id)) this.#dropped.add(id)
-    this.#forget(id)
-  }
-
-  #forget(id: string): void {
-    if (this.#slept.delete(id)) this.#unsaved = true
+    this.forget(id)
   }
 }
 

@@ -67,10 +67,10 @@ export const keysAtInterface = (
   released: ReadonlyArray<ReleasedBinding>,
   interfaceName: string | undefined
 ): ReadonlyArray<string> => {
+  if (interfaceName === undefined) return []
   const publish = Result.getOrUndefined(parsePublish(text))
   const hostPorts = publish?.hostPorts
-  if (hostPorts === undefined || interfaceName === undefined || publish?.interfaceName !== interfaceName)
-    return []
+  if (hostPorts === undefined || publish?.interfaceName !== interfaceName) return []
   const to = addressesIn(id)
   return released.flatMap(({ protocol, port, backend }) => {
     if (protocol !== publish.protocol || port < hostPorts.first || port > hostPorts.last) return []

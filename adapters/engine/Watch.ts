@@ -61,7 +61,7 @@ export const startWatch = Effect.fnUntraced(function* ({
     Effect.andThen(Deferred.await(interfacesNamed), listenToInterfaces(interfaces, onInterfaces))
   )
   // The first event of an Engine is that it is connected, which may be long after the start.
-  if (engine === undefined || !state.isIdle()) yield* Queue.offer(events, { _tag: "Resync" })
+  if (engine === undefined || !state.isIdle()) yield* resync
   const asked = { save: trySave, record, accepts, trustImageLabels, onConnected }
   yield* Effect.forkScoped(work({ engine, interfaces, interfacesNamed, state, events, ...asked }, oneAtATime))
 

@@ -105,7 +105,7 @@ export class WatchRecord extends Context.Service<
 }
 
 export const watchFile = "watch.json"
-export const sleptFile = "slept.json"
+const sleptFile = "slept.json"
 
 const nothing: Recorded = { follows: [], granted: new Map(), slept: new Map() }
 

@@ -13,7 +13,7 @@ import {
   type ReleasedBinding
 } from "../../src/protocol/PortBinding.ts"
 import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
-import { type Desired, type DesiredGroup, type Problem, watchOwner } from "./Desired.ts"
+import { type Desired, type DesiredGroup, keysOf, type Problem, watchOwner } from "./Desired.ts"
 import type { Granted, ReleaseAction } from "./Difference.ts"
 import { type Container, shortId } from "./Engine.ts"
 import {
@@ -190,14 +190,13 @@ export class WatchState {
    * Without the dismissed ports. A dismissed port that is not among these becomes desired again when it comes back;
    * what is desired for containers is among them only if they are known.
    */
-  undismissed({ groups, problems }: Desired, areContainersKnown: boolean): Desired {
-    const all = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])]
-    const keys = new Set(all.map(({ key }) => portKeyOf(key)))
+  undismissed(desired: Desired, areContainersKnown: boolean): Desired {
+    const keys = new Set(keysOf(desired).map(portKeyOf))
     for (const key of this.#dismissed)
       if (!keys.has(key) && (areContainersKnown || leadsToAddresses(key))) this.#dismissed.delete(key)
     return {
-      groups: groups.filter((desired) => !this.isDismissed(desired)),
-      problems: problems.filter(({ desired }) => desired === undefined || !this.isDismissed(desired))
+      groups: desired.groups.filter((group) => !this.isDismissed(group)),
+      problems: desired.problems.filter(({ desired }) => desired === undefined || !this.isDismissed(desired))
     }
   }
 
@@ -206,9 +205,9 @@ export class WatchState {
   }
 
   /** These addresses were used for what is desired. */
-  usedInterfaces(interfaces: Interfaces, { groups, problems }: Desired): void {
-    const keys = [...groups, ...problems.flatMap(({ desired }) => desired ?? [])].map(({ key }) => key)
-    const names = new Set([...new Set(keys.map(publishOfKey))].flatMap((text) => interfaceOf(text) ?? []))
+  usedInterfaces(interfaces: Interfaces, desired: Desired): void {
+    const publishes = new Set(keysOf(desired).map(publishOfKey))
+    const names = new Set([...publishes].flatMap((text) => interfaceOf(text) ?? []))
     this.#interfaces = { names, text: addressesOf(names, interfaces) }
   }
 
@@ -340,9 +339,8 @@ export class WatchState {
     return [...ports.keys()].flatMap((key) => this.#observed.get(key)?.bindings ?? [])
   }
 
-  /** Where clients waited; which containers sleep there may be known only later. */
-  takeWaited(nowMillis: number): void {
-    const fellows = this.fellows()
+  /** Where clients waited; which containers sleep there may be known only later. `fellows` are those of now. */
+  takeWaited(fellows: Fellows, nowMillis: number): void {
     for (const [frontend, atMillis] of this.#waited) {
       const there = fellows.get(frontend)
       for (const { id } of there ?? []) this.sleepers.wanted(id, atMillis)
@@ -350,11 +348,8 @@ export class WatchState {
     }
   }
 
-  /**
-   * The containers that sleep behind each frontend that has any and leads to them, drained ones apart; those that share
-   * it, the oldest first.
-   */
-  fellows(): ReadonlyMap<string, ReadonlyArray<SleepingContainer>> {
+  /** Drained ones apart; those that share a frontend, the oldest first. */
+  fellows(): Fellows {
     const found = new Map<string, Array<SleepingContainer>>()
     for (const sleeper of this.sleepers.all)
       for (const frontend of this.#frontendsOf(sleeper))
@@ -385,6 +380,9 @@ export class WatchState {
   }
 }
 
+/** The containers that sleep behind each frontend that has any and leads to them. */
+export type Fellows = ReadonlyMap<string, ReadonlyArray<SleepingContainer>>
+
 export interface ReportedProblem {
   readonly text: string
   readonly waiting: boolean
@@ -394,8 +392,7 @@ export interface ReportedProblem {
 export const personsOwner = "cli"
 
 /** Of a binding, or where a client waits. */
-export const frontendOf = ({ protocol, host, port }: PublishedPort): string =>
-  frontendText(protocol, host, port)
+const frontendOf = ({ protocol, host, port }: PublishedPort): string => frontendText(protocol, host, port)
 
 /** As the driver understands it: without a host port a binding is named by its backend alone. */
 const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>

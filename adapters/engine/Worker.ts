@@ -68,7 +68,8 @@ export const work = (
       const isDue = dueMillis <= (yield* monotonicMillis)
       const full = isDue || connected || batch.some(({ _tag }) => _tag === "Resync")
       const done = yield* exclusively(reconcile(full))
-      yield* sleep?.act ?? Effect.void
+      // An event that came meanwhile is taken first: it may be that what would be begun now has just been done.
+      if ((yield* Queue.size(events)) === 0) yield* sleep?.act ?? Effect.void
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
       if (full || !done) dueMillis = (yield* monotonicMillis) + pauseMillis

@@ -14,7 +14,7 @@ import { parseEndpoints } from "../../adapters/etcd/EtcdOptions.ts"
 import { cellOf, cellSize, claimOf, portClaim } from "../../src/cluster/Cells.ts"
 import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import { request } from "../../test/support/http.ts"
-import { labRequest } from "../../test/support/requests.ts"
+import { measureCalls, newSamples, type Samples } from "./calls.ts"
 import { type Plugin, startPlugin } from "./plugin.ts"
 import { millis, row, summarize } from "./stats.ts"
 
@@ -60,24 +60,8 @@ interface Subject {
   readonly samples: Samples
 }
 
-/** In microseconds. */
-interface Samples {
-  readonly map: Array<number>
-  readonly unmap: Array<number>
-}
-
-const newSamples = (): Samples => ({ map: [], unmap: [] })
-
-const measure = async ({ plugin, port, samples }: Subject, calls: number) => {
-  for (let index = 0; index < calls; index++) {
-    const begun = process.hrtime.bigint()
-    const { PortBindings } = await plugin.call("MapPorts", labRequest(port === 0 ? 0 : port + (index % 1000)))
-    const mapped = process.hrtime.bigint()
-    await plugin.call("UnmapPorts", { PortBindings, Labels: {} })
-    samples.map.push(Number(mapped - begun) / 1000)
-    samples.unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
-  }
-}
+const measure = ({ plugin, port, samples }: Subject, calls: number) =>
+  measureCalls(plugin.call, samples, calls, (index) => (port === 0 ? 0 : port + (index % 1000)))
 
 const nameOf = ({ port }: Subject): string => (port === 0 ? "an ephemeral port" : "an exact port")
 

@@ -10,11 +10,9 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
-import { prepareImages } from "../../test/lab/Containers.ts"
-import * as Dockerd from "../../test/lab/Dockerd.ts"
-import * as Lab from "../../test/lab/Lab.ts"
+import { startEngine } from "../../test/lab/Containers.ts"
+import type { Dockerd } from "../../test/lab/Dockerd.ts"
 import type { Namespace } from "../../test/lab/Namespace.ts"
-import * as Plugin from "../../test/lab/Plugin.ts"
 import { check } from "../../test/lab/Process.ts"
 import { type Running, spawn } from "../../test/lab/Running.ts"
 import { row } from "./stats.ts"
@@ -36,13 +34,8 @@ export const run = (): Promise<void> => {
 }
 
 const compare = Effect.gen(function* () {
-  const { host } = yield* Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
-  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-  yield* prepareImages(dockerd)
-  const plugin = yield* Plugin.start(host, {
-    program: [executable],
-    arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-  })
+  const { host, dockerd, watch } = yield* startEngine()
+  const plugin = yield* watch({ program: [executable] })
   yield* plugin.process.waitForLine("watching the containers", patience)
   const subject: Subject = { dockerd, host, plugin: plugin.process, events: yield* eventsOf(dockerd) }
 
@@ -83,7 +76,7 @@ const report = (ports: number, mine: Cost, theirs: Cost): void => {
 
 interface Subject {
   readonly host: Namespace
-  readonly dockerd: Dockerd.Dockerd
+  readonly dockerd: Dockerd
   readonly plugin: Running
   readonly events: Running
 }
@@ -145,7 +138,7 @@ const after = Effect.fnUntraced(function* <A, E>(
 })
 
 /** One line for each event of a container: its time in nanoseconds and its action. */
-const eventsOf = (dockerd: Dockerd.Dockerd) =>
+const eventsOf = (dockerd: Dockerd) =>
   spawn("docker", [
     "--host",
     `unix://${dockerd.socket}`,
@@ -154,7 +147,7 @@ const eventsOf = (dockerd: Dockerd.Dockerd) =>
     "--format={{.TimeNano}} {{.Action}}"
   ])
 
-const container = (dockerd: Dockerd.Dockerd, args: ReadonlyArray<string>) =>
+const container = (dockerd: Dockerd, args: ReadonlyArray<string>) =>
   cli(dockerd, [
     "run",
     "--detach",
@@ -166,9 +159,9 @@ const container = (dockerd: Dockerd.Dockerd, args: ReadonlyArray<string>) =>
     "3600"
   ])
 
-const remove = (dockerd: Dockerd.Dockerd) => cli(dockerd, ["rm", "--force", "bench"])
+const remove = (dockerd: Dockerd) => cli(dockerd, ["rm", "--force", "bench"])
 
-const cli = (dockerd: Dockerd.Dockerd, args: ReadonlyArray<string>) =>
+const cli = (dockerd: Dockerd, args: ReadonlyArray<string>) =>
   check("docker", ["--host", `unix://${dockerd.socket}`, ...args], patience)
 
 const proxies = ({ name }: Namespace) =>

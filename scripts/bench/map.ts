@@ -11,9 +11,9 @@ import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { labRequest } from "../../test/support/requests.ts"
-import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
-import { startLive } from "./plugin.ts"
+import * as Calls from "./calls.ts"
+import { connect } from "./keepAliveClient.ts"
+import { callOver, type Plugin, startLive } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
 import { millis, row, summarize } from "./stats.ts"
 
@@ -70,33 +70,25 @@ const print = ({ few, many, echo }: Readonly<Record<"few" | "many" | "echo", Sam
   )
 }
 
-interface Plugin {
-  readonly client: KeepAliveClient
-  readonly pid: number
-  readonly stop: () => void
-}
+type Measured = Pick<Plugin, "call" | "client" | "pid" | "stop">
 
 /** In microseconds; processor time is that of all threads, per call, averaged over a round. */
-interface Samples {
-  readonly map: Array<number>
-  readonly unmap: Array<number>
+interface Samples extends Calls.Samples {
   readonly activate: Array<number>
   readonly processor: Array<number>
   readonly activateProcessor: Array<number>
 }
 
-const newSamples = (): Samples => ({ map: [], unmap: [], activate: [], processor: [], activateProcessor: [] })
+const newSamples = (): Samples => ({
+  ...Calls.newSamples(),
+  activate: [],
+  processor: [],
+  activateProcessor: []
+})
 
-const measure = async ({ client, pid }: Plugin, samples: Samples, calls: number) => {
+const measure = async ({ call, client, pid }: Measured, samples: Samples, calls: number) => {
   const before = processorMicros(pid)
-  for (let index = 0; index < calls; index++) {
-    const begun = process.hrtime.bigint()
-    const { PortBindings } = await call(client, "MapPorts", labRequest(40_000 + (index % 1000)))
-    const mapped = process.hrtime.bigint()
-    await call(client, "UnmapPorts", { PortBindings, Labels: {} })
-    samples.map.push(Number(mapped - begun) / 1000)
-    samples.unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
-  }
+  await Calls.measureCalls(call, samples, calls, (index) => 40_000 + (index % 1000))
   const between = processorMicros(pid)
   for (let index = 0; index < calls; index++) {
     const begun = process.hrtime.bigint()
@@ -107,14 +99,7 @@ const measure = async ({ client, pid }: Plugin, samples: Samples, calls: number)
   samples.activateProcessor.push((processorMicros(pid) - between) / calls)
 }
 
-const call = async (
-  client: KeepAliveClient,
-  method: string,
-  body: unknown
-): Promise<{ readonly PortBindings: ReadonlyArray<unknown> }> =>
-  JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
-
-const startEcho = async (): Promise<Plugin> => {
+const startEcho = async (): Promise<Measured> => {
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "portmapper-bench-"))
   const socketPath = Path.join(folder, "p.sock")
   const program = Path.join(import.meta.dirname, "echoServer.ts")
@@ -126,5 +111,6 @@ const startEcho = async (): Promise<Plugin> => {
     child.kill("SIGKILL")
     Fs.rmSync(folder, { recursive: true, force: true })
   }
-  return { client: await connect(socketPath), pid: child.pid ?? 0, stop }
+  const client = await connect(socketPath)
+  return { call: callOver(client), client, pid: child.pid ?? 0, stop }
 }

@@ -6,7 +6,7 @@
  */
 import * as Http from "node:http"
 import * as Path from "node:path"
-import { labRequest } from "../../test/support/requests.ts"
+import { measureCalls, newSamples, type Samples } from "./calls.ts"
 import { type Plugin, startLive } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
 import { millis, row, summarize } from "./stats.ts"
@@ -84,23 +84,8 @@ const atRest = async (opened: ReadonlyArray<Opened>, plugins: ReadonlyArray<Plug
   console.log(row(["a page", "", `${Math.min(...events)} changes in ${restMillis / 1000} s`]))
 }
 
-interface Samples {
-  readonly map: Array<number>
-  readonly unmap: Array<number>
-}
-
-const newSamples = (): Samples => ({ map: [], unmap: [] })
-
-const measure = async ({ call }: Plugin, { map, unmap }: Samples, calls: number) => {
-  for (let index = 0; index < calls; index++) {
-    const begun = process.hrtime.bigint()
-    const { PortBindings } = await call("MapPorts", labRequest(40_000 + (index % 1000)))
-    const mapped = process.hrtime.bigint()
-    await call("UnmapPorts", { PortBindings, Labels: {} })
-    map.push(Number(mapped - begun) / 1000)
-    unmap.push(Number(process.hrtime.bigint() - mapped) / 1000)
-  }
-}
+const measure = ({ call }: Plugin, samples: Samples, calls: number) =>
+  measureCalls(call, samples, calls, (index) => 40_000 + (index % 1000))
 
 const print = ([watched, alone]: readonly [Samples, Samples]): void => {
   console.log(row(["over the Unix socket, nat mode", "p50", "p99"]))

@@ -41,6 +41,11 @@ export const startLive = async (
   }
 }
 
+export const callOver =
+  (client: KeepAliveClient): Plugin["call"] =>
+  async (method, body) =>
+    JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`))
+
 export const startPlugin = async (
   namespace: string,
   options: (folder: string) => ReadonlyArray<string> = () => []
@@ -68,8 +73,7 @@ export const startPlugin = async (
     await listening(child)
     const client = await connect(socketPath)
     return {
-      call: async (method, body) =>
-        JSON.parse(await client.post(`/PortMapper.${method}`, `${JSON.stringify(body)}\n`)),
+      call: callOver(client),
       client,
       pid: child.pid ?? 0,
       folder,

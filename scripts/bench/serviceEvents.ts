@@ -3,10 +3,7 @@
  * Engine. The backend is killed from outside, so that no event comes before `die`.
  */
 import { Effect } from "effect"
-import { docker, leaveContainer, prepareImages } from "../../test/lab/Containers.ts"
-import * as Dockerd from "../../test/lab/Dockerd.ts"
-import * as Lab from "../../test/lab/Lab.ts"
-import * as Plugin from "../../test/lab/Plugin.ts"
+import { docker, leaveContainer, startEngine } from "../../test/lab/Containers.ts"
 import { type Running, spawn } from "../../test/lab/Running.ts"
 import { row, summarize } from "./stats.ts"
 
@@ -16,10 +13,8 @@ const patience = { timeoutMillis: 60_000 }
 export const measureEvents = (): Promise<void> => Effect.runPromise(Effect.scoped(measure))
 
 const measure = Effect.gen(function* () {
-  const { host } = yield* Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
-  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-  yield* prepareImages(dockerd)
-  yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })
+  const { host, dockerd, watch } = yield* startEngine()
+  yield* watch()
   const engine = ["--host", `unix://${dockerd.socket}`]
   const events = yield* spawn("docker", [
     ...engine,

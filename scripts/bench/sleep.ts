@@ -8,9 +8,8 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
-import { docker, engineLab, prepareImages } from "../../test/lab/Containers.ts"
-import * as Dockerd from "../../test/lab/Dockerd.ts"
-import * as Plugin from "../../test/lab/Plugin.ts"
+import { docker, outside, startEngine } from "../../test/lab/Containers.ts"
+import type { Dockerd } from "../../test/lab/Dockerd.ts"
 import { until } from "../../test/support/until.ts"
 import { median, row } from "./stats.ts"
 
@@ -18,7 +17,6 @@ const executable = Path.resolve(import.meta.dirname, "../../dist/bin/portmapper.
 const rounds = 20
 const crowd = 500
 const port = 8080
-const outside = "10.99.0.1"
 
 export const run = (): Promise<void> => {
   if (process.getuid?.() !== 0) throw new Error("bench sleep needs root, dockerd and nftables")
@@ -27,13 +25,8 @@ export const run = (): Promise<void> => {
 }
 
 const compare = Effect.gen(function* () {
-  const { host, client } = yield* engineLab
-  const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-  yield* prepareImages(dockerd)
-  const plugin = yield* Plugin.start(host, {
-    program: [executable],
-    arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-  })
+  const { host, client, dockerd, watch } = yield* startEngine()
+  const plugin = yield* watch({ program: [executable] })
   const asleep = until(plugin.call("ListPorts", {}), ({ body }) => body.includes('"State":"asleep"'))
   const gone = until(plugin.call("ListPorts", {}), ({ body }) => !body.includes('"State"'))
   const wake = (count: number) =>
@@ -65,7 +58,7 @@ const compare = Effect.gen(function* () {
   console.log(row([`${crowd} clients at once, to the last answer`, text(together), ""]))
 })
 
-const created = (dockerd: Dockerd.Dockerd, labels: ReadonlyArray<string>) =>
+const created = (dockerd: Dockerd, labels: ReadonlyArray<string>) =>
   Effect.map(
     docker(dockerd, [
       ...["create", "--name=bench", "--stop-signal=KILL", ...labels, "busybox", "/bin/sh", "-c"],
@@ -74,7 +67,7 @@ const created = (dockerd: Dockerd.Dockerd, labels: ReadonlyArray<string>) =>
     (id) => id.trim()
   )
 
-const removed = (dockerd: Dockerd.Dockerd) => docker(dockerd, ["rm", "--force", "bench"])
+const removed = (dockerd: Dockerd) => docker(dockerd, ["rm", "--force", "bench"])
 
 /** Milliseconds until all of these clients have their answers. */
 const waking = `

@@ -98,8 +98,11 @@ export const labelNames = [
 
 const known = labelNames.map((name) => `portmapper.${name}`)
 
-/** Labels that the plugin sets itself for what it follows, and the CNI plugin. */
-const written = [idleLabel, containerLabel, toLabel, "portmapper.cni-network", "portmapper.cni-netns"]
+/** Labels that the plugin sets itself for what it follows. */
+export const setForFollowed: ReadonlyArray<string> = [idleLabel, containerLabel, toLabel]
+
+/** Those, and the ones that the CNI plugin sets. */
+const written = [...setForFollowed, "portmapper.cni-network", "portmapper.cni-netns"]
 
 export const isOwnLabel = (name: string): boolean => /^portmapper\./i.test(name)
 

@@ -106,14 +106,6 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       return Effect.asVoid(PubSub.publish(events, { _tag: "Changed", id: before.id, action }))
     })
 
-  const signalled = (name: string) =>
-    Effect.suspend(() => {
-      const found = containers.find((container) => container.name === name)
-      return found === undefined
-        ? Effect.die(new Error(`no container ${name}`))
-        : PubSub.publish(events, { _tag: "Changed", id: found.id, action: "stop" })
-    })
-
   const add = (
     { name, labels = {}, image = "image", networkMode = "default", networks: given }: NewContainer,
     running: boolean
@@ -160,6 +152,12 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
       attachments: withoutAddresses(container.attachments)
     }))
 
+  const signalled = (name: string) =>
+    Effect.andThen(
+      change(name, "stop", (container) => container),
+      end(name)
+    )
+
   /** What a client asked for, of a container that is in another state. */
   const changed = (id: string, action: "start" | "stop", make: (name: string) => Effect.Effect<void>) =>
     Effect.gen(function* () {
@@ -186,7 +184,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     settled: () => asked(() => undefined),
     runOf: (id) => asked(() => runOf.get(id)?.toString()),
     start: (id) => changed(id, "start", begin),
-    stop: (id) => changed(id, "stop", (name) => Effect.andThen(signalled(name), end(name))),
+    stop: (id) => changed(id, "stop", signalled),
     networks: asked(() => networks),
     info: asked(() => ({ ...info, id })),
     events: Stream.unwrap(
@@ -205,7 +203,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     run: (container) => add(container, true),
     create: (container) => add(container, false),
     stop: end,
-    stopByHand: (name) => Effect.andThen(signalled(name), end(name)),
+    stopByHand: signalled,
     start: begin,
     rename: (name, to) => change(name, "rename", (container) => ({ ...container, name: to })),
     remove: (name) => change(name, "destroy", () => undefined),

@@ -1,11 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import {
-  concerns,
-  listedProblem,
-  problemOf,
-  problemsText,
-  standingFrom
-} from "../../adapters/engine/Problems.ts"
+import { problemOf } from "../../adapters/engine/Desired.ts"
+import { concerns, listedProblem, problemsText, standingFrom } from "../../adapters/engine/Problems.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { container, desired } from "./containers.ts"
 
@@ -13,8 +8,8 @@ const group = (publish: string) => desired(container("web"), { "portmapper.publi
 const [exact, range, ephemeral] = ["127.0.0.1:8080:80", "127.0.0.1:7000-7010:81", "127.0.0.1::82"].map(group)
 if (exact === undefined || range === undefined || ephemeral === undefined) throw new Error("three groups")
 
-const taken = { _tag: "PortAllocated", message: "port is already allocated" }
-const problem = problemOf(exact, taken)
+const taken = "port is already allocated"
+const problem = problemOf(exact, taken, false)
 
 describe("a problem of a container", () => {
   it("is logged with the container, what it published and why, and how many more there are", () => {
@@ -31,7 +26,7 @@ describe("a problem of a container", () => {
 
   it("keeps its time while it stands", () => {
     const first = standingFrom([problem], new Map(), 1000)
-    const second = standingFrom([problem, problemOf(range, taken)], first, 2000)
+    const second = standingFrom([problem, problemOf(range, taken, false)], first, 2000)
     assert.deepStrictEqual(
       [...second.values()].map(({ sinceMillis }) => sinceMillis),
       [1000, 2000]
@@ -51,8 +46,8 @@ describe("a problem of a container", () => {
     assert.isTrue(concerns(problem, released(8080), granted))
     assert.isFalse(concerns(problem, released(8081), granted))
     assert.isFalse(concerns(problem, released(8080, "10.0.0.1"), granted))
-    assert.isTrue(concerns(problemOf(range, taken), released(7000), granted))
-    assert.isTrue(concerns(problemOf(ephemeral, taken), released(40_000), granted))
+    assert.isTrue(concerns(problemOf(range, taken, false), released(7000), granted))
+    assert.isTrue(concerns(problemOf(ephemeral, taken, false), released(40_000), granted))
     assert.isFalse(concerns({ ...problem, desired: undefined }, released(8080), granted))
   })
 

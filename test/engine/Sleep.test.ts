@@ -1,21 +1,18 @@
 /** Containers that sleep, on an Engine in memory, in every order of events. */
-import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, type Scope } from "effect"
+import { assert, describe } from "@effect/vitest"
+import { type Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine, EngineError } from "../../adapters/engine/Engine.ts"
 import { startWatch } from "../../adapters/engine/Watch.ts"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
-import type { MemoryFirewall } from "../../src/firewall/Firewall.ts"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
-import { InterfaceAddresses } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { endpointText } from "../../src/protocol/PortBinding.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
-import * as Memory from "./MemoryEngine.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
+import { lines, test as watchTest } from "./watchTest.ts"
 
 const sleeping = (more: Readonly<Record<string, string>> = {}) => ({
   "portmapper.publish": "0.0.0.0:8080:80",
@@ -34,30 +31,13 @@ const states = Effect.flatMap(Driver, ({ listPorts }) =>
   )
 )
 
-const lines: Array<string> = []
-const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
-
-type Services = Scope.Scope | Driver | Engine | MemoryEngine | WatchRecord | MemoryHost | MemoryRelay
-type More = InterfaceAddresses | MemoryConntrack | MemoryFirewall
-
 /** Ports of containers that take connections, as `172.17.0.2:80`; all do unless some are named here. */
 const closed = new Set<string>()
 
-const test = (title: string, effect: () => Effect.Effect<void, unknown, Services | More>) =>
-  it.effect(title, () => {
-    lines.length = 0
+const test: typeof watchTest = (title, effect) =>
+  watchTest(title, () => {
     closed.clear()
-    return effect().pipe(
-      Effect.provide(
-        Layer.mergeAll(
-          PortMapper.layerMemory(),
-          Memory.layer(),
-          InterfaceAddresses.layerMemory,
-          WatchRecord.layerMemory,
-          logged
-        )
-      )
-    )
+    return effect()
   })
 
 /** Time for the watch to see an event and act on it. */
@@ -367,6 +347,30 @@ describe("a container that nobody uses", () => {
         assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
       })
     ))
+
+  test("is stopped once for a client to wake it, also where the Engine answers while the watch reconciles", () =>
+    Effect.gen(function* () {
+      const engine = yield* Engine
+      const { onChange, alter } = yield* MemoryEngine
+      let listingTakes: Duration.Input = 0
+      const slow = Engine.of({
+        ...engine,
+        containers: Effect.tap(engine.containers, () => Effect.sleep(listingTakes))
+      })
+      yield* during(
+        Effect.gen(function* () {
+          onChange("web", Effect.sleep("5 seconds"))
+          yield* running
+          yield* TestClock.adjust("10 minutes")
+          assert.isFalse(yield* connect())
+          listingTakes = "10 seconds"
+          yield* alter("web", {})
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(yield* changes, ["stop web", "start web"])
+          assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
+        })
+      ).pipe(Effect.provideService(Engine, slow))
+    }))
 
   test("stays asleep through restarts, unless somebody started and stopped it meanwhile", () =>
     Effect.gen(function* () {

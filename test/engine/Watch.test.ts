@@ -1,7 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Engine } from "../../adapters/engine/Engine.ts"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
 import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -13,8 +12,8 @@ import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
 import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
-import * as Memory from "./MemoryEngine.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
+import { lines, test } from "./watchTest.ts"
 
 const publish = (text: string, more: Record<string, string> = {}) => ({
   "portmapper.publish": text,
@@ -43,36 +42,6 @@ const errors = (driver: Driver["Service"]) =>
 
 /** Time for the watch to see an event and act on it. */
 const settle = TestClock.adjust("100 millis")
-
-const lines: Array<string> = []
-const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
-
-type Services =
-  | Scope.Scope
-  | Driver
-  | Engine
-  | MemoryEngine
-  | InterfaceAddresses
-  | MemoryInterfaces
-  | WatchRecord
-  | MemoryHost
-  | MemoryFirewall
-
-const test = (title: string, effect: () => Effect.Effect<void, unknown, Services>) =>
-  it.effect(title, () => {
-    lines.length = 0
-    return effect().pipe(
-      Effect.provide(
-        Layer.mergeAll(
-          PortMapper.layerMemory(),
-          Memory.layer(),
-          InterfaceAddresses.layerMemory,
-          WatchRecord.layerMemory,
-          logged
-        )
-      )
-    )
-  })
 
 const start = (options: Partial<WatchOptions> = {}) =>
   Effect.tap(startWatch({ trustImageLabels: false, ...options }), settle)

@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type DesiredGroup, desiredBySubscription } from "../../adapters/engine/Desired.ts"
-import { problemOf } from "../../adapters/engine/Problems.ts"
+import { type DesiredGroup, desiredBySubscription, problemOf } from "../../adapters/engine/Desired.ts"
 import type { Subscription } from "../../adapters/engine/Subscription.ts"
 import { WatchState } from "../../adapters/engine/WatchState.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -74,7 +73,7 @@ describe("the state of a watch", () => {
       )
     const [first, second, third] = [replica(2), replica(3), replica(4)]
     for (const group of [first, second]) state.mapped(group, answer(group, 8080))
-    state.report([{ ...problemOf(third, { _tag: "", message: "it is unhealthy" }), waiting: true }], 0)
+    state.report([problemOf(third, "it is unhealthy", true)], 0)
     const unmapped = first.group.entries.map(({ protocol, host, backend }) => ({
       protocol,
       host,

@@ -11,18 +11,18 @@ import {
   docker,
   engineLab,
   leaveContainer,
+  outside,
   prepareImages,
   runContainer,
   servedAt,
-  servedSoon
+  servedSoon,
+  startEngine
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
 import { until } from "../support/until.ts"
-
-const outside = "10.99.0.1"
 
 const addressOf = (dockerd: Dockerd.Dockerd, name: string) =>
   Effect.map(docker(dockerd, ["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]), (address) =>
@@ -52,10 +52,8 @@ const recordedSoon = (folder: string, expected: ReadonlyArray<string>) =>
 describeLab("the containers of a real Engine", ["dockerd", "busybox", "iptables"], () => {
   it.live("take their mappings with them, while the plugin is down and while it serves", () =>
     Effect.gen(function* () {
-      const { host, client } = yield* engineLab
-      const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+      const { host, client, dockerd } = yield* startEngine()
       yield* host.check("iptables", ["-P", "FORWARD", "ACCEPT"])
-      yield* prepareImages(dockerd)
       const folder = yield* temporaryFolder
       const options = { folder, arguments: ["--engine", `unix://${dockerd.socket}`] }
       const web = yield* leaveContainer(dockerd, "web")
@@ -67,13 +65,11 @@ describeLab("the containers of a real Engine", ["dockerd", "busybox", "iptables"
       yield* first.map([`tcp 0.0.0.0:8081 ${other}:80`])
       yield* first.map(["tcp 0.0.0.0:8082 10.1.2.3:80"])
       yield* recordedSoon(folder, [`8080 ${web}`, `8081 ${staying}`, "8082 null"])
-      const { body } = yield* first.call("ListPorts", {})
-      assert.deepStrictEqual(
-        (JSON.parse(body).Mappings as ReadonlyArray<{ readonly Container: string }>)
-          .map(({ Container }) => Container)
-          .sort(),
-        ["", `staying/${staying.slice(0, 12)}`, `web/${web.slice(0, 12)}`]
-      )
+      assert.deepStrictEqual((yield* Plugin.list(first)).map(({ Container }) => Container).sort(), [
+        "",
+        `staying/${staying.slice(0, 12)}`,
+        `web/${web.slice(0, 12)}`
+      ])
       assert.strictEqual(yield* servedAt(client, outside, 8080), "web")
       yield* first.process.kill("SIGKILL")
       yield* first.process.wait()

@@ -11,10 +11,12 @@ import {
   docker,
   engineLab,
   leaveContainer,
+  outside,
   prepareImages,
   runContainer,
   servedAt,
-  servedSoon
+  servedSoon,
+  watching
 } from "../lab/Containers.ts"
 import * as Dockerd from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
@@ -23,37 +25,14 @@ import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
 
-const outside = "10.99.0.1"
-
 const engine = (host: Namespace, folder?: string) =>
   Effect.tap(
     Dockerd.start(host, { bridge: true, iptables: true, ...(folder === undefined ? {} : { folder }) }),
     () => host.check("iptables", ["-P", "FORWARD", "DROP"])
   )
 
-const watching = (socket: string, more: ReadonlyArray<string> = []) => [
-  "--watch",
-  "--engine",
-  `unix://${socket}`,
-  ...more
-]
-
-interface Listed {
-  readonly FrontendIP: string
-  readonly FrontendPort: number
-  readonly BackendPort: number
-  readonly State: string
-  readonly Owner: string
-  readonly Labels: Readonly<Record<string, string>>
-}
-
-const list = (plugin: Plugin.Plugin) =>
-  Effect.map(
-    plugin.call("ListPorts", {}),
-    ({ body }) => (JSON.parse(body) as { readonly Mappings: ReadonlyArray<Listed> }).Mappings
-  )
-
-const ipv4 = (listed: ReadonlyArray<Listed>) => listed.filter(({ FrontendIP }) => !FrontendIP.includes(":"))
+const ipv4 = (listed: ReadonlyArray<Plugin.ListedPort>) =>
+  listed.filter(({ FrontendIP }) => !FrontendIP.includes(":"))
 
 const dockerUser = (host: Namespace) =>
   Effect.map(host.check("iptables", ["-S", "DOCKER-USER"]), (text) =>
@@ -90,7 +69,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
               assert.deepStrictEqual(yield* dockerUser(host), [ourRule, "-A DOCKER-USER -j RETURN"])
               assert.strictEqual(yield* servedAt(host, "127.0.0.1", 8080), "web")
               assert.strictEqual(yield* servedAt(client, outside, 2200), "nobody")
-              const listed = ipv4(yield* list(plugin))
+              const listed = ipv4(yield* Plugin.list(plugin))
               const ephemeral = listed.find(
                 ({ FrontendPort, State }) => FrontendPort !== 8080 && State === "live"
               )
@@ -135,7 +114,7 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
           assert.strictEqual(yield* servedSoon(client, outside, 8081, "nobody"), "nobody")
           assert.strictEqual(yield* servedAt(client, outside, ports.port), "web")
           assert.notInclude(
-            (yield* list(plugin)).map(({ FrontendPort }) => FrontendPort),
+            (yield* Plugin.list(plugin)).map(({ FrontendPort }) => FrontendPort),
             8081
           )
           yield* plugin.process.stop
@@ -173,11 +152,11 @@ describeLab("a watch on a real Engine", ["dockerd", "busybox", "iptables"], () =
         })
         for (const port of [20000, 20500, 20999])
           assert.strictEqual(yield* servedSoon(client, outside, port, "many"), "many", `${port}`)
-        assert.lengthOf(ipv4(yield* list(plugin)), 1000)
+        assert.lengthOf(ipv4(yield* Plugin.list(plugin)), 1000)
         yield* docker(dockerd, ["stop", "many"])
         assert.strictEqual(yield* servedSoon(client, outside, 20999, "nobody"), "nobody")
         yield* Effect.sleep("500 millis")
-        assert.deepStrictEqual(yield* list(plugin), [])
+        assert.deepStrictEqual(yield* Plugin.list(plugin), [])
 
         yield* runContainer(dockerd, "db")
         const follow = yield* plugin.call("FollowContainer", { Container: "db", Publish: ["5432:80"] })

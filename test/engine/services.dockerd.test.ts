@@ -3,21 +3,19 @@ import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import {
   docker,
-  engineLab,
   inContainer,
   leaveContainer,
-  prepareImages,
+  outside,
   runContainer,
-  servedAt
+  servedAt,
+  startEngine
 } from "../lab/Containers.ts"
-import * as Dockerd from "../lab/Dockerd.ts"
+import type { Dockerd } from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { patienceMillis } from "../lab/patience.ts"
 import { rate, tally } from "../lab/Tally.ts"
 import { until } from "../support/until.ts"
-
-const outside = "10.99.0.1"
 
 const project = (name: string, share = "web", more: Readonly<Record<string, string>> = {}) => ({
   "com.docker.compose.project": name,
@@ -27,31 +25,16 @@ const project = (name: string, share = "web", more: Readonly<Record<string, stri
 })
 
 const listed = (plugin: Plugin.Plugin) =>
-  Effect.map(plugin.call("ListPorts", {}), ({ body }) =>
-    (
-      JSON.parse(body) as {
-        readonly Mappings: ReadonlyArray<{
-          readonly FrontendIP: string
-          readonly BackendIP: string
-          readonly Service: string
-          readonly State: string
-          readonly Labels: Readonly<Record<string, string>>
-        }>
-      }
-    ).Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0")
-  )
+  Effect.map(Plugin.list(plugin), (all) => all.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0"))
 
 describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], () => {
   it.live("leads to all of them evenly, and loses none of them to another project", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        const greedy = { "portmapper.share": "web" }
+        const { host, client, dockerd, watch } = yield* startEngine({ greedy })
         yield* host.check("iptables", ["-P", "FORWARD", "DROP"])
-        yield* prepareImages(dockerd, { greedy: { "portmapper.share": "web" } })
-        const plugin = yield* Plugin.start(host, {
-          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-        })
+        const plugin = yield* watch()
         for (const name of ["shop-web-1", "shop-web-2", "shop-web-3"])
           yield* leaveContainer(dockerd, name, { labels: project("shop") })
         const services = Effect.map(listed(plugin), (all) =>
@@ -109,14 +92,8 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("gives every start the same slots, and keeps the clients of a source at their container", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-        yield* prepareImages(dockerd)
-        const folder = yield* Plugin.temporaryFolder
-        const start = Plugin.start(host, {
-          folder,
-          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-        })
+        const { host, client, dockerd, watch } = yield* startEngine()
+        const start = watch({ folder: yield* Plugin.temporaryFolder })
         const slots = Effect.map(host.check("nft", ["list", "table", "inet", "portmapper"]), (text) =>
           [...text.matchAll(/tcp \. 8080 \. \d+ counter packets \d+ bytes \d+ : \S+/g)]
             .map(([element]) => element.replace(/ counter packets \d+ bytes \d+/, ""))
@@ -154,10 +131,8 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("refuses no connection while its containers are replaced one by one", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-        yield* prepareImages(dockerd)
-        yield* Plugin.start(host, { arguments: ["--watch", "--engine", `unix://${dockerd.socket}`] })
+        const { client, dockerd, watch } = yield* startEngine()
+        yield* watch()
         // It accepts for a second after the signal, as servers do that shut down gracefully.
         const graceful = (name: string) =>
           docker(dockerd, [
@@ -194,12 +169,8 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("refuses no connection while servers that close at once are replaced, each drained before", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-        yield* prepareImages(dockerd)
-        const plugin = yield* Plugin.start(host, {
-          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-        })
+        const { client, dockerd, watch } = yield* startEngine()
+        const plugin = yield* watch()
         const names = ["web-1", "web-2", "web-3"]
         for (const name of names) yield* leaveContainer(dockerd, name, { labels: project("shop") })
         yield* until(tally(client, 8080, 60), (counts) => names.every((name) => (counts[name] ?? 0) > 0))
@@ -236,12 +207,8 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   it.live("loses no datagram of new flows in a redeploy, and lets clients wait for a healthy backend", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-        yield* prepareImages(dockerd)
-        const plugin = yield* Plugin.start(host, {
-          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-        })
+        const { host, client, dockerd, watch } = yield* startEngine()
+        const plugin = yield* watch()
         const health = (command: string) => [`--health-cmd=${command}`, "--health-interval=1s"]
         const resolver = Effect.fnUntraced(function* (name: string) {
           yield* leaveContainer(dockerd, name, {
@@ -314,7 +281,7 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
 })
 
 /** How many connections to its port 80 a container has. */
-const connectionsOf = (dockerd: Dockerd.Dockerd, name: string) =>
+const connectionsOf = (dockerd: Dockerd, name: string) =>
   Effect.map(
     docker(dockerd, ["exec", name, "cat", "/proc/net/tcp", "/proc/net/tcp6"]),
     (text) => text.split("\n").filter((line) => /:0050 \S+ 0[138]/.test(line)).length

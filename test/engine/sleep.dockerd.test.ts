@@ -1,19 +1,17 @@
 /** Containers of a real Engine that sleep until a client comes, woken by real packets. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import { docker, engineLab, inContainer, prepareImages, servedAt } from "../lab/Containers.ts"
-import * as Dockerd from "../lab/Dockerd.ts"
+import { docker, inContainer, outside, servedAt, startEngine, startsOf } from "../lab/Containers.ts"
+import type { Dockerd } from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { until } from "../support/until.ts"
-
-const outside = "10.99.0.1"
 
 const serving = (name: string) => `echo ${name} > /www/index.html; httpd -p 80 -h /www; exec sleep 3600`
 
 /** Creates a container that sleeps, and does not start it. */
 const create = (
-  dockerd: Dockerd.Dockerd,
+  dockerd: Dockerd,
   name: string,
   labels: Readonly<Record<string, string>>,
   command = serving(name),
@@ -27,22 +25,16 @@ const create = (
 
 /** By container: the state of its ports, and the reason if there is one. */
 const states = (plugin: Plugin.Plugin) =>
-  Effect.map(plugin.call("ListPorts", {}), ({ body }) => {
-    const { Mappings } = JSON.parse(body) as {
-      readonly Mappings: ReadonlyArray<{
-        readonly FrontendIP: string
-        readonly State: string
-        readonly Reason: string
-        readonly Labels: Readonly<Record<string, string>>
-      }>
-    }
-    return Object.fromEntries(
-      Mappings.filter(({ FrontendIP }) => FrontendIP === "0.0.0.0").map(({ State, Reason, Labels }) => [
-        (Labels["portmapper.container"] ?? "").split("/")[0],
-        `${State} ${Reason}`.trim()
-      ])
+  Effect.map(Plugin.list(plugin), (all) =>
+    Object.fromEntries(
+      all
+        .filter(({ FrontendIP }) => FrontendIP === "0.0.0.0")
+        .map(({ State, Reason, Labels }) => [
+          (Labels["portmapper.container"] ?? "").split("/")[0],
+          `${State} ${Reason}`.trim()
+        ])
     )
-  })
+  )
 
 /** So many clients at once, as `ANSWER: HOW MANY`; each waits for so long. */
 const clients = `
@@ -63,14 +55,8 @@ describeLab("a container that sleeps", ["dockerd", "busybox", "iptables"], () =>
   it.live("is started by the first client, by one start for many, and never against a person's will", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-        yield* prepareImages(dockerd)
-        const folder = yield* Plugin.temporaryFolder
-        const start = Plugin.start(host, {
-          folder,
-          arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-        })
+        const { host, client, dockerd, watch } = yield* startEngine()
+        const start = watch({ folder: yield* Plugin.temporaryFolder })
         const ask = (port: number, count = 1, patienceMillis = 30_000) =>
           Effect.map(
             client.check(process.execPath, [
@@ -92,16 +78,7 @@ describeLab("a container that sleeps", ["dockerd", "busybox", "iptables"], () =>
 
         assert.deepStrictEqual(yield* ask(8080, 100), { web: 100 })
         assert.strictEqual((yield* states(plugin))["web"], "live")
-        const events = yield* docker(dockerd, [
-          ...[
-            "events",
-            "--since=1h",
-            `--until=${Math.ceil(Date.now() / 1000) + 1}`,
-            "--filter=container=web",
-            "--filter=event=start"
-          ],
-          "--format={{.Action}}"
-        ])
+        const events = yield* startsOf(dockerd, "web")
         assert.strictEqual(events.trim(), "start")
         // The next ones are the kernel's.
         const table = yield* host.check("nft", ["list", "table", "inet", "portmapper"])

@@ -7,9 +7,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { until } from "../support/until.ts"
-import type { Dockerd } from "./Dockerd.ts"
+import { type Dockerd, start as startDockerd } from "./Dockerd.ts"
 import * as Lab from "./Lab.ts"
 import { agentBy, type Namespace } from "./Namespace.ts"
+import * as Plugin from "./Plugin.ts"
 import { check, type LabError } from "./Process.ts"
 
 export interface RunOptions {
@@ -23,10 +24,32 @@ export interface RunOptions {
 /** A lab without containers: the Engine makes them. */
 export const engineLab = Lab.make({ network: { ipv4: "172.31.0.1/24", containers: {} } })
 
+/** The host of a lab, as its client sees it. */
+export const outside = "10.99.0.1"
+
+/** A lab's Engine with its own bridge and the images of `prepareImages`; `watch` starts the plugin beside it. */
+export const startEngine = Effect.fn("Containers.startEngine")(function* (labelled: ImageLabels = {}) {
+  const { host, client } = yield* engineLab
+  const dockerd = yield* startDockerd(host, { bridge: true, iptables: true })
+  yield* prepareImages(dockerd, labelled)
+  const watch = (options: Omit<Plugin.PluginOptions, "arguments"> = {}) =>
+    Plugin.start(host, { ...options, arguments: watching(dockerd.socket) })
+  return { host, client, dockerd, watch }
+})
+
+/** Options of `serve`: it watches the Engine at this socket. */
+export const watching = (socket: string, more: ReadonlyArray<string> = []): ReadonlyArray<string> => [
+  ...["--watch", "--engine", `unix://${socket}`],
+  ...more
+]
+
+/** Labels of images, by the image's name. */
+type ImageLabels = Readonly<Record<string, Readonly<Record<string, string>>>>
+
 /** Loads the image `busybox` into the Engine, and others based on it with their own labels. */
 export const prepareImages = Effect.fn("Containers.prepareImages")(function* (
   dockerd: Dockerd,
-  labelled: Readonly<Record<string, Readonly<Record<string, string>>>> = {}
+  labelled: ImageLabels = {}
 ) {
   const folder = mkdtempSync(join(tmpdir(), "portmapper-image-"))
   mkdirSync(join(folder, "bin"))
@@ -95,6 +118,15 @@ export const inContainer = Effect.fnUntraced(function* (
 /** Runs `docker`, whose failure fails the test. */
 export const docker = (dockerd: Dockerd, args: ReadonlyArray<string>): Effect.Effect<string, LabError> =>
   check("docker", ["--host", `unix://${dockerd.socket}`, ...args])
+
+/** Each start of a container so far, as `start` on a line of its own. */
+export const startsOf = (dockerd: Dockerd, name: string): Effect.Effect<string, LabError> =>
+  Effect.suspend(() =>
+    docker(dockerd, [
+      ...["events", "--since=1h", `--until=${Math.ceil(Date.now() / 1000) + 1}`],
+      ...[`--filter=container=${name}`, "--filter=event=start", "--format={{.Action}}"]
+    ])
+  )
 
 /** The name served at a host's port, or `nobody`. */
 export const servedAt = (

@@ -45,6 +45,20 @@ export interface Answered {
   readonly bindings: ReadonlyArray<WireBinding>
 }
 
+/** A part of a row of `ListPorts`. */
+export interface ListedPort {
+  readonly FrontendIP: string
+  readonly FrontendPort: number
+  readonly BackendIP: string
+  readonly BackendPort: number
+  readonly State: string
+  readonly Owner: string
+  readonly Service: string
+  readonly Container: string
+  readonly Reason: string
+  readonly Labels: Readonly<Record<string, string>>
+}
+
 export interface PluginOptions {
   /** Options of `portmapper serve` besides its socket. */
   readonly arguments?: ReadonlyArray<string>
@@ -113,6 +127,12 @@ export const start = Effect.fn("Plugin.start")(function* (
       })
   }
 })
+
+export const list = (plugin: Pick<Plugin, "call">): Effect.Effect<ReadonlyArray<ListedPort>, LabError> =>
+  Effect.map(
+    plugin.call("ListPorts", {}),
+    ({ body }) => (JSON.parse(body) as { readonly Mappings: ReadonlyArray<ListedPort> }).Mappings
+  )
 
 /** The environment of a plugin with an import before the program, such as `onOlderKernel`. */
 export const importing = (name: "loadedModules" | "onOlderKernel" | "slowConntrack") => ({

@@ -1,9 +1,7 @@
 /** Counts which container of a service answers new connections, by the name that each serves by HTTP. */
 import { Effect } from "effect"
+import { outside } from "./Containers.ts"
 import type { Namespace } from "./Namespace.ts"
-
-/** The host of a lab, as its client sees it. */
-const outside = "10.99.0.1"
 
 /** How many of so many new connections each container answers; `error` counts those that fail. */
 export const tally = (from: Namespace, port: number, connections: number) =>

@@ -2,10 +2,9 @@
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { docker, engineLab, prepareImages } from "../lab/Containers.ts"
-import * as Dockerd from "../lab/Dockerd.ts"
+import { docker, startEngine } from "../lab/Containers.ts"
+import type { Dockerd } from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Plugin from "../lab/Plugin.ts"
 import { check } from "../lab/Process.ts"
 import { tally } from "../lab/Tally.ts"
 import { portmapper } from "../support/command.ts"
@@ -15,8 +14,7 @@ import { root } from "./packaging.ts"
 const file = join(root, "examples/compose.yaml")
 
 /** In place of the image that the example names: it serves its container's name, and its `curl` reads that. */
-const prepareNginx = Effect.fnUntraced(function* (dockerd: Dockerd.Dockerd) {
-  yield* prepareImages(dockerd)
+const prepareNginx = Effect.fnUntraced(function* (dockerd: Dockerd) {
   const curl = "printf '#!/bin/sh\\nexec cat /www/index.html\\n' > /bin/curl; /bin/busybox chmod +x /bin/curl"
   yield* docker(dockerd, ["run", "--name=nginx", "busybox", "/bin/sh", "-c", curl])
   const serve = "/bin/busybox hostname > /www/index.html; exec httpd -f -p 80 -h /www"
@@ -28,11 +26,9 @@ describeLab("the example for compose", ["dockerd", "busybox", "iptables", "compo
   it.live("shares one port among as many containers as it is scaled to", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { host, client } = yield* engineLab
-        const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
+        const { client, dockerd, watch } = yield* startEngine()
         yield* prepareNginx(dockerd)
-        const engine = `unix://${dockerd.socket}`
-        const { socket } = yield* Plugin.start(host, { arguments: ["--watch", "--engine", engine] })
+        const { socket } = yield* watch()
         const up = (replicas: number) =>
           check(
             "docker-compose",
@@ -40,7 +36,7 @@ describeLab("the example for compose", ["dockerd", "busybox", "iptables", "compo
               ...["--project-name", "shop", "--file", file],
               ...["up", "--detach", "--no-color", "--scale", `web=${replicas}`]
             ],
-            { env: { DOCKER_HOST: engine }, timeoutMillis: 120_000 }
+            { env: { DOCKER_HOST: `unix://${dockerd.socket}` }, timeoutMillis: 120_000 }
           )
         const backends = Effect.map(portmapper(["ls", "--json", "--socket", socket]), ({ stdout }) =>
           (JSON.parse(stdout).Mappings as ReadonlyArray<Backend>).filter(

@@ -1,12 +1,9 @@
 /** Containers of a real Engine that are stopped while nobody uses them, and woken again: minutes, since none sleeps sooner. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import { docker, engineLab, leaveContainer, prepareImages, servedAt } from "../lab/Containers.ts"
-import * as Dockerd from "../lab/Dockerd.ts"
+import { docker, leaveContainer, outside, servedAt, startEngine, startsOf } from "../lab/Containers.ts"
 import { describeLab } from "../lab/describeLab.ts"
-import * as Plugin from "../lab/Plugin.ts"
-
-const outside = "10.99.0.1"
+import { temporaryFolder } from "../support/folders.ts"
 
 const labels = (port: number) => ({
   "portmapper.publish": `${port}:80`,
@@ -34,14 +31,8 @@ describeLab("containers that sleep", ["dockerd", "busybox", "iptables"], () => {
     () =>
       Effect.scoped(
         Effect.gen(function* () {
-          const { host, client } = yield* engineLab
-          const dockerd = yield* Dockerd.start(host, { bridge: true, iptables: true })
-          yield* prepareImages(dockerd)
-          const folder = yield* Plugin.temporaryFolder
-          const serve = Plugin.start(host, {
-            folder,
-            arguments: ["--watch", "--engine", `unix://${dockerd.socket}`]
-          })
+          const { client, dockerd, watch } = yield* startEngine()
+          const serve = watch({ folder: yield* temporaryFolder })
           const running = Effect.map(docker(dockerd, ["ps", "--format={{.Names}}"]), (text) =>
             text.trim().split("\n").filter(Boolean).sort()
           )
@@ -86,16 +77,7 @@ describeLab("containers that sleep", ["dockerd", "busybox", "iptables"], () => {
           yield* killAndServe
           yield* Fiber.join(first)
           assert.strictEqual(yield* servedAt(client, outside, 8080), "busy")
-          const starts = yield* docker(dockerd, [
-            ...[
-              "events",
-              "--since=1h",
-              `--until=${Math.ceil(Date.now() / 1000) + 1}`,
-              "--filter=container=busy",
-              "--filter=event=start"
-            ],
-            "--format={{.Action}}"
-          ])
+          const starts = yield* startsOf(dockerd, "busy")
           assert.deepStrictEqual(starts.trim().split("\n"), ["start", "start"])
         })
       )
