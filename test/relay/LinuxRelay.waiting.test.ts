@@ -119,6 +119,40 @@ describe("LinuxRelay without a backend", () => {
     }
   )
 
+  relayTest(
+    "keeps the place of a client that waits at another route once its own is closed",
+    async (world) => {
+      const backend = await named("a")(world)
+      const limits = { connections: 1, rate: undefined, ratePerSource: undefined }
+      const asked = { protocol: "tcp", port: free(11), waitHealthy: long, limits } as const
+      const refusal = async () => (await ending(world.dial(free(11)))).how
+      const first = await world.open({ ...asked, backend: endpoint("127.0.0.1", 9), share: share(0) })
+      const { socket } = first
+      const others = { ...asked, socket, share: share(0) }
+      const second = await world.open({ ...others, backend: endpoint("127.0.0.1", 10) })
+      const client = await connected(world, free(11))
+      client.write("x")
+      assert.strictEqual(await refusal(), "ECONNRESET")
+      await world.open({ ...others, backend })
+      // One of them is where it waits.
+      for (const route of [first, second]) {
+        await world.run(Effect.flatMap(Relay, (relay) => relay.close(route)))
+        assert.strictEqual(await refusal(), "ECONNRESET")
+      }
+      const answer = nextData(client)
+      await world.open({ ...asked, socket, backend, share: share(64) })
+      assert.strictEqual(await answer, "a got x")
+      assert.strictEqual(await refusal(), "ECONNRESET")
+      client.resetAndDestroy()
+      await untilEqual(() => {
+        const next = world.dial(free(11))
+        next.write("y")
+        return Promise.race([nextData(next), ending(next).then(({ how }) => how)])
+      }, "a got y")
+    },
+    { maxThreads: 1 }
+  )
+
   relayTest("refuses packets by an ICMP message, and lets a flow go on", async (world) => {
     const backend = await world.echoDatagrams()
     const route = await world.open({ protocol: "udp", port: free(6), backend: backend.endpoint })
