@@ -21,6 +21,16 @@ const connected = async (world: World, port: number, options = {}): Promise<Sock
   return socket
 }
 
+/** Sends a packet; `refused` becomes the error that its sender gets. */
+const sent = async (world: World, text: string, port: number) => {
+  const sender = await world.datagrams()
+  sender.connect(port, "127.0.0.1")
+  await once(sender, "connect")
+  const refused = once(sender, "error").then(([error]: Array<NodeJS.ErrnoException>) => error?.code)
+  sender.send(text)
+  return { refused }
+}
+
 const share = (slots: number) => ({
   balance: "random" as const,
   size: 64 as const,
@@ -159,12 +169,8 @@ describe("LinuxRelay without a backend", () => {
     const early = await world.datagrams()
     assert.strictEqual((await exchange(early, "1", free(6), "127.0.0.1"))?.text, "1")
     await world.reopen({ ...route, idle: true })
-    const late = await world.datagrams()
-    late.connect(free(6), "127.0.0.1")
-    await once(late, "connect")
-    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
-    late.send("2")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    const { refused } = await sent(world, "2", free(6))
+    assert.strictEqual(await refused, "ECONNREFUSED")
     assert.strictEqual((await exchange(early, "3", free(6), "127.0.0.1"))?.text, "3")
   })
 
@@ -180,12 +186,8 @@ describe("LinuxRelay without a backend", () => {
     await world.reopen({ ...route, idle: undefined })
     await untilEqual(async () => received, ["a", "b", "", "d"])
     await world.reopen({ ...route, waitHealthy: short })
-    const late = await world.datagrams()
-    late.connect(free(7), "127.0.0.1")
-    await once(late, "connect")
-    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
-    late.send("e")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    const { refused } = await sent(world, "e", free(7))
+    assert.strictEqual(await refused, "ECONNREFUSED")
   })
 
   relayTest(
@@ -241,15 +243,11 @@ describe("LinuxRelay without a backend", () => {
     const tcp = await world.open({ protocol: "tcp", port: free(9), backend, idle: true, waitHealthy: long })
     const udp = await world.open({ protocol: "udp", port: free(9), backend, idle: true, waitHealthy: long })
     const ended = ending(await connected(world, free(9)))
-    const sender = await world.datagrams()
-    sender.connect(free(9), "127.0.0.1")
-    await once(sender, "connect")
-    const refused = once(sender, "error") as Promise<[NodeJS.ErrnoException]>
-    sender.send("1")
+    const { refused } = await sent(world, "1", free(9))
     await sleep(50)
     await world.reopen({ ...tcp, waitHealthy: undefined })
     await world.reopen({ ...udp, waitHealthy: undefined })
     assert.strictEqual((await ended).how, "ECONNRESET")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    assert.strictEqual(await refused, "ECONNREFUSED")
   })
 })
