@@ -3,7 +3,7 @@ import { Result } from "effect"
 import { idleLabel } from "../../src/mapper/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
-import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
+import { followedContainer, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Group, PublishedPort, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { interfaceOf } from "../../src/protocol/PublishSyntax.ts"
@@ -95,7 +95,7 @@ const followedOf = ({
   labels
 }: ListedMapping): { readonly name: string; readonly id: string; readonly publish: string } | undefined => {
   const to = labels.get(toLabel)
-  const [, name = to, id = to] = /^(.+)\/([0-9a-f]{12})$/.exec(labels.get(containerLabel) ?? "") ?? []
+  const { name = to, id = to } = followedContainer(labels) ?? {}
   const publish = labels.get(publishLabel)
   if (name === undefined || id === undefined || publish === undefined) return undefined
   return { name, id, publish }

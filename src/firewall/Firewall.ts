@@ -8,7 +8,7 @@ import { stepped } from "../memory/Steps.ts"
 import type { Address } from "../protocol/Address.ts"
 import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import { type SlotShare, slotsText } from "../protocol/Slots.ts"
+import { isIdle, type SlotShare, slotsText } from "../protocol/Slots.ts"
 
 /**
  * New connections to `host:port` go to `backend`, which is of the same family. An unspecified `host` means every
@@ -210,8 +210,7 @@ export const withoutRules = (
 }
 
 /** A redirection that leaves all new connections to the socket. */
-export const redirectsNothing = (rule: Rule): boolean =>
-  rule._tag === "Redirect" && (rule.idle === true || rule.share?.slots.length === 0)
+export const redirectsNothing = (rule: Rule): boolean => rule._tag === "Redirect" && isIdle(rule)
 
 /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`, on a service's port with `slots 0-31 of 64`. */
 export const ruleText = (rule: Rule): string => {

@@ -4,7 +4,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../protocol/Driver.ts"
-import { containerLabel, followedInterface } from "../protocol/FollowLabels.ts"
+import { followedContainer, followedInterface } from "../protocol/FollowLabels.ts"
 import type { PortBinding } from "../protocol/PortBinding.ts"
 import { hostsOf, type Unpublish, unpublishText } from "../protocol/PublishSyntax.ts"
 import { type ApplyError, apply, undoing } from "./Apply.ts"
@@ -76,9 +76,10 @@ const containerNames = ({
   labels,
   container
 }: Mapping): { readonly name: string | undefined; readonly id: string } | undefined => {
-  const [, name, id] = /^(.+)\/([0-9a-f]+)$/.exec(labels.get(containerLabel) ?? "") ?? []
-  const known = id ?? container?.split(" ")[1]?.slice(0, 12)
-  return known === undefined ? undefined : { name, id: known }
+  const followed = followedContainer(labels)
+  if (followed !== undefined) return followed
+  const id = container?.split(" ")[1]?.slice(0, 12)
+  return id === undefined ? undefined : { name: undefined, id }
 }
 
 /** By its name, or by at least 12 digits of its id: fewer may be the name of a container that has no mapping. */

@@ -4,7 +4,13 @@
  */
 import { Result } from "effect"
 import { type Address, unspecified } from "./Address.ts"
-import type { FollowRequest, InterfaceRequest, ListedMapping, DrainRequest as WantedDrain } from "./Driver.ts"
+import {
+  type FollowRequest,
+  type InterfaceRequest,
+  type ListedMapping,
+  mappingStates,
+  type DrainRequest as WantedDrain
+} from "./Driver.ts"
 import type {
   DrainRequest,
   FollowContainerRequest,
@@ -160,7 +166,7 @@ const bindingGranted = (
 }
 
 const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMapping, string> => {
-  const state = states.find((known) => known === mapping.State)
+  const state = mappingStates.find((known) => known === mapping.State)
   const sinceMillis = Date.parse(mapping.Since)
   if (state === undefined) return Result.fail(`the state ${JSON.stringify(mapping.State)} is unknown`)
   if (protocolOfNumber(mapping.Proto) === undefined) return Result.fail(unknownProtocol(mapping.Proto))
@@ -198,11 +204,6 @@ const refusedListed = (refused: (typeof WireMapping.Type)["Refused"]): ListedMap
     ...(RatePerSource === null ? {} : { "rate-per-source": RatePerSource })
   }
 }
-
-const states: ReadonlyArray<ListedMapping["state"]> = [
-  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
-  ...(["waiting", "asleep", "waking", "drained"] as const)
-]
 
 const unknownProtocol = (number: number): string => `the protocol ${number} is none with ports`
 

@@ -33,9 +33,11 @@ export const groupsAtOnce = 256
  * `waiting`, `asleep`, `waking`, `drained`: the port is held, and no new connection is led to the backend. The last is by a
  * person, the others by who mapped it.
  */
-export type MappingState =
-  | ("live" | "unconfirmed" | "stale" | "conflicted" | "standby")
-  | ("waiting" | "asleep" | "waking" | "drained")
+export const mappingStates = [
+  ...(["live", "unconfirmed", "stale", "conflicted", "standby"] as const),
+  ...(["waiting", "asleep", "waking", "drained"] as const)
+] as const
+export type MappingState = (typeof mappingStates)[number]
 
 /** One live mapping as `ListPorts` returns it; see docs/INTERFACE.md for the fields' meaning. */
 export interface ListedMapping {

@@ -11,6 +11,14 @@ export const publishLabel = "portmapper.publish"
 /** Why it is not published: of what is listed without being mapped. */
 export const errorLabel = "portmapper.error"
 
+/** The parts of the label of a container. */
+export const followedContainer = (
+  labels: Labels
+): { readonly name: string; readonly id: string } | undefined => {
+  const [, name, id] = /^(.+)\/([0-9a-f]+)$/.exec(labels.get(containerLabel) ?? "") ?? []
+  return name === undefined || id === undefined ? undefined : { name, id }
+}
+
 /** The interface whose addresses are followed. */
 export const followedInterface = (labels: Labels): string | undefined =>
   labels.has(containerLabel) || labels.has(toLabel) ? interfaceOf(labels.get(publishLabel) ?? "") : undefined

@@ -7,13 +7,22 @@ import { interfaceLabel } from "./InterfaceLabel.ts"
 import type { Release, ReleasedBinding } from "./PortBinding.ts"
 import { protocolOfNumber } from "./Protocol.ts"
 
-/** Returns how many mappings were released: none where the driver does not list its mappings. */
+/**
+ * Returns how many mappings were released: none where the driver does not list its mappings. What can't be released
+ * keeps no other from it; the error names each.
+ */
 export const releaseAll = (driver: Driver["Service"], owner?: string): Effect.Effect<number, DriverError> =>
   Effect.gen(function* () {
     if (driver.listPorts === undefined) return 0
     const listed = yield* Effect.provideService(driver.listPorts, ListedOwner, owner)
     const releases = releasesOf(listed.filter((mapping) => owner === undefined || mapping.owner === owner))
-    yield* Effect.forEach(releases, driver.unmapPorts, { discard: true })
+    const [, failures] = yield* Effect.partition(releases, (release) => driver.unmapPorts(release))
+    const [first] = failures
+    if (first !== undefined)
+      return yield* Effect.fail({
+        _tag: first._tag,
+        message: failures.map(({ message }) => message).join("; ")
+      })
     return releases.reduce((sum, { bindings }) => sum + bindings.length, 0)
   })
 

@@ -190,12 +190,7 @@ const publishedBy = (
     return { publish: [], labels: noLabels }
   }
   const { interfaceName, others: labels } = labelled.success
-  const publish = (texts ?? []).flatMap((text, index) => {
-    const parsed = parseLabelled(text, interfaceName)
-    if (Result.isSuccess(parsed)) return [parsed.success]
-    issues.push({ path: `Publish[${index}]`, value: preview(text), rule: parsed.failure })
-    return []
-  })
+  const publish = parsedOf("Publish", texts, (text) => parseLabelled(text, interfaceName), issues)
   const tooMany = tooManyPorts(publish)
   if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(texts), rule: tooMany })
   return { publish, labels }
@@ -209,17 +204,26 @@ export const drainOf = (
   const issues: Array<Issue> = []
   if (backend === "")
     issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
-  const ports = (Ports ?? []).flatMap((text, index) => {
-    const parsed = parseUnpublish(text)
-    if (Result.isSuccess(parsed)) return [parsed.success]
-    issues.push({ path: `Ports[${index}]`, value: preview(text), rule: parsed.failure })
-    return []
-  })
+  const ports = parsedOf("Ports", Ports, parseUnpublish, issues)
   const address = Result.getOrUndefined(parseAddress(backend))
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
     : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
+
+/** Those of a field's texts that can be parsed; adds an issue for each of the others. */
+const parsedOf = <A>(
+  field: string,
+  texts: ReadonlyArray<string> | null,
+  parse: (text: string) => Result.Result<A, string>,
+  issues: Array<Issue>
+): ReadonlyArray<A> =>
+  (texts ?? []).flatMap((text, index) => {
+    const parsed = parse(text)
+    if (Result.isSuccess(parsed)) return [parsed.success]
+    issues.push({ path: `${field}[${index}]`, value: preview(text), rule: parsed.failure })
+    return []
+  })
 
 const noLabels: Labels = new Map()
 

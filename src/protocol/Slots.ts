@@ -20,6 +20,15 @@ export interface SlotShare {
   readonly idle?: true | undefined
 }
 
+/** Whether a redirection or a route leads no new connection to its backend: by itself, or since it has no slots. */
+export const isIdle = ({
+  idle,
+  share
+}: {
+  readonly idle?: true | undefined
+  readonly share?: SlotShare | undefined
+}): boolean => idle === true || share?.slots.length === 0
+
 /** The numbers of slots that a service may have; each is a multiple of the one before it. */
 export const sizes = [64, 1024] as const
 export type Size = (typeof sizes)[number]

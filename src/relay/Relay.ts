@@ -10,7 +10,7 @@ import type { Address } from "../protocol/Address.ts"
 import { type Limits, limitsText, noneRefused, type Refused } from "../protocol/Limits.ts"
 import { type Endpoint, endpointText, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
-import { type SlotShare, slotsText } from "../protocol/Slots.ts"
+import { isIdle, type SlotShare, slotsText } from "../protocol/Slots.ts"
 
 /**
  * Traffic that arrives on `socket` for `host:port` is relayed to `backend`. Several routes may share a socket bound
@@ -156,9 +156,6 @@ export interface MemoryConnection {
   /** False once it was refused, reset, or its route closed. */
   readonly isOpen: () => boolean
 }
-
-/** Whether the route leads no new connection to its backend. */
-export const isIdle = ({ idle, share }: Route): boolean => idle === true || share?.slots.length === 0
 
 const allows = ({ allow }: Route, { octets }: Address): boolean => {
   const source =

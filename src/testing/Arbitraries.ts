@@ -3,6 +3,7 @@
  * simpler addresses and ports, to fewer labels.
  */
 import fc from "fast-check"
+import { mappingStates } from "../protocol/Driver.ts"
 import type {
   DrainRequest,
   ErrorResponse,
@@ -197,10 +198,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     port,
     fc.constantFrom("nat", "proxy", "engine"),
     owners,
-    fc.constantFrom(
-      ...["live", "unconfirmed", "stale", "conflicted", "standby"],
-      ...["waiting", "asleep", "waking", "drained"]
-    ),
+    fc.constantFrom(...mappingStates),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
     fc.tuple(counter, counter, counter),

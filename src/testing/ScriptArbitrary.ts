@@ -191,6 +191,21 @@ const hostStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: freeStep }
 )
 
+/** Port 80 of a backend over TCP. */
+const webOn = (
+  hosts: ReadonlyArray<string>,
+  [first, last]: readonly [first: number, last: number],
+  backend: string
+): ReadonlyArray<WireReq> =>
+  hosts.map((host) => ({
+    Proto: 6,
+    BackendIP: backend,
+    BackendPort: 80,
+    FrontendIP: host,
+    FrontendPort: first,
+    FrontendPortEnd: last
+  }))
+
 const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
   .tuple(
     fc.constantFrom<readonly [number, number]>(
@@ -203,16 +218,7 @@ const crowdedReqs: fc.Arbitrary<ReadonlyArray<WireReq>> = fc
     fc.subarray(["0.0.0.0", "192.0.2.1"], { minLength: 1 }),
     fc.constantFrom(...backends4)
   )
-  .map(([[first, last], hosts, backend]) =>
-    hosts.map((host) => ({
-      Proto: 6,
-      BackendIP: backend,
-      BackendPort: 80,
-      FrontendIP: host,
-      FrontendPort: first,
-      FrontendPortEnd: last
-    }))
-  )
+  .map(([ports, hosts, backend]) => webOn(hosts, ports, backend))
 
 /** Steps that nearly all request the same. */
 const crowded = (fated: fc.Arbitrary<Fate>): fc.Arbitrary<Step> =>
@@ -273,17 +279,7 @@ const replicas = fc.constantFrom("172.17.0.2", "172.17.0.3", "172.17.0.4", "172.
 const sharedReqs = (
   hosts: fc.Arbitrary<ReadonlyArray<string>>,
   ports: fc.Arbitrary<readonly [first: number, last: number]>
-): fc.Arbitrary<ReadonlyArray<WireReq>> =>
-  fc.tuple(hosts, ports, replicas).map(([asked, [first, last], backend]) =>
-    asked.map((host) => ({
-      Proto: 6,
-      BackendIP: backend,
-      BackendPort: 80,
-      FrontendIP: host,
-      FrontendPort: first,
-      FrontendPortEnd: last
-    }))
-  )
+): fc.Arbitrary<ReadonlyArray<WireReq>> => fc.tuple(hosts, ports, replicas).map((asked) => webOn(...asked))
 
 const sharedHosts = fc.constantFrom<ReadonlyArray<string>>(
   ...[["0.0.0.0"], ["0.0.0.0"], ["192.0.2.1"], ["::"], ["127.0.0.1"]],

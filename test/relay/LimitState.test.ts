@@ -1,3 +1,5 @@
+import { once } from "node:events"
+import { Worker } from "node:worker_threads"
 import { assert, describe, it } from "@effect/vitest"
 import {
   forgetThread,
@@ -16,7 +18,7 @@ const threads = (withSources = false) => {
     state,
     one: thread(0),
     other: thread(1),
-    pass: (millis: number) => (clock.nanoseconds += BigInt(millis) * 1_000_000n)
+    pass: (millis: number) => (clock.nanoseconds += BigInt(millis * 1_000_000))
   }
 }
 
@@ -82,14 +84,32 @@ describe("what a frontend's limits have counted", () => {
     const { one, pass } = threads(true)
     const bytes = new Uint8Array(16)
     const view = new DataView(bytes.buffer)
+    // All of them within the second of the rate.
     const take = (source: number) => {
+      pass(0.001)
       view.setUint32(12, source)
       return one.takeOfSource(1, bytes, 0, 16)
     }
     assert.isTrue(take(0))
-    pass(1)
-    for (let source = 1; source <= 4 * sourcesKept; source++) take(source)
+    assert.isFalse(take(0))
+    for (let source = 1; source < sourcesKept * 4; source++) assert.isTrue(take(source), `${source}`)
     assert.isTrue(take(0))
+    let remembered = 0
+    for (let last = 1; last <= sourcesKept / 4; last++) if (!take(sourcesKept * 4 - last)) remembered++
+    assert.isAbove(remembered, (sourcesKept / 4) * 0.95)
+  })
+
+  it("is each place once, however many threads ask", async () => {
+    const { state, one } = threads()
+    const taken = [0, 1, 2].map(async (thread) => {
+      const worker = new Worker(taker, { eval: true, workerData: { state, thread } })
+      return Number((await once(worker, "message"))[0])
+    })
+    assert.strictEqual(
+      (await Promise.all(taken)).reduce((sum, places) => sum + places, 0),
+      30_000
+    )
+    assert.strictEqual(one.open, 30_000)
   })
 
   it("has memory for sources only where it is asked for", () =>
@@ -98,3 +118,11 @@ describe("what a frontend's limits have counted", () => {
       [true, false]
     ))
 })
+
+const taker = `
+  import { parentPort, workerData } from "node:worker_threads"
+  import { LimitState } from ${JSON.stringify(new URL("../../adapters/relay/LimitState.ts", import.meta.url).href)}
+  const state = new LimitState(workerData.state, workerData.thread, process.hrtime.bigint)
+  let taken = 0
+  while (state.takePlace(30_000)) taken++
+  parentPort.postMessage(taken)`

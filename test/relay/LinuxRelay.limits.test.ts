@@ -1,8 +1,5 @@
 /** Limits of the relay, with real sockets. */
-import { once } from "node:events"
-import { Worker } from "node:worker_threads"
-import { assert, describe, it } from "@effect/vitest"
-import { forgetThread, LimitState, makeLimitState, sourcesKept } from "../../adapters/relay/LimitState.ts"
+import { assert, describe } from "@effect/vitest"
 import { type Limits, noLimits, noneRefused } from "../../src/protocol/Limits.ts"
 import { type Balance, parseSlots } from "../../src/protocol/Slots.ts"
 import { reservePorts } from "../support/ports.ts"
@@ -208,54 +205,3 @@ describe("the relay's limits", () => {
     }
   })
 })
-
-describe("LimitState", () => {
-  it("remembers the sources that came last, and forgets others", () => {
-    const state = new LimitState(makeLimitState(true), 0, process.hrtime.bigint)
-    const take = (source: number) =>
-      state.takeOfSource(1, new Uint8Array(Uint32Array.of(source).buffer), 0, 4)
-    assert.isTrue(take(0))
-    assert.isFalse(take(0))
-    for (let source = 1; source < sourcesKept * 4; source++) assert.isTrue(take(source), `${source}`)
-    assert.isTrue(take(0))
-    let remembered = 0
-    for (let last = 1; last <= sourcesKept / 4; last++) if (!take(sourcesKept * 4 - last)) remembered++
-    assert.isAbove(remembered, (sourcesKept / 4) * 0.95)
-  })
-
-  it("gives each place once, however many threads ask", async () => {
-    const state = makeLimitState(false)
-    const taken = times(3, async (thread) => {
-      const worker = new Worker(taker, { eval: true, workerData: { state, thread } })
-      return Number((await once(worker, "message"))[0])
-    })
-    assert.strictEqual(
-      (await Promise.all(taken)).reduce((sum, places) => sum + places, 0),
-      30_000
-    )
-    assert.strictEqual(new LimitState(state, 0, process.hrtime.bigint).open, 30_000)
-  })
-
-  it("takes back the places of a thread that died", () => {
-    const state = makeLimitState(false)
-    const [first, second] = [
-      new LimitState(state, 0, process.hrtime.bigint),
-      new LimitState(state, 1, process.hrtime.bigint)
-    ]
-    assert.deepStrictEqual(
-      [first, second, second, first].map((thread) => thread.takePlace(3)),
-      [true, true, true, false]
-    )
-    forgetThread(state, 1)
-    forgetThread(state, 1)
-    assert.strictEqual(first.open, 1)
-  })
-})
-
-const taker = `
-  import { parentPort, workerData } from "node:worker_threads"
-  import { LimitState } from ${JSON.stringify(new URL("../../adapters/relay/LimitState.ts", import.meta.url).href)}
-  const state = new LimitState(workerData.state, workerData.thread, process.hrtime.bigint)
-  let taken = 0
-  while (state.takePlace(30_000)) taken++
-  parentPort.postMessage(taken)`

@@ -12,13 +12,26 @@ const free = await reservePorts()
 const long = Duration.minutes(5)
 const short = Duration.millis(600)
 
-const named = (name: string) => (world: World) =>
+const named = (world: World, name: string) =>
   world.backend((socket) => socket.on("data", (bytes: Buffer) => socket.write(`${name} got ${bytes}`)))
 
-const connected = async (world: World, port: number, options = {}): Promise<Socket> => {
-  const socket = world.dial(port, "127.0.0.1", options)
+const connected = async (world: World, port: number): Promise<Socket> => {
+  const socket = world.dial(port)
   await once(socket, "connect")
   return socket
+}
+
+const crowdOf = (world: World, port: number, count: number): Promise<ReadonlyArray<Socket>> =>
+  Promise.all(Array.from({ length: count }, () => connected(world, port)))
+
+/** Sends a packet; `refused` becomes the error that its sender gets. */
+const sent = async (world: World, text: string, port: number) => {
+  const sender = await world.datagrams()
+  sender.connect(port, "127.0.0.1")
+  await once(sender, "connect")
+  const refused = once(sender, "error").then(([error]: Array<NodeJS.ErrnoException>) => error?.code)
+  sender.send(text)
+  return { refused }
 }
 
 const share = (slots: number) => ({
@@ -29,7 +42,7 @@ const share = (slots: number) => ({
 
 describe("LinuxRelay without a backend", () => {
   relayTest("resets new connections at once, and lets the others go on", async (world) => {
-    const backend = await named("a")(world)
+    const backend = await named(world, "a")
     const route = await world.open({ protocol: "tcp", port: free(0), backend })
     const early = await connected(world, free(0))
     early.write("1")
@@ -41,7 +54,7 @@ describe("LinuxRelay without a backend", () => {
   })
 
   relayTest("lets clients wait, and relays what they sent once there is a backend", async (world) => {
-    const backend = await named("a")(world)
+    const backend = await named(world, "a")
     const route = await world.open({
       protocol: "tcp",
       port: free(1),
@@ -50,7 +63,7 @@ describe("LinuxRelay without a backend", () => {
       idle: true,
       waitHealthy: long
     })
-    const clients = await Promise.all(Array.from({ length: 20 }, () => connected(world, free(1))))
+    const clients = await crowdOf(world, free(1), 20)
     const halfClosed = await connected(world, free(1))
     halfClosed.end("all")
     for (const [index, client] of clients.entries()) client.write(`${index}`)
@@ -80,12 +93,12 @@ describe("LinuxRelay without a backend", () => {
   relayTest(
     "leads waiting clients of a service to the backend that comes, whichever route is closed",
     async (world) => {
-      const [a, b, c] = [await named("a")(world), await named("b")(world), await named("c")(world)]
+      const [a, b, c] = [await named(world, "a"), await named(world, "b"), await named(world, "c")]
       const asked = { protocol: "tcp", port: free(4), waitHealthy: long } as const
       const first = await world.open({ ...asked, backend: a, share: share(0) })
       const { socket } = first
       const second = await world.open({ ...asked, socket, backend: b, share: share(0) })
-      const clients = await Promise.all(Array.from({ length: 8 }, () => connected(world, free(4))))
+      const clients = await crowdOf(world, free(4), 8)
       const answers = clients.map(nextData)
       for (const client of clients) client.write("x")
       await sleep(50)
@@ -102,7 +115,7 @@ describe("LinuxRelay without a backend", () => {
   relayTest(
     "counts waiting clients among the open ones, and refuses those that are allowed no longer",
     async (world) => {
-      const backend = await named("a")(world)
+      const backend = await named(world, "a")
       const limits = { connections: 1, rate: undefined, ratePerSource: undefined }
       const route = await world.open({
         ...{ protocol: "tcp", port: free(5), backend, idle: true, waitHealthy: long, limits }
@@ -119,18 +132,48 @@ describe("LinuxRelay without a backend", () => {
     }
   )
 
+  relayTest(
+    "keeps the place of a client that waits at another route once its own is closed",
+    async (world) => {
+      const backend = await named(world, "a")
+      const limits = { connections: 1, rate: undefined, ratePerSource: undefined }
+      const asked = { protocol: "tcp", port: free(11), waitHealthy: long, limits } as const
+      const refusal = async () => (await ending(world.dial(free(11)))).how
+      const first = await world.open({ ...asked, backend: endpoint("127.0.0.1", 9), share: share(0) })
+      const { socket } = first
+      const others = { ...asked, socket, share: share(0) }
+      const second = await world.open({ ...others, backend: endpoint("127.0.0.1", 10) })
+      const client = await connected(world, free(11))
+      client.write("x")
+      assert.strictEqual(await refusal(), "ECONNRESET")
+      await world.open({ ...others, backend })
+      // One of them is where it waits.
+      for (const route of [first, second]) {
+        await world.run(Effect.flatMap(Relay, (relay) => relay.close(route)))
+        assert.strictEqual(await refusal(), "ECONNRESET")
+      }
+      const answer = nextData(client)
+      await world.open({ ...asked, socket, backend, share: share(64) })
+      assert.strictEqual(await answer, "a got x")
+      assert.strictEqual(await refusal(), "ECONNRESET")
+      client.resetAndDestroy()
+      await untilEqual(() => {
+        const next = world.dial(free(11))
+        next.write("y")
+        return Promise.race([nextData(next), ending(next).then(({ how }) => how)])
+      }, "a got y")
+    },
+    { maxThreads: 1 }
+  )
+
   relayTest("refuses packets by an ICMP message, and lets a flow go on", async (world) => {
     const backend = await world.echoDatagrams()
     const route = await world.open({ protocol: "udp", port: free(6), backend: backend.endpoint })
     const early = await world.datagrams()
     assert.strictEqual((await exchange(early, "1", free(6), "127.0.0.1"))?.text, "1")
     await world.reopen({ ...route, idle: true })
-    const late = await world.datagrams()
-    late.connect(free(6), "127.0.0.1")
-    await once(late, "connect")
-    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
-    late.send("2")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    const { refused } = await sent(world, "2", free(6))
+    assert.strictEqual(await refused, "ECONNREFUSED")
     assert.strictEqual((await exchange(early, "3", free(6), "127.0.0.1"))?.text, "3")
   })
 
@@ -146,18 +189,14 @@ describe("LinuxRelay without a backend", () => {
     await world.reopen({ ...route, idle: undefined })
     await untilEqual(async () => received, ["a", "b", "", "d"])
     await world.reopen({ ...route, waitHealthy: short })
-    const late = await world.datagrams()
-    late.connect(free(7), "127.0.0.1")
-    await once(late, "connect")
-    const refused = once(late, "error") as Promise<[NodeJS.ErrnoException]>
-    late.send("e")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    const { refused } = await sent(world, "e", free(7))
+    assert.strictEqual(await refused, "ECONNREFUSED")
   })
 
   relayTest(
     "reports where clients wait, not once for each of them, and again once they have been served",
     async (world) => {
-      const backend = await named("a")(world)
+      const backend = await named(world, "a")
       const asked = { protocol: "tcp", port: free(8), backend, idle: true, waitHealthy: long } as const
       const route = await world.open(asked)
       const reported: Array<number> = []
@@ -166,7 +205,7 @@ describe("LinuxRelay without a backend", () => {
           Effect.forever(Effect.map(relay.waits, ({ port }) => void reported.push(port)))
         )
       )
-      const flood = await Promise.all(Array.from({ length: 300 }, () => connected(world, free(8))))
+      const flood = await crowdOf(world, free(8), 300)
       await untilEqual(async () => reported.length > 0, true)
       const answers = flood.map(nextData)
       for (const client of flood) client.write("x")
@@ -191,7 +230,7 @@ describe("LinuxRelay without a backend", () => {
     const backend = endpoint("127.0.0.1", (slow.address() as AddressInfo).port)
     const asked = { protocol: "tcp", port: free(10), backend, idle: true, waitHealthy: long } as const
     const route = await world.open(asked)
-    const crowd = await Promise.all(Array.from({ length: 300 }, () => connected(world, free(10))))
+    const crowd = await crowdOf(world, free(10), 300)
     const answers = crowd.map(nextData)
     for (const client of crowd) client.write("x")
     await world.reopen({ ...route, idle: undefined })
@@ -207,15 +246,11 @@ describe("LinuxRelay without a backend", () => {
     const tcp = await world.open({ protocol: "tcp", port: free(9), backend, idle: true, waitHealthy: long })
     const udp = await world.open({ protocol: "udp", port: free(9), backend, idle: true, waitHealthy: long })
     const ended = ending(await connected(world, free(9)))
-    const sender = await world.datagrams()
-    sender.connect(free(9), "127.0.0.1")
-    await once(sender, "connect")
-    const refused = once(sender, "error") as Promise<[NodeJS.ErrnoException]>
-    sender.send("1")
+    const { refused } = await sent(world, "1", free(9))
     await sleep(50)
     await world.reopen({ ...tcp, waitHealthy: undefined })
     await world.reopen({ ...udp, waitHealthy: undefined })
     assert.strictEqual((await ended).how, "ECONNRESET")
-    assert.strictEqual((await refused)[0].code, "ECONNREFUSED")
+    assert.strictEqual(await refused, "ECONNREFUSED")
   })
 })

@@ -82,16 +82,44 @@ export const flowsTo = (
   protocol: number,
   port: number | undefined,
   destination: Uint8Array | undefined
+): Request =>
+  flowsLike(family, CTA_TUPLE_ORIG, {
+    protocol,
+    port,
+    address: destination && { type: CTA_IP_V4_DST, flag: CTA_FILTER_F_IP_DST, octets: destination }
+  })
+
+/** The flows of a protocol that this address of IPv4, or any of IPv6, answers. */
+export const flowsAnsweredBy = (family: number, protocol: number, source: Uint8Array): Request =>
+  flowsLike(family, CTA_TUPLE_REPLY, {
+    protocol,
+    address: { type: CTA_IP_V4_SRC, flag: CTA_FILTER_F_IP_SRC, octets: source }
+  })
+
+/** What is compared of a flow's tuple; `port` is the destination's. */
+interface Wanted {
+  readonly protocol: number
+  readonly port?: number | undefined
+  readonly address: { readonly type: number; readonly flag: number; readonly octets: Uint8Array } | undefined
+}
+
+/** The flows with such a tuple of this direction. */
+const flowsLike = (
+  family: number,
+  direction: typeof CTA_TUPLE_ORIG | typeof CTA_TUPLE_REPLY,
+  wanted: Wanted
 ): Request => ({
   subsystem: NFNL_SUBSYS_CTNETLINK,
   type: IPCTNL_MSG_CT_GET,
   family,
   write: (writer) => {
-    const tuple = writer.beginNested(CTA_TUPLE_ORIG)
-    const filtersAddress = destination !== undefined && filtersAddressesOf(family)
-    if (filtersAddress) {
+    const { protocol, port } = wanted
+    // The kernel's filter leaves out just the IPv6 flows with the address: `!ipv6_addr_cmp` in ctnetlink_filter_match_tuple.
+    const address = family === NFPROTO_IPV4 ? wanted.address : undefined
+    const tuple = writer.beginNested(direction)
+    if (address !== undefined) {
       const ip = writer.beginNested(CTA_TUPLE_IP)
-      writer.attribute(CTA_IP_V4_DST, destination)
+      writer.attribute(address.type, address.octets)
       writer.endNested(ip)
     }
     const proto = writer.beginNested(CTA_TUPLE_PROTO)
@@ -99,44 +127,11 @@ export const flowsTo = (
     if (port !== undefined) writer.uint16(CTA_PROTO_DST_PORT, port)
     writer.endNested(proto)
     writer.endNested(tuple)
+    const flags =
+      CTA_FILTER_F_PROTO_NUM | (port === undefined ? 0 : CTA_FILTER_F_PROTO_DST_PORT) | (address?.flag ?? 0)
     const filter = writer.beginNested(CTA_FILTER)
-    writer.hostUint32(
-      CTA_FILTER_ORIG_FLAGS,
-      CTA_FILTER_F_PROTO_NUM |
-        (port === undefined ? 0 : CTA_FILTER_F_PROTO_DST_PORT) |
-        (filtersAddress ? CTA_FILTER_F_IP_DST : 0)
-    )
-    writer.hostUint32(CTA_FILTER_REPLY_FLAGS, 0)
-    writer.endNested(filter)
-  }
-})
-
-/** The kernel's filter leaves out just the IPv6 flows with the address: `!ipv6_addr_cmp` in ctnetlink_filter_match_tuple. */
-const filtersAddressesOf = (family: number): boolean => family === NFPROTO_IPV4
-
-/** The flows of a protocol that this address of IPv4, or any of IPv6, answers. */
-export const flowsAnsweredBy = (family: number, protocol: number, source: Uint8Array): Request => ({
-  subsystem: NFNL_SUBSYS_CTNETLINK,
-  type: IPCTNL_MSG_CT_GET,
-  family,
-  write: (writer) => {
-    const tuple = writer.beginNested(CTA_TUPLE_REPLY)
-    const filtersAddress = filtersAddressesOf(family)
-    if (filtersAddress) {
-      const ip = writer.beginNested(CTA_TUPLE_IP)
-      writer.attribute(CTA_IP_V4_SRC, source)
-      writer.endNested(ip)
-    }
-    const proto = writer.beginNested(CTA_TUPLE_PROTO)
-    writer.uint8(CTA_PROTO_NUM, protocol)
-    writer.endNested(proto)
-    writer.endNested(tuple)
-    const filter = writer.beginNested(CTA_FILTER)
-    writer.hostUint32(CTA_FILTER_ORIG_FLAGS, 0)
-    writer.hostUint32(
-      CTA_FILTER_REPLY_FLAGS,
-      CTA_FILTER_F_PROTO_NUM | (filtersAddress ? CTA_FILTER_F_IP_SRC : 0)
-    )
+    writer.hostUint32(CTA_FILTER_ORIG_FLAGS, direction === CTA_TUPLE_ORIG ? flags : 0)
+    writer.hostUint32(CTA_FILTER_REPLY_FLAGS, direction === CTA_TUPLE_REPLY ? flags : 0)
     writer.endNested(filter)
   }
 })

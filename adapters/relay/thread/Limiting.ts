@@ -41,5 +41,10 @@ export const enter = (route: ServedRoute, bytes: Uint8Array, offset: number): bo
 /** Gives back the place of a connection or flow of this route that ended. */
 export const leave = (id: number): void => {
   const route = routeById(id)
-  if (route !== undefined) countedOpen(route)?.addPlaces(-1)
+  if (route !== undefined) leaveRoute(route)
+}
+
+/** The same of a route that may have been removed, and whose limits have not. */
+export const leaveRoute = (route: ServedRoute): void => {
+  countedOpen(route)?.addPlaces(-1)
 }

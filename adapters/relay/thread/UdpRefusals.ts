@@ -18,8 +18,7 @@ const sizeOfUdp = 8
 const message = memory(sizeOfIcmp + 40 + sizeOfUdp)
 const bytes = new Uint8Array(message.buffer)
 const view = new DataView(message.buffer)
-/** The client's address and the one that it sent to, with the client's port. */
-let keyWords = new Int32Array(0)
+/** The words of the key that is refused: the client's address and the one that it sent to, with the client's port. */
 let keyBytes = new Uint8Array(0)
 /** Every bit is a type of message that the socket does not receive. */
 const nothing = memory(32)
@@ -43,10 +42,7 @@ export const mayRefuse = (now: number): boolean => {
 export const refuse = (words: Int32Array<ArrayBuffer>, start: number, family: 4 | 6): void => {
   const socket = sockets.get(family) ?? open(family)
   if (socket < 0 || !readOwnName(words[start + key.front]!)) return
-  if (words !== keyWords) {
-    keyWords = words
-    keyBytes = new Uint8Array(words.buffer)
-  }
+  keyBytes = new Uint8Array(words.buffer)
   const length = family === 4 ? write4(start) : write6(start)
   // A raw socket takes a port in the address for a protocol.
   Send.targetWords[0] = Send.targetWords[0]! & 0xffff

@@ -6,7 +6,7 @@
 import { EPOLLET } from "../EpollEvent.ts"
 import { kindOf } from "../ThreadMessages.ts"
 import { adopt, forget, unwatch, watch } from "./Epoll.ts"
-import { leave } from "./Limiting.ts"
+import { leaveRoute } from "./Limiting.ts"
 import { admitsClient, openConnections, reportWaits, type ServedRoute } from "./RouteTable.ts"
 import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { abandon } from "./TcpConnections.ts"
@@ -28,7 +28,7 @@ export const hasWaiting = (): boolean => clients.size > 0
 /** Lets an accepted client wait, which has its place within the limits. */
 export const wait = (route: ServedRoute, fd: number, now: number): void => {
   if (!adopt(fd, kindOf.waiting, route.id)) {
-    leave(route.id)
+    leaveRoute(route)
     return
   }
   clients.set(fd, { route, due: now + route.waitMillis })
@@ -66,7 +66,10 @@ export const hasQueued = (): boolean => queues.size > 0
 /** The sockets with clients that have their turn next. */
 export const queuedSockets = (): ReadonlyArray<number> => [...queues]
 
-/** The clients of a route that is closed wait at another route of their frontend, or are refused. */
+/**
+ * The clients of a route that is closed wait at another route of their frontend, which counts its places in the same
+ * memory, or are refused.
+ */
 export const moveFrom = (route: ServedRoute, routeOf: (fd: number) => ServedRoute | undefined): void => {
   for (const [fd, waiting] of clients) {
     if (waiting.route !== route) continue
@@ -101,19 +104,19 @@ export const refuseDue = (now: number): void => {
 }
 
 const refuse = (fd: number): void => {
-  const route = clients.get(fd)?.route
-  release(fd)
-  if (route !== undefined) leave(route.id)
+  const route = release(fd)
+  if (route !== undefined) leaveRoute(route)
   abandon(fd)
 }
 
-/** The descriptor stays open. */
-const release = (fd: number): void => {
+/** The descriptor stays open, and has its place still. Returns the route where the client waited. */
+const release = (fd: number): ServedRoute | undefined => {
   const route = clients.get(fd)?.route
   clients.delete(fd)
   if (route !== undefined) count(route, -1)
   unwatch(fd)
   forget(fd)
+  return route
 }
 
 const count = ({ id }: ServedRoute, change: number): void => {

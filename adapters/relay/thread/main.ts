@@ -205,11 +205,11 @@ const stop = (id: number, graceMillis: number) => {
   const route = Routes.routeById(id)
   if (route === undefined) return report({ _tag: "Ended", id })
   Flows.endFlows(route)
-  setLimits(route, undefined)
   const isLast = Routes.removeRoute(route)
   if (isLast) Epoll.forgetReserved(route.fd)
   if (isLast && Packets.hasWaiting()) Packets.dropAllOf(route.fd)
   if (Clients.hasWaiting()) Listeners.moveWaiting(route)
+  setLimits(route, undefined)
   endConnections(route, now + graceMillis)
   runEndings(now, reportEnded)
 }
