@@ -22,8 +22,8 @@ export {
   type RefusedFlow,
   type Rule
 } from "./firewall/Firewall.ts"
-export { type ApplyError, UnmapError } from "./mapper/Apply.ts"
-export { type Idle, type Mode, modes, type Policy, type PortScope, parsePolicy } from "./mapper/Labels.ts"
+export type { ApplyError } from "./mapper/apply/Apply.ts"
+export { UnmapError } from "./mapper/apply/Release.ts"
 export {
   type Attributed,
   type Attribution,
@@ -32,16 +32,6 @@ export {
   MapperConfig,
   type MapperServices
 } from "./mapper/MapperContext.ts"
-export {
-  type DirtyFlags,
-  type EngineEpoch,
-  type Mapping,
-  type MappingEntry,
-  Mappings,
-  type Resources,
-  type Share,
-  type Status
-} from "./mapper/Mapping.ts"
 export {
   type LostRecord,
   MappingStore,
@@ -52,10 +42,28 @@ export {
   type StoredState,
   StoreError
 } from "./mapper/MappingStore.ts"
-export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/Plan.ts"
+export {
+  type Idle,
+  type Mode,
+  modes,
+  type Policy,
+  type PortScope,
+  parsePolicy
+} from "./mapper/model/Labels.ts"
+export {
+  type DirtyFlags,
+  type EngineEpoch,
+  type Mapping,
+  type MappingEntry,
+  Mappings,
+  type Resources,
+  type Share,
+  type Status
+} from "./mapper/model/Mapping.ts"
 export { type MapError, mapPorts, PortMapper, unmapPorts } from "./mapper/PortMapper.ts"
-export { type Restored, restore } from "./mapper/Restore.ts"
-export { ServiceRefused } from "./mapper/Services.ts"
+export { type Capabilities, ModeUnavailable, NothingServed, type PlanError } from "./mapper/plan/Plan.ts"
+export { ServiceRefused } from "./mapper/plan/Services.ts"
+export { type Restored, restore } from "./mapper/restore/Restore.ts"
 export { InjectedFailure, Steps } from "./memory/Steps.ts"
 export * from "./page/PageState.ts"
 export * from "./ports/HostSockets.ts"

@@ -2,7 +2,7 @@
 import * as Os from "node:os"
 import { Duration, Effect, Option, Result } from "effect"
 import { Flag } from "effect/cli"
-import { type PortScope, parseDuration } from "../../src/mapper/Labels.ts"
+import { type PortScope, parseDuration } from "../../src/mapper/model/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import { type EtcdOptions, parseEndpoints } from "../etcd/EtcdOptions.ts"
 import { unpaired, useless, WrongUsage } from "./failure.ts"

@@ -1,6 +1,6 @@
 /** The mappings as a table sorted by port: one a row, and a row above the backends of a service. */
 import { Result } from "effect"
-import { idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/model/Labels.ts"
 import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"

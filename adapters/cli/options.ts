@@ -2,7 +2,7 @@
 import * as Fs from "node:fs"
 import { type Duration, Option, Result } from "effect"
 import { Flag } from "effect/cli"
-import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/Labels.ts"
+import { type Mode, modes, parseDuration, parseIdle } from "../../src/mapper/model/Labels.ts"
 import { type PortRange, parsePortRange } from "../../src/protocol/PortRange.ts"
 import { type HostPort, parseHostPort } from "../docker/PluginTcp.ts"
 import { defaultSocket, defaultState, isRoot } from "../node/DefaultPaths.ts"

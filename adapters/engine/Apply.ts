@@ -1,6 +1,6 @@
 /** Carries out what `Difference` returns, and records the outcome in the state. A failure does not stop the rest. */
 import { Effect, Option, Result, type Scope } from "effect"
-import { idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/model/Labels.ts"
 import { CurrentOwner, type Driver, type DriverError } from "../../src/protocol/Driver.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import { mapGroup, mapGroupsTogether, unmapBindings } from "../../src/protocol/Operations.ts"

@@ -4,7 +4,7 @@
  */
 import { IpNetwork, NetAddress } from "effect/net"
 import type { Attributed, Attribution } from "../../src/mapper/MapperContext.ts"
-import type { Mapping } from "../../src/mapper/Mapping.ts"
+import type { Mapping } from "../../src/mapper/model/Mapping.ts"
 import type { Address } from "../../src/protocol/Address.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 

@@ -3,7 +3,13 @@
  * Pure. An entry that can't be published becomes a problem with the container's name, and does not stop the others.
  */
 import { Result } from "effect"
-import { type Idle, idleLabel, isUnknownLabel, parsePolicy, setForFollowed } from "../../src/mapper/Labels.ts"
+import {
+  type Idle,
+  idleLabel,
+  isUnknownLabel,
+  parsePolicy,
+  setForFollowed
+} from "../../src/mapper/model/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { type Address, isUnspecified } from "../../src/protocol/Address.ts"
 import { containerLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"

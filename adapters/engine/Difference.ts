@@ -2,7 +2,7 @@
  * Computes the actions that turn what is observed into what is desired. Pure. A group's previous port is requested
  * again, so that a container keeps it when it or this process restarts.
  */
-import { idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/model/Labels.ts"
 import { groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { PortRequest, ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import type { DesiredGroup } from "./Desired.ts"

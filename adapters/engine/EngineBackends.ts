@@ -7,7 +7,7 @@ import {
   type BackendState,
   Backends
 } from "../../src/mapper/MapperContext.ts"
-import type { Mapping } from "../../src/mapper/Mapping.ts"
+import type { Mapping } from "../../src/mapper/model/Mapping.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { monotonicMillis } from "../node/monotonicMillis.ts"
 import {

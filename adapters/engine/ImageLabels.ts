@@ -4,7 +4,7 @@
  * may be the image's or the operator's: then the label's effect decides.
  */
 import { Effect, Result } from "effect"
-import { isOwnLabel, labelNames, setForFollowed } from "../../src/mapper/Labels.ts"
+import { isOwnLabel, labelNames, setForFollowed } from "../../src/mapper/model/Labels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 

@@ -1,6 +1,6 @@
 /** What the driver has mapped for containers, by the keys of the groups. Pure. */
 import { Result } from "effect"
-import { idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/model/Labels.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { followedContainer, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"

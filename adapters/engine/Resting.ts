@@ -1,7 +1,7 @@
 /** How the groups of a container that sleeps are mapped: with traffic once their ports take connections. Pure. */
 import { Duration, Result } from "effect"
-import { type Idle, idleLabel, type Policy, parsePolicy } from "../../src/mapper/Labels.ts"
-import { defaultWakeTimeout } from "../../src/mapper/Waiting.ts"
+import { type Idle, idleLabel, type Policy, parsePolicy } from "../../src/mapper/model/Labels.ts"
+import { defaultWakeTimeout } from "../../src/mapper/plan/Waiting.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Endpoint, Labels } from "../../src/protocol/PortBinding.ts"
 import { type Desired, type DesiredGroup, healthLabel, together } from "./Desired.ts"

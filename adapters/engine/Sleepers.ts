@@ -1,5 +1,5 @@
 /** All containers that sleep, and what is to be done for them now. Their steps are in `Sleeper`. No input or output. */
-import type { Idle } from "../../src/mapper/Labels.ts"
+import type { Idle } from "../../src/mapper/model/Labels.ts"
 import type { Connections } from "../../src/protocol/Driver.ts"
 import type { Container } from "./Engine.ts"
 import type { Rest, Sleeper } from "./Sleeper.ts"

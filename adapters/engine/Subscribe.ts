@@ -3,7 +3,7 @@
  * it.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import { parsePolicy } from "../../src/mapper/Labels.ts"
+import { parsePolicy } from "../../src/mapper/model/Labels.ts"
 import type { InterfaceAddresses, Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import {
   CurrentOwner,

@@ -1,6 +1,6 @@
 /** The whole state of a watch; its methods do no input or output. */
 
-import { idleLabel } from "../../src/mapper/Labels.ts"
+import { idleLabel } from "../../src/mapper/model/Labels.ts"
 import type { Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { interfaceLabel } from "../../src/protocol/InterfaceLabel.ts"

@@ -1,6 +1,6 @@
 /** The built-in mapper on this host as one layer: what `portmapper serve` runs, to embed in a program. */
 import { Duration, Effect, Layer } from "effect"
-import type { Mode } from "../../src/mapper/Labels.ts"
+import type { Mode } from "../../src/mapper/model/Labels.ts"
 import type { Driver } from "../../src/protocol/Driver.ts"
 import type { PortRange } from "../../src/protocol/PortRange.ts"
 import type { AcceptMark } from "../linux/nft/Ruleset.ts"

@@ -7,8 +7,8 @@ import { randomFillSync } from "node:crypto"
 import * as Fs from "node:fs"
 import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
 import { Result } from "effect"
-import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
 import type { Stored, StoredEngine } from "../../src/mapper/MappingStore.ts"
+import { type Mapping, mappingKey } from "../../src/mapper/model/Mapping.ts"
 import {
   applicationId,
   makeRowReader,

@@ -3,9 +3,9 @@
  */
 import type { DatabaseSync, SQLInputValue, SQLOutputValue } from "node:sqlite"
 import { Result } from "effect"
-import { modes } from "../../src/mapper/Labels.ts"
-import { mappingKey, type Share } from "../../src/mapper/Mapping.ts"
 import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
+import { modes } from "../../src/mapper/model/Labels.ts"
+import { mappingKey, type Share } from "../../src/mapper/model/Mapping.ts"
 import { parseAddress } from "../../src/protocol/Address.ts"
 import { protocolNumber, protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { parseSlots, sizes, slotsText } from "../../src/protocol/Slots.ts"

@@ -3,7 +3,7 @@
  * itself, whatever the reason, and of what is refused from the driver.
  */
 import { Context, Effect, Option } from "effect"
-import { isConflicted, type MappingEntry, Mappings, mappingText } from "../../src/mapper/Mapping.ts"
+import { isConflicted, type MappingEntry, Mappings, mappingText } from "../../src/mapper/model/Mapping.ts"
 import type { Journal } from "../../src/page/Journal.ts"
 import { keyOf } from "../../src/page/PageRows.ts"
 import type { PageEvent } from "../../src/page/PageState.ts"

@@ -6,7 +6,7 @@
 import { Cause, Effect, Queue, Result, type Scope } from "effect"
 import { CurrentOwner } from "../protocol/Driver.ts"
 import { endpointText } from "../protocol/PortBinding.ts"
-import { release } from "./Apply.ts"
+import { release } from "./apply/Release.ts"
 import {
   type Attributed,
   type Attribution,
@@ -14,9 +14,9 @@ import {
   logFailure,
   type MapperContext
 } from "./MapperContext.ts"
-import { isPending, type MappingEntry, mappingKey, mappingText } from "./Mapping.ts"
 import { recordEntries } from "./MappingStore.ts"
-import { changing, portsInCluster } from "./PortScope.ts"
+import { isPending, type MappingEntry, mappingKey, mappingText } from "./model/Mapping.ts"
+import { changing, portsInCluster } from "./steps/PortScope.ts"
 
 /** A container that starts, and a call for each of its ports, are one look at the containers. */
 const pauseMillis = 250

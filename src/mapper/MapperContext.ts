@@ -7,9 +7,9 @@ import { PortAllocator } from "../ports/PortAllocator.ts"
 import { PortClaims } from "../ports/PortClaims.ts"
 import { containerLabel } from "../protocol/FollowLabels.ts"
 import { Relay } from "../relay/Relay.ts"
-import { type DirtyFlags, type Mapping, type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, recordEntries } from "./MappingStore.ts"
-import type { Capabilities } from "./Plan.ts"
+import { type DirtyFlags, type Mapping, type MappingEntry, Mappings } from "./model/Mapping.ts"
+import type { Capabilities } from "./plan/Plan.ts"
 
 /** The capabilities of the host and of this process; see `Capabilities`. */
 export class MapperConfig extends Context.Service<MapperConfig, Capabilities>()(

@@ -4,7 +4,7 @@
  */
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
-import { type Mapping, type MappingEntry, mappingKey, type Status } from "./Mapping.ts"
+import { type Mapping, type MappingEntry, mappingKey, type Status } from "./model/Mapping.ts"
 
 /**
  * `applied`: the host serves it, and its answer is pending; a restore keeps it as unconfirmed. `answered`: a caller

@@ -11,30 +11,13 @@ import { PortAllocator, type PortAllocatorOptions } from "../ports/PortAllocator
 import { CurrentOwner, Driver, type GroupsError, ListedOwner, ListedScope } from "../protocol/Driver.ts"
 import type { Group, PortBinding, Release } from "../protocol/PortBinding.ts"
 import { Relay } from "../relay/Relay.ts"
-import {
-  type Applied,
-  type ApplyError,
-  apply,
-  release,
-  replace,
-  type Undo,
-  type UnmapError,
-  undoing
-} from "./Apply.ts"
-import { type Change, changeOf } from "./Change.ts"
-import {
-  answeredInTheWay,
-  conflictedOf,
-  doubtfulHolders,
-  inSteps,
-  type PlannedGroup,
-  releasedBy
-} from "./Claims.ts"
-import { connectionsOf } from "./Connections.ts"
+import { type Applied, type ApplyError, apply, replace, type Undo, undoing } from "./apply/Apply.ts"
+import { drainIn } from "./apply/Drain.ts"
+import { release, type UnmapError } from "./apply/Release.ts"
+import { commit, withdraw } from "./apply/Settle.ts"
 import { followContainers } from "./Containers.ts"
-import { drainIn } from "./Drain.ts"
-import { listOwned, listPorts } from "./Listing.ts"
-import { withdrawLost } from "./Lost.ts"
+import { connectionsOf } from "./listing/Connections.ts"
+import { listOwned, listPorts } from "./listing/Listing.ts"
 import {
   Backends,
   MapperConfig,
@@ -42,13 +25,22 @@ import {
   type MapperServices,
   mapperContext
 } from "./MapperContext.ts"
-import { type MappingEntry, Mappings } from "./Mapping.ts"
 import { MappingStore, type StoreError } from "./MappingStore.ts"
-import { bindingOf, type Capabilities, type PlanError, planGroup } from "./Plan.ts"
-import { changing, claiming } from "./PortScope.ts"
-import { checkInterval, reconciler } from "./Reconcile.ts"
-import { type Restored, restore, retryConflicts, retryEntries } from "./Restore.ts"
-import { commit, withdraw } from "./Settle.ts"
+import { type MappingEntry, Mappings } from "./model/Mapping.ts"
+import { type Change, changeOf } from "./plan/Change.ts"
+import {
+  answeredInTheWay,
+  conflictedOf,
+  doubtfulHolders,
+  inSteps,
+  type PlannedGroup,
+  releasedBy
+} from "./plan/Claims.ts"
+import { bindingOf, type Capabilities, type PlanError, planGroup } from "./plan/Plan.ts"
+import { withdrawLost } from "./restore/Lost.ts"
+import { checkInterval, reconciler } from "./restore/Reconcile.ts"
+import { type Restored, restore, retryConflicts, retryEntries } from "./restore/Restore.ts"
+import { changing, claiming } from "./steps/PortScope.ts"
 
 export type MapError = PlanError | ApplyError
 

@@ -2,7 +2,7 @@
  * How the traffic of one entry must be carried, mode by mode (docs/decisions 1, 2, 3, 10, 11), and what a mapper
  * may therefore hold of its host.
  */
-import type { Capabilities } from "../mapper/Plan.ts"
+import type { Capabilities } from "../mapper/plan/Plan.ts"
 import { addressOf, frontend, frontendTextOf, protocols } from "./ModelAddress.ts"
 import { idleState, isFrontendIdle, takesTraffic } from "./ModelIdle.ts"
 import { balanceText, noSlots, withoutLag, withoutSlots } from "./ModelServices.ts"

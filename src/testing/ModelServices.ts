@@ -2,7 +2,7 @@
  * Services in the model: mappings that share a frontend by the label `portmapper.share` (docs/SERVICES.md). Which
  * slots a backend has is not predicted: what the host holds is checked, and compared with what it held before.
  */
-import type { Capabilities } from "../mapper/Plan.ts"
+import type { Capabilities } from "../mapper/plan/Plan.ts"
 import { parseSlots } from "../protocol/Slots.ts"
 import type { Frontend } from "./ModelAddress.ts"
 import type { Model, ModelMapping } from "./ModelState.ts"

@@ -1,5 +1,5 @@
 /** The state of the model: what it knows of the host from the start, and of the mapper after each call. */
-import type { Capabilities } from "../mapper/Plan.ts"
+import type { Capabilities } from "../mapper/plan/Plan.ts"
 import type { EphemeralPorts } from "../ports/HostSockets.ts"
 import type { Frontend } from "./ModelAddress.ts"
 import type { Elsewhere } from "./Target.ts"

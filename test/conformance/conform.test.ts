@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { httpWire } from "../../adapters/docker/HttpWire.ts"
 import { socketAddress } from "../../adapters/docker/PluginAddress.ts"
-import type { Capabilities } from "../../src/mapper/Plan.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import type { Capabilities } from "../../src/mapper/plan/Plan.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import {
   type CheckResult,

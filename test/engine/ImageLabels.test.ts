@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { countedLabels, labelEffect } from "../../adapters/engine/ImageLabels.ts"
-import { labelNames } from "../../src/mapper/Labels.ts"
+import { labelNames } from "../../src/mapper/model/Labels.ts"
 
 const labels = (record: Record<string, string>) =>
   new Map(Object.entries(record).map(([name, value]) => [`portmapper.${name}`, value]))

@@ -1,20 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import {
+  type Mapping,
+  type MappingEntry,
+  Mappings,
+  noResources,
+  type Status
+} from "../../src/mapper/model/Mapping.ts"
+import {
   claimsOf,
   conflictedOf,
   doubtfulHolders,
   holdersInTheWay,
   inSteps,
   releasedBy
-} from "../../src/mapper/Claims.ts"
-import {
-  type Mapping,
-  type MappingEntry,
-  Mappings,
-  noResources,
-  type Status
-} from "../../src/mapper/Mapping.ts"
+} from "../../src/mapper/plan/Claims.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { endpoint, group } from "../support/groups.ts"

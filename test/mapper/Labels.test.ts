@@ -10,7 +10,7 @@ import {
   parsePolicy,
   policyText,
   sharedPolicy
-} from "../../src/mapper/Labels.ts"
+} from "../../src/mapper/model/Labels.ts"
 
 const labels = (all: Readonly<Record<string, string>>) => new Map(Object.entries(all))
 const parse = (name: string, value: string) => parsePolicy(labels({ [`portmapper.${name}`]: value }))

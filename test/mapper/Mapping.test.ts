@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { nextStatus, type Status, type StatusEvent, transitions } from "../../src/mapper/Mapping.ts"
+import { nextStatus, type Status, type StatusEvent, transitions } from "../../src/mapper/model/Mapping.ts"
 
 const statuses: ReadonlyArray<Status> = [
   ...[1, 2].map((pending): Status => ({ _tag: "Provisional", pending })),

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { type Capabilities, planGroup, selfMappingIssues } from "../../src/mapper/Plan.ts"
+import { type Capabilities, planGroup, selfMappingIssues } from "../../src/mapper/plan/Plan.ts"
 import { group } from "../support/groups.ts"
 
 const capabilities: Capabilities = {

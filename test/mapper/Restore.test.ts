@@ -7,7 +7,7 @@ import { type Firewall, FirewallError, MemoryFirewall } from "../../src/firewall
 import { LiveSessions, mapperContext } from "../../src/mapper/MapperContext.ts"
 import { MappingStore, MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { restore, retryConflicts } from "../../src/mapper/Restore.ts"
+import { restore, retryConflicts } from "../../src/mapper/restore/Restore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Result } from "effect"
-import { parsePolicy, sharedPolicy } from "../../src/mapper/Labels.ts"
+import { parsePolicy, sharedPolicy } from "../../src/mapper/model/Labels.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"

@@ -1,8 +1,8 @@
 /** The contract of every `MappingStore`; run against each implementation. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer } from "effect"
-import { type Mapping, mappingKey } from "../../src/mapper/Mapping.ts"
 import { MappingStore, type Stored, type StoreError } from "../../src/mapper/MappingStore.ts"
+import { type Mapping, mappingKey } from "../../src/mapper/model/Mapping.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { mapping, records, storedTexts } from "../support/mappings.ts"
 

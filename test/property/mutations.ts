@@ -66,7 +66,7 @@ const faultsOf =
     faults.map(([name, within, find, put]) => ({ name, file, within, find, put, search }))
 
 export const mutations: ReadonlyArray<Mutation> = [
-  ...faultsOf("src/mapper/Plan.ts")([
+  ...faultsOf("src/mapper/plan/Plan.ts")([
     ["planner-asks-for-forwarding-despite-marks", "planEntry", "!capabilities.marksAccepted", "true"],
     [
       "planner-drops-the-allow-list-of-a-relayed-port",
@@ -188,7 +188,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       'releasedBy(context.mappings, bindings).length > 0 ? release(context, releasedBy(context.mappings, bindings)) : Effect.fail({ _tag: "UnmapError", message: "not mapped" } as never)'
     ]
   ]),
-  ...faultsOf("src/mapper/Apply.ts")([
+  ...faultsOf("src/mapper/apply/Apply.ts")([
     [
       "rule3-answers-a-routed-mapping-with-port-0",
       "apply",
@@ -196,29 +196,10 @@ export const mutations: ReadonlyArray<Mutation> = [
       'asked._tag === "Exact" && create.length > 0 ? asked.port : 0'
     ],
     [
-      "store-keeps-the-record-of-what-is-unmapped",
-      "releaseTogether",
-      "store.remove(removed, records)",
-      "store.remove(removed.slice(1), records)"
-    ],
-    [
       "store-leaves-the-record-of-what-failed",
       "serve",
       "store.remove(created.map(({ mapping }) => mapping))",
       "Effect.void"
-    ],
-    [
-      "undo-forgets-what-the-kernel-did-not-give-up",
-      "releaseTogether",
-      "Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))",
-      "applyRules(context, change)"
-    ],
-    ["rule13-lets-nothing-take-over", "release", "successionsOf(context, entries)", "[]"],
-    [
-      "rule13-takes-over-without-a-record",
-      "releaseTogether",
-      "store.remove(removed, records)",
-      "store.remove(removed)"
     ],
     [
       "undo-leaves-redirections",
@@ -242,7 +223,28 @@ export const mutations: ReadonlyArray<Mutation> = [
     ],
     ["undo-lets-nothing-come-back-from-a-failure", "evict", "putBack(context, before)", "Effect.void"]
   ]),
-  ...faultsOf("src/mapper/Settle.ts")([
+  ...faultsOf("src/mapper/apply/Release.ts")([
+    [
+      "store-keeps-the-record-of-what-is-unmapped",
+      "releaseTogether",
+      "store.remove(removed, records)",
+      "store.remove(removed.slice(1), records)"
+    ],
+    [
+      "undo-forgets-what-the-kernel-did-not-give-up",
+      "releaseTogether",
+      "Effect.tapCause(applyRules(context, change), () => recordAgain(context, before))",
+      "applyRules(context, change)"
+    ],
+    ["rule13-lets-nothing-take-over", "release", "successionsOf(context, entries)", "[]"],
+    [
+      "rule13-takes-over-without-a-record",
+      "releaseTogether",
+      "store.remove(removed, records)",
+      "store.remove(removed)"
+    ]
+  ]),
+  ...faultsOf("src/mapper/apply/Settle.ts")([
     [
       "store-never-records-the-answer",
       "commit",
@@ -251,12 +253,12 @@ export const mutations: ReadonlyArray<Mutation> = [
     ],
     ["undo-takes-what-took-the-place-of-an-answered-one", "commit", "answered.map(current)", "answered"]
   ]),
-  ...faultsOf("src/mapper/Standby.ts")([
+  ...faultsOf("src/mapper/plan/Standby.ts")([
     ["rule13-refuses-the-second-attachment", "areOfOneContainer", "one !== other", "false"],
     ["rule13-lets-an-attachment-stand-behind-itself", "areOfOneContainer", "one !== other", "true"],
     ["rule13-takes-over-another-socket", "successionsOf", "from.resources.hold", "undefined"]
   ]),
-  ...faultsOf("src/mapper/Claims.ts")([
+  ...faultsOf("src/mapper/plan/Claims.ts")([
     [
       "rule3-does-not-know-what-is-mapped",
       "mappedAlready",
@@ -287,7 +289,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "isUnspecified(holder)"
     ]
   ]),
-  ...faultsOf("src/mapper/Mapping.ts")([
+  ...faultsOf("src/mapper/model/Mapping.ts")([
     ["rule6-the-unspecified-address-sees-no-other", "colliding", "covers(host, mapping.host)", "false"],
     ["undo-keeps-an-undelivered-mapping", "transitions", "pending > 1", "pending > 0"],
     ["undo-takes-what-another-call-has-answered", "transitions", "pending > 1", "pending > 9"]
@@ -332,7 +334,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "bytes[at] = port & 255"
     ]
   ]),
-  ...faultsOf("src/mapper/Services.ts")([
+  ...faultsOf("src/mapper/plan/Services.ts")([
     ["services-let-callers-of-another-kind-join", "serviceOf", 'owner.split(":", 1)[0]', '"any"'],
     ["services-let-another-policy-join", "refusalOf", "rule === undefined", "true"],
     [
@@ -346,10 +348,10 @@ export const mutations: ReadonlyArray<Mutation> = [
     ["idle-backends-keep-their-slots", "join", "takesTraffic({ labels, drained })", "true"],
     ["drained-backends-keep-their-slots", "partsOf", "takesTraffic(mapping)", "true"]
   ]),
-  ...faultsOf("src/mapper/Plan.ts")([
+  ...faultsOf("src/mapper/plan/Plan.ts")([
     ["idle-services-admit-nobody-from-outside", "admissionBeside", "share?.idle || idle", "idle"]
   ]),
-  ...faultsOf("src/mapper/Drain.ts")([
+  ...faultsOf("src/mapper/apply/Drain.ts")([
     ["drains-are-not-recorded", "updatesOf", "true", "false"],
     [
       "drained-ports-are-redirected",
@@ -358,7 +360,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "entry.resources"
     ]
   ]),
-  ...faultsOf("src/mapper/Claims.ts")([
+  ...faultsOf("src/mapper/plan/Claims.ts")([
     [
       "services-share-the-socket-of-another-address",
       "holdersInTheWay",
@@ -384,17 +386,19 @@ export const mutations: ReadonlyArray<Mutation> = [
       "[]"
     ]
   ]),
-  ...faultsOf("src/mapper/Change.ts")([
+  ...faultsOf("src/mapper/plan/Change.ts")([
     ["services-do-not-record-who-gave-up-slots", "updateOfShare", "true", "false"]
   ]),
-  ...faultsOf("src/mapper/Apply.ts")([
-    ["services-keep-the-slots-of-a-released-backend", "releaseTogether", "respread(staying)", "[]"],
+  ...faultsOf("src/mapper/apply/Apply.ts")([
     [
       "services-lose-their-allow-list-with-a-refused-idle-backend",
       "redirect",
       "[...before, ...beside]",
       "before"
-    ],
+    ]
+  ]),
+  ...faultsOf("src/mapper/apply/Release.ts")([
+    ["services-keep-the-slots-of-a-released-backend", "releaseTogether", "respread(staying)", "[]"],
     [
       "services-release-the-allow-list-with-the-first-backend",
       "releaseTogether",
@@ -402,7 +406,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       'applyRules(context, { add: add.filter(({ _tag }) => _tag === "Redirect"), remove: entries.flatMap(({ resources }) => resources.rules) })'
     ]
   ]),
-  ...faultsOf("src/mapper/Reshare.ts")([
+  ...faultsOf("src/mapper/steps/Reshare.ts")([
     [
       "services-do-not-record-slots-of-others",
       "recordShares",
@@ -411,7 +415,7 @@ export const mutations: ReadonlyArray<Mutation> = [
     ],
     ["services-relay-the-slots-of-a-released-backend", "reshareAll", "route === undefined", "route !== null"]
   ]),
-  ...faultsOf("src/mapper/Restore.ts")([
+  ...faultsOf("src/mapper/restore/Restore.ts")([
     [
       "services-spread-anew-at-a-restore",
       "restoreEntries",

@@ -8,6 +8,7 @@ import { TestClock } from "effect/testing"
 import fc from "fast-check"
 import { MemoryFirewall, ruleText } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/MapperContext.ts"
+import { MemoryStore, recordedState } from "../../src/mapper/MappingStore.ts"
 import {
   isPending,
   type MappingEntry,
@@ -15,8 +16,7 @@ import {
   mappingKey,
   mappingText,
   noResources
-} from "../../src/mapper/Mapping.ts"
-import { MemoryStore, recordedState } from "../../src/mapper/MappingStore.ts"
+} from "../../src/mapper/model/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { HostSockets, MemoryHost } from "../../src/ports/HostSockets.ts"

@@ -1,6 +1,7 @@
 /** Mappings in short notation, and as text again. */
-import type { Mapping } from "../../src/mapper/Mapping.ts"
+
 import type { Stored, StoredState } from "../../src/mapper/MappingStore.ts"
+import type { Mapping } from "../../src/mapper/model/Mapping.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import { entry } from "./groups.ts"

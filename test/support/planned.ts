@@ -1,7 +1,7 @@
 /** Groups with their plans, as the mapper of a host with all capabilities makes them. */
 import { Result } from "effect"
-import type { PlannedGroup } from "../../src/mapper/Claims.ts"
-import { planGroup } from "../../src/mapper/Plan.ts"
+import type { PlannedGroup } from "../../src/mapper/plan/Claims.ts"
+import { planGroup } from "../../src/mapper/plan/Plan.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 
 export const planned = (asked: Group, index = 0): PlannedGroup => ({

@@ -1,16 +1,16 @@
 /** Which ports are unique in the cluster, and what the mapper claims of them. Where there is no cluster, none is. */
 import { Effect } from "effect"
-import type { Claimant, ClusterUnavailable, PortAllocated } from "../ports/PortAllocator.ts"
-import type { Claimed, ClusterPort, Wanted } from "../ports/PortClaims.ts"
-import { isLoopback } from "../protocol/Address.ts"
-import type { GroupsError } from "../protocol/Driver.ts"
-import { endpointText, type Labels } from "../protocol/PortBinding.ts"
-import type { Creation } from "./Change.ts"
-import type { PlannedGroup } from "./Claims.ts"
-import { containerOf, type MapperContext } from "./MapperContext.ts"
-import type { Mapping, MappingEntry } from "./Mapping.ts"
-import type { Capabilities } from "./Plan.ts"
-import { serviceOf } from "./Services.ts"
+import type { Claimant, ClusterUnavailable, PortAllocated } from "../../ports/PortAllocator.ts"
+import type { Claimed, ClusterPort, Wanted } from "../../ports/PortClaims.ts"
+import { isLoopback } from "../../protocol/Address.ts"
+import type { GroupsError } from "../../protocol/Driver.ts"
+import { endpointText, type Labels } from "../../protocol/PortBinding.ts"
+import { containerOf, type MapperContext } from "../MapperContext.ts"
+import type { Mapping, MappingEntry } from "../model/Mapping.ts"
+import type { Creation } from "../plan/Change.ts"
+import type { PlannedGroup } from "../plan/Claims.ts"
+import type { Capabilities } from "../plan/Plan.ts"
+import { serviceOf } from "../plan/Services.ts"
 
 /** For whom a mapping's port is claimed in the cluster; `undefined` if it is unique on this host alone. */
 export const claimantOf = (

@@ -1,11 +1,11 @@
 /** Reserves a port for new mappings. Of a range it takes none that an answered mapping in conflict is to get back. */
 import { Clock, Effect } from "effect"
-import type { Hold, PortError } from "../ports/PortAllocator.ts"
-import { PortSet } from "../ports/PortTable.ts"
-import type { PortRequest } from "../protocol/PortBinding.ts"
-import type { Creation } from "./Change.ts"
-import { answeredConflictsAt } from "./Claims.ts"
-import type { MapperContext } from "./MapperContext.ts"
+import type { Hold, PortError } from "../../ports/PortAllocator.ts"
+import { PortSet } from "../../ports/PortTable.ts"
+import type { PortRequest } from "../../protocol/PortBinding.ts"
+import type { MapperContext } from "../MapperContext.ts"
+import type { Creation } from "../plan/Change.ts"
+import { answeredConflictsAt } from "../plan/Claims.ts"
 import { reservedBy } from "./PortScope.ts"
 
 /** The holds of those that reserve, in their order. */

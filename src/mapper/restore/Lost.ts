@@ -3,12 +3,12 @@
  * free for others. Such a mapping is in conflict, and is served again once it can be.
  */
 import { Effect } from "effect"
-import { flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import { PortAllocated } from "../ports/PortAllocator.ts"
-import { endpointText } from "../protocol/PortBinding.ts"
-import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
-import { isConflicted, type MappingEntry, mappingText } from "./Mapping.ts"
-import { changing, entriesAt } from "./PortScope.ts"
+import { flowsOfRemoved, forgetFlows } from "../../firewall/Conntrack.ts"
+import { PortAllocated } from "../../ports/PortAllocator.ts"
+import { endpointText } from "../../protocol/PortBinding.ts"
+import { eachRoute, logFailure, type MapperContext } from "../MapperContext.ts"
+import { isConflicted, type MappingEntry, mappingText } from "../model/Mapping.ts"
+import { changing, entriesAt } from "../steps/PortScope.ts"
 import { setAside } from "./Restore.ts"
 
 /** Waits for ports that are lost, and withdraws them. */

@@ -4,17 +4,17 @@
  * same plan.
  */
 import { Duration, Result, Schema } from "effect"
-import type { Rule } from "../firewall/Firewall.ts"
-import type { Admission } from "../ports/HostSockets.ts"
-import type { Hold } from "../ports/PortAllocator.ts"
-import { addressUnsafe, covers, isLoopback, isUnspecified } from "../protocol/Address.ts"
-import { preview } from "../protocol/GoJson.ts"
-import { type Entry, frontendText, type Group, type PortBinding } from "../protocol/PortBinding.ts"
-import type { Protocol } from "../protocol/Protocol.ts"
-import { type Issue, RequestError } from "../protocol/RequestError.ts"
-import type { Route } from "../relay/Relay.ts"
-import { type Mode, type Policy, type PortScope, parsePolicy } from "./Labels.ts"
-import { type Mapping, type Resources, takesTraffic } from "./Mapping.ts"
+import type { Rule } from "../../firewall/Firewall.ts"
+import type { Admission } from "../../ports/HostSockets.ts"
+import type { Hold } from "../../ports/PortAllocator.ts"
+import { addressUnsafe, covers, isLoopback, isUnspecified } from "../../protocol/Address.ts"
+import { preview } from "../../protocol/GoJson.ts"
+import { type Entry, frontendText, type Group, type PortBinding } from "../../protocol/PortBinding.ts"
+import type { Protocol } from "../../protocol/Protocol.ts"
+import { type Issue, RequestError } from "../../protocol/RequestError.ts"
+import type { Route } from "../../relay/Relay.ts"
+import { type Mode, type Policy, type PortScope, parsePolicy } from "../model/Labels.ts"
+import { type Mapping, type Resources, takesTraffic } from "../model/Mapping.ts"
 import { sleepIssues, waitingFor } from "./Waiting.ts"
 
 /** What this host and this process can do. */

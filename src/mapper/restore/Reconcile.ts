@@ -4,10 +4,10 @@
  * redirected again once the reconciler has repaired the table.
  */
 import { Duration, Effect, Result } from "effect"
-import { FirewallError } from "../firewall/Firewall.ts"
-import type { MapperContext } from "./MapperContext.ts"
-import { type Mapping, type MappingEntry, mappingKey, sameBackend } from "./Mapping.ts"
-import { recordEntries, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
+import { FirewallError } from "../../firewall/Firewall.ts"
+import type { MapperContext } from "../MapperContext.ts"
+import { recordEntries, recordedState, type Stored, type StoreError } from "../MappingStore.ts"
+import { type Mapping, type MappingEntry, mappingKey, sameBackend } from "../model/Mapping.ts"
 import { replaceTable } from "./Restore.ts"
 
 /**

@@ -1,10 +1,10 @@
 /** Reads a lost record's mappings back from the kernel, as far as its redirections tell them. */
 import { Clock, Effect, Result } from "effect"
 import { IpNetwork } from "effect/net"
-import type { Redirect, Rule } from "../firewall/Firewall.ts"
-import { logFailure, type MapperContext } from "./MapperContext.ts"
-import type { Mapping } from "./Mapping.ts"
-import type { LostRecord, Stored } from "./MappingStore.ts"
+import type { Redirect, Rule } from "../../firewall/Firewall.ts"
+import { logFailure, type MapperContext } from "../MapperContext.ts"
+import type { LostRecord, Stored } from "../MappingStore.ts"
+import type { Mapping } from "../model/Mapping.ts"
 
 /**
  * The owner of mappings read back from the kernel, which does not know their owner. The next caller to request one

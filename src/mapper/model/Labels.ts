@@ -6,14 +6,14 @@
  */
 import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
-import { parseNetwork } from "../protocol/Address.ts"
-import { containerLabel, toLabel } from "../protocol/FollowLabels.ts"
-import { preview } from "../protocol/GoJson.ts"
-import { interfaceLabel } from "../protocol/InterfaceLabel.ts"
-import { type Limits, noLimits } from "../protocol/Limits.ts"
-import type { Labels } from "../protocol/PortBinding.ts"
-import { type Issue, RequestError } from "../protocol/RequestError.ts"
-import { type Balance, maxMembers } from "../protocol/Slots.ts"
+import { parseNetwork } from "../../protocol/Address.ts"
+import { containerLabel, toLabel } from "../../protocol/FollowLabels.ts"
+import { preview } from "../../protocol/GoJson.ts"
+import { interfaceLabel } from "../../protocol/InterfaceLabel.ts"
+import { type Limits, noLimits } from "../../protocol/Limits.ts"
+import type { Labels } from "../../protocol/PortBinding.ts"
+import { type Issue, RequestError } from "../../protocol/RequestError.ts"
+import { type Balance, maxMembers } from "../../protocol/Slots.ts"
 
 /**
  * How traffic reaches a backend. `nat`: our kernel table redirects. `engine`: the answer requests that the Engine

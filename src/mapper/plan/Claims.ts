@@ -1,6 +1,6 @@
 /** What groups claim, and which entries are in the way of it. Pure. */
 
-import { containerLabel } from "../protocol/FollowLabels.ts"
+import { containerLabel } from "../../protocol/FollowLabels.ts"
 import {
   type Entry,
   endpointText,
@@ -10,8 +10,8 @@ import {
   meansBackend,
   type PortRequest,
   type ReleasedBinding
-} from "../protocol/PortBinding.ts"
-import { idleLabel } from "./Labels.ts"
+} from "../../protocol/PortBinding.ts"
+import { idleLabel } from "../model/Labels.ts"
 import {
   frontendKey,
   isAnsweredConflict,
@@ -24,7 +24,7 @@ import {
   memberKey,
   routedKey,
   sameBackend
-} from "./Mapping.ts"
+} from "../model/Mapping.ts"
 import type { Plan, Served } from "./Plan.ts"
 import { backendsAt, isMember, serviceOf } from "./Services.ts"
 import { withStandbys } from "./Standby.ts"

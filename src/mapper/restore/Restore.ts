@@ -4,14 +4,14 @@
  * returned.
  */
 import { Clock, Effect, Result } from "effect"
-import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../firewall/Conntrack.ts"
-import { type FirewallError, type Rule, withoutRules } from "../firewall/Firewall.ts"
-import { HostSockets } from "../ports/HostSockets.ts"
-import type { Hold } from "../ports/PortAllocator.ts"
-import { isUnspecified } from "../protocol/Address.ts"
-import { isSession } from "../protocol/Driver.ts"
-import { frontendText } from "../protocol/PortBinding.ts"
-import { type RouteFrontend, reroute } from "../relay/Relay.ts"
+import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../../firewall/Conntrack.ts"
+import { type FirewallError, type Rule, withoutRules } from "../../firewall/Firewall.ts"
+import { HostSockets } from "../../ports/HostSockets.ts"
+import type { Hold } from "../../ports/PortAllocator.ts"
+import { isUnspecified } from "../../protocol/Address.ts"
+import { isSession } from "../../protocol/Driver.ts"
+import { frontendText } from "../../protocol/PortBinding.ts"
+import { type RouteFrontend, reroute } from "../../relay/Relay.ts"
 import {
   eachRoute,
   LiveSessions,
@@ -19,7 +19,8 @@ import {
   type MapperContext,
   type MapperServices,
   mapperContext
-} from "./MapperContext.ts"
+} from "../MapperContext.ts"
+import { type LostRecord, recordedState, type Stored, type StoreError } from "../MappingStore.ts"
 import {
   frontendKey,
   isConflicted,
@@ -31,14 +32,13 @@ import {
   nextStatus,
   noResources,
   sameBackend
-} from "./Mapping.ts"
-import { type LostRecord, recordedState, type Stored, type StoreError } from "./MappingStore.ts"
-import { planAgain, resourcesOf, type Served } from "./Plan.ts"
-import { changing, claimantOf, portsInCluster, wantedAgain } from "./PortScope.ts"
+} from "../model/Mapping.ts"
+import { planAgain, resourcesOf, type Served } from "../plan/Plan.ts"
+import { isMember, respread, servicesOf } from "../plan/Services.ts"
+import { orphansOf, takeFrontend, withFrontend } from "../plan/Standby.ts"
+import { changing, claimantOf, portsInCluster, wantedAgain } from "../steps/PortScope.ts"
+import { recordShares, reshare, rulesOfShares, takeShare } from "../steps/Reshare.ts"
 import { readBack } from "./ReadBack.ts"
-import { recordShares, reshare, rulesOfShares, takeShare } from "./Reshare.ts"
-import { isMember, respread, servicesOf } from "./Services.ts"
-import { orphansOf, takeFrontend, withFrontend } from "./Standby.ts"
 
 export interface Restored {
   readonly live: number

@@ -3,13 +3,13 @@
  * it holds. `MappingStore` has what must survive the process.
  */
 import { Context, Effect, Layer, Semaphore } from "effect"
-import type { Rule } from "../firewall/Firewall.ts"
-import type { Hold } from "../ports/PortAllocator.ts"
-import { type Address, covers } from "../protocol/Address.ts"
-import { type Endpoint, frontendText, type Labels } from "../protocol/PortBinding.ts"
-import { type Protocol, protocolNumber } from "../protocol/Protocol.ts"
-import type { SlotShare } from "../protocol/Slots.ts"
-import type { Route } from "../relay/Relay.ts"
+import type { Rule } from "../../firewall/Firewall.ts"
+import type { Hold } from "../../ports/PortAllocator.ts"
+import { type Address, covers } from "../../protocol/Address.ts"
+import { type Endpoint, frontendText, type Labels } from "../../protocol/PortBinding.ts"
+import { type Protocol, protocolNumber } from "../../protocol/Protocol.ts"
+import type { SlotShare } from "../../protocol/Slots.ts"
+import type { Route } from "../../relay/Relay.ts"
 import { idleLabel, type Mode } from "./Labels.ts"
 
 export interface Mapping {

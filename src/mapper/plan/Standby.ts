@@ -4,7 +4,6 @@
  * releases it. Pure; `Apply` carries it out.
  */
 import { Result } from "effect"
-import type { MapperContext } from "./MapperContext.ts"
 import {
   frontendKey,
   isConflicted,
@@ -13,8 +12,8 @@ import {
   type Mappings,
   noResources,
   type Resources
-} from "./Mapping.ts"
-import { planAgain, resourcesOf, type Served } from "./Plan.ts"
+} from "../model/Mapping.ts"
+import { type Capabilities, planAgain, resourcesOf, type Served } from "./Plan.ts"
 
 type State = Mappings["Service"]
 
@@ -68,7 +67,7 @@ export interface Succession {
 
 /** What follows when these entries are released together. */
 export const successionsOf = (
-  { mappings, capabilities }: MapperContext,
+  { mappings, capabilities }: { readonly mappings: State; readonly capabilities: Capabilities },
   released: ReadonlyArray<MappingEntry>
 ): ReadonlyArray<Succession> =>
   released.flatMap((from): ReadonlyArray<Succession> => {

@@ -3,17 +3,17 @@
  * Recorded with the mapping, and ends with it.
  */
 import { Effect, Result, Schema } from "effect"
-import type { DrainRequest } from "../protocol/Driver.ts"
-import { followedContainer, followedInterface } from "../protocol/FollowLabels.ts"
-import type { PortBinding } from "../protocol/PortBinding.ts"
-import { hostsOf, type Unpublish, unpublishText } from "../protocol/PublishSyntax.ts"
+import type { DrainRequest } from "../../protocol/Driver.ts"
+import { followedContainer, followedInterface } from "../../protocol/FollowLabels.ts"
+import type { PortBinding } from "../../protocol/PortBinding.ts"
+import { hostsOf, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
+import type { MapperContext } from "../MapperContext.ts"
+import { isConflicted, type Mapping, type MappingEntry, mappingText } from "../model/Mapping.ts"
+import type { Update } from "../plan/Change.ts"
+import { planAgain, resourcesOf } from "../plan/Plan.ts"
+import { resourcesWith, sharesAfter } from "../plan/Services.ts"
+import { changing } from "../steps/PortScope.ts"
 import { type ApplyError, apply, undoing } from "./Apply.ts"
-import type { Update } from "./Change.ts"
-import type { MapperContext } from "./MapperContext.ts"
-import { isConflicted, type Mapping, type MappingEntry, mappingText } from "./Mapping.ts"
-import { planAgain, resourcesOf } from "./Plan.ts"
-import { changing } from "./PortScope.ts"
-import { resourcesWith, sharesAfter } from "./Services.ts"
 
 /** `detail` is a sentence about the backend and its ports. */
 export class DrainRefused extends Schema.TaggedError<DrainRefused>()("DrainRefused", {

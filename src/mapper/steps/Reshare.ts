@@ -1,10 +1,10 @@
 /** Gives backends of services other slots: in the relay and the record, once the kernel has them. */
 import { Effect } from "effect"
-import type { Rule } from "../firewall/Firewall.ts"
-import { eachRoute, logFailure, type MapperContext } from "./MapperContext.ts"
-import type { MappingEntry } from "./Mapping.ts"
-import { recordEntries } from "./MappingStore.ts"
-import { type Reshare, resourcesWith } from "./Services.ts"
+import type { Rule } from "../../firewall/Firewall.ts"
+import { eachRoute, logFailure, type MapperContext } from "../MapperContext.ts"
+import { recordEntries } from "../MappingStore.ts"
+import type { MappingEntry } from "../model/Mapping.ts"
+import { type Reshare, resourcesWith } from "../plan/Services.ts"
 
 /** The rules of members with their new slots. */
 export const rulesOfShares = (shares: ReadonlyArray<Reshare>): ReadonlyArray<Rule> =>

@@ -3,19 +3,11 @@
  * same entries, groups and time give the same change, or the same refusal. `Apply` carries it out.
  */
 import { Result } from "effect"
-import { flowsOfNarrowed } from "../firewall/Conntrack.ts"
-import { type Hold, PortAllocated } from "../ports/PortAllocator.ts"
-import { type GroupsError, isSession } from "../protocol/Driver.ts"
-import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
-import {
-  type Claim,
-  claimsOf,
-  evictableOf,
-  holdersInTheWay,
-  isAbandoned,
-  type PlannedGroup
-} from "./Claims.ts"
-import { ownLabels, type Policy, policyText } from "./Labels.ts"
+import { flowsOfNarrowed } from "../../firewall/Conntrack.ts"
+import { type Hold, PortAllocated } from "../../ports/PortAllocator.ts"
+import { type GroupsError, isSession } from "../../protocol/Driver.ts"
+import { frontendText, type PortRequest } from "../../protocol/PortBinding.ts"
+import { ownLabels, type Policy, policyText } from "../model/Labels.ts"
 import {
   isConflicted,
   isPending,
@@ -30,7 +22,15 @@ import {
   sameBackend,
   takeOver,
   takesTraffic
-} from "./Mapping.ts"
+} from "../model/Mapping.ts"
+import {
+  type Claim,
+  claimsOf,
+  evictableOf,
+  holdersInTheWay,
+  isAbandoned,
+  type PlannedGroup
+} from "./Claims.ts"
 import { resourcesOf, type Served } from "./Plan.ts"
 import {
   areFellows,

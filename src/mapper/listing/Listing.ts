@@ -1,16 +1,23 @@
 /** What `ListPorts` lists of each mapping: what this process knows, and what the kernel and the relay have counted. */
 import { Clock, Effect } from "effect"
-import type { Bytes } from "../firewall/ByteCounter.ts"
-import { type Counted, type Rule, redirectsNothing } from "../firewall/Firewall.ts"
-import type { ListedMapping } from "../protocol/Driver.ts"
-import { noLimits, type RefusalReason, type Refused } from "../protocol/Limits.ts"
-import type { Endpoint } from "../protocol/PortBinding.ts"
-import { protocolNumber } from "../protocol/Protocol.ts"
-import type { RelayCount } from "../relay/Relay.ts"
-import { idleLabel, idleStates } from "./Labels.ts"
-import { containerOf, type MapperContext } from "./MapperContext.ts"
-import { frontendKey, isConflicted, isStale, type Mapping, type MappingEntry, memberKey } from "./Mapping.ts"
-import { nameOf } from "./Services.ts"
+import type { Bytes } from "../../firewall/ByteCounter.ts"
+import { type Counted, type Rule, redirectsNothing } from "../../firewall/Firewall.ts"
+import type { ListedMapping } from "../../protocol/Driver.ts"
+import { noLimits, type RefusalReason, type Refused } from "../../protocol/Limits.ts"
+import type { Endpoint } from "../../protocol/PortBinding.ts"
+import { protocolNumber } from "../../protocol/Protocol.ts"
+import type { RelayCount } from "../../relay/Relay.ts"
+import { containerOf, type MapperContext } from "../MapperContext.ts"
+import { idleLabel, idleStates } from "../model/Labels.ts"
+import {
+  frontendKey,
+  isConflicted,
+  isStale,
+  type Mapping,
+  type MappingEntry,
+  memberKey
+} from "../model/Mapping.ts"
+import { nameOf } from "../plan/Services.ts"
 
 export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
   const { mappings, firewall, relay, byteCounter } = context

@@ -1,10 +1,10 @@
 /** Clients that wait for a backend: how long, and whether one could wake a container. Pure. */
 import { Duration } from "effect"
-import { preview } from "../protocol/GoJson.ts"
-import type { Group } from "../protocol/PortBinding.ts"
-import type { Issue } from "../protocol/RequestError.ts"
-import { isRelayed, type Route } from "../relay/Relay.ts"
-import type { Mode, Policy } from "./Labels.ts"
+import { preview } from "../../protocol/GoJson.ts"
+import type { Group } from "../../protocol/PortBinding.ts"
+import type { Issue } from "../../protocol/RequestError.ts"
+import { isRelayed, type Route } from "../../relay/Relay.ts"
+import type { Mode, Policy } from "../model/Labels.ts"
 
 /** How long a client waits for the container that it wakes, without a label. */
 export const defaultWakeTimeout = Duration.seconds(30)

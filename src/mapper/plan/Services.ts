@@ -3,10 +3,10 @@
  * slots. Pure.
  */
 import { Schema } from "effect"
-import type { Hold } from "../ports/PortAllocator.ts"
-import { endpointText, frontendText, type Labels } from "../protocol/PortBinding.ts"
-import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../protocol/Slots.ts"
-import { type Mode, type Policy, sharedPolicy } from "./Labels.ts"
+import type { Hold } from "../../ports/PortAllocator.ts"
+import { endpointText, frontendText, type Labels } from "../../protocol/PortBinding.ts"
+import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../../protocol/Slots.ts"
+import { type Mode, type Policy, sharedPolicy } from "../model/Labels.ts"
 import {
   frontendKey,
   isConflicted,
@@ -18,7 +18,7 @@ import {
   type Resources,
   type Share,
   takesTraffic
-} from "./Mapping.ts"
+} from "../model/Mapping.ts"
 import { admissionBeside } from "./Plan.ts"
 
 type State = Pick<Mappings["Service"], "colliding">

@@ -1,9 +1,9 @@
 /** What becomes of the entries that an answer names, once it was delivered or lost. */
 import { Effect } from "effect"
-import { release } from "./Apply.ts"
-import { logFailure, type MapperContext } from "./MapperContext.ts"
-import { type MappingEntry, mappingKey, nextStatus } from "./Mapping.ts"
-import { recordEntries } from "./MappingStore.ts"
+import { logFailure, type MapperContext } from "../MapperContext.ts"
+import { recordEntries } from "../MappingStore.ts"
+import { type MappingEntry, mappingKey, nextStatus } from "../model/Mapping.ts"
+import { release } from "./Release.ts"
 
 /** The answer was delivered: marks the entries that it names, and that still exist, as answered. */
 export const commit = ({ mappings, store }: MapperContext, answered: ReadonlyArray<MappingEntry>) =>

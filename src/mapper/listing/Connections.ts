@@ -1,12 +1,12 @@
 /** How many connections mappings have had, and have now: what the kernel and the relay count. */
 import { Effect } from "effect"
-import type { ConntrackError } from "../firewall/Conntrack.ts"
-import type { FirewallError } from "../firewall/Firewall.ts"
-import type { Connections } from "../protocol/Driver.ts"
-import type { ReleasedBinding } from "../protocol/PortBinding.ts"
-import { releasedBy } from "./Claims.ts"
+import type { ConntrackError } from "../../firewall/Conntrack.ts"
+import type { FirewallError } from "../../firewall/Firewall.ts"
+import type { Connections } from "../../protocol/Driver.ts"
+import type { ReleasedBinding } from "../../protocol/PortBinding.ts"
+import type { MapperContext } from "../MapperContext.ts"
+import { releasedBy } from "../plan/Claims.ts"
 import { carrierKey } from "./Listing.ts"
-import type { MapperContext } from "./MapperContext.ts"
 
 /** See `Driver.connectionsOf`. Those that began are counted from zero wherever a mapping is led anew. */
 export const connectionsOf = Effect.fnUntraced(function* (
