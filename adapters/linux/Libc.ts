@@ -1,11 +1,13 @@
 /**
  * The C library, as far as this package calls it outside the relay's threads (see `Koffi.ts`).
  * A call takes numbers and byte arrays, and returns what the C function returns, or the negated `errno`.
- * Constants are those of Linux on x86-64 and AArch64, which are equal but for the number of bpf(2).
  */
 import { getSystemErrorName } from "node:util"
 import { Schema } from "effect"
+import { ENOSYS, F_DUPFD_CLOEXEC } from "./Constants.ts"
 import { koffi as loadKoffi } from "./Koffi.ts"
+
+export * from "./Constants.ts"
 
 /** A system call that failed; `code` is the name of the `errno`, `detail` the C library's text for it. */
 export class Errno extends Schema.TaggedError<Errno>()("Errno", {
@@ -91,78 +93,11 @@ export interface Libc {
   readonly errno: (syscall: string, result: number) => Errno
 }
 
-export const AF_UNIX = 1
-export const AF_INET = 2
-export const AF_INET6 = 10
-export const AF_NETLINK = 16
-export const SOCK_STREAM = 1
-export const SOCK_DGRAM = 2
-export const SOCK_RAW = 3
-export const SOCK_SEQPACKET = 5
-export const SOCK_NONBLOCK = 0o4000
-export const SOCK_CLOEXEC = 0o2000000
-export const SOL_SOCKET = 1
-export const SO_REUSEADDR = 2
-export const SO_SNDBUF = 7
-export const SO_RCVBUF = 8
-export const SO_KEEPALIVE = 9
-export const SO_LINGER = 13
-export const SO_PEERCRED = 17
-export const SO_ATTACH_FILTER = 26
-export const SO_DETACH_FILTER = 27
-export const SO_SNDBUFFORCE = 32
-export const SO_RCVBUFFORCE = 33
-export const SO_PROTOCOL = 38
-export const SO_ATTACH_BPF = 50
-export const IPPROTO_IP = 0
-export const IP_PKTINFO = 8
-export const IP_MINTTL = 21
-export const IPPROTO_TCP = 6
-export const TCP_NODELAY = 1
-export const TCP_KEEPIDLE = 4
-export const TCP_KEEPINTVL = 5
-export const IPPROTO_IPV6 = 41
-export const IPV6_V6ONLY = 26
-export const IPV6_RECVPKTINFO = 49
-export const IPV6_MINHOPCOUNT = 73
-export const SOL_NETLINK = 270
-export const SCM_RIGHTS = 1
-export const MSG_CTRUNC = 0x8
-export const MSG_TRUNC = 0x20
-export const MSG_DONTWAIT = 0x40
-export const MSG_NOSIGNAL = 0x4000
-export const MSG_CMSG_CLOEXEC = 0x40000000
-
-const F_DUPFD_CLOEXEC = 1030
-
-export const EPERM = 1
-export const ENOENT = 2
-export const EINTR = 4
-export const EAGAIN = 11
-export const ENOMEM = 12
-export const EACCES = 13
-export const EBUSY = 16
-export const EEXIST = 17
-export const EINVAL = 22
-export const ENFILE = 23
-export const EMFILE = 24
-export const EPIPE = 32
-export const ENAMETOOLONG = 36
-export const ENOSYS = 38
-export const ENOTEMPTY = 39
-export const EMSGSIZE = 90
-export const EPROTONOSUPPORT = 93
-export const ESOCKTNOSUPPORT = 94
-export const EOPNOTSUPP = 95
-export const EAFNOSUPPORT = 97
-export const EADDRINUSE = 98
-export const EADDRNOTAVAIL = 99
-export const ECONNRESET = 104
-export const ENOBUFS = 105
-export const ECONNREFUSED = 111
-
 /** Whether the host's byte order is little-endian, as the flag of `DataView`'s methods. */
 export const hostLittleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
+
+/** A C `int` or `socklen_t`. */
+export const int32 = (value: number): Uint8Array => new Uint8Array(Int32Array.of(value).buffer)
 
 /** The C library, loaded at first use, so that commands that don't need it start without it. */
 export const libc = (): Libc => {

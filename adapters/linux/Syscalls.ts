@@ -8,6 +8,8 @@
 import { workerData } from "node:worker_threads"
 import { koffi as load } from "./Koffi.ts"
 
+export * from "./Constants.ts"
+
 const { loadedBy } = workerData as { readonly loadedBy: string }
 const koffi = load(loadedBy)
 const library = koffi.load(null)
@@ -52,51 +54,25 @@ export const addressOf = (buffer: ArrayBuffer): number => Number(koffi.address(n
 const errnoView = new Int32Array(koffi.view(library.func("__errno_location", "void *", [])(), 4))
 export const errno = (): number => errnoView[0] ?? 0
 
-export const EEXIST = 17
-export const EINVAL = 22
-export const EAGAIN = 11
-export const ENOMEM = 12
 export const EIO = 5
-export const ENFILE = 23
-export const EMFILE = 24
-export const EMSGSIZE = 90
-export const ENOBUFS = 105
-export const ECONNREFUSED = 111
 export const EISCONN = 106
 export const EALREADY = 114
 export const EINPROGRESS = 115
 
-export const AF_INET = 2
-export const AF_INET6 = 10
-export const SOCK_STREAM = 1
-export const SOCK_DGRAM = 2
-export const SOCK_RAW = 3
 /** `SOCK_NONBLOCK | SOCK_CLOEXEC`, which are also `O_NONBLOCK | O_CLOEXEC`. */
 export const NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 export const SHUT_WR = 1
 
-export const SOL_SOCKET = 1
-export const SO_KEEPALIVE = 9
-export const SO_LINGER = 13
-export const IPPROTO_IP = 0
 export const IPPROTO_ICMP = 1
 export const SOL_RAW = 255
 export const ICMP_FILTER = 1
-export const IP_PKTINFO = 8
 /** For IPv4 and for IPv6. */
 export const SO_ORIGINAL_DST = 80
-export const IPPROTO_TCP = 6
-export const TCP_NODELAY = 1
-export const TCP_KEEPIDLE = 4
-export const TCP_KEEPINTVL = 5
 export const IPPROTO_UDP = 17
 export const UDP_SEGMENT = 103
-export const IPPROTO_IPV6 = 41
 export const IPV6_PKTINFO = 50
 export const IPPROTO_ICMPV6 = 58
 export const ICMP6_FILTER = 1
 
-export const MSG_DONTWAIT = 0x40
-export const MSG_NOSIGNAL = 0x4000
 export const SPLICE_MOVE_NONBLOCK = 3
 export const F_SETPIPE_SZ = 1031

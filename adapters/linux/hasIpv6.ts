@@ -1,13 +1,9 @@
 /** Whether this network namespace has IPv6: a socket can be bound to `::` even where it is disabled. */
-import { readFileSync } from "node:fs"
+import { readText } from "../node/FileText.ts"
 
 /** False where the kernel has no IPv6, or it is disabled and no interface has an address by a setting of its own. */
 export const hasIpv6 = (): boolean => {
-  try {
-    const addresses = readFileSync("/proc/net/if_inet6", "utf8")
-    const disabled = readFileSync("/proc/sys/net/ipv6/conf/all/disable_ipv6", "utf8")
-    return addresses !== "" || disabled.trim() !== "1"
-  } catch {
-    return false
-  }
+  const addresses = readText("/proc/net/if_inet6")
+  const disabled = readText("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+  return addresses !== undefined && disabled !== undefined && (addresses !== "" || disabled.trim() !== "1")
 }

@@ -7,11 +7,11 @@
  * run; and for a flow that began before this process listened, the bytes after the last dump, since the kernel does
  * not report its end.
  */
-import { readFileSync } from "node:fs"
 import { Clock, Effect, Layer, Result, Scope, Semaphore } from "effect"
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
+import { readText } from "../../node/FileText.ts"
 import * as C from "../Libc.ts"
-import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
+import { NETLINK_NETFILTER, type Netlink, scopedNetlink } from "../netlink/Netlink.ts"
 import { openDump } from "../netlink/NetlinkDump.ts"
 import { flowsOfStatus, IPS_DST_NAT, NFNLGRP_CONNTRACK_DESTROY, readFlow } from "./ConntrackMessages.ts"
 import { makeAccounting } from "./FlowAccounting.ts"
@@ -33,27 +33,20 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
 
     /** Reads the ends reported so far. If the kernel dropped some, those flows count as last seen. */
     const takeEnds = () => {
-      for (;;) {
-        const received = ends?.receive()
-        if (received === undefined) return
-        if (Result.isFailure(received)) {
-          if (received.failure.errno !== C.ENOBUFS) return
-          continue
-        }
-        for (const message of received.success) {
-          const flow = readFlow(message)
-          if (flow !== undefined) accounting.ended(flow)
-        }
-        return
+      let received = ends?.receive()
+      while (received !== undefined && Result.isFailure(received)) {
+        if (received.failure.errno !== C.ENOBUFS) return
+        received = ends?.receive()
+      }
+      for (const message of received?.success ?? []) {
+        const flow = readFlow(message)
+        if (flow !== undefined) accounting.ended(flow)
       }
     }
 
     const listen = Effect.gen(function* () {
       if (ends !== undefined) return
-      const netlink = yield* Effect.acquireRelease(
-        Effect.fromResult(openNetlink(libc, NETLINK_NETFILTER)),
-        ({ close }) => Effect.sync(close)
-      )
+      const netlink = yield* scopedNetlink(libc, NETLINK_NETFILTER)
       const filtered = attachFlowFilter(libc, netlink.fd)
       if (filtered < 0) return yield* libc.errno("setsockopt", filtered)
       yield* Effect.fromResult(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))
@@ -96,10 +89,4 @@ export const layer: Layer.Layer<ByteCounter, C.Errno> = Layer.effect(
 
 const redirectedFlows = flowsOfStatus(IPS_DST_NAT, IPS_DST_NAT)
 
-const countsBytes = (): boolean => {
-  try {
-    return readFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", "latin1").trim() === "1"
-  } catch {
-    return false
-  }
-}
+const countsBytes = (): boolean => readText("/proc/sys/net/netfilter/nf_conntrack_acct")?.trim() === "1"

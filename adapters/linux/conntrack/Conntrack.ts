@@ -2,7 +2,6 @@
  * `Conntrack` through netlink: finds flows by dumps that the kernel filters, and deletes them by tuple and id, so
  * that it deletes exactly the flow that it looked at.
  */
-import { readFileSync } from "node:fs"
 import { Duration, Effect, Layer, Result } from "effect"
 import {
   Conntrack,
@@ -14,18 +13,18 @@ import { Firewall, type FirewallError, type RefusedFlow } from "../../../src/fir
 import { fromOctets, isUnspecified } from "../../../src/protocol/Address.ts"
 import { frontendText } from "../../../src/protocol/PortBinding.ts"
 import { protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
+import { readText } from "../../node/FileText.ts"
 import * as C from "../Libc.ts"
 import { type IsLocal, readLocal } from "../netlink/LocalAddresses.ts"
-import { NETLINK_NETFILTER, NETLINK_ROUTE, openNetlink, type Request } from "../netlink/Netlink.ts"
+import { NETLINK_NETFILTER, NETLINK_ROUTE, type Request, scopedNetlink } from "../netlink/Netlink.ts"
 import { openDump } from "../netlink/NetlinkDump.ts"
 import {
   type Flow,
   type FlowName,
+  flowFamily,
   flowsAnsweredBy,
   flowsTo,
   NFNL_SUBSYS_CTNETLINK,
-  NFPROTO_IPV4,
-  NFPROTO_IPV6,
   nameOf,
   readFlow,
   writeDelete
@@ -43,10 +42,8 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
   Effect.gen(function* () {
     const libc = C.libc()
     const firewall = yield* Firewall
-    const socket = (protocol: number) =>
-      Effect.acquireRelease(Effect.fromResult(openNetlink(libc, protocol)), ({ close }) => Effect.sync(close))
-    const netlink = yield* socket(NETLINK_NETFILTER)
-    const routes = yield* socket(NETLINK_ROUTE)
+    const netlink = yield* scopedNetlink(libc, NETLINK_NETFILTER)
+    const routes = yield* scopedNetlink(libc, NETLINK_ROUTE)
     const dump = yield* openDump(libc, NETLINK_NETFILTER)
     const scope = yield* Effect.scope
 
@@ -144,25 +141,15 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
       const byAddress = Map.groupBy(backends, ({ protocol, backend }) => `${protocol} ${backend.address.key}`)
       for (const [first, ...more] of byAddress.values()) {
         if (first === undefined) continue
-        const {
-          protocol,
-          backend: { address }
-        } = first
+        const protocol = protocolNumber[first.protocol]
+        const { family, octets } = first.backend.address
         const ports = new Set([first, ...more].map(({ backend }) => backend.port))
-        yield* dump(
-          flowsAnsweredBy(
-            address.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
-            protocolNumber[protocol],
-            address.octets
-          ),
-          (message) => {
-            const flow = readFlow(message)
-            if (flow === undefined || flow.isClosed || flow.reply.protocol !== protocolNumber[protocol])
-              return
-            const { source, sourcePort } = flow.reply
-            if (ports.has(sourcePort) && sameOctets(source, address.octets)) open++
-          }
-        )
+        yield* dump(flowsAnsweredBy(flowFamily[family], protocol, octets), (message) => {
+          const flow = readFlow(message)
+          if (flow === undefined || flow.isClosed || flow.reply.protocol !== protocol) return
+          const { source, sourcePort } = flow.reply
+          if (ports.has(sourcePort) && sameOctets(source, octets)) open++
+        })
       }
       return open
     })
@@ -209,7 +196,7 @@ const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Requ
       const alone = own.every((other) => other.host.key === first.host.key) && !isUnspecified(first.host)
       return [
         flowsTo(
-          first.host.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+          flowFamily[first.host.family],
           protocolNumber[first.protocol],
           port,
           alone ? first.host.octets : undefined
@@ -219,10 +206,4 @@ const requestsFor = (frontends: ReadonlyArray<FlowFrontend>): ReadonlyArray<Requ
   )
 
 /** Skips the search on a host without flows; searches if the number of flows is unknown. */
-const noFlows = (): boolean => {
-  try {
-    return readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "latin1").trim() === "0"
-  } catch {
-    return false
-  }
-}
+const noFlows = (): boolean => readText("/proc/sys/net/netfilter/nf_conntrack_count")?.trim() === "0"

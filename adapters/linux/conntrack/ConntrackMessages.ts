@@ -3,6 +3,7 @@
  * kernel filters dumps by tuple since 5.8 and by status since 5.15; an older one returns more, so the caller
  * filters again.
  */
+import { AF_INET, AF_INET6 } from "../Libc.ts"
 import type { Batch, Request } from "../netlink/Netlink.ts"
 import {
   eachAttribute,
@@ -16,10 +17,10 @@ export const NFNLGRP_CONNTRACK_DESTROY = 3
 const IPCTNL_MSG_CT_GET = 1
 const IPCTNL_MSG_CT_DELETE = 2
 
+const NFPROTO_UNSPEC = 0
+export const NFPROTO_IPV4 = AF_INET
 /** The kernel uses the numbers of address families for the families of flows. */
-export const NFPROTO_UNSPEC = 0
-export const NFPROTO_IPV4 = 2
-export const NFPROTO_IPV6 = 10
+export const flowFamily = { 4: NFPROTO_IPV4, 6: AF_INET6 } as const
 
 export const IPS_SEEN_REPLY = 1 << 1
 export const IPS_DST_NAT = 1 << 5

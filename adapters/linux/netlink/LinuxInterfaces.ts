@@ -11,7 +11,7 @@ import {
 } from "../../../src/ports/InterfaceAddresses.ts"
 import { type Address, fromOctets, isLinkLocal } from "../../../src/protocol/Address.ts"
 import * as C from "../Libc.ts"
-import { NETLINK_ROUTE, type Netlink, openNetlink } from "./Netlink.ts"
+import { NETLINK_ROUTE, type Netlink, scopedNetlink } from "./Netlink.ts"
 import { findAttribute, type Message } from "./NetlinkMessage.ts"
 
 const RTM_GETLINK = 18
@@ -35,10 +35,7 @@ const IFA_F_TENTATIVE = 0x40
 
 /** In the network namespace of the calling thread. */
 export const layer: Layer.Layer<InterfaceAddresses> = Layer.sync(InterfaceAddresses, () => {
-  const open = Effect.acquireRelease(
-    Effect.suspend(() => Effect.fromResult(openNetlink(C.libc(), NETLINK_ROUTE))),
-    ({ close }) => Effect.sync(close)
-  ).pipe(Effect.mapError(failed))
+  const open = Effect.mapError(scopedNetlink(C.libc(), NETLINK_ROUTE), failed)
   const current = Effect.flatMap(open, (netlink) =>
     Effect.mapError(Effect.fromResult(readInterfaces(netlink)), failed)
   ).pipe(Effect.scoped)

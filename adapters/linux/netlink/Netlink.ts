@@ -5,7 +5,7 @@
  * when the call returns, and the kernel makes the next part of a dump during the read of the last one.
  * Sources: netlink(7), net/netfilter/nfnetlink.c.
  */
-import { Result } from "effect"
+import { Effect, Result, type Scope } from "effect"
 import * as C from "../Libc.ts"
 import {
   errnoOf,
@@ -100,11 +100,8 @@ export const openNetlink = (
   const fd = inherited ?? libc.socket(C.AF_NETLINK, C.SOCK_RAW | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, protocol)
   if (fd < 0) return Result.fail(libc.errno("socket", fd))
 
-  const number = new Uint8Array(4)
-  const setNumber = (level: number, name: number, value: number): number => {
-    new DataView(number.buffer).setUint32(0, value, C.hostLittleEndian)
-    return libc.setsockopt(fd, level, name, number, 4)
-  }
+  const setNumber = (level: number, name: number, value: number): number =>
+    libc.setsockopt(fd, level, name, C.int32(value), 4)
   /** Ignores the host's limit where this process may; else the kernel caps the size at it. */
   const setBuffer = (forced: number, usual: number, length: number) => {
     if (setNumber(C.SOL_SOCKET, forced, length) < 0) setNumber(C.SOL_SOCKET, usual, length)
@@ -114,18 +111,16 @@ export const openNetlink = (
   setNumber(C.SOL_NETLINK, NETLINK_CAP_ACK, 1)
   setNumber(C.SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
-  const bound = inherited === undefined ? bindAddress(libc, fd) : portIdOf(libc, fd)
-  if (bound < 0) {
+  const portId = inherited === undefined ? bindAddress(libc, fd) : portIdOf(libc, fd)
+  if (portId < 0) {
     libc.close(fd)
-    return Result.fail(libc.errno("bind", bound))
+    return Result.fail(libc.errno("bind", portId))
   }
-  const portId = bound
 
   const writer = new MessageWriter()
   const incoming = new Uint8Array(datagramLength)
   const sender = new Uint8Array(sizeOfAddress)
   const senderView = new DataView(sender.buffer)
-  const senderLength = new Uint8Array(4)
   let sequence = 1
   let sendable = sendBuffer
 
@@ -143,15 +138,8 @@ export const openNetlink = (
   /** The next datagram from the kernel, valid until the next call; or a negated `errno`. */
   const receiveDatagram = (): Uint8Array | number => {
     for (;;) {
-      new DataView(senderLength.buffer).setUint32(0, sizeOfAddress, C.hostLittleEndian)
-      const length = libc.recvfrom(
-        fd,
-        incoming,
-        datagramLength,
-        C.MSG_DONTWAIT | C.MSG_TRUNC,
-        sender,
-        senderLength
-      )
+      const flags = C.MSG_DONTWAIT | C.MSG_TRUNC
+      const length = libc.recvfrom(fd, incoming, datagramLength, flags, sender, C.int32(sizeOfAddress))
       if (length === -C.EINTR) continue
       if (length < 0) return length
       if (length > datagramLength) return -C.EMSGSIZE
@@ -316,6 +304,13 @@ export const openNetlink = (
   })
 }
 
+/** Closed with the scope. */
+export const scopedNetlink = (libc: C.Libc, protocol: number): Effect.Effect<Netlink, C.Errno, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => Effect.fromResult(openNetlink(libc, protocol))),
+    ({ close }) => Effect.sync(close)
+  )
+
 const copyOf = (message: Message): Message => ({ ...message, body: message.body.slice() })
 
 /** struct sockaddr_nl: family, port id, groups. */
@@ -331,8 +326,6 @@ export const bindAddress = (libc: C.Libc, fd: number): number => {
 
 const portIdOf = (libc: C.Libc, fd: number): number => {
   const address = new Uint8Array(sizeOfAddress)
-  const length = new Uint8Array(4)
-  new DataView(length.buffer).setUint32(0, sizeOfAddress, C.hostLittleEndian)
-  const named = libc.getsockname(fd, address, length)
+  const named = libc.getsockname(fd, address, C.int32(sizeOfAddress))
   return named < 0 ? named : new DataView(address.buffer).getUint32(4, C.hostLittleEndian)
 }

@@ -42,13 +42,11 @@ export const openDump = Effect.fnUntraced(function* (
   const writer = new MessageWriter()
   const incoming = new Uint8Array(datagramLength)
   const sender = new Uint8Array(addressLength)
-  const senderLength = new Uint8Array(4)
   let sequence = 0
 
   const receive = () => {
-    new DataView(senderLength.buffer).setUint32(0, addressLength, C.hostLittleEndian)
     const flags = C.MSG_DONTWAIT | C.MSG_TRUNC
-    return libc.recvfromLater(fd, incoming, datagramLength, flags, sender, senderLength)
+    return libc.recvfromLater(fd, incoming, datagramLength, flags, sender, C.int32(addressLength))
   }
 
   const dumpOnce = async (

@@ -7,8 +7,9 @@
  * Source: docs.docker.com/engine/network/packet-filtering-firewalls; iptables(8), iptables-extensions(8).
  */
 import { execFile } from "node:child_process"
-import * as Fs from "node:fs"
 import { Effect } from "effect"
+import { readText } from "../../node/FileText.ts"
+import { findCommand, usualPlaces } from "./NftCommand.ts"
 import { type AcceptMark, markText } from "./Ruleset.ts"
 
 /** For `serve --watch` without an explicit mark: a bit that no well-known network software uses for itself. */
@@ -122,29 +123,17 @@ const commands = (): ReadonlyArray<string> =>
     { command: "iptables", names: "/proc/net/ip_tables_names" },
     { command: "ip6tables", names: "/proc/net/ip6_tables_names" }
   ].flatMap(({ command, names }) => {
-    const legacy = hasFilterTable(names) && isInstalled(`${command}-legacy`) ? [`${command}-legacy`] : []
+    const hasTable = /^filter$/m.test(readText(names) ?? "")
+    const legacy = hasTable && isInstalled(`${command}-legacy`) ? [`${command}-legacy`] : []
     if (isInstalled(`${command}-nft`)) return [`${command}-nft`, ...legacy]
     return legacy.length > 0 ? legacy : isInstalled(command) ? [command] : []
   })
 
-const hasFilterTable = (path: string): boolean => {
-  try {
-    return /^filter$/m.test(Fs.readFileSync(path, "utf8"))
-  } catch {
-    return false
-  }
-}
-
-const places = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
-
-const isInstalled = (command: string): boolean =>
-  [...(process.env["PATH"] ?? "").split(":"), ...places].some(
-    (folder) => folder !== "" && Fs.existsSync(`${folder}/${command}`)
-  )
+const isInstalled = (command: string): boolean => findCommand(command) !== undefined
 
 const run = (command: string, args: ReadonlyArray<string>): Promise<string> =>
   new Promise((resolve, reject) => {
-    const env = { LC_ALL: "C", PATH: `${process.env["PATH"] ?? ""}:${places.join(":")}` }
+    const env = { LC_ALL: "C", PATH: `${process.env["PATH"] ?? ""}:${usualPlaces.join(":")}` }
     execFile(command, ["-w", "5", ...args], { env, timeout: 10_000 }, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout)
       const words = stderr.trim().split("\n")[0] || error.message

@@ -1,28 +1,23 @@
-/** The `nft` command, run as a child process: it loads a table from text, in one transaction. */
+/** Finds commands, and runs `nft` as a child process: it loads a table from text, in one transaction. */
 import { spawn } from "node:child_process"
 import { accessSync, constants } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
+import { attempt } from "../sockets/SocketHolder.ts"
 
 /** A child that takes longer is killed; the caller must check whether its transaction was committed. */
 const longestMillis = 10_000
 
-const usualPlaces = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
+/** Where administrators' commands are, which are seldom on the `PATH` of users other than root. */
+export const usualPlaces = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
 
-/** The path of `nft`, which is seldom on the `PATH` of users other than root. */
-export const findNft = (path: string): string | undefined =>
-  [...path.split(":"), ...usualPlaces]
+/** The file of a command; `undefined` if it is not installed. */
+export const findCommand = (name: string): string | undefined =>
+  [...(process.env["PATH"] ?? "").split(":"), ...usualPlaces]
     .filter((folder) => folder !== "")
-    .map((folder) => join(folder, "nft"))
-    .find((file) => {
-      try {
-        accessSync(file, constants.X_OK)
-        return true
-      } catch {
-        return false
-      }
-    })
+    .map((folder) => join(folder, name))
+    .find((file) => attempt(() => accessSync(file, constants.X_OK) ?? true))
 
 export const loadByNft = (nft: string, operation: string, text: string): Effect.Effect<void, FirewallError> =>
   Effect.callback<void, FirewallError>((resume) => {

@@ -10,7 +10,7 @@ import type { FirewallError } from "../../../src/firewall/Firewall.ts"
 import * as C from "../Libc.ts"
 import type { Netlink, Refusal } from "../netlink/Netlink.ts"
 import { claimTable, isUnknownFlag, type NamespaceBusy } from "./NamespaceLock.ts"
-import { findNft } from "./NftCommand.ts"
+import { findCommand } from "./NftCommand.ts"
 import { compile, type Definition, writeDefinition, writeServices } from "./NftDefinition.ts"
 import { tableErrors } from "./NftErrors.ts"
 import {
@@ -71,7 +71,7 @@ export const openTable = Effect.fnUntraced(function* (
   netlink: Netlink
 ): Effect.fn.Return<NftTable, FirewallError | NamespaceBusy, Scope.Scope> {
   const { failed, failedBy } = tableErrors(table.name)
-  const nft = findNft(process.env["PATH"] ?? "")
+  const nft = findCommand("nft")
   if (nft === undefined)
     return yield* failed("loading", "Unsupported", "nft is not installed (Debian's package nftables)")
   const found = yield* Effect.fromResult(

@@ -30,9 +30,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
   writePort(frontend, frontend.length - 4, port)
   const plain = (kind: "limited" | "denied" | "rate" | "overrate" | "loopback"): Element => ({
     set: setOf(kind, scope, host.family),
-    key: frontend,
-    last: undefined,
-    data: undefined
+    key: frontend
   })
 
   if (rule._tag === "Guard") return [plain("loopback")]
@@ -46,9 +44,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
     if (isRelayed(protocol))
       elements.push({
         set: setOf("hairpin", scope, host.family),
-        key: concat(frontend, address.octets),
-        last: undefined,
-        data: undefined
+        key: concat(frontend, address.octets)
       })
     if (rule.rate !== undefined) elements.push({ ...plain("rate"), rate: rule.rate }, plain("overrate"))
   }
@@ -58,8 +54,7 @@ export const elementsOf = (rule: Rule): ReadonlyArray<Element> => {
       elements.push({
         set: setOf("allowed", scope, host.family),
         key: concat(frontend, octetsOf(IpNetwork.firstAddress(network))),
-        last: concat(frontend, octetsOf(IpNetwork.lastAddress(network))),
-        data: undefined
+        last: concat(frontend, octetsOf(IpNetwork.lastAddress(network)))
       })
   }
   return elements
@@ -72,13 +67,11 @@ const redirections = (
   frontend: Uint8Array,
   data: Uint8Array
 ): ReadonlyArray<Element> => {
-  if (share === undefined)
-    return [{ set: setOf("redirect", scope, family), key: frontend, last: undefined, data }]
+  if (share === undefined) return [{ set: setOf("redirect", scope, family), key: frontend, data }]
   const set = setOf(serviceKind(share), scope, family)
   return share.slots.map((slot) => ({
     set,
     key: concat(frontend, new Uint8Array(Uint32Array.of(slot).buffer)),
-    last: undefined,
     data
   }))
 }
@@ -92,7 +85,7 @@ export const refusedElement = ({ protocol, backend, client }: RefusedFlow): Elem
   writePort(key, length + 4, backend.port)
   key.set(client.address.octets, length + 8)
   writePort(key, length * 2 + 8, client.port)
-  return { set: setOf("refused", "addr", backend.address.family), key, last: undefined, data: undefined }
+  return { set: setOf("refused", "addr", backend.address.family), key }
 }
 
 /** The networks of a family, without those contained in another: ranges of a set must not overlap. */

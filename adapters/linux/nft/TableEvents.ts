@@ -1,7 +1,7 @@
 /** What other processes change in our table where the kernel lets them, by the kernel's events (nft_commit_notify). */
 import { Effect, Result, type Scope } from "effect"
 import * as C from "../Libc.ts"
-import { NETLINK_NETFILTER, type Netlink, openNetlink } from "../netlink/Netlink.ts"
+import { NETLINK_NETFILTER, type Netlink, scopedNetlink } from "../netlink/Netlink.ts"
 import { findAttribute, type Message, netfilterHeaderLength } from "../netlink/NetlinkMessage.ts"
 import { NFNL_SUBSYS_NFTABLES, NFPROTO_INET, NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM } from "./NftMessages.ts"
 
@@ -18,10 +18,7 @@ export const watchTable = Effect.fnUntraced(function* (
   table: string,
   changer: Netlink
 ): Effect.fn.Return<() => ForeignChange | undefined, C.Errno, Scope.Scope> {
-  const events = yield* Effect.acquireRelease(
-    Effect.fromResult(openNetlink(libc, NETLINK_NETFILTER)),
-    ({ close }) => Effect.sync(close)
-  )
+  const events = yield* scopedNetlink(libc, NETLINK_NETFILTER)
   yield* Effect.fromResult(events.subscribe(NFNLGRP_NFTABLES))
   const name = Buffer.from(`${table}\0`)
 

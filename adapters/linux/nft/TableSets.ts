@@ -48,8 +48,8 @@ export const serviceKinds = (["random", "source"] as const).flatMap((balance) =>
 export interface Element {
   readonly set: TableSet
   readonly key: Uint8Array
-  readonly last: Uint8Array | undefined
-  readonly data: Uint8Array | undefined
+  readonly last?: Uint8Array | undefined
+  readonly data?: Uint8Array | undefined
   /** In set `rate`: how many packets in a second it lets pass. */
   readonly rate?: number | undefined
 }

@@ -197,9 +197,7 @@ const readable = (
 /** `struct ucred`. */
 const peerOf = (libc: C.Libc, fd: number): Peer => {
   const credentials = new Uint8Array(12)
-  const length = new Uint8Array(4)
-  new DataView(length.buffer).setUint32(0, credentials.length, C.hostLittleEndian)
-  libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PEERCRED, credentials, length)
+  libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PEERCRED, credentials, C.int32(credentials.length))
   const view = new DataView(credentials.buffer)
   return { pid: view.getInt32(0, C.hostLittleEndian), uid: view.getUint32(4, C.hostLittleEndian) }
 }

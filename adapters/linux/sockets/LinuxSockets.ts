@@ -2,7 +2,6 @@
  * `HostSockets` on Linux: ip(7), ipv6(7), tcp(7), udp(7), sctp(7). It binds sockets through the C library, so that
  * an idle port needs no event loop handle, and blocks all packets of a socket before it binds it.
  */
-import { readFileSync } from "node:fs"
 import { Effect, Layer, Result } from "effect"
 import { AdoptedSockets } from "../../../src/ports/AdoptedSockets.ts"
 import { type HostSocket, HostSockets, SocketError } from "../../../src/ports/HostSockets.ts"
@@ -10,6 +9,7 @@ import type { Address } from "../../../src/protocol/Address.ts"
 import { frontendText } from "../../../src/protocol/PortBinding.ts"
 import { dynamicPorts, type PortRange, parsePortRange } from "../../../src/protocol/PortRange.ts"
 import { type Protocol, protocolNumber } from "../../../src/protocol/Protocol.ts"
+import { readText } from "../../node/FileText.ts"
 import * as C from "../Libc.ts"
 import { scopeOf, sizeOfIpv6, socketAddress } from "./SocketAddress.ts"
 import { makeAdmission, type SocketAdmission } from "./SocketAdmission.ts"
@@ -127,8 +127,7 @@ const prepare = (
   address: Uint8Array
 ): readonly [string, number] | undefined => {
   const { fd, protocol } = socket
-  const one = new Uint8Array(4)
-  new DataView(one.buffer).setInt32(0, 1, C.hostLittleEndian)
+  const one = C.int32(1)
   let result = admission.set(socket, "nothing", [])
   if (result < 0) return ["setsockopt", result]
   if (protocol !== "udp") {
@@ -151,21 +150,14 @@ const prepare = (
 /** By getsockname(2) and the socket's type: the sender of a descriptor may have mixed them up. */
 const isBoundAsSaid = (libc: C.Libc, { fd, protocol, host, port }: HostSocket): boolean => {
   const type = new Uint8Array(4)
-  if (libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PROTOCOL, type, lengthOf(type)) < 0) return false
+  if (libc.getsockopt(fd, C.SOL_SOCKET, C.SO_PROTOCOL, type, C.int32(type.length)) < 0) return false
   if (new DataView(type.buffer).getInt32(0, C.hostLittleEndian) !== protocolNumber[protocol]) return false
   const expected = socketAddress(host, port, 0)
   const found = new Uint8Array(expected.length)
-  if (libc.getsockname(fd, found, lengthOf(found)) < 0) return false
+  if (libc.getsockname(fd, found, C.int32(found.length)) < 0) return false
   // sin6_flowinfo and sin6_scope_id are not part of the requested address.
   const counts = (index: number) => expected.length !== sizeOfIpv6 || index < 4 || (index >= 8 && index < 24)
   return expected.every((byte, index) => !counts(index) || found[index] === byte)
-}
-
-/** A `socklen_t` that holds the size of an array. */
-const lengthOf = ({ length }: Uint8Array): Uint8Array => {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, length, C.hostLittleEndian)
-  return bytes
 }
 
 /** The kernel accounts the filter, which has the address of each, to the socket. */
@@ -199,17 +191,9 @@ const reasonOf = (errno: number): SocketError["reason"] => {
 }
 
 /** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none if it can't be read. */
-const readRanges = (name: string): ReadonlyArray<PortRange> => {
-  try {
-    const text = readFileSync(`/proc/sys/net/ipv4/${name}`, "utf8")
-    return text
-      .trim()
-      .replace(/\s+/, "-")
-      .split(",")
-      .flatMap((range) =>
-        Result.match(parsePortRange(range), { onFailure: () => [], onSuccess: (one) => [one] })
-      )
-  } catch {
-    return []
-  }
-}
+const readRanges = (name: string): ReadonlyArray<PortRange> =>
+  (readText(`/proc/sys/net/ipv4/${name}`) ?? "")
+    .trim()
+    .replace(/\s+/, "-")
+    .split(",")
+    .flatMap((range) => Result.getOrUndefined(parsePortRange(range)) ?? [])

@@ -1,9 +1,9 @@
 /** `struct sockaddr_in`, `sockaddr_in6` and `sockaddr_un`, as ip(7), ipv6(7) and unix(7) lay them out. */
 import { type Address, fromOctets } from "../../../src/protocol/Address.ts"
 import type { Endpoint } from "../../../src/protocol/PortBinding.ts"
-import { AF_INET, AF_INET6, AF_UNIX, hostLittleEndian, type Libc } from "../Libc.ts"
+import { AF_INET, AF_INET6, AF_UNIX, hostLittleEndian, int32, type Libc } from "../Libc.ts"
 
-export const sizeOfIpv4 = 16
+const sizeOfIpv4 = 16
 export const sizeOfIpv6 = 28
 
 /** The family and the scope in host order, the port in network order. */
@@ -21,9 +21,7 @@ export const socketAddress = (host: Address, port: number, scope: number): Uint8
 export const boundTo = (libc: Libc, fd: number): Endpoint | undefined => {
   const bytes = new Uint8Array(sizeOfIpv6)
   const view = new DataView(bytes.buffer)
-  const length = new Uint8Array(4)
-  new DataView(length.buffer).setUint32(0, bytes.length, hostLittleEndian)
-  if (libc.getsockname(fd, bytes, length) < 0) return undefined
+  if (libc.getsockname(fd, bytes, int32(bytes.length)) < 0) return undefined
   const family = view.getUint16(0, hostLittleEndian)
   if (family !== AF_INET && family !== AF_INET6) return undefined
   const octets = family === AF_INET ? bytes.slice(4, 8) : bytes.slice(8, 24)

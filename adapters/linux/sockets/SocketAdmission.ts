@@ -9,11 +9,11 @@ import type { Address, Family } from "../../../src/protocol/Address.ts"
 import {
   ENOENT,
   EPERM,
-  hostLittleEndian,
   IP_MINTTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_MINHOPCOUNT,
+  int32,
   type Libc,
   SO_DETACH_FILTER,
   SOL_SOCKET
@@ -119,11 +119,5 @@ export const makeAdmission = (libc: Libc): SocketAdmission => {
   }
 }
 
-const int = (value: number): Uint8Array => {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setInt32(0, value, hostLittleEndian)
-  return bytes
-}
-
-const noTtl = int(0)
-const highestTtl = int(255)
+const noTtl = int32(0)
+const highestTtl = int32(255)
