@@ -8,7 +8,7 @@ import { type PluginAddress, parsePluginUrl, socketAddress } from "../docker/Plu
 import { makeClient, type PluginClient } from "../docker/PluginClient.ts"
 import type { TlsFileError } from "../node/HttpClient.ts"
 import { WrongUsage } from "./failure.ts"
-import { optionalText, toggle } from "./flags.ts"
+import { type Given, optionalText, toggle } from "./flags.ts"
 import { defaultSocket, defaultState, pluginName, watchSocket } from "./options.ts"
 import { usageText } from "./presenter.ts"
 
@@ -25,15 +25,7 @@ export const clientFlags = {
   json: toggle("json", "Print one JSON document and nothing else")
 }
 
-export interface ClientFlags {
-  readonly name: string
-  readonly socket: Option.Option<string>
-  readonly url: Option.Option<string>
-  readonly tlsCa: Option.Option<string>
-  readonly tlsCert: Option.Option<string>
-  readonly tlsKey: Option.Option<string>
-  readonly json: boolean
-}
+export type ClientFlags = Given<typeof clientFlags>
 
 export const wrongUsage = (command: string, what: string): WrongUsage =>
   new WrongUsage({ message: usageText(["portmapper", command], what) })

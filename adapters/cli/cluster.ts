@@ -2,7 +2,7 @@
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { interruptedIsFailure } from "./clientFlags.ts"
-import { type ConnectionFlags, connectionFlags, connectionOf } from "./clusterFlags.ts"
+import { connectionFlags, connectionOf } from "./clusterFlags.ts"
 import { confirm, yes } from "./confirm.ts"
 import { failed, WrongUsage } from "./failure.ts"
 import { haveVariables, settings } from "./settings.ts"
@@ -18,7 +18,9 @@ const flags = {
 
 const release = Command.make("release", flags, (options) =>
   Effect.gen(function* () {
-    const connection = yield* connectionTo(options)
+    const connection = yield* Effect.fromResult(connectionOf(options))
+    if (connection === undefined)
+      return yield* new WrongUsage({ message: "cluster release: name the cluster's etcd by --cluster URL" })
     const { host } = options
     yield* confirm("cluster release", options.yes, {
       question: `This ends all claims of host ${host}: others may get its ports. If it still runs, it serves them until it notices, for a moment.\nRelease it?`,
@@ -38,14 +40,6 @@ const release = Command.make("release", flags, (options) =>
   Command.withExamples([{ command: "portmapper cluster release --cluster http://127.0.0.1:2379 --host b" }]),
   haveVariables(connectionFlags)
 )
-
-const connectionTo = Effect.fnUntraced(function* (options: ConnectionFlags) {
-  const connection = yield* Effect.fromResult(connectionOf(options))
-  return (
-    connection ??
-    (yield* new WrongUsage({ message: "cluster release: name the cluster's etcd by --cluster URL" }))
-  )
-})
 
 export const cluster = Command.make("cluster").pipe(
   Command.withDescription("What concerns all hosts of a cluster"),

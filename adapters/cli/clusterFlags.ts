@@ -3,16 +3,17 @@ import * as Os from "node:os"
 import { Duration, Effect, Option, Result } from "effect"
 import { Flag } from "effect/cli"
 import { type PortScope, parseDuration } from "../../src/mapper/model/Labels.ts"
-import { type Address, parseAddress } from "../../src/protocol/Address.ts"
+import { parseAddress } from "../../src/protocol/Address.ts"
 import { type EtcdOptions, parseEndpoints } from "../etcd/EtcdOptions.ts"
 import { unpaired, useless, WrongUsage } from "./failure.ts"
-import { optionalText, parsed } from "./flags.ts"
+import { type Given, optionalText, parsed } from "./flags.ts"
+import { givenOf } from "./settings.ts"
 
 const nameRule = "letters, digits, _, . and -, at most 64, the first a letter or digit"
 const isName = (text: string): boolean => /^[A-Za-z0-9][\w.-]{0,63}$/.test(text)
 
-const name = (option: string, metavar: string, description: string) =>
-  parsed(option, metavar, description, (text) =>
+const name = (option: string, description: string) =>
+  parsed(option, "NAME", description, (text) =>
     isName(text) ? Result.succeed(text) : Result.fail(`expected ${nameRule}`)
   )
 
@@ -45,7 +46,7 @@ export const connectionFlags = {
       (text) => Result.mapError(parseEndpoints(text), (rule) => rule.replace(`"${text}": `, ""))
     )
   ),
-  clusterName: name("cluster-name", "NAME", "The cluster's name, the prefix of its keys in etcd").pipe(
+  clusterName: name("cluster-name", "The cluster's name, the prefix of its keys in etcd").pipe(
     Flag.withDefault("default")
   ),
   clusterCa: optionalText("cluster-ca", "FILE", "What etcd's certificate must be signed by, PEM"),
@@ -76,7 +77,7 @@ export const clusterTtl = between(
 export const clusterFlags = {
   ...connectionFlags,
   clusterHost: Flag.optional(
-    name("cluster-host", "NAME", "This host's name in the cluster (the system's host name)")
+    name("cluster-host", "This host's name in the cluster (the system's host name)")
   ),
   clusterAddress: Flag.optional(
     parsed(
@@ -102,23 +103,8 @@ export const clusterFlags = {
   )
 }
 
-export interface ConnectionFlags {
-  readonly cluster: Option.Option<EtcdOptions["endpoints"]>
-  readonly clusterName: string
-  readonly clusterCa: Option.Option<string>
-  readonly clusterCert: Option.Option<string>
-  readonly clusterKey: Option.Option<string>
-  readonly clusterUser: Option.Option<string>
-  readonly clusterPasswordFile: Option.Option<string>
-}
-
-export interface ClusterFlags extends ConnectionFlags {
-  readonly clusterHost: Option.Option<string>
-  readonly clusterAddress: Option.Option<Address>
-  readonly clusterTtl: Option.Option<Duration.Duration>
-  readonly clusterAbsence: Option.Option<Duration.Duration>
-  readonly clusterScope: Option.Option<PortScope>
-}
+export type ConnectionFlags = Given<typeof connectionFlags>
+export type ClusterFlags = Given<typeof clusterFlags>
 
 export interface Connection {
   readonly name: string
@@ -136,13 +122,14 @@ export interface ClusterOptions extends Connection {
 /** The etcd that the options name, if they name one. */
 export const connectionOf = (options: ConnectionFlags): Result.Result<Connection | undefined, WrongUsage> => {
   const { clusterCa, clusterCert, clusterKey, clusterUser, clusterPasswordFile } = options
-  const given = givenOf({
-    "--cluster-ca": clusterCa,
-    "--cluster-cert": clusterCert,
-    "--cluster-key": clusterKey,
-    "--cluster-user": clusterUser,
-    "--cluster-password-file": clusterPasswordFile
-  })
+  const given = givenOf(
+    options,
+    "clusterCa",
+    "clusterCert",
+    "clusterKey",
+    "clusterUser",
+    "clusterPasswordFile"
+  )
   if (Option.isNone(options.cluster))
     return given.length === 0 ? Result.succeed(undefined) : Result.fail(useless(given, "--cluster URL"))
   const endpoints = options.cluster.value
@@ -173,22 +160,20 @@ const pairs = [
   ["--cluster-user", "--cluster-password-file"]
 ] as const
 
-const givenOf = (options: Readonly<Record<string, Option.Option<unknown>>>): ReadonlyArray<string> =>
-  Object.entries(options).flatMap(([option, value]) => (Option.isSome(value) ? [option] : []))
-
 /** The cluster that `serve` joins, if it joins one. */
 export const clusterOf = (options: ClusterFlags): Effect.Effect<ClusterOptions | undefined, WrongUsage> =>
   Effect.gen(function* () {
     const connection = yield* Effect.fromResult(connectionOf(options))
     const { clusterHost, clusterAddress, clusterTtl, clusterAbsence, clusterScope } = options
     if (connection === undefined) {
-      const given = givenOf({
-        "--cluster-host": clusterHost,
-        "--cluster-address": clusterAddress,
-        "--cluster-ttl": clusterTtl,
-        "--cluster-absence": clusterAbsence,
-        "--cluster-scope": clusterScope
-      })
+      const given = givenOf(
+        options,
+        "clusterHost",
+        "clusterAddress",
+        "clusterTtl",
+        "clusterAbsence",
+        "clusterScope"
+      )
       return given.length === 0 ? undefined : yield* useless(given, "--cluster URL")
     }
     const host = Option.getOrElse(clusterHost, Os.hostname)

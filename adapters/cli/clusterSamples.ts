@@ -1,21 +1,8 @@
 /** The cluster's part of the page `/metrics`, in Prometheus's text format. */
 import type { ClusterStatus } from "../../src/cluster/ClusterPorts.ts"
 
-interface Family {
-  readonly name: string
-  readonly type: "gauge" | "counter"
-  readonly help: string
-  readonly samples: ReadonlyArray<readonly [labels: string, value: number]>
-}
-
-export const clusterSamples = (status: ClusterStatus): string => familiesOf(status).map(familyText).join("")
-
-const familiesOf = (status: ClusterStatus): ReadonlyArray<Family> => {
-  const gauge = (name: string, help: string, value: number): Family => ({
-    ...{ name: `portmapper_cluster_${name}`, type: "gauge" as const, help },
-    samples: [["", value]]
-  })
-  return [
+export const clusterSamples = ({ counts, ...status }: ClusterStatus): string =>
+  [
     gauge("granting", "Whether this host may give out ports of the cluster", status.mayGrant ? 1 : 0),
     gauge("lease_seconds", "How long this host's lease surely lives on", (status.leaseMillis ?? 0) / 1000),
     gauge("claims", "The ports that this host has claimed by their number", status.claims),
@@ -23,29 +10,28 @@ const familiesOf = (status: ClusterStatus): ReadonlyArray<Family> => {
     gauge("free_ports", "The free ports of these blocks", status.freeOfBlocks),
     gauge("hosts_claims", "What all hosts of the cluster have claimed: ports and blocks", status.claimsOfAll),
     gauge("watch_lag_seconds", "Since when nothing is heard of the others' claims", status.lagMillis / 1000),
-    {
-      name: "portmapper_cluster_etcd_requests_total",
-      type: "counter",
-      help: "What etcd was asked, and how much of it may write",
-      samples: [
-        ['{kind="write"}', status.counts.writes],
-        ['{kind="read"}', status.counts.requests - status.counts.writes]
-      ]
-    },
-    {
-      name: "portmapper_cluster_etcd_failures_total",
-      type: "counter",
-      help: "What etcd failed to answer or refused, by reason",
-      samples: Object.entries(status.counts.failures).map(([reason, count]) => [
-        `{reason="${reason.toLowerCase()}"}`,
-        count
-      ])
-    }
-  ]
-}
+    family("etcd_requests_total", "counter", "What etcd was asked, and how much of it may write", [
+      ['{kind="write"}', counts.writes],
+      ['{kind="read"}', counts.requests - counts.writes]
+    ]),
+    family(
+      "etcd_failures_total",
+      "counter",
+      "What etcd failed to answer or refused, by reason",
+      Object.entries(counts.failures).map(([reason, count]) => [`{reason="${reason.toLowerCase()}"}`, count])
+    )
+  ].join("")
 
-const familyText = ({ name, type, help, samples }: Family): string =>
+const gauge = (name: string, help: string, value: number): string =>
+  family(name, "gauge", help, [["", value]])
+
+const family = (
+  name: string,
+  type: "gauge" | "counter",
+  help: string,
+  samples: ReadonlyArray<readonly [labels: string, value: number]>
+): string =>
   [
-    `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`,
-    ...samples.map(([labels, value]) => `${name}${labels} ${value}\n`)
+    `# HELP portmapper_cluster_${name} ${help}\n# TYPE portmapper_cluster_${name} ${type}\n`,
+    ...samples.map(([labels, value]) => `portmapper_cluster_${name}${labels} ${value}\n`)
   ].join("")

@@ -4,13 +4,9 @@ import { Effect } from "effect"
 import { Flag } from "effect/cli"
 import { wrongUsage } from "./clientFlags.ts"
 import { failed } from "./failure.ts"
+import { toggle } from "./flags.ts"
 
-export const yes = Flag.Boolean("yes").pipe(
-  Flag.withAlias("y"),
-  Flag.withDescription("Do not ask"),
-  Flag.withoutNegation,
-  Flag.withDefault(false)
-)
+export const yes = toggle("yes", "Do not ask").pipe(Flag.withAlias("y"))
 
 /** Fails with `refusal` unless `isGiven` or the answer is yes; needs a terminal. */
 export const confirm = Effect.fnUntraced(function* (

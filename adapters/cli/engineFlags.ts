@@ -3,7 +3,7 @@ import { Effect, Option, Result } from "effect"
 import { Flag } from "effect/cli"
 import { type EngineAddress, namesEngine, parseEngine, parseEngineUrl } from "../engine/EngineAddress.ts"
 import { WrongUsage } from "./failure.ts"
-import { parsed, toggle } from "./flags.ts"
+import { type Given, parsed, toggle } from "./flags.ts"
 
 export const engine = parsed(
   "engine",
@@ -12,15 +12,15 @@ export const engine = parsed(
   (text) => Result.map(parseEngineUrl(text, process.env), () => text)
 ).pipe(Flag.optional)
 
-export const trustImageLabels = toggle(
-  "trust-image-labels",
-  "Publish what an image's own labels request, too: the image's author then opens ports here"
-)
-
-export interface EngineFlags {
-  readonly engine: Option.Option<string>
-  readonly trustImageLabels: boolean
+export const engineFlags = {
+  engine,
+  trustImageLabels: toggle(
+    "trust-image-labels",
+    "Publish what an image's own labels request, too: the image's author then opens ports here"
+  )
 }
+
+type EngineFlags = Pick<Given<typeof engineFlags>, "engine">
 
 export const engineOf = (options: EngineFlags): Effect.Effect<EngineAddress, WrongUsage> =>
   Effect.fromResult(
@@ -31,5 +31,5 @@ export const engineOf = (options: EngineFlags): Effect.Effect<EngineAddress, Wro
   )
 
 /** Whether the options or the environment name an Engine. */
-export const isEngineNamed = ({ engine }: Pick<EngineFlags, "engine">): boolean =>
+export const isEngineNamed = ({ engine }: EngineFlags): boolean =>
   namesEngine(Option.getOrUndefined(engine), process.env)

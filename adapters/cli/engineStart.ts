@@ -6,12 +6,9 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { hasCode } from "../node/Sqlite.ts"
-import { writePrivateUnsafe } from "../node/StateDirectory.ts"
+import { readIfThereUnsafe } from "../node/FileText.ts"
+import { writeAtomicallyUnsafe } from "../node/StateDirectory.ts"
 import { type CommandFailed, failed } from "./failure.ts"
-
-/** In the state directory: which start was noticed last. */
-export const engineStartFile = "engine"
 
 /**
  * Notices a start of the Engine as its `Plugin.Activate` would, where the pidfile is another than at the last call. A
@@ -21,7 +18,8 @@ export const noticeEngineStart = Effect.fnUntraced(function* (
   pidFile: string,
   stateDirectory: string
 ): Effect.fn.Return<void, CommandFailed, Driver> {
-  const seen = Path.join(stateDirectory, engineStartFile)
+  // Which start was noticed last.
+  const seen = Path.join(stateDirectory, "engine")
   const attempt = <A>(run: () => A) =>
     Effect.try({
       try: run,
@@ -30,16 +28,7 @@ export const noticeEngineStart = Effect.fnUntraced(function* (
   const start = yield* attempt(
     () => `${Fs.readFileSync(pidFile, "utf8").trim()} ${Fs.statSync(pidFile).mtimeMs}`
   )
-  if ((yield* attempt(() => readIfThere(seen))) === start) return
+  if ((yield* attempt(() => readIfThereUnsafe(seen))) === start) return
   yield* (yield* Driver).activated ?? Effect.void
-  yield* attempt(() => writePrivateUnsafe(seen, start))
+  yield* attempt(() => writeAtomicallyUnsafe(seen, start))
 })
-
-const readIfThere = (path: string): string | undefined => {
-  try {
-    return Fs.readFileSync(path, "utf8")
-  } catch (error) {
-    if (hasCode(error, "ENOENT")) return undefined
-    throw error
-  }
-}

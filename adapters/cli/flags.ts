@@ -1,6 +1,9 @@
 /** The three kinds of our options: a text, a text parsed by a rule, and a toggle. */
 import { Effect, Result } from "effect"
-import { CliError, Flag } from "effect/cli"
+import { CliError, type Command, Flag } from "effect/cli"
+
+/** What a command gets by these flags. */
+export type Given<Flags extends Command.Command.Config> = Command.Command.Config.Infer<Flags>
 
 /** May be left out. */
 export const optionalText = (name: string, metavar: string, description: string) =>

@@ -22,39 +22,9 @@ import type { PassedSocket } from "../docker/Systemd.ts"
 import type { Renewals } from "../docker/TlsFiles.ts"
 import type { ListenerHandoff, Place } from "../upgrade/ListenerHandoff.ts"
 import { unpaired, useless, WrongUsage } from "./failure.ts"
+import type { ListenerOptions } from "./options.ts"
 import * as Options from "./options.ts"
-
-export const listenerFlags = {
-  name: Options.name,
-  socket: Options.socket,
-  group: Options.group,
-  tcp: Options.tcp,
-  page: Options.page,
-  pageHost: Options.pageHost,
-  tlsCert: Options.tlsCert,
-  tlsKey: Options.tlsKey,
-  tlsCa: Options.tlsCa,
-  specDir: Options.specDir,
-  specCert: Options.specCert,
-  specKey: Options.specKey,
-  specCa: Options.specCa
-}
-
-export interface ListenerOptions {
-  readonly name: string
-  readonly socket: Option.Option<string>
-  readonly group: Option.Option<number>
-  readonly tcp: Option.Option<HostPort>
-  readonly page: Option.Option<Options.PageAddress>
-  readonly pageHost: Option.Option<ReadonlyArray<string>>
-  readonly tlsCert: Option.Option<string>
-  readonly tlsKey: Option.Option<string>
-  readonly tlsCa: Option.Option<string>
-  readonly specDir: Option.Option<string>
-  readonly specCert: Option.Option<string>
-  readonly specKey: Option.Option<string>
-  readonly specCa: Option.Option<string>
-}
+import { givenOf } from "./settings.ts"
 
 /** Checks the options alone, to report wrong usage before anything changes. */
 export const checkUsage = Effect.fnUntraced(function* (options: ListenerOptions) {
@@ -145,26 +115,16 @@ const refuseSame = (options: ListenerOptions, page: Options.PageAddress) => {
   return Option.exists(options.tcp, (tcp) => hostPortText(tcp) === text) ? refuse(text, "--tcp") : Effect.void
 }
 
-type FlagName = Exclude<keyof typeof flagNames, "certFile" | "keyFile" | "caFile">
-
-const flagNames = {
-  certFile: "--tls-cert",
-  keyFile: "--tls-key",
-  caFile: "--tls-ca",
-  tlsCert: "--tls-cert",
-  tlsKey: "--tls-key",
-  tlsCa: "--tls-ca",
-  specDir: "--spec-dir",
-  specCert: "--spec-cert",
-  specKey: "--spec-key",
-  specCa: "--spec-ca",
-  pageHost: "--page-host"
-}
+const flagNames = { certFile: "--tls-cert", keyFile: "--tls-key", caFile: "--tls-ca" }
 
 const specFlags = ["specDir", "specCert", "specKey", "specCa"] as const
 
-const refuseUseless = (options: ListenerOptions, names: ReadonlyArray<FlagName>, needed: string) => {
-  const given = names.filter((name) => options[name]._tag === "Some").map((name) => flagNames[name])
+const refuseUseless = (
+  options: ListenerOptions,
+  names: ReadonlyArray<Exclude<keyof ListenerOptions, "name">>,
+  needed: string
+) => {
+  const given = givenOf(options, ...names)
   return given.length === 0 ? Effect.void : Effect.fail(useless(given, needed))
 }
 

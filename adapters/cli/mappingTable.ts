@@ -190,7 +190,5 @@ const addressOf = (text: string): Address | undefined => Result.getOrUndefined(p
 
 const compare = (a: Address | undefined, b: Address | undefined): number => {
   if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined)
-  if (a.family !== b.family) return a.family - b.family
-  const index = a.octets.findIndex((octet, at) => octet !== b.octets[at])
-  return index === -1 ? 0 : (a.octets[index] ?? 0) - (b.octets[index] ?? 0)
+  return a.family - b.family || Buffer.compare(a.octets, b.octets)
 }

@@ -4,11 +4,13 @@ import * as Path from "node:path"
 import { Console, Effect, Option, Result, type Scope } from "effect"
 import { Command, Flag } from "effect/cli"
 import { removeAccepted } from "../linux/nft/DockerUser.ts"
+import { attempt } from "../linux/sockets/SocketHolder.ts"
 import { connectionError } from "../node/connectionError.ts"
 import { lastingState } from "../node/DefaultPaths.ts"
 import { interruptedIsFailure } from "./clientFlags.ts"
 import { confirm, yes } from "./confirm.ts"
 import { type CommandFailed, failed } from "./failure.ts"
+import type { Given } from "./flags.ts"
 import { listenerOf, lockerOf, processText } from "./holders.ts"
 import * as Options from "./options.ts"
 
@@ -39,22 +41,14 @@ const host: ReadonlyArray<{
 
 const flags = {
   yes,
-  state: Options.state,
-  name: Options.name,
-  socket: Options.socket,
+  state: Options.mapperFlags.state,
+  name: Options.listenerFlags.name,
+  socket: Options.listenerFlags.socket,
   specDir: Flag.String("spec-dir").pipe(
     Flag.withMetavar("DIR"),
     Flag.withDescription("Where serve --tcp wrote its spec file (/etc/docker/plugins)"),
     Flag.withDefault("/etc/docker/plugins")
   )
-}
-
-interface ResetFlags {
-  readonly yes: boolean
-  readonly state: Option.Option<string>
-  readonly name: string
-  readonly socket: Option.Option<string>
-  readonly specDir: string
 }
 
 export const reset = Command.make("reset", flags, (options) =>
@@ -105,7 +99,7 @@ interface Found {
 const stateFile =
   /^\.?(mappings\.db|spare|lock|holder|engine|watch\.json|slept\.json)(-wal|-shm|-journal|\.\d+)?$|^(\.\d+\.)?handover\.sock$/
 
-const filesOf = (options: ResetFlags): Found => {
+const filesOf = (options: Given<typeof flags>): Found => {
   const socket = Options.socketOf(options)
   const state = Option.getOrElse(options.state, () => Options.defaultState(socket))
   const lasting = lastingState(state)
@@ -168,10 +162,4 @@ const removeEmpty = (folders: ReadonlyArray<string>): void => {
   }
 }
 
-const entries = (path: string): ReadonlyArray<string> => {
-  try {
-    return Fs.readdirSync(path)
-  } catch {
-    return []
-  }
-}
+const entries = (path: string): ReadonlyArray<string> => attempt(() => Fs.readdirSync(path)) ?? []

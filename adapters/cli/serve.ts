@@ -5,21 +5,20 @@ import { defaultMark } from "../linux/nft/DockerUser.ts"
 import * as ClusterFlags from "./clusterFlags.ts"
 import * as EngineFlags from "./engineFlags.ts"
 import { useless } from "./failure.ts"
-import { optionalText, toggle } from "./flags.ts"
+import { type Given, optionalText, toggle } from "./flags.ts"
 import { hangups } from "./hangups.ts"
-import { checkUsage, listenerFlags } from "./listeners.ts"
+import { checkUsage } from "./listeners.ts"
 import * as Options from "./options.ts"
 import { settingsText } from "./printSettings.ts"
 import { haveVariables, printSettings, settings } from "./settings.ts"
 import { observedLayer } from "./telemetry.ts"
 
 const flags = {
-  ...listenerFlags,
+  ...Options.listenerFlags,
   ...Options.mapperFlags,
   ...ClusterFlags.clusterFlags,
   watch: toggle("watch", "Also publish what containers ask for by portmapper.publish labels"),
-  engine: EngineFlags.engine,
-  trustImageLabels: EngineFlags.trustImageLabels,
+  ...EngineFlags.engineFlags,
   enginePidfile: optionalText(
     "engine-pidfile",
     "FILE",
@@ -79,12 +78,7 @@ export const serve = Command.make("serve", allFlags, (options) =>
   Command.provide((options) => observedLayer(options))
 )
 
-interface ServeFlags extends EngineFlags.EngineFlags, MapperFlags {
-  readonly watch: boolean
-  readonly tcp: Option.Option<unknown>
-}
-
-type MapperFlags = Parameters<typeof Options.mapperOptions>[0]
+type ServeFlags = Given<typeof flags>
 
 /** By default, the plugin asks the Engine that finds its plugins on this host. */
 const asksEngine = (options: ServeFlags): boolean =>

@@ -17,7 +17,8 @@ import { servePageTcp, servePageUnix } from "../page/PageServer.ts"
 import { recordMappings, recordRefusals } from "../page/recording.ts"
 import type { ListenerHandoff } from "../upgrade/ListenerHandoff.ts"
 import { failed } from "./failure.ts"
-import { type ListenerOptions, missingOptions, tcpText, tlsOf } from "./listeners.ts"
+import { missingOptions, tcpText, tlsOf } from "./listeners.ts"
+import type { ListenerOptions } from "./options.ts"
 import * as Options from "./options.ts"
 
 export interface PageOptions extends ListenerOptions {

@@ -23,6 +23,13 @@ type Flags = Readonly<Record<string, Flag.Flag<unknown>>>
 /** The key in a command's flags is the option's name in camel case. */
 const nameOf = (key: string): string => key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
+/** Those of these options that are given, as they are written. */
+export const givenOf = <Name extends string>(
+  options: { readonly [Key in Name]: Option.Option<unknown> },
+  ...names: ReadonlyArray<Name>
+): ReadonlyArray<string> =>
+  names.filter((name) => Option.isSome(options[name])).map((name) => `--${nameOf(name)}`)
+
 /** The level also as a variable; `--log-level` itself is an option of every command. */
 const logLevel = Flag.withHidden(GlobalFlag.LogLevel.flag)
 

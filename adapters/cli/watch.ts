@@ -18,15 +18,14 @@ import { haveVariables, settings } from "./settings.ts"
 import { exporter, observedLayer } from "./telemetry.ts"
 
 const flags = {
-  engine: EngineFlags.engine,
-  trustImageLabels: EngineFlags.trustImageLabels,
-  name: Options.name,
+  ...EngineFlags.engineFlags,
+  name: Options.listenerFlags.name,
   socket: optionalText(
     "socket",
     "PATH",
     "Where the other commands reach it (watch.sock in the state directory)"
   ),
-  group: Options.group,
+  group: Options.listenerFlags.group,
   ...Options.mapperFlags,
   releaseOnExit: Options.releaseOnExit,
   logFormat: Options.logFormat
@@ -81,5 +80,5 @@ export const watch = Command.make("watch", settings(flags), (options) =>
 )
 
 /** Its socket is not a plugin's: the state lies where `serve` without options keeps it. */
-const mapperOptions = (options: Parameters<typeof Options.mapperOptions>[0]) =>
+const mapperOptions = (options: Options.MapperFlags) =>
   Options.withDockerUser(Options.mapperOptions({ ...options, socket: Option.none() }), defaultMark)

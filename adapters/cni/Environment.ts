@@ -36,7 +36,6 @@ export const invocationOf = (variables: Variables): Invocation => {
       return { command, attachment: attachmentOf(variables, ["CNI_CONTAINERID", "CNI_IFNAME"]) }
     case "GC":
     case "STATUS":
-      return { command }
     case "VERSION":
       return { command }
     default:

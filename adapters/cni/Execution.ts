@@ -3,6 +3,7 @@
  * the parameters or the configuration, `VERSION`, and containers without ports. Imports nothing heavy, so that the
  * executable starts fast.
  */
+import { jsonOf } from "../node/jsonOf.ts"
 import { CniError, cniErrorOf, codes, errorText } from "./CniError.ts"
 import { type Attachment, type Invocation, invocationOf } from "./Environment.ts"
 import {
@@ -140,12 +141,8 @@ const versionIn = (text: string): string => {
 
 /** `VERSION` is answered for any input, even an empty one. */
 const versionAsked = (text: string): string => {
-  try {
-    const { cniVersion } = JSON.parse(text) as Json
-    return typeof cniVersion === "string" && cniVersion !== "" ? cniVersion : latestVersion
-  } catch {
-    return latestVersion
-  }
+  const cniVersion = (jsonOf(text) as Json | null | undefined)?.["cniVersion"]
+  return typeof cniVersion === "string" && cniVersion !== "" ? cniVersion : latestVersion
 }
 
 const readInput = (input: () => string, { command }: Invocation): string => {

@@ -7,6 +7,7 @@
  * and containernetworking/plugins plugins/meta/portmap for the options of the plugin that this one replaces.
  */
 import { defaultSocket } from "../node/DefaultPaths.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import { CniError, codes } from "./CniError.ts"
 import { type Attachment, type Invocation, isName } from "./Environment.ts"
 
@@ -27,11 +28,9 @@ export interface NetworkConfig {
   readonly raw: Json
 }
 
-export type ProtocolName = "tcp" | "udp" | "sctp"
-
 /** `hostIp` is `""` if none was given. */
 export interface PortMapping {
-  readonly protocol: ProtocolName
+  readonly protocol: (typeof protocols)[number]
   readonly hostPort: number
   readonly containerPort: number
   readonly hostIp: string
@@ -50,12 +49,8 @@ export const defaultPluginSocket = (): string => defaultSocket("portmapper")
 
 /** The socket that a text names: `""` if it names none or can't be parsed; `undefined` if it is not a path. */
 export const socketNamed = (text: string): string | undefined => {
-  try {
-    const socket = (JSON.parse(text) as Json | null)?.["socket"] ?? ""
-    return typeof socket === "string" ? socket : undefined
-  } catch {
-    return ""
-  }
+  const socket = (jsonOf(text) as Json | null | undefined)?.["socket"] ?? ""
+  return typeof socket === "string" ? socket : undefined
 }
 
 /** Throws a `CniError` if the text is not a configuration, or its version is unknown or too old for the command. */
@@ -83,9 +78,11 @@ export const configOf = (text: string, command: Invocation["command"]): NetworkC
     issues.push(
       `name = ${shown(name)}: must be the name of a network, alphanumeric, with _ . - after the first character`
     )
-  const socket = pathIn(raw, "socket", issues) ?? defaultPluginSocket()
+  const socket = raw["socket"] ?? defaultPluginSocket()
+  if (typeof socket !== "string" || !socket.startsWith("/"))
+    issues.push(`socket = ${shown(socket)}: must be an absolute path`)
   refuse(issues)
-  return { version, name: String(name), socket, raw }
+  return { version, name: String(name), socket: String(socket), raw }
 }
 
 /** What to publish. Throws for options that we can't honour, and for every invalid value. */
@@ -211,14 +208,6 @@ const protocols = ["tcp", "udp", "sctp"] as const
 
 const isPort = (value: unknown): boolean =>
   Number.isInteger(value) && Number(value) >= 1 && Number(value) <= 65535
-
-const pathIn = (raw: Json, key: string, issues: Array<string>): string | undefined => {
-  const path = raw[key] ?? undefined
-  if (path === undefined) return undefined
-  if (typeof path === "string" && path.startsWith("/")) return path
-  issues.push(`${key} = ${shown(path)}: must be an absolute path`)
-  return undefined
-}
 
 const objectIn = (text: string): Json => {
   let value: unknown

@@ -78,20 +78,10 @@ export const groupText = ([entry]: ReadonlyArray<WireEntry>): string => {
 }
 
 /** Equal for two bindings if they are the same. */
-export const bindingKey = (binding: {
-  readonly Proto: number
-  readonly BackendIP: string
-  readonly BackendPort: number
-  readonly FrontendIP: string
-  readonly FrontendPort: number
-}): string =>
-  [
-    binding.Proto,
-    canonical(binding.FrontendIP),
-    binding.FrontendPort,
-    canonical(binding.BackendIP),
-    binding.BackendPort
-  ].join(" ")
+export const bindingKey = (binding: Omit<WireEntry, "FrontendPortEnd">): string => {
+  const { Proto, FrontendIP, FrontendPort, BackendIP, BackendPort } = binding
+  return [Proto, canonical(FrontendIP), FrontendPort, canonical(BackendIP), BackendPort].join(" ")
+}
 
 export const frontendText = ({ FrontendIP, FrontendPort, Proto }: WireEntry): string =>
   `${joined(FrontendIP, FrontendPort)}/${protocolOfNumber(Proto)}`

@@ -15,8 +15,6 @@ export type PluginAddress =
       readonly text: string
     }
 
-export const urlForms = "unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT"
-
 export const socketAddress = (path: string): PluginAddress => ({ _tag: "Pipe", path, text: path })
 
 /**
@@ -34,7 +32,8 @@ export const parsePluginUrl = (text: string, tls: boolean): Result.Result<Plugin
     })
   }
   const net = /^(http|https|tcp):\/\/(?:\[([^\]/]+)\]|([^:/[\]@]+))(?::(\d{1,5}))?\/?$/.exec(text)
-  if (net === null) return Result.fail(`expected ${urlForms}`)
+  if (net === null)
+    return Result.fail("expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT")
   const [, scheme, v6, name, digits] = net
   const secure = scheme === "https" || (scheme === "tcp" && tls)
   if (tls && !secure) return Result.fail("the TLS files are for https:// or tcp://")

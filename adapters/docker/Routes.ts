@@ -55,7 +55,7 @@ export interface Head {
   readonly host: string | undefined
 }
 
-export type Route = Refusal | CallRoute | PageRoute | HandlerRoute
+type Route = Refusal | CallRoute | PageRoute | HandlerRoute
 
 export interface Refusal {
   readonly _tag: "Refusal"
@@ -111,10 +111,8 @@ export const routeOf = (head: Head, options: RouteOptions): Route => {
 const refusedAsForeign = ({ origin, host = "" }: Head, { isOwnHost }: RouteOptions): Refusal | undefined => {
   if (origin !== undefined)
     return refusal(400, `Origin = ${preview(origin)}: must not be given: requests of web pages are refused`)
-  return refusedHost(host, isOwnHost ?? anyHost, ownHostRule)
+  return refusedHost(host, isOwnHost ?? (() => true), ownHostRule)
 }
-
-const anyHost = () => true
 
 /** `rule` says which hosts are our own. */
 export const refusedHost = (

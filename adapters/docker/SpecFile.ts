@@ -7,7 +7,9 @@ import * as Path from "node:path"
 import { Effect, Result, Schema, type Scope } from "effect"
 import { bool, decodeText, goStruct, optional, text } from "../../src/protocol/GoSchema.ts"
 import { connectionError } from "../node/connectionError.ts"
+import { readIfThereUnsafe } from "../node/FileText.ts"
 import { makeFolderUnsafe } from "../node/makeFolder.ts"
+import { writeAtomicallyUnsafe } from "../node/StateDirectory.ts"
 import { removeWritten, type WrittenFile } from "../node/WrittenFile.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -48,13 +50,11 @@ export interface SpecOptions extends SpecAddress {
   readonly onWritten?: ((file: WrittenFile) => void) | undefined
 }
 
-/** The folders that the Engine searches, in order. */
-export const engineFolders: ReadonlyArray<string> =
+/** The first folder that the Engine searches. */
+const defaultFolder =
   process.platform === "win32"
-    ? [Path.join(process.env["ProgramData"] ?? "C:\\ProgramData", "docker", "plugins")]
-    : ["/etc/docker/plugins", "/usr/lib/docker/plugins"]
-
-export const defaultFolder: string = engineFolders[0] ?? ""
+    ? Path.join(process.env["ProgramData"] ?? "C:\\ProgramData", "docker", "plugins")
+    : "/etc/docker/plugins"
 
 /**
  * Writes the file atomically, and removes it when the scope closes if it is unchanged; returns its path. To be called
@@ -71,7 +71,8 @@ export const writeSpec = Effect.fnUntraced(function* (
   yield* attempt(folder, "making the folder", () => makeFolderUnsafe(folder, 0o755))
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
-    attempt(path, "writing it", () => writeAtomically(path, content)),
+    // The Engine and every user's client read it.
+    attempt(path, "writing it", () => writeAtomicallyUnsafe(path, content, 0o644)),
     () => Effect.sync(() => options.isLeaving?.() || removeWritten({ path, content }))
   )
   options.onWritten?.({ path, content })
@@ -128,7 +129,7 @@ const candidates = (folder: string, name: string): ReadonlyArray<string> =>
 
 /** Handles an existing file of our name: removes or replaces one that we left behind; any other is an error. */
 const giveWay = Effect.fnUntraced(function* (path: string, content: string, replaced: boolean) {
-  const found = yield* readIfThere(path)
+  const found = yield* attempt(path, "reading it", () => readIfThereUnsafe(path))
   if (found === undefined || (replaced && found === content)) return
   const url = ownUrl(path, found)
   if (url === undefined)
@@ -155,31 +156,6 @@ const isServed = (url: string): Effect.Effect<boolean> => {
   const host = hostname.replace(/^\[|\]$/g, "")
   const target = protocol === "npipe:" ? { path } : { host, port: Number(port || 443) }
   return Effect.map(connectionError(target), (error) => error === undefined)
-}
-
-const readIfThere = (path: string): Effect.Effect<string | undefined, SpecFileError> =>
-  attempt(path, "reading it", () => {
-    try {
-      return Fs.readFileSync(path, "utf8")
-    } catch (error) {
-      const code = error instanceof Error && "code" in error ? error.code : undefined
-      if (code === "ENOENT" || code === "ENOTDIR") return undefined
-      throw error
-    }
-  })
-
-const writeAtomically = (path: string, content: string): void => {
-  const unfinished = Path.join(Path.dirname(path), `.${Path.basename(path)}.${process.pid}`)
-  Fs.rmSync(unfinished, { force: true })
-  try {
-    Fs.writeFileSync(unfinished, content, { flag: "wx" })
-    // Whatever the umask: the Engine and every user's client read it.
-    Fs.chmodSync(unfinished, 0o644)
-    Fs.renameSync(unfinished, path)
-  } catch (error) {
-    Fs.rmSync(unfinished, { force: true })
-    throw error
-  }
 }
 
 const isName = (name: string): boolean => /^[^/\\\0]+$/.test(name) && name !== "." && name !== ".."

@@ -2,10 +2,10 @@
  * The three files of a TLS server that requires client certificates. They are checked before anything listens, and
  * errors name the file; OpenSSL's own messages name neither the file nor the reason.
  */
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
+import { createPrivateKey, X509Certificate } from "node:crypto"
 import * as Fs from "node:fs"
 import { createSecureContext } from "node:tls"
-import { Effect, type Scope } from "effect"
+import { Effect, Result, type Scope } from "effect"
 import { TlsFileError } from "../node/HttpClient.ts"
 import { systemReason } from "./systemReason.ts"
 
@@ -40,7 +40,12 @@ export const readTlsFiles = Effect.fnUntraced(function* ({
   const [own] = yield* certificates(certFile, cert)
   yield* certificates(caFile, ca)
   const privateKey = yield* attempt(keyFile, keyDetail(key), () => createPrivateKey(key))
-  if (!belongs(own, privateKey))
+  if (
+    !Result.getOrElse(
+      Result.try(() => own.checkPrivateKey(privateKey)),
+      () => false
+    )
+  )
     return yield* new TlsFileError({
       file: keyFile,
       detail: `the key does not belong to the certificate in ${certFile}`
@@ -70,14 +75,6 @@ const keyDetail = (text: string): string => {
   return text.includes("ENCRYPTED")
     ? "the key has a passphrase; a key without one is needed"
     : "the key in it can't be read"
-}
-
-const belongs = (certificate: X509Certificate, key: KeyObject): boolean => {
-  try {
-    return certificate.checkPrivateKey(key)
-  } catch {
-    return false
-  }
 }
 
 const attempt = <A>(file: string, detail: string, run: () => A): Effect.Effect<A, TlsFileError> =>

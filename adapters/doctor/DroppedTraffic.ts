@@ -14,12 +14,12 @@ import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../sr
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { type Drop, findDrops } from "./Drops.ts"
-import type { Check } from "./HostChecks.ts"
+import { type Check, ok, warn } from "./HostChecks.ts"
 import { readRules } from "./HostRules.ts"
 import { type Interfaces, neighbourOf, readInterfaces } from "./Interfaces.ts"
 import type { Published } from "./PacketPath.ts"
 
-export interface DroppedTraffic {
+interface DroppedTraffic {
   readonly drops: ReadonlyArray<Drop>
   readonly checks: ReadonlyArray<Check>
 }
@@ -30,10 +30,7 @@ const name = "other rules"
 export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedTraffic => {
   const rules = readRules()
   if (typeof rules === "string")
-    return {
-      drops: [],
-      checks: [{ name, status: "warn", found: `can't be read: ${rules}`, remedy: "run as root" }]
-    }
+    return { drops: [], checks: [warn(name, `can't be read: ${rules}`, "run as root")] }
   const interfaces = readInterfaces()
   const live = mappings.flatMap((mapping) => publishedOf(mapping, interfaces))
   const looked = live.length > 0 ? [...live, ...neighbours(live, interfaces)] : imagined(interfaces)
@@ -43,13 +40,8 @@ export const droppedTraffic = (mappings: ReadonlyArray<ListedMapping>): DroppedT
     drops,
     checks:
       drops.length === 0
-        ? [{ name, status: "ok", found: `nothing in ${tables} drops published traffic`, remedy: undefined }]
-        : drops.map((drop) => ({
-            name,
-            status: "warn",
-            found: dropText(drop, live.length > 0),
-            remedy: drop.remedy
-          }))
+        ? [ok(name, `nothing in ${tables} drops published traffic`)]
+        : drops.map((drop) => warn(name, dropText(drop, live.length > 0), drop.remedy))
   }
 }
 

@@ -3,6 +3,8 @@
  * creates nothing there.
  */
 import { spawnSync } from "node:child_process"
+import { usualPlaces } from "../linux/nft/NftCommand.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import type { Rules } from "./Drops.ts"
 import { parseIptables } from "./Iptables.ts"
 import { parseNft } from "./Nft.ts"
@@ -51,11 +53,8 @@ const readOthers = (ourTable: string): ReadonlyArray<unknown> | string => {
 const objectsOf = (...what: ReadonlyArray<string>): ReadonlyArray<unknown> | string => {
   const { output, failed } = run("nft", "-j", "list", ...what)
   if (failed !== undefined) return failed
-  try {
-    return list(record(JSON.parse(output))["nftables"])
-  } catch {
-    return "its output is not JSON"
-  }
+  const value = jsonOf(output)
+  return value === undefined ? "its output is not JSON" : list(record(value)["nftables"])
 }
 
 /** `iptables-save` lists the existing tables; a variant that is not installed has none. */
@@ -84,8 +83,6 @@ const acceptMarkOf = (ourTable: string): number => {
   return 0
 }
 
-const places = ["/usr/sbin", "/sbin", "/usr/local/sbin"]
-
 /** Runs a tool of the host, which is seldom on the `PATH` of users other than root. */
 export const run = (command: string, ...parameters: ReadonlyArray<string>) => {
   const { PATH = "" } = process.env
@@ -93,7 +90,7 @@ export const run = (command: string, ...parameters: ReadonlyArray<string>) => {
     encoding: "utf8",
     maxBuffer: 1 << 28,
     timeout: 20_000,
-    env: { PATH: [PATH, ...places].join(":"), LC_ALL: "C" }
+    env: { PATH: [PATH, ...usualPlaces].join(":"), LC_ALL: "C" }
   })
   const found = error === undefined || !("code" in error) || error.code !== "ENOENT"
   const failed = error?.message ?? (status === 0 ? undefined : (stderr.trim().split("\n")[0] ?? "failed"))

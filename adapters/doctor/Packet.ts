@@ -32,7 +32,7 @@ export interface Packet {
   readonly mark: number | undefined
 }
 
-export const lowestEphemeral = 32_768
+const lowestEphemeral = 32_768
 const highestPort = 65_535
 
 export const isPortWithin = (port: Port, first: number, last: number): Match => {
@@ -44,7 +44,7 @@ export const isPortWithin = (port: Port, first: number, last: number): Match => 
 /** Bounds are inclusive, and of one family; an address of another is outside them. */
 export const isPlaceWithin = (place: Place, family: Family, first: Uint8Array, last: Uint8Array): Match => {
   if (first.length !== (family === 4 ? 4 : 16)) return "no"
-  if (place !== undefined) return is(compare(place, first) >= 0 && compare(place, last) <= 0)
+  if (place !== undefined) return is(Buffer.compare(place, first) >= 0 && Buffer.compare(place, last) <= 0)
   return first.every((octet) => octet === 0) && last.every((octet) => octet === 255) ? "yes" : "rarely"
 }
 
@@ -52,12 +52,4 @@ export const isPlaceWithin = (place: Place, family: Family, first: Uint8Array, l
 export const isInterface = (name: string | undefined, pattern: string): Match => {
   if (name === undefined) return "no"
   return is(/[*+]$/.test(pattern) ? name.startsWith(pattern.slice(0, -1)) : name === pattern)
-}
-
-const compare = (a: Uint8Array, b: Uint8Array): number => {
-  for (let at = 0; at < a.length; at++) {
-    const difference = (a[at] ?? 0) - (b[at] ?? 0)
-    if (difference !== 0) return difference
-  }
-  return 0
 }

@@ -6,7 +6,7 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
-import { prepareDirectory, writePrivateUnsafe } from "../node/StateDirectory.ts"
+import { prepareDirectory, writeAtomicallyUnsafe } from "../node/StateDirectory.ts"
 import type { Slept } from "./Sleepers.ts"
 import { Subscription } from "./Subscription.ts"
 
@@ -63,7 +63,7 @@ export class WatchRecord extends Context.Service<
         return Effect.andThen(
           prepared,
           attempt(sleptPath, () => {
-            writePrivateUnsafe(sleptPath, text)
+            writeAtomicallyUnsafe(sleptPath, text)
             written = text
           })
         )
@@ -83,7 +83,7 @@ export class WatchRecord extends Context.Service<
           Effect.andThen(
             attempt(path, () => {
               isKept = true
-              writePrivateUnsafe(path, JSON.stringify({ follows, granted: Object.fromEntries(granted) }))
+              writeAtomicallyUnsafe(path, JSON.stringify({ follows, granted: Object.fromEntries(granted) }))
             }),
             saveSlept(slept)
           ),

@@ -4,6 +4,7 @@
  */
 import type { DatabaseSync } from "node:sqlite"
 import { StoreError } from "../../src/mapper/MappingStore.ts"
+import { hasCode } from "./FileText.ts"
 
 /** Opens a database. Throws. */
 export const openDatabaseUnsafe = (path: string, busyMillis = 0): DatabaseSync => {
@@ -64,9 +65,6 @@ export const isBusy = (cause: unknown): boolean =>
 /** No space left, reported by SQLite or by the file system. */
 export const isFull = (cause: unknown): boolean =>
   codeOf(cause) === codes.full || hasCode(cause, "ENOSPC") || hasCode(cause, "EDQUOT")
-
-export const hasCode = (cause: unknown, code: string): boolean =>
-  typeof cause === "object" && cause !== null && "code" in cause && cause.code === code
 
 /** The `StoreError` of an exception thrown by an operation on `path`, a file or a directory. */
 export const storeErrorOf = (operation: string, path: string, cause: unknown): StoreError =>

@@ -6,9 +6,10 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
 import { StoreError } from "../../src/mapper/MappingStore.ts"
+import { hasCode } from "./FileText.ts"
 import { makeFolderUnsafe } from "./makeFolder.ts"
 import { replaceablePart } from "./OwnPath.ts"
-import { hasCode, storeErrorOf } from "./Sqlite.ts"
+import { storeErrorOf } from "./Sqlite.ts"
 
 /**
  * Creates the directory with mode 0700 if it is missing. An existing one is left unchanged (its files are private),
@@ -54,11 +55,14 @@ export const touchPrivateUnsafe = (path: string): void => {
   }
 }
 
-/** Writes a small private file atomically: a reader sees the old text or the new. Throws. */
-export const writePrivateUnsafe = (path: string, text: string): void => {
+/** Writes a small file atomically, private by default: a reader sees the old text or the new. Throws. */
+export const writeAtomicallyUnsafe = (path: string, text: string, mode = 0o600): void => {
   const unfinished = Path.join(Path.dirname(path), `.${Path.basename(path)}.${process.pid}`)
+  Fs.rmSync(unfinished, { force: true })
   try {
-    Fs.writeFileSync(unfinished, text, { mode: 0o600 })
+    Fs.writeFileSync(unfinished, text, { flag: "wx", mode })
+    // Whatever the umask.
+    Fs.chmodSync(unfinished, mode)
     Fs.renameSync(unfinished, path)
   } catch (error) {
     Fs.rmSync(unfinished, { force: true })

@@ -11,7 +11,7 @@ import type { StoreError } from "../../src/mapper/MappingStore.ts"
 import { readText } from "./FileText.ts"
 import { monotonicMillis } from "./monotonicMillis.ts"
 import { isBusy, openDatabaseUnsafe, storeErrorOf } from "./Sqlite.ts"
-import { prepareDirectory, touchPrivateUnsafe, writePrivateUnsafe } from "./StateDirectory.ts"
+import { prepareDirectory, touchPrivateUnsafe, writeAtomicallyUnsafe } from "./StateDirectory.ts"
 
 /** Another process has locked this directory; `pid` if we could find it out. */
 export class StateLocked extends Schema.TaggedError<StateLocked>()("StateLocked", {
@@ -117,7 +117,7 @@ const holderPath = (directory: string): string => Path.join(directory, "holder")
 const tellHolder = (directory: string): void => {
   try {
     const holder = { pid: process.pid, started: startOf(process.pid) }
-    writePrivateUnsafe(holderPath(directory), `${JSON.stringify(holder)}\n`)
+    writeAtomicallyUnsafe(holderPath(directory), `${JSON.stringify(holder)}\n`)
   } catch {
     // Then errors name no process.
   }

@@ -1,7 +1,7 @@
 /** Makes a folder and those above it. */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { hasCode } from "./Sqlite.ts"
+import { hasCode } from "./FileText.ts"
 
 /**
  * Those that are missing get this mode, less the umask. Throws system errors. Not `mkdirSync` with `recursive`: that

@@ -8,7 +8,7 @@
 import { Effect, Result } from "effect"
 import { JsonNumber, JsonObject, type JsonValue, parse, stringify } from "../../src/protocol/GoJson.ts"
 
-export type Id = string | number | null | JsonNumber
+type Id = string | number | null | JsonNumber
 
 export interface RpcError {
   readonly code: number
@@ -25,13 +25,13 @@ export interface Call {
 }
 
 /** An invalid request, and its answer. */
-export interface Refused {
+interface Refused {
   readonly _tag: "Refused"
   readonly id: Id
   readonly error: RpcError
 }
 
-export type Message = Call | Refused | ReadonlyArray<Call | Refused>
+type Message = Call | Refused | ReadonlyArray<Call | Refused>
 
 export const code = {
   parseError: -32700,
@@ -61,8 +61,7 @@ export const answer = <R>(text: string, invoke: Invoke<R>): Effect.Effect<string
 export const readMessage = (text: string): Message => {
   const tree = parse(text)
   if (Result.isFailure(tree)) return refused(null, parseError(tree.failure))
-  if (!Array.isArray(tree.success))
-    return readRequest(tree.success as Exclude<JsonValue, ReadonlyArray<JsonValue>>)
+  if (!Array.isArray(tree.success)) return readRequest(tree.success)
   const { length } = tree.success
   return length === 0 || length > maxBatch
     ? refused(null, invalidRequest(`a batch must hold 1 to ${maxBatch} requests (it holds ${length})`))
@@ -82,23 +81,13 @@ export const requestText = (method: string, params: string | undefined, id: Id |
   }}`
 
 /** The specification's message; `data.detail` says what exactly is wrong. */
-export const parseError = (detail: string): RpcError => ({
-  code: code.parseError,
-  message: "Parse error",
-  data: { detail }
-})
+const errorWith =
+  (code: number, message: string) =>
+  (detail: string): RpcError => ({ code, message, data: { detail } })
 
-export const invalidRequest = (detail: string): RpcError => ({
-  code: code.invalidRequest,
-  message: "Invalid Request",
-  data: { detail }
-})
-
-export const methodNotFound = (detail: string): RpcError => ({
-  code: code.methodNotFound,
-  message: "Method not found",
-  data: { detail }
-})
+const parseError = errorWith(code.parseError, "Parse error")
+export const invalidRequest = errorWith(code.invalidRequest, "Invalid Request")
+export const methodNotFound = errorWith(code.methodNotFound, "Method not found")
 
 const answerOne = <R>(
   message: Call | Refused,

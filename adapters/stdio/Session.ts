@@ -160,17 +160,8 @@ const addressKey = (text: string): string => {
 }
 
 /** One release for each set of labels, since a release carries the labels of its request. */
-const releasesOf = (grants: ReadonlyArray<Granted>): Iterable<Release> => {
-  const byLabels = new Map<
-    string,
-    { readonly bindings: Array<ReleasedBinding>; readonly labels: Group["labels"] }
-  >()
-  for (const { binding, labels } of grants) {
-    const { protocol, host, backend } = binding.entry
-    const key = JSON.stringify([...labels])
-    const release = byLabels.get(key) ?? { bindings: [], labels }
-    release.bindings.push({ protocol, host, port: binding.port, backend })
-    byLabels.set(key, release)
-  }
-  return byLabels.values()
-}
+const releasesOf = (grants: ReadonlyArray<Granted>): ReadonlyArray<Release> =>
+  [...Map.groupBy(grants, ({ labels }) => JSON.stringify([...labels])).values()].map((some) => ({
+    bindings: some.map(({ binding: { entry, port } }) => ({ ...entry, port })),
+    labels: some[0]?.labels ?? new Map()
+  }))

@@ -17,6 +17,7 @@ import {
   UnmapPortsResponse
 } from "../../src/protocol/Messages.ts"
 import { Issue, RequestError } from "../../src/protocol/RequestError.ts"
+import { jsonOf } from "../node/jsonOf.ts"
 import { code, type RpcError, requestText } from "./JsonRpc.ts"
 import { type Line, LineReader, maxLineBytes, type StreamFailed, tooLong } from "./LineReader.ts"
 import { LineWriter } from "./LineWriter.ts"
@@ -165,12 +166,7 @@ interface ReadAnswer {
 
 /** The answers in a line that have a caller; anything else is ignored. */
 const readAnswers = (line: string): ReadonlyArray<ReadAnswer> => {
-  let message: unknown
-  try {
-    message = JSON.parse(line)
-  } catch {
-    return []
-  }
+  const message = jsonOf(line)
   return (Array.isArray(message) ? message : [message]).flatMap(
     (answer: unknown): ReadonlyArray<ReadAnswer> => {
       if (!isObject(answer) || typeof answer.id !== "number") return []

@@ -3,6 +3,7 @@ import * as Fs from "node:fs"
 import { Duration, Effect, Exit, Result, Scope } from "effect"
 import type { Errno } from "../linux/Libc.ts"
 import { type DescriptorSocket, listenForDescriptors } from "../linux/sockets/DescriptorSocket.ts"
+import { attempt } from "../linux/sockets/SocketHolder.ts"
 import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
 import { type HandoverState, sendState } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"
@@ -81,18 +82,10 @@ const accept = Effect.fnUntraced(function* (socket: DescriptorSocket, { silence 
 
 /** The ports would stay in our namespace, without the kernel's table. Not checked if `/proc` can't be read. */
 const networkRefusal = (pid: number): string | undefined => {
-  const [own, other] = ["self", pid].map((of) => networkOf(`/proc/${of}/ns/net`))
+  const [own, other] = ["self", pid].map((of) => attempt(() => Fs.readlinkSync(`/proc/${of}/ns/net`)))
   return own === undefined || other === undefined || own === other
     ? undefined
     : `process ${pid} is in another network namespace than process ${process.pid}`
-}
-
-const networkOf = (path: string): string | undefined => {
-  try {
-    return Fs.readlinkSync(path)
-  } catch {
-    return undefined
-  }
 }
 
 const sessionOf = (socket: DescriptorSocket, { silence, ready, gone }: Timeouts): SuccessorSession => {
