@@ -3,11 +3,10 @@
  * and without `--cluster`, in turn. Each plugin is in a network namespace of its own, with an etcd of one member that waits
  * for its disk. Then a read of all claims of a full cluster. Needs root, nftables, iproute2 and etcd.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { createInterface } from "node:readline"
 import { Duration, Effect, Layer, Result } from "effect"
 import * as EtcdClient from "../../adapters/etcd/EtcdClient.ts"
 import { parseEndpoints } from "../../adapters/etcd/EtcdOptions.ts"
@@ -15,8 +14,8 @@ import { cellOf, cellSize, claimOf, portClaim } from "../../src/cluster/Cells.ts
 import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import { request } from "../../test/support/http.ts"
 import { measureCalls, newSamples, type Samples } from "./calls.ts"
-import { type Plugin, startPlugin } from "./plugin.ts"
-import { millis, row, summarize } from "./stats.ts"
+import { type Plugin, printed, startPlugin } from "./plugin.ts"
+import { median, millis, ratio, row } from "./stats.ts"
 
 const rounds = 20
 const callsPerRound = 25
@@ -66,15 +65,14 @@ const measure = ({ plugin, port, samples }: Subject, calls: number) =>
 const nameOf = ({ port }: Subject): string => (port === 0 ? "an ephemeral port" : "an exact port")
 
 const print = (subjects: ReadonlyArray<Subject>): void => {
-  const p50 = (of: ReadonlyArray<number>) => summarize(of).p50
   console.log(row(["p50 over the Unix socket, nat mode", "map", "unmap", "map, ratio"]))
   for (const [index, subject] of subjects.entries()) {
     const { map, unmap } = subject.samples
     const alone = subjects[index - 1]
     const isJoined = index % 2 === 1 && alone !== undefined
-    const ratio = isJoined ? (p50(map) / p50(alone.samples.map)).toFixed(2) : ""
+    const more = isJoined ? ratio(median(map), median(alone.samples.map)) : ""
     const name = `${nameOf(subject)}${isJoined ? ", --cluster" : ""}`
-    console.log(row([name, millis(p50(map)), millis(p50(unmap)), ratio]))
+    console.log(row([name, millis(median(map)), millis(median(unmap)), more]))
   }
 }
 
@@ -107,18 +105,8 @@ const startEtcd = async (undo: Array<() => void>, wrapper: ReadonlyArray<string>
   ]
   const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] })
   undo.push(() => void child.kill("SIGKILL"))
-  await serving(child)
+  await printed(child, "ready to serve client requests")
   return url
-}
-
-const serving = async (child: ChildProcess): Promise<void> => {
-  if (child.stderr === null) throw new Error("no stderr")
-  for await (const line of createInterface(child.stderr))
-    if (line.includes("ready to serve client requests")) {
-      child.stderr.resume()
-      return
-    }
-  throw new Error("etcd did not start")
 }
 
 /** A cluster in which every port is claimed. */

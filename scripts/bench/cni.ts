@@ -10,8 +10,9 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { createInterface, type Interface } from "node:readline"
 import type { Run, Took } from "./cniRunner.ts"
+import { printed } from "./plugin.ts"
+import { answer } from "./relaySubjects.ts"
 import { millis, row, summarize } from "./stats.ts"
 
 const reference = "github.com/containernetworking/plugins/plugins/meta/portmap@v1.9.0"
@@ -111,21 +112,20 @@ const start = async (
     const setUp = `ip link set lo up; ip link add cni0 type bridge; ip address add 10.88.0.1/16 dev cni0; ip link set cni0 up`
     execFileSync("ip", ["netns", "exec", namespace, "sh", "-ec", setUp])
     if (backend === undefined)
-      await listening(
+      await printed(
         inside(
           [process.execPath, Path.join(bin, "portmapper.js"), "serve", "--socket", socket, "--state", state],
           "pipe"
-        )
+        ),
+        "listening on "
       )
     const runner = inside(
       [process.execPath, "--import", "tsx", Path.join(import.meta.dirname, "cniRunner.ts")],
       "inherit"
     )
-    const answers = createInterface(runner.stdout as NonNullable<typeof runner.stdout>)
-    const take = linesOf(answers)
     const once = async (asked: Run): Promise<number> => {
       runner.stdin?.write(`${JSON.stringify(asked)}\n`)
-      const took = JSON.parse(await take()) as Took
+      const took = JSON.parse(await answer(runner)) as Took
       if (took.status !== 0)
         throw new Error(`${name}: ${asked.env["CNI_COMMAND"]} failed: ${took.stdout}${took.stderr}`)
       return took.micros
@@ -172,23 +172,4 @@ const start = async (
     stop()
     throw error
   }
-}
-
-const linesOf = (lines: Interface) => {
-  const iterator = lines[Symbol.asyncIterator]()
-  return async (): Promise<string> => {
-    const { done, value } = await iterator.next()
-    if (done === true) throw new Error("the runner ended")
-    return value
-  }
-}
-
-const listening = async (child: ChildProcess): Promise<void> => {
-  if (child.stderr === null) throw new Error("no stderr")
-  for await (const line of createInterface(child.stderr))
-    if (line.startsWith("listening on ")) {
-      child.stderr.resume()
-      return
-    }
-  throw new Error("the plugin did not start")
 }

@@ -10,12 +10,15 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Effect } from "effect"
+import { readText } from "../../adapters/node/FileText.ts"
 import { startEngine } from "../../test/lab/Containers.ts"
 import type { Dockerd } from "../../test/lab/Dockerd.ts"
 import type { Namespace } from "../../test/lab/Namespace.ts"
 import { check } from "../../test/lab/Process.ts"
-import { type Running, spawn } from "../../test/lab/Running.ts"
-import { row } from "./stats.ts"
+import type { Running } from "../../test/lab/Running.ts"
+import { proportionalMemory } from "./relaySubjects.ts"
+import { after, eventsOf } from "./serviceEvents.ts"
+import { median, row } from "./stats.ts"
 
 const executable = Path.resolve(import.meta.dirname, "../../dist/bin/portmapper.js")
 /** The number of ports, and of rounds for each: the Engine takes minutes for a thousand. */
@@ -37,7 +40,12 @@ const compare = Effect.gen(function* () {
   const { host, dockerd, watch } = yield* startEngine()
   const plugin = yield* watch({ program: [executable] })
   yield* plugin.process.waitForLine("watching the containers", patience)
-  const subject: Subject = { dockerd, host, plugin: plugin.process, events: yield* eventsOf(dockerd) }
+  const subject: Subject = {
+    dockerd,
+    host,
+    plugin: plugin.process,
+    events: yield* eventsOf(dockerd, "type=container")
+  }
 
   const bare: Array<Cost> = []
   for (let round = 0; round < bareRounds; round++) bare.push(yield* engines(subject, []))
@@ -58,7 +66,7 @@ const compare = Effect.gen(function* () {
     }
     report(ports, medians(mine), medians(theirs))
   }
-  console.log(`the plugin as a whole, at last: ${megabytes(memoryOf([plugin.process.pid]))}`)
+  console.log(`the plugin as a whole, at last: ${megabytes(proportionalMemory([plugin.process]))}`)
 })
 
 const report = (ports: number, mine: Cost, theirs: Cost): void => {
@@ -99,7 +107,7 @@ const engines = Effect.fnUntraced(function* ({ dockerd, host }: Subject, args: R
   const begun = now()
   yield* container(dockerd, args)
   const publish = now() - begun
-  const kilobytes = memoryOf(yield* proxies(host))
+  const kilobytes = proportionalMemory(yield* proxies(host))
   const ending = now()
   yield* remove(dockerd)
   return { publish, release: now() - ending, kilobytes } satisfies Cost
@@ -110,53 +118,20 @@ const engines = Effect.fnUntraced(function* ({ dockerd, host }: Subject, args: R
  * one.
  */
 const ours = Effect.fnUntraced(function* ({ dockerd, events, plugin }: Subject, publish: string) {
-  const before = memoryOf([plugin.pid])
-  const published = yield* after(events, plugin, "start", /bench: \d+ ports published/, () =>
+  const before = proportionalMemory([plugin])
+  const published = yield* after(events, "start", plugin, /bench: \d+ ports published/, () =>
     container(dockerd, [`--label=portmapper.publish=${publish}`])
   )
   yield* Effect.sleep("2 seconds")
-  const kilobytes = memoryOf([plugin.pid]) - before
-  const released = yield* after(events, plugin, "die", /bench: \d+ ports released/, () => remove(dockerd))
+  const kilobytes = proportionalMemory([plugin]) - before
+  const released = yield* after(events, "die", plugin, /bench: \d+ ports released/, () => remove(dockerd))
   return { publish: published, release: released, kilobytes } satisfies Cost
 })
 
-/** The time from the Engine's event to the plugin's log line. */
-const after = Effect.fnUntraced(function* <A, E>(
-  events: Running,
-  plugin: Running,
-  action: string,
-  line: RegExp,
-  act: () => Effect.Effect<A, E>
-) {
-  const [eventCount, lines] = [events.lines().length, plugin.lines().length]
-  const [, doneAt] = yield* Effect.all(
-    [act(), Effect.map(plugin.waitForLine(line, { after: lines, ...patience }), now)],
-    { concurrency: 2 }
-  )
-  const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: eventCount, ...patience })
-  return doneAt - Number(event.split(" ")[0]) / 1e6
-})
-
-/** One line for each event of a container: its time in nanoseconds and its action. */
-const eventsOf = (dockerd: Dockerd) =>
-  spawn("docker", [
-    "--host",
-    `unix://${dockerd.socket}`,
-    "events",
-    "--filter=type=container",
-    "--format={{.TimeNano}} {{.Action}}"
-  ])
-
 const container = (dockerd: Dockerd, args: ReadonlyArray<string>) =>
   cli(dockerd, [
-    "run",
-    "--detach",
-    "--name=bench",
-    "--stop-signal=KILL",
-    ...args,
-    "busybox",
-    "/bin/sleep",
-    "3600"
+    ...["run", "--detach", "--name=bench", "--stop-signal=KILL", ...args],
+    ...["busybox", "/bin/sleep", "3600"]
   ])
 
 const remove = (dockerd: Dockerd) => cli(dockerd, ["rm", "--force", "bench"])
@@ -168,24 +143,9 @@ const proxies = ({ name }: Namespace) =>
   Effect.map(check("ip", ["netns", "pids", name], patience), (pids) =>
     pids
       .split("\n")
-      .filter((pid) => pid !== "" && nameOf(pid) === "docker-proxy")
-      .map(Number)
+      .filter((pid) => pid !== "" && readText(`/proc/${pid}/comm`)?.trim() === "docker-proxy")
+      .map((pid) => ({ pid: Number(pid) }))
   )
-
-const nameOf = (pid: string): string => {
-  try {
-    return Fs.readFileSync(`/proc/${pid}/comm`, "utf8").trim()
-  } catch {
-    return ""
-  }
-}
-
-/** The processes' proportional set size (PSS) together, in kilobytes. */
-const memoryOf = (pids: ReadonlyArray<number>): number =>
-  pids.reduce((sum, pid) => {
-    const rollup = Fs.readFileSync(`/proc/${pid}/smaps_rollup`, "utf8")
-    return sum + Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1] ?? Number.NaN)
-  }, 0)
 
 const print = (title: string, { kilobytes, publish, release }: Cost, ports: number): void =>
   console.log(
@@ -193,9 +153,6 @@ const print = (title: string, { kilobytes, publish, release }: Cost, ports: numb
   )
 
 const megabytes = (kilobytes: number): string => `${(kilobytes / 1024).toFixed(1)} MB`
-
-const median = (values: ReadonlyArray<number>): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 const text = (millis: number): string => `${millis.toFixed(0)} ms`
 

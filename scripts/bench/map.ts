@@ -15,7 +15,7 @@ import * as Calls from "./calls.ts"
 import { connect } from "./keepAliveClient.ts"
 import { callOver, type Plugin, startLive } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
-import { millis, row, summarize } from "./stats.ts"
+import { median, millis, printTimes, ratio, row } from "./stats.ts"
 
 const rounds = 40
 const callsPerRound = 50
@@ -43,16 +43,8 @@ export const run = async (): Promise<void> => {
 }
 
 const print = ({ few, many, echo }: Readonly<Record<"few" | "many" | "echo", Samples>>): void => {
-  const line = (
-    name: string,
-    micros: ReadonlyArray<number>,
-    processor: ReadonlyArray<number> | undefined
-  ) => {
-    const { p50, p99 } = summarize(micros)
-    const cpu = processor === undefined ? "" : millis(summarize(processor).p50)
-    console.log(row([name, millis(p50), millis(p99), cpu]))
-    return p50
-  }
+  const line = (name: string, micros: ReadonlyArray<number>, processor: ReadonlyArray<number>) =>
+    printTimes(name, micros, millis(median(processor)))
   console.log(row(["over the Unix socket, nat mode", "p50", "p99", "cpu a call"]))
   const mapFew = line("MapPorts, 10 live", few.map, few.processor)
   const unmapFew = line("UnmapPorts, 10 live", few.unmap, few.processor)
@@ -60,7 +52,6 @@ const print = ({ few, many, echo }: Readonly<Record<"few" | "many" | "echo", Sam
   const unmapMany = line("UnmapPorts, 10,000 live", many.unmap, many.processor)
   line("yardstick: Plugin.Activate", few.activate, few.activateProcessor)
   line("yardstick: bare node:http echo", echo.map, echo.processor)
-  const ratio = (over: number, under: number) => (over / under).toFixed(2)
   console.log(
     row([
       "10,000 live over 10 live, p50",

@@ -9,7 +9,7 @@ import * as Path from "node:path"
 import { measureCalls, newSamples, type Samples } from "./calls.ts"
 import { type Plugin, startLive } from "./plugin.ts"
 import { processorMicros } from "./processorTime.ts"
-import { millis, row, summarize } from "./stats.ts"
+import { printTimes, ratio, row } from "./stats.ts"
 
 const live = 10_000
 const pages = 50
@@ -89,16 +89,10 @@ const measure = ({ call }: Plugin, samples: Samples, calls: number) =>
 
 const print = ([watched, alone]: readonly [Samples, Samples]): void => {
   console.log(row(["over the Unix socket, nat mode", "p50", "p99"]))
-  const line = (name: string, micros: ReadonlyArray<number>) => {
-    const { p50, p99 } = summarize(micros)
-    console.log(row([name, millis(p50), millis(p99)]))
-    return p50
-  }
-  const map = line(`MapPorts, ${pages} pages open`, watched.map)
-  const mapAlone = line("MapPorts, no page open", alone.map)
-  const unmap = line(`UnmapPorts, ${pages} pages open`, watched.unmap)
-  const unmapAlone = line("UnmapPorts, no page open", alone.unmap)
-  const ratio = (over: number, under: number) => (over / under).toFixed(2)
+  const map = printTimes(`MapPorts, ${pages} pages open`, watched.map)
+  const mapAlone = printTimes("MapPorts, no page open", alone.map)
+  const unmap = printTimes(`UnmapPorts, ${pages} pages open`, watched.unmap)
+  const unmapAlone = printTimes("UnmapPorts, no page open", alone.unmap)
   console.log(
     row(["pages over none, p50", `map ${ratio(map, mapAlone)}`, `unmap ${ratio(unmap, unmapAlone)}`])
   )

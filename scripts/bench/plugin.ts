@@ -53,16 +53,9 @@ export const startPlugin = async (
   // In memory, like /run, where an installed plugin keeps its state.
   const folder = Fs.mkdtempSync(Path.join("/dev/shm", "portmapper-bench-"))
   const socketPath = Path.join(folder, "p.sock")
-  const command = [
-    "adapters/cli/main.ts",
-    "serve",
-    "--socket",
-    socketPath,
-    "--state",
-    Path.join(folder, "state"),
-    ...options(folder)
-  ]
-  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
+  const state = Path.join(folder, "state")
+  const command = ["adapters/cli/main.ts", "serve", "--socket", socketPath, "--state", state]
+  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command, ...options(folder)], {
     stdio: ["ignore", "ignore", "pipe"]
   })
   const stop = () => {
@@ -70,30 +63,25 @@ export const startPlugin = async (
     Fs.rmSync(folder, { recursive: true, force: true })
   }
   try {
-    await listening(child)
+    await printed(child, "listening on ")
     const client = await connect(socketPath)
-    return {
-      call: callOver(client),
-      client,
-      pid: child.pid ?? 0,
-      folder,
-      stop
-    }
+    return { call: callOver(client), client, pid: child.pid ?? 0, folder, stop }
   } catch (error) {
     stop()
     throw error
   }
 }
 
-const listening = async (child: ChildProcess): Promise<void> => {
+/** Resolves once a process prints a line with this text on stderr. */
+export const printed = async (child: ChildProcess, text: string): Promise<void> => {
   if (child.stderr === null) throw new Error("no stderr")
   const seen: Array<string> = []
   for await (const line of createInterface(child.stderr)) {
-    if (line.startsWith("listening on ")) {
+    if (line.includes(text)) {
       child.stderr.resume()
       return
     }
     seen.push(line)
   }
-  throw new Error(`the plugin did not start:\n${seen.join("\n")}`)
+  throw new Error(`it ended before it printed "${text}":\n${seen.join("\n")}`)
 }

@@ -148,21 +148,18 @@ const print = (
     const own = of(subject, rate)
     const share = direct === undefined ? Number.NaN : own / of(direct, rate)
     const spent = of(subject, (result) => result.processor / cost.per(result))
-    const show = (number: number, digits: number) => (Number.isNaN(number) ? "" : number.toFixed(digits))
+    const micros = (value: (result: Result) => number | undefined) => {
+      const middle = of(subject, value)
+      return Number.isNaN(middle) ? "" : middle.toFixed(0)
+    }
     console.log(
       row([
         `  ${subject.name}`,
         own.toFixed(own < 1000 ? 1 : 0),
         share.toFixed(2),
         subject.processes.length === 0 ? "" : spent.toFixed(spent < 1 ? 3 : 1),
-        show(
-          of(subject, ({ p50 }) => p50),
-          0
-        ),
-        show(
-          of(subject, ({ p99 }) => p99),
-          0
-        ),
+        micros(({ p50 }) => p50),
+        micros(({ p99 }) => p99),
         (results.get(keyOf(title, subject)) ?? []).reduce((sum, { failed }) => sum + failed, 0)
       ])
     )

@@ -2,10 +2,11 @@
  * The subjects that the relay is compared with, each started with the same three routes: two of TCP and one of UDP.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { processorMicros } from "./processorTime.ts"
 import type { Routes } from "./relayProcess.ts"
 
 export const host = "127.0.0.1"
@@ -85,11 +86,12 @@ export const answer = (child: ChildProcess): Promise<string> =>
     const onData = (bytes: Buffer) => {
       text += bytes.toString()
       if (!text.includes("\n")) return
-      child.stdout?.off("data", onData)
+      child.off("exit", onExit).stdout?.off("data", onData)
       resolve(text.trim())
     }
+    const onExit = () => reject(new Error("a measured process ended"))
     child.stdout?.on("data", onData)
-    child.on("exit", () => reject(new Error("a measured process ended")))
+    child.on("exit", onExit)
   })
 
 export const compileLoad = (folder: string): string => {
@@ -111,16 +113,10 @@ export const startSubjects = async (
   const why = await processes.listens(backends, ports.echo)
   if (why !== undefined) throw new Error(`the backends of the benchmark can't be had: ${why}`)
   const ours = at(21_100)
-  const routes = services.map(
-    (service) =>
-      ({
-        protocol: protocolOf(service),
-        host,
-        port: ours(service),
-        count: 1,
-        backendPort: ports[service]
-      }) satisfies Routes
-  )
+  const routes = services.map((service): Routes => {
+    const protocol = protocolOf(service)
+    return { protocol, host, port: ours(service), count: 1, backendPort: ports[service] }
+  })
   const subjects = [
     subject("direct", at(21_000), []),
     subject("portmapper", ours, [await processes.relay(routes)]),
@@ -211,13 +207,8 @@ const family = ({ pid }: Pid): ReadonlyArray<number> => {
 }
 
 /** Seconds of processor time that a subject has used. */
-export const processorTime = (processes: ReadonlyArray<Pid>): number => {
-  let nanoseconds = 0
-  for (const pid of processes.flatMap(family))
-    for (const thread of readdirSync(`/proc/${pid}/task`))
-      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0])
-  return nanoseconds / 1e9
-}
+export const processorTime = (processes: ReadonlyArray<Pid>): number =>
+  processes.flatMap(family).reduce((seconds, pid) => seconds + processorMicros(pid) / 1e6, 0)
 
 /** The memory of these processes: their private part and their share of the common part, in kilobytes. */
 export const proportionalMemory = (processes: ReadonlyArray<Pid>): number => {

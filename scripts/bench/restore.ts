@@ -11,6 +11,7 @@ import * as Path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { labRequest } from "../../test/support/requests.ts"
 import { connect } from "./keepAliveClient.ts"
+import { callOver } from "./plugin.ts"
 import { row, summarize } from "./stats.ts"
 
 const executable = "dist/bin/portmapper.js"
@@ -57,14 +58,10 @@ const start = async (namespace: string, folder: string, running: Set<ChildProces
   const socketPath = Path.join(folder, "p.sock")
   Fs.rmSync(socketPath, { force: true })
   const begun = performance.now()
-  const child = spawn(
-    "ip",
-    [
-      ...["netns", "exec", namespace, process.execPath, executable, "serve"],
-      ...["--socket", socketPath, "--state", Path.join(folder, "state")]
-    ],
-    { stdio: ["ignore", "ignore", "pipe"] }
-  )
+  const command = [executable, "serve", "--socket", socketPath, "--state", Path.join(folder, "state")]
+  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, ...command], {
+    stdio: ["ignore", "ignore", "pipe"]
+  })
   running.add(child)
   let output = ""
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
@@ -106,12 +103,8 @@ const activates = (socketPath: string): Promise<boolean> =>
 const fill = async (namespace: string, folder: string, running: Set<ChildProcess>) => {
   const plugin = await start(namespace, folder, running)
   const client = await connect(plugin.socketPath)
-  for (let port = 10_000; port < 10_000 + live; port++)
-    await client.post(
-      "/PortMapper.MapPorts",
-      `${JSON.stringify(labRequest(port))}
-`
-    )
+  const call = callOver(client)
+  for (let port = 10_000; port < 10_000 + live; port++) await call("MapPorts", labRequest(port))
   client.close()
   await plugin.kill()
 }

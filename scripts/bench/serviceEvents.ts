@@ -4,22 +4,19 @@
  */
 import { Effect } from "effect"
 import { docker, leaveContainer, startEngine } from "../../test/lab/Containers.ts"
+import type { Dockerd } from "../../test/lab/Dockerd.ts"
 import { type Running, spawn } from "../../test/lab/Running.ts"
 import { row, summarize } from "./stats.ts"
 
 const rounds = 15
-const patience = { timeoutMillis: 60_000 }
+const patience = { timeoutMillis: 600_000 }
 
 export const measureEvents = (): Promise<void> => Effect.runPromise(Effect.scoped(measure))
 
 const measure = Effect.gen(function* () {
   const { host, dockerd, watch } = yield* startEngine()
   yield* watch()
-  const engine = ["--host", `unix://${dockerd.socket}`]
-  const events = yield* spawn("docker", [
-    ...engine,
-    ...["events", "--filter=container=web-1", "--format={{.TimeNano}} {{.Action}}"]
-  ])
+  const events = yield* eventsOf(dockerd, "container=web-1")
   const changes = yield* host.spawn("nft", ["monitor"])
   for (const name of ["web-1", "web-2", "web-3"])
     yield* leaveContainer(dockerd, name, {
@@ -30,11 +27,10 @@ const measure = Effect.gen(function* () {
   for (let round = 0; round < rounds; round++) {
     yield* Effect.sleep("500 millis")
     const pid = Number(yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", "web-1"]))
-    ended.push(
-      yield* after({ events, changes }, "die", () => Effect.sync(() => process.kill(pid, "SIGKILL")))
-    )
+    const kill = Effect.sync(() => process.kill(pid, "SIGKILL"))
+    ended.push(yield* after(events, "die", changes, change, () => kill))
     yield* Effect.sleep("500 millis")
-    started.push(yield* after({ events, changes }, "start", () => docker(dockerd, ["start", "web-1"])))
+    started.push(yield* after(events, "start", changes, change, () => docker(dockerd, ["start", "web-1"])))
   }
   console.log(`\n${row([`from the Engine's event, ${rounds} rounds, ms`, "p50", "worst"])}`)
   for (const [title, millis] of [
@@ -46,23 +42,30 @@ const measure = Effect.gen(function* () {
   }
 })
 
-/** Milliseconds from the event, as the Engine dates it, to the first change of an element that `nft monitor` prints. */
-const after = Effect.fnUntraced(function* <A, E>(
-  { events, changes }: { readonly events: Running; readonly changes: Running },
+/** A change of an element that `nft monitor` prints. */
+const change = /element .*8080/
+
+/** One line for each event of a container: its time in nanoseconds and its action. */
+export const eventsOf = (dockerd: Dockerd, filter: string) =>
+  spawn("docker", [
+    ...["--host", `unix://${dockerd.socket}`, "events", `--filter=${filter}`],
+    "--format={{.TimeNano}} {{.Action}}"
+  ])
+
+/** Milliseconds from the event, as the Engine dates it, to the first such line that a process prints after it. */
+export const after = Effect.fnUntraced(function* <A, E>(
+  events: Running,
   action: string,
+  process: Running,
+  line: RegExp,
   act: () => Effect.Effect<A, E>
 ) {
-  const [before, seen] = [events.lines().length, changes.lines().length]
-  const [, changedAt] = yield* Effect.all(
-    [
-      act(),
-      Effect.map(
-        changes.waitForLine(/element .*8080/, { after: seen, ...patience }),
-        () => performance.timeOrigin + performance.now()
-      )
-    ],
+  const [before, seen] = [events.lines().length, process.lines().length]
+  const now = () => performance.timeOrigin + performance.now()
+  const [, doneAt] = yield* Effect.all(
+    [act(), Effect.map(process.waitForLine(line, { after: seen, ...patience }), now)],
     { concurrency: 2 }
   )
   const event = yield* events.waitForLine(new RegExp(` ${action}$`), { after: before, ...patience })
-  return changedAt - Number(event.split(" ")[0]) / 1e6
+  return doneAt - Number(event.split(" ")[0]) / 1e6
 })

@@ -8,10 +8,10 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { Effect } from "effect"
-import { reference as goReference } from "../../test/support/reference.ts"
+import { reference } from "../../test/support/reference.ts"
 import { labRequest } from "../../test/support/requests.ts"
 import { connect, type KeepAliveClient } from "./keepAliveClient.ts"
-import { row, summarize } from "./stats.ts"
+import { median, ratio, row, summarize } from "./stats.ts"
 import * as Stdio from "./stdio.ts"
 
 const rounds = 12
@@ -22,8 +22,8 @@ export const run = async (): Promise<void> => {
     Effect.scoped(
       Effect.gen(function* () {
         const subjects: ReadonlyArray<Subject> = [
-          { name: reference.name, socket: yield* goReference },
-          { name: ours.name, socket: yield* served("grantingServer.ts") },
+          { name: "Go reference handler", socket: yield* reference },
+          { name: "portmapper", socket: yield* served("grantingServer.ts") },
           { name: "bare node:http, same answer", socket: yield* served("echoServer.ts", "http") },
           { name: "bare node:net, bytes made ahead", socket: yield* served("echoServer.ts", "net") }
         ]
@@ -39,9 +39,6 @@ interface Subject {
   readonly socket: string
 }
 
-const reference = { name: "Go reference handler" }
-const ours = { name: "portmapper" }
-
 const body = `${JSON.stringify(labRequest(8080))}\n`
 
 const compare = async (subjects: ReadonlyArray<Subject>): Promise<void> => {
@@ -55,24 +52,17 @@ const compare = async (subjects: ReadonlyArray<Subject>): Promise<void> => {
     }
   const middle = new Map(
     subjects.map(({ name }) => {
-      const perSecond = summarize(rates.get(name) ?? []).p50
+      const perSecond = median(rates.get(name) ?? [])
       return [name, { ...summarize(micros.get(name) ?? []), perSecond }]
     })
   )
   console.log(row(["MapPorts over the Unix socket", "p50 µs", "p99 µs", "8 clients/s"]))
   for (const [name, { p50, p99, perSecond }] of middle)
     console.log(row([name, p50.toFixed(0), p99.toFixed(0), perSecond.toFixed(0)]))
-  const own = middle.get(ours.name)
-  const yardstick = middle.get(reference.name)
+  const [yardstick, own] = [...middle.values()]
   if (own === undefined || yardstick === undefined) return
-  console.log(
-    row([
-      "portmapper over the reference",
-      (own.p50 / yardstick.p50).toFixed(2),
-      "",
-      (own.perSecond / yardstick.perSecond).toFixed(2)
-    ])
-  )
+  const ratios = [ratio(own.p50, yardstick.p50), "", ratio(own.perSecond, yardstick.perSecond)]
+  console.log(row(["portmapper over the reference", ...ratios]))
 }
 
 const roundTrips = async (socket: string, calls: number): Promise<ReadonlyArray<number>> => {
