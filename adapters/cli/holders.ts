@@ -4,7 +4,8 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { attempt, lines, processOfSocket } from "../linux/sockets/SocketHolder.ts"
+import { lines, processOfSocket } from "../linux/sockets/SocketHolder.ts"
+import { readText } from "../node/FileText.ts"
 import { printable } from "./Table.ts"
 
 /**
@@ -50,8 +51,7 @@ export const processText = (pid: number | undefined): string =>
 
 /** Its command line: for Node, the kernel's name of the process is that of a thread. */
 const commandOf = (pid: number): string => {
-  const words = attempt(() => Fs.readFileSync(Path.join("/proc", `${pid}`, "cmdline"), "utf8").split("\0"))
-  const [program = "", ...rest] = words ?? []
+  const [program = "", ...rest] = readText(`/proc/${pid}/cmdline`)?.split("\0") ?? []
   const text = printable([Path.basename(program), ...rest].join(" ").trim())
   if (text === "") return ""
   return ` (${text.length > maxCommand ? `${text.slice(0, maxCommand)}…` : text})`

@@ -99,7 +99,7 @@ export const synopsisOf = ({ usage }: HelpDoc.HelpDoc): string =>
   usage.replace("[flags]", "[options]").replace("<subcommand>", "COMMAND")
 
 /** Descriptions are wrapped in a column of their own, below the name where that is long. */
-export const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
+const helpText = (doc: HelpDoc.HelpDoc, width: number): string => {
   const { commands, options, globals } = rowsOf(doc)
   const sections = [
     [`Usage: ${synopsisOf(doc)}`],

@@ -1,6 +1,7 @@
 /** How a call to a plugin can fail. Each message says what the user can do about it. */
 import * as Fs from "node:fs"
 import { Schema } from "effect"
+import { attempt, readText } from "../node/FileText.ts"
 import { HttpCode, type HttpError } from "../node/HttpClient.ts"
 import { tlsProblem } from "../node/tlsProblem.ts"
 import type { PluginAddress } from "./PluginAddress.ts"
@@ -122,17 +123,9 @@ const connectProblem = (
 /** Who may use the socket, by its mode. If we can't stat it, only root can enter its folder. */
 const whoMay = (address: PluginAddress): string => {
   if (address._tag === "Net") return "use sudo"
-  try {
-    const { gid, mode } = Fs.statSync(address.path)
-    return (mode & 0o020) === 0 || gid === 0 ? "use sudo" : `use sudo, or join the group ${groupName(gid)}`
-  } catch {
-    return "use sudo"
-  }
+  const { gid = 0, mode = 0 } = attempt(() => Fs.statSync(address.path)) ?? {}
+  return (mode & 0o020) === 0 || gid === 0 ? "use sudo" : `use sudo, or join the group ${groupName(gid)}`
 }
 
-const groupName = (gid: number): string => {
-  const line = Fs.readFileSync("/etc/group", "utf8")
-    .split("\n")
-    .find((entry) => entry.split(":")[2] === `${gid}`)
-  return line?.split(":")[0] ?? `${gid}`
-}
+const groupName = (gid: number): string =>
+  new RegExp(`^([^:]*):[^:]*:${gid}:`, "m").exec(readText("/etc/group") ?? "")?.[1] ?? `${gid}`

@@ -48,7 +48,7 @@ export const serveUnix = (
   serve((server) => listenUnix(server, path, options), { ...options, place: unixPlace(path) })
 
 /** The handoff's key for a Unix socket. */
-export const unixPlace = (path: string): Place => `unix ${Path.resolve(path)}`
+const unixPlace = (path: string): Place => `unix ${Path.resolve(path)}`
 
 /** Binds any HTTP server as `serveUnix` binds the plugin's. */
 export const listenUnix = (

@@ -11,7 +11,7 @@ import type { ClientTls } from "./SpecFile.ts"
 import { systemReason } from "./systemReason.ts"
 
 /** Why the Engine can't reach the plugin, in one clause. */
-export class SpecCheckError extends Schema.TaggedError<SpecCheckError>()("SpecCheckError", {
+class SpecCheckError extends Schema.TaggedError<SpecCheckError>()("SpecCheckError", {
   url: Schema.String,
   detail: Schema.String
 }) {

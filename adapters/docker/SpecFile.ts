@@ -67,7 +67,8 @@ export const writeSpec = Effect.fnUntraced(function* (
   const { folder = defaultFolder, name } = options
   const path = Path.join(folder, `${name}${options.tls === undefined ? ".spec" : ".json"}`)
   if (!isName(name)) return yield* new SpecFileError({ path, detail: `${name} can't be a plugin's name` })
-  const content = options.tls === undefined ? specText(options) : jsonText(name, options, options.tls)
+  const content =
+    options.tls === undefined ? `${options.url}#${mark}\n` : jsonText(name, options, options.tls)
   yield* attempt(folder, "making the folder", () => makeFolderUnsafe(folder, 0o755))
   for (const found of candidates(folder, name)) yield* giveWay(found, content, found === path)
   yield* Effect.acquireRelease(
@@ -93,8 +94,6 @@ const SpecJson = goStruct({
 })
 
 const decodeSpec = decodeText(SpecJson)
-
-const specText = ({ url }: SpecAddress): string => `${url}#${mark}\n`
 
 const jsonText = (name: string, { url }: SpecAddress, tls: ClientTls): string => {
   const absolute = (file: string | undefined) => (file === undefined ? "" : Path.resolve(file))

@@ -13,7 +13,7 @@ export interface PassedSocket {
   readonly name: string
 }
 
-export class SystemdError extends Schema.TaggedError<SystemdError>()("SystemdError", {
+class SystemdError extends Schema.TaggedError<SystemdError>()("SystemdError", {
   variable: Schema.String,
   value: Schema.String,
   detail: Schema.String

@@ -59,8 +59,6 @@ const mark = (left: Json) =>
 const protocol = (left: Json) =>
   one((text) => (text === "all" ? "yes" : [left, protocolOfNumber(Number(text)) ?? text]))
 
-const includes = (word: string) => one((text) => (text.split(",").includes(word) ? "yes" : "no"))
-
 const flags: Json = { payload: { protocol: "th", field: "flags" } }
 const synAmong = (mask: string, set: string): Meaning => [
   mask === "ALL" ? flags : { "&": [flags, mask.toLowerCase().split(",")] },
@@ -97,7 +95,7 @@ const options: Readonly<Record<string, Option>> = {
   "mark --mark": mark(meta("mark")),
   "connmark --mark": mark(ct("mark")),
   "addrtype --dst-type": words({ fib: { result: "type", flags: ["daddr"] } }),
-  "addrtype --src-type": includes("UNICAST"),
+  "addrtype --src-type": one((text) => (text.split(",").includes("UNICAST") ? "yes" : "no")),
   "pkttype --pkt-type": words(meta("pkttype")),
   "comment --comment": sure(1, "yes"),
   "limit --limit": sure(1, "mostly"),

@@ -2,10 +2,9 @@
  * Which container a mapping belongs to, as an Engine shows it at one time. Pure, and in doubt about everything that
  * one look does not prove.
  */
-import { IpNetwork, NetAddress } from "effect/net"
 import type { Attributed, Attribution } from "../../src/mapper/MapperContext.ts"
 import type { Mapping } from "../../src/mapper/model/Mapping.ts"
-import type { Address } from "../../src/protocol/Address.ts"
+import { type Address, isWithin } from "../../src/protocol/Address.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 
 /** What an Engine shows. */
@@ -79,8 +78,4 @@ const isOnBridgeOf = (host: ReadonlyArray<HostAddress>, network: Network): boole
   network.driver === "bridge" &&
   host.some(({ name, address }) => name === network.bridge && hasSubnetOf(network, address))
 
-const hasSubnetOf = ({ subnets }: Network, { family, octets }: Address): boolean => {
-  const address =
-    family === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets)
-  return subnets.some((subnet) => IpNetwork.contains(subnet, address))
-}
+const hasSubnetOf = ({ subnets }: Network, { octets }: Address): boolean => isWithin(subnets, octets)

@@ -1,13 +1,15 @@
 import * as Fs from "node:fs"
 
-/** `undefined` if the file can't be read, as under `/proc` for what is gone or not in this kernel. */
-export const readText = (path: string): string | undefined => {
+/** `undefined` if it throws, as under `/proc` for what is gone, not readable for us, or not in this kernel. */
+export const attempt = <A>(look: () => A): A | undefined => {
   try {
-    return Fs.readFileSync(path, "utf8")
+    return look()
   } catch {
     return undefined
   }
 }
+
+export const readText = (path: string): string | undefined => attempt(() => Fs.readFileSync(path, "utf8"))
 
 export const hasCode = (cause: unknown, code: string): boolean =>
   typeof cause === "object" && cause !== null && "code" in cause && cause.code === code

@@ -9,6 +9,7 @@ import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
 import { Result } from "effect"
 import type { Stored, StoredEngine } from "../../src/mapper/MappingStore.ts"
 import { type Mapping, mappingKey } from "../../src/mapper/model/Mapping.ts"
+import { attempt } from "./FileText.ts"
 import {
   applicationId,
   makeRowReader,
@@ -90,7 +91,7 @@ export class MappingFile {
     }
     this.#file = new OpenFile(path)
     this.#log = new OpenFile(`${path}-wal`)
-    this.#spare = hasSpare(this.#sparePath)
+    this.#spare = Fs.statSync(this.#sparePath, { throwIfNoEntry: false })?.size === spareBytes
     if (!this.#spare) this.#tryMakeSpare()
   }
 
@@ -253,15 +254,7 @@ class OpenFile {
   }
 }
 
-const statOf = (path: string): Fs.Stats | undefined => {
-  try {
-    return Fs.statSync(path, { throwIfNoEntry: false })
-  } catch {
-    return undefined
-  }
-}
-
-const hasSpare = (path: string): boolean => Fs.statSync(path, { throwIfNoEntry: false })?.size === spareBytes
+const statOf = (path: string): Fs.Stats | undefined => attempt(() => Fs.statSync(path))
 
 /** An unusable file is left unchanged. */
 const prepare = (database: DatabaseSync, options: MappingFileOptions): void => {

@@ -4,6 +4,7 @@
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { readText } from "./FileText.ts"
 
 /**
  * The part of a folder's path that a user other than root and our own could rename or replace, and the rule;
@@ -49,11 +50,7 @@ const partsOf = (path: string): ReadonlyArray<string> => path.split("/").filter(
  * `/tmp`, may be one of them. `undefined` if every user has an id. See user_namespaces(7).
  */
 const unmappedUser = (): number | undefined => {
-  try {
-    const map = Fs.readFileSync("/proc/self/uid_map", "utf8")
-    if (/^\s*0\s+0\s+4294967295\s*$/.test(map)) return undefined
-    return Number(Fs.readFileSync("/proc/sys/kernel/overflowuid", "utf8"))
-  } catch {
-    return undefined
-  }
+  const map = readText("/proc/self/uid_map")
+  if (map === undefined || /^\s*0\s+0\s+4294967295\s*$/.test(map)) return undefined
+  return Number(readText("/proc/sys/kernel/overflowuid"))
 }

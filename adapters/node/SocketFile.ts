@@ -1,15 +1,10 @@
 /** The file of a Unix socket that this process bound: identified by its inode, since another process may replace it. */
 import * as Fs from "node:fs"
 import { Effect } from "effect"
+import { attempt } from "./FileText.ts"
 
-export const isOwnFile = (path: string, inode: number): boolean => {
-  try {
-    return Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode
-  } catch {
-    // A file is where a folder was, or the folder can't be searched any more.
-    return false
-  }
-}
+export const isOwnFile = (path: string, inode: number): boolean =>
+  attempt(() => Fs.lstatSync(path).ino) === inode
 
 export const removeOwnFile = (path: string, inode: number): void => {
   if (isOwnFile(path, inode)) Fs.rmSync(path, { force: true })

@@ -17,7 +17,7 @@ export interface PageFile {
   readonly bodies: ReadonlyArray<readonly [encoding: "br" | "gzip" | "identity", body: Uint8Array]>
 }
 
-export class PageFileError extends Schema.TaggedError<PageFileError>()("PageFileError", {
+class PageFileError extends Schema.TaggedError<PageFileError>()("PageFileError", {
   file: Schema.String,
   detail: Schema.String
 }) {

@@ -3,9 +3,8 @@
  * share a socket that is bound to the unspecified address.
  */
 import { Duration } from "effect"
-import { type IpNetwork, NetAddress } from "effect/net"
 import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
-import { type Address, isLoopback, isUnspecified } from "../../src/protocol/Address.ts"
+import { type Address, isLoopback, isUnspecified, octetsOf } from "../../src/protocol/Address.ts"
 import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { isIdle } from "../../src/protocol/Slots.ts"
 import { type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
@@ -137,8 +136,3 @@ export const backendsOf = (first: RouteEntry | undefined): ReadonlyArray<Address
 
 export const routeText = ({ protocol, host, port }: RouteFrontend): string =>
   frontendText(protocol, host, port)
-
-const octetsOf = (address: IpNetwork.IpNetwork["address"]): Uint8Array =>
-  Uint8Array.from(
-    NetAddress.isIpv4Address(address) ? NetAddress.ipv4ToOctets(address) : NetAddress.ipv6ToOctets(address)
-  )

@@ -68,7 +68,7 @@ export const readMessage = (text: string): Message => {
     : tree.success.map(readRequest)
 }
 
-export const resultText = (id: Id, result: unknown): string =>
+const resultText = (id: Id, result: unknown): string =>
   `{"jsonrpc":"2.0","result":${JSON.stringify(result) ?? "null"},"id":${stringify(id)}}`
 
 export const errorText = (id: Id, error: RpcError): string =>

@@ -3,7 +3,7 @@ import * as Fs from "node:fs"
 import { Duration, Effect, Exit, Result, Scope } from "effect"
 import type { Errno } from "../linux/Libc.ts"
 import { type DescriptorSocket, listenForDescriptors } from "../linux/sockets/DescriptorSocket.ts"
-import { attempt } from "../linux/sockets/SocketHolder.ts"
+import { attempt } from "../node/FileText.ts"
 import { awaitExit, longestSilence, receive, send, sendBusy } from "./Channel.ts"
 import { type HandoverState, sendState } from "./HandoverState.ts"
 import { type HandoverError, handoverFailed, versionRefusal } from "./Messages.ts"
@@ -31,7 +31,7 @@ export interface Timeouts {
 /**
  * Together with up to 3 seconds for requests in flight, this keeps every answer to an Engine within its 15 seconds.
  */
-export const timeouts: Timeouts = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
+const timeouts: Timeouts = { silence: longestSilence, ready: "8 seconds", gone: "1 second" }
 
 /** Listens at a path for successors, until the scope closes. */
 export const offerHandover = listenForDescriptors

@@ -22,7 +22,7 @@ export interface Subject {
   gone: string | undefined
 }
 
-export const services = Object.keys(ports) as ReadonlyArray<Service>
+const services = Object.keys(ports) as ReadonlyArray<Service>
 
 /** Kills every process it started when it ends. */
 export class Processes {

@@ -15,7 +15,7 @@ export const importEffectModules = (folder: string): void => {
 }
 
 /** On one line as before, so that line numbers in stack traces stay right. */
-export const byModule = (source: string): string =>
+const byModule = (source: string): string =>
   source.replaceAll(/^import \{([^}]*)\} from "effect(\/net)?";$/gm, (_, names: string, folder = "") =>
     names
       .split(",")

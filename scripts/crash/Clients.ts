@@ -21,7 +21,7 @@ import {
 export const clientCount = 4
 /** The private ports of each client, from `20000 + 100 × client` on. */
 const ownPorts = 8
-export const range = { first: 21_000, last: 21_011 } as const
+const range = { first: 21_000, last: 21_011 } as const
 export const ephemeral = { first: 22_000, last: 22_011 } as const
 const mappedAtMost = 14
 

@@ -11,7 +11,6 @@ export interface Listed {
   readonly FrontendPort: number
   readonly BackendIP: string
   readonly BackendPort: number
-  readonly Mode: string
   readonly State: string
 }
 

@@ -217,15 +217,15 @@ export const ruleText = (rule: Rule): string => {
   const frontend = frontendText(rule.protocol, rule.host, rule.port)
   const backend = rule._tag === "Redirect" ? ` -> ${endpointText(rule.backend)}` : ""
   const allow =
-    rule._tag === "Guard" || rule.allow === undefined ? "" : ` from ${rule.allow.map(networkText).join(",")}`
+    rule._tag === "Guard" || rule.allow === undefined
+      ? ""
+      : ` from ${rule.allow.map((network) => IpNetwork.format(network)).join(",")}`
   const share = rule._tag === "Redirect" ? rule.share : undefined
   const slots =
     share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
   const rate = rule._tag === "Redirect" && rule.rate !== undefined ? ` at most ${rule.rate}/s` : ""
   return `${rule._tag} ${frontend}${backend}${slots}${allow}${rate}`
 }
-
-const networkText = (network: IpNetwork.IpNetwork): string => IpNetwork.format(network)
 
 function makeMemoryFirewall() {
   let table: Map<string, Rule> | undefined = new Map()

@@ -46,7 +46,7 @@ export interface StoredAll {
   readonly lost: LostRecord | undefined
 }
 
-export const newEngine: StoredEngine = { epoch: 0, activated: false }
+const newEngine: StoredEngine = { epoch: 0, activated: false }
 
 /** `Full`: the file system has no space left. `Failed`: anything else. */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {

@@ -78,11 +78,19 @@ export const addressUnsafe = (text: string): Address =>
   Result.getOrThrowWith(parseAddress(text), (reason) => new Error(`${text}: ${reason}`))
 
 /** The address with these octets, 4 or 16 of them in network order. */
-export const fromOctets = (octets: Uint8Array): Address =>
-  fromIp(
-    octets.length === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets),
-    ""
-  )
+export const fromOctets = (octets: Uint8Array): Address => fromIp(ipOf(octets), "")
+
+const ipOf = (octets: Uint8Array): NetAddress.IpAddress =>
+  octets.length === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets)
+
+export const octetsOf = (ip: NetAddress.IpAddress): Uint8Array =>
+  Uint8Array.from(NetAddress.isIpv4Address(ip) ? NetAddress.ipv4ToOctets(ip) : NetAddress.ipv6ToOctets(ip))
+
+/** Whether one of the networks contains the address with these octets. */
+export const isWithin = (networks: ReadonlyArray<IpNetwork.IpNetwork>, octets: Uint8Array): boolean => {
+  const ip = ipOf(octets)
+  return networks.some((network) => IpNetwork.contains(network, ip))
+}
 
 export const unspecified = (family: Family): Address => (family === 4 ? unspecified4 : unspecified6)
 
@@ -146,9 +154,7 @@ const make = (ip: NetAddress.IpAddress, text: string, zone: string): Address => 
   return {
     text: text + suffix,
     family: NetAddress.isIpv4Address(meant) ? 4 : 6,
-    octets: Uint8Array.from(
-      NetAddress.isIpv4Address(meant) ? NetAddress.ipv4ToOctets(meant) : NetAddress.ipv6ToOctets(meant)
-    ),
+    octets: octetsOf(meant),
     zone,
     key: NetAddress.formatIp(meant) + suffix
   }

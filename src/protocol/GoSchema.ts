@@ -66,15 +66,15 @@ export const goStruct = <const F extends Fields>(fields: F) => {
 }
 
 /** A Go `int` (here: as far as a JavaScript number is exact). */
-export const Integer = numberThat(Number.isSafeInteger, "an integer")
+const Integer = numberThat(Number.isSafeInteger, "an integer")
 
 /** A Go `uint16`: a port, or 0 for none. */
-export const Uint16 = numberThat(
+const Uint16 = numberThat(
   (value) => Number.isInteger(value) && value >= 0 && value <= 65535 && !Object.is(value, -0),
   "an integer from 0 to 65535"
 )
 
-export const Bool = withQuick(Schema.Boolean.annotate({ expected: "true or false" }), (value) =>
+const Bool = withQuick(Schema.Boolean.annotate({ expected: "true or false" }), (value) =>
   typeof value === "boolean" ? value : unsure
 )
 
@@ -90,7 +90,7 @@ export const Text = withQuick(
 )
 
 /** A Go `netip.Addr`: `undefined` is the zero `Addr`, which travels as `""`. */
-export const OptionalAddress = withQuick(
+const OptionalAddress = withQuick(
   Schema.String.annotate({ expected: anAddress }).pipe(
     Schema.decodeTo(Schema.UndefinedOr(Address), {
       decode: SchemaGetter.transformEffect((text: string, options) => {
@@ -116,7 +116,7 @@ export const OptionalAddress = withQuick(
 const LabelMap = Schema.declare<ReadonlyMap<string, string>>((value) => value instanceof Map)
 
 /** A Go `map[string]string`. Encoded it is an object; `__proto__` is a key like any other. */
-export const StringMap = withQuick(
+const StringMap = withQuick(
   Schema.declare<Readonly<Record<string, string>>>((_): _ is Readonly<Record<string, string>> => true).pipe(
     Schema.decodeTo(LabelMap, {
       decode: SchemaGetter.transformEffect((input: unknown, options) => {
@@ -144,13 +144,13 @@ export const StringMap = withQuick(
 )
 
 /** A Go pointer: `null` or the value. */
-export const pointer = <S extends Schema.Constraint>(schema: S, expected: string) => {
+const pointer = <S extends Schema.Constraint>(schema: S, expected: string) => {
   const quick = quickWays.get(schema)
   return withQuick(Schema.Union([Schema.Null, schema]).annotate({ expected }), quick && quickPointer(quick))
 }
 
 /** A Go slice; `null` and `[]` are distinct. A struct in it takes `null` for its zero value. */
-export const slice = <S extends Schema.Constraint>(schema: S) => {
+const slice = <S extends Schema.Constraint>(schema: S) => {
   const quick = quickWays.get(schema)
   const array = Schema.Array(schema).annotate({ expected: "an array" })
   return pointer(withQuick(array, quick && quickArray(quick)), "an array")

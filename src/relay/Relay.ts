@@ -3,10 +3,10 @@
  * host's own loopback addresses, between IPv6 and IPv4, and all traffic in `proxy` mode.
  */
 import { Context, type Duration, Effect, Layer, Queue, Schema } from "effect"
-import { IpNetwork, NetAddress } from "effect/net"
+import type { IpNetwork } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
 import type { Admission, HostSocket } from "../ports/HostSockets.ts"
-import type { Address } from "../protocol/Address.ts"
+import { type Address, isWithin } from "../protocol/Address.ts"
 import { type Limits, limitsText, noneRefused, type Refused } from "../protocol/Limits.ts"
 import { type Endpoint, endpointText, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
@@ -157,11 +157,8 @@ export interface MemoryConnection {
   readonly isOpen: () => boolean
 }
 
-const allows = ({ allow }: Route, { octets }: Address): boolean => {
-  const source =
-    octets.length === 4 ? NetAddress.ipv4FromBytesUnsafe(octets) : NetAddress.ipv6FromBytesUnsafe(octets)
-  return allow === undefined || allow.some((network) => IpNetwork.contains(network, source))
-}
+const allows = ({ allow }: Route, { octets }: Address): boolean =>
+  allow === undefined || isWithin(allow, octets)
 
 const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
 

@@ -59,7 +59,9 @@ export const makeAccounting = (): FlowAccounting => {
 
   /** The addresses of a service that have their own redirection. */
   const specific = (redirected: ReadonlyArray<Redirected>): ReadonlySet<string> =>
-    new Set(redirected.filter(({ host }) => !isUnspecified(host)).map((one) => ownKey(one)))
+    new Set(
+      redirected.filter(({ host }) => !isUnspecified(host)).map((one) => keyAt(one, textOf(one.host.octets)))
+    )
 
   return {
     begin: () => {
@@ -119,7 +121,5 @@ const serviceOf = (protocol: number, port: number, backend: Uint8Array, backendP
 
 const keyAt = ({ protocol, port }: Redirected, address: string): string =>
   `${protocolNumber[protocol]} ${port} ${address}`
-
-const ownKey = (redirected: Redirected): string => keyAt(redirected, textOf(redirected.host.octets))
 
 const textOf = (octets: Uint8Array): string => String.fromCharCode(...octets)

@@ -2,9 +2,8 @@
  * Which flows don't go where their frontend redirects now. Pure: the caller passes the flows as the kernel reported
  * them, and the host's addresses.
  */
-import { IpNetwork, NetAddress } from "effect/net"
 import type { FlowFrontend } from "../../../src/firewall/Conntrack.ts"
-import { isLoopback, isUnspecified } from "../../../src/protocol/Address.ts"
+import { isLoopback, isUnspecified, isWithin } from "../../../src/protocol/Address.ts"
 import { protocolNumber } from "../../../src/protocol/Protocol.ts"
 import type { IsLocal } from "../netlink/LocalAddresses.ts"
 import { type Flow, IPS_DST_NAT, IPS_SEEN_REPLY, NFPROTO_IPV4 } from "./ConntrackMessages.ts"
@@ -62,12 +61,8 @@ const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boo
   return backend === undefined || isElsewhere || !isAllowed(allow, original.source)
 }
 
-const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean => {
-  if (allow === undefined) return true
-  const address =
-    source.length === 4 ? NetAddress.ipv4FromBytesUnsafe(source) : NetAddress.ipv6FromBytesUnsafe(source)
-  return allow.some((network) => IpNetwork.contains(network, address))
-}
+const isAllowed = (allow: FlowFrontend["allow"], source: Uint8Array): boolean =>
+  allow === undefined || isWithin(allow, source)
 
 export const sameOctets = (one: Uint8Array, other: Uint8Array): boolean =>
   one.length === other.length && one.every((octet, at) => octet === other[at])

@@ -4,7 +4,7 @@ import { accessSync, constants } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { FirewallError } from "../../../src/firewall/Firewall.ts"
-import { attempt } from "../sockets/SocketHolder.ts"
+import { attempt } from "../../node/FileText.ts"
 
 /** A child that takes longer is killed; the caller must check whether its transaction was committed. */
 const longestMillis = 10_000

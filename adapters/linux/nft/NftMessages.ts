@@ -78,9 +78,7 @@ const writeLists = (
 ) => {
   if (elements.length === 0) return
   const { writer } = batch
-  for (const [set, members] of elements.length === 1
-    ? single(elements)
-    : Map.groupBy(elements, setOfElement)) {
+  for (const [set, members] of Map.groupBy(elements, (element) => element.set)) {
     for (let next = 0; next < members.length; ) {
       batch.begin(type, flags, NFPROTO_INET)
       writer.string(NFTA_SET_ELEM_LIST_TABLE, table)
@@ -95,11 +93,6 @@ const writeLists = (
     }
   }
 }
-
-const setOfElement = ({ set }: Element): TableSet => set
-
-const single = (elements: ReadonlyArray<Element>) =>
-  elements.map((element) => [element.set, [element]] as const)
 
 const writeElement = (writer: MessageWriter, { key, last, data, rate }: Element, withData: boolean) => {
   const element = writer.beginNested(NFTA_LIST_ELEM)

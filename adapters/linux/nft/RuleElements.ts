@@ -1,7 +1,13 @@
 /** Converts rules to the elements that enforce them, and back. */
 import { IpNetwork, NetAddress } from "effect/net"
 import type { Counted, Limit, Redirect, RefusedFlow, Rule } from "../../../src/firewall/Firewall.ts"
-import { type Family, fromOctets, isUnspecified, unspecified } from "../../../src/protocol/Address.ts"
+import {
+  type Family,
+  fromOctets,
+  isUnspecified,
+  octetsOf,
+  unspecified
+} from "../../../src/protocol/Address.ts"
 import { type Protocol, protocolNumber, protocolOfNumber } from "../../../src/protocol/Protocol.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { isRelayed } from "../../../src/relay/Relay.ts"
@@ -226,11 +232,6 @@ const networkOf = (key: Uint8Array, last: Uint8Array, family: Family): IpNetwork
 }
 
 const bit = (bytes: Uint8Array, index: number): number => ((bytes[index >> 3] ?? 0) >> (7 - (index & 7))) & 1
-
-const octetsOf = (address: NetAddress.IpAddress): Uint8Array =>
-  Uint8Array.from(
-    NetAddress.isIpv4Address(address) ? NetAddress.ipv4ToOctets(address) : NetAddress.ipv6ToOctets(address)
-  )
 
 const concat = (one: Uint8Array, other: Uint8Array): Uint8Array => {
   const bytes = new Uint8Array(one.length + other.length)

@@ -95,7 +95,7 @@ const makeSet = (kind: SetKind, place: Place): TableSet => {
   }
 }
 
-export const places: ReadonlyArray<Place> = [
+const places: ReadonlyArray<Place> = [
   { scope: "addr", family: 4 },
   { scope: "any", family: 4 },
   { scope: "addr", family: 6 },

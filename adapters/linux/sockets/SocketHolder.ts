@@ -3,6 +3,7 @@
  * inside a container. Sources: proc_pid_fd(5), netlink_seq_show in net/netlink/af_netlink.c.
  */
 import * as Fs from "node:fs"
+import { attempt, readText } from "../../node/FileText.ts"
 
 export const processOfSocket = (inode: string | undefined): number | undefined =>
   inode === undefined
@@ -21,18 +22,8 @@ export const netlinkInode = (portId: number): string | undefined =>
     .find(([, protocol, port]) => protocol === "12" && port === `${portId}`)
     ?.at(-1)
 
-export const lines = (path: string): ReadonlyArray<string> =>
-  attempt(() => Fs.readFileSync(path, "utf8").split("\n")) ?? []
+export const lines = (path: string): ReadonlyArray<string> => readText(path)?.split("\n") ?? []
 
 const names = (path: string): ReadonlyArray<string> => attempt(() => Fs.readdirSync(path)) ?? []
 
 const link = (path: string): string | undefined => attempt(() => Fs.readlinkSync(path))
-
-/** Processes come and go, and most are not readable for us. */
-export const attempt = <A>(look: () => A): A | undefined => {
-  try {
-    return look()
-  } catch {
-    return undefined
-  }
-}

@@ -17,7 +17,7 @@ const readEnd = new Int32Array(maxDescriptors)
 const writeEnd = new Int32Array(maxDescriptors)
 
 /** The most that one splice moves: the size of a large pipe. */
-export const pipeSize = 1 << 20
+const pipeSize = 1 << 20
 /** An unprivileged user may have 64 MB of pipes (pipe-user-pages-soft); beyond that, each pipe holds two pages. */
 const maxLarge = 16
 const maxIdle = 32

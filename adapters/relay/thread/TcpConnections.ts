@@ -15,7 +15,7 @@ import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { count, generation } from "./ThreadData.ts"
 
 /** There may be data to read. */
-export const READABLE = 1
+const READABLE = 1
 export const WRITABLE = 2
 /** All data was read, including the end of the stream. */
 const EOF = 4

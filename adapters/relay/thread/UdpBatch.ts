@@ -12,7 +12,7 @@ const slotSize = 65536 + 192
 const maxSegmented = 65000
 
 /** `struct mmsghdr` in 32-bit words: name, its length, iov, its length, control, its length, flags, bytes received. */
-export const header = {
+const header = {
   words: 16,
   name: 0,
   nameLength: 2,
@@ -66,7 +66,7 @@ export const receive = (fd: number, nameLength: number, controlLength: number): 
   return S.recvmmsg(fd, headers.address, batchSize, S.MSG_DONTWAIT, 0)
 }
 
-export const sizeOf = (packet: number): number => headerWords[packet * header.words + header.received]!
+const sizeOf = (packet: number): number => headerWords[packet * header.words + header.received]!
 export const packetBytes = (packet: number): Uint8Array =>
   new Uint8Array(slots.buffer, packet * slotSize, sizeOf(packet))
 export const controlLengthOf = (packet: number): number =>

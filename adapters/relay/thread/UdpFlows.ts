@@ -172,7 +172,7 @@ const idleFor = (edges: Int32Array, list: number, millis: number): number => {
   return oldest !== 0 && seen[oldest]! <= tick - millis / tickMillis ? oldest : 0
 }
 
-export const endFlow = (fd: number): void => {
+const endFlow = (fd: number): void => {
   const route = Routes.routeById(routeIdOf[fd]!)!
   const flows = route.flows!
   unlink(flows, fd)

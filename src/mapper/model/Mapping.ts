@@ -217,7 +217,7 @@ export interface EngineEpoch {
 }
 
 /** How long a new Engine has to confirm the mappings of the Engine before it. */
-export const staleAfterMillis = 60_000
+const staleAfterMillis = 60_000
 
 /** Whether a mapping is of an earlier Engine start, and the time to confirm it has passed. */
 export const isStale = ({ mapping }: MappingEntry, engine: EngineEpoch, nowMillis: number): boolean =>

@@ -54,7 +54,7 @@ export const memberText = (mapping: Mapping): string =>
     : `${mappingText(mapping)} to ${endpointText(mapping.backend)}`
 
 /** The backends of the frontend's service that are served, in the order in which they joined. */
-export const membersOf = (
+const membersOf = (
   state: State,
   { protocol, host, port }: Frontend,
   service: string
