@@ -1,13 +1,9 @@
 /** Prints thousands of ports in a few lines: neighbours that differ only in their port form one range. */
-import { type Address, hostText } from "../../src/protocol/Address.ts"
-import type { Endpoint } from "../../src/protocol/PortBinding.ts"
-import type { Protocol } from "../../src/protocol/Protocol.ts"
+import { hostText } from "../../src/protocol/Address.ts"
+import type { Endpoint, PublishedPort } from "../../src/protocol/PortBinding.ts"
 
 /** `note` is printed after the ports; lines with different notes are not joined. `backend` is printed if given. */
-export interface PortLine {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface PortLine extends PublishedPort {
   readonly backend?: Endpoint | undefined
   readonly note?: string | undefined
 }

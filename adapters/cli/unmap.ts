@@ -215,9 +215,7 @@ const linesOf = (
   { bindings, waiting, missing }: Chosen,
   to: Option.Option<Target>
 ): ReadonlyArray<string> => {
-  const frontends = [
-    ...Map.groupBy(bindings, (one) => frontendText(one.protocol, one.host, one.port)).values()
-  ]
+  const frontends = [...Map.groupBy(bindings, (one) => frontendText(one)).values()]
   const unmapped = Option.isSome(to) ? bindings.map(backendLine) : frontends.flatMap(frontendLine)
   const where = Option.match(to, { onNone: () => "", onSome: (target) => ` to ${targetText(target)}` })
   const lines = [

@@ -68,7 +68,7 @@ const dropsOn = (path: PacketPath, tables: ReadonlyArray<Table>, published: Publ
         rule: found.rule,
         traffic: published.traffic,
         neighbour: published.neighbour,
-        ports: [frontendText(published.protocol, published.host, published.port)],
+        ports: [frontendText(published)],
         exceptions: [...new Set(found.exceptions)],
         remedy: remedyOf(table, chain.name, hop, published)
       })

@@ -392,7 +392,7 @@ export interface ReportedProblem {
 export const personsOwner = "cli"
 
 /** Of a binding, or where a client waits. */
-const frontendOf = ({ protocol, host, port }: PublishedPort): string => frontendText(protocol, host, port)
+const frontendOf = ({ protocol, host, port }: PublishedPort): string => frontendText({ protocol, host, port })
 
 /** As the driver understands it: without a host port a binding is named by its backend alone. */
 const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>

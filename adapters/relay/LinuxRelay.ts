@@ -8,7 +8,7 @@
 import { availableParallelism } from "node:os"
 import { Context, Duration, Effect, Layer, Queue, type Scope } from "effect"
 import { type HostSocket, HostSockets } from "../../src/ports/HostSockets.ts"
-import type { PublishedPort } from "../../src/protocol/PortBinding.ts"
+import { frontendText, type PublishedPort } from "../../src/protocol/PortBinding.ts"
 import {
   isRelayed,
   Relay,
@@ -27,7 +27,6 @@ import {
   limitStateOf,
   RouteEntries,
   type RouteEntry,
-  routeText,
   servingOf
 } from "./RouteEntries.ts"
 import { setOptions } from "./SocketOptions.ts"
@@ -114,7 +113,7 @@ const make = Effect.fnUntraced(function* (
     },
     nameOf: (id) => {
       const entry = entries.withId(id)
-      return entry === undefined ? undefined : routeText(entry.route)
+      return entry === undefined ? undefined : frontendText(entry.route)
     }
   })
   const parts = { sockets, entries, threads, assigned, waits }
@@ -218,7 +217,7 @@ const close = (parts: Parts, entry: RouteEntry): Effect.Effect<void> => {
   const { socket } = entry.route
   entries.remove(entry)
   const shut = Effect.catch(admit(parts, socket), (error) =>
-    Effect.logError(`relay for ${routeText(entry.route)}: shutting its socket: ${error.message}`)
+    Effect.logError(`relay for ${frontendText(entry.route)}: shutting its socket: ${error.message}`)
   )
   const isLast = entries.first(socket) === undefined
   const { id, thread } = entry
@@ -245,4 +244,4 @@ const handoverOf = ({ sockets, entries, threads }: Parts): RelayHandover["Servic
     })
   })
 
-const failure = (route: Route, detail: string) => new RelayError({ frontend: routeText(route), detail })
+const failure = (route: Route, detail: string) => new RelayError({ frontend: frontendText(route), detail })

@@ -5,7 +5,6 @@
 import { Duration } from "effect"
 import type { Admission, HostSocket } from "../../src/ports/HostSockets.ts"
 import { type Address, isLoopback, isUnspecified, octetsOf } from "../../src/protocol/Address.ts"
-import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { isIdle } from "../../src/protocol/Slots.ts"
 import { type Route, type RouteFrontend, routeKey } from "../../src/relay/Relay.ts"
 import { socketAddress } from "../linux/sockets/SocketAddress.ts"
@@ -133,6 +132,3 @@ export const backendsOf = (first: RouteEntry | undefined): ReadonlyArray<Address
   }
   return [...backends.values()]
 }
-
-export const routeText = ({ protocol, host, port }: RouteFrontend): string =>
-  frontendText(protocol, host, port)

@@ -69,5 +69,5 @@ const refusal = (
   const held = excluderHere(member, { protocol, port, claimant })
   return held === undefined
     ? unavailable(refused, ports, whyNot(member))
-    : allocatedTo(frontendText(protocol, host, port), held)
+    : allocatedTo(frontendText({ protocol, host, port }), held)
 }

@@ -103,7 +103,7 @@ const exactOf = (wanted: ReadonlyArray<Wanted>): ReadonlyArray<Exact> => {
   for (const { group, frontends, ports, claimant } of wanted)
     for (const { protocol, host } of ports._tag === "Exact" ? frontends : []) {
       const { port } = ports as Extract<PortRequest, { readonly _tag: "Exact" }>
-      const exact = { protocol, port, claimant, group, frontend: frontendText(protocol, host, port) }
+      const exact = { protocol, port, claimant, group, frontend: frontendText({ protocol, host, port }) }
       const key = `${keyOf(exact)} ${claimant.service ?? ""}`
       if (!found.has(key)) found.set(key, exact)
     }
@@ -218,7 +218,7 @@ const claimNext = Effect.fnUntraced(function* (
     tried.add(port)
     const part = protocols.map(({ protocol, host }) => ({
       ...{ protocol, port, claimant, group },
-      frontend: frontendText(protocol, host, port)
+      frontend: frontendText({ protocol, host, port })
     }))
     if (part.some((each) => excluderHere(member, each) !== undefined)) continue
     const claimed = yield* Effect.result(claimExact(member, session, call, part))
@@ -272,6 +272,6 @@ export const unavailable = (
   const text =
     ports._tag === "Range"
       ? rangeFrontendText(protocol, host, ports)
-      : frontendText(protocol, host, ports._tag === "Exact" ? ports.port : 0)
+      : frontendText({ protocol, host, port: ports._tag === "Exact" ? ports.port : 0 })
   return new ClusterUnavailable({ frontend: text, detail })
 }

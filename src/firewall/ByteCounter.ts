@@ -3,14 +3,9 @@
  * itself.
  */
 import { Context, Effect, Layer } from "effect"
-import type { Address } from "../protocol/Address.ts"
-import { type Endpoint, frontendText } from "../protocol/PortBinding.ts"
-import type { Protocol } from "../protocol/Protocol.ts"
+import { type Endpoint, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 
-export interface Redirected {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface Redirected extends PublishedPort {
   readonly backend: Endpoint
 }
 
@@ -46,15 +41,14 @@ export class ByteCounter extends Context.Service<
       Effect.sync(() => {
         const carried = new Map<string, Bytes>()
         let counting = false
-        const textOf = ({ protocol, host, port }: Redirected) => frontendText(protocol, host, port)
         const service = ByteCounter.of({
           read: (redirected) =>
             Effect.sync(() =>
-              redirected.map((one) => (counting ? (carried.get(textOf(one)) ?? nothing) : undefined))
+              redirected.map((one) => (counting ? (carried.get(frontendText(one)) ?? nothing) : undefined))
             ),
           forget: (redirected) =>
             Effect.sync(() => {
-              for (const one of redirected) carried.delete(textOf(one))
+              for (const one of redirected) carried.delete(frontendText(one))
             })
         })
         const control = MemoryByteCounter.of({

@@ -6,8 +6,7 @@
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
-import type { Address } from "../protocol/Address.ts"
-import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
+import { type Endpoint, endpointText, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { type Rule, redirectsNothing } from "./Firewall.ts"
 
@@ -15,10 +14,7 @@ import { type Rule, redirectsNothing } from "./Firewall.ts"
  * A frontend, and where the kernel redirects its flows now: to `backend`, from sources within `allow`; nowhere if
  * `undefined`.
  */
-export interface FlowFrontend {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface FlowFrontend extends PublishedPort {
   readonly backend: Endpoint | undefined
   /** `undefined` allows every source. */
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
@@ -186,5 +182,5 @@ export const flowText = (flows: FlowFrontend): string => {
   const from =
     allow === undefined ? "" : ` from ${allow.map((network) => IpNetwork.format(network)).join(",")}`
   const unless = backend === undefined ? "" : ` unless to ${endpointText(backend)}${from}`
-  return `${frontendText(protocol, host, port)}${unless}${narrowed ? " and narrowed" : ""}${share === undefined ? "" : ` ${share}`}`
+  return `${frontendText({ protocol, host, port })}${unless}${narrowed ? " and narrowed" : ""}${share === undefined ? "" : ` ${share}`}`
 }

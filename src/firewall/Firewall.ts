@@ -5,8 +5,7 @@
 import { Context, Effect, Layer, Schema } from "effect"
 import { IpNetwork } from "effect/net"
 import { stepped } from "../memory/Steps.ts"
-import type { Address } from "../protocol/Address.ts"
-import { type Endpoint, endpointText, frontendText } from "../protocol/PortBinding.ts"
+import { type Endpoint, endpointText, frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { isIdle, type SlotShare, slotsText } from "../protocol/Slots.ts"
 
@@ -18,11 +17,8 @@ import { isIdle, type SlotShare, slotsText } from "../protocol/Slots.ts"
  * back to the port it came from. `allow`: only sources within these networks, others are dropped and counted;
  * `undefined` allows every source.
  */
-export interface Redirect {
+export interface Redirect extends PublishedPort {
   readonly _tag: "Redirect"
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
   readonly backend: Endpoint
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
   /**
@@ -43,22 +39,16 @@ export interface Redirect {
 }
 
 /** Drops packets from outside to a port published on a loopback address, whatever the host's routes say. */
-export interface Guard {
+export interface Guard extends PublishedPort {
   readonly _tag: "Guard"
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
 }
 
 /**
  * The allowed sources of a port that is relayed and not redirected, enforced before the packet reaches its socket.
  * Sources on this host's loopback addresses always pass: the relay decides about them.
  */
-export interface Limit {
+export interface Limit extends PublishedPort {
   readonly _tag: "Limit"
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
   readonly allow: ReadonlyArray<IpNetwork.IpNetwork>
 }
 
@@ -214,7 +204,7 @@ export const redirectsNothing = (rule: Rule): boolean => rule._tag === "Redirect
 
 /** `Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8`, on a service's port with `slots 0-31 of 64`. */
 export const ruleText = (rule: Rule): string => {
-  const frontend = frontendText(rule.protocol, rule.host, rule.port)
+  const frontend = frontendText(rule)
   const backend = rule._tag === "Redirect" ? ` -> ${endpointText(rule.backend)}` : ""
   const allow =
     rule._tag === "Guard" || rule.allow === undefined

@@ -1,14 +1,9 @@
 /** Sockets that were taken over and not yet claimed, by the frontend they are bound to or cover. */
 import { type Address, unspecified } from "../protocol/Address.ts"
+import type { PublishedPort } from "../protocol/PortBinding.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 
-interface Bound {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
-}
-
-export class AdoptedSockets<Socket extends Bound> {
+export class AdoptedSockets<Socket extends PublishedPort> {
   private readonly byPlace = new Map<string, Socket>()
 
   add(socket: Socket): void {

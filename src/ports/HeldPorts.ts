@@ -1,8 +1,9 @@
 /** The held ports: which frontends share which bound socket, and what collides with them. */
+
 import { Effect, Exit } from "effect"
 import { type Address, covers, isUnspecified } from "../protocol/Address.ts"
+import type { PublishedPort } from "../protocol/PortBinding.ts"
 import type { PortRange } from "../protocol/PortRange.ts"
-import type { Protocol } from "../protocol/Protocol.ts"
 import type { HostSocket, HostSockets, SocketError } from "./HostSockets.ts"
 import { type Frontend, type PortSet, PortTable } from "./PortTable.ts"
 
@@ -10,10 +11,7 @@ import { type Frontend, type PortSet, PortTable } from "./PortTable.ts"
  * One frontend's hold on a port. `socket` may be bound to the unspecified address and shared with others of its
  * group.
  */
-export interface Hold {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface Hold extends PublishedPort {
   readonly socket: HostSocket
 }
 

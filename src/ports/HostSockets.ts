@@ -5,7 +5,7 @@
 import { Context, Effect, Layer, Schema } from "effect"
 import { stepped } from "../memory/Steps.ts"
 import { type Address, covers } from "../protocol/Address.ts"
-import { frontendText } from "../protocol/PortBinding.ts"
+import { frontendText, type PublishedPort } from "../protocol/PortBinding.ts"
 import { dynamicPorts, type PortRange } from "../protocol/PortRange.ts"
 import type { Protocol } from "../protocol/Protocol.ts"
 import { AdoptedSockets } from "./AdoptedSockets.ts"
@@ -20,10 +20,7 @@ export type Admission = "nothing" | "loopback" | "everything"
 /**
  * A bound socket, listening where its protocol listens. `fd` is the file descriptor; in memory an arbitrary number.
  */
-export interface HostSocket {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface HostSocket extends PublishedPort {
   readonly fd: number
 }
 
@@ -117,7 +114,7 @@ export class MemoryHost extends Context.Service<
   }
 >()("portmapper/ports/MemoryHost") {}
 
-type Place = Pick<HostSocket, "protocol" | "host" | "port">
+type Place = PublishedPort
 
 /** The state shared by the in-memory sockets and the test that controls them. */
 interface MemoryWorld {
@@ -232,7 +229,7 @@ const memoryControl = (world: MemoryWorld): MemoryHost["Service"] =>
     open: () =>
       [...world.opened]
         .map(([socket, admits]) => ({
-          socket: frontendText(socket.protocol, socket.host, socket.port),
+          socket: frontendText(socket),
           admits
         }))
         .sort((a, b) => (a.socket < b.socket ? -1 : 1))

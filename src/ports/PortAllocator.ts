@@ -184,14 +184,17 @@ const reserveExact = (
     const taken = held.blocked(frontends, port, beside)
     if (taken !== undefined)
       return Effect.fail(
-        new PortAllocated({ frontend: frontendText(taken.protocol, taken.host, port), hint: "" })
+        new PortAllocated({
+          frontend: frontendText({ protocol: taken.protocol, host: taken.host, port }),
+          hint: ""
+        })
       )
     return Effect.mapError(held.holdAll(frontends, port, beside), (refused) => refusal(refused, port))
   })
 
 const refusal = ({ frontend: { protocol, host }, error }: Refused, port: number): BindFailed =>
   new BindFailed({
-    frontend: frontendText(protocol, host, port),
+    frontend: frontendText({ protocol, host, port }),
     reason: error.reason,
     detail: error.reason === "InUse" ? "address already in use" : error.detail
   })

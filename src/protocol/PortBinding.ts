@@ -74,10 +74,7 @@ export interface Release {
  * identifies. A backend without an address (`undefined`), or with port 0, matches whatever backend the frontend
  * has. At least one of the two sides is complete.
  */
-export interface ReleasedBinding {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface ReleasedBinding extends PublishedPort {
   readonly backend: { readonly address: Address | undefined; readonly port: number }
 }
 
@@ -89,7 +86,7 @@ export const meansBackend = (
   address === undefined || port === 0 || (endpoint.address?.key === address.key && endpoint.port === port)
 
 /** `0.0.0.0:8080/tcp`, `[::1]:53/udp`. */
-export const frontendText = (protocol: Protocol, host: Address, port: number): string =>
+export const frontendText = ({ protocol, host, port }: PublishedPort): string =>
   `${hostText(host)}:${port}/${protocol}`
 
 /** `0.0.0.0:8000-8010/tcp`; one port where both ends are equal. */

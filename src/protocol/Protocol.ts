@@ -10,15 +10,8 @@ export type Protocol = typeof Protocol.Type
 export const protocolNumber = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<Protocol, number>
 
 /** The protocol of an IANA number, or `undefined` for a protocol without ports to publish. */
-export const protocolOfNumber = (number: number): Protocol | undefined => {
-  switch (number) {
-    case 6:
-      return "tcp"
-    case 17:
-      return "udp"
-    case 132:
-      return "sctp"
-    default:
-      return undefined
-  }
-}
+export const protocolOfNumber = (number: number): Protocol | undefined => byNumber.get(number)
+
+const byNumber = new Map<number, Protocol>(
+  Protocol.literals.map((protocol) => [protocolNumber[protocol], protocol])
+)

@@ -17,10 +17,7 @@ import { isIdle, type SlotShare, slotsText } from "../protocol/Slots.ts"
  * to the unspecified address: the route whose `host` is the destination address serves, otherwise that of the
  * unspecified address.
  */
-export interface Route {
-  readonly protocol: Protocol
-  readonly host: Address
-  readonly port: number
+export interface Route extends PublishedPort {
   readonly socket: HostSocket
   readonly backend: Endpoint
   /** Which packets reach the relay; the kernel drops the rest. */
@@ -118,7 +115,8 @@ export class Relay extends Context.Service<
   /** No relay: the plan discards every entry that would need one. */
   static readonly layerNone = Layer.succeed(Relay, {
     protocols: [],
-    open: (route) => Effect.fail(new RelayError({ frontend: routeText(route), detail: "there is no relay" })),
+    open: (route) =>
+      Effect.fail(new RelayError({ frontend: frontendText(route), detail: "there is no relay" })),
     close: () => Effect.void,
     counted: Effect.succeed([]),
     waits: Effect.never
@@ -160,8 +158,6 @@ export interface MemoryConnection {
 const allows = ({ allow }: Route, { octets }: Address): boolean =>
   allow === undefined || isWithin(allow, octets)
 
-const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)
-
 const shareText = ({ share }: Route): string =>
   share === undefined ? "" : ` slots ${slotsText(share.slots)} of ${share.size} by ${share.balance}`
 
@@ -196,7 +192,7 @@ function makeMemoryRelay(waits: Queue.Queue<PublishedPort>) {
   const service = Relay.of({
     protocols: relayedProtocols,
     open: (route) => {
-      const refused = (detail: string) => new RelayError({ frontend: routeText(route), detail })
+      const refused = (detail: string) => new RelayError({ frontend: frontendText(route), detail })
       if (!isRelayed(route.protocol))
         return Effect.fail(refused(`${route.protocol.toUpperCase()} is not relayed`))
       return stepped(
@@ -227,7 +223,7 @@ function makeMemoryRelay(waits: Queue.Queue<PublishedPort>) {
       [...entries.values()]
         .map(
           ({ route }) =>
-            `${routeText(route)} -> ${endpointText(route.backend)}${shareText(route)}${route.idle ? " idle" : ""} admits ${route.admits}${limitsText(route.limits)}`
+            `${frontendText(route)} -> ${endpointText(route.backend)}${shareText(route)}${route.idle ? " idle" : ""} admits ${route.admits}${limitsText(route.limits)}`
         )
         .sort(),
     connect: (frontend, source) => {

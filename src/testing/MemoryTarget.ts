@@ -283,7 +283,7 @@ const shareText = (share: SlotShare | undefined): string =>
 
 /** A mapping without a host port is identified by its backend alone. */
 const whereText = (protocol: Protocol, host: Address, port: number, mode: string): string =>
-  mode === "routed" ? protocol : frontendText(protocol, host, port)
+  mode === "routed" ? protocol : frontendText({ protocol, host, port })
 
 const refuse = (
   service: Refusable,

@@ -121,7 +121,7 @@ interface OnItsWay {
 const isRouted = ({ labels }: Granted): boolean => labels["portmapper.mode"] === "routed"
 
 const frontendOf = ({ entry: { protocol, host }, port }: PortBinding): string =>
-  frontendText(protocol, host, port)
+  frontendText({ protocol, host, port })
 
 /**
  * What callers know: each frontend that was answered and not unmapped since. Its policy is that of the last granted
@@ -341,7 +341,7 @@ const unsettled = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry
     .flatMap(({ resources }) => resources.route ?? [])
     .map(
       ({ protocol, host, port, backend, admits }) =>
-        `${frontendText(protocol, host, port)} -> ${endpointText(backend)} admits ${admits}`
+        `${frontendText({ protocol, host, port })} -> ${endpointText(backend)} admits ${admits}`
     )
     .sort()
   assert.deepStrictEqual(relay.routes(), routes, `routes ${when}`)

@@ -156,7 +156,8 @@ describe("groups", () => {
         groups.map(({ entries, ports }) => ({
           ports,
           entries: entries.map(
-            ({ protocol, host, backend }) => `${frontendText(protocol, host, 0)} ${endpointText(backend)}`
+            ({ protocol, host, backend }) =>
+              `${frontendText({ protocol, host, port: 0 })} ${endpointText(backend)}`
           )
         }))
     })

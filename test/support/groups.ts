@@ -66,5 +66,5 @@ export const bindingText = ({ entry: { protocol, host, backend }, port, ...answe
     answer.nat === undefined ? undefined : `nat ${answer.nat.address?.text ?? ""}:${answer.nat.port}`,
     answer.discarded === undefined ? undefined : `discarded: ${answer.discarded}`
   ].filter((note) => note !== undefined)
-  return [`${frontendText(protocol, host, port)} -> ${endpointText(backend)}`, ...notes].join(", ")
+  return [`${frontendText({ protocol, host, port })} -> ${endpointText(backend)}`, ...notes].join(", ")
 }

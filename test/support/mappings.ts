@@ -24,7 +24,7 @@ export const storedTexts = (stored: ReadonlyArray<Stored>): ReadonlyArray<string
   stored
     .map(
       ({ mapping: { protocol, host, port, backend }, state }) =>
-        `${frontendText(protocol, host, port)} -> ${endpointText(backend)} ${state}`
+        `${frontendText({ protocol, host, port })} -> ${endpointText(backend)} ${state}`
     )
     .sort()
 

@@ -128,8 +128,7 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
 
     const sweepLater = (frontends: ReadonlyArray<FlowFrontend>): Effect.Effect<void> =>
       Effect.suspend(() => {
-        for (const frontend of frontends)
-          waiting.set(frontendText(frontend.protocol, frontend.host, frontend.port), frontend)
+        for (const frontend of frontends) waiting.set(frontendText(frontend), frontend)
         if (sweeping || waiting.size === 0) return Effect.void
         sweeping = true
         return Effect.asVoid(Effect.forkIn(sweep, scope))

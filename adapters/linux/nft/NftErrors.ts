@@ -10,38 +10,29 @@ export const tableErrors = (table: string) => {
     failed,
     gone,
     changed: (operation: string) => failed(operation, "Changed", "another process changed the table"),
-    failedBy: (operation: string, { errno, detail }: C.Errno) =>
-      errno === C.ENOENT ? gone(operation) : failed(operation, reasonOf(errno), remedied(errno, detail))
+    failedBy: (operation: string, { errno, detail }: C.Errno) => {
+      if (errno === C.ENOENT) return gone(operation)
+      const reason = reasons[errno] ?? "Failed"
+      return failed(operation, reason, `${detail}${remedies[reason] ?? ""}`)
+    }
   }
 }
 
-const reasonOf = (errno: number): FirewallError["reason"] => {
-  switch (errno) {
-    case C.EPERM:
-    case C.EACCES:
-      return "Denied"
-    case C.EPROTONOSUPPORT:
-    case C.EAFNOSUPPORT:
-    case C.EOPNOTSUPP:
-      return "Unsupported"
-    case C.ENOBUFS:
-    case C.ENOMEM:
-    case C.EAGAIN:
-    case C.EINTR:
-    case C.EMSGSIZE:
-      return "Busy"
-    default:
-      return "Failed"
-  }
+/** Others are `Failed`. */
+const reasons: Readonly<Record<number, FirewallError["reason"]>> = {
+  [C.EPERM]: "Denied",
+  [C.EACCES]: "Denied",
+  [C.EPROTONOSUPPORT]: "Unsupported",
+  [C.EAFNOSUPPORT]: "Unsupported",
+  [C.EOPNOTSUPP]: "Unsupported",
+  [C.ENOBUFS]: "Busy",
+  [C.ENOMEM]: "Busy",
+  [C.EAGAIN]: "Busy",
+  [C.EINTR]: "Busy",
+  [C.EMSGSIZE]: "Busy"
 }
 
-const remedied = (errno: number, detail: string): string => {
-  switch (reasonOf(errno)) {
-    case "Denied":
-      return `${detail}: this requires root or the capability CAP_NET_ADMIN`
-    case "Busy":
-      return `${detail}: the kernel could not take the change now`
-    default:
-      return detail
-  }
+const remedies: Partial<Record<FirewallError["reason"], string>> = {
+  Denied: ": this requires root or the capability CAP_NET_ADMIN",
+  Busy: ": the kernel could not take the change now"
 }

@@ -72,7 +72,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
       return Effect.fail(
         new SocketError({
           reason: "Failed",
-          detail: `descriptor ${wrong.fd} is not a socket bound to ${frontendText(wrong.protocol, wrong.host, wrong.port)}`
+          detail: `descriptor ${wrong.fd} is not a socket bound to ${frontendText(wrong)}`
         })
       )
     for (const socket of sockets) {
@@ -111,7 +111,7 @@ const makeLinuxSockets = (libc: C.Libc) => {
 
 const refusal = (libc: C.Libc, protocol: Protocol, syscall: string, result: number): SocketError => {
   const { detail } = libc.errno(syscall, result)
-  const reason = reasonOf(-result)
+  const reason = reasons[-result] ?? "Failed"
   const lacksProtocol = reason === "Unsupported" && -result !== C.EAFNOSUPPORT
   return new SocketError({
     reason,
@@ -167,27 +167,19 @@ const tooManyBackends = (backends: number): SocketError =>
     detail: `cannot allocate memory: a socket's filter for ${backends} backends needs a greater net.core.optmem_max, such as 1048576`
   })
 
-const reasonOf = (errno: number): SocketError["reason"] => {
-  switch (errno) {
-    case C.EADDRINUSE:
-      return "InUse"
-    case C.EACCES:
-    case C.EPERM:
-      return "Denied"
-    case C.EADDRNOTAVAIL:
-      return "NotLocal"
-    case C.EAFNOSUPPORT:
-    case C.EPROTONOSUPPORT:
-    case C.ESOCKTNOSUPPORT:
-      return "Unsupported"
-    case C.EMFILE:
-    case C.ENFILE:
-    case C.ENOBUFS:
-    case C.ENOMEM:
-      return "Exhausted"
-    default:
-      return "Failed"
-  }
+/** Others are `Failed`. */
+const reasons: Readonly<Record<number, SocketError["reason"]>> = {
+  [C.EADDRINUSE]: "InUse",
+  [C.EACCES]: "Denied",
+  [C.EPERM]: "Denied",
+  [C.EADDRNOTAVAIL]: "NotLocal",
+  [C.EAFNOSUPPORT]: "Unsupported",
+  [C.EPROTONOSUPPORT]: "Unsupported",
+  [C.ESOCKTNOSUPPORT]: "Unsupported",
+  [C.EMFILE]: "Exhausted",
+  [C.ENFILE]: "Exhausted",
+  [C.ENOBUFS]: "Exhausted",
+  [C.ENOMEM]: "Exhausted"
 }
 
 /** Ranges of a sysctl of ports, `32768 60999` or `8080,9000-9010`; none if it can't be read. */

@@ -198,7 +198,8 @@ export const frontendKey = (protocol: Protocol, host: Address, port: number): st
 export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
   a.port === b.port && a.address.key === b.address.key
 
-export const mappingText = ({ protocol, host, port }: Mapping): string => frontendText(protocol, host, port)
+export const mappingText = ({ protocol, host, port }: Mapping): string =>
+  frontendText({ protocol, host, port })
 
 /** Whether the table or the record may differ from the entries because a change of it failed; see `Reconcile`. */
 export interface DirtyFlags {

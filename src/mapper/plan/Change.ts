@@ -322,5 +322,5 @@ const holderText = ({ mapping }: MappingEntry): string => {
     share === undefined
       ? [`${backend.address.text} port ${backend.port}`, "that container is"]
       : [`service ${nameOf(share.service)}`, "all of its containers are"]
-  return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
+  return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontendText({ protocol, host: mapping.host, port: mapping.port })} --owner any`
 }

@@ -241,7 +241,7 @@ export const holdersInTheWay = (
     const holders = there.filter(
       (holder) => !(joins && isMember(holder, service)) && !claims.some(({ entry }) => entry === holder)
     )
-    return [{ claim, frontend: frontendText(protocol, host, ports.port), holders }]
+    return [{ claim, frontend: frontendText({ protocol, host, port: ports.port }), holders }]
   })
 }
 

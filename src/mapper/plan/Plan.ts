@@ -346,7 +346,7 @@ const served = (
 })
 
 const discarded = (entry: Entry, why: string): Discarded => {
-  const frontend = frontendText(entry.protocol, entry.host, 0).replace(":0/", "/")
+  const frontend = frontendText({ protocol: entry.protocol, host: entry.host, port: 0 }).replace(":0/", "/")
   return { _tag: "Discarded", entry, reason: `${frontend} to ${entry.backend.address.text}: ${why}` }
 }
 
@@ -378,7 +378,7 @@ export const selfMappingIssues = ({ entries, ports }: Group): ReadonlyArray<Issu
   entries.flatMap((entry, index) => {
     if (ports._tag !== "Exact" || !leadsToItself(entry, ports.port)) return []
     const { protocol, host, backend } = entry
-    const frontend = frontendText(protocol, host, ports.port)
+    const frontend = frontendText({ protocol, host, port: ports.port })
     return [
       {
         path: `Reqs[${index}].BackendPort`,

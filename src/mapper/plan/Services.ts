@@ -224,7 +224,11 @@ export const refusalOf = (state: State, candidate: Candidate): ServiceRefused | 
   const rule = disagreement(others, candidate)
   if (rule === undefined) return undefined
   const { protocol, host, port } = frontend
-  return new ServiceRefused({ frontend: frontendText(protocol, host, port), service: nameOf(service), rule })
+  return new ServiceRefused({
+    frontend: frontendText({ protocol, host, port }),
+    service: nameOf(service),
+    rule
+  })
 }
 
 const disagreement = (

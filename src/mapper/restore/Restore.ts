@@ -11,7 +11,7 @@ import type { Hold } from "../../ports/PortAllocator.ts"
 import { isUnspecified } from "../../protocol/Address.ts"
 import { isSession } from "../../protocol/Driver.ts"
 import { frontendText } from "../../protocol/PortBinding.ts"
-import { type RouteFrontend, reroute } from "../../relay/Relay.ts"
+import { reroute } from "../../relay/Relay.ts"
 import {
   eachRoute,
   LiveSessions,
@@ -362,16 +362,14 @@ const relayAsPlanned = Effect.fnUntraced(function* (
 const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperContext) {
   const sockets = yield* HostSockets
   const routes = [...mappings.all()].flatMap(({ resources: { route } }) => route ?? [])
-  const routed = new Set(routes.map(routeText))
-  for (const count of yield* relay.counted) if (!routed.has(routeText(count))) yield* relay.close(count)
+  const routed = new Set(routes.map(frontendText))
+  for (const count of yield* relay.counted) if (!routed.has(frontendText(count))) yield* relay.close(count)
   const relayed = new Set(routes.map(({ socket }) => socket))
   for (const { resources } of mappings.all())
     if (resources.hold !== undefined && !relayed.has(resources.hold.socket))
       yield* logFailure("shutting an adopted socket", sockets.admit(resources.hold.socket, "nothing"))
   for (const { protocol, host, port } of yield* sockets.closeUnopened)
     yield* Effect.logInfo(
-      `closed the socket of ${frontendText(protocol, host, port)}: nothing is mapped there`
+      `closed the socket of ${frontendText({ protocol, host, port })}: nothing is mapped there`
     )
 })
-
-const routeText = ({ protocol, host, port }: RouteFrontend): string => frontendText(protocol, host, port)

@@ -37,7 +37,7 @@ export const groupText = ({ entries, ports, labels }: Group): string => {
   const text =
     ports._tag === "Range"
       ? rangeFrontendText(protocols, host, ports)
-      : frontendText(protocols, host, ports._tag === "Exact" ? ports.port : 0)
+      : frontendText({ protocol: protocols, host, port: ports._tag === "Exact" ? ports.port : 0 })
   return [text, `to ${first.backend.address.text}`, ...labels.values()].join(" ")
 }
 

@@ -251,7 +251,7 @@ const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): 
 }
 
 const textOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
-  `${frontendText(protocol, host, port)} to ${endpointText(backend)}`
+  `${frontendText({ protocol, host, port })} to ${endpointText(backend)}`
 
 const keyOf = (host: SimulatedHost, binding: PortBinding): string =>
   `${host.name} ${keyOfRecord({ ...binding.entry, port: binding.port })}`
