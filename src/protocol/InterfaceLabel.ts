@@ -1,9 +1,8 @@
 /** The label `portmapper.interface`: publishes every `-p` of its container at the addresses of an interface. */
 import { Result } from "effect"
-import { preview } from "./GoJson.ts"
 import type { Labels } from "./PortBinding.ts"
 import { atInterface, isInterfaceName, type Publish, parsePublish } from "./PublishSyntax.ts"
-import { RequestError } from "./RequestError.ts"
+import { labelIssue, RequestError } from "./RequestError.ts"
 
 export const interfaceLabel = "portmapper.interface"
 
@@ -23,11 +22,7 @@ export const interfaceIn = (labels: Labels): Result.Result<Labelled, RequestErro
     })
   const rule =
     "the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them"
-  return Result.fail(
-    new RequestError({
-      issues: [{ path: `Labels[${preview(interfaceLabel)}]`, value: preview(interfaceName), rule }]
-    })
-  )
+  return Result.fail(new RequestError({ issues: [labelIssue(interfaceLabel, interfaceName, rule)] }))
 }
 
 /** Parses a `-p` beside this label. */

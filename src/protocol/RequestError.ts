@@ -1,5 +1,6 @@
 /** A request that is invalid whatever the state of the host: it never reaches a driver and changes nothing. */
 import { Schema } from "effect"
+import { preview } from "./GoJson.ts"
 
 /**
  * One thing that is wrong: `path` as in `Reqs[1].FrontendPort`, `""` for the whole request; `value` as JSON text,
@@ -14,6 +15,13 @@ export const Issue = Schema.Struct({
   text: Schema.optionalKey(Schema.String)
 })
 export type Issue = typeof Issue.Type
+
+/** What is wrong with the value of a label. */
+export const labelIssue = (name: string, value: string, rule: string): Issue => ({
+  path: `Labels[${preview(name)}]`,
+  value: preview(value),
+  rule
+})
 
 /** How many issues the message lists. */
 const spelledOut = 8

@@ -1,30 +1,19 @@
 // biome-ignore-all lint/style/noNonNullAssertion: every route below maxRoutes has its place in every table
 /** The routes of a thread: which one serves the traffic of a socket, its backend, and its allow-list. */
 
+import type { Mutable } from "effect/Types"
 import type { Limits } from "../../../src/protocol/Limits.ts"
 import type { SlotShare } from "../../../src/protocol/Slots.ts"
 import { slotOfSource } from "../../../src/relay/SourceHash.ts"
 import * as S from "../../linux/Syscalls.ts"
 import type { LimitState } from "../LimitState.ts"
-import { maxRoutes, type Network, type Serving } from "../ThreadMessages.ts"
+import { maxRoutes, type Serving } from "../ThreadMessages.ts"
 import { memory } from "./Memory.ts"
 import { report } from "./ThreadData.ts"
 
-export interface ServedRoute {
-  readonly id: number
-  readonly fd: number
-  readonly protocol: "tcp" | "udp"
-  readonly family: 4 | 6
-  readonly wildcard: boolean
-  readonly local: Uint8Array | undefined
+/** What a later `Serve` of the same route may change is written anew. */
+export interface ServedRoute extends Mutable<Omit<Serving, "backend" | "limits">> {
   backendLength: number
-  allow: ReadonlyArray<Network> | undefined
-  proxyProtocol: "v1" | "v2" | undefined
-  udpIdleMillis: number
-  share: SlotShare | undefined
-  isRedirected: boolean
-  isIdle: boolean
-  waitMillis: number
   /** See `Limiting`. */
   limits: RouteLimits | undefined
   /** The next route of the same socket. */

@@ -4,19 +4,12 @@ import type { Bytes } from "../../firewall/ByteCounter.ts"
 import { type Counted, type Rule, redirectsNothing } from "../../firewall/Firewall.ts"
 import type { ListedMapping } from "../../protocol/Driver.ts"
 import { noLimits, type RefusalReason, type Refused } from "../../protocol/Limits.ts"
-import type { Endpoint } from "../../protocol/PortBinding.ts"
+import type { Endpoint, PublishedPort } from "../../protocol/PortBinding.ts"
 import { protocolNumber } from "../../protocol/Protocol.ts"
 import type { RelayCount } from "../../relay/Relay.ts"
 import { containerOf, type MapperContext } from "../MapperContext.ts"
 import { idleLabel, idleStates } from "../model/Labels.ts"
-import {
-  frontendKey,
-  isConflicted,
-  isStale,
-  type Mapping,
-  type MappingEntry,
-  memberKey
-} from "../model/Mapping.ts"
+import { frontendKey, isConflicted, isStale, type MappingEntry, memberKey } from "../model/Mapping.ts"
 import { nameOf } from "../plan/Services.ts"
 
 export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
@@ -53,7 +46,7 @@ export const carrierKey = ({
   port,
   backend,
   share
-}: Pick<Mapping, "protocol" | "host" | "port"> & {
+}: PublishedPort & {
   readonly backend?: Endpoint | undefined
   readonly share?: unknown
 }): string => {
@@ -108,21 +101,14 @@ export const listOwned = Effect.fnUntraced(function* (context: MapperContext, ow
   return owned
 })
 
-type Counts = Pick<ListedMapping, "connections" | "bytesIn" | "bytesOut" | "refused">
-
-const uncounted: Counts = {
-  connections: undefined,
-  bytesIn: undefined,
-  bytesOut: undefined,
-  refused: undefined
-}
+type Counts = Partial<Pick<ListedMapping, "connections" | "bytesIn" | "bytesOut" | "refused">>
 
 /** Spreads nothing, since it runs for every mapping. */
 const listedOf = (
   { mappings, backends }: MapperContext,
   entry: MappingEntry,
   nowMillis: number,
-  { connections, bytesIn, bytesOut, refused }: Counts = uncounted
+  { connections, bytesIn, bytesOut, refused }: Counts = {}
 ): ListedMapping => {
   const { mapping, resources } = entry
   const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping

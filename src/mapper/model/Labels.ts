@@ -8,11 +8,10 @@ import { Duration, Option, Result } from "effect"
 import type { IpNetwork } from "effect/net"
 import { parseNetwork } from "../../protocol/Address.ts"
 import { containerLabel, toLabel } from "../../protocol/FollowLabels.ts"
-import { preview } from "../../protocol/GoJson.ts"
 import { interfaceLabel } from "../../protocol/InterfaceLabel.ts"
 import { type Limits, noLimits } from "../../protocol/Limits.ts"
 import type { Labels } from "../../protocol/PortBinding.ts"
-import { type Issue, RequestError } from "../../protocol/RequestError.ts"
+import { type Issue, labelIssue, RequestError } from "../../protocol/RequestError.ts"
 import { type Balance, maxMembers } from "../../protocol/Slots.ts"
 
 /**
@@ -36,46 +35,31 @@ export const idleLabel = "portmapper.idle"
 
 export interface Policy extends Limits {
   /** `undefined`: the plugin's default. */
-  readonly mode: Mode | undefined
+  readonly mode?: Mode | undefined
   /** The allowed sources; `undefined` allows all. An address without a prefix length means that address alone. */
-  readonly allow: ReadonlyArray<IpNetwork.IpNetwork> | undefined
-  readonly proxyProtocol: "v1" | "v2" | undefined
-  readonly udpIdle: Duration.Duration | undefined
+  readonly allow?: ReadonlyArray<IpNetwork.IpNetwork> | undefined
+  readonly proxyProtocol?: "v1" | "v2" | undefined
+  readonly udpIdle?: Duration.Duration | undefined
   /** The service that the mapping joins: `web`, `PROJECT/web`, or `/web`, which all callers of this host may join. */
-  readonly share: string | undefined
-  readonly balance: Balance | undefined
+  readonly share?: string | undefined
+  readonly balance?: Balance | undefined
   /** Whether a client wakes the container; see adapters/engine/Sleeper.ts. */
   readonly wake: boolean
   /** How long a client waits for the container that it wakes; 30 seconds. */
-  readonly wakeTimeout: Duration.Duration | undefined
+  readonly wakeTimeout?: Duration.Duration | undefined
   /** How many containers of a service a client wakes; 1. */
-  readonly wakeCount: number | undefined
+  readonly wakeCount?: number | undefined
   /** The container is stopped after this long without a connection. */
-  readonly sleep: Duration.Duration | undefined
+  readonly sleep?: Duration.Duration | undefined
   /** `undefined`: the plugin's default. */
-  readonly scope: PortScope | undefined
+  readonly scope?: PortScope | undefined
   /** How long a client waits while no backend takes connections; `undefined`: it is refused at once. */
-  readonly waitHealthy: Duration.Duration | undefined
+  readonly waitHealthy?: Duration.Duration | undefined
   /** The backend takes no new connections. */
-  readonly idle: Idle | undefined
+  readonly idle?: Idle | undefined
 }
 
-export const noPolicy: Policy = {
-  mode: undefined,
-  allow: undefined,
-  proxyProtocol: undefined,
-  udpIdle: undefined,
-  ...noLimits,
-  share: undefined,
-  balance: undefined,
-  scope: undefined,
-  waitHealthy: undefined,
-  idle: undefined,
-  wake: false,
-  wakeTimeout: undefined,
-  wakeCount: undefined,
-  sleep: undefined
-}
+export const noPolicy: Policy = { ...noLimits, wake: false }
 
 /**
  * The most bytes of all `portmapper.*` labels of one mapping, names and values: they are recorded and listed with
@@ -114,27 +98,14 @@ export const parsePolicy = (labels: Labels): Result.Result<Policy, RequestError>
   const issues: Array<Issue> = []
   const own = ownLabels(labels)
   const bytes = bytesOf(own)
-  if (bytes > maxLabelBytes)
-    return Result.fail(
-      new RequestError({
-        issues: [
-          {
-            path: "Labels",
-            value: `${bytes} bytes of portmapper.* labels`,
-            rule: `at most ${maxLabelBytes} bytes of them`
-          }
-        ]
-      })
-    )
+  if (bytes > maxLabelBytes) {
+    const [value, rule] = [`${bytes} bytes of portmapper.* labels`, `at most ${maxLabelBytes} bytes of them`]
+    return Result.fail(new RequestError({ issues: [{ path: "Labels", value, rule }] }))
+  }
   for (const [name, value] of own) {
     const parsed = parseLabel(name, value)
     if (Result.isSuccess(parsed)) policy = { ...policy, ...parsed.success }
-    else
-      issues.push({
-        path: `Labels[${preview(name)}]`,
-        value: preview(value),
-        rule: parsed.failure
-      })
+    else issues.push(labelIssue(name, value, parsed.failure))
   }
   return issues.length === 0 ? Result.succeed(policy) : Result.fail(new RequestError({ issues }))
 }
@@ -193,9 +164,7 @@ const parseLabel = (name: string, value: string): Result.Result<Partial<Policy>,
     case "portmapper.wake-timeout":
       return Result.map(
         Result.flatMap(parseWait(value), () => parseIdle(value)),
-        (wakeTimeout) => ({
-          wakeTimeout
-        })
+        (wakeTimeout) => ({ wakeTimeout })
       )
     case "portmapper.wake-count":
       return Result.map(parseCount(value, maxMembers), (wakeCount) => ({ wakeCount }))

@@ -8,10 +8,9 @@ import type { Rule } from "../../firewall/Firewall.ts"
 import type { Admission } from "../../ports/HostSockets.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
 import { addressUnsafe, covers, isLoopback, isUnspecified } from "../../protocol/Address.ts"
-import { preview } from "../../protocol/GoJson.ts"
 import { type Entry, frontendText, type Group, type PortBinding } from "../../protocol/PortBinding.ts"
 import type { Protocol } from "../../protocol/Protocol.ts"
-import { type Issue, RequestError } from "../../protocol/RequestError.ts"
+import { type Issue, labelIssue, RequestError } from "../../protocol/RequestError.ts"
 import type { Route } from "../../relay/Relay.ts"
 import { type Mode, type Policy, type PortScope, parsePolicy } from "../model/Labels.ts"
 import { type Mapping, type Resources, takesTraffic } from "../model/Mapping.ts"
@@ -118,7 +117,7 @@ const limitsWithModes = ({ connections, rate, ratePerSource, waitHealthy }: Poli
     { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] },
     {
       label: "wait-healthy",
-      limit: waitHealthy?.pipe(Duration.toMillis),
+      limit: waitHealthy && Duration.toMillis(waitHealthy),
       unit: "ms",
       modes: ["nat", "proxy"]
     }
@@ -128,13 +127,11 @@ const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
   limitsWithModes(policy).flatMap(({ label, limit, unit, modes }) =>
     policy.mode === undefined || modes.includes(policy.mode)
       ? []
-      : [
-          {
-            path: `Labels["portmapper.${label}"]`,
-            value: preview(`${limit}${unit}`),
-            rule: `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
-          }
-        ]
+      : labelIssue(
+          `portmapper.${label}`,
+          `${limit}${unit}`,
+          `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
+        )
   )
 
 /** Why a group can't share its port as its labels request, if it can't. */
@@ -144,12 +141,11 @@ const shareIssues = (
   { share, balance }: Policy,
   { shares = [] }: Capabilities
 ): ReadonlyArray<Issue> => {
-  const issue = (label: string, value: string, rule: string) => [
-    { path: `Labels["${label}"]`, value: preview(value), rule }
-  ]
   if (share === undefined)
-    return balance === undefined ? [] : issue("portmapper.balance", balance, "beside a portmapper.share")
-  const refused = (rule: string) => issue("portmapper.share", share, rule)
+    return balance === undefined
+      ? []
+      : [labelIssue("portmapper.balance", balance, "beside a portmapper.share")]
+  const refused = (rule: string) => [labelIssue("portmapper.share", share, rule)]
   if (ports._tag !== "Exact" || ports.port === 0)
     return refused("beside an exact host port, which the backends share")
   if (mode !== "nat" && mode !== "proxy") return refused(`beside mode nat or proxy (not ${mode})`)
@@ -161,11 +157,11 @@ const shareIssues = (
 const scopeIssues = ({ scope }: Policy, capabilities: Capabilities): ReadonlyArray<Issue> =>
   scope === "cluster" && capabilities.scope === undefined
     ? [
-        {
-          path: 'Labels["portmapper.scope"]',
-          value: preview(scope),
-          rule: "host, or not given, on a host that is in no cluster (`serve --cluster`)"
-        }
+        labelIssue(
+          "portmapper.scope",
+          scope,
+          "host, or not given, on a host that is in no cluster (`serve --cluster`)"
+        )
       ]
     : []
 
@@ -209,11 +205,11 @@ const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
   proxyProtocol === undefined || mode === undefined || mode === "proxy"
     ? []
     : [
-        {
-          path: 'Labels["portmapper.mode"]',
-          value: preview(mode),
-          rule: "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
-        }
+        labelIssue(
+          "portmapper.mode",
+          mode,
+          "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
+        )
       ]
 
 /** The kernel rules of one served entry on the port it got. */

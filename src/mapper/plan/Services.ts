@@ -4,7 +4,7 @@
  */
 import { Schema } from "effect"
 import type { Hold } from "../../ports/PortAllocator.ts"
-import { endpointText, frontendText, type Labels } from "../../protocol/PortBinding.ts"
+import { endpointText, frontendText, type Labels, type PublishedPort } from "../../protocol/PortBinding.ts"
 import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../../protocol/Slots.ts"
 import { type Mode, type Policy, sharedPolicy } from "../model/Labels.ts"
 import {
@@ -22,7 +22,6 @@ import {
 import { admissionBeside } from "./Plan.ts"
 
 type State = Pick<Mappings["Service"], "colliding">
-type Frontend = Pick<Mapping, "protocol" | "host" | "port">
 
 /** The new backend of a service differs from the others in what all of them must have in common. */
 export class ServiceRefused extends Schema.TaggedError<ServiceRefused>()("ServiceRefused", {
@@ -56,7 +55,7 @@ export const memberText = (mapping: Mapping): string =>
 /** The backends of the frontend's service that are served, in the order in which they joined. */
 const membersOf = (
   state: State,
-  { protocol, host, port }: Frontend,
+  { protocol, host, port }: PublishedPort,
   service: string
 ): ReadonlyArray<MappingEntry> =>
   state
@@ -74,7 +73,10 @@ export const isMember = ({ mapping: { share } }: MappingEntry, service: string |
   share !== undefined && share.service === service
 
 /** The backends of whatever service a frontend has. */
-export const backendsAt = (state: State, { protocol, host, port }: Frontend): ReadonlyArray<MappingEntry> =>
+export const backendsAt = (
+  state: State,
+  { protocol, host, port }: PublishedPort
+): ReadonlyArray<MappingEntry> =>
   state
     .colliding(protocol, host, port)
     .filter(({ mapping }) => mapping.share !== undefined && mapping.host.key === host.key)
@@ -94,7 +96,7 @@ export interface Joined {
 
 /** A mapping that is to be a backend of a service. */
 export interface Candidate {
-  readonly frontend: Frontend
+  readonly frontend: PublishedPort
   readonly service: string
   readonly mode: Mode
   readonly labels: Labels
@@ -223,12 +225,7 @@ export const refusalOf = (state: State, candidate: Candidate): ServiceRefused | 
   const others = membersOf(state, frontend, service).filter((entry) => entry !== own)
   const rule = disagreement(others, candidate)
   if (rule === undefined) return undefined
-  const { protocol, host, port } = frontend
-  return new ServiceRefused({
-    frontend: frontendText({ protocol, host, port }),
-    service: nameOf(service),
-    rule
-  })
+  return new ServiceRefused({ frontend: frontendText(frontend), service: nameOf(service), rule })
 }
 
 const disagreement = (

@@ -1,8 +1,7 @@
 /** Clients that wait for a backend: how long, and whether one could wake a container. Pure. */
 import { Duration } from "effect"
-import { preview } from "../../protocol/GoJson.ts"
 import type { Group } from "../../protocol/PortBinding.ts"
-import type { Issue } from "../../protocol/RequestError.ts"
+import { type Issue, labelIssue } from "../../protocol/RequestError.ts"
 import { isRelayed, type Route } from "../../relay/Relay.ts"
 import type { Mode, Policy } from "../model/Labels.ts"
 
@@ -28,9 +27,7 @@ export const sleepIssues = (
   mode: Mode,
   { wake, sleep }: Policy
 ): ReadonlyArray<Issue> => {
-  const issue = (label: string, rule: string): ReadonlyArray<Issue> => [
-    { path: `Labels["${label}"]`, value: preview(labels.get(label) ?? ""), rule }
-  ]
+  const issue = (label: string, rule: string) => [labelIssue(label, labels.get(label) ?? "", rule)]
   if (!wake)
     return sleep === undefined
       ? []
