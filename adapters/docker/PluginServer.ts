@@ -86,14 +86,7 @@ export const serveOn = <E, R>(
     // A call doesn't yield to others until it waits for something: it is short, or bounded.
     const services = Context.add(yield* Effect.context<Driver>(), References.PreventSchedulerYield, true)
     const clock = yield* Clock.Clock
-    const state: ServerState = {
-      stopping: false,
-      leaving: false,
-      inFlight: 0,
-      idle: undefined,
-      shortWay: undefined,
-      sessions: connectionSessions(services)
-    }
+    const state = new ServerState(connectionSessions(services))
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const created = create(
@@ -140,17 +133,21 @@ export const httpOptions = {
   noDelay: true
 } satisfies Http.ServerOptions
 
-interface ServerState {
-  stopping: boolean
+class ServerState {
+  stopping = false
   /**
    * Whether it stops for a successor: requests read on connections that the successor gets are answered, not refused.
    */
-  leaving: boolean
-  inFlight: number
+  leaving = false
+  inFlight = 0
   /** Called when the last request in flight is done. */
   idle: (() => void) | undefined
   shortWay: ShortWay | undefined
   readonly sessions: ConnectionSessions
+
+  constructor(sessions: ConnectionSessions) {
+    this.sessions = sessions
+  }
 }
 
 const requestListener =

@@ -4,7 +4,7 @@
  * first byte of anything else (a partial request, another header, two requests in one chunk, no HTTP at all) the
  * connection moves to `node:http`, from that byte on and for good.
  */
-import type * as Http from "node:http"
+import { type Server, STATUS_CODES } from "node:http"
 import type * as Net from "node:net"
 import { Effect } from "effect"
 import { type Responder, Undelivered } from "./Responder.ts"
@@ -36,7 +36,7 @@ export interface ShortWay {
   readonly closeAll: () => void
 }
 
-export const interceptWholeRequests = (server: Http.Server, interception: Interception): ShortWay => {
+export const interceptWholeRequests = (server: Server, interception: Interception): ShortWay => {
   const { take, silenceMillis } = interception
   const onward = server.listeners("connection")
   allowHalfOpen(server)
@@ -44,7 +44,7 @@ export const interceptWholeRequests = (server: Http.Server, interception: Interc
   let endNext: ((socket: Net.Socket) => void) | undefined
 
   const accept = (socket: Net.Socket) => {
-    const state: ConnectionState = { isCalling: false, isOpen: false, hasEnded: false, gone: undefined }
+    const state = new ConnectionState()
     const responder = responderOn(socket, state, interception)
     const waiting: Array<Buffer> = []
     connections.set(socket, state)
@@ -119,17 +119,17 @@ const endHalf = (socket: Net.Socket): void => {
 }
 
 /** Otherwise `node:http` ends the connection when the client sends no more; its types lack the property. */
-const allowHalfOpen = (server: Http.Server & { httpAllowHalfOpen?: boolean }): void => {
+const allowHalfOpen = (server: Server & { httpAllowHalfOpen?: boolean }): void => {
   server.httpAllowHalfOpen = true
 }
 
-interface ConnectionState {
+class ConnectionState {
   /** From the request until its call ends, which is after the answer. */
-  isCalling: boolean
+  isCalling = false
   /** Whether an answer is still to be sent. */
-  isOpen: boolean
+  isOpen = false
   /** Whether the client sends no more. */
-  hasEnded: boolean
+  hasEnded = false
   /** Called when the client disconnects during a call. */
   gone: (() => void) | undefined
 }
@@ -228,20 +228,13 @@ const parseHead = (text: string): KnownHead | undefined => {
   return { head: { verb: "POST", path, owner, origin: undefined, host }, length: Number(length) }
 }
 
-const reasons: Readonly<Record<number, string>> = {
-  200: "OK",
-  400: "Bad Request",
-  404: "Not Found",
-  500: "Internal Server Error"
-}
-
 const writeAnswer = (
   socket: Net.Socket,
   { status, text, nowMillis }: { readonly status: number; readonly text: string; readonly nowMillis: number },
   written?: (error?: Error | null) => void
 ): void => {
   const length = Buffer.byteLength(text)
-  const head = `HTTP/1.1 ${status} ${reasons[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate(nowMillis)}\r\n\r\n`
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${contentType}\r\nContent-Length: ${length}\r\nDate: ${httpDate(nowMillis)}\r\n\r\n`
   // If each character is one byte, the text is ASCII, which is cheaper to write as Latin-1 than as UTF-8.
   socket.write(head + text, length === text.length ? "latin1" : "utf8", written)
 }

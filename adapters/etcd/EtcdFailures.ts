@@ -61,19 +61,13 @@ const etcd = { server: "etcd", authority: "--cluster-ca", certificate: "--cluste
 /** No answer came. */
 export const withoutAnswer = (asked: Asked, { code, message, connected }: HttpError): ClusterError => {
   const at = { ...asked, writes: asked.writes && connected }
-  const tls = tlsProblem(code, message, etcd)
-  if (tls !== undefined) return errorAt(at, "Unreachable", tls)
-  switch (code) {
-    case HttpCode.answerTimeout:
-      return errorAt(at, "Unreachable", `no answer: ${message}`)
-    case "ECONNREFUSED":
-      return errorAt(at, "Unreachable", "no process is listening there")
-    case "ECONNRESET":
-    case "EPIPE":
-      return errorAt(at, "Unreachable", "the connection broke")
-    default:
-      return errorAt(at, "Unreachable", message)
+  const known: Readonly<Record<string, string>> = {
+    [HttpCode.answerTimeout]: `no answer: ${message}`,
+    ECONNREFUSED: "no process is listening there",
+    ECONNRESET: "the connection broke",
+    EPIPE: "the connection broke"
   }
+  return errorAt(at, "Unreachable", tlsProblem(code, message, etcd) ?? known[code] ?? message)
 }
 
 export const refusal = (

@@ -12,7 +12,7 @@ import { differences, list } from "./Compare.ts"
 import { faultyLife, faultyProgram } from "./FaultyLife.ts"
 import { Ledger } from "./Ledger.ts"
 import { echoes } from "./Traffic.ts"
-import { employ, kill, newTally, start, type Tally, type World } from "./World.ts"
+import { employ, kill, start, Tally, type World } from "./World.ts"
 
 export interface CrashOptions {
   readonly seed: number
@@ -31,7 +31,7 @@ export const crash = Effect.fn("crash")(function* (options: CrashOptions) {
   const lab = yield* Lab.make()
   yield* echoes(lab)
   const folder = yield* Plugin.temporaryFolder
-  const tally = newTally()
+  const tally = new Tally()
   const begun = performance.now()
   const faults = options.faults === true
   const world: World = {

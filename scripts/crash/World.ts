@@ -7,42 +7,27 @@ import type { Running } from "../../test/lab/Running.ts"
 import { type Calls, clientCount, ephemeral, work } from "./Clients.ts"
 import type { Ledger } from "./Ledger.ts"
 
-export interface Tally {
-  kills: number
+export class Tally {
+  kills = 0
   /** Kills before the plugin served, in the middle of its restore. */
-  killedStarting: number
+  killedStarting = 0
   /** Calls that were answered, and those that the kill left without an answer. */
-  answered: number
-  unanswered: number
+  answered = 0
+  unanswered = 0
   /** Mappings found after a start that no answer had named; they block no request. */
-  unconfirmed: number
+  unconfirmed = 0
   /** Answered, but killed before the answer was recorded: found unconfirmed, and confirmed by the same request. */
-  unrecorded: number
+  unrecorded = 0
   /** Calls that failed by an injected error, and starts that did. */
-  failed: number
-  failedStarts: number
+  failed = 0
+  failedStarts = 0
   /** How often each kind of call was made to fail. */
-  injected: ReadonlyMap<string, number>
+  injected: ReadonlyMap<string, number> = new Map()
   /** Faults, each with the number of kills before it. */
-  readonly lost: Array<string>
-  readonly doubled: Array<string>
-  readonly blocking: Array<string>
+  readonly lost: Array<string> = []
+  readonly doubled: Array<string> = []
+  readonly blocking: Array<string> = []
 }
-
-export const newTally = (): Tally => ({
-  kills: 0,
-  killedStarting: 0,
-  answered: 0,
-  unanswered: 0,
-  unconfirmed: 0,
-  unrecorded: 0,
-  failed: 0,
-  failedStarts: 0,
-  injected: new Map(),
-  lost: [],
-  doubled: [],
-  blocking: []
-})
 
 export interface World {
   readonly lab: Lab

@@ -114,25 +114,17 @@ export class MemoryHost extends Context.Service<
   }
 >()("portmapper/ports/MemoryHost") {}
 
-type Place = PublishedPort
-
 /** The state shared by the in-memory sockets and the test that controls them. */
-interface MemoryWorld {
-  readonly opened: Map<HostSocket, Admission>
-  readonly others: Array<Place>
+class MemoryWorld {
+  readonly opened = new Map<HostSocket, Admission>()
+  readonly others: Array<PublishedPort> = []
   addresses: ReadonlyArray<Address> | undefined
-  unsupported: ReadonlyArray<Protocol>
-  ephemeral: EphemeralPorts
+  unsupported: ReadonlyArray<Protocol> = []
+  ephemeral: EphemeralPorts = { range: dynamicPorts, reserved: [] }
 }
 
 function makeMemoryHost() {
-  const world: MemoryWorld = {
-    opened: new Map(),
-    others: [],
-    addresses: undefined,
-    unsupported: [],
-    ephemeral: { range: dynamicPorts, reserved: [] }
-  }
+  const world = new MemoryWorld()
   return { sockets: memorySockets(world), control: memoryControl(world) }
 }
 
@@ -142,7 +134,7 @@ const memorySockets = (world: MemoryWorld): HostSockets["Service"] => {
   const byPort = new Map<number, Set<HostSocket>>()
   let nextFd = 3
 
-  const refusal = ({ protocol, host, port }: Place): SocketError | undefined => {
+  const refusal = ({ protocol, host, port }: PublishedPort): SocketError | undefined => {
     const { addresses, unsupported, others } = world
     if (unsupported.includes(protocol))
       return new SocketError({
@@ -151,7 +143,7 @@ const memorySockets = (world: MemoryWorld): HostSockets["Service"] => {
       })
     if (addresses !== undefined && !addresses.some((own) => own.key === host.key || covers(host, own)))
       return new SocketError({ reason: "NotLocal", detail: "cannot assign requested address" })
-    const collides = (other: Place) =>
+    const collides = (other: PublishedPort) =>
       other.protocol === protocol &&
       other.port === port &&
       (covers(other.host, host) || covers(host, other.host))
