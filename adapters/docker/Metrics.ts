@@ -127,25 +127,18 @@ const failureCounter = Metric.counter("portmapper_allocation_failures_total", {
   description: "Ports that could not be allocated, by reason",
   incremental: true
 })
-const counters = new Map(
-  failureReasons.map((reason) => [reason, Metric.withAttributes(failureCounter, { reason })])
-)
-const failures = (reason: FailureReason) => counters.get(reason) ?? failureCounter
+const failures = (reason: FailureReason) => Metric.withAttributes(failureCounter, { reason })
 
 /** By the tags of the built-in mapper's errors; a custom driver that uses these tags is counted the same way. */
 const failureReason = (error: DriverError | undefined): FailureReason | undefined => {
-  switch (error?._tag) {
-    case "PortAllocated":
-      return "already_allocated"
-    case "PortsExhausted":
-      return "all_allocated"
-    case "ClusterUnavailable":
-      return "cluster_unavailable"
-    case "BindFailed":
-      return bindReasons["reason" in error ? String(error.reason) : ""] ?? "failed"
-    default:
-      return undefined
-  }
+  if (error?._tag !== "BindFailed") return otherReasons[error?._tag ?? ""]
+  return bindReasons["reason" in error ? String(error.reason) : ""] ?? "failed"
+}
+
+const otherReasons: Readonly<Record<string, FailureReason>> = {
+  PortAllocated: "already_allocated",
+  PortsExhausted: "all_allocated",
+  ClusterUnavailable: "cluster_unavailable"
 }
 
 /** `exhausted`: the system ran out of memory or descriptors; `all_allocated`: the range has no free port. */

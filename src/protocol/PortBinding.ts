@@ -85,6 +85,9 @@ export const meansBackend = (
 ): boolean =>
   address === undefined || port === 0 || (endpoint.address?.key === address.key && endpoint.port === port)
 
+export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
+  a.port === b.port && a.address.key === b.address.key
+
 /** `0.0.0.0:8080/tcp`, `[::1]:53/udp`. */
 export const frontendText = ({ protocol, host, port }: PublishedPort): string =>
   `${hostText(host)}:${port}/${protocol}`

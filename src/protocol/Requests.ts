@@ -35,7 +35,8 @@ import {
   type PortRequest,
   type Release,
   type ReleasedBinding,
-  rangeFrontendText
+  rangeFrontendText,
+  sameBackend
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
@@ -60,13 +61,11 @@ export const groupOf = (request: typeof MapPortsRequest.Type): Result.Result<Gro
   })
   checkFrontends(reqs, entries, issues)
   checkRange(reqs, issues)
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({
-        entries: entries.filter((entry) => entry !== undefined),
-        ports: ports[0] ?? { _tag: "Ephemeral" },
-        labels: request.Labels ?? noLabels
-      })
+  return unless(issues, {
+    entries: entries.filter((entry) => entry !== undefined),
+    ports: ports[0] ?? { _tag: "Ephemeral" },
+    labels: request.Labels ?? noLabels
+  })
 }
 
 /** All ports of this range are requested; `undefined` if one port is. */
@@ -95,7 +94,7 @@ export const groupsOf = ({
     issues.push(...issuesOfGroup(index, group.failure.issues))
     return []
   })
-  return issues.length > 0 ? Result.fail(new RequestError({ issues })) : Result.succeed(groups)
+  return unless(issues, groups)
 }
 
 /** The name of one of several groups in errors. */
@@ -127,9 +126,7 @@ export const releaseOf = (request: typeof UnmapPortsRequest.Type): Result.Result
       value: `${ports} ports`,
       rule: `at most ${mostOfRanges} ports in all`
     })
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({ bindings, labels: request.Labels ?? noLabels })
+  return unless(issues, { bindings, labels: request.Labels ?? noLabels })
 }
 
 /** Requires a container and something to publish; each `-p` must be one that Docker accepts. */
@@ -141,9 +138,7 @@ export const followOf = ({
   if (Container === "")
     issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })
   const { publish, labels } = publishedBy(asked, issues)
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({ container: Container, publish, labels })
+  return unless(issues, { container: Container, publish, labels })
 }
 
 /** Requires a backend address, one of a family at most, and an interface for each `-p`. */
@@ -168,13 +163,11 @@ export const followInterfaceOf = ({
     const rule = `INTERFACE:PORT:CONTAINERPORT, or be published with the label ${interfaceLabel}`
     issues.push({ path: `Publish[${index}]`, value: preview(asked.Publish?.[index]), rule })
   })
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({
-        to: { v4: to.find(({ family }) => family === 4), v6: to.find(({ family }) => family === 6) },
-        publish,
-        labels
-      })
+  return unless(issues, {
+    to: { v4: to.find(({ family }) => family === 4), v6: to.find(({ family }) => family === 6) },
+    publish,
+    labels
+  })
 }
 
 /** What is to be published, at the interface that the label names, if there is one; and the other labels. */
@@ -206,9 +199,7 @@ export const drainOf = (
     issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
   const ports = parsedOf("Ports", Ports, parseUnpublish, issues)
   const address = Result.getOrUndefined(parseAddress(backend))
-  return issues.length > 0
-    ? Result.fail(new RequestError({ issues }))
-    : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
+  return unless(issues, { backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
 
 /** Those of a field's texts that can be parsed; adds an issue for each of the others. */
@@ -224,6 +215,9 @@ const parsedOf = <A>(
     issues.push({ path: `${field}[${index}]`, value: preview(text), rule: parsed.failure })
     return []
   })
+
+const unless = <A>(issues: ReadonlyArray<Issue>, value: A): Result.Result<A, RequestError> =>
+  issues.length > 0 ? Result.fail(new RequestError({ issues })) : Result.succeed(value)
 
 const noLabels: Labels = new Map()
 
@@ -347,7 +341,12 @@ const checkFrontends = (
     if (entry === undefined || isUnspecified(entry.host)) return
     const covering = byFrontend.get(`${entry.protocol} ${unspecified(entry.host.family).key}`)
     const holder = covering === undefined ? undefined : entries[covering]
-    if (holder === undefined || !covers(holder.host, entry.host) || sameBackend(holder, entry)) return
+    if (
+      holder === undefined ||
+      !covers(holder.host, entry.host) ||
+      sameBackend(holder.backend, entry.backend)
+    )
+      return
     const rule = `for the backend of Reqs[${covering}], whose frontend covers it`
     const text = `${askedText(entry, reqs[index])} is requested for ${endpointText(entry.backend)}, and ${askedText(holder, reqs[index])}, which covers it, for ${endpointText(holder.backend)}`
     issues.push({ ...issue(`Reqs[${index}]`, "FrontendIP", entry.host, rule), text })
@@ -360,9 +359,6 @@ const askedText = (
   { FrontendPort: first, FrontendPortEnd: last } = { FrontendPort: 0, FrontendPortEnd: 0 }
 ): string =>
   last === 0 ? `${hostText(host)}/${protocol}` : rangeFrontendText(protocol, host, { first, last })
-
-const sameBackend = (one: Entry, other: Entry): boolean =>
-  one.backend.port === other.backend.port && one.backend.address.key === other.backend.address.key
 
 const releasedOf = (
   binding: typeof WireReleasedBinding.Type,

@@ -195,9 +195,6 @@ export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
 export const frontendKey = (protocol: Protocol, host: Address, port: number): string =>
   `${protocolNumber[protocol]} ${host.key} ${port}`
 
-export const sameBackend = (a: Endpoint, b: Endpoint): boolean =>
-  a.port === b.port && a.address.key === b.address.key
-
 export const mappingText = ({ protocol, host, port }: Mapping): string =>
   frontendText({ protocol, host, port })
 

@@ -6,7 +6,7 @@ import { Result } from "effect"
 import { flowsOfNarrowed } from "../../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../../ports/PortAllocator.ts"
 import { type GroupsError, isSession } from "../../protocol/Driver.ts"
-import { frontendText, type PortRequest } from "../../protocol/PortBinding.ts"
+import { frontendText, type PortRequest, sameBackend } from "../../protocol/PortBinding.ts"
 import { ownLabels, type Policy, policyText } from "../model/Labels.ts"
 import {
   isConflicted,
@@ -19,7 +19,6 @@ import {
   provisional,
   type Resources,
   type Status,
-  sameBackend,
   takeOver,
   takesTraffic
 } from "../model/Mapping.ts"

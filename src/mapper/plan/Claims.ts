@@ -9,7 +9,8 @@ import {
   type Labels,
   meansBackend,
   type PortRequest,
-  type ReleasedBinding
+  type ReleasedBinding,
+  sameBackend
 } from "../../protocol/PortBinding.ts"
 import { idleLabel } from "../model/Labels.ts"
 import {
@@ -22,8 +23,7 @@ import {
   type Mappings,
   mappingKey,
   memberKey,
-  routedKey,
-  sameBackend
+  routedKey
 } from "../model/Mapping.ts"
 import type { Plan, Served } from "./Plan.ts"
 import { backendsAt, isMember, serviceOf } from "./Services.ts"

@@ -5,9 +5,10 @@
  */
 import { Duration, Effect, Result } from "effect"
 import { FirewallError } from "../../firewall/Firewall.ts"
+import { sameBackend } from "../../protocol/PortBinding.ts"
 import type { MapperContext } from "../MapperContext.ts"
 import { recordEntries, recordedState, type Stored, type StoreError } from "../MappingStore.ts"
-import { type Mapping, type MappingEntry, mappingKey, sameBackend } from "../model/Mapping.ts"
+import { type Mapping, type MappingEntry, mappingKey } from "../model/Mapping.ts"
 import { replaceTable } from "./Restore.ts"
 
 /**

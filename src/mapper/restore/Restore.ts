@@ -10,7 +10,7 @@ import { HostSockets } from "../../ports/HostSockets.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
 import { isUnspecified } from "../../protocol/Address.ts"
 import { isSession } from "../../protocol/Driver.ts"
-import { frontendText } from "../../protocol/PortBinding.ts"
+import { frontendText, sameBackend } from "../../protocol/PortBinding.ts"
 import { reroute } from "../../relay/Relay.ts"
 import {
   eachRoute,
@@ -30,8 +30,7 @@ import {
   mappingText,
   memberKey,
   nextStatus,
-  noResources,
-  sameBackend
+  noResources
 } from "../model/Mapping.ts"
 import { planAgain, resourcesOf, type Served } from "../plan/Plan.ts"
 import { isMember, respread, servicesOf } from "../plan/Services.ts"
