@@ -2,7 +2,7 @@
  * What each command does to published ports. Ports belong to the owner `cni:CONTAINERID/IFNAME`: commands release the
  * ports that this owner has, not those that a configuration lists.
  */
-import { Array as Arr, Effect, Exit, Result, Scope } from "effect"
+import { Array as Arr, Effect, Exit, Result, Scope, Struct } from "effect"
 import { CurrentOwner, type Driver, groupsAtOnce } from "../../src/protocol/Driver.ts"
 import type { ListPortsResponse, MapGroupsResponse } from "../../src/protocol/Messages.ts"
 import { type Answer, call, failureOf, valueBody } from "../../src/protocol/Operations.ts"
@@ -104,13 +104,9 @@ const releasedAtOnce = 500
 
 /** Continues after a failed call; fails with the first error. */
 const release = Effect.fnUntraced(function* (owner: string, listed: ReadonlyArray<Listed>): Commanded {
-  const bindings = listed.map(({ Proto, BackendIP, BackendPort, FrontendIP, FrontendPort }) => ({
-    Proto,
-    BackendIP,
-    BackendPort,
-    FrontendIP,
-    FrontendPort
-  }))
+  const bindings = listed.map(
+    Struct.pick(["Proto", "BackendIP", "BackendPort", "FrontendIP", "FrontendPort"])
+  )
   const results = yield* Effect.forEach(Arr.chunksOf(bindings, releasedAtOnce), (some) =>
     Effect.result(Effect.asVoid(ask("UnmapPorts", { PortBindings: some, Labels: {} }, owner)))
   )

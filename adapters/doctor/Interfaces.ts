@@ -2,11 +2,14 @@
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import { Result } from "effect"
+import type { IpNetwork } from "effect/net"
 import {
   type Address,
   type Family,
   fromOctets,
   isUnspecified,
+  isWithin,
+  networkOf,
   parseAddress
 } from "../../src/protocol/Address.ts"
 import { readText } from "../node/FileText.ts"
@@ -22,8 +25,7 @@ export interface Interfaces {
 }
 
 interface RouteRow {
-  readonly prefix: Uint8Array
-  readonly length: number
+  readonly network: IpNetwork.IpNetwork
   readonly metric: number
   readonly name: string
 }
@@ -38,8 +40,8 @@ export const readInterfaces = (): Interfaces => {
   )
   const towards = (octets: Uint8Array): string | undefined =>
     routes[octets.length === 4 ? 4 : 6]
-      .filter(({ prefix, length }) => startsAlike(prefix, octets, length))
-      .sort((a, b) => b.length - a.length || a.metric - b.metric)[0]?.name
+      .filter(({ network }) => isWithin([network], octets))
+      .sort((a, b) => b.network.prefixLength - a.network.prefixLength || a.metric - b.metric)[0]?.name
   const bridges = names().filter((name) => Fs.existsSync(`/sys/class/net/${name}/bridge`))
 
   return {
@@ -69,7 +71,7 @@ const ipv4Routes = (): ReadonlyArray<RouteRow> =>
     const [name = "", destination = "", , flags = "", , , metric, mask = ""] = line.split(/\s+/)
     if (!/^[0-9A-F]{8}$/.test(destination) || (Number.parseInt(flags, 16) & reject) !== 0) return []
     const length = [...hostOctets(mask)].reduce((bits, octet) => bits + bitsOf(octet), 0)
-    return [{ prefix: hostOctets(destination), length, metric: Number(metric), name }]
+    return [{ network: networkOf(hostOctets(destination), length), metric: Number(metric), name }]
   })
 
 /** Columns: destination, its length, source, its length, gateway, metric, …, flags, interface; all in hexadecimal. */
@@ -79,8 +81,8 @@ const ipv6Routes = (): ReadonlyArray<RouteRow> =>
       .trim()
       .split(/\s+/)
     if (name === "" || name === "lo" || (Number.parseInt(flags, 16) & reject) !== 0) return []
-    const prefix = Uint8Array.from(destination.match(/../g) ?? [], (octet) => Number.parseInt(octet, 16))
-    return [{ prefix, length: Number.parseInt(length, 16), metric: Number.parseInt(metric, 16), name }]
+    const network = networkOf(Buffer.from(destination, "hex"), Number.parseInt(length, 16))
+    return [{ network, metric: Number.parseInt(metric, 16), name }]
   })
 
 const lines = (path: string): ReadonlyArray<string> => (readText(path) ?? "").split("\n")
@@ -90,12 +92,6 @@ const hostOctets = (text: string): Uint8Array =>
   new Uint8Array(Uint32Array.of(Number.parseInt(text, 16)).buffer)
 
 const bitsOf = (octet: number): number => [...octet.toString(2)].filter((bit) => bit === "1").length
-
-const startsAlike = (prefix: Uint8Array, octets: Uint8Array, length: number): boolean => {
-  for (let bit = 0; bit < length; bit++)
-    if ((((prefix[bit >> 3] ?? 0) ^ (octets[bit >> 3] ?? 0)) & (0x80 >> (bit & 7))) !== 0) return false
-  return true
-}
 
 /** Another address in a bridge's network, as a container might have. */
 export const neighbourOf = (address: Address): Address => {

@@ -69,10 +69,12 @@ export const sendState = (
 
 /** What was received so far; this process owns the descriptors. */
 export class StateReceiver {
-  private readonly sockets: Array<HostSocket> = []
-  private readonly listeners: Array<KeptListener> = []
-  private readonly connections: Array<KeptConnection> = []
-  private lock: number | undefined
+  readonly state = {
+    sockets: [] as Array<HostSocket>,
+    listeners: [] as Array<KeptListener>,
+    connections: [] as Array<KeptConnection>,
+    lock: undefined as number | undefined
+  }
   private readonly fds: Array<number> = []
 
   /** Adds the content of one message; returns what is wrong with it, if anything. */
@@ -89,27 +91,18 @@ export class StateReceiver {
         for (const [index, { protocol, host, port }] of message.items.entries()) {
           const address = parseAddress(host)
           if (Result.isFailure(address)) return `${host}: ${address.failure}`
-          this.sockets.push({ protocol, host: address.success, port, fd: fdAt(index) })
+          this.state.sockets.push({ protocol, host: address.success, port, fd: fdAt(index) })
         }
         return undefined
       case "Listeners":
-        message.items.forEach((item, index) => void this.listeners.push({ ...item, fd: fdAt(index) }))
+        message.items.forEach((item, index) => void this.state.listeners.push({ ...item, fd: fdAt(index) }))
         return undefined
       case "Connections":
-        message.items.forEach((item, index) => void this.connections.push({ ...item, fd: fdAt(index) }))
+        message.items.forEach((item, index) => void this.state.connections.push({ ...item, fd: fdAt(index) }))
         return undefined
       case "Lock":
-        this.lock = fds[0]
+        this.state.lock = fds[0]
         return undefined
-    }
-  }
-
-  get state(): HandoverState {
-    return {
-      sockets: this.sockets,
-      listeners: this.listeners,
-      connections: this.connections,
-      lock: this.lock
     }
   }
 

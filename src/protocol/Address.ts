@@ -86,6 +86,9 @@ const ipOf = (octets: Uint8Array): NetAddress.IpAddress =>
 export const octetsOf = (ip: NetAddress.IpAddress): Uint8Array =>
   Uint8Array.from(NetAddress.isIpv4Address(ip) ? NetAddress.ipv4ToOctets(ip) : NetAddress.ipv6ToOctets(ip))
 
+export const networkOf = (octets: Uint8Array, prefixLength: number): IpNetwork.IpNetwork =>
+  IpNetwork.fromAddressUnsafe(ipOf(octets), prefixLength)
+
 /** Whether one of the networks contains the address with these octets. */
 export const isWithin = (networks: ReadonlyArray<IpNetwork.IpNetwork>, octets: Uint8Array): boolean => {
   const ip = ipOf(octets)
