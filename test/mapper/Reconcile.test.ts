@@ -4,18 +4,13 @@ import { TestClock } from "effect/testing"
 import { type Change, Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MappingStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import { group, releaseOf } from "../support/groups.ts"
+import { map, unmapGroup } from "../support/calls.ts"
+import { group } from "../support/groups.ts"
 import { type Life, type MapperLife, makeLives, nothing, snapshot } from "../support/lives.ts"
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
 const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"])
-const bindings = (port: number, [entry]: (typeof web)["entries"]) =>
-  releaseOf(
-    entry === undefined ? [] : [{ entry, port, discarded: undefined, allowForwarding: false, nat: undefined }]
-  )
-const map = (asked: typeof web) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-const unmapWeb = Driver.use((driver) => driver.unmapPorts(bindings(8080, web.entries)))
+const unmapWeb = unmapGroup(web)
 
 /** Which calls of the firewall and the store fail, and when: the change is made all the same where `late`. */
 interface Failing {
