@@ -23,13 +23,16 @@ const Port = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65535 }))
 const isPrintable = (text: string): boolean => /^[\x20-\x7e]{0,400}$/.test(text)
 const Text = Schema.String.check(Schema.makeFilter(isPrintable))
 
+/** Milliseconds since the Unix epoch, as far as a `Date` goes: others print it. */
+const Time = Schema.Number.check(Schema.isBetween({ minimum: -8.64e15, maximum: 8.64e15 }))
+
 const use = {
   protocol: Protocol,
   port: Port,
   owner: Text,
   backend: Text,
   container: Schema.optionalKey(Text),
-  sinceMillis: Schema.Number
+  sinceMillis: Time
 }
 const Use = Schema.Struct(use)
 /** What a port is used for. */

@@ -65,6 +65,16 @@ describe("a claim", () => {
     assert.isUndefined(freeBlock(cell, state(strange), 4, all))
   })
 
+  it("is one that can be read only if its time is one that a date can have", () => {
+    const since = (text: string) => ({
+      value: `{"_tag":"Port","protocol":"tcp","port":8000,"owner":"cli","backend":"","sinceMillis":${text}}`
+    })
+    const tags = ["0", "8640000000000000", "8640000000000001", "-8640000000000001", "1e400"].map(
+      (text) => itemOf(since(text))._tag
+    )
+    assert.deepStrictEqual(tags, ["Port", "Port", "Unreadable", "Unreadable", "Unreadable"])
+  })
+
   it("says who holds it", () => {
     const text = (item: PortClaim | Block) => holderText(held("a", item))
     assert.deepStrictEqual(
