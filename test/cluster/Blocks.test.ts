@@ -1,7 +1,10 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
+import { isLow, takeBlocks } from "../../src/cluster/Blocks.ts"
+import type { Member } from "../../src/cluster/Member.ts"
 import { group } from "../support/groups.ts"
 import { claimed, type Host, makeHost, testHosts as test, two, web, writesOf } from "./MemoryHosts.ts"
+import { look, memberOf } from "./twoStores.ts"
 
 describe("ephemeral ports", () => {
   test(
@@ -58,6 +61,82 @@ describe("ephemeral ports", () => {
         yield* b.refused(group("0", [web])),
         "bind for 0.0.0.0:40000-40007/tcp failed: all ports are allocated in 40000-40007"
       )
+    })
+  )
+})
+
+describe("a host that takes blocks", () => {
+  const first = 40000
+  /** Takes one more where it may; returns whether it did, and all that it has, from the first port of the range on. */
+  const takeOne = Effect.fnUntraced(function* (
+    { member, session }: Effect.Success<ReturnType<typeof memberOf>>,
+    last = first + 127
+  ) {
+    yield* look(member)
+    const { ledger } = member
+    const before = ledger.blocks().length
+    const hunting = { range: { first, last }, from: 0 }
+    const isTaken = yield* takeBlocks(member, session, hunting, () => ledger.blocks().length > before)
+    return [isTaken, ...ledger.blocks().map((block) => `${block.first - first}-${block.last - first}`)]
+  })
+  const use = ({ ledger }: Member, from: number, to: number) => {
+    for (let port = from; port <= to; port++)
+      ledger.reserve({ protocol: "tcp", port: first + port, claimant: undefined })
+  }
+
+  test(
+    "takes one beside its own, else in a cell of nobody, else anywhere",
+    Effect.gen(function* () {
+      const [a, b, c] = [yield* memberOf("a"), yield* memberOf("b"), yield* memberOf("c")]
+      assert.deepStrictEqual(yield* takeOne(a), [true, "0-3"])
+      assert.deepStrictEqual(yield* takeOne(b), [true, "64-67"])
+      assert.deepStrictEqual(yield* takeOne(a), [true, "0-3", "4-7"])
+      assert.deepStrictEqual(yield* takeOne(c), [true, "8-11"])
+    })
+  )
+
+  test(
+    "takes a smaller one where none of the size that it uses is free, and says where there is none at all",
+    Effect.gen(function* () {
+      const a = yield* memberOf("a")
+      const last = first + 19
+      yield* takeOne(a, last)
+      use(a.member, 0, 3)
+      assert.deepStrictEqual(yield* takeOne(a, last), [true, "0-3", "4-7"])
+      use(a.member, 4, 7)
+      assert.deepStrictEqual(yield* takeOne(a, last), [true, "0-3", "4-7", "8-15"])
+      use(a.member, 8, 15)
+      assert.deepStrictEqual(yield* takeOne(a, last), [true, "0-3", "4-7", "8-15", "16-19"])
+      assert.deepStrictEqual(yield* takeOne(a, last), [false, "0-3", "4-7", "8-15", "16-19"])
+    })
+  )
+
+  test(
+    "takes another one where the one that it saw free has been taken meanwhile",
+    Effect.gen(function* () {
+      const [a, b] = [yield* memberOf("a"), yield* memberOf("b")]
+      yield* look(b.member)
+      yield* takeOne(a)
+      const hunting = { range: { first, last: first + 63 }, from: 0 }
+      assert.isTrue(yield* takeBlocks(b.member, b.session, hunting, () => b.member.ledger.free >= 4))
+      assert.deepStrictEqual(
+        b.member.ledger.blocks().map((block) => block.first - first),
+        [4]
+      )
+    })
+  )
+
+  test(
+    "needs another one while it has fewer than two free ports, or than a quarter of those in use",
+    Effect.gen(function* () {
+      const { member, session } = yield* memberOf("a")
+      assert.isTrue(isLow(member))
+      yield* takeOne({ member, session })
+      assert.isFalse(isLow(member))
+      use(member, 0, 1)
+      assert.isFalse(isLow(member))
+      use(member, 2, 2)
+      assert.isTrue(isLow(member))
     })
   )
 })

@@ -2,6 +2,7 @@
 import { it } from "@effect/vitest"
 import { Duration, Effect, type Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { type Member, makeMember } from "../../src/cluster/Member.ts"
 import { type Fault, MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
 import { storeFor } from "../support/cluster.ts"
 
@@ -45,3 +46,17 @@ export const claims = (memory: Memory) =>
 
 export const lostReply: Fault = { lose: "reply" }
 export const lostRequest: Fault = { lose: "request" }
+
+/** A member with a session, which knows what it holds. Nothing follows the cluster for it. */
+export const memberOf = Effect.fnUntraced(function* (host: string) {
+  const store = yield* storeFor(yield* MemoryEtcd, host)
+  const own = { host, identity: host, address: undefined, ttl }
+  const member = yield* makeMember({ ...own, absence: Duration.minutes(10) }, store)
+  const opened = yield* store.open(own)
+  Object.assign(member, opened, { isProven: true })
+  return { member, session: opened.session }
+})
+
+/** Shows a member the cluster as it is now. */
+export const look = ({ store, replica }: Member) =>
+  Effect.map(store.readAll, (snapshot) => replica.apply(snapshot))
