@@ -16,6 +16,17 @@ describe("a claim", () => {
   )
 
   test(
+    "in a cell in which another host has claimed since is not made, and brings the cell as it is now",
+    Effect.gen(function* () {
+      const { memory, a, b } = yield* twoHosts
+      yield* a.claim()
+      const { _tag, state } = yield* b.claim()
+      assert.deepStrictEqual([_tag, state.claims.map(({ host }) => host)], ["Moved", ["a"]])
+      assert.deepStrictEqual(claims(memory), ["8080: a web"])
+    })
+  )
+
+  test(
     "that never arrives fails in time with the reason, and is made by nobody later",
     Effect.gen(function* () {
       const { memory, a, b } = yield* twoHosts

@@ -7,9 +7,9 @@ import { Backends } from "../../src/mapper/MapperContext.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
-import { map, mapAndTell, refused, testMapper as test } from "../support/calls.ts"
+import { map, mapAndTell, pending, refused, testMapper as test } from "../support/calls.ts"
 import { group } from "../support/groups.ts"
-import { host, leavesNothing, unmapAll } from "../support/memoryHost.ts"
+import { host, leavesNothing, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const web = "tcp 0.0.0.0 172.17.0.2:80"
@@ -89,4 +89,23 @@ describe("a change that fails", () => {
       )
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
+
+  test("leaves what it would have replaced to the answer that is on its way, whichever step fails", () =>
+    Effect.gen(function* () {
+      const asked = (mode: string) => group("8080", [web], { "portmapper.mode": mode })
+      let answer = yield* pending(asked("nat"))
+      const again = Effect.map(pending(asked("nat")), (next) => {
+        answer = next
+      })
+      yield* atEveryStep(
+        mapAndTell(asked("routed")),
+        (how, step) =>
+          Effect.gen(function* () {
+            yield* answer.lost
+            assert.deepStrictEqual(yield* host, nothing, `${how} at ${step}`)
+            yield* again
+          }),
+        Effect.andThen(unmapAll, again)
+      )
+    }))
 })

@@ -130,6 +130,13 @@ describe("a drained backend", () => {
         'bad request: Backend = "": must be a container\'s name or id, or an address; Ports[0] = "x": must be host port "x": expected PORT or FIRST-LAST'
       )
       assert.deepStrictEqual(yield* host, before)
+      yield* map(
+        group("9091", ["tcp 0.0.0.0 172.17.0.4:80"], { "portmapper.container": "web-1/ba9876543210" })
+      )
+      assert.strictEqual(
+        yield* whyNot(drain("web-1")),
+        "web-1 is ambiguous: it matches the containers 0123456789ab, ba9876543210"
+      )
     }))
 
   test("changes nothing when draining fails at any step", () =>

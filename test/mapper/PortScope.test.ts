@@ -1,6 +1,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
-import { claimed, refusedBy, testHosts as test, two, web } from "../cluster/MemoryHosts.ts"
+import { TestClock } from "effect/testing"
+import { claimed, refusedBy, testHosts as test, two, web, writesOf } from "../cluster/MemoryHosts.ts"
 import { group } from "../support/groups.ts"
 
 describe("a port of a host of a cluster", () => {
@@ -13,7 +14,11 @@ describe("a port of a host of a cluster", () => {
         group("8081", [web], { "portmapper.mode": "routed" }),
         group("8082", [web], { "portmapper.scope": "host" })
       ]
-      for (const each of asked) for (const host of [a, b]) yield* host.map(each)
+      for (const each of asked)
+        for (const host of [a, b]) assert.strictEqual(yield* writesOf(host, host.map(each)), 0)
+      yield* a.kill
+      yield* a.start
+      yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* claimed, [])
     })
   )

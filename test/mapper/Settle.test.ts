@@ -1,12 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/MapperContext.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import type { Group } from "../../src/protocol/PortBinding.ts"
-import { listed, map, mapAndLose, testMapper as test } from "../support/calls.ts"
+import { listed, map, mapAndLose, pending, testMapper as test } from "../support/calls.ts"
 import { group } from "../support/groups.ts"
 import { host, nothing } from "../support/memoryHost.ts"
 
@@ -16,14 +14,6 @@ const states = Effect.map(listed, (all) =>
   all.map(({ backendIp, mode, state }) => `${backendIp} ${mode} ${state}`)
 )
 const stored = Effect.map(host, (held) => held.stored)
-
-/** A call whose answer is on its way. */
-const pending = Effect.fnUntraced(function* (asked: Group) {
-  const driver = yield* Driver
-  const scope = yield* Scope.make()
-  yield* Effect.provideService(driver.mapPorts(asked), Scope.Scope, scope)
-  return { delivered: Scope.close(scope, Exit.void), lost: Scope.close(scope, Exit.fail("lost")) }
-})
 
 describe("an answer", () => {
   test("makes what it names answered, in the record too, once it is delivered", () =>

@@ -1,6 +1,6 @@
 /** Calls of a mapper, as a transport makes them, and tests of one in memory. */
 import { it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Exit, Scope } from "effect"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import type { Capabilities } from "../../src/mapper/plan/Plan.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -36,6 +36,14 @@ export const mapAndLose = (asked: Group) =>
       )
     )
   )
+
+/** A call whose answer is on its way. */
+export const pending = Effect.fnUntraced(function* (asked: Group) {
+  const driver = yield* Driver
+  const scope = yield* Scope.make()
+  yield* Effect.provideService(driver.mapPorts(asked), Scope.Scope, scope)
+  return { delivered: Scope.close(scope, Exit.void), lost: Scope.close(scope, Exit.fail("lost")) }
+})
 
 /** `PortAllocated: bind for …`. */
 export const refused = (asked: Group) =>
