@@ -1,5 +1,7 @@
 import { assert, describe } from "@effect/vitest"
-import { Context, Effect } from "effect"
+import { Context, Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { group } from "../support/groups.ts"
@@ -66,6 +68,23 @@ describe("several calls at once", () => {
       )
       assert.deepStrictEqual(yield* claimed, ["a tcp 8080"])
       yield* b.refused(group("8080", [web]))
+    })
+  )
+
+  test(
+    "for a port that one of them gives up keep its claim for the other, which waits for another port",
+    Effect.gen(function* () {
+      const etcd = yield* MemoryEtcd
+      const [a] = yield* two
+      const bindings = yield* a.map(group("8080", [web]))
+      etcd.setFaults(() => ({ replyDelay: Duration.millis(500) }))
+      const mapping = yield* Effect.forkChild(a.mapAll([group("8080", [web]), group("9090", [web])]))
+      yield* TestClock.adjust("100 millis")
+      etcd.setFaults(() => undefined)
+      yield* a.unmap(bindings)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(mapping)
+      assert.deepStrictEqual(yield* claimed, ["a tcp 8080", "a tcp 9090"])
     })
   )
 

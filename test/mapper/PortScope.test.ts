@@ -1,7 +1,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { claimed, refusedBy, testHosts as test, two, web, writesOf } from "../cluster/MemoryHosts.ts"
+import { claimed, refusedBy, testHosts as test, two, web, within, writesOf } from "../cluster/MemoryHosts.ts"
 import { group } from "../support/groups.ts"
 
 describe("a port of a host of a cluster", () => {
@@ -20,6 +20,8 @@ describe("a port of a host of a cluster", () => {
       yield* a.start
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* claimed, [])
+      yield* within(4000, a.map(group("8083", [web])))
+      assert.deepStrictEqual(yield* claimed, ["a tcp 8083"])
     })
   )
 
