@@ -75,6 +75,18 @@ describe("a claim", () => {
     assert.deepStrictEqual(tags, ["Port", "Port", "Unreadable", "Unreadable", "Unreadable"])
   })
 
+  it("can be read again, however odd its backend and however long its service", () => {
+    const service = `${"k".repeat(128)} ${"p".repeat(255)}/${"n".repeat(64)}`
+    const backend = `[fe80::1%é${"z".repeat(600)}]:80`
+    const claimant = { owner: "k".repeat(128), backend, container: "é", service }
+    const { name, value } = claimOf("a", portClaim({ protocol: "tcp", port: 8000 }, claimant, 0))
+    assert.strictEqual(name, "tcp.8000.a")
+    assert.deepStrictEqual(itemOf({ value }), {
+      ...{ _tag: "Port", protocol: "tcp", port: 8000, owner: claimant.owner, sinceMillis: 0, service },
+      backend: `[fe80::1%?${"z".repeat(502)}`
+    })
+  })
+
   it("says who holds it", () => {
     const text = (item: PortClaim | Block) => holderText(held("a", item))
     assert.deepStrictEqual(
