@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Operation, TransactionResult } from "../../src/cluster/Etcd.ts"
+import type { Operation } from "../../src/cluster/Etcd.ts"
 import { MemoryKeys } from "../../src/cluster/MemoryKeys.ts"
 
 const put = (key: string, value?: string, lease?: string): Operation => ({ _tag: "Put", key, value, lease })
@@ -16,6 +16,7 @@ const written = () => {
   return { keys, write }
 }
 
+/** What a transaction does is in the conformance suite; see `MemoryEtcd.test.ts`. */
 describe("keys in memory", () => {
   it("can be read as they were at any revision, sorted", () => {
     const { keys } = written()
@@ -24,26 +25,6 @@ describe("keys in memory", () => {
     assert.deepStrictEqual(texts(keys.read("/")), ["/a=3 2 3"])
     assert.deepStrictEqual(texts(keys.page("/", 1, "/a", 3).entries), ["/b=2 3 3"])
     assert.isTrue(keys.page("/", 1, undefined, 3).more)
-  })
-
-  it("take no revision for a transaction that writes nothing, and one for all that it writes", () => {
-    const { keys, write } = written()
-    write({ _tag: "Read", prefix: "/" }, { _tag: "Delete", key: "/none" })
-    assert.strictEqual(keys.revision, 4)
-    const nested: Operation = { _tag: "Transaction", transaction: { compare: [], success: [put("/c", "5")] } }
-    const { reads } = write(nested, { _tag: "Read", prefix: "/" }) as TransactionResult
-    assert.deepStrictEqual(texts(reads[0] ?? []), ["/a=3 2 3", "/c=5 5 5"])
-    assert.strictEqual(keys.revision, 5)
-  })
-
-  it("change nothing where a key would be put on a lease that has ended", () => {
-    const { keys } = written()
-    const success = [put("/a", "9"), put("/c", "9", "7")]
-    assert.strictEqual(
-      keys.transact({ compare: [], success }, (lease) => lease !== "7"),
-      "7"
-    )
-    assert.deepStrictEqual([texts(keys.read("/")), keys.revision], [["/a=3 2 3"], 4])
   })
 
   it("forget what was before a compaction, and the keys that were deleted by then", () => {

@@ -17,24 +17,6 @@ const put = (world: MemoryWorld, key: string, lease?: string) =>
 const keys = (world: MemoryWorld) => world.keys.read("").map(({ key }) => key)
 
 describe("what an etcd in memory holds", () => {
-  it.effect("goes with its lease, a whole TTL after that was kept alive last", () =>
-    Effect.gen(function* () {
-      const world = yield* MemoryWorld.make
-      const lease = yield* world.grant(ttl)
-      yield* put(world, "/a", lease)
-      yield* put(world, "/b")
-      yield* TestClock.adjust("4 seconds")
-      yield* world.keepAlive(lease)
-      yield* TestClock.adjust("4999 millis")
-      assert.deepStrictEqual(keys(world), ["/a", "/b"])
-      yield* TestClock.adjust("1 millis")
-      assert.deepStrictEqual(keys(world), ["/b"])
-      for (const late of [world.keepAlive(lease), put(world, "/a", lease)])
-        assert.strictEqual((yield* Effect.flip(late)).message, `lease ${lease} has ended`)
-      yield* world.revoke(lease)
-    })
-  )
-
   it.effect("is again what it was at a backup, and each lease of that lives for a whole TTL", () =>
     Effect.gen(function* () {
       const world = yield* MemoryWorld.make
@@ -53,22 +35,6 @@ describe("what an etcd in memory holds", () => {
       assert.deepStrictEqual(keys(world), ["/a"])
       yield* TestClock.adjust("1 millis")
       assert.deepStrictEqual(keys(world), [])
-    })
-  )
-
-  it.effect("can be paged at the revisions since a compaction, and no other", () =>
-    Effect.gen(function* () {
-      const world = yield* MemoryWorld.make
-      for (const key of ["/a", "/b", "/c"]) yield* put(world, key)
-      world.keys.compact()
-      yield* put(world, "/d")
-      const counts = [3, 4, 5, 6].map((revision) =>
-        Effect.match(world.page("/", { limit: 9, revision }), {
-          onSuccess: ({ entries }) => entries.length,
-          onFailure: ({ _tag }) => _tag
-        })
-      )
-      assert.deepStrictEqual(yield* Effect.all(counts), ["HistoryLost", 3, 4, "HistoryLost"])
     })
   )
 

@@ -54,9 +54,9 @@ describe("labels", () => {
     ["udp-idle", "999ms", "a duration of at least 1s"],
     ["udp-idle", "forever", "a duration such as 90s or 5m"],
     ["rate-per-source", "020/s", "with /s behind it, such as 20/s"],
-    ["share", "-web", "a name of at most 64 letters"],
-    ["share", "a".repeat(65), "a name of at most 64 letters"],
-    ["share", "a/b/c", "a name of at most 64 letters"],
+    ...["", "-web", ".web", "a".repeat(65), "a/b/c", `shop/${"a".repeat(65)}`, "shop/", "/", "shop/.web"].map(
+      (name) => ["share", name, "a name of at most 64 letters"] as const
+    ),
     ["balance", "least", "random or source"],
     ["health", "no", "follow or ignore"],
     ["wake", "yes", "on or off"],
@@ -83,6 +83,11 @@ describe("labels", () => {
       ...{ wake: true, wakeTimeout: Duration.seconds(90), wakeCount: 3, sleep: Duration.minutes(10) }
     })
     assert.deepInclude(Result.getOrThrow(parse("wake", "off")), { wake: false })
+  })
+
+  it("name a service by at most 64 characters, in front of which a project may stand", () => {
+    for (const name of ["web", "a".repeat(64), "/web", `.${"p".repeat(80)}/${"a".repeat(64)}`])
+      assert.strictEqual(refusal("share", name), "accepted")
   })
 
   it("refuse every wrong one of them in one error", () => {

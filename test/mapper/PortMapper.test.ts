@@ -2,7 +2,6 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
-import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/MapperContext.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
@@ -222,35 +221,6 @@ describe("mapPorts in the other modes", () => {
       }),
     { natUnavailable: "nft was not found", defaultMode: "engine" }
   )
-})
-
-describe("a table that another process removed", () => {
-  test("is restored within two seconds with all mappings", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      const conntrack = yield* MemoryConntrack
-      yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
-      const before = yield* host
-      const once = conntrack.flushed()
-      firewall.flush()
-      assert.deepStrictEqual((yield* host).rules, [])
-      yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(yield* host, before)
-      // Flows that bypassed it meanwhile are redirected again.
-      assert.deepStrictEqual(conntrack.flushed(), [...once, ...once])
-    }))
-
-  test("is restored at once by the next mapping", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      yield* map(group("8080", [web]))
-      firewall.flush()
-      yield* map(group("8081", [web]))
-      assert.deepStrictEqual((yield* host).rules, [
-        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80",
-        "Redirect 0.0.0.0:8081/tcp -> 172.17.0.2:80"
-      ])
-    }))
 })
 
 describe("a conflicting mapping", () => {

@@ -5,16 +5,8 @@ import { Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { restore } from "../../src/mapper/restore/Restore.ts"
 import { map } from "../support/calls.ts"
-import { group } from "../support/groups.ts"
+import { everything, group } from "../support/groups.ts"
 import { makeLives, snapshot } from "../support/lives.ts"
-
-const everything = group("8080", [
-  "tcp 10.99.0.1 172.17.0.2:80",
-  "tcp 0.0.0.0 172.17.0.2:80",
-  "tcp 127.0.0.1 172.17.0.2:80",
-  "tcp :: 172.17.0.2:80",
-  "udp 0.0.0.0 172.17.0.2:80"
-])
 
 /** A record that no database can be read from. The write-ahead log alone would do: it makes a damaged file whole again. */
 const damage = (directory: string) => {
