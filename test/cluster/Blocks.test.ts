@@ -85,7 +85,7 @@ describe("a host that takes blocks", () => {
   }
 
   test(
-    "takes one beside its own, else in a cell of nobody, else anywhere",
+    "takes one beside its own, else in an empty cell, else anywhere",
     Effect.gen(function* () {
       const [a, b, c] = [yield* memberOf("a"), yield* memberOf("b"), yield* memberOf("c")]
       assert.deepStrictEqual(yield* takeOne(a), [true, "0-3"])

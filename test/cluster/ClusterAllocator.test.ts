@@ -96,7 +96,7 @@ describe("the allocator of a host of a cluster", () => {
       )
     }))
 
-  test("leaves to the host what is on loopback alone, or of nobody in the cluster", (member, { reserve }) =>
+  test("leaves to the host what is on loopback alone, or has no claimant", (member, { reserve }) =>
     Effect.gen(function* () {
       assert.strictEqual(yield* reserve("8000", ["127.0.0.1"]), "8000 on 127.0.0.1")
       assert.strictEqual(yield* reserve("8001", any, {}), "8001 on 0.0.0.0")

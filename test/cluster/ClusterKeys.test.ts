@@ -54,7 +54,7 @@ describe("the entries of a cluster", () => {
     assert.deepInclude(hosts("no JSON")[0], { host: "a", address: undefined, isAbsent: false })
   })
 
-  it("may be a cell in which nobody has claimed anything", () =>
+  it("may be none, of a cell without a claim so far", () =>
     assert.deepStrictEqual(cellState(keys, "0125", 9, []), {
       ...{ cell: "0125", revision: 0, readAt: 9, claims: [] }
     }))

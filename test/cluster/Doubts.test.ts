@@ -2,7 +2,7 @@ import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
 import { claims, faults, lostReply, lostRequest, pass, testStore as test, twoHosts } from "./twoStores.ts"
 
-describe("a claim of which nobody knows whether it was made", () => {
+describe("a claim that may have been made", () => {
   test(
     "is given back once etcd can be reached",
     Effect.gen(function* () {
@@ -55,7 +55,7 @@ describe("a claim of which nobody knows whether it was made", () => {
   )
 
   test(
-    "since its caller was interrupted is given back",
+    "is given back where its caller was interrupted on its way",
     Effect.gen(function* () {
       const { memory, a } = yield* twoHosts
       faults(memory, "a", { requestDelay: Duration.millis(500) })

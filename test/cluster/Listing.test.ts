@@ -10,7 +10,7 @@ import { makeHost, other, refusedBy, testHosts as test, web } from "./MemoryHost
 
 describe("the list of a cluster", () => {
   test(
-    "names the container of a port once the Engine has told it, and so does a refusal",
+    "names the container of a port once the Engine has named it, and so does a refusal",
     Effect.gen(function* () {
       const a = yield* makeHost("a", {
         backends: Backends.of({

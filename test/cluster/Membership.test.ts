@@ -1,4 +1,3 @@
-/** What a host finds out about its claims holds also where one of them goes while it looks. */
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"

@@ -49,7 +49,7 @@ describe("other slots of a service's backends", () => {
     ["relay", "Relay.open"],
     ["record", "MappingStore.put"]
   ] as const)
-    test(`come into the ${what} within a second where it refused them`, () =>
+    test(`come into the ${what} at a later attempt where it refused them`, () =>
       Effect.gen(function* () {
         const refusing = yield* leaving(step)
         assert.notDeepEqual(refusing[what], refusing.kernel)

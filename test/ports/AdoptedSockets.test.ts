@@ -30,7 +30,7 @@ describe("adopted sockets", () => {
     assert.strictEqual(claim("::ffff:10.0.0.1", 8081), "10.0.0.1")
   })
 
-  it("are left over where nobody has claimed them, and then claimed no more", () => {
+  it("are left over where no claim took them, and can't be claimed any more", () => {
     const { adopted, claim } = adopt(socket("0.0.0.0"), socket("::"))
     claim("10.0.0.1")
     assert.deepStrictEqual(
