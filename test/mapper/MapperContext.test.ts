@@ -10,9 +10,8 @@ import {
 } from "../../src/mapper/MapperContext.ts"
 import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
-import { map, testMapper as test, unmap } from "../support/calls.ts"
+import { map, testMapper as test } from "../support/calls.ts"
 import { group } from "../support/groups.ts"
-import { host } from "../support/memoryHost.ts"
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
 
@@ -79,21 +78,6 @@ describe("what a failed release keeps", () => {
         assert.deepStrictEqual(logged, [...lines])
       })
     )
-
-  test("is in the record before its call fails", () =>
-    Effect.gen(function* () {
-      const bindings = yield* map(web)
-      const before = yield* host
-      const failures = new Set(["Firewall.apply", "MappingStore.put"])
-      const failed = yield* Effect.flip(unmap(bindings)).pipe(
-        Effect.provideService(Steps, (step) =>
-          failures.delete(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
-        )
-      )
-      assert.include(failed.message, "8080")
-      assert.deepStrictEqual([...failures], [])
-      assert.deepStrictEqual(yield* host, before)
-    }))
 })
 
 describe("changes of routes", () => {

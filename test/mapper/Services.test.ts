@@ -1,11 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { parseSlots } from "../../src/protocol/Slots.ts"
 import {
   listed,
   map,
@@ -197,24 +196,6 @@ describe("a port shared by several backends", () => {
       assert.includeMembers(steps as Array<string>, ["Firewall.apply", "Relay.open", "MappingStore.put"])
     }))
 
-  test("loses no slot when a backend's leaving fails at any step", () =>
-    Effect.gen(function* () {
-      yield* map(replica(2))
-      yield* map(replica(3))
-      yield* atEveryStep(
-        (done) => Effect.andThen(unmap(replica(3)), done),
-        (how, step) =>
-          Effect.gen(function* () {
-            const { rules: lines, routes } = yield* host
-            const slots = (texts: ReadonlyArray<string>) =>
-              texts.flatMap((text) => parseSlots(/slots (\S+) of/.exec(text)?.[1] ?? "") ?? []).length
-            assert.strictEqual(slots(lines), 64, `${how} at ${step}`)
-            assert.strictEqual(slots(routes), 64, `${how} at ${step}`)
-          }),
-        Effect.andThen(host, map(replica(3)))
-      )
-    }))
-
   test("gives the slots back when the newcomer's answer is lost", () =>
     Effect.gen(function* () {
       yield* map(replica(2))
@@ -275,21 +256,6 @@ describe("a port shared by several backends", () => {
         ])
       })
     )
-
-  test("names the backend that can't be unmapped", () =>
-    Effect.gen(function* () {
-      yield* map(replica(2))
-      yield* map(replica(3))
-      const before = yield* host
-      const firewall = yield* MemoryFirewall
-      firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
-      assert.strictEqual(
-        (yield* Effect.flip(unmap(replica(3)))).message,
-        "unmapping 0.0.0.0:8080/tcp to 172.17.0.3:80 failed: change failed: busy"
-      )
-      firewall.refuse(undefined)
-      assert.deepStrictEqual(yield* host, before)
-    }))
 
   it.effect("has the same slots after a kill", () =>
     Effect.gen(function* () {
