@@ -8,26 +8,12 @@ import { Context, Effect, Fiber } from "effect"
 import { Driver, isSession } from "../../src/protocol/Driver.ts"
 import { releaseAll } from "../../src/protocol/ReleaseAll.ts"
 
-export interface ConnectionSessions {
-  /**
-   * The owner of a call on this connection. A session is named here unless it names itself (`session:NAME`), and a
-   * connection belongs to the first session that calls on it.
-   */
-  readonly ownerOf: (owner: string, connection: Net.Socket) => string
-  /** The session that a connection belongs to, if any. */
-  readonly of: (connection: Net.Socket) => string | undefined
-  /** A predecessor passed on this connection of a session. */
-  readonly adopt: (connection: Net.Socket, session: string) => void
-  /** A successor gets this connection, and with it the session. */
-  readonly leave: (connection: Net.Socket) => void
-  /** Ends all sessions; returns when what they mapped is released. */
-  readonly end: Effect.Effect<void>
-}
+export type ConnectionSessions = ReturnType<typeof connectionSessions>
 
 /** How often a client that vanished without a word is looked for. */
 const keepAliveMillis = 30_000
 
-export const connectionSessions = (services: Context.Context<Driver>): ConnectionSessions => {
+export const connectionSessions = (services: Context.Context<Driver>) => {
   const named = new WeakMap<Net.Socket, string>()
   const open = new Map<string, Set<Net.Socket>>()
   const releases = new Set<Fiber.Fiber<void>>()
@@ -51,7 +37,11 @@ export const connectionSessions = (services: Context.Context<Driver>): Connectio
   }
 
   return {
-    ownerOf: (owner, connection) => {
+    /**
+     * The owner of a call on this connection. A session is named here unless it names itself (`session:NAME`), and a
+     * connection belongs to the first session that calls on it.
+     */
+    ownerOf: (owner: string, connection: Net.Socket) => {
       if (!isSession(owner)) return owner
       const known = named.get(connection)
       if (known !== undefined) return known
@@ -60,12 +50,16 @@ export const connectionSessions = (services: Context.Context<Driver>): Connectio
       if (!connection.destroyed) adopt(connection, session)
       return session
     },
-    of: (connection) => named.get(connection),
+    /** The session that a connection belongs to, if any. */
+    of: (connection: Net.Socket) => named.get(connection),
+    /** A predecessor passed on this connection of a session. */
     adopt,
-    leave: (connection) => {
+    /** A successor gets this connection, and with it the session. */
+    leave: (connection: Net.Socket) => {
       const session = named.get(connection)
       if (session !== undefined) open.delete(session)
     },
+    /** Ends all sessions; returns when what they mapped is released. */
     end: Effect.suspend(() => {
       for (const session of [...open.keys()]) release(session)
       return Effect.asVoid(Fiber.awaitAll([...releases]))

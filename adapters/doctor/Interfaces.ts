@@ -14,15 +14,7 @@ import {
 } from "../../src/protocol/Address.ts"
 import { readText } from "../node/FileText.ts"
 
-export interface Interfaces {
-  /** The interface towards an address; `undefined` if no route is known. */
-  readonly towards: (address: Address) => string | undefined
-  /** The interface that has this address, or else the one towards the outside. */
-  readonly outside: (host: Address, inside: string) => string
-  /** The first address of this family on an interface. */
-  readonly addressOf: (name: string, family: Family) => Address | undefined
-  readonly bridges: ReadonlyArray<string>
-}
+export type Interfaces = ReturnType<typeof readInterfaces>
 
 interface RouteRow {
   readonly network: IpNetwork.IpNetwork
@@ -30,7 +22,7 @@ interface RouteRow {
   readonly name: string
 }
 
-export const readInterfaces = (): Interfaces => {
+export const readInterfaces = () => {
   const routes = { 4: ipv4Routes(), 6: ipv6Routes() }
   const addresses = Object.entries(Os.networkInterfaces()).flatMap(([name, all = []]) =>
     all.flatMap(({ address }) => {
@@ -45,8 +37,10 @@ export const readInterfaces = (): Interfaces => {
   const bridges = names().filter((name) => Fs.existsSync(`/sys/class/net/${name}/bridge`))
 
   return {
-    towards: ({ octets }) => towards(octets),
-    outside: (host, inside) =>
+    /** The interface towards an address; `undefined` if no route is known. */
+    towards: ({ octets }: Address) => towards(octets),
+    /** The interface that has this address, or else the one towards the outside. */
+    outside: (host: Address, inside: string) =>
       addresses.find(({ address }) => !isUnspecified(host) && address.key === host.key)?.name ??
       towards(new Uint8Array(host.octets.length)) ??
       addresses.find(
@@ -54,7 +48,8 @@ export const readInterfaces = (): Interfaces => {
           name !== "lo" && name !== inside && !bridges.includes(name) && address.family === host.family
       )?.name ??
       "eth0",
-    addressOf: (name, family) =>
+    /** The first address of this family on an interface. */
+    addressOf: (name: string, family: Family) =>
       addresses.find((own) => own.name === name && own.address.family === family)?.address,
     bridges
   }

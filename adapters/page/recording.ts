@@ -11,20 +11,14 @@ import { CurrentOwner, type Driver, type DriverError, type GroupsError } from ".
 import { endpointText } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 
-export interface Recording {
-  /** Replaces the services that the mapper calls, as `MapperOptions.decorate` does. */
-  readonly decorate: <S>(services: Context.Context<S>) => Context.Context<S>
-  /** To be called once the mapper has restored what was mapped; notes that as one event. */
-  readonly begin: (how: string, kind: "restored" | "tookOver") => void
-}
-
-export const recordMappings = (journal: Journal): Recording => {
+export const recordMappings = (journal: Journal) => {
   let hasBegun = false
   let all: Mappings["Service"]["all"] | undefined
   const note = (kind: PageEvent["kind"], entry: MappingEntry, text: string) =>
     journal.note({ kind, text, key: keyOfEntry(entry), owner: entry.mapping.owner })
   return {
-    decorate: (services) => {
+    /** Replaces the services that the mapper calls, as `MapperOptions.decorate` does. */
+    decorate: <S>(services: Context.Context<S>): Context.Context<S> => {
       const found = Context.getOption(services as Context.Context<never>, Mappings)
       if (Option.isNone(found)) return services
       const mappings = found.value
@@ -41,7 +35,8 @@ export const recordMappings = (journal: Journal): Recording => {
         }
       })
     },
-    begin: (how, kind) => {
+    /** To be called once the mapper has restored what was mapped; notes that as one event. */
+    begin: (how: string, kind: "restored" | "tookOver") => {
       hasBegun = true
       const entries = [...(all?.() ?? [])]
       const conflicted = entries.filter(isConflicted)

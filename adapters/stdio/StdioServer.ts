@@ -110,16 +110,9 @@ const lineTooLong = JsonRpc.invalidRequest(`the message is over the limit of ${m
 const isBlank = (line: string): boolean => line.charCodeAt(0) !== 0x7b && line.trim() === ""
 
 /** The calls whose answers are being delivered. Each one's scope closes with the outcome of the delivery. */
-interface Deliveries {
-  readonly begin: () => Scope.Closeable
-  /** Nothing depends on its delivery. */
-  readonly forget: (scope: Scope.Closeable) => void
-  readonly delivered: (scopes: ReadonlyArray<Scope.Closeable>) => void
-  /** Fails all pending deliveries. Returns when every one is settled. */
-  readonly giveUp: Effect.Effect<void>
-}
+type Deliveries = Effect.Success<typeof makeDeliveries>
 
-const makeDeliveries: Effect.Effect<Deliveries> = Effect.map(Effect.context<never>(), (services) => {
+const makeDeliveries = Effect.map(Effect.context<never>(), (services) => {
   const open = new Set<Scope.Closeable>()
   const closing = new Set<Promise<void>>()
   const runPromise = Effect.runPromiseWith(services)
@@ -129,14 +122,16 @@ const makeDeliveries: Effect.Effect<Deliveries> = Effect.map(Effect.context<neve
       open.add(scope)
       return scope
     },
-    forget: (scope) => void open.delete(scope),
-    delivered: (scopes) => {
+    /** Nothing depends on its delivery. */
+    forget: (scope: Scope.Closeable) => void open.delete(scope),
+    delivered: (scopes: ReadonlyArray<Scope.Closeable>) => {
       for (const scope of scopes) open.delete(scope)
       const closed = runPromise(closeAll(scopes, Exit.void))
       closing.add(closed)
       const done = () => void closing.delete(closed)
       closed.then(done, done)
     },
+    /** Fails all pending deliveries. Returns when every one is settled. */
     giveUp: Effect.suspend(() =>
       Effect.andThen(
         closeAll([...open].reverse(), Exit.fail("the answer was not delivered")),

@@ -26,8 +26,8 @@ describe("a backend that a release names", () => {
 describe("an address and its port", () => {
   it("are one text, with an IPv6 address in brackets", () => {
     const [v4, v6] = [addressUnsafe("0.0.0.0"), addressUnsafe("::1")]
-    assert.strictEqual(frontendText("tcp", v4, 8080), "0.0.0.0:8080/tcp")
-    assert.strictEqual(frontendText("udp", v6, 53), "[::1]:53/udp")
+    assert.strictEqual(frontendText({ protocol: "tcp", host: v4, port: 8080 }), "0.0.0.0:8080/tcp")
+    assert.strictEqual(frontendText({ protocol: "udp", host: v6, port: 53 }), "[::1]:53/udp")
     assert.strictEqual(rangeFrontendText("tcp", v4, { first: 8000, last: 8010 }), "0.0.0.0:8000-8010/tcp")
     assert.strictEqual(rangeFrontendText("tcp", v4, { first: 8000, last: 8000 }), "0.0.0.0:8000/tcp")
     assert.strictEqual(endpointText({ address: v6, port: 80 }), "[::1]:80")

@@ -2,6 +2,7 @@
  * Adds up the bytes of flows from two sources that overlap: dumps of live flows, and a message for each flow that
  * ends. Pure: it counts what both report once, in whatever order it comes, and a sum never falls.
  */
+import type { Mutable } from "effect/Types"
 import type { Bytes, Redirected } from "../../../src/firewall/ByteCounter.ts"
 import { isUnspecified } from "../../../src/protocol/Address.ts"
 import { protocolNumber } from "../../../src/protocol/Protocol.ts"
@@ -28,7 +29,7 @@ const mostServices = 65_536
 
 export const makeAccounting = (): FlowAccounting => {
   /** By service (protocol, port and backend of the flows), then by the address that clients sent to. */
-  const sums = new Map<string, Map<string, Sum>>()
+  const sums = new Map<string, Map<string, Mutable<Bytes>>>()
   /** The part of each live flow that the sums contain. */
   let counted = new Map<string, Bytes>()
   let dumped: Map<string, Bytes> | undefined
@@ -106,11 +107,6 @@ export const makeAccounting = (): FlowAccounting => {
       }
     }
   }
-}
-
-interface Sum {
-  in: number
-  out: number
 }
 
 /** The kernel's id is a 32-bit hash; together with the client's port it is unique among a host's flows. */

@@ -20,13 +20,7 @@ import {
 } from "../Libc.ts"
 import { admitLocal, compile, dropAll, makeFilter, type Program, type SocketFilter } from "./SocketFilter.ts"
 
-export interface SocketAdmission {
-  /** See `HostSockets.admit`. The result is 0 or a negated `errno`. */
-  readonly set: (socket: HostSocket, admission: Admission, backends: ReadonlyArray<Address>) => number
-  /** The socket is closed, or about to be. */
-  readonly forget: (socket: HostSocket) => void
-  readonly close: () => void
-}
+export type SocketAdmission = ReturnType<typeof makeAdmission>
 
 /** Most containers have fewer ports: nothing is loaded for them. */
 const copies = 4
@@ -38,7 +32,7 @@ interface Used {
   users: number
 }
 
-export const makeAdmission = (libc: Libc): SocketAdmission => {
+export const makeAdmission = (libc: Libc) => {
   const nothing = makeFilter(libc, compile(libc, dropAll), 0)
   const programs = new Map<string, Program>()
   /** By family and backends. */
@@ -105,12 +99,14 @@ export const makeAdmission = (libc: Libc): SocketAdmission => {
   }
 
   return {
-    set: (socket, admission, backends) => {
+    /** See `HostSockets.admit`. The result is 0 or a negated `errno`. */
+    set: (socket: HostSocket, admission: Admission, backends: ReadonlyArray<Address>) => {
       if (admission === "loopback") return admitLocally(socket, backends)
       const result = admission === "everything" ? admitEverything(socket) : admitNothing(socket)
       if (result >= 0) forget(socket)
       return result
     },
+    /** The socket is closed, or about to be. */
     forget,
     close: () => {
       nothing.close()

@@ -7,11 +7,7 @@
 import type { Address, Family } from "../../../src/protocol/Address.ts"
 import { hostLittleEndian, type Libc, SO_ATTACH_BPF, SO_ATTACH_FILTER, SOL_SOCKET } from "../Libc.ts"
 
-export interface SocketFilter {
-  /** Replaces the socket's filter, if it has one. The result is 0 or a negated `errno`. */
-  readonly attach: (fd: number) => number
-  readonly close: () => void
-}
+export type SocketFilter = ReturnType<typeof makeFilter>
 
 /** A classic instruction; a jump names the label of the instructions to continue at. */
 interface Instruction {
@@ -154,7 +150,7 @@ export const makeFilter = (
   { classic, option, extended }: Program,
   copies: number,
   backends: ReadonlyArray<Address> = []
-): SocketFilter => {
+) => {
   const words = backends.flatMap(wordsOf)
   const isTooLong = classic.view.byteLength / 8 > longestClassic
   let attached = 0
@@ -166,7 +162,8 @@ export const makeFilter = (
     if (fd >= 0) shared = Int32Array.of(fd)
   }
   return {
-    attach: (fd) => {
+    /** Replaces the socket's filter, if it has one. The result is 0 or a negated `errno`. */
+    attach: (fd: number) => {
       if ((++attached > copies || isTooLong) && shared === undefined) share()
       if (shared !== undefined)
         return libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, new Uint8Array(shared.buffer), 4)
