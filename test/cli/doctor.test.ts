@@ -3,10 +3,13 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { portmapper } from "../support/command.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
 import { temporaryFolder } from "../support/folders.ts"
+import { served, withMemory } from "./asking.ts"
 
 interface Check {
   readonly name: string
@@ -104,6 +107,38 @@ describe("the Engine that doctor looks at", () => {
           'portmapper: doctor: --engine "localhost": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT; see: portmapper doctor --help\n'
         ]
       )
+    )
+  )
+})
+
+describe("the services that doctor looks at", () => {
+  it.live("names a service of which every backend is drained", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const services = Effect.map(ask("doctor --json"), ({ stdout }) =>
+          (JSON.parse(stdout).checks as ReadonlyArray<Record<string, string>>).flatMap(
+            ({ name, found, remedy }) => (name === "services" ? [[found, remedy]] : [])
+          )
+        )
+        for (const number of [2, 3])
+          yield* ask(`map -p 0.0.0.0:8080:80 --to 172.17.0.${number} --label portmapper.share=web`)
+        const drain = (backend: string) =>
+          Driver.use(
+            (driver) =>
+              driver.drain?.({ backend, addresses: [addressUnsafe(backend)], ports: [], drained: true }) ??
+              Effect.die("not offered")
+          ).pipe(Effect.provideService(CurrentOwner, "cli"))
+        yield* drain("172.17.0.2")
+        assert.deepStrictEqual(yield* services, [["each has a backend that takes connections", undefined]])
+        yield* drain("172.17.0.3")
+        assert.deepStrictEqual(yield* services, [
+          [
+            "no backend of service web at 0.0.0.0:8080/tcp takes connections: 172.17.0.2:80: drained (and 1 more)",
+            "portmapper undrain 172.17.0.2"
+          ]
+        ])
+      })
     )
   )
 })
