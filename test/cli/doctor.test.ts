@@ -1,6 +1,3 @@
-/** Where `doctor` looks for a Docker Engine, and what it reports about it. */
-import * as Net from "node:net"
-import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
@@ -8,7 +5,6 @@ import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { portmapper } from "../support/command.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
-import { temporaryFolder } from "../support/folders.ts"
 import { served, withMemory } from "./asking.ts"
 
 interface Check {
@@ -55,45 +51,6 @@ describe("the Engine that doctor looks at", () => {
         `version 29.0.0 at ${other.path}`
       ])
       assert.deepStrictEqual([one.asked.length, other.asked.length], [2, 2])
-    }).pipe(Effect.scoped)
-  )
-
-  it.live("is reported missing where an option or a variable names its address", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "none.sock")
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${path}` }), [
-        "warn",
-        `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
-        "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
-      ])
-    }).pipe(Effect.scoped)
-  )
-
-  it.live("may be broken in any way, and doctor continues", () =>
-    Effect.gen(function* () {
-      const silent = Path.join(yield* temporaryFolder, "silent.sock")
-      yield* Effect.acquireRelease(
-        Effect.callback<Net.Server>((resume) => {
-          const server = Net.createServer().listen(silent, () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => void server.close())
-      )
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${silent}` }), [
-        "warn",
-        `the Engine at ${silent}: no answer to GET /_ping within 2 s`,
-        "look at the Engine's log"
-      ])
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: "ssh://me@h" }), [
-        "warn",
-        'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL',
-        "set --engine, or correct DOCKER_HOST"
-      ])
-      const [status, found, remedy] = yield* engineCheck([], {
-        DOCKER_HOST: "tcp://127.0.0.1:9",
-        DOCKER_CERT_PATH: "/nonexistent"
-      })
-      assert.deepStrictEqual([status, remedy], ["warn", "correct DOCKER_CERT_PATH"])
-      assert.match(found ?? "", /^the Engine at https:\/\/127\.0\.0\.1:9: a file for TLS can't be read: /)
     }).pipe(Effect.scoped)
   )
 
