@@ -1,7 +1,8 @@
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { portmapper } from "../support/command.ts"
+import { testNeeding } from "../lab/describeLab.ts"
+import { portmapper, run } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
 import { areWrongUsage, asking, failed, served, withMemory } from "./asking.ts"
 
@@ -109,5 +110,28 @@ describe("a command that calls a running plugin", () => {
         stdout: `${JSON.stringify({ Err: `listing failed: ${noSocket}` })}\n`
       })
     }).pipe(Effect.scoped)
+  )
+
+  testNeeding(
+    "finds the plugin of a name at root's default, the watch's, or a managed plugin's place",
+    ["mounts"],
+    () =>
+      Effect.gen(function* () {
+        const places = [
+          "/run/docker/plugins/p/p.sock",
+          "/run/portmapper/watch.sock",
+          "/run/docker/plugins/p.sock"
+        ]
+        const found = places.map(
+          (path) => `mkdir -p ${Path.dirname(path)}; touch ${path}; "$@" ls --name p 2>&1 || true`
+        )
+        const script = `mount -t tmpfs none /run; "$@" ls --name p 2>&1 || true; ${found.join("; ")}`
+        const node = [process.execPath, Path.join(import.meta.dirname, "../../adapters/cli/main.ts")]
+        const { stdout } = yield* run(["unshare", "--mount", "sh", "-ec", script, "sh", ...node])
+        assert.deepStrictEqual(
+          stdout.split("\n").map((line) => /^portmapper: listing failed: ([^:]+): /.exec(line)?.[1]),
+          [places[2], ...places, undefined]
+        )
+      })
   )
 })

@@ -3,7 +3,11 @@ import { clusterSamples } from "../../adapters/cli/clusterSamples.ts"
 
 const status = {
   ...{ leaseMillis: 12_500, mayGrant: true, trouble: undefined, claims: 3, blocks: 2, freeOfBlocks: 60 },
-  ...{ claimsOfAll: 9, lagMillis: 0, counts: { requests: 10, writes: 4, failures: { Unreachable: 2, Denied: 0, Full: 0, Refused: 1 } } }
+  ...{
+    claimsOfAll: 9,
+    lagMillis: 0,
+    counts: { requests: 10, writes: 4, failures: { Unreachable: 2, Denied: 0, Full: 0, Refused: 1 } }
+  }
 }
 
 const samples = (more: Partial<Parameters<typeof clusterSamples>[0]> = {}) =>
