@@ -1,3 +1,4 @@
+/** Where `doctor` looks for a Docker Engine, and what it reports of that and of the services. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
