@@ -43,6 +43,7 @@ describe("an option", () => {
       ["4000000", 4_000_000],
       ["root", 0],
       ["roo", rule],
+      ["root:x", rule],
       ["nobody-of-this-name", rule]
     ])
   })
