@@ -59,8 +59,13 @@ describe("the ways of a port's traffic", () => {
       `From everywhere: as mode nat does to ${to}`,
       ""
     ])
-    // What is wrong with it may concern one way alone.
+    // What is wrong with it may concern one way alone, or none.
     assert.include(ways({ ...carriers(true, null), problem })[0], "the kernel's map")
+    const stale = { ...problem, severity: "warning" } as const
+    assert.include(
+      ways({ ...carriers(false, null), mode: "engine", problem: stale })[0],
+      "the Engine's own rules"
+    )
   })
 
   it("lead to the container by its name, if it has one", () => {

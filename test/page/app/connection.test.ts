@@ -178,6 +178,18 @@ describe("the page's connection", () => {
     assert.isUndefined(await reasonOf(() => Promise.reject(new Error("no network"))))
   })
 
+  it("says nothing of a refusal that is over", async () => {
+    const answers: Array<(answer: Response) => void> = []
+    vi.stubGlobal("fetch", () => new Promise<Response>((resolve) => answers.push(resolve)))
+    const { last, link } = await open()
+    last().fail("refused")
+    vi.advanceTimersByTime(1000)
+    last().fail("refused")
+    answers[0]?.(new Response('{"Err":"too many pages"}', { status: 503 }))
+    await vi.advanceTimersByTimeAsync(0)
+    assert.deepInclude(link.value, { phase: "lost", reason: undefined })
+  })
+
   it("is not lost with one that it has closed", async () => {
     const { last, link, tell } = await open()
     const before = last()

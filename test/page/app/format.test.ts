@@ -89,8 +89,8 @@ describe("a time on the page", () => {
 describe("what others named", () => {
   it("shows the characters that are not seen or turn the text", () => {
     assert.strictEqual(
-      visible("a\u001b[31m\u202eexe.gpj\u2066\u0000<b>שלום é😀"),
-      "a\\u001b[31m\\u202eexe.gpj\\u2066\\u0000<b>שלום é😀"
+      visible("a\u001b[31m\u202eexe.gpj\u2066\u0000\u061c<b>שלום é😀"),
+      "a\\u001b[31m\\u202eexe.gpj\\u2066\\u0000\\u061c<b>שלום é😀"
     )
   })
 })

@@ -49,6 +49,8 @@ describe("what the reader looks at", () => {
     assert.deepStrictEqual(take(), ["replace #filter=w", "push #filter=w&port=a"])
     show({ chosen: undefined, pane: "events" })
     assert.deepStrictEqual(take(), ["replace #filter=w&port=a", "push #filter=w&pane=events"])
+    show({ pane: "host" })
+    assert.deepStrictEqual(take(), ["replace #filter=w&pane=events", "push #filter=w&pane=host"])
     vi.advanceTimersByTime(1000)
     assert.deepStrictEqual(take(), [])
   })
