@@ -141,10 +141,33 @@ describe("a subscription to a container", () => {
         yield* refusal("web", "8080:80", "8081:80"),
         "bind for 0.0.0.0:8081/tcp failed: address already in use"
       )
+      yield* engine.run({ name: "alone", networkMode: "none", networks: {} })
+      assert.strictEqual(yield* refusal("alone", "80"), "container alone: it has no network (--network none)")
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* listed(driver), [])
       yield* engine.away
       assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
+    }))
+
+  test("gets the port that it had before, or another where that is taken, and is a person's unless said", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const host = yield* MemoryHost
+      yield* engine.run({ name: "web" })
+      const driver = yield* start()
+      const request = { container: "web", publish: [parsed("0.0.0.0::80")], labels: new Map() }
+      const followed = Effect.map(
+        Effect.scoped(driver.followContainer?.(request) ?? Effect.die("not offered")),
+        ([binding]) => binding?.port ?? 0
+      )
+      const port = yield* followed
+      assert.deepStrictEqual(yield* listed(driver), [`0.0.0.0:${port} -> 172.17.0.2:80 live cli`])
+      const unmap = Effect.andThen(driver.unmapPorts(unmapping(port)), settle)
+      yield* unmap
+      assert.strictEqual(yield* followed, port)
+      yield* unmap
+      host.take("tcp", addressUnsafe("0.0.0.0"), port)
+      assert.notInclude([0, port], yield* followed)
     }))
 
   test("is refused while it can't be recorded, and a port that is unmapped is recorded once it can be", () =>
@@ -175,7 +198,7 @@ describe("a subscription to a container", () => {
 })
 
 describe("ports at an interface that a user names", () => {
-  test("are refused as a whole where the port of one of its addresses is taken at the call, or by a session", () =>
+  test("are refused as a whole where one address has the port taken, to a session, and with a wrong label", () =>
     Effect.gen(function* () {
       const interfaces = yield* MemoryInterfaces
       const host = yield* MemoryHost
@@ -189,6 +212,14 @@ describe("ports at an interface that a user names", () => {
         yield* refusal("session:a"),
         "session:a is a session, which ends, and an interface is followed until it is unmapped: name another owner"
       )
+      // Also where no address is there yet, at which the driver would look at them.
+      const labelled = driver.followInterface?.({
+        to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
+        publish: [parsed("wg0:8080:80")],
+        labels: new Map([["portmapper.allow", "everyone"]])
+      })
+      const { message } = yield* Effect.flip(Effect.scoped(labelled ?? Effect.die("not offered")))
+      assert.match(message, /^bad request: Labels\["portmapper.allow"\] = "everyone": /)
       yield* TestClock.adjust("31 seconds")
       assert.deepStrictEqual(yield* rows(driver), [])
       assert.deepStrictEqual(host.open(), [])

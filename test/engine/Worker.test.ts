@@ -8,6 +8,7 @@ import { MemoryEngine } from "./MemoryEngine.ts"
 import {
   addresses,
   during,
+  follow,
   followInterface,
   lines,
   listed,
@@ -37,9 +38,11 @@ describe("a watch", () => {
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const driver = yield* start()
+      let connections = 0
+      const driver = yield* start({ onConnected: Effect.sync(() => void connections++) })
       yield* engine.away
       yield* TestClock.adjust("1 minute")
+      assert.strictEqual(connections, 1)
       assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
       yield* engine.stop("web")
       yield* engine.run({ name: "db", labels: publish("5432:5432") })
@@ -50,6 +53,7 @@ describe("a watch", () => {
         lines.filter((line) => line.includes("retrying")),
         1
       )
+      assert.strictEqual(connections, 2)
     }))
 
   test("waits for an Engine that is not there yet", () =>
@@ -64,7 +68,7 @@ describe("a watch", () => {
       assert.lengthOf(yield* listed(driver), 1)
     }))
 
-  test("retries with growing delays while the driver fails", () =>
+  test("retries with growing delays while the driver fails, and begins anew after a success", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const base = yield* Driver
@@ -72,15 +76,21 @@ describe("a watch", () => {
       const failing = Driver.of({
         ...base,
         listPorts: Effect.gen(function* () {
-          tried.push(yield* Clock.currentTimeMillis)
-          if (tried.length < 7) return yield* Effect.fail({ _tag: "Broken", message: "the disk is full" })
+          const now = yield* Clock.currentTimeMillis
+          tried.push(now)
+          if (now < 61_000 || now === 91_000)
+            return yield* Effect.fail({ _tag: "Broken", message: "the disk is full" })
           return yield* base.listPorts ?? Effect.succeed([])
         })
       })
       yield* engine.run({ name: "web", labels: publish("8080:80") })
       yield* Effect.provideService(start(), Driver, failing)
-      yield* TestClock.adjust("90 seconds")
-      assert.deepStrictEqual(tried.slice(0, 7), [0, 1000, 3000, 7000, 15_000, 31_000, 61_000])
+      yield* TestClock.adjust("100 seconds")
+      const afterwards = [91_000, 92_000]
+      assert.deepStrictEqual(
+        [...new Set(tried)],
+        [0, 1000, 3000, 7000, 15_000, 31_000, 61_000, ...afterwards]
+      )
       assert.include(lines, "reconciling the containers: the disk is full")
       assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
     }))
@@ -106,7 +116,7 @@ describe("a watch", () => {
       assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
     }))
 
-  test("follows interfaces while the Engine is away", () =>
+  test("follows interfaces while the Engine is away, and leaves all that leads to containers", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
       const interfaces = yield* MemoryInterfaces
@@ -114,12 +124,15 @@ describe("a watch", () => {
       yield* engine.run({ name: "web", labels: publish("8080:80") })
       yield* engine.run({ name: "typo", labels: publish("80:http") })
       const driver = yield* start()
+      yield* engine.run({ name: "user" })
+      yield* follow(driver, "user", "0.0.0.0:8081:80")
       yield* followInterface(driver, "eth0:9090:90")
       yield* engine.away
       yield* interfaces.set("eth0", addresses("192.0.2.2"))
       yield* settle
       assert.deepStrictEqual(yield* rows(driver), [
         "0.0.0.0:8080 -> 172.17.0.2 live",
+        "0.0.0.0:8081 -> 172.17.0.4 live",
         "192.0.2.2:9090 -> 172.17.0.2 live",
         ':0 ->  container port "http": expected PORT or FIRST-LAST',
         ":::8080 -> 172.17.0.2 live"
