@@ -197,32 +197,6 @@ describe("a container that was created and never started", () => {
       })
     ))
 
-  test("takes connections once it is healthy, where it has a health check, and at once by UDP", () =>
-    during(
-      Effect.gen(function* () {
-        const engine = yield* MemoryEngine
-        const health = (unready: "starting" | undefined) =>
-          engine.alter("web", { unready, healthy: unready === undefined })
-        yield* engine.create({ name: "web", labels: sleeping() })
-        yield* engine.create({ name: "dns", labels: sleeping({ "portmapper.publish": "0.0.0.0:53:53/udp" }) })
-        yield* health("starting")
-        yield* settle
-        yield* connect()
-        assert.deepStrictEqual(yield* states, ["nowhere waking", "nowhere asleep"])
-        yield* health(undefined)
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["172.17.0.99 live", "nowhere asleep"])
-        closed.add("172.17.0.99:53")
-        const relay = yield* MemoryRelay
-        relay.connect(
-          { protocol: "udp", host: addressUnsafe("0.0.0.0"), port: 53 },
-          addressUnsafe("127.0.0.1")
-        )
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["172.17.0.99 live", "172.17.0.99 live"])
-      })
-    ))
-
   test("is released once it is gone, and never started by somebody who waited for it", () =>
     during(
       Effect.gen(function* () {
@@ -554,23 +528,6 @@ describe("the containers of a service that sleep", () => {
         assert.deepStrictEqual(yield* states, ["nowhere asleep", "nowhere asleep", "nowhere asleep"])
         assert.isFalse(yield* connect())
         assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
-      })
-    ))
-
-  test("take each other's place where one does not come up", () =>
-    during(
-      Effect.gen(function* () {
-        const engine = yield* MemoryEngine
-        for (const name of ["web-1", "web-2"]) yield* engine.create(replica(name, "1"))
-        engine.onChange("web-1", Effect.fail(refusal))
-        yield* settle
-        yield* connect()
-        assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
-        yield* settle
-        assert.deepStrictEqual((yield* states).toSorted(), [
-          "172.17.0.99 live",
-          `nowhere asleep: ${refusal.message}`
-        ])
       })
     ))
 })
