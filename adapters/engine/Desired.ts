@@ -215,6 +215,10 @@ interface Wanted {
   readonly idle?: Idle | undefined
 }
 
+/** The label that names what is followed. */
+export const followLabel = ({ id, name }: Pick<Wanted, "id" | "name">): readonly [string, string] =>
+  addressesIn(id) === undefined ? [containerLabel, nameAndId({ name, id })] : [toLabel, id]
+
 const desiredAt = (
   to: Placed,
   publish: Publish,
@@ -224,9 +228,7 @@ const desiredAt = (
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    addressesIn(id) === undefined
-      ? ([containerLabel, nameAndId({ name, id })] as const)
-      : ([toLabel, id] as const),
+    followLabel({ id, name }),
     // No label of the container sets these.
     ...[...labels].filter(([label]) => !setForFollowed.includes(label)),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),

@@ -2,11 +2,20 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Result } from "effect"
 import { parsePolicy, sharedPolicy } from "../../src/mapper/model/Labels.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
+import { type Capabilities, planGroup } from "../../src/mapper/plan/Plan.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { group } from "../support/groups.ts"
 
 const web = "tcp 0.0.0.0 172.17.0.2:80"
+
+const capabilities: Capabilities = {
+  defaultMode: "nat",
+  natUnavailable: undefined,
+  marksAccepted: false,
+  ipv6: true,
+  relayed: ["tcp", "udp"]
+}
 
 const labels = (record: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.entries(record).map(([name, value]) => [`portmapper.${name}`, value]))
@@ -49,19 +58,39 @@ describe("the labels of a container that sleeps", () => {
 
   it.effect("are refused where no client could wake it", () =>
     Effect.gen(function* () {
+      const followed = { container: "web/0123456789ab", wake: "on" }
       assert.strictEqual(
-        yield* refused(group("8080", [web], labels({ sleep: "10m" }))),
-        'bad request: Labels["portmapper.sleep"] = "10m": must be beside portmapper.wake=on, by which a client starts the container again'
-      )
-      assert.strictEqual(
-        yield* refused(group("8080", [web], labels({ wake: "on", mode: "routed" }))),
+        yield* refused(group("8080", [web], labels({ ...followed, mode: "routed" }))),
         'bad request: Labels["portmapper.wake"] = "on": must be beside mode nat or proxy (not routed)'
       )
       assert.strictEqual(
-        yield* refused(group("8080", ["sctp 0.0.0.0 172.17.0.2:80"], labels({ wake: "on" }))),
+        yield* refused(group("8080", ["sctp 0.0.0.0 172.17.0.2:80"], labels(followed))),
         'bad request: Labels["portmapper.wake"] = "on": must be beside ports of TCP and UDP alone'
       )
+      for (const [name, value] of Object.entries({ "wake-timeout": "5s", "wake-count": "2", sleep: "10m" }))
+        for (const wake of [{}, { wake: "off" }])
+          assert.strictEqual(
+            yield* refused(group("8080", [web], labels({ [name]: value, ...wake }))),
+            `bad request: Labels["portmapper.${name}"] = "${value}": must be beside portmapper.wake=on, by which a client starts the container`
+          )
     })
+  )
+
+  it.effect(
+    "are refused for addresses, and accepted with the labels of a container that watch publishes",
+    () =>
+      Effect.gen(function* () {
+        const atAddress = { to: "172.17.0.2", publish: "eth0:8080:80" }
+        for (const more of [{}, { sleep: "10m" }, atAddress])
+          assert.strictEqual(
+            yield* refused(group("8080", [web], labels({ wake: "on", ...more }))),
+            'bad request: Labels["portmapper.wake"] = "on": must be off, or not given, where an address is published: serve --watch starts only a container that it publishes itself, by its labels or for portmapper map --to CONTAINER'
+          )
+        for (const more of [{ container: "web/0123456789ab" }, { publish: "9090:90" }])
+          assert.isTrue(
+            Result.isSuccess(planGroup(group("8080", [web], labels({ wake: "on", ...more })), capabilities))
+          )
+      })
   )
 
   it("must be equal in a service, where a default that is written out is the same as none", () => {
