@@ -24,7 +24,7 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type Container, type Network, nameAndId } from "./Engine.ts"
+import { type Container, isUnready, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
 import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
@@ -128,10 +128,10 @@ const placeOf = (
       }))
 
 /** Whether its backends get new connections. A container that shares no port, and has no label about it, always does. */
-const isReady = ({ unready }: Container, labels: Labels): boolean => {
+const isReady = (container: Container, labels: Labels): boolean => {
   const health = labels.get(healthLabel)
   const follows = labels.has(shareLabel) || labels.has(waitLabel) || health === "follow"
-  return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
+  return !follows || !isUnready(container, health)
 }
 
 /** Why a group can't be mapped at the moment. */

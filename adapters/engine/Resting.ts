@@ -5,7 +5,7 @@ import { defaultWakeTimeout } from "../../src/mapper/plan/Waiting.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Endpoint, Labels } from "../../src/protocol/PortBinding.ts"
 import { type Desired, type DesiredGroup, healthLabel, together } from "./Desired.ts"
-import type { Container } from "./Engine.ts"
+import { type Container, isUnready } from "./Engine.ts"
 import { restingPlace } from "./Placement.ts"
 import type { Rest } from "./Sleeper.ts"
 import type { WatchState } from "./WatchState.ts"
@@ -138,9 +138,8 @@ const takesConnections = (
   labels: Labels,
   { group }: DesiredGroup
 ): boolean | undefined => {
-  const { unready, healthy } = container
-  if (unready === "stopping" || (unready !== undefined && labels.get(healthLabel) !== "ignore")) return false
-  return healthy === true || group.entries[0]?.protocol !== "tcp" ? true : undefined
+  if (isUnready(container, labels.get(healthLabel))) return false
+  return container.healthy === true || group.entries[0]?.protocol !== "tcp" ? true : undefined
 }
 
 const withoutTraffic = (idle: Idle, { group, ...desired }: DesiredGroup): DesiredGroup => ({

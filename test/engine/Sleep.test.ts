@@ -66,6 +66,9 @@ const connect = (port = 8080) =>
     settle
   )
 
+/** What was logged of starts and stops. */
+const steps = () => lines.filter((line) => /: (start|stop)/.test(line))
+
 const changes = Effect.map(MemoryEngine, (engine) => engine.changes())
 
 describe("a container that was created and never started", () => {
@@ -135,6 +138,7 @@ describe("a container that was created and never started", () => {
         yield* settle
         assert.isFalse(yield* connect())
         assert.deepStrictEqual(yield* states, [`nowhere asleep: ${refusal.message}`])
+        assert.deepStrictEqual(steps(), ["web: starting, since a client waits"])
         assert.include(lines, `web: ${refusal.message}; a client may wake it in 1 s`)
         // Who comes now is refused, and wakes nobody.
         yield* connect()
@@ -275,6 +279,12 @@ describe("a container that nobody uses", () => {
         assert.deepStrictEqual(yield* states, ["nowhere asleep"])
         yield* TestClock.adjust("1 hour")
         yield* connect()
+        assert.deepStrictEqual(steps(), [
+          "web: stopping, since nobody has used it for 10m",
+          "web: stopped",
+          "web: starting, since a client waits",
+          "web: started"
+        ])
         assert.deepStrictEqual(yield* changes, ["stop web", "start web"])
         assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
         assert.deepStrictEqual((yield* MemoryHost).open()[0]?.socket, held?.socket)
@@ -321,6 +331,7 @@ describe("a container that nobody uses", () => {
         engine.onChange("web", Effect.fail(refusal))
         yield* slept
         assert.deepStrictEqual(yield* states, [`172.17.0.99 live: ${refusal.message}`])
+        assert.deepStrictEqual(steps(), ["web: stopping, since nobody has used it for 10m"])
         yield* engine.stopByHand("web")
         yield* settle
         assert.deepStrictEqual(yield* states, [])

@@ -100,12 +100,23 @@ describe("a watch", () => {
         "8003 waiting",
         "8004 live"
       ])
-      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined })
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(
-        yield* states,
-        [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
-      )
+      const ready = Effect.gen(function* () {
+        for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined }, "unpause")
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(
+          yield* states,
+          [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
+        )
+      })
+      yield* ready
+      // Its health check is not what a paused one lacks.
+      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: "paused" }, "pause")
+      yield* settle
+      assert.deepStrictEqual(yield* states, [
+        "8000 live",
+        ...[8001, 8002, 8003, 8004].map((port) => `${port} waiting`)
+      ])
+      yield* ready
       for (const name of Object.keys(labels)) yield* engine.stop(name)
       yield* settle
       assert.deepStrictEqual(yield* states, [])

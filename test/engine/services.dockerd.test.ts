@@ -76,6 +76,17 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
           assert.match((yield* refused)[index] ?? "", why)
         assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-2", "shop-web-3"])
 
+        // A paused backend would let clients wait.
+        yield* docker(dockerd, ["pause", "shop-web-2"])
+        const stateOf = Effect.map(
+          listed(plugin),
+          (all) => all.find(({ Container }) => Container.startsWith("shop-web-2/"))?.State
+        )
+        yield* until(stateOf, (state) => state === "waiting")
+        assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-3"])
+        yield* docker(dockerd, ["unpause", "shop-web-2"])
+        yield* until(stateOf, (state) => state === "live")
+
         // A backend that ends is gone from the next connections on; the last one takes the port with it.
         yield* docker(dockerd, ["rm", "--force", "shop-web-2"])
         yield* until(services, (all) => all.filter((text) => text === "shop/web live").length === 2)
