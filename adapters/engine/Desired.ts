@@ -24,9 +24,11 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
+import { restingPlace } from "../../src/protocol/RestingPlace.ts"
+import { shareLabel } from "../../src/protocol/ServiceName.ts"
 import { type Container, isUnready, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
-import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
+import { asleepIn, attachmentOf } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
 
 /** The owner of groups requested by labels. */
@@ -60,7 +62,6 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-export const shareLabel = "portmapper.share"
 export const healthLabel = "portmapper.health"
 const waitLabel = "portmapper.wait-healthy"
 

@@ -4,9 +4,9 @@ import { type Idle, idleLabel, type Policy, parsePolicy } from "../../src/mapper
 import { defaultWakeTimeout } from "../../src/mapper/plan/Waiting.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Endpoint, Labels } from "../../src/protocol/PortBinding.ts"
+import { restingPlace } from "../../src/protocol/RestingPlace.ts"
 import { type Desired, type DesiredGroup, healthLabel, together } from "./Desired.ts"
 import { type Container, isUnready } from "./Engine.ts"
-import { restingPlace } from "./Placement.ts"
 import type { Rest } from "./Sleeper.ts"
 import type { WatchState } from "./WatchState.ts"
 

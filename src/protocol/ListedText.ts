@@ -4,6 +4,7 @@ import { hostText, parseAddress } from "./Address.ts"
 import type { ListedMapping } from "./Driver.ts"
 import { followedInterface } from "./FollowLabels.ts"
 import { protocolOfNumber } from "./Protocol.ts"
+import { isRestingPlace } from "./RestingPlace.ts"
 
 /**
  * `0.0.0.0:8080/tcp`; `eth0:8080/tcp` while the interface has no address; `8080/tcp` of another host that says none; a
@@ -17,10 +18,18 @@ export const listedFrontend = ({ protocol, frontendIp, frontendPort, labels }: L
 }
 
 /** `-` if it has no address, as of a container that does not run. */
-export const listedBackend = ({ backendIp, backendPort, state }: ListedMapping): string =>
-  backendIp === "" || isResting(state) ? "-" : `${hostOf(backendIp)}:${backendPort}`
+export const listedBackend = (mapping: ListedMapping): string =>
+  hasAddress(mapping) ? `${hostOf(mapping.backendIp)}:${mapping.backendPort}` : "-"
 
-/** Whether its container does not run, or not yet: it has no address that leads anywhere. */
+/** Whether its backend has an address that leads anywhere. */
+export const hasAddress = ({ backendIp, state }: Pick<ListedMapping, "backendIp" | "state">): boolean =>
+  !isResting(state) &&
+  Result.match(parseAddress(backendIp), {
+    onSuccess: (address) => !isRestingPlace(address),
+    onFailure: () => backendIp !== ""
+  })
+
+/** Whether its container does not run, or not yet, and a client starts it. */
 export const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
 
 /** Its name, or else its id. */

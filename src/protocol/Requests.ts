@@ -39,7 +39,7 @@ import {
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { type Publish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { type Publish, parseUnpublish, publishForm, tooManyPorts, unpublishForm } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /**
@@ -190,7 +190,8 @@ const publishedBy = (
     return { publish: [], labels: noLabels }
   }
   const { interfaceName, others: labels } = labelled.success
-  const publish = parsedOf("Publish", texts, (text) => parseLabelled(text, interfaceName), issues)
+  const parse = (text: string) => parseLabelled(text, interfaceName)
+  const publish = parsedOf({ field: "Publish", form: publishForm }, texts, parse, issues)
   const tooMany = tooManyPorts(publish)
   if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(texts), rule: tooMany })
   return { publish, labels }
@@ -204,7 +205,7 @@ export const drainOf = (
   const issues: Array<Issue> = []
   if (backend === "")
     issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
-  const ports = parsedOf("Ports", Ports, parseUnpublish, issues)
+  const ports = parsedOf({ field: "Ports", form: unpublishForm }, Ports, parseUnpublish, issues)
   const address = Result.getOrUndefined(parseAddress(backend))
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
@@ -213,7 +214,7 @@ export const drainOf = (
 
 /** Those of a field's texts that can be parsed; adds an issue for each of the others. */
 const parsedOf = <A>(
-  field: string,
+  { field, form }: { readonly field: string; readonly form: string },
   texts: ReadonlyArray<string> | null,
   parse: (text: string) => Result.Result<A, string>,
   issues: Array<Issue>
@@ -221,7 +222,9 @@ const parsedOf = <A>(
   (texts ?? []).flatMap((text, index) => {
     const parsed = parse(text)
     if (Result.isSuccess(parsed)) return [parsed.success]
-    issues.push({ path: `${field}[${index}]`, value: preview(text), rule: parsed.failure })
+    const why = parsed.failure.replace(`; expected ${form}`, "")
+    const rule = why === `expected ${form}` ? form : `${form} (${why})`
+    issues.push({ path: `${field}[${index}]`, value: preview(text), rule })
     return []
   })
 

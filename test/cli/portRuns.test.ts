@@ -33,4 +33,9 @@ describe("many ports", () => {
       ]
     )
   })
+
+  it("name the container where that has no address, since it is asleep", () => {
+    const asleep = [80, 81].map((port) => ({ ...line("::", port, `[100::1]:${port}`), container: "web" }))
+    assert.deepStrictEqual(portLines(asleep), ["[::]:80-81/tcp -> web (asleep)"])
+  })
 })

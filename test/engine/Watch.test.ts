@@ -942,7 +942,7 @@ describe("ports at an interface", () => {
       assert.deepStrictEqual((yield* errors(driver)).sort(), [
         "any: an interface needs an exact host port for each container port: eth0:PORT:80",
         "elsewhere: published at 192.0.2.1 already, so not at the interface eth0",
-        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them'
+        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them, and not one of localhost (whose interface is lo), all and default'
       ])
     }))
 })

@@ -275,9 +275,35 @@ describe("a drained backend", () => {
       )
       assert.strictEqual(
         yield* whyNot(drain("", "x")),
-        'bad request: Backend = "": must be a container\'s name or id, or an address; Ports[0] = "x": must be host port "x": expected PORT or FIRST-LAST'
+        'bad request: Backend = "": must be a container\'s name or id, or an address; Ports[0] = "x": must be [HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO] (host port "x": expected PORT or FIRST-LAST)'
       )
       assert.deepStrictEqual(yield* host, before)
+      yield* map(
+        group("9091", ["tcp :: [100::1]:90"], {
+          "portmapper.idle": "asleep",
+          "portmapper.container": "web-3/0123999999ac"
+        })
+      )
+      assert.strictEqual(
+        yield* whyNot(drain("172.17.0.8")),
+        "nothing leads to 172.17.0.8; there are 172.17.0.2 (web-1), 172.17.0.3 (web-2), 172.17.0.9, web-3 (asleep)"
+      )
+    }))
+
+  test("is listed with the connections that are open to it, by whatever way", () =>
+    Effect.gen(function* () {
+      for (const number of [2, 3]) yield* map(replica(number))
+      const { keepOpen } = yield* MemoryConntrack
+      keepOpen("172.17.0.2:80/tcp", 3)
+      keepOpen("172.17.0.3:80/tcp", 4)
+      const open = Effect.flatMap(Driver, ({ listPorts = Effect.succeed([]) }) =>
+        Effect.map(listPorts, (all) => all.map(({ backendIp, open }) => `${backendIp} ${open}`).sort())
+      )
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 undefined", "172.17.0.3 undefined"])
+      yield* drain("172.17.0.2")
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 3", "172.17.0.3 undefined"])
+      keepOpen("172.17.0.2:80/tcp", 0)
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 0", "172.17.0.3 undefined"])
     }))
 
   test("changes nothing when draining fails at any step", () =>

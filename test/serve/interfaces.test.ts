@@ -122,7 +122,7 @@ describeLab("ports at an interface", [], () => {
       const waiting = yield* portmapper([
         ...["map", "-p", "late0:8080:80", "--to", "172.31.0.2", "--socket", plugin.socket]
       ])
-      assert.strictEqual(waiting.stdout, "waiting for an address of late0: late0:8080:80\n")
+      assert.strictEqual(waiting.stdout, "waiting for an address of the interface late0: late0:8080:80\n")
       yield* untilListed(plugin, [":8080 there is no interface late0 now"])
       const { stdout } = yield* portmapper(["ls", "--socket", plugin.socket])
       assert.match(stdout, /^late0:8080\/tcp +172\.31\.0\.2:80 /m)

@@ -7,6 +7,7 @@ import { flowsOfNarrowed } from "../../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../../ports/PortAllocator.ts"
 import { type GroupsError, isSession } from "../../protocol/Driver.ts"
 import { frontendText, type PortRequest } from "../../protocol/PortBinding.ts"
+import { serviceName } from "../../protocol/ServiceName.ts"
 import { ownLabels, type Policy, policyText } from "../model/Labels.ts"
 import {
   isConflicted,
@@ -37,7 +38,6 @@ import {
   type Candidate,
   holdsOfService,
   join,
-  nameOf,
   type Reshare,
   refusalOf,
   resourcesWith,
@@ -321,6 +321,6 @@ const holderText = ({ mapping }: MappingEntry): string => {
   const [to, gone] =
     share === undefined
       ? [`${backend.address.text} port ${backend.port}`, "that container is"]
-      : [`service ${nameOf(share.service)}`, "all of its containers are"]
+      : [`service ${serviceName(share.service)}`, "all of its containers are"]
   return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontendText(protocol, mapping.host, mapping.port)} --owner any`
 }
