@@ -138,8 +138,8 @@ export const followOf = ({
   ...asked
 }: typeof FollowContainerRequest.Type): Result.Result<FollowRequest, RequestError> => {
   const issues: Array<Issue> = []
-  if (Container === "")
-    issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })
+  if (!isName(Container))
+    issues.push({ path: "Container", value: preview(Container), rule: `a container's name or id${bounded}` })
   const { publish, labels } = publishedBy(asked, issues)
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
@@ -203,14 +203,23 @@ export const drainOf = (
   drained: boolean
 ): Result.Result<DrainRequest, RequestError> => {
   const issues: Array<Issue> = []
-  if (backend === "")
-    issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
+  if (!isName(backend))
+    issues.push({
+      path: "Backend",
+      value: preview(backend),
+      rule: `a container's name or id, or an address${bounded}`
+    })
   const ports = parsedOf({ field: "Ports", form: unpublishForm }, Ports, parseUnpublish, issues)
   const address = Result.getOrUndefined(parseAddress(backend))
   return issues.length > 0
     ? Result.fail(new RequestError({ issues }))
     : Result.succeed({ backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
+
+/** A name or an address that errors and lists repeat. */
+const longestName = 255
+const isName = (text: string): boolean => text !== "" && text.length <= longestName
+const bounded = `, of at most ${longestName} characters`
 
 /** Those of a field's texts that can be parsed; adds an issue for each of the others. */
 const parsedOf = <A>(

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Layer, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Result, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
 import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
@@ -10,7 +10,7 @@ import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceA
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
-import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
+import { parsePublish, parseUnpublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
 import { lines, test } from "./watchTest.ts"
@@ -66,6 +66,8 @@ const parsed = (text: string) => {
   if (result._tag === "Failure") throw new Error(result.failure)
   return result.success
 }
+
+const unpublished = (text: string) => Result.getOrThrow(parseUnpublish(text))
 
 const follow = (driver: Driver["Service"], container: string, ...texts: ReadonlyArray<string>) =>
   Effect.scoped(
@@ -741,6 +743,33 @@ describe("ports at an interface", () => {
         "2001:db8::1:5432 -> 172.17.0.3 live",
         "2001:db8::1:9090 ->  container user is not running"
       ])
+    }))
+
+  test("are drained at an address that comes while they are drained at all others", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80,eth0:8081:81") })
+      const driver = yield* start()
+      const drain = (drained: boolean, ...ports: ReadonlyArray<string>) =>
+        driver.drain?.({ backend: "web", ports: ports.map(unpublished), drained }) ?? Effect.die("no drain")
+      yield* drain(true, "eth0:8080", "192.0.2.1:8081")
+      yield* interfaces.set("eth0", addresses("192.0.2.2", "192.0.2.3"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "192.0.2.2:8080 -> 172.17.0.2 drained",
+        "192.0.2.2:8081 -> 172.17.0.2 live",
+        "192.0.2.3:8080 -> 172.17.0.2 drained",
+        "192.0.2.3:8081 -> 172.17.0.2 live"
+      ])
+      yield* drain(false)
+      yield* interfaces.set("eth0", addresses("192.0.2.3", "192.0.2.4"))
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* rows(driver)).filter((row) => !row.endsWith(" live")),
+        []
+      )
     }))
 
   test("wait for it, and are listed with the reason", () =>

@@ -6,7 +6,7 @@ import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { type CallError, call, valueBody } from "../../src/protocol/Operations.ts"
+import { call, valueBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { releaseAll } from "../../src/protocol/ReleaseAll.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
@@ -178,7 +178,7 @@ const draining = (Backend: string, Ports: ReadonlyArray<string>, drained: boolea
         answer as { PortBindings: ReadonlyArray<{ FrontendPort: number; BackendIP: string }> }
       ).PortBindings.map(({ FrontendPort, BackendIP }) => `${FrontendPort} to ${BackendIP}`)
   )
-const whyNot = <A, R>(effect: Effect.Effect<A, CallError, R>) =>
+const whyNot = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>) =>
   Effect.map(Effect.flip(effect), ({ message }) => message)
 
 describe("a drained backend", () => {
@@ -275,7 +275,7 @@ describe("a drained backend", () => {
       )
       assert.strictEqual(
         yield* whyNot(drain("", "x")),
-        'bad request: Backend = "": must be a container\'s name or id, or an address; Ports[0] = "x": must be [HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO] (host port "x": expected PORT or FIRST-LAST)'
+        'bad request: Backend = "": must be a container\'s name or id, or an address, of at most 255 characters; Ports[0] = "x": must be [HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO] (host port "x": expected PORT or FIRST-LAST)'
       )
       assert.deepStrictEqual(yield* host, before)
       yield* map(
@@ -287,6 +287,14 @@ describe("a drained backend", () => {
       assert.strictEqual(
         yield* whyNot(drain("172.17.0.8")),
         "nothing leads to 172.17.0.8; there are 172.17.0.2 (web-1), 172.17.0.3 (web-2), 172.17.0.9, web-3 (asleep)"
+      )
+      assert.match(
+        yield* whyNot(map(group("9091", ["tcp :: 172.17.0.4:90"]))),
+        /port is already allocated \(held by engine for web-3 \(asleep\) port 90 since /
+      )
+      assert.match(
+        yield* whyNot(drain("w".repeat(256))),
+        /^bad request: Backend = "w{3,100}…?"?…?: must be a container's name or id, or an address, of at most 255 characters$/
       )
     }))
 
