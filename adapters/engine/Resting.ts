@@ -85,7 +85,10 @@ const sleepingAmong = (
     if (first === undefined || container === undefined) continue
     const groups = asking.flatMap(({ desired }) => desired.groups)
     const serving = new Set(groups.flatMap(({ key }) => (observed.get(key)?.idle === false ? [key] : [])))
-    if (sleepers.see({ container, rest: first.rest, serving }, nowMillis) === undefined) continue
+    const health = first.candidate.labels.get(healthLabel)
+    const unready = isUnready(container, health) ? container.unready : undefined
+    const seen = { container: { ...container, unready }, rest: first.rest, serving }
+    if (sleepers.see(seen, nowMillis) === undefined) continue
     sleepers.setPorts(
       container.id,
       new Map(groups.map(({ key, group }) => [key, group.entries[0]?.backend.port ?? 0]))

@@ -308,6 +308,23 @@ describe("a container that nobody uses", () => {
       })
     ))
 
+  test("is not stopped while it is paused, nor at once when it goes on", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* running
+        yield* TestClock.adjust("9 minutes")
+        yield* engine.alter("web", { unready: "paused" }, "pause")
+        yield* TestClock.adjust("1 hour")
+        assert.deepStrictEqual(yield* changes, [])
+        yield* engine.alter("web", { unready: undefined }, "unpause")
+        yield* TestClock.adjust("9 minutes")
+        assert.deepStrictEqual(yield* changes, [])
+        yield* TestClock.adjust("4 minutes")
+        assert.deepStrictEqual(yield* changes, ["stop web"])
+      })
+    ))
+
   test("is stopped for good where a person stops it first, or ends by itself", () =>
     during(
       Effect.gen(function* () {
@@ -567,6 +584,26 @@ describe("the containers of a service that sleep", () => {
         assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
       })
     ))
+
+  for (const unready of ["paused", "unhealthy"] as const)
+    test(`take each other's place where one is ${unready}`, () =>
+      during(
+        Effect.gen(function* () {
+          const engine = yield* MemoryEngine
+          for (const name of ["web-1", "web-2"]) yield* engine.create(replica(name, "1"))
+          yield* settle
+          yield* connect()
+          yield* settle
+          assert.deepStrictEqual((yield* states).toSorted(), ["172.17.0.99 live", "nowhere asleep"])
+          // No client that waited then may still wait.
+          yield* TestClock.adjust("31 seconds")
+          yield* engine.alter("web-1", { unready }, "pause")
+          yield* settle
+          assert.deepStrictEqual(yield* changes, ["start web-1"])
+          yield* connect()
+          assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
+        })
+      ))
 
   test("take each other's place where one does not come up", () =>
     during(
