@@ -1,6 +1,6 @@
 /** The two ends of a listed mapping as text, and its container. */
 import { Result } from "effect"
-import { hostText, parseAddress } from "./Address.ts"
+import { hostText, parseAddress, unspecified } from "./Address.ts"
 import type { ListedMapping } from "./Driver.ts"
 import { followedInterface } from "./FollowLabels.ts"
 import { protocolOfNumber } from "./Protocol.ts"
@@ -23,11 +23,11 @@ export const listedBackend = (mapping: ListedMapping): string =>
 
 /** Whether its backend has an address that leads anywhere. */
 export const hasAddress = ({ backendIp, state }: Pick<ListedMapping, "backendIp" | "state">): boolean =>
-  !isResting(state) &&
-  Result.match(parseAddress(backendIp), {
-    onSuccess: (address) => !isRestingPlace(address),
-    onFailure: () => backendIp !== ""
-  })
+  backendIp !== "" && !isResting(state) && !isRestingText(backendIp)
+
+/** Parses only what could be one: it is asked of every mapping. */
+const isRestingText = (text: string): boolean =>
+  text.startsWith("100::") && isRestingPlace(Result.getOrElse(parseAddress(text), () => unspecified(6)))
 
 /** Whether its container does not run, or not yet, and a client starts it. */
 export const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
