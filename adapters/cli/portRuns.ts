@@ -43,7 +43,8 @@ const continues = ({ first, length }: Run, { port, backend }: PortLine): boolean
 
 const runText = ({ first, length }: Run): string => {
   const { protocol, host, port, backend, container, note } = first
-  const frontend = `${hostText(host)}:${range(port, length)}/${protocol}`
+  // Mode `routed` has no host port.
+  const frontend = port === 0 ? `-/${protocol}` : `${hostText(host)}:${range(port, length)}/${protocol}`
   const to = backend === undefined ? "" : ` -> ${backendText(backend, container, length)}`
   return `${frontend}${to}${note ?? ""}`
 }
