@@ -72,6 +72,7 @@ describe("a command that calls a running plugin", () => {
                 Service: "",
                 Refused: null,
                 Slots: null,
+                Open: null,
                 Container: "",
                 Reason: "",
                 Host: "",

@@ -58,7 +58,8 @@ describe("completions", () => {
           complete("portmapper map --to 10.0.0.1 --lab"),
           'docker() { [ "$1 $2" = "ps --format" ] && echo web && echo db; }',
           complete("portmapper map --to "),
-          'portmapper() { [ "$1" = ls ] && echo FRONTEND && echo "0.0.0.0:8080/tcp  172.17.0.2:80"; }',
+          'row() { echo "$1  172.17.0.2:80  nat  $2"; }',
+          'portmapper() { [ "$1" = ls ] && echo FRONTEND && row 0.0.0.0:8080/tcp portmapper.publish=8080:80 && for at in 10.0.0.1 [fd00::1]; do row $at:53/udp portmapper.to=172.17.0.2,portmapper.publish=eth0:53:53/udp; done; }',
           complete("portmapper unmap -p ")
         ].join("\n")
       )
@@ -75,7 +76,7 @@ describe("completions", () => {
           "auto nat engine proxy routed",
           "--label"
         ],
-        ...["web db", "0.0.0.0:8080/tcp", ""]
+        ...["web db", "0.0.0.0:8080/tcp eth0:53:53/udp", ""]
       ])
     })
   )

@@ -4,7 +4,7 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import { listedMapping } from "../support/mappings.ts"
 import { areWrongUsage, done, failed, mapAs, mapped, served, withMemory } from "./asking.ts"
 
-const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
+const unpublishForm = "[HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO]"
 
 describe("unmap", () => {
   it.live("refuses what names nothing, or several things at once", () =>
@@ -20,8 +20,8 @@ describe("unmap", () => {
       ["unmap --all --stale", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
       ["unmap --all -p 80", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
       [
-        "unmap -p 8080:80",
-        `unmap: -p "8080:80": only the host's side is named here; expected ${unpublishForm}; see: portmapper unmap --help`
+        "unmap -p :80",
+        `unmap: -p ":80": the host port is missing; expected ${unpublishForm}; see: portmapper unmap --help`
       ]
     ])
   )

@@ -2,10 +2,29 @@ import { execFile } from "node:child_process"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { assert, it } from "@effect/vitest"
-import { droppedTraffic } from "../../adapters/doctor/DroppedTraffic.ts"
-import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { droppedTraffic, publishedOf } from "../../adapters/doctor/DroppedTraffic.ts"
+import type { ListedMapping, MappingState } from "../../src/protocol/Driver.ts"
 import { describeInNamespace, ip, run } from "../lab/ThreadNamespace.ts"
 import { listedMapping } from "../support/mappings.ts"
+
+const interfaces = { towards: () => "docker0", outside: () => "eth0", addressOf: () => undefined }
+
+it.each<readonly [state: MappingState, backend: string, traced: ReadonlyArray<string>]>([
+  ["live", "172.17.0.2", ["172.17.0.2 redirected"]],
+  ["drained", "172.17.0.2", ["172.17.0.2 redirected"]],
+  ["live", "fd00::2", ["fd00::2 relayed"]],
+  ["conflicted", "172.17.0.2", []],
+  ["standby", "172.17.0.2", []],
+  ["asleep", "100::1", []],
+  ["drained", "100::1", []]
+])("traces the packets of a mapping that is %s and leads to %s: %j", (state, backendIp, traced) => {
+  assert.deepStrictEqual(
+    publishedOf(listedMapping({ state, backendIp }), interfaces).map(
+      ({ backend, traffic }) => `${backend.address.text} ${traffic}`
+    ),
+    traced
+  )
+})
 
 const mapping = (more: Partial<ListedMapping> = {}) => listedMapping({ backendIp: "172.31.0.2", ...more })
 
@@ -112,14 +131,9 @@ describeInNamespace("traffic that other rules drop", () => {
     assert.deepStrictEqual(hooks(mapping({ frontendIp: "::" })), ["relayed at input"])
   })
 
-  it("is no traffic of a port that has none, or only from this host", () => {
+  it("is no traffic of a port only from this host", () => {
     dropping("forward")
-    const silent = [
-      mapping({ state: "conflicted" }),
-      mapping({ state: "standby" }),
-      mapping({ frontendIp: "127.0.0.1" }),
-      mapping({ frontendIp: "" })
-    ]
+    const silent = [mapping({ frontendIp: "127.0.0.1" }), mapping({ frontendIp: "" })]
     assert.deepStrictEqual(hooks(...silent, mapping({ mode: "routed" })), ["routed at forward"])
   })
 })

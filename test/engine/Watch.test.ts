@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
@@ -9,6 +9,7 @@ import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceA
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
+import { parseUnpublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
 import {
@@ -26,6 +27,8 @@ import {
   test,
   unmapping
 } from "./watchTest.ts"
+
+const unpublished = (text: string) => Result.getOrThrow(parseUnpublish(text))
 
 describe("a watch", () => {
   test("keeps the ports of containers that are not ready without traffic, and those of plain ones with it", () =>
@@ -54,12 +57,23 @@ describe("a watch", () => {
         "8003 waiting",
         "8004 live"
       ])
-      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined })
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(
-        yield* states,
-        [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
-      )
+      const ready = Effect.gen(function* () {
+        for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined }, "unpause")
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(
+          yield* states,
+          [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
+        )
+      })
+      yield* ready
+      // Its health check is not what a paused one lacks.
+      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: "paused" }, "pause")
+      yield* settle
+      assert.deepStrictEqual(yield* states, [
+        "8000 live",
+        ...[8001, 8002, 8003, 8004].map((port) => `${port} waiting`)
+      ])
+      yield* ready
       for (const name of Object.keys(labels)) yield* engine.stop(name)
       yield* settle
       assert.deepStrictEqual(yield* states, [])
@@ -347,6 +361,33 @@ describe("ports at an interface", () => {
       ])
     }))
 
+  test("are drained at an address that comes while they are drained at all others", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80,eth0:8081:81") })
+      const driver = yield* start()
+      const drain = (drained: boolean, ...ports: ReadonlyArray<string>) =>
+        driver.drain?.({ backend: "web", ports: ports.map(unpublished), drained }) ?? Effect.die("no drain")
+      yield* drain(true, "eth0:8080", "192.0.2.1:8081")
+      yield* interfaces.set("eth0", addresses("192.0.2.2", "192.0.2.3"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "192.0.2.2:8080 -> 172.17.0.2 drained",
+        "192.0.2.2:8081 -> 172.17.0.2 live",
+        "192.0.2.3:8080 -> 172.17.0.2 drained",
+        "192.0.2.3:8081 -> 172.17.0.2 live"
+      ])
+      yield* drain(false)
+      yield* interfaces.set("eth0", addresses("192.0.2.3", "192.0.2.4"))
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* rows(driver)).filter((row) => !row.endsWith(" live")),
+        []
+      )
+    }))
+
   test("wait for it, and are listed with the reason", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -487,7 +528,7 @@ describe("ports at an interface", () => {
       assert.deepStrictEqual((yield* errors(driver)).sort(), [
         "any: an interface needs an exact host port for each container port: eth0:PORT:80",
         "elsewhere: published at 192.0.2.1 already, so not at the interface eth0",
-        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them'
+        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them, and not one of localhost (whose interface is lo), all and default'
       ])
     }))
 })
