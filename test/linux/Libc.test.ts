@@ -16,10 +16,4 @@ describe("a call of the C library", () => {
     const { code, message, syscall } = libc().errno("dump", -EBUSY)
     assert.deepStrictEqual([code, message, syscall], ["EBUSY", "dump: device or resource busy", "dump"])
   })
-
-  it("may keep bytes for the kernel, which another buffer does not share", () => {
-    const bytes = Uint8Array.of(1, 2, 3)
-    assert.notStrictEqual(libc().pin(bytes), libc().pin(bytes))
-    assert.notStrictEqual(libc().pin(bytes), libc().addressOf(bytes))
-  })
 })
