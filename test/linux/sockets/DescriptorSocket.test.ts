@@ -11,20 +11,12 @@ import {
 } from "../../../adapters/linux/sockets/DescriptorSocket.ts"
 import { withFewDescriptors } from "../../relay/descriptors.ts"
 import { temporaryFolder } from "../../support/folders.ts"
+import { connection, socketPath } from "./connection.ts"
 
-const socketPath = Effect.map(temporaryFolder, (folder) => Path.join(folder, "h.sock"))
 const bytes = (text: string) => new TextEncoder().encode(text)
 const descriptors = () => Fs.readdirSync("/proc/self/fd").length
 const receive = ({ receive }: DescriptorSocket) =>
   Effect.map(receive, (packet) => packet && { text: Buffer.from(packet.bytes).toString(), fds: packet.fds })
-
-/** Both ends of a connection. */
-const connection = Effect.gen(function* () {
-  const path = yield* socketPath
-  const accept = yield* listenForDescriptors(path)
-  const client = yield* connectForDescriptors(path)
-  return { path, accept, client, server: yield* accept }
-})
 
 describe("a socket that carries descriptors", () => {
   it.live(
