@@ -44,19 +44,16 @@ describeInNamespace("our rule in DOCKER-USER", () => {
     })
   )
 
+  const others = ["-m mark --mark 0x1 -j ACCEPT", "-s 192.0.2.0/24 -j DROP", "-j RETURN"]
+
   it.live("moves to its place, and there is one of it, of the right mark", () =>
     Effect.gen(function* () {
       run(`${command6} -A DOCKER-USER -s fd00::/8 -j DROP`)
       run(`${command} -I DOCKER-USER 1 ${accept("0x4000")}`)
+      run(`${command} -I DOCKER-USER 1 -m mark --mark 0x1 -j ACCEPT`)
       run(`${command} -A DOCKER-USER ${ours}`)
-      run(`${command} -A DOCKER-USER -m mark --mark 0x1 -j ACCEPT`)
       assert.deepStrictEqual((yield* keepAccepted(mark)).changed, [command, command6])
-      assert.deepStrictEqual(rules(), [
-        "-s 192.0.2.0/24 -j DROP",
-        "-j RETURN",
-        "-m mark --mark 0x1 -j ACCEPT",
-        ours
-      ])
+      assert.deepStrictEqual(rules(), [...others, ours])
       assert.deepStrictEqual(rules(command6), ["-s fd00::/8 -j DROP", ours])
     })
   )
@@ -65,11 +62,7 @@ describeInNamespace("our rule in DOCKER-USER", () => {
     Effect.gen(function* () {
       run(`${command} -A DOCKER-USER ${accept("0x4000")}`)
       assert.isTrue(yield* removeAccepted)
-      assert.deepStrictEqual(rules(), [
-        "-s 192.0.2.0/24 -j DROP",
-        "-j RETURN",
-        "-m mark --mark 0x1 -j ACCEPT"
-      ])
+      assert.deepStrictEqual(rules(), others)
       assert.deepStrictEqual(rules(command6), ["-s fd00::/8 -j DROP"])
       assert.isFalse(yield* removeAccepted)
     })

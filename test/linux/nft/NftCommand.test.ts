@@ -22,8 +22,11 @@ describe("the nft command", () => {
       program(other ?? "", "exit", 0o644)
       const path = program(own ?? "", "exit")
       assert.strictEqual(findNft([none, "", other, own].join(":")), path)
-      // Not in the working directory, as an empty part of a PATH says.
+      // An empty part of a PATH is not the working directory.
+      const before = process.cwd()
+      process.chdir(own ?? "")
       assert.notStrictEqual(findNft(`${none}:${other}:`), "nft")
+      process.chdir(before)
       assert.match(findNft("") ?? "/usr/sbin/nft", /^\/(usr\/)?(local\/)?s?bin\/nft$/)
     })
   )

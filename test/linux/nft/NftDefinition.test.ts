@@ -28,9 +28,12 @@ describeInNamespace("the definition of our table", () => {
             "no rule more for any packet while there is no service"
           )
           const service = member(redirect("tcp 0.0.0.0 80", "10.0.0.2 80"), "0-63 of 64")
-          yield* add(service)
-          yield* remove(service)
-          assert.deepStrictEqual(linesOf("portmapper"), plain)
+          const { remove: removeTable, replace } = yield* Firewall
+          for (const put of [add(service), Effect.andThen(removeTable, replace([service]))]) {
+            yield* put
+            yield* remove(service)
+            assert.deepStrictEqual(linesOf("portmapper"), plain)
+          }
           yield* (yield* Firewall).check
         }),
         layer()

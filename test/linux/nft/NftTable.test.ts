@@ -111,7 +111,7 @@ describeInNamespace("our table", () => {
       for (const older of [
         Effect.provide(
           Firewall.use(({ replace }) => replace([rule])),
-          layer()
+          layer({ acceptMark: { mark: 0x4000, mask: 0x4000 } })
         ),
         Effect.sync(() => {
           nft("delete table inet portmapper")

@@ -8,19 +8,19 @@ describe("the routes of a socket", () => {
       const local = (last: number) => Uint8Array.of(10, 0, 0, last)
       const to = (last: number) =>
         Routes.routeFor(Routes.firstRoute(50)!, Uint8Array.of(9, ...local(last)), 1)?.id
-      const all = Routes.putRoute(serving(0))
-      const alone = Routes.servesAll(all)
       const one = Routes.putRoute(serving(1, { local: local(1) }))
+      const alone = Routes.servesAll(one)
+      const all = Routes.putRoute(serving(0))
       Routes.putRoute(serving(2, { local: local(2) }))
-      const before = [alone, Routes.servesAll(one), to(1), to(2), to(3)]
-      const isLast = [Routes.removeRoute(all)]
-      const without = [to(1), to(2), to(3)]
-      isLast.push(Routes.removeRoute(one), Routes.removeRoute(Routes.routeById(2)!))
+      const before = [alone, to(1), to(2), to(3)]
+      const isLast = [1, 2].map((id) => Routes.removeRoute(Routes.routeById(id)!))
+      const without = [Routes.servesAll(all), to(1), to(2), to(3)]
+      isLast.push(Routes.removeRoute(all))
       return { before, without, isLast, left: [Routes.firstRoute(50), Routes.routeById(1)] }
     })
     assert.deepStrictEqual(outcome, {
-      before: [true, false, 1, 2, 0],
-      without: [1, 2, undefined],
+      before: [false, 1, 2, 0],
+      without: [true, 0, 0, 0],
       isLast: [false, false, true],
       left: [undefined, undefined]
     })
@@ -132,7 +132,7 @@ describe("a client of a service", () => {
         ofThisHost: [drawn(4, 127, 9, 9, 9), drawn(6, ...six([], 1)), drawn(6, ...six([0xfe, 0x9a], 7))],
         backend: [drawn(4, 10, 0, 0, 2), drawn(6, ...six([0xfd], 2))]
       }
-      for (const id of [14, 24]) Routes.removeRoute(Routes.routeById(id)!)
+      Routes.putRoute(serving(14, { share: share(32), isRedirected: true }))
       return { ...led, onlyRedirected: drawn(4, 203, 0, 113, 1) }
     })
     assert.deepStrictEqual(outcome, {
@@ -146,7 +146,7 @@ describe("a client of a service", () => {
         [14, 4],
         [16, 6]
       ],
-      onlyRedirected: [4]
+      onlyRedirected: [14, 4]
     })
   })
 })
