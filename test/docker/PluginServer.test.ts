@@ -1,27 +1,18 @@
-import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
-import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner } from "../../src/protocol/Driver.ts"
 import { echo } from "../support/drivers.ts"
-import { temporaryFolder } from "../support/folders.ts"
 import { raw, request } from "../support/http.ts"
+import { socketFor } from "../support/socket.ts"
 import http from "../vectors/http.json" with { type: "json" }
-
-const served = (driver: Driver["Service"], options = {}) =>
-  Effect.gen(function* () {
-    const path = Path.join(yield* temporaryFolder, "plugins", "p.sock")
-    yield* Effect.provideService(serveUnix(path, options), Driver, driver)
-    return path
-  })
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 
 describe("the plugin's HTTP", () => {
   it.live("answers as the reference does; refuses with JSON, and GET does not activate", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       for (const recorded of http) {
         const [method, url] = recorded.request.split(" ") as [string, string]
         const answer = yield* ask(path, url, recorded.body, { method })
@@ -40,7 +31,7 @@ describe("the plugin's HTTP", () => {
     "accepts the Engine's exact bytes: an empty Host header, no Content-Type, an empty Activate body",
     () =>
       Effect.gen(function* () {
-        const path = yield* served(echo)
+        const path = yield* socketFor(echo)
         for (const host of ["Host: plugin.moby.localhost\r\n", "Host: \r\n", "Host:\r\n", ""]) {
           const answer = yield* Effect.promise(() =>
             raw(
@@ -56,7 +47,7 @@ describe("the plugin's HTTP", () => {
 
   it.live("refuses a body over the limit, announced or not", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       const big = "x".repeat(maxBodyBytes + 1)
       const chunked = yield* Effect.promise(() =>
         raw(
@@ -76,7 +67,7 @@ describe("the plugin's HTTP", () => {
 
   it.live("answers 400 to what is not HTTP, and goes on", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       assert.match(
         yield* Effect.promise(() => raw(path, "\x16\x03\x01 hello\r\n\r\n")),
         /^HTTP\/1\.1 400 .*"Err":"this is no HTTP request"\}\n$/s
@@ -88,7 +79,7 @@ describe("the plugin's HTTP", () => {
   it.live("reads the owner of a call from its header", () =>
     Effect.gen(function* () {
       const owners: Array<string> = []
-      const path = yield* served({
+      const path = yield* socketFor({
         ...echo,
         unmapPorts: () => Effect.map(CurrentOwner, (owner) => void owners.push(owner))
       })

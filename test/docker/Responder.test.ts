@@ -1,23 +1,13 @@
 import * as Net from "node:net"
-import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit } from "effect"
 import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
-import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import type { RouteOptions } from "../../adapters/docker/Routes.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
 import { echo } from "../support/drivers.ts"
-import { temporaryFolder } from "../support/folders.ts"
 import { request } from "../support/http.ts"
+import { socketFor } from "../support/socket.ts"
 import { turns } from "../support/until.ts"
 import http from "../vectors/http.json" with { type: "json" }
-
-const served = (driver: Driver["Service"], options = {}) =>
-  Effect.gen(function* () {
-    const path = Path.join(yield* temporaryFolder, "plugins", "p.sock")
-    yield* Effect.provideService(serveUnix(path, options), Driver, driver)
-    return path
-  })
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
 
@@ -28,7 +18,7 @@ describe("an answer that can't be delivered", () => {
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
-      const path = yield* served({
+      const path = yield* socketFor({
         ...echo,
         mapPorts: () =>
           Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
@@ -51,7 +41,7 @@ describe("an answer that can't be delivered", () => {
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
       const begun = yield* Deferred.make<void>()
       const socketGone = yield* Deferred.make<void>()
-      const path = yield* served({
+      const path = yield* socketFor({
         ...echo,
         mapPorts: (group) =>
           Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
@@ -92,7 +82,7 @@ describe("an answer that can't be delivered", () => {
               return yield* Effect.never
             })
         }
-        const path = yield* served(echo, { handlers })
+        const path = yield* socketFor(echo, { handlers })
         assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
           status: 418,
           contentType: "text/tea",
@@ -117,7 +107,7 @@ describe("an answer that can't be delivered", () => {
   it.live("closes its scope with success once the client has it", () =>
     Effect.gen(function* () {
       const closed = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
-      const path = yield* served({
+      const path = yield* socketFor({
         ...echo,
         mapPorts: (group) =>
           Effect.andThen(

@@ -33,18 +33,23 @@ const running = Effect.fnUntraced(function* (state: ProcessState) {
   return { events, fiber, until: (last: string) => until(Effect.sync(() => events.at(-1) === last)) }
 })
 
+/** A process that serves and has this port, and the successor that it has just accepted. */
+const takenOver = Effect.fnUntraced(function* (port: number) {
+  const path = yield* handoverPath
+  const state = yield* started(path, false)
+  yield* Context.get(state.host, HostSockets).open("tcp", addressUnsafe("127.0.0.1"), port)
+  const run = yield* running(state)
+  yield* run.until("serves 0")
+  const successor = yield* connectedTo(path)
+  yield* successor.send(hello)
+  assert.strictEqual(yield* successor.hears, '0 {"_tag":"Accepted"}')
+  return { ...run, state, successor }
+})
+
 describe("a process that serves in generations", () => {
   it.live("stops serving for a successor, and ends once that one serves", () =>
     Effect.gen(function* () {
-      const path = yield* handoverPath
-      const state = yield* started(path, false)
-      const { open } = Context.get(state.host, HostSockets)
-      yield* open("tcp", addressUnsafe("127.0.0.1"), free(0))
-      const { events, fiber, until } = yield* running(state)
-      yield* until("serves 0")
-      const successor = yield* connectedTo(path)
-      yield* successor.send(hello)
-      assert.strictEqual(yield* successor.hears, '0 {"_tag":"Accepted"}')
+      const { events, fiber, state, successor } = yield* takenOver(free(0))
       assert.match(yield* successor.hears, /^1 \{"_tag":"Sockets",.*"127\.0\.0\.1"/)
       assert.strictEqual(yield* successor.hears, '0 {"_tag":"Handed"}')
       assert.deepStrictEqual(events, ["begins 0", "serves 0", "ends 0"])
@@ -58,21 +63,14 @@ describe("a process that serves in generations", () => {
 
   it.live("serves again with the same sockets where the successor fails", () =>
     Effect.gen(function* () {
-      const path = yield* handoverPath
-      const state = yield* started(path, false)
-      const { open, held } = Context.get(state.host, HostSockets)
-      yield* open("tcp", addressUnsafe("127.0.0.1"), free(0))
-      const { events, fiber, until } = yield* running(state)
-      yield* until("serves 0")
-      const successor = yield* connectedTo(path)
-      yield* successor.send(hello)
-      assert.strictEqual(yield* successor.hears, '0 {"_tag":"Accepted"}')
+      const { events, fiber, state, successor, until } = yield* takenOver(free(1))
+      const { held } = Context.get(state.host, HostSockets)
       yield* successor.kill
       yield* until("serves 1")
       assert.deepStrictEqual(events, ["begins 0", "serves 0", "ends 0", "begins 1", "serves 1"])
       assert.deepStrictEqual(
         (yield* held).map(({ port }) => port),
-        [free(0)]
+        [free(1)]
       )
       assert.isDefined(stateLocking(state).lockWait)
       yield* Fiber.interrupt(fiber)
