@@ -19,9 +19,14 @@ export const smallestBlock = 4
 
 const Port = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65535 }))
 
-/** Others print it. */
-const isPrintable = (text: string): boolean => /^[\x20-\x7e]{0,400}$/.test(text)
+/** Others print it. The longest name of a service, with the kind of its callers, has 449 characters. */
+const isPrintable = (text: string): boolean => /^[\x20-\x7e]{0,512}$/.test(text)
+/** The zone of an address may be any text. */
+const printable = (text: string): string => text.replace(/[^\x20-\x7e]/g, "?").slice(0, 512)
 const Text = Schema.String.check(Schema.makeFilter(isPrintable))
+
+/** Milliseconds since the Unix epoch, as far as a `Date` goes: others print it. */
+const Time = Schema.Number.check(Schema.isBetween({ minimum: -8.64e15, maximum: 8.64e15 }))
 
 const use = {
   protocol: Protocol,
@@ -29,7 +34,7 @@ const use = {
   owner: Text,
   backend: Text,
   container: Schema.optionalKey(Text),
-  sinceMillis: Schema.Number
+  sinceMillis: Time
 }
 const Use = Schema.Struct(use)
 /** What a port is used for. */
@@ -75,7 +80,7 @@ export const useOf = (
   { owner, backend, container }: Claimant,
   sinceMillis: number
 ): Use => ({
-  ...{ protocol, port, owner, backend, sinceMillis },
+  ...{ protocol, port, owner, backend: printable(backend), sinceMillis },
   ...(container !== undefined && isPrintable(container) ? { container } : {})
 })
 

@@ -33,14 +33,16 @@ const rowOf = (
   at: NonNullable<ListedMapping["at"]>,
   state: ListedMapping["state"]
 ): ListedMapping => {
-  const colon = backend.lastIndexOf(":")
-  const address = Result.getOrUndefined(parseAddress(backend.slice(0, colon).replace(/^\[|\]$/g, "")))
+  const [, host = "", digits = "0"] = /^\[?(.*?)\]?:(\d+)$/.exec(backend) ?? []
+  const address = Result.getOrUndefined(parseAddress(host))
+  const backendPort = Number(digits)
   return {
     protocol: protocolNumber[protocol],
     frontendIp: at.address ?? "",
     frontendPort: port,
     backendIp: address?.text ?? "",
-    backendPort: Number(backend.slice(colon + 1)),
+    // Another host wrote it, and a client refuses the whole list for what is no port.
+    backendPort: backendPort > 65535 ? 0 : backendPort,
     mode: "",
     ...{ owner, state, sinceMillis, at },
     labels: new Map(),

@@ -19,6 +19,12 @@ export const retryEtcd = (etcd: Etcd["Service"], patience: Duration.Duration): E
             mayBeDone ||= error.mayBeDone
           })
         ),
+        // Time is over while it is on its way.
+        Effect.onInterrupt(() =>
+          Effect.sync(() => {
+            mayBeDone = true
+          })
+        ),
         Effect.retry({ while: isUnreachable, schedule: pauses }),
         Effect.timeoutOrElse({
           duration: patience,

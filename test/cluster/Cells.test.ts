@@ -65,6 +65,28 @@ describe("a claim", () => {
     assert.isUndefined(freeBlock(cell, state(strange), 4, all))
   })
 
+  it("is one that can be read only if its time is one that a date can have", () => {
+    const since = (text: string) => ({
+      value: `{"_tag":"Port","protocol":"tcp","port":8000,"owner":"cli","backend":"","sinceMillis":${text}}`
+    })
+    const tags = ["0", "8640000000000000", "8640000000000001", "-8640000000000001", "1e400"].map(
+      (text) => itemOf(since(text))._tag
+    )
+    assert.deepStrictEqual(tags, ["Port", "Port", "Unreadable", "Unreadable", "Unreadable"])
+  })
+
+  it("can be read again, however odd its backend and however long its service", () => {
+    const service = `${"k".repeat(128)} ${"p".repeat(255)}/${"n".repeat(64)}`
+    const backend = `[fe80::1%é${"z".repeat(600)}]:80`
+    const claimant = { owner: "k".repeat(128), backend, container: "é", service }
+    const { name, value } = claimOf("a", portClaim({ protocol: "tcp", port: 8000 }, claimant, 0))
+    assert.strictEqual(name, "tcp.8000.a")
+    assert.deepStrictEqual(itemOf({ value }), {
+      ...{ _tag: "Port", protocol: "tcp", port: 8000, owner: claimant.owner, sinceMillis: 0, service },
+      backend: `[fe80::1%?${"z".repeat(502)}`
+    })
+  })
+
   it("says who holds it", () => {
     const text = (item: PortClaim | Block) => holderText(held("a", item))
     assert.deepStrictEqual(

@@ -1,5 +1,7 @@
 /** Hosts of one cluster in memory, each with the production mapper, which can be killed, stopped and replaced. */
+import { it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
 import { Cluster, type ClusterPortsOptions, clusterPorts } from "../../src/cluster/ClusterPorts.ts"
 import { ClusterStore } from "../../src/cluster/ClusterStore.ts"
 import { Etcd } from "../../src/cluster/Etcd.ts"
@@ -162,3 +164,41 @@ export const makeHost = Effect.fnUntraced(function* (
     start: Effect.suspend(() => start)
   }
 })
+
+export const web = "tcp 0.0.0.0 172.17.0.2:80"
+export const other = "tcp 0.0.0.0 172.17.0.3:80"
+
+export const testHosts = (title: string, body: Effect.Effect<void, unknown, MemoryEtcd | Scope.Scope>) =>
+  it.effect(title, () => Effect.provide(Effect.scoped(body), MemoryEtcd.layer))
+
+export const two = Effect.gen(function* () {
+  const hosts = [yield* makeHost("a"), yield* makeHost("b")] as const
+  yield* TestClock.adjust("1 second")
+  return hosts
+})
+
+/** What hosts have claimed: `a tcp 8080`, `a block 40000-40003`. */
+export const claimed = Effect.map(MemoryEtcd, (etcd) =>
+  etcd
+    .entries()
+    .filter(([key]) => key.includes("/cells/"))
+    .map(([key]) => {
+      const [kind, port, host] = (key.split("/").at(-1) ?? "").split(".")
+      return `${host} ${kind} ${port}`
+    })
+)
+
+/** The writes to etcd that an effect takes. */
+export const writesOf = <A, E, R>(host: Host, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const before = (yield* host.cluster().status).counts.writes
+    yield* effect
+    return (yield* host.cluster().status).counts.writes - before
+  })
+
+export const refusedBy = (holder: string, port = "0.0.0.0:8080/tcp") =>
+  `bind for ${port} failed: port is already allocated (${holder})`
+
+/** Fails where it takes longer by the test's clock. */
+export const within = <A, E, R>(millis: number, effect: Effect.Effect<A, E, R>) =>
+  Effect.raceFirst(effect, Effect.andThen(TestClock.adjust(Duration.millis(millis)), Effect.never))

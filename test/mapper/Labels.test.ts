@@ -53,15 +53,21 @@ describe("labels", () => {
     ["proxy-protocol", "v3", "v1 or v2"],
     ["udp-idle", "999ms", "a duration of at least 1s"],
     ["udp-idle", "forever", "a duration such as 90s or 5m"],
-    ["connections", "0", "a number from 1 to 1000000"],
-    ["connections", "1000001", "a number from 1 to 1000000"],
-    ["rate", "20", "with /s behind it, such as 20/s"],
     ["rate-per-source", "020/s", "with /s behind it, such as 20/s"],
-    ["share", "-web", "a name of at most 64 letters"],
-    ["share", "a".repeat(65), "a name of at most 64 letters"],
-    ["share", "a/b/c", "a name of at most 64 letters"],
+    ...["", "-web", ".web", "a".repeat(65), "a/b/c", `shop/${"a".repeat(65)}`, "shop/", "/", "shop/.web"].map(
+      (name) => ["share", name, "a name of at most 64 letters"] as const
+    ),
     ["balance", "least", "random or source"],
     ["health", "no", "follow or ignore"],
+    ["wake", "yes", "on or off"],
+    ["wake", "", "on or off"],
+    ["wake-timeout", "0s", "a duration of at least 1s"],
+    ["wake-timeout", "soon", "a duration such as 90s or 5m"],
+    ["wake-count", "0", "a number from 1 to 1024"],
+    ["wake-count", "1025", "a number from 1 to 1024"],
+    ["wake-count", "1.5", "a number from 1 to 1024"],
+    ["sleep", "9s", "a duration of at least 10s"],
+    ["sleep", "10", "a duration such as 90s or 5m"],
     ["alow", "10.0.0.1", "one of the known labels (the nearest is portmapper.allow): "],
     ["Mode", "nat", "one of the known labels (the nearest is portmapper.mode): "]
   ] as const)
@@ -70,6 +76,19 @@ describe("labels", () => {
       assert.include(text, `bad request: Labels["portmapper.${name}"]`)
       assert.include(text, rule)
     })
+
+  it("say whether a client wakes a container, how long it waits, how many wake it, and when it is stopped again", () => {
+    const own = { "portmapper.wake-timeout": "90s", "portmapper.wake-count": "3", "portmapper.sleep": "10m" }
+    assert.deepInclude(Result.getOrThrow(parsePolicy(labels({ "portmapper.wake": "on", ...own }))), {
+      ...{ wake: true, wakeTimeout: Duration.seconds(90), wakeCount: 3, sleep: Duration.minutes(10) }
+    })
+    assert.deepInclude(Result.getOrThrow(parse("wake", "off")), { wake: false })
+  })
+
+  it("name a service by at most 64 characters, in front of which a project may stand", () => {
+    for (const name of ["web", "a".repeat(64), "/web", `.${"p".repeat(80)}/${"a".repeat(64)}`])
+      assert.strictEqual(refusal("share", name), "accepted")
+  })
 
   it("refuse every wrong one of them in one error", () => {
     const parsed = parsePolicy(labels({ "portmapper.mode": "x", "portmapper.balance": "y" }))
@@ -97,7 +116,20 @@ describe("labels", () => {
       common({ "portmapper.mode": "auto", "portmapper.balance": "random", "portmapper.publish": "80" }),
       common({ "portmapper.container": "web/1" })
     )
-    assert.notDeepEqual(common({ "portmapper.allow": "10.0.0.1" }), common({}))
+    const written = {
+      "portmapper.wake": "off",
+      "portmapper.wake-timeout": "30s",
+      "portmapper.wake-count": "1"
+    }
+    assert.deepStrictEqual(common(written), common({}))
+    for (const [name, value] of [
+      ["allow", "10.0.0.1"],
+      ["wake", "on"],
+      ["wake-timeout", "5s"],
+      ["wake-count", "2"],
+      ["sleep", "1m"]
+    ])
+      assert.notDeepEqual(common({ [`portmapper.${name}`]: value ?? "" }), common({}), name)
   })
 })
 

@@ -1,25 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import { parsePolicy } from "../../src/mapper/model/Labels.ts"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import type { Capabilities } from "../../src/mapper/plan/Plan.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import type { Group } from "../../src/protocol/PortBinding.ts"
+import { map, refused, testMapper as test } from "../support/calls.ts"
 import { group } from "../support/groups.ts"
-import { host, type MemoryServices } from "../support/memoryHost.ts"
+import { host } from "../support/memoryHost.ts"
 
 const web = "tcp 0.0.0.0 172.17.0.2:80"
 
-const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-const refused = (asked: Group) =>
-  Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
 const held = Effect.map(host, ({ rules, routes }) => ({ rules, routes }))
-
-const test = (
-  title: string,
-  effect: () => Effect.Effect<void, unknown, MemoryServices>,
-  capabilities: Partial<Capabilities> = {}
-) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
 
 const connections = { "portmapper.connections": "5" }
 const rate = { "portmapper.rate": "20/s" }
@@ -118,18 +106,6 @@ describe("a mapping with limits", () => {
           )
           assert.deepStrictEqual(yield* held, { rules: [], routes: [] })
         }))
-
-  test("counts what each of its labels can refuse, and nothing else", () =>
-    Effect.gen(function* () {
-      yield* map(group("8080", [web], { ...rate, "portmapper.allow": "10.0.0.0/8" }))
-      yield* map(group("8081", [web], { ...connections, ...perSource }))
-      yield* map(group("8082", [web]))
-      const { listPorts = Effect.succeed([]) } = yield* Driver
-      assert.deepStrictEqual(
-        (yield* listPorts).map(({ refused }) => refused),
-        [{ allow: 0, rate: 0 }, { connections: 0, "rate-per-source": 0 }, {}]
-      )
-    }))
 
   test("needs them equal in all backends of a service", () =>
     Effect.gen(function* () {

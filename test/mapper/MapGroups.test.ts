@@ -1,14 +1,14 @@
 /** Several groups in one call: the same result as one after the other, in one change of the record and the kernel. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
+import { testMapper as test } from "../support/calls.ts"
 import { bindingText, group } from "../support/groups.ts"
-import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { host, leavesNothing, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const map = (groups: ReadonlyArray<Group>) => Effect.scoped(mapGroupsTogether(groups))
@@ -16,9 +16,6 @@ const mapped = (groups: ReadonlyArray<Group>) =>
   Effect.map(map(groups), (answers) => answers.map((bindings) => bindings.map(bindingText)))
 const refused = (groups: ReadonlyArray<Group>) =>
   Effect.map(Effect.flip(map(groups)), ({ message }) => message)
-
-const test = (title: string, effect: () => Effect.Effect<void, unknown, MemoryServices>) =>
-  it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory()))
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80", "tcp :: 172.17.0.2:80"])
 const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"], { "portmapper.allow": "10.0.0.0/8" })

@@ -1,42 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { MemoryByteCounter } from "../../src/firewall/ByteCounter.ts"
 import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
-import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { Backends } from "../../src/mapper/MapperContext.ts"
-import { MemoryStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import type { Capabilities } from "../../src/mapper/plan/Plan.ts"
-import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
+import { map, refused, testMapper as test, unmap } from "../support/calls.ts"
 import { bindingText, group, releaseOf } from "../support/groups.ts"
-import { host, leavesNothing, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
-import { atEveryStep } from "../support/steps.ts"
+import { host, nothing } from "../support/memoryHost.ts"
 
-const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-/** Runs once the answer is delivered. */
-const mapAndTell = (asked: Group) => (done: Effect.Effect<void>) =>
-  Effect.scoped(
-    Effect.tap(
-      Driver.use((driver) => driver.mapPorts(asked)),
-      done
-    )
-  )
 const mapped = (asked: Group) => Effect.map(map(asked), (bindings) => bindings.map(bindingText))
-const refused = (asked: Group) =>
-  Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
-const unmap = (bindings: Parameters<typeof releaseOf>[0]) =>
-  Driver.use((driver) => driver.unmapPorts(releaseOf(bindings)))
-
-const test = (
-  title: string,
-  effect: () => Effect.Effect<void, unknown, MemoryServices>,
-  capabilities: Partial<Capabilities> = {}
-) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
 
 const noRelay = { relayed: [] }
 const web = "tcp 0.0.0.0 172.17.0.2:80"
@@ -197,35 +173,6 @@ describe("mapPorts in nat mode", () => {
       yield* unmap(bindings)
       assert.deepStrictEqual(flushed(), ["0.0.0.0:53/udp"])
     }))
-
-  test("deletes the flows that a failed change of policy admitted", () =>
-    Effect.gen(function* () {
-      const conntrack = yield* MemoryConntrack
-      const store = yield* MemoryStore
-      yield* map(group("8080", [web], { "portmapper.allow": "10.0.0.0/8" }))
-      const before = conntrack.flushed().length
-      store.refuse(new StoreError({ reason: "Full", operation: "recording", detail: "disk full" }))
-      yield* refused(group("8080", [web]))
-      assert.deepStrictEqual(conntrack.flushed().slice(before), [
-        "0.0.0.0:8080/tcp unless to 172.17.0.2:80",
-        "0.0.0.0:8080/tcp unless to 172.17.0.2:80 from 10.0.0.0/8 and narrowed"
-      ])
-    }))
-
-  test("records a mapping that the kernel refuses to remove before the call fails, although recording fails at first, too", () =>
-    Effect.gen(function* () {
-      const bindings = yield* map(group("8080", [web]))
-      const before = yield* host
-      const failures = new Set(["Firewall.apply", "MappingStore.put"])
-      const failed = yield* Effect.flip(unmap(bindings)).pipe(
-        Effect.provideService(Steps, (step) =>
-          failures.delete(step) ? Effect.fail(new InjectedFailure({ step })) : Effect.void
-        )
-      )
-      assert.include(failed.message, "8080")
-      assert.deepStrictEqual([...failures], [])
-      assert.deepStrictEqual(yield* host, before)
-    }))
 })
 
 describe("mapPorts in the other modes", () => {
@@ -276,103 +223,6 @@ describe("mapPorts in the other modes", () => {
   )
 })
 
-describe("listPorts", () => {
-  test("sums the traffic of the kernel and the relay, where both count", () =>
-    Effect.gen(function* () {
-      const driver = yield* Driver
-      const kernel = yield* MemoryByteCounter
-      const bytes = Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
-        listed.map(
-          ({ frontendIp, mode, bytesIn, bytesOut }) => `${frontendIp} ${mode} ${bytesIn} ${bytesOut}`
-        )
-      )
-      const bindings = yield* map(group("8080", [web, webBy6]))
-      yield* map(group("8081", [web], { "portmapper.mode": "proxy" }))
-      yield* map(group("8082", [web], { "portmapper.mode": "engine" }))
-      const others = ["0.0.0.0 proxy 0 0", "0.0.0.0 engine undefined undefined"]
-      assert.deepStrictEqual(yield* bytes, ["0.0.0.0 nat undefined undefined", ":: nat 0 0", ...others])
-      kernel.carry("0.0.0.0:8080/tcp", { in: 10, out: 200 })
-      assert.deepStrictEqual(yield* bytes, ["0.0.0.0 nat 10 200", ":: nat 0 0", ...others])
-      yield* unmap(bindings)
-      yield* map(group("8080", [web]))
-      assert.deepStrictEqual(yield* bytes, [...others, "0.0.0.0 nat 0 0"])
-    }))
-})
-
-describe("mapPorts rolled back", () => {
-  const everything = group("8000-8010", [
-    web,
-    "tcp 10.99.0.1 172.17.0.2:80",
-    webBy6,
-    "udp 0.0.0.0 172.17.0.2:80",
-    "tcp 127.0.0.1 172.17.0.2:80"
-  ])
-
-  test("leaves nothing after a failure or an interruption at any step", () =>
-    leavesNothing(mapAndTell(everything)))
-
-  test("keeps the host port of a binding where removing it fails", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      yield* map(group("8080", [web]))
-      const before = yield* host
-      firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
-      assert.strictEqual(
-        yield* refused(group("8080", [web], { "portmapper.mode": "routed" })),
-        "UnmapError: unmapping 0.0.0.0:8080/tcp failed: change failed: busy"
-      )
-      firewall.refuse(undefined)
-      assert.deepStrictEqual(yield* host, before)
-    }))
-
-  test("relays as before a failed change of policy, once the relay accepts again", () =>
-    Effect.gen(function* () {
-      const proxied = group("8080", ["tcp 10.99.0.1 172.17.0.2:80"], { "portmapper.mode": "proxy" })
-      yield* map(proxied)
-      const before = yield* host
-      const changed = Effect.exit(map({ ...proxied, labels: new Map() }))
-      // From the first write of the record on.
-      const failing = new Set(["MappingStore.put"])
-      yield* Effect.provideService(changed, Steps, (step) => {
-        if (!failing.has(step)) return Effect.void
-        failing.add("Relay.open")
-        return Effect.fail(new InjectedFailure({ step }))
-      })
-      assert.deepStrictEqual((yield* host).routes, ["10.99.0.1:8080/tcp -> 172.17.0.2:80 admits loopback"])
-      yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(yield* host, before)
-    }))
-})
-
-describe("a table that another process removed", () => {
-  test("is restored within two seconds with all mappings", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      const conntrack = yield* MemoryConntrack
-      yield* map(group("8080", [web, "udp :: [fd00::2]:53"]))
-      const before = yield* host
-      const once = conntrack.flushed()
-      firewall.flush()
-      assert.deepStrictEqual((yield* host).rules, [])
-      yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(yield* host, before)
-      // Flows that bypassed it meanwhile are redirected again.
-      assert.deepStrictEqual(conntrack.flushed(), [...once, ...once])
-    }))
-
-  test("is restored at once by the next mapping", () =>
-    Effect.gen(function* () {
-      const firewall = yield* MemoryFirewall
-      yield* map(group("8080", [web]))
-      firewall.flush()
-      yield* map(group("8081", [web]))
-      assert.deepStrictEqual((yield* host).rules, [
-        "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80",
-        "Redirect 0.0.0.0:8081/tcp -> 172.17.0.2:80"
-      ])
-    }))
-})
-
 describe("a conflicting mapping", () => {
   const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 
@@ -401,32 +251,6 @@ describe("a conflicting mapping", () => {
       assert.match(yield* refused(group("8080", [web])), /port is already allocated/)
     }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
   )
-
-  it.effect("stays evicted where the answer to the call that evicted it is lost", () =>
-    Effect.gen(function* () {
-      const driver = yield* Driver
-      yield* map(group("8080", [web]))
-      yield* TestClock.adjust("30 seconds")
-      yield* Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(other), Effect.fail("gone"))))
-      assert.deepStrictEqual(yield* host, nothing)
-    }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
-  )
-
-  it.effect("is restored after a failure or an interruption at any step of the call that evicts it", () =>
-    Effect.gen(function* () {
-      const evictable = Effect.andThen(map(group("8080", [web])), TestClock.adjust("30 seconds"))
-      yield* evictable
-      const before = yield* host
-      yield* atEveryStep(
-        mapAndTell(other),
-        (how, step) =>
-          Effect.gen(function* () {
-            assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)
-          }),
-        Effect.andThen(unmapAll, evictable)
-      )
-    }).pipe(Effect.provide(PortMapper.layerMemory({}, Backends.layerMemory(new Set(["172.17.0.2"])))))
-  )
 })
 
 describe("the owner of a mapping", () => {
@@ -448,14 +272,5 @@ describe("the owner of a mapping", () => {
       yield* as("cni:one/eth0")
       yield* as("cli")
       assert.deepStrictEqual(yield* owners, ["engine 0"])
-    }))
-
-  test("may list only its own mappings, without their counters", () =>
-    Effect.gen(function* () {
-      yield* as("cli")
-      yield* map(group("8081", [web]))
-      const listed = (owner: string) => Effect.provideService(owners, ListedOwner, owner)
-      assert.deepStrictEqual(yield* listed("cli"), ["cli undefined"])
-      assert.deepStrictEqual(yield* listed("cni:one/eth0"), [])
     }))
 })

@@ -4,18 +4,13 @@ import { TestClock } from "effect/testing"
 import { type Change, Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MappingStore, StoreError } from "../../src/mapper/MappingStore.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import { Driver } from "../../src/protocol/Driver.ts"
-import { group, releaseOf } from "../support/groups.ts"
-import { type Life, type MapperLife, makeLives, nothing, snapshot } from "../support/lives.ts"
+import { map, unmapGroup } from "../support/calls.ts"
+import { group } from "../support/groups.ts"
+import { flushed, type Life, type MapperLife, makeLives, nothing, snapshot } from "../support/lives.ts"
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
 const dns = group("5353", ["udp 0.0.0.0 172.17.0.2:53"])
-const bindings = (port: number, [entry]: (typeof web)["entries"]) =>
-  releaseOf(
-    entry === undefined ? [] : [{ entry, port, discarded: undefined, allowForwarding: false, nat: undefined }]
-  )
-const map = (asked: typeof web) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-const unmapWeb = Driver.use((driver) => driver.unmapPorts(bindings(8080, web.entries)))
+const unmapWeb = unmapGroup(web)
 
 /** Which calls of the firewall and the store fail, and when: the change is made all the same where `late`. */
 interface Failing {
@@ -231,6 +226,7 @@ describe("a table that another process removed", () => {
       Effect.gen(function* () {
         yield* map(web)
         const before = yield* snapshot
+        const once = yield* flushed
         const firewall = yield* MemoryFirewall
         firewall.flush()
         firewall.refuse(
@@ -241,7 +237,24 @@ describe("a table that another process removed", () => {
         firewall.refuse(undefined)
         yield* TestClock.adjust("2 seconds")
         assert.deepStrictEqual(yield* snapshot, before)
+        // Flows that bypassed it meanwhile are redirected again.
+        assert.deepStrictEqual(yield* flushed, [...once, ...once])
         assert.deepStrictEqual(lines.slice(1), ["someone removed the table; put back with 1 mappings"])
+      })
+    )
+  )
+
+  it.effect("is restored at once by the next mapping", () =>
+    life(() =>
+      Effect.gen(function* () {
+        const firewall = yield* MemoryFirewall
+        yield* map(web)
+        firewall.flush()
+        yield* map(dns)
+        assert.deepStrictEqual((yield* snapshot).rules, [
+          "Redirect 0.0.0.0:5353/udp -> 172.17.0.2:53",
+          "Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80"
+        ])
       })
     )
   )

@@ -1,7 +1,5 @@
-import * as Fs from "node:fs"
-import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Logger } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { type Firewall, FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { LiveSessions, mapperContext } from "../../src/mapper/MapperContext.ts"
@@ -14,26 +12,12 @@ import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { group, releaseOf } from "../support/groups.ts"
+import { map, unmapGroup } from "../support/calls.ts"
+import { everything, group } from "../support/groups.ts"
 import { flushed, killedAt, makeLives, nothing, snapshot } from "../support/lives.ts"
 import { mapping, records } from "../support/mappings.ts"
 
-const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
 const refused = (asked: Group) => Effect.map(Effect.flip(map(asked)), ({ message }) => message)
-const unmap = (asked: Group, port = asked.ports._tag === "Exact" ? asked.ports.port : 0) =>
-  Driver.use((driver) =>
-    driver.unmapPorts(
-      releaseOf(
-        asked.entries.map((entry) => ({
-          entry,
-          port,
-          discarded: undefined,
-          allowForwarding: false,
-          nat: undefined
-        }))
-      )
-    )
-  )
 /** Mapped, but killed before the answer was delivered. */
 const mapUndelivered = (asked: Group, kill: Effect.Effect<void, never, Firewall>) =>
   Effect.scoped(
@@ -45,13 +29,6 @@ const mapUndelivered = (asked: Group, kill: Effect.Effect<void, never, Firewall>
 const listed = Effect.map(snapshot, ({ listed: lines }) => lines)
 
 const web = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
-const everything = group("8080", [
-  "tcp 10.99.0.1 172.17.0.2:80",
-  "tcp 0.0.0.0 172.17.0.2:80",
-  "tcp 127.0.0.1 172.17.0.2:80",
-  "tcp :: 172.17.0.2:80",
-  "udp 0.0.0.0 172.17.0.2:80"
-])
 const other = group("8080", ["tcp 0.0.0.0 172.17.0.3:80"])
 /** The same for one port of several, of which 8080 is the first. */
 const otherOfRange = group("8080-8089", ["tcp 0.0.0.0 172.17.0.3:80"])
@@ -188,13 +165,13 @@ describe("restore after a kill", () => {
               const driver = Context.get(yield* Layer.build(PortMapper.layer), Driver)
               assert.deepStrictEqual(yield* sockets.held, [wide])
               yield* Effect.provideService(
-                unmap(group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])),
+                unmapGroup(group("8080", ["tcp 10.99.0.1 172.17.0.2:80"])),
                 Driver,
                 driver
               )
               assert.deepStrictEqual(yield* sockets.held, [wide])
               yield* Effect.provideService(
-                unmap(group("8080", ["tcp 10.99.0.2 172.17.0.2:80"])),
+                unmapGroup(group("8080", ["tcp 10.99.0.2 172.17.0.2:80"])),
                 Driver,
                 driver
               )
@@ -393,25 +370,6 @@ describe("restore with a port taken meanwhile", () => {
     })
   )
 
-  it.effect("gives no port of a range that it waits for", () =>
-    Effect.gen(function* () {
-      const { life } = yield* taken
-      yield* life(
-        Effect.gen(function* () {
-          yield* free
-          const range = (last: number) => group(`8080-${last}`, ["tcp 10.99.0.1 172.17.0.3:80"])
-          yield* map(range(8081))
-          assert.deepStrictEqual(yield* listed, ["10.99.0.1 8081 engine live", ...conflicted].sort())
-          assert.strictEqual(
-            yield* refused(range(8081)),
-            "bind for 10.99.0.1:8080-8081/tcp failed: all ports are allocated in 8080-8081"
-          )
-          assert.deepStrictEqual(yield* recovered, ["0.0.0.0:8080/tcp"])
-        })
-      )
-    })
-  )
-
   it.effect(
     "keeps as conflicted what only a refusing relay serves, and goes on without the relay where the kernel redirects",
     () =>
@@ -523,80 +481,6 @@ describe("restore with another failure", () => {
         })
       )
       assert.strictEqual((yield* life(listed)).length, 5)
-    })
-  )
-
-  it.effect("imports the redirections from the kernel where the record is lost", () =>
-    Effect.gen(function* () {
-      yield* TestClock.setTime(1_700_000_000_000)
-      const { life, mapperLife, directory } = yield* makeLives
-      const limited = group("8081", ["tcp 10.99.0.1 172.17.0.2:80"], {
-        "portmapper.allow": "10.0.0.0/8,192.168.1.1",
-        "portmapper.rate": "20/s"
-      })
-      const before = yield* life(
-        Effect.gen(function* () {
-          yield* map(everything)
-          yield* map(limited)
-          return yield* snapshot
-        })
-      )
-      const path = Path.join(directory(), "mappings.db")
-      // The write-ahead log alone would do: it makes a damaged file whole again.
-      Fs.rmSync(`${path}-wal`)
-      Fs.writeFileSync(path, "no database".repeat(100))
-      assert.deepStrictEqual(yield* mapperLife(restore), {
-        live: 0,
-        unconfirmed: 4,
-        conflicted: [],
-        undone: 0,
-        lost: {
-          why: `${path} can't be used: it is damaged: file is not a database`,
-          path: `${path}.20231114T221320000Z`
-        }
-      })
-      const after = yield* life(snapshot)
-      assert.deepStrictEqual(
-        after.rules,
-        before.rules.filter((rule) => rule.startsWith("Redirect "))
-      )
-      assert.deepStrictEqual(after.listed, [
-        "0.0.0.0 8080 unknown unconfirmed",
-        "0.0.0.0 8080 unknown unconfirmed",
-        "10.99.0.1 8080 unknown unconfirmed",
-        "10.99.0.1 8081 unknown unconfirmed"
-      ])
-      yield* life(
-        Effect.gen(function* () {
-          yield* map(everything)
-          yield* map(limited)
-          const confirmed = yield* snapshot
-          assert.deepStrictEqual(confirmed, before)
-        })
-      )
-      assert.deepStrictEqual(yield* life(snapshot), before)
-    })
-  )
-
-  it.effect("says that services could not be imported", () =>
-    Effect.gen(function* () {
-      const { life, mapperLife, directory } = yield* makeLives
-      const replica = (number: number) =>
-        group("8082", [`tcp 0.0.0.0 172.17.0.${number}:80`], { "portmapper.share": "web" })
-      yield* life(
-        Effect.gen(function* () {
-          for (const number of [2, 3]) yield* map(replica(number))
-        })
-      )
-      const path = Path.join(directory(), "mappings.db")
-      Fs.rmSync(`${path}-wal`)
-      Fs.writeFileSync(path, "no database".repeat(100))
-      const lines: Array<string> = []
-      const logged = Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])
-      const { unconfirmed, undone } = yield* Effect.provide(mapperLife(restore), logged)
-      assert.deepStrictEqual({ unconfirmed, undone }, { unconfirmed: 0, undone: 2 })
-      assert.match(lines.join("\n"), /\n2 backends of services could not be read back, since the kernel/)
-      assert.deepStrictEqual((yield* life(snapshot)).rules, [])
     })
   )
 })

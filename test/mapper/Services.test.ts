@@ -1,54 +1,33 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit } from "effect"
+import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { FirewallError, MemoryFirewall } from "../../src/firewall/Firewall.ts"
-import { MemoryStore } from "../../src/mapper/MappingStore.ts"
-import { PortMapper } from "../../src/mapper/PortMapper.ts"
-import type { Capabilities } from "../../src/mapper/plan/Plan.ts"
-import { InjectedFailure, Steps } from "../../src/memory/Steps.ts"
+import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
-import { parseSlots, slotsText } from "../../src/protocol/Slots.ts"
-import { group, releaseOf } from "../support/groups.ts"
+import {
+  listed,
+  map,
+  mapAndLose,
+  mapAndTell,
+  refused,
+  testMapper as test,
+  unmapGroup as unmap
+} from "../support/calls.ts"
+import { group } from "../support/groups.ts"
 import { makeLives } from "../support/lives.ts"
-import { host, type MemoryServices, nothing, unmapAll } from "../support/memoryHost.ts"
+import { host, nothing, unmapAll } from "../support/memoryHost.ts"
 import { atEveryStep } from "../support/steps.ts"
 
 const share = { "portmapper.share": "web" }
 const replica = (number: number, labels: Record<string, string> = share, address = "0.0.0.0"): Group =>
   group("8080", [`tcp ${address} 172.17.0.${number}:80`], labels)
 
-const map = (asked: Group) => Effect.scoped(Driver.use((driver) => driver.mapPorts(asked)))
-const refused = (asked: Group) =>
-  Effect.map(Effect.flip(map(asked)), ({ _tag, message }) => `${_tag}: ${message}`)
-const unmap = (asked: Group) =>
-  Driver.use((driver) =>
-    driver.unmapPorts(
-      releaseOf(
-        asked.entries.map((entry) => ({
-          entry,
-          port: 8080,
-          discarded: undefined,
-          allowForwarding: false,
-          nat: undefined
-        }))
-      )
-    )
-  )
 const rules = Effect.map(host, (held) => held.rules)
 const rulesOfLife = Effect.map(MemoryFirewall, (firewall) => firewall.rules())
-const listed = Effect.flatMap(Driver, ({ listPorts = Effect.succeed([]) }) =>
-  Effect.map(listPorts, (mappings) =>
-    mappings.map(({ backendIp, service, state }) => `${backendIp} ${service} ${state}`)
-  )
+const states = Effect.map(listed, (all) =>
+  all.map(({ backendIp, service, state }) => `${backendIp} ${service} ${state}`)
 )
-
-const test = (
-  title: string,
-  effect: () => Effect.Effect<void, unknown, MemoryServices>,
-  capabilities: Partial<Capabilities> = {}
-) => it.effect(title, () => Effect.provide(effect(), PortMapper.layerMemory(capabilities)))
 
 describe("a port shared by several backends", () => {
   test("is held by one socket, leads to all of them evenly, and to the last one alone", () =>
@@ -70,7 +49,7 @@ describe("a port shared by several backends", () => {
         ],
         stored: ["0.0.0.0:8080 answered", "0.0.0.0:8080 answered"]
       })
-      assert.deepStrictEqual(yield* listed, ["172.17.0.2 web live", "172.17.0.3 web live"])
+      assert.deepStrictEqual(yield* states, ["172.17.0.2 web live", "172.17.0.3 web live"])
       yield* map(replica(3))
       yield* unmap(replica(2))
       assert.deepStrictEqual(yield* rules, [
@@ -101,7 +80,7 @@ describe("a port shared by several backends", () => {
         const all = { "portmapper.share": "/web" }
         yield* map(replica(2, all))
         yield* Effect.provideService(map(replica(3, all)), CurrentOwner, "cli")
-        assert.deepStrictEqual(yield* listed, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
+        assert.deepStrictEqual(yield* states, ["172.17.0.2 /web live", "172.17.0.3 /web live"])
         assert.strictEqual(
           yield* refused(replica(4, { "portmapper.share": "/api" })),
           'RequestError: bad request: Labels["portmapper.share"] = "/api": must be a name of this host\'s `serve --shares` (web)'
@@ -136,31 +115,9 @@ describe("a port shared by several backends", () => {
         [replica(2, { ...share, "portmapper.mode": "routed" }), /mode nat or proxy \(not routed\)/],
         [replica(2, { ...share, "portmapper.mode": "engine" }), /mode nat or proxy/],
         [replica(2, { "portmapper.balance": "source" }), /beside a portmapper\.share/],
-        [replica(2, { ...share, "portmapper.balance": "even" }), /random or source/],
-        [replica(2, { "portmapper.share": "a/b/c" }), /a name of at most 64 letters/],
-        [replica(2, { "portmapper.share": "" }), /a name of at most 64 letters/]
+        [replica(2, { ...share, "portmapper.balance": "even" }), /random or source/]
       ] as const)
         assert.match(yield* refused(asked), why)
-      assert.deepStrictEqual(yield* host, nothing)
-    }))
-
-  test("has a name of at most 64 characters, in front of which a project may stand", () =>
-    Effect.gen(function* () {
-      const named = (name: string) => replica(2, { "portmapper.share": name })
-      for (const name of [
-        "-web",
-        ".web",
-        "a".repeat(65),
-        `shop/${"a".repeat(65)}`,
-        "shop/",
-        "/",
-        "shop/.web"
-      ])
-        assert.match(yield* refused(named(name)), /a name of at most 64 letters/)
-      for (const name of ["web", "a".repeat(64), `.${"p".repeat(80)}/${"a".repeat(64)}`]) {
-        yield* map(named(name))
-        yield* unmap(named(name))
-      }
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
@@ -193,7 +150,7 @@ describe("a port shared by several backends", () => {
       yield* map(replica(2, written))
       yield* map(replica(3))
       yield* map(replica(4, written))
-      assert.lengthOf(yield* listed, 3)
+      assert.lengthOf(yield* states, 3)
       assert.match(
         yield* refused(replica(5, { ...written, "portmapper.balance": "source" })),
         /needs no portmapper\.balance, like the others \(not portmapper\.balance=source\)/
@@ -229,13 +186,7 @@ describe("a port shared by several backends", () => {
       yield* map(replica(3))
       const before = yield* host
       const steps = yield* atEveryStep(
-        (done) =>
-          Effect.scoped(
-            Effect.tap(
-              Driver.use((driver) => driver.mapPorts(replica(4))),
-              done
-            )
-          ),
+        mapAndTell(replica(4)),
         (how, step) =>
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* host, before, `${how} at ${step}`)
@@ -245,31 +196,11 @@ describe("a port shared by several backends", () => {
       assert.includeMembers(steps as Array<string>, ["Firewall.apply", "Relay.open", "MappingStore.put"])
     }))
 
-  test("loses no slot when a backend's leaving fails at any step", () =>
-    Effect.gen(function* () {
-      yield* map(replica(2))
-      yield* map(replica(3))
-      yield* atEveryStep(
-        (done) => Effect.andThen(unmap(replica(3)), done),
-        (how, step) =>
-          Effect.gen(function* () {
-            const { rules: lines, routes } = yield* host
-            const slots = (texts: ReadonlyArray<string>) =>
-              texts.flatMap((text) => parseSlots(/slots (\S+) of/.exec(text)?.[1] ?? "") ?? []).length
-            assert.strictEqual(slots(lines), 64, `${how} at ${step}`)
-            assert.strictEqual(slots(routes), 64, `${how} at ${step}`)
-          }),
-        Effect.andThen(host, map(replica(3)))
-      )
-    }))
-
   test("gives the slots back when the newcomer's answer is lost", () =>
     Effect.gen(function* () {
       yield* map(replica(2))
       const before = yield* host
-      yield* Driver.use((driver) =>
-        Effect.exit(Effect.scoped(Effect.andThen(driver.mapPorts(replica(3)), Exit.fail("lost"))))
-      )
+      yield* mapAndLose(replica(3))
       assert.deepStrictEqual(yield* host, before)
     }))
 
@@ -300,22 +231,6 @@ describe("a port shared by several backends", () => {
       assert.deepStrictEqual(yield* host, nothing)
     }))
 
-  test("has its slots repaired in the record after a failed write", () =>
-    Effect.gen(function* () {
-      for (const number of [2, 3, 4]) yield* map(replica(number))
-      yield* Effect.provideService(unmap(replica(3)), Steps, (step) =>
-        step === "MappingStore.put" ? Effect.fail(new InjectedFailure({ step })) : Effect.void
-      )
-      yield* TestClock.adjust("1 second")
-      const { records } = yield* MemoryStore
-      const recorded = records().map(
-        ({ mapping: { backend, share } }) =>
-          `${backend.address.text}:80 slots ${slotsText(share?.slots ?? [])}`
-      )
-      const served = (yield* rules).map((line) => / -> (.*) of /.exec(line)?.[1])
-      assert.deepStrictEqual(recorded.sort(), served)
-    }))
-
   for (const by of ["a newcomer", "its last served backend"])
     it.effect(`drops a backend in conflict once ${by} gives it another policy`, () =>
       Effect.gen(function* () {
@@ -326,7 +241,7 @@ describe("a port shared by several backends", () => {
         take(port)
         yield* life(
           Effect.gen(function* () {
-            assert.deepStrictEqual(yield* listed, ["172.17.0.2 web conflicted", "172.17.0.3 web conflicted"])
+            assert.deepStrictEqual(yield* states, ["172.17.0.2 web conflicted", "172.17.0.3 web conflicted"])
             const { free } = yield* MemoryHost
             for (const { protocol, host } of replica(3).entries) free(protocol, host, 8080)
             if (by !== "a newcomer") yield* map(replica(3))
@@ -341,21 +256,6 @@ describe("a port shared by several backends", () => {
         ])
       })
     )
-
-  test("names the backend that can't be unmapped", () =>
-    Effect.gen(function* () {
-      yield* map(replica(2))
-      yield* map(replica(3))
-      const before = yield* host
-      const firewall = yield* MemoryFirewall
-      firewall.refuse(new FirewallError({ reason: "Failed", operation: "change", detail: "busy" }))
-      assert.strictEqual(
-        (yield* Effect.flip(unmap(replica(3)))).message,
-        "unmapping 0.0.0.0:8080/tcp to 172.17.0.3:80 failed: change failed: busy"
-      )
-      firewall.refuse(undefined)
-      assert.deepStrictEqual(yield* host, before)
-    }))
 
   it.effect("has the same slots after a kill", () =>
     Effect.gen(function* () {

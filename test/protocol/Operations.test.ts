@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Data, Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { listPortsResponse } from "../../src/protocol/Answers.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
 import { type Body, call, kindOf, type Method, textBody, valueBody } from "../../src/protocol/Operations.ts"
 import type { Group, PortBinding } from "../../src/protocol/PortBinding.ts"
@@ -58,27 +58,6 @@ describe("Plugin.Activate", () => {
 })
 
 describe("PortMapper.MapPorts", () => {
-  it.effect("returns discarded bindings and those that the Engine should redirect", () =>
-    Effect.gen(function* () {
-      const nat = { address: addressUnsafe("::ffff:10.0.0.1"), port: 8080 }
-      const driver = {
-        mapPorts: (group: Group) =>
-          Effect.succeed(
-            granted(group).map((one) => ({ ...one, discarded: "no IPv6", allowForwarding: false, nat }))
-          )
-      }
-      const body = valueBody(
-        JSON.parse(request({ BackendIP: "::ffff:10.0.0.2", FrontendIP: "::FFFF:A00:1" }))
-      )
-      assert.strictEqual(
-        JSON.stringify(yield* ask("PortMapper.MapPorts", body, driver)),
-        '{"PortBindings":[{"Proto":6,"BackendIP":"::ffff:10.0.0.2","BackendPort":80,"FrontendIP":"::ffff:10.0.0.1",' +
-          '"FrontendPort":8080,"DiscardReq":true,"AllowForwarding":false,' +
-          '"NAT":{"FromAddr":"::ffff:10.0.0.1","FromPort":8080},"Error":"no IPv6"}],"Err":""}'
-      )
-    })
-  )
-
   it.effect("reports that an empty body is empty, and why", () =>
     Effect.gen(function* () {
       for (const body of ["", "\n"]) {
@@ -105,37 +84,16 @@ describe("PortMapper.MapPorts", () => {
 })
 
 describe("PortMapper.ListPorts", () => {
-  it.effect("returns the mappings, with null for what is not counted", () =>
+  it.effect("returns the mappings of the owner that is asked for, or all", () =>
     Effect.gen(function* () {
-      const listPorts = Effect.succeed([
-        listedMapping({
-          protocol: 17,
-          frontendIp: "::",
-          frontendPort: 53,
-          backendPort: 5353,
-          sinceMillis: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
-          labels: new Map([["__proto__", "x"]]),
-          connections: 0,
-          bytesOut: 7,
-          refused: { allow: 3, "rate-per-source": 0 }
-        })
-      ])
-      const json =
-        '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
-        '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.006Z","Labels":{"__proto__":"x"},' +
-        '"Connections":0,"BytesIn":null,"BytesOut":7,"Service":"",' +
-        '"Refused":{"Allow":3,"Connections":null,"Rate":null,"RatePerSource":0},"Slots":null,"Container":"","Reason":"","Host":"","HostAddress":""}]}'
-      assert.strictEqual(
-        JSON.stringify(yield* ask("PortMapper.ListPorts", textBody("{}"), { listPorts })),
-        json
+      const listPorts = Effect.succeed([listedMapping()])
+      const json = JSON.stringify(listPortsResponse([listedMapping()]))
+      for (const body of [textBody("{}"), valueBody({}), valueBody({ OwnedBy: "engine" })])
+        assert.strictEqual(JSON.stringify(yield* ask("PortMapper.ListPorts", body, { listPorts })), json)
+      assert.deepStrictEqual(
+        yield* ask("PortMapper.ListPorts", valueBody({ OwnedBy: "cli" }), { listPorts }),
+        { Mappings: [] }
       )
-      assert.strictEqual(
-        JSON.stringify(yield* ask("PortMapper.ListPorts", valueBody({}), { listPorts })),
-        json
-      )
-      const ownedBy = (OwnedBy: string) => ask("PortMapper.ListPorts", valueBody({ OwnedBy }), { listPorts })
-      assert.strictEqual(JSON.stringify(yield* ownedBy("engine")), json)
-      assert.deepStrictEqual(yield* ownedBy("cli"), { Mappings: [] })
     })
   )
 })

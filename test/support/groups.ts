@@ -49,6 +49,15 @@ export const group = (
   labels: new Map(Object.entries(labels))
 })
 
+/** Every kind of frontend on one port: redirected, guarded, and relayed alone. */
+export const everything = group("8080", [
+  "tcp 10.99.0.1 172.17.0.2:80",
+  "tcp 0.0.0.0 172.17.0.2:80",
+  "tcp 127.0.0.1 172.17.0.2:80",
+  "tcp :: 172.17.0.2:80",
+  "udp 0.0.0.0 172.17.0.2:80"
+])
+
 /** The release of these bindings, as an Engine requests it. */
 export const releaseOf = (bindings: ReadonlyArray<PortBinding>): Release => ({
   bindings: bindings
