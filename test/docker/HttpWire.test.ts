@@ -13,7 +13,7 @@ const post = {
 }
 
 describe("a raw request to a plugin", () => {
-  it.live("goes out as written, with its length in bytes; any answer counts, and none says why", () =>
+  it.live("goes out as written; any answer counts, and where none comes the reason is named", () =>
     Effect.gen(function* () {
       const path = `${yield* temporaryFolder}/p.sock`
       const { send } = httpWire(socketAddress(path))

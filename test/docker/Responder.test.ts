@@ -13,8 +13,8 @@ const ask = (...args: Parameters<typeof request>) => Effect.promise(() => reques
 
 const mapBody = http[2]?.body ?? ""
 
-describe("an answer that can't be delivered", () => {
-  it.live("interrupts the call when its client disconnects first, and closes its scope with a failure", () =>
+describe("a call", () => {
+  it.live("is interrupted when its client disconnects before the answer", () =>
     Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
       const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
@@ -63,7 +63,7 @@ describe("an answer that can't be delivered", () => {
   )
 
   it.live(
-    "of a further POST comes from its handler, and is rolled back when the client has disconnected",
+    "of a further POST is answered by its handler, and rolled back when the client has disconnected",
     () =>
       Effect.gen(function* () {
         const begun = yield* Deferred.make<void>()

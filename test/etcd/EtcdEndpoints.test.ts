@@ -7,7 +7,7 @@ import { patienceMillis } from "../lab/patience.ts"
 import { deadEndpoint } from "./asking.ts"
 
 describe("the endpoints of etcd", () => {
-  testNeeding("tells of each endpoint how it is", ["etcd"], () =>
+  testNeeding("says of each whether it answers, and how it is", ["etcd"], () =>
     Effect.gen(function* () {
       const { urls } = yield* startEtcd()
       const dead = yield* deadEndpoint

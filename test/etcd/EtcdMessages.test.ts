@@ -51,7 +51,7 @@ describe("an answer of etcd", () => {
     })
   })
 
-  it("of a watch is its begin, its end, progress, or changes, of which the last piece is whole", () => {
+  it("of a watch begins or ends it, or has progress or changes, and says which piece is the last", () => {
     const read = (result: object) => ok(Messages.decodeWatch({ result }))
     assert.deepStrictEqual(read({ created: true }), { _tag: "Begun" })
     assert.deepStrictEqual(read({ header: { revision: "9" } }), { _tag: "Progress", revision: 9 })

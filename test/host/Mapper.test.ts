@@ -60,7 +60,7 @@ describeInNamespace("the mode of a host", () => {
     })
   )
 
-  it.live("is another one that is requested, without a table or a lock of its own", () =>
+  it.live("is the one that is requested, without a table or a lock where that is not nat", () =>
     Effect.gen(function* () {
       const before = tables()
       const lock = yield* makeNamespaceLock()

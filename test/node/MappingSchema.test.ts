@@ -8,7 +8,7 @@ import { temporaryFolder } from "../support/folders.ts"
 import { mapping, records } from "../support/mappings.ts"
 import { at, load, numbered, setClock, sql, withStore } from "./store.ts"
 
-describe("the tables of the mappings", () => {
+describe("a file of an older version", () => {
   it.effect("is migrated step by step, each step whole or not at all", () =>
     Effect.gen(function* () {
       yield* setClock

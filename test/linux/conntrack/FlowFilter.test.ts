@@ -8,7 +8,7 @@ import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 import { createFlows, flow } from "../flows.ts"
 
 describeInNamespace("the filter of conntrack's events", () => {
-  it("receives the ends of redirected flows alone", () => {
+  it("passes the ends of redirected flows alone", () => {
     const netlink = Result.getOrThrow(openNetlink(libc(), NETLINK_NETFILTER))
     assert.strictEqual(attachFlowFilter(libc(), netlink.fd), 0)
     Result.getOrThrow(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))

@@ -13,7 +13,7 @@ import { add, nft, older, standing } from "./firewallTest.ts"
 
 describeInNamespace("the lock of a network namespace", () => {
   for (const kernel of ["today", "before 6.9"] as const)
-    it.live(`holds its lock as long as a descriptor of its lock is open (${kernel})`, () =>
+    it.live(`is held as long as a descriptor of it is open (${kernel})`, () =>
       Effect.gen(function* () {
         const load = kernel === "today" ? libc : older
         const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
@@ -43,7 +43,7 @@ describeInNamespace("the lock of a network namespace", () => {
       })
     )
 
-  it.live("serves without a lock where the kernel has no owned tables", () =>
+  it.live("is left out where the kernel has no owned tables", () =>
     Effect.gen(function* () {
       const before512 = () => olderKernel(libc(), "before 5.12")
       const rule = redirect("tcp 0.0.0.0 80", "10.0.0.2 80")
@@ -58,7 +58,7 @@ describeInNamespace("the lock of a network namespace", () => {
     })
   )
 
-  it.live("names the missing privilege", () =>
+  it.live("is refused by naming the missing privilege", () =>
     Effect.gen(function* () {
       process.seteuid?.(65534)
       const error = yield* Effect.flip(Effect.provide(Firewall, layer())).pipe(

@@ -9,7 +9,7 @@ import { describeInNamespace, run } from "../../lab/ThreadNamespace.ts"
 import { add, nft, remove } from "./firewallTest.ts"
 
 describeInNamespace("the definition of our table", () => {
-  it.live("loads the same ruleset as nft, word for word", () =>
+  it.live("is the ruleset that nft loads, word for word", () =>
     Effect.gen(function* () {
       const definition = makeTable({ name: "portmapper", acceptMark: undefined })
       run("nft -f -", definition.text("plain"))

@@ -36,7 +36,7 @@ describe("bytes that can't be sent yet", () => {
     assert.isTrue(received.equals(pattern(sent)))
   })
 
-  relayTest("delivers to a slow client all that the backend text before its end", async (world) => {
+  relayTest("delivers to a slow client all that the backend sent before its end", async (world) => {
     const size = 20_000_000
     const backend = await world.backend((socket) => socket.end(pattern(size)))
     await world.open({ protocol: tcp, port: free(9), backend })

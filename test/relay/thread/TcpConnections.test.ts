@@ -70,7 +70,7 @@ describe("the two ends of a relayed connection", () => {
     assert.strictEqual(await seen.promise, "ECONNRESET")
   })
 
-  relayTest("delivers what a backend text before it reset, then resets the client", async (world) => {
+  relayTest("delivers what a backend sent before it reset, then resets the client", async (world) => {
     const backend = await world.backend((socket) => {
       socket.write("last words")
       setTimeout(() => socket.resetAndDestroy(), 30)
