@@ -139,6 +139,11 @@ export class World {
   }
 }
 
+/** Where a client connects, and where the backend is: of either family. */
+export const loopbacks = ["127.0.0.1", "::1"].flatMap((front) =>
+  ["127.0.0.1", "::1"].map((backend) => [front, backend] as const)
+)
+
 export const endpoint = (host: string, port: number): Endpoint => ({ address: addressUnsafe(host), port })
 
 export const relayTest = (

@@ -2,19 +2,14 @@ import { once } from "node:events"
 import { assert, describe } from "@effect/vitest"
 import { noneRefused } from "../../../src/protocol/Limits.ts"
 import { reservePorts } from "../../support/ports.ts"
-import { ending, readAll, relayTest, sleep } from "../world.ts"
+import { ending, loopbacks, readAll, relayTest, sleep } from "../world.ts"
 
 const free = await reservePorts()
 
 const tcp = "tcp" as const
 
 describe("the two ends of a relayed connection", () => {
-  for (const [frontHost, backendHost] of [
-    ["127.0.0.1", "127.0.0.1"],
-    ["127.0.0.1", "::1"],
-    ["::1", "127.0.0.1"],
-    ["::1", "::1"]
-  ] as const)
+  for (const [frontHost, backendHost] of loopbacks)
     relayTest(`carries bytes both ways from ${frontHost} to ${backendHost}`, async (world) => {
       const backend = await world.backend((socket) => socket.pipe(socket), backendHost)
       const route = await world.open({ protocol: tcp, host: frontHost, port: free(0), backend })

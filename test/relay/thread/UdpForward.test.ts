@@ -2,19 +2,14 @@ import { assert, describe } from "@effect/vitest"
 import { noneRefused } from "../../../src/protocol/Limits.ts"
 import { reservePorts } from "../../support/ports.ts"
 import { untilEqual } from "../../support/until.ts"
-import { exchange, relayTest, sleep } from "../world.ts"
+import { exchange, loopbacks, relayTest, sleep } from "../world.ts"
 
 const free = await reservePorts()
 
 const udp = "udp" as const
 
 describe("a relayed packet", () => {
-  for (const [frontHost, backendHost] of [
-    ["127.0.0.1", "127.0.0.1"],
-    ["127.0.0.1", "::1"],
-    ["::1", "127.0.0.1"],
-    ["::1", "::1"]
-  ] as const)
+  for (const [frontHost, backendHost] of loopbacks)
     relayTest(`carries packets both ways from ${frontHost} to ${backendHost}`, async (world) => {
       const backend = await world.echoDatagrams(backendHost)
       const route = await world.open({
