@@ -1,7 +1,7 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Effect, Exit, Fiber, Schedule, Scope } from "effect"
 import type * as C from "../../../adapters/linux/Libc.ts"
 import {
   connectForDescriptors,
@@ -102,6 +102,7 @@ describe("a socket that carries descriptors", () => {
         assert.isFalse(Fs.existsSync(path))
         const accepting = yield* Effect.forkChild(accept)
         const client = yield* Effect.retry(connectForDescriptors(path), {
+          schedule: Schedule.spaced(20),
           while: ({ code }) => code === "ENOENT"
         })
         yield* client.send({ bytes: bytes("again"), fds: [] })
