@@ -2,7 +2,13 @@
 import { Result } from "effect"
 import { preview } from "./GoJson.ts"
 import type { Labels } from "./PortBinding.ts"
-import { atInterface, isInterfaceName, type Publish, parsePublish } from "./PublishSyntax.ts"
+import {
+  atInterface,
+  interfaceNameRule,
+  isInterfaceName,
+  type Publish,
+  parsePublish
+} from "./PublishSyntax.ts"
 import { RequestError } from "./RequestError.ts"
 
 export const interfaceLabel = "portmapper.interface"
@@ -21,8 +27,7 @@ export const interfaceIn = (labels: Labels): Result.Result<Labelled, RequestErro
       interfaceName,
       others: new Map([...labels].filter(([name]) => name !== interfaceLabel))
     })
-  const rule =
-    "the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them"
+  const rule = `${interfaceNameRule}, and not one of localhost (whose interface is lo), all and default`
   return Result.fail(
     new RequestError({
       issues: [{ path: `Labels[${preview(interfaceLabel)}]`, value: preview(interfaceName), rule }]

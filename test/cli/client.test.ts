@@ -167,7 +167,10 @@ describe("map, ls and unmap", () => {
         const ask = asking(yield* socketFor(yield* startWatch({ trustImageLabels: false })))
         assert.deepStrictEqual(
           yield* ask("map -p eth0:8080:80 -p wg0:9090:80 --to 172.17.0.2"),
-          done("192.0.2.1:8080/tcp -> 172.17.0.2:80", "waiting for an address of wg0: wg0:9090:80")
+          done(
+            "192.0.2.1:8080/tcp -> 172.17.0.2:80",
+            "waiting for an address of the interface wg0: wg0:9090:80"
+          )
         )
       }).pipe(Effect.provide(Layer.merge(InterfaceAddresses.layerMemory, WatchRecord.layerMemory)))
     )
@@ -338,6 +341,7 @@ describe("map, ls and unmap", () => {
                 Service: "",
                 Refused: null,
                 Slots: null,
+                Open: null,
                 Container: "",
                 Reason: "",
                 Host: "",

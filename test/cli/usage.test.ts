@@ -11,7 +11,7 @@ import { inShell, portmapper, run } from "../support/command.ts"
 import { temporaryFolder } from "../support/folders.ts"
 
 const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
-const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
+const unpublishForm = "[HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO]"
 
 describe("a usage error", () => {
   it.live("exits 2 with one line that says what to do instead, and nothing on stdout", () =>
@@ -99,8 +99,8 @@ describe("a usage error", () => {
         ["unmap --all --stale", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
         ["unmap --all -p 80", "unmap: give one of -p, --all and --stale; see: portmapper unmap --help"],
         [
-          "unmap -p 8080:80",
-          `unmap: -p "8080:80": only the host's side is named here; expected ${unpublishForm}; see: portmapper unmap --help`
+          "unmap -p :80",
+          `unmap: -p ":80": the host port is missing; expected ${unpublishForm}; see: portmapper unmap --help`
         ],
         [
           "ls --watch --json",
@@ -221,7 +221,8 @@ describe("completions", () => {
           complete("portmapper map --to 10.0.0.1 --lab"),
           'docker() { [ "$1 $2" = "ps --format" ] && echo web && echo db; }',
           complete("portmapper map --to "),
-          'portmapper() { [ "$1" = ls ] && echo FRONTEND && echo "0.0.0.0:8080/tcp  172.17.0.2:80"; }',
+          'row() { echo "$1  172.17.0.2:80  nat  $2"; }',
+          'portmapper() { [ "$1" = ls ] && echo FRONTEND && row 0.0.0.0:8080/tcp portmapper.publish=8080:80 && for at in 10.0.0.1 [fd00::1]; do row $at:53/udp portmapper.to=172.17.0.2,portmapper.publish=eth0:53:53/udp; done; }',
           complete("portmapper unmap -p ")
         ].join("\n")
       )
@@ -238,7 +239,7 @@ describe("completions", () => {
           "auto nat engine proxy routed",
           "--label"
         ],
-        ...["web db", "0.0.0.0:8080/tcp", ""]
+        ...["web db", "0.0.0.0:8080/tcp eth0:53:53/udp", ""]
       ])
     })
   )

@@ -85,6 +85,7 @@ describe("a client of our own plugin", () => {
         service: undefined,
         refused: undefined,
         slots: undefined,
+        open: undefined,
         container: undefined,
         reason: undefined,
         at: undefined

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Layer, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Result, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
 import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
@@ -10,7 +10,7 @@ import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceA
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
-import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
+import { parsePublish, parseUnpublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
 import { lines, test } from "./watchTest.ts"
@@ -67,6 +67,8 @@ const parsed = (text: string) => {
   return result.success
 }
 
+const unpublished = (text: string) => Result.getOrThrow(parseUnpublish(text))
+
 const follow = (driver: Driver["Service"], container: string, ...texts: ReadonlyArray<string>) =>
   Effect.scoped(
     driver.followContainer?.({ container, publish: texts.map(parsed), labels: new Map() }) ??
@@ -100,12 +102,23 @@ describe("a watch", () => {
         "8003 waiting",
         "8004 live"
       ])
-      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined })
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(
-        yield* states,
-        [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
-      )
+      const ready = Effect.gen(function* () {
+        for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined }, "unpause")
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(
+          yield* states,
+          [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
+        )
+      })
+      yield* ready
+      // Its health check is not what a paused one lacks.
+      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: "paused" }, "pause")
+      yield* settle
+      assert.deepStrictEqual(yield* states, [
+        "8000 live",
+        ...[8001, 8002, 8003, 8004].map((port) => `${port} waiting`)
+      ])
+      yield* ready
       for (const name of Object.keys(labels)) yield* engine.stop(name)
       yield* settle
       assert.deepStrictEqual(yield* states, [])
@@ -732,6 +745,33 @@ describe("ports at an interface", () => {
       ])
     }))
 
+  test("are drained at an address that comes while they are drained at all others", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80,eth0:8081:81") })
+      const driver = yield* start()
+      const drain = (drained: boolean, ...ports: ReadonlyArray<string>) =>
+        driver.drain?.({ backend: "web", ports: ports.map(unpublished), drained }) ?? Effect.die("no drain")
+      yield* drain(true, "eth0:8080", "192.0.2.1:8081")
+      yield* interfaces.set("eth0", addresses("192.0.2.2", "192.0.2.3"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "192.0.2.2:8080 -> 172.17.0.2 drained",
+        "192.0.2.2:8081 -> 172.17.0.2 live",
+        "192.0.2.3:8080 -> 172.17.0.2 drained",
+        "192.0.2.3:8081 -> 172.17.0.2 live"
+      ])
+      yield* drain(false)
+      yield* interfaces.set("eth0", addresses("192.0.2.3", "192.0.2.4"))
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* rows(driver)).filter((row) => !row.endsWith(" live")),
+        []
+      )
+    }))
+
   test("wait for it, and are listed with the reason", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -931,7 +971,7 @@ describe("ports at an interface", () => {
       assert.deepStrictEqual((yield* errors(driver)).sort(), [
         "any: an interface needs an exact host port for each container port: eth0:PORT:80",
         "elsewhere: published at 192.0.2.1 already, so not at the interface eth0",
-        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them'
+        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them, and not one of localhost (whose interface is lo), all and default'
       ])
     }))
 })

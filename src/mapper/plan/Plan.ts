@@ -3,7 +3,7 @@
  * Engine, and which entries can't be served and why. Pure: the same group under the same capabilities gives the
  * same plan.
  */
-import { Duration, Result, Schema } from "effect"
+import { Result, Schema } from "effect"
 import type { Rule } from "../../firewall/Firewall.ts"
 import type { Admission } from "../../ports/HostSockets.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
@@ -15,6 +15,7 @@ import { type Issue, RequestError } from "../../protocol/RequestError.ts"
 import type { Route } from "../../relay/Relay.ts"
 import { type Mode, type Policy, type PortScope, parsePolicy } from "../model/Labels.ts"
 import { type Mapping, type Resources, takesTraffic } from "../model/Mapping.ts"
+import { interfaceIssues, limitsWithModes, policyOf } from "./LabelIssues.ts"
 import { sleepIssues, waitingFor } from "./Waiting.ts"
 
 /** What this host and this process can do. */
@@ -89,11 +90,10 @@ export class NothingServed extends Schema.TaggedError<NothingServed>()("NothingS
 export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
-  Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
+  Result.flatMap(policyOf(group.labels), (policy): Result.Result<Plan, PlanError> => {
     const mode = policy.mode ?? modeFor(group, policy, capabilities)
     const issues = [
-      ...headerIssues(policy),
-      ...limitIssues(policy),
+      ...interfaceIssues(group.labels, mode),
       ...(mode === "routed" ? [] : selfMappingIssues(group)),
       ...shareIssues(group, mode, policy, capabilities),
       ...scopeIssues(policy, capabilities),
@@ -110,46 +110,15 @@ const modeFor = (group: Group, policy: Policy, { defaultMode }: Capabilities): M
     ? defaultMode
     : "proxy"
 
-/** What only some modes have, each with these. */
-const limitsWithModes = ({ connections, rate, ratePerSource, waitHealthy }: Policy) =>
-  [
-    { label: "connections", limit: connections, unit: "", modes: ["proxy"] },
-    { label: "rate", limit: rate, unit: "/s", modes: ["nat", "proxy"] },
-    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] },
-    {
-      label: "wait-healthy",
-      limit: waitHealthy?.pipe(Duration.toMillis),
-      unit: "ms",
-      modes: ["nat", "proxy"]
-    }
-  ].filter(({ limit }) => limit !== undefined)
-
-const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
-  limitsWithModes(policy).flatMap(({ label, limit, unit, modes }) =>
-    policy.mode === undefined || modes.includes(policy.mode)
-      ? []
-      : [
-          {
-            path: `Labels["portmapper.${label}"]`,
-            value: preview(`${limit}${unit}`),
-            rule: `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
-          }
-        ]
-  )
-
 /** Why a group can't share its port as its labels request, if it can't. */
 const shareIssues = (
   { ports }: Group,
   mode: Mode,
-  { share, balance }: Policy,
+  { share }: Policy,
   { shares = [] }: Capabilities
 ): ReadonlyArray<Issue> => {
-  const issue = (label: string, value: string, rule: string) => [
-    { path: `Labels["${label}"]`, value: preview(value), rule }
-  ]
-  if (share === undefined)
-    return balance === undefined ? [] : issue("portmapper.balance", balance, "beside a portmapper.share")
-  const refused = (rule: string) => issue("portmapper.share", share, rule)
+  if (share === undefined) return []
+  const refused = (rule: string) => [{ path: 'Labels["portmapper.share"]', value: preview(share), rule }]
   if (ports._tag !== "Exact" || ports.port === 0)
     return refused("beside an exact host port, which the backends share")
   if (mode !== "nat" && mode !== "proxy") return refused(`beside mode nat or proxy (not ${mode})`)
@@ -204,17 +173,6 @@ const planIn = (
 /** Only the relay sends the PROXY protocol's header, which TCP alone has. */
 const needsRelay = ({ entries }: Group, { proxyProtocol }: Policy): boolean =>
   proxyProtocol !== undefined && entries.some(({ protocol }) => protocol === "tcp")
-
-const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
-  proxyProtocol === undefined || mode === undefined || mode === "proxy"
-    ? []
-    : [
-        {
-          path: 'Labels["portmapper.mode"]',
-          value: preview(mode),
-          rule: "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
-        }
-      ]
 
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (
