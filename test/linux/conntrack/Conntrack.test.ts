@@ -146,15 +146,6 @@ describeInNamespace("Conntrack", () => {
   )
 
   test(
-    "deletes flows of a zone as well",
-    Effect.gen(function* () {
-      createFlows([flow("udp 10.1.0.2:5000 192.0.2.1:53", { zone: 7 })])
-      yield* Conntrack.use(({ flush }) => flush(flowsOfRemoved([redirect("udp 0.0.0.0 53", "10.0.0.2 53")])))
-      assert.deepStrictEqual(yield* listFlows, [])
-    })
-  )
-
-  test(
     "soon deletes connections that were not answered or lead to another backend, and keeps all others",
     Effect.gen(function* () {
       const stale = [
