@@ -7,7 +7,7 @@ import { LackingReporter } from "./test/lab/LackingReporter.ts"
 const compiled = fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 
 /** Of about a minute each. */
-const longest = ["serve/crash", "serve/takeover", "engine/dockerd", "cli/client"]
+const longest = ["serve/crash", "serve/takeover", "engine/dockerd", "cli/map"]
 
 /** Begins with these, so that nobody waits for one of them alone at the end. */
 class LongestFirst extends BaseSequencer {

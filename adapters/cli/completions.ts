@@ -6,6 +6,10 @@ import { Console, Effect, Option } from "effect"
 import { Completions, GlobalFlag } from "effect/cli"
 import { globalRows } from "./presenter.ts"
 
+/** What is mapped: what follows an interface as it was asked for, once for all addresses; else its frontend. */
+const mapped =
+  'portmapper ls 2>/dev/null | sed -nE -e "s/.*portmapper[.]publish=([0-9.-]*[A-Za-z_][^, ]*).*/\\1/p;t" -e "s/^([^ ]+[/](tcp|udp|sctp)) .*/\\1/p" | sort -u'
+
 /**
  * Prints the values of an option, by command and option. In single quotes and after a colon zsh reads it twice, so it
  * has neither.
@@ -13,12 +17,7 @@ import { globalRows } from "./presenter.ts"
 const live: Readonly<Record<string, string>> = {
   "map to": 'docker ps --format "{{.Names}}" 2>/dev/null',
   "unmap to": 'docker ps --format "{{.Names}}" 2>/dev/null',
-  ...Object.fromEntries(
-    ["unmap", "drain", "undrain"].map((command) => [
-      `${command} publish`,
-      'portmapper ls 2>/dev/null | grep -oE "^[^ ]+/(tcp|udp|sctp)"'
-    ])
-  )
+  ...Object.fromEntries(["unmap", "drain", "undrain"].map((command) => [`${command} publish`, mapped]))
 }
 
 /** How the parser's script has one choice, and what runs a command in its place; PowerShell's has none. */

@@ -14,6 +14,7 @@ import {
 import { failed } from "./failure.ts"
 import { parsed } from "./flags.ts"
 import { portLines } from "./portRuns.ts"
+import { printable } from "./Table.ts"
 
 const parameters = {
   backend: Argument.String("NAME|ADDRESS").pipe(
@@ -37,7 +38,7 @@ const command = (name: "drain" | "undrain") =>
         client.drain({ backend, ports, drained: name === "drain" }),
         ({ message }) => failed(`${name}ing ${backend} failed`, message)
       )
-      yield* Console.log(options.json ? jsonOf(bindings) : linesOf(name, bindings).join("\n"))
+      yield* Console.log(options.json ? jsonOf(bindings) : linesOf(name, backend, bindings).join("\n"))
     }).pipe(answering(options.json), interruptedIsFailure, Effect.scoped)
   )
 
@@ -54,8 +55,14 @@ export const undrain = command("undrain").pipe(
   Command.withExamples([{ command: "portmapper undrain web-1" }])
 )
 
-const linesOf = (name: "drain" | "undrain", bindings: ReadonlyArray<PortBinding>): ReadonlyArray<string> =>
-  portLines(bindings.map(({ entry, port }) => ({ ...entry, port }))).map((line) => `${name}ed ${line}`)
+const linesOf = (
+  name: "drain" | "undrain",
+  backend: string,
+  bindings: ReadonlyArray<PortBinding>
+): ReadonlyArray<string> =>
+  portLines(bindings.map(({ entry, port }) => ({ ...entry, port, container: backend }))).map(
+    (line) => `${name}ed ${printable(line)}`
+  )
 
 const jsonOf = (bindings: ReadonlyArray<PortBinding>): string =>
   JSON.stringify({ Mappings: bindings.map(({ entry, port }) => bindingJson({ ...entry, port })) })

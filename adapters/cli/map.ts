@@ -190,7 +190,7 @@ const waitingLines = (
         // At an interface host ports are exact, and all of a range are mapped or none.
         !bindings.some(({ entry, port }) => entry.protocol === protocol && port === hostPorts?.first)
     )
-    .map((each) => `waiting for an address of ${each.interfaceName}: ${publishText(each)}`)
+    .map((each) => `waiting for an address of the interface ${each.interfaceName}: ${publishText(each)}`)
 
 /** One call to make, and the `-p` that it comes from. */
 interface Job {

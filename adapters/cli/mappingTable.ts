@@ -98,6 +98,7 @@ const withServices = (rows: ReadonlyArray<ListedMapping>): ReadonlyArray<Row> =>
       sinceMillis: Math.min(...members.map(({ sinceMillis }) => sinceMillis)),
       container: undefined,
       slots: undefined,
+      open: undefined,
       connections: sum("connections"),
       bytesIn: sum("bytesIn"),
       bytesOut: sum("bytesOut"),
@@ -145,6 +146,7 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
     column("STATE", ({ state }) => state),
     column("AGE", ({ sinceMillis }) => age(nowMillis - sinceMillis), { align: "right", dispensable: 1 }),
     column("CONNS", ({ connections }) => optional(count, connections), { align: "right", dispensable: 2 }),
+    column("OPEN", ({ open }) => (open === undefined ? "" : count(open)), { align: "right" }),
     column("IN", ({ bytesIn }) => optional(bytes, bytesIn), { align: "right", dispensable: 4 }),
     column("OUT", ({ bytesOut }) => optional(bytes, bytesOut), { align: "right", dispensable: 4 }),
     column("REFUSED", refusedText, { dispensable: 2 }),
@@ -161,7 +163,7 @@ const columnsOf = (rows: ReadonlyArray<Row>, nowMillis: number): ReadonlyArray<C
   )
 }
 
-const mayBeEmpty = ["HOST", "CONTAINER", "SLOTS", "IN", "OUT", "REFUSED", "LABELS"]
+const mayBeEmpty = ["HOST", "CONTAINER", "SLOTS", "OPEN", "IN", "OUT", "REFUSED", "LABELS"]
 
 /** In a list of the cluster. */
 const unknownOfOthers = ["MODE", "CONNS"]

@@ -199,10 +199,10 @@ function namesOf(pattern: RegExp, expected: string) {
 
 function parseGroup(text: string): Result.Result<number, string> {
   if (/^\d+$/.test(text)) return Result.succeed(Number(text))
-  const line = Fs.readFileSync("/etc/group", "utf8")
+  const id = Fs.readFileSync("/etc/group", "utf8")
     .split("\n")
-    .find((entry) => entry.startsWith(`${text}:`))
-  const id = line?.split(":")[2]
+    .map((entry) => entry.split(":"))
+    .find(([name]) => name === text)?.[2]
   return id === undefined
     ? Result.fail("expected the name or number of a group of this host")
     : Result.succeed(Number(id))

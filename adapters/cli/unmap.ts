@@ -8,7 +8,9 @@ import { listedFrontend } from "../../src/protocol/ListedText.ts"
 import { frontendText, type Release, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
+  containerPortOf,
   hostsOf,
+  namesPorts,
   parseUnpublish,
   type Unpublish,
   unpublishForm,
@@ -161,10 +163,8 @@ const matches = (named: Unpublish, mapping: ListedMapping): boolean =>
     ? hostsOf(named.host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
     : named.interfaceName === followedInterface(mapping.labels))
 
-const hasPort = ({ protocol, ports }: Unpublish, mapping: ListedMapping): boolean =>
-  mapping.protocol === protocolNumber[protocol] &&
-  mapping.frontendPort >= ports.first &&
-  mapping.frontendPort <= ports.last
+const hasPort = (named: Unpublish, { protocol, frontendPort, backendPort }: ListedMapping): boolean =>
+  protocol === protocolNumber[named.protocol] && namesPorts(named, frontendPort, backendPort)
 
 /** A port without an address means all addresses; if it is mapped on another one, the hint names that address. */
 const missingText = (named: Unpublish, listed: ReadonlyArray<ListedMapping>): string => {
@@ -186,15 +186,18 @@ const chosenUnseen = (publish: ReadonlyArray<Unpublish>): Chosen => {
   return { releases: [{ bindings, labels: new Map() }], bindings, waiting: [], missing }
 }
 
-const namedOnly = ({ protocol, host, ports }: Unpublish): ReadonlyArray<ReleasedBinding> =>
-  Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap((port) =>
-    hostsOf(host).map((address) => ({
-      protocol,
-      host: address,
-      port,
-      backend: { address: undefined, port: 0 }
-    }))
+const namedOnly = (named: Unpublish): ReadonlyArray<ReleasedBinding> => {
+  const { protocol, host, ports } = named
+  return Array.from({ length: ports.last - ports.first + 1 }, (_, index) => ports.first + index).flatMap(
+    (port) =>
+      hostsOf(host).map((address) => ({
+        protocol,
+        host: address,
+        port,
+        backend: { address: undefined, port: containerPortOf(named, port) ?? 0 }
+      }))
   )
+}
 
 const release = Effect.fnUntraced(function* (client: PluginClient, releases: ReadonlyArray<Release>) {
   const total = releases.reduce((sum, { bindings }) => sum + bindings.length, 0)
@@ -216,7 +219,9 @@ const linesOf = (
   to: Option.Option<Target>
 ): ReadonlyArray<string> => {
   const frontends = [...Map.groupBy(bindings, (one) => frontendText(one)).values()]
-  const unmapped = Option.isSome(to) ? bindings.map(backendLine) : frontends.flatMap(frontendLine)
+  const unmapped = Option.isSome(to)
+    ? bindings.map((one) => ({ ...backendLine(one), container: targetText(to.value) }))
+    : frontends.flatMap(frontendLine)
   const where = Option.match(to, { onNone: () => "", onSome: (target) => ` to ${targetText(target)}` })
   const lines = [
     ...portLines(unmapped).map((line) => `unmapped ${line}`),

@@ -5,6 +5,7 @@
  */
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
+import { containerName, hasAddress } from "../../src/protocol/ListedText.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { trafficFamilies } from "./TrafficTotals.ts"
 
@@ -41,9 +42,17 @@ const head = (family: keyof typeof trafficFamilies): ReadonlyArray<string> => [
 const sample = (name: string, labels: string, value: number | undefined): ReadonlyArray<string> =>
   value === undefined ? [] : [`${name}{${labels}} ${value}`]
 
-/** Addresses and ports need no escaping. */
-const labelsOf = ({ protocol, frontendIp, frontendPort, backendIp, backendPort }: ListedMapping): string =>
-  `protocol="${protocolOfNumber(protocol) ?? protocol}",frontend="${endpoint(frontendIp, frontendPort)}",backend="${endpoint(backendIp, backendPort)}"`
+/** A backend without an address, as one that is asleep, is named by its container. */
+const labelsOf = (mapping: ListedMapping): string => {
+  const { protocol, frontendIp, frontendPort, backendIp, backendPort, container } = mapping
+  const backend =
+    container === undefined || hasAddress(mapping) ? backendIp : escaped(containerName(container))
+  return `protocol="${protocolOfNumber(protocol) ?? protocol}",frontend="${endpoint(frontendIp, frontendPort)}",backend="${endpoint(backend, backendPort)}"`
+}
+
+/** Addresses and ports need no escaping, a container's name does if a label of a caller says it. */
+const escaped = (text: string): string =>
+  text.replace(/[\\"\n]/g, (each) => (each === "\n" ? "\\n" : `\\${each}`))
 
 const endpoint = (address: string, port: number): string =>
   address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`

@@ -12,6 +12,7 @@
 import { Result } from "effect"
 import { addressUnsafe, isLoopback, isUnspecified, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
+import { hasAddress } from "../../src/protocol/ListedText.ts"
 import { protocolOfNumber } from "../../src/protocol/Protocol.ts"
 import { type Drop, findDrops } from "./Drops.ts"
 import { type Check, ok, warn } from "./HostChecks.ts"
@@ -58,7 +59,12 @@ const dropText = (
   return `table ${table}, ${where}, at ${hook}, ${drops}: ${rule}${unless}`
 }
 
-const publishedOf = (mapping: ListedMapping, interfaces: Interfaces): ReadonlyArray<Published> => {
+/** Nothing of a mapping that leads nowhere: it is not served, or its container is asleep and has no address. */
+export const publishedOf = (
+  mapping: ListedMapping,
+  interfaces: Omit<Interfaces, "bridges">
+): ReadonlyArray<Published> => {
+  if (!hasAddress(mapping)) return []
   const protocol = protocolOfNumber(mapping.protocol)
   const host = parseAddress(mapping.frontendIp)
   const address = parseAddress(mapping.backendIp)
@@ -107,7 +113,7 @@ const neighbours = (all: ReadonlyArray<Published>, { bridges }: Interfaces): Rea
 const located = (
   asked: Pick<Published, "protocol" | "host" | "port" | "backend" | "traffic">,
   towards: string | undefined,
-  interfaces: Interfaces,
+  interfaces: Omit<Interfaces, "bridges">,
   imagination: boolean
 ): Published => {
   const inside = towards ?? "docker0"

@@ -24,9 +24,11 @@ import {
   publishText,
   tooManyPorts
 } from "../../src/protocol/PublishSyntax.ts"
-import { type Container, type Network, nameAndId } from "./Engine.ts"
+import { restingPlace } from "../../src/protocol/RestingPlace.ts"
+import { shareLabel } from "../../src/protocol/ServiceName.ts"
+import { type Container, isUnready, type Network, nameAndId } from "./Engine.ts"
 import { projectLabel } from "./ImageLabels.ts"
-import { asleepIn, attachmentOf, restingPlace } from "./Placement.ts"
+import { asleepIn, attachmentOf } from "./Placement.ts"
 import { addressesIn, groupKey, type Subscription, subscribedContainer } from "./Subscription.ts"
 
 /** The owner of groups requested by labels. */
@@ -60,7 +62,6 @@ export interface Desired {
   readonly problems: ReadonlyArray<Problem>
 }
 
-export const shareLabel = "portmapper.share"
 export const healthLabel = "portmapper.health"
 const waitLabel = "portmapper.wait-healthy"
 
@@ -128,10 +129,10 @@ const placeOf = (
       }))
 
 /** Whether its backends get new connections. A container that shares no port, and has no label about it, always does. */
-const isReady = ({ unready }: Container, labels: Labels): boolean => {
+const isReady = (container: Container, labels: Labels): boolean => {
   const health = labels.get(healthLabel)
   const follows = labels.has(shareLabel) || labels.has(waitLabel) || health === "follow"
-  return unready === undefined || !follows || (health === "ignore" && unready !== "stopping")
+  return !follows || !isUnready(container, health)
 }
 
 /** Why a group can't be mapped at the moment. */
@@ -215,6 +216,10 @@ interface Wanted {
   readonly idle?: Idle | undefined
 }
 
+/** The label that names what is followed. */
+export const followLabel = ({ id, name }: Pick<Wanted, "id" | "name">): readonly [string, string] =>
+  addressesIn(id) === undefined ? [containerLabel, nameAndId({ name, id })] : [toLabel, id]
+
 const desiredAt = (
   to: Placed,
   publish: Publish,
@@ -224,9 +229,7 @@ const desiredAt = (
 ): Desired => {
   const text = publishText(publish)
   const own = new Map([
-    addressesIn(id) === undefined
-      ? ([containerLabel, nameAndId({ name, id })] as const)
-      : ([toLabel, id] as const),
+    followLabel({ id, name }),
     // No label of the container sets these.
     ...[...labels].filter(([label]) => !setForFollowed.includes(label)),
     ...(idle === undefined ? [] : [[idleLabel, idle] as const]),

@@ -59,11 +59,15 @@ export interface Container {
   /** Its own labels merged with those of its image; the API does not distinguish them. */
   readonly labels: Labels
   readonly attachments: ReadonlyArray<Attachment>
-  /** Why it should get no new connections: what its health check says, or that it is about to stop. */
-  readonly unready?: "starting" | "unhealthy" | "stopping" | undefined
+  /** Why it should get no new connections: what its health check says, that it is paused, or is about to stop. */
+  readonly unready?: "starting" | "unhealthy" | "paused" | "stopping" | undefined
   /** It has a health check, which passed last. */
   readonly healthy?: boolean | undefined
 }
+
+/** Whether that is so, as far as its label `portmapper.health` lets its health check count. */
+export const isUnready = ({ unready }: Pick<Container, "unready">, health: string | undefined): boolean =>
+  unready !== undefined && (health !== "ignore" || unready === "paused" || unready === "stopping")
 
 /** An id as users and labels write it. */
 export const shortId = (id: string): string => id.slice(0, 12)

@@ -95,7 +95,7 @@ export const decodeContainers = decoder(
           attachments: Object.entries(container.NetworkSettings?.Networks ?? {}).flatMap(
             attachmentIn(networks)
           ),
-          unready: unreadyOf(container.Status ?? ""),
+          unready: container.State === "paused" ? "paused" : unreadyOf(container.Status ?? ""),
           healthy: (container.Status ?? "").includes("(healthy)")
         }))
 )
@@ -144,7 +144,10 @@ export const decodeEvent = decoder(Event, ({ Type, Action, Actor }): ReadonlyArr
 /** The filter for `events`; without it, those of `exec` and the like would be many more. */
 export const eventFilters = {
   type: ["container", "network"],
-  event: ["create", "start", "die", "rename", "destroy", "connect", "disconnect", "kill", "health_status"]
+  event: [
+    ...["create", "start", "die", "rename", "destroy", "connect", "disconnect"],
+    ...["kill", "health_status", "pause", "unpause"]
+  ]
 }
 
 /** The list has a container's health in its text alone: `Up 3 seconds (health: starting)`, `Up 1 hour (unhealthy)`. */

@@ -4,7 +4,6 @@
  * Source: moby libnetwork/sandbox.go (`Endpoint.Less`, `getGatewayEndpoint`): which network has the default route.
  */
 import { Result } from "effect"
-import { type Address, addressUnsafe } from "../../src/protocol/Address.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import { type Attachment, type Container, type Network, shortId } from "./Engine.ts"
 
@@ -87,10 +86,6 @@ export const asleepIn = (
     [...attachments].sort(byDefaultRoute)[0]
   return Result.succeed(found?.network ?? { hostBinding: undefined })
 }
-
-/** Where a container without an address would be: in 100::/64, to which no packet is sent (RFC 6666). */
-export const restingPlace = (id: string): Address =>
-  addressUnsafe(`100::${id.slice(0, 16).replace(/(.{4})(?=.)/g, "$1:")}`)
 
 /** A container answers redirected packets by its default route only, and an internal network answers none. */
 const reachedBy = (attachment: Attachment, relayed: boolean): Result.Result<Attachment, string> => {

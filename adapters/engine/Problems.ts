@@ -3,7 +3,8 @@ import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { meansBackend, type ReleasedBinding } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
-import { type DesiredGroup, type Problem, shareLabel } from "./Desired.ts"
+import { serviceName, shareLabel } from "../../src/protocol/ServiceName.ts"
+import type { DesiredGroup, Problem } from "./Desired.ts"
 import type { Granted } from "./Difference.ts"
 import { keyOf } from "./Observed.ts"
 import type { Sleepers } from "./Sleepers.ts"
@@ -76,6 +77,7 @@ export const withReasons = (
 export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted: Granted): ListedMapping => {
   const { name, owner, publish, detail, desired } = problem
   const entry = desired?.group.entries[0]
+  const service = desired?.group.labels.get(shareLabel)
   const isOfContainer = desired?.group.labels.has(toLabel) !== true
   return {
     protocol: protocolNumber[entry?.protocol ?? "tcp"],
@@ -89,7 +91,7 @@ export const listedProblem = ({ problem, sinceMillis }: StandingProblem, granted
     sinceMillis,
     container: isOfContainer ? name : undefined,
     reason: detail,
-    service: desired?.group.labels.get(shareLabel),
+    service: service && serviceName(service),
     labels: new Map([
       [isOfContainer ? containerLabel : toLabel, name],
       ...(publish === undefined ? [] : [[publishLabel, publish] as const]),

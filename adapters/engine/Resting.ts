@@ -4,9 +4,9 @@ import { type Idle, idleLabel, type Policy, parsePolicy } from "../../src/mapper
 import { defaultWakeTimeout } from "../../src/mapper/plan/Waiting.ts"
 import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Endpoint, Labels } from "../../src/protocol/PortBinding.ts"
+import { restingPlace } from "../../src/protocol/RestingPlace.ts"
 import { type Desired, type DesiredGroup, healthLabel, together } from "./Desired.ts"
-import type { Container } from "./Engine.ts"
-import { restingPlace } from "./Placement.ts"
+import { type Container, isUnready } from "./Engine.ts"
 import type { Rest } from "./Sleeper.ts"
 import type { WatchState } from "./WatchState.ts"
 
@@ -85,7 +85,10 @@ const sleepingAmong = (
     if (first === undefined || container === undefined) continue
     const groups = asking.flatMap(({ desired }) => desired.groups)
     const serving = new Set(groups.flatMap(({ key }) => (observed.get(key)?.idle === false ? [key] : [])))
-    if (sleepers.see({ container, rest: first.rest, serving }, nowMillis) === undefined) continue
+    const health = first.candidate.labels.get(healthLabel)
+    const unready = isUnready(container, health) ? container.unready : undefined
+    const seen = { container: { ...container, unready }, rest: first.rest, serving }
+    if (sleepers.see(seen, nowMillis) === undefined) continue
     sleepers.setPorts(
       container.id,
       new Map(groups.map(({ key, group }) => [key, group.entries[0]?.backend.port ?? 0]))
@@ -138,9 +141,8 @@ const takesConnections = (
   labels: Labels,
   { group }: DesiredGroup
 ): boolean | undefined => {
-  const { unready, healthy } = container
-  if (unready === "stopping" || (unready !== undefined && labels.get(healthLabel) !== "ignore")) return false
-  return healthy === true || group.entries[0]?.protocol !== "tcp" ? true : undefined
+  if (isUnready(container, labels.get(healthLabel))) return false
+  return container.healthy === true || group.entries[0]?.protocol !== "tcp" ? true : undefined
 }
 
 const withoutTraffic = (idle: Idle, { group, ...desired }: DesiredGroup): DesiredGroup => ({

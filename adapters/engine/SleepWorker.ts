@@ -133,28 +133,31 @@ export class SleepWorker {
   #begin({ id, name }: SleepingContainer, nowMillis: number): Effect.Effect<unknown> {
     const { engine, offer, state } = this.#options
     state.sleepers.starting(id, nowMillis)
-    const start = Effect.map(Effect.result(engine.start(id)), (result) =>
+    const start = Effect.gen(function* () {
+      yield* Effect.logInfo(`${name}: starting, since a client waits`)
+      const result = yield* Effect.result(engine.start(id))
+      if (Result.isSuccess(result)) yield* Effect.logInfo(`${name}: started`)
       offer({ _tag: "Started", id, why: failureOf(result) })
-    )
-    return Effect.andThen(
-      Effect.logInfo(`${name}: started, since a client waits`),
-      this.#once(`start ${id}`, start)
-    )
+    })
+    return this.#once(`start ${id}`, start)
   }
 
   #stop({ id, name, rest }: SleepingContainer): Effect.Effect<void> {
     const { offer, state } = this.#options
     const time = Duration.format(Duration.millis(rest.sleepMillis ?? 0))
     return Effect.gen({ self: this }, function* () {
-      yield* Effect.logInfo(`${name}: stopped, since nobody has used it for ${time}`)
-      const result = yield* Effect.result(this.#stopRecorded(id))
+      yield* Effect.logInfo(`${name}: stopping, since nobody has used it for ${time}`)
+      const result = yield* Effect.result(this.#stopRecorded({ id, name }))
       if (Result.isFailure(result)) state.sleepers.forget(id)
       offer({ _tag: "Stopped", id, why: failureOf(result) })
     })
   }
 
   /** Recorded first: after a kill in between the container is one that we were about to stop. */
-  #stopRecorded(id: string): Effect.Effect<void, EngineError | RecordError> {
+  #stopRecorded({
+    id,
+    name
+  }: Pick<SleepingContainer, "id" | "name">): Effect.Effect<void, EngineError | RecordError> {
     const { engine, record, state } = this.#options
     return Effect.gen(function* () {
       const run = yield* engine.runOf(id)
@@ -162,6 +165,7 @@ export class SleepWorker {
       state.sleepers.sleepsAfter(id, run)
       yield* record.save(state.recorded())
       yield* engine.stop(id)
+      yield* Effect.logInfo(`${name}: stopped`)
     })
   }
 

@@ -42,6 +42,8 @@ export interface Sleeper {
   /** When it was last known to be in use, and the last look at its connections. */
   readonly usedMillis: number
   readonly look: { readonly atMillis: number; readonly begun: number } | undefined
+  /** Why it gets no new connections although it runs. */
+  readonly unready: Container["unready"]
 }
 
 /** No container is stopped so soon after its start. */
@@ -56,7 +58,7 @@ const backOffMillis = { first: 1_000, most: 60_000 }
  * ports have traffic.
  */
 export interface Sight {
-  readonly container: Pick<Container, "running" | "ended" | "neverRan">
+  readonly container: Pick<Container, "running" | "ended" | "neverRan" | "unready">
   readonly rest: Rest
   readonly isOurs: boolean
   readonly serves: boolean
@@ -64,6 +66,13 @@ export interface Sight {
 
 /** `undefined` for a container that no client wakes: a person stopped it, or it ended by itself. */
 export const seen = (before: Sleeper | undefined, sight: Sight, nowMillis: number): Sleeper | undefined => {
+  const { unready } = sight.container
+  const now = after(before, sight, nowMillis)
+  const goesOn = before?.unready === "paused" && unready !== "paused"
+  return now && { ...now, unready, ...(goesOn ? { usedMillis: nowMillis, look: undefined } : {}) }
+}
+
+const after = (before: Sleeper | undefined, sight: Sight, nowMillis: number): Sleeper | undefined => {
   const { container, rest, isOurs, serves } = sight
   const known = before && { ...before, rest }
   if (container.running) {
@@ -153,8 +162,9 @@ export const stopped = (sleeper: Sleeper, nowMillis: number): Sleeper =>
 
 /** When to look at its connections next; `undefined`: not before something else happens. */
 export const lookMillis = (sleeper: Sleeper): number | undefined => {
-  const { rest, look, runsSinceMillis } = sleeper
-  if (rest.sleepMillis === undefined || !isUp(sleeper)) return undefined
+  const { rest, look, runsSinceMillis, unready } = sleeper
+  // A person paused it, and is to find it so.
+  if (rest.sleepMillis === undefined || !isUp(sleeper) || unready === "paused") return undefined
   if (look === undefined) return sleeper.sinceMillis
   // A look before this could not count.
   const firstMillis = runsSinceMillis + leastRunMillis - rest.sleepMillis
@@ -177,8 +187,10 @@ export const toStart = <S extends Sleeper>(
 ): ReadonlyArray<S> => {
   const { rest } = fellows[0] ?? {}
   if (rest === undefined || !fellows.some((each) => isWanted(each, nowMillis))) return []
-  const up = fellows.filter(({ phase, why }) =>
-    phase === "waking" ? why === undefined : phase === "starting" || phase === "awake"
+  const up = fellows.filter(({ phase, why, unready }) =>
+    phase === "waking"
+      ? why === undefined
+      : phase === "starting" || (phase === "awake" && unready === undefined)
   )
   return fellows
     .filter(({ phase, retryMillis }) => phase === "asleep" && retryMillis <= nowMillis)
@@ -219,7 +231,8 @@ const begin = (rest: Rest, phase: Phase, nowMillis: number): Sleeper => ({
   wantedMillis: undefined,
   byHand: false,
   usedMillis: nowMillis,
-  look: undefined
+  look: undefined,
+  unready: undefined
 })
 
 const entering = (sleeper: Sleeper, phase: Phase, nowMillis: number): Sleeper => ({

@@ -3,7 +3,7 @@
  * it.
  */
 import { Effect, Exit, Result, Schema } from "effect"
-import { parsePolicy } from "../../src/mapper/model/Labels.ts"
+import { policyOf } from "../../src/mapper/plan/LabelIssues.ts"
 import type { InterfaceAddresses, Interfaces } from "../../src/ports/InterfaceAddresses.ts"
 import {
   CurrentOwner,
@@ -11,11 +11,12 @@ import {
   type InterfaceRequest,
   isSession
 } from "../../src/protocol/Driver.ts"
+import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { PortBinding } from "../../src/protocol/PortBinding.ts"
 import { interfaceOf, publishText } from "../../src/protocol/PublishSyntax.ts"
 import type { RequestError } from "../../src/protocol/RequestError.ts"
 import { mapDesired } from "./Apply.ts"
-import { desiredBySubscription, together } from "./Desired.ts"
+import { desiredBySubscription, followLabel, together } from "./Desired.ts"
 import { mapActions } from "./Difference.ts"
 import type { Container } from "./Engine.ts"
 import { findContainer } from "./Placement.ts"
@@ -73,16 +74,17 @@ const subscriptionsTo = (
   { publish, labels }: Pick<FollowRequest, "publish" | "labels">,
   owner: string
 ): Effect.Effect<ReadonlyArray<Subscription>, RequestError> =>
-  Effect.as(
-    Effect.fromResult(parsePolicy(labels)),
-    publish.map((each) => ({
+  Effect.forEach(publish, (each) => {
+    const text = publishText(each)
+    const own = new Map([...labels, followLabel(target), [publishLabel, text]])
+    return Effect.as(Effect.fromResult(policyOf(own)), {
       ...target,
-      publish: publishText(each),
+      publish: text,
       labels: Object.fromEntries(labels),
       owner,
       without: []
-    }))
-  )
+    })
+  })
 
 const subscribe = Effect.fnUntraced(function* (
   { state, interfaces, onUndone }: Subscribing,

@@ -5,15 +5,15 @@ export async function* linesOf(response: IncomingMessage, maxLength: number): As
   let begun: Array<string> = []
   let length = 0
   for await (const text of response.setEncoding("utf8") as AsyncIterable<string>) {
-    const [first = "", ...others] = text.split("\n")
-    begun.push(first)
-    length += first.length
-    if (length > maxLength) throw new Error(`a line is longer than ${maxLength} characters`)
-    const last = others.pop()
-    if (last === undefined) continue
-    yield begun.join("")
-    yield* others
-    begun = [last]
-    length = last.length
+    for (const [index, part] of text.split("\n").entries()) {
+      if (index > 0) {
+        yield begun.join("")
+        begun = []
+        length = 0
+      }
+      begun.push(part)
+      length += part.length
+      if (length > maxLength) throw new Error(`a line is longer than ${maxLength} characters`)
+    }
   }
 }

@@ -3,12 +3,17 @@
  * itself, whatever the reason, and of what is refused from the driver.
  */
 import { Context, Effect, Option } from "effect"
-import { isConflicted, type MappingEntry, Mappings, mappingText } from "../../src/mapper/model/Mapping.ts"
+import {
+  backendText,
+  isConflicted,
+  type MappingEntry,
+  Mappings,
+  mappingText
+} from "../../src/mapper/model/Mapping.ts"
 import type { Journal } from "../../src/page/Journal.ts"
 import { keyOf } from "../../src/page/PageRows.ts"
 import type { PageEvent } from "../../src/page/PageState.ts"
 import { CurrentOwner, type Driver, type DriverError, type GroupsError } from "../../src/protocol/Driver.ts"
-import { endpointText } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 
 export const recordMappings = (journal: Journal) => {
@@ -50,10 +55,10 @@ export const recordMappings = (journal: Journal) => {
 }
 
 const textOf = ({ mapping }: MappingEntry): string => {
-  const { backend, mode, protocol } = mapping
+  const { mode, protocol } = mapping
   return mode === "routed"
-    ? `${endpointText(backend)}/${protocol}, routed`
-    : `${mappingText(mapping)} to ${endpointText(backend)}`
+    ? `${backendText(mapping)}/${protocol}, routed`
+    : `${mappingText(mapping)} to ${backendText(mapping)}`
 }
 
 const keyOfEntry = ({ mapping }: MappingEntry): string => {

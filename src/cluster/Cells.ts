@@ -11,6 +11,7 @@ import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
 import type { PortRange } from "../protocol/PortRange.ts"
 import { rangeText } from "../protocol/PortRange.ts"
 import { Protocol } from "../protocol/Protocol.ts"
+import { serviceName } from "../protocol/ServiceName.ts"
 import type { CellState, Claim, HeldClaim } from "./ClusterState.ts"
 
 export const cellSize = 64
@@ -174,6 +175,3 @@ export const holderText = (held: HeldClaim): string => {
 
 /** Without the id behind it. */
 const containerName = (text: string): string => text.replace(/\/[0-9a-f]{12}$/, "")
-
-/** As the label has it; before it is the kind of callers that may join. */
-export const serviceName = (service: string): string => service.slice(service.indexOf(" ") + 1)

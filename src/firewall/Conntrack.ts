@@ -69,16 +69,19 @@ export class Conntrack extends Context.Service<
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
     /**
-     * How many flows lead to these backends together, whoever led them there and from wherever. A connection counts
-     * from its first packet until both ends have closed it, a flow of UDP until it times out.
+     * How many flows lead to each of these backends, whoever led them there and from wherever. A connection counts
+     * from its first packet until both ends have closed it, a flow of UDP until it times out. One pass over the kernel's
+     * table for each address and protocol.
      */
-    readonly open: (backends: ReadonlyArray<FlowBackend>) => Effect.Effect<number, ConntrackError>
+    readonly open: (
+      backends: ReadonlyArray<FlowBackend>
+    ) => Effect.Effect<ReadonlyArray<number>, ConntrackError>
   }
 >()("portmapper/firewall/Conntrack") {
   /** Where nothing is redirected there are no flows to forget. */
   static readonly layerNone = Layer.succeed(Conntrack, {
     flush: () => Effect.void,
-    open: () => Effect.succeed(0)
+    open: (backends) => Effect.succeed(backends.map(() => 0))
   })
 
   static readonly layerMemory = Layer.unwrap(
@@ -98,8 +101,7 @@ export class Conntrack extends Context.Service<
                 return Effect.void
               }
             ),
-          open: (backends) =>
-            Effect.sync(() => backends.reduce((sum, one) => sum + (open.get(backendText(one)) ?? 0), 0))
+          open: (backends) => Effect.sync(() => backends.map((one) => open.get(backendText(one)) ?? 0))
         })
         const control = MemoryConntrack.of({
           flushed: () => flushed.map(flowText),

@@ -5,8 +5,9 @@ import type { ListedMapping } from "../protocol/Driver.ts"
 import { containerLabel, errorLabel, followedInterface, publishLabel } from "../protocol/FollowLabels.ts"
 import { shortened } from "../protocol/GoJson.ts"
 import { refusalReasons } from "../protocol/Limits.ts"
-import { containerName, isResting } from "../protocol/ListedText.ts"
+import { containerName, hasAddress, isResting } from "../protocol/ListedText.ts"
 import { protocolOfNumber } from "../protocol/Protocol.ts"
+import { shareLabel } from "../protocol/ServiceName.ts"
 import { shellWord } from "../protocol/ShellWord.ts"
 import type { PageRow } from "./PageState.ts"
 
@@ -59,7 +60,7 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
     port: listed.frontendPort,
     service: service === undefined ? null : cut(service),
     backend: {
-      address: isResting(listed.state) ? "" : cut(listed.backendIp),
+      address: hasAddress(listed) ? cut(listed.backendIp) : "",
       port: listed.backendPort,
       container: cutOrNull(listed.container ?? labels.get(containerLabel)),
       slots: slots === undefined ? null : { has: slots.has, of: slots.of }
@@ -68,11 +69,15 @@ export const describe = (key: string, listed: ListedMapping, context: RowContext
     owner: cut(listed.owner),
     state: listed.state,
     since: listed.sinceMillis,
+    open: listed.open ?? null,
     refused: refusalReasons.flatMap((label) => {
       const count = listed.refused?.[label]
       return count === undefined ? [] : [{ label, count }]
     }),
-    labels: [...labels].map(([name, value]) => ({ name: cut(name), value: cut(value) })),
+    labels: [...labels].map(([name, value]) => ({
+      name: cut(name),
+      value: cut(name === shareLabel && service !== undefined ? service : value)
+    })),
     carriers:
       carriers === undefined
         ? null
@@ -152,9 +157,10 @@ const unmapCommand = (listed: ListedMapping, { reaching }: RowContext): string |
 }
 
 /** Where others have the same port: the other backends of a service, and what the port was refused for. */
-const backendOption = ({ service, state, backendIp, container = "" }: ListedMapping): string => {
+const backendOption = (listed: ListedMapping): string => {
+  const { service, state, backendIp, container = "" } = listed
   if (service === undefined && state !== "conflicted") return ""
-  const backend = backendIp === "" || isResting(state) ? containerName(container) : backendIp
+  const backend = hasAddress(listed) ? backendIp : containerName(container)
   return backend === "" ? "" : ` --to ${shellWord(backend)}`
 }
 

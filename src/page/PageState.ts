@@ -47,6 +47,8 @@ export const PageRow = Schema.Struct({
   state: Schema.String,
   since: Time,
   ...traffic,
+  /** Connections that are open to a drained backend; `null` for any other. */
+  open: Count,
   /** What its labels kept out, for each label that can: `[{ label: "rate", count: 12 }]`. */
   refused: Schema.Array(Schema.Struct({ label: Schema.String, count: Schema.Int })),
   /** Its labels, the policy among them. */

@@ -175,6 +175,7 @@ const isSame = (a: ListedMapping, b: ListedMapping): boolean =>
   a.service === b.service &&
   a.container === b.container &&
   a.reason === b.reason &&
+  a.open === b.open &&
   a.slots?.has === b.slots?.has &&
   a.slots?.of === b.slots?.of &&
   a.carriers?.socket === b.carriers?.socket &&

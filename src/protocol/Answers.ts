@@ -68,6 +68,7 @@ const wireMapping = (mapping: ListedMapping): typeof WireMapping.Encoded => ({
   Service: mapping.service ?? "",
   Refused: wireRefused(mapping.refused ?? {}),
   Slots: mapping.slots === undefined ? null : { Has: mapping.slots.has, Of: mapping.slots.of },
+  Open: mapping.open ?? null,
   Container: mapping.container ?? "",
   Reason: mapping.reason ?? "",
   Host: mapping.at?.host ?? "",

@@ -187,6 +187,7 @@ const mappingListed = (mapping: typeof WireMapping.Type): Result.Result<ListedMa
     bytesOut: mapping.BytesOut ?? undefined,
     service: mapping.Service === "" ? undefined : mapping.Service,
     refused: refusedListed(mapping.Refused),
+    open: mapping.Open ?? undefined,
     slots: mapping.Slots === null ? undefined : { has: mapping.Slots.Has, of: mapping.Slots.Of },
     container: mapping.Container === "" ? undefined : mapping.Container,
     reason: mapping.Reason === "" ? undefined : mapping.Reason,

@@ -56,6 +56,8 @@ export interface ListedMapping {
   readonly connections: number | undefined
   readonly bytesIn: number | undefined
   readonly bytesOut: number | undefined
+  /** Connections that are open to a drained backend, led there by this mapping or not; flows, in UDP. */
+  readonly open?: number | undefined
   /** In a list of the cluster: the host that has it, and where others reach that one, if it says so. */
   readonly at?: { readonly host: string; readonly address: string | undefined } | undefined
   /** The container it belongs to, as `NAME/ID` or `ID` with the first 12 digits of the id; `undefined` if unknown. */

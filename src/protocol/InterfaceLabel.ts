@@ -1,7 +1,13 @@
 /** The label `portmapper.interface`: publishes every `-p` of its container at the addresses of an interface. */
 import { Result } from "effect"
 import type { Labels } from "./PortBinding.ts"
-import { atInterface, isInterfaceName, type Publish, parsePublish } from "./PublishSyntax.ts"
+import {
+  atInterface,
+  interfaceNameRule,
+  isInterfaceName,
+  type Publish,
+  parsePublish
+} from "./PublishSyntax.ts"
 import { labelIssue, RequestError } from "./RequestError.ts"
 
 export const interfaceLabel = "portmapper.interface"
@@ -20,8 +26,7 @@ export const interfaceIn = (labels: Labels): Result.Result<Labelled, RequestErro
       interfaceName,
       others: new Map([...labels].filter(([name]) => name !== interfaceLabel))
     })
-  const rule =
-    "the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them"
+  const rule = `${interfaceNameRule}, and not one of localhost (whose interface is lo), all and default`
   return Result.fail(new RequestError({ issues: [labelIssue(interfaceLabel, interfaceName, rule)] }))
 }
 

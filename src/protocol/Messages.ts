@@ -113,7 +113,7 @@ export const WireSlots = goStruct({ Has: int, Of: int })
 /**
  * `Since` is RFC 3339 in UTC; a counter is `null` where the host does not count; `Service` is `""`, and `Slots` is
  * `null`, for a mapping that shares its port with no other; `Refused` is `null` where nothing limits the mapping;
- * `Container` is `""` where it is unknown, and `Reason` where there is none. `Host` and `HostAddress` are `""` but in a
+ * `Open` is `null` unless the mapping is drained; `Container` is `""` where it is unknown, and `Reason` where there is none. `Host` and `HostAddress` are `""` but in a
  * list of the cluster.
  */
 export const WireMapping = goStruct({
@@ -133,6 +133,7 @@ export const WireMapping = goStruct({
   Service: text,
   Refused: optional(WireRefused),
   Slots: optional(WireSlots),
+  Open: optionalInt,
   Container: text,
   Reason: text,
   Host: text,

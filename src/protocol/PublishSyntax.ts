@@ -1,6 +1,6 @@
 /**
  * Docker's `-p` syntax: `[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]` says what to publish, and its host side
- * alone, `[HOSTIP:]PORT[-END][/PROTO]`, what to unpublish. A failure is the broken rule, as a phrase to append to
+ * alone, or with the container port, what to unpublish. A failure is the broken rule, as a phrase to append to
  * the text.
  *
  * Source: docker/go-connections nat/nat.go (ParsePortSpec). Three things differ: port 0 means any free port as the
@@ -14,7 +14,7 @@ import { type PortRange, parsePortRange, rangeText } from "./PortRange.ts"
 import { Protocol } from "./Protocol.ts"
 
 export const publishForm = "[HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"
-export const unpublishForm = "[HOSTIP:]PORT[-END][/PROTO]"
+export const unpublishForm = "[HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO]"
 
 /**
  * `host` is `undefined` for every address of the host, of both families; `hostPorts` is `undefined` for any free
@@ -36,6 +36,8 @@ export interface Unpublish {
   readonly host: Address | undefined
   readonly interfaceName?: string
   readonly ports: PortRange
+  /** Only what leads to these; as many as `ports`, or one. */
+  readonly containerPorts?: PortRange
 }
 
 /** The destination of published traffic: an address of either family, or one of each. */
@@ -88,14 +90,26 @@ export const atInterface = (publish: Publish, name: string): Result.Result<Publi
     : Result.succeed({ ...publish, interfaceName: name })
 }
 
-export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =>
+/** The host side alone, or the whole of a `-p`, as it was asked for. */
+export const parseUnpublish = (text: string): Result.Result<Unpublish, string> => {
+  // A port in place of the address: the text is the whole.
+  const isWhole = /^[\d-]*:[\d-]*(\/|$)/.test(text)
+  const side = isWhole ? Result.fail("") : hostSideOf(text)
+  if (Result.isSuccess(side)) return side
+  return Result.flatMap(
+    Result.mapError(parsePublish(text), (why) => (isWhole ? why : side.failure)),
+    ({ hostPorts: ports, ...publish }) =>
+      ports === undefined ? Result.fail(hostPortMissing) : Result.succeed({ ...publish, ports })
+  )
+}
+
+const hostPortMissing = `the host port is missing; expected ${unpublishForm}`
+
+const hostSideOf = (text: string): Result.Result<Unpublish, string> =>
   Result.gen(function* () {
-    // A port in place of the address: the text is a `-p` of `map`.
-    if (/^[\d-]*:[\d-]*(\/|$)/.test(text))
-      return yield* Result.fail(`only the host's side is named here; expected ${unpublishForm}`)
     const { ports, ...side } = yield* splitText(text, unpublishForm, 1)
     const port = ports.at(-1) ?? ""
-    if (port === "") return yield* Result.fail(`the host port is missing; expected ${unpublishForm}`)
+    if (port === "") return yield* Result.fail(hostPortMissing)
     return { ...side, ports: yield* portsOf("host port", port) }
   })
 
@@ -107,9 +121,22 @@ export const publishText = (publish: Publish): string => {
   return `${before}${middle}${rangeText(containerPorts)}${protocolText(protocol)}`
 }
 
+/** Whether these name a host port that leads to this container port. */
+export const namesPorts = (named: Unpublish, hostPort: number, containerPort: number): boolean =>
+  hostPort >= named.ports.first &&
+  hostPort <= named.ports.last &&
+  (containerPortOf(named, hostPort) ?? containerPort) === containerPort
+
+/** The container port that is named with this host port. */
+export const containerPortOf = ({ ports, containerPorts }: Unpublish, hostPort: number): number | undefined =>
+  containerPorts && containerPorts.first + (count(containerPorts) === 1 ? 0 : hostPort - ports.first)
+
 /** The shortest text that `parseUnpublish` parses to this value. */
-export const unpublishText = (unpublish: Unpublish): string =>
-  `${sideText(unpublish)}${rangeText(unpublish.ports)}${protocolText(unpublish.protocol)}`
+export const unpublishText = (unpublish: Unpublish): string => {
+  const { ports, containerPorts, protocol } = unpublish
+  const container = containerPorts === undefined ? "" : `:${rangeText(containerPorts)}`
+  return `${sideText(unpublish)}${rangeText(ports)}${container}${protocolText(protocol)}`
+}
 
 const sideText = ({ host, interfaceName }: Pick<Publish, "host" | "interfaceName">): string => {
   const side = interfaceName ?? (host === undefined ? "" : hostText(host))
@@ -209,14 +236,31 @@ const splitText = (text: string, form: string, most: number): Result.Result<Part
 
 /**
  * The names that Linux accepts, without those that could be a mistyped port or address. `localhost` is a host's name
- * to everybody else.
+ * to everybody else, and the kernel's settings for every interface have the names `all` and `default`.
  */
 export const isInterfaceName = (text: string): boolean =>
-  /^(?=.{1,15}$)[\w.-]*[A-Za-z_][\w.-]*$/.test(text) && !/^0x/i.test(text) && text !== "localhost"
+  /^(?=.{1,15}$)[\w.-]*[A-Za-z_][\w.-]*$/.test(text) &&
+  !/^0x/i.test(text) &&
+  !isLocalhost(text) &&
+  text !== "all" &&
+  text !== "default"
 
-const addressProblem = (text: string, reason: string, form: string): string => {
-  const hint = text.includes(":") ? `; expected ${form}, an IPv6 address in brackets` : ""
-  return `host address "${text}": ${reason}${hint}`
+const isLocalhost = (text: string): boolean => /^(ip6-)?localhost$/i.test(text)
+
+export const interfaceNameRule =
+  "the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them"
+
+const addressProblem = (text: string, reason: string, form: string): string =>
+  `host address "${text}": ${addressHint(text, form) ?? reason}`
+
+/** What was meant, perhaps. */
+const addressHint = (text: string, form: string): string | undefined => {
+  if (isLocalhost(text)) return "an address is wanted, 127.0.0.1 or [::1]"
+  if (/^(\*|all|any|default)$/i.test(text)) return "for every address leave it out"
+  if (text.includes(":")) return `${notAnAddress} (IPv6 in brackets); expected ${form}`
+  if (text.includes("/"))
+    return `${notAnAddress}; which clients are let in says the label portmapper.allow=${text}`
+  return /[A-Za-z]/.test(text) ? `${notAnAddress}, nor ${interfaceNameRule}` : undefined
 }
 
 const portsOf = (what: string, text: string): Result.Result<PortRange, string> =>

@@ -40,7 +40,7 @@ import {
 } from "./PortBinding.ts"
 import type { PortRange } from "./PortRange.ts"
 import { protocolOfNumber } from "./Protocol.ts"
-import { type Publish, parseUnpublish, publishForm, tooManyPorts } from "./PublishSyntax.ts"
+import { type Publish, parseUnpublish, publishForm, tooManyPorts, unpublishForm } from "./PublishSyntax.ts"
 import { type Issue, mostIssues, RequestError } from "./RequestError.ts"
 
 /**
@@ -135,8 +135,8 @@ export const followOf = ({
   ...asked
 }: typeof FollowContainerRequest.Type): Result.Result<FollowRequest, RequestError> => {
   const issues: Array<Issue> = []
-  if (Container === "")
-    issues.push({ path: "Container", value: preview(""), rule: "a container's name or id" })
+  if (!isName(Container))
+    issues.push({ path: "Container", value: preview(Container), rule: `a container's name or id${bounded}` })
   const { publish, labels } = publishedBy(asked, issues)
   return unless(issues, { container: Container, publish, labels })
 }
@@ -183,7 +183,8 @@ const publishedBy = (
     return { publish: [], labels: noLabels }
   }
   const { interfaceName, others: labels } = labelled.success
-  const publish = parsedOf("Publish", texts, (text) => parseLabelled(text, interfaceName), issues)
+  const parse = (text: string) => parseLabelled(text, interfaceName)
+  const publish = parsedOf({ field: "Publish", form: publishForm }, texts, parse, issues)
   const tooMany = tooManyPorts(publish)
   if (tooMany !== undefined) issues.push({ path: "Publish", value: preview(texts), rule: tooMany })
   return { publish, labels }
@@ -195,16 +196,25 @@ export const drainOf = (
   drained: boolean
 ): Result.Result<DrainRequest, RequestError> => {
   const issues: Array<Issue> = []
-  if (backend === "")
-    issues.push({ path: "Backend", value: preview(""), rule: "a container's name or id, or an address" })
-  const ports = parsedOf("Ports", Ports, parseUnpublish, issues)
+  if (!isName(backend))
+    issues.push({
+      path: "Backend",
+      value: preview(backend),
+      rule: `a container's name or id, or an address${bounded}`
+    })
+  const ports = parsedOf({ field: "Ports", form: unpublishForm }, Ports, parseUnpublish, issues)
   const address = Result.getOrUndefined(parseAddress(backend))
   return unless(issues, { backend, addresses: address === undefined ? [] : [address], ports, drained })
 }
 
+/** A name or an address that errors and lists repeat. */
+const longestName = 255
+const isName = (text: string): boolean => text !== "" && text.length <= longestName
+const bounded = `, of at most ${longestName} characters`
+
 /** Those of a field's texts that can be parsed; adds an issue for each of the others. */
 const parsedOf = <A>(
-  field: string,
+  { field, form }: { readonly field: string; readonly form: string },
   texts: ReadonlyArray<string> | null,
   parse: (text: string) => Result.Result<A, string>,
   issues: Array<Issue>
@@ -212,7 +222,9 @@ const parsedOf = <A>(
   (texts ?? []).flatMap((text, index) => {
     const parsed = parse(text)
     if (Result.isSuccess(parsed)) return [parsed.success]
-    issues.push({ path: `${field}[${index}]`, value: preview(text), rule: parsed.failure })
+    const why = parsed.failure.replace(`; expected ${form}`, "")
+    const rule = why === `expected ${form}` ? form : `${form} (${why})`
+    issues.push({ path: `${field}[${index}]`, value: preview(text), rule })
     return []
   })
 

@@ -201,7 +201,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.constantFrom(...mappingStates),
     fc.date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true }),
     fc.oneof(labels, fc.constant(null)),
-    fc.tuple(counter, counter, counter),
+    fc.tuple(counter, counter, counter, counter),
     fc.constantFrom("", "web", "shop/web", "/web"),
     fc.oneof(
       fc.record({ Allow: counter, Connections: counter, Rate: fc.nat(), RatePerSource: counter }),
@@ -213,7 +213,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
     fc.constantFrom({ Host: "", HostAddress: "" }, { Host: "b", HostAddress: "2001:db8::2" })
   )
   .map(([[req], at, Mode, Owner, State, since, Labels, counts, ...more]) => {
-    const [Connections, BytesIn, BytesOut] = counts
+    const [Connections, BytesIn, BytesOut, Open] = counts
     const { Proto, FrontendIP, BackendIP, BackendPort } = req as WireReq
     const [Service, Refused, Slots, Container, Reason, place] = more
     const of = { Proto, FrontendIP, FrontendPort: at, BackendIP, BackendPort, Mode, Owner, State }
@@ -226,6 +226,7 @@ const listedMapping: fc.Arbitrary<typeof WireMapping.Encoded> = fc
       Service,
       Refused,
       Slots,
+      Open,
       Container,
       Reason,
       ...place
@@ -277,7 +278,9 @@ const wrongLabels = fc.constantFrom<Record<string, unknown>>(
   { "portmapper.rate-per-source": "1/s", "portmapper.mode": "nat" },
   { "portmapper.proxy-protocol": "v2", "portmapper.mode": "nat" },
   { "portmapper.wake": "yes" },
-  { "portmapper.wake": "on", "portmapper.mode": "routed" },
+  { "portmapper.wake": "on" },
+  { "portmapper.wake": "on", "portmapper.mode": "routed", "portmapper.publish": "80" },
+  { "portmapper.wake-timeout": "30s" },
   { "portmapper.sleep": "10m" },
   { "portmapper.scope": "planet" },
   { "portmapper.proxy-protocol": "v1", "portmapper.mode": "routed" },

@@ -1,12 +1,12 @@
-/** Where `doctor` looks for a Docker Engine, and what it reports about it. */
-import * as Net from "node:net"
-import * as Path from "node:path"
+/** Where `doctor` looks for a Docker Engine, and what it reports of that and of the services. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { addressUnsafe } from "../../src/protocol/Address.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { portmapper } from "../support/command.ts"
 import { fakeEngine, ping } from "../support/engine.ts"
-import { temporaryFolder } from "../support/folders.ts"
+import { served, withMemory } from "./asking.ts"
 
 interface Check {
   readonly name: string
@@ -55,45 +55,6 @@ describe("the Engine that doctor looks at", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is reported missing where an option or a variable names its address", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "none.sock")
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${path}` }), [
-        "warn",
-        `the Engine at ${path}: no such socket (is Docker installed, and running?)`,
-        "start it, or correct --engine or DOCKER_HOST; watch and --watch wait for it"
-      ])
-    }).pipe(Effect.scoped)
-  )
-
-  it.live("may be broken in any way, and doctor continues", () =>
-    Effect.gen(function* () {
-      const silent = Path.join(yield* temporaryFolder, "silent.sock")
-      yield* Effect.acquireRelease(
-        Effect.callback<Net.Server>((resume) => {
-          const server = Net.createServer().listen(silent, () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => void server.close())
-      )
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: `unix://${silent}` }), [
-        "warn",
-        `the Engine at ${silent}: no answer to GET /_ping within 2 s`,
-        "look at the Engine's log"
-      ])
-      assert.deepStrictEqual(yield* engineCheck([], { DOCKER_HOST: "ssh://me@h" }), [
-        "warn",
-        'DOCKER_HOST "ssh://me@h": ssh:// is not supported; forward the socket by ssh -L and give its unix:// URL',
-        "set --engine, or correct DOCKER_HOST"
-      ])
-      const [status, found, remedy] = yield* engineCheck([], {
-        DOCKER_HOST: "tcp://127.0.0.1:9",
-        DOCKER_CERT_PATH: "/nonexistent"
-      })
-      assert.deepStrictEqual([status, remedy], ["warn", "correct DOCKER_CERT_PATH"])
-      assert.match(found ?? "", /^the Engine at https:\/\/127\.0\.0\.1:9: a file for TLS can't be read: /)
-    }).pipe(Effect.scoped)
-  )
-
   it.live("is a usage error where --engine is no valid address", () =>
     Effect.map(portmapper(["doctor", "--engine", "localhost"]), ({ status, stdout, stderr }) =>
       assert.deepStrictEqual(
@@ -104,6 +65,38 @@ describe("the Engine that doctor looks at", () => {
           'portmapper: doctor: --engine "localhost": expected unix:///PATH, http://HOST:PORT, https://HOST:PORT or tcp://HOST:PORT; see: portmapper doctor --help\n'
         ]
       )
+    )
+  )
+})
+
+describe("the services that doctor looks at", () => {
+  it.live("names a service of which every backend is drained", () =>
+    withMemory(
+      Effect.gen(function* () {
+        const { ask } = yield* served
+        const services = Effect.map(ask("doctor --json"), ({ stdout }) =>
+          (JSON.parse(stdout).checks as ReadonlyArray<Record<string, string>>).flatMap(
+            ({ name, found, remedy }) => (name === "services" ? [[found, remedy]] : [])
+          )
+        )
+        for (const number of [2, 3])
+          yield* ask(`map -p 0.0.0.0:8080:80 --to 172.17.0.${number} --label portmapper.share=web`)
+        const drain = (backend: string) =>
+          Driver.use(
+            (driver) =>
+              driver.drain?.({ backend, addresses: [addressUnsafe(backend)], ports: [], drained: true }) ??
+              Effect.die("not offered")
+          ).pipe(Effect.provideService(CurrentOwner, "cli"))
+        yield* drain("172.17.0.2")
+        assert.deepStrictEqual(yield* services, [["each has a backend that takes connections", undefined]])
+        yield* drain("172.17.0.3")
+        assert.deepStrictEqual(yield* services, [
+          [
+            "no backend of service web at 0.0.0.0:8080/tcp takes connections: 172.17.0.2:80: drained (and 1 more)",
+            "portmapper undrain 172.17.0.2"
+          ]
+        ])
+      })
     )
   )
 })

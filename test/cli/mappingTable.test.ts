@@ -293,6 +293,23 @@ FRONTEND         BACKEND               CONTAINER     SLOTS  MODE  OWNER   STATE 
     assert.match(states("drained", "waiting"), /web: 2 backends +nat +engine +waiting /)
   })
 
+  it("counts what is open to drained backends, and shows no address of one that is asleep", () => {
+    const web = { service: "web", state: "drained" } as const
+    const rows = [
+      mapping("tcp 0.0.0.0 80 172.17.0.2 80", { ...web, open: 12 }),
+      mapping("tcp 0.0.0.0 80 100::1 80", { ...web, open: 0, container: "web-2/0123456789ab" })
+    ]
+    assert.strictEqual(
+      text(rows, 100),
+      `
+FRONTEND        BACKEND          CONTAINER  MODE  OWNER   STATE    AGE  CONNS  OPEN
+0.0.0.0:80/tcp  web: 2 backends             nat   engine  drained   1m      0
+                  172.17.0.2:80             nat   engine  drained   1m      0    12
+                  -              web-2      nat   engine  drained   1m      0     0
+`
+    )
+  })
+
   it("shows what was refused, by reason, where anything was", () => {
     const web = { service: "web", labels: new Map([["a", "b"]]) }
     const rows = [

@@ -22,15 +22,22 @@ describe("many ports", () => {
         line("0.0.0.0", 82, "10.0.0.1:8090"),
         line("0.0.0.0", 83, undefined, " discarded: no"),
         line("0.0.0.0", 84, undefined, " discarded: no"),
-        line("0.0.0.0", 85, "10.0.0.2:1")
+        line("0.0.0.0", 85, "10.0.0.2:1"),
+        line("0.0.0.0", 0, "10.0.0.2:1")
       ]),
       [
         "0.0.0.0:80-81/tcp -> 10.0.0.1:8080-8081",
         "[::]:80-81/tcp -> 10.0.0.1:8080-8081",
         "0.0.0.0:82/tcp -> 10.0.0.1:8090",
         "0.0.0.0:83-84/tcp discarded: no",
-        "0.0.0.0:85/tcp -> 10.0.0.2:1"
+        "0.0.0.0:85/tcp -> 10.0.0.2:1",
+        "-/tcp -> 10.0.0.2:1"
       ]
     )
+  })
+
+  it("name the container where that has no address, since it is asleep", () => {
+    const asleep = [80, 81].map((port) => ({ ...line("::", port, `[100::1]:${port}`), container: "web" }))
+    assert.deepStrictEqual(portLines(asleep), ["[::]:80-81/tcp -> web (asleep)"])
   })
 })

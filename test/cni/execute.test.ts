@@ -2,9 +2,7 @@
  * The plugin as a process, beside an in-memory mapper served on a socket: stdout and exit status, to the byte,
  * whether Node executes the command or the running plugin does.
  */
-import * as Fs from "node:fs"
-import * as Path from "node:path"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { supportedVersions } from "../../adapters/cni/NetworkConfig.ts"
 import { executeHandler, executePath } from "../../adapters/cni/Served.ts"
@@ -17,12 +15,10 @@ import {
   type Cni,
   cniByFront,
   cniByNode,
-  cniProgram,
   type Ports,
   pathOf,
   portMappings
 } from "../support/cni.ts"
-import { run } from "../support/command.ts"
 import { socketFor } from "../support/socket.ts"
 
 const web: Ports = { hostPort: 8080, containerPort: 80, protocol: "tcp" }
@@ -124,17 +120,6 @@ describe("ADD", () => {
       { concurrency: 2, discard: true }
     ))
 
-  test("prints the configuration's version, whatever the version of the result", ({ cni, config }) =>
-    Effect.gen(function* () {
-      const { cniVersion, ...rest } = result
-      assert.deepStrictEqual(
-        yield* cni("ADD", config({ prevResult: rest })),
-        answered({ cniVersion, ...rest })
-      )
-      const odd = { ...rest, cniVersion: "0.4.0", mtu: 1500 }
-      assert.deepStrictEqual(yield* cni("ADD", config({ prevResult: odd })), answered({ ...odd, cniVersion }))
-    }))
-
   test("publishes all or nothing, and leaves other owners' ports alone", ({ cni, config, ports }) =>
     Effect.gen(function* () {
       const other = { CNI_CONTAINERID: "other" }
@@ -198,14 +183,6 @@ describe("ADD", () => {
   test("needs a result with an address of the interface", ({ cni, config }) =>
     Effect.gen(function* () {
       const error = { cniVersion: "1.0.0", code: 7, msg: "invalid network configuration" }
-      assert.deepStrictEqual(
-        yield* cni("ADD", config({}, web)),
-        failed({
-          ...error,
-          details:
-            "prevResult is missing: this plugin publishes ports of an interface that a plugin before it in the chain has made"
-        })
-      )
       assert.deepStrictEqual(
         yield* cni("ADD", config({ prevResult: bridgeResult() }, web)),
         failed({ ...error, details: "prevResult has no address of eth0 that ports could lead to" })
@@ -291,69 +268,4 @@ describe("STATUS", () => {
       const { stdout } = yield* cni("STATUS", { ...config({ cniVersion: "1.1.0" }), masqAll: true })
       assert.strictEqual(JSON.parse(stdout).code, 2)
     }))
-})
-
-describe("the executable", () => {
-  it.live("answers VERSION in the requested version, or in its own", () =>
-    Effect.gen(function* () {
-      assert.deepStrictEqual(
-        yield* cniByNode("VERSION", { cniVersion: "0.4.0" }),
-        answered({ cniVersion: "0.4.0", supportedVersions })
-      )
-      assert.deepStrictEqual(
-        yield* cniByNode("VERSION", ""),
-        answered({ cniVersion: "1.1.0", supportedVersions })
-      )
-    })
-  )
-
-  it.live("describes itself without a command, and refuses arguments", () =>
-    Effect.gen(function* () {
-      const about = yield* cniByNode("", "")
-      assert.strictEqual(about.status, 0)
-      assert.strictEqual(about.stdout, "")
-      assert.match(about.stderr, /^CNI plugin portmapper-cni v\d/)
-      const version = yield* run([process.execPath, cniProgram, "--version"])
-      assert.match(version.stdout, /^portmapper-cni v\d+\.\d+\.\d+\n$/)
-      const wrong = yield* run([process.execPath, cniProgram, "serve"])
-      assert.deepStrictEqual([wrong.status, wrong.stdout], [2, ""])
-    })
-  )
-
-  it.live(
-    "reports errors in its parameters and its configuration, in the requested version where it knows that",
-    () =>
-      Effect.gen(function* () {
-        assert.deepStrictEqual(
-          yield* cniByNode("ADD", "{}", { CNI_CONTAINERID: "" }),
-          failed({ cniVersion: "1.1.0", code: 4, msg: "required env variables [CNI_CONTAINERID] missing" })
-        )
-        assert.deepStrictEqual(
-          yield* cniByNode("CHECK", { cniVersion: "0.3.0", name: "net" }),
-          failed({
-            cniVersion: "0.3.0",
-            code: 1,
-            msg: "config version does not allow CHECK",
-            details: "it came with 0.4.0, the configuration is of 0.3.0"
-          })
-        )
-        assert.strictEqual(JSON.parse((yield* cniByNode("ADD", "")).stdout).code, 6)
-      })
-  )
-
-  it("imports only itself and Node's small modules until it has to call the plugin", () => {
-    const seen = new Set<string>()
-    const outside = new Set<string>()
-    const visit = (path: string) => {
-      if (seen.has(path)) return
-      seen.add(path)
-      const source = Fs.readFileSync(path, "utf8")
-      for (const [, what = ""] of source.matchAll(/^import (?!type )(?:[^"]*? from )?"([^"]+)"/gms))
-        if (!what.startsWith(".")) outside.add(what)
-        else if (what.endsWith(".ts")) visit(Path.resolve(Path.dirname(path), what))
-    }
-    visit(cniProgram)
-    assert.deepStrictEqual([...outside].sort(), ["node:os", "node:path"])
-    assert.isFalse([...seen].some((path) => path.startsWith(Path.join(import.meta.dirname, "../../src"))))
-  })
 })

@@ -80,20 +80,6 @@ describe("without a plugin", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("a container without ports is published all the same, and configuration errors are reported", () =>
-    Effect.gen(function* () {
-      const bare = { ...network("/nonexistent/p.sock"), runtimeConfig: {} }
-      assert.deepStrictEqual(yield* cniByNode("ADD", bare), {
-        status: 0,
-        stdout: `${JSON.stringify({ ...prevResult, cniVersion: "1.1.0" })}\n`,
-        stderr: ""
-      })
-      assert.deepStrictEqual(yield* cniByNode("CHECK", bare), { status: 0, stdout: "", stderr: "" })
-      const { stdout } = yield* cniByNode("ADD", { ...bare, prevResult: undefined })
-      assert.strictEqual(JSON.parse(stdout).code, 7)
-    })
-  )
-
   it.live("a command waits for a plugin to start", () =>
     Effect.gen(function* () {
       const socket = Path.join(yield* temporaryFolder, "p.sock")

@@ -1,7 +1,7 @@
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Queue } from "effect"
+import { Deferred, Effect } from "effect"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
@@ -16,7 +16,6 @@ import { echo } from "../support/drivers.ts"
 import { raw, request } from "../support/http.ts"
 import { mapRequest } from "../support/requests.ts"
 import { socketFor } from "../support/socket.ts"
-import { askUnread, manyListed } from "../support/unread.ts"
 import { until } from "../support/until.ts"
 
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
@@ -95,44 +94,6 @@ describe("the Unix socket", () => {
         }
         yield* Deferred.succeed(released, undefined)
         for (const answer of yield* Effect.promise(() => slow)) assert.match(answer, /^HTTP\/1\.1 200 /)
-      })
-  )
-
-  it.live(
-    "computes one answer at a time for a client that does not read, drops a client that sends on, and serves others",
-    () =>
-      Effect.gen(function* () {
-        const asked = yield* Queue.unbounded<void>()
-        let count = 0
-        const path = yield* socketFor({
-          ...echo,
-          listPorts: Effect.suspend(() => {
-            count++
-            Queue.offerUnsafe(asked, undefined)
-            return Effect.succeed(manyListed)
-          })
-        })
-        const patient = askUnread({ path }, 10)
-        yield* Queue.take(asked)
-        const flooding = askUnread({ path }, 700)
-        // The client has not read so far, so it notices the end only when it does.
-        flooding.socket.resume()
-        yield* Effect.promise(() => flooding.closed)
-        for (let port = 1; port <= 50; port++)
-          assert.strictEqual((yield* ask(path, "/PortMapper.MapPorts", mapBody(port))).status, 200)
-        assert.isAtMost(count, 2)
-        const one = (yield* ask(path, "/PortMapper.ListPorts", "{}")).body
-        let bytes = 0
-        const read = new Promise<void>((resolve) =>
-          patient.socket.on("data", (chunk) => {
-            bytes += chunk.length
-            if (bytes > 10 * one.length) resolve()
-          })
-        )
-        patient.socket.resume()
-        yield* Effect.promise(() => read)
-        assert.isAtLeast(count, 11)
-        patient.socket.destroy()
       })
   )
 

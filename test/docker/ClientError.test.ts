@@ -46,21 +46,11 @@ describe("a request without an answer", () => {
   })
 
   it("says which option trusts the other side, or makes it trust us", () => {
-    for (const [code, expected] of [
-      ["ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "give one by --tls-cert and --tls-key"],
-      [
-        "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA",
-        "the plugin does not trust the client certificate (the system's text)"
-      ],
-      ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "give one by --tls-ca"],
-      ["CERT_HAS_EXPIRED", "its certificate does not fit (the system's text)"],
-      ["ERR_SSL_WRONG_VERSION_NUMBER", "no TLS was agreed on (the system's text)"]
-    ] as const) {
-      // The alert comes after the handshake, so the client counts as connected.
-      const error = errorOf(net, code, true)
-      assert.strictEqual("reason" in error ? error.reason : error._tag, "Tls", code)
-      assert.include(error.message, expected)
-    }
+    // The alert comes after the handshake, so the client counts as connected.
+    const error = errorOf(net, "ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", true)
+    assert.strictEqual("reason" in error ? error.reason : error._tag, "Tls")
+    assert.include(error.message, "give one by --tls-cert and --tls-key")
+    assert.include(errorOf(net, "UNABLE_TO_VERIFY_LEAF_SIGNATURE").message, "give one by --tls-ca")
   })
 
   it("is lost once it was sent, and no plugin's answer where it is no HTTP", () => {

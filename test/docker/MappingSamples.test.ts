@@ -32,3 +32,18 @@ it("shows the traffic of each mapping, and omits what the host does not count", 
     ]
   )
 })
+
+it("names a backend that is asleep by its container, whatever state is listed", () => {
+  const asleep = { backendIp: "100::1", connections: 3, container: 'we"b\\\n/0123456789ab' }
+  const lines = (["asleep", "drained", "conflicted"] as const).flatMap((state) =>
+    mappingSamples([listedMapping({ ...asleep, state })])
+      .split("\n")
+      .filter((line) => line.startsWith("portmapper_connections_total{"))
+  )
+  assert.deepStrictEqual(
+    [...new Set(lines)],
+    [
+      String.raw`portmapper_connections_total{protocol="tcp",frontend="0.0.0.0:8080",backend="we\"b\\\n:80"} 3`
+    ]
+  )
+})

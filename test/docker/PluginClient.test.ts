@@ -4,17 +4,14 @@ import * as Https from "node:https"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Result, type Scope } from "effect"
+import { Deferred, Effect, Fiber, Result, type Scope } from "effect"
 import fc from "fast-check"
 import { requestError } from "../../adapters/docker/ClientError.ts"
 import { parsePluginUrl, socketAddress } from "../../adapters/docker/PluginAddress.ts"
 import { type ClientOptions, makeClient } from "../../adapters/docker/PluginClient.ts"
-import { layerDriver } from "../../adapters/docker/PluginDriver.ts"
 import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
-import { mapGroupsTogether } from "../../src/protocol/Operations.ts"
-import type { Group } from "../../src/protocol/PortBinding.ts"
 import { hostileAnswer } from "../../src/testing/index.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
@@ -88,6 +85,7 @@ describe("a client of our own plugin", () => {
         service: undefined,
         refused: undefined,
         slots: undefined,
+        open: undefined,
         container: undefined,
         reason: undefined,
         at: undefined
@@ -101,32 +99,6 @@ describe("a client of our own plugin", () => {
         (yield* client.listPorts).map(({ owner }) => owner),
         [owner, owner]
       )
-    }).pipe(Effect.provide(PortMapper.layerMemory()))
-  )
-
-  it.live("is a driver of several groups, too, mapping all of them or none", () =>
-    Effect.gen(function* () {
-      const path = Path.join(yield* temporaryFolder, "p.sock")
-      yield* serveUnix(path)
-      const forwarding = yield* Layer.build(layerDriver(path))
-      const together = (...groups: ReadonlyArray<Group>) =>
-        Effect.scoped(mapGroupsTogether(groups)).pipe(
-          Effect.provideContext(forwarding),
-          Effect.provideService(CurrentOwner, "session:a")
-        )
-      const taken = group("8080", ["tcp 0.0.0.0 172.17.0.9:80"])
-      const driver = yield* Driver
-      yield* Effect.scoped(driver.mapPorts(taken))
-      assert.match(
-        yield* outcomeText(together(group("5432", web), group("8080", web))),
-        /^CallRefused: Groups\[1\]: bind for 0\.0\.0\.0:8080\/tcp failed: port is already allocated/
-      )
-      const ports = Effect.map(driver.listPorts ?? Effect.succeed([]), (listed) =>
-        listed.map(({ frontendPort, owner }) => `${frontendPort} ${owner}`)
-      )
-      assert.deepStrictEqual(yield* ports, ["8080 engine"])
-      assert.lengthOf(yield* together(group("5432", web), group("5433", web)), 2)
-      assert.deepStrictEqual([...new Set(yield* ports)], ["8080 engine", "5432 session:a", "5433 session:a"])
     }).pipe(Effect.provide(PortMapper.layerMemory()))
   )
 })

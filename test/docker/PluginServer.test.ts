@@ -1,32 +1,18 @@
-import * as Net from "node:net"
-import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit } from "effect"
+import { Effect } from "effect"
 import { maxBodyBytes } from "../../adapters/docker/PluginServer.ts"
-import { serveUnix } from "../../adapters/docker/PluginSocket.ts"
-import type { RouteOptions } from "../../adapters/docker/Routes.ts"
-import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
+import { CurrentOwner } from "../../src/protocol/Driver.ts"
 import { echo } from "../support/drivers.ts"
-import { temporaryFolder } from "../support/folders.ts"
 import { raw, request } from "../support/http.ts"
-import { turns } from "../support/until.ts"
+import { socketFor } from "../support/socket.ts"
 import http from "../vectors/http.json" with { type: "json" }
 
-const served = (driver: Driver["Service"], options = {}) =>
-  Effect.gen(function* () {
-    const path = Path.join(yield* temporaryFolder, "plugins", "p.sock")
-    yield* Effect.provideService(serveUnix(path, options), Driver, driver)
-    return path
-  })
-
 const ask = (...args: Parameters<typeof request>) => Effect.promise(() => request(...args))
-
-const mapBody = http[2]?.body ?? ""
 
 describe("the plugin's HTTP", () => {
   it.live("answers as the reference does; refuses with JSON, and GET does not activate", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       for (const recorded of http) {
         const [method, url] = recorded.request.split(" ") as [string, string]
         const answer = yield* ask(path, url, recorded.body, { method })
@@ -45,7 +31,7 @@ describe("the plugin's HTTP", () => {
     "accepts the Engine's exact bytes: an empty Host header, no Content-Type, an empty Activate body",
     () =>
       Effect.gen(function* () {
-        const path = yield* served(echo)
+        const path = yield* socketFor(echo)
         for (const host of ["Host: plugin.moby.localhost\r\n", "Host: \r\n", "Host:\r\n", ""]) {
           const answer = yield* Effect.promise(() =>
             raw(
@@ -61,7 +47,7 @@ describe("the plugin's HTTP", () => {
 
   it.live("refuses a body over the limit, announced or not", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       const big = "x".repeat(maxBodyBytes + 1)
       const chunked = yield* Effect.promise(() =>
         raw(
@@ -81,7 +67,7 @@ describe("the plugin's HTTP", () => {
 
   it.live("answers 400 to what is not HTTP, and goes on", () =>
     Effect.gen(function* () {
-      const path = yield* served(echo)
+      const path = yield* socketFor(echo)
       assert.match(
         yield* Effect.promise(() => raw(path, "\x16\x03\x01 hello\r\n\r\n")),
         /^HTTP\/1\.1 400 .*"Err":"this is no HTTP request"\}\n$/s
@@ -93,121 +79,13 @@ describe("the plugin's HTTP", () => {
   it.live("reads the owner of a call from its header", () =>
     Effect.gen(function* () {
       const owners: Array<string> = []
-      const path = yield* served({
+      const path = yield* socketFor({
         ...echo,
         unmapPorts: () => Effect.map(CurrentOwner, (owner) => void owners.push(owner))
       })
       yield* ask(path, "/PortMapper.UnmapPorts", "{}")
       yield* ask(path, "/PortMapper.UnmapPorts", "{}", { headers: { "Portmapper-Owner": "cli" } })
       assert.deepStrictEqual(owners, ["engine", "cli"])
-    })
-  )
-})
-
-describe("an answer that can't be delivered", () => {
-  it.live("interrupts the call when its client disconnects first, and closes its scope with a failure", () =>
-    Effect.gen(function* () {
-      const begun = yield* Deferred.make<void>()
-      const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
-      const path = yield* served({
-        ...echo,
-        mapPorts: () =>
-          Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
-            Effect.andThen(Deferred.succeed(begun, undefined)),
-            Effect.andThen(Effect.never)
-          )
-      })
-      const socket = Net.connect(path)
-      socket.write(
-        `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
-      )
-      yield* Deferred.await(begun)
-      socket.destroy()
-      assert.isTrue(Exit.hasInterrupts(yield* Deferred.await(undone)))
-    })
-  )
-
-  it.live("is rolled back when the client disconnects while the answer is computed", () =>
-    Effect.gen(function* () {
-      const undone = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
-      const begun = yield* Deferred.make<void>()
-      const socketGone = yield* Deferred.make<void>()
-      const path = yield* served({
-        ...echo,
-        mapPorts: (group) =>
-          Effect.addFinalizer((exit) => Deferred.succeed(undone, exit)).pipe(
-            Effect.andThen(Deferred.succeed(begun, undefined)),
-            Effect.andThen(Effect.uninterruptible(Deferred.await(socketGone))),
-            Effect.andThen(echo.mapPorts(group))
-          )
-      })
-      const socket = Net.connect(path)
-      socket.write(
-        `POST /PortMapper.MapPorts HTTP/1.1\r\nContent-Length: ${mapBody.length}\r\n\r\n${mapBody}`
-      )
-      yield* Deferred.await(begun)
-      socket.destroy()
-      yield* turns()
-      yield* Deferred.succeed(socketGone, undefined)
-      assert.isTrue(Exit.isFailure(yield* Deferred.await(undone)))
-    })
-  )
-
-  it.live(
-    "of a further POST comes from its handler, and is rolled back when the client has disconnected",
-    () =>
-      Effect.gen(function* () {
-        const begun = yield* Deferred.make<void>()
-        const exits: Array<string> = []
-        const undone = yield* Deferred.make<void>()
-        const handlers: RouteOptions["handlers"] = {
-          "/Tea.Brew": ({ header, body }) =>
-            Effect.gen(function* () {
-              yield* Effect.addFinalizer(({ _tag }) => {
-                exits.push(_tag)
-                return body === "wait" ? Deferred.succeed(undone, undefined) : Effect.void
-              })
-              if (body !== "wait")
-                return { status: 418, contentType: "text/tea", body: `${header("tea-kind")}: ${body}` }
-              yield* Deferred.succeed(begun, undefined)
-              return yield* Effect.never
-            })
-        }
-        const path = yield* served(echo, { handlers })
-        assert.deepStrictEqual(yield* ask(path, "/Tea.Brew", "steep", { headers: { "Tea-Kind": "green" } }), {
-          status: 418,
-          contentType: "text/tea",
-          body: "green: steep"
-        })
-        assert.deepStrictEqual(
-          [
-            (yield* ask(path, "/Tea.Brew", "", { method: "GET" })).status,
-            (yield* ask(path, "/Tea.Brew", "x".repeat(maxBodyBytes + 1))).status
-          ],
-          [405, 413]
-        )
-        const socket = Net.connect(path)
-        socket.write("POST /Tea.Brew HTTP/1.1\r\nContent-Length: 4\r\n\r\nwait")
-        yield* Deferred.await(begun)
-        socket.destroy()
-        yield* Deferred.await(undone)
-        assert.deepStrictEqual(exits, ["Success", "Failure"])
-      })
-  )
-
-  it.live("closes its scope with success once the client has it", () =>
-    Effect.gen(function* () {
-      const closed = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
-      const path = yield* served({
-        ...echo,
-        mapPorts: (group) =>
-          Effect.andThen(
-            Effect.addFinalizer((exit) => Deferred.succeed(closed, exit)),
-            echo.mapPorts(group)
-          )
-      })
-      yield* ask(path, "/PortMapper.MapPorts", mapBody)
-      assert.isTrue(Exit.isSuccess(yield* Deferred.await(closed)))
     })
   )
 })

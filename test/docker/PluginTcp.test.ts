@@ -1,4 +1,3 @@
-import { createPrivateKey } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Os from "node:os"
@@ -234,43 +233,6 @@ describe("serveTcp with TLS", () => {
         assert.isTrue((yield* Fiber.join(silent)).closed)
         yield* Fiber.join(server)
       })
-  )
-
-  it.live("names the wrong file and why it is wrong, before it listens", () =>
-    Effect.gen(function* () {
-      const at = (name: string) => Path.join(folder, name)
-      const write = (name: string, text: string) => {
-        Fs.writeFileSync(at(name), text)
-        return at(name)
-      }
-      const { ca, client, server } = certificates
-      const lock = { type: "pkcs8", format: "pem", cipher: "aes256", passphrase: "secret" } as const
-      write("locked.key", createPrivateKey(Fs.readFileSync(server.key)).export(lock).toString())
-      const truncated = Fs.readFileSync(server.cert, "utf8").replace(/\n.{40}/, "\n")
-      const rows: ReadonlyArray<readonly [SomeTlsFiles, string]> = [
-        [{ certFile: at("none.pem") }, `${at("none.pem")}: no such file or directory`],
-        [{ keyFile: folder }, `${folder}: illegal operation on a directory`],
-        [{ certFile: write("empty.pem", "") }, `${at("empty.pem")}: no PEM certificate is in it`],
-        [{ certFile: server.key }, `${server.key}: no PEM certificate is in it`],
-        [{ certFile: write("cut.pem", truncated) }, `${at("cut.pem")}: a certificate in it can't be read`],
-        [{ keyFile: server.cert }, `${server.cert}: no PEM private key is in it`],
-        [
-          { keyFile: at("locked.key") },
-          `${at("locked.key")}: the key has a passphrase; a key without one is needed`
-        ],
-        [
-          { keyFile: client.key },
-          `${client.key}: the key does not belong to the certificate in ${server.cert}`
-        ],
-        [{ caFile: ca.key }, `${ca.key}: no PEM certificate is in it`],
-        [
-          { caFile: write("cut-ca.pem", `${Fs.readFileSync(ca.cert, "utf8")}${truncated}`) },
-          `${at("cut-ca.pem")}: a certificate in it can't be read`
-        ]
-      ]
-      for (const [wrong, message] of rows)
-        assert.strictEqual(yield* refused({ tls: { ...files, ...wrong } }), message)
-    })
   )
 
   it.live("leaves no connection and no server behind", () =>

@@ -113,24 +113,4 @@ describeInNamespace("drops in tables of nftables", () => {
       'forward filter-forward-in__docker0: drop comment "UNPUBLISHED PORT DROP"'
     ])
   })
-
-  it("consider the mark that our own table sets, and nothing else of that table", () => {
-    const ours = `table inet portmapper {
-      chain redirected { meta pkttype set host; ct label set 113; meta mark set meta mark and 0xffff0fff or 0x5000;
-        fib daddr . iif oif exists ct label set 114; }
-      chain guard { type filter hook forward priority 0; drop; }
-    }`
-    const rules = tablesOf(
-      `${ours}\ntable inet mine {
-        chain fw {
-          type filter hook forward priority 0; policy drop
-          meta mark & 0xf000 == 0x5000 accept
-          ct state established accept
-        }
-      }`
-    )
-    assert.strictEqual(rules.acceptMark, 0x5000)
-    assert.deepStrictEqual(dropsIn(rules.tables, {}, rules.acceptMark), [])
-    assert.deepStrictEqual(dropsIn(rules.tables), ["forward fw: policy drop"])
-  })
 })

@@ -197,7 +197,7 @@ describe("an Engine over HTTP", () => {
             labels: { a: "b" },
             attachments: [["n1", "macvlan", true, "127.0.0.1", 7, 3, "172.18.0.2", "fd00::2"]],
             neverRan: false,
-            unready: "unhealthy",
+            unready: "paused",
             healthy: false
           }
         ]
@@ -314,7 +314,9 @@ describe("an Engine over HTTP", () => {
           "connect",
           "disconnect",
           "kill",
-          "health_status"
+          "health_status",
+          "pause",
+          "unpause"
         ]
       })
     }).pipe(Effect.scoped)

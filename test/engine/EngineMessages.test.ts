@@ -57,6 +57,7 @@ describe("a container in the Engine's list", () => {
       ["Up 1 hour", undefined]
     ] as const)
       assert.strictEqual(containerOf({ Status }).unready, unready, Status)
+    assert.strictEqual(containerOf({ State: "paused", Status: "Up 1 hour (Paused)" }).unready, "paused")
   })
 
   it("has the addresses and gateways of the networks that are known, by id or else by name", () => {

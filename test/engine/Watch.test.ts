@@ -1,77 +1,34 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Layer, Scope } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
-import { startWatch, type WatchOptions } from "../../adapters/engine/Watch.ts"
-import { RecordError, WatchRecord } from "../../adapters/engine/WatchRecord.ts"
+import { WatchRecord } from "../../adapters/engine/WatchRecord.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
 import { MemoryHost } from "../../src/ports/HostSockets.ts"
 import { InterfaceAddresses, MemoryInterfaces } from "../../src/ports/InterfaceAddresses.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
-import { CurrentOwner, Driver, ListedOwner } from "../../src/protocol/Driver.ts"
+import { CurrentOwner, Driver } from "../../src/protocol/Driver.ts"
 import type { Release } from "../../src/protocol/PortBinding.ts"
-import { parsePublish } from "../../src/protocol/PublishSyntax.ts"
+import { parseUnpublish } from "../../src/protocol/PublishSyntax.ts"
 import { group } from "../support/groups.ts"
 import { MemoryEngine } from "./MemoryEngine.ts"
-import { lines, test } from "./watchTest.ts"
+import {
+  addresses,
+  during,
+  errors,
+  follow,
+  followInterface,
+  lines,
+  listed,
+  publish,
+  rows,
+  settle,
+  start,
+  test,
+  unmapping
+} from "./watchTest.ts"
 
-const publish = (text: string, more: Record<string, string> = {}) => ({
-  "portmapper.publish": text,
-  ...more
-})
-
-/** The driver's mappings, as `FRONTEND -> BACKEND STATE OWNER`, IPv4 alone. */
-const listed = (driver: Driver["Service"]) =>
-  Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
-    mappings
-      .filter(({ frontendIp }) => !frontendIp.includes(":"))
-      .map(
-        ({ frontendIp, frontendPort, backendIp, backendPort, state, owner }) =>
-          `${frontendIp}:${frontendPort} -> ${backendIp}:${backendPort} ${state} ${owner}`
-      )
-      .sort()
-  )
-
-const errors = (driver: Driver["Service"]) =>
-  Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
-    mappings.flatMap(({ labels }) => {
-      const error = labels.get("portmapper.error")
-      return error === undefined ? [] : [`${labels.get("portmapper.container")}: ${error}`]
-    })
-  )
-
-/** Time for the watch to see an event and act on it. */
-const settle = TestClock.adjust("100 millis")
-
-const start = (options: Partial<WatchOptions> = {}) =>
-  Effect.tap(startWatch({ trustImageLabels: false, ...options }), settle)
-
-/** As `start`, for a part of a test: the watch ends with it, and its ports stay published. */
-const during = <A, E, R>(body: (driver: Driver["Service"]) => Effect.Effect<A, E, R>) =>
-  Effect.scoped(Effect.flatMap(start(), body))
-
-/** A port on every address, with any backend. */
-const unmapping = (port: number): Release => ({
-  bindings: ["0.0.0.0", "::"].map((text) => ({
-    protocol: "tcp",
-    host: addressUnsafe(text),
-    port,
-    backend: { address: undefined, port: 0 }
-  })),
-  labels: new Map()
-})
-
-const parsed = (text: string) => {
-  const result = parsePublish(text)
-  if (result._tag === "Failure") throw new Error(result.failure)
-  return result.success
-}
-
-const follow = (driver: Driver["Service"], container: string, ...texts: ReadonlyArray<string>) =>
-  Effect.scoped(
-    driver.followContainer?.({ container, publish: texts.map(parsed), labels: new Map() }) ??
-      Effect.die("not offered")
-  ).pipe(Effect.provideService(CurrentOwner, "cli"))
+const unpublished = (text: string) => Result.getOrThrow(parseUnpublish(text))
 
 describe("a watch", () => {
   test("keeps the ports of containers that are not ready without traffic, and those of plain ones with it", () =>
@@ -100,12 +57,23 @@ describe("a watch", () => {
         "8003 waiting",
         "8004 live"
       ])
-      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined })
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(
-        yield* states,
-        [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
-      )
+      const ready = Effect.gen(function* () {
+        for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: undefined }, "unpause")
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(
+          yield* states,
+          [8000, 8001, 8002, 8003, 8004].map((port) => `${port} live`)
+        )
+      })
+      yield* ready
+      // Its health check is not what a paused one lacks.
+      for (const name of Object.keys(labels)) yield* engine.alter(name, { unready: "paused" }, "pause")
+      yield* settle
+      assert.deepStrictEqual(yield* states, [
+        "8000 live",
+        ...[8001, 8002, 8003, 8004].map((port) => `${port} waiting`)
+      ])
+      yield* ready
       for (const name of Object.keys(labels)) yield* engine.stop(name)
       yield* settle
       assert.deepStrictEqual(yield* states, [])
@@ -198,52 +166,6 @@ describe("a watch", () => {
       assert.include(now, "0.0.0.0:7000 -> 172.17.0.9:81 live watch")
     }))
 
-  test("maps exact ports before any range picks one, whichever container or client asked for them", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "db" })
-      yield* during((driver) => follow(driver, "db", "7001:80"))
-      const base = yield* Driver
-      yield* base.unmapPorts(unmapping(7001))
-      yield* engine.run({ name: "web", labels: publish("7000-7010:80,7000-7010:81") })
-      const driver = yield* start()
-      assert.deepStrictEqual(yield* listed(driver), [
-        "0.0.0.0:7000 -> 172.17.0.3:80 live watch",
-        "0.0.0.0:7001 -> 172.17.0.2:80 live cli",
-        "0.0.0.0:7002 -> 172.17.0.3:81 live watch"
-      ])
-    }))
-
-  test("maps one by one what takes too long together", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const base = yield* Driver
-      yield* engine.run({ name: "web", labels: publish("8080:80,8081:81") })
-      let undone = 0
-      const slow = Driver.of({
-        ...base,
-        mapGroups: (groups) =>
-          Effect.andThen(base.mapGroups?.(groups) ?? Effect.die("not offered"), Effect.never).pipe(
-            Effect.onInterrupt(() => Effect.sync(() => void undone++))
-          )
-      })
-      const driver = yield* Effect.provideService(start(), Driver, slow)
-      assert.deepStrictEqual(
-        lines.filter((line) => line.includes("published")),
-        []
-      )
-      yield* TestClock.adjust("10 seconds")
-      yield* settle
-      assert.strictEqual(undone, 1)
-      assert.deepStrictEqual(yield* listed(driver), [
-        "0.0.0.0:8080 -> 172.17.0.2:80 live watch",
-        "0.0.0.0:8081 -> 172.17.0.2:81 live watch"
-      ])
-      yield* engine.remove("web")
-      yield* settle
-      assert.deepStrictEqual((yield* MemoryHost).open(), [])
-    }))
-
   test("keeps it through a restart of the watch, whether or not the container runs meanwhile", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -263,19 +185,6 @@ describe("a watch", () => {
       const after = yield* listed(driver)
       for (const line of before) assert.include(after, line)
       assert.lengthOf(after, 3)
-    }))
-
-  test("unmaps what has become undesired since it last ran", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const base = yield* Driver
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      yield* during(() => Effect.void)
-      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
-      yield* Effect.scoped(base.mapPorts(group("9999", ["tcp 0.0.0.0 172.17.0.2:80"])))
-      yield* engine.remove("web")
-      yield* start()
-      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:9999 -> 172.17.0.2:80 live engine"])
     }))
 
   test("reports problems by the container's name, lists them, and publishes the other containers", () =>
@@ -360,39 +269,6 @@ describe("a watch", () => {
       assert.deepStrictEqual(rules(), ["Redirect 0.0.0.0:8080/tcp -> 172.17.0.2:80 from 10.0.0.0/8"])
     }))
 
-  test("publishes the others where the Engine can't inspect one image, or the driver breaks on one port", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const base = yield* Driver
-      yield* engine.image("broken", publish("22:22"), "unreadable")
-      yield* engine.run({ name: "odd", image: "broken", labels: publish("2200:22") })
-      yield* engine.run({ name: "worse", labels: publish("8079:80") })
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const breaking = Driver.of({
-        ...base,
-        mapPorts: (group) =>
-          group.ports._tag === "Exact" && group.ports.port === 8079
-            ? Effect.die(new Error("of all things"))
-            : base.mapPorts(group),
-        mapGroups: () => Effect.die(new Error("as with one of them"))
-      })
-      const driver = yield* Effect.provideService(start(), Driver, breaking)
-      const live = ["0.0.0.0:8080 -> 172.17.0.4:80 live watch"]
-      assert.deepStrictEqual(
-        (yield* listed(driver)).filter((line) => line.includes(" live ")),
-        live
-      )
-      assert.deepStrictEqual(yield* errors(driver), ["worse: internal error: Error: of all things"])
-      assert.include(
-        lines,
-        "odd: portmapper.publish=2200:22 is ignored: the Engine does not know its image, so its labels may be the image's; --trust-image-labels publishes it"
-      )
-      yield* engine.image("broken", {})
-      yield* engine.rename("odd", "even")
-      yield* settle
-      assert.include(yield* listed(driver), "0.0.0.0:2200 -> 172.17.0.2:22 live watch")
-    }))
-
   test("follows a rename and changes of a container's networks", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -432,37 +308,6 @@ describe("a watch", () => {
       assert.include((yield* errors(driver)).join(), "it shares the network of pod, which is not running")
     }))
 
-  test("reconciles once a lost Engine is back, and logs the loss once", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const driver = yield* start()
-      yield* engine.away
-      yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
-      yield* engine.stop("web")
-      yield* engine.run({ name: "db", labels: publish("5432:5432") })
-      yield* engine.back
-      yield* TestClock.adjust("15 seconds")
-      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:5432 -> 172.17.0.3:5432 live watch"])
-      assert.lengthOf(
-        lines.filter((line) => line.includes("retrying")),
-        1
-      )
-    }))
-
-  test("waits for an Engine that is not there yet", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      yield* engine.away
-      const driver = yield* start()
-      assert.deepStrictEqual(yield* listed(driver), [])
-      yield* engine.back
-      yield* TestClock.adjust("15 seconds")
-      assert.lengthOf(yield* listed(driver), 1)
-    }))
-
   test("does not map again what a user unmapped until its container is restarted", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -477,225 +322,9 @@ describe("a watch", () => {
       yield* settle
       assert.lengthOf(yield* listed(driver), 2)
     }))
-
-  test("retries with growing delays while the driver fails", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const base = yield* Driver
-      const tried: Array<number> = []
-      const failing = Driver.of({
-        ...base,
-        listPorts: Effect.gen(function* () {
-          tried.push(yield* Clock.currentTimeMillis)
-          if (tried.length < 7) return yield* Effect.fail({ _tag: "Broken", message: "the disk is full" })
-          return yield* base.listPorts ?? Effect.succeed([])
-        })
-      })
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      yield* Effect.provideService(start(), Driver, failing)
-      yield* TestClock.adjust("90 seconds")
-      assert.deepStrictEqual(tried.slice(0, 7), [0, 1000, 3000, 7000, 15_000, 31_000, 61_000])
-      assert.include(lines, "reconciling the containers: the disk is full")
-      assert.deepStrictEqual(yield* listed(base), ["0.0.0.0:8080 -> 172.17.0.2:80 live watch"])
-    }))
-
-  test("maps again what vanished without its doing", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const base = yield* Driver
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      const asked: Array<string | undefined> = []
-      const counting = Driver.of({
-        ...base,
-        listPorts: Effect.gen(function* () {
-          asked.push(yield* ListedOwner)
-          return yield* base.listPorts ?? Effect.succeed([])
-        })
-      })
-      yield* Effect.provideService(start(), Driver, counting)
-      yield* base.unmapPorts(unmapping(8080))
-      yield* TestClock.adjust("31 seconds")
-      assert.lengthOf(yield* listed(base), 1)
-      // Never the mappings of all owners, whose counters would be read each time.
-      assert.deepStrictEqual([...new Set(asked)], ["watch", "cli"])
-    }))
-})
-
-describe("a subscription to a container", () => {
-  test("publishes at once, through restarts, renames and a new container of its name, until it is unmapped", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web" })
-      const driver = yield* start()
-      const bindings = yield* follow(driver, "web", "8080:80", "81")
-      assert.lengthOf(bindings, 4)
-      const port = bindings[2]?.port
-      const expected = (address: string) =>
-        [`0.0.0.0:8080 -> ${address}:80 live cli`, `0.0.0.0:${port} -> ${address}:81 live cli`].sort()
-      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.2"))
-      yield* engine.stop("web")
-      yield* settle
-      assert.deepStrictEqual(yield* errors(driver), [
-        "web: container web is not running",
-        "web: container web is not running"
-      ])
-      yield* engine.start("web", { bridge: ["172.17.0.20"] })
-      yield* settle
-      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.20"))
-      yield* engine.rename("web", "site")
-      yield* settle
-      yield* engine.remove("site")
-      yield* settle
-      assert.include(yield* errors(driver), "site: there is no container site now")
-      yield* engine.run({ name: "site", networks: { bridge: ["172.17.0.30"] } })
-      yield* settle
-      assert.deepStrictEqual(yield* listed(driver), expected("172.17.0.30"))
-      const unmapping = bindings.map(({ entry, port }) => ({
-        protocol: entry.protocol,
-        host: entry.host,
-        port,
-        backend: { address: undefined, port: 0 }
-      }))
-      yield* driver.unmapPorts({ bindings: unmapping, labels: new Map() })
-      yield* TestClock.adjust("2 minutes")
-      assert.deepStrictEqual(yield* listed(driver), [])
-      assert.deepStrictEqual((yield* (yield* WatchRecord).load).follows, [])
-    }))
-
-  test("ends where the answer was lost, and others made meanwhile stay", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const record = yield* WatchRecord
-      yield* engine.run({ name: "web" })
-      const driver = yield* start()
-      const delivery = yield* Scope.make()
-      yield* (
-        driver.followContainer?.({ container: "web", publish: [parsed("8080:80")], labels: new Map() }) ??
-        Effect.die("not offered")
-      ).pipe(Scope.provide(delivery), Effect.provideService(CurrentOwner, "cli"))
-      yield* follow(driver, "web", "8081:80")
-      yield* Scope.close(delivery, Exit.fail("the client is gone"))
-      yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8081 -> 172.17.0.2:80 live cli"])
-      yield* engine.rename("web", "site")
-      yield* settle
-      assert.deepStrictEqual(
-        (yield* record.load).follows.map(({ name, publish }) => `${name} ${publish}`),
-        ["site 8081:80"]
-      )
-    }))
-
-  test("ends while the container does not run, too", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web" })
-      const driver = yield* start()
-      yield* follow(driver, "web", "8080-8081:80-81")
-      yield* engine.stop("web")
-      yield* settle
-      const unmapping = [
-        {
-          protocol: "tcp" as const,
-          host: addressUnsafe("0.0.0.0"),
-          port: 8081,
-          backend: { address: undefined, port: 0 }
-        }
-      ]
-      yield* driver.unmapPorts({ bindings: unmapping, labels: new Map() })
-      yield* engine.start("web", { bridge: ["172.17.0.2"] })
-      yield* settle
-      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
-    }))
-
-  test("survives in the next process", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web" })
-      const before = yield* during((driver) => Effect.andThen(follow(driver, "web", "80"), listed(driver)))
-      yield* engine.stop("web")
-      const driver = yield* start()
-      assert.deepStrictEqual(
-        (yield* listed(driver)).filter((line) => line.includes(" live ")),
-        []
-      )
-      yield* engine.start("web", { bridge: ["172.17.0.2"] })
-      yield* settle
-      assert.deepStrictEqual(yield* listed(driver), before)
-    }))
-
-  test("is refused where the container is missing, does not run or can't have a port, and leaves nothing", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const host = yield* MemoryHost
-      const driver = yield* start()
-      const refusal = (name: string, ...texts: ReadonlyArray<string>) =>
-        Effect.map(Effect.flip(follow(driver, name, ...texts)), ({ message }) => message)
-      assert.strictEqual(yield* refusal("web", "80"), "no such container: web")
-      yield* engine.run({ name: "web" })
-      yield* engine.stop("web")
-      assert.strictEqual(yield* refusal("web", "80"), "container web is not running")
-      yield* engine.start("web")
-      host.take("tcp", addressUnsafe("0.0.0.0"), 8081)
-      assert.strictEqual(
-        yield* refusal("web", "8080:80", "8081:80"),
-        "bind for 0.0.0.0:8081/tcp failed: address already in use"
-      )
-      yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(yield* listed(driver), [])
-      yield* engine.away
-      assert.match(yield* refusal("web", "80"), /^the Engine at memory: no process is listening there/)
-    }))
-
-  test("is refused while it can't be recorded, and a port that is unmapped is recorded once it can be", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      yield* engine.run({ name: "web" })
-      const record = yield* WatchRecord
-      const disk = { isFull: false }
-      const full = new RecordError({ path: "watch.json", detail: "no space left on device" })
-      const driver = yield* Effect.provideService(start(), WatchRecord, {
-        ...record,
-        save: (recorded) => Effect.suspend(() => (disk.isFull ? Effect.fail(full) : record.save(recorded)))
-      })
-      const followed = Effect.map(record.load, ({ follows }) => follows.map(({ publish }) => publish))
-      yield* follow(driver, "web", "8080:80")
-      disk.isFull = true
-      const refused = yield* Effect.flip(follow(driver, "web", "8081:81"))
-      assert.strictEqual(refused.message, "the watch's record watch.json: no space left on device")
-      assert.deepStrictEqual(yield* listed(driver), ["0.0.0.0:8080 -> 172.17.0.2:80 live cli"])
-      const kept = yield* Effect.flip(Effect.scoped(driver.unmapPorts(unmapping(8080))))
-      assert.strictEqual(kept.message, refused.message)
-      assert.deepStrictEqual(yield* followed, ["8080:80"])
-      disk.isFull = false
-      yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(yield* followed, [])
-      assert.deepStrictEqual(yield* listed(driver), [])
-    }))
 })
 
 describe("ports at an interface", () => {
-  const addresses = (...texts: ReadonlyArray<string>) => texts.map(addressUnsafe)
-
-  /** Every row of both families, as `listed`; of a waiting one its error. */
-  const rows = (driver: Driver["Service"]) =>
-    Effect.map(driver.listPorts ?? Effect.succeed([]), (mappings) =>
-      mappings
-        .map(
-          ({ frontendIp, frontendPort, backendIp, labels, state }) =>
-            `${frontendIp}:${frontendPort} -> ${backendIp} ${labels.get("portmapper.error") ?? state}`
-        )
-        .sort()
-    )
-
-  const followInterface = (driver: Driver["Service"], publish: string, owner = "cli") =>
-    Effect.scoped(
-      driver.followInterface?.({
-        to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
-        publish: [parsed(publish)],
-        labels: new Map()
-      }) ?? Effect.die("not offered")
-    ).pipe(Effect.provideService(CurrentOwner, owner))
-
   const unmapAt = (name: string, port: number): Release => ({
     ...unmapping(port),
     labels: new Map([["portmapper.interface", name]])
@@ -730,6 +359,33 @@ describe("ports at an interface", () => {
         "2001:db8::1:5432 -> 172.17.0.3 live",
         "2001:db8::1:9090 ->  container user is not running"
       ])
+    }))
+
+  test("are drained at an address that comes while they are drained at all others", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      const interfaces = yield* MemoryInterfaces
+      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
+      yield* engine.run({ name: "web", labels: publish("eth0:8080:80,eth0:8081:81") })
+      const driver = yield* start()
+      const drain = (drained: boolean, ...ports: ReadonlyArray<string>) =>
+        driver.drain?.({ backend: "web", ports: ports.map(unpublished), drained }) ?? Effect.die("no drain")
+      yield* drain(true, "eth0:8080", "192.0.2.1:8081")
+      yield* interfaces.set("eth0", addresses("192.0.2.2", "192.0.2.3"))
+      yield* settle
+      assert.deepStrictEqual(yield* rows(driver), [
+        "192.0.2.2:8080 -> 172.17.0.2 drained",
+        "192.0.2.2:8081 -> 172.17.0.2 live",
+        "192.0.2.3:8080 -> 172.17.0.2 drained",
+        "192.0.2.3:8081 -> 172.17.0.2 live"
+      ])
+      yield* drain(false)
+      yield* interfaces.set("eth0", addresses("192.0.2.3", "192.0.2.4"))
+      yield* settle
+      assert.deepStrictEqual(
+        (yield* rows(driver)).filter((row) => !row.endsWith(" live")),
+        []
+      )
     }))
 
   test("wait for it, and are listed with the reason", () =>
@@ -777,25 +433,6 @@ describe("ports at an interface", () => {
       assert.include(yield* rows(driver), "192.0.2.2:8080 -> 172.17.0.2 live")
     }))
 
-  test("are refused as a whole where the port of one of its addresses is taken at the call, or by a session", () =>
-    Effect.gen(function* () {
-      const interfaces = yield* MemoryInterfaces
-      const host = yield* MemoryHost
-      host.take("tcp", addressUnsafe("192.0.2.2"), 8080)
-      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
-      const driver = yield* start()
-      const refusal = (owner?: string) =>
-        Effect.map(Effect.flip(followInterface(driver, "eth0:8080:80", owner)), ({ message }) => message)
-      assert.strictEqual(yield* refusal(), "bind for 192.0.2.2:8080/tcp failed: address already in use")
-      assert.strictEqual(
-        yield* refusal("session:a"),
-        "session:a is a session, which ends, and an interface is followed until it is unmapped: name another owner"
-      )
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(yield* rows(driver), [])
-      assert.deepStrictEqual(host.open(), [])
-    }))
-
   test("end at all of its addresses where they are unmapped at it or at one of them, waiting or not", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine
@@ -826,46 +463,6 @@ describe("ports at an interface", () => {
       yield* TestClock.adjust("31 seconds")
       assert.deepStrictEqual(yield* rows(driver), [])
       assert.deepStrictEqual((yield* MemoryHost).open(), [])
-    }))
-
-  test("are undone where the answer to the call is lost", () =>
-    Effect.gen(function* () {
-      const interfaces = yield* MemoryInterfaces
-      yield* interfaces.set("eth0", addresses("192.0.2.1"))
-      const driver = yield* start()
-      const lost = Effect.gen(function* () {
-        yield* driver.followInterface?.({
-          to: { v4: addressUnsafe("172.17.0.2"), v6: undefined },
-          publish: [parsed("eth0:8080:80")],
-          labels: new Map()
-        }) ?? Effect.die("not offered")
-        return yield* Effect.fail("lost")
-      })
-      yield* Effect.flip(Effect.scoped(lost))
-      yield* interfaces.set("eth0", addresses("192.0.2.1", "192.0.2.2"))
-      yield* TestClock.adjust("31 seconds")
-      assert.deepStrictEqual(yield* rows(driver), [])
-      assert.deepStrictEqual((yield* WatchRecord.use(({ load }) => load)).follows, [])
-    }))
-
-  test("go on where the Engine is away", () =>
-    Effect.gen(function* () {
-      const engine = yield* MemoryEngine
-      const interfaces = yield* MemoryInterfaces
-      yield* interfaces.set("eth0", addresses("192.0.2.1"))
-      yield* engine.run({ name: "web", labels: publish("8080:80") })
-      yield* engine.run({ name: "typo", labels: publish("80:http") })
-      const driver = yield* start()
-      yield* followInterface(driver, "eth0:9090:90")
-      yield* engine.away
-      yield* interfaces.set("eth0", addresses("192.0.2.2"))
-      yield* settle
-      assert.deepStrictEqual(yield* rows(driver), [
-        "0.0.0.0:8080 -> 172.17.0.2 live",
-        "192.0.2.2:9090 -> 172.17.0.2 live",
-        ':0 ->  container port "http": expected PORT or FIRST-LAST',
-        ":::8080 -> 172.17.0.2 live"
-      ])
     }))
 
   it.effect("are all that is followed where no Engine is watched, through restarts", () =>
@@ -931,7 +528,7 @@ describe("ports at an interface", () => {
       assert.deepStrictEqual((yield* errors(driver)).sort(), [
         "any: an interface needs an exact host port for each container port: eth0:PORT:80",
         "elsewhere: published at 192.0.2.1 already, so not at the interface eth0",
-        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them'
+        'misspelt: bad request: Labels["portmapper.interface"] = "eth 0": must be the name of an interface: at most 15 letters, digits, `_`, `.` and `-`, with a letter among them, and not one of localhost (whose interface is lo), all and default'
       ])
     }))
 })

@@ -6,7 +6,6 @@
 import { DatabaseSync } from "node:sqlite"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { Check } from "../../adapters/doctor/HostChecks.ts"
 import {
   docker,
   engineLab,
@@ -23,7 +22,6 @@ import { describeLab } from "../lab/describeLab.ts"
 import type { Namespace } from "../lab/Namespace.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { temporaryFolder } from "../lab/Plugin.ts"
-import { fakeEngine, ping } from "../support/engine.ts"
 
 const engine = (host: Namespace, folder?: string) =>
   Effect.tap(
@@ -230,87 +228,6 @@ const passHalfAMinute = (record: string): void => {
   database.exec("UPDATE mapping SET since_millis = since_millis - 31000")
   database.close()
 }
-
-describeLab("the rule in DOCKER-USER", ["iptables"], () => {
-  it.live(
-    "is added to every kind of table that has the chain, after the user's rules, and removed by reset",
-    () =>
-      Effect.gen(function* () {
-        const { host } = yield* engineLab
-        const commands = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]
-        for (const command of commands) {
-          yield* host.check(command, ["-N", "DOCKER-USER"])
-          yield* host.check(command, ["-A", "DOCKER-USER", "-i", "up0", "-j", "DROP"])
-        }
-        const rules = (command: string) =>
-          Effect.map(host.check(command, ["-S", "DOCKER-USER"]), (text) =>
-            text.split("\n").filter((line) => line.startsWith("-A "))
-          )
-        const users = "-A DOCKER-USER -i up0 -j DROP"
-        const folder = yield* temporaryFolder
-        const plugin = yield* Plugin.start(host, {
-          folder,
-          arguments: watching(`${folder}/nobody.sock`)
-        })
-        yield* plugin.process.waitForLine("DOCKER-USER accepts the mark 0x1000/0x1000")
-        for (const command of commands)
-          assert.deepStrictEqual(yield* rules(command), [users, ourRule], command)
-        // A rule appended later is moved before it.
-        yield* host.check("iptables-nft", ["-A", "DOCKER-USER", "-i", "up1", "-j", "DROP"])
-        yield* plugin.process.waitForLine("(iptables-nft)")
-        assert.deepStrictEqual(yield* rules("iptables-nft"), [
-          users,
-          "-A DOCKER-USER -i up1 -j DROP",
-          ourRule
-        ])
-        // As an Engine does when it finds its chains missing.
-        const before = plugin.process.lines().length
-        yield* host.check("ip6tables-legacy", ["-F", "DOCKER-USER"])
-        yield* host.check("ip6tables-legacy", ["-X", "DOCKER-USER"])
-        yield* host.check("ip6tables-legacy", ["-N", "DOCKER-USER"])
-        yield* host.check("ip6tables-legacy", ["-A", "DOCKER-USER", "-j", "RETURN"])
-        yield* plugin.process.waitForLine("(ip6tables-legacy)", { after: before })
-        assert.deepStrictEqual(yield* rules("ip6tables-legacy"), [ourRule, "-A DOCKER-USER -j RETURN"])
-        yield* plugin.process.stop
-        const reset = yield* portmapper(host, [
-          ...["reset", "--yes", "--state", `${folder}/state`, "--socket", plugin.socket],
-          ...["--spec-dir", folder]
-        ])
-        assert.strictEqual(reset.code, 0, reset.stderr)
-        assert.include(reset.stdout, "removed our rule in DOCKER-USER\n")
-        for (const command of commands) assert.notInclude(yield* rules(command), ourRule, command)
-      })
-  )
-
-  it.live("is unavailable on an Engine that writes nftables: the log and doctor name the remedy", () =>
-    Effect.gen(function* () {
-      const { host } = yield* engineLab
-      yield* host.sh("nft add table ip docker-bridges; nft add table ip6 docker-bridges")
-      const engine = yield* fakeEngine({
-        ...ping("1.52"),
-        "/info": { body: { ServerVersion: "29.0.0", FirewallBackend: { Driver: "nftables" } } },
-        "/containers/json": { body: [] },
-        "/networks": { body: [] },
-        "/events": { body: "\n", open: true }
-      })
-      const plugin = yield* Plugin.start(host, { arguments: watching(engine.path) })
-      yield* plugin.process.waitForLine(
-        "the Engine's firewall backend is nftables, which has no DOCKER-USER: start dockerd with --bridge-accept-fwmark=0x1000/0x1000, else it drops what is redirected"
-      )
-      const { stdout } = yield* portmapper(host, ["doctor", "--json"])
-      const { checks } = JSON.parse(stdout) as { readonly checks: ReadonlyArray<Check> }
-      const filter = checks.find(({ name }) => name === "Engine's filter")
-      assert.deepStrictEqual(filter, {
-        name: "Engine's filter",
-        status: "warn",
-        found:
-          "the Engine's firewall backend is nftables, which has no DOCKER-USER: it drops what others redirect",
-        remedy:
-          "start dockerd with --bridge-accept-fwmark=0x1000/0x1000, and portmapper with --accept-fwmark 0x1000/0x1000"
-      })
-    })
-  )
-})
 
 /** The command line as a user on the host runs it. */
 const portmapper = (host: Namespace, args: ReadonlyArray<string>) =>

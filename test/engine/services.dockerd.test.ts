@@ -10,7 +10,6 @@ import {
   servedAt,
   startEngine
 } from "../lab/Containers.ts"
-import type { Dockerd } from "../lab/Dockerd.ts"
 import { describeLab } from "../lab/describeLab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import { patienceMillis } from "../lab/patience.ts"
@@ -75,6 +74,17 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
         ].entries())
           assert.match((yield* refused)[index] ?? "", why)
         assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-2", "shop-web-3"])
+
+        // A paused backend would let clients wait.
+        yield* docker(dockerd, ["pause", "shop-web-2"])
+        const stateOf = Effect.map(
+          listed(plugin),
+          (all) => all.find(({ Container }) => Container.startsWith("shop-web-2/"))?.State
+        )
+        yield* until(stateOf, (state) => state === "waiting")
+        assert.hasAllKeys(yield* tally(client, 8080, 100), ["shop-web-1", "shop-web-3"])
+        yield* docker(dockerd, ["unpause", "shop-web-2"])
+        yield* until(stateOf, (state) => state === "live")
 
         // A backend that ends is gone from the next connections on; the last one takes the port with it.
         yield* docker(dockerd, ["rm", "--force", "shop-web-2"])
@@ -178,7 +188,7 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
         for (const name of names) {
           const { status, body } = yield* plugin.call("Drain", { Backend: name })
           assert.strictEqual(status, 200, body)
-          yield* until(connectionsOf(dockerd, name), (count) => count === 0)
+          yield* until(openTo(plugin, name), (count) => count === 0)
           yield* docker(dockerd, ["rm", "--force", name])
           // It begins to listen after it runs.
           yield* leaveContainer(dockerd, `${name}-new`, {
@@ -280,9 +290,6 @@ describeLab("a port shared by containers", ["dockerd", "busybox", "iptables"], (
   )
 })
 
-/** How many connections to its port 80 a container has. */
-const connectionsOf = (dockerd: Dockerd, name: string) =>
-  Effect.map(
-    docker(dockerd, ["exec", name, "cat", "/proc/net/tcp", "/proc/net/tcp6"]),
-    (text) => text.split("\n").filter((line) => /:0050 \S+ 0[138]/.test(line)).length
-  )
+/** How many connections are open to a drained container. */
+const openTo = (plugin: Plugin.Plugin, name: string) =>
+  Effect.map(listed(plugin), (all) => all.find(({ Container }) => Container.startsWith(`${name}/`))?.Open)

@@ -1,5 +1,5 @@
 /**
- * Debian's Chromium inside a namespace of a lab, driven over a pipe: it reaches what the namespace reaches, and nothing
+ * Debian's Chromium, driven over a pipe; inside a namespace of a lab it reaches what the namespace reaches, and nothing
  * else. A scope ends it.
  */
 import { chmodSync, readFileSync, writeFileSync } from "node:fs"
@@ -27,10 +27,11 @@ export interface Browser {
 }
 
 export const start = Effect.fn("Browser.start")(function* (
-  namespace: Namespace
+  namespace?: Namespace
 ): Effect.fn.Return<Browser, LabError, Scope.Scope> {
+  const inside = namespace === undefined ? "" : `ip netns exec ${namespace.name} `
   const program = join(yield* temporaryFolder, "chromium")
-  writeFileSync(program, `#!/bin/sh\nexec ip netns exec ${namespace.name} chromium "$@"\n`)
+  writeFileSync(program, `#!/bin/sh\nexec ${inside}chromium "$@"\n`)
   chmodSync(program, 0o755)
   // Its sandbox does not start as root.
   const launch = attempt("launch", () =>

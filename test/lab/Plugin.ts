@@ -55,6 +55,7 @@ export interface ListedPort {
   readonly Owner: string
   readonly Service: string
   readonly Container: string
+  readonly Open: number | null
   readonly Reason: string
   readonly Labels: Readonly<Record<string, string>>
 }

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { MemoryConntrack } from "../../src/firewall/Conntrack.ts"
 import { MemoryFirewall } from "../../src/firewall/Firewall.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { Driver } from "../../src/protocol/Driver.ts"
-import { type CallError, call, valueBody } from "../../src/protocol/Operations.ts"
+import { call, valueBody } from "../../src/protocol/Operations.ts"
 import type { Group } from "../../src/protocol/PortBinding.ts"
 import { releaseAll } from "../../src/protocol/ReleaseAll.ts"
 import { MemoryRelay } from "../../src/relay/Relay.ts"
@@ -30,7 +31,7 @@ const draining = (Backend: string, Ports: ReadonlyArray<string>, drained: boolea
         answer as { PortBindings: ReadonlyArray<{ FrontendPort: number; BackendIP: string }> }
       ).PortBindings.map(({ FrontendPort, BackendIP }) => `${FrontendPort} to ${BackendIP}`)
   )
-const whyNot = <A, R>(effect: Effect.Effect<A, CallError, R>) =>
+const whyNot = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>) =>
   Effect.map(Effect.flip(effect), ({ message }) => message)
 
 describe("a drained backend", () => {
@@ -127,7 +128,7 @@ describe("a drained backend", () => {
       )
       assert.strictEqual(
         yield* whyNot(drain("", "x")),
-        'bad request: Backend = "": must be a container\'s name or id, or an address; Ports[0] = "x": must be host port "x": expected PORT or FIRST-LAST'
+        'bad request: Backend = "": must be a container\'s name or id, or an address, of at most 255 characters; Ports[0] = "x": must be [HOSTIP:]PORT[-END][:CONTAINERPORT[-END]][/PROTO] (host port "x": expected PORT or FIRST-LAST)'
       )
       assert.deepStrictEqual(yield* host, before)
       yield* map(
@@ -137,6 +138,44 @@ describe("a drained backend", () => {
         yield* whyNot(drain("web-1")),
         "web-1 is ambiguous: it matches the containers 0123456789ab, ba9876543210"
       )
+    }))
+
+  test("is named by its container where that is asleep, and by no longer name than errors can repeat", () =>
+    Effect.gen(function* () {
+      yield* map(
+        group("9091", ["tcp :: [100::1]:90"], {
+          "portmapper.idle": "asleep",
+          "portmapper.container": "web-3/0123999999ac"
+        })
+      )
+      assert.strictEqual(
+        yield* whyNot(drain("172.17.0.8")),
+        "nothing leads to 172.17.0.8; there are web-3 (asleep)"
+      )
+      assert.match(
+        yield* whyNot(map(group("9091", ["tcp :: 172.17.0.4:90"]))),
+        /port is already allocated \(held by engine for web-3 \(asleep\) port 90 since /
+      )
+      assert.match(
+        yield* whyNot(drain("w".repeat(256))),
+        /^bad request: Backend = "w{3,100}…?"?…?: must be a container's name or id, or an address, of at most 255 characters$/
+      )
+    }))
+
+  test("is listed with the connections that are open to it, by whatever way", () =>
+    Effect.gen(function* () {
+      for (const number of [2, 3]) yield* map(replica(number))
+      const { keepOpen } = yield* MemoryConntrack
+      keepOpen("172.17.0.2:80/tcp", 3)
+      keepOpen("172.17.0.3:80/tcp", 4)
+      const open = Effect.map(listed, (all) =>
+        all.map(({ backendIp, open }) => `${backendIp} ${open}`).sort()
+      )
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 undefined", "172.17.0.3 undefined"])
+      yield* drain("172.17.0.2")
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 3", "172.17.0.3 undefined"])
+      keepOpen("172.17.0.2:80/tcp", 0)
+      assert.deepStrictEqual(yield* open, ["172.17.0.2 0", "172.17.0.3 undefined"])
     }))
 
   test("changes nothing when draining fails at any step", () =>

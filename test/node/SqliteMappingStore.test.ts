@@ -1,35 +1,18 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Scope } from "effect"
-import { TestClock } from "effect/testing"
-import { migrations } from "../../adapters/node/MappingSchema.ts"
 import * as SqliteMappingStore from "../../adapters/node/SqliteMappingStore.ts"
 import { lockState } from "../../adapters/node/StateLock.ts"
-import { MappingStore, type StoreError } from "../../src/mapper/MappingStore.ts"
+import { MappingStore } from "../../src/mapper/MappingStore.ts"
 import { mappingStoreConformance, remarkable } from "../mapper/mappingStoreConformance.ts"
 import { temporaryFolder } from "../support/folders.ts"
-import { mapping, records, storedTexts } from "../support/mappings.ts"
+import { records, storedTexts } from "../support/mappings.ts"
+import { at, load, numbered, setClock, sql, web, withStore } from "./store.ts"
 
 mappingStoreConformance("the store in a file", () =>
   Layer.unwrap(Effect.map(temporaryFolder, (directory) => SqliteMappingStore.layer(directory)))
 )
-
-/** One run of the store in this folder. */
-const withStore = <A, E>(
-  directory: string,
-  use: (store: MappingStore["Service"]) => Effect.Effect<A, E>,
-  options?: SqliteMappingStore.SqliteOptions
-): Effect.Effect<A, E | StoreError> =>
-  MappingStore.use(use).pipe(Effect.provide(Layer.fresh(SqliteMappingStore.layer(directory, options))))
-
-const load = (directory: string) => withStore(directory, (store) => store.load)
-const web = mapping("tcp 0.0.0.0 172.17.0.2:80", 8080)
-const numbered = (port: number) => mapping("tcp 0.0.0.0 172.17.0.2:80", port)
-
-const at = "20231114T221320000Z"
-const setClock = TestClock.setTime(1_700_000_000_000)
 
 describe("a file of the mappings that another process", () => {
   const first = records([web, numbered(8081)], "answered")
@@ -156,156 +139,6 @@ describe("the file of the mappings", () => {
       )
     })
   )
-
-  it.effect("is refused in a folder that others may write to", () =>
-    Effect.gen(function* () {
-      const directory = yield* temporaryFolder
-      Fs.chmodSync(directory, 0o777)
-      const error = yield* Effect.flip(load(directory))
-      assert.strictEqual(
-        error.message,
-        `preparing the state directory failed: ${directory} can be written by others (mode 777); use chmod 700`
-      )
-    })
-  )
-
-  it.effect("is refused while another process has it open", () =>
-    Effect.gen(function* () {
-      const directory = yield* temporaryFolder
-      const error = yield* withStore(directory, () => Effect.flip(load(directory)))
-      assert.deepStrictEqual(
-        [error.reason, error.message],
-        ["Failed", `opening the store failed: ${directory}/mappings.db is locked by another process`]
-      )
-    })
-  )
-
-  it.effect("names a file in its way", () =>
-    Effect.gen(function* () {
-      const directory = yield* temporaryFolder
-      const path = Path.join(directory, "mappings.db")
-      Fs.mkdirSync(path)
-      const error = yield* Effect.flip(load(directory))
-      assert.deepStrictEqual(
-        [error.reason, error.message],
-        ["Failed", `opening the store failed: ${path} is not a file`]
-      )
-    })
-  )
-  it.effect("is migrated step by step, each step whole or not at all", () =>
-    Effect.gen(function* () {
-      yield* setClock
-      const directory = yield* temporaryFolder
-      const path = Path.join(directory, "mappings.db")
-      yield* withStore(directory, (store) => store.put(records([numbered(1), numbered(2)], "answered")))
-      const steps = [...migrations, "CREATE TABLE note (text TEXT) STRICT"]
-      const migrated = yield* withStore(directory, (store) => store.load, { migrations: steps })
-      assert.strictEqual(migrated.mappings.length, 2)
-      const broken = [...steps, "DROP TABLE note; CREATE UNIQUE INDEX one ON mapping (backend_port)"]
-      const { mappings, lost } = yield* withStore(directory, (store) => store.load, { migrations: broken })
-      assert.deepStrictEqual(mappings, [])
-      assert.deepStrictEqual(lost, {
-        why: `${path} can't be used: its tables are not those of portmapper: UNIQUE constraint failed: mapping.backend_port`,
-        path: `${path}.${at}`
-      })
-      const aside = new DatabaseSync(lost?.path ?? "")
-      assert.deepStrictEqual(
-        { ...aside.prepare("PRAGMA user_version").get() },
-        {
-          user_version: migrations.length + 1
-        }
-      )
-      assert.deepStrictEqual(aside.prepare("SELECT text FROM note").all(), [])
-      aside.close()
-    })
-  )
-
-  it.effect("keeps the mappings of version 1, whose containers are unknown", () =>
-    Effect.gen(function* () {
-      const directory = yield* temporaryFolder
-      const belonging = { ...numbered(1), container: "engine 0123" }
-      yield* withStore(directory, (store) => store.put(records([belonging], "answered")))
-      assert.deepStrictEqual((yield* load(directory)).mappings, records([belonging], "answered"))
-      sql(
-        Path.join(directory, "mappings.db"),
-        "ALTER TABLE mapping DROP COLUMN drained; ALTER TABLE mapping DROP COLUMN share; ALTER TABLE mapping DROP COLUMN container; PRAGMA user_version = 1"
-      )
-      const { mappings, lost } = yield* load(directory)
-      assert.deepStrictEqual([mappings, lost], [records([numbered(1)], "answered"), undefined])
-    })
-  )
-
-  for (const [title, spoil, why] of [
-    [
-      "that is not a database",
-      (path: string) => Fs.writeFileSync(path, "no database at all".repeat(100)),
-      "it is damaged: file is not a database"
-    ],
-    [
-      "whose header is broken",
-      (path: string) => overwrite(path, 28, Buffer.alloc(60, 0xff)),
-      /^it is damaged: /
-    ],
-    [
-      "whose pages are broken",
-      (path: string) => overwrite(path, 4096, Buffer.alloc(4096, 0xa5)),
-      /^it is damaged: /
-    ],
-    [
-      "that is cut off",
-      (path: string) => Fs.truncateSync(path, Fs.statSync(path).size - 4096),
-      /^it is damaged: /
-    ],
-    [
-      "of another program",
-      (path: string) => sql(path, "PRAGMA application_id = 1"),
-      "it is not a file of portmapper"
-    ],
-    [
-      "with other tables",
-      (path: string) => sql(path, "ALTER TABLE mapping RENAME COLUMN owner TO whose"),
-      /^its tables are not those of portmapper: /
-    ],
-    [
-      "with an invalid row",
-      (path: string) => sql(path, "UPDATE mapping SET host = 'localhost' WHERE port = 8080"),
-      "a row can't be read: localhost: not an IPv4 or IPv6 address"
-    ],
-    [
-      "with a row under another's key",
-      (path: string) => sql(path, "UPDATE mapping SET port = 8079 WHERE port = 8080"),
-      "a row can't be read: 6 0.0.0.0 8080 is not the key of its mapping"
-    ]
-  ] as const)
-    it.effect(`is set aside if it is one ${title}`, () =>
-      Effect.gen(function* () {
-        yield* setClock
-        const directory = yield* temporaryFolder
-        const path = Path.join(directory, "mappings.db")
-        yield* withStore(directory, (store) =>
-          store.put(
-            records(
-              Array.from({ length: 200 }, (_, index) => numbered(8000 + index)),
-              "answered"
-            )
-          )
-        )
-        spoil(path)
-        const spoilt = Fs.readFileSync(path)
-        const { mappings, engine, lost } = yield* withStore(directory, (store) =>
-          Effect.tap(store.load, () => store.put(records([web], "answered")))
-        )
-        assert.deepStrictEqual([mappings, engine], [[], { epoch: 0, activated: false }])
-        assert.strictEqual(lost?.path, `${path}.${at}`)
-        const reason = lost?.why.replace(`${path} can't be used: `, "") ?? ""
-        if (typeof why === "string") assert.strictEqual(reason, why)
-        else assert.match(reason, why)
-        assert.isTrue(Fs.readFileSync(lost?.path ?? "").equals(spoilt))
-        const next = yield* load(directory)
-        assert.deepStrictEqual(storedTexts(next.mappings), ["0.0.0.0:8080/tcp -> 172.17.0.2:80 answered"])
-        assert.strictEqual(next.lost, undefined)
-      })
-    )
 })
 
 describe("an unreadable file of the mappings", () => {
@@ -330,45 +163,3 @@ describe("an unreadable file of the mappings", () => {
     })
   )
 })
-
-describe("the file of the mappings when it is full", () => {
-  it.effect("refuses a group as a whole, keeps what it has, and confirms and removes it", () =>
-    Effect.gen(function* () {
-      const directory = yield* temporaryFolder
-      yield* withStore(
-        directory,
-        (store) =>
-          Effect.gen(function* () {
-            let last = 1000
-            while ((yield* Effect.result(store.put(records([numbered(last)], "applied"))))._tag === "Success")
-              last++
-            const before = storedTexts((yield* store.load).mappings)
-            const group = Array.from({ length: 50 }, (_, index) => numbered(20_000 + index))
-            const error = yield* Effect.flip(store.put(records([numbered(1000), ...group], "applied")))
-            assert.deepStrictEqual(
-              [error.reason, error.message],
-              ["Full", `recording a mapping failed: no space left for ${directory}/mappings.db`]
-            )
-            assert.deepStrictEqual(storedTexts((yield* store.load).mappings), before)
-            yield* store.put(records([numbered(1000)], "answered"))
-            yield* store.putEngine({ epoch: 1, activated: false })
-            yield* store.remove([numbered(1001)])
-            yield* store.put(records([numbered(1001)], "applied"))
-          }),
-        { maxPages: 12 }
-      )
-    })
-  )
-})
-
-const sql = (path: string, statement: string): void => {
-  const database = new DatabaseSync(path)
-  database.exec(statement)
-  database.close()
-}
-
-const overwrite = (path: string, offset: number, bytes: Buffer): void => {
-  const file = Fs.openSync(path, "r+")
-  Fs.writeSync(file, bytes, 0, bytes.length, offset)
-  Fs.closeSync(file)
-}

@@ -22,8 +22,9 @@ describe("a row of the page", () => {
 
   it("says everything that is listed, in plain JSON", () => {
     const all = row({
-      ...labels({ "portmapper.allow": "10.0.0.0/8" }),
+      ...labels({ "portmapper.allow": "10.0.0.0/8", "portmapper.share": ".shop-web/web" }),
       service: "web",
+      open: 7,
       slots: { has: 32, of: 64 },
       container: "shop-web-1/0123456789ab",
       carriers: { socket: true, kernel: true, relay: "loopback" },
@@ -45,8 +46,12 @@ describe("a row of the page", () => {
       owner: "engine",
       state: "live",
       since: 0,
+      open: 7,
       refused: [{ label: "allow", count: 3 }],
-      labels: [{ name: "portmapper.allow", value: "10.0.0.0/8" }],
+      labels: [
+        { name: "portmapper.allow", value: "10.0.0.0/8" },
+        { name: "portmapper.share", value: "web" }
+      ],
       carriers: { socket: true, kernel: true, relay: "loopback" },
       problem: null,
       unmap: "portmapper unmap -p 0.0.0.0:8080 --to 172.17.0.2 --owner engine"
@@ -54,18 +59,21 @@ describe("a row of the page", () => {
     assert.deepStrictEqual(JSON.parse(JSON.stringify(all)), all)
   })
 
-  it("shows no address of a container that does not run", () => {
-    const asleep = row({
-      state: "asleep",
-      backendIp: "100::1",
-      service: "web",
-      container: "web-1/0123456789ab"
-    })
-    assert.deepStrictEqual(
-      [asleep.backend.address, asleep.unmap],
-      ["", "portmapper unmap -p 0.0.0.0:8080 --to web-1 --owner engine"]
-    )
-  })
+  it.each(["asleep", "drained", "conflicted"] as const)(
+    "shows no address of a container that does not run, also where it is %s",
+    (state) => {
+      const asleep = row({
+        state,
+        backendIp: "100::1",
+        service: "web",
+        container: "web-1/0123456789ab"
+      })
+      assert.deepStrictEqual(
+        [asleep.backend.address, asleep.unmap],
+        ["", "portmapper unmap -p 0.0.0.0:8080 --to web-1 --owner engine"]
+      )
+    }
+  )
 
   it("has a key for each request that watch could not publish, which may lack a backend", () => {
     const failed = (container: string) =>

@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import { visible } from "../../adapters/page/app/format.ts"
 import { formatHash, parseHash, plainView, type View } from "../../adapters/page/app/hash.ts"
 
 describe("the hash of the page", () => {
@@ -23,14 +22,5 @@ describe("the hash of the page", () => {
 
   it("ignores what it does not know", () => {
     assert.deepStrictEqual(parseHash("#sort=size&group=colour&pane=&more=1&%"), plainView)
-  })
-})
-
-describe("what others named", () => {
-  it("shows the characters that are not seen or turn the text", () => {
-    assert.strictEqual(
-      visible("a\u001b[31m\u202eexe.gpj\u2066\u0000<b>שלום é😀"),
-      "a\\u001b[31m\\u202eexe.gpj\\u2066\\u0000<b>שלום é😀"
-    )
   })
 })

@@ -20,6 +20,7 @@ export const rowOf = (id: number, more: Partial<PageRow> = {}): PageRow => ({
   connectionsRate: 0,
   bytesInRate: null,
   bytesOutRate: null,
+  open: null,
   refused: [],
   labels: [],
   carriers: { socket: true, kernel: true, relay: "loopback" },

@@ -71,7 +71,7 @@ describe("the answer to ListPorts", () => {
       '{"Mappings":[{"Proto":17,"FrontendIP":"::","FrontendPort":53,"BackendIP":"172.17.0.2","BackendPort":5353,' +
         '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.006Z","Labels":{"__proto__":"x"},' +
         '"Connections":0,"BytesIn":null,"BytesOut":7,"Service":"",' +
-        '"Refused":{"Allow":3,"Connections":null,"Rate":null,"RatePerSource":0},"Slots":null,"Container":"","Reason":"","Host":"","HostAddress":""}]}'
+        '"Refused":{"Allow":3,"Connections":null,"Rate":null,"RatePerSource":0},"Slots":null,"Open":null,"Container":"","Reason":"","Host":"","HostAddress":""}]}'
     ))
 
   it("has null for the refusals of a mapping that can refuse nothing", () =>

@@ -17,11 +17,11 @@ describe("the label portmapper.interface", () => {
     })
   })
 
-  for (const name of ["", "10.0.0.1", "eth0/1", "a".repeat(16)])
+  for (const name of ["", "10.0.0.1", "eth0/1", "localhost", "all", "a".repeat(16)])
     it(`is refused as ${JSON.stringify(name)} with the rule`, () =>
       assert.strictEqual(
         Result.getOrThrow(Result.flip(named(name))).message,
-        `bad request: Labels["portmapper.interface"] = ${JSON.stringify(name)}: must be the name of an interface: at most 15 letters, digits, \`_\`, \`.\` and \`-\`, with a letter among them`
+        `bad request: Labels["portmapper.interface"] = ${JSON.stringify(name)}: must be the name of an interface: at most 15 letters, digits, \`_\`, \`.\` and \`-\`, with a letter among them, and not one of localhost (whose interface is lo), all and default`
       ))
 
   it("puts every -p beside it at its interface, or refuses one that is elsewhere or without an exact port", () => {

@@ -151,7 +151,7 @@ describe("messages", () => {
       '"Mode":"nat","Owner":"engine","State":"live","Since":"2026-01-02T03:04:05.000Z","Labels":{"a":"b"},' +
       '"Connections":3,"BytesIn":9007199254740991,"BytesOut":null,"Service":"web",' +
       '"Refused":{"Allow":null,"Connections":4,"Rate":0,"RatePerSource":null},' +
-      '"Slots":{"Has":22,"Of":64},"Container":"web-1/0123456789ab","Reason":"it is late","Host":"b","HostAddress":"10.0.0.2"}]}'
+      '"Slots":{"Has":22,"Of":64},"Open":3,"Container":"web-1/0123456789ab","Reason":"it is late","Host":"b","HostAddress":"10.0.0.2"}]}'
     const decoded = Result.getOrThrow(decodeText(ListPortsResponse)(json))
     assert.strictEqual(JSON.stringify(Schema.encodeSync(ListPortsResponse)(decoded)), json)
   })

@@ -6,11 +6,15 @@ import { endpointText, frontendText } from "../../src/protocol/PortBinding.ts"
 import {
   atInterface,
   groupsOf,
+  interfaceNameRule,
+  namesPorts,
   type Publish,
   parsePublish,
   parseUnpublish,
+  publishForm,
   publishText,
   type Unpublish,
+  unpublishForm,
   unpublishText
 } from "../../src/protocol/PublishSyntax.ts"
 import verdicts from "./publish/verdicts.json" with { type: "json" }
@@ -56,24 +60,33 @@ describe("the argument of -p", () => {
     ["80/tcp/udp", 'protocol "tcp/udp": expected tcp, udp, sctp'],
     [
       "::/0:443:443",
-      'host address "::/0": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+      'host address "::/0": not an IPv4 or IPv6 address (IPv6 in brackets); expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]'
     ],
-    ["10.0.0.0/8:443:443/udp", 'host address "10.0.0.0/8": not an IPv4 or IPv6 address'],
-    ["localhost:8080:80", 'host address "localhost": not an IPv4 or IPv6 address'],
+    [
+      "10.0.0.0/8:443:443/udp",
+      'host address "10.0.0.0/8": not an IPv4 or IPv6 address; which clients are let in says the label portmapper.allow=10.0.0.0/8'
+    ],
+    ["localhost:8080:80", 'host address "localhost": an address is wanted, 127.0.0.1 or [::1]'],
+    ["Localhost:8080:80", 'host address "Localhost": an address is wanted, 127.0.0.1 or [::1]'],
+    ["[ip6-localhost]:8080:80", 'host address "ip6-localhost": an address is wanted, 127.0.0.1 or [::1]'],
+    ["*:8080:80", 'host address "*": for every address leave it out'],
+    ["all:8080:80", 'host address "all": for every address leave it out'],
+    ["eth0@if7:8080:80", `host address "eth0@if7": not an IPv4 or IPv6 address, nor ${interfaceNameRule}`],
+    ["1.2.3:8080:80", 'host address "1.2.3": not an IPv4 or IPv6 address'],
     ["1.2.3.4:80", "for any free host port leave it empty: 1.2.3.4::80"],
     ["[::1]:80", "for any free host port leave it empty: [::1]::80"],
     ["[::1]:1:2:3", "too many colons; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]"],
     [
       "[::1%a/b]:8080:80/tcp",
-      'host address "::1%a/b": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+      'host address "::1%a/b": not an IPv4 or IPv6 address (IPv6 in brackets); expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]'
     ],
     [
       "80::1%eth0]:8080:80",
-      'host address "80::1%eth0]": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+      'host address "80::1%eth0]": not an IPv4 or IPv6 address (IPv6 in brackets); expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]'
     ],
     [
       "::80:80",
-      'host address ":": not an IPv4 or IPv6 address; expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO], an IPv6 address in brackets'
+      'host address ":": not an IPv4 or IPv6 address (IPv6 in brackets); expected [HOSTIP:][PORT[-END]]:CONTAINERPORT[-END][/PROTO]'
     ],
     [
       "7000-7002:80-81",
@@ -82,8 +95,11 @@ describe("the argument of -p", () => {
     ["eth0::80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
     ["eth0:0:80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
     ["eth0:8000-8010:80", "an interface needs an exact host port for each container port: eth0:PORT:80"],
-    ["[eth0]:8080:80", 'host address "eth0": not an IPv4 or IPv6 address'],
-    ["a-name-of-letters:8080:80", 'host address "a-name-of-letters": not an IPv4 or IPv6 address'],
+    ["[eth0]:8080:80", `host address "eth0": not an IPv4 or IPv6 address, nor ${interfaceNameRule}`],
+    [
+      "a-name-of-letters:8080:80",
+      `host address "a-name-of-letters": not an IPv4 or IPv6 address, nor ${interfaceNameRule}`
+    ],
     ["0:80-81", 'host port "0" for 2 container ports (80-81); expected as many, none, or one container port']
   ])("is refused with what is wrong: '%s'", (text, expected) => {
     assert.strictEqual(failure(parsePublish(text)), expected)
@@ -118,6 +134,18 @@ describe("an interface in place of an address", () => {
 })
 
 describe("the argument of unmap -p", () => {
+  it("names ports of the host, with a container port only those that lead to it", () => {
+    const names = (text: string, hostPort: number, containerPort: number) =>
+      namesPorts(Result.getOrThrow(parseUnpublish(text)), hostPort, containerPort)
+    assert.isTrue(names("8080", 8080, 90))
+    assert.isFalse(names("8080", 8081, 90))
+    assert.isTrue(names("8080:80", 8080, 80))
+    assert.isFalse(names("8080:80", 8080, 90))
+    assert.isTrue(names("8000-8010:80", 8005, 80))
+    assert.isTrue(names("8000-8010:80-90", 8005, 85))
+    assert.isFalse(names("8000-8010:80-90", 8005, 80))
+  })
+
   it.each([
     ["8080", "8080"],
     ["8080/TCP", "8080"],
@@ -127,22 +155,29 @@ describe("the argument of unmap -p", () => {
     ["::1:53/udp", "[::1]:53/udp"],
     ["[fe80::1%eth0]:53", "[fe80::1%eth0]:53"],
     ["eth0:8080", "eth0:8080"],
-    ["br-0.100:53-54/udp", "br-0.100:53-54/udp"]
-  ])("is a host side: '%s'", (text, written) => {
+    ["br-0.100:53-54/udp", "br-0.100:53-54/udp"],
+    ["8080:80", "8080:80"],
+    ["127.0.0.1:8080:80/udp", "127.0.0.1:8080:80/udp"],
+    ["[::1]:8000-8001:80-81", "[::1]:8000-8001:80-81"],
+    ["eth0:8000-8010:80-90", "eth0:8000-8010:80-90"],
+    ["8000-8010:80", "8000-8010:80"]
+  ])("is a host side, or the whole of what map -p takes: '%s'", (text, written) => {
     assert.strictEqual(unpublishText(Result.getOrThrow(parseUnpublish(text))), written)
   })
 
   it.each([
-    ["", "expected [HOSTIP:]PORT[-END][/PROTO]"],
-    ["8080:80", "only the host's side is named here; expected [HOSTIP:]PORT[-END][/PROTO]"],
-    [":80/tcp", "only the host's side is named here; expected [HOSTIP:]PORT[-END][/PROTO]"],
-    ["127.0.0.1:", "the host port is missing; expected [HOSTIP:]PORT[-END][/PROTO]"],
-    [
-      "127.0.0.1:8080:80",
-      'host address "127.0.0.1:8080": not an IPv4 or IPv6 address; expected [HOSTIP:]PORT[-END][/PROTO], an IPv6 address in brackets'
-    ],
+    ["", `expected ${unpublishForm}`],
+    ["8080:", `the container port is missing; expected ${publishForm}`],
+    ["8080:80-", 'container port "80-": expected PORT or FIRST-LAST'],
+    [":80/tcp", `the host port is missing; expected ${unpublishForm}`],
+    ["127.0.0.1::80", `the host port is missing; expected ${unpublishForm}`],
+    ["127.0.0.1:", `the host port is missing; expected ${unpublishForm}`],
     ["0", 'host port "0": ports are 1 to 65535'],
-    ["web.example.com.:8080", 'host address "web.example.com.": not an IPv4 or IPv6 address']
+    ["localhost:8080", 'host address "localhost": an address is wanted, 127.0.0.1 or [::1]'],
+    [
+      "web.example.com.:8080",
+      `host address "web.example.com.": not an IPv4 or IPv6 address, nor ${interfaceNameRule}`
+    ]
   ])("is refused with what is wrong: '%s'", (text, expected) => {
     assert.strictEqual(failure(parseUnpublish(text)), expected)
   })

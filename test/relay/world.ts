@@ -139,6 +139,11 @@ export class World {
   }
 }
 
+/** Where a client connects, and where the backend is: of either family. */
+export const loopbacks = ["127.0.0.1", "::1"].flatMap((front) =>
+  ["127.0.0.1", "::1"].map((backend) => [front, backend] as const)
+)
+
 export const endpoint = (host: string, port: number): Endpoint => ({ address: addressUnsafe(host), port })
 
 export const relayTest = (
@@ -159,6 +164,23 @@ export const relayTest = (
       )
     }).pipe(Effect.provide(linuxRelay(options).pipe(Layer.provide(logger))))
   })
+}
+
+/** A client that is connected, to the relay at least. */
+export const connected = async (world: World, port: number): Promise<Socket> => {
+  const socket = world.dial(port)
+  await once(socket, "connect")
+  return socket
+}
+
+/** Sends a packet; `refused` becomes the error that its sender gets. */
+export const sent = async (world: World, text: string, port: number) => {
+  const sender = await world.datagrams()
+  sender.connect(port, "127.0.0.1")
+  await once(sender, "connect")
+  const refused = once(sender, "error").then(([error]: Array<NodeJS.ErrnoException>) => error?.code)
+  sender.send(text)
+  return { refused }
 }
 
 export const sleep = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))

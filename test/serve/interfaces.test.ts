@@ -122,7 +122,7 @@ describeLab("ports at an interface", [], () => {
       const waiting = yield* portmapper([
         ...["map", "-p", "late0:8080:80", "--to", "172.31.0.2", "--socket", plugin.socket]
       ])
-      assert.strictEqual(waiting.stdout, "waiting for an address of late0: late0:8080:80\n")
+      assert.strictEqual(waiting.stdout, "waiting for an address of the interface late0: late0:8080:80\n")
       yield* untilListed(plugin, [":8080 there is no interface late0 now"])
       const { stdout } = yield* portmapper(["ls", "--socket", plugin.socket])
       assert.match(stdout, /^late0:8080\/tcp +172\.31\.0\.2:80 /m)
@@ -196,6 +196,21 @@ describeLab("ports at an interface", [], () => {
         yield* refused(follow(plugin, "late0:8080:80", undefined, { "portmapper.mode": "fast" })),
         '400 bad request: Labels["portmapper.mode"] = "fast": must be one of auto, nat, engine, proxy, routed'
       )
+      for (const name of ["up0", "late0"])
+        for (const [labels, why] of [
+          [
+            { "portmapper.mode": "routed" },
+            `Labels["portmapper.mode"] = "routed": must be another one at the interface ${name}: mode routed has no host port, so it is published at no address`
+          ],
+          [
+            { "portmapper.wake-count": "2" },
+            'Labels["portmapper.wake-count"] = "2": must be beside portmapper.wake=on, by which a client starts the container'
+          ]
+        ] as const)
+          assert.strictEqual(
+            yield* refused(follow(plugin, `${name}:8080:80`, undefined, labels)),
+            `400 bad request: ${why}`
+          )
       const { status, error } = yield* plugin.map(["tcp 10.99.0.1:8080 172.31.0.2:80"], {
         "portmapper.interface": "up0"
       })

@@ -1,14 +1,13 @@
 /** Traces and metrics to a collector, by OpenTelemetry's variables. */
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import manifest from "../../package.json" with { type: "json" }
 import { describeLab } from "../lab/describeLab.ts"
 import * as Lab from "../lab/Lab.ts"
 import * as Plugin from "../lab/Plugin.ts"
 import type { Span } from "../support/collector.ts"
-import { portmapper } from "../support/command.ts"
 
 const service = `service.name=portmapper service.version=${manifest.version}`
 const ofExporter = (url: string) => /\/effect\/dist\/observability\/Otlp|cli\/otlp/.test(url)
@@ -95,29 +94,5 @@ describeLab("a plugin with a collector", [], () => {
         assert.isTrue(samples.some((sample) => /^process_open_fds \d+$/.test(sample)))
         assert.isAbove(modules().filter(ofExporter).length, 5)
       })
-  )
-})
-
-describe("OpenTelemetry's variables", () => {
-  it.live("are refused by name if they are wrong, and load nothing where the SDK is disabled", () =>
-    Effect.gen(function* () {
-      const run = (env: Readonly<Record<string, string>>) => portmapper(["rpc", "--memory"], { env })
-      const OTEL_EXPORTER_OTLP_ENDPOINT = "http://127.0.0.1:1"
-      const refused = (line: string) => ({ status: 2, stdout: "", stderr: `portmapper: ${line}\n` })
-      assert.deepStrictEqual(
-        yield* run({ OTEL_EXPORTER_OTLP_ENDPOINT: "collector" }),
-        refused('OTEL_EXPORTER_OTLP_ENDPOINT "collector": expected a valid URL string')
-      )
-      assert.deepStrictEqual(
-        yield* run({ OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }),
-        refused('OTEL_EXPORTER_OTLP_PROTOCOL "grpc": expected "http/protobuf" | "http/json"')
-      )
-      const disabled = { OTEL_SDK_DISABLED: "true", OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }
-      assert.deepStrictEqual(yield* run({ OTEL_EXPORTER_OTLP_ENDPOINT, ...disabled }), {
-        status: 0,
-        stdout: "",
-        stderr: ""
-      })
-    })
   )
 })

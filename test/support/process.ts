@@ -55,3 +55,27 @@ export const start = ([command = "", ...args]: ReadonlyArray<string>, env: NodeJ
       }
     }
   )
+
+const python = (script: string) => ["python3", new URL(script, import.meta.url).pathname]
+
+/** Starts what prints the datagrams that come to a Unix socket, as systemd receives them. */
+export const startReceiver = (address: string) => start([...python("receive.py"), address])
+
+type Address = string | readonly [host: string, port: number]
+
+/** Starts a plugin with these sockets as systemd passes them, and restarts it after each of its runs but the last. */
+export const activated = (
+  sockets: ReadonlyArray<Address>,
+  options: PluginOptions["systemd"] = {},
+  env: NodeJS.ProcessEnv = {},
+  lives = 1
+) =>
+  start(
+    [
+      ...python("activate.py"),
+      JSON.stringify(sockets),
+      String(lives),
+      ...pluginCommand({ systemd: options })
+    ],
+    { ...process.env, ...env }
+  )

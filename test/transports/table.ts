@@ -158,7 +158,7 @@ const successes: ReadonlyArray<Row> = [
     expected: {
       outcome: "answer",
       message:
-        '{"Mappings":[{"Proto":6,"FrontendIP":"0.0.0.0","FrontendPort":80,"BackendIP":"10.0.0.2","BackendPort":80,"Mode":"nat","Owner":"cni:1/eth0","State":"live","Since":"1970-01-01T00:00:00.000Z","Labels":{"é":"\u{1f600}"},"Connections":1,"BytesIn":null,"BytesOut":null,"Service":"","Refused":null,"Slots":null,"Container":"","Reason":"","Host":"","HostAddress":""}]}'
+        '{"Mappings":[{"Proto":6,"FrontendIP":"0.0.0.0","FrontendPort":80,"BackendIP":"10.0.0.2","BackendPort":80,"Mode":"nat","Owner":"cni:1/eth0","State":"live","Since":"1970-01-01T00:00:00.000Z","Labels":{"é":"\u{1f600}"},"Connections":1,"BytesIn":null,"BytesOut":null,"Service":"","Refused":null,"Slots":null,"Open":null,"Container":"","Reason":"","Host":"","HostAddress":""}]}'
     }
   }
 ]

@@ -134,23 +134,23 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
         return Effect.asVoid(Effect.forkIn(sweep, scope))
       })
 
-    /** How many flows lead to these backends. */
+    /** How many flows lead to each of these backends. */
     const count = Effect.fnUntraced(function* (backends: ReadonlyArray<FlowBackend>) {
-      let open = 0
-      const byAddress = Map.groupBy(backends, ({ protocol, backend }) => `${protocol} ${backend.address.key}`)
-      for (const [first, ...more] of byAddress.values()) {
+      const open = new Map<string, number>()
+      const byAddress = Map.groupBy(backends, addressKey)
+      for (const [key, [first]] of byAddress) {
         if (first === undefined) continue
         const protocol = protocolNumber[first.protocol]
         const { family, octets } = first.backend.address
-        const ports = new Set([first, ...more].map(({ backend }) => backend.port))
         yield* dump(flowsAnsweredBy(flowFamily[family], protocol, octets), (message) => {
           const flow = readFlow(message)
           if (flow === undefined || flow.isClosed || flow.reply.protocol !== protocol) return
           const { source, sourcePort } = flow.reply
-          if (ports.has(sourcePort) && sameOctets(source, octets)) open++
+          if (!sameOctets(source, octets)) return
+          open.set(`${key} ${sourcePort}`, (open.get(`${key} ${sourcePort}`) ?? 0) + 1)
         })
       }
-      return open
+      return backends.map((each) => open.get(`${addressKey(each)} ${each.backend.port}`) ?? 0)
     })
 
     return Conntrack.of({
@@ -171,6 +171,8 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
     })
   }).pipe(Effect.mapError((errno) => new ConntrackError({ doing: "flushing", detail: errno.message })))
 )
+
+const addressKey = ({ protocol, backend }: FlowBackend): string => `${protocol} ${backend.address.key}`
 
 /** The tuple of what the backend sends; none for a protocol that can't be published. */
 const refusedFlow = ({ reply }: Flow): ReadonlyArray<RefusedFlow> => {

@@ -13,8 +13,8 @@ const longestMillis = 10_000
 export const usualPlaces = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
 
 /** The file of a command; `undefined` if it is not installed. */
-export const findCommand = (name: string): string | undefined =>
-  [...(process.env["PATH"] ?? "").split(":"), ...usualPlaces]
+export const findCommand = (name: string, path = process.env["PATH"] ?? ""): string | undefined =>
+  [...path.split(":"), ...usualPlaces]
     .filter((folder) => folder !== "")
     .map((folder) => join(folder, name))
     .find((file) => attempt(() => accessSync(file, constants.X_OK) ?? true))

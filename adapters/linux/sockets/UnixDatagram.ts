@@ -14,7 +14,7 @@ export const sendUnixDatagram = (path: string, bytes: Uint8Array): Effect.Effect
   Effect.suspend(() => {
     const libc = C.libc()
     const address = unixAddress(path)
-    if (address === undefined) return Effect.fail(libc.errno("connect", -C.EMSGSIZE))
+    if (address === undefined) return Effect.fail(libc.errno("connect", -C.ENAMETOOLONG))
     const fd = libc.socket(C.AF_UNIX, C.SOCK_DGRAM | C.SOCK_CLOEXEC | C.SOCK_NONBLOCK, 0)
     if (fd < 0) return Effect.fail(libc.errno("socket", fd))
     try {

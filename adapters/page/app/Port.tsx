@@ -84,7 +84,10 @@ const Flows = ({ model, row }: { readonly model: Model; readonly row: Row }) => 
       <Flow
         name="New connections"
         value={row.connectionsRate}
-        inAll={connections === null ? "" : `${count(connections)} in all`}
+        inAll={[
+          ...(connections === null ? [] : [`${count(connections)} in all`]),
+          ...(row.open === null ? [] : [`${count(row.open)} still open`])
+        ].join(", ")}
         series={{ times, values: history.map(([, each]) => each) }}
         format={perSecond}
         least={1}

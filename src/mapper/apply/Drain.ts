@@ -6,7 +6,8 @@ import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../../protocol/Driver.ts"
 import { followedContainer, followedInterface } from "../../protocol/FollowLabels.ts"
 import type { PortBinding } from "../../protocol/PortBinding.ts"
-import { hostsOf, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
+import { hostsOf, namesPorts, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
+import { asleepText, isRestingPlace } from "../../protocol/RestingPlace.ts"
 import type { MapperContext } from "../MapperContext.ts"
 import { isConflicted, type Mapping, type MappingEntry, mappingText } from "../model/Mapping.ts"
 import type { Update } from "../plan/Change.ts"
@@ -88,19 +89,19 @@ const isOfContainer = (mapping: Mapping, text: string): boolean => {
   return names !== undefined && (names.name === text || names.id === text.slice(0, 12))
 }
 
-const isAt = ({ protocol, host, port, labels }: Mapping, asked: Unpublish): boolean =>
+const isAt = ({ protocol, host, port, backend, labels }: Mapping, asked: Unpublish): boolean =>
   protocol === asked.protocol &&
-  port >= asked.ports.first &&
-  port <= asked.ports.last &&
+  namesPorts(asked, port, backend.port) &&
   (asked.interfaceName === undefined
     ? hostsOf(asked.host).some(({ key }) => key === host.key)
     : asked.interfaceName === followedInterface(labels))
 
 const backendsText = (all: ReadonlyArray<MappingEntry>): string => {
   const texts = all.map(({ mapping }) => {
-    const { text } = mapping.backend.address
+    const { address } = mapping.backend
     const name = containerNames(mapping)?.name
-    return name === undefined ? text : `${text} (${name})`
+    if (isRestingPlace(address)) return asleepText(name)
+    return name === undefined ? address.text : `${address.text} (${name})`
   })
   return texts.length === 0 ? ": there are no backends" : `; there are ${listText(texts)}`
 }

@@ -18,13 +18,16 @@ export const connectionsOf = Effect.fnUntraced(function* (
   // What is open is read last: a connection that begins meanwhile is in either count, or in both.
   const redirected = (yield* firewall.read).counted.filter(({ rule }) => keys.has(carrierKey(rule)))
   const relayed = (yield* relay.counted).filter((count) => keys.has(carrierKey(count)))
-  const flows = yield* conntrack.open(
+  const backends = new Map(
     bindings.flatMap(({ protocol, backend: { address, port } }) =>
-      address === undefined ? [] : [{ protocol, backend: { address, port } }]
+      address === undefined
+        ? []
+        : [[`${protocol} ${address.key} ${port}`, { protocol, backend: { address, port } }] as const]
     )
   )
+  const flows = yield* conntrack.open([...backends.values()])
   return {
     begun: [...redirected, ...relayed].reduce((sum, { connections }) => sum + connections, 0),
-    open: relayed.reduce((sum, { open }) => sum + open, flows)
+    open: [...flows, ...relayed.map(({ open }) => open)].reduce((sum, open) => sum + open, 0)
   }
 })

@@ -6,11 +6,11 @@ import type { ListedMapping } from "../../protocol/Driver.ts"
 import { noLimits, type RefusalReason, type Refused } from "../../protocol/Limits.ts"
 import type { Endpoint, PublishedPort } from "../../protocol/PortBinding.ts"
 import { protocolNumber } from "../../protocol/Protocol.ts"
+import { serviceName } from "../../protocol/ServiceName.ts"
 import type { RelayCount } from "../../relay/Relay.ts"
 import { containerOf, type MapperContext } from "../MapperContext.ts"
 import { idleLabel, idleStates } from "../model/Labels.ts"
 import { frontendKey, isConflicted, isStale, type MappingEntry, memberKey } from "../model/Mapping.ts"
-import { nameOf } from "../plan/Services.ts"
 
 export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
   const { mappings, firewall, relay, byteCounter } = context
@@ -23,6 +23,7 @@ export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
   const rules = entries.flatMap(({ resources }) => resources.rules).filter((rule) => rule._tag === "Redirect")
   const sums = yield* byteCounter.read(rules)
   const carried = new Map(rules.map((rule, index) => [rule, sums[index]]))
+  const open = yield* openOfDrained(context, entries)
   return entries.map((entry): ListedMapping => {
     const { mode, standby } = entry.mapping
     if (standby) return listedOf(context, entry, now)
@@ -34,10 +35,27 @@ export const listPorts = Effect.fnUntraced(function* (context: MapperContext) {
       connections: mode === "routed" ? undefined : (kernel?.connections ?? 0) + (userland?.connections ?? 0),
       bytesIn: bytes?.in,
       bytesOut: bytes?.out,
-      refused: refusedOf(entry, kernel, userland)
+      refused: refusedOf(entry, kernel, userland),
+      open: openOf(open.get(entry), userland)
     })
   })
 })
+
+/** The flows that lead to each drained backend; nothing where the kernel can't tell. */
+const openOfDrained = (
+  { conntrack }: MapperContext,
+  entries: ReadonlyArray<MappingEntry>
+): Effect.Effect<ReadonlyMap<MappingEntry, number>> => {
+  const drained = entries.filter(({ mapping }) => mapping.drained)
+  return conntrack.open(drained.map(({ mapping }) => mapping)).pipe(
+    Effect.map((counts) => new Map(drained.map((entry, index) => [entry, counts[index] ?? 0]))),
+    Effect.catch(({ message }) => Effect.as(Effect.logDebug(message), new Map<MappingEntry, number>()))
+  )
+}
+
+/** Where the kernel counts the host's own connections, the relay's are among them. */
+const openOf = (flows: number | undefined, userland: RelayCount | undefined): number | undefined =>
+  flows === undefined ? undefined : Math.max(flows, userland?.open ?? 0)
 
 /** The key of what carries a mapping's traffic: of a rule, a route, or the mapping itself. */
 export const carrierKey = ({
@@ -101,14 +119,14 @@ export const listOwned = Effect.fnUntraced(function* (context: MapperContext, ow
   return owned
 })
 
-type Counts = Partial<Pick<ListedMapping, "connections" | "bytesIn" | "bytesOut" | "refused">>
+type Counts = Partial<Pick<ListedMapping, "connections" | "bytesIn" | "bytesOut" | "refused" | "open">>
 
 /** Spreads nothing, since it runs for every mapping. */
 const listedOf = (
   { mappings, backends }: MapperContext,
   entry: MappingEntry,
   nowMillis: number,
-  { connections, bytesIn, bytesOut, refused }: Counts = {}
+  { connections, bytesIn, bytesOut, refused, open }: Counts = {}
 ): ListedMapping => {
   const { mapping, resources } = entry
   const { protocol, host, port, backend, requestedAddress, mode, owner, sinceMillis, labels, share } = mapping
@@ -124,7 +142,7 @@ const listedOf = (
     sinceMillis,
     labels,
     container: containerOf(mapping, backends),
-    service: share && nameOf(share.service),
+    service: share && serviceName(share.service),
     slots: share && { has: isConflicted(entry) ? 0 : share.slots.length, of: share.size },
     reason: reasonOf(entry),
     carriers: {
@@ -135,7 +153,8 @@ const listedOf = (
     connections,
     bytesIn,
     bytesOut,
-    refused
+    refused,
+    open
   }
 }
 

@@ -6,8 +6,10 @@ import { Context, Effect, Layer, Semaphore } from "effect"
 import type { Rule } from "../../firewall/Firewall.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
 import { type Address, covers } from "../../protocol/Address.ts"
-import { type Endpoint, frontendText, type Labels } from "../../protocol/PortBinding.ts"
+import { followedContainer } from "../../protocol/FollowLabels.ts"
+import { type Endpoint, endpointText, frontendText, type Labels } from "../../protocol/PortBinding.ts"
 import { type Protocol, protocolNumber } from "../../protocol/Protocol.ts"
+import { asleepText, isRestingPlace } from "../../protocol/RestingPlace.ts"
 import type { SlotShare } from "../../protocol/Slots.ts"
 import type { Route } from "../../relay/Relay.ts"
 import { idleLabel, type Mode } from "./Labels.ts"
@@ -197,6 +199,10 @@ export const frontendKey = (protocol: Protocol, host: Address, port: number): st
 
 export const mappingText = ({ protocol, host, port }: Mapping): string =>
   frontendText({ protocol, host, port })
+
+/** `172.17.0.2:80`; `web (asleep)` where the container does not run, and so has no address. */
+export const backendText = ({ backend, labels }: Pick<Mapping, "backend" | "labels">): string =>
+  isRestingPlace(backend.address) ? asleepText(followedContainer(labels)?.name) : endpointText(backend)
 
 /** Whether the table or the record may differ from the entries because a change of it failed; see `Reconcile`. */
 export interface DirtyFlags {

@@ -6,9 +6,13 @@ import { Result } from "effect"
 import { flowsOfNarrowed } from "../../firewall/Conntrack.ts"
 import { type Hold, PortAllocated } from "../../ports/PortAllocator.ts"
 import { type GroupsError, isSession } from "../../protocol/Driver.ts"
+import { followedInterface } from "../../protocol/FollowLabels.ts"
 import { frontendText, type PortRequest, sameBackend } from "../../protocol/PortBinding.ts"
+import { isRestingPlace } from "../../protocol/RestingPlace.ts"
+import { serviceName } from "../../protocol/ServiceName.ts"
 import { ownLabels, type Policy, policyText } from "../model/Labels.ts"
 import {
+  backendText,
   isConflicted,
   isPending,
   type Mapping,
@@ -36,7 +40,6 @@ import {
   type Candidate,
   holdsOfService,
   join,
-  nameOf,
   type Reshare,
   refusalOf,
   resourcesWith,
@@ -133,7 +136,7 @@ export const changeOf = (
   for (const { each, claims } of claimed) {
     const candidates = new Map(
       claims.flatMap((claim) => {
-        const candidate = candidateOf(each, claim, asking)
+        const candidate = candidateOf(state, each, claim, asking)
         return candidate === undefined ? [] : [[claim, candidate] as const]
       })
     )
@@ -176,16 +179,43 @@ export const changeOf = (
 }
 
 const candidateOf = (
-  { group: { ports, labels }, plan: { policy } }: PlannedGroup,
-  { planned: { entry, mode }, entry: own, conflicted }: Claim,
+  state: State,
+  planned: PlannedGroup,
+  claim: Claim,
   { owner }: Asking
 ): Candidate | undefined => {
+  const {
+    group: { ports, labels },
+    plan: { policy }
+  } = planned
+  const { entry: own, conflicted } = claim
+  const { mode } = claim.planned
   const service = serviceOf(policy, owner)
   if (service === undefined || ports._tag !== "Exact") return undefined
-  const { protocol, host } = entry
+  const { protocol, host } = claim.planned.entry
   const frontend = { protocol, host, port: ports.port }
-  const { drained, share: before } = (own ?? conflicted)?.mapping ?? {}
+  const before = (own ?? conflicted)?.mapping.share
+  const drained = drainedOf(state, planned, claim, owner)
   return { frontend, service, mode, labels, policy, own, drained, before }
+}
+
+/** A mapping is drained as it was before, and one at a new address of an interface as at all the others. */
+const drainedOf = (
+  state: State,
+  { group: { ports, labels } }: PlannedGroup,
+  { planned: { entry }, entry: own, conflicted }: Claim,
+  owner: string
+): Mapping["drained"] => {
+  const before = own ?? conflicted
+  const name = followedInterface(labels)
+  if (before !== undefined || name === undefined || ports._tag !== "Exact") return before?.mapping.drained
+  const others = [...state.at(entry.protocol, ports.port)].filter(
+    ({ mapping }) =>
+      mapping.owner === owner &&
+      sameBackend(mapping.backend, entry.backend) &&
+      followedInterface(mapping.labels) === name
+  )
+  return others.length > 0 && others.every(({ mapping }) => mapping.drained) ? true : undefined
 }
 
 const updateOfShare = ({ entry, share }: Reshare): Update => ({
@@ -226,20 +256,25 @@ export const flowsEnded = (swaps: ReadonlyArray<readonly [before: Resources, aft
   })
 
 const creationOf = (
-  { engine: { number: epoch } }: State,
-  { group: { labels }, plan: { policy } }: PlannedGroup,
-  { planned, conflicted, replaces }: Claim,
+  state: State,
+  group: PlannedGroup,
+  claim: Claim,
   { owner, nowMillis }: Asking
 ): Creation => {
+  const { labels } = group.group
+  const { policy } = group.plan
+  const { planned, conflicted, replaces } = claim
   const { entry, mode } = planned
   const { protocol, host, requestedAddress, backend } = entry
+  const epoch = state.engine.number
+  const drained = drainedOf(state, group, claim, owner)
   return {
     planned,
     policy,
     mapping: {
       ...{ protocol, host, requestedAddress, backend, mode, labels: ownLabels(labels) },
       ...{ owner, epoch, sinceMillis: nowMillis, container: undefined },
-      ...(conflicted?.mapping.drained ? { drained: true } : {})
+      ...(drained ? { drained } : {})
     },
     status: conflicted === undefined ? provisional : takeOver(provisional, conflicted.status),
     replaces
@@ -314,12 +349,17 @@ const handsOver = (from: string, to: string): boolean => {
 
 /** The owner of the port, since when it holds it, and how to free it. */
 const holderText = ({ mapping }: MappingEntry): string => {
-  const { protocol, backend, owner, sinceMillis, share } = mapping
+  const { protocol, host, port, backend, labels, owner, sinceMillis, share } = mapping
+  const name = followedInterface(labels)
+  const frontend = name === undefined ? frontendText({ protocol, host, port }) : `${name}:${port}/${protocol}`
   const since = new Date(sinceMillis).toISOString()
   // What frees the port unmaps all backends of a service.
   const [to, gone] =
     share === undefined
-      ? [`${backend.address.text} port ${backend.port}`, "that container is"]
-      : [`service ${nameOf(share.service)}`, "all of its containers are"]
-  return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontendText({ protocol, host: mapping.host, port: mapping.port })} --owner any`
+      ? [
+          `${isRestingPlace(backend.address) ? backendText(mapping) : backend.address.text} port ${backend.port}`,
+          "that container is"
+        ]
+      : [`service ${serviceName(share.service)}`, "all of its containers are"]
+  return `held by ${owner} for ${to} since ${since}; if ${gone} gone: portmapper unmap -p ${frontend} --owner any`
 }

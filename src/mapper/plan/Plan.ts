@@ -3,7 +3,7 @@
  * Engine, and which entries can't be served and why. Pure: the same group under the same capabilities gives the
  * same plan.
  */
-import { Duration, Result, Schema } from "effect"
+import { Result, Schema } from "effect"
 import type { Rule } from "../../firewall/Firewall.ts"
 import type { Admission } from "../../ports/HostSockets.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
@@ -14,6 +14,7 @@ import { type Issue, labelIssue, RequestError } from "../../protocol/RequestErro
 import type { Route } from "../../relay/Relay.ts"
 import { type Mode, type Policy, type PortScope, parsePolicy } from "../model/Labels.ts"
 import { type Mapping, type Resources, takesTraffic } from "../model/Mapping.ts"
+import { interfaceIssues, limitsWithModes, policyOf } from "./LabelIssues.ts"
 import { sleepIssues, waitingFor } from "./Waiting.ts"
 
 /** What this host and this process can do. */
@@ -88,11 +89,10 @@ export class NothingServed extends Schema.TaggedError<NothingServed>()("NothingS
 export type PlanError = RequestError | ModeUnavailable | NothingServed
 
 export const planGroup = (group: Group, capabilities: Capabilities): Result.Result<Plan, PlanError> =>
-  Result.flatMap(parsePolicy(group.labels), (policy): Result.Result<Plan, PlanError> => {
+  Result.flatMap(policyOf(group.labels), (policy): Result.Result<Plan, PlanError> => {
     const mode = policy.mode ?? modeFor(group, policy, capabilities)
     const issues = [
-      ...headerIssues(policy),
-      ...limitIssues(policy),
+      ...interfaceIssues(group.labels, mode),
       ...(mode === "routed" ? [] : selfMappingIssues(group)),
       ...shareIssues(group, mode, policy, capabilities),
       ...scopeIssues(policy, capabilities),
@@ -109,42 +109,14 @@ const modeFor = (group: Group, policy: Policy, { defaultMode }: Capabilities): M
     ? defaultMode
     : "proxy"
 
-/** What only some modes have, each with these. */
-const limitsWithModes = ({ connections, rate, ratePerSource, waitHealthy }: Policy) =>
-  [
-    { label: "connections", limit: connections, unit: "", modes: ["proxy"] },
-    { label: "rate", limit: rate, unit: "/s", modes: ["nat", "proxy"] },
-    { label: "rate-per-source", limit: ratePerSource, unit: "/s", modes: ["proxy"] },
-    {
-      label: "wait-healthy",
-      limit: waitHealthy && Duration.toMillis(waitHealthy),
-      unit: "ms",
-      modes: ["nat", "proxy"]
-    }
-  ].filter(({ limit }) => limit !== undefined)
-
-const limitIssues = (policy: Policy): ReadonlyArray<Issue> =>
-  limitsWithModes(policy).flatMap(({ label, limit, unit, modes }) =>
-    policy.mode === undefined || modes.includes(policy.mode)
-      ? []
-      : labelIssue(
-          `portmapper.${label}`,
-          `${limit}${unit}`,
-          `in mode ${modes.join(" or ")}, or without portmapper.mode (not in mode ${policy.mode})`
-        )
-  )
-
 /** Why a group can't share its port as its labels request, if it can't. */
 const shareIssues = (
   { ports }: Group,
   mode: Mode,
-  { share, balance }: Policy,
+  { share }: Policy,
   { shares = [] }: Capabilities
 ): ReadonlyArray<Issue> => {
-  if (share === undefined)
-    return balance === undefined
-      ? []
-      : [labelIssue("portmapper.balance", balance, "beside a portmapper.share")]
+  if (share === undefined) return []
   const refused = (rule: string) => [labelIssue("portmapper.share", share, rule)]
   if (ports._tag !== "Exact" || ports.port === 0)
     return refused("beside an exact host port, which the backends share")
@@ -200,17 +172,6 @@ const planIn = (
 /** Only the relay sends the PROXY protocol's header, which TCP alone has. */
 const needsRelay = ({ entries }: Group, { proxyProtocol }: Policy): boolean =>
   proxyProtocol !== undefined && entries.some(({ protocol }) => protocol === "tcp")
-
-const headerIssues = ({ mode, proxyProtocol }: Policy): ReadonlyArray<Issue> =>
-  proxyProtocol === undefined || mode === undefined || mode === "proxy"
-    ? []
-    : [
-        labelIssue(
-          "portmapper.mode",
-          mode,
-          "proxy, or not given, beside portmapper.proxy-protocol: only the relay sends the header"
-        )
-      ]
 
 /** The kernel rules of one served entry on the port it got. */
 const rulesOf = (

@@ -4,10 +4,12 @@
  */
 import { Schema } from "effect"
 import type { Hold } from "../../ports/PortAllocator.ts"
-import { endpointText, frontendText, type Labels, type PublishedPort } from "../../protocol/PortBinding.ts"
+import { frontendText, type Labels, type PublishedPort } from "../../protocol/PortBinding.ts"
+import { serviceName } from "../../protocol/ServiceName.ts"
 import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../../protocol/Slots.ts"
 import { type Mode, type Policy, sharedPolicy } from "../model/Labels.ts"
 import {
+  backendText,
   frontendKey,
   isConflicted,
   type Mapping,
@@ -43,14 +45,9 @@ export const serviceOf = ({ share }: Policy, owner: string): string | undefined 
   return `${owner.split(":", 1)[0]} ${share}`
 }
 
-/** The name as the label has it. */
-export const nameOf = (service: string): string => service.slice(service.indexOf(" ") + 1)
-
 /** The frontend, and on a shared port the backend. */
 export const memberText = (mapping: Mapping): string =>
-  mapping.share === undefined
-    ? mappingText(mapping)
-    : `${mappingText(mapping)} to ${endpointText(mapping.backend)}`
+  mapping.share === undefined ? mappingText(mapping) : `${mappingText(mapping)} to ${backendText(mapping)}`
 
 /** The backends of the frontend's service that are served, in the order in which they joined. */
 const membersOf = (
@@ -225,7 +222,7 @@ export const refusalOf = (state: State, candidate: Candidate): ServiceRefused | 
   const others = membersOf(state, frontend, service).filter((entry) => entry !== own)
   const rule = disagreement(others, candidate)
   if (rule === undefined) return undefined
-  return new ServiceRefused({ frontend: frontendText(frontend), service: nameOf(service), rule })
+  return new ServiceRefused({ frontend: frontendText(frontend), service: serviceName(service), rule })
 }
 
 const disagreement = (

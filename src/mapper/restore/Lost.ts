@@ -5,9 +5,8 @@
 import { Effect } from "effect"
 import { flowsOfRemoved, forgetFlows } from "../../firewall/Conntrack.ts"
 import { PortAllocated } from "../../ports/PortAllocator.ts"
-import { endpointText } from "../../protocol/PortBinding.ts"
 import { eachRoute, logFailure, type MapperContext } from "../MapperContext.ts"
-import { isConflicted, type MappingEntry, mappingText } from "../model/Mapping.ts"
+import { backendText, isConflicted, type MappingEntry, mappingText } from "../model/Mapping.ts"
 import { changing, entriesAt } from "../steps/PortScope.ts"
 import { setAside } from "./Restore.ts"
 
@@ -47,7 +46,7 @@ const withdrawAll = Effect.fnUntraced(function* (
     entry.reason = new PortAllocated({ frontend: mappingText(mapping), hint: ` (${holder})` }).message
     yield* Effect.annotateLogs(
       Effect.logWarning(
-        `withdrew ${mappingText(mapping)} to ${endpointText(mapping.backend)}, and keeps it as conflicted: ${holder}`
+        `withdrew ${mappingText(mapping)} to ${backendText(mapping)}, and keeps it as conflicted: ${holder}`
       ),
       { event: "conflicted" }
     )

@@ -1,38 +1,17 @@
 /** What is counted of living, ended and foreign flows, by the kernel's own accounting of real packets. */
 import { writeFileSync } from "node:fs"
 import { assert, it } from "@effect/vitest"
-import { Effect, Layer, Result } from "effect"
+import { Effect, Layer } from "effect"
 import { layer as byteCounter } from "../../../adapters/linux/conntrack/ByteCounter.ts"
-import { NFNLGRP_CONNTRACK_DESTROY, readFlow } from "../../../adapters/linux/conntrack/ConntrackMessages.ts"
-import { attachFlowFilter } from "../../../adapters/linux/conntrack/FlowFilter.ts"
-import { libc } from "../../../adapters/linux/Libc.ts"
-import { NETLINK_NETFILTER, openNetlink } from "../../../adapters/linux/netlink/Netlink.ts"
 import { layer as nftFirewall } from "../../../adapters/linux/nft/NftFirewall.ts"
 import { ByteCounter } from "../../../src/firewall/ByteCounter.ts"
 import { Firewall } from "../../../src/firewall/Firewall.ts"
 import { redirect } from "../../firewall/firewallConformance.ts"
 import { describeInNamespace, LabHost, run } from "../../lab/ThreadNamespace.ts"
-import { createFlows, flow } from "../flows.ts"
 
 const account = (value: "0" | "1") => writeFileSync("/proc/sys/net/netfilter/nf_conntrack_acct", value)
 
 describeInNamespace("ByteCounter", () => {
-  it("receives the ends of redirected flows alone", () => {
-    const netlink = Result.getOrThrow(openNetlink(libc(), NETLINK_NETFILTER))
-    assert.strictEqual(attachFlowFilter(libc(), netlink.fd), 0)
-    Result.getOrThrow(netlink.subscribe(NFNLGRP_CONNTRACK_DESTROY))
-    createFlows([
-      flow("udp 10.1.0.2:5000 192.0.2.1:53"),
-      flow("udp 10.1.0.2:5001 192.0.2.1:53 10.0.0.2:5353"),
-      flow("tcp [2001:db8::2]:5002 [2001:db8::1]:53"),
-      flow("tcp [2001:db8::2]:5003 [2001:db8::1]:53 [fd00::2]:5353")
-    ])
-    run("conntrack -F")
-    const flows = Result.getOrThrow(netlink.receive()).flatMap((message) => readFlow(message) ?? [])
-    netlink.close()
-    assert.deepStrictEqual(flows.map(({ original }) => original.sourcePort).sort(), [5001, 5003])
-  })
-
   it.live("counts packets each way, of living flows and of ended ones", () =>
     Effect.gen(function* () {
       const { client, c1 } = yield* LabHost

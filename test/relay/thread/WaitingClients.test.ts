@@ -3,10 +3,10 @@ import { type AddressInfo, createServer, type Socket } from "node:net"
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
-import { Relay } from "../../src/relay/Relay.ts"
-import { reservePorts } from "../support/ports.ts"
-import { untilEqual } from "../support/until.ts"
-import { ending, endpoint, exchange, nextData, relayTest, sleep, type World } from "./world.ts"
+import { Relay } from "../../../src/relay/Relay.ts"
+import { reservePorts } from "../../support/ports.ts"
+import { untilEqual } from "../../support/until.ts"
+import { connected, ending, endpoint, nextData, relayTest, sent, sleep, type World } from "../world.ts"
 
 const free = await reservePorts()
 const long = Duration.minutes(5)
@@ -15,24 +15,8 @@ const short = Duration.millis(600)
 const named = (world: World, name: string) =>
   world.backend((socket) => socket.on("data", (bytes: Buffer) => socket.write(`${name} got ${bytes}`)))
 
-const connected = async (world: World, port: number): Promise<Socket> => {
-  const socket = world.dial(port)
-  await once(socket, "connect")
-  return socket
-}
-
 const crowdOf = (world: World, port: number, count: number): Promise<ReadonlyArray<Socket>> =>
   Promise.all(Array.from({ length: count }, () => connected(world, port)))
-
-/** Sends a packet; `refused` becomes the error that its sender gets. */
-const sent = async (world: World, text: string, port: number) => {
-  const sender = await world.datagrams()
-  sender.connect(port, "127.0.0.1")
-  await once(sender, "connect")
-  const refused = once(sender, "error").then(([error]: Array<NodeJS.ErrnoException>) => error?.code)
-  sender.send(text)
-  return { refused }
-}
 
 const share = (slots: number) => ({
   balance: "random" as const,
@@ -40,7 +24,7 @@ const share = (slots: number) => ({
   slots: Array.from({ length: slots }, (_, slot) => slot)
 })
 
-describe("LinuxRelay without a backend", () => {
+describe("clients of a frontend without a backend", () => {
   relayTest("resets new connections at once, and lets the others go on", async (world) => {
     const backend = await named(world, "a")
     const route = await world.open({ protocol: "tcp", port: free(0), backend })
@@ -165,33 +149,6 @@ describe("LinuxRelay without a backend", () => {
     },
     { maxThreads: 1 }
   )
-
-  relayTest("refuses packets by an ICMP message, and lets a flow go on", async (world) => {
-    const backend = await world.echoDatagrams()
-    const route = await world.open({ protocol: "udp", port: free(6), backend: backend.endpoint })
-    const early = await world.datagrams()
-    assert.strictEqual((await exchange(early, "1", free(6), "127.0.0.1"))?.text, "1")
-    await world.reopen({ ...route, idle: true })
-    const { refused } = await sent(world, "2", free(6))
-    assert.strictEqual(await refused, "ECONNREFUSED")
-    assert.strictEqual((await exchange(early, "3", free(6), "127.0.0.1"))?.text, "3")
-  })
-
-  relayTest("keeps packets for a backend that comes, and refuses them after their time", async (world) => {
-    const backend = await world.echoDatagrams()
-    const asked = { protocol: "udp", port: free(7), backend: backend.endpoint, idle: true } as const
-    const route = await world.open({ ...asked, waitHealthy: long })
-    const client = await world.datagrams()
-    const received: Array<string> = []
-    client.on("message", (bytes) => received.push(bytes.toString()))
-    for (const text of ["a", "b", "", "d"]) client.send(text, free(7), "127.0.0.1")
-    await sleep(50)
-    await world.reopen({ ...route, idle: undefined })
-    await untilEqual(async () => received, ["a", "b", "", "d"])
-    await world.reopen({ ...route, waitHealthy: short })
-    const { refused } = await sent(world, "e", free(7))
-    assert.strictEqual(await refused, "ECONNREFUSED")
-  })
 
   relayTest(
     "reports where clients wait, not once for each of them, and again once they have been served",

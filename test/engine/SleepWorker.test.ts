@@ -66,6 +66,9 @@ const connect = (port = 8080) =>
     settle
   )
 
+/** What was logged of starts and stops. */
+const steps = () => lines.filter((line) => /: (start|stop)/.test(line))
+
 const changes = Effect.map(MemoryEngine, (engine) => engine.changes())
 
 describe("a container that was created and never started", () => {
@@ -135,6 +138,7 @@ describe("a container that was created and never started", () => {
         yield* settle
         assert.isFalse(yield* connect())
         assert.deepStrictEqual(yield* states, [`nowhere asleep: ${refusal.message}`])
+        assert.deepStrictEqual(steps(), ["web: starting, since a client waits"])
         assert.include(lines, `web: ${refusal.message}; a client may wake it in 1 s`)
         // Who comes now is refused, and wakes nobody.
         yield* connect()
@@ -197,32 +201,6 @@ describe("a container that was created and never started", () => {
       })
     ))
 
-  test("takes connections once it is healthy, where it has a health check, and at once by UDP", () =>
-    during(
-      Effect.gen(function* () {
-        const engine = yield* MemoryEngine
-        const health = (unready: "starting" | undefined) =>
-          engine.alter("web", { unready, healthy: unready === undefined })
-        yield* engine.create({ name: "web", labels: sleeping() })
-        yield* engine.create({ name: "dns", labels: sleeping({ "portmapper.publish": "0.0.0.0:53:53/udp" }) })
-        yield* health("starting")
-        yield* settle
-        yield* connect()
-        assert.deepStrictEqual(yield* states, ["nowhere waking", "nowhere asleep"])
-        yield* health(undefined)
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["172.17.0.99 live", "nowhere asleep"])
-        closed.add("172.17.0.99:53")
-        const relay = yield* MemoryRelay
-        relay.connect(
-          { protocol: "udp", host: addressUnsafe("0.0.0.0"), port: 53 },
-          addressUnsafe("127.0.0.1")
-        )
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["172.17.0.99 live", "172.17.0.99 live"])
-      })
-    ))
-
   test("is released once it is gone, and never started by somebody who waited for it", () =>
     during(
       Effect.gen(function* () {
@@ -275,6 +253,12 @@ describe("a container that nobody uses", () => {
         assert.deepStrictEqual(yield* states, ["nowhere asleep"])
         yield* TestClock.adjust("1 hour")
         yield* connect()
+        assert.deepStrictEqual(steps(), [
+          "web: stopping, since nobody has used it for 10m",
+          "web: stopped",
+          "web: starting, since a client waits",
+          "web: started"
+        ])
         assert.deepStrictEqual(yield* changes, ["stop web", "start web"])
         assert.deepStrictEqual(yield* states, ["172.17.0.99 live"])
         assert.deepStrictEqual((yield* MemoryHost).open()[0]?.socket, held?.socket)
@@ -295,6 +279,23 @@ describe("a container that nobody uses", () => {
         yield* connect()
         yield* TestClock.adjust("1 hour")
         assert.deepStrictEqual(yield* changes, [])
+      })
+    ))
+
+  test("is not stopped while it is paused, nor at once when it goes on", () =>
+    during(
+      Effect.gen(function* () {
+        const engine = yield* MemoryEngine
+        yield* running
+        yield* TestClock.adjust("9 minutes")
+        yield* engine.alter("web", { unready: "paused" }, "pause")
+        yield* TestClock.adjust("1 hour")
+        assert.deepStrictEqual(yield* changes, [])
+        yield* engine.alter("web", { unready: undefined }, "unpause")
+        yield* TestClock.adjust("9 minutes")
+        assert.deepStrictEqual(yield* changes, [])
+        yield* TestClock.adjust("4 minutes")
+        assert.deepStrictEqual(yield* changes, ["stop web"])
       })
     ))
 
@@ -321,6 +322,7 @@ describe("a container that nobody uses", () => {
         engine.onChange("web", Effect.fail(refusal))
         yield* slept
         assert.deepStrictEqual(yield* states, [`172.17.0.99 live: ${refusal.message}`])
+        assert.deepStrictEqual(steps(), ["web: stopping, since nobody has used it for 10m"])
         yield* engine.stopByHand("web")
         yield* settle
         assert.deepStrictEqual(yield* states, [])
@@ -557,22 +559,25 @@ describe("the containers of a service that sleep", () => {
       })
     ))
 
-  test("take each other's place where one does not come up", () =>
-    during(
-      Effect.gen(function* () {
-        const engine = yield* MemoryEngine
-        for (const name of ["web-1", "web-2"]) yield* engine.create(replica(name, "1"))
-        engine.onChange("web-1", Effect.fail(refusal))
-        yield* settle
-        yield* connect()
-        assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
-        yield* settle
-        assert.deepStrictEqual((yield* states).toSorted(), [
-          "172.17.0.99 live",
-          `nowhere asleep: ${refusal.message}`
-        ])
-      })
-    ))
+  for (const unready of ["paused", "unhealthy"] as const)
+    test(`take each other's place where one is ${unready}`, () =>
+      during(
+        Effect.gen(function* () {
+          const engine = yield* MemoryEngine
+          for (const name of ["web-1", "web-2"]) yield* engine.create(replica(name, "1"))
+          yield* settle
+          yield* connect()
+          yield* settle
+          assert.deepStrictEqual((yield* states).toSorted(), ["172.17.0.99 live", "nowhere asleep"])
+          // No client that waited then may still wait.
+          yield* TestClock.adjust("31 seconds")
+          yield* engine.alter("web-1", { unready }, "pause")
+          yield* settle
+          assert.deepStrictEqual(yield* changes, ["start web-1"])
+          yield* connect()
+          assert.deepStrictEqual(yield* changes, ["start web-1", "start web-2"])
+        })
+      ))
 })
 
 const refusal = new EngineError({ where: "memory", reason: "Refused", detail: "no such file: /serve" })

@@ -2,90 +2,14 @@ import type { Socket as Datagrams } from "node:dgram"
 import { assert, describe } from "@effect/vitest"
 import { Duration } from "effect"
 import { IpNetwork } from "effect/net"
-import { noneRefused } from "../../src/protocol/Limits.ts"
-import { reservePorts } from "../support/ports.ts"
-import { untilEqual } from "../support/until.ts"
-import { endpoint, exchange, relayTest, sleep } from "./world.ts"
+import { reservePorts } from "../../support/ports.ts"
+import { endpoint, exchange, relayTest, sleep } from "../world.ts"
 
 const free = await reservePorts()
 
 const udp = "udp" as const
 
-describe("LinuxRelay, UDP", () => {
-  for (const [frontHost, backendHost] of [
-    ["127.0.0.1", "127.0.0.1"],
-    ["127.0.0.1", "::1"],
-    ["::1", "127.0.0.1"],
-    ["::1", "::1"]
-  ] as const)
-    relayTest(`carries packets both ways from ${frontHost} to ${backendHost}`, async (world) => {
-      const backend = await world.echoDatagrams(backendHost)
-      const route = await world.open({
-        protocol: udp,
-        host: frontHost,
-        port: free(0),
-        backend: backend.endpoint
-      })
-      const client = await world.datagrams(frontHost)
-      for (const size of [0, 1, 1200, 60_000])
-        assert.deepStrictEqual(
-          [size, (await exchange(client, Buffer.alloc(size), free(0), frontHost))?.size],
-          [size, size]
-        )
-      // The relay counts the last answer once it has sent it.
-      await sleep(50)
-      assert.deepStrictEqual(await world.count(route), {
-        connections: 1,
-        refused: noneRefused,
-        bytesIn: 61_201,
-        bytesOut: 61_201
-      })
-    })
-
-  relayTest(
-    "keeps a flow for each client, and packets of different sizes apart and in order",
-    async (world) => {
-      const backend = await world.echoDatagrams()
-      await world.open({ protocol: udp, port: free(1), backend: backend.endpoint })
-      const sizes = [100, 100, 100, 40, 0, 100, 700, 700, 1, 1, 1, 0, 0, 5]
-      const clients = await Promise.all(Array.from({ length: 8 }, () => world.datagrams()))
-      const answers = await Promise.all(
-        clients.map(
-          (client, index) =>
-            new Promise<ReadonlyArray<string>>((resolve) => {
-              const seen: Array<string> = []
-              client.on("message", (bytes) => {
-                seen.push(`${bytes.length} of ${bytes[0] ?? "none"}`)
-                if (seen.length === sizes.length) resolve(seen)
-              })
-              for (const size of sizes) client.send(Buffer.alloc(size, index), free(1), "127.0.0.1")
-            })
-        )
-      )
-      assert.deepStrictEqual(
-        answers,
-        clients.map((_, index) => sizes.map((size) => `${size} of ${size === 0 ? "none" : index}`))
-      )
-      assert.strictEqual(backend.ports.size, 8)
-    }
-  )
-
-  relayTest("keeps a flow through refusals, and reaches a backend that was started again", async (world) => {
-    const first = await world.echoDatagrams("127.0.0.1", free(50))
-    const route = await world.open({ protocol: udp, port: free(2), backend: first.endpoint })
-    const client = await world.datagrams()
-    const ask = (text: string, patience?: number) => exchange(client, text, free(2), "127.0.0.1", patience)
-    assert.strictEqual((await ask("a"))?.text, "a")
-    first.socket.close()
-    await sleep(20)
-    for (let round = 0; round < 3; round++) assert.isUndefined(await ask("lost", 50))
-    const second = await world.echoDatagrams("127.0.0.1", free(50))
-    // One of those datagrams may arrive only now.
-    await untilEqual(async () => (await ask("b"))?.text, "b")
-    assert.deepStrictEqual([...second.ports], [...first.ports])
-    assert.strictEqual((await world.count(route)).connections, 1)
-  })
-
+describe("the flows of a relayed UDP port", () => {
   relayTest(
     "closes an idle flow, by the route's own timeout and by the relay's",
     async (world) => {
@@ -211,18 +135,5 @@ describe("LinuxRelay, UDP", () => {
     assert.isUndefined(await exchange(other, "out", free(8), "127.0.0.1", 100))
     const { connections, refused } = await world.count(route)
     assert.deepStrictEqual([connections, refused.allow], [1, 2])
-  })
-
-  relayTest("ends its flows when it is closed, and frees the port at once", async (world) => {
-    const first = await world.echoDatagrams()
-    const second = await world.echoDatagrams()
-    const route = await world.open({ protocol: udp, port: free(9), backend: first.endpoint })
-    const client = await world.datagrams()
-    assert.strictEqual((await exchange(client, "a", free(9), "127.0.0.1"))?.text, "a")
-    await world.close(route)
-    assert.isUndefined(await exchange(client, "b", free(9), "127.0.0.1", 100))
-    await world.open({ protocol: udp, port: free(9), backend: second.endpoint })
-    assert.strictEqual((await exchange(client, "c", free(9), "127.0.0.1"))?.text, "c")
-    assert.strictEqual(second.ports.size, 1)
   })
 })

@@ -1,10 +1,10 @@
 /** Limits of the relay, with real sockets. */
 import { assert, describe } from "@effect/vitest"
-import { type Limits, noLimits, noneRefused } from "../../src/protocol/Limits.ts"
-import { type Balance, parseSlots } from "../../src/protocol/Slots.ts"
-import { reservePorts } from "../support/ports.ts"
-import { untilEqual } from "../support/until.ts"
-import { ending, exchange, nextData, relayTest, type World } from "./world.ts"
+import { type Limits, noLimits, noneRefused } from "../../../src/protocol/Limits.ts"
+import { type Balance, parseSlots } from "../../../src/protocol/Slots.ts"
+import { reservePorts } from "../../support/ports.ts"
+import { untilEqual } from "../../support/until.ts"
+import { ending, exchange, nextData, relayTest, type World } from "../world.ts"
 
 const free = await reservePorts()
 const limits = (some: Partial<Limits>): Limits => ({ ...noLimits, ...some })
