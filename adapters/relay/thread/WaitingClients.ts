@@ -1,7 +1,7 @@
 /**
- * TCP clients of a frontend that no backend serves at the moment: accepted, and watched for their end alone. A route
- * that leads to a backend serves them, else they are reset when their time is over. A client has a place among the
- * route's open connections, so the budget of descriptors bounds them.
+ * TCP clients of a frontend that no backend serves at the moment, or that others still wait for: accepted, and watched
+ * for their end alone. A route that leads to a backend serves them, else they are reset when their time is over. A client
+ * has a place among the route's open connections, so the budget of descriptors bounds them.
  */
 import { EPOLLET } from "../EpollEvent.ts"
 import { kindOf } from "../ThreadMessages.ts"
@@ -33,7 +33,7 @@ export const wait = (route: ServedRoute, fd: number, now: number): void => {
   }
   clients.set(fd, { route, due: now + route.waitMillis })
   count(route, 1)
-  reportWaits(route, now)
+  if (route.isIdle) reportWaits(route, now)
   // Epoll reports failures and resets without being asked.
   if (watch(fd, EPOLLET) < 0) refuse(fd)
 }
@@ -63,6 +63,7 @@ export const takeServed = (
 }
 
 export const hasQueued = (): boolean => queues.size > 0
+export const isQueued = (socket: number): boolean => queues.has(socket)
 /** The sockets with clients that have their turn next. */
 export const queuedSockets = (): ReadonlyArray<number> => [...queues]
 

@@ -185,9 +185,11 @@ describe("clients of a frontend without a backend", () => {
     slow.listen({ port: 0, host: "127.0.0.1", backlog: 5 })
     await once(slow, "listening")
     const backend = endpoint("127.0.0.1", (slow.address() as AddressInfo).port)
-    const asked = { protocol: "tcp", port: free(10), backend, idle: true, waitHealthy: long } as const
+    const limits = { connections: 300, rate: undefined, ratePerSource: undefined }
+    const asked = { protocol: "tcp", port: free(10), backend, idle: true, waitHealthy: long, limits } as const
     const route = await world.open(asked)
     const crowd = await crowdOf(world, free(10), 300)
+    await untilEqual(async () => (await ending(world.dial(free(10)))).how, "ECONNRESET")
     const answers = crowd.map(nextData)
     for (const client of crowd) client.write("x")
     await world.reopen({ ...route, idle: undefined })
