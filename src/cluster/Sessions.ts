@@ -117,7 +117,7 @@ const moveHost = Effect.fnUntraced(function* (
   if (to === undefined) return false
   const begun = yield* writeHost(etcd, key, record, meanwhile, revision)
   if (begun === undefined || others.length === 0) return begun !== undefined
-  for (const from of others) yield* moveKeys(etcd, from, to, key)
+  for (const from of others) if (!(yield* moveKeys(etcd, from, to, { key, revision: begun }))) return false
   const ended = yield* writeHost(etcd, key, { ...record, leases: [to] }, to, begun)
   if (ended !== undefined) for (const from of others) yield* etcd.revoke(from)
   return ended !== undefined
@@ -144,26 +144,32 @@ const writeHost = Effect.fnUntraced(function* (
   return isOurs ? entry.revision : undefined
 })
 
-/** Moves every key that hangs on `from`, but for the host's. Fails where that lease ends before all have moved. */
+/**
+ * Moves every key that hangs on `from`, but for the host's, as long as that one has its revision: a request that arrives
+ * late would move keys to a lease that a successor has done with. Returns whether it did, and fails where the lease ends
+ * before all have moved.
+ */
 const moveKeys = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   from: LeaseId,
   to: LeaseId,
-  hostKey: string
+  host: { readonly key: string; readonly revision: number }
 ) {
   yield* etcd.keepAlive(from)
   while (true) {
     const state = yield* etcd.leaseState(from)
     if (state === undefined) return yield* new LeaseLost({ lease: from })
-    const moving = state.keys.filter((key) => key !== hostKey)
-    if (moving.length === 0) return
-    for (let start = 0; start < moving.length; start += movesAtOnce)
-      yield* etcd.transact({
-        compare: [],
+    const moving = state.keys.filter((key) => key !== host.key)
+    if (moving.length === 0) return true
+    for (let start = 0; start < moving.length; start += movesAtOnce) {
+      const { succeeded } = yield* etcd.transact({
+        compare: [{ _tag: "Revision", key: host.key, is: host.revision }],
         success: moving
           .slice(start, start + movesAtOnce)
           .map((key): Operation => ({ _tag: "Transaction", transaction: moveKey(key, from, to) }))
       })
+      if (!succeeded) return false
+    }
   }
 })
 

@@ -1,6 +1,6 @@
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
-import { lostReply, pass, testStore as test, ttl, twoHosts } from "./twoStores.ts"
+import { faults, lostReply, lostRequest, pass, testStore as test, ttl, twoHosts } from "./twoStores.ts"
 
 describe("a host", () => {
   test(
@@ -20,6 +20,30 @@ describe("a host", () => {
       yield* pass(25)
       const { session } = yield* Fiber.join(back)
       memory.setFaults(() => undefined)
+      const cell = yield* a.store.readCell("125")
+      assert.deepStrictEqual(
+        cell.claims,
+        state.claims.map((claim) => ({ ...claim, lease: session.lease }))
+      )
+    })
+  )
+
+  test(
+    "moves nothing any more once a successor has taken its place",
+    Effect.gen(function* () {
+      const { memory, a } = yield* twoHosts
+      const { state } = yield* a.claim()
+      const none = {}
+      // It reads, writes and moves.
+      faults(memory, "a", none, none, { requestDelay: Duration.millis(2500) }, lostRequest, lostRequest)
+      const leaving = yield* Effect.forkChild(a.store.leave(a.session, Duration.minutes(10)))
+      yield* pass(2)
+      yield* Fiber.interrupt(leaving)
+      // It reads and writes, finds nothing to move, and writes again.
+      faults(memory, "a", none, none, { requestDelay: Duration.millis(800) })
+      const back = yield* Effect.forkChild(a.store.open({ host: "a", identity: "a", ttl }))
+      yield* pass(3)
+      const { session } = yield* Fiber.join(back)
       const cell = yield* a.store.readCell("125")
       assert.deepStrictEqual(
         cell.claims,
