@@ -1,7 +1,7 @@
 /** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
 import { type Duration, Effect, Exit } from "effect"
 import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
-import type { Claim, ClaimOutcome, HeldName, SeenCell, Session } from "./ClusterState.ts"
+import type { Claim, ClaimOutcome, HeldClaim, HeldName, SeenCell, Session } from "./ClusterState.ts"
 import { type Doubt, made, makeDoubts } from "./Doubts.ts"
 import {
   ClusterError,
@@ -25,10 +25,15 @@ export const makeClaiming = Effect.fnUntraced(function* (
   keys: ClusterKeys,
   patience: Duration.Duration
 ) {
+  /** By `epochOf`; a request that failed may still be carried out. */
+  const leaving = new Set<string>()
+
   const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<HeldName>) {
     for (let start = 0; start < claims.length; start += releasesAtOnce) {
-      const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
-      yield* transactOnNoLease(etcd, { compare: [], success })
+      const part = claims.slice(start, start + releasesAtOnce)
+      for (const each of part) leaving.add(epochOf(each))
+      yield* transactOnNoLease(etcd, { compare: [], success: part.map((each) => releaseOne(keys, each)) })
+      for (const each of part) leaving.delete(epochOf(each))
     }
   })
 
@@ -75,7 +80,9 @@ export const makeClaiming = Effect.fnUntraced(function* (
     return succeeded
   })
 
-  return { claim, release, update, readCell }
+  const isLeaving = (held: HeldClaim): boolean => leaving.has(epochOf(held)) || doubts.isOf(held)
+
+  return { claim, release, isLeaving, update, readCell }
 })
 
 const claimAll = (
@@ -106,6 +113,8 @@ const claimAll = (
     failure: [read]
   }
 }
+
+const epochOf = ({ name, revision }: HeldName): string => `${revision} ${name}`
 
 const releaseOne = (keys: ClusterKeys, { cell, name, revision }: HeldName): Operation => {
   const key = keys.claim(cell, name)

@@ -16,6 +16,7 @@ import type {
   Claim,
   ClaimOutcome,
   ClusterEvent,
+  HeldClaim,
   HeldName,
   HostTaken,
   Opened,
@@ -78,6 +79,11 @@ export class ClusterStore extends Context.Service<
      * Does nothing for one that is gone. After a failure some may still be held; it may be called again.
      */
     readonly release: (claims: ReadonlyArray<HeldName>) => Effect.Effect<void, ClusterError>
+    /**
+     * Whether this claim may go at any time: it was to be given back, or its reply was lost, and nobody knows yet what
+     * became of that. Whoever wants it claims it anew.
+     */
+    readonly isLeaving: (claim: HeldClaim) => boolean
     /**
      * Changes the value of a claim that the session holds, which keeps its revision; moves no cell. Returns false, and does
      * nothing, where the claim is gone.

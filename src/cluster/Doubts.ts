@@ -18,7 +18,7 @@ export interface Doubt {
 }
 
 /** The claims that it made, on whatever lease of the host they are by now; none where it made none. */
-export const made = (doubt: Doubt, { claims }: CellState): ReadonlyArray<HeldClaim> => {
+export const made = (doubt: Doubt, { claims }: Pick<CellState, "claims">): ReadonlyArray<HeldClaim> => {
   const values = new Map(doubt.claims.map(({ name, value }) => [name, value]))
   return claims.filter(
     ({ name, value, host, revision }) =>
@@ -70,6 +70,9 @@ export const makeDoubts = Effect.fnUntraced(function* (
         doubts.add(doubt)
         isDoubtful.openUnsafe()
       }),
+    /** Whether one of them is about this claim. */
+    isOf: (held: HeldClaim) =>
+      [...doubts].some((doubt) => doubt.cell === held.cell && made(doubt, { claims: [held] }).length > 0),
     /** Why the last attempt to settle one failed. */
     trouble: () => trouble,
     /** Before anything else is claimed in the cell. */

@@ -98,12 +98,12 @@ export class Ledger {
     if (ports === "Ephemeral") return this.#outsideBlocks
     const set = new PortSet()
     set.words.set(this.#outsideBlocks.words)
-    for (const { port, claimant } of this.#ports.values())
-      if (
-        claimant.service === undefined &&
-        protocols.every((protocol) => this.#ports.get(keyOf({ protocol, port })))
-      )
-        set.delete(port)
+    const isClaimed = (protocol: Protocol, port: number): boolean => {
+      const own = this.#ports.get(keyOf({ protocol, port }))
+      return own !== undefined && own.claimant.service === undefined
+    }
+    for (const { port } of this.#ports.values())
+      if (protocols.every((protocol) => isClaimed(protocol, port))) set.delete(port)
     return set
   }
 
@@ -270,6 +270,10 @@ export class Ledger {
   /** What this host owes to the others, now. */
   get returning(): ReadonlyArray<HeldName> {
     return [...this.#returning]
+  }
+
+  owes({ name, revision }: HeldName): boolean {
+    return this.#returning.some((each) => each.name === name && each.revision === revision)
   }
 
   owe(claims: ReadonlyArray<HeldName>): void {

@@ -166,12 +166,14 @@ const prove = Effect.fnUntraced(function* (
 
 /** Brings the ledger up to date. Returns the ports that are not claimed any more. */
 const compare = (member: Member, { cells, revision }: Snapshot): ReadonlyArray<OwnPort> => {
-  const { ledger, replica, options } = member
+  const { ledger, replica, options, store } = member
   for (const cell of cells) replica.put({ ...cell, readAt: revision })
   // The watch may be ahead of it.
-  const own = cells.flatMap(({ cell }) =>
+  const held = cells.flatMap(({ cell }) =>
     replica.cell(cell).claims.filter(({ host }) => host === options.host)
   )
+  const isLeaving = (claim: HeldClaim) => store.isLeaving(claim) || ledger.owes(claim)
+  const own = held.filter((claim) => !isLeaving(claim))
   const ports = new Map<string, HeldClaim>()
   for (const held of own) {
     const item = itemOf(held)
@@ -207,8 +209,8 @@ const compare = (member: Member, { cells, revision }: Snapshot): ReadonlyArray<O
     if (isSame) ports.delete(keyOf(port))
     else missing.push(port)
   }
-  // Claims of calls that a kill cut short before they were recorded.
-  ledger.owe([...ports.values()])
+  // Also claims of calls that a kill cut short before they were recorded.
+  ledger.owe([...held.filter((claim) => store.isLeaving(claim) && !ledger.owes(claim)), ...ports.values()])
   return missing
 }
 

@@ -1,6 +1,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
-import { claims, faults, lostReply, pass, testStore as test, twoHosts } from "./twoStores.ts"
+import type { HeldClaim } from "../../src/cluster/ClusterState.ts"
+import { claims, faults, lostReply, lostRequest, pass, testStore as test, twoHosts } from "./twoStores.ts"
 
 describe("a claim", () => {
   test(
@@ -65,6 +66,44 @@ describe("a claim", () => {
       const claim = yield* Effect.forkChild(Effect.flip(a.claim()))
       yield* pass(1)
       assert.strictEqual((yield* Fiber.join(claim))._tag, "LeaseLost")
+      assert.deepStrictEqual(claims(memory), [])
+    })
+  )
+})
+
+describe("a claim that may go at any time", () => {
+  test(
+    "is one whose release was asked for, until that is known to be done",
+    Effect.gen(function* () {
+      const { memory, a } = yield* twoHosts
+      const { state } = yield* a.claim()
+      const [held] = state.claims as [HeldClaim]
+      assert.isFalse(a.store.isLeaving(held))
+      faults(memory, "a", { requestDelay: Duration.seconds(10) }, lostRequest, lostRequest, lostRequest)
+      const release = yield* Effect.forkChild(Effect.flip(a.store.release([held])))
+      yield* pass(5)
+      yield* Fiber.join(release)
+      memory.setFaults(() => undefined)
+      assert.deepStrictEqual((yield* a.store.readCell("125")).claims, [held])
+      assert.isTrue(a.store.isLeaving(held))
+      yield* a.store.release([held])
+      assert.isFalse(a.store.isLeaving(held))
+    })
+  )
+
+  test(
+    "is one whose reply was lost, until it is given back",
+    Effect.gen(function* () {
+      const { memory, a } = yield* twoHosts
+      faults(memory, "a", lostReply, lostRequest, lostRequest, lostRequest, lostRequest)
+      const claim = yield* Effect.forkChild(Effect.flip(a.claim()))
+      yield* pass(2.8)
+      yield* Fiber.join(claim)
+      memory.setFaults(() => undefined)
+      const [held] = (yield* a.store.readCell("125")).claims as [HeldClaim]
+      assert.isTrue(a.store.isLeaving(held))
+      yield* pass(2)
+      assert.isFalse(a.store.isLeaving(held))
       assert.deepStrictEqual(claims(memory), [])
     })
   )

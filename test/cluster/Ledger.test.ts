@@ -75,16 +75,18 @@ describe("a ledger", () => {
     )
   })
 
-  it("gives out of a range what it has claimed in all of the protocols", () => {
+  it("gives out of a range what it has claimed in all of the protocols, for no service", () => {
     const ledger = new Ledger()
     ledger.addBlock(block(8000, 8003), claim("block.8000-8003.a"))
     ledger.add(tcp(8010), claim("tcp.8010.a"))
     ledger.add(tcp(8011), claim("tcp.8011.a"))
     ledger.add(udp(8011), claim("udp.8011.a"))
+    ledger.add(tcp(8012), claim("tcp.8012.a"))
+    ledger.add({ ...udp(8012), claimant: { ...claimant, service: "cli web" } }, claim("udp.8012.a"))
     const outside = ledger.outside("Range", ["tcp", "udp"])
     assert.deepStrictEqual(
-      [8003, 8010, 8011].map((port) => outside.has(port)),
-      [false, true, false]
+      [8003, 8010, 8011, 8012].map((port) => outside.has(port)),
+      [false, true, false, true]
     )
   })
 
