@@ -1,5 +1,5 @@
 /** A host's allocator that gives out what the ledger covers, and tells the ledger what the host has reserved. */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Queue } from "effect"
 import type {
   Claimant,
   ClusterUnavailable,
@@ -11,7 +11,7 @@ import type {
 import type { Frontend } from "../ports/PortTable.ts"
 import { isLoopback } from "../protocol/Address.ts"
 import { frontendText, type PortRequest } from "../protocol/PortBinding.ts"
-import { excluderHere, type Member, mayGrantBy, whyNot } from "./Member.ts"
+import { excluderHere, leaseMayHaveEnded, type Member, mayGrantBy, whyNot } from "./Member.ts"
 import { allocatedTo, unavailable } from "./PortClaiming.ts"
 
 type Allocator = PortAllocator["Service"]
@@ -30,6 +30,26 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
       return holds
     })
 
+  const release: Allocator["release"] = (holds) =>
+    Effect.map(host.release(holds), () => {
+      for (const hold of holds) if (reserved.delete(hold)) ledger.release(hold)
+    })
+
+  /** The lease may have ended meanwhile, and with it the claim. What is kept is claimed again, or withdrawn. */
+  const covered = (
+    holds: ReadonlyArray<Hold>,
+    claimant: Claimant,
+    lost: ClusterUnavailable | undefined
+  ): Effect.Effect<ReadonlyArray<Hold>, ClusterUnavailable> => {
+    const uncovered = holds.filter(
+      ({ protocol, port, host: at }) => !isLoopback(at) && !ledger.covers({ protocol, port, claimant })
+    )
+    if (uncovered.length === 0) return Effect.succeed(holds)
+    if (lost !== undefined) return Effect.andThen(release(holds), Effect.fail(lost))
+    for (const { protocol, port } of uncovered) ledger.add({ protocol, port, claimant }, undefined)
+    return Effect.as(Queue.offer(member.doubt, undefined), holds)
+  }
+
   return {
     gives: host.gives,
     reserve: (frontends, ports, beside, options = {}) => {
@@ -44,13 +64,14 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
           return Effect.fail(unavailable(outer[0], ports, whyNot(member)))
         const protocols = outer.map(({ protocol }) => protocol)
         const outside = ports._tag === "Exact" ? [] : [ledger.outside(ports._tag, protocols)]
-        return noted(host.reserve(frontends, ports, beside, { except: [...except, ...outside] }), claimant)
+        return Effect.flatMap(
+          noted(host.reserve(frontends, ports, beside, { except: [...except, ...outside] }), claimant),
+          (holds) =>
+            covered(holds, claimant, isKept ? undefined : unavailable(outer[0], ports, leaseMayHaveEnded))
+        )
       })
     },
-    release: (holds) =>
-      Effect.map(host.release(holds), () => {
-        for (const hold of holds) if (reserved.delete(hold)) ledger.release(hold)
-      })
+    release
   }
 }
 

@@ -105,13 +105,13 @@ export const untilGranting = (member: Member): Effect.Effect<Session, Ungranted>
     }
   })
 
+export const leaseMayHaveEnded = "this host's lease may have ended"
+
 /** Why it may not grant, for people. */
 export const whyNot = ({ trouble, session, isProven }: Member): string => {
   if (trouble !== undefined) return trouble
   if (session === undefined) return "this host has not joined it yet"
-  return isProven
-    ? "this host's lease may have ended"
-    : "this host does not know yet which ports are still its own"
+  return isProven ? leaseMayHaveEnded : "this host does not know yet which ports are still its own"
 }
 
 /** Notes how the store answers, for those who ask why nothing can be claimed. */

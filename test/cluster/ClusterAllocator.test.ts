@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, type Scope } from "effect"
-import { claimOf, portClaim } from "../../src/cluster/Cells.ts"
+import { Effect, Layer, Queue, type Scope } from "effect"
+import { cellOf, claimOf, portClaim } from "../../src/cluster/Cells.ts"
 import { clusterAllocator } from "../../src/cluster/ClusterAllocator.ts"
 import type { Member } from "../../src/cluster/Member.ts"
 import { MemoryEtcd } from "../../src/cluster/MemoryEtcd.ts"
+import { Steps } from "../../src/memory/Steps.ts"
 import { PortAllocator, type ReserveOptions } from "../../src/ports/PortAllocator.ts"
 import { addressUnsafe } from "../../src/protocol/Address.ts"
 import { ports } from "../support/groups.ts"
@@ -13,7 +14,7 @@ const claimant = { owner: "engine", backend: "172.17.0.2:80", container: undefin
 const tcp = (port: number) => ({ protocol: "tcp", port }) as const
 const claim = (port: number, host = "a") => ({
   ...claimOf(host, portClaim(tcp(port), claimant, 0)),
-  ...{ cell: "0125", host, lease: "1", revision: 1 }
+  ...{ cell: cellOf(port), host, lease: "1", revision: 1 }
 })
 
 /** The allocator of host `a`, as text. */
@@ -136,5 +137,25 @@ describe("the allocator of a host of a cluster", () => {
         "bind for 0.0.0.0:8000/tcp failed: the port can't be claimed in the cluster: this host's lease may have ended"
       )
       assert.strictEqual(yield* reserve("8000", any, { claimant, isKept: true }), "8000 on 0.0.0.0")
+    }))
+
+  test("gives back what lost its claim while it was reserved, and claims again what is kept", (member, {
+    reserve
+  }) =>
+    Effect.gen(function* () {
+      const losing = Effect.provideService(Steps, () => Effect.sync(() => member.ledger.remove(tcp(8000))))
+      member.ledger.add({ ...tcp(8000), claimant }, claim(8000))
+      assert.strictEqual(
+        yield* losing(reserve("8000", any)),
+        "bind for 0.0.0.0:8000/tcp failed: the port can't be claimed in the cluster: this host's lease may have ended"
+      )
+      assert.isFalse(member.ledger.isReserved(tcp(8000)))
+      member.ledger.add({ ...tcp(8000), claimant }, claim(8000))
+      assert.strictEqual(yield* losing(reserve("8000", any, { claimant, isKept: true })), "8000 on 0.0.0.0")
+      assert.deepStrictEqual(
+        member.ledger.ports().map(({ port, claim }) => [port, claim]),
+        [[8000, undefined]]
+      )
+      assert.strictEqual(yield* Queue.size(member.doubt), 1)
     }))
 })
