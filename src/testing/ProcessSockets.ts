@@ -16,9 +16,11 @@ export const processSockets = (service: HostSockets["Service"]) => {
         open.delete(socket)
         return service.close(socket)
       },
+      // They are its own from the moment that they are received, whatever becomes of them.
       adopt: (sockets) =>
-        Effect.map(service.adopt(sockets), () => {
+        Effect.suspend(() => {
           for (const socket of sockets) open.add(socket)
+          return service.adopt(sockets)
         })
     }),
     closeAll: Effect.suspend(() => Effect.forEach([...open], service.close, { discard: true })),

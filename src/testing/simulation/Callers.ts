@@ -9,8 +9,8 @@ import type { Published } from "./Oracle.ts"
 /** Of two cells, and one among the ephemeral ports. */
 const exactPorts = [8060, 8061, 8062, 8064, 8065, 40000] as const
 
-/** `of` makes the backend, which tells this mapping from all others. */
-export const groupFor = (random: Random, number: number): Group => {
+/** `number` makes the backend, which tells this mapping from all others. `port`: the exact one, where it is given. */
+export const groupFor = (random: Random, number: number, port?: number): Group => {
   const backend = { address: addressUnsafe(`172.17.${number >> 8}.${number & 255}`), port: 80 }
   const host = addressUnsafe(random.pick(["0.0.0.0", "0.0.0.0", "10.0.0.1"]))
   const protocols = random.pick<[Protocol[], Protocol[], Protocol[]]>([["tcp"], ["udp"], ["tcp", "udp"]])
@@ -18,7 +18,7 @@ export const groupFor = (random: Random, number: number): Group => {
   const mode = random.chance(0.1) ? { "portmapper.mode": "proxy" } : {}
   return {
     entries: protocols.map((protocol) => ({ protocol, host, requestedAddress: host.text, backend })),
-    ports: portsFor(random),
+    ports: port === undefined ? portsFor(random) : { _tag: "Exact", port },
     labels: new Map(Object.entries({ ...mode, ...share }))
   }
 }

@@ -45,6 +45,7 @@ const localSteps = [
   "Relay.open",
   "MappingStore.put",
   "MappingStore.remove",
+  "MappingStore.putEngine",
   "Call.answer",
   "Call.answered"
 ] as const
@@ -64,6 +65,14 @@ const etcdSteps = [
   "Etcd.revoke",
   "Etcd.leaseState"
 ] as const
+
+/** What brings a host to a step that it seldom takes. */
+const leads: { readonly [step: string]: HostFault } = {
+  "HostSockets.adopt": "upgrade",
+  "HostSockets.admit": "upgrade",
+  "Etcd.transact move": "stop",
+  "Etcd.revoke": "stop"
+}
 
 export interface Pair {
   readonly fault: FaultName
@@ -119,6 +128,11 @@ export class Faults {
     this.#left = 1 + random.below(3)
   }
 
+  /** What leads to the step in focus, as long as it is to be struck there. */
+  get lead(): HostFault | undefined {
+    return this.#left > 0 ? leads[this.#focus.step] : undefined
+  }
+
   at(step: string): FaultName | undefined {
     const fault = this.isOn ? this.#draw(step) : undefined
     if (fault === undefined) return undefined
@@ -134,7 +148,7 @@ export class Faults {
 
   #draw(step: string): FaultName | undefined {
     const random = this.#random
-    if (step === this.#focus.step && this.#left > 0 && random.chance(0.5)) {
+    if (step === this.#focus.step && this.#left > 0 && (this.lead !== undefined || random.chance(0.5))) {
       this.#left--
       return this.#focus.fault
     }

@@ -33,7 +33,7 @@ export const makeLink = ({
   revoked,
   struck
 }: LinkOptions): Etcd["Service"] => {
-  const delay = () => Duration.millis(1 + random.below(random.chance(0.3) ? longestDelay : 1000))
+  const delay = () => Duration.millis(1 + random.below(random.chance(0.5) ? longestDelay : 1000))
 
   const faultOf = (fault: RequestFault | undefined): Fault => {
     switch (fault) {
@@ -63,11 +63,18 @@ export const makeLink = ({
 
   const armed = (fault: RequestFault | undefined) => Effect.sync(() => arm(faultOf(fault)))
 
+  /** The connection is lost before the first reply; or something in between sends the request again. */
+  const doubled = <A, E>(once: Effect.Effect<A, E>, again: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+    const later = Effect.andThen(Effect.sleep(delay()), again)
+    return random.chance(0.5)
+      ? Effect.andThen(Effect.exit(once), later)
+      : Effect.tap(once, () => Effect.sync(() => outside.run(later)))
+  }
+
   const send = <A, E>(step: string, request: Effect.Effect<A, E>): Effect.Effect<A, E | ClusterError> =>
     pass(step, (fault) => {
-      // The connection is lost before the first reply.
-      const twice = Effect.andThen(Effect.exit(request), Effect.andThen(Effect.sleep(delay()), request))
-      return process.ask(outside, Effect.andThen(armed(fault), fault === "double" ? twice : request))
+      const once = Effect.andThen(armed(fault), request)
+      return process.ask(outside, fault === "double" ? doubled(once, request) : once)
     })
 
   const watched = (prefix: string, revision: number, fault: RequestFault | undefined) => {

@@ -76,7 +76,8 @@ export class Oracle {
       const key = keyOf(host, binding)
       const there = this.published.get(key)
       if (there !== undefined && there.state === "answered") continue
-      const epoch = cover?.revision
+      // A claim that came after its lease has ended may be one that the host knows nothing of.
+      const epoch = this.endingsOf(host) === endings ? cover?.revision : undefined
       this.published.set(key, { host, binding, ...at, state: "given", isRecorded: false, epoch })
     }
   }
@@ -115,15 +116,18 @@ export class Oracle {
         return [host, isQuiet ? byKey(host.listed) : undefined]
       })
     )
-    for (const [key, one] of this.published) {
+    for (const one of this.published.values()) {
       if (one.state !== "answered") continue
+      const key = keyOfBinding(one.binding)
       const recorded = records.get(one.host)?.get(key)
       if (recorded === "answered") one.isRecorded = true
       else if (one.isRecorded)
         throw new Broken("kept", `${one.host.name} has forgotten ${textOf(one.binding)}, which it answered`)
       const mapping = served.get(one.host)?.get(key)
       if (one.epoch === undefined) {
-        if (mapping?.state === "live") one.epoch = coverOf(truth, one.host.name, one)?.revision
+        // Before it is proven a host may have a claim that it knows nothing of, and gives back to claim anew.
+        if (mapping?.state === "live" && one.host.status?.mayGrant === true)
+          one.epoch = coverOf(truth, one.host.name, one)?.revision
       } else if (served.get(one.host) !== undefined && one.isRecorded && mapping?.state !== "live")
         throw new Broken(
           "kept",
@@ -185,9 +189,9 @@ export class Oracle {
 
   #checkServed(host: SimulatedHost, listed: ReadonlyArray<ListedMapping>): void {
     const served = byKey(listed) as ReadonlyMap<string, ListedMapping>
-    for (const [key, one] of this.published) {
+    for (const one of this.published.values()) {
       if (one.host !== host || one.state !== "answered" || !one.isRecorded) continue
-      const mapping = served.get(key)
+      const mapping = served.get(keyOfBinding(one.binding))
       if (mapping?.state === "live") continue
       const holder = this.truth.claims.find(
         (claim) =>
@@ -253,8 +257,9 @@ const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): 
 const textOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
   `${frontendText({ protocol, host, port })} to ${endpointText(backend)}`
 
-const keyOf = (host: SimulatedHost, binding: PortBinding): string =>
-  `${host.name} ${keyOfRecord({ ...binding.entry, port: binding.port })}`
+const keyOf = (host: SimulatedHost, binding: PortBinding): string => `${host.name} ${keyOfBinding(binding)}`
+
+const keyOfBinding = ({ entry, port }: PortBinding): string => keyOfRecord({ ...entry, port })
 
 const keyOfRecord = ({
   protocol,

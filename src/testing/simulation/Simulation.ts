@@ -8,7 +8,7 @@ import type { ClusterStore } from "../../cluster/ClusterStore.ts"
 import { type Fault, MemoryEtcd } from "../../cluster/MemoryEtcd.ts"
 import { Random } from "../Random.ts"
 import { groupFor, groupText, releaseOf } from "./Callers.ts"
-import { Faults, hostFaults, pairs, pairText } from "./Faults.ts"
+import { Faults, type HostFault, hostFaults, pairs, pairText } from "./Faults.ts"
 import { Broken, Oracle, type SimulationRule } from "./Oracle.ts"
 import { Process, Schedule } from "./Schedule.ts"
 import { SimulatedHost } from "./SimulatedHost.ts"
@@ -131,8 +131,13 @@ class Simulation {
 
   #event(): void {
     const host = this.#random.pick(this.#hosts as readonly [SimulatedHost, ...ReadonlyArray<SimulatedHost>])
+    const { lead } = this.#faults
+    if (lead !== undefined && this.#random.chance(0.2)) {
+      this.#strike(host, lead)
+      return
+    }
     if (this.#random.chance(0.06)) {
-      this.#strike(host)
+      this.#strike(host, this.#random.pick(hostFaults))
       return
     }
     const own = [...this.#oracle.published.values()].filter(
@@ -144,16 +149,15 @@ class Simulation {
   }
 
   /** A fault between two calls. */
-  #strike(host: SimulatedHost): void {
-    const fault = this.#random.pick(hostFaults)
+  #strike(host: SimulatedHost, fault: HostFault): void {
     if (fault === "fail" || fault === "stall") return
     this.#log(`${host.name}: ${fault}`)
     this.#faults.count++
     host.strike(fault)
   }
 
-  #map(host: SimulatedHost): void {
-    const group = groupFor(this.#random, ++this.#calls)
+  #map(host: SimulatedHost, port?: number): void {
+    const group = groupFor(this.#random, ++this.#calls, port)
     const call = `${host.name}: call ${this.#calls}`
     if (!host.isUp) return
     this.#log(`${call} maps ${groupText(group)}`)
@@ -188,9 +192,16 @@ class Simulation {
     this.#log(`${call} unmaps port ${one.port} of ${one.binding.entry.backend.address.text}`)
     this.#oracle.unmapping(one)
     one.host.unmap(releaseOf(one), (end, reason) => {
-      if (end === "answered") this.#oracle.unmapped(one)
-      else this.#log(`${call} ${end === "killed" ? "has no answer" : `fails: ${reason}`}`)
+      if (end === "answered") {
+        this.#oracle.unmapped(one)
+        if (this.#random.chance(0.5)) this.#replace(one)
+      } else this.#log(`${call} ${end === "killed" ? "has no answer" : `fails: ${reason}`}`)
     })
+  }
+
+  /** Another container begins in its place. */
+  #replace({ host, port }: Parameters<Oracle["unmapping"]>[0]): void {
+    this.#schedule.sleep(this.#world.outside, this.#random.below(3000), () => this.#map(host, port))
   }
 
   /** Lets time pass in parts, and checks after each. */
