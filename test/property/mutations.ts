@@ -457,6 +457,27 @@ export const mutations: ReadonlyArray<Mutation> = [
       "claimAll",
       '{ _tag: "Revision", key, is: revision }',
       '{ _tag: "CreatedAfter", key, revision: -1 }'
+    ],
+    [
+      "cluster-releases-by-key-alone",
+      "releaseOne",
+      '[{ _tag: "CreateRevision", key, is: revision }]',
+      "[] as const"
+    ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Sessions.ts",
+    "cluster"
+  )([["cluster-leaves-claims-on-the-earlier-lease", "moveKeys", "moving.length === 0", "true"]]),
+  ...faultsOf(
+    "src/cluster/LeaseSpan.ts",
+    "cluster"
+  )([
+    [
+      "cluster-believes-a-clock-that-was-set-back",
+      "sureMillisBy",
+      "Math.min(monotonic, epochMillis - clock.currentTimeMillisUnsafe())",
+      "epochMillis - clock.currentTimeMillisUnsafe() + 0 * monotonic"
     ]
   ]),
   ...faultsOf(
@@ -503,5 +524,11 @@ export const mutations: ReadonlyArray<Mutation> = [
       "item.port < from || item.port > to",
       "item.port <= from || item.port > to"
     ]
+  ]),
+  ...faultsOf(
+    "src/cluster/Ledger.ts",
+    "cluster"
+  )([
+    ["cluster-serves-anybody-on-the-claim-of-a-service", "covers", "own.claimant.service === service", "true"]
   ])
 ]
