@@ -1,4 +1,4 @@
-/** What an etcd in memory holds, whoever asks: keys, leases that run out by the `Clock`, and the watches of its hosts. */
+/** What an etcd in memory holds for all hosts: keys, leases that run out by the `Clock`, and the watches of its hosts. */
 import { Cause, type Duration, Effect, FiberMap, Queue, type Scope, Stream } from "effect"
 import {
   type ClusterError,
