@@ -1,7 +1,7 @@
 /**
  * One container that sleeps: a client starts it, and it is stopped after a time without a connection. Each function is
- * a step, from what was known and what happened to what is known now. Pure; `Sleepers` has all of them, and
- * `SleepWorker` carries out what they want.
+ * a transition: it takes the state and an event, and returns the next state. Pure; `Sleepers` has the states of all
+ * containers, and `SleepWorker` carries out what they require.
  */
 import type { Connections } from "../../src/protocol/Driver.ts"
 import type { Container } from "./Engine.ts"

@@ -26,7 +26,7 @@ export const made = (doubt: Doubt, { claims }: Pick<CellState, "claims">): Reado
   )
 }
 
-/** Remembers doubts, and gives back what they turn out to hold, as soon as etcd can be reached. */
+/** Remembers doubts, and gives back the claims that turn out to have been made, as soon as etcd can be reached. */
 export const makeDoubts = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   keys: ClusterKeys,

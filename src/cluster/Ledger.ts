@@ -93,7 +93,7 @@ export class Ledger {
     return service === undefined && this.#blockWith(at.port) !== undefined
   }
 
-  /** The ports that a group may not be given: of the ephemeral ports those outside of the blocks. */
+  /** The ports that a group must not get. For an ephemeral request these are all ports outside of the host's blocks. */
   outside(ports: "Range" | "Ephemeral", protocols: ReadonlyArray<Protocol>): PortSet {
     if (ports === "Ephemeral") return this.#outsideBlocks
     const set = new PortSet()
@@ -120,7 +120,7 @@ export class Ledger {
     this.touch([...tickets])
   }
 
-  /** They may not be needed any more. */
+  /** Marks ports that may no longer be needed, for `take` to look at. */
   touch(ports: ReadonlyArray<ClusterPort>): void {
     for (const port of ports) {
       const own = this.#ports.get(keyOf(port))
@@ -144,7 +144,7 @@ export class Ledger {
     return this.#ports.get(keyOf(own)) === own
   }
 
-  /** For whom a port is, in other words. */
+  /** Updates the container that a port's claimant names. */
   describe({ claimant, ...at }: Claimed): void {
     const own = this.#ports.get(keyOf(at))
     if (own !== undefined && own.claimant.container !== claimant.container) {

@@ -72,7 +72,7 @@ export class MemoryWorld {
     return Stream.unwrap(Effect.map(watcher, ({ queue }) => Stream.fromQueue(queue)))
   }
 
-  /** The watches of a host, or all, end with this error. */
+  /** Ends the watches of a host, or all watches, with this error. */
   endWatches(error: ClusterError, host?: string): void {
     for (const watcher of [...this.watchers]) {
       if (host !== undefined && watcher.host !== host) continue
