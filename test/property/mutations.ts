@@ -152,7 +152,7 @@ export const mutations: ReadonlyArray<Mutation> = [
       "rule5-substitutes-an-exact-port-in-use",
       "reserve",
       "reserveExact(held, frontends, ports.port, beside)",
-      "Effect.catch(reserveExact(held, frontends, ports.port, beside), () => reserveWithin(frontends, ephemeral, reserved))"
+      'Effect.catch(reserveExact(held, frontends, ports.port, beside), () => reserveWithin(frontends, { name: "ephemeral", range: ephemeral }, [reserved]))'
     ]
   ]),
   ...faultsOf("src/mapper/PortMapper.ts")([
