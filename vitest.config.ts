@@ -6,10 +6,10 @@ import { LackingReporter } from "./test/lab/LackingReporter.ts"
 
 const compiled = fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 
-/** Of about a minute each. */
-const longest = ["serve/crash", "serve/takeover", "engine/dockerd", "cli/map"]
+/** Of a minute or two each. */
+const longest = ["engine/services", "serve/takeover", "serve/engine", "serve/crash"]
 
-/** Begins with these, so that nobody waits for one of them alone at the end. */
+/** Begins with these, so that no worker waits for one of them alone at the end. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
     const isShort = ({ moduleId }: TestSpecification) => !longest.some((name) => moduleId.includes(name))

@@ -1,6 +1,5 @@
 /**
- * Whether traces and metrics are exported: if OpenTelemetry's variables name a collector. What exports them, `otlp.ts`,
- * is loaded only then.
+ * Exports traces and metrics if OpenTelemetry's variables name a collector. Only then the exporter, `otlp.ts`, is loaded.
  * Source: opentelemetry.io/docs/specs/otel/protocol/exporter.
  */
 import { Effect, Layer } from "effect"

@@ -50,7 +50,7 @@ const labelsOf = (mapping: ListedMapping): string => {
   return `protocol="${protocolOfNumber(protocol) ?? protocol}",frontend="${endpoint(frontendIp, frontendPort)}",backend="${endpoint(backend, backendPort)}"`
 }
 
-/** Addresses and ports need no escaping, a container's name does if a label of a caller says it. */
+/** Addresses and ports need no escaping. A container's name may: a caller can set it by a label. */
 const escaped = (text: string): string =>
   text.replace(/[\\"\n]/g, (each) => (each === "\n" ? "\\n" : `\\${each}`))
 

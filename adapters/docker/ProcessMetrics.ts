@@ -16,7 +16,7 @@ export interface ProcessUse {
   readonly startSeconds: number
 }
 
-/** Returns what sets the values. Before the first ones there are no samples. */
+/** Returns a function that sets the values. Before its first call no samples are exported. */
 export const processMetrics = (context: Context.Context<never>): ((use: ProcessUse) => void) => {
   let latest: ProcessUse | undefined
   const register = (use: () => ProcessUse): void => {

@@ -43,7 +43,7 @@ export const attribute = (
     : doubtful
 }
 
-/** Whether the container that had the address when the Engine told so still has it. */
+/** Whether the container that had the address when the Engine said so still has it. */
 export const fateOf = (view: View, container: string, address: Address): Attribution => {
   const [engine, id = ""] = container.split(" ")
   if (engine !== view.engine) return doubtful

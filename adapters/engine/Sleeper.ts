@@ -1,7 +1,7 @@
 /**
  * One container that sleeps: a client starts it, and it is stopped after a time without a connection. Each function is
- * a step, from what was known and what happened to what is known now. Pure; `Sleepers` has all of them, and
- * `SleepWorker` carries out what they want.
+ * a transition: it takes the state and an event, and returns the next state. Pure; `Sleepers` has the states of all
+ * containers, and `SleepWorker` carries out what they require.
  */
 import type { Connections } from "../../src/protocol/Driver.ts"
 import type { Container } from "./Engine.ts"
@@ -18,7 +18,7 @@ export interface Rest {
 
 /**
  * `asleep`: it does not run, and a client starts it. `starting`: the Engine was asked to start it. `waking`: it runs,
- * and a port of it takes no connections yet. `closing`: nobody used it for long enough, so it takes no new connections,
+ * and a port of it takes no connections yet. `closing`: it was unused for long enough, so it takes no new connections,
  * and is looked at once more. `stopping`: the Engine was asked to stop it.
  */
 export type Phase = "asleep" | "starting" | "waking" | "awake" | "closing" | "stopping"
@@ -216,7 +216,7 @@ const isWanted = ({ wantedMillis, rest }: Sleeper, nowMillis: number): boolean =
 const isUp = ({ phase, why }: Sleeper): boolean =>
   phase === "awake" || (phase === "waking" && why !== undefined)
 
-/** When it may be stopped if nobody uses it. */
+/** When it may be stopped if it stays unused. */
 const restMillis = ({ rest, usedMillis, runsSinceMillis }: Sleeper): number =>
   Math.max(usedMillis + (rest.sleepMillis ?? 0), runsSinceMillis + leastRunMillis)
 

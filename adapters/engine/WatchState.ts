@@ -107,7 +107,7 @@ export class WatchState {
     return all.filter(({ desired }) => desired === undefined || !leadsToAddresses(desired.key))
   }
 
-  /** Whether nothing is followed that leads to addresses, nor mapped for that. */
+  /** Whether nothing that leads to addresses is followed, or still mapped. */
   isIdle(): boolean {
     return (
       this.observedAtAddresses.size === 0 &&

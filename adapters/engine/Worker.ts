@@ -89,7 +89,7 @@ const reconciler = (options: WorkerOptions, sleep: SleepWorker | undefined) => {
   let hasLooked = false
 
   const reconcile = Effect.fnUntraced(function* (full: boolean) {
-    // A process that ended amid a call may have left something that is not followed.
+    // A process that ended during a call may have left mappings that are not followed.
     if (engine === undefined && hasLooked && state.isIdle()) return true
     const found = engine === undefined ? undefined : yield* Effect.result(engine.containers)
     const containers =

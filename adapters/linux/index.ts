@@ -16,7 +16,7 @@ export type { TableChoice } from "./nft/NftFirewall.ts"
 export type { AcceptMark } from "./nft/Ruleset.ts"
 export * as LinuxSockets from "./sockets/LinuxSockets.ts"
 
-/** With its own lock on the table, which the layer releases when it closes. */
+/** Takes a lock of its own on the table, and releases it when the layer closes. */
 export const NftFirewall = {
   layer: (
     options: Nft.TableChoice = {}

@@ -137,7 +137,7 @@ export const work = async (
 const mappedFor = (client: number, ledger: Ledger): ReadonlyArray<Binding> =>
   [...ledger.answered.values()].filter(({ BackendPort }) => BackendPort === backendPort(client))
 
-/** Of a private port of TCP on all addresses, so that nobody else's mapping is named. */
+/** Of a private port of TCP on all addresses, so that no other caller's mapping is named. */
 const drainSome = async (
   post: (method: string, body: unknown) => Promise<{ readonly status: number; readonly body: string }>,
   random: Random,

@@ -1,4 +1,4 @@
-/** Simulates every so many-th seed in a thread of its own, until it is told to end. */
+/** Simulates every so many-th seed in a thread of its own, until its time is over. */
 import { parentPort, workerData } from "node:worker_threads"
 import { simulate } from "../../src/testing/simulation/Simulation.ts"
 

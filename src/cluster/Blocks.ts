@@ -1,4 +1,4 @@
-/** The blocks of ephemeral ports that this host takes, so that a call for one asks nobody. */
+/** The blocks of ephemeral ports that this host takes, so that a call for one needs no request. */
 import { Effect } from "effect"
 import type { PortRange } from "../protocol/PortRange.ts"
 import { type Block, blockSizeFor, cellsOf, claimOf, freeBlock, lowWater, smallestBlock } from "./Cells.ts"

@@ -121,7 +121,7 @@ const excludes = (
   }
 }
 
-/** A free block of this size in the cell and the range: one in which nobody has claimed anything. */
+/** A free block of this size in the cell and the range: one without any claim. */
 export const freeBlock = (
   cell: string,
   { claims }: Pick<CellState, "claims">,

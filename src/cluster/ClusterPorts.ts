@@ -45,7 +45,7 @@ export interface ClusterStatus {
   readonly counts: EtcdCounts
 }
 
-/** How this host is as a member of its cluster. */
+/** This host's membership of its cluster. */
 export class Cluster extends Context.Service<
   Cluster,
   {
@@ -53,7 +53,7 @@ export class Cluster extends Context.Service<
   }
 >()("portmapper/cluster/Cluster") {}
 
-/** Decorates the host's allocator. A cluster that can't be reached keeps nothing from starting. */
+/** Decorates the host's allocator. The layer is built even if the cluster can't be reached. */
 export const clusterPorts = (
   options: ClusterPortsOptions
 ): Layer.Layer<PortAllocator | Cluster, never, PortAllocator | ClusterStore> =>

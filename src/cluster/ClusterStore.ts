@@ -1,6 +1,6 @@
 /**
  * Who holds what in a cluster: claims in cells, each on the lease of its host. What overlaps what is the caller's pure
- * decision; this makes sure that nobody claims in a cell behind its back. The truth is etcd's.
+ * decision; this makes sure that no other claim is made in the cell meanwhile. The truth is etcd's.
  *
  * Keys, below `/portmapper/NAME/`:
  *
@@ -61,7 +61,7 @@ export class ClusterStore extends Context.Service<
       absence: Duration.Duration
     ) => Effect.Effect<void, ClusterError | LeaseLost>
     /**
-     * Claims all or none, if nobody has claimed in the cell since `seen.revision`: the caller has decided on `seen` that they
+     * Claims all or none, if no claim was made in the cell since `seen.revision`: the caller has decided on `seen` that they
      * overlap nothing, and decides again on the state in `Moved`. Gone claims don't move a cell, so `seen` may name more than
      * there are. Names are new in the cell. Ends within `patience`.
      *
@@ -80,8 +80,8 @@ export class ClusterStore extends Context.Service<
      */
     readonly release: (claims: ReadonlyArray<HeldName>) => Effect.Effect<void, ClusterError>
     /**
-     * Whether this claim may go at any time: it was to be given back, or its reply was lost, and nobody knows yet what
-     * became of that. Whoever wants it claims it anew.
+     * Whether this claim may go at any time: it was to be given back, or its reply was lost, and it is not known yet what
+     * became of that. A host that wants it claims it anew.
      */
     readonly isLeaving: (claim: HeldClaim) => boolean
     /**
@@ -99,7 +99,7 @@ export class ClusterStore extends Context.Service<
     readonly readAll: Effect.Effect<Snapshot, ClusterError>
     /** Never ends and never fails; it reconnects, and reads everything again where the changes meanwhile can't be had. */
     readonly watch: Stream.Stream<ClusterEvent>
-    /** Ends the session of a host, whoever's it is, and with it all its claims. Returns whether there was one. */
+    /** Ends the session of any host, and with it all its claims. Returns whether there was one. */
     readonly expel: (host: string) => Effect.Effect<boolean, ClusterError>
     readonly counts: Effect.Effect<EtcdCounts>
   }

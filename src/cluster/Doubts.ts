@@ -1,5 +1,5 @@
 /**
- * Claims of which nobody knows whether they were made, since the reply was lost. A doubt is settled by reading back whether
+ * Claims of which it is unknown whether they were made, since the reply was lost. A doubt is settled by reading back whether
  * the first of its keys has been created since. If not, the same transaction moves the cell, so that a request which is still
  * on its way finds the cell changed and does nothing.
  */
@@ -26,7 +26,7 @@ export const made = (doubt: Doubt, { claims }: Pick<CellState, "claims">): Reado
   )
 }
 
-/** Remembers doubts, and gives back what they turn out to hold, as soon as etcd can be reached. */
+/** Remembers doubts, and gives back the claims that turn out to have been made, as soon as etcd can be reached. */
 export const makeDoubts = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   keys: ClusterKeys,

@@ -14,22 +14,22 @@ export interface Reserved extends ClusterPort {
   readonly claimant: Claimant | undefined
 }
 
-/** A claim on one port. `claim` is `undefined` while nobody knows whether it is still this host's. */
+/** A claim on one port. `claim` is `undefined` while it is unknown whether it is still this host's. */
 export interface OwnPort extends ClusterPort {
   claimant: Claimant
   claim: HeldName | undefined
   /** The calls under way that want it. */
   tickets: number
-  /** Whether the others have not been told of its claimant. */
-  isUntold: boolean
+  /** Whether its claimant is still to be published. */
+  isUnpublished: boolean
 }
 
 export interface OwnBlock extends Block {
   readonly claim: HeldName
   /** Its ports that this host has reserved. */
   used: number
-  /** Whether the others have not been told of what is reserved in it. */
-  isUntold: boolean
+  /** Whether what is reserved in it is still to be published. */
+  isUnpublished: boolean
 }
 
 interface Reservation extends ClusterPort {
@@ -93,7 +93,7 @@ export class Ledger {
     return service === undefined && this.#blockWith(at.port) !== undefined
   }
 
-  /** The ports that a group may not be given: of the ephemeral ports those outside of the blocks. */
+  /** The ports that a group must not get. For an ephemeral request these are all ports outside of the host's blocks. */
   outside(ports: "Range" | "Ephemeral", protocols: ReadonlyArray<Protocol>): PortSet {
     if (ports === "Ephemeral") return this.#outsideBlocks
     const set = new PortSet()
@@ -120,7 +120,7 @@ export class Ledger {
     this.touch([...tickets])
   }
 
-  /** They may not be needed any more. */
+  /** Marks ports that may no longer be needed, for `take` to look at. */
   touch(ports: ReadonlyArray<ClusterPort>): void {
     for (const port of ports) {
       const own = this.#ports.get(keyOf(port))
@@ -134,7 +134,7 @@ export class Ledger {
     else
       this.#ports.set(keyOf({ protocol, port }), {
         ...{ protocol, port, claimant, claim },
-        ...{ tickets: 0, isUntold: false }
+        ...{ tickets: 0, isUnpublished: false }
       })
     this.touch([{ protocol, port }])
   }
@@ -144,18 +144,18 @@ export class Ledger {
     return this.#ports.get(keyOf(own)) === own
   }
 
-  /** For whom a port is, in other words. */
+  /** Updates the container that a port's claimant names. */
   describe({ claimant, ...at }: Claimed): void {
     const own = this.#ports.get(keyOf(at))
     if (own !== undefined && own.claimant.container !== claimant.container) {
       own.claimant = { ...own.claimant, container: claimant.container }
-      own.isUntold = true
+      own.isUnpublished = true
     }
     const reserved = this.#reserved.get(at.port)?.get(at.protocol)
     const block = this.#blockWith(at.port)
     if (reserved?.claimant === undefined || block === undefined) return
     reserved.claimant = { ...reserved.claimant, container: claimant.container }
-    block.isUntold = true
+    block.isUnpublished = true
   }
 
   remove(port: ClusterPort): void {
@@ -166,7 +166,7 @@ export class Ledger {
   }
 
   addBlock({ first, last }: Block, claim: HeldName): void {
-    const block: OwnBlock = { _tag: "Block", first, last, claim, used: 0, isUntold: false }
+    const block: OwnBlock = { _tag: "Block", first, last, claim, used: 0, isUnpublished: false }
     for (let port = first; port <= last; port++) {
       if (this.#reserved.has(port)) block.used++
       this.#outsideBlocks.delete(port)
@@ -175,7 +175,7 @@ export class Ledger {
     this.#free += last - first + 1 - block.used
     this.#blocks.set(claim.name, block)
     if (block.used === 0) this.#emptied = true
-    else block.isUntold = true
+    else block.isUnpublished = true
     const others = this.#blocksIn.get(claim.cell)
     if (others === undefined) this.#blocksIn.set(claim.cell, [block])
     else others.push(block)
@@ -232,7 +232,7 @@ export class Ledger {
     const block = this.#blockWith(port)
     if (block === undefined) return
     block.used += change
-    block.isUntold = true
+    block.isUnpublished = true
     this.#free -= change
     if (block.used === 0) this.#emptied = true
   }

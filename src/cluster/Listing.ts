@@ -53,7 +53,7 @@ const rowOf = (
   }
 }
 
-/** Ephemeral ports, and containers, are told of some time after, so that giving out a port waits for nobody. */
+/** Ephemeral ports, and containers, are published some time after, so that giving out a port waits for no request. */
 const telling = "1 second"
 
 /** Never ends. */
@@ -62,19 +62,19 @@ export const tellingUses = (member: Member): Effect.Effect<never> =>
     Effect.gen(function* () {
       yield* Effect.sleep(telling)
       const { ledger } = member
-      const untold = [...ledger.ports(), ...ledger.blocks()].filter(({ isUntold }) => isUntold)
+      const untold = [...ledger.ports(), ...ledger.blocks()].filter(({ isUnpublished }) => isUnpublished)
       if (untold.length === 0 || !(yield* mayGrant(member))) return
       const nowMillis = yield* Clock.currentTimeMillis
       for (const own of untold) {
         const { session, store } = member
         const { claim } = own
         if (session === undefined || claim === undefined) continue
-        own.isUntold = false
+        own.isUnpublished = false
         const { value } = claimOf(session.host, itemNow(member, own, nowMillis))
         yield* noting(member, store.update(session, claim, value)).pipe(
           Effect.catch(() =>
             Effect.sync(() => {
-              own.isUntold = true
+              own.isUnpublished = true
             })
           )
         )

@@ -165,7 +165,7 @@ export const claimIn = <E>(
         if (decided._tag === "Failure") return yield* Effect.fail(decided.failure)
         if (decided.success.length === 0) return
         if (own.length > 0) {
-          // A claim of ours that nobody knows of has another epoch than the one to come.
+          // A claim of ours that the ledger doesn't have has another epoch than the one to come.
           yield* noting(member, store.release(own))
           isFresh = false
           continue

@@ -104,7 +104,7 @@ const proving = Effect.fnUntraced(function* (member: Member, session: Session): 
   }
 })
 
-/** Renews the lease, and gives back what could not be, or is nobody's. Returns once the lease has ended. */
+/** Renews the lease, and gives back what could not be before, or is not needed. Returns once the lease has ended. */
 const renewing = Effect.fnUntraced(function* (member: Member, session: Session): Effect.fn.Return<void> {
   const ttl = Duration.toMillis(member.options.ttl)
   let failed = ""
@@ -131,7 +131,7 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
 })
 
 /**
- * Owes the claims of this host that nobody here knows: made by a process that was killed before the answer came, and
+ * Owes the claims of this host that its ledger doesn't have: made by a process that was killed before the answer came, and
  * carried out after its successor had looked.
  */
 const sweep = (member: Member): Effect.Effect<void> => {

@@ -16,7 +16,7 @@ import { type Backup, MemoryWorld } from "./MemoryWorld.ts"
 
 /** What happens to one request. Nothing, where all are left out. */
 export interface Fault {
-  /** `request`: it never arrives. `reply`: it is carried out, and nobody hears of it. */
+  /** `request`: it never arrives. `reply`: it is carried out, and its caller gets no answer. */
   readonly lose?: "request" | "reply" | undefined
   /** It arrives so much later, even if its caller has given up. */
   readonly requestDelay?: Duration.Duration | undefined
@@ -29,7 +29,7 @@ const memoryTimeout = Duration.seconds(1)
 export class MemoryEtcd extends Context.Service<
   MemoryEtcd,
   {
-    /** The connection of a host. Requests are told apart by the name. */
+    /** The connection of a host. Its name tells requests apart. */
     readonly connection: (host: string) => Etcd["Service"]
     /** Asked for each request, in order; `operation` is the method's name. */
     readonly setFaults: (faults: (host: string, operation: string) => Fault | undefined) => void

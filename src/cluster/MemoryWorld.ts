@@ -1,4 +1,4 @@
-/** What an etcd in memory holds, whoever asks: keys, leases that run out by the `Clock`, and the watches of its hosts. */
+/** What an etcd in memory holds for all hosts: keys, leases that run out by the `Clock`, and the watches of its hosts. */
 import { Cause, type Duration, Effect, FiberMap, Queue, type Scope, Stream } from "effect"
 import {
   type ClusterError,
@@ -72,7 +72,7 @@ export class MemoryWorld {
     return Stream.unwrap(Effect.map(watcher, ({ queue }) => Stream.fromQueue(queue)))
   }
 
-  /** The watches of a host, or all, end with this error. */
+  /** Ends the watches of a host, or all watches, with this error. */
   endWatches(error: ClusterError, host?: string): void {
     for (const watcher of [...this.watchers]) {
       if (host !== undefined && watcher.host !== host) continue

@@ -70,7 +70,7 @@ export class Conntrack extends Context.Service<
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
     /**
-     * How many flows lead to each of these backends, whoever led them there and from wherever. A connection counts
+     * How many flows lead to each of these backends, by any rule and from any client. A connection counts
      * from its first packet until both ends have closed it, a flow of UDP until it times out. One pass over the kernel's
      * table for each address and protocol.
      */

@@ -130,7 +130,7 @@ const problemOf = (listed: ListedMapping, context: RowContext): PageRow["problem
   return null
 }
 
-/** By the words of the errors that tools look for, too. */
+/** Recognises an error by its text, as tools do (PROTOCOL.md, rule 2). */
 const remedyOf = (reason: string, { protocol, frontendPort, container, state }: ListedMapping): string => {
   if (isResting(state) && container !== undefined) return `docker logs ${shellWord(containerName(container))}`
   const again = "it is served within a second once that is mended"

@@ -24,8 +24,8 @@ export class InterfaceAddresses extends Context.Service<
   {
     readonly current: Effect.Effect<Interfaces, InterfaceError>
     /**
-     * `current` now, and again whenever it has changed, until a failure. Several changes may come as one, and a change
-     * and its reverse as none, but the last element always becomes what `current` returns.
+     * Emits `current` at once and after each change, until it fails. Changes may be merged, and one that is undone at
+     * once may be left out, but the last element always equals `current`.
      */
     readonly changes: Stream.Stream<Interfaces, InterfaceError>
   }

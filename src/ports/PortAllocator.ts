@@ -42,7 +42,7 @@ export class BindFailed extends Schema.TaggedError<BindFailed>()("BindFailed", {
   }
 }
 
-/** The port is to be unique in the cluster, and nobody can tell whether it is; see `PortClaims`. */
+/** The port is to be unique in the cluster, and it is unknown whether it is; see `PortClaims`. */
 export class ClusterUnavailable extends Schema.TaggedError<ClusterUnavailable>()("ClusterUnavailable", {
   frontend: Schema.String,
   detail: Schema.String

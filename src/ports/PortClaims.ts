@@ -1,7 +1,7 @@
 /**
  * Who besides this host has a say in which ports it gives out. A mapper claims ports in the cluster before it takes its
  * lock, reserves them on the host under the lock, and gives back what no mapping needs any more. Without a cluster
- * nobody else has a say; `src/cluster` is the other implementation.
+ * no other host has a say; `src/cluster` is the other implementation.
  */
 import { Context, Effect, Schema } from "effect"
 import type { GroupsError, ListedMapping } from "../protocol/Driver.ts"
@@ -68,7 +68,7 @@ export interface PortClaims {
    * which of them are still its own.
    */
   readonly begin: (served: ReadonlyArray<Claimed>) => Effect.Effect<void>
-  /** More is known of these ports' containers: others are told of it, some time after. */
+  /** More is known of these ports' containers: others learn of it some time after. */
   readonly describe: (ports: ReadonlyArray<Claimed>) => void
   /** Waits for ports that others have got, or may have by now. */
   readonly lost: Effect.Effect<ReadonlyArray<ClusterPort>>

@@ -120,7 +120,7 @@ export interface DrainRequest {
   readonly container?: string | undefined
   /** Its addresses, as far as they are known. */
   readonly addresses?: ReadonlyArray<Address> | undefined
-  /** Only where these lead to it; everywhere if there are none. */
+  /** Only these of its published ports; all of them if the list is empty. */
   readonly ports: ReadonlyArray<Unpublish>
   readonly drained: boolean
 }

@@ -20,7 +20,7 @@ export const groupsOfRange = (group: Group, range: PortRange): ReadonlyArray<Gro
     entries: group.entries.map((entry) => ({ ...entry, backend: later(entry.backend, index) }))
   }))
 
-/** The answer to the range: that to its first port, since all ports of an entry are led alike. */
+/** The bindings of the first port stand for the range: an entry's ports are all served the same way. */
 export const bindingsOfRange = (
   answers: ReadonlyArray<ReadonlyArray<PortBinding>>
 ): ReadonlyArray<PortBinding> => answers[0] ?? []

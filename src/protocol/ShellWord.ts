@@ -1,3 +1,3 @@
-/** A word of a command that we advise, for a shell: as it is, or quoted. */
+/** Quotes a word of a shell command that we suggest, if it needs quotes. */
 export const shellWord = (word: string): string =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`

@@ -108,7 +108,7 @@ export class Relay extends Context.Service<
      */
     readonly close: (frontend: RouteFrontend) => Effect.Effect<void>
     readonly counted: Effect.Effect<ReadonlyArray<RelayCount>>
-    /** See `Driver.waits`. Reports that nobody takes are dropped, the oldest first. */
+    /** See `Driver.waits`. Reports that are not taken are dropped, the oldest first. */
     readonly waits: Effect.Effect<PublishedPort>
   }
 >()("portmapper/relay/Relay") {

@@ -26,7 +26,7 @@ export class Random {
     return all[this.below(all.length)]
   }
 
-  /** Some of these, at most this many, in a random order. */
+  /** At most `atMost` of them, in random order. */
   some<A>(all: ReadonlyArray<A>, atMost: number): ReadonlyArray<A> {
     return all
       .map((value) => ({ value, order: this.next() }))

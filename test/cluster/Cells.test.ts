@@ -104,7 +104,7 @@ describe("a claim", () => {
 })
 
 describe("a free block", () => {
-  it("is the first aligned run of the range in which nobody has anything", () => {
+  it("is the first aligned run of the range without any claim", () => {
     const claimed = state(
       held("a", port(8001)),
       held("b", block(8004, 8007)),

@@ -55,7 +55,7 @@ describe("a ledger", () => {
     assert.deepStrictEqual(ledger.returning, [claim("tcp.8001.a")])
   })
 
-  it("owes nothing for a port that nobody knows to be its own", () => {
+  it("owes nothing for a port that is not known to be its own", () => {
     const ledger = new Ledger()
     ledger.add(tcp(8000), undefined)
     ledger.touch([tcp(8000)])
@@ -119,12 +119,12 @@ describe("a ledger", () => {
     const described = { ...tcp(8000), claimant: { ...claimant, container: "web/0123456789ab" } }
     ledger.describe(tcp(8000))
     assert.deepStrictEqual(
-      ledger.ports().map(({ isUntold }) => isUntold),
+      ledger.ports().map(({ isUnpublished }) => isUnpublished),
       [false]
     )
     ledger.describe(described)
     assert.deepStrictEqual(
-      ledger.ports().map(({ isUntold, claimant: { container } }) => [isUntold, container]),
+      ledger.ports().map(({ isUnpublished, claimant: { container } }) => [isUnpublished, container]),
       [[true, "web/0123456789ab"]]
     )
   })

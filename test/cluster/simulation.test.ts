@@ -63,7 +63,7 @@ describe("a simulated cluster", () => {
     assert.strictEqual(rule, "kept")
   })
 
-  it("shows a store that lets nobody in", () =>
+  it("shows a store that lets no host in", () =>
     assert.strictEqual(
       ruleOf(() => ({ open: () => Effect.never })),
       "granted"

@@ -232,7 +232,7 @@ describe("a container that was created and never started", () => {
     ))
 })
 
-describe("a container that nobody uses", () => {
+describe("an unused container", () => {
   const running = Effect.gen(function* () {
     const engine = yield* MemoryEngine
     yield* engine.run({ name: "web", labels: sleeping(), networks: { bridge: ["172.17.0.99"] } })

@@ -43,7 +43,7 @@ export const plainView: View = {
   pane: "ports"
 }
 
-/** Takes what it knows of a hash, whoever wrote it, and the plain view for the rest. */
+/** Takes what it knows of a hash, which anyone may have written, and the plain view for the rest. */
 export const parseHash = (hash: string): View => {
   const parameters = new URLSearchParams(hash.replace(/^#/, ""))
   const sort = parameters.get("sort") ?? ""

@@ -49,10 +49,10 @@ const fullReads = new Uint8Array(maxDescriptors)
 /** The most bytes that one call copies, and the number of full reads after which a direction is spliced. */
 export const copySize = 65536
 const fullReadsToSplice = 2
-/** Reads that an end may have before others get their turn. */
+/** How many reads one end of a connection gets before it is the others' turn. */
 const budget = 4
 
-/** With room before a client's bytes for the header that is sent first. */
+/** Space for the PROXY header, which is sent before a client's bytes. */
 const room = 256
 export const copy = memory(room + copySize)
 export const copyBytes = new Uint8Array(copy.buffer)

@@ -102,7 +102,7 @@ export const onListener = (listener: number, now: number) => {
     } else if (isOwnConnection(route, accepted, words)) Ends.abandon(accepted)
     else if (route.isIdle && route.waitMillis === 0) Ends.abandon(accepted)
     else if (!enter(route, bytes, client.at + Routes.addressOffset(route))) Ends.abandon(accepted)
-    // Nobody gets in before those who have waited longer.
+    // Clients that have waited longer go first.
     else if (route.isIdle || Waiting.isQueued(listener)) Waiting.wait(route, accepted, now)
     else begin(route, accepted, now)
   }

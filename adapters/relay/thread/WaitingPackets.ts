@@ -1,6 +1,6 @@
 /**
  * Packets to a frontend that no backend serves at the moment: kept for a while, with the keys of the flows that they
- * would begin. A route that leads to a backend gets them, else their senders are told that the port is unreachable.
+ * would begin. A route that leads to a backend gets them, else their senders learn that the port is unreachable.
  */
 import { memory } from "./Memory.ts"
 import { reportWaits, type ServedRoute } from "./RouteTable.ts"

@@ -185,7 +185,7 @@ const serveWaiting = (servings: ReadonlyArray<Serving>) => {
 }
 
 const drain = (graceMillis: number) => {
-  // Nobody else can have them.
+  // No other thread can have them.
   Clients.refuseAll()
   for (const route of Routes.allRoutes()) {
     // Its owner waits for the answer, so the number still belongs to this socket.

@@ -23,7 +23,7 @@ export class UnmapError extends Schema.TaggedError<UnmapError>()("UnmapError", {
   }
 }
 
-/** Where the table is missing, puts it back first. */
+/** Applies the change. If the table is gone, loads it again first. */
 export const applyRules = (context: MapperContext, change: Change): Effect.Effect<void, FirewallError> =>
   Effect.catch(context.firewall.apply(change), (error) =>
     error.reason === "Gone"

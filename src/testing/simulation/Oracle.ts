@@ -203,7 +203,7 @@ export class Oracle {
       if (mapping === undefined || holder === undefined)
         throw new Broken(
           "granted",
-          `${host.name} does not serve ${textOf(one.binding)}, which nobody else has: ${mapping?.reason ?? "it does not list it"}`
+          `${host.name} does not serve ${textOf(one.binding)}, which no other host has: ${mapping?.reason ?? "it does not list it"}`
         )
     }
   }
@@ -220,7 +220,7 @@ export class Oracle {
         (mapping) => mapping.protocol === numberOf(claim.protocol) && isAt(mapping, claim.first, claim.last)
       )
       if (claim.protocol !== undefined && !isNeeded)
-        throw new Broken("granted", `nobody needs a claim: ${claimText(claim)}`)
+        throw new Broken("granted", `no mapping needs a claim: ${claimText(claim)}`)
     }
     for (const mapping of listed) {
       const { state, frontendPort: port, protocol } = mapping

@@ -21,7 +21,7 @@ import type { Random } from "../Random.ts"
 interface Sleeper {
   readonly atMillis: number
   readonly process: Process
-  /** `undefined` once nobody waits for it any more. */
+  /** `undefined` once it is not waited for any more. */
   wake: (() => void) | undefined
 }
 

@@ -42,7 +42,7 @@ const times = { ttlMillis: 10_000, absenceMillis: 30_000 }
 /** The last requests arrive, leases end, and hosts join and claim again, each of which may take some attempts. */
 const settlingMillis = 60_000
 
-/** Every fault meets every step in as many seeds, one after the other, as there are of both. */
+/** As many consecutive seeds as there are pairs of a fault and a step cover each pair. */
 export const simulate = (options: SimulateOptions): Simulated => {
   const simulation = new Simulation(options)
   let broken: Simulated["broken"]

@@ -15,7 +15,7 @@ export interface SimulatedWorld {
   readonly random: Random
   readonly faults: Faults
   readonly etcd: MemoryEtcd["Service"]
-  /** Does what nobody's process does: network, etcd, kernels. */
+  /** Does what no host's process does: network, etcd, kernels. */
   readonly outside: Process
   readonly times: SimulationTimes
   /** Both a clock that goes back and one that stands still would hide the end of a lease. */
